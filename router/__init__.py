@@ -1,0 +1,1 @@
+"""ELLE Router: decide which model answers, by calibrated risk instead of guesswork."""

@@ -1,0 +1,1 @@
+"""Everything offline: data sets, features, fitting, tuning, evaluation."""
