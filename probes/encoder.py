@@ -17,15 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from probes.errors import DataError, EncoderDigestError, EncoderError, EncoderNotFoundError
-
-if TYPE_CHECKING:
-    import torch
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -94,9 +91,7 @@ class EncoderSpec:
         """The inverse of `to_dict`. Raises EncoderError for unknown, missing or mistyped fields."""
         known = {f.name for f in fields(cls)}
         if unknown := set(data) - known:
-            raise EncoderError(
-                f"encoder spec has unknown fields {sorted(unknown)}; known are {sorted(known)}."
-            )
+            raise EncoderError(f"encoder spec has unknown fields {sorted(unknown)}; known are {sorted(known)}.")
         try:
             return cls(**{**data, "layers": tuple(int(layer) for layer in data["layers"])})
         except (KeyError, TypeError, ValueError) as error:
@@ -205,7 +200,7 @@ class TorchEncoder:
             raise DataError(f"text must be valid Unicode, got a lone surrogate at {error.start}.") from error
         with torch.inference_mode():
             ids = torch.tensor([tokens])
-            states: Sequence[torch.Tensor] = self._model(
+            states = self._model(
                 input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True
             ).hidden_states
             pooled = torch.cat([states[layer][0].mean(dim=0) for layer in self._spec.layers])
@@ -268,9 +263,7 @@ def check_files(spec: EncoderSpec, directory: Path) -> None:
     for name, wanted in ((WEIGHTS_FILE, spec.weights_sha256), (TOKENIZER_FILE, spec.tokenizer_sha256)):
         digest = _sha256_of_file(directory / name)
         if digest != wanted:
-            raise EncoderDigestError(
-                f"{directory / name} must have SHA-256 {wanted[:12]}..., got {digest[:12]}..."
-            )
+            raise EncoderDigestError(f"{directory / name} must have SHA-256 {wanted[:12]}..., got {digest[:12]}...")
 
 
 def parse_spec(text: str) -> EncoderSpec:
@@ -289,9 +282,7 @@ def parse_spec(text: str) -> EncoderSpec:
         if not isinstance(data, dict):
             raise EncoderError(f"{path} must hold a JSON object, got {type(data).__name__}.")
         return EncoderSpec.from_dict(data)
-    raise EncoderError(
-        f"encoder must be one of {', '.join(BUILTIN_SPECS)} or the path of a .json spec, got {text!r}."
-    )
+    raise EncoderError(f"encoder must be one of {', '.join(BUILTIN_SPECS)} or the path of a .json spec, got {text!r}.")
 
 
 def _places(spec: EncoderSpec) -> Iterator[Path]:

@@ -20,5 +20,6 @@ PATH="$PWD/$env/bin:$PATH" "$env/bin/python" -m grpc_tools.protoc -I protos -I "
   protos/elle/router/v1/*.proto
 for file in "$out"/elle/router/v1/*; do
   sed -i -E 's/^from elle\.router\.v1 import/from . import/; s/^import elle\.router\.v1\.([a-z_0-9]+)$/from . import \1/; s/\belle\.router\.v1\.([a-z_0-9]+_pb2)\b/\1/g' "$file"
+  case "$file" in */routing_pb2_grpc.py*) continue ;; esac  # no service in there
   cp "$file" "router/pb/$(basename "$file")"
 done

@@ -440,11 +440,13 @@ class Decision(google.protobuf.message.Message):
     and probe alone. Absent where the prompt was not judged.
     """
     threshold: builtins.float
-    """The number the rule compared with: price of the last step weighed (gain rule, in points of quality from 0 to 1)
-    or the risk bound. Absent for fixed and pinned decisions.
+    """What the rule compared with: the price in quality (0 to 1) of the candidate weighed, or the risk bound.
+    Absent for fixed, pinned and abstained decisions.
     """
     gain: builtins.float
-    """Expected gain of the strongest eligible candidate over the weakest, calibrated, -1 to 1. Absent where not judged."""
+    """Calibrated gain of the candidate weighed (the chosen one, or the best alternative to the cheapest) over the
+    cheapest eligible one, -1 to 1. Absent where nothing was weighed.
+    """
     abstained: builtins.bool
     """True if the router declined to judge and the safe default answers."""
     leverage: builtins.float
