@@ -54,6 +54,11 @@ class Choice:
     threshold: float | None = None
     gain: float | None = None
 
+    @property
+    def abstained(self) -> bool:
+        """Whether the router declined to judge."""
+        return self.reason is Reason.ABSTAINED
+
 
 def decide(
     rules: Rules, ask: Ask, overrides: Overrides, judgement: Judgement | None, *, failed: bool = False
