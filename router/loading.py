@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,12 @@ def load_policies(paths: Sequence[Path]) -> tuple[ServedPolicy, ...]:
         if count > 1:
             raise ConfigError(f"policy names must be distinct, {name!r} stands in {count} of the files; rename one.")
     return policies
+
+
+def missing_keys(policy: ServedPolicy) -> list[str]:
+    """Names of environment variables that candidates take their keys from and that are not set here."""
+    named = {c.api_key_env for c in policy.rules.file.candidates if c.api_key_env}
+    return sorted(name for name in named if not os.environ.get(name))
 
 
 def load_policy(path: Path) -> ServedPolicy:
