@@ -48,8 +48,9 @@ class EncoderSpec:
         revision: Hugging Face commit the digests were taken from.
         weights_sha256: SHA-256 of `model.safetensors`, lower-case hexadecimal.
         tokenizer_sha256: SHA-256 of `tokenizer.json`, likewise: other tokens are other features.
-        layers: hidden states that are mean-pooled over all tokens and set side by side; 0 is the embedding
-            layer's output, L the last of L transformer layers.
+        pooling: what becomes the features, set side by side: `mean@3` is the mean over all tokens of hidden state
+            3, `max@3` the maximum, `cls@3` the first token; 0 is the embedding layer's output, L the last of L
+            transformer layers. Layers above the highest one named are not run.
         max_tokens: the prompt is cut after this many tokens, special tokens included.
         precision: number format of the forward pass, part of the identity because it moves the features.
     """
@@ -58,23 +59,26 @@ class EncoderSpec:
     revision: str
     weights_sha256: str
     tokenizer_sha256: str
-    layers: tuple[int, ...]
+    pooling: tuple[str, ...]
     max_tokens: int
-    pooling: str = "mean"
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.pooling != "mean":
-            raise EncoderError(f"pooling must be 'mean', got {self.pooling!r}.")
         if self.precision != "float32":
             raise EncoderError(f"precision must be 'float32', got {self.precision!r}.")
-        if not self.layers or min(self.layers) < 0 or len(set(self.layers)) != len(self.layers):
-            raise EncoderError(f"layers must be distinct and 0 or more, got {list(self.layers)}.")
+        wrong = [part for part in self.pooling if not re.fullmatch(r"(mean|max|cls)@(0|[1-9]\d{0,2})", part)]
+        if wrong or not self.pooling or len(set(self.pooling)) != len(self.pooling):
+            raise EncoderError(f"pooling must be distinct parts such as mean@3 or max@6, got {list(self.pooling)}.")
         if self.max_tokens < 8:
             raise EncoderError(f"max_tokens must be 8 or more, got {self.max_tokens}.")
         for name in ("weights_sha256", "tokenizer_sha256"):
             if not re.fullmatch("[0-9a-f]{64}", getattr(self, name)):
                 raise EncoderError(f"{name} must be 64 lower-case hexadecimal digits.")
+
+    @property
+    def parts(self) -> tuple[tuple[str, int], ...]:
+        """The parts of `pooling` as (kind, layer)."""
+        return tuple((kind, int(layer)) for kind, _, layer in (part.partition("@") for part in self.pooling))
 
     @cached_property
     def identity(self) -> str:
@@ -84,7 +88,7 @@ class EncoderSpec:
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values, for artifacts."""
-        return asdict(self) | {"layers": list(self.layers)}
+        return asdict(self) | {"pooling": list(self.pooling)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -93,18 +97,18 @@ class EncoderSpec:
         if unknown := set(data) - known:
             raise EncoderError(f"encoder spec has unknown fields {sorted(unknown)}; known are {sorted(known)}.")
         try:
-            return cls(**{**data, "layers": tuple(int(layer) for layer in data["layers"])})
+            return cls(**{**data, "pooling": tuple(data["pooling"])})
         except (KeyError, TypeError, ValueError) as error:
             raise EncoderError(f"encoder spec is incomplete or mistyped: {error}.") from error
 
 
-#: The default: real all-MiniLM-L6-v2, three layers side by side (see docs/decisions/0002-features.md).
+#: The default: the real all-MiniLM-L6-v2, its middle layers (docs/decisions/0002-features.md says why).
 MINILM_L6 = EncoderSpec(
     model_id="sentence-transformers/all-MiniLM-L6-v2",
     revision="c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
     weights_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     tokenizer_sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-    layers=(0, 3, 6),
+    pooling=("mean@3", "mean@4", "max@3"),
     max_tokens=256,
 )
 
@@ -150,13 +154,24 @@ def encode_all(
     return features
 
 
+_POOL: Mapping[str, Callable[[Any], Any]] = {
+    "mean": lambda state: state.mean(dim=0),
+    "max": lambda state: state.amax(dim=0),
+    "cls": lambda state: state[0],
+}
+
+# Architectures whose last hidden state is the last layer's output as it stands: there, leaving out the layers above
+# the highest one read changes nothing but the time. Others normalise the last state once more.
+_NO_FINAL_NORM = frozenset({"bert", "roberta", "xlm-roberta"})
+
+
 class TorchEncoder:
     """The reference runtime: transformers' model in float32 on the CPU, one prompt per forward pass."""
 
     def __init__(self, spec: EncoderSpec, directory: Path) -> None:
         import torch
         from tokenizers import Tokenizer
-        from transformers import AutoModel
+        from transformers import AutoConfig, AutoModel
 
         check_files(spec, directory)
         # More than one intra-op thread collapses when neighbours use the cores; parallelism is across prompts.
@@ -166,17 +181,22 @@ class TorchEncoder:
         self._tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(spec.max_tokens)
+        self._parts = spec.parts
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+        highest = max(layer for _, layer in spec.parts)
+        if highest > config.num_hidden_layers:
+            raise EncoderError(
+                f"pooling must name layers up to {config.num_hidden_layers}, the last of {spec.model_id}, got "
+                f"{list(spec.pooling)}."
+            )
+        if config.model_type in _NO_FINAL_NORM:
+            config.num_hidden_layers = highest
         self._model = _quietly(
             lambda: AutoModel.from_pretrained(
-                directory, local_files_only=True, use_safetensors=True, dtype=torch.float32
+                directory, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
         ).eval()
-        config = self._model.config
-        if max(spec.layers) > config.num_hidden_layers:
-            raise EncoderError(
-                f"layers must be at most {config.num_hidden_layers} for {spec.model_id}, got {list(spec.layers)}."
-            )
-        self._n_features = len(spec.layers) * int(config.hidden_size)
+        self._n_features = len(spec.parts) * int(config.hidden_size)
 
     @property
     def spec(self) -> EncoderSpec:
@@ -185,7 +205,7 @@ class TorchEncoder:
 
     @property
     def n_features(self) -> int:
-        """Width d of the features: layers times hidden size."""
+        """Width d of the features: parts of the pooling times hidden size."""
         return self._n_features
 
     def encode(self, text: str) -> FloatArray:
@@ -203,7 +223,7 @@ class TorchEncoder:
             states = self._model(
                 input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True
             ).hidden_states
-            pooled = torch.cat([states[layer][0].mean(dim=0) for layer in self._spec.layers])
+            pooled = torch.cat([_POOL[kind](states[layer][0]) for kind, layer in self._parts])
         features: FloatArray = pooled.numpy()
         if not np.isfinite(features).all():
             raise EncoderError(f"features must be finite, {self._spec.model_id} gave NaN or infinity.")
