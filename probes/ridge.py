@@ -1,12 +1,12 @@
 """Ridge regression from sufficient statistics that merge, stream, forget and can be taken back exactly.
 
 `RidgeFitter` grows; `solve` turns it into a frozen `LinearProbe` and `Leverage`. "Not fitted yet" cannot be said.
-`fit_ridge` is the whole of it in one call, missing targets included.
+`probes.fit` is the whole of it in one call, missing targets included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -18,7 +18,7 @@ from probes.errors import DataError, DimensionError
 from probes.linear import Leverage, LinearProbe
 from probes.spectrum import Batch, Spectrum, chunks, decompose
 
-__all__ = ["DEFAULT_ALPHAS", "Leverage", "LinearProbe", "RidgeFitter", "RidgeSolution", "fit_ridge"]
+__all__ = ["DEFAULT_ALPHAS", "Leverage", "LinearProbe", "RidgeFitter", "RidgeSolution"]
 
 DEFAULT_ALPHAS: Float64 = np.logspace(-1.0, 6.0, 29)
 """The penalties tried: 29, four to the decade. They act on standardised features, where Z'Z has trace n d."""
@@ -65,8 +65,11 @@ class RidgeFitter:
     """
 
     def __init__(self, n_features: int, n_targets: int = 1) -> None:
-        if n_features < 1 or n_targets < 1:
-            raise DataError(f"n_features and n_targets must be >= 1; got {n_features} and {n_targets}.")
+        if n_features < 1 or n_targets < 0:
+            raise DataError(
+                f"n_features must be >= 1 and n_targets >= 0; got {n_features} and {n_targets}. "
+                "(0 targets: features only, for a leverage.)"
+            )
         self.n_features = n_features
         self.n_targets = n_targets
         self.n_rows = 0
@@ -166,22 +169,12 @@ class RidgeFitter:
 
         Raises DataError for fewer than two rows, or a grid that is not positive and finite.
         """
-        grid = _grid(alphas)
+        grid = penalty_grid(alphas)
         spectrum = self.spectrum(standardize)
         loo_mse = spectrum.gcv(grid) if rows is None else spectrum.leave_one_out(grid, self._batches(rows))
         alpha = choose_alpha(grid, loo_mse, self.target_variance(), per_target)
-        coef, intercept = spectrum.coefficients(alpha)
-        return RidgeSolution(
-            alphas=grid,
-            alpha=alpha,
-            loo_mse=loo_mse,
-            criterion="gcv" if rows is None else "loo",
-            coef=coef,
-            intercept=intercept,
-            probe=_probe(coef, spectrum.mean, spectrum.target_mean, alpha),
-            leverage=spectrum.leverage(float(alpha.min()), leverage_tolerance),
-            n_active=int(spectrum.active.shape[0]),
-        )
+        parts = [(np.arange(self.n_targets), spectrum)]
+        return assemble(grid, loo_mse, "gcv" if rows is None else "loo", alpha, parts, leverage_tolerance)
 
     def spectrum(self, standardize: bool = True) -> Spectrum:
         """Return the eigendecomposition that `solve` reads from. Raises DataError for fewer than two rows."""
@@ -314,76 +307,22 @@ class RidgeFitter:
         self.target_scatter += sign * (other.target_scatter + between * target_shift**2)
 
 
-def fit_ridge(
-    X: npt.ArrayLike,
-    Y: npt.ArrayLike,
-    sample_weight: npt.ArrayLike | None = None,
-    *,
-    alphas: npt.ArrayLike | None = None,
-    per_target: bool = False,
-    standardize: bool = True,
-    leverage_tolerance: float = LEVERAGE_TOLERANCE,
-) -> RidgeSolution:
-    """Fit every target on X (n, d), penalty by exact leave-one-out; NaN in Y (n, m) means "this pair is missing".
-
-    Targets that miss the same rows share one eigendecomposition (so at most m of them); each target uses every row
-    it has, and a shared penalty minimises the mean over all targets. The leverage is that of all rows. Other
-    arguments and errors as `RidgeFitter.solve`; a target with fewer than two rows is a DataError too.
-    """
-    features = matrix("X", X)
-    targets = target_matrix(Y, features.shape[0])
-    w = weights(sample_weight, features.shape[0])
-    grid = _grid(alphas)
-    m = targets.shape[1]
-    loo_mse, variance = np.empty((grid.shape[0], m)), np.empty(m)
-    spectra: list[tuple[Array, Spectrum]] = []
-    for columns, present in missing_patterns(targets):
-        fitter, batch = _fit_pattern(features, targets, w, columns, present)
-        spectrum = fitter.spectrum(standardize)
-        loo_mse[:, columns] = spectrum.leave_one_out(grid, [batch])
-        variance[columns] = fitter.target_variance()
-        spectra.append((columns, spectrum))
-    alpha = choose_alpha(grid, loo_mse, variance, per_target)
-    coef, intercept = np.empty((m, features.shape[1])), np.empty(m)
-    probe_mean, target_mean = np.empty((m, features.shape[1])), np.empty(m)
-    for columns, spectrum in spectra:
-        coef[columns], intercept[columns] = spectrum.coefficients(alpha[columns])
-        probe_mean[columns], target_mean[columns] = spectrum.mean, spectrum.target_mean
-    everything = _spectrum_of_all_rows(features, targets, w, spectra, standardize)
-    return RidgeSolution(
-        alphas=grid,
-        alpha=alpha,
-        loo_mse=loo_mse,
-        criterion="loo",
-        coef=coef,
-        intercept=intercept,
-        probe=_probe(coef, probe_mean, target_mean, alpha),
-        leverage=everything.leverage(float(alpha.min()), leverage_tolerance),
-        n_active=int(everything.active.shape[0]),
-    )
-
-
-def target_matrix(Y: npt.ArrayLike, n_rows: int) -> Array:
-    """Return Y as (n_rows, m) where NaN stands for a missing pair; infinity and other lengths are a DataError."""
-    targets = np.asarray(Y)
-    targets = matrix("Y", targets[:, None] if targets.ndim == 1 else targets)
-    if targets.shape[0] != n_rows:
-        raise DataError(f"X and Y must have as many rows; got {n_rows} and {targets.shape[0]}.")
-    refuse_non_finite("Y", np.where(np.isnan(targets), 0.0, targets))
-    return targets
-
-
-def missing_patterns(Y: Array) -> list[tuple[Array, Array]]:
-    """Group the targets (columns) of Y by the rows they have: a list of (columns, present rows as booleans)."""
-    patterns: dict[bytes, list[int]] = {}
-    present = ~np.isnan(Y)
-    for column in range(Y.shape[1]):
-        patterns.setdefault(np.packbits(present[:, column]).tobytes(), []).append(column)
-    return [(np.array(columns), present[:, columns[0]]) for columns in patterns.values()]
+def penalty_grid(alphas: npt.ArrayLike | None) -> Float64:
+    """Return the penalties to try, (A,) float64; `DEFAULT_ALPHAS` when None. DataError unless each is > 0."""
+    if alphas is None:
+        return DEFAULT_ALPHAS.copy()
+    grid = vector("alphas", np.atleast_1d(np.asarray(alphas, dtype=np.float64)))
+    if grid.shape[0] == 0 or grid.min() <= 0.0:
+        raise DataError(f"alphas must hold at least one penalty, each > 0; got {grid.tolist()}.")
+    return grid.copy()
 
 
 def choose_alpha(grid: Float64, loo_mse: Float64, variance: Float64, per_target: bool) -> Float64:
-    """Return the penalties (m,) of least leave-one-out error; among equals the largest, the simplest model."""
+    """Return the penalties (m,) of least leave-one-out error; among equals the largest, the simplest.
+
+    loo_mse: (A, m). variance: (m,), what a shared penalty measures the errors of each target against; a
+    target that does not vary has no say.
+    """
     relative = np.divide(loo_mse, variance, out=np.zeros_like(loo_mse), where=variance > 0)
     if not per_target:
         relative = np.broadcast_to(relative.mean(axis=1, keepdims=True), relative.shape)
@@ -391,44 +330,32 @@ def choose_alpha(grid: Float64, loo_mse: Float64, variance: Float64, per_target:
     return np.asarray(grid[order[np.argmin(relative[order], axis=0)]])
 
 
-def _grid(alphas: npt.ArrayLike | None) -> Float64:
-    grid = (
-        DEFAULT_ALPHAS
-        if alphas is None
-        else vector("alphas", np.atleast_1d(np.asarray(alphas, dtype=np.float64)))
+def assemble(
+    grid: Float64,
+    loo_mse: Float64,
+    criterion: Literal["loo", "gcv"],
+    alpha: Float64,
+    parts: Sequence[tuple[Array, Spectrum]],
+    leverage_tolerance: float,
+) -> RidgeSolution:
+    """Return the solution of targets spread over spectra: (columns, spectrum) pairs, all rows' own one last."""
+    n_features = parts[-1][1].mean.shape[0]
+    coef, intercept = np.empty((alpha.shape[0], n_features)), np.empty(alpha.shape[0])
+    rounded_intercept = np.empty(alpha.shape[0])
+    for columns, spectrum in parts:
+        coef[columns], intercept[columns] = spectrum.coefficients(alpha[columns])
+        # The served intercept belongs to the rounded coefficients: the mean prediction stays the mean target.
+        rounded = coef[columns].astype(np.float32).astype(np.float64)
+        rounded_intercept[columns] = spectrum.target_mean - rounded @ spectrum.mean
+    everything = parts[-1][1]
+    return RidgeSolution(
+        alphas=grid,
+        alpha=alpha,
+        loo_mse=loo_mse,
+        criterion=criterion,
+        coef=coef,
+        intercept=intercept,
+        probe=LinearProbe(coef.astype(np.float32), rounded_intercept.astype(np.float32), alpha),
+        leverage=everything.leverage(float(alpha.min()), leverage_tolerance),
+        n_active=int(everything.active.shape[0]),
     )
-    if grid.shape[0] == 0 or grid.min() <= 0.0:
-        raise DataError(f"alphas must hold at least one penalty, each > 0; got {grid.tolist()}.")
-    return grid.copy()
-
-
-def _fit_pattern(
-    X: Array, Y: Array, w: Float64 | None, columns: Array, present: Array
-) -> tuple[RidgeFitter, Batch]:
-    """Return the statistics of the rows that these targets have, and those rows."""
-    complete = bool(present.all())
-    rows = X if complete else X[present]
-    targets = Y[np.ix_(present, columns)]
-    row_weights = w if w is None or complete else w[present]
-    if rows.shape[0] < 2:
-        raise DataError(
-            f"every target needs at least 2 rows; target(s) {columns.tolist()} have {rows.shape[0]}. Drop them."
-        )
-    fitter = RidgeFitter(X.shape[1], len(columns)).update(rows, targets, row_weights)
-    return fitter, (rows, targets, row_weights)
-
-
-def _spectrum_of_all_rows(
-    X: Array, Y: Array, w: Float64 | None, spectra: list[tuple[Array, Spectrum]], standardize: bool
-) -> Spectrum:
-    for columns, spectrum in spectra:
-        if not np.isnan(Y[:, columns[0]]).any():
-            return spectrum
-    return RidgeFitter(X.shape[1]).update(X, np.zeros(X.shape[0]), w).spectrum(standardize)
-
-
-def _probe(coef: Float64, mean: Float64, target_mean: Float64, alpha: Float64) -> LinearProbe:
-    # The intercept belongs to the rounded coefficients, so that the mean prediction stays the mean target.
-    rounded = coef.astype(np.float32)
-    intercept = target_mean - np.einsum("...j,...j->...", rounded.astype(np.float64), mean)
-    return LinearProbe(coef=rounded, intercept=intercept.astype(np.float32), alpha=alpha)
