@@ -70,9 +70,10 @@ class LinearProbe:
         """
         try:
             if X.ndim == 1:
-                return self.coef.dot(X) + self.intercept
+                one: Array = self.coef.dot(X) + self.intercept
+                return one
             if X.ndim == 2:
-                losses = X @ self.coef.T
+                losses: Array = X @ self.coef.T
                 losses += self.intercept
                 return losses
         except (AttributeError, TypeError, ValueError) as error:
