@@ -17,7 +17,7 @@ from probes.probe import DifficultyProbe
 
 from probes import artifact
 from probes.encoder import Encoder, EncoderSpec, FloatArray
-from probes.errors import EncoderError, EncoderMismatchError, ProbesError
+from probes.errors import EncoderError, ProbesError
 from router.config import Candidate, PolicyFile, Prices, read_policy_file
 from router.errors import ConfigError
 from router.policy import Judgement, Rules
@@ -73,21 +73,7 @@ class ServedPolicy:
         """Raise EncoderMismatchError unless the probe was fitted on this very encoder."""
         if self.probe is None:
             return
-        if encoder.spec.identity != self.probe.encoder_identity:
-            raise EncoderMismatchError(
-                f"probe of policy {self.ref.name!r} must run on the encoder it was fitted with "
-                f"({self.probe.encoder_identity[:12]}...), got {encoder.spec.model_id} "
-                f"({encoder.spec.identity[:12]}...). Refit it with `elle fit --encoder`, or serve its own encoder."
-            )
-
-
-def load_policies(paths: Sequence[Path]) -> tuple[ServedPolicy, ...]:
-    """The policies in these files, in order. Raises ConfigError, also for two policies of one name."""
-    policies = tuple(load_policy(path) for path in paths)
-    for name, count in Counter(policy.ref.name for policy in policies).items():
-        if count > 1:
-            raise ConfigError(f"policy names must be distinct, {name!r} stands in {count} of the files; rename one.")
-    return policies
+        self.probe.check_encoder(encoder.spec.identity)
 
 
 def missing_keys(policy: ServedPolicy) -> list[str]:
@@ -135,7 +121,7 @@ def _assemble(file: PolicyFile, probe: DifficultyProbe | None) -> ServedPolicy:
         rules=Rules(file, prices, max_leverage=probe.leverage_limit if limit == "probe" else limit),
         ref=ref,
         probe=probe,
-        probe_ref=ArtifactRef(probe.name, probe.version, probe.digest),
+        probe_ref=ArtifactRef(probe.card.title, probe.card.created, probe.identity),
         encoder_spec=EncoderSpec.from_dict(probe.encoder),
         columns=tuple(probe.models.index(c.name_in_probe) for c in file.candidates),
     )

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.errors import DataError
+from probes.probe import DataSource
 from router.ask import extract
 from router.errors import InvalidRequestError
 from router.types import RouteQuery
@@ -42,7 +43,7 @@ class Outcomes:
         models: m names, sorted.
         scores: (n, m), 0 to 1, NaN where this model was not asked.
         cost_usd, input_tokens, output_tokens: (n, m), NaN where unknown.
-        digests: SHA-256 of each file, by file name.
+        sources: the files, with their SHA-256 and number of rows.
     """
 
     texts: tuple[str, ...]
@@ -53,7 +54,7 @@ class Outcomes:
     cost_usd: FloatArray
     input_tokens: FloatArray
     output_tokens: FloatArray
-    digests: Mapping[str, str]
+    sources: tuple[DataSource, ...]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -89,7 +90,7 @@ class Outcomes:
             cost_usd=self.cost_usd[cells],
             input_tokens=self.input_tokens[cells],
             output_tokens=self.output_tokens[cells],
-            digests=self.digests,
+            sources=self.sources,
         )
 
 
@@ -135,7 +136,7 @@ def read_outcomes(*paths: Path) -> Outcomes:
         cost_usd=values[1],
         input_tokens=values[2],
         output_tokens=values[3],
-        digests={table.path.name: table.digest for table in tables},
+        sources=tuple(DataSource(t.path.name, t.digest, len(t.columns["model"])) for t in tables),
     )
 
 
