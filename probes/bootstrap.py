@@ -32,12 +32,13 @@ def bootstrap(
 ) -> Interval:
     """Return `statistic(*arrays)` with its percentile bootstrap interval (Efron 1979).
 
-    All arrays are resampled by the same rows (their first axis), so that a statistic which compares two of them is
-    a paired comparison: pass a difference of two figures to get the interval of the difference. groups: (n,)
-    labels; then whole groups are drawn with replacement, for rows that are not independent of each other.
+    All arrays are resampled by the same rows (their first axis), so that a statistic which compares two
+    of them is a paired comparison: pass a difference of two figures to get the interval of the
+    difference. groups: (n,) labels; then whole groups are drawn with replacement, for rows that are not
+    independent of each other.
 
-    Raises DataError for unequal lengths, no rows, confidence outside (0, 1) or fewer than 2 resamples; what the
-    statistic raises on a resample is not hidden.
+    Raises DataError for unequal lengths, no rows, confidence outside (0, 1) or fewer than 2 resamples;
+    what the statistic raises on a resample is not hidden.
     """
     columns = [np.asarray(array) for array in arrays]
     n = columns[0].shape[0] if columns else 0

@@ -1,15 +1,16 @@
 """Calibration maps: a raw predicted loss in, a probability in [0, 1] out, never decreasing.
 
-Each map is a frozen value made by `Kind.fit(scores, losses)` on scores that the ridge predicted for rows it did
-not see. Serving needs numpy only; `state()` is plain arrays. Out of range every map continues as its class says.
-Losses may be soft (anything in [0, 1]); scores are any finite numbers, larger meaning a larger loss.
+Each map is a frozen value made by `Kind.fit(scores, losses)` on scores that the ridge predicted for rows
+it did not see. Serving needs numpy only; `state()` is plain arrays. Out of range every map continues as
+its class says. Losses may be soft (anything in [0, 1]); scores are any finite numbers, larger meaning a
+larger loss.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -74,9 +75,10 @@ class _State:
 class Isotonic(_State):
     """Centred isotonic regression (Oron and Flournoy 2017): pool adjacent violators, join the pools' centres.
 
-    Between the centres of its pools the map is linear, so that it is strictly increasing where the data allow it
-    and keeps the ranking that a step function would tie. Beyond the first and the last centre it goes on in a
-    straight line to 0 and to 1, reached one whole range of centres further out, and is constant from there on.
+    Between the centres of its pools the map is linear, so that it is strictly increasing where the data
+    allow it and keeps the ranking that a step function would tie. Beyond the first and the last centre it
+    goes on in a straight line to 0 and to 1, reached one whole range of centres further out, and is
+    constant from there on.
 
     knots: (k,) ascending scores; values: (k,) non-decreasing probabilities.
     """
@@ -116,10 +118,10 @@ class Isotonic(_State):
 class Sigmoid(_State):
     """Platt scaling (Platt 1999; Lin, Lin and Weng 2007): 1 / (1 + exp(-(slope (score - centre) + offset))).
 
-    Platt's prior correction is kept: a loss of 1 counts as (N1 + 1) / (N1 + 2) and a loss of 0 as 1 / (N0 + 2),
-    a soft loss in between, so that separable data give finite coefficients. The slope is never negative: scores
-    that rank backwards get the base rate. Out of range the same curve goes on, strictly within (0, 1) up to
-    rounding.
+    Platt's prior correction is kept: a loss of 1 counts as (N1 + 1) / (N1 + 2) and a loss of 0 as 1 / (N0
+    + 2), a soft loss in between, so that separable data give finite coefficients. The slope is never
+    negative: scores that rank backwards get the base rate. Out of range the same curve goes on, strictly
+    within (0, 1) up to rounding.
 
     parameters: (3,) slope, centre, offset.
     """
@@ -151,9 +153,9 @@ class Sigmoid(_State):
 class Beta(_State):
     """Beta calibration (Kull, Silva Filho and Flach 2017): logit p = a ln u - b ln(1 - u) + c, a, b >= 0.
 
-    u is the score brought into (0, 1): the range seen in fitting, widened by a quarter of itself on each side,
-    since a ridge's predictions are not confined to [0, 1]. Out of range the map is constant, at its value at the
-    widened ends. Platt's prior correction as in `Sigmoid`.
+    u is the score brought into (0, 1): the range seen in fitting, widened by a quarter of itself on each
+    side, since a ridge's predictions are not confined to [0, 1]. Out of range the map is constant, at its
+    value at the widened ends. Platt's prior correction as in `Sigmoid`.
 
     parameters: (5,) low, high, a, b, c.
     """
@@ -186,14 +188,14 @@ class Beta(_State):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VennAbers(_State):
-    """Inductive Venn-Abers prediction (Vovk, Petej and Fedorova 2015): a probability and the interval about it.
+    """Inductive Venn-Abers prediction (Vovk, Petej and Fedorova 2015): a probability and an interval.
 
-    For a score, p0 and p1 are what isotonic regression on the calibration rows says of it when it is added with
-    loss 0 and with loss 1. For 0/1 losses and exchangeable rows one of the two is perfectly calibrated, whatever
-    the distribution; `predict` returns p1 / (1 - p0 + p1), which minimises the worst log loss. For soft losses
-    p0 <= p1 remain a bracket without that theorem. Both are tabulated, so that serving is one binary search.
-    The maps are steps and tie many scores: use them for intervals, not to rank. Out of range the first and last
-    steps go on.
+    For a score, p0 and p1 are what isotonic regression on the calibration rows says of it when it is
+    added with loss 0 and with loss 1. For 0/1 losses and exchangeable rows one of the two is perfectly
+    calibrated, whatever the distribution; `predict` returns p1 / (1 - p0 + p1), which minimises the worst
+    log loss. For soft losses p0 <= p1 remain a bracket without that theorem. Both are tabulated, so that
+    serving is one binary search. The maps are steps and tie many scores: use them for intervals, not to
+    rank. Out of range the first and last steps go on.
 
     thresholds: (k,) ascending. below: (2, k + 1) flattened, p0 and p1 strictly between thresholds; at: (2, k)
     flattened, on them.
@@ -246,7 +248,7 @@ class VennAbers(_State):
 
 
 DEFAULT_KIND = "beta"
-"""Smooth, so it neither ties nor overfits. On MMLU with the pair of RouteLLM it ranked the gain best of the four."""
+"""Smooth, so it neither ties nor overfits; on MMLU it ranked RouteLLM's pair best of the four."""
 
 KINDS: Mapping[str, type[Isotonic] | type[Sigmoid] | type[Beta] | type[VennAbers]] = {
     map_type.kind: map_type for map_type in (Isotonic, Sigmoid, Beta, VennAbers)
@@ -261,19 +263,23 @@ def kind_named(kind: str) -> type[Isotonic] | type[Sigmoid] | type[Beta] | type[
     return KINDS[kind]
 
 
+def state_names(kind: str) -> frozenset[str]:
+    """Return the names of the arrays that `state()` of this kind holds."""
+    return frozenset(item.name for item in fields(kind_named(kind)))
+
+
 def from_state(kind: str, state: Mapping[str, Array]) -> Calibrator:
-    """Return the map that `state()` described; DataError for an unknown kind, missing or contradicting arrays."""
-    map_type = kind_named(kind)
-    names = {item.name for item in fields(map_type)}
+    """Return the map that `state()` described; DataError for an unknown kind or contradicting arrays."""
+    names = state_names(kind)
     if set(state) != names:
         raise DataError(f"a {kind} calibration must hold exactly {sorted(names)}; got {sorted(state)}.")
-    return map_type(**state)
+    return kind_named(kind)(**state)
 
 
 def fit_calibrators(
     kind: str, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
 ) -> tuple[Calibrator, ...]:
-    """Return one map per column of scores (n, m) and losses (n, m); NaN in losses is a missing pair, left out."""
+    """Return one map per column of scores and losses, both (n, m); NaN in losses is a missing pair."""
     S, Y = matrix("scores", scores), matrix("losses", losses)
     if S.shape != Y.shape:
         raise DataError(f"scores and losses must have the same shape; got {S.shape} and {Y.shape}.")
@@ -294,8 +300,9 @@ def cross_calibrate(
 ) -> tuple[tuple[Calibrator, ...], Float64]:
     """Calibrate out-of-fold scores (n, m) so that no row calibrates itself.
 
-    Returns the maps to serve, fitted on all rows, and the calibrated scores (n, m) where each row goes through the
-    maps of the other folds only: those are the ones to measure calibration on, and to tune thresholds with.
+    Returns the maps to serve, fitted on all rows, and the calibrated scores (n, m) where each row goes
+    through the maps of the other folds only: those are the ones to measure calibration on, and to tune
+    thresholds with.
     """
     S, Y = matrix("scores", scores), matrix("losses", losses)
     folds = fold_numbers(fold, S.shape[0])
@@ -328,17 +335,19 @@ def _rows(
     keep = w > 0
     if np.count_nonzero(keep) < 2:
         raise DataError(
-            f"a calibration needs at least 2 rows of positive weight; got {np.count_nonzero(keep)}. Add labels."
+            "a calibration needs at least 2 rows of positive weight; got "
+            f"{np.count_nonzero(keep)}. Add labels."
         )
     return s[keep], y[keep], w[keep]
 
 
 def _grouped(s: Float64, y: Float64, w: Float64) -> tuple[Float64, Float64, Float64]:
     """Merge equal scores: ascending scores, the weighted mean loss and the total weight of each."""
-    unique, position = np.unique(s, return_inverse=True)
-    grouped: Float64 = unique
-    mass = np.bincount(position, weights=w)
-    return grouped, np.bincount(position, weights=w * y) / mass, mass
+    order = np.argsort(s, kind="stable")
+    s, y, w = s[order], y[order], w[order]
+    starts = np.flatnonzero(np.append(True, np.diff(s) > 0))
+    mass = np.add.reduceat(w, starts)
+    return s[starts], np.add.reduceat(w * y, starts) / mass, mass
 
 
 def _location(s: Float64, w: Float64) -> tuple[float, float]:
@@ -366,8 +375,8 @@ def _sigmoid(logit: Float64) -> Float64:
 def _increasing_logistic(F: Float64, t: Float64, w: Float64) -> Float64:
     """Return (slopes >= 0, offset), (p + 1,), of logistic regression of soft targets t (n,) on F (n, p).
 
-    The loss is convex: a slope that comes out negative is 0 at the constrained optimum of what remains, for the
-    one or two slopes we have (Kull et al. 2017, section 4).
+    The loss is convex: a slope that comes out negative is 0 at the constrained optimum of what remains,
+    for the one or two slopes we have (Kull et al. 2017, section 4).
     """
     kept = list(range(F.shape[1]))
     while True:

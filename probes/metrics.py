@@ -45,7 +45,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """One bin of a reliability curve: n rows, their mean prediction, their mean loss with its Wilson interval."""
+    """One bin of a reliability curve: n rows, mean prediction, mean loss and the latter's Wilson interval."""
 
     n: int
     predicted: float
@@ -57,8 +57,8 @@ class ReliabilityBin:
 def pearson_r(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     """Pearson correlation: sum (a - mean a)(b - mean b) / (n sd(a) sd(b)), in [-1, 1].
 
-    Raises DataError for fewer than two rows or a constant input, for which it is not defined. Interval: exact for
-    normal data by `fisher_interval`, in general by `bootstrap(pearson_r, a, b)`.
+    Raises DataError for fewer than two rows or a constant input, for which it is not defined. Interval:
+    exact for normal data by `fisher_interval`, in general by `bootstrap(pearson_r, a, b)`.
     """
     x, y = _pair("a", a, "b", b)
     x, y = x - x.mean(), y - y.mean()
@@ -94,7 +94,7 @@ def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     positives = float(y.sum())
     negatives = y.shape[0] - positives
     rank_sum = float(midrank[position] @ y)
-    return (rank_sum - positives * (positives + 1.0) / 2.0) / (positives * negatives)
+    return float((rank_sum - positives * (positives + 1.0) / 2.0) / (positives * negatives))
 
 
 def brier(predicted: npt.ArrayLike, losses: npt.ArrayLike) -> float:
@@ -106,11 +106,12 @@ def brier(predicted: npt.ArrayLike, losses: npt.ArrayLike) -> float:
 def ece(predicted: npt.ArrayLike, losses: npt.ArrayLike, n_bins: int = 15, debias: bool = True) -> float:
     """Expected calibration error: sum_b n_b/n |mean p - mean y| over bins of equal mass, debiased, >= 0.
 
-    Even a perfect map shows |difference| > 0 in a finite bin. With d_b the difference and s_b the standard error
-    of mean y in bin b, the excess of the plug-in is taken to be E|N(d_b, s_b^2)| - |d_b| and subtracted (the
-    estimator of Kumar, Liang and Ma 2019, section 5, whose normal draws are here integrated in closed form:
-    E|N(d, s^2)| = s sqrt(2/pi) exp(-d^2 / 2s^2) + d erf(d / s sqrt 2)). `debias=False` gives the plug-in, which
-    is larger by about 0.8 s_b. Equal predictions are never split over bins. losses may be soft, in [0, 1].
+    Even a perfect map shows |difference| > 0 in a finite bin. With d_b the difference and s_b the
+    standard error of mean y in bin b, the excess of the plug-in is taken to be E|N(d_b, s_b^2)| - |d_b|
+    and subtracted (the estimator of Kumar, Liang and Ma 2019, section 5, whose normal draws are here
+    integrated in closed form: E|N(d, s^2)| = s sqrt(2/pi) exp(-d^2 / 2s^2) + d erf(d / s sqrt 2)).
+    `debias=False` gives the plug-in, which is larger by about 0.8 s_b. Equal predictions are never split
+    over bins. losses may be soft, in [0, 1].
     """
     p, y = _probabilities(predicted, losses)
     total = 0.0
@@ -144,7 +145,7 @@ def reliability_curve(
 
 
 def _equal_mass_bins(p: Float64, n_bins: int) -> list[Array]:
-    """Cut the rows, sorted by prediction, at i n/n_bins, each cut moved past the equal predictions it meets."""
+    """Cut the rows, sorted by prediction, at i n/n_bins, each cut moved past equal predictions."""
     if n_bins < 1:
         raise DataError(f"n_bins must be >= 1; got {n_bins}.")
     order = np.argsort(p, kind="stable")

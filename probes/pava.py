@@ -1,8 +1,9 @@
 """Isotonic regression by pooling adjacent violators, as linked lists of pools that every sub-range shares.
 
-In the pools of a suffix i..n, what follows the first pool i..e is exactly the pools of the suffix e..n; so one
-array, "where does the first pool end", holds the isotonic regressions of all suffixes at once (and its mirror
-those of all prefixes). That makes the n + 1 regressions "with one more point" of Venn-Abers cheap.
+In the pools of a suffix i..n, what follows the first pool i..e is exactly the pools of the suffix e..n;
+so one array, "where does the first pool end", holds the isotonic regressions of all suffixes at once (and
+its mirror those of all prefixes). That makes the n + 1 regressions "with one more point" of Venn-Abers
+cheap.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def pool(y: Float64, w: Float64) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 def pooled_with_one_more(y: Float64, w: Float64, label: float) -> tuple[Float64, Float64]:
     """Return the isotonic value of one more point of weight 1 and this label, wherever it may come.
 
-    First, (n + 1,): strictly before point 0, between points 0 and 1, ..., after point n - 1. Second, (n,): at the
-    very place of each point, with which it is then pooled.
+    First, (n + 1,): strictly before point 0, between points 0 and 1, ..., after point n - 1. Second,
+    (n,): at the very place of each point, with which it is then pooled.
     """
     n = y.shape[0]
     ends = _first_pool_ends(y.tolist(), w.tolist())

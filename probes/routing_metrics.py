@@ -1,8 +1,9 @@
 """What a ranking of prompts is worth for routing between a weak and a strong model.
 
-Conventions: one row per prompt; `gain_scores` rank the prompts, the largest going to the strong model first;
-qualities are scores in any unit where more is better. Prompts with equal scores are sent in one go, as any order
-among them is as good: every figure is the mean over those orders, never an accident of the rows' order.
+Conventions: one row per prompt; `gain_scores` rank the prompts, the largest going to the strong model
+first; qualities are scores in any unit where more is better. Prompts with equal scores are sent in one
+go, as any order among them is as good: every figure is the mean over those orders, never an accident of
+the rows' order.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ class CostQualityCurve:
 def apgr(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike) -> float:
     """Average performance gap recovered: the integral of PGR over the share of strong calls; random is 0.5.
 
-    PGR(share) = (quality(share) - quality(0)) / (quality(1) - quality(0)), by trapezoids (Ong et al. 2024, whose
-    printed ten-point sum would give .55 for random, while their reported figures are the trapezoid).
+    PGR(share) = (quality(share) - quality(0)) / (quality(1) - quality(0)), by trapezoids (Ong et al.
+    2024, whose printed ten-point sum would give .55 for random, while their reported figures are the
+    trapezoid).
 
     Raises DataError when the strong model is not better on these rows: there is no gap to recover.
     """
@@ -75,7 +77,7 @@ def cost_quality_curve(
 
 
 def area_under_curve(curve: CostQualityCurve) -> float:
-    """Mean quality over the cost axis: integral of quality d cost / (last cost - first cost), by trapezoids."""
+    """Mean quality over the cost axis: integral of quality d cost / (last - first cost), by trapezoids."""
     width = float(curve.cost[-1] - curve.cost[0])
     if width <= 0.0:
         raise DataError(f"the curve must end dearer than it starts; its cost changes by {width:g}.")
@@ -83,8 +85,11 @@ def area_under_curve(curve: CostQualityCurve) -> float:
 
 
 def aiq(curve: CostQualityCurve) -> float:
-    """Average improvement in quality (Hu et al. 2024, RouterBench): `area_under_curve` of the least non-decreasing
-    concave curve above the points, which is what a router reaches by mixing two of its settings at random."""
+    """Average improvement in quality (Hu et al. 2024, RouterBench): mean quality under the concave hull.
+
+    The hull is the least non-decreasing concave curve above the points: what a router reaches by mixing two
+    of its settings at random. The mean is over the cost axis, as in `area_under_curve`.
+    """
     cost, quality = _concave_hull(curve.cost, curve.quality)
     width = float(cost[-1] - cost[0])
     if width <= 0.0:
@@ -144,7 +149,7 @@ def _rows(
 
 
 def _concave_hull(x: Float64, y: Float64) -> tuple[Float64, Float64]:
-    """Upper hull of the points by Andrew's monotone chain, cut at its maximum and flat from there to the last x."""
+    """Upper hull by Andrew's monotone chain, cut at its maximum and flat from there to the last x."""
     hull: list[int] = []
     order = np.lexsort((-y, x))
     for i in order:
