@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from probes.probe import DifficultyProbe
 
 from probes import artifact
 from probes.encoder import Encoder, EncoderSpec, FloatArray
 from probes.errors import EncoderError, ProbesError
+from probes.probe import DifficultyProbe
 from router.config import Candidate, PolicyFile, Prices, read_policy_file
 from router.errors import ConfigError
 from router.policy import Judgement, Rules
@@ -74,6 +74,15 @@ class ServedPolicy:
         if self.probe is None:
             return
         self.probe.check_encoder(encoder.spec.identity)
+
+
+def load_policies(paths: Sequence[Path]) -> tuple[ServedPolicy, ...]:
+    """The policies in these files, in order. Raises ConfigError, also for two policies of one name."""
+    policies = tuple(load_policy(path) for path in paths)
+    for name, count in Counter(policy.ref.name for policy in policies).items():
+        if count > 1:
+            raise ConfigError(f"policy names must be distinct, {name!r} stands in {count} of the files; rename one.")
+    return policies
 
 
 def missing_keys(policy: ServedPolicy) -> list[str]:

@@ -204,12 +204,14 @@ def _choose(
         return _Verdict(eligible[0], Reason.ONLY_ELIGIBLE)
     if failed:
         return _Verdict(_safe(rules.file, eligible), Reason.FAILED_OPEN)
-    if judgement is None or (rules.max_leverage is not None and judgement.leverage > rules.max_leverage):
+    bound = rule.max_risk if isinstance(rule, RiskBoundRule) else None
+    bound = bound if overrides.max_risk is None else overrides.max_risk
+    unfamiliar = judgement is None or (rules.max_leverage is not None and judgement.leverage > rules.max_leverage)
+    # Where nothing is known any risk is possible, which is still within a bound of 1.
+    if judgement is None or (unfamiliar and bound != 1.0):
         return _Verdict(_safe(rules.file, eligible), Reason.ABSTAINED)
-    if overrides.max_risk is not None:
-        return _within(overrides.max_risk, judgement, candidates, eligible)
-    if isinstance(rule, RiskBoundRule):
-        return _within(rule.max_risk, judgement, candidates, eligible)
+    if bound is not None:
+        return _within(bound, judgement, candidates, eligible)
     assert isinstance(rule, GainRule)  # noqa: S101  (the fixed rule never comes here)
     return _by_gain(rule, judgement, eligible)
 

@@ -79,8 +79,8 @@ class Evaluation:
         if not self.n_seen_in_fit:
             return None
         return (
-            f"{self.n_seen_in_fit:,} of these {self.n:,} prompts were used to fit the probe, so the figures flatter it. "
-            f"Evaluate on other prompts, or read the cross-validated figures that `elle fit` prints."
+            f"{self.n_seen_in_fit:,} of these {self.n:,} prompts were used to fit the probe, so the figures "
+            f"flatter it. Evaluate on other prompts, or read the cross-validated figures that `elle fit` prints."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,7 +100,8 @@ class Evaluation:
     def print(self, console: Console) -> None:
         """A table for people."""
         console.print(
-            f"{self.strong} (score {self.strong_score:.3f}) over {self.weak} ({self.weak_score:.3f}), {self.n:,} prompts",
+            f"{self.strong} (score {self.strong_score:.3f}) over {self.weak} ({self.weak_score:.3f}), "
+            f"{self.n:,} prompts",
             highlight=False,
         )
         table = Table(box=None, pad_edge=False)
@@ -207,7 +208,9 @@ def evaluate_command(
 def encoder_spec(probe: DifficultyProbe) -> EncoderSpec:
     """The encoder of a probe. Raises DataError for one fitted on precomputed features."""
     if probe.encoder is None:
-        raise DataError("the probe was fitted on precomputed features and names no encoder, so prompts cannot be judged.")
+        raise DataError(
+            "the probe was fitted on precomputed features and names no encoder, so prompts cannot be judged."
+        )
     return EncoderSpec.from_dict(probe.encoder)
 
 
@@ -223,9 +226,7 @@ def evaluate(
     weak, strong = outcomes.models
     columns = [probe.models.index(weak), probe.models.index(strong)]
     risk = probe.predict(features).risk[:, columns].astype(np.float64)
-    ranking = rank(
-        risk[:, 0] - risk[:, 1], risk[:, 0], outcomes.scores, outcomes.texts, resamples=resamples, seed=seed
-    )
+    ranking = rank(risk[:, 0] - risk[:, 1], risk[:, 0], outcomes.scores, outcomes.texts, resamples=resamples, seed=seed)
     return Evaluation(
         n=len(outcomes),
         n_seen_in_fit=int(np.isin(fingerprints(outcomes.texts), probe.fitted_on).sum()),

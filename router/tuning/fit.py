@@ -110,7 +110,9 @@ class FitSummary:
             table.add_row(name, f"{m.n:,}", *(_cell(v) for v in (m.mean_score, m.pearson_r, m.auroc, m.brier, m.ece)))
         console.print(table)
         if self.pair is None:
-            console.print("No two models differ enough in mean score to rank prompts by the gain of one over the other.")
+            console.print(
+                "No two models differ enough in mean score to rank prompts by the gain of one over the other."
+            )
         else:
             apgr, interval, cpt50, cpt80, *_ = ranking_cells(self.pair.ranking)
             console.print(
@@ -235,9 +237,7 @@ def _pair_figures(outcomes: Outcomes, risk: FloatArray, seed: int) -> PairFigure
     return PairFigures(outcomes.models[weak], outcomes.models[strong], len(rows), ranking)
 
 
-def _card(
-    outcomes: Outcomes, title: str, models: dict[str, ModelFigures], pair: PairFigures | None
-) -> ProbeCard:
+def _card(outcomes: Outcomes, title: str, models: dict[str, ModelFigures], pair: PairFigures | None) -> ProbeCard:
     packages = ("torch", "transformers", "tokenizers")
     return ProbeCard(
         title=title,

@@ -52,7 +52,9 @@ def test_unknown_parts_are_named() -> None:
 
 def test_an_assistant_message_may_have_no_content() -> None:
     calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
-    ask = ask_of(user("x"), {"role": "assistant", "content": None, "tool_calls": calls}, {"role": "tool", "content": "1"})
+    ask = ask_of(
+        user("x"), {"role": "assistant", "content": None, "tool_calls": calls}, {"role": "tool", "content": "1"}
+    )
     assert ask.text == "x"
 
 

@@ -146,6 +146,12 @@ class TestFallingBack:
         choice = decide(rules, make_ask(), Overrides(), judged(0.1, 0.1, leverage=0.6))
         assert (choice.chosen.name, choice.reason, choice.abstained) == ("large", Reason.ABSTAINED, True)
 
+    def test_a_caller_who_accepts_any_risk_gets_the_cheap_candidate_even_there(self) -> None:
+        rules = make_rules(max_leverage=0.5)
+        choice = decide(rules, make_ask(), Overrides(max_risk=1.0), judged(0.1, 0.1, leverage=0.6))
+        assert (choice.chosen.name, choice.reason) == ("small", Reason.WITHIN_RISK_BOUND)
+        assert decide(rules, make_ask(), Overrides(max_risk=0.99), judged(0.1, 0.1, leverage=0.6)).abstained
+
     def test_at_the_leverage_limit_the_router_still_judges(self) -> None:
         rules = make_rules(max_leverage=0.5)
         assert not decide(rules, make_ask(), Overrides(), judged(0.1, 0.1, leverage=0.5)).abstained
@@ -199,9 +205,7 @@ class TestEligibility:
 
     def test_a_cost_bound_excludes_the_dear_and_the_unpriced(self) -> None:
         cheap = Prices(input_usd_per_million_tokens=1, output_usd_per_million_tokens=1)
-        choice = decide(
-            make_rules(prices=(cheap, None)), make_ask(), Overrides(max_cost_usd=0.001), judged(0.9, 0.1)
-        )
+        choice = decide(make_rules(prices=(cheap, None)), make_ask(), Overrides(max_cost_usd=0.001), judged(0.9, 0.1))
         assert choice.chosen.name == "small"
         assert choice.candidates[0].expected_cost_usd == pytest.approx(400e-6)
         with pytest.raises(NoEligibleCandidateError, match=r"price unknown.*"):

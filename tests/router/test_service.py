@@ -150,9 +150,7 @@ class TestRefusals:
 
     def test_the_rich_status_names_the_field(self, address: str) -> None:
         with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
-            channel.unary_unary(f"/{SERVICE_NAME}/Route")(
-                pb.RouteRequest(chat=routing_pb2.Chat()).SerializeToString()
-            )
+            channel.unary_unary(f"/{SERVICE_NAME}/Route")(pb.RouteRequest(chat=routing_pb2.Chat()).SerializeToString())
         details = {detail.TypeName(): detail for detail in rpc_status.from_call(caught.value).details}  # type: ignore[union-attr, arg-type]
         bad = error_details_pb2.BadRequest()
         details["google.rpc.BadRequest"].Unpack(bad)
