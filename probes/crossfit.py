@@ -92,10 +92,10 @@ def out_of_fold(
     targets = target_matrix(Y, features.shape[0])
     folds = fold_numbers(fold, features.shape[0])
     w = weights(sample_weight, features.shape[0])
-    grid = penalty_grid(alphas if alpha is None else np.atleast_1d(np.asarray(alpha, dtype=np.float64)))
+    grid = penalty_grid(alphas)
     numbers = np.unique(folds)
     prediction, leverage = np.empty(targets.shape), np.empty(features.shape[0])
-    used = np.broadcast_to(grid if alpha is not None else grid[:1], (numbers.size, targets.shape[1])).copy()
+    used = np.tile(_fixed_penalties(alpha, targets.shape[1]), (numbers.size, 1))
     for columns, present in missing_patterns(targets):
         parts = _statistics_by_fold(features, targets[:, columns], w, folds, present)
         for k, number in enumerate(numbers):
@@ -110,6 +110,14 @@ def out_of_fold(
                 at = spectrum.leverage(float(used[k].min()), leverage_tolerance)
                 leverage[held_out] = at.score(features[held_out])
     return OutOfFold(prediction, leverage, used)
+
+
+def _fixed_penalties(alpha: npt.ArrayLike | None, n_targets: int) -> Float64:
+    """Return the penalties asked for, one per target; ones, to be replaced by each fold's choice, for None."""
+    fixed = penalty_grid([1.0] if alpha is None else alpha)
+    if fixed.shape[0] not in (1, n_targets):
+        raise DataError(f"alpha must be one penalty, or one per target ({n_targets}); got {fixed.shape[0]}.")
+    return np.broadcast_to(fixed, n_targets)
 
 
 def fold_numbers(fold: npt.ArrayLike, n_rows: int) -> IntArray:

@@ -102,8 +102,8 @@ class Leverage:
 
         score(x) = floor + tail * |z|^2 - |factor z|^2,   z = (x - mean) * inverse_scale
 
-    z is standardised and centred. `error_bound` bounds the relative error of `score - floor` against the exact
-    leverage for every x whatever; for samples like the training data the error is many times smaller, since
+    z is standardised and centred. `error_bound` bounds the relative error of `score - floor` against the
+    exact leverage for every x whatever; for samples like the training data it is many times smaller, since
     `tail` is the data's own average there.
 
     mean, inverse_scale: (d,) float32; a feature that never varied has inverse_scale 0 and is ignored.

@@ -94,9 +94,8 @@ class Spectrum:
         Q = centred @ scaled_basis
         shrunk = 1.0 / (self.eigenvalues[:, None] + alphas)
         path = shrunk[:, :, None] * self.projected[:, None, :]
-        residual = (Y - self.target_mean)[:, None, :] - (Q @ path.reshape(path.shape[0], -1)).reshape(
-            n, -1, m
-        )
+        fitted = Q @ path.reshape(path.shape[0], alphas.shape[0] * m)
+        residual = (Y - self.target_mean)[:, None, :] - fitted.reshape(n, alphas.shape[0], m)
         np.square(Q, out=Q)
         hat = Q @ shrunk
         hat += 1.0 / self.weight
