@@ -71,9 +71,7 @@ def scoring(quick: bool) -> dict[str, float]:
     one, row, batch = X[0], X[:1], X[:1000]
     rounds = 5 if quick else 40
     ours, theirs = in_turns(lambda: probe.predict(one), lambda: pipeline.predict(row), rounds, 2_000, 20)
-    ours_batch, theirs_batch = in_turns(
-        lambda: probe.predict(batch), lambda: pipeline.predict(batch), rounds, 50, 10
-    )
+    ours_batch, theirs_batch = in_turns(lambda: probe.predict(batch), lambda: pipeline.predict(batch), rounds, 50, 10)
     return {
         "single_us": ours * 1e6,
         "sklearn_single_us": theirs * 1e6,
@@ -163,9 +161,7 @@ def hardware() -> dict[str, object]:
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(
-            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model
-        )
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
     return {
         "cpu": model,
         "cores": os.cpu_count(),

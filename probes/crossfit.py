@@ -127,9 +127,7 @@ def fold_numbers(fold: npt.ArrayLike, n_rows: int) -> IntArray:
     if (numbers != values).any():
         raise DataError("fold must hold whole numbers. Use assign_folds().")
     if np.unique(numbers).size < 2:
-        raise DataError(
-            "fold must hold at least two different numbers; with one, nothing is left to learn from."
-        )
+        raise DataError("fold must hold at least two different numbers; with one, nothing is left to learn from.")
     return numbers
 
 
