@@ -27,9 +27,7 @@ class Calibrator(Protocol):
     kind: ClassVar[str]
 
     @classmethod
-    def fit(
-        cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-    ) -> Self:
+    def fit(cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Self:
         """Return the map fitted on scores (n,), losses (n,) in [0, 1] and weights (n,) >= 0."""
         ...
 
@@ -88,9 +86,7 @@ class Isotonic(_State):
     values: Float64
 
     @classmethod
-    def fit(
-        cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-    ) -> Isotonic:
+    def fit(cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Isotonic:
         """See `Calibrator.fit`."""
         s, y, w = _grouped(*_rows(scores, losses, sample_weight))
         starts = pool(y, w)
@@ -133,9 +129,7 @@ class Sigmoid(_State):
     parameters: Float64
 
     @classmethod
-    def fit(
-        cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-    ) -> Sigmoid:
+    def fit(cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Sigmoid:
         """See `Calibrator.fit`."""
         s, y, w = _rows(scores, losses, sample_weight)
         centre, scale = _location(s, w)
@@ -167,9 +161,7 @@ class Beta(_State):
     parameters: Float64
 
     @classmethod
-    def fit(
-        cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-    ) -> Beta:
+    def fit(cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Beta:
         """See `Calibrator.fit`."""
         s, y, w = _rows(scores, losses, sample_weight)
         margin = 0.25 * float(np.ptp(s)) or 1.0
@@ -210,9 +202,7 @@ class VennAbers(_State):
     at: Float64
 
     @classmethod
-    def fit(
-        cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-    ) -> VennAbers:
+    def fit(cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> VennAbers:
         """See `Calibrator.fit`."""
         s, y, w = _grouped(*_rows(scores, losses, sample_weight))
         tables = [pooled_with_one_more(y, w, label) for label in (0.0, 1.0)]
@@ -227,9 +217,7 @@ class VennAbers(_State):
     def _check(self) -> None:
         k = self.thresholds.shape[0]
         self._require(bool((np.diff(self.thresholds) > 0).all()), "strictly ascending thresholds")
-        self._require(
-            self.below.shape == (2 * k + 2,) and self.at.shape == (2 * k,), "tables of matching size"
-        )
+        self._require(self.below.shape == (2 * k + 2,) and self.at.shape == (2 * k,), "tables of matching size")
         values = np.concatenate([self.below, self.at])
         self._require(bool(values.min() >= 0.0 and values.max() <= 1.0), "probabilities in [0, 1]")
 
@@ -322,9 +310,7 @@ def cross_calibrate(
 def _finite(scores: npt.ArrayLike) -> Float64:
     array = np.asarray(scores, dtype=np.float64)
     if not np.isfinite(array).all():
-        raise DataError(
-            "scores must be finite; got NaN or infinity. Check the features they were predicted from."
-        )
+        raise DataError("scores must be finite; got NaN or infinity. Check the features they were predicted from.")
     return array
 
 
@@ -338,8 +324,7 @@ def _rows(
     keep = w > 0
     if np.count_nonzero(keep) < 2:
         raise DataError(
-            "a calibration needs at least 2 rows of positive weight; got "
-            f"{np.count_nonzero(keep)}. Add labels."
+            f"a calibration needs at least 2 rows of positive weight; got {np.count_nonzero(keep)}. Add labels."
         )
     return s[keep], y[keep], w[keep]
 
