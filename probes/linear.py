@@ -18,9 +18,7 @@ def _frozen(name: str, values: npt.ArrayLike, dtype: npt.DTypeLike, ndim: int) -
     if array.ndim != ndim:
         raise DataError(f"{name} must have {ndim} dimension(s); got shape {array.shape}.")
     if not np.isfinite(array).all():
-        raise DataError(
-            f"{name} must be finite in {array.dtype}; it holds NaN or infinity. Fit the probe again."
-        )
+        raise DataError(f"{name} must be finite in {array.dtype}; it holds NaN or infinity. Fit the probe again.")
     array.flags.writeable = False
     return array
 
@@ -78,9 +76,7 @@ class LinearProbe:
                 return losses
         except (AttributeError, TypeError, ValueError) as error:
             self._explain(X, error)
-        raise DataError(
-            f"features must have shape ({self.n_features},) or (n, {self.n_features}); got {X.shape}."
-        )
+        raise DataError(f"features must have shape ({self.n_features},) or (n, {self.n_features}); got {X.shape}.")
 
     def _products(self, X: Array) -> Array:
         # A matrix product of two or three columns takes BLAS 2 to 5 times as long as as many vectors.

@@ -33,9 +33,7 @@ two of MiniLM's dimensions are dead and vary by 1e-32."""
 _LOST = 1e-12
 """The share of a weight that rounding may add or lose over many merges."""
 
-Rows = Iterable[
-    tuple[npt.ArrayLike, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike | None]
-]
+Rows = Iterable[tuple[npt.ArrayLike, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike | None]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,9 +124,7 @@ class RidgeFitter:
             self._merge(self._statistics(batch, rows))
         return self
 
-    def downdate(
-        self, X: npt.ArrayLike, Y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-    ) -> Self:
+    def downdate(self, X: npt.ArrayLike, Y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Self:
         """Take rows back out exactly, as if they had never been added; the inverse of `update`. Return self.
 
         The result carries the rounding of the larger statistics: about 1e-16 of what was there before.
@@ -220,18 +216,14 @@ class RidgeFitter:
         for batch in rows:
             yield self._checked(*batch)
 
-    def _checked(
-        self, X: npt.ArrayLike, Y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-    ) -> Batch:
+    def _checked(self, X: npt.ArrayLike, Y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Batch:
         features = matrix("X", X, self.n_features)
         targets = np.asarray(Y)
         if targets.ndim == 1 and self.n_targets == 1:
             targets = targets[:, None]
         targets = matrix("Y", targets, self.n_targets)
         if features.shape[0] != targets.shape[0]:
-            raise DataError(
-                f"X and Y must have as many rows; got {features.shape[0]} and {targets.shape[0]}."
-            )
+            raise DataError(f"X and Y must have as many rows; got {features.shape[0]} and {targets.shape[0]}.")
         refuse_non_finite("X", features)
         refuse_non_finite("Y", targets)
         return features, targets, weights(sample_weight, features.shape[0])
@@ -309,9 +301,7 @@ class RidgeFitter:
                 "that were added."
             )
 
-    def _shear(
-        self, sign: float, other: RidgeFitter, between: float, shift: Float64, target_shift: Float64
-    ) -> None:
+    def _shear(self, sign: float, other: RidgeFitter, between: float, shift: Float64, target_shift: Float64) -> None:
         """Add (or, with sign -1, subtract) the other's scatter and the scatter between the two means."""
         self.gram += sign * (other.gram + np.outer(between * shift, shift))
         self.cross += sign * (other.cross + np.outer(between * shift, target_shift))

@@ -121,9 +121,7 @@ class Spectrum:
         )
 
 
-def decompose(
-    gram: Float64, cross: Float64, inverse_scale: Float64
-) -> tuple[Array, Float64, Float64, Float64]:
+def decompose(gram: Float64, cross: Float64, inverse_scale: Float64) -> tuple[Array, Float64, Float64, Float64]:
     """Return (active, eigenvalues, basis, projected) of the scaled Gram matrix; see `Spectrum`."""
     active = np.flatnonzero(inverse_scale)
     scale = inverse_scale[active]

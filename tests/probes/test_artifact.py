@@ -50,8 +50,7 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def edit_tensors(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change the tensors and make size and digest right again, as a careful forger would."""
     tensors = {
-        name: array.copy()
-        for name, array in from_safetensors((path / "probe.safetensors").read_bytes()).items()
+        name: array.copy() for name, array in from_safetensors((path / "probe.safetensors").read_bytes()).items()
     }
     change(tensors)
     raw = to_safetensors(tensors)
@@ -77,12 +76,8 @@ def test_a_loaded_probe_predicts_the_same_to_the_last_bit(
     )
 
 
-def test_a_probe_without_encoder_limit_and_calibration_comes_back(
-    tmp_path: Path, make_probe: MakeProbe
-) -> None:
-    bare = dataclasses.replace(
-        make_probe(), encoder=None, encoder_identity="", leverage_limit=None, calibrators=()
-    )
+def test_a_probe_without_encoder_limit_and_calibration_comes_back(tmp_path: Path, make_probe: MakeProbe) -> None:
+    bare = dataclasses.replace(make_probe(), encoder=None, encoder_identity="", leverage_limit=None, calibrators=())
     artifact.save(bare, tmp_path / "probe")
     loaded = artifact.load(tmp_path / "probe")
     assert loaded.identity == bare.identity
@@ -105,9 +100,7 @@ def test_loading_runs_no_pickle_and_imports_no_framework(saved: Path) -> None:
         "import sys; from probes import artifact; artifact.load(sys.argv[1]); "
         "print(sorted({'torch', 'sklearn', 'transformers', 'scipy', 'cryptography'} & set(sys.modules)))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(saved)], capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code, str(saved)], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
 
 
@@ -291,9 +284,7 @@ def test_a_directory_of_other_things_is_never_replaced(tmp_path: Path, make_prob
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_card_that_is_no_json_is_refused_before_anything_is_written(
-    tmp_path: Path, make_probe: MakeProbe
-) -> None:
+def test_a_card_that_is_no_json_is_refused_before_anything_is_written(tmp_path: Path, make_probe: MakeProbe) -> None:
     probe = make_probe()
     for metrics in ({"ece": float("nan")}, {"ece": np.float32(0.1)}, {"ece": object()}):
         card = dataclasses.replace(probe.card, metrics=metrics)

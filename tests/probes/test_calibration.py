@@ -54,9 +54,7 @@ def test_shuffled_losses_give_the_base_rate(kind: str) -> None:
 @every_kind
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 1)), min_size=2, max_size=40))
-def test_every_map_is_a_non_decreasing_probability_everywhere(
-    kind: str, rows: list[tuple[float, float]]
-) -> None:
+def test_every_map_is_a_non_decreasing_probability_everywhere(kind: str, rows: list[tuple[float, float]]) -> None:
     scores, losses = np.array(rows).T
     one = KINDS[kind].fit(scores, losses)
     at = np.concatenate([[-1e9, -50.0], np.linspace(-12, 12, 200), np.sort(scores), [50.0, 1e9]])
@@ -154,9 +152,7 @@ def test_pools_are_those_of_scikit_learn(rows: list[tuple[float, float]]) -> Non
     starts = pool(y, w)
     means = np.add.reduceat(w * y, starts) / np.add.reduceat(w, starts)
     fitted = np.repeat(means, np.diff(np.append(starts, len(y))))
-    assert_allclose(
-        fitted, IsotonicRegression().fit(np.arange(len(y)), y, w).predict(np.arange(len(y))), atol=1e-9
-    )
+    assert_allclose(fitted, IsotonicRegression().fit(np.arange(len(y)), y, w).predict(np.arange(len(y))), atol=1e-9)
 
 
 def test_isotonic_passes_through_the_centres_and_goes_on_to_zero_and_one() -> None:
@@ -250,8 +246,6 @@ def test_nan_is_not_calibrated(kind: str) -> None:
         ),
     ],
 )
-def test_a_state_that_makes_no_sense_is_refused(
-    kind: str, state: dict[str, np.ndarray], message: str
-) -> None:
+def test_a_state_that_makes_no_sense_is_refused(kind: str, state: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(DataError, match=message):
         from_state(kind, state)

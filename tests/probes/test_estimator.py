@@ -71,9 +71,7 @@ def test_the_penalty_and_its_errors_are_those_of_ridge_cv() -> None:
 def test_standardising_is_scaling_beforehand() -> None:
     X, Y = data()
     scaled = Ridge(alpha=7.0).fit((X - X.mean(0)) / X.std(0), Y)
-    assert_allclose(
-        RidgeLOO([7.0]).fit(X, Y).predict(X), scaled.predict((X - X.mean(0)) / X.std(0)), rtol=1e-9
-    )
+    assert_allclose(RidgeLOO([7.0]).fit(X, Y).predict(X), scaled.predict((X - X.mean(0)) / X.std(0)), rtol=1e-9)
 
 
 def test_shapes_follow_y() -> None:

@@ -49,9 +49,7 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_importing_probes_loads_nothing_but_itself() -> None:
-    assert not {"numpy", "torch", "sklearn", "scipy", "pydantic", "safetensors"} & modules_after(
-        "import probes"
-    )
+    assert not {"numpy", "torch", "sklearn", "scipy", "pydantic", "safetensors"} & modules_after("import probes")
 
 
 def test_predicting_needs_numpy_only() -> None:

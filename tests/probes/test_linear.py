@@ -55,9 +55,7 @@ def test_a_probe_cannot_be_changed() -> None:
         probe.coef[0, 0] = 5.0
 
 
-@pytest.mark.parametrize(
-    "X", [np.ones(4), np.ones((2, 4)), np.ones((2, 3, 3)), [1.0, 2.0, 3.0], np.float32(1.0)]
-)
+@pytest.mark.parametrize("X", [np.ones(4), np.ones((2, 4)), np.ones((2, 3, 3)), [1.0, 2.0, 3.0], np.float32(1.0)])
 def test_features_of_another_shape_are_refused(X: object) -> None:
     probe = LinearProbe(np.ones((2, 3)), np.zeros(2), np.ones(2))
     with pytest.raises(DataError, match="features must"):

@@ -46,8 +46,7 @@ def test_bootstrap_is_paired_seeded_and_wider_for_whole_groups() -> None:
     groups = np.repeat(np.arange(20), 10)
     clustered = rng.normal(size=20)[groups]
     rows, whole = (
-        metrics.bootstrap(lambda x: float(np.mean(x)), clustered, groups=g, n_resamples=400)
-        for g in (None, groups)
+        metrics.bootstrap(lambda x: float(np.mean(x)), clustered, groups=g, n_resamples=400) for g in (None, groups)
     )
     assert whole.high - whole.low > 2.0 * (rows.high - rows.low)
     again = metrics.bootstrap(lambda x: float(np.mean(x)), clustered, groups=groups, n_resamples=400)
@@ -190,9 +189,7 @@ def test_areas_of_straight_and_bent_curves_are_exact() -> None:
 
 
 def test_cost_saved_is_read_between_points_and_none_where_never_reached() -> None:
-    curve = metrics.CostQualityCurve(
-        np.array([0.0, 0.5, 1.0]), np.array([1.0, 2.0, 4.0]), np.array([0.5, 0.9, 0.8])
-    )
+    curve = metrics.CostQualityCurve(np.array([0.0, 0.5, 1.0]), np.array([1.0, 2.0, 4.0]), np.array([0.5, 0.9, 0.8]))
     assert metrics.cost_saved(curve, 4.0, 0.8) == pytest.approx(1.0 - 1.75 / 4.0)
     assert metrics.cost_saved(curve, 1.0, 0.8) == pytest.approx(1.0 - 1.75)
     assert metrics.cost_saved(curve, 4.0, 0.9) == pytest.approx(0.5)

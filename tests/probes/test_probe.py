@@ -38,9 +38,7 @@ def test_memory_layout_and_float64_input_change_nothing(make_probe: MakeProbe, w
     assert_array_equal(probe.predict(X[:40:2]).risk, probe.predict(X[:40]).risk[::2])
 
 
-def test_risk_is_the_calibrated_loss_and_far_prompts_are_unfamiliar(
-    make_probe: MakeProbe, world: MakeWorld
-) -> None:
+def test_risk_is_the_calibrated_loss_and_far_prompts_are_unfamiliar(make_probe: MakeProbe, world: MakeWorld) -> None:
     probe = make_probe()
     X, _ = world()
     found = probe.predict(X)
@@ -87,9 +85,7 @@ def test_only_the_encoder_it_was_fitted_with_is_accepted(make_probe: MakeProbe) 
 def test_identity_changes_with_everything_that_decides_and_with_nothing_else(make_probe: MakeProbe) -> None:
     probe = make_probe()
     assert make_probe().identity == probe.identity
-    assert (
-        dataclasses.replace(probe, card=dataclasses.replace(probe.card, title="x")).identity == probe.identity
-    )
+    assert dataclasses.replace(probe, card=dataclasses.replace(probe.card, title="x")).identity == probe.identity
     others: list[dict[str, object]] = [
         {"models": ("small", "great")},
         {"leverage_limit": 0.5},
@@ -114,9 +110,7 @@ def test_identity_changes_with_everything_that_decides_and_with_nothing_else(mak
         ({"encoder_identity": ""}, "given together"),
     ],
 )
-def test_contradicting_parts_are_refused(
-    change: dict[str, object], message: str, make_probe: MakeProbe
-) -> None:
+def test_contradicting_parts_are_refused(change: dict[str, object], message: str, make_probe: MakeProbe) -> None:
     probe = make_probe()
     with pytest.raises(DataError, match=message):
         dataclasses.replace(probe, **change)  # type: ignore[arg-type]

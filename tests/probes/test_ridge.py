@@ -33,9 +33,7 @@ def assert_same(a: RidgeFitter, b: RidgeFitter, rtol: float = 1e-10) -> None:
     assert a.n_rows == b.n_rows
     for name in STATISTICS:
         expected = np.asarray(getattr(b, name))
-        assert_allclose(
-            getattr(a, name), expected, rtol=rtol, atol=rtol * np.abs(expected).max(), err_msg=name
-        )
+        assert_allclose(getattr(a, name), expected, rtol=rtol, atol=rtol * np.abs(expected).max(), err_msg=name)
 
 
 def brute_force_loo(
