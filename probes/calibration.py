@@ -62,7 +62,7 @@ class _State:
 
     def _require(self, holds: bool, what: str) -> None:
         if not holds:
-            raise DataError(f"a {self.kind} calibration must have {what}. Fit the map again.")
+            raise DataError(f"a calibration of kind {self.kind} must have {what}. Fit the map again.")
 
     def state(self) -> dict[str, Float64]:
         """Return the map as named float64 arrays, from which `from_state` makes it again."""
@@ -75,7 +75,7 @@ class Isotonic(_State):
 
     Between the centres of its pools the map is linear, so that it is strictly increasing where the data
     allow it and keeps the ranking that a step function would tie. Beyond the first and the last centre it
-    goes on in a straight line to 0 and to 1, reached one whole range of centres further out, and is
+    goes on in a straight line to 0 and to 1, reached one whole range of scores further out, and is
     constant from there on.
 
     knots: (k,) ascending scores; values: (k,) non-decreasing probabilities.
@@ -92,8 +92,11 @@ class Isotonic(_State):
         starts = pool(y, w)
         mass = np.add.reduceat(w, starts)
         centres = np.add.reduceat(w * s, starts) / mass
-        values = np.clip(np.add.reduceat(w * y, starts) / mass, 0.0, 1.0)
-        reach = max(centres[-1] - centres[0], s[-1] - s[0]) or 1.0
+        # Rounding may turn two neighbours around by their last bit.
+        values = np.clip(np.maximum.accumulate(np.add.reduceat(w * y, starts) / mass), 0.0, 1.0)
+        ascending = np.append(True, np.diff(np.maximum.accumulate(centres)) > 0)
+        centres, values = centres[ascending], values[ascending]
+        reach = max(s[-1] - s[0], 1e-6 * np.abs(s).max()) or 1.0
         return cls(
             np.concatenate([[centres[0] - reach], centres, [centres[-1] + reach]]),
             np.concatenate([[0.0], values, [1.0]]),

@@ -113,7 +113,7 @@ def out_of_fold(
 
 
 def _fixed_penalties(alpha: npt.ArrayLike | None, n_targets: int) -> Float64:
-    """Return the penalties asked for, one per target; ones, to be replaced by each fold's choice, for None."""
+    """Return the penalties asked for, one per target; for None ones, which each fold's choice replaces."""
     fixed = penalty_grid([1.0] if alpha is None else alpha)
     if fixed.shape[0] not in (1, n_targets):
         raise DataError(f"alpha must be one penalty, or one per target ({n_targets}); got {fixed.shape[0]}.")
@@ -127,7 +127,7 @@ def fold_numbers(fold: npt.ArrayLike, n_rows: int) -> IntArray:
     if (numbers != values).any():
         raise DataError("fold must hold whole numbers. Use assign_folds().")
     if np.unique(numbers).size < 2:
-        raise DataError("fold must hold at least two different numbers; with one, nothing is left to learn from.")
+        raise DataError("fold must hold at least two different numbers: with one, nothing is left to learn.")
     return numbers
 
 

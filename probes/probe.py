@@ -128,18 +128,22 @@ class DifficultyProbe:
         Raises DimensionError for another d, DataError for NaN or infinity (row and column named) or for a
         probe without calibration.
         """
-        X = matrix("features", features, self.n_features).astype(np.float32, copy=False)
-        refuse_non_finite("features", X)
+        raw = matrix("features", features, self.n_features)
+        refuse_non_finite("features", raw)
         if not self.calibrators:
             raise DataError(
                 "this probe has no calibration, hence no risk. Use its `linear.predict`, or fit calibrators."
             )
-        loss = np.empty((X.shape[0], len(self.models)), dtype=np.float32)
-        leverage = np.empty(X.shape[0], dtype=np.float32)
-        for i, row in enumerate(X):
-            x = np.ascontiguousarray(row)
-            loss[i] = self.linear.predict(x)
-            leverage[i] = self.leverage.score(x)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows float32 is refused just below
+            X = np.ascontiguousarray(raw, dtype=np.float32)
+            loss = np.stack([self.linear.predict(x) for x in X]) if X.shape[0] else self.linear.predict(X)
+            leverage = np.array([self.leverage.score(x) for x in X], dtype=np.float32)
+        usable = np.isfinite(loss).all(axis=1) & np.isfinite(leverage)
+        if not usable.all():
+            raise DataError(
+                f"features must be of the size the probe was fitted on; row {int(np.argmin(usable))} "
+                "overflows float32. Use the same encoder and pooling as at fitting time."
+            )
         risk = np.empty(loss.shape)
         for j, calibrator in enumerate(self.calibrators):
             risk[:, j] = calibrator.predict(loss[:, j].astype(np.float64))

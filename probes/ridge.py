@@ -291,7 +291,7 @@ class RidgeFitter:
         self.mean, self.target_mean, self.weight, self.n_rows = mean, target_mean, rest, n_rows
 
     def _refuse_strangers(self, other: RidgeFitter, between: Float64) -> None:
-        """Raise DataError when a feature would be left with less than no variance: those rows were never added."""
+        """Raise DataError when a feature would be left with less than no variance."""
         left = np.diag(self.gram) - np.diag(other.gram) - between
         rounding = 1e-9 * np.maximum(self._peak, np.diag(other.gram)) + 1e-24 * self.mean**2 * self.weight
         if (left < -rounding).any():

@@ -37,7 +37,8 @@ def test_a_fold_depends_on_label_and_seed_not_on_the_order_of_rows() -> None:
 
 
 def test_folds_are_the_same_in_another_process() -> None:
-    code = "from probes.crossfit import assign_folds; print(assign_folds([f'p{i}' for i in range(40)], 4, 7).tolist())"
+    call = "assign_folds([f'p{i}' for i in range(40)], 4, 7).tolist()"
+    code = f"from probes.crossfit import assign_folds; print({call})"
     printed = {
         subprocess.run(
             [sys.executable, "-c", code],

@@ -1,4 +1,4 @@
-"""Theorems of the ridge: merging, streaming, weights, removal, limits, duality, leave-one-out, known truth."""
+"""Theorems of the ridge: merging, weights, removal, limits, duality, leave-one-out, known truth."""
 
 from __future__ import annotations
 
