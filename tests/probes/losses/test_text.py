@@ -138,7 +138,7 @@ def test_masked_loss_is_the_cross_entropy_of_the_hidden_tokens(masked, texts):
     assert all(hidden[place] == row[place] for place in range(len(row)) if place not in places)
     # transformers' own mean over the labelled tokens is the independent computation.
     own = masked.model.eval()(torch.tensor([hidden]), labels=torch.tensor([labels])).loss
-    assert masked.collect([text]).losses[0] == pytest.approx(float(own), rel=1e-5)
+    assert masked.collect([text]).losses[0] == pytest.approx(own.item(), rel=1e-5)
 
 
 def test_the_embedding_is_that_of_the_unmasked_text(masked, texts):
