@@ -1,0 +1,148 @@
+"""What a fitted ridge leaves behind for serving: `LinearProbe` and `Leverage`, frozen values of plain arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from probes._checks import Array, Float32, Float64
+from probes.errors import DataError, DimensionError
+
+
+def _frozen(name: str, values: npt.ArrayLike, dtype: npt.DTypeLike, ndim: int) -> Array:
+    """Return a contiguous, read-only, finite array; raise DataError otherwise."""
+    with np.errstate(over="ignore"):  # a float32 overflow is reported below, in our words
+        array = np.array(values, dtype=dtype, order="C", copy=True)
+    if array.ndim != ndim:
+        raise DataError(f"{name} must have {ndim} dimension(s); got shape {array.shape}.")
+    if not np.isfinite(array).all():
+        raise DataError(
+            f"{name} must be finite in {array.dtype}; it holds NaN or infinity. Fit the probe again."
+        )
+    array.flags.writeable = False
+    return array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearProbe:
+    """Predicted losses `X @ coef.T + intercept`, standardisation already folded in.
+
+    coef: (m, d) float32, one row per target. intercept: (m,) float32. alpha: (m,) float64, the ridge penalties
+    that were chosen (for the record only).
+    """
+
+    coef: Float32
+    intercept: Float32
+    alpha: Float64
+
+    def __post_init__(self) -> None:
+        for name, dtype, ndim in (
+            ("coef", np.float32, 2),
+            ("intercept", np.float32, 1),
+            ("alpha", np.float64, 1),
+        ):
+            object.__setattr__(self, name, _frozen(name, getattr(self, name), dtype, ndim))
+        if not self.coef.shape[0] == self.intercept.shape[0] == self.alpha.shape[0]:
+            raise DimensionError(
+                "coef, intercept and alpha must agree on the number of targets; got "
+                f"{self.coef.shape[0]}, {self.intercept.shape[0]}, {self.alpha.shape[0]}."
+            )
+
+    @property
+    def n_features(self) -> int:
+        """Number of features, d."""
+        return int(self.coef.shape[1])
+
+    @property
+    def n_targets(self) -> int:
+        """Number of targets, m."""
+        return int(self.coef.shape[0])
+
+    def predict(self, X: Array) -> Array:
+        """Return the predicted losses: (n, d) -> (n, m), and one sample (d,) -> (m,).
+
+        Nothing is copied or converted when X is float32. NaN comes out where NaN goes in: the check would cost
+        more than the prediction (`DifficultyProbe.predict` does check). Rounding is float32's.
+
+        Raises DimensionError when X has another number of features, DataError when it is no array.
+        """
+        try:
+            if X.ndim == 1:
+                return self.coef.dot(X) + self.intercept
+            if X.ndim == 2:
+                losses = X @ self.coef.T
+                losses += self.intercept
+                return losses
+        except (AttributeError, TypeError, ValueError) as error:
+            self._explain(X, error)
+        raise DataError(
+            f"features must have shape ({self.n_features},) or (n, {self.n_features}); got {X.shape}."
+        )
+
+    def _explain(self, X: Array, error: Exception) -> None:
+        if not isinstance(X, np.ndarray) or X.dtype.kind not in "fiub":
+            raise DataError(
+                f"features must be a numpy array of real numbers; got {type(X).__name__}. Use numpy.asarray."
+            ) from error
+        raise DimensionError(
+            f"features must have {self.n_features} columns, as the probe was fitted with; got {X.shape[-1]}. "
+            "Use the same encoder and pooling as at fitting time."
+        ) from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Leverage:
+    """How far a sample lies from what the fit has seen: `1/n + z'(Z'Z + alpha I)^-1 z`, z standardised and centred.
+
+    Stored as the leading k eigenvectors of Z'Z and one constant for the rest, so that it takes k x d numbers
+    instead of d x d:
+
+        score(x) = floor + tail * |z|^2 - |factor z|^2,   z = (x - mean) * inverse_scale
+
+    `error_bound` bounds the relative error of `score - floor` against the exact leverage for every x whatever;
+    for samples like the training data it is many times smaller, since `tail` is the data's own average there.
+
+    mean, inverse_scale: (d,) float32; a feature that never varied has inverse_scale 0 and is ignored.
+    factor: (k, d) float32. tail, floor, error_bound: numbers >= 0.
+    """
+
+    mean: Float32
+    inverse_scale: Float32
+    factor: Float32
+    tail: float
+    floor: float
+    error_bound: float
+
+    def __post_init__(self) -> None:
+        for name, ndim in (("mean", 1), ("inverse_scale", 1), ("factor", 2)):
+            object.__setattr__(self, name, _frozen(name, getattr(self, name), np.float32, ndim))
+        for name in ("tail", "floor", "error_bound"):
+            value = float(getattr(self, name))
+            if not (np.isfinite(value) and value >= 0):
+                raise DataError(f"{name} of a leverage must be a finite number >= 0; got {value}.")
+            object.__setattr__(self, name, value)
+        if not self.mean.shape[0] == self.inverse_scale.shape[0] == self.factor.shape[1]:
+            raise DimensionError(
+                "mean, inverse_scale and factor must agree on the number of features; got "
+                f"{self.mean.shape[0]}, {self.inverse_scale.shape[0]}, {self.factor.shape[1]}."
+            )
+
+    @property
+    def n_features(self) -> int:
+        """Number of features, d."""
+        return int(self.mean.shape[0])
+
+    def score(self, X: Array) -> Array:
+        """Return the leverage of each sample: (n, d) -> (n,), and one sample (d,) -> a 0-d array. NaN gives NaN."""
+        if X.ndim not in (1, 2) or X.shape[-1] != self.n_features:
+            raise DimensionError(
+                f"features must have shape ({self.n_features},) or (n, {self.n_features}); got {X.shape}. "
+                "Use the same encoder and pooling as at fitting time."
+            )
+        Z = (X - self.mean) * self.inverse_scale
+        P = Z @ self.factor.T
+        spread = self.tail * np.einsum("...j,...j->...", Z, Z) - np.einsum("...j,...j->...", P, P)
+        # Two nearly equal float32 numbers may differ by a little less than nothing.
+        return np.asarray(self.floor + np.maximum(spread, 0.0))
