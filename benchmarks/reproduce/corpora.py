@@ -1,4 +1,5 @@
-"""Data that needs no network: the standard library's texts and code, scikit-learn's images, generated signals."""
+"""Data that needs no network: the standard library's texts and code, scikit-learn's images, generated
+signals."""
 
 from __future__ import annotations
 
@@ -119,13 +120,15 @@ def prose(limit: int) -> Corpus:
 
 
 def code(limit: int) -> Corpus:
-    """Function bodies without docstring, tests included; group = module; 30 % of the modules train the model."""
+    """Function bodies without docstring, tests included; group = module; 30 % of the modules train the
+    model."""
     functions = {f.source: f.module for f in _library()[0] if len(f.source) > 60}
     return _split(list(functions), list(functions.values()), 0.3, limit, seed=2)
 
 
 def digits() -> Corpus:
-    """Scikit-learn's 1,797 scans of handwritten digits, (1, 8, 8) in 0..1; group = the digit; no group is held back.
+    """Scikit-learn's 1,797 scans of handwritten digits, (1, 8, 8) in 0..1; group = the digit; no group is
+    held back.
 
     There are too few to hold whole digits back for the model: a third of the scans, at random, trains it.
     """
@@ -143,8 +146,8 @@ def digits() -> Corpus:
 def photo_crops(limit: int) -> Corpus:
     """Crops (3, 16, 16) of the two photographs that ship with scikit-learn; group = tile of 64 x 64 pixels.
 
-    Crops overlap within a tile and never across: a random split is generous, as the article's was for satellite
-    chips, and the split by tile shows by how much. 30 % of the tiles train the model.
+    Crops overlap within a tile and never across: a random split is generous, as the article's was for
+    satellite chips, and the split by tile shows by how much. 30 % of the tiles train the model.
     """
     from sklearn.datasets import load_sample_images
 
@@ -201,14 +204,17 @@ def _sound(kind: str, pitch: float, time: NDArray[Any], rng: np.random.Generator
 
 
 def scenes(limit: int, size: int = 16) -> Corpus:
-    """Generated four-band "satellite" scenes (4, size, size) and where they lie, (2,) degrees; group = 30-degree tile.
+    """Generated four-band "satellite" scenes (4, size, size) and where they lie, (2,) degrees; group =
+    30-degree tile.
 
-    Texture, brightness and field pattern are smooth functions of the place plus chance, so that neighbours look
-    alike, as they do on Earth. Nothing here is a picture of anything.
+    Texture, brightness and field pattern are smooth functions of the place plus chance, so that neighbours
+    look alike, as they do on Earth. Nothing here is a picture of anything.
     """
     rng = np.random.default_rng(6)
     train_size = 3000
-    places = np.stack([rng.uniform(-180, 180, limit + train_size), rng.uniform(-60, 60, limit + train_size)], axis=1)
+    places = np.stack(
+        [rng.uniform(-180, 180, limit + train_size), rng.uniform(-60, 60, limit + train_size)], axis=1
+    )
     frequencies = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None]) + 1 / size
     images = [_scene(place, frequencies, rng) for place in places]
     tiles = ((places[:, 0] + 180) // 30 * 4 + (places[:, 1] + 60) // 30).astype(np.int64)

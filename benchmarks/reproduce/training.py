@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from probes.losses import Denoising, MaskedLM
 from probes.losses.models import attention, pad, sample_rng
+from probes.losses.pairs import slices
 
 SPECIALS = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
 Step = Callable[[np.random.Generator], Any]
@@ -31,9 +32,10 @@ def descend(parameters: Any, loss_of: Step, steps: int, rate: float, rng: np.ran
     parameters = list(parameters)
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / (0.1 * steps)) * 0.5 * (1 + np.cos(np.pi * step / steps))
+        optimizer,
+        lambda step: min(1.0, (step + 1) / (0.1 * steps)) * 0.5 * (1 + np.cos(np.pi * step / steps)),
     )
-    for _ in range(steps):
+    for _ in slices(steps, 1, "training"):
         optimizer.zero_grad()
         loss_of(rng).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -49,14 +51,22 @@ def tokenizer(texts: Sequence[str], vocabulary: int = 2000) -> Any:
     from tokenizers.trainers import BpeTrainer
     from transformers import PreTrainedTokenizerFast
 
-    inner = Tokenizer(BPE(unk_token="<unk>"))
+    inner = Tokenizer(BPE(unk_token=SPECIALS[3]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     inner.train_from_iterator(
         texts, BpeTrainer(vocab_size=vocabulary, special_tokens=SPECIALS, show_progress=False)
     )
     inner.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
-    names = {"pad": "<pad>", "bos": "<s>", "eos": "</s>", "cls": "<s>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
+    names = {
+        "pad": "<pad>",
+        "bos": "<s>",
+        "eos": "</s>",
+        "cls": "<s>",
+        "sep": "</s>",
+        "unk": "<unk>",
+        "mask": "<mask>",
+    }
     return PreTrainedTokenizerFast(
         tokenizer_object=inner, **{f"{name}_token": token for name, token in names.items()}
     )
@@ -171,7 +181,9 @@ def denoising(texts: Sequence[str], steps: int, max_tokens: int = 48) -> Denoisi
         draw = int(rng.integers(1 << 30))
         noisy = [loader.corrupted(row, draw) for row in rows]
         cpu = torch.device("cpu")
-        return model(pad(noisy, 0, cpu), attention_mask=attention(noisy, cpu), labels=pad(rows, -100, cpu)).loss
+        return model(
+            pad(noisy, 0, cpu), attention_mask=attention(noisy, cpu), labels=pad(rows, -100, cpu)
+        ).loss
 
     descend(model.parameters(), loss_of, steps, 2e-3, rng)
     return loader
@@ -228,14 +240,17 @@ def jittered(image: NDArray[np.float32], rng: np.random.Generator) -> list[NDArr
 
 
 def self_distillation(images: Sequence[NDArray[np.float32]], steps: int) -> Any:
-    """DINO: a student ViT with a projection head, and a teacher that is its moving average (Caron et al. 2021)."""
+    """DINO: a student ViT with a projection head, and a teacher that is its moving average (Caron et al.
+    2021)."""
     import torch
     from transformers import Dinov2Config, Dinov2Model
 
     from probes.losses import ViewConsistency
 
     rng = seeded()
-    config = Dinov2Config(**_vit(images[0].shape[-1], 2, images[0].shape[0]), drop_path_rate=0.0, layerscale_value=0.1)
+    config = Dinov2Config(
+        **_vit(images[0].shape[-1], 2, images[0].shape[0]), drop_path_rate=0.0, layerscale_value=0.1
+    )
     student = Dinov2Model(config)
     head = torch.nn.Sequential(torch.nn.Linear(96, 96), torch.nn.GELU(), torch.nn.Linear(96, 64))
     teacher, teacher_head = copy.deepcopy(student).eval(), copy.deepcopy(head).eval()
@@ -311,7 +326,9 @@ def wav2vec2(waves: Sequence[NDArray[np.float32]], steps: int) -> Any:
 
     def loss_of(rng: np.random.Generator) -> Any:
         batch = stack[rng.integers(len(stack), size=24)]
-        masks = np.stack([loader.time_mask(frames, sample_rng(0, int(rng.integers(1 << 30)), b"")) for _ in batch])
+        masks = np.stack(
+            [loader.time_mask(frames, sample_rng(0, int(rng.integers(1 << 30)), b"")) for _ in batch]
+        )
         negatives = np.zeros((len(batch), frames, 20), dtype=np.int64)
         for row, mask in enumerate(masks):
             places = np.flatnonzero(mask)
@@ -342,7 +359,9 @@ def location_towers(
     places = torch.from_numpy(np.stack([_harmonics(place) for _, place in pairs]))
     vision = ViTModel(ViTConfig(**_vit(images.shape[-1], 4, images.shape[1])), add_pooling_layer=False)
     projection = torch.nn.Linear(96, 64)
-    ground = torch.nn.Sequential(torch.nn.Linear(places.shape[1], 128), torch.nn.GELU(), torch.nn.Linear(128, 64))
+    ground = torch.nn.Sequential(
+        torch.nn.Linear(places.shape[1], 128), torch.nn.GELU(), torch.nn.Linear(128, 64)
+    )
 
     def towers(pixels: Any, coordinates: Any) -> tuple[Any, Any]:
         seen = projection(vision(pixels).last_hidden_state[:, 0])
