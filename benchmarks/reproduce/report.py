@@ -71,10 +71,10 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     )
     for heading in ("row", "data", "n", "d"):
         table.add_column(heading, justify="right" if heading in "nd" else "left", overflow="fold")
-    for heading in ("probe r", "held-out groups", "shuffled losses", "L2 norm", "compressed length"):
+    for heading in ("probe r", "held-out groups", "shuffled losses", "L2 norm", "gzip length"):
         table.add_column(heading, no_wrap=True)
     for row in sorted(rows, key=lambda row: -row["probe"]["r"]):
-        keys = ("probe", "held_out_groups", "shuffled", "l2_norm", "compressed_length")
+        keys = ("probe", "held_out_groups", "shuffled", "l2_norm", "gzip_length")
         name = f"{row['name']} ({row['objective']}, {row['model']})"
         table.add_row(
             name, row["data"], f"{row['n']:,}", str(row["d"]), *(_interval(row.get(key)) for key in keys)
@@ -134,7 +134,7 @@ def _draw_bars(axes: Any, rows: list[dict[str, Any]]) -> None:
         capsize=3,
     )
     marks = {"l2_norm": ("D", "L2 norm"), "shuffled": ("x", "shuffled losses")}
-    marks |= {"compressed_length": ("s", "compressed length"), "held_out_groups": ("|", "held-out groups")}
+    marks |= {"gzip_length": ("s", "gzip length"), "held_out_groups": ("|", "held-out groups")}
     for key, (mark, label) in marks.items():
         known = [(row[key]["r"], place) for place, row in zip(places, rows, strict=True) if key in row]
         axes.plot(*zip(*known, strict=True), mark, color="black", mfc="none", label=label)
