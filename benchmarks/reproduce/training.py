@@ -229,14 +229,21 @@ def masked_image(images: Sequence[NDArray[np.float32]], steps: int, patch: int, 
     return MaskedImage(model, draws=8)
 
 
-def jittered(image: NDArray[np.float32], rng: np.random.Generator) -> list[NDArray[np.float32]]:
-    """Two views: moved by up to one pixel, contrast and brightness changed, noise added."""
+def jittered(
+    image: NDArray[np.float32], rng: np.random.Generator, count: int = 2
+) -> list[NDArray[np.float32]]:
+    """Views of an image: moved by up to one pixel, contrast and brightness changed, noise added."""
     views = []
-    for _ in range(2):
+    for _ in range(count):
         moved = np.roll(image, tuple(rng.integers(-1, 2, size=2)), axis=(1, 2))
         changed = moved * rng.uniform(0.6, 1.4) + rng.uniform(-0.1, 0.1) + 0.1 * rng.normal(size=image.shape)
         views.append(changed.astype(np.float32))
     return views
+
+
+def eight_jittered(image: NDArray[np.float32], rng: np.random.Generator) -> list[NDArray[np.float32]]:
+    """Eight views for measuring: the 56 ordered pairs average out the chance of the draw."""
+    return jittered(image, rng, 8)
 
 
 def self_distillation(images: Sequence[NDArray[np.float32]], steps: int) -> Any:
@@ -272,7 +279,7 @@ def self_distillation(images: Sequence[NDArray[np.float32]], steps: int) -> Any:
     return ViewConsistency(
         student,
         teacher=teacher,
-        views=jittered,
+        views=eight_jittered,
         heads=(head, teacher_head),
         center=center.numpy(),
         teacher_temperature=0.05,
