@@ -85,7 +85,7 @@ def _robust_z(values: NDArray[np.float64]) -> NDArray[np.float64]:
     spread = _MAD_TO_SD * float(np.median(np.abs(centred)))
     if spread == 0.0:
         raise DataError(
-            "more than half of the values are the same, so there is no usual spread to measure deviations by; "
+            "more than half of the values are the same: there is no usual spread to measure deviations by; "
             "choose by a share or a threshold of your own"
         )
     z: NDArray[np.float64] = centred / spread
