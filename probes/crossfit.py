@@ -39,11 +39,11 @@ class OutOfFold:
 
 
 def assign_folds(groups: Sequence[Hashable] | Array, n_folds: int = 5, seed: int = 0) -> IntArray:
-    """Return a fold number in 0..n_folds-1 for each row; rows of one group (a prompt's text, say) share a fold.
+    """Return a fold number in 0..n_folds-1 for each row; rows of one group (a prompt's text) share it.
 
-    The largest groups go first, each to the fold with the fewest rows, so that fold sizes differ by at most the
-    largest group that had a choice; equal groups are ordered by a hash of (seed, label). The result depends on
-    the labels and the seed only, not on the order of rows, the process or the machine.
+    The largest groups go first, each to the fold with the fewest rows, so that fold sizes differ by at
+    most the largest group that had a choice; equal groups are ordered by a hash of (seed, label). The
+    result depends on the labels and the seed only, not on the order of rows, the process or the machine.
 
     Raises DataError when there are fewer groups than folds.
     """
@@ -119,7 +119,9 @@ def fold_numbers(fold: npt.ArrayLike, n_rows: int) -> IntArray:
     if (numbers != values).any():
         raise DataError("fold must hold whole numbers. Use assign_folds().")
     if np.unique(numbers).size < 2:
-        raise DataError("fold must hold at least two different numbers; with one, nothing is left to learn from.")
+        raise DataError(
+            "fold must hold at least two different numbers; with one, nothing is left to learn from."
+        )
     return numbers
 
 

@@ -1,14 +1,19 @@
 """Everything that `probes` raises on purpose.
 
-    ProbesError ├── DataError                 the numbers handed in: NaN, wrong shape, out of range, too few
-    (also a ValueError) │   └── DimensionError        a feature or target count that does not match the fitted
-    one ├── ArtifactError             a saved probe cannot be trusted or read │   ├── ArtifactNotFoundError │
-    ├── ArtifactTruncatedError    a file ends early or is not what its header says │   ├── ArtifactDigestError
-    contents differ from the recorded SHA-256 │   ├── ArtifactSchemaError       unknown schema number, missing
-    or mistyped field │   └── ArtifactValueError        NaN, infinity, or shapes that contradict each other
-    └── EncoderError              the encoder cannot be used ├── EncoderNotFoundError      no place holds its
-    files ├── EncoderDigestError        files found, but not the ones the spec names └── EncoderMismatchError
-    a probe fitted on another encoder
+ProbesError
+├── DataError                 the numbers handed in: NaN, wrong shape, out of range, too few (a ValueError)
+│   └── DimensionError        a feature or target count that does not match the fitted one
+├── ArtifactError             a saved probe cannot be trusted or read
+│   ├── ArtifactNotFoundError
+│   ├── ArtifactTruncatedError    a file ends early or is not what its header says
+│   ├── ArtifactDigestError       contents differ from the recorded SHA-256
+│   ├── ArtifactSchemaError       unknown schema number, missing or mistyped field
+│   ├── ArtifactValueError        NaN, infinity, or shapes that contradict each other
+│   └── ArtifactSignatureError    not signed, or not by the key asked for
+└── EncoderError              the encoder cannot be used
+    ├── EncoderNotFoundError      no place holds its files
+    ├── EncoderDigestError        files found, but not the ones the spec names
+    └── EncoderMismatchError      a probe fitted on another encoder
 
 Messages say what must be what, where, what was got, and what to do about it.
 """
@@ -50,6 +55,10 @@ class ArtifactSchemaError(ArtifactError):
 
 class ArtifactValueError(ArtifactError):
     """NaN, infinity, or shapes that contradict each other."""
+
+
+class ArtifactSignatureError(ArtifactError):
+    """The artifact is not signed, or not by the key that was asked for."""
 
 
 class EncoderError(ProbesError):

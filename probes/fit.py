@@ -58,7 +58,9 @@ def target_matrix(Y: npt.ArrayLike, n_rows: int) -> Array:
     targets = np.asarray(Y)
     targets = matrix("Y", targets[:, None] if targets.ndim == 1 else targets)
     if targets.shape[0] != n_rows or targets.shape[1] < 1:
-        raise DataError(f"Y must be (n, m) with n = {n_rows} rows, as X has, and m >= 1; got {targets.shape}.")
+        raise DataError(
+            f"Y must be (n, m) with n = {n_rows} rows, as X has, and m >= 1; got {targets.shape}."
+        )
     refuse_non_finite("Y", np.where(np.isnan(targets), 0.0, targets))
     return targets
 

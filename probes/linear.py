@@ -1,4 +1,4 @@
-"""What a fitted ridge leaves behind for serving: `LinearProbe` and `Leverage`, frozen values of plain arrays."""
+"""What a fitted ridge leaves behind for serving: `LinearProbe` and `Leverage`, frozen plain arrays."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def _frozen(name: str, values: npt.ArrayLike, dtype: npt.DTypeLike, ndim: int) -
 class LinearProbe:
     """Predicted losses `X @ coef.T + intercept`, standardisation already folded in.
 
-    coef: (m, d) float32, one row per target. intercept: (m,) float32. alpha: (m,) float64, the ridge penalties
-    that were chosen (for the record only).
+    coef: (m, d) float32, one row per target. intercept: (m,) float32. alpha: (m,) float64, the ridge
+    penalties that were chosen (for the record only).
     """
 
     coef: Float32
@@ -63,16 +63,17 @@ class LinearProbe:
     def predict(self, X: Array) -> Array:
         """Return the predicted losses: (n, d) -> (n, m), and one sample (d,) -> (m,).
 
-        Nothing is copied or converted when X is float32. NaN comes out where NaN goes in: the check would cost
-        more than the prediction (`DifficultyProbe.predict` does check). Rounding is float32's.
+        Nothing is copied or converted when X is float32. NaN comes out where NaN goes in: the check would
+        cost more than the prediction (`DifficultyProbe.predict` does check). Rounding is float32's.
 
         Raises DimensionError when X has another number of features, DataError when it is no array.
         """
         try:
             if X.ndim == 1:
-                return self.coef.dot(X) + self.intercept
+                one: Array = self.coef.dot(X) + self.intercept
+                return one
             if X.ndim == 2:
-                losses = X @ self.coef.T
+                losses: Array = X @ self.coef.T
                 losses += self.intercept
                 return losses
         except (AttributeError, TypeError, ValueError) as error:
@@ -94,15 +95,16 @@ class LinearProbe:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leverage:
-    """How far a sample lies from what the fit has seen: `1/n + z'(Z'Z + alpha I)^-1 z`, z standardised and centred.
+    """How far a sample lies from what the fit has seen: `1/n + z'(Z'Z + alpha I)^-1 z`.
 
     Stored as the leading k eigenvectors of Z'Z and one constant for the rest, so that it takes k x d numbers
     instead of d x d:
 
         score(x) = floor + tail * |z|^2 - |factor z|^2,   z = (x - mean) * inverse_scale
 
-    `error_bound` bounds the relative error of `score - floor` against the exact leverage for every x whatever;
-    for samples like the training data it is many times smaller, since `tail` is the data's own average there.
+    z is standardised and centred. `error_bound` bounds the relative error of `score - floor` against the exact
+    leverage for every x whatever; for samples like the training data the error is many times smaller, since
+    `tail` is the data's own average there.
 
     mean, inverse_scale: (d,) float32; a feature that never varied has inverse_scale 0 and is ignored.
     factor: (k, d) float32. tail, floor, error_bound: numbers >= 0.
@@ -135,7 +137,7 @@ class Leverage:
         return int(self.mean.shape[0])
 
     def score(self, X: Array) -> Array:
-        """Return the leverage of each sample: (n, d) -> (n,), and one sample (d,) -> a 0-d array. NaN gives NaN."""
+        """Return the leverage of each sample: (n, d) -> (n,), one sample (d,) -> 0-d. NaN gives NaN."""
         if X.ndim not in (1, 2) or X.shape[-1] != self.n_features:
             raise DimensionError(
                 f"features must have shape ({self.n_features},) or (n, {self.n_features}); got {X.shape}. "

@@ -1,7 +1,7 @@
 """Ridge regression from sufficient statistics that merge, stream, forget and can be taken back exactly.
 
-`RidgeFitter` grows; `solve` turns it into a frozen `LinearProbe` and `Leverage`. "Not fitted yet" cannot be said.
-`probes.fit` is the whole of it in one call, missing targets included.
+`RidgeFitter` grows; `solve` turns it into a frozen `LinearProbe` and `Leverage`. "Not fitted yet" cannot
+be said. `probes.fit` is the whole of it in one call, missing targets included.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ DEFAULT_ALPHAS: Float64 = np.logspace(-1.0, 6.0, 29)
 """The penalties tried: 29, four to the decade. They act on standardised features, where Z'Z has trace n d."""
 
 LEVERAGE_TOLERANCE = 0.5
-"""Largest relative error of a leverage for any input whatever; on data like the training data it is a few percent."""
+"""Largest relative error of a leverage for any input; on data like the training data it is a few percent."""
 
 _CONSTANT = 1e-8
-"""A standard deviation below this share of the widest feature's, or of the feature's own size, is rounding noise:
+"""A standard deviation below this share of the widest feature's is rounding noise:
 two of MiniLM's dimensions are dead and vary by 1e-32."""
 
 Rows = Iterable[
@@ -39,10 +39,11 @@ Rows = Iterable[
 class RidgeSolution:
     """What `RidgeFitter.solve` found; A penalties tried, m targets, d features.
 
-    alphas: (A,) the grid. alpha: (m,) the penalties chosen. loo_mse: (A, m), the leave-one-out mean squared error:
-    exact where criterion is "loo", by generalised cross-validation where it is "gcv" (the samples were gone).
-    coef: (m, d) and intercept: (m,), float64, in the units of the raw features; `probe` holds them in float32.
-    leverage: at the smallest of the chosen penalties. n_active: how many features vary and take part.
+    alphas: (A,) the grid. alpha: (m,) the penalties chosen. loo_mse: (A, m), the leave-one-out mean
+    squared error: exact where criterion is "loo", by generalised cross-validation where it is "gcv" (the
+    samples were gone). coef: (m, d) and intercept: (m,), float64, in the units of the raw features;
+    `probe` holds them in float32. leverage: at the smallest of the chosen penalties. n_active: how many
+    features vary and take part.
     """
 
     alphas: Float64
@@ -59,9 +60,9 @@ class RidgeSolution:
 class RidgeFitter:
     """Sufficient statistics of ridge regression for d features and m targets, in float64.
 
-    Kept: the number of rows, the sum of weights, the weighted means, and the *centred* X'X, X'Y and Y'Y. Centred
-    statistics are updated pairwise (Chan, Golub and LeVeque 1983), so that neither a large mean nor the order of
-    merging costs digits. Memory is d (d + m) numbers, however many rows are seen.
+    Kept: the number of rows, the sum of weights, the weighted means, and the *centred* X'X, X'Y and Y'Y.
+    Centred statistics are updated pairwise (Chan, Golub and LeVeque 1983), so that neither a large mean
+    nor the order of merging costs digits. Memory is d (d + m) numbers, however many rows are seen.
     """
 
     def __init__(self, n_features: int, n_targets: int = 1) -> None:
@@ -139,7 +140,7 @@ class RidgeFitter:
         return self
 
     def decay(self, factor: float) -> Self:
-        """Multiply the weight of everything seen so far by `factor` in (0, 1] (a forgetting factor). Return self."""
+        """Multiply the weight of everything seen so far by a forgetting factor in (0, 1]. Return self."""
         if not 0.0 < factor <= 1.0:
             raise DataError(f"factor must lie in (0, 1]; got {factor}. 1 forgets nothing.")
         self.weight *= factor
@@ -158,12 +159,12 @@ class RidgeFitter:
     ) -> RidgeSolution:
         """Choose the penalty on a grid and return the fit, from one eigendecomposition.
 
-        alphas: the grid, each > 0; `DEFAULT_ALPHAS` when None. per_target: one penalty for each target instead of
-        one for all (which minimises the mean over targets of loo_mse / variance). rows: batches (X, Y) or
-        (X, Y, sample_weight) to compute the exact leave-one-out error on, a second pass over data that must be
-        part of the statistics already, with these weights; without it the choice is by generalised
-        cross-validation, which needs no samples. standardize: penalise the coefficients of features scaled to
-        unit variance (the default) or of the raw ones; the mean is never penalised.
+        alphas: the grid, each > 0; `DEFAULT_ALPHAS` when None. per_target: one penalty for each target
+        instead of one for all (which minimises the mean over targets of loo_mse / variance). rows:
+        batches (X, Y) or (X, Y, sample_weight) to compute the exact leave-one-out error on, a second pass
+        over data that must be part of the statistics already, with these weights; without it the choice
+        is by generalised cross-validation, which needs no samples. standardize: penalise the coefficients
+        of features scaled to unit variance (the default) or of the raw ones; the mean is never penalised.
 
         The model: minimise sum_i w_i (y_i - b0 - z_i'b)^2 + alpha |b|^2, z the centred, scaled features.
 
@@ -198,7 +199,7 @@ class RidgeFitter:
         )
 
     def target_variance(self) -> Float64:
-        """Return the weighted variance of each target, (m,), exactly 0 for one that is constant up to rounding."""
+        """Return the weighted variance of each target, (m,), 0 where it is constant up to rounding."""
         scatter = self.target_scatter
         rounding = 1e-24 * self.target_mean**2 * self.weight + 1e-14 * self._target_peak
         return np.where(scatter > rounding, scatter, 0.0) / max(self.weight, np.finfo(np.float64).tiny)
@@ -272,7 +273,7 @@ class RidgeFitter:
         self.weight = total
 
     def _unmerge(self, other: RidgeFitter) -> None:
-        """Take the other's statistics out of these; the same identity as `_merge`, solved for the first part."""
+        """Take the other's statistics out of these: the identity of `_merge`, solved for the first part."""
         rest = self.weight - other.weight
         n_rows = self.n_rows - other.n_rows
         # What is left must be worth at least a rounding error of what was there.
@@ -292,7 +293,8 @@ class RidgeFitter:
         if (left < -1e-9 * np.maximum(self._peak, np.diag(other.gram))).any():
             column = int(np.argmin(left))
             raise DataError(
-                f"rows taken out must have been put in; without them the variance of feature {column} would be "
+                "rows taken out must have been put in; without them the variance of feature "
+                f"{column} would be "
                 "negative. Remove exactly the rows (and weights) that were added."
             )
         self._shear(-1.0, other, between, shift, target_shift)
@@ -338,7 +340,7 @@ def assemble(
     parts: Sequence[tuple[Array, Spectrum]],
     leverage_tolerance: float,
 ) -> RidgeSolution:
-    """Return the solution of targets spread over spectra: (columns, spectrum) pairs, all rows' own one last."""
+    """Return the solution of targets spread over (columns, spectrum) pairs, that of all rows last."""
     n_features = parts[-1][1].mean.shape[0]
     coef, intercept = np.empty((alpha.shape[0], n_features)), np.empty(alpha.shape[0])
     rounded_intercept = np.empty(alpha.shape[0])

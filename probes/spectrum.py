@@ -56,8 +56,8 @@ class Spectrum:
     def gcv(self, alphas: Float64) -> Float64:
         """Return generalised cross-validation (RSS/W) / (1 - df/W)^2, (A, m); Golub, Heath and Wahba 1979.
 
-        Needs no samples. It is the leave-one-out error with every hat value replaced by their mean, and infinite
-        where the fit has no degree of freedom left.
+        Needs no samples. It is the leave-one-out error with every hat value replaced by their mean, and
+        infinite where the fit has no degree of freedom left.
         """
         squared = self.projected**2
         shrunk = 1.0 / (self.eigenvalues + alphas[:, None])
@@ -71,9 +71,9 @@ class Spectrum:
     def leave_one_out(self, alphas: Float64, batches: Iterable[Batch]) -> Float64:
         """Return the exact leave-one-out mean squared error over the rows given, (A, m).
 
-        Every row must be part of the statistics with the weight given here; other rows may be part of them too
-        (a prior data set, say) and are then simply not averaged over. A row is left out whole, whatever its
-        weight; the means are refitted without it, the feature scales stay those of all rows.
+        Every row must be part of the statistics with the weight given here; other rows may be part of
+        them too (a prior data set, say) and are then simply not averaged over. A row is left out whole,
+        whatever its weight; the means are refitted without it, the feature scales stay those of all rows.
         """
         total = np.zeros((alphas.shape[0], self.target_mean.shape[0]))
         weight = 0.0
@@ -106,7 +106,7 @@ class Spectrum:
         return residual
 
     def leverage(self, alpha: float, tolerance: float) -> Leverage:
-        """Return the leverage at one penalty, with as few eigenvectors as keep its relative error <= tolerance."""
+        """Return the leverage, with as few eigenvectors as keep its relative error within tolerance."""
         inverse = 1.0 / (self.eigenvalues + alpha)
         rank, tail, bound = _truncation(self.eigenvalues, inverse, tolerance)
         factor = np.zeros((rank, self.mean.shape[0]))
@@ -145,8 +145,9 @@ def chunks(n_rows: int) -> Iterator[slice]:
 def _truncation(eigenvalues: Float64, inverse: Float64, tolerance: float) -> tuple[int, float, float]:
     """Return (rank, tail, bound): the fewest leading directions to keep, the constant weight of the others.
 
-    `tail` is the mean of 1/(eigenvalue + alpha) over the others weighted by their eigenvalues, which leaves the
-    mean leverage of the training rows exact; a direction's relative error is largest at either end of them.
+    `tail` is the mean of 1/(eigenvalue + alpha) over the others weighted by their eigenvalues, which
+    leaves the mean leverage of the training rows exact; a direction's relative error is largest at either
+    end of them.
     """
     if eigenvalues.shape[0] == 0:
         return 0, 0.0, 0.0

@@ -1,0 +1,184 @@
+"""`DifficultyProbe`: features in, expected loss and calibrated risk of every candidate model out."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib import metadata
+
+import numpy as np
+import numpy.typing as npt
+
+from probes._checks import Array, Float32, Float64, matrix, refuse_non_finite
+from probes.calibration import Calibrator
+from probes.errors import DataError, DimensionError, EncoderMismatchError
+from probes.linear import Leverage, LinearProbe
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """A data set that a probe was fitted on: name, SHA-256 (hex) of its contents, number of rows."""
+
+    name: str
+    sha256: str
+    n_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeCard:
+    """Where a probe comes from and what it was measured to do; nothing here changes a prediction.
+
+    created: ISO 8601, UTC. data: what it was fitted on. n_samples: labelled rows for each model. metrics:
+    held-out figures as plain JSON (nested names, numbers, strings, lists). versions: of the software that
+    made it.
+    """
+
+    title: str
+    created: str
+    summary: str = ""
+    data: tuple[DataSource, ...] = ()
+    n_samples: Mapping[str, int] = field(default_factory=dict)
+    metrics: Mapping[str, object] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProbePrediction:
+    """What a probe says of n prompts and m models.
+
+    loss: (n, m) float32, the expected loss 1 - score, not confined to [0, 1]. risk: (n, m) float64, the
+    calibrated probability that this model's answer is unacceptable. leverage: (n,) float32, distance from
+    the training data. unfamiliar: (n,) booleans, leverage above the probe's limit.
+    """
+
+    loss: Float32
+    risk: Float64
+    leverage: Float32
+    unfamiliar: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DifficultyProbe:
+    """Encoder identity + linear probe + leverage + one calibration map for each candidate model.
+
+    encoder: the encoder's spec as plain JSON, None for features that come from elsewhere.
+    encoder_identity: the digest that `check_encoder` compares ("" when encoder is None). models: (m,)
+    names, in the order of the linear probe's targets. leverage_limit: above it a prompt counts as
+    unfamiliar; None when nothing does. calibrators: one per model; empty for losses that are no
+    probabilities (nats, say), which `linear` still predicts.
+    """
+
+    encoder: Mapping[str, object] | None
+    encoder_identity: str
+    models: tuple[str, ...]
+    linear: LinearProbe
+    leverage: Leverage
+    leverage_limit: float | None
+    calibrators: tuple[Calibrator, ...]
+    card: ProbeCard
+
+    def __post_init__(self) -> None:
+        m = self.linear.n_targets
+        if len(self.models) != m or len(set(self.models)) != m or not all(self.models):
+            raise DataError(
+                f"models must be {m} different names, one for each target of the linear probe; "
+                f"got {self.models}."
+            )
+        if len(self.calibrators) not in (0, m):
+            raise DataError(f"calibrators must be one per model, {m}, or none; got {len(self.calibrators)}.")
+        if self.leverage.n_features != self.linear.n_features:
+            raise DimensionError(
+                "linear probe and leverage must agree on the number of features; got "
+                f"{self.linear.n_features} and {self.leverage.n_features}."
+            )
+        if (self.encoder is None) != (self.encoder_identity == ""):
+            raise DataError("encoder and encoder_identity must be given together, or be None and ''.")
+        limit = self.leverage_limit
+        if limit is not None and not (np.isfinite(limit) and limit > 0):
+            raise DataError(f"leverage_limit must be a finite number > 0, or None; got {limit}.")
+
+    @property
+    def n_features(self) -> int:
+        """Number of features the probe reads, d."""
+        return self.linear.n_features
+
+    def predict(self, features: Array) -> ProbePrediction:
+        """Return losses, risks and leverage of n prompts from their features (n, d).
+
+        Row by row, so that what is said of a prompt does not depend, to the last bit, on what else is in the
+        batch (a matrix product rounds differently for different n). For millions of rows without risks use
+        `linear.predict` and `leverage.score`, which take the whole matrix at once.
+
+        Raises DimensionError for another d, DataError for NaN or infinity (row and column named) or for a
+        probe without calibration.
+        """
+        X = matrix("features", features, self.n_features).astype(np.float32, copy=False)
+        refuse_non_finite("features", X)
+        if not self.calibrators:
+            raise DataError(
+                "this probe has no calibration, hence no risk. Use its `linear.predict`, or fit calibrators."
+            )
+        loss = np.empty((X.shape[0], len(self.models)), dtype=np.float32)
+        leverage = np.empty(X.shape[0], dtype=np.float32)
+        for i, row in enumerate(X):
+            x = np.ascontiguousarray(row)
+            loss[i] = self.linear.predict(x)
+            leverage[i] = self.leverage.score(x)
+        risk = np.empty(loss.shape)
+        for j, calibrator in enumerate(self.calibrators):
+            risk[:, j] = calibrator.predict(loss[:, j].astype(np.float64))
+        limit = np.inf if self.leverage_limit is None else self.leverage_limit
+        return ProbePrediction(loss, risk, leverage, leverage > limit)
+
+    def check_encoder(self, identity: str) -> None:
+        """Raise EncoderMismatchError unless this is the encoder that the probe was fitted with."""
+        if identity != self.encoder_identity:
+            raise EncoderMismatchError(
+                "features must come from the encoder this probe was fitted with, "
+                f"{self.encoder_identity or 'none'}; "
+                f"got {identity or 'none'}. Load that encoder, or fit the probe again."
+            )
+
+    def tensors(self) -> dict[str, Array]:
+        """Return every array of the probe by its name in an artifact."""
+        named: dict[str, Array] = {
+            "linear.coef": self.linear.coef,
+            "linear.intercept": self.linear.intercept,
+            "linear.alpha": self.linear.alpha,
+            "leverage.mean": self.leverage.mean,
+            "leverage.inverse_scale": self.leverage.inverse_scale,
+            "leverage.factor": self.leverage.factor,
+            "leverage.scalars": np.array(
+                [self.leverage.tail, self.leverage.floor, self.leverage.error_bound]
+            ),
+        }
+        for i, calibrator in enumerate(self.calibrators):
+            named |= {f"calibration.{i}.{name}": array for name, array in calibrator.state().items()}
+        return named
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 (hex) of all that decides a prediction: encoder, models, limit, maps; not the card."""
+        kinds = [calibrator.kind for calibrator in self.calibrators]
+        digest = sha256(repr((self.encoder_identity, self.models, self.leverage_limit, kinds)).encode())
+        for name, array in sorted(self.tensors().items()):
+            digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def software_versions() -> dict[str, str]:
+    """Return the versions a card records: Python, numpy and this package ("unknown" where not installed)."""
+    try:
+        own = metadata.version("elle-router")
+    except metadata.PackageNotFoundError:
+        own = "unknown"
+    return {"python": platform.python_version(), "numpy": np.__version__, "elle-router": own}
+
+
+def utc_now() -> str:
+    """Return the time as a card records it, ISO 8601 in UTC to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

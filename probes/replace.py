@@ -1,0 +1,107 @@
+"""Write a directory of files all at once, in place of the one that may be there."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from probes.errors import ArtifactError
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def replace_directory(path: Path, contents: Mapping[str, bytes], may_hold: Collection[str]) -> None:
+    """Make `path` a directory of exactly these files, synced to disk before it appears under its name.
+
+    A directory already there is swapped in one step where the system can (Linux), otherwise moved aside
+    first, so that for an instant there is none; it is refused, untouched, when it holds anything not
+    named in `may_hold`.
+
+    Raises ArtifactError for that, and for whatever the file system says (the old contents stay).
+    """
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link that is to be replaced
+    _refuse_foreign(path, may_hold)
+    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
+        for name, data in contents.items():
+            _write_synced(staging / name, data)
+        _sync_directory(staging)
+        _swap(staging, path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise ArtifactError(f"{path} must be writable: {error}. Free the place or choose another.") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write one file all at once, in place of the one that may be there; ArtifactError when it cannot be."""
+    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        _write_synced(staging, data)
+        staging.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise ArtifactError(f"{path} must be writable: {error}. Free the place or choose another.") from error
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def _refuse_foreign(path: Path, may_hold: Collection[str]) -> None:
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise ArtifactError(
+            f"{path} must be a directory or not exist; it is something else. Choose another place."
+        )
+    foreign = sorted(set(os.listdir(path)) - set(may_hold)) if path.exists() else []  # noqa: PTH208
+    if foreign:
+        raise ArtifactError(
+            f"{path} must hold a probe and nothing else to be replaced; it holds {', '.join(foreign[:3])}. "
+            "Choose another place."
+        )
+
+
+def _swap(staging: Path, path: Path) -> None:
+    if not path.exists():
+        staging.rename(path)
+    elif not _exchange(staging, path):
+        old = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        path.rename(old)
+        try:
+            staging.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Swap two directories in one step by Linux's renameat2; False where that cannot be done."""
+    if not sys.platform.startswith("linux"):
+        return False
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    if renameat2 is None:
+        return False
+    status: int = renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE)
+    return status == 0
+
+
+def _write_synced(file: Path, data: bytes) -> None:
+    with file.open("xb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

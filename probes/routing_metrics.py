@@ -1,0 +1,165 @@
+"""What a ranking of prompts is worth for routing between a weak and a strong model.
+
+Conventions: one row per prompt; `gain_scores` rank the prompts, the largest going to the strong model
+first; qualities are scores in any unit where more is better. Prompts with equal scores are sent in one
+go, as any order among them is as good: every figure is the mean over those orders, never an accident of
+the rows' order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from probes._checks import Float64, vector
+from probes.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CostQualityCurve:
+    """Mean quality against mean cost as the strong share grows: three vectors (k,), joined by straight lines.
+
+    share: fraction of prompts sent to the strong model, 0 to 1 ascending. cost: mean cost per prompt.
+    quality: mean quality per prompt.
+    """
+
+    share: Float64
+    cost: Float64
+    quality: Float64
+
+
+def apgr(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike) -> float:
+    """Average performance gap recovered: the integral of PGR over the share of strong calls; random is 0.5.
+
+    PGR(share) = (quality(share) - quality(0)) / (quality(1) - quality(0)), by trapezoids (Ong et al.
+    2024, whose printed ten-point sum would give .55 for random, while their reported figures are the
+    trapezoid).
+
+    Raises DataError when the strong model is not better on these rows: there is no gap to recover.
+    """
+    share, pgr = _gap_recovered(gain_scores, weak, strong)
+    return float(np.trapezoid(pgr, share))
+
+
+def cpt(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike, x: float) -> float:
+    """Call-performance threshold: the least share of strong calls, 0 to 1, at which PGR reaches x in [0, 1].
+
+    Between two prompts PGR is a straight line; random reaches x at the share x. Errors as `apgr`.
+    """
+    if not 0.0 <= x <= 1.0:
+        raise DataError(f"x must lie in [0, 1]; got {x}. CPT(50 %) is x = 0.5.")
+    share, pgr = _gap_recovered(gain_scores, weak, strong)
+    # The curve ends at exactly 1 but for rounding.
+    first = int(np.argmax(pgr >= min(x, pgr[-1])))
+    if first == 0:
+        return float(share[0])
+    part = (min(x, pgr[-1]) - pgr[first - 1]) / (pgr[first] - pgr[first - 1])
+    return float(share[first - 1] + part * (share[first] - share[first - 1]))
+
+
+def cost_quality_curve(
+    gain_scores: npt.ArrayLike,
+    weak: npt.ArrayLike,
+    strong: npt.ArrayLike,
+    weak_cost: npt.ArrayLike,
+    strong_cost: npt.ArrayLike,
+) -> CostQualityCurve:
+    """Return the curve from all-weak to all-strong; each cost is one number, or one per prompt (n,)."""
+    s, low, high = _rows(gain_scores, weak, strong)
+    cheap, dear = (
+        vector("cost", np.broadcast_to(np.asarray(cost, dtype=np.float64), s.shape), s.shape[0])
+        for cost in (weak_cost, strong_cost)
+    )
+    share, quality_gain, cost_gain = _cumulative(s, high - low, dear - cheap)
+    return CostQualityCurve(share, cheap.mean() + cost_gain, low.mean() + quality_gain)
+
+
+def area_under_curve(curve: CostQualityCurve) -> float:
+    """Mean quality over the cost axis: integral of quality d cost / (last - first cost), by trapezoids."""
+    width = float(curve.cost[-1] - curve.cost[0])
+    if width <= 0.0:
+        raise DataError(f"the curve must end dearer than it starts; its cost changes by {width:g}.")
+    return float(np.trapezoid(curve.quality, curve.cost)) / width
+
+
+def aiq(curve: CostQualityCurve) -> float:
+    """Average improvement in quality (Hu et al. 2024, RouterBench): mean quality under the concave hull.
+
+    The hull is the least non-decreasing concave curve above the points: what a router reaches by mixing two
+    of its settings at random. The mean is over the cost axis, as in `area_under_curve`.
+    """
+    cost, quality = _concave_hull(curve.cost, curve.quality)
+    width = float(cost[-1] - cost[0])
+    if width <= 0.0:
+        raise DataError(f"the curve must span a range of costs; got {width:g}.")
+    return float(np.trapezoid(quality, cost)) / width
+
+
+def cost_saved(curve: CostQualityCurve, reference_cost: float, reference_quality: float) -> float | None:
+    """Cost saved at equal quality: 1 - (least cost on the curve with quality >= the reference's) / its cost.
+
+    Negative when equal quality costs more; None when the curve never reaches the reference's quality.
+    """
+    if reference_cost <= 0.0:
+        raise DataError(f"reference_cost must be > 0; got {reference_cost}.")
+    quality, cost = curve.quality, curve.cost
+    slack = 1e-12 * max(1.0, abs(reference_quality))
+    reached = quality >= reference_quality - slack
+    if not reached.any():
+        return None
+    least = float(cost[reached].min())
+    for i in np.flatnonzero(reached[1:] != reached[:-1]):
+        part = (reference_quality - quality[i]) / (quality[i + 1] - quality[i])
+        least = min(least, float(cost[i] + np.clip(part, 0.0, 1.0) * (cost[i + 1] - cost[i])))
+    return 1.0 - least / reference_cost
+
+
+def _gap_recovered(
+    gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike
+) -> tuple[Float64, Float64]:
+    s, low, high = _rows(gain_scores, weak, strong)
+    gap = float((high - low).mean())
+    if gap <= 0.0:
+        raise DataError(
+            f"the strong model must be better than the weak one on these rows; the mean gap is {gap:g}. "
+            "Swap them, or measure with a cost-quality curve."
+        )
+    share, gained = _cumulative(s, high - low)
+    return share, gained / gap
+
+
+def _cumulative(s: Float64, *gains: Float64) -> tuple[Float64, ...]:
+    """Return the share sent (k,) and the mean gain so far (k,) of each kind, one point per distinct score."""
+    order = np.argsort(-s, kind="stable")
+    last_of_tie = np.append(np.flatnonzero(np.diff(s[order])), s.shape[0] - 1)
+    counts = np.concatenate([[0.0], last_of_tie + 1.0])
+    sums = (np.concatenate([[0.0], np.cumsum(gain[order])[last_of_tie]]) for gain in gains)
+    return counts / s.shape[0], *(total / s.shape[0] for total in sums)
+
+
+def _rows(
+    gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike
+) -> tuple[Float64, Float64, Float64]:
+    s = vector("gain_scores", gain_scores)
+    if s.shape[0] == 0:
+        raise DataError("gain_scores must hold at least one row; got none.")
+    return s, vector("weak", weak, s.shape[0]), vector("strong", strong, s.shape[0])
+
+
+def _concave_hull(x: Float64, y: Float64) -> tuple[Float64, Float64]:
+    """Upper hull by Andrew's monotone chain, cut at its maximum and flat from there to the last x."""
+    hull: list[int] = []
+    order = np.lexsort((-y, x))
+    for i in order:
+        while len(hull) > 1:
+            a, b = hull[-2], hull[-1]
+            if (x[b] - x[a]) * (y[i] - y[a]) < (y[b] - y[a]) * (x[i] - x[a]):
+                break
+            hull.pop()
+        if not hull or x[i] > x[hull[-1]]:
+            hull.append(int(i))
+    top = int(np.argmax(y[hull])) + 1
+    kept = np.array(hull[:top])
+    return np.append(x[kept], x.max()), np.append(y[kept], y[kept[-1]])
