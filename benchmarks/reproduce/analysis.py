@@ -1,49 +1,35 @@
-"""What is asked of every (embedding, loss) set: Pearson r with interval, controls, scaling, dimensions,
-held-out groups."""
+"""What is asked of every (embedding, loss) set: Pearson r, controls, scaling, dimensions, held-out groups."""
 
 from __future__ import annotations
 
 import gzip
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from probes.bootstrap import bootstrap
+from probes.crossfit import assign_folds, out_of_fold
 from probes.losses import LossPairs
+from probes.metrics import pearson_r
 from probes.ridge import RidgeFitter
 
 HELD_OUT = 0.2
 SIZES = (300, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 40_000)
-RESAMPLES = 1_000
 SUBSETS = 5
 SHUFFLES = 20
 
 
-@dataclass(frozen=True)
-class Correlation:
-    """Pearson r with a 95 % percentile-bootstrap interval over the held-out samples."""
-
-    r: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, x: NDArray[Any], y: NDArray[Any], seed: int = 0) -> Correlation:
-        """Resample the n pairs (x, y) 1,000 times."""
-        x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-        rng = np.random.default_rng(seed)
-        draws = [pearson(x[rows], y[rows]) for rows in rng.integers(len(x), size=(RESAMPLES, len(x)))]
-        low, high = np.quantile(draws, [0.025, 0.975])
-        return cls(pearson(x, y), float(low), float(high))
-
-
 def pearson(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """Pearson correlation of two vectors; 0 where one of them is constant."""
-    a, b = x - x.mean(), y - y.mean()
-    scale = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / scale) if scale > 0 else 0.0
+    """`pearson_r`, and 0 for a probe that predicts one and the same loss for everybody."""
+    return 0.0 if np.ptp(x) == 0 else pearson_r(x, y)
+
+
+def figure(x: NDArray[Any], y: NDArray[Any], groups: NDArray[Any] | None = None) -> dict[str, float]:
+    """Pearson r with its 95 % bootstrap interval; whole groups are resampled where they were held out."""
+    found = bootstrap(pearson, x, y, groups=groups)
+    return {"r": found.value, "low": found.low, "high": found.high}
 
 
 def random_split(n: int, seed: int = 42) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -51,16 +37,6 @@ def random_split(n: int, seed: int = 42) -> tuple[NDArray[np.int64], NDArray[np.
     order = np.random.default_rng(seed).permutation(n)
     held_out = int(n * HELD_OUT)
     return order[held_out:], order[:held_out]
-
-
-def group_split(groups: NDArray[np.int64], seed: int = 42) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """As `random_split`, but whole groups are held out until they make up about 20 % of the rows."""
-    order = np.random.default_rng(seed).permutation(groups.max() + 1)
-    share = np.cumsum(np.bincount(groups, minlength=groups.max() + 1)[order]) / len(groups)
-    # The group that crosses the line is held out too, so that there always is one.
-    out = order[: int(np.searchsorted(share, HELD_OUT)) + 1]
-    held_out = np.isin(groups, out)
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def predict(
@@ -79,42 +55,42 @@ def analyse(
     fit, out = random_split(len(y))
     predicted = predict(X, y, fit, out)
     norms = np.linalg.norm(X.astype(np.float64), axis=1)
-    group_fit, group_out = group_split(groups)
     result: dict[str, Any] = {
         "n": len(y),
         "d": X.shape[1],
         "n_held_out": len(out),
         "loss_mean": float(y.mean()),
         "loss_sd": float(y.std()),
-        "probe": vars(Correlation.of(predicted, y[out])),
-        "l2_norm": vars(Correlation.of(norms[out], y[out])),
-        "shuffled": vars(shuffled(X, y, fit, out)),
+        "probe": figure(predicted, y[out]),
+        "l2_norm": figure(norms[out], y[out]),
+        "shuffled": shuffled(X, y, fit, out),
         "held_out_groups": {
             "n_groups": len(np.unique(groups)),
-            "n_held_out": len(group_out),
-            **vars(Correlation.of(predict(X, y, group_fit, group_out), y[group_out])),
+            # Every group is held out once: five folds of whole groups.
+            **figure(out_of_fold(X, y, assign_folds(groups, 5)).prediction[:, 0], y, groups),
         },
         "scaling": scaling(X, y, fit, out),
         "dimensions": dimensions(X, y, fit, out),
     }
     if compressible is not None:
         lengths = np.array([len(gzip.compress(sample, 9)) for sample in compressible], dtype=np.float64)
-        result["gzip_length"] = vars(Correlation.of(lengths[out], y[out]))
+        result["gzip_length"] = figure(lengths[out], y[out])
         both = np.column_stack([X, lengths])
-        result["probe_and_gzip_length"] = vars(Correlation.of(predict(both, y, fit, out), y[out]))
+        result["probe_and_gzip_length"] = figure(predict(both, y, fit, out), y[out])
     return result, (y[out], predicted)
 
 
-def shuffled(X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], out: NDArray[np.int64]) -> Correlation:
-    """The same probe on losses that belong to other samples: mean r of 20 shuffles and the range of 95 % of
-    them."""
+def shuffled(
+    X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], out: NDArray[np.int64]
+) -> dict[str, float]:
+    """The probe on losses that belong to other samples: mean r of 20 shuffles and the range of 95 % of them."""
     rng = np.random.default_rng(7)
     Y = np.column_stack([rng.permutation(y) for _ in range(SHUFFLES)])
     probe = RidgeFitter(X.shape[1], SHUFFLES).update(X[fit], Y[fit]).solve(per_target=True).probe
     predicted = np.asarray(probe.predict(X[out]), dtype=np.float64)
     r = [pearson(predicted[:, k], Y[out, k]) for k in range(SHUFFLES)]
     low, high = np.quantile(r, [0.025, 0.975])
-    return Correlation(float(np.mean(r)), float(low), float(high))
+    return {"r": float(np.mean(r)), "low": float(low), "high": float(high)}
 
 
 def scaling(
