@@ -9,33 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from probes.embedding_files import EmbeddingFile, open_embeddings
 from probes.errors import DataError, DimensionError
+from probes.probe import DifficultyProbe
 
 Scorer = Callable[[NDArray[np.float32]], Mapping[str, NDArray[Any]]]
 _BLOCK_BYTES = 16 << 20
-
-
-class _Prediction(Protocol):
-    @property
-    def loss(self) -> NDArray[Any]: ...
-    @property
-    def risk(self) -> NDArray[Any]: ...
-    @property
-    def leverage(self) -> NDArray[Any]: ...
-
-
-class _Probe(Protocol):
-    """As much of `DifficultyProbe` as scoring needs."""
-
-    @property
-    def models(self) -> tuple[str, ...]: ...
-    def predict(self, features: NDArray[np.float32], /) -> _Prediction: ...
 
 
 @dataclass(frozen=True)
@@ -61,14 +45,19 @@ class _Job:
     part_rows: int
 
 
-def probe_scorer(probe: _Probe) -> Scorer:
-    """What to write for a probe: `loss_<model>` and `risk_<model>` per candidate model, and `leverage`."""
+def probe_scorer(probe: DifficultyProbe) -> Scorer:
+    """What to write for a probe: `loss_<model>` per model, `risk_<model>` where calibrated, and `leverage`.
+
+    Whole blocks at once, so the last bit of a score may differ from `probe.predict`, which goes row by row.
+    """
 
     def score(features: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]:
-        prediction = probe.predict(features)
-        columns = {f"loss_{model}": prediction.loss[:, k] for k, model in enumerate(probe.models)}
-        columns |= {f"risk_{model}": prediction.risk[:, k] for k, model in enumerate(probe.models)}
-        return columns | {"leverage": prediction.leverage}
+        loss = probe.linear.predict(features)
+        columns = {f"loss_{model}": loss[:, k] for k, model in enumerate(probe.models)}
+        # A probe of nats or squared errors has no calibration, hence no risks.
+        for k, calibrator in enumerate(probe.calibrators):
+            columns[f"risk_{probe.models[k]}"] = calibrator.predict(loss[:, k].astype(np.float64))
+        return columns | {"leverage": probe.leverage.score(features)}
 
     return score
 

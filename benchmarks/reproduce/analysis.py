@@ -83,7 +83,7 @@ def analyse(
 def shuffled(
     X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], out: NDArray[np.int64]
 ) -> dict[str, float]:
-    """The probe on losses that belong to other samples: mean r of 20 shuffles and the range of 95 % of them."""
+    """The probe on losses that belong to others: mean r of 20 shuffles and the range of 95 % of them."""
     rng = np.random.default_rng(7)
     Y = np.column_stack([rng.permutation(y) for _ in range(SHUFFLES)])
     probe = RidgeFitter(X.shape[1], SHUFFLES).update(X[fit], Y[fit]).solve(per_target=True).probe

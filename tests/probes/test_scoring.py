@@ -5,13 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from probes.calibration import Sigmoid
 from probes.embedding_files import open_embeddings
 from probes.errors import DataError, DimensionError
+from probes.probe import DifficultyProbe, ProbeCard
+from probes.ridge import RidgeFitter
 from probes.scoring import probe_scorer, score_file
 
 pa = pytest.importorskip("pyarrow", reason="scoring writes parquet, which needs the train extra")
@@ -156,23 +160,40 @@ def test_scores_of_the_wrong_shape_are_named(tmp_path):
         )
 
 
-class TwoModels:
-    """Answers as a DifficultyProbe does."""
-
-    models = ("small", "large")
-
-    def predict(self, features):
-        self.loss = features[:, :2]
-        self.risk = features[:, 2:4]
-        self.leverage = features[:, 4]
-        return self
+@pytest.fixture
+def probe():
+    solution = RidgeFitter(6, 2).update(X, np.clip(X[:, :2] / 4 + 0.5, 0, 1)).solve()
+    calibrators = tuple(Sigmoid.fit(X[:, k], (X[:, k] > 0).astype(float)) for k in range(2))
+    card = ProbeCard(title="test", created="2026-01-01T00:00:00Z")
+    return DifficultyProbe(
+        None, "", ("small", "large"), solution.probe, solution.leverage, None, calibrators, card
+    )
 
 
-def test_a_probe_writes_loss_and_risk_per_model_and_the_leverage(tmp_path):
-    score_file(write(tmp_path, "npy"), tmp_path / "out.parquet", probe_scorer(TwoModels()), scorer_id="t")
+def test_a_probe_writes_what_it_predicts_row_by_row(tmp_path, probe):
+    score_file(
+        write(tmp_path, "npy"), tmp_path / "out.parquet", probe_scorer(probe), scorer_id=probe.identity
+    )
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.column_names == ["row", "loss_small", "loss_large", "risk_small", "risk_large", "leverage"]
-    np.testing.assert_array_equal(table["risk_large"], X[:, 3])
+    expected = probe.predict(X)
+    np.testing.assert_allclose(table["loss_large"], expected.loss[:, 1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(table["risk_small"], expected.risk[:, 0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(table["leverage"], expected.leverage, rtol=1e-4, atol=1e-6)
+
+
+def test_a_probe_without_calibration_writes_no_risk(tmp_path, probe):
+    plain = replace(probe, calibrators=())
+    report = score_file(
+        write(tmp_path, "npy"), tmp_path / "out.parquet", probe_scorer(plain), scorer_id=plain.identity
+    )
+    assert report.columns == ("row", "loss_small", "loss_large", "leverage")
+
+
+def test_embeddings_of_another_width_than_the_probes_are_an_error(tmp_path, probe):
+    source = write(tmp_path, "npy", X[:, :4])
+    with pytest.raises(DimensionError, match="6 columns"):
+        score_file(source, tmp_path / "out.parquet", probe_scorer(probe), scorer_id=probe.identity)
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "safetensors", "parquet:fixed"])
@@ -252,6 +273,8 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 import numpy as np
+from probes.probe import DifficultyProbe, ProbeCard
+from probes.ridge import RidgeFitter
 from probes.scoring import score_file
 weights = np.ones(384, np.float32)
 score_file(sys.argv[1], sys.argv[2], lambda x: {"loss": x @ weights}, scorer_id="m", part_rows=100_000)
