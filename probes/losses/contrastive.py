@@ -37,13 +37,13 @@ def info_nce(
     seed: int = 0,
     symmetric: bool = False,
 ) -> NDArray[np.float64]:
-    """InfoNCE in nats per anchor (van den Oord et al. 2018): -log softmax of cosine / temperature at the
+    """InfoNCE in nats per anchor (van den Oord et al. 2018): -log softmax of cosine / temperature at its
     partner.
 
     anchors, partners: (n, d), row i belongs to row i, n >= 2. The distractors are the partners of the other
-    rows: all n - 1, or with `batch_size` those of a random batch of about that size, averaged over `draws`
-    shuffles, which is the loss as trained. `symmetric` averages with the loss of partners looking for
-    anchors, as CLIP does.
+    rows: all n - 1, or with `batch_size` those of a random batch of at least that size (n divided evenly),
+    averaged over `draws` shuffles, which is the loss as trained. `symmetric` averages with the loss of
+    partners looking for anchors, as CLIP does.
     """
     a, b = _unit(anchors, "anchors"), _unit(partners, "partners")
     if a.shape != b.shape:
@@ -54,19 +54,17 @@ def info_nce(
     if not temperature > 0 or draws < 1:
         raise DataError(f"temperature must be above 0 and draws at least 1, got {temperature} and {draws}")
     rng = np.random.default_rng(seed)
+    batches = 1 if batch_size is None else max(1, n // batch_size)
+    # With everybody in one batch, shuffling changes nothing.
+    shuffles = 1 if batches == 1 else draws
     losses = np.zeros(n)
-    for _ in range(draws if batch_size is not None else 1):
+    for _ in range(shuffles):
         # Batches differ by at most one row, so that no pair has an easier game than the others.
-        groups = (
-            [np.arange(n)]
-            if batch_size is None
-            else np.array_split(rng.permutation(n), max(1, n // batch_size))
-        )
-        for group in groups:
-            losses[group] += _row_losses(a[group], b[group], temperature)
+        for batch in np.array_split(rng.permutation(n), batches):
+            losses[batch] += _row_losses(a[batch], b[batch], temperature)
             if symmetric:
-                losses[group] += _row_losses(b[group], a[group], temperature)
-    mean: NDArray[np.float64] = losses / ((draws if batch_size is not None else 1) * (2 if symmetric else 1))
+                losses[batch] += _row_losses(b[batch], a[batch], temperature)
+    mean: NDArray[np.float64] = losses / (2 * shuffles if symmetric else shuffles)
     return mean
 
 

@@ -21,10 +21,10 @@ Sample = TypeVar("Sample")
 class LossPairs:
     """Embeddings beside the losses they should predict.
 
-    `embeddings` (n, d) float32 and `losses` (n,) float64 are finite, n >= 1, read-only copies-on-need of what
-    was handed in; `ids` names each sample or is None; `provenance` says which model, objective and settings
-    made them. Raises DataError (also a ValueError) naming the first offending row, DimensionError where
-    lengths disagree.
+    `embeddings` (n, d) float32 and `losses` (n,) float64 are finite, n >= 1, read-only, and untouched by
+    later changes to what was handed in; `ids` names each sample or is None; `provenance` says which model,
+    objective and settings made them. Raises DataError (also a ValueError) naming the first offending row,
+    DimensionError where lengths disagree.
     """
 
     embeddings: NDArray[np.float32]
@@ -59,9 +59,12 @@ def _read_only(values: ArrayLike, dtype: type[np.floating[Any]]) -> NDArray[Any]
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise DataError(f"embeddings and losses must be real numbers, got dtype {array.dtype}")
-    view = np.ascontiguousarray(array, dtype=dtype).view()
-    view.flags.writeable = False
-    return view
+    own = np.ascontiguousarray(array, dtype=dtype)
+    if own.flags.writeable:
+        # Only what nobody can write to may be shared.
+        own = own.copy() if np.shares_memory(own, array) else own
+        own.flags.writeable = False
+    return own
 
 
 def require_finite(embeddings: NDArray[Any], losses: NDArray[Any], first: int = 0) -> None:

@@ -31,11 +31,11 @@ def test_pairs_are_typed_read_only_and_counted():
     assert pairs.ids == ("a", "b", "c", "d")
 
 
-def test_the_array_handed_in_stays_writable():
+def test_the_array_handed_in_stays_writable_and_the_pairs_stay_as_they_are():
     mine = X.copy()
-    LossPairs(mine, Y)
+    pairs = LossPairs(mine, Y)
     mine[0, 0] = 9.0
-    assert mine[0, 0] == 9.0
+    assert pairs.embeddings[0, 0] == X[0, 0]
 
 
 @pytest.mark.parametrize(
