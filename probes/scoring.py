@@ -109,6 +109,33 @@ def score_file(
     return ScoringReport(embeddings.rows, min(done * part_rows, embeddings.rows), columns)
 
 
+def read_scores(path: str | Path, column: str | None = None) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The rows (n,) and one column of scores (n,) of a file that `score_file` wrote; input of
+    `probes.selection`.
+
+    `column` may be left out where the file has a single `loss...` column. Raises DataError for a missing
+    file, a file of another kind, or a column that is not there.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    source = Path(path)
+    if not source.is_file():
+        raise DataError(f"there is no file of scores at {source}; a run that was interrupted leaves none")
+    try:
+        names = pq.read_schema(source).names
+        losses = [name for name in names if name.startswith("loss")]
+        chosen = losses[0] if column is None and len(losses) == 1 else column
+        if "row" not in names or chosen not in names:
+            raise DataError(
+                f"{source.name} must have the columns 'row' and {chosen!r}, it has {names}; name one"
+            )
+        table = pq.read_table(source, columns=["row", chosen])
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{source.name} must be a parquet file of scores: {error}") from error
+    return table["row"].to_numpy(), table[chosen].to_numpy().astype(np.float64)
+
+
 def _part(partial: Path, number: int) -> Path:
     return partial / f"part-{number:06d}.parquet"
 

@@ -16,7 +16,7 @@ from probes.embedding_files import open_embeddings
 from probes.errors import DataError, DimensionError
 from probes.probe import DifficultyProbe, ProbeCard
 from probes.ridge import RidgeFitter
-from probes.scoring import probe_scorer, score_file
+from probes.scoring import probe_scorer, read_scores, score_file
 
 pa = pytest.importorskip("pyarrow", reason="scoring writes parquet, which needs the train extra")
 pq = pytest.importorskip("pyarrow.parquet", reason="scoring writes parquet, which needs the train extra")
@@ -259,6 +259,24 @@ def test_missing_and_foreign_files_are_named(tmp_path):
         open_embeddings(tmp_path / "none.npy")
     with pytest.raises(DataError, match=r"\.npy, \.npz, \.safetensors, \.parquet; got 'x.csv'"):
         open_embeddings(tmp_path / "x.csv")
+
+
+def test_scores_are_read_back_by_column(tmp_path):
+    out = tmp_path / "out.parquet"
+    with pytest.raises(DataError, match="no file of scores"):
+        read_scores(out)
+    score_file(
+        write(tmp_path, "npy"), out, lambda rows: {"loss": rows[:, 0], "leverage": rows[:, 1]}, scorer_id="t"
+    )
+    for column, place in ((None, 0), ("loss", 0), ("leverage", 1)):
+        rows, values = read_scores(out, column)
+        assert rows.tolist() == list(range(103))
+        np.testing.assert_array_equal(values, X[:, place].astype(np.float64))
+    with pytest.raises(DataError, match="'risk', it has"):
+        read_scores(out, "risk")
+    out.write_bytes(b"nothing of the kind")
+    with pytest.raises(DataError, match="must be a parquet file of scores"):
+        read_scores(out)
 
 
 def test_the_progress_bar_is_drawn_on_request_only(tmp_path, capsys):
