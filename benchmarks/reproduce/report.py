@@ -134,7 +134,7 @@ def _draw_bars(axes: Any, rows: list[dict[str, Any]]) -> None:
         capsize=3,
     )
     marks = {"l2_norm": ("D", "L2 norm"), "shuffled": ("x", "shuffled losses")}
-    marks |= {"gzip_length": ("s", "gzip length"), "held_out_groups": ("|", "held-out groups")}
+    marks |= {"gzip_length": ("s", "gzip length"), "held_out_groups": ("^", "held-out groups")}
     for key, (mark, label) in marks.items():
         known = [(row[key]["r"], place) for place, row in zip(places, rows, strict=True) if key in row]
         axes.plot(*zip(*known, strict=True), mark, color="black", mfc="none", label=label)
