@@ -165,7 +165,7 @@ def _hoeffding_bentkus(losses: Float64, limit: Float64, delta: float, low: float
     divergence = r * np.log(r / m) + (1 - r) * np.log((1 - r) / (1 - m))
     # the margin keeps a mean that is an integer count from being rounded up by its last bit
     bentkus = math.e * binomial_cdf(np.ceil(n * mean - 1e-9), n, m)
-    return np.asarray(np.minimum(np.exp(-n * divergence), bentkus) <= delta)
+    return np.asarray((np.minimum(np.exp(-n * divergence), bentkus) <= delta) | (limit >= high))
 
 
 def _empirical_bernstein(losses: Float64, limit: Float64, delta: float, low: float, high: float) -> Bool:

@@ -1,4 +1,4 @@
-"""Certificates by Learn-then-Test: the cheapest policy on a fixed path whose mean loss is provably within a limit.
+"""Certificates by Learn-then-Test: the cheapest policy on a fixed path with a mean loss provably within a limit.
 
 The guarantee. Calibration prompts are independent draws of the traffic the policy will serve, and were used
 for nothing before: not for fitting, not for choosing thresholds, path or bound. Then, whatever the law of the
@@ -15,17 +15,17 @@ not matter.
 
 What is not done, and why:
 
-* Reusing fit labels. Out-of-fold losses are not independent across folds (each label also moves the other folds'
-  probes), so no finite-sample distribution-free bound holds for them without a price. Conditionally valid
-  e-values of K folds can be merged (Hoelder's inequality on their geometric mean) at an effective sample of n
-  / K; testing every fold's probe at delta / K costs as much. Cross-validation intervals that do use all n
+* Reusing fit labels. Out-of-fold losses are not independent across folds (each label also moves the probes of
+  the other folds), so no finite-sample distribution-free bound holds for them without a price. Conditionally
+  valid e-values of K folds can be merged (Hoelder's inequality on their geometric mean) at an effective sample
+  of n / K; testing every fold's probe at delta / K costs as much. Cross-validation intervals that do use all n
   (Bayle et al. 2020) are asymptotic and assume stability. Only a split is provable here;
-  docs/decisions/0003-certificate.md chooses its ratio by evidence. Cross-fitting is for what needs no proof:
-  the penalty, the thresholds of the path.
+  docs/decisions/0003-certificate.md chooses its ratio by evidence. Cross-fitting is for what needs no proof: the
+  penalty, and the thresholds of the path.
 * Thresholds taken from calibration gains. They would make the policies depend on the calibration sample; take
   quantiles of out-of-fold gains of the fit split instead.
-* Several hypotheses at once with a split level (Bonferroni, fallback): on a path whose loss grows with saving,
-  fixed-sequence testing at full level dominates. Several *targets* or *groups* do split it, see below.
+* A level split over the policies (Bonferroni, fallback): on a path whose loss grows with saving, fixed-sequence
+  testing at the full level dominates. Several *targets* or *groups* do split it, see below.
 
 Repeated prompts are one draw: merge equal texts into one column (their mean) before calling.
 """
@@ -42,8 +42,7 @@ from probes.bounds import BoundName, Float64, check_delta, excludes, loss_matrix
 from probes.errors import DataError
 from probes.label_planning import labels_needed
 
-_BLOCK_CELLS = 2**20  # policies are tested in blocks of this many losses, to stop soon after the first
-failure
+_BLOCK_CELLS = 2**20  # losses tested at once, so that the walk stops soon after the first failure
 
 
 @dataclass(frozen=True, slots=True)
