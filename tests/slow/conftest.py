@@ -17,7 +17,7 @@ POPULATION_SIZE = 4200
 
 @pytest.fixture(scope="session")
 def routing_outcomes():
-    """Ten splits of MMLU: gains, drops and thresholds of 4,200 prompts that a probe fitted on the rest never saw.
+    """Ten splits of MMLU, each with the outcomes of 4,200 prompts that a probe fitted on the rest never saw.
 
     The features are read from the npz file that ELLE_MMLU_FEATURES names; see benchmarks/routing_outcomes.py.
     """
