@@ -42,7 +42,7 @@ def rules() -> dict[str, Rule]:
 
 
 def last_passed(passed: np.ndarray, name: str) -> int:
-    """Return the index the rule picks: end of the first run, or the last that passes for the uncertified rule."""
+    """Return the index picked: the end of the first run, or the last that passes for the uncertified rule."""
     if name == "no certificate":
         return int(np.flatnonzero(passed).max(initial=-1))
     return int(np.argmin(passed)) - 1 if not passed.all() else len(passed) - 1

@@ -1,4 +1,4 @@
-"""Real routing outcomes for certificate studies: predicted gains and quality drops of prompts never fitted on."""
+"""Real routing outcomes for certificate studies: predicted gains and drops of prompts never fitted on."""
 
 from __future__ import annotations
 
