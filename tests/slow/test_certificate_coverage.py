@@ -1,11 +1,11 @@
 """The guarantee itself: over 500 calibration draws with known truth, violations stay within delta.
 
 Truth is exact in both worlds. Synthetic: a closed form. Real: prompts that the probe was not fitted on are
-declared the population, calibration sets are drawn from them with replacement, and a policy's true drop is its
-mean over the population. Given a population each draw violates with probability at most delta, independently;
-so the number of violations is at most binomial, and the tests allow its 99.9 % quantile, 42 of 500 at
-delta = .05. The uncertified rule (the largest threshold whose calibration drop is within the limit) must break
-the same allowance.
+declared the population, calibration sets are drawn from them with replacement, and the true drop of a
+policy is its mean over the population. Given a population each draw violates with probability at most
+delta, and draws are independent; so the number of violations is at most binomial, and the tests allow
+its 99.9 % quantile, 41 of 500 at delta = .05. The uncertified rule (the largest threshold whose
+calibration drop is within the limit) must break the same allowance.
 """
 
 from __future__ import annotations
