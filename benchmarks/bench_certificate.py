@@ -63,9 +63,7 @@ def compare(populations: list[RoutingOutcomes], sizes: list[int], draws: int) ->
                         start = time.perf_counter()
                         j = last_passed(rule(sample, limit), name)
                         seconds = time.perf_counter() - start
-                        outcome = (
-                            (share[j], bool(truth[j] > limit), seconds) if j >= 0 else (0.0, False, seconds)
-                        )
+                        outcome = (share[j], bool(truth[j] > limit), seconds) if j >= 0 else (0.0, False, seconds)
                         found.setdefault((n, limit, name), []).append(outcome)
     return [_row(key, np.array(values, dtype=float)) for key, values in found.items()]
 

@@ -53,9 +53,7 @@ def load_mmlu() -> tuple[Float64, Float64]:
     scores = total / count
     features = np.load(path, allow_pickle=False)["features"].astype(np.float64)
     if len(features) != len(place):
-        raise OutcomesUnavailableError(
-            f"{FEATURES_VARIABLE} has {len(features)} rows for {len(place)} prompts"
-        )
+        raise OutcomesUnavailableError(f"{FEATURES_VARIABLE} has {len(features)} rows for {len(place)} prompts")
     return features, scores[:, 1] - scores[:, 0]
 
 

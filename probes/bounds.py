@@ -34,9 +34,7 @@ from probes.exact_tests import binomial_cdf, ternary_p_value
 
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
-BoundName = Literal[
-    "ternary", "binomial", "betting", "wsr", "hoeffding_bentkus", "empirical_bernstein", "hoeffding"
-]
+BoundName = Literal["ternary", "binomial", "betting", "wsr", "hoeffding_bentkus", "empirical_bernstein", "hoeffding"]
 
 _SCAN_POINTS = 17  # limits tried per round of `upper_bound`
 _SCAN_ROUNDS = 4  # each narrows the bracket 16 times: 2 / 16^4 = 3e-5 in the end
@@ -122,9 +120,7 @@ def loss_matrix(losses: npt.ArrayLike, low: float, high: float) -> Float64:
 def check_delta(delta: float) -> float:
     """Return delta if it lies strictly between 0 and 1, else raise DataError."""
     if not 0 < delta < 1:
-        raise DataError(
-            f"delta must lie strictly between 0 and 1; got {delta}. Use 0.05 for 95 % confidence."
-        )
+        raise DataError(f"delta must lie strictly between 0 and 1; got {delta}. Use 0.05 for 95 % confidence.")
     return delta
 
 
@@ -133,9 +129,7 @@ _Test = Callable[[Float64, Float64, float, float, float], Bool]
 
 def _test(bound: str) -> _Test:
     if bound not in _TESTS:
-        raise DataError(
-            f"bound must be one of {', '.join(_TESTS)}; got {bound!r}. Use choose_bound to pick one."
-        )
+        raise DataError(f"bound must be one of {', '.join(_TESTS)}; got {bound!r}. Use choose_bound to pick one.")
     return _TESTS[bound]
 
 

@@ -47,9 +47,7 @@ def clopper_pearson_upper(k: npt.ArrayLike, n: int, delta: float) -> Float64:
     variance_term = 2 * mean * log_term / n
     above_half = mean + np.sqrt(variance_term * (1 - mean))
     below_half = mean + np.minimum(np.sqrt(variance_term) + 2 * log_term / n, math.sqrt(log_term / (2 * n)))
-    p = np.minimum(
-        np.where(mean >= 0.5, above_half, below_half), (1 - delta) ** (1 / n)
-    )  # k = n - 1: the last
+    p = np.minimum(np.where(mean >= 0.5, above_half, below_half), (1 - delta) ** (1 / n))  # k = n - 1: the last
     log_beta = _log_beta(n - flat, flat + 1)
     for _ in range(60):
         cdf = np.maximum(binomial_cdf(flat, n, p), _TINY)

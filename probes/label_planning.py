@@ -105,8 +105,7 @@ def fit_learning_curve(
     sizes, values = np.asarray(n_labels, dtype=float), np.asarray(metric, dtype=float)
     if sizes.ndim != 1 or len(set(sizes.tolist())) < 4 or (sizes <= 0).any():
         raise DataError(
-            f"n_labels must be at least 4 different positive counts; got {sizes.tolist()}. "
-            "Measure at more sizes."
+            f"n_labels must be at least 4 different positive counts; got {sizes.tolist()}. Measure at more sizes."
         )
     if values.ndim != 2 or values.shape[1] != sizes.size or len(values) < 3:
         raise DataError(

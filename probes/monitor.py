@@ -57,9 +57,7 @@ class RiskMonitor:
     ) -> None:
         check_delta(alpha)
         if not 0 < min_inclusion <= 1:
-            raise DataError(
-                f"min_inclusion must lie in (0, 1]; got {min_inclusion}. Use 1 for a uniform audit."
-            )
+            raise DataError(f"min_inclusion must lie in (0, 1]; got {min_inclusion}. Use 1 for a uniform audit.")
         if not low <= 0 <= high or not low < limit < high:
             raise DataError(
                 f"a monitor needs low <= 0 <= high and low < limit < high; got low {low}, limit {limit}, "
@@ -131,8 +129,7 @@ class RiskMonitor:
         """Return the monitor that `state` was taken from. Raises DataError for missing or unusable fields."""
         if state.get("schema") != _SCHEMA:
             raise DataError(
-                f"a monitor state must have schema {_SCHEMA}; got {state.get('schema')!r}. "
-                "Start a new monitor."
+                f"a monitor state must have schema {_SCHEMA}; got {state.get('schema')!r}. Start a new monitor."
             )
         number = {name: _number(state, name) for name in (*_FIELDS, *("limit", "alpha", "low", "high"))}
         monitor = cls(
@@ -189,9 +186,7 @@ def _attribute(name: str) -> str:
 def _number(state: Mapping[str, Any], name: str) -> float:
     value = state.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(
-            f"{name} of a monitor state must be a finite number; got {value!r}. Use an undamaged state."
-        )
+        raise DataError(f"{name} of a monitor state must be a finite number; got {value!r}. Use an undamaged state.")
     return float(value)
 
 
@@ -202,6 +197,5 @@ def _refuse_outside(name: str, values: Float64, low: float, high: float) -> None
     if outside.any():
         row = int(np.argmax(outside))
         raise DataError(
-            f"{name} must lie in [{low:g}, {high:g}]; entry {row} is {values[row]}. "
-            "Nothing was taken; repair it."
+            f"{name} must lie in [{low:g}, {high:g}]; entry {row} is {values[row]}. Nothing was taken; repair it."
         )

@@ -126,9 +126,7 @@ def test_a_true_hypothesis_is_rejected_no_more_often_than_delta(bound, mean, dis
 
 def test_betting_keeps_its_level_on_losses_that_are_rare_and_large():
     rng = np.random.default_rng(6)
-    losses = np.where(
-        rng.random((1500, 300)) < 0.01, 1.0, -0.01 / 0.99 + rng.uniform(-0.001, 0.001, (1500, 300))
-    )
+    losses = np.where(rng.random((1500, 300)) < 0.01, 1.0, -0.01 / 0.99 + rng.uniform(-0.001, 0.001, (1500, 300)))
     wrong = excludes(losses, 0.0, 0.1, bound="betting").sum()
     assert wrong <= stats.binom.ppf(0.999, 1500, 0.1)
 

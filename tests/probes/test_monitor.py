@@ -13,9 +13,7 @@ from probes.monitor import RiskMonitor
 
 
 def ternary(rng, n, mean, discordant=0.12):
-    return rng.choice(
-        [-1.0, 0.0, 1.0], size=n, p=[(discordant - mean) / 2, 1 - discordant, (discordant + mean) / 2]
-    )
+    return rng.choice([-1.0, 0.0, 1.0], size=n, p=[(discordant - mean) / 2, 1 - discordant, (discordant + mean) / 2])
 
 
 def test_a_new_monitor_knows_nothing():

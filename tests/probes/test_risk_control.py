@@ -118,9 +118,7 @@ def test_groups_are_certified_from_their_own_prompts():
     groups = ["even" if i % 2 == 0 else "odd" for i in range(4000)]
     apart = certify_groups(losses, groups, 0.03)
     assert apart["odd"] == certify_path(losses[:, 1::2], 0.03)
-    assert certify_groups(losses, groups, 0.03, simultaneous=True)["even"] == certify_path(
-        losses[:, ::2], 0.03, 0.025
-    )
+    assert certify_groups(losses, groups, 0.03, simultaneous=True)["even"] == certify_path(losses[:, ::2], 0.03, 0.025)
 
 
 def test_prompts_sent_to_the_strong_model_lose_nothing():
