@@ -46,7 +46,9 @@ def say_reason(decision: RoutingDecision) -> str:
     """The reason in words, with its numbers."""
     words = decision.reason.value.lower().replace("_", " ")
     if decision.abstained:
-        return f"{words}: unlike what the probe knows" if decision.leverage is not None else f"{words}: nothing to judge"
+        return (
+            f"{words}: unlike what the probe knows" if decision.leverage is not None else f"{words}: nothing to judge"
+        )
     if decision.gain is not None and decision.threshold is not None:
         sign = ">" if decision.gain > decision.threshold else "<="
         return f"{words}: {decision.gain:+.3f} {sign} {decision.threshold:.3f}"

@@ -84,7 +84,7 @@ def fake_probe(models: tuple[str, ...] = ("small", "large"), spec: EncoderSpec |
 
 def write_policy(
     folder: Path,
-    probe: DifficultyProbe | None = None,
+    fitted: DifficultyProbe | None = None,
     *,
     name: str = "test",
     names: tuple[str, ...] = ("small", "large"),
@@ -92,7 +92,7 @@ def write_policy(
 ) -> Path:
     """A policy file on a fake probe, saved beside it; keyword arguments replace keys of the file."""
     if not (folder / "probe").exists():
-        artifact.save(probe or fake_probe(names), folder / "probe")
+        artifact.save(fitted or fake_probe(names), folder / "probe")
     policy: dict[str, object] = {
         "schema": "elle.policy/1",
         "name": name,

@@ -1,0 +1,120 @@
+"""What is asked of every (embedding, loss) set: Pearson r, controls, scaling, dimensions, held-out groups."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.bootstrap import bootstrap
+from probes.crossfit import assign_folds, out_of_fold
+from probes.losses import LossPairs
+from probes.metrics import pearson_r
+from probes.ridge import RidgeFitter
+
+HELD_OUT = 0.2
+SIZES = (300, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 40_000)
+SUBSETS = 5
+SHUFFLES = 20
+
+
+def pearson(x: NDArray[Any], y: NDArray[Any]) -> float:
+    """`pearson_r`, and 0 for a probe that predicts one and the same loss for everybody."""
+    return 0.0 if np.ptp(x) == 0 else pearson_r(x, y)
+
+
+def figure(x: NDArray[Any], y: NDArray[Any], groups: NDArray[Any] | None = None) -> dict[str, float]:
+    """Pearson r with its 95 % bootstrap interval; whole groups are resampled where they were held out."""
+    found = bootstrap(pearson, x, y, groups=groups)
+    return {"r": found.value, "low": found.low, "high": found.high}
+
+
+def random_split(n: int, seed: int = 42) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to fit on and the 20 % held out."""
+    order = np.random.default_rng(seed).permutation(n)
+    held_out = int(n * HELD_OUT)
+    return order[held_out:], order[:held_out]
+
+
+def predict(
+    X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], held_out: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Losses of the held-out rows from a ridge on the others; the penalty by exact leave-one-out on those."""
+    fitter = RidgeFitter(X.shape[1]).update(X[fit], y[fit])
+    return np.asarray(fitter.solve().probe.predict(X[held_out])[:, 0], dtype=np.float64)
+
+
+def analyse(
+    pairs: LossPairs, groups: NDArray[np.int64], compressible: Sequence[bytes] | None
+) -> tuple[dict[str, Any], tuple[NDArray[Any], NDArray[Any]]]:
+    """Every figure of one row, and (actual, predicted) losses of the held-out samples for the figure."""
+    X, y = pairs.embeddings, pairs.losses
+    fit, out = random_split(len(y))
+    predicted = predict(X, y, fit, out)
+    norms = np.linalg.norm(X.astype(np.float64), axis=1)
+    result: dict[str, Any] = {
+        "n": len(y),
+        "d": X.shape[1],
+        "n_held_out": len(out),
+        "loss_mean": float(y.mean()),
+        "loss_sd": float(y.std()),
+        "probe": figure(predicted, y[out]),
+        "l2_norm": figure(norms[out], y[out]),
+        "shuffled": shuffled(X, y, fit, out),
+        "held_out_groups": {
+            "n_groups": len(np.unique(groups)),
+            # Every group is held out once: five folds of whole groups.
+            **figure(out_of_fold(X, y, assign_folds(groups, 5)).prediction[:, 0], y, groups),
+        },
+        "scaling": scaling(X, y, fit, out),
+        "dimensions": dimensions(X, y, fit, out),
+    }
+    if compressible is not None:
+        lengths = np.array([len(gzip.compress(sample, 9)) for sample in compressible], dtype=np.float64)
+        result["gzip_length"] = figure(lengths[out], y[out])
+        both = np.column_stack([X, lengths])
+        result["probe_and_gzip_length"] = figure(predict(both, y, fit, out), y[out])
+    return result, (y[out], predicted)
+
+
+def shuffled(X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], out: NDArray[np.int64]) -> dict[str, float]:
+    """The probe on losses that belong to others: mean r of 20 shuffles and the range of 95 % of them."""
+    rng = np.random.default_rng(7)
+    Y = np.column_stack([rng.permutation(y) for _ in range(SHUFFLES)])
+    probe = RidgeFitter(X.shape[1], SHUFFLES).update(X[fit], Y[fit]).solve(per_target=True).probe
+    predicted = np.asarray(probe.predict(X[out]), dtype=np.float64)
+    r = [pearson(predicted[:, k], Y[out, k]) for k in range(SHUFFLES)]
+    low, high = np.quantile(r, [0.025, 0.975])
+    return {"r": float(np.mean(r)), "low": float(low), "high": float(high)}
+
+
+def scaling(X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], out: NDArray[np.int64]) -> list[dict[str, float]]:
+    """r by the number of fitting samples, always on the same held-out rows."""
+    sizes = [size for size in SIZES if size < len(fit)] + [len(fit)]
+    return [{"n": size, "r": pearson(predict(X, y, fit[:size], out), y[out])} for size in sizes]
+
+
+def dimensions(
+    X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], out: NDArray[np.int64]
+) -> list[dict[str, float]]:
+    """r from the first k dimensions against k random ones (mean and standard deviation over five subsets)."""
+    rng = np.random.default_rng(11)
+    rows = []
+    d = X.shape[1]
+    # Ten thousand rows are enough to compare by, and keep the curve cheap.
+    fit = fit[:10_000]
+    for size in sorted({max(1, d // part) for part in (16, 8, 4, 2)} | {d}):
+        subsets = [rng.permutation(d)[:size] for _ in range(SUBSETS if size < d else 1)]
+        chance = [pearson(predict(X[:, subset], y, fit, out), y[out]) for subset in subsets]
+        rows.append(
+            {
+                "k": size,
+                "prefix": pearson(predict(X[:, :size], y, fit, out), y[out]),
+                "random_mean": float(np.mean(chance)),
+                "random_sd": float(np.std(chance)),
+            }
+        )
+    return rows

@@ -1,0 +1,54 @@
+"""Per-sample pretraining losses: the targets an ELLE probe learns to read out of an embedding.
+
+Every loader turns samples into `LossPairs`: the embedding of the *clean* input beside the loss the model's
+own objective gives to that input. Importing this package loads neither torch nor transformers; a loader does
+when built.
+"""
+
+from probes.losses.audio import HubertSurrogate, Wav2Vec2Contrastive
+from probes.losses.causal_lm import CausalLM
+from probes.losses.contrastive import (
+    SentencePairs,
+    TwoTowers,
+    contrastive_pairs,
+    cosine_misalignment,
+    info_nce,
+)
+from probes.losses.denoising import Denoising
+from probes.losses.masked_image import MaskedImage
+from probes.losses.masked_lm import MaskedLM
+from probes.losses.pairs import LossLoader, LossPairs
+from probes.losses.precomputed import read_pairs, write_pairs
+from probes.losses.routing import (
+    completion_token_loss,
+    judge_losses,
+    losses_from_scores,
+    routing_pairs,
+    token_losses,
+)
+from probes.losses.self_distillation import ViewConsistency, flip_views
+
+__all__ = [
+    "CausalLM",
+    "Denoising",
+    "HubertSurrogate",
+    "LossLoader",
+    "LossPairs",
+    "MaskedImage",
+    "MaskedLM",
+    "SentencePairs",
+    "TwoTowers",
+    "ViewConsistency",
+    "Wav2Vec2Contrastive",
+    "completion_token_loss",
+    "contrastive_pairs",
+    "cosine_misalignment",
+    "flip_views",
+    "info_nce",
+    "judge_losses",
+    "losses_from_scores",
+    "read_pairs",
+    "routing_pairs",
+    "token_losses",
+    "write_pairs",
+]

@@ -1,0 +1,202 @@
+"""Audio: the contrastive loss of Wav2Vec2, and the surrogate the ELLE article used for HuBERT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.errors import DataError
+from probes.losses.models import identity, inference, load_pretrained, numpy32, require_draws, sample_rng
+from probes.losses.pairs import LossLoader
+
+Waves = Sequence[NDArray[np.floating[Any]]]
+
+
+class HubertSurrogate(LossLoader[NDArray[np.floating[Any]]]):
+    """Not quite a loss: the mean absolute value of the last hidden state, exactly what the article's notebook
+    computes.
+
+    It is no pretraining loss: HuBERT's needs the k-means labels it was trained on, which are not published
+    with the weights. Being a function of the hidden states alone it says how active they are, and it is here
+    so that the article's row can be repeated. Use `Wav2Vec2Contrastive` for a real objective. Embedding: mean
+    of the last hidden state over time. Samples are mono float waveforms (t,) at the model's rate.
+    """
+
+    objective: ClassVar[str] = "hubert_surrogate"
+
+    def __init__(self, model: Any, extractor: Any = None) -> None:
+        self.model = model
+        self.extractor = extractor
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False
+    ) -> HubertSurrogate:
+        """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
+        return cls(*load_pretrained(("HubertModel", "AutoFeatureExtractor"), source, revision, allow_download))
+
+    def settings(self) -> dict[str, Any]:
+        """Model and settings, as JSON values."""
+        return {**identity(self.model), "loss": "mean absolute last hidden state, a surrogate"}
+
+    def measure(self, samples: Waves, first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Embeddings (b, d) and surrogates (b,)."""
+        embeddings: list[NDArray[Any]] = [np.empty(0)] * len(samples)
+        losses = np.zeros(len(samples))
+        with inference(self.model) as device:
+            for places, waves in _equal_lengths(samples, self.extractor, self.model, first):
+                hidden = self.model(_tensor(waves, device)).last_hidden_state
+                for place, embedding, loss in zip(
+                    places,
+                    numpy32(hidden.mean(dim=1)),
+                    hidden.abs().double().mean(dim=(1, 2)).tolist(),
+                    strict=True,
+                ):
+                    embeddings[place], losses[place] = embedding, loss
+        return np.stack(embeddings), losses
+
+
+class Wav2Vec2Contrastive(LossLoader[NDArray[np.floating[Any]]]):
+    """Loss: nats to tell each masked frame's quantised target from `negatives` others (Baevski et al. 2020,
+    eq. 3).
+
+    Spans of `span` frames covering about `mask_fraction` of the time are masked; for every masked frame the
+    context vector is compared by cosine / `config.contrastive_logits_temperature` with its own target and
+    with targets drawn from the other masked frames of the same wave; distractors equal to the target do not
+    count. Mean over masked frames and seeded `draws`. Embedding: mean over time of the unmasked pass. `model`
+    is a Wav2Vec2ForPreTraining.
+    """
+
+    objective: ClassVar[str] = "wav2vec2_contrastive"
+
+    def __init__(
+        self,
+        model: Any,
+        extractor: Any = None,
+        *,
+        mask_fraction: float = 0.5,
+        span: int = 10,
+        negatives: int = 100,
+        draws: int = 2,
+        seed: int = 0,
+    ) -> None:
+        require_draws(draws, mask_fraction, "mask_fraction")
+        if span < 1 or negatives < 1:
+            raise DataError(f"span and negatives must be at least 1, got {span} and {negatives}")
+        self.model = model
+        self.extractor = extractor
+        self.mask_fraction = mask_fraction
+        self.span = span
+        self.negatives = negatives
+        self.draws = draws
+        self.seed = seed
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
+    ) -> Wav2Vec2Contrastive:
+        """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
+        classes = ("Wav2Vec2ForPreTraining", "AutoFeatureExtractor")
+        return cls(*load_pretrained(classes, source, revision, allow_download), **settings)
+
+    def settings(self) -> dict[str, Any]:
+        """Model and settings, as JSON values."""
+        names = ("mask_fraction", "span", "negatives", "draws", "seed")
+        return {**identity(self.model), **{name: getattr(self, name) for name in names}}
+
+    def measure(self, samples: Waves, first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Embeddings (b, d) and nats per masked frame (b,)."""
+        embeddings: list[NDArray[Any]] = [np.empty(0)] * len(samples)
+        losses = np.zeros(len(samples))
+        with inference(self.model) as device:
+            for places, waves in _equal_lengths(samples, self.extractor, self.model, first):
+                values = _tensor(waves, device)
+                hidden = self.model.wav2vec2(values).last_hidden_state
+                for place, embedding in zip(places, numpy32(hidden.mean(dim=1)), strict=True):
+                    embeddings[place] = embedding
+                for draw in range(self.draws):
+                    losses[places] += self._draw(values, waves, hidden.shape[1], draw, first + places[0])
+        return np.stack(embeddings), losses / self.draws
+
+    def _draw(
+        self, values: Any, waves: NDArray[np.float32], frames: int, draw: int, number: int
+    ) -> NDArray[np.float64]:
+        import torch
+
+        rngs = [sample_rng(self.seed, draw, wave.tobytes()) for wave in waves]
+        masks = np.stack([self.time_mask(frames, rng, number) for rng in rngs])
+        output = self.model(values, mask_time_indices=torch.from_numpy(masks).to(values.device))
+        return np.array(
+            [
+                self._contrast(context[mask], target[mask], rng)
+                for context, target, mask, rng in zip(
+                    output.projected_states, output.projected_quantized_states, masks, rngs, strict=True
+                )
+            ]
+        )
+
+    def time_mask(self, frames: int, rng: np.random.Generator, number: int = 0) -> NDArray[np.bool_]:
+        """Which of the frames are hidden, (frames,): spans placed at random, at least two frames in all."""
+        span = min(self.span, frames)
+        if frames < 2:
+            raise DataError(f"wave of sample {number} must give at least two frames, got {frames}: it is too short")
+        mask = np.zeros(frames, dtype=bool)
+        count = max(1, round(self.mask_fraction * frames / span))
+        for start in rng.choice(frames - span + 1, size=min(count, frames - span + 1), replace=False):
+            mask[start : start + span] = True
+        while mask.sum() < 2:
+            mask[rng.integers(frames)] = True
+        return mask
+
+    def _contrast(self, context: Any, target: Any, rng: np.random.Generator) -> float:
+        import torch
+
+        hidden = len(target)
+        # Distractors: uniform over the other masked frames, hence the step over one's own place.
+        others = rng.integers(hidden - 1, size=(hidden, self.negatives))
+        others += others >= np.arange(hidden)[:, None]
+        candidates = torch.cat([target[:, None], target[torch.from_numpy(others).to(target.device)]], dim=1).double()
+        logits = torch.nn.functional.cosine_similarity(context.double()[:, None], candidates, dim=-1)
+        logits = logits / self.model.config.contrastive_logits_temperature
+        same = (candidates[:, 1:] == candidates[:, :1]).all(dim=-1)
+        logits[:, 1:][same] = -torch.inf
+        return float((torch.logsumexp(logits, dim=1) - logits[:, 0]).mean())
+
+
+def _equal_lengths(
+    samples: Waves, extractor: Any, model: Any, first: int
+) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+    """Places and waves (k, t), grouped by length.
+
+    Padding is not an option: these models normalise over time, so silence at the end would change the answer.
+    """
+    rate = None if extractor is None else extractor.sampling_rate
+    groups: dict[int, list[int]] = {}
+    waves: list[NDArray[np.float32]] = []
+    for place, sample in enumerate(samples):
+        wave = np.asarray(sample)
+        if wave.ndim != 1 or wave.dtype.kind != "f":
+            raise DataError(
+                f"sample {first + place} must be a mono waveform (t,) of floats, got shape {wave.shape}, "
+                f"dtype {wave.dtype}"
+            )
+        if not np.isfinite(wave).all():
+            raise DataError(f"wave of sample {first + place} must be finite, got NaN or infinity")
+        if int(model._get_feat_extract_output_lengths(wave.size)) < 1:
+            raise DataError(f"wave of sample {first + place} is too short for one frame: {wave.size} values")
+        if extractor is not None:
+            wave = extractor(wave, sampling_rate=rate, return_tensors="np")["input_values"][0]
+        waves.append(np.ascontiguousarray(wave, dtype=np.float32))
+        groups.setdefault(wave.size, []).append(place)
+    for places in groups.values():
+        yield places, np.stack([waves[place] for place in places])
+
+
+def _tensor(waves: NDArray[np.float32], device: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(waves).to(device)

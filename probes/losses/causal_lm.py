@@ -1,0 +1,68 @@
+"""Causal language modelling (GPT-like): nats per token of a text under the model that embeds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.errors import DataError
+from probes.losses.models import (
+    Pooling,
+    attention,
+    identity,
+    inference,
+    load_pretrained,
+    mean_token_loss,
+    pad,
+    pool,
+    token_ids,
+)
+from probes.losses.pairs import LossLoader
+
+
+class CausalLM(LossLoader[str]):
+    """Loss: mean of -log p(token | tokens before it) in nats, over every token but the first.
+
+    The embedding is the last hidden state, averaged over tokens (default) or at the last token. A text needs
+    at least two tokens. `model` is a transformers ...ForCausalLM.
+    """
+
+    objective: ClassVar[str] = "causal_lm"
+
+    def __init__(self, model: Any, tokenizer: Any, *, max_tokens: int = 128, pooling: Pooling = "mean") -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.pooling: Pooling = pooling
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
+    ) -> CausalLM:
+        """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
+        classes = ("AutoModelForCausalLM", "AutoTokenizer")
+        return cls(*load_pretrained(classes, source, revision, allow_download), **settings)
+
+    def settings(self) -> dict[str, Any]:
+        """Model and settings, as JSON values."""
+        return {**identity(self.model), "max_tokens": self.max_tokens, "pooling": self.pooling}
+
+    def measure(self, samples: Sequence[str], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Embeddings (b, d) and nats per token (b,)."""
+        rows = token_ids(self.tokenizer, samples, self.max_tokens, first)
+        for offset, row in enumerate(rows):
+            if len(row) < 2:
+                raise DataError(
+                    f"text of sample {first + offset} must have at least two tokens, got {len(row)}: "
+                    "the first token has nothing before it to be predicted from"
+                )
+        with inference(self.model) as device:
+            mask = attention(rows, device)
+            output = self.model(pad(rows, 0, device), attention_mask=mask, output_hidden_states=True)
+            # Position t predicts token t + 1, hence the shift by one.
+            losses = mean_token_loss(output.logits[:, :-1], pad(rows, -100, device)[:, 1:])
+            return pool(output.hidden_states[-1], mask, self.pooling), losses

@@ -1,0 +1,280 @@
+"""Contrastive pairs (CLIP, sentence encoders, SatCLIP): how badly an embedding finds its partner among
+others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from probes.errors import DataError, DimensionError
+from probes.losses.models import (
+    Pooling,
+    attention,
+    identity,
+    inference,
+    load_pretrained,
+    numpy32,
+    pad,
+    pool,
+    token_ids,
+)
+from probes.losses.pairs import LossPairs, slices
+
+_ROWS_AT_ONCE = 1024
+
+
+def info_nce(
+    anchors: ArrayLike,
+    partners: ArrayLike,
+    *,
+    temperature: float,
+    batch_size: int | None = None,
+    draws: int = 1,
+    seed: int = 0,
+    symmetric: bool = False,
+) -> NDArray[np.float64]:
+    """InfoNCE in nats per anchor (van den Oord et al. 2018): -log softmax of cosine / temperature at its
+    partner.
+
+    anchors, partners: (n, d), row i belongs to row i, n >= 2. The distractors are the partners of the other
+    rows: all n - 1, or with `batch_size` those of a random batch of at least that size (n divided evenly),
+    averaged over `draws` shuffles, which is the loss as trained. `symmetric` averages with the loss of
+    partners looking for anchors, as CLIP does.
+    """
+    a, b = _unit(anchors, "anchors"), _unit(partners, "partners")
+    if a.shape != b.shape:
+        raise DimensionError(f"anchors and partners must have one shape, got {a.shape} and {b.shape}")
+    n = len(a)
+    if n < 2 or (batch_size is not None and batch_size < 2):
+        raise DataError(f"in-batch negatives need at least two pairs, got n={n}, batch_size={batch_size}")
+    if not temperature > 0 or draws < 1:
+        raise DataError(f"temperature must be above 0 and draws at least 1, got {temperature} and {draws}")
+    rng = np.random.default_rng(seed)
+    batches = 1 if batch_size is None else max(1, n // batch_size)
+    # With everybody in one batch, shuffling changes nothing.
+    shuffles = 1 if batches == 1 else draws
+    losses = np.zeros(n)
+    for _ in range(shuffles):
+        # Batches differ by at most one row, so that no pair has an easier game than the others.
+        for batch in np.array_split(rng.permutation(n), batches):
+            losses[batch] += _row_losses(a[batch], b[batch], temperature)
+            if symmetric:
+                losses[batch] += _row_losses(b[batch], a[batch], temperature)
+    mean: NDArray[np.float64] = losses / (2 * shuffles if symmetric else shuffles)
+    return mean
+
+
+def _row_losses(a: NDArray[np.float64], b: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    losses = np.empty(len(a))
+    for start in range(0, len(a), _ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(a)))
+        logits = a[rows] @ b.T / temperature
+        own = logits[np.arange(len(rows)), rows]
+        top = logits.max(axis=1)
+        losses[rows] = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - own
+    return losses
+
+
+def cosine_misalignment(anchors: ArrayLike, partners: ArrayLike) -> NDArray[np.float64]:
+    """1 - cosine of each pair, (n,), 0 to 2: what the ELLE article measured for SatCLIP and RemoteCLIP."""
+    a, b = _unit(anchors, "anchors"), _unit(partners, "partners")
+    if a.shape != b.shape:
+        raise DimensionError(f"anchors and partners must have one shape, got {a.shape} and {b.shape}")
+    cosines: NDArray[np.float64] = np.einsum("ij,ij->i", a, b)
+    return 1.0 - cosines
+
+
+def _unit(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 2:
+        raise DimensionError(f"{name} must have shape (n, d), got {array.shape}")
+    norms = np.linalg.norm(array, axis=1)
+    bad = ~(np.isfinite(norms) & (norms > 0))
+    if bad.any():
+        raise DataError(f"row {int(np.argmax(bad))} of {name} must be finite and not all zero to have a direction")
+    unit: NDArray[np.float64] = array / norms[:, None]
+    return unit
+
+
+def contrastive_pairs(
+    anchors: ArrayLike,
+    partners: ArrayLike,
+    *,
+    loss: Literal["info_nce", "cosine"] = "info_nce",
+    ids: Sequence[str] | None = None,
+    provenance: dict[str, Any] | None = None,
+    **settings: Any,
+) -> LossPairs:
+    """Pairs from any two embedding arrays (n, d), say image and location as in SatCLIP; the anchors are the
+    embeddings.
+
+    `settings` go to `info_nce` (temperature is required there); the cosine loss takes none.
+    """
+    losses = (
+        info_nce(anchors, partners, **settings)
+        if loss == "info_nce"
+        else cosine_misalignment(anchors, partners, **settings)
+    )
+    known = {"objective": "contrastive", "loss": loss, **settings, **(provenance or {})}
+    return LossPairs(np.asarray(anchors), losses, None if ids is None else tuple(ids), known)
+
+
+class SentencePairs:
+    """A sentence encoder (MiniLM and its kind) with its contrastive objective over (anchor, partner) texts.
+
+    The default temperature 0.05 is the scale of 20 that sentence-transformers trains all-MiniLM with. The
+    embedding is the pooled last hidden state of the anchor, before the normalisation that the loss applies.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        temperature: float = 0.05,
+        negatives_batch: int | None = 1024,
+        draws: int = 4,
+        seed: int = 0,
+        max_tokens: int = 256,
+        pooling: Pooling = "mean",
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.temperature = temperature
+        self.negatives_batch = negatives_batch
+        self.draws = draws
+        self.seed = seed
+        self.max_tokens = max_tokens
+        self.pooling: Pooling = pooling
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
+    ) -> SentencePairs:
+        """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
+        return cls(*load_pretrained(("AutoModel", "AutoTokenizer"), source, revision, allow_download), **settings)
+
+    def embed(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool | None = None) -> NDArray[np.float32]:
+        """Pooled embeddings (n, d) of the texts, in their order; long and short texts are batched apart."""
+        if not len(texts):
+            raise DataError("sentence pairs need at least one text, got none")
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        rows: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(texts)
+        with inference(self.model) as device:
+            for part in slices(len(texts), batch_size, "sentence embeddings", progress):
+                places = order[part]
+                ids = token_ids(self.tokenizer, [texts[place] for place in places], self.max_tokens, part.start)
+                mask = attention(ids, device)
+                hidden = self.model(pad(ids, self.tokenizer.pad_token_id or 0, device), attention_mask=mask)
+                for place, row in zip(places, pool(hidden.last_hidden_state, mask, self.pooling), strict=True):
+                    rows[place] = row
+        return np.stack(rows)
+
+    def collect(
+        self,
+        anchors: Sequence[str],
+        partners: Sequence[str],
+        *,
+        batch_size: int = 32,
+        ids: Sequence[str] | None = None,
+        progress: bool | None = None,
+    ) -> LossPairs:
+        """Anchor embeddings beside their InfoNCE in nats."""
+        _require_partners(anchors, partners)
+        names = ("max_tokens", "pooling")
+        return contrastive_pairs(
+            self.embed(anchors, batch_size=batch_size, progress=progress),
+            self.embed(partners, batch_size=batch_size, progress=progress),
+            temperature=self.temperature,
+            batch_size=self.negatives_batch,
+            draws=self.draws,
+            seed=self.seed,
+            ids=ids,
+            provenance={**identity(self.model), **{name: getattr(self, name) for name in names}},
+        )
+
+
+class TwoTowers:
+    """A CLIP-like model over (image, text) pairs: symmetric InfoNCE at the model's own temperature.
+
+    `model` has get_image_features, get_text_features and logit_scale (CLIP and its kind); `processor`
+    turns images and texts into its inputs. The embedding is the image's.
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, *, negatives_batch: int | None = 1024, draws: int = 4, seed: int = 0
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.negatives_batch = negatives_batch
+        self.draws = draws
+        self.seed = seed
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
+    ) -> TwoTowers:
+        """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
+        return cls(*load_pretrained(("AutoModel", "AutoProcessor"), source, revision, allow_download), **settings)
+
+    def embed(
+        self,
+        images: Sequence[Any],
+        texts: Sequence[str],
+        *,
+        batch_size: int = 32,
+        progress: bool | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Projected image (n, d) and text (n, d) embeddings."""
+        _require_partners(images, texts)
+        towers: tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]] = ([], [])
+        with inference(self.model) as device:
+            for part in slices(len(images), batch_size, "image and text embeddings", progress):
+                inputs = self.processor(
+                    images=list(images[part]),
+                    text=list(texts[part]),
+                    return_tensors="pt",
+                    padding=True,
+                    truncation=True,
+                ).to(device)
+                vision = self.model.get_image_features(pixel_values=inputs["pixel_values"])
+                words = {key: inputs[key] for key in ("input_ids", "attention_mask") if key in inputs}
+                for rows, features in zip(towers, (vision, self.model.get_text_features(**words)), strict=True):
+                    # transformers 5 gives an output object, transformers 4 gave the tensor.
+                    rows.append(numpy32(getattr(features, "pooler_output", features)))
+        return np.concatenate(towers[0]), np.concatenate(towers[1])
+
+    def collect(
+        self,
+        images: Sequence[Any],
+        texts: Sequence[str],
+        *,
+        batch_size: int = 32,
+        ids: Sequence[str] | None = None,
+        progress: bool | None = None,
+    ) -> LossPairs:
+        """Image embeddings beside their symmetric InfoNCE in nats."""
+        anchors, partners = self.embed(images, texts, batch_size=batch_size, progress=progress)
+        return contrastive_pairs(
+            anchors,
+            partners,
+            temperature=float(np.exp(-float(self.model.logit_scale.detach()))),
+            batch_size=self.negatives_batch,
+            draws=self.draws,
+            seed=self.seed,
+            symmetric=True,
+            ids=ids,
+            provenance=identity(self.model),
+        )
+
+
+def _require_partners(anchors: Sequence[Any], partners: Sequence[Any]) -> None:
+    if len(anchors) != len(partners) or len(anchors) < 2:
+        raise DataError(
+            f"there must be one partner per anchor and at least two pairs, got {len(anchors)} anchors and "
+            f"{len(partners)} partners"
+        )

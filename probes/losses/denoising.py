@@ -1,0 +1,140 @@
+"""Denoising sequence-to-sequence (BART): how badly the decoder restores a text from its corrupted form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.errors import DataError
+from probes.losses.models import (
+    Pooling,
+    attention,
+    identity,
+    inference,
+    load_pretrained,
+    mean_token_loss,
+    pad,
+    pool,
+    require_draws,
+    sample_rng,
+    token_ids,
+)
+from probes.losses.pairs import LossLoader
+
+
+class Denoising(LossLoader[str]):
+    """Loss: cross-entropy in nats per token of the original, given the corrupted text; mean over seeded
+    `draws`.
+
+    With `mean_span` the corruption is BART's text infilling (Lewis et al. 2020): spans of Poisson(mean_span)
+    tokens, at least one each, become a single mask token until `noise_fraction` of the tokens are gone. With
+    mean_span None single tokens are masked in place, which is what the ELLE article did. The embedding is the
+    encoder's last hidden state of the *clean* text. `model` is a transformers encoder-decoder
+    ...ForConditionalGeneration.
+    """
+
+    objective: ClassVar[str] = "denoising"
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        noise_fraction: float = 0.3,
+        mean_span: float | None = 3.0,
+        draws: int = 2,
+        seed: int = 0,
+        max_tokens: int = 128,
+        pooling: Pooling = "first",
+    ) -> None:
+        require_draws(draws, noise_fraction, "noise_fraction")
+        if tokenizer.mask_token_id is None:
+            raise DataError("the tokenizer of a denoising model must have a mask token, this one has none")
+        if mean_span is not None and not mean_span > 0:
+            raise DataError(f"mean_span must be above 0, or None for single tokens, got {mean_span}")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.noise_fraction = noise_fraction
+        self.mean_span = mean_span
+        self.draws = draws
+        self.seed = seed
+        self.max_tokens = max_tokens
+        self.pooling: Pooling = pooling
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
+    ) -> Denoising:
+        """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
+        classes = ("AutoModelForSeq2SeqLM", "AutoTokenizer")
+        return cls(*load_pretrained(classes, source, revision, allow_download), **settings)
+
+    def settings(self) -> dict[str, Any]:
+        """Model and settings, as JSON values."""
+        names = ("noise_fraction", "mean_span", "draws", "seed", "max_tokens", "pooling")
+        return {**identity(self.model), **{name: getattr(self, name) for name in names}}
+
+    def measure(self, samples: Sequence[str], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Embeddings (b, d) and nats per restored token (b,)."""
+        rows = token_ids(self.tokenizer, samples, self.max_tokens, first)
+        fill = self.tokenizer.pad_token_id or 0
+        with inference(self.model) as device:
+            mask = attention(rows, device)
+            clean = self.model.get_encoder()(input_ids=pad(rows, fill, device), attention_mask=mask)
+            embeddings = pool(clean.last_hidden_state, mask, self.pooling)
+            labels = pad(rows, -100, device)
+            losses = np.zeros(len(rows))
+            for draw in range(self.draws):
+                noisy = [self.corrupted(row, draw, first + k) for k, row in enumerate(rows)]
+                output = self.model(
+                    input_ids=pad(noisy, fill, device), attention_mask=attention(noisy, device), labels=labels
+                )
+                losses += mean_token_loss(output.logits, labels)
+        return embeddings, losses / self.draws
+
+    def corrupted(self, row: list[int], draw: int = 0, number: int = 0) -> list[int]:
+        """The token ids with part of the ordinary tokens hidden; special tokens stay where they are."""
+        special = set(self.tokenizer.all_special_ids)
+        ordinary = [place for place, token in enumerate(row) if token not in special]
+        if not ordinary:
+            raise DataError(f"text of sample {number} has no token to hide; leave empty texts out")
+        rng = sample_rng(self.seed, draw, np.asarray(row, dtype=np.int64).tobytes())
+        budget = max(1, round(self.noise_fraction * len(ordinary)))
+        if self.mean_span is None:
+            hidden = np.sort(rng.choice(ordinary, size=budget, replace=False))
+            starts = set(hidden.tolist())
+        else:
+            hidden, starts = _spans(ordinary, budget, self.mean_span, rng)
+        gone = set(hidden.tolist())
+        mask = self.tokenizer.mask_token_id
+        # A span leaves one mask token at its start and nothing where it went on.
+        return [
+            mask if place in starts else token
+            for place, token in enumerate(row)
+            if place in starts or place not in gone
+        ]
+
+
+def _spans(
+    ordinary: list[int], budget: int, mean_span: float, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], set[int]]:
+    """Places hidden by spans, exactly `budget` of them, and the places where a span starts."""
+    free = np.zeros(max(ordinary) + 1, dtype=bool)
+    free[ordinary] = True
+    starts: set[int] = set()
+    left = budget
+    while left:
+        length = min(left, max(1, int(rng.poisson(mean_span))))
+        start = int(rng.choice(np.flatnonzero(free)))
+        starts.add(start)
+        for place in range(start, min(start + length, free.size)):
+            if not free[place]:
+                break
+            free[place] = False
+            left -= 1
+    hidden = np.array([place for place in ordinary if not free[place]], dtype=np.int64)
+    return hidden, starts

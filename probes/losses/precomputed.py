@@ -1,0 +1,120 @@
+"""Pairs somebody else computed (Clay, Prithvi, OLMo-Earth ...): npz, parquet and safetensors files."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.errors import DataError
+from probes.losses.pairs import LossPairs
+
+
+def read_pairs(
+    path: str | Path, *, embedding: str = "embedding", loss: str = "loss", ids: str | None = None
+) -> LossPairs:
+    """Read (embedding, loss) pairs by the names of their arrays or columns.
+
+    npz and safetensors hold arrays `embedding` (n, d) and `loss` (n,); parquet holds a column of lists and a
+    column of numbers; `ids` names a column or (npz) array of strings. Nothing executable is ever read. Raises
+    DataError for an unknown ending, a missing or malformed array, NaN or infinity.
+    """
+    source = Path(path)
+    readers = {".npz": _read_npz, ".parquet": _read_parquet, ".safetensors": _read_safetensors}
+    if source.suffix not in readers:
+        raise DataError(f"pairs must come from {', '.join(readers)}, got {source.name!r}; convert .pt files first")
+    if not source.is_file():
+        raise DataError(f"there is no file of pairs at {source}")
+    names = [embedding, loss, *([] if ids is None else [ids])]
+    arrays = readers[source.suffix](source, names)
+    return LossPairs(
+        embeddings=arrays[embedding],
+        losses=arrays[loss],
+        ids=None if ids is None else tuple(map(str, arrays[ids])),
+        provenance={"objective": "precomputed", "file": source.name},
+    )
+
+
+def write_pairs(pairs: LossPairs, path: str | Path) -> None:
+    """Write pairs as an npz that `read_pairs` reads: arrays `embedding`, `loss`, `id` if any, and
+    `provenance` JSON."""
+    target = Path(path)
+    if target.suffix != ".npz":
+        raise DataError(f"pairs are written as .npz, got {target.name!r}")
+    arrays: dict[str, NDArray[Any]] = {"embedding": pairs.embeddings, "loss": pairs.losses}
+    if pairs.ids is not None:
+        arrays["id"] = np.array(pairs.ids)
+    partial = target.with_name(target.name + ".partial")
+    with partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays, provenance=np.array(json.dumps(dict(pairs.provenance))))
+    partial.replace(target)
+
+
+def _read_npz(path: Path, names: list[str]) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            _require(path, names, list(archive.files))
+            return {name: archive[name] for name in names}
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path.name} must be an npz of plain numeric and string arrays: {error}") from error
+
+
+def _read_safetensors(path: Path, names: list[str]) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            _require(path, names, list(tensors.keys()))
+            return {name: tensors.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise DataError(f"{path.name} must be a safetensors file: {error}") from error
+
+
+def _read_parquet(path: Path, names: list[str]) -> dict[str, Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        _require(path, names, pq.read_schema(path).names)
+        table = pq.read_table(path, columns=names)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path.name} must be a parquet file: {error}") from error
+    return {name: column_array(table.column(name), name) for name in names}
+
+
+def column_array(column: Any, name: str) -> NDArray[Any]:
+    """An arrow column as a numpy array: (n,) of numbers or strings, (n, d) of lists that are all d long."""
+    import pyarrow as pa
+
+    chunk = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if chunk.null_count:
+        raise DataError(f"column {name!r} must have no missing values, got {chunk.null_count}")
+    if not (
+        pa.types.is_list(chunk.type) or pa.types.is_large_list(chunk.type) or pa.types.is_fixed_size_list(chunk.type)
+    ):
+        flat: NDArray[Any] = chunk.to_numpy(zero_copy_only=False)
+        return flat
+    values = chunk.flatten()
+    if values.null_count or not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
+        raise DataError(f"lists of column {name!r} must hold numbers only, got {values.type} with missing values")
+    width = len(values) // len(chunk) if len(chunk) else 0
+    if not pa.types.is_fixed_size_list(chunk.type):
+        lengths = np.diff(chunk.offsets.to_numpy(zero_copy_only=False))
+        if lengths.size and (lengths != width).any():
+            row = int(np.argmax(lengths != lengths[0]))
+            raise DataError(
+                f"lists of column {name!r} must be of one length, got {lengths[0]} and {lengths[row]} (row {row})"
+            )
+    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(chunk), width)
+
+
+def _require(path: Path, wanted: list[str], present: list[str]) -> None:
+    missing = [name for name in wanted if name not in present]
+    if missing:
+        raise DataError(f"{path.name} must hold {missing}, it has {present}; name them with embedding=, loss=, ids=")

@@ -1,0 +1,125 @@
+"""Self-distillation (DINO, DINOv2): how far a model's answers to two views of one image lie apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.errors import DataError
+from probes.losses.masked_image import pixels
+from probes.losses.models import identity, inference, load_pretrained, numpy32, sample_rng
+from probes.losses.pairs import LossLoader
+
+Image = NDArray[np.float32]
+Views = Callable[[Image, np.random.Generator], Sequence[Image]]
+
+
+def flip_views(image: Image, rng: np.random.Generator) -> Sequence[Image]:
+    """The image and its mirror image: the two views of the ELLE article. Needs no randomness."""
+    return (image, image[..., ::-1])
+
+
+class ViewConsistency(LossLoader[Any]):
+    """Loss: disagreement of teacher and student over views of one image, mean over ordered pairs of distinct
+    views.
+
+    Without `heads` it is 1 - cosine of the two class tokens (0 to 2), what the article measured for DINOv2,
+    whose published weights have no projection heads. With `heads` (student head, teacher head: (b, d) -> (b,
+    k)) it is DINO's cross-entropy (Caron et al. 2021, eq. 3) of softmax((teacher - center) /
+    teacher_temperature) against softmax(student / student_temperature), in nats. The teacher defaults to the
+    student. The embedding is the teacher's class token of the untouched image. Views must have one shape per
+    position, across images.
+    """
+
+    objective: ClassVar[str] = "self_distillation"
+
+    def __init__(
+        self,
+        student: Any,
+        processor: Any = None,
+        *,
+        teacher: Any = None,
+        views: Views = flip_views,
+        heads: tuple[Any, Any] | None = None,
+        center: NDArray[np.float32] | None = None,
+        student_temperature: float = 0.1,
+        teacher_temperature: float = 0.04,
+        seed: int = 0,
+    ) -> None:
+        self.student = student
+        self.teacher = student if teacher is None else teacher
+        self.processor = processor
+        self.views = views
+        self.heads = heads
+        self.center = center
+        self.student_temperature = student_temperature
+        self.teacher_temperature = teacher_temperature
+        self.seed = seed
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
+    ) -> ViewConsistency:
+        """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
+        classes = ("AutoModel", "AutoImageProcessor")
+        return cls(*load_pretrained(classes, source, revision, allow_download), **settings)
+
+    def settings(self) -> dict[str, Any]:
+        """Model and settings, as JSON values."""
+        kind = (
+            {"loss": "1 - cosine"}
+            if self.heads is None
+            else {
+                "loss": "cross_entropy",
+                "student_temperature": self.student_temperature,
+                "teacher_temperature": self.teacher_temperature,
+            }
+        )
+        views = getattr(self.views, "__name__", type(self.views).__name__)
+        return {**identity(self.teacher), **kind, "views": views, "seed": self.seed}
+
+    def measure(self, samples: Sequence[Any], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Embeddings (b, d) and losses (b,)."""
+        import torch
+
+        images = pixels(samples, self.processor, first)
+        per_image = [list(self.views(image, sample_rng(self.seed, 0, image.tobytes()))) for image in images]
+        if min(map(len, per_image)) < 2 or len(set(map(len, per_image))) > 1:
+            raise DataError("views must give the same number of views, at least two, for every image")
+        heads = () if self.heads is None else self.heads
+        with inference(self.student, self.teacher, *heads) as device:
+            embeddings = numpy32(_class_token(self.teacher, torch.from_numpy(images).to(device)))
+            views = [torch.from_numpy(np.stack(view)).to(device) for view in zip(*per_image, strict=True)]
+            students = [_class_token(self.student, view) for view in views]
+            teachers = (
+                students if self.teacher is self.student else [_class_token(self.teacher, view) for view in views]
+            )
+            losses = [
+                self._disagreement(teacher, student)
+                for i, teacher in enumerate(teachers)
+                for j, student in enumerate(students)
+                if i != j
+            ]
+        return embeddings, np.mean(losses, axis=0)
+
+    def _disagreement(self, teacher: Any, student: Any) -> NDArray[np.float64]:
+        import torch
+
+        if self.heads is None:
+            losses = 1.0 - torch.nn.functional.cosine_similarity(teacher.double(), student.double(), dim=-1)
+        else:
+            wanted, given = self.heads[1](teacher).double(), self.heads[0](student).double()
+            if self.center is not None:
+                wanted = wanted - torch.from_numpy(self.center).to(wanted)
+            wanted = torch.softmax(wanted / self.teacher_temperature, dim=-1)
+            losses = -(wanted * torch.log_softmax(given / self.student_temperature, dim=-1)).sum(dim=-1)
+        result: NDArray[np.float64] = losses.cpu().numpy()
+        return result
+
+
+def _class_token(model: Any, values: Any) -> Any:
+    return model(pixel_values=values).last_hidden_state[:, 0]
