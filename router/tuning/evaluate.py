@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -99,18 +99,11 @@ class Evaluation:
 
     def print(self, console: Console) -> None:
         """A table for people."""
-        console.print(
+        title = (
             f"{self.strong} (score {self.strong_score:.3f}) over {self.weak} ({self.weak_score:.3f}), "
-            f"{self.n:,} prompts",
-            highlight=False,
+            f"{self.n:,} prompts"
         )
-        table = Table(box=None, pad_edge=False)
-        table.add_column("ranking by")
-        for header in ("APGR", "95 % interval", "CPT50", "CPT80", "AUROC", "ECE"):
-            table.add_column(header, justify="right")
-        for name, ranking in {"predicted gain": self.probe, **self.baselines}.items():
-            table.add_row(name.replace("_", " "), *ranking_cells(ranking))
-        console.print(table)
+        console.print(ranking_table(title, {"predicted gain": self.probe, **self.baselines}))
         console.print(
             "APGR: share of the quality gap recovered, averaged over shares of strong calls (random 0.5). CPT: least "
             "share of strong calls that recovers 50 or 80 % of the gap. AUROC, ECE: of the weak model's risk.",
@@ -118,16 +111,23 @@ class Evaluation:
         )
 
 
-def ranking_cells(ranking: Ranking) -> tuple[str, ...]:
-    """The figures of a ranking as cells of a table."""
-    return (
-        f"{ranking.apgr.value:.3f}",
-        f"{ranking.apgr.low:.3f} to {ranking.apgr.high:.3f}",
-        f"{ranking.cpt50:.1%}",
-        f"{ranking.cpt80:.1%}",
-        "-" if ranking.auroc is None else f"{ranking.auroc:.3f}",
-        f"{ranking.ece:.3f}",
-    )
+def ranking_table(title: str, rankings: Mapping[str, Ranking]) -> Table:
+    """Rankings as a table for people."""
+    table = Table(title=title, box=None, pad_edge=False, title_justify="left")
+    table.add_column("ranking by")
+    for header in ("APGR", "95 % interval", "CPT50", "CPT80", "AUROC", "ECE"):
+        table.add_column(header, justify="right")
+    for name, ranking in rankings.items():
+        table.add_row(
+            name.replace("_", " "),
+            f"{ranking.apgr.value:.3f}",
+            f"{ranking.apgr.low:.3f} to {ranking.apgr.high:.3f}",
+            f"{ranking.cpt50:.1%}",
+            f"{ranking.cpt80:.1%}",
+            "-" if ranking.auroc is None else f"{ranking.auroc:.3f}",
+            f"{ranking.ece:.3f}",
+        )
+    return table
 
 
 def rank(

@@ -23,7 +23,7 @@ from probes.fit import fit_ridge
 from probes.metrics import auroc, brier, ece, pearson_r
 from probes.probe import DataSource, DifficultyProbe, ProbeCard, fingerprints, software_versions, utc_now
 from router.tuning.datasets import Outcomes, read_outcomes
-from router.tuning.evaluate import Ranking, rank, ranking_cells, text_numbers
+from router.tuning.evaluate import Ranking, baselines, rank, ranking_table, text_numbers
 from router.tuning.features import FeatureCache, Progress
 
 FloatArray = npt.NDArray[np.float64]
@@ -52,12 +52,13 @@ class ModelFigures:
 
 @dataclass(frozen=True)
 class PairFigures:
-    """The ranking by predicted gain of `strong` over `weak`, on prompts left out."""
+    """The ranking by predicted gain of `strong` over `weak` on prompts left out, and chance and length beside it."""
 
     weak: str
     strong: str
     n: int
     ranking: Ranking
+    baselines: dict[str, Ranking]
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,8 @@ class FitSummary:
                 "No two models differ enough in mean score to rank prompts by the gain of one over the other."
             )
         else:
-            apgr, interval, cpt50, cpt80, *_ = ranking_cells(self.pair.ranking)
-            console.print(
-                f"Ranking by the gain of {self.pair.strong} over {self.pair.weak}: APGR {apgr} ({interval}; random "
-                f"0.500), half the gap at {cpt50} strong calls, 80 % of it at {cpt80}.",
-                highlight=False,
-            )
+            title = f"Gain of {self.pair.strong} over {self.pair.weak}, {self.pair.n:,} prompts left out"
+            console.print(ranking_table(title, {"predicted gain": self.pair.ranking, **self.pair.baselines}))
         console.print(
             "Folds are random, so left-out prompts resemble fitted ones; expect less on new kinds of prompts.",
             style="dim",
@@ -220,18 +217,15 @@ def _pair_figures(outcomes: Outcomes, risk: FloatArray, seed: int) -> PairFigure
     means = np.nanmean(scores, axis=0)
     weak, strong = int(np.argmin(means)), int(np.argmax(means))
     rows = np.flatnonzero(np.isfinite(scores[:, [weak, strong]]).all(axis=1))
+    texts = [outcomes.texts[row] for row in rows]
+    gain, pair = risk[rows, weak] - risk[rows, strong], scores[np.ix_(rows, np.array([weak, strong]))]
     try:
-        ranking = rank(
-            risk[rows, weak] - risk[rows, strong],
-            risk[rows, weak],
-            scores[np.ix_(rows, np.array([weak, strong]))],
-            [outcomes.texts[row] for row in rows],
-            seed=seed,
-        )
+        ranking = rank(gain, risk[rows, weak], pair, texts, seed=seed)
+        beside = baselines(pair, texts, seed=seed)
     except DataError:
         # On some resample, or on all, the strong model is not the better one: no gap to rank for.
         return None
-    return PairFigures(outcomes.models[weak], outcomes.models[strong], len(rows), ranking)
+    return PairFigures(outcomes.models[weak], outcomes.models[strong], len(rows), ranking, beside)
 
 
 def _card(outcomes: Outcomes, title: str, models: dict[str, ModelFigures], pair: PairFigures | None) -> ProbeCard:
