@@ -103,7 +103,7 @@ class Evaluation:
             f"{self.strong} (score {self.strong_score:.3f}) over {self.weak} ({self.weak_score:.3f}), "
             f"{self.n:,} prompts"
         )
-        console.print(ranking_table(title, {"predicted gain": self.probe, **self.baselines}))
+        print_rankings(console, title, {"predicted gain": self.probe, **self.baselines})
         console.print(
             "APGR: share of the quality gap recovered, averaged over shares of strong calls (random 0.5). CPT: least "
             "share of strong calls that recovers 50 or 80 % of the gap. AUROC, ECE: of the weak model's risk.",
@@ -111,9 +111,9 @@ class Evaluation:
         )
 
 
-def ranking_table(title: str, rankings: Mapping[str, Ranking]) -> Table:
+def print_rankings(console: Console, title: str, rankings: Mapping[str, Ranking]) -> None:
     """Rankings as a table for people."""
-    table = Table(title=title, box=None, pad_edge=False, title_justify="left")
+    table = Table(box=None, pad_edge=False)
     table.add_column("ranking by")
     for header in ("APGR", "95 % interval", "CPT50", "CPT80", "AUROC", "ECE"):
         table.add_column(header, justify="right")
@@ -127,7 +127,9 @@ def ranking_table(title: str, rankings: Mapping[str, Ranking]) -> Table:
             "-" if ranking.auroc is None else f"{ranking.auroc:.3f}",
             f"{ranking.ece:.3f}",
         )
-    return table
+    # Not the table's own title: that would be broken at the table's width.
+    console.print(title, highlight=False)
+    console.print(table)
 
 
 def rank(

@@ -23,7 +23,7 @@ from probes.fit import fit_ridge
 from probes.metrics import auroc, brier, ece, pearson_r
 from probes.probe import DataSource, DifficultyProbe, ProbeCard, fingerprints, software_versions, utc_now
 from router.tuning.datasets import Outcomes, read_outcomes
-from router.tuning.evaluate import Ranking, baselines, rank, ranking_table, text_numbers
+from router.tuning.evaluate import Ranking, baselines, print_rankings, rank, text_numbers
 from router.tuning.features import FeatureCache, Progress
 
 FloatArray = npt.NDArray[np.float64]
@@ -113,7 +113,7 @@ class FitSummary:
             )
         else:
             title = f"Gain of {self.pair.strong} over {self.pair.weak}, {self.pair.n:,} prompts left out"
-            console.print(ranking_table(title, {"predicted gain": self.pair.ranking, **self.pair.baselines}))
+            print_rankings(console, title, {"predicted gain": self.pair.ranking, **self.pair.baselines})
         console.print(
             "Folds are random, so left-out prompts resemble fitted ones; expect less on new kinds of prompts.",
             style="dim",
