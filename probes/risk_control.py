@@ -142,8 +142,8 @@ def certify_threshold(
 
     gain: (n,) predicted gain of the strong over the weak model. drop_if_weak: (n,) strong score minus weak
     score, in [-1, 1]. thresholds: (p,) ascending, from the fit split (quantiles of out-of-fold gains, say
-    200). A prompt goes to the weak model when gain < threshold. The reference is always strong, which never drops:
-    NotCertified means that nothing beyond it can be promised.
+    200). A prompt goes to the weak model when gain < threshold. The reference is always strong, which never
+    drops: NotCertified means that nothing beyond it can be promised.
 
     Raises DataError as `certify_path`, and for thresholds that do not ascend or lengths that differ.
     """
