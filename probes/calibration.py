@@ -27,9 +27,7 @@ class Calibrator(Protocol):
     kind: ClassVar[str]
 
     @classmethod
-    def fit(
-        cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-    ) -> Self:
+    def fit(cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Self:
         """Return the map fitted on scores (n,), losses (n,) in [0, 1] and weights (n,) >= 0."""
         ...
 
@@ -64,7 +62,7 @@ class _State:
 
     def _require(self, holds: bool, what: str) -> None:
         if not holds:
-            raise DataError(f"a {self.kind} calibration must have {what}. Fit the map again.")
+            raise DataError(f"a calibration of kind {self.kind} must have {what}. Fit the map again.")
 
     def state(self) -> dict[str, Float64]:
         """Return the map as named float64 arrays, from which `from_state` makes it again."""
@@ -77,7 +75,7 @@ class Isotonic(_State):
 
     Between the centres of its pools the map is linear, so that it is strictly increasing where the data
     allow it and keeps the ranking that a step function would tie. Beyond the first and the last centre it
-    goes on in a straight line to 0 and to 1, reached one whole range of centres further out, and is
+    goes on in a straight line to 0 and to 1, reached one whole range of scores further out, and is
     constant from there on.
 
     knots: (k,) ascending scores; values: (k,) non-decreasing probabilities.
@@ -88,16 +86,17 @@ class Isotonic(_State):
     values: Float64
 
     @classmethod
-    def fit(
-        cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-    ) -> Isotonic:
+    def fit(cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Isotonic:
         """See `Calibrator.fit`."""
         s, y, w = _grouped(*_rows(scores, losses, sample_weight))
         starts = pool(y, w)
         mass = np.add.reduceat(w, starts)
         centres = np.add.reduceat(w * s, starts) / mass
-        values = np.clip(np.add.reduceat(w * y, starts) / mass, 0.0, 1.0)
-        reach = max(centres[-1] - centres[0], s[-1] - s[0]) or 1.0
+        # Rounding may turn two neighbours around by their last bit.
+        values = np.clip(np.maximum.accumulate(np.add.reduceat(w * y, starts) / mass), 0.0, 1.0)
+        ascending = np.append(True, np.diff(np.maximum.accumulate(centres)) > 0)
+        centres, values = centres[ascending], values[ascending]
+        reach = max(s[-1] - s[0], 1e-6 * np.abs(s).max()) or 1.0
         return cls(
             np.concatenate([[centres[0] - reach], centres, [centres[-1] + reach]]),
             np.concatenate([[0.0], values, [1.0]]),
@@ -130,9 +129,7 @@ class Sigmoid(_State):
     parameters: Float64
 
     @classmethod
-    def fit(
-        cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-    ) -> Sigmoid:
+    def fit(cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Sigmoid:
         """See `Calibrator.fit`."""
         s, y, w = _rows(scores, losses, sample_weight)
         centre, scale = _location(s, w)
@@ -164,9 +161,7 @@ class Beta(_State):
     parameters: Float64
 
     @classmethod
-    def fit(
-        cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-    ) -> Beta:
+    def fit(cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Beta:
         """See `Calibrator.fit`."""
         s, y, w = _rows(scores, losses, sample_weight)
         margin = 0.25 * float(np.ptp(s)) or 1.0
@@ -207,9 +202,7 @@ class VennAbers(_State):
     at: Float64
 
     @classmethod
-    def fit(
-        cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-    ) -> VennAbers:
+    def fit(cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> VennAbers:
         """See `Calibrator.fit`."""
         s, y, w = _grouped(*_rows(scores, losses, sample_weight))
         tables = [pooled_with_one_more(y, w, label) for label in (0.0, 1.0)]
@@ -224,9 +217,7 @@ class VennAbers(_State):
     def _check(self) -> None:
         k = self.thresholds.shape[0]
         self._require(bool((np.diff(self.thresholds) > 0).all()), "strictly ascending thresholds")
-        self._require(
-            self.below.shape == (2 * k + 2,) and self.at.shape == (2 * k,), "tables of matching size"
-        )
+        self._require(self.below.shape == (2 * k + 2,) and self.at.shape == (2 * k,), "tables of matching size")
         values = np.concatenate([self.below, self.at])
         self._require(bool(values.min() >= 0.0 and values.max() <= 1.0), "probabilities in [0, 1]")
 
@@ -319,9 +310,7 @@ def cross_calibrate(
 def _finite(scores: npt.ArrayLike) -> Float64:
     array = np.asarray(scores, dtype=np.float64)
     if not np.isfinite(array).all():
-        raise DataError(
-            "scores must be finite; got NaN or infinity. Check the features they were predicted from."
-        )
+        raise DataError("scores must be finite; got NaN or infinity. Check the features they were predicted from.")
     return array
 
 
@@ -335,8 +324,7 @@ def _rows(
     keep = w > 0
     if np.count_nonzero(keep) < 2:
         raise DataError(
-            "a calibration needs at least 2 rows of positive weight; got "
-            f"{np.count_nonzero(keep)}. Add labels."
+            f"a calibration needs at least 2 rows of positive weight; got {np.count_nonzero(keep)}. Add labels."
         )
     return s[keep], y[keep], w[keep]
 

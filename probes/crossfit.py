@@ -92,10 +92,10 @@ def out_of_fold(
     targets = target_matrix(Y, features.shape[0])
     folds = fold_numbers(fold, features.shape[0])
     w = weights(sample_weight, features.shape[0])
-    grid = penalty_grid(alphas if alpha is None else np.atleast_1d(np.asarray(alpha, dtype=np.float64)))
+    grid = penalty_grid(alphas)
     numbers = np.unique(folds)
     prediction, leverage = np.empty(targets.shape), np.empty(features.shape[0])
-    used = np.broadcast_to(grid if alpha is not None else grid[:1], (numbers.size, targets.shape[1])).copy()
+    used = np.tile(_fixed_penalties(alpha, targets.shape[1]), (numbers.size, 1))
     for columns, present in missing_patterns(targets):
         parts = _statistics_by_fold(features, targets[:, columns], w, folds, present)
         for k, number in enumerate(numbers):
@@ -112,6 +112,14 @@ def out_of_fold(
     return OutOfFold(prediction, leverage, used)
 
 
+def _fixed_penalties(alpha: npt.ArrayLike | None, n_targets: int) -> Float64:
+    """Return the penalties asked for, one per target; for None ones, which each fold's choice replaces."""
+    fixed = penalty_grid([1.0] if alpha is None else alpha)
+    if fixed.shape[0] not in (1, n_targets):
+        raise DataError(f"alpha must be one penalty, or one per target ({n_targets}); got {fixed.shape[0]}.")
+    return np.broadcast_to(fixed, n_targets)
+
+
 def fold_numbers(fold: npt.ArrayLike, n_rows: int) -> IntArray:
     """Return checked fold numbers (n_rows,): whole numbers, at least two different ones."""
     values = vector("fold", fold, n_rows)
@@ -119,9 +127,7 @@ def fold_numbers(fold: npt.ArrayLike, n_rows: int) -> IntArray:
     if (numbers != values).any():
         raise DataError("fold must hold whole numbers. Use assign_folds().")
     if np.unique(numbers).size < 2:
-        raise DataError(
-            "fold must hold at least two different numbers; with one, nothing is left to learn from."
-        )
+        raise DataError("fold must hold at least two different numbers: with one, nothing is left to learn.")
     return numbers
 
 

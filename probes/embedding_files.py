@@ -76,9 +76,7 @@ class _Raw:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
                 yield from self._from(file, start, block_rows, row_bytes)
 
-    def _from(
-        self, file: IO[bytes], start: int, block_rows: int, row_bytes: int
-    ) -> Iterator[NDArray[np.float32]]:
+    def _from(self, file: IO[bytes], start: int, block_rows: int, row_bytes: int) -> Iterator[NDArray[np.float32]]:
         self._seek(file, self.offset + start * row_bytes)
         for first in range(start, self.rows, block_rows):
             wanted = min(block_rows, self.rows - first) * row_bytes
@@ -87,9 +85,7 @@ class _Raw:
             except (zipfile.BadZipFile, zlib.error, EOFError) as error:
                 raise DataError(f"{self.path.name} is damaged near row {first}: {error}") from error
             if len(data) < wanted:
-                raise DataError(
-                    f"{self.path.name} ends early: row {first + len(data) // row_bytes} is not all there"
-                )
+                raise DataError(f"{self.path.name} ends early: row {first + len(data) // row_bytes} is not all there")
             block = np.frombuffer(data, self.dtype).reshape(-1, self.width)
             yield _from_bfloat16(block) if self.dtype == np.uint16 else block.astype(np.float32, copy=False)
 
@@ -147,15 +143,11 @@ def _npy_header(file: IO[bytes], name: str) -> tuple[tuple[int, int], np.dtype[A
 
 def _check_numbers(name: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> None:
     if len(shape) != 2 or 0 in shape:
-        raise DataError(
-            f"{name} must hold embeddings of shape (rows, width), at least one of each, got {shape}"
-        )
+        raise DataError(f"{name} must hold embeddings of shape (rows, width), at least one of each, got {shape}")
     if dtype.kind != "f":
         raise DataError(f"{name} must hold floating-point numbers, got {dtype}")
     if fortran:
-        raise DataError(
-            f"{name} must be stored row by row (C order), it is in Fortran order: save a contiguous copy"
-        )
+        raise DataError(f"{name} must be stored row by row (C order), it is in Fortran order: save a contiguous copy")
 
 
 def _choose(path: Path, name: str, shapes: dict[str, Any]) -> str:
@@ -163,9 +155,7 @@ def _choose(path: Path, name: str, shapes: dict[str, Any]) -> str:
         return name
     flat = [key for key, shape in shapes.items() if len(shape) == 2]
     if len(flat) != 1:
-        raise DataError(
-            f"{path.name} must hold an array named {name!r}, it has {sorted(shapes)}; name the right one"
-        )
+        raise DataError(f"{path.name} must hold an array named {name!r}, it has {sorted(shapes)}; name the right one")
     return flat[0]
 
 
@@ -185,9 +175,7 @@ def _open_safetensors(path: Path, name: str) -> EmbeddingFile:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, DataError):
                 raise
-            raise DataError(
-                f"{path.name} must be a safetensors file, its header cannot be read: {error}"
-            ) from error
+            raise DataError(f"{path.name} must be a safetensors file, its header cannot be read: {error}") from error
     if kind not in _SAFETENSORS:
         raise DataError(f"{path.name}[{chosen}] must hold one of {', '.join(_SAFETENSORS)}, got {kind}")
     dtype = np.dtype(_SAFETENSORS[kind])
@@ -206,9 +194,7 @@ class _Parquet:
         with self._open() as file:
             schema = file.schema_arrow
             lists = [field.name for field in schema if _is_list(field.type)]
-            self.column = _choose(
-                path, column, {key: (0, 0) if key in lists else (0,) for key in schema.names}
-            )
+            self.column = _choose(path, column, {key: (0, 0) if key in lists else (0,) for key in schema.names})
             if self.column not in lists:
                 raise DataError(
                     f"column {self.column!r} of {path.name} must hold lists, got {schema.field(column).type}"
@@ -258,9 +244,7 @@ class _Parquet:
         column = batch.column(0)
         if column.null_count:
             row = first + column.is_null().to_pylist().index(True)
-            raise DataError(
-                f"column {self.column!r} of {self.path.name} must have no gaps, row {row} is missing"
-            )
+            raise DataError(f"column {self.column!r} of {self.path.name} must have no gaps, row {row} is missing")
         values = column.flatten()
         if values.null_count or not pa.types.is_floating(values.type):
             raise DataError(

@@ -1,4 +1,4 @@
-"""`RidgeLOO`: the ridge of this package as a scikit-learn estimator; importing this module needs scikit-learn."""
+"""`RidgeLOO`: the ridge of this package as a scikit-learn estimator; importing it needs scikit-learn."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from probes.ridge import DEFAULT_ALPHAS, RidgeFitter
 class RidgeLOO(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc] # sklearn is untyped
     """Ridge regression whose penalty has the least exact leave-one-out error on a grid.
 
-    alphas: the grid, each > 0; None for `probes.ridge.DEFAULT_ALPHAS`. alpha_per_target: one penalty per target
-    instead of one for all. standardize: penalise the coefficients of features of unit variance.
+    alphas: the grid, each > 0; None for `probes.ridge.DEFAULT_ALPHAS`. alpha_per_target: one penalty each
+    instead of one for all targets. standardize: penalise the coefficients of features of unit variance.
 
     Learned: coef_ (d,) or (m, d), intercept_ number or (m,), alpha_ number or (m,), loo_mse_ (A,) or (A, m),
     alphas_ (A,), probe_ (a `LinearProbe`, float32), leverage_ (a `Leverage`), n_features_in_.

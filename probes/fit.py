@@ -58,9 +58,7 @@ def target_matrix(Y: npt.ArrayLike, n_rows: int) -> Array:
     targets = np.asarray(Y)
     targets = matrix("Y", targets[:, None] if targets.ndim == 1 else targets)
     if targets.shape[0] != n_rows or targets.shape[1] < 1:
-        raise DataError(
-            f"Y must be (n, m) with n = {n_rows} rows, as X has, and m >= 1; got {targets.shape}."
-        )
+        raise DataError(f"Y must be (n, m) with n = {n_rows} rows, as X has, and m >= 1; got {targets.shape}.")
     refuse_non_finite("Y", np.where(np.isnan(targets), 0.0, targets))
     return targets
 
@@ -79,9 +77,7 @@ def missing_patterns(Y: Array) -> list[tuple[Array, Array]]:
     return [*pairs, (np.array(complete, dtype=np.int64), np.ones(Y.shape[0], dtype=bool))]
 
 
-def _statistics(
-    X: Array, Y: Array, w: Float64 | None, columns: Array, present: Array
-) -> tuple[RidgeFitter, Batch]:
+def _statistics(X: Array, Y: Array, w: Float64 | None, columns: Array, present: Array) -> tuple[RidgeFitter, Batch]:
     """Return the statistics of the rows that these targets have, and those rows."""
     if not present.all():
         X, Y, w = X[present], Y[present], None if w is None else w[present]

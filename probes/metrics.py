@@ -159,9 +159,7 @@ def _folded_normal_mean(mean: float, sd: float) -> float:
     if sd == 0.0:
         return abs(mean)
     ratio = mean / sd
-    return sd * math.sqrt(2.0 / math.pi) * math.exp(-ratio * ratio / 2.0) + mean * math.erf(
-        ratio / math.sqrt(2.0)
-    )
+    return sd * math.sqrt(2.0 / math.pi) * math.exp(-ratio * ratio / 2.0) + mean * math.erf(ratio / math.sqrt(2.0))
 
 
 def _normal_quantile(confidence: float) -> float:

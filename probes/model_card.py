@@ -11,10 +11,7 @@ if TYPE_CHECKING:
 
 def model_card(probe: DifficultyProbe) -> str:
     """Return a Markdown page that says what the probe is, where it comes from and what was measured."""
-    return (
-        "\n".join([*_head(probe), *_models(probe), *_provenance(probe), *_figures(probe), *_use(probe)])
-        + "\n"
-    )
+    return "\n".join([*_head(probe), *_models(probe), *_provenance(probe), *_figures(probe), *_use(probe)]) + "\n"
 
 
 def _head(probe: DifficultyProbe) -> Iterator[str]:
@@ -40,11 +37,7 @@ def _models(probe: DifficultyProbe) -> Iterator[str]:
 def _provenance(probe: DifficultyProbe) -> Iterator[str]:
     yield "## Provenance"
     yield ""
-    yield (
-        f"- encoder: `{probe.encoder_identity}`"
-        if probe.encoder
-        else "- encoder: none; features from elsewhere"
-    )
+    yield (f"- encoder: `{probe.encoder_identity}`" if probe.encoder else "- encoder: none; features from elsewhere")
     for name, value in _flat(probe.encoder or {}):
         yield f"  - {name}: {value}"
     for source in probe.card.data:

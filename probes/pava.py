@@ -14,6 +14,9 @@ import numpy as np
 
 from probes._checks import Float64
 
+_SAME = 1e-12
+"""Means of losses (in [0, 1]) this close are one pool: their difference is rounding."""
+
 
 def pool(y: Float64, w: Float64) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Return where the pools of increasing isotonic regression begin; y: (n,) values, w: (n,) weights > 0."""
@@ -61,7 +64,7 @@ def _first_pool_ends(y: list[float], w: list[float]) -> list[int]:
     mean, mass = list(y), list(w)
     for i in range(n - 1, -1, -1):
         end = i + 1
-        while end < n and mean[i] >= mean[end]:
+        while end < n and mean[i] >= mean[end] - _SAME:
             both = mass[i] + mass[end]
             mean[i] = (mean[i] * mass[i] + mean[end] * mass[end]) / both
             mass[i] = both

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -16,6 +16,16 @@ from probes._checks import Array, Float32, Float64, matrix, refuse_non_finite
 from probes.calibration import Calibrator
 from probes.errors import DataError, DimensionError, EncoderMismatchError
 from probes.linear import Leverage, LinearProbe
+
+Fingerprints = npt.NDArray[np.uint64]
+
+#: Name of the tensor of fingerprints in an artifact.
+FITTED_ON = "fitted_on"
+
+
+def fingerprints(texts: Iterable[str]) -> Fingerprints:
+    """The first 8 bytes of each text's SHA-256, (n,): enough to recognise a text, nothing to read it from."""
+    return np.array([int.from_bytes(sha256(text.encode()).digest()[:8]) for text in texts], dtype=np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,8 @@ class DifficultyProbe:
     encoder_identity: the digest that `check_encoder` compares ("" when encoder is None). models: (m,)
     names, in the order of the linear probe's targets. leverage_limit: above it a prompt counts as
     unfamiliar; None when nothing does. calibrators: one per model; empty for losses that are no
-    probabilities (nats, say), which `linear` still predicts.
+    probabilities (nats, say), which `linear` still predicts. fitted_on: `fingerprints` of the texts it was
+    fitted on, any order, so that evaluation and tuning can tell prompts it has seen; decides nothing.
     """
 
     encoder: Mapping[str, object] | None
@@ -79,13 +90,13 @@ class DifficultyProbe:
     leverage_limit: float | None
     calibrators: tuple[Calibrator, ...]
     card: ProbeCard
+    fitted_on: Fingerprints = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
 
     def __post_init__(self) -> None:
         m = self.linear.n_targets
         if len(self.models) != m or len(set(self.models)) != m or not all(self.models):
             raise DataError(
-                f"models must be {m} different names, one for each target of the linear probe; "
-                f"got {self.models}."
+                f"models must be {m} different names, one for each target of the linear probe; got {self.models}."
             )
         if len(self.calibrators) not in (0, m):
             raise DataError(f"calibrators must be one per model, {m}, or none; got {len(self.calibrators)}.")
@@ -96,6 +107,8 @@ class DifficultyProbe:
             )
         if (self.encoder is None) != (self.encoder_identity == ""):
             raise DataError("encoder and encoder_identity must be given together, or be None and ''.")
+        if self.fitted_on.ndim != 1 or self.fitted_on.dtype != np.uint64:
+            raise DataError("fitted_on must be what `fingerprints` returns, a vector of uint64.")
         limit = self.leverage_limit
         if limit is not None and not (np.isfinite(limit) and limit > 0):
             raise DataError(f"leverage_limit must be a finite number > 0, or None; got {limit}.")
@@ -115,18 +128,22 @@ class DifficultyProbe:
         Raises DimensionError for another d, DataError for NaN or infinity (row and column named) or for a
         probe without calibration.
         """
-        X = matrix("features", features, self.n_features).astype(np.float32, copy=False)
-        refuse_non_finite("features", X)
+        raw = matrix("features", features, self.n_features)
+        refuse_non_finite("features", raw)
         if not self.calibrators:
             raise DataError(
                 "this probe has no calibration, hence no risk. Use its `linear.predict`, or fit calibrators."
             )
-        loss = np.empty((X.shape[0], len(self.models)), dtype=np.float32)
-        leverage = np.empty(X.shape[0], dtype=np.float32)
-        for i, row in enumerate(X):
-            x = np.ascontiguousarray(row)
-            loss[i] = self.linear.predict(x)
-            leverage[i] = self.leverage.score(x)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows float32 is refused just below
+            X = np.ascontiguousarray(raw, dtype=np.float32)
+            loss = np.stack([self.linear.predict(x) for x in X]) if X.shape[0] else self.linear.predict(X)
+            leverage = np.array([self.leverage.score(x) for x in X], dtype=np.float32)
+        usable = np.isfinite(loss).all(axis=1) & np.isfinite(leverage)
+        if not usable.all():
+            raise DataError(
+                f"features must be of the size the probe was fitted on; row {int(np.argmin(usable))} "
+                "overflows float32. Use the same encoder and pooling as at fitting time."
+            )
         risk = np.empty(loss.shape)
         for j, calibrator in enumerate(self.calibrators):
             risk[:, j] = calibrator.predict(loss[:, j].astype(np.float64))
@@ -151,10 +168,10 @@ class DifficultyProbe:
             "leverage.mean": self.leverage.mean,
             "leverage.inverse_scale": self.leverage.inverse_scale,
             "leverage.factor": self.leverage.factor,
-            "leverage.scalars": np.array(
-                [self.leverage.tail, self.leverage.floor, self.leverage.error_bound]
-            ),
+            "leverage.scalars": np.array([self.leverage.tail, self.leverage.floor, self.leverage.error_bound]),
         }
+        if self.fitted_on.size:
+            named[FITTED_ON] = self.fitted_on
         for i, calibrator in enumerate(self.calibrators):
             named |= {f"calibration.{i}.{name}": array for name, array in calibrator.state().items()}
         return named
@@ -165,6 +182,8 @@ class DifficultyProbe:
         kinds = [calibrator.kind for calibrator in self.calibrators]
         digest = sha256(repr((self.encoder_identity, self.models, self.leverage_limit, kinds)).encode())
         for name, array in sorted(self.tensors().items()):
+            if name == FITTED_ON:
+                continue
             digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()

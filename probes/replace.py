@@ -56,9 +56,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 def _refuse_foreign(path: Path, may_hold: Collection[str]) -> None:
     if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise ArtifactError(
-            f"{path} must be a directory or not exist; it is something else. Choose another place."
-        )
+        raise ArtifactError(f"{path} must be a directory or not exist; it is something else. Choose another place.")
     foreign = sorted(set(os.listdir(path)) - set(may_hold)) if path.exists() else []  # noqa: PTH208
     if foreign:
         raise ArtifactError(

@@ -30,9 +30,10 @@ _CONSTANT = 1e-8
 """A standard deviation below this share of the widest feature's is rounding noise:
 two of MiniLM's dimensions are dead and vary by 1e-32."""
 
-Rows = Iterable[
-    tuple[npt.ArrayLike, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike | None]
-]
+_LOST = 1e-12
+"""The share of a weight that rounding may add or lose over many merges."""
+
+Rows = Iterable[tuple[npt.ArrayLike, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike | None]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,9 +124,7 @@ class RidgeFitter:
             self._merge(self._statistics(batch, rows))
         return self
 
-    def downdate(
-        self, X: npt.ArrayLike, Y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-    ) -> Self:
+    def downdate(self, X: npt.ArrayLike, Y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Self:
         """Take rows back out exactly, as if they had never been added; the inverse of `update`. Return self.
 
         The result carries the rounding of the larger statistics: about 1e-16 of what was there before.
@@ -217,18 +216,14 @@ class RidgeFitter:
         for batch in rows:
             yield self._checked(*batch)
 
-    def _checked(
-        self, X: npt.ArrayLike, Y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-    ) -> Batch:
+    def _checked(self, X: npt.ArrayLike, Y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Batch:
         features = matrix("X", X, self.n_features)
         targets = np.asarray(Y)
         if targets.ndim == 1 and self.n_targets == 1:
             targets = targets[:, None]
         targets = matrix("Y", targets, self.n_targets)
         if features.shape[0] != targets.shape[0]:
-            raise DataError(
-                f"X and Y must have as many rows; got {features.shape[0]} and {targets.shape[0]}."
-            )
+            raise DataError(f"X and Y must have as many rows; got {features.shape[0]} and {targets.shape[0]}.")
         refuse_non_finite("X", features)
         refuse_non_finite("Y", targets)
         return features, targets, weights(sample_weight, features.shape[0])
@@ -276,33 +271,37 @@ class RidgeFitter:
         """Take the other's statistics out of these: the identity of `_merge`, solved for the first part."""
         rest = self.weight - other.weight
         n_rows = self.n_rows - other.n_rows
-        # What is left must be worth at least a rounding error of what was there.
-        if n_rows < 0 or rest < -1e-12 * self.weight:
+        if n_rows < 0 or rest < -_LOST * self.weight:
             raise DataError(
                 f"rows taken out must have been put in; asked to remove {other.n_rows} rows of weight "
                 f"{other.weight:g} from {self.n_rows} rows of weight {self.weight:g}."
             )
-        if n_rows == 0 or rest <= 1e-12 * self.weight:
-            self.__init__(self.n_features, self.n_targets)  # type: ignore[misc]
-            return
-        mean = self.mean + (self.mean - other.mean) * (other.weight / rest)
-        target_mean = self.target_mean + (self.target_mean - other.target_mean) * (other.weight / rest)
-        between = rest * other.weight / self.weight
+        # Nothing is left where what remains is worth less than the rounding of what was there.
+        gone = n_rows == 0 or rest <= _LOST * self.weight
+        ratio = 0.0 if gone else other.weight / rest
+        mean = self.mean + (self.mean - other.mean) * ratio
+        target_mean = self.target_mean + (self.target_mean - other.target_mean) * ratio
+        between = self.weight if gone else rest * other.weight / self.weight
         shift, target_shift = other.mean - mean, other.target_mean - target_mean
-        left = np.diag(self.gram) - np.diag(other.gram) - between * shift**2
-        if (left < -1e-9 * np.maximum(self._peak, np.diag(other.gram))).any():
-            column = int(np.argmin(left))
-            raise DataError(
-                "rows taken out must have been put in; without them the variance of feature "
-                f"{column} would be "
-                "negative. Remove exactly the rows (and weights) that were added."
-            )
+        self._refuse_strangers(other, between * shift**2)
+        if gone:
+            vars(self).update(vars(RidgeFitter(self.n_features, self.n_targets)))
+            return
         self._shear(-1.0, other, between, shift, target_shift)
         self.mean, self.target_mean, self.weight, self.n_rows = mean, target_mean, rest, n_rows
 
-    def _shear(
-        self, sign: float, other: RidgeFitter, between: float, shift: Float64, target_shift: Float64
-    ) -> None:
+    def _refuse_strangers(self, other: RidgeFitter, between: Float64) -> None:
+        """Raise DataError when a feature would be left with less than no variance."""
+        left = np.diag(self.gram) - np.diag(other.gram) - between
+        rounding = 1e-9 * np.maximum(self._peak, np.diag(other.gram)) + 1e-24 * self.mean**2 * self.weight
+        if (left < -rounding).any():
+            raise DataError(
+                "rows taken out must have been put in; without them the variance of feature "
+                f"{int(np.argmin(left + rounding))} would be negative. Remove exactly the rows (and weights) "
+                "that were added."
+            )
+
+    def _shear(self, sign: float, other: RidgeFitter, between: float, shift: Float64, target_shift: Float64) -> None:
         """Add (or, with sign -1, subtract) the other's scatter and the scatter between the two means."""
         self.gram += sign * (other.gram + np.outer(between * shift, shift))
         self.cross += sign * (other.cross + np.outer(between * shift, target_shift))

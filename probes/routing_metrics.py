@@ -116,9 +116,7 @@ def cost_saved(curve: CostQualityCurve, reference_cost: float, reference_quality
     return 1.0 - least / reference_cost
 
 
-def _gap_recovered(
-    gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike
-) -> tuple[Float64, Float64]:
+def _gap_recovered(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike) -> tuple[Float64, Float64]:
     s, low, high = _rows(gain_scores, weak, strong)
     gap = float((high - low).mean())
     if gap <= 0.0:
@@ -139,9 +137,7 @@ def _cumulative(s: Float64, *gains: Float64) -> tuple[Float64, ...]:
     return counts / s.shape[0], *(total / s.shape[0] for total in sums)
 
 
-def _rows(
-    gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike
-) -> tuple[Float64, Float64, Float64]:
+def _rows(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike) -> tuple[Float64, Float64, Float64]:
     s = vector("gain_scores", gain_scores)
     if s.shape[0] == 0:
         raise DataError("gain_scores must hold at least one row; got none.")

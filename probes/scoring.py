@@ -127,9 +127,7 @@ def read_scores(path: str | Path, column: str | None = None) -> tuple[NDArray[np
         losses = [name for name in names if name.startswith("loss")]
         chosen = losses[0] if column is None and len(losses) == 1 else column
         if "row" not in names or chosen not in names:
-            raise DataError(
-                f"{source.name} must have the columns 'row' and {chosen!r}, it has {names}; name one"
-            )
+            raise DataError(f"{source.name} must have the columns 'row' and {chosen!r}, it has {names}; name one")
         table = pq.read_table(source, columns=["row", chosen])
     except pa.ArrowInvalid as error:
         raise DataError(f"{source.name} must be a parquet file of scores: {error}") from error
@@ -205,9 +203,7 @@ def _score(features: NDArray[np.float32], first: int, scorer: Scorer) -> dict[st
     columns: dict[str, NDArray[Any]] = {"row": np.arange(first, first + len(features))}
     for name, values in scorer(features).items():
         if np.shape(values) != (len(features),):
-            raise DimensionError(
-                f"scores {name!r} must have shape ({len(features)},), got {np.shape(values)}"
-            )
+            raise DimensionError(f"scores {name!r} must have shape ({len(features)},), got {np.shape(values)}")
         columns[name] = values.astype(np.float32) if values.dtype.kind == "f" else values
     return columns
 

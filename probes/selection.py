@@ -31,9 +31,7 @@ def keep_between(loss: ArrayLike, *, drop_easiest: float = 0.0, drop_hardest: fl
         if not 0.0 <= share < 1.0:
             raise DataError(f"{name} must be a share in [0, 1), got {share}")
     if drop_easiest + drop_hardest >= 1.0:
-        raise DataError(
-            f"drop_easiest and drop_hardest must leave something, got {drop_easiest} and {drop_hardest}"
-        )
+        raise DataError(f"drop_easiest and drop_hardest must leave something, got {drop_easiest} and {drop_hardest}")
     order = np.argsort(losses, kind="stable")
     keep = np.ones(losses.size, dtype=bool)
     # The nudge undoes binary rounding: 0.29 x 100 is 28.999...
@@ -155,9 +153,7 @@ class Change:
     flagged: Mask
 
 
-def change(
-    before: ArrayLike, after: ArrayLike, *, deviations: float = 3.5, either_way: bool = False
-) -> Change:
+def change(before: ArrayLike, after: ArrayLike, *, deviations: float = 3.5, either_way: bool = False) -> Change:
     """Where predicted loss rose between two dates more than is usual there: damage, disruption, drift.
 
     before, after: (n,) predicted losses of the same places, in the same order. A place is flagged where its
@@ -185,9 +181,7 @@ def _vector(values: ArrayLike, name: str, length: int | None = None) -> NDArray[
 def _matrix(values: ArrayLike, name: str, width: int | None = None) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or not array.size or (width is not None and array.shape[1] != width):
-        raise DimensionError(
-            f"{name} must have shape (n, {'d' if width is None else width}), got {array.shape}"
-        )
+        raise DimensionError(f"{name} must have shape (n, {'d' if width is None else width}), got {array.shape}")
     _require_finite(array, name)
     return array
 

@@ -27,16 +27,13 @@ def check_signature(root: Path, message: bytes, public_key: bytes) -> None:
     _check_length("public_key", public_key)
     file = root / SIGNATURE
     if not file.is_file():
-        raise ArtifactSignatureError(
-            f"{root} must be signed; it has no {SIGNATURE}. Sign it, or ask for no key."
-        )
+        raise ArtifactSignatureError(f"{root} must be signed; it has no {SIGNATURE}. Sign it, or ask for no key.")
     try:
         signature = bytes.fromhex(file.read_text(encoding="ascii"))
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
     except (InvalidSignature, ValueError) as error:
         raise ArtifactSignatureError(
-            f"{file} must be a signature of the artifact by the key given; it is not. Do not "
-            "trust this artifact."
+            f"{file} must be a signature of the artifact by the key given; it is not. Do not trust this artifact."
         ) from error
 
 

@@ -94,9 +94,8 @@ class Spectrum:
         Q = centred @ scaled_basis
         shrunk = 1.0 / (self.eigenvalues[:, None] + alphas)
         path = shrunk[:, :, None] * self.projected[:, None, :]
-        residual = (Y - self.target_mean)[:, None, :] - (Q @ path.reshape(path.shape[0], -1)).reshape(
-            n, -1, m
-        )
+        fitted = Q @ path.reshape(path.shape[0], alphas.shape[0] * m)
+        residual = (Y - self.target_mean)[:, None, :] - fitted.reshape(n, alphas.shape[0], m)
         np.square(Q, out=Q)
         hat = Q @ shrunk
         hat += 1.0 / self.weight
@@ -122,9 +121,7 @@ class Spectrum:
         )
 
 
-def decompose(
-    gram: Float64, cross: Float64, inverse_scale: Float64
-) -> tuple[Array, Float64, Float64, Float64]:
+def decompose(gram: Float64, cross: Float64, inverse_scale: Float64) -> tuple[Array, Float64, Float64, Float64]:
     """Return (active, eigenvalues, basis, projected) of the scaled Gram matrix; see `Spectrum`."""
     active = np.flatnonzero(inverse_scale)
     scale = inverse_scale[active]

@@ -80,9 +80,7 @@ def analyse(
     return result, (y[out], predicted)
 
 
-def shuffled(
-    X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], out: NDArray[np.int64]
-) -> dict[str, float]:
+def shuffled(X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], out: NDArray[np.int64]) -> dict[str, float]:
     """The probe on losses that belong to others: mean r of 20 shuffles and the range of 95 % of them."""
     rng = np.random.default_rng(7)
     Y = np.column_stack([rng.permutation(y) for _ in range(SHUFFLES)])
@@ -93,9 +91,7 @@ def shuffled(
     return {"r": float(np.mean(r)), "low": float(low), "high": float(high)}
 
 
-def scaling(
-    X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], out: NDArray[np.int64]
-) -> list[dict[str, float]]:
+def scaling(X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], out: NDArray[np.int64]) -> list[dict[str, float]]:
     """r by the number of fitting samples, always on the same held-out rows."""
     sizes = [size for size in SIZES if size < len(fit)] + [len(fit)]
     return [{"n": size, "r": pearson(predict(X, y, fit[:size], out), y[out])} for size in sizes]

@@ -138,9 +138,7 @@ def digits() -> Corpus:
     images = (data.images / 16.0).astype(np.float32)[:, None]
     order = np.random.default_rng(3).permutation(len(images))
     third = len(images) // 3
-    return Corpus(
-        list(images[order[third:]]), data.target[order[third:]].astype(np.int64), list(images[order[:third]])
-    )
+    return Corpus(list(images[order[third:]]), data.target[order[third:]].astype(np.int64), list(images[order[:third]]))
 
 
 def photo_crops(limit: int) -> Corpus:
@@ -212,9 +210,7 @@ def scenes(limit: int, size: int = 16) -> Corpus:
     """
     rng = np.random.default_rng(6)
     train_size = 3000
-    places = np.stack(
-        [rng.uniform(-180, 180, limit + train_size), rng.uniform(-60, 60, limit + train_size)], axis=1
-    )
+    places = np.stack([rng.uniform(-180, 180, limit + train_size), rng.uniform(-60, 60, limit + train_size)], axis=1)
     frequencies = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None]) + 1 / size
     images = [_scene(place, frequencies, rng) for place in places]
     tiles = ((places[:, 0] + 180) // 30 * 4 + (places[:, 1] + 60) // 30).astype(np.int64)

@@ -163,12 +163,8 @@ EXPERIMENTS = (
         _CODE,
         _language(training.causal_lm, corpora.code, 40_000, 250),
     ),
-    Experiment(
-        "digits-mae", "image", "masked image", "ViT-MAE, 0.4 M", "real: scikit-learn digits", _digits_mae
-    ),
-    Experiment(
-        "photos-mae", "image", "masked image", "ViT-MAE, 0.4 M", "real: crops of two photographs", _photos_mae
-    ),
+    Experiment("digits-mae", "image", "masked image", "ViT-MAE, 0.4 M", "real: scikit-learn digits", _digits_mae),
+    Experiment("photos-mae", "image", "masked image", "ViT-MAE, 0.4 M", "real: crops of two photographs", _photos_mae),
     Experiment(
         "digits-dino",
         "image",

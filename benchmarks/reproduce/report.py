@@ -28,9 +28,7 @@ def circumstances(threads: int) -> dict[str, Any]:
     """Commit, machine and versions, so that the figures can be placed."""
     git = ["git", "-C", str(Path(__file__).parent)]
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    changed = subprocess.run(
-        [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False
-    )
+    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit.stdout.strip() or None,
@@ -66,9 +64,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        title="Loss read linearly out of the embedding: Pearson r on the held-out 20 %, 95 % interval"
-    )
+    table = Table(title="Loss read linearly out of the embedding: Pearson r on the held-out 20 %, 95 % interval")
     for heading in ("row", "data", "n", "d"):
         table.add_column(heading, justify="right" if heading in "nd" else "left", overflow="fold")
     for heading in ("probe r", "held-out groups", "shuffled losses", "L2 norm", "gzip length"):
@@ -76,9 +72,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     for row in sorted(rows, key=lambda row: -row["probe"]["r"]):
         keys = ("probe", "held_out_groups", "shuffled", "l2_norm", "gzip_length")
         name = f"{row['name']} ({row['objective']}, {row['model']})"
-        table.add_row(
-            name, row["data"], f"{row['n']:,}", str(row["d"]), *(_interval(row.get(key)) for key in keys)
-        )
+        table.add_row(name, row["data"], f"{row['n']:,}", str(row["d"]), *(_interval(row.get(key)) for key in keys))
     Console(width=220).print(table)
     curves = Table(title="r by the number of fitting samples; prefix / random dimensions (mean of 5 subsets)")
     for heading in ("row", "fitting samples", "dimensions"):
@@ -153,9 +147,7 @@ def draw_calibration(path: Path, rows: list[dict[str, Any]], scatters: dict[str,
     import matplotlib.pyplot as plt
 
     columns = 4
-    figure, axes = plt.subplots(
-        -(-len(rows) // columns), columns, figsize=(15, 3.6 * -(-len(rows) // columns))
-    )
+    figure, axes = plt.subplots(-(-len(rows) // columns), columns, figsize=(15, 3.6 * -(-len(rows) // columns)))
     for axis in np.ravel(axes)[len(rows) :]:
         axis.axis("off")
     for axis, row in zip(np.ravel(axes), rows, strict=False):

@@ -54,9 +54,7 @@ def tokenizer(texts: Sequence[str], vocabulary: int = 2000) -> Any:
     inner = Tokenizer(BPE(unk_token=SPECIALS[3]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
-    inner.train_from_iterator(
-        texts, BpeTrainer(vocab_size=vocabulary, special_tokens=SPECIALS, show_progress=False)
-    )
+    inner.train_from_iterator(texts, BpeTrainer(vocab_size=vocabulary, special_tokens=SPECIALS, show_progress=False))
     inner.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
     names = {
         "pad": "<pad>",
@@ -67,9 +65,7 @@ def tokenizer(texts: Sequence[str], vocabulary: int = 2000) -> Any:
         "unk": "<unk>",
         "mask": "<mask>",
     }
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, **{f"{name}_token": token for name, token in names.items()}
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=inner, **{f"{name}_token": token for name, token in names.items()})
 
 
 def _ids(words: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
@@ -181,9 +177,7 @@ def denoising(texts: Sequence[str], steps: int, max_tokens: int = 48) -> Denoisi
         draw = int(rng.integers(1 << 30))
         noisy = [loader.corrupted(row, draw) for row in rows]
         cpu = torch.device("cpu")
-        return model(
-            pad(noisy, 0, cpu), attention_mask=attention(noisy, cpu), labels=pad(rows, -100, cpu)
-        ).loss
+        return model(pad(noisy, 0, cpu), attention_mask=attention(noisy, cpu), labels=pad(rows, -100, cpu)).loss
 
     descend(model.parameters(), loss_of, steps, 2e-3, rng)
     return loader
@@ -229,9 +223,7 @@ def masked_image(images: Sequence[NDArray[np.float32]], steps: int, patch: int, 
     return MaskedImage(model, draws=8)
 
 
-def jittered(
-    image: NDArray[np.float32], rng: np.random.Generator, count: int = 2
-) -> list[NDArray[np.float32]]:
+def jittered(image: NDArray[np.float32], rng: np.random.Generator, count: int = 2) -> list[NDArray[np.float32]]:
     """Views of an image: moved by up to one pixel, contrast and brightness changed, noise added."""
     views = []
     for _ in range(count):
@@ -255,9 +247,7 @@ def self_distillation(images: Sequence[NDArray[np.float32]], steps: int) -> Any:
     from probes.losses import ViewConsistency
 
     rng = seeded()
-    config = Dinov2Config(
-        **_vit(images[0].shape[-1], 2, images[0].shape[0]), drop_path_rate=0.0, layerscale_value=0.1
-    )
+    config = Dinov2Config(**_vit(images[0].shape[-1], 2, images[0].shape[0]), drop_path_rate=0.0, layerscale_value=0.1)
     student = Dinov2Model(config)
     head = torch.nn.Sequential(torch.nn.Linear(96, 96), torch.nn.GELU(), torch.nn.Linear(96, 64))
     teacher, teacher_head = copy.deepcopy(student).eval(), copy.deepcopy(head).eval()
@@ -333,9 +323,7 @@ def wav2vec2(waves: Sequence[NDArray[np.float32]], steps: int) -> Any:
 
     def loss_of(rng: np.random.Generator) -> Any:
         batch = stack[rng.integers(len(stack), size=24)]
-        masks = np.stack(
-            [loader.time_mask(frames, sample_rng(0, int(rng.integers(1 << 30)), b"")) for _ in batch]
-        )
+        masks = np.stack([loader.time_mask(frames, sample_rng(0, int(rng.integers(1 << 30)), b"")) for _ in batch])
         negatives = np.zeros((len(batch), frames, 20), dtype=np.int64)
         for row, mask in enumerate(masks):
             places = np.flatnonzero(mask)
@@ -366,9 +354,7 @@ def location_towers(
     places = torch.from_numpy(np.stack([_harmonics(place) for _, place in pairs]))
     vision = ViTModel(ViTConfig(**_vit(images.shape[-1], 4, images.shape[1])), add_pooling_layer=False)
     projection = torch.nn.Linear(96, 64)
-    ground = torch.nn.Sequential(
-        torch.nn.Linear(places.shape[1], 128), torch.nn.GELU(), torch.nn.Linear(128, 64)
-    )
+    ground = torch.nn.Sequential(torch.nn.Linear(places.shape[1], 128), torch.nn.GELU(), torch.nn.Linear(128, 64))
 
     def towers(pixels: Any, coordinates: Any) -> tuple[Any, Any]:
         seen = projection(vision(pixels).last_hidden_state[:, 0])

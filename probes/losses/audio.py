@@ -37,9 +37,7 @@ class HubertSurrogate(LossLoader[NDArray[np.floating[Any]]]):
         cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False
     ) -> HubertSurrogate:
         """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
-        return cls(
-            *load_pretrained(("HubertModel", "AutoFeatureExtractor"), source, revision, allow_download)
-        )
+        return cls(*load_pretrained(("HubertModel", "AutoFeatureExtractor"), source, revision, allow_download))
 
     def settings(self) -> dict[str, Any]:
         """Model and settings, as JSON values."""
@@ -145,9 +143,7 @@ class Wav2Vec2Contrastive(LossLoader[NDArray[np.floating[Any]]]):
         """Which of the frames are hidden, (frames,): spans placed at random, at least two frames in all."""
         span = min(self.span, frames)
         if frames < 2:
-            raise DataError(
-                f"wave of sample {number} must give at least two frames, got {frames}: it is too short"
-            )
+            raise DataError(f"wave of sample {number} must give at least two frames, got {frames}: it is too short")
         mask = np.zeros(frames, dtype=bool)
         count = max(1, round(self.mask_fraction * frames / span))
         for start in rng.choice(frames - span + 1, size=min(count, frames - span + 1), replace=False):
@@ -163,9 +159,7 @@ class Wav2Vec2Contrastive(LossLoader[NDArray[np.floating[Any]]]):
         # Distractors: uniform over the other masked frames, hence the step over one's own place.
         others = rng.integers(hidden - 1, size=(hidden, self.negatives))
         others += others >= np.arange(hidden)[:, None]
-        candidates = torch.cat(
-            [target[:, None], target[torch.from_numpy(others).to(target.device)]], dim=1
-        ).double()
+        candidates = torch.cat([target[:, None], target[torch.from_numpy(others).to(target.device)]], dim=1).double()
         logits = torch.nn.functional.cosine_similarity(context.double()[:, None], candidates, dim=-1)
         logits = logits / self.model.config.contrastive_logits_temperature
         same = (candidates[:, 1:] == candidates[:, :1]).all(dim=-1)

@@ -33,9 +33,7 @@ class CausalLM(LossLoader[str]):
 
     objective: ClassVar[str] = "causal_lm"
 
-    def __init__(
-        self, model: Any, tokenizer: Any, *, max_tokens: int = 128, pooling: Pooling = "mean"
-    ) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, max_tokens: int = 128, pooling: Pooling = "mean") -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
@@ -53,9 +51,7 @@ class CausalLM(LossLoader[str]):
         """Model and settings, as JSON values."""
         return {**identity(self.model), "max_tokens": self.max_tokens, "pooling": self.pooling}
 
-    def measure(
-        self, samples: Sequence[str], first: int = 0
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    def measure(self, samples: Sequence[str], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Embeddings (b, d) and nats per token (b,)."""
         rows = token_ids(self.tokenizer, samples, self.max_tokens, first)
         for offset, row in enumerate(rows):

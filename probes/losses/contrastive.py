@@ -95,9 +95,7 @@ def _unit(values: ArrayLike, name: str) -> NDArray[np.float64]:
     norms = np.linalg.norm(array, axis=1)
     bad = ~(np.isfinite(norms) & (norms > 0))
     if bad.any():
-        raise DataError(
-            f"row {int(np.argmax(bad))} of {name} must be finite and not all zero to have a direction"
-        )
+        raise DataError(f"row {int(np.argmax(bad))} of {name} must be finite and not all zero to have a direction")
     unit: NDArray[np.float64] = array / norms[:, None]
     return unit
 
@@ -158,13 +156,9 @@ class SentencePairs:
         cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
     ) -> SentencePairs:
         """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
-        return cls(
-            *load_pretrained(("AutoModel", "AutoTokenizer"), source, revision, allow_download), **settings
-        )
+        return cls(*load_pretrained(("AutoModel", "AutoTokenizer"), source, revision, allow_download), **settings)
 
-    def embed(
-        self, texts: Sequence[str], *, batch_size: int = 32, progress: bool | None = None
-    ) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool | None = None) -> NDArray[np.float32]:
         """Pooled embeddings (n, d) of the texts, in their order; long and short texts are batched apart."""
         if not len(texts):
             raise DataError("sentence pairs need at least one text, got none")
@@ -173,14 +167,10 @@ class SentencePairs:
         with inference(self.model) as device:
             for part in slices(len(texts), batch_size, "sentence embeddings", progress):
                 places = order[part]
-                ids = token_ids(
-                    self.tokenizer, [texts[place] for place in places], self.max_tokens, part.start
-                )
+                ids = token_ids(self.tokenizer, [texts[place] for place in places], self.max_tokens, part.start)
                 mask = attention(ids, device)
                 hidden = self.model(pad(ids, self.tokenizer.pad_token_id or 0, device), attention_mask=mask)
-                for place, row in zip(
-                    places, pool(hidden.last_hidden_state, mask, self.pooling), strict=True
-                ):
+                for place, row in zip(places, pool(hidden.last_hidden_state, mask, self.pooling), strict=True):
                     rows[place] = row
         return np.stack(rows)
 
@@ -229,9 +219,7 @@ class TwoTowers:
         cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
     ) -> TwoTowers:
         """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
-        return cls(
-            *load_pretrained(("AutoModel", "AutoProcessor"), source, revision, allow_download), **settings
-        )
+        return cls(*load_pretrained(("AutoModel", "AutoProcessor"), source, revision, allow_download), **settings)
 
     def embed(
         self,
@@ -255,9 +243,7 @@ class TwoTowers:
                 ).to(device)
                 vision = self.model.get_image_features(pixel_values=inputs["pixel_values"])
                 words = {key: inputs[key] for key in ("input_ids", "attention_mask") if key in inputs}
-                for rows, features in zip(
-                    towers, (vision, self.model.get_text_features(**words)), strict=True
-                ):
+                for rows, features in zip(towers, (vision, self.model.get_text_features(**words)), strict=True):
                     # transformers 5 gives an output object, transformers 4 gave the tensor.
                     rows.append(numpy32(getattr(features, "pooler_output", features)))
         return np.concatenate(towers[0]), np.concatenate(towers[1])

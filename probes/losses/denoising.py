@@ -78,9 +78,7 @@ class Denoising(LossLoader[str]):
         names = ("noise_fraction", "mean_span", "draws", "seed", "max_tokens", "pooling")
         return {**identity(self.model), **{name: getattr(self, name) for name in names}}
 
-    def measure(
-        self, samples: Sequence[str], first: int = 0
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    def measure(self, samples: Sequence[str], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Embeddings (b, d) and nats per restored token (b,)."""
         rows = token_ids(self.tokenizer, samples, self.max_tokens, first)
         fill = self.tokenizer.pad_token_id or 0

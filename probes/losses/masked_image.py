@@ -49,9 +49,7 @@ class MaskedImage(LossLoader[Any]):
         own = {"mask_ratio": self.model.config.mask_ratio, "norm_pix_loss": self.model.config.norm_pix_loss}
         return {**identity(self.model), **own, "draws": self.draws, "seed": self.seed}
 
-    def measure(
-        self, samples: Sequence[Any], first: int = 0
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    def measure(self, samples: Sequence[Any], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Embeddings (b, d) and mean squared errors (b,)."""
         import torch
 

@@ -50,9 +50,7 @@ class MaskedLM(LossLoader[str]):
     ) -> None:
         require_draws(draws, mask_fraction, "mask_fraction")
         if tokenizer.mask_token_id is None:
-            raise DataError(
-                "the tokenizer of a masked language model must have a mask token, this one has none"
-            )
+            raise DataError("the tokenizer of a masked language model must have a mask token, this one has none")
         self.model = model
         self.tokenizer = tokenizer
         self.mask_fraction = mask_fraction
@@ -74,9 +72,7 @@ class MaskedLM(LossLoader[str]):
         names = ("mask_fraction", "draws", "seed", "max_tokens", "pooling")
         return {**identity(self.model), **{name: getattr(self, name) for name in names}}
 
-    def measure(
-        self, samples: Sequence[str], first: int = 0
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    def measure(self, samples: Sequence[str], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Embeddings (b, d) and nats per masked token (b,)."""
         rows = token_ids(self.tokenizer, samples, self.max_tokens, first)
         fill = self.tokenizer.pad_token_id or 0
@@ -87,9 +83,7 @@ class MaskedLM(LossLoader[str]):
             losses = np.zeros(len(rows))
             for draw in range(self.draws):
                 hidden = [self._masked(row, draw, first + k) for k, row in enumerate(rows)]
-                logits = self.model(
-                    pad([masked for masked, _ in hidden], fill, device), attention_mask=mask
-                ).logits
+                logits = self.model(pad([masked for masked, _ in hidden], fill, device), attention_mask=mask).logits
                 losses += mean_token_loss(logits, pad([labels for _, labels in hidden], -100, device))
         return embeddings, losses / self.draws
 
@@ -101,8 +95,6 @@ class MaskedLM(LossLoader[str]):
         rng = sample_rng(self.seed, draw, np.asarray(row, dtype=np.int64).tobytes())
         count = max(1, round(self.mask_fraction * len(ordinary)))
         chosen = set(rng.choice(ordinary, size=count, replace=False).tolist())
-        masked = [
-            self.tokenizer.mask_token_id if place in chosen else token for place, token in enumerate(row)
-        ]
+        masked = [self.tokenizer.mask_token_id if place in chosen else token for place, token in enumerate(row)]
         labels = [token if place in chosen else -100 for place, token in enumerate(row)]
         return masked, labels

@@ -160,9 +160,7 @@ def mean_token_loss(logits: torch.Tensor, labels: torch.Tensor) -> NDArray[np.fl
 
     counted = labels != -100
     # Only the counted positions go through the softmax: the vocabulary is the widest axis there is.
-    losses = torch.nn.functional.cross_entropy(
-        logits[counted].float(), labels[counted], reduction="none"
-    ).double()
+    losses = torch.nn.functional.cross_entropy(logits[counted].float(), labels[counted], reduction="none").double()
     rows = counted.nonzero()[:, 0]
     total = torch.zeros(len(labels), dtype=torch.float64, device=labels.device).index_add_(0, rows, losses)
     mean: NDArray[np.float64] = (total / counted.sum(dim=1)).cpu().numpy()

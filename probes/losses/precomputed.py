@@ -26,9 +26,7 @@ def read_pairs(
     source = Path(path)
     readers = {".npz": _read_npz, ".parquet": _read_parquet, ".safetensors": _read_safetensors}
     if source.suffix not in readers:
-        raise DataError(
-            f"pairs must come from {', '.join(readers)}, got {source.name!r}; convert .pt files first"
-        )
+        raise DataError(f"pairs must come from {', '.join(readers)}, got {source.name!r}; convert .pt files first")
     if not source.is_file():
         raise DataError(f"there is no file of pairs at {source}")
     names = [embedding, loss, *([] if ids is None else [ids])]
@@ -98,25 +96,20 @@ def column_array(column: Any, name: str) -> NDArray[Any]:
     if chunk.null_count:
         raise DataError(f"column {name!r} must have no missing values, got {chunk.null_count}")
     if not (
-        pa.types.is_list(chunk.type)
-        or pa.types.is_large_list(chunk.type)
-        or pa.types.is_fixed_size_list(chunk.type)
+        pa.types.is_list(chunk.type) or pa.types.is_large_list(chunk.type) or pa.types.is_fixed_size_list(chunk.type)
     ):
         flat: NDArray[Any] = chunk.to_numpy(zero_copy_only=False)
         return flat
     values = chunk.flatten()
     if values.null_count or not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
-        raise DataError(
-            f"lists of column {name!r} must hold numbers only, got {values.type} with missing values"
-        )
+        raise DataError(f"lists of column {name!r} must hold numbers only, got {values.type} with missing values")
     width = len(values) // len(chunk) if len(chunk) else 0
     if not pa.types.is_fixed_size_list(chunk.type):
         lengths = np.diff(chunk.offsets.to_numpy(zero_copy_only=False))
         if lengths.size and (lengths != width).any():
             row = int(np.argmax(lengths != lengths[0]))
             raise DataError(
-                f"lists of column {name!r} must be of one length, "
-                f"got {lengths[0]} and {lengths[row]} (row {row})"
+                f"lists of column {name!r} must be of one length, got {lengths[0]} and {lengths[row]} (row {row})"
             )
     return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(chunk), width)
 
@@ -124,6 +117,4 @@ def column_array(column: Any, name: str) -> NDArray[Any]:
 def _require(path: Path, wanted: list[str], present: list[str]) -> None:
     missing = [name for name in wanted if name not in present]
     if missing:
-        raise DataError(
-            f"{path.name} must hold {missing}, it has {present}; name them with embedding=, loss=, ids="
-        )
+        raise DataError(f"{path.name} must hold {missing}, it has {present}; name them with embedding=, loss=, ids=")

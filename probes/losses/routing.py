@@ -50,9 +50,7 @@ def token_losses(logprobs: Sequence[Sequence[float]]) -> NDArray[np.float64]:
             raise DataError(f"answer of row {row} must have at least one token log probability, got none")
         # Servers round; a hair above zero is still certainty.
         if not (np.isfinite(values) & (values <= 1e-6)).all():
-            raise DataError(
-                f"log probabilities of row {row} must be finite and at most 0, got {values.max()}"
-            )
+            raise DataError(f"log probabilities of row {row} must be finite and at most 0, got {values.max()}")
         losses[row] = -values.mean()
     return losses
 
@@ -64,8 +62,7 @@ def completion_token_loss(completion: Mapping[str, Any]) -> float:
         values = [float(token["logprob"]) for token in content]
     except (KeyError, IndexError, TypeError) as error:
         raise DataError(
-            "the completion must hold choices[0].logprobs.content[*].logprob; "
-            "ask the server with logprobs=true"
+            "the completion must hold choices[0].logprobs.content[*].logprob; ask the server with logprobs=true"
         ) from error
     return float(token_losses([values])[0])
 

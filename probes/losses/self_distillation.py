@@ -82,9 +82,7 @@ class ViewConsistency(LossLoader[Any]):
         views = getattr(self.views, "__name__", type(self.views).__name__)
         return {**identity(self.teacher), **kind, "views": views, "seed": self.seed}
 
-    def measure(
-        self, samples: Sequence[Any], first: int = 0
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    def measure(self, samples: Sequence[Any], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Embeddings (b, d) and losses (b,)."""
         import torch
 
@@ -98,9 +96,7 @@ class ViewConsistency(LossLoader[Any]):
             views = [torch.from_numpy(np.stack(view)).to(device) for view in zip(*per_image, strict=True)]
             students = [_class_token(self.student, view) for view in views]
             teachers = (
-                students
-                if self.teacher is self.student
-                else [_class_token(self.teacher, view) for view in views]
+                students if self.teacher is self.student else [_class_token(self.teacher, view) for view in views]
             )
             losses = [
                 self._disagreement(teacher, student)

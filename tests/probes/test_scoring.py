@@ -147,17 +147,13 @@ def test_a_row_that_is_not_finite_is_named_and_finished_parts_are_kept(tmp_path,
     broken = X.copy()
     broken[57, 2] = bad
     with pytest.raises(DataError, match="row 57 holds NaN or infinity"):
-        score_file(
-            write(tmp_path, "npy", broken), tmp_path / "out.parquet", total, scorer_id="t", part_rows=10
-        )
+        score_file(write(tmp_path, "npy", broken), tmp_path / "out.parquet", total, scorer_id="t", part_rows=10)
     assert len(list((tmp_path / "out.parquet.partial").glob("part-*.parquet"))) == 5
 
 
 def test_scores_of_the_wrong_shape_are_named(tmp_path):
     with pytest.raises(DimensionError, match=r"scores 'two' must have shape \(103,\), got \(103, 2\)"):
-        score_file(
-            write(tmp_path, "npy"), tmp_path / "out.parquet", lambda rows: {"two": rows[:, :2]}, scorer_id="t"
-        )
+        score_file(write(tmp_path, "npy"), tmp_path / "out.parquet", lambda rows: {"two": rows[:, :2]}, scorer_id="t")
 
 
 @pytest.fixture
@@ -165,15 +161,11 @@ def probe():
     solution = RidgeFitter(6, 2).update(X, np.clip(X[:, :2] / 4 + 0.5, 0, 1)).solve()
     calibrators = tuple(Sigmoid.fit(X[:, k], (X[:, k] > 0).astype(float)) for k in range(2))
     card = ProbeCard(title="test", created="2026-01-01T00:00:00Z")
-    return DifficultyProbe(
-        None, "", ("small", "large"), solution.probe, solution.leverage, None, calibrators, card
-    )
+    return DifficultyProbe(None, "", ("small", "large"), solution.probe, solution.leverage, None, calibrators, card)
 
 
 def test_a_probe_writes_what_it_predicts_row_by_row(tmp_path, probe):
-    score_file(
-        write(tmp_path, "npy"), tmp_path / "out.parquet", probe_scorer(probe), scorer_id=probe.identity
-    )
+    score_file(write(tmp_path, "npy"), tmp_path / "out.parquet", probe_scorer(probe), scorer_id=probe.identity)
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.column_names == ["row", "loss_small", "loss_large", "risk_small", "risk_large", "leverage"]
     expected = probe.predict(X)
@@ -184,9 +176,7 @@ def test_a_probe_writes_what_it_predicts_row_by_row(tmp_path, probe):
 
 def test_a_probe_without_calibration_writes_no_risk(tmp_path, probe):
     plain = replace(probe, calibrators=())
-    report = score_file(
-        write(tmp_path, "npy"), tmp_path / "out.parquet", probe_scorer(plain), scorer_id=plain.identity
-    )
+    report = score_file(write(tmp_path, "npy"), tmp_path / "out.parquet", probe_scorer(plain), scorer_id=plain.identity)
     assert report.columns == ("row", "loss_small", "loss_large", "leverage")
 
 
@@ -265,9 +255,7 @@ def test_scores_are_read_back_by_column(tmp_path):
     out = tmp_path / "out.parquet"
     with pytest.raises(DataError, match="no file of scores"):
         read_scores(out)
-    score_file(
-        write(tmp_path, "npy"), out, lambda rows: {"loss": rows[:, 0], "leverage": rows[:, 1]}, scorer_id="t"
-    )
+    score_file(write(tmp_path, "npy"), out, lambda rows: {"loss": rows[:, 0], "leverage": rows[:, 1]}, scorer_id="t")
     for column, place in ((None, 0), ("loss", 0), ("leverage", 1)):
         rows, values = read_scores(out, column)
         assert rows.tolist() == list(range(103))

@@ -24,9 +24,7 @@ def test_info_nce_is_torchs_cross_entropy_over_scaled_cosines(towers):
     own = torch.nn.functional.cross_entropy(a @ b.T / 0.1, torch.arange(40), reduction="none")
     np.testing.assert_allclose(info_nce(*towers, temperature=0.1), own, rtol=1e-10)
     back = torch.nn.functional.cross_entropy(b @ a.T / 0.1, torch.arange(40), reduction="none")
-    np.testing.assert_allclose(
-        info_nce(*towers, temperature=0.1, symmetric=True), (own + back) / 2, rtol=1e-10
-    )
+    np.testing.assert_allclose(info_nce(*towers, temperature=0.1, symmetric=True), (own + back) / 2, rtol=1e-10)
 
 
 def test_indistinguishable_partners_cost_the_log_of_their_number():
@@ -50,9 +48,7 @@ def test_batches_are_seeded(towers):
 
 def test_scale_of_the_embeddings_does_not_matter(towers):
     a, b = towers
-    np.testing.assert_allclose(
-        info_nce(9 * a, b / 9, temperature=0.1), info_nce(a, b, temperature=0.1), rtol=1e-9
-    )
+    np.testing.assert_allclose(info_nce(9 * a, b / 9, temperature=0.1), info_nce(a, b, temperature=0.1), rtol=1e-9)
 
 
 def test_cosine_misalignment_runs_from_zero_to_two():
@@ -112,9 +108,7 @@ def test_sentence_embeddings_do_not_depend_on_the_batch_and_keep_their_order(sen
     together = sentences.embed(texts, batch_size=5)
     for place, text in enumerate(texts):
         np.testing.assert_allclose(sentences.embed([text])[0], together[place], rtol=1e-3, atol=1e-5)
-    hidden = sentences.model.eval()(
-        torch.tensor([sentences.tokenizer(texts[1])["input_ids"]])
-    ).last_hidden_state
+    hidden = sentences.model.eval()(torch.tensor([sentences.tokenizer(texts[1])["input_ids"]])).last_hidden_state
     np.testing.assert_allclose(together[1], hidden[0].mean(0).detach(), rtol=1e-4, atol=1e-5)
 
 

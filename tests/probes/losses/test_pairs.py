@@ -110,9 +110,7 @@ def test_ragged_or_missing_lists_are_named(tmp_path):
     import pyarrow.parquet as pq
 
     path = tmp_path / "pairs.parquet"
-    pq.write_table(
-        pa.table({"embedding": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0, 7.0]], "loss": [1.0, 2.0, 3.0]}), path
-    )
+    pq.write_table(pa.table({"embedding": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0, 7.0]], "loss": [1.0, 2.0, 3.0]}), path)
     with pytest.raises(DataError, match=r"one length, got 2 and 3 \(row 2\)"):
         read_pairs(path)
     pq.write_table(pa.table({"embedding": [[1.0, 2.0], None], "loss": [1.0, 2.0]}), path)

@@ -56,9 +56,7 @@ def mae(**changes):
         "decoder_num_attention_heads": 4,
         "decoder_intermediate_size": 32,
     }
-    return MaskedImage(
-        transformers.ViTMAEForPreTraining(transformers.ViTMAEConfig(**VIT, **decoder, **changes))
-    )
+    return MaskedImage(transformers.ViTMAEForPreTraining(transformers.ViTMAEConfig(**VIT, **decoder, **changes)))
 
 
 def wav2vec2():
@@ -78,9 +76,7 @@ def hubert():
 
 
 def dino(**settings):
-    return ViewConsistency(
-        transformers.Dinov2Model(transformers.Dinov2Config(**VIT, drop_path_rate=0.0)), **settings
-    )
+    return ViewConsistency(transformers.Dinov2Model(transformers.Dinov2Config(**VIT, drop_path_rate=0.0)), **settings)
 
 
 def noisy_views(image, rng):
@@ -183,12 +179,7 @@ def test_two_equal_views_agree_and_the_flip_matters(images):
     assert (flipped.losses > 1e-3).all()
 
     def token(image):
-        return (
-            loader.student.eval()(torch.from_numpy(image[None].copy()))
-            .last_hidden_state[0, 0]
-            .detach()
-            .numpy()
-        )
+        return loader.student.eval()(torch.from_numpy(image[None].copy())).last_hidden_state[0, 0].detach().numpy()
 
     one, two = token(images[0]), token(images[0][..., ::-1])
     expected = 1 - one @ two / np.linalg.norm(one) / np.linalg.norm(two)
@@ -200,9 +191,7 @@ def test_heads_give_the_cross_entropy_of_teacher_and_student(images):
     heads = (torch.nn.Linear(32, 7), torch.nn.Linear(32, 7))
     center = np.linspace(-1, 1, 7, dtype=np.float32)
     teacher = transformers.Dinov2Model(transformers.Dinov2Config(**VIT)).eval()
-    loader = dino(
-        teacher=teacher, heads=heads, center=center, teacher_temperature=0.5, student_temperature=0.7
-    )
+    loader = dino(teacher=teacher, heads=heads, center=center, teacher_temperature=0.5, student_temperature=0.7)
     losses = loader.collect(images).losses
 
     def logits(model, head, image):

@@ -1,0 +1,131 @@
+"""Which bound certifies the most, and does it hold? Weak share and violation rate on MMLU; prints JSON.
+
+    ELLE_MMLU_FEATURES=features.npz python benchmarks/bench_certificate.py > certificate.json
+
+Truth is known exactly: a fit split is set aside, the remaining prompts *are* the population, and calibration
+sets are drawn from it with replacement. A violation is a certified policy whose population drop exceeds the
+target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from statistics import NormalDist
+
+import numpy as np
+from routing_outcomes import Float64, RoutingOutcomes, load_mmlu, split_and_fit
+
+from probes.bounds import excludes
+from probes.risk_control import policy_drops
+
+DELTA = 0.05
+LIMITS = (0.01, 0.02, 0.05)
+BOUNDS = ("ternary", "betting", "wsr", "hoeffding_bentkus", "empirical_bernstein", "hoeffding")
+Rule = Callable[[Float64, float], "np.ndarray"]
+
+
+def rules() -> dict[str, Rule]:
+    """Return the tests compared; the last two promise nothing at a finite sample size."""
+    named: dict[str, Rule] = {
+        name: lambda losses, limit, name=name: excludes(losses, limit, DELTA, bound=name) for name in BOUNDS
+    }
+    z = NormalDist().inv_cdf(1 - DELTA)
+    named["normal approximation"] = lambda losses, limit: (
+        losses.mean(axis=1) + z * losses.std(axis=1) / np.sqrt(losses.shape[1]) <= limit
+    )
+    named["no certificate"] = lambda losses, limit: losses.mean(axis=1) <= limit
+    return named
+
+
+def last_passed(passed: np.ndarray, name: str) -> int:
+    """Return the index picked: the end of the first run, or the last that passes for the uncertified rule."""
+    if name == "no certificate":
+        return int(np.flatnonzero(passed).max(initial=-1))
+    return int(np.argmin(passed)) - 1 if not passed.all() else len(passed) - 1
+
+
+def compare(populations: list[RoutingOutcomes], sizes: list[int], draws: int) -> list[dict[str, object]]:
+    """Return one row per (sample size, limit, rule): mean weak share, its spread, violation rate, seconds."""
+    found: dict[tuple[int, float, str], list[tuple[float, bool, float]]] = {}
+    for seed, world in enumerate(populations):
+        rng = np.random.default_rng(10_000 + seed)
+        drops = policy_drops(world.gain, world.drop, world.thresholds)
+        truth, share = drops.mean(axis=1), (world.gain[None, :] < world.thresholds[:, None]).mean(axis=1)
+        for n in sizes:
+            for _ in range(draws):
+                sample = drops[:, rng.integers(0, drops.shape[1], size=n)]
+                for limit in LIMITS:
+                    for name, rule in rules().items():
+                        start = time.perf_counter()
+                        j = last_passed(rule(sample, limit), name)
+                        seconds = time.perf_counter() - start
+                        outcome = (share[j], bool(truth[j] > limit), seconds) if j >= 0 else (0.0, False, seconds)
+                        found.setdefault((n, limit, name), []).append(outcome)
+    return [_row(key, np.array(values, dtype=float)) for key, values in found.items()]
+
+
+def _row(key: tuple[int, float, str], values: Float64) -> dict[str, object]:
+    n, limit, name = key
+    share, violated, seconds = values.T
+    return {
+        "n_calibration": n,
+        "limit": limit,
+        "rule": name,
+        "draws": len(values),
+        "weak_share": round(float(share.mean()), 4),
+        "weak_share_sd": round(float(share.std()), 4),
+        "violation_rate": round(float(violated.mean()), 4),
+        "seconds": round(float(np.median(seconds)), 4),
+    }
+
+
+def split_ratio(features: Float64, drop: Float64, sizes: list[int], splits: int) -> list[dict[str, object]]:
+    """Return the certified weak share at 2 points when `n` of all labels calibrate and the rest fit."""
+    rows = []
+    for n in sizes:
+        shares = []
+        for seed in range(splits):
+            world = split_and_fit(features, drop, n, 500 + seed)
+            losses = policy_drops(world.gain, world.drop, world.thresholds)
+            j = last_passed(excludes(losses, 0.02, DELTA, bound="ternary"), "ternary")
+            shares.append(float((world.gain < world.thresholds[j]).mean()) if j >= 0 else 0.0)
+        rows.append(
+            {
+                "n_calibration": n,
+                "n_fit": len(drop) - n,
+                "weak_share": round(float(np.mean(shares)), 4),
+                "standard_error": round(float(np.std(shares, ddof=1) / np.sqrt(splits)), 4),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Run the comparison and print it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--splits", type=int, default=40, help="fit splits, each with its own population")
+    parser.add_argument("--draws", type=int, default=5, help="calibration sets drawn per split and size")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[800, 4200], help="calibration prompts")
+    parser.add_argument("--population", type=int, default=4200, help="prompts not fitted on")
+    parser.add_argument("--ratios", type=int, nargs="*", default=[1500, 2500, 3500, 4500, 5500, 6500])
+    arguments = parser.parse_args()
+    features, drop = load_mmlu()
+    populations = [split_and_fit(features, drop, arguments.population, s) for s in range(arguments.splits)]
+    report = {
+        "data": "routellm_mmlu.parquet",
+        "delta": DELTA,
+        "n_fit": len(drop) - arguments.population,
+        "population": arguments.population,
+        "rules": compare(populations, arguments.sizes, arguments.draws),
+        "split_ratio": split_ratio(features, drop, arguments.ratios, arguments.splits),
+    }
+    json.dump(report, sys.stdout, indent=1)
+    print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""The `elle` command. JSON on stdout with --json, tables for people otherwise, logs and progress on stderr."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from probes.errors import ProbesError
+from router.errors import InvalidRequestError, RouterError
+
+if TYPE_CHECKING:
+    from router.tuning.features import Progress
+
+_PATH = click.Path(path_type=Path)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def _stdout() -> Console:
+    # Without a terminal rich falls back to 80 columns and cuts tables.
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+class _Command(click.Group):
+    """Errors raised on purpose become one line on stderr and exit status 1; ours are shown, never hidden."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (RouterError, ProbesError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", is_flag=True, help="Log more, to stderr.")
+def cli(verbose: bool) -> None:
+    """Decide which model answers, by calibrated risk."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+
+
+@cli.command()
+@click.option(
+    "--policy", "policies", type=_PATH, multiple=True, help="Policy file; repeatable, the first is the default."
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on. There is no authentication."
+)
+@click.option("--port", default=50051, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--encoder-dir", type=_PATH, help="Where the encoder's files are.")
+@click.option("--workers", type=click.IntRange(1), help="Encoder threads; one per core unless set.")
+@click.option("--max-pending", default=256, show_default=True, type=click.IntRange(1), help="Prompts that may wait.")
+@click.option("--max-prompt-bytes", default=512 * 1024, show_default=True, type=click.IntRange(1))
+@click.option("--drain-s", default=10.0, show_default=True, type=click.FloatRange(0), help="Grace after SIGTERM.")
+def serve(policies: tuple[Path, ...], **options: Any) -> None:
+    """Serve over gRPC until SIGTERM. Without --policy: the embedded default, answered by canned text."""
+    from router.server import ServerSettings, Serving, serve_forever
+
+    def on_ready(running: Serving) -> None:
+        names = ", ".join(running.router.policies)
+        click.echo(f"serving {names} on {running.address}", err=True)
+
+    asyncio.run(serve_forever(ServerSettings(policies=policies, **options), on_ready))
+
+
+@cli.command()
+@click.argument("text", required=False)
+@click.option("--chat", type=_PATH, help="File with an OpenAI chat body instead of TEXT; - for stdin.")
+@click.option("--policy", "policy_file", type=_PATH, help="Policy file; the embedded default unless set.")
+@click.option("--encoder-dir", type=_PATH, help="Where the encoder's files are.")
+@click.option("--max-risk", type=float, help="Take the cheapest candidate within this risk.")
+@click.option("--max-cost-usd", type=float, help="Bound on the expected cost of the answer.")
+@click.option("--allow", multiple=True, metavar="CANDIDATE", help="Only these may answer; repeatable.")
+@click.option("--deny", multiple=True, metavar="CANDIDATE", help="These may not answer; repeatable.")
+@click.option("--pin", metavar="CANDIDATE", help="This one answers.")
+@_JSON
+def decide(
+    text: str | None, chat: Path | None, policy_file: Path | None, encoder_dir: Path | None, as_json: bool, **asked: Any
+) -> None:
+    """Decide who would answer TEXT (- for stdin). Contacts no provider."""
+    from router.pipeline import Router
+    from router.render import decision_to_dict, print_decision
+    from router.types import Overrides
+
+    overrides = Overrides(
+        max_risk=asked["max_risk"],
+        max_cost_usd=asked["max_cost_usd"],
+        allowed_candidates=asked["allow"],
+        denied_candidates=asked["deny"],
+        pin=asked["pin"],
+    )
+    query = _query(text, chat, overrides)
+    router = Router.from_files(*([policy_file] if policy_file else []), encoder_dir=encoder_dir)
+    decision = router.decide(query)
+    if as_json:
+        _print_json(decision_to_dict(decision))
+    else:
+        print_decision(decision, _stdout())
+
+
+def _query(text: str | None, chat: Path | None, overrides: Any) -> Any:
+    from router.types import RouteQuery
+
+    if (text is None) == (chat is None):
+        raise click.UsageError("give either TEXT or --chat FILE.")
+    if chat is None:
+        prompt = sys.stdin.read() if text == "-" else text
+        return RouteQuery.from_prompt(prompt or "", overrides=overrides)
+    try:
+        body = json.loads(sys.stdin.read() if str(chat) == "-" else chat.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidRequestError(f"--chat must be a JSON file: {error}.") from error
+    if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
+        raise InvalidRequestError("--chat must hold a JSON object with a list `messages`.")
+    parameters = {key: value for key, value in body.items() if key not in {"messages", "model", "stream"}}
+    return RouteQuery(tuple(body["messages"]), overrides=overrides, parameters=parameters)
+
+
+@cli.command()
+@click.argument("data", nargs=-1, required=True, type=_PATH)
+@click.option("--out", required=True, type=_PATH, help="Folder to write the probe to.")
+@click.option("--models", help="Comma-separated; all models of the data unless set.")
+@click.option("--encoder", default="minilm-l6", show_default=True, help="Built-in name, or a .json encoder spec.")
+@click.option("--encoder-dir", type=_PATH, help="Where the encoder's files are.")
+@click.option("--name", help="Name of the probe; the folder's unless set.")
+@click.option("--seed", default=0, show_default=True, help="Of the folds.")
+@_JSON
+def fit(data: tuple[Path, ...], out: Path, models: str | None, as_json: bool, **options: Any) -> None:
+    """Fit a probe to outcomes DATA (parquet, JSONL or CSV: prompt, model, score)."""
+    from router.tuning.fit import fit_command
+
+    with _progress("encoding") as on_progress:
+        summary = fit_command(data, out, models=_names(models), on_progress=on_progress, **options)
+    if as_json:
+        _print_json(summary.to_dict())
+    else:
+        summary.print(_stdout())
+
+
+@cli.command()
+@click.argument("probe", type=_PATH)
+@click.argument("data", nargs=-1, required=True, type=_PATH)
+@click.option("--weak", required=True, metavar="MODEL", help="The cheap model.")
+@click.option("--strong", required=True, metavar="MODEL", help="The dear model.")
+@click.option("--encoder-dir", type=_PATH, help="Where the encoder's files are.")
+@click.option("--resamples", default=1000, show_default=True, type=click.IntRange(100), help="Of the bootstrap.")
+@click.option("--seed", default=0, show_default=True)
+@_JSON
+def evaluate(probe: Path, data: tuple[Path, ...], weak: str, strong: str, as_json: bool, **options: Any) -> None:
+    """Evaluate PROBE on DATA it has not seen: how well does it rank prompts by the gain of the strong model?"""
+    from router.tuning.evaluate import evaluate_command
+
+    with _progress("encoding") as on_progress:
+        report = evaluate_command(probe, data, weak=weak, strong=strong, on_progress=on_progress, **options)
+    if report.warning:
+        click.echo(f"Warning: {report.warning}", err=True)
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        report.print(_stdout())
+
+
+@cli.command()
+@click.argument("file", type=_PATH)
+@click.option("--encoder-dir", type=_PATH, help="Where the encoder's files are.")
+@_JSON
+def validate(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
+    """Check a policy FILE with everything it names: probe, encoder, prices, keys."""
+    from router.loading import load_policy, missing_keys
+
+    policy = load_policy(file)
+    if policy.encoder_spec is not None:
+        from probes.encoder import find_encoder
+
+        find_encoder(policy.encoder_spec, encoder_dir)
+    unset = missing_keys(policy)
+    found = {
+        "valid": True,
+        "policy": policy.ref.name,
+        "version": policy.ref.version,
+        "digest": policy.ref.digest,
+        "candidates": list(policy.rules.file.names),
+        "probe": policy.probe_ref.digest if policy.probe_ref else None,
+        "unset_key_variables": unset,
+    }
+    if as_json:
+        _print_json(found)
+    else:
+        click.echo(f"{file} is valid: policy {policy.ref.name}, candidates {', '.join(policy.rules.file.names)}.")
+        for variable in unset:
+            click.echo(f"note: {variable} is not set here; deciding works, answering will not.")
+
+
+@cli.command()
+def policy() -> None:
+    """Print the embedded default policy, to start your own from."""
+    from router.loading import DEFAULT_POLICY
+
+    click.echo(DEFAULT_POLICY.read_text("utf-8"), nl=False)
+
+
+@cli.command()
+def demo() -> None:
+    """Start the service, send it a dozen prompts, print what was decided, stop."""
+    from router import demo as demonstration
+
+    demonstration.main(_stdout())
+
+
+@cli.command()
+@_JSON
+def version(as_json: bool) -> None:
+    """Versions of this program and of what it runs on."""
+    found = {"elle-router": _version("elle-router"), "python": platform.python_version()}
+    found |= {name: _version(name) for name in ("grpcio", "protobuf", "numpy", "torch", "transformers", "litellm")}
+    if as_json:
+        _print_json(found)
+    else:
+        click.echo("\n".join(f"{name} {value or 'not installed'}" for name, value in found.items()))
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else None
+
+
+def _print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+@contextlib.contextmanager
+def _progress(label: str) -> Iterator[Progress | None]:
+    """A progress bar on stderr where a person watches; otherwise a line now and then."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if not sys.stderr.isatty():
+        yield _progress_lines(label)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+def _progress_lines(label: str) -> Callable[[int, int], None]:
+    def report(done: int, total: int) -> None:
+        if done == total or done % 1000 == 0:
+            click.echo(f"{label}: {done} of {total}", err=True)
+
+    return report
+
+
+def main() -> None:
+    """Entry point of the `elle` command."""
+    # A reader that goes away (`elle ... | head`) is no error of ours.
+    try:
+        cli()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

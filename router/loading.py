@@ -1,0 +1,168 @@
+"""From a policy file to a policy that can decide: its probe, its prices, and every cross-check at start."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probes import artifact
+from probes.encoder import Encoder, EncoderSpec, FloatArray
+from probes.errors import EncoderError, ProbesError
+from probes.probe import DifficultyProbe
+from router.config import Candidate, PolicyFile, Prices, read_policy_file
+from router.errors import ConfigError
+from router.policy import Judgement, Rules
+from router.types import ArtifactRef
+
+DEFAULTS = Path(__file__).parent / "defaults"
+DEFAULT_POLICY = DEFAULTS / "policy.yaml"
+
+_BUILTIN = "builtin:"
+
+
+@dataclass(frozen=True)
+class ServedPolicy:
+    """A policy that can decide.
+
+    Attributes:
+        rules: what `router.policy.decide` needs.
+        ref: name, version, digest of the policy.
+        probe: None only under a fixed rule.
+        probe_ref: name, version, digest of the probe.
+        encoder_spec: the encoder the probe was fitted on.
+        columns: for each candidate its column in the probe, (n_candidates,).
+    """
+
+    rules: Rules
+    ref: ArtifactRef
+    probe: DifficultyProbe | None = None
+    probe_ref: ArtifactRef | None = None
+    encoder_spec: EncoderSpec | None = None
+    columns: tuple[int, ...] = ()
+
+    def judge(self, features: FloatArray) -> Judgement:
+        """What the probe says about one prompt, features of shape (d,)."""
+        if self.probe is None:
+            raise ConfigError(f"policy {self.ref.name!r} has no probe to judge with.")
+        prediction = self.probe.predict(features[np.newaxis])
+        loss, risk = prediction.loss[0], prediction.risk[0]
+        return Judgement(
+            raw=tuple(float(loss[column]) for column in self.columns),
+            risk=tuple(float(risk[column]) for column in self.columns),
+            difficulty=float(loss.mean()),
+            leverage=float(prediction.leverage[0]),
+        )
+
+    def to_json(self) -> str:
+        """The policy file as JSON, defaults and looked-up prices filled in. Holds no secrets, only their names."""
+        data = self.rules.file.model_dump(mode="json", by_alias=True)
+        for candidate, prices in zip(data["candidates"], self.rules.prices, strict=True):
+            candidate["prices"] = prices.model_dump(mode="json") if prices else None
+        return json.dumps(data, ensure_ascii=False)
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Raise EncoderMismatchError unless the probe was fitted on this very encoder."""
+        if self.probe is None:
+            return
+        self.probe.check_encoder(encoder.spec.identity)
+
+
+def load_policies(paths: Sequence[Path]) -> tuple[ServedPolicy, ...]:
+    """The policies in these files, in order. Raises ConfigError, also for two policies of one name."""
+    policies = tuple(load_policy(path) for path in paths)
+    for name, count in Counter(policy.ref.name for policy in policies).items():
+        if count > 1:
+            raise ConfigError(f"policy names must be distinct, {name!r} stands in {count} of the files; rename one.")
+    return policies
+
+
+def missing_keys(policy: ServedPolicy) -> list[str]:
+    """Names of environment variables that candidates take their keys from and that are not set here."""
+    named = {c.api_key_env for c in policy.rules.file.candidates if c.api_key_env}
+    return sorted(name for name in named if not os.environ.get(name))
+
+
+def load_policy(path: Path) -> ServedPolicy:
+    """The policy in a YAML file, with its probe and prices.
+
+    Raises ConfigError naming the file and what is wrong with it or with the probe it names.
+    """
+    file = read_policy_file(path)
+    try:
+        probe = _load_probe(file, path)
+        return _assemble(file, probe)
+    except ProbesError as error:
+        raise ConfigError(f"policy file {path}: its probe {file.probe!r} cannot be used: {error}") from error
+
+
+def _load_probe(file: PolicyFile, path: Path) -> DifficultyProbe | None:
+    if file.probe is None:
+        return None
+    if file.probe.startswith(_BUILTIN):
+        return artifact.load(DEFAULTS / file.probe.removeprefix(_BUILTIN))
+    return artifact.load(path.parent / Path(file.probe).expanduser())
+
+
+def _assemble(file: PolicyFile, probe: DifficultyProbe | None) -> ServedPolicy:
+    prices = tuple(_resolve_prices(candidate) for candidate in file.candidates)
+    ref = ArtifactRef(file.name, file.version, file.digest)
+    if probe is None:
+        return ServedPolicy(Rules(file, prices, max_leverage=None), ref)
+    unknown = [c.name_in_probe for c in file.candidates if c.name_in_probe not in probe.models]
+    if unknown:
+        raise ConfigError(
+            f"every candidate of policy {file.name!r} must be a model of its probe ({', '.join(probe.models)}), "
+            f"{', '.join(unknown)} are not; set `probe_model`, or fit a probe that covers them."
+        )
+    if probe.encoder is None:
+        raise EncoderError("it was fitted on precomputed features and names no encoder, so prompts cannot be judged.")
+    limit = file.abstain_above_leverage
+    return ServedPolicy(
+        rules=Rules(file, prices, max_leverage=probe.leverage_limit if limit == "probe" else limit),
+        ref=ref,
+        probe=probe,
+        probe_ref=ArtifactRef(probe.card.title, probe.card.created, probe.identity),
+        encoder_spec=EncoderSpec.from_dict(probe.encoder),
+        columns=tuple(probe.models.index(c.name_in_probe) for c in file.candidates),
+    )
+
+
+def _resolve_prices(candidate: Candidate) -> Prices | None:
+    if candidate.prices != "litellm":
+        return candidate.prices
+    table = _litellm_prices()
+    # LiteLLM keys its table with and without the provider's prefix.
+    entry = table.get(candidate.model) or table.get(candidate.model.partition("/")[2])
+    if not entry or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
+        raise ConfigError(
+            f"candidate {candidate.name!r}: LiteLLM's table has no prices for {candidate.model!r}; state "
+            f"input_usd_per_million_tokens and output_usd_per_million_tokens under `prices`."
+        )
+    return Prices(
+        input_usd_per_million_tokens=float(entry["input_cost_per_token"]) * 1e6,
+        output_usd_per_million_tokens=float(entry["output_cost_per_token"]) * 1e6,
+    )
+
+
+@cache
+def _litellm_prices() -> Mapping[str, Mapping[str, Any]]:
+    # Read from the installed package's own file: importing LiteLLM takes seconds and tries the network.
+    spec = importlib.util.find_spec("litellm")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder) / "model_prices_and_context_window_backup.json"
+        if path.is_file():
+            table: Mapping[str, Mapping[str, Any]] = json.loads(path.read_text("utf-8"))
+            return table
+    raise ConfigError(
+        "`prices: litellm` needs LiteLLM's bundled price table; install it with `pip install 'elle-router[dispatch]'`, "
+        "or state the prices."
+    )

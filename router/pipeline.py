@@ -1,0 +1,207 @@
+"""`Router`: one request through the hops, in order. Every door of the service calls this and nothing else to decide.
+
+query -> ask -> features -> judgement -> choice -> decision record
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Self
+
+from probes.encoder import Encoder, load_encoder
+from probes.errors import ProbesError
+from router import ask as asking
+from router.ask import Ask
+from router.encode_pool import Encoded, EncodePool
+from router.errors import JudgementError, UnknownPolicyError
+from router.loading import DEFAULT_POLICY, ServedPolicy, load_policies
+from router.policy import Judgement, check_overrides, decide
+from router.types import RouteQuery, RoutingDecision, Timings
+
+log = logging.getLogger(__name__)
+
+#: What an encoder raises when it fails on a prompt; torch raises RuntimeError.
+_ENCODER_FAILURES = (ProbesError, RuntimeError, MemoryError)
+
+#: Bytes of text above which a request is refused. About 128,000 tokens of English.
+MAX_PROMPT_BYTES = 512 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A query that passed every check that needs no encoder."""
+
+    query: RouteQuery
+    policy: ServedPolicy
+    ask: Ask
+    started: float
+
+    @property
+    def encoder_identity(self) -> str | None:
+        """The encoder to ask, or None where there is nothing to encode."""
+        spec = self.policy.encoder_spec
+        return spec.identity if spec is not None and self.ask.text else None
+
+
+class Router:
+    """Decides which candidate answers. Thread-safe; holds no state between requests.
+
+    Args:
+        policies: at least one; the first is the default.
+        encoders: for every probe's encoder identity the encoder; cross-checked here.
+        max_prompt_bytes: longer requests are refused.
+        workers: encoder threads of the asynchronous path; None takes one per core.
+        max_pending: prompts waiting for one encoder beyond which `adecide` raises OverloadedError.
+    """
+
+    def __init__(
+        self,
+        policies: Sequence[ServedPolicy],
+        encoders: Mapping[str, Encoder],
+        *,
+        max_prompt_bytes: int = MAX_PROMPT_BYTES,
+        workers: int | None = None,
+        max_pending: int = 256,
+    ) -> None:
+        for policy in policies:
+            if policy.encoder_spec is not None:
+                policy.check_encoder(encoders[policy.encoder_spec.identity])
+        self._default = policies[0].ref.name
+        self._policies = {policy.ref.name: policy for policy in policies}
+        self._encoders = dict(encoders)
+        self._pools = {
+            identity: EncodePool(encoder, workers=workers, max_pending=max_pending)
+            for identity, encoder in encoders.items()
+        }
+        self._max_prompt_bytes = max_prompt_bytes
+
+    @classmethod
+    def from_files(
+        cls,
+        *paths: Path | str,
+        encoder_dir: Path | None = None,
+        max_prompt_bytes: int = MAX_PROMPT_BYTES,
+        workers: int | None = None,
+        max_pending: int = 256,
+    ) -> Self:
+        """A router for these policy files; none means the embedded default policy.
+
+        Raises ConfigError for a policy or probe that cannot be used, EncoderError if the encoder is not to be had.
+        """
+        policies = load_policies([Path(path) for path in paths] or [DEFAULT_POLICY])
+        specs = {p.encoder_spec.identity: p.encoder_spec for p in policies if p.encoder_spec is not None}
+        encoders = {identity: load_encoder(spec, encoder_dir) for identity, spec in specs.items()}
+        return cls(policies, encoders, max_prompt_bytes=max_prompt_bytes, workers=workers, max_pending=max_pending)
+
+    @property
+    def policies(self) -> Mapping[str, ServedPolicy]:
+        """All policies by name, the default first."""
+        return MappingProxyType(self._policies)
+
+    def policy(self, name: str | None) -> ServedPolicy:
+        """The policy of this name, or the default. Raises UnknownPolicyError."""
+        try:
+            return self._policies[name or self._default]
+        except KeyError as error:
+            raise UnknownPolicyError(
+                f"policy must be one of {', '.join(self._policies)}, got {name!r}.", field="overrides.policy"
+            ) from error
+
+    def warm_up(self) -> None:
+        """Run every encoder and probe once, so that the first request does not pay for lazy set-up."""
+        for policy in self._policies.values():
+            if policy.encoder_spec is not None:
+                policy.judge(self._encoders[policy.encoder_spec.identity].encode("warm up"))
+
+    def decide(self, query: RouteQuery) -> RoutingDecision:
+        """Decide, encoding in the calling thread. Raises RouterError."""
+        prepared = self._prepare(query)
+        encoded: Encoded | Exception | None = None
+        if (encoder := prepared.encoder_identity) is not None:
+            started = time.perf_counter()
+            try:
+                features = self._encoders[encoder].encode(prepared.ask.text)
+                encoded = Encoded(features, queue_s=0.0, encode_s=time.perf_counter() - started)
+            except _ENCODER_FAILURES as error:
+                encoded = error
+        return self._conclude(prepared, encoded)
+
+    async def adecide(self, query: RouteQuery) -> RoutingDecision:
+        """Decide, encoding in the worker threads. Raises RouterError, OverloadedError at once if they are behind."""
+        prepared = self._prepare(query)
+        encoded: Encoded | Exception | None = None
+        if (encoder := prepared.encoder_identity) is not None:
+            try:
+                encoded = await self._pools[encoder].encode(prepared.ask.text)
+            except _ENCODER_FAILURES as error:
+                encoded = error
+        return self._conclude(prepared, encoded)
+
+    async def close(self) -> None:
+        """Stop the worker threads."""
+        for pool in self._pools.values():
+            await pool.close()
+
+    def _prepare(self, query: RouteQuery) -> _Prepared:
+        started = time.perf_counter()
+        policy = self.policy(query.overrides.policy)
+        # Wrong overrides are refused before the encoder is asked.
+        check_overrides(policy.rules.file, query.overrides)
+        return _Prepared(query, policy, asking.extract(query, max_bytes=self._max_prompt_bytes), started)
+
+    def _conclude(self, prepared: _Prepared, encoded: Encoded | Exception | None) -> RoutingDecision:
+        policy, query = prepared.policy, prepared.query
+        begun = time.perf_counter()
+        judgement: Judgement | None = None
+        failure = encoded if isinstance(encoded, Exception) else None
+        if isinstance(encoded, Encoded):
+            try:
+                judgement = policy.judge(encoded.features)
+            except ProbesError as error:
+                failure = error
+        if failure is not None:
+            self._report(policy, failure)
+        judged = time.perf_counter()
+        choice = decide(policy.rules, prepared.ask, query.overrides, judgement, failed=failure is not None)
+        ended = time.perf_counter()
+        return RoutingDecision(
+            decision_id=uuid.uuid4().hex,
+            requested=query.overrides.pin or policy.ref.name,
+            chosen=choice.chosen.name,
+            chosen_model=choice.chosen.model,
+            reason=choice.reason,
+            difficulty=judgement.difficulty if judgement else None,
+            candidates=choice.candidates,
+            threshold=choice.threshold,
+            gain=choice.gain,
+            policy=policy.ref,
+            probe=policy.probe_ref,
+            abstained=choice.abstained,
+            leverage=judgement.leverage if judgement else None,
+            timings=Timings(
+                queue_s=encoded.queue_s if isinstance(encoded, Encoded) else 0.0,
+                encode_s=encoded.encode_s if isinstance(encoded, Encoded) else 0.0,
+                probe_s=judged - begun,
+                policy_s=ended - judged,
+                total_s=ended - prepared.started,
+            ),
+            session_id=query.session_id,
+            input_tokens_estimate=prepared.ask.input_tokens_estimate,
+        )
+
+    @staticmethod
+    def _report(policy: ServedPolicy, failure: Exception) -> None:
+        log.error(
+            "could not judge a prompt under policy %r: %s", policy.ref.name, type(failure).__name__, exc_info=failure
+        )
+        if policy.rules.file.failure_mode == "error":
+            raise JudgementError(
+                f"the prompt could not be judged ({type(failure).__name__}), and policy {policy.ref.name!r} has "
+                f"failure_mode `error`; see the service's log."
+            ) from failure

@@ -1,0 +1,259 @@
+"""Prediction + candidates + overrides -> choice. Pure: no I/O, no clock, no randomness, nothing remembered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from router.ask import Ask
+from router.config import Candidate, Capability, FixedRule, GainRule, PolicyFile, Prices, RiskBoundRule
+from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
+from router.types import CandidateRisk, Overrides, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the probe says about one prompt. `raw` and `risk` have one number per candidate, in the policy's order.
+
+    Attributes:
+        raw: expected loss before calibration, unbounded.
+        risk: calibrated probability of an unacceptable answer, 0 to 1.
+        difficulty: expected loss averaged over all models of the probe.
+        leverage: distance from what the probe was fitted on, 0 upwards.
+    """
+
+    raw: tuple[float, ...]
+    risk: tuple[float, ...]
+    difficulty: float
+    leverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A policy ready to decide: the file, with everything looked up that it only names.
+
+    Attributes:
+        file: the policy file.
+        prices: per candidate, None where unknown.
+        max_leverage: prompts beyond it go to the safe default; None never abstains.
+    """
+
+    file: PolicyFile
+    prices: tuple[Prices | None, ...]
+    max_leverage: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Who answers and why; the part of a decision record that the policy is responsible for."""
+
+    chosen: Candidate
+    reason: Reason
+    candidates: tuple[CandidateRisk, ...]
+    threshold: float | None = None
+    gain: float | None = None
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the router declined to judge."""
+        return self.reason is Reason.ABSTAINED
+
+
+def decide(
+    rules: Rules, ask: Ask, overrides: Overrides, judgement: Judgement | None, *, failed: bool = False
+) -> Choice:
+    """Choose the candidate.
+
+    Args:
+        rules: the policy.
+        ask: what is asked and needed.
+        overrides: what the caller asks beyond the policy.
+        judgement: what the probe says; None if there was nothing to judge, no probe, or judging failed.
+        failed: whether judging was tried and failed; then the safe default answers.
+
+    Raises:
+        InvalidRequestError: an override is out of range or does not fit the policy.
+        UnknownCandidateError: an override names a candidate the policy does not have.
+        NoEligibleCandidateError: every candidate breaks a bound.
+    """
+    check_overrides(rules.file, overrides)
+    candidates = _weigh_in(rules, ask, overrides, judgement)
+    eligible = [i for i, candidate in enumerate(candidates) if candidate.eligible]
+    if overrides.pin is not None:
+        index = rules.file.names.index(overrides.pin)
+        eligible = [index] if index in eligible else []
+    if not eligible:
+        raise NoEligibleCandidateError(_say_why_none(candidates, overrides.pin))
+    verdict = _choose(rules, overrides, judgement, candidates, eligible, failed=failed)
+    return Choice(
+        chosen=rules.file.candidates[verdict.index],
+        reason=verdict.reason,
+        candidates=candidates,
+        threshold=verdict.threshold,
+        gain=verdict.gain,
+    )
+
+
+def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
+    """Raise InvalidRequestError or UnknownCandidateError for overrides that cannot hold under this policy."""
+    for field, low, high in (("max_risk", 0.0, 1.0), ("max_cost_usd", 0.0, math.inf)):
+        value = getattr(overrides, field)
+        if value is not None and not (math.isfinite(value) and low <= value <= high):
+            bounds = f"0 to {high:g}" if math.isfinite(high) else "a finite number of 0 or more"
+            raise InvalidRequestError(f"{field} must be {bounds}, got {value}.", field=f"overrides.{field}")
+    named = {
+        "allowed_candidates": overrides.allowed_candidates,
+        "denied_candidates": overrides.denied_candidates,
+        "pin": (overrides.pin,) if overrides.pin is not None else (),
+    }
+    for field, names in named.items():
+        for name in names:
+            if name not in file.names:
+                raise UnknownCandidateError(
+                    f"{field} must name candidates of policy {file.name!r} ({', '.join(file.names)}), got {name!r}.",
+                    field=f"overrides.{field}",
+                )
+    if overrides.max_risk is not None and file.probe is None:
+        raise InvalidRequestError(
+            f"max_risk needs a policy with a probe, {file.name!r} has none.", field="overrides.max_risk"
+        )
+
+
+def expected_cost_usd(candidate: Candidate, prices: Prices | None, ask: Ask) -> float | None:
+    """Expected cost of one answer: estimated input tokens, usual output tokens or the caller's bound if lower."""
+    if prices is None:
+        return None
+    output_tokens = candidate.expected_output_tokens
+    if ask.max_output_tokens is not None:
+        output_tokens = min(output_tokens, ask.max_output_tokens)
+    return prices.cost_usd(ask.input_tokens_estimate, output_tokens)
+
+
+def _weigh_in(rules: Rules, ask: Ask, overrides: Overrides, judgement: Judgement | None) -> tuple[CandidateRisk, ...]:
+    rows = []
+    for index, (candidate, prices) in enumerate(zip(rules.file.candidates, rules.prices, strict=True)):
+        cost = expected_cost_usd(candidate, prices, ask)
+        rows.append(
+            CandidateRisk(
+                candidate=candidate.name,
+                model=candidate.model,
+                raw=judgement.raw[index] if judgement else None,
+                risk=judgement.risk[index] if judgement else None,
+                expected_cost_usd=cost,
+                ineligible_because=tuple(_broken_bounds(candidate, cost, ask, overrides)),
+            )
+        )
+    return tuple(rows)
+
+
+def _broken_bounds(candidate: Candidate, cost: float | None, ask: Ask, overrides: Overrides) -> list[str]:
+    broken = []
+    if overrides.allowed_candidates and candidate.name not in overrides.allowed_candidates:
+        broken.append("not among allowed_candidates")
+    if candidate.name in overrides.denied_candidates:
+        broken.append("among denied_candidates")
+    needed = ask.needs | ({Capability.TEXT} if ask.text else set())
+    if lacking := sorted(needed - set(candidate.capabilities)):
+        broken.append(f"cannot handle {', '.join(lacking)}")
+    if ask.unknown_parts:
+        broken.append(f"content parts of unknown type {', '.join(ask.unknown_parts)}")
+    window = candidate.context_window_tokens
+    wanted = ask.input_tokens_estimate + (ask.max_output_tokens or 0)
+    if window is not None and wanted > window:
+        broken.append(f"context window of {window:,} tokens, about {wanted:,} needed")
+    if overrides.max_cost_usd is not None:
+        if cost is None:
+            broken.append("price unknown, max_cost_usd set")
+        elif cost > overrides.max_cost_usd:
+            broken.append(f"expected cost ${cost:.6f} above max_cost_usd ${overrides.max_cost_usd:.6f}")
+    return broken
+
+
+def _say_why_none(candidates: Sequence[CandidateRisk], pin: str | None) -> str:
+    shown = [c for c in candidates if pin is None or c.candidate == pin]
+    why = "; ".join(f"{c.candidate}: {', '.join(c.ineligible_because)}" for c in shown)
+    head = "no candidate may answer this request" if pin is None else "the pinned candidate may not answer this request"
+    return f"{head} ({why}). Relax the overrides, or give the policy a candidate that fits."
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    index: int
+    reason: Reason
+    threshold: float | None = None
+    gain: float | None = None
+
+
+def _choose(
+    rules: Rules,
+    overrides: Overrides,
+    judgement: Judgement | None,
+    candidates: Sequence[CandidateRisk],
+    eligible: list[int],
+    *,
+    failed: bool,
+) -> _Verdict:
+    """One of `eligible` (indices, cheapest tier first, not empty)."""
+    rule = rules.file.rule
+    if overrides.pin is not None:
+        return _Verdict(eligible[0], Reason.PINNED)
+    if isinstance(rule, FixedRule) and overrides.max_risk is None:
+        return _fixed(rules.file, rule, candidates, eligible)
+    if len(eligible) == 1:
+        return _Verdict(eligible[0], Reason.ONLY_ELIGIBLE)
+    if failed:
+        return _Verdict(_safe(rules.file, eligible), Reason.FAILED_OPEN)
+    bound = rule.max_risk if isinstance(rule, RiskBoundRule) else None
+    bound = bound if overrides.max_risk is None else overrides.max_risk
+    unfamiliar = judgement is None or (rules.max_leverage is not None and judgement.leverage > rules.max_leverage)
+    # Where nothing is known any risk is possible, which is still within a bound of 1.
+    if judgement is None or (unfamiliar and bound != 1.0):
+        return _Verdict(_safe(rules.file, eligible), Reason.ABSTAINED)
+    if bound is not None:
+        return _within(bound, judgement, candidates, eligible)
+    assert isinstance(rule, GainRule)  # noqa: S101  (the fixed rule never comes here)
+    return _by_gain(rule, judgement, eligible)
+
+
+def _fixed(file: PolicyFile, rule: FixedRule, candidates: Sequence[CandidateRisk], eligible: list[int]) -> _Verdict:
+    index = file.names.index(rule.candidate)
+    if index not in eligible:
+        # Fixed means fixed: another candidate behind the caller's back would be a silent substitution.
+        raise NoEligibleCandidateError(_say_why_none(candidates, rule.candidate))
+    return _Verdict(index, Reason.FIXED)
+
+
+def _safe(file: PolicyFile, eligible: list[int]) -> int:
+    """The safe default, or the next stronger candidate that may answer, or else the strongest that may."""
+    wanted = file.names.index(file.safe_default)
+    return next((index for index in eligible if index >= wanted), eligible[-1])
+
+
+def _within(bound: float, judgement: Judgement, candidates: Sequence[CandidateRisk], eligible: list[int]) -> _Verdict:
+    within = [index for index in eligible if judgement.risk[index] <= bound]
+    if not within:
+        least = min(eligible, key=lambda index: judgement.risk[index])
+        return _Verdict(least, Reason.NONE_WITHIN_RISK_BOUND, threshold=bound)
+    # Cheapest by expected cost for this request; without prices, the order of the tiers says what is cheap.
+    costs = {index: candidates[index].expected_cost_usd for index in within}
+    if None in costs.values():
+        return _Verdict(within[0], Reason.WITHIN_RISK_BOUND, threshold=bound)
+    cheapest = min(within, key=lambda index: (costs[index], index))
+    return _Verdict(cheapest, Reason.WITHIN_RISK_BOUND, threshold=bound)
+
+
+def _by_gain(rule: GainRule, judgement: Judgement, eligible: list[int]) -> _Verdict:
+    base, *others = eligible
+
+    def price(index: int) -> float:
+        return math.fsum(rule.thresholds[base:index])
+
+    def gain(index: int) -> float:
+        return judgement.risk[base] - judgement.risk[index]
+
+    # max() keeps the first of equals: the cheaper tier.
+    best = max(others, key=lambda index: gain(index) - price(index))
+    if gain(best) > price(best):
+        return _Verdict(best, Reason.GAIN_ABOVE_THRESHOLD, threshold=price(best), gain=gain(best))
+    return _Verdict(base, Reason.GAIN_BELOW_THRESHOLD, threshold=price(best), gain=gain(best))

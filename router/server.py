@@ -1,0 +1,160 @@
+"""The life of the gRPC service: listen, warm up, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from router import canned
+from router.config import CANNED_UPSTREAM
+from router.dispatch import Dispatcher
+from router.errors import ConfigError
+from router.interceptors import ErrorInterceptor
+from router.loading import ServedPolicy
+from router.pb import router_service_pb2 as pb
+from router.pb import router_service_pb2_grpc as pb_grpc
+from router.pipeline import MAX_PROMPT_BYTES, Router
+from router.service import RouterService
+
+log = logging.getLogger(__name__)
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
+
+#: Largest message on the wire. Above MAX_PROMPT_BYTES, so that our own error speaks; room for batches and images.
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How to serve.
+
+    Attributes:
+        policies: policy files, the first is the default; none means the embedded default.
+        host: address to listen on; loopback unless told otherwise, because there is no authentication.
+        port: 0 takes a free one.
+        encoder_dir: where the encoder's files are; None looks in the usual places.
+        workers: encoder threads; None takes one per core.
+        max_pending: prompts waiting for the encoder beyond which further ones are refused.
+        max_prompt_bytes: longer requests are refused.
+        drain_s: how long requests in work may take after SIGTERM.
+    """
+
+    policies: tuple[Path, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 50051
+    encoder_dir: Path | None = None
+    workers: int | None = None
+    max_pending: int = 256
+    max_prompt_bytes: int = MAX_PROMPT_BYTES
+    drain_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A running service: where it listens and what it serves."""
+
+    address: str
+    router: Router
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
+    """Serve while the context lasts; drains on leaving.
+
+    The port is open before the encoder is loaded: health says NOT_SERVING and methods answer UNAVAILABLE until warm.
+
+    Raises ConfigError for an occupied port, a bad policy or probe; EncoderError if the encoder is not to be had.
+    """
+    service = RouterService()
+    status = health.aio.HealthServicer()
+    server = _create_server(service, status)
+    address = f"{settings.host}:{_bind(server, settings)}"
+    await _set_health(status, health_pb2.HealthCheckResponse.NOT_SERVING)
+    await server.start()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(_drain, server, status, settings.drain_s)
+        router = await asyncio.to_thread(_load, settings)
+        stack.push_async_callback(router.close)
+        canned_url = None
+        if any(_uses_canned(policy) for policy in router.policies.values()):
+            canned_url = await stack.enter_async_context(canned.running())
+        # Registered last, so it runs first: no request is cut off by what is closed after it.
+        stack.push_async_callback(_drain, server, status, settings.drain_s)
+        service.start(router, Dispatcher(router.policies, canned_url=canned_url))
+        await _set_health(status, health_pb2.HealthCheckResponse.SERVING)
+        yield Serving(address, router)
+
+
+async def serve_forever(settings: ServerSettings, on_ready: Callable[[Serving], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Errors as `serving`."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(settings) as running:
+        on_ready(running)
+        await stop.wait()
+        log.info("draining, at most %.0f s", settings.drain_s)
+
+
+def _create_server(service: RouterService, status: health.aio.HealthServicer) -> grpc.aio.Server:
+    server = grpc.aio.server(
+        interceptors=[ErrorInterceptor()],
+        options=[
+            # Two servers on one port would share its traffic without a word.
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ],
+    )
+    pb_grpc.add_RouterServiceServicer_to_server(service, server)
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+    return server
+
+
+def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
+    try:
+        return server.add_insecure_port(f"{settings.host}:{settings.port}")
+    except RuntimeError as error:
+        raise ConfigError(
+            f"cannot listen on {settings.host}:{settings.port}; another process may hold the port. Stop it, or choose "
+            f"another one with --port (0 takes a free one)."
+        ) from error
+
+
+def _load(settings: ServerSettings) -> Router:
+    router = Router.from_files(
+        *settings.policies,
+        encoder_dir=settings.encoder_dir,
+        max_prompt_bytes=settings.max_prompt_bytes,
+        workers=settings.workers,
+        max_pending=settings.max_pending,
+    )
+    router.warm_up()
+    return router
+
+
+def _uses_canned(policy: ServedPolicy) -> bool:
+    return any(candidate.api_base == CANNED_UPSTREAM for candidate in policy.rules.file.candidates)
+
+
+async def _set_health(status: health.aio.HealthServicer, value: int) -> None:
+    for name in ("", SERVICE_NAME):
+        await status.set(name, value)
+
+
+async def _drain(server: grpc.aio.Server, status: health.aio.HealthServicer, grace_s: float) -> None:
+    # Balancers see NOT_SERVING first; requests in work get their time; new ones are refused by grpc.
+    await _set_health(status, health_pb2.HealthCheckResponse.NOT_SERVING)
+    await server.stop(grace_s)

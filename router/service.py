@@ -1,0 +1,126 @@
+"""The gRPC servicer: unpack, call the router or the dispatcher, pack. Errors are the interceptor's business."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+
+from router import wire
+from router.dispatch import Completion, Dispatcher
+from router.errors import InvalidRequestError, NotReadyError
+from router.interceptors import status_of
+from router.pb import router_service_pb2 as pb
+from router.pb import router_service_pb2_grpc as pb_grpc
+from router.pipeline import Router
+from router.types import RouteQuery, RoutingDecision
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+#: Requests in one batch. Enough to fill the encoder for seconds; more belongs into several calls.
+MAX_BATCH = 1024
+
+#: Prompts of one batch that wait for the encoder at a time.
+BATCH_IN_FLIGHT = 16
+
+
+class RouterService(pb_grpc.RouterServiceServicer):
+    """`elle.router.v1.RouterService`. Until `start` is called every method answers UNAVAILABLE."""
+
+    def __init__(self) -> None:
+        self._router: Router | None = None
+        self._dispatcher: Dispatcher | None = None
+
+    def start(self, router: Router, dispatcher: Dispatcher) -> None:
+        """Begin to answer."""
+        self._router, self._dispatcher = router, dispatcher
+
+    @property
+    def _ready(self) -> tuple[Router, Dispatcher]:
+        if self._router is None or self._dispatcher is None:
+            raise NotReadyError("the service is still loading its encoder; try again in a few seconds.")
+        return self._router, self._dispatcher
+
+    async def Route(self, request: pb.RouteRequest, context: Context) -> pb.RouteResponse:  # noqa: N802
+        """Decide only."""
+        router, _ = self._ready
+        decision = await router.adecide(wire.query_from_wire(request))
+        return pb.RouteResponse(decision=wire.decision_to_wire(decision))
+
+    async def BatchRoute(self, request: pb.BatchRouteRequest, context: Context) -> pb.BatchRouteResponse:  # noqa: N802
+        """Decide many; each result carries its own decision or status."""
+        router, _ = self._ready
+        if len(request.requests) > MAX_BATCH:
+            raise InvalidRequestError(
+                f"requests must hold at most {MAX_BATCH:,} requests, got {len(request.requests):,}; send several.",
+                field="requests",
+            )
+        # A batch keeps few prompts in the queue at a time, so that it neither overloads itself nor starves others.
+        places = asyncio.Semaphore(BATCH_IN_FLIGHT)
+        results = await asyncio.gather(*(_batch_result(router, one, places) for one in request.requests))
+        return pb.BatchRouteResponse(results=results)
+
+    async def Complete(self, request: pb.CompleteRequest, context: Context) -> pb.CompleteResponse:  # noqa: N802
+        """Decide and answer."""
+        router, dispatcher = self._ready
+        query, decision = await _decide(router, request.route)
+        completion = await dispatcher.complete(query, decision, timeout_s=_time_left(context))
+        return pb.CompleteResponse(
+            decision=wire.decision_to_wire(decision),
+            text=completion.text,
+            response=wire.struct_from_dict(completion.body, "response"),
+            usage=_usage(completion),
+        )
+
+    async def StreamComplete(  # noqa: N802
+        self, request: pb.StreamCompleteRequest, context: Context
+    ) -> AsyncIterator[pb.StreamCompleteResponse]:
+        """Decide, then stream the answer."""
+        router, dispatcher = self._ready
+        query, decision = await _decide(router, request.route)
+        yield pb.StreamCompleteResponse(decision=wire.decision_to_wire(decision))
+        async for step in dispatcher.stream(query, decision, timeout_s=_time_left(context)):
+            yield pb.StreamCompleteResponse(
+                text_delta=step.text, chunk=wire.struct_from_dict(step.body, "chunk"), usage=_usage(step)
+            )
+
+    async def GetPolicy(self, request: pb.GetPolicyRequest, context: Context) -> pb.GetPolicyResponse:  # noqa: N802
+        """Show a policy as it is served."""
+        router, _ = self._ready
+        policy = router.policy(request.name or None)
+        return pb.GetPolicyResponse(
+            policy=wire.ref_to_wire(policy.ref),
+            probe=wire.ref_to_wire(policy.probe_ref) if policy.probe_ref else None,
+            encoder_identity=policy.encoder_spec.identity if policy.encoder_spec else "",
+            policy_json=policy.to_json(),
+            policy_names=list(router.policies),
+        )
+
+
+async def _decide(router: Router, request: pb.RouteRequest) -> tuple[RouteQuery, RoutingDecision]:
+    query = wire.query_from_wire(request)
+    return query, await router.adecide(query)
+
+
+async def _batch_result(router: Router, request: pb.RouteRequest, places: asyncio.Semaphore) -> pb.BatchRouteResult:
+    async with places:
+        try:
+            decision = await router.adecide(wire.query_from_wire(request))
+        except Exception as error:
+            return pb.BatchRouteResult(error=status_of(error))
+    return pb.BatchRouteResult(decision=wire.decision_to_wire(decision))
+
+
+def _usage(completion: Completion) -> pb.Usage | None:
+    if completion.usage is None:
+        return None
+    usage = completion.usage
+    return pb.Usage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost_usd=usage.cost_usd)
+
+
+def _time_left(context: Context) -> float | None:
+    # grpc reports "no deadline" as None or as a time centuries away, depending on the transport.
+    left = context.time_remaining()
+    return left if left is not None and left < 1e8 else None

@@ -1,0 +1,258 @@
+"""Outcomes + features -> a calibrated probe, and an honest summary of what it does on prompts it has not seen."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from probes import artifact
+from probes.calibration import cross_calibrate
+from probes.crossfit import assign_folds, out_of_fold
+from probes.encoder import EncoderSpec, parse_spec
+from probes.errors import DataError
+from probes.fit import fit_ridge
+from probes.metrics import auroc, brier, ece, pearson_r
+from probes.probe import DataSource, DifficultyProbe, ProbeCard, fingerprints, software_versions, utc_now
+from router.tuning.datasets import Outcomes, read_outcomes
+from router.tuning.evaluate import Ranking, rank, ranking_cells, text_numbers
+from router.tuning.features import FeatureCache, Progress
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Folds by prompt text, for calibration and for the figures of the summary.
+FOLDS = 5
+
+#: Calibration map; docs/decisions/0004-calibration.md compares them.
+CALIBRATION = "isotonic"
+
+#: A prompt counts as unfamiliar beyond this quantile of the leverage that held-out prompts of the same data have.
+FAMILIAR_QUANTILE = 0.999
+
+#: Fewer prompts than this cannot be split into folds that mean anything.
+MIN_PROMPTS = 50
+
+
+@dataclass(frozen=True)
+class ModelFigures:
+    """How well the loss of one model is predicted on prompts left out; None where a figure is not defined."""
+
+    n: int
+    mean_score: float
+    pearson_r: float | None
+    auroc: float | None
+    brier: float
+    ece: float
+
+
+@dataclass(frozen=True)
+class PairFigures:
+    """The ranking by predicted gain of `strong` over `weak`, on prompts left out."""
+
+    weak: str
+    strong: str
+    n: int
+    ranking: Ranking
+
+
+@dataclass(frozen=True)
+class FitSummary:
+    """What was fitted, on what, and its cross-validated figures.
+
+    Attributes:
+        out: where the probe was written.
+        identity: SHA-256 of the probe.
+        n_prompts: with any label. n_texts: distinct among them. n_features: width of the features.
+        alpha: ridge penalty.
+        models: figures by model name.
+        pair: the weakest and the strongest model by mean score; None where their gap is too small to rank for.
+        data: the files, with their SHA-256 and number of rows.
+        encode_s, fit_s: seconds.
+    """
+
+    out: str
+    identity: str
+    n_prompts: int
+    n_texts: int
+    n_features: int
+    alpha: float
+    models: dict[str, ModelFigures]
+    pair: PairFigures | None
+    data: tuple[DataSource, ...]
+    encode_s: float
+    fit_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"split": f"{FOLDS}-fold cross-validation by prompt text, random"}
+
+    def print(self, console: Console) -> None:
+        """For people: what was measured, and what it does not say."""
+        console.print(
+            f"Fitted {len(self.models)} models on {self.n_prompts:,} prompts ({self.n_texts:,} distinct), "
+            f"{self.n_features} features, alpha {self.alpha:g}, in {self.fit_s:.1f} s after {self.encode_s:.1f} s of "
+            f"encoding.",
+            highlight=False,
+        )
+        table = Table(title=f"On prompts left out ({FOLDS} folds by prompt text)", box=None, title_justify="left")
+        table.add_column("model")
+        for header in ("prompts", "mean score", "r of loss", "AUROC", "Brier", "ECE"):
+            table.add_column(header, justify="right")
+        for name, m in self.models.items():
+            table.add_row(name, f"{m.n:,}", *(_cell(v) for v in (m.mean_score, m.pearson_r, m.auroc, m.brier, m.ece)))
+        console.print(table)
+        if self.pair is None:
+            console.print(
+                "No two models differ enough in mean score to rank prompts by the gain of one over the other."
+            )
+        else:
+            apgr, interval, cpt50, cpt80, *_ = ranking_cells(self.pair.ranking)
+            console.print(
+                f"Ranking by the gain of {self.pair.strong} over {self.pair.weak}: APGR {apgr} ({interval}; random "
+                f"0.500), half the gap at {cpt50} strong calls, 80 % of it at {cpt80}.",
+                highlight=False,
+            )
+        console.print(
+            "Folds are random, so left-out prompts resemble fitted ones; expect less on new kinds of prompts.",
+            style="dim",
+        )
+        console.print(f"Wrote {self.out} (probe {self.identity[:12]}).", highlight=False)
+
+
+def fit_command(
+    data: Sequence[Path],
+    out: Path,
+    *,
+    models: Sequence[str] | None,
+    encoder: str,
+    encoder_dir: Path | None,
+    name: str | None,
+    seed: int,
+    on_progress: Progress | None,
+) -> FitSummary:
+    """What `elle fit` does. Raises DataError, EncoderError or ArtifactError; writes the whole probe or nothing."""
+    spec = parse_spec(encoder)
+    outcomes = read_outcomes(*data)
+    if models is not None:
+        outcomes = outcomes.select_models(models)
+    started = time.perf_counter()
+    features = FeatureCache().features(spec, outcomes.texts, encoder_dir=encoder_dir, on_progress=on_progress)
+    encoded = time.perf_counter()
+    probe, figures = fit(outcomes, features, spec, title=name or out.resolve().name, seed=seed)
+    artifact.save(probe, out)
+    models_figures, pair = figures
+    return FitSummary(
+        out=str(out),
+        identity=probe.identity,
+        n_prompts=len(outcomes),
+        n_texts=len(set(outcomes.texts)),
+        n_features=probe.n_features,
+        alpha=float(probe.linear.alpha[0]),
+        models=models_figures,
+        pair=pair,
+        data=outcomes.sources,
+        encode_s=encoded - started,
+        fit_s=time.perf_counter() - encoded,
+    )
+
+
+def fit(
+    outcomes: Outcomes, features: npt.NDArray[np.float32], spec: EncoderSpec, *, title: str, seed: int = 0
+) -> tuple[DifficultyProbe, tuple[dict[str, ModelFigures], PairFigures | None]]:
+    """A calibrated probe of all models of `outcomes`, and its cross-validated figures.
+
+    The linear map is fitted on all prompts; the calibration maps on out-of-fold predictions, so that no prompt
+    calibrates itself; the figures are of out-of-fold predictions through maps fitted on the other folds.
+
+    Raises DataError for fewer than MIN_PROMPTS prompts.
+    """
+    if len(outcomes) < MIN_PROMPTS:
+        raise DataError(f"fitting needs at least {MIN_PROMPTS} prompts, got {len(outcomes)}; add outcomes.")
+    losses = 1.0 - outcomes.scores
+    folds = assign_folds(text_numbers(outcomes.texts), FOLDS, seed)
+    solution = fit_ridge(features, losses)
+    held_out = out_of_fold(features, losses, folds, alpha=solution.alpha)
+    calibrators, risk = cross_calibrate(CALIBRATION, held_out.prediction, losses, folds)
+    models = {
+        model: _model_figures(held_out.prediction[:, column], risk[:, column], losses[:, column])
+        for column, model in enumerate(outcomes.models)
+    }
+    pair = _pair_figures(outcomes, risk, seed)
+    probe = DifficultyProbe(
+        encoder=spec.to_dict(),
+        encoder_identity=spec.identity,
+        models=outcomes.models,
+        linear=solution.probe,
+        leverage=solution.leverage,
+        leverage_limit=float(np.quantile(held_out.leverage, FAMILIAR_QUANTILE)),
+        calibrators=calibrators,
+        card=_card(outcomes, title, models, pair),
+        fitted_on=fingerprints(outcomes.texts),
+    )
+    return probe, (models, pair)
+
+
+def _model_figures(predicted: FloatArray, risk: FloatArray, losses: FloatArray) -> ModelFigures:
+    rows = np.isfinite(losses)
+    predicted, risk, loss = predicted[rows], risk[rows], losses[rows]
+    varies = bool(loss.min() < loss.max())
+    binary = varies and bool(np.isin(loss, (0.0, 1.0)).all())
+    return ModelFigures(
+        n=int(rows.sum()),
+        mean_score=1.0 - float(loss.mean()),
+        pearson_r=pearson_r(predicted, loss) if varies and predicted.min() < predicted.max() else None,
+        auroc=auroc(predicted, loss) if binary else None,
+        brier=brier(risk, loss),
+        ece=ece(risk, loss),
+    )
+
+
+def _pair_figures(outcomes: Outcomes, risk: FloatArray, seed: int) -> PairFigures | None:
+    """Figures for the weakest and strongest model by their mean score on the prompts they share."""
+    if len(outcomes.models) < 2:
+        return None
+    scores = outcomes.scores
+    means = np.nanmean(scores, axis=0)
+    weak, strong = int(np.argmin(means)), int(np.argmax(means))
+    rows = np.flatnonzero(np.isfinite(scores[:, [weak, strong]]).all(axis=1))
+    try:
+        ranking = rank(
+            risk[rows, weak] - risk[rows, strong],
+            risk[rows, weak],
+            scores[np.ix_(rows, np.array([weak, strong]))],
+            [outcomes.texts[row] for row in rows],
+            seed=seed,
+        )
+    except DataError:
+        # On some resample, or on all, the strong model is not the better one: no gap to rank for.
+        return None
+    return PairFigures(outcomes.models[weak], outcomes.models[strong], len(rows), ranking)
+
+
+def _card(outcomes: Outcomes, title: str, models: dict[str, ModelFigures], pair: PairFigures | None) -> ProbeCard:
+    packages = ("torch", "transformers", "tokenizers")
+    return ProbeCard(
+        title=title,
+        created=utc_now(),
+        summary="Expected loss (1 - score) of each model on a prompt, from the prompt's embedding.",
+        data=outcomes.sources,
+        n_samples={name: figures.n for name, figures in models.items()},
+        metrics={
+            "split": f"{FOLDS}-fold cross-validation by prompt text, random",
+            "models": {name: asdict(figures) for name, figures in models.items()},
+            "pair": asdict(pair) if pair else None,
+        },
+        versions=software_versions() | {package: importlib.metadata.version(package) for package in packages},
+    )
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

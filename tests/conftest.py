@@ -1,0 +1,52 @@
+"""What several test folders share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before any library looks: nothing in the tests may reach for a network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT.parent / "shared" / "data"
+
+# Only now: these read the environment when they are imported.
+from probes.encoder import MINILM_L6, find_encoder  # noqa: E402
+from probes.errors import EncoderError  # noqa: E402
+from router.client import RouterClient  # noqa: E402
+from router.pipeline import Router  # noqa: E402
+from router.server import ServerSettings  # noqa: E402
+from tests.service import running_service  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def _real_encoder() -> None:
+    """Without the real encoder nothing here can be tested, and that is said."""
+    try:
+        find_encoder(MINILM_L6)
+    except EncoderError as error:
+        pytest.skip(f"the real encoder is not on this machine: {error}")
+
+
+@pytest.fixture(scope="session")
+def address(_real_encoder: None) -> Iterator[str]:
+    """Address of the service on its embedded default."""
+    with running_service(ServerSettings(port=0, drain_s=1)) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def router(_real_encoder: None) -> Router:
+    """The same policy in this process."""
+    return Router.from_files()
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[RouterClient]:
+    with RouterClient(address) as client:
+        yield client

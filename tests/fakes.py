@@ -1,0 +1,106 @@
+"""A first-class fake encoder, and small probes and policies on it, for tests that are not about real features."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from probes import artifact
+from probes.encoder import EncoderSpec, FloatArray
+from probes.probe import DifficultyProbe
+from router.tuning.datasets import Outcomes
+from router.tuning.fit import fit
+
+N_FEATURES = 8
+
+
+def fake_spec(marker: str = "0") -> EncoderSpec:
+    """A spec that no real files match; different markers are different encoders."""
+    return EncoderSpec(
+        model_id="fake/encoder",
+        revision="none",
+        weights_sha256=hashlib.sha256(marker.encode()).hexdigest(),
+        tokenizer_sha256="0" * 64,
+        pooling=("mean@0",),
+        max_tokens=16,
+    )
+
+
+class FakeEncoder:
+    """Features are noise seeded by the text. Prompts that name a fault get it; `gate` can hold encodings up."""
+
+    def __init__(self, spec: EncoderSpec | None = None) -> None:
+        self._spec = spec or fake_spec()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.encoded: list[str] = []
+
+    @property
+    def spec(self) -> EncoderSpec:
+        return self._spec
+
+    @property
+    def n_features(self) -> int:
+        return N_FEATURES
+
+    def encode(self, text: str) -> FloatArray:
+        self.gate.wait(30)
+        self.encoded.append(text)
+        if "make the encoder raise" in text:
+            raise RuntimeError("the forward pass failed")
+        if "make the features NaN" in text:
+            return np.full(N_FEATURES, np.nan, dtype=np.float32)
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+        return np.random.default_rng(seed).standard_normal(N_FEATURES).astype(np.float32)
+
+
+def fake_probe(models: tuple[str, ...] = ("small", "large"), spec: EncoderSpec | None = None) -> DifficultyProbe:
+    """A probe fitted on 400 fake prompts whose losses follow the first feature."""
+    encoder = FakeEncoder(spec)
+    texts = tuple(f"prompt number {i}" for i in range(400))
+    features = np.stack([encoder.encode(text) for text in texts])
+    rng = np.random.default_rng(0)
+    logits = features[:, :1] + np.linspace(1.0, -1.0, len(models))
+    scores = (rng.random((400, len(models))) > 1 / (1 + np.exp(-logits))).astype(float)
+    unknown = np.full(scores.shape, np.nan)
+    outcomes = Outcomes(
+        texts=texts,
+        ids=texts,
+        groups=("",) * 400,
+        models=models,
+        scores=scores,
+        cost_usd=unknown,
+        input_tokens=unknown,
+        output_tokens=unknown,
+        sources=(),
+    )
+    probe, _ = fit(outcomes, features, encoder.spec, title="fake")
+    return probe
+
+
+def write_policy(
+    folder: Path,
+    fitted: DifficultyProbe | None = None,
+    *,
+    name: str = "test",
+    names: tuple[str, ...] = ("small", "large"),
+    **changes: object,
+) -> Path:
+    """A policy file on a fake probe, saved beside it; keyword arguments replace keys of the file."""
+    if not (folder / "probe").exists():
+        artifact.save(fitted or fake_probe(names), folder / "probe")
+    policy: dict[str, object] = {
+        "schema": "elle.policy/1",
+        "name": name,
+        "probe": "probe",
+        "candidates": [{"name": n, "model": f"openai/{n}", "api_base": "canned"} for n in names],
+        "rule": {"kind": "gain", "thresholds": [0.1] * (len(names) - 1)},
+        "safe_default": names[-1],
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(policy | changes), "utf-8")
+    return path

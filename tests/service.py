@@ -1,0 +1,45 @@
+"""A real service in a thread: gRPC on a free port, real encoder, LiteLLM over loopback HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from router.server import ServerSettings, serving
+
+
+@contextmanager
+def running_service(settings: ServerSettings) -> Iterator[str]:
+    """A service in a thread with an event loop of its own; yields its address, drains at the end."""
+    ready, stop = threading.Event(), threading.Event()
+    address: list[str] = []
+    failures: list[BaseException] = []
+
+    async def serve() -> None:
+        async with serving(settings) as running:
+            address.append(running.address)
+            ready.set()
+            await asyncio.to_thread(stop.wait)
+
+    def main() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=main, name="service")
+    thread.start()
+    try:
+        assert ready.wait(60)
+        if failures:
+            raise failures[0]
+        yield address[0]
+    finally:
+        stop.set()
+        thread.join(30)
+    assert not thread.is_alive()
+    assert not failures

@@ -1,0 +1,112 @@
+"""The arrows of docs/architecture.md, read out of the sources and out of a fresh interpreter."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+HEAVY = {"torch", "transformers", "litellm", "sklearn", "pyarrow", "scipy", "matplotlib", "starlette", "uvicorn"}
+
+
+def sources(package: str) -> Iterator[Path]:
+    return (path for path in (ROOT / package).rglob("*.py") if "pb" not in path.relative_to(ROOT).parts[:-1])
+
+
+def imports(path: Path, *, everywhere: bool = True) -> set[str]:
+    """Modules a file imports; `everywhere=False` leaves out those inside functions and TYPE_CHECKING blocks."""
+    tree = ast.parse(path.read_text("utf-8"))
+    nodes = ast.walk(tree) if everywhere else iter(tree.body)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_probes_knows_nothing_of_the_router_nor_of_its_wire() -> None:
+    for path in sources("probes"):
+        tops = {name.partition(".")[0] for name in imports(path)}
+        assert not tops & {"router", "grpc", "litellm", "starlette", "uvicorn", "click"}, path
+
+
+def test_only_dispatch_imports_litellm() -> None:
+    for path in sources("router"):
+        text = path.read_text("utf-8")
+        names_it = (
+            any(name.partition(".")[0] == "litellm" for name in imports(path)) or 'import_module("litellm")' in text
+        )
+        assert names_it == (path.name == "dispatch.py"), path
+
+
+def test_only_the_wire_files_know_protobuf_messages() -> None:
+    allowed = {"wire.py", "service.py", "server.py", "client.py", "interceptors.py"}
+    for path in sources("router"):
+        if any(name.startswith(("router.pb", "google.")) for name in imports(path)):
+            assert path.name in allowed, path
+
+
+def test_the_policy_is_pure() -> None:
+    tops = {name.partition(".")[0] for name in imports(ROOT / "router" / "policy.py")}
+    assert tops <= {"__future__", "math", "collections", "dataclasses", "router"}
+    inside = {name for name in imports(ROOT / "router" / "policy.py") if name.startswith("router.")}
+    assert {name.split(".")[1] for name in inside} == {"ask", "config", "errors", "types"}
+
+
+def test_serving_does_not_depend_on_what_is_offline() -> None:
+    for name in ("pipeline", "service", "server", "policy", "loading", "dispatch", "client", "encode_pool"):
+        offline = {found for found in imports(ROOT / "router" / f"{name}.py") if found.startswith("router.tuning")}
+        assert not offline, name
+
+
+def test_heavy_libraries_are_imported_only_where_they_are_needed() -> None:
+    for package in ("router", "probes"):
+        for path in sources(package):
+            tops = {name.partition(".")[0] for name in imports(path, everywhere=False)}
+            # The scikit-learn face is that library's, and loaded only when asked for.
+            assert not tops & HEAVY or path.name == "estimator.py", path
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_loads_nothing_heavy_and_opens_no_socket() -> None:
+    run_python(
+        "import socket, sys\n"
+        "def refuse(*a, **k): raise AssertionError('a socket was opened')\n"
+        "socket.socket.__init__ = refuse\n"
+        "import router, probes, router.pipeline, router.client, router.server, router.cli\n"
+        f"loaded = set(sys.modules) & {HEAVY!r}\n"
+        "assert not loaded, loaded\n"
+    )
+
+
+@pytest.mark.usefixtures("_real_encoder")
+def test_deciding_works_with_litellm_uninstalled() -> None:
+    out = run_python(
+        "import sys\n"
+        "sys.modules['litellm'] = None  # makes every import of it fail, as if it were not installed\n"
+        "from router.pipeline import Router\n"
+        "from router.types import RouteQuery\n"
+        "print(Router.from_files().decide(RouteQuery.from_prompt('What is 2 + 2?')).chosen)\n"
+    )
+    assert out.strip()
+
+
+@pytest.mark.parametrize("package", ["router", "probes"])
+def test_every_file_says_in_its_first_line_what_it_is_for(package: str) -> None:
+    for path in sources(package):
+        docstring = ast.get_docstring(ast.parse(path.read_text("utf-8")))
+        assert docstring, path
+        assert len(docstring.splitlines()[0]) <= 120, path
