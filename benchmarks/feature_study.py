@@ -68,8 +68,8 @@ def read_scores(path: Path) -> tuple[list[str], NDArray[np.str_], Floats, Floats
     return list(index), np.array(groups), total / count, count[:, 0]
 
 
-def encode(prompts: list[str], encoder: str) -> dict[str, NDArray[np.generic]]:
-    """Mean- and max-pooled hidden states of every layer; prompts of one length at a time: no padding."""
+def encode(prompts: list[str], encoder: str) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Mean- and max-pooled states of every layer, token counts; no prompt is padded."""
     import torch
     from rich.progress import track
     from transformers import AutoModel, AutoTokenizer
@@ -90,7 +90,7 @@ def encode(prompts: list[str], encoder: str) -> dict[str, NDArray[np.generic]]:
             ).hidden_states
             for layer, state in enumerate(states):
                 mean[rows, layer], peak[rows, layer] = state.mean(1).numpy(), state.amax(1).numpy()
-    return {"mean": mean, "peak": peak, "tokens": np.array([len(i) for i in ids])}
+    return mean, peak, np.array([len(i) for i in ids])
 
 
 def _equal_length_chunks(order: list[int], ids: list[list[int]], size: int) -> Iterable[list[int]]:
@@ -110,7 +110,8 @@ def load_features(name: str, data: Path, cache: Path, encoder: str) -> Task:
     file = cache / f"{name}-{digest}.npz"
     if not file.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        np.savez(file, **encode(prompts, encoder))
+        mean, peak, tokens = encode(prompts, encoder)
+        np.savez(file, mean=mean, peak=peak, tokens=tokens)
     with np.load(file) as stored:
         return Task(prompts, groups, scores, weight, stored["mean"], stored["peak"], stored["tokens"])
 
@@ -181,7 +182,7 @@ def hashed_words(width: int) -> Callable[[Task], Array]:
             for word, count in zip(words, counts, strict=True):
                 code = int.from_bytes(hashlib.blake2b(str(word).encode(), digest_size=8).digest(), "little")
                 row[code % width] += (1 if code >> 63 else -1) * (1 + np.log(count))
-        return table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-9)
+        return np.asarray(table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-9), np.float32)
 
     return columns
 
@@ -219,7 +220,8 @@ def landmarks(width: int, seed: int, sharpness: float = 1.0) -> Lift:
         rng = np.random.Generator(np.random.PCG64(seed))
         C = X[rng.choice(rows, min(width, len(rows) // 2), replace=False)]
         values, vectors = np.linalg.eigh(kernel(C, C).astype(np.float64))
-        return kernel(X, C) @ (vectors / np.sqrt(np.maximum(values, 1e-6))).astype(np.float32)
+        whiten = (vectors / np.sqrt(np.maximum(values, 1e-6))).astype(np.float32)
+        return np.asarray(kernel(X, C) @ whiten, np.float32)
 
     return lift
 
@@ -450,6 +452,7 @@ def main() -> None:
     parser.add_argument("--encoder", default=DEFAULT_ENCODER)
     parser.add_argument("--seeds", type=int, default=3, help="how many fold assignments")
     parser.add_argument("--recipes", help="names separated by ';' (default: all)")
+    parser.add_argument("--reference", default=REFERENCE, help="the recipe all others are compared with")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if not options.data.is_dir():
@@ -459,15 +462,14 @@ def main() -> None:
         for d in ("mmlu", "gsm8k")
     )
     known = [*BASELINES, *RECIPES]
-    names = [
-        REFERENCE,
-        *(options.recipes.split(";") if options.recipes else (k for k in known if k != REFERENCE)),
-    ]
+    wanted = options.recipes.split(";") if options.recipes else known
+    if unknown := {options.reference, *wanted} - set(known):
+        sys.exit(f"--recipes and --reference must be among {known}, got {sorted(unknown)}")
     rows: dict[str, dict[str, object]] = {}
     print(" | ".join(["features", *SPLITS, "transfer", "weak AUROC", "weak Brier"]), flush=True)
-    for name in names:
+    for name in dict.fromkeys([options.reference, *wanted]):
         rows[name] = study(name, mmlu, gsm8k, range(options.seeds))
-        print(line(name, rows[name], rows[REFERENCE]), flush=True)
+        print(line(name, rows[name], rows[options.reference]), flush=True)
     if options.json:
         figures = {name: {k: v for k, v in row.items() if k != "draws"} for name, row in rows.items()}
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
