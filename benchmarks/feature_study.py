@@ -85,9 +85,7 @@ def encode(prompts: list[str], encoder: str) -> tuple[Array, Array, NDArray[np.i
     with torch.inference_mode():
         for rows in track(batches, description="encoding"):
             x = torch.tensor([ids[i] for i in rows])
-            states = model(
-                input_ids=x, attention_mask=torch.ones_like(x), output_hidden_states=True
-            ).hidden_states
+            states = model(input_ids=x, attention_mask=torch.ones_like(x), output_hidden_states=True).hidden_states
             for layer, state in enumerate(states):
                 mean[rows, layer], peak[rows, layer] = state.mean(1).numpy(), state.amax(1).numpy()
     return mean, peak, np.array([len(i) for i in ids])
@@ -163,9 +161,7 @@ def text_statistics(task: Task) -> Array:
 
     def of(text: str) -> list[float]:
         n, words = max(len(text), 1), max(len(text.split()), 1)
-        shares = [
-            sum(test(c) for c in text) / n for test in (str.isdigit, "+-*/=^<>".__contains__, str.isupper)
-        ]
+        shares = [sum(test(c) for c in text) / n for test in (str.isdigit, "+-*/=^<>".__contains__, str.isupper)]
         return [*shares, np.log(n), np.log(words), n / words]
 
     return np.array([of(p) for p in task.prompts], np.float32)
@@ -297,9 +293,7 @@ def fold_of_prompt(task: Task, seed: int) -> NDArray[np.int64]:
 
 def fold_of_group(task: Task) -> NDArray[np.int64]:
     """(n,) one of ten folds, whole groups together."""
-    names = sorted(
-        set(task.groups.tolist()), key=lambda g: hashlib.blake2b(g.encode(), digest_size=8).digest()[::-1]
-    )
+    names = sorted(set(task.groups.tolist()), key=lambda g: hashlib.blake2b(g.encode(), digest_size=8).digest()[::-1])
     return np.array([names.index(g) % 10 for g in task.groups])
 
 
@@ -444,9 +438,7 @@ def line(name: str, row: dict[str, object], reference: dict[str, object] | None)
 
 def main() -> None:
     """Print the table, and write the figures as JSON where asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--encoder", default=DEFAULT_ENCODER)
@@ -458,8 +450,7 @@ def main() -> None:
     if not options.data.is_dir():
         sys.exit(f"--data must be the folder of the routing outcomes, got {options.data}: give its path")
     mmlu, gsm8k = (
-        load_features(f"routellm_{d}", options.data, options.cache, options.encoder)
-        for d in ("mmlu", "gsm8k")
+        load_features(f"routellm_{d}", options.data, options.cache, options.encoder) for d in ("mmlu", "gsm8k")
     )
     known = [*BASELINES, *RECIPES]
     wanted = options.recipes.split(";") if options.recipes else known
