@@ -381,11 +381,8 @@ def auroc(score: Floats, positive: Floats) -> float:
 
 def study(name: str, mmlu: Task, gsm8k: Task, seeds: range) -> dict[str, object]:
     """All figures of one recipe or baseline, with its out-of-fold runs for paired intervals."""
-    both: list[Predictor]
-    if name in RECIPES:
-        both = [probe(RECIPES[name], mmlu), probe(RECIPES[name], gsm8k)]
-    else:
-        both = [BASELINES[name]] * 2
+    recipe = RECIPES.get(name)
+    both: list[Predictor] = [BASELINES[name]] * 2 if recipe is None else [probe(recipe, mmlu), probe(recipe, gsm8k)]
     runs = {
         "mmlu": [out_of_fold(both[0], mmlu, fold_of_prompt(mmlu, s)) for s in seeds],
         "held-out": [out_of_fold(both[0], mmlu, fold_of_group(mmlu))],
