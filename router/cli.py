@@ -158,10 +158,19 @@ def fit(data: tuple[Path, ...], out: Path, models: str | None, as_json: bool, **
 @click.option("--strong", required=True, metavar="MODEL", help="The dear model.")
 @click.option("--encoder-dir", type=_PATH, help="Where the encoder's files are.")
 @click.option("--resamples", default=1000, show_default=True, type=click.IntRange(100), help="Of the bootstrap.")
+@click.option("--cv", "folds", type=click.IntRange(2), help="Refit the probe's recipe in this many folds of DATA.")
+@click.option(
+    "--split", type=click.Choice(["random", "group"]), default="random", show_default=True, help="Folds of --cv."
+)
+@click.option("--quick", is_flag=True, help="Only the baselines that need no fitting and no LiteLLM.")
 @click.option("--seed", default=0, show_default=True)
 @_JSON
 def evaluate(probe: Path, data: tuple[Path, ...], weak: str, strong: str, as_json: bool, **options: Any) -> None:
-    """Evaluate PROBE on DATA it has not seen: how well does it rank prompts by the gain of the strong model?"""
+    """Evaluate PROBE on DATA it has not seen: how well does it rank prompts by the gain of the strong model?
+
+    With --cv, DATA may be what it was fitted on: its recipe is fitted anew on the other folds. The figures of a random
+    split and of whole groups left out are then printed side by side.
+    """
     from router.tuning.evaluate import evaluate_command
 
     with _progress("encoding") as on_progress:

@@ -15,16 +15,17 @@ from rich.console import Console
 from rich.table import Table
 
 from probes import artifact
-from probes.calibration import cross_calibrate
+from probes.calibration import Calibrator, cross_calibrate
 from probes.crossfit import assign_folds, out_of_fold
 from probes.encoder import EncoderSpec, parse_spec
 from probes.errors import DataError
 from probes.fit import fit_ridge
 from probes.metrics import auroc, brier, ece, pearson_r
 from probes.probe import DataSource, DifficultyProbe, ProbeCard, fingerprints, software_versions, utc_now
+from probes.ridge import RidgeSolution
 from router.tuning.datasets import Outcomes, read_outcomes
-from router.tuning.evaluate import Ranking, rank, ranking_cells, text_numbers
 from router.tuning.features import FeatureCache, Progress
+from router.tuning.ranking import Judgement, Ranking, Truth, measure, text_numbers
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -62,6 +63,10 @@ class PairFigures:
     n: int
     ranking: Ranking
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"weak": self.weak, "strong": self.strong, "n": self.n, "ranking": self.ranking.to_dict()}
+
 
 @dataclass(frozen=True)
 class FitSummary:
@@ -92,7 +97,8 @@ class FitSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self) | {"split": f"{FOLDS}-fold cross-validation by prompt text, random"}
+        pair = self.pair.to_dict() if self.pair else None
+        return asdict(self) | {"pair": pair, "split": f"{FOLDS}-fold cross-validation by prompt text, random"}
 
     def print(self, console: Console) -> None:
         """For people: what was measured, and what it does not say."""
@@ -114,10 +120,11 @@ class FitSummary:
                 "No two models differ enough in mean score to rank prompts by the gain of one over the other."
             )
         else:
-            apgr, interval, cpt50, cpt80, *_ = ranking_cells(self.pair.ranking)
+            ranking = self.pair.ranking
             console.print(
-                f"Ranking by the gain of {self.pair.strong} over {self.pair.weak}: APGR {apgr} ({interval}; random "
-                f"0.500), half the gap at {cpt50} strong calls, 80 % of it at {cpt80}.",
+                f"Ranking by the gain of {self.pair.strong} over {self.pair.weak}: APGR {ranking.apgr.value:.3f} "
+                f"({ranking.apgr.low:.3f} to {ranking.apgr.high:.3f}; random 0.500), half the gap at "
+                f"{ranking.value('cpt50'):.1%} strong calls, 80 % of it at {ranking.value('cpt80'):.1%}.",
                 highlight=False,
             )
         console.print(
@@ -174,30 +181,61 @@ def fit(
 
     Raises DataError for fewer than MIN_PROMPTS prompts.
     """
-    if len(outcomes) < MIN_PROMPTS:
-        raise DataError(f"fitting needs at least {MIN_PROMPTS} prompts, got {len(outcomes)}; add outcomes.")
     losses = 1.0 - outcomes.scores
-    folds = assign_folds(text_numbers(outcomes.texts), FOLDS, seed)
-    solution = fit_ridge(features, losses)
-    held_out = out_of_fold(features, losses, folds, alpha=solution.alpha)
-    calibrators, risk = cross_calibrate(CALIBRATION, held_out.prediction, losses, folds)
+    maps = fit_maps(features, losses, outcomes.texts, seed)
     models = {
-        model: _model_figures(held_out.prediction[:, column], risk[:, column], losses[:, column])
+        model: _model_figures(maps.predicted[:, column], maps.risk[:, column], losses[:, column])
         for column, model in enumerate(outcomes.models)
     }
-    pair = _pair_figures(outcomes, risk, seed)
+    pair = _pair_figures(outcomes, maps.risk, seed)
     probe = DifficultyProbe(
         encoder=spec.to_dict(),
         encoder_identity=spec.identity,
         models=outcomes.models,
-        linear=solution.probe,
-        leverage=solution.leverage,
-        leverage_limit=float(np.quantile(held_out.leverage, FAMILIAR_QUANTILE)),
-        calibrators=calibrators,
+        linear=maps.solution.probe,
+        leverage=maps.solution.leverage,
+        leverage_limit=maps.leverage_limit,
+        calibrators=maps.calibrators,
         card=_card(outcomes, title, models, pair),
         fitted_on=fingerprints(outcomes.texts),
     )
     return probe, (models, pair)
+
+
+@dataclass(frozen=True)
+class FittedMaps:
+    """The recipe of a probe, applied: linear map, calibration, and what they say of each row left out.
+
+    Attributes:
+        solution: the ridge on all rows. calibrators: one per model. leverage_limit: beyond it a prompt is unfamiliar.
+        predicted, risk: (n, m), loss and probability of rows that neither ridge nor calibration had seen.
+    """
+
+    solution: RidgeSolution
+    calibrators: tuple[Calibrator, ...]
+    leverage_limit: float
+    predicted: FloatArray
+    risk: FloatArray
+
+    def risk_of(self, features: npt.NDArray[np.float32]) -> FloatArray:
+        """Calibrated risk (k, m) of other prompts by their features (k, d)."""
+        predicted = self.solution.probe.predict(features).astype(np.float64)
+        return np.stack([one.predict(column) for one, column in zip(self.calibrators, predicted.T, strict=True)], 1)
+
+
+def fit_maps(features: npt.NDArray[np.float32], losses: FloatArray, texts: Sequence[str], seed: int = 0) -> FittedMaps:
+    """Fit the recipe to features (n, d) and losses (n, m), NaN where a model was not asked.
+
+    Raises DataError for fewer than MIN_PROMPTS prompts.
+    """
+    if len(losses) < MIN_PROMPTS:
+        raise DataError(f"fitting needs at least {MIN_PROMPTS} prompts, got {len(losses)}; add outcomes.")
+    folds = assign_folds(text_numbers(texts), FOLDS, seed)
+    solution = fit_ridge(features, losses)
+    held_out = out_of_fold(features, losses, folds, alpha=solution.alpha)
+    calibrators, risk = cross_calibrate(CALIBRATION, held_out.prediction, losses, folds)
+    limit = float(np.quantile(held_out.leverage, FAMILIAR_QUANTILE))
+    return FittedMaps(solution, calibrators, limit, held_out.prediction, risk)
 
 
 def _model_figures(predicted: FloatArray, risk: FloatArray, losses: FloatArray) -> ModelFigures:
@@ -223,15 +261,10 @@ def _pair_figures(outcomes: Outcomes, risk: FloatArray, seed: int) -> PairFigure
     means = np.nanmean(scores, axis=0)
     weak, strong = int(np.argmin(means)), int(np.argmax(means))
     rows = np.flatnonzero(np.isfinite(scores[:, [weak, strong]]).all(axis=1))
-    try:
-        ranking = rank(
-            risk[rows, weak] - risk[rows, strong],
-            risk[rows, weak],
-            scores[np.ix_(rows, np.array([weak, strong]))],
-            [outcomes.texts[row] for row in rows],
-            seed=seed,
-        )
-    except DataError:
+    truth = Truth(scores[np.ix_(rows, np.array([weak, strong]))], text_numbers([outcomes.texts[row] for row in rows]))
+    gain = risk[rows, weak] - risk[rows, strong]
+    ranking = measure({"gain": Judgement(gain, risk[rows, weak])}, truth, seed=seed)["gain"]
+    if "apgr" not in ranking.figures:
         # On some resample, or on all, the strong model is not the better one: no gap to rank for.
         return None
     return PairFigures(outcomes.models[weak], outcomes.models[strong], len(rows), ranking)
@@ -248,7 +281,7 @@ def _card(outcomes: Outcomes, title: str, models: dict[str, ModelFigures], pair:
         metrics={
             "split": f"{FOLDS}-fold cross-validation by prompt text, random",
             "models": {name: asdict(figures) for name, figures in models.items()},
-            "pair": asdict(pair) if pair else None,
+            "pair": pair.to_dict() if pair else None,
         },
         versions=software_versions() | {package: importlib.metadata.version(package) for package in packages},
     )
