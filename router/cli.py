@@ -183,6 +183,29 @@ def evaluate(probe: Path, data: tuple[Path, ...], weak: str, strong: str, as_jso
         report.print(_stdout())
 
 
+@cli.command("import")
+@click.argument("kind")
+@click.argument("paths", metavar="IN...", nargs=-1, required=True, type=_PATH)
+@click.option("--out", required=True, type=_PATH, help="File to write, .parquet or .jsonl.")
+@click.option("--scores", type=_PATH, help="File of id and score, for logs that hold no scores.")
+@click.option("--score-name", help="Which of a Langfuse export's scores.")
+@click.option("--score-range", nargs=2, type=float, metavar="LOW HIGH", help="What the scores run from and to.")
+@_JSON
+def import_(kind: str, paths: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
+    """Bring outcomes kept by other programs into the form that fit, tune and evaluate read.
+
+    KIND: routellm, routerbench, mmlu-pro, openai-batch, litellm-spend-logs or langfuse. IN: its files, or folders of
+    them.
+    """
+    from router.tuning.adapters import import_command
+
+    summary = import_command(kind, paths, out, **options)
+    if as_json:
+        _print_json(summary.to_dict())
+    else:
+        summary.print(_stdout())
+
+
 @cli.command()
 @click.argument("file", type=_PATH)
 @click.option("--encoder-dir", type=_PATH, help="Where the encoder's files are.")

@@ -21,7 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Setting = TypeVar("Setting", int, float)
 
-_TOKEN = r"(?u)\b\w+\b|[^\w\s]"
+_WORD = r"(?u)\b\w+\b|[^\w\s]"
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class TfidfRidge:
         from sklearn.linear_model import Ridge
 
         # One-letter words and signs count: they are what tells mathematics.
-        words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=_TOKEN)
+        words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=_WORD)
         X, X_test = words.fit_transform(train.texts), words.transform(test.texts)
         losses = 1.0 - train.scores
 

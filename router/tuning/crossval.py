@@ -101,7 +101,7 @@ def _calibrated(raw: Judgement, scores: FloatArray, folds: IntArray) -> Judgemen
     if raw.risk is None:
         return raw
     _, risk = cross_calibrate("sigmoid", raw.risk[:, np.newaxis], 1.0 - scores[:, :1], folds)
-    return Judgement(raw.gain, risk[:, 0])
+    return Judgement(raw.gain, risk[:, 0], raw.risk)
 
 
 def _sides(texts: Sequence[str], fold: IntArray) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:

@@ -141,8 +141,8 @@ class Evaluation:
             "APGR: share of the quality gap recovered, averaged over shares of strong calls (random 0.5); beside it, "
             "by how much predicted gain is ahead, paired. CPT: least share of strong calls that recovers this part of "
             "the gap. AIQ: mean quality over the cost axis under the concave hull. Saved: cost against always strong, "
-            "at its quality. AUROC, ECE: of the weak model's risk; baselines are calibrated on these very prompts. Lift: "
-            "quality above random choice at equal strong share.",
+            "at its quality. AUROC, ECE: of the weak model's risk; baselines are calibrated on these very prompts. "
+            "Lift: quality above random choice at equal strong share.",
             style="dim",
         )
 

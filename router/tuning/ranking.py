@@ -56,14 +56,17 @@ class Judgement:
     Attributes:
         gain: (n,), the larger goes to the strong model first.
         risk: (n,), probability that the weak model's answer is not acceptable, 0 to 1; None where it says none.
+        difficulty: (n,), what the risk was calibrated from, if the weak model's failures are to be told apart by that.
     """
 
     gain: FloatArray
     risk: FloatArray | None = None
+    difficulty: FloatArray | None = None
 
     def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Judgement:
         """Only these rows."""
-        return Judgement(self.gain[rows], None if self.risk is None else self.risk[rows])
+        parts = (None if part is None else part[rows] for part in (self.risk, self.difficulty))
+        return Judgement(self.gain[rows], *parts)
 
 
 @dataclass(frozen=True)
@@ -184,12 +187,16 @@ class _Sorted:
         self._costs = truth.costs
         if truth.costs is not None:
             self._cost_gain = (truth.costs[:, 1] - truth.costs[:, 0])[self._order]
-        self._risk = judgement.risk
+        loss = 1.0 - weak
+        self._binary = bool(np.isin(loss, (0.0, 1.0)).all())
+        self._risk = self._failures = None
         if judgement.risk is not None:
-            self._by_risk, self._risk_ends = _order(judgement.risk)
-            self._sorted_risk = judgement.risk[self._by_risk]
-            self._loss = 1.0 - weak[self._by_risk]
-            self._binary = bool(np.isin(self._loss, (0.0, 1.0)).all())
+            order, _ = _order(judgement.risk)
+            self._risk = order, judgement.risk[order], loss[order]
+        difficulty = judgement.risk if judgement.difficulty is None else judgement.difficulty
+        if difficulty is not None and self._binary:
+            order, ends = _order(difficulty)
+            self._failures = order, ends, loss[order]
 
     def figures(self, weight: npt.NDArray[np.int64]) -> list[float]:
         """In the order of FIGURES, NaN where not defined."""
@@ -206,8 +213,11 @@ class _Sorted:
         if self._costs is not None:
             saved = cost_saved(curve, float(curve.cost[-1]), float(curve.quality[-1]))
             found["cost_saved"] = np.nan if saved is None else saved
+        if self._failures is not None:
+            found["auroc"] = _auroc(weight, *self._failures)
         if self._risk is not None:
-            found |= {"auroc": self._auroc(weight), "ece": self._ece(weight)}
+            order, risk, loss = self._risk
+            found["ece"] = ece(np.repeat(risk, weight[order]), np.repeat(loss, weight[order]))
         return [found[name] for name in FIGURES]
 
     def curve(self, weight: npt.NDArray[np.int64]) -> CostQualityCurve:
@@ -227,21 +237,6 @@ class _Sorted:
         cost = np.average(self._costs[:, 0], weights=weight) + np.interp(SHARES, share, extra)
         return CostQualityCurve(SHARES, cost, quality)
 
-    def _auroc(self, weight: npt.NDArray[np.int64]) -> float:
-        drawn = weight[self._by_risk]
-        failures = np.diff(_sums(drawn * self._loss, self._risk_ends))
-        total = np.diff(_sums(drawn.astype(np.float64), self._risk_ends))
-        successes = total - failures
-        pairs = failures.sum() * successes.sum()
-        if not self._binary or pairs == 0:
-            return np.nan
-        below = np.cumsum(successes) - successes
-        return float(failures @ (below + successes / 2.0) / pairs)
-
-    def _ece(self, weight: npt.NDArray[np.int64]) -> float:
-        drawn = weight[self._by_risk]
-        return ece(np.repeat(self._sorted_risk, drawn), np.repeat(self._loss, drawn))
-
 
 def _order(keys: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Ascending order, and the place of the last row of each run of equal keys."""
@@ -251,6 +246,20 @@ def _order(keys: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]
 
 def _sums(values: npt.NDArray[Any], ends: npt.NDArray[np.intp]) -> FloatArray:
     return np.concatenate([[0.0], np.cumsum(values)[ends]])
+
+
+def _auroc(
+    weight: npt.NDArray[np.int64], order: npt.NDArray[np.intp], ends: npt.NDArray[np.intp], loss: FloatArray
+) -> float:
+    """Mann and Whitney's count over weighted rows, ties half."""
+    drawn = weight[order]
+    failures = np.diff(_sums(drawn * loss, ends))
+    successes = np.diff(_sums(drawn, ends)) - failures
+    pairs = failures.sum() * successes.sum()
+    if pairs == 0:
+        return np.nan
+    below = np.cumsum(successes) - successes
+    return float(failures @ (below + successes / 2.0) / pairs)
 
 
 def _reached(share: FloatArray, pgr: FloatArray, x: float) -> float:
