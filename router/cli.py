@@ -183,6 +183,30 @@ def evaluate(probe: Path, data: tuple[Path, ...], weak: str, strong: str, as_jso
         report.print(_stdout())
 
 
+@cli.command()
+@click.argument("probe", type=_PATH)
+@click.argument("data", nargs=-1, required=True, type=_PATH)
+@click.option("--weak", required=True, metavar="MODEL", help="The cheap model.")
+@click.option("--strong", required=True, metavar="MODEL", help="The dear model.")
+@click.option("--out", required=True, type=_PATH, help="Folder for the page and its pictures.")
+@click.option("--policy", "policy_file", type=_PATH, help="Policy whose threshold is to be marked.")
+@click.option("--encoder-dir", type=_PATH, help="Where the encoder's files are.")
+@click.option("--cv", "folds", type=click.IntRange(2), help="Refit the probe's recipe in this many folds of DATA.")
+@click.option(
+    "--split", type=click.Choice(["random", "group"]), default="random", show_default=True, help="Folds of --cv."
+)
+@click.option("--quick", is_flag=True, help="Only the baselines that need no fitting and no LiteLLM.")
+@click.option("--resamples", default=1000, show_default=True, type=click.IntRange(100), help="Of the bootstrap.")
+@click.option("--seed", default=0, show_default=True)
+def report(probe: Path, data: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Write one self-contained HTML page of what PROBE does on DATA, and its pictures beside it."""
+    from router.tuning.report import report_command
+
+    with _progress("encoding") as on_progress:
+        page = report_command(probe, data, out, on_progress=on_progress, **options)
+    click.echo(f"Wrote {page}.")
+
+
 @cli.command("import")
 @click.argument("kind")
 @click.argument("paths", metavar="IN...", nargs=-1, required=True, type=_PATH)

@@ -302,36 +302,42 @@ def evaluate(
     """
     baselines = quick_baselines() if baselines is None else baselines
     judged = judge(probe, outcomes, features, folds=folds, split=split, baselines=baselines, seed=seed)
-    rankings = measure(judged.judgements, judged.truth, reference=PROBE, resamples=resamples, seed=seed)
+    return summarise(judged, probe, features, folds=folds, split=split, resamples=resamples, seed=seed)
+
+
+def summarise(
+    judged: Judged,
+    probe: DifficultyProbe | None,
+    features: npt.NDArray[np.float32],
+    *,
+    folds: int | None,
+    split: Split,
+    resamples: int,
+    seed: int,
+) -> Evaluation:
+    """The figures of judgements already made; arguments as they were made with."""
+    outcomes, truth = judged.outcomes, judged.truth
+    rankings = measure(judged.judgements, truth, reference=PROBE, resamples=resamples, seed=seed)
     own = rankings.pop(PROBE)
     _require_gap(own, outcomes)
-    splits = {}
-    if folds is not None:
-        splits = _other_split(own, outcomes, features, folds, split, resamples, seed)
-    costs = judged.truth.costs
+    seen = 0 if probe is None or folds else int(np.isin(fingerprints(outcomes.texts), probe.fitted_on).sum())
+    costs = (None, None) if truth.costs is None else tuple(truth.costs.mean(axis=0).tolist())
+    labels = slice_labels(outcomes.texts, outcomes.groups)
     return Evaluation(
         n=len(outcomes),
-        n_seen_in_fit=0
-        if probe is None or folds
-        else int(np.isin(fingerprints(outcomes.texts), probe.fitted_on).sum()),
+        n_seen_in_fit=seen,
         weak=outcomes.models[0],
         strong=outcomes.models[1],
         weak_score=float(outcomes.scores[:, 0].mean()),
         strong_score=float(outcomes.scores[:, 1].mean()),
-        weak_cost_usd=None if costs is None else float(costs[:, 0].mean()),
-        strong_cost_usd=None if costs is None else float(costs[:, 1].mean()),
+        weak_cost_usd=costs[0],
+        strong_cost_usd=costs[1],
         split=None if folds is None else split,
         folds=folds,
         probe=own,
         baselines=rankings,
-        splits=splits,
-        slices=measure_slices(
-            judged.judgements[PROBE],
-            judged.truth,
-            slice_labels(outcomes.texts, outcomes.groups),
-            resamples=resamples,
-            seed=seed,
-        ),
+        splits={} if folds is None else _other_split(own, outcomes, features, folds, split, resamples, seed),
+        slices=measure_slices(judged.judgements[PROBE], truth, labels, resamples=resamples, seed=seed),
         skipped=judged.skipped,
         data=outcomes.sources,
     )
