@@ -54,7 +54,7 @@ class Baseline(Protocol):
     trained: ClassVar[bool]
 
     def judge(self, train: Prompts, test: Prompts) -> Judgement:
-        """Gain and uncalibrated risk of each test prompt."""
+        """Gain and difficulty of each test prompt; neither needs to be a probability."""
         ...
 
 
@@ -209,11 +209,11 @@ def quick_baselines() -> tuple[Baseline, ...]:
 
 
 def _difficulty(score: FloatArray) -> Judgement:
-    return Judgement(score, score)
+    return Judgement(score, difficulty=score)
 
 
 def _losses(predicted: FloatArray) -> Judgement:
-    return Judgement(predicted[:, 0] - predicted[:, 1], predicted[:, 0])
+    return Judgement(predicted[:, 0] - predicted[:, 1], difficulty=predicted[:, 0])
 
 
 def _uniform(texts: Sequence[str]) -> FloatArray:

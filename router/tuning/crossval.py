@@ -90,18 +90,17 @@ def judge_baselines(
 def _judge(baseline: Baseline, prompts: Prompts, fold: IntArray) -> Judgement:
     if not baseline.trained:
         return baseline.judge(prompts, prompts)
-    gain, risk = np.empty(len(fold)), np.empty(len(fold))
+    gain, difficulty = np.empty(len(fold)), np.empty(len(fold))
     for train, test in _sides(prompts.texts, fold):
         found = baseline.judge(prompts.take(train), prompts.take(test))
-        gain[test], risk[test] = found.gain, found.gain if found.risk is None else found.risk
-    return Judgement(gain, risk)
+        gain[test], difficulty[test] = found.gain, found.gain if found.difficulty is None else found.difficulty
+    return Judgement(gain, difficulty=difficulty)
 
 
 def _calibrated(raw: Judgement, scores: FloatArray, folds: IntArray) -> Judgement:
-    if raw.risk is None:
-        return raw
-    _, risk = cross_calibrate("sigmoid", raw.risk[:, np.newaxis], 1.0 - scores[:, :1], folds)
-    return Judgement(raw.gain, risk[:, 0], raw.risk)
+    difficulty = raw.gain if raw.difficulty is None else raw.difficulty
+    _, risk = cross_calibrate("sigmoid", difficulty[:, np.newaxis], 1.0 - scores[:, :1], folds)
+    return Judgement(raw.gain, risk[:, 0], difficulty)
 
 
 def _sides(texts: Sequence[str], fold: IntArray) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
