@@ -95,10 +95,11 @@ class LiteLLM:
 
 
 class GroupMean:
-    """The mean losses of the prompt's group, shrunk to all prompts' by ten; all prompts' for a group never seen.
+    """The mean losses of the prompt's group, shrunk to all prompts' by ten; nothing is said of a group never seen.
 
     As a ranking it sends the groups that gain most to the strong model first: the "best model per data set" that a
-    person with a spreadsheet would choose.
+    person with a spreadsheet would choose. Groups never seen all have the gain 0: over whole groups left out this is a
+    constant, worth 0.5, where the mean of the other groups would be worth less, as it leaves the group's own out.
     """
 
     name = "per_group_best"
@@ -111,7 +112,8 @@ class GroupMean:
         means = {}
         for group in set(test.groups):
             rows = groups == group
-            means[group] = (10.0 * overall + (1.0 - train.scores[rows]).sum(axis=0)) / (10.0 + rows.sum())
+            shrunk = (10.0 * overall + (1.0 - train.scores[rows]).sum(axis=0)) / (10.0 + rows.sum())
+            means[group] = shrunk if rows.any() else np.array([0.5, 0.5])
         return _losses(np.array([means[group] for group in test.groups]))
 
 
@@ -126,8 +128,9 @@ class TfidfRidge:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import Ridge
 
-        # One-letter words and signs count: they are what tells mathematics.
-        words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=_WORD)
+        # One-letter words and signs count: they are what tells mathematics. Few texts may share no word.
+        often = 2 if len(train.texts) >= 100 else 1
+        words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=often, token_pattern=_WORD)
         X, X_test = words.fit_transform(train.texts), words.transform(test.texts)
         losses = 1.0 - train.scores
 

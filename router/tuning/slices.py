@@ -41,8 +41,8 @@ class Slice:
 
 
 def slice_labels(texts: Sequence[str], groups: Sequence[str]) -> dict[str, npt.NDArray[np.str_]]:
-    """A label per prompt for each way of slicing; `group` only where the data have groups."""
-    by = {"group": np.array(groups)} if any(groups) else {}
+    """A label per prompt for each way of slicing; `group` only where the data have two or more."""
+    by = {"group": np.array(groups)} if len(set(groups)) > 1 else {}
     return by | {"length": length_quarters(texts), "script": np.array([script(text) for text in texts])}
 
 

@@ -79,12 +79,19 @@ def test_a_dead_dimension_changes_no_neighbours() -> None:
     np.testing.assert_allclose(one.gain, other.gain, atol=1e-6)
 
 
-def test_the_group_mean_of_an_unknown_group_is_that_of_all_prompts() -> None:
+def test_nothing_is_known_of_a_group_never_seen() -> None:
     train, test = sides(200)
     elsewhere = replace(test, groups=["elsewhere"] * len(test.groups))
-    found = GroupMean().judge(train, elsewhere)
-    expected = train.scores[:, 1].mean() - train.scores[:, 0].mean()
-    np.testing.assert_allclose(found.gain, expected)
+    np.testing.assert_array_equal(GroupMean().judge(train, elsewhere).gain, 0.0)
+
+
+def test_the_group_mean_ranks_groups_by_their_gain() -> None:
+    train, test = sides(200)
+    helped = np.array([group == "group 1" for group in train.groups])
+    train = replace(train, scores=np.stack([np.where(helped, 0.0, 1.0), np.ones(len(helped))], axis=1))
+    gain = GroupMean().judge(train, test).gain
+    inside = np.array([group == "group 1" for group in test.groups])
+    assert gain[inside].min() > gain[~inside].max()
 
 
 def test_random_is_the_same_for_the_same_text_and_uniform_over_texts() -> None:
