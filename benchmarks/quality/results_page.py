@@ -67,9 +67,9 @@ def results_page(found: Mapping[str, Any]) -> Iterator[str]:
     yield "Every figure is of prompts left out: of folds by prompt text (random: expect it for prompts of the kinds"
     yield "that were fitted on), or of whole groups (held-out: expect it for kinds that were not). Brackets are 95 %"
     yield "bootstrap intervals over prompt texts; *ahead* is the probe's lead in APGR over that row, paired on the same"
-    yield "resamples. Trained baselines see the same folds as the probe. AUROC and ECE are of the weak model's failure;"
-    yield "the baselines' risks are calibrated on these very prompts, the probe's are not. LiteLLM's classifiers are run"
-    yield "for real, by the number each compares with its own threshold (`router/tuning/litellm_baseline.py`)."
+    yield "resamples. Trained baselines see the same folds as the probe. AUROC, ECE: of the weak model's failure;"
+    yield "the baselines' risks are calibrated on these very prompts, the probe's are not. LiteLLM's classifiers are"
+    yield "run for real, by the number each compares with its own threshold (`router/tuning/litellm_baseline.py`)."
     for data, (name, group) in DATA_SETS.items():
         yield ""
         yield from _pair(found[data], name, group)
@@ -127,9 +127,9 @@ def _transfer(found: Mapping[str, Any]) -> Iterator[str]:
     n, zero, labels = found["n_labels"], found["no_new_labels"], found["with_labels"]
     yield "## From one task to another: MMLU to GSM8K"
     yield ""
-    yield f"Fitted on {found['n_old']:,} MMLU prompts, judged on GSM8K. With labels: {n} of them, {found['draws']}"
-    yield "draws, judged on the other prompts; brackets there are the lowest and highest draw, no interval. *Both*: the MMLU"
-    yield "statistics added to the new ones with a weight chosen by leave-one-out on the new labels."
+    yield f"Fitted on {found['n_old']:,} MMLU prompts, judged on GSM8K. With labels: {n}, {found['draws']}"
+    yield "draws, judged on the other prompts; brackets there are the lowest and highest draw, no interval. *Both*: the"
+    yield "MMLU statistics added to the new ones with a weight chosen by leave-one-out on the new labels."
     yield ""
     yield "| fitted on | APGR on GSM8K |"
     yield "|---|---|"
@@ -144,8 +144,9 @@ def _many(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"## Ten models of MMLU-Pro, {first['n']:,} prompts that all answered"
     yield ""
     yield "Each prompt goes to the model with the best predicted quality minus a price times its expected cost; the"
-    yield "price is tuned on the other folds. Costs at the list prices in the JSON, input tokens as characters / 4, output"
-    yield "tokens as the data estimate them (visible characters / 4), in expectation the model's mean on other folds."
+    yield "price is tuned on the other folds. Costs at the list prices in the JSON, input tokens as characters / 4,"
+    yield "output tokens as the data estimate them (visible characters / 4), in expectation the model's mean on other"
+    yield "folds."
     for split, one in found["splits"].items():
         best = one["best_single"]
         yield ""
