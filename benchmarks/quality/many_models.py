@@ -1,11 +1,13 @@
 """Ten models at once: each prompt to the model with the best predicted quality minus a price times its expected cost.
 
-The price is tuned on the other folds, to a quality or to a cost; what it reaches is measured on the fold left out.
+Candidates are the models that no cheaper one matches in mean quality. They and the price are tuned on the other folds,
+to a quality or to a cost, with "always this model" among the choices; what that reaches is measured on the fold left
+out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,31 +37,52 @@ class Table:
     texts: IntArray
 
 
-def choose(quality: FloatArray, expected_costs: FloatArray, price: float) -> IntArray:
-    """The model of each prompt, (n,): best quality minus price times cost; the cheaper of equals."""
+def choose(
+    quality: FloatArray, expected_costs: FloatArray, price: float, allowed: npt.NDArray[np.bool_] | None = None
+) -> IntArray:
+    """The model of each prompt, (n,): best quality minus price times cost among the allowed; the cheaper of equals."""
     value = quality - price * expected_costs
+    if allowed is not None:
+        value = np.where(allowed, value, -np.inf)
     best = value >= value.max(axis=1, keepdims=True) - 1e-12
     return np.argmin(np.where(best, expected_costs, np.inf), axis=1)
 
 
-def tuned(quality: FloatArray, table: Table, pick: Callable[[FloatArray, FloatArray, IntArray], int]) -> IntArray:
-    """The choices with the price tuned on the other folds.
+def undominated(quality: FloatArray, cost: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which models have a higher mean quality (m,) than every model that costs no more, (m,)."""
+    return np.array([not np.any((cost <= cost[j]) & (quality >= quality[j]) & (np.arange(len(cost)) != j))
+                     for j in range(len(cost))])  # fmt: skip
 
-    pick(mean quality (p,), mean cost (p,), rows tuned on) returns which of PRICES to take.
+
+Pick = Callable[[FloatArray, FloatArray, IntArray], int]
+
+
+def tuned(
+    quality: FloatArray, table: Table, picks: Mapping[str, Pick], *, every_candidate: bool = False
+) -> dict[str, IntArray]:
+    """The choices (n,) that each pick makes, with candidates and price tuned on the other folds.
+
+    pick(mean quality (p,), mean cost (p,), rows tuned on) returns which of p policies to take: PRICES in their order,
+    then every single model. every_candidate: dominated models may answer too.
     """
-    choices = np.stack([choose(quality, table.expected_costs, price) for price in PRICES])
-    rows = np.arange(len(table.fold))
-    reached, spent = table.scores[rows, choices], table.costs[rows, choices]
-    found = np.empty(len(rows), dtype=np.int64)
+    rows, m = np.arange(len(table.fold)), quality.shape[1]
+    found = {name: np.empty(len(rows), dtype=np.int64) for name in picks}
     for number in np.unique(table.fold):
-        tune = np.flatnonzero(table.fold != number)
-        price = pick(reached[:, tune].mean(axis=1), spent[:, tune].mean(axis=1), tune)
-        found[table.fold == number] = choices[price, table.fold == number]
+        test = table.fold == number
+        tune = np.flatnonzero(~test)
+        allowed = undominated(table.scores[tune].mean(axis=0), table.costs[tune].mean(axis=0))
+        allowed |= every_candidate
+        priced = [choose(quality, table.expected_costs, price, allowed) for price in PRICES]
+        choices = np.stack([*priced, *(np.full(len(rows), j) for j in range(m))])
+        reached, spent = table.scores[tune, choices[:, tune]], table.costs[tune, choices[:, tune]]
+        for name, pick in picks.items():
+            policy = pick(reached.mean(axis=1), spent.mean(axis=1), tune)
+            found[name][test] = choices[policy, test]
     return found
 
 
-def to_quality(table: Table, model: int) -> Callable[[FloatArray, FloatArray, IntArray], int]:
-    """Cheapest price that reaches this model's quality on the rows tuned on; else the best there is."""
+def to_quality(table: Table, model: int) -> Pick:
+    """Cheapest policy that reaches this model's quality on the rows tuned on; else the best there is."""
 
     def pick(quality: FloatArray, cost: FloatArray, rows: IntArray) -> int:
         enough = quality >= table.scores[rows, model].mean()
@@ -68,8 +91,8 @@ def to_quality(table: Table, model: int) -> Callable[[FloatArray, FloatArray, In
     return pick
 
 
-def to_cost(table: Table, model: int) -> Callable[[FloatArray, FloatArray, IntArray], int]:
-    """Best price that costs no more than this model on the rows tuned on; else the cheapest there is."""
+def to_cost(table: Table, model: int) -> Pick:
+    """Best policy that costs no more than this model on the rows tuned on; else the cheapest there is."""
 
     def pick(quality: FloatArray, cost: FloatArray, rows: IntArray) -> int:
         within = cost <= table.costs[rows, model].mean()
@@ -122,10 +145,13 @@ def many_model_results(
     }
     found: dict[str, Any] = {"n": len(table.fold), "singles": singles, "best_single": models[best], "routers": {}}
     for name, quality in routers.items():
-        at_quality = compare(tuned(quality, table, to_quality(table, best)), best, table, resamples=resamples)
-        at_cost = {
-            model: compare(tuned(quality, table, to_cost(table, j)), j, table, resamples=resamples)
-            for j, model in enumerate(models)
+        picks = {"best": to_quality(table, best)} | {model: to_cost(table, j) for j, model in enumerate(models)}
+        # Who knows the outcomes can use a model that is worse on average.
+        choices = tuned(quality, table, picks, every_candidate=name == "oracle")
+        found["routers"][name] = {
+            "at_quality_of_best_single": compare(choices["best"], best, table, resamples=resamples),
+            "at_cost_of": {
+                model: compare(choices[model], j, table, resamples=resamples) for j, model in enumerate(models)
+            },
         }
-        found["routers"][name] = {"at_quality_of_best_single": at_quality, "at_cost_of": at_cost}
     return found

@@ -143,10 +143,11 @@ def _many(found: Mapping[str, Any]) -> Iterator[str]:
     first = found["splits"]["random"]
     yield f"## Ten models of MMLU-Pro, {first['n']:,} prompts that all answered"
     yield ""
-    yield "Each prompt goes to the model with the best predicted quality minus a price times its expected cost; the"
-    yield "price is tuned on the other folds. Costs at the list prices in the JSON, input tokens as characters / 4,"
-    yield "output tokens as the data estimate them (visible characters / 4), in expectation the model's mean on other"
-    yield "folds."
+    yield "Each prompt goes to the model with the best predicted quality minus a price times its expected cost, among"
+    yield "the models that no cheaper one matches in mean quality; candidates and price are tuned on the other folds,"
+    yield "where always asking one model is a choice too. Costs at the list prices in the JSON, input tokens as"
+    yield "characters / 4, output tokens as the data estimate them (visible characters / 4), in expectation the model's"
+    yield "mean on other folds."
     for split, one in found["splits"].items():
         best = one["best_single"]
         yield ""

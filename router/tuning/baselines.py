@@ -100,6 +100,7 @@ class GroupMean:
     As a ranking it sends the groups that gain most to the strong model first: the "best model per data set" that a
     person with a spreadsheet would choose. Groups never seen all have the gain 0: over whole groups left out this is a
     constant, worth 0.5, where the mean of the other groups would be worth less, as it leaves the group's own out.
+    So it is with a single group.
     """
 
     name = "per_group_best"
@@ -113,7 +114,7 @@ class GroupMean:
         for group in set(test.groups):
             rows = groups == group
             shrunk = (10.0 * overall + (1.0 - train.scores[rows]).sum(axis=0)) / (10.0 + rows.sum())
-            means[group] = shrunk if rows.any() else np.array([0.5, 0.5])
+            means[group] = shrunk if rows.any() and not rows.all() else np.array([0.5, 0.5])
         return _losses(np.array([means[group] for group in test.groups]))
 
 

@@ -64,8 +64,9 @@ class PairFigures:
     ranking: Ranking
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"weak": self.weak, "strong": self.strong, "n": self.n, "ranking": self.ranking.to_dict()}
+        """Plain JSON values; only the APGR with its interval, as the model card prints every number."""
+        figures = {name: value for name, value in self.ranking.to_dict().items() if name != "intervals"}
+        return {"weak": self.weak, "strong": self.strong, "n": self.n, "ranking": figures}
 
 
 @dataclass(frozen=True)

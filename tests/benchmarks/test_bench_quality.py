@@ -18,6 +18,7 @@ from benchmarks.quality.many_models import (
     many_model_results,
     to_quality,
     tuned,
+    undominated,
 )
 from benchmarks.quality.pairs import pair_results
 from benchmarks.quality.transfer import transfer_results
@@ -40,6 +41,12 @@ def test_no_price_buys_the_best_and_a_high_one_the_cheapest() -> None:
     assert (choose(one.scores, one.expected_costs, PRICES[-1]) == 0).all()
 
 
+def test_a_model_that_a_cheaper_one_matches_is_no_candidate() -> None:
+    quality, cost = np.array([0.5, 0.9, 0.9, 0.8]), np.array([1.0, 2.0, 3.0, 2.5])
+    assert undominated(quality, cost).tolist() == [True, True, False, False]
+    assert (choose(np.eye(4), np.ones((4, 4)), 0.0, np.array([True, False, False, False])) == 0).all()
+
+
 def test_among_equals_the_cheaper_answers() -> None:
     one = table()
     assert (choose(np.ones((400, 3)), one.expected_costs, 0.0) == 0).all()
@@ -48,7 +55,7 @@ def test_among_equals_the_cheaper_answers() -> None:
 def test_who_knows_the_easy_half_gets_the_best_models_quality_for_less() -> None:
     one = table()
     known = np.stack([one.scores[:, 0], np.full(400, 0.6), np.full(400, 0.9)], axis=1)
-    found = compare(tuned(known, one, to_quality(one, 2)), 2, one, resamples=100)
+    found = compare(tuned(known, one, {"x": to_quality(one, 2)})["x"], 2, one, resamples=100)
     assert found["quality_above"]["value"] == pytest.approx(0.0)
     assert found["cost_share"]["value"] == pytest.approx((0.001 + 0.1) / 2 / 0.1)
     assert found["cost_share"]["low"] < found["cost_share"]["value"] < found["cost_share"]["high"]
@@ -59,7 +66,7 @@ def test_the_outcomes_of_a_fold_have_no_say_in_its_choices() -> None:
     quality = np.random.default_rng(1).random((400, 3))
     inside = one.fold == 0
     other = replace(one, scores=np.where(inside[:, None], 1.0 - one.scores, one.scores))
-    before, after = (tuned(quality, each, to_quality(each, 2))[inside] for each in (one, other))
+    before, after = (tuned(quality, each, {"x": to_quality(each, 2)})["x"][inside] for each in (one, other))
     np.testing.assert_array_equal(before, after)
 
 

@@ -83,6 +83,8 @@ def test_nothing_is_known_of_a_group_never_seen() -> None:
     train, test = sides(200)
     elsewhere = replace(test, groups=["elsewhere"] * len(test.groups))
     np.testing.assert_array_equal(GroupMean().judge(train, elsewhere).gain, 0.0)
+    one = replace(train, groups=["elsewhere"] * len(train.groups))
+    np.testing.assert_array_equal(GroupMean().judge(one, elsewhere).gain, 0.0)
 
 
 def test_the_group_mean_ranks_groups_by_their_gain() -> None:
