@@ -12,8 +12,8 @@ from probes.crossfit import assign_folds
 from probes.ridge import DEFAULT_ALPHAS, RidgeFitter
 from probes.routing_metrics import apgr
 from router.tuning.datasets import Outcomes
-from router.tuning.fit import fit_maps
 from router.tuning.ranking import Judgement, Truth, measure, text_numbers
+from router.tuning.recipe import fit_maps
 
 FloatArray = npt.NDArray[np.float64]
 

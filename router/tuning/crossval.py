@@ -14,9 +14,9 @@ from probes.crossfit import assign_folds
 from probes.errors import DataError
 from router.tuning.baselines import Baseline, Prompts
 from router.tuning.datasets import Outcomes
-from router.tuning.fit import fit_maps
 from router.tuning.litellm_baseline import LiteLLMMissingError
 from router.tuning.ranking import Judgement, text_numbers
+from router.tuning.recipe import fit_maps
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -125,12 +125,11 @@ class Evaluation:
 
     def print(self, console: Console) -> None:
         """Tables for people."""
-        console.print(
+        title = (
             f"{self.strong} (score {self.strong_score:.3f}) over {self.weak} ({self.weak_score:.3f}), "
-            f"{self.n:,} prompts, {self._how()}",
-            highlight=False,
+            f"{self.n:,} prompts, {self._how()}"
         )
-        console.print(self._table())
+        print_rankings(console, title, {PROBE: self.probe, **self.baselines}, self._constants())
         for name, apgr in self.splits.items():
             text = f"{name:<6} split: APGR {apgr.value:.3f} ({apgr.low:.3f} to {apgr.high:.3f}); {EXPECT[name]}."
             console.print(text, highlight=False)
@@ -152,20 +151,14 @@ class Evaluation:
         by = "whole groups left out" if self.split == "group" else "split by prompt text"
         return f"refitted in {self.folds} folds, {by}"
 
-    def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False)
-        table.add_column("ranking by")
-        for header in ("APGR", "95 %", "ahead by", "95 %", "CPT20", "CPT50", "CPT80", "AIQ", "saved", "AUROC", "ECE"):
-            table.add_column(header, justify="right")
-        for name, ranking in {PROBE: self.probe, **self.baselines}.items():
-            table.add_row(name.replace("_", " "), *_cells(ranking))
-        for name, score, cost in (
-            (self.weak, self.weak_score, self.weak_cost_usd),
-            (self.strong, self.strong_score, self.strong_cost_usd),
-        ):
-            about = f"quality {score:.3f}" + ("" if cost is None else f", {1000 * cost:.3f} USD per 1,000")
-            table.add_row(f"always {name}", about, style="dim")
-        return table
+    def _constants(self) -> dict[str, str]:
+        costs = (self.weak_cost_usd, self.strong_cost_usd)
+        return {
+            f"always {name}": f"quality {score:.3f}" + ("" if cost is None else f", {1000 * cost:.3f} USD per 1,000")
+            for name, score, cost in zip(
+                (self.weak, self.strong), (self.weak_score, self.strong_score), costs, strict=True
+            )
+        }
 
     def _slice_table(self) -> Table:
         table = Table(box=None, pad_edge=False, title="Slices, worst lift first", title_justify="left")
@@ -185,6 +178,23 @@ class Evaluation:
                     "-" if one.apgr is None else f"{one.apgr.value:.3f}",
                 )
         return table
+
+
+def print_rankings(
+    console: Console, title: str, rankings: Mapping[str, Ranking], remarks: Mapping[str, str] | None = None
+) -> None:
+    """Rankings as a table for people, with further rows of one remark each."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("ranking by")
+    for header in ("APGR", "95 %", "ahead by", "95 %", "CPT20", "CPT50", "CPT80", "AIQ", "saved", "AUROC", "ECE"):
+        table.add_column(header, justify="right")
+    for name, ranking in rankings.items():
+        table.add_row(name.replace("_", " "), *_cells(ranking))
+    # Not the table's own title: that would be broken at the table's width.
+    console.print(title, highlight=False)
+    console.print(table)
+    for name, remark in (remarks or {}).items():
+        console.print(f"{name}: {remark}", highlight=False, style="dim")
 
 
 def _cells(ranking: Ranking) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,31 +15,22 @@ from rich.console import Console
 from rich.table import Table
 
 from probes import artifact
-from probes.calibration import Calibrator, cross_calibrate
-from probes.crossfit import assign_folds, out_of_fold
 from probes.encoder import EncoderSpec, parse_spec
-from probes.errors import DataError
-from probes.fit import fit_ridge
 from probes.metrics import auroc, brier, ece, pearson_r
 from probes.probe import DataSource, DifficultyProbe, ProbeCard, fingerprints, software_versions, utc_now
-from probes.ridge import RidgeSolution
+from router.tuning.baselines import PromptLength, Random
+from router.tuning.crossval import judge_baselines, split_folds
 from router.tuning.datasets import Outcomes, read_outcomes
+from router.tuning.evaluate import PROBE, print_rankings
 from router.tuning.features import FeatureCache, Progress
 from router.tuning.ranking import Judgement, Ranking, Truth, measure, text_numbers
+from router.tuning.recipe import FOLDS, fit_maps
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Folds by prompt text, for calibration and for the figures of the summary.
-FOLDS = 5
 
-#: Calibration map; docs/decisions/0004-calibration.md compares them.
-CALIBRATION = "isotonic"
-
-#: A prompt counts as unfamiliar beyond this quantile of the leverage that held-out prompts of the same data have.
-FAMILIAR_QUANTILE = 0.999
-
-#: Fewer prompts than this cannot be split into folds that mean anything.
-MIN_PROMPTS = 50
+#: Baselines that need neither labels nor features.
+_BESIDE = (Random(), PromptLength())
 
 
 @dataclass(frozen=True)
@@ -56,17 +47,28 @@ class ModelFigures:
 
 @dataclass(frozen=True)
 class PairFigures:
-    """The ranking by predicted gain of `strong` over `weak`, on prompts left out."""
+    """The ranking by predicted gain of `strong` over `weak` on prompts left out, and chance and length beside it."""
 
     weak: str
     strong: str
     n: int
     ranking: Ranking
+    baselines: Mapping[str, Ranking]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; only the APGR with its interval, as the model card prints every number."""
-        figures = {name: value for name, value in self.ranking.to_dict().items() if name != "intervals"}
-        return {"weak": self.weak, "strong": self.strong, "n": self.n, "ranking": figures}
+        return {
+            "weak": self.weak,
+            "strong": self.strong,
+            "n": self.n,
+            "ranking": _numbers(self.ranking),
+            "baselines": {name: _numbers(ranking) for name, ranking in self.baselines.items()},
+        }
+
+
+def _numbers(ranking: Ranking) -> dict[str, Any]:
+    left_out = {"intervals", "probe_ahead_by"}
+    return {name: value for name, value in ranking.to_dict().items() if name not in left_out}
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,8 @@ class FitSummary:
                 "No two models differ enough in mean score to rank prompts by the gain of one over the other."
             )
         else:
-            ranking = self.pair.ranking
-            console.print(
-                f"Ranking by the gain of {self.pair.strong} over {self.pair.weak}: APGR {ranking.apgr.value:.3f} "
-                f"({ranking.apgr.low:.3f} to {ranking.apgr.high:.3f}; random 0.500), half the gap at "
-                f"{ranking.value('cpt50'):.1%} strong calls, 80 % of it at {ranking.value('cpt80'):.1%}.",
-                highlight=False,
-            )
+            title = f"Gain of {self.pair.strong} over {self.pair.weak}, {self.pair.n:,} prompts left out"
+            print_rankings(console, title, {PROBE: self.pair.ranking, **self.pair.baselines})
         console.print(
             "Folds are random, so left-out prompts resemble fitted ones; expect less on new kinds of prompts.",
             style="dim",
@@ -203,42 +200,6 @@ def fit(
     return probe, (models, pair)
 
 
-@dataclass(frozen=True)
-class FittedMaps:
-    """The recipe of a probe, applied: linear map, calibration, and what they say of each row left out.
-
-    Attributes:
-        solution: the ridge on all rows. calibrators: one per model. leverage_limit: beyond it a prompt is unfamiliar.
-        predicted, risk: (n, m), loss and probability of rows that neither ridge nor calibration had seen.
-    """
-
-    solution: RidgeSolution
-    calibrators: tuple[Calibrator, ...]
-    leverage_limit: float
-    predicted: FloatArray
-    risk: FloatArray
-
-    def risk_of(self, features: npt.NDArray[np.float32]) -> FloatArray:
-        """Calibrated risk (k, m) of other prompts by their features (k, d)."""
-        predicted = self.solution.probe.predict(features).astype(np.float64)
-        return np.stack([one.predict(column) for one, column in zip(self.calibrators, predicted.T, strict=True)], 1)
-
-
-def fit_maps(features: npt.NDArray[np.float32], losses: FloatArray, texts: Sequence[str], seed: int = 0) -> FittedMaps:
-    """Fit the recipe to features (n, d) and losses (n, m), NaN where a model was not asked.
-
-    Raises DataError for fewer than MIN_PROMPTS prompts.
-    """
-    if len(losses) < MIN_PROMPTS:
-        raise DataError(f"fitting needs at least {MIN_PROMPTS} prompts, got {len(losses)}; add outcomes.")
-    folds = assign_folds(text_numbers(texts), FOLDS, seed)
-    solution = fit_ridge(features, losses)
-    held_out = out_of_fold(features, losses, folds, alpha=solution.alpha)
-    calibrators, risk = cross_calibrate(CALIBRATION, held_out.prediction, losses, folds)
-    limit = float(np.quantile(held_out.leverage, FAMILIAR_QUANTILE))
-    return FittedMaps(solution, calibrators, limit, held_out.prediction, risk)
-
-
 def _model_figures(predicted: FloatArray, risk: FloatArray, losses: FloatArray) -> ModelFigures:
     rows = np.isfinite(losses)
     predicted, risk, loss = predicted[rows], risk[rows], losses[rows]
@@ -262,13 +223,18 @@ def _pair_figures(outcomes: Outcomes, risk: FloatArray, seed: int) -> PairFigure
     means = np.nanmean(scores, axis=0)
     weak, strong = int(np.argmin(means)), int(np.argmax(means))
     rows = np.flatnonzero(np.isfinite(scores[:, [weak, strong]]).all(axis=1))
-    truth = Truth(scores[np.ix_(rows, np.array([weak, strong]))], text_numbers([outcomes.texts[row] for row in rows]))
-    gain = risk[rows, weak] - risk[rows, strong]
-    ranking = measure({"gain": Judgement(gain, risk[rows, weak])}, truth, seed=seed)["gain"]
+    pair = outcomes.take(rows).select_models((outcomes.models[weak], outcomes.models[strong]))
+    others = judge_baselines(
+        pair, np.empty((len(rows), 0), dtype=np.float32), split_folds(pair, FOLDS, "random", seed), _BESIDE, seed
+    )
+    own = Judgement(risk[rows, weak] - risk[rows, strong], risk[rows, weak])
+    truth = Truth(pair.scores, text_numbers(pair.texts))
+    rankings = measure({PROBE: own, **others.judgements}, truth, reference=PROBE, seed=seed)
+    ranking = rankings.pop(PROBE)
     if "apgr" not in ranking.figures:
         # On some resample, or on all, the strong model is not the better one: no gap to rank for.
         return None
-    return PairFigures(outcomes.models[weak], outcomes.models[strong], len(rows), ranking)
+    return PairFigures(outcomes.models[weak], outcomes.models[strong], len(rows), ranking, rankings)
 
 
 def _card(outcomes: Outcomes, title: str, models: dict[str, ModelFigures], pair: PairFigures | None) -> ProbeCard:

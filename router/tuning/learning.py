@@ -10,8 +10,8 @@ import numpy.typing as npt
 from probes.bootstrap import Interval
 from router.tuning.crossval import split_folds
 from router.tuning.datasets import Outcomes
-from router.tuning.fit import fit_maps
 from router.tuning.ranking import Judgement, Truth, measure, text_numbers
+from router.tuning.recipe import fit_maps
 
 #: Numbers of labelled prompts tried, as far as there are so many; the last point is all of them.
 SIZES = (100, 300, 1000, 3000, 10000)
