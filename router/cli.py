@@ -18,6 +18,7 @@ import click
 from rich.console import Console
 
 from probes.errors import ProbesError
+from router import cli_probes
 from router.errors import InvalidRequestError, RouterError
 
 if TYPE_CHECKING:
@@ -324,6 +325,10 @@ def _progress_lines(label: str) -> Callable[[int, int], None]:
             click.echo(f"{label}: {done} of {total}", err=True)
 
     return report
+
+
+for _command in cli_probes.COMMANDS:
+    cli.add_command(_command)
 
 
 def main() -> None:
