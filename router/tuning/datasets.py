@@ -79,6 +79,10 @@ class Outcomes:
         kept = np.flatnonzero(np.isfinite(self.scores).all(axis=1))
         return self._take(kept, list(range(len(self.models))))
 
+    def take(self, rows: npt.NDArray[np.intp]) -> Outcomes:
+        """Only these prompts, in this order."""
+        return self._take(rows, list(range(len(self.models))))
+
     def _take(self, rows: npt.NDArray[np.intp], columns: list[int]) -> Outcomes:
         cells = np.ix_(rows, np.array(columns))
         return Outcomes(
