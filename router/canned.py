@@ -80,13 +80,16 @@ def _envelope(model: str, kind: str) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def running() -> AsyncIterator[str]:
-    """Run the upstream on a free loopback port while the context lasts; yields its base URL, ending in `/v1`."""
+async def running(app: Starlette | None = None) -> AsyncIterator[str]:
+    """Run an OpenAI-compatible application, by default the canned one, on a free loopback port.
+
+    Yields its base URL, ending in `/v1`; stops it when the context ends.
+    """
     import uvicorn
 
     with socket.socket() as listener:
         listener.bind((HOST, 0))
-        config = uvicorn.Config(create_app(), log_level="warning", lifespan="off", access_log=False)
+        config = uvicorn.Config(app or create_app(), log_level="warning", lifespan="off", access_log=False)
         server = uvicorn.Server(config)
         # The signals belong to the service around us.
         server.capture_signals = contextlib.nullcontext

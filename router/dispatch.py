@@ -67,6 +67,19 @@ ERRORS_BY_NAME: Mapping[str, type[DispatchError]] = {
     "OpenAIError": errors.UpstreamUnavailableError,
 }
 
+#: Where LiteLLM only says "API error", the HTTP status says more.
+ERRORS_BY_STATUS: Mapping[int, type[DispatchError]] = {
+    400: errors.UpstreamRejectedError,
+    401: errors.UpstreamDeniedError,
+    402: errors.UpstreamDeniedError,
+    403: errors.UpstreamDeniedError,
+    404: errors.UpstreamNotFoundError,
+    408: errors.UpstreamTimeoutError,
+    413: errors.UpstreamRejectedError,
+    422: errors.UpstreamRejectedError,
+    429: errors.UpstreamRateLimitedError,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -225,8 +238,7 @@ def _translated(candidate: Candidate) -> Iterator[None]:
     except TimeoutError as error:
         raise errors.UpstreamTimeoutError(f"candidate {candidate.name!r} did not answer in time.") from error
     except Exception as error:
-        names = (cls.__name__ for cls in type(error).__mro__)
-        kind = next((ERRORS_BY_NAME[name] for name in names if name in ERRORS_BY_NAME), None)
+        kind = _kind_of(error)
         if kind is None:
             raise
         # The provider's words may quote the prompt or a key fragment: they stay in the exception chain.
@@ -235,3 +247,12 @@ def _translated(candidate: Candidate) -> Iterator[None]:
             f"candidate {candidate.name!r} ({candidate.model}) failed with {type(error).__name__}"
             + (f", HTTP status {status}." if status else ".")
         ) from error
+
+
+def _kind_of(error: Exception) -> type[DispatchError] | None:
+    name = next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in ERRORS_BY_NAME), None)
+    if name is None:
+        return None
+    if name in {"APIError", "OpenAIError"}:
+        return ERRORS_BY_STATUS.get(getattr(error, "status_code", 0), ERRORS_BY_NAME[name])
+    return ERRORS_BY_NAME[name]

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from probes import artifact
-from probes.calibration import cross_calibrate
+from probes.calibration import DEFAULT_KIND, cross_calibrate
 from probes.crossfit import assign_folds, out_of_fold
 from probes.encoder import EncoderSpec, parse_spec
 from probes.errors import DataError
@@ -30,9 +30,6 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Folds by prompt text, for calibration and for the figures of the summary.
 FOLDS = 5
-
-#: Calibration map; docs/decisions/0004-calibration.md compares them.
-CALIBRATION = "isotonic"
 
 #: A prompt counts as unfamiliar beyond this quantile of the leverage that held-out prompts of the same data have.
 FAMILIAR_QUANTILE = 0.999
@@ -180,7 +177,7 @@ def fit(
     folds = assign_folds(text_numbers(outcomes.texts), FOLDS, seed)
     solution = fit_ridge(features, losses)
     held_out = out_of_fold(features, losses, folds, alpha=solution.alpha)
-    calibrators, risk = cross_calibrate(CALIBRATION, held_out.prediction, losses, folds)
+    calibrators, risk = cross_calibrate(DEFAULT_KIND, held_out.prediction, losses, folds)
     models = {
         model: _model_figures(held_out.prediction[:, column], risk[:, column], losses[:, column])
         for column, model in enumerate(outcomes.models)

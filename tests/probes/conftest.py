@@ -10,7 +10,7 @@ import pytest
 from probes.calibration import fit_calibrators
 from probes.crossfit import assign_folds, out_of_fold
 from probes.fit import fit_ridge
-from probes.probe import DataSource, DifficultyProbe, ProbeCard
+from probes.probe import DataSource, DifficultyProbe, ProbeCard, fingerprints
 
 World = tuple[np.ndarray, np.ndarray]
 
@@ -44,6 +44,7 @@ def _make_probe(kind: str = "beta", n_features: int = 8) -> DifficultyProbe:
             metrics={"apgr": {"value": 0.6, "low": 0.5, "high": 0.7}},
             versions={"numpy": "2"},
         ),
+        fitted_on=fingerprints(["one prompt", "another", "a third"]),
     )
 
 

@@ -67,6 +67,7 @@ def test_a_loaded_probe_predicts_the_same_to_the_last_bit(
     loaded = artifact.load(tmp_path / "a" / "probe")
     for name in ("loss", "risk", "leverage", "unfamiliar"):
         assert_array_equal(getattr(loaded.predict(X), name), getattr(probe.predict(X), name))
+    assert_array_equal(loaded.fitted_on, probe.fitted_on)
     assert loaded.identity == probe.identity
     assert loaded.card == probe.card
     assert (loaded.models, loaded.encoder, loaded.leverage_limit) == (
@@ -184,6 +185,8 @@ def test_an_edited_document_is_a_named_error(
             ArtifactSchemaError,
             "must be float32; got float64",
         ),
+        (lambda t: t.update(fitted_on=np.zeros(3)), ArtifactSchemaError, "must be uint64; got float64"),
+        (lambda t: t.update(fitted_on=np.zeros((3, 1), np.uint64)), ArtifactValueError, "fitted_on"),
         (lambda t: t.pop("linear.alpha"), ArtifactSchemaError, "must hold linear.alpha"),
         (lambda t: t.update(extra=np.zeros(1)), ArtifactSchemaError, "unknown tensor 'extra'"),
         (lambda t: t["linear.coef"].__imul__(2.0), ArtifactDigestError, "edited"),

@@ -86,6 +86,7 @@ def test_identity_changes_with_everything_that_decides_and_with_nothing_else(mak
     probe = make_probe()
     assert make_probe().identity == probe.identity
     assert dataclasses.replace(probe, card=dataclasses.replace(probe.card, title="x")).identity == probe.identity
+    assert dataclasses.replace(probe, fitted_on=probe.fitted_on[:1]).identity == probe.identity
     others: list[dict[str, object]] = [
         {"models": ("small", "great")},
         {"leverage_limit": 0.5},
