@@ -137,7 +137,7 @@ def _load_probe(file: PolicyFile, path: Path) -> DifficultyProbe | None:
 
 def assemble(file: PolicyFile, probe: DifficultyProbe | None) -> ServedPolicy:
     """The policy of a file on a probe at hand. Raises ConfigError or EncoderError where they do not fit together."""
-    prices = tuple(_resolve_prices(candidate) for candidate in file.candidates)
+    prices = tuple(resolve_prices(candidate) for candidate in file.candidates)
     ref = ArtifactRef(file.name, file.version, file.digest)
     if probe is None:
         return ServedPolicy(Rules(file, prices, max_leverage=None), ref)
@@ -160,7 +160,8 @@ def assemble(file: PolicyFile, probe: DifficultyProbe | None) -> ServedPolicy:
     )
 
 
-def _resolve_prices(candidate: Candidate) -> Prices | None:
+def resolve_prices(candidate: Candidate) -> Prices | None:
+    """The prices of a candidate, looked up where it says `litellm`. Raises ConfigError if they are not there."""
     if candidate.prices != "litellm":
         return candidate.prices
     table = _litellm_prices()
