@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from probes.label_planning import fit_learning_curve, labels_needed
 from probes.risk_control import Certificate, certify_path
@@ -88,12 +89,16 @@ def _curve(losses: Losses, away: FloatArray, delta: float, rng: np.random.Genera
         return tuple(points)
     curve = fit_learning_curve(sizes, measured, seed=0)
     more = np.array([n, 2 * n, 4 * n])
-    low, high = curve.interval(more)
-    columns = (np.clip(values, 0.0, 1.0).tolist() for values in (curve.predict(more), low, high))
-    return (*points, *(CurvePoint(int(k), *values, True) for k, *values in zip(more, *columns, strict=True)))
+    low, high = (np.clip(edge, 0.0, 1.0) for edge in curve.interval(more))
+    shares = np.clip(curve.predict(more), 0.0, 1.0)
+    projected = (
+        CurvePoint(int(size), float(share), float(a), float(b), True)
+        for size, share, a, b in zip(more, shares, low, high, strict=True)
+    )
+    return (*points, *projected)
 
 
-def _certified(losses: Losses, away: FloatArray, columns: np.ndarray[Any, np.dtype[np.intp]], delta: float) -> float:
+def _certified(losses: Losses, away: FloatArray, columns: npt.NDArray[np.int64], delta: float) -> float:
     x = losses
     answer = certify_path(x.matrix[:, columns], x.limit, delta, bound=x.method, low=x.low, high=x.high)
     return float(away[answer.index]) if isinstance(answer, Certificate) else 0.0

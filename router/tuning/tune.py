@@ -303,7 +303,7 @@ def tune(
         key: certify_together(targets, walked.chosen, bench.facts, settings.delta_each)
         for key, targets in asked.items()
     }
-    report = _report(bench, walked, verdicts, settings)
+    report = _report(bench, walked, verdicts, settings, guess=guess)
     if not report.certified and not guess:
         return report, None
     file = _policy_file(bench, walked, verdicts, report, name, probe_place)
@@ -402,10 +402,12 @@ def policy_text(file: PolicyFile, report: TuneReport) -> str:
     return f"# {status}\n" + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _report(bench: Bench, walked: _Walked, verdicts: Mapping[str, Verdict], settings: TuneSettings) -> TuneReport:
+def _report(
+    bench: Bench, walked: _Walked, verdicts: Mapping[str, Verdict], settings: TuneSettings, *, guess: bool
+) -> TuneReport:
     created = datetime.now(UTC).replace(microsecond=0)
     outcomes, facts = bench.calibration.outcomes, bench.facts
-    answers = {key: _answer(verdict, walked, bench, settings) for key, verdict in verdicts.items()}
+    answers = {key: _answer(verdict, walked, bench, settings, guess=guess) for key, verdict in verdicts.items()}
     loss_targets = [s for verdict in verdicts.values() for s in verdict.stretches if s.target.kind == "max_loss"]
     if (settings.by_group or settings.plan) and not loss_targets:
         raise DataError("--by-group and --plan are about quality loss; give --max-loss as well.")
@@ -447,12 +449,12 @@ def data_digest(sources: Sequence[DataSource]) -> str:
     return sha256("".join(source.sha256 for source in sources).encode()).hexdigest()
 
 
-def _answer(verdict: Verdict, walked: _Walked, bench: Bench, settings: TuneSettings) -> RuleAnswer:
+def _answer(verdict: Verdict, walked: _Walked, bench: Bench, settings: TuneSettings, *, guess: bool) -> RuleAnswer:
     certified = verdict.policy is not None
     return RuleAnswer(
         certified=certified,
         targets=tuple(_target_answer(stretch, verdict.policy) for stretch in verdict.stretches),
-        figures=_figures(verdict, walked, bench, settings),
+        figures=_figures(verdict, walked, bench, settings) if certified or guess else None,
         more_labels=None if certified else verdict.more_labels,
     )
 

@@ -159,7 +159,8 @@ class TuneReport:
             self._print_rule(say, name, answer)
         say(
             f"On {self.n_calibration:,} prompts the probe was not fitted on ({self.n_seen_in_fit:,} set aside because it "
-            f"was, {self.n_incomplete:,} without a score of every model, {self.n_repeated:,} repeated). {self.correction}"
+            f"was, {self.n_incomplete:,} without a score of every model, {self.n_repeated:,} repeated). "
+            f"{self.correction}"
         )
         if self.groups:
             console.print(self._group_table())
@@ -179,7 +180,8 @@ class TuneReport:
         for t in answer.targets:
             verdict = "certified" if t.certified else "NOT certified"
             say(
-                f"{head}{t.says}: {verdict} ({t.estimate:.4g} here, bound {t.bound:.4g}, {t.method}, delta {t.delta:.3g})"
+                f"{head}{t.says}: {verdict} ({t.estimate:.4g} here, bound {t.bound:.4g}, {t.method}, "
+                f"delta {t.delta:.3g})"
             )
         if not answer.certified:
             say(head + not_possible(answer))
@@ -188,7 +190,8 @@ class TuneReport:
             shares = ", ".join(f"{candidate} {share:.1%}" for candidate, share in f.shares.items() if share)
             saved = f", {f.expected_cost_saving:.1%} of its cost saved" if f.expected_cost_saving is not None else ""
             say(
-                f"{head}{what}: {shares}. Quality {f.quality:.4f}, {self.reference} {self.reference_quality:.4f}{saved}."
+                f"{head}{what}: {shares}. Quality {f.quality:.4f}, {self.reference} "
+                f"{self.reference_quality:.4f}{saved}."
             )
 
     def _group_table(self) -> Table:
@@ -217,7 +220,7 @@ def not_possible(answer: RuleAnswer) -> str:
 
 def _answer_to_dict(answer: RuleAnswer) -> dict[str, Any]:
     figures = answer.figures
-    flat = asdict(figures) if figures else {name: None for name in RuleFigures.__dataclass_fields__}
+    flat = asdict(figures) if figures else dict.fromkeys(RuleFigures.__dataclass_fields__)
     if figures is None and len(answer.targets) == 1 and answer.targets[0].kind == "max_loss":
         # Of the safest policy of the path: what could be shown at best.
         flat |= {"loss_estimate": answer.targets[0].estimate, "loss_upper_bound": answer.targets[0].bound}
