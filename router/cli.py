@@ -33,6 +33,10 @@ def _stdout() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
+#: Exit status of `elle tune` where the data do not allow a certificate; 1 is an error, 2 wrong usage.
+NOT_CERTIFIED = 3
+
+
 class _Command(click.Group):
     """Errors raised on purpose become one line on stderr and exit status 1; ours are shown, never hidden."""
 
@@ -138,7 +142,8 @@ def _query(text: str | None, chat: Path | None, overrides: Any) -> Any:
 @click.option("--encoder", default="minilm-l6", show_default=True, help="Built-in name, or a .json encoder spec.")
 @click.option("--encoder-dir", type=_PATH, help="Where the encoder's files are.")
 @click.option("--name", help="Name of the probe; the folder's unless set.")
-@click.option("--seed", default=0, show_default=True, help="Of the folds.")
+@click.option("--holdout", default=0.0, show_default=True, help="Share of prompts to leave out, for `elle tune`.")
+@click.option("--seed", default=0, show_default=True, help="Of the folds and of what is held out.")
 @_JSON
 def fit(data: tuple[Path, ...], out: Path, models: str | None, as_json: bool, **options: Any) -> None:
     """Fit a probe to outcomes DATA (parquet, JSONL or CSV: prompt, model, score)."""
@@ -229,6 +234,73 @@ def import_(kind: str, paths: tuple[Path, ...], out: Path, as_json: bool, **opti
         _print_json(summary.to_dict())
     else:
         summary.print(_stdout())
+
+
+@cli.command()
+@click.argument("probe", type=_PATH)
+@click.argument("data", nargs=-1, required=True, type=_PATH)
+@click.option("--weak", metavar="MODEL", help="The cheap model; with --strong.")
+@click.option("--strong", metavar="MODEL", help="The dear model, the reference.")
+@click.option("--models", help="Comma-separated, cheapest first, instead; the last is the reference.")
+@click.option("--candidates", type=_PATH, help="Policy file to take the candidates from, instead.")
+@click.option("--reference", metavar="MODEL", help="Losses are measured against it; the last model unless set.")
+@click.option("--max-loss", type=float, help="Mean quality lost against the reference, 0 to 1.")
+@click.option("--min-quality", type=float, help="Mean quality, 0 to 1.")
+@click.option("--max-strong-share", type=float, help="Share of prompts that the reference answers, 0 to 1.")
+@click.option("--max-cost-usd-per-1k", type=float, help="Mean cost of 1,000 requests.")
+@click.option("--profile", "profiles", multiple=True, metavar="NAME=MAX_LOSS", help="A further rule; repeatable.")
+@click.option("--confidence", default=0.95, show_default=True, help="That all targets hold together.")
+@click.option("--rule", type=click.Choice(["gain", "cost"]), help="cost for 3 models or more with prices, else gain.")
+@click.option("--prices", metavar="FILE.yaml|litellm", help="List prices by model.")
+@click.option("--max-request-usd", type=float, help="No request costs more; for targets on cost.")
+@click.option("--valid-days", default=90.0, show_default=True, help="Until the certificate expires.")
+@click.option("--by-group", is_flag=True, help="Also certify each group of the data by itself.")
+@click.option("--plan", is_flag=True, help="Also say what more labels would buy.")
+@click.option("--out", type=_PATH, help="Policy file to write.")
+@click.option("--allow-uncertified", is_flag=True, help="Write it without a certificate where none can be given.")
+@click.option("--encoder-dir", type=_PATH, help="Where the encoder's files are.")
+@_JSON
+def tune(probe: Path, data: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+    """Tune a policy on PROBE to targets, certified with DATA that it was not fitted on.
+
+    Exit status 3 and no policy file if that is not possible with these data.
+    """
+    from router.tuning.tune import tune_command
+
+    rest = {name: options.pop(name) for name in ("out", "allow_uncertified", "encoder_dir")}
+    settings = _tune_settings(options)
+    with _progress("encoding") as on_progress:
+        report = tune_command(probe, data, settings, on_progress=on_progress, **rest)
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        report.print(_stdout())
+    if not report.certified:
+        raise SystemExit(NOT_CERTIFIED)
+
+
+def _tune_settings(options: dict[str, Any]) -> Any:
+    from router.tuning.targets import Target
+    from router.tuning.tune import TuneSettings
+
+    kinds = ("max_loss", "min_quality", "max_strong_share", "max_cost_usd_per_1k")
+    limits = {kind: options.pop(kind) for kind in kinds}
+    weak, strong, models = (options.pop(name) for name in ("weak", "strong", "models"))
+    if (weak is None) != (strong is None) or sum(map(bool, (weak, models, options["candidates"]))) != 1:
+        raise click.UsageError("give either --weak and --strong, or --models, or --candidates.")
+    profiles = {}
+    for given in options.pop("profiles"):
+        name, _, limit = given.partition("=")
+        try:
+            profiles[name] = Target("max_loss", float(limit))
+        except ValueError as error:
+            raise click.UsageError(f"--profile must be NAME=MAX_LOSS, as in economy=0.05; got {given!r}.") from error
+    return TuneSettings(
+        targets=tuple(Target(kind, limit) for kind, limit in limits.items() if limit is not None),  # type: ignore[arg-type]
+        profiles=profiles,
+        models=(weak, strong) if weak else _names(models) or (),
+        **options,
+    )
 
 
 @cli.command()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from router.errors import ConfigError
 
@@ -106,6 +106,18 @@ class RiskBoundRule(_Strict):
     max_risk: Probability
 
 
+class CostRule(_Strict):
+    """The candidate with the largest expected quality minus `quality_per_usd` times its expected cost for this request.
+
+    `quality_per_usd` is in quality (0 to 1) per USD: at 10, a cent more must buy 0.1 more expected quality. Zero looks
+    at quality only; a negative number leans to dearer candidates. Ties go to the cheaper one. Every candidate needs
+    prices.
+    """
+
+    kind: Literal["cost"]
+    quality_per_usd: float
+
+
 class FixedRule(_Strict):
     """Always the same candidate."""
 
@@ -113,7 +125,66 @@ class FixedRule(_Strict):
     candidate: Name
 
 
-Rule = Annotated[GainRule | RiskBoundRule | FixedRule, Field(discriminator="kind")]
+Rule = Annotated[GainRule | RiskBoundRule | CostRule | FixedRule, Field(discriminator="kind")]
+
+TargetKind = Literal["max_loss", "min_quality", "max_strong_share", "max_cost_usd_per_1k"]
+
+
+class CertifiedTarget(_Strict):
+    """One target that was shown to hold: the certified figure is `limit`, the others describe.
+
+    Attributes:
+        kind: what is bounded. `max_loss`: mean score of the reference minus that of the policy; `min_quality`: mean
+            score; `max_strong_share`: share of requests the reference answers; `max_cost_usd_per_1k`: USD per 1,000.
+        limit: the bound that was asked for.
+        estimate: its mean on the calibration prompts.
+        bound_on_estimate: the confidence bound of this policy by itself; never beyond `limit`.
+        method: which bound of `probes.bounds`.
+        delta: level it was tested at; those of all targets tested together add up to 1 - confidence.
+    """
+
+    kind: TargetKind
+    limit: float
+    estimate: float
+    bound_on_estimate: float
+    method: str
+    delta: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Certificate(_Strict):
+    """What `elle tune` has shown of a rule, for traffic that is like the calibration prompts.
+
+    Attributes:
+        confidence: that all targets of all rules tuned together hold, 0 to 1.
+        targets: what is certified.
+        reference: the candidate that losses are measured against.
+        n_calibration: prompts it rests on, none of which the probe was fitted on.
+        weak_share: share of them that the cheapest tier answers.
+        expected_cost_saving: share of the reference's cost saved on them; null where prices are unknown.
+        data_digest: SHA-256 of the data file (of the digests one after another, if there were several).
+        probe: identity of the probe; a policy with another probe is refused.
+        decides: digest of what decides (`router.certificate.digest_of`); a policy that was edited there is refused.
+        created, expires: with time zone. An expired certificate is loaded with a warning.
+    """
+
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    targets: tuple[CertifiedTarget, ...] = Field(min_length=1)
+    reference: Name
+    n_calibration: int = Field(gt=0)
+    weak_share: Probability
+    expected_cost_saving: float | None
+    data_digest: str
+    probe: str
+    decides: str
+    created: AwareDatetime
+    expires: AwareDatetime
+
+
+class Profile(_Strict):
+    """Another rule on the same candidates, asked for as policy `NAME:PROFILE`."""
+
+    rule: Rule
+    certificate: Certificate | None = None
 
 
 class PolicyFile(_Strict):
@@ -131,6 +202,8 @@ class PolicyFile(_Strict):
         failure_mode: what happens to a request that could not be judged.
         abstain_above_leverage: prompts further than this from what the probe was fitted on go to the safe default;
             `probe` takes the limit stored with the probe, null never abstains.
+        certificate: what was shown of the rule; absent for rules that nobody tuned.
+        profiles: further rules by name; requests choose one with the policy name `NAME:PROFILE`.
     """
 
     schema_: Literal["elle.policy/1"] = Field(alias="schema")
@@ -143,6 +216,8 @@ class PolicyFile(_Strict):
     safe_default: Name
     failure_mode: Literal["safe_default", "error"] = "safe_default"
     abstain_above_leverage: Annotated[float, Field(gt=0)] | Literal["probe"] | None = "probe"
+    certificate: Certificate | None = None
+    profiles: dict[Name, Profile] = Field(default_factory=dict)
 
     @field_validator("version", mode="before")
     @classmethod
@@ -157,16 +232,29 @@ class PolicyFile(_Strict):
             raise ValueError(f"candidate names must be distinct, {', '.join(repeated)} stands more than once")
         if self.safe_default not in names:
             raise ValueError(f"safe_default must be one of {', '.join(names)}, got {self.safe_default!r}")
-        if isinstance(self.rule, GainRule) and len(self.rule.thresholds) != len(names) - 1:
-            raise ValueError(
-                f"rule.thresholds must have one number per step between tiers, {len(names) - 1} for {len(names)} "
-                f"candidates, got {len(self.rule.thresholds)}"
-            )
-        if isinstance(self.rule, FixedRule) and self.rule.candidate not in names:
-            raise ValueError(f"rule.candidate must be one of {', '.join(names)}, got {self.rule.candidate!r}")
-        if self.probe is None and not isinstance(self.rule, FixedRule):
-            raise ValueError(f"probe must be set for the rule {self.rule.kind!r}; only the fixed rule needs none")
+        self._check_rule(self.rule, "rule")
+        for name, profile in self.profiles.items():
+            self._check_rule(profile.rule, f"profiles.{name}.rule")
         return self
+
+    def _check_rule(self, rule: Rule, where: str) -> None:
+        names = self.names
+        if isinstance(rule, GainRule) and len(rule.thresholds) != len(names) - 1:
+            raise ValueError(
+                f"{where}.thresholds must have one number per step between tiers, {len(names) - 1} for {len(names)} "
+                f"candidates, got {len(rule.thresholds)}"
+            )
+        if isinstance(rule, FixedRule) and rule.candidate not in names:
+            raise ValueError(f"{where}.candidate must be one of {', '.join(names)}, got {rule.candidate!r}")
+        if isinstance(rule, CostRule) and (unpriced := [c.name for c in self.candidates if c.prices is None]):
+            raise ValueError(f"{where} weighs costs, so every candidate needs prices; {', '.join(unpriced)} have none")
+        if self.probe is None and not isinstance(rule, FixedRule):
+            raise ValueError(f"probe must be set for the rule {rule.kind!r}; only the fixed rule needs none")
+
+    def with_profile(self, name: str) -> PolicyFile:
+        """The file as if that profile's rule and certificate were its own."""
+        profile = self.profiles[name]
+        return self.model_copy(update={"rule": profile.rule, "certificate": profile.certificate, "profiles": {}})
 
     def to_json(self) -> str:
         """Canonical JSON of the file, defaults filled in."""

@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from probes import artifact
 from probes.encoder import Encoder, EncoderSpec, FloatArray
 from probes.errors import EncoderError, ProbesError
 from probes.probe import DifficultyProbe
-from router.config import Candidate, PolicyFile, Prices, read_policy_file
+from router.certificate import check_certificate, is_expired
+from router.config import Candidate, Certificate, PolicyFile, Prices, read_policy_file
 from router.errors import ConfigError
 from router.policy import Judgement, Rules
 from router.types import ArtifactRef
@@ -65,9 +66,25 @@ class ServedPolicy:
     def to_json(self) -> str:
         """The policy file as JSON, defaults and looked-up prices filled in. Holds no secrets, only their names."""
         data = self.rules.file.model_dump(mode="json", by_alias=True)
+        if self.certificate is not None:
+            data["certificate"]["expired"] = is_expired(self.certificate)
         for candidate, prices in zip(data["candidates"], self.rules.prices, strict=True):
             candidate["prices"] = prices.model_dump(mode="json") if prices else None
         return json.dumps(data, ensure_ascii=False)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What was shown of its rule."""
+        return self.rules.file.certificate
+
+    def profiles(self) -> tuple[ServedPolicy, ...]:
+        """Its profiles, each as a policy of its own named `NAME:PROFILE`."""
+        return tuple(self._profile(name) for name in self.rules.file.profiles)
+
+    def _profile(self, name: str) -> ServedPolicy:
+        file = self.rules.file.with_profile(name)
+        ref = ArtifactRef(f"{file.name}:{name}", file.version, file.digest)
+        return replace(self, rules=replace(self.rules, file=file), ref=ref)
 
     def check_encoder(self, encoder: Encoder) -> None:
         """Raise EncoderMismatchError unless the probe was fitted on this very encoder."""
@@ -77,8 +94,12 @@ class ServedPolicy:
 
 
 def load_policies(paths: Sequence[Path]) -> tuple[ServedPolicy, ...]:
-    """The policies in these files, in order. Raises ConfigError, also for two policies of one name."""
-    policies = tuple(load_policy(path) for path in paths)
+    """The policies in these files, in order, each followed by its profiles.
+
+    Raises ConfigError, also for two policies of one name.
+    """
+    loaded = [load_policy(path) for path in paths]
+    policies = tuple(served for policy in loaded for served in (policy, *policy.profiles()))
     for name, count in Counter(policy.ref.name for policy in policies).items():
         if count > 1:
             raise ConfigError(f"policy names must be distinct, {name!r} stands in {count} of the files; rename one.")
@@ -98,10 +119,12 @@ def load_policy(path: Path) -> ServedPolicy:
     """
     file = read_policy_file(path)
     try:
-        probe = _load_probe(file, path)
-        return _assemble(file, probe)
+        policy = assemble(file, _load_probe(file, path))
     except ProbesError as error:
         raise ConfigError(f"policy file {path}: its probe {file.probe!r} cannot be used: {error}") from error
+    for served in (policy, *policy.profiles()):
+        check_certificate(served.rules, served.probe_ref.digest if served.probe_ref else None, str(path))
+    return policy
 
 
 def _load_probe(file: PolicyFile, path: Path) -> DifficultyProbe | None:
@@ -112,8 +135,9 @@ def _load_probe(file: PolicyFile, path: Path) -> DifficultyProbe | None:
     return artifact.load(path.parent / Path(file.probe).expanduser())
 
 
-def _assemble(file: PolicyFile, probe: DifficultyProbe | None) -> ServedPolicy:
-    prices = tuple(_resolve_prices(candidate) for candidate in file.candidates)
+def assemble(file: PolicyFile, probe: DifficultyProbe | None) -> ServedPolicy:
+    """The policy of a file on a probe at hand. Raises ConfigError or EncoderError where they do not fit together."""
+    prices = tuple(resolve_prices(candidate) for candidate in file.candidates)
     ref = ArtifactRef(file.name, file.version, file.digest)
     if probe is None:
         return ServedPolicy(Rules(file, prices, max_leverage=None), ref)
@@ -136,7 +160,8 @@ def _assemble(file: PolicyFile, probe: DifficultyProbe | None) -> ServedPolicy:
     )
 
 
-def _resolve_prices(candidate: Candidate) -> Prices | None:
+def resolve_prices(candidate: Candidate) -> Prices | None:
+    """The prices of a candidate, looked up where it says `litellm`. Raises ConfigError if they are not there."""
     if candidate.prices != "litellm":
         return candidate.prices
     table = _litellm_prices()

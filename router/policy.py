@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from router.ask import Ask
-from router.config import Candidate, Capability, FixedRule, GainRule, PolicyFile, Prices, RiskBoundRule
+from router.config import Candidate, Capability, CostRule, FixedRule, GainRule, PolicyFile, Prices, RiskBoundRule
 from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
 from router.types import CandidateRisk, Overrides, Reason
 
@@ -78,7 +78,7 @@ def decide(
         NoEligibleCandidateError: every candidate breaks a bound.
     """
     check_overrides(rules.file, overrides)
-    candidates = _weigh_in(rules, ask, overrides, judgement)
+    candidates = weigh_in(rules, ask, overrides, judgement)
     eligible = [i for i, candidate in enumerate(candidates) if candidate.eligible]
     if overrides.pin is not None:
         index = rules.file.names.index(overrides.pin)
@@ -130,7 +130,8 @@ def expected_cost_usd(candidate: Candidate, prices: Prices | None, ask: Ask) -> 
     return prices.cost_usd(ask.input_tokens_estimate, output_tokens)
 
 
-def _weigh_in(rules: Rules, ask: Ask, overrides: Overrides, judgement: Judgement | None) -> tuple[CandidateRisk, ...]:
+def weigh_in(rules: Rules, ask: Ask, overrides: Overrides, judgement: Judgement | None) -> tuple[CandidateRisk, ...]:
+    """Risk, expected cost and eligibility of every candidate, in the policy's order."""
     rows = []
     for index, (candidate, prices) in enumerate(zip(rules.file.candidates, rules.prices, strict=True)):
         cost = expected_cost_usd(candidate, prices, ask)
@@ -212,6 +213,8 @@ def _choose(
         return _Verdict(_safe(rules.file, eligible), Reason.ABSTAINED)
     if bound is not None:
         return _within(bound, judgement, candidates, eligible)
+    if isinstance(rule, CostRule):
+        return _by_cost(rule, judgement, candidates, eligible)
     assert isinstance(rule, GainRule)  # noqa: S101  (the fixed rule never comes here)
     return _by_gain(rule, judgement, eligible)
 
@@ -245,15 +248,30 @@ def _within(bound: float, judgement: Judgement, candidates: Sequence[CandidateRi
 
 def _by_gain(rule: GainRule, judgement: Judgement, eligible: list[int]) -> _Verdict:
     base, *others = eligible
+    return _climb(judgement, base, {index: math.fsum(rule.thresholds[base:index]) for index in others})
 
-    def price(index: int) -> float:
-        return math.fsum(rule.thresholds[base:index])
+
+def _by_cost(
+    rule: CostRule, judgement: Judgement, candidates: Sequence[CandidateRisk], eligible: list[int]
+) -> _Verdict:
+    costs = {index: cost for index in eligible if (cost := candidates[index].expected_cost_usd) is not None}
+    assert len(costs) == len(eligible)  # noqa: S101  (the policy file is refused if one has no prices)
+    base, *others = sorted(eligible, key=lambda index: (costs[index], index))
+    return _climb(judgement, base, {index: rule.quality_per_usd * (costs[index] - costs[base]) for index in others})
+
+
+def _climb(judgement: Judgement, base: int, prices: Mapping[int, float]) -> _Verdict:
+    """The best candidate by gain over `base` minus price in quality; `prices` in the order in which ties are broken."""
 
     def gain(index: int) -> float:
         return judgement.risk[base] - judgement.risk[index]
 
     # max() keeps the first of equals: the cheaper tier.
-    best = max(others, key=lambda index: gain(index) - price(index))
-    if gain(best) > price(best):
-        return _Verdict(best, Reason.GAIN_ABOVE_THRESHOLD, threshold=price(best), gain=gain(best))
-    return _Verdict(base, Reason.GAIN_BELOW_THRESHOLD, threshold=price(best), gain=gain(best))
+    best = max(prices, key=lambda index: gain(index) - prices[index])
+    above = gain(best) > prices[best]
+    return _Verdict(
+        best if above else base,
+        Reason.GAIN_ABOVE_THRESHOLD if above else Reason.GAIN_BELOW_THRESHOLD,
+        threshold=prices[best],
+        gain=gain(best),
+    )

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from probes.errors import DataError
 from probes.probe import DataSource
-from router.ask import extract
+from router.ask import Ask, extract
 from router.errors import InvalidRequestError
 from router.types import RouteQuery
 
@@ -38,6 +38,7 @@ class Outcomes:
 
     Attributes:
         texts: what is judged, n of them, as `router.ask` extracts it; may repeat under different ids.
+        asks: the same with length and needs of the whole request, n of them; empty where only the texts are known.
         ids: distinct, n.
         groups: n labels, empty text where the data has none.
         models: m names, sorted.
@@ -55,6 +56,7 @@ class Outcomes:
     input_tokens: FloatArray
     output_tokens: FloatArray
     sources: tuple[DataSource, ...]
+    asks: tuple[Ask, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -72,19 +74,17 @@ class Outcomes:
             )
         columns = [self.models.index(name) for name in names]
         kept = np.flatnonzero(np.isfinite(self.scores[:, columns]).any(axis=1))
-        return self._take(kept, columns)
+        return self.take(kept, columns)
 
     def complete_rows(self) -> Outcomes:
         """Only prompts that every model answered."""
         kept = np.flatnonzero(np.isfinite(self.scores).all(axis=1))
-        return self._take(kept, list(range(len(self.models))))
+        return self.take(kept)
 
-    def take(self, rows: npt.NDArray[np.intp]) -> Outcomes:
-        """Only these prompts, in this order."""
-        return self._take(rows, list(range(len(self.models))))
-
-    def _take(self, rows: npt.NDArray[np.intp], columns: list[int]) -> Outcomes:
-        cells = np.ix_(rows, np.array(columns))
+    def take(self, rows: npt.NDArray[np.intp], columns: list[int] | None = None) -> Outcomes:
+        """Only these prompts, and these models unless None, in this order."""
+        columns = list(range(len(self.models))) if columns is None else columns
+        cells = np.ix_(rows, np.array(columns, dtype=np.intp))
         return Outcomes(
             texts=tuple(self.texts[row] for row in rows),
             ids=tuple(self.ids[row] for row in rows),
@@ -95,6 +95,7 @@ class Outcomes:
             input_tokens=self.input_tokens[cells],
             output_tokens=self.output_tokens[cells],
             sources=self.sources,
+            asks=tuple(self.asks[row] for row in rows) if self.asks else (),
         )
 
 
@@ -106,6 +107,7 @@ def read_outcomes(*paths: Path) -> Outcomes:
     tables = [_Table.read(path) for path in paths]
     prompts: dict[tuple[str, str], int] = {}
     texts: list[str] = []
+    asks: list[Ask] = []
     groups: list[str] = []
     cells: dict[tuple[int, str], tuple[float, float, float, float]] = {}
     for table in tables:
@@ -113,9 +115,10 @@ def read_outcomes(*paths: Path) -> Outcomes:
             key = (table.data_set, row.prompt_id)
             index = prompts.setdefault(key, len(texts))
             if index == len(texts):
-                texts.append(row.text)
+                texts.append(row.ask.text)
+                asks.append(row.ask)
                 groups.append(row.group)
-            elif texts[index] != row.text:
+            elif texts[index] != row.ask.text:
                 raise DataError(
                     f"{table.path}: prompt_id {row.prompt_id!r} stands for two different prompts, the second in row "
                     f"{row.number}; give each prompt its own id."
@@ -141,6 +144,7 @@ def read_outcomes(*paths: Path) -> Outcomes:
         input_tokens=values[2],
         output_tokens=values[3],
         sources=tuple(DataSource(t.path.name, t.digest, len(t.columns["model"])) for t in tables),
+        asks=tuple(asks),
     )
 
 
@@ -148,7 +152,7 @@ def read_outcomes(*paths: Path) -> Outcomes:
 class _Row:
     number: int
     prompt_id: str
-    text: str
+    ask: Ask
     group: str
     model: str
     numbers: tuple[float, float, float, float]
@@ -185,7 +189,8 @@ class _Table:
         return cls(path, hashlib.sha256(path.read_bytes()).hexdigest(), columns)
 
     def rows(self) -> list[_Row]:
-        texts = self._texts()
+        asks = self._asks()
+        texts = [ask.text for ask in asks]
         models = self._strings("model", required=True)
         groups = self._strings("group") if "group" in self.columns else [""] * len(models)
         scores = self._numbers("score", high=1.0)
@@ -193,21 +198,21 @@ class _Table:
             self._numbers(name, high=math.inf, optional=True) for name in ("cost_usd", "input_tokens", "output_tokens")
         ]
         ids = self._strings("prompt_id", required=True) if "prompt_id" in self.columns else _occurrences(texts, models)
-        columns = zip(ids, texts, groups, models, zip(scores, *others, strict=True), strict=True)
+        columns = zip(ids, asks, groups, models, zip(scores, *others, strict=True), strict=True)
         return [_Row(number, *values) for number, values in enumerate(columns, start=1)]
 
-    def _texts(self) -> list[str]:
-        cache: dict[str, str] = {}
+    def _asks(self) -> list[Ask]:
+        cache: dict[str, Ask] = {}
         name = "prompt" if "prompt" in self.columns else "messages"
-        texts = []
+        asks = []
         for number, value in enumerate(self.columns[name], start=1):
             key = value if isinstance(value, str) else json.dumps(value)
             if key not in cache:
-                cache[key] = self._text(name, value, number)
-            texts.append(cache[key])
-        return texts
+                cache[key] = self._ask(name, value, number)
+            asks.append(cache[key])
+        return asks
 
-    def _text(self, name: str, value: Any, number: int) -> str:
+    def _ask(self, name: str, value: Any, number: int) -> Ask:
         # The same extraction as when serving, or the probe would be fitted on other texts than it judges.
         try:
             if name == "prompt":
@@ -216,14 +221,14 @@ class _Table:
                 query = RouteQuery.from_prompt(value)
             else:
                 query = RouteQuery(json.loads(value) if isinstance(value, str) else value)
-            text = extract(query, max_bytes=MAX_PROMPT_BYTES).text
+            ask = extract(query, max_bytes=MAX_PROMPT_BYTES)
         except (InvalidRequestError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{self.path}: row {number}: {error}") from error
-        if not text:
+        if not ask.text:
             raise DataError(f"{self.path}: {name} must hold text in row {number}, got none.")
-        return text
+        return ask
 
     def _strings(self, name: str, *, required: bool = False) -> list[str]:
         values = self.columns[name]

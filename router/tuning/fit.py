@@ -25,6 +25,7 @@ from router.tuning.evaluate import PROBE, print_rankings
 from router.tuning.features import FeatureCache, Progress
 from router.tuning.ranking import Judgement, Ranking, Truth, measure, text_numbers
 from router.tuning.recipe import FOLDS, fit_maps
+from router.tuning.splits import left_out
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -79,6 +80,7 @@ class FitSummary:
         out: where the probe was written.
         identity: SHA-256 of the probe.
         n_prompts: with any label. n_texts: distinct among them. n_features: width of the features.
+        n_held_out: further prompts, left out on purpose for `elle tune`.
         alpha: ridge penalty.
         models: figures by model name.
         pair: the weakest and the strongest model by mean score; None where their gap is too small to rank for.
@@ -89,6 +91,7 @@ class FitSummary:
     out: str
     identity: str
     n_prompts: int
+    n_held_out: int
     n_texts: int
     n_features: int
     alpha: float
@@ -129,6 +132,11 @@ class FitSummary:
             "Folds are random, so left-out prompts resemble fitted ones; expect less on new kinds of prompts.",
             style="dim",
         )
+        if self.n_held_out:
+            console.print(
+                f"{self.n_held_out:,} prompts were left out; `elle tune` on the same data certifies with them.",
+                highlight=False,
+            )
         console.print(f"Wrote {self.out} (probe {self.identity[:12]}).", highlight=False)
 
 
@@ -142,12 +150,18 @@ def fit_command(
     name: str | None,
     seed: int,
     on_progress: Progress | None,
+    holdout: float = 0.0,
 ) -> FitSummary:
-    """What `elle fit` does. Raises DataError, EncoderError or ArtifactError; writes the whole probe or nothing."""
+    """What `elle fit` does; `holdout` is the share of texts left out for `elle tune`.
+
+    Raises DataError, EncoderError or ArtifactError; writes the whole probe or nothing.
+    """
     spec = parse_spec(encoder)
     outcomes = read_outcomes(*data)
     if models is not None:
         outcomes = outcomes.select_models(models)
+    held_out = left_out(outcomes, holdout, seed)
+    outcomes = outcomes.take(np.flatnonzero(~held_out))
     started = time.perf_counter()
     features = FeatureCache().features(spec, outcomes.texts, encoder_dir=encoder_dir, on_progress=on_progress)
     encoded = time.perf_counter()
@@ -158,6 +172,7 @@ def fit_command(
         out=str(out),
         identity=probe.identity,
         n_prompts=len(outcomes),
+        n_held_out=int(held_out.sum()),
         n_texts=len(set(outcomes.texts)),
         n_features=probe.n_features,
         alpha=float(probe.linear.alpha[0]),
