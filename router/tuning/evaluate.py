@@ -184,12 +184,14 @@ def print_rankings(
     console: Console, title: str, rankings: Mapping[str, Ranking], remarks: Mapping[str, str] | None = None
 ) -> None:
     """Rankings as a table for people, with further rows of one remark each."""
+    shown = _WIDE if console.width >= _WIDE_FROM else _NARROW
     table = Table(box=None, pad_edge=False)
-    table.add_column("ranking by")
-    for header in ("APGR", "95 %", "ahead by", "95 %", "CPT20", "CPT50", "CPT80", "AIQ", "saved", "AUROC", "ECE"):
-        table.add_column(header, justify="right")
+    table.add_column("ranking by", no_wrap=True)
+    for header in shown:
+        table.add_column(header.strip(), justify="right", no_wrap=True)
     for name, ranking in rankings.items():
-        table.add_row(name.replace("_", " "), *_cells(ranking))
+        cells = _cells(ranking)
+        table.add_row(name.replace("_", " "), *(cells[header] for header in shown))
     # Not the table's own title: that would be broken at the table's width.
     console.print(title, highlight=False)
     console.print(table)
@@ -197,19 +199,28 @@ def print_rankings(
         console.print(f"{name}: {remark}", highlight=False, style="dim")
 
 
-def _cells(ranking: Ranking) -> tuple[str, ...]:
+#: Columns of the table of rankings; the second interval's header differs by a space, being another column.
+_WIDE = ("APGR", "95 %", "ahead by", "95 % ", "CPT20", "CPT50", "CPT80", "AIQ", "saved", "AUROC", "ECE")
+_NARROW = ("APGR", "95 %", "ahead by", "95 % ", "CPT50")
+_WIDE_FROM = 120
+
+
+def _cells(ranking: Ranking) -> dict[str, str]:
     ahead = ranking.ahead.get("apgr")
-    percent = {name: ranking.value(name) for name in ("cpt20", "cpt50", "cpt80", "aiq", "cost_saved")}
-    shares = ["-" if value is None else f"{value:.1%}" for value in percent.values()]
-    plain = ["-" if (value := ranking.value(name)) is None else f"{value:.3f}" for name in ("auroc", "ece")]
-    return (
-        f"{ranking.apgr.value:.3f}",
-        f"{ranking.apgr.low:.3f} to {ranking.apgr.high:.3f}",
-        "" if ahead is None else f"{ahead.value:+.3f}",
-        "" if ahead is None else f"{ahead.low:+.3f} to {ahead.high:+.3f}",
-        *shares,
-        *plain,
-    )
+    shares = {"CPT20": "cpt20", "CPT50": "cpt50", "CPT80": "cpt80", "AIQ": "aiq", "saved": "cost_saved"}
+    plain = {"AUROC": "auroc", "ECE": "ece"}
+    return {
+        "APGR": f"{ranking.apgr.value:.3f}",
+        "95 %": f"{ranking.apgr.low:.3f} to {ranking.apgr.high:.3f}",
+        "ahead by": "" if ahead is None else f"{ahead.value:+.3f}",
+        "95 % ": "" if ahead is None else f"{ahead.low:+.3f} to {ahead.high:+.3f}",
+        **{header: _cell(ranking.value(name), ".1%") for header, name in shares.items()},
+        **{header: _cell(ranking.value(name), ".3f") for header, name in plain.items()},
+    }
+
+
+def _cell(value: float | None, shape: str) -> str:
+    return "-" if value is None else format(value, shape)
 
 
 def evaluate_command(
