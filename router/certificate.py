@@ -45,6 +45,18 @@ def is_expired(certificate: Certificate) -> bool:
     return certificate.expires <= datetime.now(UTC)
 
 
+def say_certificate(certificate: Certificate | None) -> str:
+    """One line for people."""
+    if certificate is None:
+        return "no certificate"
+    targets = " and ".join(f"{target.kind} {target.limit:g}" for target in certificate.targets)
+    until = f"{'EXPIRED on' if is_expired(certificate) else 'good until'} {certificate.expires.date()}"
+    return (
+        f"certified {targets} against {certificate.reference}, confidence {certificate.confidence:g}, on "
+        f"{certificate.n_calibration:,} prompts, {until}"
+    )
+
+
 def check_certificate(rules: Rules, probe_identity: str | None, where: str) -> None:
     """Raise ConfigError unless the policy's certificate, if it has one, was given for this very rule and probe.
 
@@ -60,13 +72,14 @@ def check_certificate(rules: Rules, probe_identity: str | None, where: str) -> N
         )
     if certificate.reference not in rules.file.names:
         raise ConfigError(
-            f"{where}: certificate.reference must be one of {', '.join(rules.file.names)}, got {certificate.reference!r}."
+            f"{where}: certificate.reference must be one of {', '.join(rules.file.names)}, got "
+            f"{certificate.reference!r}."
         )
     if certificate.decides != digest_of(rules, with_prices=is_about_cost(certificate)):
         raise ConfigError(
             f"{where}: the certificate must be for the rule as it stands; rule, candidates, safe default, abstention"
-            f"{' or prices' if is_about_cost(certificate) else ''} were changed since. Run `elle tune` again, or remove "
-            "the certificate."
+            f"{' or prices' if is_about_cost(certificate) else ''} were changed since. Run `elle tune` again, or "
+            "remove the certificate."
         )
     if is_expired(certificate):
         log.warning(

@@ -158,8 +158,8 @@ class TuneReport:
         for name, answer in {"": self.main, **self.profiles}.items():
             self._print_rule(say, name, answer)
         say(
-            f"On {self.n_calibration:,} prompts the probe was not fitted on ({self.n_seen_in_fit:,} set aside because it "
-            f"was, {self.n_incomplete:,} without a score of every model, {self.n_repeated:,} repeated). "
+            f"On {self.n_calibration:,} prompts the probe was not fitted on ({self.n_seen_in_fit:,} set aside because "
+            f"it was, {self.n_incomplete:,} without a score of every model, {self.n_repeated:,} repeated). "
             f"{self.correction}"
         )
         if self.groups:
