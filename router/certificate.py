@@ -45,6 +45,18 @@ def is_expired(certificate: Certificate) -> bool:
     return certificate.expires <= datetime.now(UTC)
 
 
+def say_certificate(certificate: Certificate | None) -> str:
+    """One line for people."""
+    if certificate is None:
+        return "no certificate"
+    targets = " and ".join(f"{target.kind} {target.limit:g}" for target in certificate.targets)
+    until = f"{'EXPIRED on' if is_expired(certificate) else 'good until'} {certificate.expires.date()}"
+    return (
+        f"certified {targets} against {certificate.reference}, confidence {certificate.confidence:g}, on "
+        f"{certificate.n_calibration:,} prompts, {until}"
+    )
+
+
 def check_certificate(rules: Rules, probe_identity: str | None, where: str) -> None:
     """Raise ConfigError unless the policy's certificate, if it has one, was given for this very rule and probe.
 

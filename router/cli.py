@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import logging
@@ -87,6 +88,7 @@ def serve(policies: tuple[Path, ...], **options: Any) -> None:
 @click.option("--chat", type=_PATH, help="File with an OpenAI chat body instead of TEXT; - for stdin.")
 @click.option("--policy", "policy_file", type=_PATH, help="Policy file; the embedded default unless set.")
 @click.option("--encoder-dir", type=_PATH, help="Where the encoder's files are.")
+@click.option("--profile", metavar="NAME", help="Of the policy's profiles.")
 @click.option("--max-risk", type=float, help="Take the cheapest candidate within this risk.")
 @click.option("--max-cost-usd", type=float, help="Bound on the expected cost of the answer.")
 @click.option("--allow", multiple=True, metavar="CANDIDATE", help="Only these may answer; repeatable.")
@@ -110,6 +112,9 @@ def decide(
     )
     query = _query(text, chat, overrides)
     router = Router.from_files(*([policy_file] if policy_file else []), encoder_dir=encoder_dir)
+    if asked["profile"] is not None:
+        name = f"{router.policy(None).ref.name}:{asked['profile']}"
+        query = dataclasses.replace(query, overrides=dataclasses.replace(overrides, policy=name))
     decision = router.decide(query)
     if as_json:
         _print_json(decision_to_dict(decision))
@@ -280,8 +285,8 @@ def tune(probe: Path, data: tuple[Path, ...], as_json: bool, **options: Any) -> 
 
 
 def _tune_settings(options: dict[str, Any]) -> Any:
+    from router.tuning.bench import TuneSettings
     from router.tuning.targets import Target
-    from router.tuning.tune import TuneSettings
 
     kinds = ("max_loss", "min_quality", "max_strong_share", "max_cost_usd_per_1k")
     limits = {kind: options.pop(kind) for kind in kinds}
@@ -309,6 +314,7 @@ def _tune_settings(options: dict[str, Any]) -> Any:
 @_JSON
 def validate(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
     """Check a policy FILE with everything it names: probe, encoder, prices, keys."""
+    from router.certificate import is_expired, say_certificate
     from router.loading import load_policy, missing_keys
 
     policy = load_policy(file)
@@ -325,11 +331,16 @@ def validate(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
         "candidates": list(policy.rules.file.names),
         "probe": policy.probe_ref.digest if policy.probe_ref else None,
         "unset_key_variables": unset,
+        "profiles": [served.ref.name for served in policy.profiles()],
+        "certificate": policy.certificate.model_dump(mode="json") if policy.certificate else None,
+        "certificate_expired": is_expired(policy.certificate) if policy.certificate else None,
     }
     if as_json:
         _print_json(found)
     else:
         click.echo(f"{file} is valid: policy {policy.ref.name}, candidates {', '.join(policy.rules.file.names)}.")
+        for served in (policy, *policy.profiles()):
+            click.echo(f"{served.ref.name}: {say_certificate(served.certificate)}.")
         for variable in unset:
             click.echo(f"note: {variable} is not set here; deciding works, answering will not.")
 
