@@ -51,6 +51,26 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
         ("probe: probe\n", "", "probe must be set for the rule 'gain'"),
         ("name: two-tiers", "name: two-tiers\nname: again", "key 'name' stands twice"),
         ("rule: {kind: gain, thresholds: [0.1]}", "rule: {kind: fixed, candidate: huge}", "rule.candidate must be"),
+        (
+            "rule: {kind: gain, thresholds: [0.1]}",
+            "rule: {kind: cost, quality_per_usd: 10}",
+            "rule weighs costs, so every candidate needs prices; small, large have none",
+        ),
+        (
+            "safe_default: large",
+            "safe_default: large\nprofiles: {economy: {rule: {kind: gain, thresholds: [0.1, 0.2]}}}",
+            "profiles.economy.rule.thresholds must have one number per step",
+        ),
+        (
+            "safe_default: large",
+            "safe_default: large\nprofiles: {'a:b': {rule: {kind: fixed, candidate: small}}}",
+            "String should match pattern",
+        ),
+        (
+            "safe_default: large",
+            "safe_default: large\ncertificate: {confidence: 0.95}",
+            "certificate.targets: Field required",
+        ),
         (GOOD, "- a\n- list", "must hold a mapping, got list"),
         (GOOD, "a: [", "must be YAML"),
     ],

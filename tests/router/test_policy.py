@@ -116,6 +116,73 @@ class TestGainRule:
         assert (chosen == "large") == (risk_small - risk_large > threshold)
 
 
+CHEAP = Prices(input_usd_per_million_tokens=1, output_usd_per_million_tokens=1)
+DEAR = Prices(input_usd_per_million_tokens=10, output_usd_per_million_tokens=10)
+
+
+class TestCostRule:
+    """100 input and 300 output tokens: 0.0004 USD at CHEAP, 0.004 at DEAR."""
+
+    @staticmethod
+    def rules(quality_per_usd: float, prices: tuple[Prices, ...] = (CHEAP, DEAR), **more: object) -> Rules:
+        names = tuple(f"m{i}" for i in range(len(prices)))
+        changes = {name: {"prices": price.model_dump()} for name, price in zip(names, prices, strict=True)}
+        rule = {"kind": "cost", "quality_per_usd": quality_per_usd}
+        return make_rules(rule, names=names, prices=prices, changes=changes, **more)  # type: ignore[arg-type]
+
+    def test_a_dearer_answer_must_buy_its_price_in_quality(self) -> None:
+        # The step costs 0.0036 USD: at 50 per USD it must gain more than 0.18.
+        above = decide(self.rules(50), make_ask(), Overrides(), judged(0.5, 0.3))
+        assert (above.chosen.name, above.reason) == ("m1", Reason.GAIN_ABOVE_THRESHOLD)
+        assert above.threshold == pytest.approx(0.18)
+        assert above.gain == pytest.approx(0.2)
+        below = decide(self.rules(60), make_ask(), Overrides(), judged(0.5, 0.3))
+        assert (below.chosen.name, below.reason) == ("m0", Reason.GAIN_BELOW_THRESHOLD)
+
+    def test_the_same_gain_buys_a_short_request_and_not_a_long_one(self) -> None:
+        long = make_ask(input_tokens_estimate=10_000)
+        assert decide(self.rules(20), make_ask(), Overrides(), judged(0.5, 0.3)).chosen.name == "m1"
+        assert decide(self.rules(20), long, Overrides(), judged(0.5, 0.3)).chosen.name == "m0"
+
+    def test_at_no_price_of_quality_the_best_answers_and_at_a_high_one_the_cheapest(self) -> None:
+        judgement = judged(0.5, 0.1, 0.3)
+        prices = (DEAR, CHEAP, CHEAP)
+        assert decide(self.rules(0, prices), make_ask(), Overrides(), judgement).chosen.name == "m1"
+        assert decide(self.rules(1e6, prices), make_ask(), Overrides(), judged(0.1, 0.5, 0.5)).chosen.name == "m1"
+        assert decide(self.rules(-1e6, prices), make_ask(), Overrides(), judged(0.9, 0.1, 0.1)).chosen.name == "m0"
+
+    def test_equal_values_go_to_the_cheaper_one_whatever_its_place(self) -> None:
+        assert decide(self.rules(0, (DEAR, CHEAP)), make_ask(), Overrides(), judged(0.5, 0.5)).chosen.name == "m1"
+
+    def test_candidates_that_may_not_answer_are_left_out(self) -> None:
+        choice = decide(self.rules(0), make_ask(), Overrides(denied_candidates=("m1",)), judged(0.9, 0.1))
+        assert (choice.chosen.name, choice.reason) == ("m0", Reason.ONLY_ELIGIBLE)
+
+    def test_unknown_territory_goes_to_the_safe_default(self) -> None:
+        rules = self.rules(1e6, max_leverage=0.5)
+        assert decide(rules, make_ask(), Overrides(), judged(0.1, 0.9, leverage=0.6)).chosen.name == "m1"
+
+    @given(
+        risks=st.lists(st.floats(0, 1), min_size=2, max_size=5),
+        low=st.floats(-1e4, 1e4),
+        by=st.floats(0, 1e4),
+        data=st.data(),
+    )
+    def test_a_higher_price_of_quality_never_picks_a_dearer_candidate(
+        self, risks: list[float], low: float, by: float, data: st.DataObject
+    ) -> None:
+        numbers = data.draw(st.lists(st.integers(0, 50), min_size=len(risks), max_size=len(risks)))
+        prices = tuple(Prices(input_usd_per_million_tokens=n, output_usd_per_million_tokens=n) for n in numbers)
+        chosen = [
+            decide(self.rules(number, prices), make_ask(), Overrides(), judged(*risks)) for number in (low, low + by)
+        ]
+        costs = [next(c.expected_cost_usd for c in x.candidates if c.candidate == x.chosen.name) for x in chosen]
+        assert costs[0] is not None
+        assert costs[1] is not None
+        # What is bought twice at different prices of quality differs by rounding only.
+        assert costs[1] <= costs[0] or by * (costs[1] - costs[0]) < 1e-9
+
+
 class TestRiskBound:
     RULE = {"kind": "risk_bound", "max_risk": 0.3}  # noqa: RUF012
 
