@@ -1,9 +1,10 @@
 """The promise of `elle tune` as a whole: over 300 data files, how often is the policy it writes worse than the target?
 
 The world is synthetic, so the true loss of every threshold is known: the mean of (chance of strong - chance of weak)
-over 100,000 prompts, where they go to the weak model, else 0. Calibration files are fresh draws of 500 prompts, tuned through the
-command itself. At confidence 0.95 violations are at most binomial(300, 0.05); the test allows its 99.9 % quantile. The
-rule without a certificate (the largest threshold whose mean loss in the file is within the target) must break it.
+over 100,000 prompts, where they go to the weak model, else 0. Calibration files are fresh draws of 500 prompts, tuned
+through the command itself. At confidence 0.95 violations are at most binomial(300, 0.05); the test allows its 99.9 %
+quantile. The rule without a certificate (the largest threshold whose mean loss in the file is within the target) must
+break it.
 """
 
 from __future__ import annotations
