@@ -8,7 +8,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow check protos bench-probe clean
+.PHONY: help setup run test test-slow check protos bench-probe bench-certificate bench-quality reproduce-elle clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -42,6 +42,15 @@ protos:  ## Generate router/pb from protos/ (pinned generator in its own environ
 
 bench-probe: $(INSTALLED)  ## Speed of scoring and fitting against scikit-learn, as JSON
 	@$(BIN)/python benchmarks/bench_probe.py
+
+bench-certificate: $(INSTALLED)  ## Which bound certifies most, and does it hold: JSON from ../shared/data (minutes)
+	@$(BIN)/python -m benchmarks.bench_certificate
+
+bench-quality: $(INSTALLED)  ## The whole evaluation on ../shared/data; rewrites docs/results.md and the README table
+	@$(BIN)/python -m benchmarks.bench_quality
+
+reproduce-elle: $(INSTALLED)  ## The ELLE finding on data every machine has, as JSON, table and figure (15 minutes)
+	@$(BIN)/python -m benchmarks.reproduce_elle
 
 clean:  ## Remove environments and caches
 	rm -rf .venv .venv-protos .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info

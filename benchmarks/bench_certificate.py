@@ -1,6 +1,6 @@
 """Which bound certifies the most, and does it hold? Weak share and violation rate on MMLU; prints JSON.
 
-    ELLE_MMLU_FEATURES=features.npz python benchmarks/bench_certificate.py > certificate.json
+    python -m benchmarks.bench_certificate > certificate.json
 
 Truth is known exactly: a fit split is set aside, the remaining prompts *are* the population, and calibration
 sets are drawn from it with replacement. A violation is a certified policy whose population drop exceeds the
@@ -17,8 +17,8 @@ from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
-from routing_outcomes import Float64, RoutingOutcomes, load_mmlu, split_and_fit
 
+from benchmarks.routing_outcomes import Float64, RoutingOutcomes, load_mmlu, split_and_fit
 from probes.bounds import excludes
 from probes.risk_control import policy_drops
 
@@ -83,20 +83,20 @@ def _row(key: tuple[int, float, str], values: Float64) -> dict[str, object]:
     }
 
 
-def split_ratio(features: Float64, drop: Float64, sizes: list[int], splits: int) -> list[dict[str, object]]:
+def split_ratio(features: Float64, losses: Float64, sizes: list[int], splits: int) -> list[dict[str, object]]:
     """Return the certified weak share at 2 points when `n` of all labels calibrate and the rest fit."""
     rows = []
     for n in sizes:
         shares = []
         for seed in range(splits):
-            world = split_and_fit(features, drop, n, 500 + seed)
-            losses = policy_drops(world.gain, world.drop, world.thresholds)
-            j = last_passed(excludes(losses, 0.02, DELTA, bound="ternary"), "ternary")
+            world = split_and_fit(features, losses, n, 500 + seed)
+            drops = policy_drops(world.gain, world.drop, world.thresholds)
+            j = last_passed(excludes(drops, 0.02, DELTA, bound="ternary"), "ternary")
             shares.append(float((world.gain < world.thresholds[j]).mean()) if j >= 0 else 0.0)
         rows.append(
             {
                 "n_calibration": n,
-                "n_fit": len(drop) - n,
+                "n_fit": len(losses) - n,
                 "weak_share": round(float(np.mean(shares)), 4),
                 "standard_error": round(float(np.std(shares, ddof=1) / np.sqrt(splits)), 4),
             }
@@ -113,15 +113,15 @@ def main() -> None:
     parser.add_argument("--population", type=int, default=4200, help="prompts not fitted on")
     parser.add_argument("--ratios", type=int, nargs="*", default=[1500, 2500, 3500, 4500, 5500, 6500])
     arguments = parser.parse_args()
-    features, drop = load_mmlu()
-    populations = [split_and_fit(features, drop, arguments.population, s) for s in range(arguments.splits)]
+    features, losses = load_mmlu()
+    populations = [split_and_fit(features, losses, arguments.population, s) for s in range(arguments.splits)]
     report = {
         "data": "routellm_mmlu.parquet",
         "delta": DELTA,
-        "n_fit": len(drop) - arguments.population,
+        "n_fit": len(losses) - arguments.population,
         "population": arguments.population,
         "rules": compare(populations, arguments.sizes, arguments.draws),
-        "split_ratio": split_ratio(features, drop, arguments.ratios, arguments.splits),
+        "split_ratio": split_ratio(features, losses, arguments.ratios, arguments.splits),
     }
     json.dump(report, sys.stdout, indent=1)
     print()

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from probes.calibration import DEFAULT_KIND, cross_calibrate
+from probes.crossfit import assign_folds, out_of_fold
+from probes.encoder import MINILM_L6
+from probes.fit import fit_ridge
+from router.tuning.datasets import read_outcomes
+from router.tuning.evaluate import text_numbers
+from router.tuning.features import FeatureCache
+
 Float64 = npt.NDArray[np.float64]
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "routellm_mmlu.parquet"
 WEAK, STRONG = "Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"
 SHARES = np.arange(1, 200) / 200
-FEATURES_VARIABLE = "ELLE_MMLU_FEATURES"
 
 
 class OutcomesUnavailableError(Exception):
@@ -31,54 +37,36 @@ class RoutingOutcomes:
 
 
 def load_mmlu() -> tuple[Float64, Float64]:
-    """Return features (n, d) and the drop strong minus weak (n,), one row per prompt text in file order.
+    """Features (n, d) of the default encoder and losses (n, 2), weak and strong, one row per prompt text.
 
-    The features come from the npz file named by ELLE_MMLU_FEATURES, key `features`: mean-pooled layers 0, 3
-    and 6 of MiniLM side by side, rows in order of first appearance of the prompt text in the parquet file.
+    Encodes on first use, minutes; later runs read the feature cache.
     """
     if not DATA.is_file():
         raise OutcomesUnavailableError("no ../shared/data/routellm_mmlu.parquet beside this checkout")
-    path = os.environ.get(FEATURES_VARIABLE)
-    if not path:
-        raise OutcomesUnavailableError(f"set {FEATURES_VARIABLE} to an npz file of encoded MMLU prompts")
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(DATA, columns=["prompt", "model", "score"]).to_pydict()
-    place = {prompt: i for i, prompt in enumerate(dict.fromkeys(table["prompt"]))}
-    total, count = np.zeros((len(place), 2)), np.zeros((len(place), 2))
-    for prompt, model, score in zip(table["prompt"], table["model"], table["score"], strict=True):
-        cell = place[prompt], (WEAK, STRONG).index(model)
-        total[cell] += score
-        count[cell] += 1
-    scores = total / count
-    features = np.load(path, allow_pickle=False)["features"].astype(np.float64)
-    if len(features) != len(place):
-        raise OutcomesUnavailableError(f"{FEATURES_VARIABLE} has {len(features)} rows for {len(place)} prompts")
-    return features, scores[:, 1] - scores[:, 0]
+    outcomes = read_outcomes(DATA).select_models((WEAK, STRONG)).complete_rows()
+    numbers = text_numbers(outcomes.texts)
+    count = np.bincount(numbers)
+    losses = np.column_stack([np.bincount(numbers, 1.0 - scores) / count for scores in outcomes.scores.T])
+    features = FeatureCache().features(MINILM_L6, tuple(dict.fromkeys(outcomes.texts)))
+    return features.astype(np.float64), losses
 
 
-def split_and_fit(features: Float64, drop: Float64, n_calibration: int, seed: int) -> RoutingOutcomes:
-    """Fit ridge on all but a random `n_calibration` prompts; return the outcomes of those.
+def split_and_fit(features: Float64, losses: Float64, n_calibration: int, seed: int) -> RoutingOutcomes:
+    """Fit the shipped recipe on all but a random `n_calibration` prompts; return the outcomes of those.
 
-    Penalty by exact leave-one-out; thresholds are the 0.5, 1, ... 99.5 % quantiles of the leave-one-out gains
-    of the fit split.
+    Ridge on both losses with the penalty by exact leave-one-out, calibration cross-fitted; thresholds are the 0.5,
+    1, ... 99.5 % quantiles of the out-of-fold gains of the fit split.
     """
-    order = np.random.default_rng(seed).permutation(len(drop))
+    order = np.random.default_rng(seed).permutation(len(losses))
     fit, held = order[:-n_calibration], order[-n_calibration:]
-    mean, spread = features[fit].mean(axis=0), features[fit].std(axis=0)
-    z, y = (features[fit] - mean) / spread, drop[fit] - drop[fit].mean()
-    values, vectors = np.linalg.eigh(z.T @ z)
-    scores = z @ vectors
-    moments = scores.T @ y
-    best_error, best_alpha, best_gain = np.inf, 0.0, y
-    for alpha in np.geomspace(3e3, 3e5, 9):
-        leverage = (scores**2) @ (1 / (values + alpha)) + 1 / len(fit)
-        residual = (y - scores @ (moments / (values + alpha))) / (1 - leverage)
-        if (error := float(residual @ residual)) < best_error:
-            best_error, best_alpha, best_gain = error, alpha, drop[fit] - residual
-    weights = vectors @ (moments / (values + best_alpha))
-    gain = (features[held] - mean) / spread @ weights + drop[fit].mean()
-    return RoutingOutcomes(gain, drop[held], np.quantile(best_gain, SHARES))
+    solution = fit_ridge(features[fit], losses[fit])
+    folds = assign_folds(fit, 5, seed)
+    left_out = out_of_fold(features[fit], losses[fit], folds, alpha=solution.alpha)
+    maps, risk = cross_calibrate(DEFAULT_KIND, left_out.prediction, losses[fit], folds)
+    predicted = solution.probe.predict(features[held])
+    weak, strong = (one.predict(predicted[:, column]) for column, one in enumerate(maps))
+    drop = losses[held, 0] - losses[held, 1]
+    return RoutingOutcomes(weak - strong, drop, np.quantile(risk[:, 0] - risk[:, 1], SHARES))
 
 
 def synthetic_truth(share: npt.ArrayLike) -> Float64:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 Float64 = npt.NDArray[np.float64]
 
-# Share of delta spent on the interval for the nuisance parameter of `ternary_p_value`. Flat between 1 and 10
-# % on MMLU (docs/decisions/0003-certificate.md).
+# Share of delta spent on the interval for the nuisance parameter of `ternary_p_value`; anything from 1 to
+# 10 % does much the same (docs/decisions/0003-certificate.md).
 NUISANCE_SHARE = 0.05
 
 _MAX_CELLS = 2**21  # cells of one pmf block, 16 MiB of float64

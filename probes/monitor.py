@@ -6,12 +6,12 @@ hold over the whole run at once (Ville's inequality).
 What may be fed. The sequence must be losses whose mean, given everything before, is the mean the target
 speaks of:
 
-* a uniform audit: each request is audited with the same probability by an independent coin, and only audited
-  requests are fed, with inclusion 1;
-* an uneven audit: each request has its own probability pi >= `min_inclusion`, fixed before its loss is known.
-  Then *every* request is fed: an audited one with its loss and its pi, all others as loss 0. A loss weighs
-  1 / pi (Horvitz & Thompson 1952), which keeps the mean right. Requests that went to the reference itself have
-  a drop of 0 without any audit.
+* a uniform audit: each request is audited with the same probability by an independent coin, and only
+  audited requests are fed, with inclusion 1;
+* an uneven audit: each request has its own probability pi >= `min_inclusion`, fixed before its loss is
+  known. Then *every* request is fed: an audited one with its loss and its pi, all others as loss 0. A
+  loss weighs 1 / pi (Horvitz & Thompson 1952), which keeps the mean right. Requests that went to the
+  reference itself have a drop of 0 without any audit.
 
 Feedback that users volunteer is neither: who complains depends on the loss. A drop needs both answers of a
 prompt judged, the served one and the reference's.

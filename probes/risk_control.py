@@ -1,4 +1,4 @@
-"""Certificates by Learn-then-Test: the cheapest policy on a fixed path with a mean loss provably within a limit.
+"""Certificates by Learn-then-Test: the cheapest policy of a path whose mean loss is provably in bounds.
 
 The guarantee. Calibration prompts are independent draws of the traffic the policy will serve, and were used
 for nothing before: not for fitting, not for choosing thresholds, path or bound. Then, whatever the law of the
@@ -15,17 +15,18 @@ not matter.
 
 What is not done, and why:
 
-* Reusing fit labels. Out-of-fold losses are not independent across folds (each label also moves the probes of
-  the other folds), so no finite-sample distribution-free bound holds for them without a price. Conditionally
-  valid e-values of K folds can be merged (Hoelder's inequality on their geometric mean) at an effective sample
-  of n / K; testing every fold's probe at delta / K costs as much. Cross-validation intervals that do use all n
-  (Bayle et al. 2020) are asymptotic and assume stability. Only a split is provable here;
-  docs/decisions/0003-certificate.md chooses its ratio by evidence. Cross-fitting is for what needs no proof: the
-  penalty, and the thresholds of the path.
-* Thresholds taken from calibration gains. They would make the policies depend on the calibration sample; take
-  quantiles of out-of-fold gains of the fit split instead.
-* A level split over the policies (Bonferroni, fallback): on a path whose loss grows with saving, fixed-sequence
-  testing at the full level dominates. Several *targets* or *groups* do split it, see below.
+* Reusing fit labels. Out-of-fold losses are not independent across folds (each label also moves the
+  probes of the other folds), so no finite-sample distribution-free bound holds for them without a price.
+  Conditionally valid e-values of K folds can be merged (Hoelder's inequality on their geometric mean) at
+  an effective sample of n / K; testing every fold's probe at delta / K costs as much. Cross-validation
+  intervals that do use all n (Bayle et al. 2020) are asymptotic and assume stability. Only a split is
+  provable here; docs/decisions/0003-certificate.md chooses its ratio by evidence. Cross-fitting is for
+  what needs no proof: the penalty, and the thresholds of the path.
+* Thresholds taken from calibration gains. They would make the policies depend on the calibration sample;
+  take quantiles of out-of-fold gains of the fit split instead.
+* A level split over the policies (Bonferroni, fallback): on a path whose loss grows with saving,
+  fixed-sequence testing at the full level dominates. Several *targets* or *groups* do split it, see
+  below.
 
 Repeated prompts are one draw: merge equal texts into one column (their mean) before calling.
 """
@@ -141,8 +142,8 @@ def certify_threshold(
 
     gain: (n,) predicted gain of the strong over the weak model. drop_if_weak: (n,) strong score minus weak
     score, in [-1, 1]. thresholds: (p,) ascending, from the fit split (quantiles of out-of-fold gains, say
-    200). A prompt goes to the weak model when gain < threshold; the reference is always strong, which is
-    certified by itself.
+    200). A prompt goes to the weak model when gain < threshold. The reference is always strong, which never
+    drops: NotCertified means that nothing beyond it can be promised.
 
     Raises DataError as `certify_path`, and for thresholds that do not ascend or lengths that differ.
     """

@@ -19,6 +19,7 @@ import click
 from rich.console import Console
 
 from probes.errors import ProbesError
+from router import cli_probes
 from router.errors import InvalidRequestError, RouterError
 
 if TYPE_CHECKING:
@@ -168,10 +169,19 @@ def fit(data: tuple[Path, ...], out: Path, models: str | None, as_json: bool, **
 @click.option("--strong", required=True, metavar="MODEL", help="The dear model.")
 @click.option("--encoder-dir", type=_PATH, help="Where the encoder's files are.")
 @click.option("--resamples", default=1000, show_default=True, type=click.IntRange(100), help="Of the bootstrap.")
+@click.option("--cv", "folds", type=click.IntRange(2), help="Refit the probe's recipe in this many folds of DATA.")
+@click.option(
+    "--split", type=click.Choice(["random", "group"]), default="random", show_default=True, help="Folds of --cv."
+)
+@click.option("--quick", is_flag=True, help="Only the baselines that need no fitting and no LiteLLM.")
 @click.option("--seed", default=0, show_default=True)
 @_JSON
 def evaluate(probe: Path, data: tuple[Path, ...], weak: str, strong: str, as_json: bool, **options: Any) -> None:
-    """Evaluate PROBE on DATA it has not seen: how well does it rank prompts by the gain of the strong model?"""
+    """Evaluate PROBE on DATA it has not seen: how well does it rank prompts by the gain of the strong model?
+
+    With --cv, DATA may be what it was fitted on: its recipe is fitted anew on the other folds. The figures of a random
+    split and of whole groups left out are then printed side by side.
+    """
     from router.tuning.evaluate import evaluate_command
 
     with _progress("encoding") as on_progress:
@@ -182,6 +192,53 @@ def evaluate(probe: Path, data: tuple[Path, ...], weak: str, strong: str, as_jso
         _print_json(report.to_dict())
     else:
         report.print(_stdout())
+
+
+@cli.command()
+@click.argument("probe", type=_PATH)
+@click.argument("data", nargs=-1, required=True, type=_PATH)
+@click.option("--weak", required=True, metavar="MODEL", help="The cheap model.")
+@click.option("--strong", required=True, metavar="MODEL", help="The dear model.")
+@click.option("--out", required=True, type=_PATH, help="Folder for the page and its pictures.")
+@click.option("--policy", "policy_file", type=_PATH, help="Policy whose threshold is to be marked.")
+@click.option("--encoder-dir", type=_PATH, help="Where the encoder's files are.")
+@click.option("--cv", "folds", type=click.IntRange(2), help="Refit the probe's recipe in this many folds of DATA.")
+@click.option(
+    "--split", type=click.Choice(["random", "group"]), default="random", show_default=True, help="Folds of --cv."
+)
+@click.option("--quick", is_flag=True, help="Only the baselines that need no fitting and no LiteLLM.")
+@click.option("--resamples", default=1000, show_default=True, type=click.IntRange(100), help="Of the bootstrap.")
+@click.option("--seed", default=0, show_default=True)
+def report(probe: Path, data: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Write one self-contained HTML page of what PROBE does on DATA, and its pictures beside it."""
+    from router.tuning.report import report_command
+
+    with _progress("encoding") as on_progress:
+        page = report_command(probe, data, out, on_progress=on_progress, **options)
+    click.echo(f"Wrote {page}.")
+
+
+@cli.command("import")
+@click.argument("kind")
+@click.argument("paths", metavar="IN...", nargs=-1, required=True, type=_PATH)
+@click.option("--out", required=True, type=_PATH, help="File to write, .parquet or .jsonl.")
+@click.option("--scores", type=_PATH, help="File of id and score, for logs that hold no scores.")
+@click.option("--score-name", help="Which of a Langfuse export's scores.")
+@click.option("--score-range", nargs=2, type=float, metavar="LOW HIGH", help="What the scores run from and to.")
+@_JSON
+def import_(kind: str, paths: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
+    """Bring outcomes kept by other programs into the form that fit, tune and evaluate read.
+
+    KIND: routellm, routerbench, mmlu-pro, openai-batch, litellm-spend-logs or langfuse. IN: its files, or folders of
+    them.
+    """
+    from router.tuning.adapters import import_command
+
+    summary = import_command(kind, paths, out, **options)
+    if as_json:
+        _print_json(summary.to_dict())
+    else:
+        summary.print(_stdout())
 
 
 @cli.command()
@@ -351,6 +408,10 @@ def _progress_lines(label: str) -> Callable[[int, int], None]:
             click.echo(f"{label}: {done} of {total}", err=True)
 
     return report
+
+
+for _command in cli_probes.COMMANDS:
+    cli.add_command(_command)
 
 
 def main() -> None:

@@ -84,7 +84,7 @@ def _photos_mae(scale: float) -> Measured:
 
 def _digits_dino(scale: float) -> Measured:
     corpus = corpora.digits()
-    loader = training.self_distillation(corpus.train, _scaled(500, scale, 5))
+    loader = training.self_distillation(corpus.train, _scaled(800, scale, 5))
     return Measured(loader.collect(corpus.samples, batch_size=128), corpus.groups, _pixels(corpus.samples))
 
 

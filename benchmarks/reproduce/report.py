@@ -24,7 +24,7 @@ _COLOURS = {
 }
 
 
-def circumstances(threads: int) -> dict[str, Any]:
+def circumstances(jobs: int) -> dict[str, Any]:
     """Commit, machine and versions, so that the figures can be placed."""
     git = ["git", "-C", str(Path(__file__).parent)]
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
@@ -35,7 +35,8 @@ def circumstances(threads: int) -> dict[str, Any]:
         "uncommitted_changes": bool(changed.stdout.strip()),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": threads,
+        "jobs": jobs,
+        "threads_per_job": 1,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("numpy", "scikit-learn", "torch", "transformers")},
     }

@@ -228,7 +228,7 @@ def jittered(image: NDArray[np.float32], rng: np.random.Generator, count: int = 
     views = []
     for _ in range(count):
         moved = np.roll(image, tuple(rng.integers(-1, 2, size=2)), axis=(1, 2))
-        changed = moved * rng.uniform(0.6, 1.4) + rng.uniform(-0.1, 0.1) + 0.1 * rng.normal(size=image.shape)
+        changed = moved * rng.uniform(0.8, 1.2) + rng.uniform(-0.1, 0.1) + 0.05 * rng.normal(size=image.shape)
         views.append(changed.astype(np.float32))
     return views
 
@@ -247,9 +247,15 @@ def self_distillation(images: Sequence[NDArray[np.float32]], steps: int) -> Any:
     from probes.losses import ViewConsistency
 
     rng = seeded()
-    config = Dinov2Config(**_vit(images[0].shape[-1], 2, images[0].shape[0]), drop_path_rate=0.0, layerscale_value=0.1)
+    config = Dinov2Config(
+        **_vit(images[0].shape[-1], 2, images[0].shape[0]),
+        drop_path_rate=0.0,
+        layerscale_value=1.0,
+        # At the usual 0.02 the class token hardly sees the image, and DINO settles on one answer for all.
+        initializer_range=0.15,
+    )
     student = Dinov2Model(config)
-    head = torch.nn.Sequential(torch.nn.Linear(96, 96), torch.nn.GELU(), torch.nn.Linear(96, 64))
+    head = _projection_head(96, 64)
     teacher, teacher_head = copy.deepcopy(student).eval(), copy.deepcopy(head).eval()
     center = torch.zeros(64)
 
@@ -260,7 +266,7 @@ def self_distillation(images: Sequence[NDArray[np.float32]], steps: int) -> Any:
         with torch.no_grad():
             wanted = [teacher_head(teacher(view).last_hidden_state[:, 0]) for view in views]
         given = [head(student(view).last_hidden_state[:, 0]) for view in views]
-        targets = [torch.softmax((w - center) / 0.05, dim=-1) for w in wanted]
+        targets = [torch.softmax((w - center) / 0.04, dim=-1) for w in wanted]
         center.mul_(0.9).add_(0.1 * torch.cat(wanted).mean(dim=0))
         pairs = ((targets[0], given[1]), (targets[1], given[0]))
         return sum(-(t * torch.log_softmax(g / 0.1, dim=-1)).sum(dim=-1).mean() for t, g in pairs) / 2
@@ -272,7 +278,21 @@ def self_distillation(images: Sequence[NDArray[np.float32]], steps: int) -> Any:
         views=eight_jittered,
         heads=(head, teacher_head),
         center=center.numpy(),
-        teacher_temperature=0.05,
+        teacher_temperature=0.04,
+    )
+
+
+def _projection_head(width: int, prototypes: int) -> Any:
+    """Cosines to learned prototypes, as DINO's head: without the two normalisations the answers shrink to uniform."""
+    import torch
+    from torch.nn.functional import normalize
+
+    class Cosines(torch.nn.Linear):
+        def forward(self, hidden: Any) -> Any:
+            return normalize(hidden, dim=-1) @ normalize(self.weight, dim=-1).T
+
+    return torch.nn.Sequential(
+        torch.nn.Linear(width, width), torch.nn.GELU(), torch.nn.Linear(width, 32), Cosines(32, prototypes, bias=False)
     )
 
 

@@ -141,10 +141,19 @@ class LossLoader(ABC, Generic[Sample]):
         """All pairs of `samples` (at least one) in memory; see `batches` for more than memory holds."""
         if not len(samples):
             raise DataError(f"{self.objective} needs at least one sample, got none")
-        parts = list(self.batches(samples, batch_size, progress=progress))
+        embeddings = np.empty((0, 0), dtype=np.float32)
+        losses = np.empty(len(samples))
+        row = 0
+        for batch, batch_losses in self.batches(samples, batch_size, progress=progress):
+            # One array from the start: thousands of small ones between a model's large buffers would keep the
+            # allocator from reusing those, and memory would grow with every batch.
+            if not row:
+                embeddings = np.empty((len(samples), batch.shape[1]), dtype=np.float32)
+            embeddings[row : row + len(batch)], losses[row : row + len(batch)] = batch, batch_losses
+            row += len(batch)
         return LossPairs(
-            embeddings=np.concatenate([embeddings for embeddings, _ in parts]),
-            losses=np.concatenate([losses for _, losses in parts]),
+            embeddings=embeddings,
+            losses=losses,
             ids=None if ids is None else tuple(ids),
             provenance={"objective": self.objective, **self.settings()},
         )

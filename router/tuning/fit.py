@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,28 +15,23 @@ from rich.console import Console
 from rich.table import Table
 
 from probes import artifact
-from probes.calibration import DEFAULT_KIND, cross_calibrate
-from probes.crossfit import assign_folds, out_of_fold
 from probes.encoder import EncoderSpec, parse_spec
-from probes.errors import DataError
-from probes.fit import fit_ridge
 from probes.metrics import auroc, brier, ece, pearson_r
 from probes.probe import DataSource, DifficultyProbe, ProbeCard, fingerprints, software_versions, utc_now
+from router.tuning.baselines import PromptLength, Random
+from router.tuning.crossval import judge_baselines, split_folds
 from router.tuning.datasets import Outcomes, read_outcomes
-from router.tuning.evaluate import Ranking, rank, ranking_cells, text_numbers
+from router.tuning.evaluate import PROBE, print_rankings
 from router.tuning.features import FeatureCache, Progress
+from router.tuning.ranking import Judgement, Ranking, Truth, measure, text_numbers
+from router.tuning.recipe import FOLDS, fit_maps
 from router.tuning.splits import left_out
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Folds by prompt text, for calibration and for the figures of the summary.
-FOLDS = 5
 
-#: A prompt counts as unfamiliar beyond this quantile of the leverage that held-out prompts of the same data have.
-FAMILIAR_QUANTILE = 0.999
-
-#: Fewer prompts than this cannot be split into folds that mean anything.
-MIN_PROMPTS = 50
+#: Baselines that need neither labels nor features.
+_BESIDE = (Random(), PromptLength())
 
 
 @dataclass(frozen=True)
@@ -53,12 +48,28 @@ class ModelFigures:
 
 @dataclass(frozen=True)
 class PairFigures:
-    """The ranking by predicted gain of `strong` over `weak`, on prompts left out."""
+    """The ranking by predicted gain of `strong` over `weak` on prompts left out, and chance and length beside it."""
 
     weak: str
     strong: str
     n: int
     ranking: Ranking
+    baselines: Mapping[str, Ranking]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; only the APGR with its interval, as the model card prints every number."""
+        return {
+            "weak": self.weak,
+            "strong": self.strong,
+            "n": self.n,
+            "ranking": _numbers(self.ranking),
+            "baselines": {name: _numbers(ranking) for name, ranking in self.baselines.items()},
+        }
+
+
+def _numbers(ranking: Ranking) -> dict[str, Any]:
+    left_out = {"intervals", "probe_ahead_by"}
+    return {name: value for name, value in ranking.to_dict().items() if name not in left_out}
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,8 @@ class FitSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self) | {"split": f"{FOLDS}-fold cross-validation by prompt text, random"}
+        pair = self.pair.to_dict() if self.pair else None
+        return asdict(self) | {"pair": pair, "split": f"{FOLDS}-fold cross-validation by prompt text, random"}
 
     def print(self, console: Console) -> None:
         """For people: what was measured, and what it does not say."""
@@ -114,12 +126,8 @@ class FitSummary:
                 "No two models differ enough in mean score to rank prompts by the gain of one over the other."
             )
         else:
-            apgr, interval, cpt50, cpt80, *_ = ranking_cells(self.pair.ranking)
-            console.print(
-                f"Ranking by the gain of {self.pair.strong} over {self.pair.weak}: APGR {apgr} ({interval}; random "
-                f"0.500), half the gap at {cpt50} strong calls, 80 % of it at {cpt80}.",
-                highlight=False,
-            )
+            title = f"Gain of {self.pair.strong} over {self.pair.weak}, {self.pair.n:,} prompts left out"
+            print_rankings(console, title, {PROBE: self.pair.ranking, **self.pair.baselines})
         console.print(
             "Folds are random, so left-out prompts resemble fitted ones; expect less on new kinds of prompts.",
             style="dim",
@@ -186,26 +194,21 @@ def fit(
 
     Raises DataError for fewer than MIN_PROMPTS prompts.
     """
-    if len(outcomes) < MIN_PROMPTS:
-        raise DataError(f"fitting needs at least {MIN_PROMPTS} prompts, got {len(outcomes)}; add outcomes.")
     losses = 1.0 - outcomes.scores
-    folds = assign_folds(text_numbers(outcomes.texts), FOLDS, seed)
-    solution = fit_ridge(features, losses)
-    held_out = out_of_fold(features, losses, folds, alpha=solution.alpha)
-    calibrators, risk = cross_calibrate(DEFAULT_KIND, held_out.prediction, losses, folds)
+    maps = fit_maps(features, losses, outcomes.texts, seed)
     models = {
-        model: _model_figures(held_out.prediction[:, column], risk[:, column], losses[:, column])
+        model: _model_figures(maps.predicted[:, column], maps.risk[:, column], losses[:, column])
         for column, model in enumerate(outcomes.models)
     }
-    pair = _pair_figures(outcomes, risk, seed)
+    pair = _pair_figures(outcomes, maps.risk, seed)
     probe = DifficultyProbe(
         encoder=spec.to_dict(),
         encoder_identity=spec.identity,
         models=outcomes.models,
-        linear=solution.probe,
-        leverage=solution.leverage,
-        leverage_limit=float(np.quantile(held_out.leverage, FAMILIAR_QUANTILE)),
-        calibrators=calibrators,
+        linear=maps.solution.probe,
+        leverage=maps.solution.leverage,
+        leverage_limit=maps.leverage_limit,
+        calibrators=maps.calibrators,
         card=_card(outcomes, title, models, pair),
         fitted_on=fingerprints(outcomes.texts),
     )
@@ -235,18 +238,18 @@ def _pair_figures(outcomes: Outcomes, risk: FloatArray, seed: int) -> PairFigure
     means = np.nanmean(scores, axis=0)
     weak, strong = int(np.argmin(means)), int(np.argmax(means))
     rows = np.flatnonzero(np.isfinite(scores[:, [weak, strong]]).all(axis=1))
-    try:
-        ranking = rank(
-            risk[rows, weak] - risk[rows, strong],
-            risk[rows, weak],
-            scores[np.ix_(rows, np.array([weak, strong]))],
-            [outcomes.texts[row] for row in rows],
-            seed=seed,
-        )
-    except DataError:
+    pair = outcomes.take(rows).select_models((outcomes.models[weak], outcomes.models[strong]))
+    others = judge_baselines(
+        pair, np.empty((len(rows), 0), dtype=np.float32), split_folds(pair, FOLDS, "random", seed), _BESIDE, seed
+    )
+    own = Judgement(risk[rows, weak] - risk[rows, strong], risk[rows, weak])
+    truth = Truth(pair.scores, text_numbers(pair.texts))
+    rankings = measure({PROBE: own, **others.judgements}, truth, reference=PROBE, seed=seed)
+    ranking = rankings.pop(PROBE)
+    if "apgr" not in ranking.figures:
         # On some resample, or on all, the strong model is not the better one: no gap to rank for.
         return None
-    return PairFigures(outcomes.models[weak], outcomes.models[strong], len(rows), ranking)
+    return PairFigures(outcomes.models[weak], outcomes.models[strong], len(rows), ranking, rankings)
 
 
 def _card(outcomes: Outcomes, title: str, models: dict[str, ModelFigures], pair: PairFigures | None) -> ProbeCard:
@@ -260,7 +263,7 @@ def _card(outcomes: Outcomes, title: str, models: dict[str, ModelFigures], pair:
         metrics={
             "split": f"{FOLDS}-fold cross-validation by prompt text, random",
             "models": {name: asdict(figures) for name, figures in models.items()},
-            "pair": asdict(pair) if pair else None,
+            "pair": pair.to_dict() if pair else None,
         },
         versions=software_versions() | {package: importlib.metadata.version(package) for package in packages},
     )

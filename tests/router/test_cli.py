@@ -12,6 +12,8 @@ from click.testing import CliRunner, Result
 
 from probes.encoder import EncoderSpec
 from router.cli import cli
+from router.client import RouterClient
+from router.render import decision_to_dict
 from router.tuning import features
 from tests.fakes import FakeEncoder
 
@@ -130,6 +132,14 @@ class TestOnTheRealEncoder:
         assert record["policy"]["name"] == "default"
         table = run("decide", "What is 2 + 2?")
         assert record["chosen"] in table.stdout
+
+    def test_decide_says_what_the_service_says(self, client: RouterClient) -> None:
+        for text in ("What is 2 + 2?", "Prove that the square root of 2 is irrational.", "日本の首都は?"):
+            served = decision_to_dict(client.route(text))
+            printed = as_json(run("decide", text, "--json"))
+            for record in (served, printed):
+                del record["decision_id"], record["timings"]
+            assert json.loads(json.dumps(served)) == printed
 
     def test_decide_reads_a_chat_body(self, tmp_path: Path) -> None:
         body = {"model": "any", "messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_tokens": 10}

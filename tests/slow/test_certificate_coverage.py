@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from routing_outcomes import synthetic_outcomes, synthetic_truth
 from scipy import stats
 
+from benchmarks.routing_outcomes import synthetic_outcomes, synthetic_truth
 from probes.bounds import BoundName
 from probes.risk_control import ThresholdCertificate, certify_groups, certify_threshold, policy_drops
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
-
-torch = pytest.importorskip("torch", reason="the loss loaders need the torch extra")
-transformers = pytest.importorskip("transformers", reason="the loss loaders need the torch extra")
 
 WORDS = [
     "the",
@@ -42,13 +40,14 @@ def word_tokenizer(*, specials: bool = True) -> Any:
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
     from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
 
     vocabulary = {word: place for place, word in enumerate(SPECIAL + WORDS)}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
     if specials:
         tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
-    return transformers.PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         bos_token="<s>",
@@ -78,12 +77,15 @@ def bare_tokenizer() -> Any:
 
 @pytest.fixture(autouse=True)
 def _weights_are_always_the_same() -> None:
-    torch.manual_seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture
 def bert_config() -> Any:
-    return transformers.BertConfig(
+    from transformers import BertConfig
+
+    return BertConfig(
         vocab_size=20,
         hidden_size=32,
         num_hidden_layers=2,

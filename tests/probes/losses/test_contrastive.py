@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-import transformers
 
 from probes.errors import DataError, DimensionError
 from probes.losses import SentencePairs, TwoTowers, contrastive_pairs, cosine_misalignment, info_nce
+
+torch = pytest.importorskip("torch", reason="the loss loaders need the torch extra")
+transformers = pytest.importorskip("transformers", reason="the loss loaders need the torch extra")
 
 
 @pytest.fixture

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-import transformers
 
 from probes.errors import DataError
 from probes.losses import HubertSurrogate, MaskedImage, ViewConsistency, Wav2Vec2Contrastive
+
+torch = pytest.importorskip("torch", reason="the loss loaders need the torch extra")
+transformers = pytest.importorskip("transformers", reason="the loss loaders need the torch extra")
 
 VIT = {
     "image_size": 16,

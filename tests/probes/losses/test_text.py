@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-import transformers
 
 from probes.errors import DataError, EncoderError, EncoderNotFoundError
 from probes.losses import CausalLM, Denoising, MaskedLM
+
+torch = pytest.importorskip("torch", reason="the loss loaders need the torch extra")
+transformers = pytest.importorskip("transformers", reason="the loss loaders need the torch extra")
 
 
 @pytest.fixture

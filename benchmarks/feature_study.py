@@ -1,0 +1,467 @@
+"""Which features of one MiniLM pass rank prompts best by gain: the table of docs/decisions/0002-features.md.
+
+Run from the project root:
+
+    python benchmarks/feature_study.py --cache DIR [--data DIR] [--encoder ID_OR_DIR] [--recipes "A;B"]
+
+Everything is cross-validated by prompt text. Standardisation, landmarks and the penalty (exact leave-one-out)
+are learned inside each training part. DIR keeps the pooled hidden states, keyed by a digest of the prompts,
+so that a second run does not encode again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+WEAK, STRONG = "Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"
+DEFAULT_DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+MAX_TOKENS = 256
+ALPHAS = np.logspace(-4, 0.5, 10)  # penalty per training row, for features of total variance of about one
+REFERENCE = "mean 0+3+6"
+BOOTSTRAP_DRAWS = 500
+
+
+@dataclass(frozen=True)
+class Task:
+    """One data set of n prompts: scores (n, 2) weak then strong, multiplicity (n,), pooled hidden states."""
+
+    prompts: list[str]
+    groups: NDArray[np.str_]
+    scores: Floats
+    weight: Floats
+    mean: Array  # (n, layers, width): mean over tokens
+    peak: Array  # (n, layers, width): maximum over tokens
+    tokens: NDArray[np.int64]  # (n,)
+
+    @property
+    def gain(self) -> Floats:
+        """(n,) quality of the strong model minus that of the weak one, in [-1, 1]."""
+        return self.scores[:, 1] - self.scores[:, 0]
+
+
+def read_scores(path: Path) -> tuple[list[str], NDArray[np.str_], Floats, Floats]:
+    """Long-form parquet -> unique prompts, groups, mean scores (n, 2), occurrences of each prompt (n,)."""
+    import pyarrow.parquet as pq
+
+    columns = pq.read_table(path, columns=["prompt", "group", "model", "score"]).to_pydict()
+    index = {prompt: i for i, prompt in enumerate(dict.fromkeys(columns["prompt"]))}
+    total, count = np.zeros((len(index), 2)), np.zeros((len(index), 2))
+    groups = [""] * len(index)
+    for prompt, group, model, score in zip(*columns.values(), strict=True):
+        row, column = index[prompt], (WEAK, STRONG).index(model)
+        total[row, column] += score
+        count[row, column] += 1
+        groups[row] = group
+    return list(index), np.array(groups), total / count, count[:, 0]
+
+
+def encode(prompts: list[str], encoder: str) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Mean- and max-pooled states of every layer, token counts; no prompt is padded."""
+    import torch
+    from rich.progress import track
+    from transformers import AutoModel, AutoTokenizer
+
+    torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    model = AutoModel.from_pretrained(encoder).eval()
+    ids = [tokenizer(p, truncation=True, max_length=MAX_TOKENS)["input_ids"] for p in prompts]
+    shape = (len(prompts), model.config.num_hidden_layers + 1, model.config.hidden_size)
+    mean, peak = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    batches = list(_equal_length_chunks(order, ids, size=16))
+    with torch.inference_mode():
+        for rows in track(batches, description="encoding"):
+            x = torch.tensor([ids[i] for i in rows])
+            states = model(input_ids=x, attention_mask=torch.ones_like(x), output_hidden_states=True).hidden_states
+            for layer, state in enumerate(states):
+                mean[rows, layer], peak[rows, layer] = state.mean(1).numpy(), state.amax(1).numpy()
+    return mean, peak, np.array([len(i) for i in ids])
+
+
+def _equal_length_chunks(order: list[int], ids: list[list[int]], size: int) -> Iterable[list[int]]:
+    chunk: list[int] = []
+    for row in order:
+        if chunk and (len(chunk) == size or len(ids[row]) != len(ids[chunk[0]])):
+            yield chunk
+            chunk = []
+        chunk.append(row)
+    yield chunk
+
+
+def load_features(name: str, data: Path, cache: Path, encoder: str) -> Task:
+    """Scores and pooled hidden states of one data set, from the cache where the digest is there."""
+    prompts, groups, scores, weight = read_scores(data / f"{name}.parquet")
+    digest = hashlib.sha256("\0".join([str(MAX_TOKENS), *prompts]).encode()).hexdigest()[:16]
+    file = cache / f"{name}-{digest}.npz"
+    if not file.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        mean, peak, tokens = encode(prompts, encoder)
+        np.savez(file, mean=mean, peak=peak, tokens=tokens)
+    with np.load(file) as stored:
+        return Task(prompts, groups, scores, weight, stored["mean"], stored["peak"], stored["tokens"])
+
+
+# --- features ---
+
+
+Lift = Callable[[Array, NDArray[np.bool_]], Array]  # standardised columns, training rows -> features
+
+
+@dataclass(frozen=True)
+class Block:
+    """Columns that are standardised together and then scaled to a total variance of `scale` squared."""
+
+    columns: Callable[[Task], Array]
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Blocks side by side, and a map of them all to other features where `lift` is given."""
+
+    blocks: tuple[Block, ...]
+    lift: Lift | None = None
+
+
+def side_by_side(*blocks: Block, lift: Lift | None = None) -> Recipe:
+    """The recipe of these blocks."""
+    return Recipe(blocks, lift)
+
+
+def mean_of(layer: int) -> Callable[[Task], Array]:
+    """Mean over tokens of one layer (0 = embedding output)."""
+    return lambda task: task.mean[:, layer]
+
+
+def max_of(layer: int) -> Callable[[Task], Array]:
+    """Maximum over tokens of one layer."""
+    return lambda task: task.peak[:, layer]
+
+
+def log_tokens(task: Task) -> Array:
+    """(n, 1) logarithm of the token count."""
+    return np.log(task.tokens)[:, None].astype(np.float32)
+
+
+def text_statistics(task: Task) -> Array:
+    """(n, 6) shares of digits, operators and capitals, logarithms of lengths, mean word length."""
+
+    def of(text: str) -> list[float]:
+        n, words = max(len(text), 1), max(len(text.split()), 1)
+        shares = [sum(test(c) for c in text) / n for test in (str.isdigit, "+-*/=^<>".__contains__, str.isupper)]
+        return [*shares, np.log(n), np.log(words), n / words]
+
+    return np.array([of(p) for p in task.prompts], np.float32)
+
+
+def hashed_words(width: int) -> Callable[[Task], Array]:
+    """Signed hashing (blake2b) of lower-case words and punctuation, sub-linear counts, unit length."""
+    import re
+
+    def columns(task: Task) -> Array:
+        table = np.zeros((len(task.prompts), width), np.float32)
+        for row, prompt in zip(table, task.prompts, strict=True):
+            words, counts = np.unique(re.findall(r"\w+|[^\w\s]", prompt.lower()), return_counts=True)
+            for word, count in zip(words, counts, strict=True):
+                code = int.from_bytes(hashlib.blake2b(str(word).encode(), digest_size=8).digest(), "little")
+                row[code % width] += (1 if code >> 63 else -1) * (1 + np.log(count))
+        return np.asarray(table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-9), np.float32)
+
+    return columns
+
+
+def signs(rows: int, columns: int, seed: int) -> Array:
+    """(rows, columns) of +1 and -1 from SHAKE-256: the same bits on every machine."""
+    raw = hashlib.shake_256(f"elle-signs-{seed}".encode()).digest(rows * columns // 8)
+    return np.unpackbits(np.frombuffer(raw, np.uint8)).reshape(rows, columns).astype(np.float32) * 2 - 1
+
+
+def fourier(width: int, seed: int) -> Lift:
+    """Random Fourier features of the Gaussian kernel (Rahimi & Recht 2007), Rademacher directions."""
+
+    def lift(X: Array, train: NDArray[np.bool_]) -> Array:
+        angles = X @ signs(X.shape[1], width // 2, seed)
+        return np.concatenate([np.cos(angles), np.sin(angles)], axis=1) * np.float32(np.sqrt(2 / width))
+
+    return lift
+
+
+def rectified(width: int, seed: int) -> Lift:
+    """Random features of the arc-cosine kernel of order one (Cho & Saul 2009), Rademacher directions."""
+    return lambda X, train: np.maximum(X @ signs(X.shape[1], width, seed), 0) * np.float32(np.sqrt(2 / width))
+
+
+def landmarks(width: int, seed: int, sharpness: float = 1.0) -> Lift:
+    """Nystrom features (Williams & Seeger 2001) of exp(-sharpness |x - c|^2 / 2), c training rows."""
+
+    def kernel(X: Array, C: Array) -> Array:
+        squares = (X**2).sum(axis=1)[:, None] + (C**2).sum(axis=1) - 2 * X @ C.T
+        return np.asarray(np.exp(-sharpness / 2 * np.maximum(squares, 0)), np.float32)
+
+    def lift(X: Array, train: NDArray[np.bool_]) -> Array:
+        rows = np.flatnonzero(train)
+        rng = np.random.Generator(np.random.PCG64(seed))
+        C = X[rng.choice(rows, min(width, len(rows) // 2), replace=False)]
+        values, vectors = np.linalg.eigh(kernel(C, C).astype(np.float64))
+        whiten = (vectors / np.sqrt(np.maximum(values, 1e-6))).astype(np.float32)
+        return np.asarray(kernel(X, C) @ whiten, np.float32)
+
+    return lift
+
+
+M3, M4, X3 = Block(mean_of(3)), Block(mean_of(4)), Block(max_of(3))
+RECIPES: dict[str, Recipe] = {
+    REFERENCE: side_by_side(*(Block(mean_of(layer)) for layer in (0, 3, 6))),
+    "landmarks 512 of mean 3, max 3": side_by_side(M3, X3, lift=landmarks(512, 0)),
+    "the same, another draw": side_by_side(M3, X3, lift=landmarks(512, 1)),
+    "landmarks 256 of mean 3, max 3": side_by_side(M3, X3, lift=landmarks(256, 0)),
+    "landmarks 512 of mean 3+4, max 3": side_by_side(M3, M4, X3, lift=landmarks(512, 0)),
+    "landmarks 512 of mean 3": side_by_side(M3, lift=landmarks(512, 0)),
+    "mean 3": side_by_side(M3),
+    "mean 3, max 3": side_by_side(M3, X3),
+    "mean 3+4, max 3": side_by_side(M3, M4, X3),
+    "mean 3, max 3, log tokens": side_by_side(M3, X3, Block(log_tokens, 0.3)),
+    "mean 3, max 3, statistics": side_by_side(M3, X3, Block(text_statistics, 0.3)),
+    "mean 3, max 3, hashed words 1024": side_by_side(M3, X3, Block(hashed_words(1024), 0.7)),
+    "landmarks 512 of mean 3, max 3, hashed words": side_by_side(
+        M3, X3, Block(hashed_words(1024), 0.7), lift=landmarks(512, 0)
+    ),
+    "mean 6": side_by_side(Block(mean_of(6))),
+    "Fourier 2048 of mean 3": side_by_side(M3, lift=fourier(2048, 0)),
+    "ReLU 2048 of mean 3": side_by_side(M3, lift=rectified(2048, 0)),
+}
+
+
+def design(recipe: Recipe, raw: list[Array], train: NDArray[np.bool_]) -> Array:
+    """(n, d) features, standardised by the training rows; total variance one before the lift."""
+    total = np.sqrt(sum(block.scale**2 for block in recipe.blocks))
+    parts = []
+    for block, X in zip(recipe.blocks, raw, strict=True):
+        spread = X[train].std(axis=0, dtype=np.float64)
+        Z = (X - X[train].mean(axis=0, dtype=np.float64)) / np.where(spread > 1e-9, spread, 1)
+        parts.append((Z * (block.scale / total / np.sqrt(Z.shape[1]))).astype(np.float32))
+    features = np.concatenate(parts, axis=1)
+    return recipe.lift(features, train) if recipe.lift else features
+
+
+# --- fitting ---
+
+
+def ridge(X: Array, Y: Floats) -> Callable[[Array], Floats]:
+    """Ridge with one penalty per target, each by exact leave-one-out over ALPHAS; X (n, d), Y (n, m)."""
+    n = len(X)
+    centre, base = X.mean(axis=0), Y.mean(axis=0)
+    Z = X - centre
+    values, vectors = np.linalg.eigh((Z.T @ Z).astype(np.float64))
+    scores = Z @ vectors.astype(np.float32)
+    projected = scores.T.astype(np.float64) @ (Y - base)
+    squares = scores**2
+    errors = np.empty((len(ALPHAS), Y.shape[1]))
+    for i, alpha in enumerate(ALPHAS):
+        shrunk = 1 / (np.maximum(values, 0) + alpha * n)
+        hat = squares @ shrunk.astype(np.float32) + 1 / n
+        residual = Y - base - scores @ (shrunk[:, None] * projected).astype(np.float32)
+        errors[i] = ((residual / (1 - hat)[:, None]) ** 2).mean(axis=0)
+    chosen = ALPHAS[errors.argmin(axis=0)]
+    coef = vectors @ (projected / (np.maximum(values, 0)[:, None] + chosen * n))
+    return lambda new: (new - centre) @ coef + base
+
+
+def targets(task: Task) -> Floats:
+    """(n, 2): gain, and the weak model's loss."""
+    return np.stack([task.gain, 1 - task.scores[:, 0]], axis=1)
+
+
+def fold_of_prompt(task: Task, seed: int) -> NDArray[np.int64]:
+    """(n,) one of five folds from a hash of the prompt text."""
+    codes = (hashlib.blake2b(f"{seed}:{p}".encode(), digest_size=8).digest() for p in task.prompts)
+    return np.array([int.from_bytes(c, "little") % 5 for c in codes])
+
+
+def fold_of_group(task: Task) -> NDArray[np.int64]:
+    """(n,) one of ten folds, whole groups together."""
+    names = sorted(set(task.groups.tolist()), key=lambda g: hashlib.blake2b(g.encode(), digest_size=8).digest()[::-1])
+    return np.array([names.index(g) % 10 for g in task.groups])
+
+
+Predictor = Callable[[Task, NDArray[np.bool_]], Floats]
+
+
+def probe(recipe: Recipe, task: Task) -> Predictor:
+    """Fits on the rows marked, predicts all rows: (n, 2)."""
+    raw = [block.columns(task) for block in recipe.blocks]
+
+    def predict(task: Task, train: NDArray[np.bool_]) -> Floats:
+        X = design(recipe, raw, train)
+        return ridge(X[train], targets(task)[train])(X)
+
+    return predict
+
+
+def tfidf_ridge(task: Task, train: NDArray[np.bool_]) -> Floats:
+    """Baseline: words and bigrams, ridge; penalty by a hold-out fifth of the training rows."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import Ridge
+
+    rows, y = np.flatnonzero(train), targets(task)
+    vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
+    vectors.fit([task.prompts[i] for i in rows])
+    X = vectors.transform(task.prompts)
+    inner, held = rows[np.arange(len(rows)) % 5 > 0], rows[::5]
+
+    def miss(alpha: float) -> float:
+        fitted = Ridge(alpha=alpha, solver="sparse_cg").fit(X[inner], y[inner, 0])
+        return float(((fitted.predict(X[held]) - y[held, 0]) ** 2).mean())
+
+    best = min((1.0, 3.0, 10.0, 30.0), key=miss)
+    return np.asarray(Ridge(alpha=best, solver="sparse_cg").fit(X[rows], y[rows]).predict(X))
+
+
+def nearest(task: Task, train: NDArray[np.bool_]) -> Floats:
+    """Baseline: mean of the 50 nearest training prompts by cosine of the last layer's mean."""
+    unit = task.mean[:, -1] / np.linalg.norm(task.mean[:, -1], axis=1, keepdims=True)
+    near = np.argpartition(-(unit @ unit[train].T), 50, axis=1)[:, :50]
+    return np.asarray(targets(task)[train][near].mean(axis=1))
+
+
+BASELINES: dict[str, Predictor] = {"TF-IDF ridge": tfidf_ridge, "kNN (50)": nearest}
+
+
+def out_of_fold(predict: Predictor, task: Task, folds: NDArray[np.int64]) -> Floats:
+    """(n, 2) predictions, each from the fit that did not see its fold."""
+    result = np.zeros((len(folds), 2))
+    for fold in np.unique(folds):
+        result[folds == fold] = predict(task, folds != fold)[folds == fold]
+    return result
+
+
+# --- figures ---
+
+
+def apgr(score: Floats, gain: Floats, weight: Floats) -> float:
+    """Trapezoid of the gap recovered over the share of strong calls; ties averaged; random = 0.5."""
+    _, tie = np.unique(-score, return_inverse=True)
+    calls, recovered = np.bincount(tie, weight), np.bincount(tie, gain * weight)
+    x, y = np.r_[0, calls.cumsum()] / calls.sum(), np.r_[0, recovered.cumsum()] / recovered.sum()
+    return float(np.trapezoid(y, x))
+
+
+def bootstrap(runs: list[Floats], task: Task) -> Floats:
+    """(draws,) APGR averaged over the runs; draw i resamples the same prompts whatever the runs: paired."""
+    draws = np.random.Generator(np.random.PCG64(0))
+    n, result = len(task.gain), np.zeros(BOOTSTRAP_DRAWS)
+    orders = [np.argsort(-run[:, 0], kind="stable") for run in runs]
+    for i in range(BOOTSTRAP_DRAWS):
+        weight = task.weight * np.bincount(draws.integers(0, n, n), minlength=n)
+        for order in orders:
+            x, y = weight[order].cumsum(), (weight * task.gain)[order].cumsum()
+            result[i] += np.trapezoid(y / y[-1], x / x[-1]) / len(orders)
+    return result
+
+
+def auroc(score: Floats, positive: Floats) -> float:
+    """Probability that a failed prompt scores above a solved one."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(positive > 0.5, score))
+
+
+def study(name: str, mmlu: Task, gsm8k: Task, seeds: range) -> dict[str, object]:
+    """All figures of one recipe or baseline, with its out-of-fold runs for paired intervals."""
+    recipe = RECIPES.get(name)
+    both: list[Predictor] = [BASELINES[name]] * 2 if recipe is None else [probe(recipe, mmlu), probe(recipe, gsm8k)]
+    runs = {
+        "mmlu": [out_of_fold(both[0], mmlu, fold_of_prompt(mmlu, s)) for s in seeds],
+        "held-out": [out_of_fold(both[0], mmlu, fold_of_group(mmlu))],
+        "gsm8k": [out_of_fold(both[1], gsm8k, fold_of_prompt(gsm8k, s)) for s in seeds],
+    }
+    tasks = {"mmlu": mmlu, "held-out": mmlu, "gsm8k": gsm8k}
+    row: dict[str, object] = {
+        split: float(np.mean([apgr(run[:, 0], tasks[split].gain, tasks[split].weight) for run in parts]))
+        for split, parts in runs.items()
+    }
+    row["transfer"] = transfer(name, mmlu, gsm8k)
+    risk = np.mean([run[:, 1] for run in runs["mmlu"]], axis=0)
+    failed = 1 - mmlu.scores[:, 0]
+    row["weak AUROC"] = auroc(risk, failed)
+    row["weak Brier"] = float(((np.clip(risk, 0, 1) - failed) ** 2).mean())
+    row["draws"] = {split: bootstrap(parts, tasks[split]) for split, parts in runs.items()}
+    return row
+
+
+def joined(a: Task, b: Task) -> Task:
+    """Both tasks, one below the other."""
+    fields = ("groups", "scores", "weight", "mean", "peak", "tokens")
+    parts = {field: np.concatenate([getattr(a, field), getattr(b, field)]) for field in fields}
+    return Task(prompts=a.prompts + b.prompts, **parts)
+
+
+def transfer(name: str, mmlu: Task, gsm8k: Task) -> float:
+    """APGR on GSM8K of a fit on MMLU alone."""
+    task = joined(mmlu, gsm8k)
+    train = np.arange(len(task.prompts)) < len(mmlu.prompts)
+    predict = probe(RECIPES[name], task) if name in RECIPES else BASELINES[name]
+    return apgr(predict(task, train)[~train][:, 0], gsm8k.gain, gsm8k.weight)
+
+
+SPLITS = ("mmlu", "held-out", "gsm8k")
+
+
+def line(name: str, row: dict[str, object], reference: dict[str, object] | None) -> str:
+    """One table row: the figures, and their differences from the reference recipe with 95 % interval."""
+    cells = [name]
+    for split in SPLITS:
+        cell = f"{row[split]:.3f}"
+        if reference is not None and reference is not row:
+            difference = row["draws"][split] - reference["draws"][split]  # type: ignore[index]
+            low, high = np.percentile(difference, [2.5, 97.5])
+            cell += f" ({row[split] - reference[split]:+.3f}: {low:+.3f} to {high:+.3f})"  # type: ignore[operator]
+        cells.append(cell)
+    return " | ".join([*cells, *(f"{row[k]:.3f}" for k in ("transfer", "weak AUROC", "weak Brier"))])
+
+
+def main() -> None:
+    """Print the table, and write the figures as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
+    parser.add_argument("--encoder", default=DEFAULT_ENCODER)
+    parser.add_argument("--seeds", type=int, default=3, help="how many fold assignments")
+    parser.add_argument("--recipes", help="names separated by ';' (default: all)")
+    parser.add_argument("--reference", default=REFERENCE, help="the recipe all others are compared with")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if not options.data.is_dir():
+        sys.exit(f"--data must be the folder of the routing outcomes, got {options.data}: give its path")
+    mmlu, gsm8k = (
+        load_features(f"routellm_{d}", options.data, options.cache, options.encoder) for d in ("mmlu", "gsm8k")
+    )
+    known = [*BASELINES, *RECIPES]
+    wanted = options.recipes.split(";") if options.recipes else known
+    if unknown := {options.reference, *wanted} - set(known):
+        sys.exit(f"--recipes and --reference must be among {known}, got {sorted(unknown)}")
+    rows: dict[str, dict[str, object]] = {}
+    print(" | ".join(["features", *SPLITS, "transfer", "weak AUROC", "weak Brier"]), flush=True)
+    for name in dict.fromkeys([options.reference, *wanted]):
+        rows[name] = study(name, mmlu, gsm8k, range(options.seeds))
+        print(line(name, rows[name], rows[options.reference]), flush=True)
+    if options.json:
+        figures = {name: {k: v for k, v in row.items() if k != "draws"} for name, row in rows.items()}
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

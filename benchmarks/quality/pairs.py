@@ -1,0 +1,46 @@
+"""One pair of models by cross-validation: all baselines on random folds and on whole groups left out, and slices."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from router.tuning.baselines import all_baselines
+from router.tuning.crossval import Split
+from router.tuning.datasets import Outcomes
+from router.tuning.evaluate import PROBE, Judged, judge
+from router.tuning.ranking import measure
+from router.tuning.slices import measure_slices, slice_labels
+
+FOLDS = 5
+
+
+def pair_results(
+    outcomes: Outcomes, features: npt.NDArray[np.float32], *, resamples: int, seed: int = 0
+) -> dict[str, Any]:
+    """Rankings by split (`group` only where the data have groups) and, on the strictest split, slices."""
+    splits: tuple[Split, ...] = ("random", "group") if len(set(outcomes.groups)) > 1 else ("random",)
+    found: dict[str, Any] = {
+        "n": len(outcomes),
+        "n_texts": len(set(outcomes.texts)),
+        "models": {model: float(outcomes.scores[:, i].mean()) for i, model in enumerate(outcomes.models)},
+        "splits": {},
+    }
+    for split in splits:
+        judged = judge(None, outcomes, features, folds=FOLDS, split=split, baselines=all_baselines(), seed=seed)
+        found["splits"][split] = _rankings(judged, resamples, seed)
+        labels = slice_labels(outcomes.texts, outcomes.groups)
+        slices = measure_slices(judged.judgements[PROBE], judged.truth, labels, resamples=resamples, seed=seed)
+        found["splits"][split]["slices"] = {
+            by: {label: asdict(one) for label, one in parts.items()} for by, parts in slices.items()
+        }
+    return found
+
+
+def _rankings(judged: Judged, resamples: int, seed: int) -> dict[str, Any]:
+    rankings = measure(judged.judgements, judged.truth, reference=PROBE, resamples=resamples, seed=seed)
+    named = {name.replace(PROBE, "probe"): ranking.to_dict() for name, ranking in rankings.items()}
+    return {"rankings": named, "not_run": dict(judged.skipped)}

@@ -1,0 +1,223 @@
+"""docs/results.md and the table in README.md, written from the benchmark's JSON and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- results -->", "<!-- /results -->"
+
+NAMES = {
+    "probe": "**ELLE probe** (calibrated predicted gain)",
+    "logistic": "logistic regression, same embeddings",
+    "knn": "kNN, same embeddings",
+    "tfidf_ridge": "TF-IDF ridge",
+    "per_group_best": "mean gain of the prompt's group",
+    "prompt_length": "prompt length",
+    "litellm_heuristic": "LiteLLM `heuristic`",
+    "litellm_heuristic_v2": "LiteLLM `heuristic_v2`",
+    "random": "random",
+    "oracle": "oracle (knows both outcomes)",
+}
+
+DATA_SETS = {"mmlu": ("MMLU", "subject"), "gsm8k": ("GSM8K", ""), "mmlu_pro": ("MMLU-Pro", "category")}
+
+SCRIPT = "`python -m benchmarks.bench_quality`"
+
+
+def write_pages(found: Mapping[str, Any], root: Path) -> None:
+    """Rewrite docs/results.md, and README.md between its two markers; everything else in it stays.
+
+    Raises ValueError where README.md lacks a marker.
+    """
+    readme = root / "README.md"
+    text = readme.read_text("utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{readme} must hold {BEGIN} and {END}, in this order.")
+    (root / "docs" / "results.md").write_text("\n".join(results_page(found)) + "\n", "utf-8")
+    readme.write_text(f"{before}{BEGIN}\n" + "\n".join(readme_table(found)) + f"\n{END}{after}", "utf-8")
+
+
+def readme_table(found: Mapping[str, Any]) -> Iterator[str]:
+    """APGR of every ranking on every split, and a sentence each on transfer and on many models."""
+    columns = [(data, split) for data in DATA_SETS for split in ("random", "group") if split in found[data]["splits"]]
+    yield "APGR (share of the quality gap recovered, averaged over shares of strong calls; random 0.5) on prompts"
+    yield "left out, with 95 % bootstrap intervals. " + _where(found)
+    yield ""
+    yield "| ranking by | " + " | ".join(_heading(*column) for column in columns) + " |"
+    yield "|---|" + "---|" * len(columns)
+    for name, label in NAMES.items():
+        rankings = [found[data]["splits"][split]["rankings"].get(name) for data, split in columns]
+        yield f"| {label} | " + " | ".join("not run" if r is None else _interval(r["apgr"]) for r in rankings) + " |"
+    yield ""
+    yield _transfer_sentence(found["transfer"])
+    yield _many_sentence(found["many_models"])
+    yield ""
+    yield f"All figures, with how they were measured: [docs/results.md](docs/results.md), made by {SCRIPT}."
+
+
+def results_page(found: Mapping[str, Any]) -> Iterator[str]:
+    """Everything that was measured."""
+    yield "# Results"
+    yield ""
+    yield f"Written by {SCRIPT} from its own output; do not edit. {_where(found)}"
+    yield "Every figure is of prompts left out: of folds by prompt text (random: expect it for prompts of the kinds"
+    yield "that were fitted on), or of whole groups (held-out: expect it for kinds that were not). Brackets are 95 %"
+    yield "bootstrap intervals over prompt texts; *ahead* is the probe's lead in APGR over that row, paired on the same"
+    yield "resamples. Trained baselines see the same folds as the probe. AUROC, ECE: of the weak model's failure;"
+    yield "the baselines' risks are calibrated on these very prompts, the probe's are not. LiteLLM's classifiers are"
+    yield "run for real, by the number each compares with its own threshold (`router/tuning/litellm_baseline.py`)."
+    for data, (name, group) in DATA_SETS.items():
+        yield ""
+        yield from _pair(found[data], name, group)
+    yield ""
+    yield from _transfer(found["transfer"])
+    yield ""
+    yield from _many(found["many_models"])
+
+
+def _pair(found: Mapping[str, Any], name: str, group: str) -> Iterator[str]:
+    (weak, weak_score), (strong, strong_score) = found["models"].items()
+    yield f"## {name}: {strong} over {weak}"
+    yield ""
+    yield f"{found['n']:,} prompts, {found['n_texts']:,} distinct; mean scores {strong_score:.3f} and {weak_score:.3f}."
+    for split, one in found["splits"].items():
+        yield ""
+        yield f"### {'Random folds' if split == 'random' else f'Held-out {group}'}"
+        yield ""
+        yield "| ranking by | APGR | ahead | CPT20 | CPT50 | CPT80 | AIQ | AUROC | ECE |"
+        yield "|---|---|---|---|---|---|---|---|---|"
+        for key, label in NAMES.items():
+            if key in one["rankings"]:
+                yield _row(label, one["rankings"][key])
+        for key, why in one["not_run"].items():
+            yield f"\nNot run: {key}: {why}"
+        yield ""
+        yield _slices_sentence(one["slices"])
+
+
+def _row(label: str, ranking: Mapping[str, Any]) -> str:
+    ahead = ranking.get("probe_ahead_by", {}).get("apgr")
+    cells = [
+        _interval(ranking["apgr"]),
+        "" if ahead is None else _signed(ahead),
+        *(f"{100 * ranking[name]:.1f} %" for name in ("cpt20", "cpt50", "cpt80")),
+        *("-" if ranking[name] is None else f"{ranking[name]:.3f}" for name in ("aiq", "auroc", "ece")),
+    ]
+    return f"| {label} | " + " | ".join(cells) + " |"
+
+
+def _slices_sentence(slices: Mapping[str, Mapping[str, Any]]) -> str:
+    said = []
+    for by, parts in slices.items():
+        worse = [f"{label} ({one['lift']['value']:+.3f})" for label, one in parts.items() if one["lift"]["high"] < 0]
+        better = sum(one["lift"]["low"] > 0 for one in parts.values())
+        listed = f": {', '.join(worse)}" if worse else ""
+        said.append(
+            f"By {by}, of {len(parts)} slices {better} are significantly above random choice at equal strong share, "
+            f"{len(worse)} below{listed}."
+        )
+    return " ".join(said) + " (Each at 95 %, without correction for their number.)"
+
+
+def _transfer(found: Mapping[str, Any]) -> Iterator[str]:
+    n, zero, labels = found["n_labels"], found["no_new_labels"], found["with_labels"]
+    yield "## From one task to another: MMLU to GSM8K"
+    yield ""
+    yield f"Fitted on {found['n_old']:,} MMLU prompts, judged on GSM8K. With labels: {n}, {found['draws']}"
+    yield "draws, judged on the other prompts; brackets there are the lowest and highest draw, no interval. *Both*: the"
+    yield "MMLU statistics added to the new ones with a weight chosen by leave-one-out on the new labels."
+    yield ""
+    yield "| fitted on | APGR on GSM8K |"
+    yield "|---|---|"
+    yield f"| MMLU, no GSM8K label | {_interval(zero['apgr'])} |"
+    yield f"| the same, on the prompts the rows below are judged on | {_spread(labels['old'])} |"
+    yield f"| {n} GSM8K labels alone | {_spread(labels['new'])} |"
+    yield f"| both | {_spread(labels['both'])} |"
+
+
+def _many(found: Mapping[str, Any]) -> Iterator[str]:
+    first = found["splits"]["random"]
+    yield f"## Ten models of MMLU-Pro, {first['n']:,} prompts that all answered"
+    yield ""
+    yield "Each prompt goes to the model with the best predicted quality minus a price times its expected cost, among"
+    yield "the models that no cheaper one matches in mean quality; candidates and price are tuned on the other folds,"
+    yield "where always asking one model is a choice too. Costs at the list prices in the JSON, input tokens as"
+    yield "characters / 4, output tokens as the data estimate them (visible characters / 4), in expectation the model's"
+    yield "mean on other folds."
+    for split, one in found["splits"].items():
+        best = one["best_single"]
+        yield ""
+        yield f"### {'Random folds' if split == 'random' else 'Held-out category'}, at the quality of {best}"
+        yield ""
+        yield "| router | quality | above it | cost, USD per 1,000 | share of its cost |"
+        yield "|---|---|---|---|---|"
+        alone = one["singles"][best]
+        yield f"| always {best} | {alone['quality']:.3f} | | {alone['cost_usd_per_1k']:.3f} | |"
+        for name, router in one["routers"].items():
+            at = router["at_quality_of_best_single"]
+            yield (
+                f"| {_many_name(name)} | {at['quality']:.3f} | {_signed(at['quality_above'])} | "
+                f"{at['cost_usd_per_1k']:.3f} | {_interval(at['cost_share'])} |"
+            )
+        yield ""
+        yield "At the cost of each single model:"
+        yield ""
+        routers = list(one["routers"])
+        yield "| model | quality | cost | " + " | ".join(f"{_many_name(name)} above it" for name in routers) + " |"
+        yield "|---|---|---|" + "---|" * len(routers)
+        for model, alone in one["singles"].items():
+            above = [_signed(one["routers"][name]["at_cost_of"][model]["quality_above"]) for name in routers]
+            yield f"| {model} | {alone['quality']:.3f} | {alone['cost_usd_per_1k']:.3f} | " + " | ".join(above) + " |"
+
+
+def _transfer_sentence(found: Mapping[str, Any]) -> str:
+    labels = found["with_labels"]
+    return (
+        f"Fitted on MMLU and judged on GSM8K without any of its labels: {_interval(found['no_new_labels']['apgr'])}; "
+        f"with {found['n_labels']} of its labels {labels['both']['mean']:.3f} on average of {found['draws']} draws "
+        f"(those labels alone {labels['new']['mean']:.3f}, the old ones alone {labels['old']['mean']:.3f})."
+    )
+
+
+def _many_sentence(found: Mapping[str, Any]) -> str:
+    one = found["splits"]["random"]
+    at = one["routers"]["probe"]["at_quality_of_best_single"]
+    return (
+        f"Ten models of MMLU-Pro: tuned to the quality of {one['best_single']}, the best single one, the router is at "
+        f"{_signed(at['quality_above'])} of it for {100 * at['cost_share']['value']:.0f} % of its cost "
+        f"({100 * at['cost_share']['low']:.0f} to {100 * at['cost_share']['high']:.0f} %)."
+    )
+
+
+def _where(found: Mapping[str, Any]) -> str:
+    dirty = " with uncommitted changes" if found["uncommitted_changes"] else ""
+    hardware = found["hardware"]
+    return (
+        f"Commit {found['commit'][:12]}{dirty}, {found['created'][:10]}, {hardware['processor']}, "
+        f"{hardware['cores']} cores, {sum(found['seconds'].values()):.0f} s from cached features."
+    )
+
+
+def _heading(data: str, split: str) -> str:
+    name, group = DATA_SETS[data]
+    return name if split == "random" else f"{name}, held-out {group}"
+
+
+def _many_name(name: str) -> str:
+    return {"probe": "ELLE probe", "per_group_best": "best per category", "oracle": "oracle"}.get(name, name)
+
+
+def _interval(one: Mapping[str, float]) -> str:
+    return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
+
+
+def _signed(one: Mapping[str, float]) -> str:
+    return f"{one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
+
+
+def _spread(one: Mapping[str, float]) -> str:
+    return f"{one['mean']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"

@@ -1,0 +1,60 @@
+"""(embedding, loss) pairs -> a probe that can be saved, with its r on pairs left out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from probes.bootstrap import Interval
+from probes.crossfit import assign_folds, out_of_fold
+from probes.errors import DataError
+from probes.fit import fit_ridge
+from probes.losses.pairs import LossPairs
+from probes.metrics import fisher_interval, pearson_r
+from probes.probe import DataSource, DifficultyProbe, ProbeCard, software_versions, utc_now
+
+FOLDS = 5
+MIN_PAIRS = 50
+
+#: A sample counts as unfamiliar beyond this quantile of the leverage that left-out samples of the same data have.
+FAMILIAR_QUANTILE = 0.999
+
+
+def fit_loss_probe(
+    pairs: LossPairs, title: str, *, source: DataSource | None = None, seed: int = 0
+) -> tuple[DifficultyProbe, Interval]:
+    """A probe of one target, `loss`, in the units of the losses, and its Pearson r over 5 folds with 95 % interval.
+
+    The probe names no encoder (its features come from elsewhere) and has no calibration (a loss in nats is no
+    probability): `elle score` writes `loss_loss` and `leverage` with it.
+
+    Raises DataError for fewer than 50 pairs or losses that are all equal.
+    """
+    if len(pairs) < MIN_PAIRS:
+        raise DataError(f"fitting needs at least {MIN_PAIRS} pairs, got {len(pairs)}; measure more losses.")
+    folds = assign_folds(np.arange(len(pairs)), FOLDS, seed)
+    solution = fit_ridge(pairs.embeddings, pairs.losses)
+    held_out = out_of_fold(pairs.embeddings, pairs.losses, folds, alpha=solution.alpha)
+    r = fisher_interval(pearson_r(held_out.prediction[:, 0], pairs.losses), len(pairs))
+    card = ProbeCard(
+        title=title,
+        created=utc_now(),
+        summary="Loss of one model on a sample, from the sample's embedding.",
+        data=() if source is None else (source,),
+        n_samples={"loss": len(pairs)},
+        metrics={
+            "split": f"{FOLDS}-fold cross-validation, random",
+            "pearson_r": {"value": r.value, "low": r.low, "high": r.high},
+        },
+        versions=software_versions(),
+    )
+    probe = DifficultyProbe(
+        encoder=None,
+        encoder_identity="",
+        models=("loss",),
+        linear=solution.probe,
+        leverage=solution.leverage,
+        leverage_limit=float(np.quantile(held_out.leverage, FAMILIAR_QUANTILE)),
+        calibrators=(),
+        card=card,
+    )
+    return probe, r

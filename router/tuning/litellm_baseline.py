@@ -1,0 +1,67 @@
+"""LiteLLM's own offline routers, run for real: the `heuristic` and `heuristic_v2` classifiers of its complexity router.
+
+What is run: `ComplexityRouter(complexity_router_config={"classifier_type": ...}).aclassify(prompt)` of the installed
+LiteLLM, which is the classification inside its `async_pre_routing_hook`. The hook around it also picks a deployment and
+imports `litellm.proxy`, which an SDK-only install lacks; nothing of that changes the classification of a lone prompt.
+The only file besides `dispatch.py` that imports LiteLLM: offline, lazily.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from probes.errors import DataError
+
+FloatArray = npt.NDArray[np.float64]
+
+Kind = Literal["heuristic", "heuristic_v2"]
+
+# What the tiers would be answered by; never called.
+_TIERS = {"SIMPLE": "weak", "MEDIUM": "strong", "COMPLEX": "strong", "REASONING": "strong"}
+
+
+class LiteLLMMissingError(DataError):
+    """LiteLLM is not installed, or its complexity router is not the one this file knows."""
+
+
+def litellm_difficulty(kind: Kind, texts: Sequence[str]) -> FloatArray:
+    """How hard LiteLLM finds each text, (n,): larger goes to the strong model first.
+
+    `heuristic`: its weighted score, the number it cuts into tiers; a text that its override for reasoning markers
+    sends to the top tier whatever the score comes before all others. `heuristic_v2`: one minus its predicted
+    probability that the SIMPLE tier succeeds, the number it compares with `heuristic_v2_success_threshold`. Sweeping a
+    threshold over either is therefore turning LiteLLM's own knob.
+
+    Raises LiteLLMMissingError.
+    """
+    # Its default is to fetch a price table from the network when imported.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    try:
+        from litellm.router_strategy.complexity_router.complexity_router import ComplexityRouter
+    except ImportError as error:
+        raise LiteLLMMissingError(f"LiteLLM with a complexity router must be installed: {error}.") from error
+    router = ComplexityRouter(
+        model_name="baseline",
+        litellm_router_instance=None,
+        complexity_router_config={"tiers": _TIERS, "classifier_type": kind},
+        default_model="weak",
+    )
+
+    async def classify() -> list[float]:
+        return [_difficulty(await router.aclassify(text)) for text in texts]
+
+    return np.array(asyncio.run(classify()))
+
+
+def _difficulty(outcome: Any) -> float:
+    forecast = outcome.heuristic_v2_forecast
+    if forecast is not None:
+        return 1.0 - float(forecast["probabilities"]["SIMPLE"])
+    # Scores are sums of weights and far below this.
+    return float(outcome.score) + (1e3 if outcome.cause == "reasoning_override" else 0.0)

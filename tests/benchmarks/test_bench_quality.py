@@ -1,0 +1,139 @@
+"""The benchmark's own parts: many models by price, transfer, and pages that follow from the JSON alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.quality import results_page
+from benchmarks.quality.many_models import (
+    PRICES,
+    Table,
+    choose,
+    compare,
+    group_means,
+    many_model_results,
+    to_quality,
+    tuned,
+    undominated,
+)
+from benchmarks.quality.pairs import pair_results
+from benchmarks.quality.transfer import transfer_results
+from tests.router.outcomes import make_outcomes
+
+
+def table(n: int = 400, seed: int = 0) -> Table:
+    """Three models; the dearest is right most often, the cheapest on a half that can be told."""
+    rng = np.random.default_rng(seed)
+    easy = np.arange(n) % 2 == 0
+    scores = np.stack([easy, rng.random(n) < 0.6, rng.random(n) < 0.9], axis=1).astype(float)
+    scores[easy, 2] = 1.0
+    costs = np.tile([0.001, 0.01, 0.1], (n, 1))
+    return Table(scores, costs, costs, np.arange(n) // 2 % 4, np.arange(n))
+
+
+def test_no_price_buys_the_best_and_a_high_one_the_cheapest() -> None:
+    one = table()
+    assert (choose(one.scores, one.expected_costs, 0.0) == np.argmax(one.scores, axis=1)).mean() > 0.9
+    assert (choose(one.scores, one.expected_costs, PRICES[-1]) == 0).all()
+
+
+def test_a_model_that_a_cheaper_one_matches_is_no_candidate() -> None:
+    quality, cost = np.array([0.5, 0.9, 0.9, 0.8]), np.array([1.0, 2.0, 3.0, 2.5])
+    assert undominated(quality, cost).tolist() == [True, True, False, False]
+    assert (choose(np.eye(4), np.ones((4, 4)), 0.0, np.array([True, False, False, False])) == 0).all()
+
+
+def test_among_equals_the_cheaper_answers() -> None:
+    one = table()
+    assert (choose(np.ones((400, 3)), one.expected_costs, 0.0) == 0).all()
+
+
+def test_who_knows_the_easy_half_gets_the_best_models_quality_for_less() -> None:
+    one = table()
+    known = np.stack([one.scores[:, 0], np.full(400, 0.6), np.full(400, 0.9)], axis=1)
+    found = compare(tuned(known, one, {"x": to_quality(one, 2)})["x"], 2, one, resamples=100)
+    assert found["quality_above"]["value"] == pytest.approx(0.0)
+    assert found["cost_share"]["value"] == pytest.approx((0.001 + 0.1) / 2 / 0.1)
+    assert found["cost_share"]["low"] < found["cost_share"]["value"] < found["cost_share"]["high"]
+
+
+def test_the_outcomes_of_a_fold_have_no_say_in_its_choices() -> None:
+    one = table()
+    quality = np.random.default_rng(1).random((400, 3))
+    inside = one.fold == 0
+    other = replace(one, scores=np.where(inside[:, None], 1.0 - one.scores, one.scores))
+    before, after = (tuned(quality, each, {"x": to_quality(each, 2)})["x"][inside] for each in (one, other))
+    np.testing.assert_array_equal(before, after)
+
+
+def test_group_means_come_from_other_folds() -> None:
+    one = table()
+    groups = np.where(np.arange(400) % 2 == 0, "even", "odd")
+    found = group_means(one.scores, groups, one.fold)
+    assert (found[groups == "even", 0] > found[groups == "odd", 0].max()).all()
+    flipped = np.where((one.fold == 0)[:, None], 1.0 - one.scores, one.scores)
+    np.testing.assert_array_equal(found[one.fold == 0], group_means(flipped, groups, one.fold)[one.fold == 0])
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, object]:
+    """A whole result on small data, with the fast baselines."""
+    from router.tuning.baselines import quick_baselines
+
+    outcomes, features = make_outcomes(300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.quality.pairs.all_baselines", quick_baselines)
+        pair = pair_results(outcomes, features, resamples=20)
+    new, new_features = make_outcomes(300, seed=1)
+    routers = {"probe": table().scores, "per_group_best": np.full((400, 3), 0.5)}
+    many = many_model_results(table(), ("a", "b", "c"), routers, resamples=20)
+    return {
+        "created": "2026-01-02T03:04:05+00:00",
+        "commit": "0123456789abcdef",
+        "uncommitted_changes": False,
+        "hardware": {"processor": "a processor", "cores": 2},
+        "seconds": {"mmlu": 1.0},
+        "mmlu": pair,
+        "gsm8k": pair,
+        "mmlu_pro": pair,
+        "transfer": transfer_results(outcomes, features, new, new_features, n_labels=60, draws=2, resamples=20),
+        "many_models": {"splits": {"random": many, "group": many}},
+    }
+
+
+def test_transfer_to_the_same_task_needs_no_labels(found: dict[str, dict]) -> None:
+    labels = found["transfer"]["with_labels"]
+    assert found["transfer"]["no_new_labels"]["apgr"]["value"] > 0.7
+    assert labels["both"]["mean"] >= labels["new"]["mean"] - 0.02
+    assert len(found["transfer"]["weight_of_old_labels"]) == 2
+
+
+def test_the_pages_hold_what_the_json_says_and_the_rest_of_the_readme_stays(
+    found: dict[str, dict], tmp_path: Path
+) -> None:
+    (tmp_path / "docs").mkdir()
+    readme = tmp_path / "README.md"
+    readme.write_text(f"above\n{results_page.BEGIN}\nyesterday\n{results_page.END}\nbelow\n", "utf-8")
+    results_page.write_pages(found, tmp_path)
+    once = readme.read_text("utf-8")
+    assert once.startswith("above\n")
+    assert once.endswith("below\n")
+    assert "yesterday" not in once
+    apgr = found["mmlu"]["splits"]["random"]["rankings"]["probe"]["apgr"]
+    for page in (once, (tmp_path / "docs" / "results.md").read_text("utf-8")):
+        assert f"{apgr['value']:.3f} [{apgr['low']:.3f}, {apgr['high']:.3f}]" in page
+        assert "0123456789ab" in page
+    results_page.write_pages(found, tmp_path)
+    assert readme.read_text("utf-8") == once
+
+
+def test_a_readme_without_markers_is_refused_and_nothing_is_written(found: dict[str, dict], tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text("nothing here", "utf-8")
+    with pytest.raises(ValueError, match="must hold <!-- results -->"):
+        results_page.write_pages(found, tmp_path)
+    assert not (tmp_path / "docs" / "results.md").exists()
