@@ -20,7 +20,9 @@ from router.errors import ConfigError
 #: `api_base` of a candidate that is answered by the built-in loopback upstream with canned text.
 CANNED_UPSTREAM = "canned"
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+#: Names of policies, profiles and candidates. No colon: `NAME:PROFILE` is the name of a profile's policy.
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 

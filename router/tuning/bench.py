@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from probes.encoder import EncoderSpec
 from probes.errors import DataError
 from probes.probe import DifficultyProbe
 from router.ask import Ask
-from router.config import Candidate, GainRule, PolicyFile
+from router.config import NAME_PATTERN, Candidate, GainRule, PolicyFile
 from router.errors import ConfigError
 from router.loading import ServedPolicy, assemble
 from router.policy import Rules, expected_cost_usd
@@ -76,6 +77,10 @@ class TuneSettings:
             raise DataError("a target must be given: --max-loss, --min-quality, --max-strong-share or another.")
         if not 0 < self.confidence < 1:
             raise DataError(f"confidence must lie strictly between 0 and 1, got {self.confidence}; 0.95 is usual.")
+        if bad := [name for name in self.profiles if not re.fullmatch(NAME_PATTERN, name)]:
+            raise DataError(
+                f"names of profiles must be of letters, digits, dots, dashes; got {', '.join(map(repr, bad))}."
+            )
         if not 0 < self.valid_days < 36_500:
             raise DataError(f"a certificate must be valid for some days, at most 100 years; got {self.valid_days}.")
 
