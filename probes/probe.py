@@ -19,6 +19,9 @@ from probes.linear import Leverage, LinearProbe
 
 Fingerprints = npt.NDArray[np.uint64]
 
+#: A sample counts as unfamiliar beyond this quantile of the leverage that left-out samples of the same data have.
+FAMILIAR_QUANTILE = 0.999
+
 #: Name of the tensor of fingerprints in an artifact.
 FITTED_ON = "fitted_on"
 

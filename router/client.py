@@ -30,8 +30,6 @@ DEFAULT_ADDRESS = "localhost:50051"
 #: What to route: a prompt, OpenAI messages, or a full query.
 Routable = str | Sequence[Message] | RouteQuery
 
-_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-
 # Retries by grpc itself: only UNAVAILABLE, where the request was not worked on. Overload is the caller's to handle.
 _SERVICE_CONFIG = {
     "methodConfig": [
@@ -50,8 +48,8 @@ _SERVICE_CONFIG = {
 _OPTIONS = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.enable_retries", 1),
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", wire.MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", wire.MAX_MESSAGE_BYTES),
 )
 
 

@@ -31,7 +31,7 @@ TRANSLATED_FIELDS = frozenset(
 #: Fields that the router sets itself.
 OWN_FIELDS = frozenset({"model", "messages", "stream"})
 
-#: LiteLLM's exceptions by name, most specific first where one inherits from another.
+#: LiteLLM's exceptions by name; an exception counts as the nearest of its classes that is named here.
 ERRORS_BY_NAME: Mapping[str, type[DispatchError]] = {
     "AuthenticationError": errors.UpstreamDeniedError,
     "PermissionDeniedError": errors.UpstreamDeniedError,

@@ -24,13 +24,11 @@ from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pipeline import MAX_PROMPT_BYTES, Router
 from router.service import RouterService
+from router.wire import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
-
-#: Largest message on the wire. Above MAX_PROMPT_BYTES, so that our own error speaks; room for batches and images.
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)

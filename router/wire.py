@@ -22,6 +22,10 @@ from router.types import (
     Timings,
 )
 
+#: Largest message either way. Above the router's bound on prompts, so that its own error speaks; room for batches and
+#: images.
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
 
 def query_from_wire(request: service_pb.RouteRequest) -> RouteQuery:
     """Raises InvalidRequestError where the message leaves out what is required."""

@@ -10,13 +10,10 @@ from probes.errors import DataError
 from probes.fit import fit_ridge
 from probes.losses.pairs import LossPairs
 from probes.metrics import fisher_interval, pearson_r
-from probes.probe import DataSource, DifficultyProbe, ProbeCard, software_versions, utc_now
+from probes.probe import FAMILIAR_QUANTILE, DataSource, DifficultyProbe, ProbeCard, software_versions, utc_now
 
 FOLDS = 5
 MIN_PAIRS = 50
-
-#: A sample counts as unfamiliar beyond this quantile of the leverage that left-out samples of the same data have.
-FAMILIAR_QUANTILE = 0.999
 
 
 def fit_loss_probe(

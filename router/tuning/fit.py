@@ -29,7 +29,6 @@ from router.tuning.splits import left_out
 
 FloatArray = npt.NDArray[np.float64]
 
-
 #: Baselines that need neither labels nor features.
 _BESIDE = (Random(), PromptLength())
 
@@ -68,8 +67,8 @@ class PairFigures:
 
 
 def _numbers(ranking: Ranking) -> dict[str, Any]:
-    left_out = {"intervals", "probe_ahead_by"}
-    return {name: value for name, value in ranking.to_dict().items() if name not in left_out}
+    details = {"intervals", "probe_ahead_by"}
+    return {name: value for name, value in ranking.to_dict().items() if name not in details}
 
 
 @dataclass(frozen=True)

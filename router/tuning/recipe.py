@@ -12,6 +12,7 @@ from probes.calibration import DEFAULT_KIND, Calibrator, cross_calibrate
 from probes.crossfit import assign_folds, out_of_fold
 from probes.errors import DataError
 from probes.fit import fit_ridge
+from probes.probe import FAMILIAR_QUANTILE
 from probes.ridge import RidgeSolution
 from router.tuning.ranking import text_numbers
 
@@ -19,9 +20,6 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Folds by prompt text, for calibration and for the figures of the summary.
 FOLDS = 5
-
-#: A prompt counts as unfamiliar beyond this quantile of the leverage that held-out prompts of the same data have.
-FAMILIAR_QUANTILE = 0.999
 
 #: Fewer prompts than this cannot be split into folds that mean anything.
 MIN_PROMPTS = 50
