@@ -108,6 +108,11 @@ def save(probe: DifficultyProbe, path: str | Path, prior: Prior | None = None) -
     }
     contents = {TENSORS: tensors}
     if prior is not None:
+        if (prior.n_features, prior.n_targets) != (probe.n_features, len(probe.models)):
+            raise DataError(
+                f"statistics must have as many features and targets as their probe, {probe.n_features} and "
+                f"{len(probe.models)}; got {prior.n_features} and {prior.n_targets}."
+            )
         contents[STATISTICS] = _packed(prior.tensors())
         document["statistics"] = _described(contents[STATISTICS])
     try:

@@ -95,7 +95,7 @@ def transfer_results(
 def domain_results(
     outcomes: Outcomes, features: Features, *, n_labels: int, draws: int, resamples: int
 ) -> dict[str, Any]:
-    """The same for each domain of MMLU that the data hold, with the other subjects as the old task."""
+    """The same for each domain of MMLU with texts enough, the other subjects being the old task."""
     return {
         name: transfer_results(
             outcomes.take(np.flatnonzero(~inside)),
@@ -107,6 +107,7 @@ def domain_results(
             resamples=resamples,
         )
         for name, inside in _domains(outcomes)
+        if 0.6 * inside.sum() >= n_labels
     }
 
 

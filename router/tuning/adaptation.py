@@ -40,7 +40,7 @@ class OldFit:
     def load(cls, path: Path) -> OldFit:
         """Read both.
 
-        Raises ArtifactError as `artifact.load` and `artifact.load_prior`, DataError where not all maps are of kind beta.
+        Raises ArtifactError as `artifact.load` and `artifact.load_prior`, DataError where a map is not of kind beta.
         """
         old = cls(artifact.load(path), artifact.load_prior(path))
         kinds = [one.kind for one in old.probe.calibrators]
