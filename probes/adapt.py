@@ -6,7 +6,7 @@ Old rows A, a and new rows Z, y, each centred by its own mean and scaled by the 
 
 An old label counts w times a new one. w = 0 is the new labels alone, w = 1 both data sets, and the means (what a model
 loses on average) are those of the new task throughout. alpha stays what the old fit chose: a penalty is noise
-over signal, and does not depend on how many rows there are.
+over signal, and does not depend on how many rows there are. A feature that did not vary in the old data is ignored.
 """
 
 from __future__ import annotations
