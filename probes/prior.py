@@ -47,17 +47,11 @@ class Prior:
         """
         features = matrix("X", X)
         targets = target_matrix(Y, features.shape[0])
-        return cls(
-            tuple(
-                (
-                    columns,
-                    RidgeFitter(features.shape[1], columns.size).update(
-                        features[present], targets[np.ix_(present, columns)]
-                    ),
-                )
-                for columns, present in missing_patterns(targets)
-            )
-        )
+        parts = []
+        for columns, present in missing_patterns(targets):
+            fitter = RidgeFitter(features.shape[1], columns.size)
+            parts.append((columns, fitter.update(features[present], targets[np.ix_(present, columns)])))
+        return cls(tuple(parts))
 
     @property
     def everything(self) -> RidgeFitter:
