@@ -156,9 +156,14 @@ def _query(text: str | None, chat: Path | None, overrides: Any) -> Any:
 @click.option("--name", help="Name of the probe; the folder's unless set.")
 @click.option("--holdout", default=0.0, show_default=True, help="Share of prompts to leave out, for `elle tune`.")
 @click.option("--seed", default=0, show_default=True, help="Of the folds and of what is held out.")
+@click.option("--prior", type=_PATH, metavar="PROBE", help="Adapt this probe to DATA, 50 labels of each model or more.")
+@click.option("--keep-statistics", is_flag=True, help="Let the probe be a --prior later: sums of its fit, no prompt.")
 @_JSON
 def fit(data: tuple[Path, ...], out: Path, models: str | None, as_json: bool, **options: Any) -> None:
-    """Fit a probe to outcomes DATA (parquet, JSONL or CSV: prompt, model, score)."""
+    """Fit a probe to outcomes DATA (parquet, JSONL or CSV: prompt, model, score).
+
+    With --prior the statistics of an old fit, made with --keep-statistics, stand in for the labels that DATA lacks.
+    """
     from router.tuning.fit import fit_command
 
     with _progress("encoding") as on_progress:
