@@ -24,8 +24,8 @@ IDS, FEATURES = "input_ids", "features"
 _ONNX_OPSET, _IR_VERSION = 17, 8
 _MICROSOFT = "com.microsoft"
 
-# A token whose values are all smaller is scaled as if its largest were this. GELU is never below -0.17, so that above it
-# the largest value is also the largest in size.
+# A token whose values are all smaller is scaled as if its largest were this. GELU is never below -0.17: from here on
+# its largest value is also the largest in size.
 _LEAST_SIZE = 0.25
 
 #: What config.json must say for this graph to be the model's.
