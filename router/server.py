@@ -85,9 +85,11 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
         canned_url = None
         if any(_uses_canned(policy) for policy in router.policies.values()):
             canned_url = await stack.enter_async_context(canned.running())
+        dispatcher = Dispatcher(router.policies, canned_url=canned_url)
+        stack.push_async_callback(dispatcher.aclose)
         # Registered last, so it runs first: no request is cut off by what is closed after it.
         stack.push_async_callback(_drain, server, status, settings.drain_s)
-        service.start(router, Dispatcher(router.policies, canned_url=canned_url))
+        service.start(router, dispatcher)
         await _set_health(status, health_pb2.HealthCheckResponse.SERVING)
         yield Serving(address, router)
 
