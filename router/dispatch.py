@@ -240,11 +240,11 @@ class Dispatcher:
                 field="parameters",
             )
         run = _Run(time.monotonic() + (math.inf if timeout_s is None else timeout_s))
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._upstream.load()
-        except TimeoutError as error:
-            raise UpstreamTimeoutError("the caller's deadline passed before anybody was asked.") from error
+        if run.left_s <= 0:
+            raise UpstreamTimeoutError("the caller's deadline passed before anybody was asked.")
         return run
 
     async def _first_answer(
@@ -365,7 +365,8 @@ def _choices(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _text(body: Mapping[str, Any], part: str) -> str:
-    text = ((_choices(body) or [{}])[0].get(part) or {}).get("content")
+    first = next((choice for choice in _choices(body) if choice.get("index", 0) == 0), {})
+    text = (first.get(part) or {}).get("content")
     return text if isinstance(text, str) else ""
 
 

@@ -93,7 +93,10 @@ class Upstream:
                 return translated_body
             exchange = _Exchange(_body(candidate, query, stream=False), streamed=False)
             await self._send(candidate, exchange)
-            return _parsed(exchange, candidate)
+            body: Any = json.loads(exchange.answer, parse_constant=_refuse_constant)
+            _check_choices(body, candidate)
+            answer: dict[str, Any] = body
+            return answer
 
     async def stream(self, candidate: Candidate, query: RouteQuery) -> AsyncGenerator[dict[str, Any], None]:
         """The chunks of the answer in the OpenAI shape. Closing it ends the call. Errors as `complete`."""
@@ -122,7 +125,7 @@ class Upstream:
 
         token = _exchange.set(exchange)
         try:
-            return await _litellm().acompletion(
+            response = await _litellm().acompletion(
                 model=candidate.model,
                 messages=list(_NO_PROMPT),
                 client=self._client(candidate),
@@ -133,6 +136,12 @@ class Upstream:
             )
         finally:
             _exchange.reset(token)
+        if exchange.status >= 400:
+            # LiteLLM makes an empty answer, with usage of its own counting, of one of OpenAI's refusals.
+            raise errors.UpstreamRejectedError(
+                f"{_say(candidate)} refused the request, HTTP status {exchange.status}.", http_status=exchange.status
+            )
+        return response
 
     def _client(self, candidate: Candidate) -> Any:
         """The OpenAI SDK's client that LiteLLM is to use for this candidate; all share the connections."""
@@ -200,18 +209,6 @@ def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> bytes:
         raise InvalidRequestError(
             "messages and parameters must be plain JSON values whose strings are valid Unicode."
         ) from error
-
-
-def _parsed(exchange: _Exchange, candidate: Candidate) -> dict[str, Any]:
-    # LiteLLM makes an empty answer of one of OpenAI's refusals.
-    if exchange.status >= 400:
-        raise errors.UpstreamRejectedError(
-            f"{_say(candidate)} refused the request, HTTP status {exchange.status}.", http_status=exchange.status
-        )
-    body: Any = json.loads(exchange.answer, parse_constant=_refuse_constant)
-    _check_choices(body, candidate)
-    answer: dict[str, Any] = body
-    return answer
 
 
 async def _sdk_chunks(wrapper: Any, candidate: Candidate) -> AsyncGenerator[dict[str, Any], None]:

@@ -56,6 +56,12 @@ class FaultyUpstream:
     def of(self, model: str) -> list[Seen]:
         return [one for one in self.seen if one.model == model]
 
+    async def asked(self, model: str, times: int = 1) -> None:
+        """Return when so many requests of this model are there."""
+        async with asyncio.timeout(20):
+            while len(self.of(model)) < times:
+                await asyncio.sleep(0.01)  # noqa: ASYNC110  (the upstream may live in another loop)
+
     def app(self) -> Starlette:
         return Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
 

@@ -68,7 +68,9 @@ def policy(name: str, weak: dict[str, Any], strong: dict[str, Any], *, threshold
         "name": name,
         "probe": "builtin:mixtral-gpt4",
         "candidates": [
-            common | {"name": "weak", "probe_model": "Mixtral-8x7B-Instruct-v0.1", "context_window_tokens": 1000} | weak,
+            common
+            | {"name": "weak", "probe_model": "Mixtral-8x7B-Instruct-v0.1", "context_window_tokens": 1000}
+            | weak,
             common | {"name": "strong", "probe_model": "gpt-4-1106-preview", "context_window_tokens": 9000} | strong,
         ],
         "rule": {"kind": "gain", "thresholds": [threshold]},
