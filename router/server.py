@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,9 @@ from router.service import RouterService
 from router.wire import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
+
+#: Threads for what blocks outside the encoder: name look-ups, imports. Started when needed.
+IO_THREADS = 64
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 
@@ -72,6 +76,8 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
 
     Raises ConfigError for an occupied port, a bad policy or probe; EncoderError if the encoder is not to be had.
     """
+    # Looking up a dead host's name blocks a thread for seconds; the few of the default pool would then stop everybody.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io"))
     service = RouterService()
     status = health.aio.HealthServicer()
     server = _create_server(service, status)

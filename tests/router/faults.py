@@ -59,8 +59,15 @@ class FaultyUpstream:
     async def asked(self, model: str, times: int = 1) -> None:
         """Return when so many requests of this model are there."""
         async with asyncio.timeout(20):
-            while len(self.of(model)) < times:
-                await asyncio.sleep(0.01)  # noqa: ASYNC110  (the upstream may live in another loop)
+            while len(self.of(model)) < times:  # noqa: ASYNC110  (the upstream may live in another loop)
+                await asyncio.sleep(0.01)
+
+    async def left(self, model: str) -> float:
+        """Return when all callers of this model are gone; when the last one went, by the monotonic clock."""
+        async with asyncio.timeout(5):
+            while any(one.left_at is None for one in self.of(model)):  # noqa: ASYNC110  (as above)
+                await asyncio.sleep(0.01)
+        return max(one.left_at or 0.0 for one in self.of(model))
 
     def app(self) -> Starlette:
         return Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
@@ -127,11 +134,12 @@ async def _events(fault: str, request: Request, one: Seen) -> AsyncIterator[str]
         raise ConnectionResetError("told to break off")
     if fault == "big":
         yield event({"content": "x" * BIG})
-    elif fault == "endless":
+    elif fault in {"endless", "flood"}:
+        text, pause_s = ("and ", 0.02) if fault == "endless" else ("x" * 65536, 0.0)
         try:
             while not await request.is_disconnected():
-                yield event({"content": "and "})
-                await asyncio.sleep(0.02)
+                yield event({"content": text})
+                await asyncio.sleep(pause_s)
         finally:  # Starlette cancels us when the client has gone
             one.left_at = time.monotonic()
         return

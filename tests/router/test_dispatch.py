@@ -160,6 +160,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "json schema": {"response_format": {"type": "json_schema", "json_schema": SCHEMA}},
     "vision": {"messages": VISION},
     "unknown": {"extra_body": {"z_new": {"a": [1, None]}, "b_new": "x", "api_base": "http://x", "mock_response": "y"}},
+    "no stream": {"stream": False},
     "null": {"stop": None, "temperature": None},
 }
 
@@ -226,6 +227,30 @@ class TestBodies:
             completion = await world.complete(pinned)
         assert completion.text == "forty-two"
         assert upstream.bodies[0] == {"model": "real", "messages": list(query.messages), **asked}
+
+    async def test_of_other_providers_stream_and_stop_when_the_caller_leaves(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(KEY, "sk-test")
+        faulty = FaultyUpstream()
+        async with (
+            canned.running(faulty.app()) as url,
+            dispatching(
+                folder,
+                candidate("small", url, model="hosted_vllm/ok"),
+                candidate("large", url, model="hosted_vllm/endless"),
+            ) as world,
+        ):
+            steps = await world.stream(RouteQuery.from_prompt("hello", overrides=_pin("small")))
+            assert "".join(step.text for step in steps) == "forty-two"
+            assert steps[-1].usage is not None
+            query = RouteQuery.from_prompt("hello", overrides=_pin("large"))
+            endless = world.dispatcher.stream(query, await world.decide(query))
+            for _ in range(3):
+                await anext(endless)
+            left_at = time.monotonic()
+            await endless.aclose()
+            assert await faulty.left("endless") - left_at < 1
 
 
 def _pin(name: str) -> Any:
@@ -388,10 +413,9 @@ class TestErrors:
                 assert value.status in grpc.StatusCode.__members__
 
     def test_of_dispatch_say_what_to_do(self) -> None:
-        kinds = [
-            value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, DispatchError)
-        ]
-        assert all(kind.hint for kind in kinds if kind is not DispatchError)
+        for value in vars(errors).values():
+            if inspect.isclass(value) and issubclass(value, DispatchError) and value is not DispatchError:
+                assert value.hint, value
 
 
 class TestConnections:
@@ -437,8 +461,7 @@ class TestConnections:
             )
             await world.complete(well)
             waiting = [asyncio.create_task(world.complete(dead)) for _ in range(150)]
-            while len(faulty.of("hang")) < 150:
-                await asyncio.sleep(0.01)
+            await faulty.asked("hang", times=150)
             started = time.monotonic()
             await world.complete(well)
             assert time.monotonic() - started < 0.5
