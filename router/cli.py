@@ -68,19 +68,26 @@ def cli(verbose: bool) -> None:
 )
 @click.option("--port", default=50051, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--encoder-dir", type=_PATH, help="Where the encoder's files are.")
-@click.option("--workers", type=click.IntRange(1), help="Encoder threads; one per core unless set.")
-@click.option("--max-pending", default=256, show_default=True, type=click.IntRange(1), help="Prompts that may wait.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes on the same port.")
+@click.option("--threads", type=click.IntRange(1), help="Encoder threads of a process; cores / workers unless set.")
+@click.option("--max-pending", type=click.IntRange(1), help="Prompts that may wait; 32 per thread unless set.")
+@click.option("--cache-entries", default=10_000, show_default=True, type=click.IntRange(0), help="Prompts remembered.")
 @click.option("--max-prompt-bytes", default=512 * 1024, show_default=True, type=click.IntRange(1))
 @click.option("--drain-s", default=10.0, show_default=True, type=click.FloatRange(0), help="Grace after SIGTERM.")
-def serve(policies: tuple[Path, ...], **options: Any) -> None:
+def serve(policies: tuple[Path, ...], workers: int, **options: Any) -> None:
     """Serve over gRPC until SIGTERM. Without --policy: the embedded default, answered by canned text."""
     from router.server import ServerSettings, Serving, serve_forever
+    from router.workers import serve_workers
 
     def on_ready(running: Serving) -> None:
         names = ", ".join(running.router.policies)
         click.echo(f"serving {names} on {running.address}", err=True)
 
-    asyncio.run(serve_forever(ServerSettings(policies=policies, **options), on_ready))
+    settings = ServerSettings(policies=policies, **options)
+    if workers == 1:
+        asyncio.run(serve_forever(settings, on_ready))
+    else:
+        serve_workers(settings, workers, lambda at: click.echo(f"serving on {at} in {workers} processes", err=True))
 
 
 @cli.command()
@@ -308,6 +315,32 @@ def _tune_settings(options: dict[str, Any]) -> Any:
     )
 
 
+@cli.command("export-encoder")
+@click.option("--out", required=True, type=_PATH, help="Folder to write the bundle to.")
+@click.option("--encoder", default="minilm-l6", show_default=True, help="Built-in name, or a .json encoder spec.")
+@click.option("--encoder-dir", type=_PATH, help="Where the encoder's original files are.")
+@click.option("--parity", multiple=True, type=_PATH, metavar="DATA", help="Outcomes to compare routing on; repeatable.")
+@click.option("--weak", metavar="MODEL", help="The cheap model of DATA.")
+@click.option("--strong", metavar="MODEL", help="The dear model of DATA.")
+@_JSON
+def export_encoder(out: Path, as_json: bool, **options: Any) -> None:
+    """Export an encoder to serve without torch, and report how close it stays to its reference.
+
+    With --parity the probe's recipe is fitted on the features of both precisions. Exit status 3 if the exported one
+    routes worse or is calibrated worse.
+    """
+    from router.tuning.export import export_command
+
+    with _progress("encoding") as on_progress:
+        report = export_command(out, on_progress=on_progress, **options)
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        report.print(_stdout())
+    if report.routing is not None and not report.routing.passed:
+        raise SystemExit(NOT_CERTIFIED)
+
+
 @cli.command()
 @click.argument("file", type=_PATH)
 @click.option("--encoder-dir", type=_PATH, help="Where the encoder's files are.")
@@ -319,9 +352,9 @@ def validate(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
 
     policy = load_policy(file)
     if policy.encoder_spec is not None:
-        from probes.encoder import find_encoder
+        from probes.encoder import load_encoder
 
-        find_encoder(policy.encoder_spec, encoder_dir)
+        load_encoder(policy.encoder_spec, encoder_dir)
     unset = missing_keys(policy)
     found = {
         "valid": True,
@@ -366,7 +399,10 @@ def demo() -> None:
 def version(as_json: bool) -> None:
     """Versions of this program and of what it runs on."""
     found = {"elle-router": _version("elle-router"), "python": platform.python_version()}
-    found |= {name: _version(name) for name in ("grpcio", "protobuf", "numpy", "torch", "transformers", "litellm")}
+    found |= {
+        name: _version(name)
+        for name in ("grpcio", "protobuf", "numpy", "onnxruntime", "tokenizers", "torch", "transformers", "litellm")
+    }
     if as_json:
         _print_json(found)
     else:

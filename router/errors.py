@@ -6,6 +6,7 @@ RouterError
 ├── UnknownPolicyError         no policy of this name                         NOT_FOUND
 ├── NoEligibleCandidateError   every candidate breaks a bound                 FAILED_PRECONDITION
 ├── OverloadedError            the queue is full                              RESOURCE_EXHAUSTED, retry
+├── DeadlineError              the caller's deadline passed in the queue       DEADLINE_EXCEEDED, retry
 ├── NotReadyError              the encoder is still loading, or draining      UNAVAILABLE, retry
 ├── JudgementError             the prompt could not be judged (and the policy
 │                              says that this is an error)                    INTERNAL
@@ -90,6 +91,13 @@ class OverloadedError(RouterError):
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class DeadlineError(RouterError):
+    """The caller's deadline passed before the prompt's turn came."""
+
+    status = "DEADLINE_EXCEEDED"
+    retryable = True
 
 
 class NotReadyError(RouterError):

@@ -20,6 +20,7 @@ from router import ask as asking
 from router.ask import Ask
 from router.encode_pool import Encoded, EncodePool
 from router.errors import JudgementError, UnknownPolicyError
+from router.judgement_cache import CacheCounts, JudgementCache, Key
 from router.loading import DEFAULT_POLICY, ServedPolicy, load_policies
 from router.policy import Judgement, check_overrides, decide
 from router.types import RouteQuery, RoutingDecision, Timings
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 #: What an encoder raises when it fails on a prompt; torch raises RuntimeError.
 _ENCODER_FAILURES = (ProbesError, RuntimeError, MemoryError)
+
+#: Judgements kept for prompts that come again.
+CACHE_ENTRIES = 10_000
 
 #: Bytes of text above which a request is refused. About 128,000 tokens of English.
 MAX_PROMPT_BYTES = 512 * 1024
@@ -41,23 +45,27 @@ class _Prepared:
     policy: ServedPolicy
     ask: Ask
     started: float
+    key: Key | None
+    known: Judgement | None
 
     @property
     def encoder_identity(self) -> str | None:
-        """The encoder to ask, or None where there is nothing to encode."""
+        """The encoder to ask, or None where there is nothing to judge or it was judged before."""
         spec = self.policy.encoder_spec
-        return spec.identity if spec is not None and self.ask.text else None
+        return spec.identity if spec is not None and self.key is not None and self.known is None else None
 
 
 class Router:
-    """Decides which candidate answers. Thread-safe; holds no state between requests.
+    """Decides which candidate answers. Thread-safe; what it remembers between requests changes no decision.
 
     Args:
         policies: at least one; the first is the default.
         encoders: for every probe's encoder identity the encoder; cross-checked here.
         max_prompt_bytes: longer requests are refused.
-        workers: encoder threads of the asynchronous path; None takes one per core.
-        max_pending: prompts waiting for one encoder beyond which `adecide` raises OverloadedError.
+        threads: encoder threads of the asynchronous path; None takes one per core.
+        max_pending: prompts waiting for one encoder beyond which `adecide` raises OverloadedError; None takes
+            `encode_pool.PENDING_PER_THREAD` for each thread.
+        cache_entries: judgements kept for prompts that come again; 0 keeps none.
     """
 
     def __init__(
@@ -66,8 +74,9 @@ class Router:
         encoders: Mapping[str, Encoder],
         *,
         max_prompt_bytes: int = MAX_PROMPT_BYTES,
-        workers: int | None = None,
-        max_pending: int = 256,
+        threads: int | None = None,
+        max_pending: int | None = None,
+        cache_entries: int = CACHE_ENTRIES,
     ) -> None:
         for policy in policies:
             if policy.encoder_spec is not None:
@@ -76,10 +85,11 @@ class Router:
         self._policies = {policy.ref.name: policy for policy in policies}
         self._encoders = dict(encoders)
         self._pools = {
-            identity: EncodePool(encoder, workers=workers, max_pending=max_pending)
+            identity: EncodePool(encoder, threads=threads, max_pending=max_pending)
             for identity, encoder in encoders.items()
         }
         self._max_prompt_bytes = max_prompt_bytes
+        self._cache = JudgementCache(cache_entries)
 
     @classmethod
     def from_files(
@@ -87,8 +97,9 @@ class Router:
         *paths: Path | str,
         encoder_dir: Path | None = None,
         max_prompt_bytes: int = MAX_PROMPT_BYTES,
-        workers: int | None = None,
-        max_pending: int = 256,
+        threads: int | None = None,
+        max_pending: int | None = None,
+        cache_entries: int = CACHE_ENTRIES,
     ) -> Self:
         """A router for these policy files; none means the embedded default policy.
 
@@ -97,7 +108,14 @@ class Router:
         policies = load_policies([Path(path) for path in paths] or [DEFAULT_POLICY])
         specs = {p.encoder_spec.identity: p.encoder_spec for p in policies if p.encoder_spec is not None}
         encoders = {identity: load_encoder(spec, encoder_dir) for identity, spec in specs.items()}
-        return cls(policies, encoders, max_prompt_bytes=max_prompt_bytes, workers=workers, max_pending=max_pending)
+        return cls(
+            policies,
+            encoders,
+            max_prompt_bytes=max_prompt_bytes,
+            threads=threads,
+            max_pending=max_pending,
+            cache_entries=cache_entries,
+        )
 
     @property
     def policies(self) -> Mapping[str, ServedPolicy]:
@@ -132,16 +150,31 @@ class Router:
                 encoded = error
         return self._conclude(prepared, encoded)
 
-    async def adecide(self, query: RouteQuery) -> RoutingDecision:
-        """Decide, encoding in the worker threads. Raises RouterError, OverloadedError at once if they are behind."""
+    async def adecide(self, query: RouteQuery, *, timeout_s: float | None = None) -> RoutingDecision:
+        """Decide, encoding in the worker threads.
+
+        Raises RouterError; OverloadedError at once if the threads are behind; DeadlineError if the prompt's turn has
+        not come `timeout_s` from now.
+        """
+        deadline = None if timeout_s is None else time.perf_counter() + timeout_s
         prepared = self._prepare(query)
         encoded: Encoded | Exception | None = None
         if (encoder := prepared.encoder_identity) is not None:
             try:
-                encoded = await self._pools[encoder].encode(prepared.ask.text)
+                encoded = await self._pools[encoder].encode(prepared.ask.text, deadline=deadline)
             except _ENCODER_FAILURES as error:
                 encoded = error
         return self._conclude(prepared, encoded)
+
+    @property
+    def cache_counts(self) -> CacheCounts:
+        """How often a prompt was judged before."""
+        return self._cache.counts
+
+    @property
+    def pending(self) -> int:
+        """Prompts waiting for an encoder or in work."""
+        return sum(pool.pending for pool in self._pools.values())
 
     async def close(self) -> None:
         """Stop the worker threads."""
@@ -153,18 +186,22 @@ class Router:
         policy = self.policy(query.overrides.policy)
         # Wrong overrides are refused before the encoder is asked.
         check_overrides(policy.rules.file, query.overrides)
-        return _Prepared(query, policy, asking.extract(query, max_bytes=self._max_prompt_bytes), started)
+        ask = asking.extract(query, max_bytes=self._max_prompt_bytes)
+        key = self._cache.key(policy, ask.text) if ask.text and policy.probe is not None else None
+        return _Prepared(query, policy, ask, started, key, self._cache.get(key) if key is not None else None)
 
     def _conclude(self, prepared: _Prepared, encoded: Encoded | Exception | None) -> RoutingDecision:
         policy, query = prepared.policy, prepared.query
         begun = time.perf_counter()
-        judgement: Judgement | None = None
+        judgement = prepared.known
         failure = encoded if isinstance(encoded, Exception) else None
-        if isinstance(encoded, Encoded):
+        if isinstance(encoded, Encoded) and prepared.key is not None:
             try:
                 judgement = policy.judge(encoded.features)
             except ProbesError as error:
                 failure = error
+            else:
+                self._cache.put(prepared.key, judgement)
         if failure is not None:
             self._report(policy, failure)
         judged = time.perf_counter()
@@ -190,6 +227,7 @@ class Router:
                 probe_s=judged - begun,
                 policy_s=ended - judged,
                 total_s=ended - prepared.started,
+                cached=prepared.known is not None,
             ),
             session_id=query.session_id,
             input_tokens_estimate=prepared.ask.input_tokens_estimate,

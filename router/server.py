@@ -23,7 +23,7 @@ from router.interceptors import ErrorInterceptor
 from router.loading import ServedPolicy
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
-from router.pipeline import MAX_PROMPT_BYTES, Router
+from router.pipeline import CACHE_ENTRIES, MAX_PROMPT_BYTES, Router
 from router.service import RouterService
 from router.wire import MAX_MESSAGE_BYTES
 
@@ -44,20 +44,24 @@ class ServerSettings:
         host: address to listen on; loopback unless told otherwise, because there is no authentication.
         port: 0 takes a free one.
         encoder_dir: where the encoder's files are; None looks in the usual places.
-        workers: encoder threads; None takes one per core.
-        max_pending: prompts waiting for the encoder beyond which further ones are refused.
+        threads: encoder threads; None takes one per core.
+        max_pending: prompts waiting for the encoder beyond which further ones are refused; None takes 32 per thread.
+        cache_entries: judgements kept for prompts that come again; 0 keeps none.
         max_prompt_bytes: longer requests are refused.
         drain_s: how long requests in work may take after SIGTERM.
+        share_port: whether other processes of ours listen on the same port; see `router.workers`.
     """
 
     policies: tuple[Path, ...] = ()
     host: str = "127.0.0.1"
     port: int = 50051
     encoder_dir: Path | None = None
-    workers: int | None = None
-    max_pending: int = 256
+    threads: int | None = None
+    max_pending: int | None = None
+    cache_entries: int = CACHE_ENTRIES
     max_prompt_bytes: int = MAX_PROMPT_BYTES
     drain_s: float = 10.0
+    share_port: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io"))
     service = RouterService()
     status = health.aio.HealthServicer()
-    server = _create_server(service, status)
+    server = _create_server(service, status, share_port=settings.share_port)
     address = f"{settings.host}:{_bind(server, settings)}"
     await _set_health(status, health_pb2.HealthCheckResponse.NOT_SERVING)
     await server.start()
@@ -112,12 +116,12 @@ async def serve_forever(settings: ServerSettings, on_ready: Callable[[Serving], 
         log.info("draining, at most %.0f s", settings.drain_s)
 
 
-def _create_server(service: RouterService, status: health.aio.HealthServicer) -> grpc.aio.Server:
+def _create_server(service: RouterService, status: health.aio.HealthServicer, *, share_port: bool) -> grpc.aio.Server:
     server = grpc.aio.server(
         interceptors=[ErrorInterceptor()],
         options=[
-            # Two servers on one port would share its traffic without a word.
-            ("grpc.so_reuseport", 0),
+            # Two servers on one port share its traffic without a word: only workers of one parent may.
+            ("grpc.so_reuseport", int(share_port)),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ],
@@ -144,8 +148,9 @@ def _load(settings: ServerSettings) -> Router:
         *settings.policies,
         encoder_dir=settings.encoder_dir,
         max_prompt_bytes=settings.max_prompt_bytes,
-        workers=settings.workers,
+        threads=settings.threads,
         max_pending=settings.max_pending,
+        cache_entries=settings.cache_entries,
     )
     router.warm_up()
     return router

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,7 +18,6 @@ from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2 as routing_pb
 from router.pipeline import Router
-from router.types import RouteQuery, RoutingDecision
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -51,7 +51,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
     async def Route(self, request: pb.RouteRequest, context: Context) -> pb.RouteResponse:  # noqa: N802
         """Decide only."""
         router, _ = self._ready
-        decision = await router.adecide(wire.query_from_wire(request))
+        decision = await router.adecide(wire.query_from_wire(request), timeout_s=_time_left(context))
         return pb.RouteResponse(decision=wire.decision_to_wire(decision))
 
     async def BatchRoute(self, request: pb.BatchRouteRequest, context: Context) -> pb.BatchRouteResponse:  # noqa: N802
@@ -64,13 +64,15 @@ class RouterService(pb_grpc.RouterServiceServicer):
             )
         # A batch keeps few prompts in the queue at a time, so that it neither overloads itself nor starves others.
         places = asyncio.Semaphore(BATCH_IN_FLIGHT)
-        results = await asyncio.gather(*(_batch_result(router, one, places) for one in request.requests))
+        ends = time.perf_counter() + left if (left := _time_left(context)) is not None else None
+        results = await asyncio.gather(*(_batch_result(router, one, places, ends) for one in request.requests))
         return pb.BatchRouteResponse(results=results)
 
     async def Complete(self, request: pb.CompleteRequest, context: Context) -> pb.CompleteResponse:  # noqa: N802
         """Decide and answer."""
         router, dispatcher = self._ready
-        query, decision = await _decide(router, request.route)
+        query = wire.query_from_wire(request.route)
+        decision = await router.adecide(query, timeout_s=_time_left(context))
         completion = await dispatcher.complete(query, decision, timeout_s=_time_left(context))
         return pb.CompleteResponse(
             decision=wire.decision_to_wire(decision),
@@ -85,7 +87,8 @@ class RouterService(pb_grpc.RouterServiceServicer):
     ) -> AsyncIterator[pb.StreamCompleteResponse]:
         """Decide, then stream the answer."""
         router, dispatcher = self._ready
-        query, decision = await _decide(router, request.route)
+        query = wire.query_from_wire(request.route)
+        decision = await router.adecide(query, timeout_s=_time_left(context))
         yield pb.StreamCompleteResponse(decision=wire.decision_to_wire(decision))
         # Closed here and now when the caller leaves, so that the upstream stops too.
         async with contextlib.aclosing(dispatcher.stream(query, decision, timeout_s=_time_left(context))) as steps:
@@ -110,15 +113,13 @@ class RouterService(pb_grpc.RouterServiceServicer):
         )
 
 
-async def _decide(router: Router, request: pb.RouteRequest) -> tuple[RouteQuery, RoutingDecision]:
-    query = wire.query_from_wire(request)
-    return query, await router.adecide(query)
-
-
-async def _batch_result(router: Router, request: pb.RouteRequest, places: asyncio.Semaphore) -> pb.BatchRouteResult:
+async def _batch_result(
+    router: Router, request: pb.RouteRequest, places: asyncio.Semaphore, ends: float | None
+) -> pb.BatchRouteResult:
     async with places:
         try:
-            decision = await router.adecide(wire.query_from_wire(request))
+            left = None if ends is None else ends - time.perf_counter()
+            decision = await router.adecide(wire.query_from_wire(request), timeout_s=left)
         except Exception as error:
             return pb.BatchRouteResult(error=status_of(error))
     return pb.BatchRouteResult(decision=wire.decision_to_wire(decision))

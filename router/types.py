@@ -109,13 +109,17 @@ class ArtifactRef:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time of one decision went, in seconds; `total_s` includes the others."""
+    """Where the time of one decision went, in seconds; `total_s` includes the others.
+
+    `cached` says that the prompt was judged before, under the same policy, and not encoded again.
+    """
 
     queue_s: float = 0.0
     encode_s: float = 0.0
     probe_s: float = 0.0
     policy_s: float = 0.0
     total_s: float = 0.0
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

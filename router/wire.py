@@ -265,6 +265,7 @@ def _timings_to_wire(timings: Timings) -> pb.Timings:
         probe=_duration(timings.probe_s),
         policy=_duration(timings.policy_s),
         total=_duration(timings.total_s),
+        cached=timings.cached,
     )
 
 
@@ -295,6 +296,7 @@ def _timings_from_wire(message: pb.Timings) -> Timings:
         probe_s=message.probe.ToNanoseconds() / 1e9,
         policy_s=message.policy.ToNanoseconds() / 1e9,
         total_s=message.total.ToNanoseconds() / 1e9,
+        cached=message.cached,
     )
 
 

@@ -425,6 +425,9 @@ class Timings(google.protobuf.message.Message):
     PROBE_FIELD_NUMBER: builtins.int
     POLICY_FIELD_NUMBER: builtins.int
     TOTAL_FIELD_NUMBER: builtins.int
+    CACHED_FIELD_NUMBER: builtins.int
+    cached: builtins.bool
+    """Whether the same prompt had been judged before under the same policy, and was not encoded again."""
     @property
     def queue(self) -> google.protobuf.duration_pb2.Duration:
         """Waiting for a free encoder worker."""
@@ -453,9 +456,10 @@ class Timings(google.protobuf.message.Message):
         probe: google.protobuf.duration_pb2.Duration | None = ...,
         policy: google.protobuf.duration_pb2.Duration | None = ...,
         total: google.protobuf.duration_pb2.Duration | None = ...,
+        cached: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["encode", b"encode", "policy", b"policy", "probe", b"probe", "queue", b"queue", "total", b"total"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["encode", b"encode", "policy", b"policy", "probe", b"probe", "queue", b"queue", "total", b"total"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cached", b"cached", "encode", b"encode", "policy", b"policy", "probe", b"probe", "queue", b"queue", "total", b"total"]) -> None: ...
 
 global___Timings = Timings
 

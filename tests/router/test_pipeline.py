@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -11,7 +12,15 @@ import pytest
 from probes import artifact
 from probes.errors import EncoderMismatchError
 from router.encode_pool import EncodePool
-from router.errors import ConfigError, InvalidRequestError, JudgementError, OverloadedError, UnknownPolicyError
+from router.errors import (
+    ConfigError,
+    DeadlineError,
+    InvalidRequestError,
+    JudgementError,
+    OverloadedError,
+    UnknownPolicyError,
+)
+from router.judgement_cache import CacheCounts
 from router.loading import load_policies, load_policy, missing_keys
 from router.pipeline import Router
 from router.types import Overrides, Reason, RouteQuery
@@ -29,7 +38,7 @@ def prompt(text: str, **overrides: object) -> RouteQuery:
 
 class TestDeciding:
     def test_the_same_prompt_decides_alike_in_this_thread_and_in_the_pool(self, tmp_path: Path) -> None:
-        router = make_router(write_policy(tmp_path))
+        router = make_router(write_policy(tmp_path), cache_entries=0)
         here = router.decide(prompt("hello"))
         pooled = asyncio.run(router.adecide(prompt("hello")))
         assert (here.chosen, here.candidates, here.gain) == (pooled.chosen, pooled.candidates, pooled.gain)
@@ -95,7 +104,7 @@ class TestEncodePool:
     async def test_a_full_queue_is_refused_at_once_with_a_hint(self) -> None:
         encoder = FakeEncoder()
         encoder.gate.clear()
-        pool = EncodePool(encoder, workers=1, max_pending=2)
+        pool = EncodePool(encoder, threads=1, max_pending=2)
         waiting = [asyncio.create_task(pool.encode(text)) for text in "ab"]
         await asyncio.sleep(0)
         with pytest.raises(OverloadedError) as caught:
@@ -109,7 +118,7 @@ class TestEncodePool:
     async def test_a_waiter_who_left_costs_no_forward_pass(self) -> None:
         encoder = FakeEncoder()
         encoder.gate.clear()
-        pool = EncodePool(encoder, workers=1, max_pending=8)
+        pool = EncodePool(encoder, threads=1, max_pending=8)
         first = asyncio.create_task(pool.encode("first"))
         left = asyncio.create_task(pool.encode("left"))
         await asyncio.sleep(0.05)
@@ -184,3 +193,60 @@ def test_warming_up_runs_the_whole_path(tmp_path: Path, caplog: pytest.LogCaptur
         make_router(write_policy(tmp_path), encoder=encoder).warm_up()
     assert encoder.encoded[-1] == "warm up"
     assert not caplog.records
+
+
+class TestDeadlines:
+    async def test_a_prompt_whose_deadline_passed_in_the_queue_costs_no_forward_pass(self, tmp_path: Path) -> None:
+        encoder = FakeEncoder()
+        router = make_router(write_policy(tmp_path), encoder=encoder, threads=1)
+        encoder.gate.clear()
+        first = asyncio.create_task(router.adecide(prompt("first")))
+        late = asyncio.create_task(router.adecide(prompt("late"), timeout_s=0.05))
+        await asyncio.sleep(0.1)
+        encoder.gate.set()
+        with pytest.raises(DeadlineError, match="waited for the encoder"):
+            await late
+        await first
+        assert encoder.encoded == ["first"]
+        await router.close()
+
+
+class TestCache:
+    def test_the_same_prompt_is_encoded_once_and_decided_alike(self, tmp_path: Path) -> None:
+        encoder = FakeEncoder()
+        router = make_router(write_policy(tmp_path), encoder=encoder)
+        first, second = router.decide(prompt("again")), router.decide(prompt("again"))
+        assert encoder.encoded == ["again"]
+        assert (first.timings.cached, second.timings.cached) == (False, True)
+        assert dataclasses.replace(second, decision_id=first.decision_id, timings=first.timings) == first
+        assert router.cache_counts == CacheCounts(hits=1, misses=1, entries=1)
+
+    def test_what_a_caller_asks_beyond_the_policy_holds_for_a_known_prompt_too(self, tmp_path: Path) -> None:
+        router = make_router(write_policy(tmp_path))
+        router.decide(prompt("again"))
+        assert router.decide(prompt("again", pin="small")).chosen == "small"
+        assert router.decide(prompt("again", pin="large")).chosen == "large"
+
+    def test_another_policy_judges_anew(self, tmp_path: Path) -> None:
+        encoder = FakeEncoder()
+        paths = [write_policy(tmp_path, name=name) for name in ("one", "two")]
+        router = make_router(*paths, encoder=encoder)
+        for name in ("one", "two"):
+            router.decide(prompt("again", policy=name))
+        assert router.cache_counts.hits == 0
+
+    def test_the_one_used_longest_ago_goes_first(self, tmp_path: Path) -> None:
+        encoder = FakeEncoder()
+        router = make_router(write_policy(tmp_path), encoder=encoder, cache_entries=2)
+        for text in ("a", "b", "a", "c", "a", "b"):
+            router.decide(prompt(text))
+        assert encoder.encoded == ["a", "b", "c", "b"]
+        assert router.cache_counts.entries == 2
+
+    def test_a_failure_is_not_remembered_and_none_are_kept_without_room(self, tmp_path: Path) -> None:
+        encoder = FakeEncoder()
+        router = make_router(write_policy(tmp_path), encoder=encoder, cache_entries=0)
+        for text in ("a", "a", "make the encoder raise", "make the encoder raise"):
+            router.decide(prompt(text))
+        assert len(encoder.encoded) == 4
+        assert router.cache_counts.entries == 0

@@ -135,7 +135,7 @@ async def test_an_unknown_error_tells_a_request_id_and_nothing_else(caplog: pyte
 
 @pytest.mark.usefixtures("_real_encoder")
 def test_a_small_queue_answers_overload_as_resource_exhausted() -> None:
-    settings = ServerSettings(port=0, workers=1, max_pending=1, drain_s=1)
+    settings = ServerSettings(port=0, threads=1, max_pending=1, drain_s=1)
     with running_service(settings) as address, RouterClient(address) as client:
         results = client.route_batch([f"prompt {i}" for i in range(16)])
     refused = [result for result in results if isinstance(result, ServiceError)]

@@ -57,7 +57,7 @@ class TestDeciding:
         assert reply.decision.candidates[0].risk == client.route("What is 2 + 2?").candidates[0].risk
 
     def test_the_record_says_everything_needed_to_say_why(self, client: RouterClient) -> None:
-        decision = client.route("What is 2 + 2?", session_id="s-1")
+        decision = client.route("What is 2 + 2? Asked nowhere else.", session_id="s-1")
         assert decision.decision_id
         assert decision.session_id == "s-1"
         assert decision.requested == decision.policy.name
