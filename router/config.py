@@ -69,7 +69,12 @@ class Candidate(_Strict):
         context_window_tokens: requests estimated longer than this are not for it; absent: no bound.
         capabilities: what it can do; requests that need more are not for it.
         expected_output_tokens: length of a usual answer, for expected costs.
-        timeout_s: longest wait for an answer; the caller's deadline may be shorter.
+        timeout_s: longest wait for an answer, of a stream for its next piece; the caller's deadline may be shorter.
+        first_token_timeout_s: longest wait for the first content of a stream.
+        retries: how often a failure that may pass (429, 5xx, connection) is tried again before another is asked.
+        break_after: failures in a row after which the candidate is left alone for a while.
+        cooldown_s: how long; then one request tries whether it answers again. A refused key or unknown model rests as
+            long at once, a provider's Retry-After goes before.
     """
 
     name: Name
@@ -82,6 +87,10 @@ class Candidate(_Strict):
     capabilities: tuple[Capability, ...] = (Capability.TEXT,)
     expected_output_tokens: int = Field(default=300, gt=0)
     timeout_s: float = Field(default=120.0, gt=0)
+    first_token_timeout_s: float = Field(default=30.0, gt=0)
+    retries: int = Field(default=1, ge=0, le=5)
+    break_after: int = Field(default=5, gt=0)
+    cooldown_s: float = Field(default=30.0, gt=0)
 
     @property
     def name_in_probe(self) -> str:
@@ -204,6 +213,8 @@ class PolicyFile(_Strict):
         failure_mode: what happens to a request that could not be judged.
         abstain_above_leverage: prompts further than this from what the probe was fitted on go to the safe default;
             `probe` takes the limit stored with the probe, null never abstains.
+        fallback: who answers where the chosen candidate does not: `up` asks eligible candidates at or above its floor
+            (docs/decisions/0005-dispatch.md), `none` nobody.
         certificate: what was shown of the rule; absent for rules that nobody tuned.
         profiles: further rules by name; requests choose one with the policy name `NAME:PROFILE`.
     """
@@ -218,6 +229,7 @@ class PolicyFile(_Strict):
     safe_default: Name
     failure_mode: Literal["safe_default", "error"] = "safe_default"
     abstain_above_leverage: Annotated[float, Field(gt=0)] | Literal["probe"] | None = "probe"
+    fallback: Literal["up", "none"] = "up"
     certificate: Certificate | None = None
     profiles: dict[Name, Profile] = Field(default_factory=dict)
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,9 @@ from router.service import RouterService
 from router.wire import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
+
+#: Threads for what blocks outside the encoder: name look-ups, imports. Started when needed.
+IO_THREADS = 64
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 
@@ -76,6 +80,8 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
 
     Raises ConfigError for an occupied port, a bad policy or probe; EncoderError if the encoder is not to be had.
     """
+    # Looking up a dead host's name blocks a thread for seconds; the few of the default pool would then stop everybody.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io"))
     service = RouterService()
     status = health.aio.HealthServicer()
     server = _create_server(service, status, share_port=settings.share_port)
@@ -89,9 +95,11 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
         canned_url = None
         if any(_uses_canned(policy) for policy in router.policies.values()):
             canned_url = await stack.enter_async_context(canned.running())
+        dispatcher = Dispatcher(router.policies, canned_url=canned_url)
+        stack.push_async_callback(dispatcher.aclose)
         # Registered last, so it runs first: no request is cut off by what is closed after it.
         stack.push_async_callback(_drain, server, status, settings.drain_s)
-        service.start(router, Dispatcher(router.policies, canned_url=canned_url))
+        service.start(router, dispatcher)
         await _set_health(status, health_pb2.HealthCheckResponse.SERVING)
         yield Serving(address, router)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,6 +16,7 @@ from router.errors import InvalidRequestError, NotReadyError
 from router.interceptors import status_of
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
+from router.pb import routing_pb2 as routing_pb
 from router.pipeline import Router
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -24,6 +26,9 @@ MAX_BATCH = 1024
 
 #: Prompts of one batch that wait for the encoder at a time.
 BATCH_IN_FLIGHT = 16
+
+#: Part of a caller's deadline kept for the way back.
+REPLY_S = 0.05
 
 
 class RouterService(pb_grpc.RouterServiceServicer):
@@ -74,6 +79,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
             text=completion.text,
             response=wire.struct_from_dict(completion.body, "response"),
             usage=_usage(completion),
+            delivery=_delivery(completion),
         )
 
     async def StreamComplete(  # noqa: N802
@@ -84,10 +90,15 @@ class RouterService(pb_grpc.RouterServiceServicer):
         query = wire.query_from_wire(request.route)
         decision = await router.adecide(query, timeout_s=_time_left(context))
         yield pb.StreamCompleteResponse(decision=wire.decision_to_wire(decision))
-        async for step in dispatcher.stream(query, decision, timeout_s=_time_left(context)):
-            yield pb.StreamCompleteResponse(
-                text_delta=step.text, chunk=wire.struct_from_dict(step.body, "chunk"), usage=_usage(step)
-            )
+        # Closed here and now when the caller leaves, so that the upstream stops too.
+        async with contextlib.aclosing(dispatcher.stream(query, decision, timeout_s=_time_left(context))) as steps:
+            async for step in steps:
+                yield pb.StreamCompleteResponse(
+                    text_delta=step.text,
+                    chunk=wire.struct_from_dict(step.body, "chunk"),
+                    usage=_usage(step),
+                    delivery=_delivery(step),
+                )
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, context: Context) -> pb.GetPolicyResponse:  # noqa: N802
         """Show a policy as it is served."""
@@ -121,7 +132,12 @@ def _usage(completion: Completion) -> pb.Usage | None:
     return pb.Usage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost_usd=usage.cost_usd)
 
 
+def _delivery(completion: Completion) -> routing_pb.Delivery | None:
+    return wire.delivery_to_wire(completion.delivery) if completion.delivery else None
+
+
 def _time_left(context: Context) -> float | None:
     # grpc reports "no deadline" as None or as a time centuries away, depending on the transport.
     left = context.time_remaining()
-    return left if left is not None and left < 1e8 else None
+    # A little is kept for our error to arrive before the caller's own.
+    return left - min(REPLY_S, left / 10) if left is not None and left < 1e8 else None

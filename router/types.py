@@ -55,12 +55,16 @@ class RouteQuery:
         overrides: what the caller asks beyond the policy.
         session_id: the session it belongs to; empty for none.
         parameters: the further fields of the OpenAI body (`tools`, `response_format`, `max_tokens`, ...).
+        field_order: names of all fields of the body in the order the caller sent them, `model`, `messages` and `stream`
+            included. Where it is given, an OpenAI-compatible upstream gets the body in this order and nothing added;
+            empty where there was no such body.
     """
 
     messages: Sequence[Message]
     overrides: Overrides = field(default_factory=Overrides)
     session_id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    field_order: tuple[str, ...] = ()
 
     @classmethod
     def from_prompt(cls, prompt: str, **rest: Any) -> RouteQuery:
@@ -158,3 +162,54 @@ class RoutingDecision:
     timings: Timings
     session_id: str
     input_tokens_estimate: int
+
+
+class AttemptOutcome(enum.Enum):
+    """How one attempt to get an answer ended. Values are the wire's names without their prefix."""
+
+    ANSWERED = "ANSWERED"
+    REJECTED = "REJECTED"
+    CONTEXT_WINDOW = "CONTEXT_WINDOW"
+    DENIED = "DENIED"
+    NOT_FOUND = "NOT_FOUND"
+    RATE_LIMITED = "RATE_LIMITED"
+    TIMED_OUT = "TIMED_OUT"
+    UNAVAILABLE = "UNAVAILABLE"
+    INTERRUPTED = "INTERRUPTED"
+    COOLING_DOWN = "COOLING_DOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt to get an answer.
+
+    Attributes:
+        candidate: who was asked, or would have been: a candidate that is cooling down is passed over.
+        outcome: how it ended.
+        http_status: what the provider answered with, where it was an error and is known.
+        duration_s: until the answer, of a stream until its first content, or until the failure.
+        streamed: whether a part of its answer had reached the caller.
+    """
+
+    candidate: str
+    outcome: AttemptOutcome
+    http_status: int | None = None
+    duration_s: float = 0.0
+    streamed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Who answered, after what.
+
+    Attributes:
+        answered_by: name of the candidate that answered.
+        answered_by_model: its LiteLLM model string.
+        fell_back: whether that is another one than was chosen.
+        attempts: everything that was tried, oldest first; the last one is the answer.
+    """
+
+    answered_by: str
+    answered_by_model: str
+    fell_back: bool
+    attempts: tuple[Attempt, ...]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import json_format, struct_pb2
@@ -13,7 +13,10 @@ from router.pb import router_service_pb2 as service_pb
 from router.pb import routing_pb2 as pb
 from router.types import (
     ArtifactRef,
+    Attempt,
+    AttemptOutcome,
     CandidateRisk,
+    Delivery,
     Message,
     Overrides,
     Reason,
@@ -128,6 +131,31 @@ def decision_from_wire(message: pb.Decision) -> RoutingDecision:
     )
 
 
+def delivery_to_wire(delivery: Delivery) -> pb.Delivery:
+    """Who answered, as it travels."""
+    return pb.Delivery(
+        answered_by=delivery.answered_by,
+        answered_by_model=delivery.answered_by_model,
+        fell_back=delivery.fell_back,
+        attempts=[_attempt_to_wire(attempt) for attempt in delivery.attempts],
+    )
+
+
+def delivery_from_wire(message: pb.Delivery) -> Delivery:
+    """The inverse of `delivery_to_wire`."""
+    return Delivery(
+        answered_by=message.answered_by,
+        answered_by_model=message.answered_by_model,
+        fell_back=message.fell_back,
+        attempts=tuple(_attempt_from_wire(attempt) for attempt in message.attempts),
+    )
+
+
+def failed_delivery_to_wire(attempts: Sequence[Attempt]) -> pb.Delivery:
+    """The detail of an error's status: what was tried, the last 40, because trailers are small."""
+    return pb.Delivery(attempts=[_attempt_to_wire(attempt) for attempt in attempts[-40:]])
+
+
 def ref_to_wire(ref: ArtifactRef) -> pb.ArtifactRef:
     """Name, version and digest as they travel."""
     return pb.ArtifactRef(name=ref.name, version=ref.version, digest=ref.digest)
@@ -224,19 +252,40 @@ def _overrides_from_wire(message: pb.Overrides) -> Overrides:
     )
 
 
-def _timings_to_wire(timings: Timings) -> pb.Timings:
-    def duration(seconds: float) -> Duration:
-        message = Duration()
-        message.FromNanoseconds(round(seconds * 1e9))
-        return message
+def _duration(seconds: float) -> Duration:
+    message = Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
 
+
+def _timings_to_wire(timings: Timings) -> pb.Timings:
     return pb.Timings(
-        queue=duration(timings.queue_s),
-        encode=duration(timings.encode_s),
-        probe=duration(timings.probe_s),
-        policy=duration(timings.policy_s),
-        total=duration(timings.total_s),
+        queue=_duration(timings.queue_s),
+        encode=_duration(timings.encode_s),
+        probe=_duration(timings.probe_s),
+        policy=_duration(timings.policy_s),
+        total=_duration(timings.total_s),
         cached=timings.cached,
+    )
+
+
+def _attempt_to_wire(attempt: Attempt) -> pb.Attempt:
+    return pb.Attempt(
+        candidate=attempt.candidate,
+        outcome=pb.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{attempt.outcome.value}"),
+        http_status=attempt.http_status,
+        duration=_duration(attempt.duration_s),
+        streamed=attempt.streamed,
+    )
+
+
+def _attempt_from_wire(message: pb.Attempt) -> Attempt:
+    return Attempt(
+        candidate=message.candidate,
+        outcome=AttemptOutcome(pb.AttemptOutcome.Name(message.outcome).removeprefix("ATTEMPT_OUTCOME_")),
+        http_status=_optional(message, "http_status"),
+        duration_s=message.duration.ToNanoseconds() / 1e9,
+        streamed=message.streamed,
     )
 
 

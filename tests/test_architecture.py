@@ -38,8 +38,8 @@ def test_probes_knows_nothing_of_the_router_nor_of_its_wire() -> None:
         assert not tops & {"router", "grpc", "litellm", "starlette", "uvicorn", "click"}, path
 
 
-def test_only_dispatch_imports_litellm_and_offline_the_baseline_that_is_litellm() -> None:
-    allowed = {ROOT / "router" / "dispatch.py", ROOT / "router" / "tuning" / "litellm_baseline.py"}
+def test_only_upstream_imports_litellm_and_offline_the_baseline_that_is_litellm() -> None:
+    allowed = {ROOT / "router" / "upstream.py", ROOT / "router" / "tuning" / "litellm_baseline.py"}
     for path in sources("router"):
         text = path.read_text("utf-8")
         names_it = (

@@ -207,6 +207,7 @@ class CompleteResponse(google.protobuf.message.Message):
     TEXT_FIELD_NUMBER: builtins.int
     RESPONSE_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
+    DELIVERY_FIELD_NUMBER: builtins.int
     text: builtins.str
     """The assistant's message, text of the first choice. Empty where the model only called tools."""
     @property
@@ -221,6 +222,10 @@ class CompleteResponse(google.protobuf.message.Message):
     def usage(self) -> global___Usage:
         """Tokens and money. Absent where the provider did not report them."""
 
+    @property
+    def delivery(self) -> routing_pb2.Delivery:
+        """Who answered, after which attempts."""
+
     def __init__(
         self,
         *,
@@ -228,9 +233,10 @@ class CompleteResponse(google.protobuf.message.Message):
         text: builtins.str = ...,
         response: google.protobuf.struct_pb2.Struct | None = ...,
         usage: global___Usage | None = ...,
+        delivery: routing_pb2.Delivery | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["decision", b"decision", "response", b"response", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["decision", b"decision", "response", b"response", "text", b"text", "usage", b"usage"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["decision", b"decision", "delivery", b"delivery", "response", b"response", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["decision", b"decision", "delivery", b"delivery", "response", b"response", "text", b"text", "usage", b"usage"]) -> None: ...
 
 global___CompleteResponse = CompleteResponse
 
@@ -265,6 +271,7 @@ class StreamCompleteResponse(google.protobuf.message.Message):
     TEXT_DELTA_FIELD_NUMBER: builtins.int
     CHUNK_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
+    DELIVERY_FIELD_NUMBER: builtins.int
     text_delta: builtins.str
     """The next piece of text. May be empty."""
     @property
@@ -279,6 +286,10 @@ class StreamCompleteResponse(google.protobuf.message.Message):
     def usage(self) -> global___Usage:
         """Tokens and money, in the last message, where the provider reported them."""
 
+    @property
+    def delivery(self) -> routing_pb2.Delivery:
+        """Who answers, after which attempts: in the message after the decision only."""
+
     def __init__(
         self,
         *,
@@ -286,9 +297,10 @@ class StreamCompleteResponse(google.protobuf.message.Message):
         text_delta: builtins.str = ...,
         chunk: google.protobuf.struct_pb2.Struct | None = ...,
         usage: global___Usage | None = ...,
+        delivery: routing_pb2.Delivery | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["chunk", b"chunk", "decision", b"decision", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chunk", b"chunk", "decision", b"decision", "text_delta", b"text_delta", "usage", b"usage"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["chunk", b"chunk", "decision", b"decision", "delivery", b"delivery", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["chunk", b"chunk", "decision", b"decision", "delivery", b"delivery", "text_delta", b"text_delta", "usage", b"usage"]) -> None: ...
 
 global___StreamCompleteResponse = StreamCompleteResponse
 

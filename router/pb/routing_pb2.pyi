@@ -73,6 +73,62 @@ REASON_FAILED_OPEN: Reason.ValueType  # 9
 """The prompt could not be judged (encoder failure) and the policy says to use the safe default."""
 global___Reason = Reason
 
+class _AttemptOutcome:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _AttemptOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_AttemptOutcome.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    ATTEMPT_OUTCOME_UNSPECIFIED: _AttemptOutcome.ValueType  # 0
+    """Never sent by this version."""
+    ATTEMPT_OUTCOME_ANSWERED: _AttemptOutcome.ValueType  # 1
+    """It answered. Of a stream: its first content arrived."""
+    ATTEMPT_OUTCOME_REJECTED: _AttemptOutcome.ValueType  # 2
+    """The provider refused the request itself (400, 413, 422, content policy). Nobody else was asked."""
+    ATTEMPT_OUTCOME_CONTEXT_WINDOW: _AttemptOutcome.ValueType  # 3
+    """The request is longer than the model reads."""
+    ATTEMPT_OUTCOME_DENIED: _AttemptOutcome.ValueType  # 4
+    """Key, permission or credit (401, 402, 403)."""
+    ATTEMPT_OUTCOME_NOT_FOUND: _AttemptOutcome.ValueType  # 5
+    """The provider knows no such model or endpoint (404)."""
+    ATTEMPT_OUTCOME_RATE_LIMITED: _AttemptOutcome.ValueType  # 6
+    """429."""
+    ATTEMPT_OUTCOME_TIMED_OUT: _AttemptOutcome.ValueType  # 7
+    """No answer, or no first content, in time."""
+    ATTEMPT_OUTCOME_UNAVAILABLE: _AttemptOutcome.ValueType  # 8
+    """5xx, no connection, or an answer that is none."""
+    ATTEMPT_OUTCOME_INTERRUPTED: _AttemptOutcome.ValueType  # 9
+    """A stream broke off after part of it had reached the caller."""
+    ATTEMPT_OUTCOME_COOLING_DOWN: _AttemptOutcome.ValueType  # 10
+    """Not asked: it failed too often a moment ago, or the provider asked for a pause."""
+
+class AttemptOutcome(_AttemptOutcome, metaclass=_AttemptOutcomeEnumTypeWrapper):
+    """How one attempt to get an answer ended."""
+
+ATTEMPT_OUTCOME_UNSPECIFIED: AttemptOutcome.ValueType  # 0
+"""Never sent by this version."""
+ATTEMPT_OUTCOME_ANSWERED: AttemptOutcome.ValueType  # 1
+"""It answered. Of a stream: its first content arrived."""
+ATTEMPT_OUTCOME_REJECTED: AttemptOutcome.ValueType  # 2
+"""The provider refused the request itself (400, 413, 422, content policy). Nobody else was asked."""
+ATTEMPT_OUTCOME_CONTEXT_WINDOW: AttemptOutcome.ValueType  # 3
+"""The request is longer than the model reads."""
+ATTEMPT_OUTCOME_DENIED: AttemptOutcome.ValueType  # 4
+"""Key, permission or credit (401, 402, 403)."""
+ATTEMPT_OUTCOME_NOT_FOUND: AttemptOutcome.ValueType  # 5
+"""The provider knows no such model or endpoint (404)."""
+ATTEMPT_OUTCOME_RATE_LIMITED: AttemptOutcome.ValueType  # 6
+"""429."""
+ATTEMPT_OUTCOME_TIMED_OUT: AttemptOutcome.ValueType  # 7
+"""No answer, or no first content, in time."""
+ATTEMPT_OUTCOME_UNAVAILABLE: AttemptOutcome.ValueType  # 8
+"""5xx, no connection, or an answer that is none."""
+ATTEMPT_OUTCOME_INTERRUPTED: AttemptOutcome.ValueType  # 9
+"""A stream broke off after part of it had reached the caller."""
+ATTEMPT_OUTCOME_COOLING_DOWN: AttemptOutcome.ValueType  # 10
+"""Not asked: it failed too often a moment ago, or the provider asked for a pause."""
+global___AttemptOutcome = AttemptOutcome
+
 @typing.final
 class ContentPart(google.protobuf.message.Message):
     """One part of a message whose content is not plain text."""
@@ -507,3 +563,75 @@ class Decision(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_threshold", b"_threshold"]) -> typing.Literal["threshold"] | None: ...
 
 global___Decision = Decision
+
+@typing.final
+class Attempt(google.protobuf.message.Message):
+    """One attempt to get an answer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CANDIDATE_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    HTTP_STATUS_FIELD_NUMBER: builtins.int
+    DURATION_FIELD_NUMBER: builtins.int
+    STREAMED_FIELD_NUMBER: builtins.int
+    candidate: builtins.str
+    """Name of the candidate in the policy."""
+    outcome: global___AttemptOutcome.ValueType
+    """How it ended."""
+    http_status: builtins.int
+    """HTTP status of the provider's error. Absent where there was none or it is not known."""
+    streamed: builtins.bool
+    """Whether a part of its answer had reached the caller."""
+    @property
+    def duration(self) -> google.protobuf.duration_pb2.Duration:
+        """Until the answer, of a stream until its first content, or until the failure. Zero where it was not asked."""
+
+    def __init__(
+        self,
+        *,
+        candidate: builtins.str = ...,
+        outcome: global___AttemptOutcome.ValueType = ...,
+        http_status: builtins.int | None = ...,
+        duration: google.protobuf.duration_pb2.Duration | None = ...,
+        streamed: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_http_status", b"_http_status", "duration", b"duration", "http_status", b"http_status"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_http_status", b"_http_status", "candidate", b"candidate", "duration", b"duration", "http_status", b"http_status", "outcome", b"outcome", "streamed", b"streamed"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_http_status", b"_http_status"]) -> typing.Literal["http_status"] | None: ...
+
+global___Attempt = Attempt
+
+@typing.final
+class Delivery(google.protobuf.message.Message):
+    """Who answered, after what. With errors it travels as a detail of the status, and nobody answered."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ANSWERED_BY_FIELD_NUMBER: builtins.int
+    ANSWERED_BY_MODEL_FIELD_NUMBER: builtins.int
+    FELL_BACK_FIELD_NUMBER: builtins.int
+    ATTEMPTS_FIELD_NUMBER: builtins.int
+    answered_by: builtins.str
+    """Name of the candidate that answered. Empty in errors."""
+    answered_by_model: builtins.str
+    """LiteLLM model string of the candidate that answered. Empty in errors."""
+    fell_back: builtins.bool
+    """Whether another candidate answered than was chosen. It is never below the decided floor: its risk is at most that
+    of the chosen one, or, where risks were not judged, its tier is higher.
+    """
+    @property
+    def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Attempt]:
+        """Everything that was tried, oldest first. Errors carry the last 40."""
+
+    def __init__(
+        self,
+        *,
+        answered_by: builtins.str = ...,
+        answered_by_model: builtins.str = ...,
+        fell_back: builtins.bool = ...,
+        attempts: collections.abc.Iterable[global___Attempt] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["answered_by", b"answered_by", "answered_by_model", b"answered_by_model", "attempts", b"attempts", "fell_back", b"fell_back"]) -> None: ...
+
+global___Delivery = Delivery
