@@ -28,9 +28,47 @@ def test_the_system_prompt_is_not_judged() -> None:
     assert ask_of({"role": "system", "content": "Be brief."}, user("Hello")).text == "Hello"
 
 
-def test_a_later_turn_is_judged_with_the_opening_it_refers_to() -> None:
-    ask = ask_of(user("Prove Fermat's little theorem."), {"role": "assistant", "content": "Sure?"}, user("go ahead"))
-    assert ask.text == "Prove Fermat's little theorem.\n\ngo ahead"
+def said(text: str | None) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def test_a_short_turn_is_judged_with_the_opening_and_with_what_it_answers() -> None:
+    ask = ask_of(user("Prove Fermat's little theorem."), said("By induction?"), user("go ahead"))
+    assert ask.text == "Prove Fermat's little theorem.\n\nBy induction?\n\ngo ahead"
+
+
+def test_a_short_turn_after_a_silent_assistant_is_judged_with_the_human_turn_before() -> None:
+    ask = ask_of(user("Prove it."), said("How?"), user("By induction."), said(None), user("go on"))
+    assert ask.text == "Prove it.\n\nBy induction.\n\ngo on"
+
+
+def test_a_longer_turn_is_judged_with_the_opening_alone() -> None:
+    newest = "Now prove it by induction on n, " + "and name every step that you take, " * 2 + "please."
+    assert ask_of(user("Prove it."), said("How?"), user(newest)).text == f"Prove it.\n\n{newest}"
+
+
+def test_what_is_kept_of_the_rest_is_bounded_in_bytes_and_never_cuts_a_sign() -> None:
+    ask = ask_of(user("\N{EURO SIGN}" * 200), said("\N{EURO SIGN}" * 120), user("ja"))
+    opening, reference, newest = ask.text.split("\n\n")
+    assert opening == "\N{EURO SIGN}" * 133
+    assert reference == "\N{EURO SIGN}" * 100
+    assert newest == "ja"
+
+
+def test_a_chat_without_a_human_is_judged_by_what_there_is() -> None:
+    assert ask_of({"role": "system", "content": "Report."}, said("Done.")).text == "Report.\nDone."
+    ask = ask_of({"role": "tool", "content": "42"})
+    assert (ask.text, ask.in_tool_loop) == ("42", False)
+
+
+def test_content_of_results_and_calls_counts_as_input() -> None:
+    result = {"type": "tool_result", "tool_use_id": "1", "content": "x" * 400}
+    assert ask_of(user("Hi"), user([result])).input_tokens_estimate == 101
+
+
+def test_an_item_of_an_unknown_type_without_a_role_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="role must be one of"):
+        ask_of({"type": "riddle", "text": "x"})
 
 
 def test_parts_are_flattened_and_images_need_a_candidate_that_sees() -> None:
@@ -71,6 +109,8 @@ def test_an_assistant_message_may_have_no_content() -> None:
         (({"role": "robot", "content": "x"},), "role must be one of"),
         ((user("x" * 1001),), "at most 1,000 bytes of text, got 1,001"),
         ((user("bad \ud800"),), "valid Unicode"),
+        ((user([{"type": "tool_result", "content": [{"type": "text", "text": 5}]}]),), "must be text, got int"),
+        (({"role": ["user"], "content": "x"},), "role must be one of"),
     ],
 )
 def test_what_cannot_be_judged_is_refused_with_the_reason(messages: tuple[Any, ...], message: str) -> None:
