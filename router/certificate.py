@@ -17,8 +17,9 @@ log = logging.getLogger(__name__)
 def digest_of(rules: Rules, *, with_prices: bool = False) -> str:
     """SHA-256 (hex) of everything in a policy that decides, so that an edit voids the certificate.
 
-    Rule, tiers and what each may answer, safe default and the limit of abstention; prices and answer lengths where
-    the rule weighs costs or, `with_prices`, where a target is about costs. Not names, provider settings or texts.
+    Rule, tiers and what each may answer, safe default and the limit of abstention; regions where the policy requires
+    one; prices and answer lengths where the rule weighs costs or, `with_prices`, where a target is about costs. Not
+    names, provider settings or texts, nor what sessions hold: a certificate is about prompts decided one by one.
     """
     priced = with_prices or isinstance(rules.file.rule, CostRule)
     tiers = [
@@ -32,6 +33,8 @@ def digest_of(rules: Rules, *, with_prices: bool = False) -> str:
     ]
     safe = rules.file.names.index(rules.file.safe_default)
     decides = [rules.file.rule.model_dump(mode="json"), tiers, safe, rules.file.failure_mode, rules.max_leverage]
+    if rules.file.require_region is not None:
+        decides.append([rules.file.require_region, [sorted(candidate.regions) for candidate in rules.file.candidates]])
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 

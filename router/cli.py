@@ -91,6 +91,7 @@ def serve(policies: tuple[Path, ...], **options: Any) -> None:
 @click.option("--profile", metavar="NAME", help="Of the policy's profiles.")
 @click.option("--max-risk", type=float, help="Take the cheapest candidate within this risk.")
 @click.option("--max-cost-usd", type=float, help="Bound on the expected cost of the answer.")
+@click.option("--region", metavar="TAG", help="Only candidates of this region may answer.")
 @click.option("--allow", multiple=True, metavar="CANDIDATE", help="Only these may answer; repeatable.")
 @click.option("--deny", multiple=True, metavar="CANDIDATE", help="These may not answer; repeatable.")
 @click.option("--pin", metavar="CANDIDATE", help="This one answers.")
@@ -109,6 +110,7 @@ def decide(
         allowed_candidates=asked["allow"],
         denied_candidates=asked["deny"],
         pin=asked["pin"],
+        require_region=asked["region"],
     )
     query = _query(text, chat, overrides)
     router = Router.from_files(*([policy_file] if policy_file else []), encoder_dir=encoder_dir)

@@ -23,6 +23,8 @@ CANNED_UPSTREAM = "canned"
 #: Names of policies, profiles and candidates. No colon: `NAME:PROFILE` is the name of a profile's policy.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+#: A region tag, compared letter by letter: `eu`, `eu-west-1`, `on-premises`.
+Region = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -68,6 +70,7 @@ class Candidate(_Strict):
         prices: list prices, or `litellm` to take them from LiteLLM's bundled table; absent: unknown.
         context_window_tokens: requests estimated longer than this are not for it; absent: no bound.
         capabilities: what it can do; requests that need more are not for it.
+        regions: where it may be said to answer, in tags of your own; requests that require another are not for it.
         expected_output_tokens: length of a usual answer, for expected costs.
         timeout_s: longest wait for an answer; the caller's deadline may be shorter.
     """
@@ -80,6 +83,7 @@ class Candidate(_Strict):
     prices: Prices | Literal["litellm"] | None = None
     context_window_tokens: int | None = Field(default=None, gt=0)
     capabilities: tuple[Capability, ...] = (Capability.TEXT,)
+    regions: tuple[Region, ...] = ()
     expected_output_tokens: int = Field(default=300, gt=0)
     timeout_s: float = Field(default=120.0, gt=0)
 
@@ -202,6 +206,8 @@ class PolicyFile(_Strict):
         rule: how the choice is made.
         safe_default: who answers where the router abstains or fails.
         failure_mode: what happens to a request that could not be judged.
+        require_region: only candidates with this among their `regions` may answer; absent: all may. A request may
+            require one more, it cannot lift this one.
         abstain_above_leverage: prompts further than this from what the probe was fitted on go to the safe default;
             `probe` takes the limit stored with the probe, null never abstains.
         certificate: what was shown of the rule; absent for rules that nobody tuned.
@@ -217,6 +223,7 @@ class PolicyFile(_Strict):
     rule: Rule
     safe_default: Name
     failure_mode: Literal["safe_default", "error"] = "safe_default"
+    require_region: Region | None = None
     abstain_above_leverage: Annotated[float, Field(gt=0)] | Literal["probe"] | None = "probe"
     certificate: Certificate | None = None
     profiles: dict[Name, Profile] = Field(default_factory=dict)
@@ -234,6 +241,10 @@ class PolicyFile(_Strict):
             raise ValueError(f"candidate names must be distinct, {', '.join(repeated)} stands more than once")
         if self.safe_default not in names:
             raise ValueError(f"safe_default must be one of {', '.join(names)}, got {self.safe_default!r}")
+        if self.require_region is not None and not any(self.require_region in c.regions for c in self.candidates):
+            raise ValueError(
+                f"require_region must be among the regions of a candidate, none has {self.require_region!r}"
+            )
         self._check_rule(self.rule, "rule")
         for name, profile in self.profiles.items():
             self._check_rule(profile.rule, f"profiles.{name}.rule")

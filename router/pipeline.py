@@ -1,6 +1,6 @@
 """`Router`: one request through the hops, in order. Every door of the service calls this and nothing else to decide.
 
-query -> ask -> features -> judgement -> choice -> decision record
+query -> ask -> who may answer -> features -> judgement -> choice -> decision record
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from router.ask import Ask
 from router.encode_pool import Encoded, EncodePool
 from router.errors import JudgementError, UnknownPolicyError
 from router.loading import DEFAULT_POLICY, ServedPolicy, load_policies
-from router.policy import Judgement, check_overrides, decide
+from router.policy import Judgement, decide, is_settled
 from router.types import RouteQuery, RoutingDecision, Timings
 
 log = logging.getLogger(__name__)
@@ -40,13 +40,14 @@ class _Prepared:
     query: RouteQuery
     policy: ServedPolicy
     ask: Ask
+    settled: bool
     started: float
 
     @property
     def encoder_identity(self) -> str | None:
         """The encoder to ask, or None where there is nothing to encode."""
         spec = self.policy.encoder_spec
-        return spec.identity if spec is not None and self.ask.text else None
+        return spec.identity if spec is not None and self.ask.text and not self.settled else None
 
 
 class Router:
@@ -151,9 +152,9 @@ class Router:
     def _prepare(self, query: RouteQuery) -> _Prepared:
         started = time.perf_counter()
         policy = self.policy(query.overrides.policy)
-        # Wrong overrides are refused before the encoder is asked.
-        check_overrides(policy.rules.file, query.overrides)
-        return _Prepared(query, policy, asking.extract(query, max_bytes=self._max_prompt_bytes), started)
+        ask = asking.extract(query, max_bytes=self._max_prompt_bytes)
+        # What is refused, or settled before any score, costs no forward pass.
+        return _Prepared(query, policy, ask, is_settled(policy.rules, ask, query.overrides), started)
 
     def _conclude(self, prepared: _Prepared, encoded: Encoded | Exception | None) -> RoutingDecision:
         policy, query = prepared.policy, prepared.query
@@ -193,6 +194,9 @@ class Router:
             ),
             session_id=query.session_id,
             input_tokens_estimate=prepared.ask.input_tokens_estimate,
+            language=prepared.ask.language,
+            has_code=prepared.ask.has_code,
+            needs=tuple(sorted(prepared.ask.needs)),
         )
 
     @staticmethod

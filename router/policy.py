@@ -79,12 +79,7 @@ def decide(
     """
     check_overrides(rules.file, overrides)
     candidates = weigh_in(rules, ask, overrides, judgement)
-    eligible = [i for i, candidate in enumerate(candidates) if candidate.eligible]
-    if overrides.pin is not None:
-        index = rules.file.names.index(overrides.pin)
-        eligible = [index] if index in eligible else []
-    if not eligible:
-        raise NoEligibleCandidateError(_say_why_none(candidates, overrides.pin))
+    eligible = _eligible(rules.file, overrides, candidates)
     verdict = _choose(rules, overrides, judgement, candidates, eligible, failed=failed)
     return Choice(
         chosen=rules.file.candidates[verdict.index],
@@ -93,6 +88,33 @@ def decide(
         threshold=verdict.threshold,
         gain=verdict.gain,
     )
+
+
+def is_settled(rules: Rules, ask: Ask, overrides: Overrides) -> bool:
+    """Whether the choice is settled before any score, so that nothing need be judged. Arguments and errors as `decide`.
+
+    It is where the request is pinned, and where only one candidate may answer. A fixed rule with a probe has its
+    prompts judged: to see what another rule would do is what one gives it a probe for.
+    """
+    check_overrides(rules.file, overrides)
+    candidates = weigh_in(rules, ask, overrides, None)
+    eligible = _eligible(rules.file, overrides, candidates)
+    rule = rules.file.rule
+    if isinstance(rule, FixedRule) and overrides.max_risk is None and overrides.pin is None:
+        _fixed(rules.file, rule, candidates, eligible)
+        return False
+    return len(eligible) == 1
+
+
+def _eligible(file: PolicyFile, overrides: Overrides, candidates: Sequence[CandidateRisk]) -> list[int]:
+    """Indices of those who may answer, cheapest tier first. Raises NoEligibleCandidateError for none."""
+    eligible = [i for i, candidate in enumerate(candidates) if candidate.eligible]
+    if overrides.pin is not None:
+        index = file.names.index(overrides.pin)
+        eligible = [index] if index in eligible else []
+    if not eligible:
+        raise NoEligibleCandidateError(_say_why_none(candidates, overrides.pin))
+    return eligible
 
 
 def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
@@ -142,13 +164,15 @@ def weigh_in(rules: Rules, ask: Ask, overrides: Overrides, judgement: Judgement 
                 raw=judgement.raw[index] if judgement else None,
                 risk=judgement.risk[index] if judgement else None,
                 expected_cost_usd=cost,
-                ineligible_because=tuple(_broken_bounds(candidate, cost, ask, overrides)),
+                ineligible_because=tuple(_broken_bounds(rules.file, candidate, cost, ask, overrides)),
             )
         )
     return tuple(rows)
 
 
-def _broken_bounds(candidate: Candidate, cost: float | None, ask: Ask, overrides: Overrides) -> list[str]:
+def _broken_bounds(
+    file: PolicyFile, candidate: Candidate, cost: float | None, ask: Ask, overrides: Overrides
+) -> list[str]:
     broken = []
     if overrides.allowed_candidates and candidate.name not in overrides.allowed_candidates:
         broken.append("not among allowed_candidates")
@@ -159,6 +183,10 @@ def _broken_bounds(candidate: Candidate, cost: float | None, ask: Ask, overrides
         broken.append(f"cannot handle {', '.join(lacking)}")
     if ask.unknown_parts:
         broken.append(f"content parts of unknown type {', '.join(ask.unknown_parts)}")
+    for region in dict.fromkeys((file.require_region, overrides.require_region)):
+        if region is not None and region not in candidate.regions:
+            known = ", ".join(candidate.regions) or "none that is known"
+            broken.append(f"region {region!r} required, its regions are {known}")
     window = candidate.context_window_tokens
     wanted = ask.input_tokens_estimate + (ask.max_output_tokens or 0)
     if window is not None and wanted > window:

@@ -11,7 +11,14 @@ import pytest
 from probes import artifact
 from probes.errors import EncoderMismatchError
 from router.encode_pool import EncodePool
-from router.errors import ConfigError, InvalidRequestError, JudgementError, OverloadedError, UnknownPolicyError
+from router.errors import (
+    ConfigError,
+    InvalidRequestError,
+    JudgementError,
+    NoEligibleCandidateError,
+    OverloadedError,
+    UnknownPolicyError,
+)
 from router.loading import load_policies, load_policy, missing_keys
 from router.pipeline import Router
 from router.types import Overrides, Reason, RouteQuery
@@ -54,13 +61,26 @@ class TestDeciding:
         with pytest.raises(UnknownPolicyError, match="one of one, two, got 'three'"):
             router.decide(prompt("x", policy="three"))
 
-    def test_a_refused_request_costs_no_forward_pass(self, tmp_path: Path) -> None:
+    def test_what_is_refused_or_settled_before_any_score_costs_no_forward_pass(self, tmp_path: Path) -> None:
         encoder = FakeEncoder()
         router = make_router(write_policy(tmp_path), encoder=encoder)
         before = len(encoder.encoded)
         with pytest.raises(InvalidRequestError):
             router.decide(prompt("x", pin="nobody"))
+        with pytest.raises(NoEligibleCandidateError, match="small: among denied_candidates; large: among denied"):
+            router.decide(prompt("x", denied_candidates=("small", "large")))
+        pinned = router.decide(prompt("x", pin="small"))
+        alone = asyncio.run(router.adecide(prompt("x", denied_candidates=("small",))))
         assert len(encoder.encoded) == before
+        assert (pinned.reason, alone.reason) == (Reason.PINNED, Reason.ONLY_ELIGIBLE)
+        assert {c.risk for c in (*pinned.candidates, *alone.candidates)} == {None}
+        assert (pinned.difficulty, pinned.leverage, pinned.timings.encode_s) == (None, None, 0.0)
+
+    def test_a_fixed_rule_with_a_probe_has_its_prompts_judged(self, tmp_path: Path) -> None:
+        rule = {"kind": "fixed", "candidate": "small"}
+        decision = make_router(write_policy(tmp_path, rule=rule)).decide(prompt("x"))
+        assert decision.reason is Reason.FIXED
+        assert None not in {c.risk for c in decision.candidates}
 
 
 class TestFailing:
