@@ -13,6 +13,9 @@ from router.policy import Rules
 
 log = logging.getLogger(__name__)
 
+# Not that of cached input: it is for sessions, and a certificate is about prompts decided one by one.
+_PRICES_THAT_DECIDE = {"input_usd_per_million_tokens", "output_usd_per_million_tokens"}
+
 
 def digest_of(rules: Rules, *, with_prices: bool = False) -> str:
     """SHA-256 (hex) of everything in a policy that decides, so that an edit voids the certificate.
@@ -27,7 +30,9 @@ def digest_of(rules: Rules, *, with_prices: bool = False) -> str:
             candidate.name_in_probe,
             sorted(candidate.capabilities),
             candidate.context_window_tokens,
-            (prices.model_dump() if prices else None, candidate.expected_output_tokens) if priced else None,
+            (prices.model_dump(include=_PRICES_THAT_DECIDE) if prices else None, candidate.expected_output_tokens)
+            if priced
+            else None,
         )
         for candidate, prices in zip(rules.file.candidates, rules.prices, strict=True)
     ]

@@ -71,6 +71,8 @@ def cli(verbose: bool) -> None:
 @click.option("--workers", type=click.IntRange(1), help="Encoder threads; one per core unless set.")
 @click.option("--max-pending", default=256, show_default=True, type=click.IntRange(1), help="Prompts that may wait.")
 @click.option("--max-prompt-bytes", default=512 * 1024, show_default=True, type=click.IntRange(1))
+@click.option("--max-sessions", default=50_000, show_default=True, type=click.IntRange(0), help="Remembered at most.")
+@click.option("--session-ttl-s", default=3600.0, show_default=True, type=click.FloatRange(0), help="Idle ones expire.")
 @click.option("--drain-s", default=10.0, show_default=True, type=click.FloatRange(0), help="Grace after SIGTERM.")
 def serve(policies: tuple[Path, ...], **options: Any) -> None:
     """Serve over gRPC until SIGTERM. Without --policy: the embedded default, answered by canned text."""

@@ -45,16 +45,20 @@ class _Strict(BaseModel):
 
 
 class Prices(_Strict):
-    """List prices in USD per million tokens."""
+    """List prices in USD per million tokens; that of cached input is absent where there is none or it is not known."""
 
     input_usd_per_million_tokens: float = Field(ge=0)
     output_usd_per_million_tokens: float = Field(ge=0)
+    cached_input_usd_per_million_tokens: Annotated[float, Field(ge=0)] | None = None
 
-    def cost_usd(self, input_tokens: float, output_tokens: float) -> float:
-        """Cost of one answer."""
+    def cost_usd(self, input_tokens: float, output_tokens: float, *, cached_input_tokens: float = 0) -> float:
+        """Cost of one answer; so many of the input tokens come from the prompt cache, at its price if there is one."""
         per_million = (
             input_tokens * self.input_usd_per_million_tokens + output_tokens * self.output_usd_per_million_tokens
         )
+        if cached_input_tokens and self.cached_input_usd_per_million_tokens is not None:
+            saved = self.input_usd_per_million_tokens - self.cached_input_usd_per_million_tokens
+            per_million -= cached_input_tokens * saved
         return per_million / 1e6
 
 
@@ -72,6 +76,7 @@ class Candidate(_Strict):
         capabilities: what it can do; requests that need more are not for it.
         regions: where it may be said to answer, in tags of your own; requests that require another are not for it.
         expected_output_tokens: length of a usual answer, for expected costs.
+        prompt_cache_s: how long its provider keeps a prompt cached after its last use, for sessions.
         timeout_s: longest wait for an answer; the caller's deadline may be shorter.
     """
 
@@ -85,6 +90,7 @@ class Candidate(_Strict):
     capabilities: tuple[Capability, ...] = (Capability.TEXT,)
     regions: tuple[Region, ...] = ()
     expected_output_tokens: int = Field(default=300, gt=0)
+    prompt_cache_s: float = Field(default=300.0, ge=0)
     timeout_s: float = Field(default=120.0, gt=0)
 
     @property
@@ -206,6 +212,8 @@ class PolicyFile(_Strict):
         rule: how the choice is made.
         safe_default: who answers where the router abstains or fails.
         failure_mode: what happens to a request that could not be judged.
+        sessions: `hold` keeps a session's candidate inside tool loops, and where a weaker one would not be cheaper for
+            its cold prompt cache; `ignore` decides every request by itself.
         require_region: only candidates with this among their `regions` may answer; absent: all may. A request may
             require one more, it cannot lift this one.
         abstain_above_leverage: prompts further than this from what the probe was fitted on go to the safe default;
@@ -223,6 +231,7 @@ class PolicyFile(_Strict):
     rule: Rule
     safe_default: Name
     failure_mode: Literal["safe_default", "error"] = "safe_default"
+    sessions: Literal["hold", "ignore"] = "hold"
     require_region: Region | None = None
     abstain_above_leverage: Annotated[float, Field(gt=0)] | Literal["probe"] | None = "probe"
     certificate: Certificate | None = None

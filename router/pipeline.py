@@ -9,7 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -22,7 +22,8 @@ from router.encode_pool import Encoded, EncodePool
 from router.errors import JudgementError, UnknownPolicyError
 from router.loading import DEFAULT_POLICY, ServedPolicy, load_policies
 from router.policy import Judgement, decide, is_settled
-from router.types import RouteQuery, RoutingDecision, Timings
+from router.sessions import Sessions, session_id_of
+from router.types import HeldCandidate, RouteQuery, RoutingDecision, Timings
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ class _Prepared:
     query: RouteQuery
     policy: ServedPolicy
     ask: Ask
+    caller: str
+    held: HeldCandidate | None
     settled: bool
     started: float
 
@@ -51,7 +54,7 @@ class _Prepared:
 
 
 class Router:
-    """Decides which candidate answers. Thread-safe; holds no state between requests.
+    """Decides which candidate answers. Thread-safe; remembers of a session who answered it last, and nothing else.
 
     Args:
         policies: at least one; the first is the default.
@@ -59,6 +62,7 @@ class Router:
         max_prompt_bytes: longer requests are refused.
         workers: encoder threads of the asynchronous path; None takes one per core.
         max_pending: prompts waiting for one encoder beyond which `adecide` raises OverloadedError.
+        sessions: the memory of sessions; None takes one of the usual size.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Router:
         max_prompt_bytes: int = MAX_PROMPT_BYTES,
         workers: int | None = None,
         max_pending: int = 256,
+        sessions: Sessions | None = None,
     ) -> None:
         for policy in policies:
             if policy.encoder_spec is not None:
@@ -81,6 +86,7 @@ class Router:
             for identity, encoder in encoders.items()
         }
         self._max_prompt_bytes = max_prompt_bytes
+        self._sessions = Sessions() if sessions is None else sessions
 
     @classmethod
     def from_files(
@@ -90,6 +96,7 @@ class Router:
         max_prompt_bytes: int = MAX_PROMPT_BYTES,
         workers: int | None = None,
         max_pending: int = 256,
+        sessions: Sessions | None = None,
     ) -> Self:
         """A router for these policy files; none means the embedded default policy.
 
@@ -98,7 +105,14 @@ class Router:
         policies = load_policies([Path(path) for path in paths] or [DEFAULT_POLICY])
         specs = {p.encoder_spec.identity: p.encoder_spec for p in policies if p.encoder_spec is not None}
         encoders = {identity: load_encoder(spec, encoder_dir) for identity, spec in specs.items()}
-        return cls(policies, encoders, max_prompt_bytes=max_prompt_bytes, workers=workers, max_pending=max_pending)
+        return cls(
+            policies,
+            encoders,
+            max_prompt_bytes=max_prompt_bytes,
+            workers=workers,
+            max_pending=max_pending,
+            sessions=sessions,
+        )
 
     @property
     def policies(self) -> Mapping[str, ServedPolicy]:
@@ -120,9 +134,14 @@ class Router:
             if policy.encoder_spec is not None:
                 policy.judge(self._encoders[policy.encoder_spec.identity].encode("warm up"))
 
-    def decide(self, query: RouteQuery) -> RoutingDecision:
-        """Decide, encoding in the calling thread. Raises RouterError."""
-        prepared = self._prepare(query)
+    def decide(self, query: RouteQuery, *, caller: str = "") -> RoutingDecision:
+        """Decide, encoding in the calling thread.
+
+        caller: whoever asks, as an opaque key (`router.sessions.caller_of`); a session is one of one caller.
+
+        Raises RouterError.
+        """
+        prepared = self._prepare(query, caller)
         encoded: Encoded | Exception | None = None
         if (encoder := prepared.encoder_identity) is not None:
             started = time.perf_counter()
@@ -133,9 +152,12 @@ class Router:
                 encoded = error
         return self._conclude(prepared, encoded)
 
-    async def adecide(self, query: RouteQuery) -> RoutingDecision:
-        """Decide, encoding in the worker threads. Raises RouterError, OverloadedError at once if they are behind."""
-        prepared = self._prepare(query)
+    async def adecide(self, query: RouteQuery, *, caller: str = "") -> RoutingDecision:
+        """Decide, encoding in the worker threads. Arguments as `decide`.
+
+        Raises RouterError, OverloadedError at once if they are behind.
+        """
+        prepared = self._prepare(query, caller)
         encoded: Encoded | Exception | None = None
         if (encoder := prepared.encoder_identity) is not None:
             try:
@@ -149,12 +171,15 @@ class Router:
         for pool in self._pools.values():
             await pool.close()
 
-    def _prepare(self, query: RouteQuery) -> _Prepared:
+    def _prepare(self, query: RouteQuery, caller: str) -> _Prepared:
         started = time.perf_counter()
         policy = self.policy(query.overrides.policy)
         ask = asking.extract(query, max_bytes=self._max_prompt_bytes)
+        session_id = session_id_of(query.session_id, {}, query.parameters)
+        held = self._sessions.held(caller, session_id, policy.ref.name) if session_id else None
         # What is refused, or settled before any score, costs no forward pass.
-        return _Prepared(query, policy, ask, is_settled(policy.rules, ask, query.overrides), started)
+        settled = is_settled(policy.rules, ask, query.overrides, held)
+        return _Prepared(replace(query, session_id=session_id), policy, ask, caller, held, settled, started)
 
     def _conclude(self, prepared: _Prepared, encoded: Encoded | Exception | None) -> RoutingDecision:
         policy, query = prepared.policy, prepared.query
@@ -169,8 +194,12 @@ class Router:
         if failure is not None:
             self._report(policy, failure)
         judged = time.perf_counter()
-        choice = decide(policy.rules, prepared.ask, query.overrides, judgement, failed=failure is not None)
+        ask = prepared.ask
+        choice = decide(policy.rules, ask, query.overrides, judgement, failed=failure is not None, held=prepared.held)
         ended = time.perf_counter()
+        if query.session_id:
+            who = prepared.caller, query.session_id, policy.ref.name
+            self._sessions.remember(*who, choice.chosen.name, ask.input_tokens_estimate)
         return RoutingDecision(
             decision_id=uuid.uuid4().hex,
             requested=query.overrides.pin or policy.ref.name,
@@ -193,10 +222,10 @@ class Router:
                 total_s=ended - prepared.started,
             ),
             session_id=query.session_id,
-            input_tokens_estimate=prepared.ask.input_tokens_estimate,
-            language=prepared.ask.language,
-            has_code=prepared.ask.has_code,
-            needs=tuple(sorted(prepared.ask.needs)),
+            input_tokens_estimate=ask.input_tokens_estimate,
+            language=ask.language,
+            has_code=ask.has_code,
+            needs=tuple(sorted(ask.needs)),
         )
 
     @staticmethod

@@ -24,6 +24,7 @@ from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pipeline import MAX_PROMPT_BYTES, Router
 from router.service import RouterService
+from router.sessions import Sessions
 from router.wire import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ class ServerSettings:
         workers: encoder threads; None takes one per core.
         max_pending: prompts waiting for the encoder beyond which further ones are refused.
         max_prompt_bytes: longer requests are refused.
+        max_sessions: sessions whose last candidate is remembered; 0 remembers none.
+        session_ttl_s: a session that was idle for longer is forgotten.
         drain_s: how long requests in work may take after SIGTERM.
     """
 
@@ -53,6 +56,8 @@ class ServerSettings:
     workers: int | None = None
     max_pending: int = 256
     max_prompt_bytes: int = MAX_PROMPT_BYTES
+    max_sessions: int = 50_000
+    session_ttl_s: float = 3600.0
     drain_s: float = 10.0
 
 
@@ -138,6 +143,7 @@ def _load(settings: ServerSettings) -> Router:
         max_prompt_bytes=settings.max_prompt_bytes,
         workers=settings.workers,
         max_pending=settings.max_pending,
+        sessions=Sessions(max_entries=settings.max_sessions, ttl_s=settings.session_ttl_s),
     )
     router.warm_up()
     return router

@@ -72,6 +72,21 @@ class RouteQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldCandidate:
+    """Who answered a session last.
+
+    Attributes:
+        candidate: its name in the policy.
+        input_tokens: of that request, estimated: what the provider may still have in its prompt cache.
+        idle_s: seconds since.
+    """
+
+    candidate: str
+    input_tokens: int
+    idle_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class CandidateRisk:
     """What the probe says about one candidate, and whether it may answer.
 

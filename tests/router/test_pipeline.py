@@ -180,6 +180,9 @@ class TestLoading:
         assert small is not None
         assert large is not None
         assert 0 < small.input_usd_per_million_tokens < large.input_usd_per_million_tokens
+        assert small.cached_input_usd_per_million_tokens is not None
+        assert 0 < small.cached_input_usd_per_million_tokens < small.input_usd_per_million_tokens
+        assert large.cached_input_usd_per_million_tokens is None
 
     def test_a_model_without_a_list_price_says_what_to_write(self, tmp_path: Path) -> None:
         candidates = [{"name": n, "model": f"openai/no-such-{n}", "prices": "litellm"} for n in ("small", "large")]
