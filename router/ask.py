@@ -12,6 +12,7 @@ Human is what is left of user turns without tool results and without what a harn
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -186,7 +187,7 @@ def _max_output_tokens(parameters: Mapping[str, Any]) -> int | None:
         value = parameters.get(key)
         if value is None:
             continue
-        if not isinstance(value, int | float) or isinstance(value, bool) or value < 1 or value != int(value):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value < math.inf or value % 1:
             raise InvalidRequestError(f"{key} must be a whole number of 1 or more, got {value!r}.", field=key)
         return int(value)
     return None

@@ -161,7 +161,7 @@ def _result(part: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
         return
     yield _RESULT, ""
     for index, inner in enumerate(content):
-        kind = inner.get("type") if isinstance(inner, Mapping) else None
+        kind = str(inner.get("type")) if isinstance(inner, Mapping) else ""
         if kind in _TEXT_PARTS:
             yield from ((_RESULT, text) for _, text in _part(inner, f"{where}.content[{index}]"))
         elif kind in NEEDS_OF_PARTS:

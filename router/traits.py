@@ -97,6 +97,10 @@ _SCRIPTS = (
     (0xAC00, 0xD7AF, "ko"),
 )
 _OF_CYRILLIC = ("ru", "uk", "bg")
+_LANGUAGES_OF = {
+    word: tuple(language for language, common in _COMMON.items() if word in common)
+    for word in frozenset().union(*_COMMON.values())
+}
 _HINDI = _words("है हैं के का की में और क्या को से पर यह नहीं कैसे मुझे")
 _URDU_LETTERS = frozenset("ٹڈڑںےہ")
 _PERSIAN_LETTERS = frozenset("پچژگ")
@@ -108,40 +112,45 @@ _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 def language_of(text: str) -> str:
     """ISO 639-1 code of the language of a text, or `und`. Looks at its first 4,000 characters, code blocks left out."""
     prose = " ".join(_FENCE.split(text[:_LOOK_AT])[::2])
-    scripts = Counter(script for character in prose if (script := _script_of(character)))
+    scripts = _scripts(prose)
     if not scripts:
         return UNKNOWN
     if scripts["kana"] and scripts["kana"] + scripts["han"] >= scripts["latin"] / 4:
         return "ja"
     # A word in another script does not make a text of it; East Asian signs say more than a letter each.
     script = max(scripts, key=lambda name: (scripts[name] * (3 if name in {"han", "ko"} else 1), name))
+    if script in {"latin", "cyrillic"}:
+        return _commonest(prose, script)
     if script == "devanagari":
         # Its vowel signs are no word characters to `re`.
         return "hi" if not _HINDI.isdisjoint(prose.replace("।", " ").replace("?", " ").split()) else UNKNOWN
-    words = Counter(_WORD.findall(prose.lower()))
-    if script == "latin":
-        return _commonest(words, tuple(name for name in _COMMON if name not in _OF_CYRILLIC))
-    if script == "cyrillic":
-        return _commonest(words, _OF_CYRILLIC)
     if script == "arabic":
         letters = set(prose)
         return "ur" if letters & _URDU_LETTERS else "fa" if letters & _PERSIAN_LETTERS else "ar"
     return {"han": "zh", "kana": "ja"}.get(script, script)
 
 
-def _script_of(character: str) -> str | None:
-    point = ord(character)
-    if not character.isalpha() and not 0x0900 <= point <= 0x0E7F:
-        return None
-    return next((name for first, last, name in _SCRIPTS if first <= point <= last), None)
+def _scripts(text: str) -> Counter[str]:
+    """Letters by script."""
+    if text.isascii():
+        letters = sum(map(str.isalpha, text))
+        return Counter(latin=letters) if letters else Counter()
+    found: Counter[str] = Counter()
+    for character, count in Counter(text).items():
+        # The vowel signs of Indic scripts and Thai are no letters to Unicode.
+        if character.isalpha() or "\u0900" <= character <= "\u0e7f":
+            found.update({name: count for first, last, name in _SCRIPTS if first <= ord(character) <= last})
+    return found
 
 
-def _commonest(words: Counter[str], languages: tuple[str, ...]) -> str:
-    hits = {name: sum(words[word] for word in _COMMON[name]) for name in languages}
-    best, second, *_ = sorted(hits.values(), reverse=True)
-    if best < _MIN_HITS or best == second:
-        return UNKNOWN
-    return max(hits, key=lambda name: hits[name])
+def _commonest(text: str, script: str) -> str:
+    hits: Counter[str] = Counter()
+    for word, count in Counter(_WORD.findall(text.lower())).items():
+        for language in _LANGUAGES_OF.get(word, ()):
+            if (language in _OF_CYRILLIC) == (script == "cyrillic"):
+                hits[language] += count
+    (best, most), (_, next_most) = [*hits.most_common(2), (UNKNOWN, 0), (UNKNOWN, 0)][:2]
+    return best if most >= _MIN_HITS and most > next_most else UNKNOWN
 
 
 _CODE_START = re.compile(

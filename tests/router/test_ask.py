@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router.ask import TOKENS_PER_IMAGE, Ask, extract
 from router.config import Capability
@@ -119,7 +121,39 @@ def test_what_cannot_be_judged_is_refused_with_the_reason(messages: tuple[Any, .
     assert caught.value.field is not None
 
 
-@pytest.mark.parametrize("value", [0, -5, 1.5, "many", True])
+LEAVES = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5) | st.sampled_from(["text", "image"])
+KEYS = st.sampled_from(["type", "role", "text", "content", "source", "output", "data", "tool_calls"])
+JSON = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+KINDS = st.sampled_from(["text", "tool_result", "tool_use", "thinking", "document", "x_call", "function_call_output"])
+FIELDS = {"text": JSON, "content": JSON, "source": JSON, "output": JSON, "input": JSON}
+PARTS = st.fixed_dictionaries({"type": KINDS}, optional=FIELDS)
+ROLES = st.sampled_from(["user", "assistant", "tool", ""])
+MESSAGES = st.fixed_dictionaries(
+    {"content": st.lists(PARTS, max_size=3) | JSON},
+    optional={"role": ROLES, "type": KINDS, "output": JSON, "tool_calls": JSON},
+)
+
+
+@given(
+    messages=st.lists(MESSAGES | JSON, max_size=4),
+    parameters=st.dictionaries(
+        st.sampled_from(["tools", "system", "response_format", "text", "output_config", "max_tokens", "metadata"]), JSON
+    ),
+)
+def test_whatever_a_body_holds_it_is_read_or_refused_by_name(messages: list[Any], parameters: dict[str, Any]) -> None:
+    try:
+        ask = extract(RouteQuery(messages, parameters=parameters), max_bytes=1000)
+    except InvalidRequestError:
+        return
+    assert ask.text or ask.needs or ask.unknown_parts
+    assert ask.input_tokens_estimate >= 0
+
+
+@pytest.mark.parametrize("value", [0, -5, 1.5, "many", True, float("inf"), float("nan")])
 def test_a_senseless_output_bound_is_refused(value: Any) -> None:
     with pytest.raises(InvalidRequestError, match="max_tokens must be a whole number"):
         ask_of(user("x"), max_tokens=value)
