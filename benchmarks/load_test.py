@@ -3,7 +3,7 @@
     python -m benchmarks.load_test overload [--seconds 60] [--factor 3]
     python -m benchmarks.load_test soak [--decisions 200000]
 
-Overload: the capacity is measured first, closed loop; then Poisson arrivals at nine tenths of it, then at `factor` times
+Overload: the capacity is measured first, closed loop; then Poisson arrivals at nine tenths of it, then at so many times
 it. Soak: so many decisions of prompts that never repeat within the cache's size, memory read throughout.
 """
 

@@ -73,6 +73,8 @@ def cli(verbose: bool) -> None:
 @click.option("--max-pending", type=click.IntRange(1), help="Prompts that may wait; 32 per thread unless set.")
 @click.option("--cache-entries", default=10_000, show_default=True, type=click.IntRange(0), help="Prompts remembered.")
 @click.option("--max-prompt-bytes", default=512 * 1024, show_default=True, type=click.IntRange(1))
+@click.option("--max-sessions", default=50_000, show_default=True, type=click.IntRange(0), help="Remembered at most.")
+@click.option("--session-ttl-s", default=3600.0, show_default=True, type=click.FloatRange(0), help="Idle ones expire.")
 @click.option("--drain-s", default=10.0, show_default=True, type=click.FloatRange(0), help="Grace after SIGTERM.")
 def serve(policies: tuple[Path, ...], workers: int, **options: Any) -> None:
     """Serve over gRPC until SIGTERM. Without --policy: the embedded default, answered by canned text."""
@@ -98,6 +100,7 @@ def serve(policies: tuple[Path, ...], workers: int, **options: Any) -> None:
 @click.option("--profile", metavar="NAME", help="Of the policy's profiles.")
 @click.option("--max-risk", type=float, help="Take the cheapest candidate within this risk.")
 @click.option("--max-cost-usd", type=float, help="Bound on the expected cost of the answer.")
+@click.option("--region", metavar="TAG", help="Only candidates of this region may answer.")
 @click.option("--allow", multiple=True, metavar="CANDIDATE", help="Only these may answer; repeatable.")
 @click.option("--deny", multiple=True, metavar="CANDIDATE", help="These may not answer; repeatable.")
 @click.option("--pin", metavar="CANDIDATE", help="This one answers.")
@@ -116,6 +119,7 @@ def decide(
         allowed_candidates=asked["allow"],
         denied_candidates=asked["deny"],
         pin=asked["pin"],
+        require_region=asked["region"],
     )
     query = _query(text, chat, overrides)
     router = Router.from_files(*([policy_file] if policy_file else []), encoder_dir=encoder_dir)
