@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -252,7 +251,6 @@ def _pair_figures(outcomes: Outcomes, risk: FloatArray, seed: int) -> PairFigure
 
 
 def _card(outcomes: Outcomes, title: str, models: dict[str, ModelFigures], pair: PairFigures | None) -> ProbeCard:
-    packages = ("torch", "transformers", "tokenizers")
     return ProbeCard(
         title=title,
         created=utc_now(),
@@ -264,7 +262,8 @@ def _card(outcomes: Outcomes, title: str, models: dict[str, ModelFigures], pair:
             "models": {name: asdict(figures) for name, figures in models.items()},
             "pair": pair.to_dict() if pair else None,
         },
-        versions=software_versions() | {package: importlib.metadata.version(package) for package in packages},
+        # Of the encoder's parts, which need not be installed where features come from the cache.
+        versions=software_versions("torch", "transformers", "tokenizers"),
     )
 
 
