@@ -11,7 +11,7 @@ RouterError
 │                              says that this is an error)                    INTERNAL
 ├── ConfigError                a policy or its probe cannot be used           FAILED_PRECONDITION
 ├── DispatchError              the chosen candidate did not answer
-│   ├── DispatchNotInstalledError   LiteLLM is absent                         UNIMPLEMENTED
+│   ├── DispatchNotInstalledError   the extra `dispatch` is absent            UNIMPLEMENTED
 │   ├── UpstreamRejectedError       the provider refuses this request         INVALID_ARGUMENT
 │   ├── UpstreamDeniedError         key, permission, credit                   PERMISSION_DENIED
 │   ├── UpstreamNotFoundError       the provider knows no such model          NOT_FOUND
@@ -108,7 +108,7 @@ class DispatchError(RouterError):
 
 
 class DispatchNotInstalledError(DispatchError):
-    """LiteLLM is not installed; deciding works without it, answering does not."""
+    """What the extra `dispatch` installs is absent; deciding works without it, answering does not."""
 
     status = "UNIMPLEMENTED"
 
