@@ -81,7 +81,6 @@ class TestProcess:
         assert "--port" in second.stderr
         assert "Traceback" not in second.stderr
 
-
     @pytest.mark.parametrize("missing", ["uvicorn", "starlette.applications"])
     def test_without_the_dispatch_extra_the_canned_default_is_a_plain_error_with_a_way_out(self, missing: str) -> None:
         code = f"import sys; sys.modules[{missing!r}] = None; from router.cli import main; main()"
