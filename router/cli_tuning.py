@@ -96,7 +96,7 @@ def evaluate(probe: Path, data: tuple[Path, ...], weak: str, strong: str, as_jso
 @click.option("--weak", required=True, metavar="MODEL", help="The cheap model.")
 @click.option("--strong", required=True, metavar="MODEL", help="The dear model.")
 @click.option("--out", required=True, type=PATH, help="Folder for the page and its pictures.")
-@click.option("--policy", "policy_file", type=PATH, help="Policy whose threshold is to be marked.")
+@click.option("--policy", "policy_file", type=PATH, help="Policy to mark, with what its certificate covers.")
 @click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
 @click.option("--cv", "folds", type=click.IntRange(2), help="Refit the probe's recipe in this many folds of DATA.")
 @click.option(
