@@ -63,7 +63,7 @@ def _body(
     )
     yield "<h2>What a threshold costs</h2>"
     yield from _certificate(marked)
-    band = "Band: pointwise 95 % on these prompts, no certificate; that is what elle tune gives, before abstention."
+    band = "Band: pointwise 95 % on these prompts, without abstention; no certificate, which is what elle tune gives."
     region = marked is not None and marked.certified_region is not None
     yield _picture(pictures, "threshold", f"{band} Green: certified thresholds." if region else band)
     yield "<h2>Where it helps and where it harms</h2>"
