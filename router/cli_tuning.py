@@ -63,6 +63,7 @@ def fit(data: tuple[Path, ...], out: Path, models: str | None, as_json: bool, **
 @click.argument("data", nargs=-1, required=True, type=PATH)
 @click.option("--weak", required=True, metavar="MODEL", help="The cheap model.")
 @click.option("--strong", required=True, metavar="MODEL", help="The dear model.")
+@click.option("--prices", metavar="FILE.yaml|litellm", help="List prices by model, for costs the data do not have.")
 @click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
 @click.option("--resamples", default=1000, show_default=True, type=click.IntRange(100), help="Of the bootstrap.")
 @click.option("--cv", "folds", type=click.IntRange(2), help="Refit the probe's recipe in this many folds of DATA.")
@@ -97,6 +98,7 @@ def evaluate(probe: Path, data: tuple[Path, ...], weak: str, strong: str, as_jso
 @click.option("--strong", required=True, metavar="MODEL", help="The dear model.")
 @click.option("--out", required=True, type=PATH, help="Folder for the page and its pictures.")
 @click.option("--policy", "policy_file", type=PATH, help="Policy to mark, with what its certificate covers.")
+@click.option("--prices", metavar="FILE.yaml|litellm", help="List prices by model, for costs the data do not have.")
 @click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
 @click.option("--cv", "folds", type=click.IntRange(2), help="Refit the probe's recipe in this many folds of DATA.")
 @click.option(

@@ -14,11 +14,12 @@ from router.tuning import charts
 from router.tuning.baselines import Baseline, all_baselines, quick_baselines
 from router.tuning.crossval import Split
 from router.tuning.datasets import Outcomes
-from router.tuning.evaluate import PROBE, judge, load_pair, summarise
+from router.tuning.evaluate import PROBE, judge, summarise
 from router.tuning.features import Progress
 from router.tuning.learning import learning_points
 from router.tuning.mistakes import find_mistakes
 from router.tuning.page import render_page
+from router.tuning.pair_data import load_pair
 from router.tuning.policy_mark import PolicyMark, read_policy_mark
 
 PAGE = "report.html"
@@ -32,6 +33,7 @@ def report_command(
     weak: str,
     strong: str,
     policy_file: Path | None,
+    prices: str | None,
     encoder_dir: Path | None,
     folds: int | None,
     split: Split,
@@ -46,14 +48,14 @@ def report_command(
     """
     # Before anything is encoded: what is wrong with the policy is said at once.
     marked = None if policy_file is None else read_policy_mark(policy_file, artifact.load(probe_dir), weak, strong)
-    probe, outcomes, features = load_pair(
-        probe_dir, data, weak=weak, strong=strong, encoder_dir=encoder_dir, on_progress=on_progress
+    pair = load_pair(
+        probe_dir, data, weak=weak, strong=strong, prices=prices, encoder_dir=encoder_dir, on_progress=on_progress
     )
     baselines = quick_baselines() if quick else all_baselines()
     page, pictures = build_report(
-        probe,
-        outcomes,
-        features,
+        pair.probe,
+        pair.outcomes,
+        pair.features,
         marked=marked,
         folds=folds,
         split=split,
