@@ -4,6 +4,8 @@ RouterError
 ├── InvalidRequestError        the request itself is wrong                    INVALID_ARGUMENT
 │   └── UnknownCandidateError  an override names a candidate nobody knows     INVALID_ARGUMENT
 ├── UnknownPolicyError         no policy of this name                         NOT_FOUND
+├── UnknownModelError          (other doors) `model` names no policy nor
+│                              candidate                                      NOT_FOUND
 ├── NoEligibleCandidateError   every candidate breaks a bound                 FAILED_PRECONDITION
 ├── OverloadedError            the queue is full                              RESOURCE_EXHAUSTED, retry
 ├── NotReadyError              the encoder is still loading, or draining      UNAVAILABLE, retry
@@ -63,6 +65,12 @@ class UnknownCandidateError(InvalidRequestError):
 
 class UnknownPolicyError(RouterError):
     """No policy of this name is served."""
+
+    status = "NOT_FOUND"
+
+
+class UnknownModelError(RouterError):
+    """The `model` of a chat body names neither a policy nor a candidate; the message lists them."""
 
     status = "NOT_FOUND"
 

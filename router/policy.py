@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from router.ask import Ask
-from router.config import Candidate, Capability, CostRule, FixedRule, GainRule, PolicyFile, Prices, RiskBoundRule
+from router.config import Candidate, Capability, CostRule, FixedRule, GainRule, PolicyFile, Prices, RiskBoundRule, Rule
 from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
 from router.types import CandidateRisk, Overrides, Reason
 
@@ -97,10 +97,10 @@ def decide(
 
 def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
     """Raise InvalidRequestError or UnknownCandidateError for overrides that cannot hold under this policy."""
-    for field, low, high in (("max_risk", 0.0, 1.0), ("max_cost_usd", 0.0, math.inf)):
+    for field, low, high in (("max_risk", 0.0, 1.0), ("min_gain", -1.0, 1.0), ("max_cost_usd", 0.0, math.inf)):
         value = getattr(overrides, field)
         if value is not None and not (math.isfinite(value) and low <= value <= high):
-            bounds = f"0 to {high:g}" if math.isfinite(high) else "a finite number of 0 or more"
+            bounds = f"{low:g} to {high:g}" if math.isfinite(high) else "a finite number of 0 or more"
             raise InvalidRequestError(f"{field} must be {bounds}, got {value}.", field=f"overrides.{field}")
     named = {
         "allowed_candidates": overrides.allowed_candidates,
@@ -114,9 +114,15 @@ def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
                     f"{field} must name candidates of policy {file.name!r} ({', '.join(file.names)}), got {name!r}.",
                     field=f"overrides.{field}",
                 )
-    if overrides.max_risk is not None and file.probe is None:
+    rules = [field for field in ("max_risk", "min_gain") if getattr(overrides, field) is not None]
+    if len(rules) > 1:
         raise InvalidRequestError(
-            f"max_risk needs a policy with a probe, {file.name!r} has none.", field="overrides.max_risk"
+            "max_risk and min_gain each replace the policy's rule; give one of them, got both.",
+            field="overrides.min_gain",
+        )
+    if rules and file.probe is None:
+        raise InvalidRequestError(
+            f"{rules[0]} needs a policy with a probe, {file.name!r} has none.", field=f"overrides.{rules[0]}"
         )
 
 
@@ -196,7 +202,7 @@ def _choose(
     failed: bool,
 ) -> _Verdict:
     """One of `eligible` (indices, cheapest tier first, not empty)."""
-    rule = rules.file.rule
+    rule = _rule(rules.file, overrides)
     if overrides.pin is not None:
         return _Verdict(eligible[0], Reason.PINNED)
     if isinstance(rule, FixedRule) and overrides.max_risk is None:
@@ -217,6 +223,12 @@ def _choose(
         return _by_cost(rule, judgement, candidates, eligible)
     assert isinstance(rule, GainRule)  # noqa: S101  (the fixed rule never comes here)
     return _by_gain(rule, judgement, eligible)
+
+
+def _rule(file: PolicyFile, overrides: Overrides) -> Rule:
+    if overrides.min_gain is None or len(file.candidates) == 1:
+        return file.rule
+    return GainRule(kind="gain", thresholds=(overrides.min_gain,) * (len(file.candidates) - 1))
 
 
 def _fixed(file: PolicyFile, rule: FixedRule, candidates: Sequence[CandidateRisk], eligible: list[int]) -> _Verdict:

@@ -36,6 +36,8 @@ class Overrides:
         denied_candidates: these may not answer.
         pin: this candidate answers, whatever the rule says.
         max_cost_usd: upper bound on the expected cost of one answer.
+        min_gain: climb a tier only where the expected gain is above this, -1 to 1: the policy's rule is then `gain`
+            with this threshold for every step. Not together with `max_risk`.
     """
 
     policy: str | None = None
@@ -44,6 +46,7 @@ class Overrides:
     denied_candidates: tuple[str, ...] = ()
     pin: str | None = None
     max_cost_usd: float | None = None
+    min_gain: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ def query_to_wire(query: RouteQuery) -> service_pb.RouteRequest:
         denied_candidates=o.denied_candidates,
         pin=o.pin,
         max_cost_usd=o.max_cost_usd,
+        min_gain=o.min_gain,
     )
     return service_pb.RouteRequest(
         chat=pb.Chat(messages=[_message_to_wire(message, i) for i, message in enumerate(query.messages)]),
@@ -221,6 +222,7 @@ def _overrides_from_wire(message: pb.Overrides) -> Overrides:
         denied_candidates=tuple(message.denied_candidates),
         pin=_optional(message, "pin"),
         max_cost_usd=_optional(message, "max_cost_usd"),
+        min_gain=_optional(message, "min_gain"),
     )
 
 

@@ -238,6 +238,7 @@ class Overrides(google.protobuf.message.Message):
     DENIED_CANDIDATES_FIELD_NUMBER: builtins.int
     PIN_FIELD_NUMBER: builtins.int
     MAX_COST_USD_FIELD_NUMBER: builtins.int
+    MIN_GAIN_FIELD_NUMBER: builtins.int
     policy: builtins.str
     """Name of the policy. Absent: the server's first policy."""
     max_risk: builtins.float
@@ -248,6 +249,10 @@ class Overrides(google.protobuf.message.Message):
     """This candidate answers, whatever the rule says; eligibility (modality, context, prices) still holds."""
     max_cost_usd: builtins.float
     """Upper bound on the expected cost of one answer in USD. Zero allows only free candidates. Absent: no bound."""
+    min_gain: builtins.float
+    """Climb a tier only where the expected gain is above this, -1 to 1: replaces the policy's rule by `gain` with this
+    threshold for every step. Not together with `max_risk`. Absent: the policy's rule holds.
+    """
     @property
     def allowed_candidates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Only these candidates may answer. Empty: all."""
@@ -265,13 +270,16 @@ class Overrides(google.protobuf.message.Message):
         denied_candidates: collections.abc.Iterable[builtins.str] | None = ...,
         pin: builtins.str | None = ...,
         max_cost_usd: builtins.float | None = ...,
+        min_gain: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_risk", b"_max_risk", "_pin", b"_pin", "_policy", b"_policy", "max_cost_usd", b"max_cost_usd", "max_risk", b"max_risk", "pin", b"pin", "policy", b"policy"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_risk", b"_max_risk", "_pin", b"_pin", "_policy", b"_policy", "allowed_candidates", b"allowed_candidates", "denied_candidates", b"denied_candidates", "max_cost_usd", b"max_cost_usd", "max_risk", b"max_risk", "pin", b"pin", "policy", b"policy"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_risk", b"_max_risk", "_min_gain", b"_min_gain", "_pin", b"_pin", "_policy", b"_policy", "max_cost_usd", b"max_cost_usd", "max_risk", b"max_risk", "min_gain", b"min_gain", "pin", b"pin", "policy", b"policy"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_risk", b"_max_risk", "_min_gain", b"_min_gain", "_pin", b"_pin", "_policy", b"_policy", "allowed_candidates", b"allowed_candidates", "denied_candidates", b"denied_candidates", "max_cost_usd", b"max_cost_usd", "max_risk", b"max_risk", "min_gain", b"min_gain", "pin", b"pin", "policy", b"policy"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_cost_usd", b"_max_cost_usd"]) -> typing.Literal["max_cost_usd"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_risk", b"_max_risk"]) -> typing.Literal["max_risk"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_min_gain", b"_min_gain"]) -> typing.Literal["min_gain"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_pin", b"_pin"]) -> typing.Literal["pin"] | None: ...
     @typing.overload
