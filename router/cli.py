@@ -23,6 +23,7 @@ from router import cli_probes
 from router.errors import InvalidRequestError, RouterError
 
 if TYPE_CHECKING:
+    from router.gateways.ext_proc import OnFailure
     from router.tuning.features import Progress
 
 _PATH = click.Path(path_type=Path)
@@ -72,9 +73,21 @@ def cli(verbose: bool) -> None:
 @click.option("--max-pending", default=256, show_default=True, type=click.IntRange(1), help="Prompts that may wait.")
 @click.option("--max-prompt-bytes", default=512 * 1024, show_default=True, type=click.IntRange(1))
 @click.option("--drain-s", default=10.0, show_default=True, type=click.FloatRange(0), help="Grace after SIGTERM.")
-def serve(policies: tuple[Path, ...], **options: Any) -> None:
+@click.option(
+    "--ext-proc",
+    type=click.Choice(["closed", "open"]),
+    is_flag=False,
+    flag_value="closed",
+    help="Also serve Envoy's external processor; what it cannot decide is refused (closed) or passed on (open).",
+)
+def serve(policies: tuple[Path, ...], ext_proc: OnFailure | None, **options: Any) -> None:
     """Serve over gRPC until SIGTERM. Without --policy: the embedded default, answered by canned text."""
     from router.server import ServerSettings, Serving, serve_forever
+
+    if ext_proc is not None:
+        from router.gateways.ext_proc import ExternalProcessor
+
+        options["doors"] = (ExternalProcessor(ext_proc),)
 
     def on_ready(running: Serving) -> None:
         names = ", ".join(running.router.policies)

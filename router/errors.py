@@ -12,6 +12,7 @@ RouterError
 ├── JudgementError             the prompt could not be judged (and the policy
 │                              says that this is an error)                    INTERNAL
 ├── ConfigError                a policy or its probe cannot be used           FAILED_PRECONDITION
+├── GatewayNotInstalledError   what a gateway needs is not installed          UNIMPLEMENTED
 ├── DispatchError              the chosen candidate did not answer
 │   ├── DispatchNotInstalledError   LiteLLM is absent                         UNIMPLEMENTED
 │   ├── UpstreamRejectedError       the provider refuses this request         INVALID_ARGUMENT
@@ -107,6 +108,12 @@ class ConfigError(RouterError):
     """A policy file, or the probe it names, cannot be used; the message says which key and what to do."""
 
     status = "FAILED_PRECONDITION"
+
+
+class GatewayNotInstalledError(RouterError):
+    """What a gateway needs is not installed; the message names the extra."""
+
+    status = "UNIMPLEMENTED"
 
 
 class DispatchError(RouterError):

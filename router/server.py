@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -31,6 +32,24 @@ log = logging.getLogger(__name__)
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 
 
+class Door(Protocol):
+    """A further gRPC service on the same server and the same router.
+
+    Attributes:
+        service_names: full names of its services, for reflection.
+    """
+
+    @property
+    def service_names(self) -> tuple[str, ...]:
+        """Full names of its services."""
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add its services to a server that has not started."""
+
+    def start(self, router: Router) -> None:
+        """Begin to decide."""
+
+
 @dataclass(frozen=True)
 class ServerSettings:
     """How to serve.
@@ -44,6 +63,7 @@ class ServerSettings:
         max_pending: prompts waiting for the encoder beyond which further ones are refused.
         max_prompt_bytes: longer requests are refused.
         drain_s: how long requests in work may take after SIGTERM.
+        doors: further services for the same server.
     """
 
     policies: tuple[Path, ...] = ()
@@ -54,6 +74,7 @@ class ServerSettings:
     max_pending: int = 256
     max_prompt_bytes: int = MAX_PROMPT_BYTES
     drain_s: float = 10.0
+    doors: tuple[Door, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +95,7 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
     """
     service = RouterService()
     status = health.aio.HealthServicer()
-    server = _create_server(service, status)
+    server = _create_server(service, status, settings.doors)
     address = f"{settings.host}:{_bind(server, settings)}"
     await _set_health(status, health_pb2.HealthCheckResponse.NOT_SERVING)
     await server.start()
@@ -88,6 +109,8 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
         # Registered last, so it runs first: no request is cut off by what is closed after it.
         stack.push_async_callback(_drain, server, status, settings.drain_s)
         service.start(router, Dispatcher(router.policies, canned_url=canned_url))
+        for door in settings.doors:
+            door.start(router)
         await _set_health(status, health_pb2.HealthCheckResponse.SERVING)
         yield Serving(address, router)
 
@@ -104,7 +127,7 @@ async def serve_forever(settings: ServerSettings, on_ready: Callable[[Serving], 
         log.info("draining, at most %.0f s", settings.drain_s)
 
 
-def _create_server(service: RouterService, status: health.aio.HealthServicer) -> grpc.aio.Server:
+def _create_server(service: RouterService, status: health.aio.HealthServicer, doors: Sequence[Door]) -> grpc.aio.Server:
     server = grpc.aio.server(
         interceptors=[ErrorInterceptor()],
         options=[
@@ -116,7 +139,10 @@ def _create_server(service: RouterService, status: health.aio.HealthServicer) ->
     )
     pb_grpc.add_RouterServiceServicer_to_server(service, server)
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    for door in doors:
+        door.register(server)
+    own = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    names = (*own, *(name for door in doors for name in door.service_names))
     reflection.enable_server_reflection(names, server)
     return server
 
