@@ -65,7 +65,7 @@ def query_from_body(
     return RouteQuery(
         messages=tuple(messages),
         overrides=overrides_from_model(model, policies),
-        session_id=_session_id(body, headers),
+        session_id=session_id_of(body, headers),
         parameters={key: value for key, value in body.items() if key not in _OWN_FIELDS},
     )
 
@@ -83,6 +83,14 @@ def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Ov
             # RouteLLM's names mean the default policy, unless one of ours is called so.
             return Overrides(policy=name if name in policies else None, min_gain=_threshold(threshold, model))
     raise UnknownModelError(f"model must be one of {', '.join(model_names(policies))}, got {model!r}.", field="model")
+
+
+def session_id_of(body: Mapping[str, Any], headers: Mapping[str, str]) -> str:
+    """The id of the session a body belongs to; empty for none. Headers go before fields of the body."""
+    metadata = body.get("metadata")
+    inner = metadata.get("session_id") if isinstance(metadata, Mapping) else None
+    found = [*(headers.get(name) for name in SESSION_HEADERS), body.get("session_id"), inner]
+    return next((one for one in found if isinstance(one, str) and one), "")
 
 
 def model_names(policies: Mapping[str, ServedPolicy]) -> list[str]:
@@ -183,13 +191,6 @@ def _threshold(text: str, model: str) -> float:
             field="model",
         )
     return float(text)
-
-
-def _session_id(body: Mapping[str, Any], headers: Mapping[str, str]) -> str:
-    metadata = body.get("metadata")
-    inner = metadata.get("session_id") if isinstance(metadata, Mapping) else None
-    found = [*(headers.get(name) for name in SESSION_HEADERS), body.get("session_id"), inner]
-    return next((one for one in found if isinstance(one, str) and one), "")
 
 
 def _shown(value: Any) -> str:

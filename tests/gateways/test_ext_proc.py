@@ -262,7 +262,8 @@ def test_clients_cannot_say_who_answers(world):
 
 
 def test_a_filter_that_does_not_send_bodies_refuses_chats_instead_of_passing_them_undecided(world):
-    assert world.post("unset", chat("hello")).status_code == 503
+    reply = world.post("unset", chat("hello"))
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "router_unavailable")
     world.assert_nobody_was_asked()
 
 
@@ -297,7 +298,8 @@ def test_with_the_router_killed_envoy_refuses_or_passes_on_as_it_was_told(tmp_pa
             upstream.seen.clear()
         os.kill(process.pid, signal.SIGKILL)
         process.wait(10)
-        assert ask("closed").status_code == 503
+        refused = ask("closed")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "router_unavailable")
         assert not any(upstream.seen for upstream in upstreams.values())
         assert ask("open").status_code == 200
         # Nobody is left to rewrite the model: the last route's upstream gets what the client sent.
