@@ -27,7 +27,12 @@ setup: $(INSTALLED)  ## Create .venv and install everything into it
 run: $(INSTALLED)  ## Start the service, route a dozen prompts through it, stop
 	@$(BIN)/elle demo
 
-test: $(INSTALLED)  ## The default test suite
+# The Node example's packages, where npm is; without them its test is skipped and says so.
+NODE := examples/node/node_modules/.package-lock.json
+$(NODE): examples/node/package-lock.json
+	-@if command -v npm >/dev/null; then npm ci --prefix examples/node --ignore-scripts --no-audit --no-fund; fi
+
+test: $(INSTALLED) $(NODE)  ## The default test suite
 	$(BIN)/python -m pytest
 
 test-slow: $(INSTALLED)  ## Statistical, refit and load tests (minutes)
@@ -65,4 +70,4 @@ reproduce-elle: $(INSTALLED)  ## The ELLE finding on data every machine has, as 
 	@$(BIN)/python -m benchmarks.reproduce_elle
 
 clean:  ## Remove environments and caches
-	rm -rf .venv .venv-protos .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info
+	rm -rf .venv .venv-protos .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info examples/node/node_modules

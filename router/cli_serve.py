@@ -7,12 +7,15 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from router.cli_common import JSON, PATH, print_json, stdout
 from router.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from router.gateways.ext_proc import OnFailure
 
 
 @click.command()
@@ -32,10 +35,22 @@ from router.errors import InvalidRequestError
 @click.option("--max-sessions", default=50_000, show_default=True, type=click.IntRange(0), help="Remembered at most.")
 @click.option("--session-ttl-s", default=3600.0, show_default=True, type=click.FloatRange(0), help="Idle ones expire.")
 @click.option("--drain-s", default=10.0, show_default=True, type=click.FloatRange(0), help="Grace after SIGTERM.")
-def serve(policies: tuple[Path, ...], workers: int, **options: Any) -> None:
+@click.option(
+    "--ext-proc",
+    type=click.Choice(["closed", "open"]),
+    is_flag=False,
+    flag_value="closed",
+    help="Also serve Envoy's external processor; what it cannot decide is refused (closed) or passed on (open).",
+)
+def serve(policies: tuple[Path, ...], workers: int, ext_proc: OnFailure | None, **options: Any) -> None:
     """Serve over gRPC until SIGTERM. Without --policy: the embedded default, answered by canned text."""
     from router.server import ServerSettings, Serving, serve_forever
     from router.workers import serve_workers
+
+    if ext_proc is not None:
+        from router.gateways.ext_proc import ExternalProcessor
+
+        options["doors"] = (ExternalProcessor(ext_proc),)
 
     def on_ready(running: Serving) -> None:
         names = ", ".join(running.router.policies)
@@ -145,8 +160,14 @@ def validate(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
 
 
 @click.command()
-def policy() -> None:
-    """Print the embedded default policy, to start your own from."""
+@click.option("--from-litellm", type=PATH, metavar="CONFIG", help="A LiteLLM file whose model_list to start from.")
+def policy(from_litellm: Path | None) -> None:
+    """Print a policy to start your own from: the embedded default, or the models of a LiteLLM configuration."""
+    if from_litellm is not None:
+        from router.gateways.litellm_config import policy_from_litellm
+
+        click.echo(policy_from_litellm(from_litellm), nl=False)
+        return
     from router.loading import DEFAULT_POLICY
 
     click.echo(DEFAULT_POLICY.read_text("utf-8"), nl=False)

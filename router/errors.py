@@ -4,6 +4,8 @@ RouterError
 ├── InvalidRequestError        the request itself is wrong                    INVALID_ARGUMENT
 │   └── UnknownCandidateError  an override names a candidate nobody knows     INVALID_ARGUMENT
 ├── UnknownPolicyError         no policy of this name                         NOT_FOUND
+├── UnknownModelError          (other doors) `model` names no policy nor
+│                              candidate                                      NOT_FOUND
 ├── NoEligibleCandidateError   every candidate breaks a bound                 FAILED_PRECONDITION
 ├── OverloadedError            the queue is full                              RESOURCE_EXHAUSTED, retry
 ├── DeadlineError              the caller's deadline passed in the queue       DEADLINE_EXCEEDED, retry
@@ -11,6 +13,7 @@ RouterError
 ├── JudgementError             the prompt could not be judged (and the policy
 │                              says that this is an error)                    INTERNAL
 ├── ConfigError                a policy or its probe cannot be used           FAILED_PRECONDITION
+├── GatewayNotInstalledError   what a gateway needs is not installed          UNIMPLEMENTED
 ├── DispatchError              no allowed candidate answered
 │   ├── DispatchNotInstalledError   the extra `dispatch` is absent            UNIMPLEMENTED
 │   ├── UpstreamRejectedError       the provider refuses this request         INVALID_ARGUMENT
@@ -76,6 +79,12 @@ class UnknownPolicyError(RouterError):
     status = "NOT_FOUND"
 
 
+class UnknownModelError(RouterError):
+    """The `model` of a chat body names neither a policy nor a candidate; the message lists them."""
+
+    status = "NOT_FOUND"
+
+
 class NoEligibleCandidateError(RouterError):
     """Every candidate breaks a bound of this request; the message names each candidate and the bounds."""
 
@@ -115,6 +124,12 @@ class ConfigError(RouterError):
     """A policy file, or the probe it names, cannot be used; the message says which key and what to do."""
 
     status = "FAILED_PRECONDITION"
+
+
+class GatewayNotInstalledError(RouterError):
+    """What a gateway needs is not installed; the message names the extra."""
+
+    status = "UNIMPLEMENTED"
 
 
 class DispatchError(RouterError):

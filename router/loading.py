@@ -164,9 +164,7 @@ def resolve_prices(candidate: Candidate) -> Prices | None:
     """The prices of a candidate, looked up where it says `litellm`. Raises ConfigError if they are not there."""
     if candidate.prices != "litellm":
         return candidate.prices
-    table = _litellm_prices()
-    # LiteLLM keys its table with and without the provider's prefix.
-    entry = table.get(candidate.model) or table.get(candidate.model.partition("/")[2])
+    entry = litellm_facts(candidate.model)
     if not entry or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
         raise ConfigError(
             f"candidate {candidate.name!r}: LiteLLM's table has no prices for {candidate.model!r}; state "
@@ -180,8 +178,15 @@ def resolve_prices(candidate: Candidate) -> Prices | None:
     )
 
 
+def litellm_facts(model: str) -> Mapping[str, Any] | None:
+    """What LiteLLM's bundled table says of a model string, None if nothing. Raises ConfigError where it is missing."""
+    table = _litellm_table()
+    # LiteLLM keys its table with and without the provider's prefix.
+    return table.get(model) or table.get(model.partition("/")[2])
+
+
 @cache
-def _litellm_prices() -> Mapping[str, Mapping[str, Any]]:
+def _litellm_table() -> Mapping[str, Mapping[str, Any]]:
     # Read from the installed package's own file: importing LiteLLM takes seconds and tries the network.
     spec = importlib.util.find_spec("litellm")
     for folder in (spec.submodule_search_locations or ()) if spec else ():

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from router.ask import Ask
-from router.config import Candidate, Capability, CostRule, FixedRule, GainRule, PolicyFile, Prices, RiskBoundRule
+from router.config import Candidate, Capability, CostRule, FixedRule, GainRule, PolicyFile, Prices, RiskBoundRule, Rule
 from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
 from router.types import CandidateRisk, HeldCandidate, Overrides, Reason
 
@@ -110,7 +110,7 @@ def is_settled(rules: Rules, ask: Ask, overrides: Overrides, held: HeldCandidate
     check_overrides(rules.file, overrides)
     candidates = weigh_in(rules, ask, overrides, None)
     eligible = _eligible(rules.file, overrides, candidates)
-    rule = rules.file.rule
+    rule = _rule(rules.file, overrides)
     if isinstance(rule, FixedRule) and overrides.max_risk is None and overrides.pin is None:
         _fixed(rules.file, rule, candidates, eligible)
         return False
@@ -132,10 +132,10 @@ def _eligible(file: PolicyFile, overrides: Overrides, candidates: Sequence[Candi
 
 def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
     """Raise InvalidRequestError or UnknownCandidateError for overrides that cannot hold under this policy."""
-    for field, low, high in (("max_risk", 0.0, 1.0), ("max_cost_usd", 0.0, math.inf)):
+    for field, low, high in (("max_risk", 0.0, 1.0), ("min_gain", -1.0, 1.0), ("max_cost_usd", 0.0, math.inf)):
         value = getattr(overrides, field)
         if value is not None and not (math.isfinite(value) and low <= value <= high):
-            bounds = f"0 to {high:g}" if math.isfinite(high) else "a finite number of 0 or more"
+            bounds = f"{low:g} to {high:g}" if math.isfinite(high) else "a finite number of 0 or more"
             raise InvalidRequestError(f"{field} must be {bounds}, got {value}.", field=f"overrides.{field}")
     named = {
         "allowed_candidates": overrides.allowed_candidates,
@@ -149,9 +149,15 @@ def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
                     f"{field} must name candidates of policy {file.name!r} ({', '.join(file.names)}), got {name!r}.",
                     field=f"overrides.{field}",
                 )
-    if overrides.max_risk is not None and file.probe is None:
+    rules = [field for field in ("max_risk", "min_gain") if getattr(overrides, field) is not None]
+    if len(rules) > 1:
         raise InvalidRequestError(
-            f"max_risk needs a policy with a probe, {file.name!r} has none.", field="overrides.max_risk"
+            "max_risk and min_gain each replace the policy's rule; give one of them, got both.",
+            field="overrides.min_gain",
+        )
+    if rules and file.probe is None:
+        raise InvalidRequestError(
+            f"{rules[0]} needs a policy with a probe, {file.name!r} has none.", field=f"overrides.{rules[0]}"
         )
 
 
@@ -239,7 +245,7 @@ def _choose(
     failed: bool,
 ) -> _Verdict:
     """One of `eligible` (indices, cheapest tier first, not empty)."""
-    rule, bound = rules.file.rule, _risk_bound(rules, overrides)
+    rule, bound = _rule(rules.file, overrides), _risk_bound(rules, overrides)
     if overrides.pin is not None:
         return _Verdict(eligible[0], Reason.PINNED)
     if isinstance(rule, FixedRule) and overrides.max_risk is None:
@@ -263,14 +269,15 @@ def _choose(
 def _risk_bound(rules: Rules, overrides: Overrides) -> float | None:
     if overrides.max_risk is not None:
         return overrides.max_risk
-    return rules.file.rule.max_risk if isinstance(rules.file.rule, RiskBoundRule) else None
+    rule = _rule(rules.file, overrides)
+    return rule.max_risk if isinstance(rule, RiskBoundRule) else None
 
 
 def _holder(file: PolicyFile, overrides: Overrides, eligible: Sequence[int], held: HeldCandidate | None) -> int | None:
     """Index of the candidate that the session may hold; None where there is nothing to hold, or no choice at all."""
     if held is None or file.sessions == "ignore" or overrides.pin is not None or len(eligible) == 1:
         return None
-    if isinstance(file.rule, FixedRule) and overrides.max_risk is None:
+    if isinstance(_rule(file, overrides), FixedRule) and overrides.max_risk is None:
         return None
     # One that the policy no longer has, or that may not answer this request, is released.
     return next((index for index in eligible if file.names[index] == held.candidate), None)
@@ -302,6 +309,12 @@ def _hold(
         if staying is None or leaving is None or leaving < staying:
             return verdict
     return _Verdict(index, Reason.SESSION_HELD)
+
+
+def _rule(file: PolicyFile, overrides: Overrides) -> Rule:
+    if overrides.min_gain is None or len(file.candidates) == 1:
+        return file.rule
+    return GainRule(kind="gain", thresholds=(overrides.min_gain,) * (len(file.candidates) - 1))
 
 
 def _fixed(file: PolicyFile, rule: FixedRule, candidates: Sequence[CandidateRisk], eligible: list[int]) -> _Verdict:

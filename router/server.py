@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -36,6 +37,24 @@ IO_THREADS = 64
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 
 
+class Door(Protocol):
+    """A further gRPC service on the same server and the same router.
+
+    Attributes:
+        service_names: full names of its services, for reflection.
+    """
+
+    @property
+    def service_names(self) -> tuple[str, ...]:
+        """Full names of its services."""
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add its services to a server that has not started."""
+
+    def start(self, router: Router) -> None:
+        """Begin to decide."""
+
+
 @dataclass(frozen=True)
 class ServerSettings:
     """How to serve.
@@ -53,6 +72,7 @@ class ServerSettings:
         session_ttl_s: a session that was idle for longer is forgotten.
         drain_s: how long requests in work may take after SIGTERM.
         share_port: whether other processes of ours listen on the same port; see `router.workers`.
+        doors: further services for the same server.
     """
 
     policies: tuple[Path, ...] = ()
@@ -67,6 +87,7 @@ class ServerSettings:
     session_ttl_s: float = 3600.0
     drain_s: float = 10.0
     share_port: bool = False
+    doors: tuple[Door, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +111,7 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io"))
     service = RouterService()
     status = health.aio.HealthServicer()
-    server = _create_server(service, status, share_port=settings.share_port)
+    server = _create_server(service, status, settings)
     address = f"{settings.host}:{_bind(server, settings)}"
     await _set_health(status, health_pb2.HealthCheckResponse.NOT_SERVING)
     await server.start()
@@ -104,6 +125,8 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
             dispatcher = Dispatcher(router.policies, canned_url=canned_url)
             stack.push_async_callback(dispatcher.aclose)
             service.start(router, dispatcher)
+            for door in settings.doors:
+                door.start(router)
             await _set_health(status, health_pb2.HealthCheckResponse.SERVING)
             yield Serving(address, router)
         finally:
@@ -123,19 +146,24 @@ async def serve_forever(settings: ServerSettings, on_ready: Callable[[Serving], 
         log.info("draining, at most %.0f s", settings.drain_s)
 
 
-def _create_server(service: RouterService, status: health.aio.HealthServicer, *, share_port: bool) -> grpc.aio.Server:
+def _create_server(
+    service: RouterService, status: health.aio.HealthServicer, settings: ServerSettings
+) -> grpc.aio.Server:
     server = grpc.aio.server(
         interceptors=[ErrorInterceptor()],
         options=[
             # Two servers on one port share its traffic without a word: only workers of one parent may.
-            ("grpc.so_reuseport", int(share_port)),
+            ("grpc.so_reuseport", int(settings.share_port)),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ],
     )
     pb_grpc.add_RouterServiceServicer_to_server(service, server)
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    for door in settings.doors:
+        door.register(server)
+    own = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    names = (*own, *(name for door in settings.doors for name in door.service_names))
     reflection.enable_server_reflection(names, server)
     return server
 

@@ -38,6 +38,8 @@ class Overrides:
         pin: this candidate answers, whatever the rule says.
         max_cost_usd: upper bound on the expected cost of one answer.
         require_region: only candidates with this among their `regions`; what the policy requires holds besides.
+        min_gain: climb a tier only where the expected gain is above this, -1 to 1: the policy's rule is then `gain`
+            with this threshold for every step. Not together with `max_risk`.
     """
 
     policy: str | None = None
@@ -47,6 +49,7 @@ class Overrides:
     pin: str | None = None
     max_cost_usd: float | None = None
     require_region: str | None = None
+    min_gain: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

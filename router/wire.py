@@ -58,6 +58,7 @@ def query_to_wire(query: RouteQuery) -> service_pb.RouteRequest:
         pin=o.pin,
         max_cost_usd=o.max_cost_usd,
         require_region=o.require_region,
+        min_gain=o.min_gain,
     )
     return service_pb.RouteRequest(
         chat=pb.Chat(messages=[_message_to_wire(message, i) for i, message in enumerate(query.messages)]),
@@ -257,6 +258,7 @@ def _overrides_from_wire(message: pb.Overrides) -> Overrides:
         pin=_optional(message, "pin"),
         max_cost_usd=_optional(message, "max_cost_usd"),
         require_region=_optional(message, "require_region"),
+        min_gain=_optional(message, "min_gain"),
     )
 
 

@@ -12,7 +12,18 @@ import pytest
 
 from tests.conftest import ROOT
 
-HEAVY = {"torch", "transformers", "litellm", "sklearn", "pyarrow", "scipy", "matplotlib", "starlette", "uvicorn"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "litellm",
+    "sklearn",
+    "pyarrow",
+    "scipy",
+    "matplotlib",
+    "starlette",
+    "uvicorn",
+    "envoy",
+}
 
 
 def sources(package: str) -> Iterator[Path]:
@@ -38,8 +49,9 @@ def test_probes_knows_nothing_of_the_router_nor_of_its_wire() -> None:
         assert not tops & {"router", "grpc", "litellm", "starlette", "uvicorn", "click"}, path
 
 
-def test_only_upstream_imports_litellm_and_offline_the_baseline_that_is_litellm() -> None:
-    allowed = {ROOT / "router" / "upstream.py", ROOT / "router" / "tuning" / "litellm_baseline.py"}
+def test_only_upstream_and_the_plugin_import_litellm_and_offline_the_baseline_that_is_litellm() -> None:
+    names = ("upstream.py", "gateways/litellm_plugin.py", "tuning/litellm_baseline.py")
+    allowed = {ROOT / "router" / name for name in names}
     for path in sources("router"):
         text = path.read_text("utf-8")
         names_it = (
@@ -68,6 +80,18 @@ def test_serving_does_not_depend_on_what_is_offline() -> None:
         assert not offline, name
 
 
+def test_only_the_command_line_knows_the_gateways() -> None:
+    for path in sources("router"):
+        if any(name.startswith("router.gateways") for name in imports(path)):
+            assert path.parent.name == "gateways" or path.name.startswith("cli"), path
+
+
+def test_only_the_external_processor_knows_envoys_protos() -> None:
+    for path in sources("router"):
+        names_it = '"envoy.' in path.read_text("utf-8") or any(name.startswith("envoy") for name in imports(path))
+        assert names_it == (path.name == "ext_proc.py"), path
+
+
 def test_heavy_libraries_are_imported_only_where_they_are_needed() -> None:
     for package in ("router", "probes"):
         for path in sources(package):
@@ -88,6 +112,7 @@ def test_importing_loads_nothing_heavy_and_opens_no_socket() -> None:
         "def refuse(*a, **k): raise AssertionError('a socket was opened')\n"
         "socket.socket.__init__ = refuse\n"
         "import router, probes, router.pipeline, router.client, router.server, router.cli\n"
+        "import router.gateways.openai_body, router.gateways.ext_proc, router.gateways.litellm_plugin\n"
         f"loaded = set(sys.modules) & {HEAVY!r}\n"
         "assert not loaded, loaded\n"
     )

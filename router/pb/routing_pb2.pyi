@@ -303,6 +303,7 @@ class Overrides(google.protobuf.message.Message):
     PIN_FIELD_NUMBER: builtins.int
     MAX_COST_USD_FIELD_NUMBER: builtins.int
     REQUIRE_REGION_FIELD_NUMBER: builtins.int
+    MIN_GAIN_FIELD_NUMBER: builtins.int
     policy: builtins.str
     """Name of the policy. Absent: the server's first policy."""
     max_risk: builtins.float
@@ -316,6 +317,10 @@ class Overrides(google.protobuf.message.Message):
     require_region: builtins.str
     """Only candidates whose `regions` in the policy include this one may answer, besides any region that the policy itself
     requires. Absent: no further region is required.
+    """
+    min_gain: builtins.float
+    """Climb a tier only where the expected gain is above this, -1 to 1: replaces the policy's rule by `gain` with this
+    threshold for every step. Not together with `max_risk`. Absent: the policy's rule holds.
     """
     @property
     def allowed_candidates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -335,13 +340,16 @@ class Overrides(google.protobuf.message.Message):
         pin: builtins.str | None = ...,
         max_cost_usd: builtins.float | None = ...,
         require_region: builtins.str | None = ...,
+        min_gain: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_risk", b"_max_risk", "_pin", b"_pin", "_policy", b"_policy", "_require_region", b"_require_region", "max_cost_usd", b"max_cost_usd", "max_risk", b"max_risk", "pin", b"pin", "policy", b"policy", "require_region", b"require_region"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_risk", b"_max_risk", "_pin", b"_pin", "_policy", b"_policy", "_require_region", b"_require_region", "allowed_candidates", b"allowed_candidates", "denied_candidates", b"denied_candidates", "max_cost_usd", b"max_cost_usd", "max_risk", b"max_risk", "pin", b"pin", "policy", b"policy", "require_region", b"require_region"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_risk", b"_max_risk", "_min_gain", b"_min_gain", "_pin", b"_pin", "_policy", b"_policy", "_require_region", b"_require_region", "max_cost_usd", b"max_cost_usd", "max_risk", b"max_risk", "min_gain", b"min_gain", "pin", b"pin", "policy", b"policy", "require_region", b"require_region"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_risk", b"_max_risk", "_min_gain", b"_min_gain", "_pin", b"_pin", "_policy", b"_policy", "_require_region", b"_require_region", "allowed_candidates", b"allowed_candidates", "denied_candidates", b"denied_candidates", "max_cost_usd", b"max_cost_usd", "max_risk", b"max_risk", "min_gain", b"min_gain", "pin", b"pin", "policy", b"policy", "require_region", b"require_region"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_cost_usd", b"_max_cost_usd"]) -> typing.Literal["max_cost_usd"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_risk", b"_max_risk"]) -> typing.Literal["max_risk"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_min_gain", b"_min_gain"]) -> typing.Literal["min_gain"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_pin", b"_pin"]) -> typing.Literal["pin"] | None: ...
     @typing.overload

@@ -209,6 +209,29 @@ class TestRiskBound:
         assert (choice.chosen.name, choice.reason) == ("small", Reason.WITHIN_RISK_BOUND)
 
 
+class TestMinGainOfTheRequest:
+    @pytest.mark.parametrize(
+        ("min_gain", "chosen"), [(-1.0, "large"), (0.19, "large"), (0.21, "small"), (1.0, "small")]
+    )
+    def test_it_replaces_the_rule_whichever_that_is(self, min_gain: float, chosen: str) -> None:
+        for rule in (
+            {"kind": "gain", "thresholds": [0.9]},
+            TestRiskBound.RULE,
+            {"kind": "fixed", "candidate": "small"},
+        ):
+            choice = decide(make_rules(rule), make_ask(), Overrides(min_gain=min_gain), judged(0.5, 0.3))
+            assert choice.chosen.name == chosen
+            assert choice.threshold == pytest.approx(min_gain)
+
+    def test_each_step_between_tiers_has_this_price(self) -> None:
+        choice = decide(make_rules(names=("a", "b", "c")), make_ask(), Overrides(min_gain=0.2), judged(0.6, 0.6, 0.1))
+        assert (choice.chosen.name, choice.threshold) == ("c", pytest.approx(0.4))
+
+    def test_a_lone_candidate_has_no_step_to_climb(self) -> None:
+        rules = make_rules({"kind": "fixed", "candidate": "a"}, names=("a",))
+        assert decide(rules, make_ask(), Overrides(min_gain=0.2), judged(0.6)).chosen.name == "a"
+
+
 class TestFallingBack:
     def test_unknown_territory_goes_to_the_safe_default(self) -> None:
         rules = make_rules(max_leverage=0.5)
@@ -353,6 +376,8 @@ class TestSettledBeforeAnyScore:
     [
         (Overrides(max_risk=1.5), InvalidRequestError, "overrides.max_risk"),
         (Overrides(max_risk=math.nan), InvalidRequestError, "overrides.max_risk"),
+        (Overrides(min_gain=1.1), InvalidRequestError, "overrides.min_gain"),
+        (Overrides(min_gain=0.1, max_risk=0.1), InvalidRequestError, "overrides.min_gain"),
         (Overrides(max_cost_usd=-1), InvalidRequestError, "overrides.max_cost_usd"),
         (Overrides(max_cost_usd=math.inf), InvalidRequestError, "overrides.max_cost_usd"),
         (Overrides(pin="nobody"), UnknownCandidateError, "overrides.pin"),

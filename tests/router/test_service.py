@@ -74,6 +74,8 @@ class TestDeciding:
         assert client.route("x", Overrides(allowed_candidates=(cheap,))).reason is Reason.ONLY_ELIGIBLE
         assert client.route("x", Overrides(denied_candidates=(cheap,))).chosen == strong
         assert client.route("x", Overrides(max_risk=1.0)).reason is Reason.WITHIN_RISK_BOUND
+        familiar = "Which of the following is a prime number? A. 21 B. 33 C. 37 D. 51"
+        assert client.route(familiar, Overrides(min_gain=-0.875)).threshold == -0.875
         assert client.route("x", Overrides(max_cost_usd=1.0)).chosen in {cheap, strong}
 
     def test_a_region_that_no_candidate_names_leaves_nobody(self, client: RouterClient) -> None:

@@ -1,0 +1,218 @@
+"""Envoy's external processor (ext_proc v3): decides on a chat body, rewrites its `model`, sets headers to route by.
+
+One stream per HTTP request. Of a `POST` to a chat path Envoy sends the headers, the whole body (request_body_mode
+BUFFERED) and later the response's headers; the response's body never comes here, so it streams. All else passes.
+
+What cannot be decided (no JSON, an unknown model, nobody eligible, overload, still loading) is answered by us with an
+OpenAI error object where failures are `closed`. Where they are `open` it goes on as it came, `model` included, with
+the reason in `x-elle-error` and no `x-elle-candidate`: Envoy's default route must lead to an upstream that knows the
+names that clients send. The same holds for Envoy's own `failure_mode_allow`, which acts when this service is gone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import grpc
+import grpc.aio
+
+from router.errors import GatewayNotInstalledError, InvalidRequestError, NotReadyError, RouterError
+from router.gateways.openai_body import ChatBody, query_from_body, upstream_model
+from router.gateways.openai_reply import ALL_HEADERS, ERROR_HEADER, decision_headers, error_object, error_reply
+from router.pipeline import Router
+
+log = logging.getLogger(__name__)
+
+SERVICE_NAME = "envoy.service.ext_proc.v3.ExternalProcessor"
+
+#: A POST to a path that ends so carries a chat.
+CHAT_PATHS = ("/chat/completions", "/v1/messages")
+
+OnFailure = Literal["closed", "open"]
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One HTTP request on its way through."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    #: What the response will be told.
+    told: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_chat(self) -> bool:
+        path = self.headers.get(":path", "").partition("?")[0]
+        return self.headers.get(":method") == "POST" and path.endswith(CHAT_PATHS)
+
+
+class ExternalProcessor:
+    """The service, to be registered on the router's own gRPC server (`ServerSettings.doors`).
+
+    Args:
+        on_failure: what becomes of requests that cannot be decided, see above.
+
+    Raises GatewayNotInstalledError where Envoy's protos are not installed.
+    """
+
+    service_names = (SERVICE_NAME,)
+
+    def __init__(self, on_failure: OnFailure = "closed") -> None:
+        self._answers = _Answers()
+        self._closed = on_failure == "closed"
+        self._router: Router | None = None
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the service to a server that has not started."""
+        _import("envoy.service.ext_proc.v3.external_processor_pb2_grpc").add_ExternalProcessorServicer_to_server(
+            self, server
+        )
+
+    def start(self, router: Router) -> None:
+        """Begin to decide; until then every chat is one that cannot be decided."""
+        self._router = router
+
+    async def Process(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        """One answer per message of Envoy's."""
+        exchange = _Exchange()
+        async for request in requests:
+            kind = request.WhichOneof("request")
+            if kind == "request_headers":
+                exchange = _Exchange(_plain(request.request_headers.headers.headers))
+                if exchange.is_chat and not self._answers.bodies_come_whole(request):
+                    # Otherwise chats would pass undecided without a word.
+                    message = "the ext_proc filter must be set to request_body_mode BUFFERED."
+                    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, message)
+                yield await self._on_request_headers(exchange, ends=request.request_headers.end_of_stream)
+            elif kind == "request_body":
+                yield await self._on_request_body(exchange, request.request_body.body)
+            elif kind == "response_headers":
+                yield self._answers.go_on("response_headers", headers=exchange.told)
+            elif kind is not None:
+                yield self._answers.go_on(kind)
+
+    async def _on_request_headers(self, exchange: _Exchange, *, ends: bool) -> Any:
+        # Nobody but us says who answers.
+        forged = [name for name in ALL_HEADERS if name in exchange.headers]
+        if not exchange.is_chat:
+            return self._answers.pass_by(remove=forged)
+        if ends:
+            return self._undecided(exchange, "request_headers", InvalidRequestError("the body must be set, got none."))
+        return self._answers.go_on("request_headers", remove=forged)
+
+    async def _on_request_body(self, exchange: _Exchange, raw: bytes) -> Any:
+        if not exchange.is_chat:
+            return self._answers.go_on("request_body")
+        try:
+            body, exchange.told = await self._decide(exchange.headers, raw)
+        except Exception as error:
+            return self._undecided(exchange, "request_body", error)
+        headers = {**exchange.told, "content-length": str(len(body))}
+        return self._answers.go_on("request_body", headers=headers, body=body)
+
+    async def _decide(self, headers: Mapping[str, str], raw: bytes) -> tuple[bytes, dict[str, str]]:
+        """The rewritten body, and the headers of the decision."""
+        if self._router is None:
+            raise NotReadyError("the service is still loading its encoder; try again in a few seconds.")
+        if headers.get("content-encoding", "identity") != "identity":
+            raise InvalidRequestError(
+                f"the body must come without content-encoding, got {headers['content-encoding']}."
+            )
+        body = ChatBody.parse(raw)
+        decision = await self._router.adecide(query_from_body(body.fields, headers, self._router.policies))
+        return body.with_model(upstream_model(decision.chosen_model)), decision_headers(decision)
+
+    def _undecided(self, exchange: _Exchange, kind: str, error: Exception) -> Any:
+        if isinstance(error, RouterError):
+            log.info("not decided: %s", error.reason)
+            status, headers, body = error_reply(error)
+        else:
+            log.error("not decided", exc_info=error)
+            status, headers = 500, {ERROR_HEADER: "INTERNAL"}
+            body = error_object("internal error; see the router's log.", kind="server_error", code="internal")
+        if self._closed:
+            return self._answers.refuse(status, headers, body)
+        exchange.told = {ERROR_HEADER: headers[ERROR_HEADER]}
+        return self._answers.go_on(kind, headers=exchange.told)
+
+
+class _Answers:
+    """Builds Envoy's messages; its protos are loaded when the first one of these is made."""
+
+    def __init__(self) -> None:
+        self._pb = _import("envoy.service.ext_proc.v3.external_processor_pb2")
+        self._core = _import("envoy.config.core.v3.base_pb2")
+        self._mode = _import("envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2").ProcessingMode
+
+    def bodies_come_whole(self, request: Any) -> bool:
+        """Whether Envoy will send bodies in one piece; old versions do not say, and are believed."""
+        if not request.HasField("protocol_config"):
+            return True
+        return bool(request.protocol_config.request_body_mode == self._mode.BUFFERED)
+
+    def go_on(
+        self,
+        kind: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        remove: Iterable[str] = (),
+        body: bytes | None = None,
+    ) -> Any:
+        """Envoy goes on, with these headers set or removed and this body instead."""
+        if kind.endswith("trailers"):
+            return self._pb.ProcessingResponse(**{kind: self._pb.TrailersResponse()})
+        common = self._pb.CommonResponse(
+            header_mutation=self._mutation(headers or {}, remove),
+            body_mutation=self._pb.BodyMutation(body=body) if body is not None else None,
+            # The route was chosen before these headers were what they are now.
+            clear_route_cache=kind.startswith("request") and bool(headers or remove),
+        )
+        wrap = self._pb.HeadersResponse if kind.endswith("headers") else self._pb.BodyResponse
+        return self._pb.ProcessingResponse(**{kind: wrap(response=common)})
+
+    def pass_by(self, *, remove: Iterable[str]) -> Any:
+        """Envoy goes on and does not ask again about this request, if its filter has allow_mode_override."""
+        answer = self.go_on("request_headers", remove=remove)
+        skip = self._mode(request_body_mode=self._mode.NONE, response_header_mode=self._mode.SKIP)
+        answer.mode_override.CopyFrom(skip)
+        return answer
+
+    def refuse(self, status: int, headers: Mapping[str, str], body: Mapping[str, Any]) -> Any:
+        """Envoy answers the client itself."""
+        response = self._pb.ImmediateResponse(
+            headers=self._mutation({"content-type": "application/json", **headers}, ()),
+            body=json.dumps(body).encode(),
+            details="elle_undecided",
+        )
+        response.status.code = status
+        return self._pb.ProcessingResponse(immediate_response=response)
+
+    def _mutation(self, headers: Mapping[str, str], remove: Iterable[str]) -> Any:
+        option = self._core.HeaderValueOption
+        values = [
+            option(
+                header=self._core.HeaderValue(key=key, raw_value=value.encode()),
+                append_action=option.OVERWRITE_IF_EXISTS_OR_ADD,
+            )
+            for key, value in headers.items()
+        ]
+        return self._pb.HeaderMutation(set_headers=values, remove_headers=remove)
+
+
+def _plain(headers: Iterable[Any]) -> dict[str, str]:
+    # Envoy fills either field, by its version.
+    return {one.key: (one.raw_value.decode("latin-1") or one.value) for one in headers}
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise GatewayNotInstalledError(
+            "--ext-proc needs Envoy's protos, which are not installed; install them with "
+            "`pip install 'elle-router[envoy]'`."
+        ) from error

@@ -1,0 +1,167 @@
+"""A LiteLLM `model_list` file, as it is -> the skeleton of a policy file: candidates with models, keys, prices, limits.
+
+The skeleton is valid and always asks the strongest candidate; it says itself how to go on from there. No secret of the
+LiteLLM file gets into it: only names of environment variables do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from router.config import NAME_PATTERN, Capability
+from router.errors import ConfigError
+from router.loading import litellm_facts
+
+_ENV = "os.environ/"
+#: Of `litellm_params`, what a candidate has a place for; prices are looked for there too.
+_TAKEN = frozenset({"model", "api_base", "api_key", "timeout", "input_cost_per_token", "output_cost_per_token"})
+_SUPPORTS = {
+    "supports_vision": Capability.IMAGE,
+    "supports_audio_input": Capability.AUDIO,
+    "supports_pdf_input": Capability.FILE,
+    "supports_video_input": Capability.VIDEO,
+    "supports_function_calling": Capability.TOOLS,
+    "supports_response_schema": Capability.JSON_SCHEMA,
+}
+
+_HEAD = """\
+# Candidates of a LiteLLM model_list. Every request goes to {default} until a probe judges:
+#   elle fit outcomes.jsonl --holdout 0.45 --out my-probe
+#   elle tune my-probe outcomes.jsonl --candidates {file} --max-loss 0.02 --out tuned.yaml
+"""
+
+
+@dataclass
+class _Found:
+    """Candidates read so far, and what could not be taken over, in words."""
+
+    candidates: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def policy_from_litellm(path: Path, *, out_name: str = "policy.yaml") -> str:
+    """The text of a policy file, comments included.
+
+    Args:
+        path: a LiteLLM configuration with a `model_list`; everything else in it is left aside.
+        out_name: what the comments call the policy file.
+
+    Raises ConfigError where the file cannot be read, or holds no chat model.
+    """
+    found = _Found()
+    deployments = _model_list(path)
+    models: dict[str, set[str]] = {}
+    for deployment in deployments:
+        models.setdefault(deployment["model_name"], set()).add(deployment["litellm_params"]["model"])
+    for deployment in deployments:
+        _take(deployment, found, alone=len(models[deployment["model_name"]]) == 1)
+    if not found.candidates:
+        raise ConfigError(f"{path}: model_list must hold at least one chat model, got none that can be a candidate.")
+    _order(found)
+    default = found.candidates[-1]["name"]
+    policy = {
+        "schema": "elle.policy/1",
+        "name": "litellm",
+        "candidates": found.candidates,
+        "rule": {"kind": "fixed", "candidate": default},
+        "safe_default": default,
+    }
+    notes = "".join(f"# Note: {note}.\n" for note in found.notes)
+    return _HEAD.format(default=default, file=out_name) + notes + yaml.safe_dump(policy, sort_keys=False)
+
+
+def _model_list(path: Path) -> list[dict[str, Any]]:
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"LiteLLM file {path} cannot be read: {error}.") from error
+    listed = data.get("model_list") if isinstance(data, dict) else None
+    if not isinstance(listed, list):
+        raise ConfigError(f"LiteLLM file {path} must hold a list `model_list`.")
+    for index, one in enumerate(listed):
+        params = one.get("litellm_params") if isinstance(one, dict) else None
+        model = params.get("model") if isinstance(params, dict) else None
+        if not isinstance(model, str) or not isinstance(one.get("model_name"), str):
+            raise ConfigError(f"LiteLLM file {path}: model_list[{index}] must have `model_name` and a `model`.")
+    return listed
+
+
+def _take(deployment: Mapping[str, Any], found: _Found, *, alone: bool) -> None:
+    group, params = deployment["model_name"], deployment["litellm_params"]
+    info, model = deployment.get("model_info") or {}, params["model"]
+    said = {**_facts(info.get("base_model") or model), **info}
+    if "*" in group + model or "auto_router/" in model:
+        found.notes.append(f"{group} ({model}) is left out: it is no single model")
+        return
+    if said.get("mode", "chat") not in {"chat", "responses", "completion"}:
+        found.notes.append(f"{group} ({model}) is left out: its mode is {said['mode']}")
+        return
+    if any(one["model"] == model for one in found.candidates):
+        found.notes.append(f"a further deployment of {model} is left out: a candidate has one")
+        return
+    name = _free_name(group if alone else model.rpartition("/")[2], found)
+    candidate = {"name": name, "model": model}
+    candidate |= _where(name, params, found.notes)
+    candidate |= _limits({**said, **{key: params[key] for key in _TAKEN & params.keys()}}, model)
+    found.candidates.append(candidate)
+    if dropped := sorted(params.keys() - _TAKEN):
+        found.notes.append(f"{name}: {', '.join(dropped)} of its litellm_params have no place here")
+
+
+def _where(name: str, params: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    base, key = params.get("api_base"), params.get("api_key")
+    if isinstance(base, str) and base.startswith(_ENV):
+        notes.append(f"{name}: write the URL of {base.removeprefix(_ENV)} as its api_base")
+    elif base is not None:
+        found["api_base"] = base
+    if isinstance(key, str) and key.startswith(_ENV):
+        found["api_key_env"] = key.removeprefix(_ENV)
+    elif key is not None:
+        notes.append(f"{name}: its key stands in the LiteLLM file; export it and name the variable in api_key_env")
+    return found
+
+
+def _limits(said: Mapping[str, Any], model: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    input_usd, output_usd = said.get("input_cost_per_token"), said.get("output_cost_per_token")
+    if input_usd is not None and output_usd is not None:
+        found["prices"] = {
+            "input_usd_per_million_tokens": round(float(input_usd) * 1e6, 9),
+            "output_usd_per_million_tokens": round(float(output_usd) * 1e6, 9),
+        }
+    if said.get("max_input_tokens"):
+        found["context_window_tokens"] = int(said["max_input_tokens"])
+    found["capabilities"] = ["text", *(able.value for key, able in _SUPPORTS.items() if said.get(key))]
+    if isinstance(said.get("timeout"), int | float):
+        found["timeout_s"] = float(said["timeout"])
+    return found
+
+
+def _facts(model: str) -> Mapping[str, Any]:
+    try:
+        return litellm_facts(model) or {}
+    except ConfigError:
+        # Without LiteLLM's table what the file says has to do; nothing that is not known is written.
+        return {}
+
+
+def _free_name(wanted: str, found: _Found) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).lstrip("._-")[:100] or "model"
+    assert re.match(NAME_PATTERN, name)  # noqa: S101
+    taken = {one["name"] for one in found.candidates}
+    return next(one for one in (name, *(f"{name}-{i}" for i in range(2, 10_000))) if one not in taken)
+
+
+def _order(found: _Found) -> None:
+    """Cheapest first, as tiers stand; the sum of both prices is what a request of as much output as input costs."""
+    if all("prices" in one for one in found.candidates):
+        found.candidates.sort(key=lambda one: sum(one["prices"].values()))
+    else:
+        found.notes.append("not all prices are known: put the candidates in the order of their tiers, cheapest first")

@@ -1,0 +1,220 @@
+"""LiteLLM plugin: an existing LiteLLM Router asks ELLE Router which deployment of a model group answers.
+
+    from router.gateways.litellm_plugin import elle_plugin
+
+    router = litellm.Router(model_list=[...], plugins=[elle_plugin("localhost:50051")])
+
+A deployment belongs to the candidate that its `model_info` names in `elle_candidate`, or else to the candidates whose
+`model` is its `litellm_params.model`. After a decision only deployments of the chosen candidate are left, and LiteLLM
+picks among them as ever. Where all of those are cooling down, those of the next candidate at or above the floor of the
+decision are left (its risk is no greater; where risks were not judged, its tier is higher), and if there are none
+LiteLLM says so and goes to its own `fallbacks`. Requests without messages (embeddings) are left alone.
+
+Two of LiteLLM's hooks work together: `run` marks the calls of routers that were given the plugin, and makes LiteLLM
+refuse its synchronous methods, which could not ask; `async_filter_deployments` decides, because only it is shown tools
+and output limits and only it can tell apart two deployments of one model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+from router.client import AsyncRouterClient
+from router.errors import GatewayNotInstalledError, InvalidRequestError, RouterError
+from router.gateways.openai_body import session_id_of
+from router.gateways.openai_reply import decision_headers
+from router.pipeline import Router
+from router.types import CandidateRisk, Overrides, RouteQuery, RoutingDecision
+
+log = logging.getLogger(__name__)
+
+#: Where LiteLLM's metadata hold the decision, for loggers; the keys are those of the HTTP doors' headers.
+METADATA_KEY = "elle"
+#: In a deployment's `model_info`: the candidate it belongs to.
+CANDIDATE_KEY = "elle_candidate"
+
+#: What a decision looks at besides the messages. LiteLLM's own arguments, keys among them, stay where they are.
+_PARAMETERS = ("functions", "instructions", "max_completion_tokens", "max_tokens", "response_format", "system", "tools")
+
+_NO_OVERRIDES = Overrides()
+
+Deployment = Mapping[str, Any]
+
+
+class Engine(Protocol):
+    """What decides."""
+
+    async def decide(self, query: RouteQuery) -> RoutingDecision:
+        """Raises RouterError."""
+
+
+def elle_plugin(
+    engine: str | Router,
+    *,
+    overrides: Overrides = _NO_OVERRIDES,
+    groups: Collection[str] | None = None,
+    on_failure: Literal["closed", "open"] = "closed",
+    timeout_s: float = 2.0,
+) -> Any:
+    """The plugin, for `litellm.Router(plugins=[...])`, or in LiteLLM's Proxy for `litellm_settings.callbacks`.
+
+    Args:
+        engine: address `host:port` of the service, or a `router.pipeline.Router` of this process.
+        overrides: what every decision is asked beyond the policy.
+        groups: names of the model groups to decide; None: every group of the routers that were given the plugin. As a
+            callback of the Proxy, which marks nothing, it needs them.
+        on_failure: where there is no decision, `closed` raises LiteLLM's ServiceUnavailableError or BadRequestError,
+            `open` logs it and leaves all deployments as they are.
+        timeout_s: longest wait for the service.
+
+    Raises GatewayNotInstalledError where LiteLLM is not installed.
+    """
+    litellm, custom_logger = _import_litellm()
+    # LiteLLM shows every call of the process to every callback: each plugin knows its own routers' calls by its mark.
+    mark = f"elle_plugin_{uuid.uuid4().hex}"
+    deciding: Engine = _Remote(engine, timeout_s) if isinstance(engine, str) else _Local(engine)
+
+    # LiteLLM is loaded here and not before.
+    class EllePlugin(custom_logger):  # type: ignore[misc, valid-type]
+        async def run(self, context: Any) -> Any:
+            # For every call, because applications reset LiteLLM's list. Its own way of adding drops what looks alike.
+            if not any(one is self for one in litellm.callbacks):
+                litellm.callbacks.append(self)
+            context.signals[mark] = True
+            return context
+
+        async def async_filter_deployments(
+            self,
+            model: str,
+            healthy_deployments: list[Deployment],
+            messages: Sequence[Any] | None,
+            request_kwargs: dict[str, Any] | None = None,
+            parent_otel_span: Any = None,
+        ) -> list[Deployment]:
+            request = request_kwargs or {}
+            is_ours = _is_marked(request, mark) if groups is None else model in groups
+            if not is_ours or not messages:
+                return healthy_deployments
+            try:
+                decision = await deciding.decide(_query(messages, request, overrides))
+                left = narrowed(decision, healthy_deployments, group=model)
+            except RouterError as error:
+                if on_failure == "open":
+                    log.warning("group %r is left undecided: %s", model, error)
+                    return healthy_deployments
+                kind = litellm.ServiceUnavailableError if _may_pass(error) else litellm.BadRequestError
+                raise kind(message=f"ELLE Router: {error}", model=model, llm_provider="elle-router") from error
+            for metadata in _metadata(request):
+                metadata[METADATA_KEY] = decision_headers(decision)
+            return left
+
+    return EllePlugin()
+
+
+def narrowed(decision: RoutingDecision, deployments: Sequence[Deployment], *, group: str) -> list[Deployment]:
+    """The deployments that may answer after a decision; empty where none of them is healthy. See the module.
+
+    Raises InvalidRequestError where no deployment belongs to any candidate.
+    """
+    of = {row.candidate: [one for one in deployments if _belongs(one, row)] for row in decision.candidates}
+    if deployments and not any(of.values()):
+        raise InvalidRequestError(
+            f"a deployment of group {group!r} must belong to a candidate of policy {decision.policy.name!r} "
+            f"({', '.join(of)}), none does; name it in its model_info as {CANDIDATE_KEY}, or give both the same model."
+        )
+    return next((of[name] for name in _at_or_above(decision) if of[name]), [])
+
+
+def _belongs(deployment: Deployment, row: CandidateRisk) -> bool:
+    named = (deployment.get("model_info") or {}).get(CANDIDATE_KEY)
+    if named is not None:
+        return bool(named == row.candidate)
+    return bool((deployment.get("litellm_params") or {}).get("model") == row.model)
+
+
+def _at_or_above(decision: RoutingDecision) -> Iterable[str]:
+    """The chosen candidate, then in the order of tiers the eligible ones that may stand in for it."""
+    names = [row.candidate for row in decision.candidates]
+    chosen = names.index(decision.chosen)
+    floor = decision.candidates[chosen].risk
+    yield decision.chosen
+    for index, row in enumerate(decision.candidates):
+        judged = row.risk is not None and floor is not None
+        if index != chosen and row.eligible and (row.risk <= floor if judged else index > chosen):  # type: ignore[operator]
+            yield row.candidate
+
+
+def _query(messages: Sequence[Any], request: Mapping[str, Any], overrides: Overrides) -> RouteQuery:
+    parameters = {name: _plain(request[name]) for name in _PARAMETERS if request.get(name) is not None}
+    headers: Mapping[str, str] = next(
+        (one["headers"] for one in _metadata(request) if isinstance(one.get("headers"), dict)), {}
+    )
+    said = {"session_id": request.get("litellm_session_id"), "metadata": next(iter(_metadata(request)), None)}
+    return RouteQuery(
+        messages=tuple(_plain(message) for message in messages),
+        overrides=overrides,
+        session_id=session_id_of(said, headers),
+        parameters=parameters,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """LiteLLM takes pydantic objects where JSON is meant; a class as response format stands for its schema."""
+    if isinstance(value, type):
+        return {"type": "json_schema"}
+    dump = getattr(value, "model_dump", None)
+    return dump(mode="json", exclude_none=True) if dump is not None else value
+
+
+def _metadata(request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = (request.get(name) for name in ("metadata", "litellm_metadata"))
+    return [one for one in found if isinstance(one, dict)]
+
+
+def _is_marked(request: Mapping[str, Any], mark: str) -> bool:
+    return any(mark in (one.get("routing_plugin_signals") or {}) for one in _metadata(request))
+
+
+def _may_pass(error: RouterError) -> bool:
+    code, retryable = getattr(error, "code", error.status), getattr(error, "service_retryable", error.retryable)
+    return bool(retryable) or code in {"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL"}
+
+
+class _Local:
+    """The engine in this process."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def decide(self, query: RouteQuery) -> RoutingDecision:
+        return await self._router.adecide(query)
+
+
+class _Remote:
+    """The service. grpc binds a connection to an event loop, so each loop has its own."""
+
+    def __init__(self, address: str, timeout_s: float) -> None:
+        self._address, self._timeout_s = address, timeout_s
+        self._held: tuple[asyncio.AbstractEventLoop, AsyncRouterClient] | None = None
+
+    async def decide(self, query: RouteQuery) -> RoutingDecision:
+        loop = asyncio.get_running_loop()
+        if self._held is None or self._held[0] is not loop:
+            self._held = loop, AsyncRouterClient(self._address, timeout_s=self._timeout_s)
+        return await self._held[1].route(query)
+
+
+def _import_litellm() -> tuple[Any, Any]:
+    try:
+        litellm = importlib.import_module("litellm")
+        return litellm, importlib.import_module("litellm.integrations.custom_logger").CustomLogger
+    except ImportError as error:
+        raise GatewayNotInstalledError(
+            "the LiteLLM plugin needs LiteLLM, which is not installed; install it with "
+            "`pip install 'elle-router[dispatch]'`."
+        ) from error

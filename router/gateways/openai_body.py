@@ -1,0 +1,197 @@
+"""A chat body as OpenAI or Anthropic clients send it -> RouteQuery, and back with another `model`. Pure.
+
+What `model` may be:
+
+- `elle/POLICY` or `elle/POLICY:PROFILE` (`elle/default:economy`): that policy decides;
+- `router-NAME-THRESHOLD`, as RouteLLM's clients send it: the policy NAME, or for the names of RouteLLM's own routers
+  (`mf`, `bert`, `causal_llm`, `sw_ranking`) the default one, decides with the threshold, 0 to 1, as `min_gain`;
+- the name of a candidate: it answers, nothing is weighed (a pin; what the request needs must still be within it).
+
+A RouteLLM threshold is compared with the *gain* of the stronger model (its probability of an acceptable answer minus
+the weaker one's), where RouteLLM compares it with the probability that the stronger one wins. Both send more to the
+weaker model the higher it is, but the same number does not give the same share: take a new one from `elle tune`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from router.errors import InvalidRequestError, UnknownModelError
+from router.types import Overrides, RouteQuery
+
+if TYPE_CHECKING:
+    from router.loading import ServedPolicy
+
+POLICY_PREFIX = "elle/"
+ALIAS_PREFIX = "router-"
+
+#: Names of RouteLLM's own routers, each of which the default policy stands in for. Its `random` has no counterpart.
+ROUTELLM_ROUTERS = frozenset({"mf", "bert", "causal_llm", "sw_ranking"})
+
+#: Where callers put the id of a session: headers in lower case, first come first served, then fields of the body.
+SESSION_HEADERS = ("x-elle-session-id", "x-session-id", "x-litellm-session-id", "helicone-session-id")
+
+#: Fields that are no parameters of the answer.
+_OWN_FIELDS = frozenset({"model", "messages", "stream"})
+_NUMBER = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def query_from_body(
+    body: Mapping[str, Any], headers: Mapping[str, str], policies: Mapping[str, ServedPolicy]
+) -> RouteQuery:
+    """What a chat body asks of the router. Messages and all other fields are handed on untouched.
+
+    Args:
+        body: the decoded JSON body, in the shape of OpenAI's chat completions or Anthropic's messages.
+        headers: of the HTTP request, names in lower case; only those of SESSION_HEADERS are read.
+        policies: all served policies by name, profiles included, the default first (`Router.policies`).
+
+    Raises:
+        UnknownModelError: `model` is none of the names above; the message lists them.
+        InvalidRequestError: `model` or `messages` is missing or of the wrong type, or a threshold is not 0 to 1.
+    """
+    model, messages = body.get("model"), body.get("messages")
+    if not isinstance(model, str) or not model:
+        raise InvalidRequestError(
+            f"model must be one of {', '.join(model_names(policies))}, got {_shown(model)}.", field="model"
+        )
+    if not isinstance(messages, list):
+        raise InvalidRequestError(f"messages must be a list, got {_shown(messages)}.", field="messages")
+    return RouteQuery(
+        messages=tuple(messages),
+        overrides=overrides_from_model(model, policies),
+        session_id=session_id_of(body, headers),
+        parameters={key: value for key, value in body.items() if key not in _OWN_FIELDS},
+    )
+
+
+def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Overrides:
+    """What a model name asks of the router. Arguments and errors as `query_from_body`."""
+    for name, policy in policies.items():
+        if model in policy.rules.file.names:
+            return Overrides(policy=name, pin=model)
+    if model.startswith(POLICY_PREFIX) and model.removeprefix(POLICY_PREFIX) in policies:
+        return Overrides(policy=model.removeprefix(POLICY_PREFIX))
+    if model.startswith(ALIAS_PREFIX):
+        name, _, threshold = model.removeprefix(ALIAS_PREFIX).rpartition("-")
+        if name in policies or name in ROUTELLM_ROUTERS:
+            # RouteLLM's names mean the default policy, unless one of ours is called so.
+            return Overrides(policy=name if name in policies else None, min_gain=_threshold(threshold, model))
+    raise UnknownModelError(f"model must be one of {', '.join(model_names(policies))}, got {model!r}.", field="model")
+
+
+def session_id_of(body: Mapping[str, Any], headers: Mapping[str, str]) -> str:
+    """The id of the session a body belongs to; empty for none. Headers go before fields of the body."""
+    metadata = body.get("metadata")
+    inner = metadata.get("session_id") if isinstance(metadata, Mapping) else None
+    found = [*(headers.get(name) for name in SESSION_HEADERS), body.get("session_id"), inner]
+    return next((one for one in found if isinstance(one, str) and one), "")
+
+
+def model_names(policies: Mapping[str, ServedPolicy]) -> list[str]:
+    """Every name that `model` may have, but the aliases: policies with their profiles, then candidates."""
+    candidates = dict.fromkeys(name for policy in policies.values() for name in policy.rules.file.names)
+    return [*(POLICY_PREFIX + name for name in policies), *candidates]
+
+
+def upstream_model(model: str) -> str:
+    """The name by which an OpenAI-compatible upstream knows a LiteLLM model string: what follows the provider."""
+    return model.partition("/")[2] or model
+
+
+@dataclass(frozen=True, slots=True)
+class ChatBody:
+    """A JSON body of which `model` can be exchanged without touching another byte.
+
+    Attributes:
+        fields: the body, decoded.
+        text: the body as it came.
+        model_at: where in `text` the value of `model` begins and ends; None where there is none.
+    """
+
+    fields: Mapping[str, Any]
+    text: str
+    model_at: tuple[int, int] | None
+
+    @classmethod
+    def parse(cls, raw: bytes) -> ChatBody:
+        """Raises InvalidRequestError for anything but one JSON object in UTF-8 with distinct keys."""
+        fields: dict[str, Any] = {}
+        model_at = None
+        try:
+            text = raw.decode()
+            for key, value, begin, end in _members(text):
+                fields[key] = value
+                if key == "model":
+                    model_at = begin, end
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequestError(f"the body must be a JSON object in UTF-8; it is not: {error}.") from error
+        return cls(fields, text, model_at)
+
+    def with_model(self, model: str) -> bytes:
+        """The body with this `model`, all else byte for byte as it came. Raises InvalidRequestError without one."""
+        if self.model_at is None:
+            raise InvalidRequestError("model must be set, got none.", field="model")
+        begin, end = self.model_at
+        return f"{self.text[:begin]}{json.dumps(model)}{self.text[end:]}".encode()
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _members(text: str) -> Iterator[tuple[str, Any, int, int]]:
+    """Key, value, begin and end of the value, of each member of a JSON object. Raises ValueError for anything else."""
+    at, keys = _after(text, _skip(text, 0), "{"), set()
+    while text[at : at + 1] != "}":
+        key, at = _DECODER.raw_decode(text, at)
+        if not isinstance(key, str):
+            raise ValueError("a key is no string")  # noqa: TRY004  (one kind of error for all malformed text)
+        if key in keys:
+            # Readers disagree on which of two counts; the upstream might answer another one than was judged.
+            raise ValueError(f"key {key!r} stands twice")
+        keys.add(key)
+        begin = _after(text, _skip(text, at), ":")
+        value, end = _DECODER.raw_decode(text, begin)
+        yield key, value, begin, end
+        at = _skip(text, end)
+        if text[at : at + 1] != "}":
+            at = _after(text, at, ",")
+            if text[at : at + 1] == "}":
+                raise ValueError(f"a key expected at character {at}")
+    if _skip(text, at + 1) != len(text):
+        raise ValueError(f"something follows the object at character {at + 1}")
+
+
+def _after(text: str, at: int, sign: str) -> int:
+    """Where the text goes on after `sign`, which must stand at `at`, and the white space behind it."""
+    if text[at : at + 1] != sign:
+        raise ValueError(f"{sign!r} expected at character {at}")
+    return _skip(text, at + 1)
+
+
+def _skip(text: str, at: int) -> int:
+    """Where the white space at `at`, if any, ends."""
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _threshold(text: str, model: str) -> float:
+    if not _NUMBER.fullmatch(text) or not 0 <= float(text) <= 1:
+        raise InvalidRequestError(
+            f"the threshold of model `router-NAME-THRESHOLD` must be a number from 0 to 1, got {text!r} in {model!r}.",
+            field="model",
+        )
+    return float(text)
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else type(value).__name__ if not isinstance(value, str) else repr(value)
