@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import math
 import random
@@ -240,7 +241,7 @@ class Dispatcher:
                 field="parameters",
             )
         run = _Run(time.monotonic() + (math.inf if timeout_s is None else timeout_s))
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError):  # the clock is read below
             async with asyncio.timeout(timeout_s):
                 await self._upstream.load()
         if run.left_s <= 0:
@@ -270,7 +271,7 @@ class Dispatcher:
     async def _ask_one(self, run: _Run, target: _Target, ask: Callable[[_Target, Permit], Awaitable[T]]) -> T | None:
         """One candidate, with its retries; None where it fails, the failure being the run's last."""
         candidate = target.candidate
-        for retry in range(candidate.retries + 1):
+        for retry in itertools.count():
             permit, started = target.breaker.admit(), time.monotonic()
             if permit is None:
                 rest_s = target.breaker.retry_after_s or None
@@ -283,13 +284,15 @@ class Dispatcher:
                 _settle(permit, candidate, error, time.monotonic() - started)
                 run.failed(candidate, error, started)
                 wait_s = _wait_s(error, retry)
-                if retry == candidate.retries or wait_s is None or wait_s >= run.left_s:
+                if retry >= candidate.retries or wait_s is None or wait_s >= run.left_s:
+                    return None
+                if wait_s < target.breaker.retry_after_s:
                     return None
             except BaseException:
                 permit.close()
                 raise
             await asyncio.sleep(wait_s)
-        raise AssertionError("the last retry returns")
+        return None
 
     async def _open(self, run: _Run, query: RouteQuery, target: _Target, permit: Permit) -> _Opened:
         """A stream up to its first content."""

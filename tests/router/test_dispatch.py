@@ -20,13 +20,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from router import canned, errors
+from router import canned, errors, wire
 from router.dispatch import Dispatcher
 from router.errors import DispatchError, InvalidRequestError
 from router.litellm_errors import ERRORS_BY_NAME, kind_of
 from router.loading import load_policies
 from router.pipeline import Router
-from router.types import AttemptOutcome, RouteQuery, RoutingDecision
+from router.types import Attempt, AttemptOutcome, RouteQuery, RoutingDecision
 from tests.fakes import FakeEncoder, write_policy
 from tests.router.faults import USAGE, FaultyUpstream, answer
 
@@ -251,6 +251,32 @@ class TestBodies:
             left_at = time.monotonic()
             await endless.aclose()
             assert await faulty.left("endless") - left_at < 1
+
+    @pytest.mark.parametrize("streamed", [False, True], ids=["unary", "stream"])
+    async def test_of_other_providers_do_not_hide_an_answer_that_is_none(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, streamed: bool
+    ) -> None:
+        monkeypatch.setenv(KEY, "sk-test")
+        faulty = FaultyUpstream()
+        async with (
+            canned.running(faulty.app()) as url,
+            dispatching(
+                folder,
+                candidate("small", url, model="hosted_vllm/html"),
+                candidate("large", url, model="hosted_vllm/malformed"),
+            ) as world,
+        ):
+            for name in ("small", "large"):
+                query = RouteQuery.from_prompt("hello", overrides=_pin(name))
+                with pytest.raises(errors.UpstreamUnavailableError):
+                    await (world.stream(query) if streamed else world.complete(query))
+
+
+def test_of_a_long_ordeal_an_errors_status_carries_the_end() -> None:
+    attempts = [Attempt(f"candidate {i}", AttemptOutcome.UNAVAILABLE) for i in range(100)]
+    carried = wire.failed_delivery_to_wire(attempts)
+    assert [one.candidate for one in carried.attempts] == [f"candidate {i}" for i in range(60, 100)]
+    assert carried.ByteSize() < 4096
 
 
 def _pin(name: str) -> Any:
