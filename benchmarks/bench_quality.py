@@ -26,7 +26,7 @@ import numpy.typing as npt
 from benchmarks.quality.many_models import Table, group_means, many_model_results
 from benchmarks.quality.pairs import FOLDS, pair_results
 from benchmarks.quality.results_page import write_pages
-from benchmarks.quality.transfer import transfer_results
+from benchmarks.quality.transfer import domain_results, transfer_results
 from probes.encoder import MINILM_L6
 from probes.probe import software_versions, utc_now
 from router.tuning.crossval import Split, probe_risk, split_folds
@@ -121,10 +121,12 @@ def mmlu_pro(prompts: int | None, resamples: int) -> dict[str, Any]:
 
 
 def transfer(prompts: int | None, resamples: int) -> dict[str, Any]:
-    """From MMLU to GSM8K with none and with 100 of its labels."""
+    """From MMLU to GSM8K with none and with few of its labels, and from the rest of MMLU to one domain of it."""
     old, old_features = load("routellm_mmlu", (WEAK, STRONG), prompts)
     new, new_features = load("routellm_gsm8k", (WEAK, STRONG), None)
-    return transfer_results(old, old_features, new, new_features, n_labels=100, draws=8, resamples=resamples)
+    found = transfer_results(old, old_features, new, new_features, sizes=(50, 100, 300), draws=30, resamples=resamples)
+    domains = domain_results(old, old_features, n_labels=100, draws=30, resamples=resamples)
+    return found | {"domains": domains}
 
 
 def many_models(prompts: int | None, resamples: int) -> dict[str, Any]:

@@ -43,8 +43,8 @@ class EncoderSpec:
             transformer layers. Layers above the highest one named are not run.
         max_tokens: of a longer prompt only this many tokens are read, special tokens included.
         truncation: which ones: `head`, its beginning, or `head_tail`, its beginning and its end in equal parts.
-        precision: number format of the forward pass. `float32`, or `int8`: weights in int8 with one scale per output
-            channel, activations in uint8 with one scale per prompt and product (per token before a layer's last).
+        precision: number format of the forward pass. `float32`, or `int8`: weights with one scale per output channel,
+            activations with one scale per token.
     """
 
     model_id: str

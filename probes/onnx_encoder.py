@@ -18,7 +18,7 @@ from probes.prompt_tokens import PromptTokenizer
 
 log = logging.getLogger(__name__)
 
-#: Least cosine between a machine's features and the float32 ones of the same text. int8 gives .999; a processor whose
+#: Least cosine between a machine's features and float32's of the same text. int8 gives .9995; a processor whose
 #: int8 products saturate falls far below.
 LEAST_COSINE = 0.995
 

@@ -2,8 +2,8 @@
 
 Written by hand, not traced, because what makes it fast is which operators it is made of (docs/performance.md): one
 product for query, key and value, fused attention and GELU, separate additions before the normalisations (ONNX
-Runtime's fused operator for both is six times slower), int8 products whose scales are per output channel and, before
-the last product of a layer, per token too. Needs `onnx` and `numpy`, neither torch nor transformers.
+Runtime's fused operator for both is six times slower), int8 products with a scale per output channel and per token.
+Needs `onnx` and `numpy`, neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ IDS, FEATURES = "input_ids", "features"
 _ONNX_OPSET, _IR_VERSION = 17, 8
 _MICROSOFT = "com.microsoft"
 
-# GELU is never below about -0.17: a row whose largest value is smaller still is scaled by this.
-_LEAST_ROW_SCALE = 0.25
+# A token whose values are all smaller is scaled as if its largest were this. GELU is never below -0.17: from here on
+# its largest value is also the largest in size.
+_LEAST_SIZE = 0.25
 
 #: What config.json must say for this graph to be the model's.
 _REQUIRED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
@@ -121,11 +122,11 @@ class _Bert:
         bias = self._constant(f"{new}.bias", self._tensors[f"{old}.intermediate.dense.bias"])
         wide = self._product(middle, [f"{old}.intermediate.dense"], with_bias=False)
         wide = self._node("BiasGelu", [wide, bias], f"{new}.wide", domain=_MICROSOFT)
-        narrow = self._product(wide, [f"{old}.output.dense"], per_token=True)
+        narrow = self._product(wide, [f"{old}.output.dense"], after_gelu=True)
         total = self._node("Add", [narrow, middle], f"{new}.total")
         return self._normalise(total, f"{old}.output", f"state.{number + 1}")
 
-    def _product(self, x: str, names: Sequence[str], *, with_bias: bool = True, per_token: bool = False) -> str:
+    def _product(self, x: str, names: Sequence[str], *, with_bias: bool = True, after_gelu: bool = False) -> str:
         """x W' + b; several layers at once side by side."""
         name = names[0].removeprefix("encoder.")
         weight = np.concatenate([self._tensors[f"{one}.weight"] for one in names])
@@ -135,17 +136,16 @@ class _Bert:
             product = self._node("MatMul", [x, self._constant(f"{name}.w", weight.T)], f"{name}.product")
             return self._node("Add", [product, *added], f"{name}.out") if added else product
         quantised, scale = quantise(weight)
-        inputs = [self._constant(f"{name}.w", quantised.T), self._constant(f"{name}.scale", scale), ""]
-        if not per_token:
-            return self._node("DynamicQuantizeMatMul", [x, *inputs, *added], f"{name}.out", domain=_MICROSOFT)
-        # One scale for all tokens wastes most of the eight bits where tokens differ in size by an order of magnitude,
-        # as they do after GELU. x / s has one size; the product is scaled back.
-        size = self._node("ReduceMax", [x], f"{name}.size", axes=[-1], keepdims=1)
-        size = self._node("Max", [size, self._constant("least", np.float32(_LEAST_ROW_SCALE))], f"{name}.row")
+        inputs = [self._constant(f"{name}.w", quantised.T), self._constant(f"{name}.scale", scale)]
+        # The operator takes one scale for all tokens, and that wastes most of the eight bits where tokens differ in
+        # size. x / s has one size; the product is scaled back.
+        sized = x if after_gelu else self._node("Abs", [x], f"{name}.abs")
+        size = self._node("ReduceMax", [sized], f"{name}.largest", axes=[-1], keepdims=1)
+        size = self._node("Max", [size, self._constant("least", np.float32(_LEAST_SIZE))], f"{name}.size")
         scaled = self._node("Div", [x, size], f"{name}.scaled")
         product = self._node("DynamicQuantizeMatMul", [scaled, *inputs], f"{name}.product", domain=_MICROSOFT)
         product = self._node("Mul", [product, size], f"{name}.rescaled")
-        return self._node("Add", [product, *added], f"{name}.out")
+        return self._node("Add", [product, *added], f"{name}.out") if added else product
 
     def _normalise(self, x: str, name: str, out: str) -> str:
         scale = self._constant(f"{out}.gamma", self._tensors[f"{name}.LayerNorm.weight"])

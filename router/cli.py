@@ -73,6 +73,8 @@ def cli(verbose: bool) -> None:
 @click.option("--max-pending", type=click.IntRange(1), help="Prompts that may wait; 32 per thread unless set.")
 @click.option("--cache-entries", default=10_000, show_default=True, type=click.IntRange(0), help="Prompts remembered.")
 @click.option("--max-prompt-bytes", default=512 * 1024, show_default=True, type=click.IntRange(1))
+@click.option("--max-sessions", default=50_000, show_default=True, type=click.IntRange(0), help="Remembered at most.")
+@click.option("--session-ttl-s", default=3600.0, show_default=True, type=click.FloatRange(0), help="Idle ones expire.")
 @click.option("--drain-s", default=10.0, show_default=True, type=click.FloatRange(0), help="Grace after SIGTERM.")
 def serve(policies: tuple[Path, ...], workers: int, **options: Any) -> None:
     """Serve over gRPC until SIGTERM. Without --policy: the embedded default, answered by canned text."""
@@ -98,6 +100,7 @@ def serve(policies: tuple[Path, ...], workers: int, **options: Any) -> None:
 @click.option("--profile", metavar="NAME", help="Of the policy's profiles.")
 @click.option("--max-risk", type=float, help="Take the cheapest candidate within this risk.")
 @click.option("--max-cost-usd", type=float, help="Bound on the expected cost of the answer.")
+@click.option("--region", metavar="TAG", help="Only candidates of this region may answer.")
 @click.option("--allow", multiple=True, metavar="CANDIDATE", help="Only these may answer; repeatable.")
 @click.option("--deny", multiple=True, metavar="CANDIDATE", help="These may not answer; repeatable.")
 @click.option("--pin", metavar="CANDIDATE", help="This one answers.")
@@ -116,6 +119,7 @@ def decide(
         allowed_candidates=asked["allow"],
         denied_candidates=asked["deny"],
         pin=asked["pin"],
+        require_region=asked["region"],
     )
     query = _query(text, chat, overrides)
     router = Router.from_files(*([policy_file] if policy_file else []), encoder_dir=encoder_dir)
@@ -156,9 +160,14 @@ def _query(text: str | None, chat: Path | None, overrides: Any) -> Any:
 @click.option("--name", help="Name of the probe; the folder's unless set.")
 @click.option("--holdout", default=0.0, show_default=True, help="Share of prompts to leave out, for `elle tune`.")
 @click.option("--seed", default=0, show_default=True, help="Of the folds and of what is held out.")
+@click.option("--prior", type=_PATH, metavar="PROBE", help="Adapt this probe to DATA, 50 labels of each model or more.")
+@click.option("--keep-statistics", is_flag=True, help="Let the probe be a --prior later: sums of its fit, no prompt.")
 @_JSON
 def fit(data: tuple[Path, ...], out: Path, models: str | None, as_json: bool, **options: Any) -> None:
-    """Fit a probe to outcomes DATA (parquet, JSONL or CSV: prompt, model, score)."""
+    """Fit a probe to outcomes DATA (parquet, JSONL or CSV: prompt, model, score).
+
+    With --prior the statistics of an old fit, made with --keep-statistics, stand in for the labels that DATA lacks.
+    """
     from router.tuning.fit import fit_command
 
     with _progress("encoding") as on_progress:

@@ -57,7 +57,10 @@ _OUTCOMES: tuple[tuple[type[DispatchError], AttemptOutcome], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the provider counted them, and their cost at the policy's prices (None where unknown)."""
+    """Tokens as the provider counted them, and their cost at the policy's prices (None where unknown).
+
+    Input that came out of the provider's prompt cache costs what cached input costs, if the policy has that price.
+    """
 
     input_tokens: int
     output_tokens: int
@@ -385,6 +388,12 @@ def _usage(body: Mapping[str, Any], prices: Prices | None) -> Usage | None:
     usage = body.get("usage")
     if not isinstance(usage, Mapping) or not usage:
         return None
-    tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    used, made = (count if isinstance(count, int) and count >= 0 else 0 for count in tokens)
-    return Usage(used, made, cost_usd=prices.cost_usd(used, made) if prices else None)
+    details = usage.get("prompt_tokens_details")
+    counts = (
+        usage.get("prompt_tokens"),
+        usage.get("completion_tokens"),
+        details.get("cached_tokens") if isinstance(details, Mapping) else 0,
+    )
+    used, made, cached = (count if isinstance(count, int) and count >= 0 else 0 for count in counts)
+    cost_usd = prices.cost_usd(used, made, cached_input_tokens=min(cached, used)) if prices else None
+    return Usage(used, made, cost_usd)

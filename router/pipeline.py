@@ -1,6 +1,6 @@
 """`Router`: one request through the hops, in order. Every door of the service calls this and nothing else to decide.
 
-query -> ask -> features -> judgement -> choice -> decision record
+query -> ask -> who may answer -> features -> judgement -> choice -> decision record
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -22,8 +22,9 @@ from router.encode_pool import Encoded, EncodePool
 from router.errors import JudgementError, UnknownPolicyError
 from router.judgement_cache import CacheCounts, JudgementCache, Key
 from router.loading import DEFAULT_POLICY, ServedPolicy, load_policies
-from router.policy import Judgement, check_overrides, decide
-from router.types import RouteQuery, RoutingDecision, Timings
+from router.policy import Judgement, decide, is_settled
+from router.sessions import Sessions, session_id_of
+from router.types import HeldCandidate, RouteQuery, RoutingDecision, Timings
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class _Prepared:
     query: RouteQuery
     policy: ServedPolicy
     ask: Ask
+    caller: str
+    held: HeldCandidate | None
     started: float
     key: Key | None
     known: Judgement | None
@@ -56,7 +59,9 @@ class _Prepared:
 
 
 class Router:
-    """Decides which candidate answers. Thread-safe; what it remembers between requests changes no decision.
+    """Decides which candidate answers. Thread-safe.
+
+    It remembers of a session who answered it last, and of a prompt how it was judged; the latter changes no decision.
 
     Args:
         policies: at least one; the first is the default.
@@ -66,6 +71,7 @@ class Router:
         max_pending: prompts waiting for one encoder beyond which `adecide` raises OverloadedError; None takes
             `encode_pool.PENDING_PER_THREAD` for each thread.
         cache_entries: judgements kept for prompts that come again; 0 keeps none.
+        sessions: the memory of sessions; None takes one of the usual size.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class Router:
         threads: int | None = None,
         max_pending: int | None = None,
         cache_entries: int = CACHE_ENTRIES,
+        sessions: Sessions | None = None,
     ) -> None:
         for policy in policies:
             if policy.encoder_spec is not None:
@@ -90,6 +97,7 @@ class Router:
         }
         self._max_prompt_bytes = max_prompt_bytes
         self._cache = JudgementCache(cache_entries)
+        self._sessions = Sessions() if sessions is None else sessions
 
     @classmethod
     def from_files(
@@ -100,6 +108,7 @@ class Router:
         threads: int | None = None,
         max_pending: int | None = None,
         cache_entries: int = CACHE_ENTRIES,
+        sessions: Sessions | None = None,
     ) -> Self:
         """A router for these policy files; none means the embedded default policy.
 
@@ -115,6 +124,7 @@ class Router:
             threads=threads,
             max_pending=max_pending,
             cache_entries=cache_entries,
+            sessions=sessions,
         )
 
     @property
@@ -137,9 +147,14 @@ class Router:
             if policy.encoder_spec is not None:
                 policy.judge(self._encoders[policy.encoder_spec.identity].encode("warm up"))
 
-    def decide(self, query: RouteQuery) -> RoutingDecision:
-        """Decide, encoding in the calling thread. Raises RouterError."""
-        prepared = self._prepare(query)
+    def decide(self, query: RouteQuery, *, caller: str = "") -> RoutingDecision:
+        """Decide, encoding in the calling thread.
+
+        caller: whoever asks, as an opaque key (`router.sessions.caller_of`); a session is one of one caller.
+
+        Raises RouterError.
+        """
+        prepared = self._prepare(query, caller)
         encoded: Encoded | Exception | None = None
         if (encoder := prepared.encoder_identity) is not None:
             started = time.perf_counter()
@@ -150,14 +165,14 @@ class Router:
                 encoded = error
         return self._conclude(prepared, encoded)
 
-    async def adecide(self, query: RouteQuery, *, timeout_s: float | None = None) -> RoutingDecision:
-        """Decide, encoding in the worker threads.
+    async def adecide(self, query: RouteQuery, *, caller: str = "", timeout_s: float | None = None) -> RoutingDecision:
+        """Decide, encoding in the worker threads. Arguments as `decide`.
 
         Raises RouterError; OverloadedError at once if the threads are behind; DeadlineError if the prompt's turn has
         not come `timeout_s` from now.
         """
         deadline = None if timeout_s is None else time.perf_counter() + timeout_s
-        prepared = self._prepare(query)
+        prepared = self._prepare(query, caller)
         encoded: Encoded | Exception | None = None
         if (encoder := prepared.encoder_identity) is not None:
             try:
@@ -181,14 +196,17 @@ class Router:
         for pool in self._pools.values():
             await pool.close()
 
-    def _prepare(self, query: RouteQuery) -> _Prepared:
+    def _prepare(self, query: RouteQuery, caller: str) -> _Prepared:
         started = time.perf_counter()
         policy = self.policy(query.overrides.policy)
-        # Wrong overrides are refused before the encoder is asked.
-        check_overrides(policy.rules.file, query.overrides)
         ask = asking.extract(query, max_bytes=self._max_prompt_bytes)
-        key = self._cache.key(policy, ask.text) if ask.text and policy.probe is not None else None
-        return _Prepared(query, policy, ask, started, key, self._cache.get(key) if key is not None else None)
+        session_id = session_id_of(query.session_id, {}, query.parameters)
+        held = self._sessions.held(caller, session_id, policy.ref.name) if session_id else None
+        # What is refused, or settled before any score, costs no forward pass.
+        settled = is_settled(policy.rules, ask, query.overrides, held)
+        key = self._cache.key(policy, ask.text) if ask.text and policy.probe is not None and not settled else None
+        known = self._cache.get(key) if key is not None else None
+        return _Prepared(replace(query, session_id=session_id), policy, ask, caller, held, started, key, known)
 
     def _conclude(self, prepared: _Prepared, encoded: Encoded | Exception | None) -> RoutingDecision:
         policy, query = prepared.policy, prepared.query
@@ -205,8 +223,12 @@ class Router:
         if failure is not None:
             self._report(policy, failure)
         judged = time.perf_counter()
-        choice = decide(policy.rules, prepared.ask, query.overrides, judgement, failed=failure is not None)
+        ask = prepared.ask
+        choice = decide(policy.rules, ask, query.overrides, judgement, failed=failure is not None, held=prepared.held)
         ended = time.perf_counter()
+        if query.session_id:
+            who = prepared.caller, query.session_id, policy.ref.name
+            self._sessions.remember(*who, choice.chosen.name, ask.input_tokens_estimate)
         return RoutingDecision(
             decision_id=uuid.uuid4().hex,
             requested=query.overrides.pin or policy.ref.name,
@@ -230,7 +252,10 @@ class Router:
                 cached=prepared.known is not None,
             ),
             session_id=query.session_id,
-            input_tokens_estimate=prepared.ask.input_tokens_estimate,
+            input_tokens_estimate=ask.input_tokens_estimate,
+            language=ask.language,
+            has_code=ask.has_code,
+            needs=tuple(sorted(ask.needs)),
         )
 
     @staticmethod

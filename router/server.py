@@ -25,6 +25,7 @@ from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pipeline import CACHE_ENTRIES, MAX_PROMPT_BYTES, Router
 from router.service import RouterService
+from router.sessions import Sessions
 from router.wire import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class ServerSettings:
         max_pending: prompts waiting for the encoder beyond which further ones are refused; None takes 32 per thread.
         cache_entries: judgements kept for prompts that come again; 0 keeps none.
         max_prompt_bytes: longer requests are refused.
+        max_sessions: sessions whose last candidate is remembered; 0 remembers none.
+        session_ttl_s: a session that was idle for longer is forgotten.
         drain_s: how long requests in work may take after SIGTERM.
         share_port: whether other processes of ours listen on the same port; see `router.workers`.
     """
@@ -60,6 +63,8 @@ class ServerSettings:
     max_pending: int | None = None
     cache_entries: int = CACHE_ENTRIES
     max_prompt_bytes: int = MAX_PROMPT_BYTES
+    max_sessions: int = 50_000
+    session_ttl_s: float = 3600.0
     drain_s: float = 10.0
     share_port: bool = False
 
@@ -151,6 +156,7 @@ def _load(settings: ServerSettings) -> Router:
         threads=settings.threads,
         max_pending=settings.max_pending,
         cache_entries=settings.cache_entries,
+        sessions=Sessions(max_entries=settings.max_sessions, ttl_s=settings.session_ttl_s),
     )
     router.warm_up()
     return router

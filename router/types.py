@@ -23,6 +23,7 @@ class Reason(enum.Enum):
     ONLY_ELIGIBLE = "ONLY_ELIGIBLE"
     ABSTAINED = "ABSTAINED"
     FAILED_OPEN = "FAILED_OPEN"
+    SESSION_HELD = "SESSION_HELD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Overrides:
         denied_candidates: these may not answer.
         pin: this candidate answers, whatever the rule says.
         max_cost_usd: upper bound on the expected cost of one answer.
+        require_region: only candidates with this among their `regions`; what the policy requires holds besides.
     """
 
     policy: str | None = None
@@ -44,6 +46,7 @@ class Overrides:
     denied_candidates: tuple[str, ...] = ()
     pin: str | None = None
     max_cost_usd: float | None = None
+    require_region: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,21 @@ class RouteQuery:
     def from_prompt(cls, prompt: str, **rest: Any) -> RouteQuery:
         """A plain prompt: a chat of one user message."""
         return cls(messages=({"role": "user", "content": prompt},), **rest)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCandidate:
+    """Who answered a session last.
+
+    Attributes:
+        candidate: its name in the policy.
+        input_tokens: of that request, estimated: what the provider may still have in its prompt cache.
+        idle_s: seconds since.
+    """
+
+    candidate: str
+    input_tokens: int
+    idle_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +160,11 @@ class RoutingDecision:
         abstained: True if the router declined to judge and the safe default answers.
         leverage: how far the prompt lies from what the probe was fitted on, 0 upwards; None if not judged.
         timings: where the time went.
-        session_id: as in the request.
+        session_id: as given or found in the request; empty for none.
         input_tokens_estimate: of the whole request.
+        language: ISO 639-1 code of the newest human turn's language, `und` where unknown.
+        has_code: whether the human's opening or newest turn holds code.
+        needs: what answering needs of a candidate besides text, sorted.
     """
 
     decision_id: str
@@ -162,6 +183,9 @@ class RoutingDecision:
     timings: Timings
     session_id: str
     input_tokens_estimate: int
+    language: str = "und"
+    has_code: bool = False
+    needs: tuple[str, ...] = ()
 
 
 class AttemptOutcome(enum.Enum):

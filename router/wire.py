@@ -57,6 +57,7 @@ def query_to_wire(query: RouteQuery) -> service_pb.RouteRequest:
         denied_candidates=o.denied_candidates,
         pin=o.pin,
         max_cost_usd=o.max_cost_usd,
+        require_region=o.require_region,
     )
     return service_pb.RouteRequest(
         chat=pb.Chat(messages=[_message_to_wire(message, i) for i, message in enumerate(query.messages)]),
@@ -96,6 +97,9 @@ def decision_to_wire(decision: RoutingDecision) -> pb.Decision:
         timings=_timings_to_wire(decision.timings),
         session_id=decision.session_id,
         input_tokens_estimate=decision.input_tokens_estimate,
+        language=decision.language,
+        has_code=decision.has_code,
+        needs=decision.needs,
     )
 
 
@@ -128,6 +132,9 @@ def decision_from_wire(message: pb.Decision) -> RoutingDecision:
         timings=_timings_from_wire(message.timings),
         session_id=message.session_id,
         input_tokens_estimate=message.input_tokens_estimate,
+        language=message.language,
+        has_code=message.has_code,
+        needs=tuple(message.needs),
     )
 
 
@@ -249,6 +256,7 @@ def _overrides_from_wire(message: pb.Overrides) -> Overrides:
         denied_candidates=tuple(message.denied_candidates),
         pin=_optional(message, "pin"),
         max_cost_usd=_optional(message, "max_cost_usd"),
+        require_region=_optional(message, "require_region"),
     )
 
 

@@ -124,19 +124,39 @@ def _slices_sentence(slices: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _transfer(found: Mapping[str, Any]) -> Iterator[str]:
-    n, zero, labels = found["n_labels"], found["no_new_labels"], found["with_labels"]
+    zero = found["no_new_labels"]
     yield "## From one task to another: MMLU to GSM8K"
     yield ""
-    yield f"Fitted on {found['n_old']:,} MMLU prompts, judged on GSM8K. With labels: {n}, {found['draws']}"
-    yield "draws, judged on the other prompts; brackets there are the lowest and highest draw, no interval. *Both*: the"
-    yield "MMLU statistics added to the new ones with a weight chosen by leave-one-out on the new labels."
+    yield f"Fitted on {found['n_old']:,} MMLU prompts and judged on GSM8K without any of its labels: APGR"
+    yield f"{_interval(zero['apgr'])} (bootstrap over prompts), ECE {zero['ece']:.3f}."
     yield ""
-    yield "| fitted on | APGR on GSM8K |"
-    yield "|---|---|"
-    yield f"| MMLU, no GSM8K label | {_interval(zero['apgr'])} |"
-    yield f"| the same, on the prompts the rows below are judged on | {_spread(labels['old'])} |"
-    yield f"| {n} GSM8K labels alone | {_spread(labels['new'])} |"
-    yield f"| both | {_spread(labels['both'])} |"
+    yield "With labels (`elle fit --prior`): means over random draws of the labelled prompts, each judged on the"
+    yield "others. Brackets are 95 % intervals of that mean, paired for *ahead of*; the prompts are the same in every"
+    yield "draw, so they say nothing about other tasks. *Transferred*: the old probe as it is; *uncalibrated*: ranked"
+    yield "by its predictions before calibration. *New alone*: a ridge on the new labels, ranked by its predictions, as"
+    yield "maps fitted to so few labels make the ranking worse. *Weight*: what one old label counted, mean over draws."
+    yield ""
+    columns = ("new task", "labels", "adapted", "transferred", "uncalibrated", "new alone", "ahead of transferred")
+    more = ("of uncalibrated", "of new alone", "ECE, transferred and adapted", "weight")
+    yield "| " + " | ".join([*columns, *more]) + " |"
+    yield "|---" * (len(columns) + len(more)) + "|"
+    yield from _transfer_rows("GSM8K", found)
+    for name, one in found["domains"].items():
+        yield from _transfer_rows(f"{name} of MMLU ({one['n_new']:,} prompts)", one)
+    yield ""
+    yield f"{found['draws']} draws. A domain of MMLU is cut out and the other subjects are the old task; law, medicine,"
+    yield "history, science, psychology and GSM8K were looked at when the recipe was chosen, the others were not."
+
+
+def _transfer_rows(task: str, found: Mapping[str, Any]) -> Iterator[str]:
+    for n, one in found["with_labels"].items():
+        cells = [
+            *(f"{one['apgr'][name]['value']:.3f}" for name in ("adapted", "old", "old_raw", "new")),
+            *(_signed(one["ahead_of"][name]) for name in ("old", "old_raw", "new")),
+            f"{one['ece']['old']:.3f}, {one['ece']['adapted']:.3f}",
+            f"{sum(one['weights']) / len(one['weights']):.2g}",
+        ]
+        yield f"| {task} | {n} | " + " | ".join(cells) + " |"
 
 
 def _many(found: Mapping[str, Any]) -> Iterator[str]:
@@ -175,11 +195,12 @@ def _many(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _transfer_sentence(found: Mapping[str, Any]) -> str:
-    labels = found["with_labels"]
+    one = found["with_labels"]["100"]
+    apgr = {name: f"{figure['value']:.3f}" for name, figure in one["apgr"].items()}
     return (
         f"Fitted on MMLU and judged on GSM8K without any of its labels: {_interval(found['no_new_labels']['apgr'])}; "
-        f"with {found['n_labels']} of its labels {labels['both']['mean']:.3f} on average of {found['draws']} draws "
-        f"(those labels alone {labels['new']['mean']:.3f}, the old ones alone {labels['old']['mean']:.3f})."
+        f"adapted with 100 of its labels (`elle fit --prior`) {apgr['adapted']} on average of {found['draws']} draws, "
+        f"those labels alone {apgr['new']}, the old probe on the same prompts {apgr['old']}."
     )
 
 
@@ -217,7 +238,3 @@ def _interval(one: Mapping[str, float]) -> str:
 
 def _signed(one: Mapping[str, float]) -> str:
     return f"{one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
-
-
-def _spread(one: Mapping[str, float]) -> str:
-    return f"{one['mean']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"

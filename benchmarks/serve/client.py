@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import random
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -74,16 +75,20 @@ async def one_call(stub: Any, prompt: str, seen: Seen, timeout_s: float) -> None
     seen.stages.append(tuple(getattr(timings, stage).ToNanoseconds() / 1e9 for stage in STAGES))
 
 
-async def closed_loop(stubs: Sequence[Any], prompts: Sequence[str], concurrency: int, seconds: float) -> Seen:
-    """Keep `concurrency` calls open for so long; calls open at the end are waited for and counted."""
+async def closed_loop(
+    stubs: Sequence[Any], prompts: Sequence[str], concurrency: int, seconds: float, calls: int
+) -> Seen:
+    """Keep `concurrency` calls open for so long, or for so many; those open at the end are waited for and counted."""
     seen, ends = Seen(), time.perf_counter() + seconds
-    order = iter(range(10**9))
+    order = iter(range(calls or sys.maxsize))
 
-    async def caller(number: int) -> None:
-        while time.perf_counter() < ends:
-            await one_call(stubs[number % len(stubs)], prompts[next(order) % len(prompts)], seen, 600.0)
+    async def caller(stub: Any) -> None:
+        for place in order:
+            await one_call(stub, prompts[place % len(prompts)], seen, 600.0)
+            if not calls and time.perf_counter() >= ends:
+                return
 
-    await asyncio.gather(*(caller(number) for number in range(concurrency)))
+    await asyncio.gather(*(caller(stubs[number % len(stubs)]) for number in range(concurrency)))
     return seen
 
 
@@ -117,7 +122,7 @@ async def run(asked: argparse.Namespace, prompts: list[str]) -> dict[str, Any]:
     if asked.rate:
         seen = await open_loop(stubs, prompts, asked.rate, asked.seconds, asked.seed)
     else:
-        seen = await closed_loop(stubs, prompts, asked.concurrency, asked.seconds)
+        seen = await closed_loop(stubs, prompts, asked.concurrency, asked.seconds, asked.calls)
     elapsed = time.perf_counter() - begun
     await asyncio.gather(*(channel.close() for channel in channels))
     return seen.summary(elapsed)
@@ -131,6 +136,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=0)
     parser.add_argument("--rate", type=float, default=0.0)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--calls", type=int, default=0, help="so many instead of for so long")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     print(json.dumps(asyncio.run(run(asked, json.loads(Path(asked.prompts).read_text("utf-8"))))))

@@ -29,7 +29,11 @@ class RouteRequest(google.protobuf.message.Message):
     prompt: builtins.str
     """A plain prompt; the same as a chat of one user message."""
     session_id: builtins.str
-    """Session the request belongs to. Empty: none."""
+    """Session the request belongs to: its candidate is held inside tool loops, and where a weaker one would not be cheaper
+    with a cold prompt cache. Empty: looked for in the call's metadata (`x-session-id` and the like; not for BatchRoute,
+    whose requests may be of many sessions) and in `parameters` (`session_id`, `metadata.session_id`,
+    `metadata.user_id` that holds one); if none is there, nothing is remembered.
+    """
     @property
     def chat(self) -> routing_pb2.Chat:
         """A chat in the OpenAI shape."""
@@ -89,7 +93,7 @@ class BatchRouteRequest(google.protobuf.message.Message):
     REQUESTS_FIELD_NUMBER: builtins.int
     @property
     def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RouteRequest]:
-        """At most 1,024."""
+        """At most 1,024. Requests of one session are decided in the order given."""
 
     def __init__(
         self,

@@ -47,6 +47,10 @@ class _ReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     """The prompt lies outside what the probe was fitted on: the safe default answers."""
     REASON_FAILED_OPEN: _Reason.ValueType  # 9
     """The prompt could not be judged (encoder failure) and the policy says to use the safe default."""
+    REASON_SESSION_HELD: _Reason.ValueType  # 10
+    """The candidate that the session already has: inside a tool loop, or because a weaker one would not be cheaper once its
+    cold prompt cache is counted.
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why the chosen candidate was chosen."""
@@ -71,6 +75,10 @@ REASON_ABSTAINED: Reason.ValueType  # 8
 """The prompt lies outside what the probe was fitted on: the safe default answers."""
 REASON_FAILED_OPEN: Reason.ValueType  # 9
 """The prompt could not be judged (encoder failure) and the policy says to use the safe default."""
+REASON_SESSION_HELD: Reason.ValueType  # 10
+"""The candidate that the session already has: inside a tool loop, or because a weaker one would not be cheaper once its
+cold prompt cache is counted.
+"""
 global___Reason = Reason
 
 class _AttemptOutcome:
@@ -294,6 +302,7 @@ class Overrides(google.protobuf.message.Message):
     DENIED_CANDIDATES_FIELD_NUMBER: builtins.int
     PIN_FIELD_NUMBER: builtins.int
     MAX_COST_USD_FIELD_NUMBER: builtins.int
+    REQUIRE_REGION_FIELD_NUMBER: builtins.int
     policy: builtins.str
     """Name of the policy. Absent: the server's first policy."""
     max_risk: builtins.float
@@ -304,6 +313,10 @@ class Overrides(google.protobuf.message.Message):
     """This candidate answers, whatever the rule says; eligibility (modality, context, prices) still holds."""
     max_cost_usd: builtins.float
     """Upper bound on the expected cost of one answer in USD. Zero allows only free candidates. Absent: no bound."""
+    require_region: builtins.str
+    """Only candidates whose `regions` in the policy include this one may answer, besides any region that the policy itself
+    requires. Absent: no further region is required.
+    """
     @property
     def allowed_candidates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Only these candidates may answer. Empty: all."""
@@ -321,9 +334,10 @@ class Overrides(google.protobuf.message.Message):
         denied_candidates: collections.abc.Iterable[builtins.str] | None = ...,
         pin: builtins.str | None = ...,
         max_cost_usd: builtins.float | None = ...,
+        require_region: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_risk", b"_max_risk", "_pin", b"_pin", "_policy", b"_policy", "max_cost_usd", b"max_cost_usd", "max_risk", b"max_risk", "pin", b"pin", "policy", b"policy"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_risk", b"_max_risk", "_pin", b"_pin", "_policy", b"_policy", "allowed_candidates", b"allowed_candidates", "denied_candidates", b"denied_candidates", "max_cost_usd", b"max_cost_usd", "max_risk", b"max_risk", "pin", b"pin", "policy", b"policy"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_risk", b"_max_risk", "_pin", b"_pin", "_policy", b"_policy", "_require_region", b"_require_region", "max_cost_usd", b"max_cost_usd", "max_risk", b"max_risk", "pin", b"pin", "policy", b"policy", "require_region", b"require_region"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_risk", b"_max_risk", "_pin", b"_pin", "_policy", b"_policy", "_require_region", b"_require_region", "allowed_candidates", b"allowed_candidates", "denied_candidates", b"denied_candidates", "max_cost_usd", b"max_cost_usd", "max_risk", b"max_risk", "pin", b"pin", "policy", b"policy", "require_region", b"require_region"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_cost_usd", b"_max_cost_usd"]) -> typing.Literal["max_cost_usd"] | None: ...
     @typing.overload
@@ -332,6 +346,8 @@ class Overrides(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_pin", b"_pin"]) -> typing.Literal["pin"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_policy", b"_policy"]) -> typing.Literal["policy"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_require_region", b"_require_region"]) -> typing.Literal["require_region"] | None: ...
 
 global___Overrides = Overrides
 
@@ -357,7 +373,9 @@ class CandidateRisk(google.protobuf.message.Message):
     Absent where the prompt was not judged.
     """
     risk: builtins.float
-    """Calibrated probability, 0 to 1, that this candidate's answer is not acceptable. Absent where not judged."""
+    """Calibrated probability, 0 to 1, that this candidate's answer is not acceptable. Absent where not judged: where the
+    choice was settled before any score (pinned, only one eligible, held in a tool loop), or there was nothing to judge.
+    """
     expected_cost_usd: builtins.float
     """Expected cost of one answer in USD. Absent where the policy knows no price."""
     eligible: builtins.bool
@@ -485,6 +503,9 @@ class Decision(google.protobuf.message.Message):
     TIMINGS_FIELD_NUMBER: builtins.int
     SESSION_ID_FIELD_NUMBER: builtins.int
     INPUT_TOKENS_ESTIMATE_FIELD_NUMBER: builtins.int
+    LANGUAGE_FIELD_NUMBER: builtins.int
+    HAS_CODE_FIELD_NUMBER: builtins.int
+    NEEDS_FIELD_NUMBER: builtins.int
     decision_id: builtins.str
     """Unique per decision."""
     requested: builtins.str
@@ -512,9 +533,13 @@ class Decision(google.protobuf.message.Message):
     leverage: builtins.float
     """Leverage of the prompt's features, 0 upwards: how far it lies from what the probe was fitted on."""
     session_id: builtins.str
-    """Session id of the request. Empty where none was given."""
+    """Session id of the request, given or found in its metadata. Empty where there is none."""
     input_tokens_estimate: builtins.int
     """Estimated input tokens of the whole request."""
+    language: builtins.str
+    """Language of the newest human turn by a light heuristic: ISO 639-1 code, `und` where unknown."""
+    has_code: builtins.bool
+    """Whether the human's opening or newest turn holds code."""
     @property
     def candidates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CandidateRisk]:
         """All candidates in the order of the policy, cheapest tier first."""
@@ -530,6 +555,10 @@ class Decision(google.protobuf.message.Message):
     @property
     def timings(self) -> global___Timings:
         """Where the time went."""
+
+    @property
+    def needs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What answering needs of a candidate besides text, such as `image` or `tools`; sorted."""
 
     def __init__(
         self,
@@ -550,9 +579,12 @@ class Decision(google.protobuf.message.Message):
         timings: global___Timings | None = ...,
         session_id: builtins.str = ...,
         input_tokens_estimate: builtins.int = ...,
+        language: builtins.str = ...,
+        has_code: builtins.bool = ...,
+        needs: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "difficulty", b"difficulty", "gain", b"gain", "leverage", b"leverage", "policy", b"policy", "probe", b"probe", "threshold", b"threshold", "timings", b"timings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "abstained", b"abstained", "candidates", b"candidates", "chosen", b"chosen", "chosen_model", b"chosen_model", "decision_id", b"decision_id", "difficulty", b"difficulty", "gain", b"gain", "input_tokens_estimate", b"input_tokens_estimate", "leverage", b"leverage", "policy", b"policy", "probe", b"probe", "reason", b"reason", "requested", b"requested", "session_id", b"session_id", "threshold", b"threshold", "timings", b"timings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "abstained", b"abstained", "candidates", b"candidates", "chosen", b"chosen", "chosen_model", b"chosen_model", "decision_id", b"decision_id", "difficulty", b"difficulty", "gain", b"gain", "has_code", b"has_code", "input_tokens_estimate", b"input_tokens_estimate", "language", b"language", "leverage", b"leverage", "needs", b"needs", "policy", b"policy", "probe", b"probe", "reason", b"reason", "requested", b"requested", "session_id", b"session_id", "threshold", b"threshold", "timings", b"timings"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_difficulty", b"_difficulty"]) -> typing.Literal["difficulty"] | None: ...
     @typing.overload

@@ -17,6 +17,7 @@ from router.errors import (
     DeadlineError,
     InvalidRequestError,
     JudgementError,
+    NoEligibleCandidateError,
     OverloadedError,
     UnknownPolicyError,
 )
@@ -63,13 +64,26 @@ class TestDeciding:
         with pytest.raises(UnknownPolicyError, match="one of one, two, got 'three'"):
             router.decide(prompt("x", policy="three"))
 
-    def test_a_refused_request_costs_no_forward_pass(self, tmp_path: Path) -> None:
+    def test_what_is_refused_or_settled_before_any_score_costs_no_forward_pass(self, tmp_path: Path) -> None:
         encoder = FakeEncoder()
         router = make_router(write_policy(tmp_path), encoder=encoder)
         before = len(encoder.encoded)
         with pytest.raises(InvalidRequestError):
             router.decide(prompt("x", pin="nobody"))
+        with pytest.raises(NoEligibleCandidateError, match="small: among denied_candidates; large: among denied"):
+            router.decide(prompt("x", denied_candidates=("small", "large")))
+        pinned = router.decide(prompt("x", pin="small"))
+        alone = asyncio.run(router.adecide(prompt("x", denied_candidates=("small",))))
         assert len(encoder.encoded) == before
+        assert (pinned.reason, alone.reason) == (Reason.PINNED, Reason.ONLY_ELIGIBLE)
+        assert {c.risk for c in (*pinned.candidates, *alone.candidates)} == {None}
+        assert (pinned.difficulty, pinned.leverage, pinned.timings.encode_s) == (None, None, 0.0)
+
+    def test_a_fixed_rule_with_a_probe_has_its_prompts_judged(self, tmp_path: Path) -> None:
+        rule = {"kind": "fixed", "candidate": "small"}
+        decision = make_router(write_policy(tmp_path, rule=rule)).decide(prompt("x"))
+        assert decision.reason is Reason.FIXED
+        assert None not in {c.risk for c in decision.candidates}
 
 
 class TestFailing:
@@ -169,6 +183,9 @@ class TestLoading:
         assert small is not None
         assert large is not None
         assert 0 < small.input_usd_per_million_tokens < large.input_usd_per_million_tokens
+        assert small.cached_input_usd_per_million_tokens is not None
+        assert 0 < small.cached_input_usd_per_million_tokens < small.input_usd_per_million_tokens
+        assert large.cached_input_usd_per_million_tokens is None
 
     def test_a_model_without_a_list_price_says_what_to_write(self, tmp_path: Path) -> None:
         candidates = [{"name": n, "model": f"openai/no-such-{n}", "prices": "litellm"} for n in ("small", "large")]
