@@ -25,7 +25,8 @@ from probes.prompt_tokens import TRUNCATIONS
 
 FloatArray = npt.NDArray[np.float32]
 
-#: Number formats of the forward pass and what runs them: torch in float32, ONNX Runtime in int8.
+#: Number formats of the forward pass and what runs them: torch in float32, ONNX Runtime in int8. Other arithmetic is
+#: another name: probes, exported encoders and cached features go by it.
 PRECISIONS = ("float32", "int8")
 
 

@@ -12,7 +12,7 @@ RouterError
 │                              says that this is an error)                    INTERNAL
 ├── ConfigError                a policy or its probe cannot be used           FAILED_PRECONDITION
 ├── DispatchError              no allowed candidate answered
-│   ├── DispatchNotInstalledError   LiteLLM is absent                         UNIMPLEMENTED
+│   ├── DispatchNotInstalledError   the extra `dispatch` is absent            UNIMPLEMENTED
 │   ├── UpstreamRejectedError       the provider refuses this request         INVALID_ARGUMENT
 │   │   └── UpstreamContextWindowError  it is longer than the model reads     INVALID_ARGUMENT
 │   ├── UpstreamDeniedError         key, permission, credit                   PERMISSION_DENIED
@@ -137,7 +137,7 @@ class DispatchError(RouterError):
 
 
 class DispatchNotInstalledError(DispatchError):
-    """LiteLLM is not installed; deciding works without it, answering does not."""
+    """What the extra `dispatch` installs is absent; deciding works without it, answering does not."""
 
     status = "UNIMPLEMENTED"
     hint = "Install it with `pip install 'elle-router[dispatch]'`, or use Route, which only decides."

@@ -83,7 +83,8 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
 
     The port is open before the encoder is loaded: health says NOT_SERVING and methods answer UNAVAILABLE until warm.
 
-    Raises ConfigError for an occupied port, a bad policy or probe; EncoderError if the encoder is not to be had.
+    Raises ConfigError for an occupied port, a bad policy or probe; EncoderError if the encoder is not to be had;
+    DispatchNotInstalledError if a policy is answered by canned text and the extra `dispatch` is not installed.
     """
     # Looking up a dead host's name blocks a thread for seconds; the few of the default pool would then stop everybody.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io"))
@@ -94,19 +95,20 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
     await _set_health(status, health_pb2.HealthCheckResponse.NOT_SERVING)
     await server.start()
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(_drain, server, status, settings.drain_s)
-        router = await asyncio.to_thread(_load, settings)
-        stack.push_async_callback(router.close)
-        canned_url = None
-        if any(_uses_canned(policy) for policy in router.policies.values()):
-            canned_url = await stack.enter_async_context(canned.running())
-        dispatcher = Dispatcher(router.policies, canned_url=canned_url)
-        stack.push_async_callback(dispatcher.aclose)
-        # Registered last, so it runs first: no request is cut off by what is closed after it.
-        stack.push_async_callback(_drain, server, status, settings.drain_s)
-        service.start(router, dispatcher)
-        await _set_health(status, health_pb2.HealthCheckResponse.SERVING)
-        yield Serving(address, router)
+        try:
+            router = await asyncio.to_thread(_load, settings)
+            stack.push_async_callback(router.close)
+            canned_url = None
+            if any(_uses_canned(policy) for policy in router.policies.values()):
+                canned_url = await stack.enter_async_context(canned.running())
+            dispatcher = Dispatcher(router.policies, canned_url=canned_url)
+            stack.push_async_callback(dispatcher.aclose)
+            service.start(router, dispatcher)
+            await _set_health(status, health_pb2.HealthCheckResponse.SERVING)
+            yield Serving(address, router)
+        finally:
+            # Before what the stack closes, so that no request in work loses its router or its upstream.
+            await _drain(server, status, settings.drain_s)
 
 
 async def serve_forever(settings: ServerSettings, on_ready: Callable[[Serving], None]) -> None:

@@ -77,6 +77,8 @@ def results_page(found: Mapping[str, Any]) -> Iterator[str]:
     yield from _transfer(found["transfer"])
     yield ""
     yield from _many(found["many_models"])
+    yield ""
+    yield from _held_out(found["held_out_groups"])
 
 
 def _pair(found: Mapping[str, Any], name: str, group: str) -> Iterator[str]:
@@ -192,6 +194,47 @@ def _many(found: Mapping[str, Any]) -> Iterator[str]:
         for model, alone in one["singles"].items():
             above = [_signed(one["routers"][name]["at_cost_of"][model]["quality_above"]) for name in routers]
             yield f"| {model} | {alone['quality']:.3f} | {alone['cost_usd_per_1k']:.3f} | " + " | ".join(above) + " |"
+
+
+HELD_OUT = {"mmlu": "MMLU", "mmlu_pro": "MMLU-Pro", "ten_models": "MMLU-Pro, ten models"}
+
+
+def _held_out(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Served policies on held-out groups"
+    yield ""
+    yield "Per fold of whole groups: a probe fitted on 55 % of the other prompts, a policy tuned on the rest with"
+    yield "confidence 0.95, and its decisions, abstention included, on the groups left out. *Lift*: quality above"
+    yield "random choice at equal shares of every model, within groups. *Below*: groups where that is negative by a"
+    yield "permutation test, at 2.5 % each without correction (beside it, how many chance alone would give) and at 5 %"
+    yield "together after Holm. *Above*: the same on the other side, uncorrected. The certificate promises nothing for"
+    yield "groups left out; *lost*, against the reference, says what came of it there."
+    yield ""
+    columns = ("data", "target", "certified", "by the reference", "abstained", "lost", "lift", "below", "by chance")
+    yield "| " + " | ".join((*columns, "after Holm", "above")) + " |"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
+    for data, policies in found.items():
+        for target, one in policies.items():
+            listed = ", ".join(f"{name} ({one['groups'][name]['lift']:+.3f})" for name in one["below_uncorrected"])
+            below = f"{len(one['below_uncorrected'])} of {len(one['groups'])}" + (f": {listed}" if listed else "")
+            yield (
+                f"| {HELD_OUT[data]} | {target} | {one['certified_folds']} of {one['folds']} folds | "
+                f"{100 * one['reference_share']:.1f} % | {100 * one['abstained_share']:.1f} % | {one['loss']:+.3f} | "
+                f"{one['lift']:+.4f} | {below} | {one['below_expected_by_chance']:.1f} | "
+                f"{', '.join(one['below_after_holm']) or 'none'} | {len(one['above_uncorrected'])} |"
+            )
+    yield ""
+    yield f"Smallest p-value after Holm: {_smallest(found)}."
+
+
+def _smallest(found: Mapping[str, Any]) -> str:
+    every = [
+        (group["p_below_holm"], group["p_below"], name, HELD_OUT[data], target)
+        for data, policies in found.items()
+        for target, one in policies.items()
+        for name, group in one["groups"].items()
+    ]
+    holm, alone, name, data, target = min(every)
+    return f"{holm:.3f} ({alone:.5f} before; {name}, {data}, {target})"
 
 
 def _transfer_sentence(found: Mapping[str, Any]) -> str:

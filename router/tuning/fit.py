@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -290,7 +289,6 @@ def _pair_figures(outcomes: Outcomes, risk: FloatArray, seed: int) -> PairFigure
 
 
 def _card(outcomes: Outcomes, title: str, figures: FitFigures, old: OldFit | None) -> ProbeCard:
-    packages = ("torch", "transformers", "tokenizers")
     summary = ["Expected loss (1 - score) of each model on a prompt, from the prompt's embedding."]
     metrics: dict[str, object] = {
         "split": figures.split,
@@ -307,7 +305,8 @@ def _card(outcomes: Outcomes, title: str, figures: FitFigures, old: OldFit | Non
         data=(*(old.probe.card.data if old else ()), *outcomes.sources),
         n_samples={name: one.n for name, one in figures.models.items()},
         metrics=metrics,
-        versions=software_versions() | {package: importlib.metadata.version(package) for package in packages},
+        # Of the encoder's parts, which need not be installed where features come from the cache.
+        versions=software_versions("onnxruntime", "tokenizers", "torch", "transformers"),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.quality import results_page
+from benchmarks.quality.held_out import Decided, summary
 from benchmarks.quality.many_models import (
     PRICES,
     Table,
@@ -80,6 +81,13 @@ def test_group_means_come_from_other_folds() -> None:
     np.testing.assert_array_equal(found[one.fold == 0], group_means(flipped, groups, one.fold)[one.fold == 0])
 
 
+def held_out() -> dict[str, object]:
+    rng = np.random.default_rng(3)
+    groups = np.repeat(["a", "b"], 100)
+    scores, chosen = rng.integers(0, 2, (200, 2)).astype(float), rng.integers(0, 2, 200)
+    return summary(Decided(groups, scores, chosen, np.zeros(200, dtype=bool), 1, (True,)), draws=100)
+
+
 @pytest.fixture(scope="module")
 def found() -> dict[str, object]:
     """A whole result on small data, with the fast baselines."""
@@ -105,6 +113,7 @@ def found() -> dict[str, object]:
         "mmlu_pro": pair,
         "transfer": transfer | {"domains": domains},
         "many_models": {"splits": {"random": many, "group": many}},
+        "held_out_groups": {"mmlu": {"loss at most 0.1": held_out()}},
     }
 
 
@@ -149,6 +158,7 @@ def test_the_pages_hold_what_the_json_says_and_the_rest_of_the_readme_stays(
         assert f"{apgr['value']:.3f} [{apgr['low']:.3f}, {apgr['high']:.3f}]" in page
         assert "0123456789ab" in page
         assert f"{found['transfer']['with_labels']['100']['apgr']['adapted']['value']:.3f}" in page
+    assert "| MMLU | loss at most 0.1 | 1 of 1 folds |" in (tmp_path / "docs" / "results.md").read_text("utf-8")
     results_page.write_pages(found, tmp_path)
     assert readme.read_text("utf-8") == once
 

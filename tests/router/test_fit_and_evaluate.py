@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -102,6 +103,21 @@ def test_a_single_model_can_be_fitted() -> None:
     pair = figures.pair
     assert probe.models == ("weak",)
     assert pair is None
+
+
+def test_fitting_from_features_needs_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = metadata.version
+
+    def version(name: str) -> str:
+        if name in ("torch", "transformers", "tokenizers"):
+            raise metadata.PackageNotFoundError(name)
+        return versions(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    outcomes, features = make_outcomes()
+    probe, _ = fit(outcomes, features, fake_spec(), title="t")
+    assert probe.card.versions["torch"] == "unknown"
+    assert probe.card.versions["numpy"] == np.__version__
 
 
 def test_too_few_prompts_are_refused() -> None:

@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 from probes import artifact
 from probes.bounds import upper_bound
 from probes.errors import DataError
-from router.cli import NOT_CERTIFIED, cli
+from router.cli import cli
+from router.cli_tuning import NOT_CERTIFIED
 from router.errors import ConfigError
 from router.loading import load_policies, load_policy
 from router.pipeline import Router
