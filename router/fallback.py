@@ -11,8 +11,8 @@ from router.types import CandidateRisk, Reason, RoutingDecision
 #: Decisions whose very point is this candidate; anybody else would be a substitution behind the caller's back.
 _NOBODY_ELSE = frozenset({Reason.PINNED, Reason.FIXED})
 
-#: Decisions that did not believe the risks, so the tiers alone say what is up.
-_RISKS_NOT_BELIEVED = frozenset({Reason.ABSTAINED, Reason.FAILED_OPEN})
+#: Decisions that were not made by this prompt's risks, so the tiers alone say what is up.
+_BY_TIER = frozenset({Reason.ABSTAINED, Reason.FAILED_OPEN, Reason.SESSION_HELD})
 
 
 def ladder(file: PolicyFile, decision: RoutingDecision) -> tuple[Candidate, ...]:
@@ -21,7 +21,7 @@ def ladder(file: PolicyFile, decision: RoutingDecision) -> tuple[Candidate, ...]
     chosen = file.names.index(decision.chosen)
     if file.fallback == "none" or decision.reason in _NOBODY_ELSE:
         return (file.candidates[chosen],)
-    by_tier = decision.reason in _RISKS_NOT_BELIEVED
+    by_tier = decision.reason in _BY_TIER
     others = (
         candidate
         for tier, candidate in enumerate(file.candidates)

@@ -62,7 +62,7 @@ OTHERS = ["hang-long", "hang-leave", "endless", "flood", "dead-often", "400", "4
 
 def policy(name: str, weak: dict[str, Any], strong: dict[str, Any], *, threshold: float) -> dict[str, Any]:
     """The embedded default's probe on our upstream. Threshold 1: the weak one is chosen; -1: the strong one."""
-    common = {"capabilities": ["text"], "timeout_s": 0.6, "first_token_timeout_s": 0.6}
+    common = {"capabilities": ["text"], "timeout_s": 0.5, "first_token_timeout_s": 0.5}
     return {
         "schema": "elle.policy/1",
         "name": name,
@@ -240,7 +240,7 @@ def test_an_upstream_that_hangs_past_the_deadline_is_a_clear_error_before_it(
 ) -> None:
     address, upstream = world
     with pytest.raises(ServiceError) as caught:
-        ask(address, method, f"hang-long-{method}", deadline_s=1.0)
+        ask(address, method, f"hang-long-{method}", deadline_s=0.7)
     # Ours, with the attempts, and not the transport's own word for a deadline.
     assert (caught.value.code, caught.value.service_reason) == ("DEADLINE_EXCEEDED", "UPSTREAM_TIMEOUT")
     assert outcomes(caught.value.attempts) == [("weak", A.TIMED_OUT)]
