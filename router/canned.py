@@ -6,15 +6,14 @@ every answer says so.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import socket
 import time
 import uuid
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from router import http_server
 from router.errors import DispatchNotInstalledError
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ async def running(app: Starlette | None = None) -> AsyncIterator[str]:
     Yields its base URL, ending in `/v1`; stops it when the context ends. Raises DispatchNotInstalledError.
     """
     try:
-        import uvicorn
+        import uvicorn  # noqa: F401  (said here, before a port is taken)
 
         app = app or create_app()
     except ImportError as error:
@@ -97,21 +96,5 @@ async def running(app: Starlette | None = None) -> AsyncIterator[str]:
             "them with `pip install 'elle-router[dispatch]'`, or serve a policy of your own (--policy) without "
             "`api_base: canned`."
         ) from error
-
-    # Only a socket that says it is TCP gets TCP_NODELAY from asyncio; without, every answer waits 40 ms for an ACK.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.bind((HOST, 0))
-        config = uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False)
-        server = uvicorn.Server(config)
-        # The signals belong to the service around us.
-        server.capture_signals = contextlib.nullcontext
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            while not server.started:
-                if task.done():
-                    await task
-                await asyncio.sleep(0.01)
-            yield f"http://{HOST}:{listener.getsockname()[1]}/v1"
-        finally:
-            server.should_exit = True
-            await task
+    async with http_server.serving_on(http_server.bound(HOST, 0), app) as port:
+        yield f"http://{HOST}:{port}/v1"

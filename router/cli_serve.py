@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on. There is no authentication."
 )
 @click.option("--port", default=50051, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--http", "http_port", type=click.IntRange(0, 65535), help="Also serve OpenAI's API over HTTP, here.")
+@click.option("--max-body-bytes", type=click.IntRange(1), help="Of an HTTP request; 32 MiB unless set.")
 @click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes on the same port.")
 @click.option("--threads", type=click.IntRange(1), help="Encoder threads of a process; cores / workers unless set.")
@@ -42,8 +44,15 @@ if TYPE_CHECKING:
     flag_value="closed",
     help="Also serve Envoy's external processor; what it cannot decide is refused (closed) or passed on (open).",
 )
-def serve(policies: tuple[Path, ...], workers: int, ext_proc: OnFailure | None, **options: Any) -> None:
-    """Serve over gRPC until SIGTERM. Without --policy: the embedded default, answered by canned text."""
+def serve(
+    policies: tuple[Path, ...],
+    workers: int,
+    ext_proc: OnFailure | None,
+    http_port: int | None,
+    max_body_bytes: int | None,
+    **options: Any,
+) -> None:
+    """Serve over gRPC until SIGTERM, and over HTTP if asked. Without --policy: the embedded default, canned answers."""
     from router.server import ServerSettings, Serving, serve_forever
     from router.workers import serve_workers
 
@@ -52,15 +61,26 @@ def serve(policies: tuple[Path, ...], workers: int, ext_proc: OnFailure | None, 
 
         options["doors"] = (ExternalProcessor(ext_proc),)
 
+    if http_port is not None:
+        from router.gateways.openai_http import MAX_BODY_BYTES, OpenAIDoor
+
+        options |= {"http": OpenAIDoor(max_body_bytes=max_body_bytes or MAX_BODY_BYTES), "http_port": http_port}
+    elif max_body_bytes is not None:
+        raise click.UsageError("--max-body-bytes needs --http.")
+
+    def say(what: str, where: str, address: str, http_address: str | None) -> None:
+        click.echo(f"serving {what}on {address}{where}", err=True)
+        if http_address is not None:
+            click.echo(f"OpenAI's API on http://{http_address}/v1", err=True)
+
     def on_ready(running: Serving) -> None:
-        names = ", ".join(running.router.policies)
-        click.echo(f"serving {names} on {running.address}", err=True)
+        say(", ".join(running.router.policies) + " ", "", running.address, running.http_address)
 
     settings = ServerSettings(policies=policies, **options)
     if workers == 1:
         asyncio.run(serve_forever(settings, on_ready))
     else:
-        serve_workers(settings, workers, lambda at: click.echo(f"serving on {at} in {workers} processes", err=True))
+        serve_workers(settings, workers, lambda *at: say("", f" in {workers} processes", *at))
 
 
 @click.command()

@@ -179,6 +179,10 @@ class Dispatcher:
                 breaker = breakers.setdefault(same, Breaker(**limits, clock=clock))  # type: ignore[arg-type]
                 self._targets[name, candidate.name] = _Target(candidate, prices, breaker)
 
+    async def load(self) -> None:
+        """Do now what else the first request waits for: import LiteLLM. Raises DispatchNotInstalledError."""
+        await self._upstream.load()
+
     async def complete(
         self, query: RouteQuery, decision: RoutingDecision, *, timeout_s: float | None = None
     ) -> Completion:

@@ -2,7 +2,8 @@
 
 RouterError
 ├── InvalidRequestError        the request itself is wrong                    INVALID_ARGUMENT
-│   └── UnknownCandidateError  an override names a candidate nobody knows     INVALID_ARGUMENT
+│   ├── UnknownCandidateError  an override names a candidate nobody knows     INVALID_ARGUMENT
+│   └── RequestTooLargeError   (HTTP door) the body is too long               INVALID_ARGUMENT
 ├── UnknownPolicyError         no policy of this name                         NOT_FOUND
 ├── UnknownModelError          (other doors) `model` names no policy nor
 │                              candidate                                      NOT_FOUND
@@ -73,6 +74,10 @@ class UnknownCandidateError(InvalidRequestError):
     """An override names a candidate that the policy does not have."""
 
 
+class RequestTooLargeError(InvalidRequestError):
+    """(HTTP door) The body is longer than the door reads."""
+
+
 class UnknownPolicyError(RouterError):
     """No policy of this name is served."""
 
@@ -114,6 +119,7 @@ class NotReadyError(RouterError):
 
     status = "UNAVAILABLE"
     retryable = True
+    retry_after_s = 2.0
 
 
 class JudgementError(RouterError):

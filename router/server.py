@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from router import canned
+from router import canned, http_server
 from router.config import CANNED_UPSTREAM
 from router.dispatch import Dispatcher
 from router.errors import ConfigError
@@ -55,6 +55,16 @@ class Door(Protocol):
         """Begin to decide."""
 
 
+class HttpDoor(Protocol):
+    """What answers on the HTTP port, with the same router."""
+
+    def app(self) -> Any:
+        """The ASGI application; it must answer before `start`, if only that it is not ready."""
+
+    def start(self, router: Router, dispatcher: Dispatcher) -> None:
+        """Begin to decide and answer."""
+
+
 @dataclass(frozen=True)
 class ServerSettings:
     """How to serve.
@@ -71,8 +81,10 @@ class ServerSettings:
         max_sessions: sessions whose last candidate is remembered; 0 remembers none.
         session_ttl_s: a session that was idle for longer is forgotten.
         drain_s: how long requests in work may take after SIGTERM.
-        share_port: whether other processes of ours listen on the same port; see `router.workers`.
+        share_port: whether other processes of ours listen on the same ports; see `router.workers`.
         doors: further services for the same server.
+        http: what answers on a port of its own over HTTP; None for nothing.
+        http_port: that port; 0 takes a free one.
     """
 
     policies: tuple[Path, ...] = ()
@@ -88,13 +100,16 @@ class ServerSettings:
     drain_s: float = 10.0
     share_port: bool = False
     doors: tuple[Door, ...] = ()
+    http: HttpDoor | None = None
+    http_port: int = 0
 
 
 @dataclass(frozen=True)
 class Serving:
-    """A running service: where it listens and what it serves."""
+    """A running service: where it listens, over HTTP where it does, and what it serves."""
 
     address: str
+    http_address: str | None
     router: Router
 
 
@@ -105,7 +120,8 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
     The port is open before the encoder is loaded: health says NOT_SERVING and methods answer UNAVAILABLE until warm.
 
     Raises ConfigError for an occupied port, a bad policy or probe; EncoderError if the encoder is not to be had;
-    DispatchNotInstalledError if a policy is answered by canned text and the extra `dispatch` is not installed.
+    DispatchNotInstalledError if a policy is answered by canned text, or HTTP is served, and the extra `dispatch` is not
+    installed.
     """
     # Looking up a dead host's name blocks a thread for seconds; the few of the default pool would then stop everybody.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io"))
@@ -115,8 +131,9 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
     address = f"{settings.host}:{_bind(server, settings)}"
     await _set_health(status, health_pb2.HealthCheckResponse.NOT_SERVING)
     await server.start()
-    async with contextlib.AsyncExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack, contextlib.AsyncExitStack() as listening:
         try:
+            http_address = await _listen(listening, settings)
             router = await asyncio.to_thread(_load, settings)
             stack.push_async_callback(router.close)
             canned_url = None
@@ -127,11 +144,14 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
             service.start(router, dispatcher)
             for door in settings.doors:
                 door.start(router)
+            if settings.http is not None:
+                await dispatcher.load()
+                settings.http.start(router, dispatcher)
             await _set_health(status, health_pb2.HealthCheckResponse.SERVING)
-            yield Serving(address, router)
+            yield Serving(address, http_address, router)
         finally:
             # Before what the stack closes, so that no request in work loses its router or its upstream.
-            await _drain(server, status, settings.drain_s)
+            await asyncio.gather(_drain(server, status, settings.drain_s), listening.aclose())
 
 
 async def serve_forever(settings: ServerSettings, on_ready: Callable[[Serving], None]) -> None:
@@ -176,6 +196,15 @@ def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
             f"cannot listen on {settings.host}:{settings.port}; another process may hold the port. Stop it, or choose "
             f"another one with --port (0 takes a free one)."
         ) from error
+
+
+async def _listen(listening: contextlib.AsyncExitStack, settings: ServerSettings) -> str | None:
+    """Open the HTTP port; leaving the context closes it and drains. Its address, if there is one."""
+    if settings.http is None:
+        return None
+    listener = http_server.bound(settings.host, settings.http_port, share=settings.share_port)
+    serving = http_server.serving_on(listener, settings.http.app(), drain_s=settings.drain_s)
+    return f"{settings.host}:{await listening.enter_async_context(serving)}"
 
 
 def _load(settings: ServerSettings) -> Router:

@@ -20,6 +20,7 @@ from router.types import HeldCandidate
 #: Headers that name a session, the first one present counts. Not `x-client-request-id`: most clients set a new one for
 #: every request.
 SESSION_HEADERS = (
+    "x-elle-session-id",
     "x-session-id",
     "x-claude-code-session-id",
     "x-litellm-session-id",

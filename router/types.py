@@ -61,16 +61,16 @@ class RouteQuery:
         overrides: what the caller asks beyond the policy.
         session_id: the session it belongs to; empty for none.
         parameters: the further fields of the OpenAI body (`tools`, `response_format`, `max_tokens`, ...).
-        field_order: names of all fields of the body in the order the caller sent them, `model`, `messages` and `stream`
-            included. Where it is given, an OpenAI-compatible upstream gets the body in this order and nothing added;
-            empty where there was no such body.
+        body: the OpenAI body as it came, cut out around the value of `model`: what stands before it, and behind. Where
+            it is given, an OpenAI-compatible upstream gets these bytes and nothing else but its model's name between
+            them; None where there was no such body.
     """
 
     messages: Sequence[Message]
     overrides: Overrides = field(default_factory=Overrides)
     session_id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    field_order: tuple[str, ...] = ()
+    body: tuple[bytes, bytes] | None = None
 
     @classmethod
     def from_prompt(cls, prompt: str, **rest: Any) -> RouteQuery:

@@ -190,18 +190,21 @@ class Upstream:
 
 
 def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> bytes:
-    """The caller's body with the candidate's model, serialised as the OpenAI SDK does."""
+    """The caller's body with the candidate's model; where there is none, one serialised as the OpenAI SDK does."""
+    model = candidate.model.removeprefix(OPENAI_PREFIX)
+    if query.body is not None:
+        before, behind = query.body
+        return b"".join((before, json.dumps(model).encode(), behind))
     fields: dict[str, Any] = {
         "messages": query.messages,
-        "model": candidate.model.removeprefix(OPENAI_PREFIX),
-        **({"stream": stream} if stream or "stream" in query.field_order else {}),
+        "model": model,
+        **({"stream": True} if stream else {}),
         **query.parameters,
     }
-    if stream and not query.field_order:
+    if stream:
         fields.setdefault("stream_options", {"include_usage": True})
-    ordered = {key: fields[key] for key in query.field_order if key in fields} | fields
     try:
-        text = json.dumps(ordered, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=dict)
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=dict)
         return text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         # The encoder's own words may quote the prompt.

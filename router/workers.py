@@ -33,26 +33,29 @@ RESTART_S = 1.0
 
 _POLL_S = 0.2
 
-Say = Callable[[str], None]
+Say = Callable[[str, str | None], None]
 
 
 def serve_workers(settings: ServerSettings, n_workers: int, on_ready: Say) -> None:
     """Serve in `n_workers` processes until SIGTERM or SIGINT, then let each drain.
 
-    `on_ready` is called with the address once all are warm. A worker that dies is replaced.
+    `on_ready` is called with the address, and the one for HTTP or None, once all are warm. A worker that dies is
+    replaced.
 
     Raises ConfigError for an occupied port, and whatever stopped a worker from starting.
     """
-    with _reserved_port(settings) as port:
+    with contextlib.ExitStack() as held:
+        port = held.enter_context(_reserved_port(settings.host, settings.port))
+        http_port = held.enter_context(_reserved_port(settings.host, settings.http_port)) if settings.http else 0
         threads = settings.threads or max(1, (os.cpu_count() or 1) // n_workers)
-        shared = dataclasses.replace(settings, port=port, threads=threads, share_port=True)
+        shared = dataclasses.replace(settings, port=port, http_port=http_port, threads=threads, share_port=True)
         crew = _Crew(shared, n_workers)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: crew.stop())
         try:
             crew.start()
             if not crew.stopping:
-                on_ready(f"{settings.host}:{port}")
+                on_ready(f"{settings.host}:{port}", f"{settings.host}:{http_port}" if settings.http else None)
             crew.watch()
         finally:
             crew.stop()
@@ -152,20 +155,20 @@ def _leave_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _reserved_port(settings: ServerSettings) -> Iterator[int]:
+def _reserved_port(host: str, port: int) -> Iterator[int]:
     """The port to share: held, not listened on, so that nobody else takes it between two starts of workers."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as held:
         try:
             # Without SO_REUSEPORT first: a foreign server that shares its port would else go unnoticed.
             with socket.socket(family, socket.SOCK_STREAM) as alone:
                 alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                alone.bind((settings.host, settings.port))
+                alone.bind((host, port))
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            held.bind((settings.host, settings.port))
+            held.bind((host, port))
         except OSError as error:
             raise ConfigError(
-                f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); stop what holds the port, or "
-                f"choose another one with --port (0 takes a free one)."
+                f"cannot listen on {host}:{port} ({error.strerror}); stop what holds the port, or choose another "
+                f"one (0 takes a free one)."
             ) from error
         yield int(held.getsockname()[1])

@@ -25,6 +25,7 @@ from router.errors import GatewayNotInstalledError, InvalidRequestError, NotRead
 from router.gateways.openai_body import ChatBody, query_from_body, upstream_model
 from router.gateways.openai_reply import ALL_HEADERS, ERROR_HEADER, decision_headers, error_object, error_reply
 from router.pipeline import Router
+from router.sessions import caller_of
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,8 @@ class ExternalProcessor:
                 f"the body must come without content-encoding, got {headers['content-encoding']}."
             )
         body = ChatBody.parse(raw)
-        decision = await self._router.adecide(query_from_body(body.fields, headers, self._router.policies))
+        query = query_from_body(body.fields, headers, self._router.policies)
+        decision = await self._router.adecide(query, caller=caller_of(headers))
         return body.with_model(upstream_model(decision.chosen_model)), decision_headers(decision)
 
     def _undecided(self, exchange: _Exchange, kind: str, error: Exception) -> Any:

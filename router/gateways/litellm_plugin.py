@@ -26,9 +26,9 @@ from typing import Any, Literal, Protocol
 
 from router.client import AsyncRouterClient
 from router.errors import GatewayNotInstalledError, InvalidRequestError, RouterError
-from router.gateways.openai_body import session_id_of
 from router.gateways.openai_reply import decision_headers
 from router.pipeline import Router
+from router.sessions import session_id_of
 from router.types import CandidateRisk, Overrides, RouteQuery, RoutingDecision
 
 log = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ def _query(messages: Sequence[Any], request: Mapping[str, Any], overrides: Overr
     return RouteQuery(
         messages=tuple(_plain(message) for message in messages),
         overrides=overrides,
-        session_id=session_id_of(said, headers),
+        session_id=session_id_of("", headers, said),
         parameters=parameters,
     )
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from router.errors import InvalidRequestError, UnknownModelError
+from router.sessions import session_id_of
 from router.types import Overrides, RouteQuery
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ ALIAS_PREFIX = "router-"
 
 #: Names of RouteLLM's own routers, each of which the default policy stands in for. Its `random` has no counterpart.
 ROUTELLM_ROUTERS = frozenset({"mf", "bert", "causal_llm", "sw_ranking"})
-
-#: Where callers put the id of a session: headers in lower case, first come first served, then fields of the body.
-SESSION_HEADERS = ("x-elle-session-id", "x-session-id", "x-litellm-session-id", "helicone-session-id")
 
 #: Fields that are no parameters of the answer.
 _OWN_FIELDS = frozenset({"model", "messages", "stream"})
@@ -48,7 +46,7 @@ def query_from_body(
 
     Args:
         body: the decoded JSON body, in the shape of OpenAI's chat completions or Anthropic's messages.
-        headers: of the HTTP request, names in lower case; only those of SESSION_HEADERS are read.
+        headers: of the HTTP request; only those that name a session are read (`router.sessions`).
         policies: all served policies by name, profiles included, the default first (`Router.policies`).
 
     Raises:
@@ -62,11 +60,12 @@ def query_from_body(
         )
     if not isinstance(messages, list):
         raise InvalidRequestError(f"messages must be a list, got {_shown(messages)}.", field="messages")
+    parameters = {key: value for key, value in body.items() if key not in _OWN_FIELDS}
     return RouteQuery(
         messages=tuple(messages),
         overrides=overrides_from_model(model, policies),
-        session_id=session_id_of(body, headers),
-        parameters={key: value for key, value in body.items() if key not in _OWN_FIELDS},
+        session_id=session_id_of("", headers, parameters),
+        parameters=parameters,
     )
 
 
@@ -85,18 +84,24 @@ def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Ov
     raise UnknownModelError(f"model must be one of {', '.join(model_names(policies))}, got {model!r}.", field="model")
 
 
-def session_id_of(body: Mapping[str, Any], headers: Mapping[str, str]) -> str:
-    """The id of the session a body belongs to; empty for none. Headers go before fields of the body."""
-    metadata = body.get("metadata")
-    inner = metadata.get("session_id") if isinstance(metadata, Mapping) else None
-    found = [*(headers.get(name) for name in SESSION_HEADERS), body.get("session_id"), inner]
-    return next((one for one in found if isinstance(one, str) and one), "")
-
-
 def model_names(policies: Mapping[str, ServedPolicy]) -> list[str]:
     """Every name that `model` may have, but the aliases: policies with their profiles, then candidates."""
     candidates = dict.fromkeys(name for policy in policies.values() for name in policy.rules.file.names)
     return [*(POLICY_PREFIX + name for name in policies), *candidates]
+
+
+def model_list(policies: Mapping[str, ServedPolicy]) -> list[dict[str, Any]]:
+    """The same as OpenAI's model objects; the field `elle` says what each is."""
+    models = {row.name: row.model for policy in policies.values() for row in policy.rules.file.candidates}
+    listed = []
+    for name in model_names(policies):
+        if name in models:
+            about = {"kind": "candidate", "model": models[name]}
+            owner = models[name].partition("/")[0]
+        else:
+            about, owner = {"kind": "profile" if ":" in name else "policy"}, "elle-router"
+        listed.append({"id": name, "object": "model", "created": 0, "owned_by": owner, "elle": about})
+    return listed
 
 
 def upstream_model(model: str) -> str:
@@ -135,10 +140,16 @@ class ChatBody:
 
     def with_model(self, model: str) -> bytes:
         """The body with this `model`, all else byte for byte as it came. Raises InvalidRequestError without one."""
+        before, behind = self.around_model
+        return b"".join((before, json.dumps(model).encode(), behind))
+
+    @property
+    def around_model(self) -> tuple[bytes, bytes]:
+        """What stands before the value of `model`, and what behind. Raises InvalidRequestError without one."""
         if self.model_at is None:
             raise InvalidRequestError("model must be set, got none.", field="model")
         begin, end = self.model_at
-        return f"{self.text[:begin]}{json.dumps(model)}{self.text[end:]}".encode()
+        return self.text[:begin].encode(), self.text[end:].encode()
 
 
 def _refuse_constant(name: str) -> Any:

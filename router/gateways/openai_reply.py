@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from router.errors import DispatchError, OverloadedError, RouterError, UnknownModelError
-from router.types import RoutingDecision
+from router.errors import DispatchError, RequestTooLargeError, RouterError, UnknownModelError
+from router.types import Attempt, Delivery, RoutingDecision
 
 #: The headers of a decision. Envoy routes by the first.
 CANDIDATE_HEADER = "x-elle-candidate"
@@ -19,6 +19,13 @@ RISK_HEADER = "x-elle-risk"
 #: Machine-readable reason why there is no decision.
 ERROR_HEADER = "x-elle-error"
 
+#: Who answered, after which attempts (`CANDIDATE=OUTCOME`, comma between); only doors that get answers set these.
+ANSWERED_BY_HEADER = "x-elle-answered-by"
+ATTEMPTS_HEADER = "x-elle-attempts"
+
+#: The field of bodies and chunks that holds the decision record.
+RECORD_FIELD = "elle"
+
 ALL_HEADERS = (
     CANDIDATE_HEADER,
     DECISION_ID_HEADER,
@@ -27,6 +34,8 @@ ALL_HEADERS = (
     GAIN_HEADER,
     RISK_HEADER,
     ERROR_HEADER,
+    ANSWERED_BY_HEADER,
+    ATTEMPTS_HEADER,
 )
 
 #: HTTP status of each gRPC status that errors of ours have; see router/errors.py.
@@ -47,7 +56,7 @@ HTTP_STATUS: Mapping[str, int] = {
 
 def decision_headers(decision: RoutingDecision) -> dict[str, str]:
     """Who answers and why, as ASCII headers; gain and risk, with six decimals, only where they were judged."""
-    risk = next(row.risk for row in decision.candidates if row.candidate == decision.chosen)
+    risk = _risk(decision)
     headers = {
         CANDIDATE_HEADER: decision.chosen,
         DECISION_ID_HEADER: decision.decision_id,
@@ -61,12 +70,51 @@ def decision_headers(decision: RoutingDecision) -> dict[str, str]:
     return headers
 
 
+def delivery_headers(delivery: Delivery) -> dict[str, str]:
+    """Who answered, after what."""
+    attempts = (f"{attempt.candidate}={attempt.outcome.value}" for attempt in delivery.attempts)
+    return {ANSWERED_BY_HEADER: delivery.answered_by, ATTEMPTS_HEADER: ",".join(attempts)}
+
+
+def decision_record(decision: RoutingDecision, delivery: Delivery | None) -> dict[str, Any]:
+    """The decision, small, for bodies and chunks; with who answered where that is known."""
+    record: dict[str, Any] = {
+        "decision_id": decision.decision_id,
+        "policy": decision.policy.name,
+        "candidate": decision.chosen,
+        "reason": decision.reason.value,
+        "risk": _risk(decision),
+        "gain": decision.gain,
+    }
+    if delivery is not None:
+        record["answered_by"] = delivery.answered_by
+        record["fell_back"] = delivery.fell_back
+        record["attempts"] = attempts_record(delivery.attempts)
+    return record
+
+
+def attempts_record(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
+    """Everything that was tried, oldest first."""
+    return [
+        {
+            "candidate": attempt.candidate,
+            "outcome": attempt.outcome.value,
+            "http_status": attempt.http_status,
+            "duration_s": round(attempt.duration_s, 6),
+        }
+        for attempt in attempts
+    ]
+
+
 def error_reply(error: RouterError) -> tuple[int, dict[str, str], dict[str, Any]]:
     """HTTP status, headers and OpenAI error object of an error of ours."""
-    status = HTTP_STATUS[error.status]
+    status = 413 if isinstance(error, RequestTooLargeError) else HTTP_STATUS[error.status]
     headers = {ERROR_HEADER: error.reason}
-    if isinstance(error, OverloadedError | DispatchError) and error.retry_after_s is not None:
+    if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, DispatchError):
+        # What is worth retrying was retried; OpenAI's clients, which do so by themselves, are asked not to.
+        headers["x-should-retry"] = "false"
     # Clients written for OpenAI look for its own code.
     code = "model_not_found" if isinstance(error, UnknownModelError) else error.reason.lower()
     return status, headers, error_object(str(error), kind=_kind(status), code=code, param=error.field)
@@ -75,6 +123,10 @@ def error_reply(error: RouterError) -> tuple[int, dict[str, str], dict[str, Any]
 def error_object(message: str, *, kind: str, code: str, param: str | None = None) -> dict[str, Any]:
     """An OpenAI error object; `kind` is its `type`."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def _risk(decision: RoutingDecision) -> float | None:
+    return next(row.risk for row in decision.candidates if row.candidate == decision.chosen)
 
 
 def _kind(status: int) -> str:

@@ -22,6 +22,7 @@ from starlette.routing import Route
 from router import canned, errors
 from router.dispatch import Dispatcher
 from router.errors import DispatchError, InvalidRequestError
+from router.gateways.openai_body import ChatBody
 from router.loading import load_policies
 from router.pipeline import Router
 from router.types import AttemptOutcome, RouteQuery, RoutingDecision
@@ -130,12 +131,12 @@ async def world(folder: Path, upstream: Upstream) -> AsyncIterator[World]:
 
 def as_a_door_would(body: bytes) -> RouteQuery:
     """The query of an OpenAI body, and nothing of it lost."""
-    fields = json.loads(body)
-    order = tuple(fields)
+    parsed = ChatBody.parse(body)
+    fields = dict(parsed.fields)
     messages = fields.pop("messages")
     for own in ("model", "stream"):
         fields.pop(own, None)
-    return RouteQuery(messages, parameters=fields, field_order=order)
+    return RouteQuery(messages, parameters=fields, body=parsed.around_model)
 
 
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]

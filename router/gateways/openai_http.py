@@ -1,0 +1,365 @@
+"""The OpenAI door: chat completions over HTTP, decided and answered by the engine that every other door asks.
+
+`POST /v1/chat/completions`, `GET /v1/models` (policies, profiles, candidates), `GET /healthz`. docs/gateways.md says
+what the headers and the field `elle` hold. A client that goes away takes its call of the upstream with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import json
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from router.dispatch import Completion, Dispatcher
+from router.errors import (
+    DispatchError,
+    GatewayNotInstalledError,
+    InvalidRequestError,
+    NotReadyError,
+    RequestTooLargeError,
+    RouterError,
+    UnknownModelError,
+)
+from router.gateways.openai_body import ChatBody, model_list, query_from_body
+from router.gateways.openai_reply import (
+    ERROR_HEADER,
+    RECORD_FIELD,
+    attempts_record,
+    decision_headers,
+    decision_record,
+    delivery_headers,
+    error_object,
+    error_reply,
+)
+from router.pipeline import Router
+from router.sessions import caller_of
+from router.types import Delivery, RouteQuery, RoutingDecision
+
+log = logging.getLogger(__name__)
+
+#: Seconds that the caller waits at most, as a decimal number; without it the candidates' own timeouts hold.
+TIMEOUT_HEADER = "x-elle-timeout-s"
+
+#: Longer bodies are refused: room for a few dozen pictures.
+MAX_BODY_BYTES = 32 * 1024 * 1024
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_JSON = {"content-type": "application/json"}
+_EVENTS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    # Proxies of nginx's kind would gather events otherwise.
+    "x-accel-buffering": "no",
+}
+
+
+class OpenAIDoor:
+    """What is served on `elle serve --http`; `ServerSettings.http` takes one.
+
+    Args:
+        max_body_bytes: longer bodies are refused.
+
+    Raises GatewayNotInstalledError where Starlette or uvicorn are not installed.
+    """
+
+    def __init__(self, *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        for name in ("starlette.applications", "uvicorn"):
+            _import(name)
+        self._max_body_bytes = max_body_bytes
+        self._engine: tuple[Router, Dispatcher] | None = None
+
+    def start(self, router: Router, dispatcher: Dispatcher) -> None:
+        """Begin to answer; until then everything is answered with 503."""
+        self._engine = router, dispatcher
+
+    def app(self) -> Any:
+        """The ASGI application."""
+        from starlette.applications import Starlette
+        from starlette.exceptions import HTTPException
+        from starlette.routing import Route
+
+        return Starlette(
+            routes=[
+                Route("/v1/chat/completions", _Chat(self), methods=["POST"]),
+                Route("/v1/models", self._list_models, methods=["GET"]),
+                Route("/v1/models/{name:path}", self._show_model, methods=["GET"]),
+                Route("/healthz", self._say_health, methods=["GET"]),
+            ],
+            exception_handlers={HTTPException: _no_such_route, RouterError: _refused},
+        )
+
+    @property
+    def engine(self) -> tuple[Router, Dispatcher]:
+        """Who decides and who gets answers. Raises NotReadyError."""
+        if self._engine is None:
+            raise NotReadyError("the service is still loading its encoder; try again in a few seconds.")
+        return self._engine
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Longest body."""
+        return self._max_body_bytes
+
+    async def _list_models(self, request: Any) -> Any:
+        router, _ = self.engine
+        return _json_response(200, {}, {"object": "list", "data": model_list(router.policies)})
+
+    async def _show_model(self, request: Any) -> Any:
+        router, _ = self.engine
+        name, listed = request.path_params["name"], model_list(router.policies)
+        for model in listed:
+            if model["id"] == name:
+                return _json_response(200, {}, model)
+        raise UnknownModelError(
+            f"model must be one of {', '.join(model['id'] for model in listed)}, got {name!r}.", field="model"
+        )
+
+    async def _say_health(self, request: Any) -> Any:
+        router, _ = self.engine
+        return _json_response(200, {}, {"status": "ok", "policies": list(router.policies)})
+
+
+class _Chat:
+    """The ASGI endpoint of chat completions."""
+
+    def __init__(self, door: OpenAIDoor) -> None:
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        reply = _Reply(send)
+        with contextlib.suppress(_ClientGoneError):
+            try:
+                router, dispatcher = self._door.engine
+                timeout_s = _timeout_s(headers)
+                deadline = None if timeout_s is None else time.monotonic() + timeout_s
+                raw = await _read(receive, headers, self._door.max_body_bytes)
+                asked = _Asked(router, dispatcher, headers, caller_of(headers), deadline, reply)
+                await _while_connected(receive, asked.answer(raw))
+            except _ClientGoneError:
+                raise
+            except Exception as error:
+                await reply.fail(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One chat on its way to its answer; `deadline` by the monotonic clock."""
+
+    router: Router
+    dispatcher: Dispatcher
+    headers: Mapping[str, str]
+    caller: str
+    deadline: float | None
+    reply: _Reply
+
+    @property
+    def left_s(self) -> float | None:
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+    async def answer(self, raw: bytes) -> None:
+        body = ChatBody.parse(raw)
+        streamed = body.fields.get("stream")
+        if streamed is not None and not isinstance(streamed, bool):
+            raise InvalidRequestError(f"stream must be true or false, got {streamed!r:.50}.", field="stream")
+        query = query_from_body(body.fields, self.headers, self.router.policies)
+        query = replace(query, body=body.around_model)
+        decision = await self.router.adecide(query, caller=self.caller, timeout_s=self.left_s)
+        self.reply.decision = decision
+        await (self._stream if streamed else self._complete)(query, decision)
+
+    async def _complete(self, query: RouteQuery, decision: RoutingDecision) -> None:
+        completion = await self.dispatcher.complete(query, decision, timeout_s=self.left_s)
+        record = self._noted(decision, completion.delivery)
+        await self.reply.whole(200, _JSON, {**completion.body, RECORD_FIELD: record | _cost(completion)})
+
+    async def _stream(self, query: RouteQuery, decision: RoutingDecision) -> None:
+        record: dict[str, Any] = {}
+        async with contextlib.aclosing(self.dispatcher.stream(query, decision, timeout_s=self.left_s)) as steps:
+            async for step in steps:
+                if step.delivery is not None:
+                    record = self._noted(decision, step.delivery)
+                    await self.reply.begin_events()
+                await self.reply.event({**step.body, RECORD_FIELD: record | _cost(step)})
+                if step.delivery is not None:
+                    # Once is enough for a list that may be long.
+                    record = {key: value for key, value in record.items() if key != "attempts"}
+        await self.reply.end_events()
+
+    def _noted(self, decision: RoutingDecision, delivery: Delivery | None) -> dict[str, Any]:
+        """The record for the caller; where another one answered, the session goes on with that one."""
+        self.reply.delivery = delivery
+        if delivery is not None and delivery.fell_back:
+            self.router.answered_by(decision, delivery.answered_by, caller=self.caller)
+        return decision_record(decision, delivery)
+
+
+class _Reply:
+    """What goes back to the client: one whole answer, or events.
+
+    Attributes:
+        decision: once there is one; told in the headers.
+        delivery: who answered, likewise.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._streaming = False
+        self.decision: RoutingDecision | None = None
+        self.delivery: Delivery | None = None
+
+    async def whole(self, status: int, headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
+        raw = _to_json(body)
+        await self._begin(status, {**headers, "content-length": str(len(raw))})
+        await self._send({"type": "http.response.body", "body": raw})
+
+    async def begin_events(self) -> None:
+        await self._begin(200, _EVENTS)
+        self._streaming = True
+
+    async def event(self, body: Mapping[str, Any]) -> None:
+        raw = b"data: %b\n\n" % _to_json(body)
+        await self._send({"type": "http.response.body", "body": raw, "more_body": True})
+
+    async def end_events(self, last: bytes = b"data: [DONE]\n\n") -> None:
+        await self._send({"type": "http.response.body", "body": last})
+
+    async def fail(self, error: Exception) -> None:
+        status, headers, body = _error_reply(error)
+        if isinstance(error, DispatchError) and error.attempts:
+            decided = decision_record(self.decision, None) if self.decision else {}
+            body = {**body, RECORD_FIELD: decided | {"attempts": attempts_record(error.attempts)}}
+        if self._streaming:
+            # Too late for a status. Without `[DONE]`, so that nobody takes the part for the whole.
+            await self.event(body)
+            await self.end_events(b"")
+        else:
+            await self.whole(status, headers | _JSON, body)
+
+    async def _begin(self, status: int, headers: Mapping[str, str]) -> None:
+        told: dict[str, str] = {}
+        if self.decision is not None:
+            told = {**decision_headers(self.decision), "x-request-id": self.decision.decision_id}
+        if self.delivery is not None:
+            told |= delivery_headers(self.delivery)
+        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in {**told, **headers}.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
+
+
+class _ClientGoneError(Exception):
+    """Nobody is there any more to be answered."""
+
+
+async def _read(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
+    """The whole body. uvicorn throws away what a client sends after it was refused."""
+    if headers.get("content-encoding", "identity") != "identity":
+        raise InvalidRequestError(f"the body must come without content-encoding, got {headers['content-encoding']}.")
+    declared = headers.get("content-length", "")
+    chunks, size = [], int(declared) if declared.isdecimal() else 0
+    if size <= limit:
+        size, more = 0, True
+        while more and size <= limit:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _ClientGoneError
+            chunks.append(message.get("body", b""))
+            size, more = size + len(chunks[-1]), message.get("more_body", False)
+    if size > limit:
+        raise RequestTooLargeError(
+            f"the body must be at most {limit:,} bytes, got {size:,} or more; send less, or raise --max-body-bytes."
+        )
+    return b"".join(chunks)
+
+
+async def _while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work; stop it as soon as the client has gone. Raises what it raises, or _ClientGoneError."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone = not working.done()
+        working.cancel()
+        leaving.cancel()
+        # Until the upstream's connection is closed too.
+        await asyncio.wait((working, leaving))
+    if gone:
+        raise _ClientGoneError
+    await working
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _timeout_s(headers: Mapping[str, str]) -> float | None:
+    said = headers.get(TIMEOUT_HEADER)
+    if said is None:
+        return None
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = float("nan")
+    if not 0 < seconds < float("inf"):
+        raise InvalidRequestError(
+            f"header {TIMEOUT_HEADER} must be a number of seconds above 0, got {said!r:.50}.", field=TIMEOUT_HEADER
+        )
+    return seconds
+
+
+def _cost(completion: Completion) -> dict[str, float]:
+    usage = completion.usage
+    return {} if usage is None or usage.cost_usd is None else {"cost_usd": usage.cost_usd}
+
+
+def _error_reply(error: Exception) -> tuple[int, dict[str, str], dict[str, Any]]:
+    if isinstance(error, RouterError):
+        return error_reply(error)
+    request_id = uuid.uuid4().hex
+    log.error("request %s failed", request_id, exc_info=error)
+    message = f"internal error; the service's log has it as request {request_id}."
+    headers = {ERROR_HEADER: "INTERNAL", "x-request-id": request_id}
+    return 500, headers, error_object(message, kind="server_error", code="internal")
+
+
+async def _refused(request: Any, error: Any) -> Any:
+    status, headers, body = error_reply(error)
+    return _json_response(status, headers, body)
+
+
+async def _no_such_route(request: Any, error: Any) -> Any:
+    message = f"{request.method} {request.url.path} is not served; see docs/gateways.md for what is."
+    code = "method_not_allowed" if error.status_code == 405 else "not_found"
+    body = error_object(message, kind="invalid_request_error", code=code)
+    return _json_response(error.status_code, dict(error.headers or {}), body)
+
+
+def _json_response(status: int, headers: Mapping[str, str], body: Mapping[str, Any]) -> Any:
+    from starlette.responses import Response
+
+    return Response(_to_json(body), status, {**headers, **_JSON})
+
+
+def _to_json(value: Any) -> bytes:
+    # In ASCII, because what an upstream says may hold halves of surrogate pairs, which no UTF-8 can.
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _import(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        raise GatewayNotInstalledError(
+            "--http needs Starlette and uvicorn, which are not installed; install them with "
+            "`pip install 'elle-router[dispatch]'`."
+        ) from error

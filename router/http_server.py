@@ -1,0 +1,74 @@
+"""An ASGI application on a port of its own, within the event loop that is running."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+from router.errors import ConfigError
+
+#: Until then the caller of `listening` is told nothing but the port.
+_POLL_S = 0.01
+
+
+def bound(host: str, port: int, *, share: bool = False) -> socket.socket:
+    """A socket bound to the address; `port` 0 takes a free one. It listens once it is served.
+
+    share: whether other processes of ours are bound to the same port (SO_REUSEPORT).
+
+    Raises ConfigError where the address is not to be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Only a socket that says it is TCP gets TCP_NODELAY from asyncio; without, every answer waits 40 ms for an ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({error.strerror}); stop what holds the port, or choose another one (0 "
+            f"takes a free one)."
+        ) from error
+    return listener
+
+
+@contextlib.asynccontextmanager
+async def serving_on(listener: socket.socket, app: Any, *, drain_s: float | None = None) -> AsyncIterator[int]:
+    """Serve `app` on a bound socket, which is closed in the end; yields the port.
+
+    drain_s: how long requests in work may take when the context ends; then they are cancelled. None waits for them.
+
+    Needs uvicorn: raises ImportError without.
+    """
+    with listener:
+        import uvicorn
+
+        grace_s = None if drain_s is None else max(1, round(drain_s))
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="warning",
+            lifespan="off",
+            access_log=False,
+            ws="none",
+            timeout_graceful_shutdown=grace_s,
+        )
+        server = uvicorn.Server(config)
+        # The signals belong to the service around us.
+        server.capture_signals = contextlib.nullcontext
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            while not server.started:
+                if task.done():
+                    await task
+                await asyncio.sleep(_POLL_S)
+            yield int(listener.getsockname()[1])
+        finally:
+            server.should_exit = True
+            await task
