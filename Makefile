@@ -8,7 +8,8 @@ export OPENBLAS_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow check protos bench-probe bench-certificate bench-quality reproduce-elle clean
+.PHONY: help setup run test test-slow check protos bench-probe bench-tune bench-certificate bench-quality \
+	bench-serve test-load reproduce-elle clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -48,11 +49,22 @@ protos:  ## Generate router/pb from protos/ (pinned generator in its own environ
 bench-probe: $(INSTALLED)  ## Speed of scoring and fitting against scikit-learn, as JSON
 	@$(BIN)/python benchmarks/bench_probe.py
 
+bench-tune: $(INSTALLED)  ## Seconds of `elle tune` on 10,000 prompts x 10 models from cached features, as JSON
+	@$(BIN)/python -m benchmarks.bench_tune
+
 bench-certificate: $(INSTALLED)  ## Which bound certifies most, and does it hold: JSON from ../shared/data (minutes)
 	@$(BIN)/python -m benchmarks.bench_certificate
 
 bench-quality: $(INSTALLED)  ## The whole evaluation on ../shared/data; rewrites docs/results.md and the README table
 	@$(BIN)/python -m benchmarks.bench_quality
+
+bench-serve: $(INSTALLED)  ## The service against itself on other encoders; rewrites docs/performance.md (10 minutes)
+	@$(BIN)/pip install --quiet --constraint constraints.txt sentence-transformers
+	@$(BIN)/python -m benchmarks.bench_serve --write
+
+test-load: $(INSTALLED)  ## Overload for a minute, then 200,000 decisions: JSON (20 minutes)
+	@$(BIN)/python -m benchmarks.load_test overload
+	@$(BIN)/python -m benchmarks.load_test soak
 
 reproduce-elle: $(INSTALLED)  ## The ELLE finding on data every machine has, as JSON, table and figure (15 minutes)
 	@$(BIN)/python -m benchmarks.reproduce_elle

@@ -17,22 +17,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.quality.held_out import held_out_results
 from benchmarks.quality.many_models import Table, group_means, many_model_results
 from benchmarks.quality.pairs import FOLDS, pair_results
 from benchmarks.quality.results_page import write_pages
-from benchmarks.quality.transfer import transfer_results
+from benchmarks.quality.transfer import domain_results, transfer_results
 from probes.encoder import MINILM_L6
 from probes.probe import software_versions, utc_now
+from router.tuning.candidates import PricedModel
 from router.tuning.crossval import Split, probe_risk, split_folds
 from router.tuning.datasets import Outcomes, read_outcomes
 from router.tuning.features import FeatureCache
 from router.tuning.ranking import text_numbers
+from router.tuning.targets import Target
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -121,10 +125,12 @@ def mmlu_pro(prompts: int | None, resamples: int) -> dict[str, Any]:
 
 
 def transfer(prompts: int | None, resamples: int) -> dict[str, Any]:
-    """From MMLU to GSM8K with none and with 100 of its labels."""
+    """From MMLU to GSM8K with none and with few of its labels, and from the rest of MMLU to one domain of it."""
     old, old_features = load("routellm_mmlu", (WEAK, STRONG), prompts)
     new, new_features = load("routellm_gsm8k", (WEAK, STRONG), None)
-    return transfer_results(old, old_features, new, new_features, n_labels=100, draws=8, resamples=resamples)
+    found = transfer_results(old, old_features, new, new_features, sizes=(50, 100, 300), draws=30, resamples=resamples)
+    domains = domain_results(old, old_features, n_labels=100, draws=30, resamples=resamples)
+    return found | {"domains": domains}
 
 
 def many_models(prompts: int | None, resamples: int) -> dict[str, Any]:
@@ -146,18 +152,46 @@ def many_models(prompts: int | None, resamples: int) -> dict[str, Any]:
     return found
 
 
-def _costs(outcomes: Outcomes, fold: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
-    """Cost of every answer and what could be expected of it, (n, m) USD.
+def held_out_groups(prompts: int | None, resamples: int) -> dict[str, Any]:
+    """Policies as `elle tune` writes them, on whole groups that neither the probe nor the policy has seen."""
+    pair = {
+        "loss at most 0.02": Target("max_loss", 0.02),
+        "loss at most 0.05": Target("max_loss", 0.05),
+        "strong share at most 0.5": Target("max_strong_share", 0.5),
+    }
+    # The last one leaves room down to the third best model.
+    many = {f"loss at most {limit:g}": Target("max_loss", limit) for limit in (0.02, 0.05, 0.15)}
+    rest = {"folds": FOLDS, "draws": 10 * resamples}
+    ten, features = load("mmlu_pro", tuple(PRICES_USD), prompts)
+    ten = replace(ten, output_tokens=_output_tokens(ten))
+    prices = {
+        model: PricedModel(input_usd_per_million_tokens=asked, output_usd_per_million_tokens=answered)
+        for model, (asked, answered) in PRICES_USD.items()
+    }
+    return {
+        "mmlu": held_out_results(*load("routellm_mmlu", (WEAK, STRONG), prompts), pair, **rest),
+        "mmlu_pro": held_out_results(*load("mmlu_pro", (PRO_WEAK, PRO_STRONG), prompts), pair, **rest),
+        "ten_models": held_out_results(ten, features, many, prices=prices, reference="gemini-3.1-pro", **rest),
+    }
 
-    Input tokens are characters / 4, output tokens the data's estimate, in expectation the model's mean on other folds.
-    """
+
+def _output_tokens(outcomes: Outcomes) -> FloatArray:
+    """The data's estimates of the length of every answer, (n, m)."""
     import pyarrow.parquet as pq
 
     columns = pq.read_table(DATA / "mmlu_pro.parquet", columns=["prompt_id", "model", "output_tokens_est"]).to_pydict()
     length = {
         (prompt, model): tokens for prompt, model, tokens in zip(*(columns[name] for name in columns), strict=True)
     }
-    output = np.array([[length[prompt, model] for model in outcomes.models] for prompt in outcomes.ids], dtype=float)
+    return np.array([[length[prompt, model] for model in outcomes.models] for prompt in outcomes.ids], dtype=float)
+
+
+def _costs(outcomes: Outcomes, fold: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+    """Cost of every answer and what could be expected of it, (n, m) USD.
+
+    Input tokens are characters / 4, output tokens the data's estimate, in expectation the model's mean on other folds.
+    """
+    output = _output_tokens(outcomes)
     usual = np.empty(output.shape)
     for number in np.unique(fold):
         usual[fold == number] = output[fold != number].mean(axis=0)
@@ -173,6 +207,7 @@ PARTS: dict[str, Callable[[int | None, int], dict[str, Any]]] = {
     "mmlu_pro": mmlu_pro,
     "transfer": transfer,
     "many_models": many_models,
+    "held_out_groups": held_out_groups,
 }
 
 

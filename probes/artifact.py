@@ -1,7 +1,8 @@
 """Save and load a `DifficultyProbe` as a directory of JSON and safetensors; nothing in it is executable.
 
 probe.json holds names, provenance and the SHA-256 of probe.safetensors; README.md is a model card for
-people and is not read back. `sign` adds probe.sig, an Ed25519 signature of probe.json and so, by the
+people and is not read back. statistics.safetensors, if asked for, is the fit's `Prior`: serving never reads
+it, and its SHA-256 is in probe.json too. `sign` adds probe.sig, an Ed25519 signature of probe.json and so, by the
 digest, of the whole.
 """
 
@@ -27,9 +28,11 @@ from probes.errors import (
     ArtifactTruncatedError,
     ArtifactValueError,
     DataError,
+    StatisticsNotFoundError,
 )
 from probes.linear import Leverage, LinearProbe
 from probes.model_card import model_card
+from probes.prior import Prior
 from probes.probe import FITTED_ON, DataSource, DifficultyProbe, ProbeCard
 from probes.replace import replace_directory
 from probes.signature import SIGNATURE, check_signature, make_signature
@@ -37,7 +40,7 @@ from probes.signature import SIGNATURE, check_signature, make_signature
 SCHEMA = 1
 """The schema number written, and the only one read."""
 
-JSON, TENSORS, README = "probe.json", "probe.safetensors", "README.md"
+JSON, TENSORS, README, STATISTICS = "probe.json", "probe.safetensors", "README.md", "statistics.safetensors"
 
 _FLOAT32 = ("linear.coef", "linear.intercept", "leverage.mean", "leverage.inverse_scale", "leverage.factor")
 _FLOAT64 = ("linear.alpha", "leverage.scalars")
@@ -80,18 +83,19 @@ class _Document(_Strict):
     leverage_limit: float | None
     card: _Card
     tensors: _Tensors
+    statistics: _Tensors | None = None
 
 
-def save(probe: DifficultyProbe, path: str | Path) -> None:
+def save(probe: DifficultyProbe, path: str | Path, prior: Prior | None = None) -> None:
     """Write the probe as a directory at `path`, all of it or nothing; an artifact already there is replaced.
+
+    prior: the statistics of the probe's fit, where they are to be kept for `load_prior`; 4 d (d + 1) bytes each.
 
     Raises ArtifactError when `path` holds something other than an artifact (nothing of it is touched),
     DataError when the card or the encoder spec is not plain JSON.
     """
-    from safetensors.numpy import save as to_safetensors
-
-    tensors = to_safetensors({name: np.ascontiguousarray(array) for name, array in probe.tensors().items()})
-    document = {
+    tensors = _packed(probe.tensors())
+    document: dict[str, object] = {
         "schema_number": SCHEMA,
         "identity": probe.identity,
         "encoder": None if probe.encoder is None else dict(probe.encoder),
@@ -100,14 +104,23 @@ def save(probe: DifficultyProbe, path: str | Path) -> None:
         "calibration": [calibrator.kind for calibrator in probe.calibrators],
         "leverage_limit": probe.leverage_limit,
         "card": asdict(probe.card),
-        "tensors": {"sha256": sha256(tensors).hexdigest(), "n_bytes": len(tensors)},
+        "tensors": _described(tensors),
     }
+    contents = {TENSORS: tensors}
+    if prior is not None:
+        if (prior.n_features, prior.n_targets) != (probe.n_features, len(probe.models)):
+            raise DataError(
+                f"statistics must have as many features and targets as their probe, {probe.n_features} and "
+                f"{len(probe.models)}; got {prior.n_features} and {prior.n_targets}."
+            )
+        contents[STATISTICS] = _packed(prior.tensors())
+        document["statistics"] = _described(contents[STATISTICS])
     try:
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise DataError(f"card and encoder must be plain, finite JSON: {error}. Convert numpy values first.") from error
-    contents = {JSON: text.encode(), TENSORS: tensors, README: model_card(probe).encode()}
-    replace_directory(Path(path), contents, may_hold={*contents, SIGNATURE})
+    contents |= {JSON: text.encode(), README: model_card(probe).encode()}
+    replace_directory(Path(path), contents, may_hold={*contents, SIGNATURE, STATISTICS})
 
 
 def load(path: str | Path, public_key: bytes | None = None) -> DifficultyProbe:
@@ -135,6 +148,29 @@ def load(path: str | Path, public_key: bytes | None = None) -> DifficultyProbe:
     return probe
 
 
+def load_prior(path: str | Path) -> Prior:
+    """Read the statistics of the fit of the probe at `path`.
+
+    Raises StatisticsNotFoundError where none were kept, and what `load` raises for a file that is damaged.
+    """
+    root = Path(path)
+    document = _parse(root / JSON, _read(root / JSON))
+    if document.statistics is None:
+        raise StatisticsNotFoundError(
+            f"{root} must hold the statistics of its fit to adapt it; it holds none. "
+            "Fit that probe again with --keep-statistics."
+        )
+    try:
+        prior = Prior.from_tensors(_tensors(root / STATISTICS, document.statistics))
+    except DataError as error:
+        raise ArtifactValueError(f"{root / STATISTICS} must hold the statistics of a fit: {error}") from error
+    if prior.n_targets != len(document.models):
+        raise ArtifactValueError(
+            f"{root / STATISTICS} must be of the probe's {len(document.models)} models; got {prior.n_targets}."
+        )
+    return prior
+
+
 def sign(path: str | Path, private_key: bytes) -> None:
     """Sign the artifact at `path` with an Ed25519 private key (32 bytes), after checking that it loads."""
     load(path)
@@ -145,6 +181,17 @@ def sign(path: str | Path, private_key: bytes) -> None:
 def verify(path: str | Path, public_key: bytes) -> None:
     """Raise ArtifactSignatureError, or what `load` raises, unless `path` is intact and signed by this key."""
     load(path, public_key)
+
+
+def _packed(tensors: Mapping[str, Array]) -> bytes:
+    from safetensors.numpy import save as to_safetensors
+
+    packed: bytes = to_safetensors({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+    return packed
+
+
+def _described(contents: bytes) -> dict[str, object]:
+    return {"sha256": sha256(contents).hexdigest(), "n_bytes": len(contents)}
 
 
 def _read(file: Path) -> bytes:

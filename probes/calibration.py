@@ -169,6 +169,22 @@ class Beta(_State):
         a, b, c = _increasing_logistic(_beta_features(s, low, high), _platt_targets(y, w), w)
         return cls(np.array([low, high, a, b, c]))
 
+    def moved(self, shift: float, scores: npt.ArrayLike, losses: npt.ArrayLike) -> Beta:
+        """Return this map for another task: its shape, `shift` further right, at the new task's mean loss.
+
+        Only the offset c is fitted, so that the mean probability of `scores` (n,) is the mean of `losses` (n,), two
+        made-up rows of loss 0 and 1 added. Errors as `fit`.
+        """
+        s, y, w = _rows(scores, losses, None)
+        low, high, a, b, c = self.parameters
+        shape = _beta_features(s, low + shift, high + shift) @ np.array([a, b])
+        mean = (float(w @ y) + 1.0) / (float(w.sum()) + 2.0)
+        below, above = -shape.max() + np.log(mean / (1 - mean)), -shape.min() + np.log(mean / (1 - mean))
+        for _ in range(60):
+            c = (below + above) / 2.0
+            below, above = (c, above) if np.average(_sigmoid(shape + c), weights=w) < mean else (below, c)
+        return Beta(np.array([low + shift, high + shift, a, b, c]))
+
     def _check(self) -> None:
         self._require(self.parameters.shape == (5,), "five parameters")
         self._require(bool(self.parameters[0] < self.parameters[1]), "low < high")

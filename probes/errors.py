@@ -5,6 +5,7 @@ ProbesError
 │   └── DimensionError        a feature or target count that does not match the fitted one
 ├── ArtifactError             a saved probe cannot be trusted or read
 │   ├── ArtifactNotFoundError
+│   │   └── StatisticsNotFoundError   a probe saved without the statistics of its fit
 │   ├── ArtifactTruncatedError    a file ends early or is not what its header says
 │   ├── ArtifactDigestError       contents differ from the recorded SHA-256
 │   ├── ArtifactSchemaError       unknown schema number, missing or mistyped field
@@ -39,6 +40,10 @@ class ArtifactError(ProbesError):
 
 class ArtifactNotFoundError(ArtifactError, FileNotFoundError):
     """No artifact at this path, or one of its files is missing."""
+
+
+class StatisticsNotFoundError(ArtifactNotFoundError):
+    """The probe was saved without the statistics of its fit, and so cannot be adapted."""
 
 
 class ArtifactTruncatedError(ArtifactError):

@@ -192,13 +192,15 @@ class DifficultyProbe:
         return digest.hexdigest()
 
 
-def software_versions() -> dict[str, str]:
-    """Return the versions a card records: Python, numpy and this package ("unknown" where not installed)."""
-    try:
-        own = metadata.version("elle-router")
-    except metadata.PackageNotFoundError:
-        own = "unknown"
-    return {"python": platform.python_version(), "numpy": np.__version__, "elle-router": own}
+def software_versions(*packages: str) -> dict[str, str]:
+    """Return the versions a card records: Python, numpy, this package and others ("unknown" where not installed)."""
+    found = {"python": platform.python_version(), "numpy": np.__version__}
+    for package in ("elle-router", *packages):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "unknown"
+    return found
 
 
 def utc_now() -> str:

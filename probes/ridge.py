@@ -6,7 +6,7 @@ be said. `probes.fit` is the whole of it in one call, missing targets included.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -97,6 +97,46 @@ class RidgeFitter:
         for name, value in vars(self).items():
             setattr(twin, name, value.copy() if isinstance(value, np.ndarray) else value)
         return twin
+
+    def without_targets(self) -> RidgeFitter:
+        """Return the statistics of the features alone, for a leverage."""
+        twin = self.copy()
+        for name, value in vars(RidgeFitter(self.n_features, 0)).items():
+            if "target" in name or name == "cross":
+                setattr(twin, name, value)
+        return twin
+
+    def state(self) -> dict[str, Float64]:
+        """Return the statistics as named float64 arrays, from which `from_state` makes them again, bit for bit.
+
+        counts: (4,) d, m, rows, weight. gram: (d (d + 1) / 2,), the upper triangle row by row, as X'X is symmetric.
+        """
+        arrays = {name.lstrip("_"): array for name, array in vars(self).items() if isinstance(array, np.ndarray)}
+        counts = np.array([self.n_features, self.n_targets, self.n_rows, self.weight], dtype=np.float64)
+        return arrays | {"counts": counts, "gram": self.gram[np.triu_indices(self.n_features)]}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Array]) -> RidgeFitter:
+        """Return the statistics that `state()` described; DataError for missing, misshapen or impossible arrays."""
+        counts = np.asarray(state.get("counts", ()))
+        if counts.shape != (4,) or not np.isfinite(counts).all() or counts.min() < 0 or (counts[:3] % 1).any():
+            raise DataError(f"counts of saved statistics must be four finite numbers >= 0; got {counts.tolist()}.")
+        fitter = cls(int(counts[0]), int(counts[1]))
+        fitter.n_rows, fitter.weight = int(counts[2]), float(counts[3])
+        expected = {name.lstrip("_"): name for name, array in vars(fitter).items() if isinstance(array, np.ndarray)}
+        if state.keys() != {*expected, "counts"}:
+            raise DataError(f"saved statistics must hold {sorted([*expected, 'counts'])}; got {sorted(state)}.")
+        upper = np.triu_indices(fitter.n_features)
+        for name, attribute in expected.items():
+            own, saved = getattr(fitter, attribute), state[name]
+            shape = upper[0].shape if name == "gram" else own.shape
+            if saved.shape != shape or saved.dtype != np.float64 or not np.isfinite(saved).all():
+                raise DataError(f"{name} of saved statistics must be finite float64 of shape {shape}; {_what(saved)}.")
+            own[upper if name == "gram" else ...] = saved
+        fitter.gram.T[upper] = fitter.gram[upper]
+        if min(part.min(initial=0.0) for part in (np.diag(fitter.gram), fitter.target_scatter)) < 0.0:
+            raise DataError("saved statistics must have no negative variance. Fit the probe again.")
+        return fitter
 
     def __add__(self, other: object) -> RidgeFitter:
         """Return the statistics of both data sets together; neither operand changes."""
@@ -306,6 +346,10 @@ class RidgeFitter:
         self.gram += sign * (other.gram + np.outer(between * shift, shift))
         self.cross += sign * (other.cross + np.outer(between * shift, target_shift))
         self.target_scatter += sign * (other.target_scatter + between * target_shift**2)
+
+
+def _what(array: Array) -> str:
+    return f"got {array.dtype} of shape {array.shape}"
 
 
 def penalty_grid(alphas: npt.ArrayLike | None) -> Float64:

@@ -7,7 +7,7 @@ The ridge solution at penalty a is V (eigenvalues + a)^-1 c, so that every furth
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,6 +41,15 @@ class Spectrum:
     target_mean: Float64
     target_scatter: Float64
     weight: float
+
+    def of_targets(self, columns: Array) -> Spectrum:
+        """Return the same for these targets only; nothing is decomposed again."""
+        return replace(
+            self,
+            projected=self.projected[:, columns],
+            target_mean=self.target_mean[columns],
+            target_scatter=self.target_scatter[columns],
+        )
 
     def coefficients(self, alpha: Float64) -> tuple[Float64, Float64]:
         """Return coef (m, d) and intercept (m,) in the units of the raw features, for alpha (m,)."""

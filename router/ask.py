@@ -1,20 +1,28 @@
-"""What the human asks, and what answering needs, out of a chat body in the OpenAI shape."""
+"""What the human asks, and what answering needs, out of a chat body of any shape.
+
+The encoder reads about 256 tokens, so what is judged is chosen:
+
+- a chat of one human turn: that turn, to the letter (the probe was fitted on such);
+- a longer one: the head of the opening turn, which says what it is all about, and the newest human turn;
+- where the newest turn is short ("go ahead"), between the two what it answers: the end of what the assistant last said,
+  where questions and proposals stand, or else the human turn before.
+
+Human is what is left of user turns without tool results and without what a harness put there (`router.harness`).
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from router.chat import NEEDS_OF_PARTS, Turn, json_bytes, read_turns
 from router.config import Capability
 from router.errors import InvalidRequestError
-from router.types import Message, RouteQuery
-
-ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
-
-#: How much of the opening task goes before the newest turn of a longer chat.
-OPENING_CHARS = 400
+from router.harness import human_text, is_marked
+from router.traits import UNKNOWN, has_code, language_of
+from router.types import RouteQuery
 
 #: Bytes of UTF-8 per token: close to 4 for English, and 3-byte scripts come out at about one token a sign.
 BYTES_PER_TOKEN = 4
@@ -22,18 +30,17 @@ BYTES_PER_TOKEN = 4
 #: A stand-in for the tokens of one image, about a 1024 x 1024 picture at high detail.
 TOKENS_PER_IMAGE = 765
 
-_NEEDS_OF_PARTS: Mapping[str, Capability] = {
-    "image_url": Capability.IMAGE,
-    "input_image": Capability.IMAGE,
-    "image": Capability.IMAGE,
-    "input_audio": Capability.AUDIO,
-    "audio_url": Capability.AUDIO,
-    "file": Capability.FILE,
-    "input_file": Capability.FILE,
-    "document": Capability.FILE,
-    "video_url": Capability.VIDEO,
-}
-_TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal"})
+#: Of the opening turn of a longer chat: about 100 tokens.
+OPENING_BYTES = 400
+
+#: A newest turn of at most this much refers to what was said before: about 20 tokens.
+SHORT_TURN_BYTES = 80
+
+#: Of what a short turn refers to: about 75 tokens. With opening and turn this stays below 200.
+REFERENCE_BYTES = 300
+
+#: Fields of a body, besides messages, whose text the model reads.
+_READ_FIELDS = ("tools", "functions", "system", "instructions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,10 @@ class Ask:
         unknown_parts: types of content parts that no capability covers; no candidate can answer them.
         input_tokens_estimate: of the whole request.
         max_output_tokens: as the caller bounds it; None if not.
+        language: ISO 639-1 code of the newest human turn's language, or of the judged text's; `und` where unknown.
+        has_code: whether the opening or the newest human turn holds code.
+        n_images: images in the whole request.
+        in_tool_loop: whether the newest turn is what a tool or harness answered, and no human's.
     """
 
     text: str
@@ -53,6 +64,10 @@ class Ask:
     unknown_parts: tuple[str, ...]
     input_tokens_estimate: int
     max_output_tokens: int | None
+    language: str = UNKNOWN
+    has_code: bool = False
+    n_images: int = 0
+    in_tool_loop: bool = False
 
 
 def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
@@ -61,11 +76,8 @@ def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
     Raises InvalidRequestError, naming the field, for an empty or malformed chat, text that is not valid Unicode, a
     chat without anything to judge, or one of more than `max_bytes` bytes of text.
     """
-    messages = query.messages
-    if not messages:
-        raise InvalidRequestError("messages must hold at least one message, got none.", field="messages")
-    turns = [_Turn.read(message, index) for index, message in enumerate(messages)]
-    size = sum(turn.size for turn in turns) + _size_of(query.parameters.get("tools"))
+    turns = read_turns(query.messages)
+    size = sum(turn.size for turn in turns) + sum(json_bytes(query.parameters.get(name)) for name in _READ_FIELDS)
     if size > max_bytes:
         raise InvalidRequestError(
             f"messages must hold at most {max_bytes:,} bytes of text, got {size:,}; shorten them, or raise "
@@ -73,104 +85,109 @@ def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
             field="messages",
         )
     parts = [part for turn in turns for part in turn.other_parts]
-    needs = {_NEEDS_OF_PARTS[part] for part in parts if part in _NEEDS_OF_PARTS} | _needs_of(query.parameters)
-    text = _text_to_judge(turns)
+    human = _human_words(turns)
+    spoken = [words for words in human if words]
+    text = _text_to_judge(turns, human) if spoken else _text_of_last_resort(turns)
     if not text and not parts:
         raise InvalidRequestError("messages must hold some text or another part to answer, got none.", field="messages")
-    images = sum(1 for part in parts if _NEEDS_OF_PARTS.get(part) is Capability.IMAGE)
+    ends = (spoken[0], spoken[-1]) if spoken else (text,)
+    n_images = sum(1 for part in parts if NEEDS_OF_PARTS.get(part) is Capability.IMAGE)
+    language = language_of(ends[-1])
     return Ask(
         text=text,
-        needs=frozenset(needs),
-        unknown_parts=tuple(sorted({part for part in parts if part not in _NEEDS_OF_PARTS})),
-        input_tokens_estimate=-(-size // BYTES_PER_TOKEN) + images * TOKENS_PER_IMAGE,
+        needs=_needs(turns, parts, query.parameters),
+        unknown_parts=tuple(sorted({part for part in parts if part not in NEEDS_OF_PARTS})),
+        input_tokens_estimate=-(-size // BYTES_PER_TOKEN) + n_images * TOKENS_PER_IMAGE,
         max_output_tokens=_max_output_tokens(query.parameters),
+        language=language if language != UNKNOWN else language_of(text),
+        has_code=any(has_code(words) for words in dict.fromkeys(ends)),
+        n_images=n_images,
+        in_tool_loop=bool(spoken) and _in_tool_loop(turns, human),
     )
 
 
-def _text_to_judge(turns: Sequence[_Turn]) -> str:
-    """The newest human turn, after the opening one where there are several ("go ahead" alone says nothing)."""
-    human = [turn.text.strip() for turn in turns if turn.role == "user" and turn.text.strip()]
-    if not human:
-        # A body of system and assistant messages only: judge what there is rather than nothing.
-        human = ["\n".join(turn.text.strip() for turn in turns if turn.text.strip())]
-    if len(human) == 1:
-        return human[0]
-    return f"{human[0][:OPENING_CHARS]}\n\n{human[-1]}"
+def _human_words(turns: Sequence[Turn]) -> list[str]:
+    """Of each turn the human's own words; empty for turns of others."""
+    agentic = any(turn.answers_tools for turn in turns) or any(
+        is_marked(text) for turn in turns if turn.role == "user" for text in turn.texts
+    )
+    words, before = [], ""
+    for turn in turns:
+        texts = turn.texts if turn.role == "user" else ()
+        cleaned = [human_text(text, agentic=agentic, answers=before == "assistant") for text in texts]
+        # Parts that a harness filled leave no empty lines behind; those of the human stay as they are.
+        words.append("\n".join(new for new, old in zip(cleaned, texts, strict=True) if new or new == old).strip())
+        before = turn.role
+    return words
 
 
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    role: str
-    text: str
-    other_parts: tuple[str, ...]
-    size: int
-
-    @classmethod
-    def read(cls, message: Message, index: int) -> _Turn:
-        where = f"messages[{index}]"
-        if not isinstance(message, Mapping):
-            raise InvalidRequestError(f"{where} must be an object, got {type(message).__name__}.", field=where)
-        role = message.get("role")
-        if role not in ROLES:
-            raise InvalidRequestError(
-                f"{where}.role must be one of {', '.join(sorted(ROLES))}, got {role!r}.", field=f"{where}.role"
-            )
-        parts = list(_parts_of(message.get("content"), f"{where}.content"))
-        joined = "\n".join(text for kind, text in parts if kind in _TEXT_PARTS)
-        try:
-            size = len(joined.encode())
-        except UnicodeEncodeError as error:
-            raise InvalidRequestError(
-                f"{where}.content must be valid Unicode, got a lone surrogate at position {error.start}.",
-                field=f"{where}.content",
-            ) from error
-        others = tuple(kind for kind, _ in parts if kind not in _TEXT_PARTS)
-        return cls(role, joined, others, size + _size_of(message.get("tool_calls")))
+def _text_to_judge(turns: Sequence[Turn], human: Sequence[str]) -> str:
+    spoken = [index for index, words in enumerate(human) if words]
+    first, last = spoken[0], spoken[-1]
+    chosen = [_head(human[first], OPENING_BYTES)] if first != last else []
+    if len(human[last].encode()) <= SHORT_TURN_BYTES:
+        begin = spoken[-2] + 1 if first != last else 0
+        said = [turn.text.strip() for turn in turns[begin:last] if turn.role == "assistant" and turn.text.strip()]
+        before = human[begin - 1] if begin > first + 1 else ""
+        chosen.append(_tail(said[-1] if said else before, REFERENCE_BYTES))
+    return "\n\n".join([*filter(None, chosen), human[last]])
 
 
-def _parts_of(content: Any, where: str) -> Iterator[tuple[str, str]]:
-    """Pairs of (type, text) of a message's content, whichever of its shapes it has."""
-    if content is None:
-        return
-    if isinstance(content, str):
-        yield "text", content
-        return
-    if not isinstance(content, Sequence):
-        raise InvalidRequestError(
-            f"{where} must be text or a list of parts, got {type(content).__name__}.", field=where
-        )
-    for index, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if not isinstance(kind, str) or not kind:
-            raise InvalidRequestError(f"{where}[{index}] must be an object with a `type`.", field=f"{where}[{index}]")
-        text = part.get("refusal" if kind == "refusal" else "text", "")
-        if kind in _TEXT_PARTS and not isinstance(text, str):
-            raise InvalidRequestError(
-                f"{where}[{index}].text must be text, got {type(text).__name__}.", field=f"{where}[{index}].text"
-            )
-        yield kind, text if kind in _TEXT_PARTS else ""
+def _text_of_last_resort(turns: Sequence[Turn]) -> str:
+    """A chat in which no human speaks is judged by what there is: what stands in for one, other text, tool results."""
+    user = [text for turn in turns if turn.role == "user" and (text := turn.text.strip())]
+    if user:
+        return user[-1]
+    return _joined(turn.text for turn in turns) or _joined(text for turn in turns for text in turn.results)
 
 
-def _needs_of(parameters: Mapping[str, Any]) -> set[Capability]:
-    needs = set()
-    if parameters.get("tools") or parameters.get("functions"):
+def _joined(texts: Iterable[str]) -> str:
+    return "\n".join(stripped for text in texts if (stripped := text.strip()))
+
+
+def _head(text: str, n_bytes: int) -> str:
+    # A character has one to four bytes, so no more characters than bytes can be left.
+    return text[:n_bytes].encode()[:n_bytes].decode(errors="ignore")
+
+
+def _tail(text: str, n_bytes: int) -> str:
+    return text[-n_bytes:].encode()[-n_bytes:].decode(errors="ignore")
+
+
+def _in_tool_loop(turns: Sequence[Turn], human: Sequence[str]) -> bool:
+    """Whether the newest turn that is neither the assistant's nor a system prompt is no human's."""
+    for turn, words in zip(reversed(turns), reversed(human), strict=True):
+        if words or (turn.role == "user" and turn.other_parts and not turn.answers_tools):
+            return False
+        if turn.role in {"user", "tool", "function"}:
+            return True
+    return False
+
+
+def _needs(turns: Sequence[Turn], parts: Sequence[str], parameters: Mapping[str, Any]) -> frozenset[Capability]:
+    needs = {NEEDS_OF_PARTS[part] for part in parts if part in NEEDS_OF_PARTS}
+    offered = parameters.get("tools") or parameters.get("functions")
+    # A chat with calls in it is not readable to a model that knows no tools, whether or not more are offered.
+    if offered or any(turn.calls_tools or turn.answers_tools for turn in turns):
         needs.add(Capability.TOOLS)
-    response_format = parameters.get("response_format")
-    if isinstance(response_format, Mapping) and response_format.get("type") == "json_schema":
+    text, output = parameters.get("text"), parameters.get("output_config")
+    formats = (
+        parameters.get("response_format"),
+        parameters.get("output_format"),
+        text.get("format") if isinstance(text, Mapping) else None,
+        output.get("format") if isinstance(output, Mapping) else None,
+    )
+    if any(isinstance(wanted, Mapping) and wanted.get("type") == "json_schema" for wanted in formats):
         needs.add(Capability.JSON_SCHEMA)
-    return needs
+    return frozenset(needs)
 
 
 def _max_output_tokens(parameters: Mapping[str, Any]) -> int | None:
-    for key in ("max_completion_tokens", "max_tokens"):
+    for key in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
         value = parameters.get(key)
         if value is None:
             continue
-        if not isinstance(value, int | float) or isinstance(value, bool) or value < 1 or value != int(value):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value < math.inf or value % 1:
             raise InvalidRequestError(f"{key} must be a whole number of 1 or more, got {value!r}.", field=key)
         return int(value)
     return None
-
-
-def _size_of(value: Any) -> int:
-    return len(json.dumps(value, default=str)) if value else 0

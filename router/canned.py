@@ -15,6 +15,8 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from router.errors import DispatchNotInstalledError
+
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -83,13 +85,23 @@ def _envelope(model: str, kind: str) -> dict[str, Any]:
 async def running(app: Starlette | None = None) -> AsyncIterator[str]:
     """Run an OpenAI-compatible application, by default the canned one, on a free loopback port.
 
-    Yields its base URL, ending in `/v1`; stops it when the context ends.
+    Yields its base URL, ending in `/v1`; stops it when the context ends. Raises DispatchNotInstalledError.
     """
-    import uvicorn
+    try:
+        import uvicorn
 
-    with socket.socket() as listener:
+        app = app or create_app()
+    except ImportError as error:
+        raise DispatchNotInstalledError(
+            "the built-in upstream with canned answers needs uvicorn and starlette, which are not installed; install "
+            "them with `pip install 'elle-router[dispatch]'`, or serve a policy of your own (--policy) without "
+            "`api_base: canned`."
+        ) from error
+
+    # Only a socket that says it is TCP gets TCP_NODELAY from asyncio; without, every answer waits 40 ms for an ACK.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind((HOST, 0))
-        config = uvicorn.Config(app or create_app(), log_level="warning", lifespan="off", access_log=False)
+        config = uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False)
         server = uvicorn.Server(config)
         # The signals belong to the service around us.
         server.capture_signals = contextlib.nullcontext

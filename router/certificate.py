@@ -13,12 +13,16 @@ from router.policy import Rules
 
 log = logging.getLogger(__name__)
 
+# Not that of cached input: it is for sessions, and a certificate is about prompts decided one by one.
+_PRICES_THAT_DECIDE = {"input_usd_per_million_tokens", "output_usd_per_million_tokens"}
+
 
 def digest_of(rules: Rules, *, with_prices: bool = False) -> str:
     """SHA-256 (hex) of everything in a policy that decides, so that an edit voids the certificate.
 
-    Rule, tiers and what each may answer, safe default and the limit of abstention; prices and answer lengths where
-    the rule weighs costs or, `with_prices`, where a target is about costs. Not names, provider settings or texts.
+    Rule, tiers and what each may answer, safe default and the limit of abstention; regions where the policy requires
+    one; prices and answer lengths where the rule weighs costs or, `with_prices`, where a target is about costs. Not
+    names, provider settings or texts, nor what sessions hold: a certificate is about prompts decided one by one.
     """
     priced = with_prices or isinstance(rules.file.rule, CostRule)
     tiers = [
@@ -26,12 +30,16 @@ def digest_of(rules: Rules, *, with_prices: bool = False) -> str:
             candidate.name_in_probe,
             sorted(candidate.capabilities),
             candidate.context_window_tokens,
-            (prices.model_dump() if prices else None, candidate.expected_output_tokens) if priced else None,
+            (prices.model_dump(include=_PRICES_THAT_DECIDE) if prices else None, candidate.expected_output_tokens)
+            if priced
+            else None,
         )
         for candidate, prices in zip(rules.file.candidates, rules.prices, strict=True)
     ]
     safe = rules.file.names.index(rules.file.safe_default)
     decides = [rules.file.rule.model_dump(mode="json"), tiers, safe, rules.file.failure_mode, rules.max_leverage]
+    if rules.file.require_region is not None:
+        decides.append([rules.file.require_region, [sorted(candidate.regions) for candidate in rules.file.candidates]])
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 

@@ -12,16 +12,16 @@ import numpy as np
 
 from probes import selection
 from probes.errors import DataError
+from router.cli_common import PATH
 
-_PATH = click.Path(path_type=Path)
-_OUT = click.option("--out", required=True, type=_PATH, help="File to write; must not exist.")
+_OUT = click.option("--out", required=True, type=PATH, help="File to write; must not exist.")
 _COLUMN = click.option("--column", help="Column of the scores; the only loss column unless set.")
 _COUNT = click.option("--count", required=True, type=click.IntRange(1), help="How many to select.")
 
 
 @click.command("fit-pairs")
-@click.argument("pairs", type=_PATH)
-@click.option("--out", required=True, type=_PATH, help="Folder to write the probe to.")
+@click.argument("pairs", type=PATH)
+@click.option("--out", required=True, type=PATH, help="Folder to write the probe to.")
 @click.option("--name", help="Name of the probe; the folder's unless set.")
 def fit_pairs(pairs: Path, out: Path, name: str | None) -> None:
     """Fit a probe to PAIRS of embedding and loss (npz, parquet, safetensors), for any model of any modality."""
@@ -39,8 +39,8 @@ def fit_pairs(pairs: Path, out: Path, name: str | None) -> None:
 
 
 @click.command()
-@click.argument("embeddings", type=_PATH)
-@click.option("--probe", "probe_dir", required=True, type=_PATH, help="Folder of the probe.")
+@click.argument("embeddings", type=PATH)
+@click.option("--probe", "probe_dir", required=True, type=PATH, help="Folder of the probe.")
 @_OUT
 @click.option("--array", default="embedding", show_default=True, help="Name of the array or column in the file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a line.")
@@ -67,7 +67,7 @@ def select() -> None:
 
 
 @select.command()
-@click.argument("scores", type=_PATH)
+@click.argument("scores", type=PATH)
 @click.option("--drop-easiest", default=0.0, type=click.FloatRange(0, 1, max_open=True), help="Share to drop.")
 @click.option("--drop-hardest", default=0.0, type=click.FloatRange(0, 1, max_open=True), help="Share to drop.")
 @_COLUMN
@@ -80,7 +80,7 @@ def keep(scores: Path, drop_easiest: float, drop_hardest: float, column: str | N
 
 
 @select.command()
-@click.argument("scores", type=_PATH)
+@click.argument("scores", type=PATH)
 @_COUNT
 @click.option("--strata", default=10, show_default=True, type=click.IntRange(1), help="Classes of difficulty.")
 @click.option("--seed", default=0, show_default=True)
@@ -94,7 +94,7 @@ def stratified(scores: Path, count: int, strata: int, seed: int, column: str | N
 
 
 @select.command()
-@click.argument("scores", type=_PATH)
+@click.argument("scores", type=PATH)
 @click.option("--deviations", type=float, help="Flag above this many robust standard deviations; 3.5 is customary.")
 @click.option("--share", type=click.FloatRange(0, 1), help="Flag this share.")
 @_COLUMN
@@ -107,10 +107,10 @@ def suspicious(scores: Path, deviations: float | None, share: float | None, colu
 
 
 @select.command()
-@click.argument("embeddings", type=_PATH)
+@click.argument("embeddings", type=PATH)
 @_COUNT
-@click.option("--gain", "gains", type=_PATH, help="Scores that say what a better prediction of each row is worth.")
-@click.option("--labelled", type=_PATH, help="Embeddings that have labels already.")
+@click.option("--gain", "gains", type=PATH, help="Scores that say what a better prediction of each row is worth.")
+@click.option("--labelled", type=PATH, help="Embeddings that have labels already.")
 @click.option("--array", default="embedding", show_default=True, help="Name of the array or column in the files.")
 @_COLUMN
 @_OUT
@@ -125,8 +125,8 @@ def label(
 
 
 @select.command()
-@click.argument("before", type=_PATH)
-@click.argument("after", type=_PATH)
+@click.argument("before", type=PATH)
+@click.argument("after", type=PATH)
 @click.option("--deviations", default=3.5, show_default=True, type=float, help="Flag beyond these.")
 @click.option("--either-way", is_flag=True, help="Flag falls as well as rises.")
 @_COLUMN

@@ -23,7 +23,8 @@ from router.errors import ServiceError
 from router.interceptors import DETAILS_KEY
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
-from router.types import Message, Overrides, RouteQuery, RoutingDecision
+from router.pb import routing_pb2
+from router.types import Delivery, Message, Overrides, RouteQuery, RoutingDecision
 
 DEFAULT_ADDRESS = "localhost:50051"
 
@@ -63,6 +64,7 @@ class Answer:
         response: the provider's response in the OpenAI shape.
         input_tokens, output_tokens: as the provider counted; None where it did not.
         cost_usd: at the policy's prices; None where unknown.
+        delivery: who answered, after which attempts.
     """
 
     decision: RoutingDecision
@@ -71,15 +73,20 @@ class Answer:
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: float | None
+    delivery: Delivery
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a streamed answer: first the decision alone, then pieces of text with the provider's chunk."""
+    """One step of a streamed answer: first the decision alone, then pieces of text with the provider's chunk.
+
+    The first piece says in `delivery` who answers, after which attempts.
+    """
 
     decision: RoutingDecision | None
     text: str
     chunk: Mapping[str, Any]
+    delivery: Delivery | None
 
 
 class RouterClient:
@@ -246,12 +253,14 @@ def _answer(response: pb.CompleteResponse) -> Answer:
         input_tokens=usage.input_tokens if usage else None,
         output_tokens=usage.output_tokens if usage else None,
         cost_usd=usage.cost_usd if usage and usage.HasField("cost_usd") else None,
+        delivery=wire.delivery_from_wire(response.delivery),
     )
 
 
 def _step(message: pb.StreamCompleteResponse) -> Step:
     decision = wire.decision_from_wire(message.decision) if message.HasField("decision") else None
-    return Step(decision, message.text_delta, wire.dict_from_struct(message.chunk))
+    delivery = wire.delivery_from_wire(message.delivery) if message.HasField("delivery") else None
+    return Step(decision, message.text_delta, wire.dict_from_struct(message.chunk), delivery)
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -275,13 +284,15 @@ def _raise(error: Any) -> NoReturn:
 
 
 def _service_error(status: status_pb2.Status, code: str) -> ServiceError:
-    info = error_details_pb2.ErrorInfo()
+    info, delivery = error_details_pb2.ErrorInfo(), routing_pb2.Delivery()
     for detail in status.details:
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            detail.Unpack(info)
+        for wanted in (info, delivery):
+            if detail.Is(wanted.DESCRIPTOR):
+                detail.Unpack(wanted)
     return ServiceError(
         f"{code}: {status.message}",
         code=code,
         service_reason=info.reason,
         service_retryable=info.metadata.get("retryable") == "true",
+        attempts=wire.delivery_from_wire(delivery).attempts,
     )

@@ -23,6 +23,8 @@ CANNED_UPSTREAM = "canned"
 #: Names of policies, profiles and candidates. No colon: `NAME:PROFILE` is the name of a profile's policy.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+#: A region tag, compared letter by letter: `eu`, `eu-west-1`, `on-premises`.
+Region = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -43,16 +45,20 @@ class _Strict(BaseModel):
 
 
 class Prices(_Strict):
-    """List prices in USD per million tokens."""
+    """List prices in USD per million tokens; that of cached input is absent where there is none or it is not known."""
 
     input_usd_per_million_tokens: float = Field(ge=0)
     output_usd_per_million_tokens: float = Field(ge=0)
+    cached_input_usd_per_million_tokens: Annotated[float, Field(ge=0)] | None = None
 
-    def cost_usd(self, input_tokens: float, output_tokens: float) -> float:
-        """Cost of one answer."""
+    def cost_usd(self, input_tokens: float, output_tokens: float, *, cached_input_tokens: float = 0) -> float:
+        """Cost of one answer; so many of the input tokens come from the prompt cache, at its price if there is one."""
         per_million = (
             input_tokens * self.input_usd_per_million_tokens + output_tokens * self.output_usd_per_million_tokens
         )
+        if cached_input_tokens and self.cached_input_usd_per_million_tokens is not None:
+            saved = self.input_usd_per_million_tokens - self.cached_input_usd_per_million_tokens
+            per_million -= cached_input_tokens * saved
         return per_million / 1e6
 
 
@@ -68,8 +74,15 @@ class Candidate(_Strict):
         prices: list prices, or `litellm` to take them from LiteLLM's bundled table; absent: unknown.
         context_window_tokens: requests estimated longer than this are not for it; absent: no bound.
         capabilities: what it can do; requests that need more are not for it.
+        regions: where it may be said to answer, in tags of your own; requests that require another are not for it.
         expected_output_tokens: length of a usual answer, for expected costs.
-        timeout_s: longest wait for an answer; the caller's deadline may be shorter.
+        prompt_cache_s: how long its provider keeps a prompt cached after its last use, for sessions.
+        timeout_s: longest wait for an answer, of a stream for its next piece; the caller's deadline may be shorter.
+        first_token_timeout_s: longest wait for the first content of a stream.
+        retries: how often a failure that may pass (429, 5xx, connection) is tried again before another is asked.
+        break_after: failures in a row after which the candidate is left alone for a while.
+        cooldown_s: how long; then one request tries whether it answers again. A refused key or unknown model rests as
+            long at once, a provider's Retry-After goes before.
     """
 
     name: Name
@@ -80,8 +93,14 @@ class Candidate(_Strict):
     prices: Prices | Literal["litellm"] | None = None
     context_window_tokens: int | None = Field(default=None, gt=0)
     capabilities: tuple[Capability, ...] = (Capability.TEXT,)
+    regions: tuple[Region, ...] = ()
     expected_output_tokens: int = Field(default=300, gt=0)
+    prompt_cache_s: float = Field(default=300.0, ge=0)
     timeout_s: float = Field(default=120.0, gt=0)
+    first_token_timeout_s: float = Field(default=30.0, gt=0)
+    retries: int = Field(default=1, ge=0, le=5)
+    break_after: int = Field(default=5, gt=0)
+    cooldown_s: float = Field(default=30.0, gt=0)
 
     @property
     def name_in_probe(self) -> str:
@@ -202,8 +221,14 @@ class PolicyFile(_Strict):
         rule: how the choice is made.
         safe_default: who answers where the router abstains or fails.
         failure_mode: what happens to a request that could not be judged.
+        sessions: `hold` keeps a session's candidate inside tool loops, and where a weaker one would not be cheaper for
+            its cold prompt cache; `ignore` decides every request by itself.
+        require_region: only candidates with this among their `regions` may answer; absent: all may. A request may
+            require one more, it cannot lift this one.
         abstain_above_leverage: prompts further than this from what the probe was fitted on go to the safe default;
             `probe` takes the limit stored with the probe, null never abstains.
+        fallback: who answers where the chosen candidate does not: `up` asks eligible candidates at or above its floor
+            (docs/decisions/0005-dispatch.md), `none` nobody.
         certificate: what was shown of the rule; absent for rules that nobody tuned.
         profiles: further rules by name; requests choose one with the policy name `NAME:PROFILE`.
     """
@@ -217,7 +242,10 @@ class PolicyFile(_Strict):
     rule: Rule
     safe_default: Name
     failure_mode: Literal["safe_default", "error"] = "safe_default"
+    sessions: Literal["hold", "ignore"] = "hold"
+    require_region: Region | None = None
     abstain_above_leverage: Annotated[float, Field(gt=0)] | Literal["probe"] | None = "probe"
+    fallback: Literal["up", "none"] = "up"
     certificate: Certificate | None = None
     profiles: dict[Name, Profile] = Field(default_factory=dict)
 
@@ -234,6 +262,10 @@ class PolicyFile(_Strict):
             raise ValueError(f"candidate names must be distinct, {', '.join(repeated)} stands more than once")
         if self.safe_default not in names:
             raise ValueError(f"safe_default must be one of {', '.join(names)}, got {self.safe_default!r}")
+        if self.require_region is not None and not any(self.require_region in c.regions for c in self.candidates):
+            raise ValueError(
+                f"require_region must be among the regions of a candidate, none has {self.require_region!r}"
+            )
         self._check_rule(self.rule, "rule")
         for name, profile in self.profiles.items():
             self._check_rule(profile.rule, f"profiles.{name}.rule")

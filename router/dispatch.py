@@ -1,84 +1,57 @@
-"""The chosen candidate, asked through LiteLLM. The only file that imports LiteLLM, and only when first needed."""
+"""A decided request on its way to an answer: who is asked, in which order, how often and how long.
+
+What one attempt is, `router.upstream` knows; who may stand in for whom, `router.fallback`; who rests, `router.health`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
-import os
-from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+import logging
+import math
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeVar
 
 from router import errors
-from router.config import CANNED_UPSTREAM, Candidate, Prices
-from router.errors import DispatchError, DispatchNotInstalledError, InvalidRequestError, UpstreamUnavailableError
+from router.config import Candidate, Prices
+from router.errors import DispatchError, InvalidRequestError, UpstreamCoolingDownError, UpstreamTimeoutError
+from router.fallback import ladder, reads_more
+from router.health import Breaker, Clock, Permit
 from router.loading import ServedPolicy
-from router.types import RouteQuery, RoutingDecision
+from router.types import Attempt, AttemptOutcome, Delivery, RouteQuery, RoutingDecision
+from router.upstream import Upstream
 
-#: Fields of the OpenAI body that LiteLLM translates between providers. Everything else a caller sends travels as
-#: `extra_body`: LiteLLM's own keywords (`api_base`, `api_key`, `mock_response`, ...) must not be a caller's to set.
-TRANSLATED_FIELDS = frozenset(
-    {
-        *("audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs"),
-        *("max_completion_tokens", "max_tokens", "modalities", "n", "parallel_tool_calls", "prediction"),
-        *("presence_penalty", "reasoning_effort", "response_format", "seed", "service_tier", "stop"),
-        *("stream_options", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity"),
-        "web_search_options",
-    }
-)
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Fields that the router sets itself.
 OWN_FIELDS = frozenset({"model", "messages", "stream"})
 
-#: LiteLLM's exceptions by name; an exception counts as the nearest of its classes that is named here.
-ERRORS_BY_NAME: Mapping[str, type[DispatchError]] = {
-    "AuthenticationError": errors.UpstreamDeniedError,
-    "PermissionDeniedError": errors.UpstreamDeniedError,
-    "PaymentRequiredError": errors.UpstreamDeniedError,
-    "BudgetExceededError": errors.UpstreamDeniedError,
-    "NotFoundError": errors.UpstreamNotFoundError,
-    "LiteLLMUnknownProvider": errors.UpstreamNotFoundError,
-    "ModelNotMappedError": errors.UpstreamNotFoundError,
-    "RateLimitError": errors.UpstreamRateLimitedError,
-    "Timeout": errors.UpstreamTimeoutError,
-    "ContextWindowExceededError": errors.UpstreamRejectedError,
-    "ContentPolicyViolationError": errors.UpstreamRejectedError,
-    "RejectedRequestError": errors.UpstreamRejectedError,
-    "UnsupportedParamsError": errors.UpstreamRejectedError,
-    "UnprocessableEntityError": errors.UpstreamRejectedError,
-    "ImageFetchError": errors.UpstreamRejectedError,
-    "VectorStoreSearchError": errors.UpstreamRejectedError,
-    "GuardrailRaisedException": errors.UpstreamRejectedError,
-    "BlockedPiiEntityError": errors.UpstreamRejectedError,
-    "SensitiveDataRouteException": errors.UpstreamRejectedError,
-    "ModifyResponseException": errors.UpstreamRejectedError,
-    "InvalidRequestError": errors.UpstreamRejectedError,
-    "BadRequestError": errors.UpstreamRejectedError,
-    "ServiceUnavailableError": errors.UpstreamUnavailableError,
-    "MidStreamFallbackError": errors.UpstreamUnavailableError,
-    "BadGatewayError": errors.UpstreamUnavailableError,
-    "InternalServerError": errors.UpstreamUnavailableError,
-    "JSONSchemaValidationError": errors.UpstreamUnavailableError,
-    "APIResponseValidationError": errors.UpstreamUnavailableError,
-    "APIConnectionError": errors.UpstreamUnavailableError,
-    "MockException": errors.UpstreamUnavailableError,
-    "APIError": errors.UpstreamUnavailableError,
-    "OpenAIError": errors.UpstreamUnavailableError,
-}
+#: Longest wait before the same candidate is tried again; asked to wait longer, the next one is asked.
+MAX_WAIT_S = 2.0
 
-#: Where LiteLLM only says "API error", the HTTP status says more.
-ERRORS_BY_STATUS: Mapping[int, type[DispatchError]] = {
-    400: errors.UpstreamRejectedError,
-    401: errors.UpstreamDeniedError,
-    402: errors.UpstreamDeniedError,
-    403: errors.UpstreamDeniedError,
-    404: errors.UpstreamNotFoundError,
-    408: errors.UpstreamTimeoutError,
-    413: errors.UpstreamRejectedError,
-    422: errors.UpstreamRejectedError,
-    429: errors.UpstreamRateLimitedError,
-}
+#: Wait before the first retry where the provider names none: doubles with each, drawn between half and all of it.
+BACKOFF_S = 0.25
+
+#: Chunks without content that may come before the first with.
+_MAX_HEAD = 100
+
+#: Nearest class first.
+_OUTCOMES: tuple[tuple[type[DispatchError], AttemptOutcome], ...] = (
+    (errors.UpstreamContextWindowError, AttemptOutcome.CONTEXT_WINDOW),
+    (errors.UpstreamRejectedError, AttemptOutcome.REJECTED),
+    (errors.UpstreamDeniedError, AttemptOutcome.DENIED),
+    (errors.UpstreamNotFoundError, AttemptOutcome.NOT_FOUND),
+    (errors.UpstreamRateLimitedError, AttemptOutcome.RATE_LIMITED),
+    (errors.UpstreamTimeoutError, AttemptOutcome.TIMED_OUT),
+    (errors.UpstreamInterruptedError, AttemptOutcome.INTERRUPTED),
+    (errors.UpstreamCoolingDownError, AttemptOutcome.COOLING_DOWN),
+    (DispatchError, AttemptOutcome.UNAVAILABLE),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,161 +71,317 @@ class Completion:
         text: of the first choice; may be empty.
         body: the provider's response or chunk in the OpenAI shape.
         usage: None where the provider did not report it, and in all steps of a stream but the last.
+        delivery: who answered, after what; in a stream with the first step only.
     """
 
     text: str
     body: Mapping[str, Any]
     usage: Usage | None
+    delivery: Delivery | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    candidate: Candidate
+    prices: Prices | None
+    breaker: Breaker
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A stream whose first content is there."""
+
+    target: _Target
+    permit: Permit
+    started: float
+    head: list[dict[str, Any]]
+    chunks: AsyncGenerator[dict[str, Any], None]
+
+
+@dataclass(slots=True)
+class _Run:
+    """One request on its way: what is left of its time, and what was tried."""
+
+    deadline: float
+    attempts: list[Attempt] = field(default_factory=list)
+    failures: list[DispatchError] = field(default_factory=list)
+
+    @property
+    def left_s(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def failed(self, candidate: Candidate, error: DispatchError, started: float, *, streamed: bool = False) -> None:
+        outcome = next(outcome for kind, outcome in _OUTCOMES if isinstance(error, kind))
+        cooling = outcome is AttemptOutcome.COOLING_DOWN
+        duration = 0.0 if cooling else time.monotonic() - started
+        self.attempts.append(Attempt(candidate.name, outcome, error.http_status, duration, streamed))
+        self.failures.append(error)
+        log.log(
+            logging.DEBUG if cooling else logging.WARNING,
+            "candidate %s: %s after %.2f s, HTTP status %s",
+            *(candidate.name, outcome.value, duration, error.http_status),
+        )
+
+    def answered(self, candidate: Candidate, started: float, chosen: str, *, streamed: bool) -> Delivery:
+        duration = time.monotonic() - started
+        self.attempts.append(Attempt(candidate.name, AttemptOutcome.ANSWERED, None, duration, streamed))
+        fell_back = candidate.name != chosen
+        return Delivery(candidate.name, candidate.model, fell_back, tuple(self.attempts))
+
+    def interrupted(self, candidate: Candidate, error: DispatchError, started: float) -> DispatchError:
+        """The error for a caller who has part of the answer already."""
+        self.attempts.pop()
+        # At the caller's deadline it is the deadline that is to blame.
+        if self.left_s > 0 or not isinstance(error, UpstreamTimeoutError):
+            message = f"candidate {candidate.name!r} broke off after part of its answer had been sent."
+            error = errors.UpstreamInterruptedError(message, http_status=error.http_status)
+        self.failed(candidate, error, started, streamed=True)
+        error.attempts = tuple(self.attempts)
+        return error
+
+    def give_up(self) -> NoReturn:
+        """Raise the last failure that may pass, or else the last one, with every attempt."""
+        may_pass = [error for error in self.failures if error.retryable]
+        error = (may_pass or self.failures)[-1]
+        waits = [failure.retry_after_s for failure in may_pass if failure.retry_after_s is not None]
+        error.retry_after_s = min(waits, default=None)
+        error.attempts = tuple(self.attempts)
+        raise error
 
 
 class Dispatcher:
-    """Sends decided requests on. Makes no choices of its own: no retry, no fallback, no sampling default.
+    """Gets answers to decided requests, within the caller's deadline and never from below the decided floor.
+
+    Belongs to one event loop; close it with `aclose`.
 
     Args:
         policies: the served policies by name.
         canned_url: base URL of the built-in upstream; None if no candidate uses it.
+        clock: of the breakers; seconds, monotonic.
     """
 
-    def __init__(self, policies: Mapping[str, ServedPolicy], *, canned_url: str | None = None) -> None:
-        self._targets = {
-            (name, candidate.name): (candidate, prices)
-            for name, policy in policies.items()
-            for candidate, prices in zip(policy.rules.file.candidates, policy.rules.prices, strict=True)
-        }
-        self._canned_url = canned_url
+    def __init__(
+        self, policies: Mapping[str, ServedPolicy], *, canned_url: str | None = None, clock: Clock = time.monotonic
+    ) -> None:
+        self._files = {name: policy.rules.file for name, policy in policies.items()}
+        self._upstream = Upstream(canned_url=canned_url)
+        self._targets: dict[tuple[str, str], _Target] = {}
+        breakers: dict[tuple[object, ...], Breaker] = {}
+        for name, policy in policies.items():
+            for candidate, prices in zip(policy.rules.file.candidates, policy.rules.prices, strict=True):
+                limits = {"break_after": candidate.break_after, "cooldown_s": candidate.cooldown_s}
+                # What is one upstream in two policies, or under two profiles, is well or ill in both.
+                same = (candidate.model, candidate.api_base, candidate.api_key_env, *limits.values())
+                breaker = breakers.setdefault(same, Breaker(**limits, clock=clock))  # type: ignore[arg-type]
+                self._targets[name, candidate.name] = _Target(candidate, prices, breaker)
 
     async def complete(
         self, query: RouteQuery, decision: RoutingDecision, *, timeout_s: float | None = None
     ) -> Completion:
-        """The chosen candidate's answer.
+        """The answer, of the chosen candidate or of one that may stand in for it.
 
         Args:
             query: what is asked.
-            decision: who answers.
+            decision: who is to answer.
             timeout_s: what is left of the caller's deadline; None for none.
 
-        Raises DispatchError of the kind that says whether to retry; InvalidRequestError for parameters that are the
-        router's own.
+        Raises DispatchError, with every attempt, of the kind that says whether to retry; InvalidRequestError for
+        parameters that are the router's own.
         """
-        candidate, prices = self._targets[decision.policy.name, decision.chosen]
-        arguments = self._arguments(query, candidate, timeout_s)
-        litellm = await _litellm()
-        with _translated(candidate):
-            async with asyncio.timeout(arguments["timeout"]):
-                response = await litellm.acompletion(**arguments)
-        body = response.model_dump(mode="json", exclude_none=True)
-        choices = body.get("choices") or [{}]
-        return Completion(choices[0].get("message", {}).get("content") or "", body, _usage(body, prices))
+        run = await self._begin(query, timeout_s)
+
+        async def ask(target: _Target, permit: Permit) -> Completion:
+            candidate, started = target.candidate, time.monotonic()
+            async with _time_limit(candidate, min(candidate.timeout_s, run.left_s)):
+                body = await self._upstream.complete(candidate, query)
+            permit.succeeded()
+            delivery = run.answered(candidate, started, decision.chosen, streamed=False)
+            return Completion(_text(body, "message"), body, _usage(body, target.prices), delivery)
+
+        return await self._first_answer(run, decision, ask)
 
     async def stream(
         self, query: RouteQuery, decision: RoutingDecision, *, timeout_s: float | None = None
-    ) -> AsyncIterator[Completion]:
-        """The chosen candidate's answer, piece by piece. Arguments and errors as `complete`."""
-        candidate, prices = self._targets[decision.policy.name, decision.chosen]
-        arguments = self._arguments(query, candidate, timeout_s) | {"stream": True}
-        arguments.setdefault("stream_options", {"include_usage": True})
-        litellm = await _litellm()
-        with _translated(candidate):
-            async with asyncio.timeout(arguments["timeout"]):
-                chunks = await litellm.acompletion(**arguments)
-                try:
-                    async for chunk in chunks:
-                        body = chunk.model_dump(mode="json", exclude_none=True)
-                        choices = body.get("choices") or [{}]
-                        text = choices[0].get("delta", {}).get("content") or ""
-                        yield Completion(text, body, _usage(body, prices))
-                finally:
-                    # A caller that leaves must stop the upstream too.
-                    await chunks.aclose()
+    ) -> AsyncGenerator[Completion, None]:
+        """The answer piece by piece. Arguments and errors as `complete`; close it to stop the upstream.
 
-    def _arguments(self, query: RouteQuery, candidate: Candidate, timeout_s: float | None) -> dict[str, Any]:
+        Others may stand in until the first content is there. What fails later raises UpstreamInterruptedError, or
+        UpstreamTimeoutError at the caller's deadline.
+        """
+        run = await self._begin(query, timeout_s)
+
+        async def ask(target: _Target, permit: Permit) -> _Opened:
+            return await self._open(run, query, target, permit)
+
+        opened = await self._first_answer(run, decision, ask)
+        candidate = opened.target.candidate
+        delivery: Delivery | None = run.answered(candidate, opened.started, decision.chosen, streamed=True)
+        try:
+            async with contextlib.aclosing(self._bodies(run, opened)) as bodies:
+                async for body in bodies:
+                    yield Completion(_text(body, "delta"), body, _usage(body, opened.target.prices), delivery)
+                    delivery = None
+            opened.permit.succeeded()
+        except DispatchError as error:
+            _settle(opened.permit, candidate, error, math.inf if run.left_s > 0 else 0.0)
+            raise run.interrupted(candidate, error, opened.started) from error
+        finally:
+            opened.permit.close()
+            await opened.chunks.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections. Nothing may be in work any more."""
+        await self._upstream.aclose()
+
+    async def _begin(self, query: RouteQuery, timeout_s: float | None) -> _Run:
         if own := sorted(OWN_FIELDS & query.parameters.keys()):
             raise InvalidRequestError(
                 f"parameters must not hold {', '.join(own)}: the router sets them; choose StreamComplete to stream.",
                 field="parameters",
             )
-        passed = {key: value for key, value in query.parameters.items() if key in TRANSLATED_FIELDS}
-        extra = {key: value for key, value in query.parameters.items() if key not in TRANSLATED_FIELDS}
-        arguments: dict[str, Any] = {
-            **passed,
-            "model": candidate.model,
-            "messages": [dict(message) for message in query.messages],
-            "timeout": candidate.timeout_s if timeout_s is None else min(candidate.timeout_s, timeout_s),
-            # Retries would hide failures from the record; they belong to the caller for now.
-            "max_retries": 0,
-            **({"extra_body": extra} if extra else {}),
-        }
-        if candidate.api_base == CANNED_UPSTREAM:
-            if self._canned_url is None:
-                raise UpstreamUnavailableError("the built-in canned upstream is not running.")
-            arguments |= {"api_base": self._canned_url, "api_key": "canned"}
-        elif candidate.api_base is not None:
-            arguments["api_base"] = candidate.api_base
-        if candidate.api_key_env is not None:
-            arguments["api_key"] = _secret(candidate)
-        return arguments
+        run = _Run(time.monotonic() + (math.inf if timeout_s is None else timeout_s))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._upstream.load()
+        if run.left_s <= 0:
+            raise UpstreamTimeoutError("the caller's deadline passed before anybody was asked.")
+        return run
+
+    async def _first_answer(
+        self, run: _Run, decision: RoutingDecision, ask: Callable[[_Target, Permit], Awaitable[T]]
+    ) -> T:
+        """What the first candidate says that answers. Raises what `_Run.give_up` raises where none does."""
+        policy, too_long_for = decision.policy.name, None
+        for candidate in ladder(self._files[policy], decision):
+            if too_long_for is not None and not reads_more(candidate, too_long_for):
+                continue
+            answer = await self._ask_one(run, self._targets[policy, candidate.name], ask)
+            if answer is not None:
+                return answer
+            error = run.failures[-1]
+            if isinstance(error, errors.UpstreamContextWindowError):
+                too_long_for = candidate
+            elif isinstance(error, errors.UpstreamRejectedError):
+                break
+            if run.left_s <= 0:
+                break
+        return run.give_up()
+
+    async def _ask_one(self, run: _Run, target: _Target, ask: Callable[[_Target, Permit], Awaitable[T]]) -> T | None:
+        """One candidate, with its retries; None where it fails, the failure being the run's last."""
+        candidate = target.candidate
+        for retry in range(candidate.retries + 1):
+            permit, started = target.breaker.admit(), time.monotonic()
+            if permit is None:
+                rest_s = target.breaker.retry_after_s or None
+                message = f"candidate {candidate.name!r} is cooling down after failures."
+                run.failed(candidate, UpstreamCoolingDownError(message, retry_after_s=rest_s), started)
+                return None
+            try:
+                return await ask(target, permit)
+            except DispatchError as error:
+                _settle(permit, candidate, error, time.monotonic() - started)
+                run.failed(candidate, error, started)
+                wait_s = _wait_s(error, retry)
+                if retry == candidate.retries or wait_s is None or wait_s >= run.left_s:
+                    return None
+            except BaseException:
+                permit.close()
+                raise
+            await asyncio.sleep(wait_s)
+        raise AssertionError("the last retry returns")
+
+    async def _open(self, run: _Run, query: RouteQuery, target: _Target, permit: Permit) -> _Opened:
+        """A stream up to its first content."""
+        candidate, started, head = target.candidate, time.monotonic(), []
+        chunks = self._upstream.stream(candidate, query)
+        try:
+            async with _time_limit(candidate, min(candidate.first_token_timeout_s, run.left_s)):
+                async for body in chunks:
+                    head.append(body)
+                    if _has_content(body) or len(head) == _MAX_HEAD:
+                        break
+        except BaseException:
+            await chunks.aclose()
+            raise
+        permit.answering()
+        return _Opened(target, permit, started, head, chunks)
+
+    @staticmethod
+    async def _bodies(run: _Run, opened: _Opened) -> AsyncGenerator[Mapping[str, Any], None]:
+        candidate = opened.target.candidate
+        for body in opened.head:
+            yield body
+        while True:
+            async with _time_limit(candidate, min(candidate.timeout_s, run.left_s)):
+                try:
+                    body = await anext(opened.chunks)
+                except StopAsyncIteration:
+                    return
+            yield body
 
 
-def _secret(candidate: Candidate) -> str:
-    value = os.environ.get(candidate.api_key_env or "")
-    if not value:
-        raise errors.UpstreamDeniedError(
-            f"candidate {candidate.name!r} takes its key from the environment variable {candidate.api_key_env}, which "
-            f"is not set on the service; set it and restart."
-        )
-    return value
+@contextlib.asynccontextmanager
+async def _time_limit(candidate: Candidate, seconds: float) -> AsyncIterator[None]:
+    """Raise UpstreamTimeoutError where what is awaited inside takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise UpstreamTimeoutError(
+            f"candidate {candidate.name!r} was silent for {max(seconds, 0):.3g} s, which is as long as it may be."
+        ) from error
+
+
+def _settle(permit: Permit, candidate: Candidate, error: DispatchError, waited_s: float) -> None:
+    """What a failure says about the candidate's health."""
+    if isinstance(error, errors.UpstreamRejectedError):
+        permit.succeeded()
+    elif isinstance(error, errors.UpstreamDeniedError | errors.UpstreamNotFoundError):
+        log.error("candidate %s: %s It rests for %g s.", candidate.name, error, candidate.cooldown_s)
+        permit.rest()
+    elif error.retry_after_s is not None:
+        permit.rest(error.retry_after_s)
+    elif isinstance(error, UpstreamTimeoutError) and waited_s < min(
+        candidate.timeout_s, candidate.first_token_timeout_s
+    ):
+        # The caller's deadline was the shorter one: that is no proof of anything.
+        permit.close()
+    else:
+        permit.failed()
+
+
+def _wait_s(error: DispatchError, retry: int) -> float | None:
+    """How long to wait before the same candidate is asked again; None where that is not worth it."""
+    if not error.retryable or isinstance(error, UpstreamTimeoutError):
+        return None
+    backoff_s = BACKOFF_S * 2**retry * random.uniform(0.5, 1)  # noqa: S311  (spreads retries, hides nothing)
+    wait_s = backoff_s if error.retry_after_s is None else error.retry_after_s
+    return wait_s if wait_s <= MAX_WAIT_S else None
+
+
+def _choices(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return body.get("choices") or []
+
+
+def _text(body: Mapping[str, Any], part: str) -> str:
+    first = next((choice for choice in _choices(body) if choice.get("index", 0) == 0), {})
+    text = (first.get(part) or {}).get("content")
+    return text if isinstance(text, str) else ""
+
+
+def _has_content(body: Mapping[str, Any]) -> bool:
+    """Whether a chunk says more than who speaks."""
+    return any(
+        choice.get("finish_reason") or any(value for key, value in (choice.get("delta") or {}).items() if key != "role")
+        for choice in _choices(body)
+    )
 
 
 def _usage(body: Mapping[str, Any], prices: Prices | None) -> Usage | None:
     usage = body.get("usage")
-    if not usage:
+    if not isinstance(usage, Mapping) or not usage:
         return None
-    tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-    return Usage(*tokens, cost_usd=prices.cost_usd(*tokens) if prices else None)
-
-
-async def _litellm() -> Any:
-    # Importing takes seconds, so not in the event loop; afterwards this is a dictionary look-up.
-    return await asyncio.to_thread(_import_litellm)
-
-
-def _import_litellm() -> Any:
-    # Without this the import itself fetches a price table from the network.
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    try:
-        litellm: Any = importlib.import_module("litellm")
-    except ImportError as error:
-        raise DispatchNotInstalledError(
-            "answering needs LiteLLM, which is not installed; install it with `pip install 'elle-router[dispatch]'`, "
-            "or use Route, which only decides."
-        ) from error
-    litellm.suppress_debug_info = True
-    return litellm
-
-
-@contextlib.contextmanager
-def _translated(candidate: Candidate) -> Iterator[None]:
-    """LiteLLM's exceptions -> ours. What is not LiteLLM's passes: our own bugs are not relabelled."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise errors.UpstreamTimeoutError(f"candidate {candidate.name!r} did not answer in time.") from error
-    except Exception as error:
-        kind = _kind_of(error)
-        if kind is None:
-            raise
-        # The provider's words may quote the prompt or a key fragment: they stay in the exception chain.
-        status = getattr(error, "status_code", None)
-        raise kind(
-            f"candidate {candidate.name!r} ({candidate.model}) failed with {type(error).__name__}"
-            + (f", HTTP status {status}." if status else ".")
-        ) from error
-
-
-def _kind_of(error: Exception) -> type[DispatchError] | None:
-    name = next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in ERRORS_BY_NAME), None)
-    if name is None:
-        return None
-    if name in {"APIError", "OpenAIError"}:
-        return ERRORS_BY_STATUS.get(getattr(error, "status_code", 0), ERRORS_BY_NAME[name])
-    return ERRORS_BY_NAME[name]
+    tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    used, made = (count if isinstance(count, int) and count >= 0 else 0 for count in tokens)
+    return Usage(used, made, cost_usd=prices.cost_usd(used, made) if prices else None)

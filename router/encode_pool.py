@@ -1,7 +1,7 @@
 """A bounded queue in front of the encoder: worker threads, one prompt at a time, overload answered at once.
 
-One prompt per forward pass: on a CPU padding batches costs two to four times, a batch of one per core is already at
-the arithmetic limit, and a prompt's features then cannot depend on its neighbours.
+One prompt per forward pass: on a CPU padding batches costs two to four times, a batch of one per core is already near
+the arithmetic limit, and a prompt's features then cannot depend on its neighbours (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from probes.encoder import Encoder, FloatArray
-from router.errors import OverloadedError
+from router.errors import DeadlineError, OverloadedError
+
+#: Prompts that may wait or be in work per thread. At some 5 ms a prompt those in the queue wait a sixth of a second:
+#: a longer queue answers no one sooner, it only makes everyone late.
+PENDING_PER_THREAD = 32
+
+#: How much of a new duration goes into the running mean that retry hints are computed from.
+_MEMORY = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,43 +37,53 @@ class EncodePool:
     """Encodes prompts in worker threads.
 
     Args:
-        encoder: thread-safe.
-        workers: threads; None takes one per core.
-        max_pending: prompts waiting or in work beyond which further ones are refused.
+        encoder: thread-safe, and without Python's lock while it computes.
+        threads: None takes one per core.
+        max_pending: prompts waiting or in work beyond which further ones are refused; None takes
+            `PENDING_PER_THREAD` for each thread.
     """
 
-    def __init__(self, encoder: Encoder, *, workers: int | None = None, max_pending: int = 256) -> None:
+    def __init__(self, encoder: Encoder, *, threads: int | None = None, max_pending: int | None = None) -> None:
         self._encoder = encoder
-        self._workers = workers or os.cpu_count() or 1
-        self._max_pending = max_pending
+        self._n_threads = threads or os.cpu_count() or 1
+        self._max_pending = max_pending or PENDING_PER_THREAD * self._n_threads
         self._pending = 0
         self._recent_s = 0.02
-        self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="encode")
+        self._threads = ThreadPoolExecutor(self._n_threads, thread_name_prefix="encode")
 
-    async def encode(self, text: str) -> Encoded:
+    @property
+    def pending(self) -> int:
+        """Prompts waiting or in work."""
+        return self._pending
+
+    async def encode(self, text: str, *, deadline: float | None = None) -> Encoded:
         """Features of one prompt.
 
-        A caller that is cancelled while waiting costs no forward pass: its place in the queue is given up.
+        A caller that is cancelled while waiting costs no forward pass: its place in the queue is given up. Nor does
+        one whose `deadline`, a time of `time.perf_counter`, passes while it waits.
 
-        Raises OverloadedError at once if the queue is full, and whatever the encoder raises.
+        Raises OverloadedError at once if the queue is full, DeadlineError, and whatever the encoder raises.
         """
         if self._pending >= self._max_pending:
             raise OverloadedError(
                 f"{self._pending} prompts are waiting for the encoder, the most allowed; try again later.",
-                retry_after_s=max(0.05, self._pending * self._recent_s / self._workers),
+                retry_after_s=max(0.05, self._pending * self._recent_s / self._n_threads),
             )
         self._pending += 1
         entered = time.perf_counter()
         try:
             # Cancelling the awaiting task cancels the pool's future, which a worker then skips.
-            features, started, ended = await asyncio.wrap_future(self._threads.submit(self._work, text))
+            work = self._threads.submit(self._work, text, deadline)
+            features, started, ended = await asyncio.wrap_future(work)
         finally:
             self._pending -= 1
-        self._recent_s += 0.05 * ((ended - started) - self._recent_s)
+        self._recent_s += _MEMORY * ((ended - started) - self._recent_s)
         return Encoded(features, queue_s=started - entered, encode_s=ended - started)
 
-    def _work(self, text: str) -> tuple[FloatArray, float, float]:
+    def _work(self, text: str, deadline: float | None) -> tuple[FloatArray, float, float]:
         started = time.perf_counter()
+        if deadline is not None and started >= deadline:
+            raise DeadlineError("the caller's deadline passed while the prompt waited for the encoder.")
         features = self._encoder.encode(text)
         return features, started, time.perf_counter()
 

@@ -8,19 +8,23 @@ RouterError
 │                              candidate                                      NOT_FOUND
 ├── NoEligibleCandidateError   every candidate breaks a bound                 FAILED_PRECONDITION
 ├── OverloadedError            the queue is full                              RESOURCE_EXHAUSTED, retry
+├── DeadlineError              the caller's deadline passed in the queue       DEADLINE_EXCEEDED, retry
 ├── NotReadyError              the encoder is still loading, or draining      UNAVAILABLE, retry
 ├── JudgementError             the prompt could not be judged (and the policy
 │                              says that this is an error)                    INTERNAL
 ├── ConfigError                a policy or its probe cannot be used           FAILED_PRECONDITION
 ├── GatewayNotInstalledError   what a gateway needs is not installed          UNIMPLEMENTED
-├── DispatchError              the chosen candidate did not answer
-│   ├── DispatchNotInstalledError   LiteLLM is absent                         UNIMPLEMENTED
+├── DispatchError              no allowed candidate answered
+│   ├── DispatchNotInstalledError   the extra `dispatch` is absent            UNIMPLEMENTED
 │   ├── UpstreamRejectedError       the provider refuses this request         INVALID_ARGUMENT
+│   │   └── UpstreamContextWindowError  it is longer than the model reads     INVALID_ARGUMENT
 │   ├── UpstreamDeniedError         key, permission, credit                   PERMISSION_DENIED
 │   ├── UpstreamNotFoundError       the provider knows no such model          NOT_FOUND
 │   ├── UpstreamRateLimitedError    429                                       RESOURCE_EXHAUSTED, retry
 │   ├── UpstreamTimeoutError        no answer in time                         DEADLINE_EXCEEDED, retry
-│   └── UpstreamUnavailableError    5xx, connection, malformed answer         UNAVAILABLE, retry
+│   ├── UpstreamUnavailableError    5xx, connection, malformed answer         UNAVAILABLE, retry
+│   │   └── UpstreamCoolingDownError    it failed too often a moment ago      UNAVAILABLE, retry
+│   └── UpstreamInterruptedError    broke off in the middle of the answer     ABORTED, retry
 └── ServiceError               (client side) the service answered with a status
 
 Statuses are names of `grpc.StatusCode`, so that this file needs no grpc.
@@ -28,7 +32,10 @@ Statuses are names of `grpc.StatusCode`, so that this file needs no grpc.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from router.types import Attempt
 
 
 class RouterError(Exception):
@@ -37,11 +44,13 @@ class RouterError(Exception):
     Attributes:
         status: name of the `grpc.StatusCode` it becomes on the wire.
         retryable: whether the same request may succeed later.
+        retry_after_s: when, in seconds from now; None where nobody knows.
         field: path of the request field at fault, if one is.
     """
 
     status: ClassVar[str] = "INTERNAL"
     retryable: ClassVar[bool] = False
+    retry_after_s: float | None = None
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
@@ -93,6 +102,13 @@ class OverloadedError(RouterError):
         self.retry_after_s = retry_after_s
 
 
+class DeadlineError(RouterError):
+    """The caller's deadline passed before the prompt's turn came."""
+
+    status = "DEADLINE_EXCEEDED"
+    retryable = True
+
+
 class NotReadyError(RouterError):
     """The service is still loading or already draining."""
 
@@ -117,33 +133,56 @@ class GatewayNotInstalledError(RouterError):
 
 
 class DispatchError(RouterError):
-    """The chosen candidate did not answer."""
+    """No allowed candidate answered.
+
+    Attributes:
+        hint: what to do, one sentence; it ends every message.
+        http_status: what the provider answered with; None where it did not.
+        attempts: everything that was tried for the request, oldest first; filled in when the request is given up.
+    """
 
     status = "UNAVAILABLE"
+    hint: ClassVar[str] = ""
+
+    def __init__(self, message: str, *, http_status: int | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(f"{message} {self.hint}".rstrip())
+        self.http_status = http_status
+        self.retry_after_s = retry_after_s
+        self.attempts: tuple[Attempt, ...] = ()
 
 
 class DispatchNotInstalledError(DispatchError):
-    """LiteLLM is not installed; deciding works without it, answering does not."""
+    """What the extra `dispatch` installs is absent; deciding works without it, answering does not."""
 
     status = "UNIMPLEMENTED"
+    hint = "Install it with `pip install 'elle-router[dispatch]'`, or use Route, which only decides."
 
 
 class UpstreamRejectedError(DispatchError):
     """The provider refuses this request: malformed, too long, or against its content policy."""
 
     status = "INVALID_ARGUMENT"
+    hint = "Change the request; another attempt would be refused alike."
+
+
+class UpstreamContextWindowError(UpstreamRejectedError):
+    """The request is longer than the model reads."""
+
+    hint = "Shorten the request, or give the policy an eligible candidate with a larger context_window_tokens."
 
 
 class UpstreamDeniedError(DispatchError):
-    """The provider refuses the caller: key, permission, credit or budget."""
+    """The provider refuses the router: key, permission, credit or budget."""
 
     status = "PERMISSION_DENIED"
+    hint = "Whoever runs the router must check the candidate's key, its permissions and its credit."
 
 
 class UpstreamNotFoundError(DispatchError):
     """The provider knows no such model or endpoint."""
 
     status = "NOT_FOUND"
+    hint = "Whoever runs the router must check the candidate's `model` and `api_base`."
 
 
 class UpstreamRateLimitedError(DispatchError):
@@ -151,6 +190,7 @@ class UpstreamRateLimitedError(DispatchError):
 
     status = "RESOURCE_EXHAUSTED"
     retryable = True
+    hint = "Try again later, or give the policy another candidate to fall back to."
 
 
 class UpstreamTimeoutError(DispatchError):
@@ -158,6 +198,7 @@ class UpstreamTimeoutError(DispatchError):
 
     status = "DEADLINE_EXCEEDED"
     retryable = True
+    hint = "Try again with a longer deadline, or raise the candidate's timeout."
 
 
 class UpstreamUnavailableError(DispatchError):
@@ -165,6 +206,19 @@ class UpstreamUnavailableError(DispatchError):
 
     status = "UNAVAILABLE"
     retryable = True
+    hint = "Try again later."
+
+
+class UpstreamCoolingDownError(UpstreamUnavailableError):
+    """The candidate failed too often a moment ago and is not asked until it has rested."""
+
+
+class UpstreamInterruptedError(DispatchError):
+    """The answer broke off after part of it had reached the caller, so nobody else could take over."""
+
+    status = "ABORTED"
+    retryable = True
+    hint = "Throw the part away and ask again."
 
 
 class ServiceError(RouterError):
@@ -174,10 +228,20 @@ class ServiceError(RouterError):
         code: name of the `grpc.StatusCode`.
         service_reason: the service's machine-readable reason, `UNKNOWN_POLICY` and the like; empty if it gave none.
         service_retryable: whether the service says that the same request may succeed later.
+        attempts: which candidates were asked in vain, oldest first; empty where none was.
     """
 
-    def __init__(self, message: str, *, code: str, service_reason: str = "", service_retryable: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        service_reason: str = "",
+        service_retryable: bool = False,
+        attempts: tuple[Attempt, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.service_reason = service_reason
         self.service_retryable = service_retryable
+        self.attempts = attempts

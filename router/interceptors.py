@@ -6,6 +6,7 @@ Unknown errors become INTERNAL with a request id under which the service's log h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import uuid
@@ -18,7 +19,8 @@ from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from router.errors import InvalidRequestError, OverloadedError, RouterError
+from router import wire
+from router.errors import DispatchError, InvalidRequestError, RouterError
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,8 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 
 def status_of(error: Exception) -> status_pb2.Status:
-    """The google.rpc.Status of an error: ErrorInfo and, where they apply, BadRequest and RetryInfo for our own ones.
+    """The google.rpc.Status of an error: ErrorInfo and, where they apply, BadRequest, RetryInfo and Delivery for our
+    own ones.
 
     Any other error is logged and becomes INTERNAL with the request id of its log entry.
     """
@@ -45,7 +48,9 @@ def status_of(error: Exception) -> status_pb2.Status:
     if error.field is not None:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=str(error))
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if isinstance(error, OverloadedError):
+    if isinstance(error, DispatchError) and error.attempts:
+        details.append(wire.failed_delivery_to_wire(error.attempts))
+    if error.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(round(error.retry_after_s * 1e9))
         details.append(retry)
@@ -64,7 +69,11 @@ def _status(code: str, message: str, details: list[Any]) -> status_pb2.Status:
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
     status = status_of(error)
     code = grpc.StatusCode[code_pb2.Code.Name(status.code)]
-    await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
+    trailers: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]
+    if isinstance(error, DispatchError):
+        # What is worth retrying was retried; clients that retry UNAVAILABLE by themselves are asked not to.
+        trailers.append(("grpc-retry-pushback-ms", "-1"))
+    await context.abort(code, status.message, tuple(trailers))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,8 +136,9 @@ def _guard_stream(method: Any) -> Any:
     async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
             _check_parsed(request)
-            async for item in method(request, context):
-                yield item
+            async with contextlib.aclosing(method(request, context)) as items:
+                async for item in items:
+                    yield item
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception as error:

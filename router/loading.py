@@ -170,9 +170,11 @@ def resolve_prices(candidate: Candidate) -> Prices | None:
             f"candidate {candidate.name!r}: LiteLLM's table has no prices for {candidate.model!r}; state "
             f"input_usd_per_million_tokens and output_usd_per_million_tokens under `prices`."
         )
+    cached = entry.get("cache_read_input_token_cost")
     return Prices(
         input_usd_per_million_tokens=float(entry["input_cost_per_token"]) * 1e6,
         output_usd_per_million_tokens=float(entry["output_cost_per_token"]) * 1e6,
+        cached_input_usd_per_million_tokens=float(cached) * 1e6 if cached is not None else None,
     )
 
 

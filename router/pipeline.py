@@ -1,6 +1,6 @@
 """`Router`: one request through the hops, in order. Every door of the service calls this and nothing else to decide.
 
-query -> ask -> features -> judgement -> choice -> decision record
+query -> ask -> who may answer -> features -> judgement -> choice -> decision record
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -20,14 +20,19 @@ from router import ask as asking
 from router.ask import Ask
 from router.encode_pool import Encoded, EncodePool
 from router.errors import JudgementError, UnknownPolicyError
+from router.judgement_cache import CacheCounts, JudgementCache, Key
 from router.loading import DEFAULT_POLICY, ServedPolicy, load_policies
-from router.policy import Judgement, check_overrides, decide
-from router.types import RouteQuery, RoutingDecision, Timings
+from router.policy import Judgement, decide, is_settled
+from router.sessions import Sessions, session_id_of
+from router.types import HeldCandidate, RouteQuery, RoutingDecision, Timings
 
 log = logging.getLogger(__name__)
 
 #: What an encoder raises when it fails on a prompt; torch raises RuntimeError.
 _ENCODER_FAILURES = (ProbesError, RuntimeError, MemoryError)
+
+#: Judgements kept for prompts that come again.
+CACHE_ENTRIES = 10_000
 
 #: Bytes of text above which a request is refused. About 128,000 tokens of English.
 MAX_PROMPT_BYTES = 512 * 1024
@@ -40,24 +45,33 @@ class _Prepared:
     query: RouteQuery
     policy: ServedPolicy
     ask: Ask
+    caller: str
+    held: HeldCandidate | None
     started: float
+    key: Key | None
+    known: Judgement | None
 
     @property
     def encoder_identity(self) -> str | None:
-        """The encoder to ask, or None where there is nothing to encode."""
+        """The encoder to ask, or None where there is nothing to judge or it was judged before."""
         spec = self.policy.encoder_spec
-        return spec.identity if spec is not None and self.ask.text else None
+        return spec.identity if spec is not None and self.key is not None and self.known is None else None
 
 
 class Router:
-    """Decides which candidate answers. Thread-safe; holds no state between requests.
+    """Decides which candidate answers. Thread-safe.
+
+    It remembers of a session who answered it last, and of a prompt how it was judged; the latter changes no decision.
 
     Args:
         policies: at least one; the first is the default.
         encoders: for every probe's encoder identity the encoder; cross-checked here.
         max_prompt_bytes: longer requests are refused.
-        workers: encoder threads of the asynchronous path; None takes one per core.
-        max_pending: prompts waiting for one encoder beyond which `adecide` raises OverloadedError.
+        threads: encoder threads of the asynchronous path; None takes one per core.
+        max_pending: prompts waiting for one encoder beyond which `adecide` raises OverloadedError; None takes
+            `encode_pool.PENDING_PER_THREAD` for each thread.
+        cache_entries: judgements kept for prompts that come again; 0 keeps none.
+        sessions: the memory of sessions; None takes one of the usual size.
     """
 
     def __init__(
@@ -66,8 +80,10 @@ class Router:
         encoders: Mapping[str, Encoder],
         *,
         max_prompt_bytes: int = MAX_PROMPT_BYTES,
-        workers: int | None = None,
-        max_pending: int = 256,
+        threads: int | None = None,
+        max_pending: int | None = None,
+        cache_entries: int = CACHE_ENTRIES,
+        sessions: Sessions | None = None,
     ) -> None:
         for policy in policies:
             if policy.encoder_spec is not None:
@@ -76,10 +92,12 @@ class Router:
         self._policies = {policy.ref.name: policy for policy in policies}
         self._encoders = dict(encoders)
         self._pools = {
-            identity: EncodePool(encoder, workers=workers, max_pending=max_pending)
+            identity: EncodePool(encoder, threads=threads, max_pending=max_pending)
             for identity, encoder in encoders.items()
         }
         self._max_prompt_bytes = max_prompt_bytes
+        self._cache = JudgementCache(cache_entries)
+        self._sessions = Sessions() if sessions is None else sessions
 
     @classmethod
     def from_files(
@@ -87,8 +105,10 @@ class Router:
         *paths: Path | str,
         encoder_dir: Path | None = None,
         max_prompt_bytes: int = MAX_PROMPT_BYTES,
-        workers: int | None = None,
-        max_pending: int = 256,
+        threads: int | None = None,
+        max_pending: int | None = None,
+        cache_entries: int = CACHE_ENTRIES,
+        sessions: Sessions | None = None,
     ) -> Self:
         """A router for these policy files; none means the embedded default policy.
 
@@ -97,7 +117,15 @@ class Router:
         policies = load_policies([Path(path) for path in paths] or [DEFAULT_POLICY])
         specs = {p.encoder_spec.identity: p.encoder_spec for p in policies if p.encoder_spec is not None}
         encoders = {identity: load_encoder(spec, encoder_dir) for identity, spec in specs.items()}
-        return cls(policies, encoders, max_prompt_bytes=max_prompt_bytes, workers=workers, max_pending=max_pending)
+        return cls(
+            policies,
+            encoders,
+            max_prompt_bytes=max_prompt_bytes,
+            threads=threads,
+            max_pending=max_pending,
+            cache_entries=cache_entries,
+            sessions=sessions,
+        )
 
     @property
     def policies(self) -> Mapping[str, ServedPolicy]:
@@ -119,9 +147,14 @@ class Router:
             if policy.encoder_spec is not None:
                 policy.judge(self._encoders[policy.encoder_spec.identity].encode("warm up"))
 
-    def decide(self, query: RouteQuery) -> RoutingDecision:
-        """Decide, encoding in the calling thread. Raises RouterError."""
-        prepared = self._prepare(query)
+    def decide(self, query: RouteQuery, *, caller: str = "") -> RoutingDecision:
+        """Decide, encoding in the calling thread.
+
+        caller: whoever asks, as an opaque key (`router.sessions.caller_of`); a session is one of one caller.
+
+        Raises RouterError.
+        """
+        prepared = self._prepare(query, caller)
         encoded: Encoded | Exception | None = None
         if (encoder := prepared.encoder_identity) is not None:
             started = time.perf_counter()
@@ -132,44 +165,70 @@ class Router:
                 encoded = error
         return self._conclude(prepared, encoded)
 
-    async def adecide(self, query: RouteQuery) -> RoutingDecision:
-        """Decide, encoding in the worker threads. Raises RouterError, OverloadedError at once if they are behind."""
-        prepared = self._prepare(query)
+    async def adecide(self, query: RouteQuery, *, caller: str = "", timeout_s: float | None = None) -> RoutingDecision:
+        """Decide, encoding in the worker threads. Arguments as `decide`.
+
+        Raises RouterError; OverloadedError at once if the threads are behind; DeadlineError if the prompt's turn has
+        not come `timeout_s` from now.
+        """
+        deadline = None if timeout_s is None else time.perf_counter() + timeout_s
+        prepared = self._prepare(query, caller)
         encoded: Encoded | Exception | None = None
         if (encoder := prepared.encoder_identity) is not None:
             try:
-                encoded = await self._pools[encoder].encode(prepared.ask.text)
+                encoded = await self._pools[encoder].encode(prepared.ask.text, deadline=deadline)
             except _ENCODER_FAILURES as error:
                 encoded = error
         return self._conclude(prepared, encoded)
+
+    @property
+    def cache_counts(self) -> CacheCounts:
+        """How often a prompt was judged before."""
+        return self._cache.counts
+
+    @property
+    def pending(self) -> int:
+        """Prompts waiting for an encoder or in work."""
+        return sum(pool.pending for pool in self._pools.values())
 
     async def close(self) -> None:
         """Stop the worker threads."""
         for pool in self._pools.values():
             await pool.close()
 
-    def _prepare(self, query: RouteQuery) -> _Prepared:
+    def _prepare(self, query: RouteQuery, caller: str) -> _Prepared:
         started = time.perf_counter()
         policy = self.policy(query.overrides.policy)
-        # Wrong overrides are refused before the encoder is asked.
-        check_overrides(policy.rules.file, query.overrides)
-        return _Prepared(query, policy, asking.extract(query, max_bytes=self._max_prompt_bytes), started)
+        ask = asking.extract(query, max_bytes=self._max_prompt_bytes)
+        session_id = session_id_of(query.session_id, {}, query.parameters)
+        held = self._sessions.held(caller, session_id, policy.ref.name) if session_id else None
+        # What is refused, or settled before any score, costs no forward pass.
+        settled = is_settled(policy.rules, ask, query.overrides, held)
+        key = self._cache.key(policy, ask.text) if ask.text and policy.probe is not None and not settled else None
+        known = self._cache.get(key) if key is not None else None
+        return _Prepared(replace(query, session_id=session_id), policy, ask, caller, held, started, key, known)
 
     def _conclude(self, prepared: _Prepared, encoded: Encoded | Exception | None) -> RoutingDecision:
         policy, query = prepared.policy, prepared.query
         begun = time.perf_counter()
-        judgement: Judgement | None = None
+        judgement = prepared.known
         failure = encoded if isinstance(encoded, Exception) else None
-        if isinstance(encoded, Encoded):
+        if isinstance(encoded, Encoded) and prepared.key is not None:
             try:
                 judgement = policy.judge(encoded.features)
             except ProbesError as error:
                 failure = error
+            else:
+                self._cache.put(prepared.key, judgement)
         if failure is not None:
             self._report(policy, failure)
         judged = time.perf_counter()
-        choice = decide(policy.rules, prepared.ask, query.overrides, judgement, failed=failure is not None)
+        ask = prepared.ask
+        choice = decide(policy.rules, ask, query.overrides, judgement, failed=failure is not None, held=prepared.held)
         ended = time.perf_counter()
+        if query.session_id:
+            who = prepared.caller, query.session_id, policy.ref.name
+            self._sessions.remember(*who, choice.chosen.name, ask.input_tokens_estimate)
         return RoutingDecision(
             decision_id=uuid.uuid4().hex,
             requested=query.overrides.pin or policy.ref.name,
@@ -190,9 +249,13 @@ class Router:
                 probe_s=judged - begun,
                 policy_s=ended - judged,
                 total_s=ended - prepared.started,
+                cached=prepared.known is not None,
             ),
             session_id=query.session_id,
-            input_tokens_estimate=prepared.ask.input_tokens_estimate,
+            input_tokens_estimate=ask.input_tokens_estimate,
+            language=ask.language,
+            has_code=ask.has_code,
+            needs=tuple(sorted(ask.needs)),
         )
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Prediction + candidates + overrides -> choice. Pure: no I/O, no clock, no randomness, nothing remembered."""
+"""Prediction + candidates + overrides + who has the session -> choice. Pure: no I/O, no clock, no randomness."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from router.ask import Ask
 from router.config import Candidate, Capability, CostRule, FixedRule, GainRule, PolicyFile, Prices, RiskBoundRule, Rule
 from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
-from router.types import CandidateRisk, Overrides, Reason
+from router.types import CandidateRisk, HeldCandidate, Overrides, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,13 @@ class Choice:
 
 
 def decide(
-    rules: Rules, ask: Ask, overrides: Overrides, judgement: Judgement | None, *, failed: bool = False
+    rules: Rules,
+    ask: Ask,
+    overrides: Overrides,
+    judgement: Judgement | None,
+    *,
+    failed: bool = False,
+    held: HeldCandidate | None = None,
 ) -> Choice:
     """Choose the candidate.
 
@@ -71,6 +77,7 @@ def decide(
         overrides: what the caller asks beyond the policy.
         judgement: what the probe says; None if there was nothing to judge, no probe, or judging failed.
         failed: whether judging was tried and failed; then the safe default answers.
+        held: who answered the request's session last; None without a session or for a new one.
 
     Raises:
         InvalidRequestError: an override is out of range or does not fit the policy.
@@ -79,13 +86,11 @@ def decide(
     """
     check_overrides(rules.file, overrides)
     candidates = weigh_in(rules, ask, overrides, judgement)
-    eligible = [i for i, candidate in enumerate(candidates) if candidate.eligible]
-    if overrides.pin is not None:
-        index = rules.file.names.index(overrides.pin)
-        eligible = [index] if index in eligible else []
-    if not eligible:
-        raise NoEligibleCandidateError(_say_why_none(candidates, overrides.pin))
+    eligible = _eligible(rules.file, overrides, candidates)
     verdict = _choose(rules, overrides, judgement, candidates, eligible, failed=failed)
+    index = _holder(rules.file, overrides, eligible, held)
+    if held is not None and index is not None:
+        verdict = _hold(rules, ask, overrides, judgement, candidates, held, index, verdict)
     return Choice(
         chosen=rules.file.candidates[verdict.index],
         reason=verdict.reason,
@@ -93,6 +98,36 @@ def decide(
         threshold=verdict.threshold,
         gain=verdict.gain,
     )
+
+
+def is_settled(rules: Rules, ask: Ask, overrides: Overrides, held: HeldCandidate | None = None) -> bool:
+    """Whether the choice is settled before any score, so that nothing need be judged. Arguments and errors as `decide`.
+
+    It is where the request is pinned, where only one candidate may answer, and where a session holds its own inside a
+    tool loop, unless the request bounds the risk. A fixed rule with a probe has its prompts judged: to see what another
+    rule would do is what one gives it a probe for.
+    """
+    check_overrides(rules.file, overrides)
+    candidates = weigh_in(rules, ask, overrides, None)
+    eligible = _eligible(rules.file, overrides, candidates)
+    rule = _rule(rules.file, overrides)
+    if isinstance(rule, FixedRule) and overrides.max_risk is None and overrides.pin is None:
+        _fixed(rules.file, rule, candidates, eligible)
+        return False
+    if ask.in_tool_loop and overrides.max_risk is None and _holder(rules.file, overrides, eligible, held) is not None:
+        return True
+    return len(eligible) == 1
+
+
+def _eligible(file: PolicyFile, overrides: Overrides, candidates: Sequence[CandidateRisk]) -> list[int]:
+    """Indices of those who may answer, cheapest tier first. Raises NoEligibleCandidateError for none."""
+    eligible = [i for i, candidate in enumerate(candidates) if candidate.eligible]
+    if overrides.pin is not None:
+        index = file.names.index(overrides.pin)
+        eligible = [index] if index in eligible else []
+    if not eligible:
+        raise NoEligibleCandidateError(_say_why_none(candidates, overrides.pin))
+    return eligible
 
 
 def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
@@ -126,14 +161,16 @@ def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
         )
 
 
-def expected_cost_usd(candidate: Candidate, prices: Prices | None, ask: Ask) -> float | None:
+def expected_cost_usd(
+    candidate: Candidate, prices: Prices | None, ask: Ask, *, cached_input_tokens: int = 0
+) -> float | None:
     """Expected cost of one answer: estimated input tokens, usual output tokens or the caller's bound if lower."""
     if prices is None:
         return None
     output_tokens = candidate.expected_output_tokens
     if ask.max_output_tokens is not None:
         output_tokens = min(output_tokens, ask.max_output_tokens)
-    return prices.cost_usd(ask.input_tokens_estimate, output_tokens)
+    return prices.cost_usd(ask.input_tokens_estimate, output_tokens, cached_input_tokens=cached_input_tokens)
 
 
 def weigh_in(rules: Rules, ask: Ask, overrides: Overrides, judgement: Judgement | None) -> tuple[CandidateRisk, ...]:
@@ -148,13 +185,15 @@ def weigh_in(rules: Rules, ask: Ask, overrides: Overrides, judgement: Judgement 
                 raw=judgement.raw[index] if judgement else None,
                 risk=judgement.risk[index] if judgement else None,
                 expected_cost_usd=cost,
-                ineligible_because=tuple(_broken_bounds(candidate, cost, ask, overrides)),
+                ineligible_because=tuple(_broken_bounds(rules.file, candidate, cost, ask, overrides)),
             )
         )
     return tuple(rows)
 
 
-def _broken_bounds(candidate: Candidate, cost: float | None, ask: Ask, overrides: Overrides) -> list[str]:
+def _broken_bounds(
+    file: PolicyFile, candidate: Candidate, cost: float | None, ask: Ask, overrides: Overrides
+) -> list[str]:
     broken = []
     if overrides.allowed_candidates and candidate.name not in overrides.allowed_candidates:
         broken.append("not among allowed_candidates")
@@ -165,6 +204,10 @@ def _broken_bounds(candidate: Candidate, cost: float | None, ask: Ask, overrides
         broken.append(f"cannot handle {', '.join(lacking)}")
     if ask.unknown_parts:
         broken.append(f"content parts of unknown type {', '.join(ask.unknown_parts)}")
+    for region in dict.fromkeys((file.require_region, overrides.require_region)):
+        if region is not None and region not in candidate.regions:
+            known = ", ".join(candidate.regions) or "none that is known"
+            broken.append(f"region {region!r} required, its regions are {known}")
     window = candidate.context_window_tokens
     wanted = ask.input_tokens_estimate + (ask.max_output_tokens or 0)
     if window is not None and wanted > window:
@@ -202,7 +245,7 @@ def _choose(
     failed: bool,
 ) -> _Verdict:
     """One of `eligible` (indices, cheapest tier first, not empty)."""
-    rule = _rule(rules.file, overrides)
+    rule, bound = _rule(rules.file, overrides), _risk_bound(rules, overrides)
     if overrides.pin is not None:
         return _Verdict(eligible[0], Reason.PINNED)
     if isinstance(rule, FixedRule) and overrides.max_risk is None:
@@ -211,8 +254,6 @@ def _choose(
         return _Verdict(eligible[0], Reason.ONLY_ELIGIBLE)
     if failed:
         return _Verdict(_safe(rules.file, eligible), Reason.FAILED_OPEN)
-    bound = rule.max_risk if isinstance(rule, RiskBoundRule) else None
-    bound = bound if overrides.max_risk is None else overrides.max_risk
     unfamiliar = judgement is None or (rules.max_leverage is not None and judgement.leverage > rules.max_leverage)
     # Where nothing is known any risk is possible, which is still within a bound of 1.
     if judgement is None or (unfamiliar and bound != 1.0):
@@ -223,6 +264,51 @@ def _choose(
         return _by_cost(rule, judgement, candidates, eligible)
     assert isinstance(rule, GainRule)  # noqa: S101  (the fixed rule never comes here)
     return _by_gain(rule, judgement, eligible)
+
+
+def _risk_bound(rules: Rules, overrides: Overrides) -> float | None:
+    if overrides.max_risk is not None:
+        return overrides.max_risk
+    rule = _rule(rules.file, overrides)
+    return rule.max_risk if isinstance(rule, RiskBoundRule) else None
+
+
+def _holder(file: PolicyFile, overrides: Overrides, eligible: Sequence[int], held: HeldCandidate | None) -> int | None:
+    """Index of the candidate that the session may hold; None where there is nothing to hold, or no choice at all."""
+    if held is None or file.sessions == "ignore" or overrides.pin is not None or len(eligible) == 1:
+        return None
+    if isinstance(_rule(file, overrides), FixedRule) and overrides.max_risk is None:
+        return None
+    # One that the policy no longer has, or that may not answer this request, is released.
+    return next((index for index in eligible if file.names[index] == held.candidate), None)
+
+
+def _hold(
+    rules: Rules,
+    ask: Ask,
+    overrides: Overrides,
+    judgement: Judgement | None,
+    candidates: Sequence[CandidateRisk],
+    held: HeldCandidate,
+    index: int,
+    verdict: _Verdict,
+) -> _Verdict:
+    """The verdict, or the session's candidate (of this index) in its place."""
+    bound = _risk_bound(rules, overrides)
+    if bound is not None and judgement is not None and judgement.risk[index] > bound:
+        return verdict
+    if not ask.in_tool_loop:
+        # At a human turn a stronger candidate takes over freely; a weaker one has to be cheaper with a cold cache than
+        # the session's own with a warm one.
+        if verdict.index >= index:
+            return verdict
+        candidate = rules.file.candidates[index]
+        cached = min(held.input_tokens, ask.input_tokens_estimate) if held.idle_s <= candidate.prompt_cache_s else 0
+        staying = expected_cost_usd(candidate, rules.prices[index], ask, cached_input_tokens=cached)
+        leaving = candidates[verdict.index].expected_cost_usd
+        if staying is None or leaving is None or leaving < staying:
+            return verdict
+    return _Verdict(index, Reason.SESSION_HELD)
 
 
 def _rule(file: PolicyFile, overrides: Overrides) -> Rule:

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,11 +24,15 @@ from router.interceptors import ErrorInterceptor
 from router.loading import ServedPolicy
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
-from router.pipeline import MAX_PROMPT_BYTES, Router
+from router.pipeline import CACHE_ENTRIES, MAX_PROMPT_BYTES, Router
 from router.service import RouterService
+from router.sessions import Sessions
 from router.wire import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
+
+#: Threads for what blocks outside the encoder: name look-ups, imports. Started when needed.
+IO_THREADS = 64
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 
@@ -59,10 +64,14 @@ class ServerSettings:
         host: address to listen on; loopback unless told otherwise, because there is no authentication.
         port: 0 takes a free one.
         encoder_dir: where the encoder's files are; None looks in the usual places.
-        workers: encoder threads; None takes one per core.
-        max_pending: prompts waiting for the encoder beyond which further ones are refused.
+        threads: encoder threads; None takes one per core.
+        max_pending: prompts waiting for the encoder beyond which further ones are refused; None takes 32 per thread.
+        cache_entries: judgements kept for prompts that come again; 0 keeps none.
         max_prompt_bytes: longer requests are refused.
+        max_sessions: sessions whose last candidate is remembered; 0 remembers none.
+        session_ttl_s: a session that was idle for longer is forgotten.
         drain_s: how long requests in work may take after SIGTERM.
+        share_port: whether other processes of ours listen on the same port; see `router.workers`.
         doors: further services for the same server.
     """
 
@@ -70,10 +79,14 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 50051
     encoder_dir: Path | None = None
-    workers: int | None = None
-    max_pending: int = 256
+    threads: int | None = None
+    max_pending: int | None = None
+    cache_entries: int = CACHE_ENTRIES
     max_prompt_bytes: int = MAX_PROMPT_BYTES
+    max_sessions: int = 50_000
+    session_ttl_s: float = 3600.0
     drain_s: float = 10.0
+    share_port: bool = False
     doors: tuple[Door, ...] = ()
 
 
@@ -91,28 +104,34 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
 
     The port is open before the encoder is loaded: health says NOT_SERVING and methods answer UNAVAILABLE until warm.
 
-    Raises ConfigError for an occupied port, a bad policy or probe; EncoderError if the encoder is not to be had.
+    Raises ConfigError for an occupied port, a bad policy or probe; EncoderError if the encoder is not to be had;
+    DispatchNotInstalledError if a policy is answered by canned text and the extra `dispatch` is not installed.
     """
+    # Looking up a dead host's name blocks a thread for seconds; the few of the default pool would then stop everybody.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io"))
     service = RouterService()
     status = health.aio.HealthServicer()
-    server = _create_server(service, status, settings.doors)
+    server = _create_server(service, status, settings)
     address = f"{settings.host}:{_bind(server, settings)}"
     await _set_health(status, health_pb2.HealthCheckResponse.NOT_SERVING)
     await server.start()
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(_drain, server, status, settings.drain_s)
-        router = await asyncio.to_thread(_load, settings)
-        stack.push_async_callback(router.close)
-        canned_url = None
-        if any(_uses_canned(policy) for policy in router.policies.values()):
-            canned_url = await stack.enter_async_context(canned.running())
-        # Registered last, so it runs first: no request is cut off by what is closed after it.
-        stack.push_async_callback(_drain, server, status, settings.drain_s)
-        service.start(router, Dispatcher(router.policies, canned_url=canned_url))
-        for door in settings.doors:
-            door.start(router)
-        await _set_health(status, health_pb2.HealthCheckResponse.SERVING)
-        yield Serving(address, router)
+        try:
+            router = await asyncio.to_thread(_load, settings)
+            stack.push_async_callback(router.close)
+            canned_url = None
+            if any(_uses_canned(policy) for policy in router.policies.values()):
+                canned_url = await stack.enter_async_context(canned.running())
+            dispatcher = Dispatcher(router.policies, canned_url=canned_url)
+            stack.push_async_callback(dispatcher.aclose)
+            service.start(router, dispatcher)
+            for door in settings.doors:
+                door.start(router)
+            await _set_health(status, health_pb2.HealthCheckResponse.SERVING)
+            yield Serving(address, router)
+        finally:
+            # Before what the stack closes, so that no request in work loses its router or its upstream.
+            await _drain(server, status, settings.drain_s)
 
 
 async def serve_forever(settings: ServerSettings, on_ready: Callable[[Serving], None]) -> None:
@@ -127,22 +146,24 @@ async def serve_forever(settings: ServerSettings, on_ready: Callable[[Serving], 
         log.info("draining, at most %.0f s", settings.drain_s)
 
 
-def _create_server(service: RouterService, status: health.aio.HealthServicer, doors: Sequence[Door]) -> grpc.aio.Server:
+def _create_server(
+    service: RouterService, status: health.aio.HealthServicer, settings: ServerSettings
+) -> grpc.aio.Server:
     server = grpc.aio.server(
         interceptors=[ErrorInterceptor()],
         options=[
-            # Two servers on one port would share its traffic without a word.
-            ("grpc.so_reuseport", 0),
+            # Two servers on one port share its traffic without a word: only workers of one parent may.
+            ("grpc.so_reuseport", int(settings.share_port)),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ],
     )
     pb_grpc.add_RouterServiceServicer_to_server(service, server)
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    for door in doors:
+    for door in settings.doors:
         door.register(server)
     own = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    names = (*own, *(name for door in doors for name in door.service_names))
+    names = (*own, *(name for door in settings.doors for name in door.service_names))
     reflection.enable_server_reflection(names, server)
     return server
 
@@ -162,8 +183,10 @@ def _load(settings: ServerSettings) -> Router:
         *settings.policies,
         encoder_dir=settings.encoder_dir,
         max_prompt_bytes=settings.max_prompt_bytes,
-        workers=settings.workers,
+        threads=settings.threads,
         max_pending=settings.max_pending,
+        cache_entries=settings.cache_entries,
+        sessions=Sessions(max_entries=settings.max_sessions, ttl_s=settings.session_ttl_s),
     )
     router.warm_up()
     return router

@@ -23,6 +23,7 @@ class Reason(enum.Enum):
     ONLY_ELIGIBLE = "ONLY_ELIGIBLE"
     ABSTAINED = "ABSTAINED"
     FAILED_OPEN = "FAILED_OPEN"
+    SESSION_HELD = "SESSION_HELD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Overrides:
         denied_candidates: these may not answer.
         pin: this candidate answers, whatever the rule says.
         max_cost_usd: upper bound on the expected cost of one answer.
+        require_region: only candidates with this among their `regions`; what the policy requires holds besides.
         min_gain: climb a tier only where the expected gain is above this, -1 to 1: the policy's rule is then `gain`
             with this threshold for every step. Not together with `max_risk`.
     """
@@ -46,6 +48,7 @@ class Overrides:
     denied_candidates: tuple[str, ...] = ()
     pin: str | None = None
     max_cost_usd: float | None = None
+    require_region: str | None = None
     min_gain: float | None = None
 
 
@@ -58,17 +61,36 @@ class RouteQuery:
         overrides: what the caller asks beyond the policy.
         session_id: the session it belongs to; empty for none.
         parameters: the further fields of the OpenAI body (`tools`, `response_format`, `max_tokens`, ...).
+        field_order: names of all fields of the body in the order the caller sent them, `model`, `messages` and `stream`
+            included. Where it is given, an OpenAI-compatible upstream gets the body in this order and nothing added;
+            empty where there was no such body.
     """
 
     messages: Sequence[Message]
     overrides: Overrides = field(default_factory=Overrides)
     session_id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    field_order: tuple[str, ...] = ()
 
     @classmethod
     def from_prompt(cls, prompt: str, **rest: Any) -> RouteQuery:
         """A plain prompt: a chat of one user message."""
         return cls(messages=({"role": "user", "content": prompt},), **rest)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCandidate:
+    """Who answered a session last.
+
+    Attributes:
+        candidate: its name in the policy.
+        input_tokens: of that request, estimated: what the provider may still have in its prompt cache.
+        idle_s: seconds since.
+    """
+
+    candidate: str
+    input_tokens: int
+    idle_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +130,17 @@ class ArtifactRef:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time of one decision went, in seconds; `total_s` includes the others."""
+    """Where the time of one decision went, in seconds; `total_s` includes the others.
+
+    `cached` says that the prompt was judged before, under the same policy, and not encoded again.
+    """
 
     queue_s: float = 0.0
     encode_s: float = 0.0
     probe_s: float = 0.0
     policy_s: float = 0.0
     total_s: float = 0.0
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +163,11 @@ class RoutingDecision:
         abstained: True if the router declined to judge and the safe default answers.
         leverage: how far the prompt lies from what the probe was fitted on, 0 upwards; None if not judged.
         timings: where the time went.
-        session_id: as in the request.
+        session_id: as given or found in the request; empty for none.
         input_tokens_estimate: of the whole request.
+        language: ISO 639-1 code of the newest human turn's language, `und` where unknown.
+        has_code: whether the human's opening or newest turn holds code.
+        needs: what answering needs of a candidate besides text, sorted.
     """
 
     decision_id: str
@@ -157,3 +186,57 @@ class RoutingDecision:
     timings: Timings
     session_id: str
     input_tokens_estimate: int
+    language: str = "und"
+    has_code: bool = False
+    needs: tuple[str, ...] = ()
+
+
+class AttemptOutcome(enum.Enum):
+    """How one attempt to get an answer ended. Values are the wire's names without their prefix."""
+
+    ANSWERED = "ANSWERED"
+    REJECTED = "REJECTED"
+    CONTEXT_WINDOW = "CONTEXT_WINDOW"
+    DENIED = "DENIED"
+    NOT_FOUND = "NOT_FOUND"
+    RATE_LIMITED = "RATE_LIMITED"
+    TIMED_OUT = "TIMED_OUT"
+    UNAVAILABLE = "UNAVAILABLE"
+    INTERRUPTED = "INTERRUPTED"
+    COOLING_DOWN = "COOLING_DOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt to get an answer.
+
+    Attributes:
+        candidate: who was asked, or would have been: a candidate that is cooling down is passed over.
+        outcome: how it ended.
+        http_status: what the provider answered with, where it was an error and is known.
+        duration_s: until the answer, of a stream until its first content, or until the failure.
+        streamed: whether a part of its answer had reached the caller.
+    """
+
+    candidate: str
+    outcome: AttemptOutcome
+    http_status: int | None = None
+    duration_s: float = 0.0
+    streamed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Who answered, after what.
+
+    Attributes:
+        answered_by: name of the candidate that answered.
+        answered_by_model: its LiteLLM model string.
+        fell_back: whether that is another one than was chosen.
+        attempts: everything that was tried, oldest first; the last one is the answer.
+    """
+
+    answered_by: str
+    answered_by_model: str
+    fell_back: bool
+    attempts: tuple[Attempt, ...]

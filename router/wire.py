@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import json_format, struct_pb2
@@ -13,7 +13,10 @@ from router.pb import router_service_pb2 as service_pb
 from router.pb import routing_pb2 as pb
 from router.types import (
     ArtifactRef,
+    Attempt,
+    AttemptOutcome,
     CandidateRisk,
+    Delivery,
     Message,
     Overrides,
     Reason,
@@ -54,6 +57,7 @@ def query_to_wire(query: RouteQuery) -> service_pb.RouteRequest:
         denied_candidates=o.denied_candidates,
         pin=o.pin,
         max_cost_usd=o.max_cost_usd,
+        require_region=o.require_region,
         min_gain=o.min_gain,
     )
     return service_pb.RouteRequest(
@@ -94,6 +98,9 @@ def decision_to_wire(decision: RoutingDecision) -> pb.Decision:
         timings=_timings_to_wire(decision.timings),
         session_id=decision.session_id,
         input_tokens_estimate=decision.input_tokens_estimate,
+        language=decision.language,
+        has_code=decision.has_code,
+        needs=decision.needs,
     )
 
 
@@ -126,7 +133,35 @@ def decision_from_wire(message: pb.Decision) -> RoutingDecision:
         timings=_timings_from_wire(message.timings),
         session_id=message.session_id,
         input_tokens_estimate=message.input_tokens_estimate,
+        language=message.language,
+        has_code=message.has_code,
+        needs=tuple(message.needs),
     )
+
+
+def delivery_to_wire(delivery: Delivery) -> pb.Delivery:
+    """Who answered, as it travels."""
+    return pb.Delivery(
+        answered_by=delivery.answered_by,
+        answered_by_model=delivery.answered_by_model,
+        fell_back=delivery.fell_back,
+        attempts=[_attempt_to_wire(attempt) for attempt in delivery.attempts],
+    )
+
+
+def delivery_from_wire(message: pb.Delivery) -> Delivery:
+    """The inverse of `delivery_to_wire`."""
+    return Delivery(
+        answered_by=message.answered_by,
+        answered_by_model=message.answered_by_model,
+        fell_back=message.fell_back,
+        attempts=tuple(_attempt_from_wire(attempt) for attempt in message.attempts),
+    )
+
+
+def failed_delivery_to_wire(attempts: Sequence[Attempt]) -> pb.Delivery:
+    """The detail of an error's status: what was tried, the last 40, because trailers are small."""
+    return pb.Delivery(attempts=[_attempt_to_wire(attempt) for attempt in attempts[-40:]])
 
 
 def ref_to_wire(ref: ArtifactRef) -> pb.ArtifactRef:
@@ -222,22 +257,45 @@ def _overrides_from_wire(message: pb.Overrides) -> Overrides:
         denied_candidates=tuple(message.denied_candidates),
         pin=_optional(message, "pin"),
         max_cost_usd=_optional(message, "max_cost_usd"),
+        require_region=_optional(message, "require_region"),
         min_gain=_optional(message, "min_gain"),
     )
 
 
-def _timings_to_wire(timings: Timings) -> pb.Timings:
-    def duration(seconds: float) -> Duration:
-        message = Duration()
-        message.FromNanoseconds(round(seconds * 1e9))
-        return message
+def _duration(seconds: float) -> Duration:
+    message = Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
 
+
+def _timings_to_wire(timings: Timings) -> pb.Timings:
     return pb.Timings(
-        queue=duration(timings.queue_s),
-        encode=duration(timings.encode_s),
-        probe=duration(timings.probe_s),
-        policy=duration(timings.policy_s),
-        total=duration(timings.total_s),
+        queue=_duration(timings.queue_s),
+        encode=_duration(timings.encode_s),
+        probe=_duration(timings.probe_s),
+        policy=_duration(timings.policy_s),
+        total=_duration(timings.total_s),
+        cached=timings.cached,
+    )
+
+
+def _attempt_to_wire(attempt: Attempt) -> pb.Attempt:
+    return pb.Attempt(
+        candidate=attempt.candidate,
+        outcome=pb.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{attempt.outcome.value}"),
+        http_status=attempt.http_status,
+        duration=_duration(attempt.duration_s),
+        streamed=attempt.streamed,
+    )
+
+
+def _attempt_from_wire(message: pb.Attempt) -> Attempt:
+    return Attempt(
+        candidate=message.candidate,
+        outcome=AttemptOutcome(pb.AttemptOutcome.Name(message.outcome).removeprefix("ATTEMPT_OUTCOME_")),
+        http_status=_optional(message, "http_status"),
+        duration_s=message.duration.ToNanoseconds() / 1e9,
+        streamed=message.streamed,
     )
 
 
@@ -248,6 +306,7 @@ def _timings_from_wire(message: pb.Timings) -> Timings:
         probe_s=message.probe.ToNanoseconds() / 1e9,
         policy_s=message.policy.ToNanoseconds() / 1e9,
         total_s=message.total.ToNanoseconds() / 1e9,
+        cached=message.cached,
     )
 
 

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 
 # Only now: these read the environment when they are imported.
-from probes.encoder import MINILM_L6, find_encoder  # noqa: E402
+from probes.encoder import MINILM_L6  # noqa: E402
+from probes.encoder_files import find_encoder  # noqa: E402
 from probes.errors import EncoderError  # noqa: E402
 from router.client import RouterClient  # noqa: E402
 from router.pipeline import Router  # noqa: E402

@@ -49,8 +49,8 @@ def test_probes_knows_nothing_of_the_router_nor_of_its_wire() -> None:
         assert not tops & {"router", "grpc", "litellm", "starlette", "uvicorn", "click"}, path
 
 
-def test_only_dispatch_and_the_plugin_import_litellm_and_offline_the_baseline_that_is_litellm() -> None:
-    names = ("dispatch.py", "gateways/litellm_plugin.py", "tuning/litellm_baseline.py")
+def test_only_upstream_and_the_plugin_import_litellm_and_offline_the_baseline_that_is_litellm() -> None:
+    names = ("upstream.py", "gateways/litellm_plugin.py", "tuning/litellm_baseline.py")
     allowed = {ROOT / "router" / name for name in names}
     for path in sources("router"):
         text = path.read_text("utf-8")

@@ -29,7 +29,11 @@ class RouteRequest(google.protobuf.message.Message):
     prompt: builtins.str
     """A plain prompt; the same as a chat of one user message."""
     session_id: builtins.str
-    """Session the request belongs to. Empty: none."""
+    """Session the request belongs to: its candidate is held inside tool loops, and where a weaker one would not be cheaper
+    with a cold prompt cache. Empty: looked for in the call's metadata (`x-session-id` and the like; not for BatchRoute,
+    whose requests may be of many sessions) and in `parameters` (`session_id`, `metadata.session_id`,
+    `metadata.user_id` that holds one); if none is there, nothing is remembered.
+    """
     @property
     def chat(self) -> routing_pb2.Chat:
         """A chat in the OpenAI shape."""
@@ -89,7 +93,7 @@ class BatchRouteRequest(google.protobuf.message.Message):
     REQUESTS_FIELD_NUMBER: builtins.int
     @property
     def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RouteRequest]:
-        """At most 1,024."""
+        """At most 1,024. Requests of one session are decided in the order given."""
 
     def __init__(
         self,
@@ -207,6 +211,7 @@ class CompleteResponse(google.protobuf.message.Message):
     TEXT_FIELD_NUMBER: builtins.int
     RESPONSE_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
+    DELIVERY_FIELD_NUMBER: builtins.int
     text: builtins.str
     """The assistant's message, text of the first choice. Empty where the model only called tools."""
     @property
@@ -221,6 +226,10 @@ class CompleteResponse(google.protobuf.message.Message):
     def usage(self) -> global___Usage:
         """Tokens and money. Absent where the provider did not report them."""
 
+    @property
+    def delivery(self) -> routing_pb2.Delivery:
+        """Who answered, after which attempts."""
+
     def __init__(
         self,
         *,
@@ -228,9 +237,10 @@ class CompleteResponse(google.protobuf.message.Message):
         text: builtins.str = ...,
         response: google.protobuf.struct_pb2.Struct | None = ...,
         usage: global___Usage | None = ...,
+        delivery: routing_pb2.Delivery | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["decision", b"decision", "response", b"response", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["decision", b"decision", "response", b"response", "text", b"text", "usage", b"usage"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["decision", b"decision", "delivery", b"delivery", "response", b"response", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["decision", b"decision", "delivery", b"delivery", "response", b"response", "text", b"text", "usage", b"usage"]) -> None: ...
 
 global___CompleteResponse = CompleteResponse
 
@@ -265,6 +275,7 @@ class StreamCompleteResponse(google.protobuf.message.Message):
     TEXT_DELTA_FIELD_NUMBER: builtins.int
     CHUNK_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
+    DELIVERY_FIELD_NUMBER: builtins.int
     text_delta: builtins.str
     """The next piece of text. May be empty."""
     @property
@@ -279,6 +290,10 @@ class StreamCompleteResponse(google.protobuf.message.Message):
     def usage(self) -> global___Usage:
         """Tokens and money, in the last message, where the provider reported them."""
 
+    @property
+    def delivery(self) -> routing_pb2.Delivery:
+        """Who answers, after which attempts: in the message after the decision only."""
+
     def __init__(
         self,
         *,
@@ -286,9 +301,10 @@ class StreamCompleteResponse(google.protobuf.message.Message):
         text_delta: builtins.str = ...,
         chunk: google.protobuf.struct_pb2.Struct | None = ...,
         usage: global___Usage | None = ...,
+        delivery: routing_pb2.Delivery | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["chunk", b"chunk", "decision", b"decision", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chunk", b"chunk", "decision", b"decision", "text_delta", b"text_delta", "usage", b"usage"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["chunk", b"chunk", "decision", b"decision", "delivery", b"delivery", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["chunk", b"chunk", "decision", b"decision", "delivery", b"delivery", "text_delta", b"text_delta", "usage", b"usage"]) -> None: ...
 
 global___StreamCompleteResponse = StreamCompleteResponse
 

@@ -28,8 +28,8 @@ if _version_not_supported:
 class RouterServiceStub(object):
     """Decides which candidate answers a request, from a calibrated estimate of every candidate's loss on it.
 
-    Errors are google.rpc statuses with ErrorInfo (domain `elle.router`, machine-readable reason, `retryable`) and, where
-    a field is at fault, BadRequest.
+    Errors are google.rpc statuses with ErrorInfo (domain `elle.router`, machine-readable reason, `retryable`), where a
+    field is at fault BadRequest, where it is known when to try again RetryInfo, and Delivery after attempts to answer.
     """
 
     def __init__(self, channel):
@@ -68,8 +68,8 @@ class RouterServiceStub(object):
 class RouterServiceServicer(object):
     """Decides which candidate answers a request, from a calibrated estimate of every candidate's loss on it.
 
-    Errors are google.rpc statuses with ErrorInfo (domain `elle.router`, machine-readable reason, `retryable`) and, where
-    a field is at fault, BadRequest.
+    Errors are google.rpc statuses with ErrorInfo (domain `elle.router`, machine-readable reason, `retryable`), where a
+    field is at fault BadRequest, where it is known when to try again RetryInfo, and Delivery after attempts to answer.
     """
 
     def Route(self, request, context):
@@ -87,14 +87,16 @@ class RouterServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Complete(self, request, context):
-        """Decides and sends the request to the chosen candidate.
+        """Decides and sends the request to the chosen candidate. Where it does not answer, eligible candidates of no greater
+        risk may, if the policy allows; the response says who did. Errors carry a Delivery with every attempt.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamComplete(self, request, context):
-        """Decides and streams the answer. The first message carries the decision and no text.
+        """Decides and streams the answer. The first message carries the decision and no text, the second who answers. Falls
+        back like Complete until then; an answer that breaks off later is an error (ABORTED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,8 +148,8 @@ def add_RouterServiceServicer_to_server(servicer, server):
 class RouterService(object):
     """Decides which candidate answers a request, from a calibrated estimate of every candidate's loss on it.
 
-    Errors are google.rpc statuses with ErrorInfo (domain `elle.router`, machine-readable reason, `retryable`) and, where
-    a field is at fault, BadRequest.
+    Errors are google.rpc statuses with ErrorInfo (domain `elle.router`, machine-readable reason, `retryable`), where a
+    field is at fault BadRequest, where it is known when to try again RetryInfo, and Delivery after attempts to answer.
     """
 
     @staticmethod

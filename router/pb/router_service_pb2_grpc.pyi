@@ -20,8 +20,8 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
 class RouterServiceStub:
     """Decides which candidate answers a request, from a calibrated estimate of every candidate's loss on it.
 
-    Errors are google.rpc statuses with ErrorInfo (domain `elle.router`, machine-readable reason, `retryable`) and, where
-    a field is at fault, BadRequest.
+    Errors are google.rpc statuses with ErrorInfo (domain `elle.router`, machine-readable reason, `retryable`), where a
+    field is at fault BadRequest, where it is known when to try again RetryInfo, and Delivery after attempts to answer.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -41,13 +41,17 @@ class RouterServiceStub:
         router_service_pb2.CompleteRequest,
         router_service_pb2.CompleteResponse,
     ]
-    """Decides and sends the request to the chosen candidate."""
+    """Decides and sends the request to the chosen candidate. Where it does not answer, eligible candidates of no greater
+    risk may, if the policy allows; the response says who did. Errors carry a Delivery with every attempt.
+    """
 
     StreamComplete: grpc.UnaryStreamMultiCallable[
         router_service_pb2.StreamCompleteRequest,
         router_service_pb2.StreamCompleteResponse,
     ]
-    """Decides and streams the answer. The first message carries the decision and no text."""
+    """Decides and streams the answer. The first message carries the decision and no text, the second who answers. Falls
+    back like Complete until then; an answer that breaks off later is an error (ABORTED).
+    """
 
     GetPolicy: grpc.UnaryUnaryMultiCallable[
         router_service_pb2.GetPolicyRequest,
@@ -58,8 +62,8 @@ class RouterServiceStub:
 class RouterServiceAsyncStub:
     """Decides which candidate answers a request, from a calibrated estimate of every candidate's loss on it.
 
-    Errors are google.rpc statuses with ErrorInfo (domain `elle.router`, machine-readable reason, `retryable`) and, where
-    a field is at fault, BadRequest.
+    Errors are google.rpc statuses with ErrorInfo (domain `elle.router`, machine-readable reason, `retryable`), where a
+    field is at fault BadRequest, where it is known when to try again RetryInfo, and Delivery after attempts to answer.
     """
 
     Route: grpc.aio.UnaryUnaryMultiCallable[
@@ -78,13 +82,17 @@ class RouterServiceAsyncStub:
         router_service_pb2.CompleteRequest,
         router_service_pb2.CompleteResponse,
     ]
-    """Decides and sends the request to the chosen candidate."""
+    """Decides and sends the request to the chosen candidate. Where it does not answer, eligible candidates of no greater
+    risk may, if the policy allows; the response says who did. Errors carry a Delivery with every attempt.
+    """
 
     StreamComplete: grpc.aio.UnaryStreamMultiCallable[
         router_service_pb2.StreamCompleteRequest,
         router_service_pb2.StreamCompleteResponse,
     ]
-    """Decides and streams the answer. The first message carries the decision and no text."""
+    """Decides and streams the answer. The first message carries the decision and no text, the second who answers. Falls
+    back like Complete until then; an answer that breaks off later is an error (ABORTED).
+    """
 
     GetPolicy: grpc.aio.UnaryUnaryMultiCallable[
         router_service_pb2.GetPolicyRequest,
@@ -95,8 +103,8 @@ class RouterServiceAsyncStub:
 class RouterServiceServicer(metaclass=abc.ABCMeta):
     """Decides which candidate answers a request, from a calibrated estimate of every candidate's loss on it.
 
-    Errors are google.rpc statuses with ErrorInfo (domain `elle.router`, machine-readable reason, `retryable`) and, where
-    a field is at fault, BadRequest.
+    Errors are google.rpc statuses with ErrorInfo (domain `elle.router`, machine-readable reason, `retryable`), where a
+    field is at fault BadRequest, where it is known when to try again RetryInfo, and Delivery after attempts to answer.
     """
 
     @abc.abstractmethod
@@ -121,7 +129,9 @@ class RouterServiceServicer(metaclass=abc.ABCMeta):
         request: router_service_pb2.CompleteRequest,
         context: _ServicerContext,
     ) -> typing.Union[router_service_pb2.CompleteResponse, collections.abc.Awaitable[router_service_pb2.CompleteResponse]]:
-        """Decides and sends the request to the chosen candidate."""
+        """Decides and sends the request to the chosen candidate. Where it does not answer, eligible candidates of no greater
+        risk may, if the policy allows; the response says who did. Errors carry a Delivery with every attempt.
+        """
 
     @abc.abstractmethod
     def StreamComplete(
@@ -129,7 +139,9 @@ class RouterServiceServicer(metaclass=abc.ABCMeta):
         request: router_service_pb2.StreamCompleteRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[router_service_pb2.StreamCompleteResponse], collections.abc.AsyncIterator[router_service_pb2.StreamCompleteResponse]]:
-        """Decides and streams the answer. The first message carries the decision and no text."""
+        """Decides and streams the answer. The first message carries the decision and no text, the second who answers. Falls
+        back like Complete until then; an answer that breaks off later is an error (ABORTED).
+        """
 
     @abc.abstractmethod
     def GetPolicy(

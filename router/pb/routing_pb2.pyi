@@ -47,6 +47,10 @@ class _ReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     """The prompt lies outside what the probe was fitted on: the safe default answers."""
     REASON_FAILED_OPEN: _Reason.ValueType  # 9
     """The prompt could not be judged (encoder failure) and the policy says to use the safe default."""
+    REASON_SESSION_HELD: _Reason.ValueType  # 10
+    """The candidate that the session already has: inside a tool loop, or because a weaker one would not be cheaper once its
+    cold prompt cache is counted.
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why the chosen candidate was chosen."""
@@ -71,7 +75,67 @@ REASON_ABSTAINED: Reason.ValueType  # 8
 """The prompt lies outside what the probe was fitted on: the safe default answers."""
 REASON_FAILED_OPEN: Reason.ValueType  # 9
 """The prompt could not be judged (encoder failure) and the policy says to use the safe default."""
+REASON_SESSION_HELD: Reason.ValueType  # 10
+"""The candidate that the session already has: inside a tool loop, or because a weaker one would not be cheaper once its
+cold prompt cache is counted.
+"""
 global___Reason = Reason
+
+class _AttemptOutcome:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _AttemptOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_AttemptOutcome.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    ATTEMPT_OUTCOME_UNSPECIFIED: _AttemptOutcome.ValueType  # 0
+    """Never sent by this version."""
+    ATTEMPT_OUTCOME_ANSWERED: _AttemptOutcome.ValueType  # 1
+    """It answered. Of a stream: its first content arrived."""
+    ATTEMPT_OUTCOME_REJECTED: _AttemptOutcome.ValueType  # 2
+    """The provider refused the request itself (400, 413, 422, content policy). Nobody else was asked."""
+    ATTEMPT_OUTCOME_CONTEXT_WINDOW: _AttemptOutcome.ValueType  # 3
+    """The request is longer than the model reads."""
+    ATTEMPT_OUTCOME_DENIED: _AttemptOutcome.ValueType  # 4
+    """Key, permission or credit (401, 402, 403)."""
+    ATTEMPT_OUTCOME_NOT_FOUND: _AttemptOutcome.ValueType  # 5
+    """The provider knows no such model or endpoint (404)."""
+    ATTEMPT_OUTCOME_RATE_LIMITED: _AttemptOutcome.ValueType  # 6
+    """429."""
+    ATTEMPT_OUTCOME_TIMED_OUT: _AttemptOutcome.ValueType  # 7
+    """No answer, or no first content, in time."""
+    ATTEMPT_OUTCOME_UNAVAILABLE: _AttemptOutcome.ValueType  # 8
+    """5xx, no connection, or an answer that is none."""
+    ATTEMPT_OUTCOME_INTERRUPTED: _AttemptOutcome.ValueType  # 9
+    """A stream broke off after part of it had reached the caller."""
+    ATTEMPT_OUTCOME_COOLING_DOWN: _AttemptOutcome.ValueType  # 10
+    """Not asked: it failed too often a moment ago, or the provider asked for a pause."""
+
+class AttemptOutcome(_AttemptOutcome, metaclass=_AttemptOutcomeEnumTypeWrapper):
+    """How one attempt to get an answer ended."""
+
+ATTEMPT_OUTCOME_UNSPECIFIED: AttemptOutcome.ValueType  # 0
+"""Never sent by this version."""
+ATTEMPT_OUTCOME_ANSWERED: AttemptOutcome.ValueType  # 1
+"""It answered. Of a stream: its first content arrived."""
+ATTEMPT_OUTCOME_REJECTED: AttemptOutcome.ValueType  # 2
+"""The provider refused the request itself (400, 413, 422, content policy). Nobody else was asked."""
+ATTEMPT_OUTCOME_CONTEXT_WINDOW: AttemptOutcome.ValueType  # 3
+"""The request is longer than the model reads."""
+ATTEMPT_OUTCOME_DENIED: AttemptOutcome.ValueType  # 4
+"""Key, permission or credit (401, 402, 403)."""
+ATTEMPT_OUTCOME_NOT_FOUND: AttemptOutcome.ValueType  # 5
+"""The provider knows no such model or endpoint (404)."""
+ATTEMPT_OUTCOME_RATE_LIMITED: AttemptOutcome.ValueType  # 6
+"""429."""
+ATTEMPT_OUTCOME_TIMED_OUT: AttemptOutcome.ValueType  # 7
+"""No answer, or no first content, in time."""
+ATTEMPT_OUTCOME_UNAVAILABLE: AttemptOutcome.ValueType  # 8
+"""5xx, no connection, or an answer that is none."""
+ATTEMPT_OUTCOME_INTERRUPTED: AttemptOutcome.ValueType  # 9
+"""A stream broke off after part of it had reached the caller."""
+ATTEMPT_OUTCOME_COOLING_DOWN: AttemptOutcome.ValueType  # 10
+"""Not asked: it failed too often a moment ago, or the provider asked for a pause."""
+global___AttemptOutcome = AttemptOutcome
 
 @typing.final
 class ContentPart(google.protobuf.message.Message):
@@ -238,6 +302,7 @@ class Overrides(google.protobuf.message.Message):
     DENIED_CANDIDATES_FIELD_NUMBER: builtins.int
     PIN_FIELD_NUMBER: builtins.int
     MAX_COST_USD_FIELD_NUMBER: builtins.int
+    REQUIRE_REGION_FIELD_NUMBER: builtins.int
     MIN_GAIN_FIELD_NUMBER: builtins.int
     policy: builtins.str
     """Name of the policy. Absent: the server's first policy."""
@@ -249,6 +314,10 @@ class Overrides(google.protobuf.message.Message):
     """This candidate answers, whatever the rule says; eligibility (modality, context, prices) still holds."""
     max_cost_usd: builtins.float
     """Upper bound on the expected cost of one answer in USD. Zero allows only free candidates. Absent: no bound."""
+    require_region: builtins.str
+    """Only candidates whose `regions` in the policy include this one may answer, besides any region that the policy itself
+    requires. Absent: no further region is required.
+    """
     min_gain: builtins.float
     """Climb a tier only where the expected gain is above this, -1 to 1: replaces the policy's rule by `gain` with this
     threshold for every step. Not together with `max_risk`. Absent: the policy's rule holds.
@@ -270,10 +339,11 @@ class Overrides(google.protobuf.message.Message):
         denied_candidates: collections.abc.Iterable[builtins.str] | None = ...,
         pin: builtins.str | None = ...,
         max_cost_usd: builtins.float | None = ...,
+        require_region: builtins.str | None = ...,
         min_gain: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_risk", b"_max_risk", "_min_gain", b"_min_gain", "_pin", b"_pin", "_policy", b"_policy", "max_cost_usd", b"max_cost_usd", "max_risk", b"max_risk", "min_gain", b"min_gain", "pin", b"pin", "policy", b"policy"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_risk", b"_max_risk", "_min_gain", b"_min_gain", "_pin", b"_pin", "_policy", b"_policy", "allowed_candidates", b"allowed_candidates", "denied_candidates", b"denied_candidates", "max_cost_usd", b"max_cost_usd", "max_risk", b"max_risk", "min_gain", b"min_gain", "pin", b"pin", "policy", b"policy"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_risk", b"_max_risk", "_min_gain", b"_min_gain", "_pin", b"_pin", "_policy", b"_policy", "_require_region", b"_require_region", "max_cost_usd", b"max_cost_usd", "max_risk", b"max_risk", "min_gain", b"min_gain", "pin", b"pin", "policy", b"policy", "require_region", b"require_region"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_risk", b"_max_risk", "_min_gain", b"_min_gain", "_pin", b"_pin", "_policy", b"_policy", "_require_region", b"_require_region", "allowed_candidates", b"allowed_candidates", "denied_candidates", b"denied_candidates", "max_cost_usd", b"max_cost_usd", "max_risk", b"max_risk", "min_gain", b"min_gain", "pin", b"pin", "policy", b"policy", "require_region", b"require_region"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_cost_usd", b"_max_cost_usd"]) -> typing.Literal["max_cost_usd"] | None: ...
     @typing.overload
@@ -284,6 +354,8 @@ class Overrides(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_pin", b"_pin"]) -> typing.Literal["pin"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_policy", b"_policy"]) -> typing.Literal["policy"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_require_region", b"_require_region"]) -> typing.Literal["require_region"] | None: ...
 
 global___Overrides = Overrides
 
@@ -309,7 +381,9 @@ class CandidateRisk(google.protobuf.message.Message):
     Absent where the prompt was not judged.
     """
     risk: builtins.float
-    """Calibrated probability, 0 to 1, that this candidate's answer is not acceptable. Absent where not judged."""
+    """Calibrated probability, 0 to 1, that this candidate's answer is not acceptable. Absent where not judged: where the
+    choice was settled before any score (pinned, only one eligible, held in a tool loop), or there was nothing to judge.
+    """
     expected_cost_usd: builtins.float
     """Expected cost of one answer in USD. Absent where the policy knows no price."""
     eligible: builtins.bool
@@ -377,6 +451,9 @@ class Timings(google.protobuf.message.Message):
     PROBE_FIELD_NUMBER: builtins.int
     POLICY_FIELD_NUMBER: builtins.int
     TOTAL_FIELD_NUMBER: builtins.int
+    CACHED_FIELD_NUMBER: builtins.int
+    cached: builtins.bool
+    """Whether the same prompt had been judged before under the same policy, and was not encoded again."""
     @property
     def queue(self) -> google.protobuf.duration_pb2.Duration:
         """Waiting for a free encoder worker."""
@@ -405,9 +482,10 @@ class Timings(google.protobuf.message.Message):
         probe: google.protobuf.duration_pb2.Duration | None = ...,
         policy: google.protobuf.duration_pb2.Duration | None = ...,
         total: google.protobuf.duration_pb2.Duration | None = ...,
+        cached: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["encode", b"encode", "policy", b"policy", "probe", b"probe", "queue", b"queue", "total", b"total"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["encode", b"encode", "policy", b"policy", "probe", b"probe", "queue", b"queue", "total", b"total"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cached", b"cached", "encode", b"encode", "policy", b"policy", "probe", b"probe", "queue", b"queue", "total", b"total"]) -> None: ...
 
 global___Timings = Timings
 
@@ -433,6 +511,9 @@ class Decision(google.protobuf.message.Message):
     TIMINGS_FIELD_NUMBER: builtins.int
     SESSION_ID_FIELD_NUMBER: builtins.int
     INPUT_TOKENS_ESTIMATE_FIELD_NUMBER: builtins.int
+    LANGUAGE_FIELD_NUMBER: builtins.int
+    HAS_CODE_FIELD_NUMBER: builtins.int
+    NEEDS_FIELD_NUMBER: builtins.int
     decision_id: builtins.str
     """Unique per decision."""
     requested: builtins.str
@@ -460,9 +541,13 @@ class Decision(google.protobuf.message.Message):
     leverage: builtins.float
     """Leverage of the prompt's features, 0 upwards: how far it lies from what the probe was fitted on."""
     session_id: builtins.str
-    """Session id of the request. Empty where none was given."""
+    """Session id of the request, given or found in its metadata. Empty where there is none."""
     input_tokens_estimate: builtins.int
     """Estimated input tokens of the whole request."""
+    language: builtins.str
+    """Language of the newest human turn by a light heuristic: ISO 639-1 code, `und` where unknown."""
+    has_code: builtins.bool
+    """Whether the human's opening or newest turn holds code."""
     @property
     def candidates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CandidateRisk]:
         """All candidates in the order of the policy, cheapest tier first."""
@@ -478,6 +563,10 @@ class Decision(google.protobuf.message.Message):
     @property
     def timings(self) -> global___Timings:
         """Where the time went."""
+
+    @property
+    def needs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What answering needs of a candidate besides text, such as `image` or `tools`; sorted."""
 
     def __init__(
         self,
@@ -498,9 +587,12 @@ class Decision(google.protobuf.message.Message):
         timings: global___Timings | None = ...,
         session_id: builtins.str = ...,
         input_tokens_estimate: builtins.int = ...,
+        language: builtins.str = ...,
+        has_code: builtins.bool = ...,
+        needs: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "difficulty", b"difficulty", "gain", b"gain", "leverage", b"leverage", "policy", b"policy", "probe", b"probe", "threshold", b"threshold", "timings", b"timings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "abstained", b"abstained", "candidates", b"candidates", "chosen", b"chosen", "chosen_model", b"chosen_model", "decision_id", b"decision_id", "difficulty", b"difficulty", "gain", b"gain", "input_tokens_estimate", b"input_tokens_estimate", "leverage", b"leverage", "policy", b"policy", "probe", b"probe", "reason", b"reason", "requested", b"requested", "session_id", b"session_id", "threshold", b"threshold", "timings", b"timings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "abstained", b"abstained", "candidates", b"candidates", "chosen", b"chosen", "chosen_model", b"chosen_model", "decision_id", b"decision_id", "difficulty", b"difficulty", "gain", b"gain", "has_code", b"has_code", "input_tokens_estimate", b"input_tokens_estimate", "language", b"language", "leverage", b"leverage", "needs", b"needs", "policy", b"policy", "probe", b"probe", "reason", b"reason", "requested", b"requested", "session_id", b"session_id", "threshold", b"threshold", "timings", b"timings"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_difficulty", b"_difficulty"]) -> typing.Literal["difficulty"] | None: ...
     @typing.overload
@@ -511,3 +603,75 @@ class Decision(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_threshold", b"_threshold"]) -> typing.Literal["threshold"] | None: ...
 
 global___Decision = Decision
+
+@typing.final
+class Attempt(google.protobuf.message.Message):
+    """One attempt to get an answer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CANDIDATE_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    HTTP_STATUS_FIELD_NUMBER: builtins.int
+    DURATION_FIELD_NUMBER: builtins.int
+    STREAMED_FIELD_NUMBER: builtins.int
+    candidate: builtins.str
+    """Name of the candidate in the policy."""
+    outcome: global___AttemptOutcome.ValueType
+    """How it ended."""
+    http_status: builtins.int
+    """HTTP status of the provider's error. Absent where there was none or it is not known."""
+    streamed: builtins.bool
+    """Whether a part of its answer had reached the caller."""
+    @property
+    def duration(self) -> google.protobuf.duration_pb2.Duration:
+        """Until the answer, of a stream until its first content, or until the failure. Zero where it was not asked."""
+
+    def __init__(
+        self,
+        *,
+        candidate: builtins.str = ...,
+        outcome: global___AttemptOutcome.ValueType = ...,
+        http_status: builtins.int | None = ...,
+        duration: google.protobuf.duration_pb2.Duration | None = ...,
+        streamed: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_http_status", b"_http_status", "duration", b"duration", "http_status", b"http_status"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_http_status", b"_http_status", "candidate", b"candidate", "duration", b"duration", "http_status", b"http_status", "outcome", b"outcome", "streamed", b"streamed"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_http_status", b"_http_status"]) -> typing.Literal["http_status"] | None: ...
+
+global___Attempt = Attempt
+
+@typing.final
+class Delivery(google.protobuf.message.Message):
+    """Who answered, after what. With errors it travels as a detail of the status, and nobody answered."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ANSWERED_BY_FIELD_NUMBER: builtins.int
+    ANSWERED_BY_MODEL_FIELD_NUMBER: builtins.int
+    FELL_BACK_FIELD_NUMBER: builtins.int
+    ATTEMPTS_FIELD_NUMBER: builtins.int
+    answered_by: builtins.str
+    """Name of the candidate that answered. Empty in errors."""
+    answered_by_model: builtins.str
+    """LiteLLM model string of the candidate that answered. Empty in errors."""
+    fell_back: builtins.bool
+    """Whether another candidate answered than was chosen. It is never below the decided floor: its risk is at most that
+    of the chosen one, or, where risks were not judged, its tier is higher.
+    """
+    @property
+    def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Attempt]:
+        """Everything that was tried, oldest first. Errors carry the last 40."""
+
+    def __init__(
+        self,
+        *,
+        answered_by: builtins.str = ...,
+        answered_by_model: builtins.str = ...,
+        fell_back: builtins.bool = ...,
+        attempts: collections.abc.Iterable[global___Attempt] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["answered_by", b"answered_by", "answered_by_model", b"answered_by_model", "attempts", b"attempts", "fell_back", b"fell_back"]) -> None: ...
+
+global___Delivery = Delivery

@@ -141,7 +141,7 @@ def prepare(
     )
     served = assemble(file, probe)
     ordered = replace(calibration, outcomes=calibration.outcomes.select_models([c.name_in_probe for c in candidates]))
-    paid, estimated = paid_usd(served, ordered.outcomes)
+    paid, estimated = paid_usd(file.candidates, served.rules.prices, ordered.outcomes)
     facts = Facts(
         scores=ordered.outcomes.scores,
         paid_usd=paid,

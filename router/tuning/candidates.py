@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from probes.errors import DataError
 from router.ask import Ask
 from router.config import Candidate, Prices, read_policy_file
 from router.errors import ConfigError
-from router.loading import ServedPolicy, resolve_prices
+from router.loading import resolve_prices
 from router.policy import expected_cost_usd
 from router.tuning.datasets import Outcomes
 from router.tuning.paths import FloatArray
@@ -114,7 +115,20 @@ def mean_lengths(outcomes: Outcomes) -> dict[str, int]:
     return found
 
 
-def paid_usd(served: ServedPolicy, outcomes: Outcomes) -> tuple[FloatArray, int]:
+def priced(outcomes: Outcomes, prices: str) -> tuple[Outcomes, int]:
+    """The outcomes with a cost of every answer, at list prices where the data has none; how many are estimates.
+
+    prices: a price file's path, or `litellm`. Raises ConfigError where a model has no price.
+    """
+    table = None if prices == "litellm" else read_prices(Path(prices))
+    candidates = candidates_from_names(outcomes.models, table, litellm=table is None, lengths=mean_lengths(outcomes))
+    paid, estimated = paid_usd(candidates, [resolve_prices(candidate) for candidate in candidates], outcomes)
+    return replace(outcomes, cost_usd=paid), estimated
+
+
+def paid_usd(
+    candidates: Sequence[Candidate], prices: Sequence[Prices | None], outcomes: Outcomes
+) -> tuple[FloatArray, int]:
     """What each candidate cost on each prompt, (n, m), NaN where no price is known; and how many cells are estimates.
 
     The data's cost_usd where it has one; else list prices times the data's token counts; for counts it does not have,
@@ -122,19 +136,17 @@ def paid_usd(served: ServedPolicy, outcomes: Outcomes) -> tuple[FloatArray, int]
     """
     paid = outcomes.cost_usd.copy()
     estimated = 0
-    for column, (candidate, prices) in enumerate(zip(served.rules.file.candidates, served.rules.prices, strict=True)):
+    for column, (candidate, price) in enumerate(zip(candidates, prices, strict=True)):
         unknown = ~np.isfinite(paid[:, column])
-        if prices is None or not unknown.any():
+        if price is None or not unknown.any():
             continue
         tokens_in, tokens_out = outcomes.input_tokens[:, column], outcomes.output_tokens[:, column]
         guessed = unknown & ~(np.isfinite(tokens_in) & np.isfinite(tokens_out))
         lengths = np.array([ask.input_tokens_estimate for ask in outcomes.asks], dtype=np.float64)
         tokens_in = np.where(np.isfinite(tokens_in), tokens_in, lengths)
         tokens_out = np.where(np.isfinite(tokens_out), tokens_out, candidate.expected_output_tokens)
-        priced = (
-            tokens_in * prices.input_usd_per_million_tokens + tokens_out * prices.output_usd_per_million_tokens
-        ) / 1e6
-        paid[unknown, column] = priced[unknown]
+        listed = tokens_in * price.input_usd_per_million_tokens + tokens_out * price.output_usd_per_million_tokens
+        paid[unknown, column] = listed[unknown] / 1e6
         estimated += int(guessed.sum())
     return paid, estimated
 

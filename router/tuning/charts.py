@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from probes.metrics import reliability_curve
 from router.tuning.learning import LearningPoint
+from router.tuning.policy_mark import PolicyMark
 from router.tuning.ranking import Judgement, Truth, curve_band
 from router.tuning.slices import Slice
 
@@ -110,8 +111,8 @@ def reliability_chart(risk: FloatArray, scores: FloatArray, models: Sequence[str
     return _png(figure)
 
 
-def threshold_chart(curve: ThresholdCurve, marked: float | None) -> bytes:
-    """Quality lost and share sent to the weak model against the threshold; `marked` is a policy's."""
+def threshold_chart(curve: ThresholdCurve, marked: PolicyMark | None) -> bytes:
+    """Quality lost and share sent to the weak model against the threshold; `marked`: a policy and what is certified."""
     figure, axes = _figure(7.6, 4.2)
     axes.fill_between(curve.threshold, curve.low, curve.high, color=_RED, alpha=0.15, lw=0, step="post")
     axes.step(curve.threshold, curve.loss, where="post", color=_RED, lw=1.8, label="quality lost (left)")
@@ -124,13 +125,28 @@ def threshold_chart(curve: ThresholdCurve, marked: float | None) -> bytes:
     other.set_ylim(0, 1)
     other.spines["top"].set_visible(False)
     if marked is not None:
-        axes.axvspan(min(curve.threshold[0], marked), marked, color=_GREEN, alpha=0.08, lw=0)
-        axes.axvline(marked, color=_GREEN, lw=1.6)
-        axes.annotate(
-            f"policy: {marked:g}", (marked, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -12),
-            textcoords="offset points", color=_GREEN, fontsize=8,
-        )  # fmt: skip
+        _mark_policy(axes, curve, marked)
     return _png(figure)
+
+
+def _mark_policy(axes: Any, curve: ThresholdCurve, marked: PolicyMark) -> None:
+    """The policy's threshold, its certified region in green, and the target and bound on quality lost."""
+    first, last = min(curve.threshold[0], marked.threshold), max(curve.threshold[-1], marked.threshold)
+    axes.axvline(marked.threshold, color=_GREEN, lw=1.6)
+    label = f"policy: {marked.threshold:g}, " + ("certified" if marked.certificate else "not certified")
+    if marked.certified_region is not None:
+        low, high = np.clip(marked.certified_region, first, last)
+        axes.axvspan(low, high, color=_GREEN, alpha=0.12, lw=0)
+    if (target := marked.loss_target) is not None:
+        axes.axhline(target.limit, color=_GREEN, lw=1.2, ls=":")
+        axes.plot(marked.threshold, target.bound_on_estimate, "v", color=_GREEN, ms=7, zorder=5)
+        label += f"\ntarget: loss at most {target.limit:g} (dotted)\nupper bound: {target.bound_on_estimate:.4f} (mark)"
+    # To the side that has room.
+    left = marked.threshold < (first + last) / 2
+    axes.annotate(
+        label, (marked.threshold, 1.0), xycoords=("data", "axes fraction"), xytext=(6 if left else -6, -4),
+        textcoords="offset points", ha="left" if left else "right", va="top", color=_GREEN, fontsize=8,
+    )  # fmt: skip
 
 
 def slices_chart(slices: Mapping[str, Slice]) -> bytes:

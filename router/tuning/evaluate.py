@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,14 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from probes import artifact
 from probes.bootstrap import Interval
-from probes.encoder import EncoderSpec
 from probes.errors import DataError
 from probes.probe import DataSource, DifficultyProbe, fingerprints
 from router.tuning.baselines import Baseline, all_baselines, quick_baselines
 from router.tuning.crossval import BASELINE_FOLDS, Split, judge_baselines, probe_risk, split_folds
-from router.tuning.datasets import Outcomes, read_outcomes
-from router.tuning.features import FeatureCache, Progress
+from router.tuning.datasets import Outcomes
+from router.tuning.features import Progress
+from router.tuning.pair_data import load_pair
 from router.tuning.ranking import Judgement, Ranking, Truth, measure, text_numbers
 from router.tuning.slices import Slice, measure_slices, slice_labels
 
@@ -74,6 +73,7 @@ class Evaluation:
         slices: by `group`, `length` and `script`.
         skipped: why a baseline was not run.
         data: the files, with their SHA-256 and number of rows.
+        n_estimated_costs: answers whose cost rests on an estimated number of tokens.
     """
 
     n: int
@@ -92,6 +92,7 @@ class Evaluation:
     slices: Mapping[str, Mapping[str, Slice]]
     skipped: Mapping[str, str]
     data: tuple[DataSource, ...]
+    n_estimated_costs: int = 0
 
     @property
     def warning(self) -> str | None:
@@ -119,6 +120,7 @@ class Evaluation:
             "slices": {
                 by: {label: one.to_dict() for label, one in slices.items()} for by, slices in self.slices.items()
             },
+            "n_estimated_costs": self.n_estimated_costs,
             "data": [asdict(source) for source in self.data],
             "warning": self.warning,
         }
@@ -134,6 +136,8 @@ class Evaluation:
             text = f"{name:<6} split: APGR {apgr.value:.3f} ({apgr.low:.3f} to {apgr.high:.3f}); {EXPECT[name]}."
             console.print(text, highlight=False)
         console.print(self._slice_table())
+        if self.n_estimated_costs:
+            console.print(f"{self.n_estimated_costs:,} of {2 * self.n:,} costs are estimates.", highlight=False)
         for name, why in self.skipped.items():
             console.print(f"not run: {name}: {why}", style="dim", highlight=False)
         console.print(
@@ -233,49 +237,27 @@ def evaluate_command(
     resamples: int,
     seed: int,
     on_progress: Progress | None,
+    prices: str | None = None,
     folds: int | None = None,
     split: Split = "random",
     quick: bool = False,
 ) -> Evaluation:
-    """What `elle evaluate` does. Raises ArtifactError, DataError or EncoderError."""
-    probe, outcomes, features = load_pair(
-        probe_dir, data, weak=weak, strong=strong, encoder_dir=encoder_dir, on_progress=on_progress
+    """What `elle evaluate` does. Raises ArtifactError, ConfigError, DataError or EncoderError."""
+    pair = load_pair(
+        probe_dir, data, weak=weak, strong=strong, prices=prices, encoder_dir=encoder_dir, on_progress=on_progress
     )
     baselines = quick_baselines() if quick else all_baselines()
-    return evaluate(
-        probe, outcomes, features, folds=folds, split=split, baselines=baselines, resamples=resamples, seed=seed
+    found = evaluate(
+        pair.probe,
+        pair.outcomes,
+        pair.features,
+        folds=folds,
+        split=split,
+        baselines=baselines,
+        resamples=resamples,
+        seed=seed,
     )
-
-
-def load_pair(
-    probe_dir: Path,
-    data: Sequence[Path],
-    *,
-    weak: str,
-    strong: str,
-    encoder_dir: Path | None,
-    on_progress: Progress | None,
-) -> tuple[DifficultyProbe, Outcomes, npt.NDArray[np.float32]]:
-    """The probe, the prompts that both models answered, and their features (n, d)."""
-    probe = artifact.load(probe_dir)
-    for model in (weak, strong):
-        if model not in probe.models:
-            raise DataError(f"models must be among the probe's ({', '.join(probe.models)}), got {model!r}.")
-    outcomes = read_outcomes(*data).select_models((weak, strong)).complete_rows()
-    if not len(outcomes):
-        raise DataError(f"the data must hold prompts that both {weak} and {strong} answered, got none.")
-    spec = encoder_spec(probe)
-    features = FeatureCache().features(spec, outcomes.texts, encoder_dir=encoder_dir, on_progress=on_progress)
-    return probe, outcomes, features
-
-
-def encoder_spec(probe: DifficultyProbe) -> EncoderSpec:
-    """The encoder of a probe. Raises DataError for one fitted on precomputed features."""
-    if probe.encoder is None:
-        raise DataError(
-            "the probe was fitted on precomputed features and names no encoder, so prompts cannot be judged."
-        )
-    return EncoderSpec.from_dict(probe.encoder)
+    return replace(found, n_estimated_costs=pair.n_estimated_costs)
 
 
 def judge(

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from probes.encoder import Encoder, EncoderSpec, FloatArray, encode_all, load_encoder
+from probes.encoder_files import default_cache_dir
 
 log = logging.getLogger(__name__)
 
@@ -22,13 +23,6 @@ log = logging.getLogger(__name__)
 SHARD = 1000
 
 Progress = Callable[[int, int], None]
-
-
-def default_cache_dir() -> Path:
-    """`$ELLE_CACHE_DIR`, or `elle` in the user's cache directory."""
-    if named := os.environ.get("ELLE_CACHE_DIR"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "elle"
 
 
 class FeatureCache:

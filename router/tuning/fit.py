@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,8 +15,11 @@ from rich.table import Table
 
 from probes import artifact
 from probes.encoder import EncoderSpec, parse_spec
+from probes.errors import DataError
 from probes.metrics import auroc, brier, ece, pearson_r
+from probes.prior import Prior
 from probes.probe import DataSource, DifficultyProbe, ProbeCard, fingerprints, software_versions, utc_now
+from router.tuning.adaptation import AdaptedFrom, OldFit, adapt_maps
 from router.tuning.baselines import PromptLength, Random
 from router.tuning.crossval import judge_baselines, split_folds
 from router.tuning.datasets import Outcomes, read_outcomes
@@ -84,6 +86,7 @@ class FitSummary:
         models: figures by model name.
         pair: the weakest and the strongest model by mean score; None where their gap is too small to rank for.
         data: the files, with their SHA-256 and number of rows.
+        adapted_from: of a probe adapted from another one. split: in words, how prompts were left out for the figures.
         encode_s, fit_s: seconds.
     """
 
@@ -97,13 +100,15 @@ class FitSummary:
     models: dict[str, ModelFigures]
     pair: PairFigures | None
     data: tuple[DataSource, ...]
+    adapted_from: AdaptedFrom | None
+    split: str
     encode_s: float
     fit_s: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         pair = self.pair.to_dict() if self.pair else None
-        return asdict(self) | {"pair": pair, "split": f"{FOLDS}-fold cross-validation by prompt text, random"}
+        return asdict(self) | {"pair": pair}
 
     def print(self, console: Console) -> None:
         """For people: what was measured, and what it does not say."""
@@ -113,7 +118,9 @@ class FitSummary:
             f"encoding.",
             highlight=False,
         )
-        table = Table(title=f"On prompts left out ({FOLDS} folds by prompt text)", box=None, title_justify="left")
+        if self.adapted_from is not None:
+            console.print(_adapted(self.adapted_from), highlight=False)
+        table = Table(title=f"On prompts left out ({self.split})", box=None, title_justify="left")
         table.add_column("model")
         for header in ("prompts", "mean score", "r of loss", "AUROC", "Brier", "ECE"):
             table.add_column(header, justify="right")
@@ -128,7 +135,7 @@ class FitSummary:
             title = f"Gain of {self.pair.strong} over {self.pair.weak}, {self.pair.n:,} prompts left out"
             print_rankings(console, title, {PROBE: self.pair.ranking, **self.pair.baselines})
         console.print(
-            "Folds are random, so left-out prompts resemble fitted ones; expect less on new kinds of prompts.",
+            "Left-out prompts resemble fitted ones; expect less on new kinds of prompts.",
             style="dim",
         )
         if self.n_held_out:
@@ -150,23 +157,30 @@ def fit_command(
     seed: int,
     on_progress: Progress | None,
     holdout: float = 0.0,
+    prior: Path | None = None,
+    keep_statistics: bool = False,
 ) -> FitSummary:
     """What `elle fit` does; `holdout` is the share of texts left out for `elle tune`.
 
+    prior: a probe to adapt. keep_statistics: write what that needs of this fit; not of one that is itself adapted.
+
     Raises DataError, EncoderError or ArtifactError; writes the whole probe or nothing.
     """
+    if prior is not None and keep_statistics:
+        raise DataError("an adapted probe keeps no statistics: to adapt again, give its prior and all new labels.")
     spec = parse_spec(encoder)
+    old = None if prior is None else OldFit.load(prior)
     outcomes = read_outcomes(*data)
     if models is not None:
         outcomes = outcomes.select_models(models)
     held_out = left_out(outcomes, holdout, seed)
     outcomes = outcomes.take(np.flatnonzero(~held_out))
+    outcomes = outcomes if old is None else old.check(spec, outcomes)
     started = time.perf_counter()
     features = FeatureCache().features(spec, outcomes.texts, encoder_dir=encoder_dir, on_progress=on_progress)
     encoded = time.perf_counter()
-    probe, figures = fit(outcomes, features, spec, title=name or out.resolve().name, seed=seed)
-    artifact.save(probe, out)
-    models_figures, pair = figures
+    probe, figures = fit(outcomes, features, spec, title=name or out.resolve().name, seed=seed, old=old)
+    artifact.save(probe, out, Prior.of(features, 1.0 - outcomes.scores) if keep_statistics else None)
     return FitSummary(
         out=str(out),
         identity=probe.identity,
@@ -175,43 +189,66 @@ def fit_command(
         n_texts=len(set(outcomes.texts)),
         n_features=probe.n_features,
         alpha=float(probe.linear.alpha[0]),
-        models=models_figures,
-        pair=pair,
+        models=figures.models,
+        pair=figures.pair,
         data=outcomes.sources,
+        adapted_from=figures.adapted_from,
+        split=figures.split,
         encode_s=encoded - started,
         fit_s=time.perf_counter() - encoded,
     )
 
 
+@dataclass(frozen=True)
+class FitFigures:
+    """Figures of prompts left out, and what the probe was adapted from; see `FitSummary`."""
+
+    models: dict[str, ModelFigures]
+    pair: PairFigures | None
+    adapted_from: AdaptedFrom | None
+    split: str
+
+
 def fit(
-    outcomes: Outcomes, features: npt.NDArray[np.float32], spec: EncoderSpec, *, title: str, seed: int = 0
-) -> tuple[DifficultyProbe, tuple[dict[str, ModelFigures], PairFigures | None]]:
-    """A calibrated probe of all models of `outcomes`, and its cross-validated figures.
+    outcomes: Outcomes,
+    features: npt.NDArray[np.float32],
+    spec: EncoderSpec,
+    *,
+    title: str,
+    seed: int = 0,
+    old: OldFit | None = None,
+) -> tuple[DifficultyProbe, FitFigures]:
+    """A calibrated probe of all models of `outcomes`, and its figures on prompts left out.
 
     The linear map is fitted on all prompts; the calibration maps on out-of-fold predictions, so that no prompt
-    calibrates itself; the figures are of out-of-fold predictions through maps fitted on the other folds.
+    calibrates itself; the figures are of out-of-fold predictions through maps fitted on the other folds. With `old`
+    the probe is adapted from it instead, see `adapt_maps`; `outcomes` must have passed its `check`.
 
     Raises DataError for fewer than MIN_PROMPTS prompts.
     """
     losses = 1.0 - outcomes.scores
-    maps = fit_maps(features, losses, outcomes.texts, seed)
+    if old is None:
+        maps, adapted_from = fit_maps(features, losses, outcomes.texts, seed), None
+    else:
+        maps, adapted_from = adapt_maps(old, features, losses, outcomes.texts, seed)
     models = {
         model: _model_figures(maps.predicted[:, column], maps.risk[:, column], losses[:, column])
         for column, model in enumerate(outcomes.models)
     }
-    pair = _pair_figures(outcomes, maps.risk, seed)
+    figures = FitFigures(models, _pair_figures(outcomes, maps.risk, seed), adapted_from, maps.split)
+    seen = fingerprints(outcomes.texts)
     probe = DifficultyProbe(
         encoder=spec.to_dict(),
         encoder_identity=spec.identity,
         models=outcomes.models,
-        linear=maps.solution.probe,
-        leverage=maps.solution.leverage,
+        linear=maps.linear,
+        leverage=maps.leverage,
         leverage_limit=maps.leverage_limit,
         calibrators=maps.calibrators,
-        card=_card(outcomes, title, models, pair),
-        fitted_on=fingerprints(outcomes.texts),
+        card=_card(outcomes, title, figures, old),
+        fitted_on=seen if old is None else np.union1d(old.probe.fitted_on, seen),
     )
-    return probe, (models, pair)
+    return probe, figures
 
 
 def _model_figures(predicted: FloatArray, risk: FloatArray, losses: FloatArray) -> ModelFigures:
@@ -251,20 +288,32 @@ def _pair_figures(outcomes: Outcomes, risk: FloatArray, seed: int) -> PairFigure
     return PairFigures(outcomes.models[weak], outcomes.models[strong], len(rows), ranking, rankings)
 
 
-def _card(outcomes: Outcomes, title: str, models: dict[str, ModelFigures], pair: PairFigures | None) -> ProbeCard:
-    packages = ("torch", "transformers", "tokenizers")
+def _card(outcomes: Outcomes, title: str, figures: FitFigures, old: OldFit | None) -> ProbeCard:
+    summary = ["Expected loss (1 - score) of each model on a prompt, from the prompt's embedding."]
+    metrics: dict[str, object] = {
+        "split": figures.split,
+        "models": {name: asdict(one) for name, one in figures.models.items()},
+        "pair": figures.pair.to_dict() if figures.pair else None,
+    }
+    if figures.adapted_from is not None:
+        summary.append(_adapted(figures.adapted_from))
+        metrics["adapted_from"] = asdict(figures.adapted_from)
     return ProbeCard(
         title=title,
         created=utc_now(),
-        summary="Expected loss (1 - score) of each model on a prompt, from the prompt's embedding.",
-        data=outcomes.sources,
-        n_samples={name: figures.n for name, figures in models.items()},
-        metrics={
-            "split": f"{FOLDS}-fold cross-validation by prompt text, random",
-            "models": {name: asdict(figures) for name, figures in models.items()},
-            "pair": pair.to_dict() if pair else None,
-        },
-        versions=software_versions() | {package: importlib.metadata.version(package) for package in packages},
+        summary=" ".join(summary),
+        data=(*(old.probe.card.data if old else ()), *outcomes.sources),
+        n_samples={name: one.n for name, one in figures.models.items()},
+        metrics=metrics,
+        # Of the encoder's parts, which need not be installed where features come from the cache.
+        versions=software_versions("onnxruntime", "tokenizers", "torch", "transformers"),
+    )
+
+
+def _adapted(source: AdaptedFrom) -> str:
+    return (
+        f"Adapted to {source.n_new_rows:,} prompts from the probe {source.title} ({source.identity[:12]}): "
+        f"each of the {source.n_old_rows:,} prompts of its fit counts {source.weight:g} of a new one."
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from probes.probe import DifficultyProbe, utc_now
 from router.tuning.evaluate import EXPECT, PROBE, Evaluation
 from router.tuning.mistakes import Mistakes
+from router.tuning.policy_mark import PolicyMark
 from router.tuning.ranking import Ranking
 
 _TEMPLATE = Path(__file__).with_name("report.html")
@@ -28,7 +29,7 @@ def render_page(
     probe: DifficultyProbe,
     pictures: Mapping[str, bytes],
     mistakes: Mistakes,
-    marked: float | None,
+    marked: PolicyMark | None,
 ) -> str:
     """The whole page; it fetches nothing. Names from the data are escaped."""
     body = "\n".join(_body(found, probe, pictures, mistakes, marked))
@@ -41,7 +42,7 @@ def _body(
     probe: DifficultyProbe,
     pictures: Mapping[str, bytes],
     mistakes: Mistakes,
-    marked: float | None,
+    marked: PolicyMark | None,
 ) -> Iterator[str]:
     yield f"<h1>{escape(found.strong)} over {escape(found.weak)}</h1>"
     name = f"Probe {escape(probe.card.title)}, <code>{probe.identity[:16]}</code>."
@@ -61,10 +62,10 @@ def _body(
         pictures, "reliability", "On the diagonal a risk of 20 % fails in 20 % of cases. Bars: 95 % (Wilson)."
     )
     yield "<h2>What a threshold costs</h2>"
-    marker = "" if marked is None else f" Green: thresholds up to the policy's, {marked:g}."
-    yield _picture(
-        pictures, "threshold", f"Band: pointwise 95 %, no certificate; that is what `elle tune` gives.{marker}"
-    )
+    yield from _certificate(marked)
+    band = "Band: pointwise 95 % on these prompts, without abstention; no certificate, which is what elle tune gives."
+    region = marked is not None and marked.certified_region is not None
+    yield _picture(pictures, "threshold", f"{band} Green: certified thresholds." if region else band)
     yield "<h2>Where it helps and where it harms</h2>"
     yield '<p class="note">Red: significantly worse than random choice at equal strong share.</p>'
     for by in found.slices:
@@ -120,6 +121,18 @@ def _splits(found: Evaluation) -> Iterator[str]:
     yield "</table>"
     if "group" not in found.splits:
         yield '<p class="note">No held-out-group figure: the column <code>group</code> must hold two groups.</p>'
+
+
+def _certificate(marked: PolicyMark | None) -> Iterator[str]:
+    if marked is None:
+        yield '<p class="note">No policy given (<code>--policy</code>), so no certified thresholds are marked.</p>'
+        return
+    first, *others = marked.says()
+    yield f"<p>{escape(first)}</p>"
+    if others:
+        yield "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in others) + "</ul>"
+        yield '<p class="note">Estimates and bounds are of the calibration prompts of <code>elle tune</code>, with '
+        yield "abstention; the chart is of the prompts of this report.</p>"
 
 
 def _rankings(found: Evaluation) -> Iterator[str]:

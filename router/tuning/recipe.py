@@ -12,8 +12,8 @@ from probes.calibration import DEFAULT_KIND, Calibrator, cross_calibrate
 from probes.crossfit import assign_folds, out_of_fold
 from probes.errors import DataError
 from probes.fit import fit_ridge
+from probes.linear import Leverage, LinearProbe
 from probes.probe import FAMILIAR_QUANTILE
-from probes.ridge import RidgeSolution
 from router.tuning.ranking import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
@@ -30,20 +30,28 @@ class FittedMaps:
     """The recipe of a probe, applied: linear map, calibration, and what they say of each row left out.
 
     Attributes:
-        solution: the ridge on all rows. calibrators: one per model. leverage_limit: beyond it a prompt is unfamiliar.
+        linear, leverage: of the ridge on all rows. calibrators: one per model. leverage_limit: beyond it a prompt is
+            unfamiliar.
         predicted, risk: (n, m), loss and probability of rows that neither ridge nor calibration had seen.
+        split: in words, how these rows were left out.
     """
 
-    solution: RidgeSolution
+    linear: LinearProbe
+    leverage: Leverage
     calibrators: tuple[Calibrator, ...]
-    leverage_limit: float
+    leverage_limit: float | None
     predicted: FloatArray
     risk: FloatArray
+    split: str = f"{FOLDS}-fold cross-validation by prompt text, random"
 
     def risk_of(self, features: npt.NDArray[np.float32]) -> FloatArray:
         """Calibrated risk (k, m) of other prompts by their features (k, d)."""
-        predicted = self.solution.probe.predict(features).astype(np.float64)
-        return np.stack([one.predict(column) for one, column in zip(self.calibrators, predicted.T, strict=True)], 1)
+        return risk_through(self.calibrators, self.linear.predict(features).astype(np.float64))
+
+
+def risk_through(calibrators: Sequence[Calibrator], predicted: FloatArray) -> FloatArray:
+    """Risk (n, m) of predicted losses (n, m), each column through its own map."""
+    return np.stack([one.predict(column) for one, column in zip(calibrators, predicted.T, strict=True)], axis=1)
 
 
 def fit_maps(features: npt.NDArray[np.float32], losses: FloatArray, texts: Sequence[str], seed: int = 0) -> FittedMaps:
@@ -58,4 +66,4 @@ def fit_maps(features: npt.NDArray[np.float32], losses: FloatArray, texts: Seque
     held_out = out_of_fold(features, losses, folds, alpha=solution.alpha)
     calibrators, risk = cross_calibrate(DEFAULT_KIND, held_out.prediction, losses, folds)
     limit = float(np.quantile(held_out.leverage, FAMILIAR_QUANTILE))
-    return FittedMaps(solution, calibrators, limit, held_out.prediction, risk)
+    return FittedMaps(solution.probe, solution.leverage, calibrators, limit, held_out.prediction, risk)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.quality import results_page
+from benchmarks.quality.held_out import Decided, summary
 from benchmarks.quality.many_models import (
     PRICES,
     Table,
@@ -21,7 +22,8 @@ from benchmarks.quality.many_models import (
     undominated,
 )
 from benchmarks.quality.pairs import pair_results
-from benchmarks.quality.transfer import transfer_results
+from benchmarks.quality.transfer import SOURCES, domain_results, transfer_results
+from router.tuning.datasets import Outcomes
 from tests.router.outcomes import make_outcomes
 
 
@@ -79,6 +81,13 @@ def test_group_means_come_from_other_folds() -> None:
     np.testing.assert_array_equal(found[one.fold == 0], group_means(flipped, groups, one.fold)[one.fold == 0])
 
 
+def held_out() -> dict[str, object]:
+    rng = np.random.default_rng(3)
+    groups = np.repeat(["a", "b"], 100)
+    scores, chosen = rng.integers(0, 2, (200, 2)).astype(float), rng.integers(0, 2, 200)
+    return summary(Decided(groups, scores, chosen, np.zeros(200, dtype=bool), 1, (True,)), draws=100)
+
+
 @pytest.fixture(scope="module")
 def found() -> dict[str, object]:
     """A whole result on small data, with the fast baselines."""
@@ -89,6 +98,8 @@ def found() -> dict[str, object]:
         patch.setattr("benchmarks.quality.pairs.all_baselines", quick_baselines)
         pair = pair_results(outcomes, features, resamples=20)
     new, new_features = make_outcomes(300, seed=1)
+    transfer = transfer_results(outcomes, features, new, new_features, sizes=(100, 250), draws=3, resamples=20)
+    domains = domain_results(*domain_outcomes(), n_labels=100, draws=2, resamples=20)
     routers = {"probe": table().scores, "per_group_best": np.full((400, 3), 0.5)}
     many = many_model_results(table(), ("a", "b", "c"), routers, resamples=20)
     return {
@@ -100,16 +111,35 @@ def found() -> dict[str, object]:
         "mmlu": pair,
         "gsm8k": pair,
         "mmlu_pro": pair,
-        "transfer": transfer_results(outcomes, features, new, new_features, n_labels=60, draws=2, resamples=20),
+        "transfer": transfer | {"domains": domains},
         "many_models": {"splits": {"random": many, "group": many}},
+        "held_out_groups": {"mmlu": {"loss at most 0.1": held_out()}},
     }
 
 
-def test_transfer_to_the_same_task_needs_no_labels(found: dict[str, dict]) -> None:
-    labels = found["transfer"]["with_labels"]
-    assert found["transfer"]["no_new_labels"]["apgr"]["value"] > 0.7
-    assert labels["both"]["mean"] >= labels["new"]["mean"] - 0.02
-    assert len(found["transfer"]["weight_of_old_labels"]) == 2
+def domain_outcomes() -> tuple[Outcomes, np.ndarray]:
+    """Half of it law, a little of it psychology."""
+    outcomes, features = make_outcomes(400, seed=2)
+    groups = ["jurisprudence"] * 200 + ["professional_psychology"] * 50 + ["astrology"] * 150
+    return replace(outcomes, groups=tuple(groups)), features
+
+
+def test_transfer_to_the_same_task_needs_no_labels_and_loses_nothing_with_some(found: dict[str, dict]) -> None:
+    transfer = found["transfer"]
+    assert transfer["no_new_labels"]["apgr"]["value"] > 0.7
+    assert list(transfer["with_labels"]) == ["100"]  # 250 labels would leave too little to judge on
+    one = transfer["with_labels"]["100"]
+    assert len(one["weights"]) == 3
+    for name in SOURCES:
+        lead = one["ahead_of"][name]
+        assert lead["value"] == pytest.approx(one["apgr"]["adapted"]["value"] - one["apgr"][name]["value"])
+        assert lead["low"] <= lead["value"] <= lead["high"]
+        assert lead["value"] > -0.02
+
+
+def test_domains_with_too_few_prompts_are_left_out_and_the_old_task_is_the_rest(found: dict[str, dict]) -> None:
+    assert list(found["transfer"]["domains"]) == ["law"]
+    assert (found["transfer"]["domains"]["law"]["n_old"], found["transfer"]["domains"]["law"]["n_new"]) == (200, 200)
 
 
 def test_the_pages_hold_what_the_json_says_and_the_rest_of_the_readme_stays(
@@ -127,6 +157,8 @@ def test_the_pages_hold_what_the_json_says_and_the_rest_of_the_readme_stays(
     for page in (once, (tmp_path / "docs" / "results.md").read_text("utf-8")):
         assert f"{apgr['value']:.3f} [{apgr['low']:.3f}, {apgr['high']:.3f}]" in page
         assert "0123456789ab" in page
+        assert f"{found['transfer']['with_labels']['100']['apgr']['adapted']['value']:.3f}" in page
+    assert "| MMLU | loss at most 0.1 | 1 of 1 folds |" in (tmp_path / "docs" / "results.md").read_text("utf-8")
     results_page.write_pages(found, tmp_path)
     assert readme.read_text("utf-8") == once
 

@@ -159,14 +159,14 @@ async def test_a_group_of_strangers_is_named(make, engine):
 
 
 async def test_a_chosen_deployment_that_is_gone_is_never_replaced_by_a_weaker_one(make, engine):
-    for pin, others in (("large", ["small"]), ("small", ["large"])):
-        listed = [make.deployment("auto", name) for name in others]
-        router = make(elle_plugin(engine, overrides=Overrides(pin=pin)), model_list=listed)
-        if pin == "small":
-            assert who(await router.acompletion("auto", chat("hello"))) == "large"
-        else:
-            with pytest.raises(RouterRateLimitError, match="No deployments available"):
-                await router.acompletion("auto", chat("hello"))
+    def only(name: str, overrides: Overrides):
+        return make(elle_plugin(engine, overrides=overrides), model_list=[make.deployment("auto", name)])
+
+    cheap, dear = Overrides(min_gain=1.0), Overrides(min_gain=-1.0)
+    assert who(await only("large", cheap).acompletion("auto", chat("hello"))) == "large"
+    for lonely in (only("small", dear), only("large", Overrides(pin="small"))):
+        with pytest.raises(RouterRateLimitError, match="No deployments available"):
+            await lonely.acompletion("auto", chat("hello"))
 
 
 def test_synchronous_calls_are_refused_by_litellm_instead_of_passing_undecided(make, engine):
@@ -187,7 +187,20 @@ def decided(*rows: tuple[str, float | None, bool], chosen: str) -> RoutingDecisi
     candidates = tuple(
         CandidateRisk(name, f"openai/{name}", risk, risk, None, () if may else ("denied",)) for name, risk, may in rows
     )
-    place = ("id", "test", chosen, f"openai/{chosen}", Reason.FIXED, None, candidates, None, None, ref, None, False)
+    place = (
+        "id",
+        "test",
+        chosen,
+        f"openai/{chosen}",
+        Reason.GAIN_ABOVE_THRESHOLD,
+        None,
+        candidates,
+        None,
+        None,
+        ref,
+        None,
+        False,
+    )
     return RoutingDecision(*place, None, Timings(), "", 1)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from probes.calibration import fit_calibrators
 from probes.crossfit import assign_folds, out_of_fold
+from probes.encoder import MINILM_L6
+from probes.encoder_files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, find_encoder
 from probes.fit import fit_ridge
 from probes.probe import DataSource, DifficultyProbe, ProbeCard, fingerprints
 
@@ -56,3 +60,13 @@ def world() -> Callable[..., World]:
 @pytest.fixture
 def make_probe() -> Callable[..., DifficultyProbe]:
     return _make_probe
+
+
+@pytest.fixture
+def copied_encoder(tmp_path: Path, _real_encoder: None) -> Path:
+    """A folder of our own with the encoder's files, the large one linked."""
+    source = find_encoder(MINILM_L6)
+    for name in (TOKENIZER_FILE, CONFIG_FILE):
+        shutil.copy(source / name, tmp_path / name)
+    (tmp_path / WEIGHTS_FILE).symlink_to(source / WEIGHTS_FILE)
+    return tmp_path

@@ -249,3 +249,22 @@ def test_nan_is_not_calibrated(kind: str) -> None:
 def test_a_state_that_makes_no_sense_is_refused(kind: str, state: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(DataError, match=message):
         from_state(kind, state)
+
+
+@pytest.mark.parametrize("mean", [0.02, 0.3, 0.9])
+def test_a_beta_map_moved_to_another_task_keeps_its_shape_and_meets_the_new_mean(mean: float) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random(500)
+    old = Beta.fit(scores, (rng.random(500) < scores**2).astype(float))
+    new_scores, losses = scores[:200] + 3.0, np.full(200, mean)
+    moved = old.moved(3.0, new_scores, losses)
+    assert moved.predict(new_scores).mean() == pytest.approx((200 * mean + 1) / 202)
+    logit = lambda p: np.log(p / (1 - p))  # noqa: E731
+    apart = logit(moved.predict(new_scores)) - logit(old.predict(scores[:200]))
+    np.testing.assert_allclose(apart, apart[0], atol=1e-8)
+
+
+def test_a_beta_map_that_says_nothing_is_moved_to_the_mean() -> None:
+    flat = Beta(np.array([0.0, 1.0, 0.0, 0.0, 0.5]))
+    moved = flat.moved(0.0, np.linspace(0, 1, 8), np.array([0.0] * 6 + [1.0] * 2))
+    np.testing.assert_allclose(moved.predict(np.linspace(-5, 5, 11)), 0.3)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router.ask import TOKENS_PER_IMAGE, Ask, extract
 from router.config import Capability
@@ -28,9 +30,47 @@ def test_the_system_prompt_is_not_judged() -> None:
     assert ask_of({"role": "system", "content": "Be brief."}, user("Hello")).text == "Hello"
 
 
-def test_a_later_turn_is_judged_with_the_opening_it_refers_to() -> None:
-    ask = ask_of(user("Prove Fermat's little theorem."), {"role": "assistant", "content": "Sure?"}, user("go ahead"))
-    assert ask.text == "Prove Fermat's little theorem.\n\ngo ahead"
+def said(text: str | None) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def test_a_short_turn_is_judged_with_the_opening_and_with_what_it_answers() -> None:
+    ask = ask_of(user("Prove Fermat's little theorem."), said("By induction?"), user("go ahead"))
+    assert ask.text == "Prove Fermat's little theorem.\n\nBy induction?\n\ngo ahead"
+
+
+def test_a_short_turn_after_a_silent_assistant_is_judged_with_the_human_turn_before() -> None:
+    ask = ask_of(user("Prove it."), said("How?"), user("By induction."), said(None), user("go on"))
+    assert ask.text == "Prove it.\n\nBy induction.\n\ngo on"
+
+
+def test_a_longer_turn_is_judged_with_the_opening_alone() -> None:
+    newest = "Now prove it by induction on n, " + "and name every step that you take, " * 2 + "please."
+    assert ask_of(user("Prove it."), said("How?"), user(newest)).text == f"Prove it.\n\n{newest}"
+
+
+def test_what_is_kept_of_the_rest_is_bounded_in_bytes_and_never_cuts_a_sign() -> None:
+    ask = ask_of(user("\N{EURO SIGN}" * 200), said("\N{EURO SIGN}" * 120), user("ja"))
+    opening, reference, newest = ask.text.split("\n\n")
+    assert opening == "\N{EURO SIGN}" * 133
+    assert reference == "\N{EURO SIGN}" * 100
+    assert newest == "ja"
+
+
+def test_a_chat_without_a_human_is_judged_by_what_there_is() -> None:
+    assert ask_of({"role": "system", "content": "Report."}, said("Done.")).text == "Report.\nDone."
+    ask = ask_of({"role": "tool", "content": "42"})
+    assert (ask.text, ask.in_tool_loop) == ("42", False)
+
+
+def test_content_of_results_and_calls_counts_as_input() -> None:
+    result = {"type": "tool_result", "tool_use_id": "1", "content": "x" * 400}
+    assert ask_of(user("Hi"), user([result])).input_tokens_estimate == 101
+
+
+def test_an_item_of_an_unknown_type_without_a_role_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="role must be one of"):
+        ask_of({"type": "riddle", "text": "x"})
 
 
 def test_parts_are_flattened_and_images_need_a_candidate_that_sees() -> None:
@@ -71,6 +111,8 @@ def test_an_assistant_message_may_have_no_content() -> None:
         (({"role": "robot", "content": "x"},), "role must be one of"),
         ((user("x" * 1001),), "at most 1,000 bytes of text, got 1,001"),
         ((user("bad \ud800"),), "valid Unicode"),
+        ((user([{"type": "tool_result", "content": [{"type": "text", "text": 5}]}]),), "must be text, got int"),
+        (({"role": ["user"], "content": "x"},), "role must be one of"),
     ],
 )
 def test_what_cannot_be_judged_is_refused_with_the_reason(messages: tuple[Any, ...], message: str) -> None:
@@ -79,7 +121,39 @@ def test_what_cannot_be_judged_is_refused_with_the_reason(messages: tuple[Any, .
     assert caught.value.field is not None
 
 
-@pytest.mark.parametrize("value", [0, -5, 1.5, "many", True])
+LEAVES = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5) | st.sampled_from(["text", "image"])
+KEYS = st.sampled_from(["type", "role", "text", "content", "source", "output", "data", "tool_calls"])
+JSON = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+KINDS = st.sampled_from(["text", "tool_result", "tool_use", "thinking", "document", "x_call", "function_call_output"])
+FIELDS = {"text": JSON, "content": JSON, "source": JSON, "output": JSON, "input": JSON}
+PARTS = st.fixed_dictionaries({"type": KINDS}, optional=FIELDS)
+ROLES = st.sampled_from(["user", "assistant", "tool", ""])
+MESSAGES = st.fixed_dictionaries(
+    {"content": st.lists(PARTS, max_size=3) | JSON},
+    optional={"role": ROLES, "type": KINDS, "output": JSON, "tool_calls": JSON},
+)
+
+
+@given(
+    messages=st.lists(MESSAGES | JSON, max_size=4),
+    parameters=st.dictionaries(
+        st.sampled_from(["tools", "system", "response_format", "text", "output_config", "max_tokens", "metadata"]), JSON
+    ),
+)
+def test_whatever_a_body_holds_it_is_read_or_refused_by_name(messages: list[Any], parameters: dict[str, Any]) -> None:
+    try:
+        ask = extract(RouteQuery(messages, parameters=parameters), max_bytes=1000)
+    except InvalidRequestError:
+        return
+    assert ask.text or ask.needs or ask.unknown_parts
+    assert ask.input_tokens_estimate >= 0
+
+
+@pytest.mark.parametrize("value", [0, -5, 1.5, "many", True, float("inf"), float("nan")])
 def test_a_senseless_output_bound_is_refused(value: Any) -> None:
     with pytest.raises(InvalidRequestError, match="max_tokens must be a whole number"):
         ask_of(user("x"), max_tokens=value)

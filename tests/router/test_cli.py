@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from probes import artifact
 from probes.encoder import EncoderSpec
 from router.cli import cli
 from router.client import RouterClient
@@ -164,3 +166,109 @@ class TestOnTheRealEncoder:
 def test_version_names_what_it_runs_on() -> None:
     found = as_json(run("version", "--json"))
     assert {"elle-router", "python", "grpcio", "numpy"} <= found.keys()
+
+
+@pytest.fixture
+def old_probe(tmp_path: Path, fake_encoder: FakeEncoder) -> Path:
+    """A probe on 300 prompts, with the statistics of its fit."""
+    as_json(
+        run("fit", write_outcomes(tmp_path / "old.jsonl"), "--out", tmp_path / "old", "--keep-statistics", "--json")
+    )
+    return tmp_path / "old"
+
+
+def test_a_probe_is_adapted_to_few_labels_and_says_so(tmp_path: Path, old_probe: Path) -> None:
+    data = write_outcomes(tmp_path / "new.jsonl", n=60, offset=300)
+    summary = as_json(run("fit", data, "--prior", old_probe, "--out", tmp_path / "new", "--json"))
+    old, probe = artifact.load(old_probe), artifact.load(tmp_path / "new")
+    assert summary["adapted_from"] == {
+        "identity": old.identity,
+        "title": "old",
+        "n_old_rows": 300,
+        "n_new_rows": 60,
+        "weight": summary["adapted_from"]["weight"],
+    }
+    assert 0 < summary["adapted_from"]["weight"] <= 1
+    assert summary["split"] == "each prompt text left out in turn"
+    assert summary["models"]["small"]["auroc"] > 0.7
+    assert summary["models"]["small"]["n"] == 60
+    assert set(probe.fitted_on) > set(old.fitted_on)
+    assert len(probe.fitted_on) == 360
+    assert [source.name for source in probe.card.data] == ["old.jsonl", "new.jsonl"]
+    card = (tmp_path / "new" / "README.md").read_text()
+    assert f"Adapted to 60 prompts from the probe old ({old.identity[:12]})" in card
+    assert "| adapted_from.weight |" in card
+    assert "Adapted to 60 prompts" in run("fit", data, "--prior", old_probe, "--out", tmp_path / "new").output
+    unseen = write_outcomes(tmp_path / "unseen.jsonl", offset=400)
+    report = as_json(
+        run("evaluate", tmp_path / "new", unseen, "--weak", "small", "--strong", "large", "--quick", "--json")
+    )
+    assert report["n_seen_in_fit"] == 0
+    assert report["apgr"]["low"] > 0.5
+    assert report["ece"] < 0.15
+
+
+def test_what_either_data_set_holds_is_familiar_to_an_adapted_probe(tmp_path: Path, old_probe: Path) -> None:
+    encoder = FakeEncoder()
+    data = write_outcomes(tmp_path / "new.jsonl", n=60, offset=300)
+    as_json(run("fit", data, "--prior", old_probe, "--out", tmp_path / "new", "--json"))
+    probe = artifact.load(tmp_path / "new")
+    both = np.stack([encoder.encode(f"question {i}") for i in range(360)])
+    assert not probe.predict(both).unfamiliar[300:].any()
+    assert probe.predict(both).unfamiliar.mean() < 0.02
+    assert probe.predict(10 * both).unfamiliar.mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("n", "change", "message"),
+    [
+        (49, {}, "at least 50 labels of each model; large has 49"),
+        (60, {"large": "huge"}, "missing: large; not in the prior: huge"),
+    ],
+)
+def test_data_that_a_prior_cannot_be_adapted_to_are_refused_and_nothing_is_written(
+    tmp_path: Path, old_probe: Path, n: int, change: dict[str, str], message: str
+) -> None:
+    data = write_outcomes(tmp_path / "new.jsonl", n=n, offset=300)
+    for old, new in change.items():
+        data.write_text(data.read_text().replace(f'"{old}"', f'"{new}"'))
+    result = run("fit", data, "--prior", old_probe, "--out", tmp_path / "new")
+    assert result.exit_code == 1
+    assert message in result.output
+    assert not (tmp_path / "new").exists()
+
+
+def test_only_models_of_the_prior_are_adapted(tmp_path: Path, old_probe: Path) -> None:
+    data = write_outcomes(tmp_path / "new.jsonl", n=60, offset=300)
+    extra = [{"prompt": f"question {i}", "model": "third", "score": 1} for i in range(300, 360)]
+    data.write_text(data.read_text() + "".join(json.dumps(row) + "\n" for row in extra))
+    refused = run("fit", data, "--prior", old_probe, "--out", tmp_path / "new")
+    assert "not in the prior: third" in refused.output
+    chosen = ("--models", "small,large")
+    summary = as_json(run("fit", data, "--prior", old_probe, *chosen, "--out", tmp_path / "new", "--json"))
+    assert list(summary["models"]) == ["large", "small"]
+
+
+def test_a_prior_without_statistics_or_of_another_encoder_is_a_named_error(
+    tmp_path: Path, old_probe: Path, fake_encoder: FakeEncoder
+) -> None:
+    data = write_outcomes(tmp_path / "new.jsonl", n=60, offset=300)
+    bare, other = tmp_path / "bare", tmp_path / "other"
+    as_json(run("fit", tmp_path / "old.jsonl", "--out", bare, "--json"))
+    assert "--keep-statistics" in run("fit", data, "--prior", bare, "--out", tmp_path / "new").output
+    prior = artifact.load_prior(old_probe)
+    spec = fake_encoder.spec
+    foreign = dataclasses.replace(artifact.load(bare), encoder=spec.to_dict(), encoder_identity=spec.identity)
+    artifact.save(foreign, other, prior)
+    result = run("fit", data, "--prior", other, "--out", tmp_path / "new")
+    assert result.exit_code == 1
+    assert "must come from the encoder this probe was fitted with" in result.output
+    artifact.save(dataclasses.replace(artifact.load(bare), calibrators=()), other, prior)
+    assert "calibrated by beta maps; got none" in run("fit", data, "--prior", other, "--out", tmp_path / "new").output
+
+
+def test_an_adapted_probe_is_no_prior(tmp_path: Path, old_probe: Path) -> None:
+    data = write_outcomes(tmp_path / "new.jsonl", n=60, offset=300)
+    result = run("fit", data, "--prior", old_probe, "--keep-statistics", "--out", tmp_path / "new")
+    assert result.exit_code == 1
+    assert "keeps no statistics" in result.output

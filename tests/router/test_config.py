@@ -71,6 +71,12 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
             "safe_default: large\ncertificate: {confidence: 0.95}",
             "certificate.targets: Field required",
         ),
+        ("model: openai/small}", "model: openai/small, regions: [EU]}", "candidates.0.regions.0: String should match"),
+        (
+            "safe_default: large",
+            "safe_default: large\nrequire_region: eu",
+            "require_region must be among the regions of a candidate, none has 'eu'",
+        ),
         (GOOD, "- a\n- list", "must hold a mapping, got list"),
         (GOOD, "a: [", "must be YAML"),
     ],

@@ -15,7 +15,7 @@ from probes.bootstrap import bootstrap
 from probes.errors import DataError
 from probes.metrics import aiq, apgr, area_under_curve, auroc, cost_quality_curve, cost_saved, cpt, ece
 from router.cli import cli
-from router.tuning import evaluate as evaluation
+from router.tuning import pair_data
 from router.tuning.baselines import quick_baselines
 from router.tuning.crossval import split_folds
 from router.tuning.evaluate import PROBE, evaluate, judge
@@ -243,7 +243,7 @@ class TestCommand:
             def features(self, spec: object, texts: tuple[str, ...], **_: object) -> np.ndarray:
                 return np.stack([table[text] for text in texts])
 
-        monkeypatch.setattr(evaluation, "FeatureCache", Table)
+        monkeypatch.setattr(pair_data, "FeatureCache", Table)
         return tmp_path / "probe", data
 
     def run(self, files: tuple[Path, Path], *options: str) -> str:
@@ -281,6 +281,35 @@ class TestCommand:
         assert "group  split: APGR" in printed
         assert "expect it for kinds of prompts it was not fitted on" in printed
         assert "always large" in printed
+
+    def test_prices_fill_the_costs_that_the_data_do_not_have(self, files: tuple[Path, Path], tmp_path: Path) -> None:
+        rows = [json.loads(line) for line in files[1].read_text("utf-8").splitlines()]
+        for number, row in enumerate(rows):
+            # The first prompt keeps its costs; half of the others know their tokens.
+            if number >= 2:
+                del row["cost_usd"]
+                row |= {"input_tokens": 1000, "output_tokens": 100} if number % 4 < 2 else {}
+        files[1].write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        prices = tmp_path / "prices.yaml"
+        prices.write_text(
+            "small: {input_usd_per_million_tokens: 1, output_usd_per_million_tokens: 10, expected_output_tokens: 50}\n"
+            "large: {input_usd_per_million_tokens: 10, output_usd_per_million_tokens: 100}\n"
+        )
+        assert json.loads(self.run(files, "--json", "--quick"))["weak"]["mean_cost_usd"] is None
+        found = json.loads(self.run(files, "--json", "--quick", "--prices", str(prices)))
+        assert found["n_estimated_costs"] == 2 * 150
+        assert found["cost_saved"] is not None
+        tokens = np.array([len(row["prompt"]) for row in rows[2::4]]) / 4
+        guessed = (tokens * 1 + 50 * 10) / 1e6
+        total = 0.001 + 149 * (1000 * 1 + 100 * 10) / 1e6 + guessed.sum()
+        assert found["weak"]["mean_cost_usd"] == pytest.approx(total / 300, rel=0.01)
+        assert found["strong"]["mean_cost_usd"] > 5 * found["weak"]["mean_cost_usd"]
+        assert "300 of 600 costs are estimates" in self.run(files, "--quick", "--prices", str(prices))
+
+    def test_a_model_without_a_price_is_named(self, files: tuple[Path, Path], tmp_path: Path) -> None:
+        (tmp_path / "p.yaml").write_text("small: {input_usd_per_million_tokens: 1, output_usd_per_million_tokens: 1}\n")
+        with pytest.raises(AssertionError, match="the price file must have every model; large missing"):
+            self.run(files, "--quick", "--prices", str(tmp_path / "p.yaml"))
 
 
 def test_the_quick_baselines_are_the_contract_of_the_command() -> None:

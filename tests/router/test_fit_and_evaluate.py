@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -38,8 +39,8 @@ def make_outcomes(seed: int = 0, prefix: str = "prompt") -> tuple[Outcomes, np.n
 @pytest.fixture(scope="module")
 def fitted() -> tuple[DifficultyProbe, object]:
     outcomes, features = make_outcomes()
-    probe, (_, pair) = fit(outcomes, features, fake_spec(), title="t")
-    return probe, pair
+    probe, figures = fit(outcomes, features, fake_spec(), title="t")
+    return probe, figures.pair
 
 
 def test_the_gain_ranking_is_found_and_holds_on_new_prompts(fitted: tuple[DifficultyProbe, object]) -> None:
@@ -76,7 +77,8 @@ def test_the_report_is_json_with_the_words_of_the_contract(fitted: tuple[Difficu
 def test_shuffled_scores_are_not_predicted() -> None:
     outcomes, features = make_outcomes()
     shuffled = dataclasses.replace(outcomes, scores=np.random.default_rng(5).permutation(outcomes.scores))
-    _, (models, pair) = fit(shuffled, features, fake_spec(), title="t")
+    _, figures = fit(shuffled, features, fake_spec(), title="t")
+    models, pair = figures.models, figures.pair
     assert abs(models["weak"].pearson_r or 0) < 0.12
     assert pair is not None
     assert pair.ranking.apgr.low < 0.5 < pair.ranking.apgr.high
@@ -86,7 +88,8 @@ def test_missing_pairs_are_missing_and_not_wrong() -> None:
     outcomes, features = make_outcomes()
     holes = outcomes.scores.copy()
     holes[::3, 0] = np.nan
-    probe, (models, pair) = fit(dataclasses.replace(outcomes, scores=holes), features, fake_spec(), title="t")
+    probe, figures = fit(dataclasses.replace(outcomes, scores=holes), features, fake_spec(), title="t")
+    models, pair = figures.models, figures.pair
     assert (models["weak"].n, models["strong"].n) == (800, 1200)
     assert models["weak"].mean_score == pytest.approx(np.nanmean(holes[:, 0]))
     assert pair is not None
@@ -96,9 +99,25 @@ def test_missing_pairs_are_missing_and_not_wrong() -> None:
 
 def test_a_single_model_can_be_fitted() -> None:
     outcomes, features = make_outcomes()
-    probe, (_, pair) = fit(outcomes.select_models(["weak"]), features, fake_spec(), title="t")
+    probe, figures = fit(outcomes.select_models(["weak"]), features, fake_spec(), title="t")
+    pair = figures.pair
     assert probe.models == ("weak",)
     assert pair is None
+
+
+def test_fitting_from_features_needs_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = metadata.version
+
+    def version(name: str) -> str:
+        if name in ("torch", "transformers", "tokenizers"):
+            raise metadata.PackageNotFoundError(name)
+        return versions(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    outcomes, features = make_outcomes()
+    probe, _ = fit(outcomes, features, fake_spec(), title="t")
+    assert probe.card.versions["torch"] == "unknown"
+    assert probe.card.versions["numpy"] == np.__version__
 
 
 def test_too_few_prompts_are_refused() -> None:
@@ -116,7 +135,8 @@ def test_repeated_prompts_never_stand_on_both_sides_of_a_fold() -> None:
     texts = tuple(f"prompt {i % half}" for i in range(N))
     memorable = np.tile(rng.standard_normal((half, 200)), (2, 1)).astype(np.float32)
     scores = np.tile((rng.random((half, 2)) > 0.5).astype(float), (2, 1))
-    _, (models, _) = fit(dataclasses.replace(outcomes, texts=texts, scores=scores), memorable, fake_spec(), title="t")
+    _, figures = fit(dataclasses.replace(outcomes, texts=texts, scores=scores), memorable, fake_spec(), title="t")
+    models = figures.models
     assert (models["weak"].pearson_r or 0) < 0.15
 
 

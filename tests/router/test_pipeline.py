@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -11,7 +12,16 @@ import pytest
 from probes import artifact
 from probes.errors import EncoderMismatchError
 from router.encode_pool import EncodePool
-from router.errors import ConfigError, InvalidRequestError, JudgementError, OverloadedError, UnknownPolicyError
+from router.errors import (
+    ConfigError,
+    DeadlineError,
+    InvalidRequestError,
+    JudgementError,
+    NoEligibleCandidateError,
+    OverloadedError,
+    UnknownPolicyError,
+)
+from router.judgement_cache import CacheCounts
 from router.loading import load_policies, load_policy, missing_keys
 from router.pipeline import Router
 from router.types import Overrides, Reason, RouteQuery
@@ -29,7 +39,7 @@ def prompt(text: str, **overrides: object) -> RouteQuery:
 
 class TestDeciding:
     def test_the_same_prompt_decides_alike_in_this_thread_and_in_the_pool(self, tmp_path: Path) -> None:
-        router = make_router(write_policy(tmp_path))
+        router = make_router(write_policy(tmp_path), cache_entries=0)
         here = router.decide(prompt("hello"))
         pooled = asyncio.run(router.adecide(prompt("hello")))
         assert (here.chosen, here.candidates, here.gain) == (pooled.chosen, pooled.candidates, pooled.gain)
@@ -54,13 +64,26 @@ class TestDeciding:
         with pytest.raises(UnknownPolicyError, match="one of one, two, got 'three'"):
             router.decide(prompt("x", policy="three"))
 
-    def test_a_refused_request_costs_no_forward_pass(self, tmp_path: Path) -> None:
+    def test_what_is_refused_or_settled_before_any_score_costs_no_forward_pass(self, tmp_path: Path) -> None:
         encoder = FakeEncoder()
         router = make_router(write_policy(tmp_path), encoder=encoder)
         before = len(encoder.encoded)
         with pytest.raises(InvalidRequestError):
             router.decide(prompt("x", pin="nobody"))
+        with pytest.raises(NoEligibleCandidateError, match="small: among denied_candidates; large: among denied"):
+            router.decide(prompt("x", denied_candidates=("small", "large")))
+        pinned = router.decide(prompt("x", pin="small"))
+        alone = asyncio.run(router.adecide(prompt("x", denied_candidates=("small",))))
         assert len(encoder.encoded) == before
+        assert (pinned.reason, alone.reason) == (Reason.PINNED, Reason.ONLY_ELIGIBLE)
+        assert {c.risk for c in (*pinned.candidates, *alone.candidates)} == {None}
+        assert (pinned.difficulty, pinned.leverage, pinned.timings.encode_s) == (None, None, 0.0)
+
+    def test_a_fixed_rule_with_a_probe_has_its_prompts_judged(self, tmp_path: Path) -> None:
+        rule = {"kind": "fixed", "candidate": "small"}
+        decision = make_router(write_policy(tmp_path, rule=rule)).decide(prompt("x"))
+        assert decision.reason is Reason.FIXED
+        assert None not in {c.risk for c in decision.candidates}
 
 
 class TestFailing:
@@ -95,7 +118,7 @@ class TestEncodePool:
     async def test_a_full_queue_is_refused_at_once_with_a_hint(self) -> None:
         encoder = FakeEncoder()
         encoder.gate.clear()
-        pool = EncodePool(encoder, workers=1, max_pending=2)
+        pool = EncodePool(encoder, threads=1, max_pending=2)
         waiting = [asyncio.create_task(pool.encode(text)) for text in "ab"]
         await asyncio.sleep(0)
         with pytest.raises(OverloadedError) as caught:
@@ -109,7 +132,7 @@ class TestEncodePool:
     async def test_a_waiter_who_left_costs_no_forward_pass(self) -> None:
         encoder = FakeEncoder()
         encoder.gate.clear()
-        pool = EncodePool(encoder, workers=1, max_pending=8)
+        pool = EncodePool(encoder, threads=1, max_pending=8)
         first = asyncio.create_task(pool.encode("first"))
         left = asyncio.create_task(pool.encode("left"))
         await asyncio.sleep(0.05)
@@ -160,6 +183,9 @@ class TestLoading:
         assert small is not None
         assert large is not None
         assert 0 < small.input_usd_per_million_tokens < large.input_usd_per_million_tokens
+        assert small.cached_input_usd_per_million_tokens is not None
+        assert 0 < small.cached_input_usd_per_million_tokens < small.input_usd_per_million_tokens
+        assert large.cached_input_usd_per_million_tokens is None
 
     def test_a_model_without_a_list_price_says_what_to_write(self, tmp_path: Path) -> None:
         candidates = [{"name": n, "model": f"openai/no-such-{n}", "prices": "litellm"} for n in ("small", "large")]
@@ -184,3 +210,60 @@ def test_warming_up_runs_the_whole_path(tmp_path: Path, caplog: pytest.LogCaptur
         make_router(write_policy(tmp_path), encoder=encoder).warm_up()
     assert encoder.encoded[-1] == "warm up"
     assert not caplog.records
+
+
+class TestDeadlines:
+    async def test_a_prompt_whose_deadline_passed_in_the_queue_costs_no_forward_pass(self, tmp_path: Path) -> None:
+        encoder = FakeEncoder()
+        router = make_router(write_policy(tmp_path), encoder=encoder, threads=1)
+        encoder.gate.clear()
+        first = asyncio.create_task(router.adecide(prompt("first")))
+        late = asyncio.create_task(router.adecide(prompt("late"), timeout_s=0.05))
+        await asyncio.sleep(0.1)
+        encoder.gate.set()
+        with pytest.raises(DeadlineError, match="waited for the encoder"):
+            await late
+        await first
+        assert encoder.encoded == ["first"]
+        await router.close()
+
+
+class TestCache:
+    def test_the_same_prompt_is_encoded_once_and_decided_alike(self, tmp_path: Path) -> None:
+        encoder = FakeEncoder()
+        router = make_router(write_policy(tmp_path), encoder=encoder)
+        first, second = router.decide(prompt("again")), router.decide(prompt("again"))
+        assert encoder.encoded == ["again"]
+        assert (first.timings.cached, second.timings.cached) == (False, True)
+        assert dataclasses.replace(second, decision_id=first.decision_id, timings=first.timings) == first
+        assert router.cache_counts == CacheCounts(hits=1, misses=1, entries=1)
+
+    def test_what_a_caller_asks_beyond_the_policy_holds_for_a_known_prompt_too(self, tmp_path: Path) -> None:
+        router = make_router(write_policy(tmp_path))
+        router.decide(prompt("again"))
+        assert router.decide(prompt("again", pin="small")).chosen == "small"
+        assert router.decide(prompt("again", pin="large")).chosen == "large"
+
+    def test_another_policy_judges_anew(self, tmp_path: Path) -> None:
+        encoder = FakeEncoder()
+        paths = [write_policy(tmp_path, name=name) for name in ("one", "two")]
+        router = make_router(*paths, encoder=encoder)
+        for name in ("one", "two"):
+            router.decide(prompt("again", policy=name))
+        assert router.cache_counts.hits == 0
+
+    def test_the_one_used_longest_ago_goes_first(self, tmp_path: Path) -> None:
+        encoder = FakeEncoder()
+        router = make_router(write_policy(tmp_path), encoder=encoder, cache_entries=2)
+        for text in ("a", "b", "a", "c", "a", "b"):
+            router.decide(prompt(text))
+        assert encoder.encoded == ["a", "b", "c", "b"]
+        assert router.cache_counts.entries == 2
+
+    def test_a_failure_is_not_remembered_and_none_are_kept_without_room(self, tmp_path: Path) -> None:
+        encoder = FakeEncoder()
+        router = make_router(write_policy(tmp_path), encoder=encoder, cache_entries=0)
+        for text in ("a", "a", "make the encoder raise", "make the encoder raise"):
+            router.decide(prompt(text))
+        assert len(encoder.encoded) == 4
+        assert router.cache_counts.entries == 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from router.ask import Ask
 from router.config import Capability, PolicyFile, Prices
 from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
-from router.policy import Judgement, Rules, decide
+from router.policy import Judgement, Rules, decide, is_settled
 from router.types import Overrides, Reason
 
 
@@ -34,6 +34,7 @@ def make_rules(
     safe_default: str | None = None,
     max_leverage: float | None = None,
     changes: dict[str, dict[str, object]] | None = None,
+    **keys: object,
 ) -> Rules:
     candidates = [{"name": name, "model": f"openai/{name}", **(changes or {}).get(name, {})} for name in names]
     file = PolicyFile.model_validate(
@@ -44,6 +45,7 @@ def make_rules(
             "candidates": candidates,
             "rule": rule or {"kind": "gain", "thresholds": [0.1] * (len(names) - 1)},
             "safe_default": safe_default or names[-1],
+            **keys,
         }
     )
     return Rules(file, prices or (None,) * len(names), max_leverage)
@@ -301,6 +303,28 @@ class TestEligibility:
         with pytest.raises(NoEligibleCandidateError, match=r"price unknown.*"):
             decide(make_rules(prices=(cheap, None)), make_ask(), Overrides(max_cost_usd=0), judged(0.9, 0.1))
 
+    def test_only_candidates_of_the_required_region_may_answer(self) -> None:
+        rules = make_rules(changes={"small": {"regions": ["eu", "us"]}, "large": {"regions": ["us"]}})
+        choice = decide(rules, make_ask(), Overrides(require_region="eu"), judged(0.9, 0.1))
+        assert (choice.chosen.name, choice.reason) == ("small", Reason.ONLY_ELIGIBLE)
+        assert choice.candidates[1].ineligible_because == ("region 'eu' required, its regions are us",)
+        assert decide(rules, make_ask(), Overrides(require_region="us"), judged(0.9, 0.1)).chosen.name == "large"
+
+    @pytest.mark.parametrize("region", ["asia", "EU", ""])
+    def test_a_region_that_nobody_is_in_is_an_error_naming_everybodys(self, region: str) -> None:
+        rules = make_rules(changes={"small": {"regions": ["eu", "us"]}})
+        with pytest.raises(NoEligibleCandidateError) as caught:
+            decide(rules, make_ask(), Overrides(require_region=region), judged(0.9, 0.1))
+        assert f"small: region {region!r} required, its regions are eu, us" in str(caught.value)
+        assert "none that is known" in str(caught.value)
+
+    def test_a_request_may_add_to_the_region_of_the_policy_and_never_lift_it(self) -> None:
+        changes = {"small": {"regions": ["eu"]}, "large": {"regions": ["us"]}}
+        rules = make_rules(changes=changes, require_region="eu")
+        assert decide(rules, make_ask(), Overrides(), judged(0.9, 0.1)).chosen.name == "small"
+        with pytest.raises(NoEligibleCandidateError, match=r"small: region 'us' required.*large: region 'eu' required"):
+            decide(rules, make_ask(), Overrides(require_region="us"), judged(0.9, 0.1))
+
     def test_unknown_content_parts_are_refused_rather_than_ignored(self) -> None:
         with pytest.raises(NoEligibleCandidateError, match="hologram"):
             decide(make_rules(), make_ask(unknown_parts=("hologram",)), Overrides(), judged(0.1, 0.1))
@@ -310,6 +334,41 @@ class TestEligibility:
         assert decide(rules, make_ask(), Overrides(), None).reason is Reason.FIXED
         with pytest.raises(NoEligibleCandidateError, match="small: among denied_candidates"):
             decide(rules, make_ask(), Overrides(denied_candidates=("small",)), None)
+
+
+class TestSettledBeforeAnyScore:
+    def test_a_pin_and_a_lone_candidate_are(self) -> None:
+        assert is_settled(make_rules(), make_ask(), Overrides(pin="small"))
+        assert is_settled(make_rules(), make_ask(), Overrides(denied_candidates=("small",)))
+        assert is_settled(make_rules(), make_ask(), Overrides(denied_candidates=("small",), max_risk=0.1))
+
+    def test_a_choice_among_several_and_a_fixed_rule_are_not(self) -> None:
+        fixed = make_rules({"kind": "fixed", "candidate": "small"})
+        assert not is_settled(make_rules(), make_ask(), Overrides())
+        assert not is_settled(fixed, make_ask(), Overrides())
+        assert not is_settled(fixed, make_ask(), Overrides(denied_candidates=("large",)))
+
+    def test_what_nobody_may_answer_is_refused_there(self) -> None:
+        fixed = make_rules({"kind": "fixed", "candidate": "small"})
+        for rules, overrides in (
+            (make_rules(), Overrides(denied_candidates=("small", "large"))),
+            (make_rules(), Overrides(pin="small", denied_candidates=("small",))),
+            (fixed, Overrides(denied_candidates=("small",))),
+        ):
+            with pytest.raises(NoEligibleCandidateError):
+                is_settled(rules, make_ask(), overrides)
+
+    @given(risks=st.lists(st.floats(0, 1), min_size=1, max_size=4), data=st.data())
+    def test_then_no_judgement_changes_who_answers(self, risks: list[float], data: st.DataObject) -> None:
+        names = tuple(f"m{i}" for i in range(len(risks)))
+        rules = make_rules({"kind": "risk_bound", "max_risk": data.draw(st.floats(0, 1))}, names=names)
+        overrides = Overrides(
+            denied_candidates=tuple(sorted(data.draw(st.sets(st.sampled_from(names), max_size=len(names) - 1)))),
+            max_risk=data.draw(st.none() | st.floats(0, 1)),
+        )
+        if is_settled(rules, make_ask(), overrides):
+            blind, seeing = (decide(rules, make_ask(), overrides, j) for j in (None, judged(*risks)))
+            assert (blind.chosen, blind.reason) == (seeing.chosen, seeing.reason)
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,14 @@ from router.tuning.evaluate import PROBE, Judged
 from router.tuning.fit import fit
 from router.tuning.learning import learning_points
 from router.tuning.mistakes import find_mistakes
+from router.tuning.policy_mark import PolicyMark, read_policy_mark
 from router.tuning.ranking import Judgement, Truth
-from router.tuning.report import build_report, policy_threshold
-from tests.fakes import fake_spec
+from router.tuning.report import build_report
+from tests.fakes import fake_probe, fake_spec
 from tests.router.outcomes import make_outcomes
 
 PNG = b"\x89PNG\r\n\x1a\n"
+MARK = PolicyMark("a policy", 0.1)
 
 
 class Page(HTMLParser):
@@ -54,7 +56,7 @@ def report() -> tuple[str, dict[str, bytes]]:
     groups = tuple(f"<script>{group}</script> $x" for group in outcomes.groups)
     outcomes = replace(outcomes, groups=groups, ids=tuple(f"<b>{i}</b>" for i in outcomes.ids))
     probe, _ = fit(outcomes, features, fake_spec(), title="<i>probe</i>")
-    return build_report(probe, outcomes, features, marked=0.1, folds=3, resamples=50)
+    return build_report(probe, outcomes, features, marked=MARK, folds=3, resamples=50)
 
 
 class TestPage:
@@ -89,6 +91,7 @@ class TestPage:
         text = "".join(Page(report[0]).text)
         for said in ("expect it for kinds of prompts it was not fitted on", "prompt length", "oracle", "always large"):
             assert said in text
+        assert "Policy a policy, threshold 0.1: no certificate." in text
 
 
 class TestThresholds:
@@ -119,17 +122,18 @@ class TestThresholds:
 
     def test_a_policy_marks_the_step_between_the_two_models(self, tmp_path: Path) -> None:
         path = self.policy(tmp_path)
-        assert policy_threshold(path, "A", "B") == 0.1
-        assert policy_threshold(path, "B", "C") == 0.2
+        assert read_policy_mark(path, fake_probe(), "A", "B") == PolicyMark("p", 0.1)
+        assert read_policy_mark(path, fake_probe(), "B", "C") == PolicyMark("p", 0.2)
 
     @pytest.mark.parametrize(("weak", "strong"), [("A", "C"), ("B", "A"), ("A", "unknown")])
     def test_models_that_are_no_neighbours_have_no_threshold(self, tmp_path: Path, weak: str, strong: str) -> None:
         with pytest.raises(ConfigError, match="as neighbouring tiers"):
-            policy_threshold(self.policy(tmp_path), weak, strong)
+            read_policy_mark(self.policy(tmp_path), fake_probe(), weak, strong)
 
     def test_another_rule_has_no_threshold(self, tmp_path: Path) -> None:
+        policy = self.policy(tmp_path, rule={"kind": "fixed", "candidate": "a"})
         with pytest.raises(ConfigError, match="got fixed over A, B, C"):
-            policy_threshold(self.policy(tmp_path, rule={"kind": "fixed", "candidate": "a"}), "A", "B")
+            read_policy_mark(policy, fake_probe(), "A", "B")
 
 
 def test_mistakes_are_those_of_the_threshold_the_surest_first() -> None:

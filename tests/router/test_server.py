@@ -81,6 +81,15 @@ class TestProcess:
         assert "--port" in second.stderr
         assert "Traceback" not in second.stderr
 
+    @pytest.mark.parametrize("missing", ["uvicorn", "starlette.applications"])
+    def test_without_the_dispatch_extra_the_canned_default_is_a_plain_error_with_a_way_out(self, missing: str) -> None:
+        code = f"import sys; sys.modules[{missing!r}] = None; from router.cli import main; main()"
+        command = [sys.executable, "-c", code, "serve", "--port", "0"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        assert done.returncode == 1
+        assert "pip install 'elle-router[dispatch]'" in done.stderr
+        assert "Traceback" not in done.stderr
+
 
 @pytest.mark.parametrize("arguments", [["serve", "--policy"], ["validate"], ["decide", "x", "--policy"]])
 def test_a_bad_policy_file_is_a_plain_error_of_every_command(tmp_path: Path, arguments: list[str]) -> None:
@@ -135,7 +144,7 @@ async def test_an_unknown_error_tells_a_request_id_and_nothing_else(caplog: pyte
 
 @pytest.mark.usefixtures("_real_encoder")
 def test_a_small_queue_answers_overload_as_resource_exhausted() -> None:
-    settings = ServerSettings(port=0, workers=1, max_pending=1, drain_s=1)
+    settings = ServerSettings(port=0, threads=1, max_pending=1, drain_s=1)
     with running_service(settings) as address, RouterClient(address) as client:
         results = client.route_batch([f"prompt {i}" for i in range(16)])
     refused = [result for result in results if isinstance(result, ServiceError)]

@@ -57,7 +57,7 @@ class TestDeciding:
         assert reply.decision.candidates[0].risk == client.route("What is 2 + 2?").candidates[0].risk
 
     def test_the_record_says_everything_needed_to_say_why(self, client: RouterClient) -> None:
-        decision = client.route("What is 2 + 2?", session_id="s-1")
+        decision = client.route("What is 2 + 2? Asked nowhere else.", session_id="s-1")
         assert decision.decision_id
         assert decision.session_id == "s-1"
         assert decision.requested == decision.policy.name
@@ -77,6 +77,32 @@ class TestDeciding:
         familiar = "Which of the following is a prime number? A. 21 B. 33 C. 37 D. 51"
         assert client.route(familiar, Overrides(min_gain=-0.875)).threshold == -0.875
         assert client.route("x", Overrides(max_cost_usd=1.0)).chosen in {cheap, strong}
+
+    def test_a_region_that_no_candidate_names_leaves_nobody(self, client: RouterClient) -> None:
+        with pytest.raises(
+            ServiceError, match=r"mixtral-8x7b: region 'eu' required.*gpt-4-turbo: region 'eu'"
+        ) as caught:
+            client.route("x", Overrides(require_region="eu"))
+        assert (caught.value.code, caught.value.service_reason) == ("FAILED_PRECONDITION", "NO_ELIGIBLE_CANDIDATE")
+
+    def test_a_settled_choice_has_the_same_record_through_every_method(
+        self, client: RouterClient, router: Router
+    ) -> None:
+        queries = [
+            RouteQuery.from_prompt("hello", overrides=Overrides(pin="mixtral-8x7b")),
+            RouteQuery.from_prompt("hello", parameters={"tools": [{"type": "function", "function": {"name": "f"}}]}),
+        ]
+        here = [essence(router.decide(query)) for query in queries]
+        assert here == [essence(client.route(query)) for query in queries]
+        assert here == [essence(one) for one in client.route_batch(queries) if isinstance(one, RoutingDecision)]
+        assert here == [essence(client.complete(query).decision) for query in queries]
+        assert [one.reason for one in here] == [Reason.PINNED, Reason.ONLY_ELIGIBLE]
+        assert here[1].needs == ("tools",)
+        assert {c.risk for one in here for c in one.candidates} == {None}
+
+    def test_the_record_says_what_was_read_in_the_ask(self, client: RouterClient) -> None:
+        decision = client.route("Was ist das und warum?\n```\nint x;\n```")
+        assert (decision.language, decision.has_code, decision.needs) == ("de", True, ())
 
     def test_a_batch_tells_the_bad_from_the_good(self, client: RouterClient) -> None:
         good, bad, also_good = client.route_batch(["hello", RouteQuery(()), "bye"])

@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 from probes import artifact
 from probes.bounds import upper_bound
 from probes.errors import DataError
-from router.cli import NOT_CERTIFIED, cli
+from router.cli import cli
+from router.cli_tuning import NOT_CERTIFIED
 from router.errors import ConfigError
 from router.loading import load_policies, load_policy
 from router.pipeline import Router
@@ -314,7 +315,7 @@ class TestServing:
     def test_validate_says_what_is_certified_and_until_when(
         self, policy: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("probes.encoder.find_encoder", lambda spec, directory: None)
+        monkeypatch.setattr("probes.encoder.load_encoder", lambda spec, directory: None)
         done = run("validate", policy)
         assert "tuned: certified max_loss 0.03 against strong, confidence 0.95" in done.stdout
         assert "tuned:economy: certified max_loss 0.1" in done.stdout

@@ -11,12 +11,14 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from probes import artifact
 from probes.encoder import MINILM_L6, EncoderSpec
 from router.cli import cli
 from router.errors import ConfigError
 from router.loading import load_policy
 from router.pipeline import Router
 from router.tuning import features
+from router.tuning.policy_mark import read_policy_mark
 from router.types import Overrides, RouteQuery
 from tests.fakes import FakeEncoder
 
@@ -150,3 +152,52 @@ def test_a_model_without_scores_is_named(folder: Path) -> None:
     result = run("tune", folder / "probe", folder / "data.jsonl", "--models", "small,huge", "--max-loss", 0.05)
     assert result.exit_code == 1
     assert "huge" in result.stderr
+
+
+REPORT = (*PAIR, "--quick", "--resamples", 100)
+
+
+@pytest.mark.parametrize(
+    ("target", "limit", "region", "bound"),
+    [
+        ("--max-loss", 0.05, "Certified are all thresholds from -1 to {threshold:g}.", "upper bound"),
+        ("--max-strong-share", 0.6, "Certified are all thresholds from {threshold:g} to 1.", "upper bound"),
+        ("--min-quality", 0.5, "Certified are all thresholds from -1 to {threshold:g}.", "lower bound"),
+    ],
+)
+def test_the_report_marks_what_the_certificate_covers(
+    folder: Path, tmp_path: Path, target: str, limit: float, region: str, bound: str
+) -> None:
+    found = tuned(folder, tmp_path / "p.yaml", target, limit)
+    shown = run(
+        "report", folder / "probe", folder / "data.jsonl", *REPORT, "--policy", tmp_path / "p.yaml", "--out", tmp_path
+    )
+    assert shown.exit_code == 0, shown.output
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert region.format(threshold=found["threshold"]) in page
+    kind = target.removeprefix("--").replace("-", "_")
+    certified = yaml.safe_load((tmp_path / "p.yaml").read_text("utf-8"))["certificate"]["targets"][0]
+    assert f"Target {kind} {limit:g}, confidence 0.95: estimate {certified['estimate']:.4g}, {bound}" in page
+    assert "Green: certified thresholds." in page
+
+
+def test_with_targets_of_both_kinds_only_the_policy_is_marked(folder: Path, tmp_path: Path) -> None:
+    probe = artifact.load(folder / "probe")
+    tuned(folder, tmp_path / "p.yaml", "--max-loss", 0.1, "--max-strong-share", 0.8)
+    mark = read_policy_mark(tmp_path / "p.yaml", probe, "small", "large")
+    assert mark.certified_region is None
+    assert "only the policy as it stands" in mark.says()[-1]
+
+
+def test_a_report_with_a_voided_certificate_is_refused_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
+    tuned(folder, tmp_path / "p.yaml", "--max-loss", 0.05)
+    data = yaml.safe_load((tmp_path / "p.yaml").read_text("utf-8"))
+    data["rule"]["thresholds"] = [0.9]
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(data), "utf-8")
+    out = tmp_path / "report"
+    done = run(
+        "report", folder / "probe", folder / "data.jsonl", *REPORT, "--policy", tmp_path / "p.yaml", "--out", out
+    )
+    assert done.exit_code == 1
+    assert "were changed since" in done.stderr
+    assert not out.exists()

@@ -18,7 +18,8 @@ from click.testing import CliRunner
 from scipy import stats
 
 from probes import artifact
-from router.cli import NOT_CERTIFIED, cli
+from router.cli import cli
+from router.cli_tuning import NOT_CERTIFIED
 from router.tuning import features as features_module
 from router.tuning.datasets import read_outcomes
 from tests.fakes import N_FEATURES, FakeEncoder

@@ -1,0 +1,183 @@
+"""Our service against the same service on other people's encoders, in one run, interleaved: JSON on stdout.
+
+    python -m benchmarks.bench_serve [--rounds 3] [--seconds 4] [--quick] [--figure FILE.png] [--write]
+
+Every server is up from the start; each round asks each of them in turn, so that a noisy machine slows all. Prompts are
+those of ../shared/data, mixed lengths, each sent once in a while and never answered from a cache. The client is a
+process of its own on the same cores. `--write` rewrites the tables of docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.bench_probe import commit, hardware
+from benchmarks.serve.encoders import TORCH_THREADS
+from benchmarks.serve.page import write_figure, write_page
+from benchmarks.serve.processes import Server, load, serving
+from benchmarks.serve.prompts import read_prompts
+
+ROOT = Path(__file__).parent.parent
+
+OURS = (
+    "-c",
+    "from router.cli import main; main()",
+    "serve",
+    "--port",
+    "0",
+    "--cache-entries",
+    "0",
+    "--max-pending",
+    "4096",
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A server to measure: its commands, and at which concurrency it is asked (slow ones not at all of them)."""
+
+    name: str
+    commands: tuple[tuple[str, ...], ...]
+    concurrency: tuple[int, ...] = (1, 8, 32, 128)
+    torch_threads: int = 1
+
+
+def other(name: str, *options: str) -> tuple[str, ...]:
+    """The command of our service on another encoder."""
+    return ("-m", "benchmarks.serve.server", name, *options)
+
+
+VARIANTS = (
+    Variant("elle", (OURS,)),
+    Variant("elle, 2 processes", ((*OURS, "--workers", "2"),), (8, 32, 128)),
+    Variant("elle-float32", (other("elle-float32"),), (1, 32)),
+    Variant("sentence-transformers", (other("sentence-transformers"),), (1, 8, 32, 128)),
+    Variant("sentence-transformers, torch on 2 threads", (other("sentence-transformers", "--threads", "1"),), (1,), 2),
+    Variant(
+        "sentence-transformers, 2 processes",
+        (
+            other("sentence-transformers", "--threads", "1", "--share-port"),
+            other("sentence-transformers", "--threads", "1", "--share-port", "--port", "{port}"),
+        ),
+        (8, 32),
+    ),
+    Variant("modernbert-base", (other("modernbert-base"),), (1,)),
+    Variant("xlm-r-base", (other("xlm-r-base"),), (1,)),
+    Variant("litellm-heuristic", (other("litellm-heuristic"),), (1, 8, 32, 128)),
+)
+
+#: What issue 5 demands: name -> (least or most, limit).
+MUST: Mapping[str, tuple[str, float]] = {
+    "single_times_faster_than_sentence_transformers": ("least", 4.0),
+    "single_times_faster_than_xlm_r": ("least", 25.0),
+    "throughput_at_32_over_best_sentence_transformers": ("least", 4.0),
+    "p99_over_p50_at_32": ("most", 4.0),
+    "all_but_encoding_p50_ms_at_1": ("most", 1.0),
+}
+
+
+def main() -> None:
+    """Run everything and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--quick", action="store_true", help="a second each, our service only: checks the script")
+    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--write", action="store_true", help="rewrite docs/performance.md and its figure")
+    asked = parser.parse_args()
+    variants = VARIANTS[:1] if asked.quick else VARIANTS
+    rounds, seconds = (1, 1.0) if asked.quick else (asked.rounds, asked.seconds)
+    prompts = read_prompts()
+    measured = measure(variants, prompts, rounds, seconds)
+    report = {
+        "commit": commit(),
+        "hardware": hardware(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "rounds": rounds,
+        "seconds": seconds,
+        "prompts": {"n": len(prompts), "characters_median": median(map(len, prompts))},
+        "variants": measured,
+    }
+    if not asked.quick:
+        ratios = compare(measured)
+        report["ratios"] = ratios
+        report["must"] = {
+            name: {"limit": limit, "met": met(ratios[name], *MUST[name])} for name, (_, limit) in MUST.items()
+        }
+    if asked.figure:
+        write_figure(report, asked.figure)
+    if asked.write:
+        write_page(report, ROOT / "docs")
+    print(json.dumps(report, indent=2))
+
+
+def measure(
+    variants: Sequence[Variant], prompts: Sequence[str], rounds: int, seconds: float
+) -> dict[str, dict[str, Any]]:
+    """For each variant and concurrency the median over rounds of every figure; rounds take turns."""
+    found: dict[str, dict[int, list[dict[str, Any]]]] = {v.name: {c: [] for c in v.concurrency} for v in variants}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        file = Path(folder) / "prompts.json"
+        file.write_text(json.dumps(list(prompts)), "utf-8")
+        servers: dict[str, Server] = {}
+        for v in variants:
+            threads = {TORCH_THREADS: str(v.torch_threads), "OMP_NUM_THREADS": str(v.torch_threads)}
+            servers[v.name] = stack.enter_context(serving(*v.commands, env=threads))
+        for number in range(rounds):
+            for variant in variants:
+                for concurrency in variant.concurrency:
+                    options = ("--concurrency", str(concurrency), "--seconds", str(seconds), "--seed", str(number))
+                    found[variant.name][concurrency].append(load(servers[variant.name], file, *options))
+        start = {name: server.start_s for name, server in servers.items()}
+    return {
+        name: {"start_s": start[name], **{str(c): middle(runs) for c, runs in by_concurrency.items()}}
+        for name, by_concurrency in found.items()
+    }
+
+
+def middle(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Medians over runs of every number, nested ones too."""
+    return {
+        key: middle([run[key] for run in runs if key in run])
+        if isinstance(value, dict)
+        else median(run[key] for run in runs if key in run)
+        for key, value in runs[0].items()
+    }
+
+
+def compare(measured: Mapping[str, Any]) -> dict[str, float]:
+    """The ratios that are claimed: medians of one run."""
+    one = {name: figures["1"]["p50_ms"] for name, figures in measured.items() if "1" in figures}
+    at_32 = {name: figures["32"] for name, figures in measured.items() if "32" in figures}
+    ours = max((at_32[name] for name in ("elle", "elle, 2 processes")), key=lambda figures: figures["per_second"])
+    theirs = max(at_32[name]["per_second"] for name in at_32 if name.startswith("sentence-transformers"))
+    return {
+        "single_times_faster_than_sentence_transformers": one["sentence-transformers"] / one["elle"],
+        "single_times_faster_than_sentence_transformers_on_2_threads": one["sentence-transformers, torch on 2 threads"]
+        / one["elle"],
+        "single_times_faster_than_xlm_r": one["xlm-r-base"] / one["elle"],
+        "single_times_faster_than_modernbert": one["modernbert-base"] / one["elle"],
+        "single_times_faster_than_own_float32": one["elle-float32"] / one["elle"],
+        "throughput_at_32_over_best_sentence_transformers": ours["per_second"] / theirs,
+        "p99_over_p50_at_32": ours["p99_ms"] / ours["p50_ms"],
+        "all_but_encoding_p50_ms_at_1": measured["elle"]["1"]["all_but_encoding_p50_ms"],
+        "decisions_per_second_at_32": ours["per_second"],
+    }
+
+
+def met(value: float, direction: str, limit: float) -> bool:
+    """Whether a figure keeps its limit."""
+    return value >= limit if direction == "least" else value <= limit
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Servers and clients as processes, and what /proc says of them: CPU seconds and resident memory, children included."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+START_S = 180.0
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A serving process (or several on one port) and where it listens."""
+
+    address: str
+    pids: tuple[int, ...]
+    start_s: float
+
+    def cpu_s(self) -> float:
+        """CPU seconds used so far, by all of it."""
+        return sum(_cpu_s(pid) for pid in self._all())
+
+    def rss_mb(self) -> float:
+        """Resident memory now, of all of it."""
+        return sum(_rss_mb(pid) for pid in self._all())
+
+    def _all(self) -> Iterator[int]:
+        for pid in self.pids:
+            yield pid
+            yield from _children(pid)
+
+
+@contextlib.contextmanager
+def serving(*commands: Sequence[str], env: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Start one server, or several, each ready before the next; stop them at the end.
+
+    A command is an argv after the interpreter; it must print `on HOST:PORT` to stderr when ready. `{port}` in later
+    commands is the first one's port.
+    """
+    begun = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        processes, address = [], ""
+        for command in commands:
+            port = address.rpartition(":")[2]
+            argv = [sys.executable, *(part.replace("{port}", port) for part in command)]
+            process = subprocess.Popen(argv, stderr=subprocess.PIPE, env={**os.environ, **(env or {})}, text=True)
+            stack.callback(_stop, process)
+            processes.append(process)
+            address = _address_of(process)
+        yield Server(address, tuple(process.pid for process in processes), time.perf_counter() - begun)
+
+
+def load(server: Server, prompts: Path, *arguments: str) -> dict[str, Any]:
+    """Run the load client against a server; its figures, with the server's CPU per answered call beside them."""
+    before = server.cpu_s()
+    argv = [sys.executable, "-m", "benchmarks.serve.client", server.address, str(prompts), *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    answered = found["statuses"].get("OK", 0)
+    found["server_cpu_ms_per_decision"] = (server.cpu_s() - before) / max(1, answered) * 1e3
+    found["rss_mb"] = server.rss_mb()
+    return found
+
+
+def _address_of(process: subprocess.Popen[str]) -> str:
+    ends, heard = time.monotonic() + START_S, ""
+    stream = process.stderr
+    while stream is not None and time.monotonic() < ends:
+        if not select.select([stream], [], [], 0.2)[0]:
+            continue
+        line = stream.readline()
+        if not line and process.poll() is not None:
+            break
+        heard += line
+        if found := re.search(r" on (\S+:\d+)", line):
+            return found[1]
+    raise RuntimeError(f"a server did not start:\n{heard}")
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stderr is not None:
+        process.stderr.close()
+
+
+def _cpu_s(pid: int) -> float:
+    # Fields 14 and 15 of proc(5) stat, after the name in parentheses, which may hold blanks.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _rss_mb(pid: int) -> float:
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def _children(pid: int) -> Iterator[int]:
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield int(child)
+            yield from _children(int(child))

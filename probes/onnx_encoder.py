@@ -1,0 +1,125 @@
+"""The serving runtime: an exported encoder in ONNX Runtime, one prompt per forward pass, no torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from probes.encoder import EncoderSpec, FloatArray
+from probes.encoder_files import ENCODER_DIR_VARIABLE, TOKENIZER_FILE, default_cache_dir, find_encoder
+from probes.errors import ArtifactError, EncoderDigestError, EncoderError, EncoderNotFoundError
+from probes.onnx_bundle import BUNDLE_FILE, CHECK_TEXTS, MODEL_FILE, Bundle, build_bundle, read_bundle
+from probes.onnx_runtime import run_session, start_session
+from probes.prompt_tokens import PromptTokenizer
+
+log = logging.getLogger(__name__)
+
+#: Least cosine between a machine's features and float32's of the same text. int8 gives .9995; a processor whose
+#: int8 products saturate falls far below.
+LEAST_COSINE = 0.995
+
+
+class OnnxEncoder:
+    """An exported encoder. Thread-safe: a call runs in the calling thread, without Python's lock.
+
+    Args:
+        bundle: the exported encoder; checked against its own float32 features here.
+
+    Raises EncoderError if this machine computes other features than the ones exported.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._spec = bundle.spec
+        self._session = start_session(bundle.contents[MODEL_FILE])
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / TOKENIZER_FILE
+            path.write_bytes(bundle.contents[TOKENIZER_FILE])
+            self._tokenizer = PromptTokenizer(path, bundle.spec.max_tokens, bundle.spec.truncation)
+        self._n_features = int(self._session.get_outputs()[0].shape[1])
+        cosine = self.agreement(bundle.check_features)
+        if cosine < LEAST_COSINE:
+            raise EncoderError(
+                f"this machine must give the features of {bundle.spec.model_id} that were exported, cosine at least "
+                f"{LEAST_COSINE}, got {cosine:.4f}; its processor may lack exact int8 products. Use a probe of "
+                f"precision float32 here."
+            )
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """Which encoder this is."""
+        return self._spec
+
+    @property
+    def n_features(self) -> int:
+        """Width d of the features: parts of the pooling times hidden size."""
+        return self._n_features
+
+    def encode(self, text: str) -> FloatArray:
+        """Features of one text, shape (d,), float32.
+
+        Raises DataError for text that is not valid Unicode, EncoderError if the features are not finite.
+        """
+        return self.encode_ids(self.tokenize(text))
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of one text as the encoder reads it."""
+        return self._tokenizer(text)
+
+    def encode_ids(self, ids: list[int]) -> FloatArray:
+        """Features of token ids from `tokenize`; errors as `encode`."""
+        features = run_session(self._session, ids)
+        if not np.isfinite(features).all():
+            raise EncoderError(f"features must be finite, {self._spec.model_id} gave NaN or infinity.")
+        return features
+
+    def agreement(self, reference: FloatArray) -> float:
+        """Least cosine between our features of `CHECK_TEXTS` and these, (n, d)."""
+        ours = np.stack([self.encode(text) for text in CHECK_TEXTS])
+        if ours.shape != reference.shape:
+            raise EncoderError(f"reference features must have shape {ours.shape}, got {reference.shape}.")
+        norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(reference, axis=1)
+        return float(((ours * reference).sum(axis=1) / norms).min())
+
+
+def load_onnx_encoder(spec: EncoderSpec, directory: Path | None = None, cache: Path | None = None) -> OnnxEncoder:
+    """The exported encoder of `spec`: a bundle named by the caller, one kept in the cache, or exported now and kept.
+
+    Args:
+        spec: which encoder.
+        directory: a bundle or the encoder's original files; otherwise $ELLE_ENCODER_DIR, the cache, and then the
+            places of `find_encoder`.
+        cache: folder of exported encoders; None takes `default_cache_dir() / "encoders"`.
+
+    Raises EncoderError and its kinds.
+    """
+    kept = (cache or default_cache_dir() / "encoders") / spec.identity[:32]
+    named = directory or (Path(os.environ[ENCODER_DIR_VARIABLE]) if os.environ.get(ENCODER_DIR_VARIABLE) else None)
+    if named is not None and (named / BUNDLE_FILE).exists():
+        return OnnxEncoder(_of_spec(read_bundle(named), spec, named))
+    try:
+        return OnnxEncoder(_of_spec(read_bundle(kept), spec, kept))
+    except EncoderNotFoundError:
+        pass
+    except EncoderDigestError as error:
+        log.warning("exporting the encoder again: %s", error)
+    bundle = build_bundle(spec, find_encoder(spec, directory))
+    try:
+        bundle.save(kept)
+    except ArtifactError as error:
+        # Only the next start is slower for it.
+        log.warning("the exported encoder is not kept: %s", error)
+    return OnnxEncoder(bundle)
+
+
+def _of_spec(bundle: Bundle, spec: EncoderSpec, path: Path) -> Bundle:
+    if bundle.spec.identity != spec.identity:
+        raise EncoderDigestError(
+            f"{path} must hold encoder {spec.identity[:12]}... ({spec.model_id}, {spec.precision}), it holds "
+            f"{bundle.spec.identity[:12]}... ({bundle.spec.model_id}, {bundle.spec.precision}); export the one asked "
+            f"for with `elle export-encoder`, or refit the probe."
+        )
+    return bundle

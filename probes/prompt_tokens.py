@@ -1,0 +1,51 @@
+"""Text -> token ids of at most a stated length: what becomes of a prompt that is longer than the encoder reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from probes.errors import DataError
+
+#: Characters looked at per token read. Beyond it the middle is dropped before tokenising, so that a prompt of half a
+#: megabyte costs no more than a page; only a text of mostly blanks could notice.
+CHARACTERS_PER_TOKEN = 32
+
+#: How a prompt of too many tokens is cut: its beginning, or its beginning and its end in equal parts.
+TRUNCATIONS = ("head", "head_tail")
+
+
+class PromptTokenizer:
+    """The encoder's own tokenizer with our cut. Thread-safe.
+
+    Args:
+        path: a `tokenizer.json`.
+        max_tokens: most ids given, special tokens included.
+        truncation: one of `TRUNCATIONS`. Head and tail because a task's question tends to stand at one of its ends
+            (docs/decisions/0006-serving-encoder.md has the figures).
+    """
+
+    def __init__(self, path: Path, max_tokens: int, truncation: str) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._max_tokens = max_tokens
+        self._from_end = (max_tokens // 2 if truncation == "head_tail" else 1) or 1
+
+    def __call__(self, text: str) -> list[int]:
+        """Token ids, first and last the special ones. Raises DataError for text that is not valid Unicode."""
+        read = self._ends(text)
+        try:
+            # The tokenizer itself calls such text "not a string".
+            read.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"text must be valid Unicode, got a lone surrogate at {error.start}.") from error
+        ids: list[int] = self._tokenizer.encode(read).ids
+        if len(ids) <= self._max_tokens:
+            return ids
+        return ids[: self._max_tokens - self._from_end] + ids[-self._from_end :]
+
+    def _ends(self, text: str) -> str:
+        half = self._max_tokens * CHARACTERS_PER_TOKEN // 2
+        return text if len(text) <= 2 * half else f"{text[:half]} {text[-half:]}"

@@ -1,0 +1,119 @@
+"""Whether a candidate is worth asking right now: one circuit breaker per upstream, with the clock handed in.
+
+CLOSED --`break_after` failures in a row, or told to rest--> OPEN --its rest is over--> HALF_OPEN: one request tries.
+HALF_OPEN --it answers--> CLOSED, where the next failure opens again until an answer was complete;
+HALF_OPEN --it fails--> OPEN.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+Clock = Callable[[], float]
+
+
+class State(enum.Enum):
+    """Of a breaker."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half open"
+
+
+class Breaker:
+    """Of one upstream. Not thread-safe: it belongs to one event loop.
+
+    Args:
+        break_after: failures in a row that open it.
+        cooldown_s: how long it then stays open.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, *, break_after: int, cooldown_s: float, clock: Clock) -> None:
+        self._break_after = break_after
+        self._cooldown_s = cooldown_s
+        self._clock = clock
+        self._failures = 0
+        self._open_until = 0.0
+        self._state = State.CLOSED
+
+    @property
+    def state(self) -> State:
+        """As of the last event; OPEN becomes HALF_OPEN when somebody asks."""
+        return self._state
+
+    @property
+    def retry_after_s(self) -> float:
+        """Seconds until it may be asked again; 0 if it may be."""
+        return max(0.0, self._open_until - self._clock()) if self._state is State.OPEN else 0.0
+
+    def admit(self) -> Permit | None:
+        """Leave to ask once; None while it rests or while another request tries it."""
+        if self._state is State.OPEN and self._clock() >= self._open_until:
+            self._state = State.HALF_OPEN
+            return Permit(self, trial=True)
+        return Permit(self, trial=False) if self._state is State.CLOSED else None
+
+    def _rest(self, seconds: float) -> None:
+        self._state, self._failures = State.OPEN, 0
+        self._open_until = max(self._open_until, self._clock() + seconds)
+
+    def _failed(self, *, trial: bool) -> None:
+        # A late failure of a request that was let in before the breaker opened says nothing new.
+        if not trial and self._state is not State.CLOSED:
+            return
+        self._failures += 1
+        if trial or self._failures >= self._break_after:
+            self._rest(self._cooldown_s)
+
+    def _answering(self, *, trial: bool) -> None:
+        if trial:
+            self._state, self._failures = State.CLOSED, self._break_after - 1
+
+    def _succeeded(self, *, trial: bool) -> None:
+        if trial or self._state is State.CLOSED:
+            self._state, self._failures = State.CLOSED, 0
+
+    def _left(self, *, trial: bool) -> None:
+        # The one that tried went away without knowing: the next one may try at once.
+        if trial and self._state is State.HALF_OPEN:
+            self._state, self._open_until = State.OPEN, self._clock()
+
+
+class Permit:
+    """Leave to ask once. The first verdict counts; closing without one (the caller went away) says nothing."""
+
+    def __init__(self, breaker: Breaker, *, trial: bool) -> None:
+        self._breaker = breaker
+        self._trial = trial
+        self._open = True
+
+    def close(self) -> None:
+        """Give it back; without effect after a verdict."""
+        if self._settle():
+            self._breaker._left(trial=self._trial)
+
+    def answering(self) -> None:
+        """The first content is there; the verdict follows at the end."""
+        self._breaker._answering(trial=self._trial)
+        self._trial = False
+
+    def succeeded(self) -> None:
+        """The upstream works, whatever it thinks of the request."""
+        if self._settle():
+            self._breaker._succeeded(trial=self._trial)
+
+    def failed(self) -> None:
+        """It failed; some failures in a row open the breaker."""
+        if self._settle():
+            self._breaker._failed(trial=self._trial)
+
+    def rest(self, seconds: float | None = None) -> None:
+        """It is of no use for `seconds`, by default as long as a cooldown."""
+        if self._settle():
+            self._breaker._rest(self._breaker._cooldown_s if seconds is None else seconds)
+
+    def _settle(self) -> bool:
+        was_open, self._open = self._open, False
+        return was_open

@@ -1,0 +1,182 @@
+"""What a text is, by light and honest heuristics: which language it is in, and whether it holds code.
+
+No dependency, no model: the script first, then how many of a language's commonest words occur. Where that is no clear
+evidence the answer is `und` (ISO 639 for "undetermined"), not a guess.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+UNKNOWN = "und"
+
+#: Characters that are looked at, for language and for code.
+_LOOK_AT = 4000
+_LOOK_AT_FOR_CODE = 20_000
+
+#: Words that must speak for a language, and more of them than for any other.
+_MIN_HITS = 2
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_COMMON: Mapping[str, frozenset[str]] = {
+    "en": _words(
+        "the a of and to in is that it for was on are with as his they be at this have from or by what how why which "
+        "does do you your can could please would should not an there when who my me i we if but all explain write"
+    ),
+    "de": _words(
+        "der die das und ist nicht ein eine einen einem einer zu den dem des mit für auf von im sich auch wie was "
+        "warum bitte ich du sie wir ihr kann wird sind es aber oder wenn noch mir mich mein meine bei nach"
+    ),
+    "fr": _words(
+        "le la les des du un une et est pas que qui dans pour sur avec ce cette ces je tu il elle nous vous ne sont "
+        "mais ou où comment pourquoi quelle quel au aux mon ma mes votre moi se peux plus"
+    ),
+    "es": _words(
+        "el la los las un una y es no que en de del para por con se su lo como cómo qué cuál cuáles porque pero más "
+        "este esta estos mi me yo tú está son al puedes cuando hay"
+    ),
+    "it": _words(
+        "il lo la gli le un una e è non che di del della dei delle per con su come perché quale sono mi ti si ma più "
+        "questo questa nel nella alla puoi cosa ho anche quando"
+    ),
+    "pt": _words(
+        "o os a as um uma e é não que de do da dos das em no na nos nas para por com se como qual quais porque mas "
+        "mais este esta isso eu você meu minha são ao está quando"
+    ),
+    "nl": _words(
+        "de het een en is niet van in dat die op te voor met zijn aan er ook als maar om dan wat hoe waarom ik je jij "
+        "wij kan kun mijn naar bij uit deze dit worden wordt"
+    ),
+    "sv": _words(
+        "och är inte en ett det att som på av för med den till i har jag du vi kan vad hur varför om men från eller "
+        "min mitt denna detta när ska skulle"
+    ),
+    "pl": _words(
+        "i w nie na się z do to że jest jak co po ale czy dla od za o przez który która które jego dlaczego mi mnie "
+        "ten ta te są może proszę"
+    ),
+    "da": _words("og er ikke en et det at som på af for med den til i har jeg du vi kan hvad hvordan hvorfor hvis mig"),
+    "no": _words("og er ikke en et det at som på av for med den til i har jeg du vi kan hva hvordan hvorfor hvis meg"),
+    "cs": _words("a je v na se že to s z do pro jak co ale nebo by si jsem jsou jako proč který prosím mi při"),
+    "hr": _words("je i u na se da su za s od što kako ali ili sam nije koji zašto mi molim može"),
+    "ro": _words("și este în la de cu pe nu un o care ce cum pentru din mai sunt că să îmi te rog"),
+    "ca": _words("el la els les un una és i en no que de del per amb es com quin què perquè aquest més són em"),
+    "id": _words("dan yang di ini itu untuk dengan tidak dari apa bagaimana saya adalah akan pada bisa ke tolong"),
+    "vi": _words("và là của không có cho một các được trong tôi bạn như thế nào với này hãy"),
+    "fi": _words("ja on ei se että en oli mutta kun niin mitä miten miksi voi tämä olla minä sinä minulle"),
+    "hu": _words("és a az nem hogy egy van mi mit hogyan miért kérlek ez de vagy meg is nekem"),
+    "tr": _words(
+        "ve bir bu için de da ne ile mi mı mu mü nasıl neden çok daha olarak gibi ama ben sen var yok olan kadar "
+        "lütfen bana hangi"
+    ),
+    "ru": _words(
+        "и в не на что с как это по но из у за от о для так же то бы мне я ты вы мы он она они почему который можно "
+        "пожалуйста"
+    ),
+    "uk": _words("і в не на що з як це по але у за від для так та мені я ти ви ми він вона вони чому який можна є"),
+    "bg": _words("и в не на че с как това по но от за да се са е си ще аз ти вие ние той тя те защо който може ли"),
+}
+
+#: Scripts that nearly name a language: (first, last code point) -> name of the script.
+_SCRIPTS = (
+    (0x0041, 0x024F, "latin"),
+    (0x0370, 0x03FF, "el"),
+    (0x0400, 0x052F, "cyrillic"),
+    (0x0590, 0x05FF, "he"),
+    (0x0600, 0x06FF, "arabic"),
+    (0x0900, 0x097F, "devanagari"),
+    (0x0E00, 0x0E7F, "th"),
+    (0x3040, 0x30FF, "kana"),
+    (0x3400, 0x9FFF, "han"),
+    (0xAC00, 0xD7AF, "ko"),
+)
+_OF_CYRILLIC = ("ru", "uk", "bg")
+_LANGUAGES_OF = {
+    word: tuple(language for language, common in _COMMON.items() if word in common)
+    for word in frozenset().union(*_COMMON.values())
+}
+_HINDI = _words("है हैं के का की में और क्या को से पर यह नहीं कैसे मुझे")
+_URDU_LETTERS = frozenset("ٹڈڑںےہ")
+_PERSIAN_LETTERS = frozenset("پچژگ")
+
+_WORD = re.compile(r"\w+")
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
+
+
+def language_of(text: str) -> str:
+    """ISO 639-1 code of the language of a text, or `und`. Looks at its first 4,000 characters, code blocks left out."""
+    prose = " ".join(_FENCE.split(text[:_LOOK_AT])[::2])
+    scripts = _scripts(prose)
+    if not scripts:
+        return UNKNOWN
+    if scripts["kana"] and scripts["kana"] + scripts["han"] >= scripts["latin"] / 4:
+        return "ja"
+    # A word in another script does not make a text of it; East Asian signs say more than a letter each.
+    script = max(scripts, key=lambda name: (scripts[name] * (3 if name in {"han", "ko"} else 1), name))
+    if script in {"latin", "cyrillic"}:
+        return _commonest(prose, script)
+    if script == "devanagari":
+        # Its vowel signs are no word characters to `re`.
+        return "hi" if not _HINDI.isdisjoint(prose.replace("।", " ").replace("?", " ").split()) else UNKNOWN
+    if script == "arabic":
+        letters = set(prose)
+        return "ur" if letters & _URDU_LETTERS else "fa" if letters & _PERSIAN_LETTERS else "ar"
+    return {"han": "zh", "kana": "ja"}.get(script, script)
+
+
+def _scripts(text: str) -> Counter[str]:
+    """Letters by script."""
+    if text.isascii():
+        letters = sum(map(str.isalpha, text))
+        return Counter(latin=letters) if letters else Counter()
+    found: Counter[str] = Counter()
+    for character, count in Counter(text).items():
+        # The vowel signs of Indic scripts and Thai are no letters to Unicode.
+        if character.isalpha() or "\u0900" <= character <= "\u0e7f":
+            found.update({name: count for first, last, name in _SCRIPTS if first <= ord(character) <= last})
+    return found
+
+
+def _commonest(text: str, script: str) -> str:
+    hits: Counter[str] = Counter()
+    for word, count in Counter(_WORD.findall(text.lower())).items():
+        for language in _LANGUAGES_OF.get(word, ()):
+            if (language in _OF_CYRILLIC) == (script == "cyrillic"):
+                hits[language] += count
+    (best, most), (_, next_most) = [*hits.most_common(2), (UNKNOWN, 0), (UNKNOWN, 0)][:2]
+    return best if most >= _MIN_HITS and most > next_most else UNKNOWN
+
+
+_CODE_START = re.compile(
+    r"(?:def|class) \w+.{0,100}:|(?:from [\w.]{1,100} )?import [\w{*]|#include ?[<\"]|@\w+\(|\$ \w|>>> "
+    r"|(?:public|private|protected|static|func|fn|function|const|let|var|struct|interface|impl|package) [\w<(]"
+    r".{0,100}[{;(=]"
+    r"|(?:SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE TABLE) \w*"
+    r"|(?:for|while|if|elif|else|try|except|with)\b.{0,150}:$"
+)
+_TRACES = ("Traceback (most recent call last)", "\n    at ", "panicked at ", "Exception in thread ")
+_MIN_LINES = 2
+
+
+def has_code(text: str) -> bool:
+    """Whether a text holds code: a fenced block, a stack trace, or two lines or more that read like code.
+
+    Looks at its first 20,000 characters.
+    """
+    text = text[:_LOOK_AT_FOR_CODE]
+    if _FENCE.search(text) or any(trace in text for trace in _TRACES):
+        return True
+    return sum(_reads_like_code(line[:200].strip()) for line in text.splitlines()) >= _MIN_LINES
+
+
+def _reads_like_code(line: str) -> bool:
+    if line.endswith("{") or line in {"}", "};", "})", "});", "]", ");"}:
+        return True
+    # Prose has lists whose lines end in a semicolon; a statement also calls or assigns.
+    return (line.endswith(";") and ("(" in line or "=" in line)) or _CODE_START.match(line) is not None

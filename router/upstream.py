@@ -1,0 +1,311 @@
+"""One candidate asked once, through LiteLLM. The only file that serves and imports LiteLLM, and only when first needed.
+
+Candidates `openai/...` with an `api_base` speak the caller's own language: they get its body byte for byte but for
+`model`, and what they answer is handed back as it came. LiteLLM makes the call, but neither sees the prompt nor
+rewrites the answer. All others are LiteLLM's to translate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import importlib
+import json
+import os
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from router import errors
+from router.config import CANNED_UPSTREAM, Candidate
+from router.errors import DispatchNotInstalledError, InvalidRequestError, UpstreamUnavailableError
+from router.litellm_errors import translated
+from router.types import RouteQuery
+
+if TYPE_CHECKING:
+    import httpx
+
+#: Fields of the OpenAI body that LiteLLM translates between providers. Everything else a caller sends travels as
+#: `extra_body`: LiteLLM's own keywords (`api_base`, `api_key`, `mock_response`, ...) must not be a caller's to set.
+TRANSLATED_FIELDS = frozenset(
+    {
+        *("audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs"),
+        *("max_completion_tokens", "max_tokens", "modalities", "n", "parallel_tool_calls", "prediction"),
+        *("presence_penalty", "reasoning_effort", "response_format", "seed", "service_tier", "stop"),
+        *("stream_options", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity"),
+        "web_search_options",
+    }
+)
+
+#: LiteLLM's prefix of providers that speak the OpenAI chat API.
+OPENAI_PREFIX = "openai/"
+
+#: A host that does not take the connection by then is down.
+CONNECT_TIMEOUT_S = 5.0
+
+#: What LiteLLM is shown in place of the prompt where the body goes out as it came.
+_NO_PROMPT = ({"role": "user", "content": ""},)
+
+#: Idle connections kept for the next request.
+_KEPT_CONNECTIONS = 100
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One call of an OpenAI-compatible upstream: the body to send, and what came back."""
+
+    body: bytes
+    streamed: bool
+    status: int = 0
+    answer: bytes = b""
+
+
+_exchange: ContextVar[_Exchange] = ContextVar("_exchange")
+
+
+class Upstream:
+    """Asks candidates, over one pool of connections. Belongs to one event loop.
+
+    Args:
+        canned_url: base URL of the built-in upstream; None if no candidate uses it.
+    """
+
+    def __init__(self, *, canned_url: str | None = None) -> None:
+        self._canned_url = canned_url
+        self._http: httpx.AsyncClient | None = None
+        self._clients: dict[tuple[str, str], Any] = {}
+
+    async def load(self) -> None:
+        """Import LiteLLM, which takes seconds, outside the event loop. Raises DispatchNotInstalledError."""
+        if self._http is None:
+            await asyncio.to_thread(_import_litellm)
+            self._http = self._http or _http_client()
+
+    async def complete(self, candidate: Candidate, query: RouteQuery) -> dict[str, Any]:
+        """The answer in the OpenAI shape. Raises DispatchError; call `load` first."""
+        with translated(_say(candidate)):
+            if not self._is_openai(candidate):
+                response = await _litellm().acompletion(**self._arguments(candidate, query))
+                translated_body: dict[str, Any] = response.model_dump(mode="json", exclude_none=True)
+                return translated_body
+            exchange = _Exchange(_body(candidate, query, stream=False), streamed=False)
+            await self._send(candidate, exchange)
+            body: Any = json.loads(exchange.answer, parse_constant=_refuse_constant)
+            _check_choices(body, candidate)
+            answer: dict[str, Any] = body
+            return answer
+
+    async def stream(self, candidate: Candidate, query: RouteQuery) -> AsyncGenerator[dict[str, Any], None]:
+        """The chunks of the answer in the OpenAI shape. Closing it ends the call. Errors as `complete`."""
+        with translated(_say(candidate)):
+            if not self._is_openai(candidate):
+                arguments = self._arguments(candidate, query) | {"stream": True}
+                arguments.setdefault("stream_options", {"include_usage": True})
+                wrapper = await _litellm().acompletion(**arguments)
+                async with contextlib.aclosing(wrapper):
+                    async for chunk in wrapper:
+                        yield chunk.model_dump(mode="json", exclude_none=True)
+                return
+            wrapper = await self._send(candidate, _Exchange(_body(candidate, query, stream=True), streamed=True))
+            async with contextlib.aclosing(_sdk_chunks(wrapper, candidate)) as chunks:
+                async for body in chunks:
+                    yield body
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._http is not None:
+            await self._http.aclose()
+            await _litellm().close_litellm_async_clients()
+
+    async def _send(self, candidate: Candidate, exchange: _Exchange) -> Any:
+        import httpx
+
+        token = _exchange.set(exchange)
+        try:
+            with _without_bookkeeping():
+                response = await _litellm().acompletion(
+                    model=candidate.model,
+                    messages=list(_NO_PROMPT),
+                    client=self._client(candidate),
+                    timeout=httpx.Timeout(candidate.timeout_s, connect=min(CONNECT_TIMEOUT_S, candidate.timeout_s)),
+                    # Its own retries would hide failures from the record.
+                    max_retries=0,
+                    **({"stream": True} if exchange.streamed else {}),
+                )
+        finally:
+            _exchange.reset(token)
+        if exchange.status >= 400:
+            # LiteLLM makes an empty answer, with usage of its own counting, of one of OpenAI's refusals.
+            raise errors.UpstreamRejectedError(
+                f"{_say(candidate)} refused the request, HTTP status {exchange.status}.", http_status=exchange.status
+            )
+        return response
+
+    def _client(self, candidate: Candidate) -> Any:
+        """The OpenAI SDK's client that LiteLLM is to use for this candidate; all share the connections."""
+        # Servers of one's own often want no key, but the SDK does.
+        key = _secret(candidate) or os.environ.get("OPENAI_API_KEY") or "none"
+        url = self._base_url(candidate)
+        if (url, key) not in self._clients:
+            openai = importlib.import_module("openai")
+            self._clients[url, key] = openai.AsyncOpenAI(
+                api_key=key, base_url=url, http_client=self._http, max_retries=0
+            )
+        return self._clients[url, key]
+
+    def _is_openai(self, candidate: Candidate) -> bool:
+        if not candidate.model.startswith(OPENAI_PREFIX) or candidate.api_base is None:
+            return False
+        # A few models speak another API, to which LiteLLM then translates.
+        name = candidate.model.removeprefix(OPENAI_PREFIX)
+        known = _litellm().model_cost.get(name) or {}
+        return not name.startswith("responses/") and known.get("mode") != "responses"
+
+    def _base_url(self, candidate: Candidate) -> str:
+        if candidate.api_base != CANNED_UPSTREAM:
+            return candidate.api_base or ""
+        if self._canned_url is None:
+            raise UpstreamUnavailableError("the built-in canned upstream is not running.")
+        return self._canned_url
+
+    def _arguments(self, candidate: Candidate, query: RouteQuery) -> dict[str, Any]:
+        passed = {key: value for key, value in query.parameters.items() if key in TRANSLATED_FIELDS}
+        extra = {key: value for key, value in query.parameters.items() if key not in TRANSLATED_FIELDS}
+        arguments: dict[str, Any] = {
+            # LiteLLM rewrites messages in place; the next candidate must get them as they were.
+            **copy.deepcopy(passed),
+            "messages": [copy.deepcopy(dict(message)) for message in query.messages],
+            "model": candidate.model,
+            # Always the same for a candidate: LiteLLM keeps a pool of connections for every timeout it sees.
+            "timeout": candidate.timeout_s,
+            "max_retries": 0,
+            **({"extra_body": copy.deepcopy(extra)} if extra else {}),
+        }
+        if candidate.api_base is not None:
+            arguments["api_base"] = self._base_url(candidate)
+        if (key := _secret(candidate)) is not None:
+            arguments["api_key"] = key
+        return arguments
+
+
+def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> bytes:
+    """The caller's body with the candidate's model, serialised as the OpenAI SDK does."""
+    fields: dict[str, Any] = {
+        "messages": query.messages,
+        "model": candidate.model.removeprefix(OPENAI_PREFIX),
+        **({"stream": stream} if stream or "stream" in query.field_order else {}),
+        **query.parameters,
+    }
+    if stream and not query.field_order:
+        fields.setdefault("stream_options", {"include_usage": True})
+    ordered = {key: fields[key] for key in query.field_order if key in fields} | fields
+    try:
+        text = json.dumps(ordered, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=dict)
+        return text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        # The encoder's own words may quote the prompt.
+        raise InvalidRequestError(
+            "messages and parameters must be plain JSON values whose strings are valid Unicode."
+        ) from error
+
+
+async def _sdk_chunks(wrapper: Any, candidate: Candidate) -> AsyncGenerator[dict[str, Any], None]:
+    """The SDK's own chunks: LiteLLM's wrapper drops choices, makes up usage, and ends every stream with "stop"."""
+    stream, finished = wrapper.completion_stream, False
+    try:
+        async for chunk in stream:
+            if not hasattr(chunk, "to_dict"):
+                raise UpstreamUnavailableError(f"{_say(candidate)} sent a chunk that is no JSON object.")
+            body = chunk.to_dict(mode="json", warnings=False)
+            _check_choices(body, candidate)
+            finished = finished or any(choice.get("finish_reason") for choice in body.get("choices") or ())
+            yield body
+    finally:
+        await wrapper.aclose()
+    if not finished:
+        raise UpstreamUnavailableError(f"{_say(candidate)} ended its stream in the middle of the answer, or sent none.")
+
+
+def _check_choices(body: Any, candidate: Candidate) -> None:
+    choices = body.get("choices") if isinstance(body, dict) else None
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise UpstreamUnavailableError(f"{_say(candidate)} sent JSON that is no chat completion.")
+
+
+def _refuse_constant(name: str) -> Any:
+    raise UpstreamUnavailableError(f"the upstream's answer holds {name}, which is not JSON.")
+
+
+def _secret(candidate: Candidate) -> str | None:
+    if candidate.api_key_env is None:
+        return None
+    value = os.environ.get(candidate.api_key_env)
+    if not value:
+        raise errors.UpstreamDeniedError(
+            f"candidate {candidate.name!r} takes its key from the environment variable {candidate.api_key_env}, which "
+            f"is not set on the service."
+        )
+    return value
+
+
+def _say(candidate: Candidate) -> str:
+    return f"candidate {candidate.name!r} ({candidate.model})"
+
+
+def _http_client() -> httpx.AsyncClient:
+    import httpx
+
+    return httpx.AsyncClient(
+        # No bound on connections in use: the waiting requests of one dead candidate must not hold up the others.
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT_CONNECTIONS),
+        event_hooks={"request": [_put_body], "response": [_keep_answer]},
+    )
+
+
+async def _put_body(request: httpx.Request) -> None:
+    import httpx
+
+    body = _exchange.get().body
+    request.stream = httpx.ByteStream(body)
+    request.headers["content-length"] = str(len(body))
+
+
+async def _keep_answer(response: httpx.Response) -> None:
+    exchange = _exchange.get()
+    exchange.status = response.status_code
+    if not exchange.streamed:
+        exchange.answer = await response.aread()
+
+
+@contextlib.contextmanager
+def _without_bookkeeping() -> Iterator[None]:
+    """Spare LiteLLM its costs and logs of a prompt that it has not seen: a fifth of the processor time of a call."""
+    try:
+        internal = importlib.import_module("litellm._internal_context").is_internal_call
+    except (ImportError, AttributeError):  # a private part; without it calls are slower and nothing else
+        yield
+        return
+    token = internal.set(True)
+    try:
+        yield
+    finally:
+        internal.reset(token)
+
+
+def _litellm() -> Any:
+    return sys.modules["litellm"]
+
+
+def _import_litellm() -> None:
+    # Without this the import itself fetches a price table from the network.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    try:
+        litellm: Any = importlib.import_module("litellm")
+        importlib.import_module("openai")
+    except ImportError as error:
+        raise DispatchNotInstalledError("answering needs LiteLLM, which is not installed.") from error
+    litellm.suppress_debug_info = True
+    litellm.turn_off_message_logging = True

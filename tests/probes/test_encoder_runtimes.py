@@ -1,0 +1,218 @@
+"""The runtimes of the real encoder: torch as the reference, the exported graph, and what keeps them honest."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from probes.encoder import MINILM_L6, MINILM_L6_FLOAT32, Encoder, FloatArray, encode_all, load_encoder
+from probes.encoder_files import find_encoder
+from probes.errors import DataError, EncoderDigestError, EncoderError, EncoderNotFoundError
+from probes.onnx_bundle import BUNDLE_FILE, CHECK_FILE, CHECK_TEXTS, MODEL_FILE, Bundle, build_bundle, read_bundle
+from probes.onnx_encoder import OnnxEncoder, load_onnx_encoder
+from probes.onnx_graph import bert_graph, quantise
+
+ALL_PARTS = ("mean@0", "cls@2", "max@3", "mean@6", "cls@6")
+
+
+@pytest.fixture(scope="module")
+def source(_real_encoder: None) -> Path:
+    return find_encoder(MINILM_L6)
+
+
+@pytest.fixture(scope="module")
+def reference(_real_encoder: None) -> Encoder:
+    return load_encoder(MINILM_L6_FLOAT32)
+
+
+@pytest.fixture(scope="module")
+def bundle(source: Path) -> Bundle:
+    return build_bundle(MINILM_L6, source)
+
+
+@pytest.fixture(scope="module")
+def int8(bundle: Bundle) -> OnnxEncoder:
+    return OnnxEncoder(bundle)
+
+
+def cosines(a: FloatArray, b: FloatArray) -> FloatArray:
+    found: FloatArray = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return found
+
+
+class TestFeatures:
+    def test_torch_gives_transformers_own_hidden_states_pooled_by_hand(self, reference: Encoder, source: Path) -> None:
+        import torch
+        from transformers import AutoModel, BertTokenizer
+
+        text = "What is the derivative of x^2 sin(x)?"
+        tokens = BertTokenizer(str(source / "vocab.txt"))(text, return_tensors="pt")
+        model = AutoModel.from_pretrained(source, local_files_only=True).eval()
+        with torch.no_grad():
+            states = model(**tokens, output_hidden_states=True).hidden_states
+        by_hand = torch.cat([states[3][0].mean(0), states[4][0].mean(0), states[3][0].amax(0)])
+        np.testing.assert_allclose(reference.encode(text), by_hand.numpy(), atol=2e-5)
+
+    def test_the_graph_in_float32_is_the_same_function_as_torch(self, source: Path) -> None:
+        spec = dataclasses.replace(MINILM_L6_FLOAT32, pooling=ALL_PARTS)
+        graph, torch_encoder = OnnxEncoder(build_bundle(spec, source)), load_encoder(spec)
+        for text in CHECK_TEXTS:
+            np.testing.assert_allclose(graph.encode(text), torch_encoder.encode(text), atol=1e-4)
+
+    def test_int8_stays_close_to_it(self, int8: OnnxEncoder, reference: Encoder) -> None:
+        found, wanted = (np.stack([one.encode(text) for text in CHECK_TEXTS]) for one in (int8, reference))
+        assert cosines(found, wanted).min() > 0.998
+
+    @pytest.mark.parametrize("runtime", ["reference", "int8"])
+    def test_a_text_has_the_same_features_alone_and_among_others(
+        self, runtime: str, request: pytest.FixtureRequest
+    ) -> None:
+        encoder: Encoder = request.getfixturevalue(runtime)
+        texts = ["short", "a somewhat longer text " * 20, "x", "日本語の質問", "short", ""]
+        together = encode_all(encoder, texts, workers=3)
+        for text, features in zip(texts, together, strict=True):
+            assert (encoder.encode(text) == features).all()
+
+    def test_of_a_long_text_both_ends_are_read_and_not_the_middle(self, int8: OnnxEncoder) -> None:
+        middle = "word " * 400
+        long = int8.encode(f"first {middle} last")
+        assert (long == int8.encode(f"first {middle}{middle} last")).all()
+        assert (long != int8.encode(f"first {middle} other")).any()
+        assert (long != int8.encode(f"other {middle} last")).any()
+
+    def test_head_only_reads_the_beginning(self, source: Path) -> None:
+        encoder = OnnxEncoder(build_bundle(dataclasses.replace(MINILM_L6, truncation="head"), source))
+        long = "word " * 300
+        assert (encoder.encode(long) == encoder.encode(long + "something else entirely")).all()
+
+    def test_half_a_megabyte_costs_no_more_tokens_than_the_limit(self, int8: OnnxEncoder) -> None:
+        assert len(int8.tokenize("word " * 100_000)) == MINILM_L6.max_tokens
+        assert len(int8.tokenize("x" * 500_000)) <= MINILM_L6.max_tokens
+
+    def test_layers_above_the_highest_one_read_change_nothing(self, reference: Encoder) -> None:
+        deeper = load_encoder(dataclasses.replace(MINILM_L6_FLOAT32, pooling=("mean@3", "mean@6")))
+        np.testing.assert_array_equal(deeper.encode("hello")[:384], reference.encode("hello")[:384])
+
+    @pytest.mark.parametrize("runtime", ["reference", "int8"])
+    def test_a_lone_surrogate_is_a_named_error(self, runtime: str, request: pytest.FixtureRequest) -> None:
+        with pytest.raises(DataError, match="surrogate"):
+            request.getfixturevalue(runtime).encode("broken \ud800")
+
+
+class TestBundle:
+    def test_the_same_files_give_the_same_bytes(self, bundle: Bundle, source: Path) -> None:
+        assert build_bundle(MINILM_L6, source).contents == bundle.contents
+
+    def test_it_survives_the_disk(self, bundle: Bundle, tmp_path: Path, int8: OnnxEncoder) -> None:
+        bundle.save(tmp_path / "b")
+        loaded = load_onnx_encoder(MINILM_L6, tmp_path / "b")
+        assert (loaded.encode("hello") == int8.encode("hello")).all()
+
+    @pytest.mark.parametrize("name", [MODEL_FILE, CHECK_FILE, "tokenizer.json"])
+    def test_a_spoiled_file_is_named(self, bundle: Bundle, tmp_path: Path, name: str) -> None:
+        bundle.save(tmp_path / "b")
+        (tmp_path / "b" / name).write_bytes(bundle.contents[name][:-1])
+        with pytest.raises(EncoderDigestError, match=name):
+            read_bundle(tmp_path / "b")
+
+    def test_a_missing_file_and_an_unreadable_manifest_are_named(self, bundle: Bundle, tmp_path: Path) -> None:
+        bundle.save(tmp_path / "b")
+        (tmp_path / "b" / BUNDLE_FILE).write_text("{")
+        with pytest.raises(EncoderError, match=BUNDLE_FILE):
+            read_bundle(tmp_path / "b")
+        (tmp_path / "b" / MODEL_FILE).unlink()
+        with pytest.raises(EncoderNotFoundError, match=MODEL_FILE):
+            read_bundle(tmp_path / "b")
+
+    def test_another_schema_is_refused(self, bundle: Bundle, tmp_path: Path) -> None:
+        bundle.save(tmp_path / "b")
+        about = json.loads(bundle.contents[BUNDLE_FILE]) | {"schema": 9}
+        (tmp_path / "b" / BUNDLE_FILE).write_text(json.dumps(about))
+        with pytest.raises(EncoderError, match="schema 1, got 9"):
+            read_bundle(tmp_path / "b")
+
+    def test_a_bundle_of_another_encoder_is_refused(self, bundle: Bundle, tmp_path: Path) -> None:
+        bundle.save(tmp_path / "b")
+        with pytest.raises(EncoderDigestError, match="export-encoder"):
+            load_onnx_encoder(dataclasses.replace(MINILM_L6, max_tokens=64), tmp_path / "b")
+
+    def test_a_machine_that_computes_other_features_is_refused(self, bundle: Bundle, source: Path) -> None:
+        other = build_bundle(dataclasses.replace(MINILM_L6, pooling=("mean@1", "mean@2", "max@1")), source)
+        mixed = Bundle(MINILM_L6, {**bundle.contents, MODEL_FILE: other.contents[MODEL_FILE]})
+        with pytest.raises(EncoderError, match="cosine at least"):
+            OnnxEncoder(mixed)
+
+    def test_a_model_that_is_none_is_a_named_error(self, bundle: Bundle) -> None:
+        with pytest.raises(EncoderError, match="cannot load"):
+            OnnxEncoder(Bundle(MINILM_L6, {**bundle.contents, MODEL_FILE: b"nonsense"}))
+
+
+class TestCache:
+    def test_it_is_exported_once_and_kept(
+        self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first = load_onnx_encoder(MINILM_L6, source, cache=tmp_path)
+        kept = tmp_path / MINILM_L6.identity[:32]
+        assert read_bundle(kept).spec == MINILM_L6
+        with monkeypatch.context() as patch:
+            patch.setattr("probes.onnx_encoder.build_bundle", None)
+            second = load_onnx_encoder(MINILM_L6, source, cache=tmp_path)
+        assert (first.encode("hello") == second.encode("hello")).all()
+        (kept / MODEL_FILE).write_bytes(b"half")
+        with caplog.at_level(logging.WARNING):
+            load_onnx_encoder(MINILM_L6, source, cache=tmp_path)
+        assert "exporting the encoder again" in caplog.text
+        assert read_bundle(kept)
+
+    def test_a_cache_that_cannot_be_written_costs_only_time(
+        self, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (tmp_path / "file").write_text("")
+        with caplog.at_level(logging.WARNING):
+            encoder = load_onnx_encoder(MINILM_L6, source, cache=tmp_path / "file")
+        assert encoder.encode("hello").shape == (1152,)
+        assert "not kept" in caplog.text
+
+    def test_loading_it_needs_neither_torch_nor_transformers_nor_onnx(self, bundle: Bundle, tmp_path: Path) -> None:
+        bundle.save(tmp_path / "b")
+        code = (
+            "import sys\n"
+            "for name in ('torch', 'transformers', 'onnx'): sys.modules[name] = None\n"
+            "from pathlib import Path\n"
+            "from probes.encoder import MINILM_L6, load_encoder\n"
+            f"print(load_encoder(MINILM_L6, Path({str(tmp_path / 'b')!r})).encode('hello').shape)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.stdout.strip() == "(1152,)", done.stderr
+
+
+class TestGraph:
+    def test_another_architecture_is_refused_by_what_differs(self) -> None:
+        with pytest.raises(EncoderError, match="model_type='xlm-roberta'"):
+            bert_graph({}, {"model_type": "xlm-roberta", "hidden_act": "gelu"}, (("mean", 1),), "int8")
+
+    def test_a_layer_that_is_not_there_and_a_missing_tensor_are_named(self) -> None:
+        config = {"model_type": "bert", "hidden_act": "gelu", "num_hidden_layers": 2}
+        with pytest.raises(EncoderError, match="up to 2, got 3"):
+            bert_graph({}, config, (("mean", 3),), "int8")
+        with pytest.raises(EncoderError, match=r"word_embeddings\.weight"):
+            bert_graph({}, config, (("mean", 2),), "int8")
+
+    def test_quantising_is_off_by_at_most_half_a_step_per_channel(self) -> None:
+        weight = np.random.default_rng(0).normal(size=(5, 40)).astype(np.float32) * np.logspace(-3, 3, 5)[:, None]
+        weight[2] = 0
+        quantised, scale = quantise(weight.astype(np.float32))
+        assert (np.abs(quantised * scale[:, None] - weight) <= scale[:, None] * 0.5001).all()
+        assert np.abs(quantised).max() <= 127
+
+
+def test_layers_asked_for_beyond_the_last_are_refused_by_torch_too(reference: Encoder) -> None:
+    with pytest.raises(EncoderError, match="layers up to 6"):
+        load_encoder(dataclasses.replace(MINILM_L6_FLOAT32, pooling=("mean@7",)))

@@ -1,0 +1,346 @@
+"""Faults of a real upstream, through Complete and StreamComplete of the real service: an answer from an allowed
+candidate or a clear error, in time, with every attempt in the record."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from router.client import AsyncRouterClient, RouterClient
+from router.errors import ServiceError
+from router.server import ServerSettings
+from router.types import Attempt, AttemptOutcome, Delivery, Overrides
+from tests.router.faults import BIG, TEXT, FaultyUpstream, closed_port, upstream_in_thread
+from tests.service import running_service
+
+PROMPT = "What is 2 + 2? SECRET"
+DEADLINE_S = 4.0
+METHODS = ["unary", "stream"]
+
+A = AttemptOutcome
+TWICE_UNAVAILABLE = [A.UNAVAILABLE, A.UNAVAILABLE]
+
+#: What the faulty candidate's attempts come to before another one answers; the same both ways unless a pair.
+FALLS_BACK: dict[str, Any] = {
+    "429-wait": [A.RATE_LIMITED],
+    "429": [A.RATE_LIMITED, A.RATE_LIMITED],
+    "401": [A.DENIED],
+    "402": [A.DENIED],
+    "403": [A.DENIED],
+    "404": [A.NOT_FOUND],
+    "500": TWICE_UNAVAILABLE,
+    "503": TWICE_UNAVAILABLE,
+    "hang": [A.TIMED_OUT],
+    "malformed": TWICE_UNAVAILABLE,
+    "no-choices": TWICE_UNAVAILABLE,
+    "nan": TWICE_UNAVAILABLE,
+    "html": TWICE_UNAVAILABLE,
+    "too-long": [A.CONTEXT_WINDOW],
+    "dead-port": TWICE_UNAVAILABLE,
+    "dead-name": TWICE_UNAVAILABLE,
+    "tcp-reset": TWICE_UNAVAILABLE,
+}
+FALLS_BACK_UNARY = {"reset": TWICE_UNAVAILABLE}
+FALLS_BACK_STREAM = {"slow-first-token": [A.TIMED_OUT], "reset-early": TWICE_UNAVAILABLE}
+CASES = [
+    *((fault, method) for fault in FALLS_BACK for method in METHODS),
+    *((fault, "unary") for fault in FALLS_BACK_UNARY),
+    *((fault, "stream") for fault in FALLS_BACK_STREAM),
+]
+BREAKS_OFF = ["reset", "malformed-late", "cut-off", "stall"]
+ANSWERS = ["ok", "429-once", "big"]
+OTHERS = ["hang-long", "hang-leave", "endless", "flood", "dead-often", "400", "422"]
+
+
+def policy(name: str, weak: dict[str, Any], strong: dict[str, Any], *, threshold: float) -> dict[str, Any]:
+    """The embedded default's probe on our upstream. Threshold 1: the weak one is chosen; -1: the strong one."""
+    common = {"capabilities": ["text"], "timeout_s": 0.6, "first_token_timeout_s": 0.6}
+    return {
+        "schema": "elle.policy/1",
+        "name": name,
+        "probe": "builtin:mixtral-gpt4",
+        "candidates": [
+            common
+            | {"name": "weak", "probe_model": "Mixtral-8x7B-Instruct-v0.1", "context_window_tokens": 1000}
+            | weak,
+            common | {"name": "strong", "probe_model": "gpt-4-1106-preview", "context_window_tokens": 9000} | strong,
+        ],
+        "rule": {"kind": "gain", "thresholds": [threshold]},
+        "safe_default": "strong",
+        "abstain_above_leverage": None,
+    }
+
+
+def policies(upstream: FaultyUpstream, resetting: str) -> Iterator[dict[str, Any]]:
+    """For each fault and method, so that no breaker is shared: `FAULT-METHOD` chooses the faulty weak candidate,
+    `floor-FAULT-METHOD` the faulty strong one."""
+    bases = {
+        "dead-port": f"http://127.0.0.1:{closed_port()}/v1",
+        "dead-name": "http://nobody.invalid/v1",
+        "tcp-reset": resetting,
+    }
+    special: dict[str, dict[str, Any]] = {
+        "hang-long": {"timeout_s": 30, "first_token_timeout_s": 30},
+        "hang-leave": {"timeout_s": 30, "first_token_timeout_s": 30},
+        "dead-often": {"retries": 0, "break_after": 3, "cooldown_s": 60},
+    }
+    faults = {*FALLS_BACK, *FALLS_BACK_UNARY, *FALLS_BACK_STREAM, *BREAKS_OFF, *ANSWERS, *OTHERS}
+    for fault in faults:
+        for method in METHODS:
+            which = {"hang-long": "hang", "hang-leave": "hang", "dead-often": "hang"}.get(fault, fault)
+            base = {"api_base": bases.get(fault, upstream.url)}
+            well = {"model": f"openai/ok@{fault}-{method}", "api_base": upstream.url}
+            ill = {"model": f"openai/{which}@{fault}-{method}"} | base | special.get(fault, {})
+            yield policy(f"{fault}-{method}", ill, well, threshold=1)
+            floor = ill | {"model": f"openai/{which}@floor-{fault}-{method}"}
+            well = well | {"model": f"openai/ok@floor-{fault}-{method}"}
+            yield policy(f"floor-{fault}-{method}", well, floor, threshold=-1)
+
+
+@pytest.fixture(scope="module")
+def world(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FaultyUpstream]]:
+    """Address of a service on all these policies, and its upstream."""
+    folder = tmp_path_factory.mktemp("policies")
+    with ExitStack() as stack:
+        upstream, resetting = stack.enter_context(upstream_in_thread())
+        paths: list[Path] = []
+        for one in policies(upstream, resetting):
+            paths.append(folder / f"{one['name']}.yaml")
+            paths[-1].write_text(yaml.safe_dump(one), "utf-8")
+        address = stack.enter_context(running_service(ServerSettings(policies=tuple(paths), port=0, drain_s=1)))
+        with RouterClient(address) as client:  # LiteLLM's import, seconds, is nobody's deadline here
+            client.complete(PROMPT, Overrides(policy="ok-unary"))
+        yield address, upstream
+
+
+def ask(address: str, method: str, policy: str, deadline_s: float = DEADLINE_S) -> tuple[str, Delivery]:
+    """The answer and who gave it; fails if it comes after the deadline."""
+    started = time.monotonic()
+    with RouterClient(address, timeout_s=deadline_s) as client:
+        try:
+            if method == "unary":
+                answer = client.complete(PROMPT, Overrides(policy=policy))
+                return answer.text, answer.delivery
+            first, *steps = client.stream(PROMPT, Overrides(policy=policy))
+            assert first.decision is not None
+            assert [step.delivery is not None for step in steps] == [True] + [False] * (len(steps) - 1)
+            assert steps[0].delivery is not None
+            return "".join(step.text for step in steps), steps[0].delivery
+        finally:
+            assert time.monotonic() - started < deadline_s + 0.1
+
+
+def outcomes(attempts: tuple[Attempt, ...]) -> list[tuple[str, AttemptOutcome]]:
+    return [(attempt.candidate, attempt.outcome) for attempt in attempts]
+
+
+def expected_of(fault: str, method: str) -> list[AttemptOutcome]:
+    table = FALLS_BACK | (FALLS_BACK_UNARY if method == "unary" else FALLS_BACK_STREAM)
+    found: list[AttemptOutcome] = table[fault]
+    return found
+
+
+@pytest.mark.parametrize(("fault", "method"), CASES)
+def test_the_candidate_above_answers_and_the_record_says_after_what(
+    world: tuple[str, FaultyUpstream], fault: str, method: str
+) -> None:
+    text, delivery = ask(world[0], method, f"{fault}-{method}")
+    assert text == TEXT
+    assert (delivery.answered_by, delivery.fell_back) == ("strong", True)
+    assert delivery.answered_by_model == f"openai/ok@{fault}-{method}"
+    wanted = [("weak", outcome) for outcome in expected_of(fault, method)]
+    assert outcomes(delivery.attempts) == [*wanted, ("strong", A.ANSWERED)]
+
+
+@pytest.mark.parametrize(("fault", "method"), CASES)
+def test_the_candidate_below_is_never_asked_and_the_error_is_clear(
+    world: tuple[str, FaultyUpstream], fault: str, method: str
+) -> None:
+    address, upstream = world
+    with pytest.raises(ServiceError) as caught:
+        ask(address, method, f"floor-{fault}-{method}")
+    assert upstream.of(f"ok@floor-{fault}-{method}") == []
+    assert outcomes(caught.value.attempts) == [("strong", outcome) for outcome in expected_of(fault, method)]
+    last = expected_of(fault, method)[-1]
+    code, retryable = {
+        A.RATE_LIMITED: ("RESOURCE_EXHAUSTED", True),
+        A.DENIED: ("PERMISSION_DENIED", False),
+        A.NOT_FOUND: ("NOT_FOUND", False),
+        A.UNAVAILABLE: ("UNAVAILABLE", True),
+        A.TIMED_OUT: ("DEADLINE_EXCEEDED", True),
+        A.CONTEXT_WINDOW: ("INVALID_ARGUMENT", False),
+    }[last]
+    assert (caught.value.code, caught.value.service_retryable) == (code, retryable)
+    assert "SECRET" not in str(caught.value)
+    # What our own client would repeat by itself would be missing from the record.
+    if fault not in {"dead-port", "dead-name", "tcp-reset"}:
+        asked = [one for one in upstream.seen if one.model.endswith(f"@floor-{fault}-{method}")]
+        assert len(asked) == len(caught.value.attempts)
+
+
+@pytest.mark.parametrize("fault", BREAKS_OFF)
+def test_a_stream_that_breaks_off_is_an_error_and_nobody_takes_over(
+    world: tuple[str, FaultyUpstream], fault: str
+) -> None:
+    address, upstream = world
+    texts: list[str] = []
+    with RouterClient(address, timeout_s=DEADLINE_S) as client, pytest.raises(ServiceError) as caught:
+        texts.extend(step.text for step in client.stream(PROMPT, Overrides(policy=f"{fault}-stream")))
+    assert "".join(texts) == "forty-"
+    assert (caught.value.code, caught.value.service_reason) == ("ABORTED", "UPSTREAM_INTERRUPTED")
+    (attempt,) = caught.value.attempts
+    assert (attempt.outcome, attempt.streamed) == (A.INTERRUPTED, True)
+    assert upstream.of(f"ok@{fault}-stream") == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("fault", ["400", "422"])
+def test_what_the_request_itself_is_to_blame_for_fails_at_once(
+    world: tuple[str, FaultyUpstream], fault: str, method: str
+) -> None:
+    address, upstream = world
+    with pytest.raises(ServiceError) as caught:
+        ask(address, method, f"{fault}-{method}")
+    assert (caught.value.code, caught.value.service_retryable) == ("INVALID_ARGUMENT", False)
+    assert outcomes(caught.value.attempts) == [("weak", A.REJECTED)]
+    assert caught.value.attempts[0].http_status == int(fault)
+    assert upstream.of(f"ok@{fault}-{method}") == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_short_retry_after_is_waited_for_and_the_chosen_candidate_answers(
+    world: tuple[str, FaultyUpstream], method: str
+) -> None:
+    started = time.monotonic()
+    text, delivery = ask(world[0], method, f"429-once-{method}")
+    assert time.monotonic() - started > 0.2
+    assert text == TEXT
+    assert outcomes(delivery.attempts) == [("weak", A.RATE_LIMITED), ("weak", A.ANSWERED)]
+    assert not delivery.fell_back
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_answer_of_ten_megabytes_arrives_whole(world: tuple[str, FaultyUpstream], method: str) -> None:
+    text, delivery = ask(world[0], method, f"big-{method}")
+    assert len(text) == BIG
+    assert outcomes(delivery.attempts) == [("weak", A.ANSWERED)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_upstream_that_hangs_past_the_deadline_is_a_clear_error_before_it(
+    world: tuple[str, FaultyUpstream], method: str
+) -> None:
+    address, upstream = world
+    with pytest.raises(ServiceError) as caught:
+        ask(address, method, f"hang-long-{method}", deadline_s=1.0)
+    # Ours, with the attempts, and not the transport's own word for a deadline.
+    assert (caught.value.code, caught.value.service_reason) == ("DEADLINE_EXCEEDED", "UPSTREAM_TIMEOUT")
+    assert outcomes(caught.value.attempts) == [("weak", A.TIMED_OUT)]
+    assert upstream.of(f"ok@hang-long-{method}") == []
+    assert asyncio.run(upstream.left(f"hang@hang-long-{method}")) - time.monotonic() < 1
+
+
+@pytest.mark.parametrize(
+    ("method", "policy", "model"),
+    [
+        ("unary", "hang-leave-unary", "hang@hang-leave-unary"),
+        ("stream", "hang-leave-stream", "hang@hang-leave-stream"),
+        ("stream", "endless-stream", "endless@endless-stream"),
+    ],
+)
+async def test_a_caller_who_leaves_stops_the_upstream_within_a_second(
+    world: tuple[str, FaultyUpstream], method: str, policy: str, model: str
+) -> None:
+    address, upstream = world
+    asked = Overrides(policy=policy)
+    async with AsyncRouterClient(address, timeout_s=20) as client:
+
+        async def consume() -> None:
+            if method == "unary":
+                await client.complete(PROMPT, asked)
+            else:
+                async for _ in client.stream(PROMPT, asked):
+                    pass
+
+        task = asyncio.create_task(consume())
+        await upstream.asked(model)
+        await asyncio.sleep(0.2)
+        left_at = time.monotonic()
+        task.cancel()
+        await asyncio.wait([task])
+        assert await upstream.left(model) - left_at < 1
+
+
+async def test_a_caller_who_stops_reading_and_leaves_stops_the_upstream_too(
+    world: tuple[str, FaultyUpstream],
+) -> None:
+    address, upstream = world
+    async with AsyncRouterClient(address, timeout_s=20) as client:
+        steps = client.stream(PROMPT, Overrides(policy="flood-stream"))
+        for _ in range(3):
+            await anext(steps)
+        # Long enough for every buffer on the way to fill, so that the service waits for us.
+        await asyncio.sleep(0.5)
+        left_at = time.monotonic()
+        await steps.aclose()
+        assert await upstream.left("flood@flood-stream") - left_at < 1
+
+
+def test_a_dead_candidate_is_left_alone_after_some_failures_and_slows_nobody(
+    world: tuple[str, FaultyUpstream],
+) -> None:
+    address, upstream = world
+
+    def timed(policy: str) -> tuple[float, Delivery]:
+        started = time.monotonic()
+        _, delivery = ask(address, "unary", policy)
+        return time.monotonic() - started, delivery
+
+    with ThreadPoolExecutor(24) as pool:
+        dead = [pool.submit(timed, "dead-often-unary") for _ in range(12)]
+        well = [pool.submit(timed, "ok-unary") for _ in range(12)]
+        # Everybody waits for the dead one in the first wave, and only those who asked for it.
+        assert all(one.result()[1].answered_by == "strong" for one in dead)
+        assert sorted(one.result()[0] for one in well)[6] < 0.6
+    asked = len(upstream.of("hang@dead-often-unary"))
+    took, delivery = timed("dead-often-unary")
+    assert outcomes(delivery.attempts) == [("weak", A.COOLING_DOWN), ("strong", A.ANSWERED)]
+    assert took < 0.6
+    assert len(upstream.of("hang@dead-often-unary")) == asked
+
+
+def test_nobody_stands_in_for_a_pinned_candidate(world: tuple[str, FaultyUpstream]) -> None:
+    address, upstream = world
+    before = len(upstream.of("ok@500-unary"))
+    with RouterClient(address, timeout_s=DEADLINE_S) as client, pytest.raises(ServiceError) as caught:
+        client.complete(PROMPT, Overrides(policy="500-unary", pin="weak"))
+    assert {attempt.candidate for attempt in caught.value.attempts} == {"weak"}
+    assert len(upstream.of("ok@500-unary")) == before
+
+
+def test_nobody_stands_in_whom_the_caller_ruled_out(world: tuple[str, FaultyUpstream]) -> None:
+    with RouterClient(world[0], timeout_s=DEADLINE_S) as client, pytest.raises(ServiceError) as caught:
+        client.complete(PROMPT, Overrides(policy="503-unary", denied_candidates=("strong",)))
+    assert {attempt.candidate for attempt in caught.value.attempts} == {"weak"}
+
+
+def test_no_prompt_and_no_words_of_a_provider_are_logged(
+    world: tuple[str, FaultyUpstream], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for policy in ("500-stream", "401-stream", "reset-stream", "malformed-unary"):
+        with RouterClient(world[0], timeout_s=DEADLINE_S) as client:
+            try:
+                list(client.stream(PROMPT, Overrides(policy=policy)))
+            except ServiceError:
+                continue
+    assert "candidate weak" in caplog.text
+    assert "SECRET" not in caplog.text
