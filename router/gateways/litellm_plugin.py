@@ -40,7 +40,10 @@ METADATA_KEY = "elle"
 CANDIDATE_KEY = "elle_candidate"
 
 #: What a decision looks at besides the messages. LiteLLM's own arguments, keys among them, stay where they are.
-_PARAMETERS = ("functions", "instructions", "max_completion_tokens", "max_tokens", "response_format", "system", "tools")
+_PARAMETERS = (
+    *("functions", "instructions", "max_completion_tokens", "max_output_tokens", "max_tokens", "output_config"),
+    *("output_format", "response_format", "system", "text", "tools"),
+)
 
 _NO_OVERRIDES = Overrides()
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from router.ask import extract
 from router.errors import GatewayNotInstalledError, InvalidRequestError
-from router.gateways.litellm_plugin import elle_plugin, narrowed
+from router.gateways.litellm_plugin import _PARAMETERS, elle_plugin, narrowed
 from router.loading import load_policies
 from router.pipeline import Router
 from router.types import ArtifactRef, CandidateRisk, Overrides, Reason, RouteQuery, RoutingDecision, Timings
@@ -101,6 +102,17 @@ async def test_tools_and_schemas_are_seen_before_scores(make, engine):
     assert who(await router.acompletion("auto", chat("hello"))) == "small"
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
     assert who(await router.acompletion("auto", chat("hello"), tools=[tool])) == "large"
+
+
+def test_all_that_a_decision_reads_of_a_request_is_handed_on():
+    class Recorder(dict):
+        def get(self, name, default=None):
+            self[name] = None
+            return default
+
+    read = Recorder()
+    extract(RouteQuery.from_prompt("hello", parameters=read), max_bytes=100)
+    assert set(read) <= set(_PARAMETERS)
 
 
 async def test_a_streamed_answer_is_routed_alike(make, engine):
