@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,7 +46,15 @@ def engine(policy_path) -> Router:
 
 
 @pytest.fixture
-def make(upstreams) -> Iterator:
+async def _own_connections() -> AsyncIterator[None]:
+    """LiteLLM keeps its connections beyond the event loop of a test, which would leave them open for good."""
+    yield
+    await litellm.close_litellm_async_clients()
+    litellm.in_memory_llm_clients_cache.flush_cache()
+
+
+@pytest.fixture
+def make(upstreams, _own_connections) -> Iterator:
     """A LiteLLM Router with one group `auto` of two deployments, and the group `other`."""
     before = list(litellm.callbacks)
     for upstream, _ in upstreams.values():
@@ -190,8 +198,14 @@ def test_synchronous_calls_are_refused_by_litellm_instead_of_passing_undecided(m
 def test_each_event_loop_may_ask(make, address):
     plugin = elle_plugin(address, overrides=Overrides(pin="gpt-4-turbo"))
     listed = [make.deployment("auto", "large", elle_candidate="gpt-4-turbo")]
-    for _ in range(2):
-        assert who(asyncio.run(make(plugin, model_list=listed).acompletion("auto", chat("hello")))) == "large"
+
+    async def ask() -> str:
+        answer = await make(plugin, model_list=listed).acompletion("auto", chat("hello"))
+        await litellm.close_litellm_async_clients()
+        litellm.in_memory_llm_clients_cache.flush_cache()
+        return who(answer)
+
+    assert [asyncio.run(ask()) for _ in range(2)] == ["large", "large"]
 
 
 def decided(*rows: tuple[str, float | None, bool], chosen: str) -> RoutingDecision:
