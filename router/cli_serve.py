@@ -164,13 +164,13 @@ def validate(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
 @click.option("--from-litellm", type=PATH, metavar="CONFIG", help="A LiteLLM file whose model_list to start from.")
 def policy(from_litellm: Path | None) -> None:
     """Print a policy to start your own from: the embedded default, or the models of a LiteLLM configuration."""
+    from router.loading import DEFAULT_POLICY
+
     if from_litellm is not None:
         from router.gateways.litellm_config import policy_from_litellm
 
         click.echo(policy_from_litellm(from_litellm), nl=False)
         return
-    from router.loading import DEFAULT_POLICY
-
     click.echo(DEFAULT_POLICY.read_text("utf-8"), nl=False)
 
 

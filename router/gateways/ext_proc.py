@@ -25,6 +25,7 @@ from router.errors import GatewayNotInstalledError, InvalidRequestError, NotRead
 from router.gateways.openai_body import ChatBody, query_from_body, upstream_model
 from router.gateways.openai_reply import ALL_HEADERS, ERROR_HEADER, decision_headers, error_object, error_reply
 from router.pipeline import Router
+from router.sessions import caller_of
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +64,12 @@ class ExternalProcessor:
 
     def __init__(self, on_failure: OnFailure = "closed") -> None:
         self._answers = _Answers()
-        self._closed = on_failure == "closed"
+        self._on_failure = on_failure
         self._router: Router | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # It travels to worker processes before it starts, and modules do not.
+        return ExternalProcessor, (self._on_failure,)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the service to a server that has not started."""
@@ -123,7 +128,8 @@ class ExternalProcessor:
                 f"the body must come without content-encoding, got {headers['content-encoding']}."
             )
         body = ChatBody.parse(raw)
-        decision = await self._router.adecide(query_from_body(body.fields, headers, self._router.policies))
+        query = query_from_body(body.fields, headers, self._router.policies)
+        decision = await self._router.adecide(query, caller=caller_of(headers))
         return body.with_model(upstream_model(decision.chosen_model)), decision_headers(decision)
 
     def _undecided(self, exchange: _Exchange, kind: str, error: Exception) -> Any:
@@ -134,7 +140,7 @@ class ExternalProcessor:
             log.error("not decided", exc_info=error)
             status, headers = 500, {ERROR_HEADER: "INTERNAL"}
             body = error_object("internal error; see the router's log.", kind="server_error", code="internal")
-        if self._closed:
+        if self._on_failure == "closed":
             return self._answers.refuse(status, headers, body)
         exchange.told = {ERROR_HEADER: headers[ERROR_HEADER]}
         return self._answers.go_on(kind, headers=exchange.told)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from router.errors import InvalidRequestError, UnknownModelError
+from router.sessions import session_id_of
 from router.types import Overrides, RouteQuery
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ ALIAS_PREFIX = "router-"
 
 #: Names of RouteLLM's own routers, each of which the default policy stands in for. Its `random` has no counterpart.
 ROUTELLM_ROUTERS = frozenset({"mf", "bert", "causal_llm", "sw_ranking"})
-
-#: Where callers put the id of a session: headers in lower case, first come first served, then fields of the body.
-SESSION_HEADERS = ("x-elle-session-id", "x-session-id", "x-litellm-session-id", "helicone-session-id")
 
 #: Fields that are no parameters of the answer.
 _OWN_FIELDS = frozenset({"model", "messages", "stream"})
@@ -48,7 +46,7 @@ def query_from_body(
 
     Args:
         body: the decoded JSON body, in the shape of OpenAI's chat completions or Anthropic's messages.
-        headers: of the HTTP request, names in lower case; only those of SESSION_HEADERS are read.
+        headers: of the HTTP request; read for the id of the session (`router.sessions.session_id_of`).
         policies: all served policies by name, profiles included, the default first (`Router.policies`).
 
     Raises:
@@ -62,11 +60,13 @@ def query_from_body(
         )
     if not isinstance(messages, list):
         raise InvalidRequestError(f"messages must be a list, got {_shown(messages)}.", field="messages")
+    parameters = {key: value for key, value in body.items() if key not in _OWN_FIELDS}
     return RouteQuery(
         messages=tuple(messages),
         overrides=overrides_from_model(model, policies),
-        session_id=session_id_of(body, headers),
-        parameters={key: value for key, value in body.items() if key not in _OWN_FIELDS},
+        session_id=session_id_of("", headers, parameters),
+        parameters=parameters,
+        field_order=tuple(body),
     )
 
 
@@ -83,14 +83,6 @@ def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Ov
             # RouteLLM's names mean the default policy, unless one of ours is called so.
             return Overrides(policy=name if name in policies else None, min_gain=_threshold(threshold, model))
     raise UnknownModelError(f"model must be one of {', '.join(model_names(policies))}, got {model!r}.", field="model")
-
-
-def session_id_of(body: Mapping[str, Any], headers: Mapping[str, str]) -> str:
-    """The id of the session a body belongs to; empty for none. Headers go before fields of the body."""
-    metadata = body.get("metadata")
-    inner = metadata.get("session_id") if isinstance(metadata, Mapping) else None
-    found = [*(headers.get(name) for name in SESSION_HEADERS), body.get("session_id"), inner]
-    return next((one for one in found if isinstance(one, str) and one), "")
 
 
 def model_names(policies: Mapping[str, ServedPolicy]) -> list[str]:

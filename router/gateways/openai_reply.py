@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from router.errors import DispatchError, OverloadedError, RouterError, UnknownModelError
+from router.errors import RouterError, UnknownModelError
 from router.types import RoutingDecision
 
 #: The headers of a decision. Envoy routes by the first.
@@ -65,7 +65,7 @@ def error_reply(error: RouterError) -> tuple[int, dict[str, str], dict[str, Any]
     """HTTP status, headers and OpenAI error object of an error of ours."""
     status = HTTP_STATUS[error.status]
     headers = {ERROR_HEADER: error.reason}
-    if isinstance(error, OverloadedError | DispatchError) and error.retry_after_s is not None:
+    if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
     # Clients written for OpenAI look for its own code.
     code = "model_not_found" if isinstance(error, UnknownModelError) else error.reason.lower()

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from router.ask import extract
 from router.errors import GatewayNotInstalledError, InvalidRequestError
-from router.gateways.litellm_plugin import elle_plugin, narrowed
+from router.gateways.litellm_plugin import _PARAMETERS, elle_plugin, narrowed
 from router.loading import load_policies
 from router.pipeline import Router
 from router.types import ArtifactRef, CandidateRisk, Overrides, Reason, RouteQuery, RoutingDecision, Timings
@@ -103,6 +104,17 @@ async def test_tools_and_schemas_are_seen_before_scores(make, engine):
     assert who(await router.acompletion("auto", chat("hello"), tools=[tool])) == "large"
 
 
+def test_all_that_a_decision_reads_of_a_request_is_handed_on():
+    class Recorder(dict):
+        def get(self, name, default=None):
+            self[name] = None
+            return default
+
+    read = Recorder()
+    extract(RouteQuery.from_prompt("hello", parameters=read), max_bytes=100)
+    assert set(read) <= set(_PARAMETERS)
+
+
 async def test_a_streamed_answer_is_routed_alike(make, engine):
     router = make(elle_plugin(engine, overrides=Overrides(pin="large")))
     chunks = await router.acompletion("auto", chat("hello"), stream=True)
@@ -159,14 +171,14 @@ async def test_a_group_of_strangers_is_named(make, engine):
 
 
 async def test_a_chosen_deployment_that_is_gone_is_never_replaced_by_a_weaker_one(make, engine):
-    for pin, others in (("large", ["small"]), ("small", ["large"])):
-        listed = [make.deployment("auto", name) for name in others]
-        router = make(elle_plugin(engine, overrides=Overrides(pin=pin)), model_list=listed)
-        if pin == "small":
-            assert who(await router.acompletion("auto", chat("hello"))) == "large"
-        else:
-            with pytest.raises(RouterRateLimitError, match="No deployments available"):
-                await router.acompletion("auto", chat("hello"))
+    def only(name: str, overrides: Overrides):
+        return make(elle_plugin(engine, overrides=overrides), model_list=[make.deployment("auto", name)])
+
+    cheap, dear = Overrides(min_gain=1.0), Overrides(min_gain=-1.0)
+    assert who(await only("large", cheap).acompletion("auto", chat("hello"))) == "large"
+    for lonely in (only("small", dear), only("large", Overrides(pin="small"))):
+        with pytest.raises(RouterRateLimitError, match="No deployments available"):
+            await lonely.acompletion("auto", chat("hello"))
 
 
 def test_synchronous_calls_are_refused_by_litellm_instead_of_passing_undecided(make, engine):
@@ -187,7 +199,20 @@ def decided(*rows: tuple[str, float | None, bool], chosen: str) -> RoutingDecisi
     candidates = tuple(
         CandidateRisk(name, f"openai/{name}", risk, risk, None, () if may else ("denied",)) for name, risk, may in rows
     )
-    place = ("id", "test", chosen, f"openai/{chosen}", Reason.FIXED, None, candidates, None, None, ref, None, False)
+    place = (
+        "id",
+        "test",
+        chosen,
+        f"openai/{chosen}",
+        Reason.GAIN_ABOVE_THRESHOLD,
+        None,
+        candidates,
+        None,
+        None,
+        ref,
+        None,
+        False,
+    )
     return RoutingDecision(*place, None, Timings(), "", 1)
 
 
