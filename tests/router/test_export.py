@@ -87,3 +87,11 @@ def test_parity_without_naming_the_models_is_refused_before_anything_is_written(
     assert done.exit_code == 1
     assert "--weak and --strong" in done.output
     assert not (tmp_path / "b").exists()
+
+
+def test_there_is_nothing_to_export_of_the_reference(tmp_path: Path) -> None:
+    arguments = ["export-encoder", "--out", str(tmp_path / "b"), "--encoder", "minilm-l6-float32"]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 1
+    assert "original files" in done.output
+    assert not (tmp_path / "b").exists()
