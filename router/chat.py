@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from router.config import Capability
 from router.errors import InvalidRequestError
@@ -82,19 +82,19 @@ def _read(message: Message, where: str) -> Turn:
         raise InvalidRequestError(f"{where} must be an object, got {type(message).__name__}.", field=where)
     role, content = _role_and_content(message, where)
     parts = list(_parts_of(content, f"{where}.content"))
-    size = sum(_utf8_size(text, f"{where}.content") for _, text in parts)
-    texts = tuple(text for kind, text in parts if kind in _TEXT_PARTS)
+    size = sum(_utf8_size(part.text, f"{where}.content") for part in parts)
+    sorts = {part.sort for part in parts}
+    texts, results = (tuple(part.text for part in parts if part.sort == sort) for sort in ("text", "result"))
     calls = message.get("tool_calls") or message.get("function_call")
     is_answer = role in {"tool", "function"}
-    results = tuple(text for kind, text in parts if kind == _RESULT)
     return Turn(
         role=role,
         texts=() if is_answer else texts,
         results=(*texts, *results) if is_answer else results,
-        other_parts=tuple(kind for kind, _ in parts if kind not in _TEXT_PARTS and kind not in _SILENT),
+        other_parts=tuple(part.kind for part in parts if part.sort == "other"),
         size=size + max(0, len(texts) - 1) + json_bytes(calls),
-        calls_tools=bool(calls) or any(kind == _CALL for kind, _ in parts),
-        answers_tools=is_answer or any(kind == _RESULT for kind, _ in parts),
+        calls_tools=bool(calls) or "call" in sorts,
+        answers_tools=is_answer or "result" in sorts,
     )
 
 
@@ -114,17 +114,20 @@ def _role_and_content(message: Message, where: str) -> tuple[str, Any]:
     return role, message.get("content")
 
 
-# Kinds under which parts are handed on that are neither text nor a need.
-_CALL, _RESULT, _NOTE = "a call", "a result", "a note"
-_SILENT = frozenset({_CALL, _RESULT, _NOTE})
+class _Part(NamedTuple):
+    """One part of a message: what it is to us, the text that counts as input, and of others their type."""
+
+    sort: Literal["text", "call", "result", "note", "other"]
+    text: str
+    kind: str = ""
 
 
-def _parts_of(content: Any, where: str) -> Iterator[tuple[str, str]]:
-    """Pairs of (type, text) of a message's content, whichever of its shapes it has."""
+def _parts_of(content: Any, where: str) -> Iterator[_Part]:
+    """The parts of a message's content, whichever of its shapes it has."""
     if content is None:
         return
     if isinstance(content, str):
-        yield "text", content
+        yield _Part("text", content)
         return
     if not isinstance(content, Sequence):
         raise InvalidRequestError(
@@ -134,7 +137,7 @@ def _parts_of(content: Any, where: str) -> Iterator[tuple[str, str]]:
         yield from _part(part, f"{where}[{index}]")
 
 
-def _part(part: Any, where: str) -> Iterator[tuple[str, str]]:
+def _part(part: Any, where: str) -> Iterator[_Part]:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if not isinstance(kind, str) or not kind:
         raise InvalidRequestError(f"{where} must be an object with a `type`.", field=where)
@@ -142,33 +145,32 @@ def _part(part: Any, where: str) -> Iterator[tuple[str, str]]:
         text = part.get("refusal" if kind == "refusal" else "text", "")
         if not isinstance(text, str):
             raise InvalidRequestError(f"{where}.text must be text, got {type(text).__name__}.", field=f"{where}.text")
-        yield kind, text
+        yield _Part("text", text)
     elif kind.endswith(("tool_result", "tool-result")):
         yield from _result(part, where)
-    elif kind in _CALL_PARTS or kind.endswith("_call"):
-        yield _CALL, _as_json({key: value for key, value in part.items() if value and key not in _UNREAD})
-    elif kind in _NOTE_PARTS:
-        yield _NOTE, _as_json({key: value for key, value in part.items() if value and key not in _UNREAD})
+    elif (is_call := kind in _CALL_PARTS or kind.endswith("_call")) or kind in _NOTE_PARTS:
+        read = {key: value for key, value in part.items() if value and key not in _UNREAD}
+        yield _Part("call" if is_call else "note", _as_json(read))
     else:
-        yield kind, _text_of_document(part) if kind == "document" else ""
+        yield _Part("other", _text_of_document(part) if kind == "document" else "", kind)
 
 
-def _result(part: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
+def _result(part: Mapping[str, Any], where: str) -> Iterator[_Part]:
     """What a tool answered: text, or parts of which only images and the like matter beyond their size."""
     content = part.get("content", part.get("output"))
     if not isinstance(content, list | tuple):
-        yield _RESULT, content if isinstance(content, str) else _as_json(content)
+        yield _Part("result", content if isinstance(content, str) else _as_json(content))
         return
-    yield _RESULT, ""
+    yield _Part("result", "")
     for index, inner in enumerate(content):
         kind = str(inner.get("type")) if isinstance(inner, Mapping) else ""
         if kind in _TEXT_PARTS:
-            yield from ((_RESULT, text) for _, text in _part(inner, f"{where}.content[{index}]"))
+            yield from (_Part("result", inside.text) for inside in _part(inner, f"{where}.content[{index}]"))
         elif kind in NEEDS_OF_PARTS:
             yield from _part(inner, f"{where}.content[{index}]")
         else:
             # Hits of a search, references, results within results: they count by their size.
-            yield _NOTE, _as_json(inner)
+            yield _Part("note", _as_json(inner))
 
 
 def _text_of_document(part: Mapping[str, Any]) -> str:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--max-prompt-bytes", default=512 * 1024, show_default=True, type=click.IntRange(1))
 @click.option("--max-sessions", default=50_000, show_default=True, type=click.IntRange(0), help="Remembered at most.")
 @click.option("--session-ttl-s", default=3600.0, show_default=True, type=click.FloatRange(0), help="Idle ones expire.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Prometheus metrics; worker k has this port + k.")
 @click.option("--drain-s", default=10.0, show_default=True, type=click.FloatRange(0), help="Grace after SIGTERM.")
 @click.option(
     "--ext-proc",

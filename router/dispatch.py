@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import math
 import random
@@ -56,7 +57,10 @@ _OUTCOMES: tuple[tuple[type[DispatchError], AttemptOutcome], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the provider counted them, and their cost at the policy's prices (None where unknown)."""
+    """Tokens as the provider counted them, and their cost at the policy's prices (None where unknown).
+
+    Input that came out of the provider's prompt cache costs what cached input costs, if the policy has that price.
+    """
 
     input_tokens: int
     output_tokens: int
@@ -240,7 +244,7 @@ class Dispatcher:
                 field="parameters",
             )
         run = _Run(time.monotonic() + (math.inf if timeout_s is None else timeout_s))
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError):  # the clock is read below
             async with asyncio.timeout(timeout_s):
                 await self._upstream.load()
         if run.left_s <= 0:
@@ -270,7 +274,7 @@ class Dispatcher:
     async def _ask_one(self, run: _Run, target: _Target, ask: Callable[[_Target, Permit], Awaitable[T]]) -> T | None:
         """One candidate, with its retries; None where it fails, the failure being the run's last."""
         candidate = target.candidate
-        for retry in range(candidate.retries + 1):
+        for retry in itertools.count():
             permit, started = target.breaker.admit(), time.monotonic()
             if permit is None:
                 rest_s = target.breaker.retry_after_s or None
@@ -283,13 +287,15 @@ class Dispatcher:
                 _settle(permit, candidate, error, time.monotonic() - started)
                 run.failed(candidate, error, started)
                 wait_s = _wait_s(error, retry)
-                if retry == candidate.retries or wait_s is None or wait_s >= run.left_s:
+                if retry >= candidate.retries or wait_s is None or wait_s >= run.left_s:
+                    return None
+                if wait_s < target.breaker.retry_after_s:
                     return None
             except BaseException:
                 permit.close()
                 raise
             await asyncio.sleep(wait_s)
-        raise AssertionError("the last retry returns")
+        return None
 
     async def _open(self, run: _Run, query: RouteQuery, target: _Target, permit: Permit) -> _Opened:
         """A stream up to its first content."""
@@ -382,6 +388,12 @@ def _usage(body: Mapping[str, Any], prices: Prices | None) -> Usage | None:
     usage = body.get("usage")
     if not isinstance(usage, Mapping) or not usage:
         return None
-    tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    used, made = (count if isinstance(count, int) and count >= 0 else 0 for count in tokens)
-    return Usage(used, made, cost_usd=prices.cost_usd(used, made) if prices else None)
+    details = usage.get("prompt_tokens_details")
+    counts = (
+        usage.get("prompt_tokens"),
+        usage.get("completion_tokens"),
+        details.get("cached_tokens") if isinstance(details, Mapping) else 0,
+    )
+    used, made, cached = (count if isinstance(count, int) and count >= 0 else 0 for count in counts)
+    cost_usd = prices.cost_usd(used, made, cached_input_tokens=min(cached, used)) if prices else None
+    return Usage(used, made, cost_usd)

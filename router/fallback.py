@@ -11,8 +11,8 @@ from router.types import CandidateRisk, Reason, RoutingDecision
 #: Decisions whose very point is this candidate; anybody else would be a substitution behind the caller's back.
 _NOBODY_ELSE = frozenset({Reason.PINNED, Reason.FIXED})
 
-#: Decisions that did not believe the risks, so the tiers alone say what is up.
-_RISKS_NOT_BELIEVED = frozenset({Reason.ABSTAINED, Reason.FAILED_OPEN})
+#: Decisions that were not made by this prompt's risks, so the tiers alone say what is up.
+_BY_TIER = frozenset({Reason.ABSTAINED, Reason.FAILED_OPEN, Reason.SESSION_HELD})
 
 
 def ladder(file: PolicyFile, decision: RoutingDecision) -> tuple[Candidate, ...]:
@@ -26,7 +26,7 @@ def stand_ins(decision: RoutingDecision) -> tuple[str, ...]:
     if decision.reason in _NOBODY_ELSE:
         return (decision.chosen,)
     tier = [row.candidate for row in decision.candidates].index(decision.chosen)
-    chosen, by_tier = decision.candidates[tier], decision.reason in _RISKS_NOT_BELIEVED
+    chosen, by_tier = decision.candidates[tier], decision.reason in _BY_TIER
     others = (
         row.candidate
         for index, row in enumerate(decision.candidates)

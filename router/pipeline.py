@@ -191,6 +191,15 @@ class Router:
         """Prompts waiting for an encoder or in work."""
         return sum(pool.pending for pool in self._pools.values())
 
+    def answered_by(self, decision: RoutingDecision, candidate: str, *, caller: str = "") -> None:
+        """Note who answered where it was not the chosen candidate, so that the session of the decision goes on with it.
+
+        For doors that fall back; `caller` as in `decide`. Without a session nothing is noted.
+        """
+        if decision.session_id:
+            who = caller, decision.session_id, decision.policy.name
+            self._sessions.remember(*who, candidate, decision.input_tokens_estimate)
+
     async def close(self) -> None:
         """Stop the worker threads."""
         for pool in self._pools.values():
@@ -226,10 +235,7 @@ class Router:
         ask = prepared.ask
         choice = decide(policy.rules, ask, query.overrides, judgement, failed=failure is not None, held=prepared.held)
         ended = time.perf_counter()
-        if query.session_id:
-            who = prepared.caller, query.session_id, policy.ref.name
-            self._sessions.remember(*who, choice.chosen.name, ask.input_tokens_estimate)
-        return RoutingDecision(
+        decision = RoutingDecision(
             decision_id=uuid.uuid4().hex,
             requested=query.overrides.pin or policy.ref.name,
             chosen=choice.chosen.name,
@@ -257,6 +263,8 @@ class Router:
             has_code=ask.has_code,
             needs=tuple(sorted(ask.needs)),
         )
+        self.answered_by(decision, decision.chosen, caller=prepared.caller)
+        return decision
 
     @staticmethod
     def _report(policy: ServedPolicy, failure: Exception) -> None:

@@ -104,13 +104,11 @@ class Upstream:
             if not self._is_openai(candidate):
                 arguments = self._arguments(candidate, query) | {"stream": True}
                 arguments.setdefault("stream_options", {"include_usage": True})
-                wrapper = await _litellm().acompletion(**arguments)
-                async with contextlib.aclosing(wrapper):
-                    async for chunk in wrapper:
-                        yield chunk.model_dump(mode="json", exclude_none=True)
-                return
-            wrapper = await self._send(candidate, _Exchange(_body(candidate, query, stream=True), streamed=True))
-            async with contextlib.aclosing(_sdk_chunks(wrapper, candidate)) as chunks:
+                chunks = _litellm_chunks(await _litellm().acompletion(**arguments), candidate)
+            else:
+                exchange = _Exchange(_body(candidate, query, stream=True), streamed=True)
+                chunks = _sdk_chunks(await self._send(candidate, exchange), candidate)
+            async with contextlib.aclosing(chunks):
                 async for body in chunks:
                     yield body
 
@@ -212,6 +210,21 @@ def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> bytes:
         ) from error
 
 
+async def _litellm_chunks(wrapper: Any, candidate: Candidate) -> AsyncGenerator[dict[str, Any], None]:
+    """LiteLLM's chunks, but for the "stop" that it makes up where nothing at all was sent."""
+    spoke, nothing = False, UpstreamUnavailableError(f"{_say(candidate)} sent an empty stream.")
+    async with contextlib.aclosing(wrapper):
+        async for chunk in wrapper:
+            body = chunk.model_dump(mode="json", exclude_none=True)
+            for choice in body.get("choices") or ():
+                spoke = spoke or any(value for key, value in (choice.get("delta") or {}).items() if key != "role")
+                if choice.get("finish_reason") and not spoke and wrapper.received_finish_reason is None:
+                    raise nothing
+            yield body
+    if not spoke and wrapper.received_finish_reason is None:
+        raise nothing
+
+
 async def _sdk_chunks(wrapper: Any, candidate: Candidate) -> AsyncGenerator[dict[str, Any], None]:
     """The SDK's own chunks: LiteLLM's wrapper drops choices, makes up usage, and ends every stream with "stop"."""
     stream, finished = wrapper.completion_stream, False
@@ -304,7 +317,8 @@ def _import_litellm() -> None:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     try:
         litellm: Any = importlib.import_module("litellm")
-        importlib.import_module("openai")
+        # The SDK imports it with the first call, a second in the event loop.
+        importlib.import_module("openai.resources.chat")
     except ImportError as error:
         raise DispatchNotInstalledError("answering needs LiteLLM, which is not installed.") from error
     litellm.suppress_debug_info = True

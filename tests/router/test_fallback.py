@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from router.config import PolicyFile
 from router.fallback import ladder, reads_more
-from router.litellm_errors import retry_after_s
 from router.types import ArtifactRef, CandidateRisk, Reason, RoutingDecision, Timings
 
 NAMES = ("a", "b", "c", "d")
@@ -71,6 +68,7 @@ UNKNOWN = (None,) * 4
         (decision("b", UNKNOWN), "bcd"),
         (decision("b", MIXED, Reason.ABSTAINED), "bcd"),
         (decision("b", MIXED, Reason.FAILED_OPEN), "bcd"),
+        (decision("c", MIXED, Reason.SESSION_HELD), "cd"),
         (decision("a", FALLING, Reason.PINNED), "a"),
         (decision("a", UNKNOWN, Reason.FIXED), "a"),
         (decision("a", FALLING, Reason.ONLY_ELIGIBLE, ineligible="bcd"), "a"),
@@ -111,21 +109,3 @@ def test_what_is_too_long_for_one_goes_only_to_one_said_to_read_more(
 ) -> None:
     first, second, *_ = policy(windows=(window, other, 1, 1)).candidates
     assert reads_more(second, first) is wanted
-
-
-@pytest.mark.parametrize(
-    ("value", "wanted"),
-    [
-        ("7", 7.0),
-        ("0.5", 0.5),
-        ("-3", 0.0),
-        ("1e12", 600.0),
-        ("Tue, 24 Nov 2026 00:00:09 GMT", 9.0),
-        ("Mon, 23 Nov 2026 23:00:00 GMT", 0.0),
-        ("soon", None),
-        ("nan", None),
-        ("", None),
-    ],
-)
-def test_retry_after_is_read_in_both_of_its_spellings(value: str, wanted: float | None) -> None:
-    assert retry_after_s(value, datetime(2026, 11, 24, tzinfo=UTC)) == wanted

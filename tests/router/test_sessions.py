@@ -334,6 +334,14 @@ class TestRouter:
         assert router.decide(query(easy, "s", *TOOL_LOOP), caller="you").chosen == "small"
         assert router.decide(query(easy, "s", *TOOL_LOOP), caller="me").chosen == "large"
 
+    def test_a_session_goes_on_with_whoever_answered_in_place_of_the_chosen(
+        self, router: Router, easy: str, hard: str
+    ) -> None:
+        router.answered_by(router.decide(query(easy, "s"), caller="me"), "large", caller="me")
+        assert router.decide(query(easy, "s", *TOOL_LOOP), caller="me").chosen == "large"
+        router.answered_by(router.decide(query(hard)), "small")
+        assert router.decide(query(hard, "", *TOOL_LOOP)).chosen == "large"
+
     def test_the_body_may_name_the_session(self, router: Router, easy: str, hard: str) -> None:
         parameters = {"metadata": {"user_id": "user_1_account_2_session_3"}}
         assert router.decide(query(hard, parameters=parameters)).session_id == "3"
