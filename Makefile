@@ -30,7 +30,7 @@ run: $(INSTALLED)  ## Start the service, route a dozen prompts through it, stop
 # The Node example's packages, where npm is; without them its test is skipped and says so.
 NODE := examples/node/node_modules/.package-lock.json
 $(NODE): examples/node/package-lock.json
-	-@if command -v npm >/dev/null; then npm ci --prefix examples/node --ignore-scripts --no-audit --no-fund; fi
+	-@if command -v npm >/dev/null; then npm ci --prefix examples/node --ignore-scripts --no-audit --no-fund --fetch-retries=1 --fetch-timeout=30000; fi
 
 test: $(INSTALLED) $(NODE)  ## The default test suite
 	$(BIN)/python -m pytest
