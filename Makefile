@@ -27,10 +27,11 @@ setup: $(INSTALLED)  ## Create .venv and install everything into it
 run: $(INSTALLED)  ## Start the service, route a dozen prompts through it, stop
 	@$(BIN)/elle demo
 
-# The Node example's packages, where npm is; without them its test is skipped and says so.
-NODE := examples/node/node_modules/.package-lock.json
-$(NODE): examples/node/package-lock.json
-	-@if command -v npm >/dev/null; then npm ci --prefix examples/node --ignore-scripts --no-audit --no-fund; fi
+# Packages of the Node example and of the tests with OpenAI's Node SDK, where npm is; without them these tests are
+# skipped and say so.
+NODE := $(foreach folder,examples/node tests/gateways/node,$(folder)/node_modules/.package-lock.json)
+$(NODE): %/node_modules/.package-lock.json: %/package-lock.json
+	-@if command -v npm >/dev/null; then npm ci --prefix $* --ignore-scripts --no-audit --no-fund --fetch-retries=1 --fetch-timeout=30000; fi
 
 test: $(INSTALLED) $(NODE)  ## The default test suite
 	$(BIN)/python -m pytest
@@ -48,6 +49,9 @@ protos:  ## Generate router/pb from protos/ (pinned generator in its own environ
 
 bench-probe: $(INSTALLED)  ## Speed of scoring and fitting against scikit-learn, as JSON
 	@$(BIN)/python benchmarks/bench_probe.py
+
+bench-http: $(INSTALLED)  ## What the HTTP door adds to a call of an upstream, as JSON
+	@$(BIN)/python -m benchmarks.bench_http
 
 bench-tune: $(INSTALLED)  ## Seconds of `elle tune` on 10,000 prompts x 10 models from cached features, as JSON
 	@$(BIN)/python -m benchmarks.bench_tune

@@ -69,6 +69,10 @@ class _State:
         return {item.name: getattr(self, item.name) for item in fields(self)}  # type: ignore[arg-type]
 
 
+#: Scores closer than this count as equal: dividing by the step between them would overflow.
+_LEAST_STEP = 1e-200
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Isotonic(_State):
     """Centred isotonic regression (Oron and Flournoy 2017): pool adjacent violators, join the pools' centres.
@@ -94,9 +98,10 @@ class Isotonic(_State):
         centres = np.add.reduceat(w * s, starts) / mass
         # Rounding may turn two neighbours around by their last bit.
         values = np.clip(np.maximum.accumulate(np.add.reduceat(w * y, starts) / mass), 0.0, 1.0)
-        ascending = np.append(True, np.diff(np.maximum.accumulate(centres)) > 0)
+        ascending = np.append(True, np.diff(np.maximum.accumulate(centres)) > _LEAST_STEP)
         centres, values = centres[ascending], values[ascending]
-        reach = max(s[-1] - s[0], 1e-6 * np.abs(s).max()) or 1.0
+        reach = max(s[-1] - s[0], 1e-6 * np.abs(s).max())
+        reach = reach if reach > _LEAST_STEP else 1.0
         return cls(
             np.concatenate([[centres[0] - reach], centres, [centres[-1] + reach]]),
             np.concatenate([[0.0], values, [1.0]]),
@@ -164,7 +169,7 @@ class Beta(_State):
     def fit(cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Beta:
         """See `Calibrator.fit`."""
         s, y, w = _rows(scores, losses, sample_weight)
-        margin = 0.25 * float(np.ptp(s)) or 1.0
+        margin = 0.25 * float(np.ptp(s)) if np.ptp(s) > _LEAST_STEP else 1.0
         low, high = float(s.min()) - margin, float(s.max()) + margin
         a, b, c = _increasing_logistic(_beta_features(s, low, high), _platt_targets(y, w), w)
         return cls(np.array([low, high, a, b, c]))

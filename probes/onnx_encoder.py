@@ -100,6 +100,9 @@ def load_onnx_encoder(spec: EncoderSpec, directory: Path | None = None, cache: P
     named = directory or (Path(os.environ[ENCODER_DIR_VARIABLE]) if os.environ.get(ENCODER_DIR_VARIABLE) else None)
     if named is not None and (named / BUNDLE_FILE).exists():
         return OnnxEncoder(_of_spec(read_bundle(named), spec, named))
+    if directory is not None:
+        # What a caller names must hold the encoder, also where the cache would do.
+        find_encoder(spec, directory)
     try:
         return OnnxEncoder(_of_spec(read_bundle(kept), spec, kept))
     except EncoderNotFoundError:

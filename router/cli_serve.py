@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--max-prompt-bytes", default=512 * 1024, show_default=True, type=click.IntRange(1))
 @click.option("--max-sessions", default=50_000, show_default=True, type=click.IntRange(0), help="Remembered at most.")
 @click.option("--session-ttl-s", default=3600.0, show_default=True, type=click.FloatRange(0), help="Idle ones expire.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Prometheus metrics; worker k has this port + k.")
 @click.option("--drain-s", default=10.0, show_default=True, type=click.FloatRange(0), help="Grace after SIGTERM.")
 @click.option(
     "--ext-proc",
@@ -183,13 +184,13 @@ def validate(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
 @click.option("--from-litellm", type=PATH, metavar="CONFIG", help="A LiteLLM file whose model_list to start from.")
 def policy(from_litellm: Path | None) -> None:
     """Print a policy to start your own from: the embedded default, or the models of a LiteLLM configuration."""
+    from router.loading import DEFAULT_POLICY
+
     if from_litellm is not None:
         from router.gateways.litellm_config import policy_from_litellm
 
         click.echo(policy_from_litellm(from_litellm), nl=False)
         return
-    from router.loading import DEFAULT_POLICY
-
     click.echo(DEFAULT_POLICY.read_text("utf-8"), nl=False)
 
 

@@ -17,19 +17,22 @@ _BY_TIER = frozenset({Reason.ABSTAINED, Reason.FAILED_OPEN, Reason.SESSION_HELD}
 
 def ladder(file: PolicyFile, decision: RoutingDecision) -> tuple[Candidate, ...]:
     """The chosen candidate, then those that may stand in for it, in the order of the policy: cheapest first."""
-    rows = {row.candidate: row for row in decision.candidates}
-    chosen = file.names.index(decision.chosen)
-    if file.fallback == "none" or decision.reason in _NOBODY_ELSE:
-        return (file.candidates[chosen],)
-    by_tier = decision.reason in _BY_TIER
+    names = (decision.chosen,) if file.fallback == "none" else stand_ins(decision)
+    return tuple(file.candidates[file.names.index(name)] for name in names)
+
+
+def stand_ins(decision: RoutingDecision) -> tuple[str, ...]:
+    """Names of the chosen candidate and of those at or above the floor, as `ladder` of a policy that falls back."""
+    if decision.reason in _NOBODY_ELSE:
+        return (decision.chosen,)
+    tier = [row.candidate for row in decision.candidates].index(decision.chosen)
+    chosen, by_tier = decision.candidates[tier], decision.reason in _BY_TIER
     others = (
-        candidate
-        for tier, candidate in enumerate(file.candidates)
-        if tier != chosen
-        and rows[candidate.name].eligible
-        and _is_up(rows[decision.chosen], rows[candidate.name], higher_tier=tier > chosen, by_tier=by_tier)
+        row.candidate
+        for index, row in enumerate(decision.candidates)
+        if index != tier and row.eligible and _is_up(chosen, row, higher_tier=index > tier, by_tier=by_tier)
     )
-    return (file.candidates[chosen], *others)
+    return (decision.chosen, *others)
 
 
 def _is_up(chosen: CandidateRisk, other: CandidateRisk, *, higher_tier: bool, by_tier: bool) -> bool:

@@ -16,7 +16,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from router import canned, http_server
+from router import canned, http_server, metrics
 from router.config import CANNED_UPSTREAM
 from router.dispatch import Dispatcher
 from router.errors import ConfigError
@@ -81,6 +81,7 @@ class ServerSettings:
         max_sessions: sessions whose last candidate is remembered; 0 remembers none.
         session_ttl_s: a session that was idle for longer is forgotten.
         drain_s: how long requests in work may take after SIGTERM.
+        metrics_port: where Prometheus finds `/metrics`, on the same host; None serves none, 0 takes a free one.
         share_port: whether other processes of ours listen on the same ports; see `router.workers`.
         doors: further services for the same server.
         http: what answers on a port of its own over HTTP; None for nothing.
@@ -98,6 +99,7 @@ class ServerSettings:
     max_sessions: int = 50_000
     session_ttl_s: float = 3600.0
     drain_s: float = 10.0
+    metrics_port: int | None = None
     share_port: bool = False
     doors: tuple[Door, ...] = ()
     http: HttpDoor | None = None
@@ -136,6 +138,8 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
             http_address = await _listen(listening, settings)
             router = await asyncio.to_thread(_load, settings)
             stack.push_async_callback(router.close)
+            if settings.metrics_port is not None:
+                stack.enter_context(metrics.exposed(router, settings.host, settings.metrics_port))
             canned_url = None
             if any(_uses_canned(policy) for policy in router.policies.values()):
                 canned_url = await stack.enter_async_context(canned.running())

@@ -84,6 +84,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
         router, dispatcher = self._ready
         query, decision = await _decide(router, request.route, context)
         completion = await dispatcher.complete(query, decision, timeout_s=_time_left(context))
+        _tell_session(router, decision, completion, context)
         return pb.CompleteResponse(
             decision=wire.decision_to_wire(decision),
             text=completion.text,
@@ -102,6 +103,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
         # Closed here and now when the caller leaves, so that the upstream stops too.
         async with contextlib.aclosing(dispatcher.stream(query, decision, timeout_s=_time_left(context))) as steps:
             async for step in steps:
+                _tell_session(router, decision, step, context)
                 yield pb.StreamCompleteResponse(
                     text_delta=step.text,
                     chunk=wire.struct_from_dict(step.body, "chunk"),
@@ -127,6 +129,12 @@ async def _decide(router: Router, request: pb.RouteRequest, context: Context) ->
     query = wire.query_from_wire(request)
     query = replace(query, session_id=session_id_of(query.session_id, headers, query.parameters))
     return query, await router.adecide(query, caller=caller_of(headers), timeout_s=_time_left(context))
+
+
+def _tell_session(router: Router, decision: RoutingDecision, step: Completion, context: Context) -> None:
+    """A session goes on with who answered it, where that is not who was chosen."""
+    if step.delivery is not None and step.delivery.fell_back:
+        router.answered_by(decision, step.delivery.answered_by, caller=caller_of(_headers(context)))
 
 
 def _headers(context: Context) -> dict[str, str]:

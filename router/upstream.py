@@ -320,7 +320,8 @@ def _import_litellm() -> None:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     try:
         litellm: Any = importlib.import_module("litellm")
-        importlib.import_module("openai")
+        # The SDK imports it with the first call, a second in the event loop.
+        importlib.import_module("openai.resources.chat")
     except ImportError as error:
         raise DispatchNotInstalledError("answering needs LiteLLM, which is not installed.") from error
     litellm.suppress_debug_info = True

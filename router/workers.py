@@ -105,7 +105,10 @@ class _Crew:
 
     def _start_one(self, place: int) -> None:
         ours, theirs = self._context.Pipe(duplex=False)
-        worker = self._context.Process(target=_work, args=(self._settings, theirs), name=f"elle-worker-{place}")
+        settings = self._settings
+        if settings.metrics_port:
+            settings = dataclasses.replace(settings, metrics_port=settings.metrics_port + place)
+        worker = self._context.Process(target=_work, args=(settings, theirs), name=f"elle-worker-{place}")
         worker.start()
         theirs.close()
         self._places[place] = worker

@@ -142,7 +142,7 @@ def _join(parts: Sequence[Decided]) -> Decided:
 
 
 def summary(decided: Decided, *, draws: int, seed: int = 0) -> dict[str, Any]:
-    """Figures over all prompts and per group, and which groups are below random, before and after Holm."""
+    """Figures over all prompts and per group of MIN_SLICE or more, and who is below random, before and after Holm."""
     groups = {}
     for number, group in enumerate(np.unique(decided.groups)):
         rows = decided.groups == group
@@ -155,13 +155,13 @@ def summary(decided: Decided, *, draws: int, seed: int = 0) -> dict[str, Any]:
     adjusted = holm([one["p_below"] for one in groups.values()])
     for one, p in zip(groups.values(), adjusted, strict=True):
         one["p_below_holm"] = p
-    n = np.array([one["n"] for one in groups.values()])
+    n = [one["n"] for one in groups.values()]
     return {
         "folds": len(decided.certified),
         "certified_folds": sum(decided.certified),
         **_figures(decided, np.ones(len(decided.chosen), dtype=bool)),
         # Within groups: what is gained by sending one group more often to the strong model than another is not in it.
-        "lift": float(n @ [one["lift"] for one in groups.values()] / n.sum()),
+        "lift": float(np.average([one["lift"] for one in groups.values()], weights=n)) if groups else None,
         "groups": groups,
         "below_uncorrected": [name for name, one in groups.items() if one["p_below"] <= ALONE],
         "below_expected_by_chance": ALONE * len(groups),

@@ -64,8 +64,12 @@ class ExternalProcessor:
 
     def __init__(self, on_failure: OnFailure = "closed") -> None:
         self._answers = _Answers()
-        self._closed = on_failure == "closed"
+        self._on_failure = on_failure
         self._router: Router | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # It travels to worker processes before it starts, and modules do not.
+        return ExternalProcessor, (self._on_failure,)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the service to a server that has not started."""
@@ -136,7 +140,7 @@ class ExternalProcessor:
             log.error("not decided", exc_info=error)
             status, headers = 500, {ERROR_HEADER: "INTERNAL"}
             body = error_object("internal error; see the router's log.", kind="server_error", code="internal")
-        if self._closed:
+        if self._on_failure == "closed":
             return self._answers.refuse(status, headers, body)
         exchange.told = {ERROR_HEADER: headers[ERROR_HEADER]}
         return self._answers.go_on(kind, headers=exchange.told)

@@ -7,8 +7,8 @@
 A deployment belongs to the candidate that its `model_info` names in `elle_candidate`, or else to the candidates whose
 `model` is its `litellm_params.model`. After a decision only deployments of the chosen candidate are left, and LiteLLM
 picks among them as ever. Where all of those are cooling down, those of the next candidate at or above the floor of the
-decision are left (its risk is no greater; where risks were not judged, its tier is higher), and if there are none
-LiteLLM says so and goes to its own `fallbacks`. Requests without messages (embeddings) are left alone.
+decision are left (`router.fallback`), and if there are none LiteLLM says so and goes to its own `fallbacks`. Requests
+without messages (embeddings) are left alone.
 
 Two of LiteLLM's hooks work together: `run` marks the calls of routers that were given the plugin, and makes LiteLLM
 refuse its synchronous methods, which could not ask; `async_filter_deployments` decides, because only it is shown tools
@@ -21,11 +21,12 @@ import asyncio
 import importlib
 import logging
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from router.client import AsyncRouterClient
 from router.errors import GatewayNotInstalledError, InvalidRequestError, RouterError
+from router.fallback import stand_ins
 from router.gateways.openai_reply import decision_headers
 from router.pipeline import Router
 from router.sessions import session_id_of
@@ -39,7 +40,10 @@ METADATA_KEY = "elle"
 CANDIDATE_KEY = "elle_candidate"
 
 #: What a decision looks at besides the messages. LiteLLM's own arguments, keys among them, stay where they are.
-_PARAMETERS = ("functions", "instructions", "max_completion_tokens", "max_tokens", "response_format", "system", "tools")
+_PARAMETERS = (
+    *("functions", "instructions", "max_completion_tokens", "max_output_tokens", "max_tokens", "output_config"),
+    *("output_format", "response_format", "system", "text", "tools"),
+)
 
 _NO_OVERRIDES = Overrides()
 
@@ -127,7 +131,7 @@ def narrowed(decision: RoutingDecision, deployments: Sequence[Deployment], *, gr
             f"a deployment of group {group!r} must belong to a candidate of policy {decision.policy.name!r} "
             f"({', '.join(of)}), none does; name it in its model_info as {CANDIDATE_KEY}, or give both the same model."
         )
-    return next((of[name] for name in _at_or_above(decision) if of[name]), [])
+    return next((of[name] for name in stand_ins(decision) if of[name]), [])
 
 
 def _belongs(deployment: Deployment, row: CandidateRisk) -> bool:
@@ -137,24 +141,12 @@ def _belongs(deployment: Deployment, row: CandidateRisk) -> bool:
     return bool((deployment.get("litellm_params") or {}).get("model") == row.model)
 
 
-def _at_or_above(decision: RoutingDecision) -> Iterable[str]:
-    """The chosen candidate, then in the order of tiers the eligible ones that may stand in for it."""
-    names = [row.candidate for row in decision.candidates]
-    chosen = names.index(decision.chosen)
-    floor = decision.candidates[chosen].risk
-    yield decision.chosen
-    for index, row in enumerate(decision.candidates):
-        judged = row.risk is not None and floor is not None
-        if index != chosen and row.eligible and (row.risk <= floor if judged else index > chosen):  # type: ignore[operator]
-            yield row.candidate
-
-
 def _query(messages: Sequence[Any], request: Mapping[str, Any], overrides: Overrides) -> RouteQuery:
     parameters = {name: _plain(request[name]) for name in _PARAMETERS if request.get(name) is not None}
     headers: Mapping[str, str] = next(
         (one["headers"] for one in _metadata(request) if isinstance(one.get("headers"), dict)), {}
     )
-    said = {"session_id": request.get("litellm_session_id"), "metadata": next(iter(_metadata(request)), None)}
+    said = {"litellm_session_id": request.get("litellm_session_id"), "metadata": next(iter(_metadata(request)), None)}
     return RouteQuery(
         messages=tuple(_plain(message) for message in messages),
         overrides=overrides,

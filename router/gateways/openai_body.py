@@ -46,7 +46,7 @@ def query_from_body(
 
     Args:
         body: the decoded JSON body, in the shape of OpenAI's chat completions or Anthropic's messages.
-        headers: of the HTTP request; only those that name a session are read (`router.sessions`).
+        headers: of the HTTP request; read for the id of the session (`router.sessions.session_id_of`).
         policies: all served policies by name, profiles included, the default first (`Router.policies`).
 
     Raises:

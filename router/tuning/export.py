@@ -79,6 +79,8 @@ def export_command(
     Raises EncoderError, DataError or ArtifactError; writes the whole bundle or nothing.
     """
     spec = parse_spec(encoder)
+    if spec.precision == "float32":
+        raise EncoderError("--encoder must be of precision int8: float32 runs in torch from the original files.")
     if parity and (weak is None or strong is None):
         raise DataError("--parity needs --weak and --strong: the two models of the data that are routed between.")
     bundle = build_bundle(spec, find_encoder(spec, encoder_dir))

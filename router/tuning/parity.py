@@ -85,10 +85,11 @@ def routing_parity(
         reference_ahead=found["served"].ahead["apgr"],
         ece=found["served"].figures["ece"].value,
         reference_ece=found["reference"].figures["ece"].value,
-        agreement=_agreement(judgements["served"].gain, judgements["reference"].gain),
+        agreement=agreement(judgements["served"].gain, judgements["reference"].gain),
     )
 
 
-def _agreement(ours: FloatArray, theirs: FloatArray) -> float:
+def agreement(ours: FloatArray, theirs: FloatArray) -> float:
+    """Share of prompts that two rankings by gain, (n,) each, decide alike; mean over `SHARES` of strong calls."""
     alike = [np.mean((ours > np.quantile(ours, 1 - s)) == (theirs > np.quantile(theirs, 1 - s))) for s in SHARES]
     return float(np.mean(alike))

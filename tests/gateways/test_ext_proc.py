@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -313,6 +314,11 @@ def test_without_envoys_protos_the_option_says_what_to_install(monkeypatch):
     done = CliRunner().invoke(cli, ["serve", "--ext-proc", "open"])
     assert done.exit_code == 1
     assert "elle-router[envoy]" in done.output
+
+
+def test_worker_processes_get_it_as_it_was_set():
+    copy = pickle.loads(pickle.dumps(ExternalProcessor("open")))  # noqa: S301  (our own)
+    assert copy.__reduce__() == (ExternalProcessor, ("open",))
 
 
 def test_reflection_knows_the_service():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from router.ask import extract
 from router.errors import GatewayNotInstalledError, InvalidRequestError
-from router.gateways.litellm_plugin import elle_plugin, narrowed
+from router.gateways.litellm_plugin import _PARAMETERS, elle_plugin, narrowed
 from router.loading import load_policies
 from router.pipeline import Router
 from router.types import ArtifactRef, CandidateRisk, Overrides, Reason, RouteQuery, RoutingDecision, Timings
@@ -45,7 +46,15 @@ def engine(policy_path) -> Router:
 
 
 @pytest.fixture
-def make(upstreams) -> Iterator:
+async def _own_connections() -> AsyncIterator[None]:
+    """LiteLLM keeps its connections beyond the event loop of a test, which would leave them open for good."""
+    yield
+    await litellm.close_litellm_async_clients()
+    litellm.in_memory_llm_clients_cache.flush_cache()
+
+
+@pytest.fixture
+def make(upstreams, _own_connections) -> Iterator:
     """A LiteLLM Router with one group `auto` of two deployments, and the group `other`."""
     before = list(litellm.callbacks)
     for upstream, _ in upstreams.values():
@@ -101,6 +110,17 @@ async def test_tools_and_schemas_are_seen_before_scores(make, engine):
     assert who(await router.acompletion("auto", chat("hello"))) == "small"
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
     assert who(await router.acompletion("auto", chat("hello"), tools=[tool])) == "large"
+
+
+def test_all_that_a_decision_reads_of_a_request_is_handed_on():
+    class Recorder(dict):
+        def get(self, name, default=None):
+            self[name] = None
+            return default
+
+    read = Recorder()
+    extract(RouteQuery.from_prompt("hello", parameters=read), max_bytes=100)
+    assert set(read) <= set(_PARAMETERS)
 
 
 async def test_a_streamed_answer_is_routed_alike(make, engine):
@@ -159,14 +179,14 @@ async def test_a_group_of_strangers_is_named(make, engine):
 
 
 async def test_a_chosen_deployment_that_is_gone_is_never_replaced_by_a_weaker_one(make, engine):
-    for pin, others in (("large", ["small"]), ("small", ["large"])):
-        listed = [make.deployment("auto", name) for name in others]
-        router = make(elle_plugin(engine, overrides=Overrides(pin=pin)), model_list=listed)
-        if pin == "small":
-            assert who(await router.acompletion("auto", chat("hello"))) == "large"
-        else:
-            with pytest.raises(RouterRateLimitError, match="No deployments available"):
-                await router.acompletion("auto", chat("hello"))
+    def only(name: str, overrides: Overrides):
+        return make(elle_plugin(engine, overrides=overrides), model_list=[make.deployment("auto", name)])
+
+    cheap, dear = Overrides(min_gain=1.0), Overrides(min_gain=-1.0)
+    assert who(await only("large", cheap).acompletion("auto", chat("hello"))) == "large"
+    for lonely in (only("small", dear), only("large", Overrides(pin="small"))):
+        with pytest.raises(RouterRateLimitError, match="No deployments available"):
+            await lonely.acompletion("auto", chat("hello"))
 
 
 def test_synchronous_calls_are_refused_by_litellm_instead_of_passing_undecided(make, engine):
@@ -178,8 +198,14 @@ def test_synchronous_calls_are_refused_by_litellm_instead_of_passing_undecided(m
 def test_each_event_loop_may_ask(make, address):
     plugin = elle_plugin(address, overrides=Overrides(pin="gpt-4-turbo"))
     listed = [make.deployment("auto", "large", elle_candidate="gpt-4-turbo")]
-    for _ in range(2):
-        assert who(asyncio.run(make(plugin, model_list=listed).acompletion("auto", chat("hello")))) == "large"
+
+    async def ask() -> str:
+        answer = await make(plugin, model_list=listed).acompletion("auto", chat("hello"))
+        await litellm.close_litellm_async_clients()
+        litellm.in_memory_llm_clients_cache.flush_cache()
+        return who(answer)
+
+    assert [asyncio.run(ask()) for _ in range(2)] == ["large", "large"]
 
 
 def decided(*rows: tuple[str, float | None, bool], chosen: str) -> RoutingDecision:
@@ -187,7 +213,20 @@ def decided(*rows: tuple[str, float | None, bool], chosen: str) -> RoutingDecisi
     candidates = tuple(
         CandidateRisk(name, f"openai/{name}", risk, risk, None, () if may else ("denied",)) for name, risk, may in rows
     )
-    place = ("id", "test", chosen, f"openai/{chosen}", Reason.FIXED, None, candidates, None, None, ref, None, False)
+    place = (
+        "id",
+        "test",
+        chosen,
+        f"openai/{chosen}",
+        Reason.GAIN_ABOVE_THRESHOLD,
+        None,
+        candidates,
+        None,
+        None,
+        ref,
+        None,
+        False,
+    )
     return RoutingDecision(*place, None, Timings(), "", 1)
 
 

@@ -90,11 +90,9 @@ def test_an_anthropic_body_keeps_its_system_prompt_and_tools(policies):
 @pytest.mark.parametrize(
     ("headers", "extra", "session"),
     [
-        ({"x-session-id": "a"}, {}, "a"),
-        ({"x-elle-session-id": "a", "x-session-id": "b"}, {"session_id": "c"}, "a"),
-        ({}, {"session_id": "c", "metadata": {"session_id": "d"}}, "c"),
+        ({"x-session-id": "a"}, {"session_id": "c"}, "a"),
         ({}, {"metadata": {"session_id": "d"}}, "d"),
-        ({}, {"metadata": "none", "session_id": 7}, ""),
+        ({}, {}, ""),
     ],
 )
 def test_sessions_are_known_by_headers_and_fields(policies, headers, extra, session):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.isotonic import IsotonicRegression
@@ -54,6 +54,7 @@ def test_shuffled_losses_give_the_base_rate(kind: str) -> None:
 @every_kind
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 1)), min_size=2, max_size=40))
+@example([(0.0, 0.0), (2.2250738585e-313, 0.0)])
 def test_every_map_is_a_non_decreasing_probability_everywhere(kind: str, rows: list[tuple[float, float]]) -> None:
     scores, losses = np.array(rows).T
     one = KINDS[kind].fit(scores, losses)

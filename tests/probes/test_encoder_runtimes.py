@@ -171,6 +171,14 @@ class TestCache:
         assert "exporting the encoder again" in caplog.text
         assert read_bundle(kept)
 
+    def test_a_named_folder_without_the_encoder_is_refused_although_the_cache_has_it(
+        self, bundle: Bundle, tmp_path: Path
+    ) -> None:
+        bundle.save(tmp_path / "cache" / MINILM_L6.identity[:32])
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(EncoderNotFoundError, match="empty"):
+            load_onnx_encoder(MINILM_L6, tmp_path / "empty", cache=tmp_path / "cache")
+
     def test_a_cache_that_cannot_be_written_costs_only_time(
         self, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -57,12 +57,12 @@ CASES = [
 ]
 BREAKS_OFF = ["reset", "malformed-late", "cut-off", "stall"]
 ANSWERS = ["ok", "429-once", "big"]
-OTHERS = ["hang-long", "hang-leave", "endless", "flood", "dead-often", "400", "422"]
+OTHERS = ["session-500", "hang-long", "hang-leave", "endless", "flood", "dead-often", "400", "422"]
 
 
 def policy(name: str, weak: dict[str, Any], strong: dict[str, Any], *, threshold: float) -> dict[str, Any]:
     """The embedded default's probe on our upstream. Threshold 1: the weak one is chosen; -1: the strong one."""
-    common = {"capabilities": ["text"], "timeout_s": 0.5, "first_token_timeout_s": 0.5}
+    common = {"capabilities": ["text", "tools"], "timeout_s": 0.5, "first_token_timeout_s": 0.5}
     return {
         "schema": "elle.policy/1",
         "name": name,
@@ -95,7 +95,9 @@ def policies(upstream: FaultyUpstream, resetting: str) -> Iterator[dict[str, Any
     faults = {*FALLS_BACK, *FALLS_BACK_UNARY, *FALLS_BACK_STREAM, *BREAKS_OFF, *ANSWERS, *OTHERS}
     for fault in faults:
         for method in METHODS:
-            which = {"hang-long": "hang", "hang-leave": "hang", "dead-often": "hang"}.get(fault, fault)
+            which = {"session-500": "500", "hang-long": "hang", "hang-leave": "hang", "dead-often": "hang"}.get(
+                fault, fault
+            )
             base = {"api_base": bases.get(fault, upstream.url)}
             well = {"model": f"openai/ok@{fault}-{method}", "api_base": upstream.url}
             ill = {"model": f"openai/{which}@{fault}-{method}"} | base | special.get(fault, {})
@@ -330,6 +332,29 @@ def test_nobody_stands_in_whom_the_caller_ruled_out(world: tuple[str, FaultyUpst
     with RouterClient(world[0], timeout_s=DEADLINE_S) as client, pytest.raises(ServiceError) as caught:
         client.complete(PROMPT, Overrides(policy="503-unary", denied_candidates=("strong",)))
     assert {attempt.candidate for attempt in caught.value.attempts} == {"weak"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_session_goes_on_with_who_answered_in_the_chosen_ones_place(
+    world: tuple[str, FaultyUpstream], method: str
+) -> None:
+    overrides, rest = Overrides(policy=f"session-500-{method}"), {"session_id": f"s-{method}"}
+    tool_loop = (
+        {"role": "user", "content": PROMPT},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": {}}]},
+        {"role": "tool", "tool_call_id": "c", "content": "4"},
+    )
+    with RouterClient(world[0], timeout_s=DEADLINE_S) as client:
+        if method == "unary":
+            assert client.complete(PROMPT, overrides, **rest).delivery.fell_back
+        else:
+            assert any(
+                step.delivery is not None and step.delivery.fell_back
+                for step in client.stream(PROMPT, overrides, **rest)
+            )
+        parameters = {"tools": []}
+        held = client.route(tool_loop, overrides, parameters=parameters, **rest)
+    assert held.chosen == "strong"
 
 
 def test_no_prompt_and_no_words_of_a_provider_are_logged(

@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +20,17 @@ import pytest
 from grpc_health.v1 import health, health_pb2_grpc
 
 from router.client import RouterClient
-from router.errors import ServiceError
+from router.errors import ConfigError, ServiceError
 from router.interceptors import ErrorInterceptor
+from router.loading import load_policies
+from router.metrics import exposed
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
+from router.pipeline import Router
 from router.server import ServerSettings
 from router.service import RouterService
 from tests.conftest import ROOT
+from tests.fakes import write_policy
 from tests.service import running_service
 
 ELLE = (sys.executable, "-c", "from router.cli import main; main()")
@@ -156,3 +162,29 @@ def test_a_small_queue_answers_overload_as_resource_exhausted() -> None:
 
 def test_the_policy_json_of_the_service_is_json(client: RouterClient) -> None:
     assert json.loads(client.get_policy().policy_json)["schema"] == "elle.policy/1"
+
+
+@pytest.mark.usefixtures("_real_encoder")
+def test_prometheus_sees_how_often_a_prompt_was_judged_before() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with running_service(ServerSettings(port=0, metrics_port=port, drain_s=1)) as address:
+        with RouterClient(address) as client:
+            for text in ("once", "twice", "twice"):
+                client.route(text)
+        told = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    assert "elle_decision_cache_hits_total 1.0" in told
+    assert "elle_decision_cache_misses_total 2.0" in told
+    assert "elle_decision_cache_entries 2.0" in told
+    assert "process_resident_memory_bytes" in told
+
+
+def test_an_occupied_metrics_port_is_refused_by_name(tmp_path: Path) -> None:
+    rule = {"kind": "fixed", "candidate": "small"}
+    router = Router(load_policies([write_policy(tmp_path, probe=None, rule=rule)]), {})
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        with pytest.raises(ConfigError, match="for metrics"), exposed(router, "127.0.0.1", held.getsockname()[1]):
+            pass

@@ -1,0 +1,190 @@
+"""The same 200 conversations through every door: the same candidate, for the same reason, at the same risk."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from router import pipeline
+from router.client import RouterClient
+from router.gateways.ext_proc import ExternalProcessor
+from router.gateways.litellm_plugin import METADATA_KEY, elle_plugin
+from router.gateways.openai_http import OpenAIDoor
+from router.pipeline import Router
+from router.server import ServerSettings, serving
+from router.types import RouteQuery, RoutingDecision
+from tests.fakes import FakeEncoder, write_policy
+from tests.gateways.chat_upstream import running_chat_upstream
+from tests.gateways.conversations import conversations
+from tests.gateways.envoy import EXAMPLE, cluster, find_envoy, listener, running_envoy
+from tests.gateways.loopback import in_thread
+
+#: Those of the example's envoy.yaml.
+NAMES = ("mixtral-8x7b", "gpt-4-turbo")
+BODIES = conversations(200)
+HAS_ENVOYS_PROTOS = importlib.util.find_spec("envoy") is not None and importlib.util.find_spec("envoy.service")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a door tells of a decision; gain and risk with six decimals, as headers have them."""
+
+    chosen: str
+    reason: str
+    risk: str | None
+    gain: str | None
+
+    @classmethod
+    def by_decision(cls, decision: RoutingDecision) -> Told:
+        risk = next(row.risk for row in decision.candidates if row.candidate == decision.chosen)
+        shown = (None if value is None else f"{value:.6f}" for value in (risk, decision.gain))
+        return cls(decision.chosen, decision.reason.value, *shown)
+
+    @classmethod
+    def by_headers(cls, headers: Mapping[str, str]) -> Told:
+        names = ("candidate", "reason", "risk", "gain")
+        return cls(*(headers.get(f"x-elle-{name}") for name in names))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class World:
+    """One running service behind all doors but the first, and the answers' upstream."""
+
+    folder: Path
+    policy: Path
+    address: str
+    http_url: str
+    upstream_url: str
+
+    def engine(self) -> Router:
+        encoder = FakeEncoder()
+        return Router(pipeline.load_policies([self.policy]), {encoder.spec.identity: encoder})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("doors")
+    with pytest.MonkeyPatch.context() as patch, running_chat_upstream() as (_, upstream_url):
+        patch.setattr(pipeline, "load_encoder", lambda *_: FakeEncoder())
+        capabilities = dict(zip(NAMES, (["text"], ["text", "image", "tools", "json_schema"]), strict=True))
+        candidates = [
+            {"name": name, "model": f"openai/up-{name}", "api_base": upstream_url, "capabilities": capabilities[name]}
+            | {"context_window_tokens": 1500 if name == NAMES[0] else 128_000}
+            for name in NAMES
+        ]
+        rule = {"kind": "gain", "thresholds": [0.35]}
+        policy = write_policy(folder, names=NAMES, candidates=candidates, rule=rule)
+        doors = (ExternalProcessor(),) if HAS_ENVOYS_PROTOS else ()
+        settings = ServerSettings(policies=(policy,), port=0, drain_s=1, doors=doors, http=OpenAIDoor())
+        with in_thread(serving(settings)) as running:
+            yield World(folder, policy, running.address, f"http://{running.http_address}", upstream_url)
+
+
+@pytest.fixture(scope="module")
+def expected(world: World) -> list[RoutingDecision]:
+    engine = world.engine()
+    return [engine.decide(_query(body)) for body in BODIES]
+
+
+def _query(body: Mapping[str, Any]) -> RouteQuery:
+    return RouteQuery(body["messages"], parameters={key: body[key] for key in body if key != "messages"})
+
+
+def _risks(decision: RoutingDecision) -> list[Any]:
+    return [(row.candidate, row.raw, row.risk, row.ineligible_because) for row in decision.candidates]
+
+
+def test_the_conversations_are_of_every_kind(expected: list[RoutingDecision]) -> None:
+    reasons = Counter(decision.reason.value for decision in expected)
+    assert min(reasons[reason] for reason in ("GAIN_BELOW_THRESHOLD", "GAIN_ABOVE_THRESHOLD", "ONLY_ELIGIBLE")) > 20
+    assert {need for decision in expected for need in decision.needs} >= {"image", "tools", "json_schema"}
+    assert len({decision.language for decision in expected}) >= 6
+    assert sum(decision.has_code for decision in expected) > 10
+    assert sum(len(body["messages"]) > 2 for body in BODIES) > 50
+
+
+def test_route_and_batch_route_tell_the_whole_record_of_the_python_api(
+    world: World, expected: list[RoutingDecision]
+) -> None:
+    with RouterClient(world.address) as client:
+        routed: list[Any] = [client.route(_query(body)) for body in BODIES]
+        batched: list[Any] = client.route_batch([_query(body) for body in BODIES])
+    for got in (routed, batched):
+        assert [_risks(decision) for decision in got] == [_risks(decision) for decision in expected]
+        assert [Told.by_decision(decision) for decision in got] == [Told.by_decision(one) for one in expected]
+
+
+def _posted(url: str) -> list[Told]:
+    with httpx.Client(timeout=30) as http:
+        replies = [http.post(f"{url}/v1/chat/completions", json={"model": "elle/test", **body}) for body in BODIES]
+    assert {reply.status_code for reply in replies} == {200}
+    for reply in replies:
+        # Who answered is who was chosen.
+        assert reply.json()["model"] == f"up-{reply.headers['x-elle-candidate']}"
+    return [Told.by_headers(reply.headers) for reply in replies]
+
+
+def _through_openai(world: World) -> list[Told]:
+    return _posted(world.http_url)
+
+
+def _through_envoy(world: World) -> list[Told]:
+    if not HAS_ENVOYS_PROTOS:
+        pytest.skip("Envoy's protos are not installed; `pip install xds-protos`")
+    find_envoy()
+    config = yaml.safe_load(EXAMPLE.read_text("utf-8"))
+    upstream = world.upstream_url.removeprefix("http://").removesuffix("/v1")
+    clusters = [cluster(config, name, name, upstream) for name in NAMES]
+    clusters.append(cluster(config, "elle-router", "elle-router", world.address))
+    with running_envoy(world.folder, [listener(config, "door", "elle-router")], clusters) as urls:
+        return _posted(urls["door"])
+
+
+def _through_litellm(world: World) -> list[Told]:
+    litellm = pytest.importorskip("litellm", reason="LiteLLM is not installed; `pip install 'elle-router[dispatch]'`")
+    before = list(litellm.callbacks)
+
+    async def ask_all() -> list[Told]:
+        models = [
+            {
+                "model_name": "auto",
+                "litellm_params": {"model": f"openai/up-{name}", "api_base": world.upstream_url, "api_key": "none"},
+            }
+            for name in NAMES
+        ]
+        router = litellm.Router(model_list=models, plugins=[elle_plugin(world.address)], num_retries=0)
+        told = []
+        for body in BODIES:
+            metadata: dict[str, Any] = {}
+            answer = await router.acompletion("auto", **body, metadata=metadata)
+            assert answer.model.endswith(f"up-{metadata[METADATA_KEY]['x-elle-candidate']}")
+            told.append(Told.by_headers(metadata[METADATA_KEY]))
+        await litellm.close_litellm_async_clients()
+        return told
+
+    try:
+        return asyncio.run(ask_all())
+    finally:
+        litellm.callbacks[:] = before
+
+
+DOORS: Mapping[str, Callable[[World], Sequence[Told]]] = {
+    "OpenAI door": _through_openai,
+    "LiteLLM plugin": _through_litellm,
+    "Envoy": _through_envoy,
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_every_door_decides_as_the_python_api_does(world: World, expected: list[RoutingDecision], door: str) -> None:
+    told = DOORS[door](world)
+    assert told == [Told.by_decision(decision) for decision in expected]
