@@ -8,7 +8,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow check protos bench-probe bench-tune bench-certificate bench-quality \
+.PHONY: help setup run test test-slow check protos bench-probe bench-tune bench-certificate bench-quality bench-http \
 	bench-serve test-load reproduce-elle clean
 
 help:  ## This list

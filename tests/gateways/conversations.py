@@ -1,4 +1,4 @@
-"""Generated chats, seeded: languages, code, tools, pictures, schemas, several turns, system blocks. The text is ours."""
+"""Generated chats, seeded: languages, code, tools, pictures, schemas, system blocks. Our own text."""
 
 from __future__ import annotations
 
