@@ -1,8 +1,8 @@
 """One candidate asked once, through LiteLLM. The only file that serves and imports LiteLLM, and only when first needed.
 
 Candidates `openai/...` with an `api_base` speak the caller's own language: they get its body byte for byte but for
-`model`, and what they answer is handed back as it came. LiteLLM makes the call, but neither sees the prompt nor
-rewrites the answer. All others are LiteLLM's to translate.
+`model`, and what they answer is handed back as it came. The OpenAI SDK makes that call, and LiteLLM says what kind of
+failure one is; neither reads the prompt nor rewrites the answer. All others are LiteLLM's to call and translate.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import AsyncGenerator, Iterator
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from router import errors
@@ -46,24 +44,8 @@ OPENAI_PREFIX = "openai/"
 #: A host that does not take the connection by then is down.
 CONNECT_TIMEOUT_S = 5.0
 
-#: What LiteLLM is shown in place of the prompt where the body goes out as it came.
-_NO_PROMPT = ({"role": "user", "content": ""},)
-
 #: Idle connections kept for the next request.
 _KEPT_CONNECTIONS = 100
-
-
-@dataclass(slots=True)
-class _Exchange:
-    """One call of an OpenAI-compatible upstream: the body to send, and what came back."""
-
-    body: bytes
-    streamed: bool
-    status: int = 0
-    answer: bytes = b""
-
-
-_exchange: ContextVar[_Exchange] = ContextVar("_exchange")
 
 
 class Upstream:
@@ -91,9 +73,8 @@ class Upstream:
                 response = await _litellm().acompletion(**self._arguments(candidate, query))
                 translated_body: dict[str, Any] = response.model_dump(mode="json", exclude_none=True)
                 return translated_body
-            exchange = _Exchange(_body(candidate, query, stream=False), streamed=False)
-            await self._send(candidate, exchange)
-            body: Any = json.loads(exchange.answer, parse_constant=_refuse_constant)
+            answered = await self._post(candidate, _body(candidate, query, stream=False), streamed=False)
+            body: Any = json.loads(answered.content, parse_constant=_refuse_constant)
             _check_choices(body, candidate)
             answer: dict[str, Any] = body
             return answer
@@ -106,11 +87,11 @@ class Upstream:
                 arguments.setdefault("stream_options", {"include_usage": True})
                 chunks = _litellm_chunks(await _litellm().acompletion(**arguments), candidate)
             else:
-                exchange = _Exchange(_body(candidate, query, stream=True), streamed=True)
-                chunks = _sdk_chunks(await self._send(candidate, exchange), candidate)
+                body = _body(candidate, query, stream=True)
+                chunks = _sdk_chunks(await self._post(candidate, body, streamed=True), candidate)
             async with contextlib.aclosing(chunks):
-                async for body in chunks:
-                    yield body
+                async for chunk in chunks:
+                    yield chunk
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -118,32 +99,25 @@ class Upstream:
             await self._http.aclose()
             await _litellm().close_litellm_async_clients()
 
-    async def _send(self, candidate: Candidate, exchange: _Exchange) -> Any:
+    async def _post(self, candidate: Candidate, body: bytes, *, streamed: bool) -> Any:
+        """The `httpx.Response`, or the SDK's stream of chunks."""
         import httpx
 
-        token = _exchange.set(exchange)
+        openai = importlib.import_module("openai")
+        kind: dict[str, Any] = {"cast_to": httpx.Response}
+        if streamed:
+            chunk = importlib.import_module("openai.types.chat").ChatCompletionChunk
+            kind = {"cast_to": chunk, "stream": True, "stream_cls": openai.AsyncStream[chunk]}
+        timeout = httpx.Timeout(candidate.timeout_s, connect=min(CONNECT_TIMEOUT_S, candidate.timeout_s))
         try:
-            with _without_bookkeeping():
-                response = await _litellm().acompletion(
-                    model=candidate.model,
-                    messages=list(_NO_PROMPT),
-                    client=self._client(candidate),
-                    timeout=httpx.Timeout(candidate.timeout_s, connect=min(CONNECT_TIMEOUT_S, candidate.timeout_s)),
-                    # Its own retries would hide failures from the record.
-                    max_retries=0,
-                    **({"stream": True} if exchange.streamed else {}),
-                )
-        finally:
-            _exchange.reset(token)
-        if exchange.status >= 400:
-            # LiteLLM makes an empty answer, with usage of its own counting, of one of OpenAI's refusals.
-            raise errors.UpstreamRejectedError(
-                f"{_say(candidate)} refused the request, HTTP status {exchange.status}.", http_status=exchange.status
+            return await self._client(candidate).post(
+                "/chat/completions", content=body, options={"timeout": timeout}, **kind
             )
-        return response
+        except openai.APIError as error:
+            raise _said_by_litellm(candidate, error) from error
 
     def _client(self, candidate: Candidate) -> Any:
-        """The OpenAI SDK's client that LiteLLM is to use for this candidate; all share the connections."""
+        """The OpenAI SDK's client for this candidate, without retries of its own; all share the connections."""
         # Servers of one's own often want no key, but the SDK does.
         key = _secret(candidate) or os.environ.get("OPENAI_API_KEY") or "none"
         url = self._base_url(candidate)
@@ -228,9 +202,9 @@ async def _litellm_chunks(wrapper: Any, candidate: Candidate) -> AsyncGenerator[
         raise nothing
 
 
-async def _sdk_chunks(wrapper: Any, candidate: Candidate) -> AsyncGenerator[dict[str, Any], None]:
-    """The SDK's own chunks: LiteLLM's wrapper drops choices, makes up usage, and ends every stream with "stop"."""
-    stream, finished = wrapper.completion_stream, False
+async def _sdk_chunks(stream: Any, candidate: Candidate) -> AsyncGenerator[dict[str, Any], None]:
+    """The SDK's own chunks, as they came."""
+    finished = False
     try:
         async for chunk in stream:
             if not hasattr(chunk, "to_dict"):
@@ -240,7 +214,7 @@ async def _sdk_chunks(wrapper: Any, candidate: Candidate) -> AsyncGenerator[dict
             finished = finished or any(choice.get("finish_reason") for choice in body.get("choices") or ())
             yield body
     finally:
-        await wrapper.aclose()
+        await stream.close()
     if not finished:
         raise UpstreamUnavailableError(f"{_say(candidate)} ended its stream in the middle of the answer, or sent none.")
 
@@ -277,38 +251,18 @@ def _http_client() -> httpx.AsyncClient:
     return httpx.AsyncClient(
         # No bound on connections in use: the waiting requests of one dead candidate must not hold up the others.
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT_CONNECTIONS),
-        event_hooks={"request": [_put_body], "response": [_keep_answer]},
     )
 
 
-async def _put_body(request: httpx.Request) -> None:
-    import httpx
-
-    body = _exchange.get().body
-    request.stream = httpx.ByteStream(body)
-    request.headers["content-length"] = str(len(body))
-
-
-async def _keep_answer(response: httpx.Response) -> None:
-    exchange = _exchange.get()
-    exchange.status = response.status_code
-    if not exchange.streamed:
-        exchange.answer = await response.aread()
-
-
-@contextlib.contextmanager
-def _without_bookkeeping() -> Iterator[None]:
-    """Spare LiteLLM its costs and logs of a prompt that it has not seen: a fifth of the processor time of a call."""
+def _said_by_litellm(candidate: Candidate, error: Exception) -> Exception:
+    """What LiteLLM makes of the SDK's error: it knows in which words providers say that a prompt is too long."""
     try:
-        internal = importlib.import_module("litellm._internal_context").is_internal_call
-    except (ImportError, AttributeError):  # a private part; without it calls are slower and nothing else
-        yield
-        return
-    token = internal.set(True)
-    try:
-        yield
-    finally:
-        internal.reset(token)
+        found: Exception = _litellm().exception_type(
+            model=candidate.model, original_exception=error, custom_llm_provider="openai"
+        )
+    except Exception as raised:
+        return raised
+    return found
 
 
 def _litellm() -> Any:

@@ -293,6 +293,8 @@ async def _while_connected(receive: Receive, work: Coroutine[Any, Any, None]) ->
         # Until the upstream's connection is closed too.
         await asyncio.wait((working, leaving))
     if gone:
+        if not working.cancelled() and (error := working.exception()) is not None:
+            log.info("after its client had gone, a request failed: %s", type(error).__name__)
         raise _ClientGoneError
     await working
 

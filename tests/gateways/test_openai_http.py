@@ -175,6 +175,16 @@ def _plain(answer: Any) -> dict[str, Any]:
     return plain
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+def test_a_body_written_by_anybody_else_arrives_byte_for_byte(world: World, streamed: bool) -> None:
+    raw = (
+        b'{ "messages" : [{"content":"caf\\u00e9 \\ud83d\\ude00", "role":"user", "role2": 1e-7}],\n\t"top_p":1.0, "seed":1E2,'
+        b'"model" :\t"large" , "stream": %s, "z":{"b":1,"a":-0.0}}\r\n' % (b"true" if streamed else b"false")
+    )
+    assert httpx.post(f"{world.url}/chat/completions", content=raw).status_code == 200
+    assert world.chat.sent == [raw.replace(b'"large"', b'"up-large"')]
+
+
 def test_the_sdks_helpers_parse_tool_calls_and_schemas(sdk: openai.OpenAI) -> None:
     with sdk.chat.completions.stream(model="elle/test", messages=hello(), tools=TOOLS) as stream:
         calls = stream.get_final_completion().choices[0].message.tool_calls
@@ -195,6 +205,7 @@ def test_the_record_stands_in_headers_body_and_every_chunk(world: World, sdk: op
     assert (record["reason"], record["policy"]) == (decision.reason.value, "test")
     assert (record["risk"], record["gain"]) == pytest.approx((row.risk, decision.gain))
     assert record["fell_back"] is False
+    assert whole.parse().elle == record  # type: ignore[attr-defined]
     assert record["cost_usd"] == pytest.approx(30e-6)
     assert [attempt["outcome"] for attempt in record["attempts"]] == ["ANSWERED"]
     headers = whole.headers
@@ -392,6 +403,27 @@ def test_a_bug_of_ours_is_told_without_its_insides(world: World, monkeypatch: py
     reply = world.post({"model": "elle/test", "messages": hello()})
     assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal")
     assert "secret" not in reply.text
+
+
+async def test_what_is_in_work_when_the_service_stops_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = FakeEncoder()
+    monkeypatch.setattr(pipeline, "load_encoder", lambda *_: encoder)
+    settings = ServerSettings(policies=(write_policy(tmp_path),), port=0, drain_s=10, http=OpenAIDoor())
+    async with httpx.AsyncClient(timeout=30) as http:
+        async with serving(settings) as running:
+            encoder.gate.clear()
+            url = f"http://{running.http_address}/v1/chat/completions"
+            asking = asyncio.create_task(http.post(url, json={"model": "elle/test", "messages": hello("slow")}))
+            async with asyncio.timeout(10):
+                while running.router.pending == 0:  # noqa: ASYNC110  (a count is all there is to look at)
+                    await asyncio.sleep(0.01)
+            asyncio.get_running_loop().call_later(0.5, encoder.gate.set)
+        assert encoder.gate.is_set()
+        assert (await asking).status_code == 200
+        with pytest.raises(httpx.ConnectError):
+            await http.post(url)
 
 
 async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:

@@ -412,12 +412,10 @@ class TestErrors:
         assert len(upstream.sent) == 1
 
     async def test_of_our_own_are_not_relabelled(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        import litellm
-
-        async def bug(**_: Any) -> None:
+        async def bug(*_: Any, **__: Any) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(litellm, "acompletion", bug)
+        monkeypatch.setattr(openai.AsyncOpenAI, "post", bug)
         with pytest.raises(ZeroDivisionError):
             await world.complete(RouteQuery.from_prompt("hello"))
 

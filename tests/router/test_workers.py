@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 
 from router.client import RouterClient
@@ -83,6 +84,17 @@ def test_all_answer_a_dead_one_is_replaced_and_sigterm_ends_them_all(policy: Pat
         parent.send_signal(signal.SIGTERM)
         assert parent.wait(30) == 0
         assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_the_http_port_is_shared_too(policy: Path) -> None:
+    with served(policy, "--port", "0", "--http", "0", "--workers", "2", "--drain-s", "0.2") as (parent, _):
+        assert parent.stderr is not None
+        url = parent.stderr.readline().split()[-1]
+        port = int(url.removesuffix("/v1").rpartition(":")[2])
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        listening = [row for row in rows if int(row[1].rpartition(":")[2], 16) == port and row[3] == "0A"]
+        assert len(listening) == 2
+        assert {httpx.get(f"{url}/models").status_code for _ in range(8)} == {200}
 
 
 def test_workers_leave_when_their_parent_is_killed(policy: Path) -> None:
