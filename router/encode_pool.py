@@ -7,7 +7,10 @@ the arithmetic limit, and a prompt's features then cannot depend on its neighbou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +22,9 @@ from router.errors import DeadlineError, OverloadedError
 #: Prompts that may wait or be in work per thread. At some 5 ms a prompt those in the queue wait a sixth of a second:
 #: a longer queue answers no one sooner, it only makes everyone late.
 PENDING_PER_THREAD = 32
+
+#: Niceness of the encoder's threads, on top of the process's.
+ENCODER_NICENESS = 10
 
 #: How much of a new duration goes into the running mean that retry hints are computed from.
 _MEMORY = 0.05
@@ -49,7 +55,7 @@ class EncodePool:
         self._max_pending = max_pending or PENDING_PER_THREAD * self._n_threads
         self._pending = 0
         self._recent_s = 0.02
-        self._threads = ThreadPoolExecutor(self._n_threads, thread_name_prefix="encode")
+        self._threads = ThreadPoolExecutor(self._n_threads, thread_name_prefix="encode", initializer=_step_back)
 
     @property
     def pending(self) -> int:
@@ -91,3 +97,12 @@ class EncodePool:
         """Wait for the prompts in work; those still waiting are dropped."""
         shutdown = partial(self._threads.shutdown, wait=True, cancel_futures=True)
         await asyncio.get_running_loop().run_in_executor(None, shutdown)
+
+
+def _step_back() -> None:
+    # On Linux niceness is a thread's own. Encoding takes every core it gets; the loop that accepts and refuses requests
+    # must come first, or refusals wait as long as answers.
+    if sys.platform == "linux":
+        own = threading.get_native_id()
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + ENCODER_NICENESS)

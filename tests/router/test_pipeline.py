@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from probes import artifact
+from probes.encoder import FloatArray
 from probes.errors import EncoderMismatchError
-from router.encode_pool import EncodePool
+from router.encode_pool import ENCODER_NICENESS, EncodePool
 from router.errors import (
     ConfigError,
     DeadlineError,
@@ -142,6 +146,22 @@ class TestEncodePool:
         await first
         await pool.close()
         assert encoder.encoded == ["first"]
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="niceness is a thread's own on Linux only")
+    async def test_the_encoder_steps_back_behind_who_accepts_and_refuses(self) -> None:
+        nice: list[int] = []
+
+        class Watching(FakeEncoder):
+            def encode(self, text: str) -> FloatArray:
+                nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+                return super().encode(text)
+
+        before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        pool = EncodePool(Watching(), threads=1)
+        await pool.encode("hello")
+        await pool.close()
+        assert nice[0] == min(before + ENCODER_NICENESS, 19)
+        assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
 
 class TestLoading:
