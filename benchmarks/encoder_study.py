@@ -74,7 +74,7 @@ VARIANTS = (
     Variant(max_tokens=128),
     Variant(max_tokens=128, truncation="head"),
     Variant(max_tokens=64),
-    Variant(pooling=("mean@3", "max@3")),
+    Variant(pooling=("mean@3", "mean@4", "max@3")),
     Variant(pooling=("mean@2", "mean@3", "max@3")),
 )
 

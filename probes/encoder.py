@@ -103,7 +103,7 @@ MINILM_L6_FLOAT32 = EncoderSpec(
     revision="c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
     weights_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     tokenizer_sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-    pooling=("mean@3", "mean@4", "max@3"),
+    pooling=("mean@3", "max@3"),
     max_tokens=256,
 )
 
