@@ -2,7 +2,8 @@
 
 Candidates `openai/...` with an `api_base` speak the caller's own language: they get its body byte for byte but for
 `model`, and what they answer is handed back as it came. httpx makes that call with the headers of the OpenAI SDK, which
-reads streams, and LiteLLM says what kind of failure one is; none rewrites prompt or answer. All others are LiteLLM's to call and translate.
+reads streams, and LiteLLM says what kind of failure one is; none rewrites prompt or answer. All others are LiteLLM's to
+call and translate.
 """
 
 from __future__ import annotations
