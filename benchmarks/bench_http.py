@@ -9,7 +9,7 @@ of the same turn. `cache-entries` is 0 and every prompt is new, so each decided 
 - `door`: decided and answered; this is what the issue's limit is for;
 - `door_pinned`: the candidate is named, nothing is encoded: the door and the dispatch;
 - `decide`: the part of `door` that is encoding and deciding, as the service times it (`Route`, same prompts);
-- `dispatch`: `router.upstream` alone in this process: LiteLLM, the OpenAI SDK and httpx;
+- `dispatch`: `router.upstream` alone in this process: httpx with the OpenAI SDK's headers;
 - `litellm`: LiteLLM alone in this process, as its users call it;
 - `sdk`: the OpenAI SDK alone in this process.
 """
@@ -87,7 +87,8 @@ def main() -> None:
 
 async def measure(n_calls: int) -> dict[str, list[float]]:
     """Seconds of every kind of call in every turn; `decide` as the service says."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         upstream_url = stack.enter_context(process("-m", "benchmarks.bench_http", "--upstream"))["http"]
         policy = write_policy(Path(folder), upstream_url)
         serve = ("-c", "from router.cli import main; main()", "serve", "--policy", str(policy), "--port", "0")
@@ -107,7 +108,7 @@ async def measure(n_calls: int) -> dict[str, list[float]]:
 
 
 async def callers(
-    stack: contextlib.ExitStack, upstream_url: str, door_url: str
+    stack: contextlib.AsyncExitStack, upstream_url: str, door_url: str
 ) -> dict[str, Callable[[str], Awaitable[Any]]]:
     """Each kind of call, on a connection of its own that is kept alive."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
@@ -117,7 +118,8 @@ async def callers(
     candidate = Candidate(name="x", model="openai/up", api_base=upstream_url)
     upstream = Upstream()
     await upstream.load()
-    sdk = openai.AsyncOpenAI(api_key="none", base_url=upstream_url, max_retries=0)
+    stack.push_async_callback(upstream.aclose)
+    sdk = await stack.enter_async_context(openai.AsyncOpenAI(api_key="none", base_url=upstream_url, max_retries=0))
 
     def raw(url: str, model: str) -> Callable[[str], Awaitable[None]]:
         connection = http.client.HTTPConnection(url.split("/")[2])

@@ -178,9 +178,8 @@ def _plain(answer: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
 def test_a_body_written_by_anybody_else_arrives_byte_for_byte(world: World, streamed: bool) -> None:
     raw = (
-        b'{ "messages" : [{"content":"caf\\u00e9 \\ud83d\\ude00", "role":"user", "role2": 1e-7}],\n\t"top_p":1.0,'
-        b' "seed":1E2,'
-        b'"model" :\t"large" , "stream": %s, "z":{"b":1,"a":-0.0}}\r\n' % (b"true" if streamed else b"false")
+        b'{ "messages" : [{"content":"caf\\u00e9 \\ud83d\\ude00", "role":"user", "role2": 1e-7}],\n\t"top_p":1.0, '
+        b'"seed":1E2,"model" :\t"large" , "stream": %s, "z":{"b":1,"a":-0.0}}\r\n' % (b"true" if streamed else b"false")
     )
     assert httpx.post(f"{world.url}/chat/completions", content=raw).status_code == 200
     assert world.chat.sent == [raw.replace(b'"large"', b'"up-large"')]

@@ -415,7 +415,7 @@ class TestErrors:
         async def bug(*_: Any, **__: Any) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(openai.AsyncOpenAI, "post", bug)
+        monkeypatch.setattr("httpx.AsyncClient.send", bug)
         with pytest.raises(ZeroDivisionError):
             await world.complete(RouteQuery.from_prompt("hello"))
 
