@@ -197,9 +197,9 @@ class Beta(_State):
 
     def predict(self, scores: npt.ArrayLike) -> Float64:
         """See `Calibrator.predict`."""
-        low, high, a, b, c = self.parameters
-        u = _beta_features(_finite(scores), low, high)
-        return _sigmoid(a * u[..., 0] + b * u[..., 1] + c)
+        low, high, a, b, c = self.parameters.tolist()
+        u = _unit(_finite(scores), low, high)
+        return _sigmoid(a * np.log(u) + b * -np.log1p(-u) + c)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -370,8 +370,12 @@ def _platt_targets(y: Float64, w: Float64) -> Float64:
     return y * ((positive + 1.0) / (positive + 2.0)) + (1.0 - y) / (negative + 2.0)
 
 
+def _unit(s: Float64, low: float, high: float) -> Float64:
+    return np.asarray(np.minimum(np.maximum((s - low) / (high - low), 1e-6), 1.0 - 1e-6))
+
+
 def _beta_features(s: Float64, low: float, high: float) -> Float64:
-    u = np.clip((s - low) / (high - low), 1e-6, 1.0 - 1e-6)
+    u = _unit(s, low, high)
     return np.stack([np.log(u), -np.log1p(-u)], axis=-1)
 
 

@@ -146,6 +146,11 @@ class Leverage:
                 "Use the same encoder and pooling as at fitting time."
             )
         Z = (X - self.mean) * self.inverse_scale
+        if Z.ndim == 1:
+            # Serving goes by one sample at a time, and einsum would take longer than the products.
+            inside = self.factor.dot(Z)
+            spread = self.tail * float(Z.dot(Z)) - float(inside.dot(inside))
+            return np.asarray(self.floor + (0.0 if spread < 0.0 else spread), dtype=np.float32)
         P = Z @ self.factor.T
         spread = self.tail * np.einsum("...j,...j->...", Z, Z) - np.einsum("...j,...j->...", P, P)
         # Two nearly equal float32 numbers may differ by a little less than nothing.

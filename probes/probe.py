@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib import metadata
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +75,14 @@ class ProbePrediction:
     unfamiliar: npt.NDArray[np.bool_]
 
 
+class OnePrediction(NamedTuple):
+    """What a probe says of one prompt: loss and risk of each model, leverage. See `ProbePrediction`."""
+
+    loss: tuple[float, ...]
+    risk: tuple[float, ...]
+    leverage: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DifficultyProbe:
     """Encoder identity + linear probe + leverage + one calibration map for each candidate model.
@@ -133,10 +143,7 @@ class DifficultyProbe:
         """
         raw = matrix("features", features, self.n_features)
         refuse_non_finite("features", raw)
-        if not self.calibrators:
-            raise DataError(
-                "this probe has no calibration, hence no risk. Use its `linear.predict`, or fit calibrators."
-            )
+        self._require_calibration()
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows float32 is refused just below
             X = np.ascontiguousarray(raw, dtype=np.float32)
             loss = np.stack([self.linear.predict(x) for x in X]) if X.shape[0] else self.linear.predict(X)
@@ -152,6 +159,31 @@ class DifficultyProbe:
             risk[:, j] = calibrator.predict(loss[:, j].astype(np.float64))
         limit = np.inf if self.leverage_limit is None else self.leverage_limit
         return ProbePrediction(loss, risk, leverage, leverage > limit)
+
+    def predict_one(self, features: Array) -> OnePrediction:
+        """Return what `predict` says of the one row (d,), to the last bit, in a fraction of the time.
+
+        Errors as `predict`.
+        """
+        self._require_calibration()
+        if isinstance(features, np.ndarray) and features.dtype == np.float32 and features.shape == (self.n_features,):
+            loss, leverage = self._raw(features)
+            # The leverage reads every feature: one that is not finite leaves it not finite.
+            if math.isfinite(leverage) and all(map(math.isfinite, loss)):
+                risk = tuple(float(one.predict(value)) for one, value in zip(self.calibrators, loss, strict=True))
+                return OnePrediction(loss, risk, leverage)
+        found = self.predict(np.asarray(features)[np.newaxis])
+        return OnePrediction(tuple(found.loss[0].tolist()), tuple(found.risk[0].tolist()), float(found.leverage[0]))
+
+    @np.errstate(over="ignore", invalid="ignore")  # what overflows float32 is refused
+    def _raw(self, x: Float32) -> tuple[tuple[float, ...], float]:
+        return tuple(self.linear.predict(x).tolist()), float(self.leverage.score(x))
+
+    def _require_calibration(self) -> None:
+        if not self.calibrators:
+            raise DataError(
+                "this probe has no calibration, hence no risk. Use its `linear.predict`, or fit calibrators."
+            )
 
     def check_encoder(self, identity: str) -> None:
         """Raise EncoderMismatchError unless this is the encoder that the probe was fitted with."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from router.chat import NEEDS_OF_PARTS, Turn, json_bytes, read_turns
@@ -43,7 +44,7 @@ REFERENCE_BYTES = 300
 _READ_FIELDS = ("tools", "functions", "system", "instructions")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ask:
     """What is judged, and what a candidate must be able to do.
 
@@ -53,8 +54,7 @@ class Ask:
         unknown_parts: types of content parts that no capability covers; no candidate can answer them.
         input_tokens_estimate: of the whole request.
         max_output_tokens: as the caller bounds it; None if not.
-        language: ISO 639-1 code of the newest human turn's language, or of the judged text's; `und` where unknown.
-        has_code: whether the opening or the newest human turn holds code.
+        ends: the opening and the newest human turn, as one if they are the same; empty without one.
         n_images: images in the whole request.
         in_tool_loop: whether the newest turn is what a tool or harness answered, and no human's.
     """
@@ -64,10 +64,21 @@ class Ask:
     unknown_parts: tuple[str, ...]
     input_tokens_estimate: int
     max_output_tokens: int | None
-    language: str = UNKNOWN
-    has_code: bool = False
+    ends: tuple[str, ...] = ()
     n_images: int = 0
     in_tool_loop: bool = False
+
+    # Nothing is decided by these two: a request that is refused need not pay for them.
+    @cached_property
+    def language(self) -> str:
+        """ISO 639-1 code of the newest human turn's language, or of the judged text's; `und` where unknown."""
+        language = language_of(self.ends[-1]) if self.ends else UNKNOWN
+        return language if language != UNKNOWN else language_of(self.text)
+
+    @cached_property
+    def has_code(self) -> bool:
+        """Whether the opening or the newest human turn holds code, or without one the judged text."""
+        return any(has_code(words) for words in self.ends or (self.text,))
 
 
 def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
@@ -90,17 +101,14 @@ def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
     text = _text_to_judge(turns, human) if spoken else _text_of_last_resort(turns)
     if not text and not parts:
         raise InvalidRequestError("messages must hold some text or another part to answer, got none.", field="messages")
-    ends = (spoken[0], spoken[-1]) if spoken else (text,)
     n_images = sum(1 for part in parts if NEEDS_OF_PARTS.get(part) is Capability.IMAGE)
-    language = language_of(ends[-1])
     return Ask(
         text=text,
         needs=_needs(turns, parts, query.parameters),
         unknown_parts=tuple(sorted({part for part in parts if part not in NEEDS_OF_PARTS})),
         input_tokens_estimate=-(-size // BYTES_PER_TOKEN) + n_images * TOKENS_PER_IMAGE,
         max_output_tokens=_max_output_tokens(query.parameters),
-        language=language if language != UNKNOWN else language_of(text),
-        has_code=any(has_code(words) for words in dict.fromkeys(ends)),
+        ends=tuple(dict.fromkeys((spoken[0], spoken[-1]))) if spoken else (),
         n_images=n_images,
         in_tool_loop=bool(spoken) and _in_tool_loop(turns, human),
     )

@@ -20,10 +20,10 @@ from google.rpc import error_details_pb2, status_pb2
 
 from router import wire
 from router.errors import ServiceError
-from router.interceptors import DETAILS_KEY
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2
+from router.statuses import DETAILS_KEY
 from router.types import Delivery, Message, Overrides, RouteQuery, RoutingDecision
 
 DEFAULT_ADDRESS = "localhost:50051"

@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import queue
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from probes.encoder import Encoder, FloatArray
+from probes.errors import EncoderError
 from router.errors import DeadlineError, OverloadedError
 
-#: Prompts that may wait or be in work per thread. At some 5 ms a prompt those in the queue wait a sixth of a second:
-#: a longer queue answers no one sooner, it only makes everyone late.
-PENDING_PER_THREAD = 32
+#: Prompts that may wait or be in work per thread. At some 5 ms a prompt those in the queue wait less than a tenth of a
+#: second: a longer queue answers no one sooner, it only makes everyone late.
+PENDING_PER_THREAD = 16
 
 #: Niceness of the encoder's threads, on top of the process's.
 ENCODER_NICENESS = 10
@@ -39,8 +41,22 @@ class Encoded:
     encode_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A prompt that waits, and who is to hear of it, in which loop."""
+
+    text: str
+    deadline: float | None
+    entered: float
+    loop: asyncio.AbstractEventLoop
+    answer: asyncio.Future[Encoded]
+
+
 class EncodePool:
-    """Encodes prompts in worker threads.
+    """Encodes prompts in threads of its own.
+
+    Not an executor of the standard library: its futures are handed from thread to loop in five steps where one does,
+    and a decision has a millisecond for everything but encoding.
 
     Args:
         encoder: thread-safe, and without Python's lock while it computes.
@@ -50,53 +66,104 @@ class EncodePool:
     """
 
     def __init__(self, encoder: Encoder, *, threads: int | None = None, max_pending: int | None = None) -> None:
+        n_threads = threads or os.cpu_count() or 1
         self._encoder = encoder
-        self._n_threads = threads or os.cpu_count() or 1
-        self._max_pending = max_pending or PENDING_PER_THREAD * self._n_threads
+        self._max_pending = max_pending or PENDING_PER_THREAD * n_threads
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._pending = 0
         self._recent_s = 0.02
-        self._threads = ThreadPoolExecutor(self._n_threads, thread_name_prefix="encode", initializer=_step_back)
+        # They hold on to the queue, not to the pool: one that is forgotten, or alive at exit, ends its threads.
+        self._threads = [
+            threading.Thread(target=_serve, args=(encoder, self._jobs), name=f"encode-{number}", daemon=True)
+            for number in range(n_threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._end = weakref.finalize(self, _end, self._jobs, self._threads)
 
     @property
     def pending(self) -> int:
         """Prompts waiting or in work."""
         return self._pending
 
-    async def encode(self, text: str, *, deadline: float | None = None) -> Encoded:
-        """Features of one prompt.
+    def begin(self, text: str, *, deadline: float | None = None) -> asyncio.Future[Encoded]:
+        """Queue one prompt; its features come with the future, in the running loop.
 
-        A caller that is cancelled while waiting costs no forward pass: its place in the queue is given up. Nor does
-        one whose `deadline`, a time of `time.perf_counter`, passes while it waits.
+        A future that is cancelled while its prompt waits costs no forward pass: its place in the queue is given up. Nor
+        does one whose `deadline`, a time of `time.perf_counter`, passes while it waits.
 
-        Raises OverloadedError at once if the queue is full, DeadlineError, and whatever the encoder raises.
+        Raises OverloadedError at once if the queue is full. The future raises DeadlineError, and whatever the encoder
+        raises.
         """
         if self._pending >= self._max_pending:
             raise OverloadedError(
                 f"{self._pending} prompts are waiting for the encoder, the most allowed; try again later.",
-                retry_after_s=max(0.05, self._pending * self._recent_s / self._n_threads),
+                retry_after_s=max(0.05, self._pending * self._recent_s / len(self._threads)),
             )
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Encoded] = loop.create_future()
+        answer.add_done_callback(self._done)
         self._pending += 1
-        entered = time.perf_counter()
-        try:
-            # Cancelling the awaiting task cancels the pool's future, which a worker then skips.
-            work = self._threads.submit(self._work, text, deadline)
-            features, started, ended = await asyncio.wrap_future(work)
-        finally:
-            self._pending -= 1
-        self._recent_s += _MEMORY * ((ended - started) - self._recent_s)
-        return Encoded(features, queue_s=started - entered, encode_s=ended - started)
+        self._jobs.put(_Job(text, deadline, time.perf_counter(), loop, answer))
+        return answer
 
-    def _work(self, text: str, deadline: float | None) -> tuple[FloatArray, float, float]:
-        started = time.perf_counter()
-        if deadline is not None and started >= deadline:
-            raise DeadlineError("the caller's deadline passed while the prompt waited for the encoder.")
-        features = self._encoder.encode(text)
-        return features, started, time.perf_counter()
+    def _done(self, answer: asyncio.Future[Encoded]) -> None:
+        self._pending -= 1
+        if not answer.cancelled() and answer.exception() is None:
+            self._recent_s += _MEMORY * (answer.result().encode_s - self._recent_s)
 
     async def close(self) -> None:
-        """Wait for the prompts in work; those still waiting are dropped."""
-        shutdown = partial(self._threads.shutdown, wait=True, cancel_futures=True)
-        await asyncio.get_running_loop().run_in_executor(None, shutdown)
+        """Wait for the prompts in work; those still waiting are dropped, and their futures cancelled."""
+        await asyncio.get_running_loop().run_in_executor(None, self._end)
+
+
+def _serve(encoder: Encoder, jobs: queue.SimpleQueue[_Job | None]) -> None:
+    """The life of one thread: until it finds None in the queue."""
+    _step_back()
+    while (job := jobs.get()) is not None:
+        if not job.answer.cancelled():
+            outcome = _work(encoder, job)
+            # A loop that was closed has nobody waiting in it.
+            with contextlib.suppress(RuntimeError):
+                job.loop.call_soon_threadsafe(_deliver, job.answer, outcome)
+        # Else this prompt would be kept until the next one comes.
+        del job
+
+
+def _work(encoder: Encoder, job: _Job) -> Encoded | Exception:
+    started = time.perf_counter()
+    if job.deadline is not None and started >= job.deadline:
+        return DeadlineError("the caller's deadline passed while the prompt waited for the encoder.")
+    try:
+        features = encoder.encode(job.text)
+    except Exception as error:
+        return error
+    except BaseException as error:
+        # A panic of Rust code is none of Python's usual errors, and must not end the thread.
+        return EncoderError(f"the encoder broke down on a prompt: {type(error).__name__}.")
+    return Encoded(features, queue_s=started - job.entered, encode_s=time.perf_counter() - started)
+
+
+def _deliver(answer: asyncio.Future[Encoded], outcome: Encoded | Exception) -> None:
+    if answer.done():
+        return
+    if isinstance(outcome, Exception):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)
+
+
+def _end(jobs: queue.SimpleQueue[_Job | None], threads: Sequence[threading.Thread]) -> None:
+    with contextlib.suppress(queue.Empty):
+        while (job := jobs.get_nowait()) is not None:
+            with contextlib.suppress(RuntimeError):
+                job.loop.call_soon_threadsafe(job.answer.cancel)
+    for _ in threads:
+        jobs.put(None)
+    for thread in threads:
+        # The collector may run this in any thread, one of these included.
+        if thread is not threading.current_thread():
+            thread.join()
 
 
 def _step_back() -> None:

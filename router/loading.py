@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from probes import artifact
 from probes.encoder import Encoder, EncoderSpec, FloatArray
@@ -54,13 +53,12 @@ class ServedPolicy:
         """What the probe says about one prompt, features of shape (d,)."""
         if self.probe is None:
             raise ConfigError(f"policy {self.ref.name!r} has no probe to judge with.")
-        prediction = self.probe.predict(features[np.newaxis])
-        loss, risk = prediction.loss[0], prediction.risk[0]
+        loss, risk, leverage = self.probe.predict_one(features)
         return Judgement(
-            raw=tuple(float(loss[column]) for column in self.columns),
-            risk=tuple(float(risk[column]) for column in self.columns),
-            difficulty=float(loss.mean()),
-            leverage=float(prediction.leverage[0]),
+            raw=tuple([loss[column] for column in self.columns]),
+            risk=tuple([risk[column] for column in self.columns]),
+            difficulty=math.fsum(loss) / len(loss),
+            leverage=leverage,
         )
 
     def to_json(self) -> str:

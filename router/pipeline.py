@@ -22,7 +22,7 @@ from router.encode_pool import Encoded, EncodePool
 from router.errors import JudgementError, UnknownPolicyError
 from router.judgement_cache import CacheCounts, JudgementCache, Key
 from router.loading import DEFAULT_POLICY, ServedPolicy, load_policies
-from router.policy import Judgement, decide, is_settled
+from router.policy import Judgement, Standing, decide, is_settled, stand
 from router.sessions import Sessions, session_id_of
 from router.types import HeldCandidate, RouteQuery, RoutingDecision, Timings
 
@@ -50,6 +50,7 @@ class _Prepared:
     started: float
     key: Key | None
     known: Judgement | None
+    standing: Standing
 
     @property
     def encoder_identity(self) -> str | None:
@@ -176,7 +177,7 @@ class Router:
         encoded: Encoded | Exception | None = None
         if (encoder := prepared.encoder_identity) is not None:
             try:
-                encoded = await self._pools[encoder].encode(prepared.ask.text, deadline=deadline)
+                encoded = await self._pools[encoder].begin(prepared.ask.text, deadline=deadline)
             except _ENCODER_FAILURES as error:
                 encoded = error
         return self._conclude(prepared, encoded)
@@ -212,10 +213,13 @@ class Router:
         session_id = session_id_of(query.session_id, {}, query.parameters)
         held = self._sessions.held(caller, session_id, policy.ref.name) if session_id else None
         # What is refused, or settled before any score, costs no forward pass.
-        settled = is_settled(policy.rules, ask, query.overrides, held)
+        standing = stand(policy.rules, ask, query.overrides)
+        settled = is_settled(policy.rules, ask, query.overrides, held, standing=standing)
         key = self._cache.key(policy, ask.text) if ask.text and policy.probe is not None and not settled else None
         known = self._cache.get(key) if key is not None else None
-        return _Prepared(replace(query, session_id=session_id), policy, ask, caller, held, started, key, known)
+        if session_id != query.session_id:
+            query = replace(query, session_id=session_id)
+        return _Prepared(query, policy, ask, caller, held, started, key, known, standing)
 
     def _conclude(self, prepared: _Prepared, encoded: Encoded | Exception | None) -> RoutingDecision:
         policy, query = prepared.policy, prepared.query
@@ -233,7 +237,15 @@ class Router:
             self._report(policy, failure)
         judged = time.perf_counter()
         ask = prepared.ask
-        choice = decide(policy.rules, ask, query.overrides, judgement, failed=failure is not None, held=prepared.held)
+        choice = decide(
+            policy.rules,
+            ask,
+            query.overrides,
+            judgement,
+            failed=failure is not None,
+            held=prepared.held,
+            standing=prepared.standing,
+        )
         ended = time.perf_counter()
         decision = RoutingDecision(
             decision_id=uuid.uuid4().hex,

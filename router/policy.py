@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from router.ask import Ask
 from router.config import Candidate, Capability, CostRule, FixedRule, GainRule, PolicyFile, Prices, RiskBoundRule, Rule
 from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
-from router.types import CandidateRisk, HeldCandidate, Overrides, Reason
+from router.types import NO_OVERRIDES, CandidateRisk, HeldCandidate, Overrides, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,30 @@ class Rules:
         file: the policy file.
         prices: per candidate, None where unknown.
         max_leverage: prompts beyond it go to the safe default; None never abstains.
+        capabilities: per candidate, as sets.
     """
 
     file: PolicyFile
     prices: tuple[Prices | None, ...]
     max_leverage: float | None
+    capabilities: tuple[frozenset[Capability], ...] = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        sets = tuple(frozenset(candidate.capabilities) for candidate in self.file.candidates)
+        object.__setattr__(self, "capabilities", sets)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who may answer a request, whatever the probe will say of it.
+
+    Attributes:
+        candidates: all, in the policy's order, without risks.
+        eligible: indices of those who may answer, cheapest tier first; never empty.
+    """
+
+    candidates: tuple[CandidateRisk, ...]
+    eligible: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +88,7 @@ def decide(
     *,
     failed: bool = False,
     held: HeldCandidate | None = None,
+    standing: Standing | None = None,
 ) -> Choice:
     """Choose the candidate.
 
@@ -78,15 +99,16 @@ def decide(
         judgement: what the probe says; None if there was nothing to judge, no probe, or judging failed.
         failed: whether judging was tried and failed; then the safe default answers.
         held: who answered the request's session last; None without a session or for a new one.
+        standing: what `stand` says of the same rules, ask and overrides, where it was asked before.
 
     Raises:
         InvalidRequestError: an override is out of range or does not fit the policy.
         UnknownCandidateError: an override names a candidate the policy does not have.
         NoEligibleCandidateError: every candidate breaks a bound.
     """
-    check_overrides(rules.file, overrides)
-    candidates = weigh_in(rules, ask, overrides, judgement)
-    eligible = _eligible(rules.file, overrides, candidates)
+    standing = standing or stand(rules, ask, overrides)
+    eligible = standing.eligible
+    candidates = standing.candidates if judgement is None else _with_risks(standing.candidates, judgement)
     verdict = _choose(rules, overrides, judgement, candidates, eligible, failed=failed)
     index = _holder(rules.file, overrides, eligible, held)
     if held is not None and index is not None:
@@ -100,31 +122,44 @@ def decide(
     )
 
 
-def is_settled(rules: Rules, ask: Ask, overrides: Overrides, held: HeldCandidate | None = None) -> bool:
+def stand(rules: Rules, ask: Ask, overrides: Overrides) -> Standing:
+    """Who may answer, before any score. Arguments and errors as `decide`."""
+    check_overrides(rules.file, overrides)
+    candidates = weigh_in(rules, ask, overrides)
+    return Standing(candidates, _eligible(rules.file, overrides, candidates))
+
+
+def is_settled(
+    rules: Rules,
+    ask: Ask,
+    overrides: Overrides,
+    held: HeldCandidate | None = None,
+    *,
+    standing: Standing | None = None,
+) -> bool:
     """Whether the choice is settled before any score, so that nothing need be judged. Arguments and errors as `decide`.
 
     It is where the request is pinned, where only one candidate may answer, and where a session holds its own inside a
     tool loop, unless the request bounds the risk. A fixed rule with a probe has its prompts judged: to see what another
     rule would do is what one gives it a probe for.
     """
-    check_overrides(rules.file, overrides)
-    candidates = weigh_in(rules, ask, overrides, None)
-    eligible = _eligible(rules.file, overrides, candidates)
+    standing = standing or stand(rules, ask, overrides)
+    eligible = standing.eligible
     rule = _rule(rules.file, overrides)
     if isinstance(rule, FixedRule) and overrides.max_risk is None and overrides.pin is None:
-        _fixed(rules.file, rule, candidates, eligible)
+        _fixed(rules.file, rule, standing.candidates, eligible)
         return False
     if ask.in_tool_loop and overrides.max_risk is None and _holder(rules.file, overrides, eligible, held) is not None:
         return True
     return len(eligible) == 1
 
 
-def _eligible(file: PolicyFile, overrides: Overrides, candidates: Sequence[CandidateRisk]) -> list[int]:
+def _eligible(file: PolicyFile, overrides: Overrides, candidates: Sequence[CandidateRisk]) -> tuple[int, ...]:
     """Indices of those who may answer, cheapest tier first. Raises NoEligibleCandidateError for none."""
-    eligible = [i for i, candidate in enumerate(candidates) if candidate.eligible]
+    eligible = tuple([i for i, candidate in enumerate(candidates) if not candidate.ineligible_because])
     if overrides.pin is not None:
         index = file.names.index(overrides.pin)
-        eligible = [index] if index in eligible else []
+        eligible = (index,) if index in eligible else ()
     if not eligible:
         raise NoEligibleCandidateError(_say_why_none(candidates, overrides.pin))
     return eligible
@@ -132,6 +167,8 @@ def _eligible(file: PolicyFile, overrides: Overrides, candidates: Sequence[Candi
 
 def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
     """Raise InvalidRequestError or UnknownCandidateError for overrides that cannot hold under this policy."""
+    if overrides == NO_OVERRIDES:
+        return
     for field, low, high in (("max_risk", 0.0, 1.0), ("min_gain", -1.0, 1.0), ("max_cost_usd", 0.0, math.inf)):
         value = getattr(overrides, field)
         if value is not None and not (math.isfinite(value) and low <= value <= high):
@@ -173,38 +210,57 @@ def expected_cost_usd(
     return prices.cost_usd(ask.input_tokens_estimate, output_tokens, cached_input_tokens=cached_input_tokens)
 
 
-def weigh_in(rules: Rules, ask: Ask, overrides: Overrides, judgement: Judgement | None) -> tuple[CandidateRisk, ...]:
-    """Risk, expected cost and eligibility of every candidate, in the policy's order."""
+def weigh_in(rules: Rules, ask: Ask, overrides: Overrides) -> tuple[CandidateRisk, ...]:
+    """Expected cost and eligibility of every candidate, in the policy's order."""
     rows = []
+    needs = ask.needs | _TEXT if ask.text else ask.needs
     for index, (candidate, prices) in enumerate(zip(rules.file.candidates, rules.prices, strict=True)):
         cost = expected_cost_usd(candidate, prices, ask)
         rows.append(
             CandidateRisk(
                 candidate=candidate.name,
                 model=candidate.model,
-                raw=judgement.raw[index] if judgement else None,
-                risk=judgement.risk[index] if judgement else None,
+                raw=None,
+                risk=None,
                 expected_cost_usd=cost,
-                ineligible_because=tuple(_broken_bounds(rules.file, candidate, cost, ask, overrides)),
+                ineligible_because=_broken_bounds(
+                    rules.file, candidate, cost, ask, overrides, needs - rules.capabilities[index]
+                ),
             )
         )
     return tuple(rows)
 
 
+_TEXT = frozenset({Capability.TEXT})
+
+
+def _with_risks(candidates: Sequence[CandidateRisk], judgement: Judgement) -> tuple[CandidateRisk, ...]:
+    return tuple(
+        [
+            CandidateRisk(c.candidate, c.model, raw, risk, c.expected_cost_usd, c.ineligible_because)
+            for c, raw, risk in zip(candidates, judgement.raw, judgement.risk, strict=True)
+        ]
+    )
+
+
 def _broken_bounds(
-    file: PolicyFile, candidate: Candidate, cost: float | None, ask: Ask, overrides: Overrides
-) -> list[str]:
+    file: PolicyFile,
+    candidate: Candidate,
+    cost: float | None,
+    ask: Ask,
+    overrides: Overrides,
+    lacking: frozenset[Capability],
+) -> tuple[str, ...]:
     broken = []
     if overrides.allowed_candidates and candidate.name not in overrides.allowed_candidates:
         broken.append("not among allowed_candidates")
     if candidate.name in overrides.denied_candidates:
         broken.append("among denied_candidates")
-    needed = ask.needs | ({Capability.TEXT} if ask.text else set())
-    if lacking := sorted(needed - set(candidate.capabilities)):
-        broken.append(f"cannot handle {', '.join(lacking)}")
+    if lacking:
+        broken.append(f"cannot handle {', '.join(sorted(lacking))}")
     if ask.unknown_parts:
         broken.append(f"content parts of unknown type {', '.join(ask.unknown_parts)}")
-    for region in dict.fromkeys((file.require_region, overrides.require_region)):
+    for region in {file.require_region: None, overrides.require_region: None}:
         if region is not None and region not in candidate.regions:
             known = ", ".join(candidate.regions) or "none that is known"
             broken.append(f"region {region!r} required, its regions are {known}")
@@ -217,7 +273,7 @@ def _broken_bounds(
             broken.append("price unknown, max_cost_usd set")
         elif cost > overrides.max_cost_usd:
             broken.append(f"expected cost ${cost:.6f} above max_cost_usd ${overrides.max_cost_usd:.6f}")
-    return broken
+    return tuple(broken)
 
 
 def _say_why_none(candidates: Sequence[CandidateRisk], pin: str | None) -> str:
@@ -240,7 +296,7 @@ def _choose(
     overrides: Overrides,
     judgement: Judgement | None,
     candidates: Sequence[CandidateRisk],
-    eligible: list[int],
+    eligible: Sequence[int],
     *,
     failed: bool,
 ) -> _Verdict:
@@ -317,7 +373,7 @@ def _rule(file: PolicyFile, overrides: Overrides) -> Rule:
     return GainRule(kind="gain", thresholds=(overrides.min_gain,) * (len(file.candidates) - 1))
 
 
-def _fixed(file: PolicyFile, rule: FixedRule, candidates: Sequence[CandidateRisk], eligible: list[int]) -> _Verdict:
+def _fixed(file: PolicyFile, rule: FixedRule, candidates: Sequence[CandidateRisk], eligible: Sequence[int]) -> _Verdict:
     index = file.names.index(rule.candidate)
     if index not in eligible:
         # Fixed means fixed: another candidate behind the caller's back would be a silent substitution.
@@ -325,13 +381,15 @@ def _fixed(file: PolicyFile, rule: FixedRule, candidates: Sequence[CandidateRisk
     return _Verdict(index, Reason.FIXED)
 
 
-def _safe(file: PolicyFile, eligible: list[int]) -> int:
+def _safe(file: PolicyFile, eligible: Sequence[int]) -> int:
     """The safe default, or the next stronger candidate that may answer, or else the strongest that may."""
     wanted = file.names.index(file.safe_default)
     return next((index for index in eligible if index >= wanted), eligible[-1])
 
 
-def _within(bound: float, judgement: Judgement, candidates: Sequence[CandidateRisk], eligible: list[int]) -> _Verdict:
+def _within(
+    bound: float, judgement: Judgement, candidates: Sequence[CandidateRisk], eligible: Sequence[int]
+) -> _Verdict:
     within = [index for index in eligible if judgement.risk[index] <= bound]
     if not within:
         least = min(eligible, key=lambda index: judgement.risk[index])
@@ -344,13 +402,13 @@ def _within(bound: float, judgement: Judgement, candidates: Sequence[CandidateRi
     return _Verdict(cheapest, Reason.WITHIN_RISK_BOUND, threshold=bound)
 
 
-def _by_gain(rule: GainRule, judgement: Judgement, eligible: list[int]) -> _Verdict:
+def _by_gain(rule: GainRule, judgement: Judgement, eligible: Sequence[int]) -> _Verdict:
     base, *others = eligible
     return _climb(judgement, base, {index: math.fsum(rule.thresholds[base:index]) for index in others})
 
 
 def _by_cost(
-    rule: CostRule, judgement: Judgement, candidates: Sequence[CandidateRisk], eligible: list[int]
+    rule: CostRule, judgement: Judgement, candidates: Sequence[CandidateRisk], eligible: Sequence[int]
 ) -> _Verdict:
     costs = {index: cost for index in eligible if (cost := candidates[index].expected_cost_usd) is not None}
     assert len(costs) == len(eligible)  # noqa: S101  (the policy file is refused if one has no prices)

@@ -1,4 +1,4 @@
-"""The gRPC servicer: unpack, call the router or the dispatcher, pack. Errors are the interceptor's business."""
+"""The gRPC servicer: unpack, call the router or the dispatcher, pack. Errors become statuses in `router.statuses`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import grpc.aio
 from router import wire
 from router.dispatch import Completion, Dispatcher
 from router.errors import InvalidRequestError, NotReadyError
-from router.interceptors import status_of
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2 as routing_pb
 from router.pipeline import Router
 from router.sessions import caller_of, session_id_of
+from router.statuses import status_of
 from router.types import RouteQuery, RoutingDecision
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -98,8 +98,14 @@ _SCRIPTS = (
 )
 _OF_CYRILLIC = ("ru", "uk", "bg")
 _LANGUAGES_OF = {
-    word: tuple(language for language, common in _COMMON.items() if word in common)
-    for word in frozenset().union(*_COMMON.values())
+    script: {
+        word: tuple(language for language in languages if word in _COMMON[language])
+        for word in frozenset().union(*(_COMMON[language] for language in languages))
+    }
+    for script, languages in (
+        ("cyrillic", _OF_CYRILLIC),
+        ("latin", tuple(language for language in _COMMON if language not in _OF_CYRILLIC)),
+    )
 }
 _HINDI = _words("है हैं के का की में और क्या को से पर यह नहीं कैसे मुझे")
 _URDU_LETTERS = frozenset("ٹڈڑںےہ")
@@ -133,8 +139,8 @@ def language_of(text: str) -> str:
 def _scripts(text: str) -> Counter[str]:
     """Letters by script."""
     if text.isascii():
-        letters = sum(map(str.isalpha, text))
-        return Counter(latin=letters) if letters else Counter()
+        # How many is asked only where there are others too.
+        return Counter(latin=1) if any(map(str.isalpha, text)) else Counter()
     found: Counter[str] = Counter()
     for character, count in Counter(text).items():
         # The vowel signs of Indic scripts and Thai are no letters to Unicode.
@@ -144,13 +150,13 @@ def _scripts(text: str) -> Counter[str]:
 
 
 def _commonest(text: str, script: str) -> str:
-    hits: Counter[str] = Counter()
-    for word, count in Counter(_WORD.findall(text.lower())).items():
-        for language in _LANGUAGES_OF.get(word, ()):
-            if (language in _OF_CYRILLIC) == (script == "cyrillic"):
-                hits[language] += count
-    (best, most), (_, next_most) = [*hits.most_common(2), (UNKNOWN, 0), (UNKNOWN, 0)][:2]
-    return best if most >= _MIN_HITS and most > next_most else UNKNOWN
+    languages_of = _LANGUAGES_OF[script]
+    hits: dict[str, int] = {}
+    for word in _WORD.findall(text.lower()):
+        for language in languages_of.get(word, ()):
+            hits[language] = hits.get(language, 0) + 1
+    most, next_most = [*sorted(hits.values(), reverse=True), 0, 0][:2]
+    return next(name for name, n in hits.items() if n == most) if most >= _MIN_HITS and most > next_most else UNKNOWN
 
 
 _CODE_START = re.compile(

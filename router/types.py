@@ -52,6 +52,10 @@ class Overrides:
     min_gain: float | None = None
 
 
+#: Nothing beyond the policy.
+NO_OVERRIDES = Overrides()
+
+
 @dataclass(frozen=True, slots=True)
 class RouteQuery:
     """One request to decide.
@@ -67,7 +71,7 @@ class RouteQuery:
     """
 
     messages: Sequence[Message]
-    overrides: Overrides = field(default_factory=Overrides)
+    overrides: Overrides = NO_OVERRIDES
     session_id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     body: tuple[bytes, bytes] | None = None

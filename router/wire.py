@@ -12,6 +12,7 @@ from router.errors import InvalidRequestError
 from router.pb import router_service_pb2 as service_pb
 from router.pb import routing_pb2 as pb
 from router.types import (
+    NO_OVERRIDES,
     ArtifactRef,
     Attempt,
     AttemptOutcome,
@@ -41,9 +42,9 @@ def query_from_wire(request: service_pb.RouteRequest) -> RouteQuery:
         messages = tuple(_message_from_wire(message) for message in request.chat.messages)
     return RouteQuery(
         messages=messages,
-        overrides=_overrides_from_wire(request.overrides),
+        overrides=_overrides_from_wire(request.overrides) if request.HasField("overrides") else NO_OVERRIDES,
         session_id=request.session_id,
-        parameters=dict_from_struct(request.parameters),
+        parameters=dict_from_struct(request.parameters) if request.HasField("parameters") else {},
     )
 
 
@@ -70,38 +71,39 @@ def query_to_wire(query: RouteQuery) -> service_pb.RouteRequest:
 
 def decision_to_wire(decision: RoutingDecision) -> pb.Decision:
     """The decision record as it travels."""
-    return pb.Decision(
+    message = pb.Decision(
         decision_id=decision.decision_id,
         requested=decision.requested,
         chosen=decision.chosen,
         chosen_model=decision.chosen_model,
-        reason=pb.Reason.Value(f"REASON_{decision.reason.value}"),
+        reason=_REASONS[decision.reason],
         difficulty=decision.difficulty,
-        candidates=[
-            pb.CandidateRisk(
-                candidate=c.candidate,
-                model=c.model,
-                raw=c.raw,
-                risk=c.risk,
-                expected_cost_usd=c.expected_cost_usd,
-                eligible=c.eligible,
-                ineligible_because=c.ineligible_because,
-            )
-            for c in decision.candidates
-        ],
         threshold=decision.threshold,
         gain=decision.gain,
-        policy=ref_to_wire(decision.policy),
-        probe=ref_to_wire(decision.probe) if decision.probe else None,
         abstained=decision.abstained,
         leverage=decision.leverage,
-        timings=_timings_to_wire(decision.timings),
         session_id=decision.session_id,
         input_tokens_estimate=decision.input_tokens_estimate,
         language=decision.language,
         has_code=decision.has_code,
         needs=decision.needs,
     )
+    # Filled in where they stand: a message handed over as an argument is copied.
+    for c in decision.candidates:
+        message.candidates.add(
+            candidate=c.candidate,
+            model=c.model,
+            raw=c.raw,
+            risk=c.risk,
+            expected_cost_usd=c.expected_cost_usd,
+            eligible=c.eligible,
+            ineligible_because=c.ineligible_because,
+        )
+    _fill_ref(message.policy, decision.policy)
+    if decision.probe is not None:
+        _fill_ref(message.probe, decision.probe)
+    _fill_timings(message.timings, decision.timings)
+    return message
 
 
 def decision_from_wire(message: pb.Decision) -> RoutingDecision:
@@ -185,6 +187,8 @@ def struct_from_dict(values: Mapping[str, Any], field: str) -> struct_pb2.Struct
     return struct
 
 
+_REASONS = {reason: pb.Reason.Value(f"REASON_{reason.value}") for reason in Reason}
+
 _TYPED = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
 
 
@@ -263,20 +267,24 @@ def _overrides_from_wire(message: pb.Overrides) -> Overrides:
 
 
 def _duration(seconds: float) -> Duration:
-    message = Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
+    whole, nanos = divmod(round(seconds * 1e9), 1_000_000_000)
+    return Duration(seconds=whole, nanos=nanos)
 
 
-def _timings_to_wire(timings: Timings) -> pb.Timings:
-    return pb.Timings(
-        queue=_duration(timings.queue_s),
-        encode=_duration(timings.encode_s),
-        probe=_duration(timings.probe_s),
-        policy=_duration(timings.policy_s),
-        total=_duration(timings.total_s),
-        cached=timings.cached,
-    )
+def _fill_ref(message: pb.ArtifactRef, ref: ArtifactRef) -> None:
+    message.name, message.version, message.digest = ref.name, ref.version, ref.digest
+
+
+def _fill_timings(message: pb.Timings, timings: Timings) -> None:
+    message.cached = timings.cached
+    for duration, seconds in (
+        (message.queue, timings.queue_s),
+        (message.encode, timings.encode_s),
+        (message.probe, timings.probe_s),
+        (message.policy, timings.policy_s),
+        (message.total, timings.total_s),
+    ):
+        duration.seconds, duration.nanos = divmod(round(seconds * 1e9), 1_000_000_000)
 
 
 def _attempt_to_wire(attempt: Attempt) -> pb.Attempt:

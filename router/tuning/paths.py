@@ -90,7 +90,7 @@ def scene(served: ServedPolicy, asks: Sequence[Ask], prediction: ProbePrediction
 
     Raises ConfigError if no candidate may answer some ask.
     """
-    rows = [weigh_in(served.rules, ask, Overrides(), None) for ask in asks]
+    rows = [weigh_in(served.rules, ask, Overrides()) for ask in asks]
     cost = np.array([[np.nan if c.expected_cost_usd is None else c.expected_cost_usd for c in row] for row in rows])
     eligible = np.array([[c.eligible for c in row] for row in rows])
     if not eligible.any(axis=1).all():

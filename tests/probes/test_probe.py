@@ -27,6 +27,11 @@ def test_a_row_is_judged_the_same_to_the_last_bit_alone_and_in_any_batch(
         part = probe.predict(X[start:stop])
         for name in ("loss", "risk", "leverage", "unfamiliar"):
             assert_array_equal(getattr(part, name), getattr(whole, name)[start:stop])
+    for row in range(70):
+        one = probe.predict_one(X[row])
+        assert (one.loss, one.risk) == (tuple(whole.loss[row].tolist()), tuple(whole.risk[row].tolist()))
+        assert one.leverage == whole.leverage[row]
+        assert probe.predict_one(X[row].astype(np.float64)) == one
 
 
 def test_memory_layout_and_float64_input_change_nothing(make_probe: MakeProbe, world: MakeWorld) -> None:
@@ -67,6 +72,22 @@ def test_unusable_features_are_refused(make_probe: MakeProbe, world: MakeWorld) 
     for size in (1e25, 1e300):
         with pytest.raises(DataError, match="row 1 overflows float32"):
             probe.predict(np.array([np.ones(8), np.full(8, size)]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_unusable_row_is_refused(dtype: type, make_probe: MakeProbe, world: MakeWorld) -> None:
+    probe = make_probe()
+    x = world()[0][0].astype(dtype)
+    with pytest.raises(DimensionError, match="features must have 8 columns; got 7"):
+        probe.predict_one(x[:7])
+    for value in (np.nan, np.inf):
+        x[2] = value
+        with pytest.raises(DataError, match="row 0, column 2"):
+            probe.predict_one(x)
+    with pytest.raises(DataError, match="row 0 overflows float32"):
+        probe.predict_one(np.full(8, 1e25, dtype))
+    with pytest.raises(DataError, match="no calibration"):
+        dataclasses.replace(probe, calibrators=()).predict_one(x)
 
 
 def test_a_probe_without_calibration_has_no_risk(make_probe: MakeProbe, world: MakeWorld) -> None:

@@ -123,22 +123,22 @@ class TestEncodePool:
         encoder = FakeEncoder()
         encoder.gate.clear()
         pool = EncodePool(encoder, threads=1, max_pending=2)
-        waiting = [asyncio.create_task(pool.encode(text)) for text in "ab"]
+        waiting = [pool.begin(text) for text in "ab"]
         await asyncio.sleep(0)
         with pytest.raises(OverloadedError) as caught:
-            await pool.encode("c")
+            await pool.begin("c")
         assert caught.value.retry_after_s > 0
         encoder.gate.set()
         await asyncio.gather(*waiting)
-        assert (await pool.encode("c")).encode_s >= 0
+        assert (await pool.begin("c")).encode_s >= 0
         await pool.close()
 
     async def test_a_waiter_who_left_costs_no_forward_pass(self) -> None:
         encoder = FakeEncoder()
         encoder.gate.clear()
         pool = EncodePool(encoder, threads=1, max_pending=8)
-        first = asyncio.create_task(pool.encode("first"))
-        left = asyncio.create_task(pool.encode("left"))
+        first = pool.begin("first")
+        left = pool.begin("left")
         await asyncio.sleep(0.05)
         left.cancel()
         await asyncio.sleep(0)
@@ -158,7 +158,7 @@ class TestEncodePool:
 
         before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         pool = EncodePool(Watching(), threads=1)
-        await pool.encode("hello")
+        await pool.begin("hello")
         await pool.close()
         assert nice[0] == min(before + ENCODER_NICENESS, 19)
         assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before

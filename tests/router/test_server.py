@@ -21,14 +21,13 @@ from grpc_health.v1 import health, health_pb2_grpc
 
 from router.client import RouterClient
 from router.errors import ConfigError, ServiceError
-from router.interceptors import ErrorInterceptor
 from router.loading import load_policies
 from router.metrics import exposed
 from router.pb import router_service_pb2 as pb
-from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pipeline import Router
 from router.server import ServerSettings
 from router.service import RouterService
+from router.statuses import add_to_server
 from tests.conftest import ROOT
 from tests.fakes import write_policy
 from tests.service import running_service
@@ -109,8 +108,8 @@ def test_a_bad_policy_file_is_a_plain_error_of_every_command(tmp_path: Path, arg
 
 
 async def test_before_it_is_warm_the_service_is_unavailable_and_says_so() -> None:
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
-    pb_grpc.add_RouterServiceServicer_to_server(RouterService(), server)
+    server = grpc.aio.server()
+    add_to_server(RouterService(), server)
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -130,8 +129,8 @@ async def test_an_unknown_error_tells_a_request_id_and_nothing_else(caplog: pyte
         async def Route(self, request: pb.RouteRequest, context: object) -> pb.RouteResponse:  # noqa: N802
             raise ZeroDivisionError("the secret inside")
 
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
-    pb_grpc.add_RouterServiceServicer_to_server(Broken(), server)
+    server = grpc.aio.server()
+    add_to_server(Broken(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import grpc
 import grpc.aio
@@ -21,6 +21,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from router import wire
 from router.errors import DispatchError, InvalidRequestError, RouterError
+from router.pb import router_service_pb2_grpc as pb_grpc
 
 log = logging.getLogger(__name__)
 
@@ -100,23 +101,36 @@ def _check_parsed(request: Any) -> None:
         ) from request.error
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Turns whatever our methods raise into statuses. Cancellation and aborts pass through untouched."""
+class _Handlers:
+    """What the generated code takes for a server: keeps the handlers it is given."""
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        """Wrap the handler of one method."""
-        handler = await continuation(handler_call_details)
-        # Health and reflection speak for themselves.
-        if handler is None or not handler_call_details.method.startswith("/elle.router."):
-            return handler
-        parse, serialize = _parse_with(handler.request_deserializer), handler.response_serializer
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(_guard_stream(handler.unary_stream), parse, serialize)
-        return grpc.unary_unary_rpc_method_handler(_guard_unary(handler.unary_unary), parse, serialize)
+    def __init__(self) -> None:
+        self.service = ""
+        self.by_method: dict[str, Handler] = {}
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """The same handlers once more, in a shape that hides them."""
+
+    def add_registered_method_handlers(self, service: str, by_method: dict[str, Handler]) -> None:
+        self.service, self.by_method = service, by_method
+
+
+def add_to_server(service: pb_grpc.RouterServiceServicer, server: grpc.aio.Server) -> None:
+    """Add our service to a server, every method turning what it raises into a status. Cancellation and aborts pass.
+
+    Done once, at start: an interceptor would do it anew for every call. Health and reflection speak for themselves.
+    """
+    found = _Handlers()
+    pb_grpc.add_RouterServiceServicer_to_server(service, cast(grpc.aio.Server, found))
+    guarded = {method: _guard(handler) for method, handler in found.by_method.items()}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(found.service, guarded),))
+
+
+def _guard(handler: Handler) -> Handler:
+    parse, serialize = _parse_with(handler.request_deserializer), handler.response_serializer
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(_guard_stream(handler.unary_stream), parse, serialize)
+    return grpc.unary_unary_rpc_method_handler(_guard_unary(handler.unary_unary), parse, serialize)
 
 
 def _guard_unary(method: Any) -> Callable[..., Awaitable[Any]]:
