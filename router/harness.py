@@ -81,8 +81,7 @@ _AGENTIC = _Scanner(_BLOCKS | _SHARED_BLOCKS)
 
 def is_marked(text: str) -> bool:
     """Whether a text bears a block or first line that only harnesses write."""
-    begun = text.lstrip()
-    return begun.startswith(_OPENINGS) or _SURE.at_line.search(text) is not None
+    return text.lstrip().startswith(_OPENINGS) or ("<" in text and _SURE.at_line.search(text) is not None)
 
 
 def human_text(text: str, *, agentic: bool, answers: bool) -> str:
@@ -99,7 +98,7 @@ def human_text(text: str, *, agentic: bool, answers: bool) -> str:
     for opening, heading in _HEADINGS:
         if begun.startswith(opening) and heading in begun:
             return begun.rpartition(heading)[2].strip()
-    return _without_wrapper(_without_blocks(text, _AGENTIC if agentic else _SURE))
+    return _without_wrapper(_without_blocks(text, _AGENTIC if agentic else _SURE)) if "<" in text else text
 
 
 def _without_blocks(text: str, scanner: _Scanner) -> str:

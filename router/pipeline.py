@@ -6,8 +6,8 @@ query -> ask -> who may answer -> features -> judgement -> choice -> decision re
 from __future__ import annotations
 
 import logging
+import os
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -248,7 +248,7 @@ class Router:
         )
         ended = time.perf_counter()
         decision = RoutingDecision(
-            decision_id=uuid.uuid4().hex,
+            decision_id=os.urandom(16).hex(),
             requested=query.overrides.pin or policy.ref.name,
             chosen=choice.chosen.name,
             chosen_model=choice.chosen.model,

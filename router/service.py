@@ -27,8 +27,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 #: Requests in one batch. Enough to fill the encoder for seconds; more belongs into several calls.
 MAX_BATCH = 1024
 
-#: Prompts of one batch that wait for the encoder at a time.
-BATCH_IN_FLIGHT = 16
+#: Prompts of one batch that wait for the encoder at a time: half the queue of one thread.
+BATCH_IN_FLIGHT = 8
 
 #: Part of a caller's deadline kept for the way back.
 REPLY_S = 0.05

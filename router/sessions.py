@@ -58,6 +58,8 @@ def session_id_of(given: str, headers: Mapping[str, str], parameters: Mapping[st
     for name in SESSION_HEADERS:
         if value := lowered.get(name):
             return value
+    if not parameters:
+        return ""
     metadata = parameters.get("metadata")
     conversation = parameters.get("conversation")
     candidates = [parameters.get(name) for name in _BODY_FIELDS]

@@ -1,7 +1,8 @@
 """`python -m benchmarks.serve.client ADDRESS PROMPTS`: load from a process of its own; one JSON document on stdout.
 
-Closed loop with `--concurrency`: so many calls are always open, over at most eight connections. Open loop with
-`--rate`: Poisson arrivals that do not wait for answers, which is what an overload looks like.
+Closed loop with `--concurrency`: so many calls are always open, over at most eight connections; a single one is made by
+a blocking client, which is how a caller with one call at a time calls. Open loop with `--rate`: Poisson arrivals that
+do not wait for answers, which is what an overload looks like.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import grpc.aio
 import numpy as np
 
@@ -53,6 +55,12 @@ class Seen:
             found["all_but_encoding_p50_ms"] = float(np.median(beside))
         return found
 
+    def answered(self, answer: Any, took_s: float) -> None:
+        """Note one answer."""
+        self.latency.setdefault("OK", []).append(took_s)
+        timings = answer.decision.timings
+        self.stages.append(tuple(getattr(timings, stage).ToNanoseconds() / 1e9 for stage in STAGES))
+
 
 def percentiles(values: np.ndarray) -> dict[str, float]:
     """p50, p95, p99 of milliseconds; empty without values."""
@@ -69,10 +77,23 @@ async def one_call(stub: Any, prompt: str, seen: Seen, timeout_s: float) -> None
     except grpc.aio.AioRpcError as error:
         seen.latency.setdefault(error.code().name, []).append(time.perf_counter() - begun)
         return
-    ended = time.perf_counter()
-    seen.latency.setdefault("OK", []).append(ended - begun)
-    timings = answer.decision.timings
-    seen.stages.append(tuple(getattr(timings, stage).ToNanoseconds() / 1e9 for stage in STAGES))
+    seen.answered(answer, time.perf_counter() - begun)
+
+
+def one_after_another(address: str, prompts: Sequence[str], seconds: float, calls: int) -> tuple[Seen, float]:
+    """One call at a time by a blocking client, for so long or so many; what was seen, and in how many seconds."""
+    with grpc.insecure_channel(address) as channel:
+        stub = pb_grpc.RouterServiceStub(channel)
+        stub.Route(pb.RouteRequest(prompt="warm up"), timeout=120.0)
+        seen, first = Seen(), time.perf_counter()
+        for place in range(calls or sys.maxsize):
+            begun = time.perf_counter()
+            answer = stub.Route(pb.RouteRequest(prompt=prompts[place % len(prompts)]), timeout=600.0)
+            ended = time.perf_counter()
+            seen.answered(answer, ended - begun)
+            if not calls and ended >= first + seconds:
+                break
+        return seen, time.perf_counter() - first
 
 
 async def closed_loop(
@@ -111,6 +132,9 @@ async def open_loop(stubs: Sequence[Any], prompts: Sequence[str], rate: float, s
 async def run(asked: argparse.Namespace, prompts: list[str]) -> dict[str, Any]:
     """The whole load."""
     random.Random(asked.seed).shuffle(prompts)
+    if asked.concurrency == 1:
+        seen, elapsed = one_after_another(asked.address, prompts, asked.seconds, asked.calls)
+        return seen.summary(elapsed)
     n_channels = min(MAX_CHANNELS, asked.concurrency or MAX_CHANNELS)
     # Channels to one address share a connection unless told not to, and a connection has one worker.
     apart = [("grpc.use_local_subchannel_pool", 1)]

@@ -36,6 +36,12 @@ def test_a_closed_loop_sends_as_many_calls_as_asked_for(address: str) -> None:
     assert found["stages_p50_ms"]["total"] > 0
 
 
+def test_a_single_call_at_a_time_is_made_by_a_blocking_client(address: str) -> None:
+    found = asyncio.run(run(asked(address, concurrency=1, calls=5), ["a", "b", "c"]))
+    assert found["statuses"] == {"OK": 5}
+    assert 0 < found["all_but_encoding_p50_ms"] < found["p99_ms"]
+
+
 def test_an_open_loop_does_not_wait_and_counts_refusals(small_queue: str) -> None:
     prompts = [f"{i} " + "word " * 200 for i in range(300)]
     found = asyncio.run(run(asked(small_queue, rate=300.0, seconds=1.0), prompts))
@@ -66,6 +72,7 @@ def figures(p50: float, per_second: float) -> dict[str, Any]:
 def test_the_page_holds_the_figures_and_is_stable(tmp_path: Path) -> None:
     names = ("sentence-transformers", "sentence-transformers, torch on 2 threads", "xlm-r-base", "modernbert-base")
     measured = {name: {"start_s": 1.0, "1": figures(40.0, 25.0)} for name in (*names, "elle-float32")}
+    measured["bare gRPC and our encoder"] = {"start_s": 1.0, "1": figures(4.0, 250.0)}
     measured["sentence-transformers, 2 processes"] = {"start_s": 1.0, "32": figures(400.0, 50.0)}
     measured["elle"] = {"start_s": 1.0, "1": figures(5.0, 200.0), "32": figures(80.0, 400.0)}
     measured["elle, 2 processes"] = {"start_s": 1.0, "32": figures(90.0, 350.0)}

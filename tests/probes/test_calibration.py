@@ -90,6 +90,10 @@ def test_a_batch_says_the_same_as_its_rows_alone(kind: str) -> None:
     batch = one.predict(s[:70])
     assert_array_equal([float(one.predict(s[i])) for i in range(70)], batch)
     assert_array_equal(one.predict(s[:70].reshape(7, 10)), batch.reshape(7, 10))
+    wide = np.concatenate([s, np.linspace(-30, 30, 2_001), [1e300, -1e300, 0.0, -0.0]])
+    assert_array_equal([one.predict_one(score) for score in wide.tolist()], one.predict(wide))
+    with pytest.raises(DataError, match="must be finite"):
+        one.predict_one(float("nan"))
 
 
 @every_kind
