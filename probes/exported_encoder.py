@@ -1,29 +1,51 @@
-"""The serving runtime: an exported encoder in ONNX Runtime, one prompt per forward pass, no torch."""
+"""What serves: an exported encoder in our own int8 runtime or in ONNX Runtime, one prompt a forward pass, no torch."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 import numpy as np
 
 from probes.encoder import EncoderSpec, FloatArray
 from probes.encoder_files import ENCODER_DIR_VARIABLE, TOKENIZER_FILE, default_cache_dir, find_encoder
 from probes.errors import ArtifactError, EncoderDigestError, EncoderError, EncoderNotFoundError
+from probes.native_runtime import NativeRuntime, targets_here
 from probes.onnx_bundle import BUNDLE_FILE, CHECK_TEXTS, MODEL_FILE, Bundle, build_bundle, read_bundle
-from probes.onnx_runtime import run_session, start_session
+from probes.onnx_runtime import OnnxRuntime
 from probes.prompt_tokens import PromptTokenizer
 
 log = logging.getLogger(__name__)
+
+#: Environment variable that names the one runtime to use: `native` or `onnxruntime`. Unset, the first that works.
+RUNTIME_VARIABLE = "ELLE_ENCODER_RUNTIME"
+
+RUNTIMES = ("native", "onnxruntime")
 
 #: Least cosine between a machine's features and float32's of the same text. int8 gives .9995; a processor whose
 #: int8 products saturate falls far below.
 LEAST_COSINE = 0.995
 
 
-class OnnxEncoder:
+class Runtime(Protocol):
+    """Token ids of one prompt to features; thread-safe."""
+
+    @property
+    def name(self) -> str:
+        """What runs, for people."""
+        ...
+
+    def __call__(self, ids: Sequence[int]) -> FloatArray:
+        """Features (d,) of one prompt."""
+        ...
+
+
+class ExportedEncoder:
     """An exported encoder. Thread-safe: a call runs in the calling thread, without Python's lock.
 
     Args:
@@ -34,19 +56,11 @@ class OnnxEncoder:
 
     def __init__(self, bundle: Bundle) -> None:
         self._spec = bundle.spec
-        self._session = start_session(bundle.contents[MODEL_FILE])
         with TemporaryDirectory() as folder:
             path = Path(folder) / TOKENIZER_FILE
             path.write_bytes(bundle.contents[TOKENIZER_FILE])
             self._tokenizer = PromptTokenizer(path, bundle.spec.max_tokens, bundle.spec.truncation)
-        self._n_features = int(self._session.get_outputs()[0].shape[1])
-        cosine = self.agreement(bundle.check_features)
-        if cosine < LEAST_COSINE:
-            raise EncoderError(
-                f"this machine must give the features of {bundle.spec.model_id} that were exported, cosine at least "
-                f"{LEAST_COSINE}, got {cosine:.4f}; its processor may lack exact int8 products. Use a probe of "
-                f"precision float32 here."
-            )
+        self._run = self._first_that_agrees(bundle)
 
     @property
     def spec(self) -> EncoderSpec:
@@ -57,6 +71,11 @@ class OnnxEncoder:
     def n_features(self) -> int:
         """Width d of the features: parts of the pooling times hidden size."""
         return self._n_features
+
+    @property
+    def runtime(self) -> str:
+        """What runs it: `native` with its instruction set, or `onnxruntime`."""
+        return self._run.name
 
     def encode(self, text: str) -> FloatArray:
         """Features of one text, shape (d,), float32.
@@ -71,21 +90,63 @@ class OnnxEncoder:
 
     def encode_ids(self, ids: list[int]) -> FloatArray:
         """Features of token ids from `tokenize`; errors as `encode`."""
-        features = run_session(self._session, ids)
+        features = self._run(ids)
         if not np.isfinite(features).all():
             raise EncoderError(f"features must be finite, {self._spec.model_id} gave NaN or infinity.")
         return features
 
     def agreement(self, reference: FloatArray) -> float:
         """Least cosine between our features of `CHECK_TEXTS` and these, (n, d)."""
-        ours = np.stack([self.encode(text) for text in CHECK_TEXTS])
+        return self._agreement(self._run, reference)
+
+    def _first_that_agrees(self, bundle: Bundle) -> Runtime:
+        *others, last = _runtimes(bundle)
+        for start in others:
+            try:
+                return self._checked(start(), bundle.check_features)
+            except EncoderError as error:
+                log.warning("the next runtime serves, because this one cannot: %s", error)
+        return self._checked(last(), bundle.check_features)
+
+    def _checked(self, runtime: Runtime, reference: FloatArray) -> Runtime:
+        cosine = self._agreement(runtime, reference)
+        # A comparison that NaN fails.
+        if not cosine >= LEAST_COSINE:
+            raise EncoderError(
+                f"this machine must give the features of {self._spec.model_id} that were exported, cosine at least "
+                f"{LEAST_COSINE}, {runtime.name} gave {cosine:.4f}; the processor may lack exact int8 products. Use a "
+                f"probe of precision float32 here."
+            )
+        self._n_features = int(reference.shape[1])
+        return runtime
+
+    def _agreement(self, runtime: Runtime, reference: FloatArray) -> float:
+        ours = np.stack([runtime(self.tokenize(text)) for text in CHECK_TEXTS])
         if ours.shape != reference.shape:
             raise EncoderError(f"reference features must have shape {ours.shape}, got {reference.shape}.")
         norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(reference, axis=1)
         return float(((ours * reference).sum(axis=1) / norms).min())
 
 
-def load_onnx_encoder(spec: EncoderSpec, directory: Path | None = None, cache: Path | None = None) -> OnnxEncoder:
+def _runtimes(bundle: Bundle) -> list[Callable[[], Runtime]]:
+    """How to start each runtime that may serve here, the best first. Raises EncoderError for a wrong name of one."""
+    wanted = os.environ.get(RUNTIME_VARIABLE) or None
+    if wanted not in (None, *RUNTIMES):
+        raise EncoderError(f"{RUNTIME_VARIABLE} must be one of {', '.join(RUNTIMES)} or unset, got {wanted!r}.")
+    model, spec = bundle.contents[MODEL_FILE], bundle.spec
+    native = targets_here() if spec.precision == "int8" and wanted != "onnxruntime" else ()
+    if wanted == "native" and not native:
+        raise EncoderError(
+            f"{RUNTIME_VARIABLE}=native needs an int8 encoder, x86-64 with AVX2, and the package installed where a C "
+            f"compiler is; unset it, and ONNX Runtime serves."
+        )
+    starts: list[Callable[[], Runtime]] = [partial(NativeRuntime, model, spec.parts, native[0])] if native else []
+    return starts if wanted == "native" else [*starts, partial(OnnxRuntime, model)]
+
+
+def load_exported_encoder(
+    spec: EncoderSpec, directory: Path | None = None, cache: Path | None = None
+) -> ExportedEncoder:
     """The exported encoder of `spec`: a bundle named by the caller, one kept in the cache, or exported now and kept.
 
     Args:
@@ -99,12 +160,12 @@ def load_onnx_encoder(spec: EncoderSpec, directory: Path | None = None, cache: P
     kept = (cache or default_cache_dir() / "encoders") / spec.identity[:32]
     named = directory or (Path(os.environ[ENCODER_DIR_VARIABLE]) if os.environ.get(ENCODER_DIR_VARIABLE) else None)
     if named is not None and (named / BUNDLE_FILE).exists():
-        return OnnxEncoder(_of_spec(read_bundle(named), spec, named))
+        return ExportedEncoder(_of_spec(read_bundle(named), spec, named))
     if directory is not None:
         # What a caller names must hold the encoder, also where the cache would do.
         find_encoder(spec, directory)
     try:
-        return OnnxEncoder(_of_spec(read_bundle(kept), spec, kept))
+        return ExportedEncoder(_of_spec(read_bundle(kept), spec, kept))
     except EncoderNotFoundError:
         pass
     except EncoderDigestError as error:
@@ -115,7 +176,7 @@ def load_onnx_encoder(spec: EncoderSpec, directory: Path | None = None, cache: P
     except ArtifactError as error:
         # Only the next start is slower for it.
         log.warning("the exported encoder is not kept: %s", error)
-    return OnnxEncoder(bundle)
+    return ExportedEncoder(bundle)
 
 
 def _of_spec(bundle: Bundle, spec: EncoderSpec, path: Path) -> Bundle:

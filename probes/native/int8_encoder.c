@@ -1,0 +1,120 @@
+/* The int8 forward pass for the processors it is written for, chosen when it runs. A plain C library: `ctypes` calls it,
+ * which lets go of Python's lock.
+ *
+ *     vnni   AVX-512 VNNI: four products of 8 bits and their sum in one instruction (Ice Lake, Zen 4 and later)
+ *     avx2   AVX2: pairs of 16 bits, which hold every 8-bit value exactly; the 8-bit instruction of AVX2 saturates
+ *
+ * Both give the same bits; `-ffp-contract=off` is part of that. Compiled with EMULATE_VNNI, the first is plain C on any AVX2 machine: slow, for tests.
+ */
+#include "int8_encoder.h"
+
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define JOIN2(a, b) a##_##b
+#define JOIN(a, b) JOIN2(a, b)
+#define NAME(x) JOIN(x, TARGET)
+
+/* As in probes/onnx_graph.py: a smaller token is scaled as if its largest value were this. */
+#define LEAST_SIZE 0.25f
+
+typedef int32_t int32_unaligned __attribute__((aligned(1), may_alias));
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#define TARGET avx2
+#define VECTOR 8
+#define GROUP 2
+#define ROWS 4
+#define TILES(X) X(1) X(2) X(3) X(4)
+typedef int16_t activation_t_avx2, weight_t_avx2;
+typedef int32_t lanes_avx2 __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float reals_avx2 __attribute__((vector_size(32), aligned(4), may_alias));
+typedef int16_t halves_avx2 __attribute__((vector_size(16), aligned(2), may_alias));
+INLINE lanes_avx2 dot_avx2(lanes_avx2 sums, lanes_avx2 a, lanes_avx2 w) {
+    return sums + (lanes_avx2)_mm256_madd_epi16((__m256i)a, (__m256i)w);
+}
+INLINE reals_avx2 fused_avx2(reals_avx2 a, reals_avx2 b, reals_avx2 c) {
+    return (reals_avx2)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+INLINE void store_avx2(int16_t *to, lanes_avx2 value, int32_t zero) {
+    (void)zero; /* 16 bits hold the sign */
+    *(halves_avx2 *)to = __builtin_convertvector(value, halves_avx2);
+}
+INLINE lanes_avx2 shift_avx2(lanes_avx2 sums, int32_t zero) {
+    (void)zero;
+    return sums - sums;
+}
+#include "int8_body.h"
+#undef TARGET
+#undef VECTOR
+#undef GROUP
+#undef ROWS
+#undef TILES
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#ifdef EMULATE_VNNI
+#pragma GCC target("avx2,fma,f16c")
+#else
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prefer-vector-width=512")
+#endif
+#define TARGET vnni
+#define VECTOR 16
+#define GROUP 4
+#define ROWS 12
+#define TILES(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+typedef uint8_t activation_t_vnni;
+typedef int8_t weight_t_vnni;
+typedef int32_t lanes_vnni __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float reals_vnni __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint8_t bytes_vnni __attribute__((vector_size(16), aligned(1), may_alias));
+INLINE lanes_vnni dot_vnni(lanes_vnni sums, lanes_vnni a, lanes_vnni w) {
+#ifdef EMULATE_VNNI
+    const uint8_t *left = (const uint8_t *)&a;
+    const int8_t *right = (const int8_t *)&w;
+    for (int i = 0; i < 16; i++)
+        for (int j = 4 * i; j < 4 * i + 4; j++) sums[i] += left[j] * right[j];
+    return sums;
+#else
+    return (lanes_vnni)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)a, (__m512i)w);
+#endif
+}
+INLINE reals_vnni fused_vnni(reals_vnni a, reals_vnni b, reals_vnni c) {
+#ifdef EMULATE_VNNI
+    for (int i = 0; i < 16; i++) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    return c;
+#else
+    return (reals_vnni)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#endif
+}
+INLINE void store_vnni(uint8_t *to, lanes_vnni value, int32_t zero) {
+    *(bytes_vnni *)to = __builtin_convertvector(value + zero, bytes_vnni);
+}
+INLINE lanes_vnni shift_vnni(lanes_vnni sums, int32_t zero) { return sums * zero; }
+#include "int8_body.h"
+#pragma GCC pop_options
+
+/* What `elle_encode_...` needs for so many tokens, whichever the target. */
+int64_t elle_scratch_bytes(const Model *m, int32_t tokens) {
+    int64_t padded = (tokens + 31) / 32 * 32;
+    int64_t floats = (int64_t)tokens * (5 * m->hidden + m->inner) + padded * (m->hidden / m->heads + 5);
+    int64_t widest = m->inner > m->hidden ? m->inner : m->hidden;
+    return 4 * floats + tokens * widest * (int64_t)sizeof(int16_t);
+}
+
+/* Whether this processor, and the kernel of its operating system, has what a target needs. */
+int elle_supports(const char *target) {
+    __builtin_cpu_init();
+    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    if (strcmp(target, "avx2") == 0) return avx2;
+    if (strcmp(target, "vnni") != 0) return 0;
+#ifdef EMULATE_VNNI
+    return avx2;
+#else
+    return avx2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+#endif
+}
