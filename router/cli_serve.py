@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import sys
@@ -54,6 +53,7 @@ def serve(
     **options: Any,
 ) -> None:
     """Serve over gRPC until SIGTERM, and over HTTP if asked. Without --policy: the embedded default, canned answers."""
+    from router import event_loop
     from router.server import ServerSettings, Serving, serve_forever
     from router.workers import serve_workers
 
@@ -79,7 +79,7 @@ def serve(
 
     settings = ServerSettings(policies=policies, **options)
     if workers == 1:
-        asyncio.run(serve_forever(settings, on_ready))
+        event_loop.run(serve_forever(settings, on_ready))
     else:
         serve_workers(settings, workers, lambda *at: say("", f" in {workers} processes", *at))
 

@@ -6,7 +6,6 @@ many requests should open several, or sit behind a balancer.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import logging
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
+from router import event_loop
 from router.errors import ConfigError, RouterError
 from router.server import ServerSettings, Serving, serve_forever
 
@@ -141,7 +141,7 @@ def _work(settings: ServerSettings, parent: Connection) -> None:
     from probes.errors import ProbesError
 
     try:
-        asyncio.run(serve_forever(settings, on_ready))
+        event_loop.run(serve_forever(settings, on_ready))
     except (RouterError, ProbesError) as error:
         # Serving had begun if the pipe is closed already; then the log has it.
         with contextlib.suppress(OSError):

@@ -15,6 +15,7 @@ from typing import Any
 import grpc.aio
 
 from probes.encoder import MINILM_L6, Encoder, load_encoder
+from router import event_loop
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 
@@ -52,4 +53,4 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    event_loop.run(serve())

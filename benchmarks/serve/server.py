@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 import tempfile
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from benchmarks.serve.encoders import ENCODERS
 from probes import artifact
 from probes.encoder import Encoder
-from router import pipeline
+from router import event_loop, pipeline
 from router.server import ServerSettings, serve_forever
 from router.tuning.datasets import Outcomes
 from router.tuning.fit import fit
@@ -76,7 +75,7 @@ def main() -> None:
             drain_s=0.5,
             share_port=asked.share_port,
         )
-        asyncio.run(serve_forever(settings, lambda running: print(f"serving on {running.address}", file=sys.stderr)))
+        event_loop.run(serve_forever(settings, lambda running: print(f"serving on {running.address}", file=sys.stderr)))
 
 
 if __name__ == "__main__":
