@@ -25,6 +25,8 @@ from benchmarks.serve.encoders import TORCH_THREADS
 from benchmarks.serve.page import write_figure, write_page
 from benchmarks.serve.processes import Server, load, serving
 from benchmarks.serve.prompts import read_prompts
+from probes.encoder import MINILM_L6
+from probes.exported_encoder import RUNTIME_VARIABLE, load_exported_encoder
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,12 +45,16 @@ OURS = (
 
 @dataclass(frozen=True)
 class Variant:
-    """A server to measure: its commands, and at which concurrency it is asked (slow ones not at all of them)."""
+    """A server to measure: its commands, at which concurrency it is asked (slow ones not at all of them), and settings.
+
+    `runtime` is that of our encoder; empty takes the one that would serve.
+    """
 
     name: str
     commands: tuple[tuple[str, ...], ...]
     concurrency: tuple[int, ...] = (1, 8, 32, 128)
     torch_threads: int = 1
+    runtime: str = ""
 
 
 def other(name: str, *options: str) -> tuple[str, ...]:
@@ -59,6 +65,7 @@ def other(name: str, *options: str) -> tuple[str, ...]:
 VARIANTS = (
     Variant("elle", (OURS,)),
     Variant("elle, 2 processes", ((*OURS, "--workers", "2"),), (8, 32, 128)),
+    Variant("elle on ONNX Runtime", (OURS,), (1, 32), runtime="onnxruntime"),
     Variant("bare gRPC and our encoder", (("-m", "benchmarks.serve.bare"),), (1,)),
     Variant("elle-float32", (other("elle-float32"),), (1, 32)),
     Variant("sentence-transformers", (other("sentence-transformers"),), (1, 8, 32, 128)),
@@ -106,6 +113,7 @@ def main() -> None:
         "rounds": rounds,
         "seconds": seconds,
         "prompts": {"n": len(prompts), "characters_median": median(map(len, prompts))},
+        **describe_encoder(prompts),
         "variants": measured,
     }
     if not asked.quick:
@@ -131,8 +139,9 @@ def measure(
         file.write_text(json.dumps(list(prompts)), "utf-8")
         servers: dict[str, Server] = {}
         for v in variants:
-            threads = {TORCH_THREADS: str(v.torch_threads), "OMP_NUM_THREADS": str(v.torch_threads)}
-            servers[v.name] = stack.enter_context(serving(*v.commands, env=threads))
+            env = {TORCH_THREADS: str(v.torch_threads), "OMP_NUM_THREADS": str(v.torch_threads)}
+            env |= {RUNTIME_VARIABLE: v.runtime} if v.runtime else {}
+            servers[v.name] = stack.enter_context(serving(*v.commands, env=env))
         for number in range(rounds):
             for variant in variants:
                 for concurrency in variant.concurrency:
@@ -143,6 +152,17 @@ def measure(
         name: {"start_s": start[name], **{str(c): middle(runs) for c, runs in by_concurrency.items()}}
         for name, by_concurrency in found.items()
     }
+
+
+def describe_encoder(prompts: Sequence[str]) -> dict[str, Any]:
+    """Which runtime serves here, how long prompts are to it, and what tokenising one takes in a process of its own."""
+    encoder = load_exported_encoder(MINILM_L6)
+    spent, lengths = [], []
+    for prompt in prompts[:1000]:
+        begun = time.perf_counter()
+        lengths.append(len(encoder.tokenize(prompt)))
+        spent.append((time.perf_counter() - begun) * 1e3)
+    return {"runtime": encoder.runtime, "tokens_median": median(lengths), "tokenise_p50_ms": median(spent)}
 
 
 def middle(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -168,6 +188,7 @@ def compare(measured: Mapping[str, Any]) -> dict[str, float]:
         "single_times_faster_than_xlm_r": one["xlm-r-base"] / one["elle"],
         "single_times_faster_than_modernbert": one["modernbert-base"] / one["elle"],
         "single_times_faster_than_own_float32": one["elle-float32"] / one["elle"],
+        "single_times_faster_than_own_int8_in_onnx_runtime": one["elle on ONNX Runtime"] / one["elle"],
         "throughput_at_32_over_best_sentence_transformers": ours["per_second"] / theirs,
         "p99_over_p50_at_32": ours["p99_ms"] / ours["p50_ms"],
         "all_but_encoding_p50_ms_at_1": measured["elle"]["1"]["all_but_encoding_p50_ms"],

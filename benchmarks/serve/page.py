@@ -24,7 +24,8 @@ def tables(report: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"`make bench-serve`, commit {report['commit'][:12]}, {report['created'][:10]}, {machine['cpu']}, "
         f"{machine['cores']} cores, client included, {report['rounds']} rounds of {report['seconds']:.0f} s each, "
-        "medians over rounds."
+        "medians over rounds. "
+        f"Our encoder ran as `{report['runtime']}`; the median prompt has {report['tokens_median']:.0f} tokens."
     )
     yield ""
     yield "| server | calls open | p50 ms | p95 ms | p99 ms | decisions/s | server CPU ms per decision | memory MB |"
@@ -43,7 +44,7 @@ def tables(report: Mapping[str, Any]) -> Iterator[str]:
             f"{label} {value:.2f}"
             for label, value in (
                 ("waiting", stages["queue"]),
-                ("tokenising and forward pass", stages["encode"]),
+                (f"tokenising (about {report['tokenise_p50_ms']:.2f}) and forward pass", stages["encode"]),
                 ("probe", stages["probe"]),
                 ("policy", stages["policy"]),
                 ("inside the service in all", stages["total"]),
