@@ -4,8 +4,8 @@
     python -m benchmarks.load_test soak [--decisions 200000]
 
 Overload: the capacity is measured first, closed loop; then Poisson arrivals at nine tenths of it, then at so many times
-it. Soak: so many decisions of prompts that never repeat within the cache's size, memory read throughout; nine batches in
-ten are cut to their first words, because what may leak does so per decision, and time goes by tokens.
+it. Soak: so many decisions of prompts that never repeat within the cache's size, memory read throughout; nine batches
+in ten are cut to their first words, because what may leak does so per decision, and time goes by tokens.
 """
 
 from __future__ import annotations
