@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -128,6 +128,27 @@ class Encoder(Protocol):
 
     def encode(self, text: str) -> FloatArray:
         """Features of one text, shape (d,), float32, finite."""
+        ...
+
+
+@runtime_checkable
+class BatchEncoder(Encoder, Protocol):
+    """An encoder whose hardware wants many prompts in one forward pass. A GPU's does; on a CPU padding loses.
+
+    In a batch a prompt's features are those of `encode` up to rounding, not to the last bit.
+    """
+
+    @property
+    def batch_tokens(self) -> int:
+        """Most tokens of one forward pass, padding included: number of prompts times tokens of the longest."""
+        ...
+
+    def tokenize(self, text: str) -> Sequence[int]:
+        """The token ids of a text, at least one. A text that cannot be encoded fails here, alone."""
+        ...
+
+    def encode_batch(self, prompts: Sequence[Sequence[int]]) -> FloatArray:
+        """Features of n tokenized prompts, shape (n, d), float32, finite; an error where one of them has none."""
         ...
 
 
