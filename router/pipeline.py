@@ -18,7 +18,8 @@ from probes.encoder import Encoder, load_encoder
 from probes.errors import ProbesError
 from router import ask as asking
 from router.ask import Ask
-from router.encode_pool import Encoded, EncodePool
+from router.batch_pool import pool_for
+from router.encode_pool import Encoded
 from router.errors import JudgementError, UnknownPolicyError
 from router.judgement_cache import CacheCounts, JudgementCache, Key
 from router.loading import DEFAULT_POLICY, ServedPolicy, load_policies
@@ -93,7 +94,7 @@ class Router:
         self._policies = {policy.ref.name: policy for policy in policies}
         self._encoders = dict(encoders)
         self._pools = {
-            identity: EncodePool(encoder, threads=threads, max_pending=max_pending)
+            identity: pool_for(encoder, threads=threads, max_pending=max_pending)
             for identity, encoder in encoders.items()
         }
         self._max_prompt_bytes = max_prompt_bytes
