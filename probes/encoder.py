@@ -181,6 +181,8 @@ def load_encoder(spec: EncoderSpec, directory: Path | None = None) -> Encoder:
         directory: look here only, for its original files or for what `elle export-encoder` wrote; otherwise
             $ELLE_ENCODER_DIR, encoders exported before, the Hugging Face cache and installed packages.
 
+    float32 runs where `torch_encoder.torch_device` says; on a GPU the encoder is a `BatchEncoder`.
+
     Raises:
         EncoderNotFoundError: no place holds the files; the message lists the places.
         EncoderDigestError: the only files found are other ones.

@@ -261,7 +261,7 @@ def router(tmp_path: Path, encoder: TorchBatchEncoder) -> Router:
         encoder_identity=encoder.spec.identity,
     )
     rule = {"kind": "gain", "thresholds": [0.2]}
-    path = write_policy(tmp_path, probe, names=probe.models, rule=rule)
+    path = write_policy(tmp_path, probe, names=probe.models, rule=rule, abstain_above_leverage=None)
     return Router(load_policies([path]), {encoder.spec.identity: encoder}, cache_entries=0)
 
 
@@ -295,10 +295,12 @@ class TestRealEncoder:
         assert (len(lengths), min(lengths), max(lengths)) == (40, 3, 256)
         assert max(map(len, passes)) > 10
         assert len({decision.chosen for decision in alone}) == 2
+        # Within rounding of the threshold a decision might differ.
+        assert min(abs(decision.gain - decision.threshold) for decision in alone) > 1e-3
         for one, other in zip(alone, together, strict=True):
             assert (other.chosen, other.reason) == (one.chosen, one.reason)
-            assert [c.raw for c in other.candidates] == pytest.approx([c.raw for c in one.candidates], abs=1e-5)
-            assert [c.risk for c in other.candidates] == pytest.approx([c.risk for c in one.candidates], abs=1e-5)
+            assert [c.raw for c in other.candidates] == pytest.approx([c.raw for c in one.candidates], abs=1e-4)
+            assert [c.risk for c in other.candidates] == pytest.approx([c.risk for c in one.candidates], abs=1e-4)
 
     async def test_a_text_that_is_not_unicode_fails_alone(self, encoder: TorchBatchEncoder) -> None:
         pool = BatchPool(encoder)
