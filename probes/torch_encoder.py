@@ -53,6 +53,7 @@ class TorchEncoder:
         torch.set_num_threads(1)
         # Float32 is part of the spec: no TF32 on a GPU, no bfloat16 on a CPU, whatever else runs in this process.
         torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
         self._torch = torch
         self._device = device
         self._spec = spec

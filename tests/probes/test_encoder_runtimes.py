@@ -136,15 +136,16 @@ class TestBatches:
         np.testing.assert_allclose(together, [encoder.encode(text) for text in texts], rtol=0, atol=1e-5)
 
     def test_only_an_encoder_on_a_gpu_wants_batches(
-        self, reference: Encoder, int8: OnnxEncoder, source: Path, monkeypatch: pytest.MonkeyPatch
+        self, int8: OnnxEncoder, source: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert not isinstance(reference, BatchEncoder)
         assert not isinstance(int8, BatchEncoder)
+        assert not isinstance(TorchEncoder(MINILM_L6_FLOAT32, source), BatchEncoder)
         made = []
-        monkeypatch.setattr("probes.torch_encoder.torch_device", lambda: "cuda")
-        monkeypatch.setattr(TorchEncoder, "__init__", lambda self, spec, directory, device: made.append(device))
-        assert type(load_torch_encoder(MINILM_L6_FLOAT32, source)) is TorchBatchEncoder
-        assert made == ["cuda"]
+        monkeypatch.setattr(TorchEncoder, "__init__", lambda self, spec, directory, device="cpu": made.append(device))
+        for device, kind in (("cpu", TorchEncoder), ("cuda:1", TorchBatchEncoder)):
+            monkeypatch.setattr("probes.torch_encoder.torch_device", lambda device=device: device)
+            assert type(load_torch_encoder(MINILM_L6_FLOAT32, source)) is kind
+        assert made == ["cpu", "cuda:1"]
 
     @pytest.mark.parametrize(
         ("asked", "gpus", "expected"),
@@ -175,9 +176,11 @@ class TestBatches:
         import torch
 
         torch.set_float32_matmul_precision("medium")
+        torch.backends.cudnn.allow_tf32 = True
         TorchEncoder(MINILM_L6_FLOAT32, source)
         assert torch.get_float32_matmul_precision() == "highest"
         assert not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.backends.cudnn.allow_tf32
 
 
 class TestBundle:
