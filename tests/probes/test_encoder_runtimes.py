@@ -136,7 +136,7 @@ class TestBatches:
         np.testing.assert_allclose(together, [encoder.encode(text) for text in texts], rtol=0, atol=1e-5)
 
     def test_only_an_encoder_on_a_gpu_wants_batches(
-        self, int8: OnnxEncoder, source: Path, monkeypatch: pytest.MonkeyPatch
+        self, int8: Encoder, source: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert not isinstance(int8, BatchEncoder)
         assert not isinstance(TorchEncoder(MINILM_L6_FLOAT32, source), BatchEncoder)
