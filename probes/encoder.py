@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -131,6 +131,27 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
+class BatchEncoder(Encoder, Protocol):
+    """An encoder whose hardware wants many prompts in one forward pass. A GPU's does; on a CPU padding loses.
+
+    In a batch a prompt's features are those of `encode` up to rounding, not to the last bit.
+    """
+
+    @property
+    def batch_tokens(self) -> int:
+        """Most tokens of one forward pass, padding included: number of prompts times tokens of the longest."""
+        ...
+
+    def tokenize(self, text: str) -> Sequence[int]:
+        """The token ids of a text, at least one. A text that cannot be encoded fails here, alone."""
+        ...
+
+    def encode_batch(self, prompts: Sequence[Sequence[int]]) -> FloatArray:
+        """Features of n tokenized prompts, shape (n, d), float32, finite; an error where one of them has none."""
+        ...
+
+
 def encode_all(
     encoder: Encoder,
     texts: Sequence[str],
@@ -159,6 +180,8 @@ def load_encoder(spec: EncoderSpec, directory: Path | None = None) -> Encoder:
         spec: which encoder.
         directory: look here only, for its original files or for what `elle export-encoder` wrote; otherwise
             $ELLE_ENCODER_DIR, encoders exported before, the Hugging Face cache and installed packages.
+
+    float32 runs where `torch_encoder.torch_device` says; on a GPU the encoder is a `BatchEncoder`.
 
     Raises:
         EncoderNotFoundError: no place holds the files; the message lists the places.

@@ -1,9 +1,11 @@
-"""The reference runtime: transformers' model in float32, one prompt per forward pass."""
+"""The reference runtime: transformers' model in float32; one prompt per forward pass, on a GPU many."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,18 @@ from probes.encoder_files import TOKENIZER_FILE, check_files, find_encoder
 from probes.errors import EncoderError
 from probes.prompt_tokens import PromptTokenizer
 
-_POOL: Mapping[str, Callable[[Any], Any]] = {
-    "mean": lambda state: state.mean(dim=0),
-    "max": lambda state: state.amax(dim=0),
-    "cls": lambda state: state[0],
+#: Where torch runs: `cpu`, `cuda` or `cuda:1`; unset takes a GPU if torch sees one.
+DEVICE_VARIABLE = "ELLE_TORCH_DEVICE"
+
+#: Tokens of one forward pass on a GPU, padding included: 64 prompts of 256. A guess at what keeps one busy within a few
+#: hundred megabytes of its memory; nobody has measured it.
+BATCH_TOKENS = 16_384
+
+# A hidden state (n, t, h) and which of its tokens are no padding (n, t, 1) -> (n, h).
+_POOL: Mapping[str, Callable[[Any, Any], Any]] = {
+    "mean": lambda state, real: state.masked_fill(~real, 0.0).sum(dim=1) / real.sum(dim=1),
+    "max": lambda state, real: state.masked_fill(~real, -float("inf")).amax(dim=1),
+    "cls": lambda state, real: state[:, 0],
 }
 
 # Architectures whose last hidden state is the last layer's output as it stands: there, leaving out the layers above
@@ -26,16 +36,26 @@ _NO_FINAL_NORM = frozenset({"bert", "roberta", "xlm-roberta"})
 
 
 class TorchEncoder:
-    """The reference runtime: transformers' model in float32 on the CPU, one prompt per forward pass."""
+    """The reference runtime: transformers' model in float32, one prompt per forward pass.
 
-    def __init__(self, spec: EncoderSpec, directory: Path) -> None:
+    Args:
+        spec: which encoder.
+        directory: its original files.
+        device: where torch runs it, as torch names it.
+    """
+
+    def __init__(self, spec: EncoderSpec, directory: Path, device: str = "cpu") -> None:
         import torch
         from transformers import AutoConfig, AutoModel
 
         check_files(spec, directory)
         # More than one intra-op thread collapses when neighbours use the cores; parallelism is across prompts.
         torch.set_num_threads(1)
+        # Float32 is part of the spec: no TF32 on a GPU, no bfloat16 on a CPU, whatever else runs in this process.
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
         self._torch = torch
+        self._device = device
         self._spec = spec
         self._tokenizer = PromptTokenizer(directory / TOKENIZER_FILE, spec.max_tokens, spec.truncation)
         self._parts = spec.parts
@@ -48,11 +68,14 @@ class TorchEncoder:
             )
         if config.model_type in _NO_FINAL_NORM:
             config.num_hidden_layers = highest
-        self._model = _quietly(
+        model = _quietly(
             lambda: AutoModel.from_pretrained(
                 directory, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
-        ).eval()
+        )
+        self._model = model.eval().to(device)
+        # Some models count positions by the tokens that are not this one.
+        self._padding = getattr(config, "pad_token_id", None) or 0
         self._n_features = len(spec.parts) * int(config.hidden_size)
 
     @property
@@ -70,21 +93,72 @@ class TorchEncoder:
 
         Raises DataError for text that is not valid Unicode, EncoderError if the features are not finite.
         """
+        features: FloatArray = self._features([self._tokenizer(text)])[0]
+        return features
+
+    def _features(self, prompts: Sequence[Sequence[int]]) -> FloatArray:
+        # Token ids of n prompts -> (n, d), in one pass.
+        shape = len(prompts), max(map(len, prompts))
+        ids, real = np.full(shape, self._padding), np.zeros(shape, dtype=bool)
+        for row, tokens in enumerate(prompts):
+            ids[row, : len(tokens)], real[row, : len(tokens)] = tokens, True
         torch = self._torch
         with torch.inference_mode():
-            ids = torch.tensor([self._tokenizer(text)])
+            mask = torch.from_numpy(real).to(self._device)
             states = self._model(
-                input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True
+                input_ids=torch.from_numpy(ids).to(self._device), attention_mask=mask.long(), output_hidden_states=True
             ).hidden_states
-            pooled = torch.cat([_POOL[kind](states[layer][0]) for kind, layer in self._parts])
-        features: FloatArray = pooled.numpy()
+            pooled = torch.cat([_POOL[kind](states[layer], mask[..., None]) for kind, layer in self._parts], dim=1)
+        features: FloatArray = pooled.cpu().numpy()
         if not np.isfinite(features).all():
             raise EncoderError(f"features must be finite, {self._spec.model_id} gave NaN or infinity.")
         return features
 
 
+class TorchBatchEncoder(TorchEncoder):
+    """The same for hardware that wants batches: a `probes.encoder.BatchEncoder`.
+
+    A prompt's features in a batch are those it has alone up to rounding: sums may be taken in another order.
+    """
+
+    @property
+    def batch_tokens(self) -> int:
+        """Most tokens of one forward pass, padding included."""
+        return BATCH_TOKENS
+
+    def tokenize(self, text: str) -> list[int]:
+        """The token ids `encode_batch` takes. Raises DataError for text that is not valid Unicode."""
+        return self._tokenizer(text)
+
+    def encode_batch(self, prompts: Sequence[Sequence[int]]) -> FloatArray:
+        """Features of n prompts, given as token ids, in one forward pass padded to the longest: shape (n, d), float32.
+
+        Raises EncoderError if any of them are not finite, and what torch raises, RuntimeError, if memory does not do.
+        """
+        return self._features(prompts)
+
+
+def torch_device() -> str:
+    """Where torch shall run: what $ELLE_TORCH_DEVICE says, else the GPU if torch sees one, else the CPU.
+
+    Raises EncoderError for a device that is none or is not there.
+    """
+    import torch
+
+    device = os.environ.get(DEVICE_VARIABLE) or ("cuda" if torch.cuda.is_available() else "cpu")
+    named = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    if named is None:
+        raise EncoderError(f"{DEVICE_VARIABLE} must be cpu, cuda or cuda:N, got {device!r}.")
+    if device != "cpu" and int(named[1] or 0) >= (seen := torch.cuda.device_count()):
+        raise EncoderError(
+            f"{DEVICE_VARIABLE} is {device}, but torch sees {seen} GPUs; install a build of torch for yours, or set "
+            f"{DEVICE_VARIABLE}=cpu."
+        )
+    return device
+
+
 def load_torch_encoder(spec: EncoderSpec, directory: Path | None = None) -> TorchEncoder:
-    """The encoder in torch; arguments and errors as `probes.encoder.load_encoder`."""
+    """The encoder in torch, on a GPU if there is one; arguments and errors as `probes.encoder.load_encoder`."""
     found = find_encoder(spec, directory)
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if missing:
@@ -92,7 +166,9 @@ def load_torch_encoder(spec: EncoderSpec, directory: Path | None = None) -> Torc
             f"encoding in float32 needs {' and '.join(missing)}, not installed; install them with "
             f"`pip install 'elle-router[torch]'`."
         )
-    return TorchEncoder(spec, found)
+    device = torch_device()
+    # Padding costs a CPU two to four times; a GPU is idle without a batch.
+    return TorchEncoder(spec, found) if device == "cpu" else TorchBatchEncoder(spec, found, device)
 
 
 def _quietly(load: Callable[[], Any]) -> Any:

@@ -16,6 +16,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from probes.encoder import Encoder, FloatArray
 from probes.errors import EncoderError
@@ -34,11 +35,15 @@ _MEMORY = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Features of one prompt and where the time went, in seconds."""
+    """Features of one prompt and where the time went, in seconds.
+
+    `encode_s` is that of the whole forward pass, which `n_together` prompts shared.
+    """
 
     features: FloatArray
     queue_s: float
     encode_s: float
+    n_together: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ class EncodePool:
         self._recent_s = 0.02
         # They hold on to the queue, not to the pool: one that is forgotten, or alive at exit, ends its threads.
         self._threads = [
-            threading.Thread(target=_serve, args=(encoder, self._jobs), name=f"encode-{number}", daemon=True)
+            threading.Thread(target=self._live, args=(encoder, self._jobs), name=f"encode-{number}", daemon=True)
             for number in range(n_threads)
         ]
         for thread in self._threads:
@@ -110,7 +115,13 @@ class EncodePool:
     def _done(self, answer: asyncio.Future[Encoded]) -> None:
         self._pending -= 1
         if not answer.cancelled() and answer.exception() is None:
-            self._recent_s += _MEMORY * (answer.result().encode_s - self._recent_s)
+            encoded = answer.result()
+            self._recent_s += _MEMORY * (encoded.encode_s / encoded.n_together - self._recent_s)
+
+    @staticmethod
+    def _live(encoder: Any, jobs: queue.SimpleQueue[_Job | None]) -> None:
+        # What a thread runs; another kind of pool runs something else.
+        _serve(encoder, jobs)
 
     async def close(self) -> None:
         """Wait for the prompts in work; those still waiting are dropped, and their futures cancelled."""
@@ -122,10 +133,7 @@ def _serve(encoder: Encoder, jobs: queue.SimpleQueue[_Job | None]) -> None:
     _step_back()
     while (job := jobs.get()) is not None:
         if not job.answer.cancelled():
-            outcome = _work(encoder, job)
-            # A loop that was closed has nobody waiting in it.
-            with contextlib.suppress(RuntimeError):
-                job.loop.call_soon_threadsafe(_deliver, job.answer, outcome)
+            _send(job, _work(encoder, job))
         # Else this prompt would be kept until the next one comes.
         del job
 
@@ -133,15 +141,29 @@ def _serve(encoder: Encoder, jobs: queue.SimpleQueue[_Job | None]) -> None:
 def _work(encoder: Encoder, job: _Job) -> Encoded | Exception:
     started = time.perf_counter()
     if job.deadline is not None and started >= job.deadline:
-        return DeadlineError("the caller's deadline passed while the prompt waited for the encoder.")
+        return _late()
     try:
         features = encoder.encode(job.text)
-    except Exception as error:
-        return error
     except BaseException as error:
-        # A panic of Rust code is none of Python's usual errors, and must not end the thread.
-        return EncoderError(f"the encoder broke down on a prompt: {type(error).__name__}.")
+        return _failure(error)
     return Encoded(features, queue_s=started - job.entered, encode_s=time.perf_counter() - started)
+
+
+def _late() -> DeadlineError:
+    return DeadlineError("the caller's deadline passed while the prompt waited for the encoder.")
+
+
+def _failure(error: BaseException) -> Exception:
+    # A panic of Rust code is none of Python's usual errors, and must not end the thread.
+    if isinstance(error, Exception):
+        return error
+    return EncoderError(f"the encoder broke down on a prompt: {type(error).__name__}.")
+
+
+def _send(job: _Job, outcome: Encoded | Exception) -> None:
+    # A loop that was closed has nobody waiting in it.
+    with contextlib.suppress(RuntimeError):
+        job.loop.call_soon_threadsafe(_deliver, job.answer, outcome)
 
 
 def _deliver(answer: asyncio.Future[Encoded], outcome: Encoded | Exception) -> None:
@@ -153,11 +175,15 @@ def _deliver(answer: asyncio.Future[Encoded], outcome: Encoded | Exception) -> N
         answer.set_result(outcome)
 
 
+def _drop(job: _Job) -> None:
+    with contextlib.suppress(RuntimeError):
+        job.loop.call_soon_threadsafe(job.answer.cancel)
+
+
 def _end(jobs: queue.SimpleQueue[_Job | None], threads: Sequence[threading.Thread]) -> None:
     with contextlib.suppress(queue.Empty):
         while (job := jobs.get_nowait()) is not None:
-            with contextlib.suppress(RuntimeError):
-                job.loop.call_soon_threadsafe(job.answer.cancel)
+            _drop(job)
     for _ in threads:
         jobs.put(None)
     for thread in threads:

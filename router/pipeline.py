@@ -19,7 +19,8 @@ from probes.encoder import Encoder, load_encoder
 from probes.errors import ProbesError
 from router import ask as asking
 from router.ask import Ask
-from router.encode_pool import Encoded, EncodePool
+from router.batch_pool import pool_for
+from router.encode_pool import Encoded
 from router.errors import JudgementError, UnknownPolicyError
 from router.judgement_cache import CacheCounts, JudgementCache, Key
 from router.loading import DEFAULT_POLICY, ServedPolicy, load_policies
@@ -73,9 +74,9 @@ class Router:
         policies: at least one; the first is the default.
         encoders: for every probe's encoder identity the encoder; cross-checked here.
         max_prompt_bytes: longer requests are refused.
-        threads: encoder threads of the asynchronous path; None takes one per core.
+        threads: encoder threads of the asynchronous path; None takes one per core. An encoder in batches has one.
         max_pending: prompts waiting for one encoder beyond which `adecide` raises OverloadedError; None takes
-            `encode_pool.PENDING_PER_THREAD` for each thread.
+            `encode_pool.PENDING_PER_THREAD` for each thread, or what `BatchPool` takes.
         cache_entries: judgements kept for prompts that come again; 0 keeps none.
         sessions: the memory of sessions; None takes one of the usual size.
     """
@@ -98,7 +99,7 @@ class Router:
         self._policies = {policy.ref.name: policy for policy in policies}
         self._encoders = dict(encoders)
         self._pools = {
-            identity: EncodePool(encoder, threads=threads, max_pending=max_pending)
+            identity: pool_for(encoder, threads=threads, max_pending=max_pending)
             for identity, encoder in encoders.items()
         }
         self._max_prompt_bytes = max_prompt_bytes

@@ -11,6 +11,8 @@ import pytest
 # Before any library looks: nothing in the tests may reach for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+# The same runtime on every machine, unless one asks for another.
+os.environ.setdefault("ELLE_TORCH_DEVICE", "cpu")
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"

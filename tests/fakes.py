@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import yaml
 
 from probes import artifact
 from probes.encoder import EncoderSpec, FloatArray
+from probes.errors import DataError
 from probes.probe import DifficultyProbe
 from router.tuning.datasets import Outcomes
 from router.tuning.fit import fit
@@ -49,6 +51,9 @@ class FakeEncoder:
 
     def encode(self, text: str) -> FloatArray:
         self.gate.wait(30)
+        return self._features(text)
+
+    def _features(self, text: str) -> FloatArray:
         self.encoded.append(text)
         if "make the encoder raise" in text:
             raise RuntimeError("the forward pass failed")
@@ -56,6 +61,35 @@ class FakeEncoder:
             return np.full(N_FEATURES, np.nan, dtype=np.float32)
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
         return np.random.default_rng(seed).standard_normal(N_FEATURES).astype(np.float32)
+
+
+class FakeBatchEncoder(FakeEncoder):
+    """The same in batches, a token for each character. One fault fails its whole batch.
+
+    tokenized: texts, in order. batches: what was encoded together, failures too, noted before `gate`. stepwise: each
+    opening of the gate lets one batch pass.
+    """
+
+    def __init__(self, batch_tokens: int = 64, *, stepwise: bool = False) -> None:
+        super().__init__()
+        self.batch_tokens = batch_tokens
+        self.stepwise = stepwise
+        self.tokenized: list[str] = []
+        self.batches: list[list[str]] = []
+
+    def tokenize(self, text: str) -> list[int]:
+        self.tokenized.append(text)
+        if "make tokenising fail" in text:
+            raise DataError("no text")
+        return [ord(character) for character in text]
+
+    def encode_batch(self, prompts: Sequence[Sequence[int]]) -> FloatArray:
+        texts = ["".join(map(chr, tokens)) for tokens in prompts]
+        self.batches.append(texts)
+        self.gate.wait(30)
+        if self.stepwise:
+            self.gate.clear()
+        return np.stack([self._features(text) for text in texts])
 
 
 def fake_probe(models: tuple[str, ...] = ("small", "large"), spec: EncoderSpec | None = None) -> DifficultyProbe:

@@ -75,7 +75,8 @@ def test_the_policy_is_pure() -> None:
 
 
 def test_serving_does_not_depend_on_what_is_offline() -> None:
-    for name in ("pipeline", "service", "server", "policy", "loading", "dispatch", "client", "encode_pool"):
+    pools = ("encode_pool", "batch_pool")
+    for name in ("pipeline", "service", "server", "policy", "loading", "dispatch", "client", *pools):
         offline = {found for found in imports(ROOT / "router" / f"{name}.py") if found.startswith("router.tuning")}
         assert not offline, name
 

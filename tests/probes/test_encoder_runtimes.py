@@ -12,12 +12,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probes.encoder import MINILM_L6, MINILM_L6_FLOAT32, Encoder, FloatArray, encode_all, load_encoder
+from probes.encoder import (
+    MINILM_L6,
+    MINILM_L6_FLOAT32,
+    BatchEncoder,
+    Encoder,
+    FloatArray,
+    encode_all,
+    load_encoder,
+)
 from probes.encoder_files import find_encoder
 from probes.errors import DataError, EncoderDigestError, EncoderError, EncoderNotFoundError
 from probes.exported_encoder import ExportedEncoder, load_exported_encoder
 from probes.onnx_bundle import BUNDLE_FILE, CHECK_FILE, CHECK_TEXTS, MODEL_FILE, Bundle, build_bundle, read_bundle
 from probes.onnx_graph import bert_graph, quantise
+from probes.torch_encoder import (
+    DEVICE_VARIABLE,
+    TorchBatchEncoder,
+    TorchEncoder,
+    load_torch_encoder,
+    torch_device,
+)
 
 ALL_PARTS = ("mean@0", "cls@2", "max@3", "mean@6", "cls@6")
 
@@ -104,6 +119,68 @@ class TestFeatures:
     def test_a_lone_surrogate_is_a_named_error(self, runtime: str, request: pytest.FixtureRequest) -> None:
         with pytest.raises(DataError, match="surrogate"):
             request.getfixturevalue(runtime).encode("broken \ud800")
+
+
+class TestBatches:
+    """torch on the CPU, made to take batches: the arithmetic of a GPU's path without the GPU."""
+
+    def test_padding_moves_no_feature_by_more_than_rounding(self, source: Path) -> None:
+        encoder = TorchBatchEncoder(dataclasses.replace(MINILM_L6_FLOAT32, pooling=ALL_PARTS), source)
+        texts = ["x", *CHECK_TEXTS, "word " * 400, ""]
+        prompts = [encoder.tokenize(text) for text in texts]
+        assert isinstance(encoder, BatchEncoder)
+        together = encoder.encode_batch(prompts)
+        assert together.shape == (len(texts), encoder.n_features)
+        assert (len(prompts[0]), max(map(len, prompts))) == (3, 256)
+        # Features are up to 10, where neighbouring float32 numbers are 1e-6 apart.
+        np.testing.assert_allclose(together, [encoder.encode(text) for text in texts], rtol=0, atol=1e-5)
+
+    def test_only_an_encoder_on_a_gpu_wants_batches(
+        self, int8: Encoder, source: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert not isinstance(int8, BatchEncoder)
+        assert not isinstance(TorchEncoder(MINILM_L6_FLOAT32, source), BatchEncoder)
+        made = []
+        monkeypatch.setattr(TorchEncoder, "__init__", lambda self, spec, directory, device="cpu": made.append(device))
+        for device, kind in (("cpu", TorchEncoder), ("cuda:1", TorchBatchEncoder)):
+            monkeypatch.setattr("probes.torch_encoder.torch_device", lambda device=device: device)
+            assert type(load_torch_encoder(MINILM_L6_FLOAT32, source)) is kind
+        assert made == ["cpu", "cuda:1"]
+
+    @pytest.mark.parametrize(
+        ("asked", "gpus", "expected"),
+        [
+            ("", 0, "cpu"),
+            ("", 1, "cuda"),
+            ("cpu", 1, "cpu"),
+            ("cuda", 1, "cuda"),
+            ("cuda:1", 2, "cuda:1"),
+            ("cuda", 0, "torch sees 0 GPUs"),
+            ("cuda:2", 2, "torch sees 2 GPUs"),
+            ("gpu", 1, "must be cpu, cuda or cuda:N, got 'gpu'"),
+        ],
+    )
+    def test_the_device_is_what_one_says_or_the_gpu_where_there_is_one(
+        self, asked: str, gpus: int, expected: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(DEVICE_VARIABLE, asked)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+        monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+        if " " in expected:
+            with pytest.raises(EncoderError, match=expected):
+                torch_device()
+        else:
+            assert torch_device() == expected
+
+    def test_float32_means_float32_whatever_else_the_process_does(self, source: Path) -> None:
+        import torch
+
+        torch.set_float32_matmul_precision("medium")
+        torch.backends.cudnn.allow_tf32 = True
+        TorchEncoder(MINILM_L6_FLOAT32, source)
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.backends.cudnn.allow_tf32
 
 
 class TestBundle:
