@@ -88,6 +88,12 @@ def _write_policies(folder: Path, chat_url: str, faulty_url: str) -> tuple[Path,
         second | {"model": "openai/ok@falls", "probe_model": "large"},
     ]
     cheap = {"kind": "gain", "thresholds": [0.99]}
+    # Longer than any deadline of a test.
+    slow = {"timeout_s": 60, "first_token_timeout_s": 60}
+    stalls = [
+        first | {"model": "openai/slow-first-token@stalls", "probe_model": "small"} | slow,
+        second | {"model": "openai/ok@stalls", "probe_model": "large"} | slow,
+    ]
     breaks = [first | {"model": "openai/reset@breaks"}, last | {"model": "openai/ok@breaks"}]
     fixed = {"kind": "fixed", "candidate": "first"}
     return (
@@ -99,6 +105,7 @@ def _write_policies(folder: Path, chat_url: str, faulty_url: str) -> tuple[Path,
         ),
         write_policy(folder, name="faults", candidates=bad, rule={"kind": "fixed", "candidate": "fault-ok"}, **plain),
         write_policy(folder, name="falls", candidates=falls, safe_default="first", rule=cheap),
+        write_policy(folder, name="stalls", candidates=stalls, safe_default="first", rule=cheap),
         write_policy(folder, name="breaks", candidates=breaks, probe=None, safe_default="first", rule=fixed),
     )
 
@@ -360,6 +367,13 @@ def test_the_deadline_of_the_header_holds(world: World, streamed: bool) -> None:
     assert 0.4 < time.monotonic() - started < 2
     for wrong in ("soon", "-1", "nan", "0", "inf"):
         assert world.post(body, **{"x-elle-timeout-s": wrong}).json()["error"]["param"] == "x-elle-timeout-s"
+
+
+def test_a_candidate_that_is_silent_longer_than_the_deadline_leaves_time_for_another_one(world: World) -> None:
+    body = {"model": "elle/stalls", "messages": hello(), "stream": True}
+    reply = world.post(body, **{"x-elle-timeout-s": "3"})
+    assert reply.status_code == 200
+    assert reply.headers["x-elle-attempts"] == "first=TIMED_OUT,second=ANSWERED"
 
 
 @pytest.mark.parametrize(

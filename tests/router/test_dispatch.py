@@ -411,6 +411,27 @@ class TestErrors:
             await world.complete(RouteQuery.from_prompt("hello"), timeout_s=0)
         assert len(upstream.sent) == 1
 
+    async def test_come_of_the_whole_deadline_where_nobody_but_a_resting_one_could_stand_in(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(KEY, "sk-test")
+        faulty = FaultyUpstream()
+        async with (
+            canned.running(faulty.app()) as url,
+            dispatching(
+                folder,
+                candidate("small", url, model="openai/hang", timeout_s=30),
+                candidate("large", url, model="openai/401"),
+                rule={"kind": "gain", "thresholds": [1.0]},
+            ) as world,
+        ):
+            with pytest.raises(errors.UpstreamDeniedError):
+                await world.complete(RouteQuery.from_prompt("hello", overrides=_pin("large")))
+            with pytest.raises(errors.UpstreamTimeoutError) as caught:
+                await world.complete(RouteQuery.from_prompt("hello"), timeout_s=0.3)
+        # With half of it kept for the one that rests, there would have been time to find that it does.
+        assert [(one.candidate, one.outcome) for one in caught.value.attempts] == [("small", AttemptOutcome.TIMED_OUT)]
+
     async def test_of_our_own_are_not_relabelled(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         async def bug(*_: Any, **__: Any) -> None:
             raise ZeroDivisionError

@@ -4,6 +4,7 @@ candidate or a clear error, in time, with every attempt in the record."""
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from router.client import AsyncRouterClient, RouterClient
+from router.dispatch import share_s
 from router.errors import ServiceError
 from router.server import ServerSettings
 from router.types import Attempt, AttemptOutcome, Delivery, Overrides
@@ -57,7 +59,27 @@ CASES = [
 ]
 BREAKS_OFF = ["reset", "malformed-late", "cut-off", "stall"]
 ANSWERS = ["ok", "429-once", "big"]
-OTHERS = ["session-500", "hang-long", "hang-leave", "endless", "flood", "dead-often", "400", "422"]
+OTHERS = [
+    "session-500",
+    "hang-long",
+    "hang-whole",
+    "slow-long",
+    "hang-leave",
+    "endless",
+    "flood",
+    "dead-often",
+    "400",
+    "422",
+]
+
+BEHAVES_AS = {
+    "session-500": "500",
+    "hang-long": "hang",
+    "hang-whole": "hang",
+    "slow-long": "slow-first-token",
+    "hang-leave": "hang",
+    "dead-often": "hang",
+}
 
 
 def policy(name: str, weak: dict[str, Any], strong: dict[str, Any], *, threshold: float) -> dict[str, Any]:
@@ -88,16 +110,16 @@ def policies(upstream: FaultyUpstream, resetting: str) -> Iterator[dict[str, Any
         "tcp-reset": resetting,
     }
     special: dict[str, dict[str, Any]] = {
-        "hang-long": {"timeout_s": 30, "first_token_timeout_s": 30},
+        "hang-long": {"timeout_s": 30, "first_token_timeout_s": 30, "break_after": 1},
+        "hang-whole": {"timeout_s": 30, "first_token_timeout_s": 0.1, "break_after": 1},
+        "slow-long": {"timeout_s": 30, "first_token_timeout_s": 30, "break_after": 1},
         "hang-leave": {"timeout_s": 30, "first_token_timeout_s": 30},
         "dead-often": {"retries": 0, "break_after": 3, "cooldown_s": 60},
     }
     faults = {*FALLS_BACK, *FALLS_BACK_UNARY, *FALLS_BACK_STREAM, *BREAKS_OFF, *ANSWERS, *OTHERS}
     for fault in faults:
         for method in METHODS:
-            which = {"session-500": "500", "hang-long": "hang", "hang-leave": "hang", "dead-often": "hang"}.get(
-                fault, fault
-            )
+            which = BEHAVES_AS.get(fault, fault)
             base = {"api_base": bases.get(fault, upstream.url)}
             well = {"model": f"openai/ok@{fault}-{method}", "api_base": upstream.url}
             ill = {"model": f"openai/{which}@{fault}-{method}"} | base | special.get(fault, {})
@@ -236,18 +258,42 @@ def test_an_answer_of_ten_megabytes_arrives_whole(world: tuple[str, FaultyUpstre
     assert outcomes(delivery.attempts) == [("weak", A.ANSWERED)]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_an_upstream_that_hangs_past_the_deadline_is_a_clear_error_before_it(
-    world: tuple[str, FaultyUpstream], method: str
+SILENT = [("hang-long", "unary"), ("hang-whole", "unary"), ("hang-long", "stream"), ("slow-long", "stream")]
+
+
+@pytest.mark.parametrize(("fault", "method"), SILENT)
+def test_an_upstream_that_is_silent_past_the_deadline_is_a_clear_error_before_it(
+    world: tuple[str, FaultyUpstream], fault: str, method: str
 ) -> None:
     address, upstream = world
     with pytest.raises(ServiceError) as caught:
-        ask(address, method, f"hang-long-{method}", deadline_s=0.7)
+        ask(address, method, f"floor-{fault}-{method}", deadline_s=0.7)
     # Ours, with the attempts, and not the transport's own word for a deadline.
     assert (caught.value.code, caught.value.service_reason) == ("DEADLINE_EXCEEDED", "UPSTREAM_TIMEOUT")
-    assert outcomes(caught.value.attempts) == [("weak", A.TIMED_OUT)]
-    assert upstream.of(f"ok@hang-long-{method}") == []
-    assert asyncio.run(upstream.left(f"hang@hang-long-{method}")) - time.monotonic() < 1
+    assert outcomes(caught.value.attempts) == [("strong", A.TIMED_OUT)]
+    assert upstream.of(f"ok@floor-{fault}-{method}") == []
+    assert asyncio.run(upstream.left(f"{BEHAVES_AS[fault]}@floor-{fault}-{method}")) - time.monotonic() < 1
+
+
+@pytest.mark.parametrize(("fault", "method"), SILENT)
+def test_a_candidate_that_is_silent_longer_than_the_deadline_leaves_time_for_the_one_above(
+    world: tuple[str, FaultyUpstream], fault: str, method: str
+) -> None:
+    # Twice: that it was cut short by an impatient caller does not count against it.
+    for _ in range(2):
+        text, delivery = ask(world[0], method, f"{fault}-{method}", deadline_s=1.5)
+        assert text == TEXT
+        assert outcomes(delivery.attempts) == [("weak", A.TIMED_OUT), ("strong", A.ANSWERED)]
+
+
+@pytest.mark.parametrize(
+    ("left_s", "others_s", "share"),
+    [(8.0, 0.0, 8.0), (8.0, 1.0, 7.0), (8.0, 4.0, 4.0), (8.0, 120.0, 4.0), (math.inf, 120.0, math.inf)],
+)
+def test_those_who_may_stand_in_are_left_what_they_may_take_but_no_more_than_half(
+    left_s: float, others_s: float, share: float
+) -> None:
+    assert share_s(left_s, others_s) == share
 
 
 @pytest.mark.parametrize(
