@@ -9,10 +9,10 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-slow check protos bench-probe bench-tune bench-certificate bench-quality bench-http \
-	bench-serve test-load reproduce-elle clean
+	bench-serve test-load test-litellm-proxy reproduce-elle clean
 
 help:  ## This list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -38,6 +38,19 @@ test: $(INSTALLED) $(NODE)  ## The default test suite
 
 test-slow: $(INSTALLED)  ## Statistical, refit and load tests (minutes)
 	$(BIN)/python -m pytest -m slow --timeout=1800
+
+# LiteLLM's Proxy in an environment of its own, without the package under a proprietary licence that it brings.
+PROXY := .venv-proxy/.installed
+$(PROXY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-proxy
+	@# Of our constraints only LiteLLM's own: the Proxy pins other versions of what both need.
+	grep '^litellm==' constraints.txt > .venv-proxy/constraints.txt
+	.venv-proxy/bin/pip install --quiet --constraint .venv-proxy/constraints.txt 'litellm[proxy]' --editable .
+	.venv-proxy/bin/pip uninstall --quiet --yes litellm-enterprise
+	@touch $(PROXY)
+
+test-litellm-proxy: $(INSTALLED) $(PROXY)  ## The LiteLLM plugin in LiteLLM's real Proxy (600 MB the first time)
+	$(BIN)/python -m pytest -m slow tests/gateways/test_litellm_proxy.py
 
 check: $(INSTALLED)  ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -74,4 +87,4 @@ reproduce-elle: $(INSTALLED)  ## The ELLE finding on data every machine has, as 
 	@$(BIN)/python -m benchmarks.reproduce_elle
 
 clean:  ## Remove environments and caches
-	rm -rf .venv .venv-protos .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info examples/node/node_modules
+	rm -rf .venv .venv-protos .venv-proxy .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info examples/node/node_modules
