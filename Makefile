@@ -27,9 +27,10 @@ setup: $(INSTALLED)  ## Create .venv and install everything into it
 run: $(INSTALLED)  ## Start the service, route a dozen prompts through it, stop
 	@$(BIN)/elle demo
 
-# Packages of the Node example and of the tests with OpenAI's Node SDK, where npm is; without them these tests are
-# skipped and say so.
-NODE := $(foreach folder,examples/node tests/gateways/node,$(folder)/node_modules/.package-lock.json)
+# Packages of the Node example and of the tests with OpenAI's Node SDK and with buf, where npm is; without them these
+# tests are skipped and say so.
+NPM_FOLDERS := examples/node tests/gateways/node tests/router/buf
+NODE := $(NPM_FOLDERS:%=%/node_modules/.package-lock.json)
 $(NODE): %/node_modules/.package-lock.json: %/package-lock.json
 	-@if command -v npm >/dev/null; then npm ci --prefix $* --ignore-scripts --no-audit --no-fund --fetch-retries=1 --fetch-timeout=30000; fi
 
@@ -87,4 +88,4 @@ reproduce-elle: $(INSTALLED)  ## The ELLE finding on data every machine has, as 
 	@$(BIN)/python -m benchmarks.reproduce_elle
 
 clean:  ## Remove environments and caches
-	rm -rf .venv .venv-protos .venv-proxy .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info examples/node/node_modules
+	rm -rf .venv .venv-protos .venv-proxy .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info $(NPM_FOLDERS:%=%/node_modules)
