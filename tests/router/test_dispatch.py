@@ -233,7 +233,8 @@ class TestBodies:
     async def test_of_other_providers_are_litellms_to_translate(self, folder: Path, upstream: Upstream) -> None:
         # LiteLLM without its `mcp` extra refuses every request that carries tools.
         other = candidate("small", upstream.url, model="hosted_vllm/real")
-        asked = {"temperature": 0.5, "tools": TOOLS, "brand_new_field": {"a": 1}}
+        schema = {"type": "json_schema", "json_schema": SCHEMA}
+        asked = {"temperature": 0.5, "tools": TOOLS, "response_format": schema, "brand_new_field": {"a": 1}}
         async with dispatching(folder, other, candidate("large", upstream.url)) as world:
             query = RouteQuery.from_prompt("hello", parameters=asked)
             pinned = RouteQuery(query.messages, overrides=_pin("small"), parameters=asked)
@@ -264,6 +265,25 @@ class TestBodies:
             left_at = time.monotonic()
             await endless.aclose()
             assert await faulty.left("endless") - left_at < 1
+
+    async def test_of_other_providers_stop_unanswered_when_the_caller_leaves(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(KEY, "sk-test")
+        faulty = FaultyUpstream()
+        async with (
+            canned.running(faulty.app()) as url,
+            dispatching(
+                folder, candidate("small", url, model="hosted_vllm/hang", timeout_s=30), candidate("large", url)
+            ) as world,
+        ):
+            query = RouteQuery.from_prompt("hello", overrides=_pin("small"))
+            asking = asyncio.create_task(world.complete(query))
+            await faulty.asked("hang")
+            left_at = time.monotonic()
+            asking.cancel()
+            await asyncio.wait([asking])
+            assert await faulty.left("hang") - left_at < 1
 
     @pytest.mark.parametrize("streamed", [False, True], ids=["unary", "stream"])
     async def test_of_other_providers_do_not_hide_an_answer_that_is_none(
