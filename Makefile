@@ -9,10 +9,10 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-slow check protos bench-probe bench-tune bench-certificate bench-quality bench-http \
-	bench-serve test-load reproduce-elle clean
+	bench-serve test-load test-litellm-proxy reproduce-elle clean
 
 help:  ## This list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml constraints.txt $(wildcard probes/native/*)
 	$(PYTHON) -m venv .venv
@@ -27,9 +27,10 @@ setup: $(INSTALLED)  ## Create .venv and install everything into it
 run: $(INSTALLED)  ## Start the service, route a dozen prompts through it, stop
 	@$(BIN)/elle demo
 
-# Packages of the Node example and of the tests with OpenAI's Node SDK, where npm is; without them these tests are
-# skipped and say so.
-NODE := $(foreach folder,examples/node tests/gateways/node,$(folder)/node_modules/.package-lock.json)
+# Packages of the Node example and of the tests with OpenAI's Node SDK and with buf, where npm is; without them these
+# tests are skipped and say so.
+NPM_FOLDERS := examples/node tests/gateways/node tests/router/buf
+NODE := $(NPM_FOLDERS:%=%/node_modules/.package-lock.json)
 $(NODE): %/node_modules/.package-lock.json: %/package-lock.json
 	-@if command -v npm >/dev/null; then npm ci --prefix $* --ignore-scripts --no-audit --no-fund --fetch-retries=1 --fetch-timeout=30000; fi
 
@@ -38,6 +39,19 @@ test: $(INSTALLED) $(NODE)  ## The default test suite
 
 test-slow: $(INSTALLED)  ## Statistical, refit and load tests (minutes)
 	$(BIN)/python -m pytest -m slow --timeout=1800
+
+# LiteLLM's Proxy in an environment of its own, without the package under a proprietary licence that it brings.
+PROXY := .venv-proxy/.installed
+$(PROXY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-proxy
+	@# Of our constraints only LiteLLM's own: the Proxy pins other versions of what both need.
+	grep '^litellm==' constraints.txt > .venv-proxy/constraints.txt
+	.venv-proxy/bin/pip install --quiet --constraint .venv-proxy/constraints.txt 'litellm[proxy]' --editable .
+	.venv-proxy/bin/pip uninstall --quiet --yes litellm-enterprise
+	@touch $(PROXY)
+
+test-litellm-proxy: $(INSTALLED) $(PROXY)  ## The LiteLLM plugin in LiteLLM's real Proxy (600 MB the first time)
+	$(BIN)/python -m pytest -m slow tests/gateways/test_litellm_proxy.py
 
 check: $(INSTALLED)  ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -74,4 +88,5 @@ reproduce-elle: $(INSTALLED)  ## The ELLE finding on data every machine has, as 
 	@$(BIN)/python -m benchmarks.reproduce_elle
 
 clean:  ## Remove environments and caches
-	rm -rf .venv .venv-protos .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info probes/*.so examples/node/node_modules
+	rm -rf .venv .venv-protos .venv-proxy .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info \
+		probes/*.so $(NPM_FOLDERS:%=%/node_modules)

@@ -91,6 +91,13 @@ class _Target:
     breaker: Breaker
 
 
+#: One attempt.
+_Ask = Callable[[_Target, Permit], Awaitable[T]]
+
+#: How long one attempt may take by the candidate's own settings, in seconds.
+_Limit = Callable[[Candidate], float]
+
+
 @dataclass(frozen=True, slots=True)
 class _Opened:
     """A stream whose first content is there."""
@@ -109,10 +116,19 @@ class _Run:
     deadline: float
     attempts: list[Attempt] = field(default_factory=list)
     failures: list[DispatchError] = field(default_factory=list)
+    turn_ends: float = math.inf
 
     @property
     def left_s(self) -> float:
         return self.deadline - time.monotonic()
+
+    @property
+    def turn_left_s(self) -> float:
+        return self.turn_ends - time.monotonic()
+
+    def begin_turn(self, others_s: float) -> None:
+        """The next candidate's turn begins; `others_s` as `share_s` has it."""
+        self.turn_ends = time.monotonic() + share_s(self.left_s, others_s)
 
     def failed(self, candidate: Candidate, error: DispatchError, started: float, *, streamed: bool = False) -> None:
         outcome = next(outcome for kind, outcome in _OUTCOMES if isinstance(error, kind))
@@ -200,13 +216,12 @@ class Dispatcher:
 
         async def ask(target: _Target, permit: Permit) -> Completion:
             candidate, started = target.candidate, time.monotonic()
-            async with _time_limit(candidate, min(candidate.timeout_s, run.left_s)):
-                body = await self._upstream.complete(candidate, query)
+            body = await self._upstream.complete(candidate, query)
             permit.succeeded()
             delivery = run.answered(candidate, started, decision.chosen, streamed=False)
             return Completion(_text(body, "message"), body, _usage(body, target.prices), delivery)
 
-        return await self._first_answer(run, decision, ask)
+        return await self._first_answer(run, decision, ask, lambda candidate: candidate.timeout_s)
 
     async def stream(
         self, query: RouteQuery, decision: RoutingDecision, *, timeout_s: float | None = None
@@ -219,9 +234,9 @@ class Dispatcher:
         run = await self._begin(query, timeout_s)
 
         async def ask(target: _Target, permit: Permit) -> _Opened:
-            return await self._open(run, query, target, permit)
+            return await self._open(query, target, permit)
 
-        opened = await self._first_answer(run, decision, ask)
+        opened = await self._first_answer(run, decision, ask, lambda candidate: candidate.first_token_timeout_s)
         candidate = opened.target.candidate
         delivery: Delivery | None = run.answered(candidate, opened.started, decision.chosen, streamed=True)
         try:
@@ -231,7 +246,7 @@ class Dispatcher:
                     delivery = None
             opened.permit.succeeded()
         except DispatchError as error:
-            _settle(opened.permit, candidate, error, math.inf if run.left_s > 0 else 0.0)
+            _settle(opened.permit, candidate, error, cut_short=run.left_s <= 0)
             raise run.interrupted(candidate, error, opened.started) from error
         finally:
             opened.permit.close()
@@ -255,28 +270,31 @@ class Dispatcher:
             raise UpstreamTimeoutError("the caller's deadline passed before anybody was asked.")
         return run
 
-    async def _first_answer(
-        self, run: _Run, decision: RoutingDecision, ask: Callable[[_Target, Permit], Awaitable[T]]
-    ) -> T:
-        """What the first candidate says that answers. Raises what `_Run.give_up` raises where none does."""
-        policy, too_long_for = decision.policy.name, None
-        for candidate in ladder(self._files[policy], decision):
-            if too_long_for is not None and not reads_more(candidate, too_long_for):
-                continue
-            answer = await self._ask_one(run, self._targets[policy, candidate.name], ask)
+    async def _first_answer(self, run: _Run, decision: RoutingDecision, ask: _Ask[T], limit_s: _Limit) -> T:
+        """What the first candidate says that answers, asked no longer than `limit_s` of it and its turn.
+
+        Raises what `_Run.give_up` raises where none does.
+        """
+        policy = decision.policy.name
+        targets = [self._targets[policy, one.name] for one in ladder(self._files[policy], decision)]
+        while targets:
+            target = targets.pop(0)
+            # Who rests needs no time; so the last one who may be asked gets all of it.
+            run.begin_turn(sum(limit_s(one.candidate) for one in targets if not one.breaker.retry_after_s))
+            answer = await self._ask_one(run, target, ask, limit_s)
             if answer is not None:
                 return answer
             error = run.failures[-1]
             if isinstance(error, errors.UpstreamContextWindowError):
-                too_long_for = candidate
+                targets = [one for one in targets if reads_more(one.candidate, target.candidate)]
             elif isinstance(error, errors.UpstreamRejectedError):
                 break
             if run.left_s <= 0:
                 break
         return run.give_up()
 
-    async def _ask_one(self, run: _Run, target: _Target, ask: Callable[[_Target, Permit], Awaitable[T]]) -> T | None:
-        """One candidate, with its retries; None where it fails, the failure being the run's last."""
+    async def _ask_one(self, run: _Run, target: _Target, ask: _Ask[T], limit_s: _Limit) -> T | None:
+        """One candidate, with its retries, in its turn; None where it fails, the failure being the run's last."""
         candidate = target.candidate
         for retry in itertools.count():
             permit, started = target.breaker.admit(), time.monotonic()
@@ -286,12 +304,14 @@ class Dispatcher:
                 run.failed(candidate, UpstreamCoolingDownError(message, retry_after_s=rest_s), started)
                 return None
             try:
-                return await ask(target, permit)
+                async with _time_limit(candidate, min(limit_s(candidate), run.turn_left_s)):
+                    return await ask(target, permit)
             except DispatchError as error:
-                _settle(permit, candidate, error, time.monotonic() - started)
+                own_s = min(limit_s(candidate), candidate.timeout_s)
+                _settle(permit, candidate, error, cut_short=time.monotonic() - started < own_s)
                 run.failed(candidate, error, started)
                 wait_s = _wait_s(error, retry)
-                if retry >= candidate.retries or wait_s is None or wait_s >= run.left_s:
+                if retry >= candidate.retries or wait_s is None or wait_s >= run.turn_left_s:
                     return None
                 if wait_s < target.breaker.retry_after_s:
                     return None
@@ -301,16 +321,15 @@ class Dispatcher:
             await asyncio.sleep(wait_s)
         return None
 
-    async def _open(self, run: _Run, query: RouteQuery, target: _Target, permit: Permit) -> _Opened:
+    async def _open(self, query: RouteQuery, target: _Target, permit: Permit) -> _Opened:
         """A stream up to its first content."""
         candidate, started, head = target.candidate, time.monotonic(), []
         chunks = self._upstream.stream(candidate, query)
         try:
-            async with _time_limit(candidate, min(candidate.first_token_timeout_s, run.left_s)):
-                async for body in chunks:
-                    head.append(body)
-                    if _has_content(body) or len(head) == _MAX_HEAD:
-                        break
+            async for body in chunks:
+                head.append(body)
+                if _has_content(body) or len(head) == _MAX_HEAD:
+                    break
         except BaseException:
             await chunks.aclose()
             raise
@@ -331,6 +350,14 @@ class Dispatcher:
             yield body
 
 
+def share_s(left_s: float, others_s: float) -> float:
+    """How much of what is left of the caller's deadline a candidate may use: all but what others may need after it.
+
+    They are kept as long as they may take by their own settings, `others_s`, but at most half of what is left.
+    """
+    return left_s - min(left_s / 2, others_s)
+
+
 @contextlib.asynccontextmanager
 async def _time_limit(candidate: Candidate, seconds: float) -> AsyncIterator[None]:
     """Raise UpstreamTimeoutError where what is awaited inside takes longer."""
@@ -343,8 +370,11 @@ async def _time_limit(candidate: Candidate, seconds: float) -> AsyncIterator[Non
         ) from error
 
 
-def _settle(permit: Permit, candidate: Candidate, error: DispatchError, waited_s: float) -> None:
-    """What a failure says about the candidate's health."""
+def _settle(permit: Permit, candidate: Candidate, error: DispatchError, *, cut_short: bool) -> None:
+    """What a failure says about the candidate's health.
+
+    cut_short: whether it had less time than its own limits give it.
+    """
     if isinstance(error, errors.UpstreamRejectedError):
         permit.succeeded()
     elif isinstance(error, errors.UpstreamDeniedError | errors.UpstreamNotFoundError):
@@ -352,9 +382,7 @@ def _settle(permit: Permit, candidate: Candidate, error: DispatchError, waited_s
         permit.rest()
     elif error.retry_after_s is not None:
         permit.rest(error.retry_after_s)
-    elif isinstance(error, UpstreamTimeoutError) and waited_s < min(
-        candidate.timeout_s, candidate.first_token_timeout_s
-    ):
+    elif isinstance(error, UpstreamTimeoutError) and cut_short:
         # The caller's deadline was the shorter one: that is no proof of anything.
         permit.close()
     else:

@@ -262,6 +262,10 @@ class _ClientGoneError(Exception):
 
 async def _read(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
     """The whole body. uvicorn throws away what a client sends after it was refused."""
+    # Also because a web page may post any other type, or none, to whatever listens on its reader's machine.
+    kind = headers.get("content-type", "none")
+    if kind.partition(";")[0].strip().lower() != "application/json":
+        raise InvalidRequestError(f"content-type must be application/json, got {kind:.100}.", field="content-type")
     if headers.get("content-encoding", "identity") != "identity":
         raise InvalidRequestError(f"the body must come without content-encoding, got {headers['content-encoding']}.")
     declared = headers.get("content-length", "")

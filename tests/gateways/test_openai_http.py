@@ -35,6 +35,7 @@ CAPABILITIES = ["text", "image", "tools", "json_schema"]
 FAULTS = ("429", "401", "400", "500", "hang", "malformed", "reset", "stall", "endless", "too-long", "429-wait", "ok")
 MAX_BODY_BYTES = 4 * 1024 * 1024
 NODE = Path(__file__).parent / "node"
+JSON = {"content-type": "application/json"}
 
 
 @dataclass
@@ -88,6 +89,12 @@ def _write_policies(folder: Path, chat_url: str, faulty_url: str) -> tuple[Path,
         second | {"model": "openai/ok@falls", "probe_model": "large"},
     ]
     cheap = {"kind": "gain", "thresholds": [0.99]}
+    # Longer than any deadline of a test.
+    slow = {"timeout_s": 60, "first_token_timeout_s": 60}
+    stalls = [
+        first | {"model": "openai/slow-first-token@stalls", "probe_model": "small"} | slow,
+        second | {"model": "openai/ok@stalls", "probe_model": "large"} | slow,
+    ]
     breaks = [first | {"model": "openai/reset@breaks"}, last | {"model": "openai/ok@breaks"}]
     fixed = {"kind": "fixed", "candidate": "first"}
     return (
@@ -99,6 +106,7 @@ def _write_policies(folder: Path, chat_url: str, faulty_url: str) -> tuple[Path,
         ),
         write_policy(folder, name="faults", candidates=bad, rule={"kind": "fixed", "candidate": "fault-ok"}, **plain),
         write_policy(folder, name="falls", candidates=falls, safe_default="first", rule=cheap),
+        write_policy(folder, name="stalls", candidates=stalls, safe_default="first", rule=cheap),
         write_policy(folder, name="breaks", candidates=breaks, probe=None, safe_default="first", rule=fixed),
     )
 
@@ -181,7 +189,7 @@ def test_a_body_written_by_anybody_else_arrives_byte_for_byte(world: World, stre
         b'{ "messages" : [{"content":"caf\\u00e9 \\ud83d\\ude00", "role":"user", "role2": 1e-7}],\n\t"top_p":1.0, '
         b'"seed":1E2,"model" :\t"large" , "stream": %s, "z":{"b":1,"a":-0.0}}\r\n' % (b"true" if streamed else b"false")
     )
-    assert httpx.post(f"{world.url}/chat/completions", content=raw).status_code == 200
+    assert httpx.post(f"{world.url}/chat/completions", content=raw, headers=JSON).status_code == 200
     assert world.chat.sent == [raw.replace(b'"large"', b'"up-large"')]
 
 
@@ -293,8 +301,21 @@ def test_a_wait_that_the_provider_asks_for_is_told(world: World) -> None:
 
 def test_what_is_no_json_is_refused_and_so_is_a_compressed_body(world: World) -> None:
     for raw, headers in ((b"{", {}), (b"\xff", {}), (b"[]", {}), (b"", {}), (b"{}", {"content-encoding": "gzip"})):
-        reply = httpx.post(f"{world.url}/chat/completions", content=raw, headers=headers)
+        reply = httpx.post(f"{world.url}/chat/completions", content=raw, headers=JSON | headers)
         assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "", None])
+def test_a_body_that_is_not_said_to_be_json_is_refused_by_name(world: World, kind: str | None) -> None:
+    raw = json.dumps({"model": "large", "messages": hello()}).encode()
+    headers = {} if kind is None else {"content-type": kind}
+    reply = httpx.post(f"{world.url}/chat/completions", content=raw, headers=headers)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["type"], error["param"]) == (400, "invalid_request_error", "content-type")
+    assert error["message"] == f"content-type must be application/json, got {'none' if kind is None else kind}."
+    assert world.chat.sent == []
+    named = {"content-type": "Application/JSON; charset=utf-8"}
+    assert httpx.post(f"{world.url}/chat/completions", content=raw, headers=named).status_code == 200
 
 
 def test_other_paths_and_methods_are_refused_in_the_same_shape(world: World) -> None:
@@ -309,7 +330,8 @@ def test_a_body_over_the_limit_is_refused_by_name_and_one_below_it_arrives(world
         picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * n_bytes}}
         raw = json.dumps({"model": "large", "messages": [{"role": "user", "content": [picture]}]}).encode()
         pieces = (raw[at : at + 65536] for at in range(0, len(raw), 65536))
-        return httpx.post(f"{world.url}/chat/completions", content=raw if declared else pieces, timeout=30)
+        content = raw if declared else pieces
+        return httpx.post(f"{world.url}/chat/completions", content=content, headers=JSON, timeout=30)
 
     assert post(MAX_BODY_BYTES - 1000).status_code == 200
     refused = post(MAX_BODY_BYTES + 1)
@@ -360,6 +382,13 @@ def test_the_deadline_of_the_header_holds(world: World, streamed: bool) -> None:
     assert 0.4 < time.monotonic() - started < 2
     for wrong in ("soon", "-1", "nan", "0", "inf"):
         assert world.post(body, **{"x-elle-timeout-s": wrong}).json()["error"]["param"] == "x-elle-timeout-s"
+
+
+def test_a_candidate_that_is_silent_longer_than_the_deadline_leaves_time_for_another_one(world: World) -> None:
+    body = {"model": "elle/stalls", "messages": hello(), "stream": True}
+    reply = world.post(body, **{"x-elle-timeout-s": "3"})
+    assert reply.status_code == 200
+    assert reply.headers["x-elle-attempts"] == "first=TIMED_OUT,second=ANSWERED"
 
 
 @pytest.mark.parametrize(

@@ -173,8 +173,13 @@ async def _until_left(request: Request, one: Seen) -> None:
 
 
 async def _reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Read the request's head, then answer with a TCP reset."""
-    await reader.readuntil(b"\r\n\r\n")
+    """Read the request's head, then answer with a TCP reset; under `/late/` after the first words of a stream."""
+    if b"/late/" in await reader.readuntil(b"\r\n\r\n"):
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        writer.write(event({"content": "forty-"}).encode())
+        await writer.drain()
+        # What has not been read by then is lost with the connection.
+        await asyncio.sleep(0.1)
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

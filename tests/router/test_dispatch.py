@@ -233,7 +233,8 @@ class TestBodies:
     async def test_of_other_providers_are_litellms_to_translate(self, folder: Path, upstream: Upstream) -> None:
         # LiteLLM without its `mcp` extra refuses every request that carries tools.
         other = candidate("small", upstream.url, model="hosted_vllm/real")
-        asked = {"temperature": 0.5, "tools": TOOLS, "brand_new_field": {"a": 1}}
+        schema = {"type": "json_schema", "json_schema": SCHEMA}
+        asked = {"temperature": 0.5, "tools": TOOLS, "response_format": schema, "brand_new_field": {"a": 1}}
         async with dispatching(folder, other, candidate("large", upstream.url)) as world:
             query = RouteQuery.from_prompt("hello", parameters=asked)
             pinned = RouteQuery(query.messages, overrides=_pin("small"), parameters=asked)
@@ -264,6 +265,25 @@ class TestBodies:
             left_at = time.monotonic()
             await endless.aclose()
             assert await faulty.left("endless") - left_at < 1
+
+    async def test_of_other_providers_stop_unanswered_when_the_caller_leaves(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(KEY, "sk-test")
+        faulty = FaultyUpstream()
+        async with (
+            canned.running(faulty.app()) as url,
+            dispatching(
+                folder, candidate("small", url, model="hosted_vllm/hang", timeout_s=30), candidate("large", url)
+            ) as world,
+        ):
+            query = RouteQuery.from_prompt("hello", overrides=_pin("small"))
+            asking = asyncio.create_task(world.complete(query))
+            await faulty.asked("hang")
+            left_at = time.monotonic()
+            asking.cancel()
+            await asyncio.wait([asking])
+            assert await faulty.left("hang") - left_at < 1
 
     @pytest.mark.parametrize("streamed", [False, True], ids=["unary", "stream"])
     async def test_of_other_providers_do_not_hide_an_answer_that_is_none(
@@ -410,6 +430,27 @@ class TestErrors:
         with pytest.raises(errors.UpstreamTimeoutError):
             await world.complete(RouteQuery.from_prompt("hello"), timeout_s=0)
         assert len(upstream.sent) == 1
+
+    async def test_come_of_the_whole_deadline_where_nobody_but_a_resting_one_could_stand_in(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(KEY, "sk-test")
+        faulty = FaultyUpstream()
+        async with (
+            canned.running(faulty.app()) as url,
+            dispatching(
+                folder,
+                candidate("small", url, model="openai/hang", timeout_s=30),
+                candidate("large", url, model="openai/401"),
+                rule={"kind": "gain", "thresholds": [1.0]},
+            ) as world,
+        ):
+            with pytest.raises(errors.UpstreamDeniedError):
+                await world.complete(RouteQuery.from_prompt("hello", overrides=_pin("large")))
+            with pytest.raises(errors.UpstreamTimeoutError) as caught:
+                await world.complete(RouteQuery.from_prompt("hello"), timeout_s=0.3)
+        # With half of it kept for the one that rests, there would have been time to find that it does.
+        assert [(one.candidate, one.outcome) for one in caught.value.attempts] == [("small", AttemptOutcome.TIMED_OUT)]
 
     async def test_of_our_own_are_not_relabelled(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         async def bug(*_: Any, **__: Any) -> None:

@@ -4,123 +4,48 @@ candidate or a clear error, in time, with every attempt in the record."""
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from router.client import AsyncRouterClient, RouterClient
+from router.dispatch import share_s
 from router.errors import ServiceError
 from router.server import ServerSettings
 from router.types import Attempt, AttemptOutcome, Delivery, Overrides
-from tests.router.faults import BIG, TEXT, FaultyUpstream, closed_port, upstream_in_thread
+from tests.router.fault_policies import (
+    BEHAVES_AS,
+    BREAKS_OFF,
+    CASES,
+    METHODS,
+    PROMPT,
+    UNSEEN,
+    A,
+    expected_of,
+    write_policies,
+)
+from tests.router.faults import BIG, TEXT, FaultyUpstream, upstream_in_thread
 from tests.service import running_service
 
-PROMPT = "What is 2 + 2? SECRET"
 DEADLINE_S = 4.0
-METHODS = ["unary", "stream"]
-
-A = AttemptOutcome
-TWICE_UNAVAILABLE = [A.UNAVAILABLE, A.UNAVAILABLE]
-
-#: What the faulty candidate's attempts come to before another one answers; the same both ways unless a pair.
-FALLS_BACK: dict[str, Any] = {
-    "429-wait": [A.RATE_LIMITED],
-    "429": [A.RATE_LIMITED, A.RATE_LIMITED],
-    "401": [A.DENIED],
-    "402": [A.DENIED],
-    "403": [A.DENIED],
-    "404": [A.NOT_FOUND],
-    "500": TWICE_UNAVAILABLE,
-    "503": TWICE_UNAVAILABLE,
-    "hang": [A.TIMED_OUT],
-    "malformed": TWICE_UNAVAILABLE,
-    "no-choices": TWICE_UNAVAILABLE,
-    "nan": TWICE_UNAVAILABLE,
-    "html": TWICE_UNAVAILABLE,
-    "too-long": [A.CONTEXT_WINDOW],
-    "dead-port": TWICE_UNAVAILABLE,
-    "dead-name": TWICE_UNAVAILABLE,
-    "tcp-reset": TWICE_UNAVAILABLE,
-}
-FALLS_BACK_UNARY = {"reset": TWICE_UNAVAILABLE}
-FALLS_BACK_STREAM = {"slow-first-token": [A.TIMED_OUT], "reset-early": TWICE_UNAVAILABLE}
-CASES = [
-    *((fault, method) for fault in FALLS_BACK for method in METHODS),
-    *((fault, "unary") for fault in FALLS_BACK_UNARY),
-    *((fault, "stream") for fault in FALLS_BACK_STREAM),
+FAULTS = [
+    *(fault for fault, _ in CASES),
+    *(*BREAKS_OFF, *BEHAVES_AS, "ok", "429-once", "big", "endless", "flood", "400", "422"),
 ]
-BREAKS_OFF = ["reset", "malformed-late", "cut-off", "stall"]
-ANSWERS = ["ok", "429-once", "big"]
-OTHERS = ["session-500", "hang-long", "hang-leave", "endless", "flood", "dead-often", "400", "422"]
-
-
-def policy(name: str, weak: dict[str, Any], strong: dict[str, Any], *, threshold: float) -> dict[str, Any]:
-    """The embedded default's probe on our upstream. Threshold 1: the weak one is chosen; -1: the strong one."""
-    common = {"capabilities": ["text", "tools"], "timeout_s": 0.5, "first_token_timeout_s": 0.5}
-    return {
-        "schema": "elle.policy/1",
-        "name": name,
-        "probe": "builtin:mixtral-gpt4",
-        "candidates": [
-            common
-            | {"name": "weak", "probe_model": "Mixtral-8x7B-Instruct-v0.1", "context_window_tokens": 1000}
-            | weak,
-            common | {"name": "strong", "probe_model": "gpt-4-1106-preview", "context_window_tokens": 9000} | strong,
-        ],
-        "rule": {"kind": "gain", "thresholds": [threshold]},
-        "safe_default": "strong",
-        "abstain_above_leverage": None,
-    }
-
-
-def policies(upstream: FaultyUpstream, resetting: str) -> Iterator[dict[str, Any]]:
-    """For each fault and method, so that no breaker is shared: `FAULT-METHOD` chooses the faulty weak candidate,
-    `floor-FAULT-METHOD` the faulty strong one."""
-    bases = {
-        "dead-port": f"http://127.0.0.1:{closed_port()}/v1",
-        "dead-name": "http://nobody.invalid/v1",
-        "tcp-reset": resetting,
-    }
-    special: dict[str, dict[str, Any]] = {
-        "hang-long": {"timeout_s": 30, "first_token_timeout_s": 30},
-        "hang-leave": {"timeout_s": 30, "first_token_timeout_s": 30},
-        "dead-often": {"retries": 0, "break_after": 3, "cooldown_s": 60},
-    }
-    faults = {*FALLS_BACK, *FALLS_BACK_UNARY, *FALLS_BACK_STREAM, *BREAKS_OFF, *ANSWERS, *OTHERS}
-    for fault in faults:
-        for method in METHODS:
-            which = {"session-500": "500", "hang-long": "hang", "hang-leave": "hang", "dead-often": "hang"}.get(
-                fault, fault
-            )
-            base = {"api_base": bases.get(fault, upstream.url)}
-            well = {"model": f"openai/ok@{fault}-{method}", "api_base": upstream.url}
-            ill = {"model": f"openai/{which}@{fault}-{method}"} | base | special.get(fault, {})
-            yield policy(f"{fault}-{method}", ill, well, threshold=1)
-            floor = ill | {"model": f"openai/{which}@floor-{fault}-{method}"}
-            well = well | {"model": f"openai/ok@floor-{fault}-{method}"}
-            yield policy(f"floor-{fault}-{method}", well, floor, threshold=-1)
 
 
 @pytest.fixture(scope="module")
 def world(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FaultyUpstream]]:
-    """Address of a service on all these policies, and its upstream."""
-    folder = tmp_path_factory.mktemp("policies")
-    with ExitStack() as stack:
-        upstream, resetting = stack.enter_context(upstream_in_thread())
-        paths: list[Path] = []
-        for one in policies(upstream, resetting):
-            paths.append(folder / f"{one['name']}.yaml")
-            paths[-1].write_text(yaml.safe_dump(one), "utf-8")
-        address = stack.enter_context(running_service(ServerSettings(policies=tuple(paths), port=0, drain_s=1)))
-        with RouterClient(address) as client:  # LiteLLM's import, seconds, is nobody's deadline here
-            client.complete(PROMPT, Overrides(policy="ok-unary"))
-        yield address, upstream
+    """Address of a service with a policy for every fault, and its upstream."""
+    with upstream_in_thread() as (upstream, resetting):
+        paths = write_policies(tmp_path_factory.mktemp("policies"), FAULTS, upstream, resetting)
+        with running_service(ServerSettings(policies=paths, port=0, drain_s=1)) as address:
+            with RouterClient(address) as client:  # LiteLLM's import, seconds, is nobody's deadline here
+                client.complete(PROMPT, Overrides(policy="ok-unary"))
+            yield address, upstream
 
 
 def ask(address: str, method: str, policy: str, deadline_s: float = DEADLINE_S) -> tuple[str, Delivery]:
@@ -142,12 +67,6 @@ def ask(address: str, method: str, policy: str, deadline_s: float = DEADLINE_S) 
 
 def outcomes(attempts: tuple[Attempt, ...]) -> list[tuple[str, AttemptOutcome]]:
     return [(attempt.candidate, attempt.outcome) for attempt in attempts]
-
-
-def expected_of(fault: str, method: str) -> list[AttemptOutcome]:
-    table = FALLS_BACK | (FALLS_BACK_UNARY if method == "unary" else FALLS_BACK_STREAM)
-    found: list[AttemptOutcome] = table[fault]
-    return found
 
 
 @pytest.mark.parametrize(("fault", "method"), CASES)
@@ -183,7 +102,7 @@ def test_the_candidate_below_is_never_asked_and_the_error_is_clear(
     assert (caught.value.code, caught.value.service_retryable) == (code, retryable)
     assert "SECRET" not in str(caught.value)
     # What our own client would repeat by itself would be missing from the record.
-    if fault not in {"dead-port", "dead-name", "tcp-reset"}:
+    if fault not in UNSEEN:
         asked = [one for one in upstream.seen if one.model.endswith(f"@floor-{fault}-{method}")]
         assert len(asked) == len(caught.value.attempts)
 
@@ -201,6 +120,17 @@ def test_a_stream_that_breaks_off_is_an_error_and_nobody_takes_over(
     (attempt,) = caught.value.attempts
     assert (attempt.outcome, attempt.streamed) == (A.INTERRUPTED, True)
     assert upstream.of(f"ok@{fault}-stream") == []
+
+
+def test_the_deadline_ends_an_endless_stream_with_an_error_of_ours(world: tuple[str, FaultyUpstream]) -> None:
+    address, upstream = world
+    texts: list[str] = []
+    with RouterClient(address, timeout_s=1) as client, pytest.raises(ServiceError) as caught:
+        texts.extend(step.text for step in client.stream(PROMPT, Overrides(policy="endless-late-stream")))
+    assert texts[-1] == "and "
+    assert (caught.value.code, caught.value.service_reason) == ("DEADLINE_EXCEEDED", "UPSTREAM_TIMEOUT")
+    assert outcomes(caught.value.attempts) == [("weak", A.TIMED_OUT)]
+    assert asyncio.run(upstream.left("endless@endless-late-stream"))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -236,18 +166,42 @@ def test_an_answer_of_ten_megabytes_arrives_whole(world: tuple[str, FaultyUpstre
     assert outcomes(delivery.attempts) == [("weak", A.ANSWERED)]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_an_upstream_that_hangs_past_the_deadline_is_a_clear_error_before_it(
-    world: tuple[str, FaultyUpstream], method: str
+SILENT = [("hang-long", "unary"), ("hang-whole", "unary"), ("hang-long", "stream"), ("slow-long", "stream")]
+
+
+@pytest.mark.parametrize(("fault", "method"), SILENT)
+def test_an_upstream_that_is_silent_past_the_deadline_is_a_clear_error_before_it(
+    world: tuple[str, FaultyUpstream], fault: str, method: str
 ) -> None:
     address, upstream = world
     with pytest.raises(ServiceError) as caught:
-        ask(address, method, f"hang-long-{method}", deadline_s=0.7)
+        ask(address, method, f"floor-{fault}-{method}", deadline_s=0.7)
     # Ours, with the attempts, and not the transport's own word for a deadline.
     assert (caught.value.code, caught.value.service_reason) == ("DEADLINE_EXCEEDED", "UPSTREAM_TIMEOUT")
-    assert outcomes(caught.value.attempts) == [("weak", A.TIMED_OUT)]
-    assert upstream.of(f"ok@hang-long-{method}") == []
-    assert asyncio.run(upstream.left(f"hang@hang-long-{method}")) - time.monotonic() < 1
+    assert outcomes(caught.value.attempts) == [("strong", A.TIMED_OUT)]
+    assert upstream.of(f"ok@floor-{fault}-{method}") == []
+    assert asyncio.run(upstream.left(f"{BEHAVES_AS[fault]}@floor-{fault}-{method}")) - time.monotonic() < 1
+
+
+@pytest.mark.parametrize(("fault", "method"), SILENT)
+def test_a_candidate_that_is_silent_longer_than_the_deadline_leaves_time_for_the_one_above(
+    world: tuple[str, FaultyUpstream], fault: str, method: str
+) -> None:
+    # Twice: that it was cut short by an impatient caller does not count against it.
+    for _ in range(2):
+        text, delivery = ask(world[0], method, f"{fault}-{method}", deadline_s=1.5)
+        assert text == TEXT
+        assert outcomes(delivery.attempts) == [("weak", A.TIMED_OUT), ("strong", A.ANSWERED)]
+
+
+@pytest.mark.parametrize(
+    ("left_s", "others_s", "share"),
+    [(8.0, 0.0, 8.0), (8.0, 1.0, 7.0), (8.0, 4.0, 4.0), (8.0, 120.0, 4.0), (math.inf, 120.0, math.inf)],
+)
+def test_those_who_may_stand_in_are_left_what_they_may_take_but_no_more_than_half(
+    left_s: float, others_s: float, share: float
+) -> None:
+    assert share_s(left_s, others_s) == share
 
 
 @pytest.mark.parametrize(

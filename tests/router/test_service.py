@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,6 +25,9 @@ from router.pipeline import Router
 from router.render import decision_to_dict
 from router.server import SERVICE_NAME
 from router.types import Overrides, Reason, RouteQuery, RoutingDecision, Timings
+
+#: From npm, by `make test`.
+BUF = Path(__file__).parent / "buf" / "node_modules" / ".bin" / "buf"
 
 QUERIES = [RouteQuery(prompt.messages) for prompt in PROMPTS]
 
@@ -215,10 +221,26 @@ class TestStandardServices:
             (reply,) = stub.ServerReflectionInfo(iter([request]))
         assert SERVICE_NAME in {service.name for service in reply.list_services_response.service}
 
+    def test_buf_curl_asks_with_nothing_but_reflection(self, address: str, client: RouterClient) -> None:
+        if not BUF.exists():
+            pytest.skip("buf is not installed; run `npm ci --ignore-scripts` in tests/router/buf")
+
+        def curl(method: str, request: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+            url = f"http://{address}/{SERVICE_NAME}/{method}"
+            options = ("--protocol", "grpc", "--http2-prior-knowledge", "-d", json.dumps(request))
+            command = [str(BUF), "curl", *options, url]
+            return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+        done = curl("Route", {"prompt": "What is 2 + 2?"})
+        assert done.returncode == 0, done.stderr
+        told, expected = json.loads(done.stdout)["decision"], client.route("What is 2 + 2?")
+        assert (told["chosen"], told["reason"]) == (expected.chosen, f"REASON_{expected.reason.value}")
+        refused = json.loads(curl("Route", {}).stderr)
+        assert refused["code"] == "invalid_argument"
+        assert {detail["type"] for detail in refused["details"]} == {"google.rpc.ErrorInfo", "google.rpc.BadRequest"}
+
 
 def test_a_decision_as_json_holds_plain_values_only(router: Router) -> None:
-    import json
-
     record = decision_to_dict(router.decide(QUERIES[0]))
     assert json.loads(json.dumps(record, allow_nan=False)) == json.loads(json.dumps(record))
     assert record["reason"] in Reason.__members__
