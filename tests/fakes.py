@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 from collections.abc import Sequence
@@ -92,6 +93,7 @@ class FakeBatchEncoder(FakeEncoder):
         return np.stack([self._features(text) for text in texts])
 
 
+@functools.cache  # a probe is a frozen value, and fitting one takes seconds
 def fake_probe(models: tuple[str, ...] = ("small", "large"), spec: EncoderSpec | None = None) -> DifficultyProbe:
     """A probe fitted on 400 fake prompts whose losses follow the first feature."""
     encoder = FakeEncoder(spec)
