@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 
 
+@pytest.mark.slow
 def test_it_times_the_whole_command_for_each_rule_with_and_without_the_extras() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.bench_tune", "--quick"],

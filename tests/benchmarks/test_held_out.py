@@ -63,6 +63,7 @@ def test_one_group_with_choices_upside_down_is_found_and_no_other() -> None:
     assert (found["certified_folds"], found["folds"]) == (1, 2)
 
 
+@pytest.mark.slow
 def test_policies_are_fitted_and_tuned_on_other_groups_and_beat_random() -> None:
     outcomes, features = make_outcomes(1200, groups=6)
     found = held_out_results(outcomes, features, TARGETS, folds=3, draws=300, spec=fake_spec())
@@ -75,6 +76,7 @@ def test_policies_are_fitted_and_tuned_on_other_groups_and_beat_random() -> None
     assert found["loss"]["loss"] < 0.2
 
 
+@pytest.mark.slow
 def test_the_outcomes_of_a_held_out_group_have_no_say_in_its_policy() -> None:
     outcomes, features = make_outcomes(900, groups=3)
     inside = np.array(outcomes.groups) == "group 0"
@@ -88,6 +90,7 @@ def test_the_outcomes_of_a_held_out_group_have_no_say_in_its_policy() -> None:
     assert shares[0]["lift"] == pytest.approx(-shares[1]["lift"])
 
 
+@pytest.mark.slow
 def test_with_prices_the_cost_rule_is_served() -> None:
     outcomes, features = make_outcomes(900, groups=3)
     third = replace(
