@@ -1,11 +1,11 @@
-"""What precision, token limit, truncation and layers of the encoder cost in routing and save in time: JSON on stdout.
+"""What precision, token limit, truncation and depth of the encoder cost in routing and save in time: JSON on stdout.
 
-    python -m benchmarks.encoder_study [--prompts N]
+    python -m benchmarks.encoder_study [--prompts N]        # half an hour
 
-MMLU and GSM8K of ../shared/data, 5 folds by prompt text, a ridge on the gain of the strong model, uncalibrated: the
-ranking by itself, cheap enough for many variants. `ahead` is by how much the reference (float32, 256 tokens, both ends)
-has the larger APGR, paired over prompts. `agreement` is the share of prompts decided as by the reference, mean over
-strong shares of 10 to 90 %. `ms` is CPU time of one prompt, tokens included, medians of variants taken in turns.
+MMLU, also with whole subjects left out, GSM8K and MMLU-Pro of ../shared/data, 5 folds, the recipe of `elle fit`.
+`reference_ahead` is by how much the reference (float32, as deep as what is shipped, 256 tokens, both ends) has the
+larger APGR, paired over prompts. `agreement` is the share of prompts decided as by the reference, mean over strong
+shares of 10 to 90 %. `ms` is CPU time of one prompt, tokens included, medians of variants taken in turns.
 """
 
 from __future__ import annotations
@@ -24,22 +24,32 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.bench_probe import commit, hardware
-from probes.encoder import MINILM_L6, EncoderSpec
+from probes.encoder import MINILM_L6, EncoderSpec, encode_all
 from probes.encoder_files import find_encoder
 from probes.exported_encoder import ExportedEncoder
-from probes.fit import fit_ridge
 from probes.onnx_bundle import build_bundle
-from router.tuning.crossval import split_folds
+from router.tuning.crossval import Split, probe_risk, split_folds
 from router.tuning.datasets import Outcomes, read_outcomes
 from router.tuning.parity import agreement
 from router.tuning.ranking import Judgement, Truth, measure, text_numbers
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
-SHIPPED = MINILM_L6.pooling
+ROUTELLM = ("Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview")
+PRO = ("Meta-Llama-3.1-8B-Instruct", "gpt-4o-2024-05-13")
+
+#: File, weak and strong model, and how prompts are left out, by what the results call it.
+TASKS: dict[str, tuple[str, tuple[str, str], Split]] = {
+    "mmlu": ("routellm_mmlu", ROUTELLM, "random"),
+    "mmlu_held_out_subjects": ("routellm_mmlu", ROUTELLM, "group"),
+    "gsm8k": ("routellm_gsm8k", ROUTELLM, "random"),
+    "mmlu_pro": ("mmlu_pro", PRO, "random"),
+}
+
+DEPTHS = ("1", "1.5", "2", "2.5", "3", "4")
 
 #: Every part some variant reads, so that a pass per (precision, tokens, truncation) is enough.
-PARTS = ("mean@2", "mean@3", "mean@4", "max@3")
+PARTS = tuple(f"{kind}@{depth}" for depth in DEPTHS for kind in ("mean", "max"))
 
 TIMED = 200
 
@@ -51,7 +61,7 @@ class Variant:
     precision: str = "int8"
     max_tokens: int = 256
     truncation: str = "head_tail"
-    pooling: tuple[str, ...] = SHIPPED
+    pooling: tuple[str, ...] = MINILM_L6.pooling
 
     @property
     def forward(self) -> tuple[str, int, str]:
@@ -74,8 +84,7 @@ VARIANTS = (
     Variant(max_tokens=128),
     Variant(max_tokens=128, truncation="head"),
     Variant(max_tokens=64),
-    Variant(pooling=("mean@3", "mean@4", "max@3")),
-    Variant(pooling=("mean@2", "mean@3", "max@3")),
+    *(Variant(pooling=(f"mean@{depth}", f"max@{depth}")) for depth in DEPTHS if depth != "2.5"),
 )
 
 
@@ -84,21 +93,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--prompts", type=int, default=0, help="of each data set; all unless set")
     asked = parser.parse_args()
-    data = {name: read_outcomes(DATA / f"routellm_{name}.parquet") for name in ("mmlu", "gsm8k")}
+    data = {
+        task: read_outcomes(DATA / f"{file}.parquet").select_models(pair) for task, (file, pair, _) in TASKS.items()
+    }
+    data = {task: one.take(np.flatnonzero(np.isfinite(one.scores).all(axis=1))) for task, one in data.items()}
     if asked.prompts:
-        data = {name: one.take(np.arange(min(asked.prompts, len(one)))) for name, one in data.items()}
+        data = {task: one.take(np.arange(min(asked.prompts, len(one)))) for task, one in data.items()}
     source = find_encoder(MINILM_L6)
-    gains: dict[str, dict[Variant, npt.NDArray[np.float64]]] = {name: {} for name in data}
+    risks: dict[str, dict[Variant, npt.NDArray[np.float64]]] = {task: {} for task in data}
     for forward in dict.fromkeys(variant.forward for variant in VARIANTS):
         variants = [variant for variant in VARIANTS if variant.forward == forward]
+        # As deep as the deepest variant, and once for both tasks on MMLU.
         encoder = ExportedEncoder(build_bundle(variants[0].spec(PARTS), source))
-        for name, outcomes in data.items():
-            features = np.stack([encoder.encode(text) for text in outcomes.texts])
+        texts = {TASKS[task][0]: outcomes.texts for task, outcomes in data.items()}
+        features = {file: encode_all(encoder, of_file) for file, of_file in texts.items()}
+        for task, outcomes in data.items():
+            fold = split_folds(outcomes, 5, TASKS[task][2])
             for variant in variants:
-                gains[name][variant] = out_of_fold_gain(outcomes, columns(features, variant.pooling))
-        print(f"encoded {forward}", file=sys.stderr)
+                risks[task][variant] = probe_risk(outcomes, columns(features[TASKS[task][0]], variant.pooling), fold)
+        print(f"encoded and fitted {forward}", file=sys.stderr)
     found = [
-        {**vars(variant), "ms": ms, **{name: figures(data[name], gains[name], variant) for name in data}}
+        {**vars(variant), "ms": ms, **{task: figures(data[task], risks[task], variant) for task in data}}
         for variant, ms in zip(VARIANTS, in_turns(data["mmlu"].texts[:TIMED], source), strict=True)
     ]
     print(json.dumps({"commit": commit(), "hardware": hardware(), "variants": found}, indent=2))
@@ -110,28 +125,20 @@ def columns(features: npt.NDArray[np.float32], pooling: Sequence[str]) -> npt.ND
     return np.concatenate([blocks[PARTS.index(part)] for part in pooling], axis=1)
 
 
-def out_of_fold_gain(outcomes: Outcomes, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Predicted gain (n,) of prompts left out."""
-    gain = outcomes.scores[:, 1] - outcomes.scores[:, 0]
-    fold = split_folds(outcomes, 5, "random")
-    predicted = np.empty(len(gain))
-    for number in np.unique(fold):
-        train = fold != number
-        probe = fit_ridge(features[train], gain[train][:, np.newaxis]).probe
-        predicted[~train] = probe.predict(features[~train])[:, 0]
-    return predicted
-
-
-def figures(outcomes: Outcomes, gains: dict[Variant, npt.NDArray[np.float64]], variant: Variant) -> dict[str, Any]:
-    """APGR with its interval, the reference's lead, agreement with it."""
+def figures(outcomes: Outcomes, risks: dict[Variant, npt.NDArray[np.float64]], variant: Variant) -> dict[str, Any]:
+    """APGR with its interval, the reference's lead, calibration error of the weak model, agreement with the other."""
     truth = Truth(outcomes.scores, text_numbers(outcomes.texts))
-    judged = {"reference": Judgement(gains[REFERENCE]), "variant": Judgement(gains[variant])}
+    judged = {
+        name: Judgement(risks[one][:, 0] - risks[one][:, 1], risks[one][:, 0])
+        for name, one in {"reference": REFERENCE, "variant": variant}.items()
+    }
     one = measure(judged, truth, reference="reference", resamples=500)["variant"]
     ahead = one.ahead["apgr"]
     return {
         "apgr": [round(x, 4) for x in (one.apgr.value, one.apgr.low, one.apgr.high)],
         "reference_ahead": [round(x, 4) for x in (ahead.value, ahead.low, ahead.high)],
-        "agreement": round(agreement(gains[variant], gains[REFERENCE]), 4),
+        "ece": round(one.figures["ece"].value, 4),
+        "agreement": round(agreement(judged["variant"].gain, judged["reference"].gain), 4),
     }
 
 

@@ -25,9 +25,9 @@ from probes.prompt_tokens import TRUNCATIONS
 
 FloatArray = npt.NDArray[np.float32]
 
-#: Number formats of the forward pass and what runs them: torch in float32, ONNX Runtime in int8. Other arithmetic is
-#: another name: probes, exported encoders and cached features go by it.
-PRECISIONS = ("float32", "int8")
+#: Number formats of the forward pass, and what an encoder's identity says of each: other arithmetic is another
+#: encoder, which probes, exported encoders and cached features go by.
+PRECISIONS: Mapping[str, str] = {"float32": "float32", "int8": "int8, sums of eight products in 16 bits"}
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,12 @@ class EncoderSpec:
         tokenizer_sha256: SHA-256 of `tokenizer.json`, likewise: other tokens are other features.
         pooling: what becomes the features, set side by side: `mean@3` is the mean over all tokens of hidden state
             3, `max@3` the maximum, `cls@3` the first token; 0 is the embedding layer's output, L the last of L
-            transformer layers. Layers above the highest one named are not run.
+            transformer layers, and 2.5 lies within the third, after its attention and before its feed-forward
+            network. What comes after the highest one named is not run.
         max_tokens: of a longer prompt only this many tokens are read, special tokens included.
         truncation: which ones: `head`, its beginning, or `head_tail`, its beginning and its end in equal parts.
         precision: number format of the forward pass. `float32`, or `int8`: weights with one scale per output channel,
-            activations with one scale per token.
+            activations with one scale per token, and sums of eight products that fit in 16 bits.
     """
 
     model_id: str
@@ -61,7 +62,7 @@ class EncoderSpec:
         for name, allowed in (("precision", PRECISIONS), ("truncation", TRUNCATIONS)):
             if getattr(self, name) not in allowed:
                 raise EncoderError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
-        wrong = [part for part in self.pooling if not re.fullmatch(r"(mean|max|cls)@(0|[1-9]\d{0,2})", part)]
+        wrong = [part for part in self.pooling if not re.fullmatch(r"(mean|max|cls)@(0|[1-9]\d{0,2})(\.5)?", part)]
         if wrong or not self.pooling or len(set(self.pooling)) != len(self.pooling):
             raise EncoderError(f"pooling must be distinct parts such as mean@3 or max@6, got {list(self.pooling)}.")
         if self.max_tokens < 8:
@@ -72,13 +73,14 @@ class EncoderSpec:
 
     @property
     def parts(self) -> tuple[tuple[str, int], ...]:
-        """The parts of `pooling` as (kind, layer)."""
-        return tuple((kind, int(layer)) for kind, _, layer in (part.partition("@") for part in self.pooling))
+        """The parts of `pooling` as (kind, half layers run): (max, 5) for `max@2.5`."""
+        return tuple((kind, round(2 * float(layer))) for kind, _, layer in (p.partition("@") for p in self.pooling))
 
     @cached_property
     def identity(self) -> str:
         """SHA-256 over everything that moves the features. Where the files came from is not part of it."""
         relevant = {k: v for k, v in self.to_dict().items() if k not in {"model_id", "revision"}}
+        relevant["precision"] = PRECISIONS[self.precision]
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, object]:
@@ -103,7 +105,7 @@ MINILM_L6_FLOAT32 = EncoderSpec(
     revision="c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
     weights_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     tokenizer_sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-    pooling=("mean@3", "max@3"),
+    pooling=("mean@2.5", "max@2.5"),
     max_tokens=256,
 )
 

@@ -32,25 +32,20 @@ class Target:
 
     Attributes:
         name: suffix of its function.
-        panel: columns that stand together.
-        group: rows of a column that stand together.
-        dtype: what holds a weight.
+        panel: columns that stand together, four rows of each side by side.
     """
 
     name: str
     panel: int
-    group: int
-    dtype: type[np.signedinteger[Any]]
 
-    def packed(self, weight: npt.NDArray[np.int8]) -> npt.NDArray[np.signedinteger[Any]]:
-        """(k, n) -> (n / panel, k / group, panel, group)."""
+    def packed(self, weight: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        """(k, n) -> (n / panel, k / 4, panel, 4)."""
         k, n = weight.shape
-        tiles = weight.astype(self.dtype).reshape(k // self.group, self.group, n // self.panel, self.panel)
-        return tiles.transpose(2, 0, 3, 1)
+        return weight.reshape(k // 4, 4, n // self.panel, self.panel).transpose(2, 0, 3, 1)
 
 
 #: The best first.
-TARGETS = (Target("vnni", 32, 4, np.int8), Target("avx2", 16, 2, np.int16))
+TARGETS = (Target("vnni", 32), Target("avx2", 16))
 
 
 class _Product(ctypes.Structure):
@@ -73,7 +68,7 @@ class _Layer(ctypes.Structure):
 
 class _Model(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int32) for name in ("hidden", "heads", "inner", "layers")),
+        *((name, ctypes.c_int32) for name in ("hidden", "heads", "inner", "halves")),
         ("epsilon", ctypes.c_float),
         ("words", ctypes.c_void_p),
         ("positions", ctypes.c_void_p),
@@ -83,7 +78,7 @@ class _Model(ctypes.Structure):
 
 
 class _Part(ctypes.Structure):
-    _fields_ = (("kind", ctypes.c_int32), ("state", ctypes.c_int32))
+    _fields_ = (("kind", ctypes.c_int32), ("halves", ctypes.c_int32))
 
 
 class NativeRuntime:
@@ -91,7 +86,7 @@ class NativeRuntime:
 
     Args:
         model: the serialised ONNX model.
-        parts: (kind, layer) of the pooling it was written with.
+        parts: (kind, half layers) of the pooling it was written with.
         target: one of `targets_here`.
         library: the compiled library; None takes the installed one.
 
@@ -107,9 +102,9 @@ class NativeRuntime:
         self._arrays: list[npt.NDArray[Any]] = []
         tensors, heads, epsilon = _read(model)
         self._model, self._vocabulary, self._longest = self._build(tensors, heads, epsilon)
-        if max(layer for _, layer in parts) > self._model.layers:
-            raise EncoderError(f"the graph must have the layers of {list(parts)}, it has {self._model.layers}.")
-        self._parts = (_Part * len(parts))(*(_Part(_KINDS[kind], layer) for kind, layer in parts))
+        if max(halves for _, halves in parts) > self._model.halves:
+            raise EncoderError(f"the graph must have the half layers of {list(parts)}, it has {self._model.halves}.")
+        self._parts = (_Part * len(parts))(*(_Part(_KINDS[kind], halves) for kind, halves in parts))
         self._n_features = len(parts) * int(self._model.hidden)
         loaded = _load(library or library_path())
         self._encode = getattr(loaded, f"elle_encode_{target.name}")
@@ -146,36 +141,38 @@ class NativeRuntime:
 
     def _build(self, tensors: Mapping[str, npt.NDArray[Any]], heads: int, epsilon: float) -> tuple[_Model, int, int]:
         words, positions = tensors["words"], tensors["positions"]
-        n_layers = sum(name.endswith(".attention.self.query.w") for name in tensors)
-        hidden, inner = words.shape[1], tensors["layer.0.intermediate.dense.w"].shape[1] if n_layers else 0
+        halves = sum(name.endswith((".attention.self.query.w", ".intermediate.dense.w")) for name in tensors)
+        hidden, inner = words.shape[1], tensors["layer.0.intermediate.dense.w"].shape[1] if halves > 1 else 0
         if hidden % 32 or inner % 32 or hidden % heads or (hidden // heads) % 32:
             raise EncoderError(
                 f"the native runtime is for widths in multiples of 32, got {hidden}, {inner} and {heads} heads."
             )
-        layers = (_Layer * n_layers)(*(self._layer(tensors, number) for number in range(n_layers)))
+        layers = (_Layer * -(-halves // 2))()
+        for half in range(halves):
+            self._fill(layers[half // 2], tensors, half)
         embedded = self._norm(tensors, "state.0")
         pointers = self._at(words, np.float16), self._at(positions, np.float32)
         return (
-            _Model(hidden, heads, inner, n_layers, epsilon, *pointers, embedded, layers),
+            _Model(hidden, heads, inner, halves, epsilon, *pointers, embedded, layers),
             words.shape[0],
             positions.shape[0],
         )
 
-    def _layer(self, tensors: Mapping[str, npt.NDArray[Any]], number: int) -> _Layer:
-        layer = f"layer.{number}"
-        return _Layer(
-            self._product(tensors, f"{layer}.attention.self.query"),
-            self._product(tensors, f"{layer}.attention.output.dense"),
-            self._product(tensors, f"{layer}.intermediate.dense", bias=f"{layer}.bias"),
-            self._product(tensors, f"{layer}.output.dense"),
-            self._norm(tensors, f"{layer}.middle"),
-            self._norm(tensors, f"state.{number + 1}"),
-        )
+    def _fill(self, layer: _Layer, tensors: Mapping[str, npt.NDArray[Any]], half: int) -> None:
+        name = f"layer.{half // 2}"
+        if half % 2:
+            layer.wide = self._product(tensors, f"{name}.intermediate.dense", bias=f"{name}.bias")
+            layer.narrow = self._product(tensors, f"{name}.output.dense")
+            layer.out = self._norm(tensors, f"state.{half // 2 + 1}")
+        else:
+            layer.query_key_value = self._product(tensors, f"{name}.attention.self.query")
+            layer.mixed = self._product(tensors, f"{name}.attention.output.dense")
+            layer.middle = self._norm(tensors, f"{name}.middle")
 
     def _product(self, tensors: Mapping[str, npt.NDArray[Any]], name: str, bias: str | None = None) -> _Product:
         weight: npt.NDArray[np.int8] = tensors[f"{name}.w"]
         return _Product(
-            self._at(self._target.packed(weight), self._target.dtype),
+            self._at(self._target.packed(weight), np.int8),
             self._at(tensors[f"{name}.scale"], np.float32),
             self._at(weight.sum(axis=0, dtype=np.int32), np.int32),
             self._at(tensors[bias or f"{name}.b"], np.float32),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,9 @@ _POOL: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 
 # Architectures whose last hidden state is the last layer's output as it stands: there, leaving out the layers above
-# the highest one read changes nothing but the time. Others normalise the last state once more.
-_NO_FINAL_NORM = frozenset({"bert", "roberta", "xlm-roberta"})
+# the highest one read changes nothing but the time. Others normalise the last state once more. These are also those
+# whose layers are known to have two halves, each with a normalised state at its end.
+_BERTS = frozenset({"bert", "roberta", "xlm-roberta"})
 
 
 class TorchEncoder:
@@ -60,20 +63,29 @@ class TorchEncoder:
         self._tokenizer = PromptTokenizer(directory / TOKENIZER_FILE, spec.max_tokens, spec.truncation)
         self._parts = spec.parts
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
-        highest = max(layer for _, layer in spec.parts)
-        if highest > config.num_hidden_layers:
+        highest = max(halves for _, halves in spec.parts)
+        if highest > 2 * config.num_hidden_layers:
             raise EncoderError(
                 f"pooling must name layers up to {config.num_hidden_layers}, the last of {spec.model_id}, got "
                 f"{list(spec.pooling)}."
             )
-        if config.model_type in _NO_FINAL_NORM:
-            config.num_hidden_layers = highest
+        between = sorted({halves // 2 for _, halves in spec.parts if halves % 2})
+        if between and config.model_type not in _BERTS:
+            raise EncoderError(
+                f"pooling must name whole layers for {config.model_type!r}, got {list(spec.pooling)}; .5 is for "
+                f"{', '.join(sorted(_BERTS))}."
+            )
+        if config.model_type in _BERTS:
+            config.num_hidden_layers = -(-highest // 2)
         model = _quietly(
             lambda: AutoModel.from_pretrained(
                 directory, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
         )
         self._model = model.eval().to(device)
+        self._between = threading.local()  # states between the halves of layers, of the pass of this thread
+        for layer in between:
+            model.encoder.layer[layer].attention.register_forward_hook(partial(self._keep, 2 * layer + 1))
         # Some models count positions by the tokens that are not this one.
         self._padding = getattr(config, "pad_token_id", None) or 0
         self._n_features = len(spec.parts) * int(config.hidden_size)
@@ -105,14 +117,20 @@ class TorchEncoder:
         torch = self._torch
         with torch.inference_mode():
             mask = torch.from_numpy(real).to(self._device)
-            states = self._model(
+            self._between.states = {}
+            whole = self._model(
                 input_ids=torch.from_numpy(ids).to(self._device), attention_mask=mask.long(), output_hidden_states=True
             ).hidden_states
-            pooled = torch.cat([_POOL[kind](states[layer], mask[..., None]) for kind, layer in self._parts], dim=1)
+            states = dict(zip(range(0, 2 * len(whole), 2), whole, strict=True)) | self._between.states
+            pooled = torch.cat([_POOL[kind](states[halves], mask[..., None]) for kind, halves in self._parts], dim=1)
         features: FloatArray = pooled.cpu().numpy()
         if not np.isfinite(features).all():
             raise EncoderError(f"features must be finite, {self._spec.model_id} gave NaN or infinity.")
         return features
+
+    def _keep(self, halves: int, _module: Any, _inputs: Any, output: Any) -> None:
+        # A tuple or its first member, as the version of transformers likes.
+        self._between.states[halves] = output[0] if isinstance(output, tuple) else output
 
 
 class TorchBatchEncoder(TorchEncoder):

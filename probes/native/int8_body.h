@@ -1,5 +1,5 @@
 /* The forward pass, compiled once per instruction set by int8_encoder.c, which defines NAME(x), VECTOR (floats in a
- * register), GROUP (rows of a packed weight side by side), ROWS (rows of a tile), `dot` and what goes with it.
+ * register), DEPTH (fours of products that `dot` takes at once), ROWS (rows of a tile), and what else differs.
  *
  * Vectors are GCC's vector extensions, so that one text serves every width. Every
  * operation is IEEE's, fused where it says so and nowhere else, and every sum has one order: all targets give the same
@@ -10,10 +10,8 @@
 
 typedef float NAME(floats) __attribute__((vector_size(4 * VECTOR), aligned(4), may_alias));
 typedef int32_t NAME(ints) __attribute__((vector_size(4 * VECTOR), aligned(4), may_alias));
-typedef NAME(activation_t) NAME(activation);
 #define floats NAME(floats)
 #define ints NAME(ints)
-#define activation NAME(activation)
 
 #define AT(type, p) (*(type *)(p))
 #define READ(type, p) (*(const type *)(p))
@@ -62,7 +60,7 @@ INLINE floats NAME(gelu)(floats x) {
 
 /* Rows of `x` in eight bits, in the two steps of the graph: each token by its own size, then all by the range of what
  * that leaves (DynamicQuantizeLinear). Gives the scale of all; `zero` is what stands for 0. */
-static float NAME(quantise)(const float *x, int32_t tokens, int32_t width, float *size, activation *out, int32_t *zero) {
+static float NAME(quantise)(const float *x, int32_t tokens, int32_t width, float *size, uint8_t *out, int32_t *zero) {
     float low = 0, high = 0;
     for (int32_t t = 0; t < tokens; t++) {
         floats least = {}, most = {};
@@ -91,31 +89,24 @@ static float NAME(quantise)(const float *x, int32_t tokens, int32_t width, float
              * rounds must not depend on how a product does. */
             floats v = READ(floats, x + t * width + i) / size[t] * steps;
             v = NAME(smaller)(NAME(larger)((v + rounder) - rounder, least), most);
-            NAME(store)(out + t * width + i, __builtin_convertvector(v, ints), *zero);
+            NAME(store)(out + t * width + i, __builtin_convertvector(v, ints) + *zero);
         }
     return scale;
 }
 
 /* `rows` rows of a product times one panel; `rows` is a constant where it is called, so that sums stay in registers. */
-INLINE void NAME(tile)(const int rows, const activation *x, const Product *p, int32_t panel, float scale, int32_t zero,
+INLINE void NAME(tile)(const int rows, const uint8_t *x, const Product *p, int32_t panel, float scale, int32_t zero,
                        const float *size, float *out) {
     ints sums[ROWS][2];
     for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = (ints){};
-    const char *w = (const char *)p->w + (int64_t)panel * p->k * PANEL * sizeof(NAME(weight_t));
-    for (int32_t k = 0; k < p->k; k += GROUP) {
-        ints left = READ(ints, w), right = READ(ints, w + 4 * VECTOR);
-        w += 8 * VECTOR;
-        for (int r = 0; r < rows; r++) {
-            ints a = (ints){} + READ(int32_unaligned, x + (int64_t)r * p->k + k);
-            sums[r][0] = NAME(dot)(sums[r][0], a, left);
-            sums[r][1] = NAME(dot)(sums[r][1], a, right);
-        }
-    }
+    const ints *w = (const ints *)p->w + (int64_t)panel * p->k / 2;
+    for (int32_t k = 0; k < p->k; k += 4 * DEPTH, w += 2 * DEPTH)
+        for (int r = 0; r < rows; r++) NAME(dot)(sums[r], x + (int64_t)r * p->k + k, w);
     for (int half = 0; half < 2; half++) {
         int32_t column = panel * PANEL + half * VECTOR;
         floats factor = READ(floats, p->scale + column) * scale;
         floats bias = READ(floats, p->bias + column);
-        ints shift = NAME(shift)(READ(ints, p->sums + column), zero);
+        ints shift = READ(ints, p->sums + column) * zero;
         for (int r = 0; r < rows; r++) {
             floats value = __builtin_convertvector(sums[r][half] - shift, floats) * factor;
             AT(floats, out + (int64_t)r * p->n + column) = value * size[r] + bias;
@@ -124,7 +115,7 @@ INLINE void NAME(tile)(const int rows, const activation *x, const Product *p, in
 }
 
 /* out (tokens, n) = x (tokens, k) w + b in int8; `quantised` and `size` are scratch. */
-static void NAME(product)(const Product *p, const float *x, int32_t tokens, activation *quantised, float *size,
+static void NAME(product)(const Product *p, const float *x, int32_t tokens, uint8_t *quantised, float *size,
                           float *out) {
     int32_t zero;
     float scale = NAME(quantise)(x, tokens, p->k, size, quantised, &zero);
@@ -133,7 +124,7 @@ static void NAME(product)(const Product *p, const float *x, int32_t tokens, acti
     for (int32_t panel = 0; panel < p->n / PANEL; panel++)
         for (int32_t b = 0; b < blocks; b++) {
             int32_t first = b * tokens / blocks, rows = (b + 1) * tokens / blocks - first;
-            const activation *a = quantised + (int64_t)first * p->k;
+            const uint8_t *a = quantised + (int64_t)first * p->k;
             float *to = out + (int64_t)first * p->n;
 #define CASE(R) \
     case R: \
@@ -269,27 +260,31 @@ void NAME(elle_encode)(const Model *m, const int32_t *ids, int32_t tokens, const
     float *state = scratch, *middle = state + tokens * h, *merged = middle + tokens * h;
     float *wide = merged + tokens * 3 * h, *keys = wide + tokens * m->inner, *scores = keys + padded * h / m->heads;
     float *size = scores + 4 * padded;
-    activation *quantised = (activation *)(size + padded);
+    uint8_t *quantised = (uint8_t *)(size + padded);
     NAME(embed)(m, ids, tokens, state);
-    for (int32_t n = 0;; n++) {
+    for (int32_t half = 0;; half++) {
+        const float *now = half % 2 ? middle : state;
         for (int32_t i = 0; i < n_parts; i++)
-            if (parts[i].state == n) NAME(pool)(parts[i].kind, state, tokens, h, features + i * h);
-        if (n == m->layers) return;
-        const Layer *layer = m->layer + n;
-        NAME(product)(&layer->query_key_value, state, tokens, quantised, size, merged);
-        NAME(attend)(m, merged, tokens, keys, scores, middle);
-        NAME(product)(&layer->mixed, middle, tokens, quantised, size, merged);
-        NAME(normalise)(m, &layer->middle, merged, state, tokens, middle);
-        NAME(product)(&layer->wide, middle, tokens, quantised, size, wide);
-        for (int32_t i = 0; i < tokens * m->inner; i += VECTOR) AT(floats, wide + i) = NAME(gelu)(READ(floats, wide + i));
-        NAME(product)(&layer->narrow, wide, tokens, quantised, size, merged);
-        NAME(normalise)(m, &layer->out, merged, middle, tokens, state);
+            if (parts[i].halves == half) NAME(pool)(parts[i].kind, now, tokens, h, features + i * h);
+        if (half == m->halves) return;
+        const Layer *layer = m->layer + half / 2;
+        if (half % 2 == 0) {
+            NAME(product)(&layer->query_key_value, state, tokens, quantised, size, merged);
+            NAME(attend)(m, merged, tokens, keys, scores, middle);
+            NAME(product)(&layer->mixed, middle, tokens, quantised, size, merged);
+            NAME(normalise)(m, &layer->middle, merged, state, tokens, middle);
+        } else {
+            NAME(product)(&layer->wide, middle, tokens, quantised, size, wide);
+            for (int32_t i = 0; i < tokens * m->inner; i += VECTOR)
+                AT(floats, wide + i) = NAME(gelu)(READ(floats, wide + i));
+            NAME(product)(&layer->narrow, wide, tokens, quantised, size, merged);
+            NAME(normalise)(m, &layer->out, merged, middle, tokens, state);
+        }
     }
 }
 
 #undef floats
 #undef ints
-#undef activation
 #undef AT
 #undef READ
 #undef PICK

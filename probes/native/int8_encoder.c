@@ -2,7 +2,7 @@
  * which lets go of Python's lock.
  *
  *     vnni   AVX-512 VNNI: four products of 8 bits and their sum in one instruction (Ice Lake, Zen 4 and later)
- *     avx2   AVX2: pairs of 16 bits, which hold every 8-bit value exactly; the 8-bit instruction of AVX2 saturates
+ *     avx2   AVX2: two products of 8 bits and their sum, in 16
  *
  * Both give the same bits; `-ffp-contract=off` is part of that. Compiled with EMULATE_VNNI, the first is plain C on any AVX2 machine: slow, for tests.
  */
@@ -26,31 +26,37 @@ typedef int32_t int32_unaligned __attribute__((aligned(1), may_alias));
 #pragma GCC target("avx2,fma,f16c")
 #define TARGET avx2
 #define VECTOR 8
-#define GROUP 2
+#define DEPTH 4
 #define ROWS 4
 #define TILES(X) X(1) X(2) X(3) X(4)
-typedef int16_t activation_t_avx2, weight_t_avx2;
 typedef int32_t lanes_avx2 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float reals_avx2 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int16_t halves_avx2 __attribute__((vector_size(16), aligned(2), may_alias));
-INLINE lanes_avx2 dot_avx2(lanes_avx2 sums, lanes_avx2 a, lanes_avx2 w) {
-    return sums + (lanes_avx2)_mm256_madd_epi16((__m256i)a, (__m256i)w);
+/* Sixteen products a lane. Eight of them are summed in 16 bits, where `probes.onnx_graph.quantise` makes them fit:
+ * widening, which costs as much as multiplying, is then done once in four times. */
+INLINE void dot_avx2(lanes_avx2 sums[2], const uint8_t *x, const lanes_avx2 *w) {
+    __m256i left, right;
+    for (int i = 0; i < DEPTH; i++) {
+        __m256i a = _mm256_set1_epi32(*(const int32_unaligned *)(x + 4 * i));
+        __m256i l = _mm256_maddubs_epi16(a, (__m256i)w[2 * i]), r = _mm256_maddubs_epi16(a, (__m256i)w[2 * i + 1]);
+        left = i ? _mm256_add_epi16(left, l) : l;
+        right = i ? _mm256_add_epi16(right, r) : r;
+    }
+    const __m256i one = _mm256_set1_epi16(1);
+    sums[0] += (lanes_avx2)_mm256_madd_epi16(left, one);
+    sums[1] += (lanes_avx2)_mm256_madd_epi16(right, one);
 }
 INLINE reals_avx2 fused_avx2(reals_avx2 a, reals_avx2 b, reals_avx2 c) {
     return (reals_avx2)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 }
-INLINE void store_avx2(int16_t *to, lanes_avx2 value, int32_t zero) {
-    (void)zero; /* 16 bits hold the sign */
-    *(halves_avx2 *)to = __builtin_convertvector(value, halves_avx2);
-}
-INLINE lanes_avx2 shift_avx2(lanes_avx2 sums, int32_t zero) {
-    (void)zero;
-    return sums - sums;
+INLINE void store_avx2(uint8_t *to, lanes_avx2 value) {
+    __m128i low = _mm256_castsi256_si128((__m256i)value), high = _mm256_extracti128_si256((__m256i)value, 1);
+    __m128i words = _mm_packus_epi32(low, high);
+    _mm_storel_epi64((__m128i *)to, _mm_packus_epi16(words, words));
 }
 #include "int8_body.h"
 #undef TARGET
 #undef VECTOR
-#undef GROUP
+#undef DEPTH
 #undef ROWS
 #undef TILES
 #pragma GCC pop_options
@@ -63,23 +69,20 @@ INLINE lanes_avx2 shift_avx2(lanes_avx2 sums, int32_t zero) {
 #endif
 #define TARGET vnni
 #define VECTOR 16
-#define GROUP 4
+#define DEPTH 1
 #define ROWS 12
 #define TILES(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
-typedef uint8_t activation_t_vnni;
-typedef int8_t weight_t_vnni;
 typedef int32_t lanes_vnni __attribute__((vector_size(64), aligned(4), may_alias));
 typedef float reals_vnni __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint8_t bytes_vnni __attribute__((vector_size(16), aligned(1), may_alias));
-INLINE lanes_vnni dot_vnni(lanes_vnni sums, lanes_vnni a, lanes_vnni w) {
+INLINE void dot_vnni(lanes_vnni sums[2], const uint8_t *x, const lanes_vnni *w) {
 #ifdef EMULATE_VNNI
-    const uint8_t *left = (const uint8_t *)&a;
-    const int8_t *right = (const int8_t *)&w;
-    for (int i = 0; i < 16; i++)
-        for (int j = 4 * i; j < 4 * i + 4; j++) sums[i] += left[j] * right[j];
-    return sums;
+    const int8_t *right = (const int8_t *)w;
+    for (int i = 0; i < 32; i++)
+        for (int j = 0; j < 4; j++) sums[i / 16][i % 16] += x[j] * right[4 * i + j];
 #else
-    return (lanes_vnni)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)a, (__m512i)w);
+    __m512i a = _mm512_set1_epi32(*(const int32_unaligned *)x);
+    for (int i = 0; i < 2; i++) sums[i] = (lanes_vnni)_mm512_dpbusd_epi32((__m512i)sums[i], a, (__m512i)w[i]);
 #endif
 }
 INLINE reals_vnni fused_vnni(reals_vnni a, reals_vnni b, reals_vnni c) {
@@ -90,10 +93,9 @@ INLINE reals_vnni fused_vnni(reals_vnni a, reals_vnni b, reals_vnni c) {
     return (reals_vnni)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #endif
 }
-INLINE void store_vnni(uint8_t *to, lanes_vnni value, int32_t zero) {
-    *(bytes_vnni *)to = __builtin_convertvector(value + zero, bytes_vnni);
+INLINE void store_vnni(uint8_t *to, lanes_vnni value) {
+    *(bytes_vnni *)to = __builtin_convertvector(value, bytes_vnni);
 }
-INLINE lanes_vnni shift_vnni(lanes_vnni sums, int32_t zero) { return sums * zero; }
 #include "int8_body.h"
 #pragma GCC pop_options
 
@@ -102,7 +104,7 @@ int64_t elle_scratch_bytes(const Model *m, int32_t tokens) {
     int64_t padded = (tokens + 31) / 32 * 32;
     int64_t floats = (int64_t)tokens * (5 * m->hidden + m->inner) + padded * (m->hidden / m->heads + 5);
     int64_t widest = m->inner > m->hidden ? m->inner : m->hidden;
-    return 4 * floats + tokens * widest * (int64_t)sizeof(int16_t);
+    return 4 * floats + tokens * widest;
 }
 
 /* Whether this processor, and the kernel of its operating system, has what a target needs. */

@@ -8,10 +8,10 @@
 
 #include <stdint.h>
 
-/* x (tokens, k) in int8 times w (k, n), one scale per column. `w` is packed: panels of PANEL columns, in each one GROUP
- * rows side by side per column (see `packed` in native_runtime.py). */
+/* x (tokens, k) in int8 times w (k, n), one scale per column. `w` is packed: panels of PANEL columns, in each one four rows
+ * side by side per column (see `packed` in native_runtime.py). */
 typedef struct {
-    const void *w;
+    const int8_t *w;
     const float *scale;  /* (n,) */
     const int32_t *sums; /* (n,) of each column of w */
     const float *bias;   /* (n,) */
@@ -29,7 +29,7 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    int32_t hidden, heads, inner, layers;
+    int32_t hidden, heads, inner, halves; /* half layers: attention, feed-forward network, attention, ... */
     float epsilon;
     const uint16_t *words;  /* (vocabulary, hidden), float16 */
     const float *positions; /* (positions, hidden), segment 0 added */
@@ -37,9 +37,9 @@ typedef struct {
     const Layer *layer;
 } Model;
 
-/* What is pooled: kind 0 mean, 1 maximum, 2 first token, of hidden state `state`, 0 the embeddings. */
+/* What is pooled: kind 0 mean, 1 maximum, 2 first token, of what so many half layers give, 0 the embeddings. */
 typedef struct {
-    int32_t kind, state;
+    int32_t kind, halves;
 } Part;
 
 #endif

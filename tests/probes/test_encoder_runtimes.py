@@ -34,7 +34,7 @@ from probes.torch_encoder import (
     torch_device,
 )
 
-ALL_PARTS = ("mean@0", "cls@2", "max@3", "mean@6", "cls@6")
+ALL_PARTS = ("mean@0", "max@0.5", "cls@2", "mean@2.5", "max@3", "mean@6", "cls@6")
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,12 @@ class TestFeatures:
         text = "What is the derivative of x^2 sin(x)?"
         tokens = BertTokenizer(str(source / "vocab.txt"))(text, return_tensors="pt")
         model = AutoModel.from_pretrained(source, local_files_only=True).eval()
+        layer = model.encoder.layer[2]
         with torch.no_grad():
-            states = model(**tokens, output_hidden_states=True).hidden_states
-        by_hand = torch.cat([states[3][0].mean(0), states[3][0].amax(0)])
+            state = model(**tokens, output_hidden_states=True).hidden_states[2]
+            mixed = layer.attention.self(state)[0]
+            between = layer.attention.output.LayerNorm(layer.attention.output.dense(mixed) + state)[0]
+        by_hand = torch.cat([between.mean(0), between.amax(0)])
         np.testing.assert_allclose(reference.encode(text), by_hand.numpy(), atol=2e-5)
 
     def test_the_graph_in_float32_is_the_same_function_as_torch(self, source: Path) -> None:
@@ -112,7 +115,7 @@ class TestFeatures:
         assert len(int8.tokenize("x" * 500_000)) <= MINILM_L6.max_tokens
 
     def test_layers_above_the_highest_one_read_change_nothing(self, reference: Encoder) -> None:
-        deeper = load_encoder(dataclasses.replace(MINILM_L6_FLOAT32, pooling=("mean@3", "mean@6")))
+        deeper = load_encoder(dataclasses.replace(MINILM_L6_FLOAT32, pooling=("mean@2.5", "mean@6")))
         np.testing.assert_array_equal(deeper.encode("hello")[:384], reference.encode("hello")[:384])
 
     @pytest.mark.parametrize("runtime", ["reference", "int8"])
@@ -285,8 +288,8 @@ class TestGraph:
 
     def test_a_layer_that_is_not_there_and_a_missing_tensor_are_named(self) -> None:
         config = {"model_type": "bert", "hidden_act": "gelu", "num_hidden_layers": 2}
-        with pytest.raises(EncoderError, match="up to 2, got 3"):
-            bert_graph({}, config, (("mean", 3),), "int8")
+        with pytest.raises(EncoderError, match=r"up to 2, got 2\.5"):
+            bert_graph({}, config, (("mean", 5),), "int8")
         with pytest.raises(EncoderError, match=r"word_embeddings\.weight"):
             bert_graph({}, config, (("mean", 2),), "int8")
 
@@ -296,6 +299,14 @@ class TestGraph:
         quantised, scale = quantise(weight.astype(np.float32))
         assert (np.abs(quantised * scale[:, None] - weight) <= scale[:, None] * 0.5001).all()
         assert np.abs(quantised).max() <= 127
+
+    def test_eight_products_fit_in_sixteen_bits_whatever_they_are_multiplied_by(self) -> None:
+        rng = np.random.default_rng(0)
+        weight = np.concatenate([rng.normal(size=(50, 384)), np.ones((1, 384)), -rng.random((9, 384))])
+        quantised, _ = quantise(weight.astype(np.float32))
+        eights = quantised.reshape(60, 24, 4, 2, 2).astype(np.int64)
+        assert 30_000 < 255 * np.maximum(eights, 0).sum(axis=(2, 4)).max() < 2**15
+        assert 30_000 < -255 * np.minimum(eights, 0).sum(axis=(2, 4)).min() <= 2**15
 
 
 def test_layers_asked_for_beyond_the_last_are_refused_by_torch_too(reference: Encoder) -> None:
