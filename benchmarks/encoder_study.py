@@ -48,9 +48,6 @@ TASKS: dict[str, tuple[str, tuple[str, str], Split]] = {
 
 DEPTHS = ("1", "1.5", "2", "2.5", "3", "4")
 
-#: Every part some variant reads, so that a pass per (precision, tokens, truncation) is enough.
-PARTS = tuple(f"{kind}@{depth}" for depth in DEPTHS for kind in ("mean", "max"))
-
 TIMED = 200
 
 
@@ -91,38 +88,38 @@ VARIANTS = (
 def main() -> None:
     """Run all variants and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--prompts", type=int, default=0, help="of each data set; all unless set")
+    parser.add_argument("--prompts", type=int, default=0, help="drawn at random from each data set; all unless set")
     asked = parser.parse_args()
     data = {
         task: read_outcomes(DATA / f"{file}.parquet").select_models(pair) for task, (file, pair, _) in TASKS.items()
     }
     data = {task: one.take(np.flatnonzero(np.isfinite(one.scores).all(axis=1))) for task, one in data.items()}
     if asked.prompts:
-        data = {task: one.take(np.arange(min(asked.prompts, len(one)))) for task, one in data.items()}
+        # The same ones for both tasks on MMLU.
+        drawn = {task: np.random.default_rng(0).permutation(len(one))[: asked.prompts] for task, one in data.items()}
+        data = {task: one.take(np.sort(drawn[task])) for task, one in data.items()}
     source = find_encoder(MINILM_L6)
     risks: dict[str, dict[Variant, npt.NDArray[np.float64]]] = {task: {} for task in data}
     for forward in dict.fromkeys(variant.forward for variant in VARIANTS):
         variants = [variant for variant in VARIANTS if variant.forward == forward]
-        # As deep as the deepest variant, and once for both tasks on MMLU.
-        encoder = ExportedEncoder(build_bundle(variants[0].spec(PARTS), source))
+        # One pass for all of them, and for both tasks on MMLU.
+        parts = tuple(dict.fromkeys(part for variant in variants for part in variant.pooling))
+        encoder = ExportedEncoder(build_bundle(variants[0].spec(parts), source))
         texts = {TASKS[task][0]: outcomes.texts for task, outcomes in data.items()}
         features = {file: encode_all(encoder, of_file) for file, of_file in texts.items()}
         for task, outcomes in data.items():
             fold = split_folds(outcomes, 5, TASKS[task][2])
+            blocks = dict(zip(parts, np.split(features[TASKS[task][0]], len(parts), axis=1), strict=True))
             for variant in variants:
-                risks[task][variant] = probe_risk(outcomes, columns(features[TASKS[task][0]], variant.pooling), fold)
+                read = np.concatenate([blocks[part] for part in variant.pooling], axis=1)
+                risks[task][variant] = probe_risk(outcomes, read, fold)
         print(f"encoded and fitted {forward}", file=sys.stderr)
     found = [
         {**vars(variant), "ms": ms, **{task: figures(data[task], risks[task], variant) for task in data}}
         for variant, ms in zip(VARIANTS, in_turns(data["mmlu"].texts[:TIMED], source), strict=True)
     ]
-    print(json.dumps({"commit": commit(), "hardware": hardware(), "variants": found}, indent=2))
-
-
-def columns(features: npt.NDArray[np.float32], pooling: Sequence[str]) -> npt.NDArray[np.float32]:
-    """The features of some parts out of those of `PARTS`."""
-    blocks = np.split(features, len(PARTS), axis=1)
-    return np.concatenate([blocks[PARTS.index(part)] for part in pooling], axis=1)
+    sizes = {task: len(outcomes) for task, outcomes in data.items()}
+    print(json.dumps({"commit": commit(), "hardware": hardware(), "prompts": sizes, "variants": found}, indent=2))
 
 
 def figures(outcomes: Outcomes, risks: dict[Variant, npt.NDArray[np.float64]], variant: Variant) -> dict[str, Any]:

@@ -92,9 +92,8 @@ async def running(app: Starlette | None = None) -> AsyncIterator[str]:
         app = app or create_app()
     except ImportError as error:
         raise DispatchNotInstalledError(
-            "the built-in upstream with canned answers needs uvicorn and starlette, which are not installed; install "
-            "them with `pip install 'elle-router[dispatch]'`, or serve a policy of your own (--policy) without "
-            "`api_base: canned`."
+            "the built-in upstream with canned answers needs uvicorn and starlette, which are not installed; a policy "
+            "of your own (--policy) without `api_base: canned` does not."
         ) from error
     async with http_server.serving_on(http_server.bound(HOST, 0), app) as port:
         yield f"http://{HOST}:{port}/v1"
