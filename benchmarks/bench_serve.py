@@ -83,6 +83,9 @@ VARIANTS = (
     Variant("litellm-heuristic", (other("litellm-heuristic"),), (1, 8, 32, 128)),
 )
 
+#: Prompts of a round with one call open, drawn anew each round.
+SINGLE_CALLS = 50
+
 #: What issue 5 demands: name -> (least or most, limit).
 MUST: Mapping[str, tuple[str, float]] = {
     "single_times_faster_than_sentence_transformers": ("least", 4.0),
@@ -112,6 +115,7 @@ def main() -> None:
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "rounds": rounds,
         "seconds": seconds,
+        "single_calls": SINGLE_CALLS,
         "prompts": {"n": len(prompts), "characters_median": median(map(len, prompts))},
         **describe_encoder(prompts),
         "variants": measured,
@@ -145,7 +149,9 @@ def measure(
         for number in range(rounds):
             for variant in variants:
                 for concurrency in variant.concurrency:
-                    options = ("--concurrency", str(concurrency), "--seconds", str(seconds), "--seed", str(number))
+                    # One call at a time: the same prompts for the slow and the fast, whose medians are compared.
+                    limit = ("--calls", str(SINGLE_CALLS)) if concurrency == 1 else ("--seconds", str(seconds))
+                    options = ("--concurrency", str(concurrency), *limit, "--seed", str(number))
                     found[variant.name][concurrency].append(load(servers[variant.name], file, *options))
         start = {name: server.start_s for name, server in servers.items()}
     return {

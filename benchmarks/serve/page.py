@@ -24,7 +24,7 @@ def tables(report: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"`make bench-serve`, commit {report['commit'][:12]}, {report['created'][:10]}, {machine['cpu']}, "
         f"{machine['cores']} cores, client included, {report['rounds']} rounds of {report['seconds']:.0f} s each, "
-        "medians over rounds. "
+        f"with one call open of the same {report['single_calls']} prompts for every server; medians over rounds. "
         f"Our encoder ran as `{report['runtime']}`; the median prompt has {report['tokens_median']:.0f} tokens."
     )
     yield ""
@@ -64,10 +64,12 @@ def tables(report: Mapping[str, Any]) -> Iterator[str]:
 
 def write_figure(report: Mapping[str, Any], path: Path) -> None:
     """Latency against throughput, one line per server."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
+    axes.set_prop_cycle(color=[colormaps["tab20"](number) for number in range(20)])
     for name, figures in report["variants"].items():
         runs = _runs(figures)
         axes.plot([one["per_second"] for _, one in runs], [one["p50_ms"] for _, one in runs], "o-", label=name, ms=4)

@@ -15,7 +15,7 @@ typedef int32_t NAME(ints) __attribute__((vector_size(4 * VECTOR), aligned(4), m
 
 #define AT(type, p) (*(type *)(p))
 #define READ(type, p) (*(const type *)(p))
-#define SAME(x) ((floats){} + (x))
+#define SAME(x) ((x) - (floats){}) /* not +: x + 0 is no copy of -0, so it would be computed */
 #define PICK(mask, yes, no) ((floats)(((mask) & (ints)(yes)) | (~(mask) & (ints)(no))))
 
 INLINE floats NAME(larger)(floats a, floats b) { return PICK(a > b, a, b); }

@@ -4,7 +4,8 @@
  *     vnni   AVX-512 VNNI: four products of 8 bits and their sum in one instruction (Ice Lake, Zen 4 and later)
  *     avx2   AVX2: two products of 8 bits and their sum, in 16
  *
- * Both give the same bits; `-ffp-contract=off` is part of that. Compiled with EMULATE_VNNI, the first is plain C on any AVX2 machine: slow, for tests.
+ * Both give the same bits; `-ffp-contract=off` is part of that. Compiled with EMULATE_VNNI, the first is plain C on any
+ * AVX2 machine: slow, for tests.
  */
 #include "int8_encoder.h"
 

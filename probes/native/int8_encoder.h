@@ -1,15 +1,17 @@
 /* The int8 forward pass of a BERT encoder as `probes/native_runtime.py` hands it over: shapes, and who owns what.
  *
- * All widths are multiples of 32. All arrays belong to the caller and outlive the call. Nothing here allocates, blocks or keeps state, so that any
- * number of threads may encode with one model. Arithmetic is that of the graph of `probes/onnx_graph.py`.
+ * All widths are multiples of 32. All arrays belong to the caller and outlive the call. Nothing here allocates, blocks
+ * or keeps state, so that any number of threads may encode with one model. Arithmetic is that of the graph of
+ * `probes/onnx_graph.py`.
  */
 #ifndef ELLE_INT8_ENCODER_H
 #define ELLE_INT8_ENCODER_H
 
 #include <stdint.h>
 
-/* x (tokens, k) in int8 times w (k, n), one scale per column. `w` is packed: panels of PANEL columns, in each one four rows
- * side by side per column (see `packed` in native_runtime.py). */
+/* x (tokens, k) in int8 times w (k, n), one scale per column. `w` is packed: panels of PANEL columns, in each one four
+ * rows side by side per column (see `packed` in native_runtime.py). No sum of eight products that AVX2 takes in 16 bits
+ * leaves them (see `quantise` in onnx_graph.py). */
 typedef struct {
     const int8_t *w;
     const float *scale;  /* (n,) */

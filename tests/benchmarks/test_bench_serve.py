@@ -87,6 +87,7 @@ def test_the_page_holds_the_figures_and_is_stable(tmp_path: Path) -> None:
         "hardware": {"cpu": "a processor", "cores": 2},
         "rounds": 3,
         "seconds": 4.0,
+        "single_calls": 50,
         "runtime": "native avx2",
         "tokens_median": 61.0,
         "tokenise_p50_ms": 0.1,

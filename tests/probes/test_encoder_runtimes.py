@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -312,3 +313,13 @@ class TestGraph:
 def test_layers_asked_for_beyond_the_last_are_refused_by_torch_too(reference: Encoder) -> None:
     with pytest.raises(EncoderError, match="layers up to 6"):
         load_encoder(dataclasses.replace(MINILM_L6_FLOAT32, pooling=("mean@7",)))
+
+
+def test_states_within_a_layer_are_refused_where_layers_are_not_known_to_have_them(
+    source: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(source, tmp_path / "other")
+    config = tmp_path / "other" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | {"model_type": "distilbert"}), "utf-8")
+    with pytest.raises(EncoderError, match=r"whole layers for 'distilbert', got \['mean@2.5', 'max@2.5'\]"):
+        load_encoder(MINILM_L6_FLOAT32, tmp_path / "other")
