@@ -1,6 +1,6 @@
 """What precision, token limit, truncation and depth of the encoder cost in routing and save in time: JSON on stdout.
 
-    python -m benchmarks.encoder_study [--prompts N]        # half an hour
+    python -m benchmarks.encoder_study [--prompts N]        # an hour
 
 MMLU, also with whole subjects left out, GSM8K and MMLU-Pro of ../shared/data, 5 folds, the recipe of `elle fit`.
 `reference_ahead` is by how much the reference (float32, as deep as what is shipped, 256 tokens, both ends) has the
