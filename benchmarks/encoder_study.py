@@ -14,16 +14,16 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.bench_probe import commit, hardware
+from benchmarks.bench_quality import DATA, PRO_STRONG, PRO_WEAK, STRONG, WEAK
 from probes.encoder import MINILM_L6, EncoderSpec, encode_all
 from probes.encoder_files import find_encoder
 from probes.exported_encoder import ExportedEncoder
@@ -33,20 +33,16 @@ from router.tuning.datasets import Outcomes, read_outcomes
 from router.tuning.parity import agreement
 from router.tuning.ranking import Judgement, Truth, measure, text_numbers
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
-
-ROUTELLM = ("Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview")
-PRO = ("Meta-Llama-3.1-8B-Instruct", "gpt-4o-2024-05-13")
-
 #: File, weak and strong model, and how prompts are left out, by what the results call it.
 TASKS: dict[str, tuple[str, tuple[str, str], Split]] = {
-    "mmlu": ("routellm_mmlu", ROUTELLM, "random"),
-    "mmlu_held_out_subjects": ("routellm_mmlu", ROUTELLM, "group"),
-    "gsm8k": ("routellm_gsm8k", ROUTELLM, "random"),
-    "mmlu_pro": ("mmlu_pro", PRO, "random"),
+    "mmlu": ("routellm_mmlu", (WEAK, STRONG), "random"),
+    "mmlu_held_out_subjects": ("routellm_mmlu", (WEAK, STRONG), "group"),
+    "gsm8k": ("routellm_gsm8k", (WEAK, STRONG), "random"),
+    "mmlu_pro": ("mmlu_pro", (PRO_WEAK, PRO_STRONG), "random"),
 }
 
-DEPTHS = ("1", "1.5", "2", "2.5", "3", "4")
+#: Besides the shipped one.
+DEPTHS = ("1", "1.5", "2", "3", "4")
 
 TIMED = 200
 
@@ -81,61 +77,67 @@ VARIANTS = (
     Variant(max_tokens=128),
     Variant(max_tokens=128, truncation="head"),
     Variant(max_tokens=64),
-    *(Variant(pooling=(f"mean@{depth}", f"max@{depth}")) for depth in DEPTHS if depth != "2.5"),
+    *(Variant(pooling=(f"mean@{depth}", f"max@{depth}")) for depth in DEPTHS),
 )
 
 
 def main() -> None:
     """Run all variants and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--prompts", type=int, default=0, help="drawn at random from each data set; all unless set")
+    parser.add_argument("--prompts", type=int, default=0, help="500 or more, drawn at random; all unless set")
     asked = parser.parse_args()
+    if 0 < asked.prompts < 500:
+        parser.error("--prompts must be 500 or more: on fewer the strong model need not be the better one.")
     data = {
-        task: read_outcomes(DATA / f"{file}.parquet").select_models(pair) for task, (file, pair, _) in TASKS.items()
+        task: read_outcomes(DATA / f"{file}.parquet").select_models(pair).complete_rows()
+        for task, (file, pair, _) in TASKS.items()
     }
-    data = {task: one.take(np.flatnonzero(np.isfinite(one.scores).all(axis=1))) for task, one in data.items()}
     if asked.prompts:
         # The same ones for both tasks on MMLU.
         drawn = {task: np.random.default_rng(0).permutation(len(one))[: asked.prompts] for task, one in data.items()}
         data = {task: one.take(np.sort(drawn[task])) for task, one in data.items()}
     source = find_encoder(MINILM_L6)
-    risks: dict[str, dict[Variant, npt.NDArray[np.float64]]] = {task: {} for task in data}
-    for forward in dict.fromkeys(variant.forward for variant in VARIANTS):
-        variants = [variant for variant in VARIANTS if variant.forward == forward]
-        # One pass for all of them, and for both tasks on MMLU.
-        parts = tuple(dict.fromkeys(part for variant in variants for part in variant.pooling))
-        encoder = ExportedEncoder(build_bundle(variants[0].spec(parts), source))
-        texts = {TASKS[task][0]: outcomes.texts for task, outcomes in data.items()}
-        features = {file: encode_all(encoder, of_file) for file, of_file in texts.items()}
-        for task, outcomes in data.items():
-            fold = split_folds(outcomes, 5, TASKS[task][2])
-            blocks = dict(zip(parts, np.split(features[TASKS[task][0]], len(parts), axis=1), strict=True))
-            for variant in variants:
-                read = np.concatenate([blocks[part] for part in variant.pooling], axis=1)
-                risks[task][variant] = probe_risk(outcomes, read, fold)
-        print(f"encoded and fitted {forward}", file=sys.stderr)
+    judged = judge(data, source)
     found = [
-        {**vars(variant), "ms": ms, **{task: figures(data[task], risks[task], variant) for task in data}}
+        {**vars(variant), "ms": ms, **{task: figures(data[task], judged[task], variant) for task in data}}
         for variant, ms in zip(VARIANTS, in_turns(data["mmlu"].texts[:TIMED], source), strict=True)
     ]
     sizes = {task: len(outcomes) for task, outcomes in data.items()}
     print(json.dumps({"commit": commit(), "hardware": hardware(), "prompts": sizes, "variants": found}, indent=2))
 
 
-def figures(outcomes: Outcomes, risks: dict[Variant, npt.NDArray[np.float64]], variant: Variant) -> dict[str, Any]:
-    """APGR with its interval, the reference's lead, calibration error of the weak model, agreement with the other."""
+def judge(data: Mapping[str, Outcomes], source: Path) -> dict[str, dict[Variant, Judgement]]:
+    """What a probe on each variant's features says of prompts left out, by task."""
+    judged: dict[str, dict[Variant, Judgement]] = {task: {} for task in data}
+    texts = {TASKS[task][0]: outcomes.texts for task, outcomes in data.items()}
+    folds = {task: split_folds(outcomes, 5, TASKS[task][2]) for task, outcomes in data.items()}
+    for forward in dict.fromkeys(variant.forward for variant in VARIANTS):
+        variants = [variant for variant in VARIANTS if variant.forward == forward]
+        # One pass for all of them, and for both tasks on MMLU.
+        parts = tuple(dict.fromkeys(part for variant in variants for part in variant.pooling))
+        encoder = ExportedEncoder(build_bundle(variants[0].spec(parts), source))
+        features = {file: encode_all(encoder, of_file) for file, of_file in texts.items()}
+        for task, outcomes in data.items():
+            blocks = dict(zip(parts, np.split(features[TASKS[task][0]], len(parts), axis=1), strict=True))
+            for variant in variants:
+                read = np.concatenate([blocks[part] for part in variant.pooling], axis=1)
+                risk = probe_risk(outcomes, read, folds[task])
+                judged[task][variant] = Judgement(risk[:, 0] - risk[:, 1], risk[:, 0])
+        print(f"encoded and fitted {forward}", file=sys.stderr)
+    return judged
+
+
+def figures(outcomes: Outcomes, judged: Mapping[Variant, Judgement], variant: Variant) -> dict[str, Any]:
+    """APGR with its interval, the reference's lead, ECE of the weak model's risk, agreement with the reference."""
     truth = Truth(outcomes.scores, text_numbers(outcomes.texts))
-    judged = {
-        name: Judgement(risks[one][:, 0] - risks[one][:, 1], risks[one][:, 0])
-        for name, one in {"reference": REFERENCE, "variant": variant}.items()
-    }
-    one = measure(judged, truth, reference="reference", resamples=500)["variant"]
+    compared = {"reference": judged[REFERENCE], "variant": judged[variant]}
+    one = measure(compared, truth, reference="reference", resamples=500)["variant"]
     ahead = one.ahead["apgr"]
     return {
         "apgr": [round(x, 4) for x in (one.apgr.value, one.apgr.low, one.apgr.high)],
         "reference_ahead": [round(x, 4) for x in (ahead.value, ahead.low, ahead.high)],
         "ece": round(one.figures["ece"].value, 4),
-        "agreement": round(agreement(judged["variant"].gain, judged["reference"].gain), 4),
+        "agreement": round(agreement(judged[variant].gain, judged[REFERENCE].gain), 4),
     }
 
 

@@ -86,6 +86,9 @@ class TorchEncoder:
         self._between = threading.local()  # states between the halves of layers, of the pass of this thread
         for layer in between:
             model.encoder.layer[layer].attention.register_forward_hook(partial(self._keep, 2 * layer + 1))
+        if highest % 2:
+            # Nobody reads what the last layer's feed-forward network would make of it.
+            model.encoder.layer[-1].feed_forward_chunk = lambda attended: attended
         # Some models count positions by the tokens that are not this one.
         self._padding = getattr(config, "pad_token_id", None) or 0
         self._n_features = len(spec.parts) * int(config.hidden_size)
@@ -121,7 +124,8 @@ class TorchEncoder:
             whole = self._model(
                 input_ids=torch.from_numpy(ids).to(self._device), attention_mask=mask.long(), output_hidden_states=True
             ).hidden_states
-            states = dict(zip(range(0, 2 * len(whole), 2), whole, strict=True)) | self._between.states
+            # Taken out, so that nothing of a pass outlives it.
+            states = dict(zip(range(0, 2 * len(whole), 2), whole, strict=True)) | self._between.__dict__.pop("states")
             pooled = torch.cat([_POOL[kind](states[halves], mask[..., None]) for kind, halves in self._parts], dim=1)
         features: FloatArray = pooled.cpu().numpy()
         if not np.isfinite(features).all():

@@ -119,6 +119,14 @@ class TestFeatures:
         deeper = load_encoder(dataclasses.replace(MINILM_L6_FLOAT32, pooling=("mean@2.5", "mean@6")))
         np.testing.assert_array_equal(deeper.encode("hello")[:384], reference.encode("hello")[:384])
 
+    def test_what_comes_after_a_state_within_a_layer_is_not_run(self) -> None:
+        encoder = TorchEncoder(MINILM_L6_FLOAT32, find_encoder(MINILM_L6_FLOAT32))
+        ran = []
+        for number, layer in enumerate(encoder._model.encoder.layer):
+            layer.intermediate.register_forward_hook(lambda *_, number=number: ran.append(number))
+        encoder.encode("hello")
+        assert ran == [0, 1]
+
     @pytest.mark.parametrize("runtime", ["reference", "int8"])
     def test_a_lone_surrogate_is_a_named_error(self, runtime: str, request: pytest.FixtureRequest) -> None:
         with pytest.raises(DataError, match="surrogate"):
