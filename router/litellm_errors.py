@@ -1,4 +1,4 @@
-"""What LiteLLM, and the OpenAI SDK and httpx beneath it, raise -> our errors. By name: imports none of them."""
+"""What LiteLLM, the OpenAI SDK and their HTTP clients raise -> our errors. By name: imports none of them."""
 
 from __future__ import annotations
 
@@ -45,10 +45,12 @@ ERRORS_BY_NAME: Mapping[str, type[DispatchError]] = {
     "MockException": errors.UpstreamUnavailableError,
     "APIError": errors.UpstreamUnavailableError,
     "OpenAIError": errors.UpstreamUnavailableError,
-    # Of the OpenAI SDK, of httpx and of json, where a stream is read beneath LiteLLM.
+    # Of the OpenAI SDK, of httpx, aiohttp and json, where a stream is read beneath LiteLLM or a body by ourselves.
     "APITimeoutError": errors.UpstreamTimeoutError,
     "TimeoutException": errors.UpstreamTimeoutError,
+    "ServerTimeoutError": errors.UpstreamTimeoutError,
     "HTTPError": errors.UpstreamUnavailableError,
+    "ClientError": errors.UpstreamUnavailableError,
     "JSONDecodeError": errors.UpstreamUnavailableError,
     "UnicodeDecodeError": errors.UpstreamUnavailableError,
 }

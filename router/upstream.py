@@ -1,9 +1,9 @@
 """One candidate asked once, through LiteLLM. The only file that serves and imports LiteLLM, and only when first needed.
 
 Candidates `openai/...` with an `api_base` speak the caller's own language: they get its body byte for byte but for
-`model`, and what they answer is handed back as it came. httpx makes that call with the headers of the OpenAI SDK, which
-reads streams, and LiteLLM says what kind of failure one is; none rewrites prompt or answer. All others are LiteLLM's to
-call and translate.
+`model`, and what they answer is handed back as it came. `router.upstream_http` makes that call with the headers of the
+OpenAI SDK, which reads streams, and LiteLLM says what kind of failure one is; none rewrites prompt or answer. All
+others are LiteLLM's to call and translate.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ import json
 import os
 import sys
 from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from router import errors
 from router.config import CANNED_UPSTREAM, Candidate
 from router.errors import DispatchNotInstalledError, InvalidRequestError, UpstreamUnavailableError
 from router.litellm_errors import translated
 from router.types import RouteQuery
-
-if TYPE_CHECKING:
-    import httpx
+from router.upstream_http import UpstreamHttp
 
 #: Fields of the OpenAI body that LiteLLM translates between providers. Everything else a caller sends travels as
 #: `extra_body`: LiteLLM's own keywords (`api_base`, `api_key`, `mock_response`, ...) must not be a caller's to set.
@@ -42,12 +40,6 @@ TRANSLATED_FIELDS = frozenset(
 #: LiteLLM's prefix of providers that speak the OpenAI chat API.
 OPENAI_PREFIX = "openai/"
 
-#: A host that does not take the connection by then is down.
-CONNECT_TIMEOUT_S = 5.0
-
-#: Idle connections kept for the next request.
-_KEPT_CONNECTIONS = 100
-
 
 class Upstream:
     """Asks candidates, over one pool of connections. Belongs to one event loop.
@@ -58,14 +50,16 @@ class Upstream:
 
     def __init__(self, *, canned_url: str | None = None) -> None:
         self._canned_url = canned_url
-        self._http: httpx.AsyncClient | None = None
+        self._http: UpstreamHttp | None = None
+        self._sdk: Any = None
         self._clients: dict[tuple[str, str], Any] = {}
 
     async def load(self) -> None:
         """Import LiteLLM, which takes seconds, outside the event loop. Raises DispatchNotInstalledError."""
         if self._http is None:
             await asyncio.to_thread(_import_litellm)
-            self._http = self._http or _http_client()
+            self._http = self._http or UpstreamHttp()
+            self._sdk = self._sdk or importlib.import_module("openai").AsyncOpenAI(api_key="none")
 
     async def complete(self, candidate: Candidate, query: RouteQuery) -> dict[str, Any]:
         """The answer in the OpenAI shape. Raises DispatchError; call `load` first."""
@@ -74,8 +68,8 @@ class Upstream:
                 response = await _litellm().acompletion(**self._arguments(candidate, query))
                 translated_body: dict[str, Any] = response.model_dump(mode="json", exclude_none=True)
                 return translated_body
-            answered = await self._post(candidate, _body(candidate, query, stream=False), streamed=False)
-            body: Any = json.loads(answered.content, parse_constant=_refuse_constant)
+            content = await self._post(candidate, _body(candidate, query, stream=False), streamed=False)
+            body: Any = json.loads(content, parse_constant=_refuse_constant)
             _check_choices(body, candidate)
             answer: dict[str, Any] = body
             return answer
@@ -98,45 +92,36 @@ class Upstream:
         """Close the connections."""
         if self._http is not None:
             await self._http.aclose()
+            await self._sdk.close()
             await _litellm().close_litellm_async_clients()
 
     async def _post(self, candidate: Candidate, body: bytes, *, streamed: bool) -> Any:
-        """The `httpx.Response`, or the SDK's stream of chunks over it.
-
-        Sent by httpx and not by the SDK's own methods, which take half a millisecond more.
-        """
-        import httpx
-
+        """The body of the answer, or the SDK's stream of chunks over it."""
         openai, http = importlib.import_module("openai"), self._http
         if http is None:
             raise RuntimeError("load must be called first")
         client = self._client(candidate)
-        timeout = httpx.Timeout(candidate.timeout_s, connect=min(CONNECT_TIMEOUT_S, candidate.timeout_s))
-        headers = {**client.default_headers, **client.auth_headers}
+        headers = _only_set({**client.default_headers, **client.auth_headers})
         url = f"{self._base_url(candidate).rstrip('/')}/chat/completions"
-        request = http.build_request("POST", url, content=body, timeout=timeout, headers=_only_set(headers))
-        response = await http.send(request, stream=streamed)
-        if not response.is_success:
-            await response.aread()
+        answered = await http.post(url, body, headers, timeout_s=candidate.timeout_s)
+        if not answered.is_success:
+            response = await answered.whole()
             error = openai.APIStatusError(
                 f"HTTP status {response.status_code}: {response.text}", response=response, body=None
             )
             raise _said_by_litellm(candidate, error) from error
         if not streamed:
-            return response
+            return await answered.read()
         chunk = importlib.import_module("openai.types.chat").ChatCompletionChunk
-        return openai.AsyncStream(cast_to=chunk, response=response, client=client)
+        return openai.AsyncStream(cast_to=chunk, response=answered.streamed(), client=client)
 
     def _client(self, candidate: Candidate) -> Any:
-        """The OpenAI SDK's client for this candidate, without retries of its own; all share the connections."""
+        """The OpenAI SDK's client for this candidate, which makes headers and reads streams, and never connects."""
         # Servers of one's own often want no key, but the SDK does.
         key = _secret(candidate) or os.environ.get("OPENAI_API_KEY") or "none"
         url = self._base_url(candidate)
         if (url, key) not in self._clients:
-            openai = importlib.import_module("openai")
-            self._clients[url, key] = openai.AsyncOpenAI(
-                api_key=key, base_url=url, http_client=self._http, max_retries=0
-            )
+            self._clients[url, key] = self._sdk.copy(api_key=key, base_url=url)
         return self._clients[url, key]
 
     def _is_openai(self, candidate: Candidate) -> bool:
@@ -254,15 +239,6 @@ def _secret(candidate: Candidate) -> str | None:
 
 def _say(candidate: Candidate) -> str:
     return f"candidate {candidate.name!r} ({candidate.model})"
-
-
-def _http_client() -> httpx.AsyncClient:
-    import httpx
-
-    return httpx.AsyncClient(
-        # No bound on connections in use: the waiting requests of one dead candidate must not hold up the others.
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT_CONNECTIONS),
-    )
 
 
 def _only_set(headers: Mapping[str, Any]) -> dict[str, str]:

@@ -456,7 +456,7 @@ class TestErrors:
         async def bug(*_: Any, **__: Any) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr("httpx.AsyncClient.send", bug)
+        monkeypatch.setattr("aiohttp.ClientSession._request", bug)
         with pytest.raises(ZeroDivisionError):
             await world.complete(RouteQuery.from_prompt("hello"))
 

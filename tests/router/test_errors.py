@@ -6,6 +6,7 @@ import inspect
 from datetime import UTC, datetime
 from typing import Any
 
+import aiohttp
 import httpx
 import openai
 import pytest
@@ -27,13 +28,15 @@ def test_every_exception_of_litellm_is_mapped() -> None:
     assert raised - ERRORS_BY_NAME.keys() == set()
 
 
-@pytest.mark.parametrize("library", [openai, httpx])
+@pytest.mark.parametrize("library", [openai, httpx, aiohttp])
 def test_what_the_libraries_beneath_raise_of_a_call_is_mapped(library: Any) -> None:
     # Of no call: wrong set-up, wrong use, or helpers that we do not use.
     unused = {
         *("LengthFinishReasonError", "ContentFilterFinishReasonError"),
         *("InvalidWebhookSignatureError", "InvalidURL", "CookieConflict", "WebSocketQueueFullError"),
         *("StreamError", "StreamConsumed", "StreamClosed", "ResponseNotRead", "RequestNotRead"),
+        *("WebSocketError", "WSMessageTypeError", "EofStream"),
+        *("BadContentDispositionHeader", "BadContentDispositionParam"),
     }
     raised = [
         value for value in list(vars(library).values()) if inspect.isclass(value) and issubclass(value, Exception)
