@@ -154,6 +154,15 @@ class BatchEncoder(Encoder, Protocol):
         ...
 
 
+@runtime_checkable
+class HelpedEncoder(Encoder, Protocol):
+    """An encoder whose lone forward pass can go faster where a core would idle, at nobody's expense."""
+
+    def use_idle_core(self) -> None:
+        """From now on let such a core help; the features stay the same bits."""
+        ...
+
+
 def encode_all(
     encoder: Encoder,
     texts: Sequence[str],

@@ -77,6 +77,11 @@ class ExportedEncoder:
         """What runs it: `native` with its instruction set, or `onnxruntime`."""
         return self._run.name
 
+    def use_idle_core(self) -> None:
+        """From now on let a core that would idle help with a lone prompt, if our own runtime serves."""
+        if isinstance(self._run, NativeRuntime):
+            self._run.use_idle_core()
+
     def encode(self, text: str) -> FloatArray:
         """Features of one text, shape (d,), float32.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -106,9 +107,10 @@ class NativeRuntime:
             raise EncoderError(f"the graph must have the half layers of {list(parts)}, it has {self._model.halves}.")
         self._parts = (_Part * len(parts))(*(_Part(_KINDS[kind], halves) for kind, halves in parts))
         self._n_features = len(parts) * int(self._model.hidden)
-        loaded = _load(library or library_path())
+        self._library = loaded = _load(library or library_path())
         self._encode = getattr(loaded, f"elle_encode_{target.name}")
         self._encode.restype = None
+        self._team: ctypes.c_void_p | None = None
         loaded.elle_scratch_bytes.restype = ctypes.c_int64
         self._scratch_bytes = int(loaded.elle_scratch_bytes(ctypes.byref(self._model), self._longest))
         # Buffers that no call uses at the moment; appending to a list and popping from it are atomic.
@@ -129,6 +131,7 @@ class NativeRuntime:
             scratch = _aligned(self._scratch_bytes)
         self._encode(
             ctypes.byref(self._model),
+            self._team,
             ctypes.c_void_p(tokens.ctypes.data),
             ctypes.c_int32(len(tokens)),
             self._parts,
@@ -138,6 +141,20 @@ class NativeRuntime:
         )
         self._free.append(scratch)
         return features
+
+    def use_idle_core(self) -> None:
+        """From now on let a core that would idle take a part of a lone forward pass; the features are the same bits.
+
+        Nobody waits for that core. Does nothing where the operating system has no threads of the class SCHED_IDLE.
+        """
+        if self._team is not None:
+            return
+        new, end = self._library.elle_team_new, self._library.elle_team_end
+        new.restype, end.restype = ctypes.c_void_p, None
+        if address := new(ctypes.byref(self._model), ctypes.c_int32(self._longest)):
+            self._team = ctypes.c_void_p(address)
+            # At exit, too: the helper reads what these own.
+            weakref.finalize(self, _end_team, end, self._team, self._model, self._arrays)
 
     def _build(self, tensors: Mapping[str, npt.NDArray[Any]], heads: int, epsilon: float) -> tuple[_Model, int, int]:
         words, positions = tensors["words"], tensors["positions"]
@@ -187,6 +204,10 @@ class NativeRuntime:
         aligned[...] = array
         self._arrays.append(aligned)
         return aligned.ctypes.data
+
+
+def _end_team(end: Any, team: ctypes.c_void_p, *_read_by_it: object) -> None:
+    end(team)
 
 
 def _aligned(n_bytes: int) -> npt.NDArray[np.uint8]:

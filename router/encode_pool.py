@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from probes.encoder import Encoder, FloatArray
+from probes.encoder import Encoder, FloatArray, HelpedEncoder
 from probes.errors import EncoderError
 from router.errors import DeadlineError, OverloadedError
 
@@ -65,13 +65,15 @@ class EncodePool:
 
     Args:
         encoder: thread-safe, and without Python's lock while it computes.
-        threads: None takes one per core.
+        threads: None takes one per core. With more than one, a lone prompt may be helped by a core that would idle.
         max_pending: prompts waiting or in work beyond which further ones are refused; None takes
             `PENDING_PER_THREAD` for each thread.
     """
 
     def __init__(self, encoder: Encoder, *, threads: int | None = None, max_pending: int | None = None) -> None:
         n_threads = threads or os.cpu_count() or 1
+        if n_threads > 1 and isinstance(encoder, HelpedEncoder):
+            encoder.use_idle_core()
         self._encoder = encoder
         self._max_pending = max_pending or PENDING_PER_THREAD * n_threads
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()

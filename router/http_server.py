@@ -56,6 +56,7 @@ async def serving_on(listener: socket.socket, app: Any, *, drain_s: float | None
             log_level="warning",
             lifespan="off",
             access_log=False,
+            proxy_headers=False,
             ws="none",
             timeout_graceful_shutdown=grace_s,
         )

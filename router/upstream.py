@@ -16,6 +16,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from router import errors
@@ -41,6 +42,15 @@ TRANSLATED_FIELDS = frozenset(
 OPENAI_PREFIX = "openai/"
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Where a candidate is asked, with the headers of the OpenAI SDK, whose client reads streams and never connects."""
+
+    url: str
+    headers: Mapping[str, str]
+    sdk: Any
+
+
 class Upstream:
     """Asks candidates, over one pool of connections. Belongs to one event loop.
 
@@ -52,7 +62,7 @@ class Upstream:
         self._canned_url = canned_url
         self._http: UpstreamHttp | None = None
         self._sdk: Any = None
-        self._clients: dict[tuple[str, str], Any] = {}
+        self._lines: dict[tuple[str, str], _Line] = {}
 
     async def load(self) -> None:
         """Import LiteLLM, which takes seconds, outside the event loop. Raises DispatchNotInstalledError."""
@@ -100,10 +110,8 @@ class Upstream:
         openai, http = importlib.import_module("openai"), self._http
         if http is None:
             raise RuntimeError("load must be called first")
-        client = self._client(candidate)
-        headers = _only_set({**client.default_headers, **client.auth_headers})
-        url = f"{self._base_url(candidate).rstrip('/')}/chat/completions"
-        answered = await http.post(url, body, headers, timeout_s=candidate.timeout_s)
+        line = self._line(candidate)
+        answered = await http.post(line.url, body, line.headers, timeout_s=candidate.timeout_s)
         if not answered.is_success:
             response = await answered.whole()
             error = openai.APIStatusError(
@@ -113,16 +121,17 @@ class Upstream:
         if not streamed:
             return await answered.read()
         chunk = importlib.import_module("openai.types.chat").ChatCompletionChunk
-        return openai.AsyncStream(cast_to=chunk, response=answered.streamed(), client=client)
+        return openai.AsyncStream(cast_to=chunk, response=answered.streamed(), client=line.sdk)
 
-    def _client(self, candidate: Candidate) -> Any:
-        """The OpenAI SDK's client for this candidate, which makes headers and reads streams, and never connects."""
+    def _line(self, candidate: Candidate) -> _Line:
         # Servers of one's own often want no key, but the SDK does.
         key = _secret(candidate) or os.environ.get("OPENAI_API_KEY") or "none"
-        url = self._base_url(candidate)
-        if (url, key) not in self._clients:
-            self._clients[url, key] = self._sdk.copy(api_key=key, base_url=url)
-        return self._clients[url, key]
+        base = self._base_url(candidate)
+        if (base, key) not in self._lines:
+            sdk = self._sdk.copy(api_key=key, base_url=base)
+            headers = _only_set({**sdk.default_headers, **sdk.auth_headers})
+            self._lines[base, key] = _Line(f"{base.rstrip('/')}/chat/completions", headers, sdk)
+        return self._lines[base, key]
 
     def _is_openai(self, candidate: Candidate) -> bool:
         if not candidate.model.startswith(OPENAI_PREFIX) or candidate.api_base is None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc.aio
 
-from probes.encoder import MINILM_L6, Encoder, load_encoder
+from probes.encoder import MINILM_L6, Encoder, HelpedEncoder, load_encoder
 from router import event_loop
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
@@ -43,6 +43,8 @@ class Bare(pb_grpc.RouterServiceServicer):
 async def serve() -> None:
     """Serve until SIGTERM."""
     encoder = load_encoder(MINILM_L6)
+    if isinstance(encoder, HelpedEncoder):
+        encoder.use_idle_core()
     encoder.encode("warm up")
     server = grpc.aio.server()
     pb_grpc.add_RouterServiceServicer_to_server(Bare(encoder), server)

@@ -114,25 +114,38 @@ INLINE void NAME(tile)(const int rows, const uint8_t *x, const Product *p, int32
     }
 }
 
-/* out (tokens, n) = x (tokens, k) w + b in int8; `quantised` and `size` are scratch. */
-static void NAME(product)(const Product *p, const float *x, int32_t tokens, uint8_t *quantised, float *size,
-                          float *out) {
-    int32_t zero;
-    float scale = NAME(quantise)(x, tokens, p->k, size, quantised, &zero);
+/* One panel of a product. */
+static void NAME(panel)(const Stage *s, int32_t panel, float *out, float *unused) {
+    (void)unused;
     /* Blocks of nearly equal height: a last block of one row would cost half as much as a whole one. */
-    int32_t blocks = (tokens + ROWS - 1) / ROWS;
-    for (int32_t panel = 0; panel < p->n / PANEL; panel++)
-        for (int32_t b = 0; b < blocks; b++) {
-            int32_t first = b * tokens / blocks, rows = (b + 1) * tokens / blocks - first;
-            const uint8_t *a = quantised + (int64_t)first * p->k;
-            float *to = out + (int64_t)first * p->n;
+    int32_t blocks = (s->rows + ROWS - 1) / ROWS;
+    for (int32_t b = 0; b < blocks; b++) {
+        int32_t first = b * s->rows / blocks, rows = (b + 1) * s->rows / blocks - first;
+        const uint8_t *a = s->quantised + (int64_t)first * s->product->k;
+        float *to = out + (int64_t)first * s->width;
 #define CASE(R) \
     case R: \
-        NAME(tile)(R, a, p, panel, scale, zero, size + first, to); \
+        NAME(tile)(R, a, s->product, panel, s->scale, s->zero, s->size + first, to); \
         break;
-            switch (rows) { TILES(CASE) }
+        switch (rows) { TILES(CASE) }
 #undef CASE
-        }
+    }
+    if (!s->gelu) return;
+    out += panel * PANEL;
+    for (int32_t t = 0; t < s->rows; t++, out += s->width)
+        for (int32_t i = 0; i < PANEL; i += VECTOR) AT(floats, out + i) = NAME(gelu)(READ(floats, out + i));
+}
+
+/* out (tokens, n) = x (tokens, k) w + b in int8, or GELU of that; `quantised` and `size` are scratch. */
+static void NAME(product)(Team *team, const Product *p, const float *x, int32_t tokens, int gelu, uint8_t *quantised,
+                          float *size, float *out) {
+    Stage stage = {.item = NAME(panel), .n_items = p->n / PANEL, .columns = PANEL, .rows = tokens, .width = p->n};
+    stage.product = p;
+    stage.scale = NAME(quantise)(x, tokens, p->k, size, quantised, &stage.zero);
+    stage.quantised = quantised;
+    stage.size = size;
+    stage.gelu = gelu;
+    share(team, &stage, out, NULL);
 }
 
 /* out (rows, PANEL) = a (rows, k) b (k, PANEL), rows at most 4, leading dimensions as given. */
@@ -182,27 +195,35 @@ INLINE float NAME(softmax)(float *row, int32_t tokens, int32_t padded, float sca
     return 1.0f / NAME(sum)(total);
 }
 
-/* out (tokens, hidden): attention of every head over merged (tokens, 3 hidden), queries, keys and values side by side. */
-static void NAME(attend)(const Model *m, const float *merged, int32_t tokens, float *keys, float *scores, float *out) {
-    int32_t h = m->hidden, d = h / m->heads, padded = (tokens + PANEL - 1) / PANEL * PANEL;
-    float scale = 1.0f / __builtin_sqrtf((float)d);
-    for (int32_t head = 0; head < m->heads; head++) {
-        const float *q = merged + head * d, *k = q + h, *v = k + h;
-        for (int32_t i = 0; i < d; i++) {
-            for (int32_t t = 0; t < tokens; t++) keys[i * padded + t] = k[(int64_t)t * 3 * h + i];
-            for (int32_t t = tokens; t < padded; t++) keys[i * padded + t] = 0;
-        }
-        for (int32_t t = 0; t < tokens; t += 4) {
-            int rows = tokens - t < 4 ? tokens - t : 4;
-            NAME(small_product)(rows, q + (int64_t)t * 3 * h, 3 * h, keys, padded, d, padded, scores, padded);
-            float shares[4];
-            for (int r = 0; r < rows; r++) shares[r] = NAME(softmax)(scores + r * padded, tokens, padded, scale);
-            float *to = out + (int64_t)t * h + head * d;
-            NAME(small_product)(rows, scores, padded, v, 3 * h, tokens, d, to, h);
-            for (int r = 0; r < rows; r++)
-                for (int32_t i = 0; i < d; i += VECTOR) AT(floats, to + r * h + i) *= shares[r];
-        }
+/* Attention of one head over merged (tokens, 3 hidden), queries, keys and values side by side; `scratch` is for keys
+ * (hidden / heads, padded) and scores (4, padded). */
+static void NAME(head)(const Stage *s, int32_t head, float *out, float *scratch) {
+    int32_t tokens = s->rows, h = s->width, d = s->columns, padded = (tokens + PANEL - 1) / PANEL * PANEL;
+    float scale = 1.0f / __builtin_sqrtf((float)d), *keys = scratch, *scores = keys + d * padded;
+    const float *q = s->merged + head * d, *k = q + h, *v = k + h;
+    for (int32_t i = 0; i < d; i++) {
+        for (int32_t t = 0; t < tokens; t++) keys[i * padded + t] = k[(int64_t)t * 3 * h + i];
+        for (int32_t t = tokens; t < padded; t++) keys[i * padded + t] = 0;
     }
+    for (int32_t t = 0; t < tokens; t += 4) {
+        int rows = tokens - t < 4 ? tokens - t : 4;
+        NAME(small_product)(rows, q + (int64_t)t * 3 * h, 3 * h, keys, padded, d, padded, scores, padded);
+        float shares[4];
+        for (int r = 0; r < rows; r++) shares[r] = NAME(softmax)(scores + r * padded, tokens, padded, scale);
+        float *to = out + (int64_t)t * h + head * d;
+        NAME(small_product)(rows, scores, padded, v, 3 * h, tokens, d, to, h);
+        for (int r = 0; r < rows; r++)
+            for (int32_t i = 0; i < d; i += VECTOR) AT(floats, to + r * h + i) *= shares[r];
+    }
+}
+
+/* out (tokens, hidden): attention of every head; arguments as `head`. */
+static void NAME(attend)(Team *team, const Model *m, const float *merged, int32_t tokens, float *scratch, float *out) {
+    Stage stage = {.item = NAME(head), .n_items = m->heads, .columns = m->hidden / m->heads};
+    stage.rows = tokens;
+    stage.width = m->hidden;
+    stage.merged = merged;
+    share(team, &stage, out, scratch);
 }
 
 /* out = normalised (x + added), row by row; `out` may be either. */
@@ -253,34 +274,34 @@ static void NAME(pool)(int32_t kind, const float *state, int32_t tokens, int32_t
 }
 
 /* Features (parts, hidden) of `tokens` ids, each below the vocabulary, and `tokens` at most the positions; `scratch` holds
- * `elle_scratch_bytes`, aligned to 64. */
-void NAME(elle_encode)(const Model *m, const int32_t *ids, int32_t tokens, const Part *parts, int32_t n_parts,
-                       void *scratch, float *features) {
+ * `elle_scratch_bytes`, aligned to 64. `team`, of `elle_team_new` or NULL, may help. */
+void NAME(elle_encode)(const Model *m, Team *team, const int32_t *ids, int32_t tokens, const Part *parts,
+                       int32_t n_parts, void *scratch, float *features) {
+    if (team && !team_call(team, &scratch)) team = NULL;
     int32_t h = m->hidden, padded = (tokens + PANEL - 1) / PANEL * PANEL;
     float *state = scratch, *middle = state + tokens * h, *merged = middle + tokens * h;
-    float *wide = merged + tokens * 3 * h, *keys = wide + tokens * m->inner, *scores = keys + padded * h / m->heads;
-    float *size = scores + 4 * padded;
+    float *wide = merged + tokens * 3 * h, *of_head = wide + tokens * m->inner;
+    float *size = of_head + padded * (h / m->heads + 4);
     uint8_t *quantised = (uint8_t *)(size + padded);
     NAME(embed)(m, ids, tokens, state);
     for (int32_t half = 0;; half++) {
         const float *now = half % 2 ? middle : state;
         for (int32_t i = 0; i < n_parts; i++)
             if (parts[i].halves == half) NAME(pool)(parts[i].kind, now, tokens, h, features + i * h);
-        if (half == m->halves) return;
+        if (half == m->halves) break;
         const Layer *layer = m->layer + half / 2;
         if (half % 2 == 0) {
-            NAME(product)(&layer->query_key_value, state, tokens, quantised, size, merged);
-            NAME(attend)(m, merged, tokens, keys, scores, middle);
-            NAME(product)(&layer->mixed, middle, tokens, quantised, size, merged);
+            NAME(product)(team, &layer->query_key_value, state, tokens, 0, quantised, size, merged);
+            NAME(attend)(team, m, merged, tokens, of_head, middle);
+            NAME(product)(team, &layer->mixed, middle, tokens, 0, quantised, size, merged);
             NAME(normalise)(m, &layer->middle, merged, state, tokens, middle);
         } else {
-            NAME(product)(&layer->wide, middle, tokens, quantised, size, wide);
-            for (int32_t i = 0; i < tokens * m->inner; i += VECTOR)
-                AT(floats, wide + i) = NAME(gelu)(READ(floats, wide + i));
-            NAME(product)(&layer->narrow, wide, tokens, quantised, size, merged);
+            NAME(product)(team, &layer->wide, middle, tokens, 1, quantised, size, wide);
+            NAME(product)(team, &layer->narrow, wide, tokens, 0, quantised, size, merged);
             NAME(normalise)(m, &layer->out, merged, middle, tokens, state);
         }
     }
+    if (team) team_dismiss(team);
 }
 
 #undef floats

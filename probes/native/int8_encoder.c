@@ -7,7 +7,11 @@
  * Both give the same bits; `-ffp-contract=off` is part of that. Compiled with EMULATE_VNNI, the first is plain C on any
  * AVX2 machine: slow, for tests.
  */
+#define _GNU_SOURCE /* for SCHED_IDLE */
+
 #include "int8_encoder.h"
+
+#include "idle_core.h"
 
 #include <immintrin.h>
 #include <math.h>
@@ -107,6 +111,12 @@ int64_t elle_scratch_bytes(const Model *m, int32_t tokens) {
     int64_t widest = m->inner > m->hidden ? m->inner : m->hidden;
     return 4 * floats + tokens * widest;
 }
+
+/* A helper for lone passes of up to so many tokens; NULL where there can be none. The model must outlive it. */
+Team *elle_team_new(const Model *m, int32_t tokens) { return team_new(m, tokens, elle_scratch_bytes(m, tokens)); }
+
+/* Ends it. No pass may be going on with it. */
+void elle_team_end(Team *team) { team_end(team); }
 
 /* Whether this processor, and the kernel of its operating system, has what a target needs. */
 int elle_supports(const char *target) {

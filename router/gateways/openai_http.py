@@ -88,15 +88,23 @@ class OpenAIDoor:
         from starlette.exceptions import HTTPException
         from starlette.routing import Route
 
-        return Starlette(
+        chat = _Chat(self)
+        rest = Starlette(
             routes=[
-                Route("/v1/chat/completions", _Chat(self), methods=["POST"]),
+                Route("/v1/chat/completions", chat, methods=["POST"]),
                 Route("/v1/models", self._list_models, methods=["GET"]),
                 Route("/v1/models/{name:path}", self._show_model, methods=["GET"]),
                 Route("/healthz", self._say_health, methods=["GET"]),
             ],
             exception_handlers={HTTPException: _no_such_route, RouterError: _refused},
         )
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            # Past Starlette's layers, which a chat needs nothing of, and each of which wraps what is sent.
+            direct = scope["type"] == "http" and (scope["method"], scope["path"]) == ("POST", "/v1/chat/completions")
+            await (chat if direct else rest)(scope, receive, send)
+
+        return app
 
     @property
     def engine(self) -> tuple[Router, Dispatcher]:
@@ -287,25 +295,32 @@ async def _read(receive: Receive, headers: Mapping[str, str], limit: int) -> byt
 
 async def _while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
     """Do the work; stop it as soon as the client has gone. Raises what it raises, or _ClientGoneError."""
-    working, leaving = asyncio.create_task(work), asyncio.create_task(_gone(receive))
+    ours, gone = asyncio.current_task(), False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        if ours is not None:
+            ours.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        # On its way out it closes the upstream's connection too.
+        await work
+    except asyncio.CancelledError:
+        # Ours, unless the server ends at the same moment.
+        if not gone or ours is None or ours.uncancel() > 0:
+            raise
+        raise _ClientGoneError from None
+    except Exception as error:
+        if not gone:
+            raise
+        log.info("after its client had gone, a request failed: %s", type(error).__name__)
+        raise _ClientGoneError from None
     finally:
-        gone = not working.done()
-        working.cancel()
-        leaving.cancel()
-        # Until the upstream's connection is closed too.
-        await asyncio.wait((working, leaving))
-    if gone:
-        if not working.cancelled() and (error := working.exception()) is not None:
-            log.info("after its client had gone, a request failed: %s", type(error).__name__)
-        raise _ClientGoneError
-    await working
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()
 
 
 def _timeout_s(headers: Mapping[str, str]) -> float | None:
