@@ -65,6 +65,7 @@ def other(name: str, *options: str) -> tuple[str, ...]:
 VARIANTS = (
     Variant("elle", (OURS,)),
     Variant("elle, 2 processes", ((*OURS, "--workers", "2"),), (8, 32, 128)),
+    Variant("elle, 1 thread", ((*OURS, "--threads", "1"),), (1,)),
     Variant("elle on ONNX Runtime", (OURS,), (1, 32), runtime="onnxruntime"),
     Variant("bare gRPC and our encoder", (("-m", "benchmarks.serve.bare"),), (1,)),
     Variant("elle-float32", (other("elle-float32"),), (1, 32)),
@@ -193,6 +194,7 @@ def compare(measured: Mapping[str, Any]) -> dict[str, float]:
         / one["elle"],
         "single_times_faster_than_xlm_r": one["xlm-r-base"] / one["elle"],
         "single_times_faster_than_modernbert": one["modernbert-base"] / one["elle"],
+        "single_times_faster_than_own_without_idle_core": one["elle, 1 thread"] / one["elle"],
         "single_times_faster_than_own_float32": one["elle-float32"] / one["elle"],
         "single_times_faster_than_own_int8_in_onnx_runtime": one["elle on ONNX Runtime"] / one["elle"],
         "throughput_at_32_over_best_sentence_transformers": ours["per_second"] / theirs,

@@ -7,9 +7,9 @@
  * itself. So neighbours cost a pass what it would have had to compute anyway, and whoever computes an item, it has the
  * same bits.
  *
- * Every stage has a generation. A helper that lost its core comes back, perhaps much later, to inputs that are other
- * stages' by now; it may read them, because they are never freed before it ends, and what it makes of them is not taken,
- * because its item's generation is over.
+ * Every stage has a generation, and every item is taken before the pass goes on to the next. So a helper that lost its
+ * core and comes back to a stage that is over finds nothing to take. What it was at it may finish, on inputs that are
+ * other stages' by now: they are not freed before it ends, and nobody asks for an item of that generation any more.
  */
 #ifndef ELLE_IDLE_CORE_H
 #define ELLE_IDLE_CORE_H
@@ -44,15 +44,12 @@ typedef struct Team Team;
 #include <x86intrin.h>
 
 /* States of an item, added to its generation, which is a multiple of 4. */
-enum { OPEN, TAKEN, DONE, TAKEN_BACK };
+enum { OPEN, TAKEN, DONE };
 
 /* Tests make it a pause, as of a helper whose core somebody else wants. */
 #ifndef LOSE_THE_CORE
 #define LOSE_THE_CORE
 #endif
-
-/* Added to the generation while its stage is being written. */
-#define WRITING 1
 
 struct Team {
     _Atomic uint64_t generation;
@@ -77,15 +74,13 @@ static int take(Team *team, int32_t item, uint64_t generation) {
 /* The helper's part of one stage, if there is one that it has not been at. */
 static void help(Team *team, uint64_t *seen) {
     uint64_t generation = atomic_load_explicit(&team->generation, memory_order_acquire);
-    if (generation & WRITING || generation == *seen) {
+    if (generation == *seen) {
         _mm_pause();
         return;
     }
-    Stage stage = team->stage;
-    atomic_thread_fence(memory_order_acquire);
-    /* Else the copy may be half of one stage and half of the next. */
-    if (atomic_load_explicit(&team->generation, memory_order_relaxed) != generation) return;
     *seen = generation;
+    /* While the next stage is being written this may be half of each, and then nothing of `generation` is left to take. */
+    Stage stage = team->stage;
     for (int32_t i = stage.n_items - 1; i >= 0 && take(team, i, generation); i--) {
         LOSE_THE_CORE
         stage.item(&stage, i, team->out, team->scratch);
@@ -194,8 +189,6 @@ static void team_dismiss(Team *team) {
 
 static uint64_t publish(Team *team, const Stage *stage) {
     uint64_t generation = atomic_load_explicit(&team->generation, memory_order_relaxed) + 4;
-    atomic_store_explicit(&team->generation, generation | WRITING, memory_order_relaxed);
-    atomic_thread_fence(memory_order_release);
     team->stage = *stage;
     for (int32_t i = 0; i < stage->n_items; i++)
         atomic_store_explicit(team->items + i, generation + OPEN, memory_order_relaxed);
@@ -205,11 +198,12 @@ static uint64_t publish(Team *team, const Stage *stage) {
 
 /* Whether the helper, which took an item, has it done; it is waited for as many cycles as an item takes. */
 static int done(Team *team, int32_t item, uint64_t generation, uint64_t cycles) {
-    for (uint64_t begun = __rdtsc(); __rdtsc() - begun < cycles; _mm_pause())
+    uint64_t begun = __rdtsc();
+    do {
         if (atomic_load_explicit(team->items + item, memory_order_acquire) == generation + DONE) return 1;
-    /* Taken back, so that it is not done any more while we compute it. */
-    uint64_t taken = generation + TAKEN;
-    return !atomic_compare_exchange_strong(team->items + item, &taken, generation + TAKEN_BACK);
+        _mm_pause();
+    } while (__rdtsc() - begun < cycles);
+    return 0;
 }
 
 static void copy_item(const Stage *s, int32_t item, const float *from, float *to) {

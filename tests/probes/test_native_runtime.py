@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
+import os
 import shutil
 import subprocess
+import sys
+import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -134,17 +138,27 @@ def bundle(_real_encoder: None) -> Bundle:
     return build_bundle(MINILM_L6, find_encoder(MINILM_L6))
 
 
-@pytest.fixture(scope="module")
-def emulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library with AVX-512 VNNI written out in C, so that its path runs on any AVX2 machine."""
+def compiled(tmp_path_factory: pytest.TempPathFactory, *defines: str) -> Path:
     if (compiler := shutil.which("cc")) is None:
         pytest.skip("no C compiler")
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["ext-modules"][0]
-    out = tmp_path_factory.mktemp("native") / "emulated.so"
+    out = tmp_path_factory.mktemp("native") / "library.so"
     sources = [str(ROOT / source) for source in settings["sources"]]
-    flags = [*settings["extra-compile-args"], "-DEMULATE_VNNI", "-shared", "-fPIC"]
+    flags = [*settings["extra-compile-args"], *defines, "-shared", "-fPIC"]
     subprocess.run([compiler, *flags, "-o", str(out), *sources, "-lm"], check=True)
     return out
+
+
+@pytest.fixture(scope="module")
+def emulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library with AVX-512 VNNI written out in C, so that its path runs on any AVX2 machine."""
+    return compiled(tmp_path_factory, "-DEMULATE_VNNI")
+
+
+@pytest.fixture(scope="module")
+def slow_help(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library with a helper that loses its core over every other item, longer than the rest of a pass takes."""
+    return compiled(tmp_path_factory, "-DEMULATE_VNNI", "-DLOSE_THE_CORE=if (i % 2) usleep(i * 500);")
 
 
 def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
@@ -198,12 +212,84 @@ class TestArithmetic:
 
     def test_many_threads_with_one_model_do_not_disturb_each_other(self, small_model: bytes) -> None:
         run = NativeRuntime(small_model, PARTS, targets_here()[0])
-        rng = np.random.default_rng(1)
-        prompts = [rng.integers(0, VOCABULARY, n).tolist() for n in rng.integers(1, POSITIONS, 300)]
-        alone = [run(ids) for ids in prompts]
+        many = prompts(300, seed=1)
+        alone = [run(ids) for ids in many]
         with ThreadPoolExecutor(8) as pool:
-            for expected, found in zip(alone, pool.map(run, prompts), strict=True):
+            for expected, found in zip(alone, pool.map(run, many), strict=True):
                 np.testing.assert_array_equal(expected, found)
+
+
+def prompts(n: int, seed: int) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, VOCABULARY, n_tokens).tolist() for n_tokens in rng.integers(1, POSITIONS, n)]
+
+
+def helpers() -> int:
+    """Threads of this process that only take what is left over."""
+    threads = [int(entry.name) for entry in Path("/proc/self/task").iterdir()]
+    return sum(os.sched_getscheduler(thread) == os.SCHED_IDLE for thread in threads)
+
+
+@needs_it
+@pytest.mark.skipif(sys.platform != "linux", reason="no threads of the class SCHED_IDLE")
+class TestIdleCore:
+    def test_it_changes_no_bit(self, bundle: Bundle, emulation: Path) -> None:
+        rng = np.random.default_rng(3)
+        for target in TARGETS:
+            alone, helped = (
+                NativeRuntime(bundle.contents["model.onnx"], MINILM_L6.parts, target, emulation) for _ in range(2)
+            )
+            helped.use_idle_core()
+            for n_tokens in (2, 3, 17, 60, 256):
+                ids = [101, *rng.integers(1000, 20_000, n_tokens - 2).tolist(), 102]
+                for _ in range(3):
+                    np.testing.assert_array_equal(helped(ids), alone(ids))
+
+    def test_nor_does_a_helper_that_loses_its_core(self, small_model: bytes, slow_help: Path) -> None:
+        for target in TARGETS:
+            alone, helped = (NativeRuntime(small_model, PARTS, target, slow_help) for _ in range(2))
+            helped.use_idle_core()
+            for ids in prompts(400, seed=4):
+                np.testing.assert_array_equal(helped(ids), alone(ids))
+
+    def test_of_many_threads_one_at_a_time_is_helped(self, small_model: bytes) -> None:
+        run = NativeRuntime(small_model, PARTS, targets_here()[0])
+        many = prompts(400, seed=5)
+        alone = [run(ids) for ids in many]
+        run.use_idle_core()
+        with ThreadPoolExecutor(8) as pool:
+            for expected, found in zip(alone, pool.map(run, many), strict=True):
+                np.testing.assert_array_equal(expected, found)
+
+    def test_the_helper_is_of_the_idle_class_and_ends_with_its_model(self, small_model: bytes) -> None:
+        before = helpers()
+        run = NativeRuntime(small_model, PARTS, targets_here()[0])
+        run.use_idle_core()
+        run.use_idle_core()
+        run([1, 2, 3])
+        # The helper sets its class itself.
+        ends = time.monotonic() + 10
+        while helpers() != before + 1 and time.monotonic() < ends:
+            time.sleep(0.01)
+        assert helpers() == before + 1
+        del run
+        gc.collect()
+        assert helpers() == before
+
+    def test_a_forked_process_computes_alone(self, small_model: bytes) -> None:
+        script = f"""
+import os, sys
+from probes.native_runtime import NativeRuntime, targets_here
+run = NativeRuntime(sys.stdin.buffer.read(), {PARTS!r}, targets_here()[0])
+run.use_idle_core()
+expected = run([1, 2, 3]).tolist()
+child = os.fork()
+if child == 0:
+    # Not os._exit: what runs at exit must not wait for a thread that this process has not got.
+    sys.exit(0 if run([1, 2, 3]).tolist() == expected else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+        subprocess.run([sys.executable, "-c", script], input=small_model, check=True, timeout=60)
 
 
 @needs_it
