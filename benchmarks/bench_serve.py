@@ -68,6 +68,7 @@ VARIANTS = (
     Variant("elle, 1 thread", ((*OURS, "--threads", "1"),), (1,)),
     Variant("elle on ONNX Runtime", (OURS,), (1, 32), runtime="onnxruntime"),
     Variant("bare gRPC and our encoder", (("-m", "benchmarks.serve.bare"),), (1,)),
+    Variant("bare gRPC, nothing done", (("-m", "benchmarks.serve.bare", "--empty"),), (1,)),
     Variant("elle-float32", (other("elle-float32"),), (1, 32)),
     Variant("sentence-transformers", (other("sentence-transformers"),), (1, 8, 32, 128)),
     Variant("sentence-transformers, torch on 2 threads", (other("sentence-transformers", "--threads", "1"),), (1,), 2),
@@ -203,6 +204,7 @@ def compare(measured: Mapping[str, Any]) -> dict[str, float]:
         "all_but_encoding_p50_ms_at_1_of_bare_grpc": measured["bare gRPC and our encoder"]["1"][
             "all_but_encoding_p50_ms"
         ],
+        "p50_ms_at_1_of_a_grpc_call_that_does_nothing": one["bare gRPC, nothing done"],
         "decisions_per_second_at_32": ours["per_second"],
     }
 

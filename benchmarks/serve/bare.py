@@ -1,7 +1,8 @@
-"""`python -m benchmarks.serve.bare`: what gRPC and the forward pass cost without us. Prints `bare on ADDRESS`.
+"""`python -m benchmarks.serve.bare [--empty]`: what gRPC costs without us. Prints `bare on ADDRESS`.
 
 A handler that does nothing but run our encoder in a thread and say how long that took: `all_but_encoding` of this is
-the floor on the machine at hand, for grpcio's asyncio server, whatever a service does besides.
+the floor on the machine at hand, for grpcio's asyncio server, whatever a service does besides. With `--empty` it does
+not even that: what a call costs that does nothing, with warm caches.
 """
 
 from __future__ import annotations
@@ -21,31 +22,39 @@ from router.pb import router_service_pb2_grpc as pb_grpc
 
 
 class Bare(pb_grpc.RouterServiceServicer):
-    """Answers with a decision that holds its timings and nothing else."""
+    """Answers with a decision that holds its timings and nothing else; without an encoder, all of them zero."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder | None) -> None:
         self._encoder = encoder
         self._threads = ThreadPoolExecutor(2)
 
     async def Route(self, request: pb.RouteRequest, context: Any) -> pb.RouteResponse:  # noqa: N802
         """Encode, decide nothing."""
-        spent = await asyncio.get_running_loop().run_in_executor(self._threads, self._encode, request.prompt)
-        answer = pb.RouteResponse()
+        answer, spent = pb.RouteResponse(), 0.0
+        if self._encoder is not None:
+            loop = asyncio.get_running_loop()
+            spent = await loop.run_in_executor(self._threads, _encode, self._encoder, request.prompt)
         answer.decision.timings.encode.nanos = answer.decision.timings.total.nanos = round(spent * 1e9)
         return answer
 
-    def _encode(self, text: str) -> float:
-        begun = time.perf_counter()
-        self._encoder.encode(text)
-        return time.perf_counter() - begun
+
+def _encode(encoder: Encoder, text: str) -> float:
+    begun = time.perf_counter()
+    encoder.encode(text)
+    return time.perf_counter() - begun
 
 
-async def serve() -> None:
-    """Serve until SIGTERM."""
+def _load() -> Encoder:
     encoder = load_encoder(MINILM_L6)
     if isinstance(encoder, HelpedEncoder):
         encoder.use_idle_core()
     encoder.encode("warm up")
+    return encoder
+
+
+async def serve() -> None:
+    """Serve until SIGTERM."""
+    encoder = None if "--empty" in sys.argv else _load()
     server = grpc.aio.server()
     pb_grpc.add_RouterServiceServicer_to_server(Bare(encoder), server)
     port = server.add_insecure_port("127.0.0.1:0")
