@@ -68,10 +68,6 @@ class Ask:
     n_images: int = 0
     in_tool_loop: bool = False
 
-    def describe(self) -> None:
-        """Compute `language` and `has_code` now, when there is time."""
-        _ = self.language, self.has_code
-
     # Nothing is decided by these two: a request that is refused need not pay for them.
     @cached_property
     def language(self) -> str:

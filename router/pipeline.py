@@ -5,7 +5,6 @@ query -> ask -> who may answer -> features -> judgement -> choice -> decision re
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import time
@@ -32,10 +31,6 @@ log = logging.getLogger(__name__)
 
 #: What an encoder raises when it fails on a prompt; torch raises RuntimeError.
 _ENCODER_FAILURES = (ProbesError, RuntimeError, MemoryError)
-
-#: So long after a prompt was handed over its encoder is at work, without Python's lock, and the loop has time for what
-#: only the record needs.
-_ENCODING_S = 0.0005
 
 #: Judgements kept for prompts that come again.
 CACHE_ENTRIES = 10_000
@@ -183,9 +178,7 @@ class Router:
         encoded: Encoded | Exception | None = None
         if (encoder := prepared.encoder_identity) is not None:
             try:
-                waiting = self._pools[encoder].begin(prepared.ask.text, deadline=deadline)
-                asyncio.get_running_loop().call_later(_ENCODING_S, prepared.ask.describe)
-                encoded = await waiting
+                encoded = await self._pools[encoder].begin(prepared.ask.text, deadline=deadline)
             except _ENCODER_FAILURES as error:
                 encoded = error
         return self._conclude(prepared, encoded)
