@@ -95,6 +95,7 @@ static void *live(void *argument) {
     const struct sched_param none = {0};
     /* A thread of any other class would be given time that somebody else needs. Without it no pass gets the team. */
     if (sched_setscheduler(0, SCHED_IDLE, &none)) return NULL;
+    pthread_setname_np(pthread_self(), "elle-idle-core");
     atomic_store(&team->owned, 0);
     while (!atomic_load(&team->ended)) {
         atomic_store(&team->asleep, 1);

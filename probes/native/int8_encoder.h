@@ -1,8 +1,8 @@
 /* The int8 forward pass of a BERT encoder as `probes/native_runtime.py` hands it over: shapes, and who owns what.
  *
  * All widths are multiples of 32. All arrays belong to the caller and outlive the call. Nothing here allocates, blocks
- * or keeps state but for `idle_core.h`, so that any number of threads may encode with one model. Arithmetic is that of the graph of
- * `probes/onnx_graph.py`.
+ * or keeps state but for `idle_core.h`, so that any number of threads may encode with one model. Arithmetic is that of
+ * the graph of `probes/onnx_graph.py`.
  */
 #ifndef ELLE_INT8_ENCODER_H
 #define ELLE_INT8_ENCODER_H
