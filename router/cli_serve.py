@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--max-body-bytes", type=click.IntRange(1), help="Of an HTTP request; 32 MiB unless set.")
 @click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes on the same port.")
-@click.option("--threads", type=click.IntRange(1), help="Encoder threads of a process; cores / workers unless set.")
+@click.option("--threads", type=click.IntRange(1), help="Encoder threads; usable cores / workers unless set.")
 @click.option("--max-pending", type=click.IntRange(1), help="Prompts that may wait; 16 per thread unless set.")
 @click.option("--cache-entries", default=10_000, show_default=True, type=click.IntRange(0), help="Prompts remembered.")
 @click.option("--max-prompt-bytes", default=512 * 1024, show_default=True, type=click.IntRange(1))

@@ -20,6 +20,7 @@ from typing import Any
 
 from probes.encoder import Encoder, FloatArray, HelpedEncoder
 from probes.errors import EncoderError
+from router.cores import usable_cores
 from router.errors import DeadlineError, OverloadedError
 
 #: Prompts that may wait or be in work per thread. At some 5 ms a prompt those in the queue wait less than a tenth of a
@@ -65,13 +66,14 @@ class EncodePool:
 
     Args:
         encoder: thread-safe, and without Python's lock while it computes.
-        threads: None takes one per core. With more than one, a lone prompt may be helped by a core that would idle.
+        threads: None takes one per core that may be used (`router.cores`). With more than one, a lone prompt may be
+            helped by a core that would idle.
         max_pending: prompts waiting or in work beyond which further ones are refused; None takes
             `PENDING_PER_THREAD` for each thread.
     """
 
     def __init__(self, encoder: Encoder, *, threads: int | None = None, max_pending: int | None = None) -> None:
-        n_threads = threads or os.cpu_count() or 1
+        n_threads = threads or usable_cores()
         if n_threads > 1 and isinstance(encoder, HelpedEncoder):
             encoder.use_idle_core()
         self._encoder = encoder

@@ -73,7 +73,7 @@ class ServerSettings:
         host: address to listen on; loopback unless told otherwise, because there is no authentication.
         port: 0 takes a free one.
         encoder_dir: where the encoder's files are; None looks in the usual places.
-        threads: encoder threads; None takes one per core.
+        threads: encoder threads; None takes one per usable core.
         max_pending: prompts waiting for the encoder beyond which further ones are refused; None takes 16 per thread.
         cache_entries: judgements kept for prompts that come again; 0 keeps none.
         max_prompt_bytes: longer requests are refused.

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from router import event_loop
+from router.cores import usable_cores
 from router.errors import ConfigError, RouterError
 from router.server import ServerSettings, Serving, serve_forever
 
@@ -47,7 +48,7 @@ def serve_workers(settings: ServerSettings, n_workers: int, on_ready: Say) -> No
     with contextlib.ExitStack() as held:
         port = held.enter_context(_reserved_port(settings.host, settings.port))
         http_port = held.enter_context(_reserved_port(settings.host, settings.http_port)) if settings.http else 0
-        threads = settings.threads or max(1, (os.cpu_count() or 1) // n_workers)
+        threads = settings.threads or max(1, usable_cores() // n_workers)
         shared = dataclasses.replace(settings, port=port, http_port=http_port, threads=threads, share_port=True)
         crew = _Crew(shared, n_workers)
         for number in (signal.SIGTERM, signal.SIGINT):
