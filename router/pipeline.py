@@ -69,7 +69,8 @@ class Router:
         policies: at least one; the first is the default.
         encoders: for every probe's encoder identity the encoder; cross-checked here.
         max_prompt_bytes: longer requests are refused.
-        threads: encoder threads of the asynchronous path; None takes one per usable core. An encoder in batches has one.
+        threads: encoder threads of the asynchronous path; None takes one per usable core. An encoder in batches has
+            one.
         max_pending: prompts waiting for one encoder beyond which `adecide` raises OverloadedError; None takes
             `encode_pool.PENDING_PER_THREAD` for each thread, or what `BatchPool` takes.
         cache_entries: judgements kept for prompts that come again; 0 keeps none.
