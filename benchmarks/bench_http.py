@@ -9,7 +9,7 @@ of the same turn. `cache-entries` is 0 and every prompt is new, so each decided 
 - `door`: decided and answered; this is what the issue's limit is for;
 - `door_pinned`: the candidate is named, nothing is encoded: the door and the dispatch;
 - `decide`: the part of `door` that is encoding and deciding, as the service times it (`Route`, same prompts);
-- `dispatch`: `router.upstream` alone in this process: httpx with the OpenAI SDK's headers;
+- `dispatch`: `router.upstream` alone in this process: aiohttp with the OpenAI SDK's headers;
 - `litellm`: LiteLLM alone in this process, as its users call it;
 - `sdk`: the OpenAI SDK alone in this process.
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import sys
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -153,8 +154,18 @@ class NativeRuntime:
         new.restype, end.restype = ctypes.c_void_p, None
         if address := new(ctypes.byref(self._model), ctypes.c_int32(self._longest)):
             self._team = ctypes.c_void_p(address)
-            # At exit, too: the helper reads what these own.
-            weakref.finalize(self, _end_team, end, self._team, self._model, self._arrays)
+            # What the helper reads outlives it. Not ended at exit: it would be waited for, and a daemon thread may be
+            # in a pass; so what is read must outlive the interpreter, too.
+            read = (self._model, self._arrays)
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(read))
+            weakref.finalize(self, _end_team, end, self._team, read).atexit = False
+
+    @property
+    def items_helped(self) -> int:
+        """Panels and heads so far that a core that would have idled computed."""
+        count = self._library.elle_team_helped
+        count.restype = ctypes.c_int64
+        return int(count(self._team)) if self._team is not None else 0
 
     def _build(self, tensors: Mapping[str, npt.NDArray[Any]], heads: int, epsilon: float) -> tuple[_Model, int, int]:
         words, positions = tensors["words"], tensors["positions"]
@@ -206,8 +217,13 @@ class NativeRuntime:
         return aligned.ctypes.data
 
 
-def _end_team(end: Any, team: ctypes.c_void_p, *_read_by_it: object) -> None:
-    end(team)
+def _end_team(end: Any, team: ctypes.c_void_p, read: object) -> None:
+    def wait() -> None:
+        end(team)
+        ctypes.pythonapi.Py_DecRef(ctypes.py_object(read))
+
+    # Not here: on a busy machine a helper takes seconds to end, and the collector runs in any thread, a loop's too.
+    threading.Thread(target=wait, name="elle-idle-core-end", daemon=True).start()
 
 
 def _aligned(n_bytes: int) -> npt.NDArray[np.uint8]:

@@ -192,10 +192,17 @@ class AsyncRouterClient:
         """Close the connection."""
         await self._channel.close()
 
-    async def route(self, what: Routable, overrides: Overrides | None = None, **rest: Any) -> RoutingDecision:
-        """Decide only. `rest` may hold `session_id` and `parameters` (further fields of the OpenAI body)."""
+    async def route(
+        self, what: Routable, overrides: Overrides | None = None, *, api_key: str | None = None, **rest: Any
+    ) -> RoutingDecision:
+        """Decide only. `rest` may hold `session_id` and `parameters` (further fields of the OpenAI body).
+
+        api_key: tells whose session it is, where one client asks for many callers.
+        """
+        metadata = (("x-api-key", api_key),) if api_key else None
         with _errors():
-            response = await self._stub.Route(_request(what, overrides, rest), timeout=self._timeout_s)
+            request = _request(what, overrides, rest)
+            response = await self._stub.Route(request, timeout=self._timeout_s, metadata=metadata)
         return wire.decision_from_wire(response.decision)
 
     async def route_batch(self, queries: Sequence[Routable]) -> list[RoutingDecision | ServiceError]:

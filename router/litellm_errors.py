@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -70,6 +71,9 @@ ERRORS_BY_STATUS: Mapping[int, type[DispatchError]] = {
 
 _VAGUE = frozenset({"APIError", "OpenAIError"})
 
+#: Characters of what a provider says that are passed on.
+MAX_WORDS = 500
+
 #: Longest Retry-After that is believed.
 MAX_RETRY_AFTER_S = 600.0
 
@@ -87,11 +91,31 @@ def translated(who: str) -> Iterator[None]:
         kind = kind_of(said) or kind_of(error)
         if kind is None:
             raise
-        # The provider's words may quote the prompt or a key fragment: they stay in the exception chain.
         status = getattr(said, "status_code", None)
         shown = f", HTTP status {status}." if status else "."
         message = f"{who} failed with {type(said).__name__}{shown}"
+        # The provider's words may quote a fragment of our key: they stay in the exception chain. What is wrong with the
+        # request its sender must hear, and gets back what was his own.
+        if issubclass(kind, errors.UpstreamRejectedError) and (words := _words_of(said)):
+            message += f" It says: {words}"
         raise kind(message, http_status=status, retry_after_s=_retry_after(said)) from error
+
+
+def _words_of(error: BaseException) -> str | None:
+    """What the provider itself says of a request, out of its answer in OpenAI's or Anthropic's shape.
+
+    Of parameters that it does not have: what LiteLLM says.
+    """
+    if type(error).__name__ == "UnsupportedParamsError":
+        return str(error)[:MAX_WORDS]
+    for one in (error.__cause__, error):
+        try:
+            said = json.loads(one.response.text)["error"]["message"]  # type: ignore[union-attr]
+        except (AttributeError, LookupError, TypeError, ValueError):
+            continue
+        if isinstance(said, str) and said:
+            return said[:MAX_WORDS]
+    return None
 
 
 def kind_of(error: BaseException) -> type[DispatchError] | None:

@@ -108,6 +108,8 @@ def decide(
     """
     standing = standing or stand(rules, ask, overrides)
     eligible = standing.eligible
+    if held is not None and ask.in_tool_loop:
+        eligible = _not_below(rules.file, overrides, eligible, held)
     candidates = standing.candidates if judgement is None else _with_risks(standing.candidates, judgement)
     verdict = _choose(rules, overrides, judgement, candidates, eligible, failed=failed)
     index = _holder(rules.file, overrides, eligible, held)
@@ -337,6 +339,18 @@ def _holder(file: PolicyFile, overrides: Overrides, eligible: Sequence[int], hel
         return None
     # One that the policy no longer has, or that may not answer this request, is released.
     return next((index for index in eligible if file.names[index] == held.candidate), None)
+
+
+def _not_below(
+    file: PolicyFile, overrides: Overrides, eligible: tuple[int, ...], held: HeldCandidate
+) -> tuple[int, ...]:
+    """Those that may take over inside a tool loop where the session's own may not go on: none weaker, if any is."""
+    if file.sessions == "ignore" or overrides.pin is not None or held.candidate not in file.names:
+        return eligible
+    floor = file.names.index(held.candidate)
+    if floor in eligible:
+        return eligible
+    return tuple(index for index in eligible if index >= floor) or eligible
 
 
 def _hold(

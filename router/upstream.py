@@ -9,6 +9,7 @@ others are LiteLLM's to call and translate.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import copy
 import importlib
@@ -18,6 +19,7 @@ import sys
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from router import errors
 from router.config import CANNED_UPSTREAM, Candidate
@@ -28,6 +30,7 @@ from router.upstream_http import UpstreamHttp
 
 #: Fields of the OpenAI body that LiteLLM translates between providers. Everything else a caller sends travels as
 #: `extra_body`: LiteLLM's own keywords (`api_base`, `api_key`, `mock_response`, ...) must not be a caller's to set.
+#: Providers whose API is not OpenAI's do not get it: LiteLLM would send them a field of that name, which they refuse.
 TRANSLATED_FIELDS = frozenset(
     {
         *("audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs"),
@@ -68,8 +71,9 @@ class Upstream:
         """Import LiteLLM, which takes seconds, outside the event loop. Raises DispatchNotInstalledError."""
         if self._http is None:
             await asyncio.to_thread(_import_litellm)
-            self._http = self._http or UpstreamHttp()
-            self._sdk = self._sdk or importlib.import_module("openai").AsyncOpenAI(api_key="none")
+            if self._http is None:
+                self._sdk = importlib.import_module("openai").AsyncOpenAI(api_key="none")
+                self._http = UpstreamHttp()
 
     async def complete(self, candidate: Candidate, query: RouteQuery) -> dict[str, Any]:
         """The answer in the OpenAI shape. Raises DispatchError; call `load` first."""
@@ -77,10 +81,11 @@ class Upstream:
             if not self._is_openai(candidate):
                 response = await _litellm().acompletion(**self._arguments(candidate, query))
                 translated_body: dict[str, Any] = response.model_dump(mode="json", exclude_none=True)
+                _check_completion(translated_body, candidate)
                 return translated_body
             content = await self._post(candidate, _body(candidate, query, stream=False), streamed=False)
             body: Any = json.loads(content, parse_constant=_refuse_constant)
-            _check_choices(body, candidate)
+            _check_completion(body, candidate)
             answer: dict[str, Any] = body
             return answer
 
@@ -89,7 +94,8 @@ class Upstream:
         with translated(_say(candidate)):
             if not self._is_openai(candidate):
                 arguments = self._arguments(candidate, query) | {"stream": True}
-                arguments.setdefault("stream_options", {"include_usage": True})
+                if query.body is None:
+                    arguments.setdefault("stream_options", {"include_usage": True})
                 chunks = _litellm_chunks(await _litellm().acompletion(**arguments), candidate)
             else:
                 body = _body(candidate, query, stream=True)
@@ -129,8 +135,12 @@ class Upstream:
         base = self._base_url(candidate)
         if (base, key) not in self._lines:
             sdk = self._sdk.copy(api_key=key, base_url=base)
-            headers = _only_set({**sdk.default_headers, **sdk.auth_headers})
-            self._lines[base, key] = _Line(f"{base.rstrip('/')}/chat/completions", headers, sdk)
+            headers, parts = _only_set({**sdk.default_headers, **sdk.auth_headers}), urlsplit(base)
+            if parts.username:
+                pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+                headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+            bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+            self._lines[base, key] = _Line(f"{bare.rstrip('/')}/chat/completions", headers, sdk)
         return self._lines[base, key]
 
     def _is_openai(self, candidate: Candidate) -> bool:
@@ -159,8 +169,12 @@ class Upstream:
             # Always the same for a candidate: LiteLLM keeps a pool of connections for every timeout it sees.
             "timeout": candidate.timeout_s,
             "max_retries": 0,
-            **({"extra_body": copy.deepcopy(extra)} if extra else {}),
         }
+        if extra and _is_openai_shaped(candidate.model):
+            arguments["extra_body"] = copy.deepcopy(extra)
+        elif isinstance(metadata := extra.get("metadata"), Mapping) and isinstance(metadata.get("user_id"), str):
+            # Anthropic's name for what OpenAI calls `user`, which LiteLLM translates.
+            arguments.setdefault("user", metadata["user_id"])
         if candidate.api_base is not None:
             arguments["api_base"] = self._base_url(candidate)
         if (key := _secret(candidate)) is not None:
@@ -193,18 +207,15 @@ def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> bytes:
 
 
 async def _litellm_chunks(wrapper: Any, candidate: Candidate) -> AsyncGenerator[dict[str, Any], None]:
-    """LiteLLM's chunks, but for the "stop" that it makes up where nothing at all was sent."""
-    spoke, nothing = False, UpstreamUnavailableError(f"{_say(candidate)} sent an empty stream.")
+    """LiteLLM's chunks, but for the "stop" that it makes up where the upstream sent none."""
     async with contextlib.aclosing(wrapper):
         async for chunk in wrapper:
             body = chunk.model_dump(mode="json", exclude_none=True)
-            for choice in body.get("choices") or ():
-                spoke = spoke or any(value for key, value in (choice.get("delta") or {}).items() if key != "role")
-                if choice.get("finish_reason") and not spoke and wrapper.received_finish_reason is None:
-                    raise nothing
+            if wrapper.received_finish_reason is None and _is_finished(body):
+                break
             yield body
-    if not spoke and wrapper.received_finish_reason is None:
-        raise nothing
+    if wrapper.received_finish_reason is None:
+        raise _broken_off(candidate)
 
 
 async def _sdk_chunks(stream: Any, candidate: Candidate) -> AsyncGenerator[dict[str, Any], None]:
@@ -215,18 +226,34 @@ async def _sdk_chunks(stream: Any, candidate: Candidate) -> AsyncGenerator[dict[
             if not hasattr(chunk, "to_dict"):
                 raise UpstreamUnavailableError(f"{_say(candidate)} sent a chunk that is no JSON object.")
             body = chunk.to_dict(mode="json", warnings=False)
-            _check_choices(body, candidate)
-            finished = finished or any(choice.get("finish_reason") for choice in body.get("choices") or ())
+            _check_choices(body, candidate, "delta")
+            finished = finished or _is_finished(body)
             yield body
     finally:
         await stream.close()
     if not finished:
-        raise UpstreamUnavailableError(f"{_say(candidate)} ended its stream in the middle of the answer, or sent none.")
+        raise _broken_off(candidate)
 
 
-def _check_choices(body: Any, candidate: Candidate) -> None:
+def _is_finished(chunk: Mapping[str, Any]) -> bool:
+    return any(choice.get("finish_reason") for choice in chunk.get("choices") or ())
+
+
+def _broken_off(candidate: Candidate) -> UpstreamUnavailableError:
+    return UpstreamUnavailableError(f"{_say(candidate)} ended its stream in the middle of the answer, or sent none.")
+
+
+def _check_completion(body: Any, candidate: Candidate) -> None:
+    _check_choices(body, candidate, "message")
+    if not body["choices"]:
+        raise UpstreamUnavailableError(f"{_say(candidate)} sent an answer without choices.")
+
+
+def _check_choices(body: Any, candidate: Candidate, part: str) -> None:
     choices = body.get("choices") if isinstance(body, dict) else None
-    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+    if not isinstance(choices, list) or not all(
+        isinstance(choice, dict) and isinstance(choice.get(part), dict | None) for choice in choices
+    ):
         raise UpstreamUnavailableError(f"{_say(candidate)} sent JSON that is no chat completion.")
 
 
@@ -237,13 +264,25 @@ def _refuse_constant(name: str) -> Any:
 def _secret(candidate: Candidate) -> str | None:
     if candidate.api_key_env is None:
         return None
-    value = os.environ.get(candidate.api_key_env)
+    # Mounted secrets end in a line feed often enough.
+    value = os.environ.get(candidate.api_key_env, "").strip()
     if not value:
         raise errors.UpstreamDeniedError(
             f"candidate {candidate.name!r} takes its key from the environment variable {candidate.api_key_env}, which "
             f"is not set on the service."
         )
     return value
+
+
+def _is_openai_shaped(model: str) -> bool:
+    """Whether LiteLLM spreads `extra_body` over the body that it sends."""
+    litellm = _litellm()
+    try:
+        _, provider, _, _ = litellm.get_llm_provider(model)
+    except Exception:
+        # LiteLLM's own word on a model that it does not know comes with the call.
+        return False
+    return provider in {"openai", "azure", "text-completion-openai", *litellm.openai_compatible_providers}
 
 
 def _say(candidate: Candidate) -> str:

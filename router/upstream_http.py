@@ -9,10 +9,13 @@ from __future__ import annotations
 import functools
 import io
 import urllib.request
+import warnings
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from router.errors import UpstreamUnavailableError
 
 if TYPE_CHECKING:
     import aiohttp
@@ -20,6 +23,12 @@ if TYPE_CHECKING:
 
 #: A host that does not take the connection by then is down.
 CONNECT_TIMEOUT_S = 5.0
+
+#: Seconds that an idle connection is kept: less than the 5 after which uvicorn, and what is built on it, closes one.
+KEPT_S = 4.0
+
+#: Seconds that the end of a TLS connection may take.
+FAREWELL_S = 0.2
 
 #: Longer bodies are sent in pieces, between which others have their turn.
 _ONE_PIECE_BYTES = 2**20
@@ -60,8 +69,16 @@ class UpstreamHttp:
         import aiohttp
         import httpx
 
-        # The authorities that the SDK trusts: certifi's, or those of SSL_CERT_FILE.
-        connector = aiohttp.TCPConnector(limit=0, ssl=httpx.create_ssl_context())
+        with warnings.catch_warnings():
+            # Of TLS the farewell, which uvloop otherwise waits 30 s for: an upstream that only writes would go on.
+            warnings.filterwarnings("ignore", message="The ssl_shutdown_timeout parameter", category=DeprecationWarning)
+            connector = aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=KEPT_S,
+                # The authorities that the SDK trusts: certifi's, or those of SSL_CERT_FILE.
+                ssl=httpx.create_ssl_context(),
+                ssl_shutdown_timeout=FAREWELL_S,
+            )
         # Not `trust_env`: it looks for passwords in ~/.netrc, in a thread for every call.
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
@@ -70,15 +87,21 @@ class UpstreamHttp:
 
         timeout_s: longest silence, in seconds, then and while the body is read.
 
-        Raises aiohttp.ClientError, of which ServerTimeoutError is one.
+        Raises aiohttp.ClientError, of which ServerTimeoutError is one, also for a URL or header that cannot be sent.
         """
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), sock_read=timeout_s)
         data = body if len(body) <= _ONE_PIECE_BYTES else io.BytesIO(body)
-        reply = await self._session.post(
-            url, data=data, headers=headers, timeout=timeout, allow_redirects=False, proxy=_proxy_of(url)
-        )
+        try:
+            reply = await self._session.post(
+                url, data=data, headers=headers, timeout=timeout, allow_redirects=False, proxy=_proxy_of(url)
+            )
+        except ValueError as error:
+            if isinstance(error, aiohttp.ClientError):
+                raise
+            # A host or header that no request can be made of.
+            raise aiohttp.InvalidURL(urlsplit(url).hostname or "", str(error)) from error
         return Answered(reply)
 
     async def aclose(self) -> None:
@@ -90,7 +113,8 @@ def _response(reply: aiohttp.ClientResponse, **body: Any) -> httpx.Response:
     import httpx
 
     # The body is decompressed already, and httpx must not try again.
-    headers = [(name, value) for name, value in reply.headers.items() if name.lower() != "content-encoding"]
+    # Raw, because servers write more than ASCII into them.
+    headers = [(name, value) for name, value in reply.raw_headers if name.lower() != b"content-encoding"]
     request = httpx.Request(reply.method, str(reply.url))
     return httpx.Response(reply.status, headers=headers, request=request, **body)
 
@@ -119,6 +143,12 @@ def _proxy_of(url: str) -> str | None:
     """The proxy that the environment names for a URL, with the password if it names one."""
     parts, named = urlsplit(url), urllib.request.getproxies()
     proxy = named.get(parts.scheme) or named.get("all")
-    if not proxy or urllib.request.proxy_bypass(parts.netloc):
+    if not proxy or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
-    return proxy if "://" in proxy else f"http://{proxy}"
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    scheme = urlsplit(proxy).scheme
+    if scheme not in {"http", "https"}:
+        raise UpstreamUnavailableError(
+            f"the environment names a proxy of scheme {scheme!r}, not http or https; set NO_PROXY for this host."
+        )
+    return proxy

@@ -62,8 +62,8 @@ struct Team {
     sem_t wake;
     pthread_t helper;
     pid_t process;
-    int shunned;       /* the core that the helper may not use; -1 for none */
-    cpu_set_t allowed; /* before that */
+    int shunned;     /* the core that the helper may not use; -1 for none */
+    uint64_t helped; /* items that passes took from the helper */
 };
 
 static int take(Team *team, int32_t item, uint64_t generation) {
@@ -139,7 +139,6 @@ static Team *team_new(const Model *m, int32_t tokens, int64_t scratch) {
     team->of_pass = aligned(scratch);
     team->process = getpid();
     team->shunned = -1;
-    if (pthread_getaffinity_np(pthread_self(), sizeof team->allowed, &team->allowed)) CPU_ZERO(&team->allowed);
     atomic_store(&team->owned, 1);
     if (team->items && team->out && team->scratch && team->of_pass && sem_init(&team->wake, 0, 0) == 0) {
         memset(team->items, 0, widest * sizeof *team->items);
@@ -150,7 +149,7 @@ static Team *team_new(const Model *m, int32_t tokens, int64_t scratch) {
     return NULL;
 }
 
-/* Ends the helper, after the item that it is at. No pass may be going on. */
+/* Ends the helper, after the item that it is at, which may take seconds where nothing idles. No pass may be going on. */
 static void team_end(Team *team) {
     /* A process that was forked has the memory, and not the thread. */
     if (team->process != getpid()) return;
@@ -161,14 +160,18 @@ static void team_end(Team *team) {
     release(team);
 }
 
-/* Keeps the helper off the core that the pass is on. Woken there, as the scheduler likes to when no other one idles at that
- * moment, it would wait behind the pass until the load is balanced, which is longer than the pass takes. */
-static void shun(Team *team) {
+/* Keeps the helper off the core that the pass is on; whether it is. Woken there, as the scheduler likes to when no other
+ * one idles at that moment, it would wait behind the pass until the load is balanced, which is longer than the pass takes.
+ * The other cores are those of the program's main thread, as they are now. */
+static int shun(Team *team) {
     int core = sched_getcpu();
-    if (core < 0 || core == team->shunned) return;
-    cpu_set_t others = team->allowed;
+    if (core >= 0 && core == team->shunned) return 1;
+    cpu_set_t others;
+    if (core < 0 || sched_getaffinity(team->process, sizeof others, &others)) return 0;
     CPU_CLR(core, &others);
-    if (pthread_setaffinity_np(team->helper, sizeof others, &others) == 0) team->shunned = core;
+    if (pthread_setaffinity_np(team->helper, sizeof others, &others)) return 0;
+    team->shunned = core;
+    return 1;
 }
 
 /* Whether a pass has the helper now. Its scratch is the team's then, and it must give the helper back with
@@ -176,12 +179,17 @@ static void shun(Team *team) {
 static int team_call(Team *team, void **scratch) {
     int nobody = 0;
     if (team->process != getpid() || !atomic_compare_exchange_strong(&team->owned, &nobody, 1)) return 0;
-    shun(team);
+    if (!shun(team)) {
+        atomic_store(&team->owned, 0);
+        return 0;
+    }
     atomic_store(&team->working, 1);
     if (atomic_exchange(&team->asleep, 0)) sem_post(&team->wake);
     *scratch = team->of_pass;
     return 1;
 }
+
+static int64_t team_helped(const Team *team) { return (int64_t)team->helped; }
 
 static void team_dismiss(Team *team) {
     atomic_store(&team->working, 0);
@@ -219,13 +227,20 @@ static void share(Team *team, const Stage *stage, float *out, float *scratch) {
         for (int32_t i = 0; i < stage->n_items; i++) stage->item(stage, i, out, scratch);
         return;
     }
-    uint64_t generation = publish(team, stage), begun = __rdtsc();
+    uint64_t generation = publish(team, stage), least = UINT64_MAX, begun = __rdtsc();
     int32_t met = 0;
-    for (; met < stage->n_items && take(team, met, generation); met++) stage->item(stage, met, out, scratch);
-    uint64_t cycles = met ? (__rdtsc() - begun) / met : 0;
+    for (; met < stage->n_items && take(team, met, generation); met++) {
+        stage->item(stage, met, out, scratch);
+        /* The least, because others may have lost the core, or changed it for one with another clock. */
+        uint64_t now = __rdtsc();
+        least = now - begun < least ? now - begun : least;
+        begun = now;
+    }
     for (int32_t i = stage->n_items - 1; i >= met; i--)
-        if (done(team, i, generation, cycles)) copy_item(stage, i, team->out, out);
-        else stage->item(stage, i, out, scratch);
+        if (done(team, i, generation, met ? least : 0)) {
+            copy_item(stage, i, team->out, out);
+            team->helped++;
+        } else stage->item(stage, i, out, scratch);
 }
 
 #else /* no class of threads that only take what is left over: nobody helps */
@@ -234,6 +249,7 @@ static Team *team_new(const Model *m, int32_t tokens, int64_t scratch) { return 
 static void team_end(Team *team) {}
 static int team_call(Team *team, void **scratch) { return 0; }
 static void team_dismiss(Team *team) {}
+static int64_t team_helped(const Team *team) { return 0; }
 
 static void share(Team *team, const Stage *stage, float *out, float *scratch) {
     for (int32_t i = 0; i < stage->n_items; i++) stage->item(stage, i, out, scratch);

@@ -118,6 +118,9 @@ Team *elle_team_new(const Model *m, int32_t tokens) { return team_new(m, tokens,
 /* Ends it. No pass may be going on with it. */
 void elle_team_end(Team *team) { team_end(team); }
 
+/* Items that its passes have taken from it. */
+int64_t elle_team_helped(const Team *team) { return team_helped(team); }
+
 /* Whether this processor, and the kernel of its operating system, has what a target needs. */
 int elle_supports(const char *target) {
     __builtin_cpu_init();

@@ -97,6 +97,8 @@ class ExternalProcessor:
                 yield await self._on_request_body(exchange, request.request_body.body)
             elif kind == "response_headers":
                 yield self._answers.go_on("response_headers", headers=exchange.told)
+                # Nothing of the answer itself is ours. Were the call kept open, the answer would end when we do.
+                return
             elif kind is not None:
                 yield self._answers.go_on(kind)
 

@@ -29,7 +29,7 @@ from router.errors import GatewayNotInstalledError, InvalidRequestError, RouterE
 from router.fallback import stand_ins
 from router.gateways.openai_reply import decision_headers
 from router.pipeline import Router
-from router.sessions import session_id_of
+from router.sessions import caller_of, session_id_of
 from router.types import CandidateRisk, Overrides, RouteQuery, RoutingDecision
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ Deployment = Mapping[str, Any]
 class Engine(Protocol):
     """What decides."""
 
-    async def decide(self, query: RouteQuery) -> RoutingDecision:
-        """Raises RouterError."""
+    async def decide(self, query: RouteQuery, api_key: str) -> RoutingDecision:
+        """`api_key` says whose session it is, or is empty. Raises RouterError."""
 
 
 def elle_plugin(
@@ -105,7 +105,7 @@ def elle_plugin(
             if not is_ours or not messages:
                 return healthy_deployments
             try:
-                decision = await deciding.decide(_query(messages, request, overrides))
+                decision = await deciding.decide(_query(messages, request, overrides), _api_key(request))
                 left = narrowed(decision, healthy_deployments, group=model)
             except RouterError as error:
                 if on_failure == "open":
@@ -155,6 +155,12 @@ def _query(messages: Sequence[Any], request: Mapping[str, Any], overrides: Overr
     )
 
 
+def _api_key(request: Mapping[str, Any]) -> str:
+    """Whose call it is: the digest of the key that LiteLLM's Proxy let in; empty for the Router, which knows none."""
+    found = (one.get(name) for one in _metadata(request) for name in ("user_api_key_hash", "user_api_key"))
+    return next((key for key in found if isinstance(key, str) and key), "")
+
+
 def _plain(value: Any) -> Any:
     """LiteLLM takes pydantic objects where JSON is meant; a class as response format stands for its schema."""
     if isinstance(value, type):
@@ -183,8 +189,8 @@ class _Local:
     def __init__(self, router: Router) -> None:
         self._router = router
 
-    async def decide(self, query: RouteQuery) -> RoutingDecision:
-        return await self._router.adecide(query)
+    async def decide(self, query: RouteQuery, api_key: str) -> RoutingDecision:
+        return await self._router.adecide(query, caller=caller_of({"x-api-key": api_key}))
 
 
 class _Remote:
@@ -194,11 +200,11 @@ class _Remote:
         self._address, self._timeout_s = address, timeout_s
         self._held: tuple[asyncio.AbstractEventLoop, AsyncRouterClient] | None = None
 
-    async def decide(self, query: RouteQuery) -> RoutingDecision:
+    async def decide(self, query: RouteQuery, api_key: str) -> RoutingDecision:
         loop = asyncio.get_running_loop()
         if self._held is None or self._held[0] is not loop:
             self._held = loop, AsyncRouterClient(self._address, timeout_s=self._timeout_s)
-        return await self._held[1].route(query)
+        return await self._held[1].route(query, api_key=api_key)
 
 
 def _import_litellm() -> tuple[Any, Any]:

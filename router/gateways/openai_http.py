@@ -317,6 +317,8 @@ async def _while_connected(receive: Receive, work: Coroutine[Any, Any, None]) ->
     except Exception as error:
         if not gone:
             raise
+        if ours is not None:
+            ours.uncancel()
         log.info("after its client had gone, a request failed: %s", type(error).__name__)
         raise _ClientGoneError from None
     finally:

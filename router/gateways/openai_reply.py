@@ -112,12 +112,15 @@ def error_reply(error: RouterError) -> tuple[int, dict[str, str], dict[str, Any]
     headers = {ERROR_HEADER: error.reason}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
-    if isinstance(error, DispatchError):
-        # What is worth retrying was retried; OpenAI's clients, which do so by themselves, are asked not to.
+    elif isinstance(error, DispatchError):
+        # What is worth retrying was retried; OpenAI's clients, which do so by themselves, are asked not to. A wait that
+        # a provider asks for was too long for us, and is theirs to make.
         headers["x-should-retry"] = "false"
     # Clients written for OpenAI look for its own code.
     code = "model_not_found" if isinstance(error, UnknownModelError) else error.reason.lower()
-    return status, headers, error_object(str(error), kind=_kind(status), code=code, param=error.field)
+    body = error_object(str(error), kind=_kind(status), code=code, param=error.field)
+    body["error"]["retryable"] = error.retryable
+    return status, headers, body
 
 
 def error_object(message: str, *, kind: str, code: str, param: str | None = None) -> dict[str, Any]:

@@ -286,7 +286,8 @@ def test_errors_are_the_sdks_own_with_codes_of_ours(
     if code is not None:
         assert (error.code, error.param) == (code, param)
         assert error.response.headers["x-elle-error"] == code.upper().replace("MODEL_NOT_FOUND", "UNKNOWN_MODEL")
-    assert "SECRET" not in str(error)
+    # The caller's own words come back with what is wrong with them, and with nothing else.
+    assert ("SECRET" in str(error)) is (code == "upstream_rejected")
     if str(changes.get("model")).startswith("fault-"):
         record = error.response.json()["elle"]
         assert record["candidate"] == changes["model"] == record["attempts"][0]["candidate"]

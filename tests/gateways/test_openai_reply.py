@@ -30,7 +30,8 @@ def test_every_error_has_an_http_status(kind):
 )
 def test_errors_become_openai_error_objects(error, status, code, kind):
     got, headers, body = error_reply(error)
-    assert (got, body) == (status, {"error": {"message": "m", "type": kind, "param": error.field, "code": code}})
+    told = {"message": "m", "type": kind, "param": error.field, "code": code, "retryable": error.retryable}
+    assert (got, body) == (status, {"error": told})
     assert headers["x-elle-error"] == error.reason
     assert headers.get("retry-after") == ("2" if status == 503 else None)
 

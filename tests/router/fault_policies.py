@@ -30,6 +30,7 @@ FALLS_BACK: dict[str, Any] = {
     "hang": [A.TIMED_OUT],
     "malformed": TWICE_UNAVAILABLE,
     "no-choices": TWICE_UNAVAILABLE,
+    "text-message": TWICE_UNAVAILABLE,
     "nan": TWICE_UNAVAILABLE,
     "html": TWICE_UNAVAILABLE,
     "too-long": [A.CONTEXT_WINDOW],
@@ -37,7 +38,7 @@ FALLS_BACK: dict[str, Any] = {
     "dead-name": TWICE_UNAVAILABLE,
     "tcp-reset": TWICE_UNAVAILABLE,
 }
-FALLS_BACK_UNARY = {"reset": TWICE_UNAVAILABLE, "tcp-reset-late": TWICE_UNAVAILABLE}
+FALLS_BACK_UNARY = {"empty-choices": TWICE_UNAVAILABLE, "reset": TWICE_UNAVAILABLE, "tcp-reset-late": TWICE_UNAVAILABLE}
 FALLS_BACK_STREAM = {"slow-first-token": [A.TIMED_OUT], "reset-early": TWICE_UNAVAILABLE}
 CASES = [
     *((fault, method) for fault in FALLS_BACK for method in METHODS),
@@ -80,16 +81,20 @@ def policy(name: str, weak: dict[str, Any], strong: dict[str, Any], *, threshold
     }
 
 
-def write_policies(folder: Path, faults: Iterable[str], upstream: FaultyUpstream, resetting: str) -> tuple[Path, ...]:
+def write_policies(
+    folder: Path, faults: Iterable[str], upstream: FaultyUpstream, resetting: str, provider: str = "openai"
+) -> tuple[Path, ...]:
     """The files of `policies`; `resetting` is the URL of `faults.resetting_server`."""
     paths = []
-    for one in policies(faults, upstream, resetting):
+    for one in policies(faults, upstream, resetting, provider):
         paths.append(folder / f"{one['name']}.yaml")
         paths[-1].write_text(yaml.safe_dump(one), "utf-8")
     return tuple(paths)
 
 
-def policies(faults: Iterable[str], upstream: FaultyUpstream, resetting: str) -> Iterator[dict[str, Any]]:
+def policies(
+    faults: Iterable[str], upstream: FaultyUpstream, resetting: str, provider: str
+) -> Iterator[dict[str, Any]]:
     """For each fault and method, so that no breaker is shared: `FAULT-METHOD` chooses the faulty weak candidate,
     `floor-FAULT-METHOD` the faulty strong one."""
     bases = {
@@ -109,11 +114,11 @@ def policies(faults: Iterable[str], upstream: FaultyUpstream, resetting: str) ->
         for method in METHODS:
             which = BEHAVES_AS.get(fault, fault)
             base = {"api_base": bases.get(fault, upstream.url)}
-            well = {"model": f"openai/ok@{fault}-{method}", "api_base": upstream.url}
-            ill = {"model": f"openai/{which}@{fault}-{method}"} | base | special.get(fault, {})
+            well = {"model": f"{provider}/ok@{fault}-{method}", "api_base": upstream.url}
+            ill = {"model": f"{provider}/{which}@{fault}-{method}"} | base | special.get(fault, {})
             yield policy(f"{fault}-{method}", ill, well, threshold=1)
-            floor = ill | {"model": f"openai/{which}@floor-{fault}-{method}"}
-            well = well | {"model": f"openai/ok@floor-{fault}-{method}"}
+            floor = ill | {"model": f"{provider}/{which}@floor-{fault}-{method}"}
+            well = well | {"model": f"{provider}/ok@floor-{fault}-{method}"}
             yield policy(f"floor-{fault}-{method}", well, floor, threshold=-1)
 
 

@@ -107,6 +107,10 @@ def _whole(fault: str) -> Response:
         return Response('{"choices": [{"message": ', media_type="application/json")
     if fault == "no-choices":
         return JSONResponse({"choices": None})
+    if fault == "empty-choices":
+        return JSONResponse(answer() | {"choices": []})
+    if fault == "text-message":
+        return JSONResponse({"choices": [{"index": 0, "message": TEXT, "finish_reason": "stop"}]})
     if fault == "nan":
         return Response(json.dumps(answer() | {"score": float("nan")}), media_type="application/json")
     if fault == "big":
@@ -123,8 +127,9 @@ async def _broken_off() -> AsyncIterator[str]:
 
 async def _events(fault: str, request: Request, one: Seen) -> AsyncIterator[str]:
     yield event({"role": "assistant", "content": ""})
-    if fault in {"malformed", "no-choices", "nan"}:
-        broken = {"malformed": "{nope", "no-choices": '{"choices": null}', "nan": "[1, 2]"}
+    if fault in {"malformed", "no-choices", "text-message", "nan"}:
+        text = '{"choices": [{"index": 0, "delta": "forty-two"}]}'
+        broken = {"malformed": "{nope", "no-choices": '{"choices": null}', "text-message": text, "nan": "[1, 2]"}
         yield f"data: {broken[fault]}\n\n"
         return
     if fault == "slow-first-token":

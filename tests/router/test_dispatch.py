@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import copy
 import json
@@ -58,9 +59,16 @@ class Upstream:
         self.keys.append(request.headers.get("authorization"))
         return self.answer or JSONResponse(answer())
 
+    async def _message(self, request: Request) -> Response:
+        self.sent.append(await request.body())
+        usage = {"input_tokens": 10, "output_tokens": 2}
+        said = {"id": "m", "type": "message", "role": "assistant", "model": "claude", "stop_reason": "end_turn"}
+        return JSONResponse(said | {"content": [{"type": "text", "text": "forty-two"}], "usage": usage})
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Upstream]:
-        app = Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
+        routes = [Route("/v1/chat/completions", self._complete, methods=["POST"])]
+        app = Starlette(routes=[*routes, Route("/v1/messages", self._message, methods=["POST"])])
         async with canned.running(app) as self.url:
             yield self
 
@@ -242,6 +250,21 @@ class TestBodies:
         assert completion.text == "forty-two"
         assert upstream.bodies[0] == {"model": "real", "messages": list(query.messages), **asked}
 
+    async def test_of_providers_of_another_shape_are_what_these_know(self, folder: Path, upstream: Upstream) -> None:
+        other = candidate("small", upstream.url.removesuffix("/v1"), model="anthropic/claude-sonnet-4-5")
+        asked = {"temperature": 0.5, "brand_new_field": 1, "metadata": {"user_id": "u1", "session_id": "s"}}
+        async with dispatching(folder, other, candidate("large", upstream.url)) as world:
+            completion = await world.complete(
+                RouteQuery.from_prompt("hello", overrides=_pin("small"), parameters=asked)
+            )
+            assert completion.text == "forty-two"
+            (body,) = upstream.bodies
+            assert body.keys() == {"model", "messages", "max_tokens", "temperature", "metadata"}
+            assert body["metadata"] == {"user_id": "u1"}
+            query = RouteQuery.from_prompt("hello", overrides=_pin("small"), parameters={"seed": 1})
+            with pytest.raises(errors.UpstreamRejectedError, match="seed"):
+                await world.complete(query)
+
     async def test_of_other_providers_stream_and_stop_when_the_caller_leaves(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -395,7 +418,7 @@ class TestErrors:
             (503, errors.UpstreamUnavailableError, 2),
         ],
     )
-    async def test_are_of_the_kind_of_the_status_and_quote_nothing(
+    async def test_are_of_the_kind_of_the_status_and_quote_only_what_is_wrong_with_a_request(
         self, folder: Path, upstream: Upstream, status: int, kind: type[DispatchError], attempts: int
     ) -> None:
         upstream.answer = JSONResponse({"error": {"message": "the prompt was: hello"}}, status_code=status)
@@ -405,7 +428,8 @@ class TestErrors:
             with pytest.raises(kind) as caught:
                 await world.complete(RouteQuery.from_prompt("hello"))
         assert type(caught.value) is kind
-        assert "hello" not in str(caught.value)
+        assert ("It says: the prompt was: hello" in str(caught.value)) is (kind is errors.UpstreamRejectedError)
+        assert ("hello" in str(caught.value)) is (kind is errors.UpstreamRejectedError)
         assert str(caught.value).endswith(kind.hint)
         assert [attempt.http_status for attempt in caught.value.attempts] == [status] * attempts
         assert len(upstream.sent) == attempts
@@ -459,6 +483,21 @@ class TestErrors:
         monkeypatch.setattr("aiohttp.ClientSession._request", bug)
         with pytest.raises(ZeroDivisionError):
             await world.complete(RouteQuery.from_prompt("hello"))
+
+
+class TestCredentials:
+    async def test_a_line_feed_behind_a_key_is_not_part_of_it(
+        self, world: World, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(KEY, "sk-mounted\n")
+        await world.complete(RouteQuery.from_prompt("hello"))
+        assert upstream.keys == ["Bearer sk-mounted"]
+
+    async def test_a_user_in_the_address_is_authenticated_as_such(self, folder: Path, upstream: Upstream) -> None:
+        url = upstream.url.replace("http://", "http://me:p%40ss@")
+        async with dispatching(folder, candidate("small", url), candidate("large", url)) as world:
+            await world.complete(RouteQuery.from_prompt("hello"))
+        assert upstream.keys == [f"Basic {base64.b64encode(b'me:p@ss').decode()}"]
 
 
 class TestConnections:

@@ -4,10 +4,12 @@ candidate or a clear error, in time, with every attempt in the record."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -31,21 +33,43 @@ from tests.router.faults import BIG, TEXT, FaultyUpstream, upstream_in_thread
 from tests.service import running_service
 
 DEADLINE_S = 4.0
+
+#: Those that LiteLLM sees otherwise than we do.
+THROUGH_LITELLM = [
+    case for case in CASES if case[0] in {"429-wait", "malformed", "no-choices", "text-message", "html", "reset"}
+]
 FAULTS = [
     *(fault for fault, _ in CASES),
     *(*BREAKS_OFF, *BEHAVES_AS, "ok", "429-once", "big", "endless", "flood", "400", "422"),
 ]
 
 
-@pytest.fixture(scope="module")
-def world(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FaultyUpstream]]:
+@contextlib.contextmanager
+def serving_faults(folder: Path, faults: list[str], provider: str) -> Iterator[tuple[str, FaultyUpstream]]:
     """Address of a service with a policy for every fault, and its upstream."""
     with upstream_in_thread() as (upstream, resetting):
-        paths = write_policies(tmp_path_factory.mktemp("policies"), FAULTS, upstream, resetting)
+        paths = write_policies(folder, faults, upstream, resetting, provider)
         with running_service(ServerSettings(policies=paths, port=0, drain_s=1)) as address:
             with RouterClient(address) as client:  # LiteLLM's import, seconds, is nobody's deadline here
                 client.complete(PROMPT, Overrides(policy="ok-unary"))
             yield address, upstream
+
+
+@pytest.fixture(scope="module")
+def world(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FaultyUpstream]]:
+    """Upstreams that get the caller's own body."""
+    with serving_faults(tmp_path_factory.mktemp("policies"), FAULTS, "openai") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def litellm_world(
+    _real_encoder: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, FaultyUpstream]]:
+    """Upstreams that LiteLLM calls: what it makes of their faults."""
+    faults = ["ok", *BREAKS_OFF, *(fault for fault, _ in THROUGH_LITELLM)]
+    with serving_faults(tmp_path_factory.mktemp("policies"), faults, "hosted_vllm") as found:
+        yield found
 
 
 def ask(address: str, method: str, policy: str, deadline_s: float = DEADLINE_S) -> tuple[str, Delivery]:
@@ -122,6 +146,21 @@ def test_a_stream_that_breaks_off_is_an_error_and_nobody_takes_over(
     assert upstream.of(f"ok@{fault}-stream") == []
 
 
+@pytest.mark.parametrize("fault", BREAKS_OFF)
+def test_nor_does_litellm_make_a_whole_answer_of_it(litellm_world: tuple[str, FaultyUpstream], fault: str) -> None:
+    test_a_stream_that_breaks_off_is_an_error_and_nobody_takes_over(litellm_world, fault)
+
+
+@pytest.mark.parametrize(("fault", "method"), THROUGH_LITELLM)
+def test_what_fails_through_litellm_falls_back_too(
+    litellm_world: tuple[str, FaultyUpstream], fault: str, method: str
+) -> None:
+    text, delivery = ask(litellm_world[0], method, f"{fault}-{method}")
+    assert text == TEXT
+    wanted = [("weak", outcome) for outcome in expected_of(fault, method)]
+    assert outcomes(delivery.attempts) == [*wanted, ("strong", A.ANSWERED)]
+
+
 def test_the_deadline_ends_an_endless_stream_with_an_error_of_ours(world: tuple[str, FaultyUpstream]) -> None:
     address, upstream = world
     texts: list[str] = []
@@ -144,6 +183,8 @@ def test_what_the_request_itself_is_to_blame_for_fails_at_once(
     assert (caught.value.code, caught.value.service_retryable) == ("INVALID_ARGUMENT", False)
     assert outcomes(caught.value.attempts) == [("weak", A.REJECTED)]
     assert caught.value.attempts[0].http_status == int(fault)
+    # The caller's own words, and what is wrong with them.
+    assert "It says: the prompt was: SECRET" in str(caught.value)
     assert upstream.of(f"ok@{fault}-{method}") == []
 
 

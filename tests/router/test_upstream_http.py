@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from router import upstream_http
+from router.errors import UpstreamUnavailableError
 from router.upstream_http import UpstreamHttp
 
 BODY = b'{"model": "m", "messages": []}'
@@ -118,3 +119,36 @@ async def test_silence_is_a_timeout(http: UpstreamHttp) -> None:
     async with listening(lambda head, body: b"") as address:
         with pytest.raises(aiohttp.ServerTimeoutError):
             await http.post(f"http://{address}/v1/chat/completions", BODY, HEADERS, timeout_s=0.2)
+
+
+async def test_headers_that_are_not_ascii_hurt_nobody(http: UpstreamHttp) -> None:
+    async with listening(lambda head, body: reply(b"data: 1\n\n", "x-model: mod\u00e8le")) as address:
+        url = f"http://{address}/v1/chat/completions"
+        assert (await (await http.post(url, BODY, HEADERS, timeout_s=10)).whole()).text == "data: 1\n\n"
+        streamed = (await http.post(url, BODY, HEADERS, timeout_s=10)).streamed()
+        assert streamed.headers["x-model"].startswith("mod")
+        await streamed.aclose()
+
+
+@pytest.mark.parametrize(
+    ("url", "headers"),
+    [
+        ("http://a..b/v1", HEADERS),
+        (f"http://{'a' * 64}.invalid/v1", HEADERS),
+        ("http://127.0.0.1:1/v1", HEADERS | {"authorization": "Bearer sk\n"}),
+        ("http://127.0.0.1:1/v1", HEADERS | {"authorization": "Bearer sk\x07"}),
+    ],
+)
+async def test_what_cannot_be_sent_is_an_error_of_the_client(
+    http: UpstreamHttp, url: str, headers: dict[str, str]
+) -> None:
+    with pytest.raises(aiohttp.ClientError):
+        await http.post(url, BODY, headers, timeout_s=10)
+
+
+async def test_a_proxy_that_speaks_another_protocol_is_not_sent_the_key(
+    http: UpstreamHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1")
+    with pytest.raises(UpstreamUnavailableError, match="socks5"):
+        await http.post("http://upstream.invalid/v1", BODY, HEADERS, timeout_s=10)
