@@ -10,6 +10,9 @@ from typing import Any
 
 from router.errors import ConfigError
 
+#: Seconds that an idle connection of a client is kept.
+KEPT_S = 75
+
 #: Until then the caller of `listening` is told nothing but the port.
 _POLL_S = 0.01
 
@@ -56,6 +59,8 @@ async def serving_on(listener: socket.socket, app: Any, *, drain_s: float | None
             log_level="warning",
             lifespan="off",
             access_log=False,
+            # Pools and gateways keep connections for a minute and more; who closes first while the other writes loses.
+            timeout_keep_alive=KEPT_S,
             proxy_headers=False,
             ws="none",
             timeout_graceful_shutdown=grace_s,

@@ -55,6 +55,10 @@ def serve_workers(settings: ServerSettings, n_workers: int, on_ready: Say) -> No
             signal.signal(number, lambda *_: crew.stop())
         try:
             crew.start()
+            if settings.max_sessions and not crew.stopping:
+                log.warning(
+                    "each worker remembers sessions for itself; clients must keep their connection for one to hold"
+                )
             if not crew.stopping:
                 on_ready(f"{settings.host}:{port}", f"{settings.host}:{http_port}" if settings.http else None)
             crew.watch()

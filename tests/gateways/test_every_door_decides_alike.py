@@ -84,7 +84,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         rule = {"kind": "gain", "thresholds": [0.35]}
         policy = write_policy(folder, names=NAMES, candidates=candidates, rule=rule)
         doors = (ExternalProcessor(),) if HAS_ENVOYS_PROTOS else ()
-        settings = ServerSettings(policies=(policy,), port=0, drain_s=1, doors=doors, http=OpenAIDoor())
+        # No judgement is remembered: each door has its own encoded.
+        settings = ServerSettings(
+            policies=(policy,), port=0, drain_s=1, doors=doors, http=OpenAIDoor(), cache_entries=0
+        )
         with in_thread(serving(settings)) as running:
             yield World(folder, policy, running.address, f"http://{running.http_address}", upstream_url)
 

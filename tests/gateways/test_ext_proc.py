@@ -295,10 +295,18 @@ def test_with_the_router_killed_envoy_refuses_or_passes_on_as_it_was_told(tmp_pa
         alive = ask("closed")
         assert alive.status_code == 200
         assert alive.headers["x-elle-candidate"] in NAMES
+        url = urls["closed"] + "/v1/chat/completions"
+        with httpx.stream("POST", url, json=body | {"stream": True}, timeout=30) as reply:
+            lines = (line for line in reply.iter_lines() if line)
+            assert "I am" in next(lines)
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait(10)
+            for upstream in upstreams.values():
+                upstream.gate.set()
+            # An answer that is being written is none of the router's any more.
+            assert list(lines)[-1] == "data: [DONE]"
         for upstream in upstreams.values():
             upstream.seen.clear()
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait(10)
         refused = ask("closed")
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "router_unavailable")
         assert not any(upstream.seen for upstream in upstreams.values())
