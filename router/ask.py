@@ -13,6 +13,7 @@ Human is what is left of user turns without tool results and without what a harn
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,14 +32,17 @@ BYTES_PER_TOKEN = 4
 #: A stand-in for the tokens of one image, about a 1024 x 1024 picture at high detail.
 TOKENS_PER_IMAGE = 765
 
-#: Of the opening turn of a longer chat: about 100 tokens.
-OPENING_BYTES = 400
+#: Of the opening turn of a longer chat: tokens of the encoder, about.
+OPENING_TOKENS = 100
 
 #: A newest turn of at most this much refers to what was said before: about 20 tokens.
 SHORT_TURN_BYTES = 80
 
-#: Of what a short turn refers to: about 75 tokens. With opening and turn this stays below 200.
-REFERENCE_BYTES = 300
+#: Of what a short turn refers to: tokens, about. With opening and turn this stays below the encoder's 256.
+REFERENCE_TOKENS = 75
+
+#: What the encoder's tokenizer takes apart first: words, and every other sign by itself.
+_PIECE = re.compile(r"[^\W_]+|[^\w\s]|_")
 
 #: Fields of a body, besides messages, whose text the model reads.
 _READ_FIELDS = ("tools", "functions", "system", "instructions")
@@ -132,12 +136,12 @@ def _human_words(turns: Sequence[Turn]) -> list[str]:
 def _text_to_judge(turns: Sequence[Turn], human: Sequence[str]) -> str:
     spoken = [index for index, words in enumerate(human) if words]
     first, last = spoken[0], spoken[-1]
-    chosen = [_head(human[first], OPENING_BYTES)] if first != last else []
+    chosen = [_head(human[first], OPENING_TOKENS)] if first != last else []
     if len(human[last].encode()) <= SHORT_TURN_BYTES:
         begin = spoken[-2] + 1 if first != last else 0
         said = [turn.text.strip() for turn in turns[begin:last] if turn.role == "assistant" and turn.text.strip()]
         before = human[begin - 1] if begin > first + 1 else ""
-        chosen.append(_tail(said[-1] if said else before, REFERENCE_BYTES))
+        chosen.append(_tail(said[-1] if said else before, REFERENCE_TOKENS))
     return "\n\n".join([*filter(None, chosen), human[last]])
 
 
@@ -153,13 +157,39 @@ def _joined(texts: Iterable[str]) -> str:
     return "\n".join(stripped for text in texts if (stripped := text.strip()))
 
 
-def _head(text: str, n_bytes: int) -> str:
-    # A character has one to four bytes, so no more characters than bytes can be left.
-    return text[:n_bytes].encode()[:n_bytes].decode(errors="ignore")
+def _head(text: str, n_tokens: int) -> str:
+    """The beginning of a text, of about so many tokens: whole words, where it is written in such."""
+    end, left = 0, n_tokens
+    for piece in _PIECE.finditer(text):
+        if _tokens(piece[0]) > left:
+            return text[: end if end and piece[0].isascii() else piece.start() + _letters(piece[0], left)]
+        end, left = piece.end(), left - _tokens(piece[0])
+    return text
 
 
-def _tail(text: str, n_bytes: int) -> str:
-    return text[-n_bytes:].encode()[-n_bytes:].decode(errors="ignore")
+def _tail(text: str, n_tokens: int) -> str:
+    """The end of a text likewise."""
+    begin, left = len(text), n_tokens
+    # A token has no more letters than a handful, and blanks are few: what lies further back is not looked at.
+    looked_at = max(0, len(text) - 20 * n_tokens)
+    for piece in reversed(list(_PIECE.finditer(text, looked_at))):
+        if _tokens(piece[0]) > left:
+            return text[begin if begin < len(text) and piece[0].isascii() else piece.end() - _letters(piece[0], left) :]
+        begin, left = piece.start(), left - _tokens(piece[0])
+    return text[looked_at:]
+
+
+def _tokens(piece: str) -> int:
+    return -(-len(piece) // _letters_per_token(piece))
+
+
+def _letters(piece: str, n_tokens: int) -> int:
+    return n_tokens * _letters_per_token(piece)
+
+
+def _letters_per_token(piece: str) -> int:
+    # MiniLM's vocabulary has English words, numbers of two digits or so, and of other scripts single letters.
+    return 1 if not piece.isascii() else 5 if piece.isalpha() else 2
 
 
 def _in_tool_loop(turns: Sequence[Turn], human: Sequence[str]) -> bool:

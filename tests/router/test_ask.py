@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from probes.encoder import MINILM_L6
+from probes.exported_encoder import load_exported_encoder
 from router.ask import TOKENS_PER_IMAGE, Ask, extract
 from router.config import Capability
 from router.errors import InvalidRequestError
@@ -15,7 +17,7 @@ from router.types import RouteQuery
 
 
 def ask_of(*messages: Any, **parameters: Any) -> Ask:
-    return extract(RouteQuery(messages, parameters=parameters), max_bytes=1000)
+    return extract(RouteQuery(messages, parameters=parameters), max_bytes=30_000)
 
 
 def user(content: Any) -> dict[str, Any]:
@@ -49,12 +51,39 @@ def test_a_longer_turn_is_judged_with_the_opening_alone() -> None:
     assert ask_of(user("Prove it."), said("How?"), user(newest)).text == f"Prove it.\n\n{newest}"
 
 
-def test_what_is_kept_of_the_rest_is_bounded_in_bytes_and_never_cuts_a_sign() -> None:
-    ask = ask_of(user("\N{EURO SIGN}" * 200), said("\N{EURO SIGN}" * 120), user("ja"))
-    opening, reference, newest = ask.text.split("\n\n")
-    assert opening == "\N{EURO SIGN}" * 133
-    assert reference == "\N{EURO SIGN}" * 100
-    assert newest == "ja"
+@pytest.mark.parametrize(
+    ("said_before", "opening", "reference"),
+    [
+        ("\N{EURO SIGN}" * 200, "\N{EURO SIGN}" * 100, "\N{EURO SIGN}" * 75),
+        ("x" * 600, "x" * 500, "x" * 375),
+        ("\u4e2d" * 200, "\u4e2d" * 100, "\u4e2d" * 75),
+        ("word " * 200, ("word " * 100).strip(), ("word " * 75).strip()),
+        ("a" + " " * 5000 + "z", "a" + " " * 5000 + "z", "z"),
+    ],
+)
+def test_what_is_kept_of_the_rest_is_bounded_in_tokens(said_before: str, opening: str, reference: str) -> None:
+    ask = ask_of(user(said_before), said(said_before), user("ja"))
+    found = ask.text.split("\n\n")
+    assert [part.strip() for part in found] == [opening, reference, "ja"]
+
+
+@pytest.mark.usefixtures("_real_encoder")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The tenant keeps the garden and the stairs in good order, at his own expense. ",
+        "Арендатор содержит сад и лестницу в порядке. ",
+        "承租人应当保持花园和楼梯的整洁",
+        "for(i=0;i<n;++i){a[i]=(b[i]+c[i])*d[i];if(!a[i])return x_1;} ",
+        "1234567890 3.14159265358979 ",
+    ],
+    ids=["English", "Russian", "Chinese", "code", "digits"],
+)
+def test_with_it_the_encoder_reads_the_whole_of_a_short_turn(words: str) -> None:
+    ask = ask_of(user(words * 100), said(words * 100), user("go ahead"))
+    encoder = load_exported_encoder(MINILM_L6)
+    # At its limit it would have been cut.
+    assert 100 < len(encoder.tokenize(ask.text)) < MINILM_L6.max_tokens
 
 
 def test_a_chat_without_a_human_is_judged_by_what_there_is() -> None:
@@ -109,7 +138,7 @@ def test_an_assistant_message_may_have_no_content() -> None:
         ((user([{"type": "text", "text": 5}]),), "must be text, got int"),
         (("hello",), r"messages\[0\] must be an object, got str"),
         (({"role": "robot", "content": "x"},), "role must be one of"),
-        ((user("x" * 1001),), "at most 1,000 bytes of text, got 1,001"),
+        ((user("x" * 30_001),), "at most 30,000 bytes of text, got 30,001"),
         ((user("bad \ud800"),), "valid Unicode"),
         ((user([{"type": "tool_result", "content": [{"type": "text", "text": 5}]}]),), "must be text, got int"),
         (({"role": ["user"], "content": "x"},), "role must be one of"),
