@@ -114,7 +114,7 @@ def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
         max_output_tokens=_max_output_tokens(query.parameters),
         ends=tuple(dict.fromkeys((spoken[0], spoken[-1]))) if spoken else (),
         n_images=n_images,
-        in_tool_loop=bool(spoken) and _in_tool_loop(turns, human),
+        in_tool_loop=_is_asked(turns, human) and _in_tool_loop(turns, human),
     )
 
 
@@ -192,6 +192,11 @@ def _letters_per_token(piece: str) -> int:
     return 1 if not piece.isascii() else 5 if piece.isalpha() else 2
 
 
+def _is_asked(turns: Sequence[Turn], human: Sequence[str]) -> bool:
+    """Whether a human asks anything, if only by a picture."""
+    return any(human) or any(turn.role == "user" and turn.other_parts for turn in turns)
+
+
 def _in_tool_loop(turns: Sequence[Turn], human: Sequence[str]) -> bool:
     """Whether the newest turn that is neither the assistant's nor a system prompt is no human's."""
     for turn, words in zip(reversed(turns), reversed(human), strict=True):
@@ -204,6 +209,9 @@ def _in_tool_loop(turns: Sequence[Turn], human: Sequence[str]) -> bool:
 
 def _needs(turns: Sequence[Turn], parts: Sequence[str], parameters: Mapping[str, Any]) -> frozenset[Capability]:
     needs = {NEEDS_OF_PARTS[part] for part in parts if part in NEEDS_OF_PARTS}
+    modalities = parameters.get("modalities")
+    if isinstance(modalities, Sequence) and "audio" in modalities:
+        needs.add(Capability.AUDIO)
     offered = parameters.get("tools") or parameters.get("functions")
     # A chat with calls in it is not readable to a model that knows no tools, whether or not more are offered.
     if offered or any(turn.calls_tools or turn.answers_tools for turn in turns):

@@ -129,7 +129,7 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
     service = RouterService()
     status = health.aio.HealthServicer()
     server = _create_server(service, status, settings)
-    address = f"{settings.host}:{_bind(server, settings)}"
+    address = authority(settings.host, _bind(server, settings))
     await _set_health(status, health_pb2.HealthCheckResponse.NOT_SERVING)
     await server.start()
     async with contextlib.AsyncExitStack() as stack, contextlib.AsyncExitStack() as listening:
@@ -169,6 +169,11 @@ async def serve_forever(settings: ServerSettings, on_ready: Callable[[Serving], 
         log.info("draining, at most %.0f s", settings.drain_s)
 
 
+def authority(host: str, port: int) -> str:
+    """Host and port as addresses write them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _create_server(
     service: RouterService, status: health.aio.HealthServicer, settings: ServerSettings
 ) -> grpc.aio.Server:
@@ -195,11 +200,11 @@ def _create_server(
 
 def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
     try:
-        return server.add_insecure_port(f"{settings.host}:{settings.port}")
+        return server.add_insecure_port(authority(settings.host, settings.port))
     except RuntimeError as error:
         raise ConfigError(
-            f"cannot listen on {settings.host}:{settings.port}; another process may hold the port. Stop it, or choose "
-            f"another one with --port (0 takes a free one)."
+            f"cannot listen on {authority(settings.host, settings.port)}; another process may hold the port. Stop it, or "
+            f"choose another one with --port (0 takes a free one)."
         ) from error
 
 
@@ -209,7 +214,7 @@ async def _listen(listening: contextlib.AsyncExitStack, settings: ServerSettings
         return None
     listener = http_server.bound(settings.host, settings.http_port, share=settings.share_port)
     serving = http_server.serving_on(listener, settings.http.app(), drain_s=settings.drain_s)
-    return f"{settings.host}:{await listening.enter_async_context(serving)}"
+    return authority(settings.host, await listening.enter_async_context(serving))
 
 
 def _load(settings: ServerSettings) -> Router:

@@ -22,7 +22,7 @@ from multiprocessing.context import SpawnProcess
 from router import event_loop
 from router.cores import usable_cores
 from router.errors import ConfigError, RouterError
-from router.server import ServerSettings, Serving, serve_forever
+from router.server import ServerSettings, Serving, authority, serve_forever
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,8 @@ def serve_workers(settings: ServerSettings, n_workers: int, on_ready: Say) -> No
                     "each worker remembers sessions for itself; clients must keep their connection for one to hold"
                 )
             if not crew.stopping:
-                on_ready(f"{settings.host}:{port}", f"{settings.host}:{http_port}" if settings.http else None)
+                http_address = authority(settings.host, http_port) if settings.http else None
+                on_ready(authority(settings.host, port), http_address)
             crew.watch()
         finally:
             crew.stop()

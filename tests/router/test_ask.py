@@ -92,6 +92,19 @@ def test_a_chat_without_a_human_is_judged_by_what_there_is() -> None:
     assert (ask.text, ask.in_tool_loop) == ("42", False)
 
 
+def test_a_picture_alone_opens_a_tool_loop_as_words_do() -> None:
+    picture = user([{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}])
+    called = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f"}}]}
+    found = {"role": "tool", "tool_call_id": "1", "content": "42"}
+    assert ask_of(picture, called, found).in_tool_loop
+    assert not ask_of(picture).in_tool_loop
+
+
+def test_an_answer_in_sound_needs_who_can_speak() -> None:
+    assert ask_of(user("Hi"), modalities=["text", "audio"]).needs == {Capability.AUDIO}
+    assert ask_of(user("Hi"), modalities=["text"]).needs == frozenset()
+
+
 def test_content_of_results_and_calls_counts_as_input() -> None:
     result = {"type": "tool_result", "tool_use_id": "1", "content": "x" * 400}
     assert ask_of(user("Hi"), user([result])).input_tokens_estimate == 101

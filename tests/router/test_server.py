@@ -159,6 +159,15 @@ def test_a_small_queue_answers_overload_as_resource_exhausted() -> None:
     }
 
 
+@pytest.mark.usefixtures("_real_encoder")
+def test_it_listens_on_addresses_with_colons_too() -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    with running_service(ServerSettings(host="::1", port=0)) as address, RouterClient(address) as client:
+        assert address.startswith("[::1]:")
+        assert client.route("hello").chosen
+
+
 def test_the_policy_json_of_the_service_is_json(client: RouterClient) -> None:
     assert json.loads(client.get_policy().policy_json)["schema"] == "elle.policy/1"
 
