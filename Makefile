@@ -34,7 +34,12 @@ NODE := $(NPM_FOLDERS:%=%/node_modules/.package-lock.json)
 $(NODE): %/node_modules/.package-lock.json: %/package-lock.json
 	-@if command -v npm >/dev/null; then npm ci --prefix $* --ignore-scripts --no-audit --no-fund --fetch-retries=1 --fetch-timeout=30000; fi
 
-test: $(INSTALLED) $(NODE)  ## The default test suite
+# OpenAI's newest Python SDK, which LiteLLM does not allow beside itself; without it its test is skipped and says so.
+OPENAI := .venv-openai/.installed
+$(OPENAI):
+	-@$(PYTHON) -m venv .venv-openai && .venv-openai/bin/pip install --quiet openai==3.57.0 && touch $@
+
+test: $(INSTALLED) $(NODE) $(OPENAI)  ## The default test suite
 	$(BIN)/python -m pytest
 
 test-slow: $(INSTALLED)  ## Statistical, refit and load tests (minutes)
@@ -88,5 +93,5 @@ reproduce-elle: $(INSTALLED)  ## The ELLE finding on data every machine has, as 
 	@$(BIN)/python -m benchmarks.reproduce_elle
 
 clean:  ## Remove environments and caches
-	rm -rf .venv .venv-protos .venv-proxy .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info \
+	rm -rf .venv .venv-openai .venv-protos .venv-proxy .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info \
 		probes/*.so $(NPM_FOLDERS:%=%/node_modules)

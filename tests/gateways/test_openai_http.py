@@ -25,6 +25,7 @@ from router.errors import ConfigError, GatewayNotInstalledError
 from router.gateways.openai_http import OpenAIDoor
 from router.http_server import bound, serving_on
 from router.server import ServerSettings, serving
+from tests.conftest import ROOT
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.chat_upstream import CALL, ChatUpstream, running_chat_upstream
 from tests.gateways.loopback import in_thread
@@ -124,6 +125,10 @@ def sdk(world: World) -> Iterator[openai.OpenAI]:
         yield sdk
 
 
+#: An environment with the newest SDK; `make test` makes it.
+NEWEST = ROOT / ".venv-openai" / "bin" / "python"
+
+
 def hello(text: str = "Grüße, 你好 \u2028 \U0001f600") -> list[Any]:
     return [{"role": "user", "content": text}]
 
@@ -176,6 +181,26 @@ def test_the_python_sdk_gets_its_answer_and_its_body_reaches_the_upstream_with_a
     assert {one["candidate"] for one in record} == {name}
     assert json.loads(json.dumps(expected).replace("up-none", f"up-{name}")) == got
     assert world.chat.keys[-1] != "Bearer sk-caller"
+
+
+@pytest.mark.skipif(not NEWEST.exists(), reason="no .venv-openai with the newest SDK; `make .venv-openai/.installed`")
+def test_the_newest_python_sdk_gets_the_same(world: World) -> None:
+    whole = [{"messages": hello()} | fields for fields in SUITE.values()]
+    streamed = [fields | {"stream": True, "stream_options": {"include_usage": True}} for fields in whole]
+    task = {"urls": [world.chat_url, world.url], "suite": [*whole, *streamed]}
+    command = [str(NEWEST), str(Path(__file__).parent / "python" / "suite.py")]
+    done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True, check=True, timeout=120)
+    found = json.loads(done.stdout)
+    assert int(found["version"].partition(".")[0]) > int(openai.__version__.partition(".")[0])
+    assert len(found["answers"]) == len(task["suite"])
+    for number, (expected, got) in enumerate(found["answers"]):
+        sent, passed = world.chat.sent[2 * number : 2 * number + 2]
+        (name,) = [name for name in NAMES if f'"up-{name}"'.encode() in passed]
+        assert passed == sent.replace(b'"up-none"', f'"up-{name}"'.encode())
+        assert {one.pop("elle")["candidate"] for one in got} == {name}
+        assert json.loads(json.dumps(expected).replace("up-none", f"up-{name}")) == got
+    assert found["error"] == "model_not_found"
+    assert "elle/test" in found["models"]
 
 
 def _plain(answer: Any) -> dict[str, Any]:
