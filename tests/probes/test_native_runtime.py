@@ -29,6 +29,7 @@ from probes.native_runtime import TARGETS, NativeRuntime, library_path, targets_
 from probes.onnx_bundle import CHECK_TEXTS, Bundle, build_bundle
 from probes.onnx_graph import bert_graph, quantise
 from probes.onnx_runtime import OnnxRuntime
+from router.cores import usable_cores
 
 ROOT = Path(__file__).parents[2]
 
@@ -245,6 +246,7 @@ def helpers() -> set[int]:
 
 @needs_it
 @pytest.mark.skipif(sys.platform != "linux", reason="no threads of the class SCHED_IDLE")
+@pytest.mark.skipif(usable_cores() < 2, reason="no second core that could be idle")
 class TestIdleCore:
     def test_it_changes_no_bit(self, bundle: Bundle, emulation: Path) -> None:
         rng = np.random.default_rng(3)
