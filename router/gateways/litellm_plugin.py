@@ -41,8 +41,8 @@ CANDIDATE_KEY = "elle_candidate"
 
 #: What a decision looks at besides the messages. LiteLLM's own arguments, keys among them, stay where they are.
 _PARAMETERS = (
-    *("functions", "instructions", "max_completion_tokens", "max_output_tokens", "max_tokens", "output_config"),
-    *("output_format", "response_format", "system", "text", "tools"),
+    *("functions", "instructions", "max_completion_tokens", "max_output_tokens", "max_tokens", "modalities"),
+    *("output_config", "output_format", "response_format", "system", "text", "tools"),
 )
 
 _NO_OVERRIDES = Overrides()

@@ -159,8 +159,9 @@ def emulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def slow_help(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library with a helper that loses its core over every other item, longer than the rest of a pass takes."""
-    return compiled(tmp_path_factory, "-DEMULATE_VNNI", "-DLOSE_THE_CORE=if (i % 2) usleep(i * 500);")
+    """The library with a helper that loses its core over every third item, longer than the rest of a pass takes."""
+    lose = "static unsigned turn; if (turn++ % 3 == 0) usleep(2000);"
+    return compiled(tmp_path_factory, "-DEMULATE_VNNI", f"-DLOSE_THE_CORE={lose}")
 
 
 def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
