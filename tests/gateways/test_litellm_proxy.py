@@ -75,7 +75,8 @@ class World:
         """What the Proxy's logger was told of the next call; it is told behind the answer."""
         give_up = time.monotonic() + 20
         while time.monotonic() < give_up:
-            lines = self.decisions.read_text("utf-8").splitlines()
+            # A line that is being written has no end yet.
+            lines = self.decisions.read_text("utf-8").split("\n")[:-1]
             if len(lines) > self._read:
                 self._read += 1
                 found: dict[str, str] | None = json.loads(lines[self._read - 1])
