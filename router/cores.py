@@ -15,23 +15,19 @@ def usable_cores(root: Path = Path("/")) -> int:
     root: where `proc` and `sys` are, for tests. Quotas of cgroup v2 (`cpu.max`) are read, its ancestors' included.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, *_quotas(root)))
+    return max(1, min([cores, *_quotas(root)]))
 
 
 def _quotas(root: Path) -> list[int]:
-    """Whole cores of every quota that holds for this process; huge without one."""
-    found = [2**30]
+    """Whole cores of every quota that holds for this process."""
+    found: list[int] = []
     groups = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
-        ours = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), None)
     except OSError:
         return found
-    if ours is None:
-        return found
-    for group in (groups / ours, *(groups / ours).parents):
-        if not group.is_relative_to(groups):
-            break
+    ours = [groups / line.removeprefix("0::/") for line in lines if line.startswith("0::/")]
+    for group in (group for one in ours for group in (one, *one.parents) if group.is_relative_to(groups)):
         try:
             quota, _, period = (group / "cpu.max").read_text().partition(" ")
             found.append(int(quota) // int(period))

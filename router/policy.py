@@ -333,19 +333,23 @@ def _risk_bound(rules: Rules, overrides: Overrides) -> float | None:
 
 def _holder(file: PolicyFile, overrides: Overrides, eligible: Sequence[int], held: HeldCandidate | None) -> int | None:
     """Index of the candidate that the session may hold; None where there is nothing to hold, or no choice at all."""
-    if held is None or file.sessions == "ignore" or overrides.pin is not None or len(eligible) == 1:
-        return None
-    if isinstance(_rule(file, overrides), FixedRule) and overrides.max_risk is None:
+    if held is None or len(eligible) == 1 or not _keeps_sessions(file, overrides):
         return None
     # One that the policy no longer has, or that may not answer this request, is released.
     return next((index for index in eligible if file.names[index] == held.candidate), None)
+
+
+def _keeps_sessions(file: PolicyFile, overrides: Overrides) -> bool:
+    """Whether who answered a session last has a say: not under a pin, nor under a fixed rule."""
+    fixed = isinstance(_rule(file, overrides), FixedRule) and overrides.max_risk is None
+    return file.sessions != "ignore" and overrides.pin is None and not fixed
 
 
 def _not_below(
     file: PolicyFile, overrides: Overrides, eligible: tuple[int, ...], held: HeldCandidate
 ) -> tuple[int, ...]:
     """Those that may take over inside a tool loop where the session's own may not go on: none weaker, if any is."""
-    if file.sessions == "ignore" or overrides.pin is not None or held.candidate not in file.names:
+    if held.candidate not in file.names or not _keeps_sessions(file, overrides):
         return eligible
     floor = file.names.index(held.candidate)
     if floor in eligible:

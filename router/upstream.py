@@ -279,7 +279,7 @@ def _is_openai_shaped(model: str) -> bool:
     litellm = _litellm()
     try:
         _, provider, _, _ = litellm.get_llm_provider(model)
-    except Exception:
+    except litellm.BadRequestError:
         # LiteLLM's own word on a model that it does not know comes with the call.
         return False
     return provider in {"openai", "azure", "text-completion-openai", *litellm.openai_compatible_providers}

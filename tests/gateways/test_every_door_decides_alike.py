@@ -152,19 +152,23 @@ def _through_envoy(world: World) -> list[Told]:
         return _posted(urls["door"])
 
 
+def litellm_models(upstream_url: str) -> list[dict[str, Any]]:
+    """One group of LiteLLM's with a deployment of each candidate."""
+    return [
+        {
+            "model_name": "auto",
+            "litellm_params": {"model": f"openai/up-{name}", "api_base": upstream_url, "api_key": "none"},
+        }
+        for name in NAMES
+    ]
+
+
 def _through_litellm(world: World) -> list[Told]:
     litellm = pytest.importorskip("litellm", reason="LiteLLM is not installed; `pip install 'elle-router[dispatch]'`")
     before = list(litellm.callbacks)
 
     async def ask_all() -> list[Told]:
-        models = [
-            {
-                "model_name": "auto",
-                "litellm_params": {"model": f"openai/up-{name}", "api_base": world.upstream_url, "api_key": "none"},
-            }
-            for name in NAMES
-        ]
-        router = litellm.Router(model_list=models, plugins=[elle_plugin(world.address)], num_retries=0)
+        router = litellm.Router(model_list=litellm_models(world.upstream_url), plugins=[elle_plugin(world.address)], num_retries=0)
         told = []
         for body in BODIES:
             metadata: dict[str, Any] = {}

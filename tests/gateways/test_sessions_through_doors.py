@@ -23,7 +23,7 @@ from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.chat_upstream import running_chat_upstream
 from tests.gateways.envoy import EXAMPLE, cluster, find_envoy, listener, running_envoy
 from tests.gateways.loopback import in_thread
-from tests.gateways.test_every_door_decides_alike import HAS_ENVOYS_PROTOS, NAMES
+from tests.gateways.test_every_door_decides_alike import HAS_ENVOYS_PROTOS, NAMES, litellm_models
 
 WEAK, STRONG = NAMES
 
@@ -139,15 +139,8 @@ def test_litellm_plugin(world: World, engine: str) -> None:
     before = list(litellm.callbacks)
 
     async def ask_all() -> None:
-        models = [
-            {
-                "model_name": "auto",
-                "litellm_params": {"model": f"openai/up-{name}", "api_base": world.upstream_url, "api_key": "none"},
-            }
-            for name in NAMES
-        ]
         plugin = elle_plugin(world.engine if engine == "in process" else world.address)
-        router = litellm.Router(model_list=models, plugins=[plugin], num_retries=0)
+        router = litellm.Router(model_list=litellm_models(world.upstream_url), plugins=[plugin], num_retries=0)
 
         async def ask(body: dict[str, Any], caller: str) -> tuple[str, str]:
             # As the Proxy marks whom it let in.
