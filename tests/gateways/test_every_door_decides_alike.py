@@ -168,7 +168,8 @@ def _through_litellm(world: World) -> list[Told]:
     before = list(litellm.callbacks)
 
     async def ask_all() -> list[Told]:
-        router = litellm.Router(model_list=litellm_models(world.upstream_url), plugins=[elle_plugin(world.address)], num_retries=0)
+        models, plugin = litellm_models(world.upstream_url), elle_plugin(world.address)
+        router = litellm.Router(model_list=models, plugins=[plugin], num_retries=0)
         told = []
         for body in BODIES:
             metadata: dict[str, Any] = {}

@@ -113,6 +113,10 @@ class TestReleasing:
         assert decide(rules_of(), ask, Overrides(pin="small"), None, held=HELD).reason is Reason.PINNED
         fixed = make_rules({"kind": "fixed", "candidate": "small"})
         assert decide(fixed, ask, Overrides(), None, held=HELD).reason is Reason.FIXED
+        # Also where the holder may not go on, and somebody above the fixed one could.
+        three = make_rules({"kind": "fixed", "candidate": "a"}, names=("a", "b", "c"), prices=(WEAK, WEAK, STRONG))
+        choice = decide(three, ask, Overrides(denied_candidates=("b",)), None, held=HeldCandidate("b", 1, 1))
+        assert (choice.chosen.name, choice.reason) == ("a", Reason.FIXED)
 
     def test_a_policy_may_ignore_sessions(self) -> None:
         assert who(rules_of(sessions="ignore"), EASY, HELD, in_tool_loop=True)[0] == "small"
