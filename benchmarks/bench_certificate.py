@@ -19,8 +19,8 @@ from statistics import NormalDist
 import numpy as np
 
 from benchmarks.routing_outcomes import Float64, RoutingOutcomes, load_mmlu, split_and_fit
-from probes.bounds import excludes
-from probes.risk_control import policy_drops
+from probes.certificates.bounds import excludes
+from probes.certificates.fixed_sequence import policy_drops
 
 DELTA = 0.05
 LIMITS = (0.01, 0.02, 0.05)

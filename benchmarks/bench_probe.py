@@ -30,8 +30,8 @@ from sklearn.linear_model import Ridge, RidgeCV  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 
-from probes.fit import fit_ridge  # noqa: E402
-from probes.linear import LinearProbe  # noqa: E402
+from probes.regression.fit import fit_ridge  # noqa: E402
+from probes.regression.linear import LinearProbe  # noqa: E402
 
 MUST = {
     "single_us": 3.0,

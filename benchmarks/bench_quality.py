@@ -29,14 +29,14 @@ from benchmarks.quality.many_models import Table, group_means, many_model_result
 from benchmarks.quality.pairs import FOLDS, pair_results
 from benchmarks.quality.results_page import write_pages
 from benchmarks.quality.transfer import domain_results, transfer_results
-from probes.encoder import MINILM_L6
+from probes.encoders.spec import MINILM_L6
 from probes.probe import software_versions, utc_now
-from router.tuning.candidates import PricedModel
-from router.tuning.crossval import Split, probe_risk, split_folds
-from router.tuning.datasets import Outcomes, read_outcomes
-from router.tuning.features import FeatureCache
-from router.tuning.ranking import text_numbers
-from router.tuning.targets import Target
+from router.tuning.certifying.candidates import PricedModel
+from router.tuning.certifying.targets import Target
+from router.tuning.judging.cross_validation import Split, probe_risk, split_folds
+from router.tuning.judging.ranking import text_numbers
+from router.tuning.outcomes.datasets import Outcomes, read_outcomes
+from router.tuning.outcomes.feature_cache import FeatureCache
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"

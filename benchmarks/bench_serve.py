@@ -25,8 +25,8 @@ from benchmarks.serve.encoders import TORCH_THREADS
 from benchmarks.serve.page import write_figure, write_page
 from benchmarks.serve.processes import Server, load, serving
 from benchmarks.serve.prompts import read_prompts
-from probes.encoder import MINILM_L6
-from probes.exported_encoder import RUNTIME_VARIABLE, load_exported_encoder
+from probes.encoders.exported import RUNTIME_VARIABLE, load_exported_encoder
+from probes.encoders.spec import MINILM_L6
 
 ROOT = Path(__file__).parent.parent
 

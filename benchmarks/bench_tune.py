@@ -26,14 +26,14 @@ import numpy.typing as npt  # isort: skip
 import pyarrow as pa  # isort: skip
 import pyarrow.parquet as pq  # isort: skip
 
-from probes import artifact
-from probes.encoder import MINILM_L6
-from router.tuning.bench import TuneSettings
-from router.tuning.datasets import read_outcomes
-from router.tuning.features import FeatureCache
-from router.tuning.fit import fit
-from router.tuning.targets import Target
-from router.tuning.tune import tune_command
+from probes.artifacts import store as artifact
+from probes.encoders.spec import MINILM_L6
+from router.tuning.certifying.targets import Target
+from router.tuning.certifying.tune import tune_command
+from router.tuning.certifying.tuning_run import TuneSettings
+from router.tuning.fitting.fit import fit
+from router.tuning.outcomes.datasets import read_outcomes
+from router.tuning.outcomes.feature_cache import FeatureCache
 
 #: Wall seconds (issue 4), for 10,000 prompts x 10 models on 2 cores.
 LIMIT_S = 30.0
@@ -118,7 +118,7 @@ def measure(world: World, folder: Path) -> dict[str, dict[str, Any]]:
     probe, _ = fit(read_outcomes(folder / "fit.parquet"), world.features("fit", N_FIT), MINILM_L6, title="generated")
     artifact.save(probe, folder / "probe")
     rows = dict(zip(world.texts("tune", world.n), world.features("tune", world.n), strict=True))
-    with mock.patch("router.tuning.features.load_encoder", return_value=_Generated(rows)):
+    with mock.patch("router.tuning.outcomes.feature_cache.load_encoder", return_value=_Generated(rows)):
         FeatureCache().features(MINILM_L6, list(rows))
     prices = folder / "prices.yaml"
     cost = {"output_usd_per_million_tokens": 0.0}

@@ -24,14 +24,14 @@ import numpy as np
 
 from benchmarks.bench_probe import commit, hardware
 from benchmarks.bench_quality import DATA, PRO_STRONG, PRO_WEAK, STRONG, WEAK
-from probes.encoder import MINILM_L6, EncoderSpec, encode_all
-from probes.encoder_files import find_encoder
-from probes.exported_encoder import ExportedEncoder
-from probes.onnx_bundle import build_bundle
-from router.tuning.crossval import Split, probe_risk, split_folds
-from router.tuning.datasets import Outcomes, read_outcomes
-from router.tuning.parity import agreement
-from router.tuning.ranking import Judgement, Truth, measure, text_numbers
+from probes.encoders.bundle import build_bundle
+from probes.encoders.exported import ExportedEncoder
+from probes.encoders.files import find_encoder
+from probes.encoders.spec import MINILM_L6, EncoderSpec, encode_all
+from router.tuning.judging.cross_validation import Split, probe_risk, split_folds
+from router.tuning.judging.parity import agreement
+from router.tuning.judging.ranking import Judgement, Truth, measure, text_numbers
+from router.tuning.outcomes.datasets import Outcomes, read_outcomes
 
 #: File, weak and strong model, and how prompts are left out, by what the results call it.
 TASKS: dict[str, tuple[str, tuple[str, str], Split]] = {

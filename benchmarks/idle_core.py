@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bench_probe import commit, hardware
-from probes.encoder import MINILM_L6
-from probes.exported_encoder import ExportedEncoder, load_exported_encoder
+from probes.encoders.exported import ExportedEncoder, load_exported_encoder
+from probes.encoders.spec import MINILM_L6
 
 LENGTHS = (8, 16, 32, 64, 128, 256)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from probes.calibration import DEFAULT_KIND, cross_calibrate
-from probes.crossfit import assign_folds, out_of_fold
-from probes.encoder import MINILM_L6
-from probes.fit import fit_ridge
-from router.tuning.datasets import read_outcomes
-from router.tuning.evaluate import text_numbers
-from router.tuning.features import FeatureCache
+from probes.calibration.maps import DEFAULT_KIND, cross_calibrate
+from probes.encoders.spec import MINILM_L6
+from probes.regression.crossfit import assign_folds, out_of_fold
+from probes.regression.fit import fit_ridge
+from router.tuning.judging.evaluate import text_numbers
+from router.tuning.outcomes.datasets import read_outcomes
+from router.tuning.outcomes.feature_cache import FeatureCache
 
 Float64 = npt.NDArray[np.float64]
 

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 _SCORE = """
 import json, resource, sys, time
 import numpy as np
-from probes.linear import LinearProbe
-from probes.scoring import score_file
+from probes.regression.linear import LinearProbe
+from probes.embeddings.scoring import score_file
 width = int(sys.argv[3])
 weights = np.random.default_rng(1).normal(size=(1, width))
 probe = LinearProbe(weights, np.zeros(1), np.ones(1))

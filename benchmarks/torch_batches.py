@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from benchmarks.serve.prompts import read_prompts
-from probes import artifact
-from probes.encoder import MINILM_L6_FLOAT32
-from probes.encoder_files import find_encoder
-from probes.torch_encoder import BATCH_TOKENS, TorchBatchEncoder, torch_device
-from router.loading import DEFAULTS
+from probes.artifacts import store as artifact
+from probes.encoders.files import find_encoder
+from probes.encoders.spec import MINILM_L6_FLOAT32
+from probes.encoders.torch_runtime import BATCH_TOKENS, TorchBatchEncoder, torch_device
+from router.policies.loading import DEFAULTS
 
 #: The shipped policy's: the strong model where it is right more often by this.
 MIN_GAIN = 0.15

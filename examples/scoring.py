@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from probes.ridge import RidgeFitter
-from probes.scoring import score_file
+from probes.embeddings.scoring import score_file
+from probes.regression.ridge import RidgeFitter
 
 
 def main() -> None:

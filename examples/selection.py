@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from probes import selection
-from probes.ridge import RidgeFitter
+from probes.embeddings import selection
+from probes.regression.ridge import RidgeFitter
 
 
 def main() -> None:

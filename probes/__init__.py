@@ -9,24 +9,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from probes.bootstrap import Interval, bootstrap
-    from probes.calibration import Beta, Calibrator, Isotonic, Sigmoid, VennAbers, cross_calibrate
-    from probes.crossfit import OutOfFold, assign_folds, out_of_fold
-    from probes.estimator import RidgeLOO
-    from probes.fit import fit_ridge
-    from probes.linear import Leverage, LinearProbe
+    from probes.calibration.maps import Beta, Calibrator, Isotonic, Sigmoid, VennAbers, cross_calibrate
+    from probes.measures.bootstrap import Interval, bootstrap
     from probes.probe import DataSource, DifficultyProbe, ProbeCard, ProbePrediction
-    from probes.ridge import RidgeFitter, RidgeSolution
+    from probes.regression.crossfit import OutOfFold, assign_folds, out_of_fold
+    from probes.regression.estimator import RidgeLOO
+    from probes.regression.fit import fit_ridge
+    from probes.regression.linear import Leverage, LinearProbe
+    from probes.regression.ridge import RidgeFitter, RidgeSolution
 
 _HOME = {
-    "probes.bootstrap": ("Interval", "bootstrap"),
-    "probes.calibration": ("Beta", "Calibrator", "Isotonic", "Sigmoid", "VennAbers", "cross_calibrate"),
-    "probes.crossfit": ("OutOfFold", "assign_folds", "out_of_fold"),
-    "probes.estimator": ("RidgeLOO",),
-    "probes.fit": ("fit_ridge",),
-    "probes.linear": ("Leverage", "LinearProbe"),
+    "probes.measures.bootstrap": ("Interval", "bootstrap"),
+    "probes.calibration.maps": ("Beta", "Calibrator", "Isotonic", "Sigmoid", "VennAbers", "cross_calibrate"),
+    "probes.regression.crossfit": ("OutOfFold", "assign_folds", "out_of_fold"),
+    "probes.regression.estimator": ("RidgeLOO",),
+    "probes.regression.fit": ("fit_ridge",),
+    "probes.regression.linear": ("Leverage", "LinearProbe"),
     "probes.probe": ("DataSource", "DifficultyProbe", "ProbeCard", "ProbePrediction"),
-    "probes.ridge": ("RidgeFitter", "RidgeSolution"),
+    "probes.regression.ridge": ("RidgeFitter", "RidgeSolution"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

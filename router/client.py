@@ -18,13 +18,13 @@ import grpc
 import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 
-from router import wire
 from router.errors import ServiceError
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2
-from router.statuses import DETAILS_KEY
-from router.types import Delivery, Message, Overrides, RouteQuery, RoutingDecision
+from router.values import Delivery, Message, Overrides, RouteQuery, RoutingDecision
+from router.wire import conversion as wire
+from router.wire.statuses import DETAILS_KEY
 
 DEFAULT_ADDRESS = "localhost:50051"
 

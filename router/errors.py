@@ -36,7 +36,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from router.types import Attempt
+    from router.values import Attempt
 
 
 class RouterError(Exception):

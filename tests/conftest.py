@@ -18,12 +18,12 @@ ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 
 # Only now: these read the environment when they are imported.
-from probes.encoder import MINILM_L6  # noqa: E402
-from probes.encoder_files import find_encoder  # noqa: E402
+from probes.encoders.files import find_encoder  # noqa: E402
+from probes.encoders.spec import MINILM_L6  # noqa: E402
 from probes.errors import EncoderError  # noqa: E402
 from router.client import RouterClient  # noqa: E402
-from router.pipeline import Router  # noqa: E402
-from router.server import ServerSettings  # noqa: E402
+from router.deciding.pipeline import Router  # noqa: E402
+from router.serving.server import ServerSettings  # noqa: E402
 from tests.service import running_service  # noqa: E402
 
 

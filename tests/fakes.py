@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from probes import artifact
-from probes.encoder import EncoderSpec, FloatArray
+from probes.artifacts import store as artifact
+from probes.encoders.spec import EncoderSpec, FloatArray
 from probes.errors import DataError
 from probes.probe import DifficultyProbe
-from router.tuning.datasets import Outcomes
-from router.tuning.fit import fit
+from router.tuning.fitting.fit import fit
+from router.tuning.outcomes.datasets import Outcomes
 
 N_FEATURES = 8
 

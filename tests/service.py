@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from router.server import ServerSettings, serving
+from router.serving.server import ServerSettings, serving
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def test_probes_knows_nothing_of_the_router_nor_of_its_wire() -> None:
 
 
 def test_only_upstream_and_the_plugin_import_litellm_and_offline_the_baseline_that_is_litellm() -> None:
-    names = ("upstream.py", "gateways/litellm_plugin.py", "tuning/litellm_baseline.py")
+    names = ("answering/upstream.py", "gateways/litellm_plugin.py", "tuning/judging/litellm_baseline.py")
     allowed = {ROOT / "router" / name for name in names}
     for path in sources("router"):
         text = path.read_text("utf-8")
@@ -61,30 +61,29 @@ def test_only_upstream_and_the_plugin_import_litellm_and_offline_the_baseline_th
 
 
 def test_only_the_wire_files_know_protobuf_messages() -> None:
-    allowed = {"wire.py", "service.py", "server.py", "client.py", "statuses.py"}
+    allowed = {"conversion.py", "servicer.py", "server.py", "client.py", "statuses.py"}
     for path in sources("router"):
         if any(name.startswith(("router.pb", "google.")) for name in imports(path)):
             assert path.name in allowed, path
 
 
 def test_the_policy_is_pure() -> None:
-    tops = {name.partition(".")[0] for name in imports(ROOT / "router" / "policy.py")}
+    tops = {name.partition(".")[0] for name in imports(ROOT / "router" / "policies" / "choice.py")}
     assert tops <= {"__future__", "math", "collections", "dataclasses", "router"}
-    inside = {name for name in imports(ROOT / "router" / "policy.py") if name.startswith("router.")}
-    assert {name.split(".")[1] for name in inside} == {"ask", "config", "errors", "types"}
+    inside = {name for name in imports(ROOT / "router" / "policies" / "choice.py") if name.startswith("router.")}
+    assert {name.split(".")[1] for name in inside} == {"asking", "policies", "errors", "values"}
 
 
 def test_serving_does_not_depend_on_what_is_offline() -> None:
-    pools = ("encode_pool", "batch_pool")
-    for name in ("pipeline", "service", "server", "policy", "loading", "dispatch", "client", *pools):
-        offline = {found for found in imports(ROOT / "router" / f"{name}.py") if found.startswith("router.tuning")}
-        assert not offline, name
+    for room in ("asking", "policies", "deciding", "answering", "wire", "serving", "gateways"):
+        for path in sources(f"router/{room}"):
+            assert not any(found.startswith("router.tuning") for found in imports(path)), path
 
 
 def test_only_the_command_line_knows_the_gateways() -> None:
     for path in sources("router"):
         if any(name.startswith("router.gateways") for name in imports(path)):
-            assert path.parent.name == "gateways" or path.name.startswith("cli"), path
+            assert path.parent.name in {"gateways", "cli"}, path
 
 
 def test_only_the_external_processor_knows_envoys_protos() -> None:
@@ -112,7 +111,7 @@ def test_importing_loads_nothing_heavy_and_opens_no_socket() -> None:
         "import socket, sys\n"
         "def refuse(*a, **k): raise AssertionError('a socket was opened')\n"
         "socket.socket.__init__ = refuse\n"
-        "import router, probes, router.pipeline, router.client, router.server, router.cli\n"
+        "import router, probes, router.deciding.pipeline, router.client, router.serving.server, router.cli.main\n"
         "import router.gateways.openai_body, router.gateways.ext_proc, router.gateways.litellm_plugin\n"
         f"loaded = set(sys.modules) & {HEAVY!r}\n"
         "assert not loaded, loaded\n"
@@ -124,8 +123,8 @@ def test_deciding_works_with_litellm_uninstalled() -> None:
     out = run_python(
         "import sys\n"
         "sys.modules['litellm'] = None  # makes every import of it fail, as if it were not installed\n"
-        "from router.pipeline import Router\n"
-        "from router.types import RouteQuery\n"
+        "from router.deciding.pipeline import Router\n"
+        "from router.values import RouteQuery\n"
         "print(Router.from_files().decide(RouteQuery.from_prompt('What is 2 + 2?')).chosen)\n"
     )
     assert out.strip()

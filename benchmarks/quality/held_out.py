@@ -17,20 +17,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probes.encoder import MINILM_L6, EncoderSpec
-from router.config import PolicyFile
-from router.loading import assemble
-from router.tuning.bench import USUAL_ASK, TuneSettings, prepare
-from router.tuning.calibration_set import calibration_set
-from router.tuning.candidates import PriceTable, by_cost, candidates_from_names, mean_lengths
-from router.tuning.crossval import split_folds
-from router.tuning.datasets import Outcomes
-from router.tuning.fit import fit
-from router.tuning.paths import choices, scene
-from router.tuning.slices import MIN_SLICE
-from router.tuning.splits import left_out
-from router.tuning.targets import Target
-from router.tuning.tune import tune
+from probes.encoders.spec import MINILM_L6, EncoderSpec
+from router.policies.loading import assemble
+from router.policies.policy_file import PolicyFile
+from router.tuning.certifying.calibration_set import calibration_set
+from router.tuning.certifying.candidates import PriceTable, by_cost, candidates_from_names, mean_lengths
+from router.tuning.certifying.rule_paths import choices, scene
+from router.tuning.certifying.targets import Target
+from router.tuning.certifying.tune import tune
+from router.tuning.certifying.tuning_run import USUAL_ASK, TuneSettings, prepare
+from router.tuning.fitting.fit import fit
+from router.tuning.judging.cross_validation import split_folds
+from router.tuning.judging.slices import MIN_SLICE
+from router.tuning.outcomes.datasets import Outcomes
+from router.tuning.outcomes.holdout import left_out
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from router.tuning.baselines import all_baselines
-from router.tuning.crossval import Split
-from router.tuning.datasets import Outcomes
-from router.tuning.evaluate import PROBE, Judged, judge
-from router.tuning.ranking import measure
-from router.tuning.slices import measure_slices, slice_labels
+from router.tuning.judging.baselines import all_baselines
+from router.tuning.judging.cross_validation import Split
+from router.tuning.judging.evaluate import PROBE, Judged, judge
+from router.tuning.judging.ranking import measure
+from router.tuning.judging.slices import measure_slices, slice_labels
+from router.tuning.outcomes.datasets import Outcomes
 
 FOLDS = 5
 

@@ -69,7 +69,7 @@ def results_page(found: Mapping[str, Any]) -> Iterator[str]:
     yield "bootstrap intervals over prompt texts; *ahead* is the probe's lead in APGR over that row, paired on the same"
     yield "resamples. Trained baselines see the same folds as the probe. AUROC, ECE: of the weak model's failure;"
     yield "the baselines' risks are calibrated on these very prompts, the probe's are not. LiteLLM's classifiers are"
-    yield "run for real, by the number each compares with its own threshold (`router/tuning/litellm_baseline.py`)."
+    yield "run for real, by the number each compares with its own threshold (`litellm_baseline.py`)."
     for data, (name, group) in DATA_SETS.items():
         yield ""
         yield from _pair(found[data], name, group)

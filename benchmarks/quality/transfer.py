@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probes.adapt import adapt
-from probes.fit import fit_ridge
-from probes.metrics import ece
-from probes.prior import Prior
-from probes.routing_metrics import apgr
-from router.tuning.adaptation import move_maps
-from router.tuning.datasets import Outcomes
-from router.tuning.ranking import Judgement, Truth, measure, text_numbers
-from router.tuning.recipe import FittedMaps, fit_maps, risk_through
+from probes.measures.prediction import ece
+from probes.measures.routing import apgr
+from probes.regression.adapt import adapt
+from probes.regression.fit import fit_ridge
+from probes.regression.prior import Prior
+from router.tuning.fitting.adaptation import move_maps
+from router.tuning.fitting.recipe import FittedMaps, fit_maps, risk_through
+from router.tuning.judging.ranking import Judgement, Truth, measure, text_numbers
+from router.tuning.outcomes.datasets import Outcomes
 
 FloatArray = npt.NDArray[np.float64]
 Features = npt.NDArray[np.float32]

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.bootstrap import bootstrap
-from probes.crossfit import assign_folds, out_of_fold
 from probes.losses import LossPairs
-from probes.metrics import pearson_r
-from probes.ridge import RidgeFitter
+from probes.measures.bootstrap import bootstrap
+from probes.measures.prediction import pearson_r
+from probes.regression.crossfit import assign_folds, out_of_fold
+from probes.regression.ridge import RidgeFitter
 
 HELD_OUT = 0.2
 SIZES = (300, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 40_000)

@@ -15,10 +15,11 @@ from typing import Any
 
 import grpc.aio
 
-from probes.encoder import MINILM_L6, Encoder, HelpedEncoder, load_encoder
-from router import event_loop
+from probes.encoders.load import load_encoder
+from probes.encoders.spec import MINILM_L6, Encoder, HelpedEncoder
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
+from router.serving import event_loop
 
 
 class Bare(pb_grpc.RouterServiceServicer):

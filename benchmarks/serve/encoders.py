@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from probes.encoder import MINILM_L6_FLOAT32, Encoder, EncoderSpec, FloatArray, load_encoder
-from probes.encoder_files import TOKENIZER_FILE, find_encoder
-from probes.prompt_tokens import PromptTokenizer
+from probes.encoders.files import TOKENIZER_FILE, find_encoder
+from probes.encoders.load import load_encoder
+from probes.encoders.spec import MINILM_L6_FLOAT32, Encoder, EncoderSpec, FloatArray
+from probes.encoders.tokens import PromptTokenizer
 
 TORCH_THREADS = "ELLE_BENCH_TORCH_THREADS"
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.serve.encoders import ENCODERS
-from probes import artifact
-from probes.encoder import Encoder
-from router import event_loop, pipeline
-from router.server import ServerSettings, serve_forever
-from router.tuning.datasets import Outcomes
-from router.tuning.fit import fit
+from probes.artifacts import store as artifact
+from probes.encoders.spec import Encoder
+from router.deciding import pipeline
+from router.serving import event_loop
+from router.serving.server import ServerSettings, serve_forever
+from router.tuning.fitting.fit import fit
+from router.tuning.outcomes.datasets import Outcomes
 
 POLICY = """
 schema: elle.policy/1

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from probes.bootstrap import Interval
-from probes.crossfit import assign_folds, out_of_fold
 from probes.errors import DataError
-from probes.fit import fit_ridge
 from probes.losses.pairs import LossPairs
-from probes.metrics import fisher_interval, pearson_r
+from probes.measures.bootstrap import Interval
+from probes.measures.prediction import fisher_interval, pearson_r
 from probes.probe import FAMILIAR_QUANTILE, DataSource, DifficultyProbe, ProbeCard, software_versions, utc_now
+from probes.regression.crossfit import assign_folds, out_of_fold
+from probes.regression.fit import fit_ridge
 
 FOLDS = 5
 MIN_PAIRS = 50

@@ -21,11 +21,17 @@ from typing import Any, Literal
 import grpc
 import grpc.aio
 
+from router.asking.session_ids import caller_of
+from router.deciding.pipeline import Router
 from router.errors import GatewayNotInstalledError, InvalidRequestError, NotReadyError, RouterError
 from router.gateways.openai_body import ChatBody, query_from_body, upstream_model
-from router.gateways.openai_reply import ALL_HEADERS, ERROR_HEADER, decision_headers, error_object, error_reply
-from router.pipeline import Router
-from router.sessions import caller_of
+from router.gateways.openai_reply import (
+    ALL_HEADERS,
+    ERROR_HEADER,
+    decision_headers,
+    error_object,
+    error_reply,
+)
 
 log = logging.getLogger(__name__)
 

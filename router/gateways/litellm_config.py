@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
-from router.config import NAME_PATTERN, Capability
 from router.errors import ConfigError
-from router.loading import litellm_facts
+from router.policies.loading import litellm_facts
+from router.policies.policy_file import NAME_PATTERN
+from router.values import Capability
 
 _ENV = "os.environ/"
 #: Of `litellm_params`, what a candidate has a place for; prices are looked for there too.

@@ -7,7 +7,7 @@
 A deployment belongs to the candidate that its `model_info` names in `elle_candidate`, or else to the candidates whose
 `model` is its `litellm_params.model`. After a decision only deployments of the chosen candidate are left, and LiteLLM
 picks among them as ever. Where all of those are cooling down, those of the next candidate at or above the floor of the
-decision are left (`router.fallback`), and if there are none LiteLLM says so and goes to its own `fallbacks`. Requests
+decision are left (`fallback`), and if there are none LiteLLM says so and goes to its own `fallbacks`. Requests
 without messages (embeddings) are left alone.
 
 Two of LiteLLM's hooks work together: `run` marks the calls of routers that were given the plugin, and makes LiteLLM
@@ -24,13 +24,13 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
+from router.answering.fallback import stand_ins
+from router.asking.session_ids import caller_of, session_id_of
 from router.client import AsyncRouterClient
+from router.deciding.pipeline import Router
 from router.errors import GatewayNotInstalledError, InvalidRequestError, RouterError
-from router.fallback import stand_ins
 from router.gateways.openai_reply import decision_headers
-from router.pipeline import Router
-from router.sessions import caller_of, session_id_of
-from router.types import CandidateRisk, Overrides, RouteQuery, RoutingDecision
+from router.values import CandidateRisk, Overrides, RouteQuery, RoutingDecision
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def elle_plugin(
     """The plugin, for `litellm.Router(plugins=[...])`, or in LiteLLM's Proxy for `litellm_settings.callbacks`.
 
     Args:
-        engine: address `host:port` of the service, or a `router.pipeline.Router` of this process.
+        engine: address `host:port` of the service, or a `router.deciding.pipeline.Router` of this process.
         overrides: what every decision is asked beyond the policy.
         groups: names of the model groups to decide; None: every group of the routers that were given the plugin. As a
             callback of the Proxy, which marks nothing, it needs them.

@@ -20,12 +20,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from router.asking.session_ids import session_id_of
 from router.errors import InvalidRequestError, UnknownModelError
-from router.sessions import session_id_of
-from router.types import Overrides, RouteQuery
+from router.values import Overrides, RouteQuery
 
 if TYPE_CHECKING:
-    from router.loading import ServedPolicy
+    from router.policies.loading import ServedPolicy
 
 POLICY_PREFIX = "elle/"
 ALIAS_PREFIX = "router-"
@@ -46,7 +46,7 @@ def query_from_body(
 
     Args:
         body: the decoded JSON body, in the shape of OpenAI's chat completions or Anthropic's messages.
-        headers: of the HTTP request; read for the id of the session (`router.sessions.session_id_of`).
+        headers: of the HTTP request; read for the id of the session (`router.asking.session_ids.session_id_of`).
         policies: all served policies by name, profiles included, the default first (`Router.policies`).
 
     Raises:

@@ -17,7 +17,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapp
 from dataclasses import dataclass, replace
 from typing import Any
 
-from router.dispatch import Completion, Dispatcher
+from router.answering.dispatch import Completion, Dispatcher
+from router.asking.session_ids import caller_of
+from router.deciding.pipeline import Router
 from router.errors import (
     DispatchError,
     GatewayNotInstalledError,
@@ -38,9 +40,7 @@ from router.gateways.openai_reply import (
     error_object,
     error_reply,
 )
-from router.pipeline import Router
-from router.sessions import caller_of
-from router.types import Delivery, RouteQuery, RoutingDecision
+from router.values import Delivery, RouteQuery, RoutingDecision
 
 log = logging.getLogger(__name__)
 

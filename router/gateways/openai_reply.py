@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from router.errors import DispatchError, RequestTooLargeError, RouterError, UnknownModelError
-from router.types import Attempt, Delivery, RoutingDecision
+from router.values import Attempt, Delivery, RoutingDecision
 
 #: The headers of a decision. Envoy routes by the first.
 CANDIDATE_HEADER = "x-elle-candidate"

@@ -23,7 +23,7 @@ from benchmarks.quality.many_models import (
 )
 from benchmarks.quality.pairs import pair_results
 from benchmarks.quality.transfer import SOURCES, domain_results, transfer_results
-from router.tuning.datasets import Outcomes
+from router.tuning.outcomes.datasets import Outcomes
 from tests.router.outcomes import make_outcomes
 
 
@@ -91,7 +91,7 @@ def held_out() -> dict[str, object]:
 @pytest.fixture(scope="module")
 def found() -> dict[str, object]:
     """A whole result on small data, with the fast baselines."""
-    from router.tuning.baselines import quick_baselines
+    from router.tuning.judging.baselines import quick_baselines
 
     outcomes, features = make_outcomes(300)
     with pytest.MonkeyPatch.context() as patch:

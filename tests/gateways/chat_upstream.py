@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from router import canned
+from router.answering import canned
 from tests.gateways.loopback import in_thread
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}

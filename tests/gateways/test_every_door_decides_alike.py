@@ -14,14 +14,14 @@ import httpx
 import pytest
 import yaml
 
-from router import pipeline
 from router.client import RouterClient
+from router.deciding import pipeline
+from router.deciding.pipeline import Router
 from router.gateways.ext_proc import ExternalProcessor
 from router.gateways.litellm_plugin import METADATA_KEY, elle_plugin
 from router.gateways.openai_http import OpenAIDoor
-from router.pipeline import Router
-from router.server import ServerSettings, serving
-from router.types import RouteQuery, RoutingDecision
+from router.serving.server import ServerSettings, serving
+from router.values import RouteQuery, RoutingDecision
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.chat_upstream import running_chat_upstream
 from tests.gateways.conversations import conversations

@@ -23,13 +23,13 @@ import yaml
 from click.testing import CliRunner
 from google.protobuf import descriptor_pool
 
-from router.cli import cli
+from router.cli.main import cli
+from router.deciding.pipeline import Router
 from router.errors import GatewayNotInstalledError
 from router.gateways.ext_proc import SERVICE_NAME, ExternalProcessor
-from router.loading import load_policies
-from router.pipeline import Router
-from router.types import RouteQuery
-from router.wire import MAX_MESSAGE_BYTES
+from router.policies.loading import load_policies
+from router.values import RouteQuery
+from router.wire.conversion import MAX_MESSAGE_BYTES
 from tests.conftest import ROOT
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.envoy import EXAMPLE, cluster, find_envoy, listener, running_envoy

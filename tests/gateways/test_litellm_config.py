@@ -8,11 +8,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from router.cli import cli
-from router.config import PolicyFile
+from router.cli.main import cli
 from router.errors import ConfigError
 from router.gateways.litellm_config import policy_from_litellm
-from router.loading import load_policy
+from router.policies.loading import load_policy
+from router.policies.policy_file import PolicyFile
 
 CONFIG = """
 model_list:

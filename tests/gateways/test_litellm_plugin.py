@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from router.ask import extract
+from router.asking.ask import extract
+from router.deciding.pipeline import Router
 from router.errors import GatewayNotInstalledError, InvalidRequestError
 from router.gateways.litellm_plugin import _PARAMETERS, elle_plugin, narrowed
-from router.loading import load_policies
-from router.pipeline import Router
-from router.types import ArtifactRef, CandidateRisk, Overrides, Reason, RouteQuery, RoutingDecision, Timings
+from router.policies.loading import load_policies
+from router.values import ArtifactRef, CandidateRisk, Overrides, Reason, RouteQuery, RoutingDecision, Timings
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.loopback import Upstream, running_upstream
 

@@ -19,10 +19,10 @@ import openai
 import pytest
 import yaml
 
-from router import pipeline
 from router.client import RouterClient
-from router.server import ServerSettings, serving
-from router.types import RouteQuery, RoutingDecision
+from router.deciding import pipeline
+from router.serving.server import ServerSettings, serving
+from router.values import RouteQuery, RoutingDecision
 from tests.conftest import ROOT
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.chat_upstream import ChatUpstream, running_chat_upstream

@@ -9,9 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.errors import InvalidRequestError, UnknownModelError
-from router.gateways.openai_body import ChatBody, model_names, overrides_from_model, query_from_body, upstream_model
-from router.loading import load_policies
-from router.types import Overrides
+from router.gateways.openai_body import (
+    ChatBody,
+    model_names,
+    overrides_from_model,
+    query_from_body,
+    upstream_model,
+)
+from router.policies.loading import load_policies
+from router.values import Overrides
 from tests.fakes import write_policy
 
 MESSAGES = [{"role": "user", "content": "hello"}]

@@ -18,13 +18,13 @@ import openai
 import pytest
 from click.testing import CliRunner
 
-from router import pipeline
-from router.cli import cli
+from router.cli.main import cli
 from router.client import RouterClient
+from router.deciding import pipeline
 from router.errors import ConfigError, GatewayNotInstalledError
 from router.gateways.openai_http import OpenAIDoor
-from router.http_server import bound, serving_on
-from router.server import ServerSettings, serving
+from router.serving.http_server import bound, serving_on
+from router.serving.server import ServerSettings, serving
 from tests.conftest import ROOT
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.chat_upstream import CALL, ChatUpstream, running_chat_upstream

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from router.gateways.openai_http import OpenAIDoor
-from router.server import ServerSettings, serving
+from router.serving.server import ServerSettings, serving
 from tests.gateways.loopback import in_thread
 from tests.router.fault_policies import BREAKS_OFF, CASES, METHODS, PROMPT, A, expected_of, write_policies
 from tests.router.faults import BIG, TEXT, FaultyUpstream, upstream_in_thread

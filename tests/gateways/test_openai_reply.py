@@ -7,9 +7,9 @@ import inspect
 import pytest
 
 from router import errors
+from router.deciding.pipeline import Router
 from router.gateways.openai_reply import ALL_HEADERS, HTTP_STATUS, decision_headers, error_reply
-from router.pipeline import Router
-from router.types import Overrides, RouteQuery
+from router.values import Overrides, RouteQuery
 from tests.fakes import FakeEncoder, write_policy
 
 ERRORS = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, errors.RouterError)]
@@ -55,7 +55,7 @@ def test_a_decision_is_told_in_headers(tmp_path):
 
 
 def load(folder):
-    from router.loading import load_policies
+    from router.policies.loading import load_policies
 
     policies = load_policies([write_policy(folder)])
     encoder = FakeEncoder()

@@ -12,13 +12,13 @@ import httpx
 import pytest
 import yaml
 
-from router import pipeline
+from router.asking.session_ids import caller_of
 from router.client import AsyncRouterClient
+from router.deciding import pipeline
 from router.gateways.litellm_plugin import METADATA_KEY, elle_plugin
 from router.gateways.openai_http import OpenAIDoor
-from router.server import ServerSettings, serving
-from router.sessions import caller_of
-from router.types import RouteQuery
+from router.serving.server import ServerSettings, serving
+from router.values import RouteQuery
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.chat_upstream import running_chat_upstream
 from tests.gateways.envoy import EXAMPLE, cluster, find_envoy, listener, running_envoy

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probes.calibration import fit_calibrators
-from probes.crossfit import assign_folds, out_of_fold
-from probes.encoder import MINILM_L6
-from probes.encoder_files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, find_encoder
-from probes.fit import fit_ridge
+from probes.calibration.maps import fit_calibrators
+from probes.encoders.files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, find_encoder
+from probes.encoders.spec import MINILM_L6
 from probes.probe import DataSource, DifficultyProbe, ProbeCard, fingerprints
+from probes.regression.crossfit import assign_folds, out_of_fold
+from probes.regression.fit import fit_ridge
 
 World = tuple[np.ndarray, np.ndarray]
 

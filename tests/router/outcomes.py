@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from router.tuning.datasets import Outcomes
+from router.tuning.outcomes.datasets import Outcomes
 from tests.fakes import N_FEATURES
 
 WORDS = ("apple", "river", "proof", "matrix", "poem", "garden", "tensor", "sonata")

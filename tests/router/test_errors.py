@@ -11,10 +11,11 @@ import httpx
 import openai
 import pytest
 
-from router import errors, wire
+from router import errors
+from router.answering.litellm_errors import ERRORS_BY_NAME, kind_of, retry_after_s
 from router.errors import DispatchError
-from router.litellm_errors import ERRORS_BY_NAME, kind_of, retry_after_s
-from router.types import Attempt, AttemptOutcome
+from router.values import Attempt, AttemptOutcome
+from router.wire import conversion as wire
 
 
 def test_every_exception_of_litellm_is_mapped() -> None:

@@ -15,8 +15,13 @@ import pytest
 from scipy import stats
 
 from benchmarks.routing_outcomes import synthetic_outcomes, synthetic_truth
-from probes.bounds import BoundName
-from probes.risk_control import ThresholdCertificate, certify_groups, certify_threshold, policy_drops
+from probes.certificates.bounds import BoundName
+from probes.certificates.fixed_sequence import (
+    ThresholdCertificate,
+    certify_groups,
+    certify_threshold,
+    policy_drops,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -17,11 +17,11 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
-from probes import artifact
-from router.cli import cli
-from router.cli_tuning import NOT_CERTIFIED
-from router.tuning import features as features_module
-from router.tuning.datasets import read_outcomes
+from probes.artifacts import store as artifact
+from router.cli.main import cli
+from router.cli.tuning import NOT_CERTIFIED
+from router.tuning.outcomes import feature_cache as features_module
+from router.tuning.outcomes.datasets import read_outcomes
 from tests.fakes import N_FEATURES, FakeEncoder
 from tests.tuning_world import MODELS, chances, features, write_world
 

@@ -1,0 +1,1 @@
+"""Probes on disk: saving and loading, the card for people, signatures."""

@@ -1,0 +1,306 @@
+"""Save and load a `DifficultyProbe` as a directory of JSON and safetensors; nothing in it is executable.
+
+probe.json holds names, provenance and the SHA-256 of probe.safetensors; README.md is a model card for
+people and is not read back. statistics.safetensors, if asked for, is the fit's `Prior`: serving never reads
+it, and its SHA-256 is in probe.json too. `sign` adds probe.sig, an Ed25519 signature of probe.json and so, by the
+digest, of the whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from probes._checks import Array
+from probes.artifacts.card import model_card
+from probes.artifacts.signature import SIGNATURE, check_signature, make_signature
+from probes.atomic_write import replace_directory
+from probes.calibration.maps import KINDS, Calibrator, from_state, state_names
+from probes.errors import (
+    ArtifactDigestError,
+    ArtifactError,
+    ArtifactNotFoundError,
+    ArtifactSchemaError,
+    ArtifactTruncatedError,
+    ArtifactValueError,
+    DataError,
+    StatisticsNotFoundError,
+)
+from probes.probe import FITTED_ON, DataSource, DifficultyProbe, ProbeCard
+from probes.regression.linear import Leverage, LinearProbe
+from probes.regression.prior import Prior
+
+SCHEMA = 1
+"""The schema number written, and the only one read."""
+
+JSON, TENSORS, README, STATISTICS = "probe.json", "probe.safetensors", "README.md", "statistics.safetensors"
+
+_FLOAT32 = ("linear.coef", "linear.intercept", "leverage.mean", "leverage.inverse_scale", "leverage.factor")
+_FLOAT64 = ("linear.alpha", "leverage.scalars")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Source(_Strict):
+    name: str
+    sha256: str
+    n_rows: int
+
+
+class _Card(_Strict):
+    title: str
+    created: str
+    summary: str
+    data: list[_Source]
+    n_samples: dict[str, int]
+    metrics: dict[str, JsonValue]
+    versions: dict[str, str]
+
+
+class _Tensors(_Strict):
+    sha256: str
+    n_bytes: int
+
+
+class _Document(_Strict):
+    """probe.json, field by field."""
+
+    schema_number: Literal[1]
+    identity: str
+    encoder: dict[str, JsonValue] | None
+    encoder_identity: str
+    models: list[str]
+    calibration: list[str]
+    leverage_limit: float | None
+    card: _Card
+    tensors: _Tensors
+    statistics: _Tensors | None = None
+
+
+def save(probe: DifficultyProbe, path: str | Path, prior: Prior | None = None) -> None:
+    """Write the probe as a directory at `path`, all of it or nothing; an artifact already there is replaced.
+
+    prior: the statistics of the probe's fit, where they are to be kept for `load_prior`; 4 d (d + 1) bytes each.
+
+    Raises ArtifactError when `path` holds something other than an artifact (nothing of it is touched),
+    DataError when the card or the encoder spec is not plain JSON.
+    """
+    tensors = _packed(probe.tensors())
+    document: dict[str, object] = {
+        "schema_number": SCHEMA,
+        "identity": probe.identity,
+        "encoder": None if probe.encoder is None else dict(probe.encoder),
+        "encoder_identity": probe.encoder_identity,
+        "models": list(probe.models),
+        "calibration": [calibrator.kind for calibrator in probe.calibrators],
+        "leverage_limit": probe.leverage_limit,
+        "card": asdict(probe.card),
+        "tensors": _described(tensors),
+    }
+    contents = {TENSORS: tensors}
+    if prior is not None:
+        if (prior.n_features, prior.n_targets) != (probe.n_features, len(probe.models)):
+            raise DataError(
+                f"statistics must have as many features and targets as their probe, {probe.n_features} and "
+                f"{len(probe.models)}; got {prior.n_features} and {prior.n_targets}."
+            )
+        contents[STATISTICS] = _packed(prior.tensors())
+        document["statistics"] = _described(contents[STATISTICS])
+    try:
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise DataError(f"card and encoder must be plain, finite JSON: {error}. Convert numpy values first.") from error
+    contents |= {JSON: text.encode(), README: model_card(probe).encode()}
+    replace_directory(Path(path), contents, may_hold={*contents, SIGNATURE, STATISTICS})
+
+
+def load(path: str | Path, public_key: bytes | None = None) -> DifficultyProbe:
+    """Read the artifact at `path`; with `public_key` (32 bytes) only if it is signed by that Ed25519 key.
+
+    Raises ArtifactNotFoundError, ArtifactTruncatedError (ends early, no JSON, no safetensors),
+    ArtifactDigestError, ArtifactSchemaError (unknown schema number, field or calibration, missing or
+    surplus arrays), ArtifactValueError (NaN, contradicting shapes) or ArtifactSignatureError.
+    """
+    root = Path(path)
+    raw = _read(root / JSON)
+    if public_key is not None:
+        check_signature(root, raw, public_key)
+    document = _parse(root / JSON, raw)
+    tensors = _tensors(root / TENSORS, document.tensors)
+    try:
+        probe = _assemble(document, tensors)
+    except DataError as error:
+        raise ArtifactValueError(f"{root} must hold a consistent probe: {error}") from error
+    if probe.identity != document.identity:
+        raise ArtifactDigestError(
+            f"{root / JSON} must describe the probe it names, {document.identity}; its contents make "
+            f"{probe.identity}. The file was edited: fetch or fit the probe again."
+        )
+    return probe
+
+
+def load_prior(path: str | Path) -> Prior:
+    """Read the statistics of the fit of the probe at `path`.
+
+    Raises StatisticsNotFoundError where none were kept, and what `load` raises for a file that is damaged.
+    """
+    root = Path(path)
+    document = _parse(root / JSON, _read(root / JSON))
+    if document.statistics is None:
+        raise StatisticsNotFoundError(
+            f"{root} must hold the statistics of its fit to adapt it; it holds none. "
+            "Fit that probe again with --keep-statistics."
+        )
+    try:
+        prior = Prior.from_tensors(_tensors(root / STATISTICS, document.statistics))
+    except DataError as error:
+        raise ArtifactValueError(f"{root / STATISTICS} must hold the statistics of a fit: {error}") from error
+    if prior.n_targets != len(document.models):
+        raise ArtifactValueError(
+            f"{root / STATISTICS} must be of the probe's {len(document.models)} models; got {prior.n_targets}."
+        )
+    return prior
+
+
+def sign(path: str | Path, private_key: bytes) -> None:
+    """Sign the artifact at `path` with an Ed25519 private key (32 bytes), after checking that it loads."""
+    load(path)
+    root = Path(path)
+    make_signature(root, _read(root / JSON), private_key)
+
+
+def verify(path: str | Path, public_key: bytes) -> None:
+    """Raise ArtifactSignatureError, or what `load` raises, unless `path` is intact and signed by this key."""
+    load(path, public_key)
+
+
+def _packed(tensors: Mapping[str, Array]) -> bytes:
+    from safetensors.numpy import save as to_safetensors
+
+    packed: bytes = to_safetensors({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+    return packed
+
+
+def _described(contents: bytes) -> dict[str, object]:
+    return {"sha256": sha256(contents).hexdigest(), "n_bytes": len(contents)}
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ArtifactNotFoundError(f"a probe artifact must hold {file.name}; {file} does not exist.") from error
+    except OSError as error:
+        raise ArtifactError(f"{file} must be readable: {error}.") from error
+
+
+def _parse(file: Path, raw: bytes) -> _Document:
+    try:
+        document = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ArtifactTruncatedError(
+            f"{file} must be JSON in UTF-8; got {len(raw)} bytes that are not: {error}. Fetch or fit it again."
+        ) from error
+    number = document.get("schema_number") if isinstance(document, dict) else None
+    if number != SCHEMA or isinstance(number, bool):
+        raise ArtifactSchemaError(
+            f"{file} must have schema_number {SCHEMA}; got {number!r}. Use the version of probes that wrote it."
+        )
+    try:
+        return _Document.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ArtifactSchemaError(f"{file}: field {place} must be right; {first['msg']}. Fit it again.") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ArtifactValueError(f"{JSON} must hold finite numbers; got {name}. Fit the probe again.")
+
+
+def _tensors(file: Path, expected: _Tensors) -> Mapping[str, Array]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as from_safetensors
+
+    raw = _read(file)
+    if len(raw) < expected.n_bytes:
+        raise ArtifactTruncatedError(
+            f"{file} must have {expected.n_bytes} bytes; got {len(raw)}. The copy ended early: fetch it again."
+        )
+    if (digest := sha256(raw).hexdigest()) != expected.sha256:
+        raise ArtifactDigestError(
+            f"{file} must have SHA-256 {expected.sha256}; got {digest}. It is not the file {JSON} was written with."
+        )
+    try:
+        tensors: dict[str, Array] = from_safetensors(raw)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ArtifactTruncatedError(f"{file} must be a safetensors file: {error}. Fit the probe again.") from error
+    return tensors
+
+
+def _assemble(document: _Document, tensors: Mapping[str, Array]) -> DifficultyProbe:
+    fixed, maps = _sorted_out(tensors, len(document.calibration))
+    scalars = fixed["leverage.scalars"]
+    if scalars.shape != (3,):
+        raise DataError(f"leverage.scalars must have shape (3,); got {scalars.shape}.")
+    card = document.card
+    return DifficultyProbe(
+        encoder=document.encoder,
+        encoder_identity=document.encoder_identity,
+        models=tuple(document.models),
+        linear=LinearProbe(fixed["linear.coef"], fixed["linear.intercept"], fixed["linear.alpha"]),
+        leverage=Leverage(
+            fixed["leverage.mean"],
+            fixed["leverage.inverse_scale"],
+            fixed["leverage.factor"],
+            *scalars.tolist(),
+        ),
+        leverage_limit=document.leverage_limit,
+        fitted_on=fixed.get(FITTED_ON, np.empty(0, dtype=np.uint64)),
+        calibrators=tuple(map(_calibrator, document.calibration, maps)),
+        card=ProbeCard(
+            **card.model_dump(exclude={"data"}), data=tuple(DataSource(**s.model_dump()) for s in card.data)
+        ),
+    )
+
+
+def _calibrator(kind: str, state: Mapping[str, Array]) -> Calibrator:
+    if kind not in KINDS:
+        raise ArtifactSchemaError(
+            f"every calibration must be one of {', '.join(KINDS)}; got {kind!r}. Use the version that wrote it."
+        )
+    if state.keys() != state_names(kind):
+        raise ArtifactSchemaError(
+            f"a {kind} calibration must have the tensors {sorted(state_names(kind))}; got {sorted(state)}."
+        )
+    return from_state(kind, state)
+
+
+def _sorted_out(tensors: Mapping[str, Array], n_maps: int) -> tuple[dict[str, Array], list[dict[str, Array]]]:
+    """Return the arrays of fixed names and those of each calibration; nothing may miss or be too many."""
+    fixed: dict[str, Array] = {}
+    maps: list[dict[str, Any]] = [{} for _ in range(n_maps)]
+    for name, array in tensors.items():
+        dtype = np.uint64 if name == FITTED_ON else np.float32 if name in _FLOAT32 else np.float64
+        if array.dtype != dtype:
+            raise ArtifactSchemaError(f"tensor {name} must be {np.dtype(dtype)}; got {array.dtype}.")
+        head, _, rest = name.partition(".")
+        index, _, item = rest.partition(".")
+        if name in _FLOAT32 or name in _FLOAT64 or name == FITTED_ON:
+            fixed[name] = array
+        elif head == "calibration" and index.isdecimal() and int(index) < n_maps:
+            maps[int(index)][item] = array
+        else:
+            raise ArtifactSchemaError(f"{TENSORS} must not hold the unknown tensor {name!r}.")
+    if missing := sorted({*_FLOAT32, *_FLOAT64} - fixed.keys()):
+        raise ArtifactSchemaError(f"{TENSORS} must hold {', '.join(missing)}. Fit the probe again.")
+    return fixed, maps

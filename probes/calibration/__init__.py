@@ -1,0 +1,1 @@
+"""Maps from a predicted loss to a probability."""

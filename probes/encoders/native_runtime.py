@@ -1,0 +1,278 @@
+"""Our own int8 forward pass (`native/`) on an exported encoder, where this machine can run it: x86-64 with AVX2.
+
+It computes what the graph of `onnx_graph` says and reads its weights from there. The library is compiled where the
+package is installed and a C compiler is there; without it, or on another processor, ONNX Runtime serves instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from probes.encoders.spec import FloatArray
+from probes.errors import DataError, EncoderError
+
+_LIBRARY = "probes.encoders._int8_encoder"
+
+_KINDS = {"mean": 0, "max": 1, "cls": 2}
+
+
+@dataclass(frozen=True)
+class Target:
+    """An instruction set the library is written for: how its weights are packed, as `native/int8_encoder.c` says.
+
+    Attributes:
+        name: suffix of its function.
+        panel: columns that stand together, four rows of each side by side.
+    """
+
+    name: str
+    panel: int
+
+    def packed(self, weight: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        """(k, n) -> (n / panel, k / 4, panel, 4)."""
+        k, n = weight.shape
+        return weight.reshape(k // 4, 4, n // self.panel, self.panel).transpose(2, 0, 3, 1)
+
+
+#: The best first.
+TARGETS = (Target("vnni", 32), Target("avx2", 16))
+
+
+class _Product(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("w", "scale", "sums", "bias")),
+        *((name, ctypes.c_int32) for name in ("k", "n")),
+    )
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (("gamma", ctypes.c_void_p), ("beta", ctypes.c_void_p))
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, _Product) for name in ("query_key_value", "mixed", "wide", "narrow")),
+        *((name, _Norm) for name in ("middle", "out")),
+    )
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("hidden", "heads", "inner", "halves")),
+        ("epsilon", ctypes.c_float),
+        ("words", ctypes.c_void_p),
+        ("positions", ctypes.c_void_p),
+        ("embedded", _Norm),
+        ("layer", ctypes.POINTER(_Layer)),
+    )
+
+
+class _Part(ctypes.Structure):
+    _fields_ = (("kind", ctypes.c_int32), ("halves", ctypes.c_int32))
+
+
+class NativeRuntime:
+    """An int8 graph of `onnx_graph` run by the library: token ids to features. Thread-safe; calls let go of the lock.
+
+    Args:
+        model: the serialised ONNX model.
+        parts: (kind, half layers) of the pooling it was written with.
+        target: one of `targets_here`.
+        library: the compiled library; None takes the installed one.
+
+    Raises EncoderError if shapes do not fit what the library is written for.
+    """
+
+    def __init__(
+        self, model: bytes, parts: Sequence[tuple[str, int]], target: Target, library: Path | None = None
+    ) -> None:
+        self.name = f"native {target.name}"
+        self._target = target
+        # What the structures point to.
+        self._arrays: list[npt.NDArray[Any]] = []
+        tensors, heads, epsilon = _read(model)
+        self._model, self._vocabulary, self._longest = self._build(tensors, heads, epsilon)
+        if max(halves for _, halves in parts) > self._model.halves:
+            raise EncoderError(f"the graph must have the half layers of {list(parts)}, it has {self._model.halves}.")
+        self._parts = (_Part * len(parts))(*(_Part(_KINDS[kind], halves) for kind, halves in parts))
+        self._n_features = len(parts) * int(self._model.hidden)
+        self._library = loaded = _load(library or library_path())
+        self._encode = getattr(loaded, f"elle_encode_{target.name}")
+        self._encode.restype = None
+        self._team: ctypes.c_void_p | None = None
+        loaded.elle_scratch_bytes.restype = ctypes.c_int64
+        self._scratch_bytes = int(loaded.elle_scratch_bytes(ctypes.byref(self._model), self._longest))
+        # Buffers that no call uses at the moment; appending to a list and popping from it are atomic.
+        self._free: list[npt.NDArray[np.uint8]] = []
+
+    def __call__(self, ids: Sequence[int]) -> FloatArray:
+        """Features (d,) of one prompt's token ids. Raises DataError for ids that the encoder has no rows for."""
+        tokens = np.array(ids, dtype=np.int32)
+        if not 0 < len(tokens) <= self._longest or tokens.min() < 0 or tokens.max() >= self._vocabulary:
+            raise DataError(
+                f"token ids must be 1 to {self._longest} of 0 to {self._vocabulary - 1}, got {len(tokens)}; the "
+                f"tokenizer is not this encoder's."
+            )
+        features = np.empty(self._n_features, np.float32)
+        try:
+            scratch = self._free.pop()
+        except IndexError:
+            scratch = _aligned(self._scratch_bytes)
+        self._encode(
+            ctypes.byref(self._model),
+            self._team,
+            ctypes.c_void_p(tokens.ctypes.data),
+            ctypes.c_int32(len(tokens)),
+            self._parts,
+            ctypes.c_int32(len(self._parts)),
+            ctypes.c_void_p(scratch.ctypes.data),
+            ctypes.c_void_p(features.ctypes.data),
+        )
+        self._free.append(scratch)
+        return features
+
+    def use_idle_core(self) -> None:
+        """From now on let a core that would idle take a part of a lone forward pass; the features are the same bits.
+
+        Nobody waits for that core. Does nothing where the operating system has no threads of the class SCHED_IDLE.
+        """
+        if self._team is not None:
+            return
+        new, end = self._library.elle_team_new, self._library.elle_team_end
+        new.restype, end.restype = ctypes.c_void_p, None
+        if address := new(ctypes.byref(self._model), ctypes.c_int32(self._longest)):
+            self._team = ctypes.c_void_p(address)
+            # What the helper reads outlives it. Not ended at exit: it would be waited for, and a daemon thread may be
+            # in a pass; so what is read must outlive the interpreter, too.
+            read = (self._model, self._arrays)
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(read))
+            weakref.finalize(self, _end_team, end, self._team, read).atexit = False
+
+    @property
+    def items_helped(self) -> int:
+        """Panels and heads so far that a core that would have idled computed."""
+        count = self._library.elle_team_helped
+        count.restype = ctypes.c_int64
+        return int(count(self._team)) if self._team is not None else 0
+
+    def _build(self, tensors: Mapping[str, npt.NDArray[Any]], heads: int, epsilon: float) -> tuple[_Model, int, int]:
+        words, positions = tensors["words"], tensors["positions"]
+        halves = sum(name.endswith((".attention.self.query.w", ".intermediate.dense.w")) for name in tensors)
+        hidden, inner = words.shape[1], tensors["layer.0.intermediate.dense.w"].shape[1] if halves > 1 else 0
+        if hidden % 32 or inner % 32 or hidden % heads or (hidden // heads) % 32:
+            raise EncoderError(
+                f"the native runtime is for widths in multiples of 32, got {hidden}, {inner} and {heads} heads."
+            )
+        layers = (_Layer * -(-halves // 2))()
+        for half in range(halves):
+            self._fill(layers[half // 2], tensors, half)
+        embedded = self._norm(tensors, "state.0")
+        pointers = self._at(words, np.float16), self._at(positions, np.float32)
+        return (
+            _Model(hidden, heads, inner, halves, epsilon, *pointers, embedded, layers),
+            words.shape[0],
+            positions.shape[0],
+        )
+
+    def _fill(self, layer: _Layer, tensors: Mapping[str, npt.NDArray[Any]], half: int) -> None:
+        name = f"layer.{half // 2}"
+        if half % 2:
+            layer.wide = self._product(tensors, f"{name}.intermediate.dense", bias=f"{name}.bias")
+            layer.narrow = self._product(tensors, f"{name}.output.dense")
+            layer.out = self._norm(tensors, f"state.{half // 2 + 1}")
+        else:
+            layer.query_key_value = self._product(tensors, f"{name}.attention.self.query")
+            layer.mixed = self._product(tensors, f"{name}.attention.output.dense")
+            layer.middle = self._norm(tensors, f"{name}.middle")
+
+    def _product(self, tensors: Mapping[str, npt.NDArray[Any]], name: str, bias: str | None = None) -> _Product:
+        weight: npt.NDArray[np.int8] = tensors[f"{name}.w"]
+        return _Product(
+            self._at(self._target.packed(weight), np.int8),
+            self._at(tensors[f"{name}.scale"], np.float32),
+            self._at(weight.sum(axis=0, dtype=np.int32), np.int32),
+            self._at(tensors[bias or f"{name}.b"], np.float32),
+            *weight.shape,
+        )
+
+    def _norm(self, tensors: Mapping[str, npt.NDArray[Any]], name: str) -> _Norm:
+        return _Norm(*(self._at(tensors[f"{name}.{part}"], np.float32) for part in ("gamma", "beta")))
+
+    def _at(self, array: npt.NDArray[Any], dtype: type[np.generic]) -> int:
+        aligned = _aligned(array.size * np.dtype(dtype).itemsize).view(dtype).reshape(array.shape)
+        aligned[...] = array
+        self._arrays.append(aligned)
+        return aligned.ctypes.data
+
+
+def _end_team(end: Any, team: ctypes.c_void_p, read: object) -> None:
+    def wait() -> None:
+        end(team)
+        ctypes.pythonapi.Py_DecRef(ctypes.py_object(read))
+
+    # Not here: on a busy machine a helper takes seconds to end, and the collector runs in any thread, a loop's too.
+    threading.Thread(target=wait, name="elle-idle-core-end", daemon=True).start()
+
+
+def _aligned(n_bytes: int) -> npt.NDArray[np.uint8]:
+    # A load across two cache lines costs two, and numpy aligns to 16 bytes only.
+    whole = np.empty(n_bytes + 64, np.uint8)
+    first = -whole.ctypes.data % 64
+    return whole[first : first + n_bytes]
+
+
+def library_path() -> Path | None:
+    """The compiled library, if the installation has one."""
+    # The specification without the import: it is a plain library, not a module.
+    spec = importlib.util.find_spec(_LIBRARY)
+    return Path(spec.origin) if spec is not None and spec.origin else None
+
+
+def targets_here(library: Path | None = None) -> tuple[Target, ...]:
+    """The targets that the library has and this machine can run, the best first; none without the library."""
+    path = library or library_path()
+    if path is None or sys.byteorder != "little":
+        return ()
+    loaded = _load(path)
+    return tuple(target for target in TARGETS if loaded.elle_supports(target.name.encode()))
+
+
+@cache
+def _load(path: Path | None) -> ctypes.CDLL:
+    if path is None:
+        raise EncoderError(
+            "the native runtime is not compiled; install the package where a C compiler is, or let ONNX Runtime serve."
+        )
+    return ctypes.CDLL(str(path))
+
+
+def _read(model: bytes) -> tuple[dict[str, npt.NDArray[Any]], int, float]:
+    """Constants of the graph by name, its number of heads and the epsilon of its normalisations."""
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+        from onnx import numpy_helper
+    except ModuleNotFoundError as error:
+        raise EncoderError(
+            f"reading an exported encoder needs {error.name}; install it with `pip install 'elle-router[serve]'`."
+        ) from error
+    try:
+        graph = onnx.load_from_string(model).graph
+    except DecodeError as error:
+        raise EncoderError(f"the exported encoder is no ONNX model: {error}; export it again.") from error
+    nodes = {node.op_type: {a.name: a for a in node.attribute} for node in graph.node}
+    heads = nodes["MultiHeadAttention"]["num_heads"].i if "MultiHeadAttention" in nodes else 1
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    return tensors, int(heads), float(nodes["LayerNormalization"]["epsilon"].f)

@@ -1,0 +1,52 @@
+"""ONNX Runtime as we use it: one thread, one prompt, our own graph as it stands. Serves on every processor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from probes.encoders.onnx_graph import FEATURES, IDS
+from probes.encoders.spec import FloatArray
+from probes.errors import EncoderError
+
+
+class OnnxRuntime:
+    """A graph of `onnx_graph` in ONNX Runtime: token ids to features. Thread-safe.
+
+    Raises EncoderError without onnxruntime, or if it refuses the model.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, model: bytes) -> None:
+        self._session = _session(model)
+
+    def __call__(self, ids: Sequence[int]) -> FloatArray:
+        """Features (d,) of one prompt's token ids."""
+        features: FloatArray = self._session.run([FEATURES], {IDS: np.array([ids], dtype=np.int64)})[0][0]
+        return features
+
+
+def _session(model: bytes) -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise EncoderError(
+            "encoding needs onnxruntime, which is not installed; install it with `pip install 'elle-router[serve]'`."
+        ) from error
+    options = onnxruntime.SessionOptions()
+    # More than one intra-op thread collapses when neighbours use the cores; parallelism is across prompts.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    # The graph is fused already, and the optimiser would fuse additions into a normalisation that is slower.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # Every prompt has another length: patterns of allocation do not repeat.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # onnxruntime's own exceptions have no common base.
+        raise EncoderError(f"onnxruntime {onnxruntime.__version__} cannot load the encoder: {error}") from error

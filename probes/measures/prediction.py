@@ -1,0 +1,184 @@
+"""Every figure we print, each with its formula: ranking, routing, calibration, correlation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from probes._checks import Array, Float64, unit_interval, vector
+from probes.errors import DataError
+from probes.measures.bootstrap import Interval, bootstrap, per_slice
+from probes.measures.routing import (
+    CostQualityCurve,
+    aiq,
+    apgr,
+    area_under_curve,
+    cost_quality_curve,
+    cost_saved,
+    cpt,
+)
+
+__all__ = [
+    "CostQualityCurve",
+    "Interval",
+    "ReliabilityBin",
+    "aiq",
+    "apgr",
+    "area_under_curve",
+    "auroc",
+    "bootstrap",
+    "brier",
+    "cost_quality_curve",
+    "cost_saved",
+    "cpt",
+    "ece",
+    "fisher_interval",
+    "pearson_r",
+    "per_slice",
+    "reliability_curve",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """One bin of a reliability curve: n rows, mean prediction, mean loss and the latter's Wilson interval."""
+
+    n: int
+    predicted: float
+    observed: float
+    low: float
+    high: float
+
+
+def pearson_r(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Pearson correlation: sum (a - mean a)(b - mean b) / (n sd(a) sd(b)), in [-1, 1].
+
+    Raises DataError for fewer than two rows or a constant input, for which it is not defined. Interval:
+    exact for normal data by `fisher_interval`, in general by `bootstrap(pearson_r, a, b)`.
+    """
+    x, y = _pair("a", a, "b", b)
+    x, y = x - x.mean(), y - y.mean()
+    norm = math.sqrt(float(x @ x)) * math.sqrt(float(y @ y))
+    if x.shape[0] < 2 or norm == 0.0:
+        raise DataError(
+            f"a correlation needs at least 2 rows and two inputs that vary; got {x.shape[0]} rows, standard "
+            f"deviations {x.std():g} and {y.std():g}."
+        )
+    return float(np.clip(x @ y / norm, -1.0, 1.0))
+
+
+def fisher_interval(r: float, n: int, confidence: float = 0.95) -> Interval:
+    """Interval of a correlation by Fisher's transform: tanh(artanh r -+ z / sqrt(n - 3)) (Fisher 1921)."""
+    if n < 4 or not -1.0 <= r <= 1.0:
+        raise DataError(f"Fisher's interval needs n >= 4 and r in [-1, 1]; got n = {n}, r = {r}.")
+    if abs(r) == 1.0:
+        return Interval(r, r, r, confidence)
+    half = _normal_quantile(confidence) / math.sqrt(n - 3)
+    return Interval(r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half), confidence)
+
+
+def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Area under the ROC curve: P(score of a 1 > score of a 0) + P(equal) / 2 (Mann and Whitney), in [0, 1].
+
+    labels: 0 or 1, both present; anything else is a DataError.
+    """
+    s, y = _pair("scores", scores, "labels", labels)
+    if not np.isin(y, (0.0, 1.0)).all() or y.min() == y.max():
+        raise DataError("labels must be 0 or 1 with both present; threshold soft labels first.")
+    _, position, count = np.unique(s, return_inverse=True, return_counts=True)
+    midrank = np.cumsum(count) - (count - 1) / 2.0
+    positives = float(y.sum())
+    negatives = y.shape[0] - positives
+    rank_sum = float(midrank[position] @ y)
+    return float((rank_sum - positives * (positives + 1.0) / 2.0) / (positives * negatives))
+
+
+def brier(predicted: npt.ArrayLike, losses: npt.ArrayLike) -> float:
+    """Brier score: mean (p - y)^2, in [0, 1] (Brier 1950)."""
+    p, y = _probabilities(predicted, losses)
+    return float(np.mean((p - y) ** 2))
+
+
+def ece(predicted: npt.ArrayLike, losses: npt.ArrayLike, n_bins: int = 15, debias: bool = True) -> float:
+    """Expected calibration error: sum_b n_b/n |mean p - mean y| over bins of equal mass, debiased, >= 0.
+
+    Even a perfect map shows |difference| > 0 in a finite bin. With d_b the difference and s_b the
+    standard error of mean y in bin b, the excess of the plug-in is taken to be E|N(d_b, s_b^2)| - |d_b|
+    and subtracted (the estimator of Kumar, Liang and Ma 2019, section 5, whose normal draws are here
+    integrated in closed form: E|N(d, s^2)| = s sqrt(2/pi) exp(-d^2 / 2s^2) + d erf(d / s sqrt 2)).
+    `debias=False` gives the plug-in, which is larger by about 0.8 s_b. Equal predictions are never split
+    over bins. losses may be soft, in [0, 1].
+    """
+    p, y = _probabilities(predicted, losses)
+    total = 0.0
+    for rows in _equal_mass_bins(p, n_bins):
+        gap = abs(float(p[rows].mean() - y[rows].mean()))
+        error = float(y[rows].std()) / math.sqrt(max(len(rows) - 1, 1))
+        excess = _folded_normal_mean(gap, error) - gap if debias else 0.0
+        total += len(rows) / len(p) * (gap - excess)
+    return max(total, 0.0)
+
+
+def reliability_curve(
+    predicted: npt.ArrayLike, losses: npt.ArrayLike, n_bins: int = 10, confidence: float = 0.95
+) -> tuple[ReliabilityBin, ...]:
+    """Mean loss against mean prediction in bins of equal mass, each with its Wilson interval (Wilson 1927).
+
+    centre = (y + z^2/2n) / (1 + z^2/n), half width = z sqrt(y(1 - y)/n + z^2/4n^2) / (1 + z^2/n). For soft
+    losses, whose variance is at most y(1 - y), the interval is conservative.
+    """
+    p, y = _probabilities(predicted, losses)
+    z = _normal_quantile(confidence)
+    curve = []
+    for rows in _equal_mass_bins(p, n_bins):
+        n, mean = len(rows), float(y[rows].mean())
+        centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
+        half = z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        # At 0 and 1 an end of the interval is exactly 0 or 1, whatever the rounding says.
+        low, high = max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half))
+        curve.append(ReliabilityBin(n, float(p[rows].mean()), mean, low, high))
+    return tuple(curve)
+
+
+def _equal_mass_bins(p: Float64, n_bins: int) -> list[Array]:
+    """Cut the rows, sorted by prediction, at i n/n_bins, each cut moved past equal predictions."""
+    if n_bins < 1:
+        raise DataError(f"n_bins must be >= 1; got {n_bins}.")
+    order = np.argsort(p, kind="stable")
+    ascending = p[order]
+    ends = np.rint(np.arange(1, n_bins + 1) * len(p) / n_bins).astype(np.int64)
+    cuts = np.searchsorted(ascending, ascending[np.maximum(ends, 1) - 1], side="right")
+    return np.split(order, np.unique(cuts)[:-1])
+
+
+def _folded_normal_mean(mean: float, sd: float) -> float:
+    if sd == 0.0:
+        return abs(mean)
+    ratio = mean / sd
+    return sd * math.sqrt(2.0 / math.pi) * math.exp(-ratio * ratio / 2.0) + mean * math.erf(ratio / math.sqrt(2.0))
+
+
+def _normal_quantile(confidence: float) -> float:
+    if not 0.0 < confidence < 1.0:
+        raise DataError(f"confidence must lie in (0, 1); got {confidence}.")
+    return NormalDist().inv_cdf(0.5 + confidence / 2.0)
+
+
+def _pair(name_a: str, a: npt.ArrayLike, name_b: str, b: npt.ArrayLike) -> tuple[Float64, Float64]:
+    first = vector(name_a, a)
+    second = vector(name_b, b, first.shape[0])
+    if first.shape[0] == 0:
+        raise DataError(f"{name_a} must hold at least one row; got none.")
+    return first, second
+
+
+def _probabilities(predicted: npt.ArrayLike, losses: npt.ArrayLike) -> tuple[Float64, Float64]:
+    p = unit_interval("predicted", predicted)
+    y = unit_interval("losses", losses, p.shape[0])
+    if p.shape[0] == 0:
+        raise DataError("predicted must hold at least one row; got none.")
+    return p, y

@@ -1,0 +1,1 @@
+"""Ridge regression from sufficient statistics, and what it leaves behind for serving."""

@@ -1,0 +1,150 @@
+"""Cross-fitting: folds by group, and predictions for every row from statistics that never saw its group."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from hashlib import blake2b
+from operator import add
+
+import numpy as np
+import numpy.typing as npt
+
+from probes._checks import Array, Float64, matrix, vector, weights
+from probes.errors import DataError
+from probes.regression.fit import missing_patterns, target_matrix
+from probes.regression.ridge import LEVERAGE_TOLERANCE, RidgeFitter, choose_alpha, penalty_grid
+from probes.regression.spectrum import Spectrum
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutOfFold:
+    """What the other folds say about every row.
+
+    prediction: (n, m) float64, also for missing targets. leverage: (n,) float64, of the row against the other
+    folds. alpha: (k, m), the penalties used for each fold left out.
+    """
+
+    prediction: Float64
+    leverage: Float64
+    alpha: Float64
+
+
+def assign_folds(groups: Sequence[Hashable] | Array, n_folds: int = 5, seed: int = 0) -> IntArray:
+    """Return a fold number in 0..n_folds-1 for each row; rows of one group (a prompt's text) share it.
+
+    The largest groups go first, each to the fold with the fewest rows, so that fold sizes differ by at
+    most the largest group that had a choice; equal groups are ordered by a hash of (seed, label). The
+    result depends on the labels and the seed only, not on the order of rows, the process or the machine.
+
+    Raises DataError when there are fewer groups than folds.
+    """
+    if n_folds < 2:
+        raise DataError(f"n_folds must be >= 2; got {n_folds}. One fold leaves nothing to learn from.")
+    labels = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
+    sizes: dict[Hashable, int] = {}
+    for label in labels:
+        sizes[label] = sizes.get(label, 0) + 1
+    if len(sizes) < n_folds:
+        raise DataError(
+            f"there must be at least as many groups as folds; got {len(sizes)} groups for {n_folds} folds. "
+            "Use fewer folds or a finer group."
+        )
+    load = [0] * n_folds
+    home: dict[Hashable, int] = {}
+    for label in sorted(sizes, key=lambda label: (-sizes[label], _digest(seed, label))):
+        home[label] = load.index(min(load))
+        load[home[label]] += sizes[label]
+    return np.array([home[label] for label in labels], dtype=np.int64)
+
+
+def out_of_fold(
+    X: npt.ArrayLike,
+    Y: npt.ArrayLike,
+    fold: npt.ArrayLike,
+    *,
+    alpha: npt.ArrayLike | None = None,
+    alphas: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    standardize: bool = True,
+    leverage_tolerance: float = LEVERAGE_TOLERANCE,
+) -> OutOfFold:
+    """Predict every row of X (n, d) by a ridge on the other folds; NaN in Y (n, m) is a missing pair.
+
+    One pass collects the statistics of each fold; the training set of a fold is the sum of the
+    others, so that k folds cost one pass and k eigendecompositions. fold: (n,) integers, from
+    `assign_folds`. alpha: the penalty (one, or one per target) for all folds, such as
+    `fit_ridge(...).alpha`; when None each training set chooses per target from `alphas` by
+    generalised cross-validation, so that the rows left out have no say at all. Other arguments as
+    `fit_ridge`.
+
+    Raises DataError when a target has fewer than two rows outside some fold.
+    """
+    features = matrix("X", X)
+    targets = target_matrix(Y, features.shape[0])
+    folds = fold_numbers(fold, features.shape[0])
+    w = weights(sample_weight, features.shape[0])
+    grid = penalty_grid(alphas)
+    numbers = np.unique(folds)
+    prediction, leverage = np.empty(targets.shape), np.empty(features.shape[0])
+    used = np.tile(_fixed_penalties(alpha, targets.shape[1]), (numbers.size, 1))
+    for columns, present in missing_patterns(targets):
+        parts = _statistics_by_fold(features, targets[:, columns], w, folds, present)
+        for k, number in enumerate(numbers):
+            fitter = reduce(add, [part for other, part in parts.items() if other != number])
+            spectrum = _spectrum(fitter, columns, standardize)
+            if alpha is None and columns.size:
+                used[k, columns] = choose_alpha(grid, spectrum.gcv(grid), fitter.target_variance(), True)
+            held_out = np.flatnonzero(folds == number)
+            coef, intercept = spectrum.coefficients(used[k, columns])
+            prediction[np.ix_(held_out, columns)] = features[held_out] @ coef.T + intercept
+            if present.all():  # the last pattern, so that every penalty is known
+                at = spectrum.leverage(float(used[k].min()), leverage_tolerance)
+                leverage[held_out] = at.score(features[held_out])
+    return OutOfFold(prediction, leverage, used)
+
+
+def _fixed_penalties(alpha: npt.ArrayLike | None, n_targets: int) -> Float64:
+    """Return the penalties asked for, one per target; for None ones, which each fold's choice replaces."""
+    fixed = penalty_grid([1.0] if alpha is None else alpha)
+    if fixed.shape[0] not in (1, n_targets):
+        raise DataError(f"alpha must be one penalty, or one per target ({n_targets}); got {fixed.shape[0]}.")
+    return np.broadcast_to(fixed, n_targets)
+
+
+def fold_numbers(fold: npt.ArrayLike, n_rows: int) -> IntArray:
+    """Return checked fold numbers (n_rows,): whole numbers, at least two different ones."""
+    values = vector("fold", fold, n_rows)
+    numbers = values.astype(np.int64)
+    if (numbers != values).any():
+        raise DataError("fold must hold whole numbers. Use assign_folds().")
+    if np.unique(numbers).size < 2:
+        raise DataError("fold must hold at least two different numbers: with one, nothing is left to learn.")
+    return numbers
+
+
+def _digest(seed: int, label: Hashable) -> bytes:
+    return blake2b(f"{seed}\0{type(label).__name__}\0{label}".encode(errors="surrogatepass")).digest()
+
+
+def _statistics_by_fold(
+    X: Array, Y: Array, w: Float64 | None, folds: IntArray, present: Array
+) -> dict[int, RidgeFitter]:
+    parts = {}
+    for number in np.unique(folds):
+        rows = np.flatnonzero((folds == number) & present)
+        part = RidgeFitter(X.shape[1], Y.shape[1])
+        parts[int(number)] = part.update(X[rows], Y[rows], None if w is None else w[rows])
+    return parts
+
+
+def _spectrum(fitter: RidgeFitter, columns: Array, standardize: bool) -> Spectrum:
+    if fitter.n_rows < 2:
+        raise DataError(
+            f"every target needs at least 2 rows outside each fold; target(s) {columns.tolist()} have "
+            f"{fitter.n_rows}. Use more labels or other folds."
+        )
+    return fitter.spectrum(standardize)

@@ -1,0 +1,106 @@
+"""`Prior`: the statistics of an old fit, kept beside its probe, for a later fit on few labels of another task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from probes._checks import Array, Float64, matrix
+from probes.errors import DataError
+from probes.regression.fit import missing_patterns, target_matrix
+from probes.regression.ridge import RidgeFitter
+from probes.regression.spectrum import Spectrum
+
+Columns = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """What a fit on n rows, d features and m targets saw, up to rotation of its rows: sums, no row and no text.
+
+    parts: (columns, statistics) pairs; targets that miss the same rows share one, every target is in exactly one.
+    The last pair is of all rows, with no column when every target misses some.
+    """
+
+    parts: tuple[tuple[Columns, RidgeFitter], ...]
+
+    def __post_init__(self) -> None:
+        columns = np.concatenate([columns for columns, _ in self.parts]) if self.parts else np.empty(0, dtype=np.int64)
+        if not columns.size or sorted(columns.tolist()) != list(range(columns.size)):
+            raise DataError(f"the parts of a prior must hold each target once; got {columns.tolist()}.")
+        for own, fitter in self.parts:
+            if fitter.n_targets != own.size or fitter.n_features != self.n_features or fitter.n_rows < 2:
+                raise DataError(
+                    f"statistics of targets {own.tolist()} must be of {self.n_features} features and as many targets, "
+                    f"from 2 rows or more; got {fitter}."
+                )
+
+    @classmethod
+    def of(cls, X: npt.ArrayLike, Y: npt.ArrayLike) -> Prior:
+        """Return the statistics of rows X (n, d) and targets Y (n, m), NaN for a missing pair.
+
+        Raises DataError as `fit_ridge`.
+        """
+        features = matrix("X", X)
+        targets = target_matrix(Y, features.shape[0])
+        parts = []
+        for columns, present in missing_patterns(targets):
+            fitter = RidgeFitter(features.shape[1], columns.size)
+            parts.append((columns, fitter.update(features[present], targets[np.ix_(present, columns)])))
+        return cls(tuple(parts))
+
+    @property
+    def everything(self) -> RidgeFitter:
+        """The statistics of all rows, whichever targets they have."""
+        return self.parts[-1][1]
+
+    @property
+    def n_features(self) -> int:
+        """Number of features, d."""
+        return self.everything.n_features
+
+    @property
+    def n_targets(self) -> int:
+        """Number of targets, m."""
+        return sum(columns.size for columns, _ in self.parts)
+
+    @property
+    def target_mean(self) -> Float64:
+        """The mean of each target over the rows that have it, (m,)."""
+        mean = np.empty(self.n_targets)
+        for columns, fitter in self.parts:
+            mean[columns] = fitter.target_mean
+        return mean
+
+    @cached_property
+    def spectra(self) -> tuple[tuple[Columns, Spectrum], ...]:
+        """The eigendecomposition of each part that has a target, made once; see `parts`."""
+        return tuple((columns, fitter.spectrum()) for columns, fitter in self.parts if columns.size)
+
+    def tensors(self) -> dict[str, Array]:
+        """Return every array by its name in an artifact."""
+        named: dict[str, Array] = {}
+        for i, (columns, fitter) in enumerate(self.parts):
+            named |= {f"{i}.columns": columns} | {f"{i}.{name}": array for name, array in fitter.state().items()}
+        return named
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Array]) -> Prior:
+        """Return the prior that `tensors()` described; DataError for unknown names or contradicting arrays."""
+        states: dict[str, dict[str, Array]] = {}
+        for name, array in tensors.items():
+            index, _, item = name.partition(".")
+            states.setdefault(index, {})[item] = array
+        if states.keys() != {str(i) for i in range(len(states))}:
+            raise DataError(f"saved statistics must be numbered from 0; got parts {sorted(states)}.")
+        parts = []
+        for i in range(len(states)):
+            columns = states[str(i)].pop("columns", None)
+            if columns is None or columns.dtype != np.int64 or columns.ndim != 1:
+                raise DataError(f"part {i} of saved statistics must have columns, a vector of int64.")
+            parts.append((columns, RidgeFitter.from_state(states[str(i)])))
+        return cls(tuple(parts))

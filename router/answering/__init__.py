@@ -1,0 +1,1 @@
+"""Getting the answer of a decided request: attempts, fallback, circuit breakers, upstreams."""

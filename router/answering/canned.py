@@ -1,0 +1,74 @@
+"""The built-in upstream: an OpenAI-compatible HTTP server on loopback that answers with canned, labelled text.
+
+It exists so that the embedded default really goes through LiteLLM and HTTP without any key. It is not a model, and
+every answer says so.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+
+def canned_text(model: str) -> str:
+    """What every request to this upstream is answered with."""
+    return f"[canned answer of the built-in demo upstream, standing in for {model}; no language model was asked]"
+
+
+def create_app() -> Starlette:
+    """The ASGI application: `POST /v1/chat/completions` (streaming or not)."""
+    from starlette.applications import Starlette
+    from starlette.routing import Route
+
+    return Starlette(routes=[Route("/v1/chat/completions", _complete, methods=["POST"])])
+
+
+async def _complete(request: Request) -> Response:
+    from starlette.responses import JSONResponse, StreamingResponse
+
+    try:
+        body = json.loads(await request.body())
+        messages, model = body["messages"], str(body["model"])
+    except (ValueError, KeyError, TypeError):
+        error = {
+            "message": "the body must be a JSON object with `model` and `messages`.",
+            "type": "invalid_request_error",
+        }
+        return JSONResponse({"error": error}, status_code=400)
+    # Whitespace words are a fair stand-in for tokens where nothing is tokenised.
+    words = sum(len(json.dumps(message, ensure_ascii=False).split()) for message in messages)
+    usage = {"prompt_tokens": words, "completion_tokens": len(canned_text(model).split())}
+    usage["total_tokens"] = sum(usage.values())
+    if body.get("stream"):
+        wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        return StreamingResponse(_events(model, usage if wants_usage else None), media_type="text/event-stream")
+    message = {"role": "assistant", "content": canned_text(model)}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return JSONResponse(_envelope(model, "chat.completion") | {"choices": [choice], "usage": usage})
+
+
+async def _events(model: str, usage: dict[str, int] | None) -> AsyncIterator[str]:
+    head = _envelope(model, "chat.completion.chunk")
+
+    def event(**fields: Any) -> str:
+        return f"data: {json.dumps(head | fields)}\n\n"
+
+    for word in canned_text(model).split(" "):
+        delta = {"role": "assistant", "content": f"{word} "}
+        yield event(choices=[{"index": 0, "delta": delta, "finish_reason": None}])
+    yield event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+    if usage is not None:
+        yield event(choices=[], usage=usage)
+    yield "data: [DONE]\n\n"
+
+
+def _envelope(model: str, kind: str) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}

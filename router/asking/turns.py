@@ -1,0 +1,197 @@
+"""The turns of a chat body, whichever shape it has: OpenAI chat, OpenAI Responses items, Anthropic Messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from router.errors import InvalidRequestError
+from router.values import Capability, Message
+
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+_SPEAKERS = ROLES - {"tool", "function"}
+_PLAIN = frozenset({"role", "content", "name"})
+
+#: What a part that is no text needs of a candidate.
+NEEDS_OF_PARTS: Mapping[str, Capability] = {
+    "image_url": Capability.IMAGE,
+    "input_image": Capability.IMAGE,
+    "image": Capability.IMAGE,
+    "computer_screenshot": Capability.IMAGE,
+    "input_audio": Capability.AUDIO,
+    "audio_url": Capability.AUDIO,
+    "file": Capability.FILE,
+    "input_file": Capability.FILE,
+    "document": Capability.FILE,
+    "container_upload": Capability.FILE,
+    "video_url": Capability.VIDEO,
+}
+_TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal"})
+_CALL_PARTS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use", "tool-call"})
+#: The model's own notes and what it cites: they take room, need nothing and are nobody's wish.
+_NOTE_PARTS = frozenset(
+    {"thinking", "redacted_thinking", "reasoning", "reasoning_text", "summary_text", "search_result"}
+)
+#: Fields of calls and notes that are not the model's to read.
+_UNREAD = frozenset({"type", "role", "signature"})
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message.
+
+    Attributes:
+        role: one of ROLES.
+        texts: its parts of plain text, in order. Not what a tool answered.
+        results: texts that tools answered, in order.
+        other_parts: types of all other parts, those inside tool results included.
+        size: bytes of UTF-8 of everything in it that is text or JSON; images and files count nothing.
+        calls_tools: whether it calls tools.
+        answers_tools: whether it holds what tools answered.
+    """
+
+    role: str
+    texts: tuple[str, ...]
+    results: tuple[str, ...]
+    other_parts: tuple[str, ...]
+    size: int
+    calls_tools: bool
+    answers_tools: bool
+
+    @property
+    def text(self) -> str:
+        """Its plain text."""
+        return "\n".join(self.texts)
+
+
+def read_turns(messages: Sequence[Message]) -> list[Turn]:
+    """The turns of a chat, oldest first. Raises InvalidRequestError, naming the field, for a malformed one."""
+    if not messages:
+        raise InvalidRequestError("messages must hold at least one message, got none.", field="messages")
+    return [_read(message, f"messages[{index}]") for index, message in enumerate(messages)]
+
+
+def json_bytes(value: Any) -> int:
+    """Bytes of a value as JSON; nothing for an absent or empty one."""
+    return len(json.dumps(value, default=str, ensure_ascii=False).encode(errors="surrogatepass")) if value else 0
+
+
+def _read(message: Message, where: str) -> Turn:
+    if not isinstance(message, Mapping):
+        raise InvalidRequestError(f"{where} must be an object, got {type(message).__name__}.", field=where)
+    role, content = _role_and_content(message, where)
+    if isinstance(content, str) and role in _SPEAKERS and message.keys() <= _PLAIN:
+        # What nearly every turn is; the long way would say the same.
+        return Turn(role, (content,), (), (), _utf8_size(content, f"{where}.content"), False, False)
+    parts = list(_parts_of(content, f"{where}.content"))
+    size = sum(_utf8_size(part.text, f"{where}.content") for part in parts)
+    sorts = {part.sort for part in parts}
+    texts, results = (tuple(part.text for part in parts if part.sort == sort) for sort in ("text", "result"))
+    calls = message.get("tool_calls") or message.get("function_call")
+    is_answer = role in {"tool", "function"}
+    return Turn(
+        role=role,
+        texts=() if is_answer else texts,
+        results=(*texts, *results) if is_answer else results,
+        other_parts=tuple(part.kind for part in parts if part.sort == "other"),
+        size=size + max(0, len(texts) - 1) + json_bytes(calls),
+        calls_tools=bool(calls) or "call" in sorts,
+        answers_tools=is_answer or "result" in sorts,
+    )
+
+
+def _role_and_content(message: Message, where: str) -> tuple[str, Any]:
+    role, kind = message.get("role"), message.get("type")
+    if not role and isinstance(kind, str):
+        # Items of the Responses API that are no messages carry a type in place of a role.
+        if kind.endswith("_output"):
+            output = message.get("output")
+            return "tool", [output] if isinstance(output, Mapping) else output
+        if kind.endswith("_call") or kind == "reasoning":
+            return "assistant", [message]
+    if not isinstance(role, str) or role not in ROLES:
+        raise InvalidRequestError(
+            f"{where}.role must be one of {', '.join(sorted(ROLES))}, got {role!r}.", field=f"{where}.role"
+        )
+    return role, message.get("content")
+
+
+class _Part(NamedTuple):
+    """One part of a message: what it is to us, the text that counts as input, and of others their type."""
+
+    sort: Literal["text", "call", "result", "note", "other"]
+    text: str
+    kind: str = ""
+
+
+def _parts_of(content: Any, where: str) -> Iterator[_Part]:
+    """The parts of a message's content, whichever of its shapes it has."""
+    if content is None:
+        return
+    if isinstance(content, str):
+        yield _Part("text", content)
+        return
+    if not isinstance(content, Sequence):
+        raise InvalidRequestError(
+            f"{where} must be text or a list of parts, got {type(content).__name__}.", field=where
+        )
+    for index, part in enumerate(content):
+        yield from _part(part, f"{where}[{index}]")
+
+
+def _part(part: Any, where: str) -> Iterator[_Part]:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if not isinstance(kind, str) or not kind:
+        raise InvalidRequestError(f"{where} must be an object with a `type`.", field=where)
+    if kind in _TEXT_PARTS:
+        text = part.get("refusal" if kind == "refusal" else "text", "")
+        if not isinstance(text, str):
+            raise InvalidRequestError(f"{where}.text must be text, got {type(text).__name__}.", field=f"{where}.text")
+        yield _Part("text", text)
+    elif kind.endswith(("tool_result", "tool-result")):
+        yield from _result(part, where)
+    elif (is_call := kind in _CALL_PARTS or kind.endswith("_call")) or kind in _NOTE_PARTS:
+        read = {key: value for key, value in part.items() if value and key not in _UNREAD}
+        yield _Part("call" if is_call else "note", _as_json(read))
+    else:
+        yield _Part("other", _text_of_document(part) if kind == "document" else "", kind)
+
+
+def _result(part: Mapping[str, Any], where: str) -> Iterator[_Part]:
+    """What a tool answered: text, or parts of which only images and the like matter beyond their size."""
+    content = part.get("content", part.get("output"))
+    if not isinstance(content, list | tuple):
+        yield _Part("result", content if isinstance(content, str) else _as_json(content))
+        return
+    yield _Part("result", "")
+    for index, inner in enumerate(content):
+        kind = str(inner.get("type")) if isinstance(inner, Mapping) else ""
+        if kind in _TEXT_PARTS:
+            yield from (_Part("result", inside.text) for inside in _part(inner, f"{where}.content[{index}]"))
+        elif kind in NEEDS_OF_PARTS:
+            yield from _part(inner, f"{where}.content[{index}]")
+        else:
+            # Hits of a search, references, results within results: they count by their size.
+            yield _Part("note", _as_json(inner))
+
+
+def _text_of_document(part: Mapping[str, Any]) -> str:
+    source = part.get("source")
+    data = source.get("data") if isinstance(source, Mapping) and source.get("type") == "text" else None
+    return data if isinstance(data, str) else ""
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False) if value else ""
+
+
+def _utf8_size(text: str, where: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            f"{where} must be valid Unicode, got a lone surrogate at position {error.start}.", field=where
+        ) from error

@@ -1,0 +1,1 @@
+"""The `elle` command: one module for each group of verbs."""

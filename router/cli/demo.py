@@ -1,0 +1,171 @@
+"""`elle demo`: the whole path on real input, in one process. Real encoder, real probe, gRPC, LiteLLM, HTTP; no key.
+
+Only the answers are canned, and say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from router.cli.render import number, risks_in_short, say_reason
+from router.client import Answer, AsyncRouterClient
+from router.errors import ServiceError
+from router.serving.server import ServerSettings, Serving, serving
+from router.values import Message, RouteQuery, RoutingDecision
+
+# One grey pixel: the router never looks into images, it only sees that there is one.
+_PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
+
+
+@dataclass(frozen=True)
+class DemoPrompt:
+    """One prompt of the demo, and how the table calls it."""
+
+    label: str
+    messages: tuple[Message, ...]
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+def _one(label: str, text: str) -> DemoPrompt:
+    return DemoPrompt(label, ({"role": "user", "content": text},))
+
+
+PROMPTS = (
+    _one("small talk", "Hi there! How is your day going?"),
+    _one("everyday fact", "What is the capital of Australia?"),
+    _one("rewrite", "Please make this sentence friendlier: Send me the report by noon."),
+    _one(
+        "school arithmetic", "A pen costs 3 dollars and a book 12. Ann buys four pens and two books. How much in all?"
+    ),
+    _one(
+        "graduate mathematics",
+        "Let K be the splitting field of x^4 - 2 over the rationals. Determine the Galois group of K over Q, list its "
+        "subgroups, and give the corresponding intermediate fields.",
+    ),
+    _one(
+        "competition mathematics",
+        "How many ordered triples (a, b, c) of positive integers satisfy a + b + c = 60 such that a divides b and b "
+        "divides c? Show your reasoning.",
+    ),
+    _one("code", "Write a Python function that returns the n-th Fibonacci number using memoisation."),
+    _one(
+        "systems programming",
+        "Our lock-free queue in C++ loses elements under contention on ARM but not on x86. The producer uses "
+        "memory_order_relaxed for the tail store. Explain what goes wrong and fix it.",
+    ),
+    _one(
+        "law",
+        "A tenant stops paying rent because the heating has failed for two weeks. Which remedies does each side have?",
+    ),
+    _one("German", "Erkläre mir bitte in zwei Sätzen, warum der Himmel blau ist."),
+    DemoPrompt(
+        "multi-turn chat",
+        (
+            {"role": "system", "content": "You are a helpful assistant."},
+            {"role": "user", "content": "I want to prove that the square root of 2 is irrational."},
+            {"role": "assistant", "content": "Assume it equals p/q in lowest terms. What follows for p squared?"},
+            {"role": "user", "content": "Go ahead and finish the proof."},
+        ),
+    ),
+    DemoPrompt(
+        "image",
+        (
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "What is in this picture?"},
+                    {"type": "image_url", "image_url": {"url": _PIXEL}},
+                ],
+            },
+        ),
+    ),
+)
+
+NEXT_STEPS = """\
+What was real: the encoder, the fitted probe, the decisions, gRPC, LiteLLM and HTTP. The answers came from a built-in
+upstream that only sends canned text, so no key was needed and nothing left this machine.
+
+Next:
+  keep it running       .venv/bin/elle serve
+  decide one prompt     .venv/bin/elle decide "Prove that there are infinitely many primes."
+  use real providers    .venv/bin/elle policy > my.yaml; there, set each candidate's `model` to a LiteLLM model string
+                        and drop `api_base: canned`; export the provider's key, then
+                        .venv/bin/elle serve --policy my.yaml
+  fit your own data     .venv/bin/elle fit outcomes.jsonl --out my-probe    (columns: prompt, model, score)
+"""
+
+
+async def run(console: Console) -> None:
+    """Start the service, send the prompts through the gRPC client, print what was decided, stop.
+
+    Raises whatever starting the service raises, and ServiceError if a prompt is refused.
+    """
+    console.print("Starting the service on its embedded default ...")
+    async with serving(ServerSettings(port=0)) as running, AsyncRouterClient(running.address) as client:
+        policy = running.router.policy(None)
+        console.print(f"Serving policy {policy.ref.name} on {running.address}.\n", highlight=False)
+        outcomes = [await _ask(client, prompt) for prompt in PROMPTS]
+        _print_table(console, running, outcomes)
+        console.print("Stopping ...")
+    console.print(f"Stopped cleanly.\n\n{NEXT_STEPS}", highlight=False, markup=False, soft_wrap=True)
+
+
+async def _ask(client: AsyncRouterClient, prompt: DemoPrompt) -> tuple[DemoPrompt, Answer | ServiceError]:
+    try:
+        return prompt, await client.complete(RouteQuery(prompt.messages, parameters=prompt.parameters))
+    except ServiceError as error:
+        return prompt, error
+
+
+def _print_table(console: Console, running: Serving, outcomes: list[tuple[DemoPrompt, Answer | ServiceError]]) -> None:
+    names = running.router.policy(None).rules.file.names
+    table = Table(title="A dozen prompts, decided and answered over gRPC", title_justify="left")
+    table.add_column("prompt")
+    for header in ("difficulty", *(f"risk\n{name}" for name in names)):
+        table.add_column(header, justify="right")
+    table.add_column("chosen")
+    table.add_column("reason")
+    table.add_column("decided in", justify="right")
+    table.add_column("cost of\nstrong", justify="right")
+    spent = always_strong = 0.0
+    for prompt, outcome in outcomes:
+        if isinstance(outcome, ServiceError):
+            table.add_row(prompt.label, "-", *("-" for _ in names), "refused", str(outcome), "-", "-")
+            continue
+        decision = outcome.decision
+        cost, strong = _costs(decision)
+        spent, always_strong = spent + cost, always_strong + strong
+        table.add_row(
+            prompt.label,
+            number(decision.difficulty),
+            *risks_in_short(decision.candidates),
+            decision.chosen,
+            say_reason(decision),
+            f"{decision.timings.total_s * 1e3:.1f} ms",
+            f"{cost / strong:.0%}" if strong else "-",
+        )
+    console.print(table)
+    if always_strong:
+        console.print(
+            f"Expected cost of these prompts: ${spent:.5f}, always-strong ${always_strong:.5f} "
+            f"({1 - spent / always_strong:.0%} saved). Expected output lengths are the policy's, not measured.",
+            highlight=False,
+        )
+
+
+def _costs(decision: RoutingDecision) -> tuple[float, float]:
+    """Expected cost of the chosen candidate, and of the last tier."""
+    chosen = next(c for c in decision.candidates if c.candidate == decision.chosen)
+    return chosen.expected_cost_usd or 0.0, decision.candidates[-1].expected_cost_usd or 0.0
+
+
+def main(console: Console) -> None:
+    """Run the demo to its end."""
+    asyncio.run(run(console))

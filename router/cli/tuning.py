@@ -1,0 +1,217 @@
+"""`elle` offline: import outcomes, fit a probe, evaluate it, tune a policy on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from router.cli.common import JSON, PATH, names_of, print_json, progress, stdout
+
+#: Exit status of `elle tune` where the data do not allow a certificate; 1 is an error, 2 wrong usage.
+NOT_CERTIFIED = 3
+
+
+@click.command("import")
+@click.argument("kind")
+@click.argument("paths", metavar="IN...", nargs=-1, required=True, type=PATH)
+@click.option("--out", required=True, type=PATH, help="File to write, .parquet or .jsonl.")
+@click.option("--scores", type=PATH, help="File of id and score, for logs that hold no scores.")
+@click.option("--score-name", help="Which of a Langfuse export's scores.")
+@click.option("--score-range", nargs=2, type=float, metavar="LOW HIGH", help="What the scores run from and to.")
+@JSON
+def import_(kind: str, paths: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
+    """Bring outcomes kept by other programs into the form that fit, tune and evaluate read.
+
+    KIND: routellm, routerbench, mmlu-pro, openai-batch, litellm-spend-logs or langfuse. IN: its files, or folders of
+    them.
+    """
+    from router.tuning.outcomes.adapters import import_command
+
+    summary = import_command(kind, paths, out, **options)
+    if as_json:
+        print_json(summary.to_dict())
+    else:
+        summary.print(stdout())
+
+
+@click.command()
+@click.argument("data", nargs=-1, required=True, type=PATH)
+@click.option("--out", required=True, type=PATH, help="Folder to write the probe to.")
+@click.option("--models", help="Comma-separated; all models of the data unless set.")
+@click.option("--encoder", default="minilm-l6", show_default=True, help="Built-in name, or a .json encoder spec.")
+@click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
+@click.option("--name", help="Name of the probe; the folder's unless set.")
+@click.option("--holdout", default=0.0, show_default=True, help="Share of prompts to leave out, for `elle tune`.")
+@click.option("--seed", default=0, show_default=True, help="Of the folds and of what is held out.")
+@click.option("--prior", type=PATH, metavar="PROBE", help="Adapt this probe to DATA, 50 labels of each model or more.")
+@click.option("--keep-statistics", is_flag=True, help="Let the probe be a --prior later: sums of its fit, no prompt.")
+@JSON
+def fit(data: tuple[Path, ...], out: Path, models: str | None, as_json: bool, **options: Any) -> None:
+    """Fit a probe to outcomes DATA (parquet, JSONL or CSV: prompt, model, score).
+
+    With --prior the statistics of an old fit, made with --keep-statistics, stand in for the labels that DATA lacks.
+    """
+    from router.tuning.fitting.fit import fit_command
+
+    with progress("encoding") as on_progress:
+        summary = fit_command(data, out, models=names_of(models), on_progress=on_progress, **options)
+    if as_json:
+        print_json(summary.to_dict())
+    else:
+        summary.print(stdout())
+
+
+@click.command()
+@click.argument("probe", type=PATH)
+@click.argument("data", nargs=-1, required=True, type=PATH)
+@click.option("--weak", required=True, metavar="MODEL", help="The cheap model.")
+@click.option("--strong", required=True, metavar="MODEL", help="The dear model.")
+@click.option("--prices", metavar="FILE.yaml|litellm", help="List prices by model, for costs the data do not have.")
+@click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
+@click.option("--resamples", default=1000, show_default=True, type=click.IntRange(100), help="Of the bootstrap.")
+@click.option("--cv", "folds", type=click.IntRange(2), help="Refit the probe's recipe in this many folds of DATA.")
+@click.option(
+    "--split", type=click.Choice(["random", "group"]), default="random", show_default=True, help="Folds of --cv."
+)
+@click.option("--quick", is_flag=True, help="Only the baselines that need no fitting and no LiteLLM.")
+@click.option("--seed", default=0, show_default=True)
+@JSON
+def evaluate(probe: Path, data: tuple[Path, ...], weak: str, strong: str, as_json: bool, **options: Any) -> None:
+    """Evaluate PROBE on DATA it has not seen: how well does it rank prompts by the gain of the strong model?
+
+    With --cv, DATA may be what it was fitted on: its recipe is fitted anew on the other folds. The figures of a random
+    split and of whole groups left out are then printed side by side.
+    """
+    from router.tuning.judging.evaluate import evaluate_command
+
+    with progress("encoding") as on_progress:
+        report = evaluate_command(probe, data, weak=weak, strong=strong, on_progress=on_progress, **options)
+    if report.warning:
+        click.echo(f"Warning: {report.warning}", err=True)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        report.print(stdout())
+
+
+@click.command()
+@click.argument("probe", type=PATH)
+@click.argument("data", nargs=-1, required=True, type=PATH)
+@click.option("--weak", required=True, metavar="MODEL", help="The cheap model.")
+@click.option("--strong", required=True, metavar="MODEL", help="The dear model.")
+@click.option("--out", required=True, type=PATH, help="Folder for the page and its pictures.")
+@click.option("--policy", "policy_file", type=PATH, help="Policy to mark, with what its certificate covers.")
+@click.option("--prices", metavar="FILE.yaml|litellm", help="List prices by model, for costs the data do not have.")
+@click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
+@click.option("--cv", "folds", type=click.IntRange(2), help="Refit the probe's recipe in this many folds of DATA.")
+@click.option(
+    "--split", type=click.Choice(["random", "group"]), default="random", show_default=True, help="Folds of --cv."
+)
+@click.option("--quick", is_flag=True, help="Only the baselines that need no fitting and no LiteLLM.")
+@click.option("--resamples", default=1000, show_default=True, type=click.IntRange(100), help="Of the bootstrap.")
+@click.option("--seed", default=0, show_default=True)
+def report(probe: Path, data: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Write one self-contained HTML page of what PROBE does on DATA, and its pictures beside it."""
+    from router.tuning.reporting.report import report_command
+
+    with progress("encoding") as on_progress:
+        page = report_command(probe, data, out, on_progress=on_progress, **options)
+    click.echo(f"Wrote {page}.")
+
+
+@click.command()
+@click.argument("probe", type=PATH)
+@click.argument("data", nargs=-1, required=True, type=PATH)
+@click.option("--weak", metavar="MODEL", help="The cheap model; with --strong.")
+@click.option("--strong", metavar="MODEL", help="The dear model, the reference.")
+@click.option("--models", help="Comma-separated, cheapest first, instead; the last is the reference.")
+@click.option("--candidates", type=PATH, help="Policy file to take the candidates from, instead.")
+@click.option("--reference", metavar="MODEL", help="Losses are measured against it; the last model unless set.")
+@click.option("--max-loss", type=float, help="Mean quality lost against the reference, 0 to 1.")
+@click.option("--min-quality", type=float, help="Mean quality, 0 to 1.")
+@click.option("--max-strong-share", type=float, help="Share of prompts that the reference answers, 0 to 1.")
+@click.option("--max-cost-usd-per-1k", type=float, help="Mean cost of 1,000 requests.")
+@click.option("--profile", "profiles", multiple=True, metavar="NAME=MAX_LOSS", help="A further rule; repeatable.")
+@click.option("--confidence", default=0.95, show_default=True, help="That all targets hold together.")
+@click.option("--rule", type=click.Choice(["gain", "cost"]), help="cost for 3 models or more with prices, else gain.")
+@click.option("--prices", metavar="FILE.yaml|litellm", help="List prices by model.")
+@click.option("--max-request-usd", type=float, help="No request costs more; for targets on cost.")
+@click.option("--valid-days", default=90.0, show_default=True, help="Until the certificate expires.")
+@click.option("--by-group", is_flag=True, help="Also certify each group of the data by itself.")
+@click.option("--plan", is_flag=True, help="Also say what more labels would buy.")
+@click.option("--out", type=PATH, help="Policy file to write.")
+@click.option("--allow-uncertified", is_flag=True, help="Write it without a certificate where none can be given.")
+@click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
+@JSON
+def tune(probe: Path, data: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+    """Tune a policy on PROBE to targets, certified with DATA that it was not fitted on.
+
+    Exit status 3 and no policy file if that is not possible with these data.
+    """
+    from router.tuning.certifying.tune import tune_command
+
+    rest = {name: options.pop(name) for name in ("out", "allow_uncertified", "encoder_dir")}
+    settings = _tune_settings(options)
+    with progress("encoding") as on_progress:
+        report = tune_command(probe, data, settings, on_progress=on_progress, **rest)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        report.print(stdout())
+    if not report.certified:
+        raise SystemExit(NOT_CERTIFIED)
+
+
+def _tune_settings(options: dict[str, Any]) -> Any:
+    from router.tuning.certifying.targets import Target
+    from router.tuning.certifying.tuning_run import TuneSettings
+
+    kinds = ("max_loss", "min_quality", "max_strong_share", "max_cost_usd_per_1k")
+    limits = {kind: options.pop(kind) for kind in kinds}
+    weak, strong, models = (options.pop(name) for name in ("weak", "strong", "models"))
+    if (weak is None) != (strong is None) or sum(map(bool, (weak, models, options["candidates"]))) != 1:
+        raise click.UsageError("give either --weak and --strong, or --models, or --candidates.")
+    profiles = {}
+    for given in options.pop("profiles"):
+        name, _, limit = given.partition("=")
+        try:
+            profiles[name] = Target("max_loss", float(limit))
+        except ValueError as error:
+            raise click.UsageError(f"--profile must be NAME=MAX_LOSS, as in economy=0.05; got {given!r}.") from error
+    return TuneSettings(
+        targets=tuple(Target(kind, limit) for kind, limit in limits.items() if limit is not None),  # type: ignore[arg-type]
+        profiles=profiles,
+        models=(weak, strong) if weak else names_of(models) or (),
+        **options,
+    )
+
+
+@click.command("export-encoder")
+@click.option("--out", required=True, type=PATH, help="Folder to write the bundle to.")
+@click.option("--encoder", default="minilm-l6", show_default=True, help="Built-in name, or a .json encoder spec.")
+@click.option("--encoder-dir", type=PATH, help="Where the encoder's original files are.")
+@click.option("--parity", multiple=True, type=PATH, metavar="DATA", help="Outcomes to compare routing on; repeatable.")
+@click.option("--weak", metavar="MODEL", help="The cheap model of DATA.")
+@click.option("--strong", metavar="MODEL", help="The dear model of DATA.")
+@JSON
+def export_encoder(out: Path, as_json: bool, **options: Any) -> None:
+    """Export an encoder to serve without torch, and report how close it stays to its reference.
+
+    With --parity the probe's recipe is fitted on the features of both precisions. Exit status 3 if the exported one
+    routes worse or is calibrated worse.
+    """
+    from router.tuning.judging.encoder_export import export_command
+
+    with progress("encoding") as on_progress:
+        report = export_command(out, on_progress=on_progress, **options)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        report.print(stdout())
+    if report.routing is not None and not report.routing.passed:
+        raise SystemExit(NOT_CERTIFIED)
+
+
+COMMANDS = (import_, fit, evaluate, report, tune, export_encoder)

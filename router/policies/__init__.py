@@ -1,0 +1,1 @@
+"""Who may answer a request and who should: policy files, eligibility, the choice, certificates, loading."""

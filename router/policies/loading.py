@@ -1,0 +1,198 @@
+"""From a policy file to a policy that can decide: its probe, its prices, and every cross-check at start."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from probes.artifacts import store as artifact
+from probes.encoders.spec import Encoder, EncoderSpec, FloatArray
+from probes.errors import EncoderError, ProbesError
+from probes.probe import DifficultyProbe
+from router.errors import ConfigError
+from router.policies.certificate import check_certificate, is_expired
+from router.policies.choice import Judgement, Rules
+from router.policies.policy_file import Candidate, Certificate, PolicyFile, Prices, read_policy_file
+from router.values import ArtifactRef
+
+DEFAULTS = Path(__file__).parents[1] / "defaults"
+DEFAULT_POLICY = DEFAULTS / "policy.yaml"
+
+_BUILTIN = "builtin:"
+
+
+@dataclass(frozen=True)
+class ServedPolicy:
+    """A policy that can decide.
+
+    Attributes:
+        rules: what `router.policies.choice.decide` needs.
+        ref: name, version, digest of the policy.
+        probe: None only under a fixed rule.
+        probe_ref: name, version, digest of the probe.
+        encoder_spec: the encoder the probe was fitted on.
+        columns: for each candidate its column in the probe, (n_candidates,).
+    """
+
+    rules: Rules
+    ref: ArtifactRef
+    probe: DifficultyProbe | None = None
+    probe_ref: ArtifactRef | None = None
+    encoder_spec: EncoderSpec | None = None
+    columns: tuple[int, ...] = ()
+
+    def judge(self, features: FloatArray) -> Judgement:
+        """What the probe says about one prompt, features of shape (d,)."""
+        if self.probe is None:
+            raise ConfigError(f"policy {self.ref.name!r} has no probe to judge with.")
+        loss, risk, leverage = self.probe.predict_one(features)
+        return Judgement(
+            raw=tuple([loss[column] for column in self.columns]),
+            risk=tuple([risk[column] for column in self.columns]),
+            difficulty=math.fsum(loss) / len(loss),
+            leverage=leverage,
+        )
+
+    def to_json(self) -> str:
+        """The policy file as JSON, defaults and looked-up prices filled in. Holds no secrets, only their names."""
+        data = self.rules.file.model_dump(mode="json", by_alias=True)
+        if self.certificate is not None:
+            data["certificate"]["expired"] = is_expired(self.certificate)
+        for candidate, prices in zip(data["candidates"], self.rules.prices, strict=True):
+            candidate["prices"] = prices.model_dump(mode="json") if prices else None
+        return json.dumps(data, ensure_ascii=False)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What was shown of its rule."""
+        return self.rules.file.certificate
+
+    def profiles(self) -> tuple[ServedPolicy, ...]:
+        """Its profiles, each as a policy of its own named `NAME:PROFILE`."""
+        return tuple(self._profile(name) for name in self.rules.file.profiles)
+
+    def _profile(self, name: str) -> ServedPolicy:
+        file = self.rules.file.with_profile(name)
+        ref = ArtifactRef(f"{file.name}:{name}", file.version, file.digest)
+        return replace(self, rules=replace(self.rules, file=file), ref=ref)
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Raise EncoderMismatchError unless the probe was fitted on this very encoder."""
+        if self.probe is None:
+            return
+        self.probe.check_encoder(encoder.spec.identity)
+
+
+def load_policies(paths: Sequence[Path]) -> tuple[ServedPolicy, ...]:
+    """The policies in these files, in order, each followed by its profiles.
+
+    Raises ConfigError, also for two policies of one name.
+    """
+    loaded = [load_policy(path) for path in paths]
+    policies = tuple(served for policy in loaded for served in (policy, *policy.profiles()))
+    for name, count in Counter(policy.ref.name for policy in policies).items():
+        if count > 1:
+            raise ConfigError(f"policy names must be distinct, {name!r} stands in {count} of the files; rename one.")
+    return policies
+
+
+def missing_keys(policy: ServedPolicy) -> list[str]:
+    """Names of environment variables that candidates take their keys from and that are not set here."""
+    named = {c.api_key_env for c in policy.rules.file.candidates if c.api_key_env}
+    return sorted(name for name in named if not os.environ.get(name))
+
+
+def load_policy(path: Path) -> ServedPolicy:
+    """The policy in a YAML file, with its probe and prices.
+
+    Raises ConfigError naming the file and what is wrong with it or with the probe it names.
+    """
+    file = read_policy_file(path)
+    try:
+        policy = assemble(file, _load_probe(file, path))
+    except ProbesError as error:
+        raise ConfigError(f"policy file {path}: its probe {file.probe!r} cannot be used: {error}") from error
+    for served in (policy, *policy.profiles()):
+        check_certificate(served.rules, served.probe_ref.digest if served.probe_ref else None, str(path))
+    return policy
+
+
+def _load_probe(file: PolicyFile, path: Path) -> DifficultyProbe | None:
+    if file.probe is None:
+        return None
+    if file.probe.startswith(_BUILTIN):
+        return artifact.load(DEFAULTS / file.probe.removeprefix(_BUILTIN))
+    return artifact.load(path.parent / Path(file.probe).expanduser())
+
+
+def assemble(file: PolicyFile, probe: DifficultyProbe | None) -> ServedPolicy:
+    """The policy of a file on a probe at hand. Raises ConfigError or EncoderError where they do not fit together."""
+    prices = tuple(resolve_prices(candidate) for candidate in file.candidates)
+    ref = ArtifactRef(file.name, file.version, file.digest)
+    if probe is None:
+        return ServedPolicy(Rules(file, prices, max_leverage=None), ref)
+    unknown = [c.name_in_probe for c in file.candidates if c.name_in_probe not in probe.models]
+    if unknown:
+        raise ConfigError(
+            f"every candidate of policy {file.name!r} must be a model of its probe ({', '.join(probe.models)}), "
+            f"{', '.join(unknown)} are not; set `probe_model`, or fit a probe that covers them."
+        )
+    if probe.encoder is None:
+        raise EncoderError("it was fitted on precomputed features and names no encoder, so prompts cannot be judged.")
+    limit = file.abstain_above_leverage
+    return ServedPolicy(
+        rules=Rules(file, prices, max_leverage=probe.leverage_limit if limit == "probe" else limit),
+        ref=ref,
+        probe=probe,
+        probe_ref=ArtifactRef(probe.card.title, probe.card.created, probe.identity),
+        encoder_spec=EncoderSpec.from_dict(probe.encoder),
+        columns=tuple(probe.models.index(c.name_in_probe) for c in file.candidates),
+    )
+
+
+def resolve_prices(candidate: Candidate) -> Prices | None:
+    """The prices of a candidate, looked up where it says `litellm`. Raises ConfigError if they are not there."""
+    if candidate.prices != "litellm":
+        return candidate.prices
+    entry = litellm_facts(candidate.model)
+    if not entry or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
+        raise ConfigError(
+            f"candidate {candidate.name!r}: LiteLLM's table has no prices for {candidate.model!r}; state "
+            f"input_usd_per_million_tokens and output_usd_per_million_tokens under `prices`."
+        )
+    cached = entry.get("cache_read_input_token_cost")
+    return Prices(
+        input_usd_per_million_tokens=float(entry["input_cost_per_token"]) * 1e6,
+        output_usd_per_million_tokens=float(entry["output_cost_per_token"]) * 1e6,
+        cached_input_usd_per_million_tokens=float(cached) * 1e6 if cached is not None else None,
+    )
+
+
+def litellm_facts(model: str) -> Mapping[str, Any] | None:
+    """What LiteLLM's bundled table says of a model string, None if nothing. Raises ConfigError where it is missing."""
+    table = _litellm_table()
+    # LiteLLM keys its table with and without the provider's prefix.
+    return table.get(model) or table.get(model.partition("/")[2])
+
+
+@cache
+def _litellm_table() -> Mapping[str, Mapping[str, Any]]:
+    # Read from the installed package's own file: importing LiteLLM takes seconds and tries the network.
+    spec = importlib.util.find_spec("litellm")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder) / "model_prices_and_context_window_backup.json"
+        if path.is_file():
+            table: Mapping[str, Mapping[str, Any]] = json.loads(path.read_text("utf-8"))
+            return table
+    raise ConfigError(
+        "`prices: litellm` needs LiteLLM's bundled price table; install it with `pip install 'elle-router[dispatch]'`, "
+        "or state the prices."
+    )

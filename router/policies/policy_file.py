@@ -1,0 +1,341 @@
+"""The policy file: frozen pydantic models of its YAML. Unknown keys are refused, everything checkable is checked here.
+
+What needs more than the file (the probe, LiteLLM's price table) is checked in `router.policies.choice.load_policy`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from router.errors import ConfigError
+from router.values import Capability
+
+#: `api_base` of a candidate that is answered by the built-in loopback upstream with canned text.
+CANNED_UPSTREAM = "canned"
+
+#: Names of policies, profiles and candidates. No colon: `NAME:PROFILE` is the name of a profile's policy.
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+#: A region tag, compared letter by letter: `eu`, `eu-west-1`, `on-premises`.
+Region = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Prices(_Strict):
+    """List prices in USD per million tokens; that of cached input is absent where there is none or it is not known."""
+
+    input_usd_per_million_tokens: float = Field(ge=0)
+    output_usd_per_million_tokens: float = Field(ge=0)
+    cached_input_usd_per_million_tokens: Annotated[float, Field(ge=0)] | None = None
+
+    def cost_usd(self, input_tokens: float, output_tokens: float, *, cached_input_tokens: float = 0) -> float:
+        """Cost of one answer; so many of the input tokens come from the prompt cache, at its price if there is one."""
+        per_million = (
+            input_tokens * self.input_usd_per_million_tokens + output_tokens * self.output_usd_per_million_tokens
+        )
+        if cached_input_tokens and self.cached_input_usd_per_million_tokens is not None:
+            saved = self.input_usd_per_million_tokens - self.cached_input_usd_per_million_tokens
+            per_million -= cached_input_tokens * saved
+        return per_million / 1e6
+
+
+class Candidate(_Strict):
+    """One model that may answer.
+
+    Attributes:
+        name: its name in this policy.
+        model: LiteLLM model string, such as `openai/gpt-4o` or `mistral/mixtral-8x7b-instruct`.
+        probe_model: which of the probe's models it is; absent: the one named like the candidate.
+        api_base: URL of the provider; absent: LiteLLM's default; `canned`: the built-in upstream with canned text.
+        api_key_env: *name* of the environment variable that holds the key; absent: LiteLLM's usual one.
+        prices: list prices, or `litellm` to take them from LiteLLM's bundled table; absent: unknown.
+        context_window_tokens: requests estimated longer than this are not for it; absent: no bound.
+        capabilities: what it can do; requests that need more are not for it.
+        regions: where it may be said to answer, in tags of your own; requests that require another are not for it.
+        expected_output_tokens: length of a usual answer, for expected costs.
+        prompt_cache_s: how long its provider keeps a prompt cached after its last use, for sessions.
+        timeout_s: longest wait for an answer, of a stream for its next piece; the caller's deadline may be shorter.
+        first_token_timeout_s: longest wait for the first content of a stream.
+        retries: how often a failure that may pass (429, 5xx, connection) is tried again before another is asked.
+        break_after: failures in a row after which the candidate is left alone for a while.
+        cooldown_s: how long; then one request tries whether it answers again. A refused key or unknown model rests as
+            long at once, a provider's Retry-After goes before.
+    """
+
+    name: Name
+    model: str = Field(min_length=1)
+    probe_model: str | None = None
+    api_base: str | None = None
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    prices: Prices | Literal["litellm"] | None = None
+    context_window_tokens: int | None = Field(default=None, gt=0)
+    capabilities: tuple[Capability, ...] = (Capability.TEXT,)
+    regions: tuple[Region, ...] = ()
+    expected_output_tokens: int = Field(default=300, gt=0)
+    prompt_cache_s: float = Field(default=300.0, ge=0)
+    timeout_s: float = Field(default=120.0, gt=0)
+    first_token_timeout_s: float = Field(default=30.0, gt=0)
+    retries: int = Field(default=1, ge=0, le=5)
+    break_after: int = Field(default=5, gt=0)
+    cooldown_s: float = Field(default=30.0, gt=0)
+
+    @property
+    def name_in_probe(self) -> str:
+        """Which of the probe's models it is."""
+        return self.probe_model or self.name
+
+
+class GainRule(_Strict):
+    """Climb to a stronger tier where its expected gain is worth the price of the step.
+
+    Candidates stand in the order of their tiers, cheapest first; `thresholds[i]` is the price, in quality from 0 to
+    1, of the step from tier i to tier i + 1. The tier with the largest expected quality minus the prices up to it
+    answers; with two tiers this is `gain > threshold`. Ties go to the cheaper tier.
+    """
+
+    kind: Literal["gain"]
+    thresholds: tuple[Annotated[float, Field(ge=-1, le=1)], ...] = Field(min_length=1)
+
+
+class RiskBoundRule(_Strict):
+    """The cheapest candidate whose calibrated risk is within the bound; if there is none, the least risky one."""
+
+    kind: Literal["risk_bound"]
+    max_risk: Probability
+
+
+class CostRule(_Strict):
+    """The candidate with the largest expected quality minus `quality_per_usd` times its expected cost for this request.
+
+    `quality_per_usd` is in quality (0 to 1) per USD: at 10, a cent more must buy 0.1 more expected quality. Zero looks
+    at quality only; a negative number leans to dearer candidates. Ties go to the cheaper one. Every candidate needs
+    prices.
+    """
+
+    kind: Literal["cost"]
+    quality_per_usd: float
+
+
+class FixedRule(_Strict):
+    """Always the same candidate."""
+
+    kind: Literal["fixed"]
+    candidate: Name
+
+
+Rule = Annotated[GainRule | RiskBoundRule | CostRule | FixedRule, Field(discriminator="kind")]
+
+TargetKind = Literal["max_loss", "min_quality", "max_strong_share", "max_cost_usd_per_1k"]
+
+
+class CertifiedTarget(_Strict):
+    """One target that was shown to hold: the certified figure is `limit`, the others describe.
+
+    Attributes:
+        kind: what is bounded. `max_loss`: mean score of the reference minus that of the policy; `min_quality`: mean
+            score; `max_strong_share`: share of requests the reference answers; `max_cost_usd_per_1k`: USD per 1,000.
+        limit: the bound that was asked for.
+        estimate: its mean on the calibration prompts.
+        bound_on_estimate: the confidence bound of this policy by itself; never beyond `limit`.
+        method: which bound of `probes.certificates.bounds`.
+        delta: level it was tested at; those of all targets tested together add up to 1 - confidence.
+    """
+
+    kind: TargetKind
+    limit: float
+    estimate: float
+    bound_on_estimate: float
+    method: str
+    delta: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Certificate(_Strict):
+    """What `elle tune` has shown of a rule, for traffic that is like the calibration prompts.
+
+    Attributes:
+        confidence: that all targets of all rules tuned together hold, 0 to 1.
+        targets: what is certified.
+        reference: the candidate that losses are measured against.
+        n_calibration: prompts it rests on, none of which the probe was fitted on.
+        weak_share: share of them that the cheapest tier answers.
+        expected_cost_saving: share of the reference's cost saved on them; null where prices are unknown.
+        data_digest: SHA-256 of the data file (of the digests one after another, if there were several).
+        probe: identity of the probe; a policy with another probe is refused.
+        decides: digest of what decides (`certificate.digest_of`); a policy that was edited there is refused.
+        created, expires: with time zone. An expired certificate is loaded with a warning.
+    """
+
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    targets: tuple[CertifiedTarget, ...] = Field(min_length=1)
+    reference: Name
+    n_calibration: int = Field(gt=0)
+    weak_share: Probability
+    expected_cost_saving: float | None
+    data_digest: str
+    probe: str
+    decides: str
+    created: AwareDatetime
+    expires: AwareDatetime
+
+
+class Profile(_Strict):
+    """Another rule on the same candidates, asked for as policy `NAME:PROFILE`."""
+
+    rule: Rule
+    certificate: Certificate | None = None
+
+
+class PolicyFile(_Strict):
+    """A policy as its author wrote it.
+
+    Attributes:
+        schema_: format of the file.
+        name: what requests call it by.
+        version: the author's own; what it contains is identified by its digest.
+        description: one line for people.
+        probe: folder of the probe, relative to the policy file, or `builtin:NAME`; absent only for the fixed rule.
+        candidates: in the order of their tiers, cheapest first.
+        rule: how the choice is made.
+        safe_default: who answers where the router abstains or fails.
+        failure_mode: what happens to a request that could not be judged.
+        sessions: `hold` keeps a session's candidate inside tool loops, and where a weaker one would not be cheaper for
+            its cold prompt cache; `ignore` decides every request by itself.
+        require_region: only candidates with this among their `regions` may answer; absent: all may. A request may
+            require one more, it cannot lift this one.
+        abstain_above_leverage: prompts further than this from what the probe was fitted on go to the safe default;
+            `probe` takes the limit stored with the probe, null never abstains.
+        fallback: who answers where the chosen candidate does not: `up` asks eligible candidates at or above its floor
+            (docs/decisions/0005-dispatch.md), `none` nobody.
+        certificate: what was shown of the rule; absent for rules that nobody tuned.
+        profiles: further rules by name; requests choose one with the policy name `NAME:PROFILE`.
+    """
+
+    schema_: Literal["elle.policy/1"] = Field(alias="schema")
+    name: Name
+    version: str = Field(default="1", min_length=1)
+    description: str = ""
+    probe: str | None = None
+    candidates: tuple[Candidate, ...] = Field(min_length=1)
+    rule: Rule
+    safe_default: Name
+    failure_mode: Literal["safe_default", "error"] = "safe_default"
+    sessions: Literal["hold", "ignore"] = "hold"
+    require_region: Region | None = None
+    abstain_above_leverage: Annotated[float, Field(gt=0)] | Literal["probe"] | None = "probe"
+    fallback: Literal["up", "none"] = "up"
+    certificate: Certificate | None = None
+    profiles: dict[Name, Profile] = Field(default_factory=dict)
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _version_is_text(cls, value: Any) -> Any:
+        # `version: 3` in YAML is a number; what the author means is plain.
+        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        names = [candidate.name for candidate in self.candidates]
+        if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
+            raise ValueError(f"candidate names must be distinct, {', '.join(repeated)} stands more than once")
+        if self.safe_default not in names:
+            raise ValueError(f"safe_default must be one of {', '.join(names)}, got {self.safe_default!r}")
+        if self.require_region is not None and not any(self.require_region in c.regions for c in self.candidates):
+            raise ValueError(
+                f"require_region must be among the regions of a candidate, none has {self.require_region!r}"
+            )
+        self._check_rule(self.rule, "rule")
+        for name, profile in self.profiles.items():
+            self._check_rule(profile.rule, f"profiles.{name}.rule")
+        return self
+
+    def _check_rule(self, rule: Rule, where: str) -> None:
+        names = self.names
+        if isinstance(rule, GainRule) and len(rule.thresholds) != len(names) - 1:
+            raise ValueError(
+                f"{where}.thresholds must have one number per step between tiers, {len(names) - 1} for {len(names)} "
+                f"candidates, got {len(rule.thresholds)}"
+            )
+        if isinstance(rule, FixedRule) and rule.candidate not in names:
+            raise ValueError(f"{where}.candidate must be one of {', '.join(names)}, got {rule.candidate!r}")
+        if isinstance(rule, CostRule) and (unpriced := [c.name for c in self.candidates if c.prices is None]):
+            raise ValueError(f"{where} weighs costs, so every candidate needs prices; {', '.join(unpriced)} have none")
+        if self.probe is None and not isinstance(rule, FixedRule):
+            raise ValueError(f"probe must be set for the rule {rule.kind!r}; only the fixed rule needs none")
+
+    def with_profile(self, name: str) -> PolicyFile:
+        """The file as if that profile's rule and certificate were its own."""
+        profile = self.profiles[name]
+        return self.model_copy(update={"rule": profile.rule, "certificate": profile.certificate, "profiles": {}})
+
+    def to_json(self) -> str:
+        """Canonical JSON of the file, defaults filled in."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, ensure_ascii=False)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the candidates, cheapest tier first."""
+        return tuple(candidate.name for candidate in self.candidates)
+
+
+def read_policy_file(path: Path) -> PolicyFile:
+    """The policy in a YAML file.
+
+    Raises ConfigError naming the file, each key at fault, and what it must be.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"policy file {path} does not exist.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"policy file {path} cannot be read: {error}.") from error
+    try:
+        data = yaml.load(text, Loader=_NoDuplicates)  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"policy file {path} must be YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"policy file {path} must hold a mapping, got {type(data).__name__}.")
+    try:
+        return PolicyFile.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"policy file {path} is not valid:\n{_explain(error)}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        # Tags of unions ("gain", "Prices") are no keys of the file.
+        place = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {place}: unknown key; remove it or correct its spelling")
+            continue
+        given = problem.get("input")
+        shown = f", got {given!r}" if isinstance(given, str | int | float | bool) or given is None else ""
+        lines.append(f"  {place}: {problem['msg'].removeprefix('Value error, ')}{shown}")
+    return "\n".join(lines)
+
+
+class _NoDuplicates(yaml.SafeLoader):
+    """YAML keeps the last of two equal keys without a word; a policy must not."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key, count in Counter(map(str, keys)).items():
+            if count > 1:
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep=deep)

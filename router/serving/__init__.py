@@ -1,0 +1,1 @@
+"""Processes and ports: the gRPC server, the HTTP server, workers, the event loop, Prometheus."""

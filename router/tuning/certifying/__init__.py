@@ -1,0 +1,1 @@
+"""From targets and calibration outcomes to a policy file with its certificate."""

@@ -1,0 +1,158 @@
+"""The candidates of a policy to tune: from an existing policy file, or from model names and a table of prices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from probes.errors import DataError
+from router.asking.ask import Ask
+from router.errors import ConfigError
+from router.policies.choice import expected_cost_usd
+from router.policies.loading import resolve_prices
+from router.policies.policy_file import Candidate, Prices, read_policy_file
+from router.tuning.certifying.rule_paths import FloatArray
+from router.tuning.outcomes.datasets import Outcomes
+
+
+class PricedModel(BaseModel):
+    """One entry of a price file: list prices, and what else is known of the model.
+
+    expected_output_tokens: length of a usual answer. model: its LiteLLM model string.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    input_usd_per_million_tokens: float = Field(ge=0)
+    output_usd_per_million_tokens: float = Field(ge=0)
+    expected_output_tokens: int | None = Field(default=None, gt=0)
+    model: str | None = Field(default=None, min_length=1)
+
+    @property
+    def prices(self) -> Prices:
+        """The list prices alone."""
+        return Prices(
+            input_usd_per_million_tokens=self.input_usd_per_million_tokens,
+            output_usd_per_million_tokens=self.output_usd_per_million_tokens,
+        )
+
+
+PriceTable = Mapping[str, PricedModel]
+
+
+def read_prices(path: Path) -> PriceTable:
+    """A YAML file that maps model names, as in the data, to `PricedModel`. Raises ConfigError."""
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+        return TypeAdapter(dict[str, PricedModel]).validate_python(data)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"price file {path} must be readable YAML: {error}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+        raise ConfigError(
+            f"price file {path}: {place}: {first['msg']}; each model needs input_usd_per_million_tokens and "
+            "output_usd_per_million_tokens."
+        ) from error
+
+
+def candidates_of_policy(path: Path) -> tuple[Candidate, ...]:
+    """The candidates of a policy file, for the policy tuned in its place. Raises ConfigError."""
+    return read_policy_file(path).candidates
+
+
+def candidates_from_names(
+    models: Sequence[str], table: PriceTable | None, *, litellm: bool, lengths: Mapping[str, int]
+) -> tuple[Candidate, ...]:
+    """Candidates for models of the data, in this order.
+
+    lengths: expected output tokens by model, for those the table has none for. Raises ConfigError if a table is given
+    and a model is not in it, or if LiteLLM's has no price.
+    """
+    if table is not None and (missing := [model for model in models if model not in table]):
+        raise ConfigError(f"the price file must have every model; {', '.join(missing)} missing.")
+    found = []
+    for model in models:
+        entry = table[model] if table is not None else None
+        fields: dict[str, Any] = {"name": _name(model), "model": (entry and entry.model) or model}
+        if fields["name"] != model:
+            fields["probe_model"] = model
+        if entry is not None:
+            fields["prices"] = entry.prices
+        elif litellm:
+            fields["prices"] = "litellm"
+        length = (entry and entry.expected_output_tokens) or lengths.get(model)
+        if length is not None:
+            fields["expected_output_tokens"] = length
+        found.append(Candidate(**fields))
+        resolve_prices(found[-1])
+    return tuple(found)
+
+
+def by_cost(candidates: Sequence[Candidate], ask: Ask) -> tuple[Candidate, ...]:
+    """The candidates, cheapest first for that request; as they are where a price is unknown."""
+    costs = [expected_cost_usd(candidate, resolve_prices(candidate), ask) for candidate in candidates]
+    if any(cost is None for cost in costs):
+        return tuple(candidates)
+    order = sorted(range(len(candidates)), key=lambda index: (costs[index], index))
+    return tuple(candidates[index] for index in order)
+
+
+def mean_lengths(outcomes: Outcomes) -> dict[str, int]:
+    """Mean output tokens by model, where the data has any, at least 1."""
+    found = {}
+    for column, model in enumerate(outcomes.models):
+        known = outcomes.output_tokens[np.isfinite(outcomes.output_tokens[:, column]), column]
+        if known.size:
+            found[model] = max(1, round(float(known.mean())))
+    return found
+
+
+def priced(outcomes: Outcomes, prices: str) -> tuple[Outcomes, int]:
+    """The outcomes with a cost of every answer, at list prices where the data has none; how many are estimates.
+
+    prices: a price file's path, or `litellm`. Raises ConfigError where a model has no price.
+    """
+    table = None if prices == "litellm" else read_prices(Path(prices))
+    candidates = candidates_from_names(outcomes.models, table, litellm=table is None, lengths=mean_lengths(outcomes))
+    paid, estimated = paid_usd(candidates, [resolve_prices(candidate) for candidate in candidates], outcomes)
+    return replace(outcomes, cost_usd=paid), estimated
+
+
+def paid_usd(
+    candidates: Sequence[Candidate], prices: Sequence[Prices | None], outcomes: Outcomes
+) -> tuple[FloatArray, int]:
+    """What each candidate cost on each prompt, (n, m), NaN where no price is known; and how many cells are estimates.
+
+    The data's cost_usd where it has one; else list prices times the data's token counts; for counts it does not have,
+    the estimate of the prompt's length and the candidate's expected output tokens.
+    """
+    paid = outcomes.cost_usd.copy()
+    estimated = 0
+    for column, (candidate, price) in enumerate(zip(candidates, prices, strict=True)):
+        unknown = ~np.isfinite(paid[:, column])
+        if price is None or not unknown.any():
+            continue
+        tokens_in, tokens_out = outcomes.input_tokens[:, column], outcomes.output_tokens[:, column]
+        guessed = unknown & ~(np.isfinite(tokens_in) & np.isfinite(tokens_out))
+        lengths = np.array([ask.input_tokens_estimate for ask in outcomes.asks], dtype=np.float64)
+        tokens_in = np.where(np.isfinite(tokens_in), tokens_in, lengths)
+        tokens_out = np.where(np.isfinite(tokens_out), tokens_out, candidate.expected_output_tokens)
+        listed = tokens_in * price.input_usd_per_million_tokens + tokens_out * price.output_usd_per_million_tokens
+        paid[unknown, column] = listed[unknown] / 1e6
+        estimated += int(guessed.sum())
+    return paid, estimated
+
+
+def _name(model: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model).lstrip("._-")[:128]
+    if not name:
+        raise DataError(f"a model's name must hold letters or digits to become a candidate's, got {model!r}.")
+    return name

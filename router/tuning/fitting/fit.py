@@ -1,0 +1,321 @@
+"""Outcomes + features -> a calibrated probe, and an honest summary of what it does on prompts it has not seen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from probes.artifacts import store as artifact
+from probes.encoders.spec import EncoderSpec, parse_spec
+from probes.errors import DataError
+from probes.measures.prediction import auroc, brier, ece, pearson_r
+from probes.probe import DataSource, DifficultyProbe, ProbeCard, fingerprints, software_versions, utc_now
+from probes.regression.prior import Prior
+from router.tuning.fitting.adaptation import AdaptedFrom, OldFit, adapt_maps
+from router.tuning.fitting.recipe import FOLDS, fit_maps
+from router.tuning.judging.baselines import PromptLength, Random
+from router.tuning.judging.cross_validation import judge_baselines, split_folds
+from router.tuning.judging.evaluate import PROBE, print_rankings
+from router.tuning.judging.ranking import Judgement, Ranking, Truth, measure, text_numbers
+from router.tuning.outcomes.datasets import Outcomes, read_outcomes
+from router.tuning.outcomes.feature_cache import FeatureCache, Progress
+from router.tuning.outcomes.holdout import left_out
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Baselines that need neither labels nor features.
+_BESIDE = (Random(), PromptLength())
+
+
+@dataclass(frozen=True)
+class ModelFigures:
+    """How well the loss of one model is predicted on prompts left out; None where a figure is not defined."""
+
+    n: int
+    mean_score: float
+    pearson_r: float | None
+    auroc: float | None
+    brier: float
+    ece: float
+
+
+@dataclass(frozen=True)
+class PairFigures:
+    """The ranking by predicted gain of `strong` over `weak` on prompts left out, and chance and length beside it."""
+
+    weak: str
+    strong: str
+    n: int
+    ranking: Ranking
+    baselines: Mapping[str, Ranking]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; only the APGR with its interval, as the model card prints every number."""
+        return {
+            "weak": self.weak,
+            "strong": self.strong,
+            "n": self.n,
+            "ranking": _numbers(self.ranking),
+            "baselines": {name: _numbers(ranking) for name, ranking in self.baselines.items()},
+        }
+
+
+def _numbers(ranking: Ranking) -> dict[str, Any]:
+    details = {"intervals", "probe_ahead_by"}
+    return {name: value for name, value in ranking.to_dict().items() if name not in details}
+
+
+@dataclass(frozen=True)
+class FitSummary:
+    """What was fitted, on what, and its cross-validated figures.
+
+    Attributes:
+        out: where the probe was written.
+        identity: SHA-256 of the probe.
+        n_prompts: with any label. n_texts: distinct among them. n_features: width of the features.
+        n_held_out: further prompts, left out on purpose for `elle tune`.
+        alpha: ridge penalty.
+        models: figures by model name.
+        pair: the weakest and the strongest model by mean score; None where their gap is too small to rank for.
+        data: the files, with their SHA-256 and number of rows.
+        adapted_from: of a probe adapted from another one. split: in words, how prompts were left out for the figures.
+        encode_s, fit_s: seconds.
+    """
+
+    out: str
+    identity: str
+    n_prompts: int
+    n_held_out: int
+    n_texts: int
+    n_features: int
+    alpha: float
+    models: dict[str, ModelFigures]
+    pair: PairFigures | None
+    data: tuple[DataSource, ...]
+    adapted_from: AdaptedFrom | None
+    split: str
+    encode_s: float
+    fit_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        pair = self.pair.to_dict() if self.pair else None
+        return asdict(self) | {"pair": pair}
+
+    def print(self, console: Console) -> None:
+        """For people: what was measured, and what it does not say."""
+        console.print(
+            f"Fitted {len(self.models)} models on {self.n_prompts:,} prompts ({self.n_texts:,} distinct), "
+            f"{self.n_features} features, alpha {self.alpha:g}, in {self.fit_s:.1f} s after {self.encode_s:.1f} s of "
+            f"encoding.",
+            highlight=False,
+        )
+        if self.adapted_from is not None:
+            console.print(_adapted(self.adapted_from), highlight=False)
+        table = Table(title=f"On prompts left out ({self.split})", box=None, title_justify="left")
+        table.add_column("model")
+        for header in ("prompts", "mean score", "r of loss", "AUROC", "Brier", "ECE"):
+            table.add_column(header, justify="right")
+        for name, m in self.models.items():
+            table.add_row(name, f"{m.n:,}", *(_cell(v) for v in (m.mean_score, m.pearson_r, m.auroc, m.brier, m.ece)))
+        console.print(table)
+        if self.pair is None:
+            console.print(
+                "No two models differ enough in mean score to rank prompts by the gain of one over the other."
+            )
+        else:
+            title = f"Gain of {self.pair.strong} over {self.pair.weak}, {self.pair.n:,} prompts left out"
+            print_rankings(console, title, {PROBE: self.pair.ranking, **self.pair.baselines})
+        console.print(
+            "Left-out prompts resemble fitted ones; expect less on new kinds of prompts.",
+            style="dim",
+        )
+        if self.n_held_out:
+            console.print(
+                f"{self.n_held_out:,} prompts were left out; `elle tune` on the same data certifies with them.",
+                highlight=False,
+            )
+        console.print(f"Wrote {self.out} (probe {self.identity[:12]}).", highlight=False)
+
+
+def fit_command(
+    data: Sequence[Path],
+    out: Path,
+    *,
+    models: Sequence[str] | None,
+    encoder: str,
+    encoder_dir: Path | None,
+    name: str | None,
+    seed: int,
+    on_progress: Progress | None,
+    holdout: float = 0.0,
+    prior: Path | None = None,
+    keep_statistics: bool = False,
+) -> FitSummary:
+    """What `elle fit` does; `holdout` is the share of texts left out for `elle tune`.
+
+    prior: a probe to adapt. keep_statistics: write what that needs of this fit; not of one that is itself adapted.
+
+    Raises DataError, EncoderError or ArtifactError; writes the whole probe or nothing.
+    """
+    if prior is not None and keep_statistics:
+        raise DataError("an adapted probe keeps no statistics: to adapt again, give its prior and all new labels.")
+    spec = parse_spec(encoder)
+    old = None if prior is None else OldFit.load(prior)
+    outcomes = read_outcomes(*data)
+    if models is not None:
+        outcomes = outcomes.select_models(models)
+    held_out = left_out(outcomes, holdout, seed)
+    outcomes = outcomes.take(np.flatnonzero(~held_out))
+    outcomes = outcomes if old is None else old.check(spec, outcomes)
+    started = time.perf_counter()
+    features = FeatureCache().features(spec, outcomes.texts, encoder_dir=encoder_dir, on_progress=on_progress)
+    encoded = time.perf_counter()
+    probe, figures = fit(outcomes, features, spec, title=name or out.resolve().name, seed=seed, old=old)
+    artifact.save(probe, out, Prior.of(features, 1.0 - outcomes.scores) if keep_statistics else None)
+    return FitSummary(
+        out=str(out),
+        identity=probe.identity,
+        n_prompts=len(outcomes),
+        n_held_out=int(held_out.sum()),
+        n_texts=len(set(outcomes.texts)),
+        n_features=probe.n_features,
+        alpha=float(probe.linear.alpha[0]),
+        models=figures.models,
+        pair=figures.pair,
+        data=outcomes.sources,
+        adapted_from=figures.adapted_from,
+        split=figures.split,
+        encode_s=encoded - started,
+        fit_s=time.perf_counter() - encoded,
+    )
+
+
+@dataclass(frozen=True)
+class FitFigures:
+    """Figures of prompts left out, and what the probe was adapted from; see `FitSummary`."""
+
+    models: dict[str, ModelFigures]
+    pair: PairFigures | None
+    adapted_from: AdaptedFrom | None
+    split: str
+
+
+def fit(
+    outcomes: Outcomes,
+    features: npt.NDArray[np.float32],
+    spec: EncoderSpec,
+    *,
+    title: str,
+    seed: int = 0,
+    old: OldFit | None = None,
+) -> tuple[DifficultyProbe, FitFigures]:
+    """A calibrated probe of all models of `outcomes`, and its figures on prompts left out.
+
+    The linear map is fitted on all prompts; the calibration maps on out-of-fold predictions, so that no prompt
+    calibrates itself; the figures are of out-of-fold predictions through maps fitted on the other folds. With `old`
+    the probe is adapted from it instead, see `adapt_maps`; `outcomes` must have passed its `check`.
+
+    Raises DataError for fewer than MIN_PROMPTS prompts.
+    """
+    losses = 1.0 - outcomes.scores
+    if old is None:
+        maps, adapted_from = fit_maps(features, losses, outcomes.texts, seed), None
+    else:
+        maps, adapted_from = adapt_maps(old, features, losses, outcomes.texts, seed)
+    models = {
+        model: _model_figures(maps.predicted[:, column], maps.risk[:, column], losses[:, column])
+        for column, model in enumerate(outcomes.models)
+    }
+    figures = FitFigures(models, _pair_figures(outcomes, maps.risk, seed), adapted_from, maps.split)
+    seen = fingerprints(outcomes.texts)
+    probe = DifficultyProbe(
+        encoder=spec.to_dict(),
+        encoder_identity=spec.identity,
+        models=outcomes.models,
+        linear=maps.linear,
+        leverage=maps.leverage,
+        leverage_limit=maps.leverage_limit,
+        calibrators=maps.calibrators,
+        card=_card(outcomes, title, figures, old),
+        fitted_on=seen if old is None else np.union1d(old.probe.fitted_on, seen),
+    )
+    return probe, figures
+
+
+def _model_figures(predicted: FloatArray, risk: FloatArray, losses: FloatArray) -> ModelFigures:
+    rows = np.isfinite(losses)
+    predicted, risk, loss = predicted[rows], risk[rows], losses[rows]
+    varies = bool(loss.min() < loss.max())
+    binary = varies and bool(np.isin(loss, (0.0, 1.0)).all())
+    return ModelFigures(
+        n=int(rows.sum()),
+        mean_score=1.0 - float(loss.mean()),
+        pearson_r=pearson_r(predicted, loss) if varies and predicted.min() < predicted.max() else None,
+        auroc=auroc(predicted, loss) if binary else None,
+        brier=brier(risk, loss),
+        ece=ece(risk, loss),
+    )
+
+
+def _pair_figures(outcomes: Outcomes, risk: FloatArray, seed: int) -> PairFigures | None:
+    """Figures for the weakest and strongest model by their mean score on the prompts they share."""
+    if len(outcomes.models) < 2:
+        return None
+    scores = outcomes.scores
+    means = np.nanmean(scores, axis=0)
+    weak, strong = int(np.argmin(means)), int(np.argmax(means))
+    rows = np.flatnonzero(np.isfinite(scores[:, [weak, strong]]).all(axis=1))
+    pair = outcomes.take(rows).select_models((outcomes.models[weak], outcomes.models[strong]))
+    others = judge_baselines(
+        pair, np.empty((len(rows), 0), dtype=np.float32), split_folds(pair, FOLDS, "random", seed), _BESIDE, seed
+    )
+    own = Judgement(risk[rows, weak] - risk[rows, strong], risk[rows, weak])
+    truth = Truth(pair.scores, text_numbers(pair.texts))
+    rankings = measure({PROBE: own, **others.judgements}, truth, reference=PROBE, seed=seed)
+    ranking = rankings.pop(PROBE)
+    if "apgr" not in ranking.figures:
+        # On some resample, or on all, the strong model is not the better one: no gap to rank for.
+        return None
+    return PairFigures(outcomes.models[weak], outcomes.models[strong], len(rows), ranking, rankings)
+
+
+def _card(outcomes: Outcomes, title: str, figures: FitFigures, old: OldFit | None) -> ProbeCard:
+    summary = ["Expected loss (1 - score) of each model on a prompt, from the prompt's embedding."]
+    metrics: dict[str, object] = {
+        "split": figures.split,
+        "models": {name: asdict(one) for name, one in figures.models.items()},
+        "pair": figures.pair.to_dict() if figures.pair else None,
+    }
+    if figures.adapted_from is not None:
+        summary.append(_adapted(figures.adapted_from))
+        metrics["adapted_from"] = asdict(figures.adapted_from)
+    return ProbeCard(
+        title=title,
+        created=utc_now(),
+        summary=" ".join(summary),
+        data=(*(old.probe.card.data if old else ()), *outcomes.sources),
+        n_samples={name: one.n for name, one in figures.models.items()},
+        metrics=metrics,
+        # Of the encoder's parts, which need not be installed where features come from the cache.
+        versions=software_versions("onnxruntime", "tokenizers", "torch", "transformers"),
+    )
+
+
+def _adapted(source: AdaptedFrom) -> str:
+    return (
+        f"Adapted to {source.n_new_rows:,} prompts from the probe {source.title} ({source.identity[:12]}): "
+        f"each of the {source.n_old_rows:,} prompts of its fit counts {source.weight:g} of a new one."
+    )
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,271 @@
+"""What rankings of prompts are worth for one pair of models, all on the same bootstrap draws: differences are paired.
+
+A resample draws texts with replacement and is kept as a weight per row, so that each ranking is sorted once and every
+figure is a few cumulative sums. On the drawn rows themselves `probes.measures.prediction` gives the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from probes.errors import DataError
+from probes.measures.bootstrap import Interval
+from probes.measures.prediction import ece
+from probes.measures.routing import CostQualityCurve, aiq, area_under_curve, cost_saved
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Figures of a ranking, in the order they are printed; `higher is better` holds for those in BETTER_HIGH.
+FIGURES = ("apgr", "lift", "cpt20", "cpt50", "cpt80", "area", "aiq", "cost_saved", "auroc", "ece")
+BETTER_HIGH = frozenset({"apgr", "lift", "area", "aiq", "cost_saved", "auroc"})
+
+_CPT = {"cpt20": 0.2, "cpt50": 0.5, "cpt80": 0.8}
+
+#: Shares of strong calls at which curves over cost are read: the thresholds a person would set.
+SHARES: FloatArray = np.linspace(0.0, 1.0, 101)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the two models did on n prompts.
+
+    Attributes:
+        scores: (n, 2), weak and strong, 0 to 1, no gaps.
+        texts: (n,) a number per distinct text; equal texts are resampled together.
+        costs: (n, 2) cost of each answer in USD; None where not all are known.
+    """
+
+    scores: FloatArray
+    texts: npt.NDArray[np.int64]
+    costs: FloatArray | None = None
+
+    def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Truth:
+        """Only these rows."""
+        return Truth(self.scores[rows], self.texts[rows], None if self.costs is None else self.costs[rows])
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a router says of n prompts.
+
+    Attributes:
+        gain: (n,), the larger goes to the strong model first.
+        risk: (n,), probability that the weak model's answer is not acceptable, 0 to 1; None where it says none.
+        difficulty: (n,), what the risk was calibrated from, if the weak model's failures are to be told apart by that.
+    """
+
+    gain: FloatArray
+    risk: FloatArray | None = None
+    difficulty: FloatArray | None = None
+
+    def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Judgement:
+        """Only these rows."""
+        parts = (None if part is None else part[rows] for part in (self.risk, self.difficulty))
+        return Judgement(self.gain[rows], *parts)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The figures of one ranking, with bootstrap intervals; a figure that is not defined on these data is absent.
+
+    Shares are of strong calls, 0 to 1. Of the risk: `auroc` tells the weak model's failures apart (only where they are
+    0 or 1), `ece` is its calibration error.
+
+    Attributes:
+        figures: `apgr` share of the gap recovered, averaged over strong shares, random 0.5. `lift` mean quality above
+            random choice at equal strong share. `cpt20`, `cpt50`, `cpt80` least strong share that recovers this part
+            of the gap. `area` mean quality over the cost axis (the strong share where costs are unknown), `aiq` the
+            same under the concave hull. `cost_saved` against always strong, at its quality. `auroc`, `ece`.
+        ahead: by how much the reference ranking exceeds this one, in the same units, paired; empty for the reference.
+    """
+
+    figures: Mapping[str, Interval]
+    ahead: Mapping[str, Interval] = field(default_factory=dict)
+
+    @property
+    def apgr(self) -> Interval:
+        """Average performance gap recovered."""
+        return self.figures["apgr"]
+
+    def value(self, name: str) -> float | None:
+        """The estimate of a figure, None where it is not defined."""
+        found = self.figures.get(name)
+        return None if found is None else found.value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON: `apgr` with its interval, the other figures as numbers, their intervals beside them."""
+        numbers = {name: self.value(name) for name in FIGURES if name != "apgr"}
+        return {
+            "apgr": asdict(self.apgr) if "apgr" in self.figures else None,
+            **numbers,
+            "intervals": {name: asdict(interval) for name, interval in self.figures.items()},
+            **({"probe_ahead_by": {name: asdict(i) for name, i in self.ahead.items()}} if self.ahead else {}),
+        }
+
+
+def text_numbers(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """A number per distinct text, so that repeated prompts are split and resampled together."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int64)
+
+
+def measure(
+    judgements: Mapping[str, Judgement],
+    truth: Truth,
+    *,
+    reference: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Ranking]:
+    """The figures of every judgement on the same draws, and by how much `reference` is ahead of each other one.
+
+    Figures that need a gap between the models (APGR, CPT) are absent where the strong model is not the better one on
+    the rows or on some resample. Raises DataError for no rows or fewer than 2 resamples.
+    """
+    if not len(truth.scores) or resamples < 2:
+        raise DataError(f"measuring needs prompts and at least 2 resamples; got {len(truth.scores)} and {resamples}.")
+    sorted_once = {name: _Sorted(judgement, truth) for name, judgement in judgements.items()}
+    draws = {name: np.empty((resamples + 1, len(FIGURES))) for name in judgements}
+    for number, weight in enumerate(_weights(truth.texts, resamples, seed)):
+        for name, one in sorted_once.items():
+            draws[name][number] = one.figures(weight)
+    return {
+        name: Ranking(
+            _intervals(values),
+            _intervals(draws[reference] - values) if reference is not None and name != reference else {},
+        )
+        for name, values in draws.items()
+    }
+
+
+def curve_band(
+    judgement: Judgement, truth: Truth, *, resamples: int = 300, seed: int = 0
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Cost, quality and the quality's pointwise 95 % band at each of `SHARES`: four vectors (101,).
+
+    Cost is the strong share where costs are unknown.
+    """
+    one = _Sorted(judgement, truth)
+    curves = [one.curve(weight) for weight in _weights(truth.texts, resamples, seed)]
+    low, high = np.quantile([curve.quality for curve in curves[1:]], [0.025, 0.975], axis=0)
+    return curves[0].cost, curves[0].quality, low, high
+
+
+def _weights(texts: npt.NDArray[np.int64], resamples: int, seed: int) -> Any:
+    """Yield a weight per row: first 1 for each, then how often its text was drawn."""
+    _, position = np.unique(texts, return_inverse=True)
+    n_texts = int(position.max()) + 1
+    rng = np.random.default_rng(seed)
+    yield np.ones(len(texts), dtype=np.int64)
+    for _ in range(resamples):
+        yield np.bincount(rng.integers(0, n_texts, size=n_texts), minlength=n_texts)[position]
+
+
+def _intervals(draws: FloatArray) -> dict[str, Interval]:
+    """The first row is the estimate, the others are resamples."""
+    found = {}
+    for name, values in zip(FIGURES, draws.T, strict=True):
+        if np.isfinite(values).all():
+            low, high = np.quantile(values[1:], [0.025, 0.975])
+            found[name] = Interval(float(values[0]), float(low), float(high))
+    return found
+
+
+class _Sorted:
+    """A judgement and the truth in its order, ready for any weights."""
+
+    def __init__(self, judgement: Judgement, truth: Truth) -> None:
+        weak, strong = truth.scores.T
+        self._order, self._ends = _order(-judgement.gain)
+        self._gain = (strong - weak)[self._order]
+        self._weak = weak
+        self._costs = truth.costs
+        if truth.costs is not None:
+            self._cost_gain = (truth.costs[:, 1] - truth.costs[:, 0])[self._order]
+        loss = 1.0 - weak
+        self._binary = bool(np.isin(loss, (0.0, 1.0)).all())
+        self._risk = self._failures = None
+        if judgement.risk is not None:
+            order, _ = _order(judgement.risk)
+            self._risk = order, judgement.risk[order], loss[order]
+        difficulty = judgement.risk if judgement.difficulty is None else judgement.difficulty
+        if difficulty is not None and self._binary:
+            order, ends = _order(difficulty)
+            self._failures = order, ends, loss[order]
+
+    def figures(self, weight: npt.NDArray[np.int64]) -> list[float]:
+        """In the order of FIGURES, NaN where not defined."""
+        share, gained = self._cumulative(weight)
+        gap = gained[-1]
+        lift = float(np.trapezoid(gained - gap * share, share))
+        found = dict.fromkeys(FIGURES, np.nan) | {"lift": lift}
+        if gap > 0:
+            found["apgr"] = 0.5 + lift / gap
+            found |= {name: _reached(share, gained / gap, x) for name, x in _CPT.items()}
+        curve = self._curve(weight, share, gained)
+        if curve.cost[-1] > curve.cost[0]:
+            found |= {"area": area_under_curve(curve), "aiq": aiq(curve)}
+        if self._costs is not None:
+            saved = cost_saved(curve, float(curve.cost[-1]), float(curve.quality[-1]))
+            found["cost_saved"] = np.nan if saved is None else saved
+        if self._failures is not None:
+            found["auroc"] = _auroc(weight, *self._failures)
+        if self._risk is not None:
+            order, risk, loss = self._risk
+            found["ece"] = ece(np.repeat(risk, weight[order]), np.repeat(loss, weight[order]))
+        return [found[name] for name in FIGURES]
+
+    def curve(self, weight: npt.NDArray[np.int64]) -> CostQualityCurve:
+        """Quality over cost at each of SHARES."""
+        return self._curve(weight, *self._cumulative(weight))
+
+    def _cumulative(self, weight: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+        drawn = weight[self._order]
+        return _sums(drawn, self._ends) / drawn.sum(), _sums(drawn * self._gain, self._ends) / drawn.sum()
+
+    def _curve(self, weight: npt.NDArray[np.int64], share: FloatArray, gained: FloatArray) -> CostQualityCurve:
+        quality = np.average(self._weak, weights=weight) + np.interp(SHARES, share, gained)
+        if self._costs is None:
+            return CostQualityCurve(SHARES, SHARES, quality)
+        drawn = weight[self._order]
+        extra = _sums(drawn * self._cost_gain, self._ends) / drawn.sum()
+        cost = np.average(self._costs[:, 0], weights=weight) + np.interp(SHARES, share, extra)
+        return CostQualityCurve(SHARES, cost, quality)
+
+
+def _order(keys: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Ascending order, and the place of the last row of each run of equal keys."""
+    order = np.argsort(keys, kind="stable")
+    return order, np.append(np.flatnonzero(np.diff(keys[order])), len(keys) - 1)
+
+
+def _sums(values: npt.NDArray[Any], ends: npt.NDArray[np.intp]) -> FloatArray:
+    return np.concatenate([[0.0], np.cumsum(values)[ends]])
+
+
+def _auroc(
+    weight: npt.NDArray[np.int64], order: npt.NDArray[np.intp], ends: npt.NDArray[np.intp], loss: FloatArray
+) -> float:
+    """Mann and Whitney's count over weighted rows, ties half."""
+    drawn = weight[order]
+    failures = np.diff(_sums(drawn * loss, ends))
+    successes = np.diff(_sums(drawn, ends)) - failures
+    pairs = failures.sum() * successes.sum()
+    if pairs == 0:
+        return np.nan
+    below = np.cumsum(successes) - successes
+    return float(failures @ (below + successes / 2.0) / pairs)
+
+
+def _reached(share: FloatArray, pgr: FloatArray, x: float) -> float:
+    """The least share at which PGR reaches x, on straight lines between points."""
+    first = int(np.argmax(pgr >= x))
+    if first == 0:
+        return float(share[0])
+    part = (x - pgr[first - 1]) / (pgr[first] - pgr[first - 1])
+    return float(share[first - 1] + part * (share[first] - share[first - 1]))

@@ -1,0 +1,108 @@
+"""Features of many texts, encoded once and kept by content: a second run does not encode again."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from probes.encoders.files import default_cache_dir
+from probes.encoders.load import load_encoder
+from probes.encoders.spec import Encoder, EncoderSpec, FloatArray, encode_all
+
+log = logging.getLogger(__name__)
+
+#: Texts per file of the cache, and so the most that an interruption loses.
+SHARD = 1000
+
+Progress = Callable[[int, int], None]
+
+
+class FeatureCache:
+    """Features on disk, by encoder identity and SHA-256 of the text. Holds no text.
+
+    Args:
+        directory: created when first written to.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory or default_cache_dir()
+
+    def features(
+        self,
+        spec: EncoderSpec,
+        texts: Sequence[str],
+        *,
+        encoder_dir: Path | None = None,
+        on_progress: Progress | None = None,
+    ) -> FloatArray:
+        """Features of shape (n, d), float32; the encoder is loaded only if some text is new.
+
+        `on_progress` is called with (texts done, texts to encode). Raises EncoderError as `load_encoder`.
+        """
+        keys = [_key(text) for text in texts]
+        folder = self._directory / "features" / spec.identity[:32]
+        known = _read_shards(folder)
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+        if new:
+            encoder = load_encoder(spec, encoder_dir)
+            known |= _encode(encoder, new, folder, on_progress)
+        return np.stack([known[key] for key in keys])
+
+
+def _encode(
+    encoder: Encoder, new: dict[bytes, str], folder: Path, on_progress: Progress | None
+) -> dict[bytes, FloatArray]:
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if on_progress is not None:
+            on_progress(done, len(new))
+
+    found: dict[bytes, FloatArray] = {}
+    keys = list(new)
+    for start in range(0, len(keys), SHARD):
+        chunk = keys[start : start + SHARD]
+        features = encode_all(encoder, [new[key] for key in chunk], on_done=count)
+        _write_shard(folder, chunk, features)
+        found |= dict(zip(chunk, features, strict=True))
+    return found
+
+
+def _read_shards(folder: Path) -> dict[bytes, FloatArray]:
+    known: dict[bytes, FloatArray] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            tensors = load_file(path)
+            known |= {bytes(key): row for key, row in zip(tensors["keys"], tensors["features"], strict=True)}
+        except (SafetensorError, KeyError, ValueError) as error:
+            # It is a cache: what cannot be read is encoded again.
+            log.warning("ignoring unreadable feature cache file %s: %s", path, error)
+    return known
+
+
+def _write_shard(folder: Path, keys: Sequence[bytes], features: FloatArray) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    stacked: npt.NDArray[np.uint8] = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), -1)
+    name = hashlib.sha256(stacked.tobytes()).hexdigest()[:32]
+    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".partial")
+    os.close(handle)
+    try:
+        save_file({"keys": stacked, "features": features}, temporary)
+        Path(temporary).replace(folder / f"{name}.safetensors")
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _key(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

@@ -1,0 +1,186 @@
+"""The gRPC servicer: unpack, call the router or the dispatcher, pack. Errors become statuses in `statuses`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import grpc.aio
+
+from router.answering.dispatch import Completion, Dispatcher
+from router.asking.session_ids import caller_of, session_id_of
+from router.deciding.pipeline import Router
+from router.errors import InvalidRequestError, NotReadyError
+from router.pb import router_service_pb2 as pb
+from router.pb import router_service_pb2_grpc as pb_grpc
+from router.pb import routing_pb2 as routing_pb
+from router.values import RouteQuery, RoutingDecision
+from router.wire import conversion as wire
+from router.wire.statuses import status_of
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+#: Requests in one batch. Enough to fill the encoder for seconds; more belongs into several calls.
+MAX_BATCH = 1024
+
+#: Prompts of one batch that wait for the encoder at a time: half the queue of one thread.
+BATCH_IN_FLIGHT = 8
+
+#: Part of a caller's deadline kept for the way back.
+REPLY_S = 0.05
+
+
+class RouterService(pb_grpc.RouterServiceServicer):
+    """`elle.router.v1.RouterService`. Until `start` is called every method answers UNAVAILABLE."""
+
+    def __init__(self) -> None:
+        self._router: Router | None = None
+        self._dispatcher: Dispatcher | None = None
+
+    def start(self, router: Router, dispatcher: Dispatcher) -> None:
+        """Begin to answer."""
+        self._router, self._dispatcher = router, dispatcher
+
+    @property
+    def _ready(self) -> tuple[Router, Dispatcher]:
+        if self._router is None or self._dispatcher is None:
+            raise NotReadyError("the service is still loading its encoder; try again in a few seconds.")
+        return self._router, self._dispatcher
+
+    async def Route(self, request: pb.RouteRequest, context: Context) -> pb.RouteResponse:  # noqa: N802
+        """Decide only."""
+        router, _ = self._ready
+        _, decision = await _decide(router, request, context)
+        return pb.RouteResponse(decision=wire.decision_to_wire(decision))
+
+    async def BatchRoute(self, request: pb.BatchRouteRequest, context: Context) -> pb.BatchRouteResponse:  # noqa: N802
+        """Decide many; each result carries its own decision or status."""
+        router, _ = self._ready
+        if len(request.requests) > MAX_BATCH:
+            raise InvalidRequestError(
+                f"requests must hold at most {MAX_BATCH:,} requests, got {len(request.requests):,}; send several.",
+                field="requests",
+            )
+        # A batch keeps few prompts in the queue at a time, so that it neither overloads itself nor starves others.
+        places = asyncio.Semaphore(BATCH_IN_FLIGHT)
+        caller = caller_of(_headers(context))
+        ends = time.perf_counter() + left if (left := _time_left(context)) is not None else None
+        results = [pb.BatchRouteResult() for _ in request.requests]
+
+        async def one_after_another(group: Sequence[tuple[int, RouteQuery | Exception]]) -> None:
+            for index, query in group:
+                async with places:
+                    results[index] = await _batch_result(router, query, caller, ends)
+
+        await asyncio.gather(*map(one_after_another, _by_session(request.requests)))
+        return pb.BatchRouteResponse(results=results)
+
+    async def Complete(self, request: pb.CompleteRequest, context: Context) -> pb.CompleteResponse:  # noqa: N802
+        """Decide and answer."""
+        router, dispatcher = self._ready
+        query, decision = await _decide(router, request.route, context)
+        completion = await dispatcher.complete(query, decision, timeout_s=_time_left(context))
+        _tell_session(router, decision, completion, context)
+        return pb.CompleteResponse(
+            decision=wire.decision_to_wire(decision),
+            text=completion.text,
+            response=wire.struct_from_dict(completion.body, "response"),
+            usage=_usage(completion),
+            delivery=_delivery(completion),
+        )
+
+    async def StreamComplete(  # noqa: N802
+        self, request: pb.StreamCompleteRequest, context: Context
+    ) -> AsyncIterator[pb.StreamCompleteResponse]:
+        """Decide, then stream the answer."""
+        router, dispatcher = self._ready
+        query, decision = await _decide(router, request.route, context)
+        yield pb.StreamCompleteResponse(decision=wire.decision_to_wire(decision))
+        # Closed here and now when the caller leaves, so that the upstream stops too.
+        async with contextlib.aclosing(dispatcher.stream(query, decision, timeout_s=_time_left(context))) as steps:
+            async for step in steps:
+                _tell_session(router, decision, step, context)
+                yield pb.StreamCompleteResponse(
+                    text_delta=step.text,
+                    chunk=wire.struct_from_dict(step.body, "chunk"),
+                    usage=_usage(step),
+                    delivery=_delivery(step),
+                )
+
+    async def GetPolicy(self, request: pb.GetPolicyRequest, context: Context) -> pb.GetPolicyResponse:  # noqa: N802
+        """Show a policy as it is served."""
+        router, _ = self._ready
+        policy = router.policy(request.name or None)
+        return pb.GetPolicyResponse(
+            policy=wire.ref_to_wire(policy.ref),
+            probe=wire.ref_to_wire(policy.probe_ref) if policy.probe_ref else None,
+            encoder_identity=policy.encoder_spec.identity if policy.encoder_spec else "",
+            policy_json=policy.to_json(),
+            policy_names=list(router.policies),
+        )
+
+
+async def _decide(router: Router, request: pb.RouteRequest, context: Context) -> tuple[RouteQuery, RoutingDecision]:
+    headers = _headers(context)
+    query = wire.query_from_wire(request)
+    query = replace(query, session_id=session_id_of(query.session_id, headers, query.parameters))
+    return query, await router.adecide(query, caller=caller_of(headers), timeout_s=_time_left(context))
+
+
+def _tell_session(router: Router, decision: RoutingDecision, step: Completion, context: Context) -> None:
+    """A session goes on with who answered it, where that is not who was chosen."""
+    if step.delivery is not None and step.delivery.fell_back:
+        router.answered_by(decision, step.delivery.answered_by, caller=caller_of(_headers(context)))
+
+
+def _headers(context: Context) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def _by_session(requests: Sequence[pb.RouteRequest]) -> list[list[tuple[int, RouteQuery | Exception]]]:
+    """The requests with their places: those of one session together, in their order, all others alone."""
+    groups: dict[str | int, list[tuple[int, RouteQuery | Exception]]] = {}
+    for index, request in enumerate(requests):
+        query: RouteQuery | Exception
+        try:
+            query = wire.query_from_wire(request)
+            session_id = session_id_of(query.session_id, {}, query.parameters)
+        except Exception as error:
+            query, session_id = error, ""
+        groups.setdefault(session_id or index, []).append((index, query))
+    return list(groups.values())
+
+
+async def _batch_result(
+    router: Router, query: RouteQuery | Exception, caller: str, ends: float | None
+) -> pb.BatchRouteResult:
+    if isinstance(query, Exception):
+        return pb.BatchRouteResult(error=status_of(query))
+    try:
+        left = None if ends is None else ends - time.perf_counter()
+        decision = await router.adecide(query, caller=caller, timeout_s=left)
+    except Exception as error:
+        return pb.BatchRouteResult(error=status_of(error))
+    return pb.BatchRouteResult(decision=wire.decision_to_wire(decision))
+
+
+def _usage(completion: Completion) -> pb.Usage | None:
+    if completion.usage is None:
+        return None
+    usage = completion.usage
+    return pb.Usage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost_usd=usage.cost_usd)
+
+
+def _delivery(completion: Completion) -> routing_pb.Delivery | None:
+    return wire.delivery_to_wire(completion.delivery) if completion.delivery else None
+
+
+def _time_left(context: Context) -> float | None:
+    # grpc reports "no deadline" as None or as a time centuries away, depending on the transport.
+    left = context.time_remaining()
+    # A little is kept for our error to arrive before the caller's own.
+    return left - min(REPLY_S, left / 10) if left is not None and left < 1e8 else None

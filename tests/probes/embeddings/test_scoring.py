@@ -1,0 +1,325 @@
+"""Scoring files: every kind, resumed anywhere, never half an output, constant memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from probes.calibration.maps import Sigmoid
+from probes.embeddings.files import open_embeddings
+from probes.embeddings.scoring import probe_scorer, read_scores, score_file
+from probes.errors import DataError, DimensionError
+from probes.probe import DifficultyProbe, ProbeCard
+from probes.regression.ridge import RidgeFitter
+
+pa = pytest.importorskip("pyarrow", reason="scoring writes parquet, which needs the train extra")
+pq = pytest.importorskip("pyarrow.parquet", reason="scoring writes parquet, which needs the train extra")
+
+X = np.random.default_rng(0).normal(size=(103, 6)).astype(np.float32)
+KINDS = ["npy", "npz", "npz:deflated", "safetensors", "safetensors:F16", "safetensors:BF16"]
+KINDS += ["parquet:fixed", "parquet:list", "parquet:f64"]
+
+
+def write(folder: Path, kind: str, values: np.ndarray = X) -> Path:
+    ending, _, detail = kind.partition(":")
+    path = folder / f"embeddings.{ending}"
+    if ending == "npy":
+        np.save(path, values)
+    elif ending == "npz":
+        (np.savez_compressed if detail else np.savez)(path, ids=np.arange(len(values)), embedding=values)
+    elif ending == "safetensors":
+        import torch
+        from safetensors.torch import save_file
+
+        dtype = {"": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[detail]
+        save_file({"other": torch.zeros(3), "embedding": torch.from_numpy(values).to(dtype)}, path)
+    else:
+        flat = pa.array(values.ravel(), pa.float64() if detail == "f64" else pa.float32())
+        lists = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+        if detail == "list":
+            lists = lists.cast(pa.list_(pa.float32()))
+        table = pa.table({"id": np.arange(len(values)).astype(str), "embedding": lists})
+        pq.write_table(table, path, row_group_size=25)
+    return path
+
+
+def total(features: np.ndarray) -> dict[str, np.ndarray]:
+    return {"total": features.astype(np.float64).sum(axis=1)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("part_rows", [7, 50, 1000])
+def test_every_kind_of_file_gets_one_score_per_row_in_order(tmp_path, kind, part_rows):
+    if kind.startswith("safetensors"):
+        pytest.importorskip("torch")
+    source = write(tmp_path, kind)
+    report = score_file(source, tmp_path / "out.parquet", total, scorer_id="t", part_rows=part_rows)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table["row"].to_pylist() == list(range(103))
+    tolerance = {"F16": 1e-2, "BF16": 1e-1}.get(kind.partition(":")[2], 1e-5)
+    np.testing.assert_allclose(table["total"], X.sum(axis=1), atol=tolerance)
+    assert table["total"].type == pa.float32()
+    assert (report.rows, report.resumed_rows, report.columns) == (103, 0, ("row", "total"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source.name, "out.parquet"])
+
+
+class Interrupted(Exception):  # noqa: N818  (stands for whatever stops a process)
+    pass
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz:deflated", "safetensors", "parquet:fixed", "parquet:list"])
+@pytest.mark.parametrize("calls_survived", [0, 1, 5, 9])
+def test_an_interrupted_run_leaves_no_output_and_the_next_one_goes_on(tmp_path, kind, calls_survived):
+    source, out = write(tmp_path, kind), tmp_path / "out.parquet"
+    scored = []
+
+    def dies(features):
+        if len(scored) >= calls_survived:
+            raise Interrupted
+        scored.append(len(features))
+        return total(features)
+
+    with pytest.raises(Interrupted):
+        score_file(source, out, dies, scorer_id="t", part_rows=10)
+    assert not out.exists()
+    finished = len(list((tmp_path / "out.parquet.partial").glob("part-*.parquet")))
+    seen = []
+
+    def counts(features):
+        seen.append(len(features))
+        return total(features)
+
+    report = score_file(source, out, counts, scorer_id="t", part_rows=10)
+    assert report.resumed_rows == 10 * finished
+    assert sum(seen) == 103 - 10 * finished, "finished parts are not scored again"
+    np.testing.assert_allclose(pq.read_table(out)["total"], X.sum(axis=1), atol=1e-5)
+    assert not (tmp_path / "out.parquet.partial").exists()
+
+
+def test_a_part_that_was_being_written_counts_as_not_there(tmp_path):
+    source, out = write(tmp_path, "npy"), tmp_path / "out.parquet"
+    calls = iter(range(100))
+
+    def dies_in_the_third(features):
+        if next(calls) == 2:
+            raise Interrupted
+        return total(features)
+
+    with pytest.raises(Interrupted):
+        score_file(source, out, dies_in_the_third, scorer_id="t", part_rows=10)
+    partial = tmp_path / "out.parquet.partial"
+    (partial / "part-000002.parquet.unfinished").write_bytes(b"PAR1 half a part")
+    (partial / "all.parquet").write_bytes(b"PAR1 half an output")
+    score_file(source, out, total, scorer_id="t", part_rows=10)
+    np.testing.assert_allclose(pq.read_table(out)["total"], X.sum(axis=1), atol=1e-5)
+
+
+def test_another_job_does_not_continue_a_half_done_output(tmp_path):
+    source, out = write(tmp_path, "npy"), tmp_path / "out.parquet"
+
+    def dies(features):
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        score_file(source, out, dies, scorer_id="one", part_rows=10)
+    with pytest.raises(DataError, match=r"scorer changed; remove it to start anew"):
+        score_file(source, out, total, scorer_id="two", part_rows=10)
+    np.save(source, X + 1)
+    with pytest.raises(DataError, match="source_modified_ns changed"):
+        score_file(source, out, total, scorer_id="one", part_rows=10)
+
+
+def test_an_existing_output_is_never_overwritten(tmp_path):
+    (tmp_path / "out.parquet").write_text("precious")
+    with pytest.raises(DataError, match="must not exist yet"):
+        score_file(write(tmp_path, "npy"), tmp_path / "out.parquet", total, scorer_id="t")
+    assert (tmp_path / "out.parquet").read_text() == "precious"
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_row_that_is_not_finite_is_named_and_finished_parts_are_kept(tmp_path, bad):
+    broken = X.copy()
+    broken[57, 2] = bad
+    with pytest.raises(DataError, match="row 57 holds NaN or infinity"):
+        score_file(write(tmp_path, "npy", broken), tmp_path / "out.parquet", total, scorer_id="t", part_rows=10)
+    assert len(list((tmp_path / "out.parquet.partial").glob("part-*.parquet"))) == 5
+
+
+def test_scores_of_the_wrong_shape_are_named(tmp_path):
+    with pytest.raises(DimensionError, match=r"scores 'two' must have shape \(103,\), got \(103, 2\)"):
+        score_file(write(tmp_path, "npy"), tmp_path / "out.parquet", lambda rows: {"two": rows[:, :2]}, scorer_id="t")
+
+
+@pytest.fixture
+def probe():
+    solution = RidgeFitter(6, 2).update(X, np.clip(X[:, :2] / 4 + 0.5, 0, 1)).solve()
+    calibrators = tuple(Sigmoid.fit(X[:, k], (X[:, k] > 0).astype(float)) for k in range(2))
+    card = ProbeCard(title="test", created="2026-01-01T00:00:00Z")
+    return DifficultyProbe(None, "", ("small", "large"), solution.probe, solution.leverage, None, calibrators, card)
+
+
+def test_a_probe_writes_what_it_predicts_row_by_row(tmp_path, probe):
+    score_file(write(tmp_path, "npy"), tmp_path / "out.parquet", probe_scorer(probe), scorer_id=probe.identity)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column_names == ["row", "loss_small", "loss_large", "risk_small", "risk_large", "leverage"]
+    expected = probe.predict(X)
+    np.testing.assert_allclose(table["loss_large"], expected.loss[:, 1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(table["risk_small"], expected.risk[:, 0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(table["leverage"], expected.leverage, rtol=1e-4, atol=1e-6)
+
+
+def test_a_probe_without_calibration_writes_no_risk(tmp_path, probe):
+    plain = replace(probe, calibrators=())
+    report = score_file(write(tmp_path, "npy"), tmp_path / "out.parquet", probe_scorer(plain), scorer_id=plain.identity)
+    assert report.columns == ("row", "loss_small", "loss_large", "leverage")
+
+
+def test_embeddings_of_another_width_than_the_probes_are_an_error(tmp_path, probe):
+    source = write(tmp_path, "npy", X[:, :4])
+    with pytest.raises(DimensionError, match="6 columns"):
+        score_file(source, tmp_path / "out.parquet", probe_scorer(probe), scorer_id=probe.identity)
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "safetensors", "parquet:fixed"])
+def test_a_truncated_file_is_an_error(tmp_path, kind):
+    if kind == "safetensors":
+        pytest.importorskip("torch")
+    source = write(tmp_path, kind)
+    whole = source.read_bytes()
+    for keep in (0, 5, len(whole) // 2, len(whole) - 1):
+        source.write_bytes(whole[:keep])
+        with pytest.raises(DataError, match=source.name):
+            score_file(source, tmp_path / "out.parquet", total, scorer_id="t")
+        assert not (tmp_path / "out.parquet").exists()
+
+
+def test_damaged_bytes_in_the_middle_are_an_error(tmp_path):
+    for kind in ("npz:deflated", "parquet:fixed"):
+        source = write(tmp_path, kind)
+        damaged = bytearray(source.read_bytes())
+        middle = len(damaged) // 3
+        damaged[middle : middle + 40] = b"\xff" * 40
+        source.write_bytes(damaged)
+        with pytest.raises(DataError, match=f"{source.name} (is damaged|must be)"):
+            score_file(source, tmp_path / "out.parquet", total, scorer_id="t")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros(5, np.float32), r"shape \(rows, width\).*got \(5,\)"),
+        (np.zeros((0, 4), np.float32), "at least one of each"),
+        (np.zeros((5, 2), np.int64), "floating-point numbers, got int64"),
+        (np.asfortranarray(X), "Fortran order"),
+    ],
+)
+def test_arrays_that_are_no_embeddings_are_named(tmp_path, values, message):
+    np.save(tmp_path / "embeddings.npy", values)
+    with pytest.raises(DataError, match=message):
+        open_embeddings(tmp_path / "embeddings.npy")
+
+
+def test_the_array_is_found_by_name_or_because_there_is_no_other(tmp_path):
+    np.savez(tmp_path / "one.npz", vectors=X, labels=np.arange(103))
+    assert open_embeddings(tmp_path / "one.npz").rows == 103
+    np.savez(tmp_path / "two.npz", text=X, image=X[:5])
+    with pytest.raises(DataError, match=r"named 'embedding', it has \['image', 'text'\]"):
+        open_embeddings(tmp_path / "two.npz")
+    assert open_embeddings(tmp_path / "two.npz", "image").rows == 5
+
+
+def test_lists_of_several_lengths_are_named_by_row(tmp_path):
+    lists = [[1.0, 2.0]] * 30 + [[1.0, 2.0, 3.0]]
+    pq.write_table(pa.table({"embedding": lists}), tmp_path / "e.parquet", row_group_size=8)
+    with pytest.raises(DataError, match="must all be 2 long, row 30 has 3"):
+        score_file(tmp_path / "e.parquet", tmp_path / "out.parquet", total, scorer_id="t")
+    pq.write_table(pa.table({"embedding": [[1.0, 2.0]] * 9 + [None]}), tmp_path / "e.parquet")
+    with pytest.raises(DataError, match="row 9 is missing"):
+        score_file(tmp_path / "e.parquet", tmp_path / "o.parquet", total, scorer_id="t")
+
+
+def test_missing_and_foreign_files_are_named(tmp_path):
+    with pytest.raises(DataError, match="no file of embeddings"):
+        open_embeddings(tmp_path / "none.npy")
+    with pytest.raises(DataError, match=r"\.npy, \.npz, \.safetensors, \.parquet; got 'x.csv'"):
+        open_embeddings(tmp_path / "x.csv")
+
+
+def test_scores_are_read_back_by_column(tmp_path):
+    out = tmp_path / "out.parquet"
+    with pytest.raises(DataError, match="no file of scores"):
+        read_scores(out)
+    score_file(write(tmp_path, "npy"), out, lambda rows: {"loss": rows[:, 0], "leverage": rows[:, 1]}, scorer_id="t")
+    for column, place in ((None, 0), ("loss", 0), ("leverage", 1)):
+        rows, values = read_scores(out, column)
+        assert rows.tolist() == list(range(103))
+        np.testing.assert_array_equal(values, X[:, place].astype(np.float64))
+    with pytest.raises(DataError, match="'risk', it has"):
+        read_scores(out, "risk")
+    out.write_bytes(b"nothing of the kind")
+    with pytest.raises(DataError, match="must be a parquet file of scores"):
+        read_scores(out)
+
+
+def test_the_progress_bar_is_drawn_on_request_only(tmp_path, capsys):
+    source = write(tmp_path, "npy")
+    score_file(source, tmp_path / "a.parquet", total, scorer_id="t", progress=True)
+    assert "scoring embeddings.npy" in capsys.readouterr().err
+    score_file(source, tmp_path / "b.parquet", total, scorer_id="t")
+    assert capsys.readouterr().err == ""
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from probes.probe import DifficultyProbe, ProbeCard
+from probes.regression.ridge import RidgeFitter
+from probes.embeddings.scoring import score_file
+weights = np.ones(384, np.float32)
+score_file(sys.argv[1], sys.argv[2], lambda x: {"loss": x @ weights}, scorer_id="m", part_rows=100_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def write_large(path: Path, rows: int) -> None:
+    block = np.random.default_rng(0).normal(size=(10_000, 384)).astype(np.float32)
+    if path.suffix == ".npy":
+        with path.open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (rows, 384)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for _ in range(rows // 10_000):
+                file.write(block.tobytes())
+        return
+    column = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), 384)
+    batch = pa.RecordBatch.from_arrays([column], ["embedding"])
+    with pq.ParquetWriter(path, batch.schema, compression="none", use_dictionary=False) as writer:
+        # One row group for the whole file: the worst case for a reader's memory.
+        writer.write_table(pa.Table.from_batches([batch] * (rows // 10_000)), row_group_size=rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [".npy", ".parquet"])
+def test_memory_does_not_grow_with_the_file(tmp_path, ending):
+    peaks = []
+    for rows in (50_000, 400_000):  # 77 MB and 614 MB
+        source = tmp_path / f"e{rows}{ending}"
+        write_large(source, rows)
+        command = [
+            sys.executable,
+            "-c",
+            textwrap.dedent(MEASURE),
+            str(source),
+            str(tmp_path / f"{rows}.parquet"),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout))
+        source.unlink()
+    assert peaks[1] < peaks[0] + 100, f"peak MiB at 77 MB and at 614 MB: {peaks}"
+    assert peaks[1] < 500

@@ -1,0 +1,154 @@
+"""POSTs of `upstream_http` to a server of raw bytes: what goes out, and what becomes of what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+import pytest
+
+from router.answering import upstream_http
+from router.answering.upstream_http import UpstreamHttp
+from router.errors import UpstreamUnavailableError
+
+BODY = b'{"model": "m", "messages": []}'
+HEADERS = {"content-type": "application/json", "authorization": "Bearer sk-test"}
+
+#: The head of a request, and its body -> what is sent back.
+Answer = Callable[[bytes, bytes], bytes]
+
+
+def reply(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
+    head = "".join(f"{line}\r\n" for line in (f"HTTP/1.1 {status}", f"content-length: {len(body)}", *headers))
+    return head.encode() + b"\r\n" + body
+
+
+@contextlib.asynccontextmanager
+async def listening(answer: Answer) -> AsyncIterator[str]:
+    """A server on loopback; its address."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+                writer.write(answer(head, await reader.readexactly(int(length))))
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[UpstreamHttp]:
+    upstream_http._proxy_of.cache_clear()
+    client = UpstreamHttp()
+    yield client
+    await client.aclose()
+
+
+async def test_a_body_arrives_to_the_byte_whatever_its_length(http: UpstreamHttp) -> None:
+    seen: list[bytes] = []
+
+    def answer(head: bytes, body: bytes) -> bytes:
+        seen.append(body)
+        assert b"transfer-encoding" not in head.lower()
+        assert head.lower().count(b"content-type: application/json") == 1
+        return reply(b"{}")
+
+    async with listening(answer) as address:
+        for body in (BODY, b'"' + b"x" * 3_000_000 + b'"'):
+            answered = await http.post(f"http://{address}/v1/chat/completions", body, HEADERS, timeout_s=10)
+            assert await answered.read() == b"{}"
+            assert seen.pop() == body
+
+
+async def test_compressed_answers_are_read_whole_and_as_a_stream(http: UpstreamHttp) -> None:
+    packed = reply(gzip.compress(b"data: 1\n\n"), "content-encoding: gzip")
+    async with listening(lambda head, body: packed) as address:
+        url = f"http://{address}/v1/chat/completions"
+        assert await (await http.post(url, BODY, HEADERS, timeout_s=10)).read() == b"data: 1\n\n"
+        assert (await (await http.post(url, BODY, HEADERS, timeout_s=10)).whole()).text == "data: 1\n\n"
+        streamed = (await http.post(url, BODY, HEADERS, timeout_s=10)).streamed()
+        assert b"".join([part async for part in streamed.aiter_bytes()]) == b"data: 1\n\n"
+
+
+async def test_redirects_are_answers_and_cookies_are_not_kept(http: UpstreamHttp) -> None:
+    heads: list[bytes] = []
+
+    def answer(head: bytes, body: bytes) -> bytes:
+        heads.append(head.lower())
+        return reply(b"", "location: /elsewhere", "set-cookie: a=b", status="307 Temporary Redirect")
+
+    async with listening(answer) as address:
+        for _ in range(2):
+            answered = await http.post(f"http://{address}/v1/chat/completions", BODY, HEADERS, timeout_s=10)
+            assert not answered.is_success
+            assert (await answered.whole()).status_code == 307
+    assert len(heads) == 2
+    assert not any(b"cookie:" in head for head in heads)
+
+
+async def test_proxies_come_from_the_environment(http: UpstreamHttp, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads: list[bytes] = []
+
+    def answer(head: bytes, body: bytes) -> bytes:
+        heads.append(head)
+        return reply(b"by way of the proxy")
+
+    async with listening(answer) as address:
+        monkeypatch.setenv("http_proxy", f"http://user:secret@{address}")
+        monkeypatch.setenv("no_proxy", "direct.invalid")
+        answered = await http.post("http://upstream.invalid/v1/chat/completions", BODY, HEADERS, timeout_s=10)
+        assert await answered.read() == b"by way of the proxy"
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await http.post("http://direct.invalid/v1/chat/completions", BODY, HEADERS, timeout_s=10)
+    (head,) = heads
+    assert head.startswith(b"POST http://upstream.invalid/v1/chat/completions HTTP/1.1\r\n")
+    # user:secret in base64; the key of the upstream stays what it was.
+    assert b"Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=" in head
+    assert b"Bearer sk-test" in head
+
+
+async def test_silence_is_a_timeout(http: UpstreamHttp) -> None:
+    async with listening(lambda head, body: b"") as address:
+        with pytest.raises(aiohttp.ServerTimeoutError):
+            await http.post(f"http://{address}/v1/chat/completions", BODY, HEADERS, timeout_s=0.2)
+
+
+async def test_headers_that_are_not_ascii_hurt_nobody(http: UpstreamHttp) -> None:
+    async with listening(lambda head, body: reply(b"data: 1\n\n", "x-model: mod\u00e8le")) as address:
+        url = f"http://{address}/v1/chat/completions"
+        assert (await (await http.post(url, BODY, HEADERS, timeout_s=10)).whole()).text == "data: 1\n\n"
+        streamed = (await http.post(url, BODY, HEADERS, timeout_s=10)).streamed()
+        assert streamed.headers["x-model"].startswith("mod")
+        await streamed.aclose()
+
+
+@pytest.mark.parametrize(
+    ("url", "headers"),
+    [
+        ("http://a..b/v1", HEADERS),
+        (f"http://{'a' * 64}.invalid/v1", HEADERS),
+        ("http://127.0.0.1:1/v1", HEADERS | {"authorization": "Bearer sk\n"}),
+        ("http://127.0.0.1:1/v1", HEADERS | {"authorization": "Bearer sk\x07"}),
+    ],
+)
+async def test_what_cannot_be_sent_is_an_error_of_the_client(
+    http: UpstreamHttp, url: str, headers: dict[str, str]
+) -> None:
+    with pytest.raises(aiohttp.ClientError):
+        await http.post(url, BODY, headers, timeout_s=10)
+
+
+async def test_a_proxy_that_speaks_another_protocol_is_not_sent_the_key(
+    http: UpstreamHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1")
+    with pytest.raises(UpstreamUnavailableError, match="socks5"):
+        await http.post("http://upstream.invalid/v1", BODY, HEADERS, timeout_s=10)

@@ -1,0 +1,87 @@
+"""What a harness put into a user turn, and that looking for it takes linear time."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from router.asking.ask import extract
+from router.asking.harness import human_text, is_marked
+from router.values import RouteQuery
+
+
+def words(text: str, *, agentic: bool = False, answers: bool = False) -> str:
+    return human_text(text, agentic=agentic, answers=answers)
+
+
+def test_what_no_harness_touched_is_handed_back_as_it_is() -> None:
+    text = "  Compare <b>these</b>:\n<context>a</context>\n<file>b</file>\n\nObservation: both are short. "
+    assert words(text) is text
+    assert not is_marked(text)
+
+
+def test_blocks_follow_one_another_on_a_line() -> None:
+    text = "<ide_opened_file>a</ide_opened_file> <system-reminder>b</system-reminder>Why?"
+    assert words(text) == "Why?"
+
+
+def test_a_tag_amid_a_sentence_is_the_humans() -> None:
+    text = "What is a <system-reminder>thing</system-reminder> for?"
+    assert words(text) is text
+
+
+def test_tags_that_people_write_too_are_context_in_an_agents_chat_only() -> None:
+    text = "<context>\nlong\n</context>\nWhy?"
+    assert words(text, agentic=True) == "Why?"
+    assert words(text) is text
+
+
+def test_an_echo_is_one_only_where_it_answers_the_assistant() -> None:
+    text = "Observation: it rains."
+    assert words(text, answers=True) == ""
+    assert words(text) is text
+
+
+def test_a_wrapper_comes_off_only_where_it_is_the_whole() -> None:
+    assert words("<task>\nCount to ten.\n</task>") == "Count to ten."
+    for text in ("<task>a</task>\n<task>b</task>", "<task>a</task> now"):
+        assert words(text) is text
+
+
+HALF_A_MEGABYTE = 500_000
+ADVERSARIAL = {
+    "blocks never closed": "<system-reminder>\n",
+    "tags never ended": "\n<context ",
+    "closings only": "</context>",
+    "many small blocks": "<system-reminder>x</system-reminder>\n",
+    "blocks on one line": "<system-reminder>x</system-reminder>",
+    "blanks": " ",
+    "tabs and brackets": "\t<",
+    "line ends": "\n",
+    "ticks": "`",
+    "statements": "x = (;" + " " * 150 + "\n",
+    "keywords": "import from class ",
+    "headings": "# Context from my IDE setup:## My request for Codex:",
+    "result headers": "[read_file for ",
+    "signs of four bytes": "\N{GRINNING FACE}",
+    "syllables": "\N{HIRAGANA LETTER GA}",
+}
+
+
+@pytest.mark.parametrize("unit", ADVERSARIAL.values(), ids=ADVERSARIAL.keys())
+def test_half_a_megabyte_of_anything_is_read_in_linear_time(unit: str) -> None:
+    text = (unit * (HALF_A_MEGABYTE // len(unit) + 1))[:HALF_A_MEGABYTE]
+    chat = ("<system-reminder>a</system-reminder>Hi", "Yes?", text)
+    messages = [{"role": role, "content": c} for role, c in zip(("user", "assistant", "user"), chat, strict=True)]
+    started = time.perf_counter()
+    extract(RouteQuery(messages), max_bytes=10_000_000)
+    # Measured below 0.1 s each; anything quadratic takes minutes.
+    assert time.perf_counter() - started < 2
+
+
+def test_nested_blocks_are_read_in_linear_time() -> None:
+    text = "<context>\n" * 25_000 + "</context>\n" * 25_000
+    started = time.perf_counter()
+    words(text, agentic=True)
+    assert time.perf_counter() - started < 2

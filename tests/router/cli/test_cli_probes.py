@@ -1,0 +1,135 @@
+"""`elle` on embeddings: pairs to probe to scores to selections, from files only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from router.cli.main import cli
+
+N, D = 800, 12
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def ran(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Embeddings whose first coordinate is their loss, and a probe fitted on half of them."""
+    rng = np.random.default_rng(0)
+    embeddings = rng.standard_normal((N, D)).astype(np.float32)
+    losses = embeddings[:, 0] + 0.1 * rng.standard_normal(N)
+    np.save(tmp_path / "all.npy", embeddings)
+    np.savez(tmp_path / "pairs.npz", embedding=embeddings[:400], loss=losses[:400])
+    assert "r = 0.99" in ran("fit-pairs", tmp_path / "pairs.npz", "--out", tmp_path / "probe")
+    said = ran("score", tmp_path / "all.npy", "--probe", tmp_path / "probe", "--out", tmp_path / "s.parquet", "--json")
+    assert json.loads(said) == {"rows": N, "resumed_rows": 0, "columns": ["row", "loss_loss", "leverage"]}
+    return tmp_path
+
+
+def first_coordinates(folder: Path, selected: str) -> np.ndarray:
+    rows = pq.read_table(folder / selected)["row"].to_numpy()
+    return np.load(folder / "all.npy")[rows, 0]
+
+
+def test_scores_follow_the_loss(folder: Path) -> None:
+    table = pq.read_table(folder / "s.parquet")
+    assert np.corrcoef(table["loss_loss"].to_numpy(), np.load(folder / "all.npy")[:, 0])[0, 1] > 0.99
+    assert (table["row"].to_numpy() == np.arange(N)).all()
+
+
+def test_keep_drops_both_ends(folder: Path) -> None:
+    ran(
+        "select",
+        "keep",
+        folder / "s.parquet",
+        "--drop-easiest",
+        0.25,
+        "--drop-hardest",
+        0.25,
+        "--out",
+        folder / "k.parquet",
+    )
+    kept = first_coordinates(folder, "k.parquet")
+    assert len(kept) == N // 2
+    assert np.abs(kept).max() < 1.0
+
+
+def test_stratified_covers_the_range_evenly(folder: Path) -> None:
+    ran("select", "stratified", folder / "s.parquet", "--count", 100, "--out", folder / "t.parquet")
+    chosen = first_coordinates(folder, "t.parquet")
+    assert len(chosen) == 100
+    assert 45 <= (chosen > np.median(np.load(folder / "all.npy")[:, 0])).sum() <= 55
+
+
+def test_suspicious_takes_the_hard_end(folder: Path) -> None:
+    ran("select", "suspicious", folder / "s.parquet", "--share", 0.1, "--out", folder / "q.parquet")
+    assert first_coordinates(folder, "q.parquet").min() > 1.0
+
+
+def test_label_prefers_what_is_worth_more(folder: Path) -> None:
+    ran(
+        *("select", "label", folder / "all.npy", "--count", 20, "--gain", folder / "s.parquet"),
+        *("--labelled", folder / "pairs.npz", "--out", folder / "l.parquet"),
+    )
+    table = pq.read_table(folder / "l.parquet")
+    assert len(set(table["row"].to_pylist())) == 20
+    assert first_coordinates(folder, "l.parquet").mean() > 1.0
+
+
+def test_change_finds_what_changed(folder: Path) -> None:
+    later = np.load(folder / "all.npy") + 0.01 * np.random.default_rng(1).standard_normal((N, D)).astype(np.float32)
+    later[:5, 0] += 3
+    np.save(folder / "later.npy", later)
+    ran("score", folder / "later.npy", "--probe", folder / "probe", "--out", folder / "s2.parquet")
+    ran(
+        "select",
+        "change",
+        folder / "s.parquet",
+        folder / "s2.parquet",
+        "--deviations",
+        10,
+        "--out",
+        folder / "c.parquet",
+    )
+    assert pq.read_table(folder / "c.parquet")["row"].to_pylist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("score", "all.npy", "--probe", "nowhere", "--out", "x.parquet"), "does not exist"),
+        (("score", "all.npy", "--probe", "probe", "--out", "s.parquet"), "must not exist yet"),
+        (("score", "narrow.npy", "--probe", "probe", "--out", "x.parquet"), "12"),
+        (("select", "keep", "s.parquet", "--out", "s.parquet"), "must not exist yet"),
+        (("select", "keep", "s.parquet", "--column", "nope", "--out", "x.parquet"), "nope"),
+        (("select", "suspicious", "s.parquet", "--out", "x.parquet"), "either deviations or share"),
+        (("select", "stratified", "s.parquet", "--count", "801", "--out", "x.parquet"), "between 1 and the 800"),
+        (("select", "change", "s.parquet", "s3.parquet", "--out", "x.parquet"), "no file of scores"),
+        (("fit-pairs", "few.npz", "--out", "x"), "at least 50 pairs, got 10"),
+        (("fit-pairs", "all.npy", "--out", "x"), "pairs must come from"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_written(
+    folder: Path, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    np.save("narrow.npy", np.zeros((5, 3), dtype=np.float32))
+    np.savez("few.npz", embedding=np.random.default_rng(0).standard_normal((10, 3)), loss=np.arange(10.0))
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert not Path("x.parquet").exists()
+    assert not Path("x").exists()

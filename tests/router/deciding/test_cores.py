@@ -1,0 +1,74 @@
+"""How many encoder threads a process takes by itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from router.deciding import encode_pool
+from router.deciding.cores import usable_cores
+from router.deciding.encode_pool import EncodePool
+from tests.fakes import FakeEncoder
+
+CORES = len(os.sched_getaffinity(0))
+
+
+def machine(root: Path, group: str, quotas: dict[str, str]) -> Path:
+    """A root with this line of /proc/self/cgroup and these files cpu.max."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(group)
+    for folder, quota in quotas.items():
+        path = root / "sys/fs/cgroup" / folder
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "cpu.max").write_text(quota)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("group", "quotas", "cores"),
+    [
+        ("0::/\n", {}, CORES),
+        ("0::/\n", {"": "max 100000\n"}, CORES),
+        ("0::/\n", {"": "100000 100000\n"}, 1),
+        ("0::/\n", {"": "50000 100000\n"}, 1),
+        ("0::/\n", {"": "190000 100000\n"}, 1),
+        ("0::/pod/box\n", {"pod": "100000 100000\n", "pod/box": "max 100000\n"}, 1),
+        # The control group of a host that the container does not see: what is mounted is the container's own.
+        ("0::/docker/0123\n", {"": "100000 100000\n"}, 1),
+        ("1:cpu:/\n0::/\n", {"": "99900000 100000\n"}, CORES),
+        ("1:cpu:/\n", {"": "100000 100000\n"}, CORES),
+        ("0::/\n", {"": "nonsense"}, CORES),
+    ],
+)
+def test_no_more_than_the_quota_of_cpu_time_has_whole(
+    tmp_path: Path, group: str, quotas: dict[str, str], cores: int
+) -> None:
+    assert usable_cores(machine(tmp_path, group, quotas)) == cores
+
+
+def test_without_proc_affinity_says_it(tmp_path: Path) -> None:
+    assert usable_cores(tmp_path) == CORES
+
+
+class Helped(FakeEncoder):
+    """An encoder that a core that would idle may help."""
+
+    helped = False
+
+    def use_idle_core(self) -> None:
+        self.helped = True
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "helped"), [(2, None, True), (1, None, False), (2, 1, False), (1, 2, True)]
+)
+async def test_one_thread_asks_for_no_help(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int | None, helped: bool
+) -> None:
+    monkeypatch.setattr(encode_pool, "usable_cores", lambda: cores)
+    encoder = Helped()
+    pool = EncodePool(encoder, threads=threads)
+    await pool.close()
+    assert encoder.helped is helped

@@ -1,0 +1,29 @@
+"""What voids a certificate: everything that decides a prompt by itself, and nothing that only sessions look at."""
+
+from __future__ import annotations
+
+from router.policies.certificate import digest_of
+from router.policies.policy_file import Prices
+from tests.router.policies.test_choice import make_rules
+
+PRICES = Prices(input_usd_per_million_tokens=1, output_usd_per_million_tokens=2)
+
+
+def test_the_price_of_cached_input_is_for_sessions_only() -> None:
+    cached = PRICES.model_copy(update={"cached_input_usd_per_million_tokens": 0.1})
+    plain, priced = (digest_of(make_rules(prices=(p, p)), with_prices=True) for p in (PRICES, cached))
+    assert plain == priced
+    dearer = PRICES.model_copy(update={"input_usd_per_million_tokens": 3})
+    assert digest_of(make_rules(prices=(dearer, PRICES)), with_prices=True) != plain
+
+
+def test_regions_count_where_the_policy_requires_one() -> None:
+    eu, both = {"small": {"regions": ["eu"]}}, {"small": {"regions": ["eu"]}, "large": {"regions": ["eu"]}}
+    assert digest_of(make_rules(changes=eu)) == digest_of(make_rules())
+    required = digest_of(make_rules(changes=eu, require_region="eu"))
+    assert required != digest_of(make_rules(changes=eu))
+    assert required != digest_of(make_rules(changes=both, require_region="eu"))
+
+
+def test_holding_sessions_or_not_is_no_part_of_the_rule() -> None:
+    assert digest_of(make_rules(sessions="ignore")) == digest_of(make_rules())

@@ -1,0 +1,415 @@
+"""The pure decision: a table of cases and properties that hold for any numbers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.asking.ask import Ask
+from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
+from router.policies.choice import Judgement, Rules, decide, is_settled
+from router.policies.policy_file import PolicyFile, Prices
+from router.values import Capability, Overrides, Reason
+
+
+def make_ask(text: str = "why?", **changes: object) -> Ask:
+    fields: dict[str, object] = {
+        "text": text,
+        "needs": frozenset(),
+        "unknown_parts": (),
+        "input_tokens_estimate": 100,
+        "max_output_tokens": None,
+    }
+    return Ask(**(fields | changes))  # type: ignore[arg-type]
+
+
+def make_rules(
+    rule: dict[str, object] | None = None,
+    *,
+    names: tuple[str, ...] = ("small", "large"),
+    prices: tuple[Prices | None, ...] | None = None,
+    safe_default: str | None = None,
+    max_leverage: float | None = None,
+    changes: dict[str, dict[str, object]] | None = None,
+    **keys: object,
+) -> Rules:
+    candidates = [{"name": name, "model": f"openai/{name}", **(changes or {}).get(name, {})} for name in names]
+    file = PolicyFile.model_validate(
+        {
+            "schema": "elle.policy/1",
+            "name": "test",
+            "probe": "somewhere",
+            "candidates": candidates,
+            "rule": rule or {"kind": "gain", "thresholds": [0.1] * (len(names) - 1)},
+            "safe_default": safe_default or names[-1],
+            **keys,
+        }
+    )
+    return Rules(file, prices or (None,) * len(names), max_leverage)
+
+
+def judged(*risk: float, leverage: float = 0.0) -> Judgement:
+    return Judgement(raw=risk, risk=risk, difficulty=sum(risk) / len(risk), leverage=leverage)
+
+
+class TestGainRule:
+    def test_the_stronger_candidate_answers_when_its_gain_exceeds_the_threshold(self) -> None:
+        choice = decide(make_rules(), make_ask(), Overrides(), judged(0.5, 0.3))
+        assert (choice.chosen.name, choice.reason) == ("large", Reason.GAIN_ABOVE_THRESHOLD)
+        assert choice.gain == pytest.approx(0.2)
+        assert choice.threshold == pytest.approx(0.1)
+
+    def test_a_hopeless_prompt_goes_to_the_cheap_candidate(self) -> None:
+        choice = decide(make_rules(), make_ask(), Overrides(), judged(0.98, 0.95))
+        assert (choice.chosen.name, choice.reason) == ("small", Reason.GAIN_BELOW_THRESHOLD)
+
+    def test_a_gain_equal_to_the_threshold_stays_cheap(self) -> None:
+        rules = make_rules({"kind": "gain", "thresholds": [0.25]})
+        assert decide(rules, make_ask(), Overrides(), judged(0.5, 0.25)).chosen.name == "small"
+
+    def test_a_useless_middle_tier_does_not_hide_a_useful_top_tier(self) -> None:
+        rules = make_rules(names=("a", "b", "c"))
+        choice = decide(rules, make_ask(), Overrides(), judged(0.6, 0.6, 0.1))
+        assert choice.chosen.name == "c"
+        assert choice.threshold == pytest.approx(0.2)
+
+    def test_tiers_that_may_not_answer_are_stepped_over_at_their_price(self) -> None:
+        rules = make_rules(names=("a", "b", "c"))
+        denied = Overrides(denied_candidates=("b",))
+        assert decide(rules, make_ask(), denied, judged(0.5, 0.0, 0.25)).chosen.name == "c"
+        assert decide(rules, make_ask(), denied, judged(0.5, 0.0, 0.35)).chosen.name == "a"
+
+    @given(
+        risks=st.lists(st.floats(0, 1), min_size=2, max_size=6),
+        data=st.data(),
+    )
+    def test_raising_a_threshold_never_moves_a_prompt_to_a_dearer_tier(
+        self, risks: list[float], data: st.DataObject
+    ) -> None:
+        steps = len(risks) - 1
+        low = data.draw(st.lists(st.floats(-1, 1), min_size=steps, max_size=steps))
+        by = data.draw(st.floats(0, 1))
+        high = [min(1.0, threshold + by) for threshold in low]
+        names = tuple(f"m{i}" for i in range(len(risks)))
+        lower, higher = (
+            names.index(
+                decide(
+                    make_rules({"kind": "gain", "thresholds": thresholds}, names=names),
+                    make_ask(),
+                    Overrides(),
+                    judged(*risks),
+                ).chosen.name
+            )
+            for thresholds in (low, high)
+        )
+        value = [-risk - math.fsum(high[:i]) for i, risk in enumerate(risks)]
+        # Equal values up to rounding may fall either way; anything else must not climb.
+        assert higher <= lower or math.isclose(value[higher], value[lower], abs_tol=1e-9)
+
+    @given(risk_small=st.floats(0, 1), risk_large=st.floats(0, 1), threshold=st.floats(-1, 1))
+    def test_with_two_tiers_the_rule_is_gain_above_threshold(
+        self, risk_small: float, risk_large: float, threshold: float
+    ) -> None:
+        rules = make_rules({"kind": "gain", "thresholds": [threshold]})
+        chosen = decide(rules, make_ask(), Overrides(), judged(risk_small, risk_large)).chosen.name
+        assert (chosen == "large") == (risk_small - risk_large > threshold)
+
+
+CHEAP = Prices(input_usd_per_million_tokens=1, output_usd_per_million_tokens=1)
+DEAR = Prices(input_usd_per_million_tokens=10, output_usd_per_million_tokens=10)
+
+
+class TestCostRule:
+    """100 input and 300 output tokens: 0.0004 USD at CHEAP, 0.004 at DEAR."""
+
+    @staticmethod
+    def rules(quality_per_usd: float, prices: tuple[Prices, ...] = (CHEAP, DEAR), **more: object) -> Rules:
+        names = tuple(f"m{i}" for i in range(len(prices)))
+        changes = {name: {"prices": price.model_dump()} for name, price in zip(names, prices, strict=True)}
+        rule = {"kind": "cost", "quality_per_usd": quality_per_usd}
+        return make_rules(rule, names=names, prices=prices, changes=changes, **more)  # type: ignore[arg-type]
+
+    def test_a_dearer_answer_must_buy_its_price_in_quality(self) -> None:
+        # The step costs 0.0036 USD: at 50 per USD it must gain more than 0.18.
+        above = decide(self.rules(50), make_ask(), Overrides(), judged(0.5, 0.3))
+        assert (above.chosen.name, above.reason) == ("m1", Reason.GAIN_ABOVE_THRESHOLD)
+        assert above.threshold == pytest.approx(0.18)
+        assert above.gain == pytest.approx(0.2)
+        below = decide(self.rules(60), make_ask(), Overrides(), judged(0.5, 0.3))
+        assert (below.chosen.name, below.reason) == ("m0", Reason.GAIN_BELOW_THRESHOLD)
+
+    def test_the_same_gain_buys_a_short_request_and_not_a_long_one(self) -> None:
+        long = make_ask(input_tokens_estimate=10_000)
+        assert decide(self.rules(20), make_ask(), Overrides(), judged(0.5, 0.3)).chosen.name == "m1"
+        assert decide(self.rules(20), long, Overrides(), judged(0.5, 0.3)).chosen.name == "m0"
+
+    def test_at_no_price_of_quality_the_best_answers_and_at_a_high_one_the_cheapest(self) -> None:
+        judgement = judged(0.5, 0.1, 0.3)
+        prices = (DEAR, CHEAP, CHEAP)
+        assert decide(self.rules(0, prices), make_ask(), Overrides(), judgement).chosen.name == "m1"
+        assert decide(self.rules(1e6, prices), make_ask(), Overrides(), judged(0.1, 0.5, 0.5)).chosen.name == "m1"
+        assert decide(self.rules(-1e6, prices), make_ask(), Overrides(), judged(0.9, 0.1, 0.1)).chosen.name == "m0"
+
+    def test_equal_values_go_to_the_cheaper_one_whatever_its_place(self) -> None:
+        assert decide(self.rules(0, (DEAR, CHEAP)), make_ask(), Overrides(), judged(0.5, 0.5)).chosen.name == "m1"
+
+    def test_candidates_that_may_not_answer_are_left_out(self) -> None:
+        choice = decide(self.rules(0), make_ask(), Overrides(denied_candidates=("m1",)), judged(0.9, 0.1))
+        assert (choice.chosen.name, choice.reason) == ("m0", Reason.ONLY_ELIGIBLE)
+
+    def test_unknown_territory_goes_to_the_safe_default(self) -> None:
+        rules = self.rules(1e6, max_leverage=0.5)
+        assert decide(rules, make_ask(), Overrides(), judged(0.1, 0.9, leverage=0.6)).chosen.name == "m1"
+
+    @given(
+        risks=st.lists(st.floats(0, 1), min_size=2, max_size=5),
+        low=st.floats(-1e4, 1e4),
+        by=st.floats(0, 1e4),
+        data=st.data(),
+    )
+    def test_a_higher_price_of_quality_never_picks_a_dearer_candidate(
+        self, risks: list[float], low: float, by: float, data: st.DataObject
+    ) -> None:
+        numbers = data.draw(st.lists(st.integers(0, 50), min_size=len(risks), max_size=len(risks)))
+        prices = tuple(Prices(input_usd_per_million_tokens=n, output_usd_per_million_tokens=n) for n in numbers)
+        chosen = [
+            decide(self.rules(number, prices), make_ask(), Overrides(), judged(*risks)) for number in (low, low + by)
+        ]
+        costs = [next(c.expected_cost_usd for c in x.candidates if c.candidate == x.chosen.name) for x in chosen]
+        assert costs[0] is not None
+        assert costs[1] is not None
+        # What is bought twice at different prices of quality differs by rounding only.
+        assert costs[1] <= costs[0] or by * (costs[1] - costs[0]) < 1e-9
+
+
+class TestRiskBound:
+    RULE = {"kind": "risk_bound", "max_risk": 0.3}  # noqa: RUF012
+
+    def test_the_cheapest_within_the_bound_answers(self) -> None:
+        choice = decide(make_rules(self.RULE), make_ask(), Overrides(), judged(0.2, 0.1))
+        assert (choice.chosen.name, choice.reason) == ("small", Reason.WITHIN_RISK_BOUND)
+
+    def test_cheapest_means_expected_cost_where_all_prices_are_known(self) -> None:
+        prices = (
+            Prices(input_usd_per_million_tokens=5, output_usd_per_million_tokens=5),
+            Prices(input_usd_per_million_tokens=1, output_usd_per_million_tokens=1),
+        )
+        choice = decide(make_rules(self.RULE, prices=prices), make_ask(), Overrides(), judged(0.2, 0.1))
+        assert choice.chosen.name == "large"
+
+    def test_if_none_is_within_the_bound_the_least_risky_answers(self) -> None:
+        choice = decide(make_rules(self.RULE), make_ask(), Overrides(), judged(0.5, 0.6))
+        assert (choice.chosen.name, choice.reason) == ("small", Reason.NONE_WITHIN_RISK_BOUND)
+
+    def test_max_risk_of_the_request_replaces_the_rule(self) -> None:
+        choice = decide(make_rules(), make_ask(), Overrides(max_risk=0.55), judged(0.5, 0.1))
+        assert (choice.chosen.name, choice.reason) == ("small", Reason.WITHIN_RISK_BOUND)
+
+
+class TestMinGainOfTheRequest:
+    @pytest.mark.parametrize(
+        ("min_gain", "chosen"), [(-1.0, "large"), (0.19, "large"), (0.21, "small"), (1.0, "small")]
+    )
+    def test_it_replaces_the_rule_whichever_that_is(self, min_gain: float, chosen: str) -> None:
+        for rule in (
+            {"kind": "gain", "thresholds": [0.9]},
+            TestRiskBound.RULE,
+            {"kind": "fixed", "candidate": "small"},
+        ):
+            choice = decide(make_rules(rule), make_ask(), Overrides(min_gain=min_gain), judged(0.5, 0.3))
+            assert choice.chosen.name == chosen
+            assert choice.threshold == pytest.approx(min_gain)
+
+    def test_each_step_between_tiers_has_this_price(self) -> None:
+        choice = decide(make_rules(names=("a", "b", "c")), make_ask(), Overrides(min_gain=0.2), judged(0.6, 0.6, 0.1))
+        assert (choice.chosen.name, choice.threshold) == ("c", pytest.approx(0.4))
+
+    def test_a_lone_candidate_has_no_step_to_climb(self) -> None:
+        rules = make_rules({"kind": "fixed", "candidate": "a"}, names=("a",))
+        assert decide(rules, make_ask(), Overrides(min_gain=0.2), judged(0.6)).chosen.name == "a"
+
+
+class TestFallingBack:
+    def test_unknown_territory_goes_to_the_safe_default(self) -> None:
+        rules = make_rules(max_leverage=0.5)
+        choice = decide(rules, make_ask(), Overrides(), judged(0.1, 0.1, leverage=0.6))
+        assert (choice.chosen.name, choice.reason, choice.abstained) == ("large", Reason.ABSTAINED, True)
+
+    def test_a_caller_who_accepts_any_risk_gets_the_cheap_candidate_even_there(self) -> None:
+        rules = make_rules(max_leverage=0.5)
+        choice = decide(rules, make_ask(), Overrides(max_risk=1.0), judged(0.1, 0.1, leverage=0.6))
+        assert (choice.chosen.name, choice.reason) == ("small", Reason.WITHIN_RISK_BOUND)
+        assert decide(rules, make_ask(), Overrides(max_risk=0.99), judged(0.1, 0.1, leverage=0.6)).abstained
+
+    def test_at_the_leverage_limit_the_router_still_judges(self) -> None:
+        rules = make_rules(max_leverage=0.5)
+        assert not decide(rules, make_ask(), Overrides(), judged(0.1, 0.1, leverage=0.5)).abstained
+
+    def test_nothing_to_judge_goes_to_the_safe_default(self) -> None:
+        choice = decide(make_rules(), make_ask(""), Overrides(), None)
+        assert (choice.chosen.name, choice.reason) == ("large", Reason.ABSTAINED)
+
+    def test_a_failed_judgement_is_told_apart_from_an_abstention(self) -> None:
+        choice = decide(make_rules(), make_ask(), Overrides(), None, failed=True)
+        assert (choice.chosen.name, choice.reason, choice.abstained) == ("large", Reason.FAILED_OPEN, False)
+
+    def test_a_safe_default_that_may_not_answer_is_replaced_by_the_next_stronger(self) -> None:
+        rules = make_rules(names=("a", "b", "c"), safe_default="b")
+        choice = decide(rules, make_ask(), Overrides(denied_candidates=("b",)), None, failed=True)
+        assert choice.chosen.name == "c"
+
+    def test_without_a_stronger_one_the_strongest_that_may_answer_does(self) -> None:
+        rules = make_rules(names=("a", "b", "c"), safe_default="c")
+        choice = decide(rules, make_ask(), Overrides(denied_candidates=("c",)), None, failed=True)
+        assert choice.chosen.name == "b"
+
+
+class TestEligibility:
+    def test_a_pin_is_obeyed(self) -> None:
+        choice = decide(make_rules(), make_ask(), Overrides(pin="small"), judged(0.9, 0.1))
+        assert (choice.chosen.name, choice.reason) == ("small", Reason.PINNED)
+
+    def test_a_pin_does_not_lift_capabilities(self) -> None:
+        ask = make_ask(needs=frozenset({Capability.IMAGE}))
+        with pytest.raises(NoEligibleCandidateError, match="small: cannot handle image"):
+            decide(make_rules(), ask, Overrides(pin="small"), judged(0.9, 0.1))
+
+    def test_what_only_one_can_do_that_one_does(self) -> None:
+        rules = make_rules(changes={"large": {"capabilities": ["text", "image"]}})
+        ask = make_ask(needs=frozenset({Capability.IMAGE}))
+        choice = decide(rules, ask, Overrides(), judged(0.1, 0.9))
+        assert (choice.chosen.name, choice.reason) == ("large", Reason.ONLY_ELIGIBLE)
+
+    def test_the_error_names_each_candidate_and_each_broken_bound(self) -> None:
+        rules = make_rules(changes={"small": {"context_window_tokens": 50}})
+        with pytest.raises(NoEligibleCandidateError) as caught:
+            decide(rules, make_ask(), Overrides(denied_candidates=("large",)), judged(0.1, 0.1))
+        assert "small: context window of 50 tokens, about 100 needed" in str(caught.value)
+        assert "large: among denied_candidates" in str(caught.value)
+
+    def test_asked_for_output_counts_against_the_context_window(self) -> None:
+        rules = make_rules(changes={"small": {"context_window_tokens": 150}})
+        choice = decide(rules, make_ask(max_output_tokens=100), Overrides(), judged(0.1, 0.1))
+        assert choice.chosen.name == "large"
+
+    def test_a_cost_bound_excludes_the_dear_and_the_unpriced(self) -> None:
+        cheap = Prices(input_usd_per_million_tokens=1, output_usd_per_million_tokens=1)
+        choice = decide(make_rules(prices=(cheap, None)), make_ask(), Overrides(max_cost_usd=0.001), judged(0.9, 0.1))
+        assert choice.chosen.name == "small"
+        assert choice.candidates[0].expected_cost_usd == pytest.approx(400e-6)
+        with pytest.raises(NoEligibleCandidateError, match=r"price unknown.*"):
+            decide(make_rules(prices=(cheap, None)), make_ask(), Overrides(max_cost_usd=0), judged(0.9, 0.1))
+
+    def test_only_candidates_of_the_required_region_may_answer(self) -> None:
+        rules = make_rules(changes={"small": {"regions": ["eu", "us"]}, "large": {"regions": ["us"]}})
+        choice = decide(rules, make_ask(), Overrides(require_region="eu"), judged(0.9, 0.1))
+        assert (choice.chosen.name, choice.reason) == ("small", Reason.ONLY_ELIGIBLE)
+        assert choice.candidates[1].ineligible_because == ("region 'eu' required, its regions are us",)
+        assert decide(rules, make_ask(), Overrides(require_region="us"), judged(0.9, 0.1)).chosen.name == "large"
+
+    @pytest.mark.parametrize("region", ["asia", "EU", ""])
+    def test_a_region_that_nobody_is_in_is_an_error_naming_everybodys(self, region: str) -> None:
+        rules = make_rules(changes={"small": {"regions": ["eu", "us"]}})
+        with pytest.raises(NoEligibleCandidateError) as caught:
+            decide(rules, make_ask(), Overrides(require_region=region), judged(0.9, 0.1))
+        assert f"small: region {region!r} required, its regions are eu, us" in str(caught.value)
+        assert "none that is known" in str(caught.value)
+
+    def test_a_request_may_add_to_the_region_of_the_policy_and_never_lift_it(self) -> None:
+        changes = {"small": {"regions": ["eu"]}, "large": {"regions": ["us"]}}
+        rules = make_rules(changes=changes, require_region="eu")
+        assert decide(rules, make_ask(), Overrides(), judged(0.9, 0.1)).chosen.name == "small"
+        with pytest.raises(NoEligibleCandidateError, match=r"small: region 'us' required.*large: region 'eu' required"):
+            decide(rules, make_ask(), Overrides(require_region="us"), judged(0.9, 0.1))
+
+    def test_unknown_content_parts_are_refused_rather_than_ignored(self) -> None:
+        with pytest.raises(NoEligibleCandidateError, match="hologram"):
+            decide(make_rules(), make_ask(unknown_parts=("hologram",)), Overrides(), judged(0.1, 0.1))
+
+    def test_a_fixed_rule_is_never_silently_replaced(self) -> None:
+        rules = make_rules({"kind": "fixed", "candidate": "small"})
+        assert decide(rules, make_ask(), Overrides(), None).reason is Reason.FIXED
+        with pytest.raises(NoEligibleCandidateError, match="small: among denied_candidates"):
+            decide(rules, make_ask(), Overrides(denied_candidates=("small",)), None)
+
+
+class TestSettledBeforeAnyScore:
+    def test_a_pin_and_a_lone_candidate_are(self) -> None:
+        assert is_settled(make_rules(), make_ask(), Overrides(pin="small"))
+        assert is_settled(make_rules(), make_ask(), Overrides(denied_candidates=("small",)))
+        assert is_settled(make_rules(), make_ask(), Overrides(denied_candidates=("small",), max_risk=0.1))
+
+    def test_a_choice_among_several_and_a_fixed_rule_are_not(self) -> None:
+        fixed = make_rules({"kind": "fixed", "candidate": "small"})
+        assert not is_settled(make_rules(), make_ask(), Overrides())
+        assert not is_settled(fixed, make_ask(), Overrides())
+        assert not is_settled(fixed, make_ask(), Overrides(denied_candidates=("large",)))
+
+    def test_what_nobody_may_answer_is_refused_there(self) -> None:
+        fixed = make_rules({"kind": "fixed", "candidate": "small"})
+        for rules, overrides in (
+            (make_rules(), Overrides(denied_candidates=("small", "large"))),
+            (make_rules(), Overrides(pin="small", denied_candidates=("small",))),
+            (fixed, Overrides(denied_candidates=("small",))),
+        ):
+            with pytest.raises(NoEligibleCandidateError):
+                is_settled(rules, make_ask(), overrides)
+
+    @given(risks=st.lists(st.floats(0, 1), min_size=1, max_size=4), data=st.data())
+    def test_then_no_judgement_changes_who_answers(self, risks: list[float], data: st.DataObject) -> None:
+        names = tuple(f"m{i}" for i in range(len(risks)))
+        rules = make_rules({"kind": "risk_bound", "max_risk": data.draw(st.floats(0, 1))}, names=names)
+        overrides = Overrides(
+            denied_candidates=tuple(sorted(data.draw(st.sets(st.sampled_from(names), max_size=len(names) - 1)))),
+            max_risk=data.draw(st.none() | st.floats(0, 1)),
+        )
+        if is_settled(rules, make_ask(), overrides):
+            blind, seeing = (decide(rules, make_ask(), overrides, j) for j in (None, judged(*risks)))
+            assert (blind.chosen, blind.reason) == (seeing.chosen, seeing.reason)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "field"),
+    [
+        (Overrides(max_risk=1.5), InvalidRequestError, "overrides.max_risk"),
+        (Overrides(max_risk=math.nan), InvalidRequestError, "overrides.max_risk"),
+        (Overrides(min_gain=1.1), InvalidRequestError, "overrides.min_gain"),
+        (Overrides(min_gain=0.1, max_risk=0.1), InvalidRequestError, "overrides.min_gain"),
+        (Overrides(max_cost_usd=-1), InvalidRequestError, "overrides.max_cost_usd"),
+        (Overrides(max_cost_usd=math.inf), InvalidRequestError, "overrides.max_cost_usd"),
+        (Overrides(pin="nobody"), UnknownCandidateError, "overrides.pin"),
+        (Overrides(allowed_candidates=("small", "nobody")), UnknownCandidateError, "overrides.allowed_candidates"),
+        (Overrides(denied_candidates=("nobody",)), UnknownCandidateError, "overrides.denied_candidates"),
+    ],
+)
+def test_overrides_that_cannot_hold_are_refused_by_field(
+    overrides: Overrides, error: type[InvalidRequestError], field: str
+) -> None:
+    with pytest.raises(error) as caught:
+        decide(make_rules(), make_ask(), overrides, judged(0.1, 0.1))
+    assert caught.value.field == field
+
+
+@given(
+    risks=st.lists(st.floats(0, 1), min_size=1, max_size=5),
+    data=st.data(),
+)
+def test_the_chosen_candidate_is_always_one_that_may_answer(risks: list[float], data: st.DataObject) -> None:
+    names = tuple(f"m{i}" for i in range(len(risks)))
+    denied = data.draw(st.sets(st.sampled_from(names)))
+    rule: dict[str, object] = (
+        {"kind": "gain", "thresholds": [0.05] * (len(names) - 1)}
+        if len(names) > 1 and data.draw(st.booleans())
+        else {"kind": "risk_bound", "max_risk": data.draw(st.floats(0, 1))}
+    )
+    rules = make_rules(rule, names=names, safe_default=data.draw(st.sampled_from(names)), max_leverage=0.5)
+    judgement = judged(*risks, leverage=data.draw(st.floats(0, 1)))
+    overrides = Overrides(denied_candidates=tuple(sorted(denied)))
+    if denied == set(names):
+        with pytest.raises(NoEligibleCandidateError):
+            decide(rules, make_ask(), overrides, judgement)
+    else:
+        assert decide(rules, make_ask(), overrides, judgement).chosen.name not in denied

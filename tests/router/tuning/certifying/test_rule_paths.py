@@ -1,0 +1,134 @@
+"""Paths of rules: they run from safest to cheapest, and what they are said to choose is what the router chooses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from probes.probe import ProbePrediction
+from router.asking.ask import Ask
+from router.errors import ConfigError
+from router.policies.choice import Rules, decide
+from router.policies.loading import ServedPolicy
+from router.policies.policy_file import PolicyFile
+from router.tuning.certifying.rule_paths import (
+    Scene,
+    choices,
+    cost_path,
+    distinct,
+    gain_path,
+    judgements,
+    scene,
+)
+from router.values import ArtifactRef, Overrides
+
+PRICES = (1.0, 5.0, 2.0, 20.0)
+
+
+def serve(m: int, rule: dict[str, object], *, windows: bool = True) -> ServedPolicy:
+    """m candidates of different prices, the cheaper ones with a small context window."""
+    candidates = [
+        {
+            "name": f"m{i}",
+            "model": f"openai/m{i}",
+            "prices": {"input_usd_per_million_tokens": PRICES[i], "output_usd_per_million_tokens": 2 * PRICES[i]},
+            "context_window_tokens": 200 * (i + 1) if windows and i < m - 1 else None,
+        }
+        for i in range(m)
+    ]
+    file = PolicyFile.model_validate(
+        {
+            "schema": "elle.policy/1",
+            "name": "test",
+            "probe": "somewhere",
+            "candidates": candidates,
+            "rule": rule,
+            "safe_default": f"m{m - 2}",
+        }
+    )
+    prices = tuple(c.prices for c in file.candidates)
+    rules = Rules(file, prices, max_leverage=0.8)  # type: ignore[arg-type]
+    return ServedPolicy(rules, ArtifactRef("test", "1", "0"), columns=tuple(reversed(range(m))))
+
+
+def make_prompts(n: int, m: int, seed: int) -> tuple[list[Ask], ProbePrediction]:
+    """Prompts of many lengths with coarse risks, so that ties are common."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 1000, size=n)
+    asks = [Ask("why?", frozenset(), (), int(length), None) for length in lengths]
+    risk = rng.integers(0, 9, size=(n, m)) / 8
+    leverage = rng.random(n).astype(np.float32)
+    return asks, ProbePrediction(risk.astype(np.float32), risk, leverage, leverage > 0.8)
+
+
+@pytest.mark.parametrize("m", [2, 3, 4])
+@pytest.mark.parametrize("kind", ["gain", "equal", "cost"])
+def test_the_choices_of_a_path_are_the_decisions_of_the_router(m: int, kind: str) -> None:
+    steps = [1.0] * (m - 1) if kind == "equal" else [float(i + 1) for i in range(m - 1)]
+    path = cost_path() if kind == "cost" else gain_path(steps)
+    path = path[:: len(path) // 37]
+    asks, prediction = make_prompts(150, m, seed=m)
+    first = serve(m, path[0].model_dump())
+    found = choices(path, scene(first, asks, prediction))
+    judged = judgements(first, prediction)
+    for rule, row in zip(path, found, strict=True):
+        rules = serve(m, rule.model_dump()).rules
+        expected = [decide(rules, ask, Overrides(), j).chosen.name for ask, j in zip(asks, judged, strict=True)]
+        assert [f"m{number}" for number in row] == expected
+    assert len(np.unique(found, axis=0)) > 5
+
+
+@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize("kind", ["gain", "cost"])
+def test_along_a_path_prompts_only_become_cheaper(m: int, kind: str) -> None:
+    path = cost_path() if kind == "cost" else gain_path([1.0, 3.0, 9.0][: m - 1])
+    served = serve(m, path[0].model_dump(), windows=False)
+    asks, prediction = make_prompts(300, m, seed=7)
+    view = scene(served, asks, prediction)
+    found = choices(path, view)
+    spent = view.cost_usd[np.arange(300), found] if kind == "cost" else found.astype(float)
+    judged = view.fallback < 0
+    assert (np.diff(spent, axis=0) <= 0).all()
+    dearest = np.full(300, m - 1) if kind == "gain" else view.cost_usd.argmax(axis=1)
+    cheapest = np.zeros(300) if kind == "gain" else view.cost_usd.argmin(axis=1)
+    # A tie at the very first threshold may already be cheap.
+    assert (found[0] == dearest)[judged].mean() > 0.95
+    assert (found[-1] == cheapest)[judged].all()
+
+
+def test_a_path_is_laid_without_data_and_its_numbers_are_round() -> None:
+    rules = gain_path([4.0])
+    assert [rule.thresholds for rule in rules[:2]] == [(-1.0,), (-0.999,)]
+    assert rules[-1].thresholds == (1.0,)
+    assert len(rules) == 2001
+    steep = gain_path([1.0, 100.0])
+    assert steep[-1].thresholds == (1.0, 1.0)
+    ratios = {round(r.thresholds[1] / r.thresholds[0]) for r in steep if 1e-4 < r.thresholds[0] < 1 / 100}
+    assert ratios == {100}
+    with pytest.raises(ConfigError, match="must have a positive price"):
+        gain_path([1.0, 0.0])
+
+
+def test_prompts_that_nobody_may_answer_are_refused() -> None:
+    served = serve(2, {"kind": "gain", "thresholds": [0.1]})
+    _, prediction = make_prompts(1, 2, seed=0)
+    image = Ask("why?", frozenset(), ("hologram",), 10, None)
+    with pytest.raises(ConfigError, match=r"some candidate must be able to answer every prompt.*hologram"):
+        scene(served, [image], prediction)
+
+
+def test_equal_rows_are_one_stretch_represented_by_its_last() -> None:
+    rows = np.array([[0, 1], [0, 1], [0, 0], [0, 0], [0, 1]], dtype=np.int16)
+    assert distinct(rows).tolist() == [1, 3, 4]
+
+
+def test_the_fallback_is_the_next_stronger_candidate_that_may_answer() -> None:
+    served = serve(4, {"kind": "gain", "thresholds": [0.0] * 3})
+    _, prediction = make_prompts(2, 4, seed=0)
+    far = ProbePrediction(prediction.loss, prediction.risk, np.array([0.9, 0.1], np.float32), np.array([True, False]))
+    asks = [Ask("why?", frozenset(), (), length, None) for length in (100, 100)]
+    view = scene(served, asks, far)
+    assert isinstance(view, Scene)
+    assert view.fallback.tolist() == [2, -1]
+    long = [Ask("why?", frozenset(), (), length, None) for length in (900, 100)]
+    assert scene(served, long, far).fallback.tolist() == [3, -1]
