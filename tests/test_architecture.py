@@ -67,11 +67,18 @@ def test_only_the_wire_files_know_protobuf_messages() -> None:
             assert path.name in allowed, path
 
 
-def test_the_policy_is_pure() -> None:
-    tops = {name.partition(".")[0] for name in imports(ROOT / "router" / "policies" / "choice.py")}
-    assert tops <= {"__future__", "math", "collections", "dataclasses", "router"}
-    inside = {name for name in imports(ROOT / "router" / "policies" / "choice.py") if name.startswith("router.")}
-    assert {name.split(".")[1] for name in inside} == {"asking", "policies", "errors", "values"}
+def test_choosing_is_pure() -> None:
+    for name in ("choice", "eligibility", "session_hold", "rules"):
+        found = imports(ROOT / "router" / "policies" / f"{name}.py")
+        assert {one.partition(".")[0] for one in found} <= {
+            "__future__",
+            "math",
+            "collections",
+            "dataclasses",
+            "router",
+        }
+        inside = {one.split(".")[1] for one in found if one.startswith("router.")}
+        assert inside <= {"asking", "policies", "errors", "values"}, name
 
 
 def test_serving_does_not_depend_on_what_is_offline() -> None:

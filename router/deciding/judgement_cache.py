@@ -11,8 +11,8 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from router.policies.choice import Judgement
 from router.policies.loading import ServedPolicy
+from router.policies.rules import Judgement
 
 Key = tuple[str, str, bytes]
 

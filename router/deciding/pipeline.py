@@ -25,8 +25,10 @@ from router.deciding.encode_pool import Encoded
 from router.deciding.judgement_cache import CacheCounts, JudgementCache, Key
 from router.deciding.sessions import Sessions
 from router.errors import JudgementError, UnknownPolicyError
-from router.policies.choice import Judgement, Standing, decide, is_settled, stand
+from router.policies.choice import decide, needs_no_scores
+from router.policies.eligibility import Eligibility, check_eligibility
 from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies
+from router.policies.rules import Judgement
 from router.values import HeldCandidate, RouteQuery, RoutingDecision, Timings
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ class _Prepared:
     started: float
     key: Key | None
     known: Judgement | None
-    standing: Standing
+    eligibility: Eligibility
 
     @property
     def encoder_identity(self) -> str | None:
@@ -217,13 +219,13 @@ class Router:
         session_id = session_id_of(query.session_id, {}, query.parameters)
         held = self._sessions.held(caller, session_id, policy.ref.name) if session_id else None
         # What is refused, or settled before any score, costs no forward pass.
-        standing = stand(policy.rules, ask, query.overrides)
-        settled = is_settled(policy.rules, ask, query.overrides, held, standing=standing)
+        eligibility = check_eligibility(policy.rules, ask, query.overrides)
+        settled = needs_no_scores(policy.rules, ask, query.overrides, held, eligibility=eligibility)
         key = self._cache.key(policy, ask.text) if ask.text and policy.probe is not None and not settled else None
         known = self._cache.get(key) if key is not None else None
         if session_id != query.session_id:
             query = replace(query, session_id=session_id)
-        return _Prepared(query, policy, ask, caller, held, started, key, known, standing)
+        return _Prepared(query, policy, ask, caller, held, started, key, known, eligibility)
 
     def _conclude(self, prepared: _Prepared, encoded: Encoded | Exception | None) -> RoutingDecision:
         policy, query = prepared.policy, prepared.query
@@ -248,7 +250,7 @@ class Router:
             judgement,
             failed=failure is not None,
             held=prepared.held,
-            standing=prepared.standing,
+            eligibility=prepared.eligibility,
         )
         ended = time.perf_counter()
         decision = RoutingDecision(

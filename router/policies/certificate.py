@@ -8,8 +8,8 @@ import logging
 from datetime import UTC, datetime
 
 from router.errors import ConfigError
-from router.policies.choice import Rules
 from router.policies.policy_file import Certificate, CostRule
+from router.policies.rules import Rules
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from probes.errors import EncoderError, ProbesError
 from probes.probe import DifficultyProbe
 from router.errors import ConfigError
 from router.policies.certificate import check_certificate, is_expired
-from router.policies.choice import Judgement, Rules
 from router.policies.policy_file import Candidate, Certificate, PolicyFile, Prices, read_policy_file
+from router.policies.rules import Judgement, Rules
 from router.values import ArtifactRef
 
 DEFAULTS = Path(__file__).parents[1] / "defaults"

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from probes.errors import DataError
 from router.asking.ask import Ask
 from router.errors import ConfigError
-from router.policies.choice import expected_cost_usd
+from router.policies.eligibility import expected_cost_usd
 from router.policies.loading import resolve_prices
 from router.policies.policy_file import Candidate, Prices, read_policy_file
 from router.tuning.certifying.rule_paths import FloatArray

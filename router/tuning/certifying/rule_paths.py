@@ -16,9 +16,10 @@ import numpy.typing as npt
 from probes.probe import ProbePrediction
 from router.asking.ask import Ask
 from router.errors import ConfigError
-from router.policies.choice import Judgement, weigh_in
+from router.policies.eligibility import assess_candidates
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import CostRule, GainRule
+from router.policies.rules import Judgement
 from router.values import Overrides
 
 FloatArray = npt.NDArray[np.float64]
@@ -90,7 +91,7 @@ def scene(served: ServedPolicy, asks: Sequence[Ask], prediction: ProbePrediction
 
     Raises ConfigError if no candidate may answer some ask.
     """
-    rows = [weigh_in(served.rules, ask, Overrides()) for ask in asks]
+    rows = [assess_candidates(served.rules, ask, Overrides()) for ask in asks]
     cost = np.array([[np.nan if c.expected_cost_usd is None else c.expected_cost_usd for c in row] for row in rows])
     eligible = np.array([[c.eligible for c in row] for row in rows])
     if not eligible.any(axis=1).all():

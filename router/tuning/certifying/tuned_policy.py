@@ -10,9 +10,10 @@ import numpy.typing as npt
 import yaml
 
 from router.policies.certificate import check_certificate, digest_of, is_about_cost
-from router.policies.choice import Judgement, decide
+from router.policies.choice import decide
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import Certificate, CertifiedTarget, PolicyFile, Profile, Rule
+from router.policies.rules import Judgement
 from router.tuning.certifying.targets import Verdict
 from router.tuning.certifying.tune_report import RuleAnswer, TuneReport
 from router.tuning.certifying.tuning_run import Bench, Walked, rule_of

@@ -15,9 +15,10 @@ from probes.errors import DataError
 from probes.probe import DifficultyProbe
 from router.asking.ask import Ask
 from router.errors import ConfigError
-from router.policies.choice import Rules, expected_cost_usd
+from router.policies.eligibility import expected_cost_usd
 from router.policies.loading import ServedPolicy, assemble
 from router.policies.policy_file import NAME_PATTERN, Candidate, GainRule, PolicyFile
+from router.policies.rules import Rules
 from router.tuning.certifying.calibration_set import CalibrationSet, calibration_set
 from router.tuning.certifying.candidates import (
     by_cost,

@@ -21,9 +21,10 @@ from router.client import RouterClient
 from router.deciding.pipeline import Router
 from router.deciding.sessions import Sessions
 from router.pb import router_service_pb2_grpc as pb_grpc
-from router.policies.choice import Rules, decide, is_settled
+from router.policies.choice import decide, needs_no_scores
 from router.policies.loading import load_policies
 from router.policies.policy_file import Prices
+from router.policies.rules import Rules
 from router.serving.server import ServerSettings
 from router.values import Capability, HeldCandidate, Message, Overrides, Reason, RouteQuery, RoutingDecision
 from router.wire import conversion as wire
@@ -104,7 +105,7 @@ class TestReleasing:
             ask = make_ask(needs=frozenset({Capability.IMAGE}), in_tool_loop=loop)
             choice = decide(rules, ask, Overrides(), judged(0.5, 0.45, 0.1), held=held)
             assert (choice.chosen.name, choice.reason) == ("a", Reason.GAIN_BELOW_THRESHOLD)
-            assert not is_settled(rules, ask, Overrides(), held)
+            assert not needs_no_scores(rules, ask, Overrides(), held)
 
     def test_a_candidate_that_the_policy_no_longer_has_is_released(self) -> None:
         assert who(rules_of(), EASY, HeldCandidate("gone", 1000, 0), in_tool_loop=True)[0] == "small"
@@ -125,16 +126,16 @@ class TestReleasing:
     def test_what_breaks_the_risk_bound_is_not_held(self) -> None:
         ask = make_ask(in_tool_loop=True)
         overrides = Overrides(max_risk=0.3)
-        assert not is_settled(rules_of(), ask, overrides, HELD)
+        assert not needs_no_scores(rules_of(), ask, overrides, HELD)
         choice = decide(rules_of(), ask, overrides, judged(0.2, 0.5), held=HELD)
         assert (choice.chosen.name, choice.reason) == ("small", Reason.WITHIN_RISK_BOUND)
         choice = decide(rules_of(), ask, overrides, judged(0.2, 0.25), held=HELD)
         assert (choice.chosen.name, choice.reason) == ("large", Reason.SESSION_HELD)
 
     def test_inside_a_tool_loop_nothing_need_be_judged(self) -> None:
-        assert is_settled(rules_of(), make_ask(in_tool_loop=True), Overrides(), HELD)
-        assert not is_settled(rules_of(), make_ask(in_tool_loop=True), Overrides(), None)
-        assert not is_settled(rules_of(), make_ask(), Overrides(), HELD)
+        assert needs_no_scores(rules_of(), make_ask(in_tool_loop=True), Overrides(), HELD)
+        assert not needs_no_scores(rules_of(), make_ask(in_tool_loop=True), Overrides(), None)
+        assert not needs_no_scores(rules_of(), make_ask(), Overrides(), HELD)
 
 
 @given(

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from router.asking.ask import Ask
 from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
-from router.policies.choice import Judgement, Rules, decide, is_settled
+from router.policies.choice import decide, needs_no_scores
 from router.policies.policy_file import PolicyFile, Prices
+from router.policies.rules import Judgement, Rules
 from router.values import Capability, Overrides, Reason
 
 
@@ -338,15 +339,15 @@ class TestEligibility:
 
 class TestSettledBeforeAnyScore:
     def test_a_pin_and_a_lone_candidate_are(self) -> None:
-        assert is_settled(make_rules(), make_ask(), Overrides(pin="small"))
-        assert is_settled(make_rules(), make_ask(), Overrides(denied_candidates=("small",)))
-        assert is_settled(make_rules(), make_ask(), Overrides(denied_candidates=("small",), max_risk=0.1))
+        assert needs_no_scores(make_rules(), make_ask(), Overrides(pin="small"))
+        assert needs_no_scores(make_rules(), make_ask(), Overrides(denied_candidates=("small",)))
+        assert needs_no_scores(make_rules(), make_ask(), Overrides(denied_candidates=("small",), max_risk=0.1))
 
     def test_a_choice_among_several_and_a_fixed_rule_are_not(self) -> None:
         fixed = make_rules({"kind": "fixed", "candidate": "small"})
-        assert not is_settled(make_rules(), make_ask(), Overrides())
-        assert not is_settled(fixed, make_ask(), Overrides())
-        assert not is_settled(fixed, make_ask(), Overrides(denied_candidates=("large",)))
+        assert not needs_no_scores(make_rules(), make_ask(), Overrides())
+        assert not needs_no_scores(fixed, make_ask(), Overrides())
+        assert not needs_no_scores(fixed, make_ask(), Overrides(denied_candidates=("large",)))
 
     def test_what_nobody_may_answer_is_refused_there(self) -> None:
         fixed = make_rules({"kind": "fixed", "candidate": "small"})
@@ -356,7 +357,7 @@ class TestSettledBeforeAnyScore:
             (fixed, Overrides(denied_candidates=("small",))),
         ):
             with pytest.raises(NoEligibleCandidateError):
-                is_settled(rules, make_ask(), overrides)
+                needs_no_scores(rules, make_ask(), overrides)
 
     @given(risks=st.lists(st.floats(0, 1), min_size=1, max_size=4), data=st.data())
     def test_then_no_judgement_changes_who_answers(self, risks: list[float], data: st.DataObject) -> None:
@@ -366,7 +367,7 @@ class TestSettledBeforeAnyScore:
             denied_candidates=tuple(sorted(data.draw(st.sets(st.sampled_from(names), max_size=len(names) - 1)))),
             max_risk=data.draw(st.none() | st.floats(0, 1)),
         )
-        if is_settled(rules, make_ask(), overrides):
+        if needs_no_scores(rules, make_ask(), overrides):
             blind, seeing = (decide(rules, make_ask(), overrides, j) for j in (None, judged(*risks)))
             assert (blind.chosen, blind.reason) == (seeing.chosen, seeing.reason)
 

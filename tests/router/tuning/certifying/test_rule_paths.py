@@ -8,9 +8,10 @@ import pytest
 from probes.probe import ProbePrediction
 from router.asking.ask import Ask
 from router.errors import ConfigError
-from router.policies.choice import Rules, decide
+from router.policies.choice import decide
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import PolicyFile
+from router.policies.rules import Rules
 from router.tuning.certifying.rule_paths import (
     Scene,
     choices,

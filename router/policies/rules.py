@@ -1,0 +1,62 @@
+"""A policy ready to decide (`Rules`), what the probe says of a prompt (`Judgement`), and the rule that is in force."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from router.policies.policy_file import GainRule, PolicyFile, Prices, RiskBoundRule, Rule
+from router.values import Capability, Overrides
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the probe says about one prompt. `raw` and `risk` have one number per candidate, in the policy's order.
+
+    Attributes:
+        raw: expected loss before calibration, unbounded.
+        risk: calibrated probability of an unacceptable answer, 0 to 1.
+        difficulty: expected loss averaged over all models of the probe.
+        leverage: distance from what the probe was fitted on, 0 upwards.
+    """
+
+    raw: tuple[float, ...]
+    risk: tuple[float, ...]
+    difficulty: float
+    leverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A policy ready to decide: the file, with everything looked up that it only names.
+
+    Attributes:
+        file: the policy file.
+        prices: per candidate, None where unknown.
+        max_leverage: prompts beyond it go to the safe default; None never abstains.
+        capabilities: per candidate, as sets.
+    """
+
+    file: PolicyFile
+    prices: tuple[Prices | None, ...]
+    max_leverage: float | None
+    capabilities: tuple[frozenset[Capability], ...] = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        sets = tuple(frozenset(candidate.capabilities) for candidate in self.file.candidates)
+        object.__setattr__(self, "capabilities", sets)
+
+
+def rule_in_force(file: PolicyFile, overrides: Overrides) -> Rule:
+    """Return the rule that decides: the policy's own, or the gain rule that `overrides.min_gain` puts in its place."""
+    if overrides.min_gain is None or len(file.candidates) == 1:
+        return file.rule
+    return GainRule(kind="gain", thresholds=(overrides.min_gain,) * (len(file.candidates) - 1))
+
+
+def risk_bound(rules: Rules, overrides: Overrides) -> float | None:
+    """Return the largest risk that may be taken, 0 to 1; None if neither the request nor the policy bounds it."""
+    if overrides.max_risk is not None:
+        return overrides.max_risk
+    rule = rule_in_force(rules.file, overrides)
+    return rule.max_risk if isinstance(rule, RiskBoundRule) else None
