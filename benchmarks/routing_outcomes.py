@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from probes.calibration.maps import DEFAULT_KIND, cross_calibrate
+from probes.calibration.choice import DEFAULT_KIND, cross_calibrate
 from probes.encoders.spec import MINILM_L6
 from probes.regression.crossfit import assign_folds, out_of_fold
 from probes.regression.fit import fit_ridge

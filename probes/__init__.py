@@ -9,7 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from probes.calibration.maps import Beta, Calibrator, Isotonic, Sigmoid, VennAbers, cross_calibrate
+    from probes.calibration.base import Calibrator
+    from probes.calibration.beta import Beta
+    from probes.calibration.choice import cross_calibrate
+    from probes.calibration.isotonic import Isotonic
+    from probes.calibration.sigmoid import Sigmoid
+    from probes.calibration.venn_abers import VennAbers
     from probes.measures.bootstrap import Interval, bootstrap
     from probes.probe import DataSource, DifficultyProbe, ProbeCard, ProbePrediction
     from probes.regression.crossfit import OutOfFold, assign_folds, out_of_fold
@@ -20,7 +25,12 @@ if TYPE_CHECKING:
 
 _HOME = {
     "probes.measures.bootstrap": ("Interval", "bootstrap"),
-    "probes.calibration.maps": ("Beta", "Calibrator", "Isotonic", "Sigmoid", "VennAbers", "cross_calibrate"),
+    "probes.calibration.base": ("Calibrator",),
+    "probes.calibration.beta": ("Beta",),
+    "probes.calibration.choice": ("cross_calibrate",),
+    "probes.calibration.isotonic": ("Isotonic",),
+    "probes.calibration.sigmoid": ("Sigmoid",),
+    "probes.calibration.venn_abers": ("VennAbers",),
     "probes.regression.crossfit": ("OutOfFold", "assign_folds", "out_of_fold"),
     "probes.regression.estimator": ("RidgeLOO",),
     "probes.regression.fit": ("fit_ridge",),

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probes._checks import Array, Float32, Float64, matrix, refuse_non_finite
-from probes.calibration.maps import Calibrator
+from probes.calibration.base import Calibrator
 from probes.errors import DataError, DimensionError, EncoderMismatchError
 from probes.regression.linear import Leverage, LinearProbe
 

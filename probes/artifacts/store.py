@@ -22,7 +22,8 @@ from probes._checks import Array
 from probes.artifacts.card import model_card
 from probes.artifacts.signature import SIGNATURE, check_signature, make_signature
 from probes.atomic_write import replace_directory
-from probes.calibration.maps import KINDS, Calibrator, from_state, state_names
+from probes.calibration.base import Calibrator
+from probes.calibration.choice import KINDS, from_state, state_names
 from probes.errors import (
     ArtifactDigestError,
     ArtifactError,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probes.calibration.maps import fit_calibrators
+from probes.calibration.choice import fit_calibrators
 from probes.encoders.files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, find_encoder
 from probes.encoders.spec import MINILM_L6
 from probes.probe import DataSource, DifficultyProbe, ProbeCard, fingerprints

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.artifacts import store as artifact
-from probes.calibration.maps import Beta, Calibrator
+from probes.calibration.base import Calibrator
+from probes.calibration.beta import Beta
 from probes.encoders.spec import EncoderSpec
 from probes.errors import DataError
 from probes.probe import FAMILIAR_QUANTILE, DifficultyProbe

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from probes.calibration.maps import DEFAULT_KIND, Calibrator, cross_calibrate
+from probes.calibration.base import Calibrator
+from probes.calibration.choice import DEFAULT_KIND, cross_calibrate
 from probes.errors import DataError
 from probes.probe import FAMILIAR_QUANTILE
 from probes.regression.crossfit import assign_folds, out_of_fold

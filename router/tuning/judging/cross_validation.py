@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from probes.calibration.maps import cross_calibrate
+from probes.calibration.choice import cross_calibrate
 from probes.errors import DataError
 from probes.regression.crossfit import assign_folds
 from router.tuning.fitting.recipe import fit_maps

@@ -9,17 +9,12 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.isotonic import IsotonicRegression
 
-from probes.calibration.maps import (
-    KINDS,
-    Beta,
-    Isotonic,
-    Sigmoid,
-    VennAbers,
-    cross_calibrate,
-    fit_calibrators,
-    from_state,
-)
+from probes.calibration.beta import Beta
+from probes.calibration.choice import KINDS, cross_calibrate, fit_calibrators, from_state
+from probes.calibration.isotonic import Isotonic
 from probes.calibration.pava import pool
+from probes.calibration.sigmoid import Sigmoid
+from probes.calibration.venn_abers import VennAbers
 from probes.errors import DataError
 from probes.measures.prediction import ece
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probes.calibration.maps import cross_calibrate
+from probes.calibration.choice import cross_calibrate
 from probes.encoders.spec import MINILM_L6
 from probes.errors import EncoderError
 from probes.measures.prediction import ece

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probes.calibration.maps import Sigmoid
+from probes.calibration.sigmoid import Sigmoid
 from probes.embeddings.files import open_embeddings
 from probes.embeddings.scoring import probe_scorer, read_scores, score_file
 from probes.errors import DataError, DimensionError
