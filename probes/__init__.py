@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from probes.regression.estimator import RidgeLOO
     from probes.regression.fit import fit_ridge
     from probes.regression.linear import Leverage, LinearProbe
-    from probes.regression.ridge import RidgeFitter, RidgeSolution
+    from probes.regression.ridge import RidgeFitter
+    from probes.regression.solution import RidgeSolution
 
 _HOME = {
     "probes.measures.bootstrap": ("Interval", "bootstrap"),
@@ -36,7 +37,8 @@ _HOME = {
     "probes.regression.fit": ("fit_ridge",),
     "probes.regression.linear": ("Leverage", "LinearProbe"),
     "probes.probe": ("DataSource", "DifficultyProbe", "ProbeCard", "ProbePrediction"),
-    "probes.regression.ridge": ("RidgeFitter", "RidgeSolution"),
+    "probes.regression.ridge": ("RidgeFitter",),
+    "probes.regression.solution": ("RidgeSolution",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -22,7 +22,7 @@ from probes.errors import DataError, DimensionError
 from probes.regression.fit import missing_patterns, target_matrix
 from probes.regression.linear import LinearProbe
 from probes.regression.prior import Columns, Prior
-from probes.regression.ridge import penalty_grid
+from probes.regression.solution import penalty_grid
 from probes.regression.spectrum import Spectrum
 
 WEIGHTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from probes._checks import Array, Float64, matrix, vector, weights
 from probes.errors import DataError
 from probes.regression.fit import missing_patterns, target_matrix
-from probes.regression.ridge import LEVERAGE_TOLERANCE, RidgeFitter, choose_alpha, penalty_grid
+from probes.regression.ridge import RidgeFitter
+from probes.regression.solution import LEVERAGE_TOLERANCE, choose_alpha, penalty_grid
 from probes.regression.spectrum import Spectrum
 
 IntArray = npt.NDArray[np.int64]

@@ -10,7 +10,8 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from probes._checks import Array
-from probes.regression.ridge import DEFAULT_ALPHAS, RidgeFitter
+from probes.regression.ridge import RidgeFitter
+from probes.regression.solution import DEFAULT_ALPHAS
 
 
 class RidgeLOO(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc] # sklearn is untyped

@@ -7,14 +7,8 @@ import numpy.typing as npt
 
 from probes._checks import Array, Float64, matrix, refuse_non_finite, weights
 from probes.errors import DataError
-from probes.regression.ridge import (
-    LEVERAGE_TOLERANCE,
-    RidgeFitter,
-    RidgeSolution,
-    assemble,
-    choose_alpha,
-    penalty_grid,
-)
+from probes.regression.ridge import RidgeFitter
+from probes.regression.solution import LEVERAGE_TOLERANCE, RidgeSolution, assemble, choose_alpha, penalty_grid
 from probes.regression.spectrum import Batch, Spectrum
 
 

@@ -6,25 +6,16 @@ be said. `probes.regression.fit` is the whole of it in one call, missing targets
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from probes._checks import Array, Float64, matrix, refuse_non_finite, vector, weights
+from probes._checks import Array, Float64, matrix, refuse_non_finite, weights
 from probes.errors import DataError, DimensionError
-from probes.regression.linear import Leverage, LinearProbe
+from probes.regression.solution import LEVERAGE_TOLERANCE, RidgeSolution, assemble, choose_alpha, penalty_grid
 from probes.regression.spectrum import Batch, Spectrum, chunks, decompose
-
-__all__ = ["DEFAULT_ALPHAS", "Leverage", "LinearProbe", "RidgeFitter", "RidgeSolution"]
-
-DEFAULT_ALPHAS: Float64 = np.logspace(-1.0, 6.0, 29)
-"""The penalties tried: 29, four to the decade. They act on standardised features, where Z'Z has trace n d."""
-
-LEVERAGE_TOLERANCE = 0.5
-"""Largest relative error of a leverage for any input; on data like the training data it is a few percent."""
 
 _CONSTANT = 1e-8
 """A standard deviation below this share of the widest feature's is rounding noise:
@@ -34,28 +25,6 @@ _LOST = 1e-12
 """The share of a weight that rounding may add or lose over many merges."""
 
 Rows = Iterable[tuple[npt.ArrayLike, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike | None]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RidgeSolution:
-    """What `RidgeFitter.solve` found; A penalties tried, m targets, d features.
-
-    alphas: (A,) the grid. alpha: (m,) the penalties chosen. loo_mse: (A, m), the leave-one-out mean
-    squared error: exact where criterion is "loo", by generalised cross-validation where it is "gcv" (the
-    samples were gone). coef: (m, d) and intercept: (m,), float64, in the units of the raw features;
-    `probe` holds them in float32. leverage: at the smallest of the chosen penalties. n_active: how many
-    features vary and take part.
-    """
-
-    alphas: Float64
-    alpha: Float64
-    loo_mse: Float64
-    criterion: Literal["loo", "gcv"]
-    coef: Float64
-    intercept: Float64
-    probe: LinearProbe
-    leverage: Leverage
-    n_active: int
 
 
 class RidgeFitter:
@@ -350,57 +319,3 @@ class RidgeFitter:
 
 def _what(array: Array) -> str:
     return f"got {array.dtype} of shape {array.shape}"
-
-
-def penalty_grid(alphas: npt.ArrayLike | None) -> Float64:
-    """Return the penalties to try, (A,) float64; `DEFAULT_ALPHAS` when None. DataError unless each is > 0."""
-    if alphas is None:
-        return DEFAULT_ALPHAS.copy()
-    grid = vector("alphas", np.atleast_1d(np.asarray(alphas, dtype=np.float64)))
-    if grid.shape[0] == 0 or grid.min() <= 0.0:
-        raise DataError(f"alphas must hold at least one penalty, each > 0; got {grid.tolist()}.")
-    return grid.copy()
-
-
-def choose_alpha(grid: Float64, loo_mse: Float64, variance: Float64, per_target: bool) -> Float64:
-    """Return the penalties (m,) of least leave-one-out error; among equals the largest, the simplest.
-
-    loo_mse: (A, m). variance: (m,), what a shared penalty measures the errors of each target against; a
-    target that does not vary has no say.
-    """
-    relative = np.divide(loo_mse, variance, out=np.zeros_like(loo_mse), where=variance > 0)
-    if not per_target:
-        relative = np.broadcast_to(relative.mean(axis=1, keepdims=True), relative.shape)
-    order = np.argsort(grid)[::-1]
-    return np.asarray(grid[order[np.argmin(relative[order], axis=0)]])
-
-
-def assemble(
-    grid: Float64,
-    loo_mse: Float64,
-    criterion: Literal["loo", "gcv"],
-    alpha: Float64,
-    parts: Sequence[tuple[Array, Spectrum]],
-    leverage_tolerance: float,
-) -> RidgeSolution:
-    """Return the solution of targets spread over (columns, spectrum) pairs, that of all rows last."""
-    n_features = parts[-1][1].mean.shape[0]
-    coef, intercept = np.empty((alpha.shape[0], n_features)), np.empty(alpha.shape[0])
-    rounded_intercept = np.empty(alpha.shape[0])
-    for columns, spectrum in parts:
-        coef[columns], intercept[columns] = spectrum.coefficients(alpha[columns])
-        # The served intercept belongs to the rounded coefficients: the mean prediction stays the mean target.
-        rounded = coef[columns].astype(np.float32).astype(np.float64)
-        rounded_intercept[columns] = spectrum.target_mean - rounded @ spectrum.mean
-    everything = parts[-1][1]
-    return RidgeSolution(
-        alphas=grid,
-        alpha=alpha,
-        loo_mse=loo_mse,
-        criterion=criterion,
-        coef=coef,
-        intercept=intercept,
-        probe=LinearProbe(coef.astype(np.float32), rounded_intercept.astype(np.float32), alpha),
-        leverage=everything.leverage(float(alpha.min()), leverage_tolerance),
-        n_active=int(everything.active.shape[0]),
-    )

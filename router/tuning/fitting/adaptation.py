@@ -19,7 +19,8 @@ from probes.regression.adapt import adapt
 from probes.regression.crossfit import assign_folds
 from probes.regression.linear import Leverage
 from probes.regression.prior import Prior
-from probes.regression.ridge import LEVERAGE_TOLERANCE, RidgeFitter
+from probes.regression.ridge import RidgeFitter
+from probes.regression.solution import LEVERAGE_TOLERANCE
 from router.tuning.fitting.recipe import FOLDS, FittedMaps, risk_through
 from router.tuning.judging.ranking import text_numbers
 from router.tuning.outcomes.datasets import Outcomes

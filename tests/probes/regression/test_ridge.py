@@ -11,7 +11,8 @@ from numpy.testing import assert_allclose
 
 from probes.errors import DataError, DimensionError
 from probes.regression.fit import fit_ridge
-from probes.regression.ridge import DEFAULT_ALPHAS, RidgeFitter
+from probes.regression.ridge import RidgeFitter
+from probes.regression.solution import DEFAULT_ALPHAS
 
 STATISTICS = ("weight", "mean", "target_mean", "gram", "cross", "target_scatter")
 
