@@ -19,13 +19,20 @@ NOT_CERTIFIED = 3
 @click.option("--out", required=True, type=PATH, help="File to write, .parquet or .jsonl.")
 @click.option("--scores", type=PATH, help="File of id and score, for logs that hold no scores.")
 @click.option("--score-name", help="Which of a Langfuse export's scores.")
-@click.option("--score-range", nargs=2, type=float, metavar="LOW HIGH", help="What the scores run from and to.")
+@click.option(
+    "--score-map", multiple=True, metavar="WORD=QUALITY,...", help="What words are worth: good=1,bad=0,unsure=skip."
+)
+@click.option(
+    "--score-range", nargs=2, type=float, metavar="WORST BEST", help="The worst and the best score: 1 5, or 1 0."
+)
+@click.option("--force", is_flag=True, help="Replace the file of --out.")
 @JSON
 def import_(kind: str, paths: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Bring outcomes kept by other programs into the form that fit, tune and evaluate read.
 
     KIND: routellm, routerbench, mmlu-pro, openai-batch, litellm-spend-logs or langfuse. IN: its files, or folders of
-    them.
+    them. Says what it read as score; where that needs to be known, it asks for --score-map or --score-range. Rows that
+    cannot be used are left out, counted, and listed in a file beside --out.
     """
     from router.tuning.outcomes.adapters import import_command
 

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from probes.errors import DataError
 from probes.probe import DifficultyProbe, fingerprints
 from router.asking.ask import Ask, extract
-from router.tuning.outcomes.datasets import MAX_PROMPT_BYTES, Outcomes
+from router.tuning.outcomes.datasets import Outcomes
+from router.tuning.outcomes.records import MAX_PROMPT_BYTES
 from router.values import RouteQuery
 
 #: Fewer prompts than this certify nothing that anybody asks for.

@@ -1,7 +1,7 @@
 """Outcome data in long form -> one table of prompts by models, with every row checked.
 
 Columns: `prompt` or `messages` (an OpenAI chat, as a list or as JSON text), `model`, `score` (0 to 1); optional
-`prompt_id`, `group`, `cost_usd`, `input_tokens`, `output_tokens`. Parquet, JSONL or CSV, by the file's suffix.
+`prompt_id`, `group`, `cost_usd`, `input_tokens`, `output_tokens`. Files as `router.tuning.outcomes.records` reads them.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,13 @@ from probes.errors import DataError
 from probes.probe import DataSource
 from router.asking.ask import Ask, extract
 from router.errors import InvalidRequestError
+from router.tuning.outcomes.records import MAX_PROMPT_BYTES, Place, Row, number_of, parse_json, read_rows
 from router.values import RouteQuery
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Offline there is no service to protect; this only catches a column that is not a prompt.
-MAX_PROMPT_BYTES = 16 * 1024 * 1024
-
 _SHOWN_ROWS = 5
+_SHOWN_LETTERS = 80
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Outcomes:
 def read_outcomes(*paths: Path) -> Outcomes:
     """The outcomes in these files together.
 
-    Raises DataError naming the file, the rows (counted from 1, the header not counted) and what to do.
+    Raises DataError naming the file, the lines (of parquet the rows, of JSON the records, from 1) and what to do.
     """
     tables = [_Table.read(path) for path in paths]
     prompts: dict[tuple[str, str], int] = {}
@@ -111,7 +110,7 @@ def read_outcomes(*paths: Path) -> Outcomes:
     groups: list[str] = []
     cells: dict[tuple[int, str], tuple[float, float, float, float]] = {}
     for table in tables:
-        for row in table.rows():
+        for row in table.checked():
             key = (table.data_set, row.prompt_id)
             index = prompts.setdefault(key, len(texts))
             if index == len(texts):
@@ -120,13 +119,13 @@ def read_outcomes(*paths: Path) -> Outcomes:
                 groups.append(row.group)
             elif texts[index] != row.ask.text:
                 raise DataError(
-                    f"{table.path}: prompt_id {row.prompt_id!r} stands for two different prompts, the second in row "
-                    f"{row.number}; give each prompt its own id."
+                    f"{row.place}: prompt_id {row.prompt_id!r} stands for two different prompts, this is the second; "
+                    "give each prompt its own id."
                 )
             if (index, row.model) in cells:
                 raise DataError(
-                    f"{table.path}: row {row.number} repeats model {row.model!r} for prompt_id {row.prompt_id!r}; keep "
-                    f"one row per prompt and model, or give repeated samples ids of their own."
+                    f"{row.place} repeats model {row.model!r} for prompt_id {row.prompt_id!r}; keep one row per prompt "
+                    "and model, or give repeated samples ids of their own."
                 )
             cells[index, row.model] = row.numbers
     models = tuple(sorted({model for _, model in cells}))
@@ -143,14 +142,14 @@ def read_outcomes(*paths: Path) -> Outcomes:
         cost_usd=values[1],
         input_tokens=values[2],
         output_tokens=values[3],
-        sources=tuple(DataSource(t.path.name, t.digest, len(t.columns["model"])) for t in tables),
+        sources=tuple(DataSource(t.path.name, t.digest, len(t.rows)) for t in tables),
         asks=tuple(asks),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    number: int
+    place: Place
     prompt_id: str
     ask: Ask
     group: str
@@ -160,11 +159,12 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Table:
-    """One file's columns, checked for presence and type but not yet put together."""
+    """One file's rows, with the columns that must be there, not yet put together."""
 
     path: Path
     digest: str
-    columns: Mapping[str, list[Any]]
+    rows: list[Row]
+    columns: frozenset[str]
 
     @property
     def data_set(self) -> str:
@@ -173,9 +173,8 @@ class _Table:
 
     @classmethod
     def read(cls, path: Path) -> _Table:
-        if not path.is_file():
-            raise DataError(f"data file {path} does not exist.")
-        columns = _read_columns(path)
+        rows = read_rows(path)
+        columns = dict.fromkeys(name for row in rows for name in row.values)
         missing = {"model", "score"} - columns.keys()
         if "prompt" not in columns and "messages" not in columns:
             missing.add("prompt")
@@ -184,124 +183,90 @@ class _Table:
                 f"{path} must have the columns prompt (or messages), model and score; {', '.join(sorted(missing))} "
                 f"missing, found {', '.join(columns) or 'none'}."
             )
-        if not columns["model"]:
-            raise DataError(f"{path} must hold at least one row, got none.")
-        return cls(path, hashlib.sha256(path.read_bytes()).hexdigest(), columns)
+        return cls(path, hashlib.sha256(path.read_bytes()).hexdigest(), rows, frozenset(columns))
 
-    def rows(self) -> list[_Row]:
+    def checked(self) -> list[_Row]:
+        """Return the rows, every value checked."""
         asks = self._asks()
-        texts = [ask.text for ask in asks]
         models = self._strings("model", required=True)
-        groups = self._strings("group") if "group" in self.columns else [""] * len(models)
+        groups = self._strings("group")
         scores = self._numbers("score", high=1.0)
         others = [
             self._numbers(name, high=math.inf, optional=True) for name in ("cost_usd", "input_tokens", "output_tokens")
         ]
+        texts = [ask.text for ask in asks]
         ids = self._strings("prompt_id", required=True) if "prompt_id" in self.columns else _occurrences(texts, models)
-        columns = zip(ids, asks, groups, models, zip(scores, *others, strict=True), strict=True)
-        return [_Row(number, *values) for number, values in enumerate(columns, start=1)]
+        places = [row.place for row in self.rows]
+        columns = zip(places, ids, asks, groups, models, zip(scores, *others, strict=True), strict=True)
+        return [_Row(*values) for values in columns]
 
     def _asks(self) -> list[Ask]:
         cache: dict[str, Ask] = {}
-        name = "prompt" if "prompt" in self.columns else "messages"
         asks = []
-        for number, value in enumerate(self.columns[name], start=1):
-            key = value if isinstance(value, str) else json.dumps(value)
-            if key not in cache:
-                cache[key] = self._ask(name, value, number)
+        for row in self.rows:
+            name = "messages" if row.values.get("prompt") is None and "messages" in row.values else "prompt"
+            value = row.values.get(name)
+            key = value if isinstance(value, str) else json.dumps(value, default=str)
+            if (key := f"{name} {key}") not in cache:
+                cache[key] = _ask(row.place, name, value)
             asks.append(cache[key])
         return asks
 
-    def _ask(self, name: str, value: Any, number: int) -> Ask:
-        # The same extraction as when serving, or the probe would be fitted on other texts than it judges.
-        try:
-            if name == "prompt":
-                if not isinstance(value, str):
-                    raise DataError(f"{self.path}: prompt must be text in row {number}, got {type(value).__name__}.")
-                query = RouteQuery.from_prompt(value)
-            else:
-                query = RouteQuery(json.loads(value) if isinstance(value, str) else value)
-            ask = extract(query, max_bytes=MAX_PROMPT_BYTES)
-        except (InvalidRequestError, ValueError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{self.path}: row {number}: {error}") from error
-        if not ask.text:
-            raise DataError(f"{self.path}: {name} must hold text in row {number}, got none.")
-        return ask
-
     def _strings(self, name: str, *, required: bool = False) -> list[str]:
-        values = self.columns[name]
-        bad = [i for i, v in enumerate(values, start=1) if (v is None or v == "") and required]
+        values = [row.values.get(name) for row in self.rows]
+        bad = [i for i, v in enumerate(values) if (v is None or v == "") and required]
         if bad:
-            raise DataError(f"{self.path}: {name} must not be empty, {_rows(bad)}.")
+            raise DataError(f"{self.path}: {name} must not be empty, {self._places(bad)}.")
         return ["" if value is None else str(value) for value in values]
 
     def _numbers(self, name: str, *, high: float, optional: bool = False) -> list[float]:
-        if name not in self.columns:
-            return [math.nan] * len(self.columns["model"])
-        numbers = [_number(value) for value in self.columns[name]]
-        bad = [
-            i
-            for i, number in enumerate(numbers, start=1)
-            if not (number is not None and 0 <= number <= high and math.isfinite(number))
-            and not (optional and self.columns[name][i - 1] is None)
-        ]
+        values = [row.values.get(name) for row in self.rows]
+        numbers = [number_of(value) for value in values]
+        if optional:
+            # Tables made by programs without a missing value hold NaN in its place.
+            numbers = [math.nan if v is None else n for v, n in zip(values, numbers, strict=True)]
+        bad = [i for i, number in enumerate(numbers) if not _within(number, high, optional)]
         if bad:
             bounds = f"0 to {high:g}" if math.isfinite(high) else "0 or more"
-            first = self.columns[name][bad[0] - 1]
-            raise DataError(f"{self.path}: {name} must be a number, {bounds}; {_rows(bad)}, the first is {first!r}.")
+            first = repr(values[bad[0]])[:_SHOWN_LETTERS]
+            raise DataError(
+                f"{self.path}: {name} must be a number, {bounds}; {self._places(bad)}, the first is {first}."
+            )
         return [math.nan if number is None else number for number in numbers]
 
+    def _places(self, rows: Sequence[int]) -> str:
+        places = [self.rows[row].place for row in rows]
+        shown = ", ".join(str(place.number) for place in places[:_SHOWN_ROWS])
+        more = f" and {len(places) - _SHOWN_ROWS} more" if len(places) > _SHOWN_ROWS else ""
+        return f"{places[0].unit}{'' if len(places) == 1 else 's'} {shown}{more}"
 
-def _read_columns(path: Path) -> dict[str, list[Any]]:
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
 
-    suffix = path.suffix.lower()
+def _within(number: float | None, high: float, optional: bool) -> bool:
+    if number is None or math.isnan(number):
+        return optional and number is not None
+    return 0 <= number <= high and number < math.inf
+
+
+def _ask(place: Place, name: str, value: Any) -> Ask:
+    # The same extraction as when serving, or the probe would be fitted on other texts than it judges.
     try:
-        if suffix == ".parquet":
-            return dict(pyarrow.parquet.read_table(path).to_pydict())
-        if suffix == ".csv":
-            # Ids that look like numbers stay text, and an empty cell stays empty.
-            texts = {name: pa.string() for name in ("prompt", "messages", "model", "prompt_id", "group")}
-            parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
-            convert = pyarrow.csv.ConvertOptions(column_types=texts, strings_can_be_null=True, null_values=[""])
-            return dict(pyarrow.csv.read_csv(path, parse_options=parse, convert_options=convert).to_pydict())
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as {suffix[1:]}: {error}") from error
-    if suffix in {".jsonl", ".ndjson"}:
-        return _read_jsonl(path)
-    raise DataError(f"{path} must end in .parquet, .jsonl or .csv, got {suffix or 'no suffix'}.")
-
-
-def _read_jsonl(path: Path) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = defaultdict(list)
-    count = 0
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} must be UTF-8: {error}.") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}: line {number} must be JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}: line {number} must be a JSON object, got {type(row).__name__}.")
-        for name in row.keys() - columns.keys():
-            columns[name] = [None] * count
-        count += 1
-        for name, values in columns.items():
-            values.append(row.get(name))
-    return dict(columns)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        if name == "prompt":
+            if not isinstance(value, str):
+                raise DataError(f"{place}: prompt must be text, got {type(value).__name__}.")
+            query = RouteQuery.from_prompt(value)
+        else:
+            chat = parse_json(value) if isinstance(value, str) else value
+            if not isinstance(chat, list):
+                raise DataError(f"{place}: messages must be a list of messages, got {type(chat).__name__}.")
+            query = RouteQuery(chat)
+        ask = extract(query, max_bytes=MAX_PROMPT_BYTES)
+    except (InvalidRequestError, ValueError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{place}: {error}") from error
+    if not ask.text:
+        raise DataError(f"{place}: {name} must hold text, got none.")
+    return ask
 
 
 def _occurrences(texts: Sequence[str], models: Sequence[str]) -> list[str]:
@@ -313,9 +278,3 @@ def _occurrences(texts: Sequence[str], models: Sequence[str]) -> list[str]:
         ids.append(f"{digest}-{seen[text, model]}")
         seen[text, model] += 1
     return ids
-
-
-def _rows(numbers: Sequence[int]) -> str:
-    shown = ", ".join(str(number) for number in numbers[:_SHOWN_ROWS])
-    more = f" and {len(numbers) - _SHOWN_ROWS} more" if len(numbers) > _SHOWN_ROWS else ""
-    return f"{'row' if len(numbers) == 1 else 'rows'} {shown}{more}"

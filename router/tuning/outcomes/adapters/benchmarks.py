@@ -4,85 +4,124 @@ from __future__ import annotations
 
 import ast
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection as Names
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from probes.errors import DataError
-from router.tuning.outcomes.adapters.files import Answer, Record, field, number, read_records
+from router.tuning.outcomes.adapters.collection import (
+    NO_PROMPT,
+    REPEATED,
+    Answer,
+    Collection,
+    OddRowError,
+    RawScore,
+    amount,
+    first,
+    text_of,
+)
+from router.tuning.outcomes.adapters.prompts import decoded
+from router.tuning.outcomes.records import Row, number_of
 
 _LETTERS = "ABCDEFGHIJ"
 
+#: Columns of RouteLLM-like tables that number the rows.
+_INDEX = re.compile(r"(unnamed.*|index|idx|id|.*_id|level_\d+)?", re.IGNORECASE)
 
-def read_routellm(paths: Sequence[Path]) -> tuple[list[Answer], Counter[str]]:
-    """RouteLLM's response tables (`routellm/evals/mmlu/responses/mmlu_SUBJECT.csv`, `gsm8k/gsm8k_responses.csv`).
+_NO_MODELS = "columns of text, which were taken for no model"
+
+
+def read_routellm(paths: Sequence[Path], collection: Collection, words: Names[str] = ()) -> None:
+    """Collect RouteLLM's response tables (`routellm/evals/mmlu/responses/mmlu_SUBJECT.csv`, `gsm8k_responses.csv`).
 
     Read: `prompt`; every other column is a model, except an index, `*_response` and other text. Score: the model's
-    cell, True or False. Group: SUBJECT from the file name, else the file's name. RouteLLM's own figures leave out the
-    prompts in its `contaminated_prompts.jsonl`; that is for the reader to do.
+    cell, true or false or a number, or one of `words`, which a score map explains. Group: SUBJECT from the file name,
+    else the file's name. RouteLLM's own figures leave out the prompts in its `contaminated_prompts.jsonl`; that is for
+    the reader to do.
+
+    Raises DataError for a table without a prompt or without models.
     """
-    answers: list[Answer] = []
     for path in paths:
-        records = read_records(path)
+        rows = collection.rows(path)
         group = path.stem.removeprefix("mmlu_").removesuffix("_responses")
-        columns = dict.fromkeys(name for _, record in records for name in record)
-        models = [c for c in columns if c and c != "prompt" and not c.endswith("_response") and "Unnamed" not in c]
+        columns = dict.fromkeys(name for row in rows for name in row.values)
+        others = [c for c in columns if c != "prompt" and not c.endswith("_response") and not _INDEX.fullmatch(c)]
+        models = [c for c in others if any(_is_verdict(row.values.get(c), words) for row in rows)]
         if "prompt" not in columns or not models:
-            raise DataError(f"{path} must have the columns prompt and one per model; got {', '.join(columns)}.")
-        for where, record in records:
-            for model in models:
-                score = number(where, model, record.get(model))
-                if score is not None:
-                    answers.append(Answer(model, score, prompt=record.get("prompt") or "", group=group))
-    return answers, Counter()
+            raise DataError(
+                f"{path} must have the columns prompt and one per model, with numbers or true and false, or with the "
+                f"words of --score-map; got {', '.join(columns)}."
+            )
+        collection.notes[f"{_NO_MODELS}: {', '.join(c for c in others if c not in models)}"] += len(others) - len(
+            models
+        )
+        for row in rows:
+            for model in (model for model in models if row.values.get(model) is not None):
+                score = RawScore(row.values[model], "cells of the columns named like the models")
+                prompt = str(row.values.get("prompt") or "")
+                collection.answers.append(Answer(row.place, model, (score,), prompt=prompt, group=group))
 
 
-def read_routerbench(paths: Sequence[Path]) -> tuple[list[Answer], Counter[str]]:
-    """RouterBench's wide tables (withmartian/routerbench), converted from pickle to parquet, CSV or JSONL.
+def _is_verdict(value: Any, words: Names[str]) -> bool:
+    text = str(value).strip().casefold()
+    return text in {"true", "false"} or text in words or number_of(text.removesuffix("%")) is not None
 
-    Read: `sample_id`, `prompt` (a list of texts written as a Python literal is joined by empty lines), `eval_name` as
-    group, and for each model MODEL that has a column `MODEL|total_cost` or `MODEL|model_response`: score from `MODEL`
-    (0 to 1), cost in USD from `MODEL|total_cost`.
+
+def read_routerbench(paths: Sequence[Path], collection: Collection) -> None:
+    """Collect RouterBench's wide tables (withmartian/routerbench), converted from pickle to parquet, CSV or JSONL.
+
+    Read: `sample_id`, `prompt` (a list of texts, also one written as a Python literal, is joined by empty lines),
+    `eval_name` as group, and for each model MODEL that has a column `MODEL|total_cost` or `MODEL|model_response`: score
+    from `MODEL` (0 to 1), cost in USD from `MODEL|total_cost`.
+
+    Raises DataError for a table without these columns.
     """
-    answers: list[Answer] = []
+    known: set[tuple[Path, str]] = set()
     for path in paths:
-        records = read_records(path)
-        columns = dict.fromkeys(name for _, record in records for name in record)
+        rows = collection.rows(path)
+        columns = dict.fromkeys(name for row in rows for name in row.values)
         models = [c for c in columns if f"{c}|total_cost" in columns or f"{c}|model_response" in columns]
         if not models or not {"sample_id", "prompt"} <= columns.keys():
             raise DataError(
                 f"{path} must have sample_id, prompt and pairs MODEL, MODEL|total_cost; got {', '.join(columns)}."
             )
-        for where, record in records:
-            for model in models:
-                score = number(where, model, record.get(model))
-                if score is not None:
-                    cost = number(where, "cost", record.get(f"{model}|total_cost"))
-                    answers.append(
-                        Answer(
-                            model,
-                            score,
-                            prompt=_literal(str(record["prompt"])),
-                            prompt_id=str(record["sample_id"]),
-                            group=str(record.get("eval_name") or ""),
-                            cost_usd=cost,
-                        )
-                    )
-    return answers, Counter()
+        for row in rows:
+            with collection.row(row.place):
+                key = text_of("sample_id", row.values.get("sample_id"))
+                if (path, key) in known:
+                    raise OddRowError(REPEATED, key)
+                known.add((path, key))
+                collection.answers.extend(_routerbench_answers(row, key, models))
 
 
-def _literal(prompt: str) -> str:
-    if not prompt.startswith("["):
-        return prompt
-    try:
-        parts = ast.literal_eval(prompt)
-    except (SyntaxError, ValueError):
-        return prompt
-    return "\n\n".join(str(part) for part in parts)
+def _routerbench_answers(row: Row, key: str, models: Sequence[str]) -> list[Answer]:
+    return [
+        Answer(
+            place=row.place,
+            model=model,
+            scores=(RawScore(row.values[model], "columns named like the models"),),
+            prompt=_joined(row.values.get("prompt")),
+            prompt_id=key,
+            group=str(row.values.get("eval_name") or ""),
+            cost_usd=amount(f"{model}|total_cost", row.values.get(f"{model}|total_cost")),
+        )
+        for model in models
+        if row.values.get(model) is not None
+    ]
 
 
-def read_mmlu_pro(paths: Sequence[Path]) -> tuple[list[Answer], Counter[str]]:
-    """MMLU-Pro's result files (TIGER-AI-Lab/MMLU-Pro `eval_results`), and others of that style.
+def _joined(prompt: Any) -> str:
+    if isinstance(prompt, str) and prompt.startswith("["):
+        try:
+            prompt = ast.literal_eval(prompt)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return str(prompt)
+    return "\n\n".join(str(part) for part in prompt) if isinstance(prompt, list) else str(prompt or "")
+
+
+def read_mmlu_pro(paths: Sequence[Path], collection: Collection) -> None:
+    """Collect MMLU-Pro's result files (TIGER-AI-Lab/MMLU-Pro `eval_results`), and others of that style.
 
     Model: NAME of `model_outputs_NAME_5shots.json`, the folder of `CATEGORY_result.json`, else the file's name;
     `*_summary.json` is skipped. Read of each record: `question_id`, `question` and `options` (the prompt: the
@@ -90,28 +129,35 @@ def read_mmlu_pro(paths: Sequence[Path]) -> tuple[list[Answer], Counter[str]]:
     or without that field the last "answer is (X)" of `model_outputs`, `generated_text` or `response`, is the answer; an
     answer that cannot be told is wrong (MMLU-Pro's own script guesses at random there).
     """
-    answers: list[Answer] = []
-    skipped: Counter[str] = Counter()
     for path in paths:
         if path.stem.endswith("summary"):
-            skipped["summary files"] += 1
+            collection.skipped["summary files"] += 1
             continue
-        model = _mmlu_pro_model(path)
-        for where, record in read_records(path):
-            if not {"question", "options", "answer"} <= record.keys():
-                raise DataError(f"{where} must have question, options and answer; got {', '.join(record)}.")
-            lines = [f"{a}. {o}" for a, o in zip(_LETTERS, record["options"], strict=False) if o != "N/A"]
-            key = record.get("question_id")
-            answers.append(
-                Answer(
-                    model,
-                    float(_predicted(record) == record["answer"]),
-                    prompt="\n".join([str(record["question"]), *lines]),
-                    prompt_id=None if key is None else str(key),
-                    group=str(record.get("category") or ""),
-                )
-            )
-    return answers, skipped
+        known: set[str] = set()
+        for row in collection.rows(path):
+            with collection.row(row.place):
+                collection.answers.append(_mmlu_pro_answer(row, _mmlu_pro_model(path), known))
+
+
+def _mmlu_pro_answer(row: Row, model: str, known: set[str]) -> Answer:
+    values = row.values
+    options, answer, key = decoded(values.get("options")), values.get("answer"), values.get("question_id")
+    if not isinstance(values.get("question"), str) or not isinstance(options, list) or not options:
+        raise OddRowError(NO_PROMPT, f"question or options missing; fields {', '.join(values)}")
+    if not isinstance(answer, str) or answer not in _LETTERS[: len(options)]:
+        raise OddRowError("right answer that is no letter of its options", repr(answer))
+    if key is not None and str(key) in known:
+        raise OddRowError(REPEATED, str(key))
+    known.add(str(key))
+    lines = [f"{letter}. {option}" for letter, option in zip(_LETTERS, options, strict=False) if option != "N/A"]
+    return Answer(
+        place=row.place,
+        model=model,
+        scores=(RawScore(_predicted(values) == answer, "whether the predicted letter is the right one"),),
+        prompt="\n".join([values["question"], *lines]),
+        prompt_id=None if key is None else str(key),
+        group=str(values.get("category") or ""),
+    )
 
 
 def _mmlu_pro_model(path: Path) -> str:
@@ -120,9 +166,15 @@ def _mmlu_pro_model(path: Path) -> str:
     return re.sub(r"_\d+shots?$", "", path.stem.removeprefix("model_outputs_"))
 
 
-def _predicted(record: Record) -> str | None:
-    if "pred" in record:
-        return None if record["pred"] is None else str(record["pred"])
-    text = str(field(record, "model_outputs", "generated_text", "response") or "")
-    found = re.findall(r"answer is:?\s*\**\(?([A-J])\b", text, re.IGNORECASE)
+def _predicted(values: Mapping[str, Any]) -> str | None:
+    """Return the letter that was answered, None where none can be told; OddRowError where no answer is recorded."""
+    if "pred" in values:
+        letter = str(values["pred"] or "").strip().upper()
+        if letter and letter not in _LETTERS:
+            raise OddRowError("prediction that is no letter", repr(values["pred"]))
+        return letter or None
+    given = [name for name in ("model_outputs", "generated_text", "response") if name in values]
+    if not given:
+        raise OddRowError("without an answer", "neither pred nor model_outputs, generated_text or response")
+    found = re.findall(r"answer is:?\s*\**\(?([A-J])\b", str(first(values, *given) or ""), re.IGNORECASE)
     return found[-1].upper() if found else None

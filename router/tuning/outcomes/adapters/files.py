@@ -1,35 +1,21 @@
-"""Records in (JSON, JSONL, CSV, parquet), outcomes in long form out: whole and checked, or not at all."""
+"""Files of an import: those to read, the outcomes written, and the list of what was left out, whole or not at all."""
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from probes.errors import DataError
-from router.tuning.outcomes.datasets import MAX_PROMPT_BYTES, Outcomes, read_outcomes
+from router.tuning.outcomes.adapters.collection import Answer, LeftOut
+from router.tuning.outcomes.datasets import Outcomes, read_outcomes
+from router.tuning.outcomes.records import SUFFIXES
 
-Record = Mapping[str, Any]
+T = TypeVar("T")
 
-_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One model's answer to a prompt, in the terms of `datasets`; either prompt or messages is set."""
-
-    model: str
-    score: float
-    prompt: str | None = None
-    messages: Sequence[Any] | None = None
-    prompt_id: str | None = None
-    group: str = ""
-    cost_usd: float | None = None
-    input_tokens: float | None = None
-    output_tokens: float | None = None
+_OUT_SUFFIXES = (".parquet", ".jsonl")
 
 
 def expand(paths: Sequence[Path]) -> list[Path]:
@@ -37,10 +23,15 @@ def expand(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
-            if not inside:
-                raise DataError(f"folder {path} must hold {', '.join(_SUFFIXES)} files; found none.")
-            found += inside
+            inside = sorted(file for file in path.rglob("*") if file.is_file())
+            readable = [file for file in inside if file.suffix.lower() in SUFFIXES]
+            if packed := [file for file in inside if file.suffix.lower() in {".gz", ".zst", ".zip"}]:
+                raise DataError(
+                    f"{packed[0]} is packed and would be left out ({len(packed)} such files); unpack it first."
+                )
+            if not readable:
+                raise DataError(f"folder {path} must hold {', '.join(SUFFIXES)} files; found none.")
+            found += readable
         elif path.is_file():
             found.append(path)
         else:
@@ -48,132 +39,85 @@ def expand(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def read_records(path: Path) -> list[tuple[str, Record]]:
-    """The records of a file, each with where it stands for messages: `FILE: record 3`.
+def check_out(out: Path, *, force: bool) -> None:
+    """Raise DataError where `out` has another ending, or where it is there already and must not be replaced."""
+    if out.suffix.lower() not in _OUT_SUFFIXES:
+        raise DataError(f"--out must end in {' or '.join(_OUT_SUFFIXES)}; got {out.name}.")
+    if there := [path for path in (out, left_out_file(out)) if path.exists()]:
+        if not force:
+            raise DataError(f"{there[0]} exists; give --force to replace it, or another --out.")
+        if folders := [path for path in there if not path.is_file()]:
+            raise DataError(f"{folders[0]} must be a file to be replaced. Choose another --out.")
 
-    JSON may be a list of objects, or one object. Raises DataError naming the line.
+
+def left_out_file(out: Path) -> Path:
+    """Return where the rows that were left out are listed, beside `out`."""
+    return out.with_name(f"{out.stem}.left-out.jsonl")
+
+
+def write_outcomes(answers: Sequence[tuple[Answer, float]], out: Path) -> Outcomes:
+    """Write answers with their quality as parquet or JSONL, by the suffix of `out`; return them as read back.
+
+    They are read as `elle fit` reads them before `out` comes to be. Raises DataError where that fails.
     """
-    suffix = path.suffix.lower()
-    try:
-        if suffix in {".jsonl", ".ndjson"}:
-            values = list(_json_lines(path))
-        elif suffix == ".json":
-            loaded = json.loads(path.read_text("utf-8"))
-            values = loaded if isinstance(loaded, list) else [loaded]
-        elif suffix == ".csv":
-            # Its default of 128 KiB a cell is less than a long chat.
-            csv.field_size_limit(MAX_PROMPT_BYTES)
-            with path.open(newline="", encoding="utf-8") as file:
-                values = [{k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
-        elif suffix == ".parquet":
-            import pyarrow.parquet
-
-            values = pyarrow.parquet.read_table(path).to_pylist()
-        else:
-            hint = (
-                " A pickle runs code when opened: convert it with pandas first."
-                if suffix in {".pkl", ".pickle"}
-                else ""
-            )
-            raise DataError(f"{path} must end in {', '.join(_SUFFIXES)}; got {suffix or 'no suffix'}.{hint}")
-    except (OSError, ValueError, csv.Error) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} cannot be read as {suffix[1:]}: {error}.") from error
-    for number, value in enumerate(values, start=1):
-        if not isinstance(value, dict):
-            raise DataError(f"{path}: record {number} must be an object; got {type(value).__name__}.")
-    return [(f"{path}: record {number}", value) for number, value in enumerate(values, start=1)]
-
-
-def _json_lines(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}: line {number} must be JSON: {error}.") from error
-
-
-def field(record: Record, *names: str) -> Any:
-    """The first of these fields that is there and not null."""
-    return next((record[name] for name in names if record.get(name) is not None), None)
-
-
-def decoded(value: Any) -> Any:
-    """A value that some exports hold as JSON text: the object or list itself."""
-    if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
-
-
-def number(where: str, name: str, value: Any) -> float | None:
-    """A number, also as text or true and false; None stays None. Raises DataError for anything else."""
-    if value is None:
-        return None
-    if isinstance(value, str) and value.strip().lower() in {"true", "false"}:
-        return float(value.strip().lower() == "true")
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: {name} must be a number, got {value!r}.") from error
-
-
-def read_scores(path: Path) -> dict[str, float]:
-    """Scores by id, from records with `id` (or `custom_id`, `request_id`) and `score`."""
-    found: dict[str, float] = {}
-    for where, record in read_records(path):
-        key, score = field(record, "id", "custom_id", "request_id"), number(where, "score", record.get("score"))
-        if key is None or score is None:
-            raise DataError(f"{where} must have id (or custom_id, request_id) and score; got {', '.join(record)}.")
-        if str(key) in found:
-            raise DataError(f"{where} repeats id {key!r}; keep one score for each.")
-        found[str(key)] = score
-    return found
-
-
-def write_outcomes(answers: Sequence[Answer], out: Path) -> Outcomes:
-    """Write answers as parquet or JSONL, by the suffix of `out`, and return them as `elle fit` would read them.
-
-    They are read back before `out` comes to be: what is wrong with them is a DataError naming the row, and no file.
-    """
-    suffix = out.suffix.lower()
-    if suffix not in {".parquet", ".jsonl"}:
-        raise DataError(f"--out must end in .parquet or .jsonl; got {out.name}.")
     rows = _rows(answers)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".partial-{out.name}")
-    try:
-        if suffix == ".jsonl":
-            partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+
+    def write(partial: Path) -> Outcomes:
+        if out.suffix.lower() == ".jsonl":
+            partial.write_bytes(_json_lines(rows))
         else:
             import pyarrow as pa
             import pyarrow.parquet
 
             pyarrow.parquet.write_table(pa.Table.from_pylist(rows), partial)
-        outcomes = read_outcomes(partial)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
-    return outcomes
+        return read_outcomes(partial)
+
+    return _in_place(out, write)
 
 
-def _rows(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    chats = any(answer.messages is not None for answer in answers)
-    with_ids = all(answer.prompt_id is not None for answer in answers)
+def write_left_out(left_out: Sequence[LeftOut], out: Path) -> Path | None:
+    """List what was left out beside `out`: file, unit and number, why, detail. Without any there is no such file."""
+    path = left_out_file(out)
+    if not left_out:
+        path.unlink(missing_ok=True)
+        return None
+    rows = [
+        {"file": str(one.place.path), one.place.unit: one.place.number, "why": one.why, "detail": one.detail}
+        for one in left_out
+    ]
+    _in_place(path, lambda partial: partial.write_bytes(_json_lines(rows)))
+    return path
+
+
+def _in_place(out: Path, write: Callable[[Path], T]) -> T:
+    """Let `write` make a file under another name in the same folder, and give it its name when it is whole."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".elle-") as folder:
+            partial = Path(folder) / out.name
+            found = write(partial)
+            partial.replace(out)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error}.") from error
+    return found
+
+
+def _json_lines(rows: Iterable[dict[str, Any]]) -> bytes:
+    lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+    return "".join(lines).encode("utf-8", "backslashreplace")
+
+
+def _rows(answers: Sequence[tuple[Answer, float]]) -> list[dict[str, Any]]:
+    chats = any(answer.messages is not None for answer, _ in answers)
+    with_ids = all(answer.prompt_id is not None for answer, _ in answers)
     rows = []
-    for one in answers:
+    for one, score in answers:
         messages = one.messages if one.messages is not None else [{"role": "user", "content": one.prompt}]
         row: dict[str, Any] = {"prompt": one.prompt}
         if chats:
-            row = {"messages": json.dumps(messages, ensure_ascii=False)}
+            row = {"messages": json.dumps(messages, ensure_ascii=False, default=str)}
         row |= {"prompt_id": one.prompt_id} if with_ids else {}
-        row |= {"group": one.group, "model": one.model, "score": one.score}
+        row |= {"group": one.group, "model": one.model, "score": score}
         row |= {name: getattr(one, name) for name in ("cost_usd", "input_tokens", "output_tokens")}
         rows.append(row)
     return rows

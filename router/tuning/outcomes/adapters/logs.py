@@ -1,200 +1,200 @@
-"""Records of real traffic: OpenAI batch files, LiteLLM spend logs, Langfuse exports. What has no score is left out."""
+"""Records of real traffic: OpenAI batch files and LiteLLM spend logs. What has no score is left out."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from probes.errors import DataError
-from router.tuning.outcomes.adapters.files import Answer, Record, decoded, field, number, read_records
+from router.tuning.outcomes.adapters.collection import (
+    FAILED,
+    REPEATED,
+    Answer,
+    Collection,
+    OddRowError,
+    RawScore,
+    amount,
+    first,
+    known_cost,
+    text_of,
+)
+from router.tuning.outcomes.adapters.prompts import chat_of, cut_elsewhere, decoded, mapping
+from router.tuning.outcomes.records import Row
 
-NO_SCORE = "without a score"
-NO_PROMPT = "without a prompt"
-FAILED = "failed calls"
+#: Notes for the user, each with a number.
+CACHED = "answers from a cache: their cost of 0 is taken as unknown"
+CUT_ELSEWHERE = "chats whose system prompt or tool result the log cut short: what is judged of them is whole"
+
+#: Calls whose text stands in `input` or `prompt`.
+_TEXT_CALLS = frozenset({"responses", "aresponses", "text_completion", "atext_completion"})
 
 
-def read_openai_batch(paths: Sequence[Path], scores: Mapping[str, float]) -> tuple[list[Answer], Counter[str]]:
-    """OpenAI batch JSONL: request files (`custom_id`, `body.messages`, `body.model`) and output files together.
+@dataclass
+class ScoreFile:
+    """Scores by id, from a file of `id` (or `custom_id`, `request_id`) and `score`; empty where none was given."""
 
-    Model: as requested; where one custom_id was requested of several models, the one whose name begins the
-    `response.body.model` of the output. Tokens from `response.body.usage`. A batch holds no score: `--scores` gives it
-    by custom_id, or by `MODEL/custom_id` where several models share it.
-    """
-    requests: dict[str, list[Record]] = defaultdict(list)
-    outputs: list[tuple[str, Record]] = []
-    for path in paths:
-        for where, record in read_records(path):
-            if "response" in record:
-                outputs.append((where, record))
-            elif isinstance(record.get("body"), dict) and "custom_id" in record:
-                requests[str(record["custom_id"])].append(record["body"])
+    by_id: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+    used: set[str] = field(default_factory=set)
+
+    @classmethod
+    def read(cls, path: Path, collection: Collection) -> ScoreFile:
+        """Read the file; rows without an id and ids with two different scores are left out.
+
+        Raises DataError where no row has an id and a score.
+        """
+        found: dict[str, Any] = {}
+        twice: dict[str, Row] = {}
+        rows = collection.rows(path)
+        for row in rows:
+            key = first(row.values, "id", "custom_id", "request_id")
+            if key is None or "score" not in row.values:
+                collection.leave_out(row.place, "score without an id or a value", f"fields {', '.join(row.values)}")
+            elif str(key) in found and found[str(key)] != row.values["score"]:
+                twice[str(key)] = row
             else:
-                raise DataError(f"{where} must be a batch request or output; got {', '.join(record)}.")
-    answers: list[Answer] = []
-    skipped: Counter[str] = Counter()
-    for where, output in outputs:
-        key, response = str(output.get("custom_id")), output["response"] or {}
-        body = response.get("body") or {}
-        if output.get("error") or response.get("status_code") != 200:
-            skipped[FAILED] += 1
-            continue
-        request = _requested(where, requests.get(key, []), str(body.get("model", "")))
-        model = str(request.get("model", ""))
-        score = scores.get(f"{model}/{key}", scores.get(key))
-        messages = request.get("messages")
-        if score is None or not messages:
-            skipped[NO_SCORE if messages else NO_PROMPT] += 1
-            continue
-        usage = body.get("usage") or {}
-        answers.append(
-            Answer(
-                model,
-                score,
-                messages=messages,
-                prompt_id=key,
-                input_tokens=number(where, "prompt_tokens", usage.get("prompt_tokens")),
-                output_tokens=number(where, "completion_tokens", usage.get("completion_tokens")),
-            )
-        )
-    return answers, skipped
+                found[str(key)] = row.values["score"]
+        for key, row in twice.items():
+            del found[key]
+            collection.leave_out(row.place, "id with two different scores", repr(key))
+        if not found:
+            names = ", ".join(dict.fromkeys(name for row in rows for name in row.values)) or "nothing"
+            raise DataError(f"{path} must hold id (or custom_id, request_id) and score; it holds {names}.")
+        return cls(found, f"`score` of {path.name}")
+
+    def get(self, *keys: str) -> RawScore | None:
+        """Return the score of the first of these ids that has one."""
+        for key in keys:
+            if key in self.by_id:
+                self.used.add(key)
+                return RawScore(self.by_id[key], self.source)
+        return None
+
+    @property
+    def n_unused(self) -> int:
+        """Scores that nobody asked for."""
+        return len(self.by_id.keys() - self.used)
 
 
-def _requested(where: str, candidates: Sequence[Record], answered_by: str) -> Record:
+def read_openai_batch(paths: Sequence[Path], collection: Collection, scores: ScoreFile) -> None:
+    """Collect the answers of OpenAI batches: request files (`custom_id`, `body`) and output files together.
+
+    Prompt: `body.messages`, or `body.input` of the Responses API. Model: as requested; where one custom_id was
+    requested of several models, the one whose name begins the `response.body.model` of the output. Tokens from
+    `response.body.usage`. A batch holds no score: `--scores` gives it by custom_id, or by `MODEL/custom_id` where
+    several models share it. Outputs with an `error` or a `status_code` other than 200 are failed calls.
+    """
+    requests: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    outputs: list[Row] = []
+    for row in (row for path in paths for row in collection.rows(path)):
+        body = mapping(row.values.get("body"))
+        if "response" in row.values or "error" in row.values:
+            outputs.append(row)
+        elif body and first(row.values, "custom_id") is not None:
+            requests[str(row.values["custom_id"])].append(body)
+        else:
+            collection.leave_out(row.place, "neither request nor output", f"fields {', '.join(row.values)}")
+    known: set[tuple[str, str]] = set()
+    for row in outputs:
+        with collection.row(row.place):
+            collection.answers.append(_batch_answer(row, requests, scores, known))
+    collection.notes["scores that belong to no answer of these files"] += scores.n_unused
+
+
+def _batch_answer(
+    row: Row, requests: Mapping[str, list[Mapping[str, Any]]], scores: ScoreFile, known: set[tuple[str, str]]
+) -> Answer:
+    key, response = text_of("custom_id", row.values.get("custom_id")), mapping(row.values.get("response"))
+    body = mapping(response.get("body"))
+    if row.values.get("error") or str(response.get("status_code")) != "200":
+        raise OddRowError(FAILED, f"status {response.get('status_code')}")
+    request = _requested(requests.get(key, []), str(body.get("model", "")))
+    model = text_of("model", request.get("model"))
+    if (key, model) in known:
+        raise OddRowError(REPEATED, key)
+    known.add((key, model))
+    asked = request.get("messages", request.get("input"))
+    usage = mapping(body.get("usage"))
+    score = scores.get(f"{model}/{key}", key)
+    return Answer(
+        place=row.place,
+        model=model,
+        scores=(score,) if score else (),
+        prompt=asked if isinstance(asked, str) else None,
+        messages=chat_of(asked),
+        prompt_id=key,
+        input_tokens=amount("prompt_tokens", first(usage, "prompt_tokens", "input_tokens")),
+        output_tokens=amount("completion_tokens", first(usage, "completion_tokens", "output_tokens")),
+    )
+
+
+def _requested(candidates: Sequence[Mapping[str, Any]], answered_by: str) -> Mapping[str, Any]:
     if len(candidates) > 1:
         # `gpt-4o` is answered by `gpt-4o-2024-08-06`, which is no `gpt-4o-mini`: the longest name that fits.
         candidates = [c for c in candidates if answered_by.startswith(str(c.get("model")))]
         candidates = sorted(candidates, key=lambda c: len(str(c.get("model"))))[-1:]
     if not candidates:
-        raise DataError(f"{where} answers no request that was given; name the request files of the batch too.")
+        raise OddRowError("output of no request", "name the request files of the batch too")
     return candidates[0]
 
 
-def read_litellm_spend_logs(paths: Sequence[Path], scores: Mapping[str, float]) -> tuple[list[Answer], Counter[str]]:
-    """LiteLLM's spend logs (`LiteLLM_SpendLogs`, or the JSON of `/spend/logs`).
+def read_litellm_spend_logs(paths: Sequence[Path], collection: Collection, scores: ScoreFile) -> None:
+    """Collect the answers in LiteLLM's spend logs (`LiteLLM_SpendLogs`, or the JSON of `/spend/logs`).
 
     Read: `messages`, else those in `proxy_server_request` (empty unless the proxy stores prompts); `model_group`, else
     `model`; `spend` in USD; `prompt_tokens`, `completion_tokens`; the first of `request_tags` as group. Rows whose
-    `status` is failure are left out. Score: from `--scores` by `request_id`; else `score` in `metadata` or in its
-    `requester_metadata`.
+    `status` is failure are failed calls; a `cache_hit` has no cost of its own. Score: from `--scores` by `request_id`;
+    else `score` in `metadata`, in its `requester_metadata` or `spend_logs_metadata`.
     """
-    answers: list[Answer] = []
-    skipped: Counter[str] = Counter()
-    for path in paths:
-        for where, record in read_records(path):
-            if "request_id" not in record:
-                raise DataError(f"{where} must have request_id; got {', '.join(record)}.")
-            metadata = _mapping(record.get("metadata"))
-            score = scores.get(str(record["request_id"]))
-            if score is None:
-                own = field(metadata, "score") or _mapping(metadata.get("requester_metadata")).get("score")
-                score = number(where, "score", own)
-            messages = decoded(record.get("messages")) or _mapping(record.get("proxy_server_request")).get("messages")
-            if why := _unusable(str(record.get("status") or ""), messages, score):
-                skipped[why] += 1
-                continue
-            tags = decoded(record.get("request_tags")) or [""]
-            answers.append(
-                Answer(
-                    str(record.get("model_group") or record.get("model") or ""),
-                    0.0 if score is None else score,
-                    messages=messages,
-                    group=str(tags[0]),
-                    cost_usd=number(where, "spend", record.get("spend")),
-                    input_tokens=number(where, "prompt_tokens", record.get("prompt_tokens")),
-                    output_tokens=number(where, "completion_tokens", record.get("completion_tokens")),
-                )
-            )
-    return answers, skipped
+    known: set[str] = set()
+    for row in (row for path in paths for row in collection.rows(path)):
+        with collection.row(row.place):
+            key = text_of("request_id", row.values.get("request_id"))
+            if key in known:
+                raise OddRowError(REPEATED, key)
+            known.add(key)
+            answer = _logged_answer(row, key, scores)
+            collection.answers.append(answer)
+            collection.notes[CACHED] += int(_is_cached(row))
+            collection.notes[CUT_ELSEWHERE] += int(cut_elsewhere(answer))
+    collection.notes["scores that belong to no answer of these files"] += scores.n_unused
 
 
-def _unusable(status: str, messages: Any, score: float | None) -> str | None:
-    if status == "failure":
-        return FAILED
-    if not isinstance(messages, list) or not messages:
-        return NO_PROMPT
-    return NO_SCORE if score is None else None
-
-
-def read_langfuse(paths: Sequence[Path], score_name: str | None) -> tuple[list[Answer], Counter[str]]:
-    """Langfuse exports: observations and scores (blob storage or table export), or traces that hold both.
-
-    Observations of `type` GENERATION; names in snake_case or camelCase. Read: `input` (a chat, an object with
-    `messages`, or text), `provided_model_name` or `model`, `total_cost`, `usage_details.input` and `.output`,
-    `trace_name` as group. Score: `value` (numeric or boolean) of the scores called `--score-name`, or of the only name
-    there is: those on the observation, else those on its trace where it is the trace's only generation; their mean.
-    """
-    observations: list[tuple[str, Record]] = []
-    scores: list[tuple[str, Record]] = []
-    for path in paths:
-        for where, record in read_records(path):
-            inside = record.get("observations")
-            if isinstance(inside, list):
-                observations += [(where, {"traceName": record.get("name"), **one}) for one in inside]
-                scores += [(where, {"traceId": record.get("id"), **one}) for one in record.get("scores") or []]
-            elif "value" in record or "string_value" in record or "stringValue" in record:
-                scores.append((where, record))
-            elif "input" in record or "type" in record:
-                observations.append((where, record))
-            else:
-                raise DataError(f"{where} must be an observation, a score or a trace; got {', '.join(record)}.")
-    values = _langfuse_scores(scores, score_name)
-    generations = [(w, o) for w, o in observations if str(o.get("type") or "GENERATION") == "GENERATION"]
-    per_trace = Counter(field(o, "trace_id", "traceId") for _, o in generations)
-    answers: list[Answer] = []
-    skipped: Counter[str] = Counter({"not generations": len(observations) - len(generations)})
-    for where, one in generations:
-        trace = field(one, "trace_id", "traceId")
-        found = values.get(str(one.get("id"))) or (values.get(f"trace {trace}") if per_trace[trace] == 1 else None)
-        asked = _langfuse_prompt(one.get("input"))
-        if found is None or asked is None:
-            skipped[NO_PROMPT if found else NO_SCORE] += 1
-            continue
-        answers.append(_langfuse_answer(where, one, asked, sum(found) / len(found)))
-    return answers, +skipped
-
-
-def _langfuse_answer(where: str, one: Record, asked: str | list[Any], score: float) -> Answer:
-    usage = _mapping(field(one, "usage_details", "usageDetails", "usage"))
-    cost = field(one, "total_cost", "totalCost", "calculatedTotalCost")
+def _logged_answer(row: Row, key: str, scores: ScoreFile) -> Answer:
+    values = row.values
+    score = scores.get(key) or _score_in(mapping(values.get("metadata")))
+    if str(values.get("status") or "").lower() == "failure":
+        raise OddRowError(FAILED)
+    request = mapping(values.get("proxy_server_request"))
+    # What an embedding or an image was made of is no prompt.
+    asked = first(request, "input", "prompt") if values.get("call_type") in _TEXT_CALLS else None
+    messages = chat_of(values.get("messages")) or chat_of(request) or chat_of(asked)
+    tokens = [amount(name, values.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+    cost = amount("spend", values.get("spend"))
+    tags = decoded(values.get("request_tags"))
     return Answer(
-        str(field(one, "provided_model_name", "providedModelName", "model") or ""),
-        score,
-        prompt=asked if isinstance(asked, str) else None,
-        messages=asked if isinstance(asked, list) else None,
-        group=str(field(one, "trace_name", "traceName") or ""),
-        cost_usd=number(where, "total_cost", cost),
-        input_tokens=number(where, "usage input", usage.get("input")),
-        output_tokens=number(where, "usage output", usage.get("output")),
+        place=row.place,
+        model=text_of("model", first(values, "model_group", "model")),
+        scores=(score,) if score else (),
+        prompt=asked if messages is None and isinstance(asked, str) else None,
+        messages=messages,
+        group=str(tags[0]) if isinstance(tags, list) and tags else "",
+        cost_usd=None if _is_cached(row) else known_cost(cost, *tokens),
+        input_tokens=tokens[0] or None,
+        output_tokens=tokens[1] if tokens[0] else None,
     )
 
 
-def _langfuse_scores(records: Sequence[tuple[str, Record]], name: str | None) -> dict[str, list[float]]:
-    """Values by observation id, or by `trace ID` where the score is on the trace."""
-    names = sorted({str(record.get("name")) for _, record in records})
-    if name is None and len(names) > 1:
-        raise DataError(f"the export holds several scores ({', '.join(names)}); choose one with --score-name.")
-    if name is not None and name not in names:
-        raise DataError(f"--score-name must be one of {', '.join(names) or '(no scores found)'}; got {name!r}.")
-    found: dict[str, list[float]] = defaultdict(list)
-    for where, record in records:
-        if name is None or record.get("name") == name:
-            observation = field(record, "observation_id", "observationId")
-            key = str(observation) if observation else f"trace {field(record, 'trace_id', 'traceId')}"
-            value = number(where, "value (numeric or boolean)", field(record, "value", "string_value", "stringValue"))
-            if value is not None:
-                found[key].append(value)
-    return found
+def _is_cached(row: Row) -> bool:
+    return str(row.values.get("cache_hit") or "").lower() in {"true", "1"}
 
 
-def _langfuse_prompt(value: Any) -> str | list[Any] | None:
-    value = decoded(value)
-    if isinstance(value, dict):
-        value = value.get("messages")
-    return value if isinstance(value, str | list) and value else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    value = decoded(value)
-    return value if isinstance(value, dict) else {}
+def _score_in(metadata: Mapping[str, Any]) -> RawScore | None:
+    for name in ("", "requester_metadata", "spend_logs_metadata"):
+        inside = mapping(metadata.get(name)) if name else metadata
+        if inside.get("score") is not None:
+            return RawScore(inside["score"], f"`score` in metadata{'.' if name else ''}{name}")
+    return None

@@ -72,7 +72,9 @@ class TestRouteLLM:
     def test_a_cell_that_is_no_verdict_is_named(self, tmp_path: Path) -> None:
         path = tmp_path / "mmlu_x.csv"
         path.write_text("prompt,model\nq,True\nr,perhaps\n", "utf-8")
-        with pytest.raises(DataError, match=r"mmlu_x\.csv: record 2: model must be a number, got 'perhaps'"):
+        with pytest.raises(
+            DataError, match=r"words perhaps \(1\), first in .*mmlu_x\.csv, line 3\. .* --score-map 'perhaps=\?'"
+        ):
             bring("routellm", path)
 
 
@@ -180,7 +182,10 @@ class TestOpenAIBatch:
             write_json(tmp_path / "a.jsonl", self.request("q", "m")),
             write_json(tmp_path / "b.jsonl", self.output("q", "m")),
         )
-        with pytest.raises(DataError, match=r"no answer with a prompt and a score in 2 files \(1 without a score\)"):
+        with pytest.raises(
+            DataError,
+            match=r"no answer with a prompt and a score in 2 files \(1 without a score, first .*b\.jsonl, line 1\)",
+        ):
             bring("openai-batch", *paths)
         assert not (tmp_path / "out").exists()
 
@@ -248,7 +253,7 @@ class TestLangfuse:
         assert found.scores.tolist() == [[0.5, 1.0]]
         assert found.groups == ("help",)
         assert cell(found, CHAT[0]["content"], "m") == (0.5, 0.01, 3, 4)
-        assert summary.left_out == {"not generations": 1, "without a score": 2}
+        assert summary.left_out == {"not generations": 1, "scored only on a trace of several generations": 2}
 
     def test_a_trace_as_downloaded_holds_both(self, tmp_path: Path) -> None:
         generation = {"id": "a", "type": "GENERATION", "input": "plain text", "model": "m", "traceId": "t"}
@@ -281,7 +286,7 @@ class TestRefusals:
     def test_scores_out_of_range_name_the_row_and_leave_no_file(self, tmp_path: Path) -> None:
         path = tmp_path / "t.csv"
         path.write_text("prompt,m\nq,1\nr,7\n", "utf-8")
-        with pytest.raises(DataError, match="score must be a number, 0 to 1; row 2"):
+        with pytest.raises(DataError, match=r"scores must run from 0 .* 7 in .*t\.csv, line 3"):
             import_command("routellm", [path], tmp_path / "out.jsonl")
         assert sorted(file.name for file in tmp_path.iterdir()) == ["t.csv"]
 
@@ -294,7 +299,7 @@ class TestRefusals:
     def test_broken_lines_and_missing_files_are_named(self, tmp_path: Path) -> None:
         path = tmp_path / "x.jsonl"
         path.write_text('{"a": 1}\n{broken\n', "utf-8")
-        with pytest.raises(DataError, match=r"x\.jsonl: line 2 must be JSON"):
+        with pytest.raises(DataError, match=r"unreadable row, first .*x\.jsonl, line 2: must be JSON"):
             bring("langfuse", path)
         with pytest.raises(DataError, match="does not exist"):
             import_command("langfuse", [tmp_path / "nothing"], tmp_path / "out.jsonl")

@@ -85,23 +85,23 @@ def without(name: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (changed(1, score=1.5), "score must be a number, 0 to 1; row 2, the first is 1.5"),
-        (changed(1, score=None), "score must be a number, 0 to 1; row 2, the first is None"),
-        (changed(1, score=float("nan")), "row 2, the first is nan"),
-        (changed(1, score="good"), "row 2, the first is 'good'"),
-        (changed(1, score=True), "row 2, the first is True"),
-        (changed(2, cost_usd=-1), "cost_usd must be a number, 0 or more; row 3"),
-        (changed(0, prompt=""), "row 1: messages must hold some text"),
-        (changed(0, prompt=7), "prompt must be text in row 1, got int"),
-        (changed(0, model=""), "model must not be empty, row 1"),
-        (changed(1, model="small"), "row 2 repeats model 'small' for prompt_id 'a'"),
-        (changed(1, prompt="other"), "prompt_id 'a' stands for two different prompts, the second in row 2"),
+        (changed(1, score=1.5), "score must be a number, 0 to 1; line 2, the first is 1.5"),
+        (changed(1, score=None), "score must be a number, 0 to 1; line 2, the first is None"),
+        (changed(1, score=float("nan")), "line 2, the first is nan"),
+        (changed(1, score="good"), "line 2, the first is 'good'"),
+        (changed(1, score=True), "line 2, the first is True"),
+        (changed(2, cost_usd=-1), "cost_usd must be a number, 0 or more; line 3"),
+        (changed(0, prompt=""), "line 1: messages must hold some text"),
+        (changed(0, prompt=7), "line 1: prompt must be text, got int"),
+        (changed(0, model=""), "model must not be empty, line 1"),
+        (changed(1, model="small"), "line 2 repeats model 'small' for prompt_id 'a'"),
+        (changed(1, prompt="other"), "line 2: prompt_id 'a' stands for two different prompts"),
         (without("score"), "score missing, found"),
         (without("prompt"), "prompt missing"),
         ([], "must have the columns"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_row(tmp_path: Path, rows: list[Mapping[str, Any]], message: str) -> None:
+def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, rows: list[Mapping[str, Any]], message: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError) as caught:
@@ -115,10 +115,10 @@ def test_what_is_wrong_is_named_with_its_row(tmp_path: Path, rows: list[Mapping[
     [
         ("x.jsonl", b'{"prompt": "a"\n', "line 1 must be JSON"),
         ("x.jsonl", b"[1]\n", "line 1 must be a JSON object, got list"),
-        ("x.jsonl", b"\xff\xfe", "must be UTF-8"),
+        ("x.jsonl", b'{"prompt": "\xff"}\n', "line 1 must be UTF-8"),
         ("x.parquet", b"PAR1 but not really", "cannot be read as parquet"),
         ("x.csv", b'a,b\n"unclosed', "x.csv"),
-        ("x.xlsx", b"", "must end in .parquet, .jsonl or .csv"),
+        ("x.xlsx", b"", "must end in .json, .jsonl, .ndjson, .csv, .tsv, .parquet"),
     ],
 )
 def test_unreadable_files_are_named(tmp_path: Path, name: str, contents: bytes, message: str) -> None:

@@ -1,0 +1,143 @@
+"""What an adapter collects: answers with their scores as written, rows left out and why, notes for the user."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from router.tuning.outcomes.records import Place, Row, number_of, read_rows
+
+NO_SCORE = "without a score"
+NO_PROMPT = "without a prompt"
+FAILED = "failed calls"
+REPEATED = "repeated records"
+
+_SHOWN_LETTERS = 200
+
+
+class OddRowError(Exception):
+    """Raised for a row that has to be left out; caught by `Collection.row`."""
+
+    def __init__(self, why: str, detail: str = "") -> None:
+        super().__init__(why)
+        self.why, self.detail = why, detail
+
+
+@dataclass(frozen=True, slots=True)
+class RawScore:
+    """A score as the source wrote it.
+
+    Attributes:
+        value: number, truth value or text; None for none.
+        source: in words, where such scores were read.
+        name: what the source calls the score; empty where it has no name.
+        is_label: whether the source says that the value is the name of a category, even if it looks like a number.
+    """
+
+    value: Any
+    source: str
+    name: str = ""
+    is_label: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One model's answer to a prompt, in the terms of `datasets.Outcomes`; either prompt or messages is set.
+
+    place: of the record it was read from. scores: as written; their mean counts. why_no_score: what to say if none has
+    a value.
+    """
+
+    place: Place
+    model: str
+    scores: Sequence[RawScore]
+    prompt: str | None = None
+    messages: Sequence[Any] | None = None
+    prompt_id: str | None = None
+    group: str = ""
+    cost_usd: float | None = None
+    input_tokens: float | None = None
+    output_tokens: float | None = None
+    why_no_score: str = NO_SCORE
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that was left out: its place, the kind of reason that is counted, and what was found there."""
+
+    place: Place
+    why: str
+    detail: str = ""
+
+
+@dataclass
+class Collection:
+    """Filled by an adapter while it reads.
+
+    Attributes:
+        answers: found so far. left_out: rows that should have been answers. skipped: records of another sort, which are
+            only counted. notes: further things to tell the user, with their number.
+    """
+
+    answers: list[Answer] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def rows(self, path: Path) -> list[Row]:
+        """Return the rows of a file; those that cannot be read are left out."""
+        return read_rows(path, lambda place, problem: self.leave_out(place, "unreadable row", problem))
+
+    def leave_out(self, place: Place, why: str, detail: str = "") -> None:
+        """Note a row as left out."""
+        self.left_out.append(LeftOut(place, why, detail[:_SHOWN_LETTERS]))
+
+    @contextlib.contextmanager
+    def row(self, place: Place) -> Iterator[None]:
+        """Leave the row at this place out where the block raises OddRowError."""
+        try:
+            yield
+        except OddRowError as odd:
+            self.leave_out(place, odd.why, odd.detail)
+
+
+def first(values: Mapping[str, Any], *names: str) -> Any:
+    """Return the first of these fields that is there, neither null nor empty text."""
+    return next((values[name] for name in names if values.get(name) not in (None, "")), None)
+
+
+def known_cost(cost: float | None, *tokens: float | None) -> float | None:
+    """Return the cost, or None where it is 0 because the log knows neither tokens nor price."""
+    return None if cost == 0 and not any(tokens) else cost
+
+
+def amount(name: str, value: Any) -> float | None:
+    """Return a cost or a number of tokens, 0 or more; None stays None. Raises OddRowError for anything else."""
+    if value is None or value == "":
+        return None
+    number = number_of(value)
+    if number is None or not math.isfinite(number) or number < 0:
+        raise OddRowError(f"{name} that is no number of 0 or more", repr(value))
+    return number
+
+
+def text_of(name: str, value: Any) -> str:
+    """Return a name as text. Raises OddRowError where there is none, or where it is not valid Unicode."""
+    text = "" if value is None or isinstance(value, dict | list | bool) else str(value).strip()
+    if not text:
+        raise OddRowError(f"without {name}", "" if value is None else repr(value))
+    return valid(name, text)
+
+
+def valid(name: str, text: str) -> str:
+    """Return the text. Raises OddRowError where half of a surrogate pair stands in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise OddRowError(f"{name} that is not valid Unicode", f"half of a surrogate pair at {error.start}") from error
+    return text

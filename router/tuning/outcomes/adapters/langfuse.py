@@ -1,0 +1,198 @@
+"""Langfuse's exports: observations and scores, by blob storage, from a table of the interface or through the API."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from probes.errors import DataError
+from router.tuning.outcomes.adapters.collection import (
+    FAILED,
+    REPEATED,
+    Answer,
+    Collection,
+    OddRowError,
+    RawScore,
+    amount,
+    first,
+    known_cost,
+    text_of,
+)
+from router.tuning.outcomes.adapters.prompts import chat_of, decoded, mapping
+from router.tuning.outcomes.records import Row, number_of
+
+_OF_SEVERAL = "scored only on a trace of several generations"
+
+
+@dataclass
+class _Export:
+    """Records of all files, by what they are."""
+
+    observations: list[Row] = field(default_factory=list)
+    scores: list[Row] = field(default_factory=list)
+    trace_names: dict[str, str] = field(default_factory=dict)
+
+
+def read_langfuse(paths: Sequence[Path], collection: Collection, score_name: str | None) -> None:
+    """Collect the generations of Langfuse exports with their scores.
+
+    Observations of `type` GENERATION; names in snake_case or camelCase. Read: `input` (a chat, an object with
+    `messages`, or text), `provided_model_name` or `model`, `total_cost`, `usage_details.input` and `.output`,
+    `trace_name` (or the name of its trace) as group. Observations of `level` ERROR are failed calls.
+
+    Score: of the scores called `score_name`, or of the only name there is: those on the observation, else those on its
+    trace where it is the trace's only generation; their mean. By their `data_type`: NUMERIC the `value`; BOOLEAN true
+    or false; CATEGORICAL and TEXT the `string_value`, which needs a score map, because their `value` is the index of
+    the category, or 0. Tables of the interface have a column for each score instead, called by its name.
+
+    Raises DataError where there are several names and none was chosen, or where the chosen one is not there.
+    """
+    export = _sorted_out(paths, collection)
+    by_name = _scores(export, collection)
+    columns = {name for row in export.observations for name in row.values}
+    name = _chosen(set(by_name), columns, score_name)
+    scores = by_name.get(name or "", {})
+    generations = [row for row in export.observations if _is_generation(row.values)]
+    collection.skipped["not generations"] += len(export.observations) - len(generations)
+    per_trace = Counter(_trace(row.values) for row in generations)
+    known: set[str] = set()
+    used: set[str] = set()
+    for row in generations:
+        with collection.row(row.place):
+            answer = _answer(row, export.trace_names)
+            key, trace = str(row.values.get("id") or ""), f"trace {_trace(row.values)}"
+            if key and key in known:
+                raise OddRowError(REPEATED, key)
+            known.add(key)
+            alone = per_trace[_trace(row.values)] == 1
+            at = key if key in scores else trace
+            found = scores.get(key) or (scores.get(trace, []) if alone else [])
+            used.update({at} if found else set())
+            found = found or _in_columns(row.values, name)
+            why = _OF_SEVERAL if not found and trace in scores else answer.why_no_score
+            collection.answers.append(replace(answer, scores=found, why_no_score=why))
+            used.update({trace} if why == _OF_SEVERAL else set())
+    collection.notes["scores that belong to no generation of these files"] += len(scores.keys() - used)
+
+
+def _sorted_out(paths: Sequence[Path], collection: Collection) -> _Export:
+    export = _Export()
+    for row in (row for path in paths for row in collection.rows(path)):
+        values = row.values
+        inside = decoded(values.get("observations"))
+        name = str(first(values, "name") or "")
+        if isinstance(inside, list) and all(isinstance(one, Mapping) for one in inside):
+            trace = {"traceName": name, "traceId": values.get("id")}
+            export.observations += [Row(row.place, {**trace, **one}) for one in inside]
+            scores = decoded(values.get("scores")) or []
+            export.scores += [Row(row.place, {**trace, **one}) for one in scores if isinstance(one, Mapping)]
+        elif not {"data_type", "dataType", "string_value", "stringValue", "value"}.isdisjoint(values):
+            export.scores.append(row)
+        elif first(values, "type", "trace_id", "traceId") is not None:
+            export.observations.append(row)
+        elif "input" in values and "timestamp" in values:
+            # A trace of the legacy export; what was asked stands in its observations.
+            export.trace_names[str(values.get("id"))] = name
+        else:
+            collection.leave_out(row.place, "neither observation nor score nor trace", f"fields {', '.join(values)}")
+    return export
+
+
+def _is_generation(values: Mapping[str, Any]) -> bool:
+    return str(values.get("type") or "GENERATION").upper() == "GENERATION"
+
+
+def _trace(values: Mapping[str, Any]) -> str:
+    return str(first(values, "trace_id", "traceId") or "")
+
+
+def _answer(row: Row, trace_names: Mapping[str, str]) -> Answer:
+    values = row.values
+    if str(values.get("level") or "").upper() == "ERROR":
+        raise OddRowError(FAILED, str(first(values, "status_message", "statusMessage") or ""))
+    usage = mapping(first(values, "usage_details", "usageDetails", "usage"))
+    asked = decoded(values.get("input"))
+    chat = chat_of(asked)
+    if chat is None and isinstance(asked, Mapping):
+        raise OddRowError("input of unknown shape", f"an object with {', '.join(map(str, asked))}")
+    tokens = [amount(f"usage {name}", usage.get(name)) for name in ("input", "output")]
+    cost = amount(
+        "total_cost", first(values, "total_cost", "totalCost", "calculated_total_cost", "calculatedTotalCost")
+    )
+    return Answer(
+        place=row.place,
+        model=text_of("model", first(values, "provided_model_name", "providedModelName", "model")),
+        scores=(),
+        prompt=None if chat else str(values.get("input") or ""),
+        messages=chat,
+        group=str(first(values, "trace_name", "traceName") or trace_names.get(_trace(values), "")),
+        cost_usd=known_cost(cost, *tokens),
+        input_tokens=tokens[0] or None,
+        output_tokens=tokens[1] if tokens[0] else None,
+    )
+
+
+def _scores(export: _Export, collection: Collection) -> dict[str, dict[str, list[RawScore]]]:
+    """Scores by name, then by observation id, or by `trace ID` where they are on a trace."""
+    found: dict[str, dict[str, list[RawScore]]] = defaultdict(lambda: defaultdict(list))
+    seen: set[tuple[str, ...]] = set()
+    for row in export.scores:
+        values = row.values
+        observation, trace = first(values, "observation_id", "observationId"), _trace(values)
+        name = str(values.get("name") or "")
+        raw = _raw(name, values)
+        same = (str(values.get("id")), str(observation), trace, name, repr(raw.value))
+        if not observation and not trace:
+            collection.notes["scores of sessions or experiments, which belong to no single answer"] += 1
+        elif same not in seen:
+            found[name][str(observation) if observation else f"trace {trace}"].append(raw)
+        if values.get("id"):
+            seen.add(same)  # windows of scheduled exports may overlap
+    return found
+
+
+def _raw(name: str, values: Mapping[str, Any]) -> RawScore:
+    kind = str(first(values, "data_type", "dataType") or "").upper()
+    value, text = values.get("value"), first(values, "string_value", "stringValue")
+    source = f"scores {name!r} of data type {kind or 'unknown'}"
+    if kind == "NUMERIC":
+        return RawScore(value, source, name)
+    is_truth = str(text).strip().lower() in {"true", "false"} if text else isinstance(value, bool)
+    if kind == "BOOLEAN" or (not kind and is_truth):
+        number = number_of(value)
+        truth = (
+            str(text).strip().lower() == "true" if is_truth and text else bool(number) if number in (0, 1) else value
+        )
+        return RawScore(truth, source, name)
+    if not kind and not text:
+        return RawScore(value, source, name, is_label=isinstance(value, str) and number_of(value) is None)
+    # The number beside a category is its index, beside a text 0: neither is quality.
+    return RawScore(text, source, name, is_label=True)
+
+
+def _chosen(names: set[str], columns: set[str], wanted: str | None) -> str | None:
+    if wanted is not None:
+        if wanted not in names and wanted not in columns:
+            raise DataError(
+                f"--score-name must be one of {', '.join(sorted(names)) or '(no scores found)'}; got {wanted!r}."
+            )
+        return wanted
+    if len(names) > 1:
+        raise DataError(f"the export holds several scores ({', '.join(sorted(names))}); choose one with --score-name.")
+    return next(iter(names), None)
+
+
+def _in_columns(values: Mapping[str, Any], name: str | None) -> list[RawScore]:
+    """Scores of a table of the interface: a column by the score's name, with a list of its values."""
+    given = decoded(values.get(name)) if name else None
+    if not isinstance(given, list):
+        return [] if given is None else [RawScore(given, f"column {name!r}", name or "")]
+    return [RawScore(one, f"column {name!r}", name or "", is_label=_is_word(one)) for one in given]
+
+
+def _is_word(value: Any) -> bool:
+    """Whether this is a category: numbers stand in these lists as numbers, categories and truth values as text."""
+    return isinstance(value, str) and value.strip().lower() not in {"true", "false"}

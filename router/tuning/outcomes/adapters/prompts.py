@@ -1,0 +1,90 @@
+"""Whether an answer's prompt can be learnt from: there, readable, whole, and not blacked out by the log it stood in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from router.asking.ask import Ask, extract
+from router.errors import InvalidRequestError
+from router.tuning.outcomes.adapters.collection import NO_PROMPT, Answer, OddRowError, valid
+from router.tuning.outcomes.records import MAX_PROMPT_BYTES, parse_json
+from router.values import RouteQuery
+
+REDACTED = "prompt redacted by the log"
+CUT = "prompt cut short by the log"
+
+#: What LiteLLM writes in the middle of a text that its database would not hold, and at the end of one for a logger.
+_CUT_MARKS = ("(litellm_truncated skipped ", "...truncated by litellm, this logger does not support large content")
+
+#: A whole text that stands in place of another one: `redacted-by-litellm`, `[REDACTED]`, `<masked>`, `*****`.
+_MASK = re.compile(
+    r"[\[<({*_\"'\s]*(redacted|masked|removed|hidden|anonymi[sz]ed|scrubbed|omitted|filtered|censored)"
+    r"([ _-]*by[ _-]*\w+)?[\]>)}*_.\"'\s]*|[*\u2588xX\u2022]{3,}",
+    re.IGNORECASE,
+)
+
+
+def check_prompt(answer: Answer) -> Ask:
+    """Return what is judged of a prompt, as when serving. Raises OddRowError where there is nothing to judge."""
+    messages = answer.messages if answer.messages is not None else [{"role": "user", "content": answer.prompt}]
+    if not answer.prompt and not answer.messages:
+        raise OddRowError(NO_PROMPT)
+    valid("prompt", json.dumps(messages, default=str, ensure_ascii=False))
+    try:
+        ask = extract(RouteQuery(tuple(messages)), max_bytes=MAX_PROMPT_BYTES)
+    except (InvalidRequestError, RecursionError) as error:
+        raise OddRowError("prompt that cannot be read", str(error)) from error
+    if not ask.text.strip():
+        raise OddRowError("prompt without text", "images, files or blanks only")
+    lines = [line for line in ask.text.splitlines() if line.strip()]
+    if all(_MASK.fullmatch(line.strip()) for line in lines):
+        raise OddRowError(REDACTED, lines[0])
+    if any(mark in text for mark in _CUT_MARKS for text in (ask.text, *_user_texts(messages))):
+        raise OddRowError(CUT, "a marker of LiteLLM stands in it")
+    return ask
+
+
+def cut_elsewhere(answer: Answer) -> bool:
+    """Whether a part of the chat that is not judged, such as a system prompt, was cut short by the log."""
+    whole = json.dumps(answer.messages, default=str, ensure_ascii=False) if answer.messages is not None else ""
+    return any(mark in whole for mark in _CUT_MARKS)
+
+
+def chat_of(value: Any) -> list[Any] | None:
+    """Return the messages of a value that some logs hold as JSON text or inside an object; None where it has none."""
+    value = decoded(value)
+    if isinstance(value, Mapping):
+        value = decoded(value.get("messages"))
+    is_chat = isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) for one in value)
+    return [without_nulls(one) for one in value] if is_chat else None
+
+
+def without_nulls(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message without its empty fields, which parquet fills in."""
+    return {name: value for name, value in message.items() if value is not None}
+
+
+def decoded(value: Any) -> Any:
+    """Return a value that some exports hold as JSON text: the object or list itself."""
+    if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
+        try:
+            return parse_json(value)
+        except ValueError:
+            return value
+    return value
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return an object, also one held as JSON text or as pairs, as parquet does; else an empty one."""
+    value = decoded(value)
+    if isinstance(value, list) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
+        return {str(key): one for key, one in value}
+    return value if isinstance(value, Mapping) else {}
+
+
+def _user_texts(messages: Sequence[Any]) -> list[str]:
+    user = [one for one in messages if isinstance(one, Mapping) and one.get("role") == "user"]
+    return [json.dumps(one.get("content"), default=str, ensure_ascii=False) for one in user]

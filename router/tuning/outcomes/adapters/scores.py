@@ -1,0 +1,271 @@
+"""What a source calls a score -> quality from 0 (worst) to 1 (best); what cannot be known is refused, never guessed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from probes.errors import DataError
+from router.tuning.outcomes.adapters.collection import Answer, Collection, RawScore
+from router.tuning.outcomes.records import Place, number_of
+
+#: What `--score-map WORD=skip` says: leave the rows with this word out.
+SKIP = "skip"
+
+#: Texts that stand for no value.
+_NO_VALUE = frozenset({"", "-", "na", "n/a", "nan", "nil", "none", "null", "undefined"})
+
+#: Names of scores of which more is worse, as far as they say so.
+_MORE_IS_WORSE = re.compile(
+    r"hallucinat|toxic|harm|error|fail|bias|risk|refus|violat|unsafe|bad|wrong|incorrect|negativ|penalt|loss|distance|"
+    r"latency|duration|cost|perplex|unhelp|jailbreak|injection|profan|escalat|complain|insult|leak",
+    re.IGNORECASE,
+)
+#: In so many scores a single word among numbers is an odd row; in fewer it may be half of the scale.
+_MANY = 20
+
+_SHOWN = 5
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What the user says of the scores.
+
+    Attributes:
+        words: quality 0 to 1 by word (as written, without regard to case); None leaves the rows with this word out.
+        span: the worst and the best score of the source; None where scores run from 0 to 1 already.
+    """
+
+    words: Mapping[str, float | None] = field(default_factory=dict)
+    span: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.span is not None and not (all(map(math.isfinite, self.span)) and self.span[0] != self.span[1]):
+            raise DataError(f"--score-range must be the worst and the best score, two numbers; got {self.span}.")
+        if self.span is not None and self.words:
+            raise DataError("give either --score-map or --score-range; a map says what each value is worth by itself.")
+
+
+def parse_score_map(given: Sequence[str]) -> dict[str, float | None]:
+    """Return quality by word from texts such as `good=1,bad=0` or `unsure=skip`. Raises DataError for another text."""
+    words: dict[str, float | None] = {}
+    for part in (part for text in given for part in _parts(text)):
+        word, equals, value = part.rpartition("=")
+        quality = number_of(value)
+        if not equals or not (value.strip().lower() == SKIP or (quality is not None and 0 <= quality <= 1)):
+            raise DataError(
+                f"--score-map must say WORD=QUALITY with a quality from 0 to 1, or WORD={SKIP}, as in good=1,bad=0; "
+                f"got {part!r}."
+            )
+        if _key(word) in words:
+            raise DataError(f"--score-map must name each word once; got {word.strip()!r} twice.")
+        words[_key(word)] = quality
+    return words
+
+
+def _parts(text: str) -> list[str]:
+    """Split at commas where each part has an equals sign; words may hold commas otherwise."""
+    parts = text.split(",")
+    return parts if all("=" in part for part in parts) else [text]
+
+
+@dataclass(frozen=True)
+class ScoreExample:
+    """One score: where it stands, as it was written, and the quality it was read as."""
+
+    where: str
+    written: str
+    read_as: float
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """What was read as score.
+
+    Attributes:
+        sources: answers by what their score was read from, in words.
+        low, high, mean: of the qualities, 0 to 1.
+        written_low, written_high: the range of the numbers as written; None where there were only words.
+        examples: up to three, of different values: the lowest, the highest and one between.
+        mapped_by: the option that mapped them; None where none was needed.
+    """
+
+    sources: dict[str, int]
+    low: float
+    high: float
+    mean: float
+    written_low: float | None
+    written_high: float | None
+    examples: tuple[ScoreExample, ...]
+    mapped_by: str | None
+
+
+def read_scores(
+    collection: Collection, options: ScoreOptions
+) -> tuple[list[tuple[Answer, float]], ScoreSummary | None]:
+    """Return the answers with their quality, and what was read; None without any.
+
+    Several scores of one answer are averaged. Answers without one are left out of the result and counted in
+    `collection`. Raises DataError, naming values, places and the option to give, where scores are words, lie
+    outside 0 to 1, or by their name are better when smaller.
+    """
+    reader = _Reader(options)
+    for answer in collection.answers:
+        for raw in answer.scores:
+            reader.look_at(answer.place, raw)
+    reader.refuse_what_is_unknown()
+    read: list[tuple[Answer, float]] = []
+    seen: list[tuple[Answer, RawScore, float]] = []
+    for answer in collection.answers:
+        values, reasons = [], []
+        for raw in answer.scores:
+            value, why = reader.quality(raw)
+            if value is not None:
+                values.append(value)
+                seen.append((answer, raw, value))
+            elif why is not None:
+                reasons.append((why, repr(raw.value)))
+        if values:
+            read.append((answer, sum(values) / len(values)))
+        else:
+            collection.leave_out(answer.place, *(reasons[0] if reasons else (answer.why_no_score,)))
+    return read, _summary(read, seen, options) if read else None
+
+
+class _Reader:
+    """The values of one import, looked at together before any is read."""
+
+    def __init__(self, options: ScoreOptions) -> None:
+        self._options = options
+        self._words: Counter[str] = Counter()
+        self._outside: list[tuple[Place, float]] = []
+        self._first: dict[str, Place] = {}
+        self._names: dict[str, Place] = {}
+        self._numbers = 0
+
+    def look_at(self, place: Place, raw: RawScore) -> None:
+        """Note what this value is."""
+        if self.is_missing(raw):
+            return
+        if raw.name and _MORE_IS_WORSE.search(raw.name):
+            self._names.setdefault(raw.name, place)
+        number = self._number(raw)
+        if self._options.words:
+            if _key(raw.value) not in self._options.words:
+                self._note_word(place, raw)
+        elif number is None:
+            self._note_word(place, raw)
+        else:
+            self._numbers += 1
+            if self._options.span is None and math.isfinite(number) and not 0 <= number <= 1:
+                self._outside.append((place, number))
+
+    def _note_word(self, place: Place, raw: RawScore) -> None:
+        word = str(raw.value)
+        self._words[word] += 1
+        self._first.setdefault(word, place)
+
+    def refuse_what_is_unknown(self) -> None:
+        """Raise DataError where the values' meaning has to be asked for."""
+        if self._words and not self._single_words():
+            shown = ", ".join(f"{word[:40]} ({count})" for word, count in self._words.most_common(_SHOWN))
+            more = f" and {len(self._words) - _SHOWN} more" if len(self._words) > _SHOWN else ""
+            place = self._first[self._words.most_common(1)[0][0]]
+            if self._options.words:
+                raise DataError(f"--score-map must have every score; missing: {shown}{more}, first in {place}.")
+            hint = ",".join(f"{word[:40]}=?" for word, _ in self._words.most_common(_SHOWN))
+            raise DataError(
+                f"scores must be numbers or true and false; got the words {shown}{more}, first in {place}. Say what "
+                f"each is worth, from 0 (worst) to 1 (best): --score-map '{hint}'; WORD={SKIP} leaves its rows out."
+            )
+        if self._outside:
+            low, high = (pick(self._outside, key=lambda one: one[1]) for pick in (min, max))
+            raise DataError(
+                f"scores must run from 0 (worst) to 1 (best), but {len(self._outside)} of {self._numbers} do not: "
+                f"{low[1]:g} in {low[0]}, {high[1]:g} in {high[0]}. Say which score is worst and which is best, as in "
+                "--score-range 1 5 or --score-range 0 100, or what each value is worth: "
+                f"--score-map '{low[1]:g}=?,{high[1]:g}=?'."
+            )
+        if self._names and not self._options.words and self._options.span is None:
+            name, place = next(iter(self._names.items()))
+            raise DataError(
+                f"the score {name!r} (first in {place}) sounds as if more of it were worse. Say which value is worst "
+                "and which is best: --score-range 1 0 where 0 is best, --score-range 0 1 where 1 is."
+            )
+
+    def _single_words(self) -> bool:
+        """Whether the words are odd cells in a column of numbers, each of them once and few."""
+        few = sum(self._words.values()) * 1000 <= max(1000, self._numbers)
+        return not self._options.words and self._numbers >= _MANY and few
+
+    def quality(self, raw: RawScore) -> tuple[float | None, str | None]:
+        """Return the quality of a value, or None and, unless it is missing, why it has none."""
+        if self.is_missing(raw):
+            return None, None
+        if self._options.words:
+            value = self._options.words[_key(raw.value)]
+            return value, None if value is not None else "score that --score-map skips"
+        number = self._number(raw)
+        if number is None or not math.isfinite(number):
+            return None, "score that is no number"
+        low, high = self._options.span or (0.0, 1.0)
+        value = (number - low) / (high - low)
+        if not -1e-9 <= value <= 1 + 1e-9:
+            return None, "score outside --score-range"
+        return min(max(value, 0.0), 1.0), None
+
+    def _number(self, raw: RawScore) -> float | None:
+        if raw.is_label:
+            return None
+        value = raw.value
+        if isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in {"true", "false"}):
+            truth = value if isinstance(value, bool) else value.strip().lower() == "true"
+            low, high = self._options.span or (0.0, 1.0)
+            return float(truth) if {low, high} == {0.0, 1.0} else None
+        if isinstance(value, str) and self._options.span is not None:
+            value = value.strip().removesuffix("%")
+        return number_of(value)
+
+    @staticmethod
+    def is_missing(raw: RawScore) -> bool:
+        """Whether this is no value at all."""
+        value = raw.value
+        return value is None or (isinstance(value, str) and value.strip().lower() in _NO_VALUE)
+
+
+def _key(value: Any) -> str:
+    """Return how a value is looked up in a map: numbers by their shortest form, true and false as words."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    number = number_of(value)
+    return f"{number:g}" if number is not None else str(value).strip().casefold()
+
+
+def _summary(
+    read: Sequence[tuple[Answer, float]], seen: Sequence[tuple[Answer, RawScore, float]], options: ScoreOptions
+) -> ScoreSummary:
+    qualities = [quality for _, quality in read]
+    numbers = [number for _, raw, _ in seen if not raw.is_label and (number := number_of(raw.value)) is not None]
+    sources = Counter(raw.source for _, raw, _ in seen)
+    by_value: dict[str, tuple[Answer, RawScore, float]] = {}
+    for one in seen:
+        by_value.setdefault(_key(one[1].value), one)
+    ordered = sorted(by_value.values(), key=lambda one: one[2])
+    chosen = [ordered[0], ordered[-1], ordered[len(ordered) // 2]]
+    examples = dict.fromkeys(ScoreExample(str(a.place), str(r.value)[:80], q) for a, r, q in chosen)
+    mapped_by = "--score-map" if options.words else "--score-range" if options.span else None
+    return ScoreSummary(
+        sources=dict(sources),
+        low=min(qualities),
+        high=max(qualities),
+        mean=sum(qualities) / len(qualities),
+        written_low=min(numbers, default=None),
+        written_high=max(numbers, default=None),
+        examples=tuple(examples)[:_EXAMPLES],
+        mapped_by=mapped_by,
+    )

@@ -1,0 +1,247 @@
+"""Rows of a file, for every command that reads rows: JSONL, JSON, CSV and parquet, one reader for each format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from probes.errors import DataError
+
+#: Endings that `read_rows` reads.
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+
+#: The longest prompt, and so the longest cell, in bytes. It only catches a column that is no prompt.
+MAX_PROMPT_BYTES = 16 * 1024 * 1024
+
+_BOM = b"\xef\xbb\xbf"
+_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_DELIMITERS = ",;\t"
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+#: `0,5` and `12,75` are decimal commas; `1,000` may be a thousand, so it is no number.
+_DECIMAL_COMMA = re.compile(r"[+-]?(0,\d+|\d+,(\d{1,2}|\d{4,}))")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row stands: the file, and the line (text) or the record or row (JSON arrays, parquet), from 1."""
+
+    path: Path
+    unit: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.path}, {self.unit} {self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: its place and its values by column. Empty CSV cells are absent."""
+
+    place: Place
+    values: Mapping[str, Any]
+
+
+#: Called with the place of a row that cannot be read, and what is wrong with it.
+OnBadRow = Callable[[Place, str], None]
+
+
+def refuse(place: Place, problem: str) -> None:
+    """Raise DataError for a row that cannot be read: the `on_bad_row` of readers that must not lose one."""
+    raise DataError(f"{place} {problem}.")
+
+
+def read_rows(path: Path, on_bad_row: OnBadRow = refuse) -> list[Row]:
+    """Return the rows of a file, by its suffix.
+
+    Text is UTF-8 or, with a byte-order mark, UTF-16; byte-order marks are dropped. JSON Lines end at a line feed only,
+    with or without a carriage return before it. A `.json` file is a list of objects, one object, an object whose `data`
+    is a list of objects, or JSON Lines. CSV is separated by commas, semicolons or tabs, whichever its header has most.
+
+    Raises DataError naming the file for one that cannot be read at all; single rows go to `on_bad_row`.
+    """
+    suffix = path.suffix.lower()
+    readers: dict[str, Callable[[Path, OnBadRow], list[Row]]] = {
+        ".jsonl": _read_json_lines, ".ndjson": _read_json_lines, ".json": _read_json,
+        ".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet,
+    }  # fmt: skip
+    if suffix not in readers:
+        raise DataError(f"{path} must end in {', '.join(SUFFIXES)}; got {suffix or 'no suffix'}.{_way_out(suffix)}")
+    if not path.is_file():
+        raise DataError(f"data file {path} does not exist.")
+    try:
+        return readers[suffix](path, on_bad_row)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+
+
+def _way_out(suffix: str) -> str:
+    if suffix in {".pkl", ".pickle"}:
+        return " A pickle runs code when opened: convert it with pandas first."
+    return " Unpack it first." if suffix in {".gz", ".zip", ".zst", ".bz2", ".xz"} else ""
+
+
+def number_of(value: Any) -> float | None:
+    """Return a number as float, also one written as text (`0.5`, `1e-3`, `0,5`); None for anything else.
+
+    True and false are no numbers. NaN and infinity are returned as they are.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        if _DECIMAL_COMMA.fullmatch(text):
+            text = text.replace(",", ".")
+        return float(text) if _NUMBER.fullmatch(text) else None
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text. Raises ValueError, also for one that is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _read_json_lines(path: Path, on_bad_row: OnBadRow) -> list[Row]:
+    return list(_json_lines(path, _utf8(path), on_bad_row))
+
+
+def _json_lines(path: Path, data: bytes, on_bad_row: OnBadRow) -> Iterator[Row]:
+    # Only a line feed ends a line: JSON text may hold every other sign that `str.splitlines` splits at.
+    for number, line in enumerate(io.BytesIO(data), start=1):
+        line = line.removeprefix(_BOM)  # files that were joined have marks in between
+        if not line.strip():
+            continue
+        place = Place(path, "line", number)
+        try:
+            value = parse_json(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            on_bad_row(place, f"must be UTF-8: {error.reason} at byte {error.start}")
+            continue
+        except ValueError as error:
+            on_bad_row(place, f"must be JSON: {error}")
+            continue
+        if isinstance(value, dict):
+            yield Row(place, value)
+        else:
+            on_bad_row(place, f"must be a JSON object, got {type(value).__name__}")
+
+
+def _read_json(path: Path, on_bad_row: OnBadRow) -> list[Row]:
+    data = _utf8(path)
+    try:
+        loaded = parse_json(_text(path, data))
+    except ValueError as error:
+        lines = _lines_of_objects(path, data, on_bad_row)
+        if lines is None:
+            raise DataError(f"{path} must be JSON: {error}.") from error
+        return lines
+    if isinstance(loaded, dict) and isinstance(loaded.get("data"), list):
+        loaded = loaded["data"]  # what list endpoints answer
+    rows = []
+    for number, value in enumerate(loaded if isinstance(loaded, list) else [loaded], start=1):
+        place = Place(path, "record", number)
+        if isinstance(value, dict):
+            rows.append(Row(place, value))
+        else:
+            on_bad_row(place, f"must be an object, got {type(value).__name__}")
+    return rows
+
+
+def _lines_of_objects(path: Path, data: bytes, on_bad_row: OnBadRow) -> list[Row] | None:
+    """Return the rows of JSON Lines under the name of a JSON file; None where the first line is no object either."""
+    first = next((line for line in io.BytesIO(data) if line.strip()), b"")
+    try:
+        if not isinstance(parse_json(first), dict):
+            return None
+    except ValueError:
+        return None
+    return list(_json_lines(path, data, on_bad_row))
+
+
+def _read_csv(path: Path, on_bad_row: OnBadRow) -> list[Row]:
+    text = _text(path, _utf8(path))
+    first = text.partition("\n")[0].rstrip("\r")
+    skipped = 0
+    if first.lower().startswith("sep=") and len(first) == len("sep=") + 1:  # written by spreadsheets
+        delimiter, text, skipped = first[-1], text.partition("\n")[2], 1
+    else:
+        bare = re.sub(r'"[^"]*"', "", first)
+        delimiter = max(_DELIMITERS, key=bare.count)
+    # The default of 128 KiB a cell is less than a long chat.
+    csv.field_size_limit(MAX_PROMPT_BYTES)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows: list[Row] = []
+    try:
+        header = _header(path, next(reader, []))
+        begin = reader.line_num + 1 + skipped
+        for cells in reader:
+            place = Place(path, "line", begin)
+            begin = reader.line_num + 1 + skipped
+            if any(cells[len(header) :]):
+                on_bad_row(place, f"has {len(cells)} cells, more than the header's {len(header)}")
+            elif any(cells):
+                rows.append(
+                    Row(place, {name: cell for name, cell in zip(header, cells, strict=False) if cell and name})
+                )
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num + skipped} cannot be read as CSV: {error}.") from error
+    return rows
+
+
+def _header(path: Path, cells: list[str]) -> list[str]:
+    header = [cell.strip() for cell in cells]
+    named = [name for name in header if name]
+    if repeated := sorted({name for name in named if named.count(name) > 1}):
+        raise DataError(f"{path} must name each column once; {', '.join(repeated)} stands more than once.")
+    return header
+
+
+def _read_parquet(path: Path, on_bad_row: OnBadRow) -> list[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+        rows = table.to_pylist()
+    except (pa.ArrowException, ValueError) as error:
+        raise DataError(f"{path} cannot be read as parquet: {error}.") from error
+    binary = [name for name, kind in zip(table.column_names, table.schema.types, strict=True) if _is_binary(kind)]
+    for row in rows:
+        row.update({name: row[name].decode("utf-8", "replace") for name in binary if row[name] is not None})
+    return [Row(Place(path, "row", number), row) for number, row in enumerate(rows, start=1)]
+
+
+def _is_binary(kind: Any) -> bool:
+    """Whether an arrow type is bytes: text, as some databases export it."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _utf8(path: Path) -> bytes:
+    """Return the bytes of a text file as UTF-8 without a byte-order mark."""
+    data = path.read_bytes()
+    if data.startswith(_UTF16_BOMS):
+        try:
+            return data.decode("utf-16").encode("utf-8")
+        except UnicodeError as error:
+            raise DataError(f"{path} must be UTF-8 or UTF-16: {error}.") from error
+    return data.removeprefix(_BOM)
+
+
+def _text(path: Path, data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} must be UTF-8: {error}.") from error

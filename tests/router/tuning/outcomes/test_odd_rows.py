@@ -1,0 +1,299 @@
+"""One odd row never costs the others: it is left out, counted by its reason, and listed beside the outcomes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from click.testing import CliRunner
+
+from probes.errors import DataError
+from router.cli.main import cli
+from router.tuning.outcomes.adapters import ImportSummary, import_command
+from router.tuning.outcomes.adapters.logs import CACHED, CUT_ELSEWHERE
+from router.tuning.outcomes.datasets import Outcomes, read_outcomes
+
+CUT = (
+    "the beginning... (litellm_truncated skipped 9000 chars. Truncation is a DB storage safeguard. Full, untruncated "
+    "data is logged to logging callbacks (OTEL, Datadog, etc.). To increase the truncation limit, set "
+    "`MAX_STRING_LENGTH_PROMPT_IN_DB` in your env.) ...the end"
+)
+
+
+def user(content: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": content}]
+
+
+def spend(key: str, **values: Any) -> dict[str, Any]:
+    base = {
+        "request_id": key, "call_type": "acompletion", "model_group": "fast", "messages": user(f"Question {key}"),
+        "spend": 0.002, "prompt_tokens": 5, "completion_tokens": 6, "status": "success", "cache_hit": "False",
+        "metadata": {"score": 1},
+    }  # fmt: skip
+    return base | values
+
+
+def generation(key: str, **values: Any) -> dict[str, Any]:
+    base = {
+        "id": key, "trace_id": f"t-{key}", "type": "GENERATION", "input": json.dumps(user(f"Question {key}")),
+        "provided_model_name": "m", "total_cost": 0.01, "usage_details": {"input": 3, "output": 4},
+    }  # fmt: skip
+    return base | values
+
+
+def scored(key: str, value: Any = 1, **values: Any) -> dict[str, Any]:
+    base = {"id": f"s-{key}", "name": "correct", "observation_id": key, "trace_id": f"t-{key}", "value": value}
+    return base | {"data_type": "NUMERIC"} | values
+
+
+def request(key: str, **body: Any) -> dict[str, Any]:
+    return {"custom_id": key, "method": "POST", "body": {"model": "m", "messages": user(f"Question {key}")} | body}
+
+
+def output(key: str, **values: Any) -> dict[str, Any]:
+    body = {"model": "m-2026", "usage": {"prompt_tokens": 3, "completion_tokens": 4}}
+    return {"custom_id": key, "response": {"status_code": 200, "body": body}, "error": None} | values
+
+
+def question(key: str, **values: Any) -> dict[str, Any]:
+    base = {"question_id": key, "question": f"Question {key}", "options": ["x", "y"], "answer": "B", "pred": "B"}
+    return base | values
+
+
+def wide(key: str, **values: Any) -> dict[str, Any]:
+    return {"sample_id": key, "prompt": f"Question {key}", "small": 1.0, "small|total_cost": 0.1} | values
+
+
+def table(key: str, **values: Any) -> dict[str, Any]:
+    return {"prompt": f"Question {key}", "small": True} | values
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+    path.write_text("".join(f"{line}\n" for line in lines), "utf-8", errors="surrogatepass")
+    return path
+
+
+def bring(kind: str, folder: Path, rows: list[Any], **options: Any) -> tuple[ImportSummary, Outcomes]:
+    if kind == "langfuse":
+        rows = [*rows, scored("good"), scored("odd")]
+    if kind == "openai-batch":
+        rows = [*rows, request("good")]
+        options["scores"] = write(folder / "s.jsonl", [{"id": key, "score": 1} for key in ("good", "odd")])
+    summary = import_command(kind, [write(folder / "in.jsonl", rows)], folder / "out.jsonl", **options)
+    return summary, read_outcomes(folder / "out.jsonl")
+
+
+GOOD: dict[str, Callable[..., dict[str, Any]]] = {
+    "litellm-spend-logs": spend, "langfuse": generation, "openai-batch": output, "mmlu-pro": question,
+    "routerbench": wide, "routellm": table,
+}  # fmt: skip
+
+PICTURE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
+
+ODD: list[tuple[str, Any, str | None]] = [
+    ("litellm-spend-logs", spend("odd", messages=user(PICTURE)), "prompt without text"),
+    ("litellm-spend-logs", spend("odd", messages=user("  ")), "prompt that cannot be read"),
+    ("litellm-spend-logs", spend("odd", messages=[{"role": "human", "content": "x"}]), "prompt that cannot be read"),
+    ("litellm-spend-logs", spend("odd", messages=user(7)), "prompt that cannot be read"),
+    ("litellm-spend-logs", spend("odd", messages=user("half \ud800")), "prompt that is not valid Unicode"),
+    ("litellm-spend-logs", spend("odd", messages={}), "without a prompt"),
+    ("litellm-spend-logs", spend("odd", messages=user("redacted-by-litellm")), "prompt redacted by the log"),
+    ("litellm-spend-logs", spend("odd", messages=user("REDACTED_BY_LITELM")), "prompt redacted by the log"),
+    ("litellm-spend-logs", spend("odd", messages=user("[REDACTED]")), "prompt redacted by the log"),
+    ("litellm-spend-logs", spend("odd", messages=user(CUT)), "prompt cut short by the log"),
+    ("litellm-spend-logs", spend("odd", spend=-0.1), "spend that is no number of 0 or more"),
+    ("litellm-spend-logs", spend("odd", spend="much"), "spend that is no number of 0 or more"),
+    ("litellm-spend-logs", spend("odd", prompt_tokens=-1), "prompt_tokens that is no number of 0 or more"),
+    ("litellm-spend-logs", spend("odd", prompt_tokens=10**400), "prompt_tokens that is no number of 0 or more"),
+    ("litellm-spend-logs", spend("odd", model_group=None, model=""), "without model"),
+    ("litellm-spend-logs", spend("odd", status="failure"), "failed calls"),
+    ("litellm-spend-logs", spend("odd", metadata={}), "without a score"),
+    ("litellm-spend-logs", spend("odd", metadata={"score": float("nan")}), "score that is no number"),
+    ("litellm-spend-logs", spend("odd", call_type="aembedding", messages={}), "without a prompt"),
+    ("litellm-spend-logs", spend("good"), "repeated records"),
+    ("litellm-spend-logs", {"model": "m"}, "without request_id"),
+    ("litellm-spend-logs", '{"request_id": "torn', "unreadable row"),
+    ("litellm-spend-logs", "[" * 100_000, "unreadable row"),
+    ("litellm-spend-logs", "17", "unreadable row"),
+    ("langfuse", generation("odd", input=json.dumps({"question": "x"})), "input of unknown shape"),
+    ("langfuse", generation("odd", input=""), "without a prompt"),
+    ("langfuse", generation("odd", input="redacted-by-litellm"), "prompt redacted by the log"),
+    ("langfuse", generation("odd", input="*****"), "prompt redacted by the log"),
+    ("langfuse", generation("odd", total_cost=-1), "total_cost that is no number of 0 or more"),
+    ("langfuse", generation("odd", provided_model_name=None), "without model"),
+    ("langfuse", generation("odd", level="ERROR"), "failed calls"),
+    ("langfuse", generation("good"), "repeated records"),
+    ("langfuse", {"version": 1, "files": []}, "neither observation nor score nor trace"),
+    ("openai-batch", output("odd"), "output of no request"),
+    ("openai-batch", output("odd", response=None, error={"code": "expired"}), "failed calls"),
+    ("openai-batch", output("odd", response={"status_code": 429, "body": {}}), "failed calls"),
+    ("openai-batch", output("odd", response="text"), "failed calls"),
+    ("openai-batch", output("good"), "repeated records"),
+    ("openai-batch", {"body": {}}, "neither request nor output"),
+    ("mmlu-pro", question("odd", options=None), "without a prompt"),
+    ("mmlu-pro", question("odd", answer=3), "right answer that is no letter of its options"),
+    ("mmlu-pro", question("odd", pred=3), "prediction that is no letter"),
+    ("mmlu-pro", {k: v for k, v in question("odd").items() if k != "pred"}, "without an answer"),
+    ("mmlu-pro", question("good", question="Another"), "repeated records"),
+    ("routerbench", wide("odd", prompt="[]"), "without a prompt"),
+    ("routerbench", wide("odd", **{"small|total_cost": -1}), "small|total_cost that is no number of 0 or more"),
+    ("routerbench", wide("odd", sample_id=None), "without sample_id"),
+    ("routerbench", wide("odd", prompt="[" * 5000), None),
+    ("routellm", table("odd", prompt=None), "without a prompt"),
+    ("routellm", table("odd", prompt=" \n"), "prompt that cannot be read"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "odd", "why"), ODD)
+def test_an_odd_row_is_left_out_counted_and_listed(tmp_path: Path, kind: str, odd: Any, why: str | None) -> None:
+    summary, found = bring(kind, tmp_path, [GOOD[kind]("good"), odd])
+    listed = tmp_path / "out.left-out.jsonl"
+    if why is None:
+        assert len(found) == 2
+        assert not listed.exists()
+        return
+    assert found.texts == (found.texts[0],)
+    assert found.texts[0].startswith("Question good")
+    assert summary.left_out == {why: 1}
+    assert summary.left_out_file == str(listed)
+    (row,) = [json.loads(line) for line in listed.read_text("utf-8").split("\n") if line]
+    assert (row["file"], row["line"], row["why"]) == (str(tmp_path / "in.jsonl"), 2, why)
+
+
+def test_a_list_of_what_was_left_out_does_not_outlive_its_import(tmp_path: Path) -> None:
+    bring("routellm", tmp_path, [table("good"), table("odd", prompt=None)])
+    bring("routellm", tmp_path, [table("good")], force=True)
+    assert not (tmp_path / "out.left-out.jsonl").exists()
+
+
+def test_where_nothing_can_be_used_the_first_row_of_each_reason_is_named(tmp_path: Path) -> None:
+    rows = [spend("a", spend=-1), spend("b", messages=user("[redacted]")), spend("c", messages=user("<masked>"))]
+    with pytest.raises(DataError) as caught:
+        import_command("litellm-spend-logs", [write(tmp_path / "log.jsonl", rows)], tmp_path / "out.jsonl")
+    assert f"1 spend that is no number of 0 or more, first {tmp_path / 'log.jsonl'}, line 1" in str(caught.value)
+    assert f"2 prompt redacted by the log, first {tmp_path / 'log.jsonl'}, line 2" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_eighty_redacted_prompts_do_not_become_one_prompt_asked_eighty_times(tmp_path: Path) -> None:
+    rows = [spend(str(i), messages=user("redacted-by-litellm")) for i in range(80)]
+    summary, found = bring("litellm-spend-logs", tmp_path, [spend("good"), *rows])
+    assert (len(found), summary.left_out) == (1, {"prompt redacted by the log": 80})
+
+
+def test_one_prompt_in_a_large_share_of_answers_is_kept_and_said(tmp_path: Path) -> None:
+    rows = [spend(str(i), messages=user("ping")) for i in range(30)] + [spend(f"x{i}") for i in range(30)]
+    summary, found = bring("litellm-spend-logs", tmp_path, rows)
+    assert len(found) == 60
+    assert any("30 of the 60 answers of fast are to one and the same prompt" in note for note in summary.notes)
+
+
+def test_answers_from_a_cache_have_no_cost_of_their_own(tmp_path: Path) -> None:
+    rows = [
+        spend("a"),
+        spend("b", cache_hit="True", spend=0.0),
+        spend("c", spend=0.0, prompt_tokens=0, completion_tokens=0),
+    ]
+    summary, found = bring("litellm-spend-logs", tmp_path, rows)
+    costs = {text: float(cost) for text, cost in zip(found.texts, found.cost_usd[:, 0], strict=True)}
+    assert costs["Question a"] == 0.002
+    assert costs["Question b"] != costs["Question b"]  # unknown
+    assert costs["Question c"] != costs["Question c"]
+    assert f"{CACHED}: 1" in summary.notes
+
+
+def test_a_model_that_never_costs_anything_is_said(tmp_path: Path) -> None:
+    summary, _ = bring("litellm-spend-logs", tmp_path, [spend("a", spend=0), spend("b", spend=0, model_group="own")])
+    assert any("every cost of fast, own is 0" in note for note in summary.notes)
+
+
+def test_a_cut_system_prompt_does_not_cost_the_answer(tmp_path: Path) -> None:
+    chat = [{"role": "system", "content": CUT}, *user("What is a tort?")]
+    summary, found = bring("litellm-spend-logs", tmp_path, [spend("a", messages=chat)])
+    assert found.texts == ("What is a tort?",)
+    assert f"{CUT_ELSEWHERE}: 1" in summary.notes
+
+
+@pytest.mark.parametrize("asked", ["plain", [{"role": "user", "content": "plain"}]])
+def test_the_responses_api_in_spend_logs_and_batches(tmp_path: Path, asked: Any) -> None:
+    row = spend("a", call_type="aresponses", messages={}, proxy_server_request=json.dumps({"input": asked}))
+    assert bring("litellm-spend-logs", tmp_path, [row])[1].texts == ("plain",)
+    one = request("odd", input=asked)
+    del one["body"]["messages"]
+    assert bring("openai-batch", tmp_path, [output("odd"), one], force=True)[1].texts == ("plain",)
+
+
+def test_parquet_of_a_database_with_bytes_and_maps_reads_as_json_does(tmp_path: Path) -> None:
+    text, usage = pa.binary(), pa.map_(pa.string(), pa.int64())
+    columns = {
+        "id": pa.array([b"a"], text), "trace_id": pa.array([b"t"], text), "type": pa.array([b"GENERATION"], text),
+        "input": pa.array([json.dumps(user("Question a")).encode()], text),
+        "provided_model_name": pa.array([b"m"], text),
+        "usage_details": pa.array([[("input", 3), ("output", 4)]], usage),
+    }  # fmt: skip
+    pyarrow.parquet.write_table(pa.table(columns), tmp_path / "observations.parquet")
+    scores = write(tmp_path / "scores.jsonl", [scored("a")])
+    import_command("langfuse", [tmp_path / "observations.parquet", scores], tmp_path / "out.parquet")
+    found = read_outcomes(tmp_path / "out.parquet")
+    assert (found.texts, found.models, found.input_tokens.tolist()) == (("Question a",), ("m",), [[3.0]])
+
+
+def test_legacy_traces_name_the_group_and_are_no_generations(tmp_path: Path) -> None:
+    trace = {"id": "t-good", "timestamp": "2026-01-01", "name": "support", "input": "Question of the trace"}
+    _, found = bring("langfuse", tmp_path, [trace, generation("good")])
+    assert (found.texts, found.groups) == (("Question good",), ("support",))
+
+
+def test_scores_that_belong_to_nothing_are_counted(tmp_path: Path) -> None:
+    summary, _ = bring("langfuse", tmp_path, [generation("good"), scored("x", observation_id=None, trace_id=None)])
+    notes = " ".join(summary.notes)
+    assert "scores that belong to no generation of these files: 1" in notes  # of `odd`
+    assert "scores of sessions or experiments, which belong to no single answer: 1" in notes
+
+
+def test_an_id_with_two_different_scores_is_left_out(tmp_path: Path) -> None:
+    logs = write(tmp_path / "log.jsonl", [spend("a", metadata={}), spend("b", metadata={})])
+    scores = write(
+        tmp_path / "s.jsonl", [{"id": "a", "score": 1}, {"id": "b", "score": 0}, {"id": "b", "score": 1}, {}]
+    )
+    summary = import_command("litellm-spend-logs", [logs], tmp_path / "out.jsonl", scores=scores)
+    assert summary.left_out == {
+        "id with two different scores": 1, "score without an id or a value": 1, "without a score": 1,
+    }  # fmt: skip
+
+
+def test_outcomes_are_never_replaced_silently(tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl").write_text("precious")
+    path = write(tmp_path / "in.jsonl", [table("a")])
+    command = ["import", "routellm", str(path), "--out", str(tmp_path / "out.jsonl")]
+    refused = CliRunner().invoke(cli, command)
+    assert refused.exit_code == 1
+    assert "out.jsonl exists; give --force to replace it" in refused.output
+    assert (tmp_path / "out.jsonl").read_text() == "precious"
+    assert CliRunner().invoke(cli, [*command, "--force"]).exit_code == 0
+    assert read_outcomes(tmp_path / "out.jsonl").texts == ("Question a",)
+
+
+def test_packed_files_in_a_folder_are_not_left_out_silently(tmp_path: Path) -> None:
+    (tmp_path / "scores").mkdir()
+    write(tmp_path / "scores" / "a.jsonl", [table("a")])
+    (tmp_path / "scores" / "b.jsonl.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(DataError, match=r"b\.jsonl\.gz is packed"):
+        import_command("routellm", [tmp_path / "scores"], tmp_path / "out.jsonl")
+
+
+def test_a_spreadsheet_with_semicolons_a_mark_and_decimal_commas(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        rows = [["id", "prompt", "m"], [7, "a; b\nc", "0,5"], [8, "d", "1"]]
+        csv.writer(file, delimiter=";").writerows(rows)
+    import_command("routellm", [path], tmp_path / "out.jsonl")
+    found = read_outcomes(tmp_path / "out.jsonl")
+    assert (found.texts, found.scores.tolist()) == (("a; b\nc", "d"), [[0.5], [1.0]])
