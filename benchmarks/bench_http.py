@@ -91,7 +91,7 @@ async def measure(n_calls: int) -> dict[str, list[float]]:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         upstream_url = stack.enter_context(process("-m", "benchmarks.bench_http", "--upstream"))["http"]
         policy = write_policy(Path(folder), upstream_url)
-        serve = ("-c", "from router.cli import main; main()", "serve", "--policy", str(policy), "--port", "0")
+        serve = ("-c", "from router.cli.main import main; main()", "serve", "--policy", str(policy), "--port", "0")
         at = stack.enter_context(process(*serve, "--http", "0", "--cache-entries", "0"))
         client = stack.enter_context(RouterClient(at["grpc"]))
         calls = await callers(stack, upstream_url, at["http"])

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 
 OURS = (
     "-c",
-    "from router.cli import main; main()",
+    "from router.cli.main import main; main()",
     "serve",
     "--port",
     "0",

@@ -26,7 +26,7 @@ from benchmarks.bench_probe import commit, hardware
 from benchmarks.serve.processes import Server, load, serving
 from benchmarks.serve.prompts import read_prompts
 
-SERVE = ("-c", "from router.cli import main; main()", "serve", "--port", "0")
+SERVE = ("-c", "from router.cli.main import main; main()", "serve", "--port", "0")
 
 #: Limits of issue 5.
 REFUSED_P99_MS, ACCEPTED_FACTOR, GROWTH = 50.0, 2.0, 0.05

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from probes import telemetry
+
 if TYPE_CHECKING:
     from probes.calibration.base import Calibrator
     from probes.calibration.beta import Beta
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from probes.regression.linear import Leverage, LinearProbe
     from probes.regression.ridge import RidgeFitter
     from probes.regression.solution import RidgeSolution
+
+# Nothing leaves the machine, and ONNX Runtime begins to send with its import: so this comes first.
+telemetry.turn_off()
 
 _HOME = {
     "probes.measures.bootstrap": ("Interval", "bootstrap"),

@@ -11,6 +11,8 @@ import pytest
 # Before any library looks: nothing in the tests may reach for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+# Also for those tests that import a library before anything of ours.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # The same runtime on every machine, unless one asks for another.
 os.environ.setdefault("ELLE_TORCH_DEVICE", "cpu")
 

@@ -21,7 +21,7 @@ from typing import Any
 from probes.encoders.spec import Encoder, FloatArray, HelpedEncoder
 from probes.errors import EncoderError
 from router.deciding.cores import usable_cores
-from router.errors import DeadlineError, OverloadedError
+from router.errors import DeadlineError, NotReadyError, OverloadedError
 
 #: Prompts that may wait or be in work per thread. At some 5 ms a prompt those in the queue wait less than a tenth of a
 #: second: a longer queue answers no one sooner, it only makes everyone late.
@@ -80,6 +80,7 @@ class EncodePool:
         self._max_pending = max_pending or PENDING_PER_THREAD * n_threads
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._pending = 0
+        self._closed = False
         self._recent_s = 0.02
         # They hold on to the queue, not to the pool: one that is forgotten, or alive at exit, ends its threads.
         self._threads = [
@@ -101,9 +102,12 @@ class EncodePool:
         A future that is cancelled while its prompt waits costs no forward pass: its place in the queue is given up. Nor
         does one whose `deadline`, a time of `time.perf_counter`, passes while it waits.
 
-        Raises OverloadedError at once if the queue is full. The future raises DeadlineError, and whatever the encoder
-        raises.
+        Raises NotReadyError once the pool is closed, and OverloadedError if the queue is full, both at once. The future
+        raises DeadlineError, and whatever the encoder raises.
         """
+        # A prompt behind the last word to the threads would wait for ever.
+        if self._closed:
+            raise NotReadyError("the encoder's threads have ended, because the service is shutting down.")
         if self._pending >= self._max_pending:
             raise OverloadedError(
                 f"{self._pending} prompts are waiting for the encoder, the most allowed; try again later.",
@@ -128,7 +132,11 @@ class EncodePool:
         _serve(encoder, jobs)
 
     async def close(self) -> None:
-        """Wait for the prompts in work; those still waiting are dropped, and their futures cancelled."""
+        """Wait for the prompts in work; those still waiting are dropped, and their futures cancelled.
+
+        From the call on `begin` refuses. Closing again does nothing more.
+        """
+        self._closed = True
         await asyncio.get_running_loop().run_in_executor(None, self._end)
 
 

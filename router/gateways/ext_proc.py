@@ -1,7 +1,8 @@
 """Envoy's external processor (ext_proc v3): decides on a chat body, rewrites its `model`, sets headers to route by.
 
-One stream per HTTP request. Of a `POST` to a chat path Envoy sends the headers, the whole body (request_body_mode
-BUFFERED) and later the response's headers; the response's body never comes here, so it streams. All else passes.
+One stream per HTTP request. Of a `POST` to a chat path Envoy sends the headers and the whole body (request_body_mode
+BUFFERED), and gets both back with the decision; then the stream ends, so that the upstream's answer does not depend on
+this process. Envoy copies the decision's headers from request to response itself (examples/envoy). All else passes.
 
 What cannot be decided (no JSON, an unknown model, nobody eligible, overload, still loading) is answered by us with an
 OpenAI error object where failures are `closed`. Where they are `open` it goes on as it came, `model` included, with
@@ -15,7 +16,6 @@ import importlib
 import json
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import grpc
@@ -41,20 +41,6 @@ SERVICE_NAME = "envoy.service.ext_proc.v3.ExternalProcessor"
 CHAT_PATHS = ("/chat/completions", "/v1/messages")
 
 OnFailure = Literal["closed", "open"]
-
-
-@dataclass(slots=True)
-class _Exchange:
-    """One HTTP request on its way through."""
-
-    headers: Mapping[str, str] = field(default_factory=dict)
-    #: What the response will be told.
-    told: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def is_chat(self) -> bool:
-        path = self.headers.get(":path", "").partition("?")[0]
-        return self.headers.get(":method") == "POST" and path.endswith(CHAT_PATHS)
 
 
 class ExternalProcessor:
@@ -88,44 +74,41 @@ class ExternalProcessor:
         self._router = router
 
     async def Process(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
-        """One answer per message of Envoy's."""
-        exchange = _Exchange()
+        """One answer per message of Envoy's, up to the decision.
+
+        There the call ends: the upstream's answer is none of ours, and while the call is open Envoy breaks that answer
+        off when this process dies.
+        """
+        headers: Mapping[str, str] = {}
         async for request in requests:
             kind = request.WhichOneof("request")
             if kind == "request_headers":
-                exchange = _Exchange(_plain(request.request_headers.headers.headers))
-                if exchange.is_chat and not self._answers.bodies_come_whole(request):
+                headers = _plain(request.request_headers.headers.headers)
+                # Nobody but us says who answers.
+                forged = [name for name in ALL_HEADERS if name in headers]
+                if not _is_chat(headers):
+                    yield self._answers.pass_by(remove=forged)
+                    return
+                if not self._answers.bodies_come_whole(request):
                     # Otherwise chats would pass undecided without a word.
                     message = "the ext_proc filter must be set to request_body_mode BUFFERED."
                     await context.abort(grpc.StatusCode.FAILED_PRECONDITION, message)
-                yield await self._on_request_headers(exchange, ends=request.request_headers.end_of_stream)
+                if request.request_headers.end_of_stream:
+                    yield self._undecided(kind, InvalidRequestError("the body must be set, got none."))
+                    return
+                yield self._answers.go_on(kind, remove=forged)
             elif kind == "request_body":
-                yield await self._on_request_body(exchange, request.request_body.body)
-            elif kind == "response_headers":
-                yield self._answers.go_on("response_headers", headers=exchange.told)
-                # Nothing of the answer itself is ours. Were the call kept open, the answer would end when we do.
+                yield await self._on_request_body(headers, request.request_body.body)
                 return
             elif kind is not None:
                 yield self._answers.go_on(kind)
 
-    async def _on_request_headers(self, exchange: _Exchange, *, ends: bool) -> Any:
-        # Nobody but us says who answers.
-        forged = [name for name in ALL_HEADERS if name in exchange.headers]
-        if not exchange.is_chat:
-            return self._answers.pass_by(remove=forged)
-        if ends:
-            return self._undecided(exchange, "request_headers", InvalidRequestError("the body must be set, got none."))
-        return self._answers.go_on("request_headers", remove=forged)
-
-    async def _on_request_body(self, exchange: _Exchange, raw: bytes) -> Any:
-        if not exchange.is_chat:
-            return self._answers.go_on("request_body")
+    async def _on_request_body(self, headers: Mapping[str, str], raw: bytes) -> Any:
         try:
-            body, exchange.told = await self._decide(exchange.headers, raw)
+            body, told = await self._decide(headers, raw)
         except Exception as error:
-            return self._undecided(exchange, "request_body", error)
-        headers = {**exchange.told, "content-length": str(len(body))}
-        return self._answers.go_on("request_body", headers=headers, body=body)
+            return self._undecided("request_body", error)
+        return self._answers.go_on("request_body", headers={**told, "content-length": str(len(body))}, body=body)
 
     async def _decide(self, headers: Mapping[str, str], raw: bytes) -> tuple[bytes, dict[str, str]]:
         """The rewritten body, and the headers of the decision."""
@@ -140,7 +123,7 @@ class ExternalProcessor:
         decision = await self._router.adecide(query, caller=caller_of(headers))
         return body.with_model(upstream_model(decision.chosen_model)), decision_headers(decision)
 
-    def _undecided(self, exchange: _Exchange, kind: str, error: Exception) -> Any:
+    def _undecided(self, kind: str, error: Exception) -> Any:
         if isinstance(error, RouterError):
             log.info("not decided: %s", error.reason)
             status, headers, body = error_reply(error)
@@ -150,8 +133,7 @@ class ExternalProcessor:
             body = error_object("internal error; see the router's log.", kind="server_error", code="internal")
         if self._on_failure == "closed":
             return self._answers.refuse(status, headers, body)
-        exchange.told = {ERROR_HEADER: headers[ERROR_HEADER]}
-        return self._answers.go_on(kind, headers=exchange.told)
+        return self._answers.go_on(kind, headers={ERROR_HEADER: headers[ERROR_HEADER]})
 
 
 class _Answers:
@@ -215,6 +197,11 @@ class _Answers:
             for key, value in headers.items()
         ]
         return self._pb.HeaderMutation(set_headers=values, remove_headers=remove)
+
+
+def _is_chat(headers: Mapping[str, str]) -> bool:
+    path = headers.get(":path", "").partition("?")[0]
+    return headers.get(":method") == "POST" and path.endswith(CHAT_PATHS)
 
 
 def _plain(headers: Iterable[Any]) -> dict[str, str]:

@@ -53,7 +53,7 @@ def cluster(config: dict[str, Any], like: str, name: str, address: str) -> dict[
 
 @contextmanager
 def running_envoy(folder: Path, listeners: list[Any], clusters: list[Any]) -> Iterator[dict[str, str]]:
-    """Base URL of each listener by name."""
+    """Base URL of each listener by name, and that of Envoy's own pages as `admin`."""
     admin = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}}
     config = {"admin": admin, "static_resources": {"listeners": listeners, "clusters": clusters}}
     path, admin_path = folder / "envoy.yaml", folder / "admin"
@@ -76,6 +76,16 @@ def _wait(process: subprocess.Popen[bytes], admin_path: Path, log: Path, wanted:
             found = httpx.get(f"http://{admin}/listeners?format=json").json().get("listener_statuses", ())
             if len(found) == wanted:
                 ports = {one["name"]: one["local_address"]["socket_address"]["port_value"] for one in found}
-                return {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+                urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+                return urls | {"admin": f"http://{admin}"}
         time.sleep(0.05)
     raise AssertionError(log.read_text("utf-8"))
+
+
+def wait_until_idle(urls: dict[str, str], cluster: str) -> None:
+    """Wait until Envoy has no call of this cluster open."""
+    until = time.monotonic() + 60
+    name = f"cluster.{cluster}.upstream_rq_active"
+    while httpx.get(urls["admin"] + "/stats", params={"filter": f"^{name}$"}).text.strip() != f"{name}: 0":
+        assert time.monotonic() < until
+        time.sleep(0.01)

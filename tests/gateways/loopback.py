@@ -59,11 +59,18 @@ class Seen:
 
 @dataclass
 class Upstream:
-    """An OpenAI-compatible upstream. Streams wait after their first event until `gate` is set."""
+    """An OpenAI-compatible upstream. Streams wait after their first event until `gate` is set.
+
+    Whole answers wait until `hurry` is set, which it is unless a test clears it.
+    """
 
     name: str
     seen: list[Seen] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
+    hurry: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.hurry.set()
 
     def app(self) -> Any:
         from starlette.applications import Starlette
@@ -80,6 +87,7 @@ class Upstream:
             asked = asked if isinstance(asked, dict) else {}
             if asked.get("stream"):
                 return StreamingResponse(self._events(asked["model"]), media_type="text/event-stream")
+            await asyncio.to_thread(self.hurry.wait, 20)
             message = {"role": "assistant", "content": f"I am {self.name}"}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             usage = {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}

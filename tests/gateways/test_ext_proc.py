@@ -12,7 +12,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +34,7 @@ from router.values import RouteQuery
 from router.wire.conversion import MAX_MESSAGE_BYTES
 from tests.conftest import ROOT
 from tests.fakes import FakeEncoder, write_policy
-from tests.gateways.envoy import EXAMPLE, cluster, find_envoy, listener, running_envoy
+from tests.gateways.envoy import EXAMPLE, cluster, find_envoy, listener, running_envoy, wait_until_idle
 from tests.gateways.loopback import Upstream, in_thread, running_upstream
 
 if importlib.util.find_spec("envoy.service") is None:
@@ -255,8 +257,13 @@ def test_all_that_is_no_chat_passes_untouched(world, listener):
 
 
 def test_clients_cannot_say_who_answers(world):
-    forged = {"x-elle-candidate": NAMES[1], "x-elle-reason": "PINNED"}
+    forged = {"x-elle-candidate": NAMES[1]}
+    # Alone it leaves the router nothing to remove, and so no reason to have the route chosen again.
     world.post("closed", b"{}", path="/v1/embeddings", **forged)
+    assert "x-elle-candidate" not in world.take(NAMES[0]).headers
+    forged["x-elle-reason"] = "PINNED"
+    reply = world.post("closed", b"{}", path="/v1/embeddings", **forged)
+    assert "x-elle-reason" not in reply.headers
     assert "x-elle-reason" not in world.take(NAMES[0]).headers
     world.post("open", b"{", **forged)
     assert "x-elle-candidate" not in world.take(NAMES[0]).headers
@@ -269,9 +276,9 @@ def test_a_filter_that_does_not_send_bodies_refuses_chats_instead_of_passing_the
 
 
 @pytest.mark.usefixtures("_real_encoder")
-def test_with_the_router_killed_envoy_refuses_or_passes_on_as_it_was_told(tmp_path):
+def test_answers_outlive_a_killed_router_and_new_requests_are_refused_or_passed_on_as_envoy_was_told(tmp_path):
     config = yaml.safe_load(EXAMPLE.read_text("utf-8"))
-    code = "from router.cli import main; main()"
+    code = "from router.cli.main import main; main()"
     command = [sys.executable, "-c", code, "serve", "--port", "0", "--ext-proc"]
     with contextlib.ExitStack() as stack:
         process = stack.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT))
@@ -295,16 +302,30 @@ def test_with_the_router_killed_envoy_refuses_or_passes_on_as_it_was_told(tmp_pa
         alive = ask("closed")
         assert alive.status_code == 200
         assert alive.headers["x-elle-candidate"] in NAMES
-        url = urls["closed"] + "/v1/chat/completions"
-        with httpx.stream("POST", url, json=body | {"stream": True}, timeout=30) as reply:
-            lines = (line for line in reply.iter_lines() if line)
+        for upstream in upstreams.values():
+            upstream.hurry.clear()
+        with (
+            ThreadPoolExecutor() as threads,
+            httpx.stream(
+                "POST", urls["closed"] + "/v1/chat/completions", json=body | {"stream": True}, timeout=30
+            ) as begun,
+        ):
+            lines = (line for line in begun.iter_lines() if line)
             assert "I am" in next(lines)
+            awaited = threads.submit(ask, "closed")
+            other = threads.submit(httpx.post, urls["closed"] + "/v1/embeddings", json=body, timeout=30)
+            while sum(len(upstream.seen) for upstream in upstreams.values()) < 4:
+                time.sleep(0.01)
+            # The router's part is over with its decision, which is all that the answers still had to do with it.
+            wait_until_idle(urls, "elle-router")
             os.kill(process.pid, signal.SIGKILL)
             process.wait(10)
             for upstream in upstreams.values():
                 upstream.gate.set()
-            # An answer that is being written is none of the router's any more.
+                upstream.hurry.set()
             assert list(lines)[-1] == "data: [DONE]"
+            assert awaited.result().headers["x-elle-candidate"] == alive.headers["x-elle-candidate"]
+            assert (awaited.result().status_code, other.result().status_code) == (200, 200)
         for upstream in upstreams.values():
             upstream.seen.clear()
         refused = ask("closed")

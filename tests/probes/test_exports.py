@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 import probes
+from probes.telemetry import SILENCED
 
 PUBLIC = {
     "Beta",
@@ -50,6 +53,14 @@ def modules_after(code: str) -> set[str]:
 
 def test_importing_probes_loads_nothing_but_itself() -> None:
     assert not {"numpy", "torch", "sklearn", "scipy", "pydantic", "safetensors"} & modules_after("import probes")
+
+
+@pytest.mark.parametrize("package", ["probes", "router", "router.client"])
+def test_importing_turns_off_the_telemetry_of_what_is_imported_next(package: str) -> None:
+    code = f"import {package}, os, json; print(json.dumps(dict(os.environ)))"
+    asked_for = {"ORT_DISABLE_TELEMETRY": "0", "DO_NOT_TRACK": "", "PATH": os.environ["PATH"]}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=asked_for)
+    assert json.loads(result.stdout).items() >= SILENCED.items()
 
 
 def test_predicting_needs_numpy_only() -> None:

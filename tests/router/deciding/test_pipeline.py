@@ -15,6 +15,7 @@ import pytest
 from probes.artifacts import store as artifact
 from probes.encoders.spec import FloatArray
 from probes.errors import EncoderMismatchError
+from router.deciding.batch_pool import BatchPool
 from router.deciding.encode_pool import ENCODER_NICENESS, EncodePool
 from router.deciding.judgement_cache import CacheCounts
 from router.deciding.pipeline import Router
@@ -24,12 +25,13 @@ from router.errors import (
     InvalidRequestError,
     JudgementError,
     NoEligibleCandidateError,
+    NotReadyError,
     OverloadedError,
     UnknownPolicyError,
 )
 from router.policies.loading import load_policies, load_policy, missing_keys
 from router.values import Overrides, Reason, RouteQuery
-from tests.fakes import FakeEncoder, fake_probe, fake_spec, write_policy
+from tests.fakes import FakeBatchEncoder, FakeEncoder, fake_probe, fake_spec, write_policy
 
 
 def make_router(*paths: Path, encoder: FakeEncoder | None = None, **options: int) -> Router:
@@ -146,6 +148,19 @@ class TestEncodePool:
         await first
         await pool.close()
         assert encoder.encoded == ["first"]
+
+    @pytest.mark.parametrize("batches", [False, True])
+    async def test_a_closed_pool_refuses_instead_of_never_answering(self, batches: bool) -> None:
+        pool = BatchPool(FakeBatchEncoder()) if batches else EncodePool(FakeEncoder(), threads=1)
+        assert (await pool.begin("before")).encode_s >= 0
+        closing = asyncio.create_task(pool.close())
+        await asyncio.sleep(0)
+        for _ in range(2):
+            with pytest.raises(NotReadyError, match="shutting down"):
+                pool.begin("after")
+            await closing
+        await pool.close()
+        assert pool.pending == 0
 
     @pytest.mark.skipif(sys.platform != "linux", reason="niceness is a thread's own on Linux only")
     async def test_the_encoder_steps_back_behind_who_accepts_and_refuses(self) -> None:

@@ -32,7 +32,7 @@ from tests.conftest import ROOT
 from tests.fakes import write_policy
 from tests.service import running_service
 
-ELLE = (sys.executable, "-c", "from router.cli import main; main()")
+ELLE = (sys.executable, "-c", "from router.cli.main import main; main()")
 
 
 def elle(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -88,7 +88,7 @@ class TestProcess:
 
     @pytest.mark.parametrize("missing", ["uvicorn", "starlette.applications"])
     def test_without_the_dispatch_extra_the_canned_default_is_a_plain_error_with_a_way_out(self, missing: str) -> None:
-        code = f"import sys; sys.modules[{missing!r}] = None; from router.cli import main; main()"
+        code = f"import sys; sys.modules[{missing!r}] = None; from router.cli.main import main; main()"
         command = [sys.executable, "-c", code, "serve", "--port", "0"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
         assert done.returncode == 1
