@@ -21,6 +21,7 @@ from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from tests.fakes import write_policy
 
+ELLE = (sys.executable, "-c", "from router.cli.main import main; main()")
 RULE = {"kind": "fixed", "candidate": "small"}
 
 
@@ -33,7 +34,7 @@ def children_of(pid: int) -> set[int]:
 
 @contextmanager
 def served(policy: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    argv = [sys.executable, "-c", "from router.cli.main import main; main()", "serve", "--policy", str(policy), *options]
+    argv = [*ELLE, "serve", "--policy", str(policy), *options]
     process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
@@ -106,7 +107,7 @@ def test_workers_leave_when_their_parent_is_killed(policy: Path) -> None:
 
 
 def test_an_occupied_port_is_refused_at_once(policy: Path, address: str) -> None:
-    argv = [sys.executable, "-c", "from router.cli.main import main; main()", "serve", "--workers", "2"]
+    argv = [*ELLE, "serve", "--workers", "2"]
     argv += ["--policy", str(policy), "--port", address.rpartition(":")[2]]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
@@ -118,7 +119,7 @@ def test_an_occupied_port_is_refused_at_once(policy: Path, address: str) -> None
 
 def test_what_keeps_a_worker_from_starting_is_said_by_the_parent(tmp_path: Path) -> None:
     path = write_policy(tmp_path, probe="nowhere")
-    argv = [sys.executable, "-c", "from router.cli.main import main; main()", "serve", "--workers", "2", "--port", "0"]
+    argv = [*ELLE, "serve", "--workers", "2", "--port", "0"]
     done = subprocess.run([*argv, "--policy", str(path)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
     assert "nowhere" in done.stderr
