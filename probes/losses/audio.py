@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from probes.errors import DataError
-from probes.losses.models import identity, inference, load_pretrained, numpy32, require_draws, sample_rng
+from probes.losses.models import Pretrained, inference, numpy32, require_draws, sample_rng
 from probes.losses.pairs import LossLoader
 
 Waves = Sequence[NDArray[np.floating[Any]]]
 
 
-class HubertSurrogate(LossLoader[NDArray[np.floating[Any]]]):
+class HubertSurrogate(Pretrained, LossLoader[NDArray[np.floating[Any]]]):
     """Not quite a loss: the mean absolute value of the last hidden state, exactly what the article's notebook
     computes.
 
@@ -27,21 +26,15 @@ class HubertSurrogate(LossLoader[NDArray[np.floating[Any]]]):
     """
 
     objective: ClassVar[str] = "hubert_surrogate"
+    classes = ("HubertModel", "AutoFeatureExtractor")
 
     def __init__(self, model: Any, extractor: Any = None) -> None:
         self.model = model
         self.extractor = extractor
 
-    @classmethod
-    def from_pretrained(
-        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False
-    ) -> HubertSurrogate:
-        """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
-        return cls(*load_pretrained(("HubertModel", "AutoFeatureExtractor"), source, revision, allow_download))
-
     def settings(self) -> dict[str, Any]:
         """Model and settings, as JSON values."""
-        return {**identity(self.model), "loss": "mean absolute last hidden state, a surrogate"}
+        return super().settings() | {"loss": "mean absolute last hidden state, a surrogate"}
 
     def measure(self, samples: Waves, first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Embeddings (b, d) and surrogates (b,)."""
@@ -60,7 +53,7 @@ class HubertSurrogate(LossLoader[NDArray[np.floating[Any]]]):
         return np.stack(embeddings), losses
 
 
-class Wav2Vec2Contrastive(LossLoader[NDArray[np.floating[Any]]]):
+class Wav2Vec2Contrastive(Pretrained, LossLoader[NDArray[np.floating[Any]]]):
     """Loss: nats to tell each masked frame's quantised target from `negatives` others (Baevski et al. 2020,
     eq. 3).
 
@@ -72,6 +65,8 @@ class Wav2Vec2Contrastive(LossLoader[NDArray[np.floating[Any]]]):
     """
 
     objective: ClassVar[str] = "wav2vec2_contrastive"
+    classes = ("Wav2Vec2ForPreTraining", "AutoFeatureExtractor")
+    setting_names = ("mask_fraction", "span", "negatives", "draws", "seed")
 
     def __init__(
         self,
@@ -94,19 +89,6 @@ class Wav2Vec2Contrastive(LossLoader[NDArray[np.floating[Any]]]):
         self.negatives = negatives
         self.draws = draws
         self.seed = seed
-
-    @classmethod
-    def from_pretrained(
-        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
-    ) -> Wav2Vec2Contrastive:
-        """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
-        classes = ("Wav2Vec2ForPreTraining", "AutoFeatureExtractor")
-        return cls(*load_pretrained(classes, source, revision, allow_download), **settings)
-
-    def settings(self) -> dict[str, Any]:
-        """Model and settings, as JSON values."""
-        names = ("mask_fraction", "span", "negatives", "draws", "seed")
-        return {**identity(self.model), **{name: getattr(self, name) for name in names}}
 
     def measure(self, samples: Waves, first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Embeddings (b, d) and nats per masked frame (b,)."""

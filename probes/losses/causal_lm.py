@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,10 +11,9 @@ from numpy.typing import NDArray
 from probes.errors import DataError
 from probes.losses.models import (
     Pooling,
+    Pretrained,
     attention,
-    identity,
     inference,
-    load_pretrained,
     mean_token_loss,
     pad,
     pool,
@@ -24,7 +22,7 @@ from probes.losses.models import (
 from probes.losses.pairs import LossLoader
 
 
-class CausalLM(LossLoader[str]):
+class CausalLM(Pretrained, LossLoader[str]):
     """Loss: mean of -log p(token | tokens before it) in nats, over every token but the first.
 
     The embedding is the last hidden state, averaged over tokens (default) or at the last token. A text needs
@@ -32,24 +30,14 @@ class CausalLM(LossLoader[str]):
     """
 
     objective: ClassVar[str] = "causal_lm"
+    classes = ("AutoModelForCausalLM", "AutoTokenizer")
+    setting_names = ("max_tokens", "pooling")
 
     def __init__(self, model: Any, tokenizer: Any, *, max_tokens: int = 128, pooling: Pooling = "mean") -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.pooling: Pooling = pooling
-
-    @classmethod
-    def from_pretrained(
-        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
-    ) -> CausalLM:
-        """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
-        classes = ("AutoModelForCausalLM", "AutoTokenizer")
-        return cls(*load_pretrained(classes, source, revision, allow_download), **settings)
-
-    def settings(self) -> dict[str, Any]:
-        """Model and settings, as JSON values."""
-        return {**identity(self.model), "max_tokens": self.max_tokens, "pooling": self.pooling}
 
     def measure(self, samples: Sequence[str], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Embeddings (b, d) and nats per token (b,)."""

@@ -4,7 +4,6 @@ others."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,10 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from probes.errors import DataError, DimensionError
 from probes.losses.models import (
     Pooling,
+    Pretrained,
     attention,
-    identity,
     inference,
-    load_pretrained,
     numpy32,
     pad,
     pool,
@@ -123,12 +121,15 @@ def contrastive_pairs(
     return LossPairs(np.asarray(anchors), losses, None if ids is None else tuple(ids), known)
 
 
-class SentencePairs:
+class SentencePairs(Pretrained):
     """A sentence encoder (MiniLM and its kind) with its contrastive objective over (anchor, partner) texts.
 
     The default temperature 0.05 is the scale of 20 that sentence-transformers trains all-MiniLM with. The
     embedding is the pooled last hidden state of the anchor, before the normalisation that the loss applies.
     """
+
+    classes = ("AutoModel", "AutoTokenizer")
+    setting_names = ("max_tokens", "pooling")
 
     def __init__(
         self,
@@ -150,13 +151,6 @@ class SentencePairs:
         self.seed = seed
         self.max_tokens = max_tokens
         self.pooling: Pooling = pooling
-
-    @classmethod
-    def from_pretrained(
-        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
-    ) -> SentencePairs:
-        """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
-        return cls(*load_pretrained(("AutoModel", "AutoTokenizer"), source, revision, allow_download), **settings)
 
     def embed(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool | None = None) -> NDArray[np.float32]:
         """Pooled embeddings (n, d) of the texts, in their order; long and short texts are batched apart."""
@@ -185,7 +179,6 @@ class SentencePairs:
     ) -> LossPairs:
         """Anchor embeddings beside their InfoNCE in nats."""
         _require_partners(anchors, partners)
-        names = ("max_tokens", "pooling")
         return contrastive_pairs(
             self.embed(anchors, batch_size=batch_size, progress=progress),
             self.embed(partners, batch_size=batch_size, progress=progress),
@@ -194,16 +187,18 @@ class SentencePairs:
             draws=self.draws,
             seed=self.seed,
             ids=ids,
-            provenance={**identity(self.model), **{name: getattr(self, name) for name in names}},
+            provenance=self.settings(),
         )
 
 
-class TwoTowers:
+class TwoTowers(Pretrained):
     """A CLIP-like model over (image, text) pairs: symmetric InfoNCE at the model's own temperature.
 
     `model` has get_image_features, get_text_features and logit_scale (CLIP and its kind); `processor`
     turns images and texts into its inputs. The embedding is the image's.
     """
+
+    classes = ("AutoModel", "AutoProcessor")
 
     def __init__(
         self, model: Any, processor: Any, *, negatives_batch: int | None = 1024, draws: int = 4, seed: int = 0
@@ -213,13 +208,6 @@ class TwoTowers:
         self.negatives_batch = negatives_batch
         self.draws = draws
         self.seed = seed
-
-    @classmethod
-    def from_pretrained(
-        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
-    ) -> TwoTowers:
-        """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
-        return cls(*load_pretrained(("AutoModel", "AutoProcessor"), source, revision, allow_download), **settings)
 
     def embed(
         self,
@@ -268,7 +256,7 @@ class TwoTowers:
             seed=self.seed,
             symmetric=True,
             ids=ids,
-            provenance=identity(self.model),
+            provenance=self.settings(),
         )
 
 

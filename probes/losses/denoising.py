@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,10 +11,9 @@ from numpy.typing import NDArray
 from probes.errors import DataError
 from probes.losses.models import (
     Pooling,
+    Pretrained,
     attention,
-    identity,
     inference,
-    load_pretrained,
     mean_token_loss,
     pad,
     pool,
@@ -26,7 +24,7 @@ from probes.losses.models import (
 from probes.losses.pairs import LossLoader
 
 
-class Denoising(LossLoader[str]):
+class Denoising(Pretrained, LossLoader[str]):
     """Loss: cross-entropy in nats per token of the original, given the corrupted text; mean over seeded
     `draws`.
 
@@ -38,6 +36,8 @@ class Denoising(LossLoader[str]):
     """
 
     objective: ClassVar[str] = "denoising"
+    classes = ("AutoModelForSeq2SeqLM", "AutoTokenizer")
+    setting_names = ("noise_fraction", "mean_span", "draws", "seed", "max_tokens", "pooling")
 
     def __init__(
         self,
@@ -64,19 +64,6 @@ class Denoising(LossLoader[str]):
         self.seed = seed
         self.max_tokens = max_tokens
         self.pooling: Pooling = pooling
-
-    @classmethod
-    def from_pretrained(
-        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
-    ) -> Denoising:
-        """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
-        classes = ("AutoModelForSeq2SeqLM", "AutoTokenizer")
-        return cls(*load_pretrained(classes, source, revision, allow_download), **settings)
-
-    def settings(self) -> dict[str, Any]:
-        """Model and settings, as JSON values."""
-        names = ("noise_fraction", "mean_span", "draws", "seed", "max_tokens", "pooling")
-        return {**identity(self.model), **{name: getattr(self, name) for name in names}}
 
     def measure(self, samples: Sequence[str], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Embeddings (b, d) and nats per restored token (b,)."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from probes.errors import DataError
-from probes.losses.models import identity, inference, load_pretrained, numpy32, sample_rng
+from probes.losses.models import Pretrained, inference, numpy32, sample_rng
 from probes.losses.pairs import LossLoader
 
 
-class MaskedImage(LossLoader[Any]):
+class MaskedImage(Pretrained, LossLoader[Any]):
     """Loss: mean squared error over the masked patches (He et al. 2022), averaged over seeded `draws` of
     masks.
 
@@ -27,6 +26,8 @@ class MaskedImage(LossLoader[Any]):
     """
 
     objective: ClassVar[str] = "masked_image"
+    classes = ("ViTMAEForPreTraining", "AutoImageProcessor")
+    setting_names = ("draws", "seed")
 
     def __init__(self, model: Any, processor: Any = None, *, draws: int = 4, seed: int = 0) -> None:
         if draws < 1:
@@ -36,18 +37,10 @@ class MaskedImage(LossLoader[Any]):
         self.draws = draws
         self.seed = seed
 
-    @classmethod
-    def from_pretrained(
-        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
-    ) -> MaskedImage:
-        """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
-        classes = ("ViTMAEForPreTraining", "AutoImageProcessor")
-        return cls(*load_pretrained(classes, source, revision, allow_download), **settings)
-
     def settings(self) -> dict[str, Any]:
         """Model and settings, as JSON values."""
         own = {"mask_ratio": self.model.config.mask_ratio, "norm_pix_loss": self.model.config.norm_pix_loss}
-        return {**identity(self.model), **own, "draws": self.draws, "seed": self.seed}
+        return super().settings() | own
 
     def measure(self, samples: Sequence[Any], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Embeddings (b, d) and mean squared errors (b,)."""

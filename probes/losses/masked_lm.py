@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,10 +11,9 @@ from numpy.typing import NDArray
 from probes.errors import DataError
 from probes.losses.models import (
     Pooling,
+    Pretrained,
     attention,
-    identity,
     inference,
-    load_pretrained,
     mean_token_loss,
     pad,
     pool,
@@ -26,7 +24,7 @@ from probes.losses.models import (
 from probes.losses.pairs import LossLoader
 
 
-class MaskedLM(LossLoader[str]):
+class MaskedLM(Pretrained, LossLoader[str]):
     """Loss: cross-entropy in nats per masked token, averaged over `draws` seeded masks (Devlin et al. 2019).
 
     Each draw hides round(mask_fraction x tokens), at least one, of a text's ordinary tokens behind the mask
@@ -36,6 +34,8 @@ class MaskedLM(LossLoader[str]):
     """
 
     objective: ClassVar[str] = "masked_lm"
+    classes = ("AutoModelForMaskedLM", "AutoTokenizer")
+    setting_names = ("mask_fraction", "draws", "seed", "max_tokens", "pooling")
 
     def __init__(
         self,
@@ -58,19 +58,6 @@ class MaskedLM(LossLoader[str]):
         self.seed = seed
         self.max_tokens = max_tokens
         self.pooling: Pooling = pooling
-
-    @classmethod
-    def from_pretrained(
-        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
-    ) -> MaskedLM:
-        """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
-        classes = ("AutoModelForMaskedLM", "AutoTokenizer")
-        return cls(*load_pretrained(classes, source, revision, allow_download), **settings)
-
-    def settings(self) -> dict[str, Any]:
-        """Model and settings, as JSON values."""
-        names = ("mask_fraction", "draws", "seed", "max_tokens", "pooling")
-        return {**identity(self.model), **{name: getattr(self, name) for name in names}}
 
     def measure(self, samples: Sequence[str], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Embeddings (b, d) and nats per masked token (b,)."""

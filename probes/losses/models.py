@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,29 @@ def identity(model: Any) -> dict[str, Any]:
         "model": Path(name).name if Path(name).is_dir() else name or None,
         "revision": getattr(model.config, "_commit_hash", None),
     }
+
+
+class Pretrained:
+    """What the loaders of a transformers model share: loading it from its files, and telling its settings.
+
+    A subclass names in `classes` what transformers has to load, in the order of its constructor's first arguments, and
+    in `setting_names` the attributes that its provenance holds beside the model's identity.
+    """
+
+    classes: ClassVar[tuple[str, ...]]
+    setting_names: ClassVar[tuple[str, ...]] = ()
+    model: Any
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
+    ) -> Self:
+        """Load from a directory or a pinned Hugging Face id; `load_pretrained` has the rules and the errors."""
+        return cls(*load_pretrained(cls.classes, source, revision, allow_download), **settings)
+
+    def settings(self) -> dict[str, Any]:
+        """Return model and settings as JSON values."""
+        return {**identity(self.model), **{name: getattr(self, name) for name in self.setting_names}}
 
 
 @contextmanager

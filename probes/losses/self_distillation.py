@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from probes.errors import DataError
 from probes.losses.masked_image import pixels
-from probes.losses.models import identity, inference, load_pretrained, numpy32, sample_rng
+from probes.losses.models import Pretrained, inference, numpy32, sample_rng
 from probes.losses.pairs import LossLoader
 
 Image = NDArray[np.float32]
@@ -23,7 +22,7 @@ def flip_views(image: Image, rng: np.random.Generator) -> Sequence[Image]:
     return (image, image[..., ::-1])
 
 
-class ViewConsistency(LossLoader[Any]):
+class ViewConsistency(Pretrained, LossLoader[Any]):
     """Loss: disagreement of teacher and student over views of one image, mean over ordered pairs of distinct
     views.
 
@@ -36,6 +35,7 @@ class ViewConsistency(LossLoader[Any]):
     """
 
     objective: ClassVar[str] = "self_distillation"
+    classes = ("AutoModel", "AutoImageProcessor")
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class ViewConsistency(LossLoader[Any]):
         seed: int = 0,
     ) -> None:
         self.student = student
-        self.teacher = student if teacher is None else teacher
+        self.teacher = self.model = student if teacher is None else teacher
         self.processor = processor
         self.views = views
         self.heads = heads
@@ -59,14 +59,6 @@ class ViewConsistency(LossLoader[Any]):
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
         self.seed = seed
-
-    @classmethod
-    def from_pretrained(
-        cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
-    ) -> ViewConsistency:
-        """Load from a directory or a pinned Hugging Face id; see `models.load_pretrained` for the rules."""
-        classes = ("AutoModel", "AutoImageProcessor")
-        return cls(*load_pretrained(classes, source, revision, allow_download), **settings)
 
     def settings(self) -> dict[str, Any]:
         """Model and settings, as JSON values."""
@@ -80,7 +72,7 @@ class ViewConsistency(LossLoader[Any]):
             }
         )
         views = getattr(self.views, "__name__", type(self.views).__name__)
-        return {**identity(self.teacher), **kind, "views": views, "seed": self.seed}
+        return super().settings() | {**kind, "views": views, "seed": self.seed}
 
     def measure(self, samples: Sequence[Any], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Embeddings (b, d) and losses (b,)."""
