@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-slow check protos bench-probe bench-tune bench-certificate bench-quality bench-http \
-	bench-serve test-load test-litellm-proxy reproduce-elle clean
+	bench-serve test-load attack test-litellm-proxy reproduce-elle clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -88,6 +88,9 @@ bench-serve: $(INSTALLED)  ## The service against itself on other encoders; rewr
 test-load: $(INSTALLED)  ## Overload for a minute, then 200,000 decisions: JSON (20 minutes)
 	@$(BIN)/python -m benchmarks.load_test overload
 	@$(BIN)/python -m benchmarks.load_test soak
+
+attack: $(INSTALLED)  ## Attack a real service from loopback: JSON of results and limits, status 1 if one is broken
+	@$(BIN)/python -m benchmarks.attack
 
 reproduce-elle: $(INSTALLED)  ## The ELLE finding on data every machine has, as JSON, table and figure (15 minutes)
 	@$(BIN)/python -m benchmarks.reproduce_elle

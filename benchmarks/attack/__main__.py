@@ -1,0 +1,76 @@
+"""Run attacks and print the table."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import pkgutil
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.attack import families
+from benchmarks.attack.world import Found, World, attacked_world
+
+Attack = Callable[[World], Found]
+
+SECONDS, QUICK_SECONDS = 5.0, 1.0
+
+
+def main() -> None:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.attack")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="attacks or families; all unless given")
+    parser.add_argument("--quick", action="store_true", help="the short form")
+    parser.add_argument("--factor", type=float, default=1.0, help="how much wider the limits on time are")
+    parser.add_argument("--list", action="store_true", help="list the attacks")
+    asked = parser.parse_args()
+    attacks = chosen(asked.names, quick=asked.quick)
+    if asked.list:
+        for family, attack in attacks:
+            print(f"{family:12} {attack.__name__:40} {_about(attack)}")
+        return
+    with attacked_world(seconds=QUICK_SECONDS if asked.quick else SECONDS, factor=asked.factor) as world:
+        rows = [row(world, family, attack) for family, attack in attacks]
+        alive = world.alive()
+    print(json.dumps({"alive_afterwards": alive, "kept": all(one["kept"] for one in rows), "attacks": rows}, indent=2))
+    sys.exit(0 if alive and all(one["kept"] for one in rows) else 1)
+
+
+def chosen(names: list[str], *, quick: bool) -> list[tuple[str, Attack]]:
+    """Family and attack of what is asked for. Exits where a name is unknown."""
+    found: list[tuple[str, Attack]] = []
+    for module in pkgutil.iter_modules(families.__path__):
+        family: Any = importlib.import_module(f"{families.__name__}.{module.name}")
+        found += [(module.name, attack) for attack in (family.QUICK if quick else family.ATTACKS)]
+    if unknown := set(names) - {name for family, attack in found for name in (family, attack.__name__)}:
+        sys.exit(f"no such attack: {', '.join(sorted(unknown))}; see --list.")
+    return [one for one in found if not names or {one[0], one[1].__name__} & set(names)]
+
+
+def row(world: World, family: str, attack: Attack) -> dict[str, Any]:
+    """One row of the table; said on stderr as well, because all of them take a while."""
+    began = time.monotonic()
+    found = attack(world)
+    made = {
+        "family": family,
+        "attack": attack.__name__,
+        "about": _about(attack),
+        "seconds": round(time.monotonic() - began, 1),
+        "measured": found.measured,
+        "limits": found.limits,
+        "kept": found.kept,
+    }
+    broken = {name: found.measured[name] for name, limit in found.limits.items() if found.measured[name] > limit}
+    print(f"{'ok    ' if found.kept else 'BROKEN'} {family}.{attack.__name__} {broken or ''}", file=sys.stderr)
+    return made
+
+
+def _about(attack: Attack) -> str:
+    return (attack.__doc__ or "").splitlines()[0] if attack.__doc__ else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Bodies over HTTP that are expensive to decode or to read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from benchmarks.attack.world import Found, World
+
+MODEL = b'{"model":"elle/default",'
+MB = 1_000_000
+
+
+def empty_messages(world: World) -> Found:
+    """29 MB of empty messages."""
+    return _posted(world, MODEL + b'"messages":[' + b"{}," * (29 * MB // 3) + b"{}]}")
+
+
+def million_keys(world: World) -> Found:
+    """An object of a million keys."""
+    keys = ",".join(f'"k{number}":0' for number in range(MB))
+    return _posted(world, MODEL + b'"messages":[{"role":"user","content":"hi"}],"metadata":{' + keys.encode() + b"}}")
+
+
+def empty_tools(world: World) -> Found:
+    """Ten million empty lists for tools."""
+    return _posted(world, MODEL + b'"messages":[{"role":"user","content":"hi"}],"tools":[' + b"[]," * 9 * MB + b"[]]}")
+
+
+def role_of_thirty_megabytes(world: World) -> Found:
+    """A message whose role is 30 MB long."""
+    return _posted(world, MODEL + b'"messages":[{"role":"' + b"r" * 30 * MB + b'","content":"hi"}]}')
+
+
+def key_of_thirty_megabytes(world: World) -> Found:
+    """A key of 30 MB."""
+    return _posted(world, MODEL + b'"messages":[{"role":"user","content":"hi"}],"' + b"k" * 30 * MB + b'":1}')
+
+
+def backslashes(world: World) -> Found:
+    """A string of 30 MB of escaped backslashes."""
+    return _posted(world, MODEL + b'"messages":[{"role":"user","content":"' + b"\\\\" * 15 * MB + b'"}]}')
+
+
+def escaped_letters(world: World) -> Found:
+    """A string of five million letters, each written as an escape."""
+    return _posted(world, MODEL + b'"messages":[{"role":"user","content":"' + b"\\u00e9" * 5 * MB + b'"}]}')
+
+
+def deep_nesting(world: World) -> Found:
+    """Ten million lists within each other."""
+    return _posted(world, MODEL + b'"messages":' + b"[" * 10 * MB + b"]" * 10 * MB + b"}")
+
+
+def long_number(world: World) -> Found:
+    """A number of ten million digits."""
+    return _posted(world, MODEL + b'"messages":[{"role":"user","content":"hi"}],"n":' + b"9" * 10 * MB + b"}")
+
+
+def foreign_letters(world: World) -> Found:
+    """A text of ten million Chinese characters."""
+    return _posted(world, MODEL + b'"messages":[{"role":"user","content":"' + "漢".encode() * 10 * MB + b'"}]}')
+
+
+def white_space(world: World) -> Found:
+    """30 MB of blanks between two members."""
+    return _posted(world, MODEL + b" " * 30 * MB + b'"messages":[{"role":"user","content":"hi"}]}')
+
+
+def tiny_parts(world: World) -> Found:
+    """A message of as many empty parts as pass."""
+    part = {"type": "text", "text": ""}
+    return _posted(world, {"messages": [{"role": "user", "content": [part] * 12_000}]})
+
+
+def many_messages(world: World) -> Found:
+    """As many messages as pass."""
+    return _posted(world, {"messages": [{"role": "user", "content": "hi"}] * 16_000})
+
+
+def picture(world: World) -> Found:
+    """A picture of 30 MB, which is served."""
+    url = b"data:image/png;base64," + b"QUJD" * (30 * MB // 4)
+    part = b'{"type":"image_url","image_url":{"url":"' + url + b'"}}'
+    return _posted(
+        world, MODEL + b'"messages":[{"role":"user","content":[{"type":"text","text":"what?"},' + part + b"]}]}"
+    )
+
+
+def tags_of_harnesses(world: World) -> Found:
+    """500 KB of lines that begin like a harness's tag."""
+    return _posted(world, {"messages": [{"role": "user", "content": "\n<f" * 170_000}]})
+
+
+def unclosed_tags(world: World) -> Found:
+    """500 KB of opening tags of harnesses that nobody closes."""
+    return _posted(world, {"messages": [{"role": "user", "content": "<system-reminder>\n" * 28_000}]})
+
+
+def blanks_of_a_text(world: World) -> Found:
+    """A text of 500 KB of blanks and line ends."""
+    return _posted(world, {"messages": [{"role": "user", "content": "a" + " \n" * 250_000 + "b"}]})
+
+
+def lines_like_code(world: World) -> Found:
+    """A text of lines that nearly read like code."""
+    line = "def " + "a" * 196 + "\n"
+    return _posted(world, {"messages": [{"role": "user", "content": line * 2_400}]})
+
+
+def _posted(world: World, body: bytes | dict[str, Any]) -> Found:
+    raw = body if isinstance(body, bytes) else json.dumps({"model": "elle/default", **body}).encode()
+    return world.attacked_by(lambda: world.post(raw))
+
+
+ATTACKS = (
+    *(empty_messages, million_keys, empty_tools, role_of_thirty_megabytes, key_of_thirty_megabytes, backslashes),
+    *(escaped_letters, deep_nesting, long_number, foreign_letters, white_space, tiny_parts, many_messages, picture),
+    *(tags_of_harnesses, unclosed_tags, blanks_of_a_text, lines_like_code),
+)
+QUICK = (empty_messages, million_keys, tags_of_harnesses)

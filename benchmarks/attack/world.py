@@ -1,0 +1,233 @@
+"""The service that is attacked, the caller beside it, and what attackers need to send."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import yaml
+
+from router.policies.loading import DEFAULT_POLICY
+
+#: How much longer another caller may wait at the 99th percentile, in milliseconds: the limit of issue 14.
+EXTRA_P99_MS = 20.0
+
+#: How much the memory of the service may grow while it is attacked. The budget of bytes in flight is 256 MB.
+GROWN_MB = 512.0
+
+SERVICE = "/elle.router.v1.RouterService/"
+
+#: Statuses that say that the service, and not the request, is at fault.
+OUR_FAULT = frozenset({"500", "502", "INTERNAL", "UNKNOWN"})
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an attack came to; every key of `limits` is one of `measured`, which must not be above it."""
+
+    measured: dict[str, Any]
+    limits: dict[str, float]
+
+    @property
+    def kept(self) -> bool:
+        """Whether no limit was broken."""
+        return all(self.measured[name] <= limit for name, limit in self.limits.items())
+
+
+@dataclass
+class World:
+    """A running service and what attackers need.
+
+    Attributes:
+        grpc: host and port.
+        http: host and port of the HTTP door.
+        pid: of the service.
+        seconds: how long an attack that repeats itself lasts.
+        factor: how much wider the limits on time are.
+    """
+
+    grpc: str
+    http: str
+    pid: int
+    seconds: float
+    factor: float
+    calls: list[tuple[float, float, str]] = field(default_factory=list)
+
+    def attacked_by(
+        self, action: Callable[[], str], *, at_once: int = 1, grown_mb: float = GROWN_MB, **limits: float
+    ) -> Found:
+        """Repeat an action, which returns the status it was answered with, and watch the other caller and the memory.
+
+        at_once: how many threads repeat it.
+        limits: further ones, on `answered_ms` for instance: the longest that an action took.
+        """
+        calm = self._calm()
+        before, began = self.rss_mb(), time.monotonic()
+        statuses: Counter[str] = Counter()
+        longest, height = 0.0, before
+        ends = began + self.seconds
+
+        def repeat() -> None:
+            nonlocal longest
+            while True:
+                started = time.monotonic()
+                statuses[action()] += 1
+                longest = max(longest, time.monotonic() - started)
+                if time.monotonic() >= ends:
+                    return
+
+        with ThreadPoolExecutor(at_once) as pool:
+            running = [pool.submit(repeat) for _ in range(at_once)]
+            while not all(one.done() for one in running):
+                height = max(height, self.rss_mb())
+                time.sleep(0.05)
+            for one in running:
+                one.result()
+        during = self.waits(began, time.monotonic())
+        measured = {
+            "calm_p99_ms": p99_ms(calm),
+            "attacked_p99_ms": p99_ms(during),
+            "extra_p99_ms": round(max(0.0, p99_ms(during) - p99_ms(calm)), 2),
+            "other_callers_refused": sum(1 for _, _, status in self.calls if status != "OK"),
+            "grown_mb": round(height - before, 1),
+            "answered_ms": round(longest * 1e3, 1),
+            "statuses": dict(statuses),
+            "our_fault": sum(statuses[status] for status in OUR_FAULT),
+        }
+        bounds = {"extra_p99_ms": EXTRA_P99_MS * self.factor, "other_callers_refused": 0, "grown_mb": grown_mb}
+        return Found(measured, {**bounds, "our_fault": 0, **limits})
+
+    def _calm(self) -> list[float]:
+        self.calls.clear()
+        began = time.monotonic()
+        time.sleep(max(1.0, self.seconds / 2))
+        return self.waits(began, time.monotonic())
+
+    def waits(self, begin: float, end: float) -> list[float]:
+        """Seconds that each call took which the other caller began in this time; one that is under way is awaited."""
+        give_up = time.monotonic() + 120
+        while time.monotonic() < give_up and not any(started > end for started, _, _ in self.calls):
+            time.sleep(0.02)
+        return [took for started, took, _ in self.calls if begin <= started <= end]
+
+    def rss_mb(self) -> float:
+        """Resident memory of the service."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * 4096 / 1e6
+
+    def alive(self) -> bool:
+        """Whether the service answers."""
+        return self.post({"model": "elle/default", "messages": [{"role": "user", "content": "hello"}]}) == "200"
+
+    def post(self, body: bytes | dict[str, Any], **headers: str) -> str:
+        """One chat over HTTP on a connection of its own; the status, or `closed` where the service hung up."""
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        connection = http.client.HTTPConnection(self.http, timeout=120)
+        try:
+            connection.request("POST", "/v1/chat/completions", raw, {"content-type": "application/json", **headers})
+            reply = connection.getresponse()
+            reply.read()
+        except (OSError, http.client.HTTPException):
+            return "closed"
+        else:
+            return str(reply.status)
+        finally:
+            connection.close()
+
+    def call(self, message: bytes, method: str = SERVICE + "Route", *, gzip: bool = False) -> str:
+        """One gRPC call with these bytes for a message; the status."""
+        options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        with grpc.insecure_channel(self.grpc, options=options) as channel:
+            try:
+                channel.unary_unary(method)(
+                    message, timeout=120, compression=grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
+                )
+            except grpc.RpcError as error:
+                return str(error.code().name)
+            return "OK"
+
+    def connect(self, where: str | None = None) -> socket.socket:
+        """A connection to the HTTP door, or to the gRPC one with `where=world.grpc`."""
+        host, _, port = (where or self.http).rpartition(":")
+        return socket.create_connection((host, int(port)), timeout=60)
+
+
+@contextlib.contextmanager
+def attacked_world(*, seconds: float, factor: float) -> Iterator[World]:
+    """A service with every door, in a process of its own, and the other caller in another one."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        log = stack.enter_context(Path(folder, "service.log").open("w+", encoding="utf-8"))
+        serve = "from router.cli.main import main; main()"
+        argv = (sys.executable, "-c", serve, "serve", "--port", "0", "--http", "0", "--policy", str(_policy(folder)))
+        service = stack.enter_context(subprocess.Popen([*argv, *_ext_proc()], stderr=log))
+        stack.callback(service.terminate)
+        grpc_at, http_at = _addresses(service, Path(folder, "service.log"))
+        world = World(grpc_at, http_at, service.pid, seconds, factor)
+        other = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.attack.victim", grpc_at],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        reading = threading.Thread(target=_read, args=(other, world))
+        reading.start()
+        stack.callback(reading.join)
+        stack.callback(other.communicate)
+        yield world
+
+
+def _policy(folder: str) -> Path:
+    """The embedded default: its answers are canned, and come from the service's own loopback."""
+    path = Path(folder, "policy.yaml")
+    path.write_text(yaml.safe_dump(yaml.safe_load(DEFAULT_POLICY.read_text("utf-8"))), "utf-8")
+    return path
+
+
+def _ext_proc() -> tuple[str, ...]:
+    try:
+        import envoy.service.ext_proc.v3  # noqa: F401
+    except ImportError:
+        return ()
+    return ("--ext-proc",)
+
+
+def _addresses(service: subprocess.Popen[Any], log: Path) -> tuple[str, str]:
+    ends = time.monotonic() + 120
+    while time.monotonic() < ends and service.poll() is None:
+        said = log.read_text("utf-8").splitlines()
+        found = {line.split()[-1] for line in said if line.startswith(("serving", "OpenAI's API"))}
+        http_at = next((at for at in found if at.startswith("http://")), None)
+        grpc_at = next((at for at in found if not at.startswith("http://")), None)
+        if http_at and grpc_at:
+            return grpc_at, http_at.split("/")[2]
+        time.sleep(0.05)
+    raise RuntimeError(f"the service did not start: {log.read_text('utf-8')[-2000:]}")
+
+
+def _read(other: subprocess.Popen[str], world: World) -> None:
+    for line in other.stdout or ():
+        started, took, status = line.split()
+        world.calls.append((float(started), float(took), status))
+
+
+def p99_ms(seconds: list[float]) -> float:
+    """The 99th percentile in milliseconds; the longest where there are fewer than a hundred."""
+    ordered = sorted(seconds) or [0.0]
+    return round(ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))] * 1e3, 2)
