@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,11 @@ KINDS = ("routellm", "routerbench", "mmlu-pro", "openai-batch", "litellm-spend-l
 
 #: Kinds whose records do not say how good an answer was.
 _SCORES_FROM_FILE = {"openai-batch": read_openai_batch, "litellm-spend-logs": read_litellm_spend_logs}
+
+_FREE = (
+    "costs of 0, which logs write where they know no price, taken as unknown (--prices of evaluate and tune fills them "
+    "in; price what is free at 0)"
+)
 
 #: A prompt that so many answers of one model share, of at least so many, is worth a word: it may be a mask.
 _LARGE_SHARE, _LARGE_NUMBER = 0.2, 20
@@ -187,6 +192,9 @@ def _usable(scored: Sequence[tuple[Answer, float]], collection: Collection) -> l
                 if (key, answer.model) in known:
                     raise OddRowError(REPEATED, key)
                 known.add((key, answer.model))
+            if answer.cost_usd == 0:
+                collection.notes[_FREE] += 1
+                answer = replace(answer, cost_usd=None)
             kept.append((answer, score))
     return kept
 
@@ -213,15 +221,9 @@ def _doubts(usable: Sequence[tuple[Answer, float]]) -> list[str]:
     values = {score for _, score in usable}
     if len(values) == 1:
         notes.append(f"every score is {values.pop():g}; nothing can be learnt from equal scores")
-    costs: dict[str, list[float]] = {}
     prompts: Counter[tuple[str, str]] = Counter()
     for answer, _ in usable:
         prompts[answer.model, str(answer.prompt or answer.messages)] += 1
-        if answer.cost_usd is not None:
-            costs.setdefault(answer.model, []).append(answer.cost_usd)
-    free = [model for model, known in costs.items() if not any(known)]
-    if free:
-        notes.append(f"every cost of {', '.join(sorted(free))} is 0; if the log knew no price, fit with --prices")
     by_model = Counter(answer.model for answer, _ in usable)
     for (model, _), count in prompts.most_common(1):
         if count >= _LARGE_NUMBER and count >= _LARGE_SHARE * by_model[model]:

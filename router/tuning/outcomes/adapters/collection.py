@@ -111,11 +111,6 @@ def first(values: Mapping[str, Any], *names: str) -> Any:
     return next((values[name] for name in names if values.get(name) not in (None, "")), None)
 
 
-def known_cost(cost: float | None, *tokens: float | None) -> float | None:
-    """Return the cost, or None where it is 0 because the log knows neither tokens nor price."""
-    return None if cost == 0 and not any(tokens) else cost
-
-
 def amount(name: str, value: Any) -> float | None:
     """Return a cost or a number of tokens, 0 or more; None stays None. Raises OddRowError for anything else."""
     if value is None or value == "":

@@ -18,7 +18,6 @@ from router.tuning.outcomes.adapters.collection import (
     RawScore,
     amount,
     first,
-    known_cost,
     text_of,
 )
 from router.tuning.outcomes.adapters.prompts import chat_of, decoded, mapping
@@ -129,7 +128,7 @@ def _answer(row: Row, trace_names: Mapping[str, str]) -> Answer:
         prompt=None if chat else str(values.get("input") or ""),
         messages=chat,
         group=str(first(values, "trace_name", "traceName") or trace_names.get(_trace(values), "")),
-        cost_usd=known_cost(cost, *tokens),
+        cost_usd=cost,
         input_tokens=tokens[0] or None,
         output_tokens=tokens[1] if tokens[0] else None,
     )

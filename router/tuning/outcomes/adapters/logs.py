@@ -18,7 +18,6 @@ from router.tuning.outcomes.adapters.collection import (
     RawScore,
     amount,
     first,
-    known_cost,
     text_of,
 )
 from router.tuning.outcomes.adapters.prompts import chat_of, cut_elsewhere, decoded, mapping
@@ -182,7 +181,7 @@ def _logged_answer(row: Row, key: str, scores: ScoreFile) -> Answer:
         prompt=asked if messages is None and isinstance(asked, str) else None,
         messages=messages,
         group=str(tags[0]) if isinstance(tags, list) and tags else "",
-        cost_usd=None if _is_cached(row) else known_cost(cost, *tokens),
+        cost_usd=None if _is_cached(row) else cost,
         input_tokens=tokens[0] or None,
         output_tokens=tokens[1] if tokens[0] else None,
     )

@@ -209,9 +209,11 @@ def test_answers_from_a_cache_have_no_cost_of_their_own(tmp_path: Path) -> None:
     assert f"{CACHED}: 1" in summary.notes
 
 
-def test_a_model_that_never_costs_anything_is_said(tmp_path: Path) -> None:
-    summary, _ = bring("litellm-spend-logs", tmp_path, [spend("a", spend=0), spend("b", spend=0, model_group="own")])
-    assert any("every cost of fast, own is 0" in note for note in summary.notes)
+def test_a_cost_of_zero_is_a_price_that_the_log_does_not_know(tmp_path: Path) -> None:
+    summary, found = bring("litellm-spend-logs", tmp_path, [spend("a", spend=0), spend("b"), spend("c", spend="0.0")])
+    assert [cost == 0.002 for cost in found.cost_usd[:, 0].tolist()] == [False, True, False]
+    assert not (found.cost_usd == 0).any()
+    assert any(note.startswith("costs of 0") and note.endswith(": 2") for note in summary.notes)
 
 
 def test_a_cut_system_prompt_does_not_cost_the_answer(tmp_path: Path) -> None:
