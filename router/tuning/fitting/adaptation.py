@@ -16,12 +16,11 @@ from probes.encoders.spec import EncoderSpec
 from probes.errors import DataError
 from probes.probe import FAMILIAR_QUANTILE, DifficultyProbe
 from probes.regression.adapt import adapt
-from probes.regression.crossfit import assign_folds
 from probes.regression.linear import Leverage
 from probes.regression.prior import Prior
 from probes.regression.ridge import RidgeFitter
 from probes.regression.solution import LEVERAGE_TOLERANCE
-from router.tuning.fitting.recipe import FOLDS, FittedMaps, risk_through
+from router.tuning.fitting.recipe import MIN_TEXTS, FittedMaps, enough_texts, risk_through, spread_folds
 from router.tuning.judging.ranking import text_numbers
 from router.tuning.outcomes.datasets import Outcomes
 
@@ -54,7 +53,7 @@ class OldFit:
         """The outcomes with the probe's models in its order.
 
         Raises EncoderMismatchError for another encoder, DataError where a model of the probe is missing, one that it
-        does not know is there, or one has fewer than MIN_LABELS labels.
+        does not know is there, or one has fewer than MIN_LABELS labels or labels of fewer than MIN_TEXTS prompts.
         """
         self.probe.check_encoder(spec.identity)
         known, given = self.probe.models, outcomes.models
@@ -70,6 +69,9 @@ class OldFit:
                 raise DataError(
                     f"adapting needs at least {MIN_LABELS} labels of each model; {model} has {count}. Add outcomes."
                 )
+        enough = enough_texts(outcomes.scores, outcomes.texts)
+        if few := [model for model, kept in zip(known, enough, strict=True) if not kept]:
+            raise DataError(f"the labels of {', '.join(few)} must be of at least {MIN_TEXTS} different prompts.")
         return outcomes
 
 
@@ -100,7 +102,7 @@ def adapt_maps(
         calibrators=move_maps(old.probe.calibrators, old.prior.target_mean, found.left_out, losses),
         leverage_limit=limit,
         predicted=found.left_out,
-        risk=_held_out_risk(old, found.left_out, losses, assign_folds(numbers, FOLDS, seed)),
+        risk=_held_out_risk(old, found.left_out, losses, spread_folds(losses, texts, seed)),
         split="each prompt text left out in turn",
     )
     n_old = old.prior.everything.n_rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,19 @@ from rich.table import Table
 
 from probes.artifacts import store as artifact
 from probes.encoders.spec import EncoderSpec, parse_spec
-from probes.errors import DataError
+from probes.errors import ArtifactError, DataError
 from probes.measures.prediction import auroc, brier, ece, pearson_r
 from probes.probe import DataSource, DifficultyProbe, ProbeCard, fingerprints, software_versions, utc_now
 from probes.regression.prior import Prior
 from router.tuning.fitting.adaptation import AdaptedFrom, OldFit, adapt_maps
-from router.tuning.fitting.recipe import FOLDS, fit_maps
-from router.tuning.judging.baselines import PromptLength, Random
-from router.tuning.judging.cross_validation import judge_baselines, split_folds
+from router.tuning.fitting.pair_figures import PairFigures, pair_figures
+from router.tuning.fitting.recipe import MIN_PROMPTS, MIN_TEXTS, enough_texts, fit_maps
 from router.tuning.judging.evaluate import PROBE, print_rankings
-from router.tuning.judging.ranking import Judgement, Ranking, Truth, measure, text_numbers
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
 from router.tuning.outcomes.feature_cache import FeatureCache, Progress
 from router.tuning.outcomes.holdout import left_out
 
 FloatArray = npt.NDArray[np.float64]
-
-#: Baselines that need neither labels nor features.
-_BESIDE = (Random(), PromptLength())
 
 
 @dataclass(frozen=True)
@@ -48,49 +43,26 @@ class ModelFigures:
 
 
 @dataclass(frozen=True)
-class PairFigures:
-    """The ranking by predicted gain of `strong` over `weak` on prompts left out, and chance and length beside it."""
-
-    weak: str
-    strong: str
-    n: int
-    ranking: Ranking
-    baselines: Mapping[str, Ranking]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; only the APGR with its interval, as the model card prints every number."""
-        return {
-            "weak": self.weak,
-            "strong": self.strong,
-            "n": self.n,
-            "ranking": _numbers(self.ranking),
-            "baselines": {name: _numbers(ranking) for name, ranking in self.baselines.items()},
-        }
-
-
-def _numbers(ranking: Ranking) -> dict[str, Any]:
-    details = {"intervals", "probe_ahead_by"}
-    return {name: value for name, value in ranking.to_dict().items() if name not in details}
-
-
-@dataclass(frozen=True)
 class FitSummary:
     """What was fitted, on what, and its cross-validated figures.
 
     Attributes:
-        out: where the probe was written.
+        out: where the probe was written. replaced: SHA-256 of the probe that was there before; None without one.
         identity: SHA-256 of the probe.
         n_prompts: with any label. n_texts: distinct among them. n_features: width of the features.
         n_held_out: further prompts, left out on purpose for `elle tune`.
         alpha: ridge penalty.
         models: figures by model name.
-        pair: the weakest and the strongest model by mean score; None where their gap is too small to rank for.
+        pair: the two models whose mean scores lie furthest apart on the prompts they share; None where there is none.
+        pair_note: why there is no pair, or what else to know of its choice; None where there is nothing to say.
+        notes: what else to know of the models, in words: left out, with few labels, with equal labels.
         data: the files, with their SHA-256 and number of rows.
         adapted_from: of a probe adapted from another one. split: in words, how prompts were left out for the figures.
         encode_s, fit_s: seconds.
     """
 
     out: str
+    replaced: str | None
     identity: str
     n_prompts: int
     n_held_out: int
@@ -99,6 +71,8 @@ class FitSummary:
     alpha: float
     models: dict[str, ModelFigures]
     pair: PairFigures | None
+    pair_note: str | None
+    notes: tuple[str, ...]
     data: tuple[DataSource, ...]
     adapted_from: AdaptedFrom | None
     split: str
@@ -127,13 +101,11 @@ class FitSummary:
         for name, m in self.models.items():
             table.add_row(name, f"{m.n:,}", *(_cell(v) for v in (m.mean_score, m.pearson_r, m.auroc, m.brier, m.ece)))
         console.print(table)
-        if self.pair is None:
-            console.print(
-                "No two models differ enough in mean score to rank prompts by the gain of one over the other."
-            )
-        else:
+        if self.pair is not None:
             title = f"Gain of {self.pair.strong} over {self.pair.weak}, {self.pair.n:,} prompts left out"
             print_rankings(console, title, {PROBE: self.pair.ranking, **self.pair.baselines})
+        for note in (*([self.pair_note] if self.pair_note else []), *self.notes):
+            console.print(f"Note: {note}.", highlight=False, markup=False)
         console.print(
             "Left-out prompts resemble fitted ones; expect less on new kinds of prompts.",
             style="dim",
@@ -143,7 +115,8 @@ class FitSummary:
                 f"{self.n_held_out:,} prompts were left out; `elle tune` on the same data certifies with them.",
                 highlight=False,
             )
-        console.print(f"Wrote {self.out} (probe {self.identity[:12]}).", highlight=False)
+        replaced = f", in place of probe {self.replaced[:12]}" if self.replaced not in {None, self.identity} else ""
+        console.print(f"Wrote {self.out} (probe {self.identity[:12]}){replaced}.", highlight=False)
 
 
 def fit_command(
@@ -175,14 +148,19 @@ def fit_command(
         outcomes = outcomes.select_models(models)
     held_out = left_out(outcomes, holdout, seed)
     outcomes = outcomes.take(np.flatnonzero(~held_out))
-    outcomes = outcomes if old is None else old.check(spec, outcomes)
+    if old is None:
+        outcomes, notes = with_enough_labels(outcomes, asked_for=models or ())
+    else:
+        outcomes, notes = old.check(spec, outcomes), []
     started = time.perf_counter()
     features = FeatureCache().features(spec, outcomes.texts, encoder_dir=encoder_dir, on_progress=on_progress)
     encoded = time.perf_counter()
     probe, figures = fit(outcomes, features, spec, title=name or out.resolve().name, seed=seed, old=old)
+    replaced = _identity_at(out)
     artifact.save(probe, out, Prior.of(features, 1.0 - outcomes.scores) if keep_statistics else None)
     return FitSummary(
         out=str(out),
+        replaced=replaced,
         identity=probe.identity,
         n_prompts=len(outcomes),
         n_held_out=int(held_out.sum()),
@@ -191,6 +169,8 @@ def fit_command(
         alpha=float(probe.linear.alpha[0]),
         models=figures.models,
         pair=figures.pair,
+        pair_note=figures.pair_note,
+        notes=(*notes, *_notes_on_labels(outcomes)),
         data=outcomes.sources,
         adapted_from=figures.adapted_from,
         split=figures.split,
@@ -205,8 +185,49 @@ class FitFigures:
 
     models: dict[str, ModelFigures]
     pair: PairFigures | None
+    pair_note: str | None
     adapted_from: AdaptedFrom | None
     split: str
+
+
+def _identity_at(out: Path) -> str | None:
+    try:
+        return artifact.load(out).identity
+    except ArtifactError:
+        return None  # nothing there, or nothing that is a probe: `save` refuses what it must not replace
+
+
+def with_enough_labels(outcomes: Outcomes, asked_for: Sequence[str] = ()) -> tuple[Outcomes, list[str]]:
+    """Return the outcomes without models that too few prompts have labels of, and a note on each of these.
+
+    Raises DataError where none is left, or where such a model was asked for by name.
+    """
+    enough = enough_texts(1.0 - outcomes.scores, outcomes.texts)
+    counts = np.isfinite(outcomes.scores).sum(axis=0).tolist()
+    notes = [
+        f"{model} is left out of the probe: it has labels of fewer than {MIN_TEXTS} different prompts ({count} in all)"
+        for model, count, kept in zip(outcomes.models, counts, enough, strict=True)
+        if not kept
+    ]
+    if refused := [
+        model for model, kept in zip(outcomes.models, enough, strict=True) if model in asked_for and not kept
+    ]:
+        raise DataError(f"every model needs labels of {MIN_TEXTS} different prompts; {', '.join(refused)} has fewer.")
+    if not enough.any():
+        raise DataError(f"no model has labels of {MIN_TEXTS} different prompts; add outcomes.")
+    kept_models = [model for model, kept in zip(outcomes.models, enough, strict=True) if kept]
+    return (outcomes if enough.all() else outcomes.select_models(kept_models)), notes
+
+
+def _notes_on_labels(outcomes: Outcomes) -> list[str]:
+    notes = []
+    for model, column in zip(outcomes.models, outcomes.scores.T, strict=True):
+        labels = column[np.isfinite(column)]
+        if len(labels) < MIN_PROMPTS:
+            notes.append(f"{model} has {len(labels)} labels; its figures and its calibration rest on these few")
+        if labels.min() == labels.max():
+            notes.append(f"every score of {model} is {labels[0]:g}, so nothing tells its prompts apart")
+    return notes
 
 
 def fit(
@@ -235,7 +256,7 @@ def fit(
         model: _model_figures(maps.predicted[:, column], maps.risk[:, column], losses[:, column])
         for column, model in enumerate(outcomes.models)
     }
-    figures = FitFigures(models, _pair_figures(outcomes, maps.risk, seed), adapted_from, maps.split)
+    figures = FitFigures(models, *pair_figures(outcomes, maps.risk, seed), adapted_from, maps.split)
     seen = fingerprints(outcomes.texts)
     probe = DifficultyProbe(
         encoder=spec.to_dict(),
@@ -264,28 +285,6 @@ def _model_figures(predicted: FloatArray, risk: FloatArray, losses: FloatArray) 
         brier=brier(risk, loss),
         ece=ece(risk, loss),
     )
-
-
-def _pair_figures(outcomes: Outcomes, risk: FloatArray, seed: int) -> PairFigures | None:
-    """Figures for the weakest and strongest model by their mean score on the prompts they share."""
-    if len(outcomes.models) < 2:
-        return None
-    scores = outcomes.scores
-    means = np.nanmean(scores, axis=0)
-    weak, strong = int(np.argmin(means)), int(np.argmax(means))
-    rows = np.flatnonzero(np.isfinite(scores[:, [weak, strong]]).all(axis=1))
-    pair = outcomes.take(rows).select_models((outcomes.models[weak], outcomes.models[strong]))
-    others = judge_baselines(
-        pair, np.empty((len(rows), 0), dtype=np.float32), split_folds(pair, FOLDS, "random", seed), _BESIDE, seed
-    )
-    own = Judgement(risk[rows, weak] - risk[rows, strong], risk[rows, weak])
-    truth = Truth(pair.scores, text_numbers(pair.texts))
-    rankings = measure({PROBE: own, **others.judgements}, truth, reference=PROBE, seed=seed)
-    ranking = rankings.pop(PROBE)
-    if "apgr" not in ranking.figures:
-        # On some resample, or on all, the strong model is not the better one: no gap to rank for.
-        return None
-    return PairFigures(outcomes.models[weak], outcomes.models[strong], len(rows), ranking, rankings)
 
 
 def _card(outcomes: Outcomes, title: str, figures: FitFigures, old: OldFit | None) -> ProbeCard:

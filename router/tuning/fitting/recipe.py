@@ -25,6 +25,12 @@ FOLDS = 5
 #: Fewer prompts than this cannot be split into folds that mean anything.
 MIN_PROMPTS = 50
 
+#: Fewer different prompts with a label of a model than this cannot be spread over the folds.
+MIN_TEXTS = FOLDS
+
+#: Folds are drawn anew until every model has labels enough on either side; with five labels one in 30 draws has not.
+_DRAWS = 100
+
 
 @dataclass(frozen=True)
 class FittedMaps:
@@ -58,13 +64,38 @@ def risk_through(calibrators: Sequence[Calibrator], predicted: FloatArray) -> Fl
 def fit_maps(features: npt.NDArray[np.float32], losses: FloatArray, texts: Sequence[str], seed: int = 0) -> FittedMaps:
     """Fit the recipe to features (n, d) and losses (n, m), NaN where a model was not asked.
 
-    Raises DataError for fewer than MIN_PROMPTS prompts.
+    Each model is fitted on the prompts it has. Raises DataError for fewer than MIN_PROMPTS prompts, and for a model
+    with labels of fewer than MIN_TEXTS different ones.
     """
     if len(losses) < MIN_PROMPTS:
         raise DataError(f"fitting needs at least {MIN_PROMPTS} prompts, got {len(losses)}; add outcomes.")
-    folds = assign_folds(text_numbers(texts), FOLDS, seed)
+    folds = spread_folds(losses, texts, seed)
     solution = fit_ridge(features, losses)
     held_out = out_of_fold(features, losses, folds, alpha=solution.alpha)
     calibrators, risk = cross_calibrate(DEFAULT_KIND, held_out.prediction, losses, folds)
     limit = float(np.quantile(held_out.leverage, FAMILIAR_QUANTILE))
     return FittedMaps(solution.probe, solution.leverage, calibrators, limit, held_out.prediction, risk)
+
+
+def enough_texts(losses: FloatArray, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Return for each model (m,) whether its losses (n, m), NaN where missing, are of MIN_TEXTS different texts."""
+    numbers = text_numbers(texts)
+    counts = [len(np.unique(numbers[np.isfinite(column)])) for column in losses.T]
+    return np.array([count >= MIN_TEXTS for count in counts], dtype=np.bool_)
+
+
+def spread_folds(losses: FloatArray, texts: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
+    """Return a fold number for each prompt (n,), by text, so that every model has 2 labels outside each fold.
+
+    Raises DataError where a model has labels of too few different texts for that.
+    """
+    numbers = text_numbers(texts)
+    if not enough_texts(losses, texts).all():
+        raise DataError(f"every model needs labels of at least {MIN_TEXTS} different prompts; add outcomes.")
+    known = np.isfinite(losses)
+    for draw in range(_DRAWS):
+        folds = assign_folds(numbers, FOLDS, seed + draw)
+        inside = np.stack([known[folds == number].sum(axis=0) for number in range(FOLDS)])
+        if (known.sum(axis=0) - inside).min() >= 2:
+            return folds
+    raise DataError("the labels of some model are of too few prompts to be spread over folds; add outcomes.")

@@ -88,6 +88,29 @@ def test_a_second_fit_does_not_encode_again(tmp_path: Path, fake_encoder: FakeEn
     assert len(fake_encoder.encoded) == 2 * count
 
 
+def test_a_production_log_where_one_model_answered_each_prompt_is_fitted(
+    tmp_path: Path, fake_encoder: FakeEncoder
+) -> None:
+    rows = [{"prompt": f"question {i}", "model": "ab"[i % 2], "score": i % 3 / 2} for i in range(120)]
+    rows.append({"prompt": "question x", "model": "rare", "score": 1})
+    data = tmp_path / "log.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = as_json(run("fit", data, "--out", tmp_path / "p", "--json"))
+    assert {model: found["n"] for model, found in summary["models"].items()} == {"a": 60, "b": 60}
+    assert summary["pair"] is None
+    assert summary["pair_note"].startswith("the models have no common prompts")
+    assert (
+        "rare is left out of the probe: it has labels of fewer than 5 different prompts (1 in all)" in summary["notes"]
+    )
+    shown = run("fit", data, "--out", tmp_path / "p", "--seed", "1").stdout
+    assert "Note: the models have no common prompts" in " ".join(shown.split())
+    assert f"in place of probe {summary['identity'][:12]}" in shown
+    refused = run("fit", data, "--out", tmp_path / "q", "--models", "a,rare")
+    assert refused.exit_code == 1
+    assert "every model needs labels of 5 different prompts; rare has fewer" in refused.output
+    assert not (tmp_path / "q").exists()
+
+
 def test_models_can_be_chosen(tmp_path: Path, fake_encoder: FakeEncoder) -> None:
     data = write_outcomes(tmp_path / "a.jsonl", n=100)
     summary = as_json(run("fit", data, "--out", tmp_path / "p", "--models", "large", "--json"))
