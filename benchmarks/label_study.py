@@ -23,15 +23,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probes.calibration import DEFAULT_KIND, cross_calibrate
-from probes.crossfit import assign_folds
-from probes.encoder import MINILM_L6
-from probes.fit import fit_ridge
-from probes.ridge import DEFAULT_ALPHAS, choose_alpha
-from router.tuning.datasets import Outcomes, read_outcomes
-from router.tuning.features import FeatureCache
-from router.tuning.ranking import text_numbers
-from router.tuning.recipe import FOLDS, risk_through
+from probes.calibration.maps import DEFAULT_KIND, cross_calibrate
+from probes.encoders.spec import MINILM_L6
+from probes.regression.crossfit import assign_folds
+from probes.regression.fit import fit_ridge
+from probes.regression.ridge import DEFAULT_ALPHAS, choose_alpha
+from router.tuning.fitting.recipe import FOLDS, risk_through
+from router.tuning.judging.ranking import text_numbers
+from router.tuning.outcomes.datasets import Outcomes, read_outcomes
+from router.tuning.outcomes.feature_cache import FeatureCache
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]

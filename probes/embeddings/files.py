@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from probes.errors import DataError
 
+#: Rows of a parquet file that say how long its lists usually are.
+_FIRST_ROWS = 1000
+
 # Files are read by offset, not mapped: mapped pages would count as resident memory.
 _SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
@@ -33,7 +36,10 @@ class EmbeddingFile(Protocol):
         """How many numbers each has."""
 
     def blocks(self, start: int, block_rows: int) -> Iterator[NDArray[np.float32]]:
-        """Yield (b, width) float32 arrays of rows start, start + 1, ..., b <= block_rows."""
+        """Yield (b, width) float32 arrays of rows start, start + 1, ..., b <= block_rows.
+
+        A row that is missing, or of another width than the others, is all NaN.
+        """
 
 
 def open_embeddings(path: Path, name: str = "embedding") -> EmbeddingFile:
@@ -202,8 +208,8 @@ class _Parquet:
             self.rows = file.metadata.num_rows
             if not self.rows:
                 raise DataError(f"{path.name} must hold at least one row, got none")
-            first = self._next(file.iter_batches(batch_size=1, columns=[self.column]), 0)
-        self.width = self._array(first, 0).shape[1]
+            first = self._next(file.iter_batches(batch_size=_FIRST_ROWS, columns=[self.column]), 0)
+        self.width = self._usual_width(first.column(0))
 
     def _open(self) -> Any:
         import pyarrow as pa
@@ -228,7 +234,7 @@ class _Parquet:
                 skip = max(0, start - row)
                 row += batch.num_rows
                 if skip < batch.num_rows:
-                    yield self._array(batch.slice(skip), row - batch.num_rows + skip)
+                    yield self._array(batch.slice(skip))
 
     def _next(self, batches: Iterator[Any], row: int) -> Any:
         import pyarrow as pa
@@ -238,31 +244,43 @@ class _Parquet:
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self.path.name} is damaged near row {row}: {error}") from error
 
-    def _array(self, batch: Any, first: int) -> NDArray[np.float32]:
+    def _usual_width(self, column: Any) -> int:
+        """The length of the lists; of lists that differ, the commonest among these rows."""
+        import pyarrow as pa
+
+        if not pa.types.is_floating(column.type.value_type):
+            raise DataError(
+                f"lists of column {self.column!r} of {self.path.name} must hold floating-point numbers, got "
+                f"{column.type.value_type}"
+            )
+        if pa.types.is_fixed_size_list(column.type):
+            return int(column.type.list_size)
+        lengths = column.value_lengths().drop_null().to_numpy()
+        if not lengths.any():
+            raise DataError(
+                f"lists of column {self.column!r} of {self.path.name} must hold numbers, the first {len(column)} rows "
+                "hold none"
+            )
+        return int(np.bincount(lengths[lengths > 0]).argmax())
+
+    def _array(self, batch: Any) -> NDArray[np.float32]:
+        """The rows of a batch; one that is missing or of another width than the file's is all NaN."""
         import pyarrow as pa
 
         column = batch.column(0)
-        if column.null_count:
-            row = first + column.is_null().to_pylist().index(True)
-            raise DataError(f"column {self.column!r} of {self.path.name} must have no gaps, row {row} is missing")
-        values = column.flatten()
-        if values.null_count or not pa.types.is_floating(values.type):
-            raise DataError(
-                f"lists of column {self.column!r} of {self.path.name} must hold floating-point numbers "
-                f"without gaps, got {values.type} with {values.null_count} missing"
-            )
-        width = getattr(self, "width", len(values))
-        lengths = np.full(len(column), width)
-        if not pa.types.is_fixed_size_list(column.type):
-            lengths = np.diff(column.offsets.to_numpy(zero_copy_only=False))
-        if (lengths != width).any() or len(values) != width * len(column):
-            odd = int(np.argmax(lengths != width))
-            raise DataError(
-                f"lists of column {self.column!r} of {self.path.name} must all be {width} long, "
-                f"row {first + odd} has {lengths[odd]}"
-            )
-        flat = values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-        block: NDArray[np.float32] = flat.reshape(len(column), width)
+        if pa.types.is_fixed_size_list(column.type):
+            usual = column.is_valid().to_numpy(zero_copy_only=False)
+        else:
+            lengths = column.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False)
+            usual = lengths == self.width
+        good = column if usual.all() else column.filter(pa.array(usual))
+        # A number that is missing within a list comes out as NaN.
+        flat = good.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+        rows: NDArray[np.float32] = flat.reshape(len(good), self.width)
+        if usual.all():
+            return rows
+        block = np.full((len(column), self.width), np.nan, dtype=np.float32)
+        block[usual] = rows
         return block
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import glob
+import hashlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -20,15 +24,27 @@ from probes.probe import DifficultyProbe
 
 Scorer = Callable[[NDArray[np.float32]], Mapping[str, NDArray[Any]]]
 _BLOCK_BYTES = 16 << 20
+#: Column of a part that says why a row has no score; the output does not have it.
+_WHY = "_why"
 
 
 @dataclass(frozen=True)
 class ScoringReport:
-    """What was done: rows in the output, of these scored by an earlier run, and the columns written."""
+    """What was done.
+
+    Attributes:
+        rows: in the output. resumed_rows: of these, scored by an earlier run of the same call.
+        columns: that were written.
+        bad_rows: rows whose scores are missing (NaN). bad_rows_file: the list of them, None where there are none.
+        leftovers: folders of unfinished work that other calls left for the same output; nothing in them was used.
+    """
 
     rows: int
     resumed_rows: int
     columns: tuple[str, ...]
+    bad_rows: int = 0
+    bad_rows_file: Path | None = None
+    leftovers: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,11 @@ class _Job:
     scorer: str
     part_rows: int
 
+    def folder(self, out: Path) -> Path:
+        """Where the finished parts lie: beside the output, named by a digest of this job."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return out.with_name(f"{out.name}.{digest[:12]}.partial")
+
 
 def probe_scorer(probe: DifficultyProbe) -> Scorer:
     """What to write for a probe: `loss_<model>` per model, `risk_<model>` where calibrated, and `leverage`.
@@ -56,7 +77,11 @@ def probe_scorer(probe: DifficultyProbe) -> Scorer:
         columns = {f"loss_{model}": loss[:, k] for k, model in enumerate(probe.models)}
         # A probe of nats or squared errors has no calibration, hence no risks.
         for k, calibrator in enumerate(probe.calibrators):
-            columns[f"risk_{probe.models[k]}"] = calibrator.predict(loss[:, k].astype(np.float64))
+            # Huge but finite embeddings overflow, and no map takes an infinite loss.
+            finite = np.isfinite(loss[:, k])
+            risk = np.full(len(loss), np.nan)
+            risk[finite] = calibrator.predict(loss[finite, k].astype(np.float64))
+            columns[f"risk_{probe.models[k]}"] = risk
         return columns | {"leverage": probe.leverage.score(features)}
 
     return score
@@ -71,21 +96,27 @@ def score_file(
     array: str = "embedding",
     part_rows: int = 1_000_000,
     progress: bool | None = None,
+    overwrite: bool = False,
 ) -> ScoringReport:
     """Score every row of `source` (.npy, .npz, .safetensors, .parquet) into the parquet file `out`.
 
-    `scorer` maps (b, width) float32 features to named columns (b,); `scorer_id` (a probe's digest) tells
+    `scorer` maps (b, width) finite float32 features to named columns (b,); `scorer_id` (a probe's digest) tells
     scorers apart. The output has the column `row` (0-based, int64) and the scorer's columns, floats as
     float32.
 
+    A row that holds NaN or infinity, is missing or has another width, or whose score is not a finite number, gets NaN
+    (or null) in every column but `row`. It is counted in the report, and `<out>.bad-rows.csv` lists the rows with
+    the reason for each.
+
     `out` appears in one step when everything is scored, never before. Until then finished parts of
-    `part_rows` rows lie in `<out>.partial/`; a later call with the same source and scorer goes on after the
-    last finished part. Raises DataError where `out` exists, where a half-done output belongs to another job,
-    and for rows that hold NaN or infinity (naming the first).
+    `part_rows` rows lie in a folder beside it that is named by a digest of source, scorer and options: the same call
+    goes on after the last finished part, another call neither uses nor meets them. A call that fails before its
+    first part is finished leaves nothing. Raises DataError where `out` exists, unless `overwrite`, and for a file
+    that cannot be read.
     """
     source, out = Path(source), Path(out)
-    if out.exists():
-        raise DataError(f"the output {out} must not exist yet; remove it or choose another name")
+    if out.exists() and not overwrite:
+        raise DataError(f"the output {out} must not exist yet; remove it, have it replaced, or choose another name")
     if part_rows < 1:
         raise DataError(f"part_rows must be at least 1, got {part_rows}")
     embeddings = open_embeddings(source, array)
@@ -100,13 +131,32 @@ def score_file(
         scorer_id,
         part_rows,
     )
-    partial = out.with_name(out.name + ".partial")
-    done = _resume(partial, job)
-    with _bar(embeddings.rows, done * part_rows, f"scoring {source.name}", progress) as advance:
-        _write_parts(embeddings, scorer, partial, job, done, advance)
-    columns = _merge(partial, out, -(-embeddings.rows // part_rows))
+    partial = job.folder(out)
+    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        done = _finished_parts(partial, job)
+        with _bar(embeddings.rows, min(done * part_rows, job.rows), f"scoring {source.name}", progress) as advance:
+            _write_parts(embeddings, scorer, partial, job, done, advance)
+        columns, bad = _merge(partial, out, job)
+    except BaseException:
+        if not _part(partial, 0).exists():
+            shutil.rmtree(partial)
+        raise
     shutil.rmtree(partial)
-    return ScoringReport(embeddings.rows, min(done * part_rows, embeddings.rows), columns)
+    leftovers = tuple(sorted(out.parent.glob(f"{glob.escape(out.name)}.????????????.partial")))
+    return ScoringReport(
+        embeddings.rows,
+        min(done * part_rows, embeddings.rows),
+        columns,
+        bad,
+        bad_rows_file(out) if bad else None,
+        leftovers,
+    )
+
+
+def bad_rows_file(out: Path) -> Path:
+    """Where the rows without a score are listed."""
+    return out.with_name(f"{out.name}.bad-rows.csv")
 
 
 def read_scores(path: str | Path, column: str | None = None) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -138,29 +188,27 @@ def _part(partial: Path, number: int) -> Path:
     return partial / f"part-{number:06d}.parquet"
 
 
-def _resume(partial: Path, job: _Job) -> int:
-    """Number of finished parts; makes the folder with the job's description where there is none."""
-    description = partial / "job.json"
-    if description.exists():
-        earlier = json.loads(description.read_text())
-        if earlier != asdict(job):
-            different = sorted(key for key, value in asdict(job).items() if earlier.get(key) != value)
-            raise DataError(
-                f"{partial} must belong to the same job to be continued, but {', '.join(different)} changed; "
-                "remove it to start anew"
-            )
-    else:
-        partial.mkdir(parents=True, exist_ok=True)
-        _replace(description, lambda path: path.write_text(json.dumps(asdict(job), indent=1)))
+def _finished_parts(partial: Path, job: _Job) -> int:
+    """Number of parts, from the first on, that are there and whole."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     done = 0
-    while _part(partial, done).exists():
+    while done * job.part_rows < job.rows:
+        expected = min(job.part_rows, job.rows - done * job.part_rows)
+        try:
+            if pq.read_metadata(_part(partial, done)).num_rows != expected:
+                break
+        except (OSError, pa.ArrowException):
+            # Not there, or cut by a crash: it is scored again.
+            break
         done += 1
     return done
 
 
 def _replace(target: Path, write: Callable[[Path], object]) -> None:
     """Write beside the target and rename, so that the target is whole or absent."""
-    unfinished = target.with_name(target.name + ".unfinished")
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}.unfinished")
     write(unfinished)
     unfinished.replace(target)
 
@@ -188,38 +236,75 @@ def _write_parts(
             row += len(piece)
             advance(len(piece))
             if row == min((number + 1) * job.part_rows, job.rows):
-                table = pa.table({key: np.concatenate([part[key] for part in waiting]) for key in waiting[0]})
+                table = pa.table({key: pa.concat_arrays([part[key] for part in waiting]) for key in waiting[0]})
                 _replace(_part(partial, number), lambda path, table=table: pq.write_table(table, path))  # type: ignore[misc]
                 number, waiting = number + 1, []
 
 
-def _score(features: NDArray[np.float32], first: int, scorer: Scorer) -> dict[str, NDArray[Any]]:
+def _score(features: NDArray[np.float32], first: int, scorer: Scorer) -> dict[str, Any]:
+    """Columns of one piece as arrow arrays; `_WHY` is null for the rows that have a score."""
+    import pyarrow as pa
+
     finite = np.isfinite(features).all(axis=1)
-    if not finite.all():
-        raise DataError(
-            f"embeddings must be finite, row {first + int(np.argmin(finite))} holds NaN or infinity; "
-            "leave it out of the file and run again, finished parts are kept"
-        )
-    columns: dict[str, NDArray[Any]] = {"row": np.arange(first, first + len(features))}
-    for name, values in scorer(features).items():
-        if np.shape(values) != (len(features),):
-            raise DimensionError(f"scores {name!r} must have shape ({len(features)},), got {np.shape(values)}")
-        columns[name] = values.astype(np.float32) if values.dtype.kind == "f" else values
-    return columns
+    good = features if finite.all() else features[finite]
+    columns: dict[str, NDArray[Any]] = {}
+    scored = np.ones(len(good), dtype=bool)
+    # A finite row may still overflow; then its score says so, and no warning is needed.
+    with np.errstate(over="ignore", invalid="ignore"):
+        # Without a good row a stand-in still says which columns there are.
+        found = scorer(good) if len(good) else {k: v[:0] for k, v in scorer(np.zeros_like(features[:1])).items()}
+    for name, values in found.items():
+        if np.shape(values) != (len(good),):
+            raise DimensionError(f"scores {name!r} must have shape ({len(good)},), got {np.shape(values)}")
+        with np.errstate(over="ignore"):
+            columns[name] = values.astype(np.float32) if values.dtype.kind == "f" else values
+        if values.dtype.kind == "f":
+            scored &= np.isfinite(columns[name])
+    why = np.full(len(features), None, dtype=object)
+    why[~finite] = "the embedding is missing, of another width, or holds NaN or infinity"
+    why[np.flatnonzero(finite)[~scored]] = "the score is not a finite number"
+    place = np.full(len(features), -1)
+    place[np.flatnonzero(finite)[scored]] = np.flatnonzero(scored)
+    table: dict[str, Any] = {"row": pa.array(np.arange(first, first + len(features)))}
+    table |= {name: _spread(values, place) for name, values in columns.items()}
+    return table | {_WHY: pa.array(why, pa.string())}
 
 
-def _merge(partial: Path, out: Path, parts: int) -> tuple[str, ...]:
-    """All parts as row groups of one file, renamed into place last."""
+def _spread(values: NDArray[Any], place: NDArray[np.int64]) -> Any:
+    """An arrow array of values[place], NaN (null where the values are no floats) at places of -1."""
+    import pyarrow as pa
+
+    absent = place < 0
+    if not absent.any():
+        return pa.array(values)
+    if values.dtype.kind == "f":
+        return pa.array(np.append(values, np.float32(np.nan))[place])
+    return pa.array(values).take(pa.array(place, mask=absent))
+
+
+def _merge(partial: Path, out: Path, job: _Job) -> tuple[tuple[str, ...], int]:
+    """All parts as row groups of one file, renamed into place last; its columns, and how many rows have no score."""
     import pyarrow.parquet as pq
 
     schema = pq.read_schema(_part(partial, 0))
-
-    unfinished = partial / "all.parquet"
-    with pq.ParquetWriter(unfinished, schema) as writer:
-        for number in range(parts):
-            writer.write_table(pq.read_table(_part(partial, number)))
+    schema = schema.remove(schema.get_field_index(_WHY))
+    unfinished, listed = partial / "all.parquet", partial / "bad-rows.csv"
+    bad = 0
+    with pq.ParquetWriter(unfinished, schema) as writer, listed.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(("row", "why"))
+        for number in range(-(-job.rows // job.part_rows)):
+            table = pq.read_table(_part(partial, number))
+            without = table.filter(table[_WHY].is_valid())
+            lines.writerows(zip(without["row"].to_pylist(), without[_WHY].to_pylist(), strict=True))
+            bad += len(without)
+            writer.write_table(table.drop_columns([_WHY]))
+    if bad:
+        listed.replace(bad_rows_file(out))
+    else:
+        bad_rows_file(out).unlink(missing_ok=True)
     unfinished.replace(out)
-    return tuple(schema.names)
+    return tuple(schema.names), bad
 
 
 @contextmanager

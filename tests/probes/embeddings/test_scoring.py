@@ -88,7 +88,7 @@ def test_an_interrupted_run_leaves_no_output_and_the_next_one_goes_on(tmp_path, 
     with pytest.raises(Interrupted):
         score_file(source, out, dies, scorer_id="t", part_rows=10)
     assert not out.exists()
-    finished = len(list((tmp_path / "out.parquet.partial").glob("part-*.parquet")))
+    finished = len(list(tmp_path.glob("out.parquet.*.partial/part-*.parquet")))
     seen = []
 
     def counts(features):
@@ -99,7 +99,7 @@ def test_an_interrupted_run_leaves_no_output_and_the_next_one_goes_on(tmp_path, 
     assert report.resumed_rows == 10 * finished
     assert sum(seen) == 103 - 10 * finished, "finished parts are not scored again"
     np.testing.assert_allclose(pq.read_table(out)["total"], X.sum(axis=1), atol=1e-5)
-    assert not (tmp_path / "out.parquet.partial").exists()
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_a_part_that_was_being_written_counts_as_not_there(tmp_path):
@@ -113,26 +113,62 @@ def test_a_part_that_was_being_written_counts_as_not_there(tmp_path):
 
     with pytest.raises(Interrupted):
         score_file(source, out, dies_in_the_third, scorer_id="t", part_rows=10)
-    partial = tmp_path / "out.parquet.partial"
-    (partial / "part-000002.parquet.unfinished").write_bytes(b"PAR1 half a part")
+    (partial,) = tmp_path.glob("out.parquet.*.partial")
+    (partial / "part-000002.parquet.1.unfinished").write_bytes(b"PAR1 half a part")
     (partial / "all.parquet").write_bytes(b"PAR1 half an output")
     score_file(source, out, total, scorer_id="t", part_rows=10)
     np.testing.assert_allclose(pq.read_table(out)["total"], X.sum(axis=1), atol=1e-5)
 
 
-def test_another_job_does_not_continue_a_half_done_output(tmp_path):
+def test_another_call_neither_meets_nor_destroys_what_a_stopped_one_left(tmp_path):
     source, out = write(tmp_path, "npy"), tmp_path / "out.parquet"
+    calls = iter(range(100))
 
-    def dies(features):
-        raise Interrupted
+    def dies_in_the_third(features):
+        if next(calls) == 2:
+            raise Interrupted
+        return total(features)
 
     with pytest.raises(Interrupted):
-        score_file(source, out, dies, scorer_id="one", part_rows=10)
-    with pytest.raises(DataError, match=r"scorer changed; remove it to start anew"):
-        score_file(source, out, total, scorer_id="two", part_rows=10)
+        score_file(source, out, dies_in_the_third, scorer_id="one", part_rows=10)
+    (left,) = tmp_path.glob("*.partial")
+    report = score_file(source, out, lambda x: {"total": -x.sum(axis=1)}, scorer_id="two", part_rows=10)
+    assert (report.resumed_rows, report.leftovers) == (0, (left,))
+    np.testing.assert_allclose(pq.read_table(out)["total"], -X.sum(axis=1), atol=1e-5)
+    out.unlink()
+    assert score_file(source, out, total, scorer_id="one", part_rows=10).resumed_rows == 20, "its own work is kept"
     np.save(source, X + 1)
-    with pytest.raises(DataError, match="source_modified_ns changed"):
-        score_file(source, out, total, scorer_id="one", part_rows=10)
+    report = score_file(source, tmp_path / "new.parquet", total, scorer_id="one", part_rows=10)
+    assert report.resumed_rows == 0, "another source is another call"
+
+
+def test_a_call_that_fails_at_once_leaves_nothing(tmp_path):
+    source, out = write(tmp_path, "npy"), tmp_path / "out.parquet"
+
+    def refuses(features):
+        raise DimensionError("X must have 7 columns")
+
+    with pytest.raises(DimensionError):
+        score_file(source, out, refuses, scorer_id="wrong probe")
+    assert [path.name for path in tmp_path.iterdir()] == [source.name]
+    score_file(source, out, total, scorer_id="right probe")
+
+
+def test_a_part_cut_by_a_crash_is_scored_again(tmp_path):
+    source, out = write(tmp_path, "npy"), tmp_path / "out.parquet"
+    calls = iter(range(100))
+
+    def dies_in_the_fourth(features):
+        if next(calls) == 3:
+            raise Interrupted
+        return total(features)
+
+    with pytest.raises(Interrupted):
+        score_file(source, out, dies_in_the_fourth, scorer_id="t", part_rows=10)
+    (part,) = tmp_path.glob("*.partial/part-000001.parquet")
+    part.write_bytes(part.read_bytes()[:100])
+    assert score_file(source, out, total, scorer_id="t", part_rows=10).resumed_rows == 10
+    np.testing.assert_allclose(pq.read_table(out)["total"], X.sum(axis=1), atol=1e-5)
 
 
 def test_an_existing_output_is_never_overwritten(tmp_path):
@@ -140,15 +176,45 @@ def test_an_existing_output_is_never_overwritten(tmp_path):
     with pytest.raises(DataError, match="must not exist yet"):
         score_file(write(tmp_path, "npy"), tmp_path / "out.parquet", total, scorer_id="t")
     assert (tmp_path / "out.parquet").read_text() == "precious"
+    score_file(write(tmp_path, "npy"), tmp_path / "out.parquet", total, scorer_id="t", overwrite=True)
+    assert len(pq.read_table(tmp_path / "out.parquet")) == 103
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_row_that_is_not_finite_is_named_and_finished_parts_are_kept(tmp_path, bad):
+def test_rows_that_are_not_finite_are_listed_and_all_others_scored(tmp_path, bad):
     broken = X.copy()
     broken[57, 2] = bad
-    with pytest.raises(DataError, match="row 57 holds NaN or infinity"):
-        score_file(write(tmp_path, "npy", broken), tmp_path / "out.parquet", total, scorer_id="t", part_rows=10)
-    assert len(list((tmp_path / "out.parquet.partial").glob("part-*.parquet"))) == 5
+    broken[60:80] = bad  # two parts of nothing else
+    out = tmp_path / "out.parquet"
+    seen = []
+
+    def with_flag(features):
+        seen.append(np.isfinite(features).all())
+        return total(features) | {"large": features[:, 0] > 0}
+
+    report = score_file(write(tmp_path, "npy", broken), out, with_flag, scorer_id="t", part_rows=10)
+    assert all(seen), "a scorer gets finite rows only"
+    assert (report.rows, report.bad_rows) == (103, 21)
+    table = pq.read_table(out)
+    missing = np.isnan(table["total"].to_numpy())
+    assert np.flatnonzero(missing).tolist() == [57, *range(60, 80)]
+    assert table["large"].null_count == 21
+    np.testing.assert_allclose(table["total"].to_numpy()[~missing], X[~missing].sum(axis=1), atol=1e-5)
+    lines = (tmp_path / "out.parquet.bad-rows.csv").read_text().splitlines()
+    assert report.bad_rows_file == tmp_path / "out.parquet.bad-rows.csv"
+    assert lines[0] == "row,why"
+    assert [int(line.split(",")[0]) for line in lines[1:]] == [57, *range(60, 80)]
+
+
+def test_a_finite_row_whose_score_overflows_is_listed_too(tmp_path, probe):
+    broken = X.copy()
+    broken[3] = np.float32(3e38)
+    report = score_file(
+        write(tmp_path, "npy", broken), tmp_path / "out.parquet", probe_scorer(probe), scorer_id=probe.identity
+    )
+    assert report.bad_rows == 1
+    assert "3,the score is not a finite number" in report.bad_rows_file.read_text()
+    assert np.isnan(pq.read_table(tmp_path / "out.parquet")["risk_small"].to_numpy()).sum() == 1
 
 
 def test_scores_of_the_wrong_shape_are_named(tmp_path):
@@ -234,14 +300,40 @@ def test_the_array_is_found_by_name_or_because_there_is_no_other(tmp_path):
     assert open_embeddings(tmp_path / "two.npz", "image").rows == 5
 
 
-def test_lists_of_several_lengths_are_named_by_row(tmp_path):
-    lists = [[1.0, 2.0]] * 30 + [[1.0, 2.0, 3.0]]
-    pq.write_table(pa.table({"embedding": lists}), tmp_path / "e.parquet", row_group_size=8)
-    with pytest.raises(DataError, match="must all be 2 long, row 30 has 3"):
-        score_file(tmp_path / "e.parquet", tmp_path / "out.parquet", total, scorer_id="t")
-    pq.write_table(pa.table({"embedding": [[1.0, 2.0]] * 9 + [None]}), tmp_path / "e.parquet")
-    with pytest.raises(DataError, match="row 9 is missing"):
-        score_file(tmp_path / "e.parquet", tmp_path / "o.parquet", total, scorer_id="t")
+def test_lists_that_are_missing_short_or_have_gaps_are_bad_rows(tmp_path):
+    lists = [[1.0, 2.0]] * 30 + [[1.0, 2.0, 3.0], None, [1.0, None], []] + [[3.0, 4.0]] * 3
+    for kind in (pa.list_(pa.float32()), pa.large_list(pa.float64())):
+        pq.write_table(pa.table({"embedding": pa.array(lists, kind)}), tmp_path / "e.parquet", row_group_size=8)
+        out = tmp_path / "out.parquet"
+        report = score_file(tmp_path / "e.parquet", out, total, scorer_id="t", part_rows=5, overwrite=True)
+        assert report.bad_rows == 4
+        scores = pq.read_table(out)["total"].to_numpy()
+        assert np.flatnonzero(np.isnan(scores)).tolist() == [30, 31, 32, 33]
+        assert scores[34:].tolist() == [7.0, 7.0, 7.0]
+
+
+def test_the_first_row_may_be_the_odd_one(tmp_path):
+    lists = [None, [1.0], [1.0, 2.0], [1.0, 2.0]]
+    for kind in (pa.list_(pa.float32()), pa.list_(pa.float32(), 2)):
+        rows = lists if kind.equals(pa.list_(pa.float32())) else [None, None, *lists[2:]]
+        pq.write_table(pa.table({"embedding": pa.array(rows, kind)}), tmp_path / "e.parquet")
+        found = open_embeddings(tmp_path / "e.parquet")
+        assert found.width == 2
+        (block,) = found.blocks(0, 10)
+        assert np.isnan(block[:2]).all()
+        assert block[2:].tolist() == [[1.0, 2.0]] * 2
+
+
+@pytest.mark.parametrize("lists", [[None, None], [[], []], [["a"], ["b"]], [[1], [2]]])
+def test_columns_without_any_numbers_are_named(tmp_path, lists):
+    pq.write_table(
+        pa.table({"embedding": pa.array(lists)})
+        if lists[0]
+        else pa.table({"embedding": pa.array(lists, pa.list_(pa.float32()))}),
+        tmp_path / "e.parquet",
+    )
+    with pytest.raises(DataError, match="must hold"):
+        open_embeddings(tmp_path / "e.parquet")
 
 
 def test_missing_and_foreign_files_are_named(tmp_path):
