@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probes.calibration.maps import DEFAULT_KIND, cross_calibrate
+from probes.calibration.choice import DEFAULT_KIND, cross_calibrate
 from probes.encoders.spec import MINILM_L6
 from probes.regression.crossfit import assign_folds
 from probes.regression.fit import fit_ridge
-from probes.regression.ridge import DEFAULT_ALPHAS, choose_alpha
+from probes.regression.solution import DEFAULT_ALPHAS, choose_alpha
 from router.tuning.fitting.recipe import FOLDS, risk_through
 from router.tuning.judging.ranking import text_numbers
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes

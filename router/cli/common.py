@@ -7,16 +7,61 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
 
+from probes.errors import DataError
+
 if TYPE_CHECKING:
     from router.tuning.outcomes.feature_cache import Progress
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
 PATH = click.Path(path_type=Path)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+#: Exit status of a command that did its work but left something out, and says what.
+INCOMPLETE = 3
+
+_FORCE = "router.cli.force"
+
+
+def output(help_text: str, *, required: bool = True, folder: bool = False) -> Callable[[_Function], _Function]:
+    """Return a decorator that gives a command `--out` and `--force`: nothing is replaced unless that is asked for.
+
+    The place is looked at before the command does any work. `folder` says that the command writes a folder.
+    """
+
+    def note(ctx: click.Context, _: click.Parameter, force: bool) -> None:
+        ctx.meta[_FORCE] = force
+
+    def look(ctx: click.Context, _: click.Parameter, out: Path | None) -> Path | None:
+        if out is not None:
+            require_free(out, folder=folder, force=ctx.meta[_FORCE])
+        return out
+
+    what = "a folder that holds something" if folder else "a file that is there"
+    place = click.option("--out", required=required, type=PATH, help=help_text, callback=look)
+    # Eager, so that it is known when --out is looked at.
+    force = click.option(
+        "--force", is_flag=True, expose_value=False, is_eager=True, help=f"Replace {what}.", callback=note
+    )
+    return lambda command: place(force(command))
+
+
+def require_free(out: Path, *, folder: bool, force: bool) -> None:
+    """Raise DataError where something is at `out` that must not be replaced, or where nothing can be written there."""
+    kind = "a folder" if folder else "a file"
+    if out.exists() and out.is_dir() != folder:
+        raise DataError(f"{out} must be {kind} and is not; choose another --out.")
+    occupied = any(out.iterdir()) if out.is_dir() else out.exists()
+    if occupied and not force:
+        raise DataError(f"{out} exists; give --force to replace it, or another --out.")
+    if not folder and not out.absolute().parent.is_dir():
+        raise DataError(f"the folder of {out} must exist; create it first.")
 
 
 def stdout() -> Console:

@@ -12,16 +12,16 @@ import numpy as np
 
 from probes.embeddings import selection
 from probes.errors import DataError
-from router.cli.common import PATH
+from router.cli.common import INCOMPLETE, PATH, output
 
-_OUT = click.option("--out", required=True, type=PATH, help="File to write; must not exist.")
+_OUT = output("Parquet file to write.")
 _COLUMN = click.option("--column", help="Column of the scores; the only loss column unless set.")
 _COUNT = click.option("--count", required=True, type=click.IntRange(1), help="How many to select.")
 
 
 @click.command("fit-pairs")
 @click.argument("pairs", type=PATH)
-@click.option("--out", required=True, type=PATH, help="Folder to write the probe to.")
+@output("Folder to write the probe to.", folder=True)
 @click.option("--name", help="Name of the probe; the folder's unless set.")
 def fit_pairs(pairs: Path, out: Path, name: str | None) -> None:
     """Fit a probe to PAIRS of embedding and loss (npz, parquet, safetensors), for any model of any modality."""
@@ -47,18 +47,29 @@ def fit_pairs(pairs: Path, out: Path, name: str | None) -> None:
 def score(embeddings: Path, probe_dir: Path, out: Path, array: str, as_json: bool) -> None:
     """Score every row of EMBEDDINGS (npy, npz, parquet, safetensors) into parquet, in constant memory.
 
-    An interrupted run is continued by the same command.
+    An interrupted run is continued by the same command. Rows that cannot be scored get NaN; they are counted and listed
+    in OUT.bad-rows.csv, and the exit status is 3.
     """
     from probes.artifacts import store as artifact
     from probes.embeddings.scoring import probe_scorer, score_file
 
     probe = artifact.load(probe_dir)
-    report = score_file(embeddings, out, probe_scorer(probe), scorer_id=probe.identity, array=array)
+    report = score_file(embeddings, out, probe_scorer(probe), scorer_id=probe.identity, array=array, overwrite=True)
     if as_json:
-        click.echo(json.dumps({"rows": report.rows, "resumed_rows": report.resumed_rows, "columns": report.columns}))
+        found = {"rows": report.rows, "resumed_rows": report.resumed_rows, "columns": report.columns}
+        listed = None if report.bad_rows_file is None else str(report.bad_rows_file)
+        click.echo(json.dumps(found | {"bad_rows": report.bad_rows, "bad_rows_file": listed}))
     else:
         resumed = f", {report.resumed_rows:,} of them by an earlier run" if report.resumed_rows else ""
-        click.echo(f"{report.rows:,} rows scored{resumed}; wrote {out} with {', '.join(report.columns)}.")
+        click.echo(f"{report.rows:,} rows{resumed}; wrote {out} with {', '.join(report.columns)}.")
+    for folder in report.leftovers:
+        click.echo(f"note: {folder} holds unfinished work of another call; remove it if it is not needed.", err=True)
+    if report.bad_rows:
+        click.echo(
+            f"{report.bad_rows:,} of the rows have no score; {report.bad_rows_file} lists them with the reason.",
+            err=True,
+        )
+        raise SystemExit(INCOMPLETE)
 
 
 @click.group()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from router.cli.common import JSON, PATH, names_of, print_json, progress, stdout
+from router.cli.common import JSON, PATH, names_of, output, print_json, progress, stdout
 
 #: Exit status of `elle tune` where the data do not allow a certificate; 1 is an error, 2 wrong usage.
 NOT_CERTIFIED = 3
@@ -45,7 +45,7 @@ def import_(kind: str, paths: tuple[Path, ...], out: Path, as_json: bool, **opti
 
 @click.command()
 @click.argument("data", nargs=-1, required=True, type=PATH)
-@click.option("--out", required=True, type=PATH, help="Folder to write the probe to.")
+@output("Folder to write the probe to.", folder=True)
 @click.option("--models", help="Comma-separated; all models of the data unless set.")
 @click.option("--encoder", default="minilm-l6", show_default=True, help="Built-in name, or a .json encoder spec.")
 @click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
@@ -108,7 +108,7 @@ def evaluate(probe: Path, data: tuple[Path, ...], weak: str, strong: str, as_jso
 @click.argument("data", nargs=-1, required=True, type=PATH)
 @click.option("--weak", required=True, metavar="MODEL", help="The cheap model.")
 @click.option("--strong", required=True, metavar="MODEL", help="The dear model.")
-@click.option("--out", required=True, type=PATH, help="Folder for the page and its pictures.")
+@output("Folder for the page and its pictures.", folder=True)
 @click.option("--policy", "policy_file", type=PATH, help="Policy to mark, with what its certificate covers.")
 @click.option("--prices", metavar="FILE.yaml|litellm", help="List prices by model, for costs the data do not have.")
 @click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
@@ -148,7 +148,7 @@ def report(probe: Path, data: tuple[Path, ...], out: Path, **options: Any) -> No
 @click.option("--valid-days", default=90.0, show_default=True, help="Until the certificate expires.")
 @click.option("--by-group", is_flag=True, help="Also certify each group of the data by itself.")
 @click.option("--plan", is_flag=True, help="Also say what more labels would buy.")
-@click.option("--out", type=PATH, help="Policy file to write.")
+@output("Policy file to write.", required=False)
 @click.option("--allow-uncertified", is_flag=True, help="Write it without a certificate where none can be given.")
 @click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
 @JSON
@@ -196,7 +196,7 @@ def _tune_settings(options: dict[str, Any]) -> Any:
 
 
 @click.command("export-encoder")
-@click.option("--out", required=True, type=PATH, help="Folder to write the bundle to.")
+@output("Folder to write the bundle to.", folder=True)
 @click.option("--encoder", default="minilm-l6", show_default=True, help="Built-in name, or a .json encoder spec.")
 @click.option("--encoder-dir", type=PATH, help="Where the encoder's original files are.")
 @click.option("--parity", multiple=True, type=PATH, metavar="DATA", help="Outcomes to compare routing on; repeatable.")

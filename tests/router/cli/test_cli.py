@@ -68,7 +68,10 @@ def test_fit_then_evaluate_from_files(tmp_path: Path, fake_encoder: FakeEncoder)
     again = run("evaluate", tmp_path / "probe", data, *pair, "--json")
     assert "flatter" in again.stderr
     assert as_json(again)["n_seen_in_fit"] == 300
-    for command in (("fit", data, "--out", tmp_path / "probe"), ("evaluate", tmp_path / "probe", held_out, *pair)):
+    for command in (
+        ("fit", data, "--out", tmp_path / "probe", "--force"),
+        ("evaluate", tmp_path / "probe", held_out, *pair),
+    ):
         table = run(*command)
         assert table.exit_code == 0
         assert "APGR" in table.stdout
@@ -79,12 +82,12 @@ def test_a_second_fit_does_not_encode_again(tmp_path: Path, fake_encoder: FakeEn
     first = run("fit", data, "--out", tmp_path / "probe")
     assert "encoding: 100 of 100" in first.stderr
     count = len(fake_encoder.encoded)
-    second = run("fit", data, "--out", tmp_path / "probe")
+    second = run("fit", data, "--out", tmp_path / "probe", "--force")
     assert second.exit_code == 0
     assert len(fake_encoder.encoded) == count
     shard = next((tmp_path / "cache").rglob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:50])
-    assert run("fit", data, "--out", tmp_path / "probe").exit_code == 0
+    assert run("fit", data, "--out", tmp_path / "probe", "--force").exit_code == 0
     assert len(fake_encoder.encoded) == 2 * count
 
 
@@ -221,7 +224,9 @@ def test_a_probe_is_adapted_to_few_labels_and_says_so(tmp_path: Path, old_probe:
     card = (tmp_path / "new" / "README.md").read_text()
     assert f"Adapted to 60 prompts from the probe old ({old.identity[:12]})" in card
     assert "| adapted_from.weight |" in card
-    assert "Adapted to 60 prompts" in run("fit", data, "--prior", old_probe, "--out", tmp_path / "new").output
+    assert (
+        "Adapted to 60 prompts" in run("fit", data, "--prior", old_probe, "--out", tmp_path / "new", "--force").output
+    )
     unseen = write_outcomes(tmp_path / "unseen.jsonl", offset=400)
     report = as_json(
         run("evaluate", tmp_path / "new", unseen, "--weak", "small", "--strong", "large", "--quick", "--json")

@@ -35,7 +35,10 @@ def folder(tmp_path: Path) -> Path:
     np.savez(tmp_path / "pairs.npz", embedding=embeddings[:400], loss=losses[:400])
     assert "r = 0.99" in ran("fit-pairs", tmp_path / "pairs.npz", "--out", tmp_path / "probe")
     said = ran("score", tmp_path / "all.npy", "--probe", tmp_path / "probe", "--out", tmp_path / "s.parquet", "--json")
-    assert json.loads(said) == {"rows": N, "resumed_rows": 0, "columns": ["row", "loss_loss", "leverage"]}
+    columns = ["row", "loss_loss", "leverage"]
+    assert json.loads(said) == {
+        "rows": N, "resumed_rows": 0, "columns": columns, "bad_rows": 0, "bad_rows_file": None,
+    }  # fmt: skip
     return tmp_path
 
 
@@ -48,6 +51,26 @@ def test_scores_follow_the_loss(folder: Path) -> None:
     table = pq.read_table(folder / "s.parquet")
     assert np.corrcoef(table["loss_loss"].to_numpy(), np.load(folder / "all.npy")[:, 0])[0, 1] > 0.99
     assert (table["row"].to_numpy() == np.arange(N)).all()
+
+
+def test_rows_that_cannot_be_scored_are_listed_and_the_exit_status_says_so(folder: Path) -> None:
+    embeddings = np.load(folder / "all.npy")
+    embeddings[7, 3] = np.nan
+    np.save(folder / "odd.npy", embeddings)
+    result = run("score", folder / "odd.npy", "--probe", folder / "probe", "--out", folder / "odd.parquet")
+    assert result.exit_code == 3
+    assert "1 of the rows have no score" in result.stderr
+    assert (folder / "odd.parquet.bad-rows.csv").read_text().splitlines()[1].startswith("7,")
+    scores = pq.read_table(folder / "odd.parquet")["loss_loss"].to_numpy()
+    assert np.flatnonzero(np.isnan(scores)).tolist() == [7]
+
+
+def test_a_call_that_failed_does_not_refuse_the_right_one(folder: Path) -> None:
+    np.save(folder / "narrow.npy", np.zeros((5, 3), dtype=np.float32))
+    out = ("--probe", folder / "probe", "--out", folder / "x.parquet")
+    assert run("score", folder / "narrow.npy", *out).exit_code == 1
+    ran("score", folder / "all.npy", *out)
+    assert not list(folder.glob("*.partial"))
 
 
 def test_keep_drops_both_ends(folder: Path) -> None:
@@ -111,9 +134,9 @@ def test_change_finds_what_changed(folder: Path) -> None:
     ("arguments", "message"),
     [
         (("score", "all.npy", "--probe", "nowhere", "--out", "x.parquet"), "does not exist"),
-        (("score", "all.npy", "--probe", "probe", "--out", "s.parquet"), "must not exist yet"),
+        (("score", "all.npy", "--probe", "probe", "--out", "s.parquet"), "give --force"),
         (("score", "narrow.npy", "--probe", "probe", "--out", "x.parquet"), "12"),
-        (("select", "keep", "s.parquet", "--out", "s.parquet"), "must not exist yet"),
+        (("select", "keep", "s.parquet", "--out", "s.parquet"), "give --force"),
         (("select", "keep", "s.parquet", "--column", "nope", "--out", "x.parquet"), "nope"),
         (("select", "suspicious", "s.parquet", "--out", "x.parquet"), "either deviations or share"),
         (("select", "stratified", "s.parquet", "--count", "801", "--out", "x.parquet"), "between 1 and the 800"),

@@ -162,9 +162,11 @@ class TestCertificate:
         out = tmp_path / "policy.yaml"
         assert tune(world, *PAIR, "--max-loss", 0.03, "--out", out).exit_code == 0
         before = out.read_text()
-        assert tune(world, *PAIR, "--max-loss", 0.0005, "--out", out).exit_code == NOT_CERTIFIED
+        assert tune(world, *PAIR, "--max-loss", 0.05, "--out", out).exit_code == 1
         assert out.read_text() == before
-        assert tune(world, *PAIR, "--max-loss", 0.05, "--out", out).exit_code == 0
+        assert tune(world, *PAIR, "--max-loss", 0.0005, "--out", out, "--force").exit_code == NOT_CERTIFIED
+        assert out.read_text() == before
+        assert tune(world, *PAIR, "--max-loss", 0.05, "--out", out, "--force").exit_code == 0
         assert out.read_text() != before
         assert [path.name for path in tmp_path.iterdir()] == ["policy.yaml"]
 

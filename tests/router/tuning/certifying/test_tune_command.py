@@ -120,7 +120,7 @@ def test_prompts_of_the_fit_are_no_evidence(folder: Path, tmp_path: Path) -> Non
 def test_an_edit_of_what_decides_voids_the_certificate(
     folder: Path, path: tuple[str, ...], value: object, message: str
 ) -> None:
-    tuned(folder, folder / "edited.yaml", "--max-loss", 0.05)
+    tuned(folder, folder / "edited.yaml", "--max-loss", 0.05, "--force")
     data = yaml.safe_load((folder / "edited.yaml").read_text())
     place = data
     for key in path[:-1]:
@@ -169,11 +169,12 @@ def test_the_report_marks_what_the_certificate_covers(
     folder: Path, tmp_path: Path, target: str, limit: float, region: str, bound: str
 ) -> None:
     found = tuned(folder, tmp_path / "p.yaml", target, limit)
+    out = tmp_path / "report"
     shown = run(
-        "report", folder / "probe", folder / "data.jsonl", *REPORT, "--policy", tmp_path / "p.yaml", "--out", tmp_path
+        "report", folder / "probe", folder / "data.jsonl", *REPORT, "--policy", tmp_path / "p.yaml", "--out", out
     )
     assert shown.exit_code == 0, shown.output
-    page = (tmp_path / "report.html").read_text("utf-8")
+    page = (out / "report.html").read_text("utf-8")
     assert region.format(threshold=found["threshold"]) in page
     kind = target.removeprefix("--").replace("-", "_")
     certified = yaml.safe_load((tmp_path / "p.yaml").read_text("utf-8"))["certificate"]["targets"][0]
