@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,6 +125,7 @@ def decide(
 
 
 def _query(text: str | None, chat: Path | None, overrides: Any) -> Any:
+    from router.tuning.outcomes.records import parse_json
     from router.values import RouteQuery
 
     if (text is None) == (chat is None):
@@ -134,7 +134,8 @@ def _query(text: str | None, chat: Path | None, overrides: Any) -> Any:
         prompt = sys.stdin.read() if text == "-" else text
         return RouteQuery.from_prompt(prompt or "", overrides=overrides)
     try:
-        body = json.loads(sys.stdin.read() if str(chat) == "-" else chat.read_text("utf-8"))
+        # As bytes, for the reader to tell by a byte-order mark how they are encoded.
+        body = parse_json(sys.stdin.buffer.read() if str(chat) == "-" else chat.read_bytes())
     except (OSError, ValueError) as error:
         raise InvalidRequestError(f"--chat must be a JSON file: {error}.") from error
     if not isinstance(body, dict) or not isinstance(body.get("messages"), list):

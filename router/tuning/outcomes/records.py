@@ -212,7 +212,7 @@ def _read_parquet(path: Path, on_bad_row: OnBadRow) -> list[Row]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        table = _without_nanoseconds(pyarrow.parquet.read_table(path))
         rows = table.to_pylist()
     except (pa.ArrowException, ValueError) as error:
         raise DataError(f"{path} cannot be read as parquet: {error}.") from error
@@ -220,6 +220,17 @@ def _read_parquet(path: Path, on_bad_row: OnBadRow) -> list[Row]:
     for row in rows:
         row.update({name: row[name].decode("utf-8", "replace") for name in binary if row[name] is not None})
     return [Row(Place(path, "row", number), row) for number, row in enumerate(rows, start=1)]
+
+
+def _without_nanoseconds(table: Any) -> Any:
+    """Return an arrow table with its points in time in microseconds, which Python's have; others write finer ones."""
+    import pyarrow as pa
+
+    for index, column in enumerate(table.schema):
+        if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+            coarse = table.column(index).cast(pa.timestamp("us", column.type.tz), safe=False)
+            table = table.set_column(index, column.name, coarse)
+    return table
 
 
 def _is_binary(kind: Any) -> bool:
@@ -244,4 +255,4 @@ def _text(path: Path, data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} must be UTF-8: {error}.") from error
+        raise DataError(f"{path} must be UTF-8: {error}. Spreadsheets save it as `CSV UTF-8`.") from error

@@ -131,13 +131,16 @@ def test_models_can_be_chosen(tmp_path: Path, fake_encoder: FakeEncoder) -> None
         (("decide", ""), "some text"),
         (("decide", "x" * 600_000), "at most 524,288 bytes"),
         (("decide", "--chat", "none.json"), "--chat must be a JSON file"),
+        (("decide", "--chat", "{deep}"), "--chat must be a JSON file: nested too deeply"),
     ],
 )
 def test_what_is_wrong_is_said_on_stderr_with_status_1(
     tmp_path: Path, fake_encoder: FakeEncoder, arguments: tuple[str, ...], message: str
 ) -> None:
     data = write_outcomes(tmp_path / "a.jsonl", n=60)
-    result = run(*(a.replace("{data}", str(data)).replace("{out}", str(tmp_path / "out")) for a in arguments))
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    places = {"{data}": str(data), "{out}": str(tmp_path / "out"), "{deep}": str(tmp_path / "deep.json")}
+    result = run(*(places.get(argument, argument) for argument in arguments))
     assert result.exit_code == 1
     assert message in result.stderr
     assert result.stdout == ""
@@ -171,7 +174,7 @@ class TestOnTheRealEncoder:
 
     def test_decide_reads_a_chat_body(self, tmp_path: Path) -> None:
         body = {"model": "any", "messages": [{"role": "user", "content": "What is 2 + 2?"}], "max_tokens": 10}
-        (tmp_path / "chat.json").write_text(json.dumps(body))
+        (tmp_path / "chat.json").write_text(json.dumps(body), "utf-8-sig")
         from_chat = as_json(run("decide", "--chat", tmp_path / "chat.json", "--json"))
         assert (
             from_chat["candidates"][0]["risk"]

@@ -123,12 +123,12 @@ def import_command(
         raise DataError(f"--scores is for {', '.join(_SCORES_FROM_FILE)}; {kind} brings its own.")
     if score_name is not None and kind != "langfuse":
         raise DataError(f"--score-name is for langfuse; got {kind}.")
-    files = expand(paths)
+    files = expand(paths, out)
     collection = Collection()
     _collect(kind, files, collection, scores, score_name, options)
     _drop_empty(collection)
     scored, summary = read_scores(collection, options)
-    usable = _usable(scored, collection)
+    usable, same = _usable(scored, collection)
     if not usable or summary is None:
         raise DataError(f"{kind}: no answer with a prompt and a score in {len(files)} files ({_reasons(collection)}).")
     outcomes = write_outcomes(usable, out)
@@ -143,7 +143,7 @@ def import_command(
         score=summary,
         left_out=dict(Counter(one.why for one in collection.left_out) + collection.skipped),
         left_out_file=None if listed is None else str(listed),
-        notes=(*_counted(collection), *_doubts(usable)),
+        notes=(*_counted(collection), *_doubts(usable, same)),
     )
 
 
@@ -175,8 +175,11 @@ def _drop_empty(collection: Collection) -> None:
     collection.answers = [answer for answer in collection.answers if answer.prompt or answer.messages]
 
 
-def _usable(scored: Sequence[tuple[Answer, float]], collection: Collection) -> list[tuple[Answer, float]]:
-    """Return the answers that `elle fit` will read; the others are left out."""
+def _usable(
+    scored: Sequence[tuple[Answer, float]], collection: Collection
+) -> tuple[list[tuple[Answer, float]], Counter[tuple[str, str]]]:
+    """Return the answers that `elle fit` will read, and how many are of each model and text; leave out the others."""
+    same: Counter[tuple[str, str]] = Counter()
     kept: list[tuple[Answer, float]] = []
     texts: dict[str, str] = {}
     known: set[tuple[str, str]] = set()
@@ -195,8 +198,9 @@ def _usable(scored: Sequence[tuple[Answer, float]], collection: Collection) -> l
             if answer.cost_usd == 0:
                 collection.notes[_FREE] += 1
                 answer = replace(answer, cost_usd=None)
+            same[answer.model, text] += 1
             kept.append((answer, score))
-    return kept
+    return kept, same
 
 
 def _reasons(collection: Collection) -> str:
@@ -215,17 +219,14 @@ def _counted(collection: Collection) -> list[str]:
     return [f"{why}: {count:,}" for why, count in (+collection.notes).items()]
 
 
-def _doubts(usable: Sequence[tuple[Answer, float]]) -> list[str]:
+def _doubts(usable: Sequence[tuple[Answer, float]], same: Counter[tuple[str, str]]) -> list[str]:
     """Return what looks odd in the answers that were kept: it may be as it should, and only the user can know."""
     notes = []
     values = {score for _, score in usable}
     if len(values) == 1:
         notes.append(f"every score is {values.pop():g}; nothing can be learnt from equal scores")
-    prompts: Counter[tuple[str, str]] = Counter()
-    for answer, _ in usable:
-        prompts[answer.model, str(answer.prompt or answer.messages)] += 1
     by_model = Counter(answer.model for answer, _ in usable)
-    for (model, _), count in prompts.most_common(1):
+    for (model, _), count in same.most_common(1):
         if count >= _LARGE_NUMBER and count >= _LARGE_SHARE * by_model[model]:
             share = f"{count:,} of the {by_model[model]:,} answers of {model}"
             notes.append(f"{share} are to one and the same prompt; make sure that it is no mask")

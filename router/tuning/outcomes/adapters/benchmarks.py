@@ -48,10 +48,11 @@ def read_routellm(paths: Sequence[Path], collection: Collection, words: Names[st
         columns = dict.fromkeys(name for row in rows for name in row.values)
         others = [c for c in columns if c != "prompt" and not c.endswith("_response") and not _INDEX.fullmatch(c)]
         models = [c for c in others if any(_is_verdict(row.values.get(c), words) for row in rows)]
-        if "prompt" not in columns or not models:
+        if "prompt" not in columns or not models or {"model", "score"} <= columns.keys():
+            hint = " It looks like outcomes already: `elle fit` reads it as it is." if "score" in columns else ""
             raise DataError(
                 f"{path} must have the columns prompt and one per model, with numbers or true and false, or with the "
-                f"words of --score-map; got {', '.join(columns)}."
+                f"words of --score-map; got {', '.join(columns)}.{hint}"
             )
         collection.notes[f"{_NO_MODELS}: {', '.join(c for c in others if c not in models)}"] += len(others) - len(
             models

@@ -99,11 +99,13 @@ class Collection:
 
     @contextlib.contextmanager
     def row(self, place: Place) -> Iterator[None]:
-        """Leave the row at this place out where the block raises OddRowError."""
+        """Leave the row at this place out where the block raises OddRowError, or its values are nested too deeply."""
         try:
             yield
         except OddRowError as odd:
             self.leave_out(place, odd.why, odd.detail)
+        except RecursionError:
+            self.leave_out(place, "unreadable row", "nested too deeply")
 
 
 def first(values: Mapping[str, Any], *names: str) -> Any:

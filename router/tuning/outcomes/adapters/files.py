@@ -18,12 +18,17 @@ T = TypeVar("T")
 _OUT_SUFFIXES = (".parquet", ".jsonl")
 
 
-def expand(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are; of folders, every file below them that can be read. Raises DataError for neither."""
+def expand(paths: Sequence[Path], out: Path) -> list[Path]:
+    """Files as they are; of folders, every file below them that can be read, without hidden ones; each once.
+
+    What an earlier import wrote to `out` is not read again. Raises DataError for a path that is neither.
+    """
     found: list[Path] = []
+    written = {out.resolve(), left_out_file(out).resolve()}
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.is_file())
+            files = (file for file in path.rglob("*") if file.is_file() and file.resolve() not in written)
+            inside = sorted(file for file in files if not file.name.startswith("."))
             readable = [file for file in inside if file.suffix.lower() in SUFFIXES]
             if packed := [file for file in inside if file.suffix.lower() in {".gz", ".zst", ".zip"}]:
                 raise DataError(
@@ -36,7 +41,7 @@ def expand(paths: Sequence[Path]) -> list[Path]:
             found.append(path)
         else:
             raise DataError(f"{path} does not exist.")
-    return found
+    return list({path.resolve(): path for path in found}.values())
 
 
 def check_out(out: Path, *, force: bool) -> None:
@@ -70,7 +75,11 @@ def write_outcomes(answers: Sequence[tuple[Answer, float]], out: Path) -> Outcom
             import pyarrow.parquet
 
             pyarrow.parquet.write_table(pa.Table.from_pylist(rows), partial)
-        return read_outcomes(partial)
+        try:
+            return read_outcomes(partial)
+        except DataError as error:
+            # The rows were checked before; whatever is left is said of the file that the user knows.
+            raise DataError(str(error).replace(str(partial), str(out))) from error
 
     return _in_place(out, write)
 

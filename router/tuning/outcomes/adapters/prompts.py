@@ -16,8 +16,11 @@ from router.values import RouteQuery
 REDACTED = "prompt redacted by the log"
 CUT = "prompt cut short by the log"
 
-#: What LiteLLM writes in the middle of a text that its database would not hold, and at the end of one for a logger.
-_CUT_MARKS = ("(litellm_truncated skipped ", "...truncated by litellm, this logger does not support large content")
+#: What stands in a text that was too long: LiteLLM's database (three versions of it) and loggers, Langfuse's clients.
+_CUT_MARK = re.compile(
+    r"\.\.\. ?\((litellm_)?truncated (skipped )?\d+ chars|\.\.\.truncated by litellm, this logger does not support|"
+    r"<truncated due to size exceeding limit>"
+)
 
 #: A whole text that stands in place of another one: `redacted-by-litellm`, `[REDACTED]`, `<masked>`, `*****`.
 _MASK = re.compile(
@@ -32,25 +35,26 @@ def check_prompt(answer: Answer) -> Ask:
     messages = answer.messages if answer.messages is not None else [{"role": "user", "content": answer.prompt}]
     if not answer.prompt and not answer.messages:
         raise OddRowError(NO_PROMPT)
-    valid("prompt", json.dumps(messages, default=str, ensure_ascii=False))
     try:
+        valid("prompt", json.dumps(messages, default=str, ensure_ascii=False))
         ask = extract(RouteQuery(tuple(messages)), max_bytes=MAX_PROMPT_BYTES)
     except (InvalidRequestError, RecursionError) as error:
         raise OddRowError("prompt that cannot be read", str(error)) from error
     if not ask.text.strip():
         raise OddRowError("prompt without text", "images, files or blanks only")
-    lines = [line for line in ask.text.splitlines() if line.strip()]
+    lines = [line for line in ask.text.split("\n") if line.strip()]
     if all(_MASK.fullmatch(line.strip()) for line in lines):
         raise OddRowError(REDACTED, lines[0])
-    if any(mark in text for mark in _CUT_MARKS for text in (ask.text, *_user_texts(messages))):
-        raise OddRowError(CUT, "a marker of LiteLLM stands in it")
+    marks = filter(None, map(_CUT_MARK.search, (ask.text, *_user_texts(messages))))
+    if (mark := next(marks, None)) is not None:
+        raise OddRowError(CUT, mark[0])
     return ask
 
 
 def cut_elsewhere(answer: Answer) -> bool:
     """Whether a part of the chat that is not judged, such as a system prompt, was cut short by the log."""
     whole = json.dumps(answer.messages, default=str, ensure_ascii=False) if answer.messages is not None else ""
-    return any(mark in whole for mark in _CUT_MARKS)
+    return _CUT_MARK.search(whole) is not None
 
 
 def chat_of(value: Any) -> list[Any] | None:
@@ -86,5 +90,10 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _user_texts(messages: Sequence[Any]) -> list[str]:
-    user = [one for one in messages if isinstance(one, Mapping) and one.get("role") == "user"]
-    return [json.dumps(one.get("content"), default=str, ensure_ascii=False) for one in user]
+    """Return the texts of user turns; a picture that was cut short does not matter, since only texts are judged."""
+    texts: list[str] = []
+    for message in messages:
+        content = message.get("content") if isinstance(message, Mapping) and message.get("role") == "user" else None
+        parts = content if isinstance(content, list) else [{"text": content}]
+        texts += [str(part["text"]) for part in parts if isinstance(part, Mapping) and part.get("text")]
+    return texts

@@ -38,7 +38,8 @@ class ScoreOptions:
 
     Attributes:
         words: quality 0 to 1 by word (as written, without regard to case); None leaves the rows with this word out.
-        span: the worst and the best score of the source; None where scores run from 0 to 1 already.
+            Without a span it must have every value, numbers too.
+        span: the worst and the best number of the source; None where numbers run from 0 to 1 already.
     """
 
     words: Mapping[str, float | None] = field(default_factory=dict)
@@ -47,8 +48,6 @@ class ScoreOptions:
     def __post_init__(self) -> None:
         if self.span is not None and not (all(map(math.isfinite, self.span)) and self.span[0] != self.span[1]):
             raise DataError(f"--score-range must be the worst and the best score, two numbers; got {self.span}.")
-        if self.span is not None and self.words:
-            raise DataError("give either --score-map or --score-range; a map says what each value is worth by itself.")
 
 
 def parse_score_map(given: Sequence[str]) -> dict[str, float | None]:
@@ -129,7 +128,7 @@ def read_scores(
                 values.append(value)
                 seen.append((answer, raw, value))
             elif why is not None:
-                reasons.append((why, repr(raw.value)))
+                reasons.append((why, repr(raw.value) if _is_plain(raw.value) else "a list or an object"))
         if values:
             read.append((answer, sum(values) / len(values)))
         else:
@@ -155,10 +154,9 @@ class _Reader:
         if raw.name and _MORE_IS_WORSE.search(raw.name):
             self._names.setdefault(raw.name, place)
         number = self._number(raw)
-        if self._options.words:
-            if _key(raw.value) not in self._options.words:
-                self._note_word(place, raw)
-        elif number is None:
+        if not _is_plain(raw.value) or _key(raw.value) in self._options.words:
+            return
+        if number is None or (self._options.words and self._options.span is None):
             self._note_word(place, raw)
         else:
             self._numbers += 1
@@ -177,7 +175,10 @@ class _Reader:
             more = f" and {len(self._words) - _SHOWN} more" if len(self._words) > _SHOWN else ""
             place = self._first[self._words.most_common(1)[0][0]]
             if self._options.words:
-                raise DataError(f"--score-map must have every score; missing: {shown}{more}, first in {place}.")
+                raise DataError(
+                    f"--score-map must have every score; missing: {shown}{more}, first in {place}. Numbers may "
+                    "be left to --score-range WORST BEST, given beside it."
+                )
             hint = ",".join(f"{word[:40]}=?" for word, _ in self._words.most_common(_SHOWN))
             raise DataError(
                 f"scores must be numbers or true and false; got the words {shown}{more}, first in {place}. Say what "
@@ -207,7 +208,7 @@ class _Reader:
         """Return the quality of a value, or None and, unless it is missing, why it has none."""
         if self.is_missing(raw):
             return None, None
-        if self._options.words:
+        if _is_plain(raw.value) and _key(raw.value) in self._options.words:
             value = self._options.words[_key(raw.value)]
             return value, None if value is not None else "score that --score-map skips"
         number = self._number(raw)
@@ -220,7 +221,7 @@ class _Reader:
         return min(max(value, 0.0), 1.0), None
 
     def _number(self, raw: RawScore) -> float | None:
-        if raw.is_label:
+        if raw.is_label or not _is_plain(raw.value):
             return None
         value = raw.value
         if isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in {"true", "false"}):
@@ -236,6 +237,11 @@ class _Reader:
         """Whether this is no value at all."""
         value = raw.value
         return value is None or (isinstance(value, str) and value.strip().lower() in _NO_VALUE)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether this is one value, and no list or object."""
+    return not isinstance(value, list | dict | tuple)
 
 
 def _key(value: Any) -> str:
@@ -258,7 +264,8 @@ def _summary(
     ordered = sorted(by_value.values(), key=lambda one: one[2])
     chosen = [ordered[0], ordered[-1], ordered[len(ordered) // 2]]
     examples = dict.fromkeys(ScoreExample(str(a.place), str(r.value)[:80], q) for a, r, q in chosen)
-    mapped_by = "--score-map" if options.words else "--score-range" if options.span else None
+    used = {"--score-map": bool(options.words), "--score-range": options.span is not None}
+    mapped_by = " and ".join(option for option, given in used.items() if given) or None
     return ScoreSummary(
         sources=dict(sources),
         low=min(qualities),

@@ -25,6 +25,8 @@ CUT = (
     "`MAX_STRING_LENGTH_PROMPT_IN_DB` in your env.) ...the end"
 )
 
+OLD_CUT = "the beginning... (litellm_truncated 9 chars)"
+
 
 def user(content: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content}]
@@ -97,6 +99,8 @@ GOOD: dict[str, Callable[..., dict[str, Any]]] = {
 
 PICTURE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
 
+DEEP: Any = json.loads("[" * 500 + "]" * 500)
+
 ODD: list[tuple[str, Any, str | None]] = [
     ("litellm-spend-logs", spend("odd", messages=user(PICTURE)), "prompt without text"),
     ("litellm-spend-logs", spend("odd", messages=user("  ")), "prompt that cannot be read"),
@@ -108,6 +112,10 @@ ODD: list[tuple[str, Any, str | None]] = [
     ("litellm-spend-logs", spend("odd", messages=user("REDACTED_BY_LITELM")), "prompt redacted by the log"),
     ("litellm-spend-logs", spend("odd", messages=user("[REDACTED]")), "prompt redacted by the log"),
     ("litellm-spend-logs", spend("odd", messages=user(CUT)), "prompt cut short by the log"),
+    ("litellm-spend-logs", spend("odd", messages=user(OLD_CUT)), "prompt cut short by the log"),
+    ("litellm-spend-logs", spend("odd", messages=user("a... (truncated 99 chars)")), "prompt cut short by the log"),
+    ("litellm-spend-logs", spend("odd", metadata={"score": DEEP}), "score that is no number"),
+    ("langfuse", generation("odd", input="<truncated due to size exceeding limit>"), "prompt cut short by the log"),
     ("litellm-spend-logs", spend("odd", spend=-0.1), "spend that is no number of 0 or more"),
     ("litellm-spend-logs", spend("odd", spend="much"), "spend that is no number of 0 or more"),
     ("litellm-spend-logs", spend("odd", prompt_tokens=-1), "prompt_tokens that is no number of 0 or more"),
@@ -238,6 +246,7 @@ def test_parquet_of_a_database_with_bytes_and_maps_reads_as_json_does(tmp_path: 
         "id": pa.array([b"a"], text), "trace_id": pa.array([b"t"], text), "type": pa.array([b"GENERATION"], text),
         "input": pa.array([json.dumps(user("Question a")).encode()], text),
         "provided_model_name": pa.array([b"m"], text),
+        "start_time": pa.array([1_700_000_000_000_000_001], pa.timestamp("ns", "UTC")),
         "usage_details": pa.array([[("input", 3), ("output", 4)]], usage),
     }  # fmt: skip
     pyarrow.parquet.write_table(pa.table(columns), tmp_path / "observations.parquet")
@@ -269,6 +278,26 @@ def test_an_id_with_two_different_scores_is_left_out(tmp_path: Path) -> None:
     assert summary.left_out == {
         "id with two different scores": 1, "score without an id or a value": 1, "without a score": 1,
     }  # fmt: skip
+
+
+def test_a_cut_picture_does_not_cost_the_answer(tmp_path: Path) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA... (litellm_truncated 11 chars)"}}
+    chat = user([{"type": "text", "text": "What is this?"}, picture])
+    assert bring("litellm-spend-logs", tmp_path, [spend("a", messages=chat)])[1].texts == ("What is this?",)
+
+
+def test_what_an_import_wrote_and_files_named_twice_are_not_read_again(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.jsonl", [table("a"), table("b", prompt=None)])
+    write(tmp_path / "._in.jsonl", ["not for us"])
+    for _ in range(2):
+        summary = import_command("routellm", [tmp_path, path], tmp_path / "out.jsonl", force=True)
+        assert (summary.n_files, summary.n_answers, summary.left_out) == (1, 1, {"without a prompt": 1})
+
+
+def test_outcomes_taken_for_a_wide_table_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.jsonl", [{"prompt": "a", "model": "m", "score": 1, "cost_usd": 0.1}])
+    with pytest.raises(DataError, match="looks like outcomes already"):
+        import_command("routellm", [path], tmp_path / "out.jsonl")
 
 
 def test_outcomes_are_never_replaced_silently(tmp_path: Path) -> None:

@@ -200,8 +200,31 @@ def test_a_map_reads_words_with_commas_equals_signs_and_any_case() -> None:
     assert parse_score_map(["Yes, fully=1", "a=b=0.5", "n/a=skip"]) == {"yes, fully": 1.0, "a=b": 0.5, "n/a": None}
 
 
-def test_map_and_range_together_and_empty_ranges_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="either --score-map or --score-range"):
-        numbers(tmp_path, [1], score_map=["a=1"], score_range=(0.0, 5.0))
+def test_words_go_by_the_map_and_numbers_by_the_range_beside_it(tmp_path: Path) -> None:
+    values = [0, 50, 100, "failed", "failed"]
+    with pytest.raises(DataError, match=r"missing: 0 \(1\), 50 \(1\), 100 \(1\).*Numbers may be left to --score-range"):
+        numbers(tmp_path, values, score_map=["failed=0"])
+    summary, found = numbers(tmp_path, values, score_map=["failed=0"], score_range=(0.0, 100.0))
+    assert list(found.values()) == [0.0, 0.5, 1.0, 0.0, 0.0]
+    assert summary.score.mapped_by == "--score-map and --score-range"
+
+
+def test_a_list_or_an_object_is_an_odd_score(tmp_path: Path) -> None:
+    summary, found = numbers(tmp_path, [1, 0, [1], {"value": 1}])
+    assert list(found.values()) == [1.0, 0.0]
+    assert summary.left_out == {"score that is no number": 2}
+
+
+def test_a_failure_in_the_metadata_of_a_log_is_a_failure_and_not_a_missing_score(tmp_path: Path) -> None:
+    base = {"model": "m", "call_type": "acompletion"}
+    rows = [
+        base | {"request_id": str(k), "messages": [{"role": "user", "content": f"Question {k}"}], "metadata": metadata}
+        for k, metadata in enumerate([{"score": 0}, {"score": False}, {"requester_metadata": {"score": 0.0}}])
+    ]
+    _, found = bring("litellm-spend-logs", write(tmp_path / "in.jsonl", rows))
+    assert found == {"Question 0": 0.0, "Question 1": 0.0, "Question 2": 0.0}
+
+
+def test_empty_ranges_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must be the worst and the best"):
         numbers(tmp_path, [1], score_range=(1.0, 1.0))
