@@ -71,10 +71,12 @@ def fit(data: tuple[Path, ...], out: Path, models: str | None, as_json: bool, **
 
 
 @click.command()
-@click.argument("probe", type=PATH)
-@click.argument("data", nargs=-1, required=True, type=PATH)
-@click.option("--weak", required=True, metavar="MODEL", help="The cheap model.")
-@click.option("--strong", required=True, metavar="MODEL", help="The dear model.")
+@click.argument("paths", metavar="[PROBE] DATA...", nargs=-1, required=True, type=PATH)
+@click.option("--policy", "policy_file", type=PATH, help="Evaluate this policy instead of a probe's ranking.")
+@click.option("--weak", metavar="MODEL", help="The cheap model; of a policy its cheapest tier unless set.")
+@click.option("--strong", metavar="MODEL", help="The expensive model; of a policy its strongest tier unless set.")
+@click.option("--holdout", metavar="latest:SHARE", help="With --policy: only the latest prompts, as in latest:20%.")
+@click.option("--time-column", metavar="NAME", help="Where DATA say when a prompt was asked; found by name unless set.")
 @click.option("--prices", metavar="FILE.yaml|litellm", help="List prices by model, for costs the data do not have.")
 @click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
 @click.option("--resamples", default=1000, show_default=True, type=click.IntRange(100), help="Of the bootstrap.")
@@ -85,22 +87,47 @@ def fit(data: tuple[Path, ...], out: Path, models: str | None, as_json: bool, **
 @click.option("--quick", is_flag=True, help="Only the baselines that need no fitting and no LiteLLM.")
 @click.option("--seed", default=0, show_default=True)
 @JSON
-def evaluate(probe: Path, data: tuple[Path, ...], weak: str, strong: str, as_json: bool, **options: Any) -> None:
-    """Evaluate PROBE on DATA it has not seen: how well does it rank prompts by the gain of the strong model?
+def evaluate(paths: tuple[Path, ...], policy_file: Path | None, as_json: bool, **options: Any) -> None:
+    """Evaluate a policy, or the ranking of a PROBE, on DATA.
 
-    With --cv, DATA may be what it was fitted on: its recipe is fitted anew on the other folds. The figures of a random
-    split and of whole groups left out are then printed side by side.
+    With --policy: decide every prompt of DATA as the service would, and say what share goes where, with what quality
+    and at what cost, against always the strong model. Each profile of the policy has a row of its own.
+
+    With a PROBE: how well does it rank prompts that it has not seen by the gain of --strong over --weak? With --cv,
+    DATA may be what it was fitted on: its recipe is fitted anew on the other folds. The figures of a random split and
+    of whole groups left out are then printed side by side.
     """
-    from router.tuning.judging.evaluate import evaluate_command
-
-    with progress("encoding") as on_progress:
-        report = evaluate_command(probe, data, weak=weak, strong=strong, on_progress=on_progress, **options)
+    report = _evaluate_probe(paths, options) if policy_file is None else _evaluate_policy(paths, policy_file, options)
     if report.warning:
         click.echo(f"Warning: {report.warning}", err=True)
     if as_json:
         print_json(report.to_dict())
     else:
         report.print(stdout())
+
+
+def _evaluate_probe(paths: tuple[Path, ...], options: dict[str, Any]) -> Any:
+    from router.tuning.judging.evaluate import evaluate_command
+
+    if len(paths) < 2 or options["weak"] is None or options["strong"] is None:
+        raise click.UsageError("give PROBE and DATA with --weak and --strong, or --policy FILE and DATA.")
+    if options.pop("holdout") is not None or options.pop("time_column") is not None:
+        raise click.UsageError("--holdout and --time-column are for --policy.")
+    with progress("encoding") as on_progress:
+        return evaluate_command(paths[0], paths[1:], on_progress=on_progress, **options)
+
+
+def _evaluate_policy(paths: tuple[Path, ...], policy_file: Path, options: dict[str, Any]) -> Any:
+    from router.tuning.judging.policy_evaluation import evaluate_policy_command
+
+    for name in ("prices", "folds", "quick"):
+        if options.pop(name):
+            raise click.UsageError(f"--{'cv' if name == 'folds' else name} is for a PROBE; a policy states its own.")
+    options.pop("split")
+    if folders := [path for path in paths if path.is_dir()]:
+        raise click.UsageError(f"with --policy give files of outcomes only, got the folder {folders[0]}.")
+    with progress("encoding") as on_progress:
+        return evaluate_policy_command(policy_file, paths, on_progress=on_progress, **options)
 
 
 @click.command()

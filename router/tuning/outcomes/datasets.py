@@ -1,7 +1,8 @@
 """Outcome data in long form -> one table of prompts by models, with every row checked.
 
 Columns: `prompt` or `messages` (an OpenAI chat, as a list or as JSON text), `model`, `score` (0 to 1); optional
-`prompt_id`, `group`, `cost_usd`, `input_tokens`, `output_tokens`. Files as `router.tuning.outcomes.records` reads them.
+`prompt_id`, `group`, `cost_usd`, `input_tokens`, `output_tokens`, and a time (`TIME_COLUMNS`). Files as
+`router.tuning.outcomes.records` reads them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,13 @@ from probes.probe import DataSource
 from router.asking.ask import Ask, extract
 from router.errors import InvalidRequestError
 from router.tuning.outcomes.records import MAX_PROMPT_BYTES, Place, Row, number_of, parse_json, read_rows
+from router.tuning.outcomes.times import seconds_of
 from router.values import RouteQuery
 
 FloatArray = npt.NDArray[np.float64]
+
+#: Columns that hold when a prompt was asked, in the order in which they are looked for.
+TIME_COLUMNS = ("timestamp", "created_at", "start_time", "startTime", "time", "date")
 
 _SHOWN_ROWS = 5
 _SHOWN_LETTERS = 80
@@ -44,6 +49,7 @@ class Outcomes:
         scores: (n, m), 0 to 1, NaN where this model was not asked.
         cost_usd, input_tokens, output_tokens: (n, m), NaN where unknown.
         sources: the files, with their SHA-256 and number of rows.
+        times: (n,) when each prompt was first asked, in seconds since 1970, NaN where unknown; empty if never read.
     """
 
     texts: tuple[str, ...]
@@ -56,6 +62,7 @@ class Outcomes:
     output_tokens: FloatArray
     sources: tuple[DataSource, ...]
     asks: tuple[Ask, ...] = ()
+    times: FloatArray = field(default_factory=lambda: np.empty(0))
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -95,11 +102,15 @@ class Outcomes:
             output_tokens=self.output_tokens[cells],
             sources=self.sources,
             asks=tuple(self.asks[row] for row in rows) if self.asks else (),
+            times=self.times[rows] if self.times.size else self.times,
         )
 
 
-def read_outcomes(*paths: Path) -> Outcomes:
+def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
     """The outcomes in these files together.
+
+    time_column: where times are; the first of TIME_COLUMNS that a file has unless given. A time that cannot be read is
+    missing.
 
     Raises DataError naming the file, the lines (of parquet the rows, of JSON the records, from 1) and what to do.
     """
@@ -108,15 +119,17 @@ def read_outcomes(*paths: Path) -> Outcomes:
     texts: list[str] = []
     asks: list[Ask] = []
     groups: list[str] = []
+    times: list[float] = []
     cells: dict[tuple[int, str], tuple[float, float, float, float]] = {}
     for table in tables:
-        for row in table.checked():
+        for row, when in zip(table.checked(), table.times(time_column), strict=True):
             key = (table.data_set, row.prompt_id)
             index = prompts.setdefault(key, len(texts))
             if index == len(texts):
                 texts.append(row.ask.text)
                 asks.append(row.ask)
                 groups.append(row.group)
+                times.append(when)
             elif texts[index] != row.ask.text:
                 raise DataError(
                     f"{row.place}: prompt_id {row.prompt_id!r} stands for two different prompts, this is the second; "
@@ -128,6 +141,7 @@ def read_outcomes(*paths: Path) -> Outcomes:
                     "and model, or give repeated samples ids of their own."
                 )
             cells[index, row.model] = row.numbers
+            times[index] = float(np.fmin(times[index], when))
     models = tuple(sorted({model for _, model in cells}))
     columns = {model: column for column, model in enumerate(models)}
     values = np.full((4, len(texts), len(models)), np.nan)
@@ -144,6 +158,7 @@ def read_outcomes(*paths: Path) -> Outcomes:
         output_tokens=values[3],
         sources=tuple(DataSource(t.path.name, t.digest, len(t.rows)) for t in tables),
         asks=tuple(asks),
+        times=np.array(times, dtype=np.float64),
     )
 
 
@@ -199,6 +214,13 @@ class _Table:
         places = [row.place for row in self.rows]
         columns = zip(places, ids, asks, groups, models, zip(scores, *others, strict=True), strict=True)
         return [_Row(*values) for values in columns]
+
+    def times(self, column: str | None) -> list[float]:
+        """Return the time of each row in seconds since 1970, NaN where it has none that can be read."""
+        name = column or next((name for name in TIME_COLUMNS if name in self.columns), None)
+        if name is not None and column is not None and name not in self.columns:
+            raise DataError(f"{self.path} must have the column {name!r}, found {', '.join(sorted(self.columns))}.")
+        return [math.nan if name is None else seconds_of(row.values.get(name)) for row in self.rows]
 
     def _asks(self) -> list[Ask]:
         cache: dict[str, Ask] = {}

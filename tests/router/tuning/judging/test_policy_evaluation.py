@@ -1,0 +1,297 @@
+"""A policy on a file of outcomes: decided as served, counted by hand, estimates named, the latest held out."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from probes.errors import DataError
+from router.cli.main import cli
+from router.deciding.pipeline import Router
+from router.policies.loading import load_policy
+from router.tuning.judging.policy_evaluation import candidate_outcomes, evaluate_policy
+from router.tuning.outcomes import feature_cache
+from router.tuning.outcomes.datasets import read_outcomes
+from router.tuning.outcomes.latest import latest, parse_latest
+from router.tuning.outcomes.times import seconds_of
+from router.values import RouteQuery
+from tests.fakes import FakeEncoder, fake_probe, write_policy
+
+PRICES = {"small": (1.0, 2.0), "large": (10.0, 20.0)}
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def candidate(name: str) -> dict[str, object]:
+    low, high = PRICES[name]
+    prices = {"input_usd_per_million_tokens": low, "output_usd_per_million_tokens": high}
+    return {"name": name, "model": f"openai/{name}", "prices": prices, "expected_output_tokens": 500}
+
+
+def fixed_policy(folder: Path, **changes: object) -> Path:
+    """Always the small model, with a profile that is always the large one; no probe."""
+    policy = {
+        "schema": "elle.policy/1", "name": "mine", "candidates": [candidate("small"), candidate("large")],
+        "rule": {"kind": "fixed", "candidate": "small"}, "safe_default": "large",
+        "profiles": {"best": {"rule": {"kind": "fixed", "candidate": "large"}}},
+    }  # fmt: skip
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(policy | changes), "utf-8")
+    return path
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def answers(
+    scores: dict[str, list[float | None]], *, tokens: bool = True, **columns: list[object]
+) -> list[dict[str, object]]:
+    """A row for each score that is there; 1,000 input and 500 output tokens each."""
+    rows = []
+    for model, values in scores.items():
+        for i, value in enumerate(values):
+            if value is not None:
+                row: dict[str, object] = {"prompt": f"prompt {i}", "prompt_id": str(i), "model": model, "score": value}
+                row |= {"input_tokens": 1000, "output_tokens": 500} if tokens else {}
+                rows.append(row | {name: column[i] for name, column in columns.items()})
+    return rows
+
+
+def evaluated(folder: Path, data: list[dict[str, object]], *more: object, policy: Path | None = None) -> Any:
+    path = write(folder / "data.jsonl", data)
+    result = run("evaluate", "--policy", policy or fixed_policy(folder), path, "--json", *more)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+class TestByHand:
+    def test_shares_quality_and_cost_are_what_a_person_counts(self, tmp_path: Path) -> None:
+        found = evaluated(tmp_path, answers({"small": [1, 0, 1, 0], "large": [1, 1, 1, 0]}))
+        own, best, always_small, always_large = found["rules"]
+        assert [one["name"] for one in found["rules"]] == ["mine", "mine:best", "always small", "always large"]
+        assert own["shares"] == {"small": 1.0, "large": 0.0}
+        assert own["quality"]["value"] == 0.5
+        assert own["lost"]["value"] == 0.25
+        # 1,000 tokens at 1 and 500 at 2 USD a million: 0.002 USD.
+        assert own["cost_usd_per_1k"]["value"] == pytest.approx(2.0)
+        assert best["cost_usd_per_1k"]["value"] == pytest.approx(20.0)
+        assert own["saved"]["value"] == pytest.approx(0.9)
+        assert best["lost"] == {"value": 0.0, "low": 0.0, "high": 0.0, "confidence": 0.95}
+        assert best["gained"]["value"] == 0.25
+        assert (always_small["quality"], always_large["quality"]) == (own["quality"], best["quality"])
+        assert found["estimates"] == []
+        assert found["sentence"].startswith(
+            "Of 1,000 requests 1000 go to small and 0 go to large. Their mean quality is 0.500"
+        )
+        assert "always large has 0.750, so 0.250 is lost" in found["sentence"]
+        assert found["sentence"].endswith(
+            "1,000 requests cost 2.00 USD; always large costs 20.00 USD, so 90% is saved."
+        )
+
+    def test_the_interval_of_the_loss_is_paired(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        right = (rng.random(400) < 0.5).astype(float)
+        worse = np.where(np.arange(400) % 20 == 0, 0.0, right)
+        found = evaluated(tmp_path, answers({"small": worse.tolist(), "large": right.tolist()}))
+        own = found["rules"][0]
+        paired = own["lost"]["high"] - own["lost"]["low"]
+        assert paired < 0.5 * (own["quality"]["high"] - own["quality"]["low"])
+        assert own["lost"]["value"] == pytest.approx((right - worse).mean())
+
+    def test_scores_that_were_not_observed_are_estimated_bounded_and_named(self, tmp_path: Path) -> None:
+        # The large model answered two of four; without a probe its mean there, .5, stands in.
+        found = evaluated(tmp_path, answers({"small": [1, 0, 1, 1], "large": [1, 0, None, None]}))
+        own, best = found["rules"][:2]
+        assert own["observed_share"] == 1.0
+        assert best["observed_share"] == 0.5
+        assert best["quality"]["value"] == pytest.approx(0.5)
+        assert best["quality_bounds"] == [0.25, 0.75]
+        # Small is right on both that large did not answer: between 2 / 4 gained and nothing lost.
+        assert own["lost"]["value"] == pytest.approx(-0.25)
+        assert own["lost_bounds"] == [-0.5, 0.0]
+        assert found["estimates"][0].startswith("50.0% of the scores of always large were not observed")
+        assert "estimated by the mean of the candidate's scores" in found["estimates"][0]
+        assert "so 0.250 is gained" in found["sentence"]
+
+    def test_costs_without_token_counts_are_named_as_estimates(self, tmp_path: Path) -> None:
+        found = evaluated(tmp_path, answers({"small": [1, 0], "large": [1, 1]}, tokens=False))
+        own = found["rules"][0]
+        assert own["cost_estimated_share"] == 1.0
+        # "prompt 0" is 8 bytes, about 2 tokens; 500 output tokens are expected.
+        assert own["cost_usd_per_1k"]["value"] == pytest.approx(1000 * (2 * 1 + 500 * 2) / 1e6)
+        assert any("100.0% of the costs are estimated" in said for said in found["estimates"])
+
+    def test_without_prices_no_cost_is_made_up(self, tmp_path: Path) -> None:
+        plain = [{"name": name, "model": f"openai/{name}"} for name in ("small", "large")]
+        policy = fixed_policy(tmp_path, candidates=plain)
+        found = evaluated(tmp_path, answers({"small": [1, 0], "large": [1, 1]}), policy=policy)
+        assert found["rules"][0]["cost_usd_per_1k"] is None
+        assert "give the candidates prices" in found["sentence"]
+
+    def test_prompts_that_nobody_may_answer_are_counted_and_left_out(self, tmp_path: Path) -> None:
+        small, large = candidate("small"), candidate("large")
+        both = [small | {"context_window_tokens": 100}, large | {"context_window_tokens": 100}]
+        data = answers({"small": [1, 0], "large": [1, 1]})
+        data += [{"prompt": "x" * 4000, "prompt_id": "long", "model": name, "score": 1} for name in PRICES]
+        found = evaluated(tmp_path, data, policy=fixed_policy(tmp_path, candidates=both))
+        assert (found["n"], found["n_refused"]) == (2, 1)
+        assert any("1 further prompts may be answered by no candidate" in note for note in found["notes"])
+
+
+class TestOnAProbe:
+    @pytest.fixture
+    def world(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A policy with a profile on the fake probe, and 300 prompts that it was not fitted on."""
+        encoder = FakeEncoder()
+        monkeypatch.setattr(feature_cache, "load_encoder", lambda spec, directory=None: encoder)
+        monkeypatch.setenv("ELLE_CACHE_DIR", str(tmp_path / "cache"))
+        write_policy(
+            tmp_path, candidates=[candidate("small"), candidate("large")],
+            rule={"kind": "gain", "thresholds": [0.4]},
+            profiles={"cheap": {"rule": {"kind": "gain", "thresholds": [0.5]}}},
+        )  # fmt: skip
+        rng = np.random.default_rng(1)
+        rows = []
+        for i in range(300):
+            text = f"new prompt {i}"
+            hard = encoder.encode(text)[0] > 0
+            for model, chance in (("small", 0.2 if hard else 0.9), ("large", 0.9)):
+                rows.append({"prompt": text, "model": model, "score": float(rng.random() < chance)})
+        write(tmp_path / "data.jsonl", rows)
+        return tmp_path
+
+    def test_every_prompt_goes_where_the_service_sends_it(self, world: Path) -> None:
+        result = run("evaluate", "--policy", world / "test.yaml", world / "data.jsonl", "--json")
+        assert result.exit_code == 0, result.output
+        found = json.loads(result.stdout)
+        policy = load_policy(world / "test.yaml")
+        encoder = FakeEncoder()
+        router = Router([policy, *policy.profiles()], {encoder.spec.identity: encoder})
+        outcomes = read_outcomes(world / "data.jsonl")
+        for rule in found["rules"][:2]:
+            served = router.policy(rule["name"])
+            one = Router([served], {encoder.spec.identity: encoder})
+            chosen = [one.decide(RouteQuery.from_prompt(text)).chosen for text in outcomes.texts]
+            assert rule["shares"]["small"] == pytest.approx(chosen.count("small") / 300)
+            picked = [outcomes.scores[i, outcomes.models.index(name)] for i, name in enumerate(chosen)]
+            assert rule["quality"]["value"] == pytest.approx(np.mean(picked))
+        assert 0.1 < found["rules"][0]["shares"]["small"] < found["rules"][1]["shares"]["small"]
+
+    def test_a_log_with_one_answer_for_each_prompt_is_estimated_close_to_the_truth(self, world: Path) -> None:
+        served = load_policy(world / "test.yaml")
+        whole = candidate_outcomes(read_outcomes(world / "data.jsonl"), served.rules.file.candidates)
+        encoder = FakeEncoder()
+        features = np.stack([encoder.encode(text) for text in whole.texts])
+        truth = evaluate_policy(served, whole, features, resamples=100)
+        log = whole.scores.copy()
+        log[np.arange(300), np.random.default_rng(2).integers(0, 2, 300)] = np.nan
+        whole.scores[:] = log
+        found = evaluate_policy(served, whole, features, resamples=100)
+        assert 0.4 < found.own.observed_share < 0.6
+        assert found.own.quality.value == pytest.approx(truth.own.quality.value, abs=0.06)
+        low, high = found.own.quality_bounds
+        assert low < truth.own.quality.value < high
+        assert any("estimated by the probe" in said for said in found.estimates)
+
+    def test_prompts_of_the_fit_are_warned_of_and_the_others_told_apart(self, world: Path) -> None:
+        rows = [json.loads(line) for line in (world / "data.jsonl").read_text().splitlines()]
+        for row in rows[:100]:
+            row["prompt"] = row["prompt"].replace("new prompt", "prompt number")
+        write(world / "mixed.jsonl", rows)
+        result = run("evaluate", "--policy", world / "test.yaml", world / "mixed.jsonl")
+        assert result.exit_code == 0
+        assert "50 of these 300 prompts have a text that the probe was fitted on" in result.stderr
+        assert "On the other 250: quality" in result.stderr
+        assert "Of 1,000 requests" in result.stdout
+        assert "test:cheap" in result.stdout
+        assert "always large" in result.stdout
+
+
+class TestTime:
+    def test_only_the_latest_prompts_are_evaluated(self, tmp_path: Path) -> None:
+        times: list[object] = [f"2026-11-{day:02d}T12:00:00Z" for day in range(1, 11)]
+        data = answers({"small": [0] * 8 + [1, 1], "large": [1] * 10}, created_at=times)
+        found = evaluated(tmp_path, data[::-1], "--holdout", "latest:20%")
+        assert found["n"] == 2
+        assert found["rules"][0]["quality"]["value"] == 1.0
+        assert found["period"].startswith("the latest 20% of the prompts, 2026-11-09 12:00 to 2026-11-10 12:00 UTC")
+
+    def test_prompts_without_a_time_are_not_held_out_and_are_counted(self, tmp_path: Path) -> None:
+        times: list[object] = [1764000000, 1764000100.5, "1764000200000", "yesterday", None]
+        data = answers({"small": [0, 0, 1, 1, 1], "large": [1] * 5}, when=times)
+        found = evaluated(tmp_path, data, "--holdout", "latest:0.34", "--time-column", "when")
+        assert found["n"] == 1
+        assert "2 prompts without a time are left out" in found["period"]
+
+    @pytest.mark.parametrize("text", ["latest", "latest:0", "latest:100%", "oldest:20%", "20%", "latest:2"])
+    def test_a_share_that_is_none_is_refused(self, text: str) -> None:
+        with pytest.raises(DataError, match="as in latest:20%"):
+            parse_latest(text)
+
+    def test_data_without_times_cannot_be_held_out_by_time(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "data.jsonl", answers({"small": [1, 0]}))
+        with pytest.raises(DataError, match="--time-column"):
+            latest(read_outcomes(path), 0.5)
+
+    @pytest.mark.parametrize(
+        ("value", "seconds"),
+        [
+            ("2026-11-28", datetime(2026, 11, 28, tzinfo=UTC).timestamp()),
+            ("20261128", datetime(2026, 11, 28, tzinfo=UTC).timestamp()),
+            (date(2026, 11, 28), datetime(2026, 11, 28, tzinfo=UTC).timestamp()),
+            ("2026-11-28T10:00:00+02:00", datetime(2026, 11, 28, 8, tzinfo=UTC).timestamp()),
+            ("2026-11-28 08:00:00", datetime(2026, 11, 28, 8, tzinfo=UTC).timestamp()),
+            (datetime(2026, 11, 28, 8), datetime(2026, 11, 28, 8, tzinfo=UTC).timestamp()),
+            (1764316800, 1764316800.0),
+            ("1764316800", 1764316800.0),
+            (1764316800123, 1764316800.123),
+            (1764316800123456, 1764316800.123456),
+            (1764316800123456789, 1764316800.1234567),
+        ],
+    )
+    def test_times_are_read_as_people_write_them(self, value: object, seconds: float) -> None:
+        assert seconds_of(value) == pytest.approx(seconds, abs=1e-3)
+
+    @pytest.mark.parametrize("value", [None, "", "soon", True, float("nan"), -5, [1], {}])
+    def test_what_is_no_time_is_missing(self, value: object) -> None:
+        assert np.isnan(seconds_of(value))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--policy", "mine.yaml", "data.jsonl", "--cv", "5"), "--cv is for a PROBE"),
+        (("--policy", "mine.yaml", ".", "data.jsonl"), "files of outcomes only"),
+        (("--policy", "mine.yaml", "data.jsonl", "--strong", "huge"), "--strong must be a candidate"),
+        (("--policy", "mine.yaml", "other.jsonl"), "must hold outcomes of the policy's candidates"),
+        (("data.jsonl",), "give PROBE and DATA with --weak and --strong, or --policy"),
+        (("p", "data.jsonl", "--weak", "a", "--strong", "b", "--holdout", "latest:10%"), "are for --policy"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fixed_policy(tmp_path)
+    write(tmp_path / "data.jsonl", answers({"small": [1, 0]}))
+    write(tmp_path / "other.jsonl", answers({"other": [1, 0]}))
+    result = run("evaluate", *arguments)
+    assert result.exit_code in (1, 2)
+    assert message in result.stderr
+
+
+def test_models_are_found_by_the_name_in_the_probe_the_own_name_or_the_model_string(tmp_path: Path) -> None:
+    assert fake_probe().models == ("small", "large")
+    data = answers({"openai/small": [1, 0], "large": [1, 1]})
+    assert evaluated(tmp_path, data)["rules"][0]["quality"]["value"] == 0.5
