@@ -8,30 +8,29 @@ with RouterClient("localhost:50051") as client:
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, Self, cast
+from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, cast
 
 import grpc
 import grpc.aio
-from google.rpc import error_details_pb2, status_pb2
 
-from router.errors import ServiceError
+from router.errors import InvalidRequestError, ServiceError, shown
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
-from router.pb import routing_pb2
 from router.values import Delivery, Message, Overrides, RouteQuery, RoutingDecision
 from router.wire import conversion as wire
-from router.wire.statuses import DETAILS_KEY
+from router.wire.service_errors import errors_of_service, service_error
+from router.wire.structs import dict_from_struct
 
 DEFAULT_ADDRESS = "localhost:50051"
 
 #: What to route: a prompt, OpenAI messages, or a full query.
 Routable = str | Sequence[Message] | RouteQuery
 
-# Retries by grpc itself: only UNAVAILABLE, where the request was not worked on. Overload is the caller's to handle.
+# Retries by grpc itself: only UNAVAILABLE, where the request was not worked on. It waits as long as the service asks
+# (`grpc-retry-pushback-ms`), or else as long as is said here. Overload is the caller's to handle.
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
@@ -89,16 +88,58 @@ class Step:
     delivery: Delivery | None
 
 
-class RouterClient:
+class Rest(TypedDict, total=False):
+    """What else a request may say.
+
+    Attributes:
+        session_id: the session it belongs to.
+        parameters: further fields of the OpenAI body, such as `tools`.
+        api_key: who calls, where it is not the client's own.
+    """
+
+    session_id: str
+    parameters: Mapping[str, Any]
+    api_key: str | None
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Method(Generic[T]):
+    """One method of the service: its name on the wire, and what a message of its answer becomes."""
+
+    name: str
+    read: Callable[[Any], T]
+
+
+class _Client:
+    """What both clients share: the connection's settings and, of a call, deadline and credential."""
+
+    def __init__(self, api_key: str | None, timeout_s: float | None) -> None:
+        self._api_key = api_key
+        self._timeout_s = timeout_s
+
+    def _options(self, api_key: str | None) -> dict[str, Any]:
+        key = self._api_key if api_key is None else api_key
+        if key and not (key.isascii() and key.isprintable()):
+            raise InvalidRequestError("api_key must hold printable ASCII characters only.", field="api_key")
+        return {"timeout": self._timeout_s, "metadata": (("x-api-key", key),) if key else None}
+
+
+class RouterClient(_Client):
     """Synchronous client. Thread-safe; use as a context manager or call `close`.
 
     Args:
         address: `host:port` of the service.
         timeout_s: deadline of each call; None for none.
         credentials: for TLS; None connects in the clear.
+        api_key: tells the service who calls, so that sessions and kept judgements are one's own. Each method takes one
+            as well, where one client asks for many callers.
 
     Every method raises ServiceError where the service answers with a status, InvalidRequestError where the request
-    cannot be put on the wire.
+    cannot be put on the wire. UNAVAILABLE is tried again up to three times within the deadline, after as long as the
+    service asks; other errors say in `retry_after_s` how long to wait.
     """
 
     def __init__(
@@ -107,8 +148,9 @@ class RouterClient:
         *,
         timeout_s: float | None = 30.0,
         credentials: grpc.ChannelCredentials | None = None,
+        api_key: str | None = None,
     ) -> None:
-        self._timeout_s = timeout_s
+        super().__init__(api_key, timeout_s)
         self._channel = (
             grpc.insecure_channel(address, options=_OPTIONS)
             if credentials is None
@@ -126,44 +168,42 @@ class RouterClient:
         """Close the connection."""
         self._channel.close()
 
-    def route(self, what: Routable, overrides: Overrides | None = None, **rest: Any) -> RoutingDecision:
-        """Decide only. `rest` may hold `session_id` and `parameters` (further fields of the OpenAI body)."""
-        with _errors():
-            response = self._stub.Route(_request(what, overrides, rest), timeout=self._timeout_s)
-        return wire.decision_from_wire(response.decision)
+    def route(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> RoutingDecision:
+        """Decide only."""
+        return self._call(_ROUTE, _request(what, overrides, rest), rest.get("api_key"))
 
-    def route_batch(self, queries: Sequence[Routable]) -> list[RoutingDecision | ServiceError]:
+    def route_batch(
+        self, queries: Sequence[Routable], *, api_key: str | None = None
+    ) -> list[RoutingDecision | ServiceError]:
         """Decide many, in order; where one fails, its place holds the error instead."""
-        request = pb.BatchRouteRequest(requests=[_request(query, None, {}) for query in queries])
-        with _errors():
-            response = self._stub.BatchRoute(request, timeout=self._timeout_s)
-        return [_batch_item(result) for result in response.results]
+        return self._call(_BATCH, _batch_request(queries), api_key)
 
-    def complete(self, what: Routable, overrides: Overrides | None = None, **rest: Any) -> Answer:
+    def complete(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> Answer:
         """Decide and answer. Arguments as `route`."""
         request = pb.CompleteRequest(route=_request(what, overrides, rest))
-        with _errors():
-            return _answer(self._stub.Complete(request, timeout=self._timeout_s))
+        return self._call(_COMPLETE, request, rest.get("api_key"))
 
-    def stream(self, what: Routable, overrides: Overrides | None = None, **rest: Any) -> Iterator[Step]:
+    def stream(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> Iterator[Step]:
         """Decide and stream the answer. Closing the iterator cancels the call, upstream included."""
-        call = self._stub.StreamComplete(
-            pb.StreamCompleteRequest(route=_request(what, overrides, rest)), timeout=self._timeout_s
-        )
+        request = pb.StreamCompleteRequest(route=_request(what, overrides, rest))
+        call = getattr(self._stub, _STREAM.name)(request, **self._options(rest.get("api_key")))
         try:
-            with _errors():
+            with errors_of_service():
                 for message in call:
-                    yield _step(message)
+                    yield _STREAM.read(message)
         finally:
             call.cancel()
 
-    def get_policy(self, name: str = "") -> pb.GetPolicyResponse:
+    def get_policy(self, name: str = "", *, api_key: str | None = None) -> pb.GetPolicyResponse:
         """A policy as the service runs it; empty for the default."""
-        with _errors():
-            return self._stub.GetPolicy(pb.GetPolicyRequest(name=name), timeout=self._timeout_s)
+        return self._call(_POLICY, _policy_request(name), api_key)
+
+    def _call(self, method: _Method[T], request: Any, api_key: str | None) -> T:
+        with errors_of_service():
+            return method.read(getattr(self._stub, method.name)(request, **self._options(api_key)))
 
 
-class AsyncRouterClient:
+class AsyncRouterClient(_Client):
     """Asynchronous client: the methods of `RouterClient` as coroutines, `stream` as an asynchronous iterator."""
 
     def __init__(
@@ -172,8 +212,9 @@ class AsyncRouterClient:
         *,
         timeout_s: float | None = 30.0,
         credentials: grpc.ChannelCredentials | None = None,
+        api_key: str | None = None,
     ) -> None:
-        self._timeout_s = timeout_s
+        super().__init__(api_key, timeout_s)
         self._channel = (
             grpc.aio.insecure_channel(address, options=_OPTIONS)
             if credentials is None
@@ -192,63 +233,68 @@ class AsyncRouterClient:
         """Close the connection."""
         await self._channel.close()
 
-    async def route(
-        self, what: Routable, overrides: Overrides | None = None, *, api_key: str | None = None, **rest: Any
-    ) -> RoutingDecision:
-        """Decide only. `rest` may hold `session_id` and `parameters` (further fields of the OpenAI body).
+    async def route(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> RoutingDecision:
+        """Decide only."""
+        return await self._call(_ROUTE, _request(what, overrides, rest), rest.get("api_key"))
 
-        api_key: tells whose session it is, where one client asks for many callers.
-        """
-        metadata = (("x-api-key", api_key),) if api_key else None
-        with _errors():
-            request = _request(what, overrides, rest)
-            response = await self._stub.Route(request, timeout=self._timeout_s, metadata=metadata)
-        return wire.decision_from_wire(response.decision)
-
-    async def route_batch(self, queries: Sequence[Routable]) -> list[RoutingDecision | ServiceError]:
+    async def route_batch(
+        self, queries: Sequence[Routable], *, api_key: str | None = None
+    ) -> list[RoutingDecision | ServiceError]:
         """Decide many, in order; where one fails, its place holds the error instead."""
-        request = pb.BatchRouteRequest(requests=[_request(query, None, {}) for query in queries])
-        with _errors():
-            response = await self._stub.BatchRoute(request, timeout=self._timeout_s)
-        return [_batch_item(result) for result in response.results]
+        return await self._call(_BATCH, _batch_request(queries), api_key)
 
-    async def complete(self, what: Routable, overrides: Overrides | None = None, **rest: Any) -> Answer:
+    async def complete(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> Answer:
         """Decide and answer. Arguments as `route`."""
         request = pb.CompleteRequest(route=_request(what, overrides, rest))
-        with _errors():
-            return _answer(await self._stub.Complete(request, timeout=self._timeout_s))
+        return await self._call(_COMPLETE, request, rest.get("api_key"))
 
-    async def stream(self, what: Routable, overrides: Overrides | None = None, **rest: Any) -> AsyncIterator[Step]:
+    async def stream(
+        self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]
+    ) -> AsyncIterator[Step]:
         """Decide and stream the answer. Closing the iterator cancels the call, upstream included."""
-        call = self._stub.StreamComplete(
-            pb.StreamCompleteRequest(route=_request(what, overrides, rest)), timeout=self._timeout_s
-        )
+        request = pb.StreamCompleteRequest(route=_request(what, overrides, rest))
+        call = getattr(self._stub, _STREAM.name)(request, **self._options(rest.get("api_key")))
         try:
-            with _errors():
+            with errors_of_service():
                 async for message in call:
-                    yield _step(message)
+                    yield _STREAM.read(message)
         finally:
             call.cancel()
 
-    async def get_policy(self, name: str = "") -> pb.GetPolicyResponse:
+    async def get_policy(self, name: str = "", *, api_key: str | None = None) -> pb.GetPolicyResponse:
         """A policy as the service runs it; empty for the default."""
-        with _errors():
-            return await self._stub.GetPolicy(pb.GetPolicyRequest(name=name), timeout=self._timeout_s)
+        return await self._call(_POLICY, _policy_request(name), api_key)
+
+    async def _call(self, method: _Method[T], request: Any, api_key: str | None) -> T:
+        with errors_of_service():
+            return method.read(await getattr(self._stub, method.name)(request, **self._options(api_key)))
 
 
-def _request(what: Routable, overrides: Overrides | None, rest: Mapping[str, Any]) -> pb.RouteRequest:
+def _request(what: Routable, overrides: Overrides | None, rest: Rest) -> pb.RouteRequest:
+    own = {name: value for name, value in rest.items() if name != "api_key"}
     if isinstance(what, RouteQuery):
-        if overrides is not None or rest:
+        if overrides is not None or own:
             raise TypeError("a RouteQuery carries its own overrides, session_id and parameters")
         return wire.query_to_wire(what)
     messages = ({"role": "user", "content": what},) if isinstance(what, str) else what
-    return wire.query_to_wire(RouteQuery(messages, overrides or Overrides(), **rest))
+    return wire.query_to_wire(RouteQuery(messages, overrides or Overrides(), **cast(dict[str, Any], own)))
+
+
+def _batch_request(queries: Sequence[Routable]) -> pb.BatchRouteRequest:
+    return pb.BatchRouteRequest(requests=[_request(query, None, {}) for query in queries])
+
+
+def _policy_request(name: str) -> pb.GetPolicyRequest:
+    try:
+        return pb.GetPolicyRequest(name=name)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequestError(f"name must be text in valid Unicode, got {shown(name)}.", field="name") from error
 
 
 def _batch_item(result: pb.BatchRouteResult) -> RoutingDecision | ServiceError:
-    if result.WhichOneof("result") == "error":
-        return _service_error(result.error, _CODES[result.error.code].name)
-    return wire.decision_from_wire(result.decision)
+    if result.WhichOneof("result") == "decision":
+        return wire.decision_from_wire(result.decision)
+    return service_error(result.error)
 
 
 def _answer(response: pb.CompleteResponse) -> Answer:
@@ -256,7 +302,7 @@ def _answer(response: pb.CompleteResponse) -> Answer:
     return Answer(
         decision=wire.decision_from_wire(response.decision),
         text=response.text,
-        response=wire.dict_from_struct(response.response),
+        response=dict_from_struct(response.response),
         input_tokens=usage.input_tokens if usage else None,
         output_tokens=usage.output_tokens if usage else None,
         cost_usd=usage.cost_usd if usage and usage.HasField("cost_usd") else None,
@@ -267,39 +313,12 @@ def _answer(response: pb.CompleteResponse) -> Answer:
 def _step(message: pb.StreamCompleteResponse) -> Step:
     decision = wire.decision_from_wire(message.decision) if message.HasField("decision") else None
     delivery = wire.delivery_from_wire(message.delivery) if message.HasField("delivery") else None
-    return Step(decision, message.text_delta, wire.dict_from_struct(message.chunk), delivery)
+    return Step(decision, message.text_delta, dict_from_struct(message.chunk), delivery)
 
 
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
-
-
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """grpc's errors -> ServiceError, with what the service's rich status says."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        _raise(error)
-
-
-def _raise(error: Any) -> NoReturn:
-    status = status_pb2.Status(message=error.details() or "")
-    for key, value in error.trailing_metadata() or ():
-        if key == DETAILS_KEY:
-            status.ParseFromString(value)
-    raise _service_error(status, error.code().name) from error
-
-
-def _service_error(status: status_pb2.Status, code: str) -> ServiceError:
-    info, delivery = error_details_pb2.ErrorInfo(), routing_pb2.Delivery()
-    for detail in status.details:
-        for wanted in (info, delivery):
-            if detail.Is(wanted.DESCRIPTOR):
-                detail.Unpack(wanted)
-    return ServiceError(
-        f"{code}: {status.message}",
-        code=code,
-        service_reason=info.reason,
-        service_retryable=info.metadata.get("retryable") == "true",
-        attempts=wire.delivery_from_wire(delivery).attempts,
-    )
+#: The methods of both clients.
+_ROUTE = _Method("Route", lambda response: wire.decision_from_wire(response.decision))
+_BATCH = _Method("BatchRoute", lambda response: [_batch_item(result) for result in response.results])
+_COMPLETE = _Method("Complete", _answer)
+_STREAM = _Method("StreamComplete", _step)
+_POLICY: _Method[pb.GetPolicyResponse] = _Method("GetPolicy", lambda response: response)

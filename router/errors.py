@@ -38,6 +38,23 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from router.values import Attempt
 
+#: Characters of a value from outside that a message repeats.
+SHOWN_CHARACTERS = 80
+
+
+def shown(value: object) -> str:
+    """Return a value from outside as messages quote it; of a long text the beginning, and how long it is.
+
+    Messages become headers, trailers and lines of logs, which must stay short, and must hold no half surrogates and no
+    line ends of a caller's. Lists and objects are named by their type.
+    """
+    if isinstance(value, str | bytes):
+        rest = f"... ({len(value):,} characters)" if len(value) > SHOWN_CHARACTERS else ""
+        return f"{value[:SHOWN_CHARACTERS]!r}{rest}"
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 64:
+        return f"an integer of {value.bit_length():,} bits"
+    return repr(value) if value is None or isinstance(value, bool | int | float) else type(value).__name__
+
 
 class RouterError(Exception):
     """Base of all errors that `router` raises on purpose.
@@ -234,6 +251,7 @@ class ServiceError(RouterError):
         code: name of the `grpc.StatusCode`.
         service_reason: the service's machine-readable reason, `UNKNOWN_POLICY` and the like; empty if it gave none.
         service_retryable: whether the service says that the same request may succeed later.
+        retry_after_s: when, as the service says, in seconds from now; None where it says nothing.
         attempts: which candidates were asked in vain, oldest first; empty where none was.
     """
 
@@ -244,10 +262,12 @@ class ServiceError(RouterError):
         code: str,
         service_reason: str = "",
         service_retryable: bool = False,
+        retry_after_s: float | None = None,
         attempts: tuple[Attempt, ...] = (),
     ) -> None:
         super().__init__(message)
         self.code = code
         self.service_reason = service_reason
         self.service_retryable = service_retryable
+        self.retry_after_s = retry_after_s
         self.attempts = attempts

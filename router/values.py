@@ -7,6 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from router.errors import InvalidRequestError, shown
+
+#: Candidates that a list of overrides may name.
+MAX_NAMES = 1000
+
 #: One message of a chat, in the OpenAI shape, handed on untouched.
 Message = Mapping[str, Any]
 
@@ -36,6 +41,8 @@ class Reason(enum.Enum):
     ABSTAINED = "ABSTAINED"
     FAILED_OPEN = "FAILED_OPEN"
     SESSION_HELD = "SESSION_HELD"
+    #: (client) A newer service gave a reason that this version does not know, or none.
+    UNKNOWN = "UNKNOWN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,8 @@ class Overrides:
         require_region: only candidates with this among their `regions`; what the policy requires holds besides.
         min_gain: climb a tier only where the expected gain is above this, -1 to 1: the policy's rule is then `gain`
             with this threshold for every step. Not together with `max_risk`.
+
+    Raises InvalidRequestError for a value of the wrong type, and for lists of more than `MAX_NAMES` candidates.
     """
 
     policy: str | None = None
@@ -62,6 +71,23 @@ class Overrides:
     max_cost_usd: float | None = None
     require_region: str | None = None
     min_gain: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_risk", "max_cost_usd", "min_gain"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise InvalidRequestError(f"{name} must be a number, got {shown(value)}.", field=f"overrides.{name}")
+        for name in ("policy", "pin", "require_region"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise InvalidRequestError(f"{name} must be text, got {shown(value)}.", field=f"overrides.{name}")
+        for name in ("allowed_candidates", "denied_candidates"):
+            names = getattr(self, name)
+            if not isinstance(names, list | tuple) or len(names) > MAX_NAMES:
+                count = f"{len(names):,}" if isinstance(names, list | tuple) else shown(names)
+                raise InvalidRequestError(
+                    f"{name} must be a list of at most {MAX_NAMES:,} names, got {count}.", field=f"overrides.{name}"
+                )
 
 
 #: Nothing beyond the policy.
@@ -179,7 +205,7 @@ class RoutingDecision:
         abstained: True if the router declined to judge and the safe default answers.
         leverage: how far the prompt lies from what the probe was fitted on, 0 upwards; None if not judged.
         timings: where the time went.
-        session_id: as given or found in the request; empty for none.
+        session_id: as given or found in the request, of one beyond 256 characters the digest; empty for none.
         input_tokens_estimate: of the whole request.
         language: ISO 639-1 code of the newest human turn's language, `und` where unknown.
         has_code: whether the human's opening or newest turn holds code.
@@ -220,6 +246,8 @@ class AttemptOutcome(enum.Enum):
     UNAVAILABLE = "UNAVAILABLE"
     INTERRUPTED = "INTERRUPTED"
     COOLING_DOWN = "COOLING_DOWN"
+    #: (client) A newer service gave an outcome that this version does not know, or none.
+    UNKNOWN = "UNKNOWN"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,18 +37,19 @@ async def _complete(request: Request) -> Response:
     try:
         body = json.loads(await request.body())
         messages, model = body["messages"], str(body["model"])
-    except (ValueError, KeyError, TypeError):
+        # Whitespace words are a fair stand-in for tokens where nothing is tokenised.
+        words = sum(len(json.dumps(message, ensure_ascii=False).split()) for message in messages)
+    except (ValueError, KeyError, TypeError, RecursionError):
         error = {
             "message": "the body must be a JSON object with `model` and `messages`.",
             "type": "invalid_request_error",
         }
         return JSONResponse({"error": error}, status_code=400)
-    # Whitespace words are a fair stand-in for tokens where nothing is tokenised.
-    words = sum(len(json.dumps(message, ensure_ascii=False).split()) for message in messages)
     usage = {"prompt_tokens": words, "completion_tokens": len(canned_text(model).split())}
     usage["total_tokens"] = sum(usage.values())
     if body.get("stream"):
-        wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        options = body.get("stream_options")
+        wants_usage = isinstance(options, dict) and bool(options.get("include_usage"))
         return StreamingResponse(_events(model, usage if wants_usage else None), media_type="text/event-stream")
     message = {"role": "assistant", "content": canned_text(model)}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}

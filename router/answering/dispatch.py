@@ -426,6 +426,12 @@ def _usage(body: Mapping[str, Any], prices: Prices | None) -> Usage | None:
         usage.get("completion_tokens"),
         details.get("cached_tokens") if isinstance(details, Mapping) else 0,
     )
-    used, made, cached = (count if isinstance(count, int) and count >= 0 else 0 for count in counts)
+    used, made, cached = map(_count, counts)
     cost_usd = prices.cost_usd(used, made, cached_input_tokens=min(cached, used)) if prices else None
     return Usage(used, made, cost_usd)
+
+
+def _count(value: Any) -> int:
+    """A number of tokens; 0 for what is none, and for one that no double tells from the next."""
+    is_count = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 2**53
+    return int(value) if is_count else 0

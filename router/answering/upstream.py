@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from router import errors
+from router import errors, plain_json
 from router.answering.litellm_errors import translated
 from router.answering.upstream_http import UpstreamHttp
 from router.errors import DispatchNotInstalledError, InvalidRequestError, UpstreamUnavailableError
@@ -81,10 +81,14 @@ class Upstream:
             if not self._is_openai(candidate):
                 response = await _litellm().acompletion(**self._arguments(candidate, query))
                 translated_body: dict[str, Any] = response.model_dump(mode="json", exclude_none=True)
+                _check_plain(translated_body, candidate)
                 _check_completion(translated_body, candidate)
                 return translated_body
             content = await self._post(candidate, _body(candidate, query, stream=False), streamed=False)
-            body: Any = json.loads(content, parse_constant=_refuse_constant)
+            try:
+                body: Any = plain_json.loads(content)
+            except plain_json.NotPlainJsonError as error:
+                raise _not_plain(candidate, error) from error
             _check_completion(body, candidate)
             answer: dict[str, Any] = body
             return answer
@@ -211,6 +215,7 @@ async def _litellm_chunks(wrapper: Any, candidate: Candidate) -> AsyncGenerator[
     async with contextlib.aclosing(wrapper):
         async for chunk in wrapper:
             body = chunk.model_dump(mode="json", exclude_none=True)
+            _check_plain(body, candidate)
             if wrapper.received_finish_reason is None and _is_finished(body):
                 break
             yield body
@@ -225,10 +230,15 @@ async def _sdk_chunks(stream: Any, candidate: Candidate) -> AsyncGenerator[dict[
         async for chunk in stream:
             if not hasattr(chunk, "to_dict"):
                 raise UpstreamUnavailableError(f"{_say(candidate)} sent a chunk that is no JSON object.")
-            body = chunk.to_dict(mode="json", warnings=False)
+            # Not in mode "json", which makes null of NaN and fails at half surrogates.
+            body = chunk.to_dict(mode="python", warnings=False)
+            _check_plain(body, candidate)
             _check_choices(body, candidate, "delta")
             finished = finished or _is_finished(body)
             yield body
+    except (ValueError, RecursionError) as error:
+        # The SDK decodes events by itself.
+        raise _not_plain(candidate, error) from error
     finally:
         await stream.close()
     if not finished:
@@ -257,8 +267,17 @@ def _check_choices(body: Any, candidate: Candidate, part: str) -> None:
         raise UpstreamUnavailableError(f"{_say(candidate)} sent JSON that is no chat completion.")
 
 
-def _refuse_constant(name: str) -> Any:
-    raise UpstreamUnavailableError(f"the upstream's answer holds {name}, which is not JSON.")
+def _check_plain(body: Any, candidate: Candidate) -> None:
+    try:
+        plain_json.check(body)
+    except plain_json.NotPlainJsonError as error:
+        raise _not_plain(candidate, error) from error
+
+
+def _not_plain(candidate: Candidate, error: Exception) -> UpstreamUnavailableError:
+    # What another JSON reader says may quote the answer; what ours says does not.
+    why = error if isinstance(error, plain_json.NotPlainJsonError) else "it is malformed"
+    return UpstreamUnavailableError(f"{_say(candidate)} sent an answer that is no plain JSON: {why}.")
 
 
 def _secret(candidate: Candidate) -> str | None:

@@ -12,7 +12,6 @@ Human is what is left of user turns without tool results and without what a harn
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any
 from router.asking.harness import human_text, is_marked
 from router.asking.language import UNKNOWN, has_code, language_of
 from router.asking.turns import NEEDS_OF_PARTS, Turn, json_bytes, read_turns
-from router.errors import InvalidRequestError
+from router.errors import InvalidRequestError, shown
 from router.values import Capability, RouteQuery
 
 #: Bytes of UTF-8 per token: close to 4 for English, and 3-byte scripts come out at about one token a sign.
@@ -42,6 +41,9 @@ REFERENCE_TOKENS = 75
 
 #: What the encoder's tokenizer takes apart first: words, and every other sign by itself.
 _PIECE = re.compile(r"[^\W_]+|[^\w\s]|_")
+
+#: Largest bound on output tokens. All JSON readers, and protobuf's doubles, hold whole numbers up to 2^53.
+_MOST_TOKENS = 2**53
 
 #: Fields of a body, besides messages, whose text the model reads.
 _READ_FIELDS = ("tools", "functions", "system", "instructions")
@@ -232,7 +234,9 @@ def _max_output_tokens(parameters: Mapping[str, Any]) -> int | None:
         value = parameters.get(key)
         if value is None:
             continue
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value < math.inf or value % 1:
-            raise InvalidRequestError(f"{key} must be a whole number of 1 or more, got {value!r}.", field=key)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value <= _MOST_TOKENS or value % 1:
+            raise InvalidRequestError(
+                f"{key} must be a whole number from 1 to {_MOST_TOKENS:,}, got {shown(value)}.", field=key
+            )
         return int(value)
     return None

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from router.plain_json import whole_text
+
 #: Headers that name a session, the first one present counts. Not `x-client-request-id`: most clients set a new one for
 #: every request.
 SESSION_HEADERS = (
@@ -28,6 +30,9 @@ _METADATA_FIELDS = ("session_id", "conversation_id")
 #: Within Anthropic's `metadata.user_id`, `user_..._account_..._session_...` or a JSON object, what begins the session.
 _SESSION_IN_USER_ID = "session_"
 
+#: Of a longer id the decision record holds the digest; the session is the same.
+MAX_ID_CHARACTERS = 256
+
 #: Headers that say who calls.
 _CALLER_HEADERS = ("authorization", "x-api-key", "api-key")
 
@@ -42,6 +47,10 @@ def session_id_of(given: str, headers: Mapping[str, str], parameters: Mapping[st
             `conversation` (Responses), then `metadata` likewise, then the session within Anthropic's
             `metadata.user_id`. A user id that names no session is no session: one user has many.
     """
+    return _fitting(_found_id(given, headers, parameters))
+
+
+def _found_id(given: str, headers: Mapping[str, str], parameters: Mapping[str, Any]) -> str:
     if given:
         return given
     lowered = {name.lower(): value for name, value in headers.items()} if headers else {}
@@ -67,6 +76,13 @@ def caller_of(headers: Mapping[str, str]) -> str:
         if value := lowered.get(name):
             return hashlib.sha256(f"{name}\0{value}".encode(errors="surrogatepass")).hexdigest()
     return ""
+
+
+def _fitting(session_id: str) -> str:
+    """An id as every door, record and log can carry it: whole Unicode, and of a long one the digest."""
+    if len(session_id) > MAX_ID_CHARACTERS:
+        return f"sha256:{hashlib.sha256(session_id.encode(errors='surrogatepass')).hexdigest()}"
+    return whole_text(session_id)
 
 
 def _session_in(user_id: Any) -> str | None:

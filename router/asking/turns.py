@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from router.errors import InvalidRequestError
+from router.errors import InvalidRequestError, shown
 from router.values import Capability, Message
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
@@ -114,7 +114,7 @@ def _role_and_content(message: Message, where: str) -> tuple[str, Any]:
             return "assistant", [message]
     if not isinstance(role, str) or role not in ROLES:
         raise InvalidRequestError(
-            f"{where}.role must be one of {', '.join(sorted(ROLES))}, got {role!r}.", field=f"{where}.role"
+            f"{where}.role must be one of {', '.join(sorted(ROLES))}, got {shown(role)}.", field=f"{where}.role"
         )
     return role, message.get("content")
 

@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes on the same port.")
 @click.option("--threads", type=click.IntRange(1), help="Encoder threads; usable cores / workers unless set.")
 @click.option("--max-pending", type=click.IntRange(1), help="Prompts that may wait; 16 per thread unless set.")
-@click.option("--cache-entries", default=10_000, show_default=True, type=click.IntRange(0), help="Prompts remembered.")
+@click.option(
+    "--cache-entries",
+    default=10_000,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Judgements kept, for each credential by itself.",
+)
 @click.option("--max-prompt-bytes", default=512 * 1024, show_default=True, type=click.IntRange(1))
 @click.option("--max-sessions", default=50_000, show_default=True, type=click.IntRange(0), help="Remembered at most.")
 @click.option("--session-ttl-s", default=3600.0, show_default=True, type=click.FloatRange(0), help="Idle ones expire.")

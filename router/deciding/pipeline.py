@@ -24,7 +24,7 @@ from router.deciding.batch_pool import pool_for
 from router.deciding.encode_pool import Encoded
 from router.deciding.judgement_cache import CacheCounts, JudgementCache, Key
 from router.deciding.sessions import Sessions
-from router.errors import JudgementError, UnknownPolicyError
+from router.errors import JudgementError, UnknownPolicyError, shown
 from router.policies.choice import decide, needs_no_scores
 from router.policies.eligibility import Eligibility, check_eligibility
 from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies
@@ -53,6 +53,7 @@ class _Prepared:
     caller: str
     held: HeldCandidate | None
     started: float
+    is_judged: bool
     key: Key | None
     known: Judgement | None
     eligibility: Eligibility
@@ -61,7 +62,7 @@ class _Prepared:
     def encoder_identity(self) -> str | None:
         """The encoder to ask, or None where there is nothing to judge or it was judged before."""
         spec = self.policy.encoder_spec
-        return spec.identity if spec is not None and self.key is not None and self.known is None else None
+        return spec.identity if spec is not None and self.is_judged and self.known is None else None
 
 
 class Router:
@@ -77,7 +78,7 @@ class Router:
             one.
         max_pending: prompts waiting for one encoder beyond which `adecide` raises OverloadedError; None takes
             `encode_pool.PENDING_PER_THREAD` for each thread, or what `BatchPool` takes.
-        cache_entries: judgements kept for prompts that come again; 0 keeps none.
+        cache_entries: judgements kept for prompts that the same caller sends again; 0 keeps none.
         sessions: the memory of sessions; None takes one of the usual size.
     """
 
@@ -145,7 +146,7 @@ class Router:
             return self._policies[name or self._default]
         except KeyError as error:
             raise UnknownPolicyError(
-                f"policy must be one of {', '.join(self._policies)}, got {name!r}.", field="overrides.policy"
+                f"policy must be one of {', '.join(self._policies)}, got {shown(name)}.", field="overrides.policy"
             ) from error
 
     def warm_up(self) -> None:
@@ -157,7 +158,8 @@ class Router:
     def decide(self, query: RouteQuery, *, caller: str = "") -> RoutingDecision:
         """Decide, encoding in the calling thread.
 
-        caller: whoever asks, as an opaque key (`router.asking.session_ids.caller_of`); a session is one of one caller.
+        caller: whoever asks, as an opaque key (`router.asking.session_ids.caller_of`); a session, and a judgement
+            that is kept, is one of one caller. Empty for nobody in particular, for whom no judgement is kept.
 
         Raises RouterError.
         """
@@ -221,24 +223,26 @@ class Router:
         # What is refused, or settled before any score, costs no forward pass.
         eligibility = check_eligibility(policy.rules, ask, query.overrides)
         settled = needs_no_scores(policy.rules, ask, query.overrides, held, eligibility=eligibility)
-        key = self._cache.key(policy, ask.text) if ask.text and policy.probe is not None and not settled else None
+        is_judged = bool(ask.text) and policy.probe is not None and not settled
+        key = self._cache.key(policy, ask.text, caller) if is_judged else None
         known = self._cache.get(key) if key is not None else None
         if session_id != query.session_id:
             query = replace(query, session_id=session_id)
-        return _Prepared(query, policy, ask, caller, held, started, key, known, eligibility)
+        return _Prepared(query, policy, ask, caller, held, started, is_judged, key, known, eligibility)
 
     def _conclude(self, prepared: _Prepared, encoded: Encoded | Exception | None) -> RoutingDecision:
         policy, query = prepared.policy, prepared.query
         begun = time.perf_counter()
         judgement = prepared.known
         failure = encoded if isinstance(encoded, Exception) else None
-        if isinstance(encoded, Encoded) and prepared.key is not None:
+        if isinstance(encoded, Encoded):
             try:
                 judgement = policy.judge(encoded.features)
             except ProbesError as error:
                 failure = error
             else:
-                self._cache.put(prepared.key, judgement)
+                if prepared.key is not None:
+                    self._cache.put(prepared.key, judgement)
         if failure is not None:
             self._report(policy, failure)
         judged = time.perf_counter()

@@ -23,7 +23,7 @@ import grpc.aio
 
 from router.asking.session_ids import caller_of
 from router.deciding.pipeline import Router
-from router.errors import GatewayNotInstalledError, InvalidRequestError, NotReadyError, RouterError
+from router.errors import GatewayNotInstalledError, InvalidRequestError, NotReadyError, RouterError, shown
 from router.gateways.openai_body import ChatBody, query_from_body, upstream_model
 from router.gateways.openai_reply import (
     ALL_HEADERS,
@@ -116,7 +116,7 @@ class ExternalProcessor:
             raise NotReadyError("the service is still loading its encoder; try again in a few seconds.")
         if headers.get("content-encoding", "identity") != "identity":
             raise InvalidRequestError(
-                f"the body must come without content-encoding, got {headers['content-encoding']}."
+                f"the body must come without content-encoding, got {shown(headers['content-encoding'])}."
             )
         body = ChatBody.parse(raw)
         query = query_from_body(body.fields, headers, self._router.policies)

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from router.asking.session_ids import session_id_of
-from router.errors import InvalidRequestError, UnknownModelError
+from router.errors import InvalidRequestError, UnknownModelError, shown
+from router.plain_json import MAX_REQUEST_DEPTH, check
 from router.values import Overrides, RouteQuery
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ def query_from_body(
     model, messages = body.get("model"), body.get("messages")
     if not isinstance(model, str) or not model:
         raise InvalidRequestError(
-            f"model must be one of {', '.join(model_names(policies))}, got {_shown(model)}.", field="model"
+            f"model must be one of {', '.join(model_names(policies))}, got {shown(model)}.", field="model"
         )
     if not isinstance(messages, list):
-        raise InvalidRequestError(f"messages must be a list, got {_shown(messages)}.", field="messages")
+        raise InvalidRequestError(f"messages must be a list, got {shown(messages)}.", field="messages")
     parameters = {key: value for key, value in body.items() if key not in _OWN_FIELDS}
     return RouteQuery(
         messages=tuple(messages),
@@ -81,7 +82,9 @@ def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Ov
         if name in policies or name in ROUTELLM_ROUTERS:
             # RouteLLM's names mean the default policy, unless one of ours is called so.
             return Overrides(policy=name if name in policies else None, min_gain=_threshold(threshold, model))
-    raise UnknownModelError(f"model must be one of {', '.join(model_names(policies))}, got {model!r}.", field="model")
+    raise UnknownModelError(
+        f"model must be one of {', '.join(model_names(policies))}, got {shown(model)}.", field="model"
+    )
 
 
 def model_names(policies: Mapping[str, ServedPolicy]) -> list[str]:
@@ -134,6 +137,7 @@ class ChatBody:
                 fields[key] = value
                 if key == "model":
                     model_at = begin, end
+            check(fields, max_depth=MAX_REQUEST_DEPTH)
         except (ValueError, RecursionError) as error:
             raise InvalidRequestError(f"the body must be a JSON object in UTF-8; it is not: {error}.") from error
         return cls(fields, text, model_at)
@@ -156,7 +160,14 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def _integer(digits: str) -> int:
+    # Python converts no more than 4,300 digits, and says so in its own terms.
+    if len(digits) > 400:
+        raise ValueError("it holds an integer beyond the range of a double")
+    return int(digits)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_integer)
 
 
 def _members(text: str) -> Iterator[tuple[str, Any, int, int]]:
@@ -168,7 +179,7 @@ def _members(text: str) -> Iterator[tuple[str, Any, int, int]]:
             raise ValueError("a key is no string")  # noqa: TRY004  (one kind of error for all malformed text)
         if key in keys:
             # Readers disagree on which of two counts; the upstream might answer another one than was judged.
-            raise ValueError(f"key {key!r} stands twice")
+            raise ValueError(f"key {shown(key)} stands twice")
         keys.add(key)
         begin = _after(text, _skip(text, at), ":")
         value, end = _DECODER.raw_decode(text, begin)
@@ -198,11 +209,8 @@ def _skip(text: str, at: int) -> int:
 def _threshold(text: str, model: str) -> float:
     if not _NUMBER.fullmatch(text) or not 0 <= float(text) <= 1:
         raise InvalidRequestError(
-            f"the threshold of model `router-NAME-THRESHOLD` must be a number from 0 to 1, got {text!r} in {model!r}.",
+            f"the threshold of model `router-NAME-THRESHOLD` must be a number from 0 to 1, got {shown(text)} in "
+            f"{shown(model)}.",
             field="model",
         )
     return float(text)
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else type(value).__name__ if not isinstance(value, str) else repr(value)

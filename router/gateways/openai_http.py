@@ -28,6 +28,7 @@ from router.errors import (
     RequestTooLargeError,
     RouterError,
     UnknownModelError,
+    shown,
 )
 from router.gateways.openai_body import ChatBody, model_list, query_from_body
 from router.gateways.openai_reply import (
@@ -129,7 +130,7 @@ class OpenAIDoor:
             if model["id"] == name:
                 return _json_response(200, {}, model)
         raise UnknownModelError(
-            f"model must be one of {', '.join(model['id'] for model in listed)}, got {name!r}.", field="model"
+            f"model must be one of {', '.join(model['id'] for model in listed)}, got {shown(name)}.", field="model"
         )
 
     async def _say_health(self, request: Any) -> Any:
@@ -179,7 +180,7 @@ class _Asked:
         body = ChatBody.parse(raw)
         streamed = body.fields.get("stream")
         if streamed is not None and not isinstance(streamed, bool):
-            raise InvalidRequestError(f"stream must be true or false, got {streamed!r:.50}.", field="stream")
+            raise InvalidRequestError(f"stream must be true or false, got {shown(streamed)}.", field="stream")
         query = query_from_body(body.fields, self.headers, self.router.policies)
         query = replace(query, body=body.around_model)
         decision = await self.router.adecide(query, caller=self.caller, timeout_s=self.left_s)
@@ -273,9 +274,11 @@ async def _read(receive: Receive, headers: Mapping[str, str], limit: int) -> byt
     # Also because a web page may post any other type, or none, to whatever listens on its reader's machine.
     kind = headers.get("content-type", "none")
     if kind.partition(";")[0].strip().lower() != "application/json":
-        raise InvalidRequestError(f"content-type must be application/json, got {kind:.100}.", field="content-type")
+        raise InvalidRequestError(f"content-type must be application/json, got {shown(kind)}.", field="content-type")
     if headers.get("content-encoding", "identity") != "identity":
-        raise InvalidRequestError(f"the body must come without content-encoding, got {headers['content-encoding']}.")
+        raise InvalidRequestError(
+            f"the body must come without content-encoding, got {shown(headers['content-encoding'])}."
+        )
     declared = headers.get("content-length", "")
     chunks, size = [], int(declared) if declared.isdecimal() else 0
     if size <= limit:
@@ -335,7 +338,7 @@ def _timeout_s(headers: Mapping[str, str]) -> float | None:
         seconds = float("nan")
     if not 0 < seconds < float("inf"):
         raise InvalidRequestError(
-            f"header {TIMEOUT_HEADER} must be a number of seconds above 0, got {said!r:.50}.", field=TIMEOUT_HEADER
+            f"header {TIMEOUT_HEADER} must be a number of seconds above 0, got {shown(said)}.", field=TIMEOUT_HEADER
         )
     return seconds
 
@@ -361,7 +364,7 @@ async def _refused(request: Any, error: Any) -> Any:
 
 
 async def _no_such_route(request: Any, error: Any) -> Any:
-    message = f"{request.method} {request.url.path} is not served; see docs/gateways.md for what is."
+    message = f"{request.method} {shown(request.url.path)} is not served; see docs/gateways.md for what is."
     code = "method_not_allowed" if error.status_code == 405 else "not_found"
     body = error_object(message, kind="invalid_request_error", code=code)
     return _json_response(error.status_code, dict(error.headers or {}), body)

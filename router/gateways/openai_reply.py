@@ -23,6 +23,9 @@ ERROR_HEADER = "x-elle-error"
 ANSWERED_BY_HEADER = "x-elle-answered-by"
 ATTEMPTS_HEADER = "x-elle-attempts"
 
+#: Attempts that the header names.
+MAX_ATTEMPTS = 40
+
 #: The field of bodies and chunks that holds the decision record.
 RECORD_FIELD = "elle"
 
@@ -64,7 +67,7 @@ def decision_headers(decision: RoutingDecision) -> dict[str, str]:
         REASON_HEADER: decision.reason.value,
     }
     if decision.gain is not None:
-        headers[GAIN_HEADER] = f"{decision.gain:.6f}"
+        headers[GAIN_HEADER] = f"{decision.gain:z.6f}"
     if risk is not None:
         headers[RISK_HEADER] = f"{risk:.6f}"
     return headers
@@ -72,7 +75,8 @@ def decision_headers(decision: RoutingDecision) -> dict[str, str]:
 
 def delivery_headers(delivery: Delivery) -> dict[str, str]:
     """Who answered, after what."""
-    attempts = (f"{attempt.candidate}={attempt.outcome.value}" for attempt in delivery.attempts)
+    # The last ones, because clients bound the length of headers.
+    attempts = (f"{attempt.candidate}={attempt.outcome.value}" for attempt in delivery.attempts[-MAX_ATTEMPTS:])
     return {ANSWERED_BY_HEADER: delivery.answered_by, ATTEMPTS_HEADER: ",".join(attempts)}
 
 

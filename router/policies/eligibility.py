@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.asking.ask import Ask
-from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
+from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError, shown
 from router.policies.policy_file import Candidate, PolicyFile, Prices
 from router.policies.rules import Rules
 from router.values import NO_OVERRIDES, CandidateRisk, Capability, Overrides
@@ -41,9 +41,9 @@ def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
         return
     for field, low, high in (("max_risk", 0.0, 1.0), ("min_gain", -1.0, 1.0), ("max_cost_usd", 0.0, math.inf)):
         value = getattr(overrides, field)
-        if value is not None and not (math.isfinite(value) and low <= value <= high):
+        if value is not None and not (low <= value <= high and value < math.inf):
             bounds = f"{low:g} to {high:g}" if math.isfinite(high) else "a finite number of 0 or more"
-            raise InvalidRequestError(f"{field} must be {bounds}, got {value}.", field=f"overrides.{field}")
+            raise InvalidRequestError(f"{field} must be {bounds}, got {shown(value)}.", field=f"overrides.{field}")
     named = {
         "allowed_candidates": overrides.allowed_candidates,
         "denied_candidates": overrides.denied_candidates,
@@ -53,7 +53,8 @@ def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
         for name in names:
             if name not in file.names:
                 raise UnknownCandidateError(
-                    f"{field} must name candidates of policy {file.name!r} ({', '.join(file.names)}), got {name!r}.",
+                    f"{field} must name candidates of policy {file.name!r} ({', '.join(file.names)}), "
+                    f"got {shown(name)}.",
                     field=f"overrides.{field}",
                 )
     rules = [field for field in ("max_risk", "min_gain") if getattr(overrides, field) is not None]
@@ -128,11 +129,11 @@ def _broken_bounds(
     if lacking:
         broken.append(f"cannot handle {', '.join(sorted(lacking))}")
     if ask.unknown_parts:
-        broken.append(f"content parts of unknown type {', '.join(ask.unknown_parts)}")
+        broken.append(f"content parts of unknown type {_some(ask.unknown_parts)}")
     for region in {file.require_region: None, overrides.require_region: None}:
         if region is not None and region not in candidate.regions:
             known = ", ".join(candidate.regions) or "none that is known"
-            broken.append(f"region {region!r} required, its regions are {known}")
+            broken.append(f"region {shown(region)} required, its regions are {known}")
     window = candidate.context_window_tokens
     wanted = ask.input_tokens_estimate + (ask.max_output_tokens or 0)
     if window is not None and wanted > window:
@@ -145,9 +146,15 @@ def _broken_bounds(
     return tuple(broken)
 
 
+def _some(kinds: Sequence[str]) -> str:
+    """The first three of what a caller may make up without end, and how many more there are."""
+    more = f" and {len(kinds) - 3:,} more" if len(kinds) > 3 else ""
+    return ", ".join(map(shown, kinds[:3])) + more
+
+
 def say_why_none(candidates: Sequence[CandidateRisk], pin: str | None) -> str:
     """Return the message for a request that no candidate, or not the pinned one, may answer."""
-    shown = [c for c in candidates if pin is None or c.candidate == pin]
-    why = "; ".join(f"{c.candidate}: {', '.join(c.ineligible_because)}" for c in shown)
+    named = [c for c in candidates if pin is None or c.candidate == pin]
+    why = "; ".join(f"{c.candidate}: {', '.join(c.ineligible_because)}" for c in named)
     head = "no candidate may answer this request" if pin is None else "the pinned candidate may not answer this request"
     return f"{head} ({why}). Relax the overrides, or give the policy a candidate that fits."

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import CACHE_ENTRIES, MAX_PROMPT_BYTES, Router
@@ -27,7 +27,7 @@ from router.serving import http_server, loopback
 from router.serving import prometheus as metrics
 from router.wire.conversion import MAX_MESSAGE_BYTES
 from router.wire.servicer import RouterService
-from router.wire.statuses import add_to_server
+from router.wire.statuses import add_to_server, guarded
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class ServerSettings:
         encoder_dir: where the encoder's files are; None looks in the usual places.
         threads: encoder threads; None takes one per usable core.
         max_pending: prompts waiting for the encoder beyond which further ones are refused; None takes 16 per thread.
-        cache_entries: judgements kept for prompts that come again; 0 keeps none.
+        cache_entries: judgements kept for prompts that the same credential sends again; 0 keeps none.
         max_prompt_bytes: longer requests are refused.
         max_sessions: sessions whose last candidate is remembered; 0 remembers none.
         session_ttl_s: a session that was idle for longer is forgotten.
@@ -190,12 +190,13 @@ def _create_server(
         ],
     )
     add_to_server(service, server)
-    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    doors = guarded(server)
+    health_pb2_grpc.add_HealthServicer_to_server(status, doors)
     for door in settings.doors:
-        door.register(server)
+        door.register(doors)
     own = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
     names = (*own, *(name for door in settings.doors for name in door.service_names))
-    reflection.enable_server_reflection(names, server)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), doors)
     return server
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from google.protobuf import json_format, struct_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from router.errors import InvalidRequestError
@@ -25,6 +24,7 @@ from router.values import (
     RoutingDecision,
     Timings,
 )
+from router.wire.structs import dict_from_request, struct_from_request
 
 #: Largest message either way. Above the router's bound on prompts, so that its own error speaks; room for batches and
 #: images.
@@ -39,34 +39,37 @@ def query_from_wire(request: service_pb.RouteRequest) -> RouteQuery:
     if kind == "prompt":
         messages: tuple[Message, ...] = ({"role": "user", "content": request.prompt},)
     else:
-        messages = tuple(_message_from_wire(message) for message in request.chat.messages)
+        messages = tuple(_message_from_wire(message, i) for i, message in enumerate(request.chat.messages))
     return RouteQuery(
         messages=messages,
         overrides=_overrides_from_wire(request.overrides) if request.HasField("overrides") else NO_OVERRIDES,
         session_id=request.session_id,
-        parameters=dict_from_struct(request.parameters) if request.HasField("parameters") else {},
+        parameters=dict_from_request(request.parameters, "parameters") if request.HasField("parameters") else {},
     )
 
 
 def query_to_wire(query: RouteQuery) -> service_pb.RouteRequest:
-    """Raises InvalidRequestError for messages that are not in the OpenAI shape."""
+    """Raises InvalidRequestError for messages that are not in the OpenAI shape, and for what protobuf cannot hold."""
     o = query.overrides
-    overrides = pb.Overrides(
-        policy=o.policy,
-        max_risk=o.max_risk,
-        allowed_candidates=o.allowed_candidates,
-        denied_candidates=o.denied_candidates,
-        pin=o.pin,
-        max_cost_usd=o.max_cost_usd,
-        require_region=o.require_region,
-        min_gain=o.min_gain,
-    )
-    return service_pb.RouteRequest(
-        chat=pb.Chat(messages=[_message_to_wire(message, i) for i, message in enumerate(query.messages)]),
-        overrides=overrides,
-        session_id=query.session_id,
-        parameters=struct_from_dict(query.parameters, "parameters"),
-    )
+    try:
+        overrides = pb.Overrides(
+            policy=o.policy,
+            max_risk=o.max_risk,
+            allowed_candidates=o.allowed_candidates,
+            denied_candidates=o.denied_candidates,
+            pin=o.pin,
+            max_cost_usd=o.max_cost_usd,
+            require_region=o.require_region,
+            min_gain=o.min_gain,
+        )
+        request = service_pb.RouteRequest(overrides=overrides, session_id=query.session_id)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidRequestError(
+            f"overrides and session_id must hold text in valid Unicode and numbers: {error}.", field="overrides"
+        ) from error
+    request.chat.messages.extend(_message_to_wire(message, i) for i, message in enumerate(query.messages))
+    request.parameters.CopyFrom(struct_from_request(query.parameters, "parameters"))
+    return request
 
 
 def decision_to_wire(decision: RoutingDecision) -> pb.Decision:
@@ -76,7 +79,7 @@ def decision_to_wire(decision: RoutingDecision) -> pb.Decision:
         requested=decision.requested,
         chosen=decision.chosen,
         chosen_model=decision.chosen_model,
-        reason=_REASONS[decision.reason],
+        reason=_REASONS.get(decision.reason, pb.REASON_UNSPECIFIED),
         difficulty=decision.difficulty,
         threshold=decision.threshold,
         gain=decision.gain,
@@ -113,7 +116,7 @@ def decision_from_wire(message: pb.Decision) -> RoutingDecision:
         requested=message.requested,
         chosen=message.chosen,
         chosen_model=message.chosen_model,
-        reason=Reason(pb.Reason.Name(message.reason).removeprefix("REASON_")),
+        reason=_REASONS_BY_NUMBER.get(message.reason, Reason.UNKNOWN),
         difficulty=_optional(message, "difficulty"),
         candidates=tuple(
             CandidateRisk(
@@ -171,46 +174,43 @@ def ref_to_wire(ref: ArtifactRef) -> pb.ArtifactRef:
     return pb.ArtifactRef(name=ref.name, version=ref.version, digest=ref.digest)
 
 
-def dict_from_struct(struct: struct_pb2.Struct) -> dict[str, Any]:
-    """Plain values of a Struct. Its only number type is double: integral values come back as integers."""
-    plain: dict[str, Any] = _integral(json_format.MessageToDict(struct))
-    return plain
-
-
-def struct_from_dict(values: Mapping[str, Any], field: str) -> struct_pb2.Struct:
-    """A Struct of plain JSON values. Raises InvalidRequestError, naming `field`, for anything else."""
-    struct = struct_pb2.Struct()
-    try:
-        json_format.ParseDict(_jsonable(values), struct)
-    except (json_format.ParseError, TypeError, ValueError) as error:
-        raise InvalidRequestError(f"{field} must hold plain JSON values: {error}.", field=field) from error
-    return struct
-
-
-_REASONS = {reason: pb.Reason.Value(f"REASON_{reason.value}") for reason in Reason}
+# A value of a newer server travels as its number, and comes out as UNKNOWN; as UNSPECIFIED it is handed on.
+_REASONS: Mapping[Reason, pb.Reason.ValueType] = {
+    reason: pb.Reason.Value(f"REASON_{reason.value}") for reason in Reason if reason is not Reason.UNKNOWN
+}
+_REASONS_BY_NUMBER = {number: reason for reason, number in _REASONS.items()}
+_OUTCOMES: Mapping[AttemptOutcome, pb.AttemptOutcome.ValueType] = {
+    outcome: pb.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{outcome.value}")
+    for outcome in AttemptOutcome
+    if outcome is not AttemptOutcome.UNKNOWN
+}
+_OUTCOMES_BY_NUMBER = {number: outcome for outcome, number in _OUTCOMES.items()}
 
 _TYPED = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
 
 
-def _message_from_wire(message: pb.ChatMessage) -> Message:
+def _message_from_wire(message: pb.ChatMessage, index: int) -> Message:
+    where = f"messages[{index}]"
     plain: dict[str, Any] = {"role": message.role}
     kind = message.WhichOneof("content")
     if kind == "text":
         plain["content"] = message.text
     elif kind == "parts":
-        plain["content"] = [_part_from_wire(part, i) for i, part in enumerate(message.parts.parts)]
+        plain["content"] = [
+            _part_from_wire(part, f"{where}.content[{i}]") for i, part in enumerate(message.parts.parts)
+        ]
     else:
         plain["content"] = None
     if message.HasField("name"):
         plain["name"] = message.name
     if message.tool_calls:
-        plain["tool_calls"] = [dict_from_struct(call) for call in message.tool_calls]
+        plain["tool_calls"] = [dict_from_request(call, f"{where}.tool_calls") for call in message.tool_calls]
     if message.HasField("tool_call_id"):
         plain["tool_call_id"] = message.tool_call_id
-    return dict_from_struct(message.extra) | plain
+    return dict_from_request(message.extra, where) | plain if message.HasField("extra") else plain
 
 
-def _part_from_wire(part: pb.ContentPart, index: int) -> dict[str, Any]:
+def _part_from_wire(part: pb.ContentPart, where: str) -> dict[str, Any]:
     kind = part.WhichOneof("part")
     if kind == "text":
         return {"type": "text", "text": part.text}
@@ -220,8 +220,8 @@ def _part_from_wire(part: pb.ContentPart, index: int) -> dict[str, Any]:
             image["detail"] = part.image_url.detail
         return {"type": "image_url", "image_url": image}
     if kind == "other":
-        return dict_from_struct(part.other)
-    raise InvalidRequestError(f"content part {index} must set one of text, image_url and other, got none.")
+        return dict_from_request(part.other, where)
+    raise InvalidRequestError(f"{where} must set one of text, image_url and other, got none.", field=where)
 
 
 def _message_to_wire(message: Message, index: int) -> pb.ChatMessage:
@@ -239,18 +239,19 @@ def _message_to_wire(message: Message, index: int) -> pb.ChatMessage:
         for field in ("name", "tool_call_id"):
             if message.get(field) is not None:
                 setattr(wire, field, message[field])
+        calls = message.get("tool_calls") or ()
+        wire.tool_calls.extend(struct_from_request(call, f"{where}.tool_calls") for call in calls)
     except (TypeError, UnicodeEncodeError) as error:
         raise InvalidRequestError(f"{where} must be an OpenAI chat message: {error}.", field=where) from error
-    wire.tool_calls.extend(struct_from_dict(call, f"{where}.tool_calls") for call in message.get("tool_calls") or ())
     if extra := {key: value for key, value in message.items() if key not in _TYPED}:
-        wire.extra.CopyFrom(struct_from_dict(extra, where))
+        wire.extra.CopyFrom(struct_from_request(extra, where))
     return wire
 
 
 def _part_to_wire(part: Mapping[str, Any], where: str) -> pb.ContentPart:
     if isinstance(part, Mapping) and part.get("type") == "text" and part.keys() == {"type", "text"}:
         return pb.ContentPart(text=part["text"])
-    return pb.ContentPart(other=struct_from_dict(part, f"{where}.content"))
+    return pb.ContentPart(other=struct_from_request(part, f"{where}.content"))
 
 
 def _overrides_from_wire(message: pb.Overrides) -> Overrides:
@@ -290,7 +291,7 @@ def _fill_timings(message: pb.Timings, timings: Timings) -> None:
 def _attempt_to_wire(attempt: Attempt) -> pb.Attempt:
     return pb.Attempt(
         candidate=attempt.candidate,
-        outcome=pb.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{attempt.outcome.value}"),
+        outcome=_OUTCOMES.get(attempt.outcome, pb.ATTEMPT_OUTCOME_UNSPECIFIED),
         http_status=attempt.http_status,
         duration=_duration(attempt.duration_s),
         streamed=attempt.streamed,
@@ -300,7 +301,7 @@ def _attempt_to_wire(attempt: Attempt) -> pb.Attempt:
 def _attempt_from_wire(message: pb.Attempt) -> Attempt:
     return Attempt(
         candidate=message.candidate,
-        outcome=AttemptOutcome(pb.AttemptOutcome.Name(message.outcome).removeprefix("ATTEMPT_OUTCOME_")),
+        outcome=_OUTCOMES_BY_NUMBER.get(message.outcome, AttemptOutcome.UNKNOWN),
         http_status=_optional(message, "http_status"),
         duration_s=message.duration.ToNanoseconds() / 1e9,
         streamed=message.streamed,
@@ -324,22 +325,3 @@ def _ref_from_wire(message: pb.ArtifactRef) -> ArtifactRef:
 
 def _optional(message: Any, field: str) -> Any:
     return getattr(message, field) if message.HasField(field) else None
-
-
-def _integral(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _integral(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_integral(item) for item in value]
-    # Beyond 2^53 a double no longer tells integers apart.
-    if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
-        return int(value)
-    return value
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _jsonable(item) for key, item in value.items()}
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        return [_jsonable(item) for item in value]
-    return value

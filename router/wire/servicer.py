@@ -18,9 +18,11 @@ from router.errors import InvalidRequestError, NotReadyError
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2 as routing_pb
+from router.plain_json import TextPieces, whole_text
 from router.values import RouteQuery, RoutingDecision
 from router.wire import conversion as wire
 from router.wire.statuses import status_of
+from router.wire.structs import struct_from_answer
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -87,8 +89,8 @@ class RouterService(pb_grpc.RouterServiceServicer):
         _tell_session(router, decision, completion, context)
         return pb.CompleteResponse(
             decision=wire.decision_to_wire(decision),
-            text=completion.text,
-            response=wire.struct_from_dict(completion.body, "response"),
+            text=whole_text(completion.text),
+            response=struct_from_answer(completion.body),
             usage=_usage(completion),
             delivery=_delivery(completion),
         )
@@ -100,13 +102,14 @@ class RouterService(pb_grpc.RouterServiceServicer):
         router, dispatcher = self._ready
         query, decision = await _decide(router, request.route, context)
         yield pb.StreamCompleteResponse(decision=wire.decision_to_wire(decision))
+        pieces = TextPieces()
         # Closed here and now when the caller leaves, so that the upstream stops too.
         async with contextlib.aclosing(dispatcher.stream(query, decision, timeout_s=_time_left(context))) as steps:
             async for step in steps:
                 _tell_session(router, decision, step, context)
                 yield pb.StreamCompleteResponse(
-                    text_delta=step.text,
-                    chunk=wire.struct_from_dict(step.body, "chunk"),
+                    text_delta=pieces.next(step.text),
+                    chunk=struct_from_answer(step.body),
                     usage=_usage(step),
                     delivery=_delivery(step),
                 )

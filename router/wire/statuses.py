@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import inspect
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -21,6 +22,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from router.errors import DispatchError, InvalidRequestError, RouterError
 from router.pb import router_service_pb2_grpc as pb_grpc
+from router.pb import routing_pb2
+from router.plain_json import whole_text
+from router.values import Attempt
 from router.wire import conversion as wire
 
 log = logging.getLogger(__name__)
@@ -28,14 +32,24 @@ log = logging.getLogger(__name__)
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 DOMAIN = "elle.router"
+
+#: Tells grpc's own retries how many milliseconds to wait; a negative number, not to retry.
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
 DETAILS_KEY = "grpc-status-details-bin"
+
+#: Bytes of a status's message on the wire; its details may hold it twice. Clients take 8 KB of trailers in all.
+MAX_MESSAGE_BYTES = 1500
+
+#: Bytes of the attempts among the details of a status.
+MAX_ATTEMPTS_BYTES = 2000
 
 
 def status_of(error: Exception) -> status_pb2.Status:
     """The google.rpc.Status of an error: ErrorInfo and, where they apply, BadRequest, RetryInfo and Delivery for our
     own ones.
 
-    Any other error is logged and becomes INTERNAL with the request id of its log entry.
+    Any other error is logged and becomes INTERNAL with the request id of its log entry. A long message is cut, and says
+    so, because statuses travel as trailers, of which clients take 8 KB.
     """
     if not isinstance(error, RouterError):
         request_id = uuid.uuid4().hex
@@ -46,16 +60,39 @@ def status_of(error: Exception) -> status_pb2.Status:
         reason=error.reason, domain=DOMAIN, metadata={"retryable": str(error.retryable).lower()}
     )
     details: list[Any] = [info]
+    message = _fitting(str(error))
     if error.field is not None:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=str(error))
+        violation = error_details_pb2.BadRequest.FieldViolation(field=_fitting(error.field), description=message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, DispatchError) and error.attempts:
-        details.append(wire.failed_delivery_to_wire(error.attempts))
+        details.append(_fitting_attempts(error.attempts))
     if error.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(round(error.retry_after_s * 1e9))
         details.append(retry)
-    return _status(error.status, str(error), details)
+    return _status(error.status, message, details)
+
+
+def _fitting(message: str) -> str:
+    """The message as a trailer carries it: whole Unicode, cut where it takes more than `MAX_MESSAGE_BYTES`."""
+    message = whole_text(message)
+    # Of what is not printable ASCII grpc sends three characters for each byte.
+    if 3 * len(message.encode()) <= MAX_MESSAGE_BYTES:
+        return message
+    end = taken = 0
+    for end, letter in enumerate(message):
+        taken += 1 if " " <= letter <= "~" and letter != "%" else 3 * len(letter.encode())
+        if taken > MAX_MESSAGE_BYTES:
+            return f"{message[:end]}... (cut; {len(message):,} characters in all)"
+    return message
+
+
+def _fitting_attempts(attempts: Sequence[Attempt]) -> routing_pb2.Delivery:
+    """The last attempts, as many as a trailer has room for."""
+    kept = wire.failed_delivery_to_wire(attempts)
+    while kept.ByteSize() > MAX_ATTEMPTS_BYTES:
+        del kept.attempts[0]
+    return kept
 
 
 def _status(code: str, message: str, details: list[Any]) -> status_pb2.Status:
@@ -73,7 +110,10 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) 
     trailers: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]
     if isinstance(error, DispatchError):
         # What is worth retrying was retried; clients that retry UNAVAILABLE by themselves are asked not to.
-        trailers.append(("grpc-retry-pushback-ms", "-1"))
+        trailers.append((PUSHBACK_KEY, "-1"))
+    elif isinstance(error, RouterError) and error.retry_after_s is not None:
+        # What RetryInfo says to programs, said to grpc, whose own retries then wait as long.
+        trailers.append((PUSHBACK_KEY, str(round(error.retry_after_s * 1e3))))
     await context.abort(code, status.message, tuple(trailers))
 
 
@@ -94,50 +134,67 @@ def _parse_with(deserialize: Any) -> Callable[[bytes], Any]:
     return parse
 
 
-def _check_parsed(request: Any) -> None:
-    if isinstance(request, _Malformed):
-        raise InvalidRequestError(
-            "the request must be a valid protobuf message whose strings are valid UTF-8; it could not be parsed."
-        ) from request.error
+class GuardedServer:
+    """What generated code takes for a server to add a service to: every method turns what it raises into a status.
 
+    Done once, at start: an interceptor would do it anew for every call. Cancellation and aborts pass. It covers health,
+    reflection and further doors as well, which would tell a malformed message as UNKNOWN, with Python's class names.
+    """
 
-class _Handlers:
-    """What the generated code takes for a server: keeps the handlers it is given."""
-
-    def __init__(self) -> None:
-        self.service = ""
-        self.by_method: dict[str, Handler] = {}
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """The same handlers once more, in a shape that hides them."""
 
     def add_registered_method_handlers(self, service: str, by_method: dict[str, Handler]) -> None:
-        self.service, self.by_method = service, by_method
+        """Add the methods of a service."""
+        guarded = {method: _guard(handler) for method, handler in by_method.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
 
 
 def add_to_server(service: pb_grpc.RouterServiceServicer, server: grpc.aio.Server) -> None:
-    """Add our service to a server, every method turning what it raises into a status. Cancellation and aborts pass.
+    """Add our service to a server, every method turning what it raises into a status."""
+    pb_grpc.add_RouterServiceServicer_to_server(service, guarded(server))
 
-    Done once, at start: an interceptor would do it anew for every call. Health and reflection speak for themselves.
-    """
-    found = _Handlers()
-    pb_grpc.add_RouterServiceServicer_to_server(service, cast(grpc.aio.Server, found))
-    guarded = {method: _guard(handler) for method, handler in found.by_method.items()}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(found.service, guarded),))
+
+def guarded(server: grpc.aio.Server) -> grpc.aio.Server:
+    """Return what services are to be added to in place of the server; see `GuardedServer`."""
+    return cast(grpc.aio.Server, GuardedServer(server))
 
 
 def _guard(handler: Handler) -> Handler:
-    parse, serialize = _parse_with(handler.request_deserializer), handler.response_serializer
-    if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(_guard_stream(handler.unary_stream), parse, serialize)
-    return grpc.unary_unary_rpc_method_handler(_guard_unary(handler.unary_unary), parse, serialize)
+    kinds: dict[tuple[bool, bool], tuple[Any, Any]] = {
+        (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
+        (False, True): (handler.unary_stream, grpc.unary_stream_rpc_method_handler),
+        (True, False): (handler.stream_unary, grpc.stream_unary_rpc_method_handler),
+        (True, True): (handler.stream_stream, grpc.stream_stream_rpc_method_handler),
+    }
+    method, make = kinds[handler.request_streaming, handler.response_streaming]
+    # A method that streams may as well write to its context and return nothing, as that of the health service does.
+    guard = _guard_stream if inspect.isasyncgenfunction(method) else _guard_call
+    check = _checked_stream if handler.request_streaming else _checked
+    guarded_method = guard(method, check)
+    return cast(Handler, make(guarded_method, _parse_with(handler.request_deserializer), handler.response_serializer))
 
 
-def _guard_unary(method: Any) -> Callable[..., Awaitable[Any]]:
+def _checked(request: Any) -> Any:
+    if isinstance(request, _Malformed):
+        raise InvalidRequestError(
+            "the request must be a valid protobuf message whose strings are valid UTF-8; it could not be parsed."
+        ) from request.error
+    return request
+
+
+async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _checked(request)
+
+
+def _guard_call(method: Any, check: Callable[[Any], Any]) -> Callable[..., Awaitable[Any]]:
     async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            _check_parsed(request)
-            return await method(request, context)
+            return await method(check(request), context)
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception as error:
@@ -146,11 +203,10 @@ def _guard_unary(method: Any) -> Callable[..., Awaitable[Any]]:
     return guarded
 
 
-def _guard_stream(method: Any) -> Any:
+def _guard_stream(method: Any, check: Callable[[Any], Any]) -> Any:
     async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
-            _check_parsed(request)
-            async with contextlib.aclosing(method(request, context)) as items:
+            async with contextlib.aclosing(method(check(request), context)) as items:
                 async for item in items:
                     yield item
         except (grpc.aio.AbortError, asyncio.CancelledError):

@@ -267,7 +267,7 @@ class TestCache:
     def test_the_same_prompt_is_encoded_once_and_decided_alike(self, tmp_path: Path) -> None:
         encoder = FakeEncoder()
         router = make_router(write_policy(tmp_path), encoder=encoder)
-        first, second = router.decide(prompt("again")), router.decide(prompt("again"))
+        first, second = (router.decide(prompt("again"), caller="alice") for _ in range(2))
         assert encoder.encoded == ["again"]
         assert (first.timings.cached, second.timings.cached) == (False, True)
         assert dataclasses.replace(second, decision_id=first.decision_id, timings=first.timings) == first
@@ -275,23 +275,23 @@ class TestCache:
 
     def test_what_a_caller_asks_beyond_the_policy_holds_for_a_known_prompt_too(self, tmp_path: Path) -> None:
         router = make_router(write_policy(tmp_path))
-        router.decide(prompt("again"))
-        assert router.decide(prompt("again", pin="small")).chosen == "small"
-        assert router.decide(prompt("again", pin="large")).chosen == "large"
+        router.decide(prompt("again"), caller="alice")
+        assert router.decide(prompt("again", pin="small"), caller="alice").chosen == "small"
+        assert router.decide(prompt("again", pin="large"), caller="alice").chosen == "large"
 
     def test_another_policy_judges_anew(self, tmp_path: Path) -> None:
         encoder = FakeEncoder()
         paths = [write_policy(tmp_path, name=name) for name in ("one", "two")]
         router = make_router(*paths, encoder=encoder)
         for name in ("one", "two"):
-            router.decide(prompt("again", policy=name))
+            router.decide(prompt("again", policy=name), caller="alice")
         assert router.cache_counts.hits == 0
 
     def test_the_one_used_longest_ago_goes_first(self, tmp_path: Path) -> None:
         encoder = FakeEncoder()
         router = make_router(write_policy(tmp_path), encoder=encoder, cache_entries=2)
         for text in ("a", "b", "a", "c", "a", "b"):
-            router.decide(prompt(text))
+            router.decide(prompt(text), caller="alice")
         assert encoder.encoded == ["a", "b", "c", "b"]
         assert router.cache_counts.entries == 2
 
@@ -299,6 +299,21 @@ class TestCache:
         encoder = FakeEncoder()
         router = make_router(write_policy(tmp_path), encoder=encoder, cache_entries=0)
         for text in ("a", "a", "make the encoder raise", "make the encoder raise"):
-            router.decide(prompt(text))
+            router.decide(prompt(text), caller="alice")
         assert len(encoder.encoded) == 4
         assert router.cache_counts.entries == 0
+
+    def test_no_caller_learns_what_another_asked(self, tmp_path: Path) -> None:
+        encoder = FakeEncoder()
+        router = make_router(write_policy(tmp_path), encoder=encoder)
+        router.decide(prompt("secret"), caller="alice")
+        for caller in ("bob", ""):
+            assert not router.decide(prompt("secret"), caller=caller).timings.cached
+        assert encoder.encoded == ["secret"] * 3
+        assert router.decide(prompt("secret"), caller="alice").timings.cached
+
+    def test_calls_without_a_credential_cannot_be_told_apart_and_nothing_is_kept_for_them(self, tmp_path: Path) -> None:
+        encoder = FakeEncoder()
+        router = make_router(write_policy(tmp_path), encoder=encoder)
+        assert not any(router.decide(prompt("again")).timings.cached for _ in range(2))
+        assert router.cache_counts == CacheCounts(hits=0, misses=0, entries=0)

@@ -178,7 +178,7 @@ def test_prometheus_sees_how_often_a_prompt_was_judged_before() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with running_service(ServerSettings(port=0, metrics_port=port, drain_s=1)) as address:
-        with RouterClient(address) as client:
+        with RouterClient(address, api_key="ours") as client:
             for text in ("once", "twice", "twice"):
                 client.route(text)
         told = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()

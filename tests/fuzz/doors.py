@@ -1,0 +1,222 @@
+"""Sends cases through the doors of a running service and says how each ended, and whether that is a fault of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+import httptools
+
+from tests.fuzz.cases import PROCESS, STREAMS_IN, Case
+from tests.fuzz.protobuf import encode
+
+#: Seconds after which a case that has no answer is a fault.
+PATIENCE_S = 20.0
+
+#: Characters of an error's message, bytes of a status with its details: more is a caller's text given back whole.
+MAX_MESSAGE, MAX_STATUS = 4000, 6000
+
+#: What no input may cause. The last two mean that nobody answered; RESOURCE_EXHAUSTED is told apart below.
+FAULTY_CODES = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "DEADLINE_EXCEEDED", "CANCELLED"})
+
+
+#: What grpc.aio says where the service had ended the stream before the client wrote its next message.
+_NOT_OF_THE_SERVICE = "Internal error from Core"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a case ended: a status in words, and what is wrong with it, empty if nothing."""
+
+    status: str
+    fault: str = ""
+    detail: str = ""
+
+
+class Doors:
+    """Connections to one service. Use as a context manager, in one event loop."""
+
+    def __init__(self, grpc_address: str, http_address: str, *, n_connections: int = 8) -> None:
+        self._grpc_address = grpc_address
+        self._host, _, port = http_address.rpartition(":")
+        self._port = int(port)
+        self._places = asyncio.Semaphore(n_connections)
+        self._idle: list[_Connection] = []
+
+    async def __aenter__(self) -> Doors:
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        self._channel = grpc.aio.insecure_channel(self._grpc_address, options=options)
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._channel.close()
+        for connection in self._idle:
+            connection.close()
+
+    async def send(self, case: Case) -> Ended:
+        """Send one case."""
+        async with self._places:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    return await (self._http(case) if case["door"] == "http" else self._grpc(case))
+            except TimeoutError:
+                return Ended("no answer", "no answer")
+
+    async def _grpc(self, case: Case) -> Ended:
+        metadata = tuple(
+            (key, value.encode(errors="surrogatepass") if key.endswith("-bin") else value)
+            for key, value in case["metadata"]
+        )
+        messages = [encode(tree) for tree in case["messages"]]
+        try:
+            if case["method"] in STREAMS_IN:
+                call: Any = self._channel.stream_stream(case["method"])(_one_by_one(messages), metadata=metadata)
+            else:
+                call = self._channel.unary_stream(case["method"])(b"".join(messages[:1]), metadata=metadata)
+            answers = [answer async for answer in call]
+        except grpc.aio.AioRpcError as error:
+            if error.details() == _NOT_OF_THE_SERVICE and len(messages) > 1:
+                return await self._grpc({**case, "messages": case["messages"][:-1]})
+            return _judge_grpc(error)
+        if case["method"] == PROCESS:
+            return _judge_envoy(answers)
+        return Ended("OK")
+
+    async def _http(self, case: Case) -> Ended:
+        connection = self._idle.pop() if self._idle else await _Connection.open(self._host, self._port)
+        try:
+            answer = await connection.ask(_http_bytes(case), is_head=case["method"] == "HEAD")
+        except (ConnectionError, asyncio.IncompleteReadError, httptools.HttpParserError) as error:
+            connection.close()
+            return Ended("broken", f"no whole answer: {type(error).__name__}")
+        except BaseException:
+            connection.close()
+            raise
+        if answer.keep:
+            self._idle.append(connection)
+        else:
+            connection.close()
+        return _judge_http(case, answer)
+
+
+async def _one_by_one(messages: list[bytes]) -> AsyncIterator[bytes]:
+    for message in messages:
+        yield message
+
+
+def _judge_grpc(error: grpc.aio.AioRpcError) -> Ended:
+    code, words = error.code().name, error.details() or ""
+    details = b"".join(value for key, value in error.trailing_metadata() or () if key == "grpc-status-details-bin")
+    fault = ""
+    if code in FAULTY_CODES or (code == "RESOURCE_EXHAUSTED" and not details):
+        fault = code
+    elif len(words) > MAX_MESSAGE or len(details) > MAX_STATUS:
+        fault = "echo"
+    return Ended(code, fault, words[:300])
+
+
+def _judge_envoy(answers: list[bytes]) -> Ended:
+    # Imported late: Envoy's messages are many.
+    from envoy.service.ext_proc.v3 import external_processor_pb2
+
+    for raw in answers:
+        answer = external_processor_pb2.ProcessingResponse.FromString(raw)
+        if answer.HasField("immediate_response"):
+            status = int(answer.immediate_response.status.code)
+            body = answer.immediate_response.body
+            fault = f"envoy {status}" if status >= 500 else "echo" if len(body) > MAX_MESSAGE else ""
+            return Ended(f"envoy {status}", fault, body[:300].decode(errors="replace"))
+    return Ended("envoy OK")
+
+
+@dataclass
+class _Answer:
+    status: int
+    body: bytes
+    keep: bool
+
+
+def _judge_http(case: Case, answer: _Answer) -> Ended:
+    status, words = str(answer.status), answer.body[:300].decode(errors="replace")
+    timed = any(name == "x-elle-timeout-s" for name, _ in case["headers"])
+    if answer.status >= 500 and not (answer.status == 504 and timed):
+        return Ended(status, status, words)
+    if answer.status >= 400 and len(answer.body) > MAX_MESSAGE:
+        return Ended(status, "echo", words)
+    if answer.body and case["method"] != "HEAD" and not answer.body.startswith((b"data: ", b"Invalid HTTP")):
+        try:
+            json.loads(answer.body, parse_constant=_no_json)
+        except ValueError:
+            return Ended(status, "the answer is not JSON", words)
+    return Ended(status, detail=words if answer.status >= 400 else "")
+
+
+def _no_json(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _http_bytes(case: Case) -> bytes:
+    body = case["body"].encode("latin-1")
+    lines = [f"{case['method']} {case['target']} HTTP/1.1", "host: fuzz", f"content-length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in case["headers"]]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+class _Connection:
+    """One connection kept open; one request at a time."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def open(cls, host: str, port: int) -> _Connection:
+        return cls(*await asyncio.open_connection(host, port))
+
+    def close(self) -> None:
+        self._writer.close()
+
+    async def ask(self, request: bytes, *, is_head: bool) -> _Answer:
+        self._writer.write(request)
+        body, done = bytearray(), []
+        answer = _Reading(body, done)
+        parser = httptools.HttpResponseParser(answer)
+        while not done:
+            data = await self._reader.read(65536)
+            if not data:
+                raise ConnectionResetError("closed before the answer was whole")
+            parser.feed_data(data)
+            if answer.headed and is_head:
+                break
+        status = parser.get_status_code()
+        # 100 Continue comes before the answer.
+        if status == 100:
+            return await self.ask(b"", is_head=is_head)
+        return _Answer(status, bytes(body), not is_head and parser.should_keep_alive())
+
+
+class _Reading:
+    """What httptools calls."""
+
+    def __init__(self, body: bytearray, done: list[bool]) -> None:
+        self._body, self._done, self.headed = body, done, False
+
+    def on_headers_complete(self) -> None:
+        self.headed = True
+
+    def on_body(self, data: bytes) -> None:
+        self._body += data
+
+    def on_message_complete(self) -> None:
+        self._done.append(True)
+
+
+@contextlib.asynccontextmanager
+async def connected(addresses: dict[str, str], *, n_connections: int = 8) -> AsyncIterator[Doors]:
+    """The doors at `{"grpc": ..., "http": ...}`."""
+    async with Doors(addresses["grpc"], addresses["http"], n_connections=n_connections) as doors:
+        yield doors

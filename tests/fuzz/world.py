@@ -1,0 +1,63 @@
+"""The fuzzed service: gRPC with Envoy's processor, and HTTP, on a fake encoder, in a process of its own.
+
+`python -m tests.fuzz.world FOLDER UPSTREAM_URL` prints `{"grpc": ADDRESS, "http": ADDRESS}` and serves until its
+standard input ends. What it logs goes to standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from router.deciding import pipeline
+from router.gateways.ext_proc import ExternalProcessor
+from router.gateways.openai_http import OpenAIDoor
+from router.serving.event_loop import run
+from router.serving.server import ServerSettings, serving
+from tests.fakes import FakeEncoder, write_policy
+
+PRICES = {"input_usd_per_million_tokens": 1.0, "output_usd_per_million_tokens": 10.0}
+
+
+def policies(folder: Path, upstream_url: str) -> tuple[Path, ...]:
+    """The policies of `values.POLICIES`: every candidate is answered by the upstream."""
+    common = {"api_base": upstream_url, "retries": 0, "break_after": 10**6, "timeout_s": 20}
+    able = common | {"capabilities": ["text", "image", "tools", "json_schema", "audio"], "prices": PRICES}
+    both = [{"name": name, "model": f"openai/{name}", **able} for name in ("small", "large")]
+    only = [{"name": "only", "model": "openai/only", "regions": ["eu"], "context_window_tokens": 5000, **common}]
+    economy = {"economy": {"rule": {"kind": "gain", "thresholds": [0.9]}}}
+    fixed = {"kind": "fixed", "candidate": "only"}
+    return (
+        write_policy(folder, name="main", candidates=both, profiles=economy),
+        write_policy(folder, name="fixed", candidates=only, rule=fixed, safe_default="only", probe=None),
+    )
+
+
+def settings(folder: Path, upstream_url: str) -> ServerSettings:
+    """A service on free ports with every door."""
+    return ServerSettings(
+        policies=policies(folder, upstream_url),
+        port=0,
+        drain_s=1,
+        doors=(ExternalProcessor(),),
+        http=OpenAIDoor(max_body_bytes=4 * 1024 * 1024),
+    )
+
+
+async def _serve(folder: Path, upstream_url: str) -> None:
+    encoder: Any = FakeEncoder()
+    pipeline.load_encoder = lambda *_: encoder  # type: ignore[assignment]
+    async with serving(settings(folder, upstream_url)) as running:
+        print(json.dumps({"grpc": running.address, "http": running.http_address}), flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    for noisy in ("httpx", "LiteLLM", "asyncio", "aiohttp"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    run(_serve(Path(sys.argv[1]), sys.argv[2]))
