@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -47,23 +48,23 @@ def check(value: Any, *, max_depth: int = MAX_ANSWER_DEPTH) -> None:
 
     JSON has no NaN and no Infinity, but Python reads `1e999` as one. Half surrogates pass: see `whole_text`.
     """
-    level = [value]
-    for _ in range(max_depth + 1):
+    level, depth = [value], 0
+    while level:
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
-                below.extend(item.values())
+                below.append(item.values())
             elif isinstance(item, list | tuple):
-                below.extend(item)
+                below.append(item)
             elif isinstance(item, float):
                 if not math.isfinite(item):
                     raise NotPlainJsonError("it holds a number that is not finite")
             elif isinstance(item, int) and not -_LARGEST <= item <= _LARGEST:
                 raise NotPlainJsonError("it holds an integer beyond the range of a double")
-        if not below:
-            return
-        level = below
-    raise NotPlainJsonError(f"it nests deeper than {max_depth} levels")
+        depth += bool(below)
+        if depth > max_depth:
+            raise NotPlainJsonError(f"it nests deeper than {max_depth} levels")
+        level = list(itertools.chain.from_iterable(below))
 
 
 def whole_text(text: str) -> str:

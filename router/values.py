@@ -174,7 +174,8 @@ class ArtifactRef:
 class Timings:
     """Where the time of one decision went, in seconds; `total_s` includes the others.
 
-    `cached` says that the prompt was judged before, under the same policy, and not encoded again.
+    `cached` says that the prompt was judged before, under the same policy and for the same credential, and not encoded
+    again.
     """
 
     queue_s: float = 0.0

@@ -62,7 +62,7 @@ def status_of(error: Exception) -> status_pb2.Status:
     details: list[Any] = [info]
     message = _fitting(str(error))
     if error.field is not None:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=_fitting(error.field), description=message)
+        violation = error_details_pb2.BadRequest.FieldViolation(field=_fitting(error.field, 200), description=message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, DispatchError) and error.attempts:
         details.append(_fitting_attempts(error.attempts))
@@ -73,16 +73,16 @@ def status_of(error: Exception) -> status_pb2.Status:
     return _status(error.status, message, details)
 
 
-def _fitting(message: str) -> str:
-    """The message as a trailer carries it: whole Unicode, cut where it takes more than `MAX_MESSAGE_BYTES`."""
+def _fitting(message: str, limit: int = MAX_MESSAGE_BYTES) -> str:
+    """The message as a trailer carries it: whole Unicode, cut where it takes more than `limit` bytes."""
     message = whole_text(message)
     # Of what is not printable ASCII grpc sends three characters for each byte.
-    if 3 * len(message.encode()) <= MAX_MESSAGE_BYTES:
+    if 3 * len(message.encode()) <= limit:
         return message
     end = taken = 0
     for end, letter in enumerate(message):
         taken += 1 if " " <= letter <= "~" and letter != "%" else 3 * len(letter.encode())
-        if taken > MAX_MESSAGE_BYTES:
+        if taken > limit:
             return f"{message[:end]}... (cut; {len(message):,} characters in all)"
     return message
 

@@ -13,6 +13,7 @@ import asyncio
 import collections
 import contextlib
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -72,12 +73,11 @@ class Run:
         self.examples: list[dict[str, Any]] = []
         self._doors, self._seeds = doors, seeds
 
-    async def try_out(self, numbers: Iterator[int], ends: float) -> None:
-        """Send the cases of these numbers until they or the time end."""
-        for number in numbers:
+    async def try_out(self, numbered: Iterator[tuple[int, Case]], ends: float) -> None:
+        """Send these cases until they or the time end."""
+        for number, case in numbered:
             if time.monotonic() > ends:
                 return
-            case = cases.draw(number)
             ended = await self._doors.send(case)
             where = (
                 case["target"].partition("?")[0][:24] if case["door"] == "http" else case["method"].rpartition("/")[2]
@@ -114,17 +114,24 @@ class Run:
         return case
 
 
+def stored() -> list[Case]:
+    """The cases that once failed."""
+    return [json.loads(path.read_text()) for path in sorted(SEEDS.glob("*.json"))]
+
+
 async def fuzz(n_requests: int, seed: int, *, seconds: float, seeds: Path | None, log: Path) -> dict[str, Any]:
-    """Send so many requests, at most so long; the counts."""
+    """Send the stored cases and so many new ones, for at most so long; the counts. What fails goes to `seeds`."""
     started = time.monotonic()
-    numbers = iter(range(seed * 10**9, seed * 10**9 + n_requests))
+    drawn = ((number, cases.draw(number)) for number in range(seed * 10**9, seed * 10**9 + n_requests))
+    numbered = itertools.chain(((-1, case) for case in stored()), drawn)
     async with service(log) as addresses, connected(addresses, n_connections=2 * IN_FLIGHT) as doors:
-        run = Run(doors, seeds)
-        await asyncio.gather(*(run.try_out(numbers, started + seconds) for _ in range(IN_FLIGHT)))
+        run, ends = Run(doors, seeds), time.monotonic() + seconds
+        await asyncio.gather(*(run.try_out(numbered, ends) for _ in range(IN_FLIGHT)))
     return {
         "requests": run.statuses.total(),
         "seconds": round(time.monotonic() - started, 1),
         "faults": dict(run.faults),
+        "examples": run.examples,
         "statuses": dict(sorted(run.statuses.items())),
     }
 

@@ -1,4 +1,4 @@
-"""Values that JSON, protobuf or headers cannot carry, from callers and from upstreams: who is at fault, what arrives."""
+"""Values that JSON, protobuf or headers cannot carry, of callers and of upstreams: who is at fault, what arrives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -48,7 +47,7 @@ BAD = {
 #: Those that are odd and arrive nonetheless.
 ODD = {
     "half-a-surrogate": r'"x": "\ud83d"',
-    "a-surrogate-as-key": r'"\udc00": {"\ud800": 1}',
+    "a-surrogate-as-key": r'"x": {"\ud800": 1}',
     "a-nul": r'"x": "\u0000"',
     "2-to-63": '"x": 9223372036854775808',
     "minus-zero": '"x": -0.0',
@@ -121,7 +120,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         last = {"name": "last", "model": "openai/ok", **common}
         paths = [write_policy(folder, candidates=[{**last, "name": name} for name in ("small", "large")])]
         cheap = {"rule": {"kind": "gain", "thresholds": [0.99]}, "safe_default": "first"}
-        alone: dict[str, Any] = {"probe": None, "rule": {"kind": "fixed", "candidate": "first"}, "safe_default": "first"}
+        alone: dict[str, Any] = {
+            "probe": None,
+            "rule": {"kind": "fixed", "candidate": "first"},
+            "safe_default": "first",
+        }
         for name in (*BAD, *ODD):
             first = {"name": "first", "model": f"openai/{name}", **common}
             both = [first | {"probe_model": "small"}, last | {"probe_model": "large"}]
@@ -161,7 +164,9 @@ class TestAnswers:
         text, answered_by, _ = world.ask(door, odd)
         assert (text, answered_by) == ("forty-two", "first")
 
-    def test_half_a_surrogate_becomes_the_replacement_character_over_grpc_and_stays_over_http(self, world: World) -> None:
+    def test_half_a_surrogate_becomes_the_replacement_character_over_grpc_and_stays_over_http(
+        self, world: World
+    ) -> None:
         assert world.ask("grpc", "half-a-surrogate")[2]["x"] == "\ufffd"
         assert world.ask("http", "half-a-surrogate")[2]["x"] == "\ud83d"
 
@@ -263,7 +268,9 @@ class TestRequests:
 
     def test_of_a_long_session_id_the_record_holds_the_digest(self, world: World) -> None:
         with RouterClient(world.grpc) as client:
-            first, second, other = (client.route("x", session_id=text).session_id for text in ("s" * 9999,) * 2 + ("t" * 9999,))
+            first, second, other = (
+                client.route("x", session_id=text).session_id for text in ("s" * 9999,) * 2 + ("t" * 9999,)
+            )
         assert first == second != other
         assert len(first) < 100
 
@@ -283,15 +290,12 @@ class TestRequests:
         ],
     )
     def test_what_cannot_be_parsed_is_said_in_our_words_by_every_service(self, world: World, method: str) -> None:
-        streamed = method.endswith(("Info", "Watch", "StreamComplete"))
         for raw in (b"\x0a\x01\xff", b"\xff\xff\xff\xff"):
-            with grpc.insecure_channel(world.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
-                if method.endswith("Info"):
-                    list(channel.stream_stream(method)(iter([raw])))
-                elif streamed:
-                    list(channel.unary_stream(method)(raw))
-                else:
-                    channel.unary_unary(method)(raw)
+            with grpc.insecure_channel(world.grpc) as channel:
+                # On the wire a lone message is a stream of one.
+                answers = channel.stream_stream(method)(iter([raw]))
+                with pytest.raises(grpc.RpcError) as caught:
+                    next(answers)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert "could not be parsed" in caught.value.details()
             assert "class" not in caught.value.details()
