@@ -9,7 +9,6 @@ once.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 #: Tags that only harnesses write. A block counts where it begins a line or follows another block, and is closed.
 _BLOCKS = frozenset(
@@ -62,17 +61,30 @@ _ECHO_HEADER = re.compile(r"\[[a-z_]{1,64}(?: for [^\]\n]{0,500})?\] Result:")
 _HEADINGS = (("# Context from my IDE setup:", "## My request for Codex:"),)
 
 
-def _opening_tag(names: Sequence[str]) -> str:
-    return rf"[ \t]*<({'|'.join(sorted(names, key=len, reverse=True))})(?:[ \t][^<>]{{0,500}})?>"
+#: An opening tag. Nothing in it can be read in two ways, so that a text of tags that never end takes no longer.
+_TAG = r"[ \t]*+<([\w-]{1,64}+)(?:[ \t][^<>]{0,500}+)?>"
+_TAG_ANYWHERE = re.compile(_TAG)
+_TAG_AT_LINE = re.compile(f"^{_TAG}", re.MULTILINE)
 
 
 class _Scanner:
-    """Finds the opening tags of some names."""
+    """Finds the opening tags of some names.
+
+    The names are looked up in a set and are no part of a pattern: trying each of them at every tag of a text takes a
+    microsecond, and a text may have a hundred thousand.
+    """
 
     def __init__(self, names: frozenset[str]) -> None:
-        tag = _opening_tag(tuple(names | {_INLINE}))
-        self.anywhere = re.compile(tag)
-        self.at_line = re.compile(f"^{tag}", re.MULTILINE)
+        self._names = names | {_INLINE}
+
+    def match(self, text: str, at: int) -> re.Match[str] | None:
+        """The tag at this place, if there is one."""
+        found = _TAG_ANYWHERE.match(text, at)
+        return found if found is not None and found[1] in self._names else None
+
+    def search(self, text: str, at: int = 0) -> re.Match[str] | None:
+        """The next tag that begins a line."""
+        return next((found for found in _TAG_AT_LINE.finditer(text, at) if found[1] in self._names), None)
 
 
 _SURE = _Scanner(_BLOCKS)
@@ -81,7 +93,7 @@ _AGENTIC = _Scanner(_BLOCKS | _SHARED_BLOCKS)
 
 def is_marked(text: str) -> bool:
     """Whether a text bears a block or first line that only harnesses write."""
-    return text.lstrip().startswith(_OPENINGS) or ("<" in text and _SURE.at_line.search(text) is not None)
+    return text.lstrip().startswith(_OPENINGS) or ("<" in text and _SURE.search(text) is not None)
 
 
 def human_text(text: str, *, agentic: bool, answers: bool) -> str:
@@ -105,7 +117,7 @@ def _without_blocks(text: str, scanner: _Scanner) -> str:
     kept: list[str] = []
     done = 0
     unclosed: set[str] = set()
-    found = scanner.at_line.search(text)
+    found = scanner.search(text)
     while found is not None:
         name = found[1]
         closing = f"</{name}>"
@@ -113,13 +125,13 @@ def _without_blocks(text: str, scanner: _Scanner) -> str:
         if end < 0:
             # No closing tag from here on: none further on either, so it is not looked for again.
             unclosed.add(name)
-            found = scanner.at_line.search(text, found.end())
+            found = scanner.search(text, found.end())
             continue
         kept.append(text[done : found.start()])
         if name == _INLINE:
             kept.append(text[found.end() : end])
         done = end + len(closing)
-        found = scanner.anywhere.match(text, done) or scanner.at_line.search(text, done)
+        found = scanner.match(text, done) or scanner.search(text, done)
     if not done:
         return text
     kept.append(text[done:])

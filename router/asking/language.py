@@ -9,12 +9,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from itertools import islice
 
 UNKNOWN = "und"
 
 #: Characters that are looked at, for language and for code.
 _LOOK_AT = 4000
 _LOOK_AT_FOR_CODE = 20_000
+
+#: Lines that are looked at for code, without the empty ones.
+_LOOK_AT_LINES = 2000
 
 #: Words that must speak for a language, and more of them than for any other.
 _MIN_HITS = 2
@@ -160,7 +164,7 @@ def _commonest(text: str, script: str) -> str:
 
 
 _CODE_START = re.compile(
-    r"(?:def|class) \w+.{0,100}:|(?:from [\w.]{1,100} )?import [\w{*]|#include ?[<\"]|@\w+\(|\$ \w|>>> "
+    r"(?:def|class) \w++.{0,100}:|(?:from [\w.]{1,100} )?import [\w{*]|#include ?[<\"]|@\w+\(|\$ \w|>>> "
     r"|(?:public|private|protected|static|func|fn|function|const|let|var|struct|interface|impl|package) [\w<(]"
     r".{0,100}[{;(=]"
     r"|(?:SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE TABLE) \w*"
@@ -178,7 +182,9 @@ def has_code(text: str) -> bool:
     text = text[:_LOOK_AT_FOR_CODE]
     if _FENCE.search(text) or any(trace in text for trace in _TRACES):
         return True
-    return sum(_reads_like_code(line[:200].strip()) for line in text.splitlines()) >= _MIN_LINES
+    lines = islice(filter(None, map(str.strip, text.splitlines())), _LOOK_AT_LINES)
+    like_code = (True for line in lines if _reads_like_code(line[:200].rstrip()))
+    return sum(islice(like_code, _MIN_LINES)) == _MIN_LINES
 
 
 def _reads_like_code(line: str) -> bool:

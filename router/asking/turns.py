@@ -12,6 +12,12 @@ from router.values import Capability, Message
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
+#: Characters of the text in one call, one answer of a tool, or all tools: twice what is read by the largest models.
+MAX_VALUE_CHARACTERS = 8 * 1024 * 1024
+
+#: Characters that a role or the type of a part may have.
+_LONGEST_NAME = 100
+
 _SPEAKERS = ROLES - {"tool", "function"}
 _PLAIN = frozenset({"role", "content", "name"})
 
@@ -75,8 +81,9 @@ def read_turns(messages: Sequence[Message]) -> list[Turn]:
 
 
 def json_bytes(value: Any) -> int:
-    """Bytes of a value as JSON; nothing for an absent or empty one."""
-    return len(json.dumps(value, default=str, ensure_ascii=False).encode(errors="surrogatepass")) if value else 0
+    """Bytes of a value as JSON; nothing for an absent or empty one. Raises InvalidRequestError for a huge one."""
+    text = _as_json(value)
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 def _read(message: Message, where: str) -> Turn:
@@ -112,7 +119,8 @@ def _role_and_content(message: Message, where: str) -> tuple[str, Any]:
             return "tool", [output] if isinstance(output, Mapping) else output
         if kind.endswith("_call") or kind == "reasoning":
             return "assistant", [message]
-    if not isinstance(role, str) or role not in ROLES:
+    # A long one is not even looked up: hashing it would take its time.
+    if not isinstance(role, str) or len(role) > _LONGEST_NAME or role not in ROLES:
         raise InvalidRequestError(
             f"{where}.role must be one of {', '.join(sorted(ROLES))}, got {shown(role)}.", field=f"{where}.role"
         )
@@ -144,7 +152,7 @@ def _parts_of(content: Any, where: str) -> Iterator[_Part]:
 
 def _part(part: Any, where: str) -> Iterator[_Part]:
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if not isinstance(kind, str) or not kind:
+    if not isinstance(kind, str) or not kind or len(kind) > _LONGEST_NAME:
         raise InvalidRequestError(f"{where} must be an object with a `type`.", field=where)
     if kind in _TEXT_PARTS:
         text = part.get("refusal" if kind == "refusal" else "text", "")
@@ -185,12 +193,31 @@ def _text_of_document(part: Mapping[str, Any]) -> str:
 
 
 def _as_json(value: Any) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False) if value else ""
+    if not value:
+        return ""
+    # Nobody else runs while `dumps` does.
+    if _text_length(value) > MAX_VALUE_CHARACTERS:
+        raise InvalidRequestError(
+            f"tools, calls and what tools answer must each hold at most {MAX_VALUE_CHARACTERS:,} characters."
+        )
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _text_length(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(len, filter(_is_text, value))) + sum(map(_text_length, value.values()))
+    return sum(map(_text_length, value)) if isinstance(value, list | tuple) else 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _utf8_size(text: str, where: str) -> int:
     try:
-        return len(text.encode())
+        return len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError as error:
         raise InvalidRequestError(
             f"{where} must be valid Unicode, got a lone surrogate at position {error.start}.", field=where

@@ -25,6 +25,7 @@ from router.deciding.encode_pool import Encoded
 from router.deciding.judgement_cache import CacheCounts, JudgementCache, Key
 from router.deciding.sessions import Sessions
 from router.errors import JudgementError, UnknownPolicyError, shown
+from router.intake.bounds import Intake
 from router.policies.choice import decide, needs_no_scores
 from router.policies.eligibility import Eligibility, check_eligibility
 from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies
@@ -80,6 +81,7 @@ class Router:
             `encode_pool.PENDING_PER_THREAD` for each thread, or what `BatchPool` takes.
         cache_entries: judgements kept for prompts that the same caller sends again; 0 keeps none.
         sessions: the memory of sessions; None takes one of the usual size.
+        intake: the bounds that its doors share; None takes the usual ones.
     """
 
     def __init__(
@@ -92,12 +94,11 @@ class Router:
         max_pending: int | None = None,
         cache_entries: int = CACHE_ENTRIES,
         sessions: Sessions | None = None,
+        intake: Intake | None = None,
     ) -> None:
         for policy in policies:
             if policy.encoder_spec is not None:
                 policy.check_encoder(encoders[policy.encoder_spec.identity])
-        #: Which encoder runs for the probe of each encoder identity: another one where only the rounding differs.
-        self.encoder_identities = {identity: encoder.spec.identity for identity, encoder in encoders.items()}
         self._default = policies[0].ref.name
         self._policies = {policy.ref.name: policy for policy in policies}
         self._encoders = dict(encoders)
@@ -108,6 +109,7 @@ class Router:
         self._max_prompt_bytes = max_prompt_bytes
         self._cache = JudgementCache(cache_entries)
         self._sessions = Sessions() if sessions is None else sessions
+        self._intake = Intake() if intake is None else intake
 
     @classmethod
     def from_files(
@@ -119,6 +121,7 @@ class Router:
         max_pending: int | None = None,
         cache_entries: int = CACHE_ENTRIES,
         sessions: Sessions | None = None,
+        intake: Intake | None = None,
     ) -> Self:
         """A router for these policy files; none means the embedded default policy.
 
@@ -135,7 +138,18 @@ class Router:
             max_pending=max_pending,
             cache_entries=cache_entries,
             sessions=sessions,
+            intake=intake,
         )
+
+    @property
+    def intake(self) -> Intake:
+        """The bounds of what comes in, of all doors together."""
+        return self._intake
+
+    @property
+    def max_prompt_bytes(self) -> int:
+        """Bytes of text that a request may hold."""
+        return self._max_prompt_bytes
 
     @property
     def policies(self) -> Mapping[str, ServedPolicy]:
@@ -176,14 +190,19 @@ class Router:
                 encoded = error
         return self._conclude(prepared, encoded)
 
-    async def adecide(self, query: RouteQuery, *, caller: str = "", timeout_s: float | None = None) -> RoutingDecision:
+    async def adecide(
+        self, query: RouteQuery, *, caller: str = "", timeout_s: float | None = None, large: bool = False
+    ) -> RoutingDecision:
         """Decide, encoding in the worker threads. Arguments as `decide`.
+
+        large: whether the request came in more than `router.intake.bounds.SMALL_BYTES`; it is then read in the thread
+            for such.
 
         Raises RouterError; OverloadedError at once if the threads are behind; DeadlineError if the prompt's turn has
         not come `timeout_s` from now.
         """
         deadline = None if timeout_s is None else time.perf_counter() + timeout_s
-        prepared = self._prepare(query, caller)
+        prepared = await self._intake.work(self._prepare, query, caller) if large else self._prepare(query, caller)
         encoded: Encoded | Exception | None = None
         if (encoder := prepared.encoder_identity) is not None:
             try:
@@ -215,6 +234,7 @@ class Router:
         """Stop the worker threads."""
         for pool in self._pools.values():
             await pool.close()
+        self._intake.close()
 
     def _prepare(self, query: RouteQuery, caller: str) -> _Prepared:
         started = time.perf_counter()

@@ -32,6 +32,8 @@ from router.gateways.openai_reply import (
     error_object,
     error_reply,
 )
+from router.intake.bounds import SMALL_BYTES
+from router.values import RouteQuery
 
 log = logging.getLogger(__name__)
 
@@ -118,9 +120,16 @@ class ExternalProcessor:
             raise InvalidRequestError(
                 f"the body must come without content-encoding, got {shown(headers['content-encoding'])}."
             )
-        body = ChatBody.parse(raw)
-        query = query_from_body(body.fields, headers, self._router.policies)
-        decision = await self._router.adecide(query, caller=caller_of(headers))
+        router, large = self._router, len(raw) > SMALL_BYTES
+
+        def read() -> tuple[ChatBody, RouteQuery]:
+            body = ChatBody.parse(raw, max_text_bytes=router.max_prompt_bytes)
+            return body, query_from_body(body.fields, headers, router.policies)
+
+        with router.intake.request() as held:
+            held.add(len(raw))
+            body, query = await router.intake.work(read) if large else read()
+            decision = await router.adecide(query, caller=caller_of(headers), large=large)
         return body.with_model(upstream_model(decision.chosen_model)), decision_headers(decision)
 
     def _undecided(self, kind: str, error: Exception) -> Any:

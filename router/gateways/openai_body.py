@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from router.asking.session_ids import session_id_of
 from router.errors import InvalidRequestError, UnknownModelError, shown
+from router.intake.json_object import read_object
+from router.intake.json_structure import MAX_TEXT_BYTES, check_json
 from router.plain_json import MAX_REQUEST_DEPTH, check
 from router.values import Overrides, RouteQuery
 
@@ -36,8 +38,11 @@ ROUTELLM_ROUTERS = frozenset({"mf", "bert", "causal_llm", "sw_ranking"})
 
 #: Fields that are no parameters of the answer.
 _OWN_FIELDS = frozenset({"model", "messages", "stream"})
+
+#: Characters that a model's name may have.
+_LONGEST_NAME = 1000
+
 _NUMBER = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
-_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def query_from_body(
@@ -72,6 +77,11 @@ def query_from_body(
 
 def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Overrides:
     """What a model name asks of the router. Arguments and errors as `query_from_body`."""
+    if len(model) > _LONGEST_NAME:
+        raise UnknownModelError(
+            f"model must be one of {', '.join(model_names(policies))}, got a name of {len(model):,} characters.",
+            field="model",
+        )
     for name, policy in policies.items():
         if model in policy.rules.file.names:
             return Overrides(policy=name, pin=model)
@@ -118,29 +128,30 @@ class ChatBody:
 
     Attributes:
         fields: the body, decoded.
-        text: the body as it came.
-        model_at: where in `text` the value of `model` begins and ends; None where there is none.
+        raw: the body as it came.
+        model_at: where in `raw` the value of `model` begins and ends; None where there is none.
     """
 
     fields: Mapping[str, Any]
-    text: str
+    raw: bytes
     model_at: tuple[int, int] | None
 
     @classmethod
-    def parse(cls, raw: bytes) -> ChatBody:
-        """Raises InvalidRequestError for anything but one JSON object in UTF-8 with distinct keys."""
-        fields: dict[str, Any] = {}
-        model_at = None
+    def parse(cls, raw: bytes, *, max_text_bytes: int = MAX_TEXT_BYTES) -> ChatBody:
+        """Decode a body, after its structure has been counted.
+
+        max_text_bytes: of text, as `router.intake.json_structure.check_json` takes it.
+
+        Raises InvalidRequestError for anything but one JSON object in UTF-8 with distinct keys, and for one that holds
+        too much.
+        """
+        structure = check_json(raw, max_text_bytes=max_text_bytes)
         try:
-            text = raw.decode()
-            for key, value, begin, end in _members(text):
-                fields[key] = value
-                if key == "model":
-                    model_at = begin, end
-            check(fields, max_depth=MAX_REQUEST_DEPTH)
+            found = read_object(raw, structure.long_strings)
+            check(found.fields, max_depth=MAX_REQUEST_DEPTH)
         except (ValueError, RecursionError) as error:
             raise InvalidRequestError(f"the body must be a JSON object in UTF-8; it is not: {error}.") from error
-        return cls(fields, text, model_at)
+        return cls(found.fields, raw, found.at.get("model"))
 
     def with_model(self, model: str) -> bytes:
         """The body with this `model`, all else byte for byte as it came. Raises InvalidRequestError without one."""
@@ -153,57 +164,7 @@ class ChatBody:
         if self.model_at is None:
             raise InvalidRequestError("model must be set, got none.", field="model")
         begin, end = self.model_at
-        return self.text[:begin].encode(), self.text[end:].encode()
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _integer(digits: str) -> int:
-    # Python converts no more than 4,300 digits, and says so in its own terms.
-    if len(digits) > 400:
-        raise ValueError("it holds an integer beyond the range of a double")
-    return int(digits)
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_integer)
-
-
-def _members(text: str) -> Iterator[tuple[str, Any, int, int]]:
-    """Key, value, begin and end of the value, of each member of a JSON object. Raises ValueError for anything else."""
-    at, keys = _after(text, _skip(text, 0), "{"), set()
-    while text[at : at + 1] != "}":
-        key, at = _DECODER.raw_decode(text, at)
-        if not isinstance(key, str):
-            raise ValueError("a key is no string")  # noqa: TRY004  (one kind of error for all malformed text)
-        if key in keys:
-            # Readers disagree on which of two counts; the upstream might answer another one than was judged.
-            raise ValueError(f"key {shown(key)} stands twice")
-        keys.add(key)
-        begin = _after(text, _skip(text, at), ":")
-        value, end = _DECODER.raw_decode(text, begin)
-        yield key, value, begin, end
-        at = _skip(text, end)
-        if text[at : at + 1] != "}":
-            at = _after(text, at, ",")
-            if text[at : at + 1] == "}":
-                raise ValueError(f"a key expected at character {at}")
-    if _skip(text, at + 1) != len(text):
-        raise ValueError(f"something follows the object at character {at + 1}")
-
-
-def _after(text: str, at: int, sign: str) -> int:
-    """Where the text goes on after `sign`, which must stand at `at`, and the white space behind it."""
-    if text[at : at + 1] != sign:
-        raise ValueError(f"{sign!r} expected at character {at}")
-    return _skip(text, at + 1)
-
-
-def _skip(text: str, at: int) -> int:
-    """Where the white space at `at`, if any, ends."""
-    match = _SPACE.match(text, at)
-    return match.end() if match else at
+        return self.raw[:begin], self.raw[end:]
 
 
 def _threshold(text: str, model: str) -> float:

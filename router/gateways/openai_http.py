@@ -13,7 +13,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +41,7 @@ from router.gateways.openai_reply import (
     error_object,
     error_reply,
 )
+from router.intake.bounds import SMALL_BYTES, HeldBytes
 from router.values import Delivery, RouteQuery, RoutingDecision
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class OpenAIDoor:
     """
 
     def __init__(self, *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
-        for name in ("starlette.applications", "uvicorn"):
+        for name in ("starlette.applications", "uvicorn", "httptools"):
             _import(name)
         self._max_body_bytes = max_body_bytes
         self._engine: tuple[Router, Dispatcher] | None = None
@@ -152,9 +153,10 @@ class _Chat:
                 router, dispatcher = self._door.engine
                 timeout_s = _timeout_s(headers)
                 deadline = None if timeout_s is None else time.monotonic() + timeout_s
-                raw = await _read(receive, headers, self._door.max_body_bytes)
-                asked = _Asked(router, dispatcher, headers, caller_of(headers), deadline, reply)
-                await _while_connected(receive, asked.answer(raw))
+                with router.intake.request() as held:
+                    chunks = await _read(receive, headers, self._door.max_body_bytes, held)
+                    asked = _Asked(router, dispatcher, headers, caller_of(headers), deadline, reply)
+                    await _while_connected(receive, asked.answer(chunks))
             except _ClientGoneError:
                 raise
             except Exception as error:
@@ -176,16 +178,21 @@ class _Asked:
     def left_s(self) -> float | None:
         return None if self.deadline is None else self.deadline - time.monotonic()
 
-    async def answer(self, raw: bytes) -> None:
-        body = ChatBody.parse(raw)
+    async def answer(self, chunks: Sequence[bytes]) -> None:
+        large = sum(map(len, chunks)) > SMALL_BYTES
+        query, streamed = await self.router.intake.work(self._read, chunks) if large else self._read(chunks)
+        decision = await self.router.adecide(query, caller=self.caller, timeout_s=self.left_s, large=large)
+        self.reply.decision = decision
+        await (self._stream if streamed else self._complete)(query, decision)
+
+    def _read(self, chunks: Sequence[bytes]) -> tuple[RouteQuery, bool]:
+        """The query of a body, and whether its answer is to be streamed."""
+        body = ChatBody.parse(b"".join(chunks), max_text_bytes=self.router.max_prompt_bytes)
         streamed = body.fields.get("stream")
         if streamed is not None and not isinstance(streamed, bool):
             raise InvalidRequestError(f"stream must be true or false, got {shown(streamed)}.", field="stream")
         query = query_from_body(body.fields, self.headers, self.router.policies)
-        query = replace(query, body=body.around_model)
-        decision = await self.router.adecide(query, caller=self.caller, timeout_s=self.left_s)
-        self.reply.decision = decision
-        await (self._stream if streamed else self._complete)(query, decision)
+        return replace(query, body=body.around_model), bool(streamed)
 
     async def _complete(self, query: RouteQuery, decision: RoutingDecision) -> None:
         completion = await self.dispatcher.complete(query, decision, timeout_s=self.left_s)
@@ -269,8 +276,8 @@ class _ClientGoneError(Exception):
     """Nobody is there any more to be answered."""
 
 
-async def _read(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
-    """The whole body. uvicorn throws away what a client sends after it was refused."""
+async def _read(receive: Receive, headers: Mapping[str, str], limit: int, held: HeldBytes) -> list[bytes]:
+    """The whole body, in pieces. uvicorn throws away what a client sends after it was refused."""
     # Also because a web page may post any other type, or none, to whatever listens on its reader's machine.
     kind = headers.get("content-type", "none")
     if kind.partition(";")[0].strip().lower() != "application/json":
@@ -288,12 +295,13 @@ async def _read(receive: Receive, headers: Mapping[str, str], limit: int) -> byt
             if message["type"] == "http.disconnect":
                 raise _ClientGoneError
             chunks.append(message.get("body", b""))
+            held.add(len(chunks[-1]))
             size, more = size + len(chunks[-1]), message.get("more_body", False)
     if size > limit:
         raise RequestTooLargeError(
             f"the body must be at most {limit:,} bytes, got {size:,} or more; send less, or raise --max-body-bytes."
         )
-    return b"".join(chunks)
+    return chunks
 
 
 async def _while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
@@ -386,6 +394,6 @@ def _import(name: str) -> None:
         importlib.import_module(name)
     except ImportError as error:
         raise GatewayNotInstalledError(
-            "--http needs Starlette and uvicorn, which are not installed; install them with "
+            "--http needs Starlette, uvicorn and httptools, which are not installed; install them with "
             "`pip install 'elle-router[dispatch]'`."
         ) from error

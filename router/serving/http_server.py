@@ -47,14 +47,17 @@ async def serving_on(listener: socket.socket, app: Any, *, drain_s: float | None
 
     drain_s: how long requests in work may take when the context ends; then they are cancelled. None waits for them.
 
-    Needs uvicorn: raises ImportError without.
+    Needs uvicorn and httptools: raises ImportError without.
     """
     with listener:
         import uvicorn
 
+        from router.serving.http_protocol import BoundedProtocol
+
         grace_s = None if drain_s is None else max(1, round(drain_s))
         config = uvicorn.Config(
             app,
+            http=BoundedProtocol,
             log_config=None,
             log_level="warning",
             lifespan="off",

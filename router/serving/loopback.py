@@ -23,7 +23,8 @@ async def running(app: Starlette | None = None) -> AsyncIterator[str]:
     Yields its base URL, ending in `/v1`; stops it when the context ends. Raises DispatchNotInstalledError.
     """
     try:
-        import uvicorn  # noqa: F401  (said here, before a port is taken)
+        import httptools  # noqa: F401  (said here, before a port is taken)
+        import uvicorn  # noqa: F401
 
         app = app or create_app()
     except ImportError as error:

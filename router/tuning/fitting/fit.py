@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from probes.artifacts import store as artifact
-from probes.encoders.exported import pinned_here
 from probes.encoders.spec import EncoderSpec, parse_spec
 from probes.errors import ArtifactError, DataError
 from probes.measures.prediction import auroc, brier, ece, pearson_r
@@ -142,7 +141,7 @@ def fit_command(
     """
     if prior is not None and keep_statistics:
         raise DataError("an adapted probe keeps no statistics: to adapt again, give its prior and all new labels.")
-    spec = pinned_here(parse_spec(encoder), encoder_dir)
+    spec = parse_spec(encoder)
     old = None if prior is None else OldFit.load(prior)
     outcomes = read_outcomes(*data)
     if models is not None:

@@ -1,0 +1,138 @@
+"""Messages over gRPC that are expensive to decode, or that grow when they are unpacked."""
+
+from __future__ import annotations
+
+from benchmarks.attack.world import SERVICE, Found, World
+from router.pb import router_service_pb2 as pb
+
+MB = 1_000_000
+HEALTH = "/grpc.health.v1.Health/Check"
+ENVOY = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+
+
+def struct_of_small_values(world: World) -> Found:
+    """A Struct of 16 MB of nulls in a list."""
+    null = b"\x0a\x02\x08\x00"
+    value = _field(6, null * (3 * MB))
+    return _called(world, _field(2, b"hi") + _field(5, _field(1, _field(1, b"a") + _field(2, value))))
+
+
+def struct_of_many_keys(world: World) -> Found:
+    """A Struct of a million keys."""
+    keys = b"".join(_field(1, _field(1, b"%d" % number) + b"\x12\x02\x08\x00") for number in range(MB))
+    return _called(world, _field(2, b"hi") + _field(5, keys))
+
+
+def empty_chat_messages(world: World) -> Found:
+    """Eight million empty messages of a chat."""
+    return _called(world, _field(1, b"\x0a\x00" * (7 * MB)))
+
+
+def role_of_sixty_megabytes(world: World) -> Found:
+    """A role of 60 MB."""
+    return _called(world, _field(1, _field(1, _field(1, b"r" * (60 * MB)))))
+
+
+def role_of_fifteen_megabytes(world: World) -> Found:
+    """A role of 15 MB, which is within what is received."""
+    return _called(world, _field(1, _field(1, _field(1, b"r" * (15 * MB)))))
+
+
+def unknown_fields(world: World) -> Found:
+    """Eight million fields that nobody knows."""
+    return _called(world, _field(2, b"hi") + b"\x78\x01" * (7 * MB))
+
+
+def unknown_fields_to_health(world: World) -> Found:
+    """The same to the health service."""
+    return world.attacked_by(lambda: world.call(b"\x78\x01" * (7 * MB), HEALTH))
+
+
+def nested_values(world: World) -> Found:
+    """Lists within lists, as deep as they go into 100 KB."""
+    value = b"\x08\x00"
+    while len(value) < 100_000:
+        value = _field(6, _field(1, value))
+    return _called(world, _field(2, b"hi") + _field(5, _field(1, _field(1, b"a") + _field(2, value))))
+
+
+def many_tool_calls(world: World) -> Found:
+    """A message with a million empty tool calls."""
+    return _called(world, _field(1, _field(1, _field(1, b"user") + _field(2, b"hi") + b"\x2a\x00" * MB)))
+
+
+def names_of_candidates(world: World) -> Found:
+    """Overrides that allow a million candidates."""
+    return _called(world, _field(2, b"hi") + _field(3, b"\x1a\x01a" * MB))
+
+
+def batch_that_is_settled(world: World) -> Found:
+    """A batch of 1,024 requests that name their candidate."""
+    pinned = pb.RouteRequest(prompt="hello", overrides=pb.RouteRequest().overrides.__class__(pin="gpt-4-turbo"))
+    batch = pb.BatchRouteRequest(requests=[pinned] * 1024).SerializeToString()
+    return world.attacked_by(lambda: world.call(batch, SERVICE + "BatchRoute"), at_once=4)
+
+
+def batch_of_long_prompts(world: World) -> Found:
+    """A batch of a thousand prompts of 15 KB."""
+    batch = pb.BatchRouteRequest(requests=[pb.RouteRequest(prompt="word " * 3000)] * 1000).SerializeToString()
+    return world.attacked_by(lambda: world.call(batch, SERVICE + "BatchRoute"))
+
+
+def batch_of_empty_requests(world: World) -> Found:
+    """A batch of seven million empty requests."""
+    return world.attacked_by(lambda: world.call(b"\x0a\x00" * (7 * MB), SERVICE + "BatchRoute"))
+
+
+def gzip_bomb(world: World) -> Found:
+    """A message of 60 KB that unpacks to 60 MB."""
+    message = _field(2, b"a" * (60 * MB))
+    return world.attacked_by(lambda: world.call(message, gzip=True), at_once=4)
+
+
+def gzip_bomb_within_bounds(world: World) -> Found:
+    """A message of 15 KB that unpacks to 15 MB."""
+    message = _field(2, b"a" * (15 * MB))
+    return world.attacked_by(lambda: world.call(message, gzip=True), at_once=4)
+
+
+def headers_for_envoy(world: World) -> Found:
+    """A message of Envoy's with a million headers."""
+    headers = _field(1, _field(1, b"\x0a\x00" * MB))
+    return world.attacked_by(lambda: world.call(_field(2, headers), ENVOY))
+
+
+def attributes_for_envoy(world: World) -> Found:
+    """A message of Envoy's with a Struct of 12 MB among its attributes."""
+    struct = _field(1, _field(1, b"a") + _field(2, _field(6, b"\x0a\x02\x08\x00" * (3 * MB))))
+    return world.attacked_by(lambda: world.call(_field(9, _field(1, b"k") + _field(2, struct)), ENVOY))
+
+
+def no_message_for_envoy(world: World) -> Found:
+    """A message of Envoy's that is none."""
+    return world.attacked_by(lambda: world.call(b"\xff" * 100, ENVOY))
+
+
+def _called(world: World, message: bytes) -> Found:
+    return world.attacked_by(lambda: world.call(message))
+
+
+def _field(number: int, value: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + _varint(len(value)) + value
+
+
+def _varint(number: int) -> bytes:
+    made = bytearray()
+    while number >= 0x80:
+        made.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*made, number])
+
+
+ATTACKS = (
+    *(struct_of_small_values, struct_of_many_keys, empty_chat_messages, role_of_sixty_megabytes),
+    *(role_of_fifteen_megabytes, unknown_fields, unknown_fields_to_health, nested_values, many_tool_calls),
+    *(names_of_candidates, batch_that_is_settled, batch_of_long_prompts, batch_of_empty_requests, gzip_bomb),
+    *(gzip_bomb_within_bounds, headers_for_envoy, attributes_for_envoy, no_message_for_envoy),
+)
+QUICK = (struct_of_small_values, no_message_for_envoy)

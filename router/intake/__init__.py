@@ -1,0 +1,1 @@
+"""What comes in, bounded: its structure counted before it is decoded, its bytes held within a budget."""

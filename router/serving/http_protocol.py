@@ -1,0 +1,211 @@
+"""uvicorn's HTTP protocol with bounds: on heads, on chunks, on requests in a row, on connections, and on time.
+
+An import of this file needs uvicorn and httptools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+#: Bytes of the first line and the headers of a request.
+MAX_HEAD_BYTES = 32 * 1024
+
+#: Bytes that are parsed at a time while a head is read: an empty header takes four.
+_PIECE_BYTES = 8 * 1024
+
+#: Requests that a client may send ahead before it has read the answers.
+MAX_PIPELINED = 16
+
+#: Connections. The one that has waited longest without a whole request gives way to a new one.
+MAX_CONNECTIONS = 1000
+
+#: Seconds until a connection that was opened has sent a whole head, and until the body behind a head is whole.
+HEAD_S, BODY_S = 10.0, 60.0
+
+#: Seconds that a client may leave an answer unread.
+STALLED_S = 60.0
+
+#: Chunks of a body that may be tiny, and what each of the others must hold on average.
+_FREE_CHUNKS, _MIN_CHUNK_BYTES = 1024, 64
+
+_REASONS = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+
+
+class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
+    """One connection.
+
+    A request that asks to upgrade the connection, as Java's client does for HTTP/2 with every first request, is read as
+    if it did not, which the standard allows: httptools would throw its body away.
+    """
+
+    #: The method of a request that asks to upgrade, until its head is read once more.
+    _upgraded: bytes
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Begin to wait for a request, or refuse the connection."""
+        super().connection_made(transport)
+        self._timer: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+        self._reset()
+        #: When it began to wait for the rest of a request; None while one is answered.
+        self.waits_since: float | None = self.loop.time()
+        self._limit(HEAD_S)
+        if len(self.connections) > MAX_CONNECTIONS and not self._make_room():
+            self._refuse(503, f"all {MAX_CONNECTIONS:,} connections are busy; try again later.")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timers."""
+        self._limit(None)
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, a head in small pieces."""
+        self._unset_keepalive_if_required()
+        if self._timer is None and not self._answering:
+            self._limit(HEAD_S)
+        while data and not self.transport.is_closing():
+            piece = data if self._in_body else data[:_PIECE_BYTES]
+            data = data[len(piece) :]
+            in_head = not self._in_body
+            self._parse(piece)
+            if in_head and not self._in_body:
+                self._head_bytes += len(piece)
+                if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+                    self._refuse(431, f"the headers must be at most {MAX_HEAD_BYTES:,} bytes.")
+
+    def _parse(self, piece: bytes) -> None:
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._read_as_plain(piece[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            if not self.transport.is_closing():
+                self._refuse(400, "the request must be valid HTTP/1.1.")
+
+    def _read_as_plain(self, rest: bytes) -> None:
+        """Parse the head once more without the upgrade, and then what stands behind it."""
+        self.parser = httptools.HttpRequestParser(self)
+        lines = [b"%b %b HTTP/1.1" % (self._upgraded, self.url)]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] not in {b"upgrade", b"http2-settings"}]
+        self._reset()
+        self._parse(b"\r\n".join([*lines, b"", b""]) + rest)
+
+    def on_message_begin(self) -> None:
+        """A request begins; it may come ahead, while another one is answered."""
+        super().on_message_begin()
+        self._reset()
+        self._limit(HEAD_S)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer behind the body."""
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_bytes > MAX_HEAD_BYTES:
+            raise ValueError
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: the request may be worked on."""
+        if self.parser.should_upgrade():
+            self._upgraded = self.parser.get_method()
+            return
+        if len(self.pipeline) >= MAX_PIPELINED:
+            # Its answers would not be read either.
+            self.transport.abort()
+            raise ValueError
+        self._in_body = True
+        self.waits_since = self.loop.time()
+        self._limit(BODY_S)
+        super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """A chunk of the body begins."""
+        self._n_chunks += 1
+        if self._n_chunks > _FREE_CHUNKS and self._n_chunks * _MIN_CHUNK_BYTES > self._body_bytes:
+            raise ValueError
+
+    def on_body(self, body: bytes) -> None:
+        """Some of the body."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        if self._upgraded:
+            return
+        self._reset()
+        self.waits_since = None
+        self._limit(None)
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer was given; the next request may have come already."""
+        if not self._in_body and not self.pipeline:
+            self.waits_since = self.loop.time()
+        super().on_response_complete()
+        if (self.pipeline or self.flow.write_paused) and not self.transport.is_closing():
+            self.flow.pause_reading()
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(STALLED_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _reset(self) -> None:
+        self._in_body = False
+        self._upgraded = b""
+        self._head_bytes = self._header_bytes = self._body_bytes = self._n_chunks = 0
+
+    def _limit(self, seconds: float | None) -> None:
+        """Give the client so many seconds from now; None for as many as it likes."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if seconds is None else self.loop.call_later(seconds, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        if self.pipeline or (self._answering and not self._in_body):
+            # What was sent ahead is not read meanwhile.
+            self._limit(HEAD_S)
+        elif not self.transport.is_closing():
+            self._refuse(408, "the request did not come whole in time; send it faster.")
+
+    def _make_room(self) -> bool:
+        """Hang up on whoever has waited longest without a whole request. Whether there was anybody."""
+        waiting = [one for one in self.connections if one is not self and one.waits_since is not None]
+        if not waiting:
+            return False
+        oldest: Any = min(waiting, key=lambda one: one.waits_since)
+        self.connections.discard(oldest)
+        oldest.transport.abort()
+        return True
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer by ourselves, unless an answer is under way, and hang up."""
+        if not (self._answering and self.cycle.response_started):
+            error = {"message": message, "type": "invalid_request_error", "param": None, "code": "refused"}
+            body = json.dumps({"error": error}).encode()
+            head = f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            self.transport.write(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
+        self.transport.close()
