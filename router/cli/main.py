@@ -26,7 +26,8 @@ class _Command(click.Group):
         try:
             return super().invoke(ctx)
         except (RouterError, ProbesError) as error:
-            raise click.ClickException(str(error)) from error
+            # What is quoted of a file may hold half of a surrogate pair, which no terminal can be sent.
+            raise click.ClickException(str(error).encode("utf-8", "backslashreplace").decode()) from error
 
 
 @click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})

@@ -142,10 +142,9 @@ def _read_json(path: Path, on_bad_row: OnBadRow) -> list[Row]:
     try:
         loaded = parse_json(_text(path, data))
     except ValueError as error:
-        lines = _lines_of_objects(path, data, on_bad_row)
-        if lines is None:
-            raise DataError(f"{path} must be JSON: {error}.") from error
-        return lines
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            return list(_json_lines(path, data, on_bad_row))  # JSON Lines under the name of JSON
+        raise DataError(f"{path} must be JSON: {error}.") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("data"), list):
         loaded = loaded["data"]  # what list endpoints answer
     rows = []
@@ -156,17 +155,6 @@ def _read_json(path: Path, on_bad_row: OnBadRow) -> list[Row]:
         else:
             on_bad_row(place, f"must be an object, got {type(value).__name__}")
     return rows
-
-
-def _lines_of_objects(path: Path, data: bytes, on_bad_row: OnBadRow) -> list[Row] | None:
-    """Return the rows of JSON Lines under the name of a JSON file; None where the first line is no object either."""
-    first = next((line for line in io.BytesIO(data) if line.strip()), b"")
-    try:
-        if not isinstance(parse_json(first), dict):
-            return None
-    except ValueError:
-        return None
-    return list(_json_lines(path, data, on_bad_row))
 
 
 def _read_csv(path: Path, on_bad_row: OnBadRow) -> list[Row]:

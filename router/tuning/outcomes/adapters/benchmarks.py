@@ -142,10 +142,10 @@ def read_mmlu_pro(paths: Sequence[Path], collection: Collection) -> None:
 
 def _mmlu_pro_answer(row: Row, model: str, known: set[str]) -> Answer:
     values = row.values
-    options, answer, key = decoded(values.get("options")), values.get("answer"), values.get("question_id")
+    options, answer, key = decoded(values.get("options")), values.get("answer"), first(values, "question_id")
     if not isinstance(values.get("question"), str) or not isinstance(options, list) or not options:
         raise OddRowError(NO_PROMPT, f"question or options missing; fields {', '.join(values)}")
-    if not isinstance(answer, str) or answer not in _LETTERS[: len(options)]:
+    if answer not in list(_LETTERS[: len(options)]):
         raise OddRowError("right answer that is no letter of its options", repr(answer))
     if key is not None and str(key) in known:
         raise OddRowError(REPEATED, str(key))
@@ -171,7 +171,7 @@ def _predicted(values: Mapping[str, Any]) -> str | None:
     """Return the letter that was answered, None where none can be told; OddRowError where no answer is recorded."""
     if "pred" in values:
         letter = str(values["pred"] or "").strip().upper()
-        if letter and letter not in _LETTERS:
+        if letter and letter not in list(_LETTERS):
             raise OddRowError("prediction that is no letter", repr(values["pred"]))
         return letter or None
     given = [name for name in ("model_outputs", "generated_text", "response") if name in values]

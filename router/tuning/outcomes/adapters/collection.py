@@ -95,7 +95,7 @@ class Collection:
 
     def leave_out(self, place: Place, why: str, detail: str = "") -> None:
         """Note a row as left out."""
-        self.left_out.append(LeftOut(place, why, detail[:_SHOWN_LETTERS]))
+        self.left_out.append(LeftOut(place, why, printable(detail)[:_SHOWN_LETTERS]))
 
     @contextlib.contextmanager
     def row(self, place: Place) -> Iterator[None]:
@@ -129,6 +129,11 @@ def text_of(name: str, value: Any) -> str:
     if not text:
         raise OddRowError(f"without {name}", "" if value is None else repr(value))
     return valid(name, text)
+
+
+def printable(text: str) -> str:
+    """Return the text with halves of surrogate pairs written out, so that it can be printed and stored."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def valid(name: str, text: str) -> str:

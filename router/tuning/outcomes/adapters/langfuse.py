@@ -150,6 +150,8 @@ def _scores(export: _Export, collection: Collection) -> dict[str, dict[str, list
             found[name][str(observation) if observation else f"trace {trace}"].append(raw)
         if values.get("id"):
             seen.add(same)  # windows of scheduled exports may overlap
+    if len(found) > 1 and (nameless := found.pop("", None)):
+        collection.notes["scores without a name"] += sum(map(len, nameless.values()))
     return found
 
 

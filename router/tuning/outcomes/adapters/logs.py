@@ -169,7 +169,7 @@ def _logged_answer(row: Row, key: str, scores: ScoreFile) -> Answer:
         raise OddRowError(FAILED)
     request = mapping(values.get("proxy_server_request"))
     # What an embedding or an image was made of is no prompt.
-    asked = first(request, "input", "prompt") if values.get("call_type") in _TEXT_CALLS else None
+    asked = first(request, "input", "prompt") if str(values.get("call_type")) in _TEXT_CALLS else None
     messages = chat_of(values.get("messages")) or chat_of(request) or chat_of(asked)
     tokens = [amount(name, values.get(name)) for name in ("prompt_tokens", "completion_tokens")]
     cost = amount("spend", values.get("spend"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from probes.errors import DataError
-from router.tuning.outcomes.adapters.collection import Answer, Collection, RawScore
+from router.tuning.outcomes.adapters.collection import Answer, Collection, RawScore, printable
 from router.tuning.outcomes.records import Place, number_of
 
 #: What `--score-map WORD=skip` says: leave the rows with this word out.
@@ -263,7 +263,7 @@ def _summary(
         by_value.setdefault(_key(one[1].value), one)
     ordered = sorted(by_value.values(), key=lambda one: one[2])
     chosen = [ordered[0], ordered[-1], ordered[len(ordered) // 2]]
-    examples = dict.fromkeys(ScoreExample(str(a.place), str(r.value)[:80], q) for a, r, q in chosen)
+    examples = dict.fromkeys(ScoreExample(str(a.place), printable(str(r.value))[:80], q) for a, r, q in chosen)
     used = {"--score-map": bool(options.words), "--score-range": options.span is not None}
     mapped_by = " and ".join(option for option, given in used.items() if given) or None
     return ScoreSummary(

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from probes.errors import DataError
 from router.cli.main import cli
@@ -173,6 +174,36 @@ def test_an_odd_row_is_left_out_counted_and_listed(tmp_path: Path, kind: str, od
     assert summary.left_out_file == str(listed)
     (row,) = [json.loads(line) for line in listed.read_text("utf-8").split("\n") if line]
     assert (row["file"], row["line"], row["why"]) == (str(tmp_path / "in.jsonl"), 2, why)
+
+
+ANYTHING: list[Any] = [
+    None, True, 0, -1, 0.5, 10**400, float("nan"), float("inf"), "", "x", "true", "half \ud800", "[1, 2", "{}", [], {},
+    [None], [[]], [{}], {"a": 1}, {"messages": "x"}, {"score": [1]}, DEEP, user(None), user([{"type": "text"}]),
+    [{"type": "x_output", "output": {"a": DEEP}}],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_anything_in_any_field_costs_one_row_or_is_asked_about(tmp_path: Path, kind: str) -> None:
+    for name in GOOD[kind]("odd"):
+        for value in ANYTHING:
+            rows = [GOOD[kind]("good"), GOOD[kind]("odd") | {name: value}]
+            try:
+                summary, found = bring(kind, tmp_path, rows, force=True)
+            except DataError as error:
+                if "Say what each is worth" in str(error) or "must run from 0" in str(error):
+                    continue
+                raise
+            assert found.texts[0].startswith("Question good"), (name, value)
+            json.dumps(summary.to_dict(), allow_nan=False, ensure_ascii=False).encode()
+            summary.print(Console(quiet=True))
+
+
+def test_an_error_that_quotes_half_a_surrogate_pair_can_be_printed(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.jsonl", [table("a", small="true"), '{"prompt": "b", "small": "half \\ud800"}'])
+    done = CliRunner().invoke(cli, ["import", "routellm", str(path), "--out", str(tmp_path / "out.jsonl")])
+    assert done.exit_code == 1
+    assert "got the words half \\ud800 (1)" in done.output
 
 
 def test_a_list_of_what_was_left_out_does_not_outlive_its_import(tmp_path: Path) -> None:

@@ -106,6 +106,11 @@ class TestLangfuseDataTypes:
         assert langfuse(tmp_path, scores, score_range=(1.0, 0.0))[1] == {"Question 0": 0.0, "Question 1": 1.0}
         assert langfuse(tmp_path, scores, score_range=(0.0, 1.0))[1] == {"Question 0": 1.0, "Question 1": 0.0}
 
+    def test_a_score_without_a_name_does_not_ask_for_a_choice(self, tmp_path: Path) -> None:
+        summary, found = langfuse(tmp_path, [{"value": 1.0}, {"value": 0.5, "name": None}])
+        assert found == {"Question 0": 1.0}
+        assert "scores without a name: 1" in summary.notes
+
     def test_a_table_of_the_interface_holds_scores_in_columns(self, tmp_path: Path) -> None:
         rows = [generation(0, quality=[0.5]), generation(1, quality="[0.25]"), generation(2, quality=None)]
         summary, found = bring("langfuse", write(tmp_path / "in.jsonl", rows), score_name="quality")
