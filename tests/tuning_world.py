@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tests.fakes import FakeEncoder
+from probes.probe import DataSource, DifficultyProbe
+from router.policies.policy_file import GainRule
+from router.tuning.outcomes.datasets import Outcomes
+from tests.fakes import N_FEATURES, FakeEncoder
 
 MODELS = ("weak", "strong")
 Array = npt.NDArray[np.float64]
@@ -48,3 +52,47 @@ def write_world(
     rows.sort(key=lambda row: str(row["score"]))
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
+
+
+def frequent_text(*, easy: bool = True) -> str:
+    """A prompt whose first feature says that the weak model gets it right, whatever it does."""
+    texts = [f"frequent prompt {i}" for i in range(50)]
+    first = features(texts)[:, 0]
+    return texts[int(first.argmin() if easy else first.argmax())]
+
+
+def traffic(n: int, *, seed: int, frequent: float = 0.3, tag: str = "draw") -> Outcomes:
+    """n independent draws of traffic: with probability `frequent` one prompt that only the strong model gets right."""
+    rng = np.random.default_rng(seed)
+    texts = tuple(frequent_text() if hit else f"{tag} {seed} {i}" for i, hit in enumerate(rng.random(n) < frequent))
+    scores = (rng.random((n, 2)) < chances(features(texts))).astype(float)
+    scores[[text == frequent_text() for text in texts]] = (0.0, 1.0)
+    unknown = np.full((n, 2), np.nan)
+    ids = tuple(f"{tag}-{seed}-{i}" for i in range(n))
+    source = DataSource(f"{tag}-{seed}", sha256(f"{tag} {seed}".encode()).hexdigest(), 2 * n)
+    return Outcomes(texts, ids, ("",) * n, MODELS, scores, unknown, unknown, unknown, (source,))
+
+
+def write_traffic(path: Path, outcomes: Outcomes, *, ids: bool = True) -> Path:
+    """The outcomes as a file, sorted by score; without ids if they are not to be known."""
+    rows = [
+        {"prompt": text, "model": model, "score": float(outcomes.scores[i, j])}
+        | ({"prompt_id": outcomes.ids[i]} if ids else {})
+        for i, text in enumerate(outcomes.texts)
+        for j, model in enumerate(outcomes.models)
+    ]
+    rows.sort(key=lambda row: str(row["score"]))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def true_loss(rule: GainRule, probe: DifficultyProbe, *, frequent: float = 0.3, n: int = 20_000) -> float:
+    """The mean loss of a rule on that traffic, its frequent prompt counted exactly, the others over n of them."""
+    columns = [probe.models.index(model) for model in MODELS]
+    crowd = np.random.default_rng(99).standard_normal((n, N_FEATURES)).astype(np.float32)
+    x = np.concatenate([features([frequent_text()]), crowd])
+    risk = probe.predict(x).risk[:, columns]
+    weak = risk[:, 0] - risk[:, 1] <= rule.thresholds[0]
+    chance = chances(x)
+    drop = np.where(weak, chance[:, 1] - chance[:, 0], 0.0)
+    return float(frequent * weak[0] + (1 - frequent) * drop[1:].mean())

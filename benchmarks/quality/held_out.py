@@ -30,7 +30,7 @@ from router.tuning.fitting.fit import fit
 from router.tuning.judging.cross_validation import split_folds
 from router.tuning.judging.slices import MIN_SLICE
 from router.tuning.outcomes.datasets import Outcomes
-from router.tuning.outcomes.holdout import left_out
+from router.tuning.outcomes.holdout import left_out, to_fit
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -102,7 +102,7 @@ def _decide(
     """Fit and tune on rows of `train`, decide those of `test`, by the name of the setting."""
     row_of = {text: row for row, text in enumerate(outcomes.texts)}
     kept_back = train & left_out(outcomes, HOLDOUT, seed)
-    fitted = np.flatnonzero(train & ~kept_back)
+    fitted = np.flatnonzero(train & to_fit(outcomes, kept_back))
     candidates = None
     if prices is not None:
         lengths = mean_lengths(outcomes.take(fitted))

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from probes._checks import Array
 from probes.artifacts.card import model_card
+from probes.artifacts.card_binding import check_card, document_digest
 from probes.artifacts.signature import SIGNATURE, check_signature, make_signature
 from probes.atomic_write import replace_directory
 from probes.calibration.base import Calibrator
@@ -85,6 +86,8 @@ class _Document(_Strict):
     card: _Card
     tensors: _Tensors
     statistics: _Tensors | None = None
+    readme_sha256: str | None = None
+    digest: str | None = None
 
 
 def save(probe: DifficultyProbe, path: str | Path, prior: Prior | None = None) -> None:
@@ -116,11 +119,14 @@ def save(probe: DifficultyProbe, path: str | Path, prior: Prior | None = None) -
             )
         contents[STATISTICS] = _packed(prior.tensors())
         document["statistics"] = _described(contents[STATISTICS])
+    readme = model_card(probe).encode()
+    document["readme_sha256"] = sha256(readme).hexdigest()
     try:
+        document["digest"] = document_digest(document)
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise DataError(f"card and encoder must be plain, finite JSON: {error}. Convert numpy values first.") from error
-    contents |= {JSON: text.encode(), README: model_card(probe).encode()}
+    contents |= {JSON: text.encode(), README: readme}
     replace_directory(Path(path), contents, may_hold={*contents, SIGNATURE, STATISTICS})
 
 
@@ -146,6 +152,7 @@ def load(path: str | Path, public_key: bytes | None = None) -> DifficultyProbe:
             f"{root / JSON} must describe the probe it names, {document.identity}; its contents make "
             f"{probe.identity}. The file was edited: fetch or fit the probe again."
         )
+    check_card(root / JSON, raw, root / README)
     return probe
 
 

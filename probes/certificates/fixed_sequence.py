@@ -28,7 +28,8 @@ What is not done, and why:
   fixed-sequence testing at the full level dominates. Several *targets* or *groups* do split it, see
   below.
 
-Repeated prompts are one draw: merge equal texts into one column (their mean) before calling.
+Every draw of the traffic is one column. Equal texts stay columns of their own, or a prompt that is asked often
+would weigh as little as one that is asked once; only several labels of one draw are averaged before calling.
 """
 
 from __future__ import annotations

@@ -157,7 +157,8 @@ def report(probe: Path, data: tuple[Path, ...], out: Path, **options: Any) -> No
 
 @click.command()
 @click.argument("probe", type=PATH)
-@click.argument("data", nargs=-1, required=True, type=PATH)
+@click.argument("data", nargs=-1, type=PATH)
+@click.option("--calibration", multiple=True, type=PATH, metavar="FILE", help="Certify with all of it; repeatable.")
 @click.option("--weak", metavar="MODEL", help="The cheap model; with --strong.")
 @click.option("--strong", metavar="MODEL", help="The dear model, the reference.")
 @click.option("--models", help="Comma-separated, cheapest first, instead; the last is the reference.")
@@ -172,6 +173,14 @@ def report(probe: Path, data: tuple[Path, ...], out: Path, **options: Any) -> No
 @click.option("--rule", type=click.Choice(["gain", "cost"]), help="cost for 3 models or more with prices, else gain.")
 @click.option("--prices", metavar="FILE.yaml|litellm", help="List prices by model.")
 @click.option("--max-request-usd", type=float, help="No request costs more; for targets on cost.")
+@click.option("--bound", type=click.Choice(["ternary", "betting"]), help="For 0/1 or graded scores; as in the fit.")
+@click.option(
+    "--sessions",
+    type=click.Choice(["ignore", "hold"]),
+    default="ignore",
+    show_default=True,
+    help="hold: the certificate leaves out what sessions hold.",
+)
 @click.option("--valid-days", default=90.0, show_default=True, help="Until the certificate expires.")
 @click.option("--by-group", is_flag=True, help="Also certify each group of the data by itself.")
 @click.option("--plan", is_flag=True, help="Also say what more labels would buy.")
@@ -181,6 +190,10 @@ def report(probe: Path, data: tuple[Path, ...], out: Path, **options: Any) -> No
 @JSON
 def tune(probe: Path, data: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Tune a policy on PROBE to targets, certified with DATA that it was not fitted on.
+
+    DATA: the file of the fit, of which what --holdout left out certifies, or other requests. --calibration: other
+    requests, all of which certify, also where the fit saw their text; DATA is then of the fit, or absent. Every attempt
+    is noted in PROBE.tune-log.jsonl.
 
     Exit status 3 and no policy file if that is not possible with these data.
     """
@@ -218,6 +231,7 @@ def _tune_settings(options: dict[str, Any]) -> Any:
         targets=tuple(Target(kind, limit) for kind, limit in limits.items() if limit is not None),  # type: ignore[arg-type]
         profiles=profiles,
         models=(weak, strong) if weak else names_of(models) or (),
+        calibration=options.pop("calibration"),
         **options,
     )
 

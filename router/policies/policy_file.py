@@ -160,6 +160,10 @@ class CertifiedTarget(_Strict):
     delta: Annotated[float, Field(gt=0, lt=1)]
 
 
+#: Which requests a certificate is about: all, or those that no session holds with its candidate.
+Covers = Literal["every_request", "requests_outside_sessions"]
+
+
 class Certificate(_Strict):
     """What `elle tune` has shown of a rule, for traffic that is like the calibration prompts.
 
@@ -167,26 +171,38 @@ class Certificate(_Strict):
         confidence: that all targets of all rules tuned together hold, 0 to 1.
         targets: what is certified.
         reference: the candidate that losses are measured against.
-        n_calibration: prompts it rests on, none of which the probe was fitted on.
+        covers: which requests it is about; `every_request` needs `sessions: ignore`. Always answers of the chosen
+            candidate, not of a stand-in while that one is down.
+        n_calibration: draws of the traffic it rests on, none of which the probe was fitted on.
+        n_seen_left_out, n_incomplete: draws left out because the fit saw their text, or because some model had no
+            score; it says nothing of such requests. n_seen_kept: draws of its own file whose text the fit saw too.
         weak_share: share of them that the cheapest tier answers.
         expected_cost_saving: share of the reference's cost saved on them; null where prices are unknown.
         data_digest: SHA-256 of the data file (of the digests one after another, if there were several).
         probe: identity of the probe; a policy with another probe is refused.
         decides: digest of what decides (`certificate.digest_of`); a policy that was edited there is refused.
+        attempts: tunings on these data that the probe's log counts, this one included; absent if not counted.
         created, expires: with time zone. An expired certificate is loaded with a warning.
+        digest: of all the other fields (`certificate.sealed`); a certificate that was edited is refused.
     """
 
     confidence: Annotated[float, Field(gt=0, lt=1)]
     targets: tuple[CertifiedTarget, ...] = Field(min_length=1)
     reference: Name
+    covers: Covers = "requests_outside_sessions"
     n_calibration: int = Field(gt=0)
+    n_seen_left_out: int = Field(default=0, ge=0)
+    n_seen_kept: int = Field(default=0, ge=0)
+    n_incomplete: int = Field(default=0, ge=0)
     weak_share: Probability
     expected_cost_saving: float | None
     data_digest: str
     probe: str
     decides: str
+    attempts: Annotated[int, Field(gt=0)] | None = None
     created: AwareDatetime
     expires: AwareDatetime
+    digest: str = ""
 
 
 class Profile(_Strict):

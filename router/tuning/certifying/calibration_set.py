@@ -1,7 +1,8 @@
-"""From outcomes to the prompts a certificate may rest on: never fitted on, answered by every model, each text once."""
+"""From outcomes to the draws a certificate may rest on: never fitted on, answered by every model, repeats included."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,12 +11,16 @@ import numpy.typing as npt
 from probes.errors import DataError
 from probes.probe import DifficultyProbe, fingerprints
 from router.asking.ask import Ask, extract
-from router.tuning.outcomes.datasets import Outcomes
+from router.tuning.outcomes.datasets import Outcomes, has_made_id
+from router.tuning.outcomes.holdout import Split, left_out, row_keys
 from router.tuning.outcomes.records import MAX_PROMPT_BYTES
 from router.values import RouteQuery
 
 #: Fewer prompts than this certify nothing that anybody asks for.
 MIN_CALIBRATION = 50
+
+#: A larger share of draws that the calibration prompts misrepresent is refused; docs/decisions/0003-certificate.md.
+MAX_CHANGED = 0.1
 
 _ADVICE = (
     "Fit on another split: `elle fit DATA --holdout 0.4` leaves prompts out for this, or give `elle tune` data of its "
@@ -25,21 +30,27 @@ _ADVICE = (
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """n prompts to certify with, in an order that says nothing about their outcomes, and what was set aside.
+    """n draws of the traffic to certify with, in an order that says nothing about their outcomes, and what is not used.
 
     Attributes:
-        outcomes: one row per text, no gaps in the scores.
-        seen: prompts the probe was fitted on; good for defaults, never for a certificate.
-        n_incomplete: prompts left out because some model has no score for them.
-        n_repeated: rows merged into an earlier row of the same text, by their mean.
-        graded: whether scores other than 0 and 1 occur.
+        outcomes: one row per draw, equal texts included, no gaps in the scores.
+        seen: rows whose text the probe was fitted on; good for defaults, never for a certificate.
+        n_incomplete: rows left out because some model has no score for them.
+        n_seen_left_out: draws left out because the fit saw their text; the certificate says nothing of such requests.
+        n_seen_kept: draws kept though the fit saw their text, of a calibration file of its own.
+        n_unused: rows of the fit's data that neither the fit nor the certificate uses.
+        n_repeated: draws whose text an earlier draw has.
+        changed_share: share of the draws that the calibration prompts misrepresent, 0 to 1.
     """
 
     outcomes: Outcomes
     seen: Outcomes
     n_incomplete: int
+    n_seen_left_out: int
+    n_seen_kept: int
+    n_unused: int
     n_repeated: int
-    graded: bool
+    changed_share: float
 
     @property
     def asks(self) -> tuple[Ask, ...]:
@@ -48,35 +59,150 @@ class CalibrationSet:
 
 
 def calibration_set(outcomes: Outcomes, probe: DifficultyProbe) -> CalibrationSet:
-    """The calibration prompts among `outcomes` of exactly the models to route between.
+    """Return the calibration prompts among `outcomes` of exactly the models to route between.
 
-    Raises DataError if a prompt cannot be told from those of the fit, if no prompt has a score of every model, or if
-    fewer than MIN_CALIBRATION texts remain.
+    Of data that the fit left rows out of they are those rows; of other data all rows whose text the fit did not see.
+
+    Raises DataError if a prompt cannot be told from those of the fit, if no prompt has a score of every model, if fewer
+    than MIN_CALIBRATION remain, or if leaving out what the fit saw leaves other traffic than the data are of.
+    """
+    rows, complete = _complete(outcomes, probe)
+    seen = np.isin(fingerprints(complete.texts), probe.fitted_on)
+    split = Split.of_card(probe.card)
+    ours = split is not None and split.is_of(outcomes)
+    drawn = left_out(outcomes, split.share, split.seed)[rows] if split and ours else np.ones(len(rows), dtype=np.bool_)
+    kept = drawn & ~seen
+    if kept.sum() < MIN_CALIBRATION:
+        raise DataError(
+            f"at least {MIN_CALIBRATION} different prompts that the probe was not fitted on must remain, got "
+            f"{kept.sum()}: {int(seen.sum()):,} of {len(complete):,} were used in its fit. {_ADVICE}"
+        )
+    fitted = {source.sha256 for source in probe.card.data}
+    split_elsewhere = not ours and any(source.sha256 in fitted for source in outcomes.sources)
+    left = np.zeros(len(rows), dtype=np.bool_) if split_elsewhere else seen & drawn
+    # Somebody else split the fit's data: by text, which moves all rows of a repeated text to one side.
+    changed = _repeats(complete.texts) if split_elsewhere else seen[drawn]
+    changed_share = float(changed.mean())
+    if changed_share > MAX_CHANGED:
+        raise DataError(
+            f"the calibration prompts must be like the data; for {changed_share:.0%} of the rows they are not, because "
+            f"the fit saw their text (of {int(seen.sum()):,} of {len(complete):,} rows). If these rows are other "
+            "requests than those of the fit, give them as --calibration FILE, which is kept whole. If they are "
+            "the fit's own, fit with `elle fit DATA --holdout 0.4` and give `elle tune` the very same file."
+        )
+    return _set(
+        complete,
+        kept=kept,
+        seen=seen,
+        n_incomplete=len(outcomes) - len(complete),
+        n_seen_left_out=int(left.sum()),
+        changed_share=changed_share,
+    )
+
+
+def whole_calibration_set(outcomes: Outcomes, probe: DifficultyProbe, fitted: Outcomes | None) -> CalibrationSet:
+    """Return all rows of a calibration file of its own, those whose text the fit saw included.
+
+    They are draws of the traffic like any other, as long as they are other requests than those of the fit.
+
+    fitted: data of the fit, for defaults; None where they are not at hand. Raises DataError as `calibration_set`, and
+    for a file that the probe was fitted on.
+    """
+    if both := {s.sha256 for s in outcomes.sources} & {s.sha256 for s in probe.card.data}:
+        names = ", ".join(s.name for s in outcomes.sources if s.sha256 in both)
+        raise DataError(
+            f"--calibration must hold requests that the probe was not fitted on; it was fitted on {names}. Give that "
+            "file as DATA, where what the fit left out is found, or give other requests."
+        )
+    _, complete = _complete(outcomes, probe)
+    if len(complete) < MIN_CALIBRATION:
+        raise DataError(
+            f"--calibration must hold at least {MIN_CALIBRATION} prompts with a score of every model, got "
+            f"{len(complete)}. Add outcomes."
+        )
+    seen = np.isin(fingerprints(complete.texts), probe.fitted_on)
+    none = np.zeros(len(complete), dtype=np.bool_)
+    found = _set(complete, kept=~none, seen=none, n_incomplete=len(outcomes) - len(complete))
+    found = replace(found, n_seen_kept=int(seen.sum()))
+    if fitted is None:
+        return found
+    _, others = _complete(fitted, probe)
+    known = np.flatnonzero(np.isin(fingerprints(others.texts), probe.fitted_on))
+    return replace(found, seen=others.take(known))
+
+
+def _complete(outcomes: Outcomes, probe: DifficultyProbe) -> tuple[npt.NDArray[np.intp], Outcomes]:
+    """Return the rows with a score of every model: their numbers and themselves, ordered by a hash of their ids.
+
+    Bounds that bet need an order that was fixed without regard to the losses; files are often sorted by outcome. Equal
+    texts must not stand together either, or the bets would learn of one draw from another.
     """
     if not probe.fitted_on.size:
         raise DataError(
             "the probe must know which prompts it was fitted on, and this one does not; fit it again with `elle fit`."
         )
-    complete = outcomes.complete_rows()
-    if not len(complete):
+    paired = _paired_by_chance(outcomes)
+    rows = np.flatnonzero(np.isfinite(paired.scores).all(axis=1))
+    if not rows.size:
         counts = np.isfinite(outcomes.scores).sum(axis=0)
         having = ", ".join(f"{model} {count:,}" for model, count in zip(outcomes.models, counts, strict=True))
         raise DataError(f"some prompts must have a score of every model, none has (prompts scored: {having}).")
-    seen = np.isin(fingerprints(complete.texts), probe.fitted_on)
-    unseen = complete.take(np.flatnonzero(~seen))
-    merged = _merge(_with_asks(unseen))
-    if len(merged) < MIN_CALIBRATION:
-        raise DataError(
-            f"at least {MIN_CALIBRATION} different prompts that the probe was not fitted on must remain, got "
-            f"{len(merged)}: {int(seen.sum()):,} of {len(complete):,} were used in its fit. {_ADVICE}"
-        )
+    keys = row_keys(outcomes)
+    rows = rows[np.argsort(fingerprints([keys[row] for row in rows]), kind="stable")]
+    return rows, paired.take(rows)
+
+
+def _paired_by_chance(outcomes: Outcomes) -> Outcomes:
+    """Return the outcomes with labels of equal texts without ids put together by chance.
+
+    Nothing in the data says which labels are of one draw. Taken in the order of a file that is sorted by outcome, bad
+    answers of both models would meet, and their difference would seem to vary less than it does.
+    """
+    places: dict[str, list[int]] = defaultdict(list)
+    for row, (text, id_) in enumerate(zip(outcomes.texts, outcomes.ids, strict=True)):
+        if has_made_id(text, id_):
+            places[text].append(row)
+    values = [getattr(outcomes, name).copy() for name in _LABELS]
+    for text, same in places.items():
+        if len(same) > 1:
+            rng = np.random.default_rng(int(fingerprints([text])[0]))
+            for column in range(len(outcomes.models)):
+                known = [row for row in same if np.isfinite(outcomes.scores[row, column])]
+                mixed = rng.permutation(known)
+                for table in values:
+                    table[known, column] = table[mixed, column]
+    return replace(outcomes, **dict(zip(_LABELS, values, strict=True)))
+
+
+_LABELS = ("scores", "cost_usd", "input_tokens", "output_tokens")
+
+
+def _set(
+    complete: Outcomes,
+    *,
+    kept: npt.NDArray[np.bool_],
+    seen: npt.NDArray[np.bool_],
+    n_incomplete: int,
+    n_seen_left_out: int = 0,
+    changed_share: float = 0.0,
+) -> CalibrationSet:
+    chosen = _with_asks(complete.take(np.flatnonzero(kept)))
     return CalibrationSet(
-        outcomes=merged,
+        outcomes=chosen,
         seen=complete.take(np.flatnonzero(seen)),
-        n_incomplete=len(outcomes) - len(complete),
-        n_repeated=len(unseen) - len(merged),
-        graded=not np.isin(complete.scores, (0.0, 1.0)).all(),
+        n_incomplete=n_incomplete,
+        n_seen_left_out=n_seen_left_out,
+        n_seen_kept=0,
+        n_unused=int((~kept & ~seen).sum()),
+        n_repeated=len(chosen) - len(set(chosen.texts)),
+        changed_share=changed_share,
     )
+
+
+def _repeats(texts: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+    """Return which texts stand more than once, (n,)."""
+    _, inverse, counts = np.unique(fingerprints(texts), return_inverse=True, return_counts=True)
+    return np.asarray(counts[inverse] > 1)
 
 
 def _with_asks(outcomes: Outcomes) -> Outcomes:
@@ -84,33 +210,3 @@ def _with_asks(outcomes: Outcomes) -> Outcomes:
         return outcomes
     queries = (RouteQuery.from_prompt(text) for text in outcomes.texts)
     return replace(outcomes, asks=tuple(extract(query, max_bytes=MAX_PROMPT_BYTES) for query in queries))
-
-
-def _merge(outcomes: Outcomes) -> Outcomes:
-    """One row per text, numbers averaged, ordered by a hash of the text.
-
-    Bounds that bet need an order that was fixed without regard to the losses; files are often sorted by outcome.
-    """
-    first: dict[str, int] = {}
-    rows: npt.NDArray[np.intp] = np.array([first.setdefault(t, i) for i, t in enumerate(outcomes.texts)], dtype=np.intp)
-    kept = np.array(list(first.values()), dtype=np.intp)
-    kept = kept[np.argsort(fingerprints([outcomes.texts[row] for row in kept]), kind="stable")]
-    merged = outcomes.take(kept)
-    if len(kept) == len(outcomes):
-        return merged
-    return replace(
-        merged,
-        scores=_means(outcomes.scores, rows)[kept],
-        cost_usd=_means(outcomes.cost_usd, rows)[kept],
-        input_tokens=_means(outcomes.input_tokens, rows)[kept],
-        output_tokens=_means(outcomes.output_tokens, rows)[kept],
-    )
-
-
-def _means(values: npt.NDArray[np.float64], rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-    """Mean of the finite values (n, m) over rows of one number, at the row of that number; NaN where there is none."""
-    known = np.isfinite(values)
-    total, count = np.zeros(values.shape), np.zeros(values.shape)
-    np.add.at(total, rows, np.where(known, values, 0.0))
-    np.add.at(count, rows, known)
-    return np.asarray(np.divide(total, count, out=np.full(values.shape, np.nan), where=count > 0))

@@ -60,7 +60,7 @@ class Plan:
 def plan(losses: Losses, chosen: Choices, reference: int, delta: float, *, seed: int = 0) -> Plan:
     """The plan for a path of policies (p, n) of candidate numbers whose losses are `losses`."""
     away = (chosen != reference).mean(axis=1)
-    steps = []
+    steps: list[Step] = []
     for share in SHARES:
         if share > away.max():
             break
@@ -69,6 +69,10 @@ def plan(losses: Losses, chosen: Choices, reference: int, delta: float, *, seed:
         needed = labels_needed(
             kept, losses.limit, delta, bound=losses.method, low=losses.low, high=losses.high, max_labels=MAX_LABELS
         )
+        # The walk certifies a share only after all smaller ones: it never needs fewer labels than they do.
+        if steps and needed is not None:
+            before = steps[-1].labels
+            needed = None if before is None else max(needed, before)
         steps.append(Step(float(away[row]), float(kept.mean()), needed))
     return Plan(losses.limit, tuple(steps), _curve(losses, away, delta, np.random.default_rng(seed)))
 

@@ -14,6 +14,7 @@ from probes.certificates.fixed_sequence import Certificate as PathCertificate
 from probes.certificates.fixed_sequence import NotCertified, certify_groups
 from probes.errors import DataError
 from probes.probe import DataSource
+from router.policies.certificate import covers_of
 from router.policies.policy_file import CostRule, GainRule
 from router.tuning.certifying.label_plan import Plan, plan
 from router.tuning.certifying.targets import Stretch, Target, Verdict, losses_of
@@ -60,6 +61,13 @@ def report_of(
         seen_in_fit_ids=bench.calibration.seen.ids[:SHOWN_IDS],
         n_incomplete=bench.calibration.n_incomplete,
         n_repeated=bench.calibration.n_repeated,
+        n_seen_left_out=bench.calibration.n_seen_left_out,
+        n_seen_kept=bench.calibration.n_seen_kept,
+        n_unused=bench.calibration.n_unused,
+        changed_share=bench.calibration.changed_share,
+        n_averaged=outcomes.n_averaged,
+        covers=covers_of(bench.served.rules.file),
+        attempts=bench.attempts,
         data=outcomes.sources,
         data_digest=data_digest(outcomes.sources),
         probe=bench.probe.identity,

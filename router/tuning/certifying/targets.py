@@ -55,7 +55,8 @@ class Facts:
     """What is known of n calibration prompts and m candidates.
 
     scores: (n, m), 0 to 1. paid_usd: (n, m), NaN where unknown. reference: column that losses are measured against.
-    graded: whether scores between 0 and 1 occur. ceiling_usd: no request costs more; None where nothing says so.
+    graded: whether scores between 0 and 1 are expected; decided before these scores are looked at. ceiling_usd: no
+    request costs more; None where nothing says so.
     """
 
     scores: FloatArray

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from probes.probe import DataSource
-from router.policies.policy_file import TargetKind
+from router.policies.certificate import COVERAGE
+from router.policies.policy_file import Covers, TargetKind
 from router.tuning.certifying.label_plan import Plan
 
 #: Ids of prompts set aside that are named; all are counted.
@@ -94,8 +95,13 @@ class TuneReport:
     Attributes:
         main: the policy's own rule. profiles: further rules by name. groups: by label of the data's group column.
         candidates: cheapest tier first. reference: the one losses are measured against, with its mean score and cost.
-        n_calibration: prompts the certificate rests on. n_seen_in_fit: set aside, the first of them in
-            `seen_in_fit_ids`. n_incomplete: without a score of every model. n_repeated: merged into an equal text.
+        n_calibration: draws the certificate rests on. n_seen_in_fit: rows whose text the fit saw, the first of them in
+            `seen_in_fit_ids`. n_incomplete: without a score of every model. n_repeated: draws of a text that an earlier
+            draw has; they count as often as they stand.
+        n_seen_left_out, n_seen_kept, n_unused, changed_share: see `CalibrationSet`.
+        n_averaged: labels averaged into another of the same model and prompt_id.
+        covers: which requests the certificate is about. attempts: tunings on these data that the probe's log counts;
+            None where they are not counted.
         data_digest: of the data. probe: identity.
         correction: how several targets share the level.
         notes: what the reader must know.
@@ -118,6 +124,13 @@ class TuneReport:
     seen_in_fit_ids: tuple[str, ...]
     n_incomplete: int
     n_repeated: int
+    n_seen_left_out: int
+    n_seen_kept: int
+    n_unused: int
+    changed_share: float
+    n_averaged: int
+    covers: Covers
+    attempts: int | None
     data: tuple[DataSource, ...]
     data_digest: str
     probe: str
@@ -159,9 +172,11 @@ class TuneReport:
             self._print_rule(say, name, answer)
         say(
             f"On {self.n_calibration:,} prompts the probe was not fitted on ({self.n_seen_in_fit:,} set aside because "
-            f"it was, {self.n_incomplete:,} without a score of every model, {self.n_repeated:,} repeated). "
-            f"{self.correction}"
+            f"it was, {self.n_incomplete:,} without a score of every model); {self.n_repeated:,} of them repeat an "
+            f"earlier text. {self.correction}"
         )
+        for line in self._population():
+            say(line)
         if self.groups:
             console.print(self._group_table())
         if self.plan:
@@ -174,6 +189,23 @@ class TuneReport:
                 f", certificate good until {self.expires.date()}" if self.main.certified else ", WITHOUT certificate"
             )
             say(f"Wrote {self.policy_file}{ending}.")
+
+    def _population(self) -> Iterator[str]:
+        """Yield what the certificate is about, in words, and how often it was tried for."""
+        if self.main.certified:
+            yield (
+                f"The certificate covers {COVERAGE[self.covers]}. It is about answers of the model that is chosen, not "
+                "of a stand-in while that one is down."
+            )
+        if self.changed_share:
+            yield (
+                f"It says nothing of requests like {self.changed_share:.1%} of the rows, of which the fit saw the text."
+            )
+        if self.attempts is not None and self.attempts > 1:
+            yield (
+                f"This is attempt {self.attempts} with these data. The confidence is that of one attempt; of several, "
+                "made until one succeeds, it is less."
+            )
 
     def _print_rule(self, say: Any, name: str, answer: RuleAnswer) -> None:
         head = f"Profile {name}: " if name else ""

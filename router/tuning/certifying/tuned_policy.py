@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from router.policies.certificate import check_certificate, digest_of, is_about_cost
+from router.policies.certificate import check_certificate, digest_of, is_about_cost, sealed
 from router.policies.choice import decide
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import Certificate, CertifiedTarget, PolicyFile, Profile, Rule
@@ -79,18 +79,24 @@ def _certificate(bench: Bench, rule: Rule, answer: RuleAnswer, report: TuneRepor
             for t in answer.targets
         ),
         reference=report.reference,
+        covers=report.covers,
         n_calibration=report.n_calibration,
+        n_seen_left_out=report.n_seen_left_out,
+        n_seen_kept=report.n_seen_kept,
+        n_incomplete=report.n_incomplete,
         weak_share=answer.figures.weak_share,
         expected_cost_saving=answer.figures.expected_cost_saving,
         data_digest=report.data_digest,
         probe=bench.probe.identity,
         decides="",
+        attempts=report.attempts,
         created=report.created,
         expires=report.expires,
     )
     rules = bench.served.rules
     rules = replace(rules, file=rules.file.model_copy(update={"rule": rule}))
-    return certificate.model_copy(update={"decides": digest_of(rules, with_prices=is_about_cost(certificate))})
+    decides = digest_of(rules, with_prices=is_about_cost(certificate))
+    return sealed(certificate.model_copy(update={"decides": decides}))
 
 
 def policy_text(file: PolicyFile, report: TuneReport) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from router.policies.eligibility import expected_cost_usd
 from router.policies.loading import ServedPolicy, assemble
 from router.policies.policy_file import NAME_PATTERN, Candidate, GainRule, PolicyFile
 from router.policies.rules import Rules
+from router.tuning.certifying.calibration_notes import expects_graded, notes_on
 from router.tuning.certifying.calibration_set import CalibrationSet, calibration_set
 from router.tuning.certifying.candidates import (
     by_cost,
@@ -27,6 +29,7 @@ from router.tuning.certifying.candidates import (
     paid_usd,
     read_prices,
 )
+from router.tuning.certifying.reference import check_reference
 from router.tuning.certifying.rule_paths import Choices, PathRule, cost_path, gain_path
 from router.tuning.certifying.targets import Facts, Target, Verdict
 from router.tuning.outcomes.datasets import Outcomes
@@ -56,6 +59,9 @@ class TuneSettings:
         confidence: that all targets hold together.
         max_request_usd: no request costs more, for targets on cost.
         valid_days: until the certificate expires.
+        bound: `ternary` for scores of 0 and 1 or `betting` for graded ones; None asks the scores of the fit.
+        calibration: files of draws to certify with, kept whole; empty takes what the fit left out of the data.
+        sessions: of the policy; `hold` narrows what the certificate covers.
         by_group: also certify a threshold for each group by itself.
         plan: also say what more labels would buy.
     """
@@ -70,6 +76,9 @@ class TuneSettings:
     confidence: float = 0.95
     max_request_usd: float | None = None
     valid_days: float = VALID_DAYS
+    bound: Literal["ternary", "betting"] | None = None
+    calibration: tuple[Path, ...] = ()
+    sessions: Literal["hold", "ignore"] = "ignore"
     by_group: bool = False
     plan: bool = False
 
@@ -101,7 +110,8 @@ class Bench:
     """All that is needed to tune but the features.
 
     served: the candidates under a rule still to be replaced. facts: of the calibration prompts. n_estimated_costs:
-    cells of (prompt, candidate) whose cost is not the data's.
+    cells of (prompt, candidate) whose cost is not the data's. attempts: tunings on these data that the probe's log
+    counts, this one included; None where they are not counted.
     """
 
     probe: DifficultyProbe
@@ -110,6 +120,7 @@ class Bench:
     facts: Facts
     n_estimated_costs: int
     notes: tuple[str, ...]
+    attempts: int | None = None
 
     @property
     def spec(self) -> EncoderSpec:
@@ -121,17 +132,28 @@ class Bench:
 def prepare(
     probe: DifficultyProbe, outcomes: Outcomes, settings: TuneSettings, candidates: tuple[Candidate, ...] | None = None
 ) -> Bench:
-    """Calibration prompts, candidates in the order of their tiers, and the facts about both.
+    """Return the bench on data that the fit may have seen in part; see `bench_on`."""
+    return bench_on(probe, calibration_set(outcomes, probe), settings, candidates)
 
-    outcomes: of exactly the models to route between, the last of them the reference unless the settings name another.
-    Raises DataError or ConfigError for data or candidates that cannot be tuned.
+
+def bench_on(
+    probe: DifficultyProbe,
+    calibration: CalibrationSet,
+    settings: TuneSettings,
+    candidates: tuple[Candidate, ...] | None = None,
+) -> Bench:
+    """Return calibration prompts, candidates in the order of their tiers, and the facts about both.
+
+    calibration: of exactly the models to route between, the last of them the reference unless the settings name
+    another. Raises DataError or ConfigError for data or candidates that cannot be tuned.
     """
-    calibration = calibration_set(outcomes, probe)
-    reference = settings.reference or outcomes.models[-1]
-    if reference not in outcomes.models:
-        raise DataError(f"the reference must be one of {', '.join(outcomes.models)}, got {reference!r}.")
+    models = calibration.outcomes.models
+    reference = settings.reference or models[-1]
+    if reference not in models:
+        raise DataError(f"the reference must be one of {', '.join(models)}, got {reference!r}.")
+    check_reference(calibration, reference)
     if candidates is None:
-        candidates = _candidates(outcomes.models, calibration, settings)
+        candidates = _candidates(models, calibration, settings)
     file = PolicyFile(
         schema="elle.policy/1",
         name="tuned",
@@ -139,6 +161,7 @@ def prepare(
         candidates=candidates,
         rule=GainRule(kind="gain", thresholds=(0.0,) * (len(candidates) - 1)),
         safe_default=next(c.name for c in candidates if c.name_in_probe == reference),
+        sessions=settings.sessions,
     )
     served = assemble(file, probe)
     ordered = replace(calibration, outcomes=calibration.outcomes.select_models([c.name_in_probe for c in candidates]))
@@ -147,10 +170,11 @@ def prepare(
         scores=ordered.outcomes.scores,
         paid_usd=paid,
         reference=file.names.index(file.safe_default),
-        graded=calibration.graded,
+        graded=expects_graded(probe, calibration, settings.bound),
         ceiling_usd=_ceiling(served.rules, settings),
     )
-    return Bench(probe, ordered, served, facts, estimated, _notes(served, facts, estimated, settings))
+    notes = (*notes_on(ordered, facts), *_notes(served, facts, estimated, settings))
+    return Bench(probe, ordered, served, facts, estimated, notes)
 
 
 def _candidates(models: Sequence[str], calibration: CalibrationSet, settings: TuneSettings) -> tuple[Candidate, ...]:

@@ -23,9 +23,9 @@ from router.tuning.fitting.adaptation import AdaptedFrom, OldFit, adapt_maps
 from router.tuning.fitting.pair_figures import PairFigures, pair_figures
 from router.tuning.fitting.recipe import MIN_PROMPTS, MIN_TEXTS, enough_texts, fit_maps
 from router.tuning.judging.evaluate import PROBE, print_rankings
-from router.tuning.outcomes.datasets import Outcomes, read_outcomes
+from router.tuning.outcomes.datasets import GRADED, Outcomes, graded_models, read_outcomes
 from router.tuning.outcomes.feature_cache import FeatureCache, Progress
-from router.tuning.outcomes.holdout import left_out
+from router.tuning.outcomes.holdout import Split, left_out, to_fit
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -50,7 +50,8 @@ class FitSummary:
         out: where the probe was written. replaced: SHA-256 of the probe that was there before; None without one.
         identity: SHA-256 of the probe.
         n_prompts: with any label. n_texts: distinct among them. n_features: width of the features.
-        n_held_out: further prompts, left out on purpose for `elle tune`.
+        n_held_out: further prompts, left out on purpose for `elle tune`. n_set_aside: prompts that repeat the text of
+            one of these, so that the fit may not see them.
         alpha: ridge penalty.
         models: figures by model name.
         pair: the two models whose mean scores lie furthest apart on the prompts they share; None where there is none.
@@ -66,6 +67,7 @@ class FitSummary:
     identity: str
     n_prompts: int
     n_held_out: int
+    n_set_aside: int
     n_texts: int
     n_features: int
     alpha: float
@@ -112,7 +114,8 @@ class FitSummary:
         )
         if self.n_held_out:
             console.print(
-                f"{self.n_held_out:,} prompts were left out; `elle tune` on the same data certifies with them.",
+                f"{self.n_held_out:,} prompts were left out; `elle tune` on the same data certifies with them. "
+                f"{self.n_set_aside:,} more repeat the text of one of these and were not fitted on either.",
                 highlight=False,
             )
         replaced = f", in place of probe {self.replaced[:12]}" if self.replaced not in {None, self.identity} else ""
@@ -133,7 +136,7 @@ def fit_command(
     prior: Path | None = None,
     keep_statistics: bool = False,
 ) -> FitSummary:
-    """What `elle fit` does; `holdout` is the share of texts left out for `elle tune`.
+    """What `elle fit` does; `holdout` is the share of rows left out for `elle tune`.
 
     prior: a probe to adapt. keep_statistics: write what that needs of this fit; not of one that is itself adapted.
 
@@ -147,7 +150,8 @@ def fit_command(
     if models is not None:
         outcomes = outcomes.select_models(models)
     held_out = left_out(outcomes, holdout, seed)
-    outcomes = outcomes.take(np.flatnonzero(~held_out))
+    usable = to_fit(outcomes, held_out)
+    outcomes = outcomes.take(np.flatnonzero(usable))
     if old is None:
         outcomes, notes = with_enough_labels(outcomes, asked_for=models or ())
     else:
@@ -157,6 +161,8 @@ def fit_command(
     encoded = time.perf_counter()
     probe, figures = fit(outcomes, features, spec, title=name or out.resolve().name, seed=seed, old=old)
     replaced = _identity_at(out)
+    if held_out.any():
+        probe = Split(holdout, seed, tuple(source.sha256 for source in outcomes.sources)).recorded_in(probe)
     artifact.save(probe, out, Prior.of(features, 1.0 - outcomes.scores) if keep_statistics else None)
     return FitSummary(
         out=str(out),
@@ -164,6 +170,7 @@ def fit_command(
         identity=probe.identity,
         n_prompts=len(outcomes),
         n_held_out=int(held_out.sum()),
+        n_set_aside=int((~held_out & ~usable).sum()),
         n_texts=len(set(outcomes.texts)),
         n_features=probe.n_features,
         alpha=float(probe.linear.alpha[0]),
@@ -293,6 +300,8 @@ def _card(outcomes: Outcomes, title: str, figures: FitFigures, old: OldFit | Non
         "split": figures.split,
         "models": {name: asdict(one) for name, one in figures.models.items()},
         "pair": figures.pair.to_dict() if figures.pair else None,
+        # What `elle tune` chooses its bound by, so that it need not look at the scores that certify.
+        GRADED: graded_models(outcomes),
     }
     if figures.adapted_from is not None:
         summary.append(_adapted(figures.adapted_from))

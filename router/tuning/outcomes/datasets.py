@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Columns that hold when a prompt was asked, in the order in which they are looked for.
 TIME_COLUMNS = ("timestamp", "created_at", "start_time", "startTime", "time", "date")
+#: Where a model card lists the models that have scores other than 0 and 1.
+GRADED = "graded_scores"
 
 _SHOWN_ROWS = 5
 _SHOWN_LETTERS = 80
@@ -50,6 +52,7 @@ class Outcomes:
         cost_usd, input_tokens, output_tokens: (n, m), NaN where unknown.
         sources: the files, with their SHA-256 and number of rows.
         times: (n,) when each prompt was first asked, in seconds since 1970, NaN where unknown; empty if never read.
+        n_averaged: labels averaged into another one of the same prompt_id and model.
     """
 
     texts: tuple[str, ...]
@@ -63,6 +66,7 @@ class Outcomes:
     sources: tuple[DataSource, ...]
     asks: tuple[Ask, ...] = ()
     times: FloatArray = field(default_factory=lambda: np.empty(0))
+    n_averaged: int = 0
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -103,11 +107,15 @@ class Outcomes:
             sources=self.sources,
             asks=tuple(self.asks[row] for row in rows) if self.asks else (),
             times=self.times[rows] if self.times.size else self.times,
+            n_averaged=self.n_averaged,
         )
 
 
 def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
-    """The outcomes in these files together.
+    """Return the outcomes in these files together.
+
+    Every prompt_id is one row; several labels of one model for it are averaged. Equal texts of different ids stay
+    apart.
 
     time_column: where times are; the first of TIME_COLUMNS that a file has unless given. A time that cannot be read is
     missing.
@@ -120,7 +128,7 @@ def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
     asks: list[Ask] = []
     groups: list[str] = []
     times: list[float] = []
-    cells: dict[tuple[int, str], tuple[float, float, float, float]] = {}
+    cells: dict[tuple[int, str], list[tuple[float, float, float, float]]] = defaultdict(list)
     for table in tables:
         for row, when in zip(table.checked(), table.times(time_column), strict=True):
             key = (table.data_set, row.prompt_id)
@@ -135,18 +143,13 @@ def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
                     f"{row.place}: prompt_id {row.prompt_id!r} stands for two different prompts, this is the second; "
                     "give each prompt its own id."
                 )
-            if (index, row.model) in cells:
-                raise DataError(
-                    f"{row.place} repeats model {row.model!r} for prompt_id {row.prompt_id!r}; keep one row per prompt "
-                    "and model, or give repeated samples ids of their own."
-                )
-            cells[index, row.model] = row.numbers
+            cells[index, row.model].append(row.numbers)
             times[index] = float(np.fmin(times[index], when))
     models = tuple(sorted({model for _, model in cells}))
     columns = {model: column for column, model in enumerate(models)}
     values = np.full((4, len(texts), len(models)), np.nan)
-    for (index, model), numbers in cells.items():
-        values[:, index, columns[model]] = numbers
+    for (index, model), labels in cells.items():
+        values[:, index, columns[model]] = labels[0] if len(labels) == 1 else _means(labels)
     return Outcomes(
         texts=tuple(texts),
         ids=tuple(prompt_id for _, prompt_id in prompts),
@@ -159,7 +162,14 @@ def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
         sources=tuple(DataSource(t.path.name, t.digest, len(t.rows)) for t in tables),
         asks=tuple(asks),
         times=np.array(times, dtype=np.float64),
+        n_averaged=sum(map(len, cells.values())) - len(cells),
     )
+
+
+def _means(labels: Sequence[Sequence[float]]) -> list[float]:
+    """Return the mean of each number of several labels, of those that are known; NaN where none is."""
+    known = [[value for value in column if math.isfinite(value)] for column in zip(*labels, strict=True)]
+    return [math.fsum(column) / len(column) if column else math.nan for column in known]
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +306,21 @@ def _occurrences(texts: Sequence[str], models: Sequence[str]) -> list[str]:
     seen: Counter[tuple[str, str]] = Counter()
     ids = []
     for text, model in zip(texts, models, strict=True):
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        ids.append(f"{digest}-{seen[text, model]}")
+        ids.append(f"{_stem(text)}-{seen[text, model]}")
         seen[text, model] += 1
     return ids
+
+
+def graded_models(outcomes: Outcomes) -> list[str]:
+    """Return the models that have scores other than 0 and 1."""
+    between = np.isfinite(outcomes.scores) & ~np.isin(outcomes.scores, (0.0, 1.0))
+    return [outcomes.models[column] for column in np.flatnonzero(between.any(axis=0))]
+
+
+def has_made_id(text: str, prompt_id: str) -> bool:
+    """Return whether the data gave no id, so that nothing says which labels of equal texts belong together."""
+    return prompt_id.rpartition("-")[0] == _stem(text)
+
+
+def _stem(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

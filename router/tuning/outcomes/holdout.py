@@ -1,28 +1,87 @@
-"""Which prompts are left out of a fit: a share of the texts, chosen by their hash, so that every run chooses alike."""
+"""Which rows are left out of a fit to certify with: a share of the rows, chosen by hash, so that every run agrees."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from probes.errors import DataError
+from probes.probe import DifficultyProbe, ProbeCard
 from router.tuning.outcomes.datasets import Outcomes
 
+BoolArray = npt.NDArray[np.bool_]
 
-def left_out(outcomes: Outcomes, share: float, seed: int = 0) -> npt.NDArray[np.bool_]:
-    """True for the prompts to leave out, (n,): about `share` of the distinct texts, 0 to 1.
+#: Where the model card records the split of a fit.
+_CARD_KEY = "holdout"
 
-    Depends on the text, `share` and `seed` only: equal texts stay together, a larger share leaves out the same and
-    more, and more data changes nothing for the old. Raises DataError for a share outside [0, 1).
+
+def left_out(outcomes: Outcomes, share: float, seed: int = 0) -> BoolArray:
+    """Return which rows are left out to certify with, (n,): about `share` of them, 0 to 1.
+
+    A row is a draw of the traffic, so rows are drawn and not texts: a prompt that is 30 % of the rows is about 30 % of
+    those left out. Depends on `share`, `seed` and the row only (its id, its text and how many rows before it have the
+    same of both): a larger share leaves out the same rows and more, and more data changes nothing for the old. Raises
+    DataError for a share outside [0, 1).
     """
     if not 0 <= share < 1:
         raise DataError(f"the share to hold out must be 0 or more and below 1, got {share}; 0.4 is a good choice.")
-    return np.array([_position(text, seed) < share for text in outcomes.texts], dtype=np.bool_)
+    return np.array([_position(key, seed) < share for key in row_keys(outcomes)], dtype=np.bool_)
 
 
-def _position(text: str, seed: int) -> float:
-    """A place in [0, 1) that the text and the seed determine."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8, key=f"holdout-{seed}".encode()).digest()
+def row_keys(outcomes: Outcomes) -> list[str]:
+    """Return a key for each row that says nothing of its outcome: id, text, and how many rows before have both."""
+    met: Counter[tuple[str, str]] = Counter()
+    keys = []
+    for pair in zip(outcomes.ids, outcomes.texts, strict=True):
+        keys.append(f"{met[pair]}\0{pair[0]}\0{pair[1]}")
+        met[pair] += 1
+    return keys
+
+
+def to_fit(outcomes: Outcomes, held_out: BoolArray) -> BoolArray:
+    """Return which rows the fit may use, (n,): those whose text is not among the texts left out.
+
+    The fit then knows no text that the certificate rests on, and the rows left out stay draws of the whole traffic.
+    Rows that are neither left out nor fitted on repeat a text that was left out.
+    """
+    kept_back = {text for text, out in zip(outcomes.texts, held_out, strict=True) if out}
+    return np.array([text not in kept_back for text in outcomes.texts], dtype=np.bool_)
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a fit left rows out, as its model card records it.
+
+    share, seed: of `left_out`. data: SHA-256 of the files that were split.
+    """
+
+    share: float
+    seed: int
+    data: tuple[str, ...]
+
+    def recorded_in(self, probe: DifficultyProbe) -> DifficultyProbe:
+        """Return the probe with this split on its card."""
+        entry = {_CARD_KEY: {"share": self.share, "seed": self.seed, "data": list(self.data)}}
+        return replace(probe, card=replace(probe.card, metrics={**probe.card.metrics, **entry}))
+
+    @classmethod
+    def of_card(cls, card: ProbeCard) -> Split | None:
+        """Return the split that a card records, None where the fit left nothing out."""
+        match card.metrics.get(_CARD_KEY):
+            case {"share": float(share), "seed": int(seed), "data": list(data)}:
+                return cls(share, seed, tuple(map(str, data)))
+        return None
+
+    def is_of(self, outcomes: Outcomes) -> bool:
+        """Return whether one of the files of the outcomes is one that was split."""
+        return any(source.sha256 in self.data for source in outcomes.sources)
+
+
+def _position(key: str, seed: int) -> float:
+    """Return a place in [0, 1) that the row and the seed determine."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8, key=f"holdout-{seed}".encode()).digest()
     return int.from_bytes(digest) / 2**64

@@ -427,3 +427,60 @@ def test_forged_statistics_are_a_named_error_though_their_digest_is_right(
 def test_statistics_of_another_width_are_refused(tmp_path: Path, make_probe: MakeProbe) -> None:
     with pytest.raises(DataError, match="as many features"):
         artifact.save(make_probe(), tmp_path / "probe", Prior.of(np.eye(4), np.eye(4)[:, :2]))
+
+
+def leaves(value: Any, *path: str) -> Any:
+    """Every place in nested JSON that holds no object."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(inner, dict) or (isinstance(inner, list) and inner and isinstance(inner[0], dict)):
+            yield from leaves(inner, *path, key)
+        else:
+            yield (*path, key)
+
+
+def other(value: Any) -> Any:
+    if isinstance(value, list):
+        return [*value, "more"]
+    return f"{value}b" if isinstance(value, str) else 7 if value is None else value + 1
+
+
+def test_an_edit_of_any_field_of_the_document_is_refused(saved: Path) -> None:
+    """Found in the file, so that a new field cannot be forgotten: figures, sources, versions, title and all."""
+    text = (saved / "probe.json").read_text()
+    places = list(leaves(json.loads(text)))
+    assert ("card", "metrics", "apgr", "value") in places
+    assert len(places) > 20
+    for place in places:
+        edit_json(saved, lambda d, place=place: put(other(_at(d, place)), *place)(d))
+        with pytest.raises(ArtifactError):
+            artifact.load(saved)
+        (saved / "probe.json").write_text(text)
+    artifact.load(saved)
+
+
+def _at(document: Any, place: tuple[Any, ...]) -> Any:
+    for key in place:
+        document = document[key]
+    return document
+
+
+def test_an_edit_of_a_figure_says_what_was_edited(saved: Path) -> None:
+    edit_json(saved, put(0.99, "card", "metrics", "apgr", "value"))
+    with pytest.raises(ArtifactDigestError, match=r"card's figures, sources or versions, was edited"):
+        artifact.load(saved)
+
+
+def test_an_edit_of_the_card_for_people_is_refused_and_a_card_that_is_gone_is_not(saved: Path) -> None:
+    card = saved / "README.md"
+    card.write_text(card.read_text().replace("| apgr.value | 0.6 |", "| apgr.value | 0.9 |"))
+    with pytest.raises(ArtifactDigestError, match=r"must be the model card that was written.*or remove the file"):
+        artifact.load(saved)
+    card.unlink()
+    artifact.load(saved)
+
+
+def test_a_probe_of_an_earlier_version_loads_with_a_warning(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    edit_json(saved, pop("digest"))
+    edit_json(saved, pop("readme_sha256"))
+    artifact.load(saved)
+    assert "nothing shows whether the figures of its card were edited" in caplog.text

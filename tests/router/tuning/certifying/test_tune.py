@@ -21,7 +21,9 @@ from router.cli.main import cli
 from router.cli.tuning import NOT_CERTIFIED
 from router.deciding.pipeline import Router
 from router.errors import ConfigError
+from router.policies.certificate import sealed
 from router.policies.loading import load_policies, load_policy
+from router.policies.policy_file import Certificate
 from router.tuning.certifying.calibration_set import calibration_set
 from router.tuning.outcomes import feature_cache as features_module
 from router.tuning.outcomes.datasets import read_outcomes
@@ -62,6 +64,14 @@ def run(*arguments: object) -> Result:
 
 def tune(world: Path, *arguments: object, data: Path | None = None) -> Result:
     return run("tune", world / "probe", data or world / "data.jsonl", *arguments, "--json")
+
+
+def expire(policy: Path) -> None:
+    """Make the policy's certificate one that `elle tune` wrote long ago."""
+    data = yaml.safe_load(policy.read_text())
+    old = Certificate.model_validate(data["certificate"] | {"expires": "2020-01-01T00:00:00Z"})
+    data["certificate"] = sealed(old).model_dump(mode="json")
+    policy.write_text(yaml.safe_dump(data))
 
 
 def answer_of(done: Result) -> dict[str, Any]:
@@ -306,9 +316,7 @@ class TestServing:
     def test_an_expired_certificate_is_loaded_with_a_warning(
         self, policy: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        data = yaml.safe_load(policy.read_text())
-        data["certificate"]["expires"] = "2020-01-01T00:00:00Z"
-        policy.write_text(yaml.safe_dump(data))
+        expire(policy)
         with caplog.at_level(logging.WARNING):
             served = load_policy(policy)
         assert "the certificate expired on 2020-01-01" in caplog.text
@@ -324,9 +332,7 @@ class TestServing:
         found = json.loads(run("validate", policy, "--json").stdout)
         assert found["certificate_expired"] is False
         assert found["profiles"] == ["tuned:economy"]
-        data = yaml.safe_load(policy.read_text())
-        data["certificate"]["expires"] = "2020-01-01T00:00:00Z"
-        policy.write_text(yaml.safe_dump(data))
+        expire(policy)
         assert "EXPIRED on 2020-01-01" in run("validate", policy).stdout
 
     def test_candidates_of_a_policy_file_are_kept_as_they_are(self, policy: Path, world: Path, tmp_path: Path) -> None:
@@ -347,13 +353,13 @@ class TestBadData:
     @pytest.mark.parametrize(
         ("row", "message"),
         [
-            ({"score": 1.5}, "score must be a number, 0 to 1; row 801, the first is 1.5"),
-            ({"score": float("nan")}, "score must be a number, 0 to 1; row 801, the first is nan"),
-            ({"score": "0.5"}, "score must be a number, 0 to 1; row 801, the first is '0.5'"),
-            ({"score": None}, "score must be a number, 0 to 1; row 801"),
-            ({"prompt": 7}, "prompt must be text in row 801, got int"),
-            ({"model": ""}, "model must not be empty, row 801"),
-            ({"cost_usd": -1}, "cost_usd must be a number, 0 or more; row 801"),
+            ({"score": 1.5}, "score must be a number, 0 to 1; line 801, the first is 1.5"),
+            ({"score": float("nan")}, "score must be a number, 0 to 1; line 801, the first is nan"),
+            ({"score": "half"}, "score must be a number, 0 to 1; line 801, the first is 'half'"),
+            ({"score": None}, "score must be a number, 0 to 1; line 801"),
+            ({"prompt": 7}, "line 801: prompt must be text, got int"),
+            ({"model": ""}, "model must not be empty, line 801"),
+            ({"cost_usd": -1}, "cost_usd must be a number, 0 or more; line 801"),
         ],
     )
     def test_a_bad_row_is_named(self, world: Path, tmp_path: Path, row: dict[str, object], message: str) -> None:
@@ -394,19 +400,6 @@ class TestBadData:
         found = answer_of(tune(world, *PAIR, "--max-loss", 0.1, data=data))
         assert (found["n_calibration"], found["n_incomplete"]) == (300, 7)
 
-    def test_repeated_texts_are_one_draw_with_their_mean(self, world: Path, tmp_path: Path) -> None:
-        rows = [
-            {"prompt": f"text {i % 60}", "prompt_id": str(i), "model": model, "score": float(i < 60)}
-            for i in range(120)
-            for model in MODELS
-        ]
-        data = tmp_path / "repeated.jsonl"
-        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        found = calibration_set(read_outcomes(data).select_models(MODELS), artifact.load(world / "probe"))
-        assert len(found.outcomes) == 60
-        assert found.n_repeated == 60
-        assert (found.outcomes.scores == 0.5).all()
-
     def test_the_order_of_the_file_does_not_matter(self, world: Path, tmp_path: Path) -> None:
         graded = [
             {"prompt": f"g {i}", "model": m, "score": round((i * 7 % 11) / 10 * (0.9 if m == "weak" else 1), 3)}
@@ -416,7 +409,8 @@ class TestBadData:
         answers = []
         for name, rows in (("a", graded), ("b", sorted(graded, key=lambda row: -row["score"]))):  # type: ignore[operator]
             (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-            answers.append(answer_of(tune(world, *PAIR, "--max-loss", 0.2, data=tmp_path / f"{name}.jsonl")))
+            data = tmp_path / f"{name}.jsonl"
+            answers.append(answer_of(tune(world, *PAIR, "--max-loss", 0.2, "--bound", "betting", data=data)))
         assert answers[0]["targets"] == answers[1]["targets"]
         assert answers[0]["targets"][0]["method"] == "betting"
 

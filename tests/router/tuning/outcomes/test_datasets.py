@@ -74,6 +74,14 @@ def test_models_are_chosen_in_the_order_asked_for(tmp_path: Path) -> None:
         outcomes.select_models(["small", "small"])
 
 
+def test_several_labels_of_one_prompt_id_are_averaged(tmp_path: Path) -> None:
+    again = ROWS[0] | {"score": 0.0, "cost_usd": None}
+    outcomes = read_outcomes(write(tmp_path / "x.jsonl", [*ROWS, again]))
+    assert outcomes.n_averaged == 1
+    np.testing.assert_array_equal(outcomes.scores[0], [1.0, 0.5])
+    np.testing.assert_array_equal(outcomes.cost_usd[0], [0.9, 0.1])
+
+
 def changed(index: int, **changes: object) -> list[dict[str, Any]]:
     return [row | changes if i == index else row for i, row in enumerate(ROWS)]
 
@@ -94,7 +102,6 @@ def without(name: str) -> list[dict[str, Any]]:
         (changed(0, prompt=""), "line 1: messages must hold some text"),
         (changed(0, prompt=7), "line 1: prompt must be text, got int"),
         (changed(0, model=""), "model must not be empty, line 1"),
-        (changed(1, model="small"), "line 2 repeats model 'small' for prompt_id 'a'"),
         (changed(1, prompt="other"), "line 2: prompt_id 'a' stands for two different prompts"),
         (without("score"), "score missing, found"),
         (without("prompt"), "prompt missing"),
