@@ -11,6 +11,7 @@ RouterError
 ├── OverloadedError            the queue is full                              RESOURCE_EXHAUSTED, retry
 ├── DeadlineError              the caller's deadline passed in the queue       DEADLINE_EXCEEDED, retry
 ├── NotReadyError              the encoder is still loading, or draining      UNAVAILABLE, retry
+│   └── ShuttingDownError      the service ends before the answer does        UNAVAILABLE, retry
 ├── JudgementError             the prompt could not be judged (and the policy
 │                              says that this is an error)                    INTERNAL
 ├── ConfigError                a policy or its probe cannot be used           FAILED_PRECONDITION
@@ -137,6 +138,10 @@ class NotReadyError(RouterError):
     status = "UNAVAILABLE"
     retryable = True
     retry_after_s = 2.0
+
+
+class ShuttingDownError(NotReadyError):
+    """The service has to end, and cuts this request short; another process, or the next one, may answer it."""
 
 
 class JudgementError(RouterError):

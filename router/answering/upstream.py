@@ -13,6 +13,7 @@ import base64
 import contextlib
 import copy
 import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -326,6 +327,12 @@ def _said_by_litellm(candidate: Candidate, error: Exception) -> Exception:
 
 def _litellm() -> Any:
     return sys.modules["litellm"]
+
+
+def check_installed() -> None:
+    """Raise DispatchNotInstalledError where LiteLLM cannot be found. Imports nothing."""
+    if importlib.util.find_spec("litellm") is None:
+        raise DispatchNotInstalledError("answering needs LiteLLM, which is not installed.")
 
 
 def _import_litellm() -> None:

@@ -41,7 +41,27 @@ if TYPE_CHECKING:
 @click.option("--max-sessions", default=50_000, show_default=True, type=click.IntRange(0), help="Remembered at most.")
 @click.option("--session-ttl-s", default=3600.0, show_default=True, type=click.FloatRange(0), help="Idle ones expire.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), help="Prometheus metrics; worker k has this port + k.")
-@click.option("--drain-s", default=10.0, show_default=True, type=click.FloatRange(0), help="Grace after SIGTERM.")
+@click.option(
+    "--worker-timeout-s",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="A worker that is silent for longer is killed and replaced.",
+)
+@click.option(
+    "--drain-s",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="From SIGTERM to the end, at most; answers not finished by then are cut short.",
+)
+@click.option(
+    "--drain-delay-s",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Of these, how long new connections are taken while health says NOT_SERVING.",
+)
 @click.option(
     "--ext-proc",
     type=click.Choice(["closed", "open"]),
@@ -52,6 +72,7 @@ if TYPE_CHECKING:
 def serve(
     policies: tuple[Path, ...],
     workers: int,
+    worker_timeout_s: float,
     ext_proc: OnFailure | None,
     http_port: int | None,
     max_body_bytes: int | None,
@@ -86,7 +107,12 @@ def serve(
     if workers == 1:
         event_loop.run(serve_forever(settings, on_ready))
     else:
-        serve_workers(settings, workers, lambda *at: say("", f" in {workers} processes", *at))
+        serve_workers(
+            settings,
+            workers,
+            lambda *at: say("", f" in {workers} processes", *at),
+            worker_timeout_s=worker_timeout_s,
+        )
 
 
 @click.command()

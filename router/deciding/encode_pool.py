@@ -21,7 +21,7 @@ from typing import Any
 from probes.encoders.spec import Encoder, FloatArray, HelpedEncoder
 from probes.errors import EncoderError
 from router.deciding.cores import usable_cores
-from router.errors import DeadlineError, NotReadyError, OverloadedError
+from router.errors import DeadlineError, OverloadedError, ShuttingDownError
 
 #: Prompts that may wait or be in work per thread. At some 5 ms a prompt those in the queue wait less than a tenth of a
 #: second: a longer queue answers no one sooner, it only makes everyone late.
@@ -102,12 +102,12 @@ class EncodePool:
         A future that is cancelled while its prompt waits costs no forward pass: its place in the queue is given up. Nor
         does one whose `deadline`, a time of `time.perf_counter`, passes while it waits.
 
-        Raises NotReadyError once the pool is closed, and OverloadedError if the queue is full, both at once. The future
+        Raises at once ShuttingDownError if the pool is closed, and OverloadedError if the queue is full. The future
         raises DeadlineError, and whatever the encoder raises.
         """
         # A prompt behind the last word to the threads would wait for ever.
         if self._closed:
-            raise NotReadyError("the encoder's threads have ended, because the service is shutting down.")
+            raise ShuttingDownError("the encoder's threads have ended, because the service is shutting down.")
         if self._pending >= self._max_pending:
             raise OverloadedError(
                 f"{self._pending} prompts are waiting for the encoder, the most allowed; try again later.",

@@ -27,6 +27,7 @@ from router.errors import (
     NotReadyError,
     RequestTooLargeError,
     RouterError,
+    ShuttingDownError,
     UnknownModelError,
     shown,
 )
@@ -43,6 +44,7 @@ from router.gateways.openai_reply import (
 )
 from router.intake.bounds import SMALL_BYTES, HeldBytes
 from router.values import Delivery, RouteQuery, RoutingDecision
+from router.wire.in_work import InWork
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +81,12 @@ class OpenAIDoor:
             _import(name)
         self._max_body_bytes = max_body_bytes
         self._engine: tuple[Router, Dispatcher] | None = None
+        self._in_work = InWork()
 
-    def start(self, router: Router, dispatcher: Dispatcher) -> None:
-        """Begin to answer; until then everything is answered with 503."""
+    def start(self, router: Router, dispatcher: Dispatcher, in_work: InWork | None = None) -> None:
+        """Begin to answer, counting requests in `in_work`; until then everything is answered with 503."""
         self._engine = router, dispatcher
+        self._in_work = in_work or self._in_work
 
     def app(self) -> Any:
         """The ASGI application."""
@@ -116,6 +120,11 @@ class OpenAIDoor:
         return self._engine
 
     @property
+    def in_work(self) -> InWork:
+        """What its requests are counted in."""
+        return self._in_work
+
+    @property
     def max_body_bytes(self) -> int:
         """Longest body."""
         return self._max_body_bytes
@@ -136,6 +145,8 @@ class OpenAIDoor:
 
     async def _say_health(self, request: Any) -> Any:
         router, _ = self.engine
+        if self._in_work.leaving:
+            raise ShuttingDownError("the service is shutting down; send new requests elsewhere.")
         return _json_response(200, {}, {"status": "ok", "policies": list(router.policies)})
 
 
@@ -153,7 +164,7 @@ class _Chat:
                 router, dispatcher = self._door.engine
                 timeout_s = _timeout_s(headers)
                 deadline = None if timeout_s is None else time.monotonic() + timeout_s
-                with router.intake.request() as held:
+                with self._door.in_work.request(), router.intake.request() as held:
                     chunks = await _read(receive, headers, self._door.max_body_bytes, held)
                     asked = _Asked(router, dispatcher, headers, caller_of(headers), deadline, reply)
                     await _while_connected(receive, asked.answer(chunks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from router.errors import ConfigError
@@ -42,10 +42,13 @@ def bound(host: str, port: int, *, share: bool = False) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def serving_on(listener: socket.socket, app: Any, *, drain_s: float | None = None) -> AsyncIterator[int]:
+async def serving_on(
+    listener: socket.socket, app: Any, *, grace_s: Callable[[], float] | None = None
+) -> AsyncIterator[int]:
     """Serve `app` on a bound socket, which is closed in the end; yields the port.
 
-    drain_s: how long requests in work may take when the context ends; then they are cancelled. None waits for them.
+    grace_s: asked when the context ends, for how many seconds requests in work may still take; then they are cancelled.
+        None waits for them.
 
     Needs uvicorn and httptools: raises ImportError without.
     """
@@ -54,7 +57,6 @@ async def serving_on(listener: socket.socket, app: Any, *, drain_s: float | None
 
         from router.serving.http_protocol import BoundedProtocol
 
-        grace_s = None if drain_s is None else max(1, round(drain_s))
         config = uvicorn.Config(
             app,
             http=BoundedProtocol,
@@ -66,7 +68,6 @@ async def serving_on(listener: socket.socket, app: Any, *, drain_s: float | None
             timeout_keep_alive=KEPT_S,
             proxy_headers=False,
             ws="none",
-            timeout_graceful_shutdown=grace_s,
         )
         server = uvicorn.Server(config)
         # The signals belong to the service around us.
@@ -79,5 +80,7 @@ async def serving_on(listener: socket.socket, app: Any, *, drain_s: float | None
                 await asyncio.sleep(_POLL_S)
             yield int(listener.getsockname()[1])
         finally:
+            # Its type is a whole number of seconds, which is no reason to wait for one.
+            config.timeout_graceful_shutdown = grace_s() if grace_s else None
             server.should_exit = True
             await task

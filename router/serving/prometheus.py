@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from router.deciding.pipeline import Router
 from router.errors import ConfigError
 
 
 @contextlib.contextmanager
-def exposed(router: Router, host: str, port: int) -> Iterator[int]:
+def exposed(router: Router, host: str, port: int, predecessors: Mapping[str, int] | None = None) -> Iterator[int]:
     """Answer `GET /metrics` while the context lasts; yields the port (0 takes a free one).
 
     `elle_decision_cache_hits_total`, `elle_decision_cache_misses_total`, `elle_decision_cache_entries`,
-    `elle_encoder_pending` and the usual `process_*`. Raises ConfigError for an occupied port or without
-    prometheus-client.
+    `elle_encoder_pending`, `elle_worker_restarts_total` and the usual `process_*`.
+
+    predecessors: how many workers in the place of this one ended before it, by how (label `ended`).
+
+    Raises ConfigError for an occupied port or without prometheus-client.
     """
     try:
         from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -32,6 +35,10 @@ def exposed(router: Router, host: str, port: int) -> Iterator[int]:
             yield CounterMetricFamily("elle_decision_cache_hits", "Prompts judged before.", counts.hits)
             yield CounterMetricFamily("elle_decision_cache_misses", "Prompts judged anew.", counts.misses)
             yield GaugeMetricFamily("elle_decision_cache_entries", "Judgements kept.", counts.entries)
+            restarts = CounterMetricFamily("elle_worker_restarts", "Workers that this one replaces.", labels=["ended"])
+            for ended, count in (predecessors or {}).items():
+                restarts.add_metric([ended], count)
+            yield restarts
             yield GaugeMetricFamily("elle_encoder_pending", "Prompts waiting for the encoder or in it.", router.pending)
 
     registry = CollectorRegistry()

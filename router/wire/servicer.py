@@ -36,6 +36,9 @@ BATCH_IN_FLIGHT = 8
 REPLY_S = 0.05
 
 
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
+
+
 class RouterService(pb_grpc.RouterServiceServicer):
     """`elle.router.v1.RouterService`. Until `start` is called every method answers UNAVAILABLE."""
 

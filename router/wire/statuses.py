@@ -26,10 +26,14 @@ from router.pb import routing_pb2
 from router.plain_json import whole_text
 from router.values import Attempt
 from router.wire import conversion as wire
+from router.wire.in_work import InWork
 
 log = logging.getLogger(__name__)
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+#: Makes the context that a request is held in while it is in work.
+_Held = Callable[[], contextlib.AbstractContextManager[None]]
 
 DOMAIN = "elle.router"
 
@@ -139,31 +143,38 @@ class GuardedServer:
 
     Done once, at start: an interceptor would do it anew for every call. Cancellation and aborts pass. It covers health,
     reflection and further doors as well, which would tell a malformed message as UNKNOWN, with Python's class names.
+
+    Args:
+        server: where the services go.
+        in_work: what their requests are counted in, and cut short by; None where nobody waits for them to finish.
     """
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    def __init__(self, server: grpc.aio.Server, in_work: InWork | None) -> None:
         self._server = server
+        self._in_work = in_work
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """The same handlers once more, in a shape that hides them."""
 
     def add_registered_method_handlers(self, service: str, by_method: dict[str, Handler]) -> None:
         """Add the methods of a service."""
-        guarded = {method: _guard(handler) for method, handler in by_method.items()}
+        guarded = {method: _guard(handler, self._in_work) for method, handler in by_method.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
 
 
-def add_to_server(service: pb_grpc.RouterServiceServicer, server: grpc.aio.Server) -> None:
+def add_to_server(
+    service: pb_grpc.RouterServiceServicer, server: grpc.aio.Server, in_work: InWork | None = None
+) -> None:
     """Add our service to a server, every method turning what it raises into a status."""
-    pb_grpc.add_RouterServiceServicer_to_server(service, guarded(server))
+    pb_grpc.add_RouterServiceServicer_to_server(service, guarded(server, in_work))
 
 
-def guarded(server: grpc.aio.Server) -> grpc.aio.Server:
-    """Return what services are to be added to in place of the server; see `GuardedServer`."""
-    return cast(grpc.aio.Server, GuardedServer(server))
+def guarded(server: grpc.aio.Server, in_work: InWork | None = None) -> grpc.aio.Server:
+    """Return what services are to be added to in place of the server; arguments as `GuardedServer`."""
+    return cast(grpc.aio.Server, GuardedServer(server, in_work))
 
 
-def _guard(handler: Handler) -> Handler:
+def _guard(handler: Handler, in_work: InWork | None) -> Handler:
     kinds: dict[tuple[bool, bool], tuple[Any, Any]] = {
         (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
         (False, True): (handler.unary_stream, grpc.unary_stream_rpc_method_handler),
@@ -174,7 +185,7 @@ def _guard(handler: Handler) -> Handler:
     # A method that streams may as well write to its context and return nothing, as that of the health service does.
     guard = _guard_stream if inspect.isasyncgenfunction(method) else _guard_call
     check = _checked_stream if handler.request_streaming else _checked
-    guarded_method = guard(method, check)
+    guarded_method = guard(method, check, in_work.request if in_work is not None else contextlib.nullcontext)
     return cast(Handler, make(guarded_method, _parse_with(handler.request_deserializer), handler.response_serializer))
 
 
@@ -191,10 +202,11 @@ async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         yield _checked(request)
 
 
-def _guard_call(method: Any, check: Callable[[Any], Any]) -> Callable[..., Awaitable[Any]]:
+def _guard_call(method: Any, check: Callable[[Any], Any], held: _Held) -> Callable[..., Awaitable[Any]]:
     async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            return await method(check(request), context)
+            with held():
+                return await method(check(request), context)
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception as error:
@@ -203,12 +215,14 @@ def _guard_call(method: Any, check: Callable[[Any], Any]) -> Callable[..., Await
     return guarded
 
 
-def _guard_stream(method: Any, check: Callable[[Any], Any]) -> Any:
-    async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+def _guard_stream(method: Any, check: Callable[[Any], Any], held: _Held) -> Callable[..., Awaitable[None]]:
+    # Writes itself instead of yielding: a stream that is cut short while it writes must come to our status too.
+    async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         try:
-            async with contextlib.aclosing(method(check(request), context)) as items:
-                async for item in items:
-                    yield item
+            with held():
+                async with contextlib.aclosing(method(check(request), context)) as items:
+                    async for item in items:
+                        await context.write(item)
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception as error:

@@ -61,7 +61,7 @@ def elle_serve(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 @pytest.mark.usefixtures("_real_encoder")
 class TestProcess:
     def test_it_serves_its_default_and_drains_on_sigterm(self) -> None:
-        with elle_serve("--port", "0", "--drain-s", "5") as (process, address):
+        with elle_serve("--port", "0", "--drain-s", "5", "--drain-delay-s", "0") as (process, address):
             with RouterClient(address) as client:
                 assert client.route("What is 2 + 2?").chosen
                 # A batch in work when the signal comes is still answered.
