@@ -1,55 +1,38 @@
-"""Several processes on one port: all answer, a dead one is replaced, nothing outlives the parent."""
+"""Several processes on one port: all answer, one that is gone or stopped is replaced, nothing outlives the parent."""
 
 from __future__ import annotations
 
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections import Counter
 from pathlib import Path
 
-import grpc
 import httpx
 import pytest
 
 from router.client import RouterClient
-from router.pb import router_service_pb2 as pb
-from router.pb import router_service_pb2_grpc as pb_grpc
 from tests.fakes import write_policy
+from tests.router.serving.processes import ELLE, RULE, children_of, elle_serve, route_once, wait_until
 
-ELLE = (sys.executable, "-c", "from router.cli.main import main; main()")
-RULE = {"kind": "fixed", "candidate": "small"}
+#: What a client of HTTP/2 says first; the server answers with its settings.
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 
-
-def children_of(pid: int) -> set[int]:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    found = {int(child) for task in tasks for child in (task / "children").read_text().split()}
-    # The resource tracker of multiprocessing is a child too.
-    return {child for child in found if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()}
-
-
-@contextmanager
-def served(policy: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    argv = [*ELLE, "serve", "--policy", str(policy), *options]
-    process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        heard = ""
-        while not (found := re.search(r"serving on (\S+) in 2 processes", heard)):
-            line = process.stderr.readline()
-            assert line, f"the server ended:\n{heard}"
-            heard += line
-        yield process, found[1]
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
+#: Put on the path of every worker: those that start while the file is there are not warm before it goes away.
+SLOW_START = """
+import os, pathlib, time
+from router.deciding.pipeline import Router
+warm_up = Router.warm_up
+def slowly(self):
+    while pathlib.Path(os.environ["ELLE_TEST_COLD"]).exists():
+        time.sleep(0.02)
+    warm_up(self)
+Router.warm_up = slowly
+"""
 
 
 @pytest.fixture
@@ -58,56 +41,130 @@ def policy(tmp_path: Path) -> Path:
     return write_policy(tmp_path, probe=None, rule=RULE, safe_default="small")
 
 
-def wait_until(condition: object, seconds: float = 30.0) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < ends
-        time.sleep(0.1)
+def options(policy: Path, *more: str) -> tuple[str, ...]:
+    return "--policy", str(policy), "--workers", "2", "--drain-delay-s", "0", *more
 
 
-def route_once(address: str) -> str:
-    # A connection of its own each time: the kernel spreads connections.
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    with grpc.insecure_channel(address, options=options) as channel:
-        answer = pb_grpc.RouterServiceStub(channel).Route(pb.RouteRequest(prompt="x"), timeout=20, wait_for_ready=True)
-    return str(answer.decision.chosen)
+def n_listeners(port: int) -> int:
+    # gRPC's are of both families.
+    tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    rows = [line.split() for table in tables for line in table]
+    return sum(int(row[1].rpartition(":")[2], 16) == port and row[3] == "0A" for row in rows)
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 def test_all_answer_a_dead_one_is_replaced_and_sigterm_ends_them_all(policy: Path) -> None:
-    with served(policy, "--port", "0", "--workers", "2") as (parent, address):
-        assert {route_once(address) for _ in range(8)} == {"small"}
-        before = children_of(parent.pid)
+    with elle_serve(*options(policy)) as service:
+        assert {route_once(service.address) for _ in range(8)} == {"small"}
+        before = children_of(service.process.pid)
         assert len(before) == 2
         os.kill(min(before), signal.SIGKILL)
-        wait_until(lambda: len(children_of(parent.pid) - before) == 1)
-        wait_until(lambda: route_once(address) == "small")
-        workers = children_of(parent.pid)
-        parent.send_signal(signal.SIGTERM)
-        assert parent.wait(30) == 0
+        wait_until(lambda: len(children_of(service.process.pid) - before) == 1)
+        wait_until(lambda: n_listeners(port_of(service.address)) == 2)
+        assert {route_once(service.address) for _ in range(8)} == {"small"}
+        workers = children_of(service.process.pid)
+        service.ask_to_end()
+        assert service.process.wait(60) == 0
         assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
+def test_one_that_replaces_another_does_not_listen_before_it_is_warm(policy: Path, tmp_path: Path) -> None:
+    cold = tmp_path / "cold"
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(SLOW_START)
+    env = {"PYTHONPATH": str(tmp_path / "path"), "ELLE_TEST_COLD": str(cold)}
+    with elle_serve(*options(policy), env=env) as service:
+        port, before = port_of(service.address), children_of(service.process.pid)
+        cold.touch()
+        os.kill(min(before), signal.SIGKILL)
+        wait_until(lambda: len(children_of(service.process.pid) - before) == 1)
+        # No retries and no waiting: each new connection is answered, by the one that is ready.
+        for _ in range(60):
+            assert route_once(service.address, wait=False) == "small"
+            assert n_listeners(port) == 1
+        cold.unlink()
+        wait_until(lambda: n_listeners(port) == 2)
+
+
+def test_a_stopped_one_is_killed_replaced_and_counted(policy: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        first = free.getsockname()[1]
+    more = ("--worker-timeout-s", "3", "--metrics-port", str(first))
+    with elle_serve(*options(policy, *more)) as service:
+        port, before = port_of(service.address), children_of(service.process.pid)
+        stopped = min(before)
+        os.kill(stopped, signal.SIGSTOP)
+        wait_until(lambda: not Path(f"/proc/{stopped}").exists())
+        wait_until(lambda: n_listeners(port) == 2)
+        assert len(children_of(service.process.pid)) == 2
+        told = "".join(httpx.get(f"http://127.0.0.1:{first + place}/metrics").text for place in range(2))
+        assert re.findall(r"^elle_worker_restarts_total.*", told, re.MULTILINE) == [
+            'elle_worker_restarts_total{ended="silent"} 1.0'
+        ]
+        assert "was silent" in service.text
+        # Nor does one that is stopped hold up the end of all.
+        os.kill(max(children_of(service.process.pid)), signal.SIGSTOP)
+        service.ask_to_end()
+        assert service.process.wait(60) == 0
+
+
+def test_one_that_leaves_loses_no_connection_from_its_backlog(policy: Path) -> None:
+    seen: Counter[str] = Counter()
+    over = threading.Event()
+
+    def connect(port: int) -> None:
+        while not over.is_set():
+            try:
+                with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+                    connection.sendall(PREFACE)
+                    seen["answered" if connection.recv(9) else "closed"] += 1
+            except OSError as error:
+                seen[type(error).__name__] += 1
+
+    with elle_serve(*options(policy)) as service:
+        clients = [threading.Thread(target=connect, args=(port_of(service.address),)) for _ in range(4)]
+        for client in clients:
+            client.start()
+        for _ in range(3):
+            workers = children_of(service.process.pid)
+            os.kill(min(workers), signal.SIGTERM)
+            wait_until(lambda workers=workers: len(children_of(service.process.pid) - workers) == 1)  # type: ignore[misc]
+            wait_until(lambda: n_listeners(port_of(service.address)) == 2)
+        over.set()
+        for client in clients:
+            client.join()
+    assert set(seen) == {"answered"}, seen
+
+
+def test_a_hangup_of_the_parent_ends_nobody(policy: Path) -> None:
+    with elle_serve(*options(policy)) as service:
+        workers = {service.address} and children_of(service.process.pid)
+        service.ask_to_end(signal.SIGHUP)
+        wait_until(lambda: "SIGHUP does nothing" in service.text)
+        assert route_once(service.address, wait=False) == "small"
+        assert children_of(service.process.pid) == workers
+
+
 def test_the_http_port_is_shared_too(policy: Path) -> None:
-    with served(policy, "--port", "0", "--http", "0", "--workers", "2", "--drain-s", "0.2") as (parent, _):
-        assert parent.stderr is not None
-        url = parent.stderr.readline().split()[-1]
-        port = int(url.removesuffix("/v1").rpartition(":")[2])
-        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        listening = [row for row in rows if int(row[1].rpartition(":")[2], 16) == port and row[3] == "0A"]
-        assert len(listening) == 2
-        assert {httpx.get(f"{url}/models").status_code for _ in range(8)} == {200}
+    with elle_serve(*options(policy, "--http", "0", "--drain-s", "0.2")) as service:
+        assert n_listeners(port_of(service.url)) == 2
+        assert {httpx.get(f"{service.url}/v1/models").status_code for _ in range(8)} == {200}
 
 
 def test_workers_leave_when_their_parent_is_killed(policy: Path) -> None:
-    with served(policy, "--port", "0", "--workers", "2", "--drain-s", "0.2") as (parent, _):
-        workers = children_of(parent.pid)
-        parent.kill()
-        parent.wait()
+    with elle_serve(*options(policy, "--drain-s", "0.2")) as service:
+        workers = {service.address} and children_of(service.process.pid)
+        service.process.kill()
+        service.process.wait()
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
 def test_an_occupied_port_is_refused_at_once(policy: Path, address: str) -> None:
-    argv = [*ELLE, "serve", "--workers", "2"]
+    argv = [sys.executable, "-c", ELLE, "serve", "--workers", "2"]
     argv += ["--policy", str(policy), "--port", address.rpartition(":")[2]]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
@@ -119,7 +176,8 @@ def test_an_occupied_port_is_refused_at_once(policy: Path, address: str) -> None
 
 def test_what_keeps_a_worker_from_starting_is_said_by_the_parent(tmp_path: Path) -> None:
     path = write_policy(tmp_path, probe="nowhere")
-    argv = [*ELLE, "serve", "--workers", "2", "--port", "0"]
+    argv = [sys.executable, "-c", ELLE, "serve", "--workers", "2", "--port", "0"]
     done = subprocess.run([*argv, "--policy", str(path)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
     assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -23,8 +23,8 @@ from router.deciding.pipeline import Router
 from router.errors import InvalidRequestError, ServiceError
 from router.pb import router_service_pb2 as pb
 from router.pb import routing_pb2
-from router.serving.server import SERVICE_NAME
 from router.values import Overrides, Reason, RouteQuery, RoutingDecision, Timings
+from router.wire.servicer import SERVICE_NAME
 
 #: From npm, by `make test`.
 BUF = Path(__file__).parent / "buf" / "node_modules" / ".bin" / "buf"
