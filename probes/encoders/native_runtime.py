@@ -1,7 +1,8 @@
 """Our own int8 forward pass (`native/`) on an exported encoder, where this machine can run it: x86-64 with AVX2.
 
-It computes what the graph of `onnx_graph` says and reads its weights from there. The library is compiled where the
-package is installed and a C compiler is there; without it, or on another processor, ONNX Runtime serves instead.
+It computes what the graph of `onnx_graph` says, with another rounding between the integer products, and the same bits
+on every machine. The library is compiled where the package is installed and a C compiler is there; without it, or on
+another processor, ONNX Runtime serves instead, which is an encoder of another identity.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import importlib.util
 import sys
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.encoders.spec import FloatArray
+from probes.encoders.weights import EncoderWeights, Tensors
 from probes.errors import DataError, EncoderError
 
-_LIBRARY = "probes.encoders._int8_encoder"
+_LIBRARY = "probes.encoders._int8_forward"
 
 _KINDS = {"mean": 0, "max": 1, "cls": 2}
 
@@ -70,7 +72,7 @@ class _Layer(ctypes.Structure):
 
 class _Model(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int32) for name in ("hidden", "heads", "inner", "halves")),
+        *((name, ctypes.c_int32) for name in ("hidden", "heads", "inner", "halves", "vocabulary", "longest")),
         ("epsilon", ctypes.c_float),
         ("words", ctypes.c_void_p),
         ("positions", ctypes.c_void_p),
@@ -83,37 +85,56 @@ class _Part(ctypes.Structure):
     _fields_ = (("kind", ctypes.c_int32), ("halves", ctypes.c_int32))
 
 
+class _Call(ctypes.Structure):
+    _fields_ = (
+        ("ids", ctypes.c_void_p),
+        ("parts", ctypes.POINTER(_Part)),
+        *((name, ctypes.c_int32) for name in ("tokens", "n_parts")),
+        *((name, ctypes.c_int64) for name in ("scratch_bytes", "n_features")),
+    )
+
+
+_SIZES = (ctypes.c_int64 * 4)(*map(ctypes.sizeof, (_Model, _Layer, _Part, _Call)))
+
+
 class NativeRuntime:
-    """An int8 graph of `onnx_graph` run by the library: token ids to features. Thread-safe; calls let go of the lock.
+    """Weights in int8 run by the library: token ids to features. Thread-safe; calls let go of the lock.
+
+    The only place that hands pointers to C. What they point to has the shapes of `weights.table`, and the library
+    itself compares every length and index that it is given.
 
     Args:
-        model: the serialised ONNX model.
-        parts: (kind, half layers) of the pooling it was written with.
+        weights: of the encoder, in int8.
+        parts: (kind, half layers) of the pooling.
         target: one of `targets_here`.
         library: the compiled library; None takes the installed one.
 
-    Raises EncoderError if shapes do not fit what the library is written for.
+    Raises EncoderError if the weights do not fit what the library is written for.
     """
 
     def __init__(
-        self, model: bytes, parts: Sequence[tuple[str, int]], target: Target, library: Path | None = None
+        self, weights: EncoderWeights, parts: Sequence[tuple[str, int]], target: Target, library: Path | None = None
     ) -> None:
         self.name = f"native {target.name}"
         self._target = target
         # What the structures point to.
         self._arrays: list[npt.NDArray[Any]] = []
-        tensors, heads, epsilon = _read(model)
-        self._model, self._vocabulary, self._longest = self._build(tensors, heads, epsilon)
-        if max(halves for _, halves in parts) > self._model.halves:
-            raise EncoderError(f"the graph must have the half layers of {list(parts)}, it has {self._model.halves}.")
+        self._vocabulary, self._longest = weights.vocabulary, weights.positions
+        self._model = self._build(weights)
+        if max(halves for _, halves in parts) > weights.halves:
+            raise EncoderError(f"the encoder must have the half layers of {list(parts)}, it has {weights.halves}.")
         self._parts = (_Part * len(parts))(*(_Part(_KINDS[kind], halves) for kind, halves in parts))
-        self._n_features = len(parts) * int(self._model.hidden)
+        self._n_features = len(parts) * weights.hidden
         self._library = loaded = _load(library or library_path())
         self._encode = getattr(loaded, f"elle_encode_{target.name}")
-        self._encode.restype = None
+        self._encode.restype = ctypes.c_int
         self._team: ctypes.c_void_p | None = None
         loaded.elle_scratch_bytes.restype = ctypes.c_int64
-        self._scratch_bytes = int(loaded.elle_scratch_bytes(ctypes.byref(self._model), self._longest))
+        self._scratch_bytes = int(loaded.elle_scratch_bytes(ctypes.byref(self._model), self._longest, _SIZES))
+        if self._scratch_bytes < 0:
+            raise EncoderError(
+                "the compiled library refuses the encoder; install the package again to compile it anew."
+            )
         # Buffers that no call uses at the moment; appending to a list and popping from it are atomic.
         self._free: list[npt.NDArray[np.uint8]] = []
 
@@ -130,17 +151,17 @@ class NativeRuntime:
             scratch = self._free.pop()
         except IndexError:
             scratch = _aligned(self._scratch_bytes)
-        self._encode(
+        call = _Call(tokens.ctypes.data, self._parts, len(tokens), len(self._parts), self._scratch_bytes, len(features))
+        fault = self._encode(
             ctypes.byref(self._model),
             self._team,
-            ctypes.c_void_p(tokens.ctypes.data),
-            ctypes.c_int32(len(tokens)),
-            self._parts,
-            ctypes.c_int32(len(self._parts)),
+            ctypes.byref(call),
             ctypes.c_void_p(scratch.ctypes.data),
             ctypes.c_void_p(features.ctypes.data),
         )
         self._free.append(scratch)
+        if fault:
+            raise EncoderError("the compiled library refuses a length or an id of this prompt.")
         return features
 
     def use_idle_core(self) -> None:
@@ -167,29 +188,25 @@ class NativeRuntime:
         count.restype = ctypes.c_int64
         return int(count(self._team)) if self._team is not None else 0
 
-    def _build(self, tensors: Mapping[str, npt.NDArray[Any]], heads: int, epsilon: float) -> tuple[_Model, int, int]:
-        words, positions = tensors["words"], tensors["positions"]
-        halves = sum(name.endswith((".attention.self.query.w", ".intermediate.dense.w")) for name in tensors)
-        hidden, inner = words.shape[1], tensors["layer.0.intermediate.dense.w"].shape[1] if halves > 1 else 0
-        if hidden % 32 or inner % 32 or hidden % heads or (hidden // heads) % 32:
+    def _build(self, weights: EncoderWeights) -> _Model:
+        hidden, heads, inner = weights.hidden, weights.heads, weights.inner
+        if not weights.int8:
+            raise EncoderError("the native runtime is for weights in int8, got float32.")
+        if hidden % 32 or inner % 32 or (hidden // heads) % 32:
             raise EncoderError(
                 f"the native runtime is for widths in multiples of 32, got {hidden}, {inner} and {heads} heads."
             )
-        layers = (_Layer * -(-halves // 2))()
-        for half in range(halves):
-            self._fill(layers[half // 2], tensors, half)
-        embedded = self._norm(tensors, "state.0")
-        pointers = self._at(words, np.float16), self._at(positions, np.float32)
-        return (
-            _Model(hidden, heads, inner, halves, epsilon, *pointers, embedded, layers),
-            words.shape[0],
-            positions.shape[0],
-        )
+        layers = (_Layer * -(-weights.halves // 2))()
+        for half in range(weights.halves):
+            self._fill(layers[half // 2], weights.tensors, half)
+        pointers = self._at(weights.tensors["words"]), self._at(weights.tensors["positions"])
+        sizes = hidden, heads, inner, weights.halves, weights.vocabulary, weights.positions
+        return _Model(*sizes, weights.epsilon, *pointers, self._norm(weights.tensors, "state.0"), layers)
 
-    def _fill(self, layer: _Layer, tensors: Mapping[str, npt.NDArray[Any]], half: int) -> None:
+    def _fill(self, layer: _Layer, tensors: Tensors, half: int) -> None:
         name = f"layer.{half // 2}"
         if half % 2:
-            layer.wide = self._product(tensors, f"{name}.intermediate.dense", bias=f"{name}.bias")
+            layer.wide = self._product(tensors, f"{name}.intermediate.dense")
             layer.narrow = self._product(tensors, f"{name}.output.dense")
             layer.out = self._norm(tensors, f"state.{half // 2 + 1}")
         else:
@@ -197,21 +214,21 @@ class NativeRuntime:
             layer.mixed = self._product(tensors, f"{name}.attention.output.dense")
             layer.middle = self._norm(tensors, f"{name}.middle")
 
-    def _product(self, tensors: Mapping[str, npt.NDArray[Any]], name: str, bias: str | None = None) -> _Product:
+    def _product(self, tensors: Tensors, name: str) -> _Product:
         weight: npt.NDArray[np.int8] = tensors[f"{name}.w"]
         return _Product(
-            self._at(self._target.packed(weight), np.int8),
-            self._at(tensors[f"{name}.scale"], np.float32),
-            self._at(weight.sum(axis=0, dtype=np.int32), np.int32),
-            self._at(tensors[bias or f"{name}.b"], np.float32),
+            self._at(self._target.packed(weight)),
+            self._at(tensors[f"{name}.scale"]),
+            self._at(weight.sum(axis=0, dtype=np.int32)),
+            self._at(tensors[f"{name}.b"]),
             *weight.shape,
         )
 
-    def _norm(self, tensors: Mapping[str, npt.NDArray[Any]], name: str) -> _Norm:
-        return _Norm(*(self._at(tensors[f"{name}.{part}"], np.float32) for part in ("gamma", "beta")))
+    def _norm(self, tensors: Tensors, name: str) -> _Norm:
+        return _Norm(*(self._at(tensors[f"{name}.{part}"]) for part in ("gamma", "beta")))
 
-    def _at(self, array: npt.NDArray[Any], dtype: type[np.generic]) -> int:
-        aligned = _aligned(array.size * np.dtype(dtype).itemsize).view(dtype).reshape(array.shape)
+    def _at(self, array: npt.NDArray[Any]) -> int:
+        aligned = _aligned(array.nbytes).view(array.dtype).reshape(array.shape)
         aligned[...] = array
         self._arrays.append(aligned)
         return aligned.ctypes.data
@@ -256,23 +273,3 @@ def _load(path: Path | None) -> ctypes.CDLL:
             "the native runtime is not compiled; install the package where a C compiler is, or let ONNX Runtime serve."
         )
     return ctypes.CDLL(str(path))
-
-
-def _read(model: bytes) -> tuple[dict[str, npt.NDArray[Any]], int, float]:
-    """Constants of the graph by name, its number of heads and the epsilon of its normalisations."""
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError
-        from onnx import numpy_helper
-    except ModuleNotFoundError as error:
-        raise EncoderError(
-            f"reading an exported encoder needs {error.name}; install it with `pip install 'elle-router[serve]'`."
-        ) from error
-    try:
-        graph = onnx.load_from_string(model).graph
-    except DecodeError as error:
-        raise EncoderError(f"the exported encoder is no ONNX model: {error}; export it again.") from error
-    nodes = {node.op_type: {a.name: a for a in node.attribute} for node in graph.node}
-    heads = nodes["MultiHeadAttention"]["num_heads"].i if "MultiHeadAttention" in nodes else 1
-    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    return tensors, int(heads), float(nodes["LayerNormalization"]["epsilon"].f)

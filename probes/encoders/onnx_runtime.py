@@ -7,24 +7,35 @@ from typing import Any
 
 import numpy as np
 
-from probes.encoders.onnx_graph import FEATURES, IDS
+from probes.encoders.onnx_graph import FEATURES, IDS, bert_graph
 from probes.encoders.spec import FloatArray
-from probes.errors import EncoderError
+from probes.encoders.weights import EncoderWeights
+from probes.errors import DataError, EncoderError
 
 
 class OnnxRuntime:
-    """A graph of `onnx_graph` in ONNX Runtime: token ids to features. Thread-safe.
+    """The graph of `onnx_graph` in ONNX Runtime: token ids to features. Thread-safe.
 
-    Raises EncoderError without onnxruntime, or if it refuses the model.
+    Args:
+        weights: of the encoder. The graph is written here, so that none that somebody else wrote is ever run.
+        parts: (kind, half layers) of the pooling.
+
+    Raises EncoderError without onnx or onnxruntime, or if it refuses the model.
     """
 
     name = "onnxruntime"
 
-    def __init__(self, model: bytes) -> None:
-        self._session = _session(model)
+    def __init__(self, weights: EncoderWeights, parts: Sequence[tuple[str, int]]) -> None:
+        self._vocabulary, self._longest = weights.vocabulary, weights.positions
+        self._session = _session(bert_graph(weights, parts))
 
     def __call__(self, ids: Sequence[int]) -> FloatArray:
-        """Features (d,) of one prompt's token ids."""
+        """Features (d,) of one prompt's token ids. Raises DataError for ids that the encoder has no rows for."""
+        if not 0 < len(ids) <= self._longest or min(ids) < 0 or max(ids) >= self._vocabulary:
+            raise DataError(
+                f"token ids must be 1 to {self._longest} of 0 to {self._vocabulary - 1}, got {len(ids)}; the "
+                f"tokenizer is not this encoder's."
+            )
         features: FloatArray = self._session.run([FEATURES], {IDS: np.array([ids], dtype=np.int64)})[0][0]
         return features
 

@@ -20,19 +20,30 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from probes.bounded_files import BoundedFileError, parse_json, read_bounded, shown
 from probes.encoders.tokens import TRUNCATIONS
 from probes.errors import EncoderError
 
 FloatArray = npt.NDArray[np.float32]
 
-#: Number formats of the forward pass, and what an encoder's identity says of each: other arithmetic is another
-#: encoder, which probes, exported encoders and cached features go by.
-PRECISIONS: Mapping[str, str] = {"float32": "float32", "int8": "int8, sums of eight products in 16 bits"}
+#: Arithmetics of the forward pass, and what an encoder's identity says of each: other arithmetic is another encoder,
+#: which probes, exported encoders and cached features go by. The second and third compute the same integers and round
+#: the numbers between them differently (docs/decisions/0006-serving-encoder.md says how far apart that is).
+PRECISIONS: Mapping[str, str] = {
+    "float32": "float32",
+    "int8": "int8, sums of eight products in 16 bits",
+    "int8-onnxruntime": "int8, sums of eight products in 16 bits, by ONNX Runtime",
+}
+
+#: Most of each that a spec may ask for: what a file says must not become an allocation of any size.
+MOST_TOKENS, MOST_PARTS, MOST_SPEC_BYTES = 32_768, 16, 1 << 20
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Which encoder, and which features of it. Two equal specs give the same features up to float rounding.
+    """Which encoder, and which features of it: equal identities of precision `int8` give the same bits everywhere.
+
+    The other precisions leave the rounding to libraries, whose last bits depend on their version and the processor.
 
     Attributes:
         model_id: Hugging Face id. Names the place to look, not the identity.
@@ -45,8 +56,14 @@ class EncoderSpec:
             network. What comes after the highest one named is not run.
         max_tokens: of a longer prompt only this many tokens are read, special tokens included.
         truncation: which ones: `head`, its beginning, or `head_tail`, its beginning and its end in equal parts.
-        precision: number format of the forward pass. `float32`, or `int8`: weights with one scale per output channel,
-            activations with one scale per token, and sums of eight products that fit in 16 bits.
+        precision: arithmetic of the forward pass. `float32`; or `int8`: weights with one scale per output channel,
+            activations with one scale per token, and sums of eight products that fit in 16 bits, computed by our own
+            library; or `int8-onnxruntime`: the same by ONNX Runtime.
+        config_sha256: SHA-256 of `config.json`, which says heads and epsilon. None only in specs of older versions.
+        tensors_sha256: digest of the weights that serve (`EncoderWeights.digest`), for the precisions in int8: by it an
+            exported encoder is recognised without its original files. None: only the original files will do.
+
+    Raises EncoderError for a field that is none of these.
     """
 
     model_id: str
@@ -57,35 +74,53 @@ class EncoderSpec:
     max_tokens: int
     truncation: str = "head_tail"
     precision: str = "float32"
+    config_sha256: str | None = None
+    tensors_sha256: str | None = None
 
     def __post_init__(self) -> None:
+        for name, pattern in (("model_id", r"[\w.-]{1,96}(/[\w.-]{1,96})?"), ("revision", r"[\w.-]{1,96}")):
+            _match(name, getattr(self, name), pattern, "a Hugging Face id" if name == "model_id" else "a commit or tag")
         for name, allowed in (("precision", PRECISIONS), ("truncation", TRUNCATIONS)):
             if getattr(self, name) not in allowed:
-                raise EncoderError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
-        wrong = [part for part in self.pooling if not re.fullmatch(r"(mean|max|cls)@(0|[1-9]\d{0,2})(\.5)?", part)]
-        if wrong or not self.pooling or len(set(self.pooling)) != len(self.pooling):
-            raise EncoderError(f"pooling must be distinct parts such as mean@3 or max@6, got {list(self.pooling)}.")
-        if self.max_tokens < 8:
-            raise EncoderError(f"max_tokens must be 8 or more, got {self.max_tokens}.")
-        for name in ("weights_sha256", "tokenizer_sha256"):
-            if not re.fullmatch("[0-9a-f]{64}", getattr(self, name)):
-                raise EncoderError(f"{name} must be 64 lower-case hexadecimal digits.")
+                raise EncoderError(f"{name} must be one of {', '.join(allowed)}, got {_short(getattr(self, name))}.")
+        parts = self.pooling
+        wrong = [part for part in parts if not re.fullmatch(r"(mean|max|cls)@(0|[1-9][0-9]{0,2})(\.5)?", str(part))]
+        if wrong or not 1 <= len(parts) <= MOST_PARTS or len(set(parts)) != len(parts):
+            raise EncoderError(
+                f"pooling must be 1 to {MOST_PARTS} distinct parts such as mean@3 or max@6, got {_short(list(parts))}."
+            )
+        if not isinstance(self.max_tokens, int) or not 8 <= self.max_tokens <= MOST_TOKENS:
+            raise EncoderError(f"max_tokens must be 8 to {MOST_TOKENS}, got {_short(self.max_tokens)}.")
+        for name in ("weights_sha256", "tokenizer_sha256", "config_sha256", "tensors_sha256"):
+            if getattr(self, name) is not None or name in ("weights_sha256", "tokenizer_sha256"):
+                _match(name, getattr(self, name), "[0-9a-f]{64}", "64 lower-case hexadecimal digits")
 
     @property
     def parts(self) -> tuple[tuple[str, int], ...]:
         """The parts of `pooling` as (kind, half layers run): (max, 5) for `max@2.5`."""
         return tuple((kind, round(2 * float(layer))) for kind, _, layer in (p.partition("@") for p in self.pooling))
 
+    @property
+    def halves(self) -> int:
+        """Half layers that are run: the highest one of `parts`."""
+        return max(halves for _, halves in self.parts)
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether products are in int8, by whichever runtime."""
+        return self.precision != "float32"
+
     @cached_property
     def identity(self) -> str:
         """SHA-256 over everything that moves the features. Where the files came from is not part of it."""
+        # Digests that a spec does not have are left out: so specs of older versions keep their identity.
         relevant = {k: v for k, v in self.to_dict().items() if k not in {"model_id", "revision"}}
         relevant["precision"] = PRECISIONS[self.precision]
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, object]:
-        """Plain JSON values, for artifacts."""
-        return asdict(self) | {"pooling": list(self.pooling)}
+        """Plain JSON values, for artifacts; digests that the spec does not have are left out."""
+        return {k: v for k, v in asdict(self).items() if v is not None} | {"pooling": list(self.pooling)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -93,10 +128,44 @@ class EncoderSpec:
         known = {f.name for f in fields(cls)}
         if unknown := set(data) - known:
             raise EncoderError(f"encoder spec has unknown fields {sorted(unknown)}; known are {sorted(known)}.")
+        if not isinstance(data.get("pooling"), list):
+            raise EncoderError(f"encoder spec is incomplete or mistyped: pooling is {_short(data.get('pooling'))}.")
         try:
             return cls(**{**data, "pooling": tuple(data["pooling"])})
         except (KeyError, TypeError, ValueError) as error:
             raise EncoderError(f"encoder spec is incomplete or mistyped: {error}.") from error
+
+    def differs_in_rounding_only(self, other: EncoderSpec) -> bool:
+        """Whether both are one encoder in int8, computed by different runtimes."""
+        return (
+            self.is_int8
+            and other.is_int8
+            and self.precision != other.precision
+            and replace(other.pinned(), precision=self.precision).identity == self.pinned().identity
+        )
+
+    def pinned(self) -> Self:
+        """The spec with the digests that older versions left out, as far as they are those of a built-in encoder."""
+        found = self
+        for known in BUILTIN_SPECS.values():
+            if known.weights_sha256 == self.weights_sha256:
+                found = replace(found, config_sha256=found.config_sha256 or known.config_sha256)
+                if (known.is_int8, known.halves, known.config_sha256) == (
+                    self.is_int8,
+                    self.halves,
+                    found.config_sha256,
+                ):
+                    found = replace(found, tensors_sha256=found.tensors_sha256 or known.tensors_sha256)
+        return found
+
+
+def _match(name: str, value: object, pattern: str, wanted: str) -> None:
+    if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
+        raise EncoderError(f"{name} must be {wanted}, got {_short(value)}.")
+
+
+def _short(value: object) -> str:
+    return shown(repr(value))
 
 
 #: The reference: the real all-MiniLM-L6-v2, its middle layers (docs/decisions/0002-features.md says why).
@@ -107,12 +176,24 @@ MINILM_L6_FLOAT32 = EncoderSpec(
     tokenizer_sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     pooling=("mean@2.5", "max@2.5"),
     max_tokens=256,
+    config_sha256="953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
 )
 
 #: The default, what serves: the same in int8 (docs/decisions/0006-serving-encoder.md says what that costs and buys).
-MINILM_L6 = replace(MINILM_L6_FLOAT32, precision="int8")
+MINILM_L6 = replace(
+    MINILM_L6_FLOAT32,
+    precision="int8",
+    tensors_sha256="a019634f255b46274c74b4ed22248f862a9f03483f75da1f626ebfdee4322478",
+)
 
-BUILTIN_SPECS: Mapping[str, EncoderSpec] = {"minilm-l6": MINILM_L6, "minilm-l6-float32": MINILM_L6_FLOAT32}
+#: The same where our own library does not run: another rounding, and so another encoder.
+MINILM_L6_ONNXRUNTIME = replace(MINILM_L6, precision="int8-onnxruntime")
+
+BUILTIN_SPECS: Mapping[str, EncoderSpec] = {
+    "minilm-l6": MINILM_L6,
+    "minilm-l6-onnxruntime": MINILM_L6_ONNXRUNTIME,
+    "minilm-l6-float32": MINILM_L6_FLOAT32,
+}
 
 
 class Encoder(Protocol):
@@ -194,9 +275,9 @@ def parse_spec(text: str) -> EncoderSpec:
     path = Path(text)
     if path.suffix == ".json" and path.is_file():
         try:
-            data = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise EncoderError(f"{path} must be JSON: {error}.") from error
+            data = parse_json(read_bounded(path, MOST_SPEC_BYTES))
+        except (OSError, BoundedFileError) as error:
+            raise EncoderError(f"{path} cannot be read as an encoder spec: {error}.") from error
         if not isinstance(data, dict):
             raise EncoderError(f"{path} must hold a JSON object, got {type(data).__name__}.")
         return EncoderSpec.from_dict(data)

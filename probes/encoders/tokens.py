@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from probes.errors import DataError
+from probes.bounded_files import shown
+from probes.errors import DataError, EncoderError
 
 #: Characters looked at per token read. Beyond it the middle is dropped before tokenising, so that a prompt of half a
 #: megabyte costs no more than a page; only a text of mostly blanks could notice.
@@ -18,20 +17,31 @@ class PromptTokenizer:
     """The encoder's own tokenizer with our cut. Thread-safe.
 
     Args:
-        path: a `tokenizer.json`.
+        contents: those of a `tokenizer.json`.
         max_tokens: most ids given, special tokens included.
         truncation: one of `TRUNCATIONS`. Head and tail because a task's question tends to stand at one of its ends
             (docs/decisions/0006-serving-encoder.md has the figures).
+
+    Raises EncoderError for contents that are no tokenizer.
     """
 
-    def __init__(self, path: Path, max_tokens: int, truncation: str) -> None:
+    def __init__(self, contents: bytes, max_tokens: int, truncation: str) -> None:
         from tokenizers import Tokenizer
 
-        self._tokenizer = Tokenizer.from_file(str(path))
+        try:
+            self._tokenizer = Tokenizer.from_str(contents.decode("utf-8"))
+        except Exception as error:
+            # tokenizers raises plain Exception.
+            raise EncoderError(f"tokenizer.json cannot be read: {shown(str(error), 200)}.") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._max_tokens = max_tokens
         self._from_end = (max_tokens // 2 if truncation == "head_tail" else 1) or 1
+
+    @property
+    def vocabulary(self) -> int:
+        """One more than the largest token id it can give."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def __call__(self, text: str) -> list[int]:
         """Token ids, first and last the special ones. Raises DataError for text that is not valid Unicode."""

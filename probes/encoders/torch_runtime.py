@@ -6,14 +6,23 @@ import importlib.util
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from probes.encoders.files import TOKENIZER_FILE, check_files, find_encoder
+from probes.encoders.files import (
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    check_files,
+    find_encoder,
+    require_config_digest,
+)
 from probes.encoders.spec import EncoderSpec, FloatArray
 from probes.encoders.tokens import PromptTokenizer
 from probes.errors import EncoderError
@@ -49,7 +58,6 @@ class TorchEncoder:
 
     def __init__(self, spec: EncoderSpec, directory: Path, device: str = "cpu") -> None:
         import torch
-        from transformers import AutoConfig, AutoModel
 
         check_files(spec, directory)
         # More than one intra-op thread collapses when neighbours use the cores; parallelism is across prompts.
@@ -60,8 +68,17 @@ class TorchEncoder:
         self._torch = torch
         self._device = device
         self._spec = spec
-        self._tokenizer = PromptTokenizer(directory / TOKENIZER_FILE, spec.max_tokens, spec.truncation)
+        contents = (directory / TOKENIZER_FILE).read_bytes()
+        self._tokenizer = PromptTokenizer(contents, spec.max_tokens, spec.truncation)
         self._parts = spec.parts
+        with _only_checked_files(directory) as folder:
+            self._load(folder)
+
+    def _load(self, directory: Path) -> None:
+        import torch
+        from transformers import AutoConfig, AutoModel
+
+        spec = self._spec
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
         highest = max(halves for _, halves in spec.parts)
         if highest > 2 * config.num_hidden_layers:
@@ -82,7 +99,7 @@ class TorchEncoder:
                 directory, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
         )
-        self._model = model.eval().to(device)
+        self._model = model.eval().to(self._device)
         self._between = threading.local()  # states between the halves of layers, of the pass of this thread
         for layer in between:
             model.encoder.layer[layer].attention.register_forward_hook(partial(self._keep, 2 * layer + 1))
@@ -181,6 +198,7 @@ def torch_device() -> str:
 
 def load_torch_encoder(spec: EncoderSpec, directory: Path | None = None) -> TorchEncoder:
     """The encoder in torch, on a GPU if there is one; arguments and errors as `probes.encoders.load.load_encoder`."""
+    require_config_digest(spec)
     found = find_encoder(spec, directory)
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if missing:
@@ -191,6 +209,15 @@ def load_torch_encoder(spec: EncoderSpec, directory: Path | None = None) -> Torc
     device = torch_device()
     # Padding costs a CPU two to four times; a GPU is idle without a batch.
     return TorchEncoder(spec, found) if device == "cpu" else TorchBatchEncoder(spec, found, device)
+
+
+@contextmanager
+def _only_checked_files(directory: Path) -> Iterator[Path]:
+    # transformers reads what else a folder holds (adapters, say), and nothing says whose that is.
+    with TemporaryDirectory() as folder:
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            (Path(folder) / name).symlink_to((directory / name).resolve())
+        yield Path(folder)
 
 
 def _quietly(load: Callable[[], Any]) -> Any:

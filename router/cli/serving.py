@@ -189,7 +189,9 @@ def validate(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
     if policy.encoder_spec is not None:
         from probes.encoders.load import load_encoder
 
-        load_encoder(policy.encoder_spec, encoder_dir)
+        encoder = load_encoder(policy.encoder_spec, encoder_dir)
+        for served in (policy, *policy.profiles()):
+            served.check_encoder(encoder)
     unset = missing_keys(policy)
     found = {
         "valid": True,

@@ -99,6 +99,8 @@ class Router:
         for policy in policies:
             if policy.encoder_spec is not None:
                 policy.check_encoder(encoders[policy.encoder_spec.identity])
+        #: Which encoder runs for the probe of each encoder identity: another one where only the rounding differs.
+        self.encoder_identities = {identity: encoder.spec.identity for identity, encoder in encoders.items()}
         self._default = policies[0].ref.name
         self._policies = {policy.ref.name: policy for policy in policies}
         self._encoders = dict(encoders)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import math
 import os
 from collections import Counter
@@ -15,7 +16,7 @@ from typing import Any
 
 from probes.artifacts import store as artifact
 from probes.encoders.spec import Encoder, EncoderSpec, FloatArray
-from probes.errors import EncoderError, ProbesError
+from probes.errors import EncoderError, EncoderMismatchError, ProbesError
 from probes.probe import DifficultyProbe
 from router.errors import ConfigError
 from router.policies.certificate import check_certificate, is_expired
@@ -23,10 +24,17 @@ from router.policies.policy_file import Candidate, Certificate, PolicyFile, Pric
 from router.policies.rules import Judgement, Rules
 from router.values import ArtifactRef
 
+log = logging.getLogger(__name__)
+
 DEFAULTS = Path(__file__).parents[1] / "defaults"
 DEFAULT_POLICY = DEFAULTS / "policy.yaml"
 
 _BUILTIN = "builtin:"
+
+_OTHER_ROUNDING = (
+    "policy %s: its probe was fitted in %s, and this machine computes %s; a decision right at a threshold may be "
+    "another one than there"
+)
 
 
 @dataclass(frozen=True)
@@ -85,10 +93,24 @@ class ServedPolicy:
         return replace(self, rules=replace(self.rules, file=file), ref=ref)
 
     def check_encoder(self, encoder: Encoder) -> None:
-        """Raise EncoderMismatchError unless the probe was fitted on this very encoder."""
-        if self.probe is None:
+        """Raise EncoderMismatchError unless the probe was fitted on this very encoder.
+
+        The same encoder in another runtime judges too, with a warning: its last bits differ, and with them a decision
+        right at a threshold. A certificate is of the decisions in one runtime, and such a policy is refused.
+        """
+        if self.probe is None or self.encoder_spec is None:
             return
-        self.probe.check_encoder(encoder.spec.identity)
+        own, here = self.encoder_spec.precision, encoder.spec.precision
+        if not encoder.spec.differs_in_rounding_only(self.encoder_spec):
+            self.probe.check_encoder(encoder.spec.identity)
+        elif self.certificate is None:
+            log.warning(_OTHER_ROUNDING, self.ref.name, own, here)
+        else:
+            raise EncoderMismatchError(
+                f"policy {self.ref.name!r} must be served in {own}, which its certificate is for; this machine "
+                f"computes {here}, where a decision right at a threshold may be another one. Serve it on x86-64 with "
+                f"AVX2 and the package installed where a C compiler is, or fit and tune it on this machine."
+            )
 
 
 def load_policies(paths: Sequence[Path]) -> tuple[ServedPolicy, ...]:

@@ -124,7 +124,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
         return pb.GetPolicyResponse(
             policy=wire.ref_to_wire(policy.ref),
             probe=wire.ref_to_wire(policy.probe_ref) if policy.probe_ref else None,
-            encoder_identity=policy.encoder_spec.identity if policy.encoder_spec else "",
+            encoder_identity=router.encoder_identities[policy.encoder_spec.identity] if policy.encoder_spec else "",
             policy_json=policy.to_json(),
             policy_names=list(router.policies),
         )

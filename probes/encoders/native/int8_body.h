@@ -80,7 +80,9 @@ static float NAME(quantise)(const float *x, int32_t tokens, int32_t width, float
         high = up / size[t] > high ? up / size[t] : high;
     }
     float scale = high > low ? (high - low) / 255.0f : 1.0f;
-    *zero = (int32_t)__builtin_rintf(-low / scale);
+    /* It is 0 to 255 unless weights are so large that something was not finite. */
+    float nothing = __builtin_rintf(-low / scale);
+    *zero = nothing >= 0 && nothing <= 255 ? (int32_t)nothing : 0;
     const floats rounder = SAME(12582912.0f), least = SAME((float)-*zero), most = SAME((float)(255 - *zero));
     const float steps = 1.0f / scale;
     for (int32_t t = 0; t < tokens; t++)
@@ -273,10 +275,12 @@ static void NAME(pool)(int32_t kind, const float *state, int32_t tokens, int32_t
     }
 }
 
-/* Features (parts, hidden) of `tokens` ids, each below the vocabulary, and `tokens` at most the positions; `scratch` holds
- * `elle_scratch_bytes`, aligned to 64. `team`, of `elle_team_new` or NULL, may help. */
-void NAME(elle_encode)(const Model *m, Team *team, const int32_t *ids, int32_t tokens, const Part *parts,
-                       int32_t n_parts, void *scratch, float *features) {
+/* Features (parts, hidden) of the ids of a call; `scratch` holds `elle_scratch_bytes`, aligned to 64. `team`, of
+ * `elle_team_new` or NULL, may help. Gives 0; 1 where a length or an id is not one the model has, before reading it. */
+int NAME(elle_encode)(const Model *m, Team *team, const Call *call, void *scratch, float *features) {
+    if (!call_fits(m, call)) return 1;
+    const int32_t *ids = call->ids, tokens = call->tokens, n_parts = call->n_parts;
+    const Part *parts = call->parts;
     if (team && !team_call(team, &scratch)) team = NULL;
     int32_t h = m->hidden, padded = (tokens + PANEL - 1) / PANEL * PANEL;
     float *state = scratch, *middle = state + tokens * h, *merged = middle + tokens * h;
@@ -302,6 +306,7 @@ void NAME(elle_encode)(const Model *m, Team *team, const int32_t *ids, int32_t t
         }
     }
     if (team) team_dismiss(team);
+    return 0;
 }
 
 #undef floats

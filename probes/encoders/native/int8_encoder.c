@@ -17,6 +17,57 @@
 #include <math.h>
 #include <string.h>
 
+/* As in probes/encoders/weights.py: offsets within arrays of these sizes fit 32 bits. */
+enum { MOST_HIDDEN = 8192, MOST_INNER = 32768, MOST_HALVES = 200, MOST_VOCABULARY = 1 << 21, MOST_LONGEST = 32768 };
+
+static int within(int64_t value, int64_t low, int64_t high) { return value >= low && value <= high; }
+
+static int product_fits(const Product *p, int32_t k, int32_t n) {
+    return p->w && p->scale && p->sums && p->bias && p->k == k && p->n == n;
+}
+
+static int norm_fits(const Norm *norm) { return norm->gamma && norm->beta; }
+
+static int layer_fits(const Model *m, const Layer *layer, int both_halves) {
+    int32_t h = m->hidden;
+    if (!product_fits(&layer->query_key_value, h, 3 * h) || !product_fits(&layer->mixed, h, h)) return 0;
+    if (!norm_fits(&layer->middle)) return 0;
+    if (!both_halves) return 1;
+    return product_fits(&layer->wide, h, m->inner) && product_fits(&layer->narrow, m->inner, h) &&
+           norm_fits(&layer->out);
+}
+
+/* Whether the numbers of a model are ones this is written for, and those of its parts agree with them. */
+static int model_fits(const Model *m) {
+    if (!within(m->hidden, 32, MOST_HIDDEN) || m->hidden % 32 || !within(m->heads, 1, m->hidden)) return 0;
+    if (m->hidden % m->heads || m->hidden / m->heads % 32 || !within(m->halves, 0, MOST_HALVES)) return 0;
+    if (!within(m->inner, m->halves > 1 ? 32 : 0, MOST_INNER) || m->inner % 32) return 0;
+    if (!within(m->vocabulary, 1, MOST_VOCABULARY) || !within(m->longest, 1, MOST_LONGEST)) return 0;
+    if (!(m->epsilon > 0) || !m->words || !m->positions || !norm_fits(&m->embedded)) return 0;
+    for (int32_t half = 0; half < m->halves; half += 2)
+        if (!m->layer || !layer_fits(m, m->layer + half / 2, half + 1 < m->halves)) return 0;
+    return 1;
+}
+
+/* What `elle_encode_...` needs for so many tokens, whichever the target. */
+static int64_t scratch_bytes(const Model *m, int32_t tokens) {
+    int64_t padded = (tokens + 31) / 32 * 32;
+    int64_t floats = (int64_t)tokens * (5 * m->hidden + m->inner) + padded * (m->hidden / m->heads + 5);
+    int64_t widest = m->inner > m->hidden ? m->inner : m->hidden;
+    return 4 * floats + tokens * widest;
+}
+
+static int call_fits(const Model *m, const Call *call) {
+    if (!model_fits(m) || !within(call->tokens, 1, m->longest) || call->n_parts < 1) return 0;
+    if (call->scratch_bytes < scratch_bytes(m, call->tokens)) return 0;
+    if (call->n_features != (int64_t)call->n_parts * m->hidden) return 0;
+    for (int32_t i = 0; i < call->tokens; i++)
+        if (!within(call->ids[i], 0, m->vocabulary - 1)) return 0;
+    for (int32_t i = 0; i < call->n_parts; i++)
+        if (!within(call->parts[i].kind, 0, 2) || !within(call->parts[i].halves, 0, m->halves)) return 0;
+    return 1;
+}
+
 #define INLINE static inline __attribute__((always_inline))
 #define JOIN2(a, b) a##_##b
 #define JOIN(a, b) JOIN2(a, b)
@@ -104,16 +155,18 @@ INLINE void store_vnni(uint8_t *to, lanes_vnni value) {
 #include "int8_body.h"
 #pragma GCC pop_options
 
-/* What `elle_encode_...` needs for so many tokens, whichever the target. */
-int64_t elle_scratch_bytes(const Model *m, int32_t tokens) {
-    int64_t padded = (tokens + 31) / 32 * 32;
-    int64_t floats = (int64_t)tokens * (5 * m->hidden + m->inner) + padded * (m->hidden / m->heads + 5);
-    int64_t widest = m->inner > m->hidden ? m->inner : m->hidden;
-    return 4 * floats + tokens * widest;
+/* Bytes of scratch for so many tokens, whichever the target; -1 for a model or a length that no pass is made with.
+ * `model_bytes` and so on are what the caller takes the structures to be long. */
+int64_t elle_scratch_bytes(const Model *m, int32_t tokens, const int64_t bytes[4]) {
+    const int64_t own[4] = {sizeof(Model), sizeof(Layer), sizeof(Part), sizeof(Call)};
+    if (memcmp(own, bytes, sizeof own)) return -1;
+    return model_fits(m) && within(tokens, 1, m->longest) ? scratch_bytes(m, tokens) : -1;
 }
 
 /* A helper for lone passes of up to so many tokens; NULL where there can be none. The model must outlive it. */
-Team *elle_team_new(const Model *m, int32_t tokens) { return team_new(m, tokens, elle_scratch_bytes(m, tokens)); }
+Team *elle_team_new(const Model *m, int32_t tokens) {
+    return model_fits(m) && within(tokens, 1, m->longest) ? team_new(m, tokens, scratch_bytes(m, tokens)) : NULL;
+}
 
 /* Ends it. No pass may be going on with it. */
 void elle_team_end(Team *team) { team_end(team); }

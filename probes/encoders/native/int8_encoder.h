@@ -32,9 +32,10 @@ typedef struct {
 
 typedef struct {
     int32_t hidden, heads, inner, halves; /* half layers: attention, feed-forward network, attention, ... */
+    int32_t vocabulary, longest;          /* rows of `words` and `positions` */
     float epsilon;
     const uint16_t *words;  /* (vocabulary, hidden), float16 */
-    const float *positions; /* (positions, hidden), segment 0 added */
+    const float *positions; /* (longest, hidden), segment 0 added */
     Norm embedded;
     const Layer *layer;
 } Model;
@@ -43,5 +44,13 @@ typedef struct {
 typedef struct {
     int32_t kind, halves;
 } Part;
+
+/* One prompt, and how long the arrays are that the caller hands over with it. */
+typedef struct {
+    const int32_t *ids; /* (tokens,) */
+    const Part *parts;  /* (n_parts,) */
+    int32_t tokens, n_parts;
+    int64_t scratch_bytes, n_features;
+} Call;
 
 #endif

@@ -55,7 +55,9 @@ class OldFit:
         Raises EncoderMismatchError for another encoder, DataError where a model of the probe is missing, one that it
         does not know is there, or one has fewer than MIN_LABELS labels or labels of fewer than MIN_TEXTS prompts.
         """
-        self.probe.check_encoder(spec.identity)
+        own = None if self.probe.encoder is None else EncoderSpec.from_dict(self.probe.encoder).pinned()
+        if own is None or own.identity != spec.identity:
+            self.probe.check_encoder(spec.identity)
         known, given = self.probe.models, outcomes.models
         if set(known) != set(given):
             raise DataError(

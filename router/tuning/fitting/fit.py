@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from probes.artifacts import store as artifact
+from probes.encoders.exported import pinned_here
 from probes.encoders.spec import EncoderSpec, parse_spec
 from probes.errors import ArtifactError, DataError
 from probes.measures.prediction import auroc, brier, ece, pearson_r
@@ -144,7 +145,7 @@ def fit_command(
     """
     if prior is not None and keep_statistics:
         raise DataError("an adapted probe keeps no statistics: to adapt again, give its prior and all new labels.")
-    spec = parse_spec(encoder)
+    spec = pinned_here(parse_spec(encoder), encoder_dir)
     old = None if prior is None else OldFit.load(prior)
     outcomes = read_outcomes(*data)
     if models is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from probes.encoders.bundle import CHECK_TEXTS, build_bundle
-from probes.encoders.exported import ExportedEncoder
+from probes.encoders.exported import ExportedEncoder, pinned_here
 from probes.encoders.files import find_encoder
 from probes.encoders.load import load_encoder
 from probes.encoders.spec import parse_spec
@@ -27,7 +27,7 @@ class ExportReport:
     """What was written, and how it compares.
 
     Attributes:
-        out: the bundle. identity: of the encoder, as probes name it. digest: SHA-256 of model.onnx.
+        out: the bundle. identity: of the encoder, as probes name it. digest: of the weights that serve.
         size_bytes: of the bundle.
         runtime: what ran it here.
         cosine_min: least cosine to the reference's features, over the built-in texts.
@@ -55,7 +55,7 @@ class ExportReport:
         """For people."""
         console.print(
             f"Wrote {self.out}: {self.encoder} in {self.precision}, {self.size_bytes / 1e6:.1f} MB, "
-            f"identity {self.identity[:12]}, model.onnx SHA-256 {self.digest[:12]}."
+            f"identity {self.identity[:12]}, digest of its weights {self.digest[:12]}."
         )
         console.print(
             f"Features by {self.runtime}: cosine to {self.reference} at least {self.cosine_min:.4f} on the built-in "
@@ -84,7 +84,7 @@ def export_command(
 
     Raises EncoderError, DataError or ArtifactError; writes the whole bundle or nothing.
     """
-    spec = parse_spec(encoder)
+    spec = pinned_here(parse_spec(encoder), encoder_dir)
     if spec.precision == "float32":
         raise EncoderError("--encoder must be of precision int8: float32 runs in torch from the original files.")
     if parity and (weak is None or strong is None):
@@ -92,7 +92,7 @@ def export_command(
     bundle = build_bundle(spec, find_encoder(spec, encoder_dir))
     exported = ExportedEncoder(bundle)
     bundle.save(out)
-    reference_spec = dataclasses.replace(spec, precision="float32")
+    reference_spec = dataclasses.replace(spec, precision="float32", tensors_sha256=None)
     try:
         reference = load_encoder(reference_spec, encoder_dir)
         name, cosine = "torch", exported.agreement(np.stack([reference.encode(text) for text in CHECK_TEXTS]))
@@ -113,7 +113,7 @@ def export_command(
         encoder=spec.model_id,
         precision=spec.precision,
         identity=spec.identity,
-        digest=bundle.digest,
+        digest=bundle.weights.digest,
         size_bytes=sum(len(data) for data in bundle.contents.values()),
         runtime=exported.runtime,
         cosine_min=cosine,

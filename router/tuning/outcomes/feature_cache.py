@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from probes.encoders.files import default_cache_dir
 from probes.encoders.load import load_encoder
 from probes.encoders.spec import Encoder, EncoderSpec, FloatArray, encode_all
+from probes.errors import EncoderMismatchError
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,12 @@ class FeatureCache:
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         if new:
             encoder = load_encoder(spec, encoder_dir)
+            if encoder.spec.identity != spec.identity:
+                raise EncoderMismatchError(
+                    f"features must be those of {spec.model_id} in {spec.precision}; this machine computes "
+                    f"{encoder.spec.precision}, whose last bits differ. Fit a probe on this machine, or go to one that "
+                    f"computes {spec.precision}: x86-64 with AVX2, and the package installed where a C compiler is."
+                )
             known |= _encode(encoder, new, folder, on_progress)
         return np.stack([known[key] for key in keys])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from probes.encoders.files import TOKENIZER_FILE, WEIGHTS_FILE, find_encoder
+from probes.encoders.files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, find_encoder
 from probes.encoders.spec import MINILM_L6
 from probes.errors import EncoderDigestError, EncoderNotFoundError
 
@@ -35,7 +35,7 @@ def test_missing_files_are_named_with_how_to_get_them(tmp_path: Path) -> None:
     assert f"hf download {MINILM_L6.model_id} --revision {MINILM_L6.revision}" in message
 
 
-@pytest.mark.parametrize("name", [WEIGHTS_FILE, TOKENIZER_FILE])
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, TOKENIZER_FILE, CONFIG_FILE])
 def test_files_of_another_digest_are_refused(copied_encoder: Path, name: str) -> None:
     contents = (copied_encoder / name).read_bytes()
     (copied_encoder / name).unlink()

@@ -25,9 +25,10 @@ from probes.encoders.bundle import CHECK_TEXTS, Bundle, build_bundle
 from probes.encoders.exported import RUNTIME_VARIABLE, ExportedEncoder
 from probes.encoders.files import find_encoder
 from probes.encoders.native_runtime import TARGETS, NativeRuntime, library_path, targets_here
-from probes.encoders.onnx_graph import bert_graph, quantise
 from probes.encoders.onnx_runtime import OnnxRuntime
-from probes.encoders.spec import MINILM_L6, FloatArray
+from probes.encoders.quantise import export_weights, quantise
+from probes.encoders.spec import MINILM_L6, MINILM_L6_ONNXRUNTIME, FloatArray
+from probes.encoders.weights import EncoderWeights
 from probes.errors import DataError, EncoderError
 from router.deciding.cores import usable_cores
 
@@ -130,9 +131,13 @@ class ByHand:
         return scaled * self.weights[f"{name}.LayerNorm.weight"] + self.weights[f"{name}.LayerNorm.bias"]
 
 
+def small_weights() -> EncoderWeights:
+    return export_weights(random_weights(), CONFIG, 4, int8=True)
+
+
 @pytest.fixture(scope="module")
-def small_model() -> bytes:
-    return bert_graph(random_weights(), CONFIG, PARTS, "int8")
+def small_model() -> EncoderWeights:
+    return small_weights()
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +176,7 @@ def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
 @needs_it
 class TestArithmetic:
     @pytest.mark.parametrize("n_tokens", [1, 2, 3, 5, 12, 13, 31, 64, POSITIONS])
-    def test_it_is_the_network_computed_by_hand(self, small_model: bytes, n_tokens: int) -> None:
+    def test_it_is_the_network_computed_by_hand(self, small_model: EncoderWeights, n_tokens: int) -> None:
         ids = np.random.default_rng(n_tokens).integers(0, VOCABULARY, n_tokens).tolist()
         wanted = ByHand(random_weights())(ids)
         for target in targets_here():
@@ -185,16 +190,16 @@ class TestArithmetic:
             if ".dense." in name or (".self." in name and name.endswith("weight")):
                 # One sign and one size: the largest sums that sixteen bits have to hold.
                 weights[name] = np.full_like(weight, np.abs(weight).max())
-        model = bert_graph(weights, CONFIG, PARTS, "int8")
+        model = export_weights(weights, CONFIG, 4, int8=True)
         ids = list(range(40))
         wanted = ByHand(weights)(ids)
-        for runtime in (*(NativeRuntime(model, PARTS, one) for one in targets_here()), OnnxRuntime(model)):
+        for runtime in (*(NativeRuntime(model, PARTS, one) for one in targets_here()), OnnxRuntime(model, PARTS)):
             np.testing.assert_allclose(runtime(ids), wanted, atol=2e-5)
 
     def test_every_instruction_set_gives_the_same_bits(self, bundle: Bundle, emulation: Path) -> None:
-        runtimes = [NativeRuntime(bundle.contents["model.onnx"], MINILM_L6.parts, one) for one in targets_here()]
+        runtimes = [NativeRuntime(bundle.weights, MINILM_L6.parts, one) for one in targets_here()]
         for target in TARGETS:
-            runtimes.append(NativeRuntime(bundle.contents["model.onnx"], MINILM_L6.parts, target, emulation))
+            runtimes.append(NativeRuntime(bundle.weights, MINILM_L6.parts, target, emulation))
         rng = np.random.default_rng(0)
         for n_tokens in (2, 3, 13, 60, 201, 256):
             ids = [101, *rng.integers(1000, 20_000, n_tokens - 2).tolist(), 102]
@@ -209,11 +214,15 @@ class TestArithmetic:
         monkeypatch.setenv(RUNTIME_VARIABLE, "onnxruntime")
         theirs = ExportedEncoder(bundle)
         assert (ours.runtime, theirs.runtime) == (f"native {targets_here()[0].name}", "onnxruntime")
+        # Not the same bits, and so not the same identity.
+        assert (ours.spec, theirs.spec) == (MINILM_L6, MINILM_L6_ONNXRUNTIME)
+        assert ours.spec.identity != theirs.spec.identity
+        assert any((ours.encode(text) != theirs.encode(text)).any() for text in CHECK_TEXTS)
         for text in CHECK_TEXTS:
             assert cosine(ours.encode(text), theirs.encode(text)) > 0.9999
         assert ours.agreement(bundle.check_features) > 0.9993
 
-    def test_many_threads_with_one_model_do_not_disturb_each_other(self, small_model: bytes) -> None:
+    def test_many_threads_with_one_model_do_not_disturb_each_other(self, small_model: EncoderWeights) -> None:
         run = NativeRuntime(small_model, PARTS, targets_here()[0])
         many = prompts(300, seed=1)
         alone = [run(ids) for ids in many]
@@ -252,9 +261,7 @@ class TestIdleCore:
     def test_it_changes_no_bit(self, bundle: Bundle, emulation: Path) -> None:
         rng = np.random.default_rng(3)
         for target in TARGETS:
-            alone, helped = (
-                NativeRuntime(bundle.contents["model.onnx"], MINILM_L6.parts, target, emulation) for _ in range(2)
-            )
+            alone, helped = (NativeRuntime(bundle.weights, MINILM_L6.parts, target, emulation) for _ in range(2))
             helped.use_idle_core()
             for n_tokens in (2, 3, 17, 60, 256):
                 ids = [101, *rng.integers(1000, 20_000, n_tokens - 2).tolist(), 102]
@@ -262,7 +269,7 @@ class TestIdleCore:
                     np.testing.assert_array_equal(helped(ids), alone(ids))
             assert helped_within(30, helped)
 
-    def test_nor_does_a_helper_that_loses_its_core(self, small_model: bytes, slow_help: Path) -> None:
+    def test_nor_does_a_helper_that_loses_its_core(self, small_model: EncoderWeights, slow_help: Path) -> None:
         for target in TARGETS:
             alone, helped = (NativeRuntime(small_model, PARTS, target, slow_help) for _ in range(2))
             helped.use_idle_core()
@@ -270,7 +277,7 @@ class TestIdleCore:
                 np.testing.assert_array_equal(helped(ids), alone(ids))
             assert helped_within(30, helped)
 
-    def test_of_many_threads_one_at_a_time_is_helped(self, small_model: bytes) -> None:
+    def test_of_many_threads_one_at_a_time_is_helped(self, small_model: EncoderWeights) -> None:
         run = NativeRuntime(small_model, PARTS, targets_here()[0])
         many = prompts(400, seed=5)
         alone = [run(ids) for ids in many]
@@ -279,7 +286,7 @@ class TestIdleCore:
             for expected, found in zip(alone, pool.map(run, many), strict=True):
                 np.testing.assert_array_equal(expected, found)
 
-    def test_the_helper_is_of_the_idle_class_and_ends_with_its_model(self, small_model: bytes) -> None:
+    def test_the_helper_is_of_the_idle_class_and_ends_with_its_model(self, small_model: EncoderWeights) -> None:
         before = helpers()
         run = NativeRuntime(small_model, PARTS, targets_here()[0])
         run.use_idle_core()
@@ -297,11 +304,12 @@ class TestIdleCore:
         assert not ours & helpers()
 
     @pytest.mark.parametrize("ending", ["", "os._exit(0)", "raise SystemExit(0)"])
-    def test_a_program_may_end_in_the_middle_of_a_pass(self, small_model: bytes, ending: str) -> None:
+    def test_a_program_may_end_in_the_middle_of_a_pass(self, ending: str) -> None:
         script = f"""
 import os, sys, threading, time
 from probes.encoders.native_runtime import NativeRuntime, targets_here
-run = NativeRuntime(sys.stdin.buffer.read(), {PARTS!r}, targets_here()[0])
+from tests.probes.encoders.test_native_runtime import small_weights
+run = NativeRuntime(small_weights(), {PARTS!r}, targets_here()[0])
 run.use_idle_core()
 def forever():
     while True:
@@ -310,13 +318,14 @@ threading.Thread(target=forever, daemon=True).start()
 time.sleep(0.3)
 {ending}
 """
-        subprocess.run([sys.executable, "-c", script], input=small_model, check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=60)
 
-    def test_a_forked_process_computes_alone(self, small_model: bytes) -> None:
+    def test_a_forked_process_computes_alone(self) -> None:
         script = f"""
 import os, sys
 from probes.encoders.native_runtime import NativeRuntime, targets_here
-run = NativeRuntime(sys.stdin.buffer.read(), {PARTS!r}, targets_here()[0])
+from tests.probes.encoders.test_native_runtime import small_weights
+run = NativeRuntime(small_weights(), {PARTS!r}, targets_here()[0])
 run.use_idle_core()
 expected = run([1, 2, 3]).tolist()
 child = os.fork()
@@ -325,28 +334,30 @@ if child == 0:
     sys.exit(0 if run([1, 2, 3]).tolist() == expected else 3)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-        subprocess.run([sys.executable, "-c", script], input=small_model, check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=60)
 
 
 @needs_it
 class TestBadInput:
     @pytest.mark.parametrize("ids", [[], [VOCABULARY], [-1], [0] * (POSITIONS + 1)])
-    def test_ids_without_rows_are_refused_before_they_are_read(self, small_model: bytes, ids: list[int]) -> None:
+    def test_ids_without_rows_are_refused_before_they_are_read(
+        self, small_model: EncoderWeights, ids: list[int]
+    ) -> None:
         with pytest.raises(DataError, match=f"1 to {POSITIONS} of 0 to {VOCABULARY - 1}"):
             NativeRuntime(small_model, PARTS, targets_here()[0])(ids)
 
-    def test_a_layer_that_is_not_there_is_named(self, small_model: bytes) -> None:
+    def test_a_layer_that_is_not_there_is_named(self, small_model: EncoderWeights) -> None:
         with pytest.raises(EncoderError, match="it has 4"):
             NativeRuntime(small_model, (("mean", 5),), targets_here()[0])
 
     def test_widths_it_is_not_written_for_are_refused(self) -> None:
-        odd = bert_graph(random_weights(), {**CONFIG, "num_attention_heads": 4}, PARTS, "int8")
+        odd = export_weights(random_weights(), {**CONFIG, "num_attention_heads": 4}, 4, int8=True)
         with pytest.raises(EncoderError, match="multiples of 32, got 64, 96 and 4 heads"):
             NativeRuntime(odd, PARTS, targets_here()[0])
 
-    def test_a_model_that_is_none_is_a_named_error(self) -> None:
-        with pytest.raises(EncoderError, match="no ONNX model"):
-            NativeRuntime(b"nonsense", PARTS, targets_here()[0])
+    def test_weights_in_float32_are_refused(self) -> None:
+        with pytest.raises(EncoderError, match="int8, got float32"):
+            NativeRuntime(export_weights(random_weights(), CONFIG, 4, int8=False), PARTS, targets_here()[0])
 
 
 class TestChoice:

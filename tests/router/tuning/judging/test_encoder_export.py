@@ -75,7 +75,7 @@ def test_the_command_writes_a_bundle_and_says_how_close_it_is(tmp_path: Path) ->
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     bundle = read_bundle(tmp_path / "b")
-    assert (found["identity"], found["digest"]) == (MINILM_L6.identity, bundle.digest)
+    assert (found["identity"], found["digest"]) == (MINILM_L6.identity, bundle.weights.digest)
     assert found["reference"] == "torch"
     assert 0.999 < found["cosine_min"] < 1
     assert found["routing"] is None

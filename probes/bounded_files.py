@@ -1,0 +1,96 @@
+"""Files that others wrote, read with bounds: how many bytes, how deeply nested, how large a number."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+#: Objects and lists within each other that a JSON file of ours may have; probe.json has 6.
+MOST_DEPTH = 64
+
+_PIECE = 1 << 20
+
+
+class BoundedFileError(ValueError):
+    """The file is larger than it may be, or holds what no file of ours holds; the message does not name the file."""
+
+
+def read_bounded(path: Path, most_bytes: int) -> bytes:
+    """Return the contents of a file of at most so many bytes.
+
+    Raises BoundedFileError for a larger one, of which no more than that is read, and OSError as `open` does.
+    """
+    pieces, left = [], most_bytes
+    with path.open("rb") as file:
+        # Read to the end and not as far as the size says: a pipe has none, and a file may grow.
+        while left >= 0 and os.fstat(file.fileno()).st_size <= most_bytes and (piece := file.read(_PIECE)):
+            pieces.append(piece)
+            left -= len(piece)
+        if left < 0 or os.fstat(file.fileno()).st_size > most_bytes:
+            raise BoundedFileError(f"it must have at most {most_bytes:,} bytes")
+    return b"".join(pieces)
+
+
+def parse_json(data: bytes) -> Any:
+    """Return what JSON in UTF-8 says: finite numbers, whole ones within 64 bits, valid text, at most 64 levels deep.
+
+    Raises BoundedFileError with what is wrong.
+    """
+    try:
+        text = data.decode("utf-8")
+        found = json.loads(text, parse_constant=_refuse, parse_float=_float, parse_int=_int)
+    except RecursionError:
+        raise BoundedFileError(f"it must not be nested more than {MOST_DEPTH} levels deep") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BoundedFileError(f"it must be JSON in UTF-8: {error}") from error
+    _check(found)
+    return found
+
+
+def _refuse(name: str) -> float:
+    raise BoundedFileError(f"it must hold finite numbers, got {name}")
+
+
+def _float(digits: str) -> float:
+    if not math.isfinite(value := float(digits)):
+        raise BoundedFileError(f"it must hold finite numbers, got {shown(digits)}")
+    return value
+
+
+def _int(digits: str) -> int:
+    if len(digits) > 20 or not -(2**63) <= (value := int(digits)) < 2**63:
+        raise BoundedFileError(f"it must hold whole numbers of 64 bits at most, got {shown(digits)}")
+    return value
+
+
+def _check(value: object) -> None:
+    # Level by level, without recursion.
+    level, depth = [value], 0
+    while level:
+        if depth > MOST_DEPTH:
+            raise BoundedFileError(f"it must not be nested more than {MOST_DEPTH} levels deep")
+        inner: list[object] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner += one
+                inner += one.values()
+            elif isinstance(one, list):
+                inner += one
+            elif isinstance(one, str) and not one.isascii():
+                _check_text(one)
+        level, depth = inner, depth + 1
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BoundedFileError(f"it must hold valid Unicode, got a lone surrogate at {error.start} of a text") from None
+
+
+def shown(text: str, most: int = 60) -> str:
+    """Return the text, or its beginning and its length where it is long: for messages."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
