@@ -64,7 +64,7 @@ class Variant:
     def spec(self, pooling: tuple[str, ...]) -> EncoderSpec:
         """Of MiniLM, with this pooling."""
         how = {"precision": self.precision, "max_tokens": self.max_tokens, "truncation": self.truncation}
-        return replace(MINILM_L6, pooling=pooling, **how)  # type: ignore[arg-type]
+        return replace(MINILM_L6, tensors_sha256=None, pooling=pooling, **how)  # type: ignore[arg-type]
 
 
 REFERENCE = Variant("float32")
