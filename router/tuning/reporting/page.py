@@ -11,7 +11,9 @@ from pathlib import Path
 from probes.probe import DifficultyProbe, utc_now
 from router.tuning.judging.evaluate import EXPECT, PROBE, Evaluation
 from router.tuning.judging.mistakes import Mistakes
+from router.tuning.judging.policy_evaluation import PolicyEvaluation
 from router.tuning.judging.ranking import Ranking
+from router.tuning.reporting.policy_block import policy_block
 from router.tuning.reporting.policy_mark import PolicyMark
 
 _TEMPLATE = Path(__file__).with_name("report.html")
@@ -30,9 +32,10 @@ def render_page(
     pictures: Mapping[str, bytes],
     mistakes: Mistakes,
     marked: PolicyMark | None,
+    policy: PolicyEvaluation | None = None,
 ) -> str:
     """The whole page; it fetches nothing. Names from the data are escaped."""
-    body = "\n".join(_body(found, probe, pictures, mistakes, marked))
+    body = "\n".join(_body(found, probe, pictures, mistakes, marked, policy))
     title = escape(f"{probe.card.title}: {found.strong} over {found.weak}")
     return string.Template(_TEMPLATE.read_text("utf-8")).substitute(title=title, body=body)
 
@@ -43,8 +46,12 @@ def _body(
     pictures: Mapping[str, bytes],
     mistakes: Mistakes,
     marked: PolicyMark | None,
+    policy: PolicyEvaluation | None,
 ) -> Iterator[str]:
     yield f"<h1>{escape(found.strong)} over {escape(found.weak)}</h1>"
+    if policy is not None:
+        yield from policy_block(policy)
+        yield "<h2>What the probe does</h2>"
     name = f"Probe {escape(probe.card.title)}, <code>{probe.identity[:16]}</code>."
     yield f'<p class="about">{name} {escape(_how(found))}</p>'
     if found.warning:
@@ -62,7 +69,7 @@ def _body(
         pictures, "reliability", "On the diagonal a risk of 20 % fails in 20 % of cases. Bars: 95 % (Wilson)."
     )
     yield "<h2>What a threshold costs</h2>"
-    yield from _certificate(marked)
+    yield from _certificate(marked, policy)
     band = "Band: pointwise 95 % on these prompts, without abstention; no certificate, which is what elle tune gives."
     region = marked is not None and marked.certified_region is not None
     yield _picture(pictures, "threshold", f"{band} Green: certified thresholds." if region else band)
@@ -123,7 +130,10 @@ def _splits(found: Evaluation) -> Iterator[str]:
         yield '<p class="note">No held-out-group figure: the column <code>group</code> must hold two groups.</p>'
 
 
-def _certificate(marked: PolicyMark | None) -> Iterator[str]:
+def _certificate(marked: PolicyMark | None, policy: PolicyEvaluation | None) -> Iterator[str]:
+    if marked is None and policy is not None:
+        yield '<p class="note">The rule of the policy has no threshold between these two models, so none is marked.</p>'
+        return
     if marked is None:
         yield '<p class="note">No policy given (<code>--policy</code>), so no certified thresholds are marked.</p>'
         return

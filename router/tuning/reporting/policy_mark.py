@@ -61,7 +61,12 @@ def read_policy_mark(path: Path, probe: DifficultyProbe, weak: str, strong: str)
     has one, is for this probe and for the rule as it stands.
     """
     policy = read_policy_file(path)
-    threshold = _threshold(policy, path, weak, strong)
+    threshold = step_threshold(policy, weak, strong)
+    if threshold is None:
+        raise ConfigError(
+            f"policy {path} must have a gain rule with {weak} and {strong} as neighbouring tiers, cheapest first; got "
+            f"{policy.rule.kind} over {', '.join(c.name_in_probe for c in policy.candidates)}."
+        )
     if policy.certificate is not None:
         check_certificate(assemble(policy, probe).rules, probe.identity, f"policy {path}")
     return PolicyMark(policy.name, threshold, policy.certificate, _region(policy, threshold))
@@ -79,13 +84,11 @@ def _region(policy: PolicyFile, threshold: float) -> tuple[float, float] | None:
     return (threshold, 1.0) if True in on_spending else (-1.0, threshold)
 
 
-def _threshold(policy: PolicyFile, path: Path, weak: str, strong: str) -> float:
+def step_threshold(policy: PolicyFile, weak: str, strong: str) -> float | None:
+    """The price of the step from `weak` to `strong` (names as in the probe); None where the rule has no such step."""
     names = [candidate.name_in_probe for candidate in policy.candidates]
     if isinstance(policy.rule, GainRule):
         for price, pair in zip(policy.rule.thresholds, pairwise(names), strict=True):
             if pair == (weak, strong):
                 return price
-    raise ConfigError(
-        f"policy {path} must have a gain rule with {weak} and {strong} as neighbouring tiers, cheapest first; got "
-        f"{policy.rule.kind} over {', '.join(names)}."
-    )
+    return None

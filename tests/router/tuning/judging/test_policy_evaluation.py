@@ -217,6 +217,30 @@ class TestOnAProbe:
         assert "test:cheap" in result.stdout
         assert "always large" in result.stdout
 
+    def test_the_report_opens_with_the_sentence_shows_profiles_and_says_what_is_estimated(self, world: Path) -> None:
+        # A rule without any threshold, so that nothing can be marked in the chart.
+        write_policy(
+            world, name="costs", candidates=[candidate("small"), candidate("large")],
+            rule={"kind": "cost", "quality_per_usd": 10.0},
+            profiles={"cheap": {"rule": {"kind": "cost", "quality_per_usd": 30.0}}},
+        )  # fmt: skip
+        given = ("report", world / "probe", world / "data.jsonl", "--weak", "small", "--strong", "large", "--quick")
+        result = run(*given, "--resamples", 100, "--policy", world / "costs.yaml", "--out", world / "report")
+        assert result.exit_code == 0, result.output
+        page = (world / "report" / "report.html").read_text("utf-8")
+        places = [
+            page.index(text)
+            for text in (
+                "<h1>",
+                "Of 1,000 requests",
+                "100.0% of the costs are estimated",
+                "costs:cheap",
+                "What the probe does",
+            )
+        ]
+        assert places == sorted(places)
+        assert "has no threshold between these two models" in page
+
 
 class TestTime:
     def test_only_the_latest_prompts_are_evaluated(self, tmp_path: Path) -> None:
