@@ -290,8 +290,8 @@ class _ClientGoneError(Exception):
 async def _read(receive: Receive, headers: Mapping[str, str], limit: int, held: HeldBytes) -> list[bytes]:
     """The whole body, in pieces. uvicorn throws away what a client sends after it was refused."""
     # Also because a web page may post any other type, or none, to whatever listens on its reader's machine.
-    kind = headers.get("content-type", "none")
-    if kind.partition(";")[0].strip().lower() != "application/json":
+    kind = headers.get("content-type")
+    if (kind or "").partition(";")[0].strip().lower() != "application/json":
         raise InvalidRequestError(f"content-type must be application/json, got {shown(kind)}.", field="content-type")
     if headers.get("content-encoding", "identity") != "identity":
         raise InvalidRequestError(

@@ -338,7 +338,7 @@ def test_a_body_that_is_not_said_to_be_json_is_refused_by_name(world: World, kin
     reply = httpx.post(f"{world.url}/chat/completions", content=raw, headers=headers)
     error = reply.json()["error"]
     assert (reply.status_code, error["type"], error["param"]) == (400, "invalid_request_error", "content-type")
-    assert error["message"] == f"content-type must be application/json, got {'none' if kind is None else kind}."
+    assert error["message"] == f"content-type must be application/json, got {kind!r}."
     assert world.chat.sent == []
     named = {"content-type": "Application/JSON; charset=utf-8"}
     assert httpx.post(f"{world.url}/chat/completions", content=raw, headers=named).status_code == 200
