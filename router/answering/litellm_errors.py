@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from router import errors
+from router import errors, plain_json
 from router.errors import DispatchError, RouterError
 
 #: Exceptions by name; an exception counts as the nearest of its classes that is named here.
@@ -110,7 +109,7 @@ def _words_of(error: BaseException) -> str | None:
         return str(error)[:MAX_WORDS]
     for one in (error.__cause__, error):
         try:
-            said = json.loads(one.response.text)["error"]["message"]  # type: ignore[union-attr]
+            said = plain_json.loads(one.response.text)["error"]["message"]  # type: ignore[union-attr]
         except (AttributeError, LookupError, TypeError, ValueError):
             continue
         if isinstance(said, str) and said:

@@ -1,7 +1,8 @@
 """Fuzz the doors: `python -m tests.fuzz --requests 1000000 --seed 1`, or `make fuzz-doors`.
 
 Random requests, mostly well-formed, go to a real service on loopback through gRPC, HTTP and Envoy's protocol; its
-candidates are answered by an upstream of this process. No input may cause a 5xx, INTERNAL, UNKNOWN or UNAVAILABLE, a
+candidates are answered by an upstream of this process, which says random things to one request in ten. No input may
+cause a 5xx, INTERNAL, UNKNOWN or UNAVAILABLE, a
 connection that breaks, an answer that is not JSON, a caller's long text given back whole, or a traceback in the log.
 What does is made smaller and written to `--seeds`; the default tests send every seed again. Prints the counts as JSON.
 """
@@ -25,6 +26,7 @@ from typing import Any
 
 from router.serving import loopback
 from tests.fuzz import cases
+from tests.fuzz.answers import Upstream
 from tests.fuzz.cases import Case
 from tests.fuzz.doors import Doors, Ended, connected
 
@@ -38,9 +40,9 @@ MAX_OF_A_KIND = 3
 
 
 @contextlib.asynccontextmanager
-async def service(log: Path) -> AsyncIterator[dict[str, str]]:
-    """A service in a process of its own; yields its addresses."""
-    async with loopback.running() as upstream_url:
+async def service(upstream: Upstream, log: Path) -> AsyncIterator[dict[str, str]]:
+    """A service in a process of its own before this upstream; yields its addresses."""
+    async with loopback.running(upstream.app()) as upstream_url:
         with tempfile.TemporaryDirectory() as folder, log.open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.fuzz.world", folder, upstream_url),
@@ -124,7 +126,11 @@ async def fuzz(n_requests: int, seed: int, *, seconds: float, seeds: Path | None
     started = time.monotonic()
     drawn = ((number, cases.draw(number)) for number in range(seed * 10**9, seed * 10**9 + n_requests))
     numbered = itertools.chain(((-1, case) for case in stored()), drawn)
-    async with service(log) as addresses, connected(addresses, n_connections=2 * IN_FLIGHT) as doors:
+    upstream = Upstream()
+    async with (
+        service(upstream, log) as addresses,
+        connected(addresses, upstream.answers, n_connections=2 * IN_FLIGHT) as doors,
+    ):
         run, ends = Run(doors, seeds), time.monotonic() + seconds
         await asyncio.gather(*(run.try_out(numbered, ends) for _ in range(IN_FLIGHT)))
     return {

@@ -2,6 +2,7 @@
 
 `{"door": "grpc", "method": PATH, "metadata": [[key, value]], "messages": [tree]}` (several messages where the method is
 a stream of requests) or `{"door": "http", "method", "target", "headers", "body"}`, bytes as text of one character each.
+A case with `answer` brings along what the upstream says to the request whose `user` it names.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.fuzz import chats, protobuf
+from tests.fuzz import answers, chats, protobuf
 from tests.fuzz.protobuf import Tree, string
 from tests.fuzz.values import POLICIES, Values, to_json
 
@@ -24,7 +25,17 @@ REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 STREAMS_IN = frozenset({PROCESS, REFLECTION})
 
 #: How often each kind of case is drawn.
-_WEIGHTS = {"route": 30, "http": 30, "ext_proc": 16, "batch": 6, "complete": 6, "stream": 4, "policy": 4, "others": 4}
+_WEIGHTS = {
+    "route": 30,
+    "http": 30,
+    "ext_proc": 16,
+    "batch": 6,
+    "complete": 6,
+    "stream": 4,
+    "policy": 4,
+    "others": 4,
+    "answer": 12,
+}
 
 _HEADERS = (
     *("x-session-id", "session-id", "x-elle-session-id", "authorization", "x-api-key", "x-elle-candidate"),
@@ -129,6 +140,25 @@ def _ext_proc(v: Values) -> Case:
     return _grpc(v, PROCESS, *(protobuf.mutated(v, message) if v.chance(0.2) else message for message in messages))
 
 
+def _answer(v: Values) -> Case:
+    """A good request whose upstream answers as the case says."""
+    stream, policy = v.chance(0.5), v.one_of("odd", "translated")
+    answer = answers.draw(v, stream=stream)
+    user = f"answer-{v.random.getrandbits(64):x}"
+    if v.chance(0.5):
+        fields = {
+            "model": f"elle/{policy}",
+            "messages": [{"role": "user", "content": "x"}],
+            "stream": stream,
+            "user": user,
+        }
+        case = {"door": "http", "method": "POST", "target": "/v1/chat/completions", "body": to_json(fields)}
+        return case | {"headers": [["content-type", "application/json"]], "answer": answer, "user": user}
+    tree = [string(2, "x"), [3, "m", [string(1, policy)]], [5, "m", protobuf.struct_tree({"user": user})]]
+    method = SERVICE + ("StreamComplete" if stream else "Complete")
+    return _grpc(v, method, [[1, "m", tree]]) | {"answer": answer, "user": user}
+
+
 _MAKERS: dict[str, Callable[[Values], Case]] = {
     "route": lambda v: _grpc(v, SERVICE + "Route", protobuf.route(v)),
     "batch": lambda v: _grpc(v, SERVICE + "BatchRoute", protobuf.batch(v)),
@@ -138,6 +168,7 @@ _MAKERS: dict[str, Callable[[Values], Case]] = {
     "http": _http,
     "ext_proc": _ext_proc,
     "others": _others,
+    "answer": _answer,
 }
 
 
@@ -145,7 +176,8 @@ def smaller(value: Any) -> Iterator[Any]:
     """Versions of a case, or of a part of one, with something taken out: big pieces first."""
     if isinstance(value, dict):
         for key, item in value.items():
-            if key not in {"door", "method"}:
+            # Of a case that brings its answer along only that matters.
+            if key == "answer" or (key not in {"door", "method", "user", "status", "type"} and "answer" not in value):
                 yield from ({**value, key: less} for less in smaller(item))
     elif isinstance(value, list) and value and not isinstance(value[0], list):
         # A field or a header: its number or name stays, and so does a number.

@@ -24,16 +24,21 @@ PRICES = {"input_usd_per_million_tokens": 1.0, "output_usd_per_million_tokens": 
 
 
 def policies(folder: Path, upstream_url: str) -> tuple[Path, ...]:
-    """The policies of `values.POLICIES`: every candidate is answered by the upstream."""
+    """The policies of `values.POLICIES`, and two for random answers, whose candidates hardly ever rest."""
     common = {"api_base": upstream_url, "retries": 0, "break_after": 10**6, "timeout_s": 20}
     able = common | {"capabilities": ["text", "image", "tools", "json_schema", "audio"], "prices": PRICES}
     both = [{"name": name, "model": f"openai/{name}", **able} for name in ("small", "large")]
     only = [{"name": "only", "model": "openai/only", "regions": ["eu"], "context_window_tokens": 5000, **common}]
+    odd = [row | {"model": f"openai/odd-{row['name']}", "cooldown_s": 1e-6} for row in both]
+    # These are called by LiteLLM, and not with the caller's own body.
+    translated = [row | {"model": f"hosted_vllm/{row['name']}", "cooldown_s": 1e-6} for row in both]
     economy = {"economy": {"rule": {"kind": "gain", "thresholds": [0.9]}}}
     fixed = {"kind": "fixed", "candidate": "only"}
     return (
         write_policy(folder, name="main", candidates=both, profiles=economy),
         write_policy(folder, name="fixed", candidates=only, rule=fixed, safe_default="only", probe=None),
+        write_policy(folder, name="odd", candidates=odd),
+        write_policy(folder, name="translated", candidates=translated),
     )
 
 
