@@ -1,4 +1,4 @@
-"""`elle` on embeddings: fit a probe to (embedding, loss) pairs, score files of any size, select by score."""
+"""`elle` on embeddings: fit a probe to (embedding, loss) pairs, score files of any size, embed prompts."""
 
 from __future__ import annotations
 
@@ -8,15 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
-from probes.embeddings import selection
-from probes.errors import DataError
-from router.cli.common import INCOMPLETE, PATH, output
+from router.cli.common import INCOMPLETE, JSON, PATH, output, print_json, progress
 
 _OUT = output("Parquet file to write.")
-_COLUMN = click.option("--column", help="Column of the scores; the only loss column unless set.")
-_COUNT = click.option("--count", required=True, type=click.IntRange(1), help="How many to select.")
 
 
 @click.command("fit-pairs")
@@ -72,109 +67,30 @@ def score(embeddings: Path, probe_dir: Path, out: Path, array: str, as_json: boo
         raise SystemExit(INCOMPLETE)
 
 
-@click.group()
-def select() -> None:
-    """Choose rows by their scores. Each verb writes a parquet file with the column `row`, and the scores chosen by."""
+@click.command()
+@click.argument("prompts", type=PATH)
+@output("Embedding file to write, .npy or .parquet.")
+@click.option("--encoder", default="minilm-l6", show_default=True, help="Built-in name, or a .json encoder spec.")
+@click.option("--probe", "probe_dir", type=PATH, help="Take the encoder of this probe instead.")
+@click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
+@JSON
+def embed(prompts: Path, out: Path, as_json: bool, **options: Any) -> None:
+    """Embed PROMPTS for `elle score` and `elle select`: a text file with one on each line, or JSONL, CSV or parquet.
+
+    Rows have a column prompt or messages, and are encoded as the service would encode them. Rows without a prompt get
+    NaN; they are counted and listed in OUT.bad-rows.csv, and the exit status is 3.
+    """
+    from router.tuning.outcomes.prompt_embeddings import embed_command
+
+    with progress("encoding") as on_progress:
+        found = embed_command(prompts, out, on_progress=on_progress, **options)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        click.echo(f"{found.rows:,} embeddings of {found.width} numbers; wrote {out}. Encoder {found.encoder[:12]}.")
+    if found.bad_rows:
+        click.echo(f"{found.bad_rows:,} of the rows hold no prompt; {found.bad_rows_file} lists them.", err=True)
+        raise SystemExit(INCOMPLETE)
 
 
-@select.command()
-@click.argument("scores", type=PATH)
-@click.option("--drop-easiest", default=0.0, type=click.FloatRange(0, 1, max_open=True), help="Share to drop.")
-@click.option("--drop-hardest", default=0.0, type=click.FloatRange(0, 1, max_open=True), help="Share to drop.")
-@_COLUMN
-@_OUT
-def keep(scores: Path, drop_easiest: float, drop_hardest: float, column: str | None, out: Path) -> None:
-    """Curation: drop the easiest and the hardest of SCORES by quantile."""
-    rows, loss = _read(scores, column)
-    mask = selection.keep_between(loss, drop_easiest=drop_easiest, drop_hardest=drop_hardest)
-    _write(out, row=rows[mask], score=loss[mask])
-
-
-@select.command()
-@click.argument("scores", type=PATH)
-@_COUNT
-@click.option("--strata", default=10, show_default=True, type=click.IntRange(1), help="Classes of difficulty.")
-@click.option("--seed", default=0, show_default=True)
-@_COLUMN
-@_OUT
-def stratified(scores: Path, count: int, strata: int, seed: int, column: str | None, out: Path) -> None:
-    """A sample of SCORES that shows every difficulty equally often."""
-    rows, loss = _read(scores, column)
-    chosen = selection.stratified(loss, count, strata=strata, seed=seed)
-    _write(out, row=rows[chosen], score=loss[chosen])
-
-
-@select.command()
-@click.argument("scores", type=PATH)
-@click.option("--deviations", type=float, help="Flag above this many robust standard deviations; 3.5 is customary.")
-@click.option("--share", type=click.FloatRange(0, 1), help="Flag this share.")
-@_COLUMN
-@_OUT
-def suspicious(scores: Path, deviations: float | None, share: float | None, column: str | None, out: Path) -> None:
-    """Quality filter: the rows of SCORES whose predicted loss is unusually high."""
-    rows, loss = _read(scores, column)
-    mask = selection.suspicious(loss, deviations=deviations, share=share)
-    _write(out, row=rows[mask], score=loss[mask])
-
-
-@select.command()
-@click.argument("embeddings", type=PATH)
-@_COUNT
-@click.option("--gain", "gains", type=PATH, help="Scores that say what a better prediction of each row is worth.")
-@click.option("--labelled", type=PATH, help="Embeddings that have labels already.")
-@click.option("--array", default="embedding", show_default=True, help="Name of the array or column in the files.")
-@_COLUMN
-@_OUT
-def label(
-    embeddings: Path, count: int, gains: Path | None, labelled: Path | None, array: str, column: str | None, out: Path
-) -> None:
-    """Active learning: the rows of EMBEDDINGS worth labelling next, by gain, leverage and diversity, best first."""
-    gain = None if gains is None else np.clip(_read(gains, column)[1], 0.0, None)
-    known = None if labelled is None else _embeddings(labelled, array)
-    chosen = selection.next_to_label(_embeddings(embeddings, array), count, gain=gain, labelled=known)
-    _write(out, row=chosen, rank=np.arange(len(chosen)))
-
-
-@select.command()
-@click.argument("before", type=PATH)
-@click.argument("after", type=PATH)
-@click.option("--deviations", default=3.5, show_default=True, type=float, help="Flag beyond these.")
-@click.option("--either-way", is_flag=True, help="Flag falls as well as rises.")
-@_COLUMN
-@_OUT
-def change(before: Path, after: Path, deviations: float, either_way: bool, column: str | None, out: Path) -> None:
-    """Change between two dates (Delta-ELLE): rows whose predicted loss rose unusually from BEFORE to AFTER."""
-    rows, first = _read(before, column)
-    later_rows, second = _read(after, column)
-    if not np.array_equal(rows, later_rows):
-        raise DataError(f"{before} and {after} must score the same rows in the same order.")
-    found = selection.change(first, second, deviations=deviations, either_way=either_way)
-    _write(out, row=rows[found.flagged], delta=found.delta[found.flagged], z=found.z[found.flagged])
-
-
-def _read(path: Path, column: str | None) -> tuple[Any, Any]:
-    from probes.embeddings.scoring import read_scores
-
-    return read_scores(path, column)
-
-
-def _embeddings(path: Path, array: str) -> Any:
-    from probes.embeddings.files import open_embeddings
-
-    file = open_embeddings(path, array)
-    return np.concatenate(list(file.blocks(0, file.rows)))
-
-
-def _write(out: Path, **columns: Any) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if out.exists():
-        raise DataError(f"the output {out} must not exist yet; remove it or choose another name.")
-    temporary = out.with_name(f"{out.name}.partial")
-    pq.write_table(pa.table(columns), temporary)
-    temporary.replace(out)
-    click.echo(f"{len(columns['row']):,} rows selected; wrote {out} with {', '.join(columns)}.")
-
-
-COMMANDS = (fit_pairs, score, select)
+COMMANDS = (fit_pairs, score, embed)

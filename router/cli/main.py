@@ -13,6 +13,7 @@ import click
 
 from probes.errors import ProbesError
 from router.cli import embeddings as cli_probes
+from router.cli import selecting as cli_selecting
 from router.cli import serving as cli_serve
 from router.cli import tuning as cli_tuning
 from router.cli.common import JSON, print_json
@@ -61,7 +62,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-for _command in (*cli_serve.COMMANDS, *cli_tuning.COMMANDS, *cli_probes.COMMANDS):
+for _command in (*cli_serve.COMMANDS, *cli_tuning.COMMANDS, *cli_probes.COMMANDS, *cli_selecting.COMMANDS):
     cli.add_command(_command)
 
 

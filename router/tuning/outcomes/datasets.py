@@ -240,7 +240,7 @@ class _Table:
             value = row.values.get(name)
             key = value if isinstance(value, str) else json.dumps(value, default=str)
             if (key := f"{name} {key}") not in cache:
-                cache[key] = _ask(row.place, name, value)
+                cache[key] = read_ask(row.place, name, value)
             asks.append(cache[key])
         return asks
 
@@ -279,7 +279,8 @@ def _within(number: float | None, high: float, optional: bool) -> bool:
     return 0 <= number <= high and number < math.inf
 
 
-def _ask(place: Place, name: str, value: Any) -> Ask:
+def read_ask(place: Place, name: str, value: Any) -> Ask:
+    """Return the ask of a value of the column `prompt` or `messages`. Raises DataError naming the place."""
     # The same extraction as when serving, or the probe would be fitted on other texts than it judges.
     try:
         if name == "prompt":

@@ -102,14 +102,58 @@ def test_suspicious_takes_the_hard_end(folder: Path) -> None:
     assert first_coordinates(folder, "q.parquet").min() > 1.0
 
 
-def test_label_prefers_what_is_worth_more(folder: Path) -> None:
+def test_labels_are_drawn_at_random_unless_a_rule_is_named(folder: Path) -> None:
+    for count in (20, 50):
+        ran("select", "label", folder / "all.npy", "--count", count, "--seed", 3, "--out", folder / f"{count}.parquet")
+    few, more = (pq.read_table(folder / f"{count}.parquet")["row"].to_pylist() for count in (20, 50))
+    assert more[:20] == few, "a larger draw begins with the smaller one"
+    assert len(set(more)) == 50
+    exclude = ("--exclude", folder / "50.parquet")
+    ran("select", "label", folder / "all.npy", "--count", 700, *exclude, "--out", folder / "rest.parquet")
+    assert not set(more) & set(pq.read_table(folder / "rest.parquet")["row"].to_pylist())
+
+
+def test_d_optimal_prefers_what_is_worth_more(folder: Path) -> None:
     ran(
-        *("select", "label", folder / "all.npy", "--count", 20, "--gain", folder / "s.parquet"),
+        *("select", "label", folder / "all.npy", "--count", 20, "--gain", folder / "s.parquet", "--rule", "d-optimal"),
         *("--labelled", folder / "pairs.npz", "--out", folder / "l.parquet"),
     )
     table = pq.read_table(folder / "l.parquet")
     assert len(set(table["row"].to_pylist())) == 20
     assert first_coordinates(folder, "l.parquet").mean() > 1.0
+
+
+def test_herding_chooses_within_the_pool(folder: Path) -> None:
+    given = ("--count", 40, "--rule", "herding", "--pool", 100)
+    ran("select", "label", folder / "all.npy", *given, "--out", folder / "h.parquet")
+    ran("select", "label", folder / "all.npy", "--count", 100, "--out", folder / "pool.parquet")
+    chosen, pool = (set(pq.read_table(folder / name)["row"].to_pylist()) for name in ("h.parquet", "pool.parquet"))
+    assert len(chosen) == 40
+    assert chosen < pool
+
+
+def test_rows_without_a_score_are_left_out_of_every_selection_and_counted(folder: Path) -> None:
+    embeddings = np.load(folder / "all.npy")
+    embeddings[[3, 4], 0] = np.nan
+    np.save(folder / "odd.npy", embeddings)
+    scored = ("--probe", folder / "probe", "--out", folder / "odd.parquet")
+    assert run("score", folder / "odd.npy", *scored).exit_code == 3
+    for words in (("keep",), ("stratified", "--count", "798"), ("suspicious", "--share", "0.5")):
+        out = folder / f"{words[0]}.parquet"
+        result = run("select", words[0], folder / "odd.parquet", *words[1:], "--out", out)
+        assert result.exit_code == 0, result.output
+        assert "2 rows" in result.stderr
+        assert not {3, 4} & set(pq.read_table(out)["row"].to_pylist())
+    given = ("--deviations", 3, "--out", folder / "change.parquet")
+    result = run("select", "change", folder / "s.parquet", folder / "odd.parquet", *given)
+    # Nothing changed but for the two rows, so there is no spread to measure by.
+    assert "no usual spread" in result.stderr
+    result = run("select", "label", folder / "odd.npy", "--count", 798, "--out", folder / "label.parquet")
+    assert result.exit_code == 0
+    assert "2 rows hold NaN" in result.stderr
+    worth = ("--rule", "d-optimal", "--gain", folder / "odd.parquet", "--out", folder / "gain.parquet")
+    ran("select", "label", folder / "all.npy", "--count", 50, *worth)
+    assert not {3, 4} & set(pq.read_table(folder / "gain.parquet")["row"].to_pylist())
 
 
 def test_change_finds_what_changed(folder: Path) -> None:
@@ -140,6 +184,8 @@ def test_change_finds_what_changed(folder: Path) -> None:
         (("select", "keep", "s.parquet", "--column", "nope", "--out", "x.parquet"), "nope"),
         (("select", "suspicious", "s.parquet", "--out", "x.parquet"), "either deviations or share"),
         (("select", "stratified", "s.parquet", "--count", "801", "--out", "x.parquet"), "between 1 and the 800"),
+        (("select", "label", "all.npy", "--count", "801", "--out", "x.parquet"), "at most the 800 rows"),
+        (("select", "label", "all.npy", "--count", "1", "--exclude", "all.npy", "--out", "x.parquet"), "column 'row'"),
         (("select", "change", "s.parquet", "s3.parquet", "--out", "x.parquet"), "no file of scores"),
         (("fit-pairs", "few.npz", "--out", "x"), "at least 50 pairs, got 10"),
         (("fit-pairs", "all.npy", "--out", "x"), "pairs must come from"),

@@ -1,0 +1,215 @@
+"""`elle select`: choose rows of embedding files by their scores, or what to label next."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from probes.embeddings import selection
+from probes.errors import DataError
+from router.cli.common import PATH, output
+
+_OUT = output("Parquet file to write.")
+_COLUMN = click.option("--column", help="Column of the scores; the only loss column unless set.")
+_COUNT = click.option("--count", required=True, type=click.IntRange(1), help="How many to select.")
+
+#: Rows that the rules of `elle select label` other than the uniform draw look at.
+POOL_ROWS = 20_000
+
+
+def _first(features: Any, count: int, seed: int, worth: Any, known: Any) -> Any:
+    return np.arange(count)
+
+
+def _herd(features: Any, count: int, seed: int, worth: Any, known: Any) -> Any:
+    from probes.embeddings.labelling import herd
+
+    return herd(features, count, seed=seed)
+
+
+def _d_optimal(features: Any, count: int, seed: int, worth: Any, known: Any) -> Any:
+    return selection.next_to_label(features, count, gain=worth, labelled=known)
+
+
+#: Rules of choosing what to label: (features, count, seed, worth, known) -> positions among the drawn rows.
+RULES: Mapping[str, Callable[[Any, int, int, Any, Any], Any]] = {
+    "random": _first,
+    "herding": _herd,
+    "d-optimal": _d_optimal,
+}
+DEFAULT_RULE = "random"
+_RULES_HELP = "herding: those that together stand for all; d-optimal: the unlike ones."
+
+
+@click.group()
+def select() -> None:
+    """Choose rows by their scores. Each verb writes a parquet file with the column `row`, and the scores chosen by."""
+
+
+@select.command()
+@click.argument("scores", type=PATH)
+@click.option("--drop-easiest", default=0.0, type=click.FloatRange(0, 1, max_open=True), help="Share to drop.")
+@click.option("--drop-hardest", default=0.0, type=click.FloatRange(0, 1, max_open=True), help="Share to drop.")
+@_COLUMN
+@_OUT
+def keep(scores: Path, drop_easiest: float, drop_hardest: float, column: str | None, out: Path) -> None:
+    """Curation: drop the easiest and the hardest of SCORES by quantile."""
+    rows, loss = _read(scores, column)
+    mask = selection.keep_between(loss, drop_easiest=drop_easiest, drop_hardest=drop_hardest)
+    _write(out, row=rows[mask], score=loss[mask])
+
+
+@select.command()
+@click.argument("scores", type=PATH)
+@_COUNT
+@click.option("--strata", default=10, show_default=True, type=click.IntRange(1), help="Classes of difficulty.")
+@click.option("--seed", default=0, show_default=True)
+@_COLUMN
+@_OUT
+def stratified(scores: Path, count: int, strata: int, seed: int, column: str | None, out: Path) -> None:
+    """A sample of SCORES that shows every difficulty equally often."""
+    rows, loss = _read(scores, column)
+    chosen = selection.stratified(loss, count, strata=strata, seed=seed)
+    _write(out, row=rows[chosen], score=loss[chosen])
+
+
+@select.command()
+@click.argument("scores", type=PATH)
+@click.option("--deviations", type=float, help="Flag above this many robust standard deviations; 3.5 is customary.")
+@click.option("--share", type=click.FloatRange(0, 1), help="Flag this share.")
+@_COLUMN
+@_OUT
+def suspicious(scores: Path, deviations: float | None, share: float | None, column: str | None, out: Path) -> None:
+    """Quality filter: the rows of SCORES whose predicted loss is unusually high."""
+    rows, loss = _read(scores, column)
+    mask = selection.suspicious(loss, deviations=deviations, share=share)
+    _write(out, row=rows[mask], score=loss[mask])
+
+
+@select.command()
+@click.argument("embeddings", type=PATH)
+@_COUNT
+@click.option("--rule", type=click.Choice(list(RULES)), default=DEFAULT_RULE, show_default=True, help=_RULES_HELP)
+@click.option("--seed", default=0, show_default=True, help="Of the draw.")
+@click.option("--exclude", multiple=True, type=PATH, metavar="ROWS", help="Rows selected before; repeatable.")
+@click.option("--pool", default=POOL_ROWS, show_default=True, type=click.IntRange(1), help="Rows that a rule looks at.")
+@click.option("--gain", "gains", type=PATH, help="For d-optimal: scores that say what a row's label is worth.")
+@click.option("--labelled", type=PATH, help="For d-optimal: embeddings that have labels already.")
+@click.option("--array", default="embedding", show_default=True, help="Name of the array or column in the files.")
+@_COLUMN
+@_OUT
+def label(embeddings: Path, count: int, array: str, out: Path, pool: int, seed: int, **options: Any) -> None:
+    """Choose the rows of EMBEDDINGS to label next, in constant memory.
+
+    random draws them uniformly; the first of a larger draw with the same seed are those of a smaller one. Of the rules
+    tried on real outcomes none was reliably better (docs/label-selection.md). The others choose within a uniform draw
+    of --pool rows.
+    """
+    from probes.embeddings.files import open_embeddings
+    from probes.embeddings.labelling import sample_rows
+
+    rule, gains = options["rule"], options["gains"]
+    if rule != "d-optimal" and (gains or options["labelled"]):
+        raise click.UsageError("--gain and --labelled are for --rule d-optimal.")
+    file = open_embeddings(embeddings, array)
+    worth = None if gains is None else _gain(gains, options["column"], file.rows)
+    # Rows whose label is worth nothing known cannot be weighed.
+    exclude = [_rows(path) for path in options["exclude"]]
+    exclude += [] if worth is None else [np.flatnonzero(np.isnan(worth))]
+    wanted = count if rule == "random" else max(count, pool)
+    drawn = sample_rows(file, wanted, seed=seed, exclude=np.concatenate([[], *exclude]))
+    if len(drawn.rows) < count:
+        raise DataError(f"--count must be at most the {len(drawn.rows):,} rows that can be chosen, got {count:,}.")
+    known = None if options["labelled"] is None else _known(options["labelled"], array, pool)
+    chosen = RULES[rule](drawn.features, count, seed, None if worth is None else worth[drawn.rows], known)
+    if drawn.n_bad:
+        click.echo(f"note: {drawn.n_bad:,} rows hold NaN or infinity or are missing; none is chosen.", err=True)
+    _write(out, row=drawn.rows[chosen], rank=np.arange(count))
+
+
+def _gain(path: Path, column: str | None, n_rows: int) -> Any:
+    """What a label of each row is worth, at least 0, NaN where it is not known."""
+    from probes.embeddings.scoring import read_scores
+
+    rows, gain = read_scores(path, column)
+    if len(rows) and not 0 <= rows.min() <= rows.max() < n_rows:
+        raise DataError(f"{path} must score rows of the embeddings, 0 to {n_rows - 1:,}; it has row {rows.max():,}.")
+    worth = np.full(n_rows, np.nan)
+    worth[rows] = np.clip(gain, 0.0, None)
+    return worth
+
+
+def _known(path: Path, array: str, pool: int) -> Any:
+    from probes.embeddings.files import open_embeddings
+    from probes.embeddings.labelling import sample_rows
+
+    return sample_rows(open_embeddings(path, array), pool).features
+
+
+def _rows(path: Path) -> Any:
+    """The column `row` of a parquet file that a selection wrote."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path, columns=["row"])["row"].to_numpy()
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise DataError(f"{path} must be a parquet file with the column 'row', as `elle select` writes it.") from error
+
+
+@select.command()
+@click.argument("before", type=PATH)
+@click.argument("after", type=PATH)
+@click.option("--deviations", default=3.5, show_default=True, type=float, help="Flag beyond these.")
+@click.option("--either-way", is_flag=True, help="Flag falls as well as rises.")
+@_COLUMN
+@_OUT
+def change(before: Path, after: Path, deviations: float, either_way: bool, column: str | None, out: Path) -> None:
+    """Change between two dates (Delta-ELLE): rows whose predicted loss rose unusually from BEFORE to AFTER."""
+    from probes.embeddings.scoring import read_scores
+
+    rows, first = read_scores(before, column)
+    later_rows, second = read_scores(after, column)
+    if not np.array_equal(rows, later_rows):
+        raise DataError(f"{before} and {after} must score the same rows in the same order.")
+    rows, first, second = _scored(after, rows, first, second)
+    found = selection.change(first, second, deviations=deviations, either_way=either_way)
+    _write(out, row=rows[found.flagged], delta=found.delta[found.flagged], z=found.z[found.flagged])
+
+
+def _read(path: Path, column: str | None) -> tuple[Any, Any]:
+    """Rows and scores; those without a score, which `elle score` lists, are left out and counted."""
+    from probes.embeddings.scoring import read_scores
+
+    rows, scores = read_scores(path, column)
+    return _scored(path, rows, scores)
+
+
+def _scored(path: Path, rows: Any, *scores: Any) -> tuple[Any, ...]:
+    known = np.all([np.isfinite(one) for one in scores], axis=0)
+    if not known.any():
+        raise DataError(f"{path} must hold scores, got none that is a number.")
+    if not known.all():
+        click.echo(f"note: {int((~known).sum()):,} rows of {path} have no score and are left out.", err=True)
+    return rows[known], *(one[known] for one in scores)
+
+
+def _write(out: Path, **columns: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.unfinished")
+    try:
+        pq.write_table(pa.table(columns), temporary)
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    click.echo(f"{len(columns['row']):,} rows selected; wrote {out} with {', '.join(columns)}.")
+
+
+COMMANDS = (select,)

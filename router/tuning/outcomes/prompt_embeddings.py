@@ -1,0 +1,183 @@
+"""`elle embed`: prompts of a file -> an embedding file, as the service would encode them, in the order of the rows."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probes.artifacts import store as artifact
+from probes.encoders.load import load_encoder
+from probes.encoders.spec import Encoder, EncoderSpec, FloatArray, encode_all, parse_spec
+from probes.errors import DataError
+from router.tuning.judging.pair_data import encoder_spec
+from router.tuning.outcomes.datasets import read_ask
+from router.tuning.outcomes.feature_cache import Progress
+from router.tuning.outcomes.records import Place, Row, read_rows
+
+#: Rows encoded at a time, and so the most that stand in memory besides the prompts.
+_ROWS = 1000
+
+_SUFFIXES = (".npy", ".parquet")
+
+
+@dataclass(frozen=True)
+class EmbedSummary:
+    """What was written: rows and their width, by which encoder, and the rows that hold no prompt, with their list."""
+
+    out: str
+    rows: int
+    width: int
+    encoder: str
+    bad_rows: int
+    bad_rows_file: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def embed_command(
+    prompts: Path,
+    out: Path,
+    *,
+    encoder: str,
+    probe_dir: Path | None,
+    encoder_dir: Path | None,
+    on_progress: Progress | None,
+) -> EmbedSummary:
+    """Do what `elle embed` does: one embedding for each row of `prompts`, in their order, written in one step.
+
+    prompts: `.txt`, a prompt on each line, or rows as `read_rows` reads them, with a column `prompt` or `messages`.
+    out: `.npy`, or `.parquet` with the columns `row`, `prompt_id` where the rows have one, and `embedding`. encoder: as
+    `elle fit` takes it; the probe's, where one is given. A row without a prompt gets NaN and is listed beside `out`.
+
+    Raises ArtifactError, DataError or EncoderError; then nothing is written.
+    """
+    if out.suffix not in _SUFFIXES:
+        raise DataError(f"--out must end in {' or '.join(_SUFFIXES)}; got {out.name}.")
+    spec = parse_spec(encoder) if probe_dir is None else encoder_spec(artifact.load(probe_dir))
+    rows = _rows(prompts)
+    texts, bad = _texts(rows)
+    if len(bad) == len(rows):
+        raise DataError(f"{prompts} must hold prompts, and has none: {next(iter(bad.values()), 'it is empty')}")
+    loaded = load_encoder(spec, encoder_dir)
+    with _embedding_file(out, rows, loaded.n_features, spec) as write:
+        for first in range(0, len(texts), _ROWS):
+            write(_encoded(loaded, texts[first : first + _ROWS]))
+            if on_progress is not None:
+                on_progress(min(first + _ROWS, len(texts)), len(texts))
+    listed = out.with_name(f"{out.name}.bad-rows.csv")
+    if bad:
+        with listed.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("row", "why"), *bad.items()])
+    else:
+        listed.unlink(missing_ok=True)
+    return EmbedSummary(str(out), len(texts), loaded.n_features, spec.identity, len(bad), str(listed) if bad else None)
+
+
+def _rows(path: Path) -> list[Row | str]:
+    """The rows of a file in their order, or why one cannot be read."""
+    if path.suffix.lower() == ".txt":
+        try:
+            lines = path.read_bytes().decode("utf-8-sig").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} must be readable as UTF-8: {error}.") from error
+        lines = lines[:-1] if lines[-1] == "" else lines
+        return [Row(Place(path, "line", n), {"prompt": line.rstrip("\r")}) for n, line in enumerate(lines, start=1)]
+    unreadable: list[tuple[Place, str]] = []
+    found = read_rows(path, lambda place, problem: unreadable.append((place, problem)))
+    numbered: dict[int, Row | str] = {row.place.number: row for row in found}
+    numbered |= {place.number: f"{place} {problem}." for place, problem in unreadable}
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def _texts(rows: Sequence[Row | str]) -> tuple[list[str | None], dict[int, str]]:
+    """What is encoded of each row, None where there is nothing, and why there is not, by row from 0."""
+    texts: list[str | None] = []
+    bad: dict[int, str] = {}
+    for number, row in enumerate(rows):
+        if isinstance(row, str):
+            texts.append(None)
+            bad[number] = row
+            continue
+        try:
+            name = "messages" if row.values.get("prompt") is None and "messages" in row.values else "prompt"
+            texts.append(read_ask(row.place, name, row.values.get(name)).text)
+        except DataError as error:
+            texts.append(None)
+            bad[number] = str(error)
+    return texts, bad
+
+
+def _encoded(encoder: Encoder, texts: Sequence[str | None]) -> FloatArray:
+    """Features (n, d) of texts, each distinct one encoded once; NaN where there is no text."""
+    distinct = list(dict.fromkeys(text for text in texts if text is not None))
+    features = np.full((len(distinct) + 1, encoder.n_features), np.nan, dtype=np.float32)
+    if distinct:
+        features[:-1] = encode_all(encoder, distinct)
+    places = {text: place for place, text in enumerate(distinct)}
+    return features[[-1 if text is None else places[text] for text in texts]]
+
+
+@contextmanager
+def _embedding_file(
+    out: Path, rows: Sequence[Row | str], width: int, spec: EncoderSpec
+) -> Iterator[Callable[[FloatArray], None]]:
+    """A function that appends embeddings to a file, which comes to be under its name when all are written."""
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}.unfinished")
+    try:
+        with (
+            _npy(unfinished, len(rows), width) if out.suffix == ".npy" else _parquet(unfinished, rows, width, spec) as f
+        ):
+            yield f
+        unfinished.replace(out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _npy(path: Path, n: int, width: int) -> Iterator[Callable[[FloatArray], None]]:
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (n, width)}
+        np.lib.format.write_array_header_1_0(file, header)
+
+        def write(features: FloatArray) -> None:
+            file.write(features.astype("<f4").tobytes())
+
+        yield write
+
+
+@contextmanager
+def _parquet(
+    path: Path, rows: Sequence[Row | str], width: int, spec: EncoderSpec
+) -> Iterator[Callable[[FloatArray], None]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ids = [None if isinstance(row, str) else row.values.get("prompt_id") for row in rows]
+    fields = [("row", pa.int64()), ("embedding", pa.list_(pa.float32(), width))]
+    if any(one is not None for one in ids):
+        fields.insert(1, ("prompt_id", pa.string()))
+    schema = pa.schema(fields, metadata={"elle.encoder": spec.identity})
+    first = 0
+
+    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=["prompt_id"]) as writer:
+
+        def write(features: FloatArray) -> None:
+            nonlocal first
+            numbers = np.arange(first, first + len(features))
+            columns = {"row": pa.array(numbers)}
+            if "prompt_id" in schema.names:
+                columns["prompt_id"] = pa.array([None if ids[n] is None else str(ids[n]) for n in numbers], pa.string())
+            columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), width)
+            writer.write_table(pa.table(columns, schema=schema))
+            first += len(features)
+
+        yield write
