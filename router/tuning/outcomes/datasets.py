@@ -261,8 +261,10 @@ class _Table:
         if bad:
             bounds = f"0 to {high:g}" if math.isfinite(high) else "0 or more"
             first = repr(values[bad[0]])[:_SHOWN_LETTERS]
+            missing = values[bad[0]] is None or values[bad[0]] != values[bad[0]]
+            hint = " Leave out the rows of answers without one." if missing else ""
             raise DataError(
-                f"{self.path}: {name} must be a number, {bounds}; {self._places(bad)}, the first is {first}."
+                f"{self.path}: {name} must be a number, {bounds}; {self._places(bad)}, the first is {first}.{hint}"
             )
         return [math.nan if number is None else number for number in numbers]
 

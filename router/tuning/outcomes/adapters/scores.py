@@ -262,7 +262,8 @@ def _summary(
     for one in seen:
         by_value.setdefault(_key(one[1].value), one)
     ordered = sorted(by_value.values(), key=lambda one: one[2])
-    chosen = [ordered[0], ordered[-1], ordered[len(ordered) // 2]]
+    # Where there are only two values or one, the first answers fill up the three.
+    chosen = [ordered[0], ordered[-1], ordered[len(ordered) // 2], *seen[: 2 * _EXAMPLES]]
     examples = dict.fromkeys(ScoreExample(str(a.place), printable(str(r.value))[:80], q) for a, r, q in chosen)
     used = {"--score-map": bool(options.words), "--score-range": options.span is not None}
     mapped_by = " and ".join(option for option, given in used.items() if given) or None

@@ -94,8 +94,8 @@ def without(name: str) -> list[dict[str, Any]]:
     ("rows", "message"),
     [
         (changed(1, score=1.5), "score must be a number, 0 to 1; line 2, the first is 1.5"),
-        (changed(1, score=None), "score must be a number, 0 to 1; line 2, the first is None"),
-        (changed(1, score=float("nan")), "line 2, the first is nan"),
+        (changed(1, score=None), "line 2, the first is None. Leave out the rows of answers without one."),
+        (changed(1, score=float("nan")), "line 2, the first is nan. Leave out the rows of answers without one."),
         (changed(1, score="good"), "line 2, the first is 'good'"),
         (changed(1, score=True), "line 2, the first is True"),
         (changed(2, cost_usd=-1), "cost_usd must be a number, 0 or more; line 3"),
