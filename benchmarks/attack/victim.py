@@ -37,7 +37,8 @@ def main() -> None:
                 status = "OK"
             except grpc.RpcError as error:
                 status = error.code().name
-            print(started, time.monotonic() - started, status, flush=True)
+            sys.stdout.write(f"{started} {time.monotonic() - started} {status}\n")
+            sys.stdout.flush()
             begun = max(begun + EVERY_S, time.monotonic() - 1.0)
             ended.wait(max(0.0, begun - time.monotonic()))
 

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import yaml
 
-from router.policies.loading import DEFAULT_POLICY
+from benchmarks.bench_http import process, write_policy
 
 #: How much longer another caller may wait at the 99th percentile, in milliseconds: the limit of issue 14.
 EXTRA_P99_MS = 20.0
@@ -173,7 +172,9 @@ def attacked_world(*, seconds: float, factor: float) -> Iterator[World]:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         log = stack.enter_context(Path(folder, "service.log").open("w+", encoding="utf-8"))
         serve = "from router.cli.main import main; main()"
-        argv = (sys.executable, "-c", serve, "serve", "--port", "0", "--http", "0", "--policy", str(_policy(folder)))
+        upstream = stack.enter_context(process("-m", "benchmarks.bench_http", "--upstream"))["http"]
+        policy = write_policy(Path(folder), upstream)
+        argv = (sys.executable, "-c", serve, "serve", "--port", "0", "--http", "0", "--policy", str(policy))
         service = stack.enter_context(subprocess.Popen([*argv, *_ext_proc()], stderr=log))
         stack.callback(service.terminate)
         grpc_at, http_at = _addresses(service, Path(folder, "service.log"))
@@ -191,13 +192,6 @@ def attacked_world(*, seconds: float, factor: float) -> Iterator[World]:
         stack.callback(reading.join)
         stack.callback(other.communicate)
         yield world
-
-
-def _policy(folder: str) -> Path:
-    """The embedded default: its answers are canned, and come from the service's own loopback."""
-    path = Path(folder, "policy.yaml")
-    path.write_text(yaml.safe_dump(yaml.safe_load(DEFAULT_POLICY.read_text("utf-8"))), "utf-8")
-    return path
 
 
 def _ext_proc() -> tuple[str, ...]:
@@ -223,6 +217,8 @@ def _addresses(service: subprocess.Popen[Any], log: Path) -> tuple[str, str]:
 
 def _read(other: subprocess.Popen[str], world: World) -> None:
     for line in other.stdout or ():
+        if not line.endswith("\n"):
+            return
         started, took, status = line.split()
         world.calls.append((float(started), float(took), status))
 

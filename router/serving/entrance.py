@@ -12,8 +12,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from router.errors import ConfigError
+from router.intake.bounds import Intake
 from router.serving import backlog, http_server
-from router.wire.conversion import MAX_MESSAGE_BYTES
+from router.serving.grpc_options import server_options
+from router.wire.arrival import Arrivals
 from router.wire.in_work import InWork
 from router.wire.servicer import SERVICE_NAME, RouterService
 from router.wire.statuses import add_to_server, guarded
@@ -41,6 +43,7 @@ class Entrance:
     Attributes:
         address: of the gRPC port once it is open.
         http_address: of the HTTP port, if there is one.
+        intake: the bounds that all doors share.
         ending: once the process has been told that it may be asked to end.
     """
 
@@ -50,6 +53,7 @@ class Entrance:
         self.ending: Ending | None = None
         self._settings = settings
         self._in_work = InWork()
+        self.intake = Intake()
         self._service = RouterService()
         self._status = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
@@ -60,7 +64,7 @@ class Entrance:
     async def open(self) -> None:
         """Listen. Raises ConfigError for an occupied port."""
         settings = self._settings
-        self._server = _create_server(self._service, self._status, self._in_work, settings)
+        self._server = _create_server(self._service, self._status, self._in_work, settings, self.intake)
         self.address = authority(settings.host, _bind(self._server, settings))
         if not self._started:
             await self.say(serves=False)
@@ -113,25 +117,16 @@ class Entrance:
 
 
 def _create_server(
-    service: RouterService, status: health.aio.HealthServicer, in_work: InWork, settings: ServerSettings
+    service: RouterService, status: health.aio.HealthServicer, in_work: InWork, settings: ServerSettings, intake: Intake
 ) -> grpc.aio.Server:
-    server = grpc.aio.server(
-        options=[
-            # Probing for bandwidth sends a ping beside every message: a fifth of a millisecond here, for nothing on
-            # messages of a few kilobytes.
-            ("grpc.http2.bdp_probe", 0),
-            # Two servers on one port share its traffic without a word: only workers of one parent may.
-            ("grpc.so_reuseport", int(settings.share_port)),
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ],
-    )
-    add_to_server(service, server, in_work)
+    server = grpc.aio.server(options=server_options(share_port=settings.share_port))
+    arrivals = Arrivals(intake)
+    add_to_server(service, server, in_work, arrivals)
     # Watchers of the health service stay for ever, and nobody waits for them.
-    watched = guarded(server)
+    watched = guarded(server, None, arrivals)
     health_pb2_grpc.add_HealthServicer_to_server(status, watched)
     for door in settings.doors:
-        door.register(guarded(server, in_work))
+        door.register(guarded(server, in_work, arrivals))
     own = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
     names = (*own, *(name for door in settings.doors for name in door.service_names))
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), watched)

@@ -18,6 +18,7 @@ from router.answering import upstream
 from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import CACHE_ENTRIES, MAX_PROMPT_BYTES, Router
 from router.deciding.sessions import Sessions
+from router.intake.bounds import Intake
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import CANNED_UPSTREAM
 from router.serving import loopback
@@ -31,8 +32,8 @@ log = logging.getLogger(__name__)
 #: Threads for what blocks outside the encoder: name look-ups, imports. Started when needed.
 IO_THREADS = 64
 
-#: Seconds for which the import of LiteLLM keeps the loop that decides waiting, at most and at a time.
-IMPORT_SWITCH_S = 0.0005
+#: Seconds for which a thread that imports, or works on a large request, may keep the loop that decides waiting.
+SWITCH_S = 0.0005
 
 
 class Door(Protocol):
@@ -136,6 +137,8 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Serving]:
 
 @contextlib.asynccontextmanager
 async def _serving(settings: ServerSettings, entrance: Entrance) -> AsyncIterator[Serving]:
+    # A thread that works on a large request lets the loop go on after so long; a decision needs the lock several times.
+    sys.setswitchinterval(SWITCH_S)
     # Looking up a dead host's name blocks a thread for seconds; the few of the default pool would then stop everybody.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io"))
     if settings.http is not None:
@@ -144,7 +147,7 @@ async def _serving(settings: ServerSettings, entrance: Entrance) -> AsyncIterato
         try:
             if not settings.share_port:
                 await entrance.open()
-            router = await asyncio.to_thread(_load, settings)
+            router = await asyncio.to_thread(_load, settings, entrance.intake)
             stack.push_async_callback(router.close)
             if settings.metrics_port is not None:
                 told = metrics.exposed(router, settings.host, settings.metrics_port, settings.predecessors)
@@ -187,15 +190,12 @@ async def serve_forever(settings: ServerSettings, on_ready: Callable[[Serving], 
 @contextlib.asynccontextmanager
 async def _loading_in_background(dispatcher: Dispatcher) -> AsyncIterator[None]:
     """Import what answering needs, which takes seconds, while deciding works already; first answers wait for it."""
-    loading, usual_s = asyncio.create_task(dispatcher.load()), sys.getswitchinterval()
+    loading = asyncio.create_task(dispatcher.load())
 
     def loaded(_: asyncio.Task[None]) -> None:
-        sys.setswitchinterval(usual_s)
         if not loading.cancelled() and (error := loading.exception()) is not None:
             log.error("answering will fail: %s", error)
 
-    # The import hands Python's lock over when it has had it for so long, and a decision needs it several times.
-    sys.setswitchinterval(IMPORT_SWITCH_S)
     loading.add_done_callback(loaded)
     try:
         yield
@@ -203,7 +203,7 @@ async def _loading_in_background(dispatcher: Dispatcher) -> AsyncIterator[None]:
         loading.cancel()
 
 
-def _load(settings: ServerSettings) -> Router:
+def _load(settings: ServerSettings, intake: Intake) -> Router:
     router = Router.from_files(
         *settings.policies,
         encoder_dir=settings.encoder_dir,
@@ -212,6 +212,7 @@ def _load(settings: ServerSettings) -> Router:
         max_pending=settings.max_pending,
         cache_entries=settings.cache_entries,
         sessions=Sessions(max_entries=settings.max_sessions, ttl_s=settings.session_ttl_s),
+        intake=intake,
     )
     router.warm_up()
     return router

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc.aio
@@ -15,12 +16,14 @@ from router.answering.dispatch import Completion, Dispatcher
 from router.asking.session_ids import caller_of, session_id_of
 from router.deciding.pipeline import Router
 from router.errors import InvalidRequestError, NotReadyError
+from router.intake.bounds import SMALL_BYTES
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2 as routing_pb
 from router.plain_json import TextPieces, whole_text
 from router.values import RouteQuery, RoutingDecision
 from router.wire import conversion as wire
+from router.wire.arrival import is_large
 from router.wire.statuses import status_of
 from router.wire.structs import struct_from_answer
 
@@ -45,6 +48,8 @@ class RouterService(pb_grpc.RouterServiceServicer):
     def __init__(self) -> None:
         self._router: Router | None = None
         self._dispatcher: Dispatcher | None = None
+        # All batches together keep few prompts in the queue, so that they neither overload it nor starve others.
+        self._places = asyncio.Semaphore(BATCH_IN_FLIGHT)
 
     def start(self, router: Router, dispatcher: Dispatcher) -> None:
         """Begin to answer."""
@@ -70,18 +75,20 @@ class RouterService(pb_grpc.RouterServiceServicer):
                 f"requests must hold at most {MAX_BATCH:,} requests, got {len(request.requests):,}; send several.",
                 field="requests",
             )
-        # A batch keeps few prompts in the queue at a time, so that it neither overloads itself nor starves others.
-        places = asyncio.Semaphore(BATCH_IN_FLIGHT)
         caller = caller_of(_headers(context))
         ends = time.perf_counter() + left if (left := _time_left(context)) is not None else None
         results = [pb.BatchRouteResult() for _ in request.requests]
 
-        async def one_after_another(group: Sequence[tuple[int, RouteQuery | Exception]]) -> None:
-            for index, query in group:
-                async with places:
-                    results[index] = await _batch_result(router, query, caller, ends)
+        async def one_after_another(group: Sequence[_Asked]) -> None:
+            for asked in group:
+                async with self._places:
+                    results[asked.index] = await _batch_result(router, asked, caller, ends)
+                    # What was settled without waiting would else all be decided before anybody else gets a turn.
+                    await asyncio.sleep(0)
 
-        await asyncio.gather(*map(one_after_another, _by_session(request.requests)))
+        read = functools.partial(_by_session, request.requests, sized=is_large.get())
+        groups = await router.intake.work(read) if is_large.get() else read()
+        await asyncio.gather(*map(one_after_another, groups))
         return pb.BatchRouteResponse(results=results)
 
     async def Complete(self, request: pb.CompleteRequest, context: Context) -> pb.CompleteResponse:  # noqa: N802
@@ -132,9 +139,10 @@ class RouterService(pb_grpc.RouterServiceServicer):
 
 async def _decide(router: Router, request: pb.RouteRequest, context: Context) -> tuple[RouteQuery, RoutingDecision]:
     headers = _headers(context)
-    query = wire.query_from_wire(request)
+    large = is_large.get()
+    query = await router.intake.work(wire.query_from_wire, request) if large else wire.query_from_wire(request)
     query = replace(query, session_id=session_id_of(query.session_id, headers, query.parameters))
-    return query, await router.adecide(query, caller=caller_of(headers), timeout_s=_time_left(context))
+    return query, await router.adecide(query, caller=caller_of(headers), timeout_s=_time_left(context), large=large)
 
 
 def _tell_session(router: Router, decision: RoutingDecision, step: Completion, context: Context) -> None:
@@ -147,9 +155,21 @@ def _headers(context: Context) -> dict[str, str]:
     return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
-def _by_session(requests: Sequence[pb.RouteRequest]) -> list[list[tuple[int, RouteQuery | Exception]]]:
-    """The requests with their places: those of one session together, in their order, all others alone."""
-    groups: dict[str | int, list[tuple[int, RouteQuery | Exception]]] = {}
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One request of a batch: its place, what it asks or why that cannot be read, and whether it is large."""
+
+    index: int
+    query: RouteQuery | Exception
+    large: bool
+
+
+def _by_session(requests: Sequence[pb.RouteRequest], *, sized: bool) -> list[list[_Asked]]:
+    """The requests with their places: those of one session together, in their order, all others alone.
+
+    sized: whether some of them may be large.
+    """
+    groups: dict[str | int, list[_Asked]] = {}
     for index, request in enumerate(requests):
         query: RouteQuery | Exception
         try:
@@ -157,18 +177,17 @@ def _by_session(requests: Sequence[pb.RouteRequest]) -> list[list[tuple[int, Rou
             session_id = session_id_of(query.session_id, {}, query.parameters)
         except Exception as error:
             query, session_id = error, ""
-        groups.setdefault(session_id or index, []).append((index, query))
+        large = sized and request.ByteSize() > SMALL_BYTES
+        groups.setdefault(session_id or index, []).append(_Asked(index, query, large))
     return list(groups.values())
 
 
-async def _batch_result(
-    router: Router, query: RouteQuery | Exception, caller: str, ends: float | None
-) -> pb.BatchRouteResult:
-    if isinstance(query, Exception):
-        return pb.BatchRouteResult(error=status_of(query))
+async def _batch_result(router: Router, asked: _Asked, caller: str, ends: float | None) -> pb.BatchRouteResult:
+    if isinstance(asked.query, Exception):
+        return pb.BatchRouteResult(error=status_of(asked.query))
     try:
         left = None if ends is None else ends - time.perf_counter()
-        decision = await router.adecide(query, caller=caller, timeout_s=left)
+        decision = await router.adecide(asked.query, caller=caller, timeout_s=left, large=asked.large)
     except Exception as error:
         return pb.BatchRouteResult(error=status_of(error))
     return pb.BatchRouteResult(decision=wire.decision_to_wire(decision))

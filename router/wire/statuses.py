@@ -7,25 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import inspect
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import grpc
 import grpc.aio
 from google.protobuf import any_pb2
-from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from router.errors import DispatchError, InvalidRequestError, RouterError
+from router.errors import DeadlineError, DispatchError, RouterError
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2
 from router.plain_json import whole_text
 from router.values import Attempt
 from router.wire import conversion as wire
+from router.wire.arrival import Arrivals, Decoder
 from router.wire.in_work import InWork
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,9 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 #: Makes the context that a request is held in while it is in work.
 _Held = Callable[[], contextlib.AbstractContextManager[None]]
+
+#: What reads a request, or all of a call that streams them; it counts as long as the context lasts.
+_Arrive = Callable[[AsyncIterator[bytes]], contextlib.AbstractAsyncContextManager[Any]]
 
 DOMAIN = "elle.router"
 
@@ -46,6 +49,10 @@ MAX_MESSAGE_BYTES = 1500
 
 #: Bytes of the attempts among the details of a status.
 MAX_ATTEMPTS_BYTES = 2000
+
+
+#: Seconds that a caller may leave a part of a streamed answer unread.
+UNREAD_S = 60.0
 
 
 def status_of(error: Exception) -> status_pb2.Status:
@@ -121,23 +128,6 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) 
     await context.abort(code, status.message, tuple(trailers))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Malformed:
-    """Stands in for a request that could not be parsed, so that the error is told by us and not by grpc."""
-
-    error: Exception
-
-
-def _parse_with(deserialize: Any) -> Callable[[bytes], Any]:
-    def parse(data: bytes) -> Any:
-        try:
-            return deserialize(data)
-        except (DecodeError, UnicodeDecodeError) as error:
-            return _Malformed(error)
-
-    return parse
-
-
 class GuardedServer:
     """What generated code takes for a server to add a service to: every method turns what it raises into a status.
 
@@ -147,66 +137,68 @@ class GuardedServer:
     Args:
         server: where the services go.
         in_work: what their requests are counted in, and cut short by; None where nobody waits for them to finish.
+        arrivals: what reads and decodes their requests; None for the usual bounds.
     """
 
-    def __init__(self, server: grpc.aio.Server, in_work: InWork | None) -> None:
+    def __init__(self, server: grpc.aio.Server, in_work: InWork | None, arrivals: Arrivals | None) -> None:
         self._server = server
         self._in_work = in_work
+        self._arrivals = arrivals or Arrivals()
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """The same handlers once more, in a shape that hides them."""
 
     def add_registered_method_handlers(self, service: str, by_method: dict[str, Handler]) -> None:
         """Add the methods of a service."""
-        guarded = {method: _guard(handler, self._in_work) for method, handler in by_method.items()}
+        guarded = {method: _guard(handler, self._in_work, self._arrivals) for method, handler in by_method.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
 
 
 def add_to_server(
-    service: pb_grpc.RouterServiceServicer, server: grpc.aio.Server, in_work: InWork | None = None
+    service: pb_grpc.RouterServiceServicer,
+    server: grpc.aio.Server,
+    in_work: InWork | None = None,
+    arrivals: Arrivals | None = None,
 ) -> None:
     """Add our service to a server, every method turning what it raises into a status."""
-    pb_grpc.add_RouterServiceServicer_to_server(service, guarded(server, in_work))
+    pb_grpc.add_RouterServiceServicer_to_server(service, guarded(server, in_work, arrivals))
 
 
-def guarded(server: grpc.aio.Server, in_work: InWork | None = None) -> grpc.aio.Server:
+def guarded(
+    server: grpc.aio.Server, in_work: InWork | None = None, arrivals: Arrivals | None = None
+) -> grpc.aio.Server:
     """Return what services are to be added to in place of the server; arguments as `GuardedServer`."""
-    return cast(grpc.aio.Server, GuardedServer(server, in_work))
+    return cast(grpc.aio.Server, GuardedServer(server, in_work, arrivals))
 
 
-def _guard(handler: Handler, in_work: InWork | None) -> Handler:
-    kinds: dict[tuple[bool, bool], tuple[Any, Any]] = {
-        (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
-        (False, True): (handler.unary_stream, grpc.unary_stream_rpc_method_handler),
-        (True, False): (handler.stream_unary, grpc.stream_unary_rpc_method_handler),
-        (True, True): (handler.stream_stream, grpc.stream_stream_rpc_method_handler),
+def _guard(handler: Handler, in_work: InWork | None, arrivals: Arrivals) -> Handler:
+    kinds: dict[tuple[bool, bool], Any] = {
+        (False, False): handler.unary_unary,
+        (False, True): handler.unary_stream,
+        (True, False): handler.stream_unary,
+        (True, True): handler.stream_stream,
     }
-    method, make = kinds[handler.request_streaming, handler.response_streaming]
+    method = kinds[handler.request_streaming, handler.response_streaming]
+    # To read one message ourselves, with a limit of time, is to be called as if many came.
+    make: Any = (
+        grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
+    )
     # A method that streams may as well write to its context and return nothing, as that of the health service does.
     guard = _guard_stream if inspect.isasyncgenfunction(method) else _guard_call
-    check = _checked_stream if handler.request_streaming else _checked
-    guarded_method = guard(method, check, in_work.request if in_work is not None else contextlib.nullcontext)
-    return cast(Handler, make(guarded_method, _parse_with(handler.request_deserializer), handler.response_serializer))
+    arrive = arrivals.many if handler.request_streaming else arrivals.one
+    decoder = Decoder(cast(Any, handler.request_deserializer))
+    guarded_method = guard(
+        method, partial(arrive, decoder=decoder), in_work.request if in_work is not None else contextlib.nullcontext
+    )
+    return cast(Handler, make(guarded_method, None, handler.response_serializer))
 
 
-def _checked(request: Any) -> Any:
-    if isinstance(request, _Malformed):
-        raise InvalidRequestError(
-            "the request must be a valid protobuf message whose strings are valid UTF-8; it could not be parsed."
-        ) from request.error
-    return request
-
-
-async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _checked(request)
-
-
-def _guard_call(method: Any, check: Callable[[Any], Any], held: _Held) -> Callable[..., Awaitable[Any]]:
-    async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+def _guard_call(method: Any, arrive: _Arrive, held: _Held) -> Callable[..., Awaitable[Any]]:
+    async def guarded(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            with held():
-                return await method(check(request), context)
+            async with arrive(requests) as request:
+                with held():
+                    return await method(request, context)
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception as error:
@@ -215,17 +207,26 @@ def _guard_call(method: Any, check: Callable[[Any], Any], held: _Held) -> Callab
     return guarded
 
 
-def _guard_stream(method: Any, check: Callable[[Any], Any], held: _Held) -> Callable[..., Awaitable[None]]:
+def _guard_stream(method: Any, arrive: _Arrive, held: _Held) -> Callable[..., Awaitable[None]]:
     # Writes itself instead of yielding: a stream that is cut short while it writes must come to our status too.
-    async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def guarded(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         try:
-            with held():
-                async with contextlib.aclosing(method(check(request), context)) as items:
-                    async for item in items:
-                        await context.write(item)
+            async with arrive(requests) as request:
+                with held():
+                    async with contextlib.aclosing(method(request, context)) as items:
+                        async for item in items:
+                            await _write(context, item)
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception as error:
             await _abort(context, error)
 
     return guarded
+
+
+async def _write(context: grpc.aio.ServicerContext[Any, Any], item: Any) -> None:
+    try:
+        async with asyncio.timeout(UNREAD_S):
+            await context.write(item)
+    except TimeoutError:
+        raise DeadlineError(f"the caller must read the answer, and has not for {UNREAD_S:.0f} s.") from None
