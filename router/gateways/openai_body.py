@@ -78,10 +78,7 @@ def query_from_body(
 def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Overrides:
     """What a model name asks of the router. Arguments and errors as `query_from_body`."""
     if len(model) > _LONGEST_NAME:
-        raise UnknownModelError(
-            f"model must be one of {', '.join(model_names(policies))}, got a name of {len(model):,} characters.",
-            field="model",
-        )
+        raise _unknown(model, policies)
     for name, policy in policies.items():
         if model in policy.rules.file.names:
             return Overrides(policy=name, pin=model)
@@ -92,7 +89,11 @@ def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Ov
         if name in policies or name in ROUTELLM_ROUTERS:
             # RouteLLM's names mean the default policy, unless one of ours is called so.
             return Overrides(policy=name if name in policies else None, min_gain=_threshold(threshold, model))
-    raise UnknownModelError(
+    raise _unknown(model, policies)
+
+
+def _unknown(model: str, policies: Mapping[str, ServedPolicy]) -> UnknownModelError:
+    return UnknownModelError(
         f"model must be one of {', '.join(model_names(policies))}, got {shown(model)}.", field="model"
     )
 
