@@ -16,8 +16,8 @@ from router.tuning.outcomes.records import Place, number_of
 #: What `--score-map WORD=skip` says: leave the rows with this word out.
 SKIP = "skip"
 
-#: Texts that stand for no value.
-_NO_VALUE = frozenset({"", "-", "na", "n/a", "nan", "nil", "none", "null", "undefined"})
+#: Texts that stand for no value in a column of numbers. Among other words they may be one of them.
+_NO_VALUE = frozenset({"-", "na", "n/a", "nan", "nil", "none", "null", "undefined"})
 
 #: Names of scores of which more is worse, as far as they say so.
 _MORE_IS_WORSE = re.compile(
@@ -90,7 +90,7 @@ class ScoreSummary:
         sources: answers by what their score was read from, in words.
         low, high, mean: of the qualities, 0 to 1.
         written_low, written_high: the range of the numbers as written; None where there were only words.
-        examples: up to three, of different values: the lowest, the highest and one between.
+        examples: up to three: the lowest, the highest and one between; where values are fewer, further answers.
         mapped_by: the option that mapped them; None where none was needed.
     """
 
@@ -142,6 +142,7 @@ class _Reader:
     def __init__(self, options: ScoreOptions) -> None:
         self._options = options
         self._words: Counter[str] = Counter()
+        self._no_values: Counter[str] = Counter()
         self._outside: list[tuple[Place, float]] = []
         self._first: dict[str, Place] = {}
         self._names: dict[str, Place] = {}
@@ -149,7 +150,7 @@ class _Reader:
 
     def look_at(self, place: Place, raw: RawScore) -> None:
         """Note what this value is."""
-        if self.is_missing(raw):
+        if _is_blank(raw.value):
             return
         if raw.name and _MORE_IS_WORSE.search(raw.name):
             self._names.setdefault(raw.name, place)
@@ -165,12 +166,13 @@ class _Reader:
 
     def _note_word(self, place: Place, raw: RawScore) -> None:
         word = str(raw.value)
-        self._words[word] += 1
+        (self._no_values if self._is_no_value(raw) else self._words)[word] += 1
         self._first.setdefault(word, place)
 
     def refuse_what_is_unknown(self) -> None:
         """Raise DataError where the values' meaning has to be asked for."""
         if self._words and not self._single_words():
+            self._words += self._no_values
             shown = ", ".join(f"{word[:40]} ({count})" for word, count in self._words.most_common(_SHOWN))
             more = f" and {len(self._words) - _SHOWN} more" if len(self._words) > _SHOWN else ""
             place = self._first[self._words.most_common(1)[0][0]]
@@ -201,16 +203,19 @@ class _Reader:
 
     def _single_words(self) -> bool:
         """Whether the words are odd cells in a column of numbers, each of them once and few."""
-        few = sum(self._words.values()) * 1000 <= max(1000, self._numbers)
-        return not self._options.words and self._numbers >= _MANY and few
+        few = len(self._words) * 1000 <= max(1000, self._numbers)
+        once = set(self._words.values()) == {1}
+        return not self._options.words and self._numbers >= _MANY and few and once
 
     def quality(self, raw: RawScore) -> tuple[float | None, str | None]:
         """Return the quality of a value, or None and, unless it is missing, why it has none."""
-        if self.is_missing(raw):
+        if _is_blank(raw.value):
             return None, None
         if _is_plain(raw.value) and _key(raw.value) in self._options.words:
             value = self._options.words[_key(raw.value)]
             return value, None if value is not None else "score that --score-map skips"
+        if self._is_no_value(raw):
+            return None, None
         number = self._number(raw)
         if number is None or not math.isfinite(number):
             return None, "score that is no number"
@@ -232,11 +237,15 @@ class _Reader:
             value = value.strip().removesuffix("%")
         return number_of(value)
 
-    @staticmethod
-    def is_missing(raw: RawScore) -> bool:
-        """Whether this is no value at all."""
-        value = raw.value
-        return value is None or (isinstance(value, str) and value.strip().lower() in _NO_VALUE)
+    def _is_no_value(self, raw: RawScore) -> bool:
+        """Whether this text says that there is no value. A name of a category never does, nor one beside a map."""
+        if raw.is_label or self._options.words:
+            return False
+        return isinstance(raw.value, str) and raw.value.strip().lower() in _NO_VALUE
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _is_plain(value: Any) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -253,6 +255,19 @@ def test_a_cost_of_zero_is_a_price_that_the_log_does_not_know(tmp_path: Path) ->
     assert [cost == 0.002 for cost in found.cost_usd[:, 0].tolist()] == [False, True, False]
     assert not (found.cost_usd == 0).any()
     assert any(note.startswith("costs of 0") and note.endswith(": 2") for note in summary.notes)
+
+
+def test_the_masks_and_marks_are_those_of_the_installed_litellm(tmp_path: Path) -> None:
+    found = importlib.util.find_spec("litellm")
+    if found is None or found.origin is None:
+        pytest.skip("LiteLLM is not installed")
+    constants = (Path(found.origin).parent / "constants.py").read_text("utf-8")  # importing it takes seconds
+    named = dict(re.findall(r'^(\w+)(?:: Final)? = "([^"]*)"$', constants, re.MULTILINE))
+    masks = [named["REDACTED_BY_LITELLM"], named["REDACTED_BY_LITELM_STRING"]]
+    cut = f"begin... ({named['LITELLM_TRUNCATED_PAYLOAD_FIELD']} skipped 7 chars. A note.) ...end"
+    rows = [spend(f"x{i}", messages=user(text)) for i, text in enumerate([*masks, cut])]
+    summary, _ = bring("litellm-spend-logs", tmp_path, [spend("good"), *rows])
+    assert summary.left_out == {"prompt redacted by the log": 2, "prompt cut short by the log": 1}
 
 
 def test_a_cut_system_prompt_does_not_cost_the_answer(tmp_path: Path) -> None:

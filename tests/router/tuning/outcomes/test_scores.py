@@ -170,6 +170,22 @@ class TestScales:
         with pytest.raises(DataError, match=r"got the words failed \(3\)"):
             numbers(tmp_path, [1] * 97 + ["failed"] * 3)
 
+    def test_none_is_no_value_among_numbers_and_a_word_among_words(self, tmp_path: Path) -> None:
+        assert list(numbers(tmp_path, [1, 0, "none", "N/A"])[1].values()) == [1.0, 0.0]
+        harm = ["none", "minor", "major", "none", 1]
+        with pytest.raises(DataError, match=r"got the words none \(2\), minor \(1\), major \(1\)"):
+            numbers(tmp_path, harm)
+        with pytest.raises(DataError, match=r"missing: none \(2\)"):
+            numbers(tmp_path, harm, score_map=["minor=.5,major=0,1=1"])
+        _, found = numbers(tmp_path, harm, score_map=["none=1,minor=.5,major=0,1=1"])
+        assert list(found.values()) == [1.0, 0.5, 0.0, 1.0, 1.0]
+        with pytest.raises(DataError, match=r"got the words none \(2\)"):
+            langfuse(tmp_path, [category("none", 0), category("none", 0)])
+
+    def test_a_word_that_stands_twice_is_asked_about_however_many_numbers_there_are(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"got the words failed \(2\)"):
+            numbers(tmp_path, [1, 0] * 1100 + ["failed"] * 2)
+
     def test_a_single_word_among_many_numbers_is_an_odd_row(self, tmp_path: Path) -> None:
         summary, found = numbers(tmp_path, [1, 0] * 20 + ["#REF!"])
         assert len(found) == 40
