@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from router.values import CandidateRisk, RoutingDecision
@@ -23,7 +24,8 @@ def decision_to_dict(decision: RoutingDecision) -> dict[str, Any]:
 
 def print_decision(decision: RoutingDecision, console: Console) -> None:
     """One decision, for a person."""
-    console.print(f"[bold]{decision.chosen}[/bold] ({decision.chosen_model})  {say_reason(decision)}", highlight=False)
+    model = escape(decision.chosen_model)
+    console.print(f"[bold]{decision.chosen}[/bold] ({model})  {say_reason(decision)}", highlight=False)
     table = Table(box=None, pad_edge=False)
     for header, justify in (("candidate", "left"), ("risk", "right"), ("raw loss", "right"), ("cost USD", "right")):
         table.add_column(header, justify="left" if justify == "left" else "right")
@@ -31,7 +33,7 @@ def print_decision(decision: RoutingDecision, console: Console) -> None:
     for row in decision.candidates:
         mark = "[bold]" if row.candidate == decision.chosen else ""
         cells = (mark + row.candidate, number(row.risk), number(row.raw), number(row.expected_cost_usd, 6))
-        table.add_row(*cells, "yes" if row.eligible else "; ".join(row.ineligible_because))
+        table.add_row(*cells, "yes" if row.eligible else escape("; ".join(row.ineligible_because)))
     console.print(table)
     console.print(
         f"difficulty {number(decision.difficulty)}, leverage {number(decision.leverage)}, "

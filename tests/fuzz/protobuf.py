@@ -24,14 +24,15 @@ def _field(number: int, kind: str, value: Any) -> bytes:
     if kind == "r":
         return bytes(value.encode("latin-1"))
     if kind == "v":
-        return _varint(number << 3) + _varint(value)
+        return varint(number << 3) + varint(value)
     if kind == "d":
-        return _varint(number << 3 | 1) + struct.pack("<d", float(value))
+        return varint(number << 3 | 1) + struct.pack("<d", float(value))
     raw = encode(value) if kind == "m" else value.encode("latin-1")
-    return _varint(number << 3 | 2) + _varint(len(raw)) + bytes(raw)
+    return varint(number << 3 | 2) + varint(len(raw)) + bytes(raw)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number as protobuf writes it; a negative one as its 64-bit complement."""
     value &= 2**64 - 1
     out = bytearray()
     while value > 127:

@@ -250,7 +250,9 @@ class TestRequests:
             assert 400 <= reply.status_code < 500
             # In ASCII a sign of Chinese takes six characters.
             assert len(reply.content) < 4000
-            assert " characters" in reply.text
+            assert text[:200] not in reply.json()["error"]["message"]
+            if body["model"] != "elle/test":
+                assert " characters" in reply.text
 
     @pytest.mark.parametrize("number_text", ["1e999", "-1e999", "NaN", "Infinity", "9" * 5000, "1" + "0" * 400, DEEP])
     def test_what_is_no_plain_json_is_refused_in_few_words(self, world: World, number_text: str) -> None:

@@ -22,6 +22,7 @@ from router.values import AttemptOutcome, Overrides, Reason, RouteQuery
 from router.wire import conversion as wire
 from router.wire.service_errors import service_error
 from router.wire.statuses import add_to_server
+from tests.fuzz.protobuf import varint
 from tests.gateways.loopback import in_thread
 
 PUBLIC = sorted(name for name in vars(RouterClient) if not name.startswith("_"))
@@ -123,13 +124,13 @@ class TestHints:
 class TestNewerServices:
     @pytest.mark.parametrize("number", [0, 99, 2**31 - 1, -1])
     def test_a_reason_that_this_version_does_not_know_is_unknown(self, number: int) -> None:
-        decision = wire.decision_from_wire(routing_pb2.Decision.FromString(b"\x28" + _varint(number)))
+        decision = wire.decision_from_wire(routing_pb2.Decision.FromString(b"\x28" + varint(number)))
         assert decision.reason is Reason.UNKNOWN
         assert wire.decision_to_wire(decision).reason == routing_pb2.REASON_UNSPECIFIED
 
     @pytest.mark.parametrize("number", [0, 99])
     def test_so_is_an_outcome(self, number: int) -> None:
-        attempt = routing_pb2.Attempt.FromString(b"\x10" + _varint(number))
+        attempt = routing_pb2.Attempt.FromString(b"\x10" + varint(number))
         delivery = wire.delivery_from_wire(routing_pb2.Delivery(attempts=[attempt]))
         assert [one.outcome for one in delivery.attempts] == [AttemptOutcome.UNKNOWN]
         assert wire.delivery_to_wire(delivery).attempts[0].outcome == routing_pb2.ATTEMPT_OUTCOME_UNSPECIFIED
@@ -145,15 +146,6 @@ class TestNewerServices:
         for reason in set(Reason) - {Reason.UNKNOWN}:
             message = routing_pb2.Decision(reason=routing_pb2.Reason.Value(f"REASON_{reason.value}"))
             assert wire.decision_from_wire(message).reason is reason
-
-
-def _varint(value: int) -> bytes:
-    value &= 2**64 - 1
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
 
 
 def nested(levels: int) -> Any:
