@@ -50,7 +50,7 @@ def import_(kind: str, paths: tuple[Path, ...], out: Path, as_json: bool, **opti
 @click.option("--encoder", default="minilm-l6", show_default=True, help="Built-in name, or a .json encoder spec.")
 @click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
 @click.option("--name", help="Name of the probe; the folder's unless set.")
-@click.option("--holdout", default=0.0, show_default=True, help="Share of prompts to leave out, for `elle tune`.")
+@click.option("--holdout", default="0", show_default=True, help="Left out for `elle tune`: a share, or latest:20%.")
 @click.option("--seed", default=0, show_default=True, help="Of the folds and of what is held out.")
 @click.option("--prior", type=PATH, metavar="PROBE", help="Adapt this probe to DATA, 50 labels of each model or more.")
 @click.option("--keep-statistics", is_flag=True, help="Let the probe be a --prior later: sums of its fit, no prompt.")

@@ -27,6 +27,7 @@ from router.tuning.judging.evaluate import PROBE, print_rankings
 from router.tuning.outcomes.datasets import GRADED, Outcomes, graded_models, read_outcomes
 from router.tuning.outcomes.feature_cache import FeatureCache, Progress
 from router.tuning.outcomes.holdout import Split, left_out, to_fit
+from router.tuning.outcomes.latest import latest, parse_latest
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -123,6 +124,20 @@ class FitSummary:
         console.print(f"Wrote {self.out} (probe {self.identity[:12]}){replaced}.", highlight=False)
 
 
+def _held_out(outcomes: Outcomes, holdout: float | str, seed: int) -> tuple[npt.NDArray[np.bool_], Split]:
+    """Which rows are left out, and how: a share by hash, or `latest:SHARE` by time."""
+    data = tuple(source.sha256 for source in outcomes.sources)
+    if isinstance(holdout, str) and ":" in holdout:
+        share = parse_latest(holdout)
+        found = latest(outcomes, share)
+        return found.rows, Split(share, seed, data, found.since.timestamp())
+    try:
+        share = float(holdout)
+    except ValueError as error:
+        raise DataError(f"--holdout must be a share, as in 0.4, or latest:SHARE; got {holdout!r}.") from error
+    return left_out(outcomes, share, seed), Split(share, seed, data)
+
+
 def fit_command(
     data: Sequence[Path],
     out: Path,
@@ -133,11 +148,11 @@ def fit_command(
     name: str | None,
     seed: int,
     on_progress: Progress | None,
-    holdout: float = 0.0,
+    holdout: float | str = 0.0,
     prior: Path | None = None,
     keep_statistics: bool = False,
 ) -> FitSummary:
-    """What `elle fit` does; `holdout` is the share of rows left out for `elle tune`.
+    """What `elle fit` does; `holdout` is the share of rows left out for `elle tune`, or the latest, as `latest:20%`.
 
     prior: a probe to adapt. keep_statistics: write what that needs of this fit; not of one that is itself adapted.
 
@@ -150,7 +165,7 @@ def fit_command(
     outcomes = read_outcomes(*data)
     if models is not None:
         outcomes = outcomes.select_models(models)
-    held_out = left_out(outcomes, holdout, seed)
+    held_out, split = _held_out(outcomes, holdout, seed)
     usable = to_fit(outcomes, held_out)
     outcomes = outcomes.take(np.flatnonzero(usable))
     if old is None:
@@ -163,7 +178,7 @@ def fit_command(
     probe, figures = fit(outcomes, features, spec, title=name or out.resolve().name, seed=seed, old=old)
     replaced = _identity_at(out)
     if held_out.any():
-        probe = Split(holdout, seed, tuple(source.sha256 for source in outcomes.sources)).recorded_in(probe)
+        probe = split.recorded_in(probe)
     artifact.save(probe, out, Prior.of(features, 1.0 - outcomes.scores) if keep_statistics else None)
     return FitSummary(
         out=str(out),

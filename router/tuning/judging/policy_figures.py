@@ -202,7 +202,8 @@ def _figures(
         ),
         gained=_interval(gained),
         cost_usd_per_1k=_interval(1000.0 * cost) if priced else None,
-        saved=_interval(1.0 - cost / strong_cost) if compared else None,
+        # Rounded, so that two sums of the same costs do not differ by a rounding error.
+        saved=_interval(np.round(1.0 - cost / strong_cost, 12) + 0.0) if compared else None,
         cost_estimated_share=float(facts.cost_estimated[rows, one.chosen].mean()) if priced else None,
         abstained_share=float(one.abstained.mean()),
     )

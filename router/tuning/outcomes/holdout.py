@@ -56,22 +56,34 @@ def to_fit(outcomes: Outcomes, held_out: BoolArray) -> BoolArray:
 class Split:
     """How a fit left rows out, as its model card records it.
 
-    share, seed: of `left_out`. data: SHA-256 of the files that were split.
+    share, seed: of `left_out`. data: SHA-256 of the files that were split. since: of a split by time, the time of the
+    first row left out, in seconds since 1970.
     """
 
     share: float
     seed: int
     data: tuple[str, ...]
+    since: float | None = None
+
+    def rows(self, outcomes: Outcomes) -> BoolArray:
+        """Return which rows of the outcomes were left out, (n,)."""
+        if self.since is None:
+            return left_out(outcomes, self.share, self.seed)
+        times = outcomes.times if outcomes.times.size else np.full(len(outcomes), np.nan)
+        return np.asarray(times >= self.since, dtype=np.bool_)
 
     def recorded_in(self, probe: DifficultyProbe) -> DifficultyProbe:
         """Return the probe with this split on its card."""
-        entry = {_CARD_KEY: {"share": self.share, "seed": self.seed, "data": list(self.data)}}
+        since = {} if self.since is None else {"since": self.since}
+        entry = {_CARD_KEY: {"share": self.share, "seed": self.seed, "data": list(self.data), **since}}
         return replace(probe, card=replace(probe.card, metrics={**probe.card.metrics, **entry}))
 
     @classmethod
     def of_card(cls, card: ProbeCard) -> Split | None:
         """Return the split that a card records, None where the fit left nothing out."""
         match card.metrics.get(_CARD_KEY):
+            case {"share": float(share), "seed": int(seed), "data": list(data), "since": float(since)}:
+                return cls(share, seed, tuple(map(str, data)), since)
             case {"share": float(share), "seed": int(seed), "data": list(data)}:
                 return cls(share, seed, tuple(map(str, data)))
         return None

@@ -50,8 +50,8 @@ def latest(outcomes: Outcomes, share: float) -> Latest:
     if known.sum() < 2 or np.ptp(times[known]) == 0.0:
         raise DataError(
             "holding out the latest needs prompts of different times (ISO 8601, or seconds since 1970, in one of the "
-            f"columns {', '.join(TIME_COLUMNS)}); {int(known.sum()):,} of {len(outcomes):,} have one. Name the column "
-            "with --time-column."
+            f"columns {', '.join(TIME_COLUMNS)}); {int(known.sum()):,} of {len(outcomes):,} have one. Rename the "
+            "column, or name it with --time-column of `elle evaluate`."
         )
     border = np.sort(times[known])[-max(1, round(share * int(known.sum())))]
     rows = known & (times >= border)

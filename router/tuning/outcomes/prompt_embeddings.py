@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from probes.artifacts import store as artifact
+from probes.encoders.exported import pinned_here
 from probes.encoders.load import load_encoder
 from probes.encoders.spec import Encoder, EncoderSpec, FloatArray, encode_all, parse_spec
-from probes.errors import DataError
+from probes.errors import DataError, EncoderMismatchError
 from router.tuning.judging.pair_data import encoder_spec
 from router.tuning.outcomes.datasets import read_ask
 from router.tuning.outcomes.feature_cache import Progress
@@ -62,12 +63,19 @@ def embed_command(
     """
     if out.suffix not in _SUFFIXES:
         raise DataError(f"--out must end in {' or '.join(_SUFFIXES)}; got {out.name}.")
-    spec = parse_spec(encoder) if probe_dir is None else encoder_spec(artifact.load(probe_dir))
+    spec = (
+        pinned_here(parse_spec(encoder), encoder_dir) if probe_dir is None else encoder_spec(artifact.load(probe_dir))
+    )
     rows = _rows(prompts)
     texts, bad = _texts(rows)
     if len(bad) == len(rows):
         raise DataError(f"{prompts} must hold prompts, and has none: {next(iter(bad.values()), 'it is empty')}")
     loaded = load_encoder(spec, encoder_dir)
+    if loaded.spec.identity != spec.identity:
+        raise EncoderMismatchError(
+            f"the embeddings must be of encoder {spec.identity[:12]} ({spec.precision}); this machine computes "
+            f"{loaded.spec.identity[:12]} ({loaded.spec.precision}). Fit the probe on this machine, or embed elsewhere."
+        )
     with _embedding_file(out, rows, loaded.n_features, spec) as write:
         for first in range(0, len(texts), _ROWS):
             write(_encoded(loaded, texts[first : first + _ROWS]))

@@ -21,11 +21,9 @@ def run(*arguments: object) -> Result:
 
 
 @pytest.fixture(autouse=True)
-def encoder(monkeypatch: pytest.MonkeyPatch) -> FakeEncoder:
-    fake = FakeEncoder()
-    monkeypatch.setattr(prompt_embeddings, "load_encoder", lambda spec, directory=None: fake)
+def _fake_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_embeddings, "load_encoder", lambda spec, directory=None: FakeEncoder(spec))
     monkeypatch.setattr(prompt_embeddings, "_ROWS", 3)
-    return fake
 
 
 def embeddings(path: Path) -> np.ndarray:
@@ -34,7 +32,7 @@ def embeddings(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("ending", [".npy", ".parquet"])
-def test_each_line_is_a_prompt_and_each_prompt_a_row(tmp_path: Path, encoder: FakeEncoder, ending: str) -> None:
+def test_each_line_is_a_prompt_and_each_prompt_a_row(tmp_path: Path, ending: str) -> None:
     prompts = ["one", "two\u2028with a sign that ends no line", "one", "three", "four"]
     (tmp_path / "p.txt").write_text("\r\n".join(prompts) + "\n", "utf-8", newline="")
     out = tmp_path / f"e{ending}"
@@ -77,6 +75,16 @@ def test_the_encoder_may_be_that_of_a_probe(tmp_path: Path) -> None:
     given = ("--out", tmp_path / "e.npy", "--probe", tmp_path / "probe", "--json")
     found = json.loads(run("embed", tmp_path / "p.txt", *given).stdout)
     assert found["encoder"] == fake_probe().encoder_identity
+
+
+def test_an_encoder_that_this_machine_does_not_compute_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt_embeddings, "load_encoder", lambda spec, directory=None: FakeEncoder())
+    (tmp_path / "p.txt").write_text("one\n")
+    result = run("embed", tmp_path / "p.txt", "--out", tmp_path / "e.npy")
+    assert result.exit_code == 1
+    assert "this machine computes" in result.stderr
 
 
 def test_a_failed_call_leaves_nothing(tmp_path: Path) -> None:

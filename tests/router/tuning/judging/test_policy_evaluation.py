@@ -292,6 +292,35 @@ class TestTime:
         assert np.isnan(seconds_of(value))
 
 
+def test_what_a_fit_left_out_by_time_is_what_tune_certifies_with_and_evaluate_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = FakeEncoder()
+    monkeypatch.setattr(feature_cache, "load_encoder", lambda spec, directory=None: FakeEncoder(spec))
+    monkeypatch.setenv("ELLE_CACHE_DIR", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(400):
+        text = f"question {i}"
+        fails = {"small": 1 / (1 + np.exp(2 - 3 * encoder.encode(text)[0])), "large": 0.05}
+        when = f"2026-{1 + i // 40:02d}-01T00:00:{i % 40:02d}Z"
+        rows += [
+            {"prompt": text, "model": m, "score": int(rng.random() > p), "timestamp": when} for m, p in fails.items()
+        ]
+    data = write(tmp_path / "data.jsonl", rows)
+    fitted = run("fit", data, "--holdout", "latest:30%", "--out", tmp_path / "probe", "--json")
+    assert fitted.exit_code == 0, fitted.output
+    assert (json.loads(fitted.stdout)["n_prompts"], json.loads(fitted.stdout)["n_held_out"]) == (280, 120)
+    pair = ("--weak", "small", "--strong", "large", "--max-strong-share", 0.9, "--out", tmp_path / "policy.yaml")
+    tuned = run("tune", tmp_path / "probe", data, *pair, "--json")
+    assert tuned.exit_code == 0, tuned.output
+    assert json.loads(tuned.stdout)["n_calibration"] == 120
+    given = ("--policy", tmp_path / "policy.yaml", data, "--holdout", "latest:30%", "--json")
+    found = json.loads(run("evaluate", *given).stdout)
+    assert (found["n"], found["n_seen_in_fit"]) == (120, 0)
+    assert run("fit", data, "--holdout", "a lot", "--out", tmp_path / "x").exit_code == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
