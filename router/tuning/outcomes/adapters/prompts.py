@@ -22,10 +22,17 @@ _CUT_MARK = re.compile(
     r"<truncated due to size exceeding limit>"
 )
 
-#: A whole text that stands in place of another one: `redacted-by-litellm`, `[REDACTED]`, `<masked>`, `*****`.
+#: No mask is longer, in letters, and no longer text is looked at.
+_LONGEST_MASK = 200
+
+_BLACKED_OUT = r"redact|mask|remov|hidden|anonymi[sz]|scrub|omit|filter|censor|withheld|confidential"
+
+#: A whole text that stands in place of another one: `redacted-by-litellm`, `[content removed]`, `*****`, a digest.
 _MASK = re.compile(
-    r"[\[<({*_\"'\s]*(redacted|masked|removed|hidden|anonymi[sz]ed|scrubbed|omitted|filtered|censored)"
-    r"([ _-]*by[ _-]*\w+)?[\]>)}*_.\"'\s]*|[*\u2588xX\u2022]{3,}",
+    rf"[\[<][^\[\]<>\"']*({_BLACKED_OUT})[^\[\]<>\"']*[\]>]|"
+    r"[({*_\"'\s]*(redacted|masked|removed|hidden|anonymi[sz]ed|scrubbed|omitted|filtered|censored)"
+    r"([ _-]*by[ _-]*\w+)?[)}*_.\"'\s]*|"
+    r"[\w-]*(redacted|anonymi[sz]ed)[\w-]*|[*\u2588xX\u2022]{3,}|(sha\d+[:-])?[0-9a-f]{32,128}",
     re.IGNORECASE,
 )
 
@@ -43,7 +50,7 @@ def check_prompt(answer: Answer) -> Ask:
     if not ask.text.strip():
         raise OddRowError("prompt without text", "images, files or blanks only")
     lines = [line for line in ask.text.split("\n") if line.strip()]
-    if all(_MASK.fullmatch(line.strip()) for line in lines):
+    if all(len(line) <= _LONGEST_MASK and _MASK.fullmatch(line.strip()) for line in lines):
         raise OddRowError(REDACTED, lines[0])
     marks = filter(None, map(_CUT_MARK.search, (ask.text, *_user_texts(messages))))
     if (mark := next(marks, None)) is not None:

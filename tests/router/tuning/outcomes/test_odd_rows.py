@@ -223,6 +223,28 @@ def test_where_nothing_can_be_used_the_first_row_of_each_reason_is_named(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
 
 
+@pytest.mark.parametrize(
+    "mask",
+    ["redacted", "REDACTED_BY_LITELM", "[REDACTED]", "<masked>", "**redacted**", "(removed by policy)", "<PII_MASKED>",
+     "[content removed]", "REDACTED-PII-17", "\u2588\u2588\u2588\u2588", "xxxx", "0123456789abcdef" * 4,
+     "sha256:" + "ab" * 32, "redacted-by-litellm\n\nredacted-by-litellm"],
+)  # fmt: skip
+def test_a_text_that_stands_in_place_of_a_prompt_is_none(tmp_path: Path, mask: str) -> None:
+    summary, found = bring("litellm-spend-logs", tmp_path, [spend("good"), spend("odd", messages=user(mask))])
+    assert (len(found), summary.left_out) == (1, {"prompt redacted by the log": 1})
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["What does [REDACTED] mean?", "<b>Filter</b> these <i>rows</i>", "Mask my card number 4111", "Was this removed?",
+     "[1, 2, 3]", "***bold***", "Explain sha256:" + "ab" * 32, "My mail is [EMAIL], please reply", "xx", "removed it?",
+     '{"filter": "x"}', '["masked"]', pytest.param("redacted" * 100_000 + "!", id="long")],
+)  # fmt: skip
+def test_a_prompt_about_masks_is_a_prompt(tmp_path: Path, prompt: str) -> None:
+    _, found = bring("litellm-spend-logs", tmp_path, [spend("odd", messages=user(prompt))])
+    assert found.texts == (prompt,)
+
+
 def test_eighty_redacted_prompts_do_not_become_one_prompt_asked_eighty_times(tmp_path: Path) -> None:
     rows = [spend(str(i), messages=user("redacted-by-litellm")) for i in range(80)]
     summary, found = bring("litellm-spend-logs", tmp_path, [spend("good"), *rows])
