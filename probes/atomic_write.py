@@ -15,12 +15,12 @@ from probes.errors import ArtifactError
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
-def replace_directory(path: Path, contents: Mapping[str, bytes], may_hold: Collection[str]) -> None:
+def replace_directory(path: Path, contents: Mapping[str, bytes], may_hold: Collection[str] | None) -> None:
     """Make `path` a directory of exactly these files, synced to disk before it appears under its name.
 
     A directory already there is swapped in one step where the system can (Linux), otherwise moved aside
     first, so that for an instant there is none; it is refused, untouched, when it holds anything not
-    named in `may_hold`.
+    named in `may_hold`, unless that is None.
 
     Raises ArtifactError for that, and for whatever the file system says (the old contents stay).
     """
@@ -54,9 +54,11 @@ def write_file(path: Path, data: bytes) -> None:
         staging.unlink(missing_ok=True)
 
 
-def _refuse_foreign(path: Path, may_hold: Collection[str]) -> None:
+def _refuse_foreign(path: Path, may_hold: Collection[str] | None) -> None:
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise ArtifactError(f"{path} must be a directory or not exist; it is something else. Choose another place.")
+    if may_hold is None:
+        return
     foreign = sorted(set(os.listdir(path)) - set(may_hold)) if path.exists() else []  # noqa: PTH208
     if foreign:
         raise ArtifactError(

@@ -79,7 +79,7 @@ class RandomClassifier(_StandIn):
             # The defaults of this class are BERT's; these are xlm-roberta-base's.
             config.vocab_size, config.max_position_embeddings, config.type_vocab_size = 250_002, 514, 1
         self._model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
-        self._tokenizer = PromptTokenizer(find_encoder(MINILM_L6_FLOAT32) / TOKENIZER_FILE, 512, "head")
+        self._tokenizer = PromptTokenizer((find_encoder(MINILM_L6_FLOAT32) / TOKENIZER_FILE).read_bytes(), 512, "head")
 
     def encode(self, text: str) -> FloatArray:
         """Features of one text."""

@@ -24,7 +24,7 @@ from safetensors.numpy import load, save
 
 from probes.atomic_write import replace_directory
 from probes.bounded_files import BoundedFileError, parse_json, read_bounded
-from probes.encoders.files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, check_files
+from probes.encoders.files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, check_files, is_readable
 from probes.encoders.onnx_runtime import OnnxRuntime
 from probes.encoders.quantise import export_weights
 from probes.encoders.spec import EncoderSpec, FloatArray
@@ -106,10 +106,14 @@ class Bundle:
         }
         return contents | {BUNDLE_FILE: json.dumps(about, indent=2).encode()}
 
-    def save(self, path: Path) -> None:
-        """Write it to a directory, all at once. Raises ArtifactError where that cannot be done."""
+    def save(self, path: Path, *, whatever_is_there: bool = False) -> None:
+        """Write it to a directory, all at once. Raises ArtifactError where that cannot be done.
+
+        whatever_is_there: replace also a directory that holds other files than those of a bundle.
+        """
         # model.onnx is what bundles of older versions hold.
-        replace_directory(path, self.contents, may_hold=(*FILES, BUNDLE_FILE, "model.onnx"))
+        may_hold = None if whatever_is_there else (*FILES, BUNDLE_FILE, "model.onnx")
+        replace_directory(path, self.contents, may_hold=may_hold)
 
     def of(self, spec: EncoderSpec, place: str) -> Bundle:
         """The bundle as encoder `spec`, if the digests that `spec` has say that it is.
@@ -178,9 +182,9 @@ def read_bundle(path: Path) -> Bundle:
     It is whole, and may still be of another encoder than it says: `Bundle.of` tells. Raises EncoderNotFoundError,
     EncoderDigestError, or EncoderError naming the file and what is wrong with it.
     """
-    absent = [name for name in (*FILES, BUNDLE_FILE) if not (path / name).is_file()]
+    absent = [name for name in (*FILES, BUNDLE_FILE) if not is_readable(path / name)]
     if absent:
-        raise EncoderNotFoundError(f"{path} has no {', '.join(absent)}")
+        raise EncoderNotFoundError(f"{path} has no {', '.join(absent)} that can be read")
     about = _object(path / BUNDLE_FILE, _read(path / BUNDLE_FILE))
     if about.get("schema") != _SCHEMA:
         schema = about.get("schema")

@@ -14,10 +14,12 @@ import numpy as np
 
 from probes.encoders.bundle import BUNDLE_FILE, CHECK_TEXTS, Bundle, build_bundle, read_bundle, read_weights
 from probes.encoders.files import (
+    CACHE_HINT,
     CONFIG_FILE,
     ENCODER_DIR_VARIABLE,
     default_cache_dir,
     find_encoder,
+    is_readable,
     require_config_digest,
     sha256_of_file,
 )
@@ -208,25 +210,43 @@ def load_exported_encoder(
     """
     require_config_digest(spec)
     _wanted_runtime()
-    kept = (cache or default_cache_dir() / "encoders") / replace(spec.pinned(), precision="int8").identity[:32]
     named = directory or (Path(os.environ[ENCODER_DIR_VARIABLE]) if os.environ.get(ENCODER_DIR_VARIABLE) else None)
-    if named is not None and (named / BUNDLE_FILE).exists():
+    if named is not None and is_readable(named / BUNDLE_FILE):
         return ExportedEncoder(read_bundle(named).of(spec, str(named)))
     if directory is not None:
         # What a caller names must hold the encoder, also where the cache would do.
         find_encoder(spec, directory)
-    if keeps := spec.pinned().tensors_sha256 is not None:
-        try:
-            return ExportedEncoder(read_bundle(kept).of(spec, str(kept)))
-        except EncoderNotFoundError:
-            pass
-        except EncoderError as error:
-            log.warning("exporting the encoder again: %s", error)
+    if spec.pinned().tensors_sha256 is None:
+        return ExportedEncoder(build_bundle(spec, find_encoder(spec, directory)))
+    folder = cache or ((default := default_cache_dir()) and default / "encoders")
+    kept = folder / replace(spec.pinned(), precision="int8").identity[:32] if folder is not None else None
+    if kept is not None and (encoder := _kept_encoder(spec, kept)) is not None:
+        return encoder
     bundle = build_bundle(spec, find_encoder(spec, directory))
-    if keeps:
-        try:
-            bundle.save(kept)
-        except ArtifactError as error:
-            # Only the next start is slower for it.
-            log.warning("the exported encoder is not kept: %s", error)
+    _keep(bundle, kept)
     return ExportedEncoder(bundle)
+
+
+def _kept_encoder(spec: EncoderSpec, kept: Path) -> ExportedEncoder | None:
+    """The encoder in the cache; None where there is none that can be used, whatever the reason."""
+    try:
+        return ExportedEncoder(read_bundle(kept).of(spec, str(kept)))
+    except EncoderNotFoundError:
+        return None
+    except EncoderError as error:
+        # Torn, of another version, or not what its name says: it is a cache, and nobody has to delete it by hand.
+        log.warning("exporting the encoder again, because the kept one cannot be used: %s", error)
+        return None
+
+
+def _keep(bundle: Bundle, kept: Path | None) -> None:
+    """Write to the cache if that can be done; else only the next start is slower for it."""
+    why: object = "there is no home directory"
+    if kept is not None:
+        try:
+            bundle.save(kept, whatever_is_there=True)
+        except ArtifactError as error:
+            why = error
+        else:
+            return
+    log.warning("the exported encoder is not kept, and every start exports it anew; %s: %s", CACHE_HINT, why)

@@ -25,11 +25,22 @@ PACKAGED_ENCODERS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def default_cache_dir() -> Path:
-    """`$ELLE_CACHE_DIR`, or `elle` in the user's cache directory."""
-    if named := os.environ.get("ELLE_CACHE_DIR"):
+#: Directory to keep exported encoders and features in.
+CACHE_DIR_VARIABLE = "ELLE_CACHE_DIR"
+
+#: What to do where nothing can be kept.
+CACHE_HINT = f"set {CACHE_DIR_VARIABLE} to a directory that can be written to"
+
+
+def default_cache_dir() -> Path | None:
+    """`$ELLE_CACHE_DIR`, or `elle` in the user's cache directory; None for a user who has no home directory."""
+    if named := os.environ.get(CACHE_DIR_VARIABLE):
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "elle"
+    # As its specification has it, which calls a relative path invalid.
+    if (cache := Path(os.environ.get("XDG_CACHE_HOME", ""))).is_absolute():
+        return cache / "elle"
+    home = _home()
+    return home / ".cache" / "elle" if home is not None else None
 
 
 def find_encoder(spec: EncoderSpec, directory: Path | None = None) -> Path:
@@ -60,9 +71,9 @@ def find_encoder(spec: EncoderSpec, directory: Path | None = None) -> Path:
 
 def check_files(spec: EncoderSpec, directory: Path) -> None:
     """Raise EncoderNotFoundError or EncoderDigestError unless `directory` holds exactly the files of `spec`."""
-    absent = [n for n in (WEIGHTS_FILE, TOKENIZER_FILE, CONFIG_FILE) if not (directory / n).is_file()]
+    absent = [n for n in (WEIGHTS_FILE, TOKENIZER_FILE, CONFIG_FILE) if not is_readable(directory / n)]
     if absent:
-        raise EncoderNotFoundError(f"{directory} has no {', '.join(absent)}")
+        raise EncoderNotFoundError(f"{directory} has no {', '.join(absent)} that can be read")
     for name, wanted in (
         (CONFIG_FILE, spec.pinned().config_sha256),
         (TOKENIZER_FILE, spec.tokenizer_sha256),
@@ -89,10 +100,31 @@ def _places(spec: EncoderSpec) -> Iterator[Path]:
 def _hugging_face_cache(spec: EncoderSpec) -> Iterable[Path]:
     # The cache layout is public (models--ORG--NAME/snapshots/COMMIT), and reading it needs no library.
     home = os.environ.get("HF_HOME", "~/.cache/huggingface")
-    hub = Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")).expanduser()
-    snapshots = hub / f"models--{spec.model_id.replace('/', '--')}" / "snapshots"
-    pinned = snapshots / spec.revision
-    return [pinned] if pinned.is_dir() else sorted(snapshots.glob("*"))
+    try:
+        hub = Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")).expanduser()
+        snapshots = hub / f"models--{spec.model_id.replace('/', '--')}" / "snapshots"
+        pinned = snapshots / spec.revision
+        return [pinned] if pinned.is_dir() else sorted(snapshots.glob("*"))
+    except (OSError, RuntimeError):
+        # A home directory of somebody else, or none at all.
+        return []
+
+
+def is_readable(path: Path) -> bool:
+    """Whether this is a file that this process may read."""
+    try:
+        return path.is_file() and os.access(path, os.R_OK)
+    except OSError:
+        # So `is_file` says that it may not look into the directory.
+        return False
+
+
+def _home() -> Path | None:
+    try:
+        return Path.home()
+    except RuntimeError:
+        # An unknown user without HOME, as in many containers.
+        return None
 
 
 def _package_hint(spec: EncoderSpec) -> str:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from probes.encoders.files import default_cache_dir
+from probes.encoders.files import CACHE_HINT, default_cache_dir
 from probes.encoders.load import load_encoder
 from probes.encoders.spec import Encoder, EncoderSpec, FloatArray, encode_all
 from probes.errors import EncoderMismatchError
@@ -31,7 +31,7 @@ class FeatureCache:
     """Features on disk, by encoder identity and SHA-256 of the text. Holds no text.
 
     Args:
-        directory: created when first written to.
+        directory: created when first written to; None takes `default_cache_dir()`, and keeps nothing without one.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -50,10 +50,12 @@ class FeatureCache:
         `on_progress` is called with (texts done, texts to encode). Raises EncoderError as `load_encoder`.
         """
         keys = [_key(text) for text in texts]
-        folder = self._directory / "features" / spec.identity[:32]
-        known = _read_shards(folder)
+        folder = self._directory / "features" / spec.identity[:32] if self._directory is not None else None
+        known = _read_shards(folder) if folder is not None else {}
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         if new:
+            if folder is None:
+                _say_not_kept("there is no home directory")
             encoder = load_encoder(spec, encoder_dir)
             if encoder.spec.identity != spec.identity:
                 raise EncoderMismatchError(
@@ -66,7 +68,7 @@ class FeatureCache:
 
 
 def _encode(
-    encoder: Encoder, new: dict[bytes, str], folder: Path, on_progress: Progress | None
+    encoder: Encoder, new: dict[bytes, str], folder: Path | None, on_progress: Progress | None
 ) -> dict[bytes, FloatArray]:
     done = 0
 
@@ -81,21 +83,45 @@ def _encode(
     for start in range(0, len(keys), SHARD):
         chunk = keys[start : start + SHARD]
         features = encode_all(encoder, [new[key] for key in chunk], on_done=count)
-        _write_shard(folder, chunk, features)
+        folder = _keep_shard(folder, chunk, features) if folder is not None else None
         found |= dict(zip(chunk, features, strict=True))
     return found
 
 
 def _read_shards(folder: Path) -> dict[bytes, FloatArray]:
+    """What is kept. It is a cache: what cannot be read, or has another shape than the rest, is encoded again."""
     known: dict[bytes, FloatArray] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            tensors = load_file(path)
-            known |= {bytes(key): row for key, row in zip(tensors["keys"], tensors["features"], strict=True)}
-        except (SafetensorError, KeyError, ValueError) as error:
-            # It is a cache: what cannot be read is encoded again.
+            known |= _read_shard(path)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             log.warning("ignoring unreadable feature cache file %s: %s", path, error)
+    if len({row.shape for row in known.values()}) > 1:
+        log.warning("ignoring the feature cache %s, whose files disagree about the width of features", folder)
+        return {}
     return known
+
+
+def _read_shard(path: Path) -> dict[bytes, FloatArray]:
+    tensors = load_file(path)
+    keys, features = tensors["keys"], tensors["features"]
+    if keys.dtype != np.uint8 or features.dtype != np.float32 or features.ndim != 2 or not np.isfinite(features).all():
+        raise ValueError("it must hold keys and finite float32 features, one row each")
+    return {bytes(key): row for key, row in zip(keys, features, strict=True)}
+
+
+def _keep_shard(folder: Path, keys: Sequence[bytes], features: FloatArray) -> Path | None:
+    """Write to the cache if that can be done; where to write the next one, or None after a failure."""
+    try:
+        _write_shard(folder, keys, features)
+    except (OSError, SafetensorError) as error:
+        _say_not_kept(error)
+        return None
+    return folder
+
+
+def _say_not_kept(why: object) -> None:
+    log.warning("features are not kept, and are encoded anew the next time; %s: %s", CACHE_HINT, why)
 
 
 def _write_shard(folder: Path, keys: Sequence[bytes], features: FloatArray) -> None:

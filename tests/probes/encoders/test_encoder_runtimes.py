@@ -9,6 +9,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +241,60 @@ class TestBundle:
             ExportedEncoder(mixed)
 
 
+def torn_model(kept: Path) -> None:
+    raw = (kept / TENSORS_FILE).read_bytes()
+    (kept / TENSORS_FILE).write_bytes(raw[: len(raw) // 2])
+
+
+def empty_files(kept: Path) -> None:
+    for path in kept.iterdir():
+        path.write_bytes(b"")
+
+
+def torn_about(kept: Path) -> None:
+    (kept / BUNDLE_FILE).write_text((kept / BUNDLE_FILE).read_text()[:100])
+
+
+def nested_about(kept: Path) -> None:
+    (kept / BUNDLE_FILE).write_text("[" * 100_000)
+
+
+def newer_schema(kept: Path) -> None:
+    about = json.loads((kept / BUNDLE_FILE).read_text())
+    (kept / BUNDLE_FILE).write_text(json.dumps(about | {"schema": 99}))
+    (kept / "of-a-newer-version.bin").write_bytes(b"x")
+
+
+def newer_spec(kept: Path) -> None:
+    about = json.loads((kept / BUNDLE_FILE).read_text())
+    about["encoder"]["of_a_newer_version"] = 1
+    (kept / BUNDLE_FILE).write_text(json.dumps(about))
+
+
+def no_check(kept: Path) -> None:
+    (kept / CHECK_FILE).write_bytes(b"x")
+    about = json.loads((kept / BUNDLE_FILE).read_text())
+    about["files"][CHECK_FILE] = hashlib.sha256(b"x").hexdigest()
+    (kept / BUNDLE_FILE).write_text(json.dumps(about))
+
+
+def a_directory_for_a_file(kept: Path) -> None:
+    (kept / TENSORS_FILE).unlink()
+    (kept / TENSORS_FILE).mkdir()
+
+
+SPOILED = (
+    torn_model,
+    empty_files,
+    torn_about,
+    nested_about,
+    newer_schema,
+    newer_spec,
+    no_check,
+    a_directory_for_a_file,
+)
+
+
 class TestCache:
     def test_it_is_exported_once_and_kept(
         self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -256,6 +311,20 @@ class TestCache:
             load_exported_encoder(MINILM_L6, source, cache=tmp_path)
         assert "exporting the encoder again" in caplog.text
         assert read_bundle(kept)
+
+    @pytest.mark.parametrize("spoil", SPOILED, ids=lambda spoil: spoil.__name__)
+    def test_a_kept_one_that_cannot_be_used_is_replaced_and_keeps_nobody_from_serving(
+        self, bundle: Bundle, source: Path, tmp_path: Path, spoil: Callable[[Path], object]
+    ) -> None:
+        kept = tmp_path / MINILM_L6.pinned().identity[:32]
+        bundle.save(kept)
+        spoil(kept)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("probes.encoders.exported.build_bundle", lambda *_: bundle)
+            assert load_exported_encoder(MINILM_L6, source, cache=tmp_path).encode("hello").shape == (768,)
+            assert read_bundle(kept).contents == bundle.contents
+            patch.setattr("probes.encoders.exported.build_bundle", None)
+            load_exported_encoder(MINILM_L6, source, cache=tmp_path)
 
     def test_a_named_folder_without_the_encoder_is_refused_although_the_cache_has_it(
         self, bundle: Bundle, tmp_path: Path

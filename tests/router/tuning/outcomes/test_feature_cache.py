@@ -1,0 +1,58 @@
+"""Features kept on disk: whatever is in the files, the answer is the encoder's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from router.tuning.outcomes import feature_cache
+from router.tuning.outcomes.feature_cache import FeatureCache
+from tests.fakes import FakeEncoder
+
+TEXTS = ["one", "two", "three"]
+
+
+def torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def of_another_width(path: Path) -> None:
+    save_file({"keys": np.zeros((1, 32), np.uint8), "features": np.zeros((1, 3), np.float32)}, path.with_stem("other"))
+
+
+def of_another_kind(path: Path) -> None:
+    save_file({"keys": np.zeros((2, 32), np.float32), "features": np.zeros((2, 3, 3), np.float64)}, path)
+
+
+def not_finite(path: Path) -> None:
+    tensors = feature_cache.load_file(path)
+    save_file(tensors | {"features": np.full_like(tensors["features"], np.nan)}, path)
+
+
+def a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [torn, empty, of_another_width, of_another_kind, not_finite, a_directory])
+def test_files_that_cannot_be_used_are_ignored_and_their_texts_encoded_again(
+    spoil: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = FakeEncoder()
+    monkeypatch.setattr(feature_cache, "load_encoder", lambda *_: encoder)
+    cache = FeatureCache(tmp_path)
+    first = cache.features(encoder.spec, TEXTS)
+    (shard,) = tmp_path.rglob("*.safetensors")
+    assert (cache.features(encoder.spec, TEXTS) == first).all()
+    assert len(encoder.encoded) == len(TEXTS)
+    spoil(shard)
+    assert (cache.features(encoder.spec, TEXTS) == first).all()
+    assert len(encoder.encoded) == 2 * len(TEXTS)
