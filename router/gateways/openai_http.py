@@ -352,7 +352,8 @@ def _timeout_s(headers: Mapping[str, str]) -> float | None:
     if said is None:
         return None
     try:
-        seconds = float(said)
+        # Python reads 1_0 as ten, and nobody else does.
+        seconds = float(said.replace("_", "?"))
     except ValueError:
         seconds = float("nan")
     if not 0 < seconds < float("inf"):

@@ -2,7 +2,8 @@
 
 `{"door": "grpc", "method": PATH, "metadata": [[key, value]], "messages": [tree]}` (several messages where the method is
 a stream of requests) or `{"door": "http", "method", "target", "headers", "body"}`, bytes as text of one character each.
-A case with `answer` brings along what the upstream says to the request whose `user` it names.
+`framing` is `chunked` or a content length that is wrong. A case with `answer` brings along what the upstream says to the
+request whose `user` it names.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ _HEADERS = (
     *("x-session-id", "session-id", "x-elle-session-id", "authorization", "x-api-key", "x-elle-candidate"),
     *("x-elle-timeout-s", "content-encoding", "accept", "x-elle-error", "x-request-id", "te", "expect"),
 )
+
+
+#: Content lengths that are none: a service that believed one would wait for the rest.
+_LENGTHS = ("-1", "+1", "1_0", "0x1", "9" * 20, "9" * 5000, "1, 1", "1.0", "\xb2", "", " ")
 
 
 def draw(seed: int) -> Case:
@@ -83,7 +88,10 @@ def _http(v: Values) -> Case:
         headers.append([name, v.one_of("100-continue", "identity", "gzip") if name in {"te", "expect"} else _line(v)])
     headers = [[name, value if isinstance(value, str) else to_json(value)[:200]] for name, value in headers]
     headers = [[name, _sendable(value)] for name, value in headers]
-    return {"door": "http", "method": method, "target": target, "headers": headers, "body": _json(v)}
+    case = {"door": "http", "method": method, "target": target, "headers": headers, "body": _json(v)}
+    if v.chance(0.1):
+        case["framing"] = "chunked" if v.chance(0.5) else v.random.choice(_LENGTHS)
+    return case
 
 
 def _line(v: Values) -> str:
@@ -177,7 +185,9 @@ def smaller(value: Any) -> Iterator[Any]:
     if isinstance(value, dict):
         for key, item in value.items():
             # Of a case that brings its answer along only that matters.
-            if key == "answer" or (key not in {"door", "method", "user", "status", "type"} and "answer" not in value):
+            if key == "answer" or (
+                key not in {"door", "method", "user", "status", "type", "framing"} and "answer" not in value
+            ):
                 yield from ({**value, key: less} for less in smaller(item))
     elif isinstance(value, list) and value and not isinstance(value[0], list):
         # A field or a header: its number or name stays, and so does a number.

@@ -179,8 +179,13 @@ def _no_json(name: str) -> Any:
 
 
 def _http_bytes(case: Case) -> bytes:
-    body = case["body"].encode("latin-1")
-    lines = [f"{case['method']} {case['target']} HTTP/1.1", "host: fuzz", f"content-length: {len(body)}"]
+    body, framing = case["body"].encode("latin-1"), case.get("framing")
+    length = f"content-length: {len(body) if framing is None else framing}"
+    if framing == "chunked":
+        pieces = [body[at : at + 1000] for at in range(0, len(body), 1000)]
+        body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (*pieces, b""))
+        length = "transfer-encoding: chunked"
+    lines = [f"{case['method']} {case['target']} HTTP/1.1", "host: fuzz", length]
     lines += [f"{name}: {value}" for name, value in case["headers"]]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
