@@ -2,8 +2,8 @@
 
 `{"door": "grpc", "method": PATH, "metadata": [[key, value]], "messages": [tree]}` (several messages where the method is
 a stream of requests) or `{"door": "http", "method", "target", "headers", "body"}`, bytes as text of one character each.
-`framing` is `chunked` or a content length that is wrong. A case with `answer` brings along what the upstream says to the
-request whose `user` it names.
+`framing` is `chunked` or a content length that is wrong. A case with `answer` brings along what the upstream says
+to the request whose `user` it names.
 """
 
 from __future__ import annotations
