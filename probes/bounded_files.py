@@ -18,6 +18,10 @@ class BoundedFileError(ValueError):
     """The file is larger than it may be, or holds what no file of ours holds; the message does not name the file."""
 
 
+class BoundedJsonError(BoundedFileError):
+    """The contents are no JSON in UTF-8."""
+
+
 def read_bounded(path: Path, most_bytes: int) -> bytes:
     """Return the contents of a file of at most so many bytes.
 
@@ -43,20 +47,20 @@ def parse_json(data: bytes) -> Any:
         text = data.decode("utf-8")
         found = json.loads(text, parse_constant=_refuse, parse_float=_float, parse_int=_int)
     except RecursionError:
-        raise BoundedFileError(f"it must not be nested more than {MOST_DEPTH} levels deep") from None
+        raise BoundedJsonError(f"it must not be nested more than {MOST_DEPTH} levels deep") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BoundedFileError(f"it must be JSON in UTF-8: {error}") from error
+        raise BoundedJsonError(f"it must be JSON in UTF-8: {error}") from error
     _check(found)
     return found
 
 
 def _refuse(name: str) -> float:
-    raise BoundedFileError(f"it must hold finite numbers, got {name}")
+    raise BoundedFileError(f"it must hold finite numbers; got {name}")
 
 
 def _float(digits: str) -> float:
     if not math.isfinite(value := float(digits)):
-        raise BoundedFileError(f"it must hold finite numbers, got {shown(digits)}")
+        raise BoundedFileError(f"it must hold finite numbers; got {shown(digits)}")
     return value
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from probes.atomic_write import write_file
+from probes.bounded_files import read_bounded
 from probes.errors import ArtifactSignatureError, DataError
 
 SIGNATURE = "probe.sig"
+
+#: Of the file; a signature is 128 digits.
+_MOST_BYTES = 1024
 
 
 def make_signature(root: Path, message: bytes, private_key: bytes) -> None:
@@ -29,7 +33,7 @@ def check_signature(root: Path, message: bytes, public_key: bytes) -> None:
     if not file.is_file():
         raise ArtifactSignatureError(f"{root} must be signed; it has no {SIGNATURE}. Sign it, or ask for no key.")
     try:
-        signature = bytes.fromhex(file.read_text(encoding="ascii"))
+        signature = bytes.fromhex(read_bounded(file, _MOST_BYTES).decode("ascii"))
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
     except (InvalidSignature, ValueError) as error:
         raise ArtifactSignatureError(

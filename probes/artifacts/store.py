@@ -23,6 +23,7 @@ from probes.artifacts.card import model_card
 from probes.artifacts.card_binding import check_card, document_digest
 from probes.artifacts.signature import SIGNATURE, check_signature, make_signature
 from probes.atomic_write import replace_directory
+from probes.bounded_files import BoundedFileError, BoundedJsonError, parse_json, read_bounded
 from probes.calibration.base import Calibrator
 from probes.calibration.choice import KINDS, from_state, state_names
 from probes.errors import (
@@ -43,6 +44,9 @@ SCHEMA = 1
 """The schema number written, and the only one read."""
 
 JSON, TENSORS, README, STATISTICS = "probe.json", "probe.safetensors", "README.md", "statistics.safetensors"
+
+#: Most bytes of probe.json, and of each file of arrays.
+_MOST_JSON_BYTES, _MOST_TENSOR_BYTES = 64 << 20, 16 << 30
 
 _FLOAT32 = ("linear.coef", "linear.intercept", "leverage.mean", "leverage.inverse_scale", "leverage.factor")
 _FLOAT64 = ("linear.alpha", "leverage.scalars")
@@ -202,22 +206,24 @@ def _described(contents: bytes) -> dict[str, object]:
     return {"sha256": sha256(contents).hexdigest(), "n_bytes": len(contents)}
 
 
-def _read(file: Path) -> bytes:
+def _read(file: Path, most_bytes: int = _MOST_JSON_BYTES) -> bytes:
     try:
-        return file.read_bytes()
+        return read_bounded(file, most_bytes)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtifactNotFoundError(f"a probe artifact must hold {file.name}; {file} does not exist.") from error
-    except OSError as error:
+    except (OSError, BoundedFileError) as error:
         raise ArtifactError(f"{file} must be readable: {error}.") from error
 
 
 def _parse(file: Path, raw: bytes) -> _Document:
     try:
-        document = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        document = parse_json(raw)
+    except BoundedJsonError as error:
         raise ArtifactTruncatedError(
-            f"{file} must be JSON in UTF-8; got {len(raw)} bytes that are not: {error}. Fetch or fit it again."
+            f"{file} of {len(raw)} bytes cannot be read: {error}. Fetch or fit the probe again."
         ) from error
+    except BoundedFileError as error:
+        raise ArtifactValueError(f"{file} cannot be read: {error}. Fetch or fit the probe again.") from error
     number = document.get("schema_number") if isinstance(document, dict) else None
     if number != SCHEMA or isinstance(number, bool):
         raise ArtifactSchemaError(
@@ -231,15 +237,15 @@ def _parse(file: Path, raw: bytes) -> _Document:
         raise ArtifactSchemaError(f"{file}: field {place} must be right; {first['msg']}. Fit it again.") from error
 
 
-def _refuse_constant(name: str) -> float:
-    raise ArtifactValueError(f"{JSON} must hold finite numbers; got {name}. Fit the probe again.")
-
-
 def _tensors(file: Path, expected: _Tensors) -> Mapping[str, Array]:
     from safetensors import SafetensorError
     from safetensors.numpy import load as from_safetensors
 
-    raw = _read(file)
+    if not 0 < expected.n_bytes <= _MOST_TENSOR_BYTES:
+        raise ArtifactSchemaError(
+            f"{file} must be described with 1 to {_MOST_TENSOR_BYTES:,} bytes; got {expected.n_bytes}."
+        )
+    raw = _read(file, expected.n_bytes)
     if len(raw) < expected.n_bytes:
         raise ArtifactTruncatedError(
             f"{file} must have {expected.n_bytes} bytes; got {len(raw)}. The copy ended early: fetch it again."

@@ -90,7 +90,14 @@ class RidgeFitter:
         counts = np.asarray(state.get("counts", ()))
         if counts.shape != (4,) or not np.isfinite(counts).all() or counts.min() < 0 or (counts[:3] % 1).any():
             raise DataError(f"counts of saved statistics must be four finite numbers >= 0; got {counts.tolist()}.")
-        fitter = cls(int(counts[0]), int(counts[1]))
+        features, targets = int(counts[0]), int(counts[1])
+        # Before anything of these sizes is made: the arrays that came with them are as large.
+        largest = max(array.size for array in state.values())
+        if "gram" not in state:
+            raise DataError(f"saved statistics must hold gram; got {sorted(state)}.")
+        if state["gram"].size != features * (features + 1) // 2 or features * targets > largest:
+            raise DataError(f"saved statistics must be of {features} features and {targets} targets; they are not.")
+        fitter = cls(features, targets)
         fitter.n_rows, fitter.weight = int(counts[2]), float(counts[3])
         expected = {name.lstrip("_"): name for name, array in vars(fitter).items() if isinstance(array, np.ndarray)}
         if state.keys() != {*expected, "counts"}:

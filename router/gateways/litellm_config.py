@@ -18,6 +18,7 @@ from router.errors import ConfigError
 from router.policies.loading import litellm_facts
 from router.policies.policy_file import NAME_PATTERN
 from router.values import Capability
+from router.yaml_file import read_yaml
 
 _ENV = "os.environ/"
 #: Of `litellm_params`, what a candidate has a place for; prices are looked for there too.
@@ -78,10 +79,7 @@ def policy_from_litellm(path: Path, *, out_name: str = "policy.yaml") -> str:
 
 
 def _model_list(path: Path) -> list[dict[str, Any]]:
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"LiteLLM file {path} cannot be read: {error}.") from error
+    data = read_yaml(path, "LiteLLM file", most_bytes=1 << 20)
     listed = data.get("model_list") if isinstance(data, dict) else None
     if not isinstance(listed, list):
         raise ConfigError(f"LiteLLM file {path} must hold a list `model_list`.")
@@ -95,7 +93,8 @@ def _model_list(path: Path) -> list[dict[str, Any]]:
 
 def _take(deployment: Mapping[str, Any], found: _Found, *, alone: bool) -> None:
     group, params = deployment["model_name"], deployment["litellm_params"]
-    info, model = deployment.get("model_info") or {}, params["model"]
+    info, model = deployment.get("model_info"), params["model"]
+    info = info if isinstance(info, dict) else {}
     said = {**_facts(info.get("base_model") or model), **info}
     if "*" in group + model or "auto_router/" in model:
         found.notes.append(f"{group} ({model}) is left out: it is no single model")
@@ -131,18 +130,27 @@ def _where(name: str, params: Mapping[str, Any], notes: list[str]) -> dict[str, 
 
 def _limits(said: Mapping[str, Any], model: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    input_usd, output_usd = said.get("input_cost_per_token"), said.get("output_cost_per_token")
+    input_usd, output_usd = (_number(said.get(f"{side}_cost_per_token"), 1e3) for side in ("input", "output"))
     if input_usd is not None and output_usd is not None:
         found["prices"] = {
-            "input_usd_per_million_tokens": round(float(input_usd) * 1e6, 9),
-            "output_usd_per_million_tokens": round(float(output_usd) * 1e6, 9),
+            "input_usd_per_million_tokens": round(input_usd * 1e6, 9),
+            "output_usd_per_million_tokens": round(output_usd * 1e6, 9),
         }
-    if said.get("max_input_tokens"):
-        found["context_window_tokens"] = int(said["max_input_tokens"])
+    if window := int(_number(said.get("max_input_tokens"), 1e9) or 0):
+        found["context_window_tokens"] = window
     found["capabilities"] = ["text", *(able.value for key, able in _SUPPORTS.items() if said.get(key))]
-    if isinstance(said.get("timeout"), int | float):
-        found["timeout_s"] = float(said["timeout"])
+    if timeout := _number(said.get("timeout"), 1e8):
+        found["timeout_s"] = timeout
     return found
+
+
+def _number(value: Any, most: float) -> float | None:
+    """Return a number of 0 to `most`, also one written as text; None for anything else."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if 0 <= number <= most else None
 
 
 def _facts(model: str) -> Mapping[str, Any]:

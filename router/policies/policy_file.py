@@ -11,11 +11,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from probes.bounded_files import shown
 from router.errors import ConfigError
 from router.values import Capability
+from router.yaml_file import read_yaml
 
 #: `api_base` of a candidate that is answered by the built-in loopback upstream with canned text.
 CANNED_UPSTREAM = "canned"
@@ -27,6 +28,11 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Region = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
+#: Most tokens, seconds, failures in a row, USD per million tokens: far beyond sense, and well within a double.
+_MOST_TOKENS, _MOST_SECONDS, _MOST_FAILURES, _MOST_USD, _MOST_QUALITY_PER_USD = 10**9, 10**8, 10**6, 1e9, 1e12
+
+_SHOWN_FAULTS = 20
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -35,9 +41,9 @@ class _Strict(BaseModel):
 class Prices(_Strict):
     """List prices in USD per million tokens; that of cached input is absent where there is none or it is not known."""
 
-    input_usd_per_million_tokens: float = Field(ge=0)
-    output_usd_per_million_tokens: float = Field(ge=0)
-    cached_input_usd_per_million_tokens: Annotated[float, Field(ge=0)] | None = None
+    input_usd_per_million_tokens: float = Field(ge=0, le=_MOST_USD)
+    output_usd_per_million_tokens: float = Field(ge=0, le=_MOST_USD)
+    cached_input_usd_per_million_tokens: Annotated[float, Field(ge=0, le=_MOST_USD)] | None = None
 
     def cost_usd(self, input_tokens: float, output_tokens: float, *, cached_input_tokens: float = 0) -> float:
         """Cost of one answer; so many of the input tokens come from the prompt cache, at its price if there is one."""
@@ -79,16 +85,16 @@ class Candidate(_Strict):
     api_base: str | None = None
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     prices: Prices | Literal["litellm"] | None = None
-    context_window_tokens: int | None = Field(default=None, gt=0)
+    context_window_tokens: int | None = Field(default=None, gt=0, le=_MOST_TOKENS)
     capabilities: tuple[Capability, ...] = (Capability.TEXT,)
     regions: tuple[Region, ...] = ()
-    expected_output_tokens: int = Field(default=300, gt=0)
-    prompt_cache_s: float = Field(default=300.0, ge=0)
-    timeout_s: float = Field(default=120.0, gt=0)
-    first_token_timeout_s: float = Field(default=30.0, gt=0)
+    expected_output_tokens: int = Field(default=300, gt=0, le=_MOST_TOKENS)
+    prompt_cache_s: float = Field(default=300.0, ge=0, le=_MOST_SECONDS)
+    timeout_s: float = Field(default=120.0, gt=0, le=_MOST_SECONDS)
+    first_token_timeout_s: float = Field(default=30.0, gt=0, le=_MOST_SECONDS)
     retries: int = Field(default=1, ge=0, le=5)
-    break_after: int = Field(default=5, gt=0)
-    cooldown_s: float = Field(default=30.0, gt=0)
+    break_after: int = Field(default=5, gt=0, le=_MOST_FAILURES)
+    cooldown_s: float = Field(default=30.0, gt=0, le=_MOST_SECONDS)
 
     @property
     def name_in_probe(self) -> str:
@@ -124,7 +130,7 @@ class CostRule(_Strict):
     """
 
     kind: Literal["cost"]
-    quality_per_usd: float
+    quality_per_usd: float = Field(ge=-_MOST_QUALITY_PER_USD, le=_MOST_QUALITY_PER_USD)
 
 
 class FixedRule(_Strict):
@@ -314,16 +320,7 @@ def read_policy_file(path: Path) -> PolicyFile:
 
     Raises ConfigError naming the file, each key at fault, and what it must be.
     """
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(f"policy file {path} does not exist.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"policy file {path} cannot be read: {error}.") from error
-    try:
-        data = yaml.load(text, Loader=_NoDuplicates)  # noqa: S506  (a SafeLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"policy file {path} must be YAML: {error}") from error
+    data = read_yaml(path, "policy file")
     if not isinstance(data, dict):
         raise ConfigError(f"policy file {path} must hold a mapping, got {type(data).__name__}.")
     try:
@@ -334,24 +331,16 @@ def read_policy_file(path: Path) -> PolicyFile:
 
 def _explain(error: ValidationError) -> str:
     lines = []
-    for problem in error.errors(include_url=False):
+    problems = error.errors(include_url=False)
+    for problem in problems[:_SHOWN_FAULTS]:
         # Tags of unions ("gain", "Prices") are no keys of the file.
-        place = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
+        place = ".".join(shown(str(part)) for part in problem["loc"]) or "(whole file)"
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {place}: unknown key; remove it or correct its spelling")
             continue
         given = problem.get("input")
-        shown = f", got {given!r}" if isinstance(given, str | int | float | bool) or given is None else ""
-        lines.append(f"  {place}: {problem['msg'].removeprefix('Value error, ')}{shown}")
+        got = f", got {shown(repr(given))}" if isinstance(given, str | int | float | bool) or given is None else ""
+        lines.append(f"  {place}: {shown(problem['msg'].removeprefix('Value error, '), 600)}{got}")
+    if len(problems) > _SHOWN_FAULTS:
+        lines.append(f"  and {len(problems) - _SHOWN_FAULTS:,} more")
     return "\n".join(lines)
-
-
-class _NoDuplicates(yaml.SafeLoader):
-    """YAML keeps the last of two equal keys without a word; a policy must not."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key, count in Counter(map(str, keys)).items():
-            if count > 1:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep=deep)

@@ -112,7 +112,7 @@ def test_without_prices_the_order_of_the_file_stays_and_is_said(tmp_path):
         ("model_list: 3", "must hold a list `model_list`"),
         ("model_list: [{model_name: a}]", r"model_list\[0\]"),
         ("model_list: []", "at least one chat model"),
-        ("model_list: [", "cannot be read"),
+        ("model_list: [", "must be YAML"),
     ],
 )
 def test_a_file_that_is_none_is_named(tmp_path, text, match):
@@ -123,5 +123,5 @@ def test_a_file_that_is_none_is_named(tmp_path, text, match):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="does not exist"):
         policy_from_litellm(tmp_path / "nowhere.yaml")

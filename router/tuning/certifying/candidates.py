@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from probes.bounded_files import shown
 from probes.errors import DataError
 from router.asking.ask import Ask
 from router.errors import ConfigError
@@ -20,6 +20,7 @@ from router.policies.loading import resolve_prices
 from router.policies.policy_file import Candidate, Prices, read_policy_file
 from router.tuning.certifying.rule_paths import FloatArray
 from router.tuning.outcomes.datasets import Outcomes
+from router.yaml_file import read_yaml
 
 
 class PricedModel(BaseModel):
@@ -30,9 +31,9 @@ class PricedModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    input_usd_per_million_tokens: float = Field(ge=0)
-    output_usd_per_million_tokens: float = Field(ge=0)
-    expected_output_tokens: int | None = Field(default=None, gt=0)
+    input_usd_per_million_tokens: float = Field(ge=0, le=1e9)
+    output_usd_per_million_tokens: float = Field(ge=0, le=1e9)
+    expected_output_tokens: int | None = Field(default=None, gt=0, le=10**9)
     model: str | None = Field(default=None, min_length=1)
 
     @property
@@ -50,13 +51,10 @@ PriceTable = Mapping[str, PricedModel]
 def read_prices(path: Path) -> PriceTable:
     """A YAML file that maps model names, as in the data, to `PricedModel`. Raises ConfigError."""
     try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-        return TypeAdapter(dict[str, PricedModel]).validate_python(data)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"price file {path} must be readable YAML: {error}.") from error
+        return TypeAdapter(dict[str, PricedModel]).validate_python(read_yaml(path, "price file"))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+        place = ".".join(shown(str(part)) for part in first["loc"]) or "(whole file)"
         raise ConfigError(
             f"price file {path}: {place}: {first['msg']}; each model needs input_usd_per_million_tokens and "
             "output_usd_per_million_tokens."

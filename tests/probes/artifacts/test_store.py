@@ -484,3 +484,33 @@ def test_a_probe_of_an_earlier_version_loads_with_a_warning(saved: Path, caplog:
     edit_json(saved, pop("readme_sha256"))
     artifact.load(saved)
     assert "nothing shows whether the figures of its card were edited" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"n_rows": 300', '"n_rows": ' + "9" * 5000, r"64 bits at most, got 9{60}\.\.\. \(5,000 characters\)"),
+        ('"n_rows": 300', '"n_rows": 9223372036854775808', "64 bits at most, got 9223372036854775808"),
+        ('"apgr": {', '"big": 1e400, "apgr": {', "finite numbers; got 1e400"),
+        ('"apgr": {', '"deep": ' + "[" * 80 + "]" * 80 + ', "apgr": {', "more than 64 levels deep"),
+        ('"A made-up probe"', '"half \\ud800"', "a lone surrogate at 5 of a text"),
+    ],
+)
+def test_numbers_depth_and_text_of_the_document_are_bounded(saved: Path, old: str, new: str, message: str) -> None:
+    document = (saved / "probe.json").read_text("utf-8")
+    assert old in document
+    (saved / "probe.json").write_text(document.replace(old, new), "utf-8")
+    with pytest.raises(ArtifactValueError, match=message):
+        artifact.load(saved)
+
+
+def test_no_more_is_read_than_the_document_says(saved: Path) -> None:
+    with (saved / "probe.safetensors").open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ArtifactError, match="at most"):
+        artifact.load(saved)
+    document = json.loads((saved / "probe.json").read_text("utf-8"))
+    document["tensors"]["n_bytes"] = 1 << 40
+    (saved / "probe.json").write_text(json.dumps(document), "utf-8")
+    with pytest.raises(ArtifactSchemaError, match="described with"):
+        artifact.load(saved)

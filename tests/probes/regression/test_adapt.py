@@ -171,6 +171,9 @@ def test_a_prior_comes_back_from_its_tensors_to_the_last_bit() -> None:
         (lambda t: t.update({"0.mean": np.zeros(2)}), "mean of saved statistics"),
         (lambda t: t["0.counts"].__setitem__(2, 1.0), "from 2 rows or more"),
         (lambda t: t["0.counts"].__setitem__(2, 1.5), "four finite numbers"),
+        # Sizes that would be allocated before anything else is compared.
+        (lambda t: t["0.counts"].__setitem__(0, 1e9), "must be of 1000000000 features"),
+        (lambda t: t["0.counts"].__setitem__(1, 1e12), "and 1000000000000 targets"),
         (lambda t: t.clear(), "each target once"),
     ],
 )

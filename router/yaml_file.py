@@ -1,0 +1,104 @@
+"""YAML files that people wrote, read with bounds: bytes, depth, values with aliases written out, digits of a number."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from probes.bounded_files import BoundedFileError, read_bounded, shown
+from router.errors import ConfigError
+
+#: Bytes of a policy or price file. A candidate takes some 500.
+MOST_BYTES = 1 << 18
+
+#: Levels within each other (a policy has 6), and values once every alias is written out.
+MOST_DEPTH, MOST_VALUES = 32, 50_000
+
+#: Characters of a number. Longer ones are slow to read and no double holds them.
+MOST_DIGITS = 400
+
+_KINDS = ("str", "int", "float", "bool", "null", "timestamp", "seq", "map")
+_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in _KINDS)
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+def read_yaml(path: Path, what: str, most_bytes: int = MOST_BYTES) -> Any:
+    """Return what a YAML file holds: plain values, lists, and mappings whose keys are scalars and stand once.
+
+    what: for messages, as in "policy file". Raises ConfigError naming the file, and the line where there is one.
+    """
+    try:
+        text = read_bounded(path, most_bytes).decode("utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{what} {path} does not exist.") from error
+    except (OSError, UnicodeDecodeError, BoundedFileError) as error:
+        raise ConfigError(f"{what} {path} cannot be read: {error}.") from error
+    try:
+        return yaml.load(text, Loader=_Bounded)  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{what} {path} must be YAML: {shown(str(error), 600)}") from error
+
+
+class _Bounded(yaml.SafeLoader):
+    """YAML that refuses what costs more than its text is long, and what YAML would drop without a word."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = self._values = 0
+        # Values that a node stands for, aliases within it written out; while a node is being read it has none.
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event, before = self.peek_event(), self._values  # type: ignore[no-untyped-call]
+        self._depth += 1
+        self._values += 1
+        if self._depth > MOST_DEPTH:
+            raise _fault(event, f"must be nested at most {MOST_DEPTH} levels deep")
+        node = super().compose_node(parent, index)
+        if isinstance(event, yaml.AliasEvent):
+            if (size := self._sizes.get(id(node))) is None:
+                raise _fault(event, "an alias must not stand within what it names")
+            self._values += size
+        else:
+            self._sizes[id(node)] = self._values - before
+        if self._values > MOST_VALUES:
+            raise _fault(event, f"must hold at most {MOST_VALUES:,} values, aliases written out")
+        self._depth -= 1
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag not in _TAGS and node.tag != _MERGE:
+            raise _fault(node, f"must hold plain values, got the tag {shown(node.tag)}")
+        if isinstance(node, yaml.ScalarNode):
+            self._check_scalar(node)
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError) as error:
+            raise _fault(node, f"cannot be read: {error}") from error
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = []
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _fault(key, "a key must be a scalar")
+            keys.append(str(key.value if key.tag == _MERGE else self.construct_object(key)))
+        for name, count in Counter(keys).items():
+            if count > 1:
+                raise _fault(node, f"key {shown(name)!r} stands twice")
+        found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return found
+
+    def _check_scalar(self, node: yaml.ScalarNode) -> None:
+        if node.tag.endswith((":int", ":float")) and len(node.value) > MOST_DIGITS:
+            raise _fault(node, f"a number must have at most {MOST_DIGITS} characters, got {len(node.value):,}")
+        try:
+            node.value.encode()
+        except UnicodeEncodeError:
+            raise _fault(node, "text must be valid Unicode, got a lone surrogate") from None
+
+
+def _fault(at: Any, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
