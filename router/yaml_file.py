@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from probes.bounded_files import BoundedFileError, read_bounded, shown
+from probes.bounded.files import BoundedFileError, read_bounded, shown
 from router.errors import ConfigError
 
 #: Bytes of a policy or price file. A candidate takes some 500.

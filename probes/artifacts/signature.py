@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from probes.atomic_write import write_file
-from probes.bounded_files import read_bounded
+from probes.bounded.files import read_bounded
 from probes.errors import ArtifactSignatureError, DataError
 
 SIGNATURE = "probe.sig"

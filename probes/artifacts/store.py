@@ -23,7 +23,7 @@ from probes.artifacts.card import model_card
 from probes.artifacts.card_binding import check_card, document_digest
 from probes.artifacts.signature import SIGNATURE, check_signature, make_signature
 from probes.atomic_write import replace_directory
-from probes.bounded_files import BoundedFileError, BoundedJsonError, parse_json, read_bounded
+from probes.bounded.files import BoundedFileError, BoundedJsonError, parse_json, read_bounded
 from probes.calibration.base import Calibrator
 from probes.calibration.choice import KINDS, from_state, state_names
 from probes.errors import (

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import math
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
-import numpy.lib.format as npy
 from numpy.typing import NDArray
 
+from probes.bounded.arrays import ARCHIVE_ERRORS, ArrayPlace, npy_place, npz_places, safetensors_places
+from probes.bounded.files import shown
+from probes.bounded.parquet import open_parquet
 from probes.errors import DataError
 
 #: Rows of a parquet file that say how long its lists usually are.
 _FIRST_ROWS = 1000
+
+#: Most numbers of an embedding: a row of so many is 4 MB.
+MOST_WIDTH = 1 << 20
 
 # Files are read by offset, not mapped: mapped pages would count as resident memory.
 _SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -88,7 +90,7 @@ class _Raw:
             wanted = min(block_rows, self.rows - first) * row_bytes
             try:
                 data = file.read(wanted)
-            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            except ARCHIVE_ERRORS as error:
                 raise DataError(f"{self.path.name} is damaged near row {first}: {error}") from error
             if len(data) < wanted:
                 raise DataError(f"{self.path.name} ends early: row {first + len(data) // row_bytes} is not all there")
@@ -98,7 +100,7 @@ class _Raw:
     def _seek(self, file: IO[bytes], offset: int) -> None:
         try:
             file.seek(offset)  # within a compressed member this reads and drops what lies before
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except ARCHIVE_ERRORS as error:
             raise DataError(f"{self.path.name} is damaged: {error}") from error
 
 
@@ -108,48 +110,35 @@ def _from_bfloat16(block: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _open_npy(path: Path, name: str) -> EmbeddingFile:
-    with path.open("rb") as file:
-        shape, dtype = _npy_header(file, path.name)
-        offset = file.tell()
-    if path.stat().st_size - offset < math.prod(shape) * dtype.itemsize:
-        raise DataError(f"{path.name} ends early: its header promises {shape[0]} rows of {shape[1]}")
-    return _Raw(path, None, offset, dtype, *shape)
+    try:
+        with path.open("rb") as file:
+            place = npy_place(file)
+    except ValueError as error:
+        raise DataError(f"{path.name} must be an npy file: {shown(str(error), 300)}") from error
+    return _raw(path, path.name, place)
 
 
 def _open_npz(path: Path, name: str) -> EmbeddingFile:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            headers = {}
-            for member in archive.namelist():
-                with archive.open(member) as file:
-                    headers[member.removesuffix(".npy")] = (member, *_npy_any_header(file), file.tell())
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        raise DataError(f"{path.name} must be an npz of plain numeric arrays: {error}") from error
-    chosen = _choose(path, name, {key: header[1] for key, header in headers.items()})
-    member, shape, fortran, dtype, offset = headers[chosen]
-    _check_numbers(f"{path.name}[{chosen}]", shape, fortran, dtype)
-    return _Raw(path, member, offset, dtype, *shape)
+    places = npz_places(path)
+    chosen = _choose(path, name, {key: place.shape for key, place in places.items()})
+    return _raw(path, f"{path.name}[{chosen}]", places[chosen])
 
 
-def _npy_any_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = npy.read_magic(file)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    return shape, fortran, dtype
-
-
-def _npy_header(file: IO[bytes], name: str) -> tuple[tuple[int, int], np.dtype[Any]]:
-    try:
-        shape, fortran, dtype = _npy_any_header(file)
-    except ValueError as error:
-        raise DataError(f"{name} must be an npy file: {error}") from error
-    _check_numbers(name, shape, fortran, dtype)
-    return (shape[0], shape[1]), dtype
+def _raw(path: Path, name: str, place: ArrayPlace) -> _Raw:
+    dtype = np.dtype(_SAFETENSORS[place.kind]) if place.dtype is None else place.dtype
+    _check_numbers(name, place.shape, place.fortran, np.dtype(np.float32) if place.kind == "BF16" else dtype)
+    rows, width = place.shape
+    if place.member is None and path.stat().st_size - place.offset < rows * width * dtype.itemsize:
+        raise DataError(f"{path.name} ends early: its header promises {rows} rows of {width}")
+    return _Raw(path, place.member, place.offset, dtype, rows, width)
 
 
 def _check_numbers(name: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> None:
-    if len(shape) != 2 or 0 in shape:
-        raise DataError(f"{name} must hold embeddings of shape (rows, width), at least one of each, got {shape}")
+    if len(shape) != 2 or 0 in shape or shape[1] > MOST_WIDTH:
+        raise DataError(
+            f"{name} must hold embeddings of shape (rows, width), at least one of each, width at most {MOST_WIDTH:,}, "
+            f"got {shown(str(shape))}"
+        )
     if dtype.kind != "f":
         raise DataError(f"{name} must hold floating-point numbers, got {dtype}")
     if fortran:
@@ -166,29 +155,12 @@ def _choose(path: Path, name: str, shapes: dict[str, Any]) -> str:
 
 
 def _open_safetensors(path: Path, name: str) -> EmbeddingFile:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise DataError(f"{path.name} must be a safetensors file, its header does not fit")
-        try:
-            header = json.loads(file.read(length))
-            tensors = {key: entry for key, entry in header.items() if key != "__metadata__"}
-            chosen = _choose(path, name, {key: entry["shape"] for key, entry in tensors.items()})
-            shape, kind = tuple(tensors[chosen]["shape"]), tensors[chosen]["dtype"]
-            begin, end = tensors[chosen]["data_offsets"]
-            promised = 8 + length + max(entry["data_offsets"][1] for entry in tensors.values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{path.name} must be a safetensors file, its header cannot be read: {error}") from error
-    if kind not in _SAFETENSORS:
+    places = safetensors_places(path)
+    chosen = _choose(path, name, {key: place.shape for key, place in places.items()})
+    if places[chosen].kind not in _SAFETENSORS:
+        kind = shown(places[chosen].kind)
         raise DataError(f"{path.name}[{chosen}] must hold one of {', '.join(_SAFETENSORS)}, got {kind}")
-    dtype = np.dtype(_SAFETENSORS[kind])
-    _check_numbers(f"{path.name}[{chosen}]", shape, False, np.dtype(np.float32))
-    if end - begin != math.prod(shape) * dtype.itemsize or promised != size:
-        raise DataError(f"{path.name} ends early: its header promises {shape[0]} rows of {shape[1]}")
-    return _Raw(path, None, 8 + length + begin, dtype, *shape)
+    return _raw(path, f"{path.name}[{chosen}]", places[chosen])
 
 
 class _Parquet:
@@ -197,7 +169,7 @@ class _Parquet:
     def __init__(self, path: Path, column: str) -> None:
         self.path = path
         self.column = column
-        with self._open() as file:
+        with open_parquet(self.path) as file:
             schema = file.schema_arrow
             lists = [field.name for field in schema if _is_list(field.type)]
             self.column = _choose(path, column, {key: (0, 0) if key in lists else (0,) for key in schema.names})
@@ -211,18 +183,8 @@ class _Parquet:
             first = self._next(file.iter_batches(batch_size=_FIRST_ROWS, columns=[self.column]), 0)
         self.width = self._usual_width(first.column(0))
 
-    def _open(self) -> Any:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            # A read buffer instead of pre-buffering: a row group may be larger than memory.
-            return pq.ParquetFile(self.path, buffer_size=1 << 20, pre_buffer=False)
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{self.path.name} must be a parquet file: {error}") from error
-
     def blocks(self, start: int, block_rows: int) -> Iterator[NDArray[np.float32]]:
-        with self._open() as file:
+        with open_parquet(self.path) as file:
             groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             ends = np.cumsum(groups)
             wanted = [group for group in range(len(groups)) if ends[group] > start]
@@ -235,6 +197,8 @@ class _Parquet:
                 row += batch.num_rows
                 if skip < batch.num_rows:
                     yield self._array(batch.slice(skip))
+        if row != self.rows:
+            raise DataError(f"{self.path.name} ends early: its footer promises {self.rows:,} rows, it has {row:,}")
 
     def _next(self, batches: Iterator[Any], row: int) -> Any:
         import pyarrow as pa
@@ -261,7 +225,14 @@ class _Parquet:
                 f"lists of column {self.column!r} of {self.path.name} must hold numbers, the first {len(column)} rows "
                 "hold none"
             )
-        return int(np.bincount(lengths[lengths > 0]).argmax())
+        found, times = np.unique(lengths[lengths > 0], return_counts=True)
+        width = int(found[times.argmax()])
+        if width > MOST_WIDTH:
+            raise DataError(
+                f"lists of column {self.column!r} of {self.path.name} must have at most {MOST_WIDTH:,} numbers, got "
+                f"{width:,}"
+            )
+        return width
 
     def _array(self, batch: Any) -> NDArray[np.float32]:
         """The rows of a batch; one that is missing or of another width than the file's is all NaN."""

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from probes.bounded.parquet import open_parquet, read_parquet
 from probes.embeddings.files import EmbeddingFile, open_embeddings
 from probes.errors import DataError, DimensionError
 from probes.probe import DifficultyProbe
@@ -166,22 +167,22 @@ def read_scores(path: str | Path, column: str | None = None) -> tuple[NDArray[np
     `column` may be left out where the file has a single `loss...` column. Raises DataError for a missing
     file, a file of another kind, or a column that is not there.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     source = Path(path)
     if not source.is_file():
         raise DataError(f"there is no file of scores at {source}; a run that was interrupted leaves none")
+    with open_parquet(source) as file:
+        names = file.schema_arrow.names
+    losses = [name for name in names if name.startswith("loss")]
+    chosen = losses[0] if column is None and len(losses) == 1 else column
+    if "row" not in names or chosen not in names:
+        raise DataError(f"{source.name} must have the columns 'row' and {chosen!r}, it has {names}; name one")
+    table = read_parquet(source, ["row", str(chosen)])
+    if gaps := table["row"].null_count + table[chosen].null_count:
+        raise DataError(f"columns 'row' and {chosen!r} of {source.name} must have no gaps, {gaps:,} values are missing")
     try:
-        names = pq.read_schema(source).names
-        losses = [name for name in names if name.startswith("loss")]
-        chosen = losses[0] if column is None and len(losses) == 1 else column
-        if "row" not in names or chosen not in names:
-            raise DataError(f"{source.name} must have the columns 'row' and {chosen!r}, it has {names}; name one")
-        table = pq.read_table(source, columns=["row", chosen])
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{source.name} must be a parquet file of scores: {error}") from error
-    return table["row"].to_numpy(), table[chosen].to_numpy().astype(np.float64)
+        return table["row"].to_numpy().astype(np.int64), table[chosen].to_numpy().astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"columns 'row' and {chosen!r} of {source.name} must hold numbers: {error}") from error
 
 
 def _part(partial: Path, number: int) -> Path:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from probes.atomic_write import replace_directory
-from probes.bounded_files import BoundedFileError, parse_json, read_bounded
+from probes.bounded.files import BoundedFileError, parse_json, read_bounded
 from probes.encoders.files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, check_files, is_readable
 from probes.encoders.onnx_runtime import OnnxRuntime
 from probes.encoders.quantise import export_weights

@@ -20,7 +20,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from probes.bounded_files import BoundedFileError, parse_json, read_bounded, shown
+from probes.bounded.files import BoundedFileError, parse_json, read_bounded, shown
 from probes.encoders.tokens import TRUNCATIONS
 from probes.errors import EncoderError
 

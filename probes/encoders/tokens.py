@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probes.bounded_files import shown
+from probes.bounded.files import shown
 from probes.errors import DataError, EncoderError
 
 #: Characters looked at per token read. Beyond it the middle is dropped before tokenising, so that a prompt of half a

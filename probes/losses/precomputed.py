@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from probes.bounded.arrays import ARCHIVE_ERRORS, npz_places
+from probes.bounded.parquet import open_parquet, read_parquet
 from probes.errors import DataError
 from probes.losses.pairs import LossPairs
 
@@ -55,11 +56,12 @@ def write_pairs(pairs: LossPairs, path: str | Path) -> None:
 
 
 def _read_npz(path: Path, names: list[str]) -> dict[str, Any]:
+    npz_places(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             _require(path, names, list(archive.files))
             return {name: archive[name] for name in names}
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+    except ARCHIVE_ERRORS as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path.name} must be an npz of plain numeric and string arrays: {error}") from error
@@ -72,19 +74,16 @@ def _read_safetensors(path: Path, names: list[str]) -> dict[str, Any]:
         with safe_open(path, framework="numpy") as tensors:
             _require(path, names, list(tensors.keys()))
             return {name: tensors.get_tensor(name) for name in names}
-    except SafetensorError as error:
+    except (SafetensorError, TypeError, KeyError, AttributeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path.name} must be a safetensors file: {error}") from error
 
 
 def _read_parquet(path: Path, names: list[str]) -> dict[str, Any]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        _require(path, names, pq.read_schema(path).names)
-        table = pq.read_table(path, columns=names)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path.name} must be a parquet file: {error}") from error
+    with open_parquet(path) as file:
+        _require(path, names, file.schema_arrow.names)
+    table = read_parquet(path, names)
     return {name: column_array(table.column(name), name) for name in names}
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from probes.bounded_files import shown
+from probes.bounded.files import shown
 from router.errors import ConfigError
 from router.values import Capability
 from router.yaml_file import read_yaml

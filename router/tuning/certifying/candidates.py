@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from probes.bounded_files import shown
+from probes.bounded.files import shown
 from probes.errors import DataError
 from router.asking.ask import Ask
 from router.errors import ConfigError

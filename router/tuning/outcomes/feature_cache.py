@@ -57,7 +57,7 @@ class FeatureCache:
             if folder is None:
                 _say_not_kept("there is no home directory")
             encoder = load_encoder(spec, encoder_dir)
-            if encoder.spec.identity != spec.identity:
+            if encoder.spec.differs_in_rounding_only(spec):
                 raise EncoderMismatchError(
                     f"features must be those of {spec.model_id} in {spec.precision}; this machine computes "
                     f"{encoder.spec.precision}, whose last bits differ. Fit a probe on this machine, or go to one that "

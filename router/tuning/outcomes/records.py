@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from probes.bounded.parquet import read_parquet
 from probes.errors import DataError
 
 #: Endings that `read_rows` reads.
@@ -197,10 +198,9 @@ def _header(path: Path, cells: list[str]) -> list[str]:
 
 def _read_parquet(path: Path, on_bad_row: OnBadRow) -> list[Row]:
     import pyarrow as pa
-    import pyarrow.parquet
 
     try:
-        table = _without_nanoseconds(pyarrow.parquet.read_table(path))
+        table = _without_nanoseconds(read_parquet(path))
         rows = table.to_pylist()
     except (pa.ArrowException, ValueError) as error:
         raise DataError(f"{path} cannot be read as parquet: {error}.") from error

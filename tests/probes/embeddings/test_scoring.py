@@ -355,7 +355,7 @@ def test_scores_are_read_back_by_column(tmp_path):
     with pytest.raises(DataError, match="'risk', it has"):
         read_scores(out, "risk")
     out.write_bytes(b"nothing of the kind")
-    with pytest.raises(DataError, match="must be a parquet file of scores"):
+    with pytest.raises(DataError, match="must be a parquet file"):
         read_scores(out)
 
 

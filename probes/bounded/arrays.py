@@ -1,0 +1,126 @@
+"""Headers of npy, npz and safetensors files that others wrote, checked before a number of theirs becomes a size."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.lib.format as npy
+
+from probes.bounded.files import BoundedFileError, parse_json, shown
+from probes.errors import DataError
+
+#: Most bytes of a header of one npy array and of a safetensors file; most arrays within a file.
+MOST_NPY_HEADER, MOST_SAFETENSORS_HEADER, MOST_ARRAYS = 10_000, 16 << 20, 10_000
+
+#: What compressed arrays may become: so many bytes, or so many times the file's own size if that is more.
+MOST_INFLATED_BYTES, MOST_TIMES = 128 << 20, 100
+
+#: What reading a damaged or hostile archive raises.
+ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
+
+
+@dataclass(frozen=True)
+class ArrayPlace:
+    """One array of a file: its shape, number format, and the offset of its first byte in the file or archive member.
+
+    member: its name within a zip archive. fortran: whether columns stand together. kind: as the file names the format.
+    """
+
+    shape: tuple[int, ...]
+    kind: str
+    offset: int
+    dtype: np.dtype[Any] | None = None
+    fortran: bool = False
+    member: str | None = None
+
+
+def npy_place(file: IO[bytes]) -> ArrayPlace:
+    """Return the array of an npy file that is open at its beginning. Raises ValueError for what is none."""
+    version = npy.read_magic(file)
+    width = 2 if version == (1, 0) else 4
+    field = file.read(width)
+    length = int.from_bytes(field, "little")
+    if len(field) < width or length > MOST_NPY_HEADER:
+        raise ValueError(f"the header of an npy array must have at most {MOST_NPY_HEADER:,} bytes, got {length:,}")
+    header = io.BytesIO(field + file.read(length))
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    try:
+        shape, fortran, dtype = read(header)
+    except (SyntaxError, RecursionError, MemoryError, OverflowError, TypeError) as error:
+        raise ValueError(f"the header of an npy array cannot be read: {shown(repr(error))}") from error
+    if any(isinstance(size, bool) or size < 0 for size in shape):
+        raise ValueError(f"the shape of an npy array must hold whole numbers of 0 or more, got {shown(str(shape))}")
+    return ArrayPlace(shape, str(dtype), file.tell(), dtype, fortran)
+
+
+def npz_places(path: Path) -> dict[str, ArrayPlace]:
+    """Return the arrays of an npz file by name.
+
+    Raises DataError naming the file for what is none, and for arrays that would inflate beyond all proportion.
+    """
+    most = max(MOST_INFLATED_BYTES, MOST_TIMES * path.stat().st_size)
+    found: dict[str, ArrayPlace] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if len(members) > MOST_ARRAYS:
+                raise ValueError(f"it must hold at most {MOST_ARRAYS:,} arrays, got {len(members):,}")
+            if (inflated := sum(member.file_size for member in members)) > most:
+                raise ValueError(f"it must inflate to at most {most:,} bytes, its directory says {inflated:,}")
+            for member in members:
+                with archive.open(member) as file:
+                    place = npy_place(file)
+                size = place.offset + math.prod(place.shape) * (place.dtype.itemsize if place.dtype else 0)
+                if size != member.file_size and place.kind != "object":
+                    raise ValueError(
+                        f"{shown(member.filename)} has {member.file_size:,} bytes, its header says {size:,}"
+                    )
+                name = member.filename.removesuffix(".npy")
+                found[name] = ArrayPlace(
+                    place.shape, place.kind, place.offset, place.dtype, place.fortran, member.filename
+                )
+    except ARCHIVE_ERRORS as error:
+        raise DataError(f"{path.name} must be an npz of plain numeric arrays: {shown(str(error), 300)}") from error
+    return found
+
+
+def safetensors_places(path: Path) -> dict[str, ArrayPlace]:
+    """Return the arrays of a safetensors file by name; `dtype` is not set. Raises DataError naming the file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MOST_SAFETENSORS_HEADER):
+            raise DataError(f"{path.name} must be a safetensors file, its header does not fit")
+        try:
+            header = parse_json(file.read(length))
+        except BoundedFileError as error:
+            raise DataError(f"{path.name} must be a safetensors file, its header cannot be read: {error}") from error
+    if not isinstance(header, dict) or len(header) > MOST_ARRAYS:
+        raise DataError(f"{path.name} must be a safetensors file of at most {MOST_ARRAYS:,} arrays")
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    places = {name: _tensor_place(path, name, entry, 8 + length) for name, entry in entries.items()}
+    ends = [8 + length + entry["data_offsets"][1] for entry in entries.values()]
+    if max(ends, default=size) != size:
+        raise DataError(f"{path.name} ends early or late: its header promises {max(ends):,} bytes, it has {size:,}")
+    return places
+
+
+def _tensor_place(path: Path, name: str, entry: Any, start: int) -> ArrayPlace:
+    expected: Mapping[str, type] = {"dtype": str, "shape": list, "data_offsets": list}
+    if not isinstance(entry, dict) or any(not isinstance(entry.get(key), kind) for key, kind in expected.items()):
+        raise DataError(f"{path.name} must be a safetensors file, its entry {shown(name)!r} cannot be read")
+    numbers = [*entry["shape"], *entry["data_offsets"]]
+    if any(not isinstance(one, int) or isinstance(one, bool) or one < 0 for one in numbers):
+        raise DataError(f"{path.name}[{shown(name)}] must have a shape and offsets of whole numbers, 0 or more")
+    if len(entry["data_offsets"]) != 2 or entry["data_offsets"][0] > entry["data_offsets"][1]:
+        raise DataError(f"{path.name}[{shown(name)}] must have two offsets, the first not after the second")
+    return ArrayPlace(tuple(entry["shape"]), entry["dtype"], start + entry["data_offsets"][0])
