@@ -319,6 +319,8 @@ def _card(outcomes: Outcomes, title: str, figures: FitFigures, old: OldFit | Non
         # What `elle tune` chooses its bound by, so that it need not look at the scores that certify.
         GRADED: graded_models(outcomes),
     }
+    if figures.pair_note is not None:
+        metrics["pair_note"] = figures.pair_note
     if figures.adapted_from is not None:
         summary.append(_adapted(figures.adapted_from))
         metrics["adapted_from"] = asdict(figures.adapted_from)

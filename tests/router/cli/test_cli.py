@@ -26,6 +26,8 @@ def fake_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEncoder
     loaded = FakeEncoder()
 
     def load(spec: EncoderSpec, directory: Path | None = None) -> FakeEncoder:
+        # It computes whatever features are asked for.
+        monkeypatch.setattr(loaded, "_spec", spec)
         return loaded
 
     monkeypatch.setattr(features, "load_encoder", load)
@@ -102,10 +104,11 @@ def test_a_production_log_where_one_model_answered_each_prompt_is_fitted(
     assert {model: found["n"] for model, found in summary["models"].items()} == {"a": 60, "b": 60}
     assert summary["pair"] is None
     assert summary["pair_note"].startswith("the models have no common prompts")
+    assert artifact.load(tmp_path / "p").card.metrics["pair_note"] == summary["pair_note"]
     assert (
         "rare is left out of the probe: it has labels of fewer than 5 different prompts (1 in all)" in summary["notes"]
     )
-    shown = run("fit", data, "--out", tmp_path / "p", "--seed", "1").stdout
+    shown = run("fit", data, "--out", tmp_path / "p", "--seed", "1", "--force").stdout
     assert "Note: the models have no common prompts" in " ".join(shown.split())
     assert f"in place of probe {summary['identity'][:12]}" in shown
     refused = run("fit", data, "--out", tmp_path / "q", "--models", "a,rare")

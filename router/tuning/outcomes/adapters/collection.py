@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from router.tuning.outcomes.records import Place, Row, number_of, read_rows
+from router.tuning.outcomes.times import seconds_of
 
 NO_SCORE = "without a score"
 NO_PROMPT = "without a prompt"
@@ -50,7 +51,7 @@ class Answer:
     """One model's answer to a prompt, in the terms of `datasets.Outcomes`; either prompt or messages is set.
 
     place: of the record it was read from. scores: as written; their mean counts. why_no_score: what to say if none has
-    a value.
+    a value. asked_at: in seconds since 1970; None where unknown.
     """
 
     place: Place
@@ -63,6 +64,7 @@ class Answer:
     cost_usd: float | None = None
     input_tokens: float | None = None
     output_tokens: float | None = None
+    asked_at: float | None = None
     why_no_score: str = NO_SCORE
 
 
@@ -111,6 +113,12 @@ class Collection:
 def first(values: Mapping[str, Any], *names: str) -> Any:
     """Return the first of these fields that is there, neither null nor empty text."""
     return next((values[name] for name in names if values.get(name) not in (None, "")), None)
+
+
+def time_of(values: Mapping[str, Any], *names: str) -> float | None:
+    """Return the time in the first of these fields that is there, in seconds since 1970; None where it has none."""
+    seconds = seconds_of(first(values, *names))
+    return seconds if math.isfinite(seconds) else None
 
 
 def amount(name: str, value: Any) -> float | None:

@@ -119,6 +119,7 @@ def _json_lines(rows: Iterable[dict[str, Any]]) -> bytes:
 def _rows(answers: Sequence[tuple[Answer, float]]) -> list[dict[str, Any]]:
     chats = any(answer.messages is not None for answer, _ in answers)
     with_ids = all(answer.prompt_id is not None for answer, _ in answers)
+    with_times = any(answer.asked_at is not None for answer, _ in answers)
     rows = []
     for one, score in answers:
         messages = one.messages if one.messages is not None else [{"role": "user", "content": one.prompt}]
@@ -127,6 +128,7 @@ def _rows(answers: Sequence[tuple[Answer, float]]) -> list[dict[str, Any]]:
             row = {"messages": json.dumps(messages, ensure_ascii=False, default=str)}
         row |= {"prompt_id": one.prompt_id} if with_ids else {}
         row |= {"group": one.group, "model": one.model, "score": score}
+        row |= {"timestamp": one.asked_at} if with_times else {}
         row |= {name: getattr(one, name) for name in ("cost_usd", "input_tokens", "output_tokens")}
         rows.append(row)
     return rows

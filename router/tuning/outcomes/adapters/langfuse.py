@@ -19,6 +19,7 @@ from router.tuning.outcomes.adapters.collection import (
     amount,
     first,
     text_of,
+    time_of,
 )
 from router.tuning.outcomes.adapters.prompts import chat_of, decoded, mapping
 from router.tuning.outcomes.records import Row, number_of
@@ -40,7 +41,7 @@ def read_langfuse(paths: Sequence[Path], collection: Collection, score_name: str
 
     Observations of `type` GENERATION; names in snake_case or camelCase. Read: `input` (a chat, an object with
     `messages`, or text), `provided_model_name` or `model`, `total_cost`, `usage_details.input` and `.output`,
-    `trace_name` (or the name of its trace) as group. Observations of `level` ERROR are failed calls.
+    `trace_name` (or the name of its trace) as group, `start_time`. Observations of `level` ERROR are failed calls.
 
     Score: of the scores called `score_name`, or of the only name there is: those on the observation, else those on its
     trace where it is the trace's only generation; their mean. By their `data_type`: NUMERIC the `value`; BOOLEAN true
@@ -131,6 +132,7 @@ def _answer(row: Row, trace_names: Mapping[str, str]) -> Answer:
         cost_usd=cost,
         input_tokens=tokens[0] or None,
         output_tokens=tokens[1] if tokens[0] else None,
+        asked_at=time_of(values, "start_time", "startTime"),
     )
 
 

@@ -19,6 +19,7 @@ from router.tuning.outcomes.adapters.collection import (
     amount,
     first,
     text_of,
+    time_of,
 )
 from router.tuning.outcomes.adapters.prompts import chat_of, cut_elsewhere, decoded, mapping
 from router.tuning.outcomes.records import Row
@@ -83,8 +84,9 @@ def read_openai_batch(paths: Sequence[Path], collection: Collection, scores: Sco
 
     Prompt: `body.messages`, or `body.input` of the Responses API. Model: as requested; where one custom_id was
     requested of several models, the one whose name begins the `response.body.model` of the output. Tokens from
-    `response.body.usage`. A batch holds no score: `--scores` gives it by custom_id, or by `MODEL/custom_id` where
-    several models share it. Outputs with an `error` or a `status_code` other than 200 are failed calls.
+    `response.body.usage`, time from `response.body.created`. A batch holds no score: `--scores` gives it by custom_id,
+    or by `MODEL/custom_id` where several models share it. Outputs with an `error` or a `status_code` other than 200 are
+    failed calls.
     """
     requests: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     outputs: list[Row] = []
@@ -127,6 +129,7 @@ def _batch_answer(
         prompt_id=key,
         input_tokens=amount("prompt_tokens", first(usage, "prompt_tokens", "input_tokens")),
         output_tokens=amount("completion_tokens", first(usage, "completion_tokens", "output_tokens")),
+        asked_at=time_of(body, "created", "created_at"),
     )
 
 
@@ -144,9 +147,9 @@ def read_litellm_spend_logs(paths: Sequence[Path], collection: Collection, score
     """Collect the answers in LiteLLM's spend logs (`LiteLLM_SpendLogs`, or the JSON of `/spend/logs`).
 
     Read: `messages`, else those in `proxy_server_request` (empty unless the proxy stores prompts); `model_group`, else
-    `model`; `spend` in USD; `prompt_tokens`, `completion_tokens`; the first of `request_tags` as group. Rows whose
-    `status` is failure are failed calls; a `cache_hit` has no cost of its own. Score: from `--scores` by `request_id`;
-    else `score` in `metadata`, in its `requester_metadata` or `spend_logs_metadata`.
+    `model`; `spend` in USD; `prompt_tokens`, `completion_tokens`; `startTime`; the first of `request_tags` as group.
+    Rows whose `status` is failure are failed calls; a `cache_hit` has no cost of its own. Score: from `--scores` by
+    `request_id`; else `score` in `metadata`, in its `requester_metadata` or `spend_logs_metadata`.
     """
     known: set[str] = set()
     for row in (row for path in paths for row in collection.rows(path)):
@@ -184,6 +187,7 @@ def _logged_answer(row: Row, key: str, scores: ScoreFile) -> Answer:
         cost_usd=None if _is_cached(row) else cost,
         input_tokens=tokens[0] or None,
         output_tokens=tokens[1] if tokens[0] else None,
+        asked_at=time_of(values, "startTime"),
     )
 
 

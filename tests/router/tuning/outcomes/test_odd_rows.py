@@ -330,6 +330,20 @@ def test_legacy_traces_name_the_group_and_are_no_generations(tmp_path: Path) -> 
     assert (found.texts, found.groups) == (("Question good",), ("support",))
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_times_come_along_and_a_time_that_cannot_be_read_costs_nothing(tmp_path: Path, suffix: str) -> None:
+    rows = [spend("a", startTime="2026-01-02T00:00:00.000Z"), spend("b", startTime="soon"), spend("c")]
+    import_command("litellm-spend-logs", [write(tmp_path / "in.jsonl", rows)], tmp_path / f"out{suffix}")
+    times = read_outcomes(tmp_path / f"out{suffix}").times.tolist()
+    assert times[0] == 1_767_312_000.0
+    assert times[1] != times[1]
+    assert times[2] != times[2]
+    _, found = bring("langfuse", tmp_path, [generation("good", start_time="2026-01-02 00:00:00.000000")], force=True)
+    assert found.times.tolist() == [1_767_312_000.0]
+    created = output("good", response={"status_code": 200, "body": {"model": "m", "created": 1_767_312_000}})
+    assert bring("openai-batch", tmp_path, [created], force=True)[1].times.tolist() == [1_767_312_000.0]
+
+
 def test_scores_that_belong_to_nothing_are_counted(tmp_path: Path) -> None:
     summary, _ = bring("langfuse", tmp_path, [generation("good"), scored("x", observation_id=None, trace_id=None)])
     notes = " ".join(summary.notes)
