@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probes.encoders.files import default_cache_dir
 from probes.measures.prediction import reliability_curve
 from router.tuning.judging.learning_curve import LearningPoint
 from router.tuning.judging.ranking import Judgement, Truth, curve_band
@@ -187,6 +189,9 @@ def learning_chart(points: Sequence[LearningPoint]) -> bytes:
 
 
 def _figure(width: float, height: float, *, columns: int = 1) -> tuple[Any, Any]:
+    # Its list of fonts goes into our cache, not into places of its own.
+    if (cache := default_cache_dir()) is not None:
+        os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

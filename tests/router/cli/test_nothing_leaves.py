@@ -1,0 +1,248 @@
+"""Nothing leaves the machine and nothing is written outside the stated places: every verb of `elle`, watched natively.
+
+A library that is preloaded into the process (`native/recorder.c`) notes every connection, look-up of a name and file
+opened for writing, those of native code included. Each verb runs as a user with a fresh home directory would run it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import httpx
+import numpy as np
+import pytest
+
+from router.cli.main import cli
+from tests.conftest import ROOT
+
+SOURCE = Path(__file__).parent / "native" / "recorder.c"
+ELLE = (sys.executable, "-c", "from router.cli.main import main; main()")
+
+#: Exit status of a verb that did its work and has a finding to tell, such as a policy without a certificate.
+FINDING = 3
+
+#: Written to by the C library and Python themselves; nothing is kept there.
+EPHEMERAL = ("/dev/null", "/dev/tty", "/dev/shm/", "/proc/self/", "/proc/thread-self/")  # noqa: S108
+
+
+@dataclass(frozen=True)
+class Run:
+    """One verb with arguments that make it do its work on files of the workspace."""
+
+    verb: str
+    arguments: str = ""
+    quick: bool = False
+    output: str | None = None
+
+
+RUNS = (
+    Run("version", quick=True),
+    Run("policy", output="policy.yaml", quick=True),
+    Run("policy", "--from-litellm litellm.yaml"),
+    Run("validate", "policy.yaml", quick=True),
+    Run("decide", "hello --json", quick=True),
+    Run("serve", "--port 0 --http 0 --metrics-port 0 --ext-proc --drain-delay-s 0 --drain-s 60", quick=True),
+    Run("serve", "--port 0 --workers 2 --drain-delay-s 0"),
+    Run("demo"),
+    Run("import", "litellm-spend-logs spend.jsonl --scores scores.jsonl --out imported.jsonl"),
+    Run("fit", "outcomes.jsonl --holdout 0.45 --out probe"),
+    Run("evaluate", "probe outcomes.jsonl --weak small --strong large --prices litellm --resamples 100"),
+    Run("evaluate", "--policy policy.yaml named.jsonl"),
+    Run("report", "probe outcomes.jsonl --weak small --strong large --resamples 100 --out report"),
+    Run("tune", "probe outcomes.jsonl --weak small --strong large --max-loss 0.9 --out tuned.yaml"),
+    Run("export-encoder", "--out encoder"),
+    Run("embed", "prompts.txt --out prompts.npy"),
+    Run("fit-pairs", "pairs.npz --out pairs-probe", quick=True),
+    Run("score", "rows.npy --probe pairs-probe --out scored.parquet", quick=True),
+    Run("score", "rows.npy --probe pairs-probe --out later.parquet"),
+    Run("select keep", "scored.parquet --drop-easiest 0.1 --out kept.parquet"),
+    Run("select stratified", "scored.parquet --count 5 --out sample.parquet"),
+    Run("select suspicious", "scored.parquet --share 0.1 --out flagged.parquet"),
+    Run("select label", "rows.npy --count 5 --out to-label.parquet"),
+    Run("select change", "scored.parquet later.parquet --out changed.parquet"),
+)
+
+
+def verbs(group: click.Command, prefix: tuple[str, ...] = ()) -> Iterator[str]:
+    if isinstance(group, click.Group):
+        for name, command in group.commands.items():
+            yield from verbs(command, (*prefix, name))
+    else:
+        yield " ".join(prefix)
+
+
+@dataclass
+class Watched:
+    """A workspace and a home directory, both fresh, and what was seen of the processes that ran there."""
+
+    folder: Path
+    library: Path
+    seen: list[str] = field(default_factory=list)
+
+    @property
+    def work(self) -> Path:
+        return self.folder / "work"
+
+    def start(self, *argv: str, **more: object) -> subprocess.Popen[str]:
+        """A process as a user has it who set nothing but what everybody has set."""
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder / "home"),
+            "TMPDIR": str(self.folder / "tmp"),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LD_PRELOAD": str(self.library),
+            "ELLE_TEST_RECORD": str(self.folder / "record"),
+        }
+        return subprocess.Popen(argv, cwd=self.work, env=env, text=True, stderr=subprocess.PIPE, **more)  # type: ignore[call-overload,no-any-return]
+
+    def foreign(self) -> list[str]:
+        """What should not have been done since the last look."""
+        record = self.folder / "record"
+        lines = record.read_text(errors="replace").splitlines() if record.exists() else []
+        record.unlink(missing_ok=True)
+        self.seen += lines
+        return sorted({line for line in lines if not self._is_ours(line)})
+
+    def _is_ours(self, line: str) -> bool:
+        what, _, which = line.partition(" ")
+        if what == "connect":
+            # Also the address that a socket is disconnected by.
+            address = ipaddress.ip_address(which)
+            address = getattr(address, "ipv4_mapped", None) or address
+            return address.is_loopback or address.is_unspecified
+        if what == "lookup":
+            return which in {"", "localhost", "127.0.0.1", "::1"}
+        if what == "unix":
+            return which == "" or which.startswith(str(self.folder))
+        places = (self.work, self.folder / "tmp", self.folder / "home" / ".cache" / "elle")
+        return which.startswith(EPHEMERAL) or any(Path(which).is_relative_to(place) for place in places)
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    if (compiler := shutil.which("gcc") or shutil.which("cc")) is None:
+        pytest.skip("a C compiler is needed to watch processes")
+    library = tmp_path / "recorder.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, SOURCE, "-ldl"], check=True)
+    for name in ("work", "home", "tmp"):
+        (tmp_path / name).mkdir()
+    # The one directory above ours that everybody has.
+    (tmp_path / "home" / ".cache").mkdir()
+    fill(tmp_path / "work")
+    return Watched(tmp_path, library)
+
+
+def fill(work: Path) -> None:
+    """The files that the verbs work on."""
+    rng = np.random.default_rng(0)
+    prompts = [f"What is {number} plus {number * 7}?" for number in range(160)]
+
+    def outcomes(weak: str, strong: str) -> str:
+        rows = [
+            {"prompt": prompt, "model": model, "score": float(rng.random() < chance)}
+            for prompt in prompts
+            for model, chance in ((weak, 0.5), (strong, 0.9))
+        ]
+        return "".join(json.dumps(row) + "\n" for row in rows)
+
+    (work / "outcomes.jsonl").write_text(outcomes("small", "large"))
+    (work / "named.jsonl").write_text(outcomes("mixtral-8x7b", "gpt-4-turbo"))
+    (work / "prompts.txt").write_text("\n".join(prompts[:10]))
+    np.savez(work / "pairs.npz", embedding=rng.random((200, 8), np.float32), loss=rng.random(200))
+    np.save(work / "rows.npy", rng.random((50, 8), np.float32))
+    models = [{"model_name": "small", "litellm_params": {"model": "openai/gpt-4o-mini", "api_key": "os.environ/KEY"}}]
+    (work / "litellm.yaml").write_text(json.dumps({"model_list": models}))
+    spend = [
+        {"request_id": f"r{number}", "model": "small", "spend": 0.01, "messages": [{"role": "user", "content": prompt}]}
+        for number, prompt in enumerate(prompts[:10])
+    ]
+    (work / "spend.jsonl").write_text("".join(json.dumps(row) + "\n" for row in spend))
+    scores = [{"id": row["request_id"], "score": 1.0} for row in spend]
+    (work / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scores))
+
+
+def run(watched: Watched, what: Run) -> None:
+    argv = (*ELLE, *what.verb.split(), *what.arguments.split())
+    if what.verb == "serve":
+        serve(watched, argv)
+        return
+    process = watched.start(*argv, stdout=subprocess.PIPE)
+    out, problem = process.communicate()
+    assert process.returncode in {0, FINDING}, f"{what}: {problem}"
+    if what.output is not None:
+        (watched.work / what.output).write_text(out)
+
+
+def serve(watched: Watched, argv: tuple[str, ...]) -> None:
+    """Start it, ask over HTTP where it is there, end it in order."""
+    process = watched.start(*argv)
+    assert process.stderr is not None
+    try:
+        said = ""
+        wanted = "/v1" if "--http" in argv else "serving"
+        while wanted not in said:
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+        if "--http" in argv:
+            url = said.split()[-1] + "/chat/completions"
+            body = {"model": "elle/default", "messages": [{"role": "user", "content": "hello"}]}
+            assert httpx.post(url, json=body, timeout=120).status_code == 200
+            tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+            assert httpx.post(url, json=body | {"tools": tools, "stream": True}, timeout=120).status_code == 200
+            # What a library sends, it sends a while after it was loaded.
+            time.sleep(2)
+        process.send_signal(signal.SIGTERM)
+        process.stderr.read()
+        assert process.wait(120) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_each_verb_is_watched() -> None:
+    assert {one.verb for one in RUNS} == set(verbs(cli))
+
+
+def test_the_watcher_sees_what_native_code_does(watched: Watched) -> None:
+    code = "import ctypes, onnxruntime; ctypes.CDLL(None).gethostbyname(b'example.invalid')"
+    process = watched.start(sys.executable, "-c", code)
+    process.communicate()
+    foreign = watched.foreign()
+    assert "lookup example.invalid" in foreign
+    # ONNX Runtime as it is without us.
+    assert any(line.startswith("write ") and line.endswith("onnxruntime.db") for line in foreign)
+
+
+@pytest.mark.usefixtures("_real_encoder")
+def test_nothing_leaves_and_no_foreign_file_is_written(watched: Watched) -> None:
+    check(watched, [one for one in RUNS if one.quick])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_real_encoder")
+def test_nothing_leaves_and_no_foreign_file_is_written_by_any_verb(watched: Watched) -> None:
+    check(watched, RUNS)
+
+
+def check(watched: Watched, runs: list[Run] | tuple[Run, ...]) -> None:
+    found = {}
+    for what in runs:
+        run(watched, what)
+        if foreign := watched.foreign():
+            found[f"{what.verb} {what.arguments}"] = foreign
+    assert not found
+    assert any(line.startswith("connect 127.0.0.1") for line in watched.seen)
