@@ -47,7 +47,7 @@ def true_losses(gain: np.ndarray, drop: np.ndarray, thresholds: np.ndarray) -> n
 def test_tuned_policies_break_their_target_no_more_often_than_promised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features_module, "load_encoder", lambda spec, directory=None: FakeEncoder())
+    monkeypatch.setattr(features_module, "load_encoder", lambda spec, directory=None: FakeEncoder(spec))
     monkeypatch.setenv("ELLE_CACHE_DIR", str(tmp_path / "cache"))
     run("fit", write_world(tmp_path / "fit.jsonl", 1500, tag="fit"), "--out", tmp_path / "probe")
     probe = artifact.load(tmp_path / "probe")

@@ -17,7 +17,7 @@ from router.cli.main import cli
 from router.cli.render import decision_to_dict
 from router.client import RouterClient
 from router.tuning.outcomes import feature_cache as features
-from tests.fakes import FakeEncoder
+from tests.fakes import FakeEncoder, fake_spec
 
 
 @pytest.fixture
@@ -291,7 +291,7 @@ def test_a_prior_without_statistics_or_of_another_encoder_is_a_named_error(
     as_json(run("fit", tmp_path / "old.jsonl", "--out", bare, "--json"))
     assert "--keep-statistics" in run("fit", data, "--prior", bare, "--out", tmp_path / "new").output
     prior = artifact.load_prior(old_probe)
-    spec = fake_encoder.spec
+    spec = fake_spec("another encoder")
     foreign = dataclasses.replace(artifact.load(bare), encoder=spec.to_dict(), encoder_identity=spec.identity)
     artifact.save(foreign, other, prior)
     result = run("fit", data, "--prior", other, "--out", tmp_path / "new")

@@ -42,7 +42,7 @@ PAIR = ("--weak", "weak", "--strong", "strong")
 @pytest.fixture(scope="module")
 def _encoder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features_module, "load_encoder", lambda spec, directory=None: FakeEncoder())
+        patch.setattr(features_module, "load_encoder", lambda spec, directory=None: FakeEncoder(spec))
         patch.setenv("ELLE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
 

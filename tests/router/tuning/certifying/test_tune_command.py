@@ -45,10 +45,9 @@ def write_outcomes(path: Path, n: int = 2000) -> Path:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Outcomes in one file, and a probe fitted on the half of it that `--holdout` left."""
     folder = tmp_path_factory.mktemp("tune")
-    encoder = FakeEncoder()
 
     def load(spec: EncoderSpec, directory: Path | None = None) -> FakeEncoder:
-        return encoder
+        return FakeEncoder(spec)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(features, "load_encoder", load)
