@@ -8,7 +8,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fuzz-doors test-slow check protos bench-probe bench-tune bench-certificate bench-quality bench-http \
+.PHONY: help setup run test fuzz-doors fuzz-native test-slow check protos bench-probe bench-tune bench-certificate bench-quality bench-http \
 	bench-serve test-load attack test-litellm-proxy reproduce-elle clean
 
 help:  ## This list
@@ -44,6 +44,9 @@ test: $(INSTALLED) $(NODE) $(OPENAI)  ## The default test suite
 
 fuzz-doors: $(INSTALLED)  ## A million random requests through every door, as JSON; what fails goes to tests/fuzz/seeds
 	@$(BIN)/python -m tests.fuzz
+
+fuzz-native: $(INSTALLED)  ## Spoiled encoders before the C library under AddressSanitizer: 20,000 rounds (half an hour)
+	$(BIN)/python -m pytest -m slow --timeout=7200 tests/probes/encoders/test_fuzz_native.py
 
 test-slow: $(INSTALLED)  ## Statistical, refit and load tests (minutes)
 	$(BIN)/python -m pytest -m slow --timeout=1800

@@ -92,6 +92,10 @@ class TorchEncoder:
                 f"pooling must name whole layers for {config.model_type!r}, got {list(spec.pooling)}; .5 is for "
                 f"{', '.join(sorted(_BERTS))}."
             )
+        # RoBERTa counts positions from after the padding token's.
+        first = 1 + (config.pad_token_id or 0) if "roberta" in config.model_type else 0
+        if spec.max_tokens > (longest := getattr(config, "max_position_embeddings", spec.max_tokens) - first):
+            raise EncoderError(f"max_tokens must be {longest} at most for {spec.model_id}, got {spec.max_tokens}.")
         if config.model_type in _BERTS:
             config.num_hidden_layers = -(-highest // 2)
         model = _quietly(

@@ -138,6 +138,10 @@ class TestPlanted:
         with pytest.raises(EncoderError, match="max_tokens must be 512 at most"):
             dataclasses.replace(bundle, spec=dataclasses.replace(MINILM_L6, max_tokens=513))
 
+    def test_nor_does_torch_take_more_tokens_than_there_are_positions(self, bundle: Bundle) -> None:
+        with pytest.raises(EncoderError, match="max_tokens must be 512 at most"):
+            load_encoder(dataclasses.replace(MINILM_L6_FLOAT32, max_tokens=513))
+
 
 class TestRuntimes:
     @pytest.mark.skipif(not targets_here(), reason="no compiled library that this processor can run")

@@ -63,5 +63,6 @@ def test_no_spoiled_encoder_reads_or_writes_outside_of_its_arrays(sanitised: tup
 
 
 @pytest.mark.slow
-def test_nor_do_a_hundred_thousand_of_them(sanitised: tuple[Path, str]) -> None:
-    assert sum(fuzz(sanitised, seed=2, count=100_000).values()) == 100_000
+@pytest.mark.timeout(7200)
+def test_nor_do_twenty_thousand_of_them(sanitised: tuple[Path, str]) -> None:
+    assert sum(fuzz(sanitised, seed=2, count=20_000).values()) == 20_000
