@@ -179,6 +179,9 @@ def attacked_world(*, seconds: float, factor: float) -> Iterator[World]:
         stack.callback(service.terminate)
         grpc_at, http_at = _addresses(service, Path(folder, "service.log"))
         world = World(grpc_at, http_at, service.pid, seconds, factor)
+        # The first answer waits until what answers is imported, which takes all processors that are there.
+        if not world.alive():
+            raise RuntimeError("the service does not answer before it is attacked")
         other = stack.enter_context(
             subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.attack.victim", grpc_at],
