@@ -26,6 +26,9 @@ MAX_MESSAGE, MAX_STATUS = 4000, 6000
 FAULTY_CODES = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "DEADLINE_EXCEEDED", "CANCELLED"})
 
 
+#: What a server says to a client that asks whether to send its body.
+_GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
+
 #: What grpc.aio says where the service had ended the stream before the client wrote its next message.
 _NOT_OF_THE_SERVICE = "Internal error from Core"
 
@@ -102,7 +105,7 @@ class Doors:
             answer = await connection.ask(_http_bytes(case), is_head=case["method"] == "HEAD")
         except (ConnectionError, asyncio.IncompleteReadError, httptools.HttpParserError) as error:
             connection.close()
-            return Ended("broken", f"no whole answer: {type(error).__name__}")
+            return Ended("broken", f"no whole answer: {type(error).__name__}", f"{error} {connection.last[:200]!r}")
         except BaseException:
             connection.close()
             raise
@@ -194,7 +197,7 @@ class _Connection:
     """One connection kept open; one request at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+        self._reader, self._writer, self.last = reader, writer, b""
 
     @classmethod
     async def open(cls, host: str, port: int) -> _Connection:
@@ -209,17 +212,14 @@ class _Connection:
         answer = _Reading(body, done)
         parser = httptools.HttpResponseParser(answer)
         while not done:
-            data = await self._reader.read(65536)
+            self.last = data = await self._reader.read(65536)
             if not data:
                 raise ConnectionResetError("closed before the answer was whole")
-            parser.feed_data(data)
+            # It comes before the answer, and perhaps together with it.
+            parser.feed_data(data.removeprefix(_GO_ON))
             if answer.headed and is_head:
                 break
-        status = parser.get_status_code()
-        # 100 Continue comes before the answer.
-        if status == 100:
-            return await self.ask(b"", is_head=is_head)
-        return _Answer(status, bytes(body), not is_head and parser.should_keep_alive())
+        return _Answer(parser.get_status_code(), bytes(body), not is_head and parser.should_keep_alive())
 
 
 class _Reading:
