@@ -17,6 +17,7 @@ import importlib.util
 import json
 import os
 import sys
+import threading
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -335,13 +336,18 @@ def check_installed() -> None:
         raise DispatchNotInstalledError("answering needs LiteLLM, which is not installed.")
 
 
+#: A request that gives up leaves its import running, and two at once see each other's modules half made.
+_IMPORTING = threading.Lock()
+
+
 def _import_litellm() -> None:
     # Without this the import itself fetches a price table from the network.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     try:
-        litellm: Any = importlib.import_module("litellm")
-        # The SDK imports it with the first call, a second in the event loop.
-        importlib.import_module("openai.resources.chat")
+        with _IMPORTING:
+            litellm: Any = importlib.import_module("litellm")
+            # The SDK imports it with the first call, a second in the event loop.
+            importlib.import_module("openai.resources.chat")
     except ImportError as error:
         raise DispatchNotInstalledError("answering needs LiteLLM, which is not installed.") from error
     litellm.suppress_debug_info = True
