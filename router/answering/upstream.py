@@ -30,6 +30,9 @@ from router.errors import DispatchNotInstalledError, InvalidRequestError, Upstre
 from router.policies.policy_file import CANNED_UPSTREAM, Candidate
 from router.values import RouteQuery
 
+#: Bodies of so many bytes are put together outside the event loop.
+_ELSEWHERE_BYTES = 1024 * 1024
+
 #: Fields of the OpenAI body that LiteLLM translates between providers. Everything else a caller sends travels as
 #: `extra_body`: LiteLLM's own keywords (`api_base`, `api_key`, `mock_response`, ...) must not be a caller's to set.
 #: Providers whose API is not OpenAI's do not get it: LiteLLM would send them a field of that name, which they refuse.
@@ -86,7 +89,7 @@ class Upstream:
                 _check_plain(translated_body, candidate)
                 _check_completion(translated_body, candidate)
                 return translated_body
-            content = await self._post(candidate, _body(candidate, query, stream=False), streamed=False)
+            content = await self._post(candidate, await _body_of(candidate, query, stream=False), streamed=False)
             try:
                 body: Any = plain_json.loads(content)
             except plain_json.NotPlainJsonError as error:
@@ -104,7 +107,7 @@ class Upstream:
                     arguments.setdefault("stream_options", {"include_usage": True})
                 chunks = _litellm_chunks(await _litellm().acompletion(**arguments), candidate)
             else:
-                body = _body(candidate, query, stream=True)
+                body = await _body_of(candidate, query, stream=True)
                 chunks = _sdk_chunks(await self._post(candidate, body, streamed=True), candidate)
             async with contextlib.aclosing(chunks):
                 async for chunk in chunks:
@@ -186,6 +189,13 @@ class Upstream:
         if (key := _secret(candidate)) is not None:
             arguments["api_key"] = key
         return arguments
+
+
+async def _body_of(candidate: Candidate, query: RouteQuery, *, stream: bool) -> bytes:
+    if query.body is None or sum(map(len, query.body)) < _ELSEWHERE_BYTES:
+        return _body(candidate, query, stream=stream)
+    # Copying pictures takes its time, in which others may have their turn.
+    return await asyncio.to_thread(_body, candidate, query, stream=stream)
 
 
 def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> bytes:

@@ -42,7 +42,7 @@ from router.gateways.openai_reply import (
     error_object,
     error_reply,
 )
-from router.intake.bounds import SMALL_BYTES, HeldBytes
+from router.intake.bounds import SMALL_BYTES, HeldBytes, forget_frames
 from router.values import Delivery, RouteQuery, RoutingDecision
 from router.wire.in_work import InWork
 
@@ -172,6 +172,7 @@ class _Chat:
                 raise
             except Exception as error:
                 await reply.fail(error)
+                forget_frames(error)
 
 
 @dataclass(frozen=True, slots=True)

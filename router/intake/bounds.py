@@ -102,3 +102,18 @@ class HeldBytes:
     ) -> None:
         self._intake.held_bytes -= self._counted
         self._counted = 0
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of what the frames of an error that was told hold: the request, above all.
+
+    Errors and frames refer to each other, so that a large request would be kept until the collector finds it.
+    """
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            waiting += [one.__cause__, one.__context__]

@@ -108,9 +108,9 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._limit(HEAD_S)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer behind the body."""
+        """A header, or a trailer behind the body; those of a head are counted where they come in."""
         self._header_bytes += len(name) + len(value) + 4
-        if self._header_bytes > MAX_HEAD_BYTES:
+        if self._in_body and self._header_bytes > MAX_HEAD_BYTES:
             raise ValueError
         super().on_header(name, value)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, TypeAlias
 
+import grpc.aio
 from google.protobuf.message import DecodeError
 
 from router.errors import DeadlineError, InvalidRequestError, OverloadedError
@@ -28,6 +29,9 @@ _TINY_BYTES, _FEW_FIELDS = 4096, 2000
 
 #: Whether the request that is answered here is large: what is done with it then belongs into the thread for such.
 is_large: contextvars.ContextVar[bool] = contextvars.ContextVar("is_large", default=False)
+
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class Decoder:
@@ -73,12 +77,13 @@ class Arrivals:
         self._began: dict[asyncio.Timeout, float] = {}
 
     @contextlib.asynccontextmanager
-    async def one(self, requests: AsyncIterator[bytes], decoder: Decoder) -> AsyncIterator[Any]:
+    async def one(self, requests: AsyncIterator[bytes], context: Context, decoder: Decoder) -> AsyncIterator[Any]:
         """The one message of a call, decoded; while the context lasts its bytes count.
 
         Raises InvalidRequestError, DeadlineError or OverloadedError.
         """
-        data = await self._whole(requests)
+        # Not from the iterator, which would hold on to the message.
+        data = await self._whole(context.read)
         with self._intake.request() as held:
             held.add(len(data))
             large = decoder.is_large(data)
@@ -89,7 +94,9 @@ class Arrivals:
             yield request
 
     @contextlib.asynccontextmanager
-    async def many(self, requests: AsyncIterator[bytes], decoder: Decoder) -> AsyncIterator[AsyncIterator[Any]]:
+    async def many(
+        self, requests: AsyncIterator[bytes], context: Context, decoder: Decoder
+    ) -> AsyncIterator[AsyncIterator[Any]]:
         """The messages of a call that streams, each decoded when it is asked for."""
 
         async def decoded() -> AsyncGenerator[Any, None]:
@@ -105,12 +112,11 @@ class Arrivals:
         async with contextlib.aclosing(decoded()) as messages:
             yield messages
 
-    async def _whole(self, requests: AsyncIterator[bytes]) -> bytes:
+    async def _whole(self, read: Callable[[], Awaitable[Any]]) -> bytes:
         try:
             async with asyncio.timeout(None) as limit:
                 with self._counted(limit):
-                    async for data in requests:
-                        return data
+                    data: Any = await read()
         except TimeoutError:
             if len(self._began) >= MAX_ARRIVING:
                 raise OverloadedError(
@@ -119,7 +125,10 @@ class Arrivals:
                     retry_after_s=RETRY_S,
                 ) from None
             raise DeadlineError(f"the request must have come whole within {WHOLE_S:.0f} s; it has not.") from None
-        raise InvalidRequestError("the call must hold one message, got none.")
+        if data is grpc.aio.EOF:
+            raise InvalidRequestError("the call must hold one message, got none.")
+        whole: bytes = data
+        return whole
 
     @contextlib.contextmanager
     def _counted(self, limit: asyncio.Timeout) -> Iterator[None]:

@@ -20,6 +20,7 @@ from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from router.errors import DeadlineError, DispatchError, RouterError
+from router.intake.bounds import forget_frames
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2
 from router.plain_json import whole_text
@@ -30,13 +31,14 @@ from router.wire.in_work import InWork
 
 log = logging.getLogger(__name__)
 
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 #: Makes the context that a request is held in while it is in work.
 _Held = Callable[[], contextlib.AbstractContextManager[None]]
 
 #: What reads a request, or all of a call that streams them; it counts as long as the context lasts.
-_Arrive = Callable[[AsyncIterator[bytes]], contextlib.AbstractAsyncContextManager[Any]]
+_Arrive = Callable[[AsyncIterator[bytes], Any], contextlib.AbstractAsyncContextManager[Any]]
 
 DOMAIN = "elle.router"
 
@@ -115,9 +117,12 @@ def _status(code: str, message: str, details: list[Any]) -> status_pb2.Status:
     return status
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
+_Failure: TypeAlias = "tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]"
+
+
+def _failure(error: Exception) -> _Failure:
+    """The arguments of `abort` for an error, which then holds on to nothing of the request."""
     status = status_of(error)
-    code = grpc.StatusCode[code_pb2.Code.Name(status.code)]
     trailers: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]
     if isinstance(error, DispatchError):
         # What is worth retrying was retried; clients that retry UNAVAILABLE by themselves are asked not to.
@@ -125,7 +130,8 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) 
     elif isinstance(error, RouterError) and error.retry_after_s is not None:
         # What RetryInfo says to programs, said to grpc, whose own retries then wait as long.
         trailers.append((PUSHBACK_KEY, str(round(error.retry_after_s * 1e3))))
-    await context.abort(code, status.message, tuple(trailers))
+    forget_frames(error)
+    return grpc.StatusCode[code_pb2.Code.Name(status.code)], status.message, tuple(trailers)
 
 
 class GuardedServer:
@@ -194,24 +200,31 @@ def _guard(handler: Handler, in_work: InWork | None, arrivals: Arrivals) -> Hand
 
 
 def _guard_call(method: Any, arrive: _Arrive, held: _Held) -> Callable[..., Awaitable[Any]]:
-    async def guarded(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    async def answered(requests: AsyncIterator[bytes], context: Context) -> tuple[Any, _Failure | None]:
         try:
-            async with arrive(requests) as request:
+            async with arrive(requests, context) as request:
                 with held():
-                    return await method(request, context)
+                    return await method(request, context), None
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception as error:
-            await _abort(context, error)
+            return None, _failure(error)
+
+    async def guarded(requests: AsyncIterator[bytes], context: Context) -> Any:
+        answer, failure = await answered(requests, context)
+        if failure is not None:
+            # From a frame that knows no request: grpc keeps what `abort` raises, and with it the frame.
+            await context.abort(*failure)
+        return answer
 
     return guarded
 
 
 def _guard_stream(method: Any, arrive: _Arrive, held: _Held) -> Callable[..., Awaitable[None]]:
     # Writes itself instead of yielding: a stream that is cut short while it writes must come to our status too.
-    async def guarded(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def streamed(requests: AsyncIterator[bytes], context: Context) -> _Failure | None:
         try:
-            async with arrive(requests) as request:
+            async with arrive(requests, context) as request:
                 with held():
                     async with contextlib.aclosing(method(request, context)) as items:
                         async for item in items:
@@ -219,12 +232,17 @@ def _guard_stream(method: Any, arrive: _Arrive, held: _Held) -> Callable[..., Aw
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception as error:
-            await _abort(context, error)
+            return _failure(error)
+        return None
+
+    async def guarded(requests: AsyncIterator[bytes], context: Context) -> None:
+        if (failure := await streamed(requests, context)) is not None:
+            await context.abort(*failure)
 
     return guarded
 
 
-async def _write(context: grpc.aio.ServicerContext[Any, Any], item: Any) -> None:
+async def _write(context: Context, item: Any) -> None:
     try:
         async with asyncio.timeout(UNREAD_S):
             await context.write(item)

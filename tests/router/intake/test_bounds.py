@@ -1,0 +1,77 @@
+"""The budget of bytes, the thread for large requests, and fields of protobuf messages."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from router.errors import InvalidRequestError, OverloadedError
+from router.intake.bounds import FREE_BYTES, Intake, forget_frames
+from router.intake.protobuf_structure import check_fields, shape_of
+from router.pb import router_service_pb2 as pb
+
+
+def test_bytes_beyond_the_first_of_each_request_count_and_are_given_back():
+    intake = Intake(max_bytes=1000)
+    with intake.request() as first, intake.request() as second:
+        first.add(FREE_BYTES)
+        first.add(900)
+        second.add(FREE_BYTES)
+        with pytest.raises(OverloadedError) as caught:
+            second.add(101)
+        assert caught.value.retry_after_s
+        assert intake.held_bytes == 900
+    assert intake.held_bytes == 0
+
+
+async def test_large_work_is_done_one_after_the_other_elsewhere_and_too_much_of_it_is_refused():
+    intake, go_on = Intake(max_waiting=2), threading.Event()
+    first = asyncio.create_task(intake.work(go_on.wait, 30))
+    second = asyncio.create_task(intake.work(threading.current_thread))
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):
+        await intake.work(threading.current_thread)
+    assert not second.done()
+    go_on.set()
+    assert await first
+    assert await second is not threading.main_thread()
+    intake.close()
+
+
+def test_an_error_that_was_told_holds_on_to_nothing():
+    def fail() -> None:
+        try:
+            {}["x"]
+        except KeyError as error:
+            raise InvalidRequestError("x") from error
+
+    with pytest.raises(InvalidRequestError) as caught:
+        fail()
+    told = caught.value
+    forget_frames(told)
+    assert told.__traceback__ is None
+    assert told.__cause__ is not None
+    assert told.__cause__.__traceback__ is None
+
+
+def test_fields_are_counted_at_every_level_and_whether_or_not_they_are_known():
+    request = pb.RouteRequest(prompt="hello", session_id="s")
+    request.overrides.allowed_candidates.extend(["a", "b"])
+    request.parameters.update({"a": [1, {"b": None}]})
+    shape = shape_of(pb.RouteRequest.DESCRIPTOR)
+    data = request.SerializeToString()
+    # prompt, session_id, overrides, two names, parameters; entry, key, value, list, two values, number, struct, entry,
+    # key, value, null.
+    assert check_fields(data, shape) == 18
+    assert check_fields(data + b"\x78\x01" * 10, shape) == 28
+    check_fields(data, shape, max_fields=18)
+    with pytest.raises(InvalidRequestError, match="at most 17 fields"):
+        check_fields(data, shape, max_fields=17)
+
+
+@pytest.mark.parametrize("data", [b"\x0a", b"\x80", b"\x78\x80", b"\x0a\x80"])
+def test_a_message_that_is_cut_off_is_refused(data):
+    with pytest.raises(InvalidRequestError, match="cut off"):
+        check_fields(data, shape_of(pb.RouteRequest.DESCRIPTOR))
