@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,19 @@ from probes.losses.pairs import LossPairs
 
 
 def read_pairs(
-    path: str | Path, *, embedding: str = "embedding", loss: str = "loss", ids: str | None = None
+    path: str | Path,
+    *,
+    embedding: str = "embedding",
+    loss: str = "loss",
+    ids: str | None = None,
+    on_bad_rows: Callable[[NDArray[np.int64]], None] | None = None,
 ) -> LossPairs:
     """Read (embedding, loss) pairs by the names of their arrays or columns.
 
     npz and safetensors hold arrays `embedding` (n, d) and `loss` (n,); parquet holds a column of lists and a
-    column of numbers; `ids` names a column or (npz) array of strings. Nothing executable is ever read. Raises
-    DataError for an unknown ending, a missing or malformed array, NaN or infinity.
+    column of numbers; `ids` names a column or (npz) array of strings. Nothing executable is ever read. Pairs
+    that hold NaN or infinity are left out, and `on_bad_rows` is told their rows; without it they are an error.
+    Raises DataError for an unknown ending, a missing or malformed array, and where no pair is left.
     """
     source = Path(path)
     readers = {".npz": _read_npz, ".parquet": _read_parquet, ".safetensors": _read_safetensors}
@@ -32,12 +39,26 @@ def read_pairs(
         raise DataError(f"there is no file of pairs at {source}")
     names = [embedding, loss, *([] if ids is None else [ids])]
     arrays = readers[source.suffix](source, names)
+    if on_bad_rows is not None:
+        bad = _bad_rows(arrays[embedding], arrays[loss])
+        if bad.size:
+            on_bad_rows(bad)
+            arrays = {name: np.delete(array, bad, axis=0) for name, array in arrays.items()}
     return LossPairs(
         embeddings=arrays[embedding],
         losses=arrays[loss],
         ids=None if ids is None else tuple(map(str, arrays[ids])),
         provenance={"objective": "precomputed", "file": source.name},
     )
+
+
+def _bad_rows(embeddings: NDArray[Any], losses: NDArray[Any]) -> NDArray[np.int64]:
+    """The rows that hold NaN or infinity; none where the arrays are no pairs at all, which `LossPairs` says."""
+    if embeddings.ndim != 2 or losses.shape != embeddings.shape[:1] or losses.dtype.kind not in "fiu":
+        return np.empty(0, dtype=np.int64)
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(embeddings.astype(np.float32)).all(axis=1) & np.isfinite(losses.astype(np.float64))
+    return np.flatnonzero(~finite)
 
 
 def write_pairs(pairs: LossPairs, path: str | Path) -> None:

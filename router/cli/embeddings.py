@@ -19,18 +19,26 @@ _OUT = output("Parquet file to write.")
 @output("Folder to write the probe to.", folder=True)
 @click.option("--name", help="Name of the probe; the folder's unless set.")
 def fit_pairs(pairs: Path, out: Path, name: str | None) -> None:
-    """Fit a probe to PAIRS of embedding and loss (npz, parquet, safetensors), for any model of any modality."""
+    """Fit a probe to PAIRS of embedding and loss (npz, parquet, safetensors), for any model of any modality.
+
+    Pairs that hold NaN or infinity are left out and counted, and the exit status is 3.
+    """
     from probes.artifacts import store as artifact
     from probes.losses.fitting import fit_loss_probe
     from probes.losses.precomputed import read_pairs
     from probes.probe import DataSource
 
-    found = read_pairs(pairs)
+    bad: list[int] = []
+    found = read_pairs(pairs, on_bad_rows=lambda rows: bad.extend(rows.tolist()))
     with pairs.open("rb") as file:
         source = DataSource(pairs.name, hashlib.file_digest(file, "sha256").hexdigest(), len(found))
     probe, r = fit_loss_probe(found, name or out.resolve().name, source=source)
     artifact.save(probe, out)
     click.echo(f"r = {r.value:.3f} [{r.low:.3f}, {r.high:.3f}] on pairs left out (5 folds); wrote {out}.")
+    if bad:
+        shown = ", ".join(map(str, bad[:10])) + (" ..." if len(bad) > 10 else "")
+        click.echo(f"{len(bad):,} pairs hold NaN or infinity and are left out: rows {shown}.", err=True)
+        raise SystemExit(INCOMPLETE)
 
 
 @click.command()

@@ -153,13 +153,15 @@ def _known(path: Path, array: str, pool: int) -> Any:
 
 def _rows(path: Path) -> Any:
     """The column `row` of a parquet file that a selection wrote."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from probes.bounded.parquet import open_parquet, read_parquet
 
-    try:
-        return pq.read_table(path, columns=["row"])["row"].to_numpy()
-    except (pa.ArrowException, KeyError, OSError) as error:
-        raise DataError(f"{path} must be a parquet file with the column 'row', as `elle select` writes it.") from error
+    if not path.is_file():
+        raise DataError(f"there is no file of rows at {path}")
+    with open_parquet(path) as file:
+        names = file.schema_arrow.names
+    if "row" not in names:
+        raise DataError(f"{path} must have the column 'row', as `elle select` writes it; it has {', '.join(names)}.")
+    return read_parquet(path, ["row"])["row"].to_numpy()
 
 
 @select.command()

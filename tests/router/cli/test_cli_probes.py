@@ -47,6 +47,18 @@ def first_coordinates(folder: Path, selected: str) -> np.ndarray:
     return np.load(folder / "all.npy")[rows, 0]
 
 
+def test_pairs_that_are_no_numbers_are_left_out_of_the_fit_and_named(folder: Path) -> None:
+    pairs = dict(np.load(folder / "pairs.npz"))
+    pairs["loss"][5] = np.inf
+    pairs["embedding"][9, 2] = np.nan
+    np.savez(folder / "odd.npz", **pairs)
+    result = run("fit-pairs", folder / "odd.npz", "--out", folder / "odd")
+    assert result.exit_code == 3
+    assert "2 pairs hold NaN or infinity and are left out: rows 5, 9." in result.stderr
+    assert "r = 0.99" in result.stdout
+    assert "398" in (folder / "odd" / "README.md").read_text()
+
+
 def test_scores_follow_the_loss(folder: Path) -> None:
     table = pq.read_table(folder / "s.parquet")
     assert np.corrcoef(table["loss_loss"].to_numpy(), np.load(folder / "all.npy")[:, 0])[0, 1] > 0.99
@@ -185,7 +197,7 @@ def test_change_finds_what_changed(folder: Path) -> None:
         (("select", "suspicious", "s.parquet", "--out", "x.parquet"), "either deviations or share"),
         (("select", "stratified", "s.parquet", "--count", "801", "--out", "x.parquet"), "between 1 and the 800"),
         (("select", "label", "all.npy", "--count", "801", "--out", "x.parquet"), "at most the 800 rows"),
-        (("select", "label", "all.npy", "--count", "1", "--exclude", "all.npy", "--out", "x.parquet"), "column 'row'"),
+        (("select", "label", "all.npy", "--count", "1", "--exclude", "all.npy", "--out", "x.parquet"), "parquet file"),
         (("select", "change", "s.parquet", "s3.parquet", "--out", "x.parquet"), "no file of scores"),
         (("fit-pairs", "few.npz", "--out", "x"), "at least 50 pairs, got 10"),
         (("fit-pairs", "all.npy", "--out", "x"), "pairs must come from"),
