@@ -23,7 +23,7 @@ from probes.artifacts.card import model_card
 from probes.artifacts.card_binding import check_card, document_digest
 from probes.artifacts.signature import SIGNATURE, check_signature, make_signature
 from probes.atomic_write import replace_directory
-from probes.bounded.files import BoundedFileError, BoundedJsonError, parse_json, read_bounded
+from probes.bounded.files import BoundedFileError, BoundedJsonError, parse_json, read_bounded, shown
 from probes.calibration.base import Calibrator
 from probes.calibration.choice import KINDS, from_state, state_names
 from probes.errors import (
@@ -150,7 +150,7 @@ def load(path: str | Path, public_key: bytes | None = None) -> DifficultyProbe:
     try:
         probe = _assemble(document, tensors)
     except DataError as error:
-        raise ArtifactValueError(f"{root} must hold a consistent probe: {error}") from error
+        raise ArtifactValueError(f"{root} must hold a consistent probe: {shown(str(error), 600)}") from error
     if probe.identity != document.identity:
         raise ArtifactDigestError(
             f"{root / JSON} must describe the probe it names, {document.identity}; its contents make "
@@ -227,14 +227,17 @@ def _parse(file: Path, raw: bytes) -> _Document:
     number = document.get("schema_number") if isinstance(document, dict) else None
     if number != SCHEMA or isinstance(number, bool):
         raise ArtifactSchemaError(
-            f"{file} must have schema_number {SCHEMA}; got {number!r}. Use the version of probes that wrote it."
+            f"{file} must have schema_number {SCHEMA}; got {shown(repr(number))}. Use the version of probes that "
+            f"wrote it."
         )
     try:
         return _Document.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ArtifactSchemaError(f"{file}: field {place} must be right; {first['msg']}. Fit it again.") from error
+        raise ArtifactSchemaError(
+            f"{file}: field {shown(place)} must be right; {first['msg']}. Fit it again."
+        ) from error
 
 
 def _tensors(file: Path, expected: _Tensors) -> Mapping[str, Array]:
@@ -252,7 +255,7 @@ def _tensors(file: Path, expected: _Tensors) -> Mapping[str, Array]:
         )
     if (digest := sha256(raw).hexdigest()) != expected.sha256:
         raise ArtifactDigestError(
-            f"{file} must have SHA-256 {expected.sha256}; got {digest}. It is not the file {JSON} was written with."
+            f"{file} must have SHA-256 {shown(expected.sha256)}; got {digest}. {JSON} was written with another."
         )
     try:
         tensors: dict[str, Array] = from_safetensors(raw)
@@ -290,11 +293,13 @@ def _assemble(document: _Document, tensors: Mapping[str, Array]) -> DifficultyPr
 def _calibrator(kind: str, state: Mapping[str, Array]) -> Calibrator:
     if kind not in KINDS:
         raise ArtifactSchemaError(
-            f"every calibration must be one of {', '.join(KINDS)}; got {kind!r}. Use the version that wrote it."
+            f"every calibration must be one of {', '.join(KINDS)}; got {shown(repr(kind))}. Use the version that "
+            f"wrote it."
         )
     if state.keys() != state_names(kind):
         raise ArtifactSchemaError(
-            f"a {kind} calibration must have the tensors {sorted(state_names(kind))}; got {sorted(state)}."
+            f"a {kind} calibration must have the tensors {sorted(state_names(kind))}; "
+            f"got {shown(str(sorted(state)), 300)}."
         )
     return from_state(kind, state)
 
@@ -306,7 +311,7 @@ def _sorted_out(tensors: Mapping[str, Array], n_maps: int) -> tuple[dict[str, Ar
     for name, array in tensors.items():
         dtype = np.uint64 if name == FITTED_ON else np.float32 if name in _FLOAT32 else np.float64
         if array.dtype != dtype:
-            raise ArtifactSchemaError(f"tensor {name} must be {np.dtype(dtype)}; got {array.dtype}.")
+            raise ArtifactSchemaError(f"tensor {shown(name)} must be {np.dtype(dtype)}; got {array.dtype}.")
         head, _, rest = name.partition(".")
         index, _, item = rest.partition(".")
         if name in _FLOAT32 or name in _FLOAT64 or name == FITTED_ON:
@@ -314,7 +319,7 @@ def _sorted_out(tensors: Mapping[str, Array], n_maps: int) -> tuple[dict[str, Ar
         elif head == "calibration" and index.isdecimal() and int(index) < n_maps:
             maps[int(index)][item] = array
         else:
-            raise ArtifactSchemaError(f"{TENSORS} must not hold the unknown tensor {name!r}.")
+            raise ArtifactSchemaError(f"{TENSORS} must not hold the unknown tensor {shown(repr(name))}.")
     if missing := sorted({*_FLOAT32, *_FLOAT64} - fixed.keys()):
         raise ArtifactSchemaError(f"{TENSORS} must hold {', '.join(missing)}. Fit the probe again.")
     return fixed, maps

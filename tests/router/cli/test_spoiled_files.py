@@ -120,6 +120,9 @@ PROBES: dict[str, str] = {
     "depth": "[" * 200_000,
     "digits": document(lambda found: None).replace('"n_rows": 19466', '"n_rows": ' + "9" * 5000),
     "infinity": document(lambda found: None).replace('"schema_number": 1', '"schema_number": 1e999'),
+    "a long calibration": document(lambda found: found.update(calibration=["9" * 5000, "beta"])),
+    "a long digest": document(lambda found: found["tensors"].update(sha256="9" * 5000)),  # type: ignore[attr-defined]
+    "long models": document(lambda found: found.update(models=["m" * 9000])),
     "a size": document(lambda found: found["tensors"].update(n_bytes=2**62)),  # type: ignore[attr-defined]
     "no object": "7",
     "max_tokens": document(encoder(max_tokens=2**40)),
