@@ -11,21 +11,23 @@ CODE = """
 import asyncio, importlib, threading, time
 from router.answering.upstream import Upstream
 
-real, lock, busy, most = importlib.import_module, threading.Lock(), 0, 0
+real, lock, busy, most = importlib.import_module, threading.Lock(), set(), 0
 
 def watched(name, *rest):
-    global busy, most
-    if name != "litellm":
+    global most
+    thread = threading.get_ident()
+    # LiteLLM imports itself by this name too, in the same thread.
+    if name != "litellm" or thread in busy:
         return real(name, *rest)
     with lock:
-        busy += 1
-        most = max(most, busy)
+        busy.add(thread)
+        most = max(most, len(busy))
     time.sleep(0.3)
     try:
         return real(name, *rest)
     finally:
         with lock:
-            busy -= 1
+            busy.remove(thread)
 
 importlib.import_module = watched
 
