@@ -256,6 +256,10 @@ def test_spoiled_pairs_are_refused(tmp_path: Path) -> None:
         if not name.endswith(".npy"):
             (tmp_path / name).write_bytes(contents)
     repeated(tmp_path / "long.parquet", "y" * 1_000_000, 20_000)
+    # Whole, and far larger than their files.
+    np.savez_compressed(tmp_path / "whole.npz", embedding=np.zeros((40_000, 1000), np.float32), loss=np.zeros(40_000))
+    values = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(10_000_000, np.float32)), 4)
+    pq.write_table(pa.table({"embedding": values, "loss": np.zeros(len(values))}), tmp_path / "whole.parquet")
     refused({path: ("fit-pairs", path, "--out", tmp_path / "probe") for path in sorted(tmp_path.iterdir())})
 
 
