@@ -106,9 +106,9 @@ def suspicious(scores: Path, deviations: float | None, share: float | None, colu
 def label(embeddings: Path, count: int, array: str, out: Path, pool: int, seed: int, **options: Any) -> None:
     """Choose the rows of EMBEDDINGS to label next, in constant memory.
 
-    random draws them uniformly; the first of a larger draw with the same seed are those of a smaller one. Of fifteen
-    rules tried on real outcomes none was better throughout (docs/label-selection.md). herding was ahead with 100 labels
-    and more on two files of three; d-optimal was behind. Both choose within a uniform draw of --pool rows.
+    random draws them uniformly; the first of a larger draw with the same seed are those of a smaller one. Of fourteen
+    other rules tried on real outcomes none was better throughout (docs/label-selection.md). herding was ahead with 100
+    labels and more on two files of three; d-optimal was behind. Both choose within a uniform draw of --pool rows.
     """
     from probes.embeddings.files import open_embeddings
     from probes.embeddings.labelling import sample_rows
