@@ -36,7 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
     write_traffic(folder / "data.jsonl", traffic(1500, seed=0))
     write_traffic(folder / "later.jsonl", traffic(800, seed=1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feature_cache, "load_encoder", lambda spec, directory=None: FakeEncoder())
+        patch.setattr(feature_cache, "load_encoder", lambda spec, directory=None: FakeEncoder(spec))
         patch.setenv("ELLE_CACHE_DIR", str(folder / "cache"))
         done = run("fit", folder / "data.jsonl", "--holdout", 0.4, "--out", folder / "probe", "--json")
         assert done.exit_code == 0, done.output
@@ -165,7 +165,7 @@ class TestSessions:
     def test_a_policy_that_keeps_sessions_says_what_its_certificate_does_not_cover(
         self, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("probes.encoders.load.load_encoder", lambda spec, directory: None)
+        monkeypatch.setattr("probes.encoders.load.load_encoder", lambda spec, directory: FakeEncoder(spec))
         asked = ("--max-loss", 0.4, "--sessions", "hold", "--out", tmp_path / "p.yaml")
         done = run("tune", world / "probe", world / "data.jsonl", *PAIR, *asked)
         words = "requests decided by themselves, not those where a session holds its model"

@@ -325,7 +325,7 @@ class TestServing:
     def test_validate_says_what_is_certified_and_until_when(
         self, policy: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("probes.encoders.load.load_encoder", lambda spec, directory: None)
+        monkeypatch.setattr("probes.encoders.load.load_encoder", lambda spec, directory: FakeEncoder(spec))
         done = run("validate", policy)
         assert "tuned: certified max_loss 0.03 against strong, confidence 0.95" in done.stdout
         assert "tuned:economy: certified max_loss 0.1" in done.stdout
