@@ -35,6 +35,9 @@ SEEDS = Path(__file__).parent / "seeds"
 #: Cases in flight; fewer than the service takes before it says that it is overloaded.
 IN_FLIGHT = 8
 
+#: Stands for the number of a stored case.
+STORED = -1
+
 #: Faults that are made smaller; more of a kind tell nothing new.
 MAX_OF_A_KIND = 3
 
@@ -76,9 +79,9 @@ class Run:
         self._doors, self._seeds = doors, seeds
 
     async def try_out(self, numbered: Iterator[tuple[int, Case]], ends: float) -> None:
-        """Send these cases until they or the time end."""
+        """Send these cases until they or the time end; stored ones in any case."""
         for number, case in numbered:
-            if time.monotonic() > ends:
+            if number != STORED and time.monotonic() > ends:
                 return
             ended = await self._doors.send(case)
             where = (
@@ -125,7 +128,7 @@ async def fuzz(n_requests: int, seed: int, *, seconds: float, seeds: Path | None
     """Send the stored cases and so many new ones, for at most so long; the counts. What fails goes to `seeds`."""
     started = time.monotonic()
     drawn = ((number, cases.draw(number)) for number in range(seed * 10**9, seed * 10**9 + n_requests))
-    numbered = itertools.chain(((-1, case) for case in stored()), drawn)
+    numbered = itertools.chain(((STORED, case) for case in stored()), drawn)
     upstream = Upstream()
     async with (
         service(upstream, log) as addresses,
