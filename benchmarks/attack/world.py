@@ -113,7 +113,7 @@ class World:
     def _calm(self) -> list[float]:
         self.calls.clear()
         began = time.monotonic()
-        time.sleep(max(1.0, self.seconds / 2))
+        time.sleep(max(0.5, self.seconds / 2))
         return self.waits(began, time.monotonic())
 
     def waits(self, begin: float, end: float) -> list[float]:

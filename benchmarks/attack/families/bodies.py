@@ -118,4 +118,4 @@ ATTACKS = (
     *(escaped_letters, deep_nesting, long_number, foreign_letters, white_space, tiny_parts, many_messages, picture),
     *(tags_of_harnesses, unclosed_tags, blanks_of_a_text, lines_like_code),
 )
-QUICK = (empty_messages, million_keys, tags_of_harnesses)
+QUICK = (empty_messages, tags_of_harnesses)
