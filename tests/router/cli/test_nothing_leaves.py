@@ -57,7 +57,7 @@ RUNS = (
     Run("demo"),
     Run("import", "litellm-spend-logs spend.jsonl --scores scores.jsonl --out imported.jsonl"),
     Run("fit", "outcomes.jsonl --holdout 0.45 --out probe"),
-    Run("evaluate", "probe outcomes.jsonl --weak small --strong large --prices litellm --resamples 100"),
+    Run("evaluate", "probe outcomes.jsonl --weak small --strong large --resamples 100"),
     Run("evaluate", "--policy policy.yaml named.jsonl"),
     Run("report", "probe outcomes.jsonl --weak small --strong large --resamples 100 --out report"),
     Run("tune", "probe outcomes.jsonl --weak small --strong large --max-loss 0.9 --out tuned.yaml"),
@@ -65,7 +65,7 @@ RUNS = (
     Run("embed", "prompts.txt --out prompts.npy"),
     Run("fit-pairs", "pairs.npz --out pairs-probe", quick=True),
     Run("score", "rows.npy --probe pairs-probe --out scored.parquet", quick=True),
-    Run("score", "rows.npy --probe pairs-probe --out later.parquet"),
+    Run("score", "later.npy --probe pairs-probe --out later.parquet"),
     Run("select keep", "scored.parquet --drop-easiest 0.1 --out kept.parquet"),
     Run("select stratified", "scored.parquet --count 5 --out sample.parquet"),
     Run("select suspicious", "scored.parquet --share 0.1 --out flagged.parquet"),
@@ -161,7 +161,8 @@ def fill(work: Path) -> None:
     (work / "named.jsonl").write_text(outcomes("mixtral-8x7b", "gpt-4-turbo"))
     (work / "prompts.txt").write_text("\n".join(prompts[:10]))
     np.savez(work / "pairs.npz", embedding=rng.random((200, 8), np.float32), loss=rng.random(200))
-    np.save(work / "rows.npy", rng.random((50, 8), np.float32))
+    for name in ("rows.npy", "later.npy"):
+        np.save(work / name, rng.random((50, 8), np.float32))
     models = [{"model_name": "small", "litellm_params": {"model": "openai/gpt-4o-mini", "api_key": "os.environ/KEY"}}]
     (work / "litellm.yaml").write_text(json.dumps({"model_list": models}))
     spend = [
