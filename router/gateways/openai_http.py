@@ -6,14 +6,13 @@ what the headers and the field `elle` hold. A client that goes away takes its ca
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib
 import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,11 +24,18 @@ from router.errors import (
     GatewayNotInstalledError,
     InvalidRequestError,
     NotReadyError,
-    RequestTooLargeError,
     RouterError,
     ShuttingDownError,
     UnknownModelError,
     shown,
+)
+from router.gateways.http_request import (
+    ClientGoneError,
+    Receive,
+    Scope,
+    read_body,
+    timeout_of,
+    while_connected,
 )
 from router.gateways.openai_body import ChatBody, model_list, query_from_body
 from router.gateways.openai_reply import (
@@ -42,20 +48,15 @@ from router.gateways.openai_reply import (
     error_object,
     error_reply,
 )
-from router.intake.bounds import SMALL_BYTES, HeldBytes, forget_frames
+from router.intake.bounds import SMALL_BYTES, forget_frames
 from router.values import Delivery, RouteQuery, RoutingDecision
 from router.wire.in_work import InWork
 
 log = logging.getLogger(__name__)
 
-#: Seconds that the caller waits at most, as a decimal number; without it the candidates' own timeouts hold.
-TIMEOUT_HEADER = "x-elle-timeout-s"
-
 #: Longer bodies are refused: room for a few dozen pictures.
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _JSON = {"content-type": "application/json"}
@@ -159,16 +160,16 @@ class _Chat:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         reply = _Reply(send)
-        with contextlib.suppress(_ClientGoneError):
+        with contextlib.suppress(ClientGoneError):
             try:
                 router, dispatcher = self._door.engine
-                timeout_s = _timeout_s(headers)
+                timeout_s = timeout_of(headers)
                 deadline = None if timeout_s is None else time.monotonic() + timeout_s
                 with self._door.in_work.request(), router.intake.request() as held:
-                    chunks = await _read(receive, headers, self._door.max_body_bytes, held)
+                    chunks = await read_body(receive, headers, self._door.max_body_bytes, held)
                     asked = _Asked(router, dispatcher, headers, caller_of(headers), deadline, reply)
-                    await _while_connected(receive, asked.answer(chunks))
-            except _ClientGoneError:
+                    await while_connected(receive, asked.answer(chunks))
+            except ClientGoneError:
                 raise
             except Exception as error:
                 await reply.fail(error)
@@ -282,86 +283,6 @@ class _Reply:
             told |= delivery_headers(self.delivery)
         encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in {**told, **headers}.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
-
-
-class _ClientGoneError(Exception):
-    """Nobody is there any more to be answered."""
-
-
-async def _read(receive: Receive, headers: Mapping[str, str], limit: int, held: HeldBytes) -> list[bytes]:
-    """The whole body, in pieces. uvicorn throws away what a client sends after it was refused."""
-    # Also because a web page may post any other type, or none, to whatever listens on its reader's machine.
-    kind = headers.get("content-type")
-    if (kind or "").partition(";")[0].strip().lower() != "application/json":
-        raise InvalidRequestError(f"content-type must be application/json, got {shown(kind)}.", field="content-type")
-    if headers.get("content-encoding", "identity") != "identity":
-        raise InvalidRequestError(
-            f"the body must come without content-encoding, got {shown(headers['content-encoding'])}."
-        )
-    declared = headers.get("content-length", "")
-    chunks, size = [], int(declared) if declared.isdecimal() else 0
-    if size <= limit:
-        size, more = 0, True
-        while more and size <= limit:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _ClientGoneError
-            chunks.append(message.get("body", b""))
-            held.add(len(chunks[-1]))
-            size, more = size + len(chunks[-1]), message.get("more_body", False)
-    if size > limit:
-        raise RequestTooLargeError(
-            f"the body must be at most {limit:,} bytes, got {size:,} or more; send less, or raise --max-body-bytes."
-        )
-    return chunks
-
-
-async def _while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Do the work; stop it as soon as the client has gone. Raises what it raises, or _ClientGoneError."""
-    ours, gone = asyncio.current_task(), False
-
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        if ours is not None:
-            ours.cancel()
-
-    watching = asyncio.create_task(watch())
-    try:
-        # On its way out it closes the upstream's connection too.
-        await work
-    except asyncio.CancelledError:
-        # Ours, unless the server ends at the same moment.
-        if not gone or ours is None or ours.uncancel() > 0:
-            raise
-        raise _ClientGoneError from None
-    except Exception as error:
-        if not gone:
-            raise
-        if ours is not None:
-            ours.uncancel()
-        log.info("after its client had gone, a request failed: %s", type(error).__name__)
-        raise _ClientGoneError from None
-    finally:
-        watching.cancel()
-
-
-def _timeout_s(headers: Mapping[str, str]) -> float | None:
-    said = headers.get(TIMEOUT_HEADER)
-    if said is None:
-        return None
-    try:
-        # Python reads 1_0 as ten, and nobody else does.
-        seconds = float(said.replace("_", "?"))
-    except ValueError:
-        seconds = float("nan")
-    if not 0 < seconds < float("inf"):
-        raise InvalidRequestError(
-            f"header {TIMEOUT_HEADER} must be a number of seconds above 0, got {shown(said)}.", field=TIMEOUT_HEADER
-        )
-    return seconds
 
 
 def _cost(completion: Completion) -> dict[str, float]:
