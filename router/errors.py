@@ -165,7 +165,10 @@ class DispatchError(RouterError):
 
     Attributes:
         hint: what to do, one sentence; it ends every message.
+        message: what happened, without the hint.
         http_status: what the provider answered with; None where it did not.
+        counts: whether the failure counts against the candidate's health (`router.answering.breaker`); False for what
+            a caller's request is to blame for, and for what never reached the network.
         attempts: everything that was tried for the request, oldest first; filled in when the request is given up.
     """
 
@@ -174,8 +177,10 @@ class DispatchError(RouterError):
 
     def __init__(self, message: str, *, http_status: int | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(f"{message} {self.hint}".rstrip())
+        self.message = message
         self.http_status = http_status
         self.retry_after_s = retry_after_s
+        self.counts = True
         self.attempts: tuple[Attempt, ...] = ()
 
 

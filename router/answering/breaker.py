@@ -37,6 +37,12 @@ class Breaker:
         self._failures = 0
         self._open_until = 0.0
         self._state = State.CLOSED
+        self._because: Exception | None = None
+
+    @property
+    def because(self) -> Exception | None:
+        """The error that put it to rest; None where it was told no reason, as after failures in a row."""
+        return self._because
 
     @property
     def state(self) -> State:
@@ -55,8 +61,8 @@ class Breaker:
             return Permit(self, trial=True)
         return Permit(self, trial=False) if self._state is State.CLOSED else None
 
-    def _rest(self, seconds: float) -> None:
-        self._state, self._failures = State.OPEN, 0
+    def _rest(self, seconds: float, because: Exception | None = None) -> None:
+        self._state, self._failures, self._because = State.OPEN, 0, because
         self._open_until = max(self._open_until, self._clock() + seconds)
 
     def _failed(self, *, trial: bool) -> None:
@@ -109,10 +115,10 @@ class Permit:
         if self._settle():
             self._breaker._failed(trial=self._trial)
 
-    def rest(self, seconds: float | None = None) -> None:
-        """It is of no use for `seconds`, by default as long as a cooldown."""
+    def rest(self, seconds: float | None = None, *, because: Exception | None = None) -> None:
+        """It is of no use for `seconds`, by default as long as a cooldown, `because` of an error."""
         if self._settle():
-            self._breaker._rest(self._breaker._cooldown_s if seconds is None else seconds)
+            self._breaker._rest(self._breaker._cooldown_s if seconds is None else seconds, because)
 
     def _settle(self) -> bool:
         was_open, self._open = self._open, False

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 from router import errors
 from router.answering.breaker import Breaker, Clock, Permit
+from router.answering.candidate_check import problems_of
 from router.answering.fallback import ladder, reads_more
 from router.answering.upstream import Upstream
 from router.errors import DispatchError, InvalidRequestError, UpstreamCoolingDownError, UpstreamTimeoutError
@@ -50,7 +51,6 @@ _OUTCOMES: tuple[tuple[type[DispatchError], AttemptOutcome], ...] = (
     (errors.UpstreamRateLimitedError, AttemptOutcome.RATE_LIMITED),
     (errors.UpstreamTimeoutError, AttemptOutcome.TIMED_OUT),
     (errors.UpstreamInterruptedError, AttemptOutcome.INTERRUPTED),
-    (errors.UpstreamCoolingDownError, AttemptOutcome.COOLING_DOWN),
     (DispatchError, AttemptOutcome.UNAVAILABLE),
 )
 
@@ -130,10 +130,14 @@ class _Run:
         """The next candidate's turn begins; `others_s` as `share_s` has it."""
         self.turn_ends = time.monotonic() + share_s(self.left_s, others_s)
 
-    def failed(self, candidate: Candidate, error: DispatchError, started: float, *, streamed: bool = False) -> None:
+    def failed(
+        self, candidate: Candidate, error: DispatchError, started: float | None, *, streamed: bool = False
+    ) -> None:
+        """Note a failure; `started` is None where the candidate was not asked, because it rests."""
+        cooling = started is None
         outcome = next(outcome for kind, outcome in _OUTCOMES if isinstance(error, kind))
-        cooling = outcome is AttemptOutcome.COOLING_DOWN
-        duration = 0.0 if cooling else time.monotonic() - started
+        outcome = AttemptOutcome.COOLING_DOWN if cooling else outcome
+        duration = 0.0 if started is None else time.monotonic() - started
         self.attempts.append(Attempt(candidate.name, outcome, error.http_status, duration, streamed))
         self.failures.append(error)
         log.log(
@@ -196,8 +200,14 @@ class Dispatcher:
                 self._targets[name, candidate.name] = _Target(candidate, prices, breaker)
 
     async def load(self) -> None:
-        """Do now what else the first request waits for: import LiteLLM. Raises DispatchNotInstalledError."""
-        await self._upstream.load()
+        """Do now what the first request would wait for, and say in the log which candidates cannot be asked, and why.
+
+        It holds up nothing in the event loop: LiteLLM lives in a thread of its own. Raises DispatchNotInstalledError.
+        """
+        await self._upstream.warm_up()
+        candidates = tuple(dict.fromkeys(one.candidate for one in self._targets.values()))
+        for problem in await asyncio.to_thread(problems_of, candidates):
+            log.error("%s", problem)
 
     async def complete(
         self, query: RouteQuery, decision: RoutingDecision, *, timeout_s: float | None = None
@@ -299,9 +309,7 @@ class Dispatcher:
         for retry in itertools.count():
             permit, started = target.breaker.admit(), time.monotonic()
             if permit is None:
-                rest_s = target.breaker.retry_after_s or None
-                message = f"candidate {candidate.name!r} is cooling down after failures."
-                run.failed(candidate, UpstreamCoolingDownError(message, retry_after_s=rest_s), started)
+                run.failed(candidate, _resting(target), None)
                 return None
             try:
                 async with _time_limit(candidate, min(limit_s(candidate), run.turn_left_s)):
@@ -375,11 +383,14 @@ def _settle(permit: Permit, candidate: Candidate, error: DispatchError, *, cut_s
 
     cut_short: whether it had less time than its own limits give it.
     """
-    if isinstance(error, errors.UpstreamRejectedError):
-        permit.succeeded()
+    if not error.counts:
+        if error.http_status is not None:
+            # Whatever it thinks of the request, it answers.
+            permit.answering()
+        permit.close()
     elif isinstance(error, errors.UpstreamDeniedError | errors.UpstreamNotFoundError):
         log.error("candidate %s: %s It rests for %g s.", candidate.name, error, candidate.cooldown_s)
-        permit.rest()
+        permit.rest(because=error)
     elif error.retry_after_s is not None:
         permit.rest(error.retry_after_s)
     elif isinstance(error, UpstreamTimeoutError) and cut_short:
@@ -387,6 +398,15 @@ def _settle(permit: Permit, candidate: Candidate, error: DispatchError, *, cut_s
         permit.close()
     else:
         permit.failed()
+
+
+def _resting(target: _Target) -> DispatchError:
+    """Why a candidate is not asked. What put it to rest for good reasons is no more worth a retry than it was."""
+    because, name = target.breaker.because, target.candidate.name
+    if isinstance(because, DispatchError):
+        return type(because)(f"candidate {name!r} rests: {because.message}", http_status=because.http_status)
+    message = f"candidate {name!r} is cooling down after failures."
+    return UpstreamCoolingDownError(message, retry_after_s=target.breaker.retry_after_s or None)
 
 
 def _wait_s(error: DispatchError, retry: int) -> float | None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
 from router import errors, plain_json
 from router.errors import DispatchError, RouterError
+
+if TYPE_CHECKING:
+    from router.answering.bounded_httpx import Call
 
 #: Exceptions by name; an exception counts as the nearest of its classes that is named here.
 ERRORS_BY_NAME: Mapping[str, type[DispatchError]] = {
@@ -51,6 +56,9 @@ ERRORS_BY_NAME: Mapping[str, type[DispatchError]] = {
     "ServerTimeoutError": errors.UpstreamTimeoutError,
     "HTTPError": errors.UpstreamUnavailableError,
     "ClientError": errors.UpstreamUnavailableError,
+    # A host that no name can be, a header that cannot be sent.
+    "InvalidURL": errors.UpstreamNotFoundError,
+    "UnsupportedProtocol": errors.UpstreamNotFoundError,
     "JSONDecodeError": errors.UpstreamUnavailableError,
     "UnicodeDecodeError": errors.UpstreamUnavailableError,
 }
@@ -77,27 +85,127 @@ MAX_WORDS = 500
 MAX_RETRY_AFTER_S = 600.0
 
 
+#: What Python raises where a value is not of the shape that is expected.
+_MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a candidate cannot be asked as it is set up, and the kind of error that this is."""
+
+    kind: type[errors.UpstreamDeniedError] | type[errors.UpstreamNotFoundError]
+    message: str
+
+    def error(self) -> DispatchError:
+        """Return the error, which says nothing of the provider's health."""
+        error = self.kind(self.message)
+        error.counts = False
+        return error
+
+
 @contextlib.contextmanager
-def translated(who: str) -> Iterator[None]:
-    """Exceptions of the libraries beneath -> ours. What is not theirs passes: our own bugs are not relabelled."""
+def translated(who: str, call: Call | None = None, problem: Problem | None = None) -> Iterator[None]:
+    """Turn exceptions of the libraries beneath into ours. What is not theirs passes: our own bugs are not relabelled.
+
+    Args:
+        who: the candidate, as messages name it.
+        call: how far a call through LiteLLM came; it decides who is at fault. None where the error itself says it.
+        problem: what is known to be wrong with the candidate, which then explains its failures.
+    """
     try:
         yield
     except RouterError:
         raise
     except Exception as error:
-        # LiteLLM wraps what breaks a stream; what it was says more.
-        said = getattr(error, "original_exception", None) or error
-        kind = kind_of(said) or kind_of(error)
-        if kind is None:
+        found = _of_call(who, error, call, problem) if call else _of_libraries(who, error)
+        if found is error:
             raise
-        status = getattr(said, "status_code", None)
-        shown = f", HTTP status {status}." if status else "."
-        message = f"{who} failed with {type(said).__name__}{shown}"
-        # The provider's words may quote a fragment of our key: they stay in the exception chain. What is wrong with the
-        # request its sender must hear, and gets back what was his own.
-        if issubclass(kind, errors.UpstreamRejectedError) and (words := _words_of(said)):
-            message += f" It says: {words}"
-        raise kind(message, http_status=status, retry_after_s=_retry_after(said)) from error
+        raise found from error
+
+
+def _of_libraries(who: str, error: Exception) -> Exception:
+    # LiteLLM wraps what breaks a stream; what it was says more.
+    said = getattr(error, "original_exception", None) or error
+    kind = kind_of(said) or kind_of(error)
+    if kind is None:
+        return error
+    status = getattr(said, "status_code", None)
+    shown = f", HTTP status {status}." if status else "."
+    message = f"{who} failed with {type(said).__name__}{shown}"
+    # The provider's words may quote a fragment of our key: they stay in the exception chain. What is wrong with the
+    # request its sender must hear, and gets back what was his own.
+    words = _words_of(said)
+    if issubclass(kind, errors.UpstreamRejectedError) and words:
+        message += f" It says: {words}"
+    found = kind(message, http_status=status, retry_after_s=_retry_after(said))
+    found.counts = _counts(found, said, words)
+    return found
+
+
+def _counts(found: DispatchError, said: BaseException, words: str | None) -> bool:
+    """Whether a failure says something of the candidate's health, and not of one caller's request."""
+    if isinstance(found, errors.UpstreamRejectedError) or type(said).__name__ == "InvalidURL":
+        return False
+    if found.http_status == 403:
+        # Firewalls in front of providers refuse prompts by their words.
+        return False
+    # "No such file" is about the request, "no such model" and a page of a web server are about the candidate.
+    return found.http_status != 404 or words is None or "model" in words.lower()
+
+
+def _of_call(who: str, error: Exception, call: Call, problem: Problem | None) -> Exception:
+    from router.answering.bounded_httpx import Phase
+
+    if call.overrun is not None:
+        return call.overrun
+    found = _of_libraries(who, error)
+    root = _root(error)
+    if call.phase is Phase.ANSWERED:
+        if problem is not None and isinstance(found, errors.UpstreamDeniedError):
+            return problem.kind(problem.message, http_status=call.status)
+        return _of_answer(who, found, error, call)
+    if call.phase is Phase.REACHED:
+        return found
+    if problem is not None:
+        return problem.error()
+    if isinstance(found, errors.UpstreamRejectedError | errors.UpstreamDeniedError | errors.UpstreamTimeoutError):
+        found.counts = False
+        return found
+    if call.phase is Phase.BUILDING and (isinstance(root, _MISSHAPEN) or type(root) is Exception):
+        # Of what Python says of a value only its kind: the words may quote the prompt.
+        found = errors.UpstreamRejectedError(
+            f"{who} cannot be asked this: LiteLLM could not translate messages and parameters for its provider "
+            f"({type(root).__name__})."
+        )
+    else:
+        why = f"the package {root.name} is not installed" if isinstance(root, ImportError) else type(root).__name__
+        found = errors.UpstreamNotFoundError(f"{who} cannot be asked as it is set up: nothing was sent ({why}).")
+    found.counts = False
+    return found
+
+
+def _of_answer(who: str, found: Exception, error: Exception, call: Call) -> Exception:
+    """The error where a provider has answered with a status: a status of the 200s refuses nothing."""
+    if call.status is None or not 200 <= call.status < 300:
+        return found
+    passes = (
+        errors.UpstreamContextWindowError,
+        errors.UpstreamRateLimitedError,
+        errors.UpstreamTimeoutError,
+        errors.UpstreamUnavailableError,
+    )
+    if isinstance(found, passes) or type(error).__name__ == "ContentPolicyViolationError":
+        return found
+    return errors.UpstreamUnavailableError(f"{who} sent an answer that cannot be read ({type(error).__name__}).")
+
+
+def _root(error: BaseException) -> BaseException:
+    """The exception that began a chain."""
+    seen = {id(error)}
+    while (below := error.__cause__ or error.__context__) is not None and id(below) not in seen:
+        seen.add(id(below))
+        error = below
+    return error
 
 
 def _words_of(error: BaseException) -> str | None:

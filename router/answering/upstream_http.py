@@ -1,25 +1,29 @@
 """POST to an OpenAI-compatible upstream over connections that are kept.
 
 By aiohttp, whose parser is C and which LiteLLM brings: above the round trip itself a call takes a fifth of httpx's
-time. What the OpenAI SDK has to read, streams and errors, is handed to it as the `httpx.Response` it knows.
+time. Nothing is read without a bound: not an answer, not the body of an error, not the time that either takes.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import io
 import urllib.request
 import warnings
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from router.answering.sse import too_long
 from router.errors import UpstreamUnavailableError
 
 if TYPE_CHECKING:
+    import ssl
+
     import aiohttp
-    import httpx
 
 #: A host that does not take the connection by then is down.
 CONNECT_TIMEOUT_S = 5.0
@@ -29,6 +33,10 @@ KEPT_S = 4.0
 
 #: Seconds that the end of a TLS connection may take.
 FAREWELL_S = 0.2
+
+#: Bytes of the body of an error that are read, and seconds that they may take.
+MAX_ERROR_BYTES = 64 * 1024
+ERROR_BODY_S = 5.0
 
 #: Longer bodies are sent in pieces, between which others have their turn.
 _ONE_PIECE_BYTES = 2**20
@@ -45,17 +53,57 @@ class Answered:
         """Whether the status is of the 200s."""
         return 200 <= self._reply.status < 300
 
-    async def read(self) -> bytes:
-        """The body, decompressed."""
-        return await self._reply.read()
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self._reply.status
 
-    async def whole(self) -> httpx.Response:
-        """Status, headers and body, for the OpenAI SDK's errors."""
-        return _response(self._reply, content=await self._reply.read())
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers of the answer, raw because servers write more than ASCII into them."""
+        # The body is decompressed already, and nobody must try again.
+        return [(name, value) for name, value in self._reply.raw_headers if name.lower() != b"content-encoding"]
 
-    def streamed(self) -> httpx.Response:
-        """The same with a body that is read as it comes; closing it hangs up."""
-        return _response(self._reply, stream=_body_class()(self._reply))
+    async def read(self, max_bytes: int) -> bytes:
+        """Return the body, decompressed. Raises UpstreamUnavailableError where it is longer than the bound."""
+        if (declared := self._reply.content_length) is not None and declared > max_bytes:
+            self.close()
+            raise too_long(max_bytes)
+        body = bytearray()
+        try:
+            async for part in self.parts():
+                body += part
+                if len(body) > max_bytes:
+                    break
+            else:
+                return bytes(body)
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        raise too_long(max_bytes)
+
+    async def error_body(self) -> bytes:
+        """Return the first `MAX_ERROR_BYTES` of the body, or what of it comes within `ERROR_BODY_S`."""
+        import aiohttp
+
+        body = bytearray()
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+            async with asyncio.timeout(ERROR_BODY_S):
+                async for part in self.parts():
+                    body += part
+                    if len(body) >= MAX_ERROR_BYTES:
+                        break
+        self.close()
+        return bytes(body[:MAX_ERROR_BYTES])
+
+    def parts(self) -> AsyncIterator[bytes]:
+        """The body, decompressed, as it comes."""
+        return self._reply.content.iter_any()
+
+    def close(self) -> None:
+        """Hang up, unless the body has been read to its end."""
+        self._reply.close()
 
 
 class UpstreamHttp:
@@ -63,11 +111,13 @@ class UpstreamHttp:
 
     No bound on connections in use: the waiting requests of one dead candidate must not hold up the others. Cookies are
     not kept, redirects are answers. Proxies come from the environment (HTTPS_PROXY, NO_PROXY, ...), as with the SDK.
+
+    Args:
+        trusted: the certificate authorities, from `trusted_authorities`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, trusted: ssl.SSLContext) -> None:
         import aiohttp
-        import httpx
 
         with warnings.catch_warnings():
             # Of TLS the farewell, which uvloop otherwise waits 30 s for: an upstream that only writes would go on.
@@ -75,8 +125,7 @@ class UpstreamHttp:
             connector = aiohttp.TCPConnector(
                 limit=0,
                 keepalive_timeout=KEPT_S,
-                # The authorities that the SDK trusts: certifi's, or those of SSL_CERT_FILE.
-                ssl=httpx.create_ssl_context(),
+                ssl=trusted,
                 ssl_shutdown_timeout=FAREWELL_S,
             )
         # Not `trust_env`: it looks for passwords in ~/.netrc, in a thread for every call.
@@ -109,33 +158,11 @@ class UpstreamHttp:
         await self._session.close()
 
 
-def _response(reply: aiohttp.ClientResponse, **body: Any) -> httpx.Response:
+def trusted_authorities() -> ssl.SSLContext:
+    """Return those that the OpenAI SDK trusts, certifi's or those of SSL_CERT_FILE; takes a tenth of a second."""
     import httpx
 
-    # The body is decompressed already, and httpx must not try again.
-    # Raw, because servers write more than ASCII into them.
-    headers = [(name, value) for name, value in reply.raw_headers if name.lower() != b"content-encoding"]
-    request = httpx.Request(reply.method, str(reply.url))
-    return httpx.Response(reply.status, headers=headers, request=request, **body)
-
-
-@functools.cache
-def _body_class() -> Any:
-    # In a function because serving without the extra `dispatch` must not need httpx.
-    import httpx
-
-    class Body(httpx.AsyncByteStream):
-        def __init__(self, reply: aiohttp.ClientResponse) -> None:
-            self._reply = reply
-
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            async for chunk in self._reply.content.iter_any():
-                yield chunk
-
-        async def aclose(self) -> None:
-            self._reply.close()
-
-    return Body
+    return httpx.create_ssl_context()
 
 
 @functools.lru_cache(maxsize=1024)

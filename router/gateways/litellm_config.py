@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
 from router.errors import ConfigError
+from router.policies.credentials import check_base, check_key_variable, say_yaml, shown_base
 from router.policies.loading import litellm_facts
 from router.policies.policy_file import NAME_PATTERN
 from router.values import Capability
@@ -118,14 +120,41 @@ def _where(name: str, params: Mapping[str, Any], notes: list[str]) -> dict[str, 
     found: dict[str, Any] = {}
     base, key = params.get("api_base"), params.get("api_key")
     if isinstance(base, str) and base.startswith(_ENV):
-        notes.append(f"{name}: write the URL of {base.removeprefix(_ENV)} as its api_base")
+        variable = _variable(base) if _is_variable(_variable(base)) else "the environment variable"
+        notes.append(f"{name}: write the URL of {variable} as its api_base")
     elif base is not None:
-        found["api_base"] = base
-    if isinstance(key, str) and key.startswith(_ENV):
-        found["api_key_env"] = key.removeprefix(_ENV)
+        found |= _base(name, base, notes)
+    if isinstance(key, str) and key.startswith(_ENV) and _is_variable(_variable(key)):
+        found["api_key_env"] = _variable(key)
     elif key is not None:
         notes.append(f"{name}: its key stands in the LiteLLM file; export it and name the variable in api_key_env")
     return found
+
+
+def _base(name: str, base: Any, notes: list[str]) -> dict[str, Any]:
+    """The `api_base` of a candidate, unless it holds a password or is no URL: the text is shown, and passed on."""
+    try:
+        check_base(str(base))
+    except ValueError:
+        notes.append(f"{name}: its api_base is left out, it must be a URL that begins with http:// or https://")
+        return {}
+    parts = urlsplit(str(base))
+    if shown_base(str(base)) == base:
+        return {"api_base": base}
+    notes.append(f"{name}: user, password and query of its api_base are left out; write in what it needs of them")
+    return {"api_base": parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()}
+
+
+def _variable(reference: str) -> str:
+    return reference.removeprefix(_ENV)
+
+
+def _is_variable(name: str) -> bool:
+    try:
+        check_key_variable(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _limits(said: Mapping[str, Any], model: str) -> dict[str, Any]:

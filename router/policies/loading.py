@@ -20,6 +20,7 @@ from probes.errors import EncoderError, EncoderMismatchError, ProbesError
 from probes.probe import DifficultyProbe
 from router.errors import ConfigError
 from router.policies.certificate import check_certificate, is_expired
+from router.policies.credentials import shown_base
 from router.policies.policy_file import Candidate, Certificate, PolicyFile, Prices, read_policy_file
 from router.policies.rules import Judgement, Rules
 from router.values import ArtifactRef
@@ -70,12 +71,13 @@ class ServedPolicy:
         )
 
     def to_json(self) -> str:
-        """The policy file as JSON, defaults and looked-up prices filled in. Holds no secrets, only their names."""
+        """The policy file as JSON, defaults and looked-up prices filled in, without keys and passwords."""
         data = self.rules.file.model_dump(mode="json", by_alias=True)
         if self.certificate is not None:
             data["certificate"]["expired"] = is_expired(self.certificate)
         for candidate, prices in zip(data["candidates"], self.rules.prices, strict=True):
             candidate["prices"] = prices.model_dump(mode="json") if prices else None
+            candidate["api_base"] = shown_base(candidate["api_base"])
         return json.dumps(data, ensure_ascii=False)
 
     @property

@@ -11,15 +11,25 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from probes.bounded.files import shown
 from router.errors import ConfigError
+from router.policies.credentials import CANNED, SECRET_PLACES, check_base, check_key_variable
 from router.values import Capability
 from router.yaml_file import read_yaml
 
 #: `api_base` of a candidate that is answered by the built-in loopback upstream with canned text.
-CANNED_UPSTREAM = "canned"
+CANNED_UPSTREAM = CANNED
 
 #: Names of policies, profiles and candidates. No colon: `NAME:PROFILE` is the name of a profile's policy.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
@@ -35,7 +45,8 @@ _SHOWN_FAULTS = 20
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # A key may stand where its variable's name belongs, and errors end up in logs.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Prices(_Strict):
@@ -77,13 +88,14 @@ class Candidate(_Strict):
         break_after: failures in a row after which the candidate is left alone for a while.
         cooldown_s: how long; then one request tries whether it answers again. A refused key or unknown model rests as
             long at once, a provider's Retry-After goes before.
+        max_answer_bytes: longest answer, and longest event of a stream, that is read; a stream may be 16 times as long.
     """
 
     name: Name
     model: str = Field(min_length=1)
     probe_model: str | None = None
-    api_base: str | None = None
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    api_base: Annotated[str, AfterValidator(check_base)] | None = Field(default=None, repr=False)
+    api_key_env: Annotated[str, AfterValidator(check_key_variable)] | None = Field(default=None, repr=False)
     prices: Prices | Literal["litellm"] | None = None
     context_window_tokens: int | None = Field(default=None, gt=0, le=_MOST_TOKENS)
     capabilities: tuple[Capability, ...] = (Capability.TEXT,)
@@ -95,6 +107,7 @@ class Candidate(_Strict):
     retries: int = Field(default=1, ge=0, le=5)
     break_after: int = Field(default=5, gt=0, le=_MOST_FAILURES)
     cooldown_s: float = Field(default=30.0, gt=0, le=_MOST_SECONDS)
+    max_answer_bytes: int = Field(default=16 * 1024 * 1024, gt=0, le=2**30)
 
     @property
     def name_in_probe(self) -> str:
@@ -338,7 +351,7 @@ def _explain(error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {place}: unknown key; remove it or correct its spelling")
             continue
-        given = problem.get("input")
+        given = problem.get("input") if problem["loc"][-1:] not in SECRET_PLACES else ...
         got = f", got {shown(repr(given))}" if isinstance(given, str | int | float | bool) or given is None else ""
         lines.append(f"  {place}: {shown(problem['msg'].removeprefix('Value error, '), 600)}{got}")
     if len(problems) > _SHOWN_FAULTS:

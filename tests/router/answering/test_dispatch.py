@@ -562,6 +562,7 @@ async def test_two_policies_on_one_upstream_know_of_each_others_failures(folder:
 
         with pytest.raises(errors.UpstreamDeniedError):
             await world.complete(RouteQuery.from_prompt("hello", overrides=Overrides(pin="large")))
-        with pytest.raises(errors.UpstreamCoolingDownError) as caught:
+        # A refused key is no more worth a retry while it rests than it was when it was refused.
+        with pytest.raises(errors.UpstreamDeniedError) as caught:
             await world.complete(RouteQuery.from_prompt("hello", overrides=Overrides(policy="test:quick", pin="large")))
     assert [attempt.outcome for attempt in caught.value.attempts] == [AttemptOutcome.COOLING_DOWN]

@@ -1,0 +1,191 @@
+"""Bounds for the HTTP answers that LiteLLM reads, and a note of how far each of its calls came.
+
+LiteLLM's clients are all made of `httpx.AsyncClient`, whose `send` every request passes. It reads what it is sent to
+the end, into memory; here an answer ends at its bound. Only calls inside `bounded` are touched. Needs httpx.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import functools
+import zlib
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from router.answering.answer_json import MAX_SIGNS, signs_in
+from router.answering.sse import MAX_LINES, STREAM_FACTOR, too_long
+from router.errors import UpstreamUnavailableError
+
+#: Bytes of the body of an error that LiteLLM gets to see: it searches them with regular expressions, 4 KB in some 4 ms.
+MAX_ERROR_BYTES = 16 * 1024
+
+#: Bytes of a compressed body that are unpacked at a time.
+_PIECE_BYTES = 64 * 1024
+
+
+class Phase(enum.IntEnum):
+    """How far a call came."""
+
+    #: The request is being made of what the caller sent. What fails here is the caller's.
+    BUILDING = 0
+    #: It was made and given to the HTTP client. What fails here is a URL or header that cannot be sent.
+    SENDING = 1
+    #: The network was asked, in vain.
+    REACHED = 2
+    #: The provider answered with a status.
+    ANSWERED = 3
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a provider through LiteLLM.
+
+    Attributes:
+        max_answer_bytes: as `Candidate` has it.
+        streamed: whether the answer is a stream, which may be longer.
+        phase: how far it came.
+        status: the HTTP status of the last answer; None before there was one.
+        overrun: the error of an answer beyond its bound; LiteLLM would make something else of it.
+    """
+
+    max_answer_bytes: int
+    streamed: bool
+    phase: Phase = Phase.BUILDING
+    status: int | None = None
+    overrun: UpstreamUnavailableError | None = None
+
+    @property
+    def max_bytes(self) -> int:
+        """Bytes that are read of an answer that is no error."""
+        return self.max_answer_bytes * (STREAM_FACTOR if self.streamed else 1)
+
+
+_CALL: ContextVar[Call | None] = ContextVar("elle_litellm_call", default=None)
+
+
+@contextlib.contextmanager
+def bounded(call: Call) -> Iterator[None]:
+    """Bound the answers to requests that are sent within this context, and note in `call` how far it comes."""
+    _install()
+    token = _CALL.set(call)
+    try:
+        yield
+    finally:
+        _CALL.reset(token)
+
+
+class _Gauge:
+    """How much of an answer has come; readers gather a line, and the lines of an event, before they decode them."""
+
+    def __init__(self, call: Call, *, of_events: bool) -> None:
+        self._call, self._of_events = call, of_events
+        self._total = self._line = self._signs = self._lines = 0
+
+    def add(self, part: bytes) -> UpstreamUnavailableError | None:
+        """Take the next part. Return an error if the answer has become too much."""
+        most = self._call.max_answer_bytes
+        self._total += len(part)
+        last = part.rfind(b"\n") if self._call.streamed else -1
+        if last >= 0:
+            self._line = self._signs = 0
+        self._line += len(part) - last - 1
+        self._signs += signs_in(part[last + 1 :])
+        if self._of_events:
+            # Lines since the last event, or since the last data if there is none in this part.
+            blank = max(part.rfind(b"\n\n"), part.rfind(b"\n\r\n")) if b"data" in part else -1
+            self._lines = part.count(b"\n", blank + 2) + (0 if blank >= 0 else self._lines)
+        if self._line > most or self._total > self._call.max_bytes:
+            return too_long(most if self._line > most else self._call.max_bytes)
+        if self._signs > MAX_SIGNS or self._lines > MAX_LINES:
+            return UpstreamUnavailableError("the upstream sent more values in one piece than are read.")
+        return None
+
+
+class _Body(httpx.AsyncByteStream):
+    """A body that ends at its bound, with an error."""
+
+    def __init__(self, response: httpx.Response, call: Call) -> None:
+        self._inner: Any = response.stream
+        self._call = call
+        of_events = response.headers.get("content-type", "").strip().lower().startswith("text/event-stream")
+        self._gauge = _Gauge(call, of_events=call.streamed and of_events)
+        # Nobody else must unpack it, in one piece.
+        encoding = response.headers.pop("content-encoding", "identity").strip().lower()
+        self._packed = encoding in {"gzip", "x-gzip", "deflate"}
+
+    def _parts(self) -> AsyncIterable[bytes]:
+        return _unpacked(self._inner) if self._packed else self._inner
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self._parts():
+            if (error := self._gauge.add(part)) is not None:
+                self._call.overrun = error
+                raise httpx.ReadError("the answer is more than what is read of one")
+            yield part
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _ErrorBody(_Body):
+    """The body of an error, which ends at its bound silently."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = MAX_ERROR_BYTES
+        async for part in self._parts():
+            yield part[:left]
+            left -= len(part)
+            if left <= 0:
+                return
+
+
+async def _unpacked(parts: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """The parts of a body, out of gzip or zlib, `_PIECE_BYTES` at a time: a few kilobytes may be gigabytes of text."""
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    async for part in parts:
+        while part and not unpacker.eof:
+            try:
+                yield unpacker.decompress(part, _PIECE_BYTES)
+            except zlib.error as error:
+                raise httpx.DecodingError(str(error)) from error
+            part = unpacker.unconsumed_tail
+
+
+@functools.cache
+def _install() -> None:
+    """Wrap `httpx.AsyncClient.send`, once for the process."""
+    send: Any = httpx.AsyncClient.send
+
+    @functools.wraps(send)
+    async def bounded_send(
+        client: httpx.AsyncClient, request: httpx.Request, *, stream: bool = False, **options: Any
+    ) -> httpx.Response:
+        call = _CALL.get()
+        if call is None:
+            return await send(client, request, stream=stream, **options)  # type: ignore[no-any-return]
+        # Before it follows a redirect httpx reads the body to its end.
+        options["follow_redirects"] = False
+        request.headers["accept-encoding"] = "identity"
+        call.phase, call.status = max(call.phase, Phase.SENDING), None
+        try:
+            response: httpx.Response = await send(client, request, stream=True, **options)
+        except httpx.RequestError as error:
+            if not isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+                call.phase = max(call.phase, Phase.REACHED)
+            raise
+        call.phase, call.status = Phase.ANSWERED, response.status_code
+        response.stream = (_Body if response.is_success else _ErrorBody)(response, call)
+        try:
+            if not stream:
+                await response.aread()
+        except BaseException:
+            await response.aclose()
+            raise
+        return response
+
+    setattr(httpx.AsyncClient, "send", bounded_send)  # noqa: B010  (mypy knows it as a method)

@@ -1,0 +1,34 @@
+"""What is wrong with candidates before anybody is asked: keys that are not set, providers that nobody knows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from router.answering import litellm_upstream
+from router.answering.openai_upstream import OPENAI_PREFIX
+from router.errors import DispatchNotInstalledError, UpstreamDeniedError
+from router.policies.policy_file import Candidate
+
+
+def problems_of(candidates: Sequence[Candidate]) -> list[str]:
+    """Return a sentence for each candidate that cannot be asked as it is set up here.
+
+    Imports LiteLLM, which takes seconds, where a candidate needs it. Where it is not installed such pass unchecked.
+    """
+    found = []
+    for candidate in candidates:
+        variable = candidate.api_key_env
+        if variable is not None and not os.environ.get(variable, "").strip():
+            found.append(
+                f"candidate {candidate.name!r} has no key: the environment variable {variable} is not set here."
+            )
+        elif not (candidate.model.startswith(OPENAI_PREFIX) and candidate.api_base is not None):
+            try:
+                problem = litellm_upstream.problem_of(candidate)
+            except DispatchNotInstalledError:
+                continue
+            # Servers of one's own often want no key.
+            if problem is not None and not (candidate.api_base and problem.kind is UpstreamDeniedError):
+                found.append(problem.message)
+    return found

@@ -1,0 +1,274 @@
+"""One candidate asked once through LiteLLM, which translates between providers. Only this file serves and imports it.
+
+LiteLLM lives in an event loop of its own (`router.answering.loop_thread`): it imports with the first call what that
+needs, counts tokens and searches errors with regular expressions, each of which would hold up every other caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import functools
+import importlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from typing import Any
+
+from router.answering.litellm_errors import Problem, translated
+from router.answering.loop_thread import LoopThread
+from router.errors import DispatchNotInstalledError, UpstreamDeniedError, UpstreamNotFoundError
+from router.policies.policy_file import Candidate
+from router.values import RouteQuery
+
+#: Fields of the OpenAI body that LiteLLM translates between providers. Everything else a caller sends travels as
+#: `extra_body`: LiteLLM's own keywords (`api_base`, `api_key`, `mock_response`, ...) must not be a caller's to set.
+#: Providers whose API is not OpenAI's do not get it: LiteLLM would send them a field of that name, which they refuse.
+TRANSLATED_FIELDS = frozenset(
+    {
+        *("audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs"),
+        *("max_completion_tokens", "max_tokens", "modalities", "n", "parallel_tool_calls", "prediction"),
+        *("presence_penalty", "reasoning_effort", "response_format", "seed", "service_tier", "stop"),
+        *("stream_options", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity"),
+        "web_search_options",
+    }
+)
+
+#: LiteLLM's settings that would fetch tables from the network, at import or with the first call of a provider.
+_LOCAL_TABLES = ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "LITELLM_LOCAL_BLOG_POSTS")
+
+#: How much of an error LiteLLM is given to say what kind it is, from its beginning and from its end, in characters.
+_HEAD, _TAIL = 3000, 1000
+
+#: Providers that find their credentials in other places than one variable: their machine, a file, an account.
+_OTHER_CREDENTIALS = frozenset({"azure", "bedrock", "ollama", "ollama_chat", "sagemaker", "vertex_ai"})
+
+
+class LiteLLMUpstream:
+    """Asks candidates through LiteLLM, in a thread of its own, which the first call starts."""
+
+    def __init__(self) -> None:
+        self._thread: LoopThread | None = None
+
+    async def complete(self, candidate: Candidate, base: str | None, query: RouteQuery) -> dict[str, Any]:
+        """Return the answer in the OpenAI shape. `base` is the URL of the provider. Raises DispatchError."""
+
+        async def work() -> dict[str, Any]:
+            with _calling(candidate, base, streamed=False):
+                response = await _litellm().acompletion(**_arguments(candidate, base, query))
+                body: dict[str, Any] = response.model_dump(mode="json", exclude_none=True)
+                return body
+
+        return await self._running().call(work)
+
+    async def stream(
+        self, candidate: Candidate, base: str | None, query: RouteQuery
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the chunks of the answer in the OpenAI shape. Closing it ends the call. Errors as `complete`."""
+
+        async def work() -> AsyncGenerator[dict[str, Any], None]:
+            with _calling(candidate, base, streamed=True):
+                arguments = _arguments(candidate, base, query) | {"stream": True}
+                if query.body is None:
+                    arguments.setdefault("stream_options", {"include_usage": True})
+                async with contextlib.aclosing(_chunks(await _litellm().acompletion(**arguments))) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+
+        async with contextlib.aclosing(self._running().stream(work)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def warm_up(self) -> None:
+        """Do now what LiteLLM does in its first call: it imports and builds for a second. Asks no provider."""
+
+        async def work() -> None:
+            tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+            hello = [{"role": "user", "content": "hello"}]
+            mocked = {"model": "openai/warm-up", "messages": hello, "mock_response": "hello", "tools": [tool]}
+            await _litellm().acompletion(**mocked)
+            async for _ in await _litellm().acompletion(**mocked, stream=True):
+                pass
+
+        await self._running().call(work)
+
+    async def aclose(self) -> None:
+        """End what is in work, and close the connections."""
+        if self._thread is not None:
+            await self._thread.aclose(_litellm().close_litellm_async_clients)
+
+    def _running(self) -> LoopThread:
+        if self._thread is None:
+            self._thread = LoopThread("litellm")
+        return self._thread
+
+
+async def _chunks(wrapper: Any) -> AsyncGenerator[dict[str, Any], None]:
+    """LiteLLM's chunks, but for the "stop" that it makes up where the upstream sent none."""
+    async with contextlib.aclosing(wrapper):
+        async for chunk in wrapper:
+            body = chunk.model_dump(mode="json", exclude_none=True)
+            if wrapper.received_finish_reason is None and is_finished(body):
+                break
+            yield body
+
+
+def is_finished(chunk: Mapping[str, Any]) -> bool:
+    """Whether a chunk says why the answer ended."""
+    return any(choice.get("finish_reason") for choice in chunk.get("choices") or ())
+
+
+async def load() -> None:
+    """Import LiteLLM, which takes seconds, outside the event loop. Raises DispatchNotInstalledError."""
+    if "litellm" not in sys.modules or not _import_litellm.cache_info().currsize:
+        await asyncio.to_thread(_import_litellm)
+
+
+def is_responses_model(name: str) -> bool:
+    """Whether LiteLLM's table says that OpenAI serves a model by another API than chat completions."""
+    known = _litellm().model_cost.get(name) or {}
+    return known.get("mode") == "responses"
+
+
+async def kind_of_failure(model: str, error: Any) -> Exception:
+    """Return what LiteLLM makes of the OpenAI SDK's error: it knows in which words a prompt is said to be too long."""
+
+    def classify() -> Exception:
+        try:
+            found: Exception = _litellm().exception_type(
+                model=model, original_exception=error, custom_llm_provider="openai"
+            )
+        except Exception as raised:
+            return raised
+        return found
+
+    return await asyncio.to_thread(classify)
+
+
+def excerpt(text: str) -> str:
+    """Return the beginning and the end of an error's text: LiteLLM takes a tenth of a second for 100 KB."""
+    return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} ... {text[-_TAIL:]}"
+
+
+def problem_of(candidate: Candidate) -> Problem | None:
+    """Return why LiteLLM cannot ask a candidate as it is set up; None where nothing is known against it.
+
+    Imports LiteLLM, which takes seconds. Raises DispatchNotInstalledError.
+    """
+    litellm = _import_litellm()
+    try:
+        _, provider, _, _ = litellm.get_llm_provider(model=candidate.model, api_base=candidate.api_base)
+    except Exception:
+        return Problem(
+            UpstreamNotFoundError,
+            f"candidate {candidate.name!r} names no provider that LiteLLM knows: its model is {candidate.model!r}, and "
+            f"must begin with one, as in 'openai/gpt-4o'.",
+        )
+    if candidate.api_key_env is not None or provider in _OTHER_CREDENTIALS:
+        return None
+    missing = litellm.validate_environment(model=candidate.model)["missing_keys"]
+    if not missing:
+        return None
+    return Problem(
+        UpstreamDeniedError,
+        f"candidate {candidate.name!r} has no key: the environment variable {' or '.join(missing)} is not set on the "
+        f"service. Set it, or name another one in the candidate's `api_key_env`.",
+    )
+
+
+_known_problem = functools.lru_cache(maxsize=1024)(problem_of)
+
+
+@contextlib.contextmanager
+def _calling(candidate: Candidate, base: str | None, *, streamed: bool) -> Iterator[None]:
+    """Bound the answers, and turn what LiteLLM raises into errors of ours."""
+    from router.answering import bounded_httpx
+
+    call = bounded_httpx.Call(candidate.max_answer_bytes, streamed)
+    problem = _known_problem(candidate.model_copy(update={"api_base": base}))
+    # Without a key a call may still be worth trying: some servers want none.
+    if problem is not None and problem.kind is UpstreamNotFoundError:
+        raise problem.error()
+    with translated(f"candidate {candidate.name!r} ({candidate.model})", call, problem), bounded_httpx.bounded(call):
+        yield
+
+
+def _arguments(candidate: Candidate, base: str | None, query: RouteQuery) -> dict[str, Any]:
+    passed = {key: value for key, value in query.parameters.items() if key in TRANSLATED_FIELDS}
+    extra = {key: value for key, value in query.parameters.items() if key not in TRANSLATED_FIELDS}
+    arguments: dict[str, Any] = {
+        # LiteLLM rewrites messages in place; the next candidate must get them as they were.
+        **copy.deepcopy(passed),
+        "messages": [copy.deepcopy(dict(message)) for message in query.messages],
+        "model": candidate.model,
+        # Always the same for a candidate: LiteLLM keeps a pool of connections for every timeout it sees.
+        "timeout": candidate.timeout_s,
+        "max_retries": 0,
+    }
+    if extra and _is_openai_shaped(candidate.model):
+        arguments["extra_body"] = copy.deepcopy(extra)
+    elif isinstance(metadata := extra.get("metadata"), Mapping) and isinstance(metadata.get("user_id"), str):
+        # Anthropic's name for what OpenAI calls `user`, which LiteLLM translates.
+        arguments.setdefault("user", metadata["user_id"])
+    if base is not None:
+        arguments["api_base"] = base
+    if (key := secret_of(candidate)) is not None:
+        arguments["api_key"] = key
+    return arguments
+
+
+def secret_of(candidate: Candidate) -> str | None:
+    """Return the key of a candidate; None where it names no variable. Raises UpstreamDeniedError where it has none."""
+    if candidate.api_key_env is None:
+        return None
+    # Mounted secrets end in a line feed often enough.
+    value = os.environ.get(candidate.api_key_env, "").strip()
+    if not value:
+        error = UpstreamDeniedError(
+            f"candidate {candidate.name!r} takes its key from the environment variable {candidate.api_key_env}, which "
+            f"is not set on the service."
+        )
+        error.counts = False
+        raise error
+    return value
+
+
+def _is_openai_shaped(model: str) -> bool:
+    """Whether LiteLLM spreads `extra_body` over the body that it sends."""
+    litellm = _litellm()
+    try:
+        _, provider, _, _ = litellm.get_llm_provider(model)
+    except litellm.BadRequestError:
+        # LiteLLM's own word on a model that it does not know comes with the call.
+        return False
+    return provider in {"openai", "azure", "text-completion-openai", *litellm.openai_compatible_providers}
+
+
+def _litellm() -> Any:
+    return sys.modules["litellm"]
+
+
+#: A request that gives up leaves its import running, and two at once see each other's modules half made.
+_IMPORTING = threading.Lock()
+
+
+@functools.cache
+def _import_litellm() -> Any:
+    for name in _LOCAL_TABLES:
+        os.environ.setdefault(name, "True")
+    try:
+        with _IMPORTING:
+            litellm: Any = importlib.import_module("litellm")
+            importlib.import_module("router.answering.bounded_httpx")
+    except ImportError as error:
+        raise DispatchNotInstalledError("answering needs LiteLLM, which is not installed.") from error
+    litellm.suppress_debug_info = True
+    litellm.turn_off_message_logging = True
+    # Streams whose provider counts no tokens are counted here; for some models LiteLLM asks a hub for a tokenizer.
+    litellm.disable_hf_tokenizer_download = True
+    # It logs every URL, and a password may stand in one.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    return litellm

@@ -1,0 +1,175 @@
+"""One candidate that speaks the caller's own language asked once: bodies go out and come back as they were written.
+
+Candidates `openai/...` with an `api_base` get the caller's body byte for byte but for `model`, with the headers of the
+OpenAI SDK. LiteLLM is only asked what kind of failure one is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import importlib
+import json
+import os
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from router.answering import litellm_upstream
+from router.answering.answer_json import decoded
+from router.answering.litellm_errors import translated
+from router.answering.litellm_upstream import excerpt, secret_of
+from router.answering.sse import data_of_events
+from router.answering.upstream_http import Answered, UpstreamHttp, trusted_authorities
+from router.errors import InvalidRequestError, UpstreamDeniedError
+from router.policies.policy_file import Candidate
+from router.values import RouteQuery
+
+if TYPE_CHECKING:
+    import ssl
+
+#: LiteLLM's prefix of providers that speak the OpenAI chat API.
+OPENAI_PREFIX = "openai/"
+
+#: Bodies of so many bytes are put together outside the event loop.
+_ELSEWHERE_BYTES = 1024 * 1024
+
+#: The key of candidates without one. Servers of one's own often want none, but the SDK does.
+_NO_KEY = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Where a candidate is asked, with the headers of the OpenAI SDK."""
+
+    url: str
+    headers: Mapping[str, str]
+    has_key: bool
+
+
+class OpenAIUpstream:
+    """Asks candidates over one pool of connections. Belongs to the event loop that it is made in, by `create`."""
+
+    def __init__(self, sdk: Any, http: UpstreamHttp) -> None:
+        self._openai: Any = importlib.import_module("openai")
+        self._sdk, self._http = sdk, http
+        self._lines: dict[tuple[str, str], _Line] = {}
+
+    @classmethod
+    async def create(cls) -> OpenAIUpstream:
+        """Return one, with everything that takes time done in a thread. LiteLLM must be loaded."""
+
+        def prepare() -> tuple[Any, ssl.SSLContext]:
+            trusted = trusted_authorities()
+            # It is asked for headers only; its own client would read the authorities once more.
+            client = importlib.import_module("httpx").AsyncClient(verify=trusted)
+            return importlib.import_module("openai").AsyncOpenAI(api_key=_NO_KEY, http_client=client), trusted
+
+        sdk, trusted = await asyncio.to_thread(prepare)
+        return cls(sdk, UpstreamHttp(trusted))
+
+    async def complete(self, candidate: Candidate, base: str, query: RouteQuery) -> Any:
+        """Return the JSON value that the upstream answers, whatever it is. Raises DispatchError."""
+        with translated(_say(candidate)):
+            answered = await self._post(candidate, base, await _body_of(candidate, query, stream=False))
+            return await decoded(await answered.read(candidate.max_answer_bytes))
+
+    async def stream(self, candidate: Candidate, base: str, query: RouteQuery) -> AsyncGenerator[Any, None]:
+        """Yield the JSON values of the stream, whatever they are. Closing it ends the call. Errors as `complete`."""
+        with translated(_say(candidate)):
+            answered = await self._post(candidate, base, await _body_of(candidate, query, stream=True))
+            try:
+                events = data_of_events(answered.parts(), max_bytes=candidate.max_answer_bytes)
+                async with contextlib.aclosing(events):
+                    async for data in events:
+                        if data.startswith(b"[DONE]"):
+                            break
+                        yield await decoded(data)
+            finally:
+                answered.close()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+        await self._sdk.close()
+
+    async def _post(self, candidate: Candidate, base: str, body: bytes) -> Answered:
+        line = self._line(candidate, base)
+        answered = await self._http.post(line.url, body, line.headers, timeout_s=candidate.timeout_s)
+        if not answered.is_success:
+            raise await self._refusal(candidate, line, answered)
+        return answered
+
+    async def _refusal(self, candidate: Candidate, line: _Line, answered: Answered) -> Exception:
+        """What LiteLLM takes an answer for that is no success."""
+        body = await answered.error_body()
+        if answered.status == 401 and not line.has_key:
+            return UpstreamDeniedError(
+                f"{_say(candidate)} wants a key and has none: it names no `api_key_env`, and the environment variable "
+                f"OPENAI_API_KEY is not set on the service.",
+                http_status=401,
+            )
+        httpx = importlib.import_module("httpx")
+        response = httpx.Response(
+            answered.status, headers=answered.headers, content=body, request=httpx.Request("POST", line.url)
+        )
+        message = f"HTTP status {answered.status}: {excerpt(body.decode(errors='replace'))}"
+        error = self._openai.APIStatusError(message, response=response, body=None)
+        found = await litellm_upstream.kind_of_failure(candidate.model, error)
+        found.__cause__ = error
+        return found
+
+    def _line(self, candidate: Candidate, base: str) -> _Line:
+        key = secret_of(candidate) or os.environ.get("OPENAI_API_KEY") or _NO_KEY
+        if (base, key) not in self._lines:
+            sdk = self._sdk.copy(api_key=key, base_url=base)
+            headers, parts = _only_set({**sdk.default_headers, **sdk.auth_headers}), urlsplit(base)
+            if parts.username:
+                pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+                headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+            bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+            has_key = key != _NO_KEY or bool(parts.username)
+            self._lines[base, key] = _Line(f"{bare.rstrip('/')}/chat/completions", headers, has_key)
+        return self._lines[base, key]
+
+
+async def _body_of(candidate: Candidate, query: RouteQuery, *, stream: bool) -> bytes:
+    if query.body is None or sum(map(len, query.body)) < _ELSEWHERE_BYTES:
+        return _body(candidate, query, stream=stream)
+    # Copying pictures takes its time, in which others may have their turn.
+    return await asyncio.to_thread(_body, candidate, query, stream=stream)
+
+
+def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> bytes:
+    """The caller's body with the candidate's model; where there is none, one serialised as the OpenAI SDK does."""
+    model = candidate.model.removeprefix(OPENAI_PREFIX)
+    if query.body is not None:
+        before, behind = query.body
+        return b"".join((before, json.dumps(model).encode(), behind))
+    fields: dict[str, Any] = {
+        "messages": query.messages,
+        "model": model,
+        **({"stream": True} if stream else {}),
+        **query.parameters,
+    }
+    if stream:
+        fields.setdefault("stream_options", {"include_usage": True})
+    try:
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=dict)
+        return text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        # The encoder's own words may quote the prompt.
+        raise InvalidRequestError(
+            "messages and parameters must be plain JSON values whose strings are valid Unicode."
+        ) from error
+
+
+def _say(candidate: Candidate) -> str:
+    return f"candidate {candidate.name!r} ({candidate.model})"
+
+
+def _only_set(headers: Mapping[str, Any]) -> dict[str, str]:
+    """Without those that the SDK marks as left out."""
+    return {name: value for name, value in headers.items() if isinstance(value, str)}

@@ -1,0 +1,158 @@
+"""Upstreams that answer too much, too long or nonsense: bounded, the upstream's fault, and nobody else waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from router.answering.upstream import Upstream
+from router.errors import DispatchError, UpstreamRejectedError, UpstreamUnavailableError
+from router.policies.policy_file import Candidate
+from router.values import RouteQuery
+from tests.router.answering.hostile_upstream import hostile_upstream
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+#: Through our own connection, and through LiteLLM.
+PROVIDERS = ["openai", "hosted_vllm"]
+
+#: Bytes that a whole answer may have in these tests.
+MOST = 4 * 2**20
+
+#: Seconds that the loop may stand still, on a machine that does much else: a tenth of what 1 MB of error once took.
+STANDSTILL_S = 0.6
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """The upstream, in a thread with a loop of its own, so that only what reads it holds up the loop of the test."""
+    found: list[str] = []
+    ready, stop = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with hostile_upstream() as address:
+            found.append(address)
+            ready.set()
+            await asyncio.to_thread(stop.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert ready.wait(10)
+    yield found[0]
+    stop.set()
+    thread.join(30)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def upstream() -> AsyncIterator[Upstream]:
+    upstream = Upstream()
+    await upstream.warm_up()
+    yield upstream
+    await upstream.aclose()
+
+
+def candidate(provider: str, url: str, mode: str, **more: Any) -> Candidate:
+    base = f"{url}/{mode}/v1"
+    return Candidate(name="c", model=f"{provider}/x", api_base=base, timeout_s=20, max_answer_bytes=MOST, **more)
+
+
+async def ask(upstream: Upstream, method: str, asked: Candidate) -> Any:
+    query = RouteQuery.from_prompt("hello")
+    if method == "unary":
+        return await upstream.complete(asked, query)
+    async with contextlib.aclosing(upstream.stream(asked, query)) as chunks:
+        return [chunk async for chunk in chunks]
+
+
+@contextlib.asynccontextmanager
+async def standstill() -> AsyncIterator[list[float]]:
+    """The longest time, in seconds, that the loop stood still meanwhile, as the one element of a list."""
+    longest = [0.0]
+
+    async def beat() -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.005)
+            now = time.monotonic()
+            longest[0], last = max(longest[0], now - last), now
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield longest
+        await asyncio.sleep(0.01)
+    finally:
+        beating.cancel()
+
+
+def peak_mb() -> float:
+    """Resident memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+
+TOO_MUCH = [
+    *(("unary", mode) for mode in ("endless", "bomb", "long-head", "lists")),
+    *(("stream", mode) for mode in ("events-one-line", "events-lines", "events-comments", "endless")),
+]
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(("method", "mode"), TOO_MUCH)
+async def test_an_answer_without_an_end_is_cut_off_in_bounded_memory(
+    upstream: Upstream, url: str, provider: str, method: str, mode: str
+) -> None:
+    before, started = peak_mb(), time.monotonic()
+    with pytest.raises(UpstreamUnavailableError):
+        await ask(upstream, method, candidate(provider, url, mode))
+    assert peak_mb() - before < 100
+    # The 300 MB that it would send take longer, or are never ended.
+    assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("status", [400, 500])
+async def test_an_error_of_a_megabyte_does_not_stop_the_loop(
+    upstream: Upstream, url: str, provider: str, status: int
+) -> None:
+    async with standstill() as longest:
+        with pytest.raises(DispatchError) as caught:
+            await ask(upstream, "unary", candidate(provider, url, f"{status}-1000000"))
+    assert longest[0] < STANDSTILL_S
+    assert caught.value.http_status == status
+    assert isinstance(caught.value, UpstreamRejectedError if status == 400 else UpstreamUnavailableError)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("mode", ["nan", "huge-number", "long-number", "deep"])
+async def test_what_is_no_plain_json_is_the_upstreams_fault(
+    upstream: Upstream, url: str, provider: str, mode: str
+) -> None:
+    asked = candidate(provider, url, mode)
+    try:
+        answered = await upstream.complete(asked, RouteQuery.from_prompt("hello"))
+    except UpstreamUnavailableError:
+        return
+    # LiteLLM leaves fields out that it does not know: then there is nothing left to complain of.
+    assert provider == "hosted_vllm"
+    assert answered["choices"][0]["message"]["content"] == "forty-two"
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_half_of_a_surrogate_pair_is_paid_for_and_arrives(upstream: Upstream, url: str, provider: str) -> None:
+    answered = await upstream.complete(candidate(provider, url, "half-surrogate"), RouteQuery.from_prompt("hello"))
+    assert answered["choices"][0]["message"]["content"].startswith("half ")
+
+
+async def test_a_call_that_is_given_up_ends_in_the_other_thread_too(upstream: Upstream, url: str) -> None:
+    asked = candidate("hosted_vllm", url, "silence")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await ask(upstream, "unary", asked)
+    assert (await upstream.complete(candidate("hosted_vllm", url, "ok"), RouteQuery.from_prompt("hello")))["choices"]
