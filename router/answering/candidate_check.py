@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from router.answering import litellm_upstream
-from router.answering.openai_upstream import OPENAI_PREFIX
+from router.answering.openai_upstream import speaks_openai
 from router.errors import DispatchNotInstalledError, UpstreamDeniedError
 from router.policies.policy_file import Candidate
 
@@ -23,7 +23,7 @@ def problems_of(candidates: Sequence[Candidate]) -> list[str]:
             found.append(
                 f"candidate {candidate.name!r} has no key: the environment variable {variable} is not set here."
             )
-        elif not (candidate.model.startswith(OPENAI_PREFIX) and candidate.api_base is not None):
+        elif not speaks_openai(candidate):
             try:
                 problem = litellm_upstream.problem_of(candidate)
             except DispatchNotInstalledError:

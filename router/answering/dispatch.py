@@ -20,6 +20,7 @@ from router import errors
 from router.answering.breaker import Breaker, Clock, Permit
 from router.answering.candidate_check import problems_of
 from router.answering.fallback import ladder, reads_more
+from router.answering.openai_upstream import speaks_openai
 from router.answering.upstream import Upstream
 from router.errors import DispatchError, InvalidRequestError, UpstreamCoolingDownError, UpstreamTimeoutError
 from router.policies.loading import ServedPolicy
@@ -188,7 +189,6 @@ class Dispatcher:
         self, policies: Mapping[str, ServedPolicy], *, canned_url: str | None = None, clock: Clock = time.monotonic
     ) -> None:
         self._files = {name: policy.rules.file for name, policy in policies.items()}
-        self._upstream = Upstream(canned_url=canned_url)
         self._targets: dict[tuple[str, str], _Target] = {}
         breakers: dict[tuple[object, ...], Breaker] = {}
         for name, policy in policies.items():
@@ -198,13 +198,15 @@ class Dispatcher:
                 same = (candidate.model, candidate.api_base, candidate.api_key_env, *limits.values())
                 breaker = breakers.setdefault(same, Breaker(**limits, clock=clock))  # type: ignore[arg-type]
                 self._targets[name, candidate.name] = _Target(candidate, prices, breaker)
+        translates = any(not speaks_openai(one.candidate) for one in self._targets.values())
+        self._upstream = Upstream(canned_url=canned_url, translates=translates)
 
     async def load(self) -> None:
         """Do now what the first request would wait for, and say in the log which candidates cannot be asked, and why.
 
         It holds up nothing in the event loop: LiteLLM lives in a thread of its own. Raises DispatchNotInstalledError.
         """
-        await self._upstream.warm_up()
+        await self._upstream.load()
         candidates = tuple(dict.fromkeys(one.candidate for one in self._targets.values()))
         for problem in await asyncio.to_thread(problems_of, candidates):
             log.error("%s", problem)

@@ -135,6 +135,11 @@ class OpenAIUpstream:
         return self._lines[base, key]
 
 
+def speaks_openai(candidate: Candidate) -> bool:
+    """Whether a candidate is asked without LiteLLM, but for the few models that OpenAI serves by another API."""
+    return candidate.model.startswith(OPENAI_PREFIX) and candidate.api_base is not None
+
+
 async def _body_of(candidate: Candidate, query: RouteQuery, *, stream: bool) -> bytes:
     if query.body is None or sum(map(len, query.body)) < _ELSEWHERE_BYTES:
         return _body(candidate, query, stream=stream)

@@ -11,7 +11,7 @@ from typing import Any
 from router.answering import litellm_upstream
 from router.answering.answer_json import checked
 from router.answering.litellm_upstream import LiteLLMUpstream, is_finished
-from router.answering.openai_upstream import OPENAI_PREFIX, OpenAIUpstream
+from router.answering.openai_upstream import OPENAI_PREFIX, OpenAIUpstream, speaks_openai
 from router.errors import DispatchNotInstalledError, UpstreamUnavailableError
 from router.policies.policy_file import CANNED_UPSTREAM, Candidate
 from router.values import RouteQuery
@@ -22,16 +22,18 @@ class Upstream:
 
     Args:
         canned_url: base URL of the built-in upstream; None if no candidate uses it.
+        translates: whether a candidate is asked through LiteLLM, whose first call imports for seconds.
     """
 
-    def __init__(self, *, canned_url: str | None = None) -> None:
+    def __init__(self, *, canned_url: str | None = None, translates: bool = True) -> None:
+        self._translates = translates
         self._canned_url = canned_url
         self._openai: OpenAIUpstream | None = None
         self._litellm = LiteLLMUpstream()
         self._loading = asyncio.Lock()
 
     async def load(self) -> None:
-        """Import what the first call needs, which takes seconds, in a thread. Raises DispatchNotInstalledError."""
+        """Do what the first call would wait for, apart from the event loop. Raises DispatchNotInstalledError."""
         if self._openai is None:
             async with self._loading:
                 await self._load_once()
@@ -39,12 +41,10 @@ class Upstream:
     async def _load_once(self) -> None:
         if self._openai is None:
             await litellm_upstream.load()
-            self._openai = await OpenAIUpstream.create()
-
-    async def warm_up(self) -> None:
-        """Do what LiteLLM would do in its first call, in its own thread. Raises DispatchNotInstalledError."""
-        await self.load()
-        await self._litellm.warm_up()
+            made = await OpenAIUpstream.create()
+            if self._translates:
+                await self._litellm.warm_up()
+            self._openai = made
 
     async def complete(self, candidate: Candidate, query: RouteQuery) -> dict[str, Any]:
         """Return the answer in the OpenAI shape. Raises DispatchError; call `load` first."""
@@ -91,7 +91,7 @@ class Upstream:
         return self._openai
 
     def _is_openai(self, candidate: Candidate) -> bool:
-        if not candidate.model.startswith(OPENAI_PREFIX) or candidate.api_base is None:
+        if not speaks_openai(candidate):
             return False
         # A few models speak another API, to which LiteLLM then translates.
         name = candidate.model.removeprefix(OPENAI_PREFIX)

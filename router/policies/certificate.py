@@ -26,7 +26,7 @@ FREE_IN_POLICY = frozenset(
 #: Where a candidate is reached and how patiently. Which model of the probe it is does decide, in place of its names.
 FREE_IN_CANDIDATE = frozenset(
     {"name", "model", "probe_model", "api_base", "api_key_env", "prompt_cache_s", "timeout_s", "first_token_timeout_s"}
-    | {"retries", "break_after", "cooldown_s"}
+    | {"retries", "break_after", "cooldown_s", "max_answer_bytes"}
 )
 
 #: These decide only where the rule or a target weighs costs.

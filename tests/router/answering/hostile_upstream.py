@@ -12,6 +12,9 @@ from tests.router.faults import answer
 
 MEGABYTE = 2**20
 
+#: What was asked for, oldest first.
+asked: list[str] = []
+
 #: What each path answers as the body of a whole answer.
 BODIES = {
     "half-surrogate": json.dumps(answer("half \ud83d")).encode(),
@@ -67,10 +70,11 @@ async def hostile_upstream() -> AsyncIterator[str]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            asked = await reader.readuntil(b"\r\n\r\n")
-            length = int(asked.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+            sent = await reader.readuntil(b"\r\n\r\n")
+            length = int(sent.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
             await reader.readexactly(length)
-            await _write(asked.split(b"/")[1].decode(), writer)
+            asked.append(sent.split(b"/")[1].decode())
+            await _write(asked[-1], writer)
             await writer.drain()
         writer.close()
 

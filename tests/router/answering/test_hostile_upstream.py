@@ -17,7 +17,7 @@ from router.answering.upstream import Upstream
 from router.errors import DispatchError, UpstreamRejectedError, UpstreamUnavailableError
 from router.policies.policy_file import Candidate
 from router.values import RouteQuery
-from tests.router.answering.hostile_upstream import hostile_upstream
+from tests.router.answering import hostile_upstream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -38,7 +38,7 @@ def url() -> Iterator[str]:
     ready, stop = threading.Event(), threading.Event()
 
     async def serve() -> None:
-        async with hostile_upstream() as address:
+        async with hostile_upstream.hostile_upstream() as address:
             found.append(address)
             ready.set()
             await asyncio.to_thread(stop.wait)
@@ -54,7 +54,7 @@ def url() -> Iterator[str]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def upstream() -> AsyncIterator[Upstream]:
     upstream = Upstream()
-    await upstream.warm_up()
+    await upstream.load()
     yield upstream
     await upstream.aclose()
 
@@ -151,8 +151,11 @@ async def test_half_of_a_surrogate_pair_is_paid_for_and_arrives(upstream: Upstre
 
 
 async def test_a_call_that_is_given_up_ends_in_the_other_thread_too(upstream: Upstream, url: str) -> None:
-    asked = candidate("hosted_vllm", url, "silence")
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.5):
-            await ask(upstream, "unary", asked)
+    waiting = asyncio.create_task(ask(upstream, "unary", candidate("hosted_vllm", url, "silence")))
+    async with asyncio.timeout(20):
+        while "silence" not in hostile_upstream.asked:  # noqa: ASYNC110  (the upstream lives in another loop)
+            await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
     assert (await upstream.complete(candidate("hosted_vllm", url, "ok"), RouteQuery.from_prompt("hello")))["choices"]
