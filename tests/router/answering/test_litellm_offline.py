@@ -1,0 +1,126 @@
+"""LiteLLM asks nobody but the candidate's own address, and a caller's mistakes rest no candidate."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from router.answering.upstream import Upstream
+from router.errors import DispatchError, UpstreamDeniedError, UpstreamNotFoundError, UpstreamRejectedError
+from router.policies.policy_file import Candidate
+from router.values import RouteQuery
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+#: Streams whose provider counts no tokens make LiteLLM count them; for some names it asks a hub for a tokenizer.
+OFFLINE = """
+import asyncio, socket
+foreign = []
+def guard(function, address_of):
+    def guarded(*arguments, **options):
+        address = address_of(*arguments)
+        if str(address) not in {"127.0.0.1", "localhost", "None"}:
+            foreign.append(address)
+            raise OSError("no network here")
+        return function(*arguments, **options)
+    return guarded
+socket.getaddrinfo = guard(socket.getaddrinfo, lambda host, *rest: host)
+socket.socket.connect = guard(socket.socket.connect, lambda self, address: address[0])
+from router.answering.upstream import Upstream
+from router.policies.policy_file import Candidate
+from router.serving import loopback
+from router.values import RouteQuery
+tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+async def main():
+    async with loopback.running() as url:
+        upstream = Upstream()
+        await upstream.load()
+        for name in ("hosted_vllm/llama-3-8b", "hosted_vllm/llama-2-7b", "hosted_vllm/command-r", "openai/x"):
+            asked = Candidate(name="c", model=name, api_base=url)
+            query = RouteQuery.from_prompt("hello", parameters={"tools": [tool], "stream_options": None})
+            assert [chunk async for chunk in upstream.stream(asked, query)]
+            assert await upstream.complete(asked, query)
+        await upstream.aclose()
+asyncio.run(main())
+assert not foreign, foreign
+print("done")
+"""
+
+
+async def test_streams_of_any_models_name_ask_no_other_host_for_anything() -> None:
+    done = subprocess.run(  # noqa: ASYNC221  (nothing else runs in this loop)
+        [sys.executable, "-c", OFFLINE], capture_output=True, text=True, cwd=ROOT, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "done\n"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def upstream() -> AsyncIterator[Upstream]:
+    upstream = Upstream()
+    await upstream.load()
+    yield upstream
+    await upstream.aclose()
+
+
+async def failure(upstream: Upstream, parameters: dict[str, Any] | None = None, **candidate: Any) -> DispatchError:
+    asked = Candidate(name="c", **{"timeout_s": 20, **candidate})
+    with pytest.raises(DispatchError) as caught:
+        await upstream.complete(asked, RouteQuery.from_prompt("hello", parameters=parameters or {}))
+    return caught.value
+
+
+MALFORMED: list[dict[str, Any]] = [
+    {"tools": [{"type": "function"}]},
+    {"tools": [{"type": "function", "function": "x"}]},
+    {"response_format": "x"},
+    {"max_tokens": "many"},
+]
+
+
+@pytest.mark.parametrize("parameters", MALFORMED, ids=str)
+async def test_what_litellm_cannot_translate_is_the_callers_fault_and_does_not_count(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test")
+    error = await failure(upstream, parameters, model="anthropic/claude-sonnet-4-5", api_base="http://127.0.0.1:1")
+    assert isinstance(error, UpstreamRejectedError)
+    assert not error.counts
+
+
+async def test_a_port_that_nobody_listens_on_counts(upstream: Upstream) -> None:
+    for model in ("openai/x", "hosted_vllm/x"):
+        error = await failure(upstream, model=model, api_base="http://127.0.0.1:1/v1")
+        assert error.retryable
+        assert error.counts
+
+
+async def test_a_missing_key_is_told_with_the_variables_name(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "NO_SUCH_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    missing = {
+        "OPENAI_API_KEY": {"model": "openai/gpt-4o"},
+        "ANTHROPIC_API_KEY": {"model": "anthropic/claude-sonnet-4-5"},
+        "NO_SUCH_KEY": {"model": "openai/x", "api_base": "http://127.0.0.1:1/v1", "api_key_env": "NO_SUCH_KEY"},
+    }
+    for variable, candidate in missing.items():
+        error = await failure(upstream, **candidate)
+        assert isinstance(error, UpstreamDeniedError)
+        assert variable in str(error)
+        assert not error.retryable
+        assert not error.counts
+
+
+async def test_a_provider_that_nobody_knows_is_the_candidates_fault(upstream: Upstream) -> None:
+    error = await failure(upstream, model="opnai/gpt-4o")
+    assert isinstance(error, UpstreamNotFoundError)
+    assert "names no provider" in str(error)
+    assert not error.retryable
