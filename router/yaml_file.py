@@ -39,7 +39,15 @@ def read_yaml(path: Path, what: str, most_bytes: int = MOST_BYTES) -> Any:
     try:
         return yaml.load(text, Loader=_Bounded)  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{what} {path} must be YAML: {shown(str(error), 600)}") from error
+        # Not from it: what it says quotes the line, in which a key may stand.
+        raise ConfigError(f"{what} {path} must be YAML: {_said(error)}.") from None
+
+
+def _said(error: yaml.YAMLError) -> str:
+    """Return what is wrong with a YAML text and where, without the text."""
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+    return f"{shown(str(problem or 'it cannot be read'), 300)}{place}"
 
 
 class _Bounded(yaml.SafeLoader):

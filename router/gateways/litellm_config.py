@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from router.errors import ConfigError
-from router.policies.credentials import check_base, check_key_variable, say_yaml, shown_base
+from router.policies.credentials import check_base, check_key_variable, shown_base
 from router.policies.loading import litellm_facts
 from router.policies.policy_file import NAME_PATTERN
 from router.values import Capability

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-import yaml
-
 #: `api_base` of a candidate that is answered by the built-in loopback upstream with canned text.
 CANNED = "canned"
 
@@ -70,10 +68,3 @@ def shown_base(base: str | None) -> str | None:
     host = parts.netloc.rpartition("@")[2]
     netloc = f"***@{host}" if "@" in parts.netloc else host
     return parts._replace(netloc=netloc, query="***" if parts.query else "", fragment="").geturl()
-
-
-def say_yaml(error: yaml.YAMLError) -> str:
-    """Return what is wrong with a YAML text and where, without the text: a key may stand in it."""
-    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
-    place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-    return f"{problem or 'it cannot be read'}{place}"

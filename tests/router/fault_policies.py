@@ -109,6 +109,7 @@ def policies(
         "slow-long": {"timeout_s": 30, "first_token_timeout_s": 30, "break_after": 1},
         "hang-leave": {"timeout_s": 30, "first_token_timeout_s": 30},
         "dead-often": {"retries": 0, "break_after": 3, "cooldown_s": 60},
+        "big": {"timeout_s": 30, "first_token_timeout_s": 30},
     }
     for fault in dict.fromkeys(faults):
         for method in METHODS:
