@@ -8,7 +8,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fuzz-doors fuzz-native test-slow check protos bench-probe bench-tune bench-certificate bench-quality bench-http \
+.PHONY: help setup run test fuzz-doors fuzz-native test-slow check protos docs bench-probe bench-tune bench-certificate bench-quality bench-http \
 	bench-serve test-load attack test-litellm-proxy reproduce-elle clean
 
 help:  ## This list
@@ -68,6 +68,9 @@ check: $(INSTALLED)  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(INSTALLED)  ## Write docs/reference and the table of rooms in docs/architecture.md out of the program
+	$(BIN)/python -m scripts.reference
 
 protos:  ## Generate router/pb from protos/ (pinned generator in its own environment)
 	scripts/protos.sh
