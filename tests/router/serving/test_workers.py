@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -52,6 +53,16 @@ def n_listeners(port: int) -> int:
     return sum(int(row[1].rpartition(":")[2], 16) == port and row[3] == "0A" for row in rows)
 
 
+def two_free_ports() -> int:
+    """The first of two neighbours, below those that the kernel hands out meanwhile."""
+    for first in range(20_000 + os.getpid() % 10_000, 32_000, 2):
+        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", first))
+            other.bind(("127.0.0.1", first + 1))
+            return first
+    raise AssertionError("no two neighbouring ports are free")
+
+
 def port_of(address: str) -> int:
     return int(address.rpartition(":")[2])
 
@@ -90,9 +101,7 @@ def test_one_that_replaces_another_does_not_listen_before_it_is_warm(policy: Pat
 
 
 def test_a_stopped_one_is_killed_replaced_and_counted(policy: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        first = free.getsockname()[1]
+    first = two_free_ports()
     more = ("--worker-timeout-s", "3", "--metrics-port", str(first))
     with elle_serve(*options(policy, *more)) as service:
         port, before = port_of(service.address), children_of(service.process.pid)
