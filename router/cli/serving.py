@@ -182,6 +182,7 @@ def _query(text: str | None, chat: Path | None, overrides: Any) -> Any:
 @JSON
 def validate(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
     """Check a policy FILE with everything it names: probe, encoder, prices, keys."""
+    from router.answering.candidate_check import problems_of
     from router.policies.certificate import is_expired, say_certificate
     from router.policies.loading import load_policy, missing_keys
 
@@ -193,6 +194,9 @@ def validate(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
         for served in (policy, *policy.profiles()):
             served.check_encoder(encoder)
     unset = missing_keys(policy)
+    # Those whose variable is not set are listed by its name.
+    others = tuple(one for one in policy.rules.file.candidates if one.api_key_env not in unset)
+    problems = problems_of(others)
     found = {
         "valid": True,
         "policy": policy.ref.name,
@@ -201,6 +205,7 @@ def validate(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
         "candidates": list(policy.rules.file.names),
         "probe": policy.probe_ref.digest if policy.probe_ref else None,
         "unset_key_variables": unset,
+        "candidates_that_cannot_answer": problems,
         "profiles": [served.ref.name for served in policy.profiles()],
         "certificate": policy.certificate.model_dump(mode="json") if policy.certificate else None,
         "certificate_expired": is_expired(policy.certificate) if policy.certificate else None,
@@ -213,6 +218,8 @@ def validate(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
             click.echo(f"{served.ref.name}: {say_certificate(served.certificate)}.")
         for variable in unset:
             click.echo(f"note: {variable} is not set here; deciding works, answering will not.")
+        for problem in problems:
+            click.echo(f"note: {problem} Deciding works, answering will not.")
 
 
 @click.command()

@@ -296,6 +296,14 @@ class TestEligibility:
         choice = decide(rules, make_ask(max_output_tokens=100), Overrides(), judged(0.1, 0.1))
         assert choice.chosen.name == "large"
 
+    @pytest.mark.parametrize(("window", "fits"), [(100, True), (99, False)])
+    def test_a_request_as_long_as_the_context_window_fits_and_one_token_more_does_not(
+        self, window: int, fits: bool
+    ) -> None:
+        rules = make_rules(changes={"small": {"context_window_tokens": window}})
+        choice = decide(rules, make_ask(), Overrides(), judged(0.1, 0.1))
+        assert (choice.chosen.name == "small") == fits
+
     def test_a_cost_bound_excludes_the_dear_and_the_unpriced(self) -> None:
         cheap = Prices(input_usd_per_million_tokens=1, output_usd_per_million_tokens=1)
         choice = decide(make_rules(prices=(cheap, None)), make_ask(), Overrides(max_cost_usd=0.001), judged(0.9, 0.1))
