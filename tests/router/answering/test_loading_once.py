@@ -13,18 +13,18 @@ from router.answering.upstream import Upstream
 
 real, lock, busy, most = importlib.import_module, threading.Lock(), set(), 0
 
-def watched(name, *rest):
+def watched(name, package=None):
     global most
     thread = threading.get_ident()
     # LiteLLM imports itself by this name too, in the same thread.
     if name != "litellm" or thread in busy:
-        return real(name, *rest)
+        return real(name, package)
     with lock:
         busy.add(thread)
         most = max(most, len(busy))
     time.sleep(0.3)
     try:
-        return real(name, *rest)
+        return real(name, package)
     finally:
         with lock:
             busy.remove(thread)
