@@ -31,11 +31,11 @@ from benchmarks.quality.results_page import write_pages
 from benchmarks.quality.transfer import domain_results, transfer_results
 from probes.encoders.spec import MINILM_L6
 from probes.probe import software_versions, utc_now
-from router.tuning.certifying.candidates import PricedModel
 from router.tuning.certifying.targets import Target
 from router.tuning.judging.cross_validation import Split, probe_risk, split_folds
-from router.tuning.judging.ranking import text_numbers
+from router.tuning.outcomes.candidates import PricedModel
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
+from router.tuning.outcomes.distinct_texts import text_numbers
 from router.tuning.outcomes.feature_cache import FeatureCache
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -30,8 +30,9 @@ from probes.encoders.files import find_encoder
 from probes.encoders.spec import MINILM_L6, EncoderSpec, encode_all
 from router.tuning.judging.cross_validation import Split, probe_risk, split_folds
 from router.tuning.judging.parity import agreement
-from router.tuning.judging.ranking import Judgement, Truth, measure, text_numbers
+from router.tuning.judging.ranking import Judgement, Truth, measure
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
+from router.tuning.outcomes.distinct_texts import text_numbers
 
 #: File, weak and strong model, and how prompts are left out, by what the results call it.
 TASKS: dict[str, tuple[str, tuple[str, str], Split]] = {

@@ -29,8 +29,8 @@ from probes.regression.crossfit import assign_folds
 from probes.regression.fit import fit_ridge
 from probes.regression.solution import DEFAULT_ALPHAS, choose_alpha
 from router.tuning.fitting.recipe import FOLDS, risk_through
-from router.tuning.judging.ranking import text_numbers
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
+from router.tuning.outcomes.distinct_texts import text_numbers
 from router.tuning.outcomes.feature_cache import FeatureCache
 
 Floats = npt.NDArray[np.float64]

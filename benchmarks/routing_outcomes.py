@@ -12,8 +12,8 @@ from probes.calibration.choice import DEFAULT_KIND, cross_calibrate
 from probes.encoders.spec import MINILM_L6
 from probes.regression.crossfit import assign_folds, out_of_fold
 from probes.regression.fit import fit_ridge
-from router.tuning.judging.evaluate import text_numbers
 from router.tuning.outcomes.datasets import read_outcomes
+from router.tuning.outcomes.distinct_texts import text_numbers
 from router.tuning.outcomes.feature_cache import FeatureCache
 
 Float64 = npt.NDArray[np.float64]

@@ -21,7 +21,6 @@ from probes.encoders.spec import MINILM_L6, EncoderSpec
 from router.policies.loading import assemble
 from router.policies.policy_file import PolicyFile
 from router.tuning.certifying.calibration_set import calibration_set
-from router.tuning.certifying.candidates import PriceTable, by_cost, candidates_from_names, mean_lengths
 from router.tuning.certifying.rule_paths import choices, scene
 from router.tuning.certifying.targets import Target
 from router.tuning.certifying.tune import tune
@@ -29,6 +28,7 @@ from router.tuning.certifying.tuning_run import USUAL_ASK, TuneSettings, prepare
 from router.tuning.fitting.fit import fit
 from router.tuning.judging.cross_validation import split_folds
 from router.tuning.judging.slices import MIN_SLICE
+from router.tuning.outcomes.candidates import PriceTable, by_cost, candidates_from_names, mean_lengths
 from router.tuning.outcomes.datasets import Outcomes
 from router.tuning.outcomes.holdout import left_out, to_fit
 

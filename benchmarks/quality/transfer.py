@@ -16,8 +16,9 @@ from probes.regression.fit import fit_ridge
 from probes.regression.prior import Prior
 from router.tuning.fitting.adaptation import move_maps
 from router.tuning.fitting.recipe import FittedMaps, fit_maps, risk_through
-from router.tuning.judging.ranking import Judgement, Truth, measure, text_numbers
+from router.tuning.judging.ranking import Judgement, Truth, measure
 from router.tuning.outcomes.datasets import Outcomes
+from router.tuning.outcomes.distinct_texts import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
 Features = npt.NDArray[np.float32]

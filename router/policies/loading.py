@@ -14,10 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from probes.artifacts import store as artifact
 from probes.encoders.spec import Encoder, EncoderSpec, FloatArray
 from probes.errors import EncoderError, EncoderMismatchError, ProbesError
-from probes.probe import DifficultyProbe
+from probes.probe import DifficultyProbe, ProbePrediction
 from router.errors import ConfigError
 from router.policies.certificate import check_certificate, is_expired
 from router.policies.credentials import shown_base
@@ -69,6 +71,20 @@ class ServedPolicy:
             difficulty=math.fsum(loss) / len(loss),
             leverage=leverage,
         )
+
+    def judge_all(self, prediction: ProbePrediction) -> list[Judgement]:
+        """Return the judgement of each prompt of a prediction: the same numbers as `judge` gives one by one."""
+        columns = list(self.columns)
+        return [
+            Judgement(tuple(raw), tuple(risk), difficulty, leverage)
+            for raw, risk, difficulty, leverage in zip(
+                prediction.loss[:, columns].astype(np.float64).tolist(),
+                prediction.risk[:, columns].tolist(),
+                prediction.loss.mean(axis=1).tolist(),
+                prediction.leverage.tolist(),
+                strict=True,
+            )
+        ]
 
     def to_json(self) -> str:
         """The policy file as JSON, defaults and looked-up prices filled in, without keys and passwords."""

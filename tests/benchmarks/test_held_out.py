@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from benchmarks.quality.held_out import Decided, against_random, held_out_results, holm, summary
-from router.tuning.certifying.candidates import PricedModel
 from router.tuning.certifying.targets import Target
+from router.tuning.outcomes.candidates import PricedModel
 from tests.fakes import fake_spec
 from tests.router.outcomes import make_outcomes
 

@@ -19,7 +19,6 @@ from router.errors import ConfigError
 from router.policies.eligibility import assess_candidates
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import CostRule, GainRule
-from router.policies.rules import Judgement
 from router.values import Overrides
 
 FloatArray = npt.NDArray[np.float64]
@@ -106,21 +105,6 @@ def scene(served: ServedPolicy, asks: Sequence[Ask], prediction: ProbePrediction
     safe = np.where(eligible[:, wanted:].any(axis=1), wanted + np.argmax(eligible[:, wanted:], axis=1), last)
     risk = prediction.risk[:, list(served.columns)]
     return Scene(risk, cost, eligible, np.where(abstains, safe, -1).astype(np.int16))
-
-
-def judgements(served: ServedPolicy, prediction: ProbePrediction) -> list[Judgement]:
-    """What the router would be told of each prompt; the same numbers as `ServedPolicy.judge` gives one by one."""
-    columns = list(served.columns)
-    return [
-        Judgement(tuple(raw), tuple(risk), difficulty, leverage)
-        for raw, risk, difficulty, leverage in zip(
-            prediction.loss[:, columns].astype(np.float64).tolist(),
-            prediction.risk[:, columns].tolist(),
-            prediction.loss.mean(axis=1).tolist(),
-            prediction.leverage.tolist(),
-            strict=True,
-        )
-    ]
 
 
 def choices(rules: Sequence[PathRule], scene: Scene) -> Choices:

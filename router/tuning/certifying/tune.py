@@ -20,14 +20,14 @@ from router.policies.certificate import digest_of
 from router.policies.loading import assemble
 from router.policies.policy_file import PolicyFile
 from router.tuning.certifying.calibration_set import CalibrationSet, calibration_set, whole_calibration_set
-from router.tuning.certifying.candidates import candidates_of_policy
 from router.tuning.certifying.report_figures import report_of
-from router.tuning.certifying.rule_paths import choices, distinct, judgements, scene
+from router.tuning.certifying.rule_paths import choices, distinct, scene
 from router.tuning.certifying.targets import certify_together
 from router.tuning.certifying.tune_log import Attempt, count_attempt, digest, log_of
 from router.tuning.certifying.tune_report import TuneReport
 from router.tuning.certifying.tuned_policy import check_served, policy_file, policy_text
 from router.tuning.certifying.tuning_run import Bench, TuneSettings, Walked, bench_on, lay_path, row_of
+from router.tuning.outcomes.candidates import candidates_of_policy
 from router.tuning.outcomes.datasets import read_outcomes
 from router.tuning.outcomes.feature_cache import FeatureCache, Progress
 
@@ -145,5 +145,5 @@ def tune(
     for key, verdict in verdicts.items():
         served = assemble(file, bench.probe)
         served = served if not key else next(p for p in served.profiles() if p.ref.name.endswith(f":{key}"))
-        check_served(served, bench, judgements(served, prediction), walked.chosen[row_of(verdict)])
+        check_served(served, bench, served.judge_all(prediction), walked.chosen[row_of(verdict)])
     return report, file

@@ -22,16 +22,16 @@ from router.policies.policy_file import NAME_PATTERN, Candidate, GainRule, Polic
 from router.policies.rules import Rules
 from router.tuning.certifying.calibration_notes import expects_graded, notes_on
 from router.tuning.certifying.calibration_set import CalibrationSet, calibration_set
-from router.tuning.certifying.candidates import (
+from router.tuning.certifying.reference import check_reference
+from router.tuning.certifying.rule_paths import Choices, PathRule, cost_path, gain_path
+from router.tuning.certifying.targets import Facts, Target, Verdict
+from router.tuning.outcomes.candidates import (
     by_cost,
     candidates_from_names,
     mean_lengths,
     paid_usd,
     read_prices,
 )
-from router.tuning.certifying.reference import check_reference
-from router.tuning.certifying.rule_paths import Choices, PathRule, cost_path, gain_path
-from router.tuning.certifying.targets import Facts, Target, Verdict
 from router.tuning.outcomes.datasets import Outcomes
 
 #: Days a certificate is good for unless asked otherwise.

@@ -21,8 +21,8 @@ from probes.regression.prior import Prior
 from probes.regression.ridge import RidgeFitter
 from probes.regression.solution import LEVERAGE_TOLERANCE
 from router.tuning.fitting.recipe import MIN_TEXTS, FittedMaps, enough_texts, risk_through, spread_folds
-from router.tuning.judging.ranking import text_numbers
 from router.tuning.outcomes.datasets import Outcomes
+from router.tuning.outcomes.distinct_texts import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -13,8 +13,9 @@ from router.tuning.fitting.recipe import FOLDS, MIN_PROMPTS
 from router.tuning.judging.baselines import PromptLength, Random
 from router.tuning.judging.cross_validation import judge_baselines, split_folds
 from router.tuning.judging.evaluate import PROBE
-from router.tuning.judging.ranking import Judgement, Ranking, Truth, measure, text_numbers
+from router.tuning.judging.ranking import Judgement, Ranking, Truth, measure
 from router.tuning.outcomes.datasets import Outcomes
+from router.tuning.outcomes.distinct_texts import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -15,7 +15,7 @@ from probes.probe import FAMILIAR_QUANTILE
 from probes.regression.crossfit import assign_folds, out_of_fold
 from probes.regression.fit import fit_ridge
 from probes.regression.linear import Leverage, LinearProbe
-from router.tuning.judging.ranking import text_numbers
+from router.tuning.outcomes.distinct_texts import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -15,8 +15,9 @@ from probes.regression.crossfit import assign_folds
 from router.tuning.fitting.recipe import fit_maps
 from router.tuning.judging.baselines import Baseline, Prompts
 from router.tuning.judging.litellm_baseline import LiteLLMMissingError
-from router.tuning.judging.ranking import Judgement, text_numbers
+from router.tuning.judging.ranking import Judgement
 from router.tuning.outcomes.datasets import Outcomes
+from router.tuning.outcomes.distinct_texts import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

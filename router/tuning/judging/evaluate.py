@@ -24,9 +24,10 @@ from router.tuning.judging.cross_validation import (
     split_folds,
 )
 from router.tuning.judging.pair_data import load_pair
-from router.tuning.judging.ranking import Judgement, Ranking, Truth, measure, text_numbers
+from router.tuning.judging.ranking import Judgement, Ranking, Truth, measure
 from router.tuning.judging.slices import Slice, measure_slices, slice_labels
 from router.tuning.outcomes.datasets import Outcomes
+from router.tuning.outcomes.distinct_texts import text_numbers
 from router.tuning.outcomes.feature_cache import Progress
 
 FloatArray = npt.NDArray[np.float64]

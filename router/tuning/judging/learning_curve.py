@@ -10,8 +10,9 @@ import numpy.typing as npt
 from probes.measures.bootstrap import Interval
 from router.tuning.fitting.recipe import fit_maps
 from router.tuning.judging.cross_validation import split_folds
-from router.tuning.judging.ranking import Judgement, Truth, measure, text_numbers
+from router.tuning.judging.ranking import Judgement, Truth, measure
 from router.tuning.outcomes.datasets import Outcomes
+from router.tuning.outcomes.distinct_texts import text_numbers
 
 #: Numbers of labelled prompts tried, as far as there are so many; the last point is all of them.
 SIZES = (100, 300, 1000, 3000, 10000)

@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.artifacts import store as artifact
-from probes.encoders.spec import EncoderSpec
 from probes.errors import DataError
 from probes.probe import DifficultyProbe
-from router.tuning.certifying.candidates import priced
+from router.tuning.outcomes.candidates import priced
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
-from router.tuning.outcomes.feature_cache import FeatureCache, Progress
+from router.tuning.outcomes.feature_cache import FeatureCache, Progress, encoder_spec
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,3 @@ def load_pair(
     spec = encoder_spec(probe)
     features = FeatureCache().features(spec, outcomes.texts, encoder_dir=encoder_dir, on_progress=on_progress)
     return Pair(probe, outcomes, features, estimated)
-
-
-def encoder_spec(probe: DifficultyProbe) -> EncoderSpec:
-    """The encoder of a probe. Raises DataError for one fitted on precomputed features."""
-    if probe.encoder is None:
-        raise DataError(
-            "the probe was fitted on precomputed features and names no encoder, so prompts cannot be judged."
-        )
-    return EncoderSpec.from_dict(probe.encoder)

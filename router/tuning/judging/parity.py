@@ -12,8 +12,9 @@ from probes.errors import DataError
 from probes.measures.bootstrap import Interval
 from router.tuning.fitting.recipe import FOLDS
 from router.tuning.judging.cross_validation import probe_risk, split_folds
-from router.tuning.judging.ranking import Judgement, Truth, measure, text_numbers
+from router.tuning.judging.ranking import Judgement, Truth, measure
 from router.tuning.outcomes.datasets import Outcomes
+from router.tuning.outcomes.distinct_texts import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -16,8 +16,7 @@ from router.errors import NoEligibleCandidateError
 from router.policies.choice import decide, needs_no_scores
 from router.policies.eligibility import check_eligibility
 from router.policies.loading import ServedPolicy
-from router.tuning.certifying.candidates import paid_usd
-from router.tuning.certifying.rule_paths import judgements
+from router.tuning.outcomes.candidates import paid_usd
 from router.tuning.outcomes.datasets import Outcomes
 from router.values import Overrides
 
@@ -94,7 +93,7 @@ def decide_all(served: ServedPolicy, asks: Sequence[Ask], prediction: ProbePredi
 
     prediction: what the probe of the policy says of them; None for a policy without a probe.
     """
-    judged = judgements(served, prediction) if prediction is not None else [None] * len(asks)
+    judged = served.judge_all(prediction) if prediction is not None else [None] * len(asks)
     chosen = np.full(len(asks), REFUSED, dtype=np.int64)
     abstained = np.zeros(len(asks), dtype=np.bool_)
     rules, free = served.rules, Overrides()

@@ -6,7 +6,7 @@ figure is a few cumulative sums. On the drawn rows themselves `probes.measures.p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -106,12 +106,6 @@ class Ranking:
             "intervals": {name: asdict(interval) for name, interval in self.figures.items()},
             **({"probe_ahead_by": {name: asdict(i) for name, i in self.ahead.items()}} if self.ahead else {}),
         }
-
-
-def text_numbers(texts: Sequence[str]) -> npt.NDArray[np.int64]:
-    """A number per distinct text, so that repeated prompts are split and resampled together."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int64)
 
 
 def measure(

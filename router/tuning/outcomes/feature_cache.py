@@ -17,7 +17,8 @@ from safetensors.numpy import load_file, save_file
 from probes.encoders.files import CACHE_HINT, default_cache_dir
 from probes.encoders.load import load_encoder
 from probes.encoders.spec import Encoder, EncoderSpec, FloatArray, encode_all
-from probes.errors import EncoderMismatchError
+from probes.errors import DataError, EncoderMismatchError
+from probes.probe import DifficultyProbe
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,15 @@ class FeatureCache:
                 )
             known |= _encode(encoder, new, folder, on_progress)
         return np.stack([known[key] for key in keys])
+
+
+def encoder_spec(probe: DifficultyProbe) -> EncoderSpec:
+    """Return the encoder that a probe was fitted on. Raises DataError for one fitted on precomputed features."""
+    if probe.encoder is None:
+        raise DataError(
+            "the probe was fitted on precomputed features and names no encoder, so prompts cannot be judged."
+        )
+    return EncoderSpec.from_dict(probe.encoder)
 
 
 def _encode(

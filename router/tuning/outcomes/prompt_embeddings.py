@@ -17,9 +17,8 @@ from probes.encoders.exported import pinned_here
 from probes.encoders.load import load_encoder
 from probes.encoders.spec import Encoder, EncoderSpec, FloatArray, encode_all, parse_spec
 from probes.errors import DataError, EncoderMismatchError
-from router.tuning.judging.pair_data import encoder_spec
 from router.tuning.outcomes.datasets import read_ask
-from router.tuning.outcomes.feature_cache import Progress
+from router.tuning.outcomes.feature_cache import Progress, encoder_spec
 from router.tuning.outcomes.records import Place, Row, read_rows
 
 #: Rows encoded at a time, and so the most that stand in memory besides the prompts.

@@ -19,10 +19,10 @@ from router.tuning.judging.cross_validation import Split
 from router.tuning.judging.evaluate import PROBE, judge, summarise
 from router.tuning.judging.learning_curve import learning_points
 from router.tuning.judging.mistakes import find_mistakes
-from router.tuning.judging.pair_data import encoder_spec, load_pair
+from router.tuning.judging.pair_data import load_pair
 from router.tuning.judging.policy_evaluation import PolicyEvaluation, candidate_outcomes, evaluate_policy
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
-from router.tuning.outcomes.feature_cache import FeatureCache, Progress
+from router.tuning.outcomes.feature_cache import FeatureCache, Progress, encoder_spec
 from router.tuning.reporting import charts
 from router.tuning.reporting.page import render_page
 from router.tuning.reporting.policy_mark import PolicyMark, read_policy_mark, step_threshold

@@ -11,23 +11,24 @@ import numpy as np
 import pytest
 
 from probes.errors import DataError
-from probes.probe import DifficultyProbe
+from probes.probe import DifficultyProbe, ProbePrediction
 from probes.regression.crossfit import assign_folds, out_of_fold
 from probes.regression.fit import fit_ridge
+from router.policies.loading import ServedPolicy
 from router.policies.policy_file import Prices
-from router.tuning.certifying import tune as tune_module
+from router.policies.rules import Judgement
 from router.tuning.certifying.calibration_notes import expects_graded
 from router.tuning.certifying.calibration_set import CalibrationSet, calibration_set
 from router.tuning.certifying.reference import check_reference
-from router.tuning.certifying.rule_paths import cost_path, judgements
+from router.tuning.certifying.rule_paths import cost_path
 from router.tuning.certifying.targets import Target
 from router.tuning.certifying.tune import tune
 from router.tuning.certifying.tune_log import Attempt, count_attempt, digest, log_of
 from router.tuning.certifying.tuning_run import TuneSettings, bench_on, lay_path, prepare
 from router.tuning.fitting.fit import fit
 from router.tuning.fitting.recipe import FOLDS, fit_maps
-from router.tuning.judging.ranking import text_numbers
 from router.tuning.outcomes.datasets import Outcomes
+from router.tuning.outcomes.distinct_texts import text_numbers
 from tests.fakes import FakeEncoder
 from tests.tuning_world import MODELS, features, traffic
 
@@ -159,10 +160,12 @@ class TestMutants:
     def test_the_policy_to_be_written_is_asked_for_every_prompt(
         self, probe: DifficultyProbe, draws: CalibrationSet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def upside_down(*arguments: Any) -> Any:
-            return [replace(one, risk=one.risk[::-1]) for one in judgements(*arguments)]
+        judge_all = ServedPolicy.judge_all
 
-        monkeypatch.setattr(tune_module, "judgements", upside_down)
+        def upside_down(served: ServedPolicy, prediction: ProbePrediction) -> list[Judgement]:
+            return [replace(one, risk=one.risk[::-1]) for one in judge_all(served, prediction)]
+
+        monkeypatch.setattr(ServedPolicy, "judge_all", upside_down)
         bench = bench_on(probe, draws, settings())
         with pytest.raises(AssertionError, match="must decide as the certified one"):
             tune(bench, features(draws.outcomes.texts), settings(), name="x", probe_place="probe")

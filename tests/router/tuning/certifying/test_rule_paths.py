@@ -18,7 +18,6 @@ from router.tuning.certifying.rule_paths import (
     cost_path,
     distinct,
     gain_path,
-    judgements,
     scene,
 )
 from router.values import ArtifactRef, Overrides
@@ -71,7 +70,7 @@ def test_the_choices_of_a_path_are_the_decisions_of_the_router(m: int, kind: str
     asks, prediction = make_prompts(150, m, seed=m)
     first = serve(m, path[0].model_dump())
     found = choices(path, scene(first, asks, prediction))
-    judged = judgements(first, prediction)
+    judged = first.judge_all(prediction)
     for rule, row in zip(path, found, strict=True):
         rules = serve(m, rule.model_dump()).rules
         expected = [decide(rules, ask, Overrides(), j).chosen.name for ask, j in zip(asks, judged, strict=True)]

@@ -22,7 +22,8 @@ from router.tuning.judging.baselines import (
 )
 from router.tuning.judging.cross_validation import judge_baselines, split_folds
 from router.tuning.judging.litellm_baseline import LiteLLMMissingError, litellm_difficulty
-from router.tuning.judging.ranking import Judgement, Truth, measure, text_numbers
+from router.tuning.judging.ranking import Judgement, Truth, measure
+from router.tuning.outcomes.distinct_texts import text_numbers
 from tests.router.outcomes import make_outcomes
 
 

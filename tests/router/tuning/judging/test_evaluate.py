@@ -29,8 +29,9 @@ from router.tuning.judging import pair_data
 from router.tuning.judging.baselines import quick_baselines
 from router.tuning.judging.cross_validation import split_folds
 from router.tuning.judging.evaluate import PROBE, evaluate, judge
-from router.tuning.judging.ranking import FIGURES, Judgement, Truth, curve_band, measure, text_numbers
+from router.tuning.judging.ranking import FIGURES, Judgement, Truth, curve_band, measure
 from router.tuning.judging.slices import measure_slices, script, slice_labels
+from router.tuning.outcomes.distinct_texts import text_numbers
 from tests.fakes import fake_probe, fake_spec
 from tests.router.outcomes import make_outcomes
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from probes.bounded.files import shown
@@ -18,9 +19,10 @@ from router.errors import ConfigError
 from router.policies.eligibility import expected_cost_usd
 from router.policies.loading import resolve_prices
 from router.policies.policy_file import Candidate, Prices, read_policy_file
-from router.tuning.certifying.rule_paths import FloatArray
 from router.tuning.outcomes.datasets import Outcomes
 from router.yaml_file import read_yaml
+
+FloatArray = npt.NDArray[np.float64]
 
 
 class PricedModel(BaseModel):

@@ -1,0 +1,17 @@
+"""Numbers for distinct prompt texts, so that repeated prompts are split and resampled together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+def text_numbers(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return a number for each of n texts, (n,): equal texts have the same one, in the order of their first places.
+
+    `text_numbers(["a", "b", "a"])` is `[0, 1, 0]`.
+    """
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int64)
