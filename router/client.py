@@ -16,10 +16,12 @@ from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, cast
 import grpc
 import grpc.aio
 
-from router.errors import InvalidRequestError, ServiceError, shown
+from router.attempts import Delivery
+from router.errors import InvalidRequestError, ServiceError
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
-from router.values import Delivery, Message, Overrides, RouteQuery, RoutingDecision
+from router.quoting import quoted
+from router.values import Message, Overrides, RouteQuery, RoutingDecision
 from router.wire import conversion as wire
 from router.wire.service_errors import errors_of_service, service_error
 from router.wire.structs import dict_from_struct
@@ -288,7 +290,7 @@ def _policy_request(name: str) -> pb.GetPolicyRequest:
     try:
         return pb.GetPolicyRequest(name=name)
     except (TypeError, ValueError) as error:
-        raise InvalidRequestError(f"name must be text in valid Unicode, got {shown(name)}.", field="name") from error
+        raise InvalidRequestError(f"name must be text in valid Unicode, got {quoted(name)}.", field="name") from error
 
 
 def _batch_item(result: pb.BatchRouteResult) -> RoutingDecision | ServiceError:

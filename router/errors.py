@@ -1,70 +1,53 @@
-"""Everything that `router` raises on purpose, each with its gRPC status, whether to retry, and what to do.
+"""Every error that `router` raises on purpose, with its gRPC status and whether the same request may succeed later.
 
 RouterError
 ├── InvalidRequestError        the request itself is wrong                    INVALID_ARGUMENT
-│   ├── UnknownCandidateError  an override names a candidate nobody knows     INVALID_ARGUMENT
-│   └── RequestTooLargeError   (HTTP door) the body is too long               INVALID_ARGUMENT
-├── UnknownPolicyError         no policy of this name                         NOT_FOUND
-├── UnknownModelError          (other doors) `model` names no policy nor
-│                              candidate                                      NOT_FOUND
+│   ├── UnknownCandidateError  an override names a candidate that does not
+│   │                          exist                                          INVALID_ARGUMENT
+│   └── RequestTooLargeError   (HTTP) the body is too long                    INVALID_ARGUMENT
+├── UnknownPolicyError         no policy has this name                        NOT_FOUND
+├── UnknownModelError          (chat bodies) `model` names neither a policy
+│                              nor a candidate                                NOT_FOUND
 ├── NoEligibleCandidateError   every candidate breaks a bound                 FAILED_PRECONDITION
-├── OverloadedError            the queue is full                              RESOURCE_EXHAUSTED, retry
-├── DeadlineError              the caller's deadline passed in the queue       DEADLINE_EXCEEDED, retry
-├── NotReadyError              the encoder is still loading, or draining      UNAVAILABLE, retry
-│   └── ShuttingDownError      the service ends before the answer does        UNAVAILABLE, retry
-├── JudgementError             the prompt could not be judged (and the policy
-│                              says that this is an error)                    INTERNAL
+├── OverloadedError            a queue or a budget is full                    RESOURCE_EXHAUSTED, retry
+├── DeadlineError              the caller's deadline passed in the queue      DEADLINE_EXCEEDED, retry
+├── NotReadyError              the service is loading or ending               UNAVAILABLE, retry
+│   └── ShuttingDownError      the service ended before it could answer       UNAVAILABLE, retry
+├── JudgementError             the prompt could not be judged, and the policy
+│                              makes that an error                            INTERNAL
 ├── ConfigError                a policy or its probe cannot be used           FAILED_PRECONDITION
-├── GatewayNotInstalledError   what a gateway needs is not installed          UNIMPLEMENTED
-├── DispatchError              no allowed candidate answered
-│   ├── DispatchNotInstalledError   the extra `dispatch` is absent            UNIMPLEMENTED
+├── GatewayNotInstalledError   a package that a gateway needs is missing      UNIMPLEMENTED
+├── DispatchError              no allowed candidate answered                  UNAVAILABLE
+│   ├── DispatchNotInstalledError   the extra `dispatch` is missing           UNIMPLEMENTED
 │   ├── UpstreamRejectedError       the provider refuses this request         INVALID_ARGUMENT
 │   │   └── UpstreamContextWindowError  it is longer than the model reads     INVALID_ARGUMENT
-│   ├── UpstreamDeniedError         key, permission, credit                   PERMISSION_DENIED
+│   ├── UpstreamDeniedError         key, permission or credit                 PERMISSION_DENIED
 │   ├── UpstreamNotFoundError       the provider knows no such model          NOT_FOUND
-│   ├── UpstreamRateLimitedError    429                                       RESOURCE_EXHAUSTED, retry
+│   ├── UpstreamRateLimitedError    the provider answers 429                  RESOURCE_EXHAUSTED, retry
 │   ├── UpstreamTimeoutError        no answer in time                         DEADLINE_EXCEEDED, retry
-│   ├── UpstreamUnavailableError    5xx, connection, malformed answer         UNAVAILABLE, retry
+│   ├── UpstreamUnavailableError    5xx, no connection, malformed answer      UNAVAILABLE, retry
 │   │   └── UpstreamCoolingDownError    it failed too often a moment ago      UNAVAILABLE, retry
-│   └── UpstreamInterruptedError    broke off in the middle of the answer     ABORTED, retry
-└── ServiceError               (client side) the service answered with a status
+│   └── UpstreamInterruptedError    the answer broke off in the middle        ABORTED, retry
+└── ServiceError               (client) the service answered with a status
 
-Statuses are names of `grpc.StatusCode`, so that this file needs no grpc.
+Statuses are given by the names of `grpc.StatusCode`, so that this file does not import grpc.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-if TYPE_CHECKING:
-    from router.values import Attempt
-
-#: Characters of a value from outside that a message repeats.
-SHOWN_CHARACTERS = 80
-
-
-def shown(value: object) -> str:
-    """Return a value from outside as messages quote it; of a long text the beginning, and how long it is.
-
-    Messages become headers, trailers and lines of logs, which must stay short, and must hold no half surrogates and no
-    line ends of a caller's. Lists and objects are named by their type.
-    """
-    if isinstance(value, str | bytes):
-        rest = f"... ({len(value):,} characters)" if len(value) > SHOWN_CHARACTERS else ""
-        return f"{value[:SHOWN_CHARACTERS]!r}{rest}"
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 64:
-        return f"an integer of {value.bit_length():,} bits"
-    return repr(value) if value is None or isinstance(value, bool | int | float) else type(value).__name__
+from router.attempts import Attempt
 
 
 class RouterError(Exception):
-    """Base of all errors that `router` raises on purpose.
+    """The base of all errors that `router` raises on purpose.
 
     Attributes:
-        status: name of the `grpc.StatusCode` it becomes on the wire.
-        retryable: whether the same request may succeed later.
-        retry_after_s: when, in seconds from now; None where nobody knows.
-        field: path of the request field at fault, if one is.
+        status: the name of the `grpc.StatusCode` that the error becomes on the wire.
+        retryable: True if the same request may succeed later.
+        retry_after_s: seconds from now after which to try again; None if nobody knows.
+        field: the path of the request field at fault, such as `overrides.pin`; None if no field is.
     """
 
     status: ClassVar[str] = "INTERNAL"
@@ -77,13 +60,13 @@ class RouterError(Exception):
 
     @property
     def reason(self) -> str:
-        """Machine-readable name, as in google.rpc.ErrorInfo: `UnknownPolicyError` is `UNKNOWN_POLICY`."""
+        """Return the name of the error for machines, as in google.rpc.ErrorInfo: `UNKNOWN_POLICY` for example."""
         name = type(self).__name__.removesuffix("Error")
         return "".join(f"_{c}" if c.isupper() and i else c for i, c in enumerate(name)).upper()
 
 
 class InvalidRequestError(RouterError):
-    """The request itself is wrong; sending it again will not help."""
+    """The request itself is wrong, and sending it again will not help."""
 
     status = "INVALID_ARGUMENT"
 
@@ -93,29 +76,29 @@ class UnknownCandidateError(InvalidRequestError):
 
 
 class RequestTooLargeError(InvalidRequestError):
-    """(HTTP door) The body is longer than the door reads."""
+    """(HTTP) The body is longer than the service reads."""
 
 
 class UnknownPolicyError(RouterError):
-    """No policy of this name is served."""
+    """The service has no policy of this name."""
 
     status = "NOT_FOUND"
 
 
 class UnknownModelError(RouterError):
-    """The `model` of a chat body names neither a policy nor a candidate; the message lists them."""
+    """The `model` of a chat body names neither a policy nor a candidate. The message lists the names that exist."""
 
     status = "NOT_FOUND"
 
 
 class NoEligibleCandidateError(RouterError):
-    """Every candidate breaks a bound of this request; the message names each candidate and the bounds."""
+    """Every candidate breaks a bound of this request. The message names each candidate and the bounds it breaks."""
 
     status = "FAILED_PRECONDITION"
 
 
 class OverloadedError(RouterError):
-    """The queue is full. Try again after `retry_after_s` seconds."""
+    """A queue or a budget is full. The caller may try again after `retry_after_s` seconds."""
 
     status = "RESOURCE_EXHAUSTED"
     retryable = True
@@ -126,14 +109,14 @@ class OverloadedError(RouterError):
 
 
 class DeadlineError(RouterError):
-    """The caller's deadline passed before the prompt's turn came."""
+    """The caller's deadline passed while the prompt waited for the encoder."""
 
     status = "DEADLINE_EXCEEDED"
     retryable = True
 
 
 class NotReadyError(RouterError):
-    """The service is still loading or already draining."""
+    """The service is still loading, or it is ending and takes no more requests."""
 
     status = "UNAVAILABLE"
     retryable = True
@@ -141,21 +124,21 @@ class NotReadyError(RouterError):
 
 
 class ShuttingDownError(NotReadyError):
-    """The service has to end, and cuts this request short; another process, or the next one, may answer it."""
+    """The service had to end before it could answer this request. Another process may answer it."""
 
 
 class JudgementError(RouterError):
-    """The encoder or the probe failed on this prompt, and the policy's failure mode is `error`."""
+    """The encoder or the probe failed on this prompt, and the failure mode of the policy is `error`."""
 
 
 class ConfigError(RouterError):
-    """A policy file, or the probe it names, cannot be used; the message says which key and what to do."""
+    """A policy file or the probe that it names cannot be used. The message names the key at fault and what to do."""
 
     status = "FAILED_PRECONDITION"
 
 
 class GatewayNotInstalledError(RouterError):
-    """What a gateway needs is not installed; the message names the extra."""
+    """A package that a gateway needs is not installed. The message names the extra that installs it."""
 
     status = "UNIMPLEMENTED"
 
@@ -164,12 +147,12 @@ class DispatchError(RouterError):
     """No allowed candidate answered.
 
     Attributes:
-        hint: what to do, one sentence; it ends every message.
+        hint: one sentence that says what to do; every message ends with it.
         message: what happened, without the hint.
-        http_status: what the provider answered with; None where it did not.
-        counts: whether the failure counts against the candidate's health (`router.answering.breaker`); False for what
-            a caller's request is to blame for, and for what never reached the network.
-        attempts: everything that was tried for the request, oldest first; filled in when the request is given up.
+        http_status: the HTTP status that the provider answered with; None if there was none.
+        counts: True if the failure counts against the candidate's health (`router.answering.breaker`). It does not
+            count if the caller's request caused it, or if it never reached the network.
+        attempts: all attempts for the request, oldest first; filled in when the request is given up.
     """
 
     status = "UNAVAILABLE"
@@ -185,17 +168,17 @@ class DispatchError(RouterError):
 
 
 class DispatchNotInstalledError(DispatchError):
-    """What the extra `dispatch` installs is absent; deciding works without it, answering does not."""
+    """The extra `dispatch` is not installed. Deciding works without it, answering does not."""
 
     status = "UNIMPLEMENTED"
     hint = "Install it with `pip install 'elle-router[dispatch]'`, or use Route, which only decides."
 
 
 class UpstreamRejectedError(DispatchError):
-    """The provider refuses this request: malformed, too long, or against its content policy."""
+    """The provider refuses this request because it is malformed, too long, or against its content policy."""
 
     status = "INVALID_ARGUMENT"
-    hint = "Change the request; another attempt would be refused alike."
+    hint = "Change the request; another attempt would be refused in the same way."
 
 
 class UpstreamContextWindowError(UpstreamRejectedError):
@@ -205,7 +188,7 @@ class UpstreamContextWindowError(UpstreamRejectedError):
 
 
 class UpstreamDeniedError(DispatchError):
-    """The provider refuses the router: key, permission, credit or budget."""
+    """The provider refuses the router's key, permission, credit or budget."""
 
     status = "PERMISSION_DENIED"
     hint = "Whoever runs the router must check the candidate's key, its permissions and its credit."
@@ -219,7 +202,7 @@ class UpstreamNotFoundError(DispatchError):
 
 
 class UpstreamRateLimitedError(DispatchError):
-    """The provider answers 429."""
+    """The provider answers with HTTP status 429: it gets too many requests."""
 
     status = "RESOURCE_EXHAUSTED"
     retryable = True
@@ -235,7 +218,7 @@ class UpstreamTimeoutError(DispatchError):
 
 
 class UpstreamUnavailableError(DispatchError):
-    """The provider answers 5xx or nonsense, or cannot be reached."""
+    """The provider cannot be reached, answers with a 5xx status, or sends an answer that makes no sense."""
 
     status = "UNAVAILABLE"
     retryable = True
@@ -243,11 +226,11 @@ class UpstreamUnavailableError(DispatchError):
 
 
 class UpstreamCoolingDownError(UpstreamUnavailableError):
-    """The candidate failed too often a moment ago and is not asked until it has rested."""
+    """The candidate failed too often a moment ago, and is not asked until its cool-down is over."""
 
 
 class UpstreamInterruptedError(DispatchError):
-    """The answer broke off after part of it had reached the caller, so nobody else could take over."""
+    """The answer broke off after a part of it had reached the caller, so that no other candidate could take over."""
 
     status = "ABORTED"
     retryable = True
@@ -255,14 +238,14 @@ class UpstreamInterruptedError(DispatchError):
 
 
 class ServiceError(RouterError):
-    """Client side: the service answered with a status.
+    """(client) The service answered with a status that is not OK.
 
     Attributes:
-        code: name of the `grpc.StatusCode`.
-        service_reason: the service's machine-readable reason, `UNKNOWN_POLICY` and the like; empty if it gave none.
-        service_retryable: whether the service says that the same request may succeed later.
-        retry_after_s: when, as the service says, in seconds from now; None where it says nothing.
-        attempts: which candidates were asked in vain, oldest first; empty where none was.
+        code: the name of the `grpc.StatusCode`.
+        service_reason: the service's name of the error for machines, such as `UNKNOWN_POLICY`; empty if it sent none.
+        service_retryable: True if the service says that the same request may succeed later.
+        retry_after_s: seconds after which the service says to try again; None if it says nothing.
+        attempts: the attempts to get an answer from candidates, oldest first; empty if no candidate was asked.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The values that travel through the router: what is asked, and what was decided. Frozen, without behaviour."""
+"""The frozen values that travel through the router: the query, what the caller overrides, and the decision."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from router.errors import InvalidRequestError, shown
+from router.errors import InvalidRequestError
+from router.quoting import quoted
 
-#: Candidates that a list of overrides may name.
+#: The largest number of candidates that `allowed_candidates` or `denied_candidates` may name.
 MAX_NAMES = 1000
 
-#: One message of a chat, in the OpenAI shape, handed on untouched.
+#: One message of a chat in the OpenAI shape. It is handed on untouched.
 Message = Mapping[str, Any]
 
 
@@ -29,7 +30,7 @@ class Capability(enum.StrEnum):
 
 
 class Reason(enum.Enum):
-    """Why the chosen candidate was chosen. Values are the wire's names without their prefix."""
+    """Why the policy chose a candidate. The values are the names on the wire without their prefix."""
 
     GAIN_BELOW_THRESHOLD = "GAIN_BELOW_THRESHOLD"
     GAIN_ABOVE_THRESHOLD = "GAIN_ABOVE_THRESHOLD"
@@ -41,26 +42,27 @@ class Reason(enum.Enum):
     ABSTAINED = "ABSTAINED"
     FAILED_OPEN = "FAILED_OPEN"
     SESSION_HELD = "SESSION_HELD"
-    #: (client) A newer service gave a reason that this version does not know, or none.
+    #: (client) A newer service sent a reason that this version does not know, or the service sent none.
     UNKNOWN = "UNKNOWN"
 
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the caller asks beyond the policy. None and empty mean: as the policy says.
+    """What the caller asks beyond the policy. A field that is None or empty leaves the policy as it is.
 
     Attributes:
-        policy: name of the policy; None is the router's first.
-        max_risk: take the cheapest eligible candidate whose calibrated risk is at most this, 0 to 1.
-        allowed_candidates: only these may answer; empty allows all.
-        denied_candidates: these may not answer.
+        policy: the name of the policy that decides; None means the first policy of the router.
+        max_risk: choose the cheapest eligible candidate that has a calibrated risk of at most this, 0 to 1.
+        allowed_candidates: only these candidates may answer; empty allows all.
+        denied_candidates: these candidates may not answer.
         pin: this candidate answers, whatever the rule says.
-        max_cost_usd: upper bound on the expected cost of one answer.
-        require_region: only candidates with this among their `regions`; what the policy requires holds besides.
-        min_gain: climb a tier only where the expected gain is above this, -1 to 1: the policy's rule is then `gain`
-            with this threshold for every step. Not together with `max_risk`.
+        max_cost_usd: upper bound on the expected cost of one answer, in USD.
+        require_region: only candidates that list this region among their `regions` may answer. A region that the policy
+            requires is required besides.
+        min_gain: choose a stronger tier only if its expected gain is above this, -1 to 1. The policy's rule is replaced
+            by the rule `gain` with this threshold for every step. It cannot be combined with `max_risk`.
 
-    Raises InvalidRequestError for a value of the wrong type, and for lists of more than `MAX_NAMES` candidates.
+    Raises InvalidRequestError for a value of the wrong type, and for a list of more than `MAX_NAMES` candidates.
     """
 
     policy: str | None = None
@@ -76,21 +78,21 @@ class Overrides:
         for name in ("max_risk", "max_cost_usd", "min_gain"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise InvalidRequestError(f"{name} must be a number, got {shown(value)}.", field=f"overrides.{name}")
+                raise InvalidRequestError(f"{name} must be a number, got {quoted(value)}.", field=f"overrides.{name}")
         for name in ("policy", "pin", "require_region"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
-                raise InvalidRequestError(f"{name} must be text, got {shown(value)}.", field=f"overrides.{name}")
+                raise InvalidRequestError(f"{name} must be text, got {quoted(value)}.", field=f"overrides.{name}")
         for name in ("allowed_candidates", "denied_candidates"):
             names = getattr(self, name)
             if not isinstance(names, list | tuple) or len(names) > MAX_NAMES:
-                count = f"{len(names):,}" if isinstance(names, list | tuple) else shown(names)
+                count = f"{len(names):,}" if isinstance(names, list | tuple) else quoted(names)
                 raise InvalidRequestError(
                     f"{name} must be a list of at most {MAX_NAMES:,} names, got {count}.", field=f"overrides.{name}"
                 )
 
 
-#: Nothing beyond the policy.
+#: The overrides of a caller who asks nothing beyond the policy.
 NO_OVERRIDES = Overrides()
 
 
@@ -99,13 +101,12 @@ class RouteQuery:
     """One request to decide.
 
     Attributes:
-        messages: the chat, oldest first, in the OpenAI shape.
+        messages: the chat in the OpenAI shape, oldest message first.
         overrides: what the caller asks beyond the policy.
-        session_id: the session it belongs to; empty for none.
-        parameters: the further fields of the OpenAI body (`tools`, `response_format`, `max_tokens`, ...).
-        body: the OpenAI body as it came, cut out around the value of `model`: what stands before it, and behind. Where
-            it is given, an OpenAI-compatible upstream gets these bytes and nothing else but its model's name between
-            them; None where there was no such body.
+        session_id: the id of the session that the request belongs to; empty for none.
+        parameters: the other fields of the OpenAI body, such as `tools`, `response_format` and `max_tokens`.
+        body: the bytes of the OpenAI body before and after the value of `model`; None if the request did not come as
+            such a body. An OpenAI-compatible upstream gets exactly these bytes with its own model's name between them.
     """
 
     messages: Sequence[Message]
@@ -116,18 +117,18 @@ class RouteQuery:
 
     @classmethod
     def from_prompt(cls, prompt: str, **rest: Any) -> RouteQuery:
-        """A plain prompt: a chat of one user message."""
+        """Return the query of a plain prompt: a chat of one user message. `rest` sets further fields."""
         return cls(messages=({"role": "user", "content": prompt},), **rest)
 
 
 @dataclass(frozen=True, slots=True)
 class HeldCandidate:
-    """Who answered a session last.
+    """The candidate that answered a session last.
 
     Attributes:
-        candidate: its name in the policy.
-        input_tokens: of that request, estimated: what the provider may still have in its prompt cache.
-        idle_s: seconds since.
+        candidate: the name of the candidate in the policy.
+        input_tokens: estimated input tokens of that request. The provider may still have them in its prompt cache.
+        idle_s: seconds since that request.
     """
 
     candidate: str
@@ -137,15 +138,16 @@ class HeldCandidate:
 
 @dataclass(frozen=True, slots=True)
 class CandidateRisk:
-    """What the probe says about one candidate, and whether it may answer.
+    """One candidate in a decision: what the probe says about it, what it would cost, and whether it may answer.
 
     Attributes:
-        candidate: its name in the policy.
-        model: its LiteLLM model string.
-        raw: expected loss before calibration; unbounded; None where not judged.
-        risk: calibrated probability, 0 to 1, that its answer is not acceptable; None where not judged.
-        expected_cost_usd: of one answer; None where no price is known.
-        ineligible_because: the bounds it broke, in words; empty if it may answer.
+        candidate: the name of the candidate in the policy.
+        model: the LiteLLM model string of the candidate.
+        raw: expected loss before calibration, unbounded; None if the prompt was not judged.
+        risk: calibrated probability, 0 to 1, that the candidate's answer is not acceptable; None if the prompt was not
+            judged.
+        expected_cost_usd: expected cost of one answer in USD; None if the candidate's price is not known.
+        ineligible_because: every reason why the candidate may not answer, in words; empty if it may.
     """
 
     candidate: str
@@ -157,13 +159,13 @@ class CandidateRisk:
 
     @property
     def eligible(self) -> bool:
-        """Whether it may answer this request."""
+        """Return whether the candidate may answer this request."""
         return not self.ineligible_because
 
 
 @dataclass(frozen=True, slots=True)
 class ArtifactRef:
-    """Name, version and SHA-256 of a policy or probe; equal digests decide alike."""
+    """Name, version and SHA-256 of a policy or probe. Two policies with the same digest decide alike."""
 
     name: str
     version: str
@@ -172,10 +174,10 @@ class ArtifactRef:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time of one decision went, in seconds; `total_s` includes the others.
+    """How long each part of one decision took, in seconds. `total_s` includes the other times.
 
-    `cached` says that the prompt was judged before, under the same policy and for the same credential, and not encoded
-    again.
+    `cached` is True if the prompt had been judged before under the same policy and for the same credential. It was then
+    not encoded again.
     """
 
     queue_s: float = 0.0
@@ -188,29 +190,31 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class RoutingDecision:
-    """The decision record. Everything but `decision_id` and `timings` follows from the request, policy and probe.
+    """The decision record. Request, policy and probe determine every field except `decision_id` and `timings`.
 
     Attributes:
-        decision_id: unique per decision.
-        requested: the policy name, or the pinned candidate.
-        chosen: name of the chosen candidate.
-        chosen_model: its LiteLLM model string.
-        reason: why.
-        difficulty: expected loss averaged over all models the probe knows, before calibration; None if not judged.
+        decision_id: a different id for every decision.
+        requested: the name of the policy, or of the candidate that the caller pinned.
+        chosen: the name of the chosen candidate.
+        chosen_model: the LiteLLM model string of the chosen candidate.
+        reason: why the candidate was chosen.
+        difficulty: expected loss before calibration, averaged over all models that the probe knows; None if the prompt
+            was not judged.
         candidates: all candidates in the order of the policy.
-        threshold: what the rule compared with: the price in quality of the candidate weighed, or the risk bound.
-        gain: calibrated gain of the candidate weighed (the chosen one, or the best alternative to the cheapest) over
-            the cheapest eligible one, -1 to 1; None where nothing was weighed.
+        threshold: the number that the rule compared with: the risk bound, or the gain that the candidate had to exceed.
+        gain: calibrated gain over the cheapest eligible candidate, -1 to 1. It is the gain of the chosen candidate, or
+            of the best alternative if the cheapest one was chosen. None if the rule compared no gains.
         policy: the policy that decided.
-        probe: the probe that judged; None where the policy has none.
-        abstained: True if the router declined to judge and the safe default answers.
-        leverage: how far the prompt lies from what the probe was fitted on, 0 upwards; None if not judged.
-        timings: where the time went.
-        session_id: as given or found in the request, of one beyond 256 characters the digest; empty for none.
-        input_tokens_estimate: of the whole request.
-        language: ISO 639-1 code of the newest human turn's language, `und` where unknown.
-        has_code: whether the human's opening or newest turn holds code.
-        needs: what answering needs of a candidate besides text, sorted.
+        probe: the probe that judged; None if the policy has no probe.
+        abstained: True if the router declined to judge, so that the safe default answers.
+        leverage: how far the prompt lies from what the probe was fitted on, 0 upwards; None if it was not judged.
+        timings: how long each part of the decision took.
+        session_id: the session id that was given or found in the request; a digest if that id is longer than 256
+            characters; empty for none.
+        input_tokens_estimate: estimated input tokens of the whole request.
+        language: ISO 639-1 code of the language of the newest human turn; `und` if it is unknown.
+        has_code: True if the first or the newest human turn holds code.
+        needs: capabilities besides text that a candidate needs to answer, sorted.
     """
 
     decision_id: str
@@ -232,56 +236,3 @@ class RoutingDecision:
     language: str = "und"
     has_code: bool = False
     needs: tuple[str, ...] = ()
-
-
-class AttemptOutcome(enum.Enum):
-    """How one attempt to get an answer ended. Values are the wire's names without their prefix."""
-
-    ANSWERED = "ANSWERED"
-    REJECTED = "REJECTED"
-    CONTEXT_WINDOW = "CONTEXT_WINDOW"
-    DENIED = "DENIED"
-    NOT_FOUND = "NOT_FOUND"
-    RATE_LIMITED = "RATE_LIMITED"
-    TIMED_OUT = "TIMED_OUT"
-    UNAVAILABLE = "UNAVAILABLE"
-    INTERRUPTED = "INTERRUPTED"
-    COOLING_DOWN = "COOLING_DOWN"
-    #: (client) A newer service gave an outcome that this version does not know, or none.
-    UNKNOWN = "UNKNOWN"
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One attempt to get an answer.
-
-    Attributes:
-        candidate: who was asked, or would have been: a candidate that is cooling down is passed over.
-        outcome: how it ended.
-        http_status: what the provider answered with, where it was an error and is known.
-        duration_s: until the answer, of a stream until its first content, or until the failure.
-        streamed: whether a part of its answer had reached the caller.
-    """
-
-    candidate: str
-    outcome: AttemptOutcome
-    http_status: int | None = None
-    duration_s: float = 0.0
-    streamed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """Who answered, after what.
-
-    Attributes:
-        answered_by: name of the candidate that answered.
-        answered_by_model: its LiteLLM model string.
-        fell_back: whether that is another one than was chosen.
-        attempts: everything that was tried, oldest first; the last one is the answer.
-    """
-
-    answered_by: str
-    answered_by_model: str
-    fell_back: bool
-    attempts: tuple[Attempt, ...]

@@ -87,7 +87,7 @@ def test_choosing_is_pure() -> None:
             "router",
         }
         inside = {one.split(".")[1] for one in found if one.startswith("router.")}
-        assert inside <= {"asking", "policies", "errors", "values"}, name
+        assert inside <= {"asking", "policies", "errors", "quoting", "values"}, name
 
 
 def test_serving_does_not_depend_on_what_is_offline() -> None:

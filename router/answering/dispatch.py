@@ -22,10 +22,11 @@ from router.answering.candidate_check import problems_of
 from router.answering.fallback import ladder, reads_more
 from router.answering.openai_upstream import speaks_openai
 from router.answering.upstream import Upstream
+from router.attempts import Attempt, AttemptOutcome, Delivery
 from router.errors import DispatchError, InvalidRequestError, UpstreamCoolingDownError, UpstreamTimeoutError
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import Candidate, Prices
-from router.values import Attempt, AttemptOutcome, Delivery, RouteQuery, RoutingDecision
+from router.values import RouteQuery, RoutingDecision
 
 log = logging.getLogger(__name__)
 

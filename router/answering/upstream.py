@@ -13,7 +13,8 @@ from router.answering.answer_json import checked
 from router.answering.litellm_upstream import LiteLLMUpstream, is_finished
 from router.answering.openai_upstream import OPENAI_PREFIX, OpenAIUpstream, speaks_openai
 from router.errors import DispatchNotInstalledError, UpstreamUnavailableError
-from router.policies.policy_file import CANNED_UPSTREAM, Candidate
+from router.policies.credentials import CANNED_UPSTREAM
+from router.policies.policy_file import Candidate
 from router.values import RouteQuery
 
 

@@ -21,7 +21,8 @@ from typing import Any
 from router.asking.harness import human_text, is_marked
 from router.asking.language import UNKNOWN, has_code, language_of
 from router.asking.turns import NEEDS_OF_PARTS, Turn, json_bytes, read_turns
-from router.errors import InvalidRequestError, shown
+from router.errors import InvalidRequestError
+from router.quoting import quoted
 from router.values import Capability, RouteQuery
 
 #: Bytes of UTF-8 per token: close to 4 for English, and 3-byte scripts come out at about one token a sign.
@@ -236,7 +237,7 @@ def _max_output_tokens(parameters: Mapping[str, Any]) -> int | None:
             continue
         if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value <= _MOST_TOKENS or value % 1:
             raise InvalidRequestError(
-                f"{key} must be a whole number from 1 to {_MOST_TOKENS:,}, got {shown(value)}.", field=key
+                f"{key} must be a whole number from 1 to {_MOST_TOKENS:,}, got {quoted(value)}.", field=key
             )
         return int(value)
     return None

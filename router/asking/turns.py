@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from router.errors import InvalidRequestError, shown
+from router.errors import InvalidRequestError
+from router.quoting import quoted
 from router.values import Capability, Message
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
@@ -122,7 +123,7 @@ def _role_and_content(message: Message, where: str) -> tuple[str, Any]:
     # A long one is not even looked up: hashing it would take its time.
     if not isinstance(role, str) or len(role) > _LONGEST_NAME or role not in ROLES:
         raise InvalidRequestError(
-            f"{where}.role must be one of {', '.join(sorted(ROLES))}, got {shown(role)}.", field=f"{where}.role"
+            f"{where}.role must be one of {', '.join(sorted(ROLES))}, got {quoted(role)}.", field=f"{where}.role"
         )
     return role, message.get("content")
 

@@ -24,12 +24,13 @@ from router.deciding.batch_pool import pool_for
 from router.deciding.encode_pool import Encoded
 from router.deciding.judgement_cache import CacheCounts, JudgementCache, Key
 from router.deciding.sessions import Sessions
-from router.errors import JudgementError, UnknownPolicyError, shown
+from router.errors import JudgementError, UnknownPolicyError
 from router.intake.bounds import Intake
 from router.policies.choice import decide, needs_no_scores
 from router.policies.eligibility import Eligibility, check_eligibility
 from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies
 from router.policies.rules import Judgement
+from router.quoting import quoted
 from router.values import HeldCandidate, RouteQuery, RoutingDecision, Timings
 
 log = logging.getLogger(__name__)
@@ -164,7 +165,7 @@ class Router:
             return self._policies[name or self._default]
         except KeyError as error:
             raise UnknownPolicyError(
-                f"policy must be one of {', '.join(self._policies)}, got {shown(name)}.", field="overrides.policy"
+                f"policy must be one of {', '.join(self._policies)}, got {quoted(name)}.", field="overrides.policy"
             ) from error
 
     def warm_up(self) -> None:

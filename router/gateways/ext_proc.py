@@ -23,7 +23,7 @@ import grpc.aio
 
 from router.asking.session_ids import caller_of
 from router.deciding.pipeline import Router
-from router.errors import GatewayNotInstalledError, InvalidRequestError, NotReadyError, RouterError, shown
+from router.errors import GatewayNotInstalledError, InvalidRequestError, NotReadyError, RouterError
 from router.gateways.openai_body import ChatBody, query_from_body, upstream_model
 from router.gateways.openai_reply import (
     ALL_HEADERS,
@@ -33,6 +33,7 @@ from router.gateways.openai_reply import (
     error_reply,
 )
 from router.intake.bounds import SMALL_BYTES
+from router.quoting import quoted
 from router.values import RouteQuery
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ class ExternalProcessor:
             raise NotReadyError("the service is still loading its encoder; try again in a few seconds.")
         if headers.get("content-encoding", "identity") != "identity":
             raise InvalidRequestError(
-                f"the body must come without content-encoding, got {shown(headers['content-encoding'])}."
+                f"the body must come without content-encoding, got {quoted(headers['content-encoding'])}."
             )
         router, large = self._router, len(raw) > SMALL_BYTES
 

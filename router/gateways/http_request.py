@@ -7,8 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from typing import Any
 
-from router.errors import InvalidRequestError, RequestTooLargeError, shown
+from router.errors import InvalidRequestError, RequestTooLargeError
 from router.intake.bounds import HeldBytes
+from router.quoting import quoted
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,10 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, he
     # Also because a web page may post any other type, or none, to whatever listens on its reader's machine.
     kind = headers.get("content-type")
     if (kind or "").partition(";")[0].strip().lower() != "application/json":
-        raise InvalidRequestError(f"content-type must be application/json, got {shown(kind)}.", field="content-type")
+        raise InvalidRequestError(f"content-type must be application/json, got {quoted(kind)}.", field="content-type")
     if headers.get("content-encoding", "identity") != "identity":
         raise InvalidRequestError(
-            f"the body must come without content-encoding, got {shown(headers['content-encoding'])}."
+            f"the body must come without content-encoding, got {quoted(headers['content-encoding'])}."
         )
     declared = headers.get("content-length", "")
     chunks, size = [], int(declared) if declared.isdecimal() else 0
@@ -95,6 +96,6 @@ def timeout_of(headers: Mapping[str, str]) -> float | None:
         seconds = float("nan")
     if not 0 < seconds < float("inf"):
         raise InvalidRequestError(
-            f"header {TIMEOUT_HEADER} must be a number of seconds above 0, got {shown(said)}.", field=TIMEOUT_HEADER
+            f"header {TIMEOUT_HEADER} must be a number of seconds above 0, got {quoted(said)}.", field=TIMEOUT_HEADER
         )
     return seconds

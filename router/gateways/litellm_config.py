@@ -17,8 +17,8 @@ import yaml
 
 from router.errors import ConfigError
 from router.policies.credentials import check_base, check_key_variable, shown_base
+from router.policies.file_model import NAME_PATTERN
 from router.policies.loading import litellm_facts
-from router.policies.policy_file import NAME_PATTERN
 from router.values import Capability
 from router.yaml_file import read_yaml
 

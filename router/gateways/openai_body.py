@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from router.asking.session_ids import session_id_of
-from router.errors import InvalidRequestError, UnknownModelError, shown
+from router.errors import InvalidRequestError, UnknownModelError
 from router.intake.json_object import read_object
 from router.intake.json_structure import MAX_TEXT_BYTES, check_json
 from router.plain_json import MAX_REQUEST_DEPTH, check
+from router.quoting import quoted
 from router.values import Overrides, RouteQuery
 
 if TYPE_CHECKING:
@@ -62,10 +63,10 @@ def query_from_body(
     model, messages = body.get("model"), body.get("messages")
     if not isinstance(model, str) or not model:
         raise InvalidRequestError(
-            f"model must be one of {', '.join(model_names(policies))}, got {shown(model)}.", field="model"
+            f"model must be one of {', '.join(model_names(policies))}, got {quoted(model)}.", field="model"
         )
     if not isinstance(messages, list):
-        raise InvalidRequestError(f"messages must be a list, got {shown(messages)}.", field="messages")
+        raise InvalidRequestError(f"messages must be a list, got {quoted(messages)}.", field="messages")
     parameters = {key: value for key, value in body.items() if key not in _OWN_FIELDS}
     return RouteQuery(
         messages=tuple(messages),
@@ -94,7 +95,7 @@ def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Ov
 
 def _unknown(model: str, policies: Mapping[str, ServedPolicy]) -> UnknownModelError:
     return UnknownModelError(
-        f"model must be one of {', '.join(model_names(policies))}, got {shown(model)}.", field="model"
+        f"model must be one of {', '.join(model_names(policies))}, got {quoted(model)}.", field="model"
     )
 
 
@@ -171,8 +172,8 @@ class ChatBody:
 def _threshold(text: str, model: str) -> float:
     if not _NUMBER.fullmatch(text) or not 0 <= float(text) <= 1:
         raise InvalidRequestError(
-            f"the threshold of model `router-NAME-THRESHOLD` must be a number from 0 to 1, got {shown(text)} in "
-            f"{shown(model)}.",
+            f"the threshold of model `router-NAME-THRESHOLD` must be a number from 0 to 1, got {quoted(text)} in "
+            f"{quoted(model)}.",
             field="model",
         )
     return float(text)

@@ -18,6 +18,7 @@ from typing import Any
 
 from router.answering.dispatch import Completion, Dispatcher
 from router.asking.session_ids import caller_of
+from router.attempts import Delivery
 from router.deciding.pipeline import Router
 from router.errors import (
     DispatchError,
@@ -27,7 +28,6 @@ from router.errors import (
     RouterError,
     ShuttingDownError,
     UnknownModelError,
-    shown,
 )
 from router.gateways.http_request import (
     ClientGoneError,
@@ -49,7 +49,8 @@ from router.gateways.openai_reply import (
     error_reply,
 )
 from router.intake.bounds import SMALL_BYTES, forget_frames
-from router.values import Delivery, RouteQuery, RoutingDecision
+from router.quoting import quoted
+from router.values import RouteQuery, RoutingDecision
 from router.wire.in_work import InWork
 
 log = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ class OpenAIDoor:
             if model["id"] == name:
                 return _json_response(200, {}, model)
         raise UnknownModelError(
-            f"model must be one of {', '.join(model['id'] for model in listed)}, got {shown(name)}.", field="model"
+            f"model must be one of {', '.join(model['id'] for model in listed)}, got {quoted(name)}.", field="model"
         )
 
     async def _say_health(self, request: Any) -> Any:
@@ -203,7 +204,7 @@ class _Asked:
         body = ChatBody.parse(b"".join(chunks), max_text_bytes=self.router.max_prompt_bytes)
         streamed = body.fields.get("stream")
         if streamed is not None and not isinstance(streamed, bool):
-            raise InvalidRequestError(f"stream must be true or false, got {shown(streamed)}.", field="stream")
+            raise InvalidRequestError(f"stream must be true or false, got {quoted(streamed)}.", field="stream")
         query = query_from_body(body.fields, self.headers, self.router.policies)
         return replace(query, body=body.around_model), bool(streamed)
 
@@ -306,7 +307,7 @@ async def _refused(request: Any, error: Any) -> Any:
 
 
 async def _no_such_route(request: Any, error: Any) -> Any:
-    message = f"{request.method} {shown(request.url.path)} is not served; see docs/gateways.md for what is."
+    message = f"{request.method} {quoted(request.url.path)} is not served; see docs/gateways.md for what is."
     code = "method_not_allowed" if error.status_code == 405 else "not_found"
     body = error_object(message, kind="invalid_request_error", code=code)
     return _json_response(error.status_code, dict(error.headers or {}), body)

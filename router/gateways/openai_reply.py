@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from router.attempts import Attempt, Delivery
 from router.errors import DispatchError, RequestTooLargeError, RouterError, UnknownModelError
-from router.values import Attempt, Delivery, RoutingDecision
+from router.values import RoutingDecision
 
 #: The headers of a decision. Envoy routes by the first.
 CANDIDATE_HEADER = "x-elle-candidate"

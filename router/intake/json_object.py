@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from router.errors import shown
+from router.quoting import quoted
 
 #: Bytes of a long string that are decoded at a time.
 _PIECE = 64 * 1024
@@ -152,7 +152,7 @@ def _members(text: str) -> Iterator[tuple[str, Any, int, int]]:
             raise ValueError("a key is no string")  # noqa: TRY004  (one kind of error for all malformed text)
         if key in keys:
             # Readers disagree on which of two counts; the upstream might answer another one than was judged.
-            raise ValueError(f"key {shown(key)} stands twice")
+            raise ValueError(f"key {quoted(key)} stands twice")
         keys.add(key)
         begin = _after(text, _skip(text, at), ":")
         value, end = _DECODER.raw_decode(text, begin)

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from router.errors import ConfigError
-from router.policies.policy_file import Certificate, CostRule, Covers, PolicyFile
+from router.policies.certificate_record import CertificateRecord, Covers
+from router.policies.policy_file import CostRule, PolicyFile
 from router.policies.rules import Rules
 
 log = logging.getLogger(__name__)
@@ -75,12 +76,12 @@ def _sha256(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def sealed(certificate: Certificate) -> Certificate:
+def sealed(certificate: CertificateRecord) -> CertificateRecord:
     """Return the certificate with the digest of all its other fields; no signature, but no edit goes unnoticed."""
     return certificate.model_copy(update={"digest": _own_digest(certificate)})
 
 
-def _own_digest(certificate: Certificate) -> str:
+def _own_digest(certificate: CertificateRecord) -> str:
     fields = certificate.model_dump(exclude={"digest"}, exclude_defaults=True)
     return _sha256({name: _plain(value) for name, value in fields.items()})
 
@@ -90,12 +91,12 @@ def _plain(value: Any) -> Any:
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
 
 
-def is_about_cost(certificate: Certificate) -> bool:
+def is_about_cost(certificate: CertificateRecord) -> bool:
     """Whether a target of it depends on prices."""
     return any(target.kind == "max_cost_usd_per_1k" for target in certificate.targets)
 
 
-def is_expired(certificate: Certificate) -> bool:
+def is_expired(certificate: CertificateRecord) -> bool:
     """Whether its time is over."""
     return certificate.expires <= datetime.now(UTC)
 
@@ -112,7 +113,7 @@ COVERAGE: Mapping[Covers, str] = {
 }
 
 
-def say_certificate(certificate: Certificate | None) -> str:
+def say_certificate(certificate: CertificateRecord | None) -> str:
     """One line for people."""
     if certificate is None:
         return "no certificate"
@@ -124,7 +125,7 @@ def say_certificate(certificate: Certificate | None) -> str:
     )
 
 
-def say_coverage(certificate: Certificate) -> str:
+def say_coverage(certificate: CertificateRecord) -> str:
     """Return what it is about and what not, in words for people."""
     parts = [f"covers {COVERAGE[certificate.covers]}", "not answers of a stand-in while the chosen model is down"]
     if certificate.n_seen_left_out:

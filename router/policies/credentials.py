@@ -1,68 +1,75 @@
-"""Where a candidate's credentials may stand in a policy file, and how to show it without them. Pure."""
+"""Check the keys of a policy file that may hold a credential, and show a URL without the credential in it."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import urlsplit
 
-#: `api_base` of a candidate that is answered by the built-in loopback upstream with canned text.
-CANNED = "canned"
+#: The `api_base` of a candidate that the built-in upstream on loopback answers with canned text.
+CANNED_UPSTREAM = "canned"
 
-#: Ends of places in a policy file of which no error shows what stands there.
-SECRET_PLACES = frozenset({("api_base",), ("api_key_env",)})
+#: The last part of the path to a value that may be a secret. Error messages do not show such a value.
+SECRET_KEYS = frozenset({("api_base",), ("api_key_env",)})
 
-#: Longest name of an environment variable that is believed to be one.
+#: The longest name of an environment variable, in characters. A longer one is taken for a key.
 _MAX_NAME = 64
 
-#: Parts of a name between underscores that no name has: long and with digits in it, or long and in both cases.
-_KEY_LIKE_DIGITS, _KEY_LIKE_CASES, _KEY_LIKE_LETTERS = 12, 20, 32
+# A name is split at its underscores. A part is taken for a piece of a key if it is this long and holds a digit, or this
+# long and mixes both cases, or this long whatever it holds. Names of variables have no such parts.
+_MIN_KEY_PART_WITH_DIGIT, _MIN_KEY_PART_IN_BOTH_CASES, _MIN_KEY_PART = 12, 20, 33
 
 
 def check_key_variable(name: str) -> str:
-    """Return the name of an environment variable. Raises ValueError, which does not show it, for what may be a key.
+    """Return the name of an environment variable unchanged. Raise ValueError if it may be a key instead of a name.
 
-    A key that was written where its variable's name belongs would be served to everybody who asks for the policy.
+    A key that was written where its variable's name belongs would be served to everybody who asks for the policy. The
+    error message does not show it.
     """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII) or len(name) > _MAX_NAME or _looks_like_key(name):
         raise ValueError(
-            "must be the name of the environment variable that holds the key, such as OPENAI_API_KEY; what stands "
-            "there is not shown, in case it is the key itself. Export the key under a name of letters, digits and "
-            f"underscores, at most {_MAX_NAME}, and write that name"
+            "must be the name of the environment variable that holds the key, such as OPENAI_API_KEY; the value is not "
+            "shown, in case it is the key itself. Export the key under a name of letters, digits and underscores, at "
+            f"most {_MAX_NAME} characters, and write that name"
         )
     return name
 
 
 def _looks_like_key(name: str) -> bool:
     for part in name.split("_"):
-        has_digit = any(letter.isdigit() for letter in part)
+        has_digit = any(character.isdigit() for character in part)
         both_cases = part != part.upper() and part != part.lower()
-        if (len(part) >= _KEY_LIKE_DIGITS and has_digit) or (len(part) >= _KEY_LIKE_CASES and both_cases):
-            return True
-        if len(part) > _KEY_LIKE_LETTERS:
+        if (
+            len(part) >= _MIN_KEY_PART
+            or (len(part) >= _MIN_KEY_PART_WITH_DIGIT and has_digit)
+            or (len(part) >= _MIN_KEY_PART_IN_BOTH_CASES and both_cases)
+        ):
             return True
     return name.lower().startswith(("sk_", "pk_", "gsk_", "hf_", "xai_", "ghp_", "r8_"))
 
 
 def check_base(base: str) -> str:
-    """Return the URL of a provider, or `canned`. Raises ValueError, which shows nothing of it, for what is no URL."""
-    if base == CANNED:
+    """Return the URL of a provider, or `canned`, unchanged. Raise ValueError if it is neither.
+
+    The error message does not show the value, because a URL may hold a password.
+    """
+    if base == CANNED_UPSTREAM:
         return base
     try:
         parts = urlsplit(base)
-        found = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        found = False
-    if not found or any(letter.isspace() for letter in base):
+        is_url = False
+    if not is_url or any(character.isspace() for character in base):
         raise ValueError(
             "must be a URL that begins with http:// or https:// and names a host, such as http://127.0.0.1:8000/v1, or "
-            f"{CANNED}; what stands there is not shown, in case it holds a password"
+            f"{CANNED_UPSTREAM}; the value is not shown, in case it holds a password"
         )
     return base
 
 
 def shown_base(base: str | None) -> str | None:
-    """Return the URL of a provider without what is secret in it: user, password and the values of its query."""
-    if base is None or base == CANNED:
+    """Return the URL of a provider with user, password and query replaced by `***`, so that it can be shown."""
+    if base is None or base == CANNED_UPSTREAM:
         return base
     parts = urlsplit(base)
     host = parts.netloc.rpartition("@")[2]

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.asking.ask import Ask
-from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError, shown
+from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
 from router.policies.policy_file import Candidate, PolicyFile, Prices
 from router.policies.rules import Rules
+from router.quoting import quoted
 from router.values import NO_OVERRIDES, CandidateRisk, Capability, Overrides
 
 _TEXT = frozenset({Capability.TEXT})
@@ -43,7 +44,7 @@ def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
         value = getattr(overrides, field)
         if value is not None and not (low <= value <= high and value < math.inf):
             bounds = f"{low:g} to {high:g}" if math.isfinite(high) else "a finite number of 0 or more"
-            raise InvalidRequestError(f"{field} must be {bounds}, got {shown(value)}.", field=f"overrides.{field}")
+            raise InvalidRequestError(f"{field} must be {bounds}, got {quoted(value)}.", field=f"overrides.{field}")
     named = {
         "allowed_candidates": overrides.allowed_candidates,
         "denied_candidates": overrides.denied_candidates,
@@ -54,7 +55,7 @@ def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
             if name not in file.names:
                 raise UnknownCandidateError(
                     f"{field} must name candidates of policy {file.name!r} ({', '.join(file.names)}), "
-                    f"got {shown(name)}.",
+                    f"got {quoted(name)}.",
                     field=f"overrides.{field}",
                 )
     rules = [field for field in ("max_risk", "min_gain") if getattr(overrides, field) is not None]
@@ -133,7 +134,7 @@ def _broken_bounds(
     for region in {file.require_region: None, overrides.require_region: None}:
         if region is not None and region not in candidate.regions:
             known = ", ".join(candidate.regions) or "none that is known"
-            broken.append(f"region {shown(region)} required, its regions are {known}")
+            broken.append(f"region {quoted(region)} required, its regions are {known}")
     window = candidate.context_window_tokens
     wanted = ask.input_tokens_estimate + (ask.max_output_tokens or 0)
     if window is not None and wanted > window:
@@ -149,7 +150,7 @@ def _broken_bounds(
 def _some(kinds: Sequence[str]) -> str:
     """The first three of what a caller may make up without end, and how many more there are."""
     more = f" and {len(kinds) - 3:,} more" if len(kinds) > 3 else ""
-    return ", ".join(map(shown, kinds[:3])) + more
+    return ", ".join(map(quoted, kinds[:3])) + more
 
 
 def say_why_none(candidates: Sequence[CandidateRisk], pin: str | None) -> str:

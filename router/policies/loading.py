@@ -22,8 +22,9 @@ from probes.errors import EncoderError, EncoderMismatchError, ProbesError
 from probes.probe import DifficultyProbe, ProbePrediction
 from router.errors import ConfigError
 from router.policies.certificate import check_certificate, is_expired
+from router.policies.certificate_record import CertificateRecord
 from router.policies.credentials import shown_base
-from router.policies.policy_file import Candidate, Certificate, PolicyFile, Prices, read_policy_file
+from router.policies.policy_file import Candidate, PolicyFile, Prices, read_policy_file
 from router.policies.rules import Judgement, Rules
 from router.values import ArtifactRef
 
@@ -97,7 +98,7 @@ class ServedPolicy:
         return json.dumps(data, ensure_ascii=False)
 
     @property
-    def certificate(self) -> Certificate | None:
+    def certificate(self) -> CertificateRecord | None:
         """What was shown of its rule."""
         return self.rules.file.certificate
 

@@ -1,6 +1,6 @@
-"""The policy file: frozen pydantic models of its YAML. Unknown keys are refused, everything checkable is checked here.
+"""The policy file as frozen pydantic models of its YAML. Unknown keys and values out of range are refused.
 
-What needs more than the file (the probe, LiteLLM's price table) is checked in `router.policies.choice.load_policy`.
+`router.policies.loading.load_policy` checks what needs more than the file: the probe, and LiteLLM's price table.
 """
 
 from __future__ import annotations
@@ -11,45 +11,23 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from probes.bounded.files import shown
 from router.errors import ConfigError
-from router.policies.credentials import CANNED, SECRET_PLACES, check_base, check_key_variable
+from router.policies.certificate_record import CertificateRecord
+from router.policies.credentials import SECRET_KEYS, check_base, check_key_variable
+from router.policies.file_model import Name, Probability, Region, StrictModel
 from router.values import Capability
 from router.yaml_file import read_yaml
-
-#: `api_base` of a candidate that is answered by the built-in loopback upstream with canned text.
-CANNED_UPSTREAM = CANNED
-
-#: Names of policies, profiles and candidates. No colon: `NAME:PROFILE` is the name of a profile's policy.
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-#: A region tag, compared letter by letter: `eu`, `eu-west-1`, `on-premises`.
-Region = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 #: Most tokens, seconds, failures in a row, USD per million tokens: far beyond sense, and well within a double.
 _MOST_TOKENS, _MOST_SECONDS, _MOST_FAILURES, _MOST_USD, _MOST_QUALITY_PER_USD = 10**9, 10**8, 10**6, 1e9, 1e12
 
-_SHOWN_FAULTS = 20
+_MAX_SHOWN_FAULTS = 20
 
 
-class _Strict(BaseModel):
-    # A key may stand where its variable's name belongs, and errors end up in logs.
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
-
-
-class Prices(_Strict):
+class Prices(StrictModel):
     """List prices in USD per million tokens; that of cached input is absent where there is none or it is not known."""
 
     input_usd_per_million_tokens: float = Field(ge=0, le=_MOST_USD)
@@ -67,7 +45,7 @@ class Prices(_Strict):
         return per_million / 1e6
 
 
-class Candidate(_Strict):
+class Candidate(StrictModel):
     """One model that may answer.
 
     Attributes:
@@ -115,7 +93,7 @@ class Candidate(_Strict):
         return self.probe_model or self.name
 
 
-class GainRule(_Strict):
+class GainRule(StrictModel):
     """Climb to a stronger tier where its expected gain is worth the price of the step.
 
     Candidates stand in the order of their tiers, cheapest first; `thresholds[i]` is the price, in quality from 0 to
@@ -127,14 +105,14 @@ class GainRule(_Strict):
     thresholds: tuple[Annotated[float, Field(ge=-1, le=1)], ...] = Field(min_length=1)
 
 
-class RiskBoundRule(_Strict):
+class RiskBoundRule(StrictModel):
     """The cheapest candidate whose calibrated risk is within the bound; if there is none, the least risky one."""
 
     kind: Literal["risk_bound"]
     max_risk: Probability
 
 
-class CostRule(_Strict):
+class CostRule(StrictModel):
     """The candidate with the largest expected quality minus `quality_per_usd` times its expected cost for this request.
 
     `quality_per_usd` is in quality (0 to 1) per USD: at 10, a cent more must buy 0.1 more expected quality. Zero looks
@@ -146,7 +124,7 @@ class CostRule(_Strict):
     quality_per_usd: float = Field(ge=-_MOST_QUALITY_PER_USD, le=_MOST_QUALITY_PER_USD)
 
 
-class FixedRule(_Strict):
+class FixedRule(StrictModel):
     """Always the same candidate."""
 
     kind: Literal["fixed"]
@@ -155,83 +133,15 @@ class FixedRule(_Strict):
 
 Rule = Annotated[GainRule | RiskBoundRule | CostRule | FixedRule, Field(discriminator="kind")]
 
-TargetKind = Literal["max_loss", "min_quality", "max_strong_share", "max_cost_usd_per_1k"]
 
-
-class CertifiedTarget(_Strict):
-    """One target that was shown to hold: the certified figure is `limit`, the others describe.
-
-    Attributes:
-        kind: what is bounded. `max_loss`: mean score of the reference minus that of the policy; `min_quality`: mean
-            score; `max_strong_share`: share of requests the reference answers; `max_cost_usd_per_1k`: USD per 1,000.
-        limit: the bound that was asked for.
-        estimate: its mean on the calibration prompts.
-        bound_on_estimate: the confidence bound of this policy by itself; never beyond `limit`.
-        method: which bound of `probes.certificates.bounds`.
-        delta: level it was tested at; those of all targets tested together add up to 1 - confidence.
-    """
-
-    kind: TargetKind
-    limit: float
-    estimate: float
-    bound_on_estimate: float
-    method: str
-    delta: Annotated[float, Field(gt=0, lt=1)]
-
-
-#: Which requests a certificate is about: all, or those that no session holds with its candidate.
-Covers = Literal["every_request", "requests_outside_sessions"]
-
-
-class Certificate(_Strict):
-    """What `elle tune` has shown of a rule, for traffic that is like the calibration prompts.
-
-    Attributes:
-        confidence: that all targets of all rules tuned together hold, 0 to 1.
-        targets: what is certified.
-        reference: the candidate that losses are measured against.
-        covers: which requests it is about; `every_request` needs `sessions: ignore`. Always answers of the chosen
-            candidate, not of a stand-in while that one is down.
-        n_calibration: draws of the traffic it rests on, none of which the probe was fitted on.
-        n_seen_left_out, n_incomplete: draws left out because the fit saw their text, or because some model had no
-            score; it says nothing of such requests. n_seen_kept: draws of its own file whose text the fit saw too.
-        weak_share: share of them that the cheapest tier answers.
-        expected_cost_saving: share of the reference's cost saved on them; null where prices are unknown.
-        data_digest: SHA-256 of the data file (of the digests one after another, if there were several).
-        probe: identity of the probe; a policy with another probe is refused.
-        decides: digest of what decides (`certificate.digest_of`); a policy that was edited there is refused.
-        attempts: tunings on these data that the probe's log counts, this one included; absent if not counted.
-        created, expires: with time zone. An expired certificate is loaded with a warning.
-        digest: of all the other fields (`certificate.sealed`); a certificate that was edited is refused.
-    """
-
-    confidence: Annotated[float, Field(gt=0, lt=1)]
-    targets: tuple[CertifiedTarget, ...] = Field(min_length=1)
-    reference: Name
-    covers: Covers = "requests_outside_sessions"
-    n_calibration: int = Field(gt=0)
-    n_seen_left_out: int = Field(default=0, ge=0)
-    n_seen_kept: int = Field(default=0, ge=0)
-    n_incomplete: int = Field(default=0, ge=0)
-    weak_share: Probability
-    expected_cost_saving: float | None
-    data_digest: str
-    probe: str
-    decides: str
-    attempts: Annotated[int, Field(gt=0)] | None = None
-    created: AwareDatetime
-    expires: AwareDatetime
-    digest: str = ""
-
-
-class Profile(_Strict):
+class Profile(StrictModel):
     """Another rule on the same candidates, asked for as policy `NAME:PROFILE`."""
 
     rule: Rule
-    certificate: Certificate | None = None
+    certificate: CertificateRecord | None = None
 
 
-class PolicyFile(_Strict):
+class PolicyFile(StrictModel):
     """A policy as its author wrote it.
 
     Attributes:
@@ -269,7 +179,7 @@ class PolicyFile(_Strict):
     require_region: Region | None = None
     abstain_above_leverage: Annotated[float, Field(gt=0)] | Literal["probe"] | None = "probe"
     fallback: Literal["up", "none"] = "up"
-    certificate: Certificate | None = None
+    certificate: CertificateRecord | None = None
     profiles: dict[Name, Profile] = Field(default_factory=dict)
 
     @field_validator("version", mode="before")
@@ -345,15 +255,15 @@ def read_policy_file(path: Path) -> PolicyFile:
 def _explain(error: ValidationError) -> str:
     lines = []
     problems = error.errors(include_url=False)
-    for problem in problems[:_SHOWN_FAULTS]:
+    for problem in problems[:_MAX_SHOWN_FAULTS]:
         # Tags of unions ("gain", "Prices") are no keys of the file.
         place = ".".join(shown(str(part)) for part in problem["loc"]) or "(whole file)"
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {place}: unknown key; remove it or correct its spelling")
             continue
-        given = problem.get("input") if problem["loc"][-1:] not in SECRET_PLACES else ...
+        given = problem.get("input") if problem["loc"][-1:] not in SECRET_KEYS else ...
         got = f", got {shown(repr(given))}" if isinstance(given, str | int | float | bool) or given is None else ""
         lines.append(f"  {place}: {shown(problem['msg'].removeprefix('Value error, '), 600)}{got}")
-    if len(problems) > _SHOWN_FAULTS:
-        lines.append(f"  and {len(problems) - _SHOWN_FAULTS:,} more")
+    if len(problems) > _MAX_SHOWN_FAULTS:
+        lines.append(f"  and {len(problems) - _MAX_SHOWN_FAULTS:,} more")
     return "\n".join(lines)

@@ -20,8 +20,8 @@ from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import CACHE_ENTRIES, MAX_PROMPT_BYTES, Router
 from router.deciding.sessions import Sessions
 from router.intake.bounds import Intake
+from router.policies.credentials import CANNED_UPSTREAM
 from router.policies.loading import ServedPolicy
-from router.policies.policy_file import CANNED_UPSTREAM
 from router.serving import loopback
 from router.serving import prometheus as metrics
 from router.serving.ending import Ending, ignore_hangup

@@ -7,16 +7,14 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
+from router.attempts import Attempt, AttemptOutcome, Delivery
 from router.errors import InvalidRequestError
 from router.pb import router_service_pb2 as service_pb
 from router.pb import routing_pb2 as pb
 from router.values import (
     NO_OVERRIDES,
     ArtifactRef,
-    Attempt,
-    AttemptOutcome,
     CandidateRisk,
-    Delivery,
     Message,
     Overrides,
     Reason,

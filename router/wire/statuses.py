@@ -19,12 +19,12 @@ import grpc.aio
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from router.attempts import Attempt
 from router.errors import DeadlineError, DispatchError, RouterError
 from router.intake.bounds import forget_frames
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2
 from router.plain_json import whole_text
-from router.values import Attempt
 from router.wire import conversion as wire
 from router.wire.arrival import Arrivals, Decoder
 from router.wire.in_work import InWork

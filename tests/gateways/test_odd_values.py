@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from router.attempts import AttemptOutcome
 from router.client import RouterClient
 from router.deciding import pipeline
 from router.errors import ServiceError
@@ -26,7 +27,7 @@ from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2
 from router.serving import loopback
 from router.serving.server import ServerSettings, serving
-from router.values import AttemptOutcome, Overrides, RoutingDecision
+from router.values import Overrides, RoutingDecision
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.loopback import in_thread
 

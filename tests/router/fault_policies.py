@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from router.values import AttemptOutcome
+from router.attempts import AttemptOutcome
 from tests.router.faults import FaultyUpstream, closed_port
 
 PROMPT = "What is 2 + 2? SECRET"

@@ -13,12 +13,13 @@ import pytest
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from router.attempts import AttemptOutcome
 from router.client import AsyncRouterClient, RouterClient
 from router.errors import InvalidRequestError, NotReadyError, OverloadedError, ServiceError
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2
-from router.values import AttemptOutcome, Overrides, Reason, RouteQuery
+from router.values import Overrides, Reason, RouteQuery
 from router.wire import conversion as wire
 from router.wire.service_errors import service_error
 from router.wire.statuses import add_to_server

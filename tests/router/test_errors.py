@@ -13,8 +13,8 @@ import pytest
 
 from router import errors
 from router.answering.litellm_errors import ERRORS_BY_NAME, kind_of, retry_after_s
+from router.attempts import Attempt, AttemptOutcome
 from router.errors import DispatchError
-from router.values import Attempt, AttemptOutcome
 from router.wire import conversion as wire
 
 

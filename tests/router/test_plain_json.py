@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.errors import shown
 from router.plain_json import MAX_ANSWER_DEPTH, NotPlainJsonError, TextPieces, check, loads, whole_text
+from router.quoting import quoted
 
 SURROGATES = st.text(st.sampled_from("ab\ud83d\ude00\u00e9"), max_size=12)
 
@@ -82,4 +82,4 @@ def test_halves_of_an_emoji_join() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_a_value_from_outside_is_shown_short_and_in_one_line(value: object, wanted: str) -> None:
-    assert shown(value) == wanted
+    assert quoted(value) == wanted

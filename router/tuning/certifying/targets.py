@@ -18,7 +18,7 @@ from probes.certificates.bounds import BoundName, upper_bound
 from probes.certificates.fixed_sequence import Certificate, NotCertified, certify_path
 from probes.certificates.label_planning import labels_needed
 from probes.errors import DataError
-from router.policies.policy_file import TargetKind
+from router.policies.certificate_record import TargetKind
 from router.tuning.certifying.rule_paths import Choices, FloatArray
 
 _RANGES = {"max_loss": (0.0, 1.0), "min_quality": (0.0, 1.0), "max_strong_share": (0.0, 1.0)}

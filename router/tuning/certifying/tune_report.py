@@ -13,7 +13,7 @@ from rich.table import Table
 
 from probes.probe import DataSource
 from router.policies.certificate import COVERAGE
-from router.policies.policy_file import Covers, TargetKind
+from router.policies.certificate_record import Covers, TargetKind
 from router.tuning.certifying.label_plan import Plan
 
 #: Ids of prompts set aside that are named; all are counted.

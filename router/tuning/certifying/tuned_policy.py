@@ -10,9 +10,10 @@ import numpy.typing as npt
 import yaml
 
 from router.policies.certificate import check_certificate, digest_of, is_about_cost, sealed
+from router.policies.certificate_record import CertificateRecord, CertifiedTarget
 from router.policies.choice import decide
 from router.policies.loading import ServedPolicy
-from router.policies.policy_file import Certificate, CertifiedTarget, PolicyFile, Profile, Rule
+from router.policies.policy_file import PolicyFile, Profile, Rule
 from router.policies.rules import Judgement
 from router.tuning.certifying.targets import Verdict
 from router.tuning.certifying.tune_report import RuleAnswer, TuneReport
@@ -46,7 +47,7 @@ def policy_file(
 ) -> PolicyFile:
     """The file to write, as it will be read back. Rules that are not certified have no certificate."""
 
-    def tuned(key: str) -> tuple[Rule, Certificate | None]:
+    def tuned(key: str) -> tuple[Rule, CertificateRecord | None]:
         rule = rule_of(walked, verdicts[key])
         answer = report.profiles[key] if key else report.main
         return rule, _certificate(bench, rule, answer, report) if answer.certified else None
@@ -63,9 +64,9 @@ def policy_file(
     return PolicyFile.model_validate(yaml.safe_load(policy_text(draft, report)))
 
 
-def _certificate(bench: Bench, rule: Rule, answer: RuleAnswer, report: TuneReport) -> Certificate:
+def _certificate(bench: Bench, rule: Rule, answer: RuleAnswer, report: TuneReport) -> CertificateRecord:
     assert answer.figures is not None  # noqa: S101  (a certified rule has figures)
-    certificate = Certificate(
+    certificate = CertificateRecord(
         confidence=report.confidence,
         targets=tuple(
             CertifiedTarget(

@@ -17,8 +17,9 @@ from probes.probe import DifficultyProbe
 from router.asking.ask import Ask
 from router.errors import ConfigError
 from router.policies.eligibility import expected_cost_usd
+from router.policies.file_model import NAME_PATTERN
 from router.policies.loading import ServedPolicy, assemble
-from router.policies.policy_file import NAME_PATTERN, Candidate, GainRule, PolicyFile
+from router.policies.policy_file import Candidate, GainRule, PolicyFile
 from router.policies.rules import Rules
 from router.tuning.certifying.calibration_notes import expects_graded, notes_on
 from router.tuning.certifying.calibration_set import CalibrationSet, calibration_set

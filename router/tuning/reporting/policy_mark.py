@@ -9,8 +9,9 @@ from pathlib import Path
 from probes.probe import DifficultyProbe
 from router.errors import ConfigError
 from router.policies.certificate import check_certificate, say_certificate
+from router.policies.certificate_record import CertificateRecord, CertifiedTarget
 from router.policies.loading import assemble
-from router.policies.policy_file import Certificate, CertifiedTarget, GainRule, PolicyFile, read_policy_file
+from router.policies.policy_file import GainRule, PolicyFile, read_policy_file
 
 _ON_SPENDING = frozenset({"max_strong_share", "max_cost_usd_per_1k"})
 
@@ -27,7 +28,7 @@ class PolicyMark:
 
     name: str
     threshold: float
-    certificate: Certificate | None = None
+    certificate: CertificateRecord | None = None
     certified_region: tuple[float, float] | None = None
 
     @property

@@ -22,12 +22,13 @@ from starlette.routing import Route
 
 from router import errors
 from router.answering.dispatch import Dispatcher
+from router.attempts import AttemptOutcome
 from router.deciding.pipeline import Router
 from router.errors import DispatchError, InvalidRequestError
 from router.gateways.openai_body import ChatBody
 from router.policies.loading import load_policies
 from router.serving import loopback
-from router.values import AttemptOutcome, RouteQuery, RoutingDecision
+from router.values import RouteQuery, RoutingDecision
 from tests.fakes import FakeEncoder, write_policy
 from tests.router.faults import USAGE, FaultyUpstream, answer
 

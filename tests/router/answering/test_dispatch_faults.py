@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from router.answering.dispatch import share_s
+from router.attempts import Attempt, AttemptOutcome, Delivery
 from router.client import AsyncRouterClient, RouterClient
 from router.errors import ServiceError
 from router.serving.server import ServerSettings
-from router.values import Attempt, AttemptOutcome, Delivery, Overrides
+from router.values import Overrides
 from tests.router.fault_policies import (
     BEHAVES_AS,
     BREAKS_OFF,

@@ -22,7 +22,8 @@ from router.policies.certificate import (
     say_certificate,
     sealed,
 )
-from router.policies.policy_file import Candidate, Certificate, CertifiedTarget, PolicyFile, Prices
+from router.policies.certificate_record import CertificateRecord, CertifiedTarget
+from router.policies.policy_file import Candidate, PolicyFile, Prices
 from router.policies.rules import Rules
 from tests.router.policies.test_choice import make_rules
 
@@ -96,7 +97,7 @@ def test_an_edit_of_how_a_candidate_is_reached_does_not(edit: dict[str, Any]) ->
     assert digest_of(decided(small=edit)) == digest_of(decided())
 
 
-def certificate_of(rules: Rules, **changes: Any) -> Certificate:
+def certificate_of(rules: Rules, **changes: Any) -> CertificateRecord:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     target = CertifiedTarget(
         kind="max_loss", limit=0.02, estimate=0.01, bound_on_estimate=0.015, method="ternary", delta=0.05
@@ -119,7 +120,7 @@ def certificate_of(rules: Rules, **changes: Any) -> Certificate:
         "created": now,
         "expires": now + timedelta(days=36_000),
     }
-    draft = Certificate.model_validate(fields | changes)
+    draft = CertificateRecord.model_validate(fields | changes)
     decides = digest_of(rules, with_prices=is_about_cost(draft))
     return sealed(draft.model_copy(update={"decides": decides}))
 
@@ -153,7 +154,7 @@ PLACES = sorted(leaves(certified().file.certificate), key=str)  # type: ignore[a
 
 def test_a_certificate_as_it_was_written_holds() -> None:
     check_certificate(certified(), "the probe", "here")
-    assert {place[0] for place in PLACES} == set(Certificate.model_fields)
+    assert {place[0] for place in PLACES} == set(CertificateRecord.model_fields)
     assert {place[-1] for place in PLACES} > set(CertifiedTarget.model_fields)
 
 

@@ -8,9 +8,9 @@ from urllib.parse import quote
 import pytest
 from google.rpc import error_details_pb2
 
+from router.attempts import Attempt, AttemptOutcome
 from router.errors import InvalidRequestError, RouterError, UpstreamRejectedError, UpstreamUnavailableError
 from router.pb import routing_pb2
-from router.values import Attempt, AttemptOutcome
 from router.wire.statuses import status_of
 
 #: Bytes of trailers that clients of grpc take unless told otherwise.

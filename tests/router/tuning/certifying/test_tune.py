@@ -22,8 +22,8 @@ from router.cli.tuning import NOT_CERTIFIED
 from router.deciding.pipeline import Router
 from router.errors import ConfigError
 from router.policies.certificate import sealed
+from router.policies.certificate_record import CertificateRecord
 from router.policies.loading import load_policies, load_policy
-from router.policies.policy_file import Certificate
 from router.tuning.certifying.calibration_set import calibration_set
 from router.tuning.outcomes import feature_cache as features_module
 from router.tuning.outcomes.datasets import read_outcomes
@@ -69,7 +69,7 @@ def tune(world: Path, *arguments: object, data: Path | None = None) -> Result:
 def expire(policy: Path) -> None:
     """Make the policy's certificate one that `elle tune` wrote long ago."""
     data = yaml.safe_load(policy.read_text())
-    old = Certificate.model_validate(data["certificate"] | {"expires": "2020-01-01T00:00:00Z"})
+    old = CertificateRecord.model_validate(data["certificate"] | {"expires": "2020-01-01T00:00:00Z"})
     data["certificate"] = sealed(old).model_dump(mode="json")
     policy.write_text(yaml.safe_dump(data))
 

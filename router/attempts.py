@@ -1,0 +1,60 @@
+"""`Attempt` and `Delivery`: which candidates were asked for an answer, how each attempt ended, and who answered."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class AttemptOutcome(enum.Enum):
+    """How one attempt to get an answer ended. The values are the names on the wire without their prefix."""
+
+    ANSWERED = "ANSWERED"
+    REJECTED = "REJECTED"
+    CONTEXT_WINDOW = "CONTEXT_WINDOW"
+    DENIED = "DENIED"
+    NOT_FOUND = "NOT_FOUND"
+    RATE_LIMITED = "RATE_LIMITED"
+    TIMED_OUT = "TIMED_OUT"
+    UNAVAILABLE = "UNAVAILABLE"
+    INTERRUPTED = "INTERRUPTED"
+    COOLING_DOWN = "COOLING_DOWN"
+    #: (client) A newer service sent an outcome that this version does not know, or the service sent none.
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt to get an answer from a candidate.
+
+    Attributes:
+        candidate: the name of the candidate that was asked. A candidate that is cooling down has an attempt too,
+            although nobody asked it.
+        outcome: how the attempt ended.
+        http_status: the status of the provider's error; None if there was no error or its status is not known.
+        duration_s: seconds until the answer, until the first content of a stream, or until the failure.
+        streamed: True if a part of the answer had reached the caller.
+    """
+
+    candidate: str
+    outcome: AttemptOutcome
+    http_status: int | None = None
+    duration_s: float = 0.0
+    streamed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Which candidate answered a request, and the attempts before it.
+
+    Attributes:
+        answered_by: the name of the candidate that answered.
+        answered_by_model: the LiteLLM model string of that candidate.
+        fell_back: True if another candidate answered than the decision chose.
+        attempts: all attempts, oldest first; the last one brought the answer.
+    """
+
+    answered_by: str
+    answered_by_model: str
+    fell_back: bool
+    attempts: tuple[Attempt, ...]

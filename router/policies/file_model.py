@@ -1,0 +1,21 @@
+"""The base model of everything in a policy file (`StrictModel`), and the field types that its parts share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+#: Names of policies, profiles and candidates. They hold no colon, because `NAME:PROFILE` names a profile of a policy.
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+#: A region tag such as `eu`, `eu-west-1` or `on-premises`. Two tags are the same if all their characters are.
+Region = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class StrictModel(BaseModel):
+    """A frozen part of a policy file. It refuses keys that it does not know, and numbers that are not finite."""
+
+    # Errors hide their input: people write keys where the name of the key's variable belongs, and errors end in logs.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
