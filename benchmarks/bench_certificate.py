@@ -18,21 +18,23 @@ from statistics import NormalDist
 
 import numpy as np
 
-from benchmarks.routing_outcomes import Float64, RoutingOutcomes, load_mmlu, split_and_fit
-from probes.certificates.bounds import excludes
-from probes.certificates.fixed_sequence import policy_drops
+from benchmarks.other_bounds import TESTS, excludes_by
+from benchmarks.routing_outcomes import Float64, RoutingOutcomes, load_mmlu, policy_drops, split_and_fit
+from probes.certificates.bounds import MeanBound, excludes
 
 DELTA = 0.05
 LIMITS = (0.01, 0.02, 0.05)
-BOUNDS = ("ternary", "betting", "wsr", "hoeffding_bentkus", "empirical_bernstein", "hoeffding")
+BETTING = MeanBound("betting")
 Rule = Callable[[Float64, float], "np.ndarray"]
 
 
 def rules() -> dict[str, Rule]:
     """Return the tests compared; the last two promise nothing at a finite sample size."""
     named: dict[str, Rule] = {
-        name: lambda losses, limit, name=name: excludes(losses, limit, DELTA, bound=name) for name in BOUNDS
+        "ternary": lambda losses, limit: excludes(losses, limit, DELTA),
+        "betting": lambda losses, limit: excludes(losses, limit, DELTA, BETTING),
     }
+    named |= {name: lambda losses, limit, name=name: excludes_by(name, losses, limit, DELTA) for name in TESTS}
     z = NormalDist().inv_cdf(1 - DELTA)
     named["normal approximation"] = lambda losses, limit: (
         losses.mean(axis=1) + z * losses.std(axis=1) / np.sqrt(losses.shape[1]) <= limit
@@ -91,7 +93,7 @@ def split_ratio(features: Float64, losses: Float64, sizes: list[int], splits: in
         for seed in range(splits):
             world = split_and_fit(features, losses, n, 500 + seed)
             drops = policy_drops(world.gain, world.drop, world.thresholds)
-            j = last_passed(excludes(drops, 0.02, DELTA, bound="ternary"), "ternary")
+            j = last_passed(excludes(drops, 0.02, DELTA), "ternary")
             shares.append(float((world.gain < world.thresholds[j]).mean()) if j >= 0 else 0.0)
         rows.append(
             {

@@ -69,6 +69,15 @@ def split_and_fit(features: Float64, losses: Float64, n_calibration: int, seed: 
     return RoutingOutcomes(weak - strong, drop, np.quantile(risk[:, 0] - risk[:, 1], SHARES))
 
 
+def policy_drops(gain: npt.ArrayLike, drop_if_weak: npt.ArrayLike, thresholds: npt.ArrayLike) -> Float64:
+    """Return (p, n) drops of the threshold policies: `drop_if_weak` if gain < threshold, otherwise exactly 0.
+
+    gain, drop_if_weak: (n,). thresholds: (p,).
+    """
+    scores, drops = np.asarray(gain, dtype=np.float64), np.asarray(drop_if_weak, dtype=np.float64)
+    return np.where(scores[None, :] < np.asarray(thresholds, dtype=np.float64)[:, None], drops[None, :], 0.0)
+
+
 def synthetic_truth(share: npt.ArrayLike) -> Float64:
     """Return the true drop when the fraction `share` of `synthetic_outcomes` goes to the weak model."""
     s = np.asarray(share, dtype=float)

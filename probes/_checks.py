@@ -12,6 +12,7 @@ from probes.errors import DataError, DimensionError
 Array = npt.NDArray[Any]
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
 
 
 def matrix(name: str, values: npt.ArrayLike, n_columns: int | None = None) -> Array:

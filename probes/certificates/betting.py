@@ -1,4 +1,4 @@
-"""Testing a bounded mean by betting: wealth that cannot grow on average while the mean exceeds the limit."""
+"""Test whether a bounded mean exceeds a limit by betting: wealth that cannot grow on average while it does."""
 
 from __future__ import annotations
 
@@ -6,80 +6,56 @@ import math
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
+from probes._checks import Bool, Float64
 
-# A bet of 1 / (high - limit) would lose everything on one loss of `high`; we stop short of that.
-_BOLDEST = 0.9
+BOLDEST = 0.9
+"""The largest bet, as a share of 1 / (high - limit): that one would lose everything on a single loss of `high`."""
 
 
 def targeted_bets(losses: Float64, limit: Float64, delta: float, low: float, high: float) -> Bool:
-    """Return True where "mean loss > limit" is rejected at level delta by bets that aim at the last row.
+    """Return (p, k) booleans: True if "mean loss > limit" is rejected at level delta by bets aimed at the last sample.
 
-    losses: (p, n) in [low, high], p policies, samples in an order fixed before any loss was seen. limit: (p,
-    k). Returns (p, k).
+    losses: (p, n) in [low, high], p policies, samples in an order fixed before any loss was seen. limit: (p, k).
 
-    Validity (Waudby-Smith & Ramdas 2023, section 4; Ville's inequality): wealth starts at 1 and is multiplied
-    by 1 + b (limit - loss), the bet b >= 0 depending on the past only and small enough to keep wealth
-    positive. If the mean exceeds the limit, wealth is a supermartingale, so it ever reaches 1 / delta with
-    probability at most delta, whatever the bets. They only decide the power.
+    Validity (Waudby-Smith & Ramdas 2023, section 4; Ville's inequality): wealth starts at 1 and is multiplied by
+    1 + b (limit - loss). The bet b >= 0 depends on the past only and is small enough to keep wealth positive. If the
+    mean exceeds the limit, wealth is a supermartingale, so it ever reaches 1 / delta with probability at most delta,
+    whatever the bets are. The bets only decide the power.
 
-    The bets: with a fixed n, the strongest test of a Gaussian mean at level delta is a digital option, worth
-    Phi(z) / delta when its moneyness is z and 1 / delta or nothing at the end. We hold its hedge. Current
-    wealth W gives z = Phi^-1(delta W), and the hedge is b = phi(z) / (Phi(z) s sqrt(left)), with s^2 the
-    running second moment of limit - loss and `left` the samples still to come. Working back from the wealth
-    that is there, not from the one planned, is the idea of STaR-Bets (Voracek & Orabona 2025), whose b
-    replaces phi / Phi by its limit sqrt(2 log(1 / delta W)); the exact ratio is what recovers the normal
-    quantile, 1.64 at delta = .05 where log(1 / delta) alone costs 2.45.
+    The bets: with a fixed n, the strongest test of a Gaussian mean at level delta is a digital option, which is worth
+    Phi(z) / delta at moneyness z, and 1 / delta or nothing at the end. We hold its hedge. Current wealth W gives
+    z = Phi^-1(delta W), and the hedge is b = phi(z) / (Phi(z) s sqrt(left)), with s^2 the running second moment of
+    limit - loss and `left` the number of samples still to come. STaR-Bets (Voracek & Orabona 2025) have the idea of
+    working back from the current wealth instead of the planned one; their b replaces phi / Phi by its limit
+    sqrt(2 log(1 / delta W)). The exact ratio recovers the normal quantile, 1.64 at delta = .05, where
+    log(1 / delta) alone costs 2.45.
     """
     n = losses.shape[1]
     target = -math.log(delta)
     log_wealth = np.zeros(limit.shape)
     reached = np.broadcast_to(limit >= high, limit.shape).copy()
-    cap = _BOLDEST / np.maximum(high - limit, 1e-12)
+    cap = BOLDEST / np.maximum(high - limit, 1e-12)
     second_moment = np.full(limit.shape, ((high - low) / 4) ** 2)  # one pseudo-sample, soon outweighed
-    log_u, ratio = _inverse_mills()
-    rows = np.ascontiguousarray(losses.T)
+    log_phi, ratio = _inverse_mills()
+    columns = np.ascontiguousarray(losses.T)
     for i in range(n):
-        pull = np.interp(log_wealth - target, log_u, ratio)
+        pull = np.interp(log_wealth - target, log_phi, ratio)
         bet = np.minimum(pull / np.sqrt(second_moment * ((n - i) / (i + 1))), cap)
-        x = limit - rows[i][:, None]
-        # at the target the money is put away: the test is decided
+        x = limit - columns[i][:, None]
+        # Once the target is reached, the test is decided and nothing more is bet.
         log_wealth = np.where(reached, log_wealth, log_wealth + np.log1p(bet * x))
         reached |= log_wealth >= target
         second_moment += x * x
     return reached
 
 
-def plug_in_bets(losses: Float64, limit: Float64, delta: float, low: float, high: float) -> Bool:
-    """Return True where "mean loss > limit" is rejected by Waudby-Smith & Ramdas's plug-in bets.
-
-    Shapes, order and validity as in `targeted_bets`; the bet is sqrt(2 log(1 / delta) / (n s^2)) with s^2 the
-    running variance (their equation 26, one-sided). Kept as the yardstick.
-    """
-    p, n = losses.shape
-    target = -math.log(delta)
-    cap = _BOLDEST / np.maximum(high - limit, 1e-12)
-    log_wealth = np.zeros(limit.shape)
-    reached = np.broadcast_to(limit >= high, limit.shape).copy()
-    mean, squares = np.full(p, (low + high) / 2), np.full(p, ((high - low) / 2) ** 2)
-    for i in range(n):
-        bet = np.minimum(np.sqrt(2 * target * (i + 1) / (n * squares))[:, None], cap)
-        x = losses[:, i]
-        log_wealth += np.log1p(bet * (limit - x[:, None]))
-        reached |= log_wealth >= target
-        mean = mean + (x - mean) / (i + 2)
-        squares = squares + (x - mean) ** 2
-    return reached
-
-
 @cache
 def _inverse_mills() -> tuple[Float64, Float64]:
-    """A table of log Phi(z), ascending, and phi(z) / Phi(z)."""
+    """Return a table of log Phi(z), ascending, and phi(z) / Phi(z)."""
     z = np.linspace(-12.0, 8.0, 4001)
     upper = np.array([0.5 * math.erfc(v / math.sqrt(2)) for v in z])
     lower = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in z])
+    # Each half uses the tail that is small there, which keeps its relative accuracy.
     log_phi = np.where(z < 0, np.log(lower), np.log1p(-np.minimum(upper, 0.5)))
     return log_phi, np.exp(-z * z / 2 - log_phi) / math.sqrt(2 * math.pi)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
+from probes._checks import Float64
 
 # Share of delta spent on the interval for the nuisance parameter of `ternary_p_value`; anything from 1 to
 # 10 % does much the same (docs/decisions/0003-certificate.md).

@@ -1,4 +1,4 @@
-"""How many labels: for a certificate at a given limit, and along a learning curve."""
+"""Estimate how many labels a certificate needs, and how a figure grows with labels (its learning curve)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from probes.certificates.bounds import BoundName, Float64, check_delta, excludes, loss_matrix
+from probes._checks import Float64
+from probes.certificates.bounds import TERNARY, MeanBound, check_delta, excludes, loss_matrix
 from probes.errors import DataError
 
-_DRAWS = 100  # resampled data sets per sample size tried: power is known to within 4 points at 0.8
+_POWER = 0.8  # the usual one of study planning
+_DRAWS = 100  # resampled data sets per sample size tried: one standard error of the power is 4 points
 _TOLERANCE = 1.03  # the answer is bracketed to within 3 %
 _RATES = np.linspace(0.05, 2.0, 196)
 
@@ -19,34 +21,27 @@ def labels_needed(
     losses: npt.ArrayLike,
     limit: float,
     delta: float = 0.05,
+    bound: MeanBound = TERNARY,
     *,
-    bound: BoundName = "ternary",
-    low: float = -1.0,
-    high: float = 1.0,
-    power: float = 0.8,
     max_labels: int = 100_000,
-    seed: int = 0,
 ) -> int | None:
-    """Return how many calibration prompts certify a policy with these losses with probability `power`.
+    """Return how many calibration prompts certify a policy with such losses with a probability of 0.8.
 
-    losses: (n,) observed losses of that policy in [low, high]. Samples of growing size are drawn from them
-    with replacement and put to the very test that the certificate uses, so the answer is for that bound; it
-    is within 3 % of the smallest size whose success rate over 100 draws reaches `power`. It trusts the
-    observed mean: a policy luckier than its truth is promised too few. None if the observed mean is not below
-    the limit, or if `max_labels` are not enough. Raises DataError as `bounds.excludes`, or for power outside
-    (0, 1).
+    losses: (n,) observed losses of that policy, within the bound's range. Samples of growing size are drawn from them
+    with replacement and put to the very test that the certificate uses, so the answer is for that bound. It is within
+    3 % of the smallest size at which at least 80 of 100 draws pass. It trusts the observed mean: if the policy was
+    luckier than it is, the answer is too small. The answer is None if the observed mean is not below the limit, or if
+    `max_labels` are not enough. Raises DataError as `bounds.excludes`.
     """
-    sample = loss_matrix(losses, low, high)[0]
+    sample = loss_matrix(losses, bound)[0]
     check_delta(delta)
-    if not 0 < power < 1:
-        raise DataError(f"power must lie strictly between 0 and 1; got {power}. Use 0.8.")
     if sample.mean() >= limit:
         return None
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
 
     def enough(n: int) -> bool:
         draws = rng.choice(sample, size=(_DRAWS, n))
-        return float(excludes(draws, limit, delta, bound=bound, low=low, high=high).mean()) >= power
+        return float(excludes(draws, limit, delta, bound).mean()) >= _POWER
 
     few, many = 0, _first_guess(sample, limit, max_labels)
     while not enough(many):
@@ -60,7 +55,7 @@ def labels_needed(
 
 
 def _first_guess(sample: Float64, limit: float, max_labels: int) -> int:
-    """Half of what a normal approximation asks for at level .05 and power .8: (1.64 + .84)^2 var / gap^2."""
+    """Return half of what a normal approximation asks for at level .05 and power .8: (1.64 + .84)^2 var / gap^2."""
     normal = 6.2 * float(sample.var()) / (limit - float(sample.mean())) ** 2
     return int(min(max(normal / 2, 16), max_labels))
 
@@ -69,8 +64,8 @@ def _first_guess(sample: Float64, limit: float, max_labels: int) -> int:
 class LearningCurve:
     """A power law metric(n) = floor + scale n^-rate, with its bootstrap replicates.
 
-    `floor` is what unlimited labels would reach if the law went on; scale < 0 for a metric that grows.
-    replicates: (b, 3), floor, scale and rate of each bootstrap fit.
+    `floor` is the value that the metric approaches with unlimited labels, if the law goes on; scale is negative for a
+    metric that grows. replicates: (b, 3), floor, scale and rate of each bootstrap fit.
     """
 
     floor: float
@@ -79,11 +74,11 @@ class LearningCurve:
     replicates: Float64
 
     def predict(self, n: npt.ArrayLike) -> Float64:
-        """Return the fitted metric at n labels, same shape as n; n > 0."""
+        """Return the fitted metric at n > 0 labels, in the shape of n."""
         return np.asarray(self.floor + self.scale * np.asarray(n, dtype=float) ** -self.rate)
 
     def interval(self, n: npt.ArrayLike, level: float = 0.95) -> tuple[Float64, Float64]:
-        """Return pointwise percentile limits of the curve at n labels; they assume that the law goes on."""
+        """Return the lower and upper percentile limits of the curve at each n, assuming that the law goes on."""
         sizes = np.atleast_1d(np.asarray(n, dtype=float))
         floor, scale, rate = (column[:, None] for column in self.replicates.T)
         curves = floor + scale * sizes[None, :] ** -rate
@@ -97,10 +92,10 @@ def fit_learning_curve(
 ) -> LearningCurve:
     """Fit a power law to a metric measured at several label counts in several independent repetitions.
 
-    n_labels: (k,) different counts, k >= 4. metric: (r, k), one row per repetition (another split), r >= 3.
-    Least squares on the mean curve: the rate over a grid of 0.05 to 2, floor and scale exactly (variable
-    projection). The interval comes from resampling repetitions. Raises DataError for too few counts or
-    repetitions, or numbers that are not finite.
+    n_labels: (k,) different counts, k >= 4. metric: (r, k), one row per repetition (another split), r >= 3. The fit is
+    by least squares on the mean curve: the rate is searched on a grid of 0.05 to 2, and for each rate floor and scale
+    are solved exactly (variable projection). The interval comes from resampling repetitions. Raises DataError for too
+    few counts or repetitions, or numbers that are not finite.
     """
     sizes, values = np.asarray(n_labels, dtype=float), np.asarray(metric, dtype=float)
     if sizes.ndim != 1 or len(set(sizes.tolist())) < 4 or (sizes <= 0).any():

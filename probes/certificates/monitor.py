@@ -26,7 +26,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from probes.certificates.bounds import Float64, check_delta
+from probes._checks import Float64
+from probes.certificates.bounds import check_delta
 from probes.errors import DataError
 
 # Stakes as shares of the boldest bet: small ones find small excesses, and no one needs to know which it will

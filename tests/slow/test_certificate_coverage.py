@@ -14,14 +14,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.routing_outcomes import synthetic_outcomes, synthetic_truth
-from probes.certificates.bounds import BoundName
-from probes.certificates.fixed_sequence import (
-    ThresholdCertificate,
-    certify_groups,
-    certify_threshold,
-    policy_drops,
-)
+from benchmarks.routing_outcomes import policy_drops, synthetic_outcomes, synthetic_truth
+from probes.certificates.bounds import MeanBound
+from probes.certificates.fixed_sequence import Certificate, certify_groups, certify_path
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -29,7 +24,7 @@ DRAWS = 500
 DELTA = 0.05
 ALLOWED = int(stats.binom.ppf(0.999, DRAWS, DELTA))
 LIMITS = (0.01, 0.02, 0.05)
-BOUNDS: tuple[BoundName, ...] = ("ternary", "betting")
+BOUNDS = (MeanBound("ternary"), MeanBound("betting"))
 SYNTHETIC_SIZE = 2000
 
 
@@ -57,10 +52,10 @@ def violations(draws, limit, bound):
     """Return how many certified policies are worse than the limit, and the mean certified weak share."""
     wrong, shares = 0, []
     for gain, drop, thresholds, truth in draws:
-        answer = certify_threshold(gain, drop, thresholds, limit, DELTA, bound=bound)
-        if isinstance(answer, ThresholdCertificate):
-            wrong += bool(truth[answer.certificate.index] > limit)
-            shares.append(answer.weak_share)
+        answer = certify_path(policy_drops(gain, drop, thresholds), limit, DELTA, bound)
+        if isinstance(answer, Certificate):
+            wrong += bool(truth[answer.index] > limit)
+            shares.append(float((gain < thresholds[answer.index]).mean()))
         else:
             shares.append(0.0)
     assert len(shares) == DRAWS
@@ -76,7 +71,7 @@ def uncertified_violations(draws, limit):
     return wrong
 
 
-@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize("bound", BOUNDS, ids=lambda bound: bound.method)
 @pytest.mark.parametrize("limit", LIMITS)
 def test_certificates_on_real_outcomes_are_wrong_no_more_often_than_delta(routing_outcomes, limit, bound):
     wrong, share = violations(real_draws(routing_outcomes), limit, bound)
@@ -89,7 +84,7 @@ def test_the_uncertified_rule_fails_on_real_outcomes(routing_outcomes, limit):
     assert uncertified_violations(real_draws(routing_outcomes), limit) > ALLOWED
 
 
-@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize("bound", BOUNDS, ids=lambda bound: bound.method)
 @pytest.mark.parametrize("limit", LIMITS)
 def test_certificates_on_synthetic_outcomes_are_wrong_no_more_often_than_delta(limit, bound):
     wrong, share = violations(synthetic_draws(), limit, bound)

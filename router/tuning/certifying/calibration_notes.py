@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from probes.certificates.bounds import choose_bound
+from probes.certificates.bounds import choose_method
 from probes.probe import DifficultyProbe
 from router.tuning.certifying.calibration_set import MIN_CALIBRATION, CalibrationSet
 from router.tuning.certifying.targets import Facts
@@ -31,7 +31,7 @@ def expects_graded(
     if isinstance(recorded, list | tuple):
         return any(model in recorded for model in calibration.outcomes.models)
     if len(calibration.seen) >= MIN_CALIBRATION:
-        return choose_bound(calibration.seen.scores) == "betting"
+        return choose_method(calibration.seen.scores) == "betting"
     return True
 
 

@@ -66,9 +66,7 @@ def plan(losses: Losses, chosen: Choices, reference: int, delta: float, *, seed:
             break
         row = int(np.argmax(away >= share))
         kept = losses.matrix[row]
-        needed = labels_needed(
-            kept, losses.limit, delta, bound=losses.method, low=losses.low, high=losses.high, max_labels=MAX_LABELS
-        )
+        needed = labels_needed(kept, losses.limit, delta, losses.bound, max_labels=MAX_LABELS)
         # The walk certifies a share only after all smaller ones: it never needs fewer labels than they do.
         if steps and needed is not None:
             before = steps[-1].labels
@@ -104,5 +102,5 @@ def _curve(losses: Losses, away: FloatArray, delta: float, rng: np.random.Genera
 
 def _certified(losses: Losses, away: FloatArray, columns: npt.NDArray[np.int64], delta: float) -> float:
     x = losses
-    answer = certify_path(x.matrix[:, columns], x.limit, delta, bound=x.method, low=x.low, high=x.high)
+    answer = certify_path(x.matrix[:, columns], x.limit, delta, x.bound)
     return float(away[answer.index]) if isinstance(answer, Certificate) else 0.0

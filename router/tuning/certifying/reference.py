@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from probes.certificates.bounds import choose_bound, excludes
+from probes.certificates.bounds import MeanBound, choose_method, excludes
 from probes.errors import DataError
 from router.tuning.certifying.calibration_set import CalibrationSet
 
@@ -25,7 +25,7 @@ def check_reference(calibration: CalibrationSet, reference: str) -> None:
     column = models.index(reference)
     others = [number for number in range(len(models)) if number != column]
     ahead = scores[:, column] - scores[:, others].T
-    worse = excludes(ahead, 0.0, REFUSAL_LEVEL / len(others), bound=choose_bound(scores))
+    worse = excludes(ahead, 0.0, REFUSAL_LEVEL / len(others), MeanBound(choose_method(scores)))
     if not worse.any():
         return
     means = scores.mean(axis=0)

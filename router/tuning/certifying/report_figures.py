@@ -109,7 +109,7 @@ def _target_answer(stretch: Stretch, policy: int | None) -> TargetAnswer:
         certified=stretch.certified,
         estimate=estimate,
         bound=bound,
-        method=stretch.losses.method,
+        method=stretch.losses.bound.method,
         delta=answer.delta,
         more_labels=answer.more_labels if isinstance(answer, NotCertified) else None,
     )
@@ -120,7 +120,7 @@ def _figures(verdict: Verdict, walked: Walked, bench: Bench, settings: TuneSetti
     chosen = walked.chosen[row : row + 1]
     drop = facts.drop(chosen)[0]
     losses = losses_of(Target("max_loss", 0.5), chosen, facts)
-    bound = float(upper_bound(losses.matrix, settings.delta_each, bound=losses.method)[0])
+    bound = float(upper_bound(losses.matrix, settings.delta_each, losses.bound)[0])
     limits = [s.target.limit for s in verdict.stretches if s.target.kind == "max_loss" and verdict.policy is not None]
     names = bench.served.rules.file.names
     rule = rule_of(walked, verdict)
@@ -145,7 +145,7 @@ def _groups(stretch: Stretch, walked: Walked, bench: Bench, settings: TuneSettin
     if not any(labels):
         raise DataError("--by-group needs a column `group` in the data, and found none.")
     x = stretch.losses
-    found = certify_groups(x.matrix, labels, x.limit, settings.delta, bound=x.method, low=x.low, high=x.high)
+    found = certify_groups(x.matrix, labels, x.limit, settings.delta, x.bound)
     members = np.array(labels)
     return {
         str(label): _group_answer(answer, walked, members == label)

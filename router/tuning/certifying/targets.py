@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from probes.certificates.bounds import BoundName, upper_bound
+from probes.certificates.bounds import BoundMethod, MeanBound, upper_bound
 from probes.certificates.fixed_sequence import Certificate, NotCertified, certify_path
 from probes.certificates.label_planning import labels_needed
 from probes.errors import DataError
@@ -76,25 +76,24 @@ class Facts:
 
 @dataclass(frozen=True)
 class Losses:
-    """A target as a matrix of losses whose mean must stay within `limit`: (p, n) in [low, high]."""
+    """A target as a matrix of losses (p, n) whose row means must stay within `limit`, and the bound that tests them."""
 
     matrix: FloatArray
     limit: float
-    method: BoundName
-    low: float
-    high: float
+    bound: MeanBound
 
 
 def losses_of(target: Target, chosen: Choices, facts: Facts) -> Losses:
     """The losses of a target under policies (p, n). Raises DataError where costs are unknown or above the ceiling."""
-    sharp: BoundName = "betting" if facts.graded else "ternary"
+    sharp: BoundMethod = "betting" if facts.graded else "ternary"
     if target.kind == "max_loss":
-        return Losses(facts.drop(chosen), target.limit, sharp, -1.0, 1.0)
+        return Losses(facts.drop(chosen), target.limit, MeanBound(sharp))
     if target.kind == "min_quality":
-        exact: BoundName = "betting" if facts.graded else "binomial"
-        return Losses(1.0 - _pick(facts.scores, chosen), 1.0 - target.limit, exact, 0.0, 1.0)
+        exact: BoundMethod = "betting" if facts.graded else "binomial"
+        return Losses(1.0 - _pick(facts.scores, chosen), 1.0 - target.limit, MeanBound(exact, 0.0, 1.0))
     if target.kind == "max_strong_share":
-        return Losses((chosen == facts.reference).astype(np.float64), target.limit, "binomial", 0.0, 1.0)
+        strong = (chosen == facts.reference).astype(np.float64)
+        return Losses(strong, target.limit, MeanBound("binomial", 0.0, 1.0))
     return _cost_losses(target, chosen, facts)
 
 
@@ -110,7 +109,7 @@ def _cost_losses(target: Target, chosen: Choices, facts: Facts) -> Losses:
             f"no request may cost more than --max-request-usd, {facts.ceiling_usd:g}; one of the data costs "
             f"{dearest:g}. Raise it: the certificate holds for traffic without dearer requests."
         )
-    return Losses(facts.cost(chosen), target.limit / 1000, "betting", 0.0, facts.ceiling_usd)
+    return Losses(facts.cost(chosen), target.limit / 1000, MeanBound("betting", 0.0, facts.ceiling_usd))
 
 
 def _pick(values: FloatArray, chosen: Choices) -> FloatArray:
@@ -154,14 +153,12 @@ class Stretch:
     def bound(self, policy: int) -> float:
         """Confidence bound of one policy by itself, at this target's share of delta."""
         x = self.losses
-        return float(upper_bound(x.matrix[policy], self.answer.delta, bound=x.method, low=x.low, high=x.high)[0])
+        return float(upper_bound(x.matrix[policy], self.answer.delta, x.bound)[0])
 
     def labels_for(self, policy: int) -> int | None:
         """Calibration prompts with which this policy would probably be certified; None where no number is known."""
         x = self.losses
-        return labels_needed(
-            x.matrix[policy], x.limit, self.answer.delta, bound=x.method, low=x.low, high=x.high, max_labels=50_000
-        )
+        return labels_needed(x.matrix[policy], x.limit, self.answer.delta, x.bound, max_labels=50_000)
 
 
 @dataclass(frozen=True)
@@ -215,4 +212,4 @@ def certify_together(targets: Sequence[Target], chosen: Choices, facts: Facts, d
 def _stretch(target: Target, chosen: Choices, facts: Facts, delta: float) -> Stretch:
     x = losses_of(target, chosen, facts)
     walk = x.matrix[::-1] if target.on_spending else x.matrix
-    return Stretch(target, x, certify_path(walk, x.limit, delta, bound=x.method, low=x.low, high=x.high))
+    return Stretch(target, x, certify_path(walk, x.limit, delta, x.bound))

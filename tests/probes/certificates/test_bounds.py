@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from probes.certificates.bounds import choose_bound, excludes, upper_bound
+from probes.certificates.bounds import MeanBound, choose_method, excludes, upper_bound
 from probes.certificates.exact_counts import (
     NUISANCE_SHARE,
     binomial_cdf,
@@ -15,7 +15,9 @@ from probes.certificates.exact_counts import (
 )
 from probes.errors import DataError
 
-GENERAL = ("ternary", "betting", "wsr", "hoeffding_bentkus", "empirical_bernstein", "hoeffding")
+TERNARY, BETTING = MeanBound("ternary"), MeanBound("betting")
+BINOMIAL = MeanBound("binomial", 0.0, 1.0)
+every_bound = pytest.mark.parametrize("bound", [TERNARY, BETTING], ids=lambda bound: bound.method)
 
 
 def ternary_losses(rng, shape, mean, discordant):
@@ -67,64 +69,52 @@ def _net_tail(net, n, mean, q):
 def test_without_negative_losses_the_binomial_bound_is_clopper_pearson():
     losses = np.zeros(200)
     losses[:13] = 1
-    bound = upper_bound(losses, 0.05, bound="binomial", low=0, high=1)[0]
+    bound = upper_bound(losses, 0.05, BINOMIAL)[0]
     assert bound == pytest.approx(stats.beta.ppf(0.95, 14, 187), abs=2e-5)
 
 
-def test_hoeffding_and_empirical_bernstein_invert_to_their_closed_forms():
-    losses = ternary_losses(np.random.default_rng(0), 5000, 0.02, 0.1)
-    mean, n = losses.mean(), losses.size
-    hoeffding = mean + 2 * np.sqrt(np.log(1 / 0.05) / (2 * n))
-    log_term = np.log(2 / 0.05)
-    bernstein = mean + np.sqrt(2 * losses.var(ddof=1) * log_term / n) + 14 * log_term / (3 * (n - 1))
-    assert upper_bound(losses, 0.05, bound="hoeffding")[0] == pytest.approx(hoeffding, abs=4e-5)
-    assert upper_bound(losses, 0.05, bound="empirical_bernstein")[0] == pytest.approx(bernstein, abs=4e-5)
-
-
-@pytest.mark.parametrize("bound", GENERAL)
+@every_bound
 def test_bounds_shrink_with_more_samples_less_confidence_and_lower_losses(bound):
     losses = ternary_losses(np.random.default_rng(1), 400, 0.0, 0.1)
-    first = upper_bound(losses, 0.05, bound=bound)[0]
+    first = upper_bound(losses, 0.05, bound)[0]
     assert losses.mean() < first < 1
-    assert upper_bound(np.tile(losses, 8), 0.05, bound=bound)[0] < first
-    assert upper_bound(losses, 0.2, bound=bound)[0] < first
+    assert upper_bound(np.tile(losses, 8), 0.05, bound)[0] < first
+    assert upper_bound(losses, 0.2, bound)[0] < first
     lower = np.where(np.arange(400) % 20 == 0, -1.0, losses)
-    assert upper_bound(lower, 0.05, bound=bound)[0] < first
+    assert upper_bound(lower, 0.05, bound)[0] < first
 
 
-@pytest.mark.parametrize("bound", GENERAL)
+@every_bound
 def test_the_upper_bound_is_where_exclusion_begins(bound):
     losses = ternary_losses(np.random.default_rng(2), 900, 0.01, 0.2)
-    edge = float(upper_bound(losses, 0.05, bound=bound)[0])
-    assert excludes(losses, edge + 1e-9, 0.05, bound=bound)[0]
-    assert not excludes(losses, edge - 1e-4, 0.05, bound=bound)[0]
+    edge = float(upper_bound(losses, 0.05, bound)[0])
+    assert excludes(losses, edge + 1e-9, 0.05, bound)[0]
+    assert not excludes(losses, edge - 1e-4, 0.05, bound)[0]
 
 
-@pytest.mark.parametrize("bound", GENERAL)
+@every_bound
 def test_rows_are_judged_one_by_one(bound):
     rng = np.random.default_rng(3)
     losses = np.vstack([ternary_losses(rng, 800, mean, 0.1) for mean in (-0.05, 0.0, 0.02, 0.08)])
-    together = excludes(losses, 0.03, 0.05, bound=bound)
-    alone = [bool(excludes(row, 0.03, 0.05, bound=bound)[0]) for row in losses]
+    together = excludes(losses, 0.03, 0.05, bound)
+    alone = [bool(excludes(row, 0.03, 0.05, bound)[0]) for row in losses]
     assert together.tolist() == alone
 
 
 def test_at_the_size_of_the_mmlu_split_the_default_bounds_are_near_the_normal_one():
     losses = ternary_losses(np.random.default_rng(4), (20, 4200), 0.01, 0.08)
     normal = losses.mean(axis=1) + 1.645 * losses.std(axis=1) / np.sqrt(4200)
-    for bound, slack in (("ternary", 0.15), ("betting", 0.15)):
-        excess = upper_bound(losses, 0.05, bound=bound) - losses.mean(axis=1)
-        assert np.mean(excess) < (1 + slack) * np.mean(normal - losses.mean(axis=1))
-    wide = upper_bound(losses, 0.05, bound="empirical_bernstein") - losses.mean(axis=1)
-    assert np.mean(wide) > 1.5 * np.mean(normal - losses.mean(axis=1))
+    for bound in (TERNARY, BETTING):
+        excess = upper_bound(losses, 0.05, bound) - losses.mean(axis=1)
+        assert np.mean(excess) < 1.15 * np.mean(normal - losses.mean(axis=1))
 
 
-@pytest.mark.parametrize("bound", GENERAL)
+@every_bound
 @pytest.mark.parametrize(("mean", "discordant"), [(0.02, 0.02), (0.02, 0.1), (0.05, 0.6)])
 def test_a_true_hypothesis_is_rejected_no_more_often_than_delta(bound, mean, discordant):
     draws = 1500
     losses = ternary_losses(np.random.default_rng(5), (draws, 300), mean, discordant)
-    wrong = excludes(losses, mean, 0.1, bound=bound).sum()
+    wrong = excludes(losses, mean, 0.1, bound).sum()
     # 0.1 percent of runs would exceed this at a rate of exactly delta
     assert wrong <= stats.binom.ppf(0.999, draws, 0.1)
 
@@ -132,7 +122,7 @@ def test_a_true_hypothesis_is_rejected_no_more_often_than_delta(bound, mean, dis
 def test_betting_keeps_its_level_on_losses_that_are_rare_and_large():
     rng = np.random.default_rng(6)
     losses = np.where(rng.random((1500, 300)) < 0.01, 1.0, -0.01 / 0.99 + rng.uniform(-0.001, 0.001, (1500, 300)))
-    wrong = excludes(losses, 0.0, 0.1, bound="betting").sum()
+    wrong = excludes(losses, 0.0, 0.1, BETTING).sum()
     assert wrong <= stats.binom.ppf(0.999, 1500, 0.1)
 
 
@@ -140,39 +130,39 @@ def test_losses_between_the_lattice_points_are_rounded_up():
     losses = np.tile([-0.5, 0.25, 0.0, 0.0], 100)
     rounded = np.tile([0.0, 1.0, 0.0, 0.0], 100)
     limits = np.linspace(0.2, 0.4, 21)
-    answers = [excludes(losses, m, 0.05, bound="ternary")[0] for m in limits]
-    assert answers == [excludes(rounded, m, 0.05, bound="ternary")[0] for m in limits]
+    answers = [excludes(losses, m, 0.05, TERNARY)[0] for m in limits]
+    assert answers == [excludes(rounded, m, 0.05, TERNARY)[0] for m in limits]
     assert answers[0] != answers[-1]
 
 
 def test_nothing_can_exceed_the_top_of_the_range():
-    for bound in GENERAL:
-        assert excludes(np.ones(5), 1.0, 0.05, bound=bound)[0]
-        assert upper_bound(np.ones(5), 0.05, bound=bound)[0] == 1.0
+    for bound in (TERNARY, BETTING):
+        assert excludes(np.ones(5), 1.0, 0.05, bound)[0]
+        assert upper_bound(np.ones(5), 0.05, bound)[0] == 1.0
 
 
 def test_binary_scores_call_for_the_exact_bound_and_others_for_betting():
-    assert choose_bound([0, 1, 1]) == "ternary"
-    assert choose_bound([0, 0.5, 1]) == "betting"
+    assert choose_method([0, 1, 1]) == "ternary"
+    assert choose_method([0, 0.5, 1]) == "betting"
 
 
 @pytest.mark.parametrize(
     ("losses", "delta", "bound", "words"),
     [
-        ([[0.0, 1.5]], 0.05, "betting", "policy 0, prompt 1 has 1.5"),
-        ([[0.0], [np.nan]], 0.05, "betting", "policy 1, prompt 0 has nan"),
-        (np.zeros((2, 0)), 0.05, "betting", "at least one of each"),
-        ([0.0], 1.0, "betting", "delta must lie strictly between 0 and 1"),
-        ([0.0], 0.05, "bootstrap", "bound must be one of"),
-        ([0.0], 0.05, "binomial", "needs losses in \\[0, 1\\]"),
-        ([[0.0], [0.0, 1.0]], 0.05, "betting", "rectangular"),
+        ([[0.0, 1.5]], 0.05, BETTING, "policy 0, prompt 1 has 1.5"),
+        ([[0.0], [np.nan]], 0.05, BETTING, "policy 1, prompt 0 has nan"),
+        (np.zeros((2, 0)), 0.05, BETTING, "at least one of each"),
+        ([0.0], 1.0, BETTING, "delta must lie strictly between 0 and 1"),
+        ([0.0], 0.05, MeanBound("bootstrap"), "method of a bound must be one of"),
+        ([0.0], 0.05, MeanBound("binomial"), "needs losses in \\[0, 1\\]"),
+        ([[0.0], [0.0, 1.0]], 0.05, BETTING, "rectangular"),
     ],
 )
 def test_unusable_losses_are_refused_by_name(losses, delta, bound, words):
     with pytest.raises(DataError, match=words):
-        excludes(losses, 0.02, delta, bound=bound)
+        excludes(losses, 0.02, delta, bound)
 
 
 def test_the_ternary_bound_refuses_a_wider_range():
     with pytest.raises(DataError, match="needs losses in \\[-1, 1\\]"):
-        excludes([0.0], 0.02, 0.05, bound="ternary", high=3.0)
+        excludes([0.0], 0.02, 0.05, MeanBound(high=3.0))

@@ -6,21 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from probes.certificates.bounds import excludes, upper_bound
-from probes.certificates.fixed_sequence import (
-    Certificate,
-    NotCertified,
-    ThresholdCertificate,
-    certify_groups,
-    certify_path,
-    certify_targets,
-    certify_threshold,
-    policy_drops,
-)
+from benchmarks.routing_outcomes import policy_drops
+from probes.certificates.bounds import MeanBound, excludes, upper_bound
+from probes.certificates.fixed_sequence import Certificate, NotCertified, certify_groups, certify_path
 from probes.certificates.label_planning import fit_learning_curve, labels_needed
 from probes.errors import DataError
 
 SHARES = np.arange(1, 200) / 200
+TERNARY, BETTING = MeanBound("ternary"), MeanBound("betting")
+BINOMIAL = MeanBound("binomial", 0.0, 1.0)
+every_bound = pytest.mark.parametrize("bound", [TERNARY, BETTING], ids=lambda bound: bound.method)
 
 
 def true_drop(share):
@@ -35,12 +30,11 @@ def outcomes(n, seed):
 
 
 def test_the_certified_threshold_saves_most_of_what_perfect_knowledge_would():
-    answer = certify_threshold(*outcomes(4200, 0), SHARES, 0.02)
-    assert isinstance(answer, ThresholdCertificate)
-    assert true_drop(answer.threshold) <= 0.02
-    assert answer.threshold > 0.28  # 0.36 with the truth known
-    assert answer.weak_share == pytest.approx(answer.threshold, abs=0.03)
-    assert answer.certificate.estimate <= answer.certificate.upper_bound <= 0.02
+    answer = certify_path(policy_drops(*outcomes(4200, 0), SHARES), 0.02)
+    assert isinstance(answer, Certificate)
+    assert true_drop(SHARES[answer.index]) <= 0.02
+    assert SHARES[answer.index] > 0.28  # 0.36 with the truth known
+    assert answer.estimate <= answer.upper_bound <= 0.02
 
 
 def test_the_walk_stops_at_the_first_policy_that_fails_even_if_later_ones_pass():
@@ -59,13 +53,13 @@ def test_a_path_that_passes_everywhere_is_certified_to_its_end_across_blocks():
     assert certify_path(late, 0.05).index == 599
 
 
-@pytest.mark.parametrize("bound", ["ternary", "betting"])
+@every_bound
 def test_more_room_more_doubt_and_more_labels_never_certify_less(bound):
     gain, drop = outcomes(3000, 1)
     losses = policy_drops(gain, drop, SHARES)
 
     def index(matrix, limit, delta):
-        answer = certify_path(matrix, limit, delta, bound=bound)
+        answer = certify_path(matrix, limit, delta, bound)
         return answer.index if isinstance(answer, Certificate) else -1
 
     assert index(losses, 0.02, 0.05) <= index(losses, 0.03, 0.05) <= index(losses, 0.05, 0.05)
@@ -75,7 +69,7 @@ def test_more_room_more_doubt_and_more_labels_never_certify_less(bound):
 
 def test_too_few_labels_are_answered_with_how_many_would_do():
     gain, drop = outcomes(60, 2)
-    answer = certify_threshold(gain, drop, SHARES, 0.02)
+    answer = certify_path(policy_drops(gain, drop, SHARES), 0.02)
     assert isinstance(answer, NotCertified)
     assert answer.upper_bound > 0.02 > answer.estimate
     assert answer.labels_needed is not None
@@ -95,21 +89,14 @@ def test_no_number_of_labels_is_promised_when_the_estimate_is_above_the_limit():
 
 def test_other_targets_are_means_too():
     strong = np.array([np.arange(400) % 10 < k for k in (0, 2, 5)], dtype=float)
-    share = certify_path(strong, 0.3, bound="binomial", low=0)
+    share = certify_path(strong, 0.3, bound=BINOMIAL)
     assert isinstance(share, Certificate)
     assert share.index == 1
     assert share.upper_bound == pytest.approx(stats.beta.ppf(0.95, 81, 320), abs=2e-5)
-    cost = certify_path(strong * 4.0, 1.2, bound="betting", low=0, high=4)
+    cost = certify_path(strong * 4.0, 1.2, bound=MeanBound("betting", 0.0, 4.0))
     assert isinstance(cost, Certificate)
     assert cost.index == 1
     assert 0.8 < cost.upper_bound <= 1.2
-
-
-def test_simultaneous_targets_share_the_level():
-    losses = policy_drops(*outcomes(3000, 3), SHARES)
-    together = certify_targets(losses, [0.02, 0.05])
-    assert together == {m: certify_path(losses, m, 0.025) for m in (0.02, 0.05)}
-    assert together[0.02].index < together[0.05].index
 
 
 def test_groups_are_certified_from_their_own_prompts():
@@ -129,13 +116,8 @@ def test_prompts_sent_to_the_strong_model_lose_nothing():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: certify_threshold([0.1], [0.0], [0.5, 0.2], 0.02), "must be finite and ascend"),
-        (lambda: certify_threshold([0.1], [0.0, 1.0], [0.5], 0.02), "one entry per prompt"),
-        (lambda: certify_threshold([np.nan], [0.0], [0.5], 0.02), "prompt 0 has nan"),
-        (lambda: certify_threshold([0.1], [2.0], [0.5], 0.02), "policy 0, prompt 0 has 2.0"),
-        (lambda: certify_targets([0.0], []), "one or more different numbers"),
         (lambda: certify_groups([[0.0, 1.0]], ["a"], 0.02), "one label per prompt, 2; got 1"),
-        (lambda: labels_needed([0.0], 0.02, power=1.0), "power must lie strictly"),
+        (lambda: certify_path([2.0], 0.02), "policy 0, prompt 0 has 2.0"),
         (lambda: fit_learning_curve([1, 2, 3], np.zeros((3, 3))), "at least 4 different"),
         (lambda: fit_learning_curve([1, 2, 3, 4], np.zeros((2, 4))), "repetitions >= 3"),
         (lambda: fit_learning_curve([1, 2, 3, 4], np.full((3, 4), np.nan)), "repetition 0"),
@@ -146,19 +128,19 @@ def test_unusable_input_is_refused_by_name(call, words):
         call()
 
 
-@pytest.mark.parametrize("bound", ["ternary", "betting", "empirical_bernstein"])
+@every_bound
 def test_the_number_of_labels_asked_for_gives_a_certificate_four_times_in_five(bound):
     losses = np.repeat([-1.0, 0.0, 1.0], [20, 920, 60])
     n = labels_needed(losses, 0.06, bound=bound)
     fresh = np.random.default_rng(9).choice(losses, size=(400, n))
-    success = excludes(fresh, 0.06, 0.05, bound=bound).mean()
+    success = excludes(fresh, 0.06, 0.05, bound).mean()
     # power is judged on 100 draws (standard error .04) and once more on 400 (.02)
     assert 0.8 - 0.11 < success < 0.8 + 0.13
 
 
 def test_a_sample_without_any_loss_asks_for_exactly_the_labels_that_exclude_the_limit():
-    n = labels_needed(np.zeros(10), 0.05, bound="binomial", low=0)
-    assert upper_bound(np.zeros(n), 0.05, bound="binomial", low=0)[0] <= 0.05 + 1e-9
+    n = labels_needed(np.zeros(10), 0.05, bound=BINOMIAL)
+    assert upper_bound(np.zeros(n), 0.05, BINOMIAL)[0] <= 0.05 + 1e-9
     assert abs(n - np.log(0.05) / np.log(0.95)) <= 0.03 * n + 1
 
 

@@ -139,7 +139,7 @@ class TestCertificate:
         drop = np.where(weak, outcomes.scores[:, 1] - outcomes.scores[:, 0], 0.0)
         assert found["weak_share"] == pytest.approx(weak.mean())
         assert found["loss_estimate"] == pytest.approx(drop.mean())
-        assert found["loss_upper_bound"] == pytest.approx(upper_bound(drop, 0.05, bound="ternary")[0])
+        assert found["loss_upper_bound"] == pytest.approx(upper_bound(drop, 0.05)[0])
 
     def test_a_stricter_target_saves_less(self, world: Path) -> None:
         shares = [answer_of(tune(world, *PAIR, "--max-loss", eps))["weak_share"] for eps in (0.02, 0.04, 0.08)]
