@@ -39,8 +39,9 @@ OPENAI := .venv-openai/.installed
 $(OPENAI):
 	-@$(PYTHON) -m venv .venv-openai && .venv-openai/bin/pip install --quiet openai==3.57.0 && touch $@
 
+# One process for each core; a file's tests stay in one process, because they share what they start.
 test: $(INSTALLED) $(NODE) $(OPENAI)  ## The default test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 fuzz-doors: $(INSTALLED)  ## A million random requests through every door, as JSON; what fails goes to tests/fuzz/seeds
 	@$(BIN)/python -m tests.fuzz

@@ -238,7 +238,7 @@ class TestTargets:
             ((*PAIR, "--max-loss", 0.02, "--rule", "cost"), "the cost rule needs a price of every candidate"),
             ((*PAIR, "--max-strong-share", 0.2, "--plan"), "--by-group and --plan are about quality loss"),
             ((*PAIR, "--max-loss", 0.02, "--profile", "a:b=0.05"), "names of profiles must be of letters"),
-            ((*PAIR, "--max-loss", 0.02, "--prices", "none.yaml"), "price file none.yaml must be readable YAML"),
+            ((*PAIR, "--max-loss", 0.02, "--prices", "none.yaml"), "price file none.yaml does not exist"),
             (("--models", "weak", "--max-loss", 0.02), "two models or more"),
             (
                 ("--models", "weak,huge", "--max-loss", 0.02),
