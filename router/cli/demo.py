@@ -1,6 +1,6 @@
-"""`elle demo`: the whole path on real input, in one process. Real encoder, real probe, gRPC, LiteLLM, HTTP; no key.
+"""`elle demo`: start the service, send it a dozen prompts over gRPC, and print how each was decided and answered.
 
-Only the answers are canned, and say so.
+Encoder, probe, gRPC, LiteLLM and HTTP are the real ones. Only the answers are canned, and they say so. It needs no key.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from router.cli.render import number, risks_in_short, say_reason
+from router.cli.render import describe_reason, format_number, format_risks
 from router.client import Answer, AsyncRouterClient
 from router.errors import ServiceError
 from router.serving.server import ServerSettings, Serving, serving
 from router.values import Message, RouteQuery, RoutingDecision
 
-# One grey pixel: the router never looks into images, it only sees that there is one.
+# A picture of one grey pixel: the router does not look into images, it only sees that the prompt holds one.
 _PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 )
@@ -26,7 +26,7 @@ _PIXEL = (
 
 @dataclass(frozen=True)
 class DemoPrompt:
-    """One prompt of the demo, and how the table calls it."""
+    """One prompt of the demo, with the label that the table shows for it."""
 
     label: str
     messages: tuple[Message, ...]
@@ -96,17 +96,21 @@ Next:
   keep it running       .venv/bin/elle serve
   decide one prompt     .venv/bin/elle decide "Prove that there are infinitely many primes."
   use real providers    .venv/bin/elle policy > my.yaml; there, set each candidate's `model` to a LiteLLM model string
-                        and drop `api_base: canned`; export the provider's key, then
+                        and delete `api_base: canned`; export the provider's key, then
                         .venv/bin/elle serve --policy my.yaml
   fit your own data     .venv/bin/elle fit outcomes.jsonl --out my-probe    (columns: prompt, model, score)
 """
 
 
-async def run(console: Console) -> None:
-    """Start the service, send the prompts through the gRPC client, print what was decided, stop.
+def run_demo(console: Console) -> None:
+    """Start the service, send the prompts through the gRPC client, print the decisions, and stop the service.
 
-    Raises whatever starting the service raises, and ServiceError if a prompt is refused.
+    Raises whatever starting the service raises. A prompt that the service refuses is shown as refused.
     """
+    asyncio.run(_run(console))
+
+
+async def _run(console: Console) -> None:
     console.print("Starting the service on its embedded default ...")
     async with serving(ServerSettings(port=0)) as running, AsyncRouterClient(running.address) as client:
         policy = running.router.policy(None)
@@ -134,38 +138,35 @@ def _print_table(console: Console, running: Serving, outcomes: list[tuple[DemoPr
     table.add_column("reason")
     table.add_column("decided in", justify="right")
     table.add_column("cost of\nstrong", justify="right")
-    spent = always_strong = 0.0
     for prompt, outcome in outcomes:
         if isinstance(outcome, ServiceError):
             table.add_row(prompt.label, "-", *("-" for _ in names), "refused", str(outcome), "-", "-")
-            continue
-        decision = outcome.decision
-        cost, strong = _costs(decision)
-        spent, always_strong = spent + cost, always_strong + strong
-        table.add_row(
-            prompt.label,
-            number(decision.difficulty),
-            *risks_in_short(decision.candidates),
-            decision.chosen,
-            say_reason(decision),
-            f"{decision.timings.total_s * 1e3:.1f} ms",
-            f"{cost / strong:.0%}" if strong else "-",
-        )
+        else:
+            table.add_row(prompt.label, *_decision_cells(outcome.decision))
     console.print(table)
+    costs = [_costs(outcome.decision) for _, outcome in outcomes if not isinstance(outcome, ServiceError)]
+    spent, always_strong = (sum(column) for column in zip(*costs, strict=True)) if costs else (0.0, 0.0)
     if always_strong:
         console.print(
             f"Expected cost of these prompts: ${spent:.5f}, always-strong ${always_strong:.5f} "
-            f"({1 - spent / always_strong:.0%} saved). Expected output lengths are the policy's, not measured.",
+            f"({1 - spent / always_strong:.0%} saved). The answers are assumed to be as long as the policy expects.",
             highlight=False,
         )
 
 
+def _decision_cells(decision: RoutingDecision) -> tuple[str, ...]:
+    cost, strong = _costs(decision)
+    return (
+        format_number(decision.difficulty),
+        *format_risks(decision.candidates),
+        decision.chosen,
+        describe_reason(decision),
+        f"{decision.timings.total_s * 1e3:.1f} ms",
+        f"{cost / strong:.0%}" if strong else "-",
+    )
+
+
 def _costs(decision: RoutingDecision) -> tuple[float, float]:
-    """Expected cost of the chosen candidate, and of the last tier."""
+    """Return the expected cost in USD of the chosen candidate, and that of the strongest one."""
     chosen = next(c for c in decision.candidates if c.candidate == decision.chosen)
     return chosen.expected_cost_usd or 0.0, decision.candidates[-1].expected_cost_usd or 0.0
-
-
-def main(console: Console) -> None:
-    """Run the demo to its end."""
-    asyncio.run(run(console))

@@ -1,4 +1,4 @@
-"""`elle` on embeddings: fit a probe to (embedding, loss) pairs, score files of any size, embed prompts."""
+"""The verbs of `elle` on embeddings: `fit-pairs` fits a probe, `score` scores whole files, `embed` embeds prompts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Any
 
 import click
 
-from router.cli.common import INCOMPLETE, JSON, PATH, output, print_json, progress
-
-_OUT = output("Parquet file to write.")
+from router.cli.options import ENCODER, ENCODER_DIR, JSON, PATH, output_option
+from router.cli.output import INCOMPLETE, print_json, progress_bar
 
 
 @click.command("fit-pairs")
 @click.argument("pairs", type=PATH)
-@output("Folder to write the probe to.", folder=True)
-@click.option("--name", help="Name of the probe; the folder's unless set.")
-def fit_pairs(pairs: Path, out: Path, name: str | None) -> None:
+@output_option("The folder to write the probe to.", folder=True)
+@click.option("--name", help="The name of the probe. Default: the name of its folder.")
+def fit_pairs_verb(pairs: Path, out: Path, name: str | None) -> None:
     """Fit a probe to PAIRS of embedding and loss (npz, parquet, safetensors), for any model of any modality.
 
-    Pairs that hold NaN or infinity are left out and counted, and the exit status is 3.
+    Pairs that hold NaN or infinity are left out and counted; the exit status is then 3.
     """
     from probes.artifacts import store as artifact
     from probes.losses.fitting import fit_loss_probe
@@ -41,17 +40,17 @@ def fit_pairs(pairs: Path, out: Path, name: str | None) -> None:
         raise SystemExit(INCOMPLETE)
 
 
-@click.command()
+@click.command("score")
 @click.argument("embeddings", type=PATH)
-@click.option("--probe", "probe_dir", required=True, type=PATH, help="Folder of the probe.")
-@_OUT
-@click.option("--array", default="embedding", show_default=True, help="Name of the array or column in the file.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a line.")
-def score(embeddings: Path, probe_dir: Path, out: Path, array: str, as_json: bool) -> None:
+@click.option("--probe", "probe_dir", required=True, type=PATH, help="The folder of the probe.")
+@output_option("The parquet file to write.")
+@click.option("--array", default="embedding", show_default=True, help="The name of the array or column in the file.")
+@JSON
+def score_verb(embeddings: Path, probe_dir: Path, out: Path, array: str, as_json: bool) -> None:
     """Score every row of EMBEDDINGS (npy, npz, parquet, safetensors) into parquet, in constant memory.
 
-    An interrupted run is continued by the same command. Rows that cannot be scored get NaN; they are counted and listed
-    in OUT.bad-rows.csv, and the exit status is 3.
+    Run the same command again to continue an interrupted run. Rows that cannot be scored get NaN; they are counted and
+    listed in OUT.bad-rows.csv, and the exit status is then 3.
     """
     from probes.artifacts import store as artifact
     from probes.embeddings.scoring import probe_scorer, score_file
@@ -66,7 +65,10 @@ def score(embeddings: Path, probe_dir: Path, out: Path, array: str, as_json: boo
         resumed = f", {report.resumed_rows:,} of them by an earlier run" if report.resumed_rows else ""
         click.echo(f"{report.rows:,} rows{resumed}; wrote {out} with {', '.join(report.columns)}.")
     for folder in report.leftovers:
-        click.echo(f"note: {folder} holds unfinished work of another call; remove it if it is not needed.", err=True)
+        click.echo(
+            f"note: {folder} holds unfinished work of another run; delete it if you do not need it.",
+            err=True,
+        )
     if report.bad_rows:
         click.echo(
             f"{report.bad_rows:,} of the rows have no score; {report.bad_rows_file} lists them with the reason.",
@@ -75,22 +77,23 @@ def score(embeddings: Path, probe_dir: Path, out: Path, array: str, as_json: boo
         raise SystemExit(INCOMPLETE)
 
 
-@click.command()
+@click.command("embed")
 @click.argument("prompts", type=PATH)
-@output("Embedding file to write, .npy or .parquet.")
-@click.option("--encoder", default="minilm-l6", show_default=True, help="Built-in name, or a .json encoder spec.")
-@click.option("--probe", "probe_dir", type=PATH, help="Take the encoder of this probe instead.")
-@click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
+@output_option("The file of embeddings to write, .npy or .parquet.")
+@ENCODER
+@click.option("--probe", "probe_dir", type=PATH, help="Use the encoder of this probe instead of --encoder.")
+@ENCODER_DIR
 @JSON
-def embed(prompts: Path, out: Path, as_json: bool, **options: Any) -> None:
-    """Embed PROMPTS for `elle score` and `elle select`: a text file with one on each line, or JSONL, CSV or parquet.
+def embed_verb(prompts: Path, out: Path, as_json: bool, **options: Any) -> None:
+    """Embed PROMPTS for `elle score` and `elle select`.
 
-    Rows have a column prompt or messages, and are encoded as the service would encode them. Rows without a prompt get
-    NaN; they are counted and listed in OUT.bad-rows.csv, and the exit status is 3.
+    PROMPTS is a text file with one prompt on each line, or JSONL, CSV or parquet with a column `prompt` or `messages`.
+    Each row is encoded as the service would encode it. Rows without a prompt get NaN; they are counted and listed in
+    OUT.bad-rows.csv, and the exit status is then 3.
     """
     from router.tuning.outcomes.prompt_embeddings import embed_command
 
-    with progress("encoding") as on_progress:
+    with progress_bar("encoding") as on_progress:
         found = embed_command(prompts, out, on_progress=on_progress, **options)
     if as_json:
         print_json(found.to_dict())
@@ -101,4 +104,4 @@ def embed(prompts: Path, out: Path, as_json: bool, **options: Any) -> None:
         raise SystemExit(INCOMPLETE)
 
 
-COMMANDS = (fit_pairs, score, embed)
+EMBEDDING_VERBS = (fit_pairs_verb, score_verb, embed_verb)

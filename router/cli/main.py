@@ -1,4 +1,4 @@
-"""The `elle` command. JSON on stdout with --json, tables for people otherwise, logs and progress on stderr."""
+"""The `elle` command. Results go to stdout, as JSON with --json and as tables without; all else goes to stderr."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from typing import Any
 import click
 
 from probes.errors import ProbesError
-from router.cli import embeddings as cli_probes
-from router.cli import selecting as cli_selecting
-from router.cli import serving as cli_serve
-from router.cli import tuning as cli_tuning
-from router.cli.common import JSON, print_json
+from router.cli import embeddings, judging, selecting, serving, tuning
+from router.cli.options import JSON
+from router.cli.output import print_json
 from router.errors import RouterError
 
 
-class _Command(click.Group):
-    """Errors raised on purpose become one line on stderr and exit status 1; ours are shown, never hidden."""
+class _ErrorsInOneLine(click.Group):
+    """A group that prints an error we raise on purpose in one line on stderr and ends with exit status 1.
+
+    Every other exception is a defect of ours: it keeps its traceback, so that it is noticed and reported.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (RouterError, ProbesError) as error:
-            # What is quoted of a file may hold half of a surrogate pair, which no terminal can be sent.
+            # A message may quote half of a surrogate pair from a file, which no terminal can be sent.
             raise click.ClickException(str(error).encode("utf-8", "backslashreplace").decode()) from error
 
 
-@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-v", "--verbose", is_flag=True, help="Log more, to stderr.")
+@click.group(cls=_ErrorsInOneLine, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", is_flag=True, help="Write more of the log to stderr.")
 def cli(verbose: bool) -> None:
-    """Decide which model answers, by calibrated risk."""
+    """Decide which model answers a request, by the calibrated risk of every model."""
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         stream=sys.stderr,
@@ -42,10 +43,10 @@ def cli(verbose: bool) -> None:
     )
 
 
-@cli.command()
+@cli.command("version")
 @JSON
-def version(as_json: bool) -> None:
-    """Versions of this program and of what it runs on."""
+def version_verb(as_json: bool) -> None:
+    """Print the versions of this program and of the libraries that it uses."""
     found = {"elle-router": _version("elle-router"), "python": platform.python_version()}
     names = ("grpcio", "protobuf", "numpy", "onnxruntime", "tokenizers", "torch", "transformers", "litellm")
     found |= {name: _version(name) for name in names}
@@ -62,13 +63,19 @@ def _version(name: str) -> str | None:
         return None
 
 
-for _command in (*cli_serve.COMMANDS, *cli_tuning.COMMANDS, *cli_probes.COMMANDS, *cli_selecting.COMMANDS):
+for _command in (
+    *serving.SERVING_VERBS,
+    *tuning.TUNING_VERBS,
+    *judging.JUDGING_VERBS,
+    *embeddings.EMBEDDING_VERBS,
+    *selecting.SELECTING_VERBS,
+):
     cli.add_command(_command)
 
 
 def main() -> None:
-    """Entry point of the `elle` command."""
-    # A reader that goes away (`elle ... | head`) is no error of ours.
+    """Run the `elle` command; this is its entry point."""
+    # A reader may go away before all is written, as in `elle ... | head`; that is no error of ours.
     try:
         cli()
     except BrokenPipeError:

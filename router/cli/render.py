@@ -1,4 +1,4 @@
-"""Decisions for people and for scripts: plain JSON values, and tables for a terminal."""
+"""Show a routing decision: as plain JSON values for scripts, and as a table for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from router.values import CandidateRisk, RoutingDecision
 
 
 def decision_to_dict(decision: RoutingDecision) -> dict[str, Any]:
-    """The decision record as plain JSON values."""
+    """Return the decision record as plain JSON values."""
     record = dataclasses.asdict(decision)
     record["reason"] = decision.reason.value
     for row, candidate in zip(record["candidates"], decision.candidates, strict=True):
@@ -23,20 +23,12 @@ def decision_to_dict(decision: RoutingDecision) -> dict[str, Any]:
 
 
 def print_decision(decision: RoutingDecision, console: Console) -> None:
-    """One decision, for a person."""
+    """Print one decision: the chosen candidate and the reason, a table of all candidates, the figures."""
     model = escape(decision.chosen_model)
-    console.print(f"[bold]{decision.chosen}[/bold] ({model})  {say_reason(decision)}", highlight=False)
-    table = Table(box=None, pad_edge=False)
-    for header, justify in (("candidate", "left"), ("risk", "right"), ("raw loss", "right"), ("cost USD", "right")):
-        table.add_column(header, justify="left" if justify == "left" else "right")
-    table.add_column("may answer")
-    for row in decision.candidates:
-        mark = "[bold]" if row.candidate == decision.chosen else ""
-        cells = (mark + row.candidate, number(row.risk), number(row.raw), number(row.expected_cost_usd, 6))
-        table.add_row(*cells, "yes" if row.eligible else escape("; ".join(row.ineligible_because)))
-    console.print(table)
+    console.print(f"[bold]{decision.chosen}[/bold] ({model})  {describe_reason(decision)}", highlight=False)
+    console.print(_candidate_table(decision))
     console.print(
-        f"difficulty {number(decision.difficulty)}, leverage {number(decision.leverage)}, "
+        f"difficulty {format_number(decision.difficulty)}, leverage {format_number(decision.leverage)}, "
         f"about {decision.input_tokens_estimate} input tokens, {decision.timings.total_s * 1e3:.1f} ms",
         highlight=False,
     )
@@ -44,24 +36,37 @@ def print_decision(decision: RoutingDecision, console: Console) -> None:
     console.print(f"policy {decision.policy.name} {decision.policy.digest[:12]}{probe}", style="dim", highlight=False)
 
 
-def say_reason(decision: RoutingDecision) -> str:
-    """The reason in words, with its numbers."""
+def _candidate_table(decision: RoutingDecision) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("candidate")
+    for header in ("risk", "raw loss", "cost USD"):
+        table.add_column(header, justify="right")
+    table.add_column("may answer")
+    for row in decision.candidates:
+        mark = "[bold]" if row.candidate == decision.chosen else ""
+        numbers = (format_number(row.risk), format_number(row.raw), format_number(row.expected_cost_usd, 6))
+        answers = "yes" if row.eligible else escape("; ".join(row.ineligible_because))
+        table.add_row(mark + row.candidate, *numbers, answers)
+    return table
+
+
+def describe_reason(decision: RoutingDecision) -> str:
+    """Return the reason of a decision in words, with its numbers: "gain above threshold: +0.310 > 0.120"."""
     words = decision.reason.value.lower().replace("_", " ")
     if decision.abstained:
-        return (
-            f"{words}: unlike what the probe knows" if decision.leverage is not None else f"{words}: nothing to judge"
-        )
+        # A prompt that was judged has a leverage; without one there was no text to judge.
+        return f"{words}: " + ("unlike what the probe knows" if decision.leverage is not None else "nothing to judge")
     if decision.gain is not None and decision.threshold is not None:
         sign = ">" if decision.gain > decision.threshold else "<="
         return f"{words}: {decision.gain:+.3f} {sign} {decision.threshold:.3f}"
     return f"{words} {decision.threshold:.3f}" if decision.threshold is not None else words
 
 
-def risks_in_short(candidates: Sequence[CandidateRisk]) -> list[str]:
-    """The calibrated risk of each candidate, or why it may not answer."""
-    return [number(c.risk) if c.eligible else f"{number(c.risk)} (not eligible)" for c in candidates]
+def format_risks(candidates: Sequence[CandidateRisk]) -> list[str]:
+    """Return the calibrated risk of each candidate as text, with a remark on those that may not answer."""
+    return [format_number(c.risk) if c.eligible else f"{format_number(c.risk)} (not eligible)" for c in candidates]
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number, or a dash where there is none."""
+def format_number(value: float | None, digits: int = 3) -> str:
+    """Return a number with so many digits after the point, or "-" if there is none."""
     return "-" if value is None else f"{value:.{digits}f}"

@@ -1,4 +1,4 @@
-"""`elle select`: choose rows of embedding files by their scores, or what to label next."""
+"""`elle select`: choose rows of embedding files by their scores, or choose the rows to label next."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import numpy as np
 
 from probes.embeddings import selection
 from probes.errors import DataError
-from router.cli.common import PATH, output
+from router.cli.options import PATH, output_option
 
-_OUT = output("Parquet file to write.")
-_COLUMN = click.option("--column", help="Column of the scores; the only loss column unless set.")
-_COUNT = click.option("--count", required=True, type=click.IntRange(1), help="How many to select.")
+_OUT = output_option("The parquet file to write.")
+_COLUMN = click.option("--column", help="The column of the scores. Default: the only column of losses.")
+_COUNT = click.option("--count", required=True, type=click.IntRange(1), help="The number of rows to select.")
+_SEED = click.option("--seed", default=0, show_default=True, help="The seed of the random draw.")
+_SHARE = click.FloatRange(0, 1, max_open=True)
 
-#: Rows that the rules of `elle select label` other than the uniform draw look at.
+#: How many rows, drawn uniformly, the rules of `elle select label` choose from; `random` takes the draw itself.
 POOL_ROWS = 20_000
 
 
@@ -36,79 +38,99 @@ def _d_optimal(features: Any, count: int, seed: int, worth: Any, known: Any) -> 
     return selection.next_to_label(features, count, gain=worth, labelled=known)
 
 
-#: Rules of choosing what to label: (features, count, seed, worth, known) -> positions among the drawn rows.
+#: The rules by which `elle select label` chooses: (features, count, seed, worth, known) -> positions in the pool.
 RULES: Mapping[str, Callable[[Any, int, int, Any, Any], Any]] = {
     "random": _first,
     "herding": _herd,
     "d-optimal": _d_optimal,
 }
 DEFAULT_RULE = "random"
-_RULES_HELP = "herding: those that together stand for all; d-optimal: the unlike ones."
+_RULES_HELP = (
+    "random: a uniform draw. herding: rows that together represent all rows. d-optimal: rows that differ most from "
+    "each other and from --labelled."
+)
 
 
-@click.group()
-def select() -> None:
-    """Choose rows by their scores. Each verb writes a parquet file with the column `row`, and the scores chosen by."""
+@click.group("select")
+def select_group() -> None:
+    """Choose rows by their scores, or choose the rows to label next.
+
+    Each verb writes a parquet file with the column `row`, and with the scores by which the rows were chosen.
+    """
 
 
-@select.command()
+@select_group.command("keep")
 @click.argument("scores", type=PATH)
-@click.option("--drop-easiest", default=0.0, type=click.FloatRange(0, 1, max_open=True), help="Share to drop.")
-@click.option("--drop-hardest", default=0.0, type=click.FloatRange(0, 1, max_open=True), help="Share to drop.")
+@click.option("--drop-easiest", default=0.0, type=_SHARE, help="The share of the rows, the easiest ones, to drop.")
+@click.option("--drop-hardest", default=0.0, type=_SHARE, help="The share of the rows, the hardest ones, to drop.")
 @_COLUMN
 @_OUT
-def keep(scores: Path, drop_easiest: float, drop_hardest: float, column: str | None, out: Path) -> None:
-    """Curation: drop the easiest and the hardest of SCORES by quantile."""
+def keep_verb(scores: Path, drop_easiest: float, drop_hardest: float, column: str | None, out: Path) -> None:
+    """Keep the rows of SCORES that are neither among the easiest nor among the hardest; for curation."""
     rows, loss = _read(scores, column)
     mask = selection.keep_between(loss, drop_easiest=drop_easiest, drop_hardest=drop_hardest)
     _write(out, row=rows[mask], score=loss[mask])
 
 
-@select.command()
+@select_group.command("stratified")
 @click.argument("scores", type=PATH)
 @_COUNT
-@click.option("--strata", default=10, show_default=True, type=click.IntRange(1), help="Classes of difficulty.")
-@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--strata", default=10, show_default=True, type=click.IntRange(1), help="The number of difficulty classes."
+)
+@_SEED
 @_COLUMN
 @_OUT
-def stratified(scores: Path, count: int, strata: int, seed: int, column: str | None, out: Path) -> None:
-    """A sample of SCORES that shows every difficulty equally often."""
+def stratified_verb(scores: Path, count: int, strata: int, seed: int, column: str | None, out: Path) -> None:
+    """Draw a sample of SCORES in which every class of difficulty is equally frequent."""
     rows, loss = _read(scores, column)
     chosen = selection.stratified(loss, count, strata=strata, seed=seed)
     _write(out, row=rows[chosen], score=loss[chosen])
 
 
-@select.command()
+@select_group.command("suspicious")
 @click.argument("scores", type=PATH)
-@click.option("--deviations", type=float, help="Flag above this many robust standard deviations; 3.5 is customary.")
-@click.option("--share", type=click.FloatRange(0, 1), help="Flag this share.")
+@click.option(
+    "--deviations",
+    type=float,
+    help="Select rows whose score lies this many robust standard deviations above the median; 3.5 is customary.",
+)
+@click.option("--share", type=click.FloatRange(0, 1), help="Select this share of the rows instead.")
 @_COLUMN
 @_OUT
-def suspicious(scores: Path, deviations: float | None, share: float | None, column: str | None, out: Path) -> None:
-    """Quality filter: the rows of SCORES whose predicted loss is unusually high."""
+def suspicious_verb(scores: Path, deviations: float | None, share: float | None, column: str | None, out: Path) -> None:
+    """Select the rows of SCORES whose predicted loss is unusually high; for filtering by quality."""
     rows, loss = _read(scores, column)
     mask = selection.suspicious(loss, deviations=deviations, share=share)
     _write(out, row=rows[mask], score=loss[mask])
 
 
-@select.command()
+@select_group.command("label")
 @click.argument("embeddings", type=PATH)
 @_COUNT
 @click.option("--rule", type=click.Choice(list(RULES)), default=DEFAULT_RULE, show_default=True, help=_RULES_HELP)
-@click.option("--seed", default=0, show_default=True, help="Of the draw.")
-@click.option("--exclude", multiple=True, type=PATH, metavar="ROWS", help="Rows selected before; repeatable.")
-@click.option("--pool", default=POOL_ROWS, show_default=True, type=click.IntRange(1), help="Rows that a rule looks at.")
-@click.option("--gain", "gains", type=PATH, help="For d-optimal: scores that say what a row's label is worth.")
-@click.option("--labelled", type=PATH, help="For d-optimal: embeddings that have labels already.")
-@click.option("--array", default="embedding", show_default=True, help="Name of the array or column in the files.")
+@_SEED
+@click.option(
+    "--exclude", multiple=True, type=PATH, metavar="ROWS", help="A file of rows not to choose again; repeatable."
+)
+@click.option(
+    "--pool",
+    default=POOL_ROWS,
+    show_default=True,
+    type=click.IntRange(1),
+    help="The number of rows, drawn uniformly, that herding and d-optimal choose from.",
+)
+@click.option("--gain", "gains", type=PATH, help="For d-optimal: a file of scores that say what each label is worth.")
+@click.option("--labelled", type=PATH, help="For d-optimal: a file of embeddings that have labels already.")
+@click.option("--array", default="embedding", show_default=True, help="The name of the array or column in the files.")
 @_COLUMN
 @_OUT
-def label(embeddings: Path, count: int, array: str, out: Path, pool: int, seed: int, **options: Any) -> None:
+def label_verb(embeddings: Path, count: int, array: str, out: Path, pool: int, seed: int, **options: Any) -> None:
     """Choose the rows of EMBEDDINGS to label next, in constant memory.
 
-    random draws them uniformly; the first of a larger draw with the same seed are those of a smaller one. Of fourteen
-    other rules tried on real outcomes none was better throughout (docs/label-selection.md). herding was ahead with 100
-    labels and more on two files of three; d-optimal was behind. Both choose within a uniform draw of --pool rows.
+    The rule `random` draws them uniformly; a larger draw with the same seed begins with the rows of a smaller one. We
+    tried fourteen other rules on real outcomes, and none was better on all of them (docs/label-selection.md). `herding`
+    was ahead on two files of three from 100 labels on; `d-optimal` was behind.
     """
     from probes.embeddings.files import open_embeddings
     from probes.embeddings.labelling import sample_rows
@@ -118,7 +140,7 @@ def label(embeddings: Path, count: int, array: str, out: Path, pool: int, seed: 
         raise click.UsageError("--gain and --labelled are for --rule d-optimal.")
     file = open_embeddings(embeddings, array)
     worth = None if gains is None else _gain(gains, options["column"], file.rows)
-    # Rows whose label is worth nothing known cannot be weighed.
+    # If it is unknown what the label of a row is worth, the rule cannot weigh that row.
     exclude = [_rows(path) for path in options["exclude"]]
     exclude += [] if worth is None else [np.flatnonzero(np.isnan(worth))]
     wanted = count if rule == "random" else max(count, pool)
@@ -128,12 +150,12 @@ def label(embeddings: Path, count: int, array: str, out: Path, pool: int, seed: 
     known = None if options["labelled"] is None else _known(options["labelled"], array, pool)
     chosen = RULES[rule](drawn.features, count, seed, None if worth is None else worth[drawn.rows], known)
     if drawn.n_bad:
-        click.echo(f"note: {drawn.n_bad:,} rows hold NaN or infinity or are missing; none is chosen.", err=True)
+        click.echo(f"note: {drawn.n_bad:,} rows hold NaN or infinity or are missing; they are not chosen.", err=True)
     _write(out, row=drawn.rows[chosen], rank=np.arange(count))
 
 
 def _gain(path: Path, column: str | None, n_rows: int) -> Any:
-    """What a label of each row is worth, at least 0, NaN where it is not known."""
+    """Return what a label of each row is worth, (n_rows,), at least 0; NaN if it is not known."""
     from probes.embeddings.scoring import read_scores
 
     rows, gain = read_scores(path, column)
@@ -152,11 +174,11 @@ def _known(path: Path, array: str, pool: int) -> Any:
 
 
 def _rows(path: Path) -> Any:
-    """The column `row` of a parquet file that a selection wrote."""
+    """Return the column `row` of a parquet file that a verb of `elle select` wrote."""
     from probes.bounded.parquet import open_parquet, read_parquet
 
     if not path.is_file():
-        raise DataError(f"there is no file of rows at {path}")
+        raise DataError(f"there is no file of rows at {path}.")
     with open_parquet(path) as file:
         names = file.schema_arrow.names
     if "row" not in names:
@@ -164,15 +186,21 @@ def _rows(path: Path) -> Any:
     return read_parquet(path, ["row"])["row"].to_numpy()
 
 
-@select.command()
+@select_group.command("change")
 @click.argument("before", type=PATH)
 @click.argument("after", type=PATH)
-@click.option("--deviations", default=3.5, show_default=True, type=float, help="Flag beyond these.")
-@click.option("--either-way", is_flag=True, help="Flag falls as well as rises.")
+@click.option(
+    "--deviations",
+    default=3.5,
+    show_default=True,
+    type=float,
+    help="Select rows whose change lies this many robust standard deviations above the median change.",
+)
+@click.option("--either-way", is_flag=True, help="Also select rows whose predicted loss fell unusually.")
 @_COLUMN
 @_OUT
-def change(before: Path, after: Path, deviations: float, either_way: bool, column: str | None, out: Path) -> None:
-    """Change between two dates (Delta-ELLE): rows whose predicted loss rose unusually from BEFORE to AFTER."""
+def change_verb(before: Path, after: Path, deviations: float, either_way: bool, column: str | None, out: Path) -> None:
+    """Select the rows whose predicted loss rose unusually from the scores BEFORE to the scores AFTER (Delta-ELLE)."""
     from probes.embeddings.scoring import read_scores
 
     rows, first = read_scores(before, column)
@@ -185,7 +213,7 @@ def change(before: Path, after: Path, deviations: float, either_way: bool, colum
 
 
 def _read(path: Path, column: str | None) -> tuple[Any, Any]:
-    """Rows and scores; those without a score, which `elle score` lists, are left out and counted."""
+    """Return the rows and their scores. Rows without a score are left out, and their number is printed."""
     from probes.embeddings.scoring import read_scores
 
     rows, scores = read_scores(path, column)
@@ -193,6 +221,7 @@ def _read(path: Path, column: str | None) -> tuple[Any, Any]:
 
 
 def _scored(path: Path, rows: Any, *scores: Any) -> tuple[Any, ...]:
+    """Return the rows, and each array of scores, without the rows that lack a score; print how many these are."""
     known = np.all([np.isfinite(one) for one in scores], axis=0)
     if not known.any():
         raise DataError(f"{path} must hold scores, got none that is a number.")
@@ -214,4 +243,4 @@ def _write(out: Path, **columns: Any) -> None:
     click.echo(f"{len(columns['row']):,} rows selected; wrote {out} with {', '.join(columns)}.")
 
 
-COMMANDS = (select,)
+SELECTING_VERBS = (select_group,)

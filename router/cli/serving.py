@@ -1,4 +1,4 @@
-"""`elle` online: serve, decide, and what a policy file needs before it is served."""
+"""The verbs of `elle` around the service: serve, decide, and those that prepare a policy file for it."""
 
 from __future__ import annotations
 
@@ -9,129 +9,200 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.common import JSON, PATH, print_json, stdout
+from router.cli.options import ENCODER_DIR, JSON, PATH, GroupedCommand
+from router.cli.output import print_json, stdout
 from router.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from router.gateways.ext_proc import OnFailure
+    from router.serving.server import ServerSettings, Serving
+
+_SERVE_GROUPS = {
+    "What to serve": ("policies", "encoder_dir"),
+    "Addresses": ("host", "port", "http_port", "metrics_port", "ext_proc"),
+    "Processes and threads": ("workers", "worker_timeout_s", "threads"),
+    "Limits": ("max_pending", "max_prompt_bytes", "max_body_bytes"),
+    "Memory of prompts and sessions": ("cache_entries", "max_sessions", "session_ttl_s"),
+    "Shutting down": ("drain_s", "drain_delay_s"),
+}
 
 
-@click.command()
+@click.command("serve", cls=GroupedCommand, groups=_SERVE_GROUPS)
 @click.option(
-    "--policy", "policies", type=PATH, multiple=True, help="Policy file; repeatable, the first is the default."
+    "--policy",
+    "policies",
+    type=PATH,
+    multiple=True,
+    help="A policy file; repeatable. The first one is the default. Without any, the embedded policy is served, whose "
+    "answers are canned.",
 )
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen on. There is no authentication."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address to listen on. Whoever reaches it may use the service: there is no authentication.",
 )
-@click.option("--port", default=50051, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
-@click.option("--http", "http_port", type=click.IntRange(0, 65535), help="Also serve OpenAI's API over HTTP, here.")
-@click.option("--max-body-bytes", type=click.IntRange(1), help="Of an HTTP request; 32 MiB unless set.")
-@click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes on the same port.")
-@click.option("--threads", type=click.IntRange(1), help="Encoder threads; usable cores / workers unless set.")
-@click.option("--max-pending", type=click.IntRange(1), help="Prompts that may wait; 16 per thread unless set.")
+@click.option(
+    "--port", default=50051, show_default=True, type=click.IntRange(0, 65535), help="The port of gRPC; 0: any free one."
+)
+@click.option(
+    "--http",
+    "http_port",
+    type=click.IntRange(0, 65535),
+    help="Also serve the API of OpenAI over HTTP on this port; 0: any free one.",
+)
+@click.option(
+    "--max-body-bytes", type=click.IntRange(1), help="The largest body of a request over HTTP. Default: 32 MiB."
+)
+@ENCODER_DIR
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="The number of processes that share the port.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Threads that run the encoder, in each worker. Default: usable cores / workers.",
+)
+@click.option(
+    "--max-pending",
+    type=click.IntRange(1),
+    help="Prompts that may wait for the encoder; further ones are refused. Default: 16 for each thread.",
+)
 @click.option(
     "--cache-entries",
     default=10_000,
     show_default=True,
     type=click.IntRange(0),
-    help="Judgements kept, for each credential by itself.",
+    help="Prompts whose predicted risks are kept for the case that the same credential sends them again.",
 )
-@click.option("--max-prompt-bytes", default=512 * 1024, show_default=True, type=click.IntRange(1))
-@click.option("--max-sessions", default=50_000, show_default=True, type=click.IntRange(0), help="Remembered at most.")
-@click.option("--session-ttl-s", default=3600.0, show_default=True, type=click.FloatRange(0), help="Idle ones expire.")
-@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Prometheus metrics; worker k has this port + k.")
+@click.option(
+    "--max-prompt-bytes",
+    default=512 * 1024,
+    show_default=True,
+    type=click.IntRange(1),
+    help="The longest request that is accepted.",
+)
+@click.option(
+    "--max-sessions",
+    default=50_000,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Sessions that are remembered at most.",
+)
+@click.option(
+    "--session-ttl-s",
+    default=3600.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds after which an idle session is forgotten.",
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Also serve Prometheus metrics on this port; the k-th worker serves its own on this port + k.",
+)
 @click.option(
     "--worker-timeout-s",
     default=10.0,
     show_default=True,
     type=click.FloatRange(1),
-    help="A worker that is silent for longer is killed and replaced.",
+    help="A worker that does not respond for this many seconds is killed and replaced.",
 )
 @click.option(
     "--drain-s",
     default=10.0,
     show_default=True,
     type=click.FloatRange(0),
-    help="From SIGTERM to the end, at most; answers not finished by then are cut short.",
+    help="Seconds from SIGTERM to the end, at most; answers that are not finished by then are cut short.",
 )
 @click.option(
     "--drain-delay-s",
     default=2.0,
     show_default=True,
     type=click.FloatRange(0),
-    help="Of these, how long new connections are taken while health says NOT_SERVING.",
+    help="Seconds of these in which new connections are still accepted, while health says NOT_SERVING.",
 )
 @click.option(
     "--ext-proc",
     type=click.Choice(["closed", "open"]),
     is_flag=False,
     flag_value="closed",
-    help="Also serve Envoy's external processor; what it cannot decide is refused (closed) or passed on (open).",
+    help="Also serve the external processor of Envoy. A request that it cannot decide is refused (closed, the default) "
+    "or passed on unchanged (open).",
 )
-def serve(
-    policies: tuple[Path, ...],
-    workers: int,
-    worker_timeout_s: float,
-    ext_proc: OnFailure | None,
-    http_port: int | None,
-    max_body_bytes: int | None,
-    **options: Any,
-) -> None:
-    """Serve over gRPC until SIGTERM, and over HTTP if asked. Without --policy: the embedded default, canned answers."""
+def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
+    """Serve over gRPC until SIGTERM, and over HTTP with --http."""
     from router.serving import event_loop
-    from router.serving.server import ServerSettings, Serving, serve_forever
+    from router.serving.server import serve_forever
     from router.serving.workers import serve_workers
+
+    settings = _server_settings(**options)
+    if workers == 1:
+        event_loop.run(serve_forever(settings, _announce_server))
+        return
+
+    def announce_workers(address: str, http_address: str | None) -> None:
+        _announce(f"serving on {address} in {workers} processes", http_address)
+
+    serve_workers(settings, workers, announce_workers, worker_timeout_s=worker_timeout_s)
+
+
+def _server_settings(
+    ext_proc: Any, http_port: int | None, max_body_bytes: int | None, **options: Any
+) -> ServerSettings:
+    """Return the settings of the server, with the services that the options ask for beside gRPC."""
+    from router.serving.server import ServerSettings
 
     if ext_proc is not None:
         from router.gateways.ext_proc import ExternalProcessor
 
         options["doors"] = (ExternalProcessor(ext_proc),)
-
     if http_port is not None:
         from router.gateways.openai_http import MAX_BODY_BYTES, OpenAIDoor
 
         options |= {"http": OpenAIDoor(max_body_bytes=max_body_bytes or MAX_BODY_BYTES), "http_port": http_port}
     elif max_body_bytes is not None:
         raise click.UsageError("--max-body-bytes needs --http.")
-
-    def say(what: str, where: str, address: str, http_address: str | None) -> None:
-        click.echo(f"serving {what}on {address}{where}", err=True)
-        if http_address is not None:
-            click.echo(f"OpenAI's API on http://{http_address}/v1", err=True)
-
-    def on_ready(running: Serving) -> None:
-        say(", ".join(running.router.policies) + " ", "", running.address, running.http_address)
-
-    settings = ServerSettings(policies=policies, **options)
-    if workers == 1:
-        event_loop.run(serve_forever(settings, on_ready))
-    else:
-        serve_workers(
-            settings,
-            workers,
-            lambda *at: say("", f" in {workers} processes", *at),
-            worker_timeout_s=worker_timeout_s,
-        )
+    return ServerSettings(**options)
 
 
-@click.command()
+def _announce_server(running: Serving) -> None:
+    _announce(f"serving {', '.join(running.router.policies)} on {running.address}", running.http_address)
+
+
+def _announce(text: str, http_address: str | None) -> None:
+    click.echo(text, err=True)
+    if http_address is not None:
+        click.echo(f"OpenAI's API on http://{http_address}/v1", err=True)
+
+
+_DECIDE_GROUPS = {
+    "The prompt": ("chat",),
+    "The policy": ("policy_file", "profile", "encoder_dir"),
+    "What the caller asks for": ("max_risk", "max_cost_usd", "region", "allow", "deny", "pin"),
+}
+
+
+@click.command("decide", cls=GroupedCommand, groups=_DECIDE_GROUPS)
 @click.argument("text", required=False)
-@click.option("--chat", type=PATH, help="File with an OpenAI chat body instead of TEXT; - for stdin.")
-@click.option("--policy", "policy_file", type=PATH, help="Policy file; the embedded default unless set.")
-@click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
-@click.option("--profile", metavar="NAME", help="Of the policy's profiles.")
-@click.option("--max-risk", type=float, help="Take the cheapest candidate within this risk.")
-@click.option("--max-cost-usd", type=float, help="Bound on the expected cost of the answer.")
+@click.option("--chat", type=PATH, help="A file with an OpenAI chat body instead of TEXT; - reads it from stdin.")
+@click.option("--policy", "policy_file", type=PATH, help="The policy file. Default: the embedded policy.")
+@ENCODER_DIR
+@click.option("--profile", metavar="NAME", help="Decide by this profile of the policy.")
+@click.option("--max-risk", type=float, help="Choose the cheapest candidate whose risk is at most this, 0 to 1.")
+@click.option("--max-cost-usd", type=float, help="The expected cost of the answer may not exceed this.")
 @click.option("--region", metavar="TAG", help="Only candidates of this region may answer.")
-@click.option("--allow", multiple=True, metavar="CANDIDATE", help="Only these may answer; repeatable.")
-@click.option("--deny", multiple=True, metavar="CANDIDATE", help="These may not answer; repeatable.")
-@click.option("--pin", metavar="CANDIDATE", help="This one answers.")
+@click.option("--allow", multiple=True, metavar="CANDIDATE", help="Only these candidates may answer; repeatable.")
+@click.option("--deny", multiple=True, metavar="CANDIDATE", help="These candidates may not answer; repeatable.")
+@click.option("--pin", metavar="CANDIDATE", help="This candidate answers.")
 @JSON
-def decide(
+def decide_verb(
     text: str | None, chat: Path | None, policy_file: Path | None, encoder_dir: Path | None, as_json: bool, **asked: Any
 ) -> None:
-    """Decide who would answer TEXT (- for stdin). Contacts no provider."""
+    """Decide which candidate would answer TEXT, without asking any provider. A TEXT of - is read from stdin."""
     from router.cli.render import decision_to_dict, print_decision
     from router.deciding.pipeline import Router
     from router.values import Overrides
@@ -144,7 +215,7 @@ def decide(
         pin=asked["pin"],
         require_region=asked["region"],
     )
-    query = _query(text, chat, overrides)
+    query = _read_query(text, chat, overrides)
     router = Router.from_files(*([policy_file] if policy_file else []), encoder_dir=encoder_dir)
     if asked["profile"] is not None:
         name = f"{router.policy(None).ref.name}:{asked['profile']}"
@@ -156,7 +227,8 @@ def decide(
         print_decision(decision, stdout())
 
 
-def _query(text: str | None, chat: Path | None, overrides: Any) -> Any:
+def _read_query(text: str | None, chat: Path | None, overrides: Any) -> Any:
+    """Return the query to decide: TEXT as one user message, or the chat body in a file or on stdin."""
     from router.tuning.outcomes.records import parse_json
     from router.values import RouteQuery
 
@@ -166,7 +238,7 @@ def _query(text: str | None, chat: Path | None, overrides: Any) -> Any:
         prompt = sys.stdin.read() if text == "-" else text
         return RouteQuery.from_prompt(prompt or "", overrides=overrides)
     try:
-        # As bytes, for the reader to tell by a byte-order mark how they are encoded.
+        # As bytes: the JSON reader finds out by the byte-order mark how they are encoded.
         body = parse_json(sys.stdin.buffer.read() if str(chat) == "-" else chat.read_bytes())
     except (OSError, ValueError) as error:
         raise InvalidRequestError(f"--chat must be a JSON file: {error}.") from error
@@ -176,12 +248,12 @@ def _query(text: str | None, chat: Path | None, overrides: Any) -> Any:
     return RouteQuery(tuple(body["messages"]), overrides=overrides, parameters=parameters)
 
 
-@click.command()
+@click.command("validate")
 @click.argument("file", type=PATH)
-@click.option("--encoder-dir", type=PATH, help="Where the encoder's files are.")
+@ENCODER_DIR
 @JSON
-def validate(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
-    """Check a policy FILE with everything it names: probe, encoder, prices, keys."""
+def validate_verb(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
+    """Check a policy FILE and everything that it names: its probe, encoder, prices, keys and certificates."""
     from router.answering.candidate_check import problems_of
     from router.policies.certificate import is_expired, say_certificate
     from router.policies.loading import load_policy, missing_keys
@@ -194,7 +266,7 @@ def validate(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
         for served in (policy, *policy.profiles()):
             served.check_encoder(encoder)
     unset = missing_keys(policy)
-    # Those whose variable is not set are listed by its name.
+    # A candidate whose key is missing cannot answer either, and is listed by the name of the variable already.
     others = tuple(one for one in policy.rules.file.candidates if one.api_key_env not in unset)
     problems = problems_of(others)
     found = {
@@ -217,15 +289,15 @@ def validate(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
         for served in (policy, *policy.profiles()):
             click.echo(f"{served.ref.name}: {say_certificate(served.certificate)}.")
         for variable in unset:
-            click.echo(f"note: {variable} is not set here; deciding works, answering will not.")
+            click.echo(f"note: {variable} is not set here. Deciding works, answering will not.")
         for problem in problems:
             click.echo(f"note: {problem} Deciding works, answering will not.")
 
 
-@click.command()
-@click.option("--from-litellm", type=PATH, metavar="CONFIG", help="A LiteLLM file whose model_list to start from.")
-def policy(from_litellm: Path | None) -> None:
-    """Print a policy to start your own from: the embedded default, or the models of a LiteLLM configuration."""
+@click.command("policy")
+@click.option("--from-litellm", type=PATH, metavar="CONFIG", help="Take the models from `model_list` of this file.")
+def policy_verb(from_litellm: Path | None) -> None:
+    """Print a policy file to start your own from: the embedded policy, or one for the models that LiteLLM serves."""
     from router.policies.loading import DEFAULT_POLICY
 
     if from_litellm is not None:
@@ -236,12 +308,12 @@ def policy(from_litellm: Path | None) -> None:
     click.echo(DEFAULT_POLICY.read_text("utf-8"), nl=False)
 
 
-@click.command()
-def demo() -> None:
-    """Start the service, send it a dozen prompts, print what was decided, stop."""
-    from router.cli import demo as demonstration
+@click.command("demo")
+def demo_verb() -> None:
+    """Start the service, send it a dozen prompts, print how each was decided, and stop."""
+    from router.cli.demo import run_demo
 
-    demonstration.main(stdout())
+    run_demo(stdout())
 
 
-COMMANDS = (serve, decide, validate, policy, demo)
+SERVING_VERBS = (serve_verb, decide_verb, validate_verb, policy_verb, demo_verb)

@@ -19,7 +19,7 @@ from scipy import stats
 
 from probes.artifacts import store as artifact
 from router.cli.main import cli
-from router.cli.tuning import NOT_CERTIFIED
+from router.cli.output import NOT_CERTIFIED
 from router.tuning.outcomes import feature_cache as features_module
 from router.tuning.outcomes.datasets import read_outcomes
 from tests.fakes import N_FEATURES, FakeEncoder

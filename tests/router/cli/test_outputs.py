@@ -9,8 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from router.cli.common import require_free
 from router.cli.main import cli
+from router.cli.options import require_free
 
 
 def writers(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:

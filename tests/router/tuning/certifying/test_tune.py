@@ -18,7 +18,7 @@ from probes.artifacts import store as artifact
 from probes.certificates.bounds import upper_bound
 from probes.errors import DataError
 from router.cli.main import cli
-from router.cli.tuning import NOT_CERTIFIED
+from router.cli.output import NOT_CERTIFIED
 from router.deciding.pipeline import Router
 from router.errors import ConfigError
 from router.policies.certificate import sealed

@@ -1,0 +1,169 @@
+"""The verbs of `elle` that judge: evaluate a policy or a probe, write a report, compare an exported encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from router.cli.options import ENCODER, ENCODER_DIR, JSON, PATH, PRICES, GroupedCommand, output_option
+from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
+
+_FOLDS = click.option(
+    "--cv",
+    "folds",
+    type=click.IntRange(2),
+    help="Cross-validate: fit the probe's recipe anew in this many folds of DATA.",
+)
+_SPLIT = click.option(
+    "--split",
+    type=click.Choice(["random", "group"]),
+    default="random",
+    show_default=True,
+    help="How --cv assigns prompts to folds: at random, or whole groups of the data together.",
+)
+_QUICK = click.option(
+    "--quick", is_flag=True, help="Compare only with the baselines that need neither a fit nor LiteLLM."
+)
+_RESAMPLES = click.option(
+    "--resamples",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(100),
+    help="The number of bootstrap samples behind each interval.",
+)
+_SEED = click.option("--seed", default=0, show_default=True, help="The seed of folds and bootstrap samples.")
+
+_EVALUATE_GROUPS = {
+    "What to compare": ("policy_file", "weak", "strong", "quick"),
+    "Which prompts": ("holdout", "time_column", "folds", "split"),
+    "How to compute": ("prices", "resamples", "seed", "encoder_dir"),
+}
+
+
+@click.command("evaluate", cls=GroupedCommand, groups=_EVALUATE_GROUPS)
+@click.argument("paths", metavar="[PROBE] DATA...", nargs=-1, required=True, type=PATH)
+@click.option("--policy", "policy_file", type=PATH, help="Evaluate this policy instead of the ranking of a probe.")
+@click.option("--weak", metavar="MODEL", help="The cheap model. Default, with --policy: the cheapest tier.")
+@click.option("--strong", metavar="MODEL", help="The expensive model. Default, with --policy: the strongest tier.")
+@click.option(
+    "--holdout", metavar="latest:SHARE", help="With --policy: evaluate only on the newest prompts, as in latest:20%."
+)
+@click.option(
+    "--time-column",
+    metavar="NAME",
+    help="With --policy: the column that says when a prompt was asked. Default: the one with a usual name.",
+)
+@PRICES
+@ENCODER_DIR
+@_RESAMPLES
+@_FOLDS
+@_SPLIT
+@_QUICK
+@_SEED
+@JSON
+def evaluate_verb(paths: tuple[Path, ...], policy_file: Path | None, as_json: bool, **options: Any) -> None:
+    """Evaluate a policy, or the ranking of a PROBE, on DATA.
+
+    With --policy, every prompt of DATA is decided as the service would decide it. The answer says which share of the
+    prompts each candidate gets, with what quality and at what cost, in comparison with always the strong model. Each
+    profile of the policy has a row of its own.
+
+    With a PROBE, the answer says how well it ranks prompts by what --strong gains over --weak. If the probe was fitted
+    on DATA, give --cv: its recipe is then fitted anew without the prompts that it judges, and the figures of a random
+    split and of a split by groups are printed side by side.
+    """
+    report = _evaluate_probe(paths, options) if policy_file is None else _evaluate_policy(paths, policy_file, options)
+    if report.warning:
+        click.echo(f"Warning: {report.warning}", err=True)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        report.print(stdout())
+
+
+def _evaluate_probe(paths: tuple[Path, ...], options: dict[str, Any]) -> Any:
+    from router.tuning.judging.evaluate import evaluate_command
+
+    if len(paths) < 2 or options["weak"] is None or options["strong"] is None:
+        raise click.UsageError("give PROBE and DATA with --weak and --strong, or --policy FILE and DATA.")
+    if options.pop("holdout") is not None or options.pop("time_column") is not None:
+        raise click.UsageError("--holdout and --time-column are for --policy.")
+    with progress_bar("encoding") as on_progress:
+        return evaluate_command(paths[0], paths[1:], on_progress=on_progress, **options)
+
+
+def _evaluate_policy(paths: tuple[Path, ...], policy_file: Path, options: dict[str, Any]) -> Any:
+    from router.tuning.judging.policy_evaluation import evaluate_policy_command
+
+    for name in ("prices", "folds", "quick"):
+        if options.pop(name):
+            raise click.UsageError(f"--{'cv' if name == 'folds' else name} is for a PROBE; a policy states its own.")
+    options.pop("split")
+    if folders := [path for path in paths if path.is_dir()]:
+        raise click.UsageError(f"with --policy give files of outcomes only, got the folder {folders[0]}.")
+    with progress_bar("encoding") as on_progress:
+        return evaluate_policy_command(policy_file, paths, on_progress=on_progress, **options)
+
+
+_REPORT_GROUPS = {
+    "What to show": ("weak", "strong", "policy_file", "quick"),
+    "How to compute": ("folds", "split", "prices", "resamples", "seed", "encoder_dir"),
+}
+
+
+@click.command("report", cls=GroupedCommand, groups=_REPORT_GROUPS)
+@click.argument("probe", type=PATH)
+@click.argument("data", nargs=-1, required=True, type=PATH)
+@click.option("--weak", required=True, metavar="MODEL", help="The cheap model.")
+@click.option("--strong", required=True, metavar="MODEL", help="The expensive model.")
+@output_option("The folder to write the page and its pictures to.", folder=True)
+@click.option(
+    "--policy", "policy_file", type=PATH, help="Mark the threshold of this policy, and what its certificate covers."
+)
+@PRICES
+@ENCODER_DIR
+@_FOLDS
+@_SPLIT
+@_QUICK
+@_RESAMPLES
+@_SEED
+def report_verb(probe: Path, data: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Write a self-contained HTML page that shows what PROBE does on DATA, and its pictures as files beside it."""
+    from router.tuning.reporting.report import report_command
+
+    with progress_bar("encoding") as on_progress:
+        page = report_command(probe, data, out, on_progress=on_progress, **options)
+    click.echo(f"Wrote {page}.")
+
+
+@click.command("export-encoder")
+@output_option("The folder to write the encoder to.", folder=True)
+@ENCODER
+@click.option("--encoder-dir", type=PATH, help="The folder that holds the original files of the encoder.")
+@click.option(
+    "--parity", multiple=True, type=PATH, metavar="DATA", help="Outcomes to compare the routing on; repeatable."
+)
+@click.option("--weak", metavar="MODEL", help="With --parity: the cheap model of DATA.")
+@click.option("--strong", metavar="MODEL", help="With --parity: the expensive model of DATA.")
+@JSON
+def export_encoder_verb(out: Path, as_json: bool, **options: Any) -> None:
+    """Export an encoder so that it runs without torch, and report how close its features are to the original's.
+
+    With --parity, the recipe of the probe is fitted on the features of both. If the exported encoder routes worse or is
+    calibrated worse, the exit status is 3.
+    """
+    from router.tuning.judging.encoder_export import export_command
+
+    with progress_bar("encoding") as on_progress:
+        report = export_command(out, on_progress=on_progress, **options)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        report.print(stdout())
+    if report.routing is not None and not report.routing.passed:
+        raise SystemExit(NOT_CERTIFIED)
+
+
+JUDGING_VERBS = (evaluate_verb, report_verb, export_encoder_verb)

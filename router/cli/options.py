@@ -1,0 +1,95 @@
+"""Options that several verbs of `elle` share, and the titles under which `--help` lists the options of a long verb."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from probes.errors import DataError
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+ENCODER = click.option(
+    "--encoder",
+    default="minilm-l6",
+    show_default=True,
+    help="The encoder: the name of a built-in one, or a .json file with its specification.",
+)
+ENCODER_DIR = click.option("--encoder-dir", type=PATH, help="The folder that holds the encoder's files.")
+PRICES = click.option(
+    "--prices",
+    metavar="FILE.yaml|litellm",
+    help="List prices of the models, from a file or from the table of LiteLLM, for costs that the data do not state.",
+)
+
+_FORCE = "router.cli.force"
+
+
+def output_option(help_text: str, *, required: bool = True, folder: bool = False) -> Callable[[_Function], _Function]:
+    """Return a decorator that gives a command `--out` and `--force`: the command replaces nothing without `--force`.
+
+    The decorated command checks the place before it does any work. `folder` says that the command writes a folder.
+    """
+
+    def remember_force(ctx: click.Context, _: click.Parameter, force: bool) -> None:
+        ctx.meta[_FORCE] = force
+
+    def check_out(ctx: click.Context, _: click.Parameter, out: Path | None) -> Path | None:
+        if out is not None:
+            require_free(out, folder=folder, force=ctx.meta[_FORCE])
+        return out
+
+    existing = "a folder that is not empty" if folder else "an existing file"
+    place = click.option("--out", required=required, type=PATH, help=help_text, callback=check_out)
+    # Click handles eager options first, so `force` is known when `--out` is checked.
+    force = click.option(
+        "--force", is_flag=True, expose_value=False, is_eager=True, help=f"Replace {existing}.", callback=remember_force
+    )
+    return lambda command: place(force(command))
+
+
+def require_free(out: Path, *, folder: bool, force: bool) -> None:
+    """Raise DataError if `out` holds something that must not be replaced, or if nothing can be written there."""
+    kind = "a folder" if folder else "a file"
+    if out.exists() and out.is_dir() != folder:
+        raise DataError(f"{out} must be {kind} and is not; choose another --out.")
+    occupied = any(out.iterdir()) if out.is_dir() else out.exists()
+    if occupied and not force:
+        raise DataError(f"{out} exists; give --force to replace it, or another --out.")
+    if not folder and not out.absolute().parent.is_dir():
+        raise DataError(f"the folder of {out} must exist; create it first.")
+
+
+def split_names(text: str | None) -> tuple[str, ...] | None:
+    """Return the names in a comma-separated list; None if no list was given. "a, b" gives ("a", "b")."""
+    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else None
+
+
+class GroupedCommand(click.Command):
+    """A command whose `--help` lists its options under titles, such as "Targets" and "Prices".
+
+    groups: for each title, the names of its options as the command's function receives them. Options that are in no
+    group are listed last, under "Other options".
+    """
+
+    def __init__(self, *arguments: Any, groups: Mapping[str, Sequence[str]], **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.groups = groups
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options into `formatter`, one section for each title."""
+        records = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if isinstance(parameter, click.Option) and record is not None:
+                records[parameter.name] = record
+        titled = {title: [records.pop(name) for name in names] for title, names in self.groups.items()}
+        for title, rows in (titled | {"Other options": list(records.values())}).items():
+            with formatter.section(title):
+                formatter.write_dl(rows)

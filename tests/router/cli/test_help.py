@@ -1,0 +1,49 @@
+"""`--help` of every verb: options stand under titles, each once and with a text, in words that need no second guess."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from router.cli.main import cli
+from router.cli.options import GroupedCommand
+
+
+def verbs(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield every verb with its words, such as ("select", "label")."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from verbs(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+VERBS = dict(verbs())
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_help_lists_every_option_once_and_says_what_it_does(words: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(cli, [*words, "--help"]).output
+    for parameter in VERBS[words].params:
+        if isinstance(parameter, click.Option):
+            # The text about the verb may name the option at the start of a line too, but goes on in small letters.
+            assert len(re.findall(rf"^  {parameter.opts[0]}(?= [A-Z\[]| latest:|  |$)", shown, re.MULTILINE)) == 1
+            assert parameter.help
+            assert parameter.help.endswith((".", "%.")), parameter.help
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS.values() if isinstance(verb, GroupedCommand)])
+def test_no_option_is_under_two_titles_and_every_name_under_a_title_is_one(verb: GroupedCommand) -> None:
+    named = [name for names in verb.groups.values() for name in names]
+    assert len(named) == len(set(named))
+    assert set(named) <= {parameter.name for parameter in verb.params}
+
+
+def test_the_models_are_called_cheap_and_expensive() -> None:
+    for verb in VERBS.values():
+        texts = (verb.help or "", *(getattr(parameter, "help", None) or "" for parameter in verb.params))
+        assert not any(" dear" in text for text in texts), verb.name
