@@ -1,6 +1,6 @@
-"""A bounded queue in front of an encoder that wants batches: one thread encodes what waits, up to a budget of tokens.
+"""`BatchPool`: a bounded queue and one thread that encodes waiting prompts in batches, for encoders on an accelerator.
 
-For encoders on an accelerator. Those on a CPU take one prompt at a time (`encode_pool`).
+Encoders on a CPU take one prompt at a time (`encode_pool`).
 """
 
 from __future__ import annotations
@@ -13,31 +13,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from probes.encoders.spec import BatchEncoder, Encoder, FloatArray
-from router.deciding.encode_pool import (
-    PENDING_PER_THREAD,
-    Encoded,
-    EncodePool,
-    _drop,
-    _failure,
-    _Job,
-    _late,
-    _send,
-)
+from router.deciding.encode_job import Encoded, EncodeJob, deadline_error
+from router.deciding.encode_pool import PENDING_PER_THREAD, EncodePool
 
 log = logging.getLogger(__name__)
 
 
 class BatchPool(EncodePool):
-    """Encodes prompts in batches, in one thread of its own; the face and the admission of `EncodePool`.
+    """Encodes prompts in batches in one thread of its own. It is used like an `EncodePool`.
 
-    A batch is what waits when the thread is free: nobody is kept waiting for others to come. Whoever left, or whose
-    deadline passed, is dropped when it is put together, before tokenising. Of a batch that fails, each half is tried
-    again, so that a prompt at fault fails alone.
+    A batch is taken from the prompts that wait when the thread is free; no prompt waits for others to come. When a
+    batch is put together, a prompt whose caller left or whose deadline passed is dropped before it is tokenized. If a
+    batch fails, each half of it is tried again, so that a prompt at fault fails alone.
 
     Args:
-        encoder: used by this thread alone, except through `encode`.
-        max_pending: prompts waiting or in work beyond which further ones are refused; None takes two batches of the
-            longest prompts, one in work and one waiting.
+        encoder: an encoder that nobody else uses, except through `encode`.
+        max_pending: the number of prompts waiting or in work above which further ones are refused; None takes two
+            batches of the longest prompts, so that one can wait while the other is in work.
     """
 
     def __init__(self, encoder: BatchEncoder, *, max_pending: int | None = None) -> None:
@@ -45,16 +37,16 @@ class BatchPool(EncodePool):
         super().__init__(encoder, threads=1, max_pending=max_pending or max(two_batches, PENDING_PER_THREAD))
 
     @staticmethod
-    def _live(encoder: BatchEncoder, jobs: queue.SimpleQueue[_Job | None]) -> None:
+    def _run_thread(encoder: BatchEncoder, jobs: queue.SimpleQueue[EncodeJob | None]) -> None:
         waiting: list[_Prompt] = []
         while _collect(jobs, waiting):
-            waiting = _encode_some(encoder, waiting)
+            waiting = _encode_one_batch(encoder, waiting)
         for prompt in waiting:
-            _drop(prompt.job)
+            prompt.job.cancel()
 
 
 def pool_for(encoder: Encoder, *, threads: int | None = None, max_pending: int | None = None) -> EncodePool:
-    """The pool that fits the encoder's hardware; `threads` is of no use where there are batches."""
+    """Return the pool that fits the encoder: a `BatchPool` for a `BatchEncoder`, which takes no `threads`."""
     if isinstance(encoder, BatchEncoder):
         return BatchPool(encoder, max_pending=max_pending)
     return EncodePool(encoder, threads=threads, max_pending=max_pending)
@@ -62,14 +54,14 @@ def pool_for(encoder: Encoder, *, threads: int | None = None, max_pending: int |
 
 @dataclass(slots=True)
 class _Prompt:
-    """A prompt that waits, and its token ids once it has been tokenised: only once, however many batches go before."""
+    """A prompt that waits, and its token ids. They are kept, so that it is tokenized once while other batches go."""
 
-    job: _Job
+    job: EncodeJob
     tokens: Sequence[int] = ()
 
 
-def _collect(jobs: queue.SimpleQueue[_Job | None], waiting: list[_Prompt]) -> bool:
-    """Move what is queued to `waiting`, and wait for something only if both are empty. False if the pool ends."""
+def _collect(jobs: queue.SimpleQueue[EncodeJob | None], waiting: list[_Prompt]) -> bool:
+    """Move all queued jobs to `waiting`, and return False if the pool ends. Block only if nothing waits."""
     with contextlib.suppress(queue.Empty):
         while True:
             job = jobs.get(block=not waiting)
@@ -79,65 +71,63 @@ def _collect(jobs: queue.SimpleQueue[_Job | None], waiting: list[_Prompt]) -> bo
     return True
 
 
-def _encode_some(encoder: BatchEncoder, waiting: Sequence[_Prompt]) -> list[_Prompt]:
-    """Encode one batch of those who wait, in order of arrival, and tell them; who waits on."""
+def _encode_one_batch(encoder: BatchEncoder, waiting: Sequence[_Prompt]) -> list[_Prompt]:
+    """Encode one batch of the waiting prompts and finish its jobs. Return the prompts that still wait."""
     started = time.perf_counter()
-    ready = []
-    for prompt in waiting:
-        if prompt.job.answer.cancelled():
-            continue
-        late = prompt.job.deadline is not None and started >= prompt.job.deadline
-        if failure := _late() if late else _tokenize(encoder, prompt):
-            _send(prompt.job, failure)
-        else:
-            ready.append(prompt)
-    batch, rest = _assemble(ready, encoder.batch_tokens)
-    outcomes = _outcomes(encoder, [prompt.tokens for prompt in batch])
+    ready = [prompt for prompt in waiting if not prompt.job.cancelled and _is_ready(encoder, prompt, started)]
+    batch, rest = _split_batch(ready, encoder.batch_tokens)
+    outcomes = _encode_or_fail(encoder, [prompt.tokens for prompt in batch])
     encode_s = time.perf_counter() - started
     for prompt, outcome in zip(batch, outcomes, strict=True):
-        if isinstance(outcome, Exception):
-            _send(prompt.job, outcome)
+        if isinstance(outcome, BaseException):
+            prompt.job.finish(outcome)
         else:
-            _send(prompt.job, Encoded(outcome, started - prompt.job.entered, encode_s, n_together=len(batch)))
+            queue_s = started - prompt.job.submitted
+            prompt.job.finish(Encoded(outcome, queue_s, encode_s, batch_size=len(batch)))
     return rest
 
 
-def _tokenize(encoder: BatchEncoder, prompt: _Prompt) -> Exception | None:
+def _is_ready(encoder: BatchEncoder, prompt: _Prompt, now: float) -> bool:
+    """Tokenize a prompt and return True; or finish its job with an error and return False."""
+    if prompt.job.expired(now):
+        prompt.job.finish(deadline_error())
+        return False
     try:
         prompt.tokens = prompt.tokens or encoder.tokenize(prompt.job.text)
     except BaseException as error:
-        return _failure(error)
-    return None
+        prompt.job.finish(error)
+        return False
+    return True
 
 
-def _assemble(ready: Sequence[_Prompt], budget: int) -> tuple[list[_Prompt], list[_Prompt]]:
-    """The next batch and the rest, of prompts in order of arrival; both keep it.
+def _split_batch(ready: Sequence[_Prompt], budget: int) -> tuple[list[_Prompt], list[_Prompt]]:
+    """Return the next batch, and the prompts that are left. Both keep the order of arrival.
 
-    The first always goes, so that nobody waits forever; then those nearest to it in length, so that little is padding,
-    while prompts times the longest one's tokens are within the budget.
+    The oldest prompt is always in the batch, so that no prompt waits for ever. The prompts nearest to it in length join
+    it, so that little is padding, as long as the number of prompts times the longest one's tokens is within the budget.
     """
     lengths = [len(prompt.tokens) for prompt in ready]
     chosen: set[int] = set()
     longest = 0
     for index in sorted(range(len(ready)), key=lambda index: abs(lengths[index] - lengths[0])):
-        grown = max(longest, lengths[index])
-        if not chosen or (len(chosen) + 1) * grown <= budget:
+        longest_with = max(longest, lengths[index])
+        if not chosen or (len(chosen) + 1) * longest_with <= budget:
             chosen.add(index)
-            longest = grown
+            longest = longest_with
     batch = [prompt for index, prompt in enumerate(ready) if index in chosen]
     return batch, [prompt for index, prompt in enumerate(ready) if index not in chosen]
 
 
-def _outcomes(encoder: BatchEncoder, prompts: Sequence[Sequence[int]]) -> list[FloatArray | Exception]:
-    """For each tokenized prompt its features (d,), or why there are none."""
+def _encode_or_fail(encoder: BatchEncoder, prompts: Sequence[Sequence[int]]) -> list[FloatArray | BaseException]:
+    """Return for each tokenized prompt its features of shape (d,), or the error that it raised."""
     if not prompts:
         return []
     try:
         return [features for features, _ in zip(encoder.encode_batch(prompts), prompts, strict=True)]
     except BaseException as error:
         if len(prompts) == 1:
-            return [_failure(error)]
+            return [error]
         log.warning("a batch of %d prompts failed (%s); trying its halves", len(prompts), type(error).__name__)
-    # Halves, and not one by one, also because less may fit the memory that all of it did not.
+    # A batch may also fail because it needs too much memory. Its halves may fit.
     middle = len(prompts) // 2
-    return _outcomes(encoder, prompts[:middle]) + _outcomes(encoder, prompts[middle:])
+    return _encode_or_fail(encoder, prompts[:middle]) + _encode_or_fail(encoder, prompts[middle:])

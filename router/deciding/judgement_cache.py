@@ -1,9 +1,10 @@
-"""What the probe said of the prompts seen last: a prompt that one caller sends again is judged once.
+"""`JudgementCache`: what the probe said of recent prompts, so that a prompt that one caller repeats is judged once.
 
-Keeps no text, only its SHA-256. Judging is a function of policy, probe and text alone, and choosing comes after, so a
-hit decides exactly as a miss would, whatever the request asks beyond the policy. But a hit is seven times as fast and
-says so (`cached`), which would tell a caller what others asked: judgements are kept for each credential by itself, and
-for calls without a credential, which nobody can tell apart, not at all.
+The cache keeps no text, only its SHA-256. A judgement depends on policy, probe and text alone, and the choice comes
+after it. So a hit decides exactly as a miss would, whatever the request asks beyond the policy. But a hit is seven
+times as fast, and the decision record says so (`cached`), which would tell one caller what another one asked. That is
+why judgements are kept for each credential by itself. Calls without a credential cannot be told apart, so nothing is
+kept for them.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from dataclasses import dataclass
 from router.policies.loading import ServedPolicy
 from router.policies.rules import Judgement
 
-Key = tuple[str, str, str, bytes]
+#: Caller, digest of the policy, digest of the probe, SHA-256 of the text.
+CacheKey = tuple[str, str, str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class CacheCounts:
-    """Since the start: how many prompts were found, how many were not; and how many are kept now. Of all callers."""
+    """How many prompts were found since the start, how many were not, and how many are kept now, of all callers."""
 
     hits: int
     misses: int
@@ -29,31 +31,32 @@ class CacheCounts:
 
 
 class JudgementCache:
-    """The judgements used last. Thread-safe, bounded.
+    """The most recently used judgements, bounded in number. Thread-safe.
 
     Args:
-        max_entries: the one used longest ago goes when there are more; 0 keeps none. One takes about half a kilobyte.
+        max_entries: the number of judgements that are kept, about half a kilobyte each; 0 keeps none. If there are
+            more, the least recently used one is dropped.
     """
 
     def __init__(self, max_entries: int) -> None:
         self._max_entries = max_entries
-        self._entries: OrderedDict[Key, Judgement] = OrderedDict()
+        self._entries: OrderedDict[CacheKey, Judgement] = OrderedDict()
         self._lock = threading.Lock()
         self._hits = self._misses = 0
 
     @staticmethod
-    def key(policy: ServedPolicy, text: str, caller: str) -> Key | None:
-        """Return whose judgement it is and what it depends on: digests of policy, probe and text.
+    def key(policy: ServedPolicy, text: str, caller: str) -> CacheKey | None:
+        """Return the key of a caller's judgement; None if `caller` is empty, because then nothing is kept.
 
-        None where `caller` (`router.asking.session_ids.caller_of`) is empty: then nothing is looked up or kept.
+        caller: the key of whoever calls, as `router.asking.session_ids.caller_of` returns it.
         """
         if not caller:
             return None
         probe = policy.probe_ref.digest if policy.probe_ref else ""
         return caller, policy.ref.digest, probe, hashlib.sha256(text.encode()).digest()
 
-    def get(self, key: Key) -> Judgement | None:
-        """The judgement kept under this key, if any."""
+    def get(self, key: CacheKey) -> Judgement | None:
+        """Return the judgement under this key, or None if there is none."""
         with self._lock:
             found = self._entries.get(key)
             if found is None:
@@ -63,8 +66,8 @@ class JudgementCache:
                 self._entries.move_to_end(key)
             return found
 
-    def put(self, key: Key, judgement: Judgement) -> None:
-        """Keep a judgement."""
+    def put(self, key: CacheKey, judgement: Judgement) -> None:
+        """Keep a judgement under this key."""
         with self._lock:
             self._entries[key] = judgement
             self._entries.move_to_end(key)
@@ -73,6 +76,6 @@ class JudgementCache:
 
     @property
     def counts(self) -> CacheCounts:
-        """Hits, misses and size."""
+        """Return the numbers of hits, misses and entries."""
         with self._lock:
             return CacheCounts(self._hits, self._misses, len(self._entries))

@@ -127,9 +127,9 @@ class ExternalProcessor:
             body = ChatBody.parse(raw, max_text_bytes=router.max_prompt_bytes)
             return body, query_from_body(body.fields, headers, router.policies)
 
-        with router.intake.request() as held:
+        with router.intake.hold_bytes() as held:
             held.add(len(raw))
-            body, query = await router.intake.work(read) if large else read()
+            body, query = await router.intake.run_in_thread(read) if large else read()
             decision = await router.adecide(query, caller=caller_of(headers), large=large)
         return body.with_model(upstream_model(decision.chosen_model)), decision_headers(decision)
 

@@ -166,7 +166,7 @@ class _Chat:
                 router, dispatcher = self._door.engine
                 timeout_s = timeout_of(headers)
                 deadline = None if timeout_s is None else time.monotonic() + timeout_s
-                with self._door.in_work.request(), router.intake.request() as held:
+                with self._door.in_work.request(), router.intake.hold_bytes() as held:
                     chunks = await read_body(receive, headers, self._door.max_body_bytes, held)
                     asked = _Asked(router, dispatcher, headers, caller_of(headers), deadline, reply)
                     await while_connected(receive, asked.answer(chunks))
@@ -194,7 +194,7 @@ class _Asked:
 
     async def answer(self, chunks: Sequence[bytes]) -> None:
         large = sum(map(len, chunks)) > SMALL_BYTES
-        query, streamed = await self.router.intake.work(self._read, chunks) if large else self._read(chunks)
+        query, streamed = await self.router.intake.run_in_thread(self._read, chunks) if large else self._read(chunks)
         decision = await self.router.adecide(query, caller=self.caller, timeout_s=self.left_s, large=large)
         self.reply.decision = decision
         await (self._stream if streamed else self._complete)(query, decision)
@@ -230,7 +230,7 @@ class _Asked:
         """The record for the caller; where another one answered, the session goes on with that one."""
         self.reply.delivery = delivery
         if delivery is not None and delivery.fell_back:
-            self.router.answered_by(decision, delivery.answered_by, caller=self.caller)
+            self.router.remember_answer(decision, delivery.answered_by, caller=self.caller)
         return decision_record(decision, delivery)
 
 

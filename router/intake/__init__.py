@@ -1,1 +1,1 @@
-"""What comes in, bounded: its structure counted before it is decoded, its bytes held within a budget."""
+"""What comes in, within bounds: requests are counted before they are decoded, and their bytes have a budget."""

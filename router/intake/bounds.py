@@ -1,4 +1,4 @@
-"""What all doors share to stay within bounds: a budget of bytes in flight, and one thread for large requests."""
+"""`Intake`: the bounds that all doors of a process share, a budget of bytes and one thread for large requests."""
 
 from __future__ import annotations
 
@@ -12,46 +12,54 @@ from router.errors import OverloadedError
 
 Result = TypeVar("Result")
 
-#: Bytes of all requests in flight together, without the first `FREE_BYTES` of each.
+#: The largest number of bytes of all requests in flight together, without the first `FREE_BYTES` of each.
 MAX_IN_FLIGHT_BYTES = 256 * 1024 * 1024
 
-#: Bytes of each request that are not counted, so that small requests pass while large ones fill the budget.
+#: The bytes of each request that do not count, so that small requests still pass when large ones have used the budget.
 FREE_BYTES = 64 * 1024
 
-#: Shorter requests are decoded where they arrive: that takes less than handing them to a thread and waiting for it.
+#: A request of at most this many bytes is decoded where it arrives. Handing it to a thread and waiting takes longer.
 SMALL_BYTES = 32 * 1024
 
-#: Large requests that may wait for the thread.
+#: The largest number of large requests that wait for the thread, with the one in work.
 MAX_WAITING = 64
 
-#: When to try again, in seconds, where there is no room.
+#: Seconds after which a caller may try again if there is no room.
 RETRY_S = 1.0
 
 
 class Intake:
-    """The bounds of one process. Used from its event loop.
+    """The bounds of one process. Use it from the event loop of the process.
 
-    Large requests are decoded by one thread, one after the other: Python runs one thread at a time, so that each
-    further one would only make the event loop wait for more of them.
+    One thread decodes the large requests, one after the other. More threads would not help: Python runs one thread at a
+    time, and the event loop would have to wait for more of them.
 
     Args:
-        max_bytes: of all requests in flight together.
-        max_waiting: large requests that may wait for the thread, beyond which further ones are refused.
+        max_bytes: the largest number of bytes of all requests in flight together.
+        max_waiting: the number of large requests in work or waiting above which further ones are refused.
     """
 
     def __init__(self, *, max_bytes: int = MAX_IN_FLIGHT_BYTES, max_waiting: int = MAX_WAITING) -> None:
         self._max_bytes = max_bytes
         self._max_waiting = max_waiting
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="large-requests")
-        self.held_bytes = 0
+        self._held_bytes = 0
         self._waiting = 0
 
-    def request(self) -> HeldBytes:
-        """The account of one request, to be closed when it has been answered."""
+    @property
+    def held_bytes(self) -> int:
+        """Return how many bytes of the budget are in use."""
+        return self._held_bytes
+
+    def hold_bytes(self) -> HeldBytes:
+        """Return the account of one request. Use it as a context that lasts until the request has been answered."""
         return HeldBytes(self)
 
-    async def work(self, job: Callable[..., Result], *arguments: object) -> Result:
-        """Do a job in the thread for large requests. Raises OverloadedError if too many wait, and what the job does."""
+    async def run_in_thread(self, job: Callable[..., Result], *arguments: object) -> Result:
+        """Run a job in the thread for large requests, and return its result.
+
+        Raises OverloadedError if too many jobs wait, and whatever the job raises.
+        """
         if self._waiting >= self._max_waiting:
             raise OverloadedError(
                 f"{self._waiting} large requests wait to be decoded, the most allowed; try again later.",
@@ -63,15 +71,19 @@ class Intake:
         finally:
             self._waiting -= 1
 
-    def hold(self, n_bytes: int) -> None:
-        """Count further bytes. Raises OverloadedError where there is no room for them."""
-        if self.held_bytes + n_bytes > self._max_bytes:
+    def take(self, n_bytes: int) -> None:
+        """Take bytes out of the budget. Raise OverloadedError if fewer are left."""
+        if self._held_bytes + n_bytes > self._max_bytes:
             raise OverloadedError(
-                f"requests in flight hold {self.held_bytes:,} bytes, and all together may hold {self._max_bytes:,}; "
+                f"requests in flight hold {self._held_bytes:,} bytes, and all together may hold {self._max_bytes:,}; "
                 f"try again later.",
                 retry_after_s=RETRY_S,
             )
-        self.held_bytes += n_bytes
+        self._held_bytes += n_bytes
+
+    def give_back(self, n_bytes: int) -> None:
+        """Give bytes back to the budget."""
+        self._held_bytes -= n_bytes
 
     def close(self) -> None:
         """End the thread."""
@@ -79,20 +91,20 @@ class Intake:
 
 
 class HeldBytes:
-    """What one request holds of the budget; leaving the context gives it back."""
+    """The bytes that one request takes out of the budget. Leaving its context gives them back."""
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
         self._n_bytes = 0
-        self._counted = 0
+        self._taken = 0
 
     def add(self, n_bytes: int) -> None:
-        """Further bytes of the request have come. Raises OverloadedError where there is no room for them."""
+        """Count further bytes of the request. Raise OverloadedError if the budget has no room for them."""
         self._n_bytes += n_bytes
-        beyond = self._n_bytes - FREE_BYTES - self._counted
+        beyond = self._n_bytes - FREE_BYTES - self._taken
         if beyond > 0:
-            self._intake.hold(beyond)
-            self._counted += beyond
+            self._intake.take(beyond)
+            self._taken += beyond
 
     def __enter__(self) -> Self:
         return self
@@ -100,14 +112,15 @@ class HeldBytes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._intake.held_bytes -= self._counted
-        self._counted = 0
+        self._intake.give_back(self._taken)
+        self._taken = 0
 
 
 def forget_frames(error: BaseException) -> None:
-    """Let go of what the frames of an error that was told hold: the request, above all.
+    """Remove the tracebacks of an error that the caller has been told, and of the errors that led to it.
 
-    Errors and frames refer to each other, so that a large request would be kept until the collector finds it.
+    The frames in a traceback hold the request. Errors and frames refer to each other, so that a large request would
+    stay in memory until the garbage collector finds it.
     """
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]

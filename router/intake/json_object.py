@@ -1,4 +1,7 @@
-"""One JSON object with the places of its members. Long strings are decoded in pieces, so that no step takes long."""
+"""`read_object`: decode one JSON object, and tell where each of its values lies in the bytes.
+
+Long strings are decoded in pieces, so that no single step keeps other threads waiting for long.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,15 @@ import numpy as np
 
 from router.quoting import quoted
 
-#: Bytes of a long string that are decoded at a time.
+#: The number of bytes of a long string that are decoded in one step.
 _PIECE = 64 * 1024
 
-#: Bytes without a backslash before a place where a string may be cut: more than the longest escape, a surrogate pair.
+#: A string may be cut where the bytes before hold no backslash, this many of them. The longest escape, a surrogate
+#: pair, has 12.
 _CLEAR = 12
 
-#: Strings hold no control characters.
-_FIRST_PRINTED = 0x20
+#: The first character that is not a control character. JSON allows no control characters in a string.
+_FIRST_PRINTABLE = 0x20
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _KEY_END = re.compile(rb'"[ \t\n\r]*+:')
@@ -28,11 +32,11 @@ _KEY_END = re.compile(rb'"[ \t\n\r]*+:')
 
 @dataclass(frozen=True, slots=True)
 class JsonObject:
-    """A JSON object.
+    """A decoded JSON object.
 
     Attributes:
-        fields: the object, decoded.
-        at: for each key where the bytes of its value begin and end.
+        fields: the values by key.
+        at: for each key the positions at which the bytes of its value begin and end.
     """
 
     fields: dict[str, Any]
@@ -40,78 +44,79 @@ class JsonObject:
 
 
 def read_object(raw: bytes, long_strings: Sequence[tuple[int, int]] = ()) -> JsonObject:
-    """Decode one JSON object in UTF-8 with distinct keys.
+    """Return the JSON object that bytes in UTF-8 hold. Its keys must be distinct.
 
-    long_strings: where strings begin and end, without their quotes, that are to be decoded by themselves
-        (`structure.JsonStructure.long_strings`). None of them may be a key.
+    long_strings: the positions at which strings begin and end, without their quotes, that are decoded by themselves
+        (`json_structure.JsonStructure.long_strings`). None of them may be a key.
 
     Raises ValueError or RecursionError for anything else.
     """
     if any(_KEY_END.match(raw, end) for _, end in long_strings):
         raise ValueError("a key is too long")
-    short = _without(raw, long_strings)
+    short = _shorten(raw, long_strings)
     text = short.raw.decode()
     fields: dict[str, Any] = {}
     at: dict[str, tuple[int, int]] = {}
     for key, value, begin, end in _members(text):
-        fields[key] = short.restored(value)
-        at[key] = short.place(text, begin), short.place(text, end)
+        fields[key] = short.restore(value)
+        at[key] = short.position(text, begin), short.position(text, end)
     return JsonObject(fields, at)
 
 
 @dataclass(frozen=True, slots=True)
-class _Short:
-    """A JSON text in which a short name stands for each long string.
+class _Shortened:
+    """A JSON text in which a placeholder replaces each long string.
 
     Attributes:
-        raw: the text.
-        texts: for each name the string.
-        shifts: for each name where it ends in `raw`, and how many bytes are missing up to there.
+        raw: the text with placeholders.
+        strings: for each placeholder the string that it replaces.
+        shifts: for each placeholder the position at which it ends in `raw`, and by how many bytes that position
+            lies before the one in the whole text.
     """
 
     raw: bytes
-    texts: Mapping[str, str]
+    strings: Mapping[str, str]
     shifts: Sequence[tuple[int, int]]
 
-    def place(self, text: str, at: int) -> int:
-        """Where in the whole text the character `at` of the short one stands."""
-        place = at if text.isascii() else len(text[:at].encode())
-        return place + next((missing for end, missing in reversed(self.shifts) if end <= place), 0)
+    def position(self, text: str, at: int) -> int:
+        """Return the position in the bytes of the whole text of the character `at` of the shortened `text`."""
+        short = at if text.isascii() else len(text[:at].encode())
+        return short + next((missing for end, missing in reversed(self.shifts) if end <= short), 0)
 
-    def restored(self, value: Any) -> Any:
-        """The same value with the strings themselves."""
-        if not self.texts:
+    def restore(self, value: Any) -> Any:
+        """Return a decoded value with the strings in place of their placeholders."""
+        if not self.strings:
             return value
         if isinstance(value, str):
-            return self.texts.get(value, value)
+            return self.strings.get(value, value)
         if isinstance(value, list):
-            return [self.restored(item) for item in value]
+            return [self.restore(item) for item in value]
         if isinstance(value, dict):
-            return {key: self.restored(item) for key, item in value.items()}
+            return {key: self.restore(item) for key, item in value.items()}
         return value
 
 
-def _without(raw: bytes, long_strings: Sequence[tuple[int, int]]) -> _Short:
+def _shorten(raw: bytes, long_strings: Sequence[tuple[int, int]]) -> _Shortened:
     if not long_strings:
-        return _Short(raw, {}, ())
-    # Nobody who writes a body can guess what stands for a string in it.
+        return _Shortened(raw, {}, ())
+    # The placeholder is random, so that nobody can write a body that holds one.
     secret = secrets.token_hex(16)
     pieces: list[bytes] = []
-    texts: dict[str, str] = {}
+    strings: dict[str, str] = {}
     shifts: list[tuple[int, int]] = []
     done = length = 0
     for number, (begin, end) in enumerate(long_strings):
         name = f"{secret}{number}"
-        texts[name] = _long_text(raw, begin, end)
+        strings[name] = _decode_string(raw, begin, end)
         pieces += (raw[done:begin], name.encode())
         length += begin - done + len(name)
         done = end
         shifts.append((length, end - length))
-    return _Short(b"".join([*pieces, raw[done:]]), texts, shifts)
+    return _Shortened(b"".join([*pieces, raw[done:]]), strings, shifts)
 
 
-def _long_text(raw: bytes, begin: int, end: int) -> str:
-    if raw.find(b"\\", begin, end) < 0 and np.frombuffer(raw, np.uint8, end - begin, begin).min() >= _FIRST_PRINTED:
+def _decode_string(raw: bytes, begin: int, end: int) -> str:
+    if raw.find(b"\\", begin, end) < 0 and np.frombuffer(raw, np.uint8, end - begin, begin).min() >= _FIRST_PRINTABLE:
         return str(memoryview(raw)[begin:end], "utf-8")
     pieces = []
     while begin < end:
@@ -122,10 +127,10 @@ def _long_text(raw: bytes, begin: int, end: int) -> str:
 
 
 def _cut(raw: bytes, wanted: int, end: int) -> int:
-    """A place near `wanted` at which the string may be cut; its end if there is none nearby."""
-    for place in range(wanted, min(wanted + _PIECE, end)):
-        if raw[place] < 0x80 and raw.find(b"\\", place - _CLEAR, place) < 0:
-            return place
+    """Return a position near `wanted` at which the string may be cut; the end of the string if there is none nearby."""
+    for position in range(wanted, min(wanted + _PIECE, end)):
+        if raw[position] < 0x80 and raw.find(b"\\", position - _CLEAR, position) < 0:
+            return position
     return end
 
 
@@ -134,7 +139,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _integer(digits: str) -> int:
-    # Python converts no more than 4,300 digits, and says so in its own terms.
+    # Python itself refuses more than 4,300 digits, but its message speaks of Python's settings.
     if len(digits) > 400:
         raise ValueError("it holds an integer beyond the range of a double")
     return int(digits)
@@ -144,14 +149,14 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_integer)
 
 
 def _members(text: str) -> Iterator[tuple[str, Any, int, int]]:
-    """Key, value, begin and end of the value, of each member of a JSON object. Raises ValueError for anything else."""
+    """Yield key, value, begin and end of the value of each member of an object. Raise ValueError for anything else."""
     at, keys = _after(text, _skip(text, 0), "{"), set()
     while text[at : at + 1] != "}":
         key, at = _DECODER.raw_decode(text, at)
         if not isinstance(key, str):
             raise ValueError("a key is no string")  # noqa: TRY004  (one kind of error for all malformed text)
         if key in keys:
-            # Readers disagree on which of two counts; the upstream might answer another one than was judged.
+            # Readers disagree on which of two equal keys counts. The upstream might read another one than was judged.
             raise ValueError(f"key {quoted(key)} stands twice")
         keys.add(key)
         begin = _after(text, _skip(text, at), ":")
@@ -167,13 +172,13 @@ def _members(text: str) -> Iterator[tuple[str, Any, int, int]]:
 
 
 def _after(text: str, at: int, sign: str) -> int:
-    """Where the text goes on after `sign`, which must stand at `at`, and the white space behind it."""
+    """Return the position behind `sign`, which must be at `at`, and behind the white space that follows it."""
     if text[at : at + 1] != sign:
         raise ValueError(f"{sign!r} expected at character {at}")
     return _skip(text, at + 1)
 
 
 def _skip(text: str, at: int) -> int:
-    """Where the white space at `at`, if any, ends."""
+    """Return the position behind the white space at `at`, if there is any."""
     match = _SPACE.match(text, at)
     return match.end() if match else at

@@ -1,8 +1,8 @@
-"""What a JSON body may be made of, counted before anything is decoded: values, depth, text that is not ASCII.
+"""`check_json`: count the values, the depth and the text of a JSON body before it is decoded, and refuse too much.
 
-Decoders hold the interpreter's lock for as long as they run: ten million empty objects stop every other caller, in
-whichever thread they are decoded. So the bytes are counted first, by numpy, which lets go of the lock; what passes is
-decoded in a few milliseconds.
+A decoder holds the interpreter's lock for as long as it runs. Ten million empty objects would stop every other caller,
+whichever thread decodes them. So numpy counts the bytes first; it releases the lock. A body that passes is decoded in a
+few milliseconds.
 """
 
 from __future__ import annotations
@@ -15,26 +15,27 @@ from numpy.typing import NDArray
 from router.errors import InvalidRequestError
 from router.intake.bounds import SMALL_BYTES
 
-#: Values in one JSON body, keys not counted. The longest sessions of coding agents have about 20,000.
+#: The largest number of values in one JSON body, without keys. The longest sessions of coding agents have about 20,000.
 MAX_VALUES = 50_000
 
-#: Objects and lists within each other.
+#: The largest number of objects and lists within each other.
 MAX_DEPTH = 100
 
-#: Bytes of text that a body may hold where nobody says otherwise.
+#: The largest number of bytes of text in a body, unless the caller of `check_json` says otherwise.
 MAX_TEXT_BYTES = 512 * 1024
 
-#: Bytes of a body without its long strings: indented, escaped, and with a hundred small pictures.
+#: The largest number of bytes of a body without its long strings. It leaves room for indents, escapes and a hundred
+#: small pictures.
 MAX_SHORT_BYTES = 8 * 1024 * 1024
 
-#: A string of at least this many bytes is decoded by itself: a picture, as a rule.
+#: A string of at least this many bytes is decoded by itself. It is a picture as a rule.
 LONG_STRING_BYTES = 64 * 1024
 
-#: Bytes that are looked at at a time.
+#: The number of bytes that are counted in one step.
 _BLOCK = 1 << 20
 
-#: Signs that a value with its key can have: four quotes, colon, comma, two brackets.
-_SIGNS_PER_VALUE = 8
+#: The largest number of marks that a value with its key can have: four quotes, colon, comma, two brackets.
+_MARKS_PER_VALUE = 8
 
 _QUOTE, _BACKSLASH, _COMMA, _COLON = b'"\\,:'
 _OPENING, _CLOSING = b"[{", b"]}"
@@ -42,12 +43,13 @@ _OPENING, _CLOSING = b"[{", b"]}"
 
 @dataclass(frozen=True, slots=True)
 class JsonStructure:
-    """What a JSON text is made of.
+    """How many values a JSON text holds, how deep it is nested, and where its long strings are.
 
     Attributes:
-        n_values: values, at most.
-        depth: objects and lists within each other, at most.
-        long_strings: where strings of `LONG_STRING_BYTES` and more begin and end, without their quotes.
+        n_values: an upper bound on the number of values.
+        depth: an upper bound on the number of objects and lists within each other.
+        long_strings: the positions at which strings of at least `LONG_STRING_BYTES` begin and end, without their
+            quotes.
     """
 
     n_values: int
@@ -56,11 +58,13 @@ class JsonStructure:
 
 
 def check_json(raw: bytes, *, max_text_bytes: int) -> JsonStructure:
-    """The structure of a JSON text, decoded by nobody yet. It need not be valid: whatever a decoder reads is counted.
+    """Return the structure of a JSON text that was not decoded yet. Whatever a decoder would read is counted.
 
-    max_text_bytes: of text, as the router reads it; what is more than that can only be ASCII, as pictures are.
+    The text need not be valid JSON.
 
-    Raises InvalidRequestError where there are more than `MAX_VALUES`, more than `MAX_DEPTH`, or too much text.
+    max_text_bytes: the largest number of bytes of text. Anything beyond it must be ASCII, as encoded pictures are.
+
+    Raises InvalidRequestError for more than `MAX_VALUES`, a depth of more than `MAX_DEPTH`, or too much text.
     """
     found = _bounds(raw) if len(raw) <= SMALL_BYTES else None
     if found is None or found.depth > MAX_DEPTH:
@@ -84,14 +88,14 @@ def check_json(raw: bytes, *, max_text_bytes: int) -> JsonStructure:
 
 
 def _bounds(raw: bytes) -> JsonStructure:
-    """Upper bounds, which count signs within strings too."""
+    """Return upper bounds that count the marks within strings too."""
     opened = sum(map(raw.count, (b"[", b"{")))
     return JsonStructure(n_values=1 + opened + raw.count(b","), depth=opened)
 
 
 def _structure(raw: bytes, max_text_bytes: int) -> JsonStructure:
     data = np.frombuffer(raw, np.uint8)
-    at = _signs(data, max_text_bytes)
+    at = _marks(data, max_text_bytes)
     kind = data[at]
     quote = kind == _QUOTE
     quote &= ~np.isin(at, _escaped(at[kind == _BACKSLASH]), assume_unique=True)
@@ -109,33 +113,34 @@ def _structure(raw: bytes, max_text_bytes: int) -> JsonStructure:
     )
 
 
-def _signs(data: NDArray[np.uint8], max_text_bytes: int) -> NDArray[np.int64]:
-    """Where quotes, backslashes, commas, colons and brackets stand, within strings too."""
-    # Each sign of a text may be escaped.
-    most = 2 * max_text_bytes + _SIGNS_PER_VALUE * MAX_VALUES
+def _marks(data: NDArray[np.uint8], max_text_bytes: int) -> NDArray[np.int64]:
+    """Return the positions of quotes, backslashes, commas, colons and brackets, those within strings included."""
+    # Each character of a text may be escaped by a backslash, which is a mark too.
+    most = 2 * max_text_bytes + _MARKS_PER_VALUE * MAX_VALUES
     found: list[NDArray[np.int64]] = []
-    n_signs = n_foreign = 0
+    n_marks = n_not_ascii = 0
     for begin in range(0, len(data), _BLOCK):
         block = data[begin : begin + _BLOCK]
-        # Brackets and the backslash differ from `{`, `|` and `}` by this bit at most.
-        signs = (block == _QUOTE) | (block == _COMMA) | (block == _COLON) | (((block | 0x20) - ord("{")) <= 2)
-        n_signs += int(np.count_nonzero(signs))
-        n_foreign += int(np.count_nonzero(block & 0x80))
-        if n_signs > most or n_foreign > 2 * max_text_bytes:
+        # With the bit 0x20 set, brackets, braces and the backslash are `{`, `|` and `}`, three codes in a row.
+        marks = (block == _QUOTE) | (block == _COMMA) | (block == _COLON) | (((block | 0x20) - ord("{")) <= 2)
+        n_marks += int(np.count_nonzero(marks))
+        n_not_ascii += int(np.count_nonzero(block & 0x80))
+        if n_marks > most or n_not_ascii > 2 * max_text_bytes:
             raise InvalidRequestError(
                 f"the body must be a JSON object of at most {MAX_VALUES:,} values and {max_text_bytes:,} bytes of "
                 f"text, got more; shorten it, or raise --max-prompt-bytes of the service."
             )
-        found.append(np.flatnonzero(signs) + begin)
+        found.append(np.flatnonzero(marks) + begin)
     return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
 def _escaped(backslashes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions of the signs that a backslash escapes: in a row of them every second one is escaped itself."""
+    """Return the positions of the characters that a backslash escapes, given the positions of all backslashes."""
     if not len(backslashes):
         return backslashes
     starts = np.flatnonzero(np.diff(backslashes, prepend=backslashes[0] - 2) != 1)
     lengths = np.diff(starts, append=len(backslashes))
+    # In a row of backslashes every second one is escaped itself.
     in_row = np.arange(len(backslashes)) - np.repeat(starts, lengths)
     escaped: NDArray[np.int64] = backslashes[in_row % 2 == 0] + 1
     return escaped

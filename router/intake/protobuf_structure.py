@@ -1,4 +1,4 @@
-"""What a protobuf message may be made of, counted field by field before anything is decoded."""
+"""`check_fields`: count the fields of a protobuf message before it is decoded, and refuse too many."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Any
 
 from router.errors import InvalidRequestError
 
-#: Fields in one message, those of messages within it included. A JSON value in a Struct takes four.
+#: The largest number of fields in one message, with those of the messages within it. A JSON value in a Struct has four.
 MAX_FIELDS = 100_000
 
+# The wire types of protobuf.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
-#: From here on a byte of a number says that there is another one.
-_LONGER = 0x80
+#: A byte of a varint of at least this value is followed by another byte of the same varint.
+_CONTINUES = 0x80
 
-#: For the number of each field that is a message: the same of that message.
+#: For each field that is a message, its number and the shape of that message.
 Shape = Mapping[int, "Shape"]
 
 
 def shape_of(descriptor: Any) -> Shape:
-    """Which fields of a message are messages, and of those likewise. Messages may hold themselves."""
+    """Return which fields of a message type are messages, down through all levels. A type may contain itself."""
     known: dict[str, dict[int, Shape]] = {}
 
     def shape(message: Any) -> Shape:
@@ -33,9 +34,11 @@ def shape_of(descriptor: Any) -> Shape:
 
 
 def check_fields(data: bytes, shape: Shape, *, max_fields: int = MAX_FIELDS) -> int:
-    """The number of fields in a message, which nobody has decoded yet.
+    """Return the number of fields in a message that was not decoded yet.
 
-    Raises InvalidRequestError where there are more than `max_fields`, or where the message is cut off.
+    shape: the shape of the message's type, as `shape_of` returns it.
+
+    Raises InvalidRequestError if there are more than `max_fields`, or if the message is cut off.
     """
     left, inside = max_fields, [(0, len(data), shape)]
     try:
@@ -47,22 +50,22 @@ def check_fields(data: bytes, shape: Shape, *, max_fields: int = MAX_FIELDS) -> 
                     raise InvalidRequestError(
                         f"the request must hold at most {max_fields:,} fields, got more; send fewer messages or tools."
                     )
-                # Most numbers have one byte, and a call for each would take twice as long as all else.
+                # Most varints have one byte. A function call for each would double the time.
                 tag = data[at]
                 at += 1
-                if tag >= _LONGER:
+                if tag >= _CONTINUES:
                     tag, at = _varint(data, at - 1)
                 kind = tag & 7
                 if kind == _BYTES:
                     length = data[at]
                     at += 1
-                    if length >= _LONGER:
+                    if length >= _CONTINUES:
                         length, at = _varint(data, at - 1)
                     if length and (inner := fields.get(tag >> 3)) is not None:
                         inside.append((at, min(at + length, end), inner))
                     at += length
                 elif kind == _VARINT:
-                    while data[at] >= _LONGER:
+                    while data[at] >= _CONTINUES:
                         at += 1
                     at += 1
                 else:
@@ -73,14 +76,14 @@ def check_fields(data: bytes, shape: Shape, *, max_fields: int = MAX_FIELDS) -> 
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at this place, and where it ends. Raises IndexError behind the end."""
+    """Return the varint at this position, and the position behind it. Raise IndexError if the data end before."""
     value = shift = 0
-    # Protobuf reads ten bytes at most; a longer number is refused when the message is decoded.
+    # A varint has at most ten bytes. A longer one is refused when the message is decoded.
     while shift < 70:
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
-        if byte < _LONGER:
+        if byte < _CONTINUES:
             break
         shift += 7
     return value, at

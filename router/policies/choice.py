@@ -1,23 +1,25 @@
-"""Choose who answers, from the policy, the request, the probe's judgement and the session. Pure: no I/O, no clock."""
+"""Choose the candidate that answers, from eligibility, judgement and session. Pure: no I/O, no clock, no randomness."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from router.asking.ask import Ask
 from router.errors import NoEligibleCandidateError
-from router.policies.eligibility import Eligibility, check_eligibility, say_why_none
-from router.policies.policy_file import Candidate, CostRule, FixedRule, GainRule, PolicyFile
-from router.policies.rules import Judgement, Rules, risk_bound, rule_in_force
+from router.policies.eligibility import Eligibility, say_why_none
+from router.policies.policy_file import Candidate, CostRule, FixedRule, GainRule
+from router.policies.rules import Judgement, risk_bound, rule_in_force
 from router.policies.session_hold import eligible_in_tool_loop, holder_index, keeps_holder
-from router.values import CandidateRisk, HeldCandidate, Overrides, Reason
+from router.values import CandidateRisk, HeldCandidate, Reason
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Who answers and why; the part of a decision record that the policy is responsible for."""
+    """The chosen candidate and the reason: the part of a decision record that the policy is responsible for.
+
+    The fields mean the same as those of `router.values.RoutingDecision`.
+    """
 
     chosen: Candidate
     reason: Reason
@@ -27,90 +29,69 @@ class Choice:
 
     @property
     def abstained(self) -> bool:
-        """Whether the router declined to judge."""
+        """Return whether the router declined to judge."""
         return self.reason is Reason.ABSTAINED
 
 
-def decide(
-    rules: Rules,
-    ask: Ask,
-    overrides: Overrides,
+def choose(
+    eligibility: Eligibility,
     judgement: Judgement | None,
     *,
-    failed: bool = False,
+    judging_failed: bool = False,
     held: HeldCandidate | None = None,
-    eligibility: Eligibility | None = None,
 ) -> Choice:
-    """Choose the candidate that answers.
+    """Choose the candidate that answers a request.
 
     Args:
-        rules: the policy.
-        ask: what is asked and needed.
-        overrides: what the caller asks beyond the policy.
-        judgement: what the probe says; None if there was nothing to judge, no probe, or judging failed.
-        failed: whether judging was tried and failed; then the safe default answers.
-        held: who answered the request's session last; None without a session or for a new one.
-        eligibility: what `check_eligibility` says of the same rules, ask and overrides, if it was asked before.
+        eligibility: which candidates may answer, as `check_eligibility` returns it.
+        judgement: what the probe says about the prompt; None if the prompt was not judged.
+        judging_failed: True if judging was tried and failed; the safe default then answers.
+        held: the candidate that answered the request's session last; None without a session or for a new one.
 
-    Raises:
-        InvalidRequestError: an override is out of range or does not fit the policy.
-        UnknownCandidateError: an override names a candidate the policy does not have.
-        NoEligibleCandidateError: every candidate breaks a bound.
+    Raises NoEligibleCandidateError if the rule is fixed to a candidate that may not answer.
     """
-    eligibility = eligibility or check_eligibility(rules, ask, overrides)
-    eligible = eligibility.eligible
-    if held is not None and ask.in_tool_loop:
-        eligible = eligible_in_tool_loop(rules.file, overrides, eligible, held)
-    candidates = eligibility.candidates if judgement is None else _with_risks(eligibility.candidates, judgement)
-    verdict = _choose(rules, overrides, judgement, candidates, eligible, failed=failed)
-    holder = holder_index(rules.file, overrides, eligible, held)
+    if judgement is not None:
+        eligibility = replace(eligibility, candidates=_with_risks(eligibility.candidates, judgement))
+    if held is not None and eligibility.ask.in_tool_loop:
+        eligibility = replace(eligibility, eligible=eligible_in_tool_loop(eligibility, held))
+    selection = _apply_policy(eligibility, judgement, judging_failed=judging_failed)
+    holder = holder_index(eligibility, held)
     if (
         held is not None
         and holder is not None
-        and not _breaks_bound(rules, overrides, judgement, holder)
-        and keeps_holder(rules, ask, held, candidates[holder], candidates[verdict.index])
+        and not _breaks_bound(eligibility, judgement, holder)
+        and keeps_holder(eligibility, held, holder, eligibility.candidates[selection.index])
     ):
-        verdict = _Verdict(holder, Reason.SESSION_HELD)
+        selection = _Selection(holder, Reason.SESSION_HELD)
     return Choice(
-        chosen=rules.file.candidates[verdict.index],
-        reason=verdict.reason,
-        candidates=candidates,
-        threshold=verdict.threshold,
-        gain=verdict.gain,
+        chosen=eligibility.rules.file.candidates[selection.index],
+        reason=selection.reason,
+        candidates=eligibility.candidates,
+        threshold=selection.threshold,
+        gain=selection.gain,
     )
 
 
-def needs_no_scores(
-    rules: Rules,
-    ask: Ask,
-    overrides: Overrides,
-    held: HeldCandidate | None = None,
-    *,
-    eligibility: Eligibility | None = None,
-) -> bool:
-    """Return whether the choice stands before any score, so that the prompt need not be judged.
+def needs_no_scores(eligibility: Eligibility, held: HeldCandidate | None = None) -> bool:
+    """Return whether the choice is certain before any score, so that the prompt need not be judged.
 
-    It stands if the request is pinned, if only one candidate may answer, and if a session keeps its candidate inside a
-    tool loop, unless the request bounds the risk. Prompts under a fixed rule with a probe are judged nevertheless: one
-    gives such a policy a probe to see what another rule would do. Arguments and errors are those of `decide`.
+    It is certain if the request is pinned, if only one candidate may answer, and if a session keeps its candidate
+    inside a tool loop, unless the request bounds the risk. Under a fixed rule with a probe a prompt is judged although
+    the choice is certain: people give such a policy a probe to see what another rule would do. Arguments and errors
+    are those of `choose`.
     """
-    eligibility = eligibility or check_eligibility(rules, ask, overrides)
-    eligible = eligibility.eligible
-    rule = rule_in_force(rules.file, overrides)
+    file, overrides = eligibility.rules.file, eligibility.overrides
+    rule = rule_in_force(file, overrides)
     if isinstance(rule, FixedRule) and overrides.max_risk is None and overrides.pin is None:
-        _fixed(rules.file, rule, eligibility.candidates, eligible)
+        _choose_fixed(rule, eligibility)
         return False
-    if (
-        ask.in_tool_loop
-        and overrides.max_risk is None
-        and holder_index(rules.file, overrides, eligible, held) is not None
-    ):
+    if eligibility.ask.in_tool_loop and overrides.max_risk is None and holder_index(eligibility, held) is not None:
         return True
-    return len(eligible) == 1
+    return len(eligibility.eligible) == 1
 
 
-def _breaks_bound(rules: Rules, overrides: Overrides, judgement: Judgement | None, index: int) -> bool:
-    bound = risk_bound(rules, overrides)
+def _breaks_bound(eligibility: Eligibility, judgement: Judgement | None, index: int) -> bool:
+    bound = risk_bound(eligibility.rules, eligibility.overrides)
     return bound is not None and judgement is not None and judgement.risk[index] > bound
 
 
@@ -124,99 +105,97 @@ def _with_risks(candidates: Sequence[CandidateRisk], judgement: Judgement) -> tu
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
+class _Selection:
+    """The index of the selected candidate, the reason, and the numbers that the rule compared."""
+
     index: int
     reason: Reason
     threshold: float | None = None
     gain: float | None = None
 
 
-def _choose(
-    rules: Rules,
-    overrides: Overrides,
-    judgement: Judgement | None,
-    candidates: Sequence[CandidateRisk],
-    eligible: Sequence[int],
-    *,
-    failed: bool,
-) -> _Verdict:
-    """One of `eligible` (indices, cheapest tier first, not empty)."""
+def _apply_policy(eligibility: Eligibility, judgement: Judgement | None, *, judging_failed: bool) -> _Selection:
+    """Return the selection of a policy that knows no sessions."""
+    rules, overrides, eligible = eligibility.rules, eligibility.overrides, eligibility.eligible
     rule, bound = rule_in_force(rules.file, overrides), risk_bound(rules, overrides)
     if overrides.pin is not None:
-        return _Verdict(eligible[0], Reason.PINNED)
+        return _Selection(eligible[0], Reason.PINNED)
     if isinstance(rule, FixedRule) and overrides.max_risk is None:
-        return _fixed(rules.file, rule, candidates, eligible)
+        return _choose_fixed(rule, eligibility)
     if len(eligible) == 1:
-        return _Verdict(eligible[0], Reason.ONLY_ELIGIBLE)
-    if failed:
-        return _Verdict(_safe(rules.file, eligible), Reason.FAILED_OPEN)
+        return _Selection(eligible[0], Reason.ONLY_ELIGIBLE)
+    if judging_failed:
+        return _Selection(_safe_default(eligibility), Reason.FAILED_OPEN)
     unfamiliar = judgement is None or (rules.max_leverage is not None and judgement.leverage > rules.max_leverage)
-    # Where nothing is known any risk is possible, which is still within a bound of 1.
+    # A prompt that was not judged may have any risk, and any risk is within a bound of 1.
     if judgement is None or (unfamiliar and bound != 1.0):
-        return _Verdict(_safe(rules.file, eligible), Reason.ABSTAINED)
+        return _Selection(_safe_default(eligibility), Reason.ABSTAINED)
     if bound is not None:
-        return _within(bound, judgement, candidates, eligible)
+        return _choose_within_bound(bound, judgement, eligibility)
     if isinstance(rule, CostRule):
-        return _by_cost(rule, judgement, candidates, eligible)
-    assert isinstance(rule, GainRule)  # noqa: S101  (the fixed rule never comes here)
-    return _by_gain(rule, judgement, eligible)
+        return _choose_by_cost(rule, judgement, eligibility)
+    assert isinstance(rule, GainRule)  # noqa: S101  (fixed rules and rules that bound the risk are dealt with above)
+    return _choose_by_gain(rule, judgement, eligibility)
 
 
-def _fixed(file: PolicyFile, rule: FixedRule, candidates: Sequence[CandidateRisk], eligible: Sequence[int]) -> _Verdict:
-    index = file.names.index(rule.candidate)
-    if index not in eligible:
-        # Fixed means fixed: another candidate behind the caller's back would be a silent substitution.
-        raise NoEligibleCandidateError(say_why_none(candidates, rule.candidate))
-    return _Verdict(index, Reason.FIXED)
+def _choose_fixed(rule: FixedRule, eligibility: Eligibility) -> _Selection:
+    index = eligibility.rules.file.names.index(rule.candidate)
+    if index not in eligibility.eligible:
+        # Another candidate would replace the fixed one without the caller's knowledge.
+        raise NoEligibleCandidateError(say_why_none(eligibility.candidates, rule.candidate))
+    return _Selection(index, Reason.FIXED)
 
 
-def _safe(file: PolicyFile, eligible: Sequence[int]) -> int:
-    """The safe default, or the next stronger candidate that may answer, or else the strongest that may."""
+def _safe_default(eligibility: Eligibility) -> int:
+    """Return the index of the safe default, or else of the next stronger candidate, or else of the strongest one."""
+    file, eligible = eligibility.rules.file, eligibility.eligible
     wanted = file.names.index(file.safe_default)
     return next((index for index in eligible if index >= wanted), eligible[-1])
 
 
-def _within(
-    bound: float, judgement: Judgement, candidates: Sequence[CandidateRisk], eligible: Sequence[int]
-) -> _Verdict:
+def _choose_within_bound(bound: float, judgement: Judgement, eligibility: Eligibility) -> _Selection:
+    eligible = eligibility.eligible
     within = [index for index in eligible if judgement.risk[index] <= bound]
     if not within:
         least = min(eligible, key=lambda index: judgement.risk[index])
-        return _Verdict(least, Reason.NONE_WITHIN_RISK_BOUND, threshold=bound)
-    # Cheapest by expected cost for this request; without prices, the order of the tiers says what is cheap.
-    costs = {index: candidates[index].expected_cost_usd for index in within}
+        return _Selection(least, Reason.NONE_WITHIN_RISK_BOUND, threshold=bound)
+    costs = {index: eligibility.candidates[index].expected_cost_usd for index in within}
     if None in costs.values():
-        return _Verdict(within[0], Reason.WITHIN_RISK_BOUND, threshold=bound)
+        # Without prices the order of the tiers says which candidate is cheapest.
+        return _Selection(within[0], Reason.WITHIN_RISK_BOUND, threshold=bound)
     cheapest = min(within, key=lambda index: (costs[index], index))
-    return _Verdict(cheapest, Reason.WITHIN_RISK_BOUND, threshold=bound)
+    return _Selection(cheapest, Reason.WITHIN_RISK_BOUND, threshold=bound)
 
 
-def _by_gain(rule: GainRule, judgement: Judgement, eligible: Sequence[int]) -> _Verdict:
-    base, *others = eligible
+def _choose_by_gain(rule: GainRule, judgement: Judgement, eligibility: Eligibility) -> _Selection:
+    base, *others = eligibility.eligible
     return _best_above_base(judgement, base, {index: math.fsum(rule.thresholds[base:index]) for index in others})
 
 
-def _by_cost(
-    rule: CostRule, judgement: Judgement, candidates: Sequence[CandidateRisk], eligible: Sequence[int]
-) -> _Verdict:
+def _choose_by_cost(rule: CostRule, judgement: Judgement, eligibility: Eligibility) -> _Selection:
+    eligible = eligibility.eligible
+    candidates = eligibility.candidates
     costs = {index: cost for index in eligible if (cost := candidates[index].expected_cost_usd) is not None}
-    assert len(costs) == len(eligible)  # noqa: S101  (the policy file is refused if one has no prices)
+    assert len(costs) == len(eligible)  # noqa: S101  (a policy file without all prices is refused for this rule)
     base, *others = sorted(eligible, key=lambda index: (costs[index], index))
-    return _best_above_base(
-        judgement, base, {index: rule.quality_per_usd * (costs[index] - costs[base]) for index in others}
-    )
+    prices = {index: rule.quality_per_usd * (costs[index] - costs[base]) for index in others}
+    return _best_above_base(judgement, base, prices)
 
 
-def _best_above_base(judgement: Judgement, base: int, prices: Mapping[int, float]) -> _Verdict:
-    """The best candidate by gain over `base` minus price in quality; `prices` in the order in which ties are broken."""
+def _best_above_base(judgement: Judgement, base: int, prices: Mapping[int, float]) -> _Selection:
+    """Return the candidate with the largest gain over `base` minus its price, or `base` if no gain exceeds its price.
+
+    prices: for each other candidate the quality, 0 to 1, that it must gain over `base`. Of two equally good candidates
+        the earlier one wins.
+    """
 
     def gain(index: int) -> float:
         return judgement.risk[base] - judgement.risk[index]
 
-    # max() keeps the first of equals: the cheaper tier.
+    # max() keeps the first of equal ones, which is the cheaper tier.
     best = max(prices, key=lambda index: gain(index) - prices[index])
     above = gain(best) > prices[best]
-    return _Verdict(
+    return _Selection(
         best if above else base,
         Reason.GAIN_ABOVE_THRESHOLD if above else Reason.GAIN_BELOW_THRESHOLD,
         threshold=prices[best],

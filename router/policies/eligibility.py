@@ -1,4 +1,7 @@
-"""Who may answer a request, before any score: overrides, capabilities, regions, context windows and cost bounds."""
+"""Check which candidates may answer a request, before anything is known about their risks.
+
+Overrides, capabilities, regions, context windows and cost bounds decide that.
+"""
 
 from __future__ import annotations
 
@@ -15,36 +18,74 @@ from router.values import NO_OVERRIDES, CandidateRisk, Capability, Overrides
 
 _TEXT = frozenset({Capability.TEXT})
 
+#: The largest number of unknown types of content parts that a message names. A caller may invent any number of them.
+_MAX_NAMED_PARTS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Eligibility:
-    """Who may answer a request, whatever the probe says of it.
+    """Which candidates may answer one request under one policy, whatever the probe says about it.
 
     Attributes:
-        candidates: all of them in the policy's order, with their expected cost and without risks.
-        eligible: indices of those who may answer, cheapest tier first; never empty.
+        rules: the policy.
+        ask: what is asked and needed.
+        overrides: what the caller asks beyond the policy.
+        candidates: all candidates in the order of the policy, with their expected costs and without risks.
+        eligible: the indices of the candidates that may answer, cheapest tier first; never empty.
     """
 
+    rules: Rules
+    ask: Ask
+    overrides: Overrides
     candidates: tuple[CandidateRisk, ...]
     eligible: tuple[int, ...]
 
 
 def check_eligibility(rules: Rules, ask: Ask, overrides: Overrides) -> Eligibility:
-    """Return who may answer, before any score. Arguments and errors are those of `choice.decide`."""
+    """Return which candidates of a policy may answer a request.
+
+    Args:
+        rules: the policy.
+        ask: what is asked and needed.
+        overrides: what the caller asks beyond the policy.
+
+    Raises:
+        InvalidRequestError: an override is out of range or does not fit the policy.
+        UnknownCandidateError: an override names a candidate that the policy does not have.
+        NoEligibleCandidateError: every candidate breaks a bound.
+    """
     check_overrides(rules.file, overrides)
     candidates = assess_candidates(rules, ask, overrides)
-    return Eligibility(candidates, _eligible(rules.file, overrides, candidates))
+    return Eligibility(rules, ask, overrides, candidates, _eligible(rules.file, overrides, candidates))
 
 
 def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
     """Raise InvalidRequestError or UnknownCandidateError for overrides that cannot hold under this policy."""
     if overrides == NO_OVERRIDES:
         return
+    _check_ranges(overrides)
+    _check_names(file, overrides)
+    replacing = [field for field in ("max_risk", "min_gain") if getattr(overrides, field) is not None]
+    if len(replacing) > 1:
+        raise InvalidRequestError(
+            "max_risk and min_gain each replace the policy's rule; give one of them, got both.",
+            field="overrides.min_gain",
+        )
+    if replacing and file.probe is None:
+        raise InvalidRequestError(
+            f"{replacing[0]} needs a policy with a probe, {file.name!r} has none.", field=f"overrides.{replacing[0]}"
+        )
+
+
+def _check_ranges(overrides: Overrides) -> None:
     for field, low, high in (("max_risk", 0.0, 1.0), ("min_gain", -1.0, 1.0), ("max_cost_usd", 0.0, math.inf)):
         value = getattr(overrides, field)
         if value is not None and not (low <= value <= high and value < math.inf):
             bounds = f"{low:g} to {high:g}" if math.isfinite(high) else "a finite number of 0 or more"
             raise InvalidRequestError(f"{field} must be {bounds}, got {quoted(value)}.", field=f"overrides.{field}")
+
+
+def _check_names(file: PolicyFile, overrides: Overrides) -> None:
     named = {
         "allowed_candidates": overrides.allowed_candidates,
         "denied_candidates": overrides.denied_candidates,
@@ -58,22 +99,15 @@ def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
                     f"got {quoted(name)}.",
                     field=f"overrides.{field}",
                 )
-    rules = [field for field in ("max_risk", "min_gain") if getattr(overrides, field) is not None]
-    if len(rules) > 1:
-        raise InvalidRequestError(
-            "max_risk and min_gain each replace the policy's rule; give one of them, got both.",
-            field="overrides.min_gain",
-        )
-    if rules and file.probe is None:
-        raise InvalidRequestError(
-            f"{rules[0]} needs a policy with a probe, {file.name!r} has none.", field=f"overrides.{rules[0]}"
-        )
 
 
 def expected_cost_usd(
     candidate: Candidate, prices: Prices | None, ask: Ask, *, cached_input_tokens: int = 0
 ) -> float | None:
-    """Expected cost of one answer: estimated input tokens, usual output tokens or the caller's bound if lower."""
+    """Return the expected cost of one answer in USD, or None without prices.
+
+    The answer is taken to have the candidate's `expected_output_tokens`, or the caller's bound if that is lower.
+    """
     if prices is None:
         return None
     output_tokens = candidate.expected_output_tokens
@@ -88,6 +122,13 @@ def assess_candidates(rules: Rules, ask: Ask, overrides: Overrides) -> tuple[Can
     needs = ask.needs | _TEXT if ask.text else ask.needs
     for index, (candidate, prices) in enumerate(zip(rules.file.candidates, rules.prices, strict=True)):
         cost = expected_cost_usd(candidate, prices, ask)
+        broken = [
+            *_broken_by_caller(candidate, overrides),
+            *_lacking(needs - rules.capabilities[index], ask),
+            *_missing_regions(candidate, rules.file, overrides),
+            *_too_long(candidate, ask),
+            *_too_expensive(cost, overrides),
+        ]
         rows.append(
             CandidateRisk(
                 candidate=candidate.name,
@@ -95,16 +136,14 @@ def assess_candidates(rules: Rules, ask: Ask, overrides: Overrides) -> tuple[Can
                 raw=None,
                 risk=None,
                 expected_cost_usd=cost,
-                ineligible_because=_broken_bounds(
-                    rules.file, candidate, cost, ask, overrides, needs - rules.capabilities[index]
-                ),
+                ineligible_because=tuple(broken),
             )
         )
     return tuple(rows)
 
 
 def _eligible(file: PolicyFile, overrides: Overrides, candidates: Sequence[CandidateRisk]) -> tuple[int, ...]:
-    """Indices of those who may answer, cheapest tier first. Raises NoEligibleCandidateError for none."""
+    """Return the indices of the candidates that may answer. Raise NoEligibleCandidateError if there are none."""
     eligible = tuple([i for i, candidate in enumerate(candidates) if not candidate.ineligible_because])
     if overrides.pin is not None:
         index = file.names.index(overrides.pin)
@@ -114,47 +153,56 @@ def _eligible(file: PolicyFile, overrides: Overrides, candidates: Sequence[Candi
     return eligible
 
 
-def _broken_bounds(
-    file: PolicyFile,
-    candidate: Candidate,
-    cost: float | None,
-    ask: Ask,
-    overrides: Overrides,
-    lacking: frozenset[Capability],
-) -> tuple[str, ...]:
+def _broken_by_caller(candidate: Candidate, overrides: Overrides) -> list[str]:
     broken = []
     if overrides.allowed_candidates and candidate.name not in overrides.allowed_candidates:
         broken.append("not among allowed_candidates")
     if candidate.name in overrides.denied_candidates:
         broken.append("among denied_candidates")
+    return broken
+
+
+def _lacking(lacking: frozenset[Capability], ask: Ask) -> list[str]:
+    broken = []
     if lacking:
         broken.append(f"cannot handle {', '.join(sorted(lacking))}")
-    if ask.unknown_parts:
-        broken.append(f"content parts of unknown type {_some(ask.unknown_parts)}")
-    for region in {file.require_region: None, overrides.require_region: None}:
-        if region is not None and region not in candidate.regions:
-            known = ", ".join(candidate.regions) or "none that is known"
-            broken.append(f"region {quoted(region)} required, its regions are {known}")
+    if kinds := ask.unknown_parts:
+        more = f" and {len(kinds) - _MAX_NAMED_PARTS:,} more" if len(kinds) > _MAX_NAMED_PARTS else ""
+        broken.append(f"content parts of unknown type {', '.join(map(quoted, kinds[:_MAX_NAMED_PARTS]))}{more}")
+    return broken
+
+
+def _missing_regions(candidate: Candidate, file: PolicyFile, overrides: Overrides) -> list[str]:
+    # A dict keeps the order and drops the second of two equal regions.
+    required = dict.fromkeys((file.require_region, overrides.require_region))
+    known = ", ".join(candidate.regions) or "none that is known"
+    return [
+        f"region {quoted(region)} required, its regions are {known}"
+        for region in required
+        if region is not None and region not in candidate.regions
+    ]
+
+
+def _too_long(candidate: Candidate, ask: Ask) -> list[str]:
     window = candidate.context_window_tokens
-    wanted = ask.input_tokens_estimate + (ask.max_output_tokens or 0)
-    if window is not None and wanted > window:
-        broken.append(f"context window of {window:,} tokens, about {wanted:,} needed")
-    if overrides.max_cost_usd is not None:
-        if cost is None:
-            broken.append("price unknown, max_cost_usd set")
-        elif cost > overrides.max_cost_usd:
-            broken.append(f"expected cost ${cost:.6f} above max_cost_usd ${overrides.max_cost_usd:.6f}")
-    return tuple(broken)
+    needed = ask.input_tokens_estimate + (ask.max_output_tokens or 0)
+    if window is None or needed <= window:
+        return []
+    return [f"context window of {window:,} tokens, about {needed:,} needed"]
 
 
-def _some(kinds: Sequence[str]) -> str:
-    """The first three of what a caller may make up without end, and how many more there are."""
-    more = f" and {len(kinds) - 3:,} more" if len(kinds) > 3 else ""
-    return ", ".join(map(quoted, kinds[:3])) + more
+def _too_expensive(cost: float | None, overrides: Overrides) -> list[str]:
+    if overrides.max_cost_usd is None:
+        return []
+    if cost is None:
+        return ["price unknown, max_cost_usd set"]
+    if cost > overrides.max_cost_usd:
+        return [f"expected cost ${cost:.6f} above max_cost_usd ${overrides.max_cost_usd:.6f}"]
+    return []
 
 
 def say_why_none(candidates: Sequence[CandidateRisk], pin: str | None) -> str:
-    """Return the message for a request that no candidate, or not the pinned one, may answer."""
+    """Return the message for a request that no candidate may answer, or not the candidate named by `pin`."""
     named = [c for c in candidates if pin is None or c.candidate == pin]
     why = "; ".join(f"{c.candidate}: {', '.join(c.ineligible_because)}" for c in named)
     head = "no candidate may answer this request" if pin is None else "the pinned candidate may not answer this request"

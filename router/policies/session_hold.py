@@ -1,68 +1,61 @@
-"""Whether a session keeps the candidate that answered it last."""
+"""Decide whether a session keeps the candidate that answered it last: inside tool loops, and for its prompt cache."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from router.asking.ask import Ask
-from router.policies.eligibility import expected_cost_usd
-from router.policies.policy_file import FixedRule, PolicyFile
-from router.policies.rules import Rules, rule_in_force
-from router.values import CandidateRisk, HeldCandidate, Overrides
+from router.policies.eligibility import Eligibility, expected_cost_usd
+from router.policies.policy_file import FixedRule
+from router.policies.rules import rule_in_force
+from router.values import CandidateRisk, HeldCandidate
 
 
-def holder_index(
-    file: PolicyFile, overrides: Overrides, eligible: Sequence[int], held: HeldCandidate | None
-) -> int | None:
-    """Return the index of the candidate that the session may keep; None if there is none, or no choice at all."""
-    if held is None or len(eligible) == 1 or not _keeps_sessions(file, overrides):
-        return None
-    # A candidate that the policy no longer has, or that may not answer this request, is released.
-    return next((index for index in eligible if file.names[index] == held.candidate), None)
+def holder_index(eligibility: Eligibility, held: HeldCandidate | None) -> int | None:
+    """Return the index of the candidate that the session may keep; None if there is no such candidate.
 
-
-def eligible_in_tool_loop(
-    file: PolicyFile, overrides: Overrides, eligible: tuple[int, ...], held: HeldCandidate
-) -> tuple[int, ...]:
-    """Return who may take over inside a tool loop if the session's candidate may not go on.
-
-    No weaker candidate takes over while one at least as strong may: of (cheap, middle, strong) with `middle` held and
-    ineligible, only `strong` is left. If nobody so strong may answer, everybody eligible may.
+    There is none either if only one candidate may answer, because then there is nothing to choose.
     """
-    if held.candidate not in file.names or not _keeps_sessions(file, overrides):
+    if held is None or len(eligibility.eligible) == 1 or not _keeps_sessions(eligibility):
+        return None
+    # A session gives up a candidate that the policy no longer has, or that may not answer this request.
+    names = eligibility.rules.file.names
+    return next((index for index in eligibility.eligible if names[index] == held.candidate), None)
+
+
+def eligible_in_tool_loop(eligibility: Eligibility, held: HeldCandidate) -> tuple[int, ...]:
+    """Return the indices of the candidates that may go on with a tool loop if the session's candidate may not.
+
+    No weaker candidate takes over while a stronger one may answer. For example: the candidates are cheap, middle and
+    strong, and middle is held but not eligible; then only strong is left. If no candidate at or above the held one may
+    answer, every eligible candidate may.
+    """
+    names, eligible = eligibility.rules.file.names, eligibility.eligible
+    if held.candidate not in names or not _keeps_sessions(eligibility):
         return eligible
-    floor = file.names.index(held.candidate)
+    floor = names.index(held.candidate)
     if floor in eligible:
         return eligible
     return tuple(index for index in eligible if index >= floor) or eligible
 
 
-def keeps_holder(
-    rules: Rules,
-    ask: Ask,
-    held: HeldCandidate,
-    holder: CandidateRisk,
-    chosen: CandidateRisk,
-) -> bool:
-    """Return whether `holder`, who answered the session last and whose risk is in bounds, answers in place of `chosen`.
+def keeps_holder(eligibility: Eligibility, held: HeldCandidate, holder: int, chosen: CandidateRisk) -> bool:
+    """Return whether the session's candidate, at index `holder`, answers in place of the candidate that the rule chose.
 
-    Inside a tool loop the holder stays. At a human turn a stronger candidate takes over
-    freely; a weaker one takes over if it is cheaper with a cold prompt cache than the holder is with a warm one.
+    Inside a tool loop it always does. At a human turn a stronger candidate takes over freely; a weaker one takes over
+    only if it is cheaper with a cold prompt cache than the holder is with a warm one.
     """
-    file = rules.file
-    holder_at, chosen_at = file.names.index(holder.candidate), file.names.index(chosen.candidate)
+    rules, ask = eligibility.rules, eligibility.ask
     if ask.in_tool_loop:
         return True
-    if chosen_at >= holder_at:
+    if rules.file.names.index(chosen.candidate) >= holder:
         return False
-    candidate = file.candidates[holder_at]
+    candidate = rules.file.candidates[holder]
     cached = min(held.input_tokens, ask.input_tokens_estimate) if held.idle_s <= candidate.prompt_cache_s else 0
-    staying = expected_cost_usd(candidate, rules.prices[holder_at], ask, cached_input_tokens=cached)
-    leaving = chosen.expected_cost_usd
-    return staying is not None and leaving is not None and leaving >= staying
+    cost_of_holder = expected_cost_usd(candidate, rules.prices[holder], ask, cached_input_tokens=cached)
+    cost_of_chosen = chosen.expected_cost_usd
+    return cost_of_holder is not None and cost_of_chosen is not None and cost_of_chosen >= cost_of_holder
 
 
-def _keeps_sessions(file: PolicyFile, overrides: Overrides) -> bool:
-    """Return whether the last answer of a session counts: neither under a pin nor under a fixed rule."""
+def _keeps_sessions(eligibility: Eligibility) -> bool:
+    """Return whether the last answer of a session counts. It does not under a pin or a fixed rule."""
+    file, overrides = eligibility.rules.file, eligibility.overrides
     fixed = isinstance(rule_in_force(file, overrides), FixedRule) and overrides.max_risk is None
     return file.sessions != "ignore" and overrides.pin is None and not fixed

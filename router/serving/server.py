@@ -17,8 +17,8 @@ import grpc.aio
 
 from router.answering import upstream
 from router.answering.dispatch import Dispatcher
-from router.deciding.pipeline import CACHE_ENTRIES, MAX_PROMPT_BYTES, Router
-from router.deciding.sessions import Sessions
+from router.deciding.pipeline import Router
+from router.deciding.settings import RouterSettings
 from router.intake.bounds import Intake
 from router.policies.credentials import CANNED_UPSTREAM
 from router.policies.loading import ServedPolicy
@@ -66,20 +66,14 @@ class HttpDoor(Protocol):
 
 
 @dataclass(frozen=True)
-class ServerSettings:
-    """How to serve.
+class ServerSettings(RouterSettings):
+    """How to serve. The fields of `RouterSettings` say how the served router decides.
 
     Attributes:
         policies: policy files, the first is the default; none means the embedded default.
         host: address to listen on; loopback unless told otherwise, because there is no authentication.
         port: 0 takes a free one.
         encoder_dir: where the encoder's files are; None looks in the usual places.
-        threads: encoder threads; None takes one per usable core.
-        max_pending: prompts waiting for the encoder beyond which further ones are refused; None takes 16 per thread.
-        cache_entries: judgements kept for prompts that the same credential sends again; 0 keeps none.
-        max_prompt_bytes: longer requests are refused.
-        max_sessions: sessions whose last candidate is remembered; 0 remembers none.
-        session_ttl_s: a session that was idle for longer is forgotten.
         drain_s: seconds from SIGTERM on by which the process is gone, at the latest; what is in work until then is cut
             short with ShuttingDownError.
         drain_delay_s: seconds of these in which new connections and requests are still taken, while health says
@@ -96,12 +90,6 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 50051
     encoder_dir: Path | None = None
-    threads: int | None = None
-    max_pending: int | None = None
-    cache_entries: int = CACHE_ENTRIES
-    max_prompt_bytes: int = MAX_PROMPT_BYTES
-    max_sessions: int = 50_000
-    session_ttl_s: float = 3600.0
     drain_s: float = 10.0
     drain_delay_s: float = 0.0
     metrics_port: int | None = None
@@ -209,11 +197,7 @@ def _load(settings: ServerSettings, intake: Intake) -> Router:
     router = Router.from_files(
         *settings.policies,
         encoder_dir=settings.encoder_dir,
-        max_prompt_bytes=settings.max_prompt_bytes,
-        threads=settings.threads,
-        max_pending=settings.max_pending,
-        cache_entries=settings.cache_entries,
-        sessions=Sessions(max_entries=settings.max_sessions, ttl_s=settings.session_ttl_s),
+        settings=settings,
         intake=intake,
     )
     router.warm_up()

@@ -84,11 +84,11 @@ class Arrivals:
         """
         # Not from the iterator, which would hold on to the message.
         data = await self._whole(context.read)
-        with self._intake.request() as held:
+        with self._intake.hold_bytes() as held:
             held.add(len(data))
             large = decoder.is_large(data)
             is_large.set(large)
-            request = await self._intake.work(decoder.decode, data) if large else decoder.decode(data)
+            request = await self._intake.run_in_thread(decoder.decode, data) if large else decoder.decode(data)
             # Nobody needs both.
             del data
             yield request
@@ -101,10 +101,10 @@ class Arrivals:
 
         async def decoded() -> AsyncGenerator[Any, None]:
             async for data in requests:
-                with self._intake.request() as held:
+                with self._intake.hold_bytes() as held:
                     held.add(len(data))
                     yield (
-                        await self._intake.work(decoder.decode, data)
+                        await self._intake.run_in_thread(decoder.decode, data)
                         if decoder.is_large(data)
                         else decoder.decode(data)
                     )

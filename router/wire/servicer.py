@@ -87,7 +87,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
                     await asyncio.sleep(0)
 
         read = functools.partial(_by_session, request.requests, sized=is_large.get())
-        groups = await router.intake.work(read) if is_large.get() else read()
+        groups = await router.intake.run_in_thread(read) if is_large.get() else read()
         await asyncio.gather(*map(one_after_another, groups))
         return pb.BatchRouteResponse(results=results)
 
@@ -140,7 +140,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
 async def _decide(router: Router, request: pb.RouteRequest, context: Context) -> tuple[RouteQuery, RoutingDecision]:
     headers = _headers(context)
     large = is_large.get()
-    query = await router.intake.work(wire.query_from_wire, request) if large else wire.query_from_wire(request)
+    query = await router.intake.run_in_thread(wire.query_from_wire, request) if large else wire.query_from_wire(request)
     query = replace(query, session_id=session_id_of(query.session_id, headers, query.parameters))
     return query, await router.adecide(query, caller=caller_of(headers), timeout_s=_time_left(context), large=large)
 
@@ -148,7 +148,7 @@ async def _decide(router: Router, request: pb.RouteRequest, context: Context) ->
 def _tell_session(router: Router, decision: RoutingDecision, step: Completion, context: Context) -> None:
     """A session goes on with who answered it, where that is not who was chosen."""
     if step.delivery is not None and step.delivery.fell_back:
-        router.answered_by(decision, step.delivery.answered_by, caller=caller_of(_headers(context)))
+        router.remember_answer(decision, step.delivery.answered_by, caller=caller_of(_headers(context)))
 
 
 def _headers(context: Context) -> dict[str, str]:

@@ -27,6 +27,7 @@ from google.protobuf import descriptor_pool
 
 from router.cli.main import cli
 from router.deciding.pipeline import Router
+from router.deciding.settings import RouterSettings
 from router.errors import GatewayNotInstalledError
 from router.gateways.ext_proc import SERVICE_NAME, ExternalProcessor
 from router.policies.loading import load_policies
@@ -74,7 +75,7 @@ def fake_router(folder: Path, encoder: FakeEncoder) -> Router:
     candidates = [{"name": name, "model": f"openai/up-{name}", "capabilities": CAPABILITIES} for name in NAMES]
     rule = {"kind": "gain", "thresholds": [0.35]}
     policies = load_policies([write_policy(folder, names=NAMES, candidates=candidates, rule=rule)])
-    return Router(policies, {encoder.spec.identity: encoder}, max_prompt_bytes=1024 * 1024)
+    return Router(policies, {encoder.spec.identity: encoder}, RouterSettings(max_prompt_bytes=1024 * 1024))
 
 
 @contextlib.asynccontextmanager

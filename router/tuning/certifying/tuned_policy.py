@@ -11,7 +11,8 @@ import yaml
 
 from router.policies.certificate import check_certificate, digest_of, is_about_cost, sealed
 from router.policies.certificate_record import CertificateRecord, CertifiedTarget
-from router.policies.choice import decide
+from router.policies.choice import choose
+from router.policies.eligibility import check_eligibility
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import PolicyFile, Profile, Rule
 from router.policies.rules import Judgement
@@ -28,7 +29,7 @@ def check_served(
     check_certificate(served.rules, bench.probe.identity, served.ref.name)
     names = served.rules.file.names
     for number, (ask, judgement) in enumerate(zip(bench.calibration.asks, judged, strict=True)):
-        chosen = decide(served.rules, ask, Overrides(), judgement).chosen.name
+        chosen = choose(check_eligibility(served.rules, ask, Overrides()), judgement).chosen.name
         if chosen != names[expected[number]]:
             raise AssertionError(
                 f"the served policy must decide as the certified one; for prompt "

@@ -13,7 +13,7 @@ from probes.measures.bootstrap import Interval
 from probes.probe import ProbePrediction
 from router.asking.ask import Ask
 from router.errors import NoEligibleCandidateError
-from router.policies.choice import decide, needs_no_scores
+from router.policies.choice import choose, needs_no_scores
 from router.policies.eligibility import check_eligibility
 from router.policies.loading import ServedPolicy
 from router.tuning.outcomes.candidates import paid_usd
@@ -100,9 +100,9 @@ def decide_all(served: ServedPolicy, asks: Sequence[Ask], prediction: ProbePredi
     for number, (ask, judgement) in enumerate(zip(asks, judged, strict=True)):
         try:
             eligibility = check_eligibility(rules, ask, free)
-            settled = needs_no_scores(rules, ask, free, eligibility=eligibility)
+            settled = needs_no_scores(eligibility)
             told = judgement if ask.text and not settled else None
-            choice = decide(rules, ask, free, told, eligibility=eligibility)
+            choice = choose(eligibility, told)
         except NoEligibleCandidateError:
             continue
         chosen[number] = rules.file.names.index(choice.chosen.name)

@@ -22,8 +22,10 @@ from probes.encoders.torch_runtime import TorchBatchEncoder
 from probes.errors import DataError, EncoderError
 from router.cli.demo import PROMPTS
 from router.deciding.batch_pool import BatchPool, pool_for
-from router.deciding.encode_pool import Encoded, EncodePool
+from router.deciding.encode_job import Encoded
+from router.deciding.encode_pool import EncodePool
 from router.deciding.pipeline import Router
+from router.deciding.settings import RouterSettings
 from router.errors import DeadlineError, OverloadedError
 from router.policies.loading import DEFAULTS, load_policies
 from router.values import Overrides, RouteQuery
@@ -40,7 +42,7 @@ async def busy(encoder: FakeBatchEncoder, **options: int) -> tuple[BatchPool, as
     """A pool whose thread is held up by a first prompt until the gate opens."""
     encoder.gate.clear()
     pool = BatchPool(encoder, **options)
-    first = pool.begin("first")
+    first = pool.submit("first")
     await until_batch(encoder, 1)
     return pool, first
 
@@ -49,7 +51,7 @@ class TestAssembly:
     async def test_a_lone_prompt_goes_at_once_and_has_the_features_it_has_alone(self) -> None:
         encoder = FakeBatchEncoder()
         pool = BatchPool(encoder)
-        encoded = await pool.begin("alone")
+        encoded = await pool.submit("alone")
         await pool.close()
         assert encoder.batches == [["alone"]]
         assert (encoded.features == FakeEncoder().encode("alone")).all()
@@ -57,12 +59,12 @@ class TestAssembly:
     async def test_all_that_waits_and_fits_goes_together_and_each_gets_its_own_features(self) -> None:
         encoder = FakeBatchEncoder()
         pool, first = await busy(encoder)
-        others = {text: pool.begin(text) for text in ("a", "bbb", "cccccc")}
+        others = {text: pool.submit(text) for text in ("a", "bbb", "cccccc")}
         encoder.gate.set()
         await first
         for text, answer in others.items():
             assert ((await answer).features == FakeEncoder().encode(text)).all()
-            assert (await answer).n_together == 3
+            assert (await answer).batch_size == 3
         await pool.close()
         assert encoder.batches == [["first"], ["a", "bbb", "cccccc"]]
         assert pool.pending == 0
@@ -71,7 +73,7 @@ class TestAssembly:
         encoder = FakeBatchEncoder(batch_tokens=64)
         pool, first = await busy(encoder, max_pending=100)
         lengths = np.random.default_rng(0).permutation(np.arange(1, 61))
-        answers = [pool.begin("x" * int(length)) for length in lengths]
+        answers = [pool.submit("x" * int(length)) for length in lengths]
         encoder.gate.set()
         await asyncio.gather(first, *answers)
         await pool.close()
@@ -84,7 +86,7 @@ class TestAssembly:
     async def test_a_prompt_longer_than_the_budget_goes_alone(self) -> None:
         encoder = FakeBatchEncoder(batch_tokens=8)
         pool, first = await busy(encoder)
-        answers = [pool.begin(text) for text in ("x" * 20, "y")]
+        answers = [pool.submit(text) for text in ("x" * 20, "y")]
         encoder.gate.set()
         await asyncio.gather(first, *answers)
         await pool.close()
@@ -94,7 +96,7 @@ class TestAssembly:
         encoder = FakeBatchEncoder(batch_tokens=20)
         pool, first = await busy(encoder)
         texts = ["long" * 2, "a", "text" * 2, "b"]
-        answers = [pool.begin(text) for text in texts]
+        answers = [pool.submit(text) for text in texts]
         encoder.gate.set()
         await asyncio.gather(first, *answers)
         await pool.close()
@@ -106,8 +108,8 @@ class TestLeaving:
     async def test_who_left_and_whose_deadline_passed_cost_neither_tokenising_nor_a_forward_pass(self) -> None:
         encoder = FakeBatchEncoder()
         pool, first = await busy(encoder)
-        left, stays = pool.begin("left"), pool.begin("stays", deadline=time.perf_counter() + 3600)
-        late = pool.begin("late", deadline=time.perf_counter())
+        left, stays = pool.submit("left"), pool.submit("stays", deadline=time.perf_counter() + 3600)
+        late = pool.submit("late", deadline=time.perf_counter())
         left.cancel()
         encoder.gate.set()
         with pytest.raises(DeadlineError, match="waited for the encoder"):
@@ -121,28 +123,33 @@ class TestLeaving:
     async def test_so_do_those_who_leave_while_another_batch_goes_first(self) -> None:
         encoder = FakeBatchEncoder(batch_tokens=8, stepwise=True)
         pool, _ = await busy(encoder)
-        one, left = pool.begin("x" * 8), pool.begin("y" * 8)
+        one, left = pool.submit("x" * 8), pool.submit("y" * 8)
         encoder.gate.set()
         await until_batch(encoder, 2)
         left.cancel()
+        # Closing drops prompts too, so the pool stays open until a later prompt has reached the encoder.
+        last = pool.submit("z" * 8)
         encoder.gate.set()
         await one
+        await until_batch(encoder, 3)
+        encoder.gate.set()
+        await asyncio.wait([last], timeout=30)
         await pool.close()
-        assert encoder.batches == [["first"], ["x" * 8]]
+        assert encoder.batches == [["first"], ["x" * 8], ["z" * 8]]
 
     async def test_closing_finishes_the_batch_in_work_and_drops_who_waits(self) -> None:
         encoder = FakeBatchEncoder(batch_tokens=8, stepwise=True)
         pool, _ = await busy(encoder)
-        in_work, assembled = pool.begin("x" * 8), pool.begin("y" * 8)
+        in_work, assembled = pool.submit("x" * 8), pool.submit("y" * 8)
         encoder.gate.set()
         await until_batch(encoder, 2)
-        queued = pool.begin("z")
+        queued = pool.submit("z")
         closing = asyncio.create_task(pool.close())
         await asyncio.wait([queued])
         await asyncio.sleep(0.05)
         encoder.gate.set()
         await closing
-        assert (await in_work).n_together == 1
+        assert (await in_work).batch_size == 1
         await asyncio.wait([assembled])
         assert assembled.cancelled()
         assert queued.cancelled()
@@ -151,7 +158,7 @@ class TestLeaving:
     async def test_a_pool_that_is_forgotten_ends_its_thread(self) -> None:
         before = set(threading.enumerate())
         pool = BatchPool(FakeBatchEncoder())
-        await pool.begin("x")
+        await pool.submit("x")
         (thread,) = set(threading.enumerate()) - before
         del pool
         gc.collect()
@@ -174,18 +181,18 @@ class TestOverload:
         monkeypatch.setattr("router.deciding.batch_pool.time", SimpleNamespace(perf_counter=lambda: now))
         encoder = Slow()
         pool, first = await busy(encoder, max_pending=5)
-        together = [pool.begin(text) for text in "abcd"]
+        together = [pool.submit(text) for text in "abcd"]
         with pytest.raises(OverloadedError) as caught:
-            pool.begin("e")
+            pool.submit("e")
         # 20 ms a prompt are assumed before there is anything to go by.
         assert caught.value.retry_after_s == pytest.approx(5 * 0.02)
         encoder.gate.set()
         assert (await first).encode_s == 8.0
         assert [encoded.encode_s for encoded in await asyncio.gather(*together)] == [8.0] * 4
         encoder.gate.clear()
-        again = [pool.begin(text) for text in "fghij"]
+        again = [pool.submit(text) for text in "fghij"]
         with pytest.raises(OverloadedError) as caught:
-            pool.begin("k")
+            pool.submit("k")
         mean_s = 0.02
         for per_prompt_s in (8.0, 2.0, 2.0, 2.0, 2.0):
             mean_s += 0.05 * (per_prompt_s - mean_s)
@@ -198,9 +205,9 @@ class TestOverload:
         encoder = FakeBatchEncoder(batch_tokens=160)
         pool, first = await busy(encoder)
         assert encoder.spec.max_tokens == 16
-        others = [pool.begin(f"{number}") for number in range(19)]
+        others = [pool.submit(f"{number}") for number in range(19)]
         with pytest.raises(OverloadedError, match="20 prompts are waiting"):
-            pool.begin("one too many")
+            pool.submit("one too many")
         encoder.gate.set()
         await asyncio.gather(first, *others)
         await pool.close()
@@ -211,7 +218,7 @@ class TestFailing:
         encoder = FakeBatchEncoder(batch_tokens=1000)
         pool, first = await busy(encoder)
         texts = ["a", "make tokenising fail", "b", "make the encoder raise", "c", "d"]
-        answers = [pool.begin(text) for text in texts]
+        answers = [pool.submit(text) for text in texts]
         encoder.gate.set()
         with caplog.at_level(logging.WARNING):
             _, *results = await asyncio.gather(first, *answers, return_exceptions=True)
@@ -233,8 +240,8 @@ class TestFailing:
 
         pool = BatchPool(Panicking())
         with pytest.raises(EncoderError, match="broke down on a prompt: Panic"):
-            await pool.begin("panic")
-        assert (await pool.begin("fine")).n_together == 1
+            await pool.submit("panic")
+        assert (await pool.submit("fine")).batch_size == 1
         await pool.close()
 
 
@@ -262,7 +269,7 @@ def router(tmp_path: Path, encoder: TorchBatchEncoder) -> Router:
     )
     rule = {"kind": "gain", "thresholds": [0.2]}
     path = write_policy(tmp_path, probe, names=probe.models, rule=rule, abstain_above_leverage=None)
-    return Router(load_policies([path]), {encoder.spec.identity: encoder}, cache_entries=0)
+    return Router(load_policies([path]), {encoder.spec.identity: encoder}, RouterSettings(cache_entries=0))
 
 
 def mixed_queries() -> list[RouteQuery]:
@@ -309,7 +316,7 @@ class TestRealEncoder:
     async def test_a_text_that_is_not_unicode_fails_alone(self, encoder: TorchBatchEncoder) -> None:
         pool = BatchPool(encoder)
         texts = ["What is 2 + 2?", "broken \ud800", "Name a prime number."]
-        first, broken, last = await asyncio.gather(*map(pool.begin, texts), return_exceptions=True)
+        first, broken, last = await asyncio.gather(*map(pool.submit, texts), return_exceptions=True)
         await pool.close()
         assert isinstance(broken, DataError)
         for text, encoded in ((texts[0], first), (texts[2], last)):

@@ -1,42 +1,33 @@
-"""The hops in order, on a fake encoder: failures, overload, cancellation, and what a router refuses at start."""
+"""A whole router on a fake encoder: decisions, failures, deadlines, cached judgements, and a wrong encoder."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import logging
-import os
-import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-from probes.artifacts import store as artifact
-from probes.encoders.spec import FloatArray
 from probes.errors import EncoderMismatchError
-from router.deciding.batch_pool import BatchPool
-from router.deciding.encode_pool import ENCODER_NICENESS, EncodePool
 from router.deciding.judgement_cache import CacheCounts
 from router.deciding.pipeline import Router
+from router.deciding.settings import RouterSettings
 from router.errors import (
-    ConfigError,
     DeadlineError,
     InvalidRequestError,
     JudgementError,
     NoEligibleCandidateError,
-    NotReadyError,
-    OverloadedError,
     UnknownPolicyError,
 )
-from router.policies.loading import load_policies, load_policy, missing_keys
+from router.policies.loading import load_policies
 from router.values import Overrides, Reason, RouteQuery
-from tests.fakes import FakeBatchEncoder, FakeEncoder, fake_probe, fake_spec, write_policy
+from tests.fakes import FakeEncoder, fake_probe, fake_spec, write_policy
 
 
 def make_router(*paths: Path, encoder: FakeEncoder | None = None, **options: int) -> Router:
     encoder = encoder or FakeEncoder()
-    return Router(load_policies(list(paths)), {encoder.spec.identity: encoder}, **options)
+    return Router(load_policies(list(paths)), {encoder.spec.identity: encoder}, RouterSettings(**options))
 
 
 def prompt(text: str, **overrides: object) -> RouteQuery:
@@ -120,123 +111,12 @@ class TestFailing:
         assert Reason.FAILED_OPEN not in (reasons[0], reasons[2])
 
 
-class TestEncodePool:
-    async def test_a_full_queue_is_refused_at_once_with_a_hint(self) -> None:
-        encoder = FakeEncoder()
-        encoder.gate.clear()
-        pool = EncodePool(encoder, threads=1, max_pending=2)
-        waiting = [pool.begin(text) for text in "ab"]
-        await asyncio.sleep(0)
-        with pytest.raises(OverloadedError) as caught:
-            await pool.begin("c")
-        assert caught.value.retry_after_s > 0
-        encoder.gate.set()
-        await asyncio.gather(*waiting)
-        assert (await pool.begin("c")).encode_s >= 0
-        await pool.close()
-
-    async def test_a_waiter_who_left_costs_no_forward_pass(self) -> None:
-        encoder = FakeEncoder()
-        encoder.gate.clear()
-        pool = EncodePool(encoder, threads=1, max_pending=8)
-        first = pool.begin("first")
-        left = pool.begin("left")
-        await asyncio.sleep(0.05)
-        left.cancel()
-        await asyncio.sleep(0)
-        encoder.gate.set()
-        await first
-        await pool.close()
-        assert encoder.encoded == ["first"]
-
-    @pytest.mark.parametrize("batches", [False, True])
-    async def test_a_closed_pool_refuses_instead_of_never_answering(self, batches: bool) -> None:
-        pool = BatchPool(FakeBatchEncoder()) if batches else EncodePool(FakeEncoder(), threads=1)
-        assert (await pool.begin("before")).encode_s >= 0
-        closing = asyncio.create_task(pool.close())
-        await asyncio.sleep(0)
-        for _ in range(2):
-            with pytest.raises(NotReadyError, match="shutting down"):
-                pool.begin("after")
-            await closing
-        await pool.close()
-        assert pool.pending == 0
-
-    @pytest.mark.skipif(sys.platform != "linux", reason="niceness is a thread's own on Linux only")
-    async def test_the_encoder_steps_back_behind_who_accepts_and_refuses(self) -> None:
-        nice: list[int] = []
-
-        class Watching(FakeEncoder):
-            def encode(self, text: str) -> FloatArray:
-                nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-                return super().encode(text)
-
-        before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-        pool = EncodePool(Watching(), threads=1)
-        await pool.begin("hello")
-        await pool.close()
-        assert nice[0] == min(before + ENCODER_NICENESS, 19)
-        assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
-
-
-class TestLoading:
-    def test_a_probe_of_another_encoder_is_refused(self, tmp_path: Path) -> None:
-        path = write_policy(tmp_path, fake_probe(spec=fake_spec("other")))
-        (policy,) = load_policies([path])
-        assert policy.encoder_spec is not None
-        with pytest.raises(EncoderMismatchError, match="must come from the encoder this probe was fitted with"):
-            Router([policy], {policy.encoder_spec.identity: FakeEncoder()})
-
-    def test_a_candidate_the_probe_does_not_know_is_refused(self, tmp_path: Path) -> None:
-        path = write_policy(tmp_path, fake_probe(("small", "other")))
-        with pytest.raises(ConfigError, match=r"must be a model of its probe .*large"):
-            load_policy(path)
-
-    def test_two_policies_of_one_name_are_refused(self, tmp_path: Path) -> None:
-        path = write_policy(tmp_path)
-        with pytest.raises(ConfigError, match="'test' stands in 2"):
-            load_policies([path, path])
-
-    def test_a_missing_probe_names_policy_and_probe(self, tmp_path: Path) -> None:
-        path = write_policy(tmp_path, probe="elsewhere")
-        with pytest.raises(ConfigError, match=r"test\.yaml.*'elsewhere' cannot be used"):
-            load_policy(path)
-
-    def test_a_damaged_probe_is_refused(self, tmp_path: Path) -> None:
-        path = write_policy(tmp_path)
-        tensors = tmp_path / "probe" / artifact.TENSORS
-        tensors.write_bytes(tensors.read_bytes()[:-100])
-        with pytest.raises(ConfigError, match="cannot be used"):
-            load_policy(path)
-
-    def test_prices_can_come_from_litellms_own_table_without_importing_it(self, tmp_path: Path) -> None:
-        candidates = [
-            {"name": "small", "model": "openai/gpt-4o-mini", "prices": "litellm"},
-            {"name": "large", "model": "gpt-4-turbo", "prices": "litellm"},
-        ]
-        small, large = load_policy(write_policy(tmp_path, candidates=candidates)).rules.prices
-        assert small is not None
-        assert large is not None
-        assert 0 < small.input_usd_per_million_tokens < large.input_usd_per_million_tokens
-        assert small.cached_input_usd_per_million_tokens is not None
-        assert 0 < small.cached_input_usd_per_million_tokens < small.input_usd_per_million_tokens
-        assert large.cached_input_usd_per_million_tokens is None
-
-    def test_a_model_without_a_list_price_says_what_to_write(self, tmp_path: Path) -> None:
-        candidates = [{"name": n, "model": f"openai/no-such-{n}", "prices": "litellm"} for n in ("small", "large")]
-        with pytest.raises(ConfigError, match="state input_usd_per_million_tokens"):
-            load_policy(write_policy(tmp_path, candidates=candidates))
-
-    def test_keys_are_named_and_only_the_unset_ones_reported(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        candidates = [
-            {"name": n, "model": f"openai/{n}", "api_key_env": f"TEST_KEY_{n.upper()}"} for n in ("small", "large")
-        ]
-        monkeypatch.setenv("TEST_KEY_SMALL", "secret")
-        policy = load_policy(write_policy(tmp_path, candidates=candidates))
-        assert missing_keys(policy) == ["TEST_KEY_LARGE"]
-        assert "secret" not in policy.to_json()
+def test_a_probe_of_another_encoder_is_refused(tmp_path: Path) -> None:
+    path = write_policy(tmp_path, fake_probe(spec=fake_spec("other")))
+    (policy,) = load_policies([path])
+    assert policy.encoder_spec is not None
+    with pytest.raises(EncoderMismatchError, match="must come from the encoder this probe was fitted with"):
+        Router([policy], {policy.encoder_spec.identity: FakeEncoder()})
 
 
 def test_warming_up_runs_the_whole_path(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

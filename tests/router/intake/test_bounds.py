@@ -15,7 +15,7 @@ from router.pb import router_service_pb2 as pb
 
 def test_bytes_beyond_the_first_of_each_request_count_and_are_given_back():
     intake = Intake(max_bytes=1000)
-    with intake.request() as first, intake.request() as second:
+    with intake.hold_bytes() as first, intake.hold_bytes() as second:
         first.add(FREE_BYTES)
         first.add(900)
         second.add(FREE_BYTES)
@@ -28,11 +28,11 @@ def test_bytes_beyond_the_first_of_each_request_count_and_are_given_back():
 
 async def test_large_work_is_done_one_after_the_other_elsewhere_and_too_much_of_it_is_refused():
     intake, go_on = Intake(max_waiting=2), threading.Event()
-    first = asyncio.create_task(intake.work(go_on.wait, 30))
-    second = asyncio.create_task(intake.work(threading.current_thread))
+    first = asyncio.create_task(intake.run_in_thread(go_on.wait, 30))
+    second = asyncio.create_task(intake.run_in_thread(threading.current_thread))
     await asyncio.sleep(0)
     with pytest.raises(OverloadedError):
-        await intake.work(threading.current_thread)
+        await intake.run_in_thread(threading.current_thread)
     assert not second.done()
     go_on.set()
     assert await first

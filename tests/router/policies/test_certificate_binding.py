@@ -25,7 +25,7 @@ from router.policies.certificate import (
 from router.policies.certificate_record import CertificateRecord, CertifiedTarget
 from router.policies.policy_file import Candidate, PolicyFile, Prices
 from router.policies.rules import Rules
-from tests.router.policies.test_choice import make_rules
+from tests.router.policies.cases import make_rules
 
 PRICES = Prices(input_usd_per_million_tokens=1, output_usd_per_million_tokens=2)
 DEARER = Prices(input_usd_per_million_tokens=3, output_usd_per_million_tokens=2)

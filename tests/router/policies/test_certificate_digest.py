@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from router.policies.certificate import digest_of
 from router.policies.policy_file import Prices
-from tests.router.policies.test_choice import make_rules
+from tests.router.policies.cases import make_rules
 
 PRICES = Prices(input_usd_per_million_tokens=1, output_usd_per_million_tokens=2)
 

@@ -1,4 +1,4 @@
-"""The pure decision: a table of cases and properties that hold for any numbers."""
+"""The choice among eligible candidates: each rule, falling back, and properties that hold for any numbers."""
 
 from __future__ import annotations
 
@@ -8,52 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.asking.ask import Ask
-from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
-from router.policies.choice import decide, needs_no_scores
-from router.policies.policy_file import PolicyFile, Prices
-from router.policies.rules import Judgement, Rules
-from router.values import Capability, Overrides, Reason
-
-
-def make_ask(text: str = "why?", **changes: object) -> Ask:
-    fields: dict[str, object] = {
-        "text": text,
-        "needs": frozenset(),
-        "unknown_parts": (),
-        "input_tokens_estimate": 100,
-        "max_output_tokens": None,
-    }
-    return Ask(**(fields | changes))  # type: ignore[arg-type]
-
-
-def make_rules(
-    rule: dict[str, object] | None = None,
-    *,
-    names: tuple[str, ...] = ("small", "large"),
-    prices: tuple[Prices | None, ...] | None = None,
-    safe_default: str | None = None,
-    max_leverage: float | None = None,
-    changes: dict[str, dict[str, object]] | None = None,
-    **keys: object,
-) -> Rules:
-    candidates = [{"name": name, "model": f"openai/{name}", **(changes or {}).get(name, {})} for name in names]
-    file = PolicyFile.model_validate(
-        {
-            "schema": "elle.policy/1",
-            "name": "test",
-            "probe": "somewhere",
-            "candidates": candidates,
-            "rule": rule or {"kind": "gain", "thresholds": [0.1] * (len(names) - 1)},
-            "safe_default": safe_default or names[-1],
-            **keys,
-        }
-    )
-    return Rules(file, prices or (None,) * len(names), max_leverage)
-
-
-def judged(*risk: float, leverage: float = 0.0) -> Judgement:
-    return Judgement(raw=risk, risk=risk, difficulty=sum(risk) / len(risk), leverage=leverage)
+from router.errors import NoEligibleCandidateError
+from router.policies.policy_file import Prices
+from router.policies.rules import Rules
+from router.values import Overrides, Reason
+from tests.router.policies.cases import decide, judged, make_ask, make_rules, needs_no_scores
 
 
 class TestGainRule:
@@ -268,83 +227,6 @@ class TestFallingBack:
         assert choice.chosen.name == "b"
 
 
-class TestEligibility:
-    def test_a_pin_is_obeyed(self) -> None:
-        choice = decide(make_rules(), make_ask(), Overrides(pin="small"), judged(0.9, 0.1))
-        assert (choice.chosen.name, choice.reason) == ("small", Reason.PINNED)
-
-    def test_a_pin_does_not_lift_capabilities(self) -> None:
-        ask = make_ask(needs=frozenset({Capability.IMAGE}))
-        with pytest.raises(NoEligibleCandidateError, match="small: cannot handle image"):
-            decide(make_rules(), ask, Overrides(pin="small"), judged(0.9, 0.1))
-
-    def test_what_only_one_can_do_that_one_does(self) -> None:
-        rules = make_rules(changes={"large": {"capabilities": ["text", "image"]}})
-        ask = make_ask(needs=frozenset({Capability.IMAGE}))
-        choice = decide(rules, ask, Overrides(), judged(0.1, 0.9))
-        assert (choice.chosen.name, choice.reason) == ("large", Reason.ONLY_ELIGIBLE)
-
-    def test_the_error_names_each_candidate_and_each_broken_bound(self) -> None:
-        rules = make_rules(changes={"small": {"context_window_tokens": 50}})
-        with pytest.raises(NoEligibleCandidateError) as caught:
-            decide(rules, make_ask(), Overrides(denied_candidates=("large",)), judged(0.1, 0.1))
-        assert "small: context window of 50 tokens, about 100 needed" in str(caught.value)
-        assert "large: among denied_candidates" in str(caught.value)
-
-    def test_asked_for_output_counts_against_the_context_window(self) -> None:
-        rules = make_rules(changes={"small": {"context_window_tokens": 150}})
-        choice = decide(rules, make_ask(max_output_tokens=100), Overrides(), judged(0.1, 0.1))
-        assert choice.chosen.name == "large"
-
-    @pytest.mark.parametrize(("window", "fits"), [(100, True), (99, False)])
-    def test_a_request_as_long_as_the_context_window_fits_and_one_token_more_does_not(
-        self, window: int, fits: bool
-    ) -> None:
-        rules = make_rules(changes={"small": {"context_window_tokens": window}})
-        choice = decide(rules, make_ask(), Overrides(), judged(0.1, 0.1))
-        assert (choice.chosen.name == "small") == fits
-
-    def test_a_cost_bound_excludes_the_dear_and_the_unpriced(self) -> None:
-        cheap = Prices(input_usd_per_million_tokens=1, output_usd_per_million_tokens=1)
-        choice = decide(make_rules(prices=(cheap, None)), make_ask(), Overrides(max_cost_usd=0.001), judged(0.9, 0.1))
-        assert choice.chosen.name == "small"
-        assert choice.candidates[0].expected_cost_usd == pytest.approx(400e-6)
-        with pytest.raises(NoEligibleCandidateError, match=r"price unknown.*"):
-            decide(make_rules(prices=(cheap, None)), make_ask(), Overrides(max_cost_usd=0), judged(0.9, 0.1))
-
-    def test_only_candidates_of_the_required_region_may_answer(self) -> None:
-        rules = make_rules(changes={"small": {"regions": ["eu", "us"]}, "large": {"regions": ["us"]}})
-        choice = decide(rules, make_ask(), Overrides(require_region="eu"), judged(0.9, 0.1))
-        assert (choice.chosen.name, choice.reason) == ("small", Reason.ONLY_ELIGIBLE)
-        assert choice.candidates[1].ineligible_because == ("region 'eu' required, its regions are us",)
-        assert decide(rules, make_ask(), Overrides(require_region="us"), judged(0.9, 0.1)).chosen.name == "large"
-
-    @pytest.mark.parametrize("region", ["asia", "EU", ""])
-    def test_a_region_that_nobody_is_in_is_an_error_naming_everybodys(self, region: str) -> None:
-        rules = make_rules(changes={"small": {"regions": ["eu", "us"]}})
-        with pytest.raises(NoEligibleCandidateError) as caught:
-            decide(rules, make_ask(), Overrides(require_region=region), judged(0.9, 0.1))
-        assert f"small: region {region!r} required, its regions are eu, us" in str(caught.value)
-        assert "none that is known" in str(caught.value)
-
-    def test_a_request_may_add_to_the_region_of_the_policy_and_never_lift_it(self) -> None:
-        changes = {"small": {"regions": ["eu"]}, "large": {"regions": ["us"]}}
-        rules = make_rules(changes=changes, require_region="eu")
-        assert decide(rules, make_ask(), Overrides(), judged(0.9, 0.1)).chosen.name == "small"
-        with pytest.raises(NoEligibleCandidateError, match=r"small: region 'us' required.*large: region 'eu' required"):
-            decide(rules, make_ask(), Overrides(require_region="us"), judged(0.9, 0.1))
-
-    def test_unknown_content_parts_are_refused_rather_than_ignored(self) -> None:
-        with pytest.raises(NoEligibleCandidateError, match="hologram"):
-            decide(make_rules(), make_ask(unknown_parts=("hologram",)), Overrides(), judged(0.1, 0.1))
-
-    def test_a_fixed_rule_is_never_silently_replaced(self) -> None:
-        rules = make_rules({"kind": "fixed", "candidate": "small"})
-        assert decide(rules, make_ask(), Overrides(), None).reason is Reason.FIXED
-        with pytest.raises(NoEligibleCandidateError, match="small: among denied_candidates"):
-            decide(rules, make_ask(), Overrides(denied_candidates=("small",)), None)
-
-
 class TestSettledBeforeAnyScore:
     def test_a_pin_and_a_lone_candidate_are(self) -> None:
         assert needs_no_scores(make_rules(), make_ask(), Overrides(pin="small"))
@@ -378,28 +260,6 @@ class TestSettledBeforeAnyScore:
         if needs_no_scores(rules, make_ask(), overrides):
             blind, seeing = (decide(rules, make_ask(), overrides, j) for j in (None, judged(*risks)))
             assert (blind.chosen, blind.reason) == (seeing.chosen, seeing.reason)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "error", "field"),
-    [
-        (Overrides(max_risk=1.5), InvalidRequestError, "overrides.max_risk"),
-        (Overrides(max_risk=math.nan), InvalidRequestError, "overrides.max_risk"),
-        (Overrides(min_gain=1.1), InvalidRequestError, "overrides.min_gain"),
-        (Overrides(min_gain=0.1, max_risk=0.1), InvalidRequestError, "overrides.min_gain"),
-        (Overrides(max_cost_usd=-1), InvalidRequestError, "overrides.max_cost_usd"),
-        (Overrides(max_cost_usd=math.inf), InvalidRequestError, "overrides.max_cost_usd"),
-        (Overrides(pin="nobody"), UnknownCandidateError, "overrides.pin"),
-        (Overrides(allowed_candidates=("small", "nobody")), UnknownCandidateError, "overrides.allowed_candidates"),
-        (Overrides(denied_candidates=("nobody",)), UnknownCandidateError, "overrides.denied_candidates"),
-    ],
-)
-def test_overrides_that_cannot_hold_are_refused_by_field(
-    overrides: Overrides, error: type[InvalidRequestError], field: str
-) -> None:
-    with pytest.raises(error) as caught:
-        decide(make_rules(), make_ask(), overrides, judged(0.1, 0.1))
-    assert caught.value.field == field
 
 
 @given(

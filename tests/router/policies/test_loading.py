@@ -1,17 +1,21 @@
-"""What is cross-checked between a policy, its probe and the encoder that runs for it."""
+"""Loading a policy with its probe and prices, and what is checked between policy, probe and encoder."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from probes.artifacts import store as artifact
 from probes.encoders.spec import MINILM_L6, MINILM_L6_ONNXRUNTIME, EncoderSpec
 from probes.errors import EncoderMismatchError
-from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policy
+from router.errors import ConfigError
+from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies, load_policy, missing_keys
+from tests.fakes import fake_probe, write_policy
 
 
 def running(spec: EncoderSpec) -> Any:
@@ -57,3 +61,59 @@ def test_under_a_certificate_it_is_refused(policy: ServedPolicy) -> None:
 def test_another_encoder_does_not_run_for_it(policy: ServedPolicy, other: EncoderSpec) -> None:
     with pytest.raises(EncoderMismatchError, match="must come from the encoder this probe was fitted with"):
         policy.check_encoder(running(other))
+
+
+def test_a_candidate_the_probe_does_not_know_is_refused(tmp_path: Path) -> None:
+    path = write_policy(tmp_path, fake_probe(("small", "other")))
+    with pytest.raises(ConfigError, match=r"must be a model of its probe .*large"):
+        load_policy(path)
+
+
+def test_two_policies_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = write_policy(tmp_path)
+    with pytest.raises(ConfigError, match="'test' stands in 2"):
+        load_policies([path, path])
+
+
+def test_a_missing_probe_names_policy_and_probe(tmp_path: Path) -> None:
+    path = write_policy(tmp_path, probe="elsewhere")
+    with pytest.raises(ConfigError, match=r"test\.yaml.*'elsewhere' cannot be used"):
+        load_policy(path)
+
+
+def test_a_damaged_probe_is_refused(tmp_path: Path) -> None:
+    path = write_policy(tmp_path)
+    tensors = tmp_path / "probe" / artifact.TENSORS
+    tensors.write_bytes(tensors.read_bytes()[:-100])
+    with pytest.raises(ConfigError, match="cannot be used"):
+        load_policy(path)
+
+
+def test_prices_can_come_from_litellms_own_table_without_importing_it(tmp_path: Path) -> None:
+    candidates = [
+        {"name": "small", "model": "openai/gpt-4o-mini", "prices": "litellm"},
+        {"name": "large", "model": "gpt-4-turbo", "prices": "litellm"},
+    ]
+    small, large = load_policy(write_policy(tmp_path, candidates=candidates)).rules.prices
+    assert small is not None
+    assert large is not None
+    assert 0 < small.input_usd_per_million_tokens < large.input_usd_per_million_tokens
+    assert small.cached_input_usd_per_million_tokens is not None
+    assert 0 < small.cached_input_usd_per_million_tokens < small.input_usd_per_million_tokens
+    assert large.cached_input_usd_per_million_tokens is None
+
+
+def test_a_model_without_a_list_price_says_what_to_write(tmp_path: Path) -> None:
+    candidates = [{"name": n, "model": f"openai/no-such-{n}", "prices": "litellm"} for n in ("small", "large")]
+    with pytest.raises(ConfigError, match="state input_usd_per_million_tokens"):
+        load_policy(write_policy(tmp_path, candidates=candidates))
+
+
+def test_keys_are_named_and_only_the_unset_ones_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates = [
+        {"name": n, "model": f"openai/{n}", "api_key_env": f"TEST_KEY_{n.upper()}"} for n in ("small", "large")
+    ]
+    monkeypatch.setenv("TEST_KEY_SMALL", "secret")
+    policy = load_policy(write_policy(tmp_path, candidates=candidates))
+    assert missing_keys(policy) == ["TEST_KEY_LARGE"]
+    assert "secret" not in policy.to_json()

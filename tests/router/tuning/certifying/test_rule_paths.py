@@ -8,7 +8,8 @@ import pytest
 from probes.probe import ProbePrediction
 from router.asking.ask import Ask
 from router.errors import ConfigError
-from router.policies.choice import decide
+from router.policies.choice import choose
+from router.policies.eligibility import check_eligibility
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import PolicyFile
 from router.policies.rules import Rules
@@ -73,7 +74,10 @@ def test_the_choices_of_a_path_are_the_decisions_of_the_router(m: int, kind: str
     judged = first.judge_all(prediction)
     for rule, row in zip(path, found, strict=True):
         rules = serve(m, rule.model_dump()).rules
-        expected = [decide(rules, ask, Overrides(), j).chosen.name for ask, j in zip(asks, judged, strict=True)]
+        expected = [
+            choose(check_eligibility(rules, ask, Overrides()), j).chosen.name
+            for ask, j in zip(asks, judged, strict=True)
+        ]
         assert [f"m{number}" for number in row] == expected
     assert len(np.unique(found, axis=0)) > 5
 

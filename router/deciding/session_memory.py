@@ -1,6 +1,6 @@
-"""Remember which candidate answered each session last.
+"""`SessionMemory`: which candidate answered each session last, bounded in number and time.
 
-The memory is bounded in number and time and scoped per caller. It holds digests, names and counts, no ids and no text.
+Sessions of different callers are kept apart. The memory holds digests, names and numbers, but no ids and no text.
 """
 
 from __future__ import annotations
@@ -23,23 +23,22 @@ class _Entry:
     at_s: float
 
 
-class Sessions:
-    """Who answered each session last. Thread-safe; forgets the least recently used beyond `max_entries`, and the idle.
+class SessionMemory:
+    """The candidate that answered each session last. Thread-safe.
 
     Args:
-        max_entries: sessions remembered at most; 0 remembers none. One takes about 300 bytes.
-        ttl_s: a session that was idle for longer is forgotten.
-        clock: seconds, never backwards.
+        max_entries: the number of sessions that are remembered, about 300 bytes each; 0 remembers none. If there are
+            more, the least recently used one is forgotten.
+        ttl_s: a session that was idle for more seconds than this is forgotten.
+        clock: returns the time in seconds and never goes backwards.
     """
 
-    def __init__(
-        self, *, max_entries: int = 50_000, ttl_s: float = 3600.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, max_entries: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._max_entries = max_entries
         self._ttl_s = ttl_s
         self._clock = clock
         self._lock = threading.Lock()
-        # In the order of their last use, oldest first, so that whatever is to be forgotten stands in front.
+        # In the order of their last use, so that the entries to forget are in front.
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
 
     def __len__(self) -> int:
@@ -47,7 +46,7 @@ class Sessions:
             return len(self._entries)
 
     def held(self, caller: str, session_id: str, policy: str) -> HeldCandidate | None:
-        """Who answered this session of this caller last under this policy; None for a new one."""
+        """Return the candidate that answered this caller's session last under this policy; None for a new session."""
         now = self._clock()
         with self._lock:
             self._forget(now)
@@ -57,7 +56,7 @@ class Sessions:
         return HeldCandidate(entry.candidate, entry.input_tokens, idle_s=max(0.0, now - entry.at_s))
 
     def remember(self, caller: str, session_id: str, policy: str, candidate: str, input_tokens: int) -> None:
-        """This candidate answers now, reading about so many input tokens."""
+        """Note that this candidate answers the session now, and reads about `input_tokens` tokens."""
         now = self._clock()
         key = _key(caller, session_id, policy)
         with self._lock:
@@ -74,5 +73,5 @@ class Sessions:
 
 
 def _key(caller: str, session_id: str, policy: str) -> bytes:
-    # A digest: entries are of one size however long the ids are. JSON keeps the three apart.
+    # A digest has one size however long the ids are. JSON keeps the three parts apart.
     return hashlib.sha256(json.dumps([caller, session_id, policy]).encode()).digest()

@@ -1,0 +1,55 @@
+"""Where the id of a session is read from, and how a caller is told apart from others."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from router.asking.session_ids import SESSION_HEADERS, caller_of, session_id_of
+
+
+@pytest.mark.parametrize("name", SESSION_HEADERS)
+def test_the_usual_headers_name_a_session_in_any_case(name: str) -> None:
+    assert session_id_of("", {name.title(): "s-1"}, {}) == "s-1"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"session_id": "a"}, "a"),
+        ({"litellm_session_id": "a"}, "a"),
+        ({"conversation": "conv_1"}, "conv_1"),
+        ({"conversation": {"id": "conv_1"}}, "conv_1"),
+        ({"metadata": {"session_id": "m"}}, "m"),
+        ({"metadata": {"conversation_id": "m"}}, "m"),
+        ({"metadata": {"user_id": "user_0a_account_1b_session_2c-3d"}}, "2c-3d"),
+        ({"metadata": {"user_id": json.dumps({"device_id": "x", "session_id": "2c"})}}, "2c"),
+        ({"metadata": {"user_id": "user_0a"}}, ""),
+        ({"metadata": {"user_id": "{not json"}}, ""),
+        ({"metadata": {"user_id": "{}"}}, ""),
+        ({"metadata": {"session_id": 7}, "session_id": ["x"]}, ""),
+        ({"metadata": "session_id"}, ""),
+        ({"prompt_cache_key": "shared", "user": "u"}, ""),
+        ({"session_id": "body", "metadata": {"session_id": "meta"}}, "body"),
+    ],
+)
+def test_bodies_name_a_session_in_the_usual_fields(parameters: dict[str, Any], expected: str) -> None:
+    assert session_id_of("", {}, parameters) == expected
+
+
+def test_what_is_given_goes_before_headers_and_headers_before_the_body() -> None:
+    body = {"session_id": "body"}
+    assert session_id_of("given", {"x-session-id": "header"}, body) == "given"
+    assert session_id_of("", {"x-session-id": "header"}, body) == "header"
+    assert session_id_of("", {"x-request-id": "no", "x-session-id": ""}, body) == "body"
+
+
+def test_a_caller_is_told_by_its_credential_which_is_not_kept() -> None:
+    one, two = caller_of({"Authorization": "Bearer secret-1"}), caller_of({"authorization": "Bearer secret-2"})
+    assert one != two
+    assert "secret" not in one
+    assert one == caller_of({"authorization": "Bearer secret-1", "user-agent": "x"})
+    assert caller_of({"x-api-key": "k"}) not in {"", one}
+    assert caller_of({}) == ""

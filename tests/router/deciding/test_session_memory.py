@@ -1,0 +1,80 @@
+"""What is remembered of sessions: who answered last, for whom, for how long, and how many."""
+
+from __future__ import annotations
+
+import threading
+
+from router.deciding.session_memory import SessionMemory
+from router.values import HeldCandidate
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_memory(*, max_entries: int = 1000, ttl_s: float = 3600.0, clock: Clock | None = None) -> SessionMemory:
+    return SessionMemory(max_entries=max_entries, ttl_s=ttl_s, clock=clock or Clock())
+
+
+def test_who_answered_last_is_remembered_with_what_it_read_and_when() -> None:
+    clock = Clock()
+    sessions = make_memory(clock=clock)
+    assert sessions.held("me", "s", "p") is None
+    sessions.remember("me", "s", "p", "small", 10)
+    sessions.remember("me", "s", "p", "large", 20)
+    clock.now = 7
+    assert sessions.held("me", "s", "p") == HeldCandidate("large", 20, 7)
+
+
+def test_callers_sessions_and_policies_are_kept_apart() -> None:
+    sessions = make_memory()
+    sessions.remember("me", "s", "p", "small", 10)
+    for other in (("you", "s", "p"), ("me", "t", "p"), ("me", "s", "q"), ("m", "es", "p"), ("", "s", "p")):
+        assert sessions.held(*other) is None
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    sessions = make_memory(max_entries=2)
+    for name in ("a", "b", "a", "c"):
+        sessions.remember("", name, "p", "small", 1)
+    assert [sessions.held("", name, "p") is not None for name in "abc"] == [True, False, True]
+    assert len(sessions) == 2
+
+
+def test_the_idle_are_forgotten_and_their_room_is_freed() -> None:
+    clock = Clock()
+    sessions = make_memory(ttl_s=60, clock=clock)
+    for number in range(100):
+        sessions.remember("", str(number), "p", "small", 1)
+    clock.now = 60
+    assert sessions.held("", "99", "p") is not None
+    clock.now = 60.5
+    assert sessions.held("", "99", "p") is None
+    assert len(sessions) == 0
+
+
+def test_no_room_remembers_nobody() -> None:
+    sessions = make_memory(max_entries=0)
+    sessions.remember("", "s", "p", "small", 1)
+    assert sessions.held("", "s", "p") is None
+
+
+def test_many_threads_keep_within_the_bound() -> None:
+    sessions = make_memory(max_entries=50)
+
+    def work(me: str) -> None:
+        for number in range(500):
+            sessions.remember(me, str(number), "p", me, number)
+            held = sessions.held(me, str(number), "p")
+            assert held is None or (held.candidate, held.input_tokens) == (me, number)
+
+    threads = [threading.Thread(target=work, args=(str(i),)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(sessions) == 50
