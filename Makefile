@@ -8,7 +8,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fuzz-doors fuzz-native test-slow check protos docs bench-probe bench-tune bench-certificate bench-quality bench-http \
+.PHONY: help setup run test fuzz-doors fuzz-native test-slow check protos docs picture bench-probe bench-tune bench-certificate bench-quality bench-http \
 	bench-serve test-load attack test-litellm-proxy reproduce-elle clean
 
 help:  ## This list
@@ -73,6 +73,9 @@ check: $(INSTALLED)  ## ruff and mypy --strict
 docs: $(INSTALLED)  ## Write docs/reference and the table of rooms in docs/architecture.md out of the program
 	$(BIN)/python -m scripts.reference
 
+picture: $(INSTALLED)  ## Draw docs/cost-quality.png from ../shared/data (minutes)
+	$(BIN)/python -m scripts.picture
+
 protos:  ## Generate router/pb from protos/ (pinned generator in its own environment)
 	scripts/protos.sh
 
@@ -91,7 +94,7 @@ bench-certificate: $(INSTALLED)  ## Which bound certifies most, and does it hold
 bench-quality: $(INSTALLED)  ## The whole evaluation on ../shared/data; rewrites docs/results.md and the README table
 	@$(BIN)/python -m benchmarks.bench_quality
 
-bench-serve: $(INSTALLED)  ## The service against itself on other encoders; rewrites docs/performance.md (10 minutes)
+bench-serve: $(INSTALLED)  ## The service against itself on other encoders; rewrites its tables in docs/performance.md (10 minutes)
 	@$(BIN)/pip install --quiet --constraint constraints.txt sentence-transformers
 	@$(BIN)/python -m benchmarks.bench_serve --write
 

@@ -1,4 +1,4 @@
-"""Which features of one MiniLM pass rank prompts best by gain: the table of docs/decisions/0002-features.md.
+"""Which features of one MiniLM pass rank prompts best by gain: the table of benchmarks/studies/features.md.
 
 Run from the project root:
 

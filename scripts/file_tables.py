@@ -45,9 +45,36 @@ def first_line(path: Path) -> str:
 
 
 def _rooms_table() -> Iterator[str]:
-    yield from ("| room | what it holds |", "|---|---|")
+    yield from ("| room | what it holds | imports from |", "|---|---|---|")
     for room in _rooms():
-        yield f"| [`{_name(room)}/`](reference/files.md#{_anchor(room)}) | {_cell(first_line(room / '__init__.py'))} |"
+        link = f"[`{_name(room)}/`](reference/files.md#{_anchor(room)})"
+        sources = ", ".join(f"`{name}`" for name in _imported_rooms(room))
+        yield f"| {link} | {_cell(first_line(room / '__init__.py'))} | {sources} |"
+
+
+def _imported_rooms(room: Path) -> list[str]:
+    """Return the names of the rooms that the files of a room import; of the other package its name alone."""
+    rooms = {_name(other).replace("/", "."): _name(other) for other in _rooms()}
+    found = set()
+    for path in room.glob("*.py"):
+        for module in _modules(ast.parse(path.read_text("utf-8"))):
+            parts = module.split(".")
+            prefixes = (".".join(parts[:n]) for n in range(len(parts), 1, -1))
+            found.add(next((rooms[prefix] for prefix in prefixes if prefix in rooms), ""))
+            if parts[0] != room.relative_to(ROOT).parts[0] and parts[0] in _PACKAGES:
+                found.add(parts[0])
+    package = room.relative_to(ROOT).parts[0]
+    own = {name.removeprefix(f"{package}/") for name in found - {"", _name(room)} if name.startswith(f"{package}/")}
+    return sorted(own) + sorted(found & (set(_PACKAGES) - {package}))
+
+
+def _modules(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from router.policies import choice` names a room, `from router import values` a module of the root.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _rooms() -> Iterator[Path]:

@@ -21,6 +21,9 @@ NAMES = {
     "oracle": "oracle (knows both outcomes)",
 }
 
+#: The rows of README.md: the probe, the baseline that comes closest to it, and a router that needs no fitting.
+README_ROWS = ("probe", "logistic", "litellm_heuristic")
+
 DATA_SETS = {"mmlu": ("MMLU", "subject"), "gsm8k": ("GSM8K", ""), "mmlu_pro": ("MMLU-Pro", "category")}
 
 SCRIPT = "`python -m benchmarks.bench_quality`"
@@ -42,34 +45,45 @@ def write_pages(found: Mapping[str, Any], root: Path) -> None:
 
 
 def readme_table(found: Mapping[str, Any]) -> Iterator[str]:
-    """APGR of every ranking on every split, and a sentence each on transfer and on many models."""
+    """Yield the APGR of three rankings on every split, and a sentence each on transfer and on many models."""
     columns = [(data, split) for data in DATA_SETS for split in ("random", "group") if split in found[data]["splits"]]
-    yield "APGR (share of the quality gap recovered, averaged over shares of strong calls; random 0.5) on prompts"
-    yield "left out, with 95 % bootstrap intervals. " + _where(found)
+    yield "APGR is the share of the quality gap between the two models that a ranking recovers, averaged over all"
+    yield "shares of calls to the strong model; random choice has 0.5. All prompts were left out of the fit;"
+    yield "brackets are 95 % bootstrap intervals."
+    yield _where(found)
     yield ""
     yield "| ranking by | " + " | ".join(_heading(*column) for column in columns) + " |"
     yield "|---|" + "---|" * len(columns)
-    for name, label in NAMES.items():
+    for name in README_ROWS:
         rankings = [found[data]["splits"][split]["rankings"].get(name) for data, split in columns]
-        yield f"| {label} | " + " | ".join("not run" if r is None else _interval(r["apgr"]) for r in rankings) + " |"
+        cells = ("not run" if ranking is None else _interval(ranking["apgr"]) for ranking in rankings)
+        yield f"| {NAMES[name]} | " + " | ".join(cells) + " |"
     yield ""
     yield _transfer_sentence(found["transfer"])
     yield _many_sentence(found["many_models"])
     yield ""
-    yield f"All figures, with how they were measured: [docs/results.md](docs/results.md), made by {SCRIPT}."
+    yield f"[docs/results.md](docs/results.md) has every figure and every baseline; {SCRIPT} makes both."
 
 
 def results_page(found: Mapping[str, Any]) -> Iterator[str]:
     """Everything that was measured."""
     yield "# Results"
     yield ""
+    yield "For readers who want every figure on the quality of routing, good or bad."
+    yield ""
     yield f"Written by {SCRIPT} from its own output; do not edit. {_where(found)}"
-    yield "Every figure is of prompts left out: of folds by prompt text (random: expect it for prompts of the kinds"
-    yield "that were fitted on), or of whole groups (held-out: expect it for kinds that were not). Brackets are 95 %"
-    yield "bootstrap intervals over prompt texts; *ahead* is the probe's lead in APGR over that row, paired on the same"
-    yield "resamples. Trained baselines see the same folds as the probe. AUROC, ECE: of the weak model's failure;"
-    yield "the baselines' risks are calibrated on these very prompts, the probe's are not. LiteLLM's classifiers are"
-    yield "run for real, by the number each compares with its own threshold (`litellm_baseline.py`)."
+    yield "Every figure is about prompts that were left out of the fit. *Random folds* leave out prompts by their"
+    yield "text: expect these figures for prompts of the kinds that were fitted on. *Held-out* splits leave out"
+    yield "whole groups: expect these figures for kinds of prompts that were not fitted on. Brackets are 95 %"
+    yield "bootstrap intervals over prompt texts. *Ahead* is the probe's lead in APGR over that row, on the same"
+    yield "resamples. Trained baselines see the same folds as the probe. AUROC and ECE are about the failure of the"
+    yield "weak model. The risks of the baselines are calibrated on these very prompts, which is an advantage;"
+    yield "those of the probe are not. LiteLLM's classifiers are run for real, and rank by the number that each"
+    yield "compares with its own threshold (`litellm_baseline.py`)."
+    yield ""
+    yield "[concepts.md](concepts.md) says what the words mean. CPT20 is the share of calls to the strong model"
+    yield "that recovers 20 % of the quality gap; AIQ is the mean quality under the concave hull of the curve of"
+    yield "quality over cost."
     for data, (name, group) in DATA_SETS.items():
         yield ""
         yield from _pair(found[data], name, group)

@@ -1,6 +1,6 @@
 """The OpenAI door: chat completions over HTTP, decided and answered by the engine that every other door asks.
 
-`POST /v1/chat/completions`, `GET /v1/models` (policies, profiles, candidates), `GET /healthz`. docs/gateways.md says
+`POST /v1/chat/completions`, `GET /v1/models` (policies, profiles, candidates), `GET /healthz`. docs/connect.md says
 what the headers and the field `elle` hold. A client that goes away takes its call of the upstream with it.
 """
 
@@ -307,7 +307,7 @@ async def _refused(request: Any, error: Any) -> Any:
 
 
 async def _no_such_route(request: Any, error: Any) -> Any:
-    message = f"{request.method} {quoted(request.url.path)} is not served; see docs/gateways.md for what is."
+    message = f"{request.method} {quoted(request.url.path)} is not served; see docs/connect.md for what is."
     code = "method_not_allowed" if error.status_code == 405 else "not_found"
     body = error_object(message, kind="invalid_request_error", code=code)
     return _json_response(error.status_code, dict(error.headers or {}), body)
