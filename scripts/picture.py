@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from router.tuning.certifying.candidates import priced
 
 from probes.encoders.spec import MINILM_L6
-from router.tuning.certifying.candidates import priced
 from router.tuning.judging.baselines import LiteLLM, NearestNeighbours, Random
 from router.tuning.judging.cross_validation import judge_baselines, probe_risk, split_folds
 from router.tuning.judging.ranking import Judgement, Truth, text_numbers
