@@ -18,7 +18,7 @@ import yaml
 from router.errors import ConfigError
 from router.policies.credentials import check_base, check_key_variable, shown_base
 from router.policies.file_model import NAME_PATTERN
-from router.policies.loading import litellm_facts
+from router.policies.prices import litellm_model_info
 from router.values import Capability
 from router.yaml_file import read_yaml
 
@@ -184,7 +184,7 @@ def _number(value: Any, most: float) -> float | None:
 
 def _facts(model: str) -> Mapping[str, Any]:
     try:
-        return litellm_facts(model) or {}
+        return litellm_model_info(model) or {}
     except ConfigError:
         # Without LiteLLM's table what the file says has to do; nothing that is not known is written.
         return {}

@@ -1,1 +1,1 @@
-"""Who may answer a request and who should: policy files, eligibility, the choice, certificates, loading."""
+"""Policies: their files and certificates, which candidates may answer a request, and which one is chosen."""

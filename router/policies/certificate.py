@@ -1,4 +1,4 @@
-"""What a certificate is bound to, and whether the policy at hand is still the one it was given for."""
+"""Check that a policy is still the one that its certificate was given for, and describe a certificate in words."""
 
 from __future__ import annotations
 
@@ -16,41 +16,44 @@ from router.policies.rules import Rules
 
 log = logging.getLogger(__name__)
 
-# What may be edited without voiding a certificate. Every other field decides, also one that is added later.
+# The FREE sets name the fields that may be edited without voiding a certificate. Every other field decides, also one
+# that is added to the format later.
 
-#: Names and texts; the probe and the certificates, which are checked by themselves; sessions, which `covers` is about;
-#: who stands in for a candidate that is down, which no certificate is about.
+#: Names and texts are free. So are the probe and the certificates, which are checked by themselves; sessions, which
+#: `covers` is about; and fallback, which no certificate is about.
 FREE_IN_POLICY = frozenset(
     {"schema_", "name", "version", "description", "probe", "certificate", "profiles", "sessions", "fallback"}
 )
 
-#: Where a candidate is reached and how patiently. Which model of the probe it is does decide, in place of its names.
+#: Where and how patiently a candidate is reached is free. Its names are free too, because the digest holds the name of
+#: its model in the probe in their place.
 FREE_IN_CANDIDATE = frozenset(
     {"name", "model", "probe_model", "api_base", "api_key_env", "prompt_cache_s", "timeout_s", "first_token_timeout_s"}
     | {"retries", "break_after", "cooldown_s", "max_answer_bytes"}
 )
 
-#: These decide only where the rule or a target weighs costs.
+#: These fields decide only if the rule or a target weighs costs.
 COSTS_OF_CANDIDATE = frozenset({"prices", "expected_output_tokens"})
 
-#: This decides only where the policy requires a region.
+#: This field decides only if the policy requires a region.
 REGIONS_OF_CANDIDATE = frozenset({"regions"})
 
-#: Of prices, that of cached input is for sessions only.
+#: The price of cached input decides only about sessions, which no digest is about.
 _FREE_IN_PRICES = frozenset({"cached_input_usd_per_million_tokens"})
 
 
 def digest_of(rules: Rules, *, with_prices: bool = False) -> str:
-    """SHA-256 (hex) of everything in a policy that decides, so that an edit voids the certificate.
+    """Return the SHA-256 in hex of everything in a policy that decides, so that an edit voids the certificate.
 
-    All fields of the policy and of its candidates but the FREE ones; regions where the policy requires one; prices and
-    answer lengths where the rule weighs costs or, `with_prices`, where a target is about costs. Fields left at their
-    default are not in it, so that a field added later voids nothing until it is used.
+    It covers all fields of the policy and of its candidates except the FREE ones. Regions are in it if the policy
+    requires one. Prices and answer lengths are in it if the rule weighs costs, or if `with_prices` says that a target
+    is about costs. Fields with their default value are not in it, so that a field that is added to the format later
+    voids no certificate until somebody uses it.
     """
     priced = with_prices or isinstance(rules.file.rule, CostRule)
-    by_place = {"candidates", "safe_default", "abstain_above_leverage"}
-    decides = rules.file.model_dump(mode="json", exclude=set(FREE_IN_POLICY | by_place), exclude_defaults=True)
-    # By place: names may be edited.
+    written_below = {"candidates", "safe_default", "abstain_above_leverage"}
+    decides = rules.file.model_dump(mode="json", exclude=set(FREE_IN_POLICY | written_below), exclude_defaults=True)
+    # Candidates are given by their index, because their names may be edited.
     decides["safe_default"] = rules.file.names.index(rules.file.safe_default)
     decides["abstain_above_leverage"] = rules.max_leverage
     decides["candidates"] = _candidates(rules, priced=priced)
@@ -62,7 +65,7 @@ def _candidates(rules: Rules, *, priced: bool) -> list[dict[str, Any]]:
     found = []
     for candidate, prices in zip(rules.file.candidates, rules.prices, strict=True):
         tier = candidate.model_dump(mode="json", exclude=set(free | COSTS_OF_CANDIDATE), exclude_defaults=True)
-        # Sets: their order in the file says nothing.
+        # Lists are sorted, because they are sets: their order in the file means nothing.
         tier |= {name: sorted(value) for name, value in tier.items() if isinstance(value, list)}
         tier["model_of_probe"] = candidate.name_in_probe
         if priced:
@@ -77,7 +80,7 @@ def _sha256(value: object) -> str:
 
 
 def sealed(certificate: CertificateRecord) -> CertificateRecord:
-    """Return the certificate with the digest of all its other fields; no signature, but no edit goes unnoticed."""
+    """Return the certificate with the digest of its other fields. It is not a signature, but it reveals an edit."""
     return certificate.model_copy(update={"digest": _own_digest(certificate)})
 
 
@@ -87,26 +90,26 @@ def _own_digest(certificate: CertificateRecord) -> str:
 
 
 def _plain(value: Any) -> Any:
-    # A moment is the same in every time zone, and some editors of YAML change it.
+    # Some editors of YAML write a time in another time zone. It is the same time.
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
 
 
 def is_about_cost(certificate: CertificateRecord) -> bool:
-    """Whether a target of it depends on prices."""
+    """Return whether a target of the certificate depends on prices."""
     return any(target.kind == "max_cost_usd_per_1k" for target in certificate.targets)
 
 
 def is_expired(certificate: CertificateRecord) -> bool:
-    """Whether its time is over."""
+    """Return whether the certificate has expired."""
     return certificate.expires <= datetime.now(UTC)
 
 
 def covers_of(file: PolicyFile) -> Covers:
-    """Return which requests a certificate of this policy can be about: all only where sessions hold nobody."""
+    """Return which requests a certificate of this policy can cover: every request only if sessions are ignored."""
     return "every_request" if file.sessions == "ignore" else "requests_outside_sessions"
 
 
-#: The words for `Certificate.covers`.
+#: The words for each value of `CertificateRecord.covers`.
 COVERAGE: Mapping[Covers, str] = {
     "every_request": "every request, each decided by itself",
     "requests_outside_sessions": "requests decided by themselves, not those where a session holds its model",
@@ -114,7 +117,7 @@ COVERAGE: Mapping[Covers, str] = {
 
 
 def say_certificate(certificate: CertificateRecord | None) -> str:
-    """One line for people."""
+    """Return one line about a certificate for people."""
     if certificate is None:
         return "no certificate"
     targets = " and ".join(f"{target.kind} {target.limit:g}" for target in certificate.targets)
@@ -126,8 +129,8 @@ def say_certificate(certificate: CertificateRecord | None) -> str:
 
 
 def say_coverage(certificate: CertificateRecord) -> str:
-    """Return what it is about and what not, in words for people."""
-    parts = [f"covers {COVERAGE[certificate.covers]}", "not answers of a stand-in while the chosen model is down"]
+    """Return which requests a certificate covers and which not, in words for people."""
+    parts = [f"covers {COVERAGE[certificate.covers]}", "not answers of another model while the chosen one is down"]
     if certificate.n_seen_left_out:
         parts.append(f"not requests like the {certificate.n_seen_left_out:,} left out because the fit saw their text")
     if certificate.n_incomplete:
@@ -144,42 +147,58 @@ def say_coverage(certificate: CertificateRecord) -> str:
 
 
 def check_certificate(rules: Rules, probe_identity: str | None, where: str) -> None:
-    """Raise ConfigError unless the policy's certificate, if it has one, was given for this very rule and probe.
+    """Raise ConfigError if the policy has a certificate that was not given for this very rule and probe.
 
-    An expired certificate is logged: the policy decides as before, nothing promises any more that traffic is the same.
+    An expired certificate is only logged. The policy decides as before, but nothing promises any more that traffic is
+    like the calibration prompts.
+
+    Args:
+        rules: the policy.
+        probe_identity: the identity of the policy's probe; None if it has none.
+        where: the name of the policy file, for messages.
     """
     certificate = rules.file.certificate
     if certificate is None:
         return
-    if certificate.probe != probe_identity:
-        raise ConfigError(
-            f"{where}: the certificate must be for the policy's probe, {probe_identity or 'none'}; it is for "
-            f"{certificate.probe}. Run `elle tune` with this probe, or remove the certificate."
-        )
-    if certificate.digest != _own_digest(certificate):
-        raise ConfigError(
-            f"{where}: the certificate's own fields (targets, confidence, number of prompts, dates and the rest) must "
-            "be as `elle tune` wrote them; one was edited since, or it is of an earlier version. Restore the file, run "
-            "`elle tune` again, or remove the certificate."
-        )
-    if certificate.reference not in rules.file.names:
-        raise ConfigError(
-            f"{where}: certificate.reference must be one of {', '.join(rules.file.names)}, got "
-            f"{certificate.reference!r}."
-        )
-    if certificate.decides != digest_of(rules, with_prices=is_about_cost(certificate)):
-        raise ConfigError(
-            f"{where}: the certificate must be for the rule as it stands; rule, candidates, safe default, abstention"
-            f"{' or prices' if is_about_cost(certificate) else ''} were changed since. Run `elle tune` again, or "
-            "remove the certificate."
-        )
-    if certificate.covers == "every_request" and covers_of(rules.file) != "every_request":
-        raise ConfigError(
-            f"{where}: the certificate covers every request, so the policy must say `sessions: ignore`; "
-            f"`sessions: {rules.file.sessions}` lets a session keep its model where the certified rule would choose "
-            "another. Restore it, run `elle tune --sessions hold`, or remove the certificate."
-        )
+    if fault := _fault_of_record(certificate, rules, probe_identity) or _fault_of_rule(certificate, rules):
+        raise ConfigError(f"{where}: {fault}")
     if is_expired(certificate):
         log.warning(
             "%s: the certificate expired on %s; tune again on recent outcomes", where, certificate.expires.isoformat()
         )
+
+
+def _fault_of_record(certificate: CertificateRecord, rules: Rules, probe_identity: str | None) -> str | None:
+    """Return what is wrong with a certificate by itself; None if nothing is."""
+    if certificate.probe != probe_identity:
+        return (
+            f"the certificate must be for the policy's probe, {probe_identity or 'none'}; it is for "
+            f"{certificate.probe}. Run `elle tune` with this probe, or remove the certificate."
+        )
+    if certificate.digest != _own_digest(certificate):
+        return (
+            "the certificate's own fields (targets, confidence, number of prompts, dates and the rest) must be as "
+            "`elle tune` wrote them; one was edited since, or an earlier version wrote them. Restore the file, run "
+            "`elle tune` again, or remove the certificate."
+        )
+    if certificate.reference not in rules.file.names:
+        return f"certificate.reference must be one of {', '.join(rules.file.names)}, got {certificate.reference!r}."
+    return None
+
+
+def _fault_of_rule(certificate: CertificateRecord, rules: Rules) -> str | None:
+    """Return in which way a policy is not the one that its certificate was given for; None if it is that one."""
+    about_cost = is_about_cost(certificate)
+    if certificate.decides != digest_of(rules, with_prices=about_cost):
+        return (
+            "the certificate must be for the rule as it is; rule, candidates, safe default, abstention"
+            f"{' or prices' if about_cost else ''} were changed since. Run `elle tune` again, or remove the "
+            "certificate."
+        )
+    if certificate.covers == "every_request" and covers_of(rules.file) != "every_request":
+        return (
+            "the certificate covers every request, so the policy must say `sessions: ignore`; "
+            f"`sessions: {rules.file.sessions}` lets a session keep its model if the certified rule would choose "
+            "another. Restore it, run `elle tune --sessions hold`, or remove the certificate."
+        )
+    return None

@@ -1,18 +1,15 @@
-"""From a policy file to a policy that can decide: its probe, its prices, and every cross-check at start."""
+"""`ServedPolicy`: a policy that can decide, loaded from its file with its probe and prices, and checked as a whole."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +21,8 @@ from router.errors import ConfigError
 from router.policies.certificate import check_certificate, is_expired
 from router.policies.certificate_record import CertificateRecord
 from router.policies.credentials import shown_base
-from router.policies.policy_file import Candidate, PolicyFile, Prices, read_policy_file
+from router.policies.policy_file import PolicyFile, read_policy_file
+from router.policies.prices import resolve_prices
 from router.policies.rules import Judgement, Rules
 from router.values import ArtifactRef
 
@@ -36,8 +34,7 @@ DEFAULT_POLICY = DEFAULTS / "policy.yaml"
 _BUILTIN = "builtin:"
 
 _OTHER_ROUNDING = (
-    "policy %s: its probe was fitted in %s, and this machine computes %s; a decision right at a threshold may be "
-    "another one than there"
+    "policy %s: its probe was fitted in %s, and this machine computes %s; a decision right at a threshold may differ"
 )
 
 
@@ -46,12 +43,12 @@ class ServedPolicy:
     """A policy that can decide.
 
     Attributes:
-        rules: what `router.policies.choice.decide` needs.
-        ref: name, version, digest of the policy.
-        probe: None only under a fixed rule.
-        probe_ref: name, version, digest of the probe.
-        encoder_spec: the encoder the probe was fitted on.
-        columns: for each candidate its column in the probe, (n_candidates,).
+        rules: the policy file with its prices, as `router.policies.choice` needs it.
+        ref: name, version and digest of the policy.
+        probe: the probe; None only under a fixed rule.
+        probe_ref: name, version and digest of the probe.
+        encoder_spec: the encoder that the probe was fitted on.
+        columns: for each candidate the index of its column in the probe, (n_candidates,).
     """
 
     rules: Rules
@@ -62,7 +59,7 @@ class ServedPolicy:
     columns: tuple[int, ...] = ()
 
     def judge(self, features: FloatArray) -> Judgement:
-        """What the probe says about one prompt, features of shape (d,)."""
+        """Return what the probe says about one prompt. `features` has shape (d,)."""
         if self.probe is None:
             raise ConfigError(f"policy {self.ref.name!r} has no probe to judge with.")
         loss, risk, leverage = self.probe.predict_one(features)
@@ -88,7 +85,7 @@ class ServedPolicy:
         ]
 
     def to_json(self) -> str:
-        """The policy file as JSON, defaults and looked-up prices filled in, without keys and passwords."""
+        """Return the policy file as JSON, with defaults and looked-up prices filled in, without passwords."""
         data = self.rules.file.model_dump(mode="json", by_alias=True)
         if self.certificate is not None:
             data["certificate"]["expired"] = is_expired(self.certificate)
@@ -99,11 +96,11 @@ class ServedPolicy:
 
     @property
     def certificate(self) -> CertificateRecord | None:
-        """What was shown of its rule."""
+        """Return what was shown of the rule; None if nothing was."""
         return self.rules.file.certificate
 
     def profiles(self) -> tuple[ServedPolicy, ...]:
-        """Its profiles, each as a policy of its own named `NAME:PROFILE`."""
+        """Return each profile as a policy of its own with the name `NAME:PROFILE`."""
         return tuple(self._profile(name) for name in self.rules.file.profiles)
 
     def _profile(self, name: str) -> ServedPolicy:
@@ -112,10 +109,10 @@ class ServedPolicy:
         return replace(self, rules=replace(self.rules, file=file), ref=ref)
 
     def check_encoder(self, encoder: Encoder) -> None:
-        """Raise EncoderMismatchError unless the probe was fitted on this very encoder.
+        """Raise EncoderMismatchError if the probe was fitted on another encoder.
 
-        The same encoder in another runtime judges too, with a warning: its last bits differ, and with them a decision
-        right at a threshold. A certificate is of the decisions in one runtime, and such a policy is refused.
+        The same encoder in another runtime differs in its last bits, and with them a decision right at a threshold. It
+        is accepted with a warning, unless the policy has a certificate: that is about the decisions in one runtime.
         """
         if self.probe is None or self.encoder_spec is None:
             return
@@ -127,34 +124,34 @@ class ServedPolicy:
         else:
             raise EncoderMismatchError(
                 f"policy {self.ref.name!r} must be served in {own}, which its certificate is for; this machine "
-                f"computes {here}, where a decision right at a threshold may be another one. Serve it on x86-64 with "
+                f"computes {here}, with which a decision right at a threshold may differ. Serve it on x86-64 with "
                 f"AVX2 and the package installed where a C compiler is, or fit and tune it on this machine."
             )
 
 
 def load_policies(paths: Sequence[Path]) -> tuple[ServedPolicy, ...]:
-    """The policies in these files, in order, each followed by its profiles.
+    """Return the policies in these files, in order, each followed by its profiles.
 
-    Raises ConfigError, also for two policies of one name.
+    Raises ConfigError for a policy that cannot be used, and for two policies of the same name.
     """
     loaded = [load_policy(path) for path in paths]
     policies = tuple(served for policy in loaded for served in (policy, *policy.profiles()))
     for name, count in Counter(policy.ref.name for policy in policies).items():
         if count > 1:
-            raise ConfigError(f"policy names must be distinct, {name!r} stands in {count} of the files; rename one.")
+            raise ConfigError(f"policy names must be distinct, {name!r} is the name in {count} files; rename one.")
     return policies
 
 
 def missing_keys(policy: ServedPolicy) -> list[str]:
-    """Names of environment variables that candidates take their keys from and that are not set here."""
+    """Return the names of the environment variables for the candidates' keys that are not set in this process."""
     named = {c.api_key_env for c in policy.rules.file.candidates if c.api_key_env}
     return sorted(name for name in named if not os.environ.get(name))
 
 
 def load_policy(path: Path) -> ServedPolicy:
-    """The policy in a YAML file, with its probe and prices.
+    """Return the policy in a YAML file, with its probe and prices.
 
-    Raises ConfigError naming the file and what is wrong with it or with the probe it names.
+    Raises ConfigError, which names the file and what is wrong with it or with its probe.
     """
     file = read_policy_file(path)
     try:
@@ -175,7 +172,7 @@ def _load_probe(file: PolicyFile, path: Path) -> DifficultyProbe | None:
 
 
 def assemble(file: PolicyFile, probe: DifficultyProbe | None) -> ServedPolicy:
-    """The policy of a file on a probe at hand. Raises ConfigError or EncoderError where they do not fit together."""
+    """Return a policy made of its file and its probe. Raise ConfigError or EncoderError if they do not fit together."""
     prices = tuple(resolve_prices(candidate) for candidate in file.candidates)
     ref = ArtifactRef(file.name, file.version, file.digest)
     if probe is None:
@@ -196,44 +193,4 @@ def assemble(file: PolicyFile, probe: DifficultyProbe | None) -> ServedPolicy:
         probe_ref=ArtifactRef(probe.card.title, probe.card.created, probe.identity),
         encoder_spec=EncoderSpec.from_dict(probe.encoder),
         columns=tuple(probe.models.index(c.name_in_probe) for c in file.candidates),
-    )
-
-
-def resolve_prices(candidate: Candidate) -> Prices | None:
-    """The prices of a candidate, looked up where it says `litellm`. Raises ConfigError if they are not there."""
-    if candidate.prices != "litellm":
-        return candidate.prices
-    entry = litellm_facts(candidate.model)
-    if not entry or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
-        raise ConfigError(
-            f"candidate {candidate.name!r}: LiteLLM's table has no prices for {candidate.model!r}; state "
-            f"input_usd_per_million_tokens and output_usd_per_million_tokens under `prices`."
-        )
-    cached = entry.get("cache_read_input_token_cost")
-    return Prices(
-        input_usd_per_million_tokens=float(entry["input_cost_per_token"]) * 1e6,
-        output_usd_per_million_tokens=float(entry["output_cost_per_token"]) * 1e6,
-        cached_input_usd_per_million_tokens=float(cached) * 1e6 if cached is not None else None,
-    )
-
-
-def litellm_facts(model: str) -> Mapping[str, Any] | None:
-    """What LiteLLM's bundled table says of a model string, None if nothing. Raises ConfigError where it is missing."""
-    table = _litellm_table()
-    # LiteLLM keys its table with and without the provider's prefix.
-    return table.get(model) or table.get(model.partition("/")[2])
-
-
-@cache
-def _litellm_table() -> Mapping[str, Mapping[str, Any]]:
-    # Read from the installed package's own file: importing LiteLLM takes seconds and tries the network.
-    spec = importlib.util.find_spec("litellm")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(folder) / "model_prices_and_context_window_backup.json"
-        if path.is_file():
-            table: Mapping[str, Mapping[str, Any]] = json.loads(path.read_text("utf-8"))
-            return table
-    raise ConfigError(
-        "`prices: litellm` needs LiteLLM's bundled price table; install it with `pip install 'elle-router[dispatch]'`, "
-        "or state the prices."
     )

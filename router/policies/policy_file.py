@@ -21,21 +21,26 @@ from router.policies.file_model import Name, Probability, Region, StrictModel
 from router.values import Capability
 from router.yaml_file import read_yaml
 
-#: Most tokens, seconds, failures in a row, USD per million tokens: far beyond sense, and well within a double.
+# The largest numbers of tokens, of seconds, of failures in a row, of USD per million tokens, and of quality per USD.
+# They are far beyond sense, and far within the range of a double.
 _MOST_TOKENS, _MOST_SECONDS, _MOST_FAILURES, _MOST_USD, _MOST_QUALITY_PER_USD = 10**9, 10**8, 10**6, 1e9, 1e12
 
+#: The largest number of faults that one error message lists.
 _MAX_SHOWN_FAULTS = 20
 
 
 class Prices(StrictModel):
-    """List prices in USD per million tokens; that of cached input is absent where there is none or it is not known."""
+    """List prices in USD per million tokens. The price of cached input is absent if it is unknown or there is none."""
 
     input_usd_per_million_tokens: float = Field(ge=0, le=_MOST_USD)
     output_usd_per_million_tokens: float = Field(ge=0, le=_MOST_USD)
     cached_input_usd_per_million_tokens: Annotated[float, Field(ge=0, le=_MOST_USD)] | None = None
 
     def cost_usd(self, input_tokens: float, output_tokens: float, *, cached_input_tokens: float = 0) -> float:
-        """Cost of one answer; so many of the input tokens come from the prompt cache, at its price if there is one."""
+        """Return the cost of one answer in USD.
+
+        `cached_input_tokens` of the input tokens have the price of cached input, if there is one.
+        """
         per_million = (
             input_tokens * self.input_usd_per_million_tokens + output_tokens * self.output_usd_per_million_tokens
         )
@@ -49,24 +54,28 @@ class Candidate(StrictModel):
     """One model that may answer.
 
     Attributes:
-        name: its name in this policy.
-        model: LiteLLM model string, such as `openai/gpt-4o` or `mistral/mixtral-8x7b-instruct`.
-        probe_model: which of the probe's models it is; absent: the one named like the candidate.
-        api_base: URL of the provider; absent: LiteLLM's default; `canned`: the built-in upstream with canned text.
-        api_key_env: *name* of the environment variable that holds the key; absent: LiteLLM's usual one.
+        name: the name of the candidate in this policy.
+        model: the LiteLLM model string, such as `openai/gpt-4o` or `mistral/mixtral-8x7b-instruct`.
+        probe_model: the probe's name of this model; absent: the same as `name`.
+        api_base: the URL of the provider; absent: LiteLLM's default; `canned`: the built-in upstream with canned text.
+        api_key_env: the *name* of the environment variable that holds the key; absent: LiteLLM's usual one.
         prices: list prices, or `litellm` to take them from LiteLLM's bundled table; absent: unknown.
-        context_window_tokens: requests estimated longer than this are not for it; absent: no bound.
-        capabilities: what it can do; requests that need more are not for it.
-        regions: where it may be said to answer, in tags of your own; requests that require another are not for it.
-        expected_output_tokens: length of a usual answer, for expected costs.
-        prompt_cache_s: how long its provider keeps a prompt cached after its last use, for sessions.
-        timeout_s: longest wait for an answer, of a stream for its next piece; the caller's deadline may be shorter.
-        first_token_timeout_s: longest wait for the first content of a stream.
-        retries: how often a failure that may pass (429, 5xx, connection) is tried again before another is asked.
-        break_after: failures in a row after which the candidate is left alone for a while.
-        cooldown_s: how long; then one request tries whether it answers again. A refused key or unknown model rests as
-            long at once, a provider's Retry-After goes before.
-        max_answer_bytes: longest answer, and longest event of a stream, that is read; a stream may be 16 times as long.
+        context_window_tokens: the candidate does not get requests that are estimated longer; absent: no bound.
+        capabilities: what the candidate can do; it does not get requests that need more.
+        regions: the regions in which the candidate answers, in tags of your own; it does not get requests that require
+            another region.
+        expected_output_tokens: the length of a usual answer, for expected costs.
+        prompt_cache_s: the seconds for which the provider keeps a prompt cached after its last use, for sessions.
+        timeout_s: the longest wait for an answer, or for the next piece of a stream, in seconds; the caller's deadline
+            may be shorter.
+        first_token_timeout_s: the longest wait for the first content of a stream, in seconds.
+        retries: how often a failure that may pass (429, 5xx, connection) is tried again before another candidate is
+            asked.
+        break_after: the number of failures in a row after which the candidate is not asked for a while.
+        cooldown_s: the length of that while in seconds; then one request tries whether the candidate answers again.
+            After a refused key or an unknown model it begins at once. If the provider sends Retry-After, that counts.
+        max_answer_bytes: the longest answer, and the longest event of a stream, that is read; a whole stream may be 16
+            times as long.
     """
 
     name: Name
@@ -89,16 +98,17 @@ class Candidate(StrictModel):
 
     @property
     def name_in_probe(self) -> str:
-        """Which of the probe's models it is."""
+        """Return the probe's name of this model."""
         return self.probe_model or self.name
 
 
 class GainRule(StrictModel):
-    """Climb to a stronger tier where its expected gain is worth the price of the step.
+    """Choose a stronger tier if its expected gain in quality is worth the price of the steps up to it.
 
-    Candidates stand in the order of their tiers, cheapest first; `thresholds[i]` is the price, in quality from 0 to
-    1, of the step from tier i to tier i + 1. The tier with the largest expected quality minus the prices up to it
-    answers; with two tiers this is `gain > threshold`. Ties go to the cheaper tier.
+    The candidates are in the order of their tiers, cheapest first. `thresholds[i]` is the price of the step from tier i
+    to tier i + 1, in quality from -1 to 1. The tier with the largest expected quality minus the prices of the steps up
+    to it answers. For example: with two tiers the strong one answers if `gain > threshold`. Of equal tiers the cheaper
+    one answers.
     """
 
     kind: Literal["gain"]
@@ -106,18 +116,18 @@ class GainRule(StrictModel):
 
 
 class RiskBoundRule(StrictModel):
-    """The cheapest candidate whose calibrated risk is within the bound; if there is none, the least risky one."""
+    """Choose the cheapest candidate with a calibrated risk within the bound; without one, the least risky candidate."""
 
     kind: Literal["risk_bound"]
     max_risk: Probability
 
 
 class CostRule(StrictModel):
-    """The candidate with the largest expected quality minus `quality_per_usd` times its expected cost for this request.
+    """Choose the candidate with the largest expected quality minus `quality_per_usd` times its expected cost.
 
-    `quality_per_usd` is in quality (0 to 1) per USD: at 10, a cent more must buy 0.1 more expected quality. Zero looks
-    at quality only; a negative number leans to dearer candidates. Ties go to the cheaper one. Every candidate needs
-    prices.
+    `quality_per_usd` is in quality (0 to 1) per USD. For example: at 10, a cent more must buy 0.1 more expected
+    quality. Zero looks at quality only, and a negative number prefers expensive candidates. Of equal candidates the
+    cheaper one answers. Every candidate needs prices.
     """
 
     kind: Literal["cost"]
@@ -125,7 +135,7 @@ class CostRule(StrictModel):
 
 
 class FixedRule(StrictModel):
-    """Always the same candidate."""
+    """Choose always the same candidate."""
 
     kind: Literal["fixed"]
     candidate: Name
@@ -135,7 +145,7 @@ Rule = Annotated[GainRule | RiskBoundRule | CostRule | FixedRule, Field(discrimi
 
 
 class Profile(StrictModel):
-    """Another rule on the same candidates, asked for as policy `NAME:PROFILE`."""
+    """Another rule on the same candidates. Requests ask for it as policy `NAME:PROFILE`."""
 
     rule: Rule
     certificate: CertificateRecord | None = None
@@ -145,24 +155,25 @@ class PolicyFile(StrictModel):
     """A policy as its author wrote it.
 
     Attributes:
-        schema_: format of the file.
-        name: what requests call it by.
-        version: the author's own; what it contains is identified by its digest.
+        schema_: the format of the file.
+        name: the name that requests ask for.
+        version: a version of the author's own; the digest says exactly what the file contains.
         description: one line for people.
-        probe: folder of the probe, relative to the policy file, or `builtin:NAME`; absent only for the fixed rule.
-        candidates: in the order of their tiers, cheapest first.
-        rule: how the choice is made.
-        safe_default: who answers where the router abstains or fails.
-        failure_mode: what happens to a request that could not be judged.
-        sessions: `hold` keeps a session's candidate inside tool loops, and where a weaker one would not be cheaper for
-            its cold prompt cache; `ignore` decides every request by itself.
-        require_region: only candidates with this among their `regions` may answer; absent: all may. A request may
-            require one more, it cannot lift this one.
-        abstain_above_leverage: prompts further than this from what the probe was fitted on go to the safe default;
-            `probe` takes the limit stored with the probe, null never abstains.
-        fallback: who answers where the chosen candidate does not: `up` asks eligible candidates at or above its floor
-            (docs/decisions/0005-dispatch.md), `none` nobody.
-        certificate: what was shown of the rule; absent for rules that nobody tuned.
+        probe: the folder of the probe, relative to the policy file, or `builtin:NAME`; absent only for the fixed rule.
+        candidates: the models that may answer, in the order of their tiers, cheapest first.
+        rule: how the candidate that answers is chosen.
+        safe_default: the candidate that answers if the router abstains or fails.
+        failure_mode: what happens to a request that could not be judged: the safe default answers it, or it is an
+            error.
+        sessions: `hold` keeps a session's candidate inside tool loops, and while a weaker one with a cold prompt cache
+            would not be cheaper; `ignore` decides every request by itself.
+        require_region: only candidates that list this region among their `regions` may answer; absent: all may. A
+            request may require another region besides, but it cannot lift this one.
+        abstain_above_leverage: a prompt of more leverage, which lies further from what the probe was fitted on, goes to
+            the safe default; `probe` takes the limit stored with the probe, null never abstains.
+        fallback: which candidates are asked if the chosen one does not answer: `up` asks eligible candidates that are
+            at least as strong as the floor of the request (docs/decisions/0005-dispatch.md), `none` asks no other.
+        certificate: what was shown of the rule; absent for a rule that was not tuned.
         profiles: further rules by name; requests choose one with the policy name `NAME:PROFILE`.
     """
 
@@ -185,14 +196,14 @@ class PolicyFile(StrictModel):
     @field_validator("version", mode="before")
     @classmethod
     def _version_is_text(cls, value: Any) -> Any:
-        # `version: 3` in YAML is a number; what the author means is plain.
+        # In YAML `version: 3` is a number. The author means the text.
         return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
         names = [candidate.name for candidate in self.candidates]
         if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
-            raise ValueError(f"candidate names must be distinct, {', '.join(repeated)} stands more than once")
+            raise ValueError(f"candidate names must be distinct, {', '.join(repeated)} occurs more than once")
         if self.safe_default not in names:
             raise ValueError(f"safe_default must be one of {', '.join(names)}, got {self.safe_default!r}")
         if self.require_region is not None and not any(self.require_region in c.regions for c in self.candidates):
@@ -219,29 +230,29 @@ class PolicyFile(StrictModel):
             raise ValueError(f"probe must be set for the rule {rule.kind!r}; only the fixed rule needs none")
 
     def with_profile(self, name: str) -> PolicyFile:
-        """The file as if that profile's rule and certificate were its own."""
+        """Return the file with the rule and certificate of one profile in place of its own."""
         profile = self.profiles[name]
         return self.model_copy(update={"rule": profile.rule, "certificate": profile.certificate, "profiles": {}})
 
     def to_json(self) -> str:
-        """Canonical JSON of the file, defaults filled in."""
+        """Return the canonical JSON of the file, with defaults filled in."""
         return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, ensure_ascii=False)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON."""
+        """Return the SHA-256 of the canonical JSON in hex."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the candidates, cheapest tier first."""
+        """Return the names of the candidates, cheapest tier first."""
         return tuple(candidate.name for candidate in self.candidates)
 
 
 def read_policy_file(path: Path) -> PolicyFile:
-    """The policy in a YAML file.
+    """Return the policy that a YAML file holds.
 
-    Raises ConfigError naming the file, each key at fault, and what it must be.
+    Raises ConfigError, which names the file, each key at fault, and what it must be.
     """
     data = read_yaml(path, "policy file")
     if not isinstance(data, dict):
@@ -256,7 +267,6 @@ def _explain(error: ValidationError) -> str:
     lines = []
     problems = error.errors(include_url=False)
     for problem in problems[:_MAX_SHOWN_FAULTS]:
-        # Tags of unions ("gain", "Prices") are no keys of the file.
         place = ".".join(shown(str(part)) for part in problem["loc"]) or "(whole file)"
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {place}: unknown key; remove it or correct its spelling")

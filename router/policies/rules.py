@@ -1,4 +1,4 @@
-"""A policy ready to decide (`Rules`), what the probe says of a prompt (`Judgement`), and the rule that is in force."""
+"""A policy ready to decide (`Rules`), what the probe says about a prompt (`Judgement`), and the rule in force."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from router.values import Capability, Overrides
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the probe says about one prompt. `raw` and `risk` have one number per candidate, in the policy's order.
+    """What the probe says about one prompt.
 
     Attributes:
-        raw: expected loss before calibration, unbounded.
-        risk: calibrated probability of an unacceptable answer, 0 to 1.
-        difficulty: expected loss averaged over all models of the probe.
-        leverage: distance from what the probe was fitted on, 0 upwards.
+        raw: for each candidate in the policy's order the expected loss before calibration, unbounded.
+        risk: for each candidate the calibrated probability of an unacceptable answer, 0 to 1.
+        difficulty: the expected loss before calibration, averaged over all models of the probe.
+        leverage: the distance of the prompt from what the probe was fitted on, 0 upwards.
     """
 
     raw: tuple[float, ...]
@@ -28,13 +28,13 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """A policy ready to decide: the file, with everything looked up that it only names.
+    """A policy ready to decide: its file, and what was looked up for it.
 
     Attributes:
         file: the policy file.
-        prices: per candidate, None where unknown.
-        max_leverage: prompts beyond it go to the safe default; None never abstains.
-        capabilities: per candidate, as sets.
+        prices: the prices of each candidate; None if they are unknown.
+        max_leverage: a prompt of more leverage goes to the safe default; None never abstains.
+        capabilities: the capabilities of each candidate as a set.
     """
 
     file: PolicyFile
@@ -48,14 +48,14 @@ class Rules:
 
 
 def rule_in_force(file: PolicyFile, overrides: Overrides) -> Rule:
-    """Return the rule that decides: the policy's own, or the gain rule that `overrides.min_gain` puts in its place."""
+    """Return the rule that decides: the policy's own, or the gain rule that the caller's `min_gain` asks for."""
     if overrides.min_gain is None or len(file.candidates) == 1:
         return file.rule
     return GainRule(kind="gain", thresholds=(overrides.min_gain,) * (len(file.candidates) - 1))
 
 
 def risk_bound(rules: Rules, overrides: Overrides) -> float | None:
-    """Return the largest risk that may be taken, 0 to 1; None if neither the request nor the policy bounds it."""
+    """Return the largest risk that is allowed, 0 to 1; None if neither the request nor the policy bounds it."""
     if overrides.max_risk is not None:
         return overrides.max_risk
     rule = rule_in_force(rules.file, overrides)

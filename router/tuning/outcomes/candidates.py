@@ -17,8 +17,8 @@ from probes.errors import DataError
 from router.asking.ask import Ask
 from router.errors import ConfigError
 from router.policies.eligibility import expected_cost_usd
-from router.policies.loading import resolve_prices
 from router.policies.policy_file import Candidate, Prices, read_policy_file
+from router.policies.prices import resolve_prices
 from router.tuning.outcomes.datasets import Outcomes
 from router.yaml_file import read_yaml
 

@@ -205,7 +205,7 @@ def test_in_words_it_says_what_it_does_not_cover() -> None:
     words = say_certificate(certified().file.certificate)
     for part in (
         "covers every request, each decided by itself",
-        "not answers of a stand-in",
+        "not answers of another model while the chosen one is down",
         "not requests like the 1 left out because the fit saw their text",
         "not requests like the 3 without a score of every model",
         "if the 2 prompts whose text the fit saw are not the requests of the fit",

@@ -71,7 +71,7 @@ def test_a_candidate_the_probe_does_not_know_is_refused(tmp_path: Path) -> None:
 
 def test_two_policies_of_one_name_are_refused(tmp_path: Path) -> None:
     path = write_policy(tmp_path)
-    with pytest.raises(ConfigError, match="'test' stands in 2"):
+    with pytest.raises(ConfigError, match="'test' is the name in 2 files"):
         load_policies([path, path])
 
 

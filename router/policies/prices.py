@@ -1,0 +1,59 @@
+"""Prices of a candidate: stated in the policy file, or looked up in LiteLLM's table without importing LiteLLM."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from router.errors import ConfigError
+from router.policies.policy_file import Candidate, Prices
+
+
+def resolve_prices(candidate: Candidate) -> Prices | None:
+    """Return the prices of a candidate; None if it has none.
+
+    Prices `litellm` are looked up in LiteLLM's table. Raises ConfigError if they are not in it.
+    """
+    if candidate.prices != "litellm":
+        return candidate.prices
+    entry = litellm_model_info(candidate.model)
+    if not entry or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
+        raise ConfigError(
+            f"candidate {candidate.name!r}: LiteLLM's table has no prices for {candidate.model!r}; state "
+            f"input_usd_per_million_tokens and output_usd_per_million_tokens under `prices`."
+        )
+    cached = entry.get("cache_read_input_token_cost")
+    return Prices(
+        input_usd_per_million_tokens=float(entry["input_cost_per_token"]) * 1e6,
+        output_usd_per_million_tokens=float(entry["output_cost_per_token"]) * 1e6,
+        cached_input_usd_per_million_tokens=float(cached) * 1e6 if cached is not None else None,
+    )
+
+
+def litellm_model_info(model: str) -> Mapping[str, Any] | None:
+    """Return LiteLLM's model info for a model string; None if its table has none.
+
+    Raises ConfigError if the table itself is missing.
+    """
+    table = _litellm_table()
+    # The keys of LiteLLM's table are model strings with and without the provider's prefix.
+    return table.get(model) or table.get(model.partition("/")[2])
+
+
+@cache
+def _litellm_table() -> Mapping[str, Mapping[str, Any]]:
+    # The table is read from the file of the installed package. Importing LiteLLM takes seconds and tries the network.
+    spec = importlib.util.find_spec("litellm")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder) / "model_prices_and_context_window_backup.json"
+        if path.is_file():
+            table: Mapping[str, Mapping[str, Any]] = json.loads(path.read_text("utf-8"))
+            return table
+    raise ConfigError(
+        "`prices: litellm` needs LiteLLM's bundled price table; install it with `pip install 'elle-router[dispatch]'`, "
+        "or state the prices."
+    )
