@@ -22,7 +22,7 @@ from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.quoting import quoted
 from router.values import Message, Overrides, RouteQuery, RoutingDecision
-from router.wire import conversion as wire
+from router.wire import conversion
 from router.wire.service_errors import errors_of_service, service_error
 from router.wire.structs import dict_from_struct
 
@@ -50,8 +50,8 @@ _SERVICE_CONFIG = {
 _OPTIONS = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.enable_retries", 1),
-    ("grpc.max_receive_message_length", wire.MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", wire.MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", conversion.MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", conversion.MAX_MESSAGE_BYTES),
 )
 
 
@@ -277,9 +277,9 @@ def _request(what: Routable, overrides: Overrides | None, rest: Rest) -> pb.Rout
     if isinstance(what, RouteQuery):
         if overrides is not None or own:
             raise TypeError("a RouteQuery carries its own overrides, session_id and parameters")
-        return wire.query_to_wire(what)
+        return conversion.query_to_wire(what)
     messages = ({"role": "user", "content": what},) if isinstance(what, str) else what
-    return wire.query_to_wire(RouteQuery(messages, overrides or Overrides(), **cast(dict[str, Any], own)))
+    return conversion.query_to_wire(RouteQuery(messages, overrides or Overrides(), **cast(dict[str, Any], own)))
 
 
 def _batch_request(queries: Sequence[Routable]) -> pb.BatchRouteRequest:
@@ -295,31 +295,31 @@ def _policy_request(name: str) -> pb.GetPolicyRequest:
 
 def _batch_item(result: pb.BatchRouteResult) -> RoutingDecision | ServiceError:
     if result.WhichOneof("result") == "decision":
-        return wire.decision_from_wire(result.decision)
+        return conversion.decision_from_wire(result.decision)
     return service_error(result.error)
 
 
 def _answer(response: pb.CompleteResponse) -> Answer:
     usage = response.usage if response.HasField("usage") else None
     return Answer(
-        decision=wire.decision_from_wire(response.decision),
+        decision=conversion.decision_from_wire(response.decision),
         text=response.text,
         response=dict_from_struct(response.response),
         input_tokens=usage.input_tokens if usage else None,
         output_tokens=usage.output_tokens if usage else None,
         cost_usd=usage.cost_usd if usage and usage.HasField("cost_usd") else None,
-        delivery=wire.delivery_from_wire(response.delivery),
+        delivery=conversion.delivery_from_wire(response.delivery),
     )
 
 
 def _step(message: pb.StreamCompleteResponse) -> Step:
-    decision = wire.decision_from_wire(message.decision) if message.HasField("decision") else None
-    delivery = wire.delivery_from_wire(message.delivery) if message.HasField("delivery") else None
+    decision = conversion.decision_from_wire(message.decision) if message.HasField("decision") else None
+    delivery = conversion.delivery_from_wire(message.delivery) if message.HasField("delivery") else None
     return Step(decision, message.text_delta, dict_from_struct(message.chunk), delivery)
 
 
 #: The methods of both clients.
-_ROUTE = _Method("Route", lambda response: wire.decision_from_wire(response.decision))
+_ROUTE = _Method("Route", lambda response: conversion.decision_from_wire(response.decision))
 _BATCH = _Method("BatchRoute", lambda response: [_batch_item(result) for result in response.results])
 _COMPLETE = _Method("Complete", _answer)
 _STREAM = _Method("StreamComplete", _step)

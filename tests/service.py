@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from router.serving.server import ServerSettings, serving
+from router.serving.server import serving
+from router.serving.settings import ServerSettings
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from probes.encoders.load import load_encoder
 from probes.encoders.spec import MINILM_L6, Encoder, HelpedEncoder
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
-from router.serving import event_loop
+from router.serving.event_loop import run_in_event_loop
 
 
 class Bare(pb_grpc.RouterServiceServicer):
@@ -65,4 +65,4 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    event_loop.run(serve())
+    run_in_event_loop(serve())

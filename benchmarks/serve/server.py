@@ -13,8 +13,9 @@ from benchmarks.serve.encoders import ENCODERS
 from probes.artifacts import store as artifact
 from probes.encoders.spec import Encoder
 from router.deciding import pipeline
-from router.serving import event_loop
-from router.serving.server import ServerSettings, serve_forever
+from router.serving.event_loop import run_in_event_loop
+from router.serving.server import serve_forever
+from router.serving.settings import ServerSettings
 from router.tuning.fitting.fit import fit
 from router.tuning.outcomes.datasets import Outcomes
 
@@ -76,7 +77,9 @@ def main() -> None:
             drain_s=0.5,
             share_port=asked.share_port,
         )
-        event_loop.run(serve_forever(settings, lambda running: print(f"serving on {running.address}", file=sys.stderr)))
+        run_in_event_loop(
+            serve_forever(settings, lambda running: print(f"serving on {running.address}", file=sys.stderr))
+        )
 
 
 if __name__ == "__main__":

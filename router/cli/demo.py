@@ -15,7 +15,8 @@ from rich.table import Table
 from router.cli.render import describe_reason, format_number, format_risks
 from router.client import Answer, AsyncRouterClient
 from router.errors import ServiceError
-from router.serving.server import ServerSettings, Serving, serving
+from router.serving.server import RunningService, serving
+from router.serving.settings import ServerSettings
 from router.values import Message, RouteQuery, RoutingDecision
 
 # A picture of one grey pixel: the router does not look into images, it only sees that the prompt holds one.
@@ -128,7 +129,9 @@ async def _ask(client: AsyncRouterClient, prompt: DemoPrompt) -> tuple[DemoPromp
         return prompt, error
 
 
-def _print_table(console: Console, running: Serving, outcomes: list[tuple[DemoPrompt, Answer | ServiceError]]) -> None:
+def _print_table(
+    console: Console, running: RunningService, outcomes: list[tuple[DemoPrompt, Answer | ServiceError]]
+) -> None:
     names = running.router.policy(None).rules.file.names
     table = Table(title="A dozen prompts, decided and answered over gRPC", title_justify="left")
     table.add_column("prompt")

@@ -14,7 +14,8 @@ from router.cli.output import print_json, stdout
 from router.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from router.serving.server import ServerSettings, Serving
+    from router.serving.server import RunningService
+    from router.serving.settings import ServerSettings
 
 _SERVE_GROUPS = {
     "What to serve": ("policies", "encoder_dir"),
@@ -135,13 +136,13 @@ _SERVE_GROUPS = {
 )
 def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
     """Serve over gRPC until SIGTERM, and over HTTP with --http."""
-    from router.serving import event_loop
+    from router.serving.event_loop import run_in_event_loop
     from router.serving.server import serve_forever
     from router.serving.workers import serve_workers
 
     settings = _server_settings(**options)
     if workers == 1:
-        event_loop.run(serve_forever(settings, _announce_server))
+        run_in_event_loop(serve_forever(settings, _announce_server))
         return
 
     def announce_workers(address: str, http_address: str | None) -> None:
@@ -154,14 +155,14 @@ def _server_settings(
     ext_proc: Any, http_port: int | None, max_body_bytes: int | None, **options: Any
 ) -> ServerSettings:
     """Return the settings of the server, with the services that the options ask for beside gRPC."""
-    from router.serving.server import ServerSettings
+    from router.serving.settings import ServerSettings
 
     if ext_proc is not None:
         from router.gateways.ext_proc import ExternalProcessor
 
         options["doors"] = (ExternalProcessor(ext_proc),)
     if http_port is not None:
-        from router.gateways.openai_http import MAX_BODY_BYTES, OpenAIDoor
+        from router.gateways.openai_door import MAX_BODY_BYTES, OpenAIDoor
 
         options |= {"http": OpenAIDoor(max_body_bytes=max_body_bytes or MAX_BODY_BYTES), "http_port": http_port}
     elif max_body_bytes is not None:
@@ -169,7 +170,7 @@ def _server_settings(
     return ServerSettings(**options)
 
 
-def _announce_server(running: Serving) -> None:
+def _announce_server(running: RunningService) -> None:
     _announce(f"serving {', '.join(running.router.policies)} on {running.address}", running.http_address)
 
 

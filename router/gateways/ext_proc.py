@@ -25,7 +25,7 @@ from router.asking.session_ids import caller_of
 from router.deciding.pipeline import Router
 from router.errors import GatewayNotInstalledError, InvalidRequestError, NotReadyError, RouterError
 from router.gateways.openai_body import ChatBody, query_from_body, upstream_model
-from router.gateways.openai_reply import (
+from router.gateways.openai_format import (
     ALL_HEADERS,
     ERROR_HEADER,
     decision_headers,

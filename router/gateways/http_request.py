@@ -20,7 +20,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
-class ClientGoneError(Exception):
+class ClientDisconnectedError(Exception):
     """Nobody is there any more to be answered."""
 
 
@@ -41,7 +41,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, he
         while more and size <= limit:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise ClientGoneError
+                raise ClientDisconnectedError
             chunks.append(message.get("body", b""))
             held.add(len(chunks[-1]))
             size, more = size + len(chunks[-1]), message.get("more_body", False)
@@ -53,7 +53,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, he
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Do the work; stop it as soon as the client has gone. Raises what it raises, or ClientGoneError."""
+    """Do the work; stop it as soon as the client has gone. Raises what it raises, or ClientDisconnectedError."""
     ours, gone = asyncio.current_task(), False
 
     async def watch() -> None:
@@ -72,14 +72,14 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> 
         # Ours, unless the server ends at the same moment.
         if not gone or ours is None or ours.uncancel() > 0:
             raise
-        raise ClientGoneError from None
+        raise ClientDisconnectedError from None
     except Exception as error:
         if not gone:
             raise
         if ours is not None:
             ours.uncancel()
         log.info("after its client had gone, a request failed: %s", type(error).__name__)
-        raise ClientGoneError from None
+        raise ClientDisconnectedError from None
     finally:
         watching.cancel()
 

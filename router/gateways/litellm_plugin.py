@@ -29,7 +29,7 @@ from router.asking.session_ids import caller_of, session_id_of
 from router.client import AsyncRouterClient
 from router.deciding.pipeline import Router
 from router.errors import GatewayNotInstalledError, InvalidRequestError, RouterError
-from router.gateways.openai_reply import decision_headers
+from router.gateways.openai_format import decision_headers
 from router.values import CandidateRisk, Overrides, RouteQuery, RoutingDecision
 
 log = logging.getLogger(__name__)

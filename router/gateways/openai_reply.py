@@ -1,143 +1,109 @@
-"""What a door says of its own, in the OpenAI shape: headers of a decision, and errors as error objects. Pure."""
+"""Send an HTTP reply to an OpenAI client: one JSON body, server-sent events, or an error object."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import json
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from router.attempts import Attempt, Delivery
-from router.errors import DispatchError, RequestTooLargeError, RouterError, UnknownModelError
+from router.attempts import Delivery
+from router.errors import DispatchError, RouterError
+from router.gateways.openai_format import (
+    ERROR_HEADER,
+    RECORD_FIELD,
+    attempts_record,
+    decision_headers,
+    decision_record,
+    delivery_headers,
+    error_object,
+    error_reply,
+)
 from router.values import RoutingDecision
 
-#: The headers of a decision. Envoy routes by the first.
-CANDIDATE_HEADER = "x-elle-candidate"
-DECISION_ID_HEADER = "x-elle-decision-id"
-POLICY_HEADER = "x-elle-policy"
-REASON_HEADER = "x-elle-reason"
-GAIN_HEADER = "x-elle-gain"
-RISK_HEADER = "x-elle-risk"
-#: Machine-readable reason why there is no decision.
-ERROR_HEADER = "x-elle-error"
+log = logging.getLogger(__name__)
 
-#: Who answered, after which attempts (`CANDIDATE=OUTCOME`, comma between); only doors that get answers set these.
-ANSWERED_BY_HEADER = "x-elle-answered-by"
-ATTEMPTS_HEADER = "x-elle-attempts"
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-#: Attempts that the header names.
-MAX_ATTEMPTS = 40
-
-#: The field of bodies and chunks that holds the decision record.
-RECORD_FIELD = "elle"
-
-ALL_HEADERS = (
-    CANDIDATE_HEADER,
-    DECISION_ID_HEADER,
-    POLICY_HEADER,
-    REASON_HEADER,
-    GAIN_HEADER,
-    RISK_HEADER,
-    ERROR_HEADER,
-    ANSWERED_BY_HEADER,
-    ATTEMPTS_HEADER,
-)
-
-#: HTTP status of each gRPC status that errors of ours have; see router/errors.py.
-HTTP_STATUS: Mapping[str, int] = {
-    "INVALID_ARGUMENT": 400,
-    "FAILED_PRECONDITION": 400,
-    "NOT_FOUND": 404,
-    "RESOURCE_EXHAUSTED": 429,
-    "INTERNAL": 500,
-    "UNIMPLEMENTED": 501,
-    # The key that the provider refuses is the router's, not the caller's.
-    "PERMISSION_DENIED": 502,
-    "ABORTED": 502,
-    "UNAVAILABLE": 503,
-    "DEADLINE_EXCEEDED": 504,
+JSON_HEADERS = {"content-type": "application/json"}
+_EVENT_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    # Without this header nginx collects events before it passes them on.
+    "x-accel-buffering": "no",
 }
 
 
-def decision_headers(decision: RoutingDecision) -> dict[str, str]:
-    """Who answers and why, as ASCII headers; gain and risk, with six decimals, only where they were judged."""
-    risk = _risk(decision)
-    headers = {
-        CANDIDATE_HEADER: decision.chosen,
-        DECISION_ID_HEADER: decision.decision_id,
-        POLICY_HEADER: decision.policy.name,
-        REASON_HEADER: decision.reason.value,
-    }
-    if decision.gain is not None:
-        headers[GAIN_HEADER] = f"{decision.gain:z.6f}"
-    if risk is not None:
-        headers[RISK_HEADER] = f"{risk:.6f}"
-    return headers
+class HttpReply:
+    """The reply to one request.
+
+    Attributes:
+        decision: the decision, once there is one; the headers describe it.
+        delivery: who answered, once somebody has; the headers name them.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._is_streaming = False
+        self.decision: RoutingDecision | None = None
+        self.delivery: Delivery | None = None
+
+    async def whole(self, status: int, headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
+        """Send a reply with one JSON body."""
+        raw = to_json(body)
+        await self._send_head(status, {**headers, "content-length": str(len(raw))})
+        await self._send({"type": "http.response.body", "body": raw})
+
+    async def begin_events(self) -> None:
+        """Send the head of a reply that consists of events."""
+        await self._send_head(200, _EVENT_HEADERS)
+        self._is_streaming = True
+
+    async def event(self, body: Mapping[str, Any]) -> None:
+        """Send one event."""
+        raw = b"data: %b\n\n" % to_json(body)
+        await self._send({"type": "http.response.body", "body": raw, "more_body": True})
+
+    async def end_events(self, last: bytes = b"data: [DONE]\n\n") -> None:
+        """Send the last event and end the reply."""
+        await self._send({"type": "http.response.body", "body": last})
+
+    async def fail(self, error: Exception) -> None:
+        """Send an error, as an event of its own if the answer has begun."""
+        status, headers, body = _error_reply(error)
+        if isinstance(error, DispatchError) and error.attempts:
+            decided = decision_record(self.decision, None) if self.decision else {}
+            body = {**body, RECORD_FIELD: decided | {"attempts": attempts_record(error.attempts)}}
+        if self._is_streaming:
+            # The status was sent already. `[DONE]` is left out, so that no client takes the part for the whole.
+            await self.event(body)
+            await self.end_events(b"")
+        else:
+            await self.whole(status, headers | JSON_HEADERS, body)
+
+    async def _send_head(self, status: int, headers: Mapping[str, str]) -> None:
+        own: dict[str, str] = {}
+        if self.decision is not None:
+            own = {**decision_headers(self.decision), "x-request-id": self.decision.decision_id}
+        if self.delivery is not None:
+            own |= delivery_headers(self.delivery)
+        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in {**own, **headers}.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
 
 
-def delivery_headers(delivery: Delivery) -> dict[str, str]:
-    """Who answered, after what."""
-    # The last ones, because clients bound the length of headers.
-    attempts = (f"{attempt.candidate}={attempt.outcome.value}" for attempt in delivery.attempts[-MAX_ATTEMPTS:])
-    return {ANSWERED_BY_HEADER: delivery.answered_by, ATTEMPTS_HEADER: ",".join(attempts)}
+def to_json(value: Any) -> bytes:
+    """Return a JSON value as bytes without spaces."""
+    # In ASCII, because an upstream's answer may hold half of a surrogate pair, which UTF-8 cannot encode.
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
-def decision_record(decision: RoutingDecision, delivery: Delivery | None) -> dict[str, Any]:
-    """The decision, small, for bodies and chunks; with who answered where that is known."""
-    record: dict[str, Any] = {
-        "decision_id": decision.decision_id,
-        "policy": decision.policy.name,
-        "candidate": decision.chosen,
-        "reason": decision.reason.value,
-        "risk": _risk(decision),
-        "gain": decision.gain,
-    }
-    if delivery is not None:
-        record["answered_by"] = delivery.answered_by
-        record["fell_back"] = delivery.fell_back
-        record["attempts"] = attempts_record(delivery.attempts)
-    return record
-
-
-def attempts_record(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
-    """Everything that was tried, oldest first."""
-    return [
-        {
-            "candidate": attempt.candidate,
-            "outcome": attempt.outcome.value,
-            "http_status": attempt.http_status,
-            "duration_s": round(attempt.duration_s, 6),
-        }
-        for attempt in attempts
-    ]
-
-
-def error_reply(error: RouterError) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """HTTP status, headers and OpenAI error object of an error of ours."""
-    status = 413 if isinstance(error, RequestTooLargeError) else HTTP_STATUS[error.status]
-    headers = {ERROR_HEADER: error.reason}
-    if error.retry_after_s is not None:
-        headers["retry-after"] = str(math.ceil(error.retry_after_s))
-    elif isinstance(error, DispatchError):
-        # What is worth retrying was retried; OpenAI's clients, which do so by themselves, are asked not to. A wait that
-        # a provider asks for was too long for us, and is theirs to make.
-        headers["x-should-retry"] = "false"
-    # Clients written for OpenAI look for its own code.
-    code = "model_not_found" if isinstance(error, UnknownModelError) else error.reason.lower()
-    body = error_object(str(error), kind=_kind(status), code=code, param=error.field)
-    body["error"]["retryable"] = error.retryable
-    return status, headers, body
-
-
-def error_object(message: str, *, kind: str, code: str, param: str | None = None) -> dict[str, Any]:
-    """An OpenAI error object; `kind` is its `type`."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-def _risk(decision: RoutingDecision) -> float | None:
-    return next(row.risk for row in decision.candidates if row.candidate == decision.chosen)
-
-
-def _kind(status: int) -> str:
-    if status == 429:
-        return "rate_limit_error"
-    return "invalid_request_error" if status < 500 else "server_error"
+def _error_reply(error: Exception) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """Return HTTP status, headers and body of an error. An error that is not ours is logged, and not described."""
+    if isinstance(error, RouterError):
+        return error_reply(error)
+    request_id = uuid.uuid4().hex
+    log.error("request %s failed", request_id, exc_info=error)
+    message = f"internal error; the service's log has it as request {request_id}."
+    headers = {ERROR_HEADER: "INTERNAL", "x-request-id": request_id}
+    return 500, headers, error_object(message, kind="server_error", code="internal")

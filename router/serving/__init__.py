@@ -1,1 +1,1 @@
-"""Processes and ports: the gRPC server, the HTTP server, workers, the event loop, Prometheus."""
+"""Processes and ports: settings, the gRPC and the HTTP server, worker processes, shutdown, metrics."""

@@ -1,4 +1,4 @@
-"""Take no more connections on a port without losing those that its clients believe to have."""
+"""Stop accepting connections on a port without resetting those that clients already believe to be open."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-#: Time in which a server accepts what waits in the backlog, and a handshake that was under way comes to its end.
+#: Seconds in which a server accepts the connections that wait in the backlog and handshakes under way complete.
 SETTLE_S = 0.1
 
-_SO_ATTACH_FILTER = 26  # the socket module does not name it
+_SO_ATTACH_FILTER = 26  # Python's socket module has no name for it.
 
-#: A socket filter (classic BPF) that drops the segments that open a connection and lets all others pass: load the
-#: byte of the TCP flags; where SYN is not among them go on; drop; pass.
+#: A socket filter (classic BPF) that drops the segments that open a connection and lets all others pass. Its four
+#: steps: load the byte of the TCP flags; skip the next step if SYN is not set; drop the segment; let it pass.
 _DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 
 
-def stop_taking(ports: Iterable[int]) -> bool:
-    """Let the kernel ignore new connections to this process's listeners on these TCP ports; whether it does.
+def stop_accepting(ports: Iterable[int]) -> bool:
+    """Make the kernel ignore new connections to this process's listeners on these TCP ports. Return whether it does.
 
-    A listener that is closed resets the connections in its backlog, although their clients may have been told that they
-    are connected, and although another process listens on the same port (SO_REUSEPORT). So before it is closed it gets
-    a filter, and `SETTLE_S` to accept what waits. A client that is ignored asks again after a second, as TCP does, and
-    reaches another process then, or is refused if there is none.
+    Closing a listener resets the connections in its backlog, although the kernel may have told their clients that they
+    are connected, and although another process may listen on the same port (SO_REUSEPORT). Therefore a listener first
+    gets a filter, and then `SETTLE_S` seconds to accept the connections that wait. A client that is ignored tries again
+    after a second, as TCP does; it then reaches another process, or is refused if there is none.
 
-    Linux only; False where the kernel cannot do it.
+    This works on Linux only; elsewhere it returns False.
     """
     wanted, ignored = set(ports), False
     for listener in _listeners():
@@ -41,22 +41,22 @@ def stop_taking(ports: Iterable[int]) -> bool:
 
 
 def _listeners() -> Iterator[socket.socket]:
-    """Every TCP listener of this process, gRPC's included, as a duplicate to be closed."""
+    """Yield a duplicate of every TCP listener of this process, gRPC's included. The caller must close it."""
     if not sys.platform.startswith("linux"):
         return
     for entry in Path("/proc/self/fd").iterdir():
-        # What was closed since, and the directory itself.
+        # Some descriptors are closed meanwhile, among them that of the directory itself.
         with contextlib.suppress(OSError):
             number = int(entry.name)
             if stat.S_ISSOCK(os.fstat(number).st_mode):
                 found = socket.socket(fileno=os.dup(number))
-                if found.family in (socket.AF_INET, socket.AF_INET6) and _listens(found):
+                if found.family in (socket.AF_INET, socket.AF_INET6) and _is_listening(found):
                     yield found
                 else:
                     found.close()
 
 
-def _listens(found: socket.socket) -> bool:
+def _is_listening(found: socket.socket) -> bool:
     return found.type == socket.SOCK_STREAM and bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 

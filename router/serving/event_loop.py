@@ -1,4 +1,4 @@
-"""The event loop that serves: uvloop where it is installed, which costs a request less than asyncio's own."""
+"""Run a coroutine in the fastest event loop: uvloop if it is installed, or else the one of asyncio."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """`asyncio.run` in that loop."""
+def run_in_event_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run `main` to its end, as `asyncio.run` does."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(main)
 

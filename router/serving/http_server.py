@@ -1,4 +1,4 @@
-"""An ASGI application on a port of its own, within the event loop that is running."""
+"""Serve an ASGI application on a port of its own, inside the event loop that is running."""
 
 from __future__ import annotations
 
@@ -6,26 +6,32 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from router.errors import ConfigError
+from router.answering.canned import create_app
+from router.errors import ConfigError, DispatchNotInstalledError
 
-#: Seconds that an idle connection of a client is kept.
-KEPT_S = 75
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
-#: Until then the caller of `listening` is told nothing but the port.
+_LOOPBACK = "127.0.0.1"
+
+#: Seconds after which an idle connection is closed.
+KEEP_ALIVE_S = 75
+
+#: Seconds between two looks at whether uvicorn has started; it offers nothing to wait on.
 _POLL_S = 0.01
 
 
-def bound(host: str, port: int, *, share: bool = False) -> socket.socket:
-    """A socket bound to the address; `port` 0 takes a free one. It listens once it is served.
+def bind_socket(host: str, port: int, *, share: bool = False) -> socket.socket:
+    """Return a socket that is bound to the address but does not listen yet; `port` 0 takes a free one.
 
     share: whether other processes of ours are bound to the same port (SO_REUSEPORT).
 
-    Raises ConfigError where the address is not to be had.
+    Raises ConfigError if the address is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Only a socket that says it is TCP gets TCP_NODELAY from asyncio; without, every answer waits 40 ms for an ACK.
+    # asyncio sets TCP_NODELAY only on a socket that says it is TCP. Without it, every answer waits 40 ms for an ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -42,15 +48,15 @@ def bound(host: str, port: int, *, share: bool = False) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def serving_on(
+async def serve_app(
     listener: socket.socket, app: Any, *, grace_s: Callable[[], float] | None = None
 ) -> AsyncIterator[int]:
-    """Serve `app` on a bound socket, which is closed in the end; yields the port.
+    """Serve an ASGI application on a bound socket while the context lasts. Yield the port.
 
-    grace_s: asked when the context ends, for how many seconds requests in work may still take; then they are cancelled.
-        None waits for them.
+    grace_s: called when the context ends; it returns the seconds after which requests in flight are cancelled. None
+        waits for them without limit.
 
-    Needs uvicorn and httptools: raises ImportError without.
+    Raises ImportError if uvicorn or httptools are not installed.
     """
     with listener:
         import uvicorn
@@ -64,13 +70,14 @@ async def serving_on(
             log_level="warning",
             lifespan="off",
             access_log=False,
-            # Pools and gateways keep connections for a minute and more; who closes first while the other writes loses.
-            timeout_keep_alive=KEPT_S,
+            # Clients keep idle connections for a minute or more. If we closed first, a request that is already on its
+            # way would be lost.
+            timeout_keep_alive=KEEP_ALIVE_S,
             proxy_headers=False,
             ws="none",
         )
         server = uvicorn.Server(config)
-        # The signals belong to the service around us.
+        # Signals are handled by the service, in `router.serving.shutdown`.
         server.capture_signals = contextlib.nullcontext
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
@@ -80,7 +87,30 @@ async def serving_on(
                 await asyncio.sleep(_POLL_S)
             yield int(listener.getsockname()[1])
         finally:
-            # Its type is a whole number of seconds, which is no reason to wait for one.
+            # uvicorn declares this as a whole number of seconds, but a fraction works.
             config.timeout_graceful_shutdown = grace_s() if grace_s else None
             server.should_exit = True
             await task
+
+
+@contextlib.asynccontextmanager
+async def serve_on_loopback(app: Starlette | None = None) -> AsyncIterator[str]:
+    """Serve an OpenAI-compatible application on a free loopback port while the context lasts. Yield its base URL.
+
+    app: the application; None serves the built-in upstream with canned answers. The base URL ends in `/v1`.
+
+    Raises DispatchNotInstalledError if the extra `dispatch` is not installed.
+    """
+    try:
+        # Imported here so that a missing package is reported before a port is taken.
+        import httptools  # noqa: F401
+        import uvicorn  # noqa: F401
+
+        app = app or create_app()
+    except ImportError as error:
+        raise DispatchNotInstalledError(
+            "the built-in upstream with canned answers needs uvicorn and starlette, which are not installed; a policy "
+            "of your own (--policy) without `api_base: canned` does not."
+        ) from error
+    async with serve_app(bind_socket(_LOOPBACK, 0), app) as port:
+        yield f"http://{_LOOPBACK}:{port}/v1"

@@ -1,4 +1,4 @@
-"""What a serving process tells Prometheus: the memory of judged prompts and the queue before the encoder."""
+"""Serve the metrics of a process to Prometheus: the cache of judgements, the encoder's queue, worker restarts."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from router.errors import ConfigError
 
 
 @contextlib.contextmanager
-def exposed(router: Router, host: str, port: int, predecessors: Mapping[str, int] | None = None) -> Iterator[int]:
-    """Answer `GET /metrics` while the context lasts; yields the port (0 takes a free one).
+def serve_metrics(router: Router, host: str, port: int, restarts: Mapping[str, int] | None = None) -> Iterator[int]:
+    """Answer `GET /metrics` while the context lasts. Yield the port; `port` 0 takes a free one.
 
-    `elle_decision_cache_hits_total`, `elle_decision_cache_misses_total`, `elle_decision_cache_entries`,
+    The metrics are `elle_decision_cache_hits_total`, `elle_decision_cache_misses_total`, `elle_decision_cache_entries`,
     `elle_encoder_pending`, `elle_worker_restarts_total` and the usual `process_*`.
 
-    predecessors: how many workers in the place of this one ended before it, by how (label `ended`).
+    restarts: how many earlier workers this one replaces, by how they ended (label `ended`).
 
-    Raises ConfigError for an occupied port or without prometheus-client.
+    Raises ConfigError if the port is occupied or prometheus-client is not installed.
     """
     try:
         from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -29,21 +29,22 @@ def exposed(router: Router, host: str, port: int, predecessors: Mapping[str, int
             "`pip install 'elle-router[serve]'`."
         ) from error
 
-    class OfRouter:
+    # A collector of its own, so that counts are read when Prometheus asks and deciding pays nothing for them.
+    class RouterCollector:
         def collect(self) -> Iterator[Metric]:
             counts = router.cache_counts
             yield CounterMetricFamily("elle_decision_cache_hits", "Prompts judged before.", counts.hits)
             yield CounterMetricFamily("elle_decision_cache_misses", "Prompts judged anew.", counts.misses)
             yield GaugeMetricFamily("elle_decision_cache_entries", "Judgements kept.", counts.entries)
-            restarts = CounterMetricFamily("elle_worker_restarts", "Workers that this one replaces.", labels=["ended"])
-            for ended, count in (predecessors or {}).items():
-                restarts.add_metric([ended], count)
-            yield restarts
+            restarted = CounterMetricFamily("elle_worker_restarts", "Workers that this one replaces.", labels=["ended"])
+            for ended, count in (restarts or {}).items():
+                restarted.add_metric([ended], count)
+            yield restarted
             yield GaugeMetricFamily("elle_encoder_pending", "Prompts waiting for the encoder or in it.", router.pending)
 
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(OfRouter())
+    registry.register(RouterCollector())
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:

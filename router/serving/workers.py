@@ -1,8 +1,8 @@
-"""`elle serve --workers N`: several serving processes on one port, kept alive by a parent that serves nothing.
+"""Serve in several worker processes on one port (`elle serve --workers N`), which a parent keeps alive.
 
-The kernel spreads *connections* over them (SO_REUSEPORT): a client with one connection has one worker, so clients of
-many requests should open several, or sit behind a balancer. A worker listens when it is warm, and is replaced when it
-ends or is silent for too long.
+The kernel spreads *connections* over the workers (SO_REUSEPORT). A client with one connection has one worker, so
+clients that send many requests should open several connections or use a load balancer. A worker listens once it has
+loaded everything. The parent serves nothing itself; it replaces a worker that ends or is silent for too long.
 """
 
 from __future__ import annotations
@@ -25,69 +25,76 @@ from types import FrameType
 
 from router.deciding.cores import usable_cores
 from router.errors import ConfigError, RouterError
-from router.serving import event_loop
-from router.serving.ending import ignore_hangup
-from router.serving.entrance import authority
-from router.serving.server import ServerSettings, Serving, serve_forever
+from router.serving.event_loop import run_in_event_loop
+from router.serving.ports import authority
+from router.serving.server import RunningService, serve_forever
+from router.serving.settings import ServerSettings
+from router.serving.shutdown import ignore_hangup
 
 log = logging.getLogger(__name__)
 
-#: How long a worker may take to load before the start counts as failed.
+#: Seconds that a worker may take to load before its start counts as failed.
 START_S = 120.0
 
-#: A worker that ends is started again, but not faster than this; twice as late with each one that does not get ready.
+#: Seconds between the end of a worker and the start of the next one. They double, up to the second number, with each
+#: worker in a row that does not become ready.
 RESTART_S, LONGEST_RESTART_S = 1.0, 30.0
 
-#: How often a worker's event loop says that it is alive.
-BEAT_S = 0.5
+#: Seconds between two signs of life that a worker's event loop sends to the parent.
+HEARTBEAT_S = 0.5
 
+#: Longest time in seconds that the parent waits for news before it looks at the clock.
 _POLL_S = 0.2
 
-#: What a worker tells its parent: that it is ready, that it is alive, or with `_FAILED` why it cannot serve.
+#: What a worker tells its parent: that it is ready, that it is alive, or that it cannot serve, followed by the reason.
 _READY, _ALIVE, _FAILED = b"+", b".", b"!"
 
-Say = Callable[[str, str | None], None]
+#: Called with the address of the gRPC port, and that of the HTTP port or None, once all workers are ready.
+OnReady = Callable[[str, str | None], None]
 
 
-def serve_workers(settings: ServerSettings, n_workers: int, on_ready: Say, *, worker_timeout_s: float = 10.0) -> None:
-    """Serve in `n_workers` processes until SIGTERM or SIGINT, then let each drain.
+def serve_workers(
+    settings: ServerSettings, n_workers: int, on_ready: OnReady, *, worker_timeout_s: float = 10.0
+) -> None:
+    """Serve in `n_workers` processes until SIGTERM or SIGINT, then let each of them drain.
 
-    `on_ready` is called with the address, and the one for HTTP or None, once all are warm. A worker that dies is
-    replaced, and so is one whose event loop is silent for `worker_timeout_s`.
+    A worker that dies is replaced, and so is a worker whose event loop is silent for `worker_timeout_s` seconds.
 
-    Raises ConfigError for an occupied port, and whatever stopped a worker from starting.
+    Raises ConfigError if the port is occupied or the first workers cannot start.
     """
     with contextlib.ExitStack() as held:
         port = held.enter_context(_reserved_port(settings.host, settings.port))
         http_port = held.enter_context(_reserved_port(settings.host, settings.http_port)) if settings.http else 0
         threads = settings.threads or max(1, usable_cores() // n_workers)
         shared = dataclasses.replace(settings, port=port, http_port=http_port, threads=threads, share_port=True)
-        crew = _Crew(shared, n_workers, worker_timeout_s)
+        pool = _WorkerPool(shared, n_workers, worker_timeout_s)
         ignore_hangup()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, crew.on_signal)
+            signal.signal(number, pool.on_signal)
         try:
-            crew.start()
-            if settings.max_sessions and not crew.stopping:
+            pool.start()
+            if settings.max_sessions and not pool.is_stopping:
                 log.warning(
-                    "each worker remembers sessions for itself; clients must keep their connection for one to hold"
+                    "each worker remembers sessions for itself; a session holds only while its client keeps the same "
+                    "connection"
                 )
-            if not crew.stopping:
+            if not pool.is_stopping:
                 http_address = authority(settings.host, http_port) if settings.http else None
                 on_ready(authority(settings.host, port), http_address)
-            crew.watch()
+            pool.watch()
         finally:
-            crew.stop()
-            crew.join()
+            pool.stop()
+            pool.join()
 
 
 class _Worker:
-    """One process, and what it says of itself.
+    """One worker process, as its parent sees it.
 
     Attributes:
-        ready: whether it serves.
-        problem: why it cannot, if it said so.
-        heard_at: when it was last heard of, or started; by the monotonic clock, as all times here.
+        process: the process.
+        is_ready: whether it serves.
+        problem: why it cannot serve, in its own words; empty if it has said nothing.
+        heard_at: when it last sent a sign of life, or was started; by the monotonic clock, as all times here.
     """
 
     def __init__(self, context: multiprocessing.context.SpawnContext, settings: ServerSettings, name: str) -> None:
@@ -95,18 +102,18 @@ class _Worker:
         self.process: SpawnProcess = context.Process(target=_work, args=(settings, theirs), name=name)
         self.process.start()
         theirs.close()
-        self.ready = False
+        self.is_ready = False
         self.problem = ""
         self.heard_at = time.monotonic()
         os.set_blocking(self._pipe.fileno(), False)
 
     @property
     def events(self) -> list[int]:
-        """What to wait on for news of it."""
+        """File descriptors that become readable when there is news of it."""
         return [self.process.sentinel] + ([] if self._pipe.closed else [self._pipe.fileno()])
 
     def listen(self) -> None:
-        """Take in what it said."""
+        """Read what it has sent."""
         while not self._pipe.closed:
             try:
                 heard = os.read(self._pipe.fileno(), 65536)
@@ -116,163 +123,168 @@ class _Worker:
                 self._pipe.close()
                 return
             self.heard_at = time.monotonic()
-            words, failed, problem = heard.partition(_FAILED)
-            self.ready = self.ready or _READY in words
+            signs, failed, problem = heard.partition(_FAILED)
+            self.is_ready = self.is_ready or _READY in signs
             self.problem += problem.decode(errors="replace") if failed or self.problem else ""
 
     def close(self) -> None:
-        """Forget it, once it has ended."""
+        """Wait for its end and close the pipe."""
         self.process.join()
         self._pipe.close()
 
 
 @dataclasses.dataclass
-class _Place:
-    """Where one worker after the other serves."""
+class _Slot:
+    """A slot that one worker after the other fills."""
 
     number: int
     worker: _Worker | None = None
-    #: When the next one is to be started.
+    #: When the next worker is to be started.
     due_at: float = 0.0
-    #: How many in a row did not get ready.
+    #: How many workers in a row did not become ready.
     failures: int = 0
-    #: How those before ended.
-    ended: Counter[str] = dataclasses.field(default_factory=Counter)
+    #: How many earlier workers of this slot ended, by how.
+    restarts: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
-class _Crew:
+class _WorkerPool:
+    """The workers of one service: starts them, replaces them and stops them."""
+
     def __init__(self, settings: ServerSettings, n_workers: int, timeout_s: float) -> None:
         self._settings = settings
         self._timeout_s = timeout_s
         self._context = multiprocessing.get_context("spawn")
-        self._places = [_Place(number) for number in range(n_workers)]
+        self._slots = [_Slot(number) for number in range(n_workers)]
         self._stopped_at: float | None = None
-        self._looked_at = time.monotonic()
+        self._polled_at = time.monotonic()
+        self._last_problem = ""
 
     @property
-    def stopping(self) -> bool:
+    def is_stopping(self) -> bool:
         return self._stopped_at is not None
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.stopping and number == signal.SIGINT:
-            # Somebody at the terminal is tired of waiting.
+        if self.is_stopping and number == signal.SIGINT:
+            # A second Ctrl-C means that somebody at the terminal will not wait: workers are killed at once.
             self._stopped_at = float("-inf")
         self.stop()
 
     def start(self) -> None:
-        """Start all. Raises ConfigError with what keeps the first one that fails from serving."""
-        # The first alone: it may have to export the encoder, which the others then find.
-        for places in (self._places[:1], self._places[1:]):
-            for place in places:
-                self._start_one(place)
-            while not self.stopping and not all(place.worker and place.worker.ready for place in places):
-                self._look()
-                for place in places:
-                    if place.worker is None or place.worker.problem:
-                        raise ConfigError(self._problem_of(place))
+        """Start all workers. Raises ConfigError with the problem of the first one that cannot serve."""
+        # The first worker starts alone, because it may have to export the encoder, which the others then load.
+        for slots in (self._slots[:1], self._slots[1:]):
+            for slot in slots:
+                self._start_one(slot)
+            while not self.is_stopping and not all(slot.worker and slot.worker.is_ready for slot in slots):
+                self._poll()
+                for slot in slots:
+                    if slot.worker is None or slot.worker.problem:
+                        raise ConfigError(self._problem_of(slot))
 
     def watch(self) -> None:
-        while not self.stopping:
-            self._look()
-            for place in self._places:
-                if place.worker is None and time.monotonic() >= place.due_at and not self.stopping:
-                    self._start_one(place)
+        while not self.is_stopping:
+            self._poll()
+            for slot in self._slots:
+                if slot.worker is None and time.monotonic() >= slot.due_at and not self.is_stopping:
+                    self._start_one(slot)
 
     def stop(self) -> None:
         if self._stopped_at is None:
             self._stopped_at = time.monotonic()
-        for place in self._places:
-            if place.worker is not None and place.worker.process.is_alive():
-                place.worker.process.terminate()
+        for slot in self._slots:
+            if slot.worker is not None and slot.worker.process.is_alive():
+                slot.worker.process.terminate()
 
     def join(self) -> None:
-        for place in self._places:
-            if (worker := place.worker) is None:
+        for slot in self._slots:
+            if (worker := slot.worker) is None:
                 continue
             while worker.process.is_alive():
-                # They keep the time themselves, except for one that is stopped or hangs. By the step, because a second
-                # SIGINT moves the end.
+                # Workers end in time by themselves, unless they are stopped or hang. The deadline is read anew in each
+                # step, because a second SIGINT moves it.
                 if time.monotonic() > (self._stopped_at or 0.0) + self._settings.drain_s + _POLL_S:
                     log.error("worker %d did not end in time; killing it", worker.process.pid)
                     worker.process.kill()
                 worker.process.join(_POLL_S)
             worker.close()
 
-    def _start_one(self, place: _Place) -> None:
-        settings = dataclasses.replace(self._settings, predecessors=dict(place.ended))
+    def _start_one(self, slot: _Slot) -> None:
+        settings = dataclasses.replace(self._settings, restarts=dict(slot.restarts))
         if settings.metrics_port:
-            settings = dataclasses.replace(settings, metrics_port=settings.metrics_port + place.number)
-        place.worker = _Worker(self._context, settings, f"elle-worker-{place.number}")
+            settings = dataclasses.replace(settings, metrics_port=settings.metrics_port + slot.number)
+        slot.worker = _Worker(self._context, settings, f"elle-worker-{slot.number}")
 
-    def _look(self) -> None:
-        """Wait a little for news, and note who is ready, ended, or silent for too long."""
-        workers = [place.worker for place in self._places if place.worker is not None]
+    def _poll(self) -> None:
+        """Wait a little for news, and note which workers are ready, have ended, or are silent for too long."""
+        workers = [slot.worker for slot in self._slots if slot.worker is not None]
         wait([event for worker in workers for event in worker.events], timeout=_POLL_S)
         now = time.monotonic()
-        # If the parent itself was stopped, its workers may have been too.
-        rested = now - self._looked_at > self._timeout_s / 2
-        self._looked_at = now
-        for place in self._places:
-            if (worker := place.worker) is None:
+        # If the parent was stopped for a while, its workers may have been stopped too, and are no more silent than it.
+        was_stopped = now - self._polled_at > self._timeout_s / 2
+        self._polled_at = now
+        for slot in self._slots:
+            if (worker := slot.worker) is None:
                 continue
             worker.listen()
-            worker.heard_at = max(worker.heard_at, now) if rested else worker.heard_at
+            worker.heard_at = max(worker.heard_at, now) if was_stopped else worker.heard_at
             if not worker.process.is_alive():
-                self._lost(place, worker, "died", f"ended with status {worker.process.exitcode}")
-            elif now - worker.heard_at > (self._timeout_s if worker.ready else START_S):
+                self._replace(slot, worker, "died", f"ended with status {worker.process.exitcode}")
+            elif now - worker.heard_at > (self._timeout_s if worker.is_ready else START_S):
                 worker.process.kill()
-                self._lost(place, worker, "silent", f"was silent for {now - worker.heard_at:.0f} s and was killed")
-            elif worker.ready:
-                place.failures = 0
+                self._replace(slot, worker, "silent", f"was silent for {now - worker.heard_at:.0f} s and was killed")
+            elif worker.is_ready:
+                slot.failures = 0
 
-    def _lost(self, place: _Place, worker: _Worker, how: str, words: str) -> None:
+    def _replace(self, slot: _Slot, worker: _Worker, how: str, words: str) -> None:
+        """Note that a worker has ended, and when the next one is to start in its slot."""
         worker.process.join()
         worker.listen()
         log.error("worker %d %s; starting another. %s", worker.process.pid, words, worker.problem)
-        place.ended[how] += 1
-        place.failures += not worker.ready
-        place.due_at = time.monotonic() + min(RESTART_S * 2.0**place.failures, LONGEST_RESTART_S)
-        place.worker, self._last_problem = None, worker.problem or f"a worker {words} while starting; see the log."
+        slot.restarts[how] += 1
+        slot.failures += not worker.is_ready
+        slot.due_at = time.monotonic() + min(RESTART_S * 2.0**slot.failures, LONGEST_RESTART_S)
+        slot.worker, self._last_problem = None, worker.problem or f"a worker {words} while starting; see the log."
         worker.close()
 
-    def _problem_of(self, place: _Place) -> str:
-        return place.worker.problem if place.worker is not None else self._last_problem
+    def _problem_of(self, slot: _Slot) -> str:
+        return slot.worker.problem if slot.worker is not None else self._last_problem
 
 
 def _work(settings: ServerSettings, parent: Connection) -> None:
-    """Be one worker: tell the parent when it is ready and then that it is alive, or what keeps it from serving."""
-    beating: list[asyncio.Task[None]] = []
+    """Serve as one worker: tell the parent when it is ready and that it is alive, or why it cannot serve."""
+    # The event loop itself keeps only weak references to tasks.
+    heartbeats: list[asyncio.Task[None]] = []
 
-    def on_ready(running: Serving) -> None:
+    def on_ready(running: RunningService) -> None:
         os.set_blocking(parent.fileno(), False)
         os.write(parent.fileno(), _READY)
-        beating.append(asyncio.get_running_loop().create_task(_beat(parent.fileno())))
+        heartbeats.append(asyncio.get_running_loop().create_task(_send_heartbeats(parent.fileno())))
 
-    # Until it serves: Ctrl-C reaches the whole group, and the parent tells its workers.
+    # Ctrl-C reaches the whole process group, and the parent tells its workers. So a worker ignores it until it serves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, name="parent-watch", daemon=True).start()
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     from probes.errors import ProbesError
 
     try:
-        event_loop.run(serve_forever(settings, on_ready))
+        run_in_event_loop(serve_forever(settings, on_ready))
     except (RouterError, ProbesError) as error:
-        # The parent may be gone.
+        # The parent may have been killed meanwhile.
         with contextlib.suppress(OSError):
             os.write(parent.fileno(), _FAILED + str(error).encode(errors="replace"))
         raise SystemExit(1) from error
 
 
-async def _beat(parent: int) -> None:
-    """Say from the event loop that it turns, for as long as it does."""
+async def _send_heartbeats(parent: int) -> None:
+    """Send signs of life for ever. They come from the event loop, so they stop if it hangs."""
     while True:
-        # A parent that is stopped reads nothing, and one that is gone is noticed elsewhere.
+        # If the parent is stopped the pipe fills up; if it was killed, `_end_with_parent` notices.
         with contextlib.suppress(OSError):
             os.write(parent, _ALIVE)
-        await asyncio.sleep(BEAT_S)
+        await asyncio.sleep(HEARTBEAT_S)
 
 
-def _leave_with_parent() -> None:
-    # A parent that is killed cannot tell its workers, and they would hold the port for ever.
+def _end_with_parent() -> None:
+    # A parent that is killed cannot tell its workers to end, and they would hold the port for ever.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -281,11 +293,14 @@ def _leave_with_parent() -> None:
 
 @contextlib.contextmanager
 def _reserved_port(host: str, port: int) -> Iterator[int]:
-    """The port to share: held, not listened on, so that nobody else takes it between two starts of workers."""
+    """Hold the port that the workers share while the context lasts. Yield it; `port` 0 takes a free one.
+
+    The socket does not listen. It only makes sure that no other program takes the port while no worker runs.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as held:
         try:
-            # Without SO_REUSEPORT first: a foreign server that shares its port would else go unnoticed.
+            # Bind once without SO_REUSEPORT: otherwise a foreign server that shares the port would go unnoticed.
             with socket.socket(family, socket.SOCK_STREAM) as alone:
                 alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 alone.bind((host, port))

@@ -1,1 +1,1 @@
-"""Protobuf: messages to values and back, errors to gRPC statuses, the servicer."""
+"""The gRPC service: protobuf messages to values and back, bounds on requests, errors as statuses, the methods."""

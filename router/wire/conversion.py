@@ -1,4 +1,4 @@
-"""Protobuf <-> domain values. The only file that knows both; nothing is decided here."""
+"""Convert between protobuf messages and the values of `router.values`. Nothing is decided here."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from router.values import (
 )
 from router.wire.structs import dict_from_request, struct_from_request
 
-#: Largest message either way. Above the router's bound on prompts, so that its own error speaks; room for batches and
-#: images.
+#: Largest message in either direction. It leaves room for batches and images, and it is above the router's bound on
+#: prompts, so that a prompt that is too long gets the router's own error, which says what to do.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 def query_from_wire(request: service_pb.RouteRequest) -> RouteQuery:
-    """Raises InvalidRequestError where the message leaves out what is required."""
+    """Return the query of a request. Raises InvalidRequestError if the message lacks a required field."""
     kind = request.WhichOneof("input")
     if kind is None:
         raise InvalidRequestError("one of `chat` and `prompt` must be set, got neither.", field="input")
@@ -47,7 +47,10 @@ def query_from_wire(request: service_pb.RouteRequest) -> RouteQuery:
 
 
 def query_to_wire(query: RouteQuery) -> service_pb.RouteRequest:
-    """Raises InvalidRequestError for messages that are not in the OpenAI shape, and for what protobuf cannot hold."""
+    """Return the request of a query, for the client.
+
+    Raises InvalidRequestError if a message is not in the OpenAI shape, or if protobuf cannot hold a value.
+    """
     o = query.overrides
     try:
         overrides = pb.Overrides(
@@ -71,7 +74,7 @@ def query_to_wire(query: RouteQuery) -> service_pb.RouteRequest:
 
 
 def decision_to_wire(decision: RoutingDecision) -> pb.Decision:
-    """The decision record as it travels."""
+    """Return the message of a decision record."""
     message = pb.Decision(
         decision_id=decision.decision_id,
         requested=decision.requested,
@@ -89,7 +92,7 @@ def decision_to_wire(decision: RoutingDecision) -> pb.Decision:
         has_code=decision.has_code,
         needs=decision.needs,
     )
-    # Filled in where they stand: a message handed over as an argument is copied.
+    # Candidates are filled in inside the message, because protobuf copies a message that is passed as an argument.
     for c in decision.candidates:
         message.candidates.add(
             candidate=c.candidate,
@@ -108,7 +111,7 @@ def decision_to_wire(decision: RoutingDecision) -> pb.Decision:
 
 
 def decision_from_wire(message: pb.Decision) -> RoutingDecision:
-    """The inverse of `decision_to_wire`."""
+    """Return the decision record of a message, as the inverse of `decision_to_wire`."""
     return RoutingDecision(
         decision_id=message.decision_id,
         requested=message.requested,
@@ -143,7 +146,7 @@ def decision_from_wire(message: pb.Decision) -> RoutingDecision:
 
 
 def delivery_to_wire(delivery: Delivery) -> pb.Delivery:
-    """Who answered, as it travels."""
+    """Return the message that says who answered and what was tried."""
     return pb.Delivery(
         answered_by=delivery.answered_by,
         answered_by_model=delivery.answered_by_model,
@@ -153,7 +156,7 @@ def delivery_to_wire(delivery: Delivery) -> pb.Delivery:
 
 
 def delivery_from_wire(message: pb.Delivery) -> Delivery:
-    """The inverse of `delivery_to_wire`."""
+    """Return who answered and what was tried, as the inverse of `delivery_to_wire`."""
     return Delivery(
         answered_by=message.answered_by,
         answered_by_model=message.answered_by_model,
@@ -163,16 +166,16 @@ def delivery_from_wire(message: pb.Delivery) -> Delivery:
 
 
 def failed_delivery_to_wire(attempts: Sequence[Attempt]) -> pb.Delivery:
-    """The detail of an error's status: what was tried, the last 40, because trailers are small."""
+    """Return the detail of a failed request's status: the last 40 attempts, because trailers are small."""
     return pb.Delivery(attempts=[_attempt_to_wire(attempt) for attempt in attempts[-40:]])
 
 
 def ref_to_wire(ref: ArtifactRef) -> pb.ArtifactRef:
-    """Name, version and digest as they travel."""
+    """Return the message of an artifact's name, version and digest."""
     return pb.ArtifactRef(name=ref.name, version=ref.version, digest=ref.digest)
 
 
-# A value of a newer server travels as its number, and comes out as UNKNOWN; as UNSPECIFIED it is handed on.
+# A value that only a newer server knows becomes UNKNOWN here; when it is sent on, it becomes UNSPECIFIED.
 _REASONS: Mapping[Reason, pb.Reason.ValueType] = {
     reason: pb.Reason.Value(f"REASON_{reason.value}") for reason in Reason if reason is not Reason.UNKNOWN
 }
@@ -184,6 +187,7 @@ _OUTCOMES: Mapping[AttemptOutcome, pb.AttemptOutcome.ValueType] = {
 }
 _OUTCOMES_BY_NUMBER = {number: outcome for outcome, number in _OUTCOMES.items()}
 
+#: Fields of a chat message that have a protobuf field of their own; all others travel in `extra`.
 _TYPED = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
 
 
@@ -226,24 +230,24 @@ def _message_to_wire(message: Message, index: int) -> pb.ChatMessage:
     where = f"messages[{index}]"
     if not isinstance(message, Mapping):
         raise InvalidRequestError(f"{where} must be an object, got {type(message).__name__}.", field=where)
-    wire = pb.ChatMessage()
+    chat = pb.ChatMessage()
     try:
-        wire.role = message.get("role", "")
+        chat.role = message.get("role", "")
         content = message.get("content")
         if isinstance(content, str):
-            wire.text = content
+            chat.text = content
         elif content is not None:
-            wire.parts.CopyFrom(pb.ContentParts(parts=[_part_to_wire(part, where) for part in content]))
+            chat.parts.CopyFrom(pb.ContentParts(parts=[_part_to_wire(part, where) for part in content]))
         for field in ("name", "tool_call_id"):
             if message.get(field) is not None:
-                setattr(wire, field, message[field])
+                setattr(chat, field, message[field])
         calls = message.get("tool_calls") or ()
-        wire.tool_calls.extend(struct_from_request(call, f"{where}.tool_calls") for call in calls)
+        chat.tool_calls.extend(struct_from_request(call, f"{where}.tool_calls") for call in calls)
     except (TypeError, UnicodeEncodeError) as error:
         raise InvalidRequestError(f"{where} must be an OpenAI chat message: {error}.", field=where) from error
     if extra := {key: value for key, value in message.items() if key not in _TYPED}:
-        wire.extra.CopyFrom(struct_from_request(extra, where))
-    return wire
+        chat.extra.CopyFrom(struct_from_request(extra, where))
+    return chat
 
 
 def _part_to_wire(part: Mapping[str, Any], where: str) -> pb.ContentPart:
@@ -266,8 +270,12 @@ def _overrides_from_wire(message: pb.Overrides) -> Overrides:
 
 
 def _duration(seconds: float) -> Duration:
-    whole, nanos = divmod(round(seconds * 1e9), 1_000_000_000)
+    whole, nanos = _seconds_and_nanos(seconds)
     return Duration(seconds=whole, nanos=nanos)
+
+
+def _seconds_and_nanos(seconds: float) -> tuple[int, int]:
+    return divmod(round(seconds * 1e9), 1_000_000_000)
 
 
 def _fill_ref(message: pb.ArtifactRef, ref: ArtifactRef) -> None:
@@ -283,7 +291,7 @@ def _fill_timings(message: pb.Timings, timings: Timings) -> None:
         (message.policy, timings.policy_s),
         (message.total, timings.total_s),
     ):
-        duration.seconds, duration.nanos = divmod(round(seconds * 1e9), 1_000_000_000)
+        duration.seconds, duration.nanos = _seconds_and_nanos(seconds)
 
 
 def _attempt_to_wire(attempt: Attempt) -> pb.Attempt:

@@ -1,4 +1,4 @@
-"""What a client is told when the service answers with a status: google.rpc.Status -> ServiceError."""
+"""Turn the statuses that the service answers with into ServiceError, for the client."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from google.rpc import error_details_pb2, status_pb2
 
 from router.errors import ServiceError
 from router.pb import routing_pb2
-from router.wire import conversion as wire
+from router.wire import conversion
 from router.wire.statuses import DETAILS_KEY
 
+#: Names of the gRPC status codes by number.
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @contextlib.contextmanager
 def errors_of_service() -> Iterator[None]:
-    """grpc's errors -> ServiceError, with what the service's rich status says."""
+    """Raise ServiceError in place of every grpc.RpcError, with the details of the service's status."""
     try:
         yield
     except grpc.RpcError as error:
@@ -32,14 +33,18 @@ def _raise(error: Any) -> NoReturn:
     status = status_pb2.Status(message=error.details() or "")
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY:
-            # What is between us and the service may write what it likes there.
+            # A proxy between us and the service may write anything into this trailer.
             with contextlib.suppress(DecodeError):
                 status = status_pb2.Status.FromString(value)
     raise service_error(status, error.code().name) from error
 
 
 def service_error(status: status_pb2.Status, code: str | None = None) -> ServiceError:
-    """The error of a status; `code` names that of the call, which is believed before the number in its details."""
+    """Return the error of a status.
+
+    code: name of the status code that the call ended with. It takes precedence over the number inside the status,
+        because a proxy may change one without the other. None if the status is not that of a whole call.
+    """
     code = code or _CODES.get(status.code, "UNKNOWN")
     info, delivery, retry = error_details_pb2.ErrorInfo(), routing_pb2.Delivery(), error_details_pb2.RetryInfo()
     for detail in status.details:
@@ -53,7 +58,7 @@ def service_error(status: status_pb2.Status, code: str | None = None) -> Service
         service_reason=info.reason,
         service_retryable=info.metadata.get("retryable") == "true",
         retry_after_s=_seconds(retry.retry_delay) if retry.HasField("retry_delay") else None,
-        attempts=wire.delivery_from_wire(delivery).attempts,
+        attempts=conversion.delivery_from_wire(delivery).attempts,
     )
 
 

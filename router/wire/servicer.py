@@ -1,4 +1,4 @@
-"""The gRPC servicer: unpack, call the router or the dispatcher, pack. Errors become statuses in `statuses`."""
+"""The methods of `elle.router.v1.RouterService`: unpack the request, ask router and dispatcher, pack the answer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import functools
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import grpc.aio
 
 from router.answering.dispatch import Completion, Dispatcher
 from router.asking.session_ids import caller_of, session_id_of
@@ -22,23 +19,21 @@ from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2 as routing_pb
 from router.plain_json import TextPieces, whole_text
 from router.values import RouteQuery, RoutingDecision
-from router.wire import conversion as wire
-from router.wire.arrival import is_large
+from router.wire import conversion
+from router.wire.request_reader import Context, is_large
 from router.wire.statuses import status_of
 from router.wire.structs import struct_from_answer
 
-Context = grpc.aio.ServicerContext[Any, Any]
-
-#: Requests in one batch. Enough to fill the encoder for seconds; more belongs into several calls.
+#: Most requests in one batch. They keep the encoder busy for seconds; more belong into several calls.
 MAX_BATCH = 1024
 
-#: Prompts of one batch that wait for the encoder at a time: half the queue of one thread.
+#: Number of prompts of all batches that wait for the encoder at a time: half the queue of one encoder thread.
 BATCH_IN_FLIGHT = 8
 
-#: Part of a caller's deadline kept for the way back.
+#: Seconds of the caller's deadline that are kept for the reply to travel back.
 REPLY_S = 0.05
 
-
+#: The full name of the service, as health checks and reflection know it.
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 
 
@@ -48,11 +43,11 @@ class RouterService(pb_grpc.RouterServiceServicer):
     def __init__(self) -> None:
         self._router: Router | None = None
         self._dispatcher: Dispatcher | None = None
-        # All batches together keep few prompts in the queue, so that they neither overload it nor starve others.
-        self._places = asyncio.Semaphore(BATCH_IN_FLIGHT)
+        # Batches would else fill the queue before the encoder, so that single requests were refused as overload.
+        self._batch_slots = asyncio.Semaphore(BATCH_IN_FLIGHT)
 
     def start(self, router: Router, dispatcher: Dispatcher) -> None:
-        """Begin to answer."""
+        """Begin to answer requests with this router and this dispatcher."""
         self._router, self._dispatcher = router, dispatcher
 
     @property
@@ -62,13 +57,13 @@ class RouterService(pb_grpc.RouterServiceServicer):
         return self._router, self._dispatcher
 
     async def Route(self, request: pb.RouteRequest, context: Context) -> pb.RouteResponse:  # noqa: N802
-        """Decide only."""
+        """Decide which candidate should answer a request, without asking it."""
         router, _ = self._ready
         _, decision = await _decide(router, request, context)
-        return pb.RouteResponse(decision=wire.decision_to_wire(decision))
+        return pb.RouteResponse(decision=conversion.decision_to_wire(decision))
 
     async def BatchRoute(self, request: pb.BatchRouteRequest, context: Context) -> pb.BatchRouteResponse:  # noqa: N802
-        """Decide many; each result carries its own decision or status."""
+        """Decide many requests. Each result carries a decision or the status of its own error."""
         router, _ = self._ready
         if len(request.requests) > MAX_BATCH:
             raise InvalidRequestError(
@@ -79,26 +74,26 @@ class RouterService(pb_grpc.RouterServiceServicer):
         ends = time.perf_counter() + left if (left := _time_left(context)) is not None else None
         results = [pb.BatchRouteResult() for _ in request.requests]
 
-        async def one_after_another(group: Sequence[_Asked]) -> None:
-            for asked in group:
-                async with self._places:
-                    results[asked.index] = await _batch_result(router, asked, caller, ends)
-                    # What was settled without waiting would else all be decided before anybody else gets a turn.
+        async def decide_in_order(group: Sequence[_BatchItem]) -> None:
+            for item in group:
+                async with self._batch_slots:
+                    results[item.index] = await _batch_result(router, item, caller, ends)
+                    # Prompts that are decided without the encoder never wait, so other calls would get no turn.
                     await asyncio.sleep(0)
 
         read = functools.partial(_by_session, request.requests, sized=is_large.get())
         groups = await router.intake.run_in_thread(read) if is_large.get() else read()
-        await asyncio.gather(*map(one_after_another, groups))
+        await asyncio.gather(*map(decide_in_order, groups))
         return pb.BatchRouteResponse(results=results)
 
     async def Complete(self, request: pb.CompleteRequest, context: Context) -> pb.CompleteResponse:  # noqa: N802
-        """Decide and answer."""
+        """Decide and return the answer of the chosen candidate, or of one that answers in its place."""
         router, dispatcher = self._ready
         query, decision = await _decide(router, request.route, context)
         completion = await dispatcher.complete(query, decision, timeout_s=_time_left(context))
-        _tell_session(router, decision, completion, context)
+        _remember_answerer(router, decision, completion, context)
         return pb.CompleteResponse(
-            decision=wire.decision_to_wire(decision),
+            decision=conversion.decision_to_wire(decision),
             text=whole_text(completion.text),
             response=struct_from_answer(completion.body),
             usage=_usage(completion),
@@ -108,15 +103,15 @@ class RouterService(pb_grpc.RouterServiceServicer):
     async def StreamComplete(  # noqa: N802
         self, request: pb.StreamCompleteRequest, context: Context
     ) -> AsyncIterator[pb.StreamCompleteResponse]:
-        """Decide, then stream the answer."""
+        """Decide and stream the answer. The first message holds the decision alone."""
         router, dispatcher = self._ready
         query, decision = await _decide(router, request.route, context)
-        yield pb.StreamCompleteResponse(decision=wire.decision_to_wire(decision))
+        yield pb.StreamCompleteResponse(decision=conversion.decision_to_wire(decision))
         pieces = TextPieces()
-        # Closed here and now when the caller leaves, so that the upstream stops too.
+        # If the caller hangs up, the stream must be closed at once, so that the upstream stops working too.
         async with contextlib.aclosing(dispatcher.stream(query, decision, timeout_s=_time_left(context))) as steps:
             async for step in steps:
-                _tell_session(router, decision, step, context)
+                _remember_answerer(router, decision, step, context)
                 yield pb.StreamCompleteResponse(
                     text_delta=pieces.next(step.text),
                     chunk=struct_from_answer(step.body),
@@ -125,12 +120,12 @@ class RouterService(pb_grpc.RouterServiceServicer):
                 )
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, context: Context) -> pb.GetPolicyResponse:  # noqa: N802
-        """Show a policy as it is served."""
+        """Return a policy as the service runs it."""
         router, _ = self._ready
         policy = router.policy(request.name or None)
         return pb.GetPolicyResponse(
-            policy=wire.ref_to_wire(policy.ref),
-            probe=wire.ref_to_wire(policy.probe_ref) if policy.probe_ref else None,
+            policy=conversion.ref_to_wire(policy.ref),
+            probe=conversion.ref_to_wire(policy.probe_ref) if policy.probe_ref else None,
             encoder_identity=router.encoder_identities[policy.encoder_spec.identity] if policy.encoder_spec else "",
             policy_json=policy.to_json(),
             policy_names=list(router.policies),
@@ -140,13 +135,17 @@ class RouterService(pb_grpc.RouterServiceServicer):
 async def _decide(router: Router, request: pb.RouteRequest, context: Context) -> tuple[RouteQuery, RoutingDecision]:
     headers = _headers(context)
     large = is_large.get()
-    query = await router.intake.run_in_thread(wire.query_from_wire, request) if large else wire.query_from_wire(request)
+    query = (
+        await router.intake.run_in_thread(conversion.query_from_wire, request)
+        if large
+        else conversion.query_from_wire(request)
+    )
     query = replace(query, session_id=session_id_of(query.session_id, headers, query.parameters))
     return query, await router.adecide(query, caller=caller_of(headers), timeout_s=_time_left(context), large=large)
 
 
-def _tell_session(router: Router, decision: RoutingDecision, step: Completion, context: Context) -> None:
-    """A session goes on with who answered it, where that is not who was chosen."""
+def _remember_answerer(router: Router, decision: RoutingDecision, step: Completion, context: Context) -> None:
+    """Remember the candidate that answered for the session, if it is not the chosen one."""
     if step.delivery is not None and step.delivery.fell_back:
         router.remember_answer(decision, step.delivery.answered_by, caller=caller_of(_headers(context)))
 
@@ -156,41 +155,49 @@ def _headers(context: Context) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """One request of a batch: its place, what it asks or why that cannot be read, and whether it is large."""
+class _BatchItem:
+    """One request of a batch.
+
+    Attributes:
+        index: its place in the batch.
+        query: what it asks, or the error if it cannot be read.
+        large: whether it must be decided in the thread for large requests.
+    """
 
     index: int
     query: RouteQuery | Exception
     large: bool
 
 
-def _by_session(requests: Sequence[pb.RouteRequest], *, sized: bool) -> list[list[_Asked]]:
-    """The requests with their places: those of one session together, in their order, all others alone.
+def _by_session(requests: Sequence[pb.RouteRequest], *, sized: bool) -> list[list[_BatchItem]]:
+    """Group the requests of a batch by session, each group in the order of the batch. Others form groups of one.
 
-    sized: whether some of them may be large.
+    A decision depends on the one before it in the same session, so the requests of a session are decided in order.
+
+    sized: whether some of the requests may be large.
     """
-    groups: dict[str | int, list[_Asked]] = {}
+    groups: dict[str | int, list[_BatchItem]] = {}
     for index, request in enumerate(requests):
         query: RouteQuery | Exception
         try:
-            query = wire.query_from_wire(request)
+            query = conversion.query_from_wire(request)
             session_id = session_id_of(query.session_id, {}, query.parameters)
         except Exception as error:
             query, session_id = error, ""
         large = sized and request.ByteSize() > SMALL_BYTES
-        groups.setdefault(session_id or index, []).append(_Asked(index, query, large))
+        groups.setdefault(session_id or index, []).append(_BatchItem(index, query, large))
     return list(groups.values())
 
 
-async def _batch_result(router: Router, asked: _Asked, caller: str, ends: float | None) -> pb.BatchRouteResult:
-    if isinstance(asked.query, Exception):
-        return pb.BatchRouteResult(error=status_of(asked.query))
+async def _batch_result(router: Router, item: _BatchItem, caller: str, ends: float | None) -> pb.BatchRouteResult:
+    if isinstance(item.query, Exception):
+        return pb.BatchRouteResult(error=status_of(item.query))
     try:
         left = None if ends is None else ends - time.perf_counter()
-        decision = await router.adecide(asked.query, caller=caller, timeout_s=left, large=asked.large)
+        decision = await router.adecide(item.query, caller=caller, timeout_s=left, large=item.large)
     except Exception as error:
         return pb.BatchRouteResult(error=status_of(error))
-    return pb.BatchRouteResult(decision=wire.decision_to_wire(decision))
+    return pb.BatchRouteResult(decision=conversion.decision_to_wire(decision))
 
 
 def _usage(completion: Completion) -> pb.Usage | None:
@@ -201,11 +208,11 @@ def _usage(completion: Completion) -> pb.Usage | None:
 
 
 def _delivery(completion: Completion) -> routing_pb.Delivery | None:
-    return wire.delivery_to_wire(completion.delivery) if completion.delivery else None
+    return conversion.delivery_to_wire(completion.delivery) if completion.delivery else None
 
 
 def _time_left(context: Context) -> float | None:
     # grpc reports "no deadline" as None or as a time centuries away, depending on the transport.
     left = context.time_remaining()
-    # A little is kept for our error to arrive before the caller's own.
+    # Keep a little of it, so that our error, which says more, arrives before the caller's own deadline passes.
     return left - min(REPLY_S, left / 10) if left is not None and left < 1e8 else None

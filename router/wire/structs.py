@@ -1,4 +1,4 @@
-"""Plain JSON values <-> google.protobuf.Struct, whose only number type is double."""
+"""Convert between plain JSON values and google.protobuf.Struct, whose only number type is double."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from google.protobuf import struct_pb2
 from router.errors import InvalidRequestError
 from router.plain_json import MAX_ANSWER_DEPTH, whole_text
 
-#: Up to here a double tells all integers apart.
+#: Up to this magnitude a double represents every integer exactly.
 _EXACT = 2**53
 
 
 def dict_from_struct(struct: struct_pb2.Struct) -> dict[str, Any]:
-    """Return the plain values of a Struct; integral values come back as integers."""
+    """Return the plain values of a Struct; whole numbers come back as integers."""
     return {key: _plain(value) for key, value in struct.fields.items()}
 
 
 def dict_from_request(struct: struct_pb2.Struct, field: str) -> dict[str, Any]:
-    """Return the same of a caller's Struct. Raises InvalidRequestError, naming `field`, for NaN and Infinity."""
+    """Return the plain values of a Struct that a caller sent.
+
+    Raises InvalidRequestError, which names `field`, for NaN and Infinity.
+    """
     plain = dict_from_struct(struct)
     if not _is_finite(plain):
         raise InvalidRequestError(f"{field} must hold plain JSON values, got a number that is not finite.", field=field)
@@ -29,9 +32,10 @@ def dict_from_request(struct: struct_pb2.Struct, field: str) -> dict[str, Any]:
 
 
 def struct_from_request(values: Mapping[str, Any], field: str) -> struct_pb2.Struct:
-    """Return a Struct of a caller's values. Raises InvalidRequestError, naming `field`, for what it cannot hold.
+    """Return a Struct of a caller's values.
 
-    That is what is not JSON, half surrogates, integers that a double would change, and nesting beyond 32 levels.
+    Raises InvalidRequestError, which names `field`, if a value is not JSON, holds half of a surrogate pair, is an
+    integer that a double would change, or is nested deeper than 32 levels.
     """
     try:
         return _struct(values, text=str, number=_exact)
@@ -43,9 +47,10 @@ def struct_from_request(values: Mapping[str, Any], field: str) -> struct_pb2.Str
 
 
 def struct_from_answer(body: Mapping[str, Any]) -> struct_pb2.Struct:
-    """Return a Struct of an upstream's answer, which `router.plain_json.check` has let through.
+    """Return a Struct of an upstream's answer, which must have passed `router.plain_json.check`.
 
-    Half surrogates become U+FFFD and integers beyond 2^53 the nearest double: the answer is paid for and must arrive.
+    Half of a surrogate pair becomes U+FFFD, and an integer beyond 2^53 the nearest double: the caller has paid for the
+    answer, so it must arrive even if it cannot arrive unchanged.
     """
     return _struct(body, text=whole_text, number=float)
 
@@ -73,7 +78,11 @@ def _is_finite(value: Any) -> bool:
 def _struct(
     values: Mapping[str, Any], *, text: Callable[[str], str], number: Callable[[float], float]
 ) -> struct_pb2.Struct:
-    """A Struct of these values; `text` and `number` say what becomes of what protobuf cannot hold as it is."""
+    """Return a Struct of these values.
+
+    text: makes valid Unicode of a string, or raises.
+    number: makes a double of a number, or raises.
+    """
 
     def fill_fields(struct: struct_pb2.Struct, items: Mapping[str, Any], levels: int) -> None:
         for key, item in items.items():
@@ -110,6 +119,7 @@ def _struct(
 
 
 def _exact(number: float) -> float:
+    """Return the number as a double. Raises ValueError if the double is another number."""
     try:
         double = float(number)
     except OverflowError:

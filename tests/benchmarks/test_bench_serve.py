@@ -13,7 +13,7 @@ from benchmarks.bench_serve import MUST, compare, met, middle
 from benchmarks.serve.client import run
 from benchmarks.serve.page import BEGIN, END, write_page
 from benchmarks.serve.prompts import read_prompts
-from router.serving.server import ServerSettings
+from router.serving.settings import ServerSettings
 from tests.service import running_service
 
 

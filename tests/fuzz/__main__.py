@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from router.serving import loopback
+from router.serving.http_server import serve_on_loopback
 from tests.fuzz import cases
 from tests.fuzz.answers import Upstream
 from tests.fuzz.cases import Case
@@ -45,7 +45,7 @@ MAX_OF_A_KIND = 3
 @contextlib.asynccontextmanager
 async def service(upstream: Upstream, log: Path) -> AsyncIterator[dict[str, str]]:
     """A service in a process of its own before this upstream; yields its addresses."""
-    async with loopback.running(upstream.app()) as upstream_url:
+    async with serve_on_loopback(upstream.app()) as upstream_url:
         with tempfile.TemporaryDirectory() as folder, log.open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.fuzz.world", folder, upstream_url),

@@ -15,9 +15,10 @@ from typing import Any
 
 from router.deciding import pipeline
 from router.gateways.ext_proc import ExternalProcessor
-from router.gateways.openai_http import OpenAIDoor
-from router.serving.event_loop import run
-from router.serving.server import ServerSettings, serving
+from router.gateways.openai_door import OpenAIDoor
+from router.serving.event_loop import run_in_event_loop
+from router.serving.server import serving
+from router.serving.settings import ServerSettings
 from tests.fakes import FakeEncoder, write_policy
 
 PRICES = {"input_usd_per_million_tokens": 1.0, "output_usd_per_million_tokens": 10.0}
@@ -65,4 +66,4 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     for noisy in ("httpx", "LiteLLM", "asyncio", "aiohttp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    run(_serve(Path(sys.argv[1]), sys.argv[2]))
+    run_in_event_loop(_serve(Path(sys.argv[1]), sys.argv[2]))

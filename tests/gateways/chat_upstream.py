@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from router.serving import loopback
+from router.serving.http_server import serve_on_loopback
 from tests.gateways.loopback import in_thread
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
@@ -81,5 +81,5 @@ async def _events(body: dict[str, Any]) -> AsyncIterator[str]:
 def running_chat_upstream() -> Iterator[tuple[ChatUpstream, str]]:
     """The upstream and its base URL, ending in /v1."""
     upstream = ChatUpstream()
-    with in_thread(loopback.running(upstream.app())) as url:
+    with in_thread(serve_on_loopback(upstream.app())) as url:
         yield upstream, url

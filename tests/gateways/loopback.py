@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from router.serving import loopback
+from router.serving.http_server import serve_on_loopback
 
 T = TypeVar("T")
 
@@ -110,5 +110,5 @@ class Upstream:
 def running_upstream(name: str) -> Iterator[tuple[Upstream, str]]:
     """An upstream and its base URL, ending in /v1."""
     upstream = Upstream(name)
-    with in_thread(loopback.running(upstream.app())) as url:
+    with in_thread(serve_on_loopback(upstream.app())) as url:
         yield upstream, url

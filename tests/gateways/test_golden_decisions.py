@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from router.client import RouterClient
-from router.gateways.openai_http import OpenAIDoor
-from router.serving.server import ServerSettings, serving
+from router.gateways.openai_door import OpenAIDoor
+from router.serving.server import serving
+from router.serving.settings import ServerSettings
 from router.values import RouteQuery, RoutingDecision
 from tests.conftest import ROOT
 from tests.gateways.loopback import in_thread

@@ -21,7 +21,8 @@ import yaml
 
 from router.client import RouterClient
 from router.deciding import pipeline
-from router.serving.server import ServerSettings, serving
+from router.serving.server import serving
+from router.serving.settings import ServerSettings
 from router.values import RouteQuery, RoutingDecision
 from tests.conftest import ROOT
 from tests.fakes import FakeEncoder, write_policy

@@ -21,12 +21,13 @@ from router.attempts import AttemptOutcome
 from router.client import RouterClient
 from router.deciding import pipeline
 from router.errors import ServiceError
-from router.gateways.openai_http import OpenAIDoor
+from router.gateways.openai_door import OpenAIDoor
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2
-from router.serving import loopback
-from router.serving.server import ServerSettings, serving
+from router.serving.http_server import serve_on_loopback
+from router.serving.server import serving
+from router.serving.settings import ServerSettings
 from router.values import Overrides, RoutingDecision
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.loopback import in_thread
@@ -115,7 +116,7 @@ def _no_json(name: str) -> Any:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder, encoder = tmp_path_factory.mktemp("policies"), FakeEncoder()
     app = Starlette(routes=[Route("/v1/chat/completions", _answer, methods=["POST"])])
-    with pytest.MonkeyPatch.context() as patch, in_thread(loopback.running(app)) as url:
+    with pytest.MonkeyPatch.context() as patch, in_thread(serve_on_loopback(app)) as url:
         patch.setattr(pipeline, "load_encoder", lambda *_: encoder)
         common = {"api_base": url, "retries": 0, "break_after": 1000, "prices": PRICES}
         last = {"name": "last", "model": "openai/ok", **common}

@@ -16,8 +16,9 @@ from router.asking.session_ids import caller_of
 from router.client import AsyncRouterClient
 from router.deciding import pipeline
 from router.gateways.litellm_plugin import METADATA_KEY, elle_plugin
-from router.gateways.openai_http import OpenAIDoor
-from router.serving.server import ServerSettings, serving
+from router.gateways.openai_door import OpenAIDoor
+from router.serving.server import serving
+from router.serving.settings import ServerSettings
 from router.values import RouteQuery
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.chat_upstream import running_chat_upstream

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from router.serving import loopback
+from router.serving.http_server import serve_on_loopback
 
 TEXT = "forty-two"
 USAGE = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
@@ -192,15 +192,15 @@ async def _reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 @contextlib.asynccontextmanager
 async def resetting_server() -> AsyncIterator[str]:
-    server = await asyncio.start_server(_reset, loopback.HOST, 0)
+    server = await asyncio.start_server(_reset, "127.0.0.1", 0)
     async with server:
-        yield f"http://{loopback.HOST}:{server.sockets[0].getsockname()[1]}/v1"
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
 
 
 def closed_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as probe:
-        probe.bind((loopback.HOST, 0))
+        probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
@@ -212,7 +212,7 @@ def upstream_in_thread() -> Iterator[tuple[FaultyUpstream, str]]:
     ready, stop = threading.Event(), threading.Event()
 
     async def serve() -> None:
-        async with loopback.running(upstream.app()) as upstream.url, resetting_server() as resetting[0]:
+        async with serve_on_loopback(upstream.app()) as upstream.url, resetting_server() as resetting[0]:
             ready.set()
             await asyncio.to_thread(stop.wait)
 

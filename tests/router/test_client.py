@@ -20,9 +20,9 @@ from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2
 from router.values import Overrides, Reason, RouteQuery
-from router.wire import conversion as wire
+from router.wire import conversion
+from router.wire.guarded_server import add_to_server
 from router.wire.service_errors import service_error
-from router.wire.statuses import add_to_server
 from tests.fuzz.protobuf import varint
 from tests.gateways.loopback import in_thread
 
@@ -125,16 +125,16 @@ class TestHints:
 class TestNewerServices:
     @pytest.mark.parametrize("number", [0, 99, 2**31 - 1, -1])
     def test_a_reason_that_this_version_does_not_know_is_unknown(self, number: int) -> None:
-        decision = wire.decision_from_wire(routing_pb2.Decision.FromString(b"\x28" + varint(number)))
+        decision = conversion.decision_from_wire(routing_pb2.Decision.FromString(b"\x28" + varint(number)))
         assert decision.reason is Reason.UNKNOWN
-        assert wire.decision_to_wire(decision).reason == routing_pb2.REASON_UNSPECIFIED
+        assert conversion.decision_to_wire(decision).reason == routing_pb2.REASON_UNSPECIFIED
 
     @pytest.mark.parametrize("number", [0, 99])
     def test_so_is_an_outcome(self, number: int) -> None:
         attempt = routing_pb2.Attempt.FromString(b"\x10" + varint(number))
-        delivery = wire.delivery_from_wire(routing_pb2.Delivery(attempts=[attempt]))
+        delivery = conversion.delivery_from_wire(routing_pb2.Delivery(attempts=[attempt]))
         assert [one.outcome for one in delivery.attempts] == [AttemptOutcome.UNKNOWN]
-        assert wire.delivery_to_wire(delivery).attempts[0].outcome == routing_pb2.ATTEMPT_OUTCOME_UNSPECIFIED
+        assert conversion.delivery_to_wire(delivery).attempts[0].outcome == routing_pb2.ATTEMPT_OUTCOME_UNSPECIFIED
 
     def test_a_status_of_a_code_that_grpc_does_not_have_is_unknown(self) -> None:
         assert service_error(status_pb2.Status(code=77, message="new")).code == "UNKNOWN"
@@ -146,7 +146,7 @@ class TestNewerServices:
     def test_every_value_of_ours_survives_the_way_there_and_back(self) -> None:
         for reason in set(Reason) - {Reason.UNKNOWN}:
             message = routing_pb2.Decision(reason=routing_pb2.Reason.Value(f"REASON_{reason.value}"))
-            assert wire.decision_from_wire(message).reason is reason
+            assert conversion.decision_from_wire(message).reason is reason
 
 
 def nested(levels: int) -> Any:
@@ -167,11 +167,13 @@ class TestOddValues:
     )
     def test_what_the_wire_would_change_or_cannot_carry_is_refused_here(self, value: Any) -> None:
         with pytest.raises(InvalidRequestError, match="parameters"):
-            wire.query_to_wire(RouteQuery.from_prompt("x", parameters={"seed": value}))
+            conversion.query_to_wire(RouteQuery.from_prompt("x", parameters={"seed": value}))
 
     @pytest.mark.parametrize("value", [2**53, -(2**53), 2**60, -0.0, 1e308, "", "\x00", nested(30), None, True, ()])
     def test_what_it_can_carry_arrives(self, value: Any) -> None:
-        query = wire.query_from_wire(wire.query_to_wire(RouteQuery.from_prompt("x", parameters={"x": value})))
+        query = conversion.query_from_wire(
+            conversion.query_to_wire(RouteQuery.from_prompt("x", parameters={"x": value}))
+        )
         assert query.parameters["x"] == (list(value) if isinstance(value, tuple) else value)
 
     @pytest.mark.parametrize(
@@ -191,14 +193,14 @@ class TestOddValues:
     )
     def test_messages_of_no_shape_are_refused_by_name(self, messages: Any) -> None:
         with pytest.raises(InvalidRequestError, match=r"messages\[0\]"):
-            wire.query_to_wire(RouteQuery(messages))
+            conversion.query_to_wire(RouteQuery(messages))
 
     @pytest.mark.parametrize(
         "rest", [{"session_id": "\ud800"}, {"session_id": 5}, {"overrides": Overrides(pin="\ud800")}], ids=str
     )
     def test_so_is_text_that_is_none(self, rest: Any) -> None:
         with pytest.raises(InvalidRequestError, match="valid Unicode"):
-            wire.query_to_wire(RouteQuery.from_prompt("x", **rest))
+            conversion.query_to_wire(RouteQuery.from_prompt("x", **rest))
 
     @pytest.mark.parametrize(
         "wrong",

@@ -27,7 +27,7 @@ from router.deciding.pipeline import Router
 from router.errors import DispatchError, InvalidRequestError
 from router.gateways.openai_body import ChatBody
 from router.policies.loading import load_policies
-from router.serving import loopback
+from router.serving.http_server import serve_on_loopback
 from router.values import RouteQuery, RoutingDecision
 from tests.fakes import FakeEncoder, write_policy
 from tests.router.faults import USAGE, FaultyUpstream, answer
@@ -71,7 +71,7 @@ class Upstream:
     async def running(self) -> AsyncIterator[Upstream]:
         routes = [Route("/v1/chat/completions", self._complete, methods=["POST"])]
         app = Starlette(routes=[*routes, Route("/v1/messages", self._message, methods=["POST"])])
-        async with loopback.running(app) as self.url:
+        async with serve_on_loopback(app) as self.url:
             yield self
 
 
@@ -273,7 +273,7 @@ class TestBodies:
         monkeypatch.setenv(KEY, "sk-test")
         faulty = FaultyUpstream()
         async with (
-            loopback.running(faulty.app()) as url,
+            serve_on_loopback(faulty.app()) as url,
             dispatching(
                 folder,
                 candidate("small", url, model="hosted_vllm/ok"),
@@ -297,7 +297,7 @@ class TestBodies:
         monkeypatch.setenv(KEY, "sk-test")
         faulty = FaultyUpstream()
         async with (
-            loopback.running(faulty.app()) as url,
+            serve_on_loopback(faulty.app()) as url,
             dispatching(
                 folder, candidate("small", url, model="hosted_vllm/hang", timeout_s=30), candidate("large", url)
             ) as world,
@@ -317,7 +317,7 @@ class TestBodies:
         monkeypatch.setenv(KEY, "sk-test")
         faulty = FaultyUpstream()
         async with (
-            loopback.running(faulty.app()) as url,
+            serve_on_loopback(faulty.app()) as url,
             dispatching(
                 folder,
                 candidate("small", url, model="hosted_vllm/html"),
@@ -463,7 +463,7 @@ class TestErrors:
         monkeypatch.setenv(KEY, "sk-test")
         faulty = FaultyUpstream()
         async with (
-            loopback.running(faulty.app()) as url,
+            serve_on_loopback(faulty.app()) as url,
             dispatching(
                 folder,
                 candidate("small", url, model="openai/hang", timeout_s=30),
@@ -519,8 +519,8 @@ class TestConnections:
                     writer.write(head + text)
             writer.close()
 
-        async with await asyncio.start_server(serve, loopback.HOST, 0) as server:
-            url = f"http://{loopback.HOST}:{server.sockets[0].getsockname()[1]}/v1"
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
             async with dispatching(folder, candidate("small", url), candidate("large", url)) as world:
                 for deadline_s in range(10, 20):
                     await world.complete(RouteQuery.from_prompt("hello"), timeout_s=deadline_s)
@@ -532,7 +532,7 @@ class TestConnections:
         monkeypatch.setenv(KEY, "sk-test")
         faulty = FaultyUpstream()
         async with (
-            loopback.running(faulty.app()) as url,
+            serve_on_loopback(faulty.app()) as url,
             dispatching(
                 folder,
                 candidate("dead", url, model="openai/hang", timeout_s=30),

@@ -17,7 +17,7 @@ from router.answering.dispatch import share_s
 from router.attempts import Attempt, AttemptOutcome, Delivery
 from router.client import AsyncRouterClient, RouterClient
 from router.errors import ServiceError
-from router.serving.server import ServerSettings
+from router.serving.settings import ServerSettings
 from router.values import Overrides
 from tests.router.fault_policies import (
     BEHAVES_AS,

@@ -34,11 +34,11 @@ socket.getaddrinfo = guard(socket.getaddrinfo, lambda host, *rest: host)
 socket.socket.connect = guard(socket.socket.connect, lambda self, address: address[0])
 from router.answering.upstream import Upstream
 from router.policies.policy_file import Candidate
-from router.serving import loopback
+from router.serving.http_server import serve_on_loopback
 from router.values import RouteQuery
 tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 async def main():
-    async with loopback.running() as url:
+    async with serve_on_loopback() as url:
         upstream = Upstream()
         await upstream.load()
         for name in ("hosted_vllm/llama-3-8b", "hosted_vllm/llama-2-7b", "hosted_vllm/command-r", "openai/x"):

@@ -17,9 +17,9 @@ from router.deciding.pipeline import Router
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.policies.loading import load_policies
 from router.policies.policy_file import Prices
-from router.serving.server import ServerSettings
+from router.serving.settings import ServerSettings
 from router.values import Message, Reason, RouteQuery, RoutingDecision
-from router.wire import conversion as wire
+from router.wire import conversion
 from tests.fakes import FakeEncoder, write_policy
 from tests.service import running_service
 
@@ -168,7 +168,7 @@ class TestService:
             stub = pb_grpc.RouterServiceStub(channel)
 
             def chosen(asked: RouteQuery, *metadata: tuple[str, str]) -> tuple[str, str]:
-                reply = stub.Route(wire.query_to_wire(asked), metadata=metadata).decision
+                reply = stub.Route(conversion.query_to_wire(asked), metadata=metadata).decision
                 return reply.chosen, reply.session_id
 
             mine, yours = ("authorization", "Bearer mine"), ("authorization", "Bearer yours")

@@ -158,7 +158,7 @@ Router.adecide = adecide
         service.ask_to_end()
         assert service.process.wait(60) == 1
         asking.join()
-        assert "leaving it" in service.text
+        assert "exiting by force" in service.text
 
 
 def test_a_hangup_neither_ends_nor_disturbs_it_and_is_logged(policy: Path) -> None:

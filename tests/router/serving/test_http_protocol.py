@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from router.serving import http_protocol
-from router.serving.http_server import bound, serving_on
+from router.serving.http_server import bind_socket, serve_app
 from tests.gateways.loopback import in_thread
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -35,7 +35,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     for name, seconds in (("HEAD_S", 0.3), ("BODY_S", 0.3)):
         monkeypatch.setattr(http_protocol, name, seconds)
     monkeypatch.setattr(http_protocol, "MAX_CONNECTIONS", 20)
-    with in_thread(serving_on(bound("127.0.0.1", 0), echo, grace_s=lambda: 1.0)) as port:
+    with in_thread(serve_app(bind_socket("127.0.0.1", 0), echo, grace_s=lambda: 1.0)) as port:
         yield port
 
 

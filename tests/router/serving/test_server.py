@@ -24,10 +24,10 @@ from router.deciding.pipeline import Router
 from router.errors import ConfigError, ServiceError
 from router.pb import router_service_pb2 as pb
 from router.policies.loading import load_policies
-from router.serving.prometheus import exposed
-from router.serving.server import ServerSettings
+from router.serving.prometheus import serve_metrics
+from router.serving.settings import ServerSettings
+from router.wire.guarded_server import add_to_server
 from router.wire.servicer import RouterService
-from router.wire.statuses import add_to_server
 from tests.conftest import ROOT
 from tests.fakes import write_policy
 from tests.service import running_service
@@ -194,5 +194,5 @@ def test_an_occupied_metrics_port_is_refused_by_name(tmp_path: Path) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
-        with pytest.raises(ConfigError, match="for metrics"), exposed(router, "127.0.0.1", held.getsockname()[1]):
+        with pytest.raises(ConfigError, match="for metrics"), serve_metrics(router, "127.0.0.1", held.getsockname()[1]):
             pass

@@ -8,7 +8,7 @@ import pytest
 
 from router import errors
 from router.deciding.pipeline import Router
-from router.gateways.openai_reply import ALL_HEADERS, HTTP_STATUS, decision_headers, error_reply
+from router.gateways.openai_format import ALL_HEADERS, HTTP_STATUS, decision_headers, error_reply
 from router.values import Overrides, RouteQuery
 from tests.fakes import FakeEncoder, write_policy
 

@@ -22,9 +22,10 @@ from router.cli.main import cli
 from router.client import RouterClient
 from router.deciding import pipeline
 from router.errors import ConfigError, GatewayNotInstalledError
-from router.gateways.openai_http import OpenAIDoor
-from router.serving.http_server import bound, serving_on
-from router.serving.server import ServerSettings, serving
+from router.gateways.openai_door import OpenAIDoor
+from router.serving.http_server import bind_socket, serve_app
+from router.serving.server import serving
+from router.serving.settings import ServerSettings
 from tests.conftest import ROOT
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.chat_upstream import CALL, ChatUpstream, running_chat_upstream
@@ -442,7 +443,7 @@ async def test_a_client_that_leaves_stops_the_upstream_within_a_second(
 
 def test_health_is_told_and_before_it_is_warm_clients_are_asked_to_come_back(world: World) -> None:
     assert httpx.get(f"{world.root}/healthz").json()["status"] == "ok"
-    with in_thread(serving_on(bound("127.0.0.1", 0), OpenAIDoor().app())) as port:
+    with in_thread(serve_app(bind_socket("127.0.0.1", 0), OpenAIDoor().app())) as port:
         root = f"http://127.0.0.1:{port}"
         chat = httpx.post(f"{root}/v1/chat/completions", json={"model": "elle/test", "messages": hello()})
         for reply in (chat, httpx.get(f"{root}/healthz"), httpx.get(f"{root}/v1/models")):
@@ -454,7 +455,7 @@ def test_a_bug_of_ours_is_told_without_its_insides(world: World, monkeypatch: py
     def fail(*_: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("router.gateways.openai_http.query_from_body", fail)
+    monkeypatch.setattr("router.gateways.openai_chat.query_from_body", fail)
     reply = world.post({"model": "elle/test", "messages": hello()})
     assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal")
     assert "secret" not in reply.text

@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from router.gateways.openai_http import OpenAIDoor
-from router.serving.server import ServerSettings, serving
+from router.gateways.openai_door import OpenAIDoor
+from router.serving.server import serving
+from router.serving.settings import ServerSettings
 from tests.gateways.loopback import in_thread
 from tests.router.fault_policies import BREAKS_OFF, CASES, METHODS, PROMPT, A, expected_of, write_policies
 from tests.router.faults import BIG, TEXT, FaultyUpstream, upstream_in_thread

@@ -1,0 +1,128 @@
+"""The OpenAI gateway: an ASGI application with chat completions, the list of models and a health check.
+
+It serves `POST /v1/chat/completions`, `GET /v1/models` (policies, profiles and candidates) and `GET /healthz`, and asks
+the same router and dispatcher as every other door. docs/connect.md describes the headers and the field `elle`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from router.answering.dispatch import Dispatcher
+from router.deciding.pipeline import Router
+from router.errors import (
+    GatewayNotInstalledError,
+    NotReadyError,
+    RouterError,
+    ShuttingDownError,
+    UnknownModelError,
+)
+from router.gateways.http_request import Receive, Scope
+from router.gateways.openai_body import model_list
+from router.gateways.openai_chat import ChatEndpoint, Engine
+from router.gateways.openai_format import error_object, error_reply
+from router.gateways.openai_reply import JSON_HEADERS, Send, to_json
+from router.intake.in_flight import InFlight
+from router.quoting import quoted
+
+#: Largest body. It leaves room for a few dozen images.
+MAX_BODY_BYTES = 32 * 1024 * 1024
+
+
+class OpenAIDoor:
+    """The gateway that `elle serve --http` serves; it is passed as `ServerSettings.http`.
+
+    Args:
+        max_body_bytes: longer bodies are refused.
+
+    Raises GatewayNotInstalledError if Starlette, uvicorn or httptools are not installed.
+    """
+
+    def __init__(self, *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        for name in ("starlette.applications", "uvicorn", "httptools"):
+            _require(name)
+        self._max_body_bytes = max_body_bytes
+        self._engine: Engine | None = None
+
+    def start(self, router: Router, dispatcher: Dispatcher, in_flight: InFlight | None = None) -> None:
+        """Begin to answer, and track requests in `in_flight`. Before this call every request is answered with 503."""
+        self._engine = Engine(router, dispatcher, in_flight or InFlight())
+
+    def app(self) -> Any:
+        """Return the ASGI application."""
+        from starlette.applications import Starlette
+        from starlette.exceptions import HTTPException
+        from starlette.routing import Route
+
+        chat = ChatEndpoint(self._started_engine, max_body_bytes=self._max_body_bytes)
+        starlette = Starlette(
+            routes=[
+                Route("/v1/chat/completions", chat, methods=["POST"]),
+                Route("/v1/models", self._list_models, methods=["GET"]),
+                Route("/v1/models/{name:path}", self._show_model, methods=["GET"]),
+                Route("/healthz", self._check_health, methods=["GET"]),
+            ],
+            exception_handlers={HTTPException: _no_such_route, RouterError: _refuse},
+        )
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            # A chat needs none of Starlette's layers, and each of them would wrap every message that is sent.
+            is_chat = scope["type"] == "http" and (scope["method"], scope["path"]) == ("POST", "/v1/chat/completions")
+            await (chat if is_chat else starlette)(scope, receive, send)
+
+        return app
+
+    def _started_engine(self) -> Engine:
+        if self._engine is None:
+            raise NotReadyError("the service is still loading its encoder; try again in a few seconds.")
+        return self._engine
+
+    async def _list_models(self, request: Any) -> Any:
+        router = self._started_engine().router
+        return _json_response(200, {}, {"object": "list", "data": model_list(router.policies)})
+
+    async def _show_model(self, request: Any) -> Any:
+        router = self._started_engine().router
+        name, listed = request.path_params["name"], model_list(router.policies)
+        for model in listed:
+            if model["id"] == name:
+                return _json_response(200, {}, model)
+        raise UnknownModelError(
+            f"model must be one of {', '.join(model['id'] for model in listed)}, got {quoted(name)}.", field="model"
+        )
+
+    async def _check_health(self, request: Any) -> Any:
+        engine = self._started_engine()
+        if engine.in_flight.is_draining:
+            raise ShuttingDownError("the service is shutting down; send new requests elsewhere.")
+        return _json_response(200, {}, {"status": "ok", "policies": list(engine.router.policies)})
+
+
+async def _refuse(request: Any, error: Any) -> Any:
+    status, headers, body = error_reply(error)
+    return _json_response(status, headers, body)
+
+
+async def _no_such_route(request: Any, error: Any) -> Any:
+    message = f"{request.method} {quoted(request.url.path)} is not served; see docs/connect.md for what is."
+    code = "method_not_allowed" if error.status_code == 405 else "not_found"
+    body = error_object(message, kind="invalid_request_error", code=code)
+    return _json_response(error.status_code, dict(error.headers or {}), body)
+
+
+def _json_response(status: int, headers: Mapping[str, str], body: Mapping[str, Any]) -> Any:
+    from starlette.responses import Response
+
+    return Response(to_json(body), status, {**headers, **JSON_HEADERS})
+
+
+def _require(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        raise GatewayNotInstalledError(
+            "--http needs Starlette, uvicorn and httptools, which are not installed; install them with "
+            "`pip install 'elle-router[dispatch]'`."
+        ) from error

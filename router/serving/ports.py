@@ -1,0 +1,139 @@
+"""The ports of a service: open them, report their health, and close them without losing requests in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+
+from router.answering.dispatch import Dispatcher
+from router.deciding.pipeline import Router
+from router.errors import ConfigError
+from router.intake.bounds import Intake
+from router.intake.in_flight import InFlight
+from router.serving import backlog, http_server
+from router.serving.grpc_options import server_options
+from router.serving.settings import ServerSettings
+from router.serving.shutdown import Shutdown
+from router.wire.guarded_server import add_to_server, guarded
+from router.wire.request_reader import RequestReader
+from router.wire.servicer import SERVICE_NAME, RouterService
+
+log = logging.getLogger(__name__)
+
+#: Most seconds at the end of the drain that are kept for sending errors to the callers whose requests are ended.
+ERROR_DELIVERY_S = 0.5
+
+
+def authority(host: str, port: int) -> str:
+    """Return `host:port` as addresses write it; an IPv6 host is put into brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class ServicePorts:
+    """The gRPC port and the HTTP port of a service, and the requests that come in by them.
+
+    Attributes:
+        address: address of the gRPC port, empty until it is open.
+        http_address: address of the HTTP port; None if there is none.
+        intake: the bounds that all doors share.
+        shutdown: how the process will end; None if no signals are handled.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.address = ""
+        self.http_address: str | None = None
+        self.shutdown: Shutdown | None = None
+        self._settings = settings
+        self._in_flight = InFlight()
+        self.intake = Intake()
+        self._service = RouterService()
+        self._health = health.aio.HealthServicer()
+        self._server: grpc.aio.Server | None = None
+        self._http = contextlib.AsyncExitStack()
+        self._is_started = False
+        self._closes_at = 0.0
+
+    async def open(self) -> None:
+        """Listen. Raises ConfigError for an occupied port."""
+        settings = self._settings
+        self._server = self._create_server()
+        self.address = authority(settings.host, _bind(self._server, settings))
+        if not self._is_started:
+            await self.report_health(serving=False)
+        await self._server.start()
+        if settings.http is not None:
+            listener = http_server.bind_socket(settings.host, settings.http_port, share=settings.share_port)
+            serving_http = http_server.serve_app(listener, settings.http.app(), grace_s=lambda: self._remaining_s)
+            port = await self._http.enter_async_context(serving_http)
+            self.http_address = authority(settings.host, port)
+
+    def start(self, router: Router, dispatcher: Dispatcher) -> None:
+        """Begin to answer with this router and this dispatcher; until then every request is told to come later."""
+        self._service.start(router, dispatcher)
+        for door in self._settings.doors:
+            door.start(router)
+        if self._settings.http is not None:
+            self._settings.http.start(router, dispatcher, self._in_flight)
+        self._is_started = True
+
+    async def report_health(self, *, serving: bool) -> None:
+        """Tell health checks whether to send requests here. Requests are answered either way."""
+        self._in_flight.is_draining = not serving and self._is_started
+        value = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", SERVICE_NAME):
+            await self._health.set(name, value)
+
+    async def close(self) -> None:
+        """Accept nothing more, let requests in flight finish while there is time, and end the others with an error."""
+        if self._server is None:
+            return
+        remaining_s = self.shutdown.remaining_s if self.shutdown else self._settings.drain_s
+        self._closes_at = asyncio.get_running_loop().time() + remaining_s
+        await self.report_health(serving=False)
+        addresses = [one for one in (self.address, self.http_address) if one is not None]
+        if self._is_started and backlog.stop_accepting(int(one.rpartition(":")[2]) for one in addresses):
+            await asyncio.sleep(min(backlog.SETTLE_S, self._remaining_s))
+        error_delivery_s = min(ERROR_DELIVERY_S, self._remaining_s / 4)
+        closing = [asyncio.create_task(self._server.stop(self._remaining_s))]
+        closing.append(asyncio.create_task(self._http.aclose()))
+        is_idle = await self._in_flight.wait_until_idle(self._remaining_s - error_delivery_s)
+        if not is_idle and (n_ended := self._in_flight.cancel_all()):
+            log.warning("%d requests were cut short, because they did not finish in time", n_ended)
+        await self._in_flight.wait_until_idle(self._remaining_s)
+        # Calls that are still open now are those that watch the health for ever, which nobody needs to wait for.
+        await self._server.stop(min(ERROR_DELIVERY_S / 2, self._remaining_s))
+        await asyncio.wait(closing, timeout=self._remaining_s)
+
+    @property
+    def _remaining_s(self) -> float:
+        return max(0.0, self._closes_at - asyncio.get_running_loop().time())
+
+    def _create_server(self) -> grpc.aio.Server:
+        settings = self._settings
+        server = grpc.aio.server(options=server_options(share_port=settings.share_port))
+        reader = RequestReader(self.intake)
+        add_to_server(self._service, server, self._in_flight, reader)
+        # Health watchers stay for ever, so they do not count as in flight.
+        uncounted = guarded(server, None, reader)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, uncounted)
+        for door in settings.doors:
+            door.register(guarded(server, self._in_flight, reader))
+        own = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*own, *(name for door in settings.doors for name in door.service_names))
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), uncounted)
+        return server
+
+
+def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
+    try:
+        return server.add_insecure_port(authority(settings.host, settings.port))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"cannot listen on {authority(settings.host, settings.port)}; another process may hold the port. Stop it, "
+            f"or choose another one with --port (0 takes a free one)."
+        ) from error

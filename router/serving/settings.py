@@ -1,0 +1,78 @@
+"""The settings of a serving process, and the interfaces of the gateways that it serves beside its own methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc.aio
+
+from router.answering.dispatch import Dispatcher
+from router.deciding.pipeline import Router
+from router.deciding.settings import RouterSettings
+from router.intake.in_flight import InFlight
+
+
+class Door(Protocol):
+    """A further gRPC service on the same server, which asks the same router.
+
+    Attributes:
+        service_names: full names of its services, for reflection.
+    """
+
+    @property
+    def service_names(self) -> tuple[str, ...]:
+        """Full names of its services."""
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add its services to a server that has not started."""
+
+    def start(self, router: Router) -> None:
+        """Begin to decide with this router."""
+
+
+class HttpDoor(Protocol):
+    """A gateway on the HTTP port, which asks the same router and the same dispatcher."""
+
+    def app(self) -> Any:
+        """Return the ASGI application. Before `start` it must answer that the service is not ready."""
+
+    def start(self, router: Router, dispatcher: Dispatcher, in_flight: InFlight) -> None:
+        """Begin to decide and answer. Every request must be tracked in `in_flight`, which can end it."""
+
+
+@dataclass(frozen=True)
+class ServerSettings(RouterSettings):
+    """How to serve. The fields of `RouterSettings` say how the served router decides.
+
+    Attributes:
+        policies: policy files; the first one is the default. If there are none, the embedded default policy is served.
+        host: address to listen on. The default is loopback, because there is no authentication.
+        port: port of the gRPC service; 0 takes a free one.
+        encoder_dir: directory of the encoder's files; None looks in the usual places.
+        drain_s: seconds after SIGTERM within which the process ends; requests that are still in flight then are ended
+            with ShuttingDownError.
+        drain_delay_s: the first part of these seconds, in which new connections and requests are still taken while
+            health checks say NOT_SERVING already.
+        metrics_port: port of Prometheus's `/metrics` on the same host; None serves none, 0 takes a free one.
+        share_port: whether other processes of ours listen on the same ports; see `router.serving.workers`.
+        restarts: how many earlier workers this one replaces, by how they ended, for example `{"died": 1}`.
+        doors: further gRPC services for the same server.
+        http: the gateway of the HTTP port; None serves no HTTP.
+        http_port: port of the HTTP gateway; 0 takes a free one.
+    """
+
+    policies: tuple[Path, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 50051
+    encoder_dir: Path | None = None
+    drain_s: float = 10.0
+    drain_delay_s: float = 0.0
+    metrics_port: int | None = None
+    share_port: bool = False
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    doors: tuple[Door, ...] = ()
+    http: HttpDoor | None = None
+    http_port: int = 0

@@ -1,0 +1,159 @@
+"""Read gRPC requests within bounds: on time, on bytes, and on the number of fields before a message is decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, TypeAlias
+
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from router.errors import DeadlineError, InvalidRequestError, OverloadedError
+from router.intake.bounds import RETRY_S, SMALL_BYTES, Intake
+from router.intake.protobuf_structure import check_fields, shape_of
+
+#: Seconds within which a whole request must arrive; the second limit holds while too many requests are arriving.
+ARRIVAL_S, ARRIVAL_WHEN_BUSY_S = 30.0, 2.0
+
+#: Number of requests that may be arriving at a time. If there are more, the slowest one is refused.
+MAX_ARRIVING = 64
+
+#: A request that has been arriving for fewer seconds than this is never refused as the slowest one.
+SLOW_S = 1.0
+
+#: A request of at most this many bytes, or of at most this many fields, is decoded in the event loop: that takes less
+#: time than handing it to a thread.
+_TINY_BYTES, _FEW_FIELDS = 4096, 2000
+
+#: Whether the current request is large. Work on a large request belongs into the thread for large requests.
+is_large: contextvars.ContextVar[bool] = contextvars.ContextVar("is_large", default=False)
+
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class RequestDecoder:
+    """Decodes the requests of one gRPC method.
+
+    Args:
+        parse: the function that generated code uses to parse a request, `FromString` of the message's class.
+    """
+
+    def __init__(self, parse: Callable[[bytes], Any]) -> None:
+        self._parse = parse
+        message = getattr(parse, "__self__", None)
+        self._shape = shape_of(message.DESCRIPTOR) if message is not None else {}
+
+    def is_large(self, data: bytes) -> bool:
+        """Return whether this message must be decoded in the thread for large requests."""
+        if not _TINY_BYTES < len(data) <= SMALL_BYTES:
+            return len(data) > SMALL_BYTES
+        # A small message of thousands of fields takes as long as a large one.
+        try:
+            check_fields(data, self._shape, max_fields=_FEW_FIELDS)
+        except InvalidRequestError:
+            return True
+        return False
+
+    def decode(self, data: bytes) -> Any:
+        """Return the decoded message. Raises InvalidRequestError if it is malformed or has too many fields."""
+        if len(data) > _TINY_BYTES:
+            check_fields(data, self._shape)
+        try:
+            return self._parse(data)
+        except (DecodeError, UnicodeDecodeError) as error:
+            raise InvalidRequestError(
+                "the request must be a valid protobuf message whose strings are valid UTF-8; it could not be parsed."
+            ) from error
+
+
+class RequestReader:
+    """Reads and decodes the requests of all gRPC methods. It belongs to one event loop.
+
+    Args:
+        intake: the bounds that all doors of the process share; None for bounds of its own.
+    """
+
+    def __init__(self, intake: Intake | None = None) -> None:
+        self._intake = intake or Intake()
+        #: When each request that is arriving began, oldest first. A request is known by its time limit.
+        self._started_at: dict[asyncio.Timeout, float] = {}
+
+    @contextlib.asynccontextmanager
+    async def read_one(
+        self, requests: AsyncIterator[bytes], context: Context, decoder: RequestDecoder
+    ) -> AsyncIterator[Any]:
+        """Yield the single message of a call, decoded. Its bytes count against the budget while the context lasts.
+
+        Raises InvalidRequestError, DeadlineError or OverloadedError.
+        """
+        # `requests` would keep a reference to the bytes for the whole call; the context does not.
+        data = await self._read_in_time(context.read)
+        with self._intake.hold_bytes() as held:
+            held.add(len(data))
+            large = decoder.is_large(data)
+            is_large.set(large)
+            request = await self._intake.run_in_thread(decoder.decode, data) if large else decoder.decode(data)
+            # The bytes are not needed any more, and may be as large as the message.
+            del data
+            yield request
+
+    @contextlib.asynccontextmanager
+    async def read_many(
+        self, requests: AsyncIterator[bytes], context: Context, decoder: RequestDecoder
+    ) -> AsyncIterator[AsyncIterator[Any]]:
+        """Yield an iterator over the messages of a streaming call. Each message is decoded when it is asked for."""
+
+        async def decoded() -> AsyncGenerator[Any, None]:
+            async for data in requests:
+                with self._intake.hold_bytes() as held:
+                    held.add(len(data))
+                    yield (
+                        await self._intake.run_in_thread(decoder.decode, data)
+                        if decoder.is_large(data)
+                        else decoder.decode(data)
+                    )
+
+        async with contextlib.aclosing(decoded()) as messages:
+            yield messages
+
+    async def _read_in_time(self, read: Callable[[], Awaitable[Any]]) -> bytes:
+        try:
+            async with asyncio.timeout(None) as limit:
+                with self._arriving(limit):
+                    data: Any = await read()
+        except TimeoutError:
+            if len(self._started_at) >= MAX_ARRIVING:
+                raise OverloadedError(
+                    f"at least {MAX_ARRIVING} requests are arriving at the same time, and this one was among the "
+                    f"slowest; try again later.",
+                    retry_after_s=RETRY_S,
+                ) from None
+            raise DeadlineError(
+                f"the request must arrive whole within {ARRIVAL_S:.0f} s, and it did not; send it faster."
+            ) from None
+        if data is grpc.aio.EOF:
+            raise InvalidRequestError("the call must hold one message, got none.")
+        message: bytes = data
+        return message
+
+    @contextlib.contextmanager
+    def _arriving(self, limit: asyncio.Timeout) -> Iterator[None]:
+        """Count a request as arriving while the context lasts, and set its time limit."""
+        now = asyncio.get_running_loop().time()
+        is_busy = len(self._started_at) >= MAX_ARRIVING
+        limit.reschedule(now + (ARRIVAL_WHEN_BUSY_S if is_busy else ARRIVAL_S))
+        if is_busy:
+            # Callers who send a byte at a time must not keep others out: the slowest one makes room.
+            slowest, started_at = next(iter(self._started_at.items()))
+            if now - started_at > SLOW_S:
+                del self._started_at[slowest]
+                slowest.reschedule(now)
+        self._started_at[limit] = now
+        try:
+            yield
+        finally:
+            self._started_at.pop(limit, None)
