@@ -1,4 +1,4 @@
-"""What every calibration map can do (`Calibrator`), and the checks and storage that the maps share (`MapState`)."""
+"""`Calibrator`, the interface of every calibration map, and `MapState`, the checks and storage that they share."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy.typing as npt
 from probes._checks import Float64, unit_interval, vector, weights
 from probes.errors import DataError
 
-#: Scores closer than this count as equal: dividing by the step between them would overflow.
+#: Scores closer than this count as equal, because a division by the step between them would overflow.
 LEAST_STEP = 1e-200
 
 
 class Calibrator(Protocol):
-    """What every calibration map can do; `kind` is its name in an artifact."""
+    """The interface of every calibration map; `kind` is its name in a saved probe."""
 
     kind: ClassVar[str]
 
@@ -31,16 +31,16 @@ class Calibrator(Protocol):
         ...
 
     def predict_one(self, score: float) -> float:
-        """Return what `predict` says of one score, to the last bit."""
+        """Return exactly what `predict` returns for this one score."""
         ...
 
     def state(self) -> dict[str, Float64]:
-        """Return the map as named float64 arrays, from which `from_state` makes it again."""
+        """Return the map as named float64 arrays; `choice.from_state` restores it."""
         ...
 
 
 class MapState(ABC):
-    """Checks and storage that the maps share: their dataclass fields are float64 arrays."""
+    """Base of the calibration maps: checks that their dataclass fields are finite vectors, and freezes them."""
 
     kind: ClassVar[str]
 
@@ -66,14 +66,14 @@ class MapState(ABC):
 
     @abstractmethod
     def _check(self) -> None:
-        """Raise DataError when the fields contradict each other."""
+        """Raise DataError if the fields contradict each other."""
 
     def _require(self, holds: bool, what: str) -> None:
         if not holds:
             raise DataError(f"a calibration of kind {self.kind} must have {what}. Fit the map again.")
 
     def state(self) -> dict[str, Float64]:
-        """Return the map as named float64 arrays, from which `from_state` makes it again."""
+        """Return the map as named float64 arrays; `choice.from_state` restores it."""
         return {item.name: getattr(self, item.name) for item in fields(self)}  # type: ignore[arg-type]
 
 
@@ -88,7 +88,7 @@ def finite_scores(scores: npt.ArrayLike) -> Float64:
 def checked_rows(
     scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None
 ) -> tuple[Float64, Float64, Float64]:
-    """Return scores, losses and weights of the rows of positive weight, each (n,); raise DataError for fewer than 2."""
+    """Return scores, losses and weights (n,) of the rows of positive weight; raise DataError for fewer than 2."""
     s = vector("scores", scores)
     y = unit_interval("losses", losses, s.shape[0])
     w = weights(sample_weight, s.shape[0])
@@ -102,7 +102,7 @@ def checked_rows(
 
 
 def group_equal_scores(s: Float64, y: Float64, w: Float64) -> tuple[Float64, Float64, Float64]:
-    """Merge equal scores; return ascending scores, the weighted mean loss and the total weight of each."""
+    """Merge rows of equal score: return ascending scores with the weighted mean loss and total weight of each."""
     order = np.argsort(s, kind="stable")
     s, y, w = s[order], y[order], w[order]
     starts = np.flatnonzero(np.append(True, np.diff(s) > 0))

@@ -1,4 +1,4 @@
-"""Beta calibration as a calibration map."""
+"""`Beta`: beta calibration as a calibration map."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from probes.calibration.logistic import fit_increasing_logistic, logistic, platt
 class Beta(MapState):
     """Beta calibration (Kull, Silva Filho and Flach 2017): logit p = a ln u - b ln(1 - u) + c, a, b >= 0.
 
-    u is the score brought into (0, 1): the range seen in fitting, widened by a quarter of itself on each
-    side, since a ridge's predictions are not confined to [0, 1]. Out of range the map is constant, at its
-    value at the widened ends. Platt's prior correction as in `Sigmoid`.
+    u is the score scaled into (0, 1) by the range seen in fitting, widened by a quarter on each side, because the
+    predictions of a ridge are not confined to [0, 1]. Out of that range the map is constant. It applies Platt's prior
+    correction as `Sigmoid` does.
 
     parameters: (5,) low, high, a, b, c.
     """
@@ -38,10 +38,10 @@ class Beta(MapState):
         return cls(np.array([low, high, a, b, c]))
 
     def moved(self, shift: float, scores: npt.ArrayLike, losses: npt.ArrayLike) -> Beta:
-        """Return this map for another task: its shape, `shift` further right, at the new task's mean loss.
+        """Return this map for another task: the same shape, moved right by `shift`, at the new task's mean loss.
 
-        Only the offset c is fitted, so that the mean probability of `scores` (n,) is the mean of `losses` (n,), two
-        made-up rows of loss 0 and 1 added. Errors as `fit`.
+        Only the offset c is fitted, so that the mean probability of `scores` (n,) is the mean of `losses` (n,) and of
+        two pseudo-rows of loss 0 and 1. Raises the errors of `fit`.
         """
         s, y, w = checked_rows(scores, losses, None)
         low, high, a, b, c = self.parameters
@@ -65,12 +65,12 @@ class Beta(MapState):
         return logistic(a * np.log(u) + b * -np.log1p(-u) + c)
 
     def predict_one(self, score: float) -> float:
-        """See `Calibrator.predict_one`: the same steps without arrays, a sixth of the time on the way of a request."""
+        """See `Calibrator.predict_one`: the same steps without arrays take a sixth of the time of a request."""
         if not math.isfinite(score):
             return float(self.predict(score))
         low, high, a, b, c = self.parameters.tolist()
         u = min(max((score - low) / (high - low), 1e-6), 1.0 - 1e-6)
-        # numpy's, because the last bits of the standard library's are others.
+        # These are numpy's functions because the standard library's differ in the last bits.
         logit = float(a * np.log(u) + b * -np.log1p(-u) + c)
         decay = float(np.exp(-abs(logit)))
         return (1.0 if logit >= 0 else decay) / (1.0 + decay)

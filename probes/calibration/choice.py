@@ -1,8 +1,7 @@
-"""The calibration maps by name: which kinds there are, fitting one for each model, and calibrating across folds.
+"""The calibration maps by name; fit one map for each model, and calibrate across folds.
 
-Each map is a frozen value. `Kind.fit(scores, losses)` makes it from scores that the ridge predicted for rows that it
-did not see. Serving needs numpy only, because `state()` is plain arrays. Each class says how its map goes on
-out of range.
+Each map is a frozen value, which `fit(scores, losses)` makes from scores that a ridge predicted for rows it was not
+fitted on. Its docstring says how the map goes on out of the range of these scores.
 Losses may be soft (anything in [0, 1]); scores are any finite numbers, and a larger score means a larger loss.
 """
 
@@ -24,16 +23,16 @@ from probes.errors import DataError
 from probes.regression.crossfit import fold_numbers
 
 DEFAULT_KIND = "beta"
-"""Smooth, so it neither ties nor overfits; on MMLU it ranked RouteLLM's pair best of the four."""
+"""Beta calibration is smooth, so it neither ties nor overfits; on MMLU it ranked RouteLLM's pair best of the four."""
 
 KINDS: Mapping[str, type[Isotonic] | type[Sigmoid] | type[Beta] | type[VennAbers]] = {
     map_type.kind: map_type for map_type in (Isotonic, Sigmoid, Beta, VennAbers)
 }
-"""Every calibration map by the name it has in an artifact."""
+"""Every class of calibration map by its name in a saved probe."""
 
 
 def kind_named(kind: str) -> type[Isotonic] | type[Sigmoid] | type[Beta] | type[VennAbers]:
-    """Return the class of this name, or raise DataError listing the names."""
+    """Return the class of this name; raise DataError, which lists the names, if there is none."""
     if kind not in KINDS:
         raise DataError(f"a calibration must be one of {', '.join(KINDS)}; got {kind!r}.")
     return KINDS[kind]
@@ -45,7 +44,7 @@ def state_names(kind: str) -> frozenset[str]:
 
 
 def from_state(kind: str, state: Mapping[str, Array]) -> Calibrator:
-    """Return the map that `state()` described; DataError for an unknown kind or contradicting arrays."""
+    """Return the map that `state()` gave; raise DataError for an unknown kind or contradicting arrays."""
     names = state_names(kind)
     if set(state) != names:
         raise DataError(f"a {kind} calibration must hold exactly {sorted(names)}; got {sorted(state)}.")
@@ -55,7 +54,7 @@ def from_state(kind: str, state: Mapping[str, Array]) -> Calibrator:
 def fit_calibrators(
     kind: str, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
 ) -> tuple[Calibrator, ...]:
-    """Return one map per column of scores and losses, both (n, m); NaN in losses is a missing pair."""
+    """Return one map for each column of scores and losses, both (n, m); NaN in losses is a missing pair."""
     S, Y = matrix("scores", scores), matrix("losses", losses)
     if S.shape != Y.shape:
         raise DataError(f"scores and losses must have the same shape; got {S.shape} and {Y.shape}.")
@@ -74,11 +73,10 @@ def cross_calibrate(
     fold: npt.ArrayLike,
     sample_weight: npt.ArrayLike | None = None,
 ) -> tuple[tuple[Calibrator, ...], Float64]:
-    """Calibrate out-of-fold scores (n, m) so that no row calibrates itself.
+    """Return the maps fitted on all out-of-fold scores (n, m), and these scores calibrated across folds (n, m).
 
-    Returns the maps to serve, fitted on all rows, and the calibrated scores (n, m) where each row goes
-    through the maps of the other folds only: those are the ones to measure calibration on, and to tune
-    thresholds with.
+    Serve the maps. The calibrated scores of a row come from maps fitted on the other folds only, so that no row
+    calibrates itself: use them to measure calibration and to choose thresholds.
     """
     S, Y = matrix("scores", scores), matrix("losses", losses)
     folds = fold_numbers(fold, S.shape[0])

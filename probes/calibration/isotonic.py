@@ -1,4 +1,4 @@
-"""Centred isotonic regression as a calibration map."""
+"""`Isotonic`: centred isotonic regression as a calibration map."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy.typing as npt
 
 from probes._checks import Float64
 from probes.calibration.base import LEAST_STEP, MapState, checked_rows, finite_scores, group_equal_scores
-from probes.calibration.pava import pool
+from probes.calibration.pava import pool_starts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Isotonic(MapState):
-    """Centred isotonic regression (Oron and Flournoy 2017): pool adjacent violators, join the pools' centres.
+    """Centred isotonic regression (Oron and Flournoy 2017): straight lines between the centres of the pools.
 
-    Between the centres of its pools the map is linear, so that it is strictly increasing where the data
-    allow it and keeps the ranking that a step function would tie. Beyond the first and the last centre it
-    goes on in a straight line to 0 and to 1, reached one whole range of scores further out, and is
-    constant from there on.
+    The pools come from the pool-adjacent-violators algorithm. Because the map is linear between their centres, it is
+    strictly increasing if the data allow it, and keeps a ranking that a step function would tie. Beyond the first and
+    the last centre it goes on in a straight line to 0 and to 1, which it reaches one whole range of scores further
+    out; from there it is constant.
 
     knots: (k,) ascending scores; values: (k,) non-decreasing probabilities.
     """
@@ -33,10 +33,10 @@ class Isotonic(MapState):
     def fit(cls, scores: npt.ArrayLike, losses: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Isotonic:
         """See `Calibrator.fit`."""
         s, y, w = group_equal_scores(*checked_rows(scores, losses, sample_weight))
-        starts = pool(y, w)
+        starts = pool_starts(y, w)
         mass = np.add.reduceat(w, starts)
         centres = np.add.reduceat(w * s, starts) / mass
-        # Rounding may turn two neighbours around by their last bit.
+        # Rounding may put two neighbours out of order by their last bit.
         values = np.clip(np.maximum.accumulate(np.add.reduceat(w * y, starts) / mass), 0.0, 1.0)
         ascending = np.append(True, np.diff(np.maximum.accumulate(centres)) > LEAST_STEP)
         centres, values = centres[ascending], values[ascending]

@@ -1,4 +1,4 @@
-"""Logistic regression of soft targets with slopes that never fall below 0, as Platt and beta calibration need it."""
+"""Logistic regression with soft targets and slopes >= 0, which Platt scaling and beta calibration need."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from probes._checks import Float64
 
 
 def platt_targets(y: Float64, w: Float64) -> Float64:
-    """Return Platt's targets (n,): losses y moved from 0 and 1 by the prior correction, with weights w (n,)."""
+    """Return losses y (n,) with weights w (n,), moved away from 0 and 1 by Platt's prior correction."""
     positive, negative = float(w @ y), float(w @ (1.0 - y))
     return y * ((positive + 1.0) / (positive + 2.0)) + (1.0 - y) / (negative + 2.0)
 
 
 def logistic(logit: Float64) -> Float64:
     """Return 1 / (1 + exp(-logit)) elementwise, without overflow."""
-    # Each branch sees only the sign for which its exponential cannot overflow.
+    # exp of a number that is never positive cannot overflow.
     decay = np.exp(-np.abs(logit))
     return np.asarray(np.where(logit >= 0, 1.0, decay) / (1.0 + decay))
 
@@ -23,8 +23,8 @@ def logistic(logit: Float64) -> Float64:
 def fit_increasing_logistic(F: Float64, t: Float64, w: Float64) -> Float64:
     """Return (slopes >= 0, offset), (p + 1,), of logistic regression of soft targets t (n,) on F (n, p).
 
-    The loss is convex: a slope that comes out negative is 0 at the constrained optimum of what remains,
-    for the one or two slopes we have (Kull et al. 2017, section 4).
+    The most negative slope is set to 0 and the others are fitted again, until none is negative. For one or two slopes
+    this is the constrained optimum, because the loss is convex (Kull et al. 2017, section 4).
     """
     kept = list(range(F.shape[1]))
     while True:
@@ -38,7 +38,7 @@ def fit_increasing_logistic(F: Float64, t: Float64, w: Float64) -> Float64:
 
 
 def _logistic(F: Float64, t: Float64, w: Float64) -> Float64:
-    """Newton's method with step halving on the mean cross-entropy, (p + 1,) with the offset last."""
+    """Return coefficients (p + 1,), offset last, by Newton's method with step halving on the mean cross-entropy."""
     design = np.column_stack([F, np.ones(F.shape[0])])
     share = w / w.sum()
     mean = float(share @ t)
@@ -49,7 +49,7 @@ def _logistic(F: Float64, t: Float64, w: Float64) -> Float64:
         p = logistic(design @ beta)
         gradient = design.T @ (share * (p - t))
         hessian = (design * (share * p * (1.0 - p))[:, None]).T @ design
-        # The jitter only matters where a feature does not vary, and its slope then stays at 0.
+        # The jitter only matters if a feature does not vary; the slope of that feature then stays at 0.
         step = np.linalg.solve(hessian + 1e-12 * np.eye(beta.shape[0]), gradient)
         size = 1.0
         while (new := _cross_entropy(design @ (beta - size * step), t, share)) > loss and size > 1e-10:

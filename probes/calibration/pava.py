@@ -1,9 +1,8 @@
-"""Isotonic regression by pooling adjacent violators, as linked lists of pools that every sub-range shares.
+"""Isotonic regression by the pool-adjacent-violators algorithm, for all prefixes and suffixes at once.
 
-In the pools of a suffix i..n, what follows the first pool i..e is exactly the pools of the suffix e..n;
-so one array, "where does the first pool end", holds the isotonic regressions of all suffixes at once (and
-its mirror those of all prefixes). That makes the n + 1 regressions "with one more point" of Venn-Abers
-cheap.
+If the first pool of a suffix i..n is i..e, its other pools are exactly the pools of the suffix e..n. So one array,
+"where does the first pool end", holds the isotonic regressions of all suffixes, and its mirror image those of all
+prefixes. That makes the n + 1 regressions "with one more point" of Venn-Abers cheap.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ import numpy as np
 
 from probes._checks import Float64
 
+# Means of losses (in [0, 1]) that differ by less than this are pooled: the difference is rounding.
 _SAME = 1e-12
-"""Means of losses (in [0, 1]) this close are one pool: their difference is rounding."""
 
 
-def pool(y: Float64, w: Float64) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return where the pools of increasing isotonic regression begin; y: (n,) values, w: (n,) weights > 0."""
+def pool_starts(y: Float64, w: Float64) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return the first index of each pool of the isotonic regression of values y (n,) with weights w (n,) > 0."""
     ends = _first_pool_ends(y.tolist(), w.tolist())
     starts = [0]
     while ends[starts[-1]] < len(ends):
@@ -28,21 +27,21 @@ def pool(y: Float64, w: Float64) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 
 def pooled_with_one_more(y: Float64, w: Float64, label: float) -> tuple[Float64, Float64]:
-    """Return the isotonic value of one more point of weight 1 and this label, wherever it may come.
+    """Return the isotonic value of one more point of weight 1 and this label, for every place it can have.
 
-    First, (n + 1,): strictly before point 0, between points 0 and 1, ..., after point n - 1. Second,
-    (n,): at the very place of each point, with which it is then pooled.
+    The first array, (n + 1,), is for a new point strictly before point 0, between points 0 and 1, ..., after point
+    n - 1. The second, (n,), is for a new point at the place of each point, with which it is then pooled.
     """
     n = y.shape[0]
     ends = _first_pool_ends(y.tolist(), w.tolist())
-    # The last pool of each prefix: the mirror image, where decreasing in reverse is increasing of -y.
+    # The last pool of each prefix comes from the mirror image: y read backwards falls if -y rises.
     mirrored = _first_pool_ends((-y[::-1]).tolist(), w[::-1].tolist())
     begins: list[int] = [0, *(n - end for end in reversed(mirrored))]
     mass: list[float] = [0.0, *accumulate(w.tolist())]
     total: list[float] = [0.0, *accumulate((w * y).tolist())]
 
     def value(a: int, b: int) -> float:
-        """Pool the new point with points a..b-1 and with whatever pools then violate the order."""
+        """Return the mean of the new point, points a..b-1 and every pool that then violates the order."""
         while True:
             mean = (total[b] - total[a] + label) / (mass[b] - mass[a] + 1.0)
             if a > 0 and (total[a] - total[begins[a]]) >= mean * (mass[a] - mass[begins[a]]):
@@ -58,7 +57,7 @@ def pooled_with_one_more(y: Float64, w: Float64, label: float) -> tuple[Float64,
 
 
 def _first_pool_ends(y: list[float], w: list[float]) -> list[int]:
-    """Return, for each i, the end (exclusive) of the first pool of the regression on i..n-1."""
+    """Return, for each i, the exclusive end of the first pool of the regression on i..n-1."""
     n = len(y)
     ends = [n] * n
     mean, mass = list(y), list(w)

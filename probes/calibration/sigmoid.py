@@ -1,4 +1,4 @@
-"""Platt scaling as a calibration map."""
+"""`Sigmoid`: Platt scaling as a calibration map."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from probes.calibration.logistic import fit_increasing_logistic, logistic, platt
 class Sigmoid(MapState):
     """Platt scaling (Platt 1999; Lin, Lin and Weng 2007): 1 / (1 + exp(-(slope (score - centre) + offset))).
 
-    Platt's prior correction is kept: a loss of 1 counts as (N1 + 1) / (N1 + 2) and a loss of 0 as 1 / (N0
-    + 2), a soft loss in between, so that separable data give finite coefficients. The slope is never
-    negative: scores that rank backwards get the base rate. Out of range the same curve goes on, strictly
-    within (0, 1) up to rounding.
+    It applies Platt's prior correction, so that separable data give finite coefficients: a loss of 1 counts as
+    (N1 + 1) / (N1 + 2), a loss of 0 as 1 / (N0 + 2), and a soft loss lies in between. The slope is never negative: if
+    the scores rank backwards, every score gets the base rate. Out of range the same curve goes on, strictly within
+    (0, 1) up to rounding.
 
     parameters: (3,) slope, centre, offset.
     """

@@ -1,4 +1,4 @@
-"""Inductive Venn-Abers prediction as a calibration map."""
+"""`VennAbers`: inductive Venn-Abers prediction as a calibration map."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from probes.calibration.pava import pooled_with_one_more
 class VennAbers(MapState):
     """Inductive Venn-Abers prediction (Vovk, Petej and Fedorova 2015): a probability and an interval.
 
-    For a score, p0 and p1 are what isotonic regression on the calibration rows says of it when it is
-    added with loss 0 and with loss 1. For 0/1 losses and exchangeable rows one of the two is perfectly
-    calibrated, whatever the distribution; `predict` returns p1 / (1 - p0 + p1), which minimises the worst
-    log loss. For soft losses p0 <= p1 remain a bracket without that theorem. Both are tabulated, so that
-    serving is one binary search. The maps are steps and tie many scores: use them for intervals, not to
-    rank. Out of range the first and last steps go on.
+    For a score, p0 and p1 are the values of isotonic regression on the calibration rows after the score is added with
+    loss 0 and with loss 1. For 0/1 losses and exchangeable rows one of the two is perfectly calibrated, whatever the
+    distribution; `predict` returns p1 / (1 - p0 + p1), which minimises the worst log loss. For soft losses p0 and p1
+    still bracket the prediction, but that theorem does not hold. Both are tabulated, so serving is one binary search.
+    The maps are step functions that tie many scores: use them for intervals, not for ranking. Out of range the first
+    and the last step go on.
 
-    thresholds: (k,) ascending. below: (2, k + 1) flattened, p0 and p1 strictly between thresholds; at: (2, k)
-    flattened, on them.
+    thresholds: (k,) ascending. below: (2, k + 1) flattened, p0 and p1 strictly between thresholds. at: (2, k)
+    flattened, p0 and p1 exactly at the thresholds.
     """
 
     kind: ClassVar[str] = "venn_abers"

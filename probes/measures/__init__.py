@@ -1,1 +1,1 @@
-"""The figures that we print, each with its formula, and bootstrap intervals for them."""
+"""Measures of predictions and of routing, each with its formula, and bootstrap intervals for them."""

@@ -1,4 +1,4 @@
-"""Percentile bootstrap intervals: paired, grouped, seeded."""
+"""Percentile bootstrap intervals: paired, by group if asked, and repeatable by seed."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def bootstrap(
 ) -> Interval:
     """Return `statistic(*arrays)` with its percentile bootstrap interval (Efron 1979).
 
-    All arrays are resampled by the same rows (their first axis), so that a statistic which compares two
-    of them is a paired comparison: pass a difference of two figures to get the interval of the
-    difference. groups: (n,) labels; then whole groups are drawn with replacement, for rows that are not
-    independent of each other.
+    All arrays are resampled by the same rows (their first axis), so a statistic that compares two of them is a paired
+    comparison. For example, a statistic that returns the difference of two figures gives the interval of the
+    difference. groups: (n,) labels; if given, whole groups are drawn with replacement, for rows that depend on each
+    other.
 
-    Raises DataError for unequal lengths, no rows, confidence outside (0, 1) or fewer than 2 resamples;
-    what the statistic raises on a resample is not hidden.
+    Raises DataError for unequal lengths, no rows, confidence outside (0, 1) or fewer than 2 resamples. An error that
+    the statistic raises on a resample is raised as it is.
     """
     columns = [np.asarray(array) for array in arrays]
     n = columns[0].shape[0] if columns else 0
@@ -55,32 +55,6 @@ def bootstrap(
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(draws, [tail, 1.0 - tail])
     return Interval(float(statistic(*columns)), float(low), float(high), confidence)
-
-
-def per_slice(
-    statistic: Callable[..., float],
-    slices: npt.ArrayLike,
-    *arrays: npt.ArrayLike,
-    groups: npt.ArrayLike | None = None,
-    n_resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> dict[str, Interval]:
-    """Return `bootstrap` of the statistic on the rows of each slice label (n,), in the labels' order."""
-    labels = np.asarray(slices).astype(str)
-    columns = [np.asarray(array) for array in arrays]
-    found: dict[str, Interval] = {}
-    for label in np.unique(labels):
-        rows = labels == label
-        found[str(label)] = bootstrap(
-            statistic,
-            *(column[rows] for column in columns),
-            groups=None if groups is None else np.asarray(groups)[rows],
-            n_resamples=n_resamples,
-            confidence=confidence,
-            seed=seed,
-        )
-    return found
 
 
 def _row_sampler(n: int) -> Callable[[np.random.Generator], Array]:

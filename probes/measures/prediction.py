@@ -1,4 +1,4 @@
-"""Every figure we print, each with its formula: ranking, routing, calibration, correlation."""
+"""Measures of predictions, each with its formula: correlation, ranking (AUROC) and calibration (Brier, ECE)."""
 
 from __future__ import annotations
 
@@ -11,41 +11,12 @@ import numpy.typing as npt
 
 from probes._checks import Array, Float64, unit_interval, vector
 from probes.errors import DataError
-from probes.measures.bootstrap import Interval, bootstrap, per_slice
-from probes.measures.routing import (
-    CostQualityCurve,
-    aiq,
-    apgr,
-    area_under_curve,
-    cost_quality_curve,
-    cost_saved,
-    cpt,
-)
-
-__all__ = [
-    "CostQualityCurve",
-    "Interval",
-    "ReliabilityBin",
-    "aiq",
-    "apgr",
-    "area_under_curve",
-    "auroc",
-    "bootstrap",
-    "brier",
-    "cost_quality_curve",
-    "cost_saved",
-    "cpt",
-    "ece",
-    "fisher_interval",
-    "pearson_r",
-    "per_slice",
-    "reliability_curve",
-]
+from probes.measures.bootstrap import Interval
 
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """One bin of a reliability curve: n rows, mean prediction, mean loss and the latter's Wilson interval."""
+    """One bin of a reliability curve: n rows, mean prediction, mean loss, and the Wilson interval of the mean loss."""
 
     n: int
     predicted: float
@@ -55,10 +26,10 @@ class ReliabilityBin:
 
 
 def pearson_r(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Pearson correlation: sum (a - mean a)(b - mean b) / (n sd(a) sd(b)), in [-1, 1].
+    """Return the Pearson correlation sum (a - mean a)(b - mean b) / (n sd(a) sd(b)), in [-1, 1].
 
-    Raises DataError for fewer than two rows or a constant input, for which it is not defined. Interval:
-    exact for normal data by `fisher_interval`, in general by `bootstrap(pearson_r, a, b)`.
+    Raises DataError for fewer than two rows or a constant input, for which it is not defined. `fisher_interval` gives
+    an interval that is good for normal data, `bootstrap(pearson_r, a, b)` one for any data.
     """
     x, y = _pair("a", a, "b", b)
     x, y = x - x.mean(), y - y.mean()
@@ -72,7 +43,7 @@ def pearson_r(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
 
 
 def fisher_interval(r: float, n: int, confidence: float = 0.95) -> Interval:
-    """Interval of a correlation by Fisher's transform: tanh(artanh r -+ z / sqrt(n - 3)) (Fisher 1921)."""
+    """Return the interval of a correlation by Fisher's transform, tanh(artanh r -+ z / sqrt(n - 3)) (Fisher 1921)."""
     if n < 4 or not -1.0 <= r <= 1.0:
         raise DataError(f"Fisher's interval needs n >= 4 and r in [-1, 1]; got n = {n}, r = {r}.")
     if abs(r) == 1.0:
@@ -82,9 +53,9 @@ def fisher_interval(r: float, n: int, confidence: float = 0.95) -> Interval:
 
 
 def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Area under the ROC curve: P(score of a 1 > score of a 0) + P(equal) / 2 (Mann and Whitney), in [0, 1].
+    """Return the area under the ROC curve, P(score of a 1 > score of a 0) + P(equal) / 2 (Mann and Whitney), in [0, 1].
 
-    labels: 0 or 1, both present; anything else is a DataError.
+    labels: 0 or 1, both present. Anything else raises DataError.
     """
     s, y = _pair("scores", scores, "labels", labels)
     if not np.isin(y, (0.0, 1.0)).all() or y.min() == y.max():
@@ -98,20 +69,19 @@ def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 
 
 def brier(predicted: npt.ArrayLike, losses: npt.ArrayLike) -> float:
-    """Brier score: mean (p - y)^2, in [0, 1] (Brier 1950)."""
+    """Return the Brier score, mean (p - y)^2, in [0, 1] (Brier 1950)."""
     p, y = _probabilities(predicted, losses)
     return float(np.mean((p - y) ** 2))
 
 
 def ece(predicted: npt.ArrayLike, losses: npt.ArrayLike, n_bins: int = 15, debias: bool = True) -> float:
-    """Expected calibration error: sum_b n_b/n |mean p - mean y| over bins of equal mass, debiased, >= 0.
+    """Return the expected calibration error, sum_b n_b/n |mean p - mean y| over bins of equal mass, debiased, >= 0.
 
-    Even a perfect map shows |difference| > 0 in a finite bin. With d_b the difference and s_b the
-    standard error of mean y in bin b, the excess of the plug-in is taken to be E|N(d_b, s_b^2)| - |d_b|
-    and subtracted (the estimator of Kumar, Liang and Ma 2019, section 5, whose normal draws are here
-    integrated in closed form: E|N(d, s^2)| = s sqrt(2/pi) exp(-d^2 / 2s^2) + d erf(d / s sqrt 2)).
-    `debias=False` gives the plug-in, which is larger by about 0.8 s_b. Equal predictions are never split
-    over bins. losses may be soft, in [0, 1].
+    Even a perfect map shows |difference| > 0 in a finite bin. With d_b the difference and s_b the standard error of
+    mean y in bin b, the bias of the plug-in estimate is taken to be E|N(d_b, s_b^2)| - |d_b| and subtracted. This is
+    the estimator of Kumar, Liang and Ma 2019, section 5, with their normal draws integrated in closed form:
+    E|N(d, s^2)| = s sqrt(2/pi) exp(-d^2 / 2s^2) + d erf(d / s sqrt 2). `debias=False` gives the plug-in estimate, which
+    is larger by about 0.8 s_b. Equal predictions are always in one bin. losses may be soft, in [0, 1].
     """
     p, y = _probabilities(predicted, losses)
     total = 0.0
@@ -126,7 +96,7 @@ def ece(predicted: npt.ArrayLike, losses: npt.ArrayLike, n_bins: int = 15, debia
 def reliability_curve(
     predicted: npt.ArrayLike, losses: npt.ArrayLike, n_bins: int = 10, confidence: float = 0.95
 ) -> tuple[ReliabilityBin, ...]:
-    """Mean loss against mean prediction in bins of equal mass, each with its Wilson interval (Wilson 1927).
+    """Return mean loss and mean prediction in bins of equal mass, each with its Wilson interval (Wilson 1927).
 
     centre = (y + z^2/2n) / (1 + z^2/n), half width = z sqrt(y(1 - y)/n + z^2/4n^2) / (1 + z^2/n). For soft
     losses, whose variance is at most y(1 - y), the interval is conservative.
@@ -138,14 +108,14 @@ def reliability_curve(
         n, mean = len(rows), float(y[rows].mean())
         centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
         half = z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        # At 0 and 1 an end of the interval is exactly 0 or 1, whatever the rounding says.
+        # A mean of 0 or 1 is an end of its interval; rounding must not move that end.
         low, high = max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half))
         curve.append(ReliabilityBin(n, float(p[rows].mean()), mean, low, high))
     return tuple(curve)
 
 
 def _equal_mass_bins(p: Float64, n_bins: int) -> list[Array]:
-    """Cut the rows, sorted by prediction, at i n/n_bins, each cut moved past equal predictions."""
+    """Return the rows of each bin: sorted by prediction, cut at i n/n_bins, each cut moved past equal predictions."""
     if n_bins < 1:
         raise DataError(f"n_bins must be >= 1; got {n_bins}.")
     order = np.argsort(p, kind="stable")

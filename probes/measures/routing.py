@@ -1,9 +1,9 @@
-"""What a ranking of prompts is worth for routing between a weak and a strong model.
+"""Measures of how well a ranking of prompts routes between a weak and a strong model.
 
-Conventions: one row per prompt; `gain_scores` rank the prompts, the largest going to the strong model
-first; qualities are scores in any unit where more is better. Prompts with equal scores are sent in one
-go, as any order among them is as good: every figure is the mean over those orders, never an accident of
-the rows' order.
+Conventions: one row per prompt. `gain_scores` rank the prompts; the prompt with the largest score goes to the strong
+model first. Qualities are scores in any unit in which more is better. Prompts with equal scores move together, because
+every order among them is equally good: each figure is the mean over those orders and does not depend on the order of
+the rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from probes.errors import DataError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CostQualityCurve:
-    """Mean quality against mean cost as the strong share grows: three vectors (k,), joined by straight lines.
+    """Mean quality and mean cost as the strong share grows: three vectors (k,), joined by straight lines.
 
     share: fraction of prompts sent to the strong model, 0 to 1 ascending. cost: mean cost per prompt.
     quality: mean quality per prompt.
@@ -31,27 +31,26 @@ class CostQualityCurve:
 
 
 def apgr(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike) -> float:
-    """Average performance gap recovered: the integral of PGR over the share of strong calls; random is 0.5.
+    """Return the average performance gap recovered, the integral of PGR over the share of strong calls; random is 0.5.
 
-    PGR(share) = (quality(share) - quality(0)) / (quality(1) - quality(0)), by trapezoids (Ong et al.
-    2024, whose printed ten-point sum would give .55 for random, while their reported figures are the
-    trapezoid).
+    PGR(share) = (quality(share) - quality(0)) / (quality(1) - quality(0)), integrated by trapezoids (Ong et al. 2024;
+    the ten-point sum that they print would give .55 for random, but the figures that they report are trapezoids).
 
-    Raises DataError when the strong model is not better on these rows: there is no gap to recover.
+    Raises DataError if the strong model is not better on these rows, because there is then no gap to recover.
     """
     share, pgr = _gap_recovered(gain_scores, weak, strong)
     return float(np.trapezoid(pgr, share))
 
 
 def cpt(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike, x: float) -> float:
-    """Call-performance threshold: the least share of strong calls, 0 to 1, at which PGR reaches x in [0, 1].
+    """Return the call-performance threshold: the least share of strong calls at which PGR reaches x, both in [0, 1].
 
-    Between two prompts PGR is a straight line; random reaches x at the share x. Errors as `apgr`.
+    Between two prompts PGR is a straight line; a random ranking reaches x at the share x. Raises the errors of `apgr`.
     """
     if not 0.0 <= x <= 1.0:
         raise DataError(f"x must lie in [0, 1]; got {x}. CPT(50 %) is x = 0.5.")
     share, pgr = _gap_recovered(gain_scores, weak, strong)
-    # The curve ends at exactly 1 but for rounding.
+    # Rounding may end the curve slightly below 1, so x = 1 is taken to mean its end.
     first = int(np.argmax(pgr >= min(x, pgr[-1])))
     if first == 0:
         return float(share[0])
@@ -66,29 +65,29 @@ def cost_quality_curve(
     weak_cost: npt.ArrayLike,
     strong_cost: npt.ArrayLike,
 ) -> CostQualityCurve:
-    """Return the curve from all-weak to all-strong; each cost is one number, or one per prompt (n,)."""
+    """Return the curve from all prompts weak to all strong; each cost is one number, or one per prompt (n,)."""
     s, low, high = _rows(gain_scores, weak, strong)
-    cheap, dear = (
+    cheap, expensive = (
         vector("cost", np.broadcast_to(np.asarray(cost, dtype=np.float64), s.shape), s.shape[0])
         for cost in (weak_cost, strong_cost)
     )
-    share, quality_gain, cost_gain = _cumulative(s, high - low, dear - cheap)
+    share, quality_gain, cost_gain = _cumulative(s, high - low, expensive - cheap)
     return CostQualityCurve(share, cheap.mean() + cost_gain, low.mean() + quality_gain)
 
 
 def area_under_curve(curve: CostQualityCurve) -> float:
-    """Mean quality over the cost axis: integral of quality d cost / (last - first cost), by trapezoids."""
+    """Return the mean quality over the cost axis: integral of quality d cost / (last - first cost), by trapezoids."""
     width = float(curve.cost[-1] - curve.cost[0])
     if width <= 0.0:
-        raise DataError(f"the curve must end dearer than it starts; its cost changes by {width:g}.")
+        raise DataError(f"the curve must end at a higher cost than it starts; its cost changes by {width:g}.")
     return float(np.trapezoid(curve.quality, curve.cost)) / width
 
 
 def aiq(curve: CostQualityCurve) -> float:
-    """Average improvement in quality (Hu et al. 2024, RouterBench): mean quality under the concave hull.
+    """Return the average improvement in quality (Hu et al. 2024, RouterBench): mean quality under the concave hull.
 
-    The hull is the least non-decreasing concave curve above the points: what a router reaches by mixing two
-    of its settings at random. The mean is over the cost axis, as in `area_under_curve`.
+    The hull is the least non-decreasing concave curve above the points; a router reaches it if it mixes two of its
+    settings at random. The mean is over the cost axis, as in `area_under_curve`.
     """
     cost, quality = _concave_hull(curve.cost, curve.quality)
     width = float(cost[-1] - cost[0])
@@ -98,9 +97,9 @@ def aiq(curve: CostQualityCurve) -> float:
 
 
 def cost_saved(curve: CostQualityCurve, reference_cost: float, reference_quality: float) -> float | None:
-    """Cost saved at equal quality: 1 - (least cost on the curve with quality >= the reference's) / its cost.
+    """Return the share of cost saved at equal quality: 1 - (least cost at which quality >= reference) / reference cost.
 
-    Negative when equal quality costs more; None when the curve never reaches the reference's quality.
+    It is negative if equal quality costs more, and None if the curve never reaches the reference's quality.
     """
     if reference_cost <= 0.0:
         raise DataError(f"reference_cost must be > 0; got {reference_cost}.")
@@ -129,7 +128,7 @@ def _gap_recovered(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.
 
 
 def _cumulative(s: Float64, *gains: Float64) -> tuple[Float64, ...]:
-    """Return the share sent (k,) and the mean gain so far (k,) of each kind, one point per distinct score."""
+    """Return the share sent (k,) and the mean of each gain so far (k,), one point per distinct score."""
     order = np.argsort(-s, kind="stable")
     last_of_tie = np.append(np.flatnonzero(np.diff(s[order])), s.shape[0] - 1)
     counts = np.concatenate([[0.0], last_of_tie + 1.0])
@@ -145,7 +144,7 @@ def _rows(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike
 
 
 def _concave_hull(x: Float64, y: Float64) -> tuple[Float64, Float64]:
-    """Upper hull by Andrew's monotone chain, cut at its maximum and flat from there to the last x."""
+    """Return the upper hull by Andrew's monotone chain, flat from its maximum to the last x."""
     hull: list[int] = []
     order = np.lexsort((-y, x))
     for i in order:

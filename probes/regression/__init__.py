@@ -1,1 +1,1 @@
-"""Ridge regression from sufficient statistics, and what it leaves behind for serving."""
+"""Ridge regression from sufficient statistics, and the frozen arrays that serve its predictions."""

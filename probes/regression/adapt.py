@@ -1,12 +1,13 @@
-"""A ridge on few labels of a new task, with the statistics of an old one as its prior.
+"""Fit a ridge on few labels of a new task, with the statistics of an old fit as its prior.
 
 Old rows A, a and new rows Z, y, each centred by its own mean and scaled by the old standard deviations:
 
     minimise |y - Z b|^2 + w |a - A b|^2 + alpha |b|^2,   so   (Z'Z + w A'A + alpha I) b = Z'y + w A'a
 
-An old label counts w times a new one. w = 0 is the new labels alone, w = 1 both data sets, and the means (what a model
-loses on average) are those of the new task throughout. alpha stays what the old fit chose: a penalty is noise
-over signal, and does not depend on how many rows there are. A feature that did not vary in the old data is ignored.
+An old label counts w times a new one: w = 0 uses the new labels alone, w = 1 pools both data sets. The means (what a
+model loses on average) are always those of the new task. alpha remains what the old fit chose, because a penalty is a
+ratio of noise to signal and does not depend on the number of rows. A feature that did not vary in the old data is
+ignored.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ USUAL_WEIGHT = 0.1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adaptation:
-    """A fit on n new rows with a prior; m targets, W weights tried.
+    """The result of fitting m targets on n new rows with a prior, after trying W weights for it.
 
-    probe: what serves. weight: the one chosen. left_out: (n, m) float64, the exact prediction for each row of the fit
-    without that row's group, at this weight; also for missing targets. errors, standard_errors: (W,), the mean
+    probe: the fitted probe. weight: the one chosen. left_out: (n, m) float64, the exact prediction for each row by the
+    fit without that row's group, at this weight; also for missing targets. errors, standard_errors: (W,), the mean
     squared left-out error in units of the targets' variance, and its standard error over groups.
     """
 
@@ -59,12 +60,13 @@ def adapt(
 ) -> Adaptation:
     """Fit new rows X (n, d) and targets Y (n, m), NaN for a missing pair, on top of `prior`.
 
-    alpha: the old fit's penalty, one or (m,). groups: (n,) labels; rows of one group (a prompt's text) are left out
-    together; None leaves out row by row. weights: those tried, one for all targets. Costs one eigendecomposition of
-    the old statistics, and one of min(n, d) numbers square per weight, for each pattern of missing pairs.
+    alpha: the old fit's penalty, one or (m,). groups: (n,) labels; rows of one group (for example, of one text) are
+    left out together; None leaves out row by row. weights: those to try; one is chosen for all targets. The cost is
+    one eigendecomposition of the old statistics, and one of a square matrix of min(n, d) rows per weight, for each
+    pattern of missing pairs.
 
-    Raises DimensionError for other numbers of features or targets than the prior's, DataError for a target with
-    fewer than two rows or groups, NaN or infinity among the features, and penalties or weights out of range.
+    Raises DimensionError if the number of features or targets is not the prior's. Raises DataError for a target with
+    fewer than two rows or groups, for NaN or infinity among the features, and for penalties or weights out of range.
     """
     features = matrix("X", X, prior.n_features)
     refuse_non_finite("X", features)
@@ -86,21 +88,21 @@ def adapt(
 
 
 def choose_weight(weights: Float64, errors: Float64, standard_errors: Float64) -> int:
-    """Return the place of the weight nearest `USUAL_WEIGHT` on a log scale among those that are as good as the best.
+    """Return the index of the weight nearest to `USUAL_WEIGHT` on a log scale among those as good as the best.
 
-    As good: within one standard error, the best's own (Breiman et al. 1984). Taking the best itself is
-    too noisy with 50 or 100 labels: it falls below the transferred probe.
+    A weight is as good if its error is within one standard error of the least error (Breiman et al. 1984). To take the
+    best itself is too noisy with 50 or 100 labels: the result is then worse than the transferred probe.
     """
     best = int(np.argmin(errors))
     good = np.flatnonzero(errors <= errors[best] + standard_errors[best])
-    with np.errstate(divide="ignore"):  # a weight of 0 is the farthest of all
+    with np.errstate(divide="ignore"):  # a weight of 0 is infinitely far
         away = np.abs(np.log(weights[good] / USUAL_WEIGHT))
     return int(good[np.argmin(away)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Fits:
-    """All weights side by side: coef (W, m, d), left_out (W, n, m); mean (m, d), target_mean (m,)."""
+    """The fits for all weights: coef (W, m, d), left_out (W, n, m); mean (m, d), target_mean (m,)."""
 
     coef: Float64
     left_out: Float64
@@ -134,7 +136,7 @@ def _fits(prior: Prior, penalty: Float64, X: Array, Y: Array, groups: Array, wei
 
 
 def _patterns(prior: Prior, penalty: Float64, Y: Array) -> Iterator[tuple[Columns, Spectrum, float, Array]]:
-    """Yield (columns, the old statistics of these, alpha, present (n,)) for targets alike in all of it."""
+    """Yield (columns, old statistics, alpha, present (n,)) for each set of targets that share all three."""
     for own, spectrum in prior.spectra:
         for alpha in np.unique(penalty[own]):
             same = np.flatnonzero(penalty[own] == alpha)
@@ -147,9 +149,10 @@ def _patterns(prior: Prior, penalty: Float64, Y: Array) -> Iterator[tuple[Column
 def _solve(Q: Float64, y: Float64, precision: Float64, expected: Float64, groups: Array) -> tuple[Float64, Float64]:
     """Return b (p, m) in the old eigenbasis, and the residual (n, m) of each row fitted without its group.
 
-    Q (n, p) centred new rows in that basis, y (n, m) centred targets, precision (p,) = w l + alpha, expected (p, m)
-    what the prior alone would say. The residual of the fit is M (y - Q expected), M = I - V V' with V of `_smoother`.
-    The mean is fitted too, so that rows g left out together have residuals (M_gg - 1/n)^-1 (fitted residuals)_g.
+    Q: (n, p) centred new rows in that basis. y: (n, m) centred targets. precision: (p,), w l + alpha. expected: (p, m)
+    the coefficients of the prior alone. The residual of the fit is M (y - Q expected) with M = I - V V' and V from
+    `_smoother`. The mean is fitted too, so the residuals of rows g left out together are
+    (M_gg - 1/n)^-1 (fitted residuals)_g.
     """
     U = Q / np.sqrt(precision)
     V = _smoother(U)
@@ -175,7 +178,7 @@ def _smoother(U: Float64) -> Float64:
 
 
 def _left_out_errors(left_out: Float64, Y: Array, groups: Array) -> tuple[Float64, Float64]:
-    """Return (errors, standard_errors) as `Adaptation` has them; a target that does not vary has no say."""
+    """Return (errors, standard_errors) of `Adaptation`; a target that does not vary is left out of them."""
     known = ~np.isnan(Y)
     variance = np.nanvar(Y, axis=0)
     per_row = np.divide(1.0, variance * known.sum(axis=0), out=np.zeros_like(variance), where=variance > 0)
@@ -192,7 +195,7 @@ def _penalties(alpha: npt.ArrayLike, n_targets: int) -> Float64:
 
 
 def _group_numbers(groups: Sequence[Hashable] | Array | None, n_rows: int) -> npt.NDArray[np.int64]:
-    """Return a number 0, 1, ... for each row, (n,), the same for rows of one group."""
+    """Return a group number 0, 1, ... for each row, (n,)."""
     labels = range(n_rows) if groups is None else groups.tolist() if isinstance(groups, np.ndarray) else groups
     if len(labels) != n_rows:
         raise DataError(f"groups must have one label for each of {n_rows} rows; got {len(labels)}.")
@@ -201,7 +204,7 @@ def _group_numbers(groups: Sequence[Hashable] | Array | None, n_rows: int) -> np
 
 
 def _repeated(groups: Array) -> Iterator[Array]:
-    """Yield the rows of each group that has more than one."""
+    """Yield the row numbers of each group that has more than one row."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order])) + 1
     yield from (rows for rows in np.split(order, starts) if rows.size > 1)

@@ -1,4 +1,4 @@
-"""Cross-fitting: folds by group, and predictions for every row from statistics that never saw its group."""
+"""Cross-fitting: assign rows to folds by group, and predict every row from the other folds."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutOfFold:
-    """What the other folds say about every row.
+    """Predictions and leverages of n rows, each from a fit on the folds that the row is not in.
 
-    prediction: (n, m) float64, also for missing targets. leverage: (n,) float64, of the row against the other
-    folds. alpha: (k, m), the penalties used for each fold left out.
+    prediction: (n, m) float64, also for missing targets. leverage: (n,) float64, of each row against the other folds.
+    alpha: (k, m), the penalties used for each of the k folds left out.
     """
 
     prediction: Float64
@@ -35,13 +35,13 @@ class OutOfFold:
 
 
 def assign_folds(groups: Sequence[Hashable] | Array, n_folds: int = 5, seed: int = 0) -> IntArray:
-    """Return a fold number in 0..n_folds-1 for each row; rows of one group (a prompt's text) share it.
+    """Return a fold number in 0..n_folds-1 for each row; rows of one group (for example, of one text) share it.
 
-    The largest groups go first, each to the fold with the fewest rows, so that fold sizes differ by at
-    most the largest group that had a choice; equal groups are ordered by a hash of (seed, label). The
-    result depends on the labels and the seed only, not on the order of rows, the process or the machine.
+    Groups are assigned one after another, the largest first, each to the fold with the fewest rows; so fold sizes
+    differ by at most the size of one group. Groups of equal size are ordered by a hash of (seed, label). The result
+    depends on the labels and the seed only, not on the order of rows, the process or the machine.
 
-    Raises DataError when there are fewer groups than folds.
+    Raises DataError if there are fewer groups than folds.
     """
     if n_folds < 2:
         raise DataError(f"n_folds must be >= 2; got {n_folds}. One fold leaves nothing to learn from.")
@@ -70,19 +70,14 @@ def out_of_fold(
     alpha: npt.ArrayLike | None = None,
     alphas: npt.ArrayLike | None = None,
     sample_weight: npt.ArrayLike | None = None,
-    standardize: bool = True,
-    leverage_tolerance: float = LEVERAGE_TOLERANCE,
 ) -> OutOfFold:
     """Predict every row of X (n, d) by a ridge on the other folds; NaN in Y (n, m) is a missing pair.
 
-    One pass collects the statistics of each fold; the training set of a fold is the sum of the
-    others, so that k folds cost one pass and k eigendecompositions. fold: (n,) integers, from
-    `assign_folds`. alpha: the penalty (one, or one per target) for all folds, such as
-    `fit_ridge(...).alpha`; when None each training set chooses per target from `alphas` by
-    generalised cross-validation, so that the rows left out have no say at all. Other arguments as
-    `fit_ridge`.
+    fold: (n,) integers, from `assign_folds`. alpha: the penalty for all folds, one or (m,), such as
+    `fit_ridge(...).alpha`. If it is None, each training set chooses per target from `alphas` by generalised
+    cross-validation, so that the rows left out have no influence at all. sample_weight: (n,) as in `fit_ridge`.
 
-    Raises DataError when a target has fewer than two rows outside some fold.
+    Raises DataError if a target has fewer than two rows outside some fold.
     """
     features = matrix("X", X)
     targets = target_matrix(Y, features.shape[0])
@@ -93,23 +88,24 @@ def out_of_fold(
     prediction, leverage = np.empty(targets.shape), np.empty(features.shape[0])
     used = np.tile(_fixed_penalties(alpha, targets.shape[1]), (numbers.size, 1))
     for columns, present in missing_patterns(targets):
+        # The training set of a fold is the sum of the other folds' statistics: one pass serves all k folds.
         parts = _statistics_by_fold(features, targets[:, columns], w, folds, present)
         for k, number in enumerate(numbers):
             fitter = reduce(add, [part for other, part in parts.items() if other != number])
-            spectrum = _spectrum(fitter, columns, standardize)
+            spectrum = _spectrum(fitter, columns)
             if alpha is None and columns.size:
                 used[k, columns] = choose_alpha(grid, spectrum.gcv(grid), fitter.target_variance(), True)
             held_out = np.flatnonzero(folds == number)
             coef, intercept = spectrum.coefficients(used[k, columns])
             prediction[np.ix_(held_out, columns)] = features[held_out] @ coef.T + intercept
-            if present.all():  # the last pattern, so that every penalty is known
-                at = spectrum.leverage(float(used[k].min()), leverage_tolerance)
-                leverage[held_out] = at.score(features[held_out])
+            if present.all():  # this is the last pattern, so every penalty is known
+                of_others = spectrum.leverage(float(used[k].min()), LEVERAGE_TOLERANCE)
+                leverage[held_out] = of_others.score(features[held_out])
     return OutOfFold(prediction, leverage, used)
 
 
 def _fixed_penalties(alpha: npt.ArrayLike | None, n_targets: int) -> Float64:
-    """Return the penalties asked for, one per target; for None ones, which each fold's choice replaces."""
+    """Return the penalties asked for, one per target; ones if alpha is None, which each fold's choice then replaces."""
     fixed = penalty_grid([1.0] if alpha is None else alpha)
     if fixed.shape[0] not in (1, n_targets):
         raise DataError(f"alpha must be one penalty, or one per target ({n_targets}); got {fixed.shape[0]}.")
@@ -117,7 +113,7 @@ def _fixed_penalties(alpha: npt.ArrayLike | None, n_targets: int) -> Float64:
 
 
 def fold_numbers(fold: npt.ArrayLike, n_rows: int) -> IntArray:
-    """Return checked fold numbers (n_rows,): whole numbers, at least two different ones."""
+    """Return `fold` as integers (n_rows,); raise DataError unless they are whole numbers, at least two different."""
     values = vector("fold", fold, n_rows)
     numbers = values.astype(np.int64)
     if (numbers != values).any():
@@ -142,10 +138,10 @@ def _statistics_by_fold(
     return parts
 
 
-def _spectrum(fitter: RidgeFitter, columns: Array, standardize: bool) -> Spectrum:
+def _spectrum(fitter: RidgeFitter, columns: Array) -> Spectrum:
     if fitter.n_rows < 2:
         raise DataError(
             f"every target needs at least 2 rows outside each fold; target(s) {columns.tolist()} have "
             f"{fitter.n_rows}. Use more labels or other folds."
         )
-    return fitter.spectrum(standardize)
+    return fitter.spectrum()

@@ -1,4 +1,4 @@
-"""`RidgeLOO`: the ridge of this package as a scikit-learn estimator; importing it needs scikit-learn."""
+"""`RidgeLOO`: our ridge as a scikit-learn estimator. Only this file needs scikit-learn."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from probes.regression.solution import DEFAULT_ALPHAS
 
 
 class RidgeLOO(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc] # sklearn is untyped
-    """Ridge regression whose penalty has the least exact leave-one-out error on a grid.
+    """Ridge regression that chooses the penalty of least exact leave-one-out error on a grid.
 
-    alphas: the grid, each > 0; None for `probes.regression.ridge.DEFAULT_ALPHAS`. alpha_per_target: one penalty each
-    instead of one for all targets. standardize: penalise the coefficients of features of unit variance.
+    alphas: the grid, each > 0; None for `probes.regression.solution.DEFAULT_ALPHAS`. alpha_per_target: choose one
+    penalty for each target instead of one for all. standardize: penalise the coefficients of features that are scaled
+    to unit variance.
 
-    Learned: coef_ (d,) or (m, d), intercept_ number or (m,), alpha_ number or (m,), loo_mse_ (A,) or (A, m),
+    Fitted attributes: coef_ (d,) or (m, d), intercept_ number or (m,), alpha_ number or (m,), loo_mse_ (A,) or (A, m),
     alphas_ (A,), probe_ (a `LinearProbe`, float32), leverage_ (a `Leverage`), n_features_in_.
     """
 
@@ -64,7 +65,7 @@ class RidgeLOO(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore
         return self
 
     def predict(self, X: npt.ArrayLike) -> Array:
-        """Return predictions (n,) or (n, m), as y was, in float64."""
+        """Return float64 predictions, (n,) or (n, m) as `y` was in `fit`."""
         check_is_fitted(self)
         features = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
         return np.asarray(features @ self.coef_.T + self.intercept_)

@@ -1,4 +1,4 @@
-"""Fit every target at once in one call, where some (row, target) pairs may be missing."""
+"""Fit every target in one call (`fit_ridge`), even if some (row, target) pairs are missing."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ def fit_ridge(
     *,
     alphas: npt.ArrayLike | None = None,
     per_target: bool = False,
-    standardize: bool = True,
     leverage_tolerance: float = LEVERAGE_TOLERANCE,
 ) -> RidgeSolution:
-    """Fit every target on X (n, d), penalty by exact leave-one-out; NaN in Y (n, m) is a missing pair.
+    """Fit every target on X (n, d), choosing the penalty by exact leave-one-out; NaN in Y (n, m) is a missing pair.
 
-    Each target uses every row it has. Targets that miss the same rows share one eigendecomposition, so
-    that there are at most m + 1 of them. A shared penalty minimises the mean over all targets; the
-    leverage is that of all rows, labelled or not. Other arguments and errors as `RidgeFitter.solve`; a
-    target with fewer than two rows is a DataError too.
+    Each target uses every row that has it. Targets that miss the same rows share one eigendecomposition, so there are
+    at most m + 1 of them. A shared penalty minimises the mean error over all targets. The leverage is that of all
+    rows, with or without targets. The other arguments and errors are those of `RidgeFitter.solve`; a target with fewer
+    than two rows is a DataError too.
     """
     features = matrix("X", X)
     targets = target_matrix(Y, features.shape[0])
@@ -38,7 +37,7 @@ def fit_ridge(
     parts: list[tuple[Array, Spectrum]] = []
     for columns, present in missing_patterns(targets):
         fitter, batch = _statistics(features, targets, w, columns, present)
-        spectrum = fitter.spectrum(standardize)
+        spectrum = fitter.spectrum()
         if columns.size:
             loo_mse[:, columns] = spectrum.leave_one_out(grid, [batch])
             variance[columns] = fitter.target_variance()
@@ -48,7 +47,7 @@ def fit_ridge(
 
 
 def target_matrix(Y: npt.ArrayLike, n_rows: int) -> Array:
-    """Return Y as (n_rows, m >= 1); NaN may stand for a missing pair, infinity is a DataError."""
+    """Return Y as a matrix (n_rows, m >= 1). NaN marks a missing pair; infinity raises DataError."""
     targets = np.asarray(Y)
     targets = matrix("Y", targets[:, None] if targets.ndim == 1 else targets)
     if targets.shape[0] != n_rows or targets.shape[1] < 1:
@@ -58,9 +57,9 @@ def target_matrix(Y: npt.ArrayLike, n_rows: int) -> Array:
 
 
 def missing_patterns(Y: Array) -> list[tuple[Array, Array]]:
-    """Group the targets of Y (n, m) by the rows they have: (columns, present (n,) booleans) pairs.
+    """Group the targets of Y (n, m) by the rows that have them: return (columns, present (n,) booleans) pairs.
 
-    The last pair is always that of all rows, without columns when every target misses some.
+    The last pair is always that of all rows; it has no columns if every target misses some row.
     """
     missing = np.isnan(Y)
     groups: dict[bytes, list[int]] = {}
@@ -72,7 +71,7 @@ def missing_patterns(Y: Array) -> list[tuple[Array, Array]]:
 
 
 def _statistics(X: Array, Y: Array, w: Float64 | None, columns: Array, present: Array) -> tuple[RidgeFitter, Batch]:
-    """Return the statistics of the rows that these targets have, and those rows."""
+    """Return the statistics of the rows that have these targets, and those rows."""
     if not present.all():
         X, Y, w = X[present], Y[present], None if w is None else w[present]
     if X.shape[0] < 2:

@@ -1,4 +1,4 @@
-"""What a fitted ridge leaves behind for serving: `LinearProbe` and `Leverage`, frozen plain arrays."""
+"""`LinearProbe` and `Leverage`: the frozen arrays of a fitted ridge that serving needs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def _frozen(name: str, values: npt.ArrayLike, dtype: npt.DTypeLike, ndim: int) -
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearProbe:
-    """Predicted losses `X @ coef.T + intercept`, standardisation already folded in.
+    """A linear map from features to losses, `X @ coef.T + intercept`, that includes the standardisation.
 
     coef: (m, d) float32, one row per target. intercept: (m,) float32. alpha: (m,) float64, the ridge
-    penalties that were chosen (for the record only).
+    penalties that were chosen; they change no prediction.
     """
 
     coef: Float32
@@ -61,10 +61,10 @@ class LinearProbe:
     def predict(self, X: Array) -> Array:
         """Return the predicted losses: (n, d) -> (n, m), and one sample (d,) -> (m,).
 
-        Nothing is copied or converted when X is float32. NaN comes out where NaN goes in: the check would
-        cost more than the prediction (`DifficultyProbe.predict` does check). Rounding is float32's.
+        float32 input is neither copied nor converted. NaN in a row gives NaN for that row, because a check would cost
+        more than the prediction (`DifficultyProbe.predict` does check). The result is rounded to float32.
 
-        Raises DimensionError when X has another number of features, DataError when it is no array.
+        Raises DimensionError if X has another number of features, DataError if it is not a numeric array.
         """
         try:
             if X.ndim == 1:
@@ -79,7 +79,7 @@ class LinearProbe:
         raise DataError(f"features must have shape ({self.n_features},) or (n, {self.n_features}); got {X.shape}.")
 
     def _products(self, X: Array) -> Array:
-        # A matrix product of two or three columns takes BLAS 2 to 5 times as long as as many vectors.
+        # A matrix product of two or three columns takes BLAS 2 to 5 times as long as the same columns one by one.
         if self.coef.shape[0] <= 3:
             return np.stack([X.dot(row) for row in self.coef], axis=1)
         return np.asarray(X @ self.coef.T)
@@ -97,16 +97,16 @@ class LinearProbe:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leverage:
-    """How far a sample lies from what the fit has seen: `1/n + z'(Z'Z + alpha I)^-1 z`.
+    """How far a sample is from the training data: `1/n + z'(Z'Z + alpha I)^-1 z`.
 
-    Stored as the leading k eigenvectors of Z'Z and one constant for the rest, so that it takes k x d numbers
+    It is stored as the leading k eigenvectors of Z'Z and one constant for the others, which takes k x d numbers
     instead of d x d:
 
         score(x) = floor + tail * |z|^2 - |factor z|^2,   z = (x - mean) * inverse_scale
 
     z is standardised and centred. `error_bound` bounds the relative error of `score - floor` against the
-    exact leverage for every x whatever; for samples like the training data it is many times smaller, since
-    `tail` is the data's own average there.
+    exact leverage for every x. For samples like the training data the error is many times smaller, because `tail` is
+    the average over those data.
 
     mean, inverse_scale: (d,) float32; a feature that never varied has inverse_scale 0 and is ignored.
     factor: (k, d) float32. tail, floor, error_bound: numbers >= 0.
@@ -139,7 +139,7 @@ class Leverage:
         return int(self.mean.shape[0])
 
     def score(self, X: Array) -> Array:
-        """Return the leverage of each sample: (n, d) -> (n,), one sample (d,) -> 0-d. NaN gives NaN."""
+        """Return the leverage of each sample: (n, d) -> (n,), and one sample (d,) -> 0-d. NaN gives NaN."""
         if X.ndim not in (1, 2) or X.shape[-1] != self.n_features:
             raise DimensionError(
                 f"features must have shape ({self.n_features},) or (n, {self.n_features}); got {X.shape}. "
@@ -147,11 +147,11 @@ class Leverage:
             )
         Z = (X - self.mean) * self.inverse_scale
         if Z.ndim == 1:
-            # Serving goes by one sample at a time, and einsum would take longer than the products.
+            # Serving scores one sample at a time; einsum would take longer than the two products.
             inside = self.factor.dot(Z)
             spread = self.tail * float(Z.dot(Z)) - float(inside.dot(inside))
             return np.asarray(self.floor + (0.0 if spread < 0.0 else spread), dtype=np.float32)
         P = Z @ self.factor.T
         spread = self.tail * np.einsum("...j,...j->...", Z, Z) - np.einsum("...j,...j->...", P, P)
-        # Two nearly equal float32 numbers may differ by a little less than nothing.
+        # The difference of two nearly equal float32 numbers may come out slightly below 0.
         return np.asarray(self.floor + np.maximum(spread, 0.0))

@@ -1,4 +1,4 @@
-"""`Prior`: the statistics of an old fit, kept beside its probe, for a later fit on few labels of another task."""
+"""`Prior`: the statistics of a fit, kept beside its probe for a later fit on few labels of another task."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Columns = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """What a fit on n rows, d features and m targets saw, up to rotation of its rows: sums, no row and no text.
+    """The sufficient statistics of a fit with d features and m targets: sums only, no row and no text.
 
-    parts: (columns, statistics) pairs; targets that miss the same rows share one, every target is in exactly one.
-    The last pair is of all rows, with no column when every target misses some.
+    parts: (columns, statistics) pairs. Targets that miss the same rows share a pair, and every target is in exactly
+    one. The last pair is that of all rows; it has no columns if every target misses some row.
     """
 
     parts: tuple[tuple[Columns, RidgeFitter], ...]
@@ -55,7 +55,7 @@ class Prior:
 
     @property
     def everything(self) -> RidgeFitter:
-        """The statistics of all rows, whichever targets they have."""
+        """The statistics of all rows, with or without targets."""
         return self.parts[-1][1]
 
     @property
@@ -70,7 +70,7 @@ class Prior:
 
     @property
     def target_mean(self) -> Float64:
-        """The mean of each target over the rows that have it, (m,)."""
+        """Mean of each target over the rows that have it, (m,)."""
         mean = np.empty(self.n_targets)
         for columns, fitter in self.parts:
             mean[columns] = fitter.target_mean
@@ -78,11 +78,11 @@ class Prior:
 
     @cached_property
     def spectra(self) -> tuple[tuple[Columns, Spectrum], ...]:
-        """The eigendecomposition of each part that has a target, made once; see `parts`."""
+        """(columns, eigendecomposition) of each part that has a target, computed once."""
         return tuple((columns, fitter.spectrum()) for columns, fitter in self.parts if columns.size)
 
     def tensors(self) -> dict[str, Array]:
-        """Return every array by its name in an artifact."""
+        """Return every array by its name in a saved probe."""
         named: dict[str, Array] = {}
         for i, (columns, fitter) in enumerate(self.parts):
             named |= {f"{i}.columns": columns} | {f"{i}.{name}": array for name, array in fitter.state().items()}
@@ -90,7 +90,7 @@ class Prior:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Array]) -> Prior:
-        """Return the prior that `tensors()` described; DataError for unknown names or contradicting arrays."""
+        """Return the prior that `tensors()` gave; raise DataError for unknown names or contradicting arrays."""
         states: dict[str, dict[str, Array]] = {}
         for name, array in tensors.items():
             index, _, item = name.partition(".")

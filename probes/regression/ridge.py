@@ -1,7 +1,8 @@
-"""Ridge regression from sufficient statistics that merge, stream, forget and can be taken back exactly.
+"""Ridge regression from sufficient statistics that can be merged, streamed, decayed and exactly removed again.
 
-`RidgeFitter` grows; `solve` turns it into a frozen `LinearProbe` and `Leverage`. "Not fitted yet" cannot
-be said. `probes.regression.fit` is the whole of it in one call, missing targets included.
+`RidgeFitter` collects statistics; `solve` turns them into a frozen `LinearProbe` and `Leverage`. The two are separate
+types so that nothing can predict before it is fitted. `probes.regression.fit.fit_ridge` does both in one call and
+accepts missing targets.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from probes.errors import DataError, DimensionError
 from probes.regression.solution import LEVERAGE_TOLERANCE, RidgeSolution, assemble, choose_alpha, penalty_grid
 from probes.regression.spectrum import Batch, Spectrum, chunks, decompose
 
+# A standard deviation below this share of the largest one is rounding noise: two of MiniLM's dimensions carry nothing
+# and vary by 1e-32.
 _CONSTANT = 1e-8
-"""A standard deviation below this share of the widest feature's is rounding noise:
-two of MiniLM's dimensions are dead and vary by 1e-32."""
 
+# The share of a weight that rounding may add or lose over many merges.
 _LOST = 1e-12
-"""The share of a weight that rounding may add or lose over many merges."""
 
 Rows = Iterable[tuple[npt.ArrayLike, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike | None]]
 
@@ -30,9 +31,9 @@ Rows = Iterable[tuple[npt.ArrayLike, npt.ArrayLike] | tuple[npt.ArrayLike, npt.A
 class RidgeFitter:
     """Sufficient statistics of ridge regression for d features and m targets, in float64.
 
-    Kept: the number of rows, the sum of weights, the weighted means, and the *centred* X'X, X'Y and Y'Y.
-    Centred statistics are updated pairwise (Chan, Golub and LeVeque 1983), so that neither a large mean
-    nor the order of merging costs digits. Memory is d (d + m) numbers, however many rows are seen.
+    It keeps the number of rows, the sum of weights, the weighted means, and the *centred* X'X, X'Y and Y'Y. Centred
+    statistics are updated pairwise (Chan, Golub and LeVeque 1983), so that neither a large mean nor the order of
+    merging costs digits. Memory is d (d + m) numbers, however many rows are added.
     """
 
     def __init__(self, n_features: int, n_targets: int = 1) -> None:
@@ -50,7 +51,7 @@ class RidgeFitter:
         self.gram = np.zeros((n_features, n_features))
         self.cross = np.zeros((n_features, n_targets))
         self.target_scatter = np.zeros(n_targets)
-        # The largest diag(gram) ever held: what is 1e-16 of it after a downdate is rounding, not variance.
+        # The largest diag(gram) so far: if 1e-16 of it remains after a downdate, that is rounding and not variance.
         self._peak = np.zeros(n_features)
         self._target_peak = np.zeros(n_targets)
 
@@ -68,7 +69,7 @@ class RidgeFitter:
         return twin
 
     def without_targets(self) -> RidgeFitter:
-        """Return the statistics of the features alone, for a leverage."""
+        """Return the statistics of the features alone, which a leverage needs."""
         twin = self.copy()
         for name, value in vars(RidgeFitter(self.n_features, 0)).items():
             if "target" in name or name == "cross":
@@ -76,7 +77,7 @@ class RidgeFitter:
         return twin
 
     def state(self) -> dict[str, Float64]:
-        """Return the statistics as named float64 arrays, from which `from_state` makes them again, bit for bit.
+        """Return the statistics as named float64 arrays; `from_state` restores them bit for bit.
 
         counts: (4,) d, m, rows, weight. gram: (d (d + 1) / 2,), the upper triangle row by row, as X'X is symmetric.
         """
@@ -91,7 +92,7 @@ class RidgeFitter:
         if counts.shape != (4,) or not np.isfinite(counts).all() or counts.min() < 0 or (counts[:3] % 1).any():
             raise DataError(f"counts of saved statistics must be four finite numbers >= 0; got {counts.tolist()}.")
         features, targets = int(counts[0]), int(counts[1])
-        # Before anything of these sizes is made: the arrays that came with them are as large.
+        # A hostile file may claim any size. Nothing is allocated unless the arrays that came with it are as large.
         largest = max(array.size for array in state.values())
         if "gram" not in state:
             raise DataError(f"saved statistics must hold gram; got {sorted(state)}.")
@@ -107,7 +108,9 @@ class RidgeFitter:
             own, saved = getattr(fitter, attribute), state[name]
             shape = upper[0].shape if name == "gram" else own.shape
             if saved.shape != shape or saved.dtype != np.float64 or not np.isfinite(saved).all():
-                raise DataError(f"{name} of saved statistics must be finite float64 of shape {shape}; {_what(saved)}.")
+                raise DataError(
+                    f"{name} of saved statistics must be finite float64 of shape {shape}; {_described(saved)}."
+                )
             own[upper if name == "gram" else ...] = saved
         fitter.gram.T[upper] = fitter.gram[upper]
         if min(part.min(initial=0.0) for part in (np.diag(fitter.gram), fitter.target_scatter)) < 0.0:
@@ -128,9 +131,9 @@ class RidgeFitter:
         return merged
 
     def update(self, X: npt.ArrayLike, Y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Self:
-        """Add rows: X (n, d), Y (n, m) (or (n,) for one target), sample_weight (n,) >= 0. Return self.
+        """Add rows and return self: X (n, d), Y (n, m) (or (n,) for one target), sample_weight (n,) >= 0.
 
-        A weight of 2 is the row seen twice. On an error nothing is added.
+        A weight of 2 counts the row twice. On an error nothing is added.
 
         Raises DataError for NaN, infinity (row and column named) or unequal lengths, DimensionError for other
         numbers of features or targets.
@@ -141,11 +144,11 @@ class RidgeFitter:
         return self
 
     def downdate(self, X: npt.ArrayLike, Y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Self:
-        """Take rows back out exactly, as if they had never been added; the inverse of `update`. Return self.
+        """Remove rows exactly, as if they had never been added, and return self; the inverse of `update`.
 
-        The result carries the rounding of the larger statistics: about 1e-16 of what was there before.
+        The result carries the rounding of the larger statistics: about 1e-16 of their size before.
 
-        Raises DataError (and changes nothing) when the rows weigh more, or scatter more, than what is held.
+        Raises DataError (and changes nothing) if the rows weigh more, or vary more, than the rows held.
         """
         batch = self._checked(X, Y, sample_weight)
         removed = RidgeFitter(self.n_features, self.n_targets)
@@ -155,7 +158,7 @@ class RidgeFitter:
         return self
 
     def decay(self, factor: float) -> Self:
-        """Multiply the weight of everything seen so far by a forgetting factor in (0, 1]. Return self."""
+        """Multiply the weight of all rows so far by a forgetting factor in (0, 1], and return self."""
         if not 0.0 < factor <= 1.0:
             raise DataError(f"factor must lie in (0, 1]; got {factor}. 1 forgets nothing.")
         self.weight *= factor
@@ -174,14 +177,14 @@ class RidgeFitter:
     ) -> RidgeSolution:
         """Choose the penalty on a grid and return the fit, from one eigendecomposition.
 
-        alphas: the grid, each > 0; `DEFAULT_ALPHAS` when None. per_target: one penalty for each target
-        instead of one for all (which minimises the mean over targets of loo_mse / variance). rows:
-        batches (X, Y) or (X, Y, sample_weight) to compute the exact leave-one-out error on, a second pass
-        over data that must be part of the statistics already, with these weights; without it the choice
-        is by generalised cross-validation, which needs no samples. standardize: penalise the coefficients
-        of features scaled to unit variance (the default) or of the raw ones; the mean is never penalised.
+        The fit minimises sum_i w_i (y_i - b0 - z_i'b)^2 + alpha |b|^2 with z the centred, scaled features.
 
-        The model: minimise sum_i w_i (y_i - b0 - z_i'b)^2 + alpha |b|^2, z the centred, scaled features.
+        alphas: the grid, each > 0; `DEFAULT_ALPHAS` if None. per_target: choose one penalty for each target instead of
+        one for all (which minimises the mean over targets of loo_mse / variance). rows: batches (X, Y) or
+        (X, Y, sample_weight) that the exact leave-one-out error is computed on; they must be part of the statistics
+        already, with these weights. Without rows the choice is by generalised cross-validation, which needs no
+        samples. standardize: penalise the coefficients of features scaled to unit variance (the default) or of the raw
+        ones; the mean is never penalised. leverage_tolerance: relative error that a leverage may have.
 
         Raises DataError for fewer than two rows, or a grid that is not positive and finite.
         """
@@ -193,7 +196,7 @@ class RidgeFitter:
         return assemble(grid, loo_mse, "gcv" if rows is None else "loo", alpha, parts, leverage_tolerance)
 
     def spectrum(self, standardize: bool = True) -> Spectrum:
-        """Return the eigendecomposition that `solve` reads from. Raises DataError for fewer than two rows."""
+        """Return the eigendecomposition that `solve` uses. Raises DataError for fewer than two rows."""
         if self.n_rows < 2 or self.weight <= 0.0:
             raise DataError(
                 f"a ridge needs at least 2 rows of positive weight; got {self.n_rows} rows of total weight "
@@ -214,16 +217,16 @@ class RidgeFitter:
         )
 
     def target_variance(self) -> Float64:
-        """Return the weighted variance of each target, (m,), 0 where it is constant up to rounding."""
+        """Return the weighted variance of each target, (m,), or 0 if it is constant up to rounding."""
         scatter = self.target_scatter
         rounding = 1e-24 * self.target_mean**2 * self.weight + 1e-14 * self._target_peak
         return np.where(scatter > rounding, scatter, 0.0) / max(self.weight, np.finfo(np.float64).tiny)
 
     def _inverse_scale(self) -> Float64:
-        """Return 1 / standard deviation of each feature, 0 for one that does not vary beyond rounding."""
+        """Return 1 / standard deviation of each feature, or 0 if it does not vary beyond rounding."""
         scatter = np.diag(self.gram)
         scale = np.sqrt(np.maximum(scatter, 0.0) / self.weight)
-        # The mean enters through double rounding only, or through float32's where the data were float32.
+        # A large mean adds rounding to the scatter: that of a double, or of float32 if the data were float32.
         varies = scale > np.maximum(_CONSTANT * scale.max(initial=0.0), 1e-12 * np.abs(self.mean))
         varies &= scatter > 1e-14 * self._peak
         return np.divide(1.0, scale, out=np.zeros_like(scale), where=varies)
@@ -276,7 +279,7 @@ class RidgeFitter:
             return
         between = self.weight * other.weight / total
         shift, target_shift = other.mean - self.mean, other.target_mean - self.target_mean
-        self._shear(1.0, other, between, shift, target_shift)
+        self._add_scatter(1.0, other, between, shift, target_shift)
         self._peak += other._peak + between * shift**2
         self._target_peak += other._target_peak + between * target_shift**2
         self.mean += shift * (other.weight / total)
@@ -284,7 +287,7 @@ class RidgeFitter:
         self.weight = total
 
     def _unmerge(self, other: RidgeFitter) -> None:
-        """Take the other's statistics out of these: the identity of `_merge`, solved for the first part."""
+        """Remove the other's statistics from these: the identity of `_merge`, solved for the first part."""
         rest = self.weight - other.weight
         n_rows = self.n_rows - other.n_rows
         if n_rows < 0 or rest < -_LOST * self.weight:
@@ -292,22 +295,22 @@ class RidgeFitter:
                 f"rows taken out must have been put in; asked to remove {other.n_rows} rows of weight "
                 f"{other.weight:g} from {self.n_rows} rows of weight {self.weight:g}."
             )
-        # Nothing is left where what remains is worth less than the rounding of what was there.
+        # If the weight that remains is below the rounding of the weight before, then no row remains.
         gone = n_rows == 0 or rest <= _LOST * self.weight
         ratio = 0.0 if gone else other.weight / rest
         mean = self.mean + (self.mean - other.mean) * ratio
         target_mean = self.target_mean + (self.target_mean - other.target_mean) * ratio
         between = self.weight if gone else rest * other.weight / self.weight
         shift, target_shift = other.mean - mean, other.target_mean - target_mean
-        self._refuse_strangers(other, between * shift**2)
+        self._refuse_foreign_rows(other, between * shift**2)
         if gone:
             vars(self).update(vars(RidgeFitter(self.n_features, self.n_targets)))
             return
-        self._shear(-1.0, other, between, shift, target_shift)
+        self._add_scatter(-1.0, other, between, shift, target_shift)
         self.mean, self.target_mean, self.weight, self.n_rows = mean, target_mean, rest, n_rows
 
-    def _refuse_strangers(self, other: RidgeFitter, between: Float64) -> None:
-        """Raise DataError when a feature would be left with less than no variance."""
+    def _refuse_foreign_rows(self, other: RidgeFitter, between: Float64) -> None:
+        """Raise DataError if the removal would leave some feature with a negative variance."""
         left = np.diag(self.gram) - np.diag(other.gram) - between
         rounding = 1e-9 * np.maximum(self._peak, np.diag(other.gram)) + 1e-24 * self.mean**2 * self.weight
         if (left < -rounding).any():
@@ -317,12 +320,14 @@ class RidgeFitter:
                 "that were added."
             )
 
-    def _shear(self, sign: float, other: RidgeFitter, between: float, shift: Float64, target_shift: Float64) -> None:
+    def _add_scatter(
+        self, sign: float, other: RidgeFitter, between: float, shift: Float64, target_shift: Float64
+    ) -> None:
         """Add (or, with sign -1, subtract) the other's scatter and the scatter between the two means."""
         self.gram += sign * (other.gram + np.outer(between * shift, shift))
         self.cross += sign * (other.cross + np.outer(between * shift, target_shift))
         self.target_scatter += sign * (other.target_scatter + between * target_shift**2)
 
 
-def _what(array: Array) -> str:
+def _described(array: Array) -> str:
     return f"got {array.dtype} of shape {array.shape}"

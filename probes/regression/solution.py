@@ -1,4 +1,4 @@
-"""What a solved ridge is (`RidgeSolution`), and how its penalty is chosen and its parts are put together."""
+"""`RidgeSolution`, the result of solving a ridge; how its penalty is chosen and its parts are assembled."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from probes.regression.linear import Leverage, LinearProbe
 from probes.regression.spectrum import Spectrum
 
 DEFAULT_ALPHAS: Float64 = np.logspace(-1.0, 6.0, 29)
-"""The penalties tried: 29, four to the decade. They act on standardised features, where Z'Z has trace n d."""
+"""The 29 penalties tried, four per decade. They act on standardised features, for which Z'Z has trace n d."""
 
 LEVERAGE_TOLERANCE = 0.5
-"""Largest relative error of a leverage for any input; on data like the training data it is a few percent."""
+"""Largest relative error of a leverage for any input; on data like the training data it is a few per cent."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RidgeSolution:
-    """What `RidgeFitter.solve` found; A penalties tried, m targets, d features.
+    """The result of `RidgeFitter.solve` or `fit_ridge` for A penalties, m targets and d features.
 
-    alphas: (A,) the grid. alpha: (m,) the penalties chosen. loo_mse: (A, m), the leave-one-out mean
-    squared error: exact where criterion is "loo", by generalised cross-validation where it is "gcv" (the
-    samples were gone). coef: (m, d) and intercept: (m,), float64, in the units of the raw features;
-    `probe` holds them in float32. leverage: at the smallest of the chosen penalties. n_active: how many
-    features vary and take part.
+    alphas: (A,) the grid. alpha: (m,) the penalties chosen. loo_mse: (A, m), the leave-one-out mean squared error: it
+    is exact if criterion is "loo", and comes from generalised cross-validation if it is "gcv" (the samples were no
+    longer there). coef: (m, d) and intercept: (m,), float64, in the units of the raw features; `probe` holds them in
+    float32. leverage: at the smallest of the chosen penalties. n_active: number of features that vary.
     """
 
     alphas: Float64
@@ -44,7 +43,7 @@ class RidgeSolution:
 
 
 def penalty_grid(alphas: npt.ArrayLike | None) -> Float64:
-    """Return the penalties to try, (A,) float64; `DEFAULT_ALPHAS` when None. DataError unless each is > 0."""
+    """Return the penalties to try, (A,) float64; `DEFAULT_ALPHAS` if None. Raise DataError unless each is > 0."""
     if alphas is None:
         return DEFAULT_ALPHAS.copy()
     grid = vector("alphas", np.atleast_1d(np.asarray(alphas, dtype=np.float64)))
@@ -54,10 +53,10 @@ def penalty_grid(alphas: npt.ArrayLike | None) -> Float64:
 
 
 def choose_alpha(grid: Float64, loo_mse: Float64, variance: Float64, per_target: bool) -> Float64:
-    """Return the penalties (m,) of least leave-one-out error; among equals the largest, the simplest.
+    """Return the penalties (m,) of least leave-one-out error; among equally good ones the largest.
 
-    loo_mse: (A, m). variance: (m,), what a shared penalty measures the errors of each target against; a
-    target that does not vary has no say.
+    loo_mse: (A, m). variance: (m,) of the targets. A penalty that is shared by all targets minimises the mean of
+    loo_mse / variance; a target that does not vary is left out of that mean.
     """
     relative = np.divide(loo_mse, variance, out=np.zeros_like(loo_mse), where=variance > 0)
     if not per_target:
@@ -74,13 +73,13 @@ def assemble(
     parts: Sequence[tuple[Array, Spectrum]],
     leverage_tolerance: float,
 ) -> RidgeSolution:
-    """Return the solution of targets spread over (columns, spectrum) pairs, that of all rows last."""
+    """Return the solution of all targets from (columns, spectrum) pairs; the last pair is that of all rows."""
     n_features = parts[-1][1].mean.shape[0]
     coef, intercept = np.empty((alpha.shape[0], n_features)), np.empty(alpha.shape[0])
     rounded_intercept = np.empty(alpha.shape[0])
     for columns, spectrum in parts:
         coef[columns], intercept[columns] = spectrum.coefficients(alpha[columns])
-        # The served intercept belongs to the rounded coefficients: the mean prediction stays the mean target.
+        # The served intercept goes with the rounded coefficients, so that the mean prediction is the mean target.
         rounded = coef[columns].astype(np.float32).astype(np.float64)
         rounded_intercept[columns] = spectrum.target_mean - rounded @ spectrum.mean
     everything = parts[-1][1]

@@ -1,7 +1,7 @@
-"""One eigendecomposition of the centred Gram matrix, from which a whole path of ridge penalties is read off.
+"""One eigendecomposition of the centred Gram matrix, which gives the ridge solution for every penalty.
 
 Notation: Z = (X - mean) * inverse_scale, weights w with sum W, Z'wZ = V diag(eigenvalues) V', c = V'Z'wy.
-The ridge solution at penalty a is V (eigenvalues + a)^-1 c, so that every further penalty costs O(d m).
+The ridge solution at penalty a is V (eigenvalues + a)^-1 c, so every further penalty costs O(d m).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from probes._checks import Array, Float64
 from probes.regression.linear import Leverage
 
 CHUNK_ROWS = 4096
-"""Rows turned to float64 at a time: bounds the memory of a pass over float32 data."""
+"""Rows converted to float64 at a time, which bounds the memory of a pass over float32 data."""
 
 Batch = tuple[Array, Array, Float64 | None]
 """Checked rows: X (n, d), Y (n, m) and their weights (n,), or None for "each row counts once"."""
@@ -25,7 +25,7 @@ _TINY = np.finfo(np.float64).tiny
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spectrum:
-    """The statistics of a `RidgeFitter` in their eigenbasis; only the p features that vary take part.
+    """The statistics of a `RidgeFitter` in their eigenbasis; only the p features that vary are in it.
 
     mean: (d,). inverse_scale: (d,), 0 for features left out. active: (p,) column numbers. eigenvalues: (p,)
     descending, >= 0. basis: (p, p) eigenvectors in columns. projected: (p, m), c above. target_mean,
@@ -43,7 +43,7 @@ class Spectrum:
     weight: float
 
     def of_targets(self, columns: Array) -> Spectrum:
-        """Return the same for these targets only; nothing is decomposed again."""
+        """Return the spectrum of these targets only, without another decomposition."""
         return replace(
             self,
             projected=self.projected[:, columns],
@@ -63,10 +63,10 @@ class Spectrum:
         return np.asarray(1.0 + (self.eigenvalues / (self.eigenvalues + alphas[:, None])).sum(axis=1))
 
     def gcv(self, alphas: Float64) -> Float64:
-        """Return generalised cross-validation (RSS/W) / (1 - df/W)^2, (A, m); Golub, Heath and Wahba 1979.
+        """Return the generalised cross-validation score (RSS/W) / (1 - df/W)^2, (A, m) (Golub, Heath and Wahba 1979).
 
-        Needs no samples. It is the leave-one-out error with every hat value replaced by their mean, and
-        infinite where the fit has no degree of freedom left.
+        It needs no samples: it is the leave-one-out error with every hat value replaced by their mean. It is infinite
+        if the fit has no degree of freedom left.
         """
         squared = self.projected**2
         shrunk = 1.0 / (self.eigenvalues + alphas[:, None])
@@ -78,11 +78,11 @@ class Spectrum:
         return score
 
     def leave_one_out(self, alphas: Float64, batches: Iterable[Batch]) -> Float64:
-        """Return the exact leave-one-out mean squared error over the rows given, (A, m).
+        """Return the exact leave-one-out mean squared error over the given rows, (A, m).
 
-        Every row must be part of the statistics with the weight given here; other rows may be part of
-        them too (a prior data set, say) and are then simply not averaged over. A row is left out whole,
-        whatever its weight; the means are refitted without it, the feature scales stay those of all rows.
+        Every row must be part of the statistics with the weight given here. Other rows (for example, an older data
+        set) may be part of them too; they are not averaged over. A row is left out whole, whatever its weight. The
+        means are refitted without it; the feature scales stay those of all rows.
         """
         total = np.zeros((alphas.shape[0], self.target_mean.shape[0]))
         weight = 0.0
@@ -114,7 +114,7 @@ class Spectrum:
         return residual
 
     def leverage(self, alpha: float, tolerance: float) -> Leverage:
-        """Return the leverage, with as few eigenvectors as keep its relative error within tolerance."""
+        """Return the leverage, with the fewest eigenvectors that keep its relative error within `tolerance`."""
         inverse = 1.0 / (self.eigenvalues + alpha)
         rank, tail, bound = _truncation(self.eigenvalues, inverse, tolerance)
         factor = np.zeros((rank, self.mean.shape[0]))
@@ -143,17 +143,16 @@ def decompose(gram: Float64, cross: Float64, inverse_scale: Float64) -> tuple[Ar
 
 
 def chunks(n_rows: int) -> Iterator[slice]:
-    """Cut 0..n_rows into slices of at most `CHUNK_ROWS`."""
+    """Yield slices of at most `CHUNK_ROWS` that cover 0..n_rows."""
     for start in range(0, n_rows, CHUNK_ROWS):
         yield slice(start, min(start + CHUNK_ROWS, n_rows))
 
 
 def _truncation(eigenvalues: Float64, inverse: Float64, tolerance: float) -> tuple[int, float, float]:
-    """Return (rank, tail, bound): the fewest leading directions to keep, the constant weight of the others.
+    """Return (rank, tail, bound): how many leading directions to keep, the weight of the others, the relative error.
 
-    `tail` is the mean of 1/(eigenvalue + alpha) over the others weighted by their eigenvalues, which
-    leaves the mean leverage of the training rows exact; a direction's relative error is largest at either
-    end of them.
+    `tail` is the mean of 1/(eigenvalue + alpha) over the other directions, weighted by their eigenvalues; this keeps
+    the mean leverage of the training rows exact. The relative error is largest for the first or the last of them.
     """
     if eigenvalues.shape[0] == 0:
         return 0, 0.0, 0.0

@@ -12,7 +12,7 @@ from sklearn.isotonic import IsotonicRegression
 from probes.calibration.beta import Beta
 from probes.calibration.choice import KINDS, cross_calibrate, fit_calibrators, from_state
 from probes.calibration.isotonic import Isotonic
-from probes.calibration.pava import pool
+from probes.calibration.pava import pool_starts
 from probes.calibration.sigmoid import Sigmoid
 from probes.calibration.venn_abers import VennAbers
 from probes.errors import DataError
@@ -149,7 +149,7 @@ def test_beta_fits_a_map_that_no_sigmoid_can() -> None:
 @settings(max_examples=50, deadline=None)
 def test_pools_are_those_of_scikit_learn(rows: list[tuple[float, float]]) -> None:
     y, w = np.array(rows).T
-    starts = pool(y, w)
+    starts = pool_starts(y, w)
     means = np.add.reduceat(w * y, starts) / np.add.reduceat(w, starts)
     fitted = np.repeat(means, np.diff(np.append(starts, len(y))))
     assert_allclose(fitted, IsotonicRegression().fit(np.arange(len(y)), y, w).predict(np.arange(len(y))), atol=1e-9)

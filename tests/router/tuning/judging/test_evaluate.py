@@ -13,16 +13,8 @@ from click.testing import CliRunner
 from probes.artifacts import store as artifact
 from probes.errors import DataError
 from probes.measures.bootstrap import bootstrap
-from probes.measures.prediction import (
-    aiq,
-    apgr,
-    area_under_curve,
-    auroc,
-    cost_quality_curve,
-    cost_saved,
-    cpt,
-    ece,
-)
+from probes.measures.prediction import auroc, ece
+from probes.measures.routing import aiq, apgr, area_under_curve, cost_quality_curve, cost_saved, cpt
 from router.cli.main import cli
 from router.tuning.fitting.fit import fit
 from router.tuning.judging import pair_data
