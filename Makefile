@@ -8,7 +8,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fuzz-doors fuzz-native test-slow check protos docs picture bench-probe bench-tune bench-certificate bench-quality bench-http \
+.PHONY: help setup run test fuzz-doors fuzz-native test-slow check mutation protos docs picture bench-probe bench-tune bench-certificate bench-quality bench-http \
 	bench-serve test-load attack test-litellm-proxy reproduce-elle clean
 
 help:  ## This list
@@ -75,6 +75,10 @@ docs: $(INSTALLED)  ## Write docs/reference and the table of rooms in docs/archi
 
 picture: $(INSTALLED)  ## Draw docs/cost-quality.png from ../shared/data (minutes)
 	$(BIN)/python -m scripts.picture
+
+mutation: $(INSTALLED)  ## Mutants of what decides, killed and survived per file, as JSON (hours; AREAS="policies" for one)
+	@$(BIN)/pip install --quiet --constraint constraints.txt mutmut==3.8.1
+	@nice $(BIN)/python -m scripts.mutation --survivors $(AREAS)
 
 protos:  ## Generate router/pb from protos/ (pinned generator in its own environment)
 	scripts/protos.sh

@@ -1,9 +1,9 @@
-"""Mutation testing of what decides: `python -m scripts.mutation [AREA ...]` prints killed and survived per file as JSON.
+"""Run mutation tests of what decides (`make mutation`); print killed and survived mutants per file as JSON.
 
 mutmut 3 changes one thing at a time in the files that `[tool.mutation.areas]` of pyproject.toml names, and runs the
-tests that call the changed function. A mutant is killed where mypy refuses it, where a test fails, or where the tests do
-not end. One that no test calls has survived. Mutants that change nothing anybody can see are listed with the reason in
-`[tool.mutation] equivalent`, and are not counted.
+tests that call the changed function. A mutant is killed if mypy refuses it, a test fails, or the tests do not end.
+A mutant that no test calls has survived. Mutants that change nothing that a test could see are listed with the reason
+in the file that `[tool.mutation] equivalent` names, and are not counted.
 
 Each area is mutated in a folder of its own below `out/mutation`. Results are kept there: a later run tries again only
 what has changed, and what survived.
@@ -73,9 +73,9 @@ def refresh_copies(folder: Path) -> None:
     for package in ("router", "probes"):
         for copy in (folder / "mutants" / package).rglob("*.*"):
             source = ROOT / copy.relative_to(folder / "mutants")
-            if copy.is_file() and copy.suffix != ".meta" and not source.exists():
-                copy.unlink()
-            elif copy.is_file() and source.is_file() and source.stat().st_mtime > copy.stat().st_mtime:
+            if (copy.is_file() and copy.suffix != ".meta" and not source.exists()) or (
+                copy.is_file() and source.is_file() and source.stat().st_mtime > copy.stat().st_mtime
+            ):
                 copy.unlink()
 
 

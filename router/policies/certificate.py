@@ -51,9 +51,8 @@ def digest_of(rules: Rules, *, with_prices: bool = False) -> str:
     voids no certificate until somebody uses it.
     """
     priced = with_prices or isinstance(rules.file.rule, CostRule)
-    written_below = {"candidates", "safe_default", "abstain_above_leverage"}
-    decides = rules.file.model_dump(mode="json", exclude=set(FREE_IN_POLICY | written_below), exclude_defaults=True)
-    # Candidates are given by their index, because their names may be edited.
+    decides = rules.file.model_dump(mode="json", exclude=set(FREE_IN_POLICY), exclude_defaults=True)
+    # Three fields are replaced. Candidates are given by their index, because their names may be edited.
     decides["safe_default"] = rules.file.names.index(rules.file.safe_default)
     decides["abstain_above_leverage"] = rules.max_leverage
     decides["candidates"] = _candidates(rules, priced=priced)
