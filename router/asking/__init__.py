@@ -1,1 +1,1 @@
-"""What a request says: the human's question, the turns around it, its language, and the session it belongs to."""
+"""Reading a request: what the human asks, what answering needs, the language, and the session it belongs to."""

@@ -1,13 +1,14 @@
-"""What the human asks, and what answering needs, out of a chat body of any shape.
+"""`extract`: find in a chat body of any shape what the human asks (`Ask`) and what a candidate needs to answer it.
 
-The encoder reads about 256 tokens, so what is judged is chosen:
+The encoder reads about 256 tokens, so the text to judge is put together from the chat:
 
-- a chat of one human turn: that turn, to the letter (the probe was fitted on such);
-- a longer one: the head of the opening turn, which says what it is all about, and the newest human turn;
-- where the newest turn is short ("go ahead"), between the two what it answers: the end of what the assistant last said,
-  where questions and proposals stand, or else the human turn before.
+- If there is one human turn, it is the text, character for character. The probe was fitted on such prompts.
+- If there are more, the text is the beginning of the first one, which says what the chat is about, and the newest one.
+- If the newest turn is short ("go ahead"), what it answers is put between the two: the end of what the assistant said
+  last, because questions and proposals are there; or else the human turn before.
 
-Human is what is left of user turns without tool results and without what a harness put there (`router.asking.harness`).
+A human turn is what is left of a user turn without tool results and without the text that a coding agent or editor, a
+harness, put there (`router.asking.harness`).
 """
 
 from __future__ import annotations
@@ -25,44 +26,45 @@ from router.errors import InvalidRequestError
 from router.quoting import quoted
 from router.values import Capability, RouteQuery
 
-#: Bytes of UTF-8 per token: close to 4 for English, and 3-byte scripts come out at about one token a sign.
+#: Bytes of UTF-8 per token. English has close to 4; a script with 3 bytes per character gets about one token for each.
 BYTES_PER_TOKEN = 4
 
-#: A stand-in for the tokens of one image, about a 1024 x 1024 picture at high detail.
+#: The tokens that one image is taken to have: about those of a picture of 1024 x 1024 pixels at high detail.
 TOKENS_PER_IMAGE = 765
 
-#: Of the opening turn of a longer chat: tokens of the encoder, about.
+#: About how many tokens of the encoder are taken of the first human turn of a longer chat.
 OPENING_TOKENS = 100
 
-#: A newest turn of at most this much refers to what was said before: about 20 tokens.
+#: A newest turn of at most this many bytes, about 20 tokens, is taken to refer to what was said before.
 SHORT_TURN_BYTES = 80
 
-#: Of what a short turn refers to: tokens, about. With opening and turn this stays below the encoder's 256.
+#: About how many tokens are taken of what a short turn refers to. All three together stay below the encoder's 256.
 REFERENCE_TOKENS = 75
 
-#: What the encoder's tokenizer takes apart first: words, and every other sign by itself.
+#: The pieces into which the encoder's tokenizer splits a text first: words, and every other character by itself.
 _PIECE = re.compile(r"[^\W_]+|[^\w\s]|_")
 
-#: Largest bound on output tokens. All JSON readers, and protobuf's doubles, hold whole numbers up to 2^53.
+#: The largest bound on output tokens. All JSON readers, and the doubles of protobuf, hold whole numbers up to 2^53.
 _MOST_TOKENS = 2**53
 
-#: Fields of a body, besides messages, whose text the model reads.
+#: The fields of a body, besides messages, that hold text for the model.
 _READ_FIELDS = ("tools", "functions", "system", "instructions")
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What is judged, and what a candidate must be able to do.
+    """What the human asks in a request, and what a candidate must be able to do to answer it.
 
     Attributes:
         text: what the human wants, for the encoder; empty if there is no text, as with a lone image.
-        needs: capabilities, besides text, without which a candidate cannot answer.
-        unknown_parts: types of content parts that no capability covers; no candidate can answer them.
-        input_tokens_estimate: of the whole request.
-        max_output_tokens: as the caller bounds it; None if not.
-        ends: the opening and the newest human turn, as one if they are the same; empty without one.
-        n_images: images in the whole request.
-        in_tool_loop: whether the newest turn is what a tool or harness answered, and no human's.
+        needs: the capabilities, besides text, without which a candidate cannot answer.
+        unknown_parts: the types of content parts that no capability covers; no candidate can answer them.
+        input_tokens_estimate: the estimated input tokens of the whole request.
+        max_output_tokens: the caller's bound on output tokens; None if there is none.
+        first_and_last: the texts of the first and of the newest human turn; one text if they are equal, and none if no
+            human speaks.
+        n_images: the number of images in the whole request.
+        in_tool_loop: True if the newest turn comes from a tool or a harness, and not from a human.
     """
 
     text: str
@@ -70,28 +72,28 @@ class Ask:
     unknown_parts: tuple[str, ...]
     input_tokens_estimate: int
     max_output_tokens: int | None
-    ends: tuple[str, ...] = ()
+    first_and_last: tuple[str, ...] = ()
     n_images: int = 0
     in_tool_loop: bool = False
 
-    # Nothing is decided by these two: a request that is refused need not pay for them.
+    # These two decide nothing. They are computed when needed, so that a refused request does not pay for them.
     @cached_property
     def language(self) -> str:
-        """ISO 639-1 code of the newest human turn's language, or of the judged text's; `und` where unknown."""
-        language = language_of(self.ends[-1]) if self.ends else UNKNOWN
+        """Return the ISO 639-1 code of the language of the newest human turn, or else of the text; `und` if unknown."""
+        language = language_of(self.first_and_last[-1]) if self.first_and_last else UNKNOWN
         return language if language != UNKNOWN else language_of(self.text)
 
     @cached_property
     def has_code(self) -> bool:
-        """Whether the opening or the newest human turn holds code, or without one the judged text."""
-        return any(has_code(words) for words in self.ends or (self.text,))
+        """Return whether the first or the newest human turn holds code; without a human turn, whether the text does."""
+        return any(has_code(words) for words in self.first_and_last or (self.text,))
 
 
 def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
-    """The ask of a query.
+    """Return what the human asks in a query.
 
-    Raises InvalidRequestError, naming the field, for an empty or malformed chat, text that is not valid Unicode, a
-    chat without anything to judge, or one of more than `max_bytes` bytes of text.
+    Raises InvalidRequestError, which names the field, for an empty or malformed chat, for text that is not valid
+    Unicode, for a chat without anything to judge, and for more than `max_bytes` bytes of text.
     """
     turns = read_turns(query.messages)
     size = sum(turn.size for turn in turns) + sum(json_bytes(query.parameters.get(name)) for name in _READ_FIELDS)
@@ -102,9 +104,9 @@ def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
             field="messages",
         )
     parts = [part for turn in turns for part in turn.other_parts]
-    human = _human_words(turns)
+    human = _human_texts(turns)
     spoken = [words for words in human if words]
-    text = _text_to_judge(turns, human) if spoken else _text_of_last_resort(turns)
+    text = _text_to_judge(turns, human) if spoken else _text_without_human(turns)
     if not text and not parts:
         raise InvalidRequestError("messages must hold some text or another part to answer, got none.", field="messages")
     n_images = sum(1 for part in parts if NEEDS_OF_PARTS.get(part) is Capability.IMAGE)
@@ -114,22 +116,22 @@ def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
         unknown_parts=tuple(sorted({part for part in parts if part not in NEEDS_OF_PARTS})),
         input_tokens_estimate=-(-size // BYTES_PER_TOKEN) + n_images * TOKENS_PER_IMAGE,
         max_output_tokens=_max_output_tokens(query.parameters),
-        ends=tuple(dict.fromkeys((spoken[0], spoken[-1]))) if spoken else (),
+        first_and_last=tuple(dict.fromkeys((spoken[0], spoken[-1]))) if spoken else (),
         n_images=n_images,
-        in_tool_loop=_is_asked(turns, human) and _in_tool_loop(turns, human),
+        in_tool_loop=_human_asks(turns, human) and _in_tool_loop(turns, human),
     )
 
 
-def _human_words(turns: Sequence[Turn]) -> list[str]:
-    """Of each turn the human's own words; empty for turns of others."""
+def _human_texts(turns: Sequence[Turn]) -> list[str]:
+    """Return for each turn the text that the human wrote; empty for a turn in which no human speaks."""
     agentic = any(turn.answers_tools for turn in turns) or any(
         is_marked(text) for turn in turns if turn.role == "user" for text in turn.texts
     )
     words, before = [], ""
     for turn in turns:
         texts = turn.texts if turn.role == "user" else ()
-        cleaned = [human_text(text, agentic=agentic, answers=before == "assistant") for text in texts]
-        # Parts that a harness filled leave no empty lines behind; those of the human stay as they are.
+        cleaned = [human_text(text, agentic=agentic, after_assistant=before == "assistant") for text in texts]
+        # A part that a harness filled leaves no empty line behind. An empty part of the human stays.
         words.append("\n".join(new for new, old in zip(cleaned, texts, strict=True) if new or new == old).strip())
         before = turn.role
     return words
@@ -147,8 +149,8 @@ def _text_to_judge(turns: Sequence[Turn], human: Sequence[str]) -> str:
     return "\n\n".join([*filter(None, chosen), human[last]])
 
 
-def _text_of_last_resort(turns: Sequence[Turn]) -> str:
-    """A chat in which no human speaks is judged by what there is: what stands in for one, other text, tool results."""
+def _text_without_human(turns: Sequence[Turn]) -> str:
+    """Return the text to judge if no human speaks: the last user turn, or all other text, or all tool results."""
     user = [text for turn in turns if turn.role == "user" and (text := turn.text.strip())]
     if user:
         return user[-1]
@@ -160,47 +162,49 @@ def _joined(texts: Iterable[str]) -> str:
 
 
 def _head(text: str, n_tokens: int) -> str:
-    """The beginning of a text, of about so many tokens: whole words, where it is written in such."""
+    """Return the beginning of a text, about `n_tokens` tokens long. It ends behind a whole word if it can."""
     end, left = 0, n_tokens
     for piece in _PIECE.finditer(text):
         if _tokens(piece[0]) > left:
-            return text[: end if end and piece[0].isascii() else piece.start() + _letters(piece[0], left)]
+            return text[: end if end and piece[0].isascii() else piece.start() + _characters(piece[0], left)]
         end, left = piece.end(), left - _tokens(piece[0])
     return text
 
 
 def _tail(text: str, n_tokens: int) -> str:
-    """The end of a text likewise."""
+    """Return the end of a text, about `n_tokens` tokens long. It begins with a whole word if it can."""
     begin, left = len(text), n_tokens
-    # A token has no more letters than a handful, and blanks are few: what lies further back is not looked at.
+    # A token has a handful of characters, and blanks are few. So what lies further back cannot be part of the end.
     looked_at = max(0, len(text) - 20 * n_tokens)
     for piece in reversed(list(_PIECE.finditer(text, looked_at))):
         if _tokens(piece[0]) > left:
-            return text[begin if begin < len(text) and piece[0].isascii() else piece.end() - _letters(piece[0], left) :]
+            return text[
+                begin if begin < len(text) and piece[0].isascii() else piece.end() - _characters(piece[0], left) :
+            ]
         begin, left = piece.start(), left - _tokens(piece[0])
     return text[looked_at:]
 
 
 def _tokens(piece: str) -> int:
-    return -(-len(piece) // _letters_per_token(piece))
+    return -(-len(piece) // _characters_per_token(piece))
 
 
-def _letters(piece: str, n_tokens: int) -> int:
-    return n_tokens * _letters_per_token(piece)
+def _characters(piece: str, n_tokens: int) -> int:
+    return n_tokens * _characters_per_token(piece)
 
 
-def _letters_per_token(piece: str) -> int:
-    # MiniLM's vocabulary has English words, numbers of two digits or so, and of other scripts single letters.
+def _characters_per_token(piece: str) -> int:
+    # MiniLM's vocabulary has English words, numbers of about two digits, and single characters of other scripts.
     return 1 if not piece.isascii() else 5 if piece.isalpha() else 2
 
 
-def _is_asked(turns: Sequence[Turn], human: Sequence[str]) -> bool:
-    """Whether a human asks anything, if only by a picture."""
+def _human_asks(turns: Sequence[Turn], human: Sequence[str]) -> bool:
+    """Return whether a human asks anything, if only by a picture."""
     return any(human) or any(turn.role == "user" and turn.other_parts for turn in turns)
 
 
 def _in_tool_loop(turns: Sequence[Turn], human: Sequence[str]) -> bool:
-    """Whether the newest turn that is neither the assistant's nor a system prompt is no human's."""
+    """Return whether the newest turn, not counting the assistant's and system prompts, comes from no human."""
     for turn, words in zip(reversed(turns), reversed(human), strict=True):
         if words or (turn.role == "user" and turn.other_parts and not turn.answers_tools):
             return False
@@ -215,7 +219,7 @@ def _needs(turns: Sequence[Turn], parts: Sequence[str], parameters: Mapping[str,
     if isinstance(modalities, Sequence) and "audio" in modalities:
         needs.add(Capability.AUDIO)
     offered = parameters.get("tools") or parameters.get("functions")
-    # A chat with calls in it is not readable to a model that knows no tools, whether or not more are offered.
+    # A model that knows no tools cannot read a chat with tool calls in it, even if no more tools are offered.
     if offered or any(turn.calls_tools or turn.answers_tools for turn in turns):
         needs.add(Capability.TOOLS)
     text, output = parameters.get("text"), parameters.get("output_config")

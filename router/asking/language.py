@@ -1,7 +1,7 @@
-"""What a text is, by light and honest heuristics: which language it is in, and whether it holds code.
+"""`language_of` and `has_code`: tell the language of a text, and whether it holds code, by simple heuristics.
 
-No dependency, no model: the script first, then how many of a language's commonest words occur. Where that is no clear
-evidence the answer is `und` (ISO 639 for "undetermined"), not a guess.
+They need no dependency and no model. The script is looked at first, then how many of the most common words of each
+language occur. If that is no clear evidence, the answer is `und` (ISO 639 for "undetermined") and not a guess.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from itertools import islice
 
 UNKNOWN = "und"
 
-#: Characters that are looked at, for language and for code.
+#: How many characters at the beginning of a text are looked at, for its language and for code.
 _LOOK_AT = 4000
 _LOOK_AT_FOR_CODE = 20_000
 
-#: Lines that are looked at for code, without the empty ones.
+#: How many lines are looked at for code, without the empty ones.
 _LOOK_AT_LINES = 2000
 
-#: Words that must speak for a language, and more of them than for any other.
+#: The smallest number of different common words that are evidence for a language. It must also have more of them than
+#: any other language.
 _MIN_HITS = 2
 
 
@@ -28,7 +29,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_COMMON: Mapping[str, frozenset[str]] = {
+_COMMON_WORDS: Mapping[str, frozenset[str]] = {
     "en": _words(
         "the a of and to in is that it for was on are with as his they be at this have from or by what how why which "
         "does do you your can could please would should not an there when who my me i we if but all explain write"
@@ -87,7 +88,7 @@ _COMMON: Mapping[str, frozenset[str]] = {
     "bg": _words("и в не на че с как това по но от за да се са е си ще аз ти вие ние той тя те защо който може ли"),
 }
 
-#: Scripts that nearly name a language: (first, last code point) -> name of the script.
+#: First code point, last code point and name of each script. Several scripts have one language and are named by it.
 _SCRIPTS = (
     (0x0041, 0x024F, "latin"),
     (0x0370, 0x03FF, "el"),
@@ -100,15 +101,15 @@ _SCRIPTS = (
     (0x3400, 0x9FFF, "han"),
     (0xAC00, 0xD7AF, "ko"),
 )
-_OF_CYRILLIC = ("ru", "uk", "bg")
-_LANGUAGES_OF = {
+_CYRILLIC_LANGUAGES = ("ru", "uk", "bg")
+_LANGUAGES_OF_WORD = {
     script: {
-        word: tuple(language for language in languages if word in _COMMON[language])
-        for word in frozenset().union(*(_COMMON[language] for language in languages))
+        word: tuple(language for language in languages if word in _COMMON_WORDS[language])
+        for word in frozenset().union(*(_COMMON_WORDS[language] for language in languages))
     }
     for script, languages in (
-        ("cyrillic", _OF_CYRILLIC),
-        ("latin", tuple(language for language in _COMMON if language not in _OF_CYRILLIC)),
+        ("cyrillic", _CYRILLIC_LANGUAGES),
+        ("latin", tuple(language for language in _COMMON_WORDS if language not in _CYRILLIC_LANGUAGES)),
     )
 }
 _HINDI = _words("है हैं के का की में और क्या को से पर यह नहीं कैसे मुझे")
@@ -120,19 +121,23 @@ _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 
 
 def language_of(text: str) -> str:
-    """ISO 639-1 code of the language of a text, or `und`. Looks at its first 4,000 characters, code blocks left out."""
+    """Return the ISO 639-1 code of the language of a text, or `und` if it is not clear.
+
+    Only the first 4,000 characters are looked at, without code blocks.
+    """
     prose = " ".join(_FENCE.split(text[:_LOOK_AT])[::2])
     scripts = _scripts(prose)
     if not scripts:
         return UNKNOWN
     if scripts["kana"] and scripts["kana"] + scripts["han"] >= scripts["latin"] / 4:
         return "ja"
-    # A word in another script does not make a text of it; East Asian signs say more than a letter each.
+    # The script with most characters counts, because a text may hold single words in another script. One East Asian
+    # character says about as much as three letters.
     script = max(scripts, key=lambda name: (scripts[name] * (3 if name in {"han", "ko"} else 1), name))
     if script in {"latin", "cyrillic"}:
-        return _commonest(prose, script)
+        return _language_with_most_words(prose, script)
     if script == "devanagari":
-        # Its vowel signs are no word characters to `re`.
+        # `re` does not take the vowel signs of this script for word characters, so the text is split at blanks.
         return "hi" if not _HINDI.isdisjoint(prose.replace("।", " ").replace("?", " ").split()) else UNKNOWN
     if script == "arabic":
         letters = set(prose)
@@ -141,20 +146,20 @@ def language_of(text: str) -> str:
 
 
 def _scripts(text: str) -> Counter[str]:
-    """Letters by script."""
+    """Return how many letters of each script a text has."""
     if text.isascii():
-        # How many is asked only where there are others too.
+        # The number matters only if there are other scripts too.
         return Counter(latin=1) if any(map(str.isalpha, text)) else Counter()
     found: Counter[str] = Counter()
     for character, count in Counter(text).items():
-        # The vowel signs of Indic scripts and Thai are no letters to Unicode.
+        # Unicode does not count the vowel signs of Indic scripts and Thai among the letters.
         if character.isalpha() or "\u0900" <= character <= "\u0e7f":
             found.update({name: count for first, last, name in _SCRIPTS if first <= ord(character) <= last})
     return found
 
 
-def _commonest(text: str, script: str) -> str:
-    languages_of = _LANGUAGES_OF[script]
+def _language_with_most_words(text: str, script: str) -> str:
+    languages_of = _LANGUAGES_OF_WORD[script]
     hits: dict[str, int] = {}
     for word in _WORD.findall(text.lower()):
         for language in languages_of.get(word, ()):
@@ -175,9 +180,9 @@ _MIN_LINES = 2
 
 
 def has_code(text: str) -> bool:
-    """Whether a text holds code: a fenced block, a stack trace, or two lines or more that read like code.
+    """Return whether a text holds code: a fenced block, a stack trace, or at least two lines that read like code.
 
-    Looks at its first 20,000 characters.
+    Only the first 20,000 characters are looked at.
     """
     text = text[:_LOOK_AT_FOR_CODE]
     if _FENCE.search(text) or any(trace in text for trace in _TRACES):
@@ -190,5 +195,5 @@ def has_code(text: str) -> bool:
 def _reads_like_code(line: str) -> bool:
     if line.endswith("{") or line in {"}", "};", "})", "});", "]", ");"}:
         return True
-    # Prose has lists whose lines end in a semicolon; a statement also calls or assigns.
+    # Lines of a list in prose end in a semicolon too. A statement also calls or assigns something.
     return (line.endswith(";") and ("(" in line or "=" in line)) or _CODE_START.match(line) is not None

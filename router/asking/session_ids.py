@@ -1,4 +1,4 @@
-"""Which session a request belongs to and who calls, read from headers and body where clients usually put them."""
+"""Read the id of a request's session, and a key of whoever calls, from the headers and body of the request."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from router.plain_json import whole_text
 
-#: Headers that name a session, the first one present counts. Not `x-client-request-id`: most clients set a new one for
-#: every request.
+#: Headers that name a session. The first one that is present counts. `x-client-request-id` is not among them, because
+#: most clients set a new one for every request.
 SESSION_HEADERS = (
     "x-elle-session-id",
     "x-session-id",
@@ -23,31 +23,33 @@ SESSION_HEADERS = (
     "helicone-session-id",
 )
 
-#: Fields that name a session, of a body and of its `metadata`. Not `prompt_cache_key`: many share one on purpose.
+#: Fields of a body, and of its `metadata`, that name a session. `prompt_cache_key` is not among them, because many
+#: sessions share one on purpose.
 _BODY_FIELDS = ("session_id", "litellm_session_id", "conversation_id")
 _METADATA_FIELDS = ("session_id", "conversation_id")
 
-#: Within Anthropic's `metadata.user_id`, `user_..._account_..._session_...` or a JSON object, what begins the session.
+#: The mark before the session's id in Anthropic's `metadata.user_id`, as in `user_..._account_..._session_...`.
 _SESSION_IN_USER_ID = "session_"
 
-#: Of a longer id the decision record holds the digest; the session is the same.
+#: A longer id is replaced by its digest everywhere, so that it is still the id of the same session.
 MAX_ID_CHARACTERS = 256
 
-#: Headers that say who calls.
+#: Headers that hold the caller's credential.
 _CALLER_HEADERS = ("authorization", "x-api-key", "api-key")
 
 
 def session_id_of(given: str, headers: Mapping[str, str], parameters: Mapping[str, Any]) -> str:
-    """The session a request belongs to; empty for none. The one rule of every door.
+    """Return the id of the session that a request belongs to; empty for none. Every door uses this rule.
 
     Args:
-        given: an id that the caller stated outright; it goes before all others.
-        headers: of the call, names in any case; `SESSION_HEADERS` are looked for, in that order.
-        parameters: the further fields of the body: `session_id`, `litellm_session_id`, `conversation_id`,
-            `conversation` (Responses), then `metadata` likewise, then the session within Anthropic's
-            `metadata.user_id`. A user id that names no session is no session: one user has many.
+        given: an id that the caller stated explicitly; it is preferred to all others.
+        headers: the headers of the call, with names in any case. `SESSION_HEADERS` are looked up in that order.
+        parameters: the other fields of the body. These are looked up in this order: `session_id`,
+            `litellm_session_id`, `conversation_id`, `conversation` (Responses API), `metadata.session_id`,
+            `metadata.conversation_id`, and the session within Anthropic's `metadata.user_id`. A user id alone is no
+            session, because one user has many.
     """
-    return _fitting(_found_id(given, headers, parameters))
+    return _bounded(_found_id(given, headers, parameters))
 
 
 def _found_id(given: str, headers: Mapping[str, str], parameters: Mapping[str, Any]) -> str:
@@ -65,12 +67,12 @@ def _found_id(given: str, headers: Mapping[str, str], parameters: Mapping[str, A
     candidates.append(conversation.get("id") if isinstance(conversation, Mapping) else conversation)
     if isinstance(metadata, Mapping):
         candidates += [metadata.get(name) for name in _METADATA_FIELDS]
-        candidates.append(_session_in(metadata.get("user_id")))
+        candidates.append(_session_in_user_id(metadata.get("user_id")))
     return next((value for value in candidates if isinstance(value, str) and value), "")
 
 
 def caller_of(headers: Mapping[str, str]) -> str:
-    """An opaque key of who calls, from the credential of the call; empty where there is none. Never the credential."""
+    """Return an opaque key of whoever calls, made of the credential; empty without one. The key does not reveal it."""
     lowered = {name.lower(): value for name, value in headers.items()}
     for name in _CALLER_HEADERS:
         if value := lowered.get(name):
@@ -78,14 +80,14 @@ def caller_of(headers: Mapping[str, str]) -> str:
     return ""
 
 
-def _fitting(session_id: str) -> str:
-    """An id as every door, record and log can carry it: whole Unicode, and of a long one the digest."""
+def _bounded(session_id: str) -> str:
+    """Return the id as every door, record and log can carry it: valid Unicode, and a digest if it is long."""
     if len(session_id) > MAX_ID_CHARACTERS:
         return f"sha256:{hashlib.sha256(session_id.encode(errors='surrogatepass')).hexdigest()}"
     return whole_text(session_id)
 
 
-def _session_in(user_id: Any) -> str | None:
+def _session_in_user_id(user_id: Any) -> str | None:
     if not isinstance(user_id, str):
         return None
     if user_id.startswith("{"):

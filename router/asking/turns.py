@@ -1,4 +1,4 @@
-"""The turns of a chat body, whichever shape it has: OpenAI chat, OpenAI Responses items, Anthropic Messages."""
+"""`read_turns`: read the turns of a chat in the shape of OpenAI chat, OpenAI Responses or Anthropic Messages."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from router.values import Capability, Message
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
-#: Characters of the text in one call, one answer of a tool, or all tools: twice what is read by the largest models.
+#: The largest number of characters in one tool call, one answer of a tool, or all tools together. It is twice what the
+#: largest models read.
 MAX_VALUE_CHARACTERS = 8 * 1024 * 1024
 
-#: Characters that a role or the type of a part may have.
+#: The largest number of characters of a role, or of the type of a part.
 _LONGEST_NAME = 100
 
 _SPEAKERS = ROLES - {"tool", "function"}
 _PLAIN = frozenset({"role", "content", "name"})
 
-#: What a part that is no text needs of a candidate.
+#: For each type of a part that is not text, the capability that a candidate needs to read it.
 NEEDS_OF_PARTS: Mapping[str, Capability] = {
     "image_url": Capability.IMAGE,
     "input_image": Capability.IMAGE,
@@ -38,26 +39,26 @@ NEEDS_OF_PARTS: Mapping[str, Capability] = {
 }
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal"})
 _CALL_PARTS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use", "tool-call"})
-#: The model's own notes and what it cites: they take room, need nothing and are nobody's wish.
+#: Parts with the model's own notes and citations. They count as input, but they need no capability and ask nothing.
 _NOTE_PARTS = frozenset(
     {"thinking", "redacted_thinking", "reasoning", "reasoning_text", "summary_text", "search_result"}
 )
-#: Fields of calls and notes that are not the model's to read.
+#: Fields of calls and notes that the model does not read.
 _UNREAD = frozenset({"type", "role", "signature"})
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message.
+    """One message of a chat.
 
     Attributes:
         role: one of ROLES.
-        texts: its parts of plain text, in order. Not what a tool answered.
-        results: texts that tools answered, in order.
-        other_parts: types of all other parts, those inside tool results included.
-        size: bytes of UTF-8 of everything in it that is text or JSON; images and files count nothing.
-        calls_tools: whether it calls tools.
-        answers_tools: whether it holds what tools answered.
+        texts: the parts of plain text in order, without the answers of tools.
+        results: the texts in the answers of tools, in order.
+        other_parts: the types of all other parts, with those inside the answers of tools.
+        size: the number of bytes in UTF-8 of all text and JSON in the message. Images and files count nothing.
+        calls_tools: True if the message calls tools.
+        answers_tools: True if the message holds answers of tools.
     """
 
     role: str
@@ -70,19 +71,19 @@ class Turn:
 
     @property
     def text(self) -> str:
-        """Its plain text."""
+        """Return the plain text of the message, one part per line."""
         return "\n".join(self.texts)
 
 
 def read_turns(messages: Sequence[Message]) -> list[Turn]:
-    """The turns of a chat, oldest first. Raises InvalidRequestError, naming the field, for a malformed one."""
+    """Return the turns of a chat, oldest first. Raise InvalidRequestError for a malformed one."""
     if not messages:
         raise InvalidRequestError("messages must hold at least one message, got none.", field="messages")
     return [_read(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
 
 def json_bytes(value: Any) -> int:
-    """Bytes of a value as JSON; nothing for an absent or empty one. Raises InvalidRequestError for a huge one."""
+    """Return how many bytes a value has as JSON, or 0 for an empty one. Raise InvalidRequestError for a huge one."""
     text = _as_json(value)
     return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
@@ -92,35 +93,35 @@ def _read(message: Message, where: str) -> Turn:
         raise InvalidRequestError(f"{where} must be an object, got {type(message).__name__}.", field=where)
     role, content = _role_and_content(message, where)
     if isinstance(content, str) and role in _SPEAKERS and message.keys() <= _PLAIN:
-        # What nearly every turn is; the long way would say the same.
+        # Nearly every turn has this shape. The general way below would return the same turn, but takes longer.
         return Turn(role, (content,), (), (), _utf8_size(content, f"{where}.content"), False, False)
     parts = list(_parts_of(content, f"{where}.content"))
     size = sum(_utf8_size(part.text, f"{where}.content") for part in parts)
-    sorts = {part.sort for part in parts}
-    texts, results = (tuple(part.text for part in parts if part.sort == sort) for sort in ("text", "result"))
+    kinds = {part.kind for part in parts}
+    texts, results = (tuple(part.text for part in parts if part.kind == kind) for kind in ("text", "result"))
     calls = message.get("tool_calls") or message.get("function_call")
     is_answer = role in {"tool", "function"}
     return Turn(
         role=role,
         texts=() if is_answer else texts,
         results=(*texts, *results) if is_answer else results,
-        other_parts=tuple(part.kind for part in parts if part.sort == "other"),
+        other_parts=tuple(part.type for part in parts if part.kind == "other"),
         size=size + max(0, len(texts) - 1) + json_bytes(calls),
-        calls_tools=bool(calls) or "call" in sorts,
-        answers_tools=is_answer or "result" in sorts,
+        calls_tools=bool(calls) or "call" in kinds,
+        answers_tools=is_answer or "result" in kinds,
     )
 
 
 def _role_and_content(message: Message, where: str) -> tuple[str, Any]:
     role, kind = message.get("role"), message.get("type")
     if not role and isinstance(kind, str):
-        # Items of the Responses API that are no messages carry a type in place of a role.
+        # Items of the Responses API that are not messages have a type in place of a role.
         if kind.endswith("_output"):
             output = message.get("output")
             return "tool", [output] if isinstance(output, Mapping) else output
         if kind.endswith("_call") or kind == "reasoning":
             return "assistant", [message]
-    # A long one is not even looked up: hashing it would take its time.
+    # A long role is not looked up, because hashing it would take long.
     if not isinstance(role, str) or len(role) > _LONGEST_NAME or role not in ROLES:
         raise InvalidRequestError(
             f"{where}.role must be one of {', '.join(sorted(ROLES))}, got {quoted(role)}.", field=f"{where}.role"
@@ -129,15 +130,15 @@ def _role_and_content(message: Message, where: str) -> tuple[str, Any]:
 
 
 class _Part(NamedTuple):
-    """One part of a message: what it is to us, the text that counts as input, and of others their type."""
+    """One part of a message: its kind, the text that counts as input, and for the kind `other` its type in the chat."""
 
-    sort: Literal["text", "call", "result", "note", "other"]
+    kind: Literal["text", "call", "result", "note", "other"]
     text: str
-    kind: str = ""
+    type: str = ""
 
 
 def _parts_of(content: Any, where: str) -> Iterator[_Part]:
-    """The parts of a message's content, whichever of its shapes it has."""
+    """Yield the parts of a message's content, which may be missing, a text, or a list of parts."""
     if content is None:
         return
     if isinstance(content, str):
@@ -170,7 +171,7 @@ def _part(part: Any, where: str) -> Iterator[_Part]:
 
 
 def _result(part: Mapping[str, Any], where: str) -> Iterator[_Part]:
-    """What a tool answered: text, or parts of which only images and the like matter beyond their size."""
+    """Yield the parts of a tool's answer. Media keep their type; only the size of the other parts counts."""
     content = part.get("content", part.get("output"))
     if not isinstance(content, list | tuple):
         yield _Part("result", content if isinstance(content, str) else _as_json(content))
@@ -183,7 +184,7 @@ def _result(part: Mapping[str, Any], where: str) -> Iterator[_Part]:
         elif kind in NEEDS_OF_PARTS:
             yield from _part(inner, f"{where}.content[{index}]")
         else:
-            # Hits of a search, references, results within results: they count by their size.
+            # Hits of a search, references and answers within answers count as input.
             yield _Part("note", _as_json(inner))
 
 
@@ -196,7 +197,7 @@ def _text_of_document(part: Mapping[str, Any]) -> str:
 def _as_json(value: Any) -> str:
     if not value:
         return ""
-    # Nobody else runs while `dumps` does.
+    # No other thread runs while `dumps` runs, so a huge value is refused before.
     if _text_length(value) > MAX_VALUE_CHARACTERS:
         raise InvalidRequestError(
             f"tools, calls and what tools answer must each hold at most {MAX_VALUE_CHARACTERS:,} characters."

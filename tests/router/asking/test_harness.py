@@ -11,8 +11,8 @@ from router.asking.harness import human_text, is_marked
 from router.values import RouteQuery
 
 
-def words(text: str, *, agentic: bool = False, answers: bool = False) -> str:
-    return human_text(text, agentic=agentic, answers=answers)
+def words(text: str, *, agentic: bool = False, after_assistant: bool = False) -> str:
+    return human_text(text, agentic=agentic, after_assistant=after_assistant)
 
 
 def test_what_no_harness_touched_is_handed_back_as_it_is() -> None:
@@ -39,7 +39,7 @@ def test_tags_that_people_write_too_are_context_in_an_agents_chat_only() -> None
 
 def test_an_echo_is_one_only_where_it_answers_the_assistant() -> None:
     text = "Observation: it rains."
-    assert words(text, answers=True) == ""
+    assert words(text, after_assistant=True) == ""
     assert words(text) is text
 
 
