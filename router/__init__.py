@@ -1,3 +1,3 @@
-"""ELLE Router: decide which model answers, by calibrated risk instead of guesswork."""
+"""ELLE Router: decide which model answers a request, by the calibrated risk of each candidate."""
 
-import probes  # noqa: F401 - turns off the telemetry of what is imported after it
+import probes  # noqa: F401 - it turns off the telemetry of libraries that are imported later

@@ -1,4 +1,4 @@
-"""JSON that others wrote, made safe: what any JSON reader, protobuf and every door can carry, or an error."""
+"""Read and check JSON that others wrote, so that every JSON reader, protobuf and every door can carry it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import math
 import sys
 from typing import Any
 
-#: Levels of objects and lists that an answer may nest. Protobuf reads 100 messages within each other, and one level of
-#: a `google.protobuf.Struct` takes three of them.
+#: The deepest nesting of objects and lists in an answer. Protobuf reads 100 messages within each other, and one level
+#: of a `google.protobuf.Struct` takes three of them.
 MAX_ANSWER_DEPTH = 32
 
-#: Levels that a request may nest. Its tools hold JSON schemas, which nest further than answers do.
+#: The deepest nesting in a request. Its tools hold JSON schemas, which nest more deeply than answers do.
 MAX_REQUEST_DEPTH = 100
 
-#: Of the integers that a double can hold the longest has 309 digits.
+#: The largest integer that a double can hold. It has 309 digits.
 _LARGEST = int(sys.float_info.max)
 
 
 class NotPlainJsonError(ValueError):
-    """A text or value that is no plain JSON; the message says why, as in "it holds NaN", and quotes nothing of it."""
+    """The text or value is not plain JSON. The message says why, as in "it holds NaN", and quotes nothing of it."""
 
 
 def loads(text: str | bytes) -> Any:
-    """Return the value of a JSON text of an upstream.
+    """Return the value of a JSON text that an upstream sent.
 
-    Raises NotPlainJsonError for what is not JSON in UTF-8, and for what `check` refuses.
+    Raises NotPlainJsonError if the text is not JSON in UTF-8, and if `check` refuses the value.
     """
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
@@ -37,7 +37,7 @@ def loads(text: str | bytes) -> Any:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise NotPlainJsonError("it is malformed") from error
     except ValueError as error:
-        # Python converts no integer of more than 4,300 digits.
+        # Python refuses to convert an integer of more than 4,300 digits.
         raise NotPlainJsonError("it holds an integer beyond the range of a double") from error
     check(value)
     return value
@@ -46,7 +46,7 @@ def loads(text: str | bytes) -> Any:
 def check(value: Any, *, max_depth: int = MAX_ANSWER_DEPTH) -> None:
     """Raise NotPlainJsonError if a decoded JSON value nests too deeply or holds a number that no double can hold.
 
-    JSON has no NaN and no Infinity, but Python reads `1e999` as one. Half surrogates pass: see `whole_text`.
+    JSON has no Infinity, but Python reads `1e999` as one. Half surrogates pass; `whole_text` replaces them.
     """
     level, depth = [value], 0
     while level:
@@ -68,9 +68,9 @@ def check(value: Any, *, max_depth: int = MAX_ANSWER_DEPTH) -> None:
 
 
 def whole_text(text: str) -> str:
-    """Return the text as UTF-8 can hold it: pairs of surrogates joined, a lone half replaced by U+FFFD.
+    """Return the text as UTF-8 can hold it: surrogate pairs are joined, and a lone half is replaced by U+FFFD.
 
-    JSON can escape half of a surrogate pair, as in "\\ud83d", and models that stream cut emoji in two.
+    JSON can escape half of a surrogate pair, as in "\\ud83d", and a stream may cut an emoji in two.
     """
     if text.isascii():
         return text
@@ -82,13 +82,13 @@ def whole_text(text: str) -> str:
 
 
 class TextPieces:
-    """The pieces of a streamed text, each as UTF-8 can hold it: half of a surrogate pair waits for its other half."""
+    """Makes each piece of a streamed text valid UTF-8. It holds back half of a surrogate pair until the other comes."""
 
     def __init__(self) -> None:
         self._held = ""
 
     def next(self, piece: str) -> str:
-        """Return what can be sent now of everything that has come."""
+        """Return the text that can be sent now that this piece has come."""
         text = self._held + piece
         self._held = text[-1] if text and "\ud800" <= text[-1] <= "\udbff" else ""
         return whole_text(text[:-1] if self._held else text)

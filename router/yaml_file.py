@@ -1,4 +1,4 @@
-"""YAML files that people wrote, read with bounds: bytes, depth, values with aliases written out, digits of a number."""
+"""Read YAML files that people wrote, with bounds on their bytes, depth, values and numbers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import yaml
 from probes.bounded.files import BoundedFileError, read_bounded, shown
 from router.errors import ConfigError
 
-#: Bytes of a policy or price file. A candidate takes some 500.
+#: The largest policy file, in bytes. A candidate takes about 500.
 MOST_BYTES = 1 << 18
 
-#: Levels within each other (a policy has 6), and values once every alias is written out.
+#: The deepest nesting (a policy has 6 levels), and the largest number of values when every alias is written out.
 MOST_DEPTH, MOST_VALUES = 32, 50_000
 
-#: Characters of a number. Longer ones are slow to read and no double holds them.
+#: The largest number of characters of a number. A longer one is slow to read, and no double can hold it.
 MOST_DIGITS = 400
 
 _KINDS = ("str", "int", "float", "bool", "null", "timestamp", "seq", "map")
@@ -26,9 +26,14 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 def read_yaml(path: Path, what: str, most_bytes: int = MOST_BYTES) -> Any:
-    """Return what a YAML file holds: plain values, lists, and mappings whose keys are scalars and stand once.
+    """Return what a YAML file holds: plain values, lists, and mappings with distinct scalars as keys.
 
-    what: for messages, as in "policy file". Raises ConfigError naming the file, and the line where there is one.
+    Args:
+        path: the file.
+        what: what the file is, for messages, such as "policy file".
+        most_bytes: the largest size of the file in bytes.
+
+    Raises ConfigError, which names the file, and the line if there is one at fault.
     """
     try:
         text = read_bounded(path, most_bytes).decode("utf-8")
@@ -39,24 +44,24 @@ def read_yaml(path: Path, what: str, most_bytes: int = MOST_BYTES) -> Any:
     try:
         return yaml.load(text, Loader=_Bounded)  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as error:
-        # Not from it: what it says quotes the line, in which a key may stand.
-        raise ConfigError(f"{what} {path} must be YAML: {_said(error)}.") from None
+        # The error is not chained, because its text quotes the line, and that may hold a secret.
+        raise ConfigError(f"{what} {path} must be YAML: {_describe(error)}.") from None
 
 
-def _said(error: yaml.YAMLError) -> str:
-    """Return what is wrong with a YAML text and where, without the text."""
+def _describe(error: yaml.YAMLError) -> str:
+    """Return what is wrong with a YAML text and where, without quoting the text."""
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
     return f"{shown(str(problem or 'it cannot be read'), 300)}{place}"
 
 
 class _Bounded(yaml.SafeLoader):
-    """YAML that refuses what costs more than its text is long, and what YAML would drop without a word."""
+    """A YAML loader that refuses texts that cost far more than their length, and keys that YAML would drop silently."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._depth = self._values = 0
-        # Values that a node stands for, aliases within it written out; while a node is being read it has none.
+        # For each node the number of its values with aliases written out. A node that is still being read is missing.
         self._sizes: dict[int, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -68,7 +73,7 @@ class _Bounded(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         if isinstance(event, yaml.AliasEvent):
             if (size := self._sizes.get(id(node))) is None:
-                raise _fault(event, "an alias must not stand within what it names")
+                raise _fault(event, "an alias must not be inside the value that it names")
             self._values += size
         else:
             self._sizes[id(node)] = self._values - before
@@ -95,7 +100,7 @@ class _Bounded(yaml.SafeLoader):
             keys.append(str(key.value if key.tag == _MERGE else self.construct_object(key)))
         for name, count in Counter(keys).items():
             if count > 1:
-                raise _fault(node, f"key {shown(name)!r} stands twice")
+                raise _fault(node, f"key {shown(name)!r} occurs twice")
         found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
         return found
 

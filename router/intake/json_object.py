@@ -157,7 +157,7 @@ def _members(text: str) -> Iterator[tuple[str, Any, int, int]]:
             raise ValueError("a key is no string")  # noqa: TRY004  (one kind of error for all malformed text)
         if key in keys:
             # Readers disagree on which of two equal keys counts. The upstream might read another one than was judged.
-            raise ValueError(f"key {quoted(key)} stands twice")
+            raise ValueError(f"key {quoted(key)} occurs twice")
         keys.add(key)
         begin = _after(text, _skip(text, at), ":")
         value, end = _DECODER.raw_decode(text, begin)

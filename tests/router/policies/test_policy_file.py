@@ -49,7 +49,7 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
         ("kind: gain", "kind: vibes", "does not match any of the expected tags"),
         ("schema: elle.policy/1", "schema: elle.policy/9", "schema: Input should be 'elle.policy/1'"),
         ("probe: probe\n", "", "probe must be set for the rule 'gain'"),
-        ("name: two-tiers", "name: two-tiers\nname: again", "key 'name' stands twice"),
+        ("name: two-tiers", "name: two-tiers\nname: again", "key 'name' occurs twice"),
         ("rule: {kind: gain, thresholds: [0.1]}", "rule: {kind: fixed, candidate: huge}", "rule.candidate must be"),
         (
             "rule: {kind: gain, thresholds: [0.1]}",
