@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import yaml
 
 from benchmarks.bench_http import process, write_policy
 
@@ -150,14 +151,9 @@ class World:
     def call(self, message: bytes, method: str = SERVICE + "Route", *, gzip: bool = False) -> str:
         """One gRPC call with these bytes for a message; the status."""
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        packing = grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
         with grpc.insecure_channel(self.grpc, options=options) as channel:
-            try:
-                channel.unary_unary(method)(
-                    message, timeout=120, compression=grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
-                )
-            except grpc.RpcError as error:
-                return str(error.code().name)
-            return "OK"
+            return status_of(lambda: channel.unary_unary(method)(message, timeout=120, compression=packing))
 
     def connect(self, where: str | None = None) -> socket.socket:
         """A connection to the HTTP door, or to the gRPC one with `where=world.grpc`."""
@@ -173,8 +169,10 @@ def attacked_world(*, seconds: float, factor: float) -> Iterator[World]:
         log = stack.enter_context(Path(folder, "service.log").open("w+", encoding="utf-8"))
         serve = "from router.cli.main import main; main()"
         upstream = stack.enter_context(process("-m", "benchmarks.bench_http", "--upstream"))["http"]
-        policy = write_policy(Path(folder), upstream)
-        argv = (sys.executable, "-c", serve, "serve", "--port", "0", "--http", "0", "--policy", str(policy))
+        hostile = stack.enter_context(process("-m", "benchmarks.attack.hostile_upstream"))["http"]
+        policies = (write_policy(Path(folder), upstream), write_hostile_policy(Path(folder), hostile))
+        argv = [sys.executable, "-c", serve, "serve", "--port", "0", "--http", "0"]
+        argv += [word for policy in policies for word in ("--policy", str(policy))]
         service = stack.enter_context(subprocess.Popen([*argv, *_ext_proc()], stderr=log))
         stack.callback(service.terminate)
         grpc_at, http_at = _addresses(service, Path(folder, "service.log"))
@@ -195,6 +193,25 @@ def attacked_world(*, seconds: float, factor: float) -> Iterator[World]:
         stack.callback(reading.join)
         stack.callback(other.communicate)
         yield world
+
+
+def write_hostile_policy(folder: Path, upstream_url: str) -> Path:
+    """A policy whose candidates are answered by the hostile upstream; a request names the one that it wants."""
+    # The family needs the world too.
+    from benchmarks.attack.families.upstreams import candidates
+
+    offered = list(candidates(upstream_url))
+    first = offered[0]["name"]
+    policy = {
+        "schema": "elle.policy/1",
+        "name": "hostile",
+        "candidates": offered,
+        "rule": {"kind": "fixed", "candidate": first},
+        "safe_default": first,
+    }
+    path = folder / "hostile.yaml"
+    path.write_text(yaml.safe_dump(policy), "utf-8")
+    return path
 
 
 def _ext_proc() -> tuple[str, ...]:
@@ -224,6 +241,15 @@ def _read(other: subprocess.Popen[str], world: World) -> None:
             return
         started, took, status = line.split()
         world.calls.append((float(started), float(took), status))
+
+
+def status_of(call: Callable[[], object]) -> str:
+    """The status of a gRPC call."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        return str(error.code().name)
+    return "OK"
 
 
 def p99_ms(seconds: list[float]) -> float:

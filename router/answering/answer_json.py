@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from router import plain_json
+from router.answering.large_answers import PatientDecoder, apart
 from router.errors import UpstreamUnavailableError
 
 #: Commas and opening brackets that a JSON text may hold, those in its strings too. A decoder makes an object of 100
-#: bytes for each two of them, and lets nobody else run meanwhile.
+#: bytes for each two of them.
 MAX_SIGNS = 1_000_000
 
+#: Texts of more signs are decoded so that other threads have their turn meanwhile.
+FEW_SIGNS = 20_000
+
 #: Longer texts are decoded in a thread.
-_LONG_BYTES = 64 * 1024
+_LONG_BYTES = 32 * 1024
 
 
 async def decoded(content: bytes) -> Any:
     """Return the value of a JSON text. Raises UpstreamUnavailableError for what is none, or is too much of one."""
-    if len(content) > MAX_SIGNS and signs_in(content) > MAX_SIGNS:
+    signs = signs_in(content) if len(content) > FEW_SIGNS else 0
+    if signs > MAX_SIGNS:
         raise UpstreamUnavailableError(f"the upstream sent JSON of more than {MAX_SIGNS:,} values.")
     try:
         if len(content) <= _LONG_BYTES:
             return plain_json.loads(content)
-        return await asyncio.to_thread(plain_json.loads, content)
+        if signs <= FEW_SIGNS:
+            return await apart(plain_json.loads, content)
+        return await apart(plain_json.loads, content, PatientDecoder)
     except plain_json.NotPlainJsonError as error:
         raise UpstreamUnavailableError(f"the upstream sent an answer that is no plain JSON: {error}.") from error
 

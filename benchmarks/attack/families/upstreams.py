@@ -1,0 +1,101 @@
+"""Upstreams that mean harm, asked with and without LiteLLM, and callers who want a candidate to rest."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import grpc
+
+from benchmarks.attack.hostile_upstream import MODES, STREAMED
+from benchmarks.attack.world import Found, World, status_of
+from router.pb import router_service_pb2 as pb
+from router.pb import router_service_pb2_grpc as pb_grpc
+from router.wire.structs import struct_from_request
+
+#: How candidates are asked: over OpenAI's protocol as it is written, or translated by LiteLLM.
+PROVIDERS = ("openai", "hosted_vllm")
+
+#: Seconds that a candidate may take for an answer, and for the first content of a stream.
+TIMEOUT_S = 5.0
+
+#: How much later than promised an answer is too late, in seconds.
+LATE_S = 5.0
+
+#: Values of `tools` that cannot be sent to any provider.
+MALFORMED = (5, "search", [5], ["search"], [None], [[]], [{}], [{"type": 5}], [{"type": "function", "function": 5}])
+
+HOSTILE = tuple(mode for mode in MODES if mode != "good")
+
+
+def candidates(url: str) -> Iterator[dict[str, object]]:
+    """The candidates of the policy `hostile`: one for each mode of the upstream and each way to ask it."""
+    for provider, mode in itertools.product(PROVIDERS, MODES):
+        yield {
+            "name": f"{provider}-{mode}",
+            "model": f"{provider}/x",
+            "api_base": f"{url}/{mode}/v1",
+            "timeout_s": TIMEOUT_S,
+            "first_token_timeout_s": TIMEOUT_S,
+            "retries": 0,
+            # Asked again and again: a candidate that rests attacks nobody. The good one has the limits of the default.
+            "capabilities": ["text", "tools"],
+            **({} if mode == "good" else {"break_after": 1_000_000, "cooldown_s": 0.001}),
+        }
+
+
+def _attack_by(provider: str, mode: str) -> Callable[[World], Found]:
+    def attack(world: World) -> Found:
+        request = _asking(f"{provider}-{mode}")
+        # A stream that never ends is left by its caller, as somebody leaves who reads nothing of use in it.
+        call = _streamed if mode in STREAMED else _completed
+        seconds = (TIMEOUT_S + LATE_S) * world.factor
+        return world.attacked_by(lambda: call(world, request), at_once=2, answered_ms=seconds * 1e3)
+
+    attack.__name__ = f"{provider}_{mode}"
+    attack.__doc__ = f"{(MODES[mode].__doc__ or '').splitlines()[0].rstrip('.')}, from a candidate {provider}/..."
+    return attack
+
+
+def malformed_tools(world: World) -> Found:
+    """Requests with malformed tools, by which one caller tries to take a candidate from all others."""
+    asked = {provider: itertools.cycle(MALFORMED) for provider in PROVIDERS}
+    asking = itertools.cycle(PROVIDERS)
+
+    def ask() -> str:
+        provider = next(asking)
+        return _completed(world, _asking(f"{provider}-good", tools=next(asked[provider])))
+
+    found = world.attacked_by(ask)
+    rests = sum(_completed(world, _asking(f"{provider}-good")) != "OK" for provider in PROVIDERS)
+    return Found({**found.measured, "rests": rests}, {**found.limits, "rests": 0})
+
+
+def _asking(candidate: str, **parameters: object) -> pb.RouteRequest:
+    request = pb.RouteRequest(prompt="hello", parameters=struct_from_request(parameters, "parameters"))
+    request.overrides.policy, request.overrides.pin = "hostile", candidate
+    return request
+
+
+def _completed(world: World, request: pb.RouteRequest) -> str:
+    asked = pb.CompleteRequest(route=request)
+    return _called(world, lambda stub: stub.Complete(asked, timeout=60))
+
+
+def _streamed(world: World, request: pb.RouteRequest) -> str:
+    asked = pb.StreamCompleteRequest(route=request)
+    return _called(world, lambda stub: deque(stub.StreamComplete(asked, timeout=3), maxlen=0))
+
+
+def _called(world: World, call: Callable[[pb_grpc.RouterServiceStub], object]) -> str:
+    with grpc.insecure_channel(world.grpc, options=[("grpc.max_receive_message_length", -1)]) as channel:
+        return status_of(lambda: call(pb_grpc.RouterServiceStub(channel)))
+
+
+ATTACKS = (*itertools.starmap(_attack_by, itertools.product(PROVIDERS, HOSTILE)), malformed_tools)
+QUICK = (
+    _attack_by("openai", "as_many_values_as_pass"),
+    _attack_by("hosted_vllm", "error_of_a_megabyte"),
+    malformed_tools,
+)
