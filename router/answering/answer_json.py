@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from router import plain_json
-from router.answering.large_answers import PatientDecoder, apart
+from router.answering.large_answers import PatientDecoder, apart, is_large
 from router.errors import UpstreamUnavailableError
 
 #: Commas and opening brackets that a JSON text may hold, those in its strings too. A decoder makes an object of 100
@@ -39,10 +39,10 @@ def signs_in(content: bytes) -> int:
     return sum(map(content.count, (b",", b"[", b"{")))
 
 
-def checked(value: Any) -> Any:
+async def checked(value: Any) -> Any:
     """Return a value that a library decoded. Raises UpstreamUnavailableError where no plain JSON can hold it."""
     try:
-        plain_json.check(value)
+        await apart(plain_json.check, value) if is_large(value) else plain_json.check(value)
     except plain_json.NotPlainJsonError as error:
         raise UpstreamUnavailableError(f"the upstream sent an answer that is no plain JSON: {error}.") from error
     return value

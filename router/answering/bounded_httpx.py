@@ -17,7 +17,9 @@ from typing import Any
 
 import httpx
 
-from router.answering.answer_json import MAX_SIGNS, signs_in
+from router import plain_json
+from router.answering.answer_json import FEW_SIGNS, MAX_SIGNS, signs_in
+from router.answering.large_answers import PatientDecoder, apart
 from router.answering.sse import MAX_LINES, STREAM_FACTOR, too_long
 from router.errors import UpstreamUnavailableError
 
@@ -156,6 +158,16 @@ async def _unpacked(parts: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
             part = unpacker.unconsumed_tail
 
 
+async def _decode_apart(response: httpx.Response, content: bytes) -> None:
+    """Let the response have been decoded, so that LiteLLM does not do it in one call that holds up every thread."""
+    try:
+        value = await apart(plain_json.loads, content, PatientDecoder)
+    except plain_json.NotPlainJsonError:
+        # LiteLLM finds it in its own way.
+        return
+    setattr(response, "json", lambda **_: value)  # noqa: B010  (mypy knows it as a method)
+
+
 @functools.cache
 def _install() -> None:
     """Wrap `httpx.AsyncClient.send`, once for the process."""
@@ -181,8 +193,8 @@ def _install() -> None:
         call.phase, call.status = Phase.ANSWERED, response.status_code
         response.stream = (_Body if response.is_success else _ErrorBody)(response, call)
         try:
-            if not stream:
-                await response.aread()
+            if not stream and signs_in(content := await response.aread()) > FEW_SIGNS:
+                await _decode_apart(response, content)
         except BaseException:
             await response.aclose()
             raise

@@ -53,7 +53,7 @@ class Upstream:
         if self._is_openai(candidate):
             body = await self._asked.complete(candidate, base or "", query)
         else:
-            body = checked(await self._litellm.complete(candidate, base, query))
+            body = await checked(await self._litellm.complete(candidate, base, query))
         _check_choices(body, candidate, "message")
         if not body["choices"]:
             raise UpstreamUnavailableError(f"{_say(candidate)} sent an answer without choices.")
@@ -71,7 +71,7 @@ class Upstream:
             async for chunk in chunks:
                 if isinstance(chunk, dict) and chunk.get("error"):
                     raise UpstreamUnavailableError(f"{_say(candidate)} sent an error in the middle of its stream.")
-                _check_choices(checked(chunk), candidate, "delta")
+                _check_choices(await checked(chunk), candidate, "delta")
                 finished = finished or is_finished(chunk)
                 yield chunk
         if not finished:

@@ -23,6 +23,7 @@ BODIES = {
     "long-number": json.dumps(answer()).encode().replace(b'"created": 1', b'"created": ' + b"1" * 5000),
     "deep": json.dumps(answer()).encode()[:-1] + b', "x": ' + b"[" * 970 + b"]" * 970 + b"}",
     "lists": json.dumps(answer()).encode()[:-1] + b', "x": [' + b"[]," * 1_500_000 + b"[]]}",
+    "many": json.dumps(answer("é" * 70_000)).encode()[:-1] + b', "x": [' + b"[1]," * 60_000 + b"[]]}",
     "ok": json.dumps(answer()).encode(),
 }
 

@@ -1,0 +1,134 @@
+"""Large answers: decoded and encoded as small ones are, but in a thread, while the event loop does other things."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import yaml
+from google.protobuf import json_format
+
+from router import plain_json
+from router.answering.large_answers import LARGE_TEXT, LARGE_VALUES, PatientDecoder, is_large, json_in_pieces
+from router.gateways import openai_http
+from router.pb import router_service_pb2 as pb
+from router.plain_json import NotPlainJsonError, loads
+from router.serving.server import ServerSettings, serving
+from router.wire import servicer
+from tests.gateways.loopback import in_thread
+from tests.router.answering.hostile_upstream import BODIES, hostile_upstream
+
+VALUES = [
+    {},
+    {"a": [], "b": {}, "c": [{}, [[]]]},
+    {"é😀\ud83d": '\ud83d half, \\ and "', "null": None, "yes": True, "no": False},
+    {"n": [0, -1, 1.5, 1e300, 2**53, -(2**53)]},
+    {"long": "é😀\n" * 100_000},
+]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_value_is_written_as_json_writes_it(value: dict[str, Any]) -> None:
+    assert json_in_pieces(value) == json.dumps(value, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_value_is_read_as_json_reads_it(value: dict[str, Any]) -> None:
+    assert loads(json.dumps(value).encode(), PatientDecoder) == value
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b'{"a":}', b"[1,]", b'{"a":NaN}', b'["\xff"]', b"[" * 5000, b"1" * 5000])
+def test_what_is_no_plain_json_is_refused_alike(text: bytes) -> None:
+    for decoder in (json.JSONDecoder, PatientDecoder):
+        with pytest.raises(NotPlainJsonError):
+            loads(text, decoder)
+
+
+def test_an_answer_is_large_beyond_the_bounds_on_values_and_on_text() -> None:
+    assert not is_large({"x": [1] * (LARGE_VALUES - 1)})
+    assert is_large({"x": [1] * LARGE_VALUES})
+    assert not is_large({"x": ["a" * LARGE_TEXT]})
+    assert is_large({"x": ["a" * LARGE_TEXT, "a"]})
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A policy of candidates that send many values, asked with and without LiteLLM."""
+    with in_thread(hostile_upstream()) as url:
+        offered = [
+            {"name": name, "model": f"{name}/x", "api_base": f"{url}/many/v1"} for name in ("openai", "hosted_vllm")
+        ]
+        rule = {"kind": "fixed", "candidate": "openai"}
+        file = {
+            "schema": "elle.policy/1",
+            "name": "many",
+            "candidates": offered,
+            "rule": rule,
+            "safe_default": "openai",
+        }
+        path = tmp_path_factory.mktemp("many") / "many.yaml"
+        path.write_text(yaml.safe_dump(file))
+        yield path
+
+
+@pytest.mark.parametrize("provider", ["openai", "hosted_vllm"])
+async def test_an_answer_of_many_values_is_decoded_and_encoded_apart_from_the_event_loop(
+    policy: Path, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked_in: list[str] = []
+
+    def watch(module: Any, name: str) -> None:
+        work = getattr(module, name)
+
+        def watched(*arguments: Any) -> Any:
+            worked_in.append(f"{name} in {threading.current_thread().name.rstrip('_0')}")
+            return work(*arguments)
+
+        monkeypatch.setattr(module, name, watched)
+
+    watch(plain_json, "loads")
+    watch(openai_http, "json_in_pieces")
+    watch(servicer, "struct_bytes")
+    settings = ServerSettings(policies=(policy,), port=0, http=openai_http.OpenAIDoor(), http_port=0)
+    async with serving(settings) as running:
+        raw = await asyncio.to_thread(_over_grpc, running.address, provider)
+        body = await asyncio.to_thread(_over_http, running.http_address, provider)
+    done = ("loads", "struct_bytes", "loads", "json_in_pieces")
+    assert worked_in == [f"{work} in large-answers" for work in done]
+    expected = json.loads(BODIES["many"])
+    answer = pb.CompleteResponse.FromString(raw)
+    assert answer.text == expected["choices"][0]["message"]["content"] == body["choices"][0]["message"]["content"]
+    assert answer.decision.chosen == provider
+    if provider == "openai":
+        # What LiteLLM makes of it is its own; it leaves out what it does not know.
+        assert json_format.MessageToDict(answer.response) == expected
+        assert {key: body[key] for key in expected} == expected
+
+
+def _over_grpc(address: str, candidate: str) -> bytes:
+    request = pb.RouteRequest(prompt="hello")
+    request.overrides.pin = candidate
+    asked = pb.CompleteRequest(route=request).SerializeToString()
+    with grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)]) as channel:
+        answer: bytes = channel.unary_unary("/elle.router.v1.RouterService/Complete")(asked, timeout=60)
+        return answer
+
+
+def _over_http(address: str | None, candidate: str) -> Any:
+    assert address is not None
+    connection = http.client.HTTPConnection(address, timeout=60)
+    message = {"role": "user", "content": "hello"}
+    body = json.dumps({"model": candidate, "messages": [message]})
+    connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+    reply = connection.getresponse()
+    raw = reply.read()
+    connection.close()
+    assert reply.status == 200, raw
+    return json.loads(raw)
