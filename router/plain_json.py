@@ -23,13 +23,13 @@ class NotPlainJsonError(ValueError):
     """The text or value is not plain JSON. The message says why, as in "it holds NaN", and quotes nothing of it."""
 
 
-def loads(text: str | bytes) -> Any:
-    """Return the value of a JSON text that an upstream sent.
+def loads(text: str | bytes, decoder: type[json.JSONDecoder] = json.JSONDecoder) -> Any:
+    """Return the value of a JSON text that an upstream sent, read by `decoder`.
 
     Raises NotPlainJsonError if the text is not JSON in UTF-8, and if `check` refuses the value.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, cls=decoder, parse_constant=_refuse_constant)
     except NotPlainJsonError:
         raise
     except RecursionError:

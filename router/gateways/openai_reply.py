@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from router.answering.large_answers import apart, is_large, json_in_pieces
 from router.attempts import Delivery
 from router.errors import DispatchError, RouterError
 from router.gateways.openai_format import (
@@ -51,7 +52,7 @@ class HttpReply:
 
     async def whole(self, status: int, headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
         """Send a reply with one JSON body."""
-        raw = to_json(body)
+        raw = await _answer_to_json(body)
         await self._send_head(status, {**headers, "content-length": str(len(raw))})
         await self._send({"type": "http.response.body", "body": raw})
 
@@ -62,7 +63,7 @@ class HttpReply:
 
     async def event(self, body: Mapping[str, Any]) -> None:
         """Send one event."""
-        raw = b"data: %b\n\n" % to_json(body)
+        raw = b"data: %b\n\n" % await _answer_to_json(body)
         await self._send({"type": "http.response.body", "body": raw, "more_body": True})
 
     async def end_events(self, last: bytes = b"data: [DONE]\n\n") -> None:
@@ -90,6 +91,10 @@ class HttpReply:
             own |= delivery_headers(self.delivery)
         encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in {**own, **headers}.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
+
+
+async def _answer_to_json(body: Mapping[str, Any]) -> bytes:
+    return await apart(json_in_pieces, body) if is_large(body) else to_json(body)
 
 
 def to_json(value: Any) -> bytes:

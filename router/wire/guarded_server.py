@@ -100,7 +100,13 @@ def _guard(handler: Handler, in_flight: InFlight | None, reader: RequestReader) 
     decoder = RequestDecoder(cast(Any, handler.request_deserializer))
     track = in_flight.track if in_flight is not None else contextlib.nullcontext
     # No deserialiser: the reader decodes, once it has counted bytes and fields.
-    return cast(Handler, make(guard(method, partial(read, decoder=decoder), track), None, handler.response_serializer))
+    guarded_method = guard(method, partial(read, decoder=decoder), track)
+    return cast(Handler, make(guarded_method, None, partial(_serialized, cast(Any, handler.response_serializer))))
+
+
+def _serialized(serialize: Callable[[Any], bytes], answer: Any) -> bytes:
+    """Return an answer as bytes. A large one is bytes already, so that the event loop has nothing to do for it."""
+    return answer if isinstance(answer, bytes) else serialize(answer)
 
 
 def _guard_call(method: Any, read: _Read, track: _Track) -> Callable[..., Awaitable[Any]]:

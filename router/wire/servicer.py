@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
 from router.answering.dispatch import Completion, Dispatcher
+from router.answering.large_answers import apart
+from router.answering.large_answers import is_large as is_large_answer
 from router.asking.session_ids import caller_of, session_id_of
 from router.deciding.pipeline import Router
 from router.errors import InvalidRequestError, NotReadyError
@@ -20,6 +23,7 @@ from router.pb import routing_pb2 as routing_pb
 from router.plain_json import TextPieces, whole_text
 from router.values import RouteQuery, RoutingDecision
 from router.wire import conversion
+from router.wire.large_structs import field_bytes, struct_bytes
 from router.wire.request_reader import Context, is_large
 from router.wire.statuses import status_of
 from router.wire.structs import struct_from_answer
@@ -35,6 +39,9 @@ REPLY_S = 0.05
 
 #: The full name of the service, as health checks and reflection know it.
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
+
+
+Answer = TypeVar("Answer", pb.CompleteResponse, pb.StreamCompleteResponse)
 
 
 class RouterService(pb_grpc.RouterServiceServicer):
@@ -92,13 +99,16 @@ class RouterService(pb_grpc.RouterServiceServicer):
         query, decision = await _decide(router, request.route, context)
         completion = await dispatcher.complete(query, decision, timeout_s=_time_left(context))
         _remember_answerer(router, decision, completion, context)
-        return pb.CompleteResponse(
+        text, body = whole_text(completion.text), completion.body
+        large = is_large_answer(body)
+        answer = pb.CompleteResponse(
             decision=conversion.decision_to_wire(decision),
-            text=whole_text(completion.text),
-            response=struct_from_answer(completion.body),
+            text="" if large else text,
+            response=None if large else struct_from_answer(body),
             usage=_usage(completion),
             delivery=_delivery(completion),
         )
+        return await _serialized_with(answer, text, body) if large else answer
 
     async def StreamComplete(  # noqa: N802
         self, request: pb.StreamCompleteRequest, context: Context
@@ -112,12 +122,14 @@ class RouterService(pb_grpc.RouterServiceServicer):
         async with contextlib.aclosing(dispatcher.stream(query, decision, timeout_s=_time_left(context))) as steps:
             async for step in steps:
                 _remember_answerer(router, decision, step, context)
-                yield pb.StreamCompleteResponse(
-                    text_delta=pieces.next(step.text),
-                    chunk=struct_from_answer(step.body),
+                text, large = pieces.next(step.text), is_large_answer(step.body)
+                answer = pb.StreamCompleteResponse(
+                    text_delta="" if large else text,
+                    chunk=None if large else struct_from_answer(step.body),
                     usage=_usage(step),
                     delivery=_delivery(step),
                 )
+                yield await _serialized_with(answer, text, step.body) if large else answer
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, context: Context) -> pb.GetPolicyResponse:  # noqa: N802
         """Return a policy as the service runs it."""
@@ -198,6 +210,16 @@ async def _batch_result(router: Router, item: _BatchItem, caller: str, ends: flo
     except Exception as error:
         return pb.BatchRouteResult(error=status_of(error))
     return pb.BatchRouteResult(decision=conversion.decision_to_wire(decision))
+
+
+async def _serialized_with(answer: Answer, text: str, body: Mapping[str, Any]) -> Answer:
+    """Return the bytes of an answer with its text and its large body. The guarded server sends bytes as they are."""
+
+    def fields() -> bytes:
+        # `text` and `response`, like `text_delta` and `chunk`, are fields 2 and 3.
+        return field_bytes(2, text.encode()) + field_bytes(3, struct_bytes(body))
+
+    return cast(Answer, answer.SerializeToString() + await apart(fields))
 
 
 def _usage(completion: Completion) -> pb.Usage | None:

@@ -13,15 +13,18 @@ from typing import Any
 import grpc
 import pytest
 import yaml
-from google.protobuf import json_format
+from google.protobuf import json_format, struct_pb2
 
 from router import plain_json
 from router.answering.large_answers import LARGE_TEXT, LARGE_VALUES, PatientDecoder, is_large, json_in_pieces
-from router.gateways import openai_http
+from router.gateways import openai_reply
+from router.gateways.openai_door import OpenAIDoor
 from router.pb import router_service_pb2 as pb
 from router.plain_json import NotPlainJsonError, loads
 from router.serving.server import ServerSettings, serving
 from router.wire import servicer
+from router.wire.large_structs import struct_bytes
+from router.wire.structs import struct_from_answer
 from tests.gateways.loopback import in_thread
 from tests.router.answering.hostile_upstream import BODIES, hostile_upstream
 
@@ -49,6 +52,11 @@ def test_what_is_no_plain_json_is_refused_alike(text: bytes) -> None:
     for decoder in (json.JSONDecoder, PatientDecoder):
         with pytest.raises(NotPlainJsonError):
             loads(text, decoder)
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_value_is_serialized_as_protobuf_does_it(value: dict[str, Any]) -> None:
+    assert struct_pb2.Struct.FromString(struct_bytes(value)) == struct_from_answer(value)
 
 
 def test_an_answer_is_large_beyond_the_bounds_on_values_and_on_text() -> None:
@@ -94,9 +102,9 @@ async def test_an_answer_of_many_values_is_decoded_and_encoded_apart_from_the_ev
         monkeypatch.setattr(module, name, watched)
 
     watch(plain_json, "loads")
-    watch(openai_http, "json_in_pieces")
+    watch(openai_reply, "json_in_pieces")
     watch(servicer, "struct_bytes")
-    settings = ServerSettings(policies=(policy,), port=0, http=openai_http.OpenAIDoor(), http_port=0)
+    settings = ServerSettings(policies=(policy,), port=0, http=OpenAIDoor(), http_port=0)
     async with serving(settings) as running:
         raw = await asyncio.to_thread(_over_grpc, running.address, provider)
         body = await asyncio.to_thread(_over_http, running.http_address, provider)
