@@ -1,8 +1,8 @@
-"""Per-sample pretraining losses: the targets an ELLE probe learns to read out of an embedding.
+"""Per-sample pretraining losses: the targets that an ELLE probe learns to predict from an embedding.
 
-Every loader turns samples into `LossPairs`: the embedding of the *clean* input beside the loss the model's
-own objective gives to that input. Importing this package loads neither torch nor transformers; a loader does
-when built.
+Every loader turns samples into `LossPairs`: the embedding of the *clean* input, and the loss of the model's own
+objective on that input. Importing this package loads neither torch nor transformers; a loader imports them when it
+runs.
 """
 
 from probes.losses.audio import HubertSurrogate, Wav2Vec2Contrastive

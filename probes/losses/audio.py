@@ -1,8 +1,9 @@
-"""Audio: the contrastive loss of Wav2Vec2, and the surrogate the ELLE article used for HuBERT."""
+"""Audio: the contrastive loss of Wav2Vec2, and the surrogate that the ELLE article used for HuBERT."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,29 +16,28 @@ from probes.losses.pairs import LossLoader
 Waves = Sequence[NDArray[np.floating[Any]]]
 
 
+@dataclass(eq=False, repr=False)
 class HubertSurrogate(Pretrained, LossLoader[NDArray[np.floating[Any]]]):
-    """Not quite a loss: the mean absolute value of the last hidden state, exactly what the article's notebook
-    computes.
+    """Measure the mean absolute value of the last hidden state, as the notebook of the ELLE article does for HuBERT.
 
-    It is no pretraining loss: HuBERT's needs the k-means labels it was trained on, which are not published
-    with the weights. Being a function of the hidden states alone it says how active they are, and it is here
-    so that the article's row can be repeated. Use `Wav2Vec2Contrastive` for a real objective. Embedding: mean
-    of the last hidden state over time. Samples are mono float waveforms (t,) at the model's rate.
+    This is not a pretraining loss: HuBERT's own needs the k-means labels of its training, which are not published with
+    the weights. It is here so that the result of the article can be repeated; use `Wav2Vec2Contrastive` for a real
+    objective. The embedding is the mean of the last hidden state over time. Samples are mono float waveforms (t,) at
+    the model's rate.
     """
 
     objective: ClassVar[str] = "hubert_surrogate"
-    classes = ("HubertModel", "AutoFeatureExtractor")
+    classes: ClassVar[tuple[str, ...]] = ("HubertModel", "AutoFeatureExtractor")
 
-    def __init__(self, model: Any, extractor: Any = None) -> None:
-        self.model = model
-        self.extractor = extractor
+    model: Any
+    extractor: Any = None
 
     def settings(self) -> dict[str, Any]:
-        """Model and settings, as JSON values."""
+        """Return the identity of the model and the settings as JSON values."""
         return super().settings() | {"loss": "mean absolute last hidden state, a surrogate"}
 
     def measure(self, samples: Waves, first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Embeddings (b, d) and surrogates (b,)."""
+        """Return embeddings (b, d) and surrogate losses (b,)."""
         embeddings: list[NDArray[Any]] = [np.empty(0)] * len(samples)
         losses = np.zeros(len(samples))
         with inference(self.model) as device:
@@ -53,45 +53,37 @@ class HubertSurrogate(Pretrained, LossLoader[NDArray[np.floating[Any]]]):
         return np.stack(embeddings), losses
 
 
+@dataclass(eq=False, repr=False)
 class Wav2Vec2Contrastive(Pretrained, LossLoader[NDArray[np.floating[Any]]]):
-    """Loss: nats to tell each masked frame's quantised target from `negatives` others (Baevski et al. 2020,
-    eq. 3).
+    """Measure the nats to tell a masked frame's quantised target from `negatives` others (Baevski et al. 2020, eq. 3).
 
-    Spans of `span` frames covering about `mask_fraction` of the time are masked; for every masked frame the
-    context vector is compared by cosine / `config.contrastive_logits_temperature` with its own target and
-    with targets drawn from the other masked frames of the same wave; distractors equal to the target do not
-    count. Mean over masked frames and seeded `draws`. Embedding: mean over time of the unmasked pass. `model`
-    is a Wav2Vec2ForPreTraining.
+    Spans of `span` frames that cover about `mask_fraction` of the time are masked. The context vector of every masked
+    frame is compared, by cosine / `config.contrastive_logits_temperature`, with its own target and with targets drawn
+    from the other masked frames of the same wave; a distractor equal to the target does not count. The loss is the
+    mean over masked frames and seeded `draws`. The embedding is the mean over time of the unmasked pass. `model` is a
+    Wav2Vec2ForPreTraining.
     """
 
     objective: ClassVar[str] = "wav2vec2_contrastive"
-    classes = ("Wav2Vec2ForPreTraining", "AutoFeatureExtractor")
-    setting_names = ("mask_fraction", "span", "negatives", "draws", "seed")
+    classes: ClassVar[tuple[str, ...]] = ("Wav2Vec2ForPreTraining", "AutoFeatureExtractor")
+    setting_names: ClassVar[tuple[str, ...]] = ("mask_fraction", "span", "negatives", "draws", "seed")
 
-    def __init__(
-        self,
-        model: Any,
-        extractor: Any = None,
-        *,
-        mask_fraction: float = 0.5,
-        span: int = 10,
-        negatives: int = 100,
-        draws: int = 2,
-        seed: int = 0,
-    ) -> None:
-        require_draws(draws, mask_fraction, "mask_fraction")
-        if span < 1 or negatives < 1:
-            raise DataError(f"span and negatives must be at least 1, got {span} and {negatives}")
-        self.model = model
-        self.extractor = extractor
-        self.mask_fraction = mask_fraction
-        self.span = span
-        self.negatives = negatives
-        self.draws = draws
-        self.seed = seed
+    model: Any
+    extractor: Any = None
+    _: KW_ONLY
+    mask_fraction: float = 0.5
+    span: int = 10
+    negatives: int = 100
+    draws: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_draws(self.draws, self.mask_fraction, "mask_fraction")
+        if self.span < 1 or self.negatives < 1:
+            raise DataError(f"span and negatives must be at least 1, got {self.span} and {self.negatives}")
 
     def measure(self, samples: Waves, first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Embeddings (b, d) and nats per masked frame (b,)."""
+        """Return embeddings (b, d) and nats per masked frame (b,)."""
         embeddings: list[NDArray[Any]] = [np.empty(0)] * len(samples)
         losses = np.zeros(len(samples))
         with inference(self.model) as device:
@@ -122,7 +114,7 @@ class Wav2Vec2Contrastive(Pretrained, LossLoader[NDArray[np.floating[Any]]]):
         )
 
     def time_mask(self, frames: int, rng: np.random.Generator, number: int = 0) -> NDArray[np.bool_]:
-        """Which of the frames are hidden, (frames,): spans placed at random, at least two frames in all."""
+        """Return (frames,) booleans, True for a hidden frame: spans placed at random, at least two frames in all."""
         span = min(self.span, frames)
         if frames < 2:
             raise DataError(f"wave of sample {number} must give at least two frames, got {frames}: it is too short")
@@ -138,7 +130,7 @@ class Wav2Vec2Contrastive(Pretrained, LossLoader[NDArray[np.floating[Any]]]):
         import torch
 
         hidden = len(target)
-        # Distractors: uniform over the other masked frames, hence the step over one's own place.
+        # Distractors are uniform over the other masked frames: a draw at or after the own place moves one further.
         others = rng.integers(hidden - 1, size=(hidden, self.negatives))
         others += others >= np.arange(hidden)[:, None]
         candidates = torch.cat([target[:, None], target[torch.from_numpy(others).to(target.device)]], dim=1).double()
@@ -152,9 +144,9 @@ class Wav2Vec2Contrastive(Pretrained, LossLoader[NDArray[np.floating[Any]]]):
 def _equal_lengths(
     samples: Waves, extractor: Any, model: Any, first: int
 ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-    """Places and waves (k, t), grouped by length.
+    """Yield places and waves (k, t), one pair for each length of wave.
 
-    Padding is not an option: these models normalise over time, so silence at the end would change the answer.
+    Waves are not padded: these models normalise over time, so silence at the end would change the result.
     """
     rate = None if extractor is None else extractor.sampling_rate
     groups: dict[int, list[int]] = {}

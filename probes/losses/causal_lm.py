@@ -1,8 +1,9 @@
-"""Causal language modelling (GPT-like): nats per token of a text under the model that embeds it."""
+"""`CausalLM`: causal language modelling (GPT and its kind), the loss per token of a text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,31 +17,32 @@ from probes.losses.models import (
     inference,
     mean_token_loss,
     pad,
-    pool,
+    pool_tokens,
     token_ids,
 )
 from probes.losses.pairs import LossLoader
 
 
+@dataclass(eq=False, repr=False)
 class CausalLM(Pretrained, LossLoader[str]):
-    """Loss: mean of -log p(token | tokens before it) in nats, over every token but the first.
+    """Measure the mean of -log p(token | tokens before it) in nats, over every token except the first.
 
     The embedding is the last hidden state, averaged over tokens (default) or at the last token. A text needs
     at least two tokens. `model` is a transformers ...ForCausalLM.
     """
 
     objective: ClassVar[str] = "causal_lm"
-    classes = ("AutoModelForCausalLM", "AutoTokenizer")
-    setting_names = ("max_tokens", "pooling")
+    classes: ClassVar[tuple[str, ...]] = ("AutoModelForCausalLM", "AutoTokenizer")
+    setting_names: ClassVar[tuple[str, ...]] = ("max_tokens", "pooling")
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_tokens: int = 128, pooling: Pooling = "mean") -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
-        self.pooling: Pooling = pooling
+    model: Any
+    tokenizer: Any
+    _: KW_ONLY
+    max_tokens: int = 128
+    pooling: Pooling = "mean"
 
     def measure(self, samples: Sequence[str], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Embeddings (b, d) and nats per token (b,)."""
+        """Return embeddings (b, d) and nats per token (b,)."""
         rows = token_ids(self.tokenizer, samples, self.max_tokens, first)
         for offset, row in enumerate(rows):
             if len(row) < 2:
@@ -53,4 +55,4 @@ class CausalLM(Pretrained, LossLoader[str]):
             output = self.model(pad(rows, 0, device), attention_mask=mask, output_hidden_states=True)
             # Position t predicts token t + 1, hence the shift by one.
             losses = mean_token_loss(output.logits[:, :-1], pad(rows, -100, device)[:, 1:])
-            return pool(output.hidden_states[-1], mask, self.pooling), losses
+            return pool_tokens(output.hidden_states[-1], mask, self.pooling), losses

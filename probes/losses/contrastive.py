@@ -1,10 +1,10 @@
-"""Contrastive pairs (CLIP, sentence encoders, SatCLIP): how badly an embedding finds its partner among
-others."""
+"""Contrastive pairs (CLIP, sentence encoders, SatCLIP): the loss of finding a partner among distractors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +17,7 @@ from probes.losses.models import (
     inference,
     numpy32,
     pad,
-    pool,
+    pool_tokens,
     token_ids,
 )
 from probes.losses.pairs import LossPairs, slices
@@ -35,13 +35,12 @@ def info_nce(
     seed: int = 0,
     symmetric: bool = False,
 ) -> NDArray[np.float64]:
-    """InfoNCE in nats per anchor (van den Oord et al. 2018): -log softmax of cosine / temperature at its
-    partner.
+    """Return InfoNCE in nats per anchor (n,): -log softmax of cosine / temperature at its partner.
 
-    anchors, partners: (n, d), row i belongs to row i, n >= 2. The distractors are the partners of the other
-    rows: all n - 1, or with `batch_size` those of a random batch of at least that size (n divided evenly),
-    averaged over `draws` shuffles, which is the loss as trained. `symmetric` averages with the loss of
-    partners looking for anchors, as CLIP does.
+    Source: van den Oord et al. 2018. anchors, partners: (n, d), row i belongs to row i, n >= 2. The distractors are
+    the partners of the other rows: all n - 1, or with `batch_size` those of a random batch of at least that size (n
+    divided evenly), the mean over `draws` shuffles, which is the loss in training. `symmetric` takes the mean with
+    the loss of finding the anchor of a partner, as CLIP does.
     """
     a, b = _unit(anchors, "anchors"), _unit(partners, "partners")
     if a.shape != b.shape:
@@ -53,11 +52,11 @@ def info_nce(
         raise DataError(f"temperature must be above 0 and draws at least 1, got {temperature} and {draws}")
     rng = np.random.default_rng(seed)
     batches = 1 if batch_size is None else max(1, n // batch_size)
-    # With everybody in one batch, shuffling changes nothing.
+    # With all rows in one batch, shuffling changes nothing.
     shuffles = 1 if batches == 1 else draws
     losses = np.zeros(n)
     for _ in range(shuffles):
-        # Batches differ by at most one row, so that no pair has an easier game than the others.
+        # Batches differ by at most one row, so that every pair has as many distractors as the others.
         for batch in np.array_split(rng.permutation(n), batches):
             losses[batch] += _row_losses(a[batch], b[batch], temperature)
             if symmetric:
@@ -78,7 +77,7 @@ def _row_losses(a: NDArray[np.float64], b: NDArray[np.float64], temperature: flo
 
 
 def cosine_misalignment(anchors: ArrayLike, partners: ArrayLike) -> NDArray[np.float64]:
-    """1 - cosine of each pair, (n,), 0 to 2: what the ELLE article measured for SatCLIP and RemoteCLIP."""
+    """Return 1 - cosine of each pair, (n,), 0 to 2, as the ELLE article measured for SatCLIP and RemoteCLIP."""
     a, b = _unit(anchors, "anchors"), _unit(partners, "partners")
     if a.shape != b.shape:
         raise DimensionError(f"anchors and partners must have one shape, got {a.shape} and {b.shape}")
@@ -107,10 +106,9 @@ def contrastive_pairs(
     provenance: dict[str, Any] | None = None,
     **settings: Any,
 ) -> LossPairs:
-    """Pairs from any two embedding arrays (n, d), say image and location as in SatCLIP; the anchors are the
-    embeddings.
+    """Return pairs from two embedding arrays (n, d), for example of image and location; anchors are the embeddings.
 
-    `settings` go to `info_nce` (temperature is required there); the cosine loss takes none.
+    `settings` are those of `info_nce`, which requires `temperature`; the cosine loss has none.
     """
     losses = (
         info_nce(anchors, partners, **settings)
@@ -121,39 +119,29 @@ def contrastive_pairs(
     return LossPairs(np.asarray(anchors), losses, None if ids is None else tuple(ids), known)
 
 
+@dataclass(eq=False, repr=False)
 class SentencePairs(Pretrained):
-    """A sentence encoder (MiniLM and its kind) with its contrastive objective over (anchor, partner) texts.
+    """Measure the InfoNCE of a sentence encoder (MiniLM and its kind) over (anchor, partner) texts.
 
-    The default temperature 0.05 is the scale of 20 that sentence-transformers trains all-MiniLM with. The
+    The default temperature 0.05 is the scale of 20 with which sentence-transformers trains all-MiniLM. The
     embedding is the pooled last hidden state of the anchor, before the normalisation that the loss applies.
     """
 
-    classes = ("AutoModel", "AutoTokenizer")
-    setting_names = ("max_tokens", "pooling")
+    classes: ClassVar[tuple[str, ...]] = ("AutoModel", "AutoTokenizer")
+    setting_names: ClassVar[tuple[str, ...]] = ("max_tokens", "pooling")
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        *,
-        temperature: float = 0.05,
-        negatives_batch: int | None = 1024,
-        draws: int = 4,
-        seed: int = 0,
-        max_tokens: int = 256,
-        pooling: Pooling = "mean",
-    ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.temperature = temperature
-        self.negatives_batch = negatives_batch
-        self.draws = draws
-        self.seed = seed
-        self.max_tokens = max_tokens
-        self.pooling: Pooling = pooling
+    model: Any
+    tokenizer: Any
+    _: KW_ONLY
+    temperature: float = 0.05
+    negatives_batch: int | None = 1024
+    draws: int = 4
+    seed: int = 0
+    max_tokens: int = 256
+    pooling: Pooling = "mean"
 
     def embed(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool | None = None) -> NDArray[np.float32]:
-        """Pooled embeddings (n, d) of the texts, in their order; long and short texts are batched apart."""
+        """Return pooled embeddings (n, d) of the texts, in their order; texts of similar length share a batch."""
         if not len(texts):
             raise DataError("sentence pairs need at least one text, got none")
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
@@ -164,7 +152,7 @@ class SentencePairs(Pretrained):
                 ids = token_ids(self.tokenizer, [texts[place] for place in places], self.max_tokens, part.start)
                 mask = attention(ids, device)
                 hidden = self.model(pad(ids, self.tokenizer.pad_token_id or 0, device), attention_mask=mask)
-                for place, row in zip(places, pool(hidden.last_hidden_state, mask, self.pooling), strict=True):
+                for place, row in zip(places, pool_tokens(hidden.last_hidden_state, mask, self.pooling), strict=True):
                     rows[place] = row
         return np.stack(rows)
 
@@ -177,7 +165,7 @@ class SentencePairs(Pretrained):
         ids: Sequence[str] | None = None,
         progress: bool | None = None,
     ) -> LossPairs:
-        """Anchor embeddings beside their InfoNCE in nats."""
+        """Return anchor embeddings with their InfoNCE in nats."""
         _require_partners(anchors, partners)
         return contrastive_pairs(
             self.embed(anchors, batch_size=batch_size, progress=progress),
@@ -191,23 +179,22 @@ class SentencePairs(Pretrained):
         )
 
 
+@dataclass(eq=False, repr=False)
 class TwoTowers(Pretrained):
-    """A CLIP-like model over (image, text) pairs: symmetric InfoNCE at the model's own temperature.
+    """Measure the symmetric InfoNCE of a CLIP-like model over (image, text) pairs, at the model's own temperature.
 
     `model` has get_image_features, get_text_features and logit_scale (CLIP and its kind); `processor`
-    turns images and texts into its inputs. The embedding is the image's.
+    turns images and texts into its inputs. The embedding is that of the image.
     """
 
-    classes = ("AutoModel", "AutoProcessor")
+    classes: ClassVar[tuple[str, ...]] = ("AutoModel", "AutoProcessor")
 
-    def __init__(
-        self, model: Any, processor: Any, *, negatives_batch: int | None = 1024, draws: int = 4, seed: int = 0
-    ) -> None:
-        self.model = model
-        self.processor = processor
-        self.negatives_batch = negatives_batch
-        self.draws = draws
-        self.seed = seed
+    model: Any
+    processor: Any
+    _: KW_ONLY
+    negatives_batch: int | None = 1024
+    draws: int = 4
+    seed: int = 0
 
     def embed(
         self,
@@ -217,7 +204,7 @@ class TwoTowers(Pretrained):
         batch_size: int = 32,
         progress: bool | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Projected image (n, d) and text (n, d) embeddings."""
+        """Return projected image (n, d) and text (n, d) embeddings."""
         _require_partners(images, texts)
         towers: tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]] = ([], [])
         with inference(self.model) as device:
@@ -245,7 +232,7 @@ class TwoTowers(Pretrained):
         ids: Sequence[str] | None = None,
         progress: bool | None = None,
     ) -> LossPairs:
-        """Image embeddings beside their symmetric InfoNCE in nats."""
+        """Return image embeddings with their symmetric InfoNCE in nats."""
         anchors, partners = self.embed(images, texts, batch_size=batch_size, progress=progress)
         return contrastive_pairs(
             anchors,

@@ -1,8 +1,9 @@
-"""Denoising sequence-to-sequence (BART): how badly the decoder restores a text from its corrupted form."""
+"""`Denoising`: denoising sequence-to-sequence models (BART), the loss of restoring a corrupted text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,64 +16,55 @@ from probes.losses.models import (
     attention,
     inference,
     mean_token_loss,
+    ordinary_places,
     pad,
-    pool,
+    pool_tokens,
     require_draws,
+    require_mask_token,
     sample_rng,
     token_ids,
 )
 from probes.losses.pairs import LossLoader
 
 
+@dataclass(eq=False, repr=False)
 class Denoising(Pretrained, LossLoader[str]):
-    """Loss: cross-entropy in nats per token of the original, given the corrupted text; mean over seeded
-    `draws`.
+    """Measure the cross-entropy in nats per token of a text given its corrupted form, the mean over seeded `draws`.
 
-    With `mean_span` the corruption is BART's text infilling (Lewis et al. 2020): spans of Poisson(mean_span)
-    tokens, at least one each, become a single mask token until `noise_fraction` of the tokens are gone. With
-    mean_span None single tokens are masked in place, which is what the ELLE article did. The embedding is the
-    encoder's last hidden state of the *clean* text. `model` is a transformers encoder-decoder
-    ...ForConditionalGeneration.
+    With `mean_span` the corruption is BART's text infilling (Lewis et al. 2020): each span of Poisson(mean_span)
+    tokens, at least one, becomes a single mask token, until `noise_fraction` of the tokens are hidden. If mean_span is
+    None, single tokens are masked in place, as in the ELLE article. The embedding is the encoder's last hidden state
+    of the *clean* text. `model` is a transformers encoder-decoder ...ForConditionalGeneration.
     """
 
     objective: ClassVar[str] = "denoising"
-    classes = ("AutoModelForSeq2SeqLM", "AutoTokenizer")
-    setting_names = ("noise_fraction", "mean_span", "draws", "seed", "max_tokens", "pooling")
+    classes: ClassVar[tuple[str, ...]] = ("AutoModelForSeq2SeqLM", "AutoTokenizer")
+    setting_names: ClassVar[tuple[str, ...]] = ("noise_fraction", "mean_span", "draws", "seed", "max_tokens", "pooling")
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        *,
-        noise_fraction: float = 0.3,
-        mean_span: float | None = 3.0,
-        draws: int = 2,
-        seed: int = 0,
-        max_tokens: int = 128,
-        pooling: Pooling = "first",
-    ) -> None:
-        require_draws(draws, noise_fraction, "noise_fraction")
-        if tokenizer.mask_token_id is None:
-            raise DataError("the tokenizer of a denoising model must have a mask token, this one has none")
-        if mean_span is not None and not mean_span > 0:
-            raise DataError(f"mean_span must be above 0, or None for single tokens, got {mean_span}")
-        self.model = model
-        self.tokenizer = tokenizer
-        self.noise_fraction = noise_fraction
-        self.mean_span = mean_span
-        self.draws = draws
-        self.seed = seed
-        self.max_tokens = max_tokens
-        self.pooling: Pooling = pooling
+    model: Any
+    tokenizer: Any
+    _: KW_ONLY
+    noise_fraction: float = 0.3
+    mean_span: float | None = 3.0
+    draws: int = 2
+    seed: int = 0
+    max_tokens: int = 128
+    pooling: Pooling = "first"
+
+    def __post_init__(self) -> None:
+        require_draws(self.draws, self.noise_fraction, "noise_fraction")
+        require_mask_token(self.tokenizer)
+        if self.mean_span is not None and not self.mean_span > 0:
+            raise DataError(f"mean_span must be above 0, or None for single tokens, got {self.mean_span}")
 
     def measure(self, samples: Sequence[str], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Embeddings (b, d) and nats per restored token (b,)."""
+        """Return embeddings (b, d) and nats per restored token (b,)."""
         rows = token_ids(self.tokenizer, samples, self.max_tokens, first)
         fill = self.tokenizer.pad_token_id or 0
         with inference(self.model) as device:
             mask = attention(rows, device)
             clean = self.model.get_encoder()(input_ids=pad(rows, fill, device), attention_mask=mask)
-            embeddings = pool(clean.last_hidden_state, mask, self.pooling)
+            embeddings = pool_tokens(clean.last_hidden_state, mask, self.pooling)
             labels = pad(rows, -100, device)
             losses = np.zeros(len(rows))
             for draw in range(self.draws):
@@ -84,11 +76,8 @@ class Denoising(Pretrained, LossLoader[str]):
         return embeddings, losses / self.draws
 
     def corrupted(self, row: list[int], draw: int = 0, number: int = 0) -> list[int]:
-        """The token ids with part of the ordinary tokens hidden; special tokens stay where they are."""
-        special = set(self.tokenizer.all_special_ids)
-        ordinary = [place for place, token in enumerate(row) if token not in special]
-        if not ordinary:
-            raise DataError(f"text of sample {number} has no token to hide; leave empty texts out")
+        """Return the token ids of a row with part of the ordinary tokens hidden; special tokens remain in place."""
+        ordinary = ordinary_places(self.tokenizer, row, number)
         rng = sample_rng(self.seed, draw, np.asarray(row, dtype=np.int64).tobytes())
         budget = max(1, round(self.noise_fraction * len(ordinary)))
         if self.mean_span is None:
@@ -98,7 +87,7 @@ class Denoising(Pretrained, LossLoader[str]):
             hidden, starts = _spans(ordinary, budget, self.mean_span, rng)
         gone = set(hidden.tolist())
         mask = self.tokenizer.mask_token_id
-        # A span leaves one mask token at its start and nothing where it went on.
+        # A span becomes one mask token at its start; its other tokens are removed.
         return [
             mask if place in starts else token
             for place, token in enumerate(row)
@@ -109,7 +98,7 @@ class Denoising(Pretrained, LossLoader[str]):
 def _spans(
     ordinary: list[int], budget: int, mean_span: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], set[int]]:
-    """Places hidden by spans, exactly `budget` of them, and the places where a span starts."""
+    """Return the places hidden by spans, exactly `budget` of them, and the places at which a span starts."""
     free = np.zeros(max(ordinary) + 1, dtype=bool)
     free[ordinary] = True
     starts: set[int] = set()

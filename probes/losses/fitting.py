@@ -1,4 +1,4 @@
-"""(embedding, loss) pairs -> a probe that can be saved, with its r on pairs left out."""
+"""Fit a probe to (embedding, loss) pairs, and measure its correlation on pairs left out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIN_PAIRS = 50
 def fit_loss_probe(
     pairs: LossPairs, title: str, *, source: DataSource | None = None, seed: int = 0
 ) -> tuple[DifficultyProbe, Interval]:
-    """A probe of one target, `loss`, in the units of the losses, and its Pearson r over 5 folds with 95 % interval.
+    """Return a probe of one target, `loss`, in the units of the losses, and its Pearson r over 5 folds (95 % interval).
 
     The probe names no encoder (its features come from elsewhere) and has no calibration (a loss in nats is no
     probability): `elle score` writes `loss_loss` and `leverage` with it.

@@ -1,9 +1,10 @@
-"""Masked image modelling (ViT-MAE): how badly hidden patches are painted back from the visible ones."""
+"""`MaskedImage`: masked image modelling (ViT-MAE), the error of reconstructing hidden patches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,36 +15,37 @@ from probes.losses.models import Pretrained, inference, numpy32, sample_rng
 from probes.losses.pairs import LossLoader
 
 
+@dataclass(eq=False, repr=False)
 class MaskedImage(Pretrained, LossLoader[Any]):
-    """Loss: mean squared error over the masked patches (He et al. 2022), averaged over seeded `draws` of
-    masks.
+    """Measure the mean squared error over masked patches (He et al. 2022), the mean over `draws` seeded masks.
 
     The mask ratio and whether patches are normalised are the model's own (`config.mask_ratio`,
-    `norm_pix_loss`). The embedding is the class token of the *whole* image, no patch hidden, which is what
-    serving will see; the article took it from the masked pass. Samples are float arrays (channels, height,
-    width) as the model expects them, or whatever `processor` takes. `model` is a transformers
-    ViTMAEForPreTraining.
+    `norm_pix_loss`). The embedding is the class token of the *whole* image, because serving embeds whole
+    images; the ELLE article took it from the masked pass. Samples are float arrays (channels, height, width) as the
+    model expects them, or anything that `processor` accepts. `model` is a transformers ViTMAEForPreTraining.
     """
 
     objective: ClassVar[str] = "masked_image"
-    classes = ("ViTMAEForPreTraining", "AutoImageProcessor")
-    setting_names = ("draws", "seed")
+    classes: ClassVar[tuple[str, ...]] = ("ViTMAEForPreTraining", "AutoImageProcessor")
+    setting_names: ClassVar[tuple[str, ...]] = ("draws", "seed")
 
-    def __init__(self, model: Any, processor: Any = None, *, draws: int = 4, seed: int = 0) -> None:
-        if draws < 1:
-            raise DataError(f"draws must be at least 1, got {draws}")
-        self.model = model
-        self.processor = processor
-        self.draws = draws
-        self.seed = seed
+    model: Any
+    processor: Any = None
+    _: KW_ONLY
+    draws: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise DataError(f"draws must be at least 1, got {self.draws}")
 
     def settings(self) -> dict[str, Any]:
-        """Model and settings, as JSON values."""
+        """Return the identity of the model and the settings as JSON values."""
         own = {"mask_ratio": self.model.config.mask_ratio, "norm_pix_loss": self.model.config.norm_pix_loss}
         return super().settings() | own
 
     def measure(self, samples: Sequence[Any], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Embeddings (b, d) and mean squared errors (b,)."""
+        """Return embeddings (b, d) and mean squared errors (b,)."""
         import torch
 
         images = pixels(samples, self.processor, first)
@@ -51,7 +53,7 @@ class MaskedImage(Pretrained, LossLoader[Any]):
         with inference(self.model) as device:
             values = torch.from_numpy(images).to(device)
             with _no_mask(self.model):
-                # Increasing noise keeps the patches in their order.
+                # The model sorts patches by their noise; increasing noise keeps them in order.
                 order = torch.arange(patches, dtype=torch.float32, device=device).repeat(len(images), 1)
                 embeddings = numpy32(self.model.vit(values, noise=order).last_hidden_state[:, 0])
             losses = np.zeros(len(images))
@@ -83,7 +85,7 @@ def _no_mask(model: Any) -> Iterator[None]:
 
 
 def pixels(samples: Sequence[Any], processor: Any, first: int) -> NDArray[np.float32]:
-    """Images as one (b, channels, height, width) float32 array; DataError names what is not an image."""
+    """Return images as one float32 array (b, channels, height, width); raise DataError for anything else."""
     if processor is not None:
         processed = processor(images=list(samples), return_tensors="np")["pixel_values"]
         return np.ascontiguousarray(processed, dtype=np.float32)

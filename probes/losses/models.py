@@ -1,5 +1,4 @@
-"""What the transformers loaders share: finding a model, running it without side effects, padding, pooling,
-seeding."""
+"""Shared by the loaders of transformers models: load a model, run it without side effects, pad, pool and seed."""
 
 from __future__ import annotations
 
@@ -28,8 +27,8 @@ def load_pretrained(
     """Load `source` with each named transformers class, weights from safetensors only.
 
     `source` is a local directory, or a Hugging Face id that then needs a `revision` (commit hash or tag).
-    Nothing is downloaded unless `allow_download` is set and HF_HUB_OFFLINE is not. Raises
-    EncoderNotFoundError where the files are not to be had, EncoderError for an id without revision.
+    Nothing is downloaded unless `allow_download` is set and HF_HUB_OFFLINE is not. Raises EncoderNotFoundError if the
+    files are not found, EncoderError for an id without revision.
     """
     import transformers
 
@@ -61,22 +60,23 @@ def load_pretrained(
         ) from error
 
 
-def identity(model: Any) -> dict[str, Any]:
-    """Which model this is, for the provenance: class, name and revision as far as its config knows them."""
+def model_identity(model: Any) -> dict[str, Any]:
+    """Return class, name and revision of the model for the provenance, as far as its config knows them."""
     name = str(getattr(model.config, "name_or_path", "") or "")
     return {
         "model_class": type(model).__name__,
-        # A directory of this machine says nothing elsewhere; its last part does.
+        # The path of a directory means nothing on other machines, but its last part may.
         "model": Path(name).name if Path(name).is_dir() else name or None,
         "revision": getattr(model.config, "_commit_hash", None),
     }
 
 
 class Pretrained:
-    """What the loaders of a transformers model share: loading it from its files, and telling its settings.
+    """Base of the loaders of a transformers model: it loads the model from files and reports the settings.
 
-    A subclass names in `classes` what transformers has to load, in the order of its constructor's first arguments, and
-    in `setting_names` the attributes that its provenance holds beside the model's identity.
+    A subclass is a dataclass of the model, its tokenizer or processor, and the settings. `classes` names the
+    transformers classes to load for the first fields, in their order. `setting_names` names the fields that the
+    provenance holds beside the model's identity.
     """
 
     classes: ClassVar[tuple[str, ...]]
@@ -87,18 +87,17 @@ class Pretrained:
     def from_pretrained(
         cls, source: str | Path, *, revision: str | None = None, allow_download: bool = False, **settings: Any
     ) -> Self:
-        """Load from a directory or a pinned Hugging Face id; `load_pretrained` has the rules and the errors."""
+        """Return the loader of a directory or a pinned Hugging Face id; rules and errors as `load_pretrained`."""
         return cls(*load_pretrained(cls.classes, source, revision, allow_download), **settings)
 
     def settings(self) -> dict[str, Any]:
-        """Return model and settings as JSON values."""
-        return {**identity(self.model), **{name: getattr(self, name) for name in self.setting_names}}
+        """Return the identity of the model and the settings as JSON values."""
+        return {**model_identity(self.model), **{name: getattr(self, name) for name in self.setting_names}}
 
 
 @contextmanager
 def inference(*models: Any) -> Iterator[torch.device]:
-    """Evaluation mode without gradients for the block; the modes are put back afterwards. Gives the
-    device."""
+    """Set models to evaluation mode without gradients for the block, and give the device; restore the modes after."""
     import torch
 
     modes = [model.training for model in models]
@@ -113,8 +112,7 @@ def inference(*models: Any) -> Iterator[torch.device]:
 
 
 def sample_rng(seed: int, draw: int, content: bytes) -> np.random.Generator:
-    """A generator that depends on seed, draw and the sample's content only, so batches cannot change a
-    mask."""
+    """Return a generator that depends on seed, draw and content of the sample only, so batches cannot change a mask."""
     digest = hashlib.blake2b(content, digest_size=16).digest()
     return np.random.default_rng([seed, draw, int.from_bytes(digest, "little")])
 
@@ -128,7 +126,7 @@ def require_draws(draws: int, fraction: float, name: str) -> None:
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str], max_tokens: int, first: int) -> list[list[int]]:
-    """Token ids with special tokens, cut at `max_tokens`; DataError names a text without any token."""
+    """Return token ids with special tokens, cut at `max_tokens`; raise DataError for a text without any token."""
     for offset, text in enumerate(texts):
         if not isinstance(text, str):
             raise DataError(f"sample {first + offset} must be a string, got {type(text).__name__}")
@@ -140,8 +138,23 @@ def token_ids(tokenizer: Any, texts: Sequence[str], max_tokens: int, first: int)
     return rows
 
 
+def ordinary_places(tokenizer: Any, row: Sequence[int], number: int) -> list[int]:
+    """Return the places of the tokens of a row that are not special; raise DataError if sample `number` has none."""
+    special = set(tokenizer.all_special_ids)
+    places = [place for place, token in enumerate(row) if token not in special]
+    if not places:
+        raise DataError(f"text of sample {number} has no token to mask; leave empty texts out")
+    return places
+
+
+def require_mask_token(tokenizer: Any) -> None:
+    """Raise DataError unless the tokenizer has a mask token."""
+    if tokenizer.mask_token_id is None:
+        raise DataError("the tokenizer must have a mask token, this one has none; use the tokenizer of a masked model")
+
+
 def pad(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> torch.Tensor:
-    """Rows of unequal length as one (b, longest) int64 tensor, filled on the right."""
+    """Return rows of unequal length as one (b, longest) int64 tensor, filled on the right."""
     import torch
 
     width = max(map(len, rows))
@@ -149,13 +162,12 @@ def pad(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> torch
 
 
 def attention(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
-    """The (b, longest) int64 mask that goes with `pad`: 1 on tokens, 0 on filling."""
+    """Return the (b, longest) int64 mask that goes with `pad`: 1 on tokens, 0 on filling."""
     return pad([[1] * len(row) for row in rows], 0, device)
 
 
-def pool(hidden: torch.Tensor, mask: torch.Tensor, how: Pooling) -> NDArray[np.float32]:
-    """(b, t, d) hidden states to (b, d): the first position, the last unpadded one, or the mean of the
-    unpadded."""
+def pool_tokens(hidden: torch.Tensor, mask: torch.Tensor, how: Pooling) -> NDArray[np.float32]:
+    """Return (b, d) from hidden states (b, t, d): the first position, the last unpadded one, or the mean unpadded."""
     import torch
 
     if how == "first":
@@ -171,14 +183,16 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, how: Pooling) -> NDArray[np.f
 
 
 def numpy32(tensor: torch.Tensor) -> NDArray[np.float32]:
-    """The tensor as a float32 array on the CPU."""
+    """Return the tensor as a float32 array on the CPU."""
     array: NDArray[np.float32] = tensor.detach().float().cpu().numpy()
     return array
 
 
 def mean_token_loss(logits: torch.Tensor, labels: torch.Tensor) -> NDArray[np.float64]:
-    """Mean cross-entropy (nats) per row over positions whose label is not -100; logits (b, t, v), labels (b,
-    t)."""
+    """Return the mean cross-entropy (nats) per row over positions whose label is not -100.
+
+    logits: (b, t, v). labels: (b, t).
+    """
     import torch
 
     counted = labels != -100

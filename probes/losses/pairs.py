@@ -1,4 +1,4 @@
-"""`LossPairs`, the one result type of all loaders, and `LossLoader`, the one batching loop they share."""
+"""`LossPairs`, the result of every loader, and `LossLoader`, the batching loop that they share."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Sample = TypeVar("Sample")
 
 @dataclass(frozen=True)
 class LossPairs:
-    """Embeddings beside the losses they should predict.
+    """Embeddings with the losses that a probe should predict from them.
 
     `embeddings` (n, d) float32 and `losses` (n,) float64 are finite, n >= 1, read-only, and untouched by
-    later changes to what was handed in; `ids` names each sample or is None; `provenance` says which model,
-    objective and settings made them. Raises DataError (also a ValueError) naming the first offending row,
-    DimensionError where lengths disagree.
+    later changes to the arrays passed in; `ids` names each sample or is None; `provenance` says which model,
+    objective and settings made them. Raises DataError (also a ValueError) naming the first bad row, and
+    DimensionError if lengths disagree.
     """
 
     embeddings: NDArray[np.float32]
@@ -61,7 +61,7 @@ def _read_only(values: ArrayLike, dtype: type[np.floating[Any]]) -> NDArray[Any]
         raise DataError(f"embeddings and losses must be real numbers, got dtype {array.dtype}")
     own = np.ascontiguousarray(array, dtype=dtype)
     if own.flags.writeable:
-        # Only what nobody can write to may be shared.
+        # An array that the caller can still write to must be copied.
         own = own.copy() if np.shares_memory(own, array) else own
         own.flags.writeable = False
     return own
@@ -77,14 +77,14 @@ def require_finite(embeddings: NDArray[Any], losses: NDArray[Any], first: int = 
             row = first + int(np.argmax(bad))
             raise DataError(
                 f"{name} of sample {row} must be finite, got NaN or infinity; leave the sample out, "
-                "or look at what the model makes of it"
+                "or check what the model computes for it"
             )
 
 
 def slices(n: int, batch_size: int, label: str, progress: bool | None = None) -> Iterator[slice]:
     """Yield slices of at most `batch_size` that cover range(n), with a progress bar.
 
-    The bar is drawn on stderr; `progress` None draws it only where stderr is a terminal.
+    The bar is drawn on stderr; if `progress` is None, only if that is a terminal.
     """
     if batch_size < 1:
         raise DataError(f"batch_size must be at least 1, got {batch_size}")
@@ -104,27 +104,26 @@ def slices(n: int, batch_size: int, label: str, progress: bool | None = None) ->
 
 
 class LossLoader(ABC, Generic[Sample]):
-    """A model with its objective; turns samples into (embedding, loss) pairs.
+    """Base of the loaders: a model and its objective, which turn samples into (embedding, loss) pairs.
 
-    A subclass says how one batch is measured; everything else (the loop, the bar, the checks, the result) is
-    here. What `measure` gives for a sample depends on that sample and the settings alone, never on its batch.
+    A subclass measures one batch; the loop, the progress bar, the checks and the result are here. The result of
+    `measure` for a sample depends on that sample and the settings alone, never on its batch.
     """
 
     objective: ClassVar[str]
 
     @abstractmethod
     def measure(self, samples: Sequence[Sample], first: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Embeddings (b, d) and losses (b,) of `samples`; `first` numbers samples[0] in error messages."""
+        """Return embeddings (b, d) and losses (b,) of `samples`; `first` numbers samples[0] in error messages."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What must be known to measure the same again: JSON values only."""
+        """Return the settings with which the same can be measured again, as JSON values."""
 
     def batches(
         self, samples: Sequence[Sample], batch_size: int = 32, *, progress: bool | None = None
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float64]]]:
-        """Yield embeddings (b, d) float32 and losses (b,) float64, in the order of `samples`, b <=
-        batch_size."""
+        """Yield embeddings (b, d) float32 and losses (b,) float64, in the order of `samples`, b <= batch_size."""
         for part in slices(len(samples), batch_size, self.objective, progress):
             embeddings, losses = self.measure(samples[part], part.start)
             require_finite(embeddings, losses, part.start)
@@ -138,7 +137,7 @@ class LossLoader(ABC, Generic[Sample]):
         ids: Sequence[str] | None = None,
         progress: bool | None = None,
     ) -> LossPairs:
-        """All pairs of `samples` (at least one) in memory; see `batches` for more than memory holds."""
+        """Return the pairs of all `samples` (at least one) in memory; use `batches` if memory does not hold them."""
         if not len(samples):
             raise DataError(f"{self.objective} needs at least one sample, got none")
         embeddings = np.empty((0, 0), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Pairs somebody else computed (Clay, Prithvi, OLMo-Earth ...): npz, parquet and safetensors files."""
+"""Read and write files of precomputed (embedding, loss) pairs: npz, parquet and safetensors."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def read_pairs(
     """Read (embedding, loss) pairs by the names of their arrays or columns.
 
     npz and safetensors hold arrays `embedding` (n, d) and `loss` (n,); parquet holds a column of lists and a
-    column of numbers; `ids` names a column or (npz) array of strings. Nothing executable is ever read. Pairs
-    that hold NaN or infinity are left out, and `on_bad_rows` is told their rows; without it they are an error.
-    Raises DataError for an unknown ending, a missing or malformed array, and where no pair is left.
+    column of numbers; `ids` names a column or (npz) array of strings. No code in a file is ever executed. If
+    `on_bad_rows` is given, pairs that hold NaN or infinity are left out and it is called with their row numbers;
+    otherwise they are an error. Raises DataError for an unknown ending, a missing or malformed array, and if no pair
+    is left.
     """
     source = Path(path)
     readers = {".npz": _read_npz, ".parquet": _read_parquet, ".safetensors": _read_safetensors}
@@ -53,7 +54,7 @@ def read_pairs(
 
 
 def _bad_rows(embeddings: NDArray[Any], losses: NDArray[Any]) -> NDArray[np.int64]:
-    """The rows that hold NaN or infinity; none where the arrays are no pairs at all, which `LossPairs` says."""
+    """Return the rows that hold NaN or infinity, or none if the shapes do not fit, which `LossPairs` then reports."""
     if embeddings.ndim != 2 or losses.shape != embeddings.shape[:1] or losses.dtype.kind not in "fiu":
         return np.empty(0, dtype=np.int64)
     with np.errstate(over="ignore"):
@@ -62,8 +63,7 @@ def _bad_rows(embeddings: NDArray[Any], losses: NDArray[Any]) -> NDArray[np.int6
 
 
 def write_pairs(pairs: LossPairs, path: str | Path) -> None:
-    """Write pairs as an npz that `read_pairs` reads: arrays `embedding`, `loss`, `id` if any, and
-    `provenance` JSON."""
+    """Write pairs as an npz that `read_pairs` reads: arrays `embedding`, `loss`, `provenance` (JSON), `id` if any."""
     target = Path(path)
     if target.suffix != ".npz":
         raise DataError(f"pairs are written as .npz, got {target.name!r}")
@@ -109,7 +109,7 @@ def _read_parquet(path: Path, names: list[str]) -> dict[str, Any]:
 
 
 def column_array(column: Any, name: str) -> NDArray[Any]:
-    """An arrow column as a numpy array: (n,) of numbers or strings, (n, d) of lists that are all d long."""
+    """Return an arrow column as a numpy array: (n,) of numbers or strings, (n, d) of lists of length d."""
     import pyarrow as pa
 
     chunk = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -1,5 +1,4 @@
-"""Routing losses: what it costs that a candidate model answers, from scores, judges or token
-probabilities."""
+"""Routing losses of candidate models, from scores, preferences of a judge or token probabilities."""
 
 from __future__ import annotations
 
@@ -12,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from probes.errors import DataError
 from probes.losses.pairs import LossPairs
 
-Verdict = Literal["a", "b", "tie"]
+Preference = Literal["a", "b", "tie"]
 
 
 def losses_from_scores(scores: ArrayLike) -> NDArray[np.float64]:
-    """1 - score, any shape; scores must lie in [0, 1]. DataError names the first that does not."""
+    """Return 1 - score, in the shape of scores; raise DataError naming the first that is not in [0, 1]."""
     array = np.asarray(scores, dtype=np.float64)
     bad = ~((array >= 0.0) & (array <= 1.0))
     if bad.any():
@@ -28,9 +27,8 @@ def losses_from_scores(scores: ArrayLike) -> NDArray[np.float64]:
     return 1.0 - array
 
 
-def judge_losses(verdicts: Sequence[Verdict], *, tie: float = 0.5) -> NDArray[np.float64]:
-    """Losses (n, 2) of models a and b from a judge's preferences: the winner 0, the loser 1, `tie` for
-    both."""
+def judge_losses(verdicts: Sequence[Preference], *, tie: float = 0.5) -> NDArray[np.float64]:
+    """Return losses (n, 2) of models a and b from a judge's preferences: winner 0, loser 1, or `tie` for both."""
     if not 0.0 <= tie <= 1.0:
         raise DataError(f"the loss of a tie must lie in [0, 1], got {tie}")
     table = {"a": (0.0, 1.0), "b": (1.0, 0.0), "tie": (tie, tie)}
@@ -41,14 +39,13 @@ def judge_losses(verdicts: Sequence[Verdict], *, tie: float = 0.5) -> NDArray[np
 
 
 def token_losses(logprobs: Sequence[Sequence[float]]) -> NDArray[np.float64]:
-    """Nats per token (n,) of served answers: minus the mean of each answer's token log probabilities (each <=
-    0)."""
+    """Return nats per token (n,) of answers: minus the mean of each answer's token log probabilities (<= 0)."""
     losses = np.empty(len(logprobs))
     for row, answer in enumerate(logprobs):
         values = np.asarray(answer, dtype=np.float64)
         if values.ndim != 1 or not values.size:
             raise DataError(f"answer of row {row} must have at least one token log probability, got none")
-        # Servers round; a hair above zero is still certainty.
+        # Servers round: a value slightly above zero still means certainty.
         if not (np.isfinite(values) & (values <= 1e-6)).all():
             raise DataError(f"log probabilities of row {row} must be finite and at most 0, got {values.max()}")
         losses[row] = -values.mean()
@@ -56,7 +53,7 @@ def token_losses(logprobs: Sequence[Sequence[float]]) -> NDArray[np.float64]:
 
 
 def completion_token_loss(completion: Mapping[str, Any]) -> float:
-    """Nats per token of an OpenAI-style chat completion that was asked for with `logprobs: true`."""
+    """Return nats per token of an OpenAI-style chat completion that was requested with `logprobs: true`."""
     try:
         content = completion["choices"][0]["logprobs"]["content"]
         values = [float(token["logprob"]) for token in content]
@@ -75,7 +72,7 @@ def routing_pairs(
     kind: str = "1 - score",
     ids: Sequence[str] | None = None,
 ) -> LossPairs:
-    """Prompt embeddings (n, d) beside one candidate model's losses (n,)."""
+    """Return prompt embeddings (n, d) with one candidate model's losses (n,) as `LossPairs`."""
     return LossPairs(
         np.asarray(embeddings),
         np.asarray(losses),

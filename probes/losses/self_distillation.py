@@ -1,8 +1,9 @@
-"""Self-distillation (DINO, DINOv2): how far a model's answers to two views of one image lie apart."""
+"""`ViewConsistency`: self-distillation (DINO, DINOv2), the disagreement of a model over views of one image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,50 +19,41 @@ Views = Callable[[Image, np.random.Generator], Sequence[Image]]
 
 
 def flip_views(image: Image, rng: np.random.Generator) -> Sequence[Image]:
-    """The image and its mirror image: the two views of the ELLE article. Needs no randomness."""
+    """Return the image and its mirror image, the two views of the ELLE article; `rng` is not used."""
     return (image, image[..., ::-1])
 
 
+@dataclass(eq=False, repr=False)
 class ViewConsistency(Pretrained, LossLoader[Any]):
-    """Loss: disagreement of teacher and student over views of one image, mean over ordered pairs of distinct
-    views.
+    """Measure how much teacher and student disagree over views of one image, the mean over ordered pairs of views.
 
-    Without `heads` it is 1 - cosine of the two class tokens (0 to 2), what the article measured for DINOv2,
-    whose published weights have no projection heads. With `heads` (student head, teacher head: (b, d) -> (b,
-    k)) it is DINO's cross-entropy (Caron et al. 2021, eq. 3) of softmax((teacher - center) /
+    Without `heads` the loss is 1 - cosine of the two class tokens (0 to 2). The ELLE article measured this for DINOv2,
+    because its published weights have no projection heads. With `heads` (student head, teacher head: (b, d) ->
+    (b, k)) the loss is DINO's cross-entropy (Caron et al. 2021, eq. 3) of softmax((teacher - center) /
     teacher_temperature) against softmax(student / student_temperature), in nats. The teacher defaults to the
-    student. The embedding is the teacher's class token of the untouched image. Views must have one shape per
-    position, across images.
+    student. The embedding is the teacher's class token of the untouched image. The n-th views of all
+    images must have one shape.
     """
 
     objective: ClassVar[str] = "self_distillation"
-    classes = ("AutoModel", "AutoImageProcessor")
+    classes: ClassVar[tuple[str, ...]] = ("AutoModel", "AutoImageProcessor")
 
-    def __init__(
-        self,
-        student: Any,
-        processor: Any = None,
-        *,
-        teacher: Any = None,
-        views: Views = flip_views,
-        heads: tuple[Any, Any] | None = None,
-        center: NDArray[np.float32] | None = None,
-        student_temperature: float = 0.1,
-        teacher_temperature: float = 0.04,
-        seed: int = 0,
-    ) -> None:
-        self.student = student
-        self.teacher = self.model = student if teacher is None else teacher
-        self.processor = processor
-        self.views = views
-        self.heads = heads
-        self.center = center
-        self.student_temperature = student_temperature
-        self.teacher_temperature = teacher_temperature
-        self.seed = seed
+    student: Any
+    processor: Any = None
+    _: KW_ONLY
+    teacher: Any = None
+    views: Views = flip_views
+    heads: tuple[Any, Any] | None = None
+    center: NDArray[np.float32] | None = None
+    student_temperature: float = 0.1
+    teacher_temperature: float = 0.04
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.teacher = self.model = self.student if self.teacher is None else self.teacher
 
     def settings(self) -> dict[str, Any]:
-        """Model and settings, as JSON values."""
+        """Return the identity of the model and the settings as JSON values."""
         kind = (
             {"loss": "1 - cosine"}
             if self.heads is None
@@ -75,7 +67,7 @@ class ViewConsistency(Pretrained, LossLoader[Any]):
         return super().settings() | {**kind, "views": views, "seed": self.seed}
 
     def measure(self, samples: Sequence[Any], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Embeddings (b, d) and losses (b,)."""
+        """Return embeddings (b, d) and losses (b,)."""
         import torch
 
         images = pixels(samples, self.processor, first)
