@@ -1,1 +1,1 @@
-"""Probes on disk: saving and loading, the card for people, signatures."""
+"""Keep probes on disk: save and load them, write the card for people, sign them."""

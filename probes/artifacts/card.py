@@ -1,4 +1,4 @@
-"""The README.md written beside a saved probe, for people."""
+"""Write the README.md that lies beside a saved probe, for people."""
 
 from __future__ import annotations
 

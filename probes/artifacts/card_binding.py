@@ -1,4 +1,4 @@
-"""Binds what an artifact says of itself, the figures and sources of its card, to the artifact."""
+"""Bind the figures and sources of an artifact's card to the artifact by a digest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def document_digest(document: Mapping[str, object]) -> str:
 
 
 def check_card(file: Path, raw: bytes, readme: Path) -> None:
-    """Raise ArtifactDigestError where the card was edited after it was written, in probe.json or in README.md.
+    """Raise ArtifactDigestError if the card was edited after it was written, in probe.json or in README.md.
 
     file: the path of probe.json. raw: its bytes, known to be a JSON object. A missing README.md is fine. A probe of an
     earlier version binds its card to nothing and is accepted with a warning until the next release.

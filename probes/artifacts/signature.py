@@ -1,4 +1,4 @@
-"""Ed25519 signatures of an artifact, in a file beside it; needs the package `cryptography` only when used."""
+"""Sign artifacts with Ed25519, in a file beside them. Only this needs the package `cryptography`."""
 
 from __future__ import annotations
 

@@ -305,7 +305,7 @@ def _calibrator(kind: str, state: Mapping[str, Array]) -> Calibrator:
 
 
 def _sorted_out(tensors: Mapping[str, Array], n_maps: int) -> tuple[dict[str, Array], list[dict[str, Array]]]:
-    """Return the arrays of fixed names and those of each calibration; nothing may miss or be too many."""
+    """Return the arrays of fixed names and those of each calibration. None may be missing or superfluous."""
     fixed: dict[str, Array] = {}
     maps: list[dict[str, Any]] = [{} for _ in range(n_maps)]
     for name, array in tensors.items():

@@ -1,4 +1,4 @@
-"""Headers of npy, npz and safetensors files that others wrote, checked before a number of theirs becomes a size."""
+"""Check the headers of npy, npz and safetensors files before a number of theirs becomes a size."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSEr
 
 @dataclass(frozen=True)
 class ArrayPlace:
-    """One array of a file: its shape, number format, and the offset of its first byte in the file or archive member.
+    """One array of a file: its shape, its number format, and where its first byte lies in the file or archive member.
 
     member: its name within a zip archive. fortran: whether columns stand together. kind: as the file names the format.
     """
@@ -44,7 +44,7 @@ class ArrayPlace:
 
 
 def npy_place(file: IO[bytes]) -> ArrayPlace:
-    """Return the array of an npy file that is open at its beginning. Raises ValueError for what is none."""
+    """Return the array of an npy file that is open at its beginning. Raises ValueError if it is not an npy file."""
     version = npy.read_magic(file)
     width = 2 if version == (1, 0) else 4
     field = file.read(width)

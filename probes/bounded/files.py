@@ -1,4 +1,4 @@
-"""Files that others wrote, read with bounds: how many bytes, how deeply nested, how large a number."""
+"""Read files that others wrote with bounds on bytes, nesting and the size of numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BoundedFileError(ValueError):
 
 
 class BoundedJsonError(BoundedFileError):
-    """The contents are no JSON in UTF-8."""
+    """The contents are not JSON in UTF-8."""
 
 
 def read_bounded(path: Path, most_bytes: int) -> bytes:
@@ -39,7 +39,7 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
 
 
 def parse_json(data: bytes) -> Any:
-    """Return what JSON in UTF-8 says: finite numbers, whole ones within 64 bits, valid text, at most 64 levels deep.
+    """Decode JSON in UTF-8 with finite numbers, integers within 64 bits, valid text, and at most 64 levels.
 
     Raises BoundedFileError with what is wrong.
     """
@@ -96,5 +96,5 @@ def _check_text(text: str) -> None:
 
 
 def shown(text: str, most: int = 60) -> str:
-    """Return the text, or its beginning and its length where it is long: for messages."""
+    """Return the text for a message; a long one is cut to its beginning and its length."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"

@@ -1,4 +1,4 @@
-"""Parquet that others wrote, with a bound on what it becomes in memory: a file says 865 KB and holds gigabytes."""
+"""Read parquet that others wrote with a bound on its size in memory: a file of 865 KB may hold gigabytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embedding files of any size as blocks of rows: npy, npz, safetensors and parquet, in constant memory."""
+"""Read embedding files of any size as blocks of rows in constant memory: npy, npz, safetensors and parquet."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 class EmbeddingFile(Protocol):
-    """`rows` embeddings of `width` numbers each, readable in blocks from any row on."""
+    """An open file of `rows` embeddings with `width` numbers each. Blocks can be read from any row on."""
 
     @property
     def rows(self) -> int:
-        """How many embeddings there are, at least one."""
+        """Number of embeddings, at least one."""
 
     @property
     def width(self) -> int:
-        """How many numbers each has."""
+        """Number of values in each embedding."""
 
     def blocks(self, start: int, block_rows: int) -> Iterator[NDArray[np.float32]]:
         """Yield (b, width) float32 arrays of rows start, start + 1, ..., b <= block_rows.
@@ -66,7 +66,7 @@ def open_embeddings(path: Path, name: str = "embedding") -> EmbeddingFile:
 
 @dataclass(frozen=True)
 class _Raw:
-    """Row-major numbers from `offset` of a file, or of a member of a zip archive."""
+    """An array of row-major numbers that begins at `offset` of a file or of a member of a zip archive."""
 
     path: Path
     member: str | None
@@ -164,7 +164,7 @@ def _open_safetensors(path: Path, name: str) -> EmbeddingFile:
 
 
 class _Parquet:
-    """A column of lists, all of one length; row groups before the wanted row are never touched."""
+    """A parquet column of lists of one length. Row groups before the wanted row are never touched."""
 
     def __init__(self, path: Path, column: str) -> None:
         self.path = path
@@ -209,7 +209,7 @@ class _Parquet:
             raise DataError(f"{self.path.name} is damaged near row {row}: {error}") from error
 
     def _usual_width(self, column: Any) -> int:
-        """The length of the lists; of lists that differ, the commonest among these rows."""
+        """Return the length of the lists; if lengths differ, the commonest one among these rows."""
         import pyarrow as pa
 
         if not pa.types.is_floating(column.type.value_type):
@@ -235,7 +235,7 @@ class _Parquet:
         return width
 
     def _array(self, batch: Any) -> NDArray[np.float32]:
-        """The rows of a batch; one that is missing or of another width than the file's is all NaN."""
+        """Return the rows of a batch. A row that is missing, or of another width than the file's, is all NaN."""
         import pyarrow as pa
 
         column = batch.column(0)

@@ -1,4 +1,4 @@
-"""Which samples to label next: a uniform draw out of a file of any size, and rules that choose within such a draw."""
+"""Choose samples to label next: draw uniformly from a file of any size, or choose by a rule within such a draw."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COMPONENTS, _FEATURES, _PAIRS = 50, 1000, 1000
 
 @dataclass(frozen=True)
 class RowSample:
-    """Rows drawn uniformly and without replacement from a file.
+    """Rows that were drawn uniformly and without replacement from a file.
 
     Attributes:
         rows: (k,) row numbers in the order of the draw: the first j of them are the draw of j rows with the same seed.
@@ -69,7 +69,7 @@ def sample_rows(file: EmbeddingFile, count: int, *, seed: int = 0, exclude: Arra
 
 
 def herd(features: ArrayLike, n_select: int, *, seed: int = 0) -> Indices:
-    """The `n_select` samples that together stand for all of them best: kernel herding (Chen, Welling, Smola 2010).
+    """Return the `n_select` samples that represent all of them best, by kernel herding (Chen, Welling, Smola 2010).
 
     Each step takes the sample that brings the mean of the chosen, in 1,000 random Fourier features of a Gaussian kernel
     on the 50 largest principal components, closest to the mean of all. features: (n, d), finite, standardised here by
@@ -93,7 +93,7 @@ def herd(features: ArrayLike, n_select: int, *, seed: int = 0) -> Indices:
 
 
 def _principal(X: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Coordinates along the largest principal components of the standardised features."""
+    """Return coordinates along the largest principal components of the standardised features."""
     spread = X.std(axis=0)
     Z = (X - X.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     _, basis = np.linalg.eigh((Z.T @ Z).astype(np.float64))

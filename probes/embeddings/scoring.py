@@ -1,4 +1,4 @@
-"""Score embedding files of any size with a probe: constant memory, resumable, parquet out."""
+"""Score embedding files of any size with a probe, in constant memory and resumably, into a parquet file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WHY = "_why"
 
 @dataclass(frozen=True)
 class ScoringReport:
-    """What was done.
+    """What `score_file` did.
 
     Attributes:
         rows: in the output. resumed_rows: of these, scored by an earlier run of the same call.
@@ -50,7 +50,7 @@ class ScoringReport:
 
 @dataclass(frozen=True)
 class _Job:
-    """What a half-done output must have in common with the run that continues it."""
+    """What an unfinished output must have in common with the run that continues it."""
 
     source: str
     source_bytes: int
@@ -62,13 +62,13 @@ class _Job:
     part_rows: int
 
     def folder(self, out: Path) -> Path:
-        """Where the finished parts lie: beside the output, named by a digest of this job."""
+        """Folder of the finished parts: it lies beside the output and is named by a digest of this job."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
         return out.with_name(f"{out.name}.{digest[:12]}.partial")
 
 
 def probe_scorer(probe: DifficultyProbe) -> Scorer:
-    """What to write for a probe: `loss_<model>` per model, `risk_<model>` where calibrated, and `leverage`.
+    """Return the scorer of a probe: it gives `loss_<model>` per model, `risk_<model>` if calibrated, and `leverage`.
 
     Whole blocks at once, so the last bit of a score may differ from `probe.predict`, which goes row by row.
     """
@@ -156,7 +156,7 @@ def score_file(
 
 
 def bad_rows_file(out: Path) -> Path:
-    """Where the rows without a score are listed."""
+    """Return the path of the file that lists the rows without a score."""
     return out.with_name(f"{out.name}.bad-rows.csv")
 
 
@@ -190,7 +190,7 @@ def _part(partial: Path, number: int) -> Path:
 
 
 def _finished_parts(partial: Path, job: _Job) -> int:
-    """Number of parts, from the first on, that are there and whole."""
+    """Return how many parts, from the first on, are there and whole."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -208,7 +208,7 @@ def _finished_parts(partial: Path, job: _Job) -> int:
 
 
 def _replace(target: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the target and rename, so that the target is whole or absent."""
+    """Write beside the target and rename the result, so that the target is whole or absent."""
     unfinished = target.with_name(f"{target.name}.{os.getpid()}.unfinished")
     write(unfinished)
     unfinished.replace(target)
@@ -243,7 +243,7 @@ def _write_parts(
 
 
 def _score(features: NDArray[np.float32], first: int, scorer: Scorer) -> dict[str, Any]:
-    """Columns of one piece as arrow arrays; `_WHY` is null for the rows that have a score."""
+    """Return the columns of one piece as arrow arrays; `_WHY` is null for the rows that have a score."""
     import pyarrow as pa
 
     finite = np.isfinite(features).all(axis=1)
@@ -272,7 +272,7 @@ def _score(features: NDArray[np.float32], first: int, scorer: Scorer) -> dict[st
 
 
 def _spread(values: NDArray[Any], place: NDArray[np.int64]) -> Any:
-    """An arrow array of values[place], NaN (null where the values are no floats) at places of -1."""
+    """Return an arrow array of values[place], with NaN (or null if the values are no floats) at places of -1."""
     import pyarrow as pa
 
     absent = place < 0
@@ -284,7 +284,7 @@ def _spread(values: NDArray[Any], place: NDArray[np.int64]) -> Any:
 
 
 def _merge(partial: Path, out: Path, job: _Job) -> tuple[tuple[str, ...], int]:
-    """All parts as row groups of one file, renamed into place last; its columns, and how many rows have no score."""
+    """Join all parts as row groups of one file; return its columns and the number of rows without a score."""
     import pyarrow.parquet as pq
 
     schema = pq.read_schema(_part(partial, 0))
@@ -310,7 +310,7 @@ def _merge(partial: Path, out: Path, job: _Job) -> tuple[tuple[str, ...], int]:
 
 @contextmanager
 def _bar(total: int, done: int, label: str, progress: bool | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr; `progress` None draws it only where stderr is a terminal."""
+    """Return a progress bar on stderr; `progress` None draws it only if stderr is a terminal."""
     if not (sys.stderr.isatty() if progress is None else progress):
         yield lambda rows: None
         return

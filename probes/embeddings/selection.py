@@ -1,4 +1,4 @@
-"""Choosing samples by predicted loss: curation, quality control, what to label next, what has changed.
+"""Choose samples by predicted loss: for curation, quality control, labelling, and finding what has changed.
 
 Pure functions of arrays. A *mask* is (n,) bool, True where a sample is kept or flagged; *indices* are int64,
 in the order in which the samples were chosen. Nothing here looks at a label.
@@ -21,7 +21,7 @@ _MAD_TO_SD = 1.4826
 
 
 def keep_between(loss: ArrayLike, *, drop_easiest: float = 0.0, drop_hardest: float = 0.0) -> Mask:
-    """Keep all but the easiest and the hardest shares of the samples; (n,) losses to (n,) True where kept.
+    """Keep all but the easiest and the hardest shares of the samples. Return (n,) booleans for losses (n,).
 
     The shares lie in [0, 1) and add up to less than 1. Exactly floor(share x n) samples go at each end; of
     equal losses the earlier one counts as easier.
@@ -98,7 +98,7 @@ def next_to_label(
     labelled: ArrayLike | None = None,
     alpha: float = 1.0,
 ) -> Indices:
-    """The `n_select` most informative samples for a ridge by D-optimal design, the best first.
+    """Return the `n_select` most informative samples for a ridge by D-optimal design, the best first.
 
     That is the theory. On real routing outcomes such samples taught a probe less than as many drawn at random
     (docs/label-selection.md): use it where rare kinds of samples matter more than their share.
@@ -149,7 +149,7 @@ def _greedy(whitened: NDArray[np.float64], worth: NDArray[np.float64], n_select:
 
 @dataclass(frozen=True)
 class Change:
-    """Delta-ELLE between two dates: `delta` (n,) = loss after - before, its robust z, and which stand out."""
+    """The change of predicted loss between two dates: `delta` (n,) = after - before, robust z, and which stand out."""
 
     delta: NDArray[np.float64]
     z: NDArray[np.float64]
@@ -157,7 +157,7 @@ class Change:
 
 
 def change(before: ArrayLike, after: ArrayLike, *, deviations: float = 3.5, either_way: bool = False) -> Change:
-    """Where predicted loss rose between two dates more than is usual there: damage, disruption, drift.
+    """Find samples whose predicted loss rose between two dates more than is usual, as after damage or drift.
 
     before, after: (n,) predicted losses of the same places, in the same order. A place is flagged where its
     delta lies more than `deviations` robust standard deviations above the median delta, so that a shift

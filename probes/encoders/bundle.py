@@ -1,4 +1,4 @@
-"""An exported encoder: a directory that serves without torch and without the original files, every number checked.
+"""Exported encoders: directories that serve without torch and without the original files, and are checked when read.
 
     encoder.safetensors  tokenizer.json  check.safetensors  bundle.json
 
@@ -61,7 +61,7 @@ CHECK_TEXTS = (
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """An exported encoder in memory.
+    """An exported encoder in memory: its spec, weights and tokenizer.
 
     Attributes:
         spec: which encoder it says it is.
@@ -91,7 +91,7 @@ class Bundle:
 
     @cached_property
     def contents(self) -> Mapping[str, bytes]:
-        """What its directory holds, by file name; the same encoder has the same bytes."""
+        """Return the contents of the bundle's directory by file name; the same encoder gives the same bytes."""
         contents = {
             TENSORS_FILE: save(dict(self.weights.tensors)),
             TOKENIZER_FILE: self.tokenizer,
@@ -107,7 +107,7 @@ class Bundle:
         return contents | {BUNDLE_FILE: json.dumps(about, indent=2).encode()}
 
     def save(self, path: Path, *, whatever_is_there: bool = False) -> None:
-        """Write it to a directory, all at once. Raises ArtifactError where that cannot be done.
+        """Write the bundle to a directory, all of it or nothing. Raises ArtifactError if that cannot be done.
 
         whatever_is_there: replace also a directory that holds other files than those of a bundle.
         """
@@ -116,7 +116,7 @@ class Bundle:
         replace_directory(path, self.contents, may_hold=may_hold)
 
     def of(self, spec: EncoderSpec, place: str) -> Bundle:
-        """The bundle as encoder `spec`, if the digests that `spec` has say that it is.
+        """Return the bundle as encoder `spec` if it has the digests that `spec` names.
 
         place: where it is from, for messages. Raises EncoderDigestError otherwise.
         """
@@ -142,7 +142,7 @@ class Bundle:
 
 
 def read_weights(spec: EncoderSpec, source: Path, *formats: bool) -> list[EncoderWeights]:
-    """The weights of `spec` from its original files in `source`: for each of `formats` in int8, if true, or float32.
+    """Return the weights of `spec` from its files in `source`, once for each of `formats`: int8 if true, else float32.
 
     Raises EncoderError for an architecture that cannot be exported or files that cannot be read, EncoderDigestError for
     files that are not those of `spec`.
@@ -177,7 +177,7 @@ def build_bundle(spec: EncoderSpec, source: Path) -> Bundle:
 
 
 def read_bundle(path: Path) -> Bundle:
-    """The bundle in a directory: files of bounded size, every digest, tensor and number checked.
+    """Read a bundle from a directory; file sizes are bounded, and every digest, tensor and number is checked.
 
     It is whole, and may still be of another encoder than it says: `Bundle.of` tells. Raises EncoderNotFoundError,
     EncoderDigestError, or EncoderError naming the file and what is wrong with it.

@@ -1,4 +1,4 @@
-"""What serves: an exported encoder in our own int8 runtime or in ONNX Runtime, one prompt a forward pass, no torch."""
+"""Run an exported encoder in our own int8 runtime or in ONNX Runtime, one prompt per forward pass, without torch."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ LEAST_COSINE = 0.995
 
 
 class Runtime(Protocol):
-    """Token ids of one prompt to features; thread-safe."""
+    """A function from the token ids of one prompt to its features. Implementations are thread-safe."""
 
     @property
     def name(self) -> str:
-        """What runs, for people."""
+        """Name of the runtime, for people."""
         ...
 
     def __call__(self, ids: Sequence[int]) -> FloatArray:
-        """Features (d,) of one prompt."""
+        """Return the features (d,) of one prompt."""
         ...
 
 
 class ExportedEncoder:
-    """An exported encoder. Thread-safe: a call runs in the calling thread, without Python's lock.
+    """An encoder that runs an exported bundle. A call runs in the calling thread, without Python's lock.
 
     Args:
         bundle: the exported encoder; checked against its own float32 features here.
@@ -79,7 +79,7 @@ class ExportedEncoder:
 
     @property
     def spec(self) -> EncoderSpec:
-        """Which encoder this is, in the arithmetic of the runtime that runs: not always the precision asked for."""
+        """Spec of the encoder in the runtime's own arithmetic, which is not always the precision asked for."""
         return self._spec
 
     @property
@@ -89,34 +89,34 @@ class ExportedEncoder:
 
     @property
     def runtime(self) -> str:
-        """What runs it: `native` with its instruction set, or `onnxruntime`."""
+        """Name of the runtime: `native` with its instruction set, or `onnxruntime`."""
         return self._run.name
 
     def use_idle_core(self) -> None:
-        """From now on let a core that would idle help with a lone prompt, if our own runtime serves."""
+        """Let a core that would idle help with a lone prompt from now on, if our own runtime serves."""
         if isinstance(self._run, NativeRuntime):
             self._run.use_idle_core()
 
     def encode(self, text: str) -> FloatArray:
-        """Features of one text, shape (d,), float32.
+        """Return the features of one text, shape (d,), float32.
 
         Raises DataError for text that is not valid Unicode, EncoderError if the features are not finite.
         """
         return self.encode_ids(self.tokenize(text))
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of one text as the encoder reads it."""
+        """Return the token ids of one text as the encoder reads it."""
         return self._tokenizer(text)
 
     def encode_ids(self, ids: list[int]) -> FloatArray:
-        """Features of token ids from `tokenize`; errors as `encode`."""
+        """Return the features (d,) of token ids from `tokenize`. It raises what `encode` raises."""
         features = self._run(ids)
         if not np.isfinite(features).all():
             raise EncoderError(f"features must be finite, {self._spec.model_id} gave NaN or infinity.")
         return features
 
     def agreement(self, reference: FloatArray) -> float:
-        """Least cosine between our features of `CHECK_TEXTS` and these, (n, d)."""
+        """Return the least cosine between our features of `CHECK_TEXTS` and the given ones, (n, d)."""
         return self._agreement(self._run, reference)
 
     def _first_that_agrees(self, bundle: Bundle) -> Runtime:
@@ -157,7 +157,7 @@ def _wanted_runtime() -> str | None:
 
 
 def _runtimes(bundle: Bundle) -> list[Callable[[], Runtime]]:
-    """How to start each runtime that may serve here, the best first. Raises EncoderError for a wrong name of one."""
+    """Return a starter for each runtime that may serve, the best first. Raises EncoderError for an unknown name."""
     wanted, spec = _wanted_runtime(), bundle.spec
     native = targets_here() if spec.precision == "int8" and wanted != "onnxruntime" else ()
     if wanted == "native" and not native:
@@ -173,7 +173,7 @@ def _runtimes(bundle: Bundle) -> list[Callable[[], Runtime]]:
 
 
 def pinned_here(spec: EncoderSpec, directory: Path | None = None) -> EncoderSpec:
-    """The spec to fit a probe on: with all its digests, and the arithmetic that this machine has.
+    """Return the spec to fit a probe on: `spec` with all its digests and with the arithmetic of this machine.
 
     What the spec leaves out is taken from the original files, in `directory` or where `find_encoder` looks: the digest
     of config.json, and that of the weights that are exported. In int8 the arithmetic is that of ONNX Runtime where our
@@ -195,7 +195,7 @@ def pinned_here(spec: EncoderSpec, directory: Path | None = None) -> EncoderSpec
 def load_exported_encoder(
     spec: EncoderSpec, directory: Path | None = None, cache: Path | None = None
 ) -> ExportedEncoder:
-    """The exported encoder of `spec`: a bundle named by the caller, one kept in the cache, or exported now and kept.
+    """Load the encoder of `spec` from the caller's bundle or the cache; else export it now and cache it.
 
     Each is held to the digests in `spec`. Where it has none of the weights that serve (a custom encoder of an older
     version), only the original files will do: they are exported at each start.
@@ -228,7 +228,7 @@ def load_exported_encoder(
 
 
 def _kept_encoder(spec: EncoderSpec, kept: Path) -> ExportedEncoder | None:
-    """The encoder in the cache; None where there is none that can be used, whatever the reason."""
+    """Return the encoder in the cache, or None if the cache has none that can be used."""
     try:
         return ExportedEncoder(read_bundle(kept).of(spec, str(kept)))
     except EncoderNotFoundError:
@@ -240,7 +240,7 @@ def _kept_encoder(spec: EncoderSpec, kept: Path) -> ExportedEncoder | None:
 
 
 def _keep(bundle: Bundle, kept: Path | None) -> None:
-    """Write to the cache if that can be done; else only the next start is slower for it."""
+    """Write the bundle to the cache if possible. If not, only the next start is slower."""
     why: object = "there is no home directory"
     if kept is not None:
         try:

@@ -1,4 +1,4 @@
-"""Where an encoder's files are: found by digest, in the usual places, never downloaded."""
+"""Find an encoder's files by their digests in the usual places. Nothing is ever downloaded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CACHE_HINT = f"set {CACHE_DIR_VARIABLE} to a directory that can be written to"
 
 
 def default_cache_dir() -> Path | None:
-    """`$ELLE_CACHE_DIR`, or `elle` in the user's cache directory; None for a user who has no home directory."""
+    """Return `$ELLE_CACHE_DIR`, or `elle` in the user's cache directory; None for a user without a home directory."""
     if named := os.environ.get(CACHE_DIR_VARIABLE):
         return Path(named)
     # As its specification has it, which calls a relative path invalid.
@@ -44,7 +44,7 @@ def default_cache_dir() -> Path | None:
 
 
 def find_encoder(spec: EncoderSpec, directory: Path | None = None) -> Path:
-    """The first directory that holds exactly the original files `spec` names.
+    """Return the first directory that holds exactly the original files that `spec` names.
 
     Looks in `directory` only if one is given. Raises EncoderNotFoundError or EncoderDigestError, naming the places.
     """
@@ -111,7 +111,7 @@ def _hugging_face_cache(spec: EncoderSpec) -> Iterable[Path]:
 
 
 def is_readable(path: Path) -> bool:
-    """Whether this is a file that this process may read."""
+    """Return whether the path is a file that this process may read."""
     try:
         return path.is_file() and os.access(path, os.R_OK)
     except OSError:
@@ -133,7 +133,7 @@ def _package_hint(spec: EncoderSpec) -> str:
 
 
 def require_config_digest(spec: EncoderSpec) -> None:
-    """Raise EncoderDigestError where nothing says which config.json is the encoder's."""
+    """Raise EncoderDigestError if the spec does not say which config.json is the encoder's."""
     if spec.pinned().config_sha256 is None:
         raise EncoderDigestError(
             f"the spec of encoder {spec.model_id} must have config_sha256, the SHA-256 of its {CONFIG_FILE}: heads and "
@@ -146,7 +146,7 @@ _digests_lock = threading.Lock()
 
 
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 (hex) of a file's contents."""
+    """Return the SHA-256 (hex) of a file's contents."""
     # Remembered per (path, size, modification time): several probes share one 90 MB file.
     stat = path.stat()
     key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)

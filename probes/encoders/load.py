@@ -10,7 +10,7 @@ from probes.encoders.torch_runtime import load_torch_encoder
 
 
 def load_encoder(spec: EncoderSpec, directory: Path | None = None) -> Encoder:
-    """The encoder that `spec` names, from wherever its files are, in the runtime of its precision.
+    """Load the encoder that `spec` names, wherever its files are, in the runtime of its precision.
 
     Args:
         spec: which encoder.

@@ -1,4 +1,4 @@
-"""Our own int8 forward pass (`native/`) on an exported encoder, where this machine can run it: x86-64 with AVX2.
+"""Run our own int8 forward pass (`native/`) on an exported encoder. It needs an x86-64 processor with AVX2.
 
 It computes what the graph of `onnx_graph` says, with another rounding between the integer products, and the same bits
 on every machine. The library is compiled where the package is installed and a C compiler is there; without it, or on
@@ -32,7 +32,7 @@ _KINDS = {"mean": 0, "max": 1, "cls": 2}
 
 @dataclass(frozen=True)
 class Target:
-    """An instruction set the library is written for: how its weights are packed, as `native/int8_encoder.c` says.
+    """An instruction set that the library is written for, with the way in which it wants its weights packed.
 
     Attributes:
         name: suffix of its function.
@@ -43,7 +43,7 @@ class Target:
     panel: int
 
     def packed(self, weight: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-        """(k, n) -> (n / panel, k / 4, panel, 4)."""
+        """Return a weight of shape (k, n) packed as (n / panel, k / 4, panel, 4)."""
         k, n = weight.shape
         return weight.reshape(k // 4, 4, n // self.panel, self.panel).transpose(2, 0, 3, 1)
 
@@ -98,7 +98,7 @@ _SIZES = (ctypes.c_int64 * 4)(*map(ctypes.sizeof, (_Model, _Layer, _Part, _Call)
 
 
 class NativeRuntime:
-    """Weights in int8 run by the library: token ids to features. Thread-safe; calls let go of the lock.
+    """A compiled int8 encoder: a thread-safe function from token ids to features that releases Python's lock.
 
     The only place that hands pointers to C. What they point to has the shapes of `weights.table`, and the library
     itself compares every length and index that it is given.
@@ -139,7 +139,7 @@ class NativeRuntime:
         self._free: list[npt.NDArray[np.uint8]] = []
 
     def __call__(self, ids: Sequence[int]) -> FloatArray:
-        """Features (d,) of one prompt's token ids. Raises DataError for ids that the encoder has no rows for."""
+        """Return the features (d,) of one prompt's token ids. Raises DataError for ids outside the vocabulary."""
         tokens = np.array(ids, dtype=np.int32)
         if not 0 < len(tokens) <= self._longest or tokens.min() < 0 or tokens.max() >= self._vocabulary:
             raise DataError(
@@ -165,7 +165,7 @@ class NativeRuntime:
         return features
 
     def use_idle_core(self) -> None:
-        """From now on let a core that would idle take a part of a lone forward pass; the features are the same bits.
+        """Let a core that would idle take a part of a lone forward pass from now on; the features keep the same bits.
 
         Nobody waits for that core. Does nothing where the operating system has no threads of the class SCHED_IDLE.
         """
@@ -183,7 +183,7 @@ class NativeRuntime:
 
     @property
     def items_helped(self) -> int:
-        """Panels and heads so far that a core that would have idled computed."""
+        """Number of panels and heads that an otherwise idle core has computed so far."""
         count = self._library.elle_team_helped
         count.restype = ctypes.c_int64
         return int(count(self._team)) if self._team is not None else 0
@@ -251,14 +251,14 @@ def _aligned(n_bytes: int) -> npt.NDArray[np.uint8]:
 
 
 def library_path() -> Path | None:
-    """The compiled library, if the installation has one."""
+    """Return the path of the compiled library, or None if the installation has none."""
     # The specification without the import: it is a plain library, not a module.
     spec = importlib.util.find_spec(_LIBRARY)
     return Path(spec.origin) if spec is not None and spec.origin else None
 
 
 def targets_here(library: Path | None = None) -> tuple[Target, ...]:
-    """The targets that the library has and this machine can run, the best first; none without the library."""
+    """Return the targets that the library has and this machine can run, the best first; none without the library."""
     path = library or library_path()
     if path is None or sys.byteorder != "little":
         return ()

@@ -1,4 +1,4 @@
-"""The ONNX graph of a BERT encoder, written node by node from its weights: token ids in, pooled features out.
+"""Write the ONNX graph of a BERT encoder node by node from its weights. It maps token ids to pooled features.
 
 Written by hand, not traced, because what makes it fast is which operators it is made of (docs/performance.md): one
 product for query, key and value, fused attention and GELU, separate additions before the normalisations (ONNX
@@ -29,7 +29,7 @@ _LEAST_SIZE = 0.25
 
 
 def bert_graph(weights: EncoderWeights, parts: Sequence[tuple[str, int]]) -> bytes:
-    """The serialised ONNX model that computes `parts` of a BERT encoder.
+    """Return the serialised ONNX model that computes `parts` of a BERT encoder.
 
     Args:
         weights: of the encoder, in float32 or int8.
@@ -51,7 +51,7 @@ def bert_graph(weights: EncoderWeights, parts: Sequence[tuple[str, int]]) -> byt
 
 
 class _Bert:
-    """Collects nodes and constants; every method adds its nodes and gives the name of what they compute."""
+    """A graph under construction. Every method adds its nodes and returns the name of their result."""
 
     def __init__(self, weights: EncoderWeights) -> None:
         self._weights = weights
@@ -112,7 +112,7 @@ class _Bert:
         return self._normalise(total, f"state.{number + 1}")
 
     def _product(self, x: str, name: str, *, with_bias: bool = True, after_gelu: bool = False) -> str:
-        """x W + b."""
+        """Add x W + b."""
         added = [self._tensor(f"{name}.b")] if with_bias else []
         if not self._weights.int8:
             product = self._node("MatMul", [x, self._tensor(f"{name}.w")], f"{name}.product")

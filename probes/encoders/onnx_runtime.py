@@ -1,4 +1,4 @@
-"""ONNX Runtime as we use it: one thread, one prompt, our own graph as it stands. Serves on every processor."""
+"""Run our own ONNX graph in ONNX Runtime with one thread and one prompt at a time. It serves on every processor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from probes.errors import DataError, EncoderError
 
 
 class OnnxRuntime:
-    """The graph of `onnx_graph` in ONNX Runtime: token ids to features. Thread-safe.
+    """A session of ONNX Runtime on the graph of `onnx_graph`: a thread-safe function from token ids to features.
 
     Args:
         weights: of the encoder. The graph is written here, so that none that somebody else wrote is ever run.
@@ -30,7 +30,7 @@ class OnnxRuntime:
         self._session = _session(bert_graph(weights, parts))
 
     def __call__(self, ids: Sequence[int]) -> FloatArray:
-        """Features (d,) of one prompt's token ids. Raises DataError for ids that the encoder has no rows for."""
+        """Return the features (d,) of one prompt's token ids. Raises DataError for ids outside the vocabulary."""
         if not 0 < len(ids) <= self._longest or min(ids) < 0 or max(ids) >= self._vocabulary:
             raise DataError(
                 f"token ids must be 1 to {self._longest} of 0 to {self._vocabulary - 1}, got {len(ids)}; the "

@@ -1,4 +1,4 @@
-"""From a BERT encoder's original tensors and config.json to the `EncoderWeights` that serve, in float32 or in int8."""
+"""Turn a BERT encoder's original tensors and config.json into the `EncoderWeights` that serve, in float32 or int8."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def export_weights(tensors: Tensors, config: Mapping[str, Any], halves: int, *, 
 
 
 class _Export:
-    """Names and formats of `encoder_weights.table` from the names that BERT's own weights have."""
+    """A translation from the names of BERT's own weights to the names and formats of `weights.table`."""
 
     def __init__(self, source: Tensors, int8: bool) -> None:
         self._source = source
@@ -94,7 +94,7 @@ class _Export:
 
 
 def quantise(weight: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Symmetric int8 with one scale per row (output channel): weight (n, k) -> int8 (n, k), scale (n,), w = q * s.
+    """Return a weight (n, k) as symmetric int8 q (n, k) with one scale s (n,) per row, the output channel: w = q * s.
 
     Sums that AVX2 takes in 16 bits fit there, whatever the activations in 0 to 255: of eight products in
     `native/int8_encoder.c`, of two in ONNX Runtime.

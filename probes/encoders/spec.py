@@ -1,4 +1,4 @@
-"""Text -> features by a frozen encoder: which one (`EncoderSpec`), and what every runtime of it can do (`Encoder`).
+"""Say which frozen encoder turns text into features (`EncoderSpec`) and what every runtime of it can do (`Encoder`).
 
 The spec says *which* weights by SHA-256 and in which precision they are run, because both move the features. Where the
 files come from does not matter (`files`). `torch_runtime` is the reference, `exported` is what serves, `load` chooses.
@@ -41,7 +41,7 @@ MOST_TOKENS, MOST_PARTS, MOST_SPEC_BYTES = 32_768, 16, 1 << 20
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Which encoder, and which features of it: equal identities of precision `int8` give the same bits everywhere.
+    """Which encoder, and which of its features. Equal identities of precision `int8` give the same bits everywhere.
 
     The other precisions leave the rounding to libraries, whose last bits depend on their version and the processor.
 
@@ -102,29 +102,29 @@ class EncoderSpec:
 
     @property
     def halves(self) -> int:
-        """Half layers that are run: the highest one of `parts`."""
+        """Number of half layers that are run: the highest one of `parts`."""
         return max(halves for _, halves in self.parts)
 
     @property
     def is_int8(self) -> bool:
-        """Whether products are in int8, by whichever runtime."""
+        """Whether products are computed in int8, by whichever runtime."""
         return self.precision != "float32"
 
     @cached_property
     def identity(self) -> str:
-        """SHA-256 over everything that moves the features. Where the files came from is not part of it."""
+        """SHA-256 (hex) over everything that moves the features. The place of the files is not part of it."""
         # Digests that a spec does not have are left out: so specs of older versions keep their identity.
         relevant = {k: v for k, v in self.to_dict().items() if k not in {"model_id", "revision"}}
         relevant["precision"] = PRECISIONS[self.precision]
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, object]:
-        """Plain JSON values, for artifacts; digests that the spec does not have are left out."""
+        """Return the spec as plain JSON values for artifacts; digests that it does not have are left out."""
         return {k: v for k, v in asdict(self).items() if v is not None} | {"pooling": list(self.pooling)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`. Raises EncoderError for unknown, missing or mistyped fields."""
+        """Return the spec that `to_dict` described. Raises EncoderError for unknown, missing or mistyped fields."""
         known = {f.name for f in fields(cls)}
         if unknown := set(data) - known:
             raise EncoderError(f"encoder spec has unknown fields {sorted(unknown)}; known are {sorted(known)}.")
@@ -136,7 +136,7 @@ class EncoderSpec:
             raise EncoderError(f"encoder spec is incomplete or mistyped: {error}.") from error
 
     def differs_in_rounding_only(self, other: EncoderSpec) -> bool:
-        """Whether both are one encoder in int8, computed by different runtimes."""
+        """Return whether both specs are one encoder in int8 that different runtimes compute."""
         return (
             self.is_int8
             and other.is_int8
@@ -145,7 +145,7 @@ class EncoderSpec:
         )
 
     def pinned(self) -> Self:
-        """The spec with the digests that older versions left out, as far as they are those of a built-in encoder."""
+        """Return the spec with the digests that older versions left out, if it is a built-in encoder."""
         found = self
         for known in BUILTIN_SPECS.values():
             if known.weights_sha256 == self.weights_sha256:
@@ -197,11 +197,11 @@ BUILTIN_SPECS: Mapping[str, EncoderSpec] = {
 
 
 class Encoder(Protocol):
-    """Turns text into features. Implementations are thread-safe; one prompt's features never depend on another's."""
+    """What turns text into features. Implementations are thread-safe; no prompt's features depend on another's."""
 
     @property
     def spec(self) -> EncoderSpec:
-        """Which encoder this is."""
+        """Spec of this encoder."""
         ...
 
     @property
@@ -210,37 +210,37 @@ class Encoder(Protocol):
         ...
 
     def encode(self, text: str) -> FloatArray:
-        """Features of one text, shape (d,), float32, finite."""
+        """Return the features of one text, shape (d,), float32, finite."""
         ...
 
 
 @runtime_checkable
 class BatchEncoder(Encoder, Protocol):
-    """An encoder whose hardware wants many prompts in one forward pass. A GPU's does; on a CPU padding loses.
+    """An encoder that is faster with many prompts in one forward pass. It suits a GPU; on a CPU padding costs more.
 
     In a batch a prompt's features are those of `encode` up to rounding, not to the last bit.
     """
 
     @property
     def batch_tokens(self) -> int:
-        """Most tokens of one forward pass, padding included: number of prompts times tokens of the longest."""
+        """Most tokens of one forward pass, padding included: the number of prompts times the tokens of the longest."""
         ...
 
     def tokenize(self, text: str) -> Sequence[int]:
-        """The token ids of a text, at least one. A text that cannot be encoded fails here, alone."""
+        """Return the token ids of a text, at least one. A text that cannot be encoded fails here, alone."""
         ...
 
     def encode_batch(self, prompts: Sequence[Sequence[int]]) -> FloatArray:
-        """Features of n tokenized prompts, shape (n, d), float32, finite; an error where one of them has none."""
+        """Return the features of n tokenized prompts, (n, d), float32, finite. Raises an error if one has none."""
         ...
 
 
 @runtime_checkable
 class HelpedEncoder(Encoder, Protocol):
-    """An encoder whose lone forward pass can go faster where a core would idle, at nobody's expense."""
+    """An encoder that can use an idle core to speed up a lone forward pass, at nobody's expense."""
 
     def use_idle_core(self) -> None:
-        """From now on let such a core help; the features stay the same bits."""
+        """Let an idle core help from now on; the features keep the same bits."""
         ...
 
 
@@ -251,7 +251,7 @@ def encode_all(
     workers: int | None = None,
     on_done: Callable[[], None] | None = None,
 ) -> FloatArray:
-    """Features of many texts, shape (n, d): each exactly as `encoder.encode` gives it alone.
+    """Return the features of many texts, shape (n, d), each exactly as `encoder.encode` gives it alone.
 
     One text at a time per worker thread: on a CPU padding batches costs two to four times (docs/performance.md).
     `on_done` is called once per finished text, from the calling thread.
@@ -266,7 +266,7 @@ def encode_all(
 
 
 def parse_spec(text: str) -> EncoderSpec:
-    """An encoder spec from what a person types: a built-in name, or the path of a JSON file of `to_dict`.
+    """Return the encoder spec that a person names: a built-in name, or the path of a JSON file of `to_dict`.
 
     Raises EncoderError naming what is known.
     """

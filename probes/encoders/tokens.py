@@ -1,4 +1,4 @@
-"""Text -> token ids of at most a stated length: what becomes of a prompt that is longer than the encoder reads."""
+"""Turn text into at most a stated number of token ids. A longer prompt keeps its beginning and its end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TRUNCATIONS = ("head", "head_tail")
 
 
 class PromptTokenizer:
-    """The encoder's own tokenizer with our cut. Thread-safe.
+    """The encoder's own tokenizer, with our way of cutting long prompts. It is thread-safe.
 
     Args:
         contents: those of a `tokenizer.json`.
@@ -40,11 +40,11 @@ class PromptTokenizer:
 
     @property
     def vocabulary(self) -> int:
-        """One more than the largest token id it can give."""
+        """One more than the largest token id that the tokenizer can give."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def __call__(self, text: str) -> list[int]:
-        """Token ids, first and last the special ones. Raises DataError for text that is not valid Unicode."""
+        """Return the token ids of a text, special tokens first and last. Raises DataError for invalid Unicode."""
         read = self._ends(text)
         try:
             # The tokenizer itself calls such text "not a string".

@@ -1,4 +1,4 @@
-"""The reference runtime: transformers' model in float32; one prompt per forward pass, on a GPU many."""
+"""Run the reference: transformers' model in float32, one prompt per forward pass on a CPU and many on a GPU."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class TorchEncoder:
 
     @property
     def spec(self) -> EncoderSpec:
-        """Which encoder this is."""
+        """Spec of this encoder."""
         return self._spec
 
     @property
@@ -125,7 +125,7 @@ class TorchEncoder:
         return self._n_features
 
     def encode(self, text: str) -> FloatArray:
-        """Features of one text, shape (d,), float32.
+        """Return the features of one text, shape (d,), float32.
 
         Raises DataError for text that is not valid Unicode, EncoderError if the features are not finite.
         """
@@ -159,22 +159,22 @@ class TorchEncoder:
 
 
 class TorchBatchEncoder(TorchEncoder):
-    """The same for hardware that wants batches: a `probes.encoders.spec.BatchEncoder`.
+    """The reference runtime for hardware that wants batches: a `BatchEncoder`.
 
     A prompt's features in a batch are those it has alone up to rounding: sums may be taken in another order.
     """
 
     @property
     def batch_tokens(self) -> int:
-        """Most tokens of one forward pass, padding included."""
+        """Largest number of tokens in one forward pass, padding included."""
         return BATCH_TOKENS
 
     def tokenize(self, text: str) -> list[int]:
-        """The token ids `encode_batch` takes. Raises DataError for text that is not valid Unicode."""
+        """Return the token ids that `encode_batch` takes. Raises DataError for invalid Unicode."""
         return self._tokenizer(text)
 
     def encode_batch(self, prompts: Sequence[Sequence[int]]) -> FloatArray:
-        """Features of n prompts, given as token ids, in one forward pass padded to the longest: shape (n, d), float32.
+        """Return the features (n, d), float32, of n prompts given as token ids, in one pass padded to the longest.
 
         Raises EncoderError if any of them are not finite, and what torch raises, RuntimeError, if memory does not do.
         """
@@ -182,7 +182,7 @@ class TorchBatchEncoder(TorchEncoder):
 
 
 def torch_device() -> str:
-    """Where torch shall run: what $ELLE_TORCH_DEVICE says, else the GPU if torch sees one, else the CPU.
+    """Return the device for torch: $ELLE_TORCH_DEVICE if set, else the GPU if torch sees one, else the CPU.
 
     Raises EncoderError for a device that is none or is not there.
     """
@@ -201,7 +201,7 @@ def torch_device() -> str:
 
 
 def load_torch_encoder(spec: EncoderSpec, directory: Path | None = None) -> TorchEncoder:
-    """The encoder in torch, on a GPU if there is one; arguments and errors as `probes.encoders.load.load_encoder`."""
+    """Load the encoder in torch, on a GPU if there is one. Arguments and errors are those of `load_encoder`."""
     require_config_digest(spec)
     found = find_encoder(spec, directory)
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]

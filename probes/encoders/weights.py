@@ -1,4 +1,4 @@
-"""The weights of an exported BERT encoder, checked against a table of names, shapes and number formats.
+"""Check the weights of an exported BERT encoder against a table of names, shapes and number formats.
 
 Every runtime of ours takes an `EncoderWeights` and nothing else, so that no file's number becomes a length, an index or
 a pointer before it was compared with what the architecture says.
@@ -34,7 +34,7 @@ _Row = tuple[type[np.generic], tuple[int, ...]]
 
 @dataclass(frozen=True, eq=False)
 class EncoderWeights:
-    """All that the forward pass of a BERT encoder up to some half layer reads. Checked when it is made.
+    """Everything that the forward pass of a BERT encoder reads up to some half layer. It is checked when it is made.
 
     Attributes:
         tensors: by name, as `table` says; row-major.
@@ -83,7 +83,7 @@ class EncoderWeights:
 
     @property
     def inner(self) -> int:
-        """Width within the feed-forward networks; 0 where there is none."""
+        """Width within the feed-forward networks; 0 if there are none."""
         return int(self.tensors["layer.0.intermediate.dense.w"].shape[1]) if self.halves > 1 else 0
 
     @property
@@ -98,7 +98,7 @@ class EncoderWeights:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) over everything in it; the same numbers give the same digest on every machine."""
+        """SHA-256 (hex) over everything in the weights; the same numbers give the same digest on every machine."""
         about = [self.heads, self.epsilon.hex(), self.halves, self.int8]
         found = hashlib.sha256(json.dumps(about).encode())
         for name, array in sorted(self.tensors.items()):
@@ -109,7 +109,7 @@ class EncoderWeights:
 
 
 def table(vocabulary: int, positions: int, hidden: int, inner: int, halves: int, *, int8: bool) -> dict[str, _Row]:
-    """Number format and shape of every tensor, by name: `w` of a product is (inputs, outputs), `b` its bias."""
+    """Return number format and shape of every tensor by name. A product has `w` (inputs, outputs) and bias `b`."""
     rows: dict[str, _Row] = {
         "words": (np.float16 if int8 else np.float32, (vocabulary, hidden)),
         "positions": (np.float32, (positions, hidden)),
