@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from router.tuning.certifying.candidates import priced
 
 from probes.encoders.spec import MINILM_L6
 from router.tuning.judging.baselines import LiteLLM, NearestNeighbours, Random
 from router.tuning.judging.cross_validation import judge_baselines, probe_risk, split_folds
-from router.tuning.judging.ranking import Judgement, Truth, text_numbers
+from router.tuning.judging.ranking import Judgement, Truth
+from router.tuning.outcomes.candidates import priced
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
+from router.tuning.outcomes.distinct_texts import text_numbers
 from router.tuning.outcomes.feature_cache import FeatureCache
 from router.tuning.reporting.charts import cost_quality_chart
 
