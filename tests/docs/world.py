@@ -1,0 +1,68 @@
+"""The files that the pages of docs name: outcomes, exports of other programs, embeddings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.conftest import ROOT
+
+
+def write_files(folder: Path) -> None:
+    """Write every file that a code block reads into a folder."""
+    _write(folder / "outcomes.jsonl", _outcomes(600, seed=0))
+    _write(folder / "newer.jsonl", _outcomes(150, seed=1))
+    _write(folder / "new-labels.jsonl", _outcomes(100, seed=2))
+    _write(folder / "new-calibration.jsonl", _outcomes(400, seed=3))
+    (folder / "prompts.txt").write_text("".join(f"What is {i} plus {i}?\n" for i in range(20)), "utf-8")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    _write_exports(folder)
+    _write_embeddings(folder)
+
+
+def _outcomes(n: int, *, seed: int) -> Iterable[dict[str, Any]]:
+    """Yield the rows of n prompts for two models: both are good at sums, and only the large one at proofs."""
+    rng = np.random.default_rng(seed)
+    for i in range(n):
+        hard = rng.random() < 0.5
+        text = f"Prove theorem {i} of chapter {seed}." if hard else f"What is {i} plus {seed}?"
+        right = rng.random() < 0.9
+        scores = {"small": float(right and not hard), "large": float(right)}
+        for model, score in scores.items():
+            yield {
+                "prompt": text, "prompt_id": f"{seed}-{i}", "model": model, "score": score,
+                "group": f"group {i % 4}", "timestamp": 1_760_000_000 + 60 * i,
+            }  # fmt: skip
+
+
+def _write_exports(folder: Path) -> None:
+    chat = [{"role": "user", "content": "What is the capital of France?"}]
+    generation = {"id": "g1", "trace_id": "t1", "type": "GENERATION", "input": json.dumps(chat)}
+    (folder / "exports").mkdir()
+    _write(folder / "exports" / "observations.jsonl", [generation | {"provided_model_name": "m"}])
+    _write(folder / "exports" / "scores.jsonl", [{"id": "s1", "name": "correct", "observation_id": "g1", "value": 1}])
+    spend = {"request_id": "a", "call_type": "acompletion", "model_group": "fast", "messages": chat, "spend": 0.002}
+    rest = {"prompt_tokens": 5, "completion_tokens": 6, "status": "success", "cache_hit": "False", "metadata": {}}
+    (folder / "spend.json").write_text(json.dumps([spend | rest]), "utf-8")
+    (folder / "ratings.csv").write_text("request_id,score\na,4\n", "utf-8")
+    body = {"model": "m", "messages": chat}
+    _write(folder / "requests.jsonl", [{"custom_id": "a", "url": "/v1/chat/completions", "body": body}])
+    answer = {"status_code": 200, "body": {"model": "m", "choices": []}}
+    _write(folder / "outputs.jsonl", [{"custom_id": "a", "response": answer, "error": None}])
+    _write(folder / "graded.jsonl", [{"custom_id": "a", "score": 1}])
+
+
+def _write_embeddings(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 8)).astype(np.float32)
+    np.savez(folder / "pairs.npz", embedding=x, loss=x[:, 0] + rng.normal(size=300))
+    np.save(folder / "embeddings.npy", x)
+    np.save(folder / "prompts.npy", x)
+
+
+def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
