@@ -19,7 +19,13 @@ from tests.docs.pages import PAGES, Block, blocks, prose
 from tests.docs.world import write_files
 from tests.router.serving.processes import Service, elle_serve
 
-WITH_CODE = [page for page in PAGES if any(block.language in ("sh", "python") for block in blocks(page))]
+#: Pages that take most of a minute of one core: they fit, judge, report and tune.
+LONG = {"tune.md"}
+WITH_CODE = [
+    pytest.param(page, marks=[pytest.mark.slow] if page.name in LONG else [], id=str(page.relative_to(ROOT)))
+    for page in PAGES
+    if any(block.language in ("sh", "python") for block in blocks(page))
+]
 EVERY = [block for page in PAGES for block in blocks(page)]
 
 
@@ -41,7 +47,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", WITH_CODE)
 @pytest.mark.usefixtures("world")
 def test_the_blocks_of_a_page_run_one_after_the_other(page: Path, service: Service) -> None:
     for block in blocks(page):
