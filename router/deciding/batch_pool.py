@@ -23,7 +23,7 @@ class BatchPool(EncodePool):
     """Encodes prompts in batches in one thread of its own. It is used like an `EncodePool`.
 
     A batch is taken from the prompts that wait when the thread is free; no prompt waits for others to come. When a
-    batch is put together, a prompt whose caller left or whose deadline passed is dropped before it is tokenized. If a
+    batch is put together, a prompt is dropped before it is tokenized if its caller left or its deadline passed. If a
     batch fails, each half of it is tried again, so that a prompt at fault fails alone.
 
     Args:

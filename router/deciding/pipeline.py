@@ -240,7 +240,7 @@ class Router:
         ask = asking.extract(query, max_bytes=self._max_prompt_bytes)
         session_id = session_id_of(query.session_id, {}, query.parameters)
         held = self._sessions.held(caller, session_id, policy.ref.name) if session_id else None
-        # A request that is refused, or whose choice is certain, costs no forward pass.
+        # A request costs no forward pass if it is refused here, or if the choice is certain without scores.
         eligibility = check_eligibility(policy.rules, ask, query.overrides)
         is_certain = needs_no_scores(eligibility, held)
         is_judged = bool(ask.text) and policy.probe is not None and not is_certain

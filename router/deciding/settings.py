@@ -17,7 +17,7 @@ class RouterSettings:
         max_pending: the number of prompts waiting for one encoder above which further ones are refused; None takes 16
             per thread, or two batches of the longest prompts.
         cache_entries: the number of judgements kept for prompts that the same credential sends again; 0 keeps none.
-        max_sessions: the number of sessions of which the last candidate is remembered; 0 remembers none.
+        max_sessions: the number of sessions that are remembered with their last candidate; 0 remembers none.
         session_ttl_s: a session that was idle for more seconds than this is forgotten.
     """
 

@@ -1,4 +1,4 @@
-"""The error tree, and what of LiteLLM and the libraries beneath it becomes which of our errors."""
+"""Every error has a status, and each exception of LiteLLM and the libraries beneath it becomes one of our errors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_every_error_of_dispatch_says_what_to_do() -> None:
             assert value.hint, value
 
 
-def test_of_a_long_ordeal_a_status_carries_the_end() -> None:
+def test_a_status_carries_the_last_of_many_attempts() -> None:
     attempts = [Attempt(f"candidate {i}", AttemptOutcome.UNAVAILABLE) for i in range(100)]
     carried = conversion.failed_delivery_to_wire(attempts)
     assert [one.candidate for one in carried.attempts] == [f"candidate {i}" for i in range(60, 100)]

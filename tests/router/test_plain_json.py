@@ -1,4 +1,4 @@
-"""JSON that others wrote: what is refused, and what becomes of halves of surrogate pairs."""
+"""JSON that others wrote is refused if a door cannot carry it, and halves of surrogate pairs are replaced."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ SURROGATES = st.text(st.sampled_from("ab\ud83d\ude00\u00e9"), max_size=12)
     ],
     ids=range(10),
 )
-def test_what_is_no_plain_json_is_said_in_few_words_without_a_quote(text: str | bytes, why: str) -> None:
+def test_the_error_says_why_a_text_is_not_plain_json_and_quotes_nothing(text: str | bytes, why: str) -> None:
     with pytest.raises(NotPlainJsonError, match=why) as caught:
         loads(text)
     assert len(str(caught.value)) < 80
 
 
-def test_as_deep_as_protobuf_reads_is_deep_enough() -> None:
+def test_the_deepest_answer_that_is_accepted_fits_into_protobuf() -> None:
     assert loads("[" * MAX_ANSWER_DEPTH + "]" * MAX_ANSWER_DEPTH)
     check({"a": [1, 2.5, None, True, "\ud800", {"b": 2**1000}]})
 
@@ -52,7 +52,7 @@ def test_whole_text_can_be_encoded_and_keeps_what_is_whole(text: str) -> None:
 
 
 @given(SURROGATES, st.lists(st.integers(0, 12)))
-def test_a_text_in_pieces_comes_out_as_the_whole_wherever_it_is_cut(text: str, cuts: list[int]) -> None:
+def test_the_pieces_of_a_text_join_to_the_whole_text_wherever_it_is_cut(text: str, cuts: list[int]) -> None:
     bounds = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     pieces = TextPieces()
     told = "".join(pieces.next(text[begin:end]) for begin, end in itertools.pairwise(bounds))
@@ -81,5 +81,5 @@ def test_halves_of_an_emoji_join() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_value_from_outside_is_shown_short_and_in_one_line(value: object, wanted: str) -> None:
+def test_a_value_from_outside_is_quoted_short_and_in_one_line(value: object, wanted: str) -> None:
     assert quoted(value) == wanted

@@ -1,4 +1,4 @@
-"""YAML of strangers: bounded in bytes, depth, aliases and digits, each fault named with its file and line."""
+"""YAML is read within bounds on bytes, depth, aliases and digits, and each fault is named with its file and line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from router.yaml_file import MOST_BYTES, read_yaml
 
 
 def laughs(key: str = "") -> str:
-    """A file that says 9^9 words where its aliases are written out; with `key` the last of them is a key."""
+    """Return a YAML text of 9^9 words when its aliases are written out; with `key` the last alias is a key."""
     lines = ["a: &a [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
     for one in "bcdefghi":
         before = chr(ord(one) - 1)
@@ -63,7 +63,9 @@ def test_plain_values_anchors_and_merges_are_read(tmp_path: Path) -> None:
         ("# " + "x" * MOST_BYTES, "it must have at most 262,144 bytes"),
     ],
 )  # fmt: skip
-def test_what_costs_more_than_it_is_long_is_refused_by_name(tmp_path: Path, text: str | bytes, message: str) -> None:
+def test_a_file_that_costs_far_more_than_its_length_is_refused_with_its_name(
+    tmp_path: Path, text: str | bytes, message: str
+) -> None:
     begun = time.process_time()
     with pytest.raises(ConfigError) as caught:
         read_yaml(written(tmp_path, text), "policy file")
@@ -74,11 +76,11 @@ def test_what_costs_more_than_it_is_long_is_refused_by_name(tmp_path: Path, text
 
 
 @pytest.mark.parametrize("place", ["none.yaml", "."])
-def test_what_is_no_file_is_named(tmp_path: Path, place: str) -> None:
+def test_a_path_that_is_no_file_is_refused_with_its_name(tmp_path: Path, place: str) -> None:
     with pytest.raises(ConfigError, match="policy file"):
         read_yaml(tmp_path / place, "policy file")
 
 
-def test_a_file_without_end_is_read_no_further_than_the_bound() -> None:
+def test_a_file_without_end_is_read_only_up_to_the_bound() -> None:
     with pytest.raises(ConfigError, match="at most"):
         read_yaml(Path("/dev/zero"), "policy file")

@@ -108,7 +108,7 @@ def scene(served: ServedPolicy, asks: Sequence[Ask], prediction: ProbePrediction
 
 
 def choices(rules: Sequence[PathRule], scene: Scene) -> Choices:
-    """Which candidate each rule chooses for each prompt, (p, n): what `choice.decide` chooses, to the last bit.
+    """Which candidate each rule chooses for each prompt, (p, n): what `choice.choose` chooses, to the last bit.
 
     All rules must be of one kind.
     """

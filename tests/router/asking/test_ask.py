@@ -1,4 +1,4 @@
-"""What is judged, and what answering needs, for chat bodies of every shape."""
+"""The text to judge and the needs that are read from chat bodies of every shape."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def user(content: Any) -> dict[str, Any]:
     return {"role": "user", "content": content}
 
 
-def test_a_lone_prompt_is_judged_as_it_stands() -> None:
+def test_a_single_prompt_is_judged_character_for_character() -> None:
     assert ask_of(user("  What is 2 + 2?\n")).text == "What is 2 + 2?"
 
 
@@ -60,7 +60,9 @@ def test_a_longer_turn_is_judged_with_the_opening_alone() -> None:
         ("a" + " " * 5000 + "z", "a" + " " * 5000 + "z", "z"),
     ],
 )
-def test_what_is_kept_of_the_rest_is_bounded_in_tokens(said_before: str, opening: str, reference: str) -> None:
+def test_the_opening_and_the_reference_are_cut_to_a_number_of_tokens(
+    said_before: str, opening: str, reference: str
+) -> None:
     ask = ask_of(user(said_before), said(said_before), user("ja"))
     found = ask.text.split("\n\n")
     assert [part.strip() for part in found] == [opening, reference, "ja"]
@@ -78,14 +80,14 @@ def test_what_is_kept_of_the_rest_is_bounded_in_tokens(said_before: str, opening
     ],
     ids=["English", "Russian", "Chinese", "code", "digits"],
 )
-def test_with_it_the_encoder_reads_the_whole_of_a_short_turn(words: str) -> None:
+def test_the_encoder_reads_a_short_turn_whole_after_opening_and_reference(words: str) -> None:
     ask = ask_of(user(words * 100), said(words * 100), user("go ahead"))
     encoder = load_exported_encoder(MINILM_L6)
     # At its limit it would have been cut.
     assert 100 < len(encoder.tokenize(ask.text)) < MINILM_L6.max_tokens
 
 
-def test_a_chat_without_a_human_is_judged_by_what_there_is() -> None:
+def test_a_chat_without_a_human_is_judged_by_its_other_text() -> None:
     assert ask_of({"role": "system", "content": "Report."}, said("Done.")).text == "Report.\nDone."
     ask = ask_of({"role": "tool", "content": "42"})
     assert (ask.text, ask.in_tool_loop) == ("42", False)
@@ -99,12 +101,12 @@ def test_a_picture_alone_opens_a_tool_loop_as_words_do() -> None:
     assert not ask_of(picture).in_tool_loop
 
 
-def test_an_answer_in_sound_needs_who_can_speak() -> None:
+def test_an_answer_in_sound_needs_a_candidate_with_audio() -> None:
     assert ask_of(user("Hi"), modalities=["text", "audio"]).needs == {Capability.AUDIO}
     assert ask_of(user("Hi"), modalities=["text"]).needs == frozenset()
 
 
-def test_content_of_results_and_calls_counts_as_input() -> None:
+def test_the_content_of_tool_results_and_calls_counts_as_input() -> None:
     result = {"type": "tool_result", "tool_use_id": "1", "content": "x" * 400}
     assert ask_of(user("Hi"), user([result])).input_tokens_estimate == 101
 
@@ -156,7 +158,7 @@ def test_an_assistant_message_may_have_no_content() -> None:
         (({"role": ["user"], "content": "x"},), "role must be one of"),
     ],
 )
-def test_what_cannot_be_judged_is_refused_with_the_reason(messages: tuple[Any, ...], message: str) -> None:
+def test_a_chat_that_cannot_be_judged_is_refused_with_the_reason(messages: tuple[Any, ...], message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message) as caught:
         ask_of(*messages)
     assert caught.value.field is not None
@@ -185,7 +187,7 @@ MESSAGES = st.fixed_dictionaries(
         st.sampled_from(["tools", "system", "response_format", "text", "output_config", "max_tokens", "metadata"]), JSON
     ),
 )
-def test_whatever_a_body_holds_it_is_read_or_refused_by_name(messages: list[Any], parameters: dict[str, Any]) -> None:
+def test_any_body_is_read_or_refused_with_the_field_at_fault(messages: list[Any], parameters: dict[str, Any]) -> None:
     try:
         ask = extract(RouteQuery(messages, parameters=parameters), max_bytes=1000)
     except InvalidRequestError:
@@ -195,6 +197,6 @@ def test_whatever_a_body_holds_it_is_read_or_refused_by_name(messages: list[Any]
 
 
 @pytest.mark.parametrize("value", [0, -5, 1.5, "many", True, float("inf"), float("nan")])
-def test_a_senseless_output_bound_is_refused(value: Any) -> None:
+def test_an_output_bound_that_is_no_whole_number_in_range_is_refused(value: Any) -> None:
     with pytest.raises(InvalidRequestError, match="max_tokens must be a whole number"):
         ask_of(user("x"), max_tokens=value)

@@ -1,4 +1,4 @@
-"""Chat transcripts of our own in tests/golden/ask: what is judged and which facts are read, here and over gRPC."""
+"""The transcripts in tests/golden/ask are read as they say, in this process and over gRPC."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a harness put into a user turn, and that looking for it takes linear time."""
+"""The text of a harness is removed from a user turn, in linear time."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ def words(text: str, *, agentic: bool = False, after_assistant: bool = False) ->
     return human_text(text, agentic=agentic, after_assistant=after_assistant)
 
 
-def test_what_no_harness_touched_is_handed_back_as_it_is() -> None:
+def test_a_text_that_no_harness_touched_is_returned_unchanged() -> None:
     text = "  Compare <b>these</b>:\n<context>a</context>\n<file>b</file>\n\nObservation: both are short. "
     assert words(text) is text
     assert not is_marked(text)
 
 
-def test_blocks_follow_one_another_on_a_line() -> None:
+def test_a_block_may_follow_another_one_on_the_same_line() -> None:
     text = "<ide_opened_file>a</ide_opened_file> <system-reminder>b</system-reminder>Why?"
     assert words(text) == "Why?"
 
 
-def test_a_tag_amid_a_sentence_is_the_humans() -> None:
+def test_a_tag_inside_a_sentence_belongs_to_the_human() -> None:
     text = "What is a <system-reminder>thing</system-reminder> for?"
     assert words(text) is text
 
 
-def test_tags_that_people_write_too_are_context_in_an_agents_chat_only() -> None:
+def test_tags_that_people_write_too_are_blocks_only_in_the_chat_of_an_agent() -> None:
     text = "<context>\nlong\n</context>\nWhy?"
     assert words(text, agentic=True) == "Why?"
     assert words(text) is text
 
 
-def test_an_echo_is_one_only_where_it_answers_the_assistant() -> None:
+def test_repeated_output_counts_only_in_a_turn_after_the_assistant() -> None:
     text = "Observation: it rains."
     assert words(text, after_assistant=True) == ""
     assert words(text) is text
 
 
-def test_a_wrapper_comes_off_only_where_it_is_the_whole() -> None:
+def test_a_wrapper_is_removed_only_if_it_encloses_the_whole_turn() -> None:
     assert words("<task>\nCount to ten.\n</task>") == "Count to ten."
     for text in ("<task>a</task>\n<task>b</task>", "<task>a</task> now"):
         assert words(text) is text

@@ -1,4 +1,4 @@
-"""Language and code, told by light heuristics that say so where they do not know."""
+"""The heuristics for language and code find clear cases, and say if they do not know."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from router.asking.language import has_code, language_of
         ("Tere, kuidas läheb?", "und"),
     ],
 )
-def test_a_language_is_told_by_script_and_common_words(text: str, language: str) -> None:
+def test_script_and_common_words_tell_the_language(text: str, language: str) -> None:
     assert language_of(text) == language
 
 
@@ -55,7 +55,7 @@ def test_code_in_a_fence_does_not_tell_the_language() -> None:
         "SELECT name FROM users\nSELECT id FROM carts",
     ],
 )
-def test_code_is_recognised(text: str) -> None:
+def test_a_text_with_code_has_code(text: str) -> None:
     assert has_code(text)
 
 
@@ -68,5 +68,5 @@ def test_code_is_recognised(text: str) -> None:
         "Let me know if the class of 1998 meets again.",
     ],
 )
-def test_prose_about_code_is_no_code(text: str) -> None:
+def test_prose_about_code_has_no_code(text: str) -> None:
     assert not has_code(text)

@@ -1,4 +1,4 @@
-"""Where the id of a session is read from, and how a caller is told apart from others."""
+"""The id of a session is read from the usual places, and callers with different credentials have different keys."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def test_bodies_name_a_session_in_the_usual_fields(parameters: dict[str, Any], e
     assert session_id_of("", {}, parameters) == expected
 
 
-def test_what_is_given_goes_before_headers_and_headers_before_the_body() -> None:
+def test_a_given_id_is_preferred_to_headers_and_headers_to_the_body() -> None:
     body = {"session_id": "body"}
     assert session_id_of("given", {"x-session-id": "header"}, body) == "given"
     assert session_id_of("", {"x-session-id": "header"}, body) == "header"
     assert session_id_of("", {"x-request-id": "no", "x-session-id": ""}, body) == "body"
 
 
-def test_a_caller_is_told_by_its_credential_which_is_not_kept() -> None:
+def test_the_key_of_a_caller_follows_from_its_credential_and_does_not_reveal_it() -> None:
     one, two = caller_of({"Authorization": "Bearer secret-1"}), caller_of({"authorization": "Bearer secret-2"})
     assert one != two
     assert "secret" not in one

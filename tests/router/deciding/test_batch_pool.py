@@ -1,4 +1,4 @@
-"""Batches up to a budget of tokens: who goes together, who is dropped or refused, and that neighbours do not matter."""
+"""Waiting prompts are encoded in batches within a budget of tokens, and neighbours do not change a decision."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from tests.fakes import FakeBatchEncoder, FakeEncoder, write_policy
 
 
 async def until_batch(encoder: FakeBatchEncoder, number: int) -> None:
-    """Wait until so many batches have reached the encoder."""
+    """Wait until this number of batches has reached the encoder."""
     while len(encoder.batches) < number:  # noqa: ASYNC110 (what is waited for happens in a thread)
         await asyncio.sleep(0.001)
 
 
 async def busy(encoder: FakeBatchEncoder, **options: int) -> tuple[BatchPool, asyncio.Future[Encoded]]:
-    """A pool whose thread is held up by a first prompt until the gate opens."""
+    """Return a pool, and its first prompt, which keeps the thread busy until the gate of the encoder opens."""
     encoder.gate.clear()
     pool = BatchPool(encoder, **options)
     first = pool.submit("first")
@@ -48,7 +48,7 @@ async def busy(encoder: FakeBatchEncoder, **options: int) -> tuple[BatchPool, as
 
 
 class TestAssembly:
-    async def test_a_lone_prompt_goes_at_once_and_has_the_features_it_has_alone(self) -> None:
+    async def test_a_single_prompt_is_encoded_at_once(self) -> None:
         encoder = FakeBatchEncoder()
         pool = BatchPool(encoder)
         encoded = await pool.submit("alone")
@@ -56,7 +56,7 @@ class TestAssembly:
         assert encoder.batches == [["alone"]]
         assert (encoded.features == FakeEncoder().encode("alone")).all()
 
-    async def test_all_that_waits_and_fits_goes_together_and_each_gets_its_own_features(self) -> None:
+    async def test_waiting_prompts_that_fit_are_encoded_together_and_each_gets_its_own_features(self) -> None:
         encoder = FakeBatchEncoder()
         pool, first = await busy(encoder)
         others = {text: pool.submit(text) for text in ("a", "bbb", "cccccc")}
@@ -69,7 +69,7 @@ class TestAssembly:
         assert encoder.batches == [["first"], ["a", "bbb", "cccccc"]]
         assert pool.pending == 0
 
-    async def test_prompts_times_the_longest_one_stay_within_the_budget(self) -> None:
+    async def test_the_number_of_prompts_times_the_longest_one_stays_within_the_budget(self) -> None:
         encoder = FakeBatchEncoder(batch_tokens=64)
         pool, first = await busy(encoder, max_pending=100)
         lengths = np.random.default_rng(0).permutation(np.arange(1, 61))
@@ -83,7 +83,7 @@ class TestAssembly:
         # All in pairs would be 30; what is far shorter goes in larger company.
         assert max(map(len, encoder.batches)) >= 5
 
-    async def test_a_prompt_longer_than_the_budget_goes_alone(self) -> None:
+    async def test_a_prompt_longer_than_the_budget_is_encoded_alone(self) -> None:
         encoder = FakeBatchEncoder(batch_tokens=8)
         pool, first = await busy(encoder)
         answers = [pool.submit(text) for text in ("x" * 20, "y")]
@@ -92,7 +92,7 @@ class TestAssembly:
         await pool.close()
         assert encoder.batches[1:] == [["x" * 20], ["y"]]
 
-    async def test_the_oldest_goes_first_with_those_of_its_length_and_each_is_tokenised_once(self) -> None:
+    async def test_the_oldest_prompt_is_encoded_first_with_those_of_its_length_and_each_is_tokenized_once(self) -> None:
         encoder = FakeBatchEncoder(batch_tokens=20)
         pool, first = await busy(encoder)
         texts = ["long" * 2, "a", "text" * 2, "b"]
@@ -105,7 +105,7 @@ class TestAssembly:
 
 
 class TestLeaving:
-    async def test_who_left_and_whose_deadline_passed_cost_neither_tokenising_nor_a_forward_pass(self) -> None:
+    async def test_cancelled_and_expired_prompts_are_neither_tokenized_nor_encoded(self) -> None:
         encoder = FakeBatchEncoder()
         pool, first = await busy(encoder)
         left, stays = pool.submit("left"), pool.submit("stays", deadline=time.perf_counter() + 3600)
@@ -120,7 +120,7 @@ class TestLeaving:
         assert encoder.tokenized == ["first", "stays"]
         assert pool.pending == 0
 
-    async def test_so_do_those_who_leave_while_another_batch_goes_first(self) -> None:
+    async def test_a_prompt_that_is_cancelled_while_another_batch_is_in_work_is_not_encoded(self) -> None:
         encoder = FakeBatchEncoder(batch_tokens=8, stepwise=True)
         pool, _ = await busy(encoder)
         one, left = pool.submit("x" * 8), pool.submit("y" * 8)
@@ -137,7 +137,7 @@ class TestLeaving:
         await pool.close()
         assert encoder.batches == [["first"], ["x" * 8], ["z" * 8]]
 
-    async def test_closing_finishes_the_batch_in_work_and_drops_who_waits(self) -> None:
+    async def test_closing_finishes_the_batch_in_work_and_cancels_the_prompts_that_wait(self) -> None:
         encoder = FakeBatchEncoder(batch_tokens=8, stepwise=True)
         pool, _ = await busy(encoder)
         in_work, assembled = pool.submit("x" * 8), pool.submit("y" * 8)
@@ -155,7 +155,7 @@ class TestLeaving:
         assert queued.cancelled()
         assert encoder.batches == [["first"], ["x" * 8]]
 
-    async def test_a_pool_that_is_forgotten_ends_its_thread(self) -> None:
+    async def test_the_thread_of_a_pool_that_nobody_uses_any_more_ends(self) -> None:
         before = set(threading.enumerate())
         pool = BatchPool(FakeBatchEncoder())
         await pool.submit("x")
@@ -166,7 +166,7 @@ class TestLeaving:
 
 
 class TestOverload:
-    async def test_a_full_queue_is_refused_at_once_with_a_hint_by_the_time_of_one_prompt(
+    async def test_a_full_queue_refuses_at_once_with_a_hint_from_the_time_per_prompt(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = 0.0
@@ -201,7 +201,7 @@ class TestOverload:
         await asyncio.gather(*again)
         await pool.close()
 
-    async def test_two_batches_of_the_longest_prompts_may_wait_unless_told_otherwise(self) -> None:
+    async def test_two_batches_of_the_longest_prompts_may_wait_by_default(self) -> None:
         encoder = FakeBatchEncoder(batch_tokens=160)
         pool, first = await busy(encoder)
         assert encoder.spec.max_tokens == 16
@@ -228,7 +228,7 @@ class TestFailing:
         assert "a batch of 5 prompts failed (RuntimeError)" in caplog.text
         assert "make the encoder raise" not in caplog.text
 
-    async def test_what_is_no_ordinary_error_is_told_and_the_thread_goes_on(self) -> None:
+    async def test_an_error_that_is_no_exception_fails_its_prompt_and_the_thread_goes_on(self) -> None:
         class Panic(BaseException):
             pass
 
@@ -245,7 +245,7 @@ class TestFailing:
         await pool.close()
 
 
-async def test_the_encoder_decides_whether_there_are_batches() -> None:
+async def test_the_kind_of_encoder_decides_the_kind_of_pool() -> None:
     one_by_one, batches = pool_for(FakeEncoder(), threads=1), pool_for(FakeBatchEncoder(), threads=7)
     assert type(one_by_one) is EncodePool
     assert type(batches) is BatchPool
@@ -255,7 +255,7 @@ async def test_the_encoder_decides_whether_there_are_batches() -> None:
 
 @pytest.fixture(scope="module")
 def encoder(_real_encoder: None) -> TorchBatchEncoder:
-    """torch on the CPU, made to take batches: the arithmetic of a GPU's path without the GPU."""
+    """Return an encoder that works in batches on the CPU, with the same arithmetic as on a GPU."""
     return TorchBatchEncoder(MINILM_L6_FLOAT32, find_encoder(MINILM_L6_FLOAT32))
 
 
@@ -273,7 +273,7 @@ def router(tmp_path: Path, encoder: TorchBatchEncoder) -> Router:
 
 
 def mixed_queries() -> list[RouteQuery]:
-    """40 prompts of 3 to 256 tokens: the demo's words, from anywhere."""
+    """Return 40 prompts of 3 to 256 tokens, made of the words of the demo."""
     words = " ".join(str(prompt.messages[-1]["content"]) for prompt in PROMPTS).split()
     starts, sizes = np.random.default_rng(0).integers(0, len(words), 40), np.geomspace(1, 300, 40)
     return [

@@ -1,4 +1,4 @@
-"""How many encoder threads a process takes by itself."""
+"""A process takes as many encoder threads as it may use cores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CORES = len(os.sched_getaffinity(0))
 
 
 def machine(root: Path, group: str, quotas: dict[str, str]) -> Path:
-    """A root with this line of /proc/self/cgroup and these files cpu.max."""
+    """Return a root folder with this line in /proc/self/cgroup and these files cpu.max."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text(group)
     for folder, quota in quotas.items():
@@ -42,18 +42,18 @@ def machine(root: Path, group: str, quotas: dict[str, str]) -> Path:
         ("0::/\n", {"": "nonsense"}, CORES),
     ],
 )
-def test_no_more_than_the_quota_of_cpu_time_has_whole(
+def test_a_process_uses_no_more_cores_than_its_quota_has_whole_ones(
     tmp_path: Path, group: str, quotas: dict[str, str], cores: int
 ) -> None:
     assert usable_cores(machine(tmp_path, group, quotas)) == cores
 
 
-def test_without_proc_affinity_says_it(tmp_path: Path) -> None:
+def test_without_proc_the_affinity_mask_gives_the_number(tmp_path: Path) -> None:
     assert usable_cores(tmp_path) == CORES
 
 
 class Helped(FakeEncoder):
-    """An encoder that a core that would idle may help."""
+    """An encoder that an idle core can help."""
 
     helped = False
 
@@ -64,7 +64,7 @@ class Helped(FakeEncoder):
 @pytest.mark.parametrize(
     ("cores", "threads", "helped"), [(2, None, True), (1, None, False), (2, 1, False), (1, 2, True)]
 )
-async def test_one_thread_asks_for_no_help(
+async def test_a_pool_of_one_thread_does_not_use_an_idle_core(
     monkeypatch: pytest.MonkeyPatch, cores: int, threads: int | None, helped: bool
 ) -> None:
     monkeypatch.setattr(encode_pool, "usable_cores", lambda: cores)

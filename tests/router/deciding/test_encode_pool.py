@@ -1,4 +1,4 @@
-"""The pool that encodes one prompt at a time: overload, cancellation, closing, and the priority of its threads."""
+"""A pool encodes one prompt at a time, refuses what is too much, skips cancelled prompts, and closes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from router.errors import NotReadyError, OverloadedError
 from tests.fakes import FakeBatchEncoder, FakeEncoder
 
 
-async def test_a_full_queue_is_refused_at_once_with_a_hint() -> None:
+async def test_a_full_queue_refuses_at_once_with_a_hint() -> None:
     encoder = FakeEncoder()
     encoder.gate.clear()
     pool = EncodePool(encoder, threads=1, max_pending=2)
@@ -31,7 +31,7 @@ async def test_a_full_queue_is_refused_at_once_with_a_hint() -> None:
     await pool.close()
 
 
-async def test_a_prompt_that_nobody_waits_for_any_more_costs_no_forward_pass() -> None:
+async def test_a_cancelled_prompt_costs_no_forward_pass() -> None:
     encoder = FakeEncoder()
     encoder.gate.clear()
     pool = EncodePool(encoder, threads=1, max_pending=8)
@@ -47,7 +47,7 @@ async def test_a_prompt_that_nobody_waits_for_any_more_costs_no_forward_pass() -
 
 
 @pytest.mark.parametrize("batches", [False, True])
-async def test_a_closed_pool_refuses_instead_of_never_answering(batches: bool) -> None:
+async def test_a_closed_pool_refuses_at_once(batches: bool) -> None:
     pool = BatchPool(FakeBatchEncoder()) if batches else EncodePool(FakeEncoder(), threads=1)
     assert (await pool.submit("before")).encode_s >= 0
     closing = asyncio.create_task(pool.close())
@@ -61,7 +61,7 @@ async def test_a_closed_pool_refuses_instead_of_never_answering(batches: bool) -
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="niceness is a thread's own on Linux only")
-async def test_the_encoder_steps_back_behind_who_accepts_and_refuses() -> None:
+async def test_the_threads_of_the_encoder_have_a_lower_priority_than_the_event_loop() -> None:
     nice: list[int] = []
 
     class Watching(FakeEncoder):

@@ -1,4 +1,4 @@
-"""A whole router on a fake encoder: decisions, failures, deadlines, cached judgements, and a wrong encoder."""
+"""A whole router on a fake encoder decides, fails as its policy says, keeps deadlines, and caches judgements."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def prompt(text: str, **overrides: object) -> RouteQuery:
 
 
 class TestDeciding:
-    def test_the_same_prompt_decides_alike_in_this_thread_and_in_the_pool(self, tmp_path: Path) -> None:
+    def test_a_prompt_is_decided_alike_in_this_thread_and_in_the_pool(self, tmp_path: Path) -> None:
         router = make_router(write_policy(tmp_path), cache_entries=0)
         here = router.decide(prompt("hello"))
         pooled = asyncio.run(router.adecide(prompt("hello")))
@@ -61,7 +61,7 @@ class TestDeciding:
         with pytest.raises(UnknownPolicyError, match="one of one, two, got 'three'"):
             router.decide(prompt("x", policy="three"))
 
-    def test_what_is_refused_or_settled_before_any_score_costs_no_forward_pass(self, tmp_path: Path) -> None:
+    def test_a_request_that_is_refused_or_needs_no_scores_costs_no_forward_pass(self, tmp_path: Path) -> None:
         encoder = FakeEncoder()
         router = make_router(write_policy(tmp_path), encoder=encoder)
         before = len(encoder.encoded)
@@ -153,13 +153,13 @@ class TestCache:
         assert dataclasses.replace(second, decision_id=first.decision_id, timings=first.timings) == first
         assert router.cache_counts == CacheCounts(hits=1, misses=1, entries=1)
 
-    def test_what_a_caller_asks_beyond_the_policy_holds_for_a_known_prompt_too(self, tmp_path: Path) -> None:
+    def test_overrides_hold_for_a_cached_judgement_too(self, tmp_path: Path) -> None:
         router = make_router(write_policy(tmp_path))
         router.decide(prompt("again"), caller="alice")
         assert router.decide(prompt("again", pin="small"), caller="alice").chosen == "small"
         assert router.decide(prompt("again", pin="large"), caller="alice").chosen == "large"
 
-    def test_another_policy_judges_anew(self, tmp_path: Path) -> None:
+    def test_another_policy_does_not_find_the_judgement(self, tmp_path: Path) -> None:
         encoder = FakeEncoder()
         paths = [write_policy(tmp_path, name=name) for name in ("one", "two")]
         router = make_router(*paths, encoder=encoder)
@@ -167,7 +167,7 @@ class TestCache:
             router.decide(prompt("again", policy=name), caller="alice")
         assert router.cache_counts.hits == 0
 
-    def test_the_one_used_longest_ago_goes_first(self, tmp_path: Path) -> None:
+    def test_the_least_recently_used_judgement_is_dropped_first(self, tmp_path: Path) -> None:
         encoder = FakeEncoder()
         router = make_router(write_policy(tmp_path), encoder=encoder, cache_entries=2)
         for text in ("a", "b", "a", "c", "a", "b"):
@@ -175,7 +175,7 @@ class TestCache:
         assert encoder.encoded == ["a", "b", "c", "b"]
         assert router.cache_counts.entries == 2
 
-    def test_a_failure_is_not_remembered_and_none_are_kept_without_room(self, tmp_path: Path) -> None:
+    def test_a_failure_is_not_cached_and_a_cache_of_size_0_keeps_nothing(self, tmp_path: Path) -> None:
         encoder = FakeEncoder()
         router = make_router(write_policy(tmp_path), encoder=encoder, cache_entries=0)
         for text in ("a", "a", "make the encoder raise", "make the encoder raise"):
@@ -192,7 +192,7 @@ class TestCache:
         assert encoder.encoded == ["secret"] * 3
         assert router.decide(prompt("secret"), caller="alice").timings.cached
 
-    def test_calls_without_a_credential_cannot_be_told_apart_and_nothing_is_kept_for_them(self, tmp_path: Path) -> None:
+    def test_nothing_is_cached_for_calls_without_a_credential(self, tmp_path: Path) -> None:
         encoder = FakeEncoder()
         router = make_router(write_policy(tmp_path), encoder=encoder)
         assert not any(router.decide(prompt("again")).timings.cached for _ in range(2))

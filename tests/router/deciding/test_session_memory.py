@@ -1,4 +1,4 @@
-"""What is remembered of sessions: who answered last, for whom, for how long, and how many."""
+"""The memory of sessions keeps the last candidate of each caller's session, for a time and up to a number."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def make_memory(*, max_entries: int = 1000, ttl_s: float = 3600.0, clock: Clock 
     return SessionMemory(max_entries=max_entries, ttl_s=ttl_s, clock=clock or Clock())
 
 
-def test_who_answered_last_is_remembered_with_what_it_read_and_when() -> None:
+def test_the_last_candidate_is_remembered_with_its_tokens_and_time() -> None:
     clock = Clock()
     sessions = make_memory(clock=clock)
     assert sessions.held("me", "s", "p") is None
@@ -37,7 +37,7 @@ def test_callers_sessions_and_policies_are_kept_apart() -> None:
         assert sessions.held(*other) is None
 
 
-def test_the_least_recently_used_goes_first() -> None:
+def test_the_least_recently_used_session_is_forgotten_first() -> None:
     sessions = make_memory(max_entries=2)
     for name in ("a", "b", "a", "c"):
         sessions.remember("", name, "p", "small", 1)
@@ -45,7 +45,7 @@ def test_the_least_recently_used_goes_first() -> None:
     assert len(sessions) == 2
 
 
-def test_the_idle_are_forgotten_and_their_room_is_freed() -> None:
+def test_idle_sessions_are_forgotten_and_their_memory_is_freed() -> None:
     clock = Clock()
     sessions = make_memory(ttl_s=60, clock=clock)
     for number in range(100):
@@ -57,13 +57,13 @@ def test_the_idle_are_forgotten_and_their_room_is_freed() -> None:
     assert len(sessions) == 0
 
 
-def test_no_room_remembers_nobody() -> None:
+def test_a_memory_of_size_0_remembers_nothing() -> None:
     sessions = make_memory(max_entries=0)
     sessions.remember("", "s", "p", "small", 1)
     assert sessions.held("", "s", "p") is None
 
 
-def test_many_threads_keep_within_the_bound() -> None:
+def test_many_threads_stay_within_the_bound() -> None:
     sessions = make_memory(max_entries=50)
 
     def work(me: str) -> None:

@@ -1,4 +1,4 @@
-"""Sessions in a whole router, and over gRPC: their candidate is held, and a failed request changes nothing."""
+"""A whole router holds the candidate of a session, in this process and over gRPC; a failed request changes nothing."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TestRouter:
         router.decide(query(hard))
         assert router.decide(query(easy, "", *TOOL_LOOP)).chosen == "small"
 
-    def test_a_session_goes_up_freely_and_stays_while_its_cache_is_warm(
+    def test_a_stronger_candidate_takes_over_freely_and_stays_while_its_cache_is_warm(
         self, router: Router, easy: str, hard: str
     ) -> None:
         chosen = [router.decide(query(text, "s")) for text in (easy, hard, easy)]
@@ -102,7 +102,7 @@ class TestRouter:
         assert router.decide(query(easy, "s", *TOOL_LOOP), caller="you").chosen == "small"
         assert router.decide(query(easy, "s", *TOOL_LOOP), caller="me").chosen == "large"
 
-    def test_a_session_goes_on_with_whoever_answered_in_place_of_the_chosen(
+    def test_a_session_goes_on_with_the_candidate_that_answered_in_place_of_the_chosen_one(
         self, router: Router, easy: str, hard: str
     ) -> None:
         router.remember_answer(router.decide(query(easy, "s"), caller="me"), "large", caller="me")
@@ -118,7 +118,7 @@ class TestRouter:
 
 @pytest.fixture(scope="module")
 def held_address(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A service on the default probe whose candidates both use tools and cache prompts."""
+    """Run a service on the default probe with two candidates that use tools and cache prompts."""
     names = {"weak": "Mixtral-8x7B-Instruct-v0.1", "strong": "gpt-4-1106-preview"}
     path = tmp_path_factory.mktemp("sessions") / "policy.yaml"
     policy = {

@@ -1,4 +1,4 @@
-"""The budget of bytes, the thread for large requests, and fields of protobuf messages."""
+"""The budget of bytes, the thread for large requests, and the count of fields in protobuf messages hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from router.intake.protobuf_structure import check_fields, shape_of
 from router.pb import router_service_pb2 as pb
 
 
-def test_bytes_beyond_the_first_of_each_request_count_and_are_given_back():
+def test_bytes_beyond_the_free_ones_count_until_the_request_ends():
     intake = Intake(max_bytes=1000)
     with intake.hold_bytes() as first, intake.hold_bytes() as second:
         first.add(FREE_BYTES)
@@ -26,7 +26,7 @@ def test_bytes_beyond_the_first_of_each_request_count_and_are_given_back():
     assert intake.held_bytes == 0
 
 
-async def test_large_work_is_done_one_after_the_other_elsewhere_and_too_much_of_it_is_refused():
+async def test_one_thread_does_large_work_in_turn_and_too_many_jobs_are_refused():
     intake, go_on = Intake(max_waiting=2), threading.Event()
     first = asyncio.create_task(intake.run_in_thread(go_on.wait, 30))
     second = asyncio.create_task(intake.run_in_thread(threading.current_thread))
@@ -40,7 +40,7 @@ async def test_large_work_is_done_one_after_the_other_elsewhere_and_too_much_of_
     intake.close()
 
 
-def test_an_error_that_was_told_holds_on_to_nothing():
+def test_an_error_without_its_frames_keeps_no_request_in_memory():
     def fail() -> None:
         try:
             {}["x"]
@@ -56,7 +56,7 @@ def test_an_error_that_was_told_holds_on_to_nothing():
     assert told.__cause__.__traceback__ is None
 
 
-def test_fields_are_counted_at_every_level_and_whether_or_not_they_are_known():
+def test_known_and_unknown_fields_are_counted_at_every_level():
     request = pb.RouteRequest(prompt="hello", session_id="s")
     request.overrides.allowed_candidates.extend(["a", "b"])
     request.parameters.update({"a": [1, {"b": None}]})

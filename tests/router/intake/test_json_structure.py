@@ -1,4 +1,4 @@
-"""What a body is made of is counted without decoding it, and decoded in pieces to the same values."""
+"""A body is counted without decoding it, and decoded in pieces to the same values as in one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VALUES = st.recursive(
 
 
 def walked(value: object) -> tuple[int, int]:
-    """Values and depth."""
+    """Return the number of values and the depth."""
     inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else None
     if inner is None:
         return 1, 0
@@ -32,7 +32,7 @@ def walked(value: object) -> tuple[int, int]:
 
 
 @given(VALUES, st.booleans())
-def test_values_are_never_undercounted_and_depth_is_exact_whatever_stands_in_strings(value, ascii_only):
+def test_values_are_never_undercounted_and_depth_is_exact_whatever_the_strings_hold(value, ascii_only):
     raw = json.dumps(value, ensure_ascii=ascii_only).encode(errors="surrogatepass")
     found = json_structure._structure(raw, TEXT)
     n_values, depth = walked(value)
@@ -72,13 +72,13 @@ def test_an_object_with_long_strings_is_read_as_json_reads_it_and_its_members_ar
     ],
     ids=["objects", "lists", "keys", "open", "deep", "backslashes", "escapes", "foreign", "blanks"],
 )
-def test_what_would_take_long_to_decode_is_refused_before(raw, monkeypatch):
+def test_a_body_that_would_take_long_to_decode_is_refused_before_it_is_decoded(raw, monkeypatch):
     monkeypatch.setattr(json, "loads", None)
     with pytest.raises(InvalidRequestError, match="the body must be a JSON object"):
         check_json(raw, max_text_bytes=TEXT)
 
 
-def test_a_picture_and_a_text_full_of_signs_pass():
+def test_a_picture_and_a_text_full_of_punctuation_pass():
     picture = b'{"url":"data:image/png;base64,' + b"QUJ\\/" * 200_000 + b'","model":"x"}'
     (where,) = check_json(picture, max_text_bytes=TEXT).long_strings
     found = read_object(picture, [where])

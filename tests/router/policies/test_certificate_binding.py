@@ -1,4 +1,4 @@
-"""No edit goes unnoticed: of any field that decides, of any field of the certificate. Fields are found, not listed."""
+"""An edit of any field that decides, or of any field of the certificate, is noticed. The fields are found, not listed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_an_edit_of_the_policy_changes_its_digest(field: str) -> None:
     assert digest_of(decided(**{field: POLICY_EDITS[field]})) != digest_of(decided())
 
 
-def test_so_does_an_edit_of_what_makes_it_abstain_and_of_the_region_it_requires() -> None:
+def test_an_edit_of_the_leverage_limit_or_the_required_region_changes_the_digest() -> None:
     assert digest_of(decided(max_leverage=0.1)) != digest_of(decided(max_leverage=0.2)) != digest_of(decided())
     assert digest_of(decided(require_region=None)) != digest_of(decided())
 
@@ -81,7 +81,7 @@ def test_an_edit_of_a_candidate_changes_the_digest(field: str) -> None:
     assert (digest_of(decided(**edit)) != digest_of(decided())) == (field not in COSTS_OF_CANDIDATE)
 
 
-def test_so_does_an_edit_of_which_model_of_the_probe_it_is() -> None:
+def test_an_edit_of_the_probes_name_of_a_candidate_changes_the_digest() -> None:
     assert digest_of(decided(small={"probe_model": "other"})) != digest_of(decided())
 
 
@@ -93,7 +93,7 @@ def test_so_does_an_edit_of_which_model_of_the_probe_it_is() -> None:
         {"capabilities": ["text"]},
     ],
 )
-def test_an_edit_of_how_a_candidate_is_reached_does_not(edit: dict[str, Any]) -> None:
+def test_an_edit_of_how_a_candidate_is_reached_does_not_change_the_digest(edit: dict[str, Any]) -> None:
     assert digest_of(decided(small=edit)) == digest_of(decided())
 
 
@@ -132,7 +132,7 @@ def certified(**changes: Any) -> Rules:
 
 
 def other(value: Any) -> Any:
-    """Another value of the same kind."""
+    """Return another value of the same kind."""
     known = {"large": "small", "every_request": "requests_outside_sessions", "max_loss": "min_quality"}
     if isinstance(value, str):
         return known.get(value, "2030-01-01T00:00:00Z" if value.endswith("Z") else f"{value}b")
@@ -152,7 +152,7 @@ def leaves(model: BaseModel, *path: str | int) -> Iterator[tuple[str | int, ...]
 PLACES = sorted(leaves(certified().file.certificate), key=str)  # type: ignore[arg-type]
 
 
-def test_a_certificate_as_it_was_written_holds() -> None:
+def test_an_unedited_certificate_is_accepted() -> None:
     check_certificate(certified(), "the probe", "here")
     assert {place[0] for place in PLACES} == set(CertificateRecord.model_fields)
     assert {place[-1] for place in PLACES} > set(CertifiedTarget.model_fields)
@@ -160,7 +160,7 @@ def test_a_certificate_as_it_was_written_holds() -> None:
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: ".".join(map(str, place)))
 @pytest.mark.parametrize("removed", [False, True])
-def test_an_edit_of_any_field_of_it_is_refused(place: tuple[str | int, ...], removed: bool) -> None:
+def test_an_edit_of_any_field_of_a_certificate_is_refused(place: tuple[str | int, ...], removed: bool) -> None:
     data = certified().file.model_dump(mode="json", by_alias=True)
     inner: Any = data["certificate"]
     for key in place[:-1]:
@@ -184,14 +184,14 @@ def test_another_target_and_another_order_of_them_are_refused() -> None:
         check_certificate(Rules(PolicyFile.model_validate(data), (None, None), None), "the probe", "here")
 
 
-def test_what_an_editor_of_yaml_does_to_a_certificate_is_no_edit() -> None:
+def test_a_certificate_that_an_editor_of_yaml_rewrote_is_accepted() -> None:
     data = certified().file.model_dump(mode="json", by_alias=True)
     data["certificate"]["created"] = "2026-01-01T02:00:00+02:00"
     again = PolicyFile.model_validate(yaml.safe_load(yaml.safe_dump(data)))
     check_certificate(Rules(again, (None, None), None), "the probe", "here")
 
 
-def test_a_certificate_of_every_request_needs_sessions_that_hold_nobody() -> None:
+def test_a_certificate_of_every_request_needs_a_policy_that_ignores_sessions() -> None:
     certificate = certified().file.certificate
     assert certificate is not None
     held = make_rules(certificate=certificate.model_dump(mode="json"))
@@ -201,7 +201,7 @@ def test_a_certificate_of_every_request_needs_sessions_that_hold_nobody() -> Non
     check_certificate(make_rules(certificate=narrow.model_dump(mode="json")), "the probe", "here")
 
 
-def test_in_words_it_says_what_it_does_not_cover() -> None:
+def test_the_description_says_what_a_certificate_does_not_cover() -> None:
     words = say_certificate(certified().file.certificate)
     for part in (
         "covers every request, each decided by itself",

@@ -1,4 +1,4 @@
-"""The choice among eligible candidates: each rule, falling back, and properties that hold for any numbers."""
+"""Each rule chooses the right candidate, the safe default answers if need be, and properties hold for any numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TestGainRule:
         assert choice.chosen.name == "c"
         assert choice.threshold == pytest.approx(0.2)
 
-    def test_tiers_that_may_not_answer_are_stepped_over_at_their_price(self) -> None:
+    def test_the_price_of_a_tier_that_may_not_answer_still_counts(self) -> None:
         rules = make_rules(names=("a", "b", "c"))
         denied = Overrides(denied_candidates=("b",))
         assert decide(rules, make_ask(), denied, judged(0.5, 0.0, 0.25)).chosen.name == "c"
@@ -46,7 +46,7 @@ class TestGainRule:
         risks=st.lists(st.floats(0, 1), min_size=2, max_size=6),
         data=st.data(),
     )
-    def test_raising_a_threshold_never_moves_a_prompt_to_a_dearer_tier(
+    def test_raising_a_threshold_never_moves_a_prompt_to_a_stronger_tier(
         self, risks: list[float], data: st.DataObject
     ) -> None:
         steps = len(risks) - 1
@@ -92,7 +92,7 @@ class TestCostRule:
         rule = {"kind": "cost", "quality_per_usd": quality_per_usd}
         return make_rules(rule, names=names, prices=prices, changes=changes, **more)  # type: ignore[arg-type]
 
-    def test_a_dearer_answer_must_buy_its_price_in_quality(self) -> None:
+    def test_a_more_expensive_answer_must_gain_enough_quality_for_its_price(self) -> None:
         # The step costs 0.0036 USD: at 50 per USD it must gain more than 0.18.
         above = decide(self.rules(50), make_ask(), Overrides(), judged(0.5, 0.3))
         assert (above.chosen.name, above.reason) == ("m1", Reason.GAIN_ABOVE_THRESHOLD)
@@ -106,21 +106,21 @@ class TestCostRule:
         assert decide(self.rules(20), make_ask(), Overrides(), judged(0.5, 0.3)).chosen.name == "m1"
         assert decide(self.rules(20), long, Overrides(), judged(0.5, 0.3)).chosen.name == "m0"
 
-    def test_at_no_price_of_quality_the_best_answers_and_at_a_high_one_the_cheapest(self) -> None:
+    def test_a_weight_of_zero_chooses_the_best_and_a_large_one_the_cheapest(self) -> None:
         judgement = judged(0.5, 0.1, 0.3)
         prices = (DEAR, CHEAP, CHEAP)
         assert decide(self.rules(0, prices), make_ask(), Overrides(), judgement).chosen.name == "m1"
         assert decide(self.rules(1e6, prices), make_ask(), Overrides(), judged(0.1, 0.5, 0.5)).chosen.name == "m1"
         assert decide(self.rules(-1e6, prices), make_ask(), Overrides(), judged(0.9, 0.1, 0.1)).chosen.name == "m0"
 
-    def test_equal_values_go_to_the_cheaper_one_whatever_its_place(self) -> None:
+    def test_of_equal_candidates_the_cheaper_one_answers_wherever_it_is_listed(self) -> None:
         assert decide(self.rules(0, (DEAR, CHEAP)), make_ask(), Overrides(), judged(0.5, 0.5)).chosen.name == "m1"
 
     def test_candidates_that_may_not_answer_are_left_out(self) -> None:
         choice = decide(self.rules(0), make_ask(), Overrides(denied_candidates=("m1",)), judged(0.9, 0.1))
         assert (choice.chosen.name, choice.reason) == ("m0", Reason.ONLY_ELIGIBLE)
 
-    def test_unknown_territory_goes_to_the_safe_default(self) -> None:
+    def test_an_unfamiliar_prompt_goes_to_the_safe_default(self) -> None:
         rules = self.rules(1e6, max_leverage=0.5)
         assert decide(rules, make_ask(), Overrides(), judged(0.1, 0.9, leverage=0.6)).chosen.name == "m1"
 
@@ -130,7 +130,7 @@ class TestCostRule:
         by=st.floats(0, 1e4),
         data=st.data(),
     )
-    def test_a_higher_price_of_quality_never_picks_a_dearer_candidate(
+    def test_a_larger_weight_of_cost_never_chooses_a_more_expensive_candidate(
         self, risks: list[float], low: float, by: float, data: st.DataObject
     ) -> None:
         numbers = data.draw(st.lists(st.integers(0, 50), min_size=len(risks), max_size=len(risks)))
@@ -152,7 +152,7 @@ class TestRiskBound:
         choice = decide(make_rules(self.RULE), make_ask(), Overrides(), judged(0.2, 0.1))
         assert (choice.chosen.name, choice.reason) == ("small", Reason.WITHIN_RISK_BOUND)
 
-    def test_cheapest_means_expected_cost_where_all_prices_are_known(self) -> None:
+    def test_cheapest_means_expected_cost_if_all_prices_are_known(self) -> None:
         prices = (
             Prices(input_usd_per_million_tokens=5, output_usd_per_million_tokens=5),
             Prices(input_usd_per_million_tokens=1, output_usd_per_million_tokens=1),
@@ -173,7 +173,7 @@ class TestMinGainOfTheRequest:
     @pytest.mark.parametrize(
         ("min_gain", "chosen"), [(-1.0, "large"), (0.19, "large"), (0.21, "small"), (1.0, "small")]
     )
-    def test_it_replaces_the_rule_whichever_that_is(self, min_gain: float, chosen: str) -> None:
+    def test_min_gain_replaces_a_rule_of_any_kind(self, min_gain: float, chosen: str) -> None:
         for rule in (
             {"kind": "gain", "thresholds": [0.9]},
             TestRiskBound.RULE,
@@ -183,22 +183,22 @@ class TestMinGainOfTheRequest:
             assert choice.chosen.name == chosen
             assert choice.threshold == pytest.approx(min_gain)
 
-    def test_each_step_between_tiers_has_this_price(self) -> None:
+    def test_min_gain_is_the_price_of_each_step_between_tiers(self) -> None:
         choice = decide(make_rules(names=("a", "b", "c")), make_ask(), Overrides(min_gain=0.2), judged(0.6, 0.6, 0.1))
         assert (choice.chosen.name, choice.threshold) == ("c", pytest.approx(0.4))
 
-    def test_a_lone_candidate_has_no_step_to_climb(self) -> None:
+    def test_min_gain_changes_nothing_with_a_single_candidate(self) -> None:
         rules = make_rules({"kind": "fixed", "candidate": "a"}, names=("a",))
         assert decide(rules, make_ask(), Overrides(min_gain=0.2), judged(0.6)).chosen.name == "a"
 
 
 class TestFallingBack:
-    def test_unknown_territory_goes_to_the_safe_default(self) -> None:
+    def test_an_unfamiliar_prompt_goes_to_the_safe_default(self) -> None:
         rules = make_rules(max_leverage=0.5)
         choice = decide(rules, make_ask(), Overrides(), judged(0.1, 0.1, leverage=0.6))
         assert (choice.chosen.name, choice.reason, choice.abstained) == ("large", Reason.ABSTAINED, True)
 
-    def test_a_caller_who_accepts_any_risk_gets_the_cheap_candidate_even_there(self) -> None:
+    def test_a_caller_who_accepts_any_risk_gets_the_cheap_candidate_for_an_unfamiliar_prompt(self) -> None:
         rules = make_rules(max_leverage=0.5)
         choice = decide(rules, make_ask(), Overrides(max_risk=1.0), judged(0.1, 0.1, leverage=0.6))
         assert (choice.chosen.name, choice.reason) == ("small", Reason.WITHIN_RISK_BOUND)
@@ -208,11 +208,11 @@ class TestFallingBack:
         rules = make_rules(max_leverage=0.5)
         assert not decide(rules, make_ask(), Overrides(), judged(0.1, 0.1, leverage=0.5)).abstained
 
-    def test_nothing_to_judge_goes_to_the_safe_default(self) -> None:
+    def test_a_request_with_nothing_to_judge_goes_to_the_safe_default(self) -> None:
         choice = decide(make_rules(), make_ask(""), Overrides(), None)
         assert (choice.chosen.name, choice.reason) == ("large", Reason.ABSTAINED)
 
-    def test_a_failed_judgement_is_told_apart_from_an_abstention(self) -> None:
+    def test_a_failed_judgement_has_another_reason_than_an_abstention(self) -> None:
         choice = decide(make_rules(), make_ask(), Overrides(), None, failed=True)
         assert (choice.chosen.name, choice.reason, choice.abstained) == ("large", Reason.FAILED_OPEN, False)
 
@@ -221,25 +221,25 @@ class TestFallingBack:
         choice = decide(rules, make_ask(), Overrides(denied_candidates=("b",)), None, failed=True)
         assert choice.chosen.name == "c"
 
-    def test_without_a_stronger_one_the_strongest_that_may_answer_does(self) -> None:
+    def test_without_a_stronger_candidate_the_strongest_eligible_one_answers(self) -> None:
         rules = make_rules(names=("a", "b", "c"), safe_default="c")
         choice = decide(rules, make_ask(), Overrides(denied_candidates=("c",)), None, failed=True)
         assert choice.chosen.name == "b"
 
 
-class TestSettledBeforeAnyScore:
-    def test_a_pin_and_a_lone_candidate_are(self) -> None:
+class TestNeedsNoScores:
+    def test_a_pin_and_a_single_candidate_need_no_scores(self) -> None:
         assert needs_no_scores(make_rules(), make_ask(), Overrides(pin="small"))
         assert needs_no_scores(make_rules(), make_ask(), Overrides(denied_candidates=("small",)))
         assert needs_no_scores(make_rules(), make_ask(), Overrides(denied_candidates=("small",), max_risk=0.1))
 
-    def test_a_choice_among_several_and_a_fixed_rule_are_not(self) -> None:
+    def test_a_choice_among_several_and_a_fixed_rule_need_scores(self) -> None:
         fixed = make_rules({"kind": "fixed", "candidate": "small"})
         assert not needs_no_scores(make_rules(), make_ask(), Overrides())
         assert not needs_no_scores(fixed, make_ask(), Overrides())
         assert not needs_no_scores(fixed, make_ask(), Overrides(denied_candidates=("large",)))
 
-    def test_what_nobody_may_answer_is_refused_there(self) -> None:
+    def test_a_request_that_nobody_may_answer_is_refused_before_any_score(self) -> None:
         fixed = make_rules({"kind": "fixed", "candidate": "small"})
         for rules, overrides in (
             (make_rules(), Overrides(denied_candidates=("small", "large"))),
@@ -250,7 +250,9 @@ class TestSettledBeforeAnyScore:
                 needs_no_scores(rules, make_ask(), overrides)
 
     @given(risks=st.lists(st.floats(0, 1), min_size=1, max_size=4), data=st.data())
-    def test_then_no_judgement_changes_who_answers(self, risks: list[float], data: st.DataObject) -> None:
+    def test_if_no_scores_are_needed_no_judgement_changes_the_choice(
+        self, risks: list[float], data: st.DataObject
+    ) -> None:
         names = tuple(f"m{i}" for i in range(len(risks)))
         rules = make_rules({"kind": "risk_bound", "max_risk": data.draw(st.floats(0, 1))}, names=names)
         overrides = Overrides(

@@ -42,20 +42,20 @@ def test_a_key_in_place_of_its_variables_name_is_refused_and_not_shown(tmp_path:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_of_variables_pass(name: str) -> None:
+def test_usual_names_of_variables_are_accepted(name: str) -> None:
     assert check_key_variable(name) == name
 
 
 @pytest.mark.parametrize(
     "base", ["api.example.com/v1", "localhost:8000/v1", "ftp://u:pw-secret@h", "https://", "http:/h"]
 )
-def test_a_base_that_is_no_url_is_refused_and_not_shown(tmp_path: Path, base: str) -> None:
+def test_an_api_base_that_is_no_url_is_refused_and_not_shown(tmp_path: Path, base: str) -> None:
     with pytest.raises(ConfigError, match="api_base: must be a URL that begins with http:// or https://") as caught:
         load_policy(policy(tmp_path, api_base=base))
     assert "pw-secret" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_passwords_of_a_base_are_in_no_json_and_no_repr(tmp_path: Path) -> None:
+def test_no_json_and_no_repr_shows_the_password_of_a_url(tmp_path: Path) -> None:
     base = "https://user:pw-secret@example.com:8000/v1?key=pw-secret"
     served = load_policy(policy(tmp_path, api_base=base))
     assert "pw-secret" not in served.to_json()
@@ -72,7 +72,7 @@ def test_a_yaml_error_does_not_quote_the_line(tmp_path: Path) -> None:
     assert "sk-proj" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_litellm_file_gives_away_neither_key_nor_password(tmp_path: Path) -> None:
+def test_a_policy_from_a_litellm_file_shows_neither_key_nor_password(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     params = [
         {"model": "openai/a", "api_base": "https://user:pw-secret@h/v1?key=pw-secret", "api_key": "pw-secret-key"},

@@ -1,4 +1,4 @@
-"""Which candidates may answer a request: pins, capabilities, regions, context windows, costs, and bad overrides."""
+"""A candidate that breaks a bound of the request may not answer, and overrides that cannot hold are refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_pin_does_not_lift_capabilities() -> None:
         decide(make_rules(), ask, Overrides(pin="small"), judged(0.9, 0.1))
 
 
-def test_what_only_one_can_do_that_one_does() -> None:
+def test_the_only_candidate_with_a_needed_capability_answers() -> None:
     rules = make_rules(changes={"large": {"capabilities": ["text", "image"]}})
     ask = make_ask(needs=frozenset({Capability.IMAGE}))
     choice = decide(rules, ask, Overrides(), judged(0.1, 0.9))
@@ -38,7 +38,7 @@ def test_the_error_names_each_candidate_and_each_broken_bound() -> None:
     assert "large: among denied_candidates" in str(caught.value)
 
 
-def test_asked_for_output_counts_against_the_context_window() -> None:
+def test_the_callers_output_bound_counts_against_the_context_window() -> None:
     rules = make_rules(changes={"small": {"context_window_tokens": 150}})
     choice = decide(rules, make_ask(max_output_tokens=100), Overrides(), judged(0.1, 0.1))
     assert choice.chosen.name == "large"
@@ -51,7 +51,7 @@ def test_a_request_as_long_as_the_context_window_fits_and_one_token_more_does_no
     assert (choice.chosen.name == "small") == fits
 
 
-def test_a_cost_bound_excludes_the_dear_and_the_unpriced() -> None:
+def test_a_cost_bound_excludes_expensive_candidates_and_those_without_a_price() -> None:
     cheap = Prices(input_usd_per_million_tokens=1, output_usd_per_million_tokens=1)
     choice = decide(make_rules(prices=(cheap, None)), make_ask(), Overrides(max_cost_usd=0.001), judged(0.9, 0.1))
     assert choice.chosen.name == "small"
@@ -69,7 +69,7 @@ def test_only_candidates_of_the_required_region_may_answer() -> None:
 
 
 @pytest.mark.parametrize("region", ["asia", "EU", ""])
-def test_a_region_that_nobody_is_in_is_an_error_naming_everybodys(region: str) -> None:
+def test_a_region_of_no_candidate_is_an_error_that_names_the_regions_of_all(region: str) -> None:
     rules = make_rules(changes={"small": {"regions": ["eu", "us"]}})
     with pytest.raises(NoEligibleCandidateError) as caught:
         decide(rules, make_ask(), Overrides(require_region=region), judged(0.9, 0.1))
@@ -77,7 +77,7 @@ def test_a_region_that_nobody_is_in_is_an_error_naming_everybodys(region: str) -
     assert "none that is known" in str(caught.value)
 
 
-def test_a_request_may_add_to_the_region_of_the_policy_and_never_lift_it() -> None:
+def test_a_request_may_require_a_region_besides_that_of_the_policy_but_not_lift_it() -> None:
     changes = {"small": {"regions": ["eu"]}, "large": {"regions": ["us"]}}
     rules = make_rules(changes=changes, require_region="eu")
     assert decide(rules, make_ask(), Overrides(), judged(0.9, 0.1)).chosen.name == "small"
@@ -111,7 +111,7 @@ def test_a_fixed_rule_is_never_silently_replaced() -> None:
         (Overrides(denied_candidates=("nobody",)), UnknownCandidateError, "overrides.denied_candidates"),
     ],
 )
-def test_overrides_that_cannot_hold_are_refused_by_field(
+def test_overrides_that_cannot_hold_are_refused_with_their_field(
     overrides: Overrides, error: type[InvalidRequestError], field: str
 ) -> None:
     with pytest.raises(error) as caught:

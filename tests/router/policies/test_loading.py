@@ -1,4 +1,4 @@
-"""Loading a policy with its probe and prices, and what is checked between policy, probe and encoder."""
+"""Policies are loaded with their probes and prices, and refused if policy, probe and encoder do not fit together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.fakes import fake_probe, write_policy
 
 
 def running(spec: EncoderSpec) -> Any:
-    """An encoder as far as its spec."""
+    """Return an encoder that has nothing but a spec."""
     return SimpleNamespace(spec=spec)
 
 
@@ -33,18 +33,20 @@ def certified(policy: ServedPolicy) -> ServedPolicy:
     return replace(policy, rules=rules)
 
 
-def test_the_encoder_of_the_probe_runs_for_it(policy: ServedPolicy) -> None:
+def test_the_encoder_of_the_probe_is_accepted(policy: ServedPolicy) -> None:
     policy.check_encoder(running(MINILM_L6))
     certified(policy).check_encoder(running(MINILM_L6))
 
 
-def test_the_rounding_of_another_runtime_is_told(policy: ServedPolicy, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_encoder_in_another_runtime_is_accepted_with_a_warning(
+    policy: ServedPolicy, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         policy.check_encoder(running(MINILM_L6_ONNXRUNTIME))
     assert "fitted in int8, and this machine computes int8-onnxruntime" in caplog.text
 
 
-def test_under_a_certificate_it_is_refused(policy: ServedPolicy) -> None:
+def test_under_a_certificate_an_encoder_in_another_runtime_is_refused(policy: ServedPolicy) -> None:
     with pytest.raises(EncoderMismatchError, match="must be served in int8, which its certificate is for"):
         certified(policy).check_encoder(running(MINILM_L6_ONNXRUNTIME))
 
@@ -58,7 +60,7 @@ def test_under_a_certificate_it_is_refused(policy: ServedPolicy) -> None:
         replace(MINILM_L6, precision="float32"),
     ],
 )
-def test_another_encoder_does_not_run_for_it(policy: ServedPolicy, other: EncoderSpec) -> None:
+def test_an_encoder_that_differs_in_more_than_rounding_is_refused(policy: ServedPolicy, other: EncoderSpec) -> None:
     with pytest.raises(EncoderMismatchError, match="must come from the encoder this probe was fitted with"):
         policy.check_encoder(running(other))
 
@@ -109,7 +111,7 @@ def test_a_model_without_a_list_price_says_what_to_write(tmp_path: Path) -> None
         load_policy(write_policy(tmp_path, candidates=candidates))
 
 
-def test_keys_are_named_and_only_the_unset_ones_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_names_of_unset_key_variables_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     candidates = [
         {"name": n, "model": f"openai/{n}", "api_key_env": f"TEST_KEY_{n.upper()}"} for n in ("small", "large")
     ]

@@ -81,9 +81,7 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
         (GOOD, "a: [", "must be YAML"),
     ],
 )
-def test_a_bad_file_is_refused_and_the_message_names_the_place(
-    tmp_path: Path, old: str, new: str, message: str
-) -> None:
+def test_a_bad_file_is_refused_with_the_key_at_fault(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, GOOD.replace(old, new))
     assert message in str(caught.value)
@@ -95,7 +93,7 @@ def test_a_missing_file_is_a_config_error(tmp_path: Path) -> None:
         read_policy_file(tmp_path / "none.yaml")
 
 
-def test_the_digest_follows_the_meaning_and_not_the_spelling(tmp_path: Path) -> None:
+def test_two_spellings_of_the_same_policy_have_the_same_digest(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(GOOD)
     first = read_policy_file(tmp_path / "policy.yaml").digest
     (tmp_path / "policy.yaml").write_text("# a comment\n" + GOOD.replace("[0.1]", "[0.10]"))

@@ -1,4 +1,4 @@
-"""When a session keeps the candidate that answered it last, and when it gives it up."""
+"""A session keeps the candidate that answered it last in tool loops and for its prompt cache, and else gives it up."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TestHolding:
         held = HeldCandidate("small", 1_000_000, 0)
         assert who(rules_of(), HARD, held) == ("large", Reason.GAIN_ABOVE_THRESHOLD)
 
-    def test_a_weaker_one_must_beat_the_cost_of_its_cold_cache(self) -> None:
+    def test_a_weaker_candidate_takes_over_only_if_it_is_cheaper_with_a_cold_cache(self) -> None:
         # Staying: 1,000 tokens at 1 and 200 at 10 USD per million, 0.003; leaving: 1,200 at 5, 0.006. Output is equal.
         assert who(rules_of(), EASY, HELD) == ("large", Reason.SESSION_HELD)
         cheaper = Prices(input_usd_per_million_tokens=2, output_usd_per_million_tokens=30)
@@ -45,19 +45,19 @@ class TestHolding:
         equal = Prices(input_usd_per_million_tokens=2.5, output_usd_per_million_tokens=30)
         assert who(rules_of(weak=equal), EASY, HELD) == ("large", Reason.SESSION_HELD)
 
-    def test_a_cache_that_has_expired_holds_nobody(self) -> None:
+    def test_a_session_is_not_held_when_the_prompt_cache_has_expired(self) -> None:
         assert who(rules_of(), EASY, HeldCandidate("large", 1000, 300)) == ("large", Reason.SESSION_HELD)
         assert who(rules_of(), EASY, HeldCandidate("large", 1000, 301))[0] == "small"
         patient = rules_of(changes={"large": {"prompt_cache_s": 3600}})
         assert who(patient, EASY, HeldCandidate("large", 1000, 301))[0] == "large"
 
-    def test_no_more_is_cached_than_this_request_reads(self) -> None:
+    def test_no_more_tokens_are_cached_than_the_request_has(self) -> None:
         choice = decide(rules_of(), make_ask(), Overrides(), judged(*EASY), held=HeldCandidate("large", 10**9, 0))
         # 100 tokens: all cached at 1, not a negative cost; the other takes 100 at 5.
         assert choice.chosen.name == "large"
 
     @pytest.mark.parametrize("strong", [None, STRONG.model_copy(update={"cached_input_usd_per_million_tokens": None})])
-    def test_without_a_price_of_cached_input_there_is_nothing_to_beat(self, strong: Prices | None) -> None:
+    def test_without_a_price_of_cached_input_the_session_is_not_held(self, strong: Prices | None) -> None:
         assert who(rules_of(strong=strong), EASY, HELD)[0] == "small"
 
     def test_inside_a_tool_loop_the_candidate_stays_whatever_the_rule_says(self) -> None:
@@ -65,17 +65,17 @@ class TestHolding:
             held = HeldCandidate(name, 0, 10**6)
             assert who(rules_of(), risk, held, in_tool_loop=True) == (name, Reason.SESSION_HELD)
 
-    def test_the_session_stays_where_the_rule_agrees_and_the_reason_is_the_rules(self) -> None:
+    def test_if_the_rule_chooses_the_held_candidate_the_reason_is_that_of_the_rule(self) -> None:
         assert who(rules_of(), HARD, HELD) == ("large", Reason.GAIN_ABOVE_THRESHOLD)
 
-    def test_a_record_that_is_held_names_no_threshold(self) -> None:
+    def test_a_held_choice_has_neither_threshold_nor_gain(self) -> None:
         choice = decide(rules_of(), make_ask(), Overrides(), judged(*EASY), held=HELD)
         assert (choice.reason, choice.threshold, choice.gain) == (Reason.SESSION_HELD, None, None)
         assert [c.risk for c in choice.candidates] == list(EASY)
 
 
 class TestReleasing:
-    def test_a_candidate_that_may_not_answer_any_more_is_released(self) -> None:
+    def test_a_held_candidate_that_may_not_answer_any_more_is_released(self) -> None:
         rules = make_rules(
             names=("a", "b", "c"),
             prices=(WEAK, WEAK, STRONG),
@@ -88,10 +88,10 @@ class TestReleasing:
             assert (choice.chosen.name, choice.reason) == ("a", Reason.GAIN_BELOW_THRESHOLD)
             assert not needs_no_scores(rules, ask, Overrides(), held)
 
-    def test_a_candidate_that_the_policy_no_longer_has_is_released(self) -> None:
+    def test_a_held_candidate_that_the_policy_no_longer_has_is_released(self) -> None:
         assert who(rules_of(), EASY, HeldCandidate("gone", 1000, 0), in_tool_loop=True)[0] == "small"
 
-    def test_a_pin_and_a_fixed_rule_go_before_the_session(self) -> None:
+    def test_a_pin_and_a_fixed_rule_are_preferred_to_the_session(self) -> None:
         ask = make_ask(in_tool_loop=True)
         assert decide(rules_of(), ask, Overrides(pin="small"), None, held=HELD).reason is Reason.PINNED
         fixed = make_rules({"kind": "fixed", "candidate": "small"})
@@ -104,7 +104,7 @@ class TestReleasing:
     def test_a_policy_may_ignore_sessions(self) -> None:
         assert who(rules_of(sessions="ignore"), EASY, HELD, in_tool_loop=True)[0] == "small"
 
-    def test_what_breaks_the_risk_bound_is_not_held(self) -> None:
+    def test_a_candidate_that_breaks_the_risk_bound_is_not_held(self) -> None:
         ask = make_ask(in_tool_loop=True)
         overrides = Overrides(max_risk=0.3)
         assert not needs_no_scores(rules_of(), ask, overrides, HELD)
@@ -113,7 +113,7 @@ class TestReleasing:
         choice = decide(rules_of(), ask, overrides, judged(0.2, 0.25), held=HELD)
         assert (choice.chosen.name, choice.reason) == ("large", Reason.SESSION_HELD)
 
-    def test_inside_a_tool_loop_nothing_need_be_judged(self) -> None:
+    def test_inside_a_tool_loop_of_a_held_session_no_scores_are_needed(self) -> None:
         assert needs_no_scores(rules_of(), make_ask(in_tool_loop=True), Overrides(), HELD)
         assert not needs_no_scores(rules_of(), make_ask(in_tool_loop=True), Overrides(), None)
         assert not needs_no_scores(rules_of(), make_ask(), Overrides(), HELD)
