@@ -1,4 +1,4 @@
-"""An edit of any field that decides, or of any field of the certificate, is noticed. The fields are found, not listed."""
+"""An edit of any field that decides, or of any field of the certificate, is noticed. Fields are found, not listed."""
 
 from __future__ import annotations
 
