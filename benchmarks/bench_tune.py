@@ -28,9 +28,10 @@ import pyarrow.parquet as pq  # isort: skip
 
 from probes.artifacts import store as artifact
 from probes.encoders.spec import MINILM_L6
+from router.tuning.certifying.results.result_json import result_to_dict
+from router.tuning.certifying.settings import TuneSettings
 from router.tuning.certifying.targets import Target
-from router.tuning.certifying.tune import tune_command
-from router.tuning.certifying.tuning_run import TuneSettings
+from router.tuning.certifying.tune import TuneFiles, tune_command
 from router.tuning.fitting.fit import fit
 from router.tuning.outcomes.datasets import read_outcomes
 from router.tuning.outcomes.feature_cache import FeatureCache
@@ -136,16 +137,8 @@ def measure(world: World, folder: Path) -> dict[str, dict[str, Any]]:
 def timed(folder: Path, settings: TuneSettings) -> dict[str, Any]:
     """One run of the command: seconds, and enough of its answer to see that it did the work."""
     wall, cpu = time.perf_counter(), time.process_time()
-    report = tune_command(
-        folder / "probe",
-        [folder / "tune.parquet"],
-        settings,
-        out=folder / "policy.yaml",
-        allow_uncertified=False,
-        encoder_dir=None,
-        on_progress=None,
-    )
-    found = report.to_dict()
+    files = TuneFiles(folder / "probe", [folder / "tune.parquet"], out=folder / "policy.yaml")
+    found = result_to_dict(tune_command(files, settings))
     return {
         "wall_s": time.perf_counter() - wall,
         "cpu_s": time.process_time() - cpu,

@@ -21,10 +21,11 @@ from probes.encoders.spec import MINILM_L6, EncoderSpec
 from router.policies.loading import assemble
 from router.policies.policy_file import PolicyFile
 from router.tuning.certifying.calibration_set import calibration_set
-from router.tuning.certifying.rule_paths import choices, scene
+from router.tuning.certifying.preparation import prepare_tuning
+from router.tuning.certifying.rule_paths import USUAL_ASK, choose_by, rule_inputs
+from router.tuning.certifying.settings import TuneSettings
 from router.tuning.certifying.targets import Target
-from router.tuning.certifying.tune import tune
-from router.tuning.certifying.tuning_run import USUAL_ASK, TuneSettings, prepare
+from router.tuning.certifying.tune import tune_policy
 from router.tuning.fitting.fit import fit
 from router.tuning.judging.cross_validation import split_folds
 from router.tuning.judging.slices import MIN_SLICE
@@ -77,7 +78,10 @@ def held_out_results(
     outcomes: no gaps, cheapest model first, the last is the reference unless named. draws: permutations per group.
     prices: by model, for the cost rule; output lengths are means over the prompts fitted on.
     """
-    settings = {name: TuneSettings((t,), models=outcomes.models, reference=reference) for name, t in targets.items()}
+    settings = {
+        name: TuneSettings((target,), models=outcomes.models, reference=reference, allow_uncertified=True)
+        for name, target in targets.items()
+    }
     parts: dict[str, list[Decided]] = {name: [] for name in targets}
     fold = split_folds(outcomes, folds, "group", seed)
     for number in np.unique(fold):
@@ -112,20 +116,21 @@ def _decide(
     prediction = probe.predict(features[[row_of[text] for text in unknown.texts]])
     found = {}
     for name, setting in settings.items():
-        bench = prepare(probe, outcomes.take(np.flatnonzero(kept_back)), setting, candidates)
-        known = features[[row_of[text] for text in bench.calibration.outcomes.texts]]
-        report, file = tune(bench, known, setting, name="tuned", probe_place="probe", guess=True)
-        assert isinstance(file, PolicyFile)  # noqa: S101  (a guess is always written)
+        calibration = calibration_set(outcomes.take(np.flatnonzero(kept_back)), probe)
+        inputs = prepare_tuning(probe, calibration, setting, candidates)
+        known = features[[row_of[text] for text in inputs.calibration.outcomes.texts]]
+        result, file = tune_policy(inputs, known, setting, name="tuned", probe_place="probe")
+        assert isinstance(file, PolicyFile)  # noqa: S101  (the settings allow an uncertified policy)
         served = assemble(file, probe)
-        view = scene(served, unknown.asks, prediction)
+        seen_by_rules = rule_inputs(served, unknown.asks, prediction)
         columns = np.array([outcomes.models.index(one.name_in_probe) for one in file.candidates])
         found[name] = Decided(
             groups=np.array(unknown.groups),
             scores=unknown.scores,
-            chosen=columns[choices((file.rule,), view)[0]],  # type: ignore[arg-type]
-            abstained=view.fallback >= 0,
-            reference=int(columns[bench.facts.reference]),
-            certified=(report.certified,),
+            chosen=columns[choose_by((file.rule,), seen_by_rules)[0]],  # type: ignore[arg-type]
+            abstained=seen_by_rules.fallback >= 0,
+            reference=int(columns[inputs.data.reference]),
+            certified=(result.certified,),
         )
     return found
 

@@ -191,23 +191,26 @@ def tune_verb(probe: Path, data: tuple[Path, ...], as_json: bool, **options: Any
     If the targets cannot be certified with these data, no policy file is written, and the exit status is 3. Every
     attempt is recorded in PROBE.tune-log.jsonl.
     """
-    from router.tuning.certifying.tune import tune_command
+    from router.tuning.certifying.results.result_json import result_to_dict
+    from router.tuning.certifying.results.result_table import print_tuning_result
+    from router.tuning.certifying.tune import TuneFiles, tune_command
 
-    rest = {name: options.pop(name) for name in ("out", "allow_uncertified", "encoder_dir")}
+    files = TuneFiles(probe, data, out=options.pop("out"), encoder_dir=options.pop("encoder_dir"))
     settings = _tune_settings(options)
     with progress_bar("encoding") as on_progress:
-        report = tune_command(probe, data, settings, on_progress=on_progress, **rest)
+        result = tune_command(files, settings, on_progress)
     if as_json:
-        print_json(report.to_dict())
+        print_json(result_to_dict(result))
     else:
-        report.print(stdout())
-    if not report.certified:
+        print_tuning_result(result, stdout())
+    if not result.certified:
         raise SystemExit(NOT_CERTIFIED)
 
 
 def _tune_settings(options: dict[str, Any]) -> Any:
+    """Return the settings that these options of `elle tune` ask for."""
+    from router.tuning.certifying.settings import TuneSettings
     from router.tuning.certifying.targets import Target
-    from router.tuning.certifying.tuning_run import TuneSettings
 
     kinds = ("max_loss", "min_quality", "max_strong_share", "max_cost_usd_per_1k")
     limits = {kind: options.pop(kind) for kind in kinds}

@@ -12,9 +12,11 @@ import pytest
 from scipy import stats
 
 from probes.probe import DifficultyProbe
+from router.tuning.certifying.calibration_set import calibration_set
+from router.tuning.certifying.preparation import prepare_tuning
+from router.tuning.certifying.settings import TuneSettings
 from router.tuning.certifying.targets import Target
-from router.tuning.certifying.tune import tune
-from router.tuning.certifying.tuning_run import TuneSettings, prepare
+from router.tuning.certifying.tune import tune_policy
 from router.tuning.fitting.fit import fit
 from router.tuning.outcomes.datasets import Outcomes
 from tests.fakes import FakeEncoder
@@ -28,9 +30,9 @@ ALLOWED = int(stats.binom.ppf(0.999, DRAWS, 0.05))
 
 def breaks_its_target(probe: DifficultyProbe, outcomes: Outcomes) -> bool:
     settings = TuneSettings((Target("max_loss", TARGET),), models=MODELS)
-    bench = prepare(probe, outcomes, settings)
-    known = features(bench.calibration.outcomes.texts)
-    _, file = tune(bench, known, settings, name="tuned", probe_place="probe")
+    inputs = prepare_tuning(probe, calibration_set(outcomes, probe), settings)
+    known = features(inputs.calibration.outcomes.texts)
+    _, file = tune_policy(inputs, known, settings, name="tuned", probe_place="probe")
     return file is not None and true_loss(file.rule, probe) > TARGET  # type: ignore[arg-type]
 
 

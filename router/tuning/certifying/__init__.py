@@ -1,1 +1,1 @@
-"""From targets and calibration outcomes to a policy file with its certificate."""
+"""Certify: from targets and calibration outcomes to a policy file with its certificate."""

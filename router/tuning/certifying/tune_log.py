@@ -1,4 +1,4 @@
-"""How often a policy was tuned on the same data: a log beside the probe that is only ever added to."""
+"""The log of tuning attempts beside a probe, from which `elle tune` counts how often the same data were used."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MAX_LOG_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """One tuning: SHA-256 of the data files, identity of the probe, digest of what was asked for.
+class TuningAttempt:
+    """One attempt to tune a policy, as the log keeps it: digests only, no prompt, no score and no name.
 
-    Nothing else is kept: no prompt, no score, no name.
+    data: SHA-256 of the data files. probe: identity of the probe. asked: digest of what was asked for.
     """
 
     data: tuple[str, ...]
@@ -25,23 +25,23 @@ class Attempt:
     asked: str
 
 
-def log_of(probe: Path) -> Path:
-    """Return the path of the log of the probe in this folder: `NAME.tune-log.jsonl` beside it."""
+def log_path(probe: Path) -> Path:
+    """Return the path of the log for the probe in this folder: `NAME.tune-log.jsonl` beside the folder."""
     place = probe.resolve()
     return place.with_name(f"{place.name}.tune-log.jsonl")
 
 
-def digest(*parts: object) -> str:
-    """Return the SHA-256 (hex) of what these parts look like in Python's notation."""
+def digest_of_parts(*parts: object) -> str:
+    """Return the SHA-256, in hex, of the `repr` of these parts."""
     return sha256(repr(parts).encode()).hexdigest()
 
 
-def count_attempt(log: Path, attempt: Attempt) -> int:
-    """Write the attempt at the end of the log and return how many different ones it holds on any of the same data.
+def count_attempt(log: Path, attempt: TuningAttempt) -> int:
+    """Append the attempt to the log and return how many different attempts the log holds on any of the same data.
 
-    It is written before its outcome is known, so that a run which is broken off counts too. The same question put to
-    the same probe again has the same answer and counts once. Lines that cannot be read count as one attempt each.
-    Raises OSError where the log cannot be read or written.
+    Call it before the outcome of the attempt is known, so that a run that is interrupted counts too. The same question
+    to the same probe has the same answer, so it counts once. Each line that cannot be read counts as one attempt.
+    Raises OSError if the log cannot be read or written.
     """
     line = json.dumps(
         {
@@ -54,7 +54,7 @@ def count_attempt(log: Path, attempt: Attempt) -> int:
     descriptor = os.open(log, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
         earlier = file.read(_MAX_LOG_BYTES) or b""
-        # One write, so that runs at the same time do not mix; a line that was cut off is ended first.
+        # One write, so that lines of simultaneous runs do not mix. If the last line was cut off, end it first.
         file.write((b"\n" if earlier and not earlier.endswith(b"\n") else b"") + line.encode() + b"\n")
     return _count([*earlier.splitlines(), line.encode()], set(attempt.data))
 

@@ -1,9 +1,10 @@
-"""From a certified rule to the policy file that serves it, checked on every calibration prompt before it is written."""
+"""The policy file that serves a certified rule, checked on every calibration prompt before it is written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,59 +17,59 @@ from router.policies.eligibility import check_eligibility
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import PolicyFile, Profile, Rule
 from router.policies.rules import Judgement
-from router.tuning.certifying.targets import Verdict
-from router.tuning.certifying.tune_report import RuleAnswer, TuneReport
-from router.tuning.certifying.tuning_run import Bench, Walked, rule_of
+from router.tuning.certifying.preparation import TuningInputs
+from router.tuning.certifying.results.tuning_result import RuleResult, TuningResult
 from router.values import Overrides
 
 
 def check_served(
-    served: ServedPolicy, bench: Bench, judged: Sequence[Judgement], expected: npt.NDArray[np.int16]
+    served: ServedPolicy, inputs: TuningInputs, judged: Sequence[Judgement], expected: npt.NDArray[np.int16]
 ) -> None:
-    """The policy to be written must decide every calibration prompt as it was certified; it is asked, not trusted."""
-    check_certificate(served.rules, bench.probe.identity, served.ref.name)
+    """Check that the policy to be written decides every calibration prompt as the certified one did.
+
+    judged: the judgement of each calibration prompt. expected: (n,) the candidates that the certified policy chooses.
+    Raises AssertionError if a decision differs, and ConfigError if the certificate is not of this policy.
+    """
+    check_certificate(served.rules, inputs.probe.identity, served.ref.name)
     names = served.rules.file.names
-    for number, (ask, judgement) in enumerate(zip(bench.calibration.asks, judged, strict=True)):
+    for number, (ask, judgement) in enumerate(zip(inputs.calibration.asks, judged, strict=True)):
         chosen = choose(check_eligibility(served.rules, ask, Overrides()), judgement).chosen.name
         if chosen != names[expected[number]]:
             raise AssertionError(
                 f"the served policy must decide as the certified one; for prompt "
-                f"{bench.calibration.outcomes.ids[number]} it chooses {chosen}, certified was "
+                f"{inputs.calibration.outcomes.ids[number]} it chooses {chosen}, certified was "
                 f"{names[expected[number]]}. This is a defect of elle; please report it."
             )
 
 
-def policy_file(
-    bench: Bench,
-    walked: Walked,
-    verdicts: Mapping[str, Verdict],
-    report: TuneReport,
-    name: str,
-    probe_place: str,
+def build_policy_file(
+    inputs: TuningInputs, rules: Mapping[str, Rule], result: TuningResult, *, name: str, probe_place: str
 ) -> PolicyFile:
-    """The file to write, as it will be read back. Rules that are not certified have no certificate."""
+    """Return the policy file to write, as it will be read back; a rule that is not certified gets no certificate.
 
-    def tuned(key: str) -> tuple[Rule, CertificateRecord | None]:
-        rule = rule_of(walked, verdicts[key])
-        answer = report.profiles[key] if key else report.main
-        return rule, _certificate(bench, rule, answer, report) if answer.certified else None
+    rules: by profile name, "" for the policy's own rule. name: of the policy. probe_place: the path to its probe.
+    """
 
-    rule, certificate = tuned("")
-    profiles = {}
-    for key in report.profiles:
-        own, shown = tuned(key)
-        profiles[key] = Profile(rule=own, certificate=shown)
-    changes = {"name": name, "probe": probe_place, "rule": rule, "certificate": certificate, "profiles": profiles}
-    changes["description"] = "; ".join(target.says for target in report.main.targets)
-    draft = bench.served.rules.file.model_copy(update=changes)
-    # As it will be read back, so that what is checked is what is written.
-    return PolicyFile.model_validate(yaml.safe_load(policy_text(draft, report)))
+    def with_certificate(key: str) -> dict[str, Any]:
+        found = result.profiles[key] if key else result.main
+        return {"rule": rules[key], "certificate": _certificate(inputs, rules[key], found, result)}
+
+    changes = {"name": name, "probe": probe_place, **with_certificate("")}
+    changes["profiles"] = {key: Profile(**with_certificate(key)) for key in result.profiles}
+    changes["description"] = "; ".join(target.says for target in result.main.targets)
+    draft = inputs.served.rules.file.model_copy(update=changes)
+    # Through its text, so that what is checked is what is written.
+    return PolicyFile.model_validate(yaml.safe_load(policy_text(draft, result)))
 
 
-def _certificate(bench: Bench, rule: Rule, answer: RuleAnswer, report: TuneReport) -> CertificateRecord:
-    assert answer.figures is not None  # noqa: S101  (a certified rule has figures)
+def _certificate(
+    inputs: TuningInputs, rule: Rule, certified: RuleResult, result: TuningResult
+) -> CertificateRecord | None:
+    """Return the certificate of one rule; None if it is not certified."""
+    if not certified.certified or certified.rule is None:
+        return None
     certificate = CertificateRecord(
-        confidence=report.confidence,
+        confidence=result.confidence,
         targets=tuple(
             CertifiedTarget(
                 kind=t.kind,
@@ -78,33 +79,34 @@ def _certificate(bench: Bench, rule: Rule, answer: RuleAnswer, report: TuneRepor
                 method=t.method,
                 delta=t.delta,
             )
-            for t in answer.targets
+            for t in certified.targets
         ),
-        reference=report.reference,
-        covers=report.covers,
-        n_calibration=report.n_calibration,
-        n_seen_left_out=report.n_seen_left_out,
-        n_seen_kept=report.n_seen_kept,
-        n_incomplete=report.n_incomplete,
-        weak_share=answer.figures.weak_share,
-        expected_cost_saving=answer.figures.expected_cost_saving,
-        data_digest=report.data_digest,
-        probe=bench.probe.identity,
+        reference=result.reference,
+        covers=result.covers,
+        n_calibration=result.n_calibration,
+        n_seen_left_out=result.n_seen_left_out,
+        n_seen_kept=result.n_seen_kept,
+        n_incomplete=result.n_incomplete,
+        weak_share=certified.rule.weak_share,
+        expected_cost_saving=certified.rule.expected_cost_saving,
+        data_digest=result.data_digest,
+        probe=inputs.probe.identity,
         decides="",
-        attempts=report.attempts,
-        created=report.created,
-        expires=report.expires,
+        attempts=result.attempts,
+        created=result.created,
+        expires=result.expires,
     )
-    rules = bench.served.rules
+    rules = inputs.served.rules
     rules = replace(rules, file=rules.file.model_copy(update={"rule": rule}))
     decides = digest_of(rules, with_prices=is_about_cost(certificate))
     return sealed(certificate.model_copy(update={"decides": decides}))
 
 
-def policy_text(file: PolicyFile, report: TuneReport) -> str:
-    """The policy as YAML, with a word on top about where it comes from."""
-    status = (
-        "Certified" if report.certified else "NOT certified"
-    ) + f" by `elle tune` on {report.created.date()}; an edit of what decides voids the certificate."
+def policy_text(file: PolicyFile, result: TuningResult) -> str:
+    """Return the policy as YAML, under a comment that says where it comes from."""
+    status = "Certified" if result.certified else "NOT certified"
     data = file.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    return f"# {status}\n" + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+    return (
+        f"# {status} by `elle tune` on {result.created.date()}; an edit of what decides voids the certificate.\n"
+        + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+    )

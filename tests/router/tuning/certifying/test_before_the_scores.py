@@ -17,14 +17,14 @@ from probes.regression.fit import fit_ridge
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import Prices
 from router.policies.rules import Judgement
-from router.tuning.certifying.calibration_notes import expects_graded
 from router.tuning.certifying.calibration_set import CalibrationSet, calibration_set
-from router.tuning.certifying.reference import check_reference
-from router.tuning.certifying.rule_paths import cost_path
+from router.tuning.certifying.preparation import expects_graded, prepare_tuning
+from router.tuning.certifying.reference_check import check_reference
+from router.tuning.certifying.rule_paths import cost_path, lay_path
+from router.tuning.certifying.settings import TuneSettings
 from router.tuning.certifying.targets import Target
-from router.tuning.certifying.tune import tune
-from router.tuning.certifying.tune_log import Attempt, count_attempt, digest, log_of
-from router.tuning.certifying.tuning_run import TuneSettings, bench_on, lay_path, prepare
+from router.tuning.certifying.tune import tune_policy
+from router.tuning.certifying.tune_log import TuningAttempt, count_attempt, digest_of_parts, log_path
 from router.tuning.fitting.fit import fit
 from router.tuning.fitting.recipe import FOLDS, fit_maps
 from router.tuning.outcomes.datasets import Outcomes
@@ -85,9 +85,9 @@ class TestBound:
         self, probe: DifficultyProbe, draws: CalibrationSet
     ) -> None:
         between = replace(draws, outcomes=graded(draws.outcomes))
-        bench = bench_on(probe, between, settings())
-        assert any("--bound betting" in note for note in bench.notes)
-        assert not any("--bound" in note for note in bench_on(probe, draws, settings()).notes)
+        inputs = prepare_tuning(probe, between, settings())
+        assert any("--bound betting" in note for note in inputs.notes)
+        assert not any("--bound" in note for note in prepare_tuning(probe, draws, settings()).notes)
 
 
 class TestReference:
@@ -97,8 +97,8 @@ class TestReference:
         swapped = replace(draws, outcomes=draws.outcomes.select_models(("strong", "weak")), seen=draws.seen)
         swapped = replace(swapped, seen=draws.seen.select_models(("strong", "weak")))
         with pytest.raises(DataError, match=r"Are --weak and --strong swapped\?.*give --reference strong"):
-            bench_on(probe, swapped, settings())
-        assert bench_on(probe, swapped, settings(reference="strong")).facts.reference == 0
+            prepare_tuning(probe, swapped, settings())
+        assert prepare_tuning(probe, swapped, settings(reference="strong")).data.reference == 0
 
     def test_equal_models_are_refused_about_as_seldom_as_said(self, draws: CalibrationSet) -> None:
         rng = np.random.default_rng(0)
@@ -129,29 +129,29 @@ class TestReference:
 
 class TestLog:
     def test_every_question_on_the_same_data_counts_and_the_same_one_counts_once(self, tmp_path: Path) -> None:
-        log = log_of(tmp_path / "probe")
+        log = log_path(tmp_path / "probe")
         assert log.name == "probe.tune-log.jsonl"
-        first = Attempt(("data 1",), "probe", digest(0.02))
+        first = TuningAttempt(("data 1",), "probe", digest_of_parts(0.02))
         assert count_attempt(log, first) == 1
         assert count_attempt(log, first) == 1
-        assert count_attempt(log, replace(first, asked=digest(0.05))) == 2
+        assert count_attempt(log, replace(first, asked=digest_of_parts(0.05))) == 2
         assert count_attempt(log, replace(first, probe="another seed")) == 3
         assert count_attempt(log, replace(first, data=("data 2",))) == 1
-        assert count_attempt(log, Attempt(("data 1", "data 2"), "probe", digest(0.1))) == 5
+        assert count_attempt(log, TuningAttempt(("data 1", "data 2"), "probe", digest_of_parts(0.1))) == 5
 
     def test_it_is_only_added_to_and_holds_digests_only(self, tmp_path: Path) -> None:
         log = tmp_path / "log"
-        count_attempt(log, Attempt(("data",), "probe", digest("a")))
+        count_attempt(log, TuningAttempt(("data",), "probe", digest_of_parts("a")))
         before = log.read_bytes()
-        count_attempt(log, Attempt(("data",), "probe", digest("b")))
+        count_attempt(log, TuningAttempt(("data",), "probe", digest_of_parts("b")))
         assert log.read_bytes().startswith(before)
         assert all(json.loads(line).keys() == {"at", "data", "probe", "asked"} for line in log.read_text().splitlines())
 
     def test_a_line_that_was_cut_off_counts_and_spoils_no_other(self, tmp_path: Path) -> None:
         log = tmp_path / "log"
         log.write_bytes(b'[]\n\xff{"data": ["da')
-        assert count_attempt(log, Attempt(("data",), "probe", digest("a"))) == 3
-        assert count_attempt(log, Attempt(("data",), "probe", digest("b"))) == 4
+        assert count_attempt(log, TuningAttempt(("data",), "probe", digest_of_parts("a"))) == 3
+        assert count_attempt(log, TuningAttempt(("data",), "probe", digest_of_parts("b"))) == 4
 
 
 class TestMutants:
@@ -166,9 +166,9 @@ class TestMutants:
             return [replace(one, risk=one.risk[::-1]) for one in judge_all(served, prediction)]
 
         monkeypatch.setattr(ServedPolicy, "judge_all", upside_down)
-        bench = bench_on(probe, draws, settings())
+        inputs = prepare_tuning(probe, draws, settings())
         with pytest.raises(AssertionError, match="must decide as the certified one"):
-            tune(bench, features(draws.outcomes.texts), settings(), name="x", probe_place="probe")
+            tune_policy(inputs, features(draws.outcomes.texts), settings(), name="x", probe_place="probe")
 
     def test_lengths_are_of_prompts_of_the_fit(
         self, probe: DifficultyProbe, draws: CalibrationSet, tmp_path: Path
@@ -179,22 +179,22 @@ class TestMutants:
             return replace(draws.outcomes, output_tokens=np.full(draws.outcomes.scores.shape, tokens))
 
         both = replace(draws, outcomes=answered(7.0), seen=answered(123.0))
-        bench = bench_on(probe, both, settings(prices=str(tmp_path / "prices.yaml")))
-        assert [one.expected_output_tokens for one in bench.served.rules.file.candidates] == [123, 123]
+        inputs = prepare_tuning(probe, both, settings(prices=str(tmp_path / "prices.yaml")))
+        assert [one.expected_output_tokens for one in inputs.served.rules.file.candidates] == [123, 123]
 
-    def test_the_cost_path_begins_at_the_best_quality_where_the_reference_is_not_the_dearest(
+    def test_the_cost_path_begins_at_the_best_quality_where_the_reference_is_not_the_most_expensive(
         self, probe: DifficultyProbe, tmp_path: Path
     ) -> None:
         (tmp_path / "prices.yaml").write_text(PRICE_FILE)
         outcomes = traffic(300, seed=2, frequent=0.0)
         better_weak = replace(outcomes, scores=outcomes.scores[:, ::-1])
         asked = settings(prices=str(tmp_path / "prices.yaml"), rule="cost")
-        cheap = prepare(probe, better_weak, replace(asked, reference="weak"))
-        path = lay_path(cheap.served, cheap.facts, "cost")
+        cheap = prepare_tuning(probe, calibration_set(better_weak, probe), replace(asked, reference="weak"))
+        path = lay_path(cheap.served, cheap.data.reference, "cost")
         assert path[0].quality_per_usd == 0.0  # type: ignore[union-attr]
         assert all(rule.quality_per_usd >= 0 for rule in path)  # type: ignore[union-attr]
-        dear = prepare(probe, outcomes, asked)
-        assert lay_path(dear.served, dear.facts, "cost") == cost_path()
+        expensive = prepare_tuning(probe, calibration_set(outcomes, probe), asked)
+        assert lay_path(expensive.served, expensive.data.reference, "cost") == cost_path()
         assert isinstance(cheap.served.rules.prices[0], Prices)
 
     def test_one_prompt_in_a_thousand_of_the_kind_it_was_fitted_on_is_called_unfamiliar(self) -> None:

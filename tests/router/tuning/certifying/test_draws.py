@@ -12,10 +12,11 @@ import pytest
 from probes.errors import DataError
 from probes.probe import DifficultyProbe
 from router.tuning.certifying.calibration_set import calibration_set, whole_calibration_set
+from router.tuning.certifying.preparation import prepare_tuning
+from router.tuning.certifying.results.tuning_result import TuningResult
+from router.tuning.certifying.settings import TuneSettings
 from router.tuning.certifying.targets import Target
-from router.tuning.certifying.tune import tune
-from router.tuning.certifying.tune_report import TuneReport
-from router.tuning.certifying.tuning_run import TuneSettings, bench_on, prepare
+from router.tuning.certifying.tune import tune_policy
 from router.tuning.fitting.fit import fit
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
 from router.tuning.outcomes.holdout import Split, left_out, to_fit
@@ -43,12 +44,12 @@ def settings(limit: float = 0.05, **more: object) -> TuneSettings:
     return TuneSettings((Target("max_loss", limit),), models=MODELS, **more)  # type: ignore[arg-type]
 
 
-def tuned(probe: DifficultyProbe, outcomes: Outcomes, limit: float = 0.05) -> tuple[TuneReport, float | None]:
-    """The report, and the true loss of the policy where there is one."""
-    bench = prepare(probe, outcomes, settings(limit))
-    known = features(bench.calibration.outcomes.texts)
-    report, file = tune(bench, known, settings(limit), name="tuned", probe_place="probe")
-    return report, None if file is None else true_loss(file.rule, probe)  # type: ignore[arg-type]
+def tuned(probe: DifficultyProbe, outcomes: Outcomes, limit: float = 0.05) -> tuple[TuningResult, float | None]:
+    """The result, and the true loss of the policy where there is one."""
+    inputs = prepare_tuning(probe, calibration_set(outcomes, probe), settings(limit))
+    known = features(inputs.calibration.outcomes.texts)
+    result, file = tune_policy(inputs, known, settings(limit), name="tuned", probe_place="probe")
+    return result, None if file is None else true_loss(file.rule, probe)  # type: ignore[arg-type]
 
 
 def test_a_prompt_that_is_30_percent_of_the_traffic_is_never_certified_away(probe: DifficultyProbe) -> None:
@@ -60,8 +61,8 @@ def test_the_same_traffic_with_each_text_once_would_be_certified_wrongly(probe: 
     """What the test above is worth: merging equal texts makes a certificate of it that is false."""
     outcomes = traffic(1000, seed=0)
     first = np.unique(outcomes.texts, return_index=True)[1]
-    report, loss = tuned(probe, outcomes.take(np.sort(first)))
-    assert report.certified
+    result, loss = tuned(probe, outcomes.take(np.sort(first)))
+    assert result.certified
     assert loss is not None
     assert loss > 0.25
 
@@ -123,13 +124,13 @@ class TestWhatTheFitSaw:
 
     def test_less_is_told_in_report_and_certificate(self, knows_it: DifficultyProbe) -> None:
         outcomes = traffic(1000, seed=11, frequent=0.05)
-        bench = prepare(knows_it, outcomes, settings(0.1))
-        known = features(bench.calibration.outcomes.texts)
-        report, file = tune(bench, known, settings(0.1), name="tuned", probe_place="probe")
+        inputs = prepare_tuning(knows_it, calibration_set(outcomes, knows_it), settings(0.1))
+        known = features(inputs.calibration.outcomes.texts)
+        result, file = tune_policy(inputs, known, settings(0.1), name="tuned", probe_place="probe")
         times = sum(report_share(outcomes))
-        assert report.n_seen_left_out == times
-        assert report.changed_share == pytest.approx(times / 1000)
-        assert any(note.startswith("WARNING: for 5") for note in report.notes)
+        assert result.n_seen_left_out == times
+        assert result.changed_share == pytest.approx(times / 1000)
+        assert any(note.startswith("WARNING: for 5") for note in result.notes)
         assert file is not None
         assert file.certificate is not None
         assert file.certificate.n_seen_left_out == times
@@ -146,10 +147,10 @@ class TestWhatTheFitSaw:
         found = whole_calibration_set(outcomes, knows_it, None)
         assert len(found.outcomes) == 1000
         assert found.n_seen_kept == sum(report_share(outcomes))
-        bench = bench_on(knows_it, found, settings())
+        inputs = prepare_tuning(knows_it, found, settings())
         known = features(found.outcomes.texts)
-        report, file = tune(bench, known, settings(), name="tuned", probe_place="probe")
-        assert any("are kept" in note for note in report.notes)
+        result, file = tune_policy(inputs, known, settings(), name="tuned", probe_place="probe")
+        assert any("are kept" in note for note in result.notes)
         assert file is None or true_loss(file.rule, knows_it) <= 0.05  # type: ignore[arg-type]
 
     def test_a_file_of_the_fit_is_no_calibration_file(self, knows_it: DifficultyProbe) -> None:

@@ -14,12 +14,12 @@ from router.policies.loading import ServedPolicy
 from router.policies.policy_file import PolicyFile
 from router.policies.rules import Rules
 from router.tuning.certifying.rule_paths import (
-    Scene,
-    choices,
+    RuleInputs,
+    choose_by,
     cost_path,
-    distinct,
+    ends_of_equal_rows,
     gain_path,
-    scene,
+    rule_inputs,
 )
 from router.values import ArtifactRef, Overrides
 
@@ -70,7 +70,7 @@ def test_the_choices_of_a_path_are_the_decisions_of_the_router(m: int, kind: str
     path = path[:: len(path) // 37]
     asks, prediction = make_prompts(150, m, seed=m)
     first = serve(m, path[0].model_dump())
-    found = choices(path, scene(first, asks, prediction))
+    found = choose_by(path, rule_inputs(first, asks, prediction))
     judged = first.judge_all(prediction)
     for rule, row in zip(path, found, strict=True):
         rules = serve(m, rule.model_dump()).rules
@@ -88,15 +88,15 @@ def test_along_a_path_prompts_only_become_cheaper(m: int, kind: str) -> None:
     path = cost_path() if kind == "cost" else gain_path([1.0, 3.0, 9.0][: m - 1])
     served = serve(m, path[0].model_dump(), windows=False)
     asks, prediction = make_prompts(300, m, seed=7)
-    view = scene(served, asks, prediction)
-    found = choices(path, view)
-    spent = view.cost_usd[np.arange(300), found] if kind == "cost" else found.astype(float)
-    judged = view.fallback < 0
+    inputs = rule_inputs(served, asks, prediction)
+    found = choose_by(path, inputs)
+    spent = inputs.cost_usd[np.arange(300), found] if kind == "cost" else found.astype(float)
+    judged = inputs.fallback < 0
     assert (np.diff(spent, axis=0) <= 0).all()
-    dearest = np.full(300, m - 1) if kind == "gain" else view.cost_usd.argmax(axis=1)
-    cheapest = np.zeros(300) if kind == "gain" else view.cost_usd.argmin(axis=1)
+    most_expensive = np.full(300, m - 1) if kind == "gain" else inputs.cost_usd.argmax(axis=1)
+    cheapest = np.zeros(300) if kind == "gain" else inputs.cost_usd.argmin(axis=1)
     # A tie at the very first threshold may already be cheap.
-    assert (found[0] == dearest)[judged].mean() > 0.95
+    assert (found[0] == most_expensive)[judged].mean() > 0.95
     assert (found[-1] == cheapest)[judged].all()
 
 
@@ -118,12 +118,12 @@ def test_prompts_that_nobody_may_answer_are_refused() -> None:
     _, prediction = make_prompts(1, 2, seed=0)
     image = Ask("why?", frozenset(), ("hologram",), 10, None)
     with pytest.raises(ConfigError, match=r"some candidate must be able to answer every prompt.*hologram"):
-        scene(served, [image], prediction)
+        rule_inputs(served, [image], prediction)
 
 
-def test_equal_rows_are_one_stretch_represented_by_its_last() -> None:
+def test_rows_that_are_equal_are_represented_by_the_last_of_them() -> None:
     rows = np.array([[0, 1], [0, 1], [0, 0], [0, 0], [0, 1]], dtype=np.int16)
-    assert distinct(rows).tolist() == [1, 3, 4]
+    assert ends_of_equal_rows(rows).tolist() == [1, 3, 4]
 
 
 def test_the_fallback_is_the_next_stronger_candidate_that_may_answer() -> None:
@@ -131,8 +131,8 @@ def test_the_fallback_is_the_next_stronger_candidate_that_may_answer() -> None:
     _, prediction = make_prompts(2, 4, seed=0)
     far = ProbePrediction(prediction.loss, prediction.risk, np.array([0.9, 0.1], np.float32), np.array([True, False]))
     asks = [Ask("why?", frozenset(), (), length, None) for length in (100, 100)]
-    view = scene(served, asks, far)
-    assert isinstance(view, Scene)
-    assert view.fallback.tolist() == [2, -1]
+    inputs = rule_inputs(served, asks, far)
+    assert isinstance(inputs, RuleInputs)
+    assert inputs.fallback.tolist() == [2, -1]
     long = [Ask("why?", frozenset(), (), length, None) for length in (900, 100)]
-    assert scene(served, long, far).fallback.tolist() == [3, -1]
+    assert rule_inputs(served, long, far).fallback.tolist() == [3, -1]

@@ -217,6 +217,14 @@ class TestTargets:
         assert [t["certified"] for t in found["targets"]] == [True, True]
         assert found["threshold"] is None
 
+    def test_the_result_is_certified_only_if_every_profile_is(self, world: Path) -> None:
+        done = tune(world, *PAIR, "--max-loss", 0.05, "--profile", "strict=0.0001")
+        found = answer_of(done)
+        assert done.exit_code == NOT_CERTIFIED
+        assert found["targets"][0]["certified"]
+        assert not found["profiles"]["strict"]["certified"]
+        assert found["certified"] is False
+
     def test_costs_of_the_data_come_before_prices(self, world: Path, tmp_path: Path) -> None:
         data = write_world(tmp_path / "paid.jsonl", 300, tag="paid", extra={"cost_usd": 0.5})
         found = answer_of(tune(world, *PAIR, "--max-loss", 0.1, "--prices", world / "prices.yaml", data=data))
@@ -237,7 +245,7 @@ class TestTargets:
             ((*PAIR, "--max-cost-usd-per-1k", 2), "needs the price of every candidate"),
             ((*PAIR, "--max-loss", 0.02, "--rule", "cost"), "the cost rule needs a price of every candidate"),
             ((*PAIR, "--max-strong-share", 0.2, "--plan"), "--by-group and --plan are about quality loss"),
-            ((*PAIR, "--max-loss", 0.02, "--profile", "a:b=0.05"), "names of profiles must be of letters"),
+            ((*PAIR, "--max-loss", 0.02, "--profile", "a:b=0.05"), "names of profiles must consist of letters"),
             ((*PAIR, "--max-loss", 0.02, "--prices", "none.yaml"), "price file none.yaml does not exist"),
             (("--models", "weak", "--max-loss", 0.02), "two models or more"),
             (

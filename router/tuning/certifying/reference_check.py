@@ -1,4 +1,4 @@
-"""Whether the reference that losses are measured against is one worth measuring against."""
+"""Refuse a reference that is worse than another model: a loss measured against it would promise nothing useful."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from probes.certificates.bounds import MeanBound, choose_method, excludes
 from probes.errors import DataError
 from router.tuning.certifying.calibration_set import CalibrationSet
 
-#: Chance that a reference which is as good as every other model is refused.
+#: The probability, at most, that a reference is refused although it is as good as every other model.
 REFUSAL_LEVEL = 0.01
 
 
 def check_reference(calibration: CalibrationSet, reference: str) -> None:
-    """Raise DataError if another model is better than the reference beyond doubt, as when two options are swapped.
+    """Raise DataError if another model is significantly better than the reference, as when two options are swapped.
 
-    "At most 0.02 lost" against a reference that is 14 points worse promises nothing that anybody wants. The difference
-    of mean scores is tested exactly, on all rows that have a score of every model, those of the fit included, each
-    other model at REFUSAL_LEVEL / (number of other models). A refusal can make no certificate false, so it may look at
-    the scores that certify.
+    A loss of at most 0.02 against a reference that is 0.14 worse than the other model is worth nothing. The null
+    hypothesis that the reference is at least as good is tested for each other model, at REFUSAL_LEVEL / (number of
+    other models), on all rows with a score of every model, rows of the fit included. The test may look at the scores
+    that certify, because a refusal makes no certificate false.
     """
     models = calibration.outcomes.models
     scores = np.concatenate([calibration.seen.scores, calibration.outcomes.scores])
@@ -33,6 +33,6 @@ def check_reference(calibration: CalibrationSet, reference: str) -> None:
     swapped = "Are --weak and --strong swapped? " if len(models) == 2 else ""
     raise DataError(
         f"the reference must be the better model: on {len(scores):,} prompts {reference} scores {means[column]:.3f} "
-        f"and {models[best]} {means[best]:.3f}. {swapped}To measure losses against the better one as the models stand, "
-        f"give --reference {models[best]}."
+        f"and {models[best]} {means[best]:.3f}. {swapped}To measure losses against the better one without "
+        f"renaming, give --reference {models[best]}."
     )

@@ -1,31 +1,34 @@
-"""Label planning: what more calibration prompts would buy, from the losses at hand. Estimates; nothing is certified."""
+"""Label planning: estimate from the losses at hand what more calibration prompts would achieve."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from probes.certificates.fixed_sequence import Certificate, certify_path
 from probes.certificates.label_planning import fit_learning_curve, labels_needed
-from router.tuning.certifying.rule_paths import Choices, FloatArray
+from router.tuning.certifying.rule_paths import ChoiceMatrix
 from router.tuning.certifying.targets import Losses
+from router.tuning.outcomes.datasets import FloatArray
 
-SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+#: Shares of the traffic, to be kept from the reference, that a plan gives the number of labels for.
+PLANNED_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
-#: Parts of the calibration prompts that the learning curve is measured at, and how often each is drawn.
+#: The parts of the calibration prompts at which the learning curve is measured, and how often each part is drawn.
 PARTS, REPEATS = (0.125, 0.25, 0.5, 0.75), 6
 
+#: A plan looks no further than this number of labels.
 MAX_LABELS = 50_000
 
 
 @dataclass(frozen=True)
-class Step:
-    """To keep `share` of the traffic from the reference: its quality loss here, and the labels that would certify it.
+class LabelsForShare:
+    """The labels that would certify a policy under which `share` of the traffic does not go to the reference.
 
-    labels: in total; None where the loss here is not below the limit, or MAX_LABELS would not do.
+    loss_estimate: its mean quality loss on the calibration prompts. labels: in total; None if that loss is not below
+    the limit, or if MAX_LABELS are not enough.
     """
 
     share: float
@@ -35,7 +38,10 @@ class Step:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Share of traffic certified away from the reference with `n` labels; the last ones are projected."""
+    """The share of the traffic that is certified not to need the reference with `n` labels.
+
+    low, high: a 95 % interval if the point is projected, None if it is measured.
+    """
 
     n: int
     share: float
@@ -45,34 +51,30 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How far labels go towards a target on quality loss."""
+class LabelPlan:
+    """How far labels lead towards a target on quality loss: the labels for each share, and the learning curve."""
 
     limit: float
-    steps: tuple[Step, ...]
+    steps: tuple[LabelsForShare, ...]
     curve: tuple[CurvePoint, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
-
-def plan(losses: Losses, chosen: Choices, reference: int, delta: float, *, seed: int = 0) -> Plan:
-    """The plan for a path of policies (p, n) of candidate numbers whose losses are `losses`."""
+def plan_labels(losses: Losses, chosen: ChoiceMatrix, reference: int, delta: float, *, seed: int = 0) -> LabelPlan:
+    """Return the plan for the policies of a path, which choose the candidates `chosen` (p, n) and have these losses."""
     away = (chosen != reference).mean(axis=1)
-    steps: list[Step] = []
-    for share in SHARES:
+    steps: list[LabelsForShare] = []
+    for share in PLANNED_SHARES:
         if share > away.max():
             break
         row = int(np.argmax(away >= share))
         kept = losses.matrix[row]
         needed = labels_needed(kept, losses.limit, delta, losses.bound, max_labels=MAX_LABELS)
-        # The walk certifies a share only after all smaller ones: it never needs fewer labels than they do.
+        # Fixed-sequence testing certifies a share only after all smaller ones, so it needs at least as many labels.
         if steps and needed is not None:
             before = steps[-1].labels
             needed = None if before is None else max(needed, before)
-        steps.append(Step(float(away[row]), float(kept.mean()), needed))
-    return Plan(losses.limit, tuple(steps), _curve(losses, away, delta, np.random.default_rng(seed)))
+        steps.append(LabelsForShare(float(away[row]), float(kept.mean()), needed))
+    return LabelPlan(losses.limit, tuple(steps), _curve(losses, away, delta, np.random.default_rng(seed)))
 
 
 def _curve(losses: Losses, away: FloatArray, delta: float, rng: np.random.Generator) -> tuple[CurvePoint, ...]:
