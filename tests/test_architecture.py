@@ -26,6 +26,21 @@ HEAVY = {
 }
 
 
+#: Which rooms of `router` each room may import, besides the modules of the root and `probes`.
+ARROWS = {
+    "intake": set(),
+    "asking": set(),
+    "policies": {"asking"},
+    "deciding": {"asking", "intake", "policies"},
+    "answering": {"policies"},
+    "wire": {"answering", "asking", "deciding", "intake"},
+    "serving": {"answering", "deciding", "intake", "policies", "wire"},
+    "gateways": {"answering", "asking", "deciding", "intake", "policies"},
+    "tuning": {"asking", "policies"},
+    "cli": {"answering", "deciding", "gateways", "policies", "serving", "tuning"},
+}
+
+
 def sources(package: str) -> Iterator[Path]:
     return (path for path in (ROOT / package).rglob("*.py") if "pb" not in path.relative_to(ROOT).parts[:-1])
 
@@ -75,6 +90,29 @@ def test_only_the_wire_files_know_protobuf_messages() -> None:
     for path in sources("router"):
         if any(name.startswith(("router.pb", "google.")) for name in imports(path)):
             assert path.name in allowed, path
+
+
+def test_rooms_import_only_the_rooms_that_the_table_allows() -> None:
+    rooms = {path.parent.name for path in (ROOT / "router").glob("*/__init__.py")} - {"pb"}
+    assert rooms == set(ARROWS), "a new room needs its arrows in the table"
+    for room, allowed in ARROWS.items():
+        for path in sources(f"router/{room}"):
+            found = {name.split(".")[1] for name in imports(path) if name.startswith("router.")}
+            assert found & rooms <= allowed | {room}, f"{path} imports {sorted(found & rooms - allowed - {room})}"
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    files = {module_name(path): path for package in ("router", "probes") for path in sources(package)}
+    graph = {name: imports(path) & set(files) - {name} for name, path in files.items()}
+    while leaves := [name for name, found in graph.items() if not found & set(graph)]:
+        for name in leaves:
+            del graph[name]
+    # What is left after taking away, again and again, the files that import none of the others.
+    assert not graph, f"imports go in a circle among {sorted(graph)}"
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def test_choosing_is_pure() -> None:
