@@ -32,7 +32,7 @@ from router.tuning.certifying.results.result_json import result_to_dict
 from router.tuning.certifying.settings import TuneSettings
 from router.tuning.certifying.targets import Target
 from router.tuning.certifying.tune import TuneFiles, tune_command
-from router.tuning.fitting.fit import fit
+from router.tuning.fitting.fit import fit_probe
 from router.tuning.outcomes.datasets import read_outcomes
 from router.tuning.outcomes.feature_cache import FeatureCache
 
@@ -116,7 +116,9 @@ def measure(world: World, folder: Path) -> dict[str, dict[str, Any]]:
     data = folder / "tune.parquet"
     world.write_outcomes(data, "tune", world.n)
     world.write_outcomes(folder / "fit.parquet", "fit", N_FIT)
-    probe, _ = fit(read_outcomes(folder / "fit.parquet"), world.features("fit", N_FIT), MINILM_L6, title="generated")
+    probe = fit_probe(
+        read_outcomes(folder / "fit.parquet"), world.features("fit", N_FIT), MINILM_L6, title="generated"
+    ).probe
     artifact.save(probe, folder / "probe")
     rows = dict(zip(world.texts("tune", world.n), world.features("tune", world.n), strict=True))
     with mock.patch("router.tuning.outcomes.feature_cache.load_encoder", return_value=_Generated(rows)):

@@ -29,8 +29,8 @@ from probes.encoders.exported import ExportedEncoder
 from probes.encoders.files import find_encoder
 from probes.encoders.spec import MINILM_L6, EncoderSpec, encode_all
 from router.tuning.judging.cross_validation import Split, probe_risk, split_folds
-from router.tuning.judging.parity import agreement
-from router.tuning.judging.ranking import Judgement, Truth, measure
+from router.tuning.judging.encoder_parity import agreement
+from router.tuning.judging.ranking import RouterScores, Truth, measure
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
 from router.tuning.outcomes.distinct_texts import text_numbers
 
@@ -107,9 +107,9 @@ def main() -> None:
     print(json.dumps({"commit": commit(), "hardware": hardware(), "prompts": sizes, "variants": found}, indent=2))
 
 
-def judge(data: Mapping[str, Outcomes], source: Path) -> dict[str, dict[Variant, Judgement]]:
+def judge(data: Mapping[str, Outcomes], source: Path) -> dict[str, dict[Variant, RouterScores]]:
     """What a probe on each variant's features says of prompts left out, by task."""
-    judged: dict[str, dict[Variant, Judgement]] = {task: {} for task in data}
+    judged: dict[str, dict[Variant, RouterScores]] = {task: {} for task in data}
     texts = {TASKS[task][0]: outcomes.texts for task, outcomes in data.items()}
     folds = {task: split_folds(outcomes, 5, TASKS[task][2]) for task, outcomes in data.items()}
     for forward in dict.fromkeys(variant.forward for variant in VARIANTS):
@@ -123,12 +123,12 @@ def judge(data: Mapping[str, Outcomes], source: Path) -> dict[str, dict[Variant,
             for variant in variants:
                 read = np.concatenate([blocks[part] for part in variant.pooling], axis=1)
                 risk = probe_risk(outcomes, read, folds[task])
-                judged[task][variant] = Judgement(risk[:, 0] - risk[:, 1], risk[:, 0])
+                judged[task][variant] = RouterScores(risk[:, 0] - risk[:, 1], risk[:, 0])
         print(f"encoded and fitted {forward}", file=sys.stderr)
     return judged
 
 
-def figures(outcomes: Outcomes, judged: Mapping[Variant, Judgement], variant: Variant) -> dict[str, Any]:
+def figures(outcomes: Outcomes, judged: Mapping[Variant, RouterScores], variant: Variant) -> dict[str, Any]:
     """APGR with its interval, the reference's lead, ECE of the weak model's risk, agreement with the reference."""
     truth = Truth(outcomes.scores, text_numbers(outcomes.texts))
     compared = {"reference": judged[REFERENCE], "variant": judged[variant]}

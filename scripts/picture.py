@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from probes.encoders.spec import MINILM_L6
 from router.tuning.judging.baselines import LiteLLM, NearestNeighbours, Random
-from router.tuning.judging.cross_validation import judge_baselines, probe_risk, split_folds
-from router.tuning.judging.ranking import Judgement, Truth
+from router.tuning.judging.cross_validation import probe_risk, score_baselines, split_folds
+from router.tuning.judging.ranking import RouterScores, Truth
 from router.tuning.outcomes.candidates import priced
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
 from router.tuning.outcomes.distinct_texts import text_numbers
@@ -41,10 +41,10 @@ def chart(outcomes: Outcomes, features: npt.NDArray[np.float32]) -> bytes:
     fold = split_folds(outcomes, FOLDS, "random")
     risk = probe_risk(outcomes, features, fold)
     baselines = (NearestNeighbours(), LiteLLM("heuristic"), Random())
-    judged = judge_baselines(outcomes, features, fold, baselines).judgements
-    judged["ELLE probe"] = Judgement(risk[:, 0] - risk[:, 1], risk[:, 0])
+    routers = score_baselines(outcomes, features, fold, baselines).by_name
+    routers["ELLE probe"] = RouterScores(risk[:, 0] - risk[:, 1], risk[:, 0])
     truth = Truth(outcomes.scores, text_numbers(outcomes.texts), outcomes.cost_usd)
-    return cost_quality_chart(judged, truth, outcomes.models, highlight="ELLE probe")
+    return cost_quality_chart(routers, truth, outcomes.models, highlight="ELLE probe")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from probes.artifacts import store as artifact
 from probes.encoders.spec import EncoderSpec, FloatArray
 from probes.errors import DataError
 from probes.probe import DifficultyProbe
-from router.tuning.fitting.fit import fit
+from router.tuning.fitting.fit import fit_probe
 from router.tuning.outcomes.datasets import Outcomes
 
 N_FEATURES = 8
@@ -114,8 +114,7 @@ def fake_probe(models: tuple[str, ...] = ("small", "large"), spec: EncoderSpec |
         output_tokens=unknown,
         sources=(),
     )
-    probe, _ = fit(outcomes, features, encoder.spec, title="fake")
-    return probe
+    return fit_probe(outcomes, features, encoder.spec, title="fake").probe
 
 
 def write_policy(

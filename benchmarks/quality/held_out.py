@@ -26,12 +26,12 @@ from router.tuning.certifying.rule_paths import USUAL_ASK, choose_by, rule_input
 from router.tuning.certifying.settings import TuneSettings
 from router.tuning.certifying.targets import Target
 from router.tuning.certifying.tune import tune_policy
-from router.tuning.fitting.fit import fit
+from router.tuning.fitting.fit import fit_probe
 from router.tuning.judging.cross_validation import split_folds
 from router.tuning.judging.slices import MIN_SLICE
 from router.tuning.outcomes.candidates import PriceTable, by_cost, candidates_from_names, mean_lengths
 from router.tuning.outcomes.datasets import Outcomes
-from router.tuning.outcomes.holdout import left_out, to_fit
+from router.tuning.outcomes.holdout import left_out, rows_to_fit
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -106,12 +106,12 @@ def _decide(
     """Fit and tune on rows of `train`, decide those of `test`, by the name of the setting."""
     row_of = {text: row for row, text in enumerate(outcomes.texts)}
     kept_back = train & left_out(outcomes, HOLDOUT, seed)
-    fitted = np.flatnonzero(train & to_fit(outcomes, kept_back))
+    fitted = np.flatnonzero(train & rows_to_fit(outcomes, kept_back))
     candidates = None
     if prices is not None:
         lengths = mean_lengths(outcomes.take(fitted))
         candidates = by_cost(candidates_from_names(outcomes.models, prices, litellm=False, lengths=lengths), USUAL_ASK)
-    probe, _ = fit(outcomes.take(fitted), features[fitted], spec, title="held-out groups", seed=seed)
+    probe = fit_probe(outcomes.take(fitted), features[fitted], spec, title="held-out groups", seed=seed).probe
     unknown = calibration_set(outcomes.take(np.flatnonzero(test)), probe).outcomes
     prediction = probe.predict(features[[row_of[text] for text in unknown.texts]])
     found = {}

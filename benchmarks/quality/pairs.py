@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from router.tuning.judging.baselines import all_baselines
 from router.tuning.judging.cross_validation import Split
-from router.tuning.judging.evaluate import PROBE, Judged, judge
+from router.tuning.judging.probe_evaluation import PROBE, EvaluationOptions, ScoredRouters, score_routers
 from router.tuning.judging.ranking import measure
 from router.tuning.judging.slices import measure_slices, slice_labels
 from router.tuning.outcomes.datasets import Outcomes
@@ -30,17 +30,18 @@ def pair_results(
         "splits": {},
     }
     for split in splits:
-        judged = judge(None, outcomes, features, folds=FOLDS, split=split, baselines=all_baselines(), seed=seed)
-        found["splits"][split] = _rankings(judged, resamples, seed)
+        options = EvaluationOptions(folds=FOLDS, split=split, baselines=all_baselines(), seed=seed)
+        scored = score_routers(None, outcomes, features, options)
+        found["splits"][split] = _rankings(scored, resamples, seed)
         labels = slice_labels(outcomes.texts, outcomes.groups)
-        slices = measure_slices(judged.judgements[PROBE], judged.truth, labels, resamples=resamples, seed=seed)
+        slices = measure_slices(scored.routers[PROBE], scored.truth, labels, resamples=resamples, seed=seed)
         found["splits"][split]["slices"] = {
             by: {label: asdict(one) for label, one in parts.items()} for by, parts in slices.items()
         }
     return found
 
 
-def _rankings(judged: Judged, resamples: int, seed: int) -> dict[str, Any]:
-    rankings = measure(judged.judgements, judged.truth, reference=PROBE, resamples=resamples, seed=seed)
+def _rankings(scored: ScoredRouters, resamples: int, seed: int) -> dict[str, Any]:
+    rankings = measure(scored.routers, scored.truth, reference=PROBE, resamples=resamples, seed=seed)
     named = {name.replace(PROBE, "probe"): ranking.to_dict() for name, ranking in rankings.items()}
-    return {"rankings": named, "not_run": dict(judged.skipped)}
+    return {"rankings": named, "not_run": dict(scored.skipped)}

@@ -16,7 +16,7 @@ from probes.regression.fit import fit_ridge
 from probes.regression.prior import Prior
 from router.tuning.fitting.adaptation import move_maps
 from router.tuning.fitting.recipe import FittedMaps, fit_maps, risk_through
-from router.tuning.judging.ranking import Judgement, Truth, measure
+from router.tuning.judging.ranking import RouterScores, Truth, measure
 from router.tuning.outcomes.datasets import Outcomes
 from router.tuning.outcomes.distinct_texts import text_numbers
 
@@ -76,7 +76,7 @@ def transfer_results(
     maps, prior = fit_maps(old_features, losses, old.texts, seed), Prior.of(old_features, losses)
     risk = maps.risk_of(new_features)
     truth = Truth(new.scores, text_numbers(new.texts))
-    zero = measure({"": Judgement(_gain(risk), risk[:, 0])}, truth, resamples=resamples, seed=seed)[""]
+    zero = measure({"": RouterScores(_gain(risk), risk[:, 0])}, truth, resamples=resamples, seed=seed)[""]
     found: dict[str, Any] = {
         "old": [source.name for source in old.sources],
         "new": [source.name for source in new.sources],

@@ -16,7 +16,7 @@ from router.deciding import pipeline
 from router.serving.event_loop import run_in_event_loop
 from router.serving.server import serve_forever
 from router.serving.settings import ServerSettings
-from router.tuning.fitting.fit import fit
+from router.tuning.fitting.fit import fit_probe
 from router.tuning.outcomes.datasets import Outcomes
 
 POLICY = """
@@ -49,7 +49,7 @@ def write_policy(folder: Path, encoder: Encoder) -> Path:
         sources=(),
     )
     features = rng.standard_normal((n, encoder.n_features)).astype(np.float32)
-    probe, _ = fit(outcomes, features, encoder.spec, title="bench")
+    probe = fit_probe(outcomes, features, encoder.spec, title="bench").probe
     artifact.save(probe, folder / "probe")
     path = folder / "policy.yaml"
     path.write_text(POLICY)

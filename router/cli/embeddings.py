@@ -91,10 +91,10 @@ def embed_verb(prompts: Path, out: Path, as_json: bool, **options: Any) -> None:
     Each row is encoded as the service would encode it. Rows without a prompt get NaN; they are counted and listed in
     OUT.bad-rows.csv, and the exit status is then 3.
     """
-    from router.tuning.outcomes.prompt_embeddings import embed_command
+    from router.tuning.outcomes.prompt_embeddings import embed_prompts
 
     with progress_bar("encoding") as on_progress:
-        found = embed_command(prompts, out, on_progress=on_progress, **options)
+        found = embed_prompts(prompts, out, on_progress=on_progress, **options)
     if as_json:
         print_json(found.to_dict())
     else:

@@ -74,37 +74,68 @@ def evaluate_verb(paths: tuple[Path, ...], policy_file: Path | None, as_json: bo
     on DATA, give --cv: its recipe is then fitted anew without the prompts that it judges, and the figures of a random
     split and of a split by groups are printed side by side.
     """
-    report = _evaluate_probe(paths, options) if policy_file is None else _evaluate_policy(paths, policy_file, options)
-    if report.warning:
-        click.echo(f"Warning: {report.warning}", err=True)
-    if as_json:
-        print_json(report.to_dict())
+    if policy_file is None:
+        _evaluate_probe(paths, as_json, options)
     else:
-        report.print(stdout())
+        _evaluate_policy(paths, policy_file, as_json, options)
 
 
-def _evaluate_probe(paths: tuple[Path, ...], options: dict[str, Any]) -> Any:
-    from router.tuning.judging.evaluate import evaluate_command
+def _evaluate_probe(paths: tuple[Path, ...], as_json: bool, options: dict[str, Any]) -> None:
+    from router.cli.evaluate_files import evaluate_probe_files
+    from router.tuning.reporting.evaluation_text import print_evaluation
 
     if len(paths) < 2 or options["weak"] is None or options["strong"] is None:
         raise click.UsageError("give PROBE and DATA with --weak and --strong, or --policy FILE and DATA.")
     if options.pop("holdout") is not None or options.pop("time_column") is not None:
         raise click.UsageError("--holdout and --time-column are for --policy.")
+    evaluation_options = _evaluation_options(options)
     with progress_bar("encoding") as on_progress:
-        return evaluate_command(paths[0], paths[1:], on_progress=on_progress, **options)
+        found = evaluate_probe_files(_pair_files(paths[0], paths[1:], options), evaluation_options, on_progress)
+    _warn(found.warning)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print_evaluation(found, stdout())
 
 
-def _evaluate_policy(paths: tuple[Path, ...], policy_file: Path, options: dict[str, Any]) -> Any:
-    from router.tuning.judging.policy_evaluation import evaluate_policy_command
+def _evaluate_policy(paths: tuple[Path, ...], policy_file: Path, as_json: bool, options: dict[str, Any]) -> None:
+    from router.cli.evaluate_files import PolicyFiles, evaluate_policy_files
+    from router.tuning.judging.policy_evaluation import PolicyEvaluationOptions
+    from router.tuning.reporting.policy_text import policy_json, policy_warning, print_policy
 
     for name in ("prices", "folds", "quick"):
-        if options.pop(name):
+        if options[name]:
             raise click.UsageError(f"--{'cv' if name == 'folds' else name} is for a PROBE; a policy states its own.")
-    options.pop("split")
     if folders := [path for path in paths if path.is_dir()]:
         raise click.UsageError(f"with --policy give files of outcomes only, got the folder {folders[0]}.")
+    files = PolicyFiles(policy_file, paths, options["holdout"], options["time_column"], options["encoder_dir"])
+    compared = PolicyEvaluationOptions(options["weak"], options["strong"], options["resamples"], options["seed"])
     with progress_bar("encoding") as on_progress:
-        return evaluate_policy_command(policy_file, paths, on_progress=on_progress, **options)
+        found = evaluate_policy_files(files, compared, on_progress)
+    _warn(policy_warning(found))
+    if as_json:
+        print_json(policy_json(found))
+    else:
+        print_policy(found, stdout())
+
+
+def _pair_files(probe: Path, data: tuple[Path, ...], options: dict[str, Any]) -> Any:
+    from router.tuning.outcomes.pair_data import PairFiles
+
+    return PairFiles(probe, data, options["weak"], options["strong"], options["prices"], options["encoder_dir"])
+
+
+def _evaluation_options(options: dict[str, Any]) -> Any:
+    from router.tuning.judging.baselines import all_baselines, quick_baselines
+    from router.tuning.judging.probe_evaluation import EvaluationOptions
+
+    baselines = quick_baselines() if options["quick"] else all_baselines()
+    return EvaluationOptions(options["folds"], options["split"], baselines, options["resamples"], options["seed"])
+
+
+def _warn(warning: str | None) -> None:
+    if warning:
+        click.echo(f"Warning: {warning}", err=True)
 
 
 _REPORT_GROUPS = {
@@ -129,12 +160,13 @@ _REPORT_GROUPS = {
 @_QUICK
 @_RESAMPLES
 @_SEED
-def report_verb(probe: Path, data: tuple[Path, ...], out: Path, **options: Any) -> None:
+def report_verb(probe: Path, data: tuple[Path, ...], out: Path, policy_file: Path | None, **options: Any) -> None:
     """Write a self-contained HTML page that shows what PROBE does on DATA, and its pictures as files beside it."""
-    from router.tuning.reporting.report import report_command
+    from router.tuning.reporting.report import write_report
 
+    files, evaluation_options = _pair_files(probe, data, options), _evaluation_options(options)
     with progress_bar("encoding") as on_progress:
-        page = report_command(probe, data, out, on_progress=on_progress, **options)
+        page = write_report(files, out, evaluation_options, policy_file, on_progress)
     click.echo(f"Wrote {page}.")
 
 
@@ -154,14 +186,15 @@ def export_encoder_verb(out: Path, as_json: bool, **options: Any) -> None:
     With --parity, the recipe of the probe is fitted on the features of both. If the exported encoder routes worse or is
     calibrated worse, the exit status is 3.
     """
-    from router.tuning.judging.encoder_export import export_command
+    from router.cli.export_files import ExportOptions, export_encoder_files
+    from router.tuning.reporting.export_summary import print_export
 
     with progress_bar("encoding") as on_progress:
-        report = export_command(out, on_progress=on_progress, **options)
+        report = export_encoder_files(out, ExportOptions(**options), on_progress)
     if as_json:
         print_json(report.to_dict())
     else:
-        report.print(stdout())
+        print_export(report, stdout())
     if report.routing is not None and not report.routing.passed:
         raise SystemExit(NOT_CERTIFIED)
 

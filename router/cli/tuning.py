@@ -44,13 +44,14 @@ def import_verb(kind: str, paths: tuple[Path, ...], out: Path, as_json: bool, **
     that hold them. The command says what it took as the score. If it cannot know how good a score is, it asks for
     --score-map or --score-range. Rows that cannot be used are left out, counted, and listed in a file beside --out.
     """
-    from router.tuning.outcomes.adapters import import_command
+    from router.tuning.outcomes.adapters import ImportOptions, import_outcomes
+    from router.tuning.outcomes.adapters.summary import print_import
 
-    summary = import_command(kind, paths, out, **options)
+    summary = import_outcomes(kind, paths, out, ImportOptions(**options))
     if as_json:
         print_json(summary.to_dict())
     else:
-        summary.print(stdout())
+        print_import(summary, stdout())
 
 
 _FIT_GROUPS = {
@@ -92,14 +93,15 @@ def fit_verb(data: tuple[Path, ...], out: Path, models: str | None, as_json: boo
 
     With --prior, the statistics of an old fit with --keep-statistics replace the labels that DATA does not have.
     """
-    from router.tuning.fitting.fit import fit_command
+    from router.cli.fit_files import FitOptions, fit_files
+    from router.tuning.reporting.fit_summary import print_fit
 
     with progress_bar("encoding") as on_progress:
-        summary = fit_command(data, out, models=split_names(models), on_progress=on_progress, **options)
+        summary = fit_files(data, out, FitOptions(models=split_names(models), **options), on_progress)
     if as_json:
         print_json(summary.to_dict())
     else:
-        summary.print(stdout())
+        print_fit(summary, stdout())
 
 
 _TUNE_GROUPS = {

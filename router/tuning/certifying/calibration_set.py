@@ -12,7 +12,7 @@ from probes.errors import DataError
 from probes.probe import DifficultyProbe, fingerprints
 from router.asking.ask import Ask, extract
 from router.tuning.outcomes.datasets import Outcomes, has_made_id
-from router.tuning.outcomes.holdout import Split, row_keys
+from router.tuning.outcomes.holdout import Holdout, row_keys
 from router.tuning.outcomes.records import MAX_PROMPT_BYTES
 from router.values import RouteQuery
 
@@ -68,7 +68,7 @@ def calibration_set(outcomes: Outcomes, probe: DifficultyProbe) -> CalibrationSe
     """
     rows, complete = _complete(outcomes, probe)
     seen = np.isin(fingerprints(complete.texts), probe.fitted_on)
-    split = Split.of_card(probe.card)
+    split = Holdout.of_card(probe.card)
     ours = split is not None and split.is_of(outcomes)
     drawn = split.rows(outcomes)[rows] if split and ours else np.ones(len(rows), dtype=np.bool_)
     kept = drawn & ~seen

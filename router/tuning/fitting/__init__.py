@@ -1,1 +1,1 @@
-"""From outcomes to a calibrated probe."""
+"""Fitting: outcomes and features become a calibrated probe."""

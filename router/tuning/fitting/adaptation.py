@@ -1,4 +1,4 @@
-"""The recipe of a probe adapted to few labels of another task: old statistics as prior, old maps moved to its mean."""
+"""Adapt a probe to few labels of a new task: its old statistics act as prior, its calibration maps are shifted."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ from router.tuning.outcomes.distinct_texts import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Labels that every model needs. Fewer were not measured.
+#: Labels that every model needs. Adapting to fewer labels was not measured.
 MIN_LABELS = 50
 
 
 @dataclass(frozen=True, eq=False)
-class OldFit:
-    """A saved probe with the statistics of its fit."""
+class PriorProbe:
+    """A saved probe that another one is adapted from, with the sums of its fit (`elle fit --keep-statistics`)."""
 
     probe: DifficultyProbe
-    prior: Prior
+    statistics: Prior
 
     @classmethod
-    def load(cls, path: Path) -> OldFit:
-        """Read both.
+    def load(cls, path: Path) -> PriorProbe:
+        """Read the probe and its statistics from the folder of a saved probe.
 
-        Raises ArtifactError as `artifact.load` and `artifact.load_prior`, DataError where a map is not of kind beta.
+        Raises ArtifactError as `artifact.load` and `artifact.load_prior` do, and DataError if a calibration map is not
+        of kind beta.
         """
         old = cls(artifact.load(path), artifact.load_prior(path))
         kinds = [one.kind for one in old.probe.calibrators]
@@ -50,10 +51,11 @@ class OldFit:
         return old
 
     def check(self, spec: EncoderSpec, outcomes: Outcomes) -> Outcomes:
-        """The outcomes with the probe's models in its order.
+        """Return the outcomes with the probe's models, in the probe's order.
 
-        Raises EncoderMismatchError for another encoder, DataError where a model of the probe is missing, one that it
-        does not know is there, or one has fewer than MIN_LABELS labels or labels of fewer than MIN_TEXTS prompts.
+        Raises EncoderMismatchError for another encoder. Raises DataError if a model of the probe is missing, if the
+        data hold a model that the probe does not know, or if a model has fewer than MIN_LABELS labels or labels of
+        fewer than MIN_TEXTS different prompts.
         """
         own = None if self.probe.encoder is None else EncoderSpec.from_dict(self.probe.encoder).pinned()
         if own is None or own.identity != spec.identity:
@@ -79,9 +81,12 @@ class OldFit:
 
 @dataclass(frozen=True)
 class AdaptedFrom:
-    """What a probe was adapted from: identity and title of the old probe and the rows of its fit, n of the new task.
+    """The probe that another one was adapted from.
 
-    weight: what one old label counted, in labels of the new task; 0 where the old ones were given up.
+    Attributes:
+        identity, title: of the old probe.
+        n_old_rows: prompts that the old probe was fitted on. n_new_rows: prompts of the new task.
+        weight: what one old label counts, in labels of the new task; 0 if the old labels were given up.
     """
 
     identity: str
@@ -90,34 +95,45 @@ class AdaptedFrom:
     n_new_rows: int
     weight: float
 
+    def describe(self) -> str:
+        """Return a sentence that says what the probe was adapted from."""
+        return (
+            f"Adapted to {self.n_new_rows:,} prompts from the probe {self.title} ({self.identity[:12]}): "
+            f"each of the {self.n_old_rows:,} prompts of its fit counts {self.weight:g} of a new one."
+        )
+
 
 def adapt_maps(
-    old: OldFit, features: npt.NDArray[np.float32], losses: FloatArray, texts: Sequence[str], seed: int = 0
+    prior: PriorProbe, features: npt.NDArray[np.float32], losses: FloatArray, texts: Sequence[str], seed: int = 0
 ) -> tuple[FittedMaps, AdaptedFrom]:
-    """Adapt to features (n, d) and losses (n, m) of the new task, NaN where a model was not asked."""
+    """Adapt a probe to features (n, d) and losses (n, m) of a new task; NaN stands for a model that was not asked.
+
+    Return the adapted maps, and what they were adapted from.
+    """
     numbers = text_numbers(texts)
-    found = adapt(old.prior, old.probe.linear.alpha, features, losses, numbers)
-    leverage, limit = familiarity(old, features)
+    found = adapt(prior.statistics, prior.probe.linear.alpha, features, losses, numbers)
+    leverage, limit = familiarity(prior, features)
     maps = FittedMaps(
         linear=found.probe,
         leverage=leverage,
-        calibrators=move_maps(old.probe.calibrators, old.prior.target_mean, found.left_out, losses),
+        calibrators=move_maps(prior.probe.calibrators, prior.statistics.target_mean, found.left_out, losses),
         leverage_limit=limit,
         predicted=found.left_out,
-        risk=_held_out_risk(old, found.left_out, losses, spread_folds(losses, texts, seed)),
+        risk=_held_out_risk(prior, found.left_out, losses, spread_folds(losses, texts, seed)),
         split="each prompt text left out in turn",
     )
-    n_old = old.prior.everything.n_rows
-    return maps, AdaptedFrom(old.probe.identity, old.probe.card.title, n_old, len(losses), found.weight)
+    n_old = prior.statistics.everything.n_rows
+    return maps, AdaptedFrom(prior.probe.identity, prior.probe.card.title, n_old, len(losses), found.weight)
 
 
 def move_maps(
     calibrators: Sequence[Calibrator], old_means: FloatArray, predicted: FloatArray, losses: FloatArray
 ) -> tuple[Calibrator, ...]:
-    """Beta maps of an old task of mean losses `old_means` (m,), moved to predictions and losses (n, m) of another.
+    """Return beta maps of an old task, shifted to the mean losses of a new one.
 
-    The predictions are of rows left out; NaN losses are missing pairs. What the labels decide is one number per model,
-    its mean loss. Maps fitted to 50 or 100 labels rank clearly worse, raw predictions worse where the tasks are
+    old_means: (m,) mean losses of the old task. predicted, losses: (n, m) of the new task; the predictions are of rows
+    left out, and NaN losses stand for models that were not asked. The labels decide one number for each model, its mean
+    loss: maps fitted anew to 50 or 100 labels rank clearly worse, and raw predictions rank worse if the two tasks are
     alike (docs/decisions/0002-features.md).
     """
     maps: list[Calibrator] = []
@@ -128,30 +144,35 @@ def move_maps(
     return tuple(maps)
 
 
-def _held_out_risk(old: OldFit, predicted: FloatArray, losses: FloatArray, fold: npt.NDArray[np.int64]) -> FloatArray:
-    """Risk (n, m) of every row through maps moved by the other folds."""
+def _held_out_risk(
+    prior: PriorProbe, predicted: FloatArray, losses: FloatArray, fold: npt.NDArray[np.int64]
+) -> FloatArray:
+    """Return the risk (n, m) of every row, through maps that the other folds shifted."""
     risk = np.empty(predicted.shape)
     for number in np.unique(fold):
         inside = fold == number
-        maps = move_maps(old.probe.calibrators, old.prior.target_mean, predicted[~inside], losses[~inside])
+        maps = move_maps(prior.probe.calibrators, prior.statistics.target_mean, predicted[~inside], losses[~inside])
         risk[inside] = risk_through(maps, predicted[inside])
     return risk
 
 
-def familiarity(old: OldFit, features: npt.NDArray[np.float32]) -> tuple[Leverage, float | None]:
-    """Leverage against old and new rows together, and its limit: familiar is what either has seen.
+def familiarity(prior: PriorProbe, features: npt.NDArray[np.float32]) -> tuple[Leverage, float | None]:
+    """Return the leverage against old and new rows together, and its limit: a prompt is familiar if either has seen it.
 
-    The limit is the old one, or the leverage that the new rows have when left out, if that is larger; with fewer than
-    1,000 of them in effect their largest. None where the old probe has none.
+    The limit is the larger of the old one and the FAMILIAR_QUANTILE of the leverage that the new rows have when left
+    out; with fewer than 1,000 new rows that is in effect their largest. It is None if the old probe has none.
     """
-    d = old.prior.n_features
-    seen = old.prior.everything.without_targets() + RidgeFitter(d, 0).update(features, np.empty((len(features), 0)))
-    leverage = seen.spectrum().leverage(float(old.probe.linear.alpha.min()), LEVERAGE_TOLERANCE)
-    if old.probe.leverage_limit is None:
+    d = prior.statistics.n_features
+    seen = prior.statistics.everything.without_targets() + RidgeFitter(d, 0).update(
+        features, np.empty((len(features), 0))
+    )
+    leverage = seen.spectrum().leverage(float(prior.probe.linear.alpha.min()), LEVERAGE_TOLERANCE)
+    if prior.probe.leverage_limit is None:
         return leverage, None
-    # Leaving a row out of the statistics turns its leverage h into h / (1 - h), Sherman and Morrison; h is rounded.
+    # Leaving a row out of the statistics turns its leverage h into h / (1 - h), Sherman and Morrison; h is rounded,
+    # so it may reach 1.
     h = np.minimum(leverage.score(features).astype(np.float64), 0.99)
-    return leverage, max(old.probe.leverage_limit, float(np.quantile(h / (1.0 - h), FAMILIAR_QUANTILE)))
+    return leverage, max(prior.probe.leverage_limit, float(np.quantile(h / (1.0 - h), FAMILIAR_QUANTILE)))
 
 
 def _listed(names: Sequence[str], known: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The recipe of a probe: ridge on all rows, calibration on rows it did not see, a limit for what is unfamiliar."""
+"""The recipe of a probe: ridge on all rows, calibration on rows left out, and a limit for unfamiliar prompts."""
 
 from __future__ import annotations
 
@@ -28,19 +28,21 @@ MIN_PROMPTS = 50
 #: Fewer different prompts with a label of a model than this cannot be spread over the folds.
 MIN_TEXTS = FOLDS
 
-#: Folds are drawn anew until every model has labels enough on either side; with five labels one in 30 draws has not.
+#: Folds are drawn anew until every model has enough labels on either side; with five labels one draw in 30 fails.
 _DRAWS = 100
 
 
 @dataclass(frozen=True)
 class FittedMaps:
-    """The recipe of a probe, applied: linear map, calibration, and what they say of each row left out.
+    """A fit of the recipe: its linear map, its calibration maps, and what they predict for each row left out.
 
     Attributes:
-        linear, leverage: of the ridge on all rows. calibrators: one per model. leverage_limit: beyond it a prompt is
-            unfamiliar.
-        predicted, risk: (n, m), loss and probability of rows that neither ridge nor calibration had seen.
-        split: in words, how these rows were left out.
+        linear, leverage: of the ridge on all rows.
+        calibrators: a map for each model, from predicted loss to risk.
+        leverage_limit: a prompt of larger leverage is unfamiliar; None if there is no limit.
+        predicted: (n, m) losses, each predicted for a row that the ridge had not seen.
+        risk: (n, m) the same through maps that had not seen the row, 0 to 1.
+        split: how these rows were left out, in words.
     """
 
     linear: LinearProbe
@@ -52,20 +54,20 @@ class FittedMaps:
     split: str = f"{FOLDS}-fold cross-validation by prompt text, random"
 
     def risk_of(self, features: npt.NDArray[np.float32]) -> FloatArray:
-        """Calibrated risk (k, m) of other prompts by their features (k, d)."""
+        """Return the calibrated risk (k, m) of other prompts by their features (k, d)."""
         return risk_through(self.calibrators, self.linear.predict(features).astype(np.float64))
 
 
 def risk_through(calibrators: Sequence[Calibrator], predicted: FloatArray) -> FloatArray:
-    """Risk (n, m) of predicted losses (n, m), each column through its own map."""
+    """Return the risk (n, m) of predicted losses (n, m), each column through its own map."""
     return np.stack([one.predict(column) for one, column in zip(calibrators, predicted.T, strict=True)], axis=1)
 
 
 def fit_maps(features: npt.NDArray[np.float32], losses: FloatArray, texts: Sequence[str], seed: int = 0) -> FittedMaps:
-    """Fit the recipe to features (n, d) and losses (n, m), NaN where a model was not asked.
+    """Fit the recipe to features (n, d) and losses (n, m); NaN stands for a model that was not asked.
 
-    Each model is fitted on the prompts it has. Raises DataError for fewer than MIN_PROMPTS prompts, and for a model
-    with labels of fewer than MIN_TEXTS different ones.
+    Each model is fitted on the prompts that it answered. Raises DataError for fewer than MIN_PROMPTS prompts, and for a
+    model with labels of fewer than MIN_TEXTS different prompts.
     """
     if len(losses) < MIN_PROMPTS:
         raise DataError(f"fitting needs at least {MIN_PROMPTS} prompts, got {len(losses)}; add outcomes.")
@@ -78,16 +80,16 @@ def fit_maps(features: npt.NDArray[np.float32], losses: FloatArray, texts: Seque
 
 
 def enough_texts(losses: FloatArray, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Return for each model (m,) whether its losses (n, m), NaN where missing, are of MIN_TEXTS different texts."""
+    """Return for each model (m,) whether its finite losses (n, m) are of at least MIN_TEXTS different texts."""
     numbers = text_numbers(texts)
     counts = [len(np.unique(numbers[np.isfinite(column)])) for column in losses.T]
     return np.array([count >= MIN_TEXTS for count in counts], dtype=np.bool_)
 
 
 def spread_folds(losses: FloatArray, texts: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
-    """Return a fold number for each prompt (n,), by text, so that every model has 2 labels outside each fold.
+    """Return a fold number for each prompt (n,), by text, such that every model has 2 labels outside each fold.
 
-    Raises DataError where a model has labels of too few different texts for that.
+    Raises DataError if a model has labels of too few different texts for that.
     """
     numbers = text_numbers(texts)
     if not enough_texts(losses, texts).all():

@@ -1,1 +1,1 @@
-"""How well a probe ranks prompts on data that it has not seen, beside baselines."""
+"""Judging: measure probes, baselines and policies on outcomes."""

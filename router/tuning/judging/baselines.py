@@ -1,7 +1,7 @@
-"""What a router has to beat, each from labels of the training rows only, by one signature.
+"""Routers that a probe is compared with: chance, length, the best model of each group, TF-IDF, kNN, LiteLLM, an oracle.
 
-`judge(train, test)` says of each test prompt how much it gains from the strong model and how likely the weak one fails.
-Ridge, kNN and logistic regression choose their one setting on a fifth of the training texts, then use all of them.
+Each learns from the labels of the training rows only. Ridge, kNN and logistic regression choose their one setting on a
+fifth of the training texts and are then fitted to all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from router.tuning.judging.litellm_baseline import Kind, litellm_difficulty
-from router.tuning.judging.ranking import Judgement
+from router.tuning.judging.ranking import RouterScores
 
 FloatArray = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -26,12 +26,12 @@ _WORD = r"(?u)\b\w+\b|[^\w\s]"
 
 @dataclass(frozen=True)
 class Prompts:
-    """n prompts with what a baseline may look at.
+    """n prompts, with everything that a baseline may look at.
 
     Attributes:
-        texts, groups: n each; an empty group is an unknown one.
-        features: (n, d), the same embeddings as the probe's.
-        scores: (n, 2), weak and strong; of test prompts only the oracle looks at them.
+        texts, groups: n each; an empty text stands for an unknown group.
+        features: (n, d), the embeddings that the probe uses too.
+        scores: (n, 2) of the weak and the strong model; only the oracle looks at those of test prompts.
     """
 
     texts: Sequence[str]
@@ -40,7 +40,7 @@ class Prompts:
     scores: FloatArray
 
     def take(self, rows: Bools) -> Prompts:
-        """Only these rows."""
+        """Return only these rows."""
         at = np.flatnonzero(rows).tolist()
         return Prompts(
             [self.texts[i] for i in at], [self.groups[i] for i in at], self.features[rows], self.scores[rows]
@@ -48,40 +48,40 @@ class Prompts:
 
 
 class Baseline(Protocol):
-    """A router to compare with. `trained`: whether it uses labels of the training rows."""
+    """A router to compare with. `trained` says whether it uses labels of the training rows."""
 
     name: str
     trained: ClassVar[bool]
 
-    def judge(self, train: Prompts, test: Prompts) -> Judgement:
-        """Gain and difficulty of each test prompt; neither needs to be a probability."""
+    def score(self, train: Prompts, test: Prompts) -> RouterScores:
+        """Return gain and difficulty of each test prompt; neither needs to be a probability."""
         ...
 
 
 class Random:
-    """A number per text that has nothing to do with it: its digest."""
+    """Scores each text by its digest, a number that has nothing to do with how hard it is."""
 
     name = "random"
     trained: ClassVar[bool] = False
 
-    def judge(self, train: Prompts, test: Prompts) -> Judgement:
+    def score(self, train: Prompts, test: Prompts) -> RouterScores:
         """See `Baseline`."""
-        return _difficulty(_uniform(test.texts))
+        return _from_difficulty(_uniform(test.texts))
 
 
 class PromptLength:
-    """Longer is harder."""
+    """Takes longer prompts for harder ones."""
 
     name = "prompt_length"
     trained: ClassVar[bool] = False
 
-    def judge(self, train: Prompts, test: Prompts) -> Judgement:
+    def score(self, train: Prompts, test: Prompts) -> RouterScores:
         """See `Baseline`."""
-        return _difficulty(np.log1p(np.array([float(len(text)) for text in test.texts])))
+        return _from_difficulty(np.log1p(np.array([float(len(text)) for text in test.texts])))
 
 
 class LiteLLM:
-    """LiteLLM's complexity router, by one of its two offline classifiers."""
+    """LiteLLM's complexity router, with one of its two offline classifiers."""
 
     trained: ClassVar[bool] = False
 
@@ -89,24 +89,25 @@ class LiteLLM:
         self.name = f"litellm_{kind}"
         self._kind = kind
 
-    def judge(self, train: Prompts, test: Prompts) -> Judgement:
+    def score(self, train: Prompts, test: Prompts) -> RouterScores:
         """See `Baseline`."""
-        return _difficulty(litellm_difficulty(self._kind, test.texts))
+        return _from_difficulty(litellm_difficulty(self._kind, test.texts))
 
 
 class GroupMean:
-    """The mean losses of the prompt's group, shrunk to all prompts' by ten; nothing is said of a group never seen.
+    """Predicts the mean losses of the prompt's group, shrunk to those of all prompts by the weight of ten prompts.
 
     As a ranking it sends the groups that gain most to the strong model first: the "best model per data set" that a
-    person with a spreadsheet would choose. Groups never seen all have the gain 0: over whole groups left out this is a
-    constant, worth 0.5, where the mean of the other groups would be worth less, as it leaves the group's own out.
-    So it is with a single group.
+    person with a spreadsheet would choose. A group that was not in training has the gain 0. If whole groups are left
+    out, all gains are therefore 0, which is worth an APGR of 0.5. The mean of the other groups would be worth less: if
+    a group gains much, the mean of the others is low just because this group is missing from it. The gain is also 0 if
+    all training prompts are of one group.
     """
 
     name = "per_group_best"
     trained: ClassVar[bool] = True
 
-    def judge(self, train: Prompts, test: Prompts) -> Judgement:
+    def score(self, train: Prompts, test: Prompts) -> RouterScores:
         """See `Baseline`."""
         overall = 1.0 - train.scores.mean(axis=0)
         groups = np.array(train.groups)
@@ -115,21 +116,21 @@ class GroupMean:
             rows = groups == group
             shrunk = (10.0 * overall + (1.0 - train.scores[rows]).sum(axis=0)) / (10.0 + rows.sum())
             means[group] = shrunk if rows.any() and not rows.all() else np.array([0.5, 0.5])
-        return _losses(np.array([means[group] for group in test.groups]))
+        return _from_losses(np.array([means[group] for group in test.groups]))
 
 
 class TfidfRidge:
-    """Ridge on TF-IDF of words and pairs of words (scikit-learn)."""
+    """Ridge regression of the losses on TF-IDF of words and pairs of words (scikit-learn)."""
 
     name = "tfidf_ridge"
     trained: ClassVar[bool] = True
 
-    def judge(self, train: Prompts, test: Prompts) -> Judgement:
+    def score(self, train: Prompts, test: Prompts) -> RouterScores:
         """See `Baseline`."""
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import Ridge
 
-        # One-letter words and signs count: they are what tells mathematics. Few texts may share no word.
+        # One-letter words and signs count, because they mark mathematics. If texts are few, no word may occur twice.
         often = 2 if len(train.texts) >= 100 else 1
         words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=often, token_pattern=_WORD)
         X, X_test = words.fit_transform(train.texts), words.transform(test.texts)
@@ -140,16 +141,16 @@ class TfidfRidge:
             return np.asarray(ridge.fit(X[rows], losses[rows]).predict(at))
 
         alpha = _best((1.0, 3.0, 10.0, 30.0), lambda a, fit, held: predict(fit, X[held], a), train)
-        return _losses(predict(np.ones(len(losses), dtype=bool), X_test, alpha))
+        return _from_losses(predict(np.ones(len(losses), dtype=bool), X_test, alpha))
 
 
 class NearestNeighbours:
-    """Mean losses of the k most similar training prompts, by cosine of the standardised embeddings."""
+    """Predicts the mean losses of the k most similar training prompts, by cosine of the standardised embeddings."""
 
     name = "knn"
     trained: ClassVar[bool] = True
 
-    def judge(self, train: Prompts, test: Prompts) -> Judgement:
+    def score(self, train: Prompts, test: Prompts) -> RouterScores:
         """See `Baseline`."""
         X, X_test = (_unit(features) for features in _standardised(train, test))
         losses = 1.0 - train.scores
@@ -163,7 +164,7 @@ class NearestNeighbours:
             return found
 
         k = _best((10, 30, 100, 300), lambda k, fit, held: predict(fit, X[held], k), train)
-        return _losses(predict(np.ones(len(losses), dtype=bool), X_test, k))
+        return _from_losses(predict(np.ones(len(losses), dtype=bool), X_test, k))
 
 
 class Logistic:
@@ -172,7 +173,7 @@ class Logistic:
     name = "logistic"
     trained: ClassVar[bool] = True
 
-    def judge(self, train: Prompts, test: Prompts) -> Judgement:
+    def score(self, train: Prompts, test: Prompts) -> RouterScores:
         """See `Baseline`."""
         X, X_test = _standardised(train, test)
 
@@ -180,22 +181,22 @@ class Logistic:
             return np.stack([_logistic(X[rows], 1.0 - y[rows], at, c) for y in train.scores.T], axis=1)
 
         c = _best((1e-5, 1e-4, 1e-3), lambda c, fit, held: predict(fit, X[held], c), train)
-        return _losses(predict(np.ones(len(X), dtype=bool), X_test, c))
+        return _from_losses(predict(np.ones(len(X), dtype=bool), X_test, c))
 
 
 class Oracle:
-    """Knows how both models did: the ceiling."""
+    """Knows how both models did, so that no ranking is better."""
 
     name = "oracle"
     trained: ClassVar[bool] = False
 
-    def judge(self, train: Prompts, test: Prompts) -> Judgement:
+    def score(self, train: Prompts, test: Prompts) -> RouterScores:
         """See `Baseline`."""
-        return _losses(1.0 - test.scores)
+        return _from_losses(1.0 - test.scores)
 
 
 def all_baselines() -> tuple[Baseline, ...]:
-    """Every baseline, in the order of the tables."""
+    """Return every baseline, in the order of the tables."""
     return (
         *quick_baselines()[:-1],
         TfidfRidge(),
@@ -208,19 +209,22 @@ def all_baselines() -> tuple[Baseline, ...]:
 
 
 def quick_baselines() -> tuple[Baseline, ...]:
-    """Those that take no time and no other library."""
+    """Return the baselines that take no time and need no other library."""
     return Random(), PromptLength(), GroupMean(), Oracle()
 
 
-def _difficulty(score: FloatArray) -> Judgement:
-    return Judgement(score, difficulty=score)
+def _from_difficulty(score: FloatArray) -> RouterScores:
+    """Return the scores of a router that knows only how hard (n,) each prompt is: it takes that for the gain."""
+    return RouterScores(score, difficulty=score)
 
 
-def _losses(predicted: FloatArray) -> Judgement:
-    return Judgement(predicted[:, 0] - predicted[:, 1], difficulty=predicted[:, 0])
+def _from_losses(predicted: FloatArray) -> RouterScores:
+    """Return the scores of a router that predicts the losses (n, 2) of the weak and the strong model."""
+    return RouterScores(predicted[:, 0] - predicted[:, 1], difficulty=predicted[:, 0])
 
 
 def _uniform(texts: Sequence[str]) -> FloatArray:
+    """Return for each text a number in [0, 1) that depends on the text only."""
     digests = (blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest() for text in texts)
     return np.array([int.from_bytes(digest) / 2.0**64 for digest in digests])
 
@@ -228,7 +232,7 @@ def _uniform(texts: Sequence[str]) -> FloatArray:
 def _best(
     settings: Sequence[Setting], predict: Callable[[Setting, Bools, Bools], FloatArray], train: Prompts
 ) -> Setting:
-    """The setting whose gains are closest to the true ones, in squares, on a fifth of the texts kept apart."""
+    """Return the setting with the least squared error of the gains on a fifth of the texts, kept apart."""
     held = _uniform(train.texts) < 0.2
     if held.all() or not held.any():
         return settings[0]
@@ -242,7 +246,7 @@ def _best(
 
 def _standardised(train: Prompts, test: Prompts) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     mean, spread = train.features.mean(axis=0), train.features.std(axis=0)
-    # A dead dimension varies by rounding only; dividing by that would make it the loudest.
+    # A dead dimension varies by rounding only. Dividing by so small a spread would make it outweigh all others.
     scale = np.where(spread > 1e-6 * spread.max(initial=0.0), spread, np.inf)
     return (train.features - mean) / scale, (test.features - mean) / scale
 

@@ -1,4 +1,4 @@
-"""Judgements of prompts left out: the probe's recipe and every baseline refitted on the other folds."""
+"""Score prompts that were left out: the probe's recipe and every baseline are refitted on the other folds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from probes.regression.crossfit import assign_folds
 from router.tuning.fitting.recipe import fit_maps
 from router.tuning.judging.baselines import Baseline, Prompts
 from router.tuning.judging.litellm_baseline import LiteLLMMissingError
-from router.tuning.judging.ranking import Judgement
+from router.tuning.judging.ranking import RouterScores
 from router.tuning.outcomes.datasets import Outcomes
 from router.tuning.outcomes.distinct_texts import text_numbers
 
@@ -29,22 +29,23 @@ BASELINE_FOLDS = 5
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """What routers say of every prompt without having seen it.
+class BaselineScores:
+    """What each baseline says of every prompt, by its name, without having seen the prompt.
 
     Attributes:
-        judgements: by name, risks calibrated.
-        skipped: why a baseline could not be run, by its name.
+        by_name: the scores; their risks are calibrated.
+        skipped: why a baseline could not be run.
     """
 
-    judgements: dict[str, Judgement]
+    by_name: dict[str, RouterScores]
     skipped: dict[str, str] = field(default_factory=dict)
 
 
 def split_folds(outcomes: Outcomes, folds: int, split: Split, seed: int = 0) -> IntArray:
-    """A fold number per prompt: by prompt text, or by whole groups (as many folds as groups if those are fewer).
+    """Return a fold number for each prompt (n,), drawn by prompt text or by whole groups.
 
-    Raises DataError when the data have fewer than two groups.
+    A split by group makes as many folds as there are groups, if those are fewer. Raises DataError for a split by group
+    if the data have fewer than two groups.
     """
     if split == "random":
         return assign_folds(text_numbers(outcomes.texts), folds, seed)
@@ -55,7 +56,7 @@ def split_folds(outcomes: Outcomes, folds: int, split: Split, seed: int = 0) -> 
 
 
 def probe_risk(outcomes: Outcomes, features: npt.NDArray[np.float32], fold: IntArray, seed: int = 0) -> FloatArray:
-    """Calibrated risk (n, m) of every prompt by the recipe of `elle fit` on the other folds."""
+    """Return the calibrated risk (n, m) of every prompt, by the recipe of `elle fit` on the other folds."""
     losses = 1.0 - outcomes.scores
     risk = np.empty(losses.shape)
     for train, test in _sides(outcomes.texts, fold):
@@ -64,48 +65,48 @@ def probe_risk(outcomes: Outcomes, features: npt.NDArray[np.float32], fold: IntA
     return risk
 
 
-def judge_baselines(
+def score_baselines(
     outcomes: Outcomes,
     features: npt.NDArray[np.float32],
     fold: IntArray,
     baselines: Sequence[Baseline],
     seed: int = 0,
-) -> HeldOut:
-    """Every baseline on every prompt; trained ones on the other folds, risks calibrated by cross-fitting afterwards.
+) -> BaselineScores:
+    """Score every prompt with every baseline; a trained one is trained on the other folds.
 
-    The calibration is done on these very prompts, an advantage that only the baselines have.
+    Risks are calibrated by cross-fitting afterwards, on these very prompts. Only the baselines have this advantage.
     """
     prompts = Prompts(outcomes.texts, outcomes.groups, features, outcomes.scores)
     folds = assign_folds(text_numbers(outcomes.texts), BASELINE_FOLDS, seed)
-    found = HeldOut({})
+    found = BaselineScores({})
     for baseline in baselines:
         try:
-            raw = _judge(baseline, prompts, fold)
+            raw = _score(baseline, prompts, fold)
         except (LiteLLMMissingError, ModuleNotFoundError) as error:
             found.skipped[baseline.name] = str(error)
             continue
-        found.judgements[baseline.name] = _calibrated(raw, outcomes.scores, folds)
+        found.by_name[baseline.name] = _calibrated(raw, outcomes.scores, folds)
     return found
 
 
-def _judge(baseline: Baseline, prompts: Prompts, fold: IntArray) -> Judgement:
+def _score(baseline: Baseline, prompts: Prompts, fold: IntArray) -> RouterScores:
     if not baseline.trained:
-        return baseline.judge(prompts, prompts)
+        return baseline.score(prompts, prompts)
     gain, difficulty = np.empty(len(fold)), np.empty(len(fold))
     for train, test in _sides(prompts.texts, fold):
-        found = baseline.judge(prompts.take(train), prompts.take(test))
+        found = baseline.score(prompts.take(train), prompts.take(test))
         gain[test], difficulty[test] = found.gain, found.gain if found.difficulty is None else found.difficulty
-    return Judgement(gain, difficulty=difficulty)
+    return RouterScores(gain, difficulty=difficulty)
 
 
-def _calibrated(raw: Judgement, scores: FloatArray, folds: IntArray) -> Judgement:
+def _calibrated(raw: RouterScores, scores: FloatArray, folds: IntArray) -> RouterScores:
     difficulty = raw.gain if raw.difficulty is None else raw.difficulty
     _, risk = cross_calibrate("sigmoid", difficulty[:, np.newaxis], 1.0 - scores[:, :1], folds)
-    return Judgement(raw.gain, risk[:, 0], difficulty)
+    return RouterScores(raw.gain, risk[:, 0], difficulty)
 
 
 def _sides(texts: Sequence[str], fold: IntArray) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
-    """Yield (train, test) rows; a text that is also in the test fold, under another group, is left out of training."""
+    """Yield (train, test) rows of each fold; a text of the test fold is not trained on under another group either."""
     numbers = text_numbers(texts)
     for number in np.unique(fold):
         test = fold == number

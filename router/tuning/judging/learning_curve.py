@@ -1,4 +1,4 @@
-"""How the ranking gets better with labels: the recipe fitted on ever more prompts, judged on the same held-out ones."""
+"""A learning curve: the recipe is fitted on more and more prompts and measured on the same prompts left out."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy.typing as npt
 from probes.measures.bootstrap import Interval
 from router.tuning.fitting.recipe import fit_maps
 from router.tuning.judging.cross_validation import split_folds
-from router.tuning.judging.ranking import Judgement, Truth, measure
+from router.tuning.judging.ranking import RouterScores, Truth, measure
 from router.tuning.outcomes.datasets import Outcomes
 from router.tuning.outcomes.distinct_texts import text_numbers
 
-#: Numbers of labelled prompts tried, as far as there are so many; the last point is all of them.
+#: Numbers of labelled prompts that are tried, as far as there are so many. The last point uses all of them.
 SIZES = (100, 300, 1000, 3000, 10000)
 
 
 @dataclass(frozen=True)
 class LearningPoint:
-    """Labelled prompts fitted on, and the lift over random choice on prompts left out (apgr None without a gap)."""
+    """Number of labelled prompts in a fit, and lift and APGR on prompts left out (APGR None without a gap)."""
 
     n_labels: int
     lift: Interval
@@ -30,9 +30,9 @@ class LearningPoint:
 def learning_points(
     outcomes: Outcomes, features: npt.NDArray[np.float32], *, resamples: int = 500, seed: int = 0
 ) -> tuple[LearningPoint, ...]:
-    """One point per size, on a fifth of the prompts held out by text; smaller fits are on part of the larger ones'.
+    """Return one point for each size. A fifth of the prompts is left out by text; smaller fits use part of larger ones.
 
-    outcomes: exactly two models, weak and strong in this order, without gaps.
+    outcomes: of exactly two models, weak and strong in this order; every score is known.
     """
     fold = split_folds(outcomes, 5, "random", seed)
     test = fold == 0
@@ -43,7 +43,7 @@ def learning_points(
         rows = train[:size]
         texts = [outcomes.texts[row] for row in rows]
         risk = fit_maps(features[rows], 1.0 - outcomes.scores[rows], texts, seed).risk_of(features[test])
-        judgement = Judgement(risk[:, 0] - risk[:, 1])
-        figures = measure({"": judgement}, truth, resamples=resamples, seed=seed)[""].figures
+        router = RouterScores(risk[:, 0] - risk[:, 1])
+        figures = measure({"": router}, truth, resamples=resamples, seed=seed)[""].figures
         points.append(LearningPoint(int(size), figures["lift"], figures.get("apgr")))
     return tuple(points)

@@ -1,9 +1,9 @@
-"""LiteLLM's own offline routers, run for real: the `heuristic` and `heuristic_v2` classifiers of its complexity router.
+"""Run LiteLLM's own offline routers: the `heuristic` and `heuristic_v2` classifiers of its complexity router.
 
-What is run: `ComplexityRouter(complexity_router_config={"classifier_type": ...}).aclassify(prompt)` of the installed
+This calls `ComplexityRouter(complexity_router_config={"classifier_type": ...}).aclassify(prompt)` of the installed
 LiteLLM, which is the classification inside its `async_pre_routing_hook`. The hook around it also picks a deployment and
-imports `litellm.proxy`, which an SDK-only install lacks; nothing of that changes the classification of a lone prompt.
-The only file besides `dispatch.py` that imports LiteLLM: offline, lazily.
+imports `litellm.proxy`, which an SDK-only install lacks. Neither changes the classification of a single prompt.
+LiteLLM is imported only when a function is called.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FloatArray = npt.NDArray[np.float64]
 
 Kind = Literal["heuristic", "heuristic_v2"]
 
-# What the tiers would be answered by; never called.
+# The models of the tiers. The classifier needs their names and calls none of them.
 _TIERS = {"SIMPLE": "weak", "MEDIUM": "strong", "COMPLEX": "strong", "REASONING": "strong"}
 
 
@@ -31,16 +31,16 @@ class LiteLLMMissingError(DataError):
 
 
 def litellm_difficulty(kind: Kind, texts: Sequence[str]) -> FloatArray:
-    """How hard LiteLLM finds each text, (n,): larger goes to the strong model first.
+    """Return how hard LiteLLM finds each text, (n,); a text of larger difficulty goes to the strong model first.
 
-    `heuristic`: its weighted score, the number it cuts into tiers; a text that its override for reasoning markers
-    sends to the top tier whatever the score comes before all others. `heuristic_v2`: one minus its predicted
-    probability that the SIMPLE tier succeeds, the number it compares with `heuristic_v2_success_threshold`. Sweeping a
-    threshold over either is therefore turning LiteLLM's own knob.
+    `heuristic`: its weighted score, which it cuts into tiers. If its override for reasoning markers sends a text to the
+    top tier whatever the score, that text comes before all others. `heuristic_v2`: one minus its predicted probability
+    that the SIMPLE tier succeeds, which it compares with `heuristic_v2_success_threshold`. A threshold on either number
+    is therefore LiteLLM's own setting.
 
     Raises LiteLLMMissingError.
     """
-    # Its default is to fetch a price table from the network when imported.
+    # By default LiteLLM fetches a price table from the network when it is imported.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     try:
         from litellm.router_strategy.complexity_router.complexity_router import ComplexityRouter
@@ -63,5 +63,5 @@ def _difficulty(outcome: Any) -> float:
     forecast = outcome.heuristic_v2_forecast
     if forecast is not None:
         return 1.0 - float(forecast["probabilities"]["SIMPLE"])
-    # Scores are sums of weights and far below this.
+    # Scores are sums of small weights, far below this number.
     return float(outcome.score) + (1e3 if outcome.cause == "reasoning_override" else 0.0)

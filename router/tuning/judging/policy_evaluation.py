@@ -1,228 +1,93 @@
-"""`elle evaluate --policy`: a policy on outcomes, in the sentence that a manager reads, with a row per profile."""
+"""Evaluate a policy and its profiles on outcomes, against each candidate answering everything."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.table import Table
 
 from probes.errors import DataError
-from probes.measures.bootstrap import Interval
 from probes.probe import DataSource, fingerprints
 from router.policies.certificate import say_certificate
-from router.policies.loading import ServedPolicy, load_policy
+from router.policies.loading import ServedPolicy
 from router.policies.policy_file import Candidate
-from router.tuning.judging.policy_figures import REFUSED, Facts, RuleFigures, decide_all, facts_of, measure_rules
-from router.tuning.outcomes.datasets import Outcomes, read_outcomes
-from router.tuning.outcomes.feature_cache import FeatureCache, Progress
-from router.tuning.outcomes.latest import latest, parse_latest
+from router.tuning.judging.policy_figures import (
+    REFUSED,
+    Comparison,
+    EstimatedOutcomes,
+    RuleEvaluation,
+    decide_all,
+    estimate_outcomes,
+    measure_rules,
+)
+from router.tuning.outcomes.datasets import Outcomes
 
-#: From this share on, prompts that the probe was fitted on are warned of.
-_SEEN_SHARE = 0.01
+
+@dataclass(frozen=True)
+class PolicyEvaluationOptions:
+    """How a policy is evaluated.
+
+    Attributes:
+        weak, strong: the candidates that it is compared with, by name or by what the data call them. None stands for
+            the cheapest tier and for the strongest one.
+        resamples: of the bootstrap over prompts, 2 or more. seed: of its draws.
+    """
+
+    weak: str | None = None
+    strong: str | None = None
+    resamples: int = 1000
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class PolicyEvaluation:
-    """A policy on outcomes.
+    """The figures of a policy on outcomes.
 
     Attributes:
-        policy: its name. rules: the policy, its profiles, then each candidate answering everything.
-        weak, strong: the candidates it is compared with.
-        n: prompts evaluated. n_refused: further ones that no candidate may answer.
-        n_seen_in_fit: of the n, prompts whose text the probe was fitted on; figures on those flatter.
-        unseen: the policy's figures on the others; None where all or none were seen.
-        estimated_by: what stands in for a score that was not observed, in words.
-        period: what was held out by time, in words; None if nothing was.
+        policy: its name.
+        rules: the policy's own rule, then its profiles, then each candidate answering everything.
+        weak, strong: the candidates that the rules are compared with.
+        n: prompts evaluated. n_refused: further prompts that no candidate may answer.
+        n_seen_in_fit: how many of the n prompts have a text that the probe was fitted on; figures on those flatter it.
+        unseen: the policy's figures on the other prompts; None if the probe saw all of them or none.
+        estimated_by: what estimates a score that was not observed, in words.
+        period: the time that the prompts are of, in words; None if they were not chosen by time.
         notes: what the reader must know.
         data: the files, with their SHA-256 and number of rows.
     """
 
     policy: str
-    rules: tuple[RuleFigures, ...]
+    rules: tuple[RuleEvaluation, ...]
     weak: str
     strong: str
     n: int
     n_refused: int
     n_seen_in_fit: int
-    unseen: RuleFigures | None
+    unseen: RuleEvaluation | None
     estimated_by: str
     period: str | None
     notes: tuple[str, ...]
     data: tuple[DataSource, ...]
 
     @property
-    def own(self) -> RuleFigures:
+    def own(self) -> RuleEvaluation:
         """The policy's own rule."""
         return self.rules[0]
 
     @property
-    def always_strong(self) -> RuleFigures:
+    def always_strong(self) -> RuleEvaluation:
         """The strong candidate answering everything."""
         return next(one for one in self.rules if one.name == f"always {self.strong}")
 
-    @property
-    def sentence(self) -> str:
-        """What goes where, at what quality, at what cost, against always strong."""
-        own, strong = self.own, self.always_strong
-        going = [f"{1000 * share:.0f} go to {name}" for name, share in own.shares.items()]
-        said = [f"Of 1,000 requests {_listed(going)}."]
-        said.append(
-            f"Their mean quality is {_number(own.quality)}; always {self.strong} has {strong.quality.value:.3f}, so "
-            f"{_difference(own.lost)}."
-        )
-        if own.cost_usd_per_1k is None:
-            said.append("What they cost is not known: give the candidates prices.")
-        else:
-            said.append(f"1,000 requests cost {own.cost_usd_per_1k.value:.2f} USD{self._saving()}.")
-        return " ".join(said)
-
-    def _saving(self) -> str:
-        saved, strong = self.own.saved, self.always_strong.cost_usd_per_1k
-        if saved is None or strong is None:
-            return ""
-        word, low, high = "is saved", saved.low, saved.high
-        if saved.value < 0:
-            word, low, high = "more is spent", -saved.high, -saved.low
-        share = f"{abs(saved.value):.0%} {word}" + (f" ({low:+.0%} to {high:+.0%})" if low != high else "")
-        return f"; always {self.strong} costs {strong.value:.2f} USD, so {share}"
-
-    @property
-    def estimates(self) -> tuple[str, ...]:
-        """What of the sentence is no observation but an estimate."""
-        own, strong, said = self.own, self.always_strong, []
-        for one, of in ((own, "the policy's choices"), (strong, f"always {self.strong}")):
-            if one.observed_share < 1.0:
-                low, high = one.quality_bounds
-                said.append(
-                    f"{1 - one.observed_share:.1%} of the scores of {of} were not observed and are estimated by "
-                    f"{self.estimated_by}; whatever they are, the mean lies between {low:.3f} and {high:.3f}."
-                )
-        if own.observed_share < 1.0 or strong.observed_share < 1.0:
-            low, high = own.lost_bounds
-            said.append(
-                f"The intervals do not cover errors of these estimates; whatever the scores are, the loss lies between "
-                f"{low:+.3f} and {high:+.3f}."
-            )
-        if own.cost_estimated_share:
-            said.append(
-                f"{own.cost_estimated_share:.1%} of the costs are estimated: the data lack their token counts, so the "
-                "prompt's length and the candidate's expected_output_tokens stand in."
-            )
-        return tuple(said)
-
-    @property
-    def warning(self) -> str | None:
-        """What makes the figures flatter; None where nothing does."""
-        if self.n_seen_in_fit < _SEEN_SHARE * self.n or not self.n_seen_in_fit:
-            return None
-        rest = ""
-        if self.unseen is not None:
-            rest = f" On the other {self.n - self.n_seen_in_fit:,}: quality {_number(self.unseen.quality)}, "
-            rest += f"{_difference(self.unseen.lost)}."
-        return (
-            f"{self.n_seen_in_fit:,} of these {self.n:,} prompts have a text that the probe was fitted on, so the "
-            f"figures may flatter it.{rest}"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, the sentence first."""
-        return {
-            "sentence": self.sentence,
-            "estimates": list(self.estimates),
-            "warning": self.warning,
-            "policy": self.policy,
-            "weak": self.weak,
-            "strong": self.strong,
-            "n": self.n,
-            "n_refused": self.n_refused,
-            "n_seen_in_fit": self.n_seen_in_fit,
-            "unseen": None if self.unseen is None else asdict(self.unseen),
-            "period": self.period,
-            "rules": [asdict(one) for one in self.rules],
-            "notes": list(self.notes),
-            "data": [asdict(source) for source in self.data],
-        }
-
-    def print(self, console: Console) -> None:
-        """For people: the sentence, what is estimated, then a row per rule."""
-        for text in (self.sentence, *self.estimates):
-            console.print(text, highlight=False)
-        table = Table(box=None, pad_edge=False)
-        for place, header in enumerate(HEADERS):
-            table.add_column(header, justify="left" if not place else "right")
-        for one in self.rules:
-            table.add_row(*cells_of(one))
-        console.print(table)
-        for note in self.notes:
-            console.print(note, style="dim", highlight=False)
-
-
-#: Columns of the table of rules.
-HEADERS = ("rule", "answered by", "quality", "lost", "USD per 1,000", "saved", "observed", "abstained")
-
-
-def cells_of(one: RuleFigures) -> tuple[str, ...]:
-    """The row of a rule in the table."""
-    cost, saved = one.cost_usd_per_1k, one.saved
-    return (
-        one.name,
-        ", ".join(f"{name} {share:.1%}" for name, share in one.shares.items() if share),
-        f"{one.quality.value:.3f} [{one.quality.low:.3f}, {one.quality.high:.3f}]",
-        f"{one.lost.value:+.3f} [{one.lost.low:+.3f}, {one.lost.high:+.3f}]",
-        "-" if cost is None else f"{cost.value:.2f} [{cost.low:.2f}, {cost.high:.2f}]",
-        "-" if saved is None else f"{saved.value:.1%} [{saved.low:.1%}, {saved.high:.1%}]",
-        f"{one.observed_share:.1%}",
-        f"{one.abstained_share:.1%}",
-    )
-
-
-def evaluate_policy_command(
-    policy_file: Path,
-    data: Sequence[Path],
-    *,
-    weak: str | None,
-    strong: str | None,
-    holdout: str | None,
-    time_column: str | None,
-    encoder_dir: Path | None,
-    resamples: int,
-    seed: int,
-    on_progress: Progress | None,
-) -> PolicyEvaluation:
-    """What `elle evaluate --policy` does. Raises ArtifactError, ConfigError, DataError or EncoderError."""
-    share = None if holdout is None else parse_latest(holdout)
-    served = load_policy(policy_file)
-    outcomes = read_outcomes(*data, time_column=time_column)
-    period = None
-    if share is not None:
-        held = latest(outcomes, share)
-        outcomes = outcomes.take(np.flatnonzero(held.rows))
-        period = (
-            f"the latest {share:.0%} of the prompts, {held.since:%Y-%m-%d %H:%M} to {held.until:%Y-%m-%d %H:%M} UTC"
-        )
-        if held.n_without_time:
-            period += f"; {held.n_without_time:,} prompts without a time are left out"
-    outcomes = candidate_outcomes(outcomes, served.rules.file.candidates)
-    features = None
-    if served.encoder_spec is not None:
-        features = FeatureCache().features(
-            served.encoder_spec, outcomes.texts, encoder_dir=encoder_dir, on_progress=on_progress
-        )
-    found = evaluate_policy(served, outcomes, features, weak=weak, strong=strong, resamples=resamples, seed=seed)
-    return replace(found, period=period)
-
 
 def candidate_outcomes(outcomes: Outcomes, candidates: Sequence[Candidate]) -> Outcomes:
-    """The outcomes with one column per candidate, in its order, all NaN for a candidate that the data do not have.
+    """Return the outcomes with a column for each candidate, in their order; NaN for one that the data do not have.
 
-    A candidate is found by its name in the probe, its own name, or its model string. Prompts that none of them answered
-    stay: whom the policy would choose for them counts. Raises DataError where the data have none of the candidates.
+    A candidate is found by its name in the probe, by its own name, or by its model string. Prompts that no candidate
+    answered are kept, because it counts whom the policy would choose for them. Raises DataError if the data have none
+    of the candidates.
     """
     columns = []
     for candidate in candidates:
@@ -256,49 +121,46 @@ def evaluate_policy(
     served: ServedPolicy,
     outcomes: Outcomes,
     features: npt.NDArray[np.float32] | None,
-    *,
-    weak: str | None = None,
-    strong: str | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
+    options: PolicyEvaluationOptions,
 ) -> PolicyEvaluation:
-    """Evaluate a policy and its profiles on outcomes as `candidate_outcomes` gives them.
+    """Evaluate a policy and its profiles on outcomes that `candidate_outcomes` returned.
 
-    features: (n, d) of the prompts, None for a policy without a probe. weak, strong: candidates, by name or by what the
-    data call them; the cheapest and the strongest tier unless given. Raises DataError as `measure_rules`.
+    features: (n, d) of the prompts; None for a policy without a probe. Raises DataError as `measure_rules` does, and
+    for a candidate that the policy does not have.
     """
-    file = served.rules.file
-    first = 0 if weak is None else _candidate(file.candidates, weak, "--weak")
-    last = len(file.names) - 1 if strong is None else _candidate(file.candidates, strong, "--strong")
+    candidates, names = served.rules.file.candidates, served.rules.file.names
+    comparison = Comparison(
+        names=names,
+        weak=0 if options.weak is None else _candidate(candidates, options.weak, "--weak"),
+        strong=len(names) - 1 if options.strong is None else _candidate(candidates, options.strong, "--strong"),
+        resamples=options.resamples,
+        seed=options.seed,
+    )
     prediction = None if served.probe is None or features is None else served.probe.predict(features)
     policies = (served, *served.profiles())
     decided = {one.ref.name: decide_all(one, outcomes.asks, prediction) for one in policies}
     answered = np.all([one.chosen != REFUSED for one in decided.values()], axis=0)
-    kept = {
-        name: replace(one, chosen=one.chosen[answered], abstained=one.abstained[answered])
-        for name, one in decided.items()
-    }
-    facts = facts_of(served, outcomes, prediction).take(answered)
-    how: dict[str, Any] = {"weak": first, "strong": last, "resamples": resamples, "seed": seed}
-    rules = measure_rules(kept, facts, file.names, **how)
+    kept = {name: one.take(answered) for name, one in decided.items()}
+    estimated = estimate_outcomes(served, outcomes, prediction).take(answered)
+    rules = measure_rules(kept, estimated, comparison)
     seen = _seen(served, outcomes)[answered]
     unseen = None
     if 0 < seen.sum() < len(seen):
-        own = kept[served.ref.name]
-        others = {served.ref.name: replace(own, chosen=own.chosen[~seen], abstained=own.abstained[~seen])}
-        unseen = measure_rules(others, facts.take(~seen), file.names, **how)[0]
+        others = {served.ref.name: kept[served.ref.name].take(~seen)}
+        unseen = measure_rules(others, estimated.take(~seen), comparison)[0]
+    n_refused = int((~answered).sum())
     return PolicyEvaluation(
         policy=served.ref.name,
         rules=rules,
-        weak=file.names[first],
-        strong=file.names[last],
+        weak=names[comparison.weak],
+        strong=names[comparison.strong],
         n=int(answered.sum()),
-        n_refused=int((~answered).sum()),
+        n_refused=n_refused,
         n_seen_in_fit=int(seen.sum()),
         unseen=unseen,
         estimated_by="the mean of the candidate's scores" if prediction is None else "the probe",
         period=None,
-        notes=_notes(policies, facts, int((~answered).sum())),
+        notes=_notes(policies, estimated, n_refused),
         data=outcomes.sources,
     )
 
@@ -318,30 +180,15 @@ def _seen(served: ServedPolicy, outcomes: Outcomes) -> npt.NDArray[np.bool_]:
     return np.isin(fingerprints(outcomes.texts), served.probe.fitted_on)
 
 
-def _notes(policies: Sequence[ServedPolicy], facts: Facts, refused: int) -> tuple[str, ...]:
-    notes = ["Every request is decided by itself, without session and overrides. Intervals are 95 %, over prompts."]
+def _notes(policies: Sequence[ServedPolicy], estimated: EstimatedOutcomes, refused: int) -> tuple[str, ...]:
+    notes = ["Every request is decided on its own, without session and overrides. Intervals are 95 %, over prompts."]
     if refused:
         notes.append(f"{refused:,} further prompts may be answered by no candidate and are left out.")
     names = policies[0].rules.file.names
     for number, name in enumerate(names):
-        if not facts.observed[:, number].any():
+        if not estimated.observed[:, number].any():
             notes.append(f"The data hold no score of {name}: its quality is estimated throughout.")
-        if not np.isfinite(facts.cost_usd[:, number]).all():
+        if not np.isfinite(estimated.cost_usd[:, number]).all():
             notes.append(f"The price of {name} is not known; state it in the policy.")
     notes += [f"{policy.ref.name}: {say_certificate(policy.certificate)}." for policy in policies]
     return tuple(notes)
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + f" and {parts[-1]}"
-
-
-def _number(interval: Interval) -> str:
-    return f"{interval.value:.3f} (95 % interval {interval.low:.3f} to {interval.high:.3f})"
-
-
-def _difference(lost: Interval) -> str:
-    if lost.low == lost.high == 0.0:
-        return "nothing is lost"
-    word, low, high = ("lost", lost.low, lost.high) if lost.value >= 0 else ("gained", -lost.high, -lost.low)
-    return f"{abs(lost.value):.3f} is {word} ({low:+.3f} to {high:+.3f})"

@@ -1,4 +1,4 @@
-"""What the rules of a policy do on outcomes: shares, quality and cost, with paired intervals, estimates marked."""
+"""Measure the rules of a policy on outcomes: shares, quality and cost, with paired intervals."""
 
 from __future__ import annotations
 
@@ -24,25 +24,36 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Choices = npt.NDArray[np.int64]
 
+#: Stands for a candidate number if no candidate may answer.
 REFUSED = -1
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """Whom a policy chose for n prompts: candidate numbers (n,), REFUSED where nobody may answer; and abstentions."""
+    """What a policy decides for n prompts.
+
+    Attributes:
+        chosen: (n,) number of the candidate that answers; REFUSED if no candidate may answer.
+        abstained: (n,) whether the probe did not know the prompt, so that the safe default answers.
+    """
 
     chosen: Choices
     abstained: BoolArray
 
+    def take(self, rows: BoolArray) -> Decisions:
+        """Return the decisions for these prompts only."""
+        return Decisions(self.chosen[rows], self.abstained[rows])
+
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of n prompts and the m candidates of a policy, in its order.
+class EstimatedOutcomes:
+    """Quality and cost of n prompts for the m candidates of a policy, in its order; gaps are filled by estimates.
 
     Attributes:
-        quality: (n, m), observed scores; estimates elsewhere, NaN where there is no estimate either.
-        observed: (n, m), whether a score was observed.
-        cost_usd: (n, m), NaN where no price is known. cost_estimated: (n, m), whether it rests on estimated tokens.
+        quality: (n, m) observed scores, or estimates; NaN if there is no estimate either.
+        observed: (n, m) whether a score was observed.
+        cost_usd: (n, m) cost of an answer; NaN if no price is known.
+        cost_estimated: (n, m) whether the cost rests on an estimated number of tokens.
     """
 
     quality: FloatArray
@@ -50,26 +61,45 @@ class Facts:
     cost_usd: FloatArray
     cost_estimated: BoolArray
 
-    def take(self, rows: BoolArray) -> Facts:
-        """Only these prompts."""
-        return Facts(self.quality[rows], self.observed[rows], self.cost_usd[rows], self.cost_estimated[rows])
+    def take(self, rows: BoolArray) -> EstimatedOutcomes:
+        """Return these prompts only."""
+        return EstimatedOutcomes(
+            self.quality[rows], self.observed[rows], self.cost_usd[rows], self.cost_estimated[rows]
+        )
 
 
 @dataclass(frozen=True)
-class RuleFigures:
-    """What one rule does on the prompts. Intervals are 95 %, by bootstrap over prompts, on the same draws for all.
+class Comparison:
+    """What rules are compared with, and how intervals are made.
+
+    Attributes:
+        names: of the m candidates, in the order of the policy.
+        weak, strong: numbers of the two candidates that rules are compared with.
+        resamples: of the bootstrap over prompts, 2 or more. seed: of its draws.
+    """
+
+    names: Sequence[str]
+    weak: int
+    strong: int
+    resamples: int = 1000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RuleEvaluation:
+    """Figures of one rule. Intervals are 95 %, by bootstrap over prompts, on the same draws for all rules.
 
     Attributes:
         name: of the policy, of its profile, or `always NAME`.
-        shares: of the prompts, by candidate.
-        quality: mean score; estimates stand in for scores that were not observed.
-        quality_bounds: the same if all scores that were not observed were 0, and if they were 1.
+        shares: share of the prompts that each candidate answers, by its name.
+        quality: mean score; estimates are used for scores that were not observed.
+        quality_bounds: the mean score if all scores that were not observed were 0, and if they were 1.
         observed_share: share of the prompts whose chosen candidate has an observed score.
-        lost: mean quality of the strong candidate minus that of this rule, paired; negative where the rule is better.
-        lost_bounds: the same if all scores that were not observed were as good for this rule as can be, and as bad.
+        lost: mean quality of the strong candidate minus that of this rule, paired; negative if the rule is better.
+        lost_bounds: least and largest loss, whatever the scores are that were not observed.
         gained: mean quality of this rule minus that of the weak candidate, paired.
-        cost_usd_per_1k: cost of 1,000 requests; None where a price is not known. saved: share of the strong candidate's
-            cost, paired.
+        cost_usd_per_1k: cost of 1,000 requests; None if a price is not known.
+        saved: share of the strong candidate's cost that is saved, paired; None if a price is not known.
         cost_estimated_share: share of the prompts whose cost rests on estimated numbers of tokens.
         abstained_share: share of the prompts that the probe did not know, so that the safe default answered.
     """
@@ -89,20 +119,20 @@ class RuleFigures:
 
 
 def decide_all(served: ServedPolicy, asks: Sequence[Ask], prediction: ProbePrediction | None) -> Decisions:
-    """Decide every ask by itself, as the service does for a request without session and overrides.
+    """Decide every ask on its own, as the service does for a request without session and overrides.
 
-    prediction: what the probe of the policy says of them; None for a policy without a probe.
+    prediction: of the policy's probe for these asks; None for a policy without a probe.
     """
     judged = served.judge_all(prediction) if prediction is not None else [None] * len(asks)
     chosen = np.full(len(asks), REFUSED, dtype=np.int64)
     abstained = np.zeros(len(asks), dtype=np.bool_)
-    rules, free = served.rules, Overrides()
+    rules = served.rules
     for number, (ask, judgement) in enumerate(zip(asks, judged, strict=True)):
         try:
-            eligibility = check_eligibility(rules, ask, free)
+            eligibility = check_eligibility(rules, ask, Overrides())
             settled = needs_no_scores(eligibility)
-            told = judgement if ask.text and not settled else None
-            choice = choose(eligibility, told)
+            known = judgement if ask.text and not settled else None
+            choice = choose(eligibility, known)
         except NoEligibleCandidateError:
             continue
         chosen[number] = rules.file.names.index(choice.chosen.name)
@@ -110,46 +140,42 @@ def decide_all(served: ServedPolicy, asks: Sequence[Ask], prediction: ProbePredi
     return Decisions(chosen, abstained)
 
 
-def facts_of(served: ServedPolicy, outcomes: Outcomes, prediction: ProbePrediction | None) -> Facts:
-    """The facts about outcomes whose models are the candidates of the policy, in its order.
+def estimate_outcomes(
+    served: ServedPolicy, outcomes: Outcomes, prediction: ProbePrediction | None
+) -> EstimatedOutcomes:
+    """Fill the gaps of outcomes whose models are the candidates of the policy, in its order.
 
-    A score that was not observed is estimated by 1 - calibrated risk, moved by how far these are off on average where
-    the candidate's scores were observed; without a probe by the candidate's mean score.
+    A score that was not observed is estimated by 1 - calibrated risk. If a candidate has observed scores, its estimates
+    are shifted by their mean error on these. Without a probe, the candidate's mean score is the estimate.
     """
     scores = outcomes.scores
     observed = np.isfinite(scores)
-    said = np.full(scores.shape, np.nan) if prediction is None else 1.0 - prediction.risk[:, list(served.columns)]
+    predicted = np.full(scores.shape, np.nan) if prediction is None else 1.0 - prediction.risk[:, list(served.columns)]
     quality = scores.copy()
     for column in range(scores.shape[1]):
         known = observed[:, column]
         if not known.any():
-            quality[:, column] = said[:, column]
+            quality[:, column] = predicted[:, column]
             continue
         mean = float(scores[known, column].mean())
-        off = 0.0 if prediction is None else mean - float(said[known, column].mean())
-        estimate = np.full(len(scores), mean) if prediction is None else np.clip(said[:, column] + off, 0.0, 1.0)
+        shift = 0.0 if prediction is None else mean - float(predicted[known, column].mean())
+        estimate = np.full(len(scores), mean) if prediction is None else np.clip(predicted[:, column] + shift, 0.0, 1.0)
         quality[~known, column] = estimate[~known]
     cost, _ = paid_usd(served.rules.file.candidates, served.rules.prices, outcomes)
     counted = np.isfinite(outcomes.input_tokens) & np.isfinite(outcomes.output_tokens)
-    return Facts(quality, observed, cost, ~np.isfinite(outcomes.cost_usd) & ~counted)
+    return EstimatedOutcomes(quality, observed, cost, ~np.isfinite(outcomes.cost_usd) & ~counted)
 
 
 def measure_rules(
-    decisions: Mapping[str, Decisions],
-    facts: Facts,
-    names: Sequence[str],
-    *,
-    weak: int,
-    strong: int,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> tuple[RuleFigures, ...]:
-    """The figures of each rule, none of which refuses a prompt, and of each candidate answering all.
+    decisions: Mapping[str, Decisions], estimated: EstimatedOutcomes, comparison: Comparison
+) -> tuple[RuleEvaluation, ...]:
+    """Return the figures of each rule by its decisions, and of each candidate if it answered everything.
 
-    names: of the candidates. weak, strong: their numbers. Raises DataError for no prompts, and for a candidate that a
-    rule chooses and of which neither a score nor an estimate is known.
+    No rule may refuse a prompt. Raises DataError for no prompts, and if a rule chooses a candidate that has neither a
+    score nor an estimate. A candidate without either that no rule needs is left out.
     """
-    n = len(facts.quality)
+    names, weak, strong = comparison.names, comparison.weak, comparison.strong
+    n = len(estimated.quality)
     if not n:
         raise DataError("there must be prompts to evaluate on; none is left.")
     never = np.zeros(n, dtype=np.bool_)
@@ -158,42 +184,46 @@ def measure_rules(
     rows = np.arange(n)
     columns: list[FloatArray] = []
     for one in everything.values():
-        quality, cost = facts.quality[rows, one.chosen], facts.cost_usd[rows, one.chosen]
-        columns += [quality, facts.quality[:, strong] - quality, quality - facts.quality[:, weak], cost]
-    columns.append(facts.cost_usd[:, strong])
-    means = _resampled_means(np.stack(columns, axis=1), resamples, seed)
+        quality, cost = estimated.quality[rows, one.chosen], estimated.cost_usd[rows, one.chosen]
+        columns += [quality, estimated.quality[:, strong] - quality, quality - estimated.quality[:, weak], cost]
+    columns.append(estimated.cost_usd[:, strong])
+    means = _resampled_means(np.stack(columns, axis=1), comparison.resamples, comparison.seed)
     found = []
     for place, (name, one) in enumerate(everything.items()):
         own = means[:, 4 * place : 4 * place + 4]
         if np.isfinite(own[0, :3]).all():
-            found.append(_figures(name, one, facts, names, strong, own, means[:, -1]))
+            found.append(_figures(name, one, estimated, comparison, own, means[:, -1]))
         elif name not in constant or name in (f"always {names[weak]}", f"always {names[strong]}"):
-            raise DataError(f"{name}: of some candidates neither a score nor an estimate is known; add their outcomes.")
+            raise DataError(f"{name} chooses a candidate that has neither a score nor an estimate; add its outcomes.")
     return tuple(found)
 
 
 def _figures(
     name: str,
     one: Decisions,
-    facts: Facts,
-    names: Sequence[str],
-    strong: int,
+    estimated: EstimatedOutcomes,
+    comparison: Comparison,
     means: FloatArray,
     strong_cost: FloatArray,
-) -> RuleFigures:
-    """Figures of one rule; means (1 + resamples, 4) of its quality, loss, gain and cost, the first of all rows."""
+) -> RuleEvaluation:
+    """Return the figures of one rule.
+
+    means: (1 + resamples, 4) of its quality, loss, gain and cost; the first row is of all prompts, the others are of
+    resamples. strong_cost: (1 + resamples,) mean cost of the strong candidate on the same draws.
+    """
+    strong = comparison.strong
     quality, lost, gained, cost = means.T
     rows = np.arange(len(one.chosen))
     priced = bool(np.isfinite(cost).all())
     compared = priced and bool(np.isfinite(strong_cost).all()) and strong_cost.min() > 0
-    worst, best = (np.where(facts.observed, facts.quality, unknown) for unknown in (0.0, 1.0))
+    worst, best = (np.where(estimated.observed, estimated.quality, unknown) for unknown in (0.0, 1.0))
     other = one.chosen != strong
-    return RuleFigures(
+    return RuleEvaluation(
         name=name,
-        shares={candidate: float((one.chosen == j).mean()) for j, candidate in enumerate(names)},
+        shares={candidate: float((one.chosen == j).mean()) for j, candidate in enumerate(comparison.names)},
         quality=_interval(quality),
         quality_bounds=(float(worst[rows, one.chosen].mean()), float(best[rows, one.chosen].mean())),
-        observed_share=float(facts.observed[rows, one.chosen].mean()),
+        observed_share=float(estimated.observed[rows, one.chosen].mean()),
         lost=_interval(lost),
         lost_bounds=(
             float(((worst[:, strong] - best[rows, one.chosen]) * other).mean()),
@@ -201,15 +231,15 @@ def _figures(
         ),
         gained=_interval(gained),
         cost_usd_per_1k=_interval(1000.0 * cost) if priced else None,
-        # Rounded, so that two sums of the same costs do not differ by a rounding error.
+        # Rounded, because two sums of the same costs in another order differ in the last digits.
         saved=_interval(np.round(1.0 - cost / strong_cost, 12) + 0.0) if compared else None,
-        cost_estimated_share=float(facts.cost_estimated[rows, one.chosen].mean()) if priced else None,
+        cost_estimated_share=float(estimated.cost_estimated[rows, one.chosen].mean()) if priced else None,
         abstained_share=float(one.abstained.mean()),
     )
 
 
 def _resampled_means(values: FloatArray, resamples: int, seed: int) -> FloatArray:
-    """Means of the columns (n, c): first of all rows, then of each resample of the rows, (1 + resamples, c)."""
+    """Return means of the columns (n, c): first of all rows, then of each resample of the rows, (1 + resamples, c)."""
     n, rng = len(values), np.random.default_rng(seed)
     means = np.empty((resamples + 1, values.shape[1]))
     means[0] = values.mean(axis=0)

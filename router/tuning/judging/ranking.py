@@ -1,7 +1,7 @@
-"""What rankings of prompts are worth for one pair of models, all on the same bootstrap draws: differences are paired.
+"""Figures of rankings of prompts for one pair of models, with intervals from the same bootstrap draws for all rankings.
 
-A resample draws texts with replacement and is kept as a weight per row, so that each ranking is sorted once and every
-figure is a few cumulative sums. On the drawn rows themselves `probes.measures.prediction` gives the same numbers.
+A resample draws texts with replacement. It is kept as a weight for each row, so that each ranking is sorted once and
+every figure is a few cumulative sums. On the drawn rows themselves `probes.measures.prediction` gives the same numbers.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from probes.measures.routing import CostQualityCurve, aiq, area_under_curve, cos
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Figures of a ranking, in the order they are printed; `higher is better` holds for those in BETTER_HIGH.
+#: Figures of a ranking, in the order in which they are printed.
 FIGURES = ("apgr", "lift", "cpt20", "cpt50", "cpt80", "area", "aiq", "cost_saved", "auroc", "ece")
-BETTER_HIGH = frozenset({"apgr", "lift", "area", "aiq", "cost_saved", "auroc"})
 
 _CPT = {"cpt20": 0.2, "cpt50": 0.5, "cpt80": 0.8}
 
@@ -35,9 +34,9 @@ class Truth:
     """What the two models did on n prompts.
 
     Attributes:
-        scores: (n, 2), weak and strong, 0 to 1, no gaps.
-        texts: (n,) a number per distinct text; equal texts are resampled together.
-        costs: (n, 2) cost of each answer in USD; None where not all are known.
+        scores: (n, 2) of the weak and the strong model, 0 to 1, all known.
+        texts: (n,) a number for each distinct text; equal texts are resampled together.
+        costs: (n, 2) cost of each answer in USD; None if some are unknown.
     """
 
     scores: FloatArray
@@ -45,42 +44,44 @@ class Truth:
     costs: FloatArray | None = None
 
     def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Truth:
-        """Only these rows."""
+        """Return only these rows."""
         return Truth(self.scores[rows], self.texts[rows], None if self.costs is None else self.costs[rows])
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What a router says of n prompts.
+class RouterScores:
+    """The numbers that a router gives to n prompts.
 
     Attributes:
-        gain: (n,), the larger goes to the strong model first.
-        risk: (n,), probability that the weak model's answer is not acceptable, 0 to 1; None where it says none.
-        difficulty: (n,), what the risk was calibrated from, if the weak model's failures are to be told apart by that.
+        gain: (n,) expected gain from the strong model, in any unit; prompts of larger gain go to it first.
+        risk: (n,) probability that the weak model's answer is not acceptable, 0 to 1; None if the router gives none.
+        difficulty: (n,) the number that the risk was calibrated from. The AUROC uses it in place of the risk, because
+            calibration in folds may change the order of prompts; None if the risk is used.
     """
 
     gain: FloatArray
     risk: FloatArray | None = None
     difficulty: FloatArray | None = None
 
-    def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Judgement:
-        """Only these rows."""
+    def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> RouterScores:
+        """Return only these rows."""
         parts = (None if part is None else part[rows] for part in (self.risk, self.difficulty))
-        return Judgement(self.gain[rows], *parts)
+        return RouterScores(self.gain[rows], *parts)
 
 
 @dataclass(frozen=True)
 class Ranking:
     """The figures of one ranking, with bootstrap intervals; a figure that is not defined on these data is absent.
 
-    Shares are of strong calls, 0 to 1. Of the risk: `auroc` tells the weak model's failures apart (only where they are
-    0 or 1), `ece` is its calibration error.
+    A strong share is the share of prompts that the strong model answers, 0 to 1.
 
     Attributes:
-        figures: `apgr` share of the gap recovered, averaged over strong shares, random 0.5. `lift` mean quality above
-            random choice at equal strong share. `cpt20`, `cpt50`, `cpt80` least strong share that recovers this part
-            of the gap. `area` mean quality over the cost axis (the strong share where costs are unknown), `aiq` the
-            same under the concave hull. `cost_saved` against always strong, at its quality. `auroc`, `ece`.
+        figures: by name. `apgr`: share of the quality gap recovered, averaged over strong shares (random 0.5). `lift`:
+            mean quality above random choice at equal strong share. `cpt20`, `cpt50`, `cpt80`: least strong share that
+            recovers this part of the gap. `area`: mean quality over the cost axis (over the strong share if costs are
+            unknown). `aiq`: the same under the concave hull. `cost_saved`: share of the strong model's cost that is
+            saved at its quality. `auroc`: how well the risk tells the weak model's failures apart, if its losses are 0
+            and 1. `ece`: calibration error of the risk.
         ahead: by how much the reference ranking exceeds this one, in the same units, paired; empty for the reference.
     """
 
@@ -93,12 +94,12 @@ class Ranking:
         return self.figures["apgr"]
 
     def value(self, name: str) -> float | None:
-        """The estimate of a figure, None where it is not defined."""
+        """Return the estimate of a figure, or None if it is not defined."""
         found = self.figures.get(name)
         return None if found is None else found.value
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: `apgr` with its interval, the other figures as numbers, their intervals beside them."""
+        """Return plain JSON values: `apgr` with its interval, the other figures as numbers, and all intervals."""
         numbers = {name: self.value(name) for name in FIGURES if name != "apgr"}
         return {
             "apgr": asdict(self.apgr) if "apgr" in self.figures else None,
@@ -109,22 +110,22 @@ class Ranking:
 
 
 def measure(
-    judgements: Mapping[str, Judgement],
+    routers: Mapping[str, RouterScores],
     truth: Truth,
     *,
     reference: str | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Ranking]:
-    """The figures of every judgement on the same draws, and by how much `reference` is ahead of each other one.
+    """Return the figures of every router on the same draws, and by how much `reference` is ahead of each other one.
 
-    Figures that need a gap between the models (APGR, CPT) are absent where the strong model is not the better one on
+    Figures that need a gap between the models (APGR, CPT) are absent if the strong model is not the better one on
     the rows or on some resample. Raises DataError for no rows or fewer than 2 resamples.
     """
     if not len(truth.scores) or resamples < 2:
         raise DataError(f"measuring needs prompts and at least 2 resamples; got {len(truth.scores)} and {resamples}.")
-    sorted_once = {name: _Sorted(judgement, truth) for name, judgement in judgements.items()}
-    draws = {name: np.empty((resamples + 1, len(FIGURES))) for name in judgements}
+    sorted_once = {name: _Sorted(router, truth) for name, router in routers.items()}
+    draws = {name: np.empty((resamples + 1, len(FIGURES))) for name in routers}
     for number, weight in enumerate(_weights(truth.texts, resamples, seed)):
         for name, one in sorted_once.items():
             draws[name][number] = one.figures(weight)
@@ -138,20 +139,20 @@ def measure(
 
 
 def curve_band(
-    judgement: Judgement, truth: Truth, *, resamples: int = 300, seed: int = 0
+    router: RouterScores, truth: Truth, *, resamples: int = 300, seed: int = 0
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Cost, quality and the quality's pointwise 95 % band at each of `SHARES`: four vectors (101,).
+    """Return cost, quality and the low and high end of the quality's pointwise 95 % band, at each of `SHARES`: (101,).
 
-    Cost is the strong share where costs are unknown.
+    Cost is the strong share if costs are unknown.
     """
-    one = _Sorted(judgement, truth)
+    one = _Sorted(router, truth)
     curves = [one.curve(weight) for weight in _weights(truth.texts, resamples, seed)]
     low, high = np.quantile([curve.quality for curve in curves[1:]], [0.025, 0.975], axis=0)
     return curves[0].cost, curves[0].quality, low, high
 
 
 def _weights(texts: npt.NDArray[np.int64], resamples: int, seed: int) -> Any:
-    """Yield a weight per row: first 1 for each, then how often its text was drawn."""
+    """Yield a weight for each row: first 1 for all rows, then for each resample how often the row's text was drawn."""
     _, position = np.unique(texts, return_inverse=True)
     n_texts = int(position.max()) + 1
     rng = np.random.default_rng(seed)
@@ -161,7 +162,7 @@ def _weights(texts: npt.NDArray[np.int64], resamples: int, seed: int) -> Any:
 
 
 def _intervals(draws: FloatArray) -> dict[str, Interval]:
-    """The first row is the estimate, the others are resamples."""
+    """Return an interval for each figure of draws (1 + resamples, figures); the first row is the estimate."""
     found = {}
     for name, values in zip(FIGURES, draws.T, strict=True):
         if np.isfinite(values).all():
@@ -171,11 +172,11 @@ def _intervals(draws: FloatArray) -> dict[str, Interval]:
 
 
 class _Sorted:
-    """A judgement and the truth in its order, ready for any weights."""
+    """The truth in the order of a router's scores, ready for any weights."""
 
-    def __init__(self, judgement: Judgement, truth: Truth) -> None:
+    def __init__(self, router: RouterScores, truth: Truth) -> None:
         weak, strong = truth.scores.T
-        self._order, self._ends = _order(-judgement.gain)
+        self._order, self._ends = _order(-router.gain)
         self._gain = (strong - weak)[self._order]
         self._weak = weak
         self._costs = truth.costs
@@ -184,16 +185,16 @@ class _Sorted:
         loss = 1.0 - weak
         self._binary = bool(np.isin(loss, (0.0, 1.0)).all())
         self._risk = self._failures = None
-        if judgement.risk is not None:
-            order, _ = _order(judgement.risk)
-            self._risk = order, judgement.risk[order], loss[order]
-        difficulty = judgement.risk if judgement.difficulty is None else judgement.difficulty
+        if router.risk is not None:
+            order, _ = _order(router.risk)
+            self._risk = order, router.risk[order], loss[order]
+        difficulty = router.risk if router.difficulty is None else router.difficulty
         if difficulty is not None and self._binary:
             order, ends = _order(difficulty)
             self._failures = order, ends, loss[order]
 
     def figures(self, weight: npt.NDArray[np.int64]) -> list[float]:
-        """In the order of FIGURES, NaN where not defined."""
+        """Return the figures in the order of FIGURES, NaN for one that is not defined."""
         share, gained = self._cumulative(weight)
         gap = gained[-1]
         lift = float(np.trapezoid(gained - gap * share, share))
@@ -215,7 +216,7 @@ class _Sorted:
         return [found[name] for name in FIGURES]
 
     def curve(self, weight: npt.NDArray[np.int64]) -> CostQualityCurve:
-        """Quality over cost at each of SHARES."""
+        """Return quality over cost at each of SHARES."""
         return self._curve(weight, *self._cumulative(weight))
 
     def _cumulative(self, weight: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
@@ -233,7 +234,7 @@ class _Sorted:
 
 
 def _order(keys: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Ascending order, and the place of the last row of each run of equal keys."""
+    """Return the ascending order of keys, and the position of the last row of each run of equal keys."""
     order = np.argsort(keys, kind="stable")
     return order, np.append(np.flatnonzero(np.diff(keys[order])), len(keys) - 1)
 
@@ -245,7 +246,7 @@ def _sums(values: npt.NDArray[Any], ends: npt.NDArray[np.intp]) -> FloatArray:
 def _auroc(
     weight: npt.NDArray[np.int64], order: npt.NDArray[np.intp], ends: npt.NDArray[np.intp], loss: FloatArray
 ) -> float:
-    """Mann and Whitney's count over weighted rows, ties half."""
+    """Return Mann and Whitney's share of pairs in the right order, over weighted rows; a tie counts half."""
     drawn = weight[order]
     failures = np.diff(_sums(drawn * loss, ends))
     successes = np.diff(_sums(drawn, ends)) - failures
@@ -257,7 +258,7 @@ def _auroc(
 
 
 def _reached(share: FloatArray, pgr: FloatArray, x: float) -> float:
-    """The least share at which PGR reaches x, on straight lines between points."""
+    """Return the least share at which the recovered part of the gap reaches x, on straight lines between points."""
     first = int(np.argmax(pgr >= x))
     if first == 0:
         return float(share[0])

@@ -1,4 +1,4 @@
-"""How a ranking does on parts of the data: by group, by length, by script."""
+"""Measure a ranking on parts of the data: by group, by length, by script."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.measures.bootstrap import Interval
-from router.tuning.judging.ranking import Judgement, Truth, measure
+from router.tuning.judging.ranking import RouterScores, Truth, measure
 
-#: Fewer prompts than this say nothing with a bootstrap.
+#: Slices with fewer prompts than this are not measured: their bootstrap intervals would mean nothing.
 MIN_SLICE = 30
 
 
@@ -25,8 +25,8 @@ class Slice:
 
     Attributes:
         n: prompts. weak_score, strong_score: mean scores of the two models on them.
-        lift: mean quality above random choice at equal strong share; below 0 the router harms here.
-        apgr: None where the strong model is not clearly the better one here, so that there is no gap to recover.
+        lift: mean quality above random choice at equal strong share. Below 0 the router does harm on this slice.
+        apgr: None if the strong model is not clearly the better one on this slice, so that there is no gap to recover.
     """
 
     n: int
@@ -36,39 +36,39 @@ class Slice:
     apgr: Interval | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 
 def slice_labels(texts: Sequence[str], groups: Sequence[str]) -> dict[str, npt.NDArray[np.str_]]:
-    """A label per prompt for each way of slicing; `group` only where the data have two or more."""
+    """Return a label (n,) for each prompt by each way of slicing; `group` only if the data have two groups or more."""
     by = {"group": np.array(groups)} if len(set(groups)) > 1 else {}
     return by | {"length": length_quarters(texts), "script": np.array([script(text) for text in texts])}
 
 
 def measure_slices(
-    judgement: Judgement, truth: Truth, labels: Mapping[str, npt.NDArray[np.str_]], *, resamples: int, seed: int
+    router: RouterScores, truth: Truth, labels: Mapping[str, npt.NDArray[np.str_]], *, resamples: int, seed: int
 ) -> dict[str, dict[str, Slice]]:
-    """Every slice of at least MIN_SLICE prompts, in the labels' order."""
+    """Return every slice of at least MIN_SLICE prompts, by the way of slicing and then by label, in order."""
     found: dict[str, dict[str, Slice]] = {}
     for by, values in labels.items():
         found[by] = {}
         for label in np.unique(values):
             rows = values == label
             if rows.sum() >= MIN_SLICE:
-                found[by][str(label)] = _slice(judgement.take(rows), truth.take(rows), resamples, seed)
+                found[by][str(label)] = _slice(router.take(rows), truth.take(rows), resamples, seed)
     return found
 
 
-def _slice(judgement: Judgement, truth: Truth, resamples: int, seed: int) -> Slice:
-    # Only the ranking: what the risk is worth is a matter of far more rows.
-    figures = measure({"": Judgement(judgement.gain)}, truth, resamples=resamples, seed=seed)[""].figures
+def _slice(router: RouterScores, truth: Truth, resamples: int, seed: int) -> Slice:
+    # Only the ranking is measured: calibration error needs far more rows than a slice has.
+    figures = measure({"": RouterScores(router.gain)}, truth, resamples=resamples, seed=seed)[""].figures
     weak, strong = truth.scores.mean(axis=0)
     return Slice(len(truth.scores), float(weak), float(strong), figures["lift"], figures.get("apgr"))
 
 
 def length_quarters(texts: Sequence[str]) -> npt.NDArray[np.str_]:
-    """Which quarter of these prompts each is in, by characters: `1: up to 120`, ..., `4: up to 5000`."""
+    """Return the quarter that the length of each prompt is in, as in `1: up to 120 characters`."""
     lengths = np.array([len(text) for text in texts])
     edges = np.unique(np.quantile(lengths, [0.25, 0.5, 0.75, 1.0], method="lower"))
     names = np.array([f"{number}: up to {edge} characters" for number, edge in enumerate(edges, start=1)])
@@ -76,10 +76,10 @@ def length_quarters(texts: Sequence[str]) -> npt.NDArray[np.str_]:
 
 
 def script(text: str) -> str:
-    """The Unicode script most letters of a text are in, `Latin`, `Cyrillic`, `CJK`, ...; `none` without letters.
+    """Return the Unicode script of most letters of a text, such as `Latin` or `CJK`; `none` if it has no letters.
 
-    A script is not a language: English, French and Vietnamese are all `Latin` here. It tells apart what an encoder
-    trained on one script has hardly seen, and nothing finer.
+    A script is not a language: English, French and Vietnamese are all `Latin`. The script shows which prompts an
+    encoder trained on another script has hardly seen, and nothing finer.
     """
     counts = Counter(filter(None, map(_script_of, text)))
     return max(counts, key=lambda name: (counts[name], name)) if counts else "none"

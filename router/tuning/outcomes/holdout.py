@@ -1,4 +1,4 @@
-"""Which rows are left out of a fit to certify with: a share of the rows, chosen by hash, so that every run agrees."""
+"""Rows that a fit leaves out for `elle tune` to certify with, drawn by hash so that every run draws the same."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from router.tuning.outcomes.datasets import Outcomes
 
 BoolArray = npt.NDArray[np.bool_]
 
-#: Where the model card records the split of a fit.
+#: The key under which the model card records the holdout of a fit.
 _CARD_KEY = "holdout"
 
 
 def left_out(outcomes: Outcomes, share: float, seed: int = 0) -> BoolArray:
-    """Return which rows are left out to certify with, (n,): about `share` of them, 0 to 1.
+    """Return which rows are left out to certify with, (n,): about `share` of them.
 
-    A row is a draw of the traffic, so rows are drawn and not texts: a prompt that is 30 % of the rows is about 30 % of
-    those left out. Depends on `share`, `seed` and the row only (its id, its text and how many rows before it have the
-    same of both): a larger share leaves out the same rows and more, and more data changes nothing for the old. Raises
-    DataError for a share outside [0, 1).
+    Rows are drawn and not texts, because a row is a draw of the traffic: a prompt that is 30 % of the rows is about
+    30 % of those left out. The choice depends only on `share`, `seed` and the row: its id, its text and how many rows
+    before it have both. Therefore a larger share leaves out the same rows and more, and rows that are added to the data
+    change nothing for the old ones. Raises DataError for a share outside [0, 1).
     """
     if not 0 <= share < 1:
         raise DataError(f"the share to hold out must be 0 or more and below 1, got {share}; 0.4 is a good choice.")
@@ -33,7 +33,7 @@ def left_out(outcomes: Outcomes, share: float, seed: int = 0) -> BoolArray:
 
 
 def row_keys(outcomes: Outcomes) -> list[str]:
-    """Return a key for each row that says nothing of its outcome: id, text, and how many rows before have both."""
+    """Return a key for each row that does not depend on outcomes: id, text, and how many rows before it have both."""
     met: Counter[tuple[str, str]] = Counter()
     keys = []
     for pair in zip(outcomes.ids, outcomes.texts, strict=True):
@@ -42,22 +42,24 @@ def row_keys(outcomes: Outcomes) -> list[str]:
     return keys
 
 
-def to_fit(outcomes: Outcomes, held_out: BoolArray) -> BoolArray:
-    """Return which rows the fit may use, (n,): those whose text is not among the texts left out.
+def rows_to_fit(outcomes: Outcomes, held_out: BoolArray) -> BoolArray:
+    """Return which rows the fit may use, (n,): those whose text is not the text of a row that is held out.
 
-    The fit then knows no text that the certificate rests on, and the rows left out stay draws of the whole traffic.
-    Rows that are neither left out nor fitted on repeat a text that was left out.
+    The fit then knows no text that the certificate rests on, and the rows held out remain draws of the whole traffic.
+    A row that is neither held out nor used for the fit repeats a text that is held out.
     """
     kept_back = {text for text, out in zip(outcomes.texts, held_out, strict=True) if out}
     return np.array([text not in kept_back for text in outcomes.texts], dtype=np.bool_)
 
 
 @dataclass(frozen=True)
-class Split:
+class Holdout:
     """How a fit left rows out, as its model card records it.
 
-    share, seed: of `left_out`. data: SHA-256 of the files that were split. since: of a split by time, the time of the
-    first row left out, in seconds since 1970.
+    Attributes:
+        share, seed: arguments of `left_out`.
+        data: SHA-256 of each file that was split.
+        since: if the latest rows were left out, the time of the first of them in seconds since 1970; else None.
     """
 
     share: float
@@ -73,14 +75,14 @@ class Split:
         return np.asarray(times >= self.since, dtype=np.bool_)
 
     def recorded_in(self, probe: DifficultyProbe) -> DifficultyProbe:
-        """Return the probe with this split on its card."""
+        """Return the probe with this holdout on its card."""
         since = {} if self.since is None else {"since": self.since}
         entry = {_CARD_KEY: {"share": self.share, "seed": self.seed, "data": list(self.data), **since}}
         return replace(probe, card=replace(probe.card, metrics={**probe.card.metrics, **entry}))
 
     @classmethod
-    def of_card(cls, card: ProbeCard) -> Split | None:
-        """Return the split that a card records, None where the fit left nothing out."""
+    def of_card(cls, card: ProbeCard) -> Holdout | None:
+        """Return the holdout that a card records; None if the fit left nothing out."""
         match card.metrics.get(_CARD_KEY):
             case {"share": float(share), "seed": int(seed), "data": list(data), "since": float(since)}:
                 return cls(share, seed, tuple(map(str, data)), since)
@@ -89,11 +91,11 @@ class Split:
         return None
 
     def is_of(self, outcomes: Outcomes) -> bool:
-        """Return whether one of the files of the outcomes is one that was split."""
+        """Return whether any file of the outcomes is one of those that were split."""
         return any(source.sha256 in self.data for source in outcomes.sources)
 
 
 def _position(key: str, seed: int) -> float:
-    """Return a place in [0, 1) that the row and the seed determine."""
+    """Return a number in [0, 1) that depends only on the row's key and the seed."""
     digest = hashlib.blake2b(key.encode(), digest_size=8, key=f"holdout-{seed}".encode()).digest()
     return int.from_bytes(digest) / 2**64

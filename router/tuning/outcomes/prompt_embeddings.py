@@ -43,7 +43,7 @@ class EmbedSummary:
         return asdict(self)
 
 
-def embed_command(
+def embed_prompts(
     prompts: Path,
     out: Path,
     *,

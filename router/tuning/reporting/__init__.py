@@ -1,1 +1,1 @@
-"""The HTML report of a probe and a policy, with its charts."""
+"""Reporting: what the commands print, and the HTML report with its charts."""

@@ -1,4 +1,4 @@
-"""The pictures of a report, each a PNG as bytes; matplotlib is loaded here only, without a display."""
+"""The pictures of a report, each as the bytes of a PNG. Only this file loads matplotlib, and it needs no display."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy.typing as npt
 from probes.encoders.files import default_cache_dir
 from probes.measures.prediction import reliability_curve
 from router.tuning.judging.learning_curve import LearningPoint
-from router.tuning.judging.ranking import Judgement, Truth, curve_band
+from router.tuning.judging.ranking import RouterScores, Truth, curve_band
 from router.tuning.judging.slices import Slice
-from router.tuning.reporting.policy_mark import PolicyMark
+from router.tuning.reporting.threshold_marker import ThresholdMarker
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -27,11 +27,11 @@ _DPI = 150
 
 @dataclass(frozen=True)
 class ThresholdCurve:
-    """What each threshold on the gain does: prompts whose gain is not above it go to the weak model.
+    """What each threshold on the gain costs; prompts whose gain is not above it go to the weak model.
 
     Attributes:
-        threshold, weak_share: (k,) ascending. loss: (k,) quality lost against always strong, with its pointwise 95 %
-            band low, high.
+        threshold: (k,) ascending. weak_share: (k,) share of prompts that go to the weak model, 0 to 1.
+        loss: (k,) quality lost against always strong. low, high: (k,) its pointwise 95 % band.
     """
 
     threshold: FloatArray
@@ -42,7 +42,7 @@ class ThresholdCurve:
 
 
 def threshold_curve(gain: FloatArray, truth: Truth, *, resamples: int = 500, seed: int = 0) -> ThresholdCurve:
-    """The curve at 101 quantiles of the gain; whole texts are resampled for the band."""
+    """Return the curve at 101 quantiles of the gain. Whole texts are resampled for the band."""
     thresholds = np.unique(np.quantile(gain, np.linspace(0, 1, 101)))
     order = np.argsort(gain, kind="stable")
     ends = np.searchsorted(gain[order], thresholds, side="right")
@@ -62,23 +62,23 @@ def threshold_curve(gain: FloatArray, truth: Truth, *, resamples: int = 500, see
 
 
 def cost_quality_chart(
-    judgements: Mapping[str, Judgement], truth: Truth, models: Sequence[str], *, highlight: str, seed: int = 0
+    routers: Mapping[str, RouterScores], truth: Truth, models: Sequence[str], *, highlight: str, seed: int = 0
 ) -> bytes:
-    """Quality over cost (or strong share) of every judgement, with the band of the one to highlight."""
+    """Draw quality over cost (or strong share) of every router, with the band of the one to highlight."""
     figure, axes = _figure(8.2, 5.2)
     in_usd = truth.costs is not None
     scale = 1000.0 if in_usd else 1.0
-    plain = [name for name in judgements if name not in {highlight, "random", "oracle"}]
+    plain = [name for name in routers if name not in {highlight, "random", "oracle"}]
     colours = {name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(plain)}
-    for name, judgement in judgements.items():
+    for name, router in routers.items():
         if name == highlight:
             continue
-        cost, quality, _, _ = curve_band(judgement, truth, resamples=2, seed=seed)
+        cost, quality, _, _ = curve_band(router, truth, resamples=2, seed=seed)
         style = {"oracle": ":", "random": "--"}.get(name, "-")
         axes.plot(
             cost * scale, quality, style, color=colours.get(name, _GREY), lw=1.1, label=_plain(name.replace("_", " "))
         )
-    cost, quality, low, high = curve_band(judgements[highlight], truth, seed=seed)
+    cost, quality, low, high = curve_band(routers[highlight], truth, seed=seed)
     axes.fill_between(cost * scale, low, high, color=_BLUE, alpha=0.15, lw=0, label="its pointwise 95 % interval")
     axes.plot(cost * scale, quality, color=_BLUE, lw=2.4, label=_plain(highlight))
     for place, model in ((0, models[0]), (-1, models[1])):
@@ -98,7 +98,7 @@ def cost_quality_chart(
 
 
 def reliability_chart(risk: FloatArray, scores: FloatArray, models: Sequence[str]) -> bytes:
-    """Observed loss against predicted risk for each candidate, in ten bins of equal mass with Wilson intervals."""
+    """Draw observed loss against predicted risk for each model, in ten bins of equal mass with Wilson intervals."""
     figure, all_axes = _figure(7.6, 3.9, columns=len(models))
     for axes, model, predicted, score in zip(all_axes, models, risk.T, scores.T, strict=True):
         bins = reliability_curve(predicted, 1.0 - score)
@@ -113,8 +113,8 @@ def reliability_chart(risk: FloatArray, scores: FloatArray, models: Sequence[str
     return _png(figure)
 
 
-def threshold_chart(curve: ThresholdCurve, marked: PolicyMark | None) -> bytes:
-    """Quality lost and share sent to the weak model against the threshold; `marked`: a policy and what is certified."""
+def threshold_chart(curve: ThresholdCurve, marker: ThresholdMarker | None) -> bytes:
+    """Draw quality lost and share sent to the weak model against the threshold, and the marker of a policy if any."""
     figure, axes = _figure(7.6, 4.2)
     axes.fill_between(curve.threshold, curve.low, curve.high, color=_RED, alpha=0.15, lw=0, step="post")
     axes.step(curve.threshold, curve.loss, where="post", color=_RED, lw=1.8, label="quality lost (left)")
@@ -126,33 +126,33 @@ def threshold_chart(curve: ThresholdCurve, marked: PolicyMark | None) -> bytes:
     other.set_ylabel("share sent to the weak model", color=_BLUE)
     other.set_ylim(0, 1)
     other.spines["top"].set_visible(False)
-    if marked is not None:
-        _mark_policy(axes, curve, marked)
+    if marker is not None:
+        _mark_policy(axes, curve, marker)
     return _png(figure)
 
 
-def _mark_policy(axes: Any, curve: ThresholdCurve, marked: PolicyMark) -> None:
-    """The policy's threshold, its certified region in green, and the target and bound on quality lost."""
-    first, last = min(curve.threshold[0], marked.threshold), max(curve.threshold[-1], marked.threshold)
-    axes.axvline(marked.threshold, color=_GREEN, lw=1.6)
-    label = f"policy: {marked.threshold:g}, " + ("certified" if marked.certificate else "not certified")
-    if marked.certified_region is not None:
-        low, high = np.clip(marked.certified_region, first, last)
+def _mark_policy(axes: Any, curve: ThresholdCurve, marker: ThresholdMarker) -> None:
+    """Draw the policy's threshold, its certified region in green, and the target and bound on quality lost."""
+    first, last = min(curve.threshold[0], marker.threshold), max(curve.threshold[-1], marker.threshold)
+    axes.axvline(marker.threshold, color=_GREEN, lw=1.6)
+    label = f"policy: {marker.threshold:g}, " + ("certified" if marker.certificate else "not certified")
+    if marker.certified_region is not None:
+        low, high = np.clip(marker.certified_region, first, last)
         axes.axvspan(low, high, color=_GREEN, alpha=0.12, lw=0)
-    if (target := marked.loss_target) is not None:
+    if (target := marker.loss_target) is not None:
         axes.axhline(target.limit, color=_GREEN, lw=1.2, ls=":")
-        axes.plot(marked.threshold, target.bound_on_estimate, "v", color=_GREEN, ms=7, zorder=5)
+        axes.plot(marker.threshold, target.bound_on_estimate, "v", color=_GREEN, ms=7, zorder=5)
         label += f"\ntarget: loss at most {target.limit:g} (dotted)\nupper bound: {target.bound_on_estimate:.4f} (mark)"
-    # To the side that has room.
-    left = marked.threshold < (first + last) / 2
+    # The label goes to the side that has room.
+    left = marker.threshold < (first + last) / 2
     axes.annotate(
-        label, (marked.threshold, 1.0), xycoords=("data", "axes fraction"), xytext=(6 if left else -6, -4),
+        label, (marker.threshold, 1.0), xycoords=("data", "axes fraction"), xytext=(6 if left else -6, -4),
         textcoords="offset points", ha="left" if left else "right", va="top", color=_GREEN, fontsize=8,
     )  # fmt: skip
 
 
 def slices_chart(slices: Mapping[str, Slice]) -> bytes:
-    """Lift over random choice of each slice with its interval, the worst at the bottom; at most 40 of them."""
+    """Draw the lift of each slice over random choice with its interval, the worst at the bottom; at most 40 slices."""
     ordered = sorted(slices.items(), key=lambda item: item[1].lift.value)
     shown = ordered if len(ordered) <= 40 else [*ordered[:20], *ordered[-20:]]
     figure, axes = _figure(7.6, 1.0 + 0.22 * len(shown))
@@ -169,7 +169,7 @@ def slices_chart(slices: Mapping[str, Slice]) -> bytes:
 
 
 def learning_chart(points: Sequence[LearningPoint]) -> bytes:
-    """APGR (the lift where no gap can be recovered) against labelled prompts, on a logarithmic axis."""
+    """Draw APGR against labelled prompts on a logarithmic axis, or the lift if there is no gap to recover."""
     figure, axes = _figure(6.4, 3.8)
     gap = all(point.apgr is not None for point in points)
     intervals = [point.apgr if gap and point.apgr is not None else point.lift for point in points]
@@ -189,7 +189,7 @@ def learning_chart(points: Sequence[LearningPoint]) -> bytes:
 
 
 def _figure(width: float, height: float, *, columns: int = 1) -> tuple[Any, Any]:
-    # Its list of fonts goes into our cache, not into places of its own.
+    # Matplotlib writes its list of fonts into our cache, and not into a place of its own.
     if (cache := default_cache_dir()) is not None:
         os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -211,5 +211,5 @@ def _png(figure: Any) -> bytes:
 
 
 def _plain(text: str) -> str:
-    # A dollar sign would start mathematics; names of models and groups are other people's.
+    # Matplotlib takes a dollar sign for the start of a formula, and names of models and groups may hold one.
     return text.replace("$", r"\$")

@@ -1,23 +1,20 @@
-"""`elle import`: outcomes kept by other programs, brought into the long form that `elle fit` reads."""
+"""Import outcomes that other programs keep, and write them in the long form that `elle fit` reads."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
 
 from probes.errors import DataError
 from router.tuning.outcomes.adapters.benchmarks import read_mmlu_pro, read_routellm, read_routerbench
 from router.tuning.outcomes.adapters.collection import (
     NO_PROMPT,
     REPEATED,
-    Answer,
     Collection,
-    OddRowError,
+    ImportedAnswer,
+    UnusableRowError,
     text_of,
     valid,
 )
@@ -25,7 +22,8 @@ from router.tuning.outcomes.adapters.files import check_out, expand, write_left_
 from router.tuning.outcomes.adapters.langfuse import read_langfuse
 from router.tuning.outcomes.adapters.logs import ScoreFile, read_litellm_spend_logs, read_openai_batch
 from router.tuning.outcomes.adapters.prompts import check_prompt
-from router.tuning.outcomes.adapters.scores import ScoreOptions, ScoreSummary, parse_score_map, read_scores
+from router.tuning.outcomes.adapters.scores import ScoreOptions, parse_score_map, read_scores
+from router.tuning.outcomes.adapters.summary import ImportSummary
 
 KINDS = ("routellm", "routerbench", "mmlu-pro", "openai-batch", "litellm-spend-logs", "langfuse")
 
@@ -37,97 +35,49 @@ _FREE = (
     "in; price what is free at 0)"
 )
 
-#: A prompt that so many answers of one model share, of at least so many, is worth a word: it may be a mask.
+#: A note is given on a prompt that has at least this share and this number of the answers of one model, because it may
+#: be a mask that the log wrote in place of the prompts.
 _LARGE_SHARE, _LARGE_NUMBER = 0.2, 20
 
 
 @dataclass(frozen=True)
-class ImportSummary:
-    """What came in, what was read as score, and what was left out.
+class ImportOptions:
+    """How an import reads the scores.
 
     Attributes:
-        kind, out: as asked for. n_files: read. n_answers, n_prompts: written. models: answers by model.
-        score: what was read as score, with its range and examples.
-        left_out: records left out, by reason. left_out_file: their list; None where nothing was left out.
-        notes: what else to know, in words.
+        scores: file with the scores of answers, for kinds that hold none.
+        score_name: the score to read of a Langfuse export that has several.
+        score_map: quality of words, as in `good=1,bad=0`.
+        score_range: the worst and the best score of the source.
+        force: whether to replace the file that is written.
     """
 
-    kind: str
-    out: str
-    n_files: int
-    n_answers: int
-    n_prompts: int
-    models: dict[str, int]
-    score: ScoreSummary
-    left_out: dict[str, int]
-    left_out_file: str | None
-    notes: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
-    def print(self, console: Console) -> None:
-        """For people."""
-
-        def say(line: str) -> None:
-            console.print(line, highlight=False, markup=False)
-
-        say(f"Wrote {self.n_answers:,} answers to {self.n_prompts:,} prompts from {self.n_files} files to {self.out}.")
-        for model, count in self.models.items():
-            say(f"  {model}: {count:,}")
-        for line in self._score_lines():
-            say(line)
-        for why, count in self.left_out.items():
-            say(f"  left out, {why}: {count:,}")
-        if self.left_out_file is not None:
-            say(f"  listed in {self.left_out_file}")
-        for note in self.notes:
-            say(f"  note: {note}")
-
-    def _score_lines(self) -> list[str]:
-        score = self.score
-        sources = "; ".join(f"{source} ({count:,})" for source, count in score.sources.items())
-        mapped = f", through {score.mapped_by}" if score.mapped_by else ""
-        written = "" if score.written_low is None else f", written {score.written_low:g} to {score.written_high:g}"
-        first = (
-            f"Read as score{mapped}: {sources}. From {score.low:g} to {score.high:g}, mean {score.mean:.3f}{written}."
-        )
-        return [first, *(f"  {one.where}: {one.written} is {one.read_as:g}" for one in score.examples)]
+    scores: Path | None = None
+    score_name: str | None = None
+    score_map: Sequence[str] = ()
+    score_range: tuple[float, float] | None = None
+    force: bool = False
 
 
-def import_command(
-    kind: str,
-    paths: Sequence[Path],
-    out: Path,
-    *,
-    scores: Path | None = None,
-    score_name: str | None = None,
-    score_map: Sequence[str] = (),
-    score_range: tuple[float, float] | None = None,
-    force: bool = False,
-) -> ImportSummary:
-    """Do what `elle import` does; one of KINDS.
+def import_outcomes(kind: str, paths: Sequence[Path], out: Path, options: ImportOptions) -> ImportSummary:
+    """Read files of one of KINDS, and write their answers to `out` in the long form that `elle fit` reads.
 
-    scores: file with the scores of answers, for kinds that hold none. score_name: which of a Langfuse export's scores.
-    score_map: what words are worth, as in `good=1,bad=0`. score_range: the worst and the best score of the source.
-    force: replace `out`. Rows that cannot be used are left out, counted and listed beside `out`.
-
-    Raises DataError, and writes nothing, where nothing can be used or where the meaning of the scores is not known.
+    Rows that cannot be used are left out, counted and listed in a file beside `out`. Raises DataError, and writes
+    nothing, if nothing can be used or if the meaning of the scores is not known.
     """
     if kind not in KINDS:
         raise DataError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}.")
-    options = ScoreOptions(parse_score_map(score_map), score_range)
-    check_out(out, force=force)
-    if scores is not None and kind not in _SCORES_FROM_FILE:
+    score_options = ScoreOptions(parse_score_map(options.score_map), options.score_range)
+    check_out(out, force=options.force)
+    if options.scores is not None and kind not in _SCORES_FROM_FILE:
         raise DataError(f"--scores is for {', '.join(_SCORES_FROM_FILE)}; {kind} brings its own.")
-    if score_name is not None and kind != "langfuse":
+    if options.score_name is not None and kind != "langfuse":
         raise DataError(f"--score-name is for langfuse; got {kind}.")
     files = expand(paths, out)
     collection = Collection()
-    _collect(kind, files, collection, scores, score_name, options)
+    _collect(kind, files, collection, options, score_options)
     _drop_empty(collection)
-    scored, summary = read_scores(collection, options)
+    scored, summary = read_scores(collection, score_options)
     usable, same = _usable(scored, collection)
     if not usable or summary is None:
         raise DataError(f"{kind}: no answer with a prompt and a score in {len(files)} files ({_reasons(collection)}).")
@@ -151,17 +101,16 @@ def _collect(
     kind: str,
     files: Sequence[Path],
     collection: Collection,
-    scores: Path | None,
-    score_name: str | None,
-    options: ScoreOptions,
+    options: ImportOptions,
+    score_options: ScoreOptions,
 ) -> None:
     if kind in _SCORES_FROM_FILE:
-        given = ScoreFile() if scores is None else ScoreFile.read(scores, collection)
+        given = ScoreFile() if options.scores is None else ScoreFile.read(options.scores, collection)
         _SCORES_FROM_FILE[kind](files, collection, given)
     elif kind == "langfuse":
-        read_langfuse(files, collection, score_name)
+        read_langfuse(files, collection, options.score_name)
     elif kind == "routellm":
-        read_routellm(files, collection, options.words)
+        read_routellm(files, collection, score_options.words)
     elif kind == "routerbench":
         read_routerbench(files, collection)
     else:
@@ -176,11 +125,11 @@ def _drop_empty(collection: Collection) -> None:
 
 
 def _usable(
-    scored: Sequence[tuple[Answer, float]], collection: Collection
-) -> tuple[list[tuple[Answer, float]], Counter[tuple[str, str]]]:
-    """Return the answers that `elle fit` will read, and how many are of each model and text; leave out the others."""
+    scored: Sequence[tuple[ImportedAnswer, float]], collection: Collection
+) -> tuple[list[tuple[ImportedAnswer, float]], Counter[tuple[str, str]]]:
+    """Return the answers that `elle fit` can read, and how many each model gave to each text; leave out the others."""
     same: Counter[tuple[str, str]] = Counter()
-    kept: list[tuple[Answer, float]] = []
+    kept: list[tuple[ImportedAnswer, float]] = []
     texts: dict[str, str] = {}
     known: set[tuple[str, str]] = set()
     for answer, score in scored:
@@ -191,9 +140,9 @@ def _usable(
             if answer.prompt_id is not None:
                 key = valid("id", answer.prompt_id)
                 if texts.setdefault(key, text) != text:
-                    raise OddRowError("id that stands for two prompts", key)
+                    raise UnusableRowError("id that stands for two prompts", key)
                 if (key, answer.model) in known:
-                    raise OddRowError(REPEATED, key)
+                    raise UnusableRowError(REPEATED, key)
                 known.add((key, answer.model))
             if answer.cost_usd == 0:
                 collection.notes[_FREE] += 1
@@ -219,8 +168,8 @@ def _counted(collection: Collection) -> list[str]:
     return [f"{why}: {count:,}" for why, count in (+collection.notes).items()]
 
 
-def _doubts(usable: Sequence[tuple[Answer, float]], same: Counter[tuple[str, str]]) -> list[str]:
-    """Return what looks odd in the answers that were kept: it may be as it should, and only the user can know."""
+def _doubts(usable: Sequence[tuple[ImportedAnswer, float]], same: Counter[tuple[str, str]]) -> list[str]:
+    """Return notes on what looks wrong in the answers that were kept. Only the user can know whether it is."""
     notes = []
     values = {score for _, score in usable}
     if len(values) == 1:

@@ -13,10 +13,10 @@ from probes.errors import DataError
 from router.tuning.outcomes.adapters.collection import (
     NO_PROMPT,
     REPEATED,
-    Answer,
     Collection,
-    OddRowError,
+    ImportedAnswer,
     RawScore,
+    UnusableRowError,
     amount,
     first,
     text_of,
@@ -61,7 +61,7 @@ def read_routellm(paths: Sequence[Path], collection: Collection, words: Names[st
             for model in (model for model in models if row.values.get(model) is not None):
                 score = RawScore(row.values[model], "cells of the columns named like the models")
                 prompt = str(row.values.get("prompt") or "")
-                collection.answers.append(Answer(row.place, model, (score,), prompt=prompt, group=group))
+                collection.answers.append(ImportedAnswer(row.place, model, (score,), prompt=prompt, group=group))
 
 
 def _is_verdict(value: Any, words: Names[str]) -> bool:
@@ -91,14 +91,14 @@ def read_routerbench(paths: Sequence[Path], collection: Collection) -> None:
             with collection.row(row.place):
                 key = text_of("sample_id", row.values.get("sample_id"))
                 if (path, key) in known:
-                    raise OddRowError(REPEATED, key)
+                    raise UnusableRowError(REPEATED, key)
                 known.add((path, key))
                 collection.answers.extend(_routerbench_answers(row, key, models))
 
 
-def _routerbench_answers(row: Row, key: str, models: Sequence[str]) -> list[Answer]:
+def _routerbench_answers(row: Row, key: str, models: Sequence[str]) -> list[ImportedAnswer]:
     return [
-        Answer(
+        ImportedAnswer(
             place=row.place,
             model=model,
             scores=(RawScore(row.values[model], "columns named like the models"),),
@@ -140,18 +140,18 @@ def read_mmlu_pro(paths: Sequence[Path], collection: Collection) -> None:
                 collection.answers.append(_mmlu_pro_answer(row, _mmlu_pro_model(path), known))
 
 
-def _mmlu_pro_answer(row: Row, model: str, known: set[str]) -> Answer:
+def _mmlu_pro_answer(row: Row, model: str, known: set[str]) -> ImportedAnswer:
     values = row.values
     options, answer, key = decoded(values.get("options")), values.get("answer"), first(values, "question_id")
     if not isinstance(values.get("question"), str) or not isinstance(options, list) or not options:
-        raise OddRowError(NO_PROMPT, f"question or options missing; fields {', '.join(values)}")
+        raise UnusableRowError(NO_PROMPT, f"question or options missing; fields {', '.join(values)}")
     if answer not in list(_LETTERS[: len(options)]):
-        raise OddRowError("right answer that is no letter of its options", repr(answer))
+        raise UnusableRowError("right answer that is no letter of its options", repr(answer))
     if key is not None and str(key) in known:
-        raise OddRowError(REPEATED, str(key))
+        raise UnusableRowError(REPEATED, str(key))
     known.add(str(key))
     lines = [f"{letter}. {option}" for letter, option in zip(_LETTERS, options, strict=False) if option != "N/A"]
-    return Answer(
+    return ImportedAnswer(
         place=row.place,
         model=model,
         scores=(RawScore(_predicted(values) == answer, "whether the predicted letter is the right one"),),
@@ -168,14 +168,17 @@ def _mmlu_pro_model(path: Path) -> str:
 
 
 def _predicted(values: Mapping[str, Any]) -> str | None:
-    """Return the letter that was answered, None where none can be told; OddRowError where no answer is recorded."""
+    """Return the letter that was answered, or None if it cannot be told.
+
+    Raises UnusableRowError if the record holds no answer.
+    """
     if "pred" in values:
         letter = str(values["pred"] or "").strip().upper()
         if letter and letter not in list(_LETTERS):
-            raise OddRowError("prediction that is no letter", repr(values["pred"]))
+            raise UnusableRowError("prediction that is no letter", repr(values["pred"]))
         return letter or None
     given = [name for name in ("model_outputs", "generated_text", "response") if name in values]
     if not given:
-        raise OddRowError("without an answer", "neither pred nor model_outputs, generated_text or response")
+        raise UnusableRowError("without an answer", "neither pred nor model_outputs, generated_text or response")
     found = re.findall(r"answer is:?\s*\**\(?([A-J])\b", str(first(values, *given) or ""), re.IGNORECASE)
     return found[-1].upper() if found else None

@@ -21,7 +21,7 @@ REPEATED = "repeated records"
 _SHOWN_LETTERS = 200
 
 
-class OddRowError(Exception):
+class UnusableRowError(Exception):
     """Raised for a row that has to be left out; caught by `Collection.row`."""
 
     def __init__(self, why: str, detail: str = "") -> None:
@@ -47,7 +47,7 @@ class RawScore:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ImportedAnswer:
     """One model's answer to a prompt, in the terms of `datasets.Outcomes`; either prompt or messages is set.
 
     place: of the record it was read from. scores: as written; their mean counts. why_no_score: what to say if none has
@@ -69,7 +69,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class LeftOutRow:
     """A row that was left out: its place, the kind of reason that is counted, and what was found there."""
 
     place: Place
@@ -86,8 +86,8 @@ class Collection:
             only counted. notes: further things to tell the user, with their number.
     """
 
-    answers: list[Answer] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
+    answers: list[ImportedAnswer] = field(default_factory=list)
+    left_out: list[LeftOutRow] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
 
@@ -97,14 +97,14 @@ class Collection:
 
     def leave_out(self, place: Place, why: str, detail: str = "") -> None:
         """Note a row as left out."""
-        self.left_out.append(LeftOut(place, why, printable(detail)[:_SHOWN_LETTERS]))
+        self.left_out.append(LeftOutRow(place, why, printable(detail)[:_SHOWN_LETTERS]))
 
     @contextlib.contextmanager
     def row(self, place: Place) -> Iterator[None]:
-        """Leave the row at this place out where the block raises OddRowError, or its values are nested too deeply."""
+        """Leave out the row at this place if the block raises UnusableRowError or RecursionError."""
         try:
             yield
-        except OddRowError as odd:
+        except UnusableRowError as odd:
             self.leave_out(place, odd.why, odd.detail)
         except RecursionError:
             self.leave_out(place, "unreadable row", "nested too deeply")
@@ -122,20 +122,20 @@ def time_of(values: Mapping[str, Any], *names: str) -> float | None:
 
 
 def amount(name: str, value: Any) -> float | None:
-    """Return a cost or a number of tokens, 0 or more; None stays None. Raises OddRowError for anything else."""
+    """Return a cost or a number of tokens, 0 or more; None stays None. Raises UnusableRowError for anything else."""
     if value is None or value == "":
         return None
     number = number_of(value)
     if number is None or not math.isfinite(number) or number < 0:
-        raise OddRowError(f"{name} that is no number of 0 or more", repr(value))
+        raise UnusableRowError(f"{name} that is no number of 0 or more", repr(value))
     return number
 
 
 def text_of(name: str, value: Any) -> str:
-    """Return a name as text. Raises OddRowError where there is none, or where it is not valid Unicode."""
+    """Return a name as text. Raises UnusableRowError where there is none, or where it is not valid Unicode."""
     text = "" if value is None or isinstance(value, dict | list | bool) else str(value).strip()
     if not text:
-        raise OddRowError(f"without {name}", "" if value is None else repr(value))
+        raise UnusableRowError(f"without {name}", "" if value is None else repr(value))
     return valid(name, text)
 
 
@@ -145,9 +145,11 @@ def printable(text: str) -> str:
 
 
 def valid(name: str, text: str) -> str:
-    """Return the text. Raises OddRowError where half of a surrogate pair stands in it."""
+    """Return the text. Raises UnusableRowError where half of a surrogate pair stands in it."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise OddRowError(f"{name} that is not valid Unicode", f"half of a surrogate pair at {error.start}") from error
+        raise UnusableRowError(
+            f"{name} that is not valid Unicode", f"half of a surrogate pair at {error.start}"
+        ) from error
     return text

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from probes.errors import DataError
-from router.tuning.outcomes.adapters.collection import Answer, LeftOut
+from router.tuning.outcomes.adapters.collection import ImportedAnswer, LeftOutRow
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
 from router.tuning.outcomes.records import SUFFIXES
 
@@ -60,7 +60,7 @@ def left_out_file(out: Path) -> Path:
     return out.with_name(f"{out.stem}.left-out.jsonl")
 
 
-def write_outcomes(answers: Sequence[tuple[Answer, float]], out: Path) -> Outcomes:
+def write_outcomes(answers: Sequence[tuple[ImportedAnswer, float]], out: Path) -> Outcomes:
     """Write answers with their quality as parquet or JSONL, by the suffix of `out`; return them as read back.
 
     They are read as `elle fit` reads them before `out` comes to be. Raises DataError where that fails.
@@ -84,7 +84,7 @@ def write_outcomes(answers: Sequence[tuple[Answer, float]], out: Path) -> Outcom
     return _in_place(out, write)
 
 
-def write_left_out(left_out: Sequence[LeftOut], out: Path) -> Path | None:
+def write_left_out(left_out: Sequence[LeftOutRow], out: Path) -> Path | None:
     """List what was left out beside `out`: file, unit and number, why, detail. Without any there is no such file."""
     path = left_out_file(out)
     if not left_out:
@@ -116,7 +116,7 @@ def _json_lines(rows: Iterable[dict[str, Any]]) -> bytes:
     return "".join(lines).encode("utf-8", "backslashreplace")
 
 
-def _rows(answers: Sequence[tuple[Answer, float]]) -> list[dict[str, Any]]:
+def _rows(answers: Sequence[tuple[ImportedAnswer, float]]) -> list[dict[str, Any]]:
     chats = any(answer.messages is not None for answer, _ in answers)
     with_ids = all(answer.prompt_id is not None for answer, _ in answers)
     with_times = any(answer.asked_at is not None for answer, _ in answers)

@@ -12,10 +12,10 @@ from probes.errors import DataError
 from router.tuning.outcomes.adapters.collection import (
     FAILED,
     REPEATED,
-    Answer,
     Collection,
-    OddRowError,
+    ImportedAnswer,
     RawScore,
+    UnusableRowError,
     amount,
     first,
     text_of,
@@ -65,7 +65,7 @@ def read_langfuse(paths: Sequence[Path], collection: Collection, score_name: str
             answer = _answer(row, export.trace_names)
             key, trace = str(row.values.get("id") or ""), f"trace {_trace(row.values)}"
             if key and key in known:
-                raise OddRowError(REPEATED, key)
+                raise UnusableRowError(REPEATED, key)
             known.add(key)
             alone = per_trace[_trace(row.values)] == 1
             at = key if key in scores else trace
@@ -109,20 +109,20 @@ def _trace(values: Mapping[str, Any]) -> str:
     return str(first(values, "trace_id", "traceId") or "")
 
 
-def _answer(row: Row, trace_names: Mapping[str, str]) -> Answer:
+def _answer(row: Row, trace_names: Mapping[str, str]) -> ImportedAnswer:
     values = row.values
     if str(values.get("level") or "").upper() == "ERROR":
-        raise OddRowError(FAILED, str(first(values, "status_message", "statusMessage") or ""))
+        raise UnusableRowError(FAILED, str(first(values, "status_message", "statusMessage") or ""))
     usage = mapping(first(values, "usage_details", "usageDetails", "usage"))
     asked = decoded(values.get("input"))
     chat = chat_of(asked)
     if chat is None and isinstance(asked, Mapping):
-        raise OddRowError("input of unknown shape", f"an object with {', '.join(map(str, asked))}")
+        raise UnusableRowError("input of unknown shape", f"an object with {', '.join(map(str, asked))}")
     tokens = [amount(f"usage {name}", usage.get(name)) for name in ("input", "output")]
     cost = amount(
         "total_cost", first(values, "total_cost", "totalCost", "calculated_total_cost", "calculatedTotalCost")
     )
-    return Answer(
+    return ImportedAnswer(
         place=row.place,
         model=text_of("model", first(values, "provided_model_name", "providedModelName", "model")),
         scores=(),

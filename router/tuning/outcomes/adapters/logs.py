@@ -12,10 +12,10 @@ from probes.errors import DataError
 from router.tuning.outcomes.adapters.collection import (
     FAILED,
     REPEATED,
-    Answer,
     Collection,
-    OddRowError,
+    ImportedAnswer,
     RawScore,
+    UnusableRowError,
     amount,
     first,
     text_of,
@@ -107,20 +107,20 @@ def read_openai_batch(paths: Sequence[Path], collection: Collection, scores: Sco
 
 def _batch_answer(
     row: Row, requests: Mapping[str, list[Mapping[str, Any]]], scores: ScoreFile, known: set[tuple[str, str]]
-) -> Answer:
+) -> ImportedAnswer:
     key, response = text_of("custom_id", row.values.get("custom_id")), mapping(row.values.get("response"))
     body = mapping(response.get("body"))
     if row.values.get("error") or str(response.get("status_code")) != "200":
-        raise OddRowError(FAILED, f"status {response.get('status_code')}")
+        raise UnusableRowError(FAILED, f"status {response.get('status_code')}")
     request = _requested(requests.get(key, []), str(body.get("model", "")))
     model = text_of("model", request.get("model"))
     if (key, model) in known:
-        raise OddRowError(REPEATED, key)
+        raise UnusableRowError(REPEATED, key)
     known.add((key, model))
     asked = request.get("messages", request.get("input"))
     usage = mapping(body.get("usage"))
     score = scores.get(f"{model}/{key}", key)
-    return Answer(
+    return ImportedAnswer(
         place=row.place,
         model=model,
         scores=(score,) if score else (),
@@ -139,7 +139,7 @@ def _requested(candidates: Sequence[Mapping[str, Any]], answered_by: str) -> Map
         candidates = [c for c in candidates if answered_by.startswith(str(c.get("model")))]
         candidates = sorted(candidates, key=lambda c: len(str(c.get("model"))))[-1:]
     if not candidates:
-        raise OddRowError("output of no request", "name the request files of the batch too")
+        raise UnusableRowError("output of no request", "name the request files of the batch too")
     return candidates[0]
 
 
@@ -156,7 +156,7 @@ def read_litellm_spend_logs(paths: Sequence[Path], collection: Collection, score
         with collection.row(row.place):
             key = text_of("request_id", row.values.get("request_id"))
             if key in known:
-                raise OddRowError(REPEATED, key)
+                raise UnusableRowError(REPEATED, key)
             known.add(key)
             answer = _logged_answer(row, key, scores)
             collection.answers.append(answer)
@@ -165,11 +165,11 @@ def read_litellm_spend_logs(paths: Sequence[Path], collection: Collection, score
     collection.notes["scores that belong to no answer of these files"] += scores.n_unused
 
 
-def _logged_answer(row: Row, key: str, scores: ScoreFile) -> Answer:
+def _logged_answer(row: Row, key: str, scores: ScoreFile) -> ImportedAnswer:
     values = row.values
     score = scores.get(key) or _score_in(mapping(values.get("metadata")))
     if str(values.get("status") or "").lower() == "failure":
-        raise OddRowError(FAILED)
+        raise UnusableRowError(FAILED)
     request = mapping(values.get("proxy_server_request"))
     # What an embedding or an image was made of is no prompt.
     asked = first(request, "input", "prompt") if str(values.get("call_type")) in _TEXT_CALLS else None
@@ -177,7 +177,7 @@ def _logged_answer(row: Row, key: str, scores: ScoreFile) -> Answer:
     tokens = [amount(name, values.get(name)) for name in ("prompt_tokens", "completion_tokens")]
     cost = amount("spend", values.get("spend"))
     tags = decoded(values.get("request_tags"))
-    return Answer(
+    return ImportedAnswer(
         place=row.place,
         model=text_of("model", first(values, "model_group", "model")),
         scores=(score,) if score else (),

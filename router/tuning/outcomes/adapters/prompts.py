@@ -9,7 +9,7 @@ from typing import Any
 
 from router.asking.ask import Ask, extract
 from router.errors import InvalidRequestError
-from router.tuning.outcomes.adapters.collection import NO_PROMPT, Answer, OddRowError, valid
+from router.tuning.outcomes.adapters.collection import NO_PROMPT, ImportedAnswer, UnusableRowError, valid
 from router.tuning.outcomes.records import MAX_PROMPT_BYTES, parse_json
 from router.values import RouteQuery
 
@@ -37,28 +37,28 @@ _MASK = re.compile(
 )
 
 
-def check_prompt(answer: Answer) -> Ask:
-    """Return what is judged of a prompt, as when serving. Raises OddRowError where there is nothing to judge."""
+def check_prompt(answer: ImportedAnswer) -> Ask:
+    """Return what is judged of a prompt, as when serving. Raises UnusableRowError where there is nothing to judge."""
     messages = answer.messages if answer.messages is not None else [{"role": "user", "content": answer.prompt}]
     if not answer.prompt and not answer.messages:
-        raise OddRowError(NO_PROMPT)
+        raise UnusableRowError(NO_PROMPT)
     try:
         valid("prompt", json.dumps(messages, default=str, ensure_ascii=False))
         ask = extract(RouteQuery(tuple(messages)), max_bytes=MAX_PROMPT_BYTES)
     except (InvalidRequestError, RecursionError) as error:
-        raise OddRowError("prompt that cannot be read", str(error)) from error
+        raise UnusableRowError("prompt that cannot be read", str(error)) from error
     if not ask.text.strip():
-        raise OddRowError("prompt without text", "images, files or blanks only")
+        raise UnusableRowError("prompt without text", "images, files or blanks only")
     lines = [line for line in ask.text.split("\n") if line.strip()]
     if all(len(line) <= _LONGEST_MASK and _MASK.fullmatch(line.strip()) for line in lines):
-        raise OddRowError(REDACTED, lines[0])
+        raise UnusableRowError(REDACTED, lines[0])
     marks = filter(None, map(_CUT_MARK.search, (ask.text, *_user_texts(messages))))
     if (mark := next(marks, None)) is not None:
-        raise OddRowError(CUT, mark[0])
+        raise UnusableRowError(CUT, mark[0])
     return ask
 
 
-def cut_elsewhere(answer: Answer) -> bool:
+def cut_elsewhere(answer: ImportedAnswer) -> bool:
     """Whether a part of the chat that is not judged, such as a system prompt, was cut short by the log."""
     whole = json.dumps(answer.messages, default=str, ensure_ascii=False) if answer.messages is not None else ""
     return _CUT_MARK.search(whole) is not None

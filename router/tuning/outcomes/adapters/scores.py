@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from probes.errors import DataError
-from router.tuning.outcomes.adapters.collection import Answer, Collection, RawScore, printable
+from router.tuning.outcomes.adapters.collection import Collection, ImportedAnswer, RawScore, printable
 from router.tuning.outcomes.records import Place, number_of
 
 #: What `--score-map WORD=skip` says: leave the rows with this word out.
@@ -106,7 +106,7 @@ class ScoreSummary:
 
 def read_scores(
     collection: Collection, options: ScoreOptions
-) -> tuple[list[tuple[Answer, float]], ScoreSummary | None]:
+) -> tuple[list[tuple[ImportedAnswer, float]], ScoreSummary | None]:
     """Return the answers with their quality, and what was read; None without any.
 
     Several scores of one answer are averaged. Answers without one are left out of the result and counted in
@@ -118,8 +118,8 @@ def read_scores(
         for raw in answer.scores:
             reader.look_at(answer.place, raw)
     reader.refuse_what_is_unknown()
-    read: list[tuple[Answer, float]] = []
-    seen: list[tuple[Answer, RawScore, float]] = []
+    read: list[tuple[ImportedAnswer, float]] = []
+    seen: list[tuple[ImportedAnswer, RawScore, float]] = []
     for answer in collection.answers:
         values, reasons = [], []
         for raw in answer.scores:
@@ -262,12 +262,14 @@ def _key(value: Any) -> str:
 
 
 def _summary(
-    read: Sequence[tuple[Answer, float]], seen: Sequence[tuple[Answer, RawScore, float]], options: ScoreOptions
+    read: Sequence[tuple[ImportedAnswer, float]],
+    seen: Sequence[tuple[ImportedAnswer, RawScore, float]],
+    options: ScoreOptions,
 ) -> ScoreSummary:
     qualities = [quality for _, quality in read]
     numbers = [number for _, raw, _ in seen if not raw.is_label and (number := number_of(raw.value)) is not None]
     sources = Counter(raw.source for _, raw, _ in seen)
-    by_value: dict[str, tuple[Answer, RawScore, float]] = {}
+    by_value: dict[str, tuple[ImportedAnswer, RawScore, float]] = {}
     for one in seen:
         by_value.setdefault(_key(one[1].value), one)
     ordered = sorted(by_value.values(), key=lambda one: one[2])

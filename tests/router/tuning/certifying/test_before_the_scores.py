@@ -25,7 +25,7 @@ from router.tuning.certifying.settings import TuneSettings
 from router.tuning.certifying.targets import Target
 from router.tuning.certifying.tune import tune_policy
 from router.tuning.certifying.tune_log import TuningAttempt, count_attempt, digest_of_parts, log_path
-from router.tuning.fitting.fit import fit
+from router.tuning.fitting.fit import fit_probe
 from router.tuning.fitting.recipe import FOLDS, fit_maps
 from router.tuning.outcomes.datasets import Outcomes
 from router.tuning.outcomes.distinct_texts import text_numbers
@@ -41,7 +41,7 @@ strong: {input_usd_per_million_tokens: 10, output_usd_per_million_tokens: 10}
 @pytest.fixture(scope="module")
 def probe() -> DifficultyProbe:
     outcomes = traffic(600, seed=0, frequent=0.0, tag="fit")
-    return fit(outcomes, features(outcomes.texts), FakeEncoder().spec, title="world")[0]
+    return fit_probe(outcomes, features(outcomes.texts), FakeEncoder().spec, title="world").probe
 
 
 def settings(**more: Any) -> TuneSettings:
@@ -68,7 +68,7 @@ class TestBound:
 
     def test_a_fit_on_graded_scores_asks_for_the_bound_for_them(self, draws: CalibrationSet) -> None:
         outcomes = graded(traffic(300, seed=0, frequent=0.0, tag="fit"))
-        of_graded, _ = fit(outcomes, features(outcomes.texts), FakeEncoder().spec, title="world")
+        of_graded = fit_probe(outcomes, features(outcomes.texts), FakeEncoder().spec, title="world").probe
         assert of_graded.card.metrics["graded_scores"] == list(MODELS)
         assert expects_graded(of_graded, draws, None)
         assert not expects_graded(of_graded, draws, "ternary")

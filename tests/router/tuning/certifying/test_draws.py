@@ -17,15 +17,15 @@ from router.tuning.certifying.results.tuning_result import TuningResult
 from router.tuning.certifying.settings import TuneSettings
 from router.tuning.certifying.targets import Target
 from router.tuning.certifying.tune import tune_policy
-from router.tuning.fitting.fit import fit
+from router.tuning.fitting.fit import fit_probe
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
-from router.tuning.outcomes.holdout import Split, left_out, to_fit
+from router.tuning.outcomes.holdout import Holdout, left_out, rows_to_fit
 from tests.fakes import FakeEncoder
 from tests.tuning_world import MODELS, features, frequent_text, traffic, true_loss, write_traffic
 
 
 def fitted(outcomes: Outcomes) -> DifficultyProbe:
-    return fit(outcomes, features(outcomes.texts), FakeEncoder().spec, title="world")[0]
+    return fit_probe(outcomes, features(outcomes.texts), FakeEncoder().spec, title="world").probe
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ class TestHoldout:
     def test_what_is_left_out_is_like_the_traffic_and_the_fit_knows_no_text_of_it(self) -> None:
         outcomes = traffic(2000, seed=2)
         held_out = left_out(outcomes, 0.4)
-        usable = to_fit(outcomes, held_out)
+        usable = rows_to_fit(outcomes, held_out)
         hits = np.array(report_share(outcomes))
         assert hits[held_out].mean() == pytest.approx(0.3, abs=0.05)
         texts = np.array(outcomes.texts)
@@ -102,9 +102,9 @@ class TestHoldout:
     def test_the_tuning_of_the_same_data_takes_those_rows_and_no_others(self) -> None:
         outcomes = traffic(2000, seed=2)
         held_out = left_out(outcomes, 0.4, 7)
-        usable = to_fit(outcomes, held_out)
+        usable = rows_to_fit(outcomes, held_out)
         digests = tuple(source.sha256 for source in outcomes.sources)
-        own = Split(0.4, 7, digests).recorded_in(fitted(outcomes.take(np.flatnonzero(usable))))
+        own = Holdout(0.4, 7, digests).recorded_in(fitted(outcomes.take(np.flatnonzero(usable))))
         found = calibration_set(outcomes, own)
         assert sorted(found.outcomes.ids) == sorted(np.array(outcomes.ids)[held_out])
         assert found.n_unused == int((~held_out & ~usable).sum()) > 200

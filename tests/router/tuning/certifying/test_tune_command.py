@@ -18,7 +18,7 @@ from router.deciding.pipeline import Router
 from router.errors import ConfigError
 from router.policies.loading import load_policy
 from router.tuning.outcomes import feature_cache as features
-from router.tuning.reporting.policy_mark import read_policy_mark
+from router.tuning.reporting.threshold_marker import read_threshold_marker
 from router.values import Overrides, RouteQuery
 from tests.fakes import FakeEncoder
 
@@ -184,7 +184,7 @@ def test_the_report_marks_what_the_certificate_covers(
 def test_with_targets_of_both_kinds_only_the_policy_is_marked(folder: Path, tmp_path: Path) -> None:
     probe = artifact.load(folder / "probe")
     tuned(folder, tmp_path / "p.yaml", "--max-loss", 0.1, "--max-strong-share", 0.8)
-    mark = read_policy_mark(tmp_path / "p.yaml", probe, "small", "large")
+    mark = read_threshold_marker(tmp_path / "p.yaml", probe, "small", "large")
     assert mark.certified_region is None
     assert "only the policy as it stands" in mark.says()[-1]
 

@@ -7,6 +7,7 @@ import json
 from importlib import metadata
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from rich.console import Console
 
@@ -14,10 +15,12 @@ from probes.artifacts import store as artifact
 from probes.errors import DataError
 from probes.probe import DifficultyProbe, fingerprints
 from router.policies.loading import DEFAULT_POLICY, DEFAULTS, load_policy
-from router.tuning.fitting.fit import fit
-from router.tuning.judging.evaluate import evaluate
+from router.tuning.fitting.fit import fit_probe
+from router.tuning.judging.fit_figures import FitFigures, measure_fit, with_figures
+from router.tuning.judging.probe_evaluation import EvaluationOptions, evaluate
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
 from router.tuning.outcomes.feature_cache import FeatureCache
+from router.tuning.reporting.evaluation_text import print_evaluation
 from tests.conftest import DATA
 from tests.fakes import fake_spec
 
@@ -36,16 +39,22 @@ def make_outcomes(seed: int = 0, prefix: str = "prompt") -> tuple[Outcomes, np.n
     return Outcomes(texts, texts, ("",) * N, ("weak", "strong"), scores, unknown, unknown, unknown, ()), features
 
 
+def fit_and_measure(outcomes: Outcomes, features: npt.NDArray[np.float32]) -> tuple[DifficultyProbe, FitFigures]:
+    fitted = fit_probe(outcomes, features, fake_spec(), title="t")
+    figures = measure_fit(fitted, outcomes)
+    return with_figures(fitted.probe, figures), figures
+
+
 @pytest.fixture(scope="module")
 def fitted() -> tuple[DifficultyProbe, object]:
     outcomes, features = make_outcomes()
-    probe, figures = fit(outcomes, features, fake_spec(), title="t")
+    probe, figures = fit_and_measure(outcomes, features)
     return probe, figures.pair
 
 
 def test_the_gain_ranking_is_found_and_holds_on_new_prompts(fitted: tuple[DifficultyProbe, object]) -> None:
     outcomes, features = make_outcomes(seed=1, prefix="new")
-    report = evaluate(fitted[0], outcomes, features, resamples=200)
+    report = evaluate(fitted[0], outcomes, features, EvaluationOptions(resamples=200))
     assert report.probe.apgr.low > 0.6
     assert report.probe.apgr.low > report.baselines["prompt_length"].apgr.high
     assert abs(report.baselines["random"].apgr.value - 0.5) < 0.1
@@ -56,7 +65,7 @@ def test_the_gain_ranking_is_found_and_holds_on_new_prompts(fitted: tuple[Diffic
 
 def test_prompts_seen_in_fitting_are_counted_and_warned_of(fitted: tuple[DifficultyProbe, object]) -> None:
     outcomes, features = make_outcomes()
-    report = evaluate(fitted[0], outcomes, features, resamples=100)
+    report = evaluate(fitted[0], outcomes, features, EvaluationOptions(resamples=100))
     assert report.n_seen_in_fit == N
     assert report.warning is not None
     assert "flatter" in report.warning
@@ -64,20 +73,20 @@ def test_prompts_seen_in_fitting_are_counted_and_warned_of(fitted: tuple[Difficu
 
 def test_the_report_is_json_with_the_words_of_the_contract(fitted: tuple[DifficultyProbe, object]) -> None:
     outcomes, features = make_outcomes(seed=1)
-    report = evaluate(fitted[0], outcomes, features, resamples=100)
+    report = evaluate(fitted[0], outcomes, features, EvaluationOptions(resamples=100))
     found = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     for figures in (found, *found["baselines"].values()):
         assert {"apgr", "cpt50", "cpt80", "auroc", "ece"} <= figures.keys()
         assert figures["apgr"].keys() >= {"value", "low", "high"}
     assert found["baselines"].keys() >= {"random", "prompt_length"}
     assert found["n"] == N
-    report.print(Console(quiet=True))
+    print_evaluation(report, Console(quiet=True))
 
 
 def test_shuffled_scores_are_not_predicted() -> None:
     outcomes, features = make_outcomes()
     shuffled = dataclasses.replace(outcomes, scores=np.random.default_rng(5).permutation(outcomes.scores))
-    _, figures = fit(shuffled, features, fake_spec(), title="t")
+    _, figures = fit_and_measure(shuffled, features)
     models, pair = figures.models, figures.pair
     assert abs(models["weak"].pearson_r or 0) < 0.12
     assert pair is not None
@@ -88,7 +97,7 @@ def test_missing_pairs_are_missing_and_not_wrong() -> None:
     outcomes, features = make_outcomes()
     holes = outcomes.scores.copy()
     holes[::3, 0] = np.nan
-    probe, figures = fit(dataclasses.replace(outcomes, scores=holes), features, fake_spec(), title="t")
+    probe, figures = fit_and_measure(dataclasses.replace(outcomes, scores=holes), features)
     models, pair = figures.models, figures.pair
     assert (models["weak"].n, models["strong"].n) == (800, 1200)
     assert models["weak"].mean_score == pytest.approx(np.nanmean(holes[:, 0]))
@@ -99,7 +108,7 @@ def test_missing_pairs_are_missing_and_not_wrong() -> None:
 
 def test_a_single_model_can_be_fitted() -> None:
     outcomes, features = make_outcomes()
-    probe, figures = fit(outcomes.select_models(["weak"]), features, fake_spec(), title="t")
+    probe, figures = fit_and_measure(outcomes.select_models(["weak"]), features)
     pair = figures.pair
     assert probe.models == ("weak",)
     assert pair is None
@@ -115,7 +124,7 @@ def test_fitting_from_features_needs_no_torch(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(metadata, "version", version)
     outcomes, features = make_outcomes()
-    probe, _ = fit(outcomes, features, fake_spec(), title="t")
+    probe = fit_probe(outcomes, features, fake_spec(), title="t").probe
     assert probe.card.versions["torch"] == "unknown"
     assert probe.card.versions["numpy"] == np.__version__
 
@@ -124,7 +133,7 @@ def test_too_few_prompts_are_refused() -> None:
     outcomes, features = make_outcomes()
     few = dataclasses.replace(outcomes, texts=outcomes.texts[:49], scores=outcomes.scores[:49])
     with pytest.raises(DataError, match="at least 50 prompts, got 49"):
-        fit(few, features[:49], fake_spec(), title="t")
+        fit_probe(few, features[:49], fake_spec(), title="t")
 
 
 def test_repeated_prompts_never_stand_on_both_sides_of_a_fold() -> None:
@@ -135,7 +144,7 @@ def test_repeated_prompts_never_stand_on_both_sides_of_a_fold() -> None:
     texts = tuple(f"prompt {i % half}" for i in range(N))
     memorable = np.tile(rng.standard_normal((half, 200)), (2, 1)).astype(np.float32)
     scores = np.tile((rng.random((half, 2)) > 0.5).astype(float), (2, 1))
-    _, figures = fit(dataclasses.replace(outcomes, texts=texts, scores=scores), memorable, fake_spec(), title="t")
+    _, figures = fit_and_measure(dataclasses.replace(outcomes, texts=texts, scores=scores), memorable)
     models = figures.models
     assert (models["weak"].pearson_r or 0) < 0.15
 
@@ -180,7 +189,7 @@ class TestShippedProbe:
         assert shipped.encoder_spec is not None
         outcomes = read_outcomes(DATA / "routellm_mmlu.parquet", DATA / "routellm_gsm8k.parquet")
         features = FeatureCache().features(shipped.encoder_spec, outcomes.texts)
-        again, _ = fit(outcomes, features, shipped.encoder_spec, title="again")
+        again = fit_probe(outcomes, features, shipped.encoder_spec, title="again").probe
         was, now = (probe.predict(features[:2000]).risk for probe in (shipped.probe, again))
         assert np.abs(was - now).max() < 0.02
         assert np.mean(((was[:, 0] - was[:, 1]) > 0.15) == ((now[:, 0] - now[:, 1]) > 0.15)) > 0.995

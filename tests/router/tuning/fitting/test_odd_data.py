@@ -7,9 +7,9 @@ import numpy.typing as npt
 import pytest
 
 from probes.errors import DataError
-from router.tuning.fitting.fit import FitFigures, fit, with_enough_labels
-from router.tuning.fitting.pair_figures import choose_pair
+from router.tuning.fitting.fit import fit_probe, with_enough_labels
 from router.tuning.fitting.recipe import FOLDS, spread_folds
+from router.tuning.judging.fit_figures import FitFigures, choose_pair, measure_fit
 from router.tuning.outcomes.datasets import Outcomes
 from tests.fakes import fake_spec
 
@@ -30,11 +30,12 @@ def features() -> npt.NDArray[np.float32]:
 
 
 def fitted(scores: npt.ArrayLike, texts: tuple[str, ...] | None = None) -> FitFigures:
-    probe, figures = fit(make(scores, texts), features(), fake_spec(), title="t")
-    risk = probe.predict(features()).risk
+    outcomes = make(scores, texts)
+    fitted_probe = fit_probe(outcomes, features(), fake_spec(), title="t")
+    risk = fitted_probe.probe.predict(features()).risk
     assert np.isfinite(risk).all()
     assert ((risk >= 0) & (risk <= 1)).all()
-    return figures
+    return measure_fit(fitted_probe, outcomes)
 
 
 def coin(n_models: int = 2, seed: int = 0) -> npt.NDArray[np.float64]:

@@ -13,7 +13,7 @@ from probes.encoders.bundle import read_bundle
 from probes.encoders.spec import MINILM_L6
 from probes.errors import DataError
 from router.cli.main import cli
-from router.tuning.judging.parity import agreement, routing_parity
+from router.tuning.judging.encoder_parity import agreement, routing_parity
 from router.tuning.outcomes.datasets import Outcomes
 
 

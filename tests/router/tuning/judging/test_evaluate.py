@@ -16,40 +16,40 @@ from probes.measures.bootstrap import bootstrap
 from probes.measures.prediction import auroc, ece
 from probes.measures.routing import aiq, apgr, area_under_curve, cost_quality_curve, cost_saved, cpt
 from router.cli.main import cli
-from router.tuning.fitting.fit import fit
-from router.tuning.judging import pair_data
+from router.tuning.fitting.fit import fit_probe
 from router.tuning.judging.baselines import quick_baselines
 from router.tuning.judging.cross_validation import split_folds
-from router.tuning.judging.evaluate import PROBE, evaluate, judge
-from router.tuning.judging.ranking import FIGURES, Judgement, Truth, curve_band, measure
+from router.tuning.judging.probe_evaluation import PROBE, EvaluationOptions, evaluate, score_routers
+from router.tuning.judging.ranking import FIGURES, RouterScores, Truth, curve_band, measure
 from router.tuning.judging.slices import measure_slices, script, slice_labels
+from router.tuning.outcomes import pair_data
 from router.tuning.outcomes.distinct_texts import text_numbers
 from tests.fakes import fake_probe, fake_spec
 from tests.router.outcomes import make_outcomes
 
 
-def random_case(n: int = 300, seed: int = 0) -> tuple[Judgement, Truth]:
+def random_case(n: int = 300, seed: int = 0) -> tuple[RouterScores, Truth]:
     """Ties among gains and risks, repeated texts, costs that differ by row."""
     rng = np.random.default_rng(seed)
     scores = np.stack([rng.random(n) < 0.5, rng.random(n) < 0.8], axis=1).astype(float)
     costs = np.stack([rng.uniform(0.1, 0.2, n), rng.uniform(1, 2, n)], axis=1)
-    judgement = Judgement(np.round(rng.normal(size=n), 1), np.round(rng.random(n), 2))
-    return judgement, Truth(scores, rng.integers(0, n // 2, n), costs)
+    router = RouterScores(np.round(rng.normal(size=n), 1), np.round(rng.random(n), 2))
+    return router, Truth(scores, rng.integers(0, n // 2, n), costs)
 
 
 class TestFigures:
     def test_without_weights_they_are_those_of_the_metrics_package(self) -> None:
-        judgement, truth = random_case()
+        router, truth = random_case()
         weak, strong = truth.scores.T
-        found = measure({"x": judgement}, truth, resamples=2)["x"]
-        assert judgement.risk is not None
+        found = measure({"x": router}, truth, resamples=2)["x"]
+        assert router.risk is not None
         assert truth.costs is not None
-        assert found.value("apgr") == pytest.approx(apgr(judgement.gain, weak, strong), abs=1e-12)
+        assert found.value("apgr") == pytest.approx(apgr(router.gain, weak, strong), abs=1e-12)
         for name, x in (("cpt20", 0.2), ("cpt50", 0.5), ("cpt80", 0.8)):
-            assert found.value(name) == pytest.approx(cpt(judgement.gain, weak, strong, x), abs=1e-12)
-        assert found.value("auroc") == pytest.approx(auroc(judgement.risk, 1 - weak), abs=1e-12)
-        assert found.value("ece") == pytest.approx(ece(judgement.risk, 1 - weak), abs=1e-12)
-        curve = cost_quality_curve(judgement.gain, weak, strong, truth.costs[:, 0], truth.costs[:, 1])
+            assert found.value(name) == pytest.approx(cpt(router.gain, weak, strong, x), abs=1e-12)
+        assert found.value("auroc") == pytest.approx(auroc(router.risk, 1 - weak), abs=1e-12)
+        assert found.value("ece") == pytest.approx(ece(router.risk, 1 - weak), abs=1e-12)
+        curve = cost_quality_curve(router.gain, weak, strong, truth.costs[:, 0], truth.costs[:, 1])
         # Read at 101 shares, where the metrics take every prompt.
         assert found.value("area") == pytest.approx(area_under_curve(curve), abs=2e-3)
         assert found.value("aiq") == pytest.approx(aiq(curve), abs=2e-3)
@@ -57,59 +57,59 @@ class TestFigures:
         assert found.value("cost_saved") == pytest.approx(saved, abs=1e-2)
 
     def test_a_weighted_resample_is_the_drawn_rows_themselves(self) -> None:
-        judgement, truth = random_case()
+        router, truth = random_case()
         # Each text its own: then both draw rows, and only the sampler's way of counting differs.
         truth = replace(truth, texts=np.arange(len(truth.texts)))
-        found = measure({"x": judgement}, truth, resamples=400, seed=1)["x"].apgr
-        slow = bootstrap(apgr, judgement.gain, *truth.scores.T, n_resamples=400, seed=1)
+        found = measure({"x": router}, truth, resamples=400, seed=1)["x"].apgr
+        slow = bootstrap(apgr, router.gain, *truth.scores.T, n_resamples=400, seed=1)
         assert (found.low, found.high) == pytest.approx((slow.low, slow.high), abs=1e-12)
 
     def test_perfect_knowledge_is_the_oracle_and_nothing_is_above_it(self) -> None:
         _, truth = random_case()
         gain = truth.scores[:, 1] - truth.scores[:, 0]
-        rankings = {"oracle": Judgement(gain)} | {str(s): random_case(seed=s)[0] for s in range(5)}
+        rankings = {"oracle": RouterScores(gain)} | {str(s): random_case(seed=s)[0] for s in range(5)}
         found = measure(rankings, truth, resamples=2)
         assert found["oracle"].apgr.value == pytest.approx(apgr(gain, *truth.scores.T))
         assert all(found["oracle"].apgr.value >= one.apgr.value for one in found.values())
 
     def test_a_constant_ranking_is_worth_a_half_on_every_resample(self) -> None:
         _, truth = random_case()
-        found = measure({"x": Judgement(np.zeros(len(truth.scores)))}, truth, resamples=50)["x"]
+        found = measure({"x": RouterScores(np.zeros(len(truth.scores)))}, truth, resamples=50)["x"]
         assert (found.apgr.low, found.apgr.value, found.apgr.high) == pytest.approx((0.5, 0.5, 0.5))
         assert found.value("lift") == pytest.approx(0.0, abs=1e-12)
         assert found.value("cpt50") == pytest.approx(0.5)
 
     def test_turning_a_ranking_around_mirrors_its_lift(self) -> None:
-        judgement, truth = random_case()
-        found = measure({"a": judgement, "b": Judgement(-judgement.gain)}, truth, resamples=2)
+        router, truth = random_case()
+        found = measure({"a": router, "b": RouterScores(-router.gain)}, truth, resamples=2)
         assert found["a"].value("lift") == pytest.approx(-(found["b"].value("lift") or 0.0), abs=1e-12)
 
     def test_differences_are_paired(self) -> None:
-        judgement, truth = random_case()
+        router, truth = random_case()
         # The same ranking in other numbers: no resample can tell them apart.
-        twin = Judgement(3 * judgement.gain + 1, judgement.risk)
-        found = measure({"a": judgement, "b": twin}, truth, reference="a", resamples=50)
+        twin = RouterScores(3 * router.gain + 1, router.risk)
+        found = measure({"a": router, "b": twin}, truth, reference="a", resamples=50)
         assert not found["a"].ahead
         for interval in found["b"].ahead.values():
             assert (interval.low, interval.value, interval.high) == pytest.approx((0, 0, 0), abs=1e-12)
         assert found["a"].apgr.high > found["a"].apgr.low
 
     def test_figures_that_need_a_gap_are_absent_without_one(self) -> None:
-        judgement, truth = random_case()
+        router, truth = random_case()
         swapped = Truth(truth.scores[:, ::-1], truth.texts)
-        found = measure({"x": judgement}, swapped, resamples=10)["x"]
+        found = measure({"x": router}, swapped, resamples=10)["x"]
         assert "apgr" not in found.figures
         assert "lift" in found.figures
         assert found.to_dict()["apgr"] is None
 
     def test_soft_scores_have_no_auroc_and_unknown_costs_save_none(self) -> None:
-        judgement, truth = random_case()
+        router, truth = random_case()
         soft = Truth(truth.scores * 0.9, truth.texts)
-        assert {"auroc", "cost_saved"}.isdisjoint(measure({"x": judgement}, soft, resamples=5)["x"].figures)
+        assert {"auroc", "cost_saved"}.isdisjoint(measure({"x": router}, soft, resamples=5)["x"].figures)
 
     def test_the_ends_of_a_curve_are_the_two_models(self) -> None:
-        judgement, truth = random_case()
-        cost, quality, low, high = curve_band(judgement, truth, resamples=20)
+        router, truth = random_case()
+        cost, quality, low, high = curve_band(router, truth, resamples=20)
         assert truth.costs is not None
         assert (quality[0], quality[-1]) == pytest.approx(tuple(truth.scores.mean(axis=0)))
         assert (cost[0], cost[-1]) == pytest.approx(tuple(truth.costs.mean(axis=0)))
@@ -144,13 +144,13 @@ class TestSplits:
         outcomes = replace(outcomes, texts=texts, groups=("a",) * 100 + ("b",) * 100)
         with pytest.raises(DataError, match="at least 50 prompts"):
             # Group b holds all the texts of group a, so nothing is left to fit on.
-            judge(None, outcomes, features, folds=2, split="group")
+            score_routers(None, outcomes, features, EvaluationOptions(folds=2, split="group"))
 
 
 class TestEvaluation:
     def test_the_recipe_finds_the_signal_and_prints_both_splits(self) -> None:
         outcomes, features = make_outcomes(costs=(0.001, 0.01))
-        found = evaluate(None, outcomes, features, folds=5, resamples=100)
+        found = evaluate(None, outcomes, features, EvaluationOptions(folds=5, resamples=100))
         assert found.probe.apgr.value > 0.7
         assert found.baselines["oracle"].apgr.value > found.probe.apgr.value
         assert found.baselines["random"].ahead["apgr"].low > 0
@@ -161,49 +161,53 @@ class TestEvaluation:
 
     def test_the_headline_is_of_the_split_asked_for(self) -> None:
         outcomes, features = make_outcomes()
-        by_random = evaluate(None, outcomes, features, folds=4, split="random", baselines=(), resamples=20)
-        by_group = evaluate(None, outcomes, features, folds=4, split="group", baselines=(), resamples=20)
+        by_random = evaluate(
+            None, outcomes, features, EvaluationOptions(folds=4, split="random", baselines=(), resamples=20)
+        )
+        by_group = evaluate(
+            None, outcomes, features, EvaluationOptions(folds=4, split="group", baselines=(), resamples=20)
+        )
         assert by_group.probe.apgr == by_random.splits["group"]
         assert by_random.probe.apgr == by_group.splits["random"]
 
     def test_the_probe_is_judged_by_its_calibrated_risk(self) -> None:
         outcomes, features = make_outcomes()
-        probe, _ = fit(outcomes, features, fake_spec(), title="p")
-        judged = judge(probe, outcomes, features)
+        probe = fit_probe(outcomes, features, fake_spec(), title="p").probe
+        scored = score_routers(probe, outcomes, features, EvaluationOptions())
         risk = probe.predict(features).risk
         columns = [probe.models.index("small"), probe.models.index("large")]
-        np.testing.assert_array_equal(judged.risk, risk[:, columns])
-        np.testing.assert_array_equal(judged.judgements[PROBE].gain, risk[:, columns[0]] - risk[:, columns[1]])
+        np.testing.assert_array_equal(scored.risk, risk[:, columns])
+        np.testing.assert_array_equal(scored.routers[PROBE].gain, risk[:, columns[0]] - risk[:, columns[1]])
 
     def test_prompts_seen_in_the_fit_are_counted_and_warned_of(self) -> None:
         outcomes, features = make_outcomes()
-        probe, _ = fit(outcomes, features, fake_spec(), title="p")
-        found = evaluate(probe, outcomes, features, resamples=20)
+        probe = fit_probe(outcomes, features, fake_spec(), title="p").probe
+        found = evaluate(probe, outcomes, features, EvaluationOptions(resamples=20))
         assert found.n_seen_in_fit == 400
         assert "400 of these 400 prompts were used to fit the probe" in (found.warning or "")
-        assert evaluate(probe, outcomes, features, folds=4, resamples=20).warning is None
+        assert evaluate(probe, outcomes, features, EvaluationOptions(folds=4, resamples=20)).warning is None
 
     def test_models_the_wrong_way_round_are_an_error_that_says_so(self) -> None:
         outcomes, features = make_outcomes()
         swapped = outcomes.select_models(("large", "small"))
         with pytest.raises(DataError, match="Swap them, or add prompts"):
-            evaluate(None, swapped, features, folds=4, resamples=20)
+            evaluate(None, swapped, features, EvaluationOptions(folds=4, resamples=20))
 
 
 class TestSlices:
     def test_they_are_the_figures_of_their_rows(self) -> None:
-        judgement, truth = random_case()
+        router, truth = random_case()
         labels = np.where(np.arange(300) < 200, "a", "b")
-        found = measure_slices(judgement, truth, {"by": labels}, resamples=20, seed=0)["by"]
-        alone = measure({"": Judgement(judgement.gain[:200])}, truth.take(np.arange(200)), resamples=20)[""]
+        found = measure_slices(router, truth, {"by": labels}, resamples=20, seed=0)["by"]
+        alone = measure({"": RouterScores(router.gain[:200])}, truth.take(np.arange(200)), resamples=20)[""]
         assert found["a"].n == 200
         assert found["a"].lift == alone.figures["lift"]
         assert found["b"].strong_score == pytest.approx(truth.scores[200:, 1].mean())
 
     def test_slices_too_small_to_say_anything_are_left_out(self) -> None:
-        judgement, truth = random_case()
+        router, truth = random_case()
         labels = np.where(np.arange(300) < 29, "small", "large")
-        assert set(measure_slices(judgement, truth, {"by": labels}, resamples=5, seed=0)["by"]) == {"large"}
+        assert set(measure_slices(router, truth, {"by": labels}, resamples=5, seed=0)["by"]) == {"large"}
 
     def test_length_cuts_into_quarters(self) -> None:
         labels = slice_labels(["x" * (i + 1) for i in range(100)], [""] * 100)

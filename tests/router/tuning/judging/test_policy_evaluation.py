@@ -16,11 +16,12 @@ from probes.errors import DataError
 from router.cli.main import cli
 from router.deciding.pipeline import Router
 from router.policies.loading import load_policy
-from router.tuning.judging.policy_evaluation import candidate_outcomes, evaluate_policy
+from router.tuning.judging.policy_evaluation import PolicyEvaluationOptions, candidate_outcomes, evaluate_policy
 from router.tuning.outcomes import feature_cache
 from router.tuning.outcomes.datasets import read_outcomes
-from router.tuning.outcomes.latest import latest, parse_latest
+from router.tuning.outcomes.holdout_by_time import latest_prompts, parse_latest
 from router.tuning.outcomes.times import seconds_of
+from router.tuning.reporting.policy_text import policy_estimates
 from router.values import RouteQuery
 from tests.fakes import FakeEncoder, fake_probe, write_policy
 
@@ -193,16 +194,16 @@ class TestOnAProbe:
         whole = candidate_outcomes(read_outcomes(world / "data.jsonl"), served.rules.file.candidates)
         encoder = FakeEncoder()
         features = np.stack([encoder.encode(text) for text in whole.texts])
-        truth = evaluate_policy(served, whole, features, resamples=100)
+        truth = evaluate_policy(served, whole, features, PolicyEvaluationOptions(resamples=100))
         log = whole.scores.copy()
         log[np.arange(300), np.random.default_rng(2).integers(0, 2, 300)] = np.nan
         whole.scores[:] = log
-        found = evaluate_policy(served, whole, features, resamples=100)
+        found = evaluate_policy(served, whole, features, PolicyEvaluationOptions(resamples=100))
         assert 0.4 < found.own.observed_share < 0.6
         assert found.own.quality.value == pytest.approx(truth.own.quality.value, abs=0.06)
         low, high = found.own.quality_bounds
         assert low < truth.own.quality.value < high
-        assert any("estimated by the probe" in said for said in found.estimates)
+        assert any("estimated by the probe" in said for said in policy_estimates(found))
 
     def test_prompts_of_the_fit_are_warned_of_and_the_others_told_apart(self, world: Path) -> None:
         rows = [json.loads(line) for line in (world / "data.jsonl").read_text().splitlines()]
@@ -266,7 +267,7 @@ class TestTime:
     def test_data_without_times_cannot_be_held_out_by_time(self, tmp_path: Path) -> None:
         path = write(tmp_path / "data.jsonl", answers({"small": [1, 0]}))
         with pytest.raises(DataError, match="--time-column"):
-            latest(read_outcomes(path), 0.5)
+            latest_prompts(read_outcomes(path), 0.5)
 
     @pytest.mark.parametrize(
         ("value", "seconds"),

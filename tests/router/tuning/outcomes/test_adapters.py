@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from probes.errors import DataError
 from router.cli.main import cli
-from router.tuning.outcomes.adapters import KINDS, ImportSummary, import_command
+from router.tuning.outcomes.adapters import KINDS, ImportOptions, import_outcomes
+from router.tuning.outcomes.adapters.summary import ImportSummary
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
 
 CHAT = [{"role": "user", "content": "How far is the moon?"}]
@@ -26,7 +27,7 @@ def write_json(path: Path, *records: Any) -> Path:
 
 def bring(kind: str, *paths: Path, suffix: str = ".jsonl", **options: Any) -> tuple[ImportSummary, Outcomes]:
     out = paths[0].parent / "out" / f"data{suffix}"
-    summary = import_command(kind, paths, out, **options)
+    summary = import_outcomes(kind, paths, out, ImportOptions(**options))
     return summary, read_outcomes(out)
 
 
@@ -65,7 +66,7 @@ class TestRouteLLM:
         folder.mkdir()
         self.table(folder)
         (folder / "mmlu_anatomy.csv").write_text("prompt,org/small,gpt-large\nWhat is bone?,True,True\n", "utf-8")
-        summary = import_command("routellm", [folder], tmp_path / "out.jsonl")
+        summary = import_outcomes("routellm", [folder], tmp_path / "out.jsonl", ImportOptions())
         assert set(read_outcomes(tmp_path / "out.jsonl").groups) == {"virology", "anatomy"}
         assert summary.n_files == 2
 
@@ -133,7 +134,7 @@ class TestMmluPro:
             (tmp_path / "in" / model).mkdir(parents=True)
             write_json(tmp_path / "in" / model / "law_result.json", self.record(pred=pred))
             write_json(tmp_path / "in" / model / "law_summary.json", {"acc": 1})
-        summary = import_command("mmlu-pro", [tmp_path / "in"], tmp_path / "out.parquet")
+        summary = import_outcomes("mmlu-pro", [tmp_path / "in"], tmp_path / "out.parquet", ImportOptions())
         found = read_outcomes(tmp_path / "out.parquet")
         assert found.models == ("alpha", "beta")
         assert found.scores.tolist() == [[0.0, 1.0]]
@@ -287,7 +288,7 @@ class TestRefusals:
         path = tmp_path / "t.csv"
         path.write_text("prompt,m\nq,1\nr,7\n", "utf-8")
         with pytest.raises(DataError, match=r"scores must run from 0 .* 7 in .*t\.csv, line 3"):
-            import_command("routellm", [path], tmp_path / "out.jsonl")
+            import_outcomes("routellm", [path], tmp_path / "out.jsonl", ImportOptions())
         assert sorted(file.name for file in tmp_path.iterdir()) == ["t.csv"]
 
     def test_a_pickle_is_refused_with_the_way_out(self, tmp_path: Path) -> None:
@@ -302,7 +303,7 @@ class TestRefusals:
         with pytest.raises(DataError, match=r"unreadable row, first .*x\.jsonl, line 2: must be JSON"):
             bring("langfuse", path)
         with pytest.raises(DataError, match="does not exist"):
-            import_command("langfuse", [tmp_path / "nothing"], tmp_path / "out.jsonl")
+            import_outcomes("langfuse", [tmp_path / "nothing"], tmp_path / "out.jsonl", ImportOptions())
 
     def test_options_of_other_kinds_are_refused(self, tmp_path: Path) -> None:
         path = write_json(tmp_path / "x.json", {"id": "a", "score": 1})

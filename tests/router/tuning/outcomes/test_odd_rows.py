@@ -18,8 +18,9 @@ from rich.console import Console
 
 from probes.errors import DataError
 from router.cli.main import cli
-from router.tuning.outcomes.adapters import ImportSummary, import_command
+from router.tuning.outcomes.adapters import ImportOptions, import_outcomes
 from router.tuning.outcomes.adapters.logs import CACHED, CUT_ELSEWHERE
+from router.tuning.outcomes.adapters.summary import ImportSummary, print_import
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
 
 CUT = (
@@ -91,7 +92,7 @@ def bring(kind: str, folder: Path, rows: list[Any], **options: Any) -> tuple[Imp
     if kind == "openai-batch":
         rows = [*rows, request("good")]
         options["scores"] = write(folder / "s.jsonl", [{"id": key, "score": 1} for key in ("good", "odd")])
-    summary = import_command(kind, [write(folder / "in.jsonl", rows)], folder / "out.jsonl", **options)
+    summary = import_outcomes(kind, [write(folder / "in.jsonl", rows)], folder / "out.jsonl", ImportOptions(**options))
     return summary, read_outcomes(folder / "out.jsonl")
 
 
@@ -198,7 +199,7 @@ def test_anything_in_any_field_costs_one_row_or_is_asked_about(tmp_path: Path, k
                 raise
             assert found.texts[0].startswith("Question good"), (name, value)
             json.dumps(summary.to_dict(), allow_nan=False, ensure_ascii=False).encode()
-            summary.print(Console(quiet=True))
+            print_import(summary, Console(quiet=True))
 
 
 def test_an_error_that_quotes_half_a_surrogate_pair_can_be_printed(tmp_path: Path) -> None:
@@ -217,7 +218,9 @@ def test_a_list_of_what_was_left_out_does_not_outlive_its_import(tmp_path: Path)
 def test_where_nothing_can_be_used_the_first_row_of_each_reason_is_named(tmp_path: Path) -> None:
     rows = [spend("a", spend=-1), spend("b", messages=user("[redacted]")), spend("c", messages=user("<masked>"))]
     with pytest.raises(DataError) as caught:
-        import_command("litellm-spend-logs", [write(tmp_path / "log.jsonl", rows)], tmp_path / "out.jsonl")
+        import_outcomes(
+            "litellm-spend-logs", [write(tmp_path / "log.jsonl", rows)], tmp_path / "out.jsonl", ImportOptions()
+        )
     assert f"1 spend that is no number of 0 or more, first {tmp_path / 'log.jsonl'}, line 1" in str(caught.value)
     assert f"2 prompt redacted by the log, first {tmp_path / 'log.jsonl'}, line 2" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
@@ -319,7 +322,7 @@ def test_parquet_of_a_database_with_bytes_and_maps_reads_as_json_does(tmp_path: 
     }  # fmt: skip
     pyarrow.parquet.write_table(pa.table(columns), tmp_path / "observations.parquet")
     scores = write(tmp_path / "scores.jsonl", [scored("a")])
-    import_command("langfuse", [tmp_path / "observations.parquet", scores], tmp_path / "out.parquet")
+    import_outcomes("langfuse", [tmp_path / "observations.parquet", scores], tmp_path / "out.parquet", ImportOptions())
     found = read_outcomes(tmp_path / "out.parquet")
     assert (found.texts, found.models, found.input_tokens.tolist()) == (("Question a",), ("m",), [[3.0]])
 
@@ -333,7 +336,9 @@ def test_legacy_traces_name_the_group_and_are_no_generations(tmp_path: Path) -> 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_times_come_along_and_a_time_that_cannot_be_read_costs_nothing(tmp_path: Path, suffix: str) -> None:
     rows = [spend("a", startTime="2026-01-02T00:00:00.000Z"), spend("b", startTime="soon"), spend("c")]
-    import_command("litellm-spend-logs", [write(tmp_path / "in.jsonl", rows)], tmp_path / f"out{suffix}")
+    import_outcomes(
+        "litellm-spend-logs", [write(tmp_path / "in.jsonl", rows)], tmp_path / f"out{suffix}", ImportOptions()
+    )
     times = read_outcomes(tmp_path / f"out{suffix}").times.tolist()
     assert times[0] == 1_767_312_000.0
     assert times[1] != times[1]
@@ -356,7 +361,7 @@ def test_an_id_with_two_different_scores_is_left_out(tmp_path: Path) -> None:
     scores = write(
         tmp_path / "s.jsonl", [{"id": "a", "score": 1}, {"id": "b", "score": 0}, {"id": "b", "score": 1}, {}]
     )
-    summary = import_command("litellm-spend-logs", [logs], tmp_path / "out.jsonl", scores=scores)
+    summary = import_outcomes("litellm-spend-logs", [logs], tmp_path / "out.jsonl", ImportOptions(scores=scores))
     assert summary.left_out == {
         "id with two different scores": 1, "score without an id or a value": 1, "without a score": 1,
     }  # fmt: skip
@@ -372,14 +377,14 @@ def test_what_an_import_wrote_and_files_named_twice_are_not_read_again(tmp_path:
     path = write(tmp_path / "in.jsonl", [table("a"), table("b", prompt=None)])
     write(tmp_path / "._in.jsonl", ["not for us"])
     for _ in range(2):
-        summary = import_command("routellm", [tmp_path, path], tmp_path / "out.jsonl", force=True)
+        summary = import_outcomes("routellm", [tmp_path, path], tmp_path / "out.jsonl", ImportOptions(force=True))
         assert (summary.n_files, summary.n_answers, summary.left_out) == (1, 1, {"without a prompt": 1})
 
 
 def test_outcomes_taken_for_a_wide_table_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "in.jsonl", [{"prompt": "a", "model": "m", "score": 1, "cost_usd": 0.1}])
     with pytest.raises(DataError, match="looks like outcomes already"):
-        import_command("routellm", [path], tmp_path / "out.jsonl")
+        import_outcomes("routellm", [path], tmp_path / "out.jsonl", ImportOptions())
 
 
 def test_outcomes_are_never_replaced_silently(tmp_path: Path) -> None:
@@ -399,7 +404,7 @@ def test_packed_files_in_a_folder_are_not_left_out_silently(tmp_path: Path) -> N
     write(tmp_path / "scores" / "a.jsonl", [table("a")])
     (tmp_path / "scores" / "b.jsonl.gz").write_bytes(b"\x1f\x8b")
     with pytest.raises(DataError, match=r"b\.jsonl\.gz is packed"):
-        import_command("routellm", [tmp_path / "scores"], tmp_path / "out.jsonl")
+        import_outcomes("routellm", [tmp_path / "scores"], tmp_path / "out.jsonl", ImportOptions())
 
 
 def test_a_spreadsheet_with_semicolons_a_mark_and_decimal_commas(tmp_path: Path) -> None:
@@ -407,6 +412,6 @@ def test_a_spreadsheet_with_semicolons_a_mark_and_decimal_commas(tmp_path: Path)
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         rows = [["id", "prompt", "m"], [7, "a; b\nc", "0,5"], [8, "d", "1"]]
         csv.writer(file, delimiter=";").writerows(rows)
-    import_command("routellm", [path], tmp_path / "out.jsonl")
+    import_outcomes("routellm", [path], tmp_path / "out.jsonl", ImportOptions())
     found = read_outcomes(tmp_path / "out.jsonl")
     assert (found.texts, found.scores.tolist()) == (("a; b\nc", "d"), [[0.5], [1.0]])

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from probes.errors import DataError
-from router.tuning.outcomes.adapters.collection import Answer, RawScore
+from router.tuning.outcomes.adapters.collection import ImportedAnswer, RawScore
 from router.tuning.outcomes.adapters.files import write_outcomes
 from router.tuning.outcomes.datasets import read_outcomes
 from router.tuning.outcomes.records import Place, number_of, read_rows
@@ -121,7 +121,7 @@ def test_what_is_written_is_read_back_whatever_the_text(
 ) -> None:
     answers = [
         (
-            Answer(
+            ImportedAnswer(
                 Place(tmp_path, "line", number),
                 model,
                 (RawScore(1, ""),),

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 from probes.errors import DataError
 from router.cli.main import cli
-from router.tuning.outcomes.adapters import ImportSummary, import_command
+from router.tuning.outcomes.adapters import ImportOptions, import_outcomes
 from router.tuning.outcomes.adapters.scores import parse_score_map
+from router.tuning.outcomes.adapters.summary import ImportSummary
 from router.tuning.outcomes.datasets import read_outcomes
 
 
@@ -41,7 +42,7 @@ def numbers(folder: Path, values: list[Any], **options: Any) -> tuple[ImportSumm
 
 def bring(kind: str, path: Path, **options: Any) -> tuple[ImportSummary, dict[str, float]]:
     out = path.parent / "out.jsonl"
-    summary = import_command(kind, [path], out, force=True, **options)
+    summary = import_outcomes(kind, [path], out, ImportOptions(force=True, **options))
     found = read_outcomes(out)
     return summary, dict(zip(found.texts, found.scores[:, 0].tolist(), strict=True))
 

@@ -12,19 +12,19 @@ import pytest
 import yaml
 
 from router.errors import ConfigError
-from router.tuning.fitting.fit import fit
-from router.tuning.judging.evaluate import PROBE, Judged
+from router.tuning.fitting.fit import fit_probe
 from router.tuning.judging.learning_curve import learning_points
-from router.tuning.judging.mistakes import find_mistakes
-from router.tuning.judging.ranking import Judgement, Truth
+from router.tuning.judging.probe_evaluation import PROBE, EvaluationOptions, ScoredRouters
+from router.tuning.judging.ranking import RouterScores, Truth
 from router.tuning.reporting import charts
-from router.tuning.reporting.policy_mark import PolicyMark, read_policy_mark
+from router.tuning.reporting.mistakes import find_mistakes
 from router.tuning.reporting.report import build_report
+from router.tuning.reporting.threshold_marker import ThresholdMarker, read_threshold_marker
 from tests.fakes import fake_probe, fake_spec
 from tests.router.outcomes import make_outcomes
 
 PNG = b"\x89PNG\r\n\x1a\n"
-MARK = PolicyMark("a policy", 0.1)
+MARKER = ThresholdMarker("a policy", 0.1)
 
 
 class Page(HTMLParser):
@@ -55,8 +55,8 @@ def report() -> tuple[str, dict[str, bytes]]:
     # Names that would be markup, or mathematics to matplotlib.
     groups = tuple(f"<script>{group}</script> $x" for group in outcomes.groups)
     outcomes = replace(outcomes, groups=groups, ids=tuple(f"<b>{i}</b>" for i in outcomes.ids))
-    probe, _ = fit(outcomes, features, fake_spec(), title="<i>probe</i>")
-    return build_report(probe, outcomes, features, marked=MARK, folds=3, resamples=50)
+    probe = fit_probe(outcomes, features, fake_spec(), title="<i>probe</i>").probe
+    return build_report(probe, outcomes, features, EvaluationOptions(folds=3, resamples=50), marker=MARKER)
 
 
 class TestPage:
@@ -122,26 +122,26 @@ class TestThresholds:
 
     def test_a_policy_marks_the_step_between_the_two_models(self, tmp_path: Path) -> None:
         path = self.policy(tmp_path)
-        assert read_policy_mark(path, fake_probe(), "A", "B") == PolicyMark("p", 0.1)
-        assert read_policy_mark(path, fake_probe(), "B", "C") == PolicyMark("p", 0.2)
+        assert read_threshold_marker(path, fake_probe(), "A", "B") == ThresholdMarker("p", 0.1)
+        assert read_threshold_marker(path, fake_probe(), "B", "C") == ThresholdMarker("p", 0.2)
 
     @pytest.mark.parametrize(("weak", "strong"), [("A", "C"), ("B", "A"), ("A", "unknown")])
     def test_models_that_are_no_neighbours_have_no_threshold(self, tmp_path: Path, weak: str, strong: str) -> None:
         with pytest.raises(ConfigError, match="as neighbouring tiers"):
-            read_policy_mark(self.policy(tmp_path), fake_probe(), weak, strong)
+            read_threshold_marker(self.policy(tmp_path), fake_probe(), weak, strong)
 
     def test_another_rule_has_no_threshold(self, tmp_path: Path) -> None:
         policy = self.policy(tmp_path, rule={"kind": "fixed", "candidate": "a"})
         with pytest.raises(ConfigError, match="got fixed over A, B, C"):
-            read_policy_mark(policy, fake_probe(), "A", "B")
+            read_threshold_marker(policy, fake_probe(), "A", "B")
 
 
 def test_mistakes_are_those_of_the_threshold_the_surest_first() -> None:
     outcomes, _ = make_outcomes(6, groups=1)
     scores = np.array([[0, 1], [0, 1], [1, 1], [1, 0], [0, 1], [1, 1]], dtype=float)
     gain = np.array([0.1, -0.3, 0.9, 0.6, 0.8, 0.2])
-    judged = Judged(replace(outcomes, scores=scores), np.zeros((6, 2)), {PROBE: Judgement(gain)})
-    found = find_mistakes(judged, 0.5)
+    scored = ScoredRouters(replace(outcomes, scores=scores), np.zeros((6, 2)), {PROBE: RouterScores(gain)})
+    found = find_mistakes(scored, 0.5)
     assert [one.prompt_id for one in found.lost] == ["id-1", "id-0"]
     assert [one.prompt_id for one in found.wasted] == ["id-2", "id-3"]
     assert (found.n_lost, found.n_wasted) == (2, 2)

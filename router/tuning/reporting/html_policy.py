@@ -1,22 +1,29 @@
-"""The HTML with which a report opens: a policy in one sentence, a row per profile, and what is estimated."""
+"""The first part of the HTML report: a policy in one sentence, what in it is estimated, and a row for each rule."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
 
-from router.tuning.judging.policy_evaluation import HEADERS, PolicyEvaluation, cells_of
+from router.tuning.judging.policy_evaluation import PolicyEvaluation
+from router.tuning.reporting.policy_text import (
+    HEADERS,
+    cells_of,
+    policy_estimates,
+    policy_sentence,
+    policy_warning,
+)
 
 
-def policy_block(found: PolicyEvaluation) -> Iterator[str]:
-    """Yield the lines of the block. Names from the policy are escaped."""
+def policy_html(found: PolicyEvaluation) -> Iterator[str]:
+    """Yield the lines of HTML. Names from the policy are escaped."""
     yield f"<h2>What the policy {escape(found.policy)} does</h2>"
-    yield f'<p class="sentence">{escape(found.sentence)}</p>'
-    if found.warning:
-        yield f'<p class="warning">{escape(found.warning)}</p>'
-    if found.estimates:
+    yield f'<p class="sentence">{escape(policy_sentence(found))}</p>'
+    if warning := policy_warning(found):
+        yield f'<p class="warning">{escape(warning)}</p>'
+    if estimates := policy_estimates(found):
         yield "<p>What of this is estimated:</p><ul>"
-        yield from (f"<li>{escape(line)}</li>" for line in found.estimates)
+        yield from (f"<li>{escape(line)}</li>" for line in estimates)
         yield "</ul>"
     else:
         yield "<p>Nothing of this is estimated: every score and every token count was observed.</p>"

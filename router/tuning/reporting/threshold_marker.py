@@ -1,4 +1,4 @@
-"""A policy on the chart of thresholds: where it stands, and which thresholds its certificate covers."""
+"""The marker of a policy on the chart of thresholds: its threshold, and the thresholds that its certificate covers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ _ON_SPENDING = frozenset({"max_strong_share", "max_cost_usd_per_1k"})
 
 
 @dataclass(frozen=True)
-class PolicyMark:
+class ThresholdMarker:
     """The step from the weak to the strong model in a policy file.
 
     Attributes:
-        name: of the policy. threshold: price of the step, in quality.
-        certificate: valid for this policy and its probe; None where it has none.
-        certified_region: lowest and highest threshold that it covers; None where no range of this step alone is.
+        name: of the policy. threshold: the gain in quality from which the strong model answers.
+        certificate: valid for this policy and its probe; None if the policy has none.
+        certified_region: lowest and highest threshold that the certificate covers; None if it covers no range of
+            thresholds of this step alone.
     """
 
     name: str
@@ -33,12 +34,12 @@ class PolicyMark:
 
     @property
     def loss_target(self) -> CertifiedTarget | None:
-        """The target on quality lost, where there is one."""
+        """The certified target on quality lost; None if there is none."""
         targets = self.certificate.targets if self.certificate else ()
         return next((target for target in targets if target.kind == "max_loss"), None)
 
-    def says(self) -> tuple[str, ...]:
-        """Lines for people: what is certified, and each target with its bound."""
+    def describe(self) -> tuple[str, ...]:
+        """Return lines for people: what is certified, and each target with its bound."""
         lines = [f"Policy {self.name}, threshold {self.threshold:g}: {say_certificate(self.certificate)}."]
         if self.certificate is None:
             return tuple(lines)
@@ -49,17 +50,17 @@ class PolicyMark:
                 f"{target.estimate:.4g}, {side} bound {target.bound_on_estimate:.4g} ({target.method})."
             )
         if self.certified_region is None:
-            lines.append("No range of thresholds of this step alone is certified, only the policy as it stands.")
+            lines.append("The certificate covers the policy as it is, and no range of thresholds of this step alone.")
         else:
-            lines.append("Certified are all thresholds from {:g} to {:g}.".format(*self.certified_region))
+            lines.append("All thresholds from {:g} to {:g} are certified.".format(*self.certified_region))
         return tuple(lines)
 
 
-def read_policy_mark(path: Path, probe: DifficultyProbe, weak: str, strong: str) -> PolicyMark:
-    """The mark of a policy file, for the models `weak` and `strong` (names as in the probe).
+def read_threshold_marker(path: Path, probe: DifficultyProbe, weak: str, strong: str) -> ThresholdMarker:
+    """Return the marker of a policy file, for the models `weak` and `strong` (names as in the probe).
 
-    Raises ConfigError unless the policy has a gain rule with the two as neighbouring tiers, and its certificate, if it
-    has one, is for this probe and for the rule as it stands.
+    Raises ConfigError unless the policy has a gain rule in which the two are neighbouring tiers. Raises it also if the
+    policy has a certificate that is for another probe or another rule.
     """
     policy = read_policy_file(path)
     threshold = step_threshold(policy, weak, strong)
@@ -70,13 +71,17 @@ def read_policy_mark(path: Path, probe: DifficultyProbe, weak: str, strong: str)
         )
     if policy.certificate is not None:
         check_certificate(assemble(policy, probe).rules, probe.identity, f"policy {path}")
-    return PolicyMark(policy.name, threshold, policy.certificate, _region(policy, threshold))
+    return ThresholdMarker(policy.name, threshold, policy.certificate, _region(policy, threshold))
 
 
 def _region(policy: PolicyFile, threshold: float) -> tuple[float, float] | None:
-    """What `elle tune` passed on its walk: on quality from -1 up to the policy, on spending from 1 down to it."""
+    """Return the thresholds that `elle tune` certified on its way to the policy.
+
+    For targets on quality they run from -1 up to the policy's threshold, for targets on spending from 1 down to it.
+    """
     certificate = policy.certificate
-    # Several steps move together; and with another reference than the strong model the walk begins elsewhere.
+    # With three candidates or more, several thresholds move together. With another reference than the strong model,
+    # the path of `elle tune` begins elsewhere.
     if certificate is None or len(policy.candidates) != 2 or certificate.reference != policy.candidates[-1].name:
         return None
     on_spending = {target.kind in _ON_SPENDING for target in certificate.targets}
@@ -86,7 +91,7 @@ def _region(policy: PolicyFile, threshold: float) -> tuple[float, float] | None:
 
 
 def step_threshold(policy: PolicyFile, weak: str, strong: str) -> float | None:
-    """The price of the step from `weak` to `strong` (names as in the probe); None where the rule has no such step."""
+    """Return the threshold between `weak` and `strong` (names as in the probe); None if the rule has no such step."""
     names = [candidate.name_in_probe for candidate in policy.candidates]
     if isinstance(policy.rule, GainRule):
         for price, pair in zip(policy.rule.thresholds, pairwise(names), strict=True):

@@ -1,4 +1,4 @@
-"""The HTML of a report: one page that fetches nothing, holds its pictures and no prompts."""
+"""The HTML of a report: a page that fetches nothing, holds its own pictures and quotes no prompt."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from html import escape
 from pathlib import Path
 
 from probes.probe import DifficultyProbe, utc_now
-from router.tuning.judging.evaluate import EXPECT, PROBE, Evaluation
-from router.tuning.judging.mistakes import Mistakes
 from router.tuning.judging.policy_evaluation import PolicyEvaluation
+from router.tuning.judging.probe_evaluation import EXPECT, PROBE, Evaluation
 from router.tuning.judging.ranking import Ranking
-from router.tuning.reporting.policy_block import policy_block
-from router.tuning.reporting.policy_mark import PolicyMark
+from router.tuning.reporting.html_policy import policy_html
+from router.tuning.reporting.mistakes import Mistakes
+from router.tuning.reporting.threshold_marker import ThresholdMarker
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -31,11 +31,11 @@ def render_page(
     probe: DifficultyProbe,
     pictures: Mapping[str, bytes],
     mistakes: Mistakes,
-    marked: PolicyMark | None,
+    marker: ThresholdMarker | None,
     policy: PolicyEvaluation | None = None,
 ) -> str:
-    """The whole page; it fetches nothing. Names from the data are escaped."""
-    body = "\n".join(_body(found, probe, pictures, mistakes, marked, policy))
+    """Return the whole page, which fetches nothing. Names from the data are escaped."""
+    body = "\n".join(_body(found, probe, pictures, mistakes, marker, policy))
     title = escape(f"{probe.card.title}: {found.strong} over {found.weak}")
     return string.Template(_TEMPLATE.read_text("utf-8")).substitute(title=title, body=body)
 
@@ -45,12 +45,12 @@ def _body(
     probe: DifficultyProbe,
     pictures: Mapping[str, bytes],
     mistakes: Mistakes,
-    marked: PolicyMark | None,
+    marker: ThresholdMarker | None,
     policy: PolicyEvaluation | None,
 ) -> Iterator[str]:
     yield f"<h1>{escape(found.strong)} over {escape(found.weak)}</h1>"
     if policy is not None:
-        yield from policy_block(policy)
+        yield from policy_html(policy)
         yield "<h2>What the probe does</h2>"
     name = f"Probe {escape(probe.card.title)}, <code>{probe.identity[:16]}</code>."
     yield f'<p class="about">{name} {escape(_how(found))}</p>'
@@ -69,9 +69,9 @@ def _body(
         pictures, "reliability", "On the diagonal a risk of 20 % fails in 20 % of cases. Bars: 95 % (Wilson)."
     )
     yield "<h2>What a threshold costs</h2>"
-    yield from _certificate(marked, policy)
+    yield from _certificate(marker, policy)
     band = "Band: pointwise 95 % on these prompts, without abstention; no certificate, which is what elle tune gives."
-    region = marked is not None and marked.certified_region is not None
+    region = marker is not None and marker.certified_region is not None
     yield _picture(pictures, "threshold", f"{band} Green: certified thresholds." if region else band)
     yield "<h2>Where it helps and where it harms</h2>"
     yield '<p class="note">Red: significantly worse than random choice at equal strong share.</p>'
@@ -80,7 +80,7 @@ def _body(
             yield _picture(pictures, f"slices-{by}", f"By {by}; prompts in brackets.{_NOTES.get(by, '')}")
     yield "<h2>Would more labels help?</h2>"
     yield _picture(
-        pictures, "learning", "The recipe refitted on part of these data, judged on a fifth left out by text."
+        pictures, "learning", "The recipe refitted on part of these data, scored on a fifth left out by text."
     )
     yield "<h2>Where it is wrong</h2>"
     yield from _mistakes(mistakes, found.n)
@@ -118,7 +118,7 @@ def _cards(found: Evaluation) -> Iterator[str]:
 
 def _splits(found: Evaluation) -> Iterator[str]:
     if not found.splits:
-        yield "<p>The probe was judged as it is: the figures hold for traffic like these data. With <code>--cv</code> "
+        yield "<p>The probe was scored as it is: the figures hold for traffic like these data. With <code>--cv</code> "
         yield "its recipe is also measured on whole groups left out.</p>"
         return
     yield "<table><tr><th>split</th><th>APGR</th><th>95 %</th><th>what it means</th></tr>"
@@ -130,14 +130,14 @@ def _splits(found: Evaluation) -> Iterator[str]:
         yield '<p class="note">No held-out-group figure: the column <code>group</code> must hold two groups.</p>'
 
 
-def _certificate(marked: PolicyMark | None, policy: PolicyEvaluation | None) -> Iterator[str]:
-    if marked is None and policy is not None:
-        yield '<p class="note">The rule of the policy has no threshold between these two models, so none is marked.</p>'
+def _certificate(marker: ThresholdMarker | None, policy: PolicyEvaluation | None) -> Iterator[str]:
+    if marker is None and policy is not None:
+        yield '<p class="note">The rule of the policy has no threshold between these two models, so none is marker.</p>'
         return
-    if marked is None:
-        yield '<p class="note">No policy given (<code>--policy</code>), so no certified thresholds are marked.</p>'
+    if marker is None:
+        yield '<p class="note">No policy given (<code>--policy</code>), so no certified thresholds are marker.</p>'
         return
-    first, *others = marked.says()
+    first, *others = marker.describe()
     yield f"<p>{escape(first)}</p>"
     if others:
         yield "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in others) + "</ul>"

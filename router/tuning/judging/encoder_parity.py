@@ -1,4 +1,4 @@
-"""Does the served precision of an encoder route as well as its reference? Both refitted, compared prompt by prompt."""
+"""Compare two precisions of one encoder by how well probes on their features route, prompt by prompt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from probes.errors import DataError
 from probes.measures.bootstrap import Interval
 from router.tuning.fitting.recipe import FOLDS
 from router.tuning.judging.cross_validation import probe_risk, split_folds
-from router.tuning.judging.ranking import Judgement, Truth, measure
+from router.tuning.judging.ranking import RouterScores, Truth, measure
 from router.tuning.outcomes.datasets import Outcomes
 from router.tuning.outcomes.distinct_texts import text_numbers
 
@@ -21,20 +21,20 @@ FloatArray = npt.NDArray[np.float64]
 #: Strong shares at which decisions are compared.
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
-#: Calibration error may be this much larger than the reference's: below what 1,000 prompts can tell.
+#: The calibration error may exceed the reference's by this much, which is less than 1,000 prompts can show.
 ECE_TOLERANCE = 0.005
 
 
 @dataclass(frozen=True)
 class RoutingParity:
-    """Two precisions of one encoder, each with a probe fitted on its own features, on prompts left out.
+    """Figures of two precisions of one encoder on prompts left out, each with a probe fitted on its own features.
 
     Attributes:
-        n_prompts: how many.
+        n_prompts: prompts that were compared.
         apgr, reference_apgr: share of the gap recovered, random 0.5.
         reference_ahead: by how much the reference's APGR is larger, paired over prompts.
         ece, reference_ece: calibration error of the weak model's risk.
-        agreement: share of prompts decided alike, mean over `SHARES` of strong calls.
+        agreement: share of prompts that both send to the same model, averaged over `SHARES` of strong calls.
     """
 
     n_prompts: int
@@ -47,12 +47,12 @@ class RoutingParity:
 
     @property
     def passed(self) -> bool:
-        """APGR within the reference's interval, calibration no worse."""
+        """Whether APGR is not below the reference's interval and calibration is no worse than ECE_TOLERANCE allows."""
         low, high = self.reference_apgr.low, self.reference_apgr.high
         return self.apgr.value >= low and high >= low and self.ece <= self.reference_ece + ECE_TOLERANCE
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Return plain JSON values."""
         return {**asdict(self), "passed": self.passed}
 
 
@@ -67,16 +67,16 @@ def routing_parity(
 ) -> RoutingParity:
     """Compare features (n, d) of two precisions by 5-fold cross-validation of `elle fit`'s recipe, split by text.
 
-    Raises DataError where the strong model is not the better one on these prompts.
+    Raises DataError if the strong model is not the better one on these prompts.
     """
     pair = outcomes.select_models((weak, strong))
     fold = split_folds(pair, FOLDS, "random", seed)
-    judgements = {}
+    routers = {}
     for name, features in (("served", served), ("reference", reference)):
         risk = probe_risk(pair, features, fold, seed)
-        judgements[name] = Judgement(risk[:, 0] - risk[:, 1], risk[:, 0])
+        routers[name] = RouterScores(risk[:, 0] - risk[:, 1], risk[:, 0])
     truth = Truth(pair.scores, text_numbers(pair.texts))
-    found = measure(judgements, truth, reference="reference", seed=seed)
+    found = measure(routers, truth, reference="reference", seed=seed)
     if not all("apgr" in ranking.figures for ranking in found.values()):
         raise DataError(f"parity needs prompts on which {strong} is better than {weak}; choose another pair.")
     return RoutingParity(
@@ -86,11 +86,11 @@ def routing_parity(
         reference_ahead=found["served"].ahead["apgr"],
         ece=found["served"].figures["ece"].value,
         reference_ece=found["reference"].figures["ece"].value,
-        agreement=agreement(judgements["served"].gain, judgements["reference"].gain),
+        agreement=agreement(routers["served"].gain, routers["reference"].gain),
     )
 
 
 def agreement(ours: FloatArray, theirs: FloatArray) -> float:
-    """Share of prompts that two rankings by gain, (n,) each, decide alike; mean over `SHARES` of strong calls."""
+    """Return the share of prompts that two rankings by gain, (n,) each, decide alike, averaged over `SHARES`."""
     alike = [np.mean((ours > np.quantile(ours, 1 - s)) == (theirs > np.quantile(theirs, 1 - s))) for s in SHARES]
     return float(np.mean(alike))
