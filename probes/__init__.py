@@ -1,4 +1,4 @@
-"""The science of ELLE: linear probes that read a loss estimate out of a frozen embedding.
+"""The science of ELLE: linear probes that predict a loss from a frozen embedding.
 
 Every name below is imported when it is first used, so that `import probes` costs next to nothing.
 """
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from probes.regression.ridge import RidgeFitter
     from probes.regression.solution import RidgeSolution
 
-# Nothing leaves the machine, and ONNX Runtime begins to send with its import: so this comes first.
+# Nothing may leave the machine, and ONNX Runtime begins to send when it is imported; so this comes first.
 telemetry.turn_off()
 
-_HOME = {
+_NAMES_OF = {
     "probes.measures.bootstrap": ("Interval", "bootstrap"),
     "probes.calibration.base": ("Calibrator",),
     "probes.calibration.beta": ("Beta",),
@@ -45,7 +45,7 @@ _HOME = {
     "probes.regression.ridge": ("RidgeFitter",),
     "probes.regression.solution": ("RidgeSolution",),
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 
 __all__ = [
     "Beta",

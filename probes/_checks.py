@@ -1,4 +1,4 @@
-"""Checks of the numbers handed in; every message says what must be what, where, got what, and what to do."""
+"""Check the arrays that callers pass in; every error names the argument, the row and what to do about it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ Array = npt.NDArray[Any]
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.int64]
 
 
 def matrix(name: str, values: npt.ArrayLike, n_columns: int | None = None) -> Array:
-    """Return `values` as a real 2-D array (n, n_columns), without copying when it already is one.
+    """Return `values` as a real 2-D array (n, n_columns); an array that already is one is not copied.
 
-    Raises DataError for other types and ranks, DimensionError for another number of columns.
+    Raises DataError for other types and shapes, DimensionError for another number of columns.
     """
     array = _real(name, values)
     if array.ndim != 2:
@@ -32,7 +33,7 @@ def matrix(name: str, values: npt.ArrayLike, n_columns: int | None = None) -> Ar
 
 
 def vector(name: str, values: npt.ArrayLike, length: int | None = None) -> Float64:
-    """Return `values` as a finite float64 vector, of `length` entries where that is given."""
+    """Return `values` as a finite float64 vector; raise DataError if it has not `length` entries (if given)."""
     array = _real(name, values)
     if array.ndim != 1:
         raise DataError(f"{name} must be a vector; got shape {array.shape}. Pass one number per row.")
@@ -43,7 +44,7 @@ def vector(name: str, values: npt.ArrayLike, length: int | None = None) -> Float
 
 
 def weights(values: npt.ArrayLike | None, length: int) -> Float64 | None:
-    """Return finite weights >= 0, one per row, or None for "each row counts once"."""
+    """Return finite weights >= 0, one per row, or None, which means that each row counts once."""
     if values is None:
         return None
     array = vector("sample_weight", values, length)

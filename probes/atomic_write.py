@@ -1,4 +1,4 @@
-"""Write a directory of files all at once, in place of the one that may be there."""
+"""Write a file, or a directory of files, in one step: readers see the old contents or the new, never a part."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 def replace_directory(path: Path, contents: Mapping[str, bytes], may_hold: Collection[str] | None) -> None:
     """Make `path` a directory of exactly these files, synced to disk before it appears under its name.
 
-    A directory already there is swapped in one step where the system can (Linux), otherwise moved aside
-    first, so that for an instant there is none; it is refused, untouched, when it holds anything not
-    named in `may_hold`, unless that is None.
+    On Linux an existing directory is swapped in one step; elsewhere it is first moved aside, so that for an instant
+    there is none. If `may_hold` is given and the existing directory holds any other name, it is left untouched.
 
-    Raises ArtifactError for that, and for whatever the file system says (the old contents stay).
+    Raises ArtifactError in that case, and for every error of the file system; the old contents then remain.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow a link that is to be replaced
     _refuse_foreign(path, may_hold)
@@ -42,7 +41,7 @@ def replace_directory(path: Path, contents: Mapping[str, bytes], may_hold: Colle
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write one file all at once, in place of the one that may be there; ArtifactError when it cannot be."""
+    """Write one file in one step, replacing an existing one; raise ArtifactError if that fails."""
     staging = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         _write_synced(staging, data)
@@ -82,7 +81,7 @@ def _swap(staging: Path, path: Path) -> None:
 
 
 def _exchange(a: Path, b: Path) -> bool:
-    """Swap two directories in one step by Linux's renameat2; False where that cannot be done."""
+    """Swap two directories in one step by Linux's renameat2; return False if that is not possible."""
     if not sys.platform.startswith("linux"):
         return False
     renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)

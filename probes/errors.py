@@ -1,7 +1,7 @@
-"""Everything that `probes` raises on purpose.
+"""The exceptions that `probes` raises on purpose.
 
 ProbesError
-├── DataError                 the numbers handed in: NaN, wrong shape, out of range, too few (a ValueError)
+├── DataError                 unusable input numbers: NaN, wrong shape, out of range, too few (a ValueError)
 │   └── DimensionError        a feature or target count that does not match the fitted one
 ├── ArtifactError             a saved probe cannot be trusted or read
 │   ├── ArtifactNotFoundError
@@ -12,22 +12,22 @@ ProbesError
 │   ├── ArtifactValueError        NaN, infinity, or shapes that contradict each other
 │   └── ArtifactSignatureError    not signed, or not by the key asked for
 └── EncoderError              the encoder cannot be used
-    ├── EncoderNotFoundError      no place holds its files
-    ├── EncoderDigestError        files found, but not the ones the spec names
+    ├── EncoderNotFoundError      its files are in none of the places searched
+    ├── EncoderDigestError        the files found are not those that the spec names
     └── EncoderMismatchError      a probe fitted on another encoder
 
-Messages say what must be what, where, what was got, and what to do about it.
+A message says which argument must be what, where it is not, what it is instead, and what to do about it.
 """
 
 from __future__ import annotations
 
 
 class ProbesError(Exception):
-    """Base of all errors that `probes` raises on purpose."""
+    """Base of all exceptions that `probes` raises on purpose."""
 
 
 class DataError(ProbesError, ValueError):
-    """The numbers handed in cannot be used; the message names the row or column."""
+    """The input numbers cannot be used; the message names the row or column."""
 
 
 class DimensionError(DataError):
@@ -39,15 +39,15 @@ class ArtifactError(ProbesError):
 
 
 class ArtifactNotFoundError(ArtifactError, FileNotFoundError):
-    """No artifact at this path, or one of its files is missing."""
+    """There is no artifact at this path, or one of its files is missing."""
 
 
 class StatisticsNotFoundError(ArtifactNotFoundError):
-    """The probe was saved without the statistics of its fit, and so cannot be adapted."""
+    """The probe was saved without the statistics of its fit, so it cannot be adapted."""
 
 
 class ArtifactTruncatedError(ArtifactError):
-    """A file ends early, or is not what its header says."""
+    """A file ends early, or its contents do not match its header."""
 
 
 class ArtifactDigestError(ArtifactError):
@@ -55,15 +55,15 @@ class ArtifactDigestError(ArtifactError):
 
 
 class ArtifactSchemaError(ArtifactError):
-    """Unknown schema number, or a field that is missing or mistyped."""
+    """The schema number is unknown, or a field is missing or has the wrong type."""
 
 
 class ArtifactValueError(ArtifactError):
-    """NaN, infinity, or shapes that contradict each other."""
+    """The arrays hold NaN or infinity, or their shapes contradict each other."""
 
 
 class ArtifactSignatureError(ArtifactError):
-    """The artifact is not signed, or not by the key that was asked for."""
+    """The artifact is not signed, or not by the expected key."""
 
 
 class EncoderError(ProbesError):
@@ -71,12 +71,12 @@ class EncoderError(ProbesError):
 
 
 class EncoderNotFoundError(EncoderError, FileNotFoundError):
-    """No place that was looked at holds the encoder's files."""
+    """The encoder's files are in none of the places searched."""
 
 
 class EncoderDigestError(EncoderError):
-    """Files were found, but not the ones the spec names."""
+    """Files were found, but they are not those that the spec names."""
 
 
 class EncoderMismatchError(EncoderError):
-    """The probe was fitted on another encoder than the one at hand."""
+    """The probe was fitted on another encoder than the one in use."""

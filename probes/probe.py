@@ -1,4 +1,4 @@
-"""`DifficultyProbe`: features in, expected loss and calibrated risk of every candidate model out."""
+"""`DifficultyProbe`: predict the loss and the calibrated risk of every candidate model from features of a prompt."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FITTED_ON = "fitted_on"
 
 
 def fingerprints(texts: Iterable[str]) -> Fingerprints:
-    """The first 8 bytes of each text's SHA-256, (n,): enough to recognise a text, nothing to read it from."""
+    """Return the first 8 bytes of each text's SHA-256, (n,): they recognise a text and do not reveal it."""
     return np.array([int.from_bytes(sha256(text.encode()).digest()[:8]) for text in texts], dtype=np.uint64)
 
 
@@ -44,11 +44,10 @@ class DataSource:
 
 @dataclass(frozen=True, slots=True)
 class ProbeCard:
-    """Where a probe comes from and what it was measured to do; nothing here changes a prediction.
+    """The origin and the measured quality of a probe; nothing here changes a prediction.
 
     created: ISO 8601, UTC. data: what it was fitted on. n_samples: labelled rows for each model. metrics:
-    held-out figures as plain JSON (nested names, numbers, strings, lists). versions: of the software that
-    made it.
+    held-out figures as plain JSON (nested names, numbers, strings, lists). versions: of the software used.
     """
 
     title: str
@@ -62,7 +61,7 @@ class ProbeCard:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProbePrediction:
-    """What a probe says of n prompts and m models.
+    """The predictions of a probe for n prompts and m models.
 
     loss: (n, m) float32, the expected loss 1 - score, not confined to [0, 1]. risk: (n, m) float64, the
     calibrated probability that this model's answer is unacceptable. leverage: (n,) float32, distance from
@@ -76,7 +75,7 @@ class ProbePrediction:
 
 
 class OnePrediction(NamedTuple):
-    """What a probe says of one prompt: loss and risk of each model, leverage. See `ProbePrediction`."""
+    """The predictions of a probe for one prompt: loss and risk of each model, and leverage; see `ProbePrediction`."""
 
     loss: tuple[float, ...]
     risk: tuple[float, ...]
@@ -85,14 +84,14 @@ class OnePrediction(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DifficultyProbe:
-    """Encoder identity + linear probe + leverage + one calibration map for each candidate model.
+    """A linear probe with its encoder's identity, its leverage and one calibration map for each candidate model.
 
     encoder: the encoder's spec as plain JSON, None for features that come from elsewhere.
     encoder_identity: the digest that `check_encoder` compares ("" when encoder is None). models: (m,)
     names, in the order of the linear probe's targets. leverage_limit: above it a prompt counts as
-    unfamiliar; None when nothing does. calibrators: one per model; empty for losses that are no
-    probabilities (nats, say), which `linear` still predicts. fitted_on: `fingerprints` of the texts it was
-    fitted on, any order, so that evaluation and tuning can tell prompts it has seen; decides nothing.
+    unfamiliar; None if no prompt does. calibrators: one per model; empty if the losses are not
+    probabilities (for example, nats), which `linear` still predicts. fitted_on: `fingerprints` of the texts it was
+    fitted on, in any order, so that evaluation and tuning recognise prompts it has seen; it changes no prediction.
     """
 
     encoder: Mapping[str, object] | None
@@ -134,17 +133,17 @@ class DifficultyProbe:
     def predict(self, features: Array) -> ProbePrediction:
         """Return losses, risks and leverage of n prompts from their features (n, d).
 
-        Row by row, so that what is said of a prompt does not depend, to the last bit, on what else is in the
-        batch (a matrix product rounds differently for different n). For millions of rows without risks use
-        `linear.predict` and `leverage.score`, which take the whole matrix at once.
+        Each row is computed alone, so that no bit of a prediction depends on the other rows of the batch (a matrix
+        product rounds differently for different n). For millions of rows without risks use `linear.predict` and
+        `leverage.score`, which take the whole matrix at once.
 
-        Raises DimensionError for another d, DataError for NaN or infinity (row and column named) or for a
-        probe without calibration.
+        Raises DimensionError for another d, DataError for NaN or infinity (it names row and column) or for a probe
+        without calibration.
         """
         raw = matrix("features", features, self.n_features)
         refuse_non_finite("features", raw)
         self._require_calibration()
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows float32 is refused just below
+        with np.errstate(over="ignore", invalid="ignore"):  # an overflow of float32 is refused just below
             X = np.ascontiguousarray(raw, dtype=np.float32)
             loss = np.stack([self.linear.predict(x) for x in X]) if X.shape[0] else self.linear.predict(X)
             leverage = np.array([self.leverage.score(x) for x in X], dtype=np.float32)
@@ -161,21 +160,21 @@ class DifficultyProbe:
         return ProbePrediction(loss, risk, leverage, leverage > limit)
 
     def predict_one(self, features: Array) -> OnePrediction:
-        """Return what `predict` says of the one row (d,), to the last bit, in a fraction of the time.
+        """Return exactly what `predict` returns for the one row (d,), in a fraction of the time.
 
-        Errors as `predict`.
+        Raises the errors of `predict`.
         """
         self._require_calibration()
         if isinstance(features, np.ndarray) and features.dtype == np.float32 and features.shape == (self.n_features,):
             loss, leverage = self._raw(features)
-            # The leverage reads every feature: one that is not finite leaves it not finite.
+            # The leverage uses every feature, so one feature that is not finite makes it not finite.
             if math.isfinite(leverage) and all(map(math.isfinite, loss)):
                 risk = tuple(one.predict_one(value) for one, value in zip(self.calibrators, loss, strict=True))
                 return OnePrediction(loss, risk, leverage)
         found = self.predict(np.asarray(features)[np.newaxis])
         return OnePrediction(tuple(found.loss[0].tolist()), tuple(found.risk[0].tolist()), float(found.leverage[0]))
 
-    @np.errstate(over="ignore", invalid="ignore")  # what overflows float32 is refused
+    @np.errstate(over="ignore", invalid="ignore")  # an overflow of float32 is refused
     def _raw(self, x: Float32) -> tuple[tuple[float, ...], float]:
         return tuple(self.linear.predict(x).tolist()), float(self.leverage.score(x))
 
@@ -213,7 +212,7 @@ class DifficultyProbe:
 
     @property
     def identity(self) -> str:
-        """SHA-256 (hex) of all that decides a prediction: encoder, models, limit, maps; not the card."""
+        """SHA-256 (hex) of everything that changes a prediction: encoder, models, limit and maps, but not the card."""
         kinds = [calibrator.kind for calibrator in self.calibrators]
         digest = sha256(repr((self.encoder_identity, self.models, self.leverage_limit, kinds)).encode())
         for name, array in sorted(self.tensors().items()):
@@ -225,7 +224,7 @@ class DifficultyProbe:
 
 
 def software_versions(*packages: str) -> dict[str, str]:
-    """Return the versions a card records: Python, numpy, this package and others ("unknown" where not installed)."""
+    """Return the versions for a card: Python, numpy, this package and others ("unknown" if not installed)."""
     found = {"python": platform.python_version(), "numpy": np.__version__}
     for package in ("elle-router", *packages):
         try:
@@ -236,5 +235,5 @@ def software_versions(*packages: str) -> dict[str, str]:
 
 
 def utc_now() -> str:
-    """Return the time as a card records it, ISO 8601 in UTC to the second."""
+    """Return the current time for a card: ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,12 +1,12 @@
-"""Turn off the telemetry of the libraries that we run on. `import probes` does so, before any of them is imported."""
+"""Turn off the telemetry of the libraries that we use. `import probes` does this before it imports any of them."""
 
 from __future__ import annotations
 
 import os
 
-#: Environment variables that libraries read when they are imported, and the value that keeps them silent. ONNX Runtime
-#: otherwise writes a device id and a database into the home directory and looks up the host of its vendor; Hugging
-#: Face's libraries tell theirs which models are used.
+#: Environment variables that libraries read at import, and the value that turns their telemetry off. Without them ONNX
+#: Runtime writes a device id and a database into the home directory and looks up the host of its vendor, and Hugging
+#: Face's libraries report which models are used.
 SILENCED = {
     "ORT_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -16,5 +16,5 @@ SILENCED = {
 
 
 def turn_off() -> None:
-    """Set `SILENCED` for this process and for those that it starts, whatever was set before."""
+    """Set the variables of `SILENCED` for this process and for those that it starts, whatever was set before."""
     os.environ.update(SILENCED)

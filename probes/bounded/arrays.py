@@ -18,13 +18,13 @@ import numpy.lib.format as npy
 from probes.bounded.files import BoundedFileError, parse_json, shown
 from probes.errors import DataError
 
-#: Most bytes of a header of one npy array and of a safetensors file; most arrays within a file.
+#: The most bytes that the header of an npy array and of a safetensors file may have, and the most arrays in a file.
 MOST_NPY_HEADER, MOST_SAFETENSORS_HEADER, MOST_ARRAYS = 10_000, 16 << 20, 10_000
 
-#: What compressed arrays may become: so many bytes, or so many times the file's own size if that is more.
-MOST_INFLATED_BYTES, MOST_TIMES = 128 << 20, 100
+#: Compressed arrays may inflate to so many bytes, or to so many times the size of the file if that is more.
+MOST_INFLATED_BYTES, MOST_INFLATION = 128 << 20, 100
 
-#: What reading a damaged or hostile archive raises.
+#: The exceptions that reading a damaged or hostile archive can raise.
 ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
 
 
@@ -32,7 +32,8 @@ ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSEr
 class ArrayPlace:
     """One array of a file: its shape, its number format, and where its first byte lies in the file or archive member.
 
-    member: its name within a zip archive. fortran: whether columns stand together. kind: as the file names the format.
+    offset: within the file, or within the member of a zip archive. member: the name of that member. kind: the number
+    format as the file names it. fortran: whether the array is stored column by column.
     """
 
     shape: tuple[int, ...]
@@ -63,11 +64,11 @@ def npy_place(file: IO[bytes]) -> ArrayPlace:
 
 
 def npz_places(path: Path) -> dict[str, ArrayPlace]:
-    """Return the arrays of an npz file by name.
+    """Return where each array of an npz file is, by name.
 
-    Raises DataError naming the file for what is none, and for arrays that would inflate beyond all proportion.
+    Raises DataError naming the file for another format, and for arrays that would inflate beyond the bound.
     """
-    most = max(MOST_INFLATED_BYTES, MOST_TIMES * path.stat().st_size)
+    most = max(MOST_INFLATED_BYTES, MOST_INFLATION * path.stat().st_size)
     found: dict[str, ArrayPlace] = {}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -94,7 +95,7 @@ def npz_places(path: Path) -> dict[str, ArrayPlace]:
 
 
 def safetensors_places(path: Path) -> dict[str, ArrayPlace]:
-    """Return the arrays of a safetensors file by name; `dtype` is not set. Raises DataError naming the file."""
+    """Return where each array of a safetensors file is, by name, without a `dtype`; raise DataError naming the file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

@@ -8,14 +8,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-#: Objects and lists within each other that a JSON file of ours may have; probe.json has 6.
+#: The most levels of nested objects and lists that JSON may have; probe.json has 6.
 MOST_DEPTH = 64
 
 _PIECE = 1 << 20
 
 
 class BoundedFileError(ValueError):
-    """The file is larger than it may be, or holds what no file of ours holds; the message does not name the file."""
+    """The file is too large, or holds values that no file of ours holds; the message does not name the file."""
 
 
 class BoundedJsonError(BoundedFileError):
@@ -23,13 +23,13 @@ class BoundedJsonError(BoundedFileError):
 
 
 def read_bounded(path: Path, most_bytes: int) -> bytes:
-    """Return the contents of a file of at most so many bytes.
+    """Return the contents of a file of at most `most_bytes` bytes.
 
-    Raises BoundedFileError for a larger one, of which no more than that is read, and OSError as `open` does.
+    Raises BoundedFileError for a larger one, without reading more than that, and OSError as `open` does.
     """
     pieces, left = [], most_bytes
     with path.open("rb") as file:
-        # Read to the end and not as far as the size says: a pipe has none, and a file may grow.
+        # Read to the end, not up to the size at the start: a pipe has no size, and a file may grow.
         while left >= 0 and os.fstat(file.fileno()).st_size <= most_bytes and (piece := file.read(_PIECE)):
             pieces.append(piece)
             left -= len(piece)
@@ -41,7 +41,7 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
 def parse_json(data: bytes) -> Any:
     """Decode JSON in UTF-8 with finite numbers, integers within 64 bits, valid text, and at most 64 levels.
 
-    Raises BoundedFileError with what is wrong.
+    Raises BoundedFileError that says what is wrong.
     """
     try:
         text = data.decode("utf-8")
@@ -71,7 +71,7 @@ def _int(digits: str) -> int:
 
 
 def _check(value: object) -> None:
-    # Level by level, without recursion.
+    # This goes level by level, because recursion would fail on deep nesting.
     level, depth = [value], 0
     while level:
         if depth > MOST_DEPTH:

@@ -11,20 +11,20 @@ import numpy as np
 from probes.bounded.files import shown
 from probes.errors import DataError
 
-#: What a file may become, decoded: so many bytes, or so many times its own size if that is more. Repeated values take
-#: next to nothing in a file; outcomes of ten models hold each prompt ten times.
-MOST_DECODED_BYTES, MOST_TIMES = 128 << 20, 100
+#: A file may decode to so many bytes, or to so many times its own size if that is more. Honest files repeat values too,
+#: which take almost no space: outcomes of ten models hold each prompt ten times.
+MOST_DECODED_BYTES, MOST_EXPANSION = 128 << 20, 100
 
-#: Counted for each value, whatever its type: what it costs as an object of Python's is several times that.
+#: Bytes counted for each value, whatever its type; as a Python object it takes several times as many.
 _BYTES_PER_VALUE = 16
 
 _ROWS_PER_BATCH = 1024
 
 
 def open_parquet(path: Path, **options: Any) -> Any:
-    """Return a `pyarrow.parquet.ParquetFile` whose footer promises no more than the file may become.
+    """Return a `pyarrow.parquet.ParquetFile` whose footer declares no more bytes than the file may decode to.
 
-    Raises DataError naming the file, for what is no parquet file too.
+    Raises DataError naming the file if it declares more, or if it is not a parquet file.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -38,9 +38,9 @@ def open_parquet(path: Path, **options: Any) -> Any:
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> Any:
-    """Return a parquet file as a `pyarrow.Table`, or only these columns, never more than it may become.
+    """Return a parquet file, or only these columns of it, as a `pyarrow.Table` within the bound on its size.
 
-    Raises DataError naming the file: damaged, or too large decoded.
+    Raises DataError naming the file if it is damaged or too large in memory.
     """
     import pyarrow as pa
 
@@ -51,7 +51,7 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> Any:
             file.schema_arrow if columns is None else pa.schema([file.schema_arrow.field(name) for name in columns])
         )
         batch_rows = _batch_rows(path, file.metadata)
-    # Flat text is read as numbers of the entries of its dictionary, which may stand in any number of rows.
+    # Flat text is read as indices into its dictionary, because one long entry may be in any number of rows.
     with open_parquet(path, read_dictionary=[text for text in texts if "." not in text]) as file:
         batches = list(_batches(path, file, columns, batch_rows))
         table = pa.Table.from_batches(batches, batches[0].schema) if batches else schema.empty_table()
@@ -59,7 +59,7 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> Any:
 
 
 def _batch_rows(path: Path, metadata: Any) -> int:
-    # Text within lists cannot be read so: a batch is so short that each row may have the whole dictionary.
+    # Text within lists cannot be read as indices. A batch is short enough for each row to hold the whole dictionary.
     largest = 1
     for number in range(metadata.num_row_groups):
         for index in range(metadata.num_columns):
@@ -88,8 +88,8 @@ def _batches(path: Path, file: Any, columns: Sequence[str] | None, batch_rows: i
 
 
 def most_bytes(path: Path) -> int:
-    """Return how many bytes the file may become."""
-    return max(MOST_DECODED_BYTES, MOST_TIMES * path.stat().st_size)
+    """Return how many bytes the file may decode to."""
+    return max(MOST_DECODED_BYTES, MOST_EXPANSION * path.stat().st_size)
 
 
 def _check_footer(path: Path, metadata: Any) -> None:
@@ -118,7 +118,7 @@ def _too_large(path: Path, what: str) -> DataError:
 
 
 def _decoded_bytes(array: Any) -> int:
-    """Return what an array takes with every entry of a dictionary written out."""
+    """Return the bytes of an array after every dictionary index is replaced by its entry."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

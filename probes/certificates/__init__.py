@@ -1,1 +1,1 @@
-"""Finite-sample guarantees: bounds of a mean, tests along a path of policies, monitors, label planning."""
+"""Finite-sample guarantees: bounds of a mean, certificates along a path of policies, a monitor, label planning."""

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from probes._checks import Float64
 
-# Share of delta spent on the interval for the nuisance parameter of `ternary_p_value`; anything from 1 to
-# 10 % does much the same (docs/decisions/0003-certificate.md).
+# Share of delta spent on the interval for the nuisance parameter of `ternary_p_value`; every share from 1 to 10 %
+# gives nearly the same bounds (docs/decisions/0003-certificate.md).
 NUISANCE_SHARE = 0.05
 
 _MAX_CELLS = 2**21  # cells of one pmf block, 16 MiB of float64
@@ -36,9 +36,9 @@ def binomial_cdf(k: npt.ArrayLike, n: int, p: npt.ArrayLike) -> Float64:
 def clopper_pearson_upper(k: npt.ArrayLike, n: int, delta: float) -> Float64:
     """Return the exact upper confidence limit for p from k successes of n, at confidence 1 - delta.
 
-    It solves P(Bin(n, p) <= k) = delta (Clopper & Pearson 1934); k = n gives 1. The left side is the survival
-    function of a beta law, log-concave in p, so Newton's steps on its logarithm come down to the root from
-    Chernoff's bound without ever passing it: the result errs to the safe side.
+    It solves P(Bin(n, p) <= k) = delta (Clopper & Pearson 1934); k = n gives 1. The left side is the survival function
+    of a beta distribution, which is log-concave in p. So Newton's steps on its logarithm come down from Chernoff's
+    bound to the root and never pass it: an error is on the safe side.
     """
     k_all = np.asarray(k, dtype=float)
     flat = np.minimum(k_all.ravel(), n - 1)
@@ -64,7 +64,7 @@ def ternary_p_value(
 ) -> Float64:
     """Return an exact p-value for "the mean loss exceeds `limit`", for losses in {-1, 0, 1}.
 
-    net: number of +1 minus number of -1, discordant: their sum (arrays broadcast with limit). n: sample size.
+    net: number of +1 minus number of -1, discordant: their sum (arrays are broadcast with limit). n: sample size.
     limit in (-1, 1). delta: the level it will be compared with; `NUISANCE_SHARE` of it goes to the nuisance.
 
     The law of the net count S depends on the limit and on one nuisance parameter q = P(loss != 0). Following
@@ -99,7 +99,7 @@ def ternary_p_value(
 
 
 def _net_cdf(s: Float64, n: int, mean: Float64, q: Float64) -> Float64:
-    """P(S <= s) for sums of n losses with P(+1) = (q + mean) / 2, P(-1) = (q - mean) / 2; all arrays (r,)."""
+    """Return P(S <= s) for sums of n losses with P(+1) = (q + mean) / 2, P(-1) = (q - mean) / 2; all arrays (r,)."""
     # loss + 1 = Bernoulli(a) + Bernoulli(1 - c), so S = A - C with A ~ Bin(n, a), C ~ Bin(n, c)
     root = np.sqrt(np.maximum((1 + mean) ** 2 - 2 * (q + mean), 0.0))
     c = np.clip((1 - mean - root) / 2, _TINY, 0.5 + np.abs(mean))
@@ -120,7 +120,7 @@ def _net_cdf(s: Float64, n: int, mean: Float64, q: Float64) -> Float64:
 
 
 def _net_chernoff(s: Float64, n: int, mean: Float64, q: Float64) -> Float64:
-    """min over a grid of t of E exp(-t (S - s)); any t is valid, the grid only costs sharpness."""
+    """Return the least E exp(-t (S - s)) over a grid of t; every t gives a valid bound, a coarse grid a wide one."""
     t = np.geomspace(1e-3, 3.0, 400)[:, None]
     log_moment = np.log1p(q * (np.cosh(t) - 1) - mean * np.sinh(t))
     return np.asarray(np.exp(np.minimum((n * log_moment + t * s).min(axis=0), 0.0)))
@@ -132,7 +132,7 @@ def _log_choose(n: int) -> Float64:
 
 
 def _pmf(log_choose: Float64, n: int, p: Float64) -> Float64:
-    """(r, w) probabilities of the counts 0..w-1; beyond w lies less than e^-72 by Bernstein's inequality."""
+    """Return probabilities (r, w) of the counts 0..w-1; those beyond sum to less than e^-72 (Bernstein)."""
     mean = n * float(p.max())
     width = min(n + 1, int(mean + 12 * math.sqrt(mean) + 100))
     counts = np.arange(width)
@@ -145,7 +145,7 @@ def _log_beta(a: Float64, b: Float64) -> Float64:
 
 
 def _incomplete_beta(a: Float64, b: Float64, x: Float64) -> Float64:
-    """I_x(a, b) for 0 < x < 1 and a, b > 0, elementwise."""
+    """Return the regularised incomplete beta function I_x(a, b) for 0 < x < 1 and a, b > 0, elementwise."""
     flip = x > (a + 1) / (a + b + 2)  # the fraction converges fast on this side of the mean only
     a, b, x = np.where(flip, b, a), np.where(flip, a, b), np.where(flip, 1 - x, x)
     front = np.exp(a * np.log(x) + b * np.log1p(-x) - _log_beta(a, b)) / a
@@ -154,7 +154,7 @@ def _incomplete_beta(a: Float64, b: Float64, x: Float64) -> Float64:
 
 
 def _beta_fraction(a: Float64, b: Float64, x: Float64) -> Float64:
-    """The continued fraction of the incomplete beta function by the modified Lentz recurrence."""
+    """Return the continued fraction of the incomplete beta function, by the modified Lentz recurrence."""
     c = np.ones_like(x)
     d = 1 / _away_from_zero(1 - (a + b) * x / (a + 1))
     h = d.copy()

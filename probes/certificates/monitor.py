@@ -1,10 +1,9 @@
-"""Does a served policy still meet its target? An e-process and a confidence sequence, one label at a time.
+"""`RiskMonitor`: watch whether a served policy still meets its target, one label at a time.
 
-Both may be looked at after every label, and feeding may stop at any moment for any reason: the error rates
-hold over the whole run at once (Ville's inequality).
+It keeps an e-process and a confidence sequence. You may look at both after every label and stop at any moment for any
+reason: the error rates hold over the whole run at once (Ville's inequality).
 
-What may be fed. The sequence must be losses whose mean, given everything before, is the mean the target
-speaks of:
+What may be fed. Each loss, given everything before it, must have the mean that the target is about:
 
 * a uniform audit: each request is audited with the same probability by an independent coin, and only
   audited requests are fed, with inclusion 1;
@@ -13,8 +12,8 @@ speaks of:
   loss weighs 1 / pi (Horvitz & Thompson 1952), which keeps the mean right. Requests that went to the
   reference itself have a drop of 0 without any audit.
 
-Feedback that users volunteer is neither: who complains depends on the loss. A drop needs both answers of a
-prompt judged, the served one and the reference's.
+Feedback that users volunteer is neither, because who complains depends on the loss. A drop in quality needs a judgement
+of both answers to a prompt, the served one and that of the reference.
 """
 
 from __future__ import annotations
@@ -30,18 +29,17 @@ from probes._checks import Float64
 from probes.certificates.bounds import check_delta
 from probes.errors import DataError
 
-# Stakes as shares of the boldest bet: small ones find small excesses, and no one needs to know which it will
-# be.
+# Stakes as shares of the largest bet. A small stake finds a small excess; a mixture of all needs no guess of its size.
 _SHARES: Final = np.geomspace(0.01, 0.9, 10)
 _SCHEMA: Final = 1
 _FIELDS: Final = ("n", "peak_log_wealth", "mean", "squares", "sum_bet", "sum_bet_y", "sum_penalty")
 
 
 class RiskMonitor:
-    """Watches for a mean loss above `limit`: an alarm is false with probability at most alpha, over all time.
+    """Raises an alarm if the mean loss exceeds `limit`; a false alarm has probability at most alpha over all time.
 
     limit: the certified one. losses in [low, high], low <= 0 <= high. min_inclusion: the smallest audit
-    probability that will be fed, in (0, 1]; smaller ones make for slower detection. Memory is constant;
+    probability that will be fed, in (0, 1]; with a smaller one detection is slower. Memory is constant;
     `state` is a plain JSON-ready dict of a few dozen numbers.
 
     Raises DataError for arguments outside their ranges.
@@ -74,7 +72,7 @@ class RiskMonitor:
         self._sum_bet = self._sum_bet_y = self._sum_penalty = 0.0
 
     def update(self, losses: npt.ArrayLike, inclusion: npt.ArrayLike = 1.0) -> RiskMonitor:
-        """Take one loss or several, in the order they came; return self. A batch equals single updates.
+        """Add one loss or several in their order and return self; a batch equals single updates.
 
         losses: scalar or (b,) in [low, high]. inclusion: audit probability of each, in [min_inclusion, 1].
         Nothing is taken if any number is out of range (DataError names the first).
@@ -152,11 +150,10 @@ class RiskMonitor:
     def _bet(self, x: float) -> None:
         """Play one round with every stake.
 
-        A share 1 / (k (k + 1)) of the initial wealth 1 enters the game before label k, so that a change after
-        a long good run is met by fresh money at a price of 2 log k, and the rest waits as cash (a mixture
-        over start times, as in Shiryaev-Roberts). Stakes already hold the share for the next round, hence the
-        cash of 1 / (n + 2) in `log_wealth`. Each part is a supermartingale while the mean is within the
-        limit.
+        A share 1 / (k (k + 1)) of the initial wealth 1 is staked before label k, and the rest waits as cash (a mixture
+        over start times, as in Shiryaev-Roberts). So a change after a long good run meets new stakes, at a price of
+        2 log k. The stakes already hold the share for the next round, which leaves the cash of 1 / (n + 2) in
+        `log_wealth`. Each part is a supermartingale while the mean is within the limit.
         """
         grown = self._log_stakes + np.log1p(self._bets * (x - self.limit))
         self.n += 1
@@ -164,7 +161,7 @@ class RiskMonitor:
         self.peak_log_wealth = max(self.peak_log_wealth, self.log_wealth)
 
     def _narrow(self, x: float) -> None:
-        """Take one label into the sums of the confidence sequence, on the scale where its range is [0, 1]."""
+        """Add one label to the sums of the confidence sequence, on a scale on which its range is [0, 1]."""
         low, width = self._scale()
         y, t = (x - low) / width, self.n
         variance = self._squares / t

@@ -16,10 +16,10 @@ from probes.bounded.files import shown
 from probes.bounded.parquet import open_parquet
 from probes.errors import DataError
 
-#: Rows of a parquet file that say how long its lists usually are.
+#: Rows of a parquet file from which the usual length of its lists is taken.
 _FIRST_ROWS = 1000
 
-#: Most numbers of an embedding: a row of so many is 4 MB.
+#: The most numbers that an embedding may have; such a row takes 4 MB.
 MOST_WIDTH = 1 << 20
 
 # Files are read by offset, not mapped: mapped pages would count as resident memory.
@@ -47,9 +47,9 @@ class EmbeddingFile(Protocol):
 def open_embeddings(path: Path, name: str = "embedding") -> EmbeddingFile:
     """Open an embedding file by its ending: .npy, .npz, .safetensors or .parquet.
 
-    `name` is the array (npz, safetensors) or the column of lists (parquet); a file with a single
-    two-dimensional array needs no right name. Raises DataError for an unknown ending, a missing or malformed
-    array, a truncated file.
+    `name` is the array (npz, safetensors) or the column of lists (parquet); a file with a
+    single two-dimensional array is read whatever its name is. Raises DataError for an unknown ending, a missing or
+    malformed array, or a truncated file.
     """
     openers = {
         ".npy": _open_npy,

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from probes._checks import Indices
 from probes.embeddings.files import EmbeddingFile
 from probes.errors import DataError
 
-Indices = NDArray[np.int64]
-
 _BLOCK_BYTES = 16 << 20
-#: Of herding: principal components, random Fourier features of the Gaussian kernel, pairs that its width is taken from.
+#: Herding uses so many principal components, random Fourier features, and pairs that the kernel width is taken from.
 _COMPONENTS, _FEATURES, _PAIRS = 50, 1000, 1000
 
 
@@ -35,8 +34,8 @@ class RowSample:
 def sample_rows(file: EmbeddingFile, count: int, *, seed: int = 0, exclude: ArrayLike = ()) -> RowSample:
     """Draw `count` rows of a file, each equally likely, in one pass and the memory of the drawn rows and one block.
 
-    exclude: row numbers that must not be drawn, such as those that have labels. Fewer rows are drawn where fewer can
-    be. Raises DataError where none can be, and for a count below 1.
+    exclude: row numbers that must not be drawn, such as those that have labels. Fewer rows are
+    drawn if there are fewer. Raises DataError if no row can be drawn, and for a count below 1.
     """
     if count < 1:
         raise DataError(f"the number of rows to draw must be at least 1, got {count}")
@@ -48,7 +47,7 @@ def sample_rows(file: EmbeddingFile, count: int, *, seed: int = 0, exclude: Arra
     for block in file.blocks(0, max(1, _BLOCK_BYTES // (4 * file.width))):
         numbers = np.arange(first, first + len(block))
         first += len(block)
-        # A key for every row, whatever the others hold: the draw depends on the seed and the row's number only.
+        # Every row gets a key, also a bad one: the draw must depend on the seed and the number of the row only.
         key = rng.random(len(block))
         finite = np.isfinite(block).all(axis=1)
         n_bad += int((~finite).sum())
@@ -73,7 +72,7 @@ def herd(features: ArrayLike, n_select: int, *, seed: int = 0) -> Indices:
 
     Each step takes the sample that brings the mean of the chosen, in 1,000 random Fourier features of a Gaussian kernel
     on the 50 largest principal components, closest to the mean of all. features: (n, d), finite, standardised here by
-    their own mean and spread. Indices in the order chosen, so that the first j are the choice of j.
+    their own mean and spread. The indices are in the order chosen, so the first j are the choice of j samples.
     """
     X = np.asarray(features, dtype=np.float32)
     if X.ndim != 2 or not np.isfinite(X).all():
@@ -83,11 +82,11 @@ def herd(features: ArrayLike, n_select: int, *, seed: int = 0) -> Indices:
     rng = np.random.default_rng(seed)
     F = _fourier_features(_principal(X), rng)
     mean, total = F.mean(axis=0), np.zeros(F.shape[1], dtype=np.float32)
-    chosen, open_ = np.empty(n_select, dtype=np.int64), np.ones(len(F), dtype=np.bool_)
+    chosen, available = np.empty(n_select, dtype=np.int64), np.ones(len(F), dtype=np.bool_)
     for step in range(n_select):
         score = F @ (mean - total / (step + 1))
-        best = int(np.argmax(np.where(open_, score, -np.inf)))
-        chosen[step], open_[best] = best, False
+        best = int(np.argmax(np.where(available, score, -np.inf)))
+        chosen[step], available[best] = best, False
         total += F[best]
     return chosen
 

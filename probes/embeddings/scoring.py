@@ -25,8 +25,8 @@ from probes.probe import DifficultyProbe
 
 Scorer = Callable[[NDArray[np.float32]], Mapping[str, NDArray[Any]]]
 _BLOCK_BYTES = 16 << 20
-#: Column of a part that says why a row has no score; the output does not have it.
-_WHY = "_why"
+#: The column of a part that says why a row has no score; it is not in the output. Its name is on disk: keep it.
+_REASON = "_why"
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class ScoringReport:
     """What `score_file` did.
 
     Attributes:
-        rows: in the output. resumed_rows: of these, scored by an earlier run of the same call.
-        columns: that were written.
-        bad_rows: rows whose scores are missing (NaN). bad_rows_file: the list of them, None where there are none.
+        rows: number of rows in the output. resumed_rows: how many of them an earlier run of the same call scored.
+        columns: names of the columns written.
+        bad_rows: number of rows without a score (NaN). bad_rows_file: the list of them, or None if there are none.
         leftovers: folders of unfinished work that other calls left for the same output; nothing in them was used.
     """
 
@@ -70,15 +70,15 @@ class _Job:
 def probe_scorer(probe: DifficultyProbe) -> Scorer:
     """Return the scorer of a probe: it gives `loss_<model>` per model, `risk_<model>` if calibrated, and `leverage`.
 
-    Whole blocks at once, so the last bit of a score may differ from `probe.predict`, which goes row by row.
+    It computes whole blocks at once, so the last bit of a score may differ from `probe.predict`, which goes row by row.
     """
 
     def score(features: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]:
         loss = probe.linear.predict(features)
         columns = {f"loss_{model}": loss[:, k] for k, model in enumerate(probe.models)}
-        # A probe of nats or squared errors has no calibration, hence no risks.
+        # A probe of nats or squared errors has no calibration, so it has no risks.
         for k, calibrator in enumerate(probe.calibrators):
-            # Huge but finite embeddings overflow, and no map takes an infinite loss.
+            # Huge but finite embeddings overflow, and no calibration map accepts an infinite loss.
             finite = np.isfinite(loss[:, k])
             risk = np.full(len(loss), np.nan)
             risk[finite] = calibrator.predict(loss[finite, k].astype(np.float64))
@@ -109,11 +109,10 @@ def score_file(
     (or null) in every column but `row`. It is counted in the report, and `<out>.bad-rows.csv` lists the rows with
     the reason for each.
 
-    `out` appears in one step when everything is scored, never before. Until then finished parts of
-    `part_rows` rows lie in a folder beside it that is named by a digest of source, scorer and options: the same call
-    goes on after the last finished part, another call neither uses nor meets them. A call that fails before its
-    first part is finished leaves nothing. Raises DataError where `out` exists, unless `overwrite`, and for a file
-    that cannot be read.
+    `out` appears in one step when everything is scored, never before. Until then finished parts of `part_rows` rows lie
+    in a folder beside it that is named by a digest of source, scorer and options. The same call goes on after the last
+    finished part; another call does not use them. A call that fails before its first part is finished leaves nothing.
+    Raises DataError if `out` exists, unless `overwrite`, and for a file that cannot be read.
     """
     source, out = Path(source), Path(out)
     if out.exists() and not overwrite:
@@ -121,17 +120,7 @@ def score_file(
     if part_rows < 1:
         raise DataError(f"part_rows must be at least 1, got {part_rows}")
     embeddings = open_embeddings(source, array)
-    state = source.stat()
-    job = _Job(
-        source.name,
-        state.st_size,
-        state.st_mtime_ns,
-        array,
-        embeddings.rows,
-        embeddings.width,
-        scorer_id,
-        part_rows,
-    )
+    job = _job_of(source, embeddings, array, scorer_id, part_rows)
     partial = job.folder(out)
     partial.mkdir(parents=True, exist_ok=True)
     try:
@@ -155,16 +144,29 @@ def score_file(
     )
 
 
+def _job_of(source: Path, embeddings: EmbeddingFile, array: str, scorer_id: str, part_rows: int) -> _Job:
+    state = source.stat()
+    return _Job(
+        source.name,
+        state.st_size,
+        state.st_mtime_ns,
+        array,
+        embeddings.rows,
+        embeddings.width,
+        scorer_id,
+        part_rows,
+    )
+
+
 def bad_rows_file(out: Path) -> Path:
     """Return the path of the file that lists the rows without a score."""
     return out.with_name(f"{out.name}.bad-rows.csv")
 
 
 def read_scores(path: str | Path, column: str | None = None) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The rows (n,) and one column of scores (n,) of a file that `score_file` wrote; input of
-    `probes.embeddings.selection`.
+    """Return row numbers (n,) and one column of scores (n,) of a file that `score_file` wrote.
 
-    `column` may be left out where the file has a single `loss...` column. Raises DataError for a missing
+    `column` may be None if the file has a single `loss...` column. Raises DataError for a missing
     file, a file of another kind, or a column that is not there.
     """
     source = Path(path)
@@ -201,7 +203,7 @@ def _finished_parts(partial: Path, job: _Job) -> int:
             if pq.read_metadata(_part(partial, done)).num_rows != expected:
                 break
         except (OSError, pa.ArrowException):
-            # Not there, or cut by a crash: it is scored again.
+            # The part is missing, or a crash cut it short: it is scored again.
             break
         done += 1
     return done
@@ -243,16 +245,16 @@ def _write_parts(
 
 
 def _score(features: NDArray[np.float32], first: int, scorer: Scorer) -> dict[str, Any]:
-    """Return the columns of one piece as arrow arrays; `_WHY` is null for the rows that have a score."""
+    """Return the columns of one piece as arrow arrays; `_REASON` is null for the rows that have a score."""
     import pyarrow as pa
 
     finite = np.isfinite(features).all(axis=1)
     good = features if finite.all() else features[finite]
     columns: dict[str, NDArray[Any]] = {}
     scored = np.ones(len(good), dtype=bool)
-    # A finite row may still overflow; then its score says so, and no warning is needed.
+    # A finite row may still overflow; its score is then not finite, which is reported below.
     with np.errstate(over="ignore", invalid="ignore"):
-        # Without a good row a stand-in still says which columns there are.
+        # If no row is good, a row of zeros still shows which columns the scorer gives.
         found = scorer(good) if len(good) else {k: v[:0] for k, v in scorer(np.zeros_like(features[:1])).items()}
     for name, values in found.items():
         if np.shape(values) != (len(good),):
@@ -268,7 +270,7 @@ def _score(features: NDArray[np.float32], first: int, scorer: Scorer) -> dict[st
     place[np.flatnonzero(finite)[scored]] = np.flatnonzero(scored)
     table: dict[str, Any] = {"row": pa.array(np.arange(first, first + len(features)))}
     table |= {name: _spread(values, place) for name, values in columns.items()}
-    return table | {_WHY: pa.array(why, pa.string())}
+    return table | {_REASON: pa.array(why, pa.string())}
 
 
 def _spread(values: NDArray[Any], place: NDArray[np.int64]) -> Any:
@@ -288,7 +290,7 @@ def _merge(partial: Path, out: Path, job: _Job) -> tuple[tuple[str, ...], int]:
     import pyarrow.parquet as pq
 
     schema = pq.read_schema(_part(partial, 0))
-    schema = schema.remove(schema.get_field_index(_WHY))
+    schema = schema.remove(schema.get_field_index(_REASON))
     unfinished, listed = partial / "all.parquet", partial / "bad-rows.csv"
     bad = 0
     with pq.ParquetWriter(unfinished, schema) as writer, listed.open("w", encoding="utf-8", newline="") as file:
@@ -296,10 +298,10 @@ def _merge(partial: Path, out: Path, job: _Job) -> tuple[tuple[str, ...], int]:
         lines.writerow(("row", "why"))
         for number in range(-(-job.rows // job.part_rows)):
             table = pq.read_table(_part(partial, number))
-            without = table.filter(table[_WHY].is_valid())
-            lines.writerows(zip(without["row"].to_pylist(), without[_WHY].to_pylist(), strict=True))
+            without = table.filter(table[_REASON].is_valid())
+            lines.writerows(zip(without["row"].to_pylist(), without[_REASON].to_pylist(), strict=True))
             bad += len(without)
-            writer.write_table(table.drop_columns([_WHY]))
+            writer.write_table(table.drop_columns([_REASON]))
     if bad:
         listed.replace(bad_rows_file(out))
     else:

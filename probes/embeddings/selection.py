@@ -1,7 +1,7 @@
 """Choose samples by predicted loss: for curation, quality control, labelling, and finding what has changed.
 
 Pure functions of arrays. A *mask* is (n,) bool, True where a sample is kept or flagged; *indices* are int64,
-in the order in which the samples were chosen. Nothing here looks at a label.
+in the order in which the samples were chosen. No function uses a label.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from probes._checks import Indices
 from probes.errors import DataError, DimensionError
 
 Mask = NDArray[np.bool_]
-Indices = NDArray[np.int64]
 # 1.4826 median absolute deviations are one standard deviation of a normal distribution.
 _MAD_TO_SD = 1.4826
 
@@ -23,7 +23,7 @@ _MAD_TO_SD = 1.4826
 def keep_between(loss: ArrayLike, *, drop_easiest: float = 0.0, drop_hardest: float = 0.0) -> Mask:
     """Keep all but the easiest and the hardest shares of the samples. Return (n,) booleans for losses (n,).
 
-    The shares lie in [0, 1) and add up to less than 1. Exactly floor(share x n) samples go at each end; of
+    The shares lie in [0, 1) and add up to less than 1. Exactly floor(share x n) samples are dropped at each end; of
     equal losses the earlier one counts as easier.
     """
     losses = _vector(loss, "loss")
@@ -34,18 +34,17 @@ def keep_between(loss: ArrayLike, *, drop_easiest: float = 0.0, drop_hardest: fl
         raise DataError(f"drop_easiest and drop_hardest must leave something, got {drop_easiest} and {drop_hardest}")
     order = np.argsort(losses, kind="stable")
     keep = np.ones(losses.size, dtype=bool)
-    # The nudge undoes binary rounding: 0.29 x 100 is 28.999...
+    # The small addition undoes binary rounding: 0.29 x 100 is 28.999...
     keep[order[: int(drop_easiest * losses.size + 1e-9)]] = False
     keep[order[losses.size - int(drop_hardest * losses.size + 1e-9) :]] = False
     return keep
 
 
 def stratified(loss: ArrayLike, n_select: int, *, strata: int = 10, seed: int = 0) -> Indices:
-    """Draw `n_select` samples evenly over `strata` difficulty classes of equal size; indices, easiest class
-    first.
+    """Return `n_select` samples drawn evenly over `strata` difficulty classes of equal size, easiest class first.
 
-    The classes cut the ranked losses (n,) into equal parts. What does not divide evenly goes to random
-    classes, and what a class lacks is drawn from the samples left over.
+    The classes cut the ranked losses (n,) into equal parts. If `n_select` does not divide evenly, the
+    remainder goes to random classes; if a class has too few samples, others are drawn in their place.
     """
     losses = _vector(loss, "loss")
     _require_count(n_select, losses.size)
@@ -62,11 +61,10 @@ def stratified(loss: ArrayLike, n_select: int, *, strata: int = 10, seed: int = 
 
 
 def suspicious(loss: ArrayLike, *, deviations: float | None = None, share: float | None = None) -> Mask:
-    """Flag samples whose predicted loss is unusually high: corrupt files, wrong language, sensor faults.
+    """Return (n,) booleans for losses (n,): True if the predicted loss is unusually high, as of a corrupt file.
 
     Give one of: `deviations`, robust standard deviations above the median (median absolute deviation x
-    1.4826; 3.5 is customary), or `share`, the share of samples to flag. (n,) losses to (n,) True where
-    flagged.
+    1.4826; 3.5 is customary), or `share`, the share of samples to flag.
     """
     losses = _vector(loss, "loss")
     if (deviations is None) == (share is None):
@@ -100,17 +98,17 @@ def next_to_label(
 ) -> Indices:
     """Return the `n_select` most informative samples for a ridge by D-optimal design, the best first.
 
-    That is the theory. On real routing outcomes such samples taught a probe less than as many drawn at random
-    (docs/label-selection.md): use it where rare kinds of samples matter more than their share.
+    That is the theory. On real routing outcomes a probe learned less from such samples than from as many random ones
+    (docs/label-selection.md). Use it if rare kinds of samples matter more than their share.
 
-    Greedy: each step takes the sample with the largest gain_i x log(1 + h_i), where h_i = z_i'(A + alpha
+    It is greedy: each step takes the sample with the largest gain_i x log(1 + h_i), where h_i = z_i'(A + alpha
     I)^-1 z_i is its leverage given everything labelled *and chosen so far*, and log(1 + h_i) is the
-    information its label adds to a ridge (D-optimal design). Since choosing a sample lowers the leverage of
-    its likes, the choice is diverse by itself: no separate distance is needed.
+    information its label adds to a ridge (D-optimal design). Because a chosen sample lowers the
+    leverage of similar ones, the choice is diverse without a separate distance.
 
     features: (n, d), standardised here by their own mean and spread. gain: (n,) >= 0, what a better
-    prediction for the sample is worth, say the expected quality of the strong model minus the weak, or the
-    predicted loss; all one by default. labelled: (l, d) features that have labels already. Costs n d per
+    prediction for the sample is worth, for example the expected quality of the strong model minus the weak, or the
+    predicted loss; all one by default. labelled: (l, d) features that have labels already. The cost is n d per
     chosen sample.
     """
     X = _matrix(features, "features")
@@ -134,11 +132,11 @@ def _greedy(whitened: NDArray[np.float64], worth: NDArray[np.float64], n_select:
     leverage = np.einsum("ij,ij->i", whitened, whitened)
     # Directions of the inverse's rank-one corrections so far: inverse = I - sum of their outer products.
     corrections = np.empty((n_select, whitened.shape[1]))
-    open_ = np.ones(len(whitened), dtype=bool)
+    available = np.ones(len(whitened), dtype=bool)
     chosen = np.empty(n_select, dtype=np.int64)
     for step in range(n_select):
-        best = int(np.argmax(np.where(open_, worth * np.log1p(leverage), -np.inf)))
-        chosen[step], open_[best] = best, False
+        best = int(np.argmax(np.where(available, worth * np.log1p(leverage), -np.inf)))
+        chosen[step], available[best] = best, False
         z = whitened[best]
         reduced = z - corrections[:step].T @ (corrections[:step] @ z)
         # Sherman-Morrison: adding z z' takes u u' / (1 + h) from the inverse, u = inverse z.
@@ -159,7 +157,7 @@ class Change:
 def change(before: ArrayLike, after: ArrayLike, *, deviations: float = 3.5, either_way: bool = False) -> Change:
     """Find samples whose predicted loss rose between two dates more than is usual, as after damage or drift.
 
-    before, after: (n,) predicted losses of the same places, in the same order. A place is flagged where its
+    before, after: (n,) predicted losses of the same places, in the same order. A place is flagged if its
     delta lies more than `deviations` robust standard deviations above the median delta, so that a shift
     common to all (season, sensor, probe) is no change; `either_way` flags falls as well.
     """
