@@ -138,6 +138,7 @@ def _human_texts(turns: Sequence[Turn]) -> list[str]:
 
 
 def _text_to_judge(turns: Sequence[Turn], human: Sequence[str]) -> str:
+    """Return the beginning of the first human turn, what a short newest turn refers to, and the newest turn."""
     spoken = [index for index, words in enumerate(human) if words]
     first, last = spoken[0], spoken[-1]
     chosen = [_head(human[first], OPENING_TOKENS)] if first != last else []
@@ -186,6 +187,7 @@ def _tail(text: str, n_tokens: int) -> str:
 
 
 def _tokens(piece: str) -> int:
+    # -(-a // b) rounds up.
     return -(-len(piece) // _characters_per_token(piece))
 
 
@@ -214,6 +216,7 @@ def _in_tool_loop(turns: Sequence[Turn], human: Sequence[str]) -> bool:
 
 
 def _needs(turns: Sequence[Turn], parts: Sequence[str], parameters: Mapping[str, Any]) -> frozenset[Capability]:
+    """Return the capabilities that a request needs, in the terms of OpenAI chat, OpenAI Responses and Anthropic."""
     needs = {NEEDS_OF_PARTS[part] for part in parts if part in NEEDS_OF_PARTS}
     modalities = parameters.get("modalities")
     if isinstance(modalities, Sequence) and "audio" in modalities:
@@ -235,6 +238,7 @@ def _needs(turns: Sequence[Turn], parts: Sequence[str], parameters: Mapping[str,
 
 
 def _max_output_tokens(parameters: Mapping[str, Any]) -> int | None:
+    """Return the caller's bound on output tokens under any of its three names; None if there is none."""
     for key in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
         value = parameters.get(key)
         if value is None:
