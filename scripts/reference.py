@@ -80,8 +80,12 @@ def _type(field: dict[str, Any]) -> str:
         return " or ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
     name = "list of " + _type(field["items"]) if "items" in field else str(field.get("type", "any"))
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {field[word]:g}" for word, sign in signs.items() if word in field]
+    bounds = [f"{sign} {_number(field[word])}" for word, sign in signs.items() if word in field]
     return ", ".join([name, *bounds])
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
 
 
 def _default(field: dict[str, Any]) -> str:
