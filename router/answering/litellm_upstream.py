@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import copy
 import functools
+import gc
 import importlib
 import logging
 import os
@@ -255,12 +256,29 @@ def _litellm() -> Any:
 _IMPORTING = threading.Lock()
 
 
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector away from what is imported.
+
+    The import makes half a million objects, which stay. The collector looks through all of them again and again, a
+    tenth of a second at a time, during which no other thread runs.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
 @functools.cache
 def _import_litellm() -> Any:
     for name in _LOCAL_TABLES:
         os.environ.setdefault(name, "True")
     try:
-        with _IMPORTING:
+        with _IMPORTING, _no_collection():
             litellm: Any = importlib.import_module("litellm")
             importlib.import_module("router.answering.bounded_httpx")
     except ImportError as error:
