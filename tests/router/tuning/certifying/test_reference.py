@@ -8,7 +8,7 @@ import pytest
 from probes.certificates.bounds import MeanBound, choose_method, excludes
 from probes.errors import DataError
 from router.tuning.certifying.calibration_set import CalibrationSet
-from router.tuning.certifying.reference import REFUSAL_LEVEL, check_reference
+from router.tuning.certifying.reference_check import REFUSAL_LEVEL, check_reference
 from router.tuning.outcomes.datasets import Outcomes
 
 
@@ -42,7 +42,7 @@ def test_swapped_models_are_refused_with_both_means_and_the_way_out() -> None:
         check_reference(draws(rows(200, better=0, worse=60)), "strong")
     assert str(caught.value) == (
         "the reference must be the better model: on 200 prompts strong scores 0.700 and weak 1.000. Are --weak and "
-        "--strong swapped? To measure losses against the better one as the models stand, give --reference weak."
+        "--strong swapped? To measure losses against the better one without renaming, give --reference weak."
     )
     check_reference(draws(rows(200, better=0, worse=60)), "weak")
 

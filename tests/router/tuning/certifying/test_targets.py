@@ -1,4 +1,4 @@
-"""Targets as losses, the stretch of a path that keeps each target, and the one policy that keeps them all."""
+"""Targets as losses, the policies of a path that keep each target, and the one policy that keeps them all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from probes.certificates.fixed_sequence import Certificate, NotCertified, certif
 from probes.certificates.label_planning import labels_needed
 from probes.errors import DataError
 from router.policies.certificate_record import TargetKind
-from router.tuning.certifying.targets import Facts, Stretch, Target, Verdict, certify_together, losses_of
+from router.policies.policy_file import GainRule
+from router.tuning.certifying.path_testing import PolicySelection, TargetTest, select_policy
+from router.tuning.certifying.rule_paths import PolicyPath
+from router.tuning.certifying.targets import LossData, Target, losses_of
 
 N = 400
 
@@ -21,7 +24,7 @@ N = 400
 PATH = np.array([[0] * (100 * k) + [1] * (N - 100 * k) for k in range(4)], dtype=np.int16)
 
 
-def facts(**changes: Any) -> Facts:
+def facts(**changes: Any) -> LossData:
     """Weak fails on the last 100 of the 300 prompts that may go down; strong never fails and costs ten times more."""
     weak = np.ones(N)
     weak[200:300] = 0.0
@@ -33,7 +36,14 @@ def facts(**changes: Any) -> Facts:
         "graded": False,
         "ceiling_usd": 0.02,
     }
-    return Facts(**(fields | changes))
+    return LossData(**(fields | changes))
+
+
+def policies(chosen: Any) -> PolicyPath:
+    """The path of these choices, each of one rule."""
+    numbers = np.arange(len(chosen))
+    rules = tuple(GainRule(kind="gain", thresholds=(number / 10,)) for number in numbers)
+    return PolicyPath(rules, chosen, numbers, numbers, np.zeros(chosen.shape[1], dtype=bool))
 
 
 class TestTarget:
@@ -70,7 +80,7 @@ class TestLosses:
         np.testing.assert_array_equal(found.matrix.mean(axis=1), [0.0, 0.0, 0.0, 0.25])
         assert (found.limit, found.bound) == (0.1, MeanBound("ternary", -1.0, 1.0))
         better = facts(scores=np.tile([1.0, 0.0], (N, 1)))
-        np.testing.assert_array_equal(better.drop(PATH)[1], [-1.0] * 100 + [0.0] * 300)
+        np.testing.assert_array_equal(better.quality_drop(PATH)[1], [-1.0] * 100 + [0.0] * 300)
 
     def test_a_least_quality_is_a_greatest_shortfall(self) -> None:
         found = losses_of(Target("min_quality", 0.9), PATH, facts())
@@ -111,38 +121,39 @@ class TestLosses:
 
 class TestTogether:
     def test_quality_alone_takes_the_cheapest_policy_that_keeps_it(self) -> None:
-        verdict = certify_together([Target("max_loss", 0.1)], PATH, facts(), 0.05)
-        (stretch,) = verdict.stretches
-        assert (verdict.policy, stretch.first, stretch.last, stretch.certified) == (2, 0, 2, True)
-        assert verdict.more_labels is None  # it holds: nothing is missing
-        assert verdict.best_guess() == 2
+        selection = select_policy([Target("max_loss", 0.1)], policies(PATH), facts(), 0.05)
+        (stretch,) = selection.tests
+        assert (selection.policy, stretch.first, stretch.last, stretch.certified) == (2, 0, 2, True)
+        assert selection.more_labels is None  # it holds: nothing is missing
+        assert selection.policy_or_guess == 2
 
     def test_spending_alone_takes_the_safest_policy_that_keeps_it(self) -> None:
-        verdict = certify_together([Target("max_strong_share", 0.6)], PATH, facts(), 0.05)
-        (stretch,) = verdict.stretches
-        assert (verdict.policy, stretch.first, stretch.last) == (2, 2, 3)
-        assert verdict.best_guess() == 2
+        selection = select_policy([Target("max_strong_share", 0.6)], policies(PATH), facts(), 0.05)
+        (stretch,) = selection.tests
+        assert (selection.policy, stretch.first, stretch.last) == (2, 2, 3)
+        assert selection.policy_or_guess == 2
 
     def test_both_take_the_cheapest_policy_on_both_stretches(self) -> None:
         both = [Target("max_loss", 0.1), Target("max_strong_share", 0.85)]
-        verdict = certify_together(both, PATH, facts(), 0.025)
-        assert [(s.first, s.last) for s in verdict.stretches] == [(0, 2), (1, 3)]
-        assert verdict.policy == 2
-        alone = certify_together([Target("max_loss", 0.1), Target("max_strong_share", 0.6)], PATH, facts(), 0.025)
+        selection = select_policy(both, policies(PATH), facts(), 0.025)
+        assert [(s.first, s.last) for s in selection.tests] == [(0, 2), (1, 3)]
+        assert selection.policy == 2
+        tight = [Target("max_loss", 0.1), Target("max_strong_share", 0.6)]
+        alone = select_policy(tight, policies(PATH), facts(), 0.025)
         assert alone.policy == 2  # one policy is on both
 
     def test_stretches_that_do_not_meet_certify_nothing_together(self) -> None:
         apart = [Target("max_loss", 0.1), Target("max_strong_share", 0.4)]
-        verdict = certify_together(apart, PATH, facts(), 0.025)
-        assert [s.certified for s in verdict.stretches] == [True, True]
-        assert verdict.policy is None
-        assert verdict.best_guess() == 0  # not even the means keep both
+        selection = select_policy(apart, policies(PATH), facts(), 0.025)
+        assert [s.certified for s in selection.tests] == [True, True]
+        assert selection.policy is None
+        assert selection.policy_or_guess == 0  # not even the means keep both
 
     def test_each_target_is_tested_at_the_level_it_is_given(self) -> None:
         strict, lax = (
-            certify_together([Target("max_loss", 0.1)], PATH, facts(), delta).stretches[0] for delta in (0.01, 0.2)
+            select_policy([Target("max_loss", 0.1)], policies(PATH), facts(), delta).tests[0] for delta in (0.01, 0.2)
         )
-        assert (strict.answer.delta, lax.answer.delta) == (0.01, 0.2)
+        assert (strict.result.delta, lax.result.delta) == (0.01, 0.2)
         assert strict.bound(2) > lax.bound(2) > strict.estimate(2) == 0.0
         matrix = strict.losses.matrix
         assert strict.bound(3) == upper_bound(matrix[3], 0.01, strict.losses.bound)[0]
@@ -151,38 +162,38 @@ class TestTogether:
     def test_where_nothing_is_certified_the_stretch_is_empty_and_the_means_still_guess(self) -> None:
         few = replace(facts(), scores=facts().scores[:20], paid_usd=facts().paid_usd[:20])
         path = np.array([[1] * 20, [0] * 10 + [1] * 10], dtype=np.int16)
-        verdict = certify_together([Target("min_quality", 0.99)], path, few, 0.05)
-        (stretch,) = verdict.stretches
-        assert isinstance(stretch.answer, NotCertified)
+        selection = select_policy([Target("min_quality", 0.99)], policies(path), few, 0.05)
+        (stretch,) = selection.tests
+        assert isinstance(stretch.result, NotCertified)
         assert not stretch.certified
-        assert (stretch.first, stretch.last, verdict.policy) == (2, -1, None)
-        assert verdict.best_guess() == 1
-        assert verdict.more_labels == stretch.answer.more_labels
-        assert stretch.answer.more_labels is not None
+        assert (stretch.first, stretch.last, selection.policy) == (2, -1, None)
+        assert selection.policy_or_guess == 1
+        assert selection.more_labels == stretch.result.more_labels
+        assert stretch.result.more_labels is not None
 
 
 class TestMoreLabels:
-    def stretch(self, kind: TargetKind, limit: float, losses: list[Any]) -> Stretch:
+    def stretch(self, kind: TargetKind, limit: float, losses: list[Any]) -> TargetTest:
         matrix = np.array(losses, dtype=float)
         found = losses_of(Target(kind, limit), np.ones((1, matrix.shape[1]), np.int16), facts_of(matrix.shape[1]))
         walk = matrix[::-1] if Target(kind, limit).on_spending else matrix
         answer = certify_path(walk, found.limit, 0.05, found.bound)
-        return Stretch(Target(kind, limit), replace(found, matrix=matrix), answer)
+        return TargetTest(Target(kind, limit), replace(found, matrix=matrix), answer)
 
     def test_the_target_that_needs_most_says_how_many(self) -> None:
         little = self.stretch("max_loss", 0.1, [[0.0] * 20])
         much = self.stretch("max_loss", 0.02, [[0.0] * 20])
-        needs = [s.answer.more_labels for s in (little, much) if isinstance(s.answer, NotCertified)]
+        needs = [s.result.more_labels for s in (little, much) if isinstance(s.result, NotCertified)]
         assert len(needs) == 2
         assert needs[0] is not None
         assert needs[1] is not None
         assert needs[0] < needs[1]
-        assert Verdict((little, much), None).more_labels == needs[1]
+        assert PolicySelection((little, much), None).more_labels == needs[1]
 
     def test_where_one_has_no_number_there_is_none(self) -> None:
         hopeless = self.stretch("max_loss", 0.02, [[1.0] * 20])
         little = self.stretch("max_loss", 0.1, [[0.0] * 20])
-        assert Verdict((little, hopeless), None).more_labels is None
+        assert PolicySelection((little, hopeless), None).more_labels is None
 
     def test_where_each_holds_alone_the_end_that_needs_fewest_says_how_many(self) -> None:
         # Quality: policy 0 holds, policy 1 would with more labels. Spending: policy 1 holds, policy 0 never would.
@@ -195,9 +206,9 @@ class TestMoreLabels:
         assert needed is not None
         assert quality.labels_for(1) == needed > 200
         assert spending.labels_for(0) is None
-        assert isinstance(quality.answer, Certificate)
-        assert Verdict((quality, spending), None).more_labels == needed - 200
+        assert isinstance(quality.result, Certificate)
+        assert PolicySelection((quality, spending), None).more_labels == needed - 200
 
 
-def facts_of(n: int) -> Facts:
+def facts_of(n: int) -> LossData:
     return replace(facts(), scores=np.ones((n, 2)), paid_usd=np.full((n, 2), 0.001))
