@@ -1,10 +1,10 @@
-"""Which bound certifies the most, and does it hold? Weak share and violation rate on MMLU; prints JSON.
+"""Compare bounds on MMLU: which certifies the largest weak share, and how often is its promise broken? Print JSON.
 
     python -m benchmarks.bench_certificate > certificate.json
 
-Truth is known exactly: a fit split is set aside, the remaining prompts *are* the population, and calibration
-sets are drawn from it with replacement. A violation is a certified policy whose population drop exceeds the
-target.
+The truth is known exactly: some prompts are set aside for the fit, the others are the whole population, and calibration
+sets are drawn from the population with replacement. A violation is a certified policy that loses more quality on the
+population than the target allows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Rule = Callable[[Float64, float], "np.ndarray"]
 
 
 def rules() -> dict[str, Rule]:
-    """Return the tests compared; the last two promise nothing at a finite sample size."""
+    """Return the tests to compare, by name; the last two promise nothing at a finite sample size."""
     named: dict[str, Rule] = {
         "ternary": lambda losses, limit: excludes(losses, limit, DELTA),
         "betting": lambda losses, limit: excludes(losses, limit, DELTA, BETTING),
@@ -44,14 +44,17 @@ def rules() -> dict[str, Rule]:
 
 
 def last_passed(passed: np.ndarray, name: str) -> int:
-    """Return the index picked: the end of the first run, or the last that passes for the uncertified rule."""
+    """Return the number of the selected policy: the last one before the first failure, or -1 if the first one fails.
+
+    Without a certificate, the last policy that passes is selected, whatever fails before it.
+    """
     if name == "no certificate":
         return int(np.flatnonzero(passed).max(initial=-1))
     return int(np.argmin(passed)) - 1 if not passed.all() else len(passed) - 1
 
 
 def compare(populations: list[RoutingOutcomes], sizes: list[int], draws: int) -> list[dict[str, object]]:
-    """Return one row per (sample size, limit, rule): mean weak share, its spread, violation rate, seconds."""
+    """Return a row for each sample size, limit and rule: mean weak share, its spread, violation rate, seconds."""
     found: dict[tuple[int, float, str], list[tuple[float, bool, float]]] = {}
     for seed, world in enumerate(populations):
         rng = np.random.default_rng(10_000 + seed)
@@ -86,7 +89,7 @@ def _row(key: tuple[int, float, str], values: Float64) -> dict[str, object]:
 
 
 def split_ratio(features: Float64, losses: Float64, sizes: list[int], splits: int) -> list[dict[str, object]]:
-    """Return the certified weak share at 2 points when `n` of all labels calibrate and the rest fit."""
+    """Return the weak share certified at a loss of 0.02 if `n` of all labels calibrate and the others fit."""
     rows = []
     for n in sizes:
         shares = []

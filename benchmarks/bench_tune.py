@@ -1,10 +1,10 @@
-"""Seconds that `elle tune` takes for 10,000 prompts x 10 models from cached features, as JSON on stdout.
+"""Measure how many seconds `elle tune` takes for 10,000 prompts and 10 models; print JSON.
 
     python -m benchmarks.bench_tune [--quick]
 
-Prompts, scores, costs and features (1,152 numbers each, as the default encoder's) are generated; the features are put
-into a feature cache first. Timed is the whole command: reading outcomes and cache, walking the path, checking every
-decision of the policy, writing it. BLAS is pinned to one thread, as `make` does.
+Prompts, scores, costs and features (1,152 numbers for each prompt, as with the default encoder) are generated, and the
+features are stored in a feature cache. The time is that of the whole command: it reads outcomes and cache, tests the
+policies of the path, checks every decision of the selected policy, and writes it. BLAS uses one thread, as with `make`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from router.tuning.fitting.fit import fit_probe
 from router.tuning.outcomes.datasets import read_outcomes
 from router.tuning.outcomes.feature_cache import FeatureCache
 
-#: Wall seconds (issue 4), for 10,000 prompts x 10 models on 2 cores.
+#: Seconds of wall time that the command may take for 10,000 prompts and 10 models on 2 cores.
 LIMIT_S = 30.0
 
 N_FIT = 2_000
@@ -45,10 +45,10 @@ Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class World:
-    """Generated prompts of m models whose scores follow the first feature; dearer models are better.
+class GeneratedOutcomes:
+    """Generated prompts, with scores of m models that follow the first feature; more expensive models are better.
 
-    n: prompts to tune on. n_features: of each prompt. models: cheapest first.
+    n: the number of prompts to tune on. n_features: of each prompt. models: their names, cheapest first.
     """
 
     n: int
@@ -56,16 +56,16 @@ class World:
     models: tuple[str, ...]
 
     def texts(self, kind: str, n: int) -> list[str]:
-        """n prompts; the kind tells those to fit on from those to tune on."""
+        """Return n prompts. `kind` is "fit" or "tune", and is part of each text."""
         return [f"{kind} prompt number {i}" for i in range(n)]
 
     def features(self, kind: str, n: int) -> Array:
-        """(n, d), the same for the same kind."""
+        """Return features (n, d); they are the same for the same kind."""
         rng = np.random.default_rng(len(kind))
         return rng.standard_normal((n, self.n_features), dtype=np.float32)
 
     def write_outcomes(self, path: Path, kind: str, n: int) -> None:
-        """A long-form parquet file with 20 groups."""
+        """Write a parquet file with a row for each prompt and model, in 20 groups."""
         m = len(self.models)
         logit = 2.0 * self.features(kind, n)[:, :1] + np.linspace(0.5, -2.0, m)
         scores = np.random.default_rng(0).random((n, m)) > 1 / (1 + np.exp(-logit))
@@ -79,8 +79,8 @@ class World:
         pq.write_table(pa.table(columns), path)
 
 
-class _Generated:
-    """Stands in for the encoder while the cache is filled."""
+class _EncoderOfGenerated:
+    """Returns the generated features in place of an encoder while the cache is filled."""
 
     def __init__(self, rows: dict[str, Array]) -> None:
         self._rows = rows
@@ -92,11 +92,11 @@ class _Generated:
 
 
 def main() -> None:
-    """Run every case and print the figures."""
+    """Measure every case and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer prompts: checks the script, not the speed")
+    parser.add_argument("--quick", action="store_true", help="use few prompts, to check the script and not the speed")
     quick = parser.parse_args().quick
-    world = World(600 if quick else 10_000, 32 if quick else 1_152, tuple(f"model-{i}" for i in range(10)))
+    world = GeneratedOutcomes(600 if quick else 10_000, 32 if quick else 1_152, tuple(f"model-{i}" for i in range(10)))
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, ELLE_CACHE_DIR=f"{folder}/cache"):
         figures = measure(world, Path(folder))
     report = {
@@ -111,8 +111,8 @@ def main() -> None:
     print(json.dumps(report, indent=2))
 
 
-def measure(world: World, folder: Path) -> dict[str, dict[str, Any]]:
-    """Wall and CPU seconds of `elle tune` by rule, without and with what it can say besides."""
+def measure(world: GeneratedOutcomes, folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the seconds that `elle tune` takes with each kind of rule, without and with --plan and --by-group."""
     data = folder / "tune.parquet"
     world.write_outcomes(data, "tune", world.n)
     world.write_outcomes(folder / "fit.parquet", "fit", N_FIT)
@@ -121,7 +121,7 @@ def measure(world: World, folder: Path) -> dict[str, dict[str, Any]]:
     ).probe
     artifact.save(probe, folder / "probe")
     rows = dict(zip(world.texts("tune", world.n), world.features("tune", world.n), strict=True))
-    with mock.patch("router.tuning.outcomes.feature_cache.load_encoder", return_value=_Generated(rows)):
+    with mock.patch("router.tuning.outcomes.feature_cache.load_encoder", return_value=_EncoderOfGenerated(rows)):
         FeatureCache().features(MINILM_L6, list(rows))
     prices = folder / "prices.yaml"
     cost = {"output_usd_per_million_tokens": 0.0}
@@ -137,7 +137,7 @@ def measure(world: World, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def timed(folder: Path, settings: TuneSettings) -> dict[str, Any]:
-    """One run of the command: seconds, and enough of its answer to see that it did the work."""
+    """Run the command once; return its seconds, and figures of its result that show that it did the work."""
     wall, cpu = time.perf_counter(), time.process_time()
     files = TuneFiles(folder / "probe", [folder / "tune.parquet"], out=folder / "policy.yaml")
     found = result_to_dict(tune_command(files, settings))

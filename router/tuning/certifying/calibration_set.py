@@ -1,4 +1,4 @@
-"""From outcomes to the draws a certificate may rest on: never fitted on, answered by every model, repeats included."""
+"""Select the draws that a certificate may rest on: not fitted on, scored for every model, repeated texts included."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from router.tuning.outcomes.holdout import Holdout, row_keys
 from router.tuning.outcomes.records import MAX_PROMPT_BYTES
 from router.values import RouteQuery
 
-#: Fewer prompts than this certify nothing that anybody asks for.
+#: With fewer prompts no target that anybody asks for can be certified.
 MIN_CALIBRATION = 50
 
-#: A larger share of draws that the calibration prompts misrepresent is refused; docs/decisions/0003-certificate.md.
+#: If more than this share of the draws is misrepresented, the data are refused; docs/decisions/0003-certificate.md.
 MAX_CHANGED = 0.1
 
 _ADVICE = (
@@ -30,17 +30,20 @@ _ADVICE = (
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """n draws of the traffic to certify with, in an order that says nothing about their outcomes, and what is not used.
+    """The n draws of the traffic to certify with, and how many rows are not used for which reason.
+
+    Their order says nothing about their outcomes.
 
     Attributes:
-        outcomes: one row per draw, equal texts included, no gaps in the scores.
-        seen: rows whose text the probe was fitted on; good for defaults, never for a certificate.
-        n_incomplete: rows left out because some model has no score for them.
-        n_seen_left_out: draws left out because the fit saw their text; the certificate says nothing of such requests.
-        n_seen_kept: draws kept though the fit saw their text, of a calibration file of its own.
-        n_unused: rows of the fit's data that neither the fit nor the certificate uses.
-        n_repeated: draws whose text an earlier draw has.
-        changed_share: share of the draws that the calibration prompts misrepresent, 0 to 1.
+        outcomes: one row per draw; texts may repeat, and every score is known.
+        seen: rows whose text the probe was fitted on; they serve for defaults, never for a certificate.
+        n_incomplete: the number of rows left out because some model has no score for them.
+        n_seen_left_out: the number of draws left out because the fit saw their text; the certificate does not cover
+            such requests.
+        n_seen_kept: the number of draws of a separate calibration file that are kept although the fit saw their text.
+        n_unused: the number of rows that neither the fit nor the certificate uses.
+        n_repeated: the number of draws whose text an earlier draw has.
+        changed_share: the share of the draws, 0 to 1, that the calibration prompts do not represent.
     """
 
     outcomes: Outcomes
@@ -54,17 +57,18 @@ class CalibrationSet:
 
     @property
     def asks(self) -> tuple[Ask, ...]:
-        """What is asked, n of them."""
+        """The n prompts as the router sees them."""
         return self.outcomes.asks
 
 
 def calibration_set(outcomes: Outcomes, probe: DifficultyProbe) -> CalibrationSet:
-    """Return the calibration prompts among `outcomes` of exactly the models to route between.
+    """Return the calibration prompts among `outcomes`, which must hold exactly the models to route between.
 
-    Of data that the fit left rows out of they are those rows; of other data all rows whose text the fit did not see.
+    If `outcomes` are the data that the fit left rows out of, these rows are the calibration prompts. If they are other
+    data, all rows are whose text the fit did not see.
 
-    Raises DataError if a prompt cannot be told from those of the fit, if no prompt has a score of every model, if fewer
-    than MIN_CALIBRATION remain, or if leaving out what the fit saw leaves other traffic than the data are of.
+    Raises DataError if the probe does not know the prompts of its fit, if no prompt has a score of every model, if
+    fewer than MIN_CALIBRATION prompts remain, or if the prompts that remain do not represent the data.
     """
     rows, complete = _complete(outcomes, probe)
     seen = np.isin(fingerprints(complete.texts), probe.fitted_on)
@@ -80,7 +84,8 @@ def calibration_set(outcomes: Outcomes, probe: DifficultyProbe) -> CalibrationSe
     fitted = {source.sha256 for source in probe.card.data}
     split_elsewhere = not ours and any(source.sha256 in fitted for source in outcomes.sources)
     left = np.zeros(len(rows), dtype=np.bool_) if split_elsewhere else seen & drawn
-    # Somebody else split the fit's data: by text, which moves all rows of a repeated text to one side.
+    # If the data of the fit were split outside of `elle fit`, they were split by text: then all rows of a repeated text
+    # are on one side, and every repeated text is misrepresented.
     changed = _repeats(complete.texts) if split_elsewhere else seen[drawn]
     changed_share = float(changed.mean())
     if changed_share > MAX_CHANGED:
@@ -101,12 +106,12 @@ def calibration_set(outcomes: Outcomes, probe: DifficultyProbe) -> CalibrationSe
 
 
 def whole_calibration_set(outcomes: Outcomes, probe: DifficultyProbe, fitted: Outcomes | None) -> CalibrationSet:
-    """Return all rows of a calibration file of its own, those whose text the fit saw included.
+    """Return all rows of a separate calibration file, including those whose text the fit saw.
 
-    They are draws of the traffic like any other, as long as they are other requests than those of the fit.
+    A row whose text the fit saw is a draw of the traffic like any other, provided that it is another request than those
+    of the fit. fitted: the data of the fit, for defaults; None if they are not at hand.
 
-    fitted: data of the fit, for defaults; None where they are not at hand. Raises DataError as `calibration_set`, and
-    for a file that the probe was fitted on.
+    Raises DataError as `calibration_set` does, and for a file that the probe was fitted on.
     """
     if both := {s.sha256 for s in outcomes.sources} & {s.sha256 for s in probe.card.data}:
         names = ", ".join(s.name for s in outcomes.sources if s.sha256 in both)
@@ -132,10 +137,10 @@ def whole_calibration_set(outcomes: Outcomes, probe: DifficultyProbe, fitted: Ou
 
 
 def _complete(outcomes: Outcomes, probe: DifficultyProbe) -> tuple[npt.NDArray[np.intp], Outcomes]:
-    """Return the rows with a score of every model: their numbers and themselves, ordered by a hash of their ids.
+    """Return the numbers of the rows with a score of every model, and these rows, ordered by a hash of id and text.
 
-    Bounds that bet need an order that was fixed without regard to the losses; files are often sorted by outcome. Equal
-    texts must not stand together either, or the bets would learn of one draw from another.
+    Betting bounds need an order that does not depend on the losses, and files are often sorted by outcome. The order
+    must not put equal texts next to each other either, or a bet could learn about one draw from another.
     """
     if not probe.fitted_on.size:
         raise DataError(
@@ -153,10 +158,10 @@ def _complete(outcomes: Outcomes, probe: DifficultyProbe) -> tuple[npt.NDArray[n
 
 
 def _paired_by_chance(outcomes: Outcomes) -> Outcomes:
-    """Return the outcomes with labels of equal texts without ids put together by chance.
+    """Return the outcomes after a random assignment of labels to the rows of equal texts that have no id.
 
-    Nothing in the data says which labels are of one draw. Taken in the order of a file that is sorted by outcome, bad
-    answers of both models would meet, and their difference would seem to vary less than it does.
+    Nothing in the data says which labels of such a text belong to one draw. In the order of a file that is sorted by
+    outcome, bad answers of both models would be paired, and their difference would seem to vary less than it does.
     """
     places: dict[str, list[int]] = defaultdict(list)
     for row, (text, id_) in enumerate(zip(outcomes.texts, outcomes.ids, strict=True)):
@@ -200,7 +205,7 @@ def _set(
 
 
 def _repeats(texts: tuple[str, ...]) -> npt.NDArray[np.bool_]:
-    """Return which texts stand more than once, (n,)."""
+    """Return which texts occur more than once, (n,)."""
     _, inverse, counts = np.unique(fingerprints(texts), return_inverse=True, return_counts=True)
     return np.asarray(counts[inverse] > 1)
 
