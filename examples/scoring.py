@@ -1,7 +1,8 @@
 """Score an embedding file of any size with a probe: python examples/scoring.py
 
-Writes a small npy file to a temporary folder, fits a probe on its first rows, scores all of it into parquet,
-and shows that the output appears whole or not at all. Needs the `train` extra.
+Writes a small npy file to a temporary folder, fits a probe on its first rows, and scores all of it into parquet. It
+interrupts the first run to show that the output appears complete or not at all, and that a second run continues the
+first. Needs the `train` extra.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from probes.regression.ridge import RidgeFitter
 
 
 def main() -> None:
-    """Fit, score, be interrupted, go on."""
+    """Fit a probe, score a file, interrupt the scoring, and continue it."""
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(50_000, 64)).astype(np.float32)
     losses = embeddings[:2_000] @ rng.normal(size=64) + rng.normal(size=2_000)

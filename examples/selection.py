@@ -1,7 +1,7 @@
-"""Five things to do with a predicted loss, on scikit-learn's digits: python examples/selection.py
+"""Five uses of a predicted loss, on scikit-learn's digits: python examples/selection.py
 
-The "loss" is the squared error of a small linear reconstruction, measured on 600 images only; everything
-after that is read from the embedding by a probe. Needs the `train` extra.
+The "loss" is the squared error of a small linear reconstruction. It is measured on 600 images only; a probe predicts
+it for the others from their embedding. Needs the `train` extra.
 """
 
 from __future__ import annotations

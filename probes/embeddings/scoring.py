@@ -121,27 +121,30 @@ def score_file(
         raise DataError(f"part_rows must be at least 1, got {part_rows}")
     embeddings = open_embeddings(source, array)
     job = _job_of(source, embeddings, array, scorer_id, part_rows)
+    done, columns, bad = _score_all(embeddings, scorer, job, out, progress)
+    leftovers = tuple(sorted(out.parent.glob(f"{glob.escape(out.name)}.????????????.partial")))
+    listed = bad_rows_file(out) if bad else None
+    return ScoringReport(embeddings.rows, min(done * part_rows, embeddings.rows), columns, bad, listed, leftovers)
+
+
+def _score_all(
+    embeddings: EmbeddingFile, scorer: Scorer, job: _Job, out: Path, progress: bool | None
+) -> tuple[int, tuple[str, ...], int]:
+    """Score all parts that are not finished and merge them; return (parts already finished, columns, bad rows)."""
     partial = job.folder(out)
     partial.mkdir(parents=True, exist_ok=True)
     try:
         done = _finished_parts(partial, job)
-        with _bar(embeddings.rows, min(done * part_rows, job.rows), f"scoring {source.name}", progress) as advance:
+        with _bar(job.rows, min(done * job.part_rows, job.rows), f"scoring {job.source}", progress) as advance:
             _write_parts(embeddings, scorer, partial, job, done, advance)
         columns, bad = _merge(partial, out, job)
     except BaseException:
+        # An empty folder would only be litter; one with a finished part is what the next run goes on from.
         if not _part(partial, 0).exists():
             shutil.rmtree(partial)
         raise
     shutil.rmtree(partial)
-    leftovers = tuple(sorted(out.parent.glob(f"{glob.escape(out.name)}.????????????.partial")))
-    return ScoringReport(
-        embeddings.rows,
-        min(done * part_rows, embeddings.rows),
-        columns,
-        bad,
-        bad_rows_file(out) if bad else None,
-        leftovers,
-    )
+    return done, columns, bad
 
 
 def _job_of(source: Path, embeddings: EmbeddingFile, array: str, scorer_id: str, part_rows: int) -> _Job:

@@ -42,9 +42,7 @@ def info_nce(
     divided evenly), the mean over `draws` shuffles, which is the loss in training. `symmetric` takes the mean with
     the loss of finding the anchor of a partner, as CLIP does.
     """
-    a, b = _unit(anchors, "anchors"), _unit(partners, "partners")
-    if a.shape != b.shape:
-        raise DimensionError(f"anchors and partners must have one shape, got {a.shape} and {b.shape}")
+    a, b = _unit_pairs(anchors, partners)
     n = len(a)
     if n < 2 or (batch_size is not None and batch_size < 2):
         raise DataError(f"in-batch negatives need at least two pairs, got n={n}, batch_size={batch_size}")
@@ -78,11 +76,17 @@ def _row_losses(a: NDArray[np.float64], b: NDArray[np.float64], temperature: flo
 
 def cosine_misalignment(anchors: ArrayLike, partners: ArrayLike) -> NDArray[np.float64]:
     """Return 1 - cosine of each pair, (n,), 0 to 2, as the ELLE article measured for SatCLIP and RemoteCLIP."""
+    a, b = _unit_pairs(anchors, partners)
+    cosines: NDArray[np.float64] = np.einsum("ij,ij->i", a, b)
+    return 1.0 - cosines
+
+
+def _unit_pairs(anchors: ArrayLike, partners: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return both arrays with rows of length 1; raise DimensionError unless they have one shape (n, d)."""
     a, b = _unit(anchors, "anchors"), _unit(partners, "partners")
     if a.shape != b.shape:
         raise DimensionError(f"anchors and partners must have one shape, got {a.shape} and {b.shape}")
-    cosines: NDArray[np.float64] = np.einsum("ij,ij->i", a, b)
-    return 1.0 - cosines
+    return a, b
 
 
 def _unit(values: ArrayLike, name: str) -> NDArray[np.float64]:

@@ -32,18 +32,6 @@ def fit_loss_probe(
     solution = fit_ridge(pairs.embeddings, pairs.losses)
     held_out = out_of_fold(pairs.embeddings, pairs.losses, folds, alpha=solution.alpha)
     r = fisher_interval(pearson_r(held_out.prediction[:, 0], pairs.losses), len(pairs))
-    card = ProbeCard(
-        title=title,
-        created=utc_now(),
-        summary="Loss of one model on a sample, from the sample's embedding.",
-        data=() if source is None else (source,),
-        n_samples={"loss": len(pairs)},
-        metrics={
-            "split": f"{FOLDS}-fold cross-validation, random",
-            "pearson_r": {"value": r.value, "low": r.low, "high": r.high},
-        },
-        versions=software_versions(),
-    )
     probe = DifficultyProbe(
         encoder=None,
         encoder_identity="",
@@ -52,6 +40,21 @@ def fit_loss_probe(
         leverage=solution.leverage,
         leverage_limit=float(np.quantile(held_out.leverage, FAMILIAR_QUANTILE)),
         calibrators=(),
-        card=card,
+        card=_card(title, len(pairs), r, source),
     )
     return probe, r
+
+
+def _card(title: str, n_pairs: int, r: Interval, source: DataSource | None) -> ProbeCard:
+    return ProbeCard(
+        title=title,
+        created=utc_now(),
+        summary="Loss of one model on a sample, from the sample's embedding.",
+        data=() if source is None else (source,),
+        n_samples={"loss": n_pairs},
+        metrics={
+            "split": f"{FOLDS}-fold cross-validation, random",
+            "pearson_r": {"value": r.value, "low": r.low, "high": r.high},
+        },
+        versions=software_versions(),
+    )

@@ -1,4 +1,4 @@
-"""Small made-up worlds for the tests of `probes`, and the real routing outcomes where they are at hand."""
+"""Small synthetic data for the tests of `probes`, and the real routing outcomes if this machine has them."""
 
 from __future__ import annotations
 

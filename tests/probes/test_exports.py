@@ -1,4 +1,4 @@
-"""The public face of `probes`, and what importing it costs."""
+"""The public names of `probes`, and what importing them loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`DifficultyProbe`: what it predicts, that batches change nothing, what it refuses."""
+"""`DifficultyProbe`: its predictions do not depend on the batch, and it refuses unusable features."""
 
 from __future__ import annotations
 

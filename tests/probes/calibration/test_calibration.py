@@ -1,4 +1,4 @@
-"""Calibration in both directions: a true map is recovered, an uncalibrated one is not passed."""
+"""Calibration maps recover a true map, and the measure of calibration rejects a wrong one."""
 
 from __future__ import annotations
 

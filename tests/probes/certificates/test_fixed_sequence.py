@@ -1,4 +1,4 @@
-"""Certificates: what is certified, what is refused and what both say; label counts and learning curves."""
+"""Certificates along a path: what is certified or refused, and the figures of both; label counts; learning curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The monitor: its arithmetic, its memory, and its error rates when somebody stops whenever they like."""
+"""`RiskMonitor`: its arithmetic, its saved state, and its error rates if a user stops at any time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny randomly initialised transformers models and tokenizers, built from code: loaders run offline."""
+"""Tiny randomly initialised transformers models and tokenizers, built from code, so that the loaders run offline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LossPairs, files of precomputed pairs, and routing losses."""
+"""`LossPairs`, files of precomputed pairs, and routing losses."""
 
 from __future__ import annotations
 

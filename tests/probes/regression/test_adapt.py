@@ -1,4 +1,4 @@
-"""A prior from old statistics: at both ends of the weight a known fit; leaving out is exact; few labels are enough."""
+"""Adapting to a new task: both ends of the weight are known fits, leaving out is exact, few labels are enough."""
 
 from __future__ import annotations
 

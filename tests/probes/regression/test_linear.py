@@ -1,4 +1,4 @@
-"""The served values: predictions without copies, leverage within its bound."""
+"""`LinearProbe` predicts without copies, and `Leverage` stays within its error bound."""
 
 from __future__ import annotations
 
