@@ -1,4 +1,4 @@
-"""The candidates of a policy to tune: from an existing policy file, or from model names and a table of prices."""
+"""Candidates of a policy, from a policy file or from model names and prices, and the cost of their answers."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ FloatArray = npt.NDArray[np.float64]
 
 
 class PricedModel(BaseModel):
-    """One entry of a price file: list prices, and what else is known of the model.
+    """An entry of a price file: the list prices of a model.
 
-    expected_output_tokens: length of a usual answer. model: its LiteLLM model string.
+    expected_output_tokens: length of a usual answer. model: the name of the model in LiteLLM, as `openai/gpt-4o`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -51,7 +51,7 @@ PriceTable = Mapping[str, PricedModel]
 
 
 def read_prices(path: Path) -> PriceTable:
-    """A YAML file that maps model names, as in the data, to `PricedModel`. Raises ConfigError."""
+    """Read a YAML file that maps the names of models in the data to `PricedModel`. Raises ConfigError."""
     try:
         return TypeAdapter(dict[str, PricedModel]).validate_python(read_yaml(path, "price file"))
     except ValidationError as error:
@@ -64,17 +64,18 @@ def read_prices(path: Path) -> PriceTable:
 
 
 def candidates_of_policy(path: Path) -> tuple[Candidate, ...]:
-    """The candidates of a policy file, for the policy tuned in its place. Raises ConfigError."""
+    """Return the candidates of a policy file. Raises ConfigError."""
     return read_policy_file(path).candidates
 
 
 def candidates_from_names(
     models: Sequence[str], table: PriceTable | None, *, litellm: bool, lengths: Mapping[str, int]
 ) -> tuple[Candidate, ...]:
-    """Candidates for models of the data, in this order.
+    """Return a candidate for each of these models of the data, in this order.
 
-    lengths: expected output tokens by model, for those the table has none for. Raises ConfigError if a table is given
-    and a model is not in it, or if LiteLLM's has no price.
+    table: prices by model; None takes LiteLLM's prices if `litellm` is true, else none. lengths: expected output tokens
+    by model, for models that have none in the table. Raises ConfigError if the table lacks a model, or if LiteLLM has
+    no price for it.
     """
     if table is not None and (missing := [model for model in models if model not in table]):
         raise ConfigError(f"the price file must have every model; {', '.join(missing)} missing.")
@@ -97,7 +98,7 @@ def candidates_from_names(
 
 
 def by_cost(candidates: Sequence[Candidate], ask: Ask) -> tuple[Candidate, ...]:
-    """The candidates, cheapest first for that request; as they are where a price is unknown."""
+    """Return the candidates, cheapest first for this request; in the given order if a price is unknown."""
     costs = [expected_cost_usd(candidate, resolve_prices(candidate), ask) for candidate in candidates]
     if any(cost is None for cost in costs):
         return tuple(candidates)
@@ -106,7 +107,7 @@ def by_cost(candidates: Sequence[Candidate], ask: Ask) -> tuple[Candidate, ...]:
 
 
 def mean_lengths(outcomes: Outcomes) -> dict[str, int]:
-    """Mean output tokens by model, where the data has any, at least 1."""
+    """Return the mean number of output tokens, at least 1, of each model that has any in the data."""
     found = {}
     for column, model in enumerate(outcomes.models):
         known = outcomes.output_tokens[np.isfinite(outcomes.output_tokens[:, column]), column]
@@ -116,9 +117,10 @@ def mean_lengths(outcomes: Outcomes) -> dict[str, int]:
 
 
 def priced(outcomes: Outcomes, prices: str) -> tuple[Outcomes, int]:
-    """The outcomes with a cost of every answer, at list prices where the data has none; how many are estimates.
+    """Return the outcomes with a cost for every answer, and how many of these costs are estimates.
 
-    prices: a price file's path, or `litellm`. Raises ConfigError where a model has no price.
+    A cost that the data lack is computed from list prices, see `paid_usd`. prices: path of a price file, or `litellm`.
+    Raises ConfigError if a model has no price.
     """
     table = None if prices == "litellm" else read_prices(Path(prices))
     candidates = candidates_from_names(outcomes.models, table, litellm=table is None, lengths=mean_lengths(outcomes))
@@ -129,10 +131,11 @@ def priced(outcomes: Outcomes, prices: str) -> tuple[Outcomes, int]:
 def paid_usd(
     candidates: Sequence[Candidate], prices: Sequence[Prices | None], outcomes: Outcomes
 ) -> tuple[FloatArray, int]:
-    """What each candidate cost on each prompt, (n, m), NaN where no price is known; and how many cells are estimates.
+    """Return what each candidate cost on each prompt in USD, (n, m), and how many of these costs are estimates.
 
-    The data's cost_usd where it has one; else list prices times the data's token counts; for counts it does not have,
-    the estimate of the prompt's length and the candidate's expected output tokens.
+    A cost that the data hold is taken as it is. Else it is the list price times the token counts of the data. If the
+    data lack these too, the cost is an estimate from the prompt's length and the candidate's expected output tokens.
+    NaN stands for a cost whose price is not known.
     """
     paid = outcomes.cost_usd.copy()
     estimated = 0

@@ -1,8 +1,8 @@
-"""Outcome data in long form -> one table of prompts by models, with every row checked.
+"""Read outcomes in long form into one table of prompts by models, and check every row.
 
 Columns: `prompt` or `messages` (an OpenAI chat, as a list or as JSON text), `model`, `score` (0 to 1); optional
-`prompt_id`, `group`, `cost_usd`, `input_tokens`, `output_tokens`, and a time (`TIME_COLUMNS`). Files as
-`router.tuning.outcomes.records` reads them.
+`prompt_id`, `group`, `cost_usd`, `input_tokens`, `output_tokens`, and a time (`TIME_COLUMNS`). The formats of the files
+are those that `router.tuning.outcomes.records` reads.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from router.values import RouteQuery
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Columns that hold when a prompt was asked, in the order in which they are looked for.
+#: Columns that say when a prompt was asked, in the order in which they are looked for.
 TIME_COLUMNS = ("timestamp", "created_at", "start_time", "startTime", "time", "date")
-#: Where a model card lists the models that have scores other than 0 and 1.
+#: The key under which a model card lists the models that have scores other than 0 and 1.
 GRADED = "graded_scores"
 
 _SHOWN_ROWS = 5
@@ -40,19 +40,19 @@ _SHOWN_LETTERS = 80
 
 @dataclass(frozen=True)
 class Outcomes:
-    """How each model did on each prompt.
+    """The scores and costs of m models on n prompts.
 
     Attributes:
-        texts: what is judged, n of them, as `router.asking.ask` extracts it; may repeat under different ids.
-        asks: the same with length and needs of the whole request, n of them; empty where only the texts are known.
-        ids: distinct, n.
-        groups: n labels, empty text where the data has none.
+        texts: n texts that the probe judges, as `router.asking.ask` extracts them; a text may repeat under another id.
+        asks: n asks, which add the length and the needs of the whole request; empty if only the texts are known.
+        ids: n distinct ids.
+        groups: n labels; an empty text if the data have none.
         models: m names, sorted.
-        scores: (n, m), 0 to 1, NaN where this model was not asked.
-        cost_usd, input_tokens, output_tokens: (n, m), NaN where unknown.
+        scores: (n, m), 0 to 1; NaN if the model was not asked.
+        cost_usd, input_tokens, output_tokens: (n, m), 0 or more; NaN if unknown.
         sources: the files, with their SHA-256 and number of rows.
-        times: (n,) when each prompt was first asked, in seconds since 1970, NaN where unknown; empty if never read.
-        n_averaged: labels averaged into another one of the same prompt_id and model.
+        times: (n,) when each prompt was first asked, in seconds since 1970; NaN if unknown; empty if no time was read.
+        n_averaged: labels that were averaged with another label of the same prompt_id and model.
     """
 
     texts: tuple[str, ...]
@@ -72,7 +72,7 @@ class Outcomes:
         return len(self.texts)
 
     def select_models(self, names: Sequence[str]) -> Outcomes:
-        """Only these models, in this order; prompts that none of them answered are dropped.
+        """Return only these models, in this order, and the prompts that one of them answered.
 
         Raises DataError for a name the data does not have.
         """
@@ -87,12 +87,12 @@ class Outcomes:
         return self.take(kept, columns)
 
     def complete_rows(self) -> Outcomes:
-        """Only prompts that every model answered."""
+        """Return only the prompts that every model answered."""
         kept = np.flatnonzero(np.isfinite(self.scores).all(axis=1))
         return self.take(kept)
 
     def take(self, rows: npt.NDArray[np.intp], columns: list[int] | None = None) -> Outcomes:
-        """Only these prompts, and these models unless None, in this order."""
+        """Return only these prompts, and only these models if `columns` is given, in this order."""
         columns = list(range(len(self.models))) if columns is None else columns
         cells = np.ix_(rows, np.array(columns, dtype=np.intp))
         return Outcomes(
@@ -112,15 +112,15 @@ class Outcomes:
 
 
 def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
-    """Return the outcomes in these files together.
+    """Return the outcomes of several files in one table.
 
     Every prompt_id is one row; several labels of one model for it are averaged. Equal texts of different ids stay
     apart.
 
-    time_column: where times are; the first of TIME_COLUMNS that a file has unless given. A time that cannot be read is
-    missing.
+    time_column: the column of times. By default it is the first of TIME_COLUMNS that a file has. A time that cannot be
+    read counts as missing.
 
-    Raises DataError naming the file, the lines (of parquet the rows, of JSON the records, from 1) and what to do.
+    Raises DataError, which names the file, the lines, records or rows (from 1), and what to do.
     """
     tables = [_Table.read(path) for path in paths]
     prompts: dict[tuple[str, str], int] = {}
@@ -167,7 +167,7 @@ def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
 
 
 def _means(labels: Sequence[Sequence[float]]) -> list[float]:
-    """Return the mean of each number of several labels, of those that are known; NaN where none is."""
+    """Return the mean of each number over several labels, of those that are known; NaN if none is known."""
     known = [[value for value in column if math.isfinite(value)] for column in zip(*labels, strict=True)]
     return [math.fsum(column) / len(column) if column else math.nan for column in known]
 
@@ -184,7 +184,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Table:
-    """One file's rows, with the columns that must be there, not yet put together."""
+    """The rows of one file, which has the required columns; their values are not checked yet."""
 
     path: Path
     digest: str
@@ -193,7 +193,7 @@ class _Table:
 
     @property
     def data_set(self) -> str:
-        # Ids need to be distinct within a file only.
+        # Ids are distinct within a file only, so that each file is a data set of its own.
         return self.digest
 
     @classmethod
@@ -226,7 +226,7 @@ class _Table:
         return [_Row(*values) for values in columns]
 
     def times(self, column: str | None) -> list[float]:
-        """Return the time of each row in seconds since 1970, NaN where it has none that can be read."""
+        """Return the time of each row in seconds since 1970; NaN if it has none that can be read."""
         name = column or next((name for name in TIME_COLUMNS if name in self.columns), None)
         if name is not None and column is not None and name not in self.columns:
             raise DataError(f"{self.path} must have the column {name!r}, found {', '.join(sorted(self.columns))}.")
@@ -255,7 +255,7 @@ class _Table:
         values = [row.values.get(name) for row in self.rows]
         numbers = [number_of(value) for value in values]
         if optional:
-            # Tables made by programs without a missing value hold NaN in its place.
+            # Programs that have no missing value write NaN in its place.
             numbers = [math.nan if v is None else n for v, n in zip(values, numbers, strict=True)]
         bad = [i for i, number in enumerate(numbers) if not _within(number, high, optional)]
         if bad:
@@ -282,8 +282,8 @@ def _within(number: float | None, high: float, optional: bool) -> bool:
 
 
 def read_ask(place: Place, name: str, value: Any) -> Ask:
-    """Return the ask of a value of the column `prompt` or `messages`. Raises DataError naming the place."""
-    # The same extraction as when serving, or the probe would be fitted on other texts than it judges.
+    """Return the ask in a value of the column `prompt` or `messages`. Raises DataError, which names the place."""
+    # The service extracts texts in the same way. Otherwise the probe would be fitted on other texts than it judges.
     try:
         if name == "prompt":
             if not isinstance(value, str):
@@ -305,7 +305,7 @@ def read_ask(place: Place, name: str, value: Any) -> Ask:
 
 
 def _occurrences(texts: Sequence[str], models: Sequence[str]) -> list[str]:
-    """Ids for data without any: the k-th time that a model meets a text is one prompt for all models."""
+    """Return ids for data that have none: the k-th answer of each model to a text belongs to one prompt."""
     seen: Counter[tuple[str, str]] = Counter()
     ids = []
     for text, model in zip(texts, models, strict=True):
@@ -321,7 +321,10 @@ def graded_models(outcomes: Outcomes) -> list[str]:
 
 
 def has_made_id(text: str, prompt_id: str) -> bool:
-    """Return whether the data gave no id, so that nothing says which labels of equal texts belong together."""
+    """Return whether this reader made the id, because the data gave none.
+
+    Nothing then says which labels of equal texts belong together.
+    """
     return prompt_id.rpartition("-")[0] == _stem(text)
 
 

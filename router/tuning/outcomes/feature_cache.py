@@ -1,4 +1,4 @@
-"""Features of many texts, encoded once and kept by content: a second run does not encode again."""
+"""A cache of features on disk, so that a second run does not encode the same texts again."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from probes.probe import DifficultyProbe
 
 log = logging.getLogger(__name__)
 
-#: Texts per file of the cache, and so the most that an interruption loses.
+#: Texts in each file of the cache. An interruption loses the features of no more texts than this.
 SHARD = 1000
 
 Progress = Callable[[int, int], None]
 
 
 class FeatureCache:
-    """Features on disk, by encoder identity and SHA-256 of the text. Holds no text.
+    """Features on disk, found by the identity of the encoder and the SHA-256 of the text. The cache holds no text.
 
     Args:
-        directory: created when first written to; None takes `default_cache_dir()`, and keeps nothing without one.
+        directory: where the cache is; it is created when needed. None takes `default_cache_dir()`; if there is no such
+            directory, nothing is kept.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -46,9 +47,9 @@ class FeatureCache:
         encoder_dir: Path | None = None,
         on_progress: Progress | None = None,
     ) -> FloatArray:
-        """Features of shape (n, d), float32; the encoder is loaded only if some text is new.
+        """Return the features (n, d) of n texts, float32. The encoder is loaded only if some text is new.
 
-        `on_progress` is called with (texts done, texts to encode). Raises EncoderError as `load_encoder`.
+        `on_progress` is called with (texts encoded, texts to encode). Raises EncoderError as `load_encoder` does.
         """
         keys = [_key(text) for text in texts]
         folder = self._directory / "features" / spec.identity[:32] if self._directory is not None else None
@@ -99,7 +100,7 @@ def _encode(
 
 
 def _read_shards(folder: Path) -> dict[bytes, FloatArray]:
-    """What is kept. It is a cache: what cannot be read, or has another shape than the rest, is encoded again."""
+    """Return the kept features by key; the texts of a file that cannot be read are encoded again."""
     known: dict[bytes, FloatArray] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
@@ -121,7 +122,7 @@ def _read_shard(path: Path) -> dict[bytes, FloatArray]:
 
 
 def _keep_shard(folder: Path, keys: Sequence[bytes], features: FloatArray) -> Path | None:
-    """Write to the cache if that can be done; where to write the next one, or None after a failure."""
+    """Write features to the cache; return the folder for the next ones, or None if writing failed."""
     try:
         _write_shard(folder, keys, features)
     except (OSError, SafetensorError) as error:

@@ -1,4 +1,4 @@
-"""`elle embed`: prompts of a file -> an embedding file, as the service would encode them, in the order of the rows."""
+"""Encode the prompts of a file as the service would, and write their embeddings to a file in the same order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from router.tuning.outcomes.datasets import read_ask
 from router.tuning.outcomes.feature_cache import Progress, encoder_spec
 from router.tuning.outcomes.records import Place, Row, read_rows
 
-#: Rows encoded at a time, and so the most that stand in memory besides the prompts.
+#: Rows that are encoded and written at a time. No more embeddings are in memory at once.
 _ROWS = 1000
 
 _SUFFIXES = (".npy", ".parquet")
@@ -29,7 +29,12 @@ _SUFFIXES = (".npy", ".parquet")
 
 @dataclass(frozen=True)
 class EmbedSummary:
-    """What was written: rows and their width, by which encoder, and the rows that hold no prompt, with their list."""
+    """What `elle embed` wrote.
+
+    Attributes:
+        out: the embedding file. rows: its rows. width: numbers in each row. encoder: identity of the encoder.
+        bad_rows: rows that hold no prompt. bad_rows_file: the list of these; None if there are none.
+    """
 
     out: str
     rows: int
@@ -39,7 +44,7 @@ class EmbedSummary:
     bad_rows_file: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 
@@ -52,13 +57,14 @@ def embed_prompts(
     encoder_dir: Path | None,
     on_progress: Progress | None,
 ) -> EmbedSummary:
-    """Do what `elle embed` does: one embedding for each row of `prompts`, in their order, written in one step.
+    """Write an embedding for each row of the file `prompts` to the file `out`, in the order of the rows.
 
-    prompts: `.txt`, a prompt on each line, or rows as `read_rows` reads them, with a column `prompt` or `messages`.
-    out: `.npy`, or `.parquet` with the columns `row`, `prompt_id` where the rows have one, and `embedding`. encoder: as
-    `elle fit` takes it; the probe's, where one is given. A row without a prompt gets NaN and is listed beside `out`.
+    prompts: a `.txt` file with a prompt on each line, or a file that `read_rows` reads, with a column `prompt` or
+    `messages`. out: `.npy`, or `.parquet` with the columns `row`, `embedding` and, if the rows have one, `prompt_id`.
+    encoder: built-in name or path of a JSON encoder spec; if a probe is given, its encoder is used instead. A row
+    without a prompt gets NaN and is listed in a file beside `out`.
 
-    Raises ArtifactError, DataError or EncoderError; then nothing is written.
+    Raises ArtifactError, DataError or EncoderError, and then writes nothing.
     """
     if out.suffix not in _SUFFIXES:
         raise DataError(f"--out must end in {' or '.join(_SUFFIXES)}; got {out.name}.")
@@ -90,7 +96,7 @@ def embed_prompts(
 
 
 def _rows(path: Path) -> list[Row | str]:
-    """The rows of a file in their order, or why one cannot be read."""
+    """Return the rows of a file in their order; in place of a row that cannot be read, return what is wrong with it."""
     if path.suffix.lower() == ".txt":
         try:
             lines = path.read_bytes().decode("utf-8-sig").split("\n")
@@ -106,7 +112,7 @@ def _rows(path: Path) -> list[Row | str]:
 
 
 def _texts(rows: Sequence[Row | str]) -> tuple[list[str | None], dict[int, str]]:
-    """What is encoded of each row, None where there is nothing, and why there is not, by row from 0."""
+    """Return the text of each row, None if it has none, and by row number, from 0, why it has none."""
     texts: list[str | None] = []
     bad: dict[int, str] = {}
     for number, row in enumerate(rows):
@@ -124,7 +130,7 @@ def _texts(rows: Sequence[Row | str]) -> tuple[list[str | None], dict[int, str]]
 
 
 def _encoded(encoder: Encoder, texts: Sequence[str | None]) -> FloatArray:
-    """Features (n, d) of texts, each distinct one encoded once; NaN where there is no text."""
+    """Return the features (n, d) of n texts, and encode each distinct text once; NaN stands for no text."""
     distinct = list(dict.fromkeys(text for text in texts if text is not None))
     features = np.full((len(distinct) + 1, encoder.n_features), np.nan, dtype=np.float32)
     if distinct:
@@ -137,7 +143,7 @@ def _encoded(encoder: Encoder, texts: Sequence[str | None]) -> FloatArray:
 def _embedding_file(
     out: Path, rows: Sequence[Row | str], width: int, spec: EncoderSpec
 ) -> Iterator[Callable[[FloatArray], None]]:
-    """A function that appends embeddings to a file, which comes to be under its name when all are written."""
+    """Yield a function that appends embeddings to a file. The file gets its name when all are written."""
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.unfinished")
     try:
         with (

@@ -1,4 +1,4 @@
-"""Rows of a file, for every command that reads rows: JSONL, JSON, CSV and parquet, one reader for each format."""
+"""Read the rows of a file, for every command that reads rows: JSONL, JSON, CSV and parquet."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from typing import Any
 from probes.bounded.parquet import read_parquet
 from probes.errors import DataError
 
-#: Endings that `read_rows` reads.
+#: Suffixes of the files that `read_rows` reads.
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
-#: The longest prompt, and so the longest cell, in bytes. It only catches a column that is no prompt.
+#: The longest prompt and the longest cell, in bytes. A real prompt is shorter; the bound catches columns that hold no
+#: prompts.
 MAX_PROMPT_BYTES = 16 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _DELIMITERS = ",;\t"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-#: `0,5` and `12,75` are decimal commas; `1,000` may be a thousand, so it is no number.
+#: `0,5` and `12,75` have a decimal comma. `1,000` may be a thousand, so it is not read as a number.
 _DECIMAL_COMMA = re.compile(r"[+-]?(0,\d+|\d+,(\d{1,2}|\d{4,}))")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a row stands: the file, and the line (text) or the record or row (JSON arrays, parquet), from 1."""
+    """Where a row was read: the file, and the number, from 1, of its line (text), record (JSON) or row (parquet)."""
 
     path: Path
     unit: str
@@ -42,18 +43,18 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: its place and its values by column. Empty CSV cells are absent."""
+    """A row of a file: its place, and its values by column. Empty CSV cells are absent."""
 
     place: Place
     values: Mapping[str, Any]
 
 
-#: Called with the place of a row that cannot be read, and what is wrong with it.
+#: A function that is called with the place of a row that cannot be read, and with what is wrong with it.
 OnBadRow = Callable[[Place, str], None]
 
 
 def refuse(place: Place, problem: str) -> None:
-    """Raise DataError for a row that cannot be read: the `on_bad_row` of readers that must not lose one."""
+    """Raise DataError for a row that cannot be read: the `on_bad_row` of callers that must not lose a row."""
     raise DataError(f"{place} {problem}.")
 
 
@@ -64,7 +65,8 @@ def read_rows(path: Path, on_bad_row: OnBadRow = refuse) -> list[Row]:
     with or without a carriage return before it. A `.json` file is a list of objects, one object, an object whose `data`
     is a list of objects, or JSON Lines. CSV is separated by commas, semicolons or tabs, whichever its header has most.
 
-    Raises DataError naming the file for one that cannot be read at all; single rows go to `on_bad_row`.
+    Calls `on_bad_row` for each row that cannot be read. If the whole file cannot be read, raises DataError, which names
+    the file.
     """
     suffix = path.suffix.lower()
     readers: dict[str, Callable[[Path, OnBadRow], list[Row]]] = {
@@ -118,9 +120,9 @@ def _read_json_lines(path: Path, on_bad_row: OnBadRow) -> list[Row]:
 
 
 def _json_lines(path: Path, data: bytes, on_bad_row: OnBadRow) -> Iterator[Row]:
-    # Only a line feed ends a line: JSON text may hold every other sign that `str.splitlines` splits at.
+    # Only a line feed ends a line, because JSON text may hold every other character that `str.splitlines` splits at.
     for number, line in enumerate(io.BytesIO(data), start=1):
-        line = line.removeprefix(_BOM)  # files that were joined have marks in between
+        line = line.removeprefix(_BOM)  # Files that were joined have such marks in between.
         if not line.strip():
             continue
         place = Place(path, "line", number)
@@ -144,10 +146,10 @@ def _read_json(path: Path, on_bad_row: OnBadRow) -> list[Row]:
         loaded = parse_json(_text(path, data))
     except ValueError as error:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
-            return list(_json_lines(path, data, on_bad_row))  # JSON Lines under the name of JSON
+            return list(_json_lines(path, data, on_bad_row))  # The file is JSON Lines under the name of JSON.
         raise DataError(f"{path} must be JSON: {error}.") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("data"), list):
-        loaded = loaded["data"]  # what list endpoints answer
+        loaded = loaded["data"]  # List endpoints answer in this form.
     rows = []
     for number, value in enumerate(loaded if isinstance(loaded, list) else [loaded], start=1):
         place = Place(path, "record", number)
@@ -167,7 +169,7 @@ def _read_csv(path: Path, on_bad_row: OnBadRow) -> list[Row]:
     else:
         bare = re.sub(r'"[^"]*"', "", first)
         delimiter = max(_DELIMITERS, key=bare.count)
-    # The default of 128 KiB a cell is less than a long chat.
+    # By default the csv module refuses cells of more than 128 KiB, and a chat may be longer.
     csv.field_size_limit(MAX_PROMPT_BYTES)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[Row] = []
@@ -222,7 +224,7 @@ def _without_nanoseconds(table: Any) -> Any:
 
 
 def _is_binary(kind: Any) -> bool:
-    """Whether an arrow type is bytes: text, as some databases export it."""
+    """Return whether an arrow type is bytes, in which some databases export text."""
     import pyarrow as pa
 
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

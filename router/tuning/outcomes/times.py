@@ -1,4 +1,4 @@
-"""Times as people write them, as seconds since 1970."""
+"""Read times in the forms in which people and programs write them, as seconds since 1970."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 from router.tuning.outcomes.records import number_of
 
-#: `20260131` is a date and no number.
+#: A text such as `20260131` is a date, and not a number of seconds.
 _BARE_DATE = re.compile(r"(19|20)\d{6}")
 
 
 def seconds_of(value: Any) -> float:
-    """A time as seconds since 1970, UTC, NaN where it cannot be read.
+    """Return a time as seconds since 1970, UTC; NaN if it cannot be read.
 
-    Read are dates and times, ISO 8601 texts (without a zone they count as UTC), and numbers since 1970 in seconds,
-    milliseconds, microseconds or nanoseconds, told apart by their size.
+    It may be a date or a time, an ISO 8601 text (UTC if it names no zone), or a number since 1970 in seconds,
+    milliseconds, microseconds or nanoseconds, which are told apart by their size.
     """
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
@@ -35,7 +35,7 @@ def seconds_of(value: Any) -> float:
 def _since_1970(number: float) -> float:
     if not math.isfinite(number) or number <= 0:
         return math.nan
-    # 1e11 seconds are the year 5138, and 1e11 milliseconds 1973.
+    # 1e11 seconds are the year 5138, and 1e11 milliseconds are 1973, so that larger numbers have a smaller unit.
     while number > 1e11:
         number /= 1000.0
     return number

@@ -176,8 +176,8 @@ def _rankings(found: Evaluation) -> Iterator[str]:
 def _mistakes(mistakes: Mistakes, n: int) -> Iterator[str]:
     yield f"<p>At a threshold of {mistakes.threshold:.3f} on the gain, of {n:,} prompts. Ids only, no texts.</p>"
     for title, count, listed in (
-        ("Sent to the weak model, where the strong one was better", mistakes.n_lost, mistakes.lost),
-        ("Sent to the strong model, which was no better", mistakes.n_wasted, mistakes.wasted),
+        ("Sent to the weak model although the strong one was better", mistakes.n_lost, mistakes.lost),
+        ("Sent to the strong model although it was no better", mistakes.n_wasted, mistakes.wasted),
     ):
         yield f"<h3>{title}: {count:,}</h3>"
         yield "<table><tr><th>id</th><th>group</th><th>gain</th><th>weak score</th><th>strong score</th></tr>"

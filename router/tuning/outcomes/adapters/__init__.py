@@ -31,8 +31,8 @@ KINDS = ("routellm", "routerbench", "mmlu-pro", "openai-batch", "litellm-spend-l
 _SCORES_FROM_FILE = {"openai-batch": read_openai_batch, "litellm-spend-logs": read_litellm_spend_logs}
 
 _FREE = (
-    "costs of 0, which logs write where they know no price, taken as unknown (--prices of evaluate and tune fills them "
-    "in; price what is free at 0)"
+    "costs of 0, which logs write if they know no price, are taken as unknown (--prices of evaluate and tune fills "
+    "them in; price what is free at 0)"
 )
 
 #: A note is given on a prompt that has at least this share and this number of the answers of one model, because it may

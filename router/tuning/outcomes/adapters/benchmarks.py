@@ -1,4 +1,4 @@
-"""Public routing benchmarks: RouteLLM's and RouterBench's wide tables, MMLU-Pro's result files."""
+"""Read public routing benchmarks: RouteLLM's and RouterBench's wide tables, and MMLU-Pro's result files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from router.tuning.outcomes.adapters.collection import (
     first,
     text_of,
 )
-from router.tuning.outcomes.adapters.prompts import decoded
+from router.tuning.outcomes.adapters.prompts import decode_json_text
 from router.tuning.outcomes.records import Row, number_of
 
 _LETTERS = "ABCDEFGHIJ"
 
-#: Columns of RouteLLM-like tables that number the rows.
+#: Columns of RouteLLM's tables that only number the rows.
 _INDEX = re.compile(r"(unnamed.*|index|idx|id|.*_id|level_\d+)?", re.IGNORECASE)
 
 _NO_MODELS = "columns of text, which were taken for no model"
@@ -35,10 +35,10 @@ _NO_MODELS = "columns of text, which were taken for no model"
 def read_routellm(paths: Sequence[Path], collection: Collection, words: Names[str] = ()) -> None:
     """Collect RouteLLM's response tables (`routellm/evals/mmlu/responses/mmlu_SUBJECT.csv`, `gsm8k_responses.csv`).
 
-    Read: `prompt`; every other column is a model, except an index, `*_response` and other text. Score: the model's
-    cell, true or false or a number, or one of `words`, which a score map explains. Group: SUBJECT from the file name,
-    else the file's name. RouteLLM's own figures leave out the prompts in its `contaminated_prompts.jsonl`; that is for
-    the reader to do.
+    The prompt is the column `prompt`. Every other column is a model, except indices, `*_response` and other texts. The
+    score is the model's cell: true or false, a number, or one of `words`, which a score map explains. The group is
+    SUBJECT in the name of the file, or else the whole name. RouteLLM's own figures leave out the prompts in its
+    `contaminated_prompts.jsonl`; the user has to remove them.
 
     Raises DataError for a table without a prompt or without models.
     """
@@ -72,9 +72,10 @@ def _is_verdict(value: Any, words: Names[str]) -> bool:
 def read_routerbench(paths: Sequence[Path], collection: Collection) -> None:
     """Collect RouterBench's wide tables (withmartian/routerbench), converted from pickle to parquet, CSV or JSONL.
 
-    Read: `sample_id`, `prompt` (a list of texts, also one written as a Python literal, is joined by empty lines),
-    `eval_name` as group, and for each model MODEL that has a column `MODEL|total_cost` or `MODEL|model_response`: score
-    from `MODEL` (0 to 1), cost in USD from `MODEL|total_cost`.
+    The columns that are read are `sample_id`, `prompt`, and `eval_name` as group. The texts of a prompt that is a list,
+    also of one written as a Python literal, are joined by empty lines. MODEL is a model if there is a column
+    `MODEL|total_cost` or `MODEL|model_response`. Its score, 0 to 1, is in the column `MODEL`, and its cost in USD in
+    `MODEL|total_cost`.
 
     Raises DataError for a table without these columns.
     """
@@ -124,11 +125,12 @@ def _joined(prompt: Any) -> str:
 def read_mmlu_pro(paths: Sequence[Path], collection: Collection) -> None:
     """Collect MMLU-Pro's result files (TIGER-AI-Lab/MMLU-Pro `eval_results`), and others of that style.
 
-    Model: NAME of `model_outputs_NAME_5shots.json`, the folder of `CATEGORY_result.json`, else the file's name;
-    `*_summary.json` is skipped. Read of each record: `question_id`, `question` and `options` (the prompt: the
-    question, then a lettered line per option, `N/A` left out), `category` as group, `answer`. Score: 1 where `pred`,
-    or without that field the last "answer is (X)" of `model_outputs`, `generated_text` or `response`, is the answer; an
-    answer that cannot be told is wrong (MMLU-Pro's own script guesses at random there).
+    The model is NAME in `model_outputs_NAME_5shots.json`, the folder of `CATEGORY_result.json`, or else the name of the
+    file; `*_summary.json` is skipped. The fields that are read are `question_id`, `question`, `options`, `answer`, and
+    `category` as group. The prompt is the question and a line with a letter for each option, without `N/A`. The score
+    is 1 if the model chose the right answer, else 0. Its choice is `pred`, or without that field the last
+    "answer is (X)" of `model_outputs`, `generated_text` or `response`. If no choice can be found, the score is 0
+    (MMLU-Pro's own script then guesses at random).
     """
     for path in paths:
         if path.stem.endswith("summary"):
@@ -142,7 +144,7 @@ def read_mmlu_pro(paths: Sequence[Path], collection: Collection) -> None:
 
 def _mmlu_pro_answer(row: Row, model: str, known: set[str]) -> ImportedAnswer:
     values = row.values
-    options, answer, key = decoded(values.get("options")), values.get("answer"), first(values, "question_id")
+    options, answer, key = decode_json_text(values.get("options")), values.get("answer"), first(values, "question_id")
     if not isinstance(values.get("question"), str) or not isinstance(options, list) or not options:
         raise UnusableRowError(NO_PROMPT, f"question or options missing; fields {', '.join(values)}")
     if answer not in list(_LETTERS[: len(options)]):

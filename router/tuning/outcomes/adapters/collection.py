@@ -1,4 +1,4 @@
-"""What an adapter collects: answers with their scores as written, rows left out and why, notes for the user."""
+"""What an adapter collects: answers with their scores as written, rows left out with reasons, and notes."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class RawScore:
     """A score as the source wrote it.
 
     Attributes:
-        value: number, truth value or text; None for none.
-        source: in words, where such scores were read.
-        name: what the source calls the score; empty where it has no name.
-        is_label: whether the source says that the value is the name of a category, even if it looks like a number.
+        value: number, truth value or text; None if there is none.
+        source: where such scores were read, in words.
+        name: what the source calls the score; empty if it has no name.
+        is_label: whether the source says that the value is a name of a category, even if it looks like a number.
     """
 
     value: Any
@@ -48,10 +48,12 @@ class RawScore:
 
 @dataclass(frozen=True)
 class ImportedAnswer:
-    """One model's answer to a prompt, in the terms of `datasets.Outcomes`; either prompt or messages is set.
+    """One model's answer to a prompt, as `datasets.Outcomes` describes it; either prompt or messages is set.
 
-    place: of the record it was read from. scores: as written; their mean counts. why_no_score: what to say if none has
-    a value. asked_at: in seconds since 1970; None where unknown.
+    Attributes:
+        place: where its record was read.
+        scores: as the source wrote them; the quality is their mean. why_no_score: the reason if none has a value.
+        asked_at: in seconds since 1970; None if unknown.
     """
 
     place: Place
@@ -70,7 +72,7 @@ class ImportedAnswer:
 
 @dataclass(frozen=True)
 class LeftOutRow:
-    """A row that was left out: its place, the kind of reason that is counted, and what was found there."""
+    """A row that was left out: its place, the reason by which such rows are counted, and what the row holds."""
 
     place: Place
     why: str
@@ -79,11 +81,12 @@ class LeftOutRow:
 
 @dataclass
 class Collection:
-    """Filled by an adapter while it reads.
+    """The answers, the rows left out and the notes of an import. An adapter fills it while it reads.
 
     Attributes:
-        answers: found so far. left_out: rows that should have been answers. skipped: records of another sort, which are
-            only counted. notes: further things to tell the user, with their number.
+        answers: found so far.
+        left_out: rows that should have been answers. skipped: records of another kind, which are only counted.
+        notes: further remarks for the user, each with a number of rows.
     """
 
     answers: list[ImportedAnswer] = field(default_factory=list)
@@ -92,11 +95,11 @@ class Collection:
     notes: Counter[str] = field(default_factory=Counter)
 
     def rows(self, path: Path) -> list[Row]:
-        """Return the rows of a file; those that cannot be read are left out."""
+        """Return the rows of a file; rows that cannot be read are left out."""
         return read_rows(path, lambda place, problem: self.leave_out(place, "unreadable row", problem))
 
     def leave_out(self, place: Place, why: str, detail: str = "") -> None:
-        """Note a row as left out."""
+        """Note that a row is left out, and why."""
         self.left_out.append(LeftOutRow(place, why, printable(detail)[:_SHOWN_LETTERS]))
 
     @contextlib.contextmanager
@@ -104,19 +107,19 @@ class Collection:
         """Leave out the row at this place if the block raises UnusableRowError or RecursionError."""
         try:
             yield
-        except UnusableRowError as odd:
-            self.leave_out(place, odd.why, odd.detail)
+        except UnusableRowError as error:
+            self.leave_out(place, error.why, error.detail)
         except RecursionError:
             self.leave_out(place, "unreadable row", "nested too deeply")
 
 
 def first(values: Mapping[str, Any], *names: str) -> Any:
-    """Return the first of these fields that is there, neither null nor empty text."""
+    """Return the first of these fields that is neither null nor an empty text; None if there is none."""
     return next((values[name] for name in names if values.get(name) not in (None, "")), None)
 
 
 def time_of(values: Mapping[str, Any], *names: str) -> float | None:
-    """Return the time in the first of these fields that is there, in seconds since 1970; None where it has none."""
+    """Return the time in the first of these fields that is set, in seconds since 1970; None if it cannot be read."""
     seconds = seconds_of(first(values, *names))
     return seconds if math.isfinite(seconds) else None
 
@@ -132,7 +135,7 @@ def amount(name: str, value: Any) -> float | None:
 
 
 def text_of(name: str, value: Any) -> str:
-    """Return a name as text. Raises UnusableRowError where there is none, or where it is not valid Unicode."""
+    """Return a name as text. Raises UnusableRowError if it is empty or is not valid Unicode."""
     text = "" if value is None or isinstance(value, dict | list | bool) else str(value).strip()
     if not text:
         raise UnusableRowError(f"without {name}", "" if value is None else repr(value))
@@ -145,7 +148,7 @@ def printable(text: str) -> str:
 
 
 def valid(name: str, text: str) -> str:
-    """Return the text. Raises UnusableRowError where half of a surrogate pair stands in it."""
+    """Return the text. Raises UnusableRowError if it holds half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

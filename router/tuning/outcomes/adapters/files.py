@@ -1,4 +1,4 @@
-"""Files of an import: those to read, the outcomes written, and the list of what was left out, whole or not at all."""
+"""Files of an import: find those to read, and write the outcomes and the list of rows that were left out."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ _OUT_SUFFIXES = (".parquet", ".jsonl")
 
 
 def expand(paths: Sequence[Path], out: Path) -> list[Path]:
-    """Files as they are; of folders, every file below them that can be read, without hidden ones; each once.
+    """Return the files to read, each once: files themselves, and for a folder every readable file below it.
 
-    What an earlier import wrote to `out` is not read again. Raises DataError for a path that is neither.
+    Hidden files are not read, and neither is what an earlier import wrote to `out`. Raises DataError for a path that
+    does not exist, for a folder without readable files, and for one that holds packed files.
     """
     found: list[Path] = []
     written = {out.resolve(), left_out_file(out).resolve()}
@@ -45,7 +46,7 @@ def expand(paths: Sequence[Path], out: Path) -> list[Path]:
 
 
 def check_out(out: Path, *, force: bool) -> None:
-    """Raise DataError where `out` has another ending, or where it is there already and must not be replaced."""
+    """Raise DataError if `out` has another suffix, or if it exists and must not be replaced."""
     if out.suffix.lower() not in _OUT_SUFFIXES:
         raise DataError(f"--out must end in {' or '.join(_OUT_SUFFIXES)}; got {out.name}.")
     if there := [path for path in (out, left_out_file(out)) if path.exists()]:
@@ -56,14 +57,14 @@ def check_out(out: Path, *, force: bool) -> None:
 
 
 def left_out_file(out: Path) -> Path:
-    """Return where the rows that were left out are listed, beside `out`."""
+    """Return the path, beside `out`, of the list of rows that were left out."""
     return out.with_name(f"{out.stem}.left-out.jsonl")
 
 
 def write_outcomes(answers: Sequence[tuple[ImportedAnswer, float]], out: Path) -> Outcomes:
-    """Write answers with their quality as parquet or JSONL, by the suffix of `out`; return them as read back.
+    """Write answers with their quality as parquet or JSONL, by the suffix of `out`; return them as outcomes.
 
-    They are read as `elle fit` reads them before `out` comes to be. Raises DataError where that fails.
+    Before `out` gets its name, it is read as `elle fit` reads it. Raises DataError if that fails.
     """
     rows = _rows(answers)
 
@@ -78,14 +79,14 @@ def write_outcomes(answers: Sequence[tuple[ImportedAnswer, float]], out: Path) -
         try:
             return read_outcomes(partial)
         except DataError as error:
-            # The rows were checked before; whatever is left is said of the file that the user knows.
+            # The user knows `out`, and not the temporary file.
             raise DataError(str(error).replace(str(partial), str(out))) from error
 
     return _in_place(out, write)
 
 
 def write_left_out(left_out: Sequence[LeftOutRow], out: Path) -> Path | None:
-    """List what was left out beside `out`: file, unit and number, why, detail. Without any there is no such file."""
+    """Write the list of rows that were left out beside `out`, and return its path; None if nothing was left out."""
     path = left_out_file(out)
     if not left_out:
         path.unlink(missing_ok=True)
@@ -99,7 +100,7 @@ def write_left_out(left_out: Sequence[LeftOutRow], out: Path) -> Path | None:
 
 
 def _in_place(out: Path, write: Callable[[Path], T]) -> T:
-    """Let `write` make a file under another name in the same folder, and give it its name when it is whole."""
+    """Let `write` make a file under a temporary name in the same folder, and rename it when it is complete."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".elle-") as folder:

@@ -1,4 +1,4 @@
-"""Langfuse's exports: observations and scores, by blob storage, from a table of the interface or through the API."""
+"""Read Langfuse's exports of observations and scores, from blob storage, from a table of its interface or its API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from router.tuning.outcomes.adapters.collection import (
     text_of,
     time_of,
 )
-from router.tuning.outcomes.adapters.prompts import chat_of, decoded, mapping
+from router.tuning.outcomes.adapters.prompts import chat_of, decode_json_text, mapping
 from router.tuning.outcomes.records import Row, number_of
 
 _OF_SEVERAL = "scored only on a trace of several generations"
@@ -29,7 +29,7 @@ _OF_SEVERAL = "scored only on a trace of several generations"
 
 @dataclass
 class _Export:
-    """Records of all files, by what they are."""
+    """The records of all files, by their kind."""
 
     observations: list[Row] = field(default_factory=list)
     scores: list[Row] = field(default_factory=list)
@@ -39,16 +39,18 @@ class _Export:
 def read_langfuse(paths: Sequence[Path], collection: Collection, score_name: str | None) -> None:
     """Collect the generations of Langfuse exports with their scores.
 
-    Observations of `type` GENERATION; names in snake_case or camelCase. Read: `input` (a chat, an object with
-    `messages`, or text), `provided_model_name` or `model`, `total_cost`, `usage_details.input` and `.output`,
-    `trace_name` (or the name of its trace) as group, `start_time`. Observations of `level` ERROR are failed calls.
+    Generations are observations of `type` GENERATION. The names of fields may be in snake_case or camelCase. The fields
+    that are read are `input` (a chat, an object with `messages`, or text), `provided_model_name` or `model`,
+    `total_cost`, `usage_details.input` and `.output`, `start_time`, and as group `trace_name` or the name of the trace.
+    Observations of `level` ERROR are failed calls.
 
-    Score: of the scores called `score_name`, or of the only name there is: those on the observation, else those on its
-    trace where it is the trace's only generation; their mean. By their `data_type`: NUMERIC the `value`; BOOLEAN true
-    or false; CATEGORICAL and TEXT the `string_value`, which needs a score map, because their `value` is the index of
-    the category, or 0. Tables of the interface have a column for each score instead, called by its name.
+    The scores are those called `score_name`; without it there may be only one name. A generation gets the mean of the
+    scores on its observation. If it has none and is the only generation of its trace, it gets those on the trace. The
+    `data_type` says what a score is: the `value` if it is NUMERIC, true or false if it is BOOLEAN. If it is CATEGORICAL
+    or TEXT, it is the `string_value` and needs a score map, because the `value` is then the index of the category, or
+    0. Tables of the interface have a column for each name of a score instead.
 
-    Raises DataError where there are several names and none was chosen, or where the chosen one is not there.
+    Raises DataError if there are several names and none was chosen, or if there is no score of the chosen name.
     """
     export = _sorted_out(paths, collection)
     by_name = _scores(export, collection)
@@ -82,19 +84,19 @@ def _sorted_out(paths: Sequence[Path], collection: Collection) -> _Export:
     export = _Export()
     for row in (row for path in paths for row in collection.rows(path)):
         values = row.values
-        inside = decoded(values.get("observations"))
+        inside = decode_json_text(values.get("observations"))
         name = str(first(values, "name") or "")
         if isinstance(inside, list) and all(isinstance(one, Mapping) for one in inside):
             trace = {"traceName": name, "traceId": values.get("id")}
             export.observations += [Row(row.place, {**trace, **one}) for one in inside]
-            scores = decoded(values.get("scores")) or []
+            scores = decode_json_text(values.get("scores")) or []
             export.scores += [Row(row.place, {**trace, **one}) for one in scores if isinstance(one, Mapping)]
         elif not {"data_type", "dataType", "string_value", "stringValue", "value"}.isdisjoint(values):
             export.scores.append(row)
         elif first(values, "type", "trace_id", "traceId") is not None:
             export.observations.append(row)
         elif "input" in values and "timestamp" in values:
-            # A trace of the legacy export; what was asked stands in its observations.
+            # This is a trace of the legacy export. Its observations hold what was asked.
             export.trace_names[str(values.get("id"))] = name
         else:
             collection.leave_out(row.place, "neither observation nor score nor trace", f"fields {', '.join(values)}")
@@ -114,7 +116,7 @@ def _answer(row: Row, trace_names: Mapping[str, str]) -> ImportedAnswer:
     if str(values.get("level") or "").upper() == "ERROR":
         raise UnusableRowError(FAILED, str(first(values, "status_message", "statusMessage") or ""))
     usage = mapping(first(values, "usage_details", "usageDetails", "usage"))
-    asked = decoded(values.get("input"))
+    asked = decode_json_text(values.get("input"))
     chat = chat_of(asked)
     if chat is None and isinstance(asked, Mapping):
         raise UnusableRowError("input of unknown shape", f"an object with {', '.join(map(str, asked))}")
@@ -137,7 +139,7 @@ def _answer(row: Row, trace_names: Mapping[str, str]) -> ImportedAnswer:
 
 
 def _scores(export: _Export, collection: Collection) -> dict[str, dict[str, list[RawScore]]]:
-    """Scores by name, then by observation id, or by `trace ID` where they are on a trace."""
+    """Return scores by name, and then by observation id, or by `trace ID` if they are on a trace."""
     found: dict[str, dict[str, list[RawScore]]] = defaultdict(lambda: defaultdict(list))
     seen: set[tuple[str, ...]] = set()
     for row in export.scores:
@@ -151,7 +153,7 @@ def _scores(export: _Export, collection: Collection) -> dict[str, dict[str, list
         elif same not in seen:
             found[name][str(observation) if observation else f"trace {trace}"].append(raw)
         if values.get("id"):
-            seen.add(same)  # windows of scheduled exports may overlap
+            seen.add(same)  # Windows of scheduled exports may overlap.
     if len(found) > 1 and (nameless := found.pop("", None)):
         collection.notes["scores without a name"] += sum(map(len, nameless.values()))
     return found
@@ -172,7 +174,7 @@ def _raw(name: str, values: Mapping[str, Any]) -> RawScore:
         return RawScore(truth, source, name)
     if not kind and not text:
         return RawScore(value, source, name, is_label=isinstance(value, str) and number_of(value) is None)
-    # The number beside a category is its index, beside a text 0: neither is quality.
+    # The number beside a category is its index, and beside a text it is 0. Neither is a quality.
     return RawScore(text, source, name, is_label=True)
 
 
@@ -189,13 +191,13 @@ def _chosen(names: set[str], columns: set[str], wanted: str | None) -> str | Non
 
 
 def _in_columns(values: Mapping[str, Any], name: str | None) -> list[RawScore]:
-    """Scores of a table of the interface: a column by the score's name, with a list of its values."""
-    given = decoded(values.get(name)) if name else None
+    """Return the scores in a row of a table of the interface, which has a column for each name of a score."""
+    given = decode_json_text(values.get(name)) if name else None
     if not isinstance(given, list):
         return [] if given is None else [RawScore(given, f"column {name!r}", name or "")]
     return [RawScore(one, f"column {name!r}", name or "", is_label=_is_word(one)) for one in given]
 
 
 def _is_word(value: Any) -> bool:
-    """Whether this is a category: numbers stand in these lists as numbers, categories and truth values as text."""
+    """Return whether a value of such a list is a category. Numbers are numbers there, and truth values are texts."""
     return isinstance(value, str) and value.strip().lower() not in {"true", "false"}

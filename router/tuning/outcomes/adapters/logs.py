@@ -1,4 +1,4 @@
-"""Records of real traffic: OpenAI batch files and LiteLLM spend logs. What has no score is left out."""
+"""Read records of real traffic: OpenAI batch files and LiteLLM spend logs. Answers without a score are left out."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from router.tuning.outcomes.adapters.collection import (
     text_of,
     time_of,
 )
-from router.tuning.outcomes.adapters.prompts import chat_of, cut_elsewhere, decoded, mapping
+from router.tuning.outcomes.adapters.prompts import chat_of, cut_elsewhere, decode_json_text, mapping
 from router.tuning.outcomes.records import Row
 
-#: Notes for the user, each with a number.
+#: Notes for the user, each with a number of answers.
 CACHED = "answers from a cache: their cost of 0 is taken as unknown"
 CUT_ELSEWHERE = "chats whose system prompt or tool result the log cut short: what is judged of them is whole"
 
-#: Calls whose text stands in `input` or `prompt`.
+#: Types of calls that have their text in `input` or `prompt`.
 _TEXT_CALLS = frozenset({"responses", "aresponses", "text_completion", "atext_completion"})
 
 
 @dataclass
 class ScoreFile:
-    """Scores by id, from a file of `id` (or `custom_id`, `request_id`) and `score`; empty where none was given."""
+    """Scores by id, from a file of `id` (or `custom_id`, `request_id`) and `score`; empty if no file was given."""
 
     by_id: dict[str, Any] = field(default_factory=dict)
     source: str = ""
@@ -44,7 +44,7 @@ class ScoreFile:
     def read(cls, path: Path, collection: Collection) -> ScoreFile:
         """Read the file; rows without an id and ids with two different scores are left out.
 
-        Raises DataError where no row has an id and a score.
+        Raises DataError if no row has an id and a score.
         """
         found: dict[str, Any] = {}
         twice: dict[str, Row] = {}
@@ -75,18 +75,18 @@ class ScoreFile:
 
     @property
     def n_unused(self) -> int:
-        """Scores that nobody asked for."""
+        """The number of scores that belong to no answer."""
         return len(self.by_id.keys() - self.used)
 
 
 def read_openai_batch(paths: Sequence[Path], collection: Collection, scores: ScoreFile) -> None:
     """Collect the answers of OpenAI batches: request files (`custom_id`, `body`) and output files together.
 
-    Prompt: `body.messages`, or `body.input` of the Responses API. Model: as requested; where one custom_id was
-    requested of several models, the one whose name begins the `response.body.model` of the output. Tokens from
-    `response.body.usage`, time from `response.body.created`. A batch holds no score: `--scores` gives it by custom_id,
-    or by `MODEL/custom_id` where several models share it. Outputs with an `error` or a `status_code` other than 200 are
-    failed calls.
+    The prompt is `body.messages`, or `body.input` of the Responses API. The model is the one that was requested. If one
+    custom_id was requested of several models, it is the one with which `response.body.model` of the output begins.
+    Tokens are read from `response.body.usage`, and the time from `response.body.created`. A batch holds no scores: they
+    come from `--scores`, by custom_id, or by `MODEL/custom_id` if several models share a custom_id. Outputs with an
+    `error`, or with a `status_code` other than 200, are failed calls.
     """
     requests: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     outputs: list[Row] = []
@@ -135,7 +135,7 @@ def _batch_answer(
 
 def _requested(candidates: Sequence[Mapping[str, Any]], answered_by: str) -> Mapping[str, Any]:
     if len(candidates) > 1:
-        # `gpt-4o` is answered by `gpt-4o-2024-08-06`, which is no `gpt-4o-mini`: the longest name that fits.
+        # `gpt-4o-mini-2024` answers for `gpt-4o-mini` and not for `gpt-4o`, so the longest name that fits is taken.
         candidates = [c for c in candidates if answered_by.startswith(str(c.get("model")))]
         candidates = sorted(candidates, key=lambda c: len(str(c.get("model"))))[-1:]
     if not candidates:
@@ -146,10 +146,11 @@ def _requested(candidates: Sequence[Mapping[str, Any]], answered_by: str) -> Map
 def read_litellm_spend_logs(paths: Sequence[Path], collection: Collection, scores: ScoreFile) -> None:
     """Collect the answers in LiteLLM's spend logs (`LiteLLM_SpendLogs`, or the JSON of `/spend/logs`).
 
-    Read: `messages`, else those in `proxy_server_request` (empty unless the proxy stores prompts); `model_group`, else
-    `model`; `spend` in USD; `prompt_tokens`, `completion_tokens`; `startTime`; the first of `request_tags` as group.
-    Rows whose `status` is failure are failed calls; a `cache_hit` has no cost of its own. Score: from `--scores` by
-    `request_id`; else `score` in `metadata`, in its `requester_metadata` or `spend_logs_metadata`.
+    The prompt is `messages`, or else the messages in `proxy_server_request`; both are empty unless the proxy stores
+    prompts. The other fields that are read are `model_group` or else `model`, `spend` in USD, `prompt_tokens`,
+    `completion_tokens`, `startTime`, and as group the first of `request_tags`. Rows of `status` failure are failed
+    calls, and the cost of a `cache_hit` is unknown. The score comes from `--scores` by `request_id`, or else from
+    `score` in `metadata`, in its `requester_metadata` or in its `spend_logs_metadata`.
     """
     known: set[str] = set()
     for row in (row for path in paths for row in collection.rows(path)):
@@ -176,7 +177,7 @@ def _logged_answer(row: Row, key: str, scores: ScoreFile) -> ImportedAnswer:
     messages = chat_of(values.get("messages")) or chat_of(request) or chat_of(asked)
     tokens = [amount(name, values.get(name)) for name in ("prompt_tokens", "completion_tokens")]
     cost = amount("spend", values.get("spend"))
-    tags = decoded(values.get("request_tags"))
+    tags = decode_json_text(values.get("request_tags"))
     return ImportedAnswer(
         place=row.place,
         model=text_of("model", first(values, "model_group", "model")),

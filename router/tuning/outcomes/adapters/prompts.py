@@ -1,4 +1,4 @@
-"""Whether an answer's prompt can be learnt from: there, readable, whole, and not blacked out by the log it stood in."""
+"""Check that a prompt can be learnt from: it is readable and complete, and its log did not mask it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from router.values import RouteQuery
 REDACTED = "prompt redacted by the log"
 CUT = "prompt cut short by the log"
 
-#: What stands in a text that was too long: LiteLLM's database (three versions of it) and loggers, Langfuse's clients.
+#: Marks in texts that were cut because they were too long, by LiteLLM's database and loggers or Langfuse's clients.
 _CUT_MARK = re.compile(
     r"\.\.\. ?\((litellm_)?truncated (skipped )?\d+ chars|\.\.\.truncated by litellm, this logger does not support|"
     r"<truncated due to size exceeding limit>"
 )
 
-#: No mask is longer, in letters, and no longer text is looked at.
+#: The longest text that may be a mask, in characters.
 _LONGEST_MASK = 200
 
 _BLACKED_OUT = r"redact|mask|remov|hidden|anonymi[sz]|scrub|omit|filter|censor|withheld|confidential"
 
-#: A whole text that stands in place of another one: `redacted-by-litellm`, `[content removed]`, `*****`, a digest.
+#: A text that a log writes in place of the prompt: `redacted-by-litellm`, `[content removed]`, `*****`, or a digest.
 _MASK = re.compile(
     rf"[\[<][^\[\]<>\"']*({_BLACKED_OUT})[^\[\]<>\"']*[\]>]|"
     r"[({*_\"'\s]*(redacted|masked|removed|hidden|anonymi[sz]ed|scrubbed|omitted|filtered|censored)"
@@ -38,7 +38,7 @@ _MASK = re.compile(
 
 
 def check_prompt(answer: ImportedAnswer) -> Ask:
-    """Return what is judged of a prompt, as when serving. Raises UnusableRowError where there is nothing to judge."""
+    """Return the ask of an answer's prompt, as the service extracts it. Raises UnusableRowError if it has no text."""
     messages = answer.messages if answer.messages is not None else [{"role": "user", "content": answer.prompt}]
     if not answer.prompt and not answer.messages:
         raise UnusableRowError(NO_PROMPT)
@@ -59,27 +59,27 @@ def check_prompt(answer: ImportedAnswer) -> Ask:
 
 
 def cut_elsewhere(answer: ImportedAnswer) -> bool:
-    """Whether a part of the chat that is not judged, such as a system prompt, was cut short by the log."""
+    """Return whether the log cut a part of the chat that the probe does not judge, such as a system prompt."""
     whole = json.dumps(answer.messages, default=str, ensure_ascii=False) if answer.messages is not None else ""
     return _CUT_MARK.search(whole) is not None
 
 
 def chat_of(value: Any) -> list[Any] | None:
-    """Return the messages of a value that some logs hold as JSON text or inside an object; None where it has none."""
-    value = decoded(value)
+    """Return the messages of a chat, which some logs hold as JSON text or inside an object; None if it is no chat."""
+    value = decode_json_text(value)
     if isinstance(value, Mapping):
-        value = decoded(value.get("messages"))
+        value = decode_json_text(value.get("messages"))
     is_chat = isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) for one in value)
     return [without_nulls(one) for one in value] if is_chat else None
 
 
 def without_nulls(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message without its empty fields, which parquet fills in."""
+    """Return a message without its null fields, which parquet adds."""
     return {name: value for name, value in message.items() if value is not None}
 
 
-def decoded(value: Any) -> Any:
-    """Return a value that some exports hold as JSON text: the object or list itself."""
+def decode_json_text(value: Any) -> Any:
+    """Return the object or list that a JSON text holds, as some exports write it; else the value itself."""
     if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
         try:
             return parse_json(value)
@@ -89,15 +89,15 @@ def decoded(value: Any) -> Any:
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """Return an object, also one held as JSON text or as pairs, as parquet does; else an empty one."""
-    value = decoded(value)
+    """Return an object, which may be given as JSON text or, by parquet, as pairs; else an empty one."""
+    value = decode_json_text(value)
     if isinstance(value, list) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
         return {str(key): one for key, one in value}
     return value if isinstance(value, Mapping) else {}
 
 
 def _user_texts(messages: Sequence[Any]) -> list[str]:
-    """Return the texts of user turns; a picture that was cut short does not matter, since only texts are judged."""
+    """Return the texts of user turns. Pictures may be cut, because the probe judges only texts."""
     texts: list[str] = []
     for message in messages:
         content = message.get("content") if isinstance(message, Mapping) and message.get("role") == "user" else None

@@ -1,4 +1,4 @@
-"""What a source calls a score -> quality from 0 (worst) to 1 (best); what cannot be known is refused, never guessed."""
+"""Map the scores of a source to quality from 0 (worst) to 1 (best). If their meaning is unknown, ask; never guess."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from probes.errors import DataError
 from router.tuning.outcomes.adapters.collection import Collection, ImportedAnswer, RawScore, printable
 from router.tuning.outcomes.records import Place, number_of
 
-#: What `--score-map WORD=skip` says: leave the rows with this word out.
+#: The quality in `--score-map WORD=skip`, which leaves out the rows with this word.
 SKIP = "skip"
 
-#: Texts that stand for no value in a column of numbers. Among other words they may be one of them.
+#: Texts that mean "no value" in a column of numbers. In a column of words they may be words like the others.
 _NO_VALUE = frozenset({"-", "na", "n/a", "nan", "nil", "none", "null", "undefined"})
 
-#: Names of scores of which more is worse, as far as they say so.
+#: Names of scores that sound as if a larger value were worse.
 _MORE_IS_WORSE = re.compile(
     r"hallucinat|toxic|harm|error|fail|bias|risk|refus|violat|unsafe|bad|wrong|incorrect|negativ|penalt|loss|distance|"
     r"latency|duration|cost|perplex|unhelp|jailbreak|injection|profan|escalat|complain|insult|leak",
     re.IGNORECASE,
 )
-#: In so many scores a single word among numbers is an odd row; in fewer it may be half of the scale.
+#: Among at least this many scores, a single word is a faulty row. Among fewer it may be half of the scale.
 _MANY = 20
 
 _SHOWN = 5
@@ -34,12 +34,12 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What the user says of the scores.
+    """What the user says about the scores.
 
     Attributes:
-        words: quality 0 to 1 by word (as written, without regard to case); None leaves the rows with this word out.
-            Without a span it must have every value, numbers too.
-        span: the worst and the best number of the source; None where numbers run from 0 to 1 already.
+        words: quality 0 to 1 by word, in lower case; None leaves out the rows with this word. Without a span the map
+            must have every value of the source, numbers too.
+        span: the worst and the best number of the source; None if its numbers run from 0 to 1.
     """
 
     words: Mapping[str, float | None] = field(default_factory=dict)
@@ -68,14 +68,14 @@ def parse_score_map(given: Sequence[str]) -> dict[str, float | None]:
 
 
 def _parts(text: str) -> list[str]:
-    """Split at commas where each part has an equals sign; words may hold commas otherwise."""
+    """Return the parts between commas; the whole text if a part has no equals sign, because words may hold commas."""
     parts = text.split(",")
     return parts if all("=" in part for part in parts) else [text]
 
 
 @dataclass(frozen=True)
 class ScoreExample:
-    """One score: where it stands, as it was written, and the quality it was read as."""
+    """A score for the user to check: where it was read, how it was written, and the quality it was read as."""
 
     where: str
     written: str
@@ -84,14 +84,14 @@ class ScoreExample:
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """What was read as score.
+    """What an import read as score.
 
     Attributes:
-        sources: answers by what their score was read from, in words.
+        sources: number of scores by where they were read, in words.
         low, high, mean: of the qualities, 0 to 1.
-        written_low, written_high: the range of the numbers as written; None where there were only words.
-        examples: up to three: the lowest, the highest and one between; where values are fewer, further answers.
-        mapped_by: the option that mapped them; None where none was needed.
+        written_low, written_high: the range of the numbers as written; None if there were only words.
+        examples: up to three: the lowest, the highest and one between; further answers if there are fewer values.
+        mapped_by: the option that mapped them; None if none was needed.
     """
 
     sources: dict[str, int]
@@ -107,11 +107,11 @@ class ScoreSummary:
 def read_scores(
     collection: Collection, options: ScoreOptions
 ) -> tuple[list[tuple[ImportedAnswer, float]], ScoreSummary | None]:
-    """Return the answers with their quality, and what was read; None without any.
+    """Return the answers with their quality, and what was read as score; None if no answer has one.
 
     Several scores of one answer are averaged. Answers without one are left out of the result and counted in
-    `collection`. Raises DataError, naming values, places and the option to give, where scores are words, lie
-    outside 0 to 1, or by their name are better when smaller.
+    `collection`. Raises DataError if scores are words, lie outside 0 to 1, or have a name that sounds as if less were
+    better; the error names values, places and the option to give.
     """
     reader = _Reader(options)
     for answer in collection.answers:
@@ -137,7 +137,7 @@ def read_scores(
 
 
 class _Reader:
-    """The values of one import, looked at together before any is read."""
+    """A reader of scores. It looks at all values of an import before it maps any."""
 
     def __init__(self, options: ScoreOptions) -> None:
         self._options = options
@@ -149,7 +149,7 @@ class _Reader:
         self._numbers = 0
 
     def look_at(self, place: Place, raw: RawScore) -> None:
-        """Note what this value is."""
+        """Note whether this value is a word, a number, or a number outside 0 to 1."""
         if _is_blank(raw.value):
             return
         if raw.name and _MORE_IS_WORSE.search(raw.name):
@@ -170,7 +170,7 @@ class _Reader:
         self._first.setdefault(word, place)
 
     def refuse_what_is_unknown(self) -> None:
-        """Raise DataError where the values' meaning has to be asked for."""
+        """Raise DataError if the user has to say what the values mean."""
         if self._words and not self._single_words():
             self._words += self._no_values
             shown = ", ".join(f"{word[:40]} ({count})" for word, count in self._words.most_common(_SHOWN))
@@ -202,7 +202,7 @@ class _Reader:
             )
 
     def _single_words(self) -> bool:
-        """Whether the words are odd cells in a column of numbers, each of them once and few."""
+        """Return whether the words are faulty cells in a column of numbers: few, and each of them once."""
         few = len(self._words) * 1000 <= max(1000, self._numbers)
         once = set(self._words.values()) == {1}
         return not self._options.words and self._numbers >= _MANY and few and once
@@ -238,7 +238,7 @@ class _Reader:
         return number_of(value)
 
     def _is_no_value(self, raw: RawScore) -> bool:
-        """Whether this text says that there is no value. A name of a category never does, nor one beside a map."""
+        """Return whether a text means that there is no value. Names of categories and words of a map never do."""
         if raw.is_label or self._options.words:
             return False
         return isinstance(raw.value, str) and raw.value.strip().lower() in _NO_VALUE
@@ -249,12 +249,12 @@ def _is_blank(value: Any) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether this is one value, and no list or object."""
+    """Return whether this is a single value, and no list or object."""
     return not isinstance(value, list | dict | tuple)
 
 
 def _key(value: Any) -> str:
-    """Return how a value is looked up in a map: numbers by their shortest form, true and false as words."""
+    """Return the key of a value in a score map: a number in its shortest form, or a word in lower case."""
     if isinstance(value, bool):
         return str(value).lower()
     number = number_of(value)
@@ -273,7 +273,7 @@ def _summary(
     for one in seen:
         by_value.setdefault(_key(one[1].value), one)
     ordered = sorted(by_value.values(), key=lambda one: one[2])
-    # Where there are only two values or one, the first answers fill up the three.
+    # If there are only one or two values, the first answers make up the three.
     chosen = [ordered[0], ordered[-1], ordered[len(ordered) // 2], *seen[: 2 * _EXAMPLES]]
     examples = dict.fromkeys(ScoreExample(str(a.place), printable(str(r.value))[:80], q) for a, r, q in chosen)
     used = {"--score-map": bool(options.words), "--score-range": options.span is not None}

@@ -1,4 +1,4 @@
-"""Each baseline learns what it can learn and nothing else; LiteLLM's classifiers are run for real."""
+"""Tests of baselines: each learns what it can learn and nothing else, and LiteLLM's own classifiers are run."""
 
 from __future__ import annotations
 

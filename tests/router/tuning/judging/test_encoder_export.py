@@ -1,4 +1,4 @@
-"""Exporting the encoder by the command, and the gate on routing parity in both directions."""
+"""Tests of `elle export-encoder`, and of the comparison of routing, which can pass and fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A policy on a file of outcomes: decided as served, counted by hand, estimates named, the latest held out."""
+"""Tests of `elle evaluate --policy`: decisions are those of the service, figures are counted by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small files in each program's format, written here, come out as the outcomes they hold."""
+"""Tests of `elle import`: a small file in the format of each program becomes the outcomes that it holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outcome data: three formats read alike, and every bad row named."""
+"""Tests of outcome data: three formats give the same outcomes, and an error names every bad row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features kept on disk: whatever is in the files, the answer is the encoder's."""
+"""Tests of the feature cache: whatever its files hold, the features are those of the encoder."""
 
 from __future__ import annotations
 

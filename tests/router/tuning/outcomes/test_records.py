@@ -1,4 +1,4 @@
-"""One reader for each format: a line ends at a line feed only, and what the product writes it reads back."""
+"""Tests of the readers of rows: a line ends at a line feed only, and what the product writes is read back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A score whose meaning is not known is asked for, never guessed; and what was read as score is always said."""
+"""Tests of imported scores: the meaning of a score is never guessed, and the import says what it read as score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report is one page that fetches nothing, escapes what comes from the data, and says where the router is wrong."""
+"""Tests of the report: one page that fetches nothing, escapes names from the data and lists the router's mistakes."""
 
 from __future__ import annotations
 

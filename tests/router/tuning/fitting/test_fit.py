@@ -1,4 +1,4 @@
-"""Fitting and evaluating: the truth is found, nothing is flattered, and the shipped probe is what it says."""
+"""Tests of fitting: a probe finds what the data hold and nothing else, and the shipped probe is what its card says."""
 
 from __future__ import annotations
 

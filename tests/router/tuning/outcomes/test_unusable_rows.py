@@ -1,4 +1,4 @@
-"""One odd row never costs the others: it is left out, counted by its reason, and listed beside the outcomes."""
+"""Tests of rows that cannot be used: they are left out, counted by reason and listed, and cost no other row."""
 
 from __future__ import annotations
 

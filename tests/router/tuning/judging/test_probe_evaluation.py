@@ -1,4 +1,4 @@
-"""Figures of rankings as theorems, cross-validation that leaks nothing, slices, and the contract of `elle evaluate`."""
+"""Tests of rankings, cross-validation, slices and `elle evaluate PROBE`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fits on data as people have them: each model is fitted on what it has, and what cannot be compared is said."""
+"""Tests of fits on incomplete data: each model is fitted on the labels it has, and notes say what is not compared."""
 
 from __future__ import annotations
 
