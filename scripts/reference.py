@@ -52,10 +52,19 @@ def _policy_file() -> Iterator[str]:
         if "properties" not in part:
             continue
         summary, meanings = _docstring(part.get("description", ""))
-        yield from (f"## {name}", "", summary, "", "| key | type | default | meaning |", "|---|---|---|---|")
+        # A class whose summary says what its keys mean needs no column for that.
+        last = " meaning |" if any(meanings.values()) else ""
+        yield from (
+            f"## {name}",
+            "",
+            summary,
+            "",
+            f"| key | type | default |{last}",
+            "|---|---|---|" + ("---|" if last else ""),
+        )
         for key, field in part["properties"].items():
             default = "required" if key in part.get("required", ()) else _default(field)
-            yield f"| `{key}` | {_type(field)} | {default} | {meanings.get(key, '')} |"
+            yield f"| `{key}` | {_type(field)} | {default} |" + (f" {meanings.get(key, '')} |" if last else "")
         yield ""
 
 
