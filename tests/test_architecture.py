@@ -65,7 +65,11 @@ def test_probes_knows_nothing_of_the_router_nor_of_its_wire() -> None:
 
 
 def test_only_upstream_and_the_plugin_import_litellm_and_offline_the_baseline_that_is_litellm() -> None:
-    names = ("answering/litellm_upstream.py", "gateways/litellm_plugin.py", "tuning/judging/litellm_baseline.py")
+    names = (
+        "answering/upstreams/litellm_upstream.py",
+        "gateways/litellm_plugin.py",
+        "tuning/judging/litellm_baseline.py",
+    )
     allowed = {ROOT / "router" / name for name in names}
     for path in sources("router"):
         text = path.read_text("utf-8")

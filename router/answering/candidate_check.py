@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from router.answering import litellm_upstream
-from router.answering.openai_upstream import speaks_openai
+from router.answering.upstreams import litellm_upstream
+from router.answering.upstreams.openai_upstream import speaks_openai
 from router.errors import DispatchNotInstalledError, UpstreamDeniedError
 from router.policies.policy_file import Candidate
 

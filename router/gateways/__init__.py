@@ -1,1 +1,1 @@
-"""Other people's doors to the same engine: OpenAI bodies, Envoy, LiteLLM. Imports `router`; only the CLI imports it."""
+"""Other doors to the same engine: the HTTP API of OpenAI, the external processor of Envoy, a plugin for LiteLLM."""

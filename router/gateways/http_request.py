@@ -1,4 +1,4 @@
-"""A request over HTTP on its way in: its body, its deadline, and whether its client is still there."""
+"""Read an HTTP request: its body, its deadline, and whether its client is still connected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from router.quoting import quoted
 
 log = logging.getLogger(__name__)
 
-#: Seconds that the caller waits at most, as a decimal number; without it the candidates' own timeouts hold.
+#: The header with the most seconds that the caller waits, as a decimal number. Without it only the candidates' own
+#: timeouts hold.
 TIMEOUT_HEADER = "x-elle-timeout-s"
 
 Scope = MutableMapping[str, Any]
@@ -21,12 +22,19 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 class ClientDisconnectedError(Exception):
-    """Nobody is there any more to be answered."""
+    """The client has closed its connection, so nobody would read an answer."""
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, held: HeldBytes) -> list[bytes]:
-    """The whole body, in pieces. uvicorn throws away what a client sends after it was refused."""
-    # Also because a web page may post any other type, or none, to whatever listens on its reader's machine.
+    """Read the whole body. Return its chunks.
+
+    limit: most bytes of the body.
+    held: the budget that the bytes are counted in.
+
+    Raises InvalidRequestError, RequestTooLargeError, OverloadedError or ClientDisconnectedError. If a request is
+    refused early, uvicorn throws away the rest of its body.
+    """
+    # Any web page may post other content types to a server on its reader's own machine, but not this one.
     kind = headers.get("content-type")
     if (kind or "").partition(";")[0].strip().lower() != "application/json":
         raise InvalidRequestError(f"content-type must be application/json, got {quoted(kind)}.", field="content-type")
@@ -53,31 +61,34 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, he
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Do the work; stop it as soon as the client has gone. Raises what it raises, or ClientDisconnectedError."""
-    ours, gone = asyncio.current_task(), False
+    """Run a coroutine, and cancel it as soon as the client disconnects.
+
+    Raises ClientDisconnectedError if the client disconnects, or else what the coroutine raises.
+    """
+    task, is_gone = asyncio.current_task(), False
 
     async def watch() -> None:
-        nonlocal gone
+        nonlocal is_gone
         while (await receive())["type"] != "http.disconnect":
             pass
-        gone = True
-        if ours is not None:
-            ours.cancel()
+        is_gone = True
+        if task is not None:
+            task.cancel()
 
     watching = asyncio.create_task(watch())
     try:
-        # On its way out it closes the upstream's connection too.
+        # If it is cancelled here, it closes the connection to the upstream.
         await work
     except asyncio.CancelledError:
-        # Ours, unless the server ends at the same moment.
-        if not gone or ours is None or ours.uncancel() > 0:
+        # If the server shuts down at the same moment, a second cancellation is left, which must go on.
+        if not is_gone or task is None or task.uncancel() > 0:
             raise
         raise ClientDisconnectedError from None
     except Exception as error:
-        if not gone:
+        if not is_gone:
             raise
-        if ours is not None:
-            ours.uncancel()
+        if task is not None:
+            task.uncancel()
         log.info("after its client had gone, a request failed: %s", type(error).__name__)
         raise ClientDisconnectedError from None
     finally:
@@ -85,12 +96,15 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> 
 
 
 def timeout_of(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that the caller waits at most, or None. Raises InvalidRequestError for what is no number."""
+    """Return the most seconds that the caller waits, or None if it does not say.
+
+    Raises InvalidRequestError if the header is no positive number.
+    """
     said = headers.get(TIMEOUT_HEADER)
     if said is None:
         return None
     try:
-        # Python reads 1_0 as ten, and nobody else does.
+        # Python reads "1_0" as ten, which no other language does, so such a number is refused.
         seconds = float(said.replace("_", "?"))
     except ValueError:
         seconds = float("nan")

@@ -24,7 +24,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from router.answering.fallback import stand_ins
+from router.answering.fallback import names_to_ask
 from router.asking.session_ids import caller_of, session_id_of
 from router.client import AsyncRouterClient
 from router.deciding.pipeline import Router
@@ -131,7 +131,7 @@ def narrowed(decision: RoutingDecision, deployments: Sequence[Deployment], *, gr
             f"a deployment of group {group!r} must belong to a candidate of policy {decision.policy.name!r} "
             f"({', '.join(of)}), none does; name it in its model_info as {CANDIDATE_KEY}, or give both the same model."
         )
-    return next((of[name] for name in stand_ins(decision) if of[name]), [])
+    return next((of[name] for name in names_to_ask(decision) if of[name]), [])
 
 
 def _belongs(deployment: Deployment, row: CandidateRisk) -> bool:

@@ -1,15 +1,16 @@
-"""A chat body as OpenAI or Anthropic clients send it -> RouteQuery, and back with another `model`. Pure.
+"""Turn the chat body of an OpenAI or Anthropic client into a RouteQuery, and exchange its `model`. Pure functions.
 
-What `model` may be:
+The field `model` may be one of these:
 
 - `elle/POLICY` or `elle/POLICY:PROFILE` (`elle/default:economy`): that policy decides;
 - `router-NAME-THRESHOLD`, as RouteLLM's clients send it: the policy NAME, or for the names of RouteLLM's own routers
   (`mf`, `bert`, `causal_llm`, `sw_ranking`) the default one, decides with the threshold, 0 to 1, as `min_gain`;
-- the name of a candidate: it answers, nothing is weighed (a pin; what the request needs must still be within it).
+- the name of a candidate: that candidate answers (a pin), if it can do what the request needs.
 
 A RouteLLM threshold is compared with the *gain* of the stronger model (its probability of an acceptable answer minus
-the weaker one's), where RouteLLM compares it with the probability that the stronger one wins. Both send more to the
-weaker model the higher it is, but the same number does not give the same share: take a new one from `elle tune`.
+the weaker one's), where RouteLLM compares it with the probability that the stronger one wins. In both, a
+higher threshold sends more requests to the weaker model, but the same number does not give the same share. Take a new
+threshold from `elle tune`.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ if TYPE_CHECKING:
 POLICY_PREFIX = "elle/"
 ALIAS_PREFIX = "router-"
 
-#: Names of RouteLLM's own routers, each of which the default policy stands in for. Its `random` has no counterpart.
+#: Names of RouteLLM's own routers; the default policy decides for each. Its router `random` has no counterpart.
 ROUTELLM_ROUTERS = frozenset({"mf", "bert", "causal_llm", "sw_ranking"})
 
-#: Fields that are no parameters of the answer.
+#: Fields of a body that do not belong to the parameters of the answer.
 _OWN_FIELDS = frozenset({"model", "messages", "stream"})
 
-#: Characters that a model's name may have.
-_LONGEST_NAME = 1000
+#: Most characters of a model name.
+_MAX_NAME_CHARS = 1000
 
 _NUMBER = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
 
@@ -49,15 +50,16 @@ _NUMBER = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
 def query_from_body(
     body: Mapping[str, Any], headers: Mapping[str, str], policies: Mapping[str, ServedPolicy]
 ) -> RouteQuery:
-    """What a chat body asks of the router. Messages and all other fields are handed on untouched.
+    """Return the query of a chat body. Messages and all other fields are passed on unchanged.
 
     Args:
         body: the decoded JSON body, in the shape of OpenAI's chat completions or Anthropic's messages.
-        headers: of the HTTP request; read for the id of the session (`router.asking.session_ids.session_id_of`).
+        headers: the headers of the HTTP request, which may hold the id of the session; see
+            `router.asking.session_ids.session_id_of`.
         policies: all served policies by name, profiles included, the default first (`Router.policies`).
 
     Raises:
-        UnknownModelError: `model` is none of the names above; the message lists them.
+        UnknownModelError: `model` is none of the names above; the message lists those that exist.
         InvalidRequestError: `model` or `messages` is missing or of the wrong type, or a threshold is not 0 to 1.
     """
     model, messages = body.get("model"), body.get("messages")
@@ -77,8 +79,8 @@ def query_from_body(
 
 
 def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Overrides:
-    """What a model name asks of the router. Arguments and errors as `query_from_body`."""
-    if len(model) > _LONGEST_NAME:
+    """Return the overrides that a model name stands for. See `query_from_body` for arguments and errors."""
+    if len(model) > _MAX_NAME_CHARS:
         raise _unknown(model, policies)
     for name, policy in policies.items():
         if model in policy.rules.file.names:
@@ -88,7 +90,7 @@ def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Ov
     if model.startswith(ALIAS_PREFIX):
         name, _, threshold = model.removeprefix(ALIAS_PREFIX).rpartition("-")
         if name in policies or name in ROUTELLM_ROUTERS:
-            # RouteLLM's names mean the default policy, unless one of ours is called so.
+            # One of RouteLLM's names means the default policy, unless a policy of ours has that name.
             return Overrides(policy=name if name in policies else None, min_gain=_threshold(threshold, model))
     raise _unknown(model, policies)
 
@@ -100,13 +102,13 @@ def _unknown(model: str, policies: Mapping[str, ServedPolicy]) -> UnknownModelEr
 
 
 def model_names(policies: Mapping[str, ServedPolicy]) -> list[str]:
-    """Every name that `model` may have, but the aliases: policies with their profiles, then candidates."""
+    """Return every name that `model` may have except RouteLLM's: policies and profiles, and then candidates."""
     candidates = dict.fromkeys(name for policy in policies.values() for name in policy.rules.file.names)
     return [*(POLICY_PREFIX + name for name in policies), *candidates]
 
 
 def model_list(policies: Mapping[str, ServedPolicy]) -> list[dict[str, Any]]:
-    """The same as OpenAI's model objects; the field `elle` says what each is."""
+    """Return the names of `model_names` as OpenAI's model objects. The field `elle` says what each one is."""
     models = {row.name: row.model for policy in policies.values() for row in policy.rules.file.candidates}
     listed = []
     for name in model_names(policies):
@@ -120,18 +122,18 @@ def model_list(policies: Mapping[str, ServedPolicy]) -> list[dict[str, Any]]:
 
 
 def upstream_model(model: str) -> str:
-    """The name by which an OpenAI-compatible upstream knows a LiteLLM model string: what follows the provider."""
+    """Return the name by which the upstream knows a model: `openai/gpt-4o` becomes `gpt-4o`."""
     return model.partition("/")[2] or model
 
 
 @dataclass(frozen=True, slots=True)
 class ChatBody:
-    """A JSON body of which `model` can be exchanged without touching another byte.
+    """A JSON body in which `model` can be exchanged without changing any other byte.
 
     Attributes:
         fields: the body, decoded.
-        raw: the body as it came.
-        model_at: where in `raw` the value of `model` begins and ends; None where there is none.
+        raw: the bytes of the body.
+        model_at: where the value of `model` begins and ends in `raw`; None if there is none.
     """
 
     fields: Mapping[str, Any]
@@ -140,12 +142,11 @@ class ChatBody:
 
     @classmethod
     def parse(cls, raw: bytes, *, max_text_bytes: int = MAX_TEXT_BYTES) -> ChatBody:
-        """Decode a body, after its structure has been counted.
+        """Decode a body, after its size and its structure have been checked.
 
-        max_text_bytes: of text, as `router.intake.json_structure.check_json` takes it.
+        max_text_bytes: most bytes of text; see `router.intake.json_structure.check_json`.
 
-        Raises InvalidRequestError for anything but one JSON object in UTF-8 with distinct keys, and for one that holds
-        too much.
+        Raises InvalidRequestError if the body is not one JSON object in UTF-8 with distinct keys, or holds too much.
         """
         structure = check_json(raw, max_text_bytes=max_text_bytes)
         try:
@@ -156,13 +157,16 @@ class ChatBody:
         return cls(found.fields, raw, found.at.get("model"))
 
     def with_model(self, model: str) -> bytes:
-        """The body with this `model`, all else byte for byte as it came. Raises InvalidRequestError without one."""
+        """Return the body with another `model`, every other byte unchanged.
+
+        Raises InvalidRequestError if the body has no `model`.
+        """
         before, behind = self.around_model
         return b"".join((before, json.dumps(model).encode(), behind))
 
     @property
     def around_model(self) -> tuple[bytes, bytes]:
-        """What stands before the value of `model`, and what behind. Raises InvalidRequestError without one."""
+        """The bytes before the value of `model` and those behind it. Raises InvalidRequestError if there is none."""
         if self.model_at is None:
             raise InvalidRequestError("model must be set, got none.", field="model")
         begin, end = self.model_at

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from router.answering.dispatch import Completion, Dispatcher
+from router.answering.completion import Completion
+from router.answering.dispatch import Dispatcher
 from router.asking.session_ids import caller_of
 from router.attempts import Delivery
 from router.deciding.pipeline import Router

@@ -1,4 +1,4 @@
-"""What a door says of its own, in the OpenAI shape: headers of a decision, and errors as error objects. Pure."""
+"""Describe decisions and errors in OpenAI's format: headers, the record in the body, error objects. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from router.attempts import Attempt, Delivery
 from router.errors import DispatchError, RequestTooLargeError, RouterError, UnknownModelError
 from router.values import RoutingDecision
 
-#: The headers of a decision. Envoy routes by the first.
+#: The headers of a decision. Envoy routes by the first one.
 CANDIDATE_HEADER = "x-elle-candidate"
 DECISION_ID_HEADER = "x-elle-decision-id"
 POLICY_HEADER = "x-elle-policy"
 REASON_HEADER = "x-elle-reason"
 GAIN_HEADER = "x-elle-gain"
 RISK_HEADER = "x-elle-risk"
-#: Machine-readable reason why there is no decision.
+#: The machine-readable reason of an error.
 ERROR_HEADER = "x-elle-error"
 
-#: Who answered, after which attempts (`CANDIDATE=OUTCOME`, comma between); only doors that get answers set these.
+#: Who answered, and after which attempts, as `CANDIDATE=OUTCOME` with commas between. Envoy's gateway does not set
+#: these, because it does not get the answer.
 ANSWERED_BY_HEADER = "x-elle-answered-by"
 ATTEMPTS_HEADER = "x-elle-attempts"
 
-#: Attempts that the header names.
+#: Most attempts that the header names.
 MAX_ATTEMPTS = 40
 
 #: The field of bodies and chunks that holds the decision record.
@@ -42,7 +43,7 @@ ALL_HEADERS = (
     ATTEMPTS_HEADER,
 )
 
-#: HTTP status of each gRPC status that errors of ours have; see router/errors.py.
+#: The HTTP status for each gRPC status of our errors; see router/errors.py.
 HTTP_STATUS: Mapping[str, int] = {
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
@@ -50,7 +51,7 @@ HTTP_STATUS: Mapping[str, int] = {
     "RESOURCE_EXHAUSTED": 429,
     "INTERNAL": 500,
     "UNIMPLEMENTED": 501,
-    # The key that the provider refuses is the router's, not the caller's.
+    # The provider refused the router's key, not the caller's, so the caller must not see a 401 or 403.
     "PERMISSION_DENIED": 502,
     "ABORTED": 502,
     "UNAVAILABLE": 503,
@@ -59,7 +60,7 @@ HTTP_STATUS: Mapping[str, int] = {
 
 
 def decision_headers(decision: RoutingDecision) -> dict[str, str]:
-    """Who answers and why, as ASCII headers; gain and risk, with six decimals, only where they were judged."""
+    """Return the headers of a decision, in ASCII. Gain and risk have six decimals, and are left out if unknown."""
     risk = _risk(decision)
     headers = {
         CANDIDATE_HEADER: decision.chosen,
@@ -75,14 +76,17 @@ def decision_headers(decision: RoutingDecision) -> dict[str, str]:
 
 
 def delivery_headers(delivery: Delivery) -> dict[str, str]:
-    """Who answered, after what."""
-    # The last ones, because clients bound the length of headers.
+    """Return the headers that say who answered, and after which attempts."""
+    # Only the last attempts, because clients refuse long headers.
     attempts = (f"{attempt.candidate}={attempt.outcome.value}" for attempt in delivery.attempts[-MAX_ATTEMPTS:])
     return {ANSWERED_BY_HEADER: delivery.answered_by, ATTEMPTS_HEADER: ",".join(attempts)}
 
 
 def decision_record(decision: RoutingDecision, delivery: Delivery | None) -> dict[str, Any]:
-    """The decision, small, for bodies and chunks; with who answered where that is known."""
+    """Return the short decision record for bodies and chunks.
+
+    delivery: who answered; None if nobody has yet, and the record says nothing about it.
+    """
     record: dict[str, Any] = {
         "decision_id": decision.decision_id,
         "policy": decision.policy.name,
@@ -99,7 +103,7 @@ def decision_record(decision: RoutingDecision, delivery: Delivery | None) -> dic
 
 
 def attempts_record(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
-    """Everything that was tried, oldest first."""
+    """Return the record of everything that was tried, oldest first."""
     return [
         {
             "candidate": attempt.candidate,
@@ -112,16 +116,16 @@ def attempts_record(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
 
 
 def error_reply(error: RouterError) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """HTTP status, headers and OpenAI error object of an error of ours."""
+    """Return the HTTP status, the headers and the OpenAI error object of a RouterError."""
     status = 413 if isinstance(error, RequestTooLargeError) else HTTP_STATUS[error.status]
     headers = {ERROR_HEADER: error.reason}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
     elif isinstance(error, DispatchError):
-        # What is worth retrying was retried; OpenAI's clients, which do so by themselves, are asked not to. A wait that
-        # a provider asks for was too long for us, and is theirs to make.
+        # The dispatcher has retried whatever is worth a retry, so OpenAI's clients, which retry by themselves, are
+        # asked not to. If a provider asked for a longer wait than ours, `retry_after_s` is set: then clients may wait.
         headers["x-should-retry"] = "false"
-    # Clients written for OpenAI look for its own code.
+    # Clients that were written for OpenAI know this code.
     code = "model_not_found" if isinstance(error, UnknownModelError) else error.reason.lower()
     body = error_object(str(error), kind=_kind(status), code=code, param=error.field)
     body["error"]["retryable"] = error.retryable
@@ -129,7 +133,7 @@ def error_reply(error: RouterError) -> tuple[int, dict[str, str], dict[str, Any]
 
 
 def error_object(message: str, *, kind: str, code: str, param: str | None = None) -> dict[str, Any]:
-    """An OpenAI error object; `kind` is its `type`."""
+    """Return an OpenAI error object; `kind` becomes its field `type`."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from router.answering.large_answers import apart, is_large, json_in_pieces
+from router.answering.upstreams.large_answers import apart, is_large, json_in_pieces
 from router.attempts import Delivery
 from router.errors import DispatchError, RouterError
 from router.gateways.openai_format import (

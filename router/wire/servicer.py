@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
-from router.answering.dispatch import Completion, Dispatcher
-from router.answering.large_answers import apart
-from router.answering.large_answers import is_large as is_large_answer
+from router.answering.completion import Completion
+from router.answering.dispatch import Dispatcher
+from router.answering.upstreams.large_answers import apart
+from router.answering.upstreams.large_answers import is_large as is_large_answer
 from router.asking.session_ids import caller_of, session_id_of
 from router.deciding.pipeline import Router
 from router.errors import InvalidRequestError, NotReadyError

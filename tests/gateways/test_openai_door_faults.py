@@ -129,7 +129,7 @@ def test_a_stream_that_breaks_off_ends_with_an_error_event_and_nobody_takes_over
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_answer_of_ten_megabytes_arrives_whole(world: World, method: str) -> None:
-    answer = world.ask(f"big-{method}", method)
+    answer = world.ask(f"big-{method}", method, deadline_s=60)
     assert (answer.status, len(answer.text), answer.ended) == (200, BIG, True)
     assert answer.tried == [("weak", "ANSWERED")]
 

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from router import errors
-from router.answering.litellm_errors import ERRORS_BY_NAME, kind_of, retry_after_s
+from router.answering.upstreams.litellm_errors import ERRORS_BY_NAME, kind_of, retry_after_s
 from router.attempts import Attempt, AttemptOutcome
 from router.errors import DispatchError
 from router.wire import conversion

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from router.answering.dispatch import share_s
+from router.answering.attempt_log import turn_length_s
 from router.attempts import Attempt, AttemptOutcome, Delivery
 from router.client import AsyncRouterClient, RouterClient
 from router.errors import ServiceError
@@ -203,7 +203,7 @@ def test_a_short_retry_after_is_waited_for_and_the_chosen_candidate_answers(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_answer_of_ten_megabytes_arrives_whole(world: tuple[str, FaultyUpstream], method: str) -> None:
-    text, delivery = ask(world[0], method, f"big-{method}")
+    text, delivery = ask(world[0], method, f"big-{method}", deadline_s=60)
     assert len(text) == BIG
     assert outcomes(delivery.attempts) == [("weak", A.ANSWERED)]
 
@@ -243,7 +243,7 @@ def test_a_candidate_that_is_silent_longer_than_the_deadline_leaves_time_for_the
 def test_those_who_may_stand_in_are_left_what_they_may_take_but_no_more_than_half(
     left_s: float, others_s: float, share: float
 ) -> None:
-    assert share_s(left_s, others_s) == share
+    assert turn_length_s(left_s, others_s) == share
 
 
 @pytest.mark.parametrize(

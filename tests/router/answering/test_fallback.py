@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.answering.fallback import ladder, reads_more
+from router.answering.fallback import candidates_to_ask, may_read_more
 from router.policies.policy_file import PolicyFile
 from router.values import ArtifactRef, CandidateRisk, Reason, RoutingDecision, Timings
 
@@ -75,11 +75,11 @@ UNKNOWN = (None,) * 4
     ],
 )
 def test_only_candidates_at_or_above_the_floor_stand_in_cheapest_first(case: RoutingDecision, wanted: str) -> None:
-    assert "".join(candidate.name for candidate in ladder(policy(), case)) == wanted
+    assert "".join(candidate.name for candidate in candidates_to_ask(policy(), case)) == wanted
 
 
 def test_nobody_does_where_the_policy_says_so() -> None:
-    assert [one.name for one in ladder(policy("none"), decision("a", FALLING))] == ["a"]
+    assert [one.name for one in candidates_to_ask(policy("none"), decision("a", FALLING))] == ["a"]
 
 
 @given(
@@ -92,7 +92,7 @@ def test_whatever_is_decided_nobody_stands_in_from_below(
     risks: tuple[float, ...], chosen: str, ineligible: set[str], reason: Reason
 ) -> None:
     made = decision(chosen, risks, reason, "".join(ineligible - {chosen}))
-    first, *others = ladder(policy(), made)
+    first, *others = candidates_to_ask(policy(), made)
     assert first.name == chosen
     assert len({first.name, *(one.name for one in others)}) == 1 + len(others)
     for one in others:
@@ -108,4 +108,4 @@ def test_what_is_too_long_for_one_goes_only_to_one_said_to_read_more(
     window: int | None, other: int | None, wanted: bool
 ) -> None:
     first, second, *_ = policy(windows=(window, other, 1, 1)).candidates
-    assert reads_more(second, first) is wanted
+    assert may_read_more(second, first) is wanted

@@ -8,10 +8,10 @@ import importlib.util
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from router.answering import litellm_upstream
-from router.answering.answer_json import checked
-from router.answering.litellm_upstream import LiteLLMUpstream, is_finished
-from router.answering.openai_upstream import OPENAI_PREFIX, OpenAIUpstream, speaks_openai
+from router.answering.upstreams import litellm_upstream
+from router.answering.upstreams.answer_json import checked
+from router.answering.upstreams.litellm_upstream import LiteLLMUpstream, is_finished
+from router.answering.upstreams.openai_upstream import OPENAI_PREFIX, OpenAIUpstream, speaks_openai
 from router.errors import DispatchNotInstalledError, UpstreamUnavailableError
 from router.policies.credentials import CANNED_UPSTREAM
 from router.policies.policy_file import Candidate

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from router.answering.upstream import Upstream
+from router.answering.upstreams.upstream import Upstream
 from router.errors import DispatchError, UpstreamRejectedError, UpstreamUnavailableError
 from router.policies.policy_file import Candidate
 from router.values import RouteQuery
-from tests.router.answering import hostile_upstream
+from tests.router.answering.upstreams import hostile_upstream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

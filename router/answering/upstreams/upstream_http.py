@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from router.answering.sse import too_long
+from router.answering.upstreams.sse import too_long
 from router.errors import UpstreamUnavailableError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp
 import pytest
 
-from router.answering import upstream_http
-from router.answering.upstream_http import UpstreamHttp
+from router.answering.upstreams import upstream_http
+from router.answering.upstreams.upstream_http import UpstreamHttp
 from router.errors import UpstreamUnavailableError
 
 BODY = b'{"model": "m", "messages": []}'

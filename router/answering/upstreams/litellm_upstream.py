@@ -1,7 +1,7 @@
 """One candidate asked once through LiteLLM, which translates between providers. Only this file serves and imports it.
 
-LiteLLM lives in an event loop of its own (`router.answering.loop_thread`): it imports with the first call what that
-needs, counts tokens and searches errors with regular expressions, each of which would hold up every other caller.
+LiteLLM lives in an event loop of its own (`LoopThread`). It imports modules during its first call, counts tokens, and
+searches errors with regular expressions; each of these would hold up every other caller.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import threading
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 
-from router.answering.litellm_errors import Problem, translated
-from router.answering.loop_thread import LoopThread
+from router.answering.upstreams.litellm_errors import Problem, translated
+from router.answering.upstreams.loop_thread import LoopThread
 from router.errors import DispatchNotInstalledError, UpstreamDeniedError, UpstreamNotFoundError
 from router.policies.policy_file import Candidate
 from router.values import RouteQuery
@@ -186,7 +186,7 @@ _known_problem = functools.lru_cache(maxsize=1024)(problem_of)
 @contextlib.contextmanager
 def _calling(candidate: Candidate, base: str | None, *, streamed: bool) -> Iterator[None]:
     """Bound the answers, and turn what LiteLLM raises into errors of ours."""
-    from router.answering import bounded_httpx
+    from router.answering.upstreams import bounded_httpx
 
     call = bounded_httpx.Call(candidate.max_answer_bytes, streamed)
     problem = _known_problem(candidate.model_copy(update={"api_base": base}))
@@ -280,7 +280,7 @@ def _import_litellm() -> Any:
     try:
         with _IMPORTING, _no_collection():
             litellm: Any = importlib.import_module("litellm")
-            importlib.import_module("router.answering.bounded_httpx")
+            importlib.import_module("router.answering.upstreams.bounded_httpx")
     except ImportError as error:
         raise DispatchNotInstalledError("answering needs LiteLLM, which is not installed.") from error
     litellm.suppress_debug_info = True

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from router.answering.upstream import Upstream
+from router.answering.upstreams.upstream import Upstream
 from router.errors import DispatchError, UpstreamDeniedError, UpstreamNotFoundError, UpstreamRejectedError
 from router.policies.policy_file import Candidate
 from router.values import RouteQuery
@@ -32,7 +32,7 @@ def guard(function, address_of):
     return guarded
 socket.getaddrinfo = guard(socket.getaddrinfo, lambda host, *rest: host)
 socket.socket.connect = guard(socket.socket.connect, lambda self, address: address[0])
-from router.answering.upstream import Upstream
+from router.answering.upstreams.upstream import Upstream
 from router.policies.policy_file import Candidate
 from router.serving.http_server import serve_on_loopback
 from router.values import RouteQuery

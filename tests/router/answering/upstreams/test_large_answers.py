@@ -16,7 +16,7 @@ import yaml
 from google.protobuf import json_format, struct_pb2
 
 from router import plain_json
-from router.answering.large_answers import LARGE_TEXT, LARGE_VALUES, PatientDecoder, is_large, json_in_pieces
+from router.answering.upstreams.large_answers import LARGE_TEXT, LARGE_VALUES, PatientDecoder, is_large, json_in_pieces
 from router.gateways import openai_reply
 from router.gateways.openai_door import OpenAIDoor
 from router.pb import router_service_pb2 as pb
@@ -26,7 +26,7 @@ from router.wire import servicer
 from router.wire.large_structs import struct_bytes
 from router.wire.structs import struct_from_answer
 from tests.gateways.loopback import in_thread
-from tests.router.answering.hostile_upstream import BODIES, hostile_upstream
+from tests.router.answering.upstreams.hostile_upstream import BODIES, hostile_upstream
 
 VALUES = [
     {},

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from router.answering import litellm_upstream
-from router.answering.answer_json import decoded
-from router.answering.litellm_errors import translated
-from router.answering.litellm_upstream import excerpt, secret_of
-from router.answering.sse import data_of_events
-from router.answering.upstream_http import Answered, UpstreamHttp, trusted_authorities
+from router.answering.upstreams import litellm_upstream
+from router.answering.upstreams.answer_json import decoded
+from router.answering.upstreams.litellm_errors import translated
+from router.answering.upstreams.litellm_upstream import excerpt, secret_of
+from router.answering.upstreams.sse import data_of_events
+from router.answering.upstreams.upstream_http import Answered, UpstreamHttp, trusted_authorities
 from router.errors import InvalidRequestError, UpstreamDeniedError
 from router.policies.policy_file import Candidate
 from router.values import RouteQuery

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from router import plain_json
-from router.answering.large_answers import PatientDecoder, apart, is_large
+from router.answering.upstreams.large_answers import PatientDecoder, apart, is_large
 from router.errors import UpstreamUnavailableError
 
 #: Commas and opening brackets that a JSON text may hold, those in its strings too. A decoder makes an object of 100

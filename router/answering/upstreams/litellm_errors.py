@@ -14,7 +14,7 @@ from router import errors, plain_json
 from router.errors import DispatchError, RouterError
 
 if TYPE_CHECKING:
-    from router.answering.bounded_httpx import Call
+    from router.answering.upstreams.bounded_httpx import Call
 
 #: Exceptions by name; an exception counts as the nearest of its classes that is named here.
 ERRORS_BY_NAME: Mapping[str, type[DispatchError]] = {
@@ -154,7 +154,7 @@ def _counts(found: DispatchError, said: BaseException, words: str | None) -> boo
 
 
 def _of_call(who: str, error: Exception, call: Call, problem: Problem | None) -> Exception:
-    from router.answering.bounded_httpx import Phase
+    from router.answering.upstreams.bounded_httpx import Phase
 
     if call.overrun is not None:
         return call.overrun

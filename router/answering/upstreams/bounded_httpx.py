@@ -18,9 +18,9 @@ from typing import Any
 import httpx
 
 from router import plain_json
-from router.answering.answer_json import FEW_SIGNS, MAX_SIGNS, signs_in
-from router.answering.large_answers import PatientDecoder, apart
-from router.answering.sse import MAX_LINES, STREAM_FACTOR, too_long
+from router.answering.upstreams.answer_json import FEW_SIGNS, MAX_SIGNS, signs_in
+from router.answering.upstreams.large_answers import PatientDecoder, apart
+from router.answering.upstreams.sse import MAX_LINES, STREAM_FACTOR, too_long
 from router.errors import UpstreamUnavailableError
 
 #: Bytes of the body of an error that LiteLLM gets to see: it searches them with regular expressions, 4 KB in some 4 ms.

@@ -1,0 +1,131 @@
+"""The attempts of one request: what was tried, what is left of the time, and which error the caller gets."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from router import errors
+from router.attempts import Attempt, AttemptOutcome, Delivery
+from router.errors import DispatchError, UpstreamTimeoutError
+from router.policies.policy_file import Candidate
+
+log = logging.getLogger(__name__)
+
+#: Longest wait in seconds before the same candidate is asked again. If it wants a longer one, the next one is asked.
+MAX_WAIT_S = 2.0
+
+#: Seconds before the first retry if the provider names none. They double with each retry, and between half and all of
+#: them are waited, so that callers who failed together do not come back together.
+BACKOFF_S = 0.25
+
+#: The outcome of each class of error. Subclasses come first, because the first match counts.
+_OUTCOMES: tuple[tuple[type[DispatchError], AttemptOutcome], ...] = (
+    (errors.UpstreamContextWindowError, AttemptOutcome.CONTEXT_WINDOW),
+    (errors.UpstreamRejectedError, AttemptOutcome.REJECTED),
+    (errors.UpstreamDeniedError, AttemptOutcome.DENIED),
+    (errors.UpstreamNotFoundError, AttemptOutcome.NOT_FOUND),
+    (errors.UpstreamRateLimitedError, AttemptOutcome.RATE_LIMITED),
+    (errors.UpstreamTimeoutError, AttemptOutcome.TIMED_OUT),
+    (errors.UpstreamInterruptedError, AttemptOutcome.INTERRUPTED),
+    (DispatchError, AttemptOutcome.UNAVAILABLE),
+)
+
+
+@dataclass(slots=True)
+class AttemptLog:
+    """The attempts of one request and its time.
+
+    Attributes:
+        deadline: the caller's deadline by the monotonic clock; infinity if there is none.
+        attempts: everything that was tried, oldest first.
+        failures: the errors of the attempts that failed.
+        turn_ends: when the turn of the current candidate ends.
+    """
+
+    deadline: float
+    attempts: list[Attempt] = field(default_factory=list)
+    failures: list[DispatchError] = field(default_factory=list)
+    turn_ends: float = math.inf
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until the caller's deadline."""
+        return self.deadline - time.monotonic()
+
+    @property
+    def turn_remaining_s(self) -> float:
+        """Seconds that the current candidate has left."""
+        return self.turn_ends - time.monotonic()
+
+    def begin_turn(self, others_s: float) -> None:
+        """Begin the turn of the next candidate. `others_s` is explained at `turn_length_s`."""
+        self.turn_ends = time.monotonic() + turn_length_s(self.remaining_s, others_s)
+
+    def add_failure(
+        self, candidate: Candidate, error: DispatchError, started: float | None, *, streamed: bool = False
+    ) -> None:
+        """Note a failed attempt. `started` is None if the candidate was not asked because it is cooling down."""
+        is_cooling = started is None
+        outcome = next(outcome for kind, outcome in _OUTCOMES if isinstance(error, kind))
+        outcome = AttemptOutcome.COOLING_DOWN if is_cooling else outcome
+        duration = 0.0 if started is None else time.monotonic() - started
+        self.attempts.append(Attempt(candidate.name, outcome, error.http_status, duration, streamed))
+        self.failures.append(error)
+        log.log(
+            logging.DEBUG if is_cooling else logging.WARNING,
+            "candidate %s: %s after %.2f s, HTTP status %s",
+            *(candidate.name, outcome.value, duration, error.http_status),
+        )
+
+    def add_answer(self, candidate: Candidate, started: float, chosen: str, *, streamed: bool) -> Delivery:
+        """Note the attempt that answered. Return who answered after which attempts."""
+        duration = time.monotonic() - started
+        self.attempts.append(Attempt(candidate.name, AttemptOutcome.ANSWERED, None, duration, streamed))
+        fell_back = candidate.name != chosen
+        return Delivery(candidate.name, candidate.model, fell_back, tuple(self.attempts))
+
+    def interrupt(self, candidate: Candidate, error: DispatchError, started: float) -> DispatchError:
+        """Note that an answer broke off. Return the error for the caller, who has a part of the answer already."""
+        self.attempts.pop()
+        # A timeout at the caller's own deadline is not the candidate's fault.
+        if self.remaining_s > 0 or not isinstance(error, UpstreamTimeoutError):
+            message = f"candidate {candidate.name!r} broke off after part of its answer had been sent."
+            error = errors.UpstreamInterruptedError(message, http_status=error.http_status)
+        self.add_failure(candidate, error, started, streamed=True)
+        error.attempts = tuple(self.attempts)
+        return error
+
+    def raise_failure(self) -> NoReturn:
+        """Raise the last failure that is worth a retry, or else the last failure, with every attempt."""
+        retryable = [error for error in self.failures if error.retryable]
+        error = (retryable or self.failures)[-1]
+        waits = [failure.retry_after_s for failure in retryable if failure.retry_after_s is not None]
+        error.retry_after_s = min(waits, default=None)
+        error.attempts = tuple(self.attempts)
+        raise error
+
+
+def turn_length_s(remaining_s: float, others_s: float) -> float:
+    """Return how many of the remaining seconds a candidate may use, so that those after it get a chance.
+
+    The others may need `others_s` seconds by their own settings. These are kept for them, but at most half of what
+    remains.
+    """
+    return remaining_s - min(remaining_s / 2, others_s)
+
+
+def retry_wait_s(error: DispatchError, retry: int) -> float | None:
+    """Return the seconds to wait before the same candidate is asked again; None if that is not worth it.
+
+    retry: the number of retries so far.
+    """
+    if not error.retryable or isinstance(error, UpstreamTimeoutError):
+        return None
+    backoff_s = BACKOFF_S * 2**retry * random.uniform(0.5, 1)  # noqa: S311  (spreads retries, hides nothing)
+    wait_s = backoff_s if error.retry_after_s is None else error.retry_after_s
+    return wait_s if wait_s <= MAX_WAIT_S else None
