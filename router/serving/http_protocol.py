@@ -1,6 +1,6 @@
-"""uvicorn's HTTP protocol with bounds: on heads, on chunks, on requests in a row, on connections, and on time.
+"""uvicorn's HTTP protocol with bounds on heads, chunks, pipelined requests, connections and time.
 
-An import of this file needs uvicorn and httptools.
+Importing this file needs uvicorn and httptools.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-#: Bytes of the first line and the headers of a request.
+#: Most bytes of the first line and the headers of a request.
 MAX_HEAD_BYTES = 32 * 1024
 
-#: Bytes that are parsed at a time while a head is read: an empty header takes four.
+#: Bytes that are parsed at a time while a head is read. A header may be as short as four bytes, so a piece has few.
 _PIECE_BYTES = 8 * 1024
 
-#: Requests that a client may send ahead before it has read the answers.
+#: Most requests that a client may send ahead before it has read the answers.
 MAX_PIPELINED = 16
 
-#: Connections. The one that has waited longest without a whole request gives way to a new one.
+#: Most connections. If there are more, the one that has waited longest for a whole request is closed.
 MAX_CONNECTIONS = 1000
 
-#: Seconds until a connection that was opened has sent a whole head, and until the body behind a head is whole.
+#: Seconds within which a client must send a whole head, and after it the whole body.
 HEAD_S, BODY_S = 10.0, 60.0
 
 #: Seconds that a client may leave an answer unread.
 STALLED_S = 60.0
 
-#: Chunks of a body that may be tiny, and what each of the others must hold on average.
+#: Number of chunks of a body that may be tiny, and the bytes that chunks must hold on average if there are more.
 _FREE_CHUNKS, _MIN_CHUNK_BYTES = 1024, 64
 
 _REASONS = {
@@ -44,11 +44,11 @@ _REASONS = {
 class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
     """One connection.
 
-    A request that asks to upgrade the connection, as Java's client does for HTTP/2 with every first request, is read as
-    if it did not, which the standard allows: httptools would throw its body away.
+    A request to upgrade the connection, which Java's client sends to ask for HTTP/2, is answered as if it did not ask,
+    which the standard allows. httptools would throw the body of such a request away.
     """
 
-    #: The method of a request that asks to upgrade, until its head is read once more.
+    #: The method of a request that asks to upgrade, until its head is parsed once more; empty otherwise.
     _upgraded: bytes
 
     def connection_made(self, transport: asyncio.Transport) -> None:
@@ -57,7 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._timer: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._reset()
-        #: When it began to wait for the rest of a request; None while one is answered.
+        #: When the connection began to wait for the rest of a request; None while a request is answered.
         self.waits_since: float | None = self.loop.time()
         self._limit(HEAD_S)
         if len(self.connections) > MAX_CONNECTIONS and not self._make_room():
@@ -70,7 +70,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, a head in small pieces."""
+        """Parse the bytes that have arrived; a head is parsed in small pieces."""
         self._unset_keepalive_if_required()
         if self._timer is None and not self._answering:
             self._limit(HEAD_S)
@@ -94,7 +94,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
                 self._refuse(400, "the request must be valid HTTP/1.1.")
 
     def _read_as_plain(self, rest: bytes) -> None:
-        """Parse the head once more without the upgrade, and then what stands behind it."""
+        """Parse the head once more without the upgrade, and then the bytes behind it."""
         self.parser = httptools.HttpRequestParser(self)
         lines = [b"%b %b HTTP/1.1" % (self._upgraded, self.url)]
         lines += [b"%b: %b" % header for header in self.headers if header[0] not in {b"upgrade", b"http2-settings"}]
@@ -102,25 +102,25 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._parse(b"\r\n".join([*lines, b"", b""]) + rest)
 
     def on_message_begin(self) -> None:
-        """A request begins; it may come ahead, while another one is answered."""
+        """Begin a request. It may come ahead, while another one is answered."""
         super().on_message_begin()
         self._reset()
         self._limit(HEAD_S)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer behind the body; those of a head are counted where they come in."""
+        """Take a header, or a trailer behind the body. `data_received` counts the bytes of a head."""
         self._header_bytes += len(name) + len(value) + 4
         if self._in_body and self._header_bytes > MAX_HEAD_BYTES:
             raise ValueError
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is whole: the request may be worked on."""
+        """Begin to work on the request, whose head is whole."""
         if self.parser.should_upgrade():
             self._upgraded = self.parser.get_method()
             return
         if len(self.pipeline) >= MAX_PIPELINED:
-            # Its answers would not be read either.
+            # A client that sends so many requests without reading answers would not read a refusal either.
             self.transport.abort()
             raise ValueError
         self._in_body = True
@@ -129,18 +129,18 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
-        """A chunk of the body begins."""
+        """Count a chunk of the body."""
         self._n_chunks += 1
         if self._n_chunks > _FREE_CHUNKS and self._n_chunks * _MIN_CHUNK_BYTES > self._body_bytes:
             raise ValueError
 
     def on_body(self, body: bytes) -> None:
-        """Some of the body."""
+        """Take a part of the body."""
         self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """Note that the request is whole, so that nothing more is expected of the client."""
         if self._upgraded:
             return
         self._reset()
@@ -149,7 +149,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """An answer was given; the next request may have come already."""
+        """End an answer. The next request may have arrived already."""
         if not self._in_body and not self.pipeline:
             self.waits_since = self.loop.time()
         super().on_response_complete()
@@ -157,16 +157,19 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
             self.flow.pause_reading()
 
     def pause_writing(self) -> None:
-        """The client does not read."""
+        """Give the client some time to read, because it has stopped reading."""
         super().pause_writing()
         self._stalled = self.loop.call_later(STALLED_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client reads again."""
+        """Go on, because the client reads again."""
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
+        # `on_response_complete` stops reading if the client has not read the answer yet. Now the next request may come.
+        if not self.pipeline and not self._answering and not self.transport.is_closing():
+            self.flow.resume_reading()
 
     @property
     def _answering(self) -> bool:
@@ -178,7 +181,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._head_bytes = self._header_bytes = self._body_bytes = self._n_chunks = 0
 
     def _limit(self, seconds: float | None) -> None:
-        """Give the client so many seconds from now; None for as many as it likes."""
+        """Give the client so many seconds from now; None sets no limit."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if seconds is None else self.loop.call_later(seconds, self._time_is_up)
@@ -186,13 +189,13 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
     def _time_is_up(self) -> None:
         self._timer = None
         if self.pipeline or (self._answering and not self._in_body):
-            # What was sent ahead is not read meanwhile.
+            # Requests that were sent ahead wait until the current one is answered, which is not the client's fault.
             self._limit(HEAD_S)
         elif not self.transport.is_closing():
             self._refuse(408, "the request did not come whole in time; send it faster.")
 
     def _make_room(self) -> bool:
-        """Hang up on whoever has waited longest without a whole request. Whether there was anybody."""
+        """Close the connection that has waited longest for a whole request. Return whether there was one."""
         waiting = [one for one in self.connections if one is not self and one.waits_since is not None]
         if not waiting:
             return False
@@ -202,7 +205,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         return True
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer by ourselves, unless an answer is under way, and hang up."""
+        """Close the connection, with an error as its last answer unless another answer has begun."""
         if not (self._answering and self.cycle.response_started):
             error = {"message": message, "type": "invalid_request_error", "param": None, "code": "refused"}
             body = json.dumps({"error": error}).encode()

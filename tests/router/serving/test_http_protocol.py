@@ -16,6 +16,9 @@ GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\n"
 
 
+BIG = 20 * 1024 * 1024
+
+
 async def echo(scope, receive, send):
     """Answer with the number of bytes of the body."""
     size, more = 0, True
@@ -24,7 +27,7 @@ async def echo(scope, receive, send):
         if message["type"] == "http.disconnect":
             return
         size, more = size + len(message["body"]), message["more_body"]
-    raw = str(size).encode()
+    raw = b"a" * BIG if scope["path"] == "/big" else str(size).encode()
     head = [(b"content-length", str(len(raw)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": head})
     await send({"type": "http.response.body", "body": raw})
@@ -73,6 +76,17 @@ def ask(port: int, raw: bytes, n_answers: int = 1) -> list[bytes]:
                     length = int(line.split(b":")[1])
             bodies.append(stream.read(length))
         return bodies
+
+
+def test_a_connection_goes_on_after_a_large_answer_that_its_client_read_late(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as one, one.makefile("rb") as stream:
+        for _ in range(2):
+            one.sendall(b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n")
+            # The answer is complete for the server long before its client begins to read it.
+            time.sleep(0.5)
+            while stream.readline() != b"\r\n":
+                pass
+            assert len(stream.read(BIG)) == BIG
 
 
 def test_a_body_arrives_whole_or_in_chunks_and_so_do_requests_sent_ahead(port):
