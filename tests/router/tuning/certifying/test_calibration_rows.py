@@ -19,7 +19,7 @@ from router.tuning.certifying.calibration_set import (
     whole_calibration_set,
 )
 from router.tuning.outcomes.datasets import Outcomes
-from router.tuning.outcomes.holdout import Split, left_out
+from router.tuning.outcomes.holdout import Holdout, left_out
 
 FILE = DataSource("data.jsonl", "d" * 64, 1)
 
@@ -119,7 +119,7 @@ class TestOrder:
 class TestTheFitsOwnData:
     def test_the_rows_that_the_fit_left_out_are_taken_and_no_others(self) -> None:
         data = rows(new(400))
-        split = Split(0.4, 7, (FILE.sha256,))
+        split = Holdout(0.4, 7, (FILE.sha256,))
         metrics = split.recorded_in(carded()).card.metrics
         drawn = left_out(data, 0.4, 7)
         used = [text for text, out in zip(data.texts, drawn, strict=True) if not out]
