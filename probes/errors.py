@@ -16,7 +16,7 @@ ProbesError
     ├── EncoderDigestError        the files found are not those that the spec names
     └── EncoderMismatchError      a probe fitted on another encoder
 
-A message says which argument must be what, where it is not, what it is instead, and what to do about it.
+A message says which argument must be what, in which row it is not, what it is instead, and what to do about it.
 """
 
 from __future__ import annotations

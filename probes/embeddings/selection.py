@@ -1,6 +1,6 @@
 """Choose samples by predicted loss: for curation, quality control, labelling, and finding what has changed.
 
-Pure functions of arrays. A *mask* is (n,) bool, True where a sample is kept or flagged; *indices* are int64,
+Pure functions of arrays. A *mask* is (n,) bool, True for a sample that is kept or flagged; *indices* are int64,
 in the order in which the samples were chosen. No function uses a label.
 """
 
