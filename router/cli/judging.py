@@ -81,7 +81,7 @@ def evaluate_verb(paths: tuple[Path, ...], policy_file: Path | None, as_json: bo
 
 
 def _evaluate_probe(paths: tuple[Path, ...], as_json: bool, options: dict[str, Any]) -> None:
-    from router.cli.evaluate_files import evaluate_probe_files
+    from router.cli.steps.evaluate_files import evaluate_probe_files
     from router.tuning.reporting.evaluation_text import print_evaluation
 
     if len(paths) < 2 or options["weak"] is None or options["strong"] is None:
@@ -99,7 +99,7 @@ def _evaluate_probe(paths: tuple[Path, ...], as_json: bool, options: dict[str, A
 
 
 def _evaluate_policy(paths: tuple[Path, ...], policy_file: Path, as_json: bool, options: dict[str, Any]) -> None:
-    from router.cli.evaluate_files import PolicyFiles, evaluate_policy_files
+    from router.cli.steps.evaluate_files import PolicyFiles, evaluate_policy_files
     from router.tuning.judging.policy_evaluation import PolicyEvaluationOptions
     from router.tuning.reporting.policy_text import policy_json, policy_warning, print_policy
 
@@ -186,7 +186,7 @@ def export_encoder_verb(out: Path, as_json: bool, **options: Any) -> None:
     With --parity, the recipe of the probe is fitted on the features of both. If the exported encoder routes worse or is
     calibrated worse, the exit status is 3.
     """
-    from router.cli.export_files import ExportOptions, export_encoder_files
+    from router.cli.steps.export_files import ExportOptions, export_encoder_files
     from router.tuning.reporting.export_summary import print_export
 
     with progress_bar("encoding") as on_progress:

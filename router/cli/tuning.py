@@ -93,7 +93,7 @@ def fit_verb(data: tuple[Path, ...], out: Path, models: str | None, as_json: boo
 
     With --prior, the statistics of an old fit with --keep-statistics replace the labels that DATA does not have.
     """
-    from router.cli.fit_files import FitOptions, fit_files
+    from router.cli.steps.fit_files import FitOptions, fit_files
     from router.tuning.reporting.fit_summary import print_fit
 
     with progress_bar("encoding") as on_progress:
