@@ -1,83 +1,23 @@
-"""`elle tune` as people use it: a certificate or a plain no, nothing half written, what is served is certified."""
+"""`elle tune` as people use it: a certificate or a plain no, and nothing half written."""
 
 from __future__ import annotations
 
-import json
-import logging
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from click.testing import CliRunner, Result
 
-from probes.artifacts import store as artifact
 from probes.certificates.bounds import upper_bound
 from probes.errors import DataError
-from router.cli.main import cli
 from router.cli.output import NOT_CERTIFIED
 from router.deciding.pipeline import Router
-from router.errors import ConfigError
-from router.policies.certificate import sealed
-from router.policies.certificate_record import CertificateRecord
-from router.policies.loading import load_policies, load_policy
-from router.tuning.certifying.calibration_set import calibration_set
-from router.tuning.outcomes import feature_cache as features_module
+from router.policies.loading import load_policy
 from router.tuning.outcomes.datasets import read_outcomes
 from router.tuning.outcomes.holdout import left_out
-from router.values import Overrides, RouteQuery
-from tests.fakes import FakeEncoder
+from router.values import RouteQuery
+from tests.router.tuning.certifying.tune_verb import PAIR, answer_of, encoder_for, run, tune
 from tests.tuning_world import MODELS, write_world
-
-PRICES = """\
-weak: {input_usd_per_million_tokens: 1, output_usd_per_million_tokens: 1}
-strong: {input_usd_per_million_tokens: 10, output_usd_per_million_tokens: 10, model: openai/strong}
-"""
-PAIR = ("--weak", "weak", "--strong", "strong")
-
-
-@pytest.fixture(scope="module")
-def _encoder(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features_module, "load_encoder", lambda spec, directory=None: FakeEncoder(spec))
-        patch.setenv("ELLE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def world(_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one data file of 2,400 prompts, and a probe fitted on about half of them."""
-    folder = tmp_path_factory.mktemp("world")
-    write_world(folder / "data.jsonl", 2400)
-    (folder / "prices.yaml").write_text(PRICES)
-    done = run("fit", folder / "data.jsonl", "--holdout", 0.5, "--out", folder / "probe", "--json")
-    assert done.exit_code == 0, done.output
-    return folder
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
-
-
-def tune(world: Path, *arguments: object, data: Path | None = None) -> Result:
-    return run("tune", world / "probe", data or world / "data.jsonl", *arguments, "--json")
-
-
-def expire(policy: Path) -> None:
-    """Make the policy's certificate one that `elle tune` wrote long ago."""
-    data = yaml.safe_load(policy.read_text())
-    old = CertificateRecord.model_validate(data["certificate"] | {"expires": "2020-01-01T00:00:00Z"})
-    data["certificate"] = sealed(old).model_dump(mode="json")
-    policy.write_text(yaml.safe_dump(data))
-
-
-def answer_of(done: Result) -> dict[str, Any]:
-    assert done.exit_code in (0, NOT_CERTIFIED), done.output
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 class TestOneFile:
@@ -134,7 +74,7 @@ class TestCertificate:
         served = load_policy(out)
         outcomes = read_outcomes(world / "data.jsonl").select_models(MODELS)
         outcomes = outcomes.take(np.flatnonzero(left_out(outcomes, 0.5)))
-        router = Router([served], {served.encoder_spec.identity: _encoder_for(served)})
+        router = Router([served], {served.encoder_spec.identity: encoder_for(served)})
         weak = np.array([router.decide(RouteQuery.from_prompt(t)).chosen == "weak" for t in outcomes.texts])
         drop = np.where(weak, outcomes.scores[:, 1] - outcomes.scores[:, 0], 0.0)
         assert found["weak_share"] == pytest.approx(weak.mean())
@@ -259,195 +199,3 @@ class TestTargets:
         done = tune(world, *arguments)
         assert done.exit_code == 1
         assert message in done.stderr
-
-
-class TestServing:
-    @pytest.fixture
-    def policy(self, world: Path, tmp_path: Path) -> Path:
-        out = tmp_path / "tuned.yaml"
-        done = tune(world, *PAIR, "--max-loss", 0.03, "--profile", "economy=0.1", "--out", out)
-        assert done.exit_code == 0, done.output
-        return out
-
-    def test_profiles_are_asked_for_by_policy_name(self, policy: Path) -> None:
-        served = load_policies([policy])
-        assert [p.ref.name for p in served] == ["tuned", "tuned:economy"]
-        router = Router(served, {served[0].encoder_spec.identity: _encoder_for(served[0])})
-        texts = [f"serving {i}" for i in range(300)]
-        chosen = {
-            name: [router.decide(RouteQuery.from_prompt(t, overrides=Overrides(policy=name))).chosen for t in texts]
-            for name in (None, "tuned:economy")
-        }
-        assert chosen["tuned:economy"].count("weak") > chosen[None].count("weak") > 0
-
-    def test_each_profile_has_its_own_certificate_at_its_share_of_the_level(self, policy: Path) -> None:
-        found = [p.certificate for p in load_policies([policy])]
-        assert [c.targets[0].limit for c in found if c] == [0.03, 0.1]
-        assert [c.targets[0].delta for c in found if c] == [0.025, 0.025]
-
-    def test_the_policy_served_shows_its_certificate(self, policy: Path) -> None:
-        shown = json.loads(load_policy(policy).to_json())
-        assert shown["certificate"]["n_calibration"] > 1000
-        assert shown["certificate"]["expired"] is False
-
-    def test_a_certificate_for_another_probe_is_refused(self, policy: Path, world: Path, tmp_path: Path) -> None:
-        assert run("fit", world / "data.jsonl", "--holdout", 0.3, "--out", tmp_path / "other", "--json").exit_code == 0
-        data = yaml.safe_load(policy.read_text())
-        data["probe"] = "other"
-        policy.write_text(yaml.safe_dump(data))
-        with pytest.raises(ConfigError, match=r"the certificate must be for the policy's probe, \w+; it is for"):
-            load_policy(policy)
-
-    @pytest.mark.parametrize(
-        "edit",
-        [
-            {"rule": {"kind": "gain", "thresholds": [0.5]}},
-            {"safe_default": "weak"},
-            {"abstain_above_leverage": None},
-        ],
-    )
-    def test_an_edit_of_what_decides_voids_the_certificate(self, policy: Path, edit: dict[str, object]) -> None:
-        policy.write_text(yaml.safe_dump(yaml.safe_load(policy.read_text()) | edit))
-        with pytest.raises(ConfigError, match="were changed since"):
-            load_policy(policy)
-        data = yaml.safe_load(policy.read_text())
-        del data["certificate"], data["profiles"]
-        policy.write_text(yaml.safe_dump(data))
-        assert load_policy(policy).certificate is None
-
-    def test_provider_settings_may_be_edited(self, policy: Path) -> None:
-        data = yaml.safe_load(policy.read_text())
-        data["candidates"][0] |= {"model": "openai/tiny", "api_base": "canned", "timeout_s": 5}
-        policy.write_text(yaml.safe_dump(data))
-        assert load_policy(policy).certificate is not None
-
-    def test_an_expired_certificate_is_loaded_with_a_warning(
-        self, policy: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        expire(policy)
-        with caplog.at_level(logging.WARNING):
-            served = load_policy(policy)
-        assert "the certificate expired on 2020-01-01" in caplog.text
-        assert json.loads(served.to_json())["certificate"]["expired"] is True
-
-    def test_validate_says_what_is_certified_and_until_when(
-        self, policy: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("probes.encoders.load.load_encoder", lambda spec, directory: FakeEncoder(spec))
-        done = run("validate", policy)
-        assert "tuned: certified max_loss 0.03 against strong, confidence 0.95" in done.stdout
-        assert "tuned:economy: certified max_loss 0.1" in done.stdout
-        found = json.loads(run("validate", policy, "--json").stdout)
-        assert found["certificate_expired"] is False
-        assert found["profiles"] == ["tuned:economy"]
-        expire(policy)
-        assert "EXPIRED on 2020-01-01" in run("validate", policy).stdout
-
-    def test_candidates_of_a_policy_file_are_kept_as_they_are(self, policy: Path, world: Path, tmp_path: Path) -> None:
-        data = yaml.safe_load(policy.read_text())
-        data["candidates"][0] |= {"model": "openai/tiny", "context_window_tokens": 4096, "api_key_env": "TINY_KEY"}
-        del data["certificate"], data["profiles"]
-        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
-        out = tmp_path / "new.yaml"
-        found = answer_of(tune(world, "--candidates", tmp_path / "mine.yaml", "--max-loss", 0.03, "--out", out))
-        assert found["certified"]
-        first = load_policy(out).rules.file.candidates[0]
-        assert (first.model, first.context_window_tokens, first.api_key_env) == ("openai/tiny", 4096, "TINY_KEY")
-
-
-class TestBadData:
-    """Named errors with row numbers, and nothing written."""
-
-    @pytest.mark.parametrize(
-        ("row", "message"),
-        [
-            ({"score": 1.5}, "score must be a number, 0 to 1; line 801, the first is 1.5"),
-            ({"score": float("nan")}, "score must be a number, 0 to 1; line 801, the first is nan"),
-            ({"score": "half"}, "score must be a number, 0 to 1; line 801, the first is 'half'"),
-            ({"score": None}, "score must be a number, 0 to 1; line 801"),
-            ({"prompt": 7}, "line 801: prompt must be text, got int"),
-            ({"model": ""}, "model must not be empty, line 801"),
-            ({"cost_usd": -1}, "cost_usd must be a number, 0 or more; line 801"),
-        ],
-    )
-    def test_a_bad_row_is_named(self, world: Path, tmp_path: Path, row: dict[str, object], message: str) -> None:
-        data = write_world(tmp_path / "bad.jsonl", 400, tag="bad")
-        with data.open("a") as file:
-            file.write(json.dumps({"prompt": "one more", "model": "weak", "score": 1} | row) + "\n")
-        out = tmp_path / "policy.yaml"
-        done = tune(world, *PAIR, "--max-loss", 0.05, "--out", out, data=data)
-        assert done.exit_code == 1
-        assert message in done.stderr
-        assert not out.exists()
-
-    def test_a_model_without_scores_is_named(self, world: Path, tmp_path: Path) -> None:
-        data = write_world(tmp_path / "one.jsonl", 200, tag="one", models=("weak", "other"))
-        done = tune(world, *PAIR, "--max-loss", 0.05, data=data)
-        assert done.exit_code == 1
-        assert "models must be among those of the data (other, weak), got strong" in done.stderr
-
-    def test_models_that_share_no_prompt_cannot_be_compared(self, world: Path, tmp_path: Path) -> None:
-        rows = [{"prompt": f"{m} {i}", "model": m, "score": 1} for m in MODELS for i in range(100)]
-        data = tmp_path / "apart.jsonl"
-        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        done = tune(world, *PAIR, "--max-loss", 0.05, data=data)
-        assert "some prompts must have a score of every model, none has (prompts scored: weak 100" in done.stderr
-
-    def test_too_few_prompts_are_an_error_and_a_few_more_a_plain_no(self, world: Path, tmp_path: Path) -> None:
-        done = tune(world, *PAIR, "--max-loss", 0.02, data=write_world(tmp_path / "few.jsonl", 49, tag="few"))
-        assert done.exit_code == 1
-        assert "at least 50 different prompts that the probe was not fitted on must remain, got 49" in done.stderr
-        found = answer_of(tune(world, *PAIR, "--max-loss", 0.02, data=write_world(tmp_path / "f.jsonl", 60, tag="f")))
-        assert not found["certified"]
-        assert 50 < found["more_labels"] < 400
-
-    def test_incomplete_prompts_are_counted_and_left_out(self, world: Path, tmp_path: Path) -> None:
-        data = write_world(tmp_path / "gaps.jsonl", 300, tag="gaps")
-        with data.open("a") as file:
-            file.writelines(json.dumps({"prompt": f"gap {i}", "model": "weak", "score": 1}) + "\n" for i in range(7))
-        found = answer_of(tune(world, *PAIR, "--max-loss", 0.1, data=data))
-        assert (found["n_calibration"], found["n_incomplete"]) == (300, 7)
-
-    def test_the_order_of_the_file_does_not_matter(self, world: Path, tmp_path: Path) -> None:
-        graded = [
-            {"prompt": f"g {i}", "model": m, "score": round((i * 7 % 11) / 10 * (0.9 if m == "weak" else 1), 3)}
-            for i in range(300)
-            for m in MODELS
-        ]
-        answers = []
-        for name, rows in (("a", graded), ("b", sorted(graded, key=lambda row: -row["score"]))):  # type: ignore[operator]
-            (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-            data = tmp_path / f"{name}.jsonl"
-            answers.append(answer_of(tune(world, *PAIR, "--max-loss", 0.2, "--bound", "betting", data=data)))
-        assert answers[0]["targets"] == answers[1]["targets"]
-        assert answers[0]["targets"][0]["method"] == "betting"
-
-    def test_a_probe_that_does_not_know_its_prompts_is_refused(self, world: Path) -> None:
-        probe = replace(artifact.load(world / "probe"), fitted_on=np.empty(0, dtype=np.uint64))
-        with pytest.raises(DataError, match="must know which prompts it was fitted on"):
-            calibration_set(read_outcomes(world / "data.jsonl"), probe)
-
-
-class TestGroupsAndPlans:
-    def test_each_group_is_certified_from_its_own_prompts(self, world: Path) -> None:
-        found = answer_of(tune(world, *PAIR, "--max-loss", 0.05, "--by-group"))
-        assert found["groups"].keys() == {"g0", "g1"}
-        assert sum(group["n"] for group in found["groups"].values()) == found["n_calibration"]
-        for group in found["groups"].values():
-            assert group["certified"]
-            assert group["loss_upper_bound"] <= 0.05
-
-    def test_the_plan_says_what_more_labels_would_buy(self, world: Path) -> None:
-        plan = answer_of(tune(world, *PAIR, "--max-loss", 0.03, "--plan"))["plan"]
-        sizes = [point["n"] for point in plan["curve"]]
-        assert sizes == sorted(sizes)
-        assert [point["projected"] for point in plan["curve"]] == [False] * 4 + [True] * 3
-        labels = [step["labels"] for step in plan["steps"] if step["labels"] is not None]
-        assert labels == sorted(labels)
-        assert plan["steps"][-1]["labels"] is None
-        shown = run("tune", world / "probe", world / "data.jsonl", *PAIR, "--max-loss", 0.03, "--plan").stdout
-        assert "Labels that would certify" in shown
-
-
-def _encoder_for(served: Any) -> FakeEncoder:
-    return FakeEncoder(served.encoder_spec)
