@@ -50,8 +50,8 @@ _NO_OVERRIDES = Overrides()
 Deployment = Mapping[str, Any]
 
 
-class Engine(Protocol):
-    """What decides."""
+class Decider(Protocol):
+    """A source of decisions: a router in this process, or a service over gRPC."""
 
     async def decide(self, query: RouteQuery, api_key: str) -> RoutingDecision:
         """`api_key` says whose session it is, or is empty. Raises RouterError."""
@@ -81,7 +81,7 @@ def elle_plugin(
     litellm, custom_logger = _import_litellm()
     # LiteLLM shows every call of the process to every callback: each plugin knows its own routers' calls by its mark.
     mark = f"elle_plugin_{uuid.uuid4().hex}"
-    deciding: Engine = _Remote(engine, timeout_s) if isinstance(engine, str) else _Local(engine)
+    decider: Decider = _Remote(engine, timeout_s) if isinstance(engine, str) else _Local(engine)
 
     # LiteLLM is loaded here and not before.
     class EllePlugin(custom_logger):  # type: ignore[misc, valid-type]
@@ -105,7 +105,7 @@ def elle_plugin(
             if not is_ours or not messages:
                 return healthy_deployments
             try:
-                decision = await deciding.decide(_query(messages, request, overrides), _api_key(request))
+                decision = await decider.decide(_query(messages, request, overrides), _api_key(request))
                 left = narrowed(decision, healthy_deployments, group=model)
             except RouterError as error:
                 if on_failure == "open":
