@@ -61,11 +61,11 @@ class Answer:
 
     Attributes:
         decision: the decision record.
-        text: of the first choice.
+        text: text of the first choice.
         response: the provider's response in the OpenAI shape.
-        input_tokens, output_tokens: as the provider counted; None where it did not.
-        cost_usd: at the policy's prices; None where unknown.
-        delivery: who answered, after which attempts.
+        input_tokens, output_tokens: tokens as the provider counted them; None if it did not.
+        cost_usd: cost at the policy's prices, in US dollars; None if it is unknown.
+        delivery: who answered, and after which attempts.
     """
 
     decision: RoutingDecision
@@ -79,9 +79,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a streamed answer: first the decision alone, then pieces of text with the provider's chunk.
+    """One step of a streamed answer. The first step holds the decision alone; later ones hold text and the chunk.
 
-    The first piece says in `delivery` who answers, after which attempts.
+    The first step with text also says in `delivery` who answers, and after which attempts.
     """
 
     decision: RoutingDecision | None
@@ -91,12 +91,12 @@ class Step:
 
 
 class Rest(TypedDict, total=False):
-    """What else a request may say.
+    """The optional arguments of a request.
 
     Attributes:
-        session_id: the session it belongs to.
+        session_id: id of the session that the request belongs to.
         parameters: further fields of the OpenAI body, such as `tools`.
-        api_key: who calls, where it is not the client's own.
+        api_key: the caller's credential, if it is not that of the client.
     """
 
     session_id: str
@@ -109,14 +109,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Method(Generic[T]):
-    """One method of the service: its name on the wire, and what a message of its answer becomes."""
+    """One method of the service: its name on the wire, and the function that converts a message of its answer."""
 
     name: str
     read: Callable[[Any], T]
 
 
 class _Client:
-    """What both clients share: the connection's settings and, of a call, deadline and credential."""
+    """The base of both clients: the deadline and the credential of a call."""
 
     def __init__(self, api_key: str | None, timeout_s: float | None) -> None:
         self._api_key = api_key
@@ -134,14 +134,14 @@ class RouterClient(_Client):
 
     Args:
         address: `host:port` of the service.
-        timeout_s: deadline of each call; None for none.
-        credentials: for TLS; None connects in the clear.
-        api_key: tells the service who calls, so that sessions and kept judgements are one's own. Each method takes one
-            as well, where one client asks for many callers.
+        timeout_s: seconds until the deadline of each call; None sets no deadline.
+        credentials: credentials for TLS; None connects without encryption.
+        api_key: tells the service who calls, because sessions and cached judgements are kept for each caller. Each
+            method takes one as well, for a client that asks on behalf of many callers.
 
-    Every method raises ServiceError where the service answers with a status, InvalidRequestError where the request
-    cannot be put on the wire. UNAVAILABLE is tried again up to three times within the deadline, after as long as the
-    service asks; other errors say in `retry_after_s` how long to wait.
+    Every method raises ServiceError if the service answers with an error status, and InvalidRequestError if the request
+    cannot be encoded. A call that fails with UNAVAILABLE is retried up to three times within the deadline, after the
+    wait that the service asks for. Other errors say in `retry_after_s` how long to wait.
     """
 
     def __init__(
@@ -171,22 +171,22 @@ class RouterClient(_Client):
         self._channel.close()
 
     def route(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> RoutingDecision:
-        """Decide only."""
+        """Return the decision, without asking the chosen candidate."""
         return self._call(_ROUTE, _request(what, overrides, rest), rest.get("api_key"))
 
     def route_batch(
         self, queries: Sequence[Routable], *, api_key: str | None = None
     ) -> list[RoutingDecision | ServiceError]:
-        """Decide many, in order; where one fails, its place holds the error instead."""
+        """Return the decisions of many requests, in order. If one fails, its place holds the error."""
         return self._call(_BATCH, _batch_request(queries), api_key)
 
     def complete(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> Answer:
-        """Decide and answer. Arguments as `route`."""
+        """Decide, and return the answer. See `route` for the arguments."""
         request = pb.CompleteRequest(route=_request(what, overrides, rest))
         return self._call(_COMPLETE, request, rest.get("api_key"))
 
     def stream(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> Iterator[Step]:
-        """Decide and stream the answer. Closing the iterator cancels the call, upstream included."""
+        """Decide, and yield the answer step by step. Closing the iterator cancels the call, also at the upstream."""
         request = pb.StreamCompleteRequest(route=_request(what, overrides, rest))
         call = getattr(self._stub, _STREAM.name)(request, **self._options(rest.get("api_key")))
         try:
@@ -197,7 +197,7 @@ class RouterClient(_Client):
             call.cancel()
 
     def get_policy(self, name: str = "", *, api_key: str | None = None) -> pb.GetPolicyResponse:
-        """A policy as the service runs it; empty for the default."""
+        """Return a policy as the service runs it. An empty name means the default policy."""
         return self._call(_POLICY, _policy_request(name), api_key)
 
     def _call(self, method: _Method[T], request: Any, api_key: str | None) -> T:
@@ -236,24 +236,24 @@ class AsyncRouterClient(_Client):
         await self._channel.close()
 
     async def route(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> RoutingDecision:
-        """Decide only."""
+        """Return the decision, without asking the chosen candidate."""
         return await self._call(_ROUTE, _request(what, overrides, rest), rest.get("api_key"))
 
     async def route_batch(
         self, queries: Sequence[Routable], *, api_key: str | None = None
     ) -> list[RoutingDecision | ServiceError]:
-        """Decide many, in order; where one fails, its place holds the error instead."""
+        """Return the decisions of many requests, in order. If one fails, its place holds the error."""
         return await self._call(_BATCH, _batch_request(queries), api_key)
 
     async def complete(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> Answer:
-        """Decide and answer. Arguments as `route`."""
+        """Decide, and return the answer. See `route` for the arguments."""
         request = pb.CompleteRequest(route=_request(what, overrides, rest))
         return await self._call(_COMPLETE, request, rest.get("api_key"))
 
     async def stream(
         self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]
     ) -> AsyncIterator[Step]:
-        """Decide and stream the answer. Closing the iterator cancels the call, upstream included."""
+        """Decide, and yield the answer step by step. Closing the iterator cancels the call, also at the upstream."""
         request = pb.StreamCompleteRequest(route=_request(what, overrides, rest))
         call = getattr(self._stub, _STREAM.name)(request, **self._options(rest.get("api_key")))
         try:
@@ -264,7 +264,7 @@ class AsyncRouterClient(_Client):
             call.cancel()
 
     async def get_policy(self, name: str = "", *, api_key: str | None = None) -> pb.GetPolicyResponse:
-        """A policy as the service runs it; empty for the default."""
+        """Return a policy as the service runs it. An empty name means the default policy."""
         return await self._call(_POLICY, _policy_request(name), api_key)
 
     async def _call(self, method: _Method[T], request: Any, api_key: str | None) -> T:

@@ -1,4 +1,4 @@
-"""Whether a candidate is worth asking right now: one circuit breaker per upstream, with the clock handed in.
+"""Circuit breakers: whether an upstream may be asked now. There is one for each upstream.
 
 CLOSED --`break_after` failures in a row, or told to rest--> OPEN --its rest is over--> HALF_OPEN: one request tries.
 HALF_OPEN --it answers--> CLOSED, where the next failure opens again until an answer was complete;
@@ -14,7 +14,7 @@ Clock = Callable[[], float]
 
 
 class State(enum.Enum):
-    """Of a breaker."""
+    """The state of a circuit breaker."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -22,12 +22,12 @@ class State(enum.Enum):
 
 
 class Breaker:
-    """Of one upstream. Not thread-safe: it belongs to one event loop.
+    """The circuit breaker of one upstream. It is not thread-safe: it belongs to one event loop.
 
     Args:
-        break_after: failures in a row that open it.
-        cooldown_s: how long it then stays open.
-        clock: seconds, monotonic.
+        break_after: number of failures in a row that open it.
+        cooldown_s: seconds that it then stays open.
+        clock: a monotonic clock in seconds.
     """
 
     def __init__(self, *, break_after: int, cooldown_s: float, clock: Clock) -> None:
@@ -41,21 +41,21 @@ class Breaker:
 
     @property
     def because(self) -> Exception | None:
-        """The error that put it to rest; None where it was told no reason, as after failures in a row."""
+        """The error that opened it; None if there is no single one, as after failures in a row."""
         return self._because
 
     @property
     def state(self) -> State:
-        """As of the last event; OPEN becomes HALF_OPEN when somebody asks."""
+        """The state after the last event. OPEN becomes HALF_OPEN only when somebody asks."""
         return self._state
 
     @property
     def retry_after_s(self) -> float:
-        """Seconds until it may be asked again; 0 if it may be."""
+        """Seconds until the upstream may be asked again; 0 if it may be asked now."""
         return max(0.0, self._open_until - self._clock()) if self._state is State.OPEN else 0.0
 
     def admit(self) -> Permit | None:
-        """Leave to ask once; None while it rests or while another request tries it."""
+        """Return a permit to ask once; None while the breaker is open or while another request tries the upstream."""
         if self._state is State.OPEN and self._clock() >= self._open_until:
             self._state = State.HALF_OPEN
             return Permit(self, trial=True)
@@ -82,13 +82,16 @@ class Breaker:
             self._state, self._failures = State.CLOSED, 0
 
     def _left(self, *, trial: bool) -> None:
-        # The one that tried went away without knowing: the next one may try at once.
+        # The caller of the request that tried has gone, so nothing is known. The next request may try at once.
         if trial and self._state is State.HALF_OPEN:
             self._state, self._open_until = State.OPEN, self._clock()
 
 
 class Permit:
-    """Leave to ask once. The first verdict counts; closing without one (the caller went away) says nothing."""
+    """Permission to ask an upstream once. The first result that is reported counts.
+
+    If it is closed without a result, because the caller went away, the breaker learns nothing.
+    """
 
     def __init__(self, breaker: Breaker, *, trial: bool) -> None:
         self._breaker = breaker
@@ -96,27 +99,30 @@ class Permit:
         self._open = True
 
     def close(self) -> None:
-        """Give it back; without effect after a verdict."""
+        """Give the permit back. This has no effect after a result."""
         if self._settle():
             self._breaker._left(trial=self._trial)
 
     def answering(self) -> None:
-        """The first content is there; the verdict follows at the end."""
+        """Report that the first content has arrived. The result follows at the end of the answer."""
         self._breaker._answering(trial=self._trial)
         self._trial = False
 
     def succeeded(self) -> None:
-        """The upstream works, whatever it thinks of the request."""
+        """Report that the upstream works, even if it has refused the request."""
         if self._settle():
             self._breaker._succeeded(trial=self._trial)
 
     def failed(self) -> None:
-        """It failed; some failures in a row open the breaker."""
+        """Report a failure. Several in a row open the breaker."""
         if self._settle():
             self._breaker._failed(trial=self._trial)
 
     def rest(self, seconds: float | None = None, *, because: Exception | None = None) -> None:
-        """It is of no use for `seconds`, by default as long as a cooldown, `because` of an error."""
+        """Open the breaker for `seconds`, by default for the cooldown.
+
+        because: the error that is the reason.
+        """
         if self._settle():
             self._breaker._rest(self._breaker._cooldown_s if seconds is None else seconds, because)
 

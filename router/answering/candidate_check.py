@@ -1,4 +1,4 @@
-"""What is wrong with candidates before anybody is asked: keys that are not set, providers that nobody knows."""
+"""Find candidates that cannot be asked, before any is asked: keys that are not set, providers that are unknown."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from router.policies.policy_file import Candidate
 
 
 def problems_of(candidates: Sequence[Candidate]) -> list[str]:
-    """Return a sentence for each candidate that cannot be asked as it is set up here.
+    """Return a sentence for each candidate that cannot be asked with the settings of this machine.
 
-    Imports LiteLLM, which takes seconds, where a candidate needs it. Where it is not installed such pass unchecked.
+    Imports LiteLLM, which takes seconds, if a candidate needs it. If it is not installed, such candidates are not
+    checked.
     """
     found = []
     for candidate in candidates:
@@ -28,7 +29,7 @@ def problems_of(candidates: Sequence[Candidate]) -> list[str]:
                 problem = litellm_upstream.problem_of(candidate)
             except DispatchNotInstalledError:
                 continue
-            # Servers of one's own often want no key.
+            # A server that its owner runs often needs no key, so a missing key is no problem there.
             if problem is not None and not (candidate.api_base and problem.kind is UpstreamDeniedError):
                 found.append(problem.message)
     return found

@@ -1,4 +1,4 @@
-"""The built-in upstream: an OpenAI-compatible HTTP server on loopback that answers with canned, labelled text.
+"""The built-in upstream: an OpenAI-compatible application that answers every request with canned text.
 
 It exists so that the embedded default really goes through LiteLLM and HTTP without any key. It is not a model, and
 every answer says so.
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def canned_text(model: str) -> str:
-    """What every request to this upstream is answered with."""
+    """Return the text that every request to this upstream is answered with."""
     return f"[canned answer of the built-in demo upstream, standing in for {model}; no language model was asked]"
 
 
 def create_app() -> Starlette:
-    """The ASGI application: `POST /v1/chat/completions` (streaming or not)."""
+    """Return the ASGI application. It serves `POST /v1/chat/completions`, streamed or whole."""
     from starlette.applications import Starlette
     from starlette.routing import Route
 
@@ -37,7 +37,7 @@ async def _complete(request: Request) -> Response:
     try:
         body = json.loads(await request.body())
         messages, model = body["messages"], str(body["model"])
-        # Whitespace words are a fair stand-in for tokens where nothing is tokenised.
+        # The number of words is close enough to the number of tokens for a demo.
         words = sum(len(json.dumps(message, ensure_ascii=False).split()) for message in messages)
     except (ValueError, KeyError, TypeError, RecursionError):
         error = {

@@ -1,13 +1,15 @@
-"""Envoy's external processor (ext_proc v3): decides on a chat body, rewrites its `model`, sets headers to route by.
+"""Envoy's external processor (ext_proc v3): decides on a chat body, rewrites its `model`, and sets routing headers.
 
-One stream per HTTP request. Of a `POST` to a chat path Envoy sends the headers and the whole body (request_body_mode
-BUFFERED), and gets both back with the decision; then the stream ends, so that the upstream's answer does not depend on
-this process. Envoy copies the decision's headers from request to response itself (examples/envoy). All else passes.
+There is one stream for each HTTP request. If it is a `POST` to a chat path, Envoy sends the headers and the whole body
+(request_body_mode BUFFERED), and gets both back with the decision. Then the stream ends, so that the upstream's answer
+does not depend on this process. Envoy itself copies the decision's headers from the request to the response
+(examples/envoy). All other requests pass unchanged.
 
-What cannot be decided (no JSON, an unknown model, nobody eligible, overload, still loading) is answered by us with an
-OpenAI error object where failures are `closed`. Where they are `open` it goes on as it came, `model` included, with
-the reason in `x-elle-error` and no `x-elle-candidate`: Envoy's default route must lead to an upstream that knows the
-names that clients send. The same holds for Envoy's own `failure_mode_allow`, which acts when this service is gone.
+A request may be impossible to decide: no JSON, an unknown model, no eligible candidate, overload, or an encoder that is
+still loading. If failures are `closed`, we answer it with an OpenAI error object. If they are `open`, it passes
+unchanged, with the reason in `x-elle-error` and without `x-elle-candidate`. Envoy's default route must then lead to an
+upstream that knows the names that clients send. The same holds for Envoy's own `failure_mode_allow`, which acts when
+this service is gone.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ log = logging.getLogger(__name__)
 
 SERVICE_NAME = "envoy.service.ext_proc.v3.ExternalProcessor"
 
-#: A POST to a path that ends so carries a chat.
+#: A POST to a path with one of these endings carries a chat.
 CHAT_PATHS = ("/chat/completions", "/v1/messages")
 
 OnFailure = Literal["closed", "open"]
@@ -50,9 +52,9 @@ class ExternalProcessor:
     """The service, to be registered on the router's own gRPC server (`ServerSettings.doors`).
 
     Args:
-        on_failure: what becomes of requests that cannot be decided, see above.
+        on_failure: what happens to requests that cannot be decided; see the docstring of this file.
 
-    Raises GatewayNotInstalledError where Envoy's protos are not installed.
+    Raises GatewayNotInstalledError if Envoy's protos are not installed.
     """
 
     service_names = (SERVICE_NAME,)
@@ -63,7 +65,7 @@ class ExternalProcessor:
         self._router: Router | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # It travels to worker processes before it starts, and modules do not.
+        # It is pickled for worker processes before it starts, and the modules that it holds cannot be.
         return ExternalProcessor, (self._on_failure,)
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -73,27 +75,26 @@ class ExternalProcessor:
         )
 
     def start(self, router: Router) -> None:
-        """Begin to decide; until then every chat is one that cannot be decided."""
+        """Begin to decide. Before this call no chat can be decided."""
         self._router = router
 
     async def Process(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
-        """One answer per message of Envoy's, up to the decision.
+        """Yield one answer for each message of Envoy, up to the decision.
 
-        There the call ends: the upstream's answer is none of ours, and while the call is open Envoy breaks that answer
-        off when this process dies.
+        Then the call ends. While it is open, Envoy would break off the upstream's answer if this process died.
         """
         headers: Mapping[str, str] = {}
         async for request in requests:
             kind = request.WhichOneof("request")
             if kind == "request_headers":
                 headers = _plain(request.request_headers.headers.headers)
-                # Nobody but us says who answers.
+                # A client must not be able to choose the upstream by sending our headers.
                 forged = [name for name in ALL_HEADERS if name in headers]
                 if not _is_chat(headers):
                     yield self._answers.pass_by(remove=forged)
                     return
                 if not self._answers.bodies_come_whole(request):
-                    # Otherwise chats would pass undecided without a word.
+                    # Otherwise chats would pass undecided, and nobody would notice.
                     message = "the ext_proc filter must be set to request_body_mode BUFFERED."
                     await context.abort(grpc.StatusCode.FAILED_PRECONDITION, message)
                 if request.request_headers.end_of_stream:
@@ -114,7 +115,7 @@ class ExternalProcessor:
         return self._answers.go_on("request_body", headers={**told, "content-length": str(len(body))}, body=body)
 
     async def _decide(self, headers: Mapping[str, str], raw: bytes) -> tuple[bytes, dict[str, str]]:
-        """The rewritten body, and the headers of the decision."""
+        """Return the rewritten body and the headers of the decision."""
         if self._router is None:
             raise NotReadyError("the service is still loading its encoder; try again in a few seconds.")
         if headers.get("content-encoding", "identity") != "identity":
@@ -147,7 +148,7 @@ class ExternalProcessor:
 
 
 class _Answers:
-    """Builds Envoy's messages; its protos are loaded when the first one of these is made."""
+    """Builds Envoy's messages. Envoy's protos are imported when an instance is made."""
 
     def __init__(self) -> None:
         self._pb = _import("envoy.service.ext_proc.v3.external_processor_pb2")
@@ -155,7 +156,7 @@ class _Answers:
         self._mode = _import("envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2").ProcessingMode
 
     def bodies_come_whole(self, request: Any) -> bool:
-        """Whether Envoy will send bodies in one piece; old versions do not say, and are believed."""
+        """Return whether Envoy will send bodies in one piece. Old versions do not say; for them it returns True."""
         if not request.HasField("protocol_config"):
             return True
         return bool(request.protocol_config.request_body_mode == self._mode.BUFFERED)
@@ -168,27 +169,27 @@ class _Answers:
         remove: Iterable[str] = (),
         body: bytes | None = None,
     ) -> Any:
-        """Envoy goes on, with these headers set or removed and this body instead."""
+        """Let the request go on, with these headers set or removed, and with this body instead of its own."""
         if kind.endswith("trailers"):
             return self._pb.ProcessingResponse(**{kind: self._pb.TrailersResponse()})
         common = self._pb.CommonResponse(
             header_mutation=self._mutation(headers or {}, remove),
             body_mutation=self._pb.BodyMutation(body=body) if body is not None else None,
-            # The route was chosen before these headers were what they are now.
+            # Envoy chose a route by the old headers, so it must choose again.
             clear_route_cache=kind.startswith("request") and bool(headers or remove),
         )
         wrap = self._pb.HeadersResponse if kind.endswith("headers") else self._pb.BodyResponse
         return self._pb.ProcessingResponse(**{kind: wrap(response=common)})
 
     def pass_by(self, *, remove: Iterable[str]) -> Any:
-        """Envoy goes on and does not ask again about this request, if its filter has allow_mode_override."""
+        """Let the request pass. If the filter has allow_mode_override, Envoy does not ask again about it."""
         answer = self.go_on("request_headers", remove=remove)
         skip = self._mode(request_body_mode=self._mode.NONE, response_header_mode=self._mode.SKIP)
         answer.mode_override.CopyFrom(skip)
         return answer
 
     def refuse(self, status: int, headers: Mapping[str, str], body: Mapping[str, Any]) -> Any:
-        """Envoy answers the client itself."""
+        """Let Envoy answer the client with this status, these headers and this body."""
         response = self._pb.ImmediateResponse(
             headers=self._mutation({"content-type": "application/json", **headers}, ()),
             body=json.dumps(body).encode(),
@@ -215,7 +216,7 @@ def _is_chat(headers: Mapping[str, str]) -> bool:
 
 
 def _plain(headers: Iterable[Any]) -> dict[str, str]:
-    # Envoy fills either field, by its version.
+    # Old versions of Envoy fill `value`, new ones `raw_value`.
     return {one.key: (one.raw_value.decode("latin-1") or one.value) for one in headers}
 
 

@@ -1,4 +1,4 @@
-"""LiteLLM plugin: an existing LiteLLM Router asks ELLE Router which deployment of a model group answers.
+"""A plugin for LiteLLM's Router: it asks ELLE Router which deployment of a model group should answer.
 
     from router.gateways.litellm_plugin import elle_plugin
 
@@ -6,9 +6,9 @@
 
 A deployment belongs to the candidate that its `model_info` names in `elle_candidate`, or else to the candidates whose
 `model` is its `litellm_params.model`. After a decision only deployments of the chosen candidate are left, and LiteLLM
-picks among them as ever. Where all of those are cooling down, those of the next candidate at or above the floor of the
-decision are left (`fallback`), and if there are none LiteLLM says so and goes to its own `fallbacks`. Requests
-without messages (embeddings) are left alone.
+picks among them as usual. If all of them are cooling down, those of the next candidate that may answer in its place are
+left (`router.answering.fallback`). If there are none either, LiteLLM uses its own `fallbacks`. Requests without
+messages, such as embeddings, are not decided.
 
 Two of LiteLLM's hooks work together: `run` marks the calls of routers that were given the plugin, and makes LiteLLM
 refuse its synchronous methods, which could not ask; `async_filter_deployments` decides, because only it is shown tools
@@ -22,6 +22,7 @@ import importlib
 import logging
 import uuid
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from router.answering.fallback import names_to_ask
@@ -34,12 +35,12 @@ from router.values import CandidateRisk, Overrides, RouteQuery, RoutingDecision
 
 log = logging.getLogger(__name__)
 
-#: Where LiteLLM's metadata hold the decision, for loggers; the keys are those of the HTTP doors' headers.
+#: The field of LiteLLM's metadata that holds the decision, for loggers. Its keys are those of the HTTP headers.
 METADATA_KEY = "elle"
-#: In a deployment's `model_info`: the candidate it belongs to.
+#: The field of a deployment's `model_info` that names the candidate that it belongs to.
 CANDIDATE_KEY = "elle_candidate"
 
-#: What a decision looks at besides the messages. LiteLLM's own arguments, keys among them, stay where they are.
+#: The fields that a decision depends on besides the messages. LiteLLM's own arguments, such as keys, are not sent.
 _PARAMETERS = (
     *("functions", "instructions", "max_completion_tokens", "max_output_tokens", "max_tokens", "modalities"),
     *("output_config", "output_format", "response_format", "system", "text", "tools"),
@@ -51,10 +52,10 @@ Deployment = Mapping[str, Any]
 
 
 class Decider(Protocol):
-    """A source of decisions: a router in this process, or a service over gRPC."""
+    """Decides requests: the service, or a router in this process."""
 
     async def decide(self, query: RouteQuery, api_key: str) -> RoutingDecision:
-        """`api_key` says whose session it is, or is empty. Raises RouterError."""
+        """Return the decision. `api_key` identifies the caller, and may be empty. Raises RouterError."""
 
 
 def elle_plugin(
@@ -65,28 +66,30 @@ def elle_plugin(
     on_failure: Literal["closed", "open"] = "closed",
     timeout_s: float = 2.0,
 ) -> Any:
-    """The plugin, for `litellm.Router(plugins=[...])`, or in LiteLLM's Proxy for `litellm_settings.callbacks`.
+    """Return the plugin for `litellm.Router(plugins=[...])`, or for `litellm_settings.callbacks` of LiteLLM's Proxy.
 
     Args:
         engine: address `host:port` of the service, or a `router.deciding.pipeline.Router` of this process.
-        overrides: what every decision is asked beyond the policy.
+        overrides: overrides of the policy for every decision.
         groups: names of the model groups to decide; None: every group of the routers that were given the plugin. As a
             callback of the Proxy, which marks nothing, it needs them.
-        on_failure: where there is no decision, `closed` raises LiteLLM's ServiceUnavailableError or BadRequestError,
+        on_failure: if there is no decision, `closed` raises LiteLLM's ServiceUnavailableError or BadRequestError,
             `open` logs it and leaves all deployments as they are.
-        timeout_s: longest wait for the service.
+        timeout_s: longest wait for the service, in seconds.
 
-    Raises GatewayNotInstalledError where LiteLLM is not installed.
+    Raises GatewayNotInstalledError if LiteLLM is not installed.
     """
     litellm, custom_logger = _import_litellm()
-    # LiteLLM shows every call of the process to every callback: each plugin knows its own routers' calls by its mark.
+    # LiteLLM shows every call of the process to every callback, so each plugin marks the calls of its own routers.
     mark = f"elle_plugin_{uuid.uuid4().hex}"
-    decider: Decider = _Remote(engine, timeout_s) if isinstance(engine, str) else _Local(engine)
+    decider: Decider = _RemoteEngine(engine, timeout_s) if isinstance(engine, str) else _LocalEngine(engine)
+    deployment_filter = _DeploymentFilter(litellm, decider, overrides, on_failure)
 
-    # LiteLLM is loaded here and not before.
+    # The base class is part of LiteLLM, which is loaded only when a plugin is made.
     class EllePlugin(custom_logger):  # type: ignore[misc, valid-type]
         async def run(self, context: Any) -> Any:
-            # For every call, because applications reset LiteLLM's list. Its own way of adding drops what looks alike.
+            # Done for every call, because applications reset LiteLLM's list of callbacks. LiteLLM's own way of adding
+            # one drops plugins that look alike.
             if not any(one is self for one in litellm.callbacks):
                 litellm.callbacks.append(self)
             context.signals[mark] = True
@@ -104,26 +107,42 @@ def elle_plugin(
             is_ours = _is_marked(request, mark) if groups is None else model in groups
             if not is_ours or not messages:
                 return healthy_deployments
-            try:
-                decision = await decider.decide(_query(messages, request, overrides), _api_key(request))
-                left = narrowed(decision, healthy_deployments, group=model)
-            except RouterError as error:
-                if on_failure == "open":
-                    log.warning("group %r is left undecided: %s", model, error)
-                    return healthy_deployments
-                kind = litellm.ServiceUnavailableError if _may_pass(error) else litellm.BadRequestError
-                raise kind(message=f"ELLE Router: {error}", model=model, llm_provider="elle-router") from error
-            for metadata in _metadata(request):
-                metadata[METADATA_KEY] = decision_headers(decision)
-            return left
+            return await deployment_filter.filter(model, healthy_deployments, messages, request)
 
     return EllePlugin()
 
 
-def narrowed(decision: RoutingDecision, deployments: Sequence[Deployment], *, group: str) -> list[Deployment]:
-    """The deployments that may answer after a decision; empty where none of them is healthy. See the module.
+@dataclass(frozen=True, slots=True)
+class _DeploymentFilter:
+    """Decides requests, and keeps the deployments that may answer them."""
 
-    Raises InvalidRequestError where no deployment belongs to any candidate.
+    litellm: Any
+    decider: Decider
+    overrides: Overrides
+    on_failure: Literal["closed", "open"]
+
+    async def filter(
+        self, group: str, deployments: list[Deployment], messages: Sequence[Any], request: Mapping[str, Any]
+    ) -> list[Deployment]:
+        """Return the deployments that may answer, and note the decision in the request's metadata."""
+        try:
+            decision = await self.decider.decide(_query(messages, request, self.overrides), _api_key(request))
+            kept = filter_deployments(decision, deployments, group=group)
+        except RouterError as error:
+            if self.on_failure == "open":
+                log.warning("group %r is left undecided: %s", group, error)
+                return deployments
+            kind = self.litellm.ServiceUnavailableError if _may_pass(error) else self.litellm.BadRequestError
+            raise kind(message=f"ELLE Router: {error}", model=group, llm_provider="elle-router") from error
+        for metadata in _metadata(request):
+            metadata[METADATA_KEY] = decision_headers(decision)
+        return kept
+
+
+def filter_deployments(decision: RoutingDecision, deployments: Sequence[Deployment], *, group: str) -> list[Deployment]:
+    """Return the deployments that may answer after a decision; empty if none of them is healthy.
+
+    Raises InvalidRequestError if no deployment belongs to any candidate.
     """
     of = {row.candidate: [one for one in deployments if _belongs(one, row)] for row in decision.candidates}
     if deployments and not any(of.values()):
@@ -156,13 +175,13 @@ def _query(messages: Sequence[Any], request: Mapping[str, Any], overrides: Overr
 
 
 def _api_key(request: Mapping[str, Any]) -> str:
-    """Whose call it is: the digest of the key that LiteLLM's Proxy let in; empty for the Router, which knows none."""
+    """Return who calls: the digest of the key that LiteLLM's Proxy accepted; empty in a Router, which knows no keys."""
     found = (one.get(name) for one in _metadata(request) for name in ("user_api_key_hash", "user_api_key"))
     return next((key for key in found if isinstance(key, str) and key), "")
 
 
 def _plain(value: Any) -> Any:
-    """LiteLLM takes pydantic objects where JSON is meant; a class as response format stands for its schema."""
+    """Return the plain JSON of a value, which may be a pydantic object, or a class that stands for its schema."""
     if isinstance(value, type):
         return {"type": "json_schema"}
     dump = getattr(value, "model_dump", None)
@@ -183,8 +202,8 @@ def _may_pass(error: RouterError) -> bool:
     return bool(retryable) or code in {"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL"}
 
 
-class _Local:
-    """The engine in this process."""
+class _LocalEngine:
+    """Decides with a router in this process."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
@@ -193,18 +212,18 @@ class _Local:
         return await self._router.adecide(query, caller=caller_of({"x-api-key": api_key}))
 
 
-class _Remote:
-    """The service. grpc binds a connection to an event loop, so each loop has its own."""
+class _RemoteEngine:
+    """Decides with the service. grpc binds a connection to an event loop, so each loop gets a client of its own."""
 
     def __init__(self, address: str, timeout_s: float) -> None:
         self._address, self._timeout_s = address, timeout_s
-        self._held: tuple[asyncio.AbstractEventLoop, AsyncRouterClient] | None = None
+        self._client: tuple[asyncio.AbstractEventLoop, AsyncRouterClient] | None = None
 
     async def decide(self, query: RouteQuery, api_key: str) -> RoutingDecision:
         loop = asyncio.get_running_loop()
-        if self._held is None or self._held[0] is not loop:
-            self._held = loop, AsyncRouterClient(self._address, timeout_s=self._timeout_s)
-        return await self._held[1].route(query, api_key=api_key)
+        if self._client is None or self._client[0] is not loop:
+            self._client = loop, AsyncRouterClient(self._address, timeout_s=self._timeout_s)
+        return await self._client[1].route(query, api_key=api_key)
 
 
 def _import_litellm() -> tuple[Any, Any]:

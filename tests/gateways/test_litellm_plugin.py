@@ -12,7 +12,7 @@ import pytest
 from router.asking.ask import extract
 from router.deciding.pipeline import Router
 from router.errors import GatewayNotInstalledError, InvalidRequestError
-from router.gateways.litellm_plugin import _PARAMETERS, elle_plugin, narrowed
+from router.gateways.litellm_plugin import _PARAMETERS, elle_plugin, filter_deployments
 from router.policies.loading import load_policies
 from router.values import ArtifactRef, CandidateRisk, Overrides, Reason, RouteQuery, RoutingDecision, Timings
 from tests.fakes import FakeEncoder, write_policy
@@ -245,13 +245,13 @@ def decided(*rows: tuple[str, float | None, bool], chosen: str) -> RoutingDecisi
 )
 def test_who_stands_in_is_never_riskier(rows, healthy, left):
     deployments = [{"litellm_params": {"model": f"openai/{name}"}, "model_info": {"id": name}} for name in healthy]
-    got = narrowed(decided(*rows, chosen="b"), deployments, group="auto")
+    got = filter_deployments(decided(*rows, chosen="b"), deployments, group="auto")
     assert [one["model_info"]["id"] for one in got] == list(left)
 
 
 def test_a_group_without_any_candidate_is_an_error():
     with pytest.raises(InvalidRequestError, match="group 'auto'"):
-        narrowed(decided(("b", 0.3, True), chosen="b"), [{"litellm_params": {"model": "x"}}], group="auto")
+        filter_deployments(decided(("b", 0.3, True), chosen="b"), [{"litellm_params": {"model": "x"}}], group="auto")
 
 
 def test_without_litellm_the_plugin_says_what_to_install(monkeypatch):
