@@ -45,7 +45,7 @@ def outcomes(tmp_path: Path) -> Path:
     ("code", "env", "why"),
     [
         (UNKNOWN_USER + MAIN, {}, "no home directory"),
-        # Each start without a cache exports the encoder anew, so one of the two ways to be unwritable is enough by default.
+        # Each start without a cache exports the encoder anew, so the default run tries one unwritable home only.
         pytest.param(MAIN, {"HOME": "/dev/null"}, "must be writable", marks=pytest.mark.slow),
         (MAIN, {"HOME": "/proc"}, "must be writable"),
         (MAIN, {"HOME": "/", "XDG_CACHE_HOME": "relative"}, None),

@@ -138,7 +138,7 @@ def test_one_that_leaves_loses_no_connection_from_its_backlog(policy: Path) -> N
         clients = [threading.Thread(target=connect, args=(port_of(service.address),)) for _ in range(4)]
         for client in clients:
             client.start()
-        for _ in range(3):
+        for _ in range(2):
             workers = children_of(service.process.pid)
             os.kill(min(workers), signal.SIGTERM)
             wait_until(lambda workers=workers: len(children_of(service.process.pid) - workers) == 1)  # type: ignore[misc]
@@ -149,24 +149,16 @@ def test_one_that_leaves_loses_no_connection_from_its_backlog(policy: Path) -> N
     assert set(seen) == {"answered"}, seen
 
 
-def test_a_hangup_of_the_parent_ends_nobody(policy: Path) -> None:
-    with elle_serve(*options(policy)) as service:
-        workers = {service.address} and children_of(service.process.pid)
+def test_both_ports_are_shared_a_hangup_ends_nobody_and_workers_leave_when_their_parent_is_killed(policy: Path) -> None:
+    # One service for three properties, because each start of a service takes seconds. The killing comes last.
+    with elle_serve(*options(policy, "--http", "0", "--drain-s", "0.2")) as service:
+        assert n_listeners(port_of(service.url)) == 2
+        assert {httpx.get(f"{service.url}/v1/models").status_code for _ in range(8)} == {200}
+        workers = children_of(service.process.pid)
         service.ask_to_end(signal.SIGHUP)
         wait_until(lambda: "SIGHUP does nothing" in service.text)
         assert route_once(service.address, wait=False) == "small"
         assert children_of(service.process.pid) == workers
-
-
-def test_the_http_port_is_shared_too(policy: Path) -> None:
-    with elle_serve(*options(policy, "--http", "0", "--drain-s", "0.2")) as service:
-        assert n_listeners(port_of(service.url)) == 2
-        assert {httpx.get(f"{service.url}/v1/models").status_code for _ in range(8)} == {200}
-
-
-def test_workers_leave_when_their_parent_is_killed(policy: Path) -> None:
-    with elle_serve(*options(policy, "--drain-s", "0.2")) as service:
-        workers = {service.address} and children_of(service.process.pid)
         service.process.kill()
         service.process.wait()
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))

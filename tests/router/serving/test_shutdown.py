@@ -1,4 +1,4 @@
-"""How a serving process ends: told apart from its start, within its time, with an answer for whoever is cut short."""
+"""How a serving process shuts down: health checks know, it ends in time, and whoever is cut short gets an error."""
 
 from __future__ import annotations
 
