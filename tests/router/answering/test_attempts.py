@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from router import errors
-from router.answering import dispatch
-from router.answering.dispatch import BACKOFF_S, MAX_WAIT_S, Completion, Dispatcher, Usage, share_s
+from router.answering import attempt_log, dispatch
+from router.answering.attempt_log import BACKOFF_S, MAX_WAIT_S, turn_length_s
+from router.answering.completion import Completion, Usage
+from router.answering.dispatch import Dispatcher
 from router.attempts import AttemptOutcome
 from router.errors import DispatchError, InvalidRequestError
 from router.policies.loading import ServedPolicy
@@ -87,7 +89,7 @@ class World:
             return await sleep(seconds)
 
         monkeypatch.setattr(dispatch.asyncio, "sleep", note)
-        monkeypatch.setattr(dispatch.random, "uniform", lambda low, high: high)
+        monkeypatch.setattr(attempt_log.random, "uniform", lambda low, high: high)
         candidates = [{"name": name, "model": f"openai/{name}", **each} for name in "abcd"]
         file = PolicyFile.model_validate(
             {
@@ -252,8 +254,8 @@ class TestGivingUp:
 
     @pytest.mark.parametrize(("left", "others", "share"), [(10, 3, 7), (10, 5, 5), (10, 8, 5), (10, 0, 10)])
     def test_the_others_keep_their_time_but_at_most_half(self, left: float, others: float, share: float) -> None:
-        assert share_s(left, others) == share
-        assert share_s(math.inf, others) == math.inf
+        assert turn_length_s(left, others) == share
+        assert turn_length_s(math.inf, others) == math.inf
 
 
 class TestAnswers:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from router.errors import NoEligibleCandidateError
-from router.policies.eligibility import expected_cost_usd
+from router.errors import InvalidRequestError, NoEligibleCandidateError
+from router.policies.choice import choose
+from router.policies.eligibility import check_eligibility, expected_cost_usd
 from router.policies.policy_file import GainRule, Prices
 from router.policies.rules import Judgement, rule_in_force
 from router.values import Capability, HeldCandidate, Overrides, Reason
@@ -59,6 +60,34 @@ class TestJudgement:
         assert decide(rules, make_ask(), Overrides(), judged(0.5, 0.45, leverage=0.51)).reason is Reason.ABSTAINED
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (Overrides(max_risk=1.5), "max_risk must be 0 to 1, got 1.5."),
+        (Overrides(min_gain=-1.5), "min_gain must be -1 to 1, got -1.5."),
+        (Overrides(max_cost_usd=-2.0), "max_cost_usd must be a finite number of 0 or more, got -2.0."),
+    ],
+)
+def test_a_number_out_of_range_is_told_with_its_range(overrides: Overrides, words: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        decide(make_rules(), make_ask(), overrides, None)
+    assert str(caught.value) == words
+
+
+class TestDefaults:
+    def test_a_prompt_that_nobody_judged_and_whose_judging_did_not_fail_is_abstained_from(self) -> None:
+        eligibility = check_eligibility(make_rules(), make_ask(), Overrides())
+        assert choose(eligibility, None).reason is Reason.ABSTAINED
+        assert choose(eligibility, None, judging_failed=True).reason is Reason.FAILED_OPEN
+
+    def test_in_a_tool_loop_a_stronger_candidate_takes_over_from_one_that_may_not_go_on(self) -> None:
+        held, overrides = HeldCandidate("b", 1, 1), Overrides(denied_candidates=("b",))
+        risks = judged(0.1, 0.1, 0.1)
+        loop = decide(make_rules(names=THREE), make_ask(in_tool_loop=True), overrides, risks, held=held)
+        assert loop.chosen.name == "c"
+        assert decide(make_rules(names=THREE), make_ask(), overrides, risks, held=held).chosen.name == "a"
+
+
 class TestSafeDefault:
     def test_it_answers_itself_where_it_may_though_a_stronger_one_may_too(self) -> None:
         rules = make_rules(names=THREE, safe_default="b")
@@ -69,6 +98,8 @@ class TestSafeDefault:
         assert decide(rules, make_ask(), Overrides(denied_candidates=("b",)), None).chosen.name == "c"
         rules = make_rules(names=THREE, safe_default="c")
         assert decide(rules, make_ask(), Overrides(denied_candidates=("c",)), None).chosen.name == "b"
+        rules = make_rules(names=("a", "b", "c", "d"), safe_default="d")
+        assert decide(rules, make_ask(), Overrides(denied_candidates=("d",)), None).chosen.name == "c"
 
 
 def test_the_least_gain_of_a_caller_is_asked_of_every_step_once() -> None:
