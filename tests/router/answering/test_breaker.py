@@ -139,3 +139,25 @@ def test_only_the_first_verdict_counts(breaker: Breaker) -> None:
     for _ in range(5):
         permit.failed()
     assert breaker.state is State.CLOSED
+
+
+class TestRests:
+    def test_it_keeps_the_error_that_put_it_to_rest_and_forgets_it_at_a_rest_without_one(
+        self, breaker: Breaker, clock: Clock
+    ) -> None:
+        error = ValueError("the key was refused")
+        admitted(breaker).rest(because=error)
+        assert breaker.because is error
+        clock.now += 30
+        admitted(breaker).rest(5)
+        assert breaker.because is None
+
+    def test_a_stream_that_began_on_trial_and_ends_well_does_not_wake_it_if_another_failed_meanwhile(
+        self, breaker: Breaker, clock: Clock
+    ) -> None:
+        trial = on_trial(breaker, clock)
+        trial.answering()
+        fail(breaker, 1)
+        assert breaker.state is State.OPEN
+        trial.succeeded()
+        assert breaker.state is State.OPEN
