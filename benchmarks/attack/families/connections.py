@@ -81,11 +81,13 @@ def idle_grpc_connections(world: World) -> Found:
 def slow_heads(world: World) -> Found:
     """Three hundred connections that send a byte of their headers every second."""
     with _connections(world, 300) as opened:
+        for one in opened:
+            one.sendall(POST + b"x: ")
 
         def trickle() -> str:
             for one in opened:
                 with contextlib.suppress(OSError):
-                    one.sendall(b"P" if one.gettimeout() is None else b"x")
+                    one.sendall(b"x")
             time.sleep(1)
             return "sent"
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from benchmarks.attack.world import SERVICE, Found, World
+import contextlib
+import time
+
+from benchmarks.attack.http2 import calls_ended, open_calls
+from benchmarks.attack.world import SERVICE, Found, World, p99_ms
 from router.pb import router_service_pb2 as pb
 
 MB = 1_000_000
+#: Calls that are begun and never finished, how many of them are waited for, and after how many seconds no more are.
+CALLS, MAX_UNFINISHED, FEW_S = 300, 64, 10.0
+
+#: Seconds after which no message is waited for, and how much later is too late.
+WHOLE_S, LATE_S = 30.0, 10.0
+
 HEALTH = "/grpc.health.v1.Health/Check"
 ENVOY = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 
@@ -96,6 +106,39 @@ def gzip_bomb_within_bounds(world: World) -> Found:
     return world.attacked_by(lambda: world.call(message, gzip=True), at_once=4)
 
 
+def forty_gzip_bombs(world: World) -> Found:
+    """Forty messages at once of 60 KB that unpack to 60 MB."""
+    message = _field(2, b"a" * (60 * MB))
+    return world.attacked_by(lambda: world.call(message, gzip=True), at_once=40)
+
+
+def messages_that_never_finish(world: World) -> Found:
+    """Three hundred messages of 16 MB of which 8 KB come: few are waited for, and none for long."""
+    beginning = b"\0" + (15 * MB).to_bytes(4) + b"a" * 8192
+    before, began = world.rss_mb(), time.monotonic()
+    with contextlib.ExitStack() as stack:
+        opened = [(stack.enter_context(world.connect(world.grpc)), bytearray()) for _ in range(6)]
+        for connection, _ in opened:
+            # What all calls of a connection may send before the server allows more is 64 KB.
+            open_calls(connection, SERVICE + "Route", CALLS // len(opened), beginning[: 60_000 * len(opened) // CALLS])
+        height, left, few_after_s = before, CALLS, WHOLE_S + LATE_S
+        while left and time.monotonic() < began + (WHOLE_S + LATE_S) * world.factor:
+            time.sleep(0.2)
+            height = max(height, world.rss_mb())
+            left = CALLS - sum(calls_ended(*one) for one in opened)
+            if left <= MAX_UNFINISHED:
+                few_after_s = min(few_after_s, time.monotonic() - began)
+    took = time.monotonic() - began
+    measured = {
+        "calls_left": left,
+        "few_after_s": round(few_after_s, 1),
+        "ended_after_s": round(took, 1),
+        "attacked_p99_ms": p99_ms(world.waits(began, time.monotonic())),
+        "grown_mb": round(height - before, 1),
+    }
+    return Found(measured, {"calls_left": 0, "few_after_s": FEW_S * world.factor, "grown_mb": 200})
+
+
 def headers_for_envoy(world: World) -> Found:
     """A message of Envoy's with a million headers."""
     headers = _field(1, _field(1, b"\x0a\x00" * MB))
@@ -133,6 +176,7 @@ ATTACKS = (
     *(struct_of_small_values, struct_of_many_keys, empty_chat_messages, role_of_sixty_megabytes),
     *(role_of_fifteen_megabytes, unknown_fields, unknown_fields_to_health, nested_values, many_tool_calls),
     *(names_of_candidates, batch_that_is_settled, batch_of_long_prompts, batch_of_empty_requests, gzip_bomb),
+    *(forty_gzip_bombs, messages_that_never_finish),
     *(gzip_bomb_within_bounds, headers_for_envoy, attributes_for_envoy, no_message_for_envoy),
 )
 QUICK = (struct_of_small_values, no_message_for_envoy)
