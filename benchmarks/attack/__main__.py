@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import pkgutil
 import sys
 import time
@@ -34,8 +33,6 @@ def main() -> None:
             print(f"{family:12} {attack.__name__:40} {_about(attack)}")
         return
     with attacked_world(seconds=QUICK_SECONDS if asked.quick else SECONDS, factor=asked.factor) as world:
-        # Real attackers have machines of their own; what sending costs here must not be taken from the service.
-        os.nice(10)
         rows = [row(world, family, attack) for family, attack in attacks]
         alive = world.alive()
     print(json.dumps({"alive_afterwards": alive, "kept": all(one["kept"] for one in rows), "attacks": rows}, indent=2))

@@ -35,13 +35,15 @@ def calls_ended(connection: socket.socket, received: bytearray) -> int:
     with contextlib.suppress(BlockingIOError):
         while data := connection.recv(65_536):
             received += data
-    ended, at = 0, 0
+    ended, at = set(), 0
     while at + 9 <= len(received):
         length = int.from_bytes(received[at : at + 3])
         kind, flags = received[at + 3], received[at + 4]
-        ended += kind == _RST_STREAM or (kind == _HEADERS and bool(flags & _END_STREAM))
+        if kind == _RST_STREAM or (kind == _HEADERS and flags & _END_STREAM):
+            # A call may be ended by both.
+            ended.add(bytes(received[at + 5 : at + 9]))
         at += 9 + length
-    return ended
+    return len(ended)
 
 
 def _frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
