@@ -1,1 +1,1 @@
-"""Getting the answer of a decided request: attempts, fallback, circuit breakers, upstreams."""
+"""Get the answer of a decided request: attempts, fallback, circuit breakers, upstreams."""

@@ -1,4 +1,4 @@
-"""A LiteLLM `model_list` file, as it is -> the skeleton of a policy file: candidates with models, keys, prices, limits.
+"""Turn a LiteLLM `model_list` file into the skeleton of a policy file: candidates with models, keys, prices, limits.
 
 The skeleton is valid and always asks the strongest candidate; it says itself how to go on from there. No secret of the
 LiteLLM file gets into it: only names of environment variables do.
@@ -43,14 +43,14 @@ _HEAD = """\
 
 @dataclass
 class _Found:
-    """Candidates read so far, and what could not be taken over, in words."""
+    """The candidates read so far, and sentences about what could not be taken over."""
 
     candidates: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def policy_from_litellm(path: Path, *, out_name: str = "policy.yaml") -> str:
-    """The text of a policy file, comments included.
+    """Return the text of a policy file, comments included.
 
     Args:
         path: a LiteLLM configuration with a `model_list`; everything else in it is left aside.
@@ -132,7 +132,7 @@ def _where(name: str, params: Mapping[str, Any], notes: list[str]) -> dict[str, 
 
 
 def _base(name: str, base: Any, notes: list[str]) -> dict[str, Any]:
-    """The `api_base` of a candidate, unless it holds a password or is no URL: the text is shown, and passed on."""
+    """Return a candidate's `api_base` unless it holds a password or is not a URL."""
     try:
         check_base(str(base))
     except ValueError:
@@ -198,7 +198,7 @@ def _free_name(wanted: str, found: _Found) -> str:
 
 
 def _order(found: _Found) -> None:
-    """Cheapest first, as tiers stand; the sum of both prices is what a request of as much output as input costs."""
+    """Return a candidate's sort key, cheapest first: the sum of its two prices, as if output were as long as input."""
     if all("prices" in one for one in found.candidates):
         found.candidates.sort(key=lambda one: sum(one["prices"].values()))
     else:

@@ -1,4 +1,4 @@
-"""The JSON of an upstream, decoded: counted before, away from the event loop where it is long, the upstream's fault."""
+"""Decode the JSON of an upstream: count it first, decode long texts off the event loop, and blame the upstream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONG_BYTES = 32 * 1024
 
 
 async def decoded(content: bytes) -> Any:
-    """Return the value of a JSON text. Raises UpstreamUnavailableError for what is none, or is too much of one."""
+    """Return the value of a JSON text. Raises UpstreamUnavailableError if it is invalid or too large."""
     signs = signs_in(content) if len(content) > FEW_SIGNS else 0
     if signs > MAX_SIGNS:
         raise UpstreamUnavailableError(f"the upstream sent JSON of more than {MAX_SIGNS:,} values.")
@@ -35,12 +35,12 @@ async def decoded(content: bytes) -> Any:
 
 
 def signs_in(content: bytes) -> int:
-    """Return how many commas and opening brackets there are, strings not told apart."""
+    """Return the number of commas and opening brackets, those within strings included."""
     return sum(map(content.count, (b",", b"[", b"{")))
 
 
 async def checked(value: Any) -> Any:
-    """Return a value that a library decoded. Raises UpstreamUnavailableError where no plain JSON can hold it."""
+    """Return a value that a library decoded. Raises UpstreamUnavailableError if plain JSON cannot hold it."""
     try:
         await apart(plain_json.check, value) if is_large(value) else plain_json.check(value)
     except plain_json.NotPlainJsonError as error:

@@ -1,4 +1,4 @@
-"""Bounds for the HTTP answers that LiteLLM reads, and a note of how far each of its calls came.
+"""Bound the HTTP answers that LiteLLM reads, and note how far each of its calls came.
 
 LiteLLM's clients are all made of `httpx.AsyncClient`, whose `send` every request passes. It reads what it is sent to
 the end, into memory; here an answer ends at its bound. Only calls inside `bounded` are touched. Needs httpx.
@@ -63,7 +63,7 @@ class Call:
 
     @property
     def max_bytes(self) -> int:
-        """Bytes that are read of an answer that is no error."""
+        """Number of bytes that are read of a successful answer."""
         return self.max_answer_bytes * (STREAM_FACTOR if self.streamed else 1)
 
 
@@ -82,7 +82,7 @@ def bounded(call: Call) -> Iterator[None]:
 
 
 class _Gauge:
-    """How much of an answer has come; readers gather a line, and the lines of an event, before they decode them."""
+    """A count of an answer's bytes and lines so far. Readers gather whole lines and events before they decode."""
 
     def __init__(self, call: Call, *, of_events: bool) -> None:
         self._call, self._of_events = call, of_events
@@ -147,7 +147,7 @@ class _ErrorBody(_Body):
 
 
 async def _unpacked(parts: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """The parts of a body, out of gzip or zlib, `_PIECE_BYTES` at a time: a few kilobytes may be gigabytes of text."""
+    """Yield a gzip or zlib body unpacked, `_PIECE_BYTES` at a time: a few kilobytes may hold gigabytes."""
     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
     async for part in parts:
         while part and not unpacker.eof:
@@ -159,7 +159,7 @@ async def _unpacked(parts: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _decode_apart(response: httpx.Response, content: bytes) -> None:
-    """Let the response have been decoded, so that LiteLLM does not do it in one call that holds up every thread."""
+    """Decode the response here in pieces, so that LiteLLM does not do it in one call that holds up every thread."""
     try:
         value = await apart(plain_json.loads, content, PatientDecoder)
     except plain_json.NotPlainJsonError:

@@ -1,4 +1,4 @@
-"""Large answers of upstreams, decoded and encoded so that others have their turn.
+"""Decode and encode large answers of upstreams without keeping other requests waiting.
 
 Python's own decoder and encoder are one call each, during which no other thread runs: for a tenth of a second where
 there are a million values. What is here is slower, but lets other threads run all the time. It works in one thread, one
@@ -27,12 +27,12 @@ _THREAD = ThreadPoolExecutor(1, thread_name_prefix="large-answers")
 
 
 async def apart(job: Callable[..., T], *arguments: object) -> T:
-    """Return what the job returns, done in the thread for large answers."""
+    """Run a job in the thread for large answers and return its result."""
     return await asyncio.get_running_loop().run_in_executor(_THREAD, job, *arguments)
 
 
 def is_large(value: Any) -> bool:
-    """Return whether a JSON value is large. Looks at `LARGE_VALUES` values at most."""
+    """Return whether a JSON value is large. It looks at `LARGE_VALUES` values at most."""
     waiting, n_values, n_characters = [value], 0, 0
     while waiting:
         one = waiting.pop()
@@ -49,7 +49,7 @@ def is_large(value: Any) -> bool:
 
 
 class PatientDecoder(json.JSONDecoder):
-    """Decode JSON as `json.JSONDecoder` does, in Python instead of C but for strings and numbers."""
+    """A JSON decoder like `json.JSONDecoder` that leaves C, and so gives up Python's lock, between values."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -57,7 +57,7 @@ class PatientDecoder(json.JSONDecoder):
 
 
 def json_in_pieces(value: Any) -> bytes:
-    """Return what `json.dumps` writes without spaces, for values whose keys are text."""
+    """Return the JSON of a value without spaces, as `json.dumps` writes it. Keys must be text."""
     pieces: list[str] = []
     _write(value, pieces.append)
     return "".join(pieces).encode()

@@ -1,4 +1,4 @@
-"""What LiteLLM, the OpenAI SDK and their HTTP clients raise -> our errors. By name: imports none of them."""
+"""Turn errors of LiteLLM, the OpenAI SDK and their HTTP clients into ours. They are told by name, not by import."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ _MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, Type
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a candidate cannot be asked as it is set up, and the kind of error that this is."""
+    """The reason why a candidate cannot be asked as it is configured, with the kind of error that it is."""
 
     kind: type[errors.UpstreamDeniedError] | type[errors.UpstreamNotFoundError]
     message: str
@@ -105,7 +105,7 @@ class Problem:
 
 @contextlib.contextmanager
 def translated(who: str, call: Call | None = None, problem: Problem | None = None) -> Iterator[None]:
-    """Turn exceptions of the libraries beneath into ours. What is not theirs passes: our own bugs are not relabelled.
+    """Turn exceptions of the libraries beneath into ours. Other exceptions pass, so our own bugs keep their names.
 
     Args:
         who: the candidate, as messages name it.
@@ -143,7 +143,7 @@ def _of_libraries(who: str, error: Exception) -> Exception:
 
 
 def _counts(found: DispatchError, said: BaseException, words: str | None) -> bool:
-    """Whether a failure says something of the candidate's health, and not of one caller's request."""
+    """Return whether a failure is about the candidate's health and not about one caller's request."""
     if isinstance(found, errors.UpstreamRejectedError) or type(said).__name__ == "InvalidURL":
         return False
     if found.http_status == 403:
@@ -185,7 +185,7 @@ def _of_call(who: str, error: Exception, call: Call, problem: Problem | None) ->
 
 
 def _of_answer(who: str, found: Exception, error: Exception, call: Call) -> Exception:
-    """The error where a provider has answered with a status: a status of the 200s refuses nothing."""
+    """Return the error for a status that a provider answered with. A status of the 200s refuses nothing."""
     if call.status is None or not 200 <= call.status < 300:
         return found
     passes = (
@@ -200,7 +200,7 @@ def _of_answer(who: str, found: Exception, error: Exception, call: Call) -> Exce
 
 
 def _root(error: BaseException) -> BaseException:
-    """The exception that began a chain."""
+    """Return the exception that began a chain of causes."""
     seen = {id(error)}
     while (below := error.__cause__ or error.__context__) is not None and id(below) not in seen:
         seen.add(id(below))
@@ -209,7 +209,7 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _words_of(error: BaseException) -> str | None:
-    """What the provider itself says of a request, out of its answer in OpenAI's or Anthropic's shape.
+    """Return the provider's own words about a request from its answer in OpenAI's or Anthropic's format.
 
     Of parameters that it does not have: what LiteLLM says.
     """
@@ -226,7 +226,7 @@ def _words_of(error: BaseException) -> str | None:
 
 
 def kind_of(error: BaseException) -> type[DispatchError] | None:
-    """Which of our errors it is; None for what is none of theirs."""
+    """Return which of our errors an exception becomes; None if it is not one of the libraries'."""
     name = next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in ERRORS_BY_NAME), None)
     if name is None:
         return None
@@ -244,7 +244,7 @@ def _retry_after(error: BaseException) -> float | None:
 
 
 def retry_after_s(value: str, now: datetime) -> float | None:
-    """Seconds that a Retry-After header asks to wait, at most 600; None for one that is none."""
+    """Return the seconds that a Retry-After header asks to wait, at most 600; None if it is invalid."""
     try:
         seconds = float(value)
     except ValueError:

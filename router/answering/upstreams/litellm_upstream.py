@@ -1,4 +1,4 @@
-"""One candidate asked once through LiteLLM, which translates between providers. Only this file serves and imports it.
+"""Ask one candidate once through LiteLLM, which translates between providers. Only this serving file imports it.
 
 LiteLLM lives in an event loop of its own (`LoopThread`). It imports modules during its first call, counts tokens, and
 searches errors with regular expressions; each of these would hold up every other caller.
@@ -84,7 +84,7 @@ class LiteLLMUpstream:
                 yield chunk
 
     async def warm_up(self) -> None:
-        """Do now what LiteLLM does in its first call: it imports and builds for a second. Asks no provider."""
+        """Do now what LiteLLM would do in its first call, about a second of imports. No provider is asked."""
 
         async def work() -> None:
             tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
@@ -97,7 +97,7 @@ class LiteLLMUpstream:
         await self._running().call(work)
 
     async def aclose(self) -> None:
-        """End what is in work, and close the connections."""
+        """End the calls in flight, and close the connections."""
         if self._thread is not None:
             await self._thread.aclose(_litellm().close_litellm_async_clients)
 
@@ -108,7 +108,7 @@ class LiteLLMUpstream:
 
 
 async def _chunks(wrapper: Any) -> AsyncGenerator[dict[str, Any], None]:
-    """LiteLLM's chunks, but for the "stop" that it makes up where the upstream sent none."""
+    """Yield LiteLLM's chunks without the "stop" that it invents if the upstream sent none."""
     async with contextlib.aclosing(wrapper):
         async for chunk in wrapper:
             body = chunk.model_dump(mode="json", exclude_none=True)
@@ -118,7 +118,7 @@ async def _chunks(wrapper: Any) -> AsyncGenerator[dict[str, Any], None]:
 
 
 def is_finished(chunk: Mapping[str, Any]) -> bool:
-    """Whether a chunk says why the answer ended."""
+    """Return whether a chunk says why the answer ended."""
     return any(choice.get("finish_reason") for choice in chunk.get("choices") or ())
 
 
@@ -129,13 +129,13 @@ async def load() -> None:
 
 
 def is_responses_model(name: str) -> bool:
-    """Whether LiteLLM's table says that OpenAI serves a model by another API than chat completions."""
+    """Return whether LiteLLM's table says that OpenAI serves a model by another API than chat completions."""
     known = _litellm().model_cost.get(name) or {}
     return known.get("mode") == "responses"
 
 
 async def kind_of_failure(model: str, error: Any) -> Exception:
-    """Return what LiteLLM makes of the OpenAI SDK's error: it knows in which words a prompt is said to be too long."""
+    """Return LiteLLM's reading of the OpenAI SDK's error: it knows the providers' words for a too long prompt."""
 
     def classify() -> Exception:
         try:
@@ -155,7 +155,7 @@ def excerpt(text: str) -> str:
 
 
 def problem_of(candidate: Candidate) -> Problem | None:
-    """Return why LiteLLM cannot ask a candidate as it is set up; None where nothing is known against it.
+    """Return why LiteLLM cannot ask a candidate as it is configured, or None if nothing is known against it.
 
     Imports LiteLLM, which takes seconds. Raises DispatchNotInstalledError.
     """
@@ -222,7 +222,7 @@ def _arguments(candidate: Candidate, base: str | None, query: RouteQuery) -> dic
 
 
 def secret_of(candidate: Candidate) -> str | None:
-    """Return the key of a candidate; None where it names no variable. Raises UpstreamDeniedError where it has none."""
+    """Return a candidate's key; None if it names no variable. Raises UpstreamDeniedError if the variable is not set."""
     if candidate.api_key_env is None:
         return None
     # Mounted secrets end in a line feed often enough.
@@ -238,7 +238,7 @@ def secret_of(candidate: Candidate) -> str | None:
 
 
 def _is_openai_shaped(model: str) -> bool:
-    """Whether LiteLLM spreads `extra_body` over the body that it sends."""
+    """Return whether LiteLLM spreads `extra_body` over the body that it sends."""
     litellm = _litellm()
     try:
         _, provider, _, _ = litellm.get_llm_provider(model)

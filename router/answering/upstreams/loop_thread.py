@@ -22,7 +22,7 @@ _FAREWELL_S = 5.0
 
 
 class LoopThread:
-    """Runs coroutines of a library apart from the caller's event loop, and hands their results over.
+    """A thread with an event loop that runs a library's coroutines apart from the caller's loop and hands over results.
 
     The caller's loop only waits: whatever the library imports, looks up or computes holds up nobody else there. It is a
     daemon thread: code that never returns does not keep the process alive.
@@ -69,7 +69,7 @@ class LoopThread:
             pumping.cancel()
 
     async def aclose(self, farewell: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
-        """Cancel what is in work, run `farewell` in the loop, then end the thread; waits at most `_FAREWELL_S`."""
+        """Cancel the calls in flight, run `farewell` in the loop, and end the thread, within `_FAREWELL_S` seconds."""
 
         async def end() -> None:
             tasks = asyncio.all_tasks() - {asyncio.current_task()}

@@ -1,4 +1,4 @@
-"""One candidate that speaks the caller's own language asked once: bodies go out and come back as they were written.
+"""Ask one candidate once over OpenAI's own API: bodies go out and come back as they were written.
 
 Candidates `openai/...` with an `api_base` get the caller's body byte for byte but for `model`, with the headers of the
 OpenAI SDK. LiteLLM is only asked what kind of failure one is.
@@ -41,8 +41,8 @@ _NO_KEY = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """Where a candidate is asked, with the headers of the OpenAI SDK."""
+class _Destination:
+    """The URL and the headers, those of the OpenAI SDK, with which a candidate is asked."""
 
     url: str
     headers: Mapping[str, str]
@@ -50,16 +50,16 @@ class _Line:
 
 
 class OpenAIUpstream:
-    """Asks candidates over one pool of connections. Belongs to the event loop that it is made in, by `create`."""
+    """A pool of connections that asks candidates. It belongs to the event loop in which `create` made it."""
 
     def __init__(self, sdk: Any, http: UpstreamHttp) -> None:
         self._openai: Any = importlib.import_module("openai")
         self._sdk, self._http = sdk, http
-        self._lines: dict[tuple[str, str], _Line] = {}
+        self._destinations: dict[tuple[str, str], _Destination] = {}
 
     @classmethod
     async def create(cls) -> OpenAIUpstream:
-        """Return one, with everything that takes time done in a thread. LiteLLM must be loaded."""
+        """Create one; everything that takes time is done in a thread. LiteLLM must be loaded."""
 
         def prepare() -> tuple[Any, ssl.SSLContext]:
             trusted = trusted_authorities()
@@ -77,7 +77,7 @@ class OpenAIUpstream:
             return await decoded(await answered.read(candidate.max_answer_bytes))
 
     async def stream(self, candidate: Candidate, base: str, query: RouteQuery) -> AsyncGenerator[Any, None]:
-        """Yield the JSON values of the stream, whatever they are. Closing it ends the call. Errors as `complete`."""
+        """Yield the JSON values of the stream. Closing it ends the call. Errors are those of `complete`."""
         with translated(_say(candidate)):
             answered = await self._post(candidate, base, await _body_of(candidate, query, stream=True))
             try:
@@ -96,16 +96,16 @@ class OpenAIUpstream:
         await self._sdk.close()
 
     async def _post(self, candidate: Candidate, base: str, body: bytes) -> Answered:
-        line = self._line(candidate, base)
-        answered = await self._http.post(line.url, body, line.headers, timeout_s=candidate.timeout_s)
+        destination = self._destination(candidate, base)
+        answered = await self._http.post(destination.url, body, destination.headers, timeout_s=candidate.timeout_s)
         if not answered.is_success:
-            raise await self._refusal(candidate, line, answered)
+            raise await self._refusal(candidate, destination, answered)
         return answered
 
-    async def _refusal(self, candidate: Candidate, line: _Line, answered: Answered) -> Exception:
-        """What LiteLLM takes an answer for that is no success."""
+    async def _refusal(self, candidate: Candidate, destination: _Destination, answered: Answered) -> Exception:
+        """Return the error that LiteLLM makes of an unsuccessful answer."""
         body = await answered.error_body()
-        if answered.status == 401 and not line.has_key:
+        if answered.status == 401 and not destination.has_key:
             return UpstreamDeniedError(
                 f"{_say(candidate)} wants a key and has none: it names no `api_key_env`, and the environment variable "
                 f"OPENAI_API_KEY is not set on the service.",
@@ -113,7 +113,7 @@ class OpenAIUpstream:
             )
         httpx = importlib.import_module("httpx")
         response = httpx.Response(
-            answered.status, headers=answered.headers, content=body, request=httpx.Request("POST", line.url)
+            answered.status, headers=answered.headers, content=body, request=httpx.Request("POST", destination.url)
         )
         message = f"HTTP status {answered.status}: {excerpt(body.decode(errors='replace'))}"
         error = self._openai.APIStatusError(message, response=response, body=None)
@@ -121,9 +121,9 @@ class OpenAIUpstream:
         found.__cause__ = error
         return found
 
-    def _line(self, candidate: Candidate, base: str) -> _Line:
+    def _destination(self, candidate: Candidate, base: str) -> _Destination:
         key = secret_of(candidate) or os.environ.get("OPENAI_API_KEY") or _NO_KEY
-        if (base, key) not in self._lines:
+        if (base, key) not in self._destinations:
             sdk = self._sdk.copy(api_key=key, base_url=base)
             headers, parts = _only_set({**sdk.default_headers, **sdk.auth_headers}), urlsplit(base)
             if parts.username:
@@ -131,12 +131,12 @@ class OpenAIUpstream:
                 headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
             bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
             has_key = key != _NO_KEY or bool(parts.username)
-            self._lines[base, key] = _Line(f"{bare.rstrip('/')}/chat/completions", headers, has_key)
-        return self._lines[base, key]
+            self._destinations[base, key] = _Destination(f"{bare.rstrip('/')}/chat/completions", headers, has_key)
+        return self._destinations[base, key]
 
 
 def speaks_openai(candidate: Candidate) -> bool:
-    """Whether a candidate is asked without LiteLLM, but for the few models that OpenAI serves by another API."""
+    """Return whether a candidate is asked without LiteLLM. A few models that OpenAI serves by another API are not."""
     return candidate.model.startswith(OPENAI_PREFIX) and candidate.api_base is not None
 
 
@@ -148,7 +148,7 @@ async def _body_of(candidate: Candidate, query: RouteQuery, *, stream: bool) -> 
 
 
 def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> bytes:
-    """The caller's body with the candidate's model; where there is none, one serialised as the OpenAI SDK does."""
+    """Return the caller's body with the candidate's model, or else one that is serialised as the OpenAI SDK does."""
     model = candidate.model.removeprefix(OPENAI_PREFIX)
     if query.body is not None:
         before, behind = query.body
@@ -176,5 +176,5 @@ def _say(candidate: Candidate) -> str:
 
 
 def _only_set(headers: Mapping[str, Any]) -> dict[str, str]:
-    """Without those that the SDK marks as left out."""
+    """Return the headers without those that the SDK marks as left out."""
     return {name: value for name, value in headers.items() if isinstance(value, str)}

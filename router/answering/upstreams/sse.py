@@ -1,4 +1,4 @@
-"""Server-sent events of an upstream: the data of each, in time that is linear in what comes, and in bounded memory."""
+"""Read the data of an upstream's server-sent events in linear time and bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One candidate asked once: over OpenAI's own protocol as it was written, or translated by LiteLLM."""
+"""Ask one candidate once: over OpenAI's own protocol with the body as written, or translated by LiteLLM."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from router.values import RouteQuery
 
 
 class Upstream:
-    """Asks candidates. Belongs to one event loop.
+    """What asks candidates. It belongs to one event loop.
 
     Args:
         canned_url: base URL of the built-in upstream; None if no candidate uses it.
@@ -34,7 +34,7 @@ class Upstream:
         self._loading = asyncio.Lock()
 
     async def load(self) -> None:
-        """Do what the first call would wait for, apart from the event loop. Raises DispatchNotInstalledError."""
+        """Do off the event loop what the first call would wait for. Raises DispatchNotInstalledError."""
         if self._openai is None:
             async with self._loading:
                 await self._load_once()
@@ -61,7 +61,7 @@ class Upstream:
         return answer
 
     async def stream(self, candidate: Candidate, query: RouteQuery) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the chunks of the answer in the OpenAI shape. Closing it ends the call. Errors as `complete`."""
+        """Yield the chunks in the OpenAI shape. Closing it ends the call. Errors are those of `complete`."""
         base, finished = self._base_url(candidate), False
         if self._is_openai(candidate):
             chunks = self._asked.stream(candidate, base or "", query)
@@ -107,7 +107,7 @@ class Upstream:
 
 
 def check_installed() -> None:
-    """Raise DispatchNotInstalledError where LiteLLM cannot be found. Imports nothing."""
+    """Raise DispatchNotInstalledError if LiteLLM cannot be found. Nothing is imported."""
     if importlib.util.find_spec("litellm") is None:
         raise DispatchNotInstalledError("answering needs LiteLLM, which is not installed.")
 

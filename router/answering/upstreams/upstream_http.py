@@ -1,4 +1,4 @@
-"""POST to an OpenAI-compatible upstream over connections that are kept.
+"""Send POST requests to an OpenAI-compatible upstream over connections that are kept.
 
 By aiohttp, whose parser is C and which LiteLLM brings: above the round trip itself a call takes a fifth of httpx's
 time. Nothing is read without a bound: not an answer, not the body of an error, not the time that either takes.
@@ -65,7 +65,7 @@ class Answered:
         return [(name, value) for name, value in self._reply.raw_headers if name.lower() != b"content-encoding"]
 
     async def read(self, max_bytes: int) -> bytes:
-        """Return the body, decompressed. Raises UpstreamUnavailableError where it is longer than the bound."""
+        """Return the body, decompressed. Raises UpstreamUnavailableError if it is longer than the bound."""
         if (declared := self._reply.content_length) is not None and declared > max_bytes:
             self.close()
             raise too_long(max_bytes)
@@ -84,7 +84,7 @@ class Answered:
         raise too_long(max_bytes)
 
     async def error_body(self) -> bytes:
-        """Return the first `MAX_ERROR_BYTES` of the body, or what of it comes within `ERROR_BODY_S`."""
+        """Return the first `MAX_ERROR_BYTES` of the body, or the part that arrives within `ERROR_BODY_S` seconds."""
         import aiohttp
 
         body = bytearray()
@@ -98,16 +98,16 @@ class Answered:
         return bytes(body[:MAX_ERROR_BYTES])
 
     def parts(self) -> AsyncIterator[bytes]:
-        """The body, decompressed, as it comes."""
+        """Yield the decompressed body in the parts in which it arrives."""
         return self._reply.content.iter_any()
 
     def close(self) -> None:
-        """Hang up, unless the body has been read to its end."""
+        """Close the connection, unless the body has been read to its end."""
         self._reply.close()
 
 
 class UpstreamHttp:
-    """One pool of connections. Made within the event loop that it belongs to.
+    """A pool of connections. It is made within the event loop that it belongs to.
 
     No bound on connections in use: the waiting requests of one dead candidate must not hold up the others. Cookies are
     not kept, redirects are answers. Proxies come from the environment (HTTPS_PROXY, NO_PROXY, ...), as with the SDK.
@@ -132,7 +132,7 @@ class UpstreamHttp:
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Answered:
-        """Send; back when the headers of the answer are there.
+        """Send a request and return when the headers of the answer have arrived.
 
         timeout_s: longest silence, in seconds, then and while the body is read.
 
@@ -159,7 +159,7 @@ class UpstreamHttp:
 
 
 def trusted_authorities() -> ssl.SSLContext:
-    """Return those that the OpenAI SDK trusts, certifi's or those of SSL_CERT_FILE; takes a tenth of a second."""
+    """Return the certificate authorities that the OpenAI SDK trusts: certifi's, or those of SSL_CERT_FILE."""
     import httpx
 
     return httpx.create_ssl_context()
@@ -167,7 +167,7 @@ def trusted_authorities() -> ssl.SSLContext:
 
 @functools.lru_cache(maxsize=1024)
 def _proxy_of(url: str) -> str | None:
-    """The proxy that the environment names for a URL, with the password if it names one."""
+    """Return the proxy that the environment names for a URL, with its password if it has one."""
     parts, named = urlsplit(url), urllib.request.getproxies()
     proxy = named.get(parts.scheme) or named.get("all")
     if not proxy or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
