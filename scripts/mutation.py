@@ -69,7 +69,11 @@ def prepare(area: str, settings: Mapping[str, Any]) -> Path:
 
 
 def refresh_copies(folder: Path) -> None:
-    """Remove those of mutmut's copies that are older than their source; it copies what is not there."""
+    """Remove those of mutmut's copies that are older than their source; it copies what is not there.
+
+    Which test calls which function is asked anew too: mutmut asks it of new tests only, not of renamed functions.
+    """
+    (folder / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
     for package in ("router", "probes"):
         for copy in (folder / "mutants" / package).rglob("*.*"):
             source = ROOT / copy.relative_to(folder / "mutants")
@@ -91,6 +95,8 @@ def run_mutmut(folder: Path, names: list[str], children: int) -> None:
 
 def results_of(folder: Path, file: str) -> dict[str, int | None]:
     """Return the exit code of each mutant of a file by the mutant's name, None where it was not tried."""
+    if not (folder / "mutants" / f"{file}.meta").exists():
+        return {}
     codes: dict[str, int | None] = json.loads((folder / "mutants" / f"{file}.meta").read_text("utf-8"))[
         "exit_code_by_key"
     ]
