@@ -39,7 +39,9 @@ def read_yaml(path: Path, what: str, most_bytes: int = MOST_BYTES) -> Any:
         text = read_bounded(path, most_bytes).decode("utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"{what} {path} does not exist.") from error
-    except (OSError, UnicodeDecodeError, BoundedFileError) as error:
+    except OSError as error:
+        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, BoundedFileError) as error:
         raise ConfigError(f"{what} {path} cannot be read: {error}.") from error
     try:
         return yaml.load(text, Loader=_Bounded)  # noqa: S506  (a SafeLoader)

@@ -210,7 +210,9 @@ def _read(file: Path, most_bytes: int = _MOST_JSON_BYTES) -> bytes:
     try:
         return read_bounded(file, most_bytes)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ArtifactNotFoundError(f"a probe artifact must hold {file.name}; {file} does not exist.") from error
+        raise ArtifactNotFoundError(
+            f"a probe must be a folder that `elle fit` or `elle fit-pairs` wrote; {file} does not exist."
+        ) from error
     except (OSError, BoundedFileError) as error:
         raise ArtifactError(f"{file} must be readable: {error}.") from error
 

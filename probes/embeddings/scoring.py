@@ -179,8 +179,11 @@ def read_scores(path: str | Path, column: str | None = None) -> tuple[NDArray[np
         names = file.schema_arrow.names
     losses = [name for name in names if name.startswith("loss")]
     chosen = losses[0] if column is None and len(losses) == 1 else column
+    if "row" in names and chosen is None and losses:
+        raise DataError(f"{source.name} has several columns of losses; name one, as with --column: {', '.join(losses)}")
     if "row" not in names or chosen not in names:
-        raise DataError(f"{source.name} must have the columns 'row' and {chosen!r}, it has {names}; name one")
+        needed = f"{chosen!r}" if chosen else "a column of losses"
+        raise DataError(f"{source.name} must have the column 'row' and {needed}, it has {', '.join(names) or 'none'}")
     table = read_parquet(source, ["row", str(chosen)])
     if gaps := table["row"].null_count + table[chosen].null_count:
         raise DataError(f"columns 'row' and {chosen!r} of {source.name} must have no gaps, {gaps:,} values are missing")

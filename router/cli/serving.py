@@ -241,7 +241,9 @@ def _read_query(text: str | None, chat: Path | None, overrides: Any) -> Any:
     try:
         # As bytes: the JSON reader finds out by the byte-order mark how they are encoded.
         body = parse_json(sys.stdin.buffer.read() if str(chat) == "-" else chat.read_bytes())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InvalidRequestError(f"--chat {chat} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
         raise InvalidRequestError(f"--chat must be a JSON file: {error}.") from error
     if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
         raise InvalidRequestError("--chat must hold a JSON object with a list `messages`.")

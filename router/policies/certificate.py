@@ -141,7 +141,7 @@ def say_coverage(certificate: CertificateRecord) -> str:
     if certificate.attempts is None:
         parts.append("attempts not counted")
     elif certificate.attempts > 1:
-        parts.append(f"attempt {certificate.attempts} on these data, the confidence is that of one")
+        parts.append(f"attempt {certificate.attempts} with these data, and the confidence is that of a single attempt")
     return ", ".join(parts)
 
 

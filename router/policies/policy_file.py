@@ -256,7 +256,8 @@ def read_policy_file(path: Path) -> PolicyFile:
     """
     data = read_yaml(path, "policy file")
     if not isinstance(data, dict):
-        raise ConfigError(f"policy file {path} must hold a mapping, got {type(data).__name__}.")
+        found = "but it is empty" if data is None else f"got {type(data).__name__}"
+        raise ConfigError(f"policy file {path} must hold a mapping, {found}; `elle policy` prints one to start from.")
     try:
         return PolicyFile.model_validate(data)
     except ValidationError as error:

@@ -56,9 +56,10 @@ def read_prices(path: Path) -> PriceTable:
         return TypeAdapter(dict[str, PricedModel]).validate_python(read_yaml(path, "price file"))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(shown(str(part)) for part in first["loc"]) or "(whole file)"
+        place = ".".join(shown(str(part)) for part in first["loc"])
+        problem = f"{place}: {first['msg']}" if place else "it must map the names of models to prices"
         raise ConfigError(
-            f"price file {path}: {place}: {first['msg']}; each model needs input_usd_per_million_tokens and "
+            f"price file {path}: {problem}; each model needs input_usd_per_million_tokens and "
             "output_usd_per_million_tokens."
         ) from error
 

@@ -52,7 +52,7 @@ def latest_prompts(outcomes: Outcomes, share: float) -> LatestPrompts:
         raise DataError(
             "holding out the latest needs prompts of different times (ISO 8601, or seconds since 1970, in one of the "
             f"columns {', '.join(TIME_COLUMNS)}); {int(known.sum()):,} of {len(outcomes):,} have one. Rename the "
-            "column, or name it with --time-column of `elle evaluate`."
+            "column that holds the times; `elle evaluate` can also name it with --time-column."
         )
     border = np.sort(times[known])[-max(1, round(share * int(known.sum())))]
     rows = known & (times >= border)

@@ -204,6 +204,8 @@ def _read_parquet(path: Path, on_bad_row: OnBadRow) -> list[Row]:
     try:
         table = _without_nanoseconds(read_parquet(path))
         rows = table.to_pylist()
+    except DataError:  # It is a ValueError, and names the file already.
+        raise
     except (pa.ArrowException, ValueError) as error:
         raise DataError(f"{path} cannot be read as parquet: {error}.") from error
     binary = [name for name, kind in zip(table.column_names, table.schema.types, strict=True) if _is_binary(kind)]

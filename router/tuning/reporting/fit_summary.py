@@ -85,10 +85,9 @@ def print_fit(summary: FitSummary, console: Console) -> None:
         say(f"Note: {note}.")
     console.print("Left-out prompts resemble fitted ones; expect less on new kinds of prompts.", style="dim")
     if summary.n_held_out:
-        say(
-            f"{summary.n_held_out:,} prompts were left out; `elle tune` on the same data certifies with them. "
-            f"{summary.n_set_aside:,} more repeat the text of one of these and were not fitted on either."
-        )
+        say(f"{summary.n_held_out:,} prompts were left out; `elle tune` on the same data certifies with them.")
+    if summary.n_set_aside:
+        say(f"{summary.n_set_aside:,} more repeat the text of one of these and were not fitted on either.")
     replaced = summary.replaced
     instead = f", in place of probe {replaced[:12]}" if replaced not in {None, summary.identity} and replaced else ""
     say(f"Wrote {summary.out} (probe {summary.identity[:12]}){instead}.")

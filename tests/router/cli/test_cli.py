@@ -133,7 +133,7 @@ def test_models_can_be_chosen(tmp_path: Path, fake_encoder: FakeEncoder) -> None
         (("validate", "none.yaml"), "does not exist"),
         (("decide", ""), "some text"),
         (("decide", "x" * 600_000), "at most 524,288 bytes"),
-        (("decide", "--chat", "none.json"), "--chat must be a JSON file"),
+        (("decide", "--chat", "none.json"), "--chat none.json cannot be read: No such file"),
         (("decide", "--chat", "{deep}"), "--chat must be a JSON file: nested too deeply"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
@@ -194,6 +195,7 @@ def test_change_finds_what_changed(folder: Path) -> None:
         (("score", "narrow.npy", "--probe", "probe", "--out", "x.parquet"), "12"),
         (("select", "keep", "s.parquet", "--out", "s.parquet"), "give --force"),
         (("select", "keep", "s.parquet", "--column", "nope", "--out", "x.parquet"), "nope"),
+        (("select", "keep", "two.parquet", "--out", "x.parquet"), "name one, as with --column: loss_a, loss_b"),
         (("select", "suspicious", "s.parquet", "--out", "x.parquet"), "either deviations or share"),
         (("select", "stratified", "s.parquet", "--count", "801", "--out", "x.parquet"), "between 1 and the 800"),
         (("select", "label", "all.npy", "--count", "801", "--out", "x.parquet"), "at most the 800 rows"),
@@ -208,6 +210,7 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(folder)
     np.save("narrow.npy", np.zeros((5, 3), dtype=np.float32))
+    pq.write_table(pa.table({"row": [0, 1], "loss_a": [0.1, 0.2], "loss_b": [0.2, 0.1]}), "two.parquet")
     np.savez("few.npz", embedding=np.random.default_rng(0).standard_normal((10, 3)), loss=np.arange(10.0))
     result = run(*arguments)
     assert result.exit_code == 1

@@ -209,7 +209,7 @@ def test_the_description_says_what_a_certificate_does_not_cover() -> None:
         "not requests like the 1 left out because the fit saw their text",
         "not requests like the 3 without a score of every model",
         "if the 2 prompts whose text the fit saw are not the requests of the fit",
-        "attempt 2 on these data",
+        "attempt 2 with these data",
     ):
         assert part in words
     assert "attempts not counted" in say_certificate(certified(attempts=None).file.certificate)

@@ -149,4 +149,4 @@ class TestWords:
 
     def test_the_first_attempt_needs_no_words_and_the_second_does(self) -> None:
         assert "attempt" not in say_certificate(record(attempts=1))
-        assert say_certificate(record(attempts=2)).endswith("attempt 2 on these data, the confidence is that of one")
+        assert say_certificate(record(attempts=2)).endswith(", and the confidence is that of a single attempt")

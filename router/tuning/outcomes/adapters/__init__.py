@@ -80,7 +80,8 @@ def import_outcomes(kind: str, paths: Sequence[Path], out: Path, options: Import
     scored, summary = read_scores(collection, score_options)
     usable, same = _usable(scored, collection)
     if not usable or summary is None:
-        raise DataError(f"{kind}: no answer with a prompt and a score in {len(files)} files ({_reasons(collection)}).")
+        read = "the file" if len(files) == 1 else f"the {len(files)} files"
+        raise DataError(f"{kind}: found no answer with a prompt and a score in {read} ({_reasons(collection)}).")
     outcomes = write_outcomes(usable, out)
     listed = write_left_out(collection.left_out, out)
     return ImportSummary(

@@ -185,7 +185,7 @@ class TestOpenAIBatch:
         )
         with pytest.raises(
             DataError,
-            match=r"no answer with a prompt and a score in 2 files \(1 without a score, first .*b\.jsonl, line 1\)",
+            match=r"no answer with a prompt and a score in the 2 files \(1 without a score, first .*b\.jsonl, line 1\)",
         ):
             bring("openai-batch", *paths)
         assert not (tmp_path / "out").exists()

@@ -123,7 +123,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, rows: list[Mapping
         ("x.jsonl", b'{"prompt": "a"\n', "line 1 must be JSON"),
         ("x.jsonl", b"[1]\n", "line 1 must be a JSON object, got list"),
         ("x.jsonl", b'{"prompt": "\xff"}\n', "line 1 must be UTF-8"),
-        ("x.parquet", b"PAR1 but not really", "cannot be read as parquet"),
+        ("x.parquet", b"PAR1 but not really", "must be a parquet file"),
         ("x.csv", b'a,b\n"unclosed', "x.csv"),
         ("x.xlsx", b"", "must end in .json, .jsonl, .ndjson, .csv, .tsv, .parquet"),
     ],
