@@ -49,7 +49,7 @@ class EncoderSpec:
         model_id: Hugging Face id. Names the place to look, not the identity.
         revision: Hugging Face commit the digests were taken from.
         weights_sha256: SHA-256 of `model.safetensors`, lower-case hexadecimal.
-        tokenizer_sha256: SHA-256 of `tokenizer.json`, likewise: other tokens are other features.
+        tokenizer_sha256: SHA-256 of `tokenizer.json`, in the same form: other tokens are other features.
         pooling: what becomes the features, set side by side: `mean@3` is the mean over all tokens of hidden state
             3, `max@3` the maximum, `cls@3` the first token; 0 is the embedding layer's output, L the last of L
             transformer layers, and 2.5 lies within the third, after its attention and before its feed-forward
