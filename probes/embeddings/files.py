@@ -95,7 +95,10 @@ class _Raw:
             if len(data) < wanted:
                 raise DataError(f"{self.path.name} ends early: row {first + len(data) // row_bytes} is not all there")
             block = np.frombuffer(data, self.dtype).reshape(-1, self.width)
-            yield _from_bfloat16(block) if self.dtype == np.uint16 else block.astype(np.float32, copy=False)
+            # A number beyond a float32 becomes infinite. Its row is then reported as one that cannot be scored.
+            with np.errstate(over="ignore"):
+                numbers = _from_bfloat16(block) if self.dtype == np.uint16 else block.astype(np.float32, copy=False)
+            yield numbers
 
     def _seek(self, file: IO[bytes], offset: int) -> None:
         try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -51,7 +52,25 @@ def output_option(help_text: str, *, required: bool = True, folder: bool = False
     force = click.option(
         "--force", is_flag=True, expose_value=False, is_eager=True, help=f"Replace {existing}.", callback=remember_force
     )
-    return lambda command: place(force(command))
+    return lambda command: place(force(_keeps_its_input(command)))
+
+
+def _keeps_its_input(command: _Function) -> _Function:
+    @functools.wraps(command)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        require_other_than_input(click.get_current_context(), kwargs["out"])
+        return command(*args, **kwargs)
+
+    return cast(_Function, checked)
+
+
+def require_other_than_input(ctx: click.Context, out: Path | None) -> None:
+    """Raise DataError if the file `out` is an argument of the command: `--force` must not destroy what it reads."""
+    for parameter in ctx.command.params:
+        given = ctx.params.get(parameter.name or "") if isinstance(parameter, click.Argument) else None
+        for path in given if isinstance(given, tuple) else (given,):
+            if out is not None and isinstance(path, Path) and out.is_file() and path.exists() and path.samefile(out):
+                raise DataError(f"{out} is read by the command and cannot be replaced; choose another --out.")
 
 
 def require_free(out: Path, *, folder: bool, force: bool) -> None:

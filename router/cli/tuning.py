@@ -7,7 +7,17 @@ from typing import Any
 
 import click
 
-from router.cli.options import ENCODER, ENCODER_DIR, JSON, PATH, PRICES, GroupedCommand, output_option, split_names
+from router.cli.options import (
+    ENCODER,
+    ENCODER_DIR,
+    JSON,
+    PATH,
+    PRICES,
+    GroupedCommand,
+    output_option,
+    require_other_than_input,
+    split_names,
+)
 from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
 
 _IMPORT_GROUPS = {
@@ -47,6 +57,7 @@ def import_verb(kind: str, paths: tuple[Path, ...], out: Path, as_json: bool, **
     from router.tuning.outcomes.adapters import ImportOptions, import_outcomes
     from router.tuning.outcomes.adapters.summary import print_import
 
+    require_other_than_input(click.get_current_context(), out)
     summary = import_outcomes(kind, paths, out, ImportOptions(**options))
     if as_json:
         print_json(summary.to_dict())

@@ -28,6 +28,9 @@ _MOST_TOKENS, _MOST_SECONDS, _MOST_FAILURES, _MOST_USD, _MOST_QUALITY_PER_USD = 
 #: The largest number of faults that one error message lists.
 _MAX_SHOWN_FAULTS = 20
 
+#: The path of a probe. No system allows a longer path, or one that holds NUL.
+ProbePath = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
+
 
 class Prices(StrictModel):
     """List prices in USD per million tokens. The price of cached input is absent if it is unknown or there is none."""
@@ -181,7 +184,7 @@ class PolicyFile(StrictModel):
     name: Name
     version: str = Field(default="1", min_length=1)
     description: str = ""
-    probe: str | None = None
+    probe: ProbePath | None = None
     candidates: tuple[Candidate, ...] = Field(min_length=1)
     rule: Rule
     safe_default: Name

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,10 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probes.bounded.files import shown
 from probes.errors import DataError
 from probes.probe import DataSource
 from router.asking.ask import Ask, extract
 from router.errors import InvalidRequestError
+from router.quoting import quoted
 from router.tuning.outcomes.records import MAX_PROMPT_BYTES, Place, Row, number_of, parse_json, read_rows
 from router.tuning.outcomes.times import seconds_of
 from router.values import RouteQuery
@@ -36,6 +39,8 @@ GRADED = "graded_scores"
 
 _SHOWN_ROWS = 5
 _SHOWN_LETTERS = 80
+_SHOWN_COLUMNS = 400
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -140,8 +145,8 @@ def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
                 times.append(when)
             elif texts[index] != row.ask.text:
                 raise DataError(
-                    f"{row.place}: prompt_id {row.prompt_id!r} stands for two different prompts, this is the second; "
-                    "give each prompt its own id."
+                    f"{row.place}: prompt_id {quoted(row.prompt_id)} stands for two different prompts, this is the "
+                    "second; give each prompt its own id."
                 )
             cells[index, row.model].append(row.numbers)
             times[index] = float(np.fmin(times[index], when))
@@ -206,7 +211,7 @@ class _Table:
         if missing:
             raise DataError(
                 f"{path} must have the columns prompt (or messages), model and score; {', '.join(sorted(missing))} "
-                f"missing, found {', '.join(columns) or 'none'}."
+                f"missing, found {shown(', '.join(columns), _SHOWN_COLUMNS) or 'no row'}."
             )
         return cls(path, hashlib.sha256(path.read_bytes()).hexdigest(), rows, frozenset(columns))
 
@@ -229,7 +234,8 @@ class _Table:
         """Return the time of each row in seconds since 1970; NaN if it has none that can be read."""
         name = column or next((name for name in TIME_COLUMNS if name in self.columns), None)
         if name is not None and column is not None and name not in self.columns:
-            raise DataError(f"{self.path} must have the column {name!r}, found {', '.join(sorted(self.columns))}.")
+            found = shown(", ".join(sorted(self.columns)), _SHOWN_COLUMNS)
+            raise DataError(f"{self.path} must have the column {name!r}, found {found}.")
         return [math.nan if name is None else seconds_of(row.values.get(name)) for row in self.rows]
 
     def _asks(self) -> list[Ask]:
@@ -249,6 +255,13 @@ class _Table:
         bad = [i for i, v in enumerate(values) if (v is None or v == "") and required]
         if bad:
             raise DataError(f"{self.path}: {name} must not be empty, {self._places(bad)}.")
+        # A list would become the name "['gpt-4']", and half a surrogate pair cannot be written into a probe.
+        bad = [i for i, v in enumerate(values) if isinstance(v, list | dict) or _SURROGATE.search(str(v))]
+        if bad:
+            raise DataError(
+                f"{self.path}: {name} must be valid Unicode text or a number; {self._places(bad)}, the first is "
+                f"{quoted(values[bad[0]])}."
+            )
         return ["" if value is None else str(value) for value in values]
 
     def _numbers(self, name: str, *, high: float, optional: bool = False) -> list[float]:

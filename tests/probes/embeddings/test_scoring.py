@@ -184,6 +184,12 @@ def test_a_finite_row_whose_score_overflows_is_listed_too(tmp_path, probe):
     assert np.isnan(pq.read_table(tmp_path / "out.parquet")["risk_small"].to_numpy()).sum() == 1
 
 
+def test_numbers_beyond_a_float32_are_listed_without_a_warning(tmp_path, probe):
+    np.save(tmp_path / "wide.npy", X.astype(np.float64) * 1e300)
+    report = score_file(tmp_path / "wide.npy", tmp_path / "out.parquet", probe_scorer(probe), scorer_id=probe.identity)
+    assert report.bad_rows == len(X)
+
+
 def test_scores_of_the_wrong_shape_are_named(tmp_path):
     with pytest.raises(DimensionError, match=r"scores 'two' must have shape \(103,\), got \(103, 2\)"):
         score_file(write(tmp_path, "npy"), tmp_path / "out.parquet", lambda rows: {"two": rows[:, :2]}, scorer_id="t")

@@ -63,6 +63,17 @@ def test_every_command_refuses_to_replace_what_is_there_before_it_reads_anything
     assert any(parameter.name == "force" for parameter in command.params)
 
 
+@pytest.mark.parametrize("words", WRITERS, ids=" ".join)
+def test_force_never_replaces_the_file_that_the_command_reads(words: tuple[str, ...], tmp_path: Path) -> None:
+    data = tmp_path / "data.parquet"
+    data.write_text("mine")
+    given = [*words, *arguments_of(WRITERS[words], data), "--force", "--out", str(tmp_path / "." / data.name)]
+    result = CliRunner().invoke(cli, given)
+    assert result.exit_code == 1, result.output
+    assert "choose another --out" in result.stderr
+    assert data.read_text() == "mine"
+
+
 def test_force_replaces_a_file_by_a_file_only(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()

@@ -48,6 +48,8 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
         ("name: large, model", "name: small, model", "candidate names must be distinct, small"),
         ("kind: gain", "kind: vibes", "does not match any of the expected tags"),
         ("schema: elle.policy/1", "schema: elle.policy/9", "schema: Input should be 'elle.policy/1'"),
+        ("probe: probe\n", 'probe: "a\\0b"\n', "probe: String should match pattern"),
+        ("probe: probe\n", f"probe: {'x' * 5_000}\n", "probe: String should have at most 4096 characters"),
         ("probe: probe\n", "", "probe must be set for the rule 'gain'"),
         ("name: two-tiers", "name: two-tiers\nname: again", "key 'name' occurs twice"),
         ("rule: {kind: gain, thresholds: [0.1]}", "rule: {kind: fixed, candidate: huge}", "rule.candidate must be"),

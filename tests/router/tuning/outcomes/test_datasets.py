@@ -103,6 +103,13 @@ def without(name: str) -> list[dict[str, Any]]:
         (changed(0, prompt=7), "line 1: prompt must be text, got int"),
         (changed(0, model=""), "model must not be empty, line 1"),
         (changed(1, prompt="other"), "line 2: prompt_id 'a' stands for two different prompts"),
+        (changed(1, model="large\ud800"), "model must be valid Unicode text or a number; line 2, the first is"),
+        (changed(1, model=["large"]), "model must be valid Unicode text or a number; line 2, the first is list"),
+        (
+            changed(2, group={"name": "maths"}),
+            "group must be valid Unicode text or a number; line 3, the first is dict",
+        ),
+        (changed(1, prompt_id="\ud800"), "prompt_id must be valid Unicode text or a number; line 2"),
         (without("score"), "score missing, found"),
         (without("prompt"), "prompt missing"),
         ([], "must have the columns"),
@@ -115,6 +122,25 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, rows: list[Mapping
         read_outcomes(path)
     assert message in str(caught.value)
     assert "bad.jsonl" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [row | {"prompt_id": "i" * 10_000} for row in changed(1, prompt="other")],
+        [row | {"x" * 10_000: 1} for row in without("score")],
+    ],
+)
+def test_long_ids_and_names_of_columns_are_not_repeated_whole(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(DataError) as caught:
+        read_outcomes(write(tmp_path / "x.jsonl", rows))
+    assert len(str(caught.value)) < 1_000
+
+
+def test_a_file_with_names_of_columns_only_is_said_to_have_no_row(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("prompt,model,score\n")
+    with pytest.raises(DataError, match="found no row"):
+        read_outcomes(tmp_path / "x.csv")
 
 
 @pytest.mark.parametrize(
