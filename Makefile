@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: help setup run test fuzz-doors fuzz-native test-slow check mutation protos docs picture bench-probe bench-tune bench-certificate bench-quality bench-http \
 	bench-serve test-load attack test-litellm-proxy reproduce-elle clean
 
-help:  ## This list
+help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml constraints.txt $(wildcard probes/encoders/native/*)
@@ -40,16 +40,16 @@ $(OPENAI):
 	-@$(PYTHON) -m venv .venv-openai && .venv-openai/bin/pip install --quiet openai==3.57.0 && touch $@
 
 # One process for each core; a file's tests stay in one process, because they share what they start.
-test: $(INSTALLED) $(NODE) $(OPENAI)  ## The default test suite
+test: $(INSTALLED) $(NODE) $(OPENAI)  ## Run the default test suite
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-fuzz-doors: $(INSTALLED)  ## A million random requests through every door, as JSON; what fails goes to tests/fuzz/seeds
+fuzz-doors: $(INSTALLED)  ## Send a million random requests through every door; print JSON, keep what fails in tests/fuzz/seeds
 	@$(BIN)/python -m tests.fuzz
 
-fuzz-native: $(INSTALLED)  ## Spoiled encoders before the C library under AddressSanitizer: 20,000 rounds (half an hour)
+fuzz-native: $(INSTALLED)  ## Load 20,000 spoiled encoders in the C library under AddressSanitizer (half an hour)
 	$(BIN)/python -m pytest -m slow --timeout=7200 tests/probes/encoders/test_fuzz_native.py
 
-test-slow: $(INSTALLED)  ## Statistical, refit and load tests (minutes)
+test-slow: $(INSTALLED)  ## Run the statistical, refit and load tests (minutes)
 	$(BIN)/python -m pytest -m slow --timeout=1800
 
 # LiteLLM's Proxy in an environment of its own, without the package under a proprietary licence that it brings.
@@ -62,10 +62,10 @@ $(PROXY): pyproject.toml constraints.txt
 	.venv-proxy/bin/pip uninstall --quiet --yes litellm-enterprise
 	@touch $(PROXY)
 
-test-litellm-proxy: $(INSTALLED) $(PROXY)  ## The LiteLLM plugin in LiteLLM's real Proxy (600 MB the first time)
+test-litellm-proxy: $(INSTALLED) $(PROXY)  ## Test the LiteLLM plugin in LiteLLM's real Proxy (600 MB the first time)
 	$(BIN)/python -m pytest -m slow tests/gateways/test_litellm_proxy.py
 
-check: $(INSTALLED)  ## ruff and mypy --strict
+check: $(INSTALLED)  ## Run ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -76,40 +76,40 @@ docs: $(INSTALLED)  ## Write docs/reference and the table of rooms in docs/archi
 picture: $(INSTALLED)  ## Draw docs/cost-quality.png from ../shared/data (minutes)
 	$(BIN)/python -m scripts.picture
 
-mutation: $(INSTALLED)  ## Mutants of what decides, killed and survived per file, as JSON (hours; AREAS="policies" for one)
+mutation: $(INSTALLED)  ## Run mutation tests of the code that decides; print JSON by file (hours; AREAS="policies" for one area)
 	@$(BIN)/pip install --quiet --constraint constraints.txt mutmut==3.8.1
 	@nice $(BIN)/python -m scripts.mutation --survivors $(AREAS)
 
 protos:  ## Generate router/pb from protos/ (pinned generator in its own environment)
 	scripts/protos.sh
 
-bench-probe: $(INSTALLED)  ## Speed of scoring and fitting against scikit-learn, as JSON
+bench-probe: $(INSTALLED)  ## Measure scoring and fitting against scikit-learn; print JSON
 	@$(BIN)/python benchmarks/bench_probe.py
 
-bench-http: $(INSTALLED)  ## What the HTTP door adds to a call of an upstream, as JSON
+bench-http: $(INSTALLED)  ## Measure what the HTTP door adds to a call of an upstream; print JSON
 	@$(BIN)/python -m benchmarks.bench_http
 
-bench-tune: $(INSTALLED)  ## Seconds of `elle tune` on 10,000 prompts x 10 models from cached features, as JSON
+bench-tune: $(INSTALLED)  ## Time `elle tune` on 10,000 prompts x 10 models from cached features; print JSON
 	@$(BIN)/python -m benchmarks.bench_tune
 
-bench-certificate: $(INSTALLED)  ## Which bound certifies most, and does it hold: JSON from ../shared/data (minutes)
+bench-certificate: $(INSTALLED)  ## Measure which bound certifies most and whether it holds, on ../shared/data; print JSON (minutes)
 	@$(BIN)/python -m benchmarks.bench_certificate
 
-bench-quality: $(INSTALLED)  ## The whole evaluation on ../shared/data; rewrites docs/results.md and the README table
+bench-quality: $(INSTALLED)  ## Run the whole evaluation on ../shared/data; rewrite docs/results.md and the table of README
 	@$(BIN)/python -m benchmarks.bench_quality
 
-bench-serve: $(INSTALLED)  ## The service against itself on other encoders; rewrites its tables in docs/performance.md (10 minutes)
+bench-serve: $(INSTALLED)  ## Measure the service with each encoder; rewrite the tables in docs/performance.md (10 minutes)
 	@$(BIN)/pip install --quiet --constraint constraints.txt sentence-transformers
 	@$(BIN)/python -m benchmarks.bench_serve --write
 
-test-load: $(INSTALLED)  ## Overload for a minute, then 200,000 decisions: JSON (20 minutes)
+test-load: $(INSTALLED)  ## Overload the service for a minute, then ask for 200,000 decisions; print JSON (20 minutes)
 	@$(BIN)/python -m benchmarks.load_test overload
 	@$(BIN)/python -m benchmarks.load_test soak
 
-attack: $(INSTALLED)  ## Attack a real service from loopback: JSON of results and limits, status 1 if one is broken
+attack: $(INSTALLED)  ## Attack a real service from loopback; print results and limits as JSON, exit with 1 if a limit is broken
 	@$(BIN)/python -m benchmarks.attack
 
-reproduce-elle: $(INSTALLED)  ## The ELLE finding on data every machine has, as JSON, table and figure (15 minutes)
+reproduce-elle: $(INSTALLED)  ## Reproduce the ELLE finding on data that every machine has: JSON, table and figure (15 minutes)
 	@$(BIN)/python -m benchmarks.reproduce_elle
 
 clean:  ## Remove environments and caches

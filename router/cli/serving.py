@@ -65,33 +65,33 @@ _SERVE_GROUPS = {
 @click.option(
     "--threads",
     type=click.IntRange(1),
-    help="Threads that run the encoder, in each worker. Default: usable cores / workers.",
+    help="The number of threads in each worker that run the encoder. Default: usable cores / workers.",
 )
 @click.option(
     "--max-pending",
     type=click.IntRange(1),
-    help="Prompts that may wait for the encoder; further ones are refused. Default: 16 for each thread.",
+    help="The number of prompts that may wait for the encoder; more are refused. Default: 16 for each thread.",
 )
 @click.option(
     "--cache-entries",
     default=10_000,
     show_default=True,
     type=click.IntRange(0),
-    help="Prompts whose predicted risks are kept for the case that the same credential sends them again.",
+    help="The number of prompts whose predicted risks are kept, in case the same credential sends them again.",
 )
 @click.option(
     "--max-prompt-bytes",
     default=512 * 1024,
     show_default=True,
     type=click.IntRange(1),
-    help="The longest request that is accepted.",
+    help="The most bytes of text that a request may hold.",
 )
 @click.option(
     "--max-sessions",
     default=50_000,
     show_default=True,
     type=click.IntRange(0),
-    help="Sessions that are remembered at most.",
+    help="The number of sessions that are remembered at most.",
 )
 @click.option(
     "--session-ttl-s",
@@ -103,7 +103,7 @@ _SERVE_GROUPS = {
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
-    help="Also serve Prometheus metrics on this port; the k-th worker serves its own on this port + k.",
+    help="Also serve Prometheus metrics on this port; worker k, counted from 0, serves its own on this port + k.",
 )
 @click.option(
     "--worker-timeout-s",
@@ -117,14 +117,14 @@ _SERVE_GROUPS = {
     default=10.0,
     show_default=True,
     type=click.FloatRange(0),
-    help="Seconds from SIGTERM to the end, at most; answers that are not finished by then are cut short.",
+    help="The most seconds from SIGTERM to the end; answers that are not finished by then are cut short.",
 )
 @click.option(
     "--drain-delay-s",
     default=2.0,
     show_default=True,
     type=click.FloatRange(0),
-    help="Seconds of these in which new connections are still accepted, while health says NOT_SERVING.",
+    help="The first seconds of --drain-s, in which health says NOT_SERVING but new connections are accepted.",
 )
 @click.option(
     "--ext-proc",

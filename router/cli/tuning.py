@@ -177,8 +177,8 @@ _TUNE_GROUPS = {
 @click.option(
     "--bound",
     type=click.Choice(["ternary", "betting"]),
-    help="The bound on the mean loss: ternary for scores of 0 and 1, betting for graded scores. Default: as the scores "
-    "of the fit are.",
+    help="The bound on the mean loss: ternary for scores of 0 and 1, betting for graded scores. Default: ternary if "
+    "the fit had only scores of 0 and 1.",
 )
 @click.option(
     "--sessions",
@@ -197,9 +197,9 @@ _TUNE_GROUPS = {
 def tune_verb(probe: Path, data: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Tune a policy on PROBE to targets, and certify it with outcomes that the probe was not fitted on.
 
-    DATA is the file of the fit, or holds other requests. Of the file of the fit, the rows certify that --holdout left
-    out. Of other requests, the rows certify whose text the fit did not see. With --calibration, the rows of that file
-    certify; DATA then only serves for defaults, and may be absent.
+    If DATA is the file of the fit, the policy is certified with the rows that --holdout left out. If DATA holds other
+    requests, it is certified with the rows whose text the fit did not see. With --calibration, it is certified with all
+    rows of that file; DATA is then only used for defaults, and may be absent.
 
     If the targets cannot be certified with these data, no policy file is written, and the exit status is 3. Every
     attempt is recorded in PROBE.tune-log.jsonl.

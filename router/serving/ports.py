@@ -134,6 +134,7 @@ def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
         return server.add_insecure_port(authority(settings.host, settings.port))
     except RuntimeError as error:
         raise ConfigError(
-            f"cannot listen on {authority(settings.host, settings.port)}; another process may hold the port. Stop it, "
-            f"or choose another one with --port (0 takes a free one)."
+            f"cannot listen on {authority(settings.host, settings.port)}. If another process holds the port, stop it "
+            "or choose another port (--port; 0 takes a free one). If the host is no address of this machine, change it "
+            "(--host)."
         ) from error
