@@ -278,6 +278,10 @@ def _request(what: Routable, overrides: Overrides | None, rest: Rest) -> pb.Rout
         if overrides is not None or own:
             raise TypeError("a RouteQuery carries its own overrides, session_id and parameters")
         return conversion.query_to_wire(what)
+    if not isinstance(what, str | Sequence):
+        raise InvalidRequestError(
+            f"a request must be a prompt, a list of messages or a RouteQuery, got {quoted(what)}.", field="messages"
+        )
     messages = ({"role": "user", "content": what},) if isinstance(what, str) else what
     return conversion.query_to_wire(RouteQuery(messages, overrides or Overrides(), **cast(dict[str, Any], own)))
 

@@ -46,8 +46,10 @@ class CertificateRecord(StrictModel):
         covers: the requests that the certificate is about; `every_request` needs `sessions: ignore`. It is always about
             answers of the chosen candidate, not about those of another one while the chosen candidate is down.
         n_calibration: the number of draws of the traffic that it rests on; the probe was fitted on none of them.
-        n_seen_left_out, n_incomplete: the numbers of draws that were left out because the fit saw their text, or
-            because some model had no score. The certificate says nothing about such requests.
+        n_seen_left_out: the number of draws that were left out because the fit saw their text. The certificate says
+            nothing about such requests.
+        n_incomplete: the number of draws that were left out because some model had no score. The certificate says
+            nothing about such requests.
         n_seen_kept: the number of draws of a calibration file of its own with a text that the fit saw too.
         weak_share: the share of the draws that the cheapest tier answers.
         expected_cost_saving: the share of the reference's cost that is saved on the draws; null if prices are unknown.
@@ -56,7 +58,8 @@ class CertificateRecord(StrictModel):
         decides: the digest of everything in the policy that decides (`certificate.digest_of`); the policy is refused if
             any of that was edited.
         attempts: the number of tunings on these data in the probe's log, this one included; absent if not counted.
-        created, expires: times with their time zone. An expired certificate is loaded with a warning.
+        created: the time at which `elle tune` wrote it, with its time zone.
+        expires: the time at which it expires, with its time zone; after that it is loaded with a warning.
         digest: the digest of all other fields (`certificate.sealed`); an edited certificate is refused.
     """
 

@@ -175,7 +175,7 @@ def _lacking(lacking: frozenset[Capability], ask: Ask) -> list[str]:
 def _missing_regions(candidate: Candidate, file: PolicyFile, overrides: Overrides) -> list[str]:
     # A dict keeps the order and drops the second of two equal regions.
     required = dict.fromkeys((file.require_region, overrides.require_region))
-    known = ", ".join(candidate.regions) or "none that is known"
+    known = ", ".join(candidate.regions) or "not stated"
     return [
         f"region {quoted(region)} required, its regions are {known}"
         for region in required

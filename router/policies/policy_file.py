@@ -275,6 +275,11 @@ def _explain(error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {place}: unknown key; remove it or correct its spelling")
             continue
+        if problem["type"] == "union_tag_invalid":
+            context = problem["ctx"]
+            key, tag = context["discriminator"].strip("'"), shown(str(context["tag"]))
+            lines.append(f"  {place}.{key}: must be one of {context['expected_tags']}, got {tag!r}")
+            continue
         given = problem.get("input") if problem["loc"][-1:] not in SECRET_KEYS else ...
         got = f", got {shown(repr(given))}" if isinstance(given, str | int | float | bool) or given is None else ""
         lines.append(f"  {place}: {shown(problem['msg'].removeprefix('Value error, '), 600)}{got}")

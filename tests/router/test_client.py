@@ -82,6 +82,14 @@ class TestParity:
         with RouterClient("127.0.0.1:1", api_key="a\nb") as client, pytest.raises(InvalidRequestError, match="api_key"):
             client.route("x")
 
+    @pytest.mark.parametrize("what", [5, None, {"role": "user"}], ids=str)
+    def test_what_is_no_request_is_refused_before_the_call(self, what: Any) -> None:
+        with (
+            RouterClient("127.0.0.1:1") as client,
+            pytest.raises(InvalidRequestError, match="must be a prompt, a list"),
+        ):
+            client.route(what)
+
 
 class TestHints:
     async def test_when_to_retry_is_kept_on_the_error(self) -> None:

@@ -74,7 +74,7 @@ def test_a_region_of_no_candidate_is_an_error_that_names_the_regions_of_all(regi
     with pytest.raises(NoEligibleCandidateError) as caught:
         decide(rules, make_ask(), Overrides(require_region=region), judged(0.9, 0.1))
     assert f"small: region {region!r} required, its regions are eu, us" in str(caught.value)
-    assert "none that is known" in str(caught.value)
+    assert "its regions are not stated" in str(caught.value)
 
 
 def test_a_request_may_require_a_region_besides_that_of_the_policy_but_not_lift_it() -> None:

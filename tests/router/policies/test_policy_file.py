@@ -46,7 +46,7 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
         ("thresholds: [0.1]", "thresholds: [.nan]", "finite number"),
         ("thresholds: [0.1]", "thresholds: [1.5]", "less than or equal to 1"),
         ("name: large, model", "name: small, model", "candidate names must be distinct, small"),
-        ("kind: gain", "kind: vibes", "does not match any of the expected tags"),
+        ("kind: gain", "kind: vibes", "rule.kind: must be one of 'gain', 'risk_bound', 'cost', 'fixed', got 'vibes'"),
         ("schema: elle.policy/1", "schema: elle.policy/9", "schema: Input should be 'elle.policy/1'"),
         ("probe: probe\n", 'probe: "a\\0b"\n', "probe: String should match pattern"),
         ("probe: probe\n", f"probe: {'x' * 5_000}\n", "probe: String should have at most 4096 characters"),

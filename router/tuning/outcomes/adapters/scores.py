@@ -47,7 +47,9 @@ class ScoreOptions:
 
     def __post_init__(self) -> None:
         if self.span is not None and not (all(map(math.isfinite, self.span)) and self.span[0] != self.span[1]):
-            raise DataError(f"--score-range must be the worst and the best score, two numbers; got {self.span}.")
+            raise DataError(
+                f"--score-range must be the worst and the best score, two different numbers; got {self.span}."
+            )
 
 
 def parse_score_map(given: Sequence[str]) -> dict[str, float | None]:

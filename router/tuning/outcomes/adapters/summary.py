@@ -44,10 +44,8 @@ def print_import(summary: ImportSummary, console: Console) -> None:
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False)
 
-    say(
-        f"Wrote {summary.n_answers:,} answers to {summary.n_prompts:,} prompts from {summary.n_files} files "
-        f"to {summary.out}."
-    )
+    files = "1 file" if summary.n_files == 1 else f"{summary.n_files} files"
+    say(f"Wrote {summary.n_answers:,} answers to {summary.n_prompts:,} prompts from {files} to {summary.out}.")
     for model, count in summary.models.items():
         say(f"  {model}: {count:,}")
     for line in _score_lines(summary.score):
