@@ -40,6 +40,8 @@ GRADED = "graded_scores"
 _SHOWN_ROWS = 5
 _SHOWN_LETTERS = 80
 _SHOWN_COLUMNS = 400
+#: The largest number of USD and of tokens: far beyond sense, and their sums stay within a double.
+_MOST = 1e12
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -222,7 +224,7 @@ class _Table:
         groups = self._strings("group")
         scores = self._numbers("score", high=1.0)
         others = [
-            self._numbers(name, high=math.inf, optional=True) for name in ("cost_usd", "input_tokens", "output_tokens")
+            self._numbers(name, high=_MOST, optional=True) for name in ("cost_usd", "input_tokens", "output_tokens")
         ]
         texts = [ask.text for ask in asks]
         ids = self._strings("prompt_id", required=True) if "prompt_id" in self.columns else _occurrences(texts, models)
@@ -235,7 +237,7 @@ class _Table:
         name = column or next((name for name in TIME_COLUMNS if name in self.columns), None)
         if name is not None and column is not None and name not in self.columns:
             found = shown(", ".join(sorted(self.columns)), _SHOWN_COLUMNS)
-            raise DataError(f"{self.path} must have the column {name!r}, found {found}.")
+            raise DataError(f"{self.path} must have the column {quoted(name)}, found {found}.")
         return [math.nan if name is None else seconds_of(row.values.get(name)) for row in self.rows]
 
     def _asks(self) -> list[Ask]:
@@ -272,12 +274,11 @@ class _Table:
             numbers = [math.nan if v is None else n for v, n in zip(values, numbers, strict=True)]
         bad = [i for i, number in enumerate(numbers) if not _within(number, high, optional)]
         if bad:
-            bounds = f"0 to {high:g}" if math.isfinite(high) else "0 or more"
             first = repr(values[bad[0]])[:_SHOWN_LETTERS]
             missing = values[bad[0]] is None or values[bad[0]] != values[bad[0]]
             hint = " Leave out the rows of answers without one." if missing else ""
             raise DataError(
-                f"{self.path}: {name} must be a number, {bounds}; {self._places(bad)}, the first is {first}.{hint}"
+                f"{self.path}: {name} must be a number, 0 to {high:g}; {self._places(bad)}, the first is {first}.{hint}"
             )
         return [math.nan if number is None else number for number in numbers]
 
@@ -291,7 +292,7 @@ class _Table:
 def _within(number: float | None, high: float, optional: bool) -> bool:
     if number is None or math.isnan(number):
         return optional and number is not None
-    return 0 <= number <= high and number < math.inf
+    return 0 <= number <= high
 
 
 def read_ask(place: Place, name: str, value: Any) -> Ask:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -99,11 +100,12 @@ def _rows(path: Path) -> list[Row | str]:
     """Return the rows of a file in their order; in place of a row that cannot be read, return what is wrong with it."""
     if path.suffix.lower() == ".txt":
         try:
-            lines = path.read_bytes().decode("utf-8-sig").split("\n")
+            # Some spreadsheets end lines with a carriage return alone.
+            lines = re.split(r"\r\n?|\n", path.read_bytes().decode("utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path} must be readable as UTF-8: {error}.") from error
         lines = lines[:-1] if lines[-1] == "" else lines
-        return [Row(Place(path, "line", n), {"prompt": line.rstrip("\r")}) for n, line in enumerate(lines, start=1)]
+        return [Row(Place(path, "line", n), {"prompt": line}) for n, line in enumerate(lines, start=1)]
     unreadable: list[tuple[Place, str]] = []
     found = read_rows(path, lambda place, problem: unreadable.append((place, problem)))
     numbered: dict[int, Row | str] = {row.place.number: row for row in found}

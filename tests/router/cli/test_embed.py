@@ -43,6 +43,14 @@ def test_each_line_is_a_prompt_and_each_prompt_a_row(tmp_path: Path, ending: str
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["p.txt", out.name])
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_every_usual_line_end_ends_a_prompt(tmp_path: Path, line_end: str) -> None:
+    (tmp_path / "p.txt").write_text(line_end.join(["one", "two", "three", ""]), "utf-8", newline="")
+    result = run("embed", tmp_path / "p.txt", "--out", tmp_path / "e.npy", "--json")
+    assert json.loads(result.stdout)["rows"] == 3
+    assert (embeddings(tmp_path / "e.npy")[1] == FakeEncoder().encode("two")).all()
+
+
 def test_rows_without_a_prompt_get_none_and_are_listed(tmp_path: Path) -> None:
     chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "asked in a chat"}]
     rows = [

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import DataError
+from router.quoting import quoted
 from router.tuning.outcomes.adapters.collection import (
     FAILED,
     REPEATED,
@@ -182,7 +183,7 @@ def _chosen(names: set[str], columns: set[str], wanted: str | None) -> str | Non
     if wanted is not None:
         if wanted not in names and wanted not in columns:
             raise DataError(
-                f"--score-name must be one of {', '.join(sorted(names)) or '(no scores found)'}; got {wanted!r}."
+                f"--score-name must be one of {', '.join(sorted(names)) or '(no scores found)'}; got {quoted(wanted)}."
             )
         return wanted
     if len(names) > 1:

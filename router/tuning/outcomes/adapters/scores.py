@@ -22,7 +22,10 @@ _NO_VALUE = frozenset({"-", "na", "n/a", "nan", "nil", "none", "null", "undefine
 #: Names of scores that sound as if a larger value were worse.
 _MORE_IS_WORSE = re.compile(
     r"hallucinat|toxic|harm|error|fail|bias|risk|refus|violat|unsafe|bad|wrong|incorrect|negativ|penalt|loss|distance|"
-    r"latency|duration|cost|perplex|unhelp|jailbreak|injection|profan|escalat|complain|insult|leak",
+    r"latency|duration|cost|perplex|unhelp|jailbreak|injection|profan|escalat|complain|insult|leak|"
+    r"reject|mistake|invalid|irrelevan|inaccura|inconsisten|unfaithful|ungrounded|dissatisf|unsatisf|dislike|"
+    r"downvote|thumbs.?down|spam|abus|mislead|misinform|fabricat|contradict|defect|flagged|sever|inappropriate|offens|"
+    r"hate|retries|regenerat|off.?topic",
     re.IGNORECASE,
 )
 #: Among at least this many scores, a single word is a faulty row. Among fewer it may be half of the scale.
@@ -194,7 +197,7 @@ class _Reader:
                 f"scores must run from 0 (worst) to 1 (best), but {len(self._outside)} of {self._numbers} do not: "
                 f"{low[1]:g} in {low[0]}, {high[1]:g} in {high[0]}. Say which score is worst and which is best, as in "
                 "--score-range 1 5 or --score-range 0 100, or what each value is worth: "
-                f"--score-map '{low[1]:g}=?,{high[1]:g}=?'."
+                f"--score-map '{','.join(f'{number:g}=?' for number in sorted({low[1], high[1]}))}'."
             )
         if self._names and not self._options.words and self._options.span is None:
             name, place = next(iter(self._names.items()))

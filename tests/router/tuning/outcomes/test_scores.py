@@ -97,7 +97,9 @@ class TestLangfuseDataTypes:
         assert found == {"Question 0": 1.0, "Question 1": 0.0}
         assert summary.left_out == {"score that --score-map skips": 1}
 
-    @pytest.mark.parametrize("name", ["hallucination", "is_toxic", "errors", "refusal"])
+    @pytest.mark.parametrize(
+        "name", ["hallucination", "is_toxic", "errors", "refusal", "rejected", "Mistakes", "thumbs_down"]
+    )
     def test_a_name_of_which_more_is_worse_is_asked_about(self, tmp_path: Path, name: str) -> None:
         scores = [
             {"name": name, "data_type": "NUMERIC", "value": 1.0},
