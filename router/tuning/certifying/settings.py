@@ -59,7 +59,9 @@ class TuneSettings:
 
     def __post_init__(self) -> None:
         if not self.targets:
-            raise DataError("a target must be given: --max-loss, --min-quality, --max-strong-share or another.")
+            raise DataError(
+                "a target must be given: --max-loss, --min-quality, --max-strong-share or --max-cost-usd-per-1k."
+            )
         if not 0 < self.confidence < 1:
             raise DataError(f"confidence must lie strictly between 0 and 1, got {self.confidence}; 0.95 is usual.")
         if bad := [name for name in self.profiles if not re.fullmatch(NAME_PATTERN, name)]:
