@@ -29,7 +29,9 @@ def problems_of(candidates: Sequence[Candidate]) -> list[str]:
                 problem = litellm_upstream.problem_of(candidate)
             except DispatchNotInstalledError:
                 continue
-            # A server that its owner runs often needs no key, so a missing key is no problem there.
-            if problem is not None and not (candidate.api_base and problem.kind is UpstreamDeniedError):
+            # A server that its owner runs often needs no key, so a missing key is no problem there. Azure is no such
+            # server, and its URL is always given.
+            own = candidate.api_base is not None and not candidate.model.startswith("azure/")
+            if problem is not None and not (own and problem.kind is UpstreamDeniedError):
                 found.append(problem.message)
     return found

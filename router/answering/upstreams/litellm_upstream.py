@@ -45,7 +45,14 @@ _LOCAL_TABLES = ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_H
 _HEAD, _TAIL = 3000, 1000
 
 #: Providers that find their credentials in other places than one variable: their machine, a file, an account.
-_OTHER_CREDENTIALS = frozenset({"azure", "bedrock", "ollama", "ollama_chat", "sagemaker", "vertex_ai"})
+_OTHER_CREDENTIALS = frozenset({"bedrock", "ollama", "ollama_chat", "sagemaker", "vertex_ai"})
+
+#: Variables that hold the URL, or a credential, of Azure. One of each is enough.
+_AZURE_BASES = ("AZURE_API_BASE", "AZURE_OPENAI_ENDPOINT")
+_AZURE_CREDENTIALS = (
+    "AZURE_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_AD_TOKEN", "AZURE_OPENAI_AD_TOKEN", "AZURE_CLIENT_ID",
+    "AZURE_USERNAME", "AZURE_CREDENTIAL", "AZURE_FEDERATED_TOKEN_FILE",
+)  # fmt: skip
 
 
 class LiteLLMUpstream:
@@ -168,6 +175,8 @@ def problem_of(candidate: Candidate) -> Problem | None:
             f"candidate {candidate.name!r} names no provider that LiteLLM knows: its model is {candidate.model!r}, and "
             f"must begin with one, as in 'openai/gpt-4o'.",
         )
+    if provider == "azure":
+        return _problem_of_azure(candidate)
     if candidate.api_key_env is not None or provider in _OTHER_CREDENTIALS:
         return None
     missing = litellm.validate_environment(model=candidate.model)["missing_keys"]
@@ -178,6 +187,17 @@ def problem_of(candidate: Candidate) -> Problem | None:
         f"candidate {candidate.name!r} has no key: the environment variable {' or '.join(missing)} is not set on the "
         f"service. Set it, or name another one in the candidate's `api_key_env`.",
     )
+
+
+def _problem_of_azure(candidate: Candidate) -> Problem | None:
+    missing = []
+    if candidate.api_base is None and not any(map(os.environ.get, _AZURE_BASES)):
+        missing.append("no URL (set the environment variable AZURE_API_BASE on the service, or write `api_base`)")
+    if candidate.api_key_env is None and not any(map(os.environ.get, _AZURE_CREDENTIALS)):
+        missing.append("no key (set AZURE_API_KEY on the service, or name another variable in `api_key_env`)")
+    if not missing:
+        return None
+    return Problem(UpstreamDeniedError, f"candidate {candidate.name!r} has {' and '.join(missing)}.")
 
 
 _known_problem = functools.lru_cache(maxsize=1024)(problem_of)

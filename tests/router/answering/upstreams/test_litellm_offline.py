@@ -104,11 +104,15 @@ async def test_a_port_that_nobody_listens_on_counts(upstream: Upstream) -> None:
 async def test_a_missing_key_is_told_with_the_variables_name(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "NO_SUCH_KEY"):
+    azure = ("AZURE_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_AD_TOKEN", "AZURE_OPENAI_AD_TOKEN", "AZURE_CLIENT_ID")
+    others = ("AZURE_API_BASE", "AZURE_OPENAI_ENDPOINT", "AZURE_USERNAME", "AZURE_CREDENTIAL")
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "NO_SUCH_KEY", *azure, *others):
         monkeypatch.delenv(name, raising=False)
     missing = {
         "OPENAI_API_KEY": {"model": "openai/gpt-4o"},
         "ANTHROPIC_API_KEY": {"model": "anthropic/claude-sonnet-4-5"},
+        "AZURE_API_BASE": {"model": "azure/gpt-4o"},
+        "AZURE_API_KEY": {"model": "azure/gpt-4o", "api_base": "http://127.0.0.1:1"},
         "NO_SUCH_KEY": {"model": "openai/x", "api_base": "http://127.0.0.1:1/v1", "api_key_env": "NO_SUCH_KEY"},
     }
     for variable, candidate in missing.items():
