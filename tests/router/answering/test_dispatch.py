@@ -30,6 +30,7 @@ from router.policies.loading import load_policies
 from router.serving.http_server import serve_on_loopback
 from router.values import RouteQuery, RoutingDecision
 from tests.fakes import FakeEncoder, write_policy
+from tests.raw_server import raw_server
 from tests.router.faults import USAGE, FaultyUpstream, answer
 
 KEY = "TEST_UPSTREAM_KEY"
@@ -517,10 +518,9 @@ class TestConnections:
                     length = int(head_in.lower().split(b"content-length:")[1].split(b"\r\n")[0])
                     await reader.readexactly(length)
                     writer.write(head + text)
-            writer.close()
 
-        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        async with raw_server(serve) as port:
+            url = f"http://127.0.0.1:{port}/v1"
             async with dispatching(folder, candidate("small", url), candidate("large", url)) as world:
                 for deadline_s in range(10, 20):
                     await world.complete(RouteQuery.from_prompt("hello"), timeout_s=deadline_s)

@@ -9,7 +9,7 @@ from tests.conftest import ROOT
 
 CODE = """
 import gc
-from router.answering import litellm_upstream
+from router.answering.upstreams import litellm_upstream
 passes = []
 gc.callbacks.append(lambda phase, info: passes.append(info["generation"]) if phase == "start" else None)
 litellm_upstream._import_litellm()

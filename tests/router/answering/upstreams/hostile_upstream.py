@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import AsyncIterator
 
+from tests.raw_server import raw_server
 from tests.router.faults import answer
 
 MEGABYTE = 2**20
@@ -77,8 +78,6 @@ async def hostile_upstream() -> AsyncIterator[str]:
             asked.append(sent.split(b"/")[1].decode())
             await _write(asked[-1], writer)
             await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with raw_server(serve) as port:
+        yield f"http://127.0.0.1:{port}"

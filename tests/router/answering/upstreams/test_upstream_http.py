@@ -13,6 +13,7 @@ import pytest
 from router.answering.upstreams import upstream_http
 from router.answering.upstreams.upstream_http import UpstreamHttp
 from router.errors import UpstreamUnavailableError
+from tests.raw_server import raw_server
 
 BODY = b'{"model": "m", "messages": []}'
 MOST = 1_000_000
@@ -38,11 +39,9 @@ async def listening(answer: Answer) -> AsyncIterator[str]:
                 length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
                 writer.write(answer(head, await reader.readexactly(int(length))))
                 await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with raw_server(serve) as port:
+        yield f"127.0.0.1:{port}"
 
 
 @pytest.fixture

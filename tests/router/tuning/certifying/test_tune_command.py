@@ -159,9 +159,9 @@ REPORT = (*PAIR, "--quick", "--resamples", 100)
 @pytest.mark.parametrize(
     ("target", "limit", "region", "bound"),
     [
-        ("--max-loss", 0.05, "Certified are all thresholds from -1 to {threshold:g}.", "upper bound"),
-        ("--max-strong-share", 0.6, "Certified are all thresholds from {threshold:g} to 1.", "upper bound"),
-        ("--min-quality", 0.5, "Certified are all thresholds from -1 to {threshold:g}.", "lower bound"),
+        ("--max-loss", 0.05, "All thresholds from -1 to {threshold:g} are certified.", "upper bound"),
+        ("--max-strong-share", 0.6, "All thresholds from {threshold:g} to 1 are certified.", "upper bound"),
+        ("--min-quality", 0.5, "All thresholds from -1 to {threshold:g} are certified.", "lower bound"),
     ],
 )
 def test_the_report_marks_what_the_certificate_covers(
@@ -186,7 +186,7 @@ def test_with_targets_of_both_kinds_only_the_policy_is_marked(folder: Path, tmp_
     tuned(folder, tmp_path / "p.yaml", "--max-loss", 0.1, "--max-strong-share", 0.8)
     mark = read_threshold_marker(tmp_path / "p.yaml", probe, "small", "large")
     assert mark.certified_region is None
-    assert "only the policy as it stands" in mark.says()[-1]
+    assert "The certificate covers the policy as it is, and no range of thresholds" in mark.describe()[-1]
 
 
 def test_a_report_with_a_voided_certificate_is_refused_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
