@@ -153,7 +153,7 @@ def load(path: str | Path, public_key: bytes | None = None) -> DifficultyProbe:
         raise ArtifactValueError(f"{root} must hold a consistent probe: {shown(str(error), 600)}") from error
     if probe.identity != document.identity:
         raise ArtifactDigestError(
-            f"{root / JSON} must describe the probe it names, {document.identity}; its contents make "
+            f"{root / JSON} must describe the probe it names, {shown(document.identity, 64)}; its contents make "
             f"{probe.identity}. The file was edited: fetch or fit the probe again."
         )
     check_card(root / JSON, raw, root / README)

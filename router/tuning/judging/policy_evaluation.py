@@ -13,6 +13,7 @@ from probes.probe import DataSource, fingerprints
 from router.policies.certificate import say_certificate
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import Candidate
+from router.quoting import quoted
 from router.tuning.judging.policy_figures import (
     REFUSED,
     Comparison,
@@ -170,7 +171,7 @@ def _candidate(candidates: Sequence[Candidate], name: str, option: str) -> int:
         if name in _names_of(candidate):
             return number
     raise DataError(
-        f"{option} must be a candidate of the policy ({', '.join(c.name for c in candidates)}), got {name!r}."
+        f"{option} must be a candidate of the policy ({', '.join(c.name for c in candidates)}), got {quoted(name)}."
     )
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -16,7 +17,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from probes.artifacts.store import load as load_probe
+from probes.errors import ArtifactDigestError
 from router.policies.loading import DEFAULT_POLICY, DEFAULTS
 from tests.conftest import ROOT
 
@@ -269,3 +273,13 @@ def test_spoiled_specs_of_encoders_are_refused(tmp_path: Path) -> None:
         (tmp_path / f"spec{number}.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     arguments = "--out", tmp_path / "bundle"
     refused({path: ("export-encoder", "--encoder", path, *arguments) for path in sorted(tmp_path.iterdir())})
+
+
+def test_a_long_identity_in_a_probe_is_not_repeated_whole(tmp_path: Path) -> None:
+    probe = tmp_path / "probe"
+    shutil.copytree(DEFAULTS / "mixtral-gpt4", probe)
+    document = json.loads((probe / "probe.json").read_text())
+    (probe / "probe.json").write_text(json.dumps(document | {"identity": "x" * 50_000}))
+    with pytest.raises(ArtifactDigestError, match="must describe the probe it names") as caught:
+        load_probe(probe)
+    assert len(str(caught.value)) < 1_000
