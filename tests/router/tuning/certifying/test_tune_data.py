@@ -29,7 +29,7 @@ class TestBadData:
             ({"score": None}, "score must be a number, 0 to 1; line 801"),
             ({"prompt": 7}, "line 801: prompt must be text, got int"),
             ({"model": ""}, "model must not be empty, line 801"),
-            ({"cost_usd": -1}, "cost_usd must be a number, 0 or more; line 801"),
+            ({"cost_usd": -1}, "cost_usd must be a number, 0 to 1e+12; line 801"),
         ],
     )
     def test_a_bad_row_is_named(self, world: Path, tmp_path: Path, row: dict[str, object], message: str) -> None:
