@@ -27,7 +27,7 @@ from router.values import Overrides, Reason, RouteQuery, RoutingDecision, Timing
 from router.wire.servicer import SERVICE_NAME
 
 #: From npm, by `make test`.
-BUF = Path(__file__).parent / "buf" / "node_modules" / ".bin" / "buf"
+BUF = Path(__file__).parents[1] / "buf" / "node_modules" / ".bin" / "buf"
 
 QUERIES = [RouteQuery(prompt.messages) for prompt in PROMPTS]
 
