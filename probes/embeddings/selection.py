@@ -41,7 +41,7 @@ def keep_between(loss: ArrayLike, *, drop_easiest: float = 0.0, drop_hardest: fl
 
 
 def stratified(loss: ArrayLike, n_select: int, *, strata: int = 10, seed: int = 0) -> Indices:
-    """Return `n_select` samples drawn evenly over `strata` difficulty classes of equal size, easiest class first.
+    """Draw `n_select` samples evenly over `strata` classes of equal size by difficulty, the easiest class first.
 
     The classes cut the ranked losses (n,) into equal parts. If `n_select` does not divide evenly, the
     remainder goes to random classes; if a class has too few samples, others are drawn in their place.

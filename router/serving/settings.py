@@ -27,7 +27,7 @@ class Door(Protocol):
         """Full names of its services."""
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Add its services to a server that has not started."""
+        """Add this gateway's services to a gRPC server that has not started."""
 
     def start(self, router: Router) -> None:
         """Begin to decide with this router."""

@@ -47,7 +47,7 @@ def struct_from_request(values: Mapping[str, Any], field: str) -> struct_pb2.Str
 
 
 def struct_from_answer(body: Mapping[str, Any]) -> struct_pb2.Struct:
-    """Return a Struct of an upstream's answer, which must have passed `router.plain_json.check`.
+    """Return an upstream's answer as a Struct. It must have passed `router.plain_json.check`.
 
     Half of a surrogate pair becomes U+FFFD, and an integer beyond 2^53 the nearest double: the caller has paid for the
     answer, so it must arrive even if it cannot arrive unchanged.

@@ -16,7 +16,7 @@ Tree = list[list[Any]]
 
 
 def encode(tree: Tree) -> bytes:
-    """The bytes of a message."""
+    """Return the bytes of a protobuf message."""
     return b"".join(_field(*field) for field in tree)
 
 

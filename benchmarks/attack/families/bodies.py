@@ -103,7 +103,7 @@ def blanks_of_a_text(world: World) -> Found:
 
 
 def lines_like_code(world: World) -> Found:
-    """A text of lines that nearly read like code."""
+    """Return a text whose lines nearly read like code."""
     line = "def " + "a" * 196 + "\n"
     return _posted(world, {"messages": [{"role": "user", "content": line * 2_400}]})
 

@@ -95,7 +95,7 @@ def batch_of_empty_requests(world: World) -> Found:
 
 
 def gzip_bomb(world: World) -> Found:
-    """A message of 60 KB that unpacks to 60 MB."""
+    """Return a compressed message of 60 KB that unpacks to 60 MB."""
     message = _field(2, b"a" * (60 * MB))
     return world.attacked_by(lambda: world.call(message, gzip=True), at_once=4)
 

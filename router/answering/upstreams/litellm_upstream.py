@@ -75,7 +75,7 @@ class LiteLLMUpstream:
     async def stream(
         self, candidate: Candidate, base: str | None, query: RouteQuery
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the chunks of the answer in the OpenAI shape. Closing it ends the call. Errors as `complete`."""
+        """Yield the chunks in the OpenAI shape. Closing it ends the call. Errors are those of `complete`."""
 
         async def work() -> AsyncGenerator[dict[str, Any], None]:
             with _calling(candidate, base, streamed=True):
@@ -169,7 +169,7 @@ def problem_of(candidate: Candidate) -> Problem | None:
     litellm = _import_litellm()
     try:
         _, provider, _, _ = litellm.get_llm_provider(model=candidate.model, api_base=candidate.api_base)
-    except Exception:
+    except litellm.exceptions.BadRequestError:
         return Problem(
             UpstreamNotFoundError,
             f"candidate {candidate.name!r} names no provider that LiteLLM knows: its model is {candidate.model!r}, and "

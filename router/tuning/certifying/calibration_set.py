@@ -30,7 +30,7 @@ _ADVICE = (
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """The n draws of the traffic to certify with, and how many rows are not used for which reason.
+    """The n rows of traffic that a certificate rests on, and how many rows are left out for each reason.
 
     Their order says nothing about their outcomes.
 

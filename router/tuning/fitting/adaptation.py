@@ -157,7 +157,7 @@ def _held_out_risk(
 
 
 def familiarity(prior: PriorProbe, features: npt.NDArray[np.float32]) -> tuple[Leverage, float | None]:
-    """Return the leverage against old and new rows together, and its limit: a prompt is familiar if either has seen it.
+    """Return the leverage against old and new rows together, and its limit. Prompts like either are familiar.
 
     The limit is the larger of the old one and the FAMILIAR_QUANTILE of the leverage that the new rows have when left
     out; with fewer than 1,000 new rows that is in effect their largest. It is None if the old probe has none.

@@ -23,7 +23,7 @@ VALUES = st.recursive(
 
 
 def walked(value: object) -> tuple[int, int]:
-    """Return the number of values and the depth."""
+    """Return how many values a JSON text holds, and how deeply they are nested."""
     inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else None
     if inner is None:
         return 1, 0
