@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 
 class AttemptOutcome(enum.Enum):
-    """How one attempt to get an answer ended. The values are the names on the wire without their prefix."""
+    """The ways in which one attempt to get an answer from a candidate can end.
+
+    The values are the names on the wire without their prefix.
+    """
 
     ANSWERED = "ANSWERED"
     REJECTED = "REJECTED"
@@ -25,7 +28,7 @@ class AttemptOutcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt to get an answer from a candidate.
+    """Describes one attempt to get an answer from a candidate: who was asked, how it ended, and how long it took.
 
     Attributes:
         candidate: the name of the candidate that was asked. A candidate that is cooling down has an attempt too,
@@ -45,7 +48,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Which candidate answered a request, and the attempts before it.
+    """Says which candidate answered a request, and which attempts came before.
 
     Attributes:
         answered_by: the name of the candidate that answered.

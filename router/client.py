@@ -57,7 +57,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer with its decision.
+    """The answer to a request, with the decision that chose who answers.
 
     Attributes:
         decision: the decision record.
@@ -91,7 +91,7 @@ class Step:
 
 
 class Rest(TypedDict, total=False):
-    """The optional arguments of a request.
+    """The optional keyword arguments that `route`, `complete` and `stream` accept.
 
     Attributes:
         session_id: id of the session that the request belongs to.
@@ -109,14 +109,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Method(Generic[T]):
-    """One method of the service: its name on the wire, and the function that converts a message of its answer."""
+    """Describes one method of the service: its name on the wire, and the function that converts its answers."""
 
     name: str
     read: Callable[[Any], T]
 
 
 class _Client:
-    """The base of both clients: the deadline and the credential of a call."""
+    """The base of both clients, which prepares the deadline and the credential of a call."""
 
     def __init__(self, api_key: str | None, timeout_s: float | None) -> None:
         self._api_key = api_key
@@ -130,7 +130,9 @@ class _Client:
 
 
 class RouterClient(_Client):
-    """Synchronous client. Thread-safe; use as a context manager or call `close`.
+    """Calls the service and waits for its answer; `AsyncRouterClient` does the same in an event loop.
+
+    Thread-safe; use as a context manager or call `close`.
 
     Args:
         address: `host:port` of the service.
@@ -181,12 +183,18 @@ class RouterClient(_Client):
         return self._call(_BATCH, _batch_request(queries), api_key)
 
     def complete(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> Answer:
-        """Decide, and return the answer. See `route` for the arguments."""
+        """Let the service decide a request, ask the chosen candidate, and return the answer.
+
+        See `route` for the arguments.
+        """
         request = pb.CompleteRequest(route=_request(what, overrides, rest))
         return self._call(_COMPLETE, request, rest.get("api_key"))
 
     def stream(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> Iterator[Step]:
-        """Decide, and yield the answer step by step. Closing the iterator cancels the call, also at the upstream."""
+        """Let the service decide a request, ask the chosen candidate, and yield its answer step by step.
+
+        Closing the iterator cancels the call, also at the upstream.
+        """
         request = pb.StreamCompleteRequest(route=_request(what, overrides, rest))
         call = getattr(self._stub, _STREAM.name)(request, **self._options(rest.get("api_key")))
         try:
@@ -206,7 +214,10 @@ class RouterClient(_Client):
 
 
 class AsyncRouterClient(_Client):
-    """Asynchronous client: the methods of `RouterClient` as coroutines, `stream` as an asynchronous iterator."""
+    """Calls the service from an event loop: it has the methods of `RouterClient` as coroutines.
+
+    `stream` is an asynchronous iterator.
+    """
 
     def __init__(
         self,
@@ -246,14 +257,20 @@ class AsyncRouterClient(_Client):
         return await self._call(_BATCH, _batch_request(queries), api_key)
 
     async def complete(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> Answer:
-        """Decide, and return the answer. See `route` for the arguments."""
+        """Let the service decide a request, ask the chosen candidate, and return the answer.
+
+        See `route` for the arguments.
+        """
         request = pb.CompleteRequest(route=_request(what, overrides, rest))
         return await self._call(_COMPLETE, request, rest.get("api_key"))
 
     async def stream(
         self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]
     ) -> AsyncIterator[Step]:
-        """Decide, and yield the answer step by step. Closing the iterator cancels the call, also at the upstream."""
+        """Let the service decide a request, ask the chosen candidate, and yield its answer step by step.
+
+        Closing the iterator cancels the call, also at the upstream.
+        """
         request = pb.StreamCompleteRequest(route=_request(what, overrides, rest))
         call = getattr(self._stub, _STREAM.name)(request, **self._options(rest.get("api_key")))
         try:

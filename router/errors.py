@@ -76,7 +76,7 @@ class UnknownCandidateError(InvalidRequestError):
 
 
 class RequestTooLargeError(InvalidRequestError):
-    """(HTTP) The body is longer than the service reads."""
+    """The body of an HTTP request is longer than the service reads."""
 
 
 class UnknownPolicyError(RouterError):
@@ -238,7 +238,7 @@ class UpstreamInterruptedError(DispatchError):
 
 
 class ServiceError(RouterError):
-    """(client) The service answered with a status that is not OK.
+    """The client raises this if the service answered with a status that is not OK.
 
     Attributes:
         code: the name of the `grpc.StatusCode`.

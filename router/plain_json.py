@@ -24,7 +24,7 @@ class NotPlainJsonError(ValueError):
 
 
 def loads(text: str | bytes, decoder: type[json.JSONDecoder] = json.JSONDecoder) -> Any:
-    """Return the value of a JSON text that an upstream sent, read by `decoder`.
+    """Decode a JSON text that an upstream sent, with `decoder`, and return its value.
 
     Raises NotPlainJsonError if the text is not JSON in UTF-8, and if `check` refuses the value.
     """
@@ -88,7 +88,7 @@ class TextPieces:
         self._held = ""
 
     def next(self, piece: str) -> str:
-        """Return the text that can be sent now that this piece has come."""
+        """Take the next piece of the text, and return the part that can be sent now."""
         text = self._held + piece
         self._held = text[-1] if text and "\ud800" <= text[-1] <= "\udbff" else ""
         return whole_text(text[:-1] if self._held else text)

@@ -1,4 +1,4 @@
-"""The frozen values that travel through the router: the query, what the caller overrides, and the decision."""
+"""Define the frozen values that travel through the router, such as the query, the overrides and the decision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Message = Mapping[str, Any]
 
 
 class Capability(enum.StrEnum):
-    """What a request may need of a candidate."""
+    """The abilities that a request may need of a candidate, such as reading images or calling tools."""
 
     TEXT = "text"
     IMAGE = "image"
@@ -30,7 +30,10 @@ class Capability(enum.StrEnum):
 
 
 class Reason(enum.Enum):
-    """Why the policy chose a candidate. The values are the names on the wire without their prefix."""
+    """The reasons for which a policy may choose a candidate.
+
+    The values are the names on the wire without their prefix.
+    """
 
     GAIN_BELOW_THRESHOLD = "GAIN_BELOW_THRESHOLD"
     GAIN_ABOVE_THRESHOLD = "GAIN_ABOVE_THRESHOLD"
@@ -48,7 +51,9 @@ class Reason(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the caller asks beyond the policy. A field that is None or empty leaves the policy as it is.
+    """Holds what a request asks for beyond its policy, such as a pinned candidate or a largest cost.
+
+    A field that is None or empty leaves the policy as it is.
 
     Attributes:
         policy: the name of the policy that decides; None means the first policy of the router.
@@ -98,7 +103,7 @@ NO_OVERRIDES = Overrides()
 
 @dataclass(frozen=True, slots=True)
 class RouteQuery:
-    """One request to decide.
+    """Holds one request that is to be decided: the chat, its parameters, the overrides and the session.
 
     Attributes:
         messages: the chat in the OpenAI shape, oldest message first.
@@ -117,13 +122,13 @@ class RouteQuery:
 
     @classmethod
     def from_prompt(cls, prompt: str, **rest: Any) -> RouteQuery:
-        """Return the query of a plain prompt: a chat of one user message. `rest` sets further fields."""
+        """Return the query for a plain prompt, which is a chat of one user message. `rest` sets further fields."""
         return cls(messages=({"role": "user", "content": prompt},), **rest)
 
 
 @dataclass(frozen=True, slots=True)
 class HeldCandidate:
-    """The candidate that answered a session last.
+    """Names the candidate that answered a session last, and what it has read of the session.
 
     Attributes:
         candidate: the name of the candidate in the policy.
@@ -138,7 +143,7 @@ class HeldCandidate:
 
 @dataclass(frozen=True, slots=True)
 class CandidateRisk:
-    """One candidate in a decision: what the probe says about it, what it would cost, and whether it may answer.
+    """Describes one candidate in a decision: its risk, its cost, and whether it may answer.
 
     Attributes:
         candidate: the name of the candidate in the policy.
@@ -165,7 +170,7 @@ class CandidateRisk:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactRef:
-    """Name, version and SHA-256 of a policy or probe. Two policies with the same digest decide alike."""
+    """Identifies a policy or a probe by name, version and SHA-256. Two policies with the same digest decide alike."""
 
     name: str
     version: str
@@ -174,7 +179,7 @@ class ArtifactRef:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """How long each part of one decision took, in seconds. `total_s` includes the other times.
+    """Holds how long each part of one decision took, in seconds. `total_s` includes the other times.
 
     `cached` is True if the prompt had been judged before under the same policy and for the same credential. It was then
     not encoded again.
@@ -190,7 +195,9 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class RoutingDecision:
-    """The decision record. Request, policy and probe determine every field except `decision_id` and `timings`.
+    """Records one decision: the chosen candidate, the reason, and the numbers that it was made from.
+
+    Request, policy and probe determine every field except `decision_id` and `timings`.
 
     Attributes:
         decision_id: a different id for every decision.

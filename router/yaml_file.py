@@ -26,7 +26,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 def read_yaml(path: Path, what: str, most_bytes: int = MOST_BYTES) -> Any:
-    """Return what a YAML file holds: plain values, lists, and mappings with distinct scalars as keys.
+    """Return what a YAML file holds, which may be plain values, lists, and mappings with distinct keys.
 
     Args:
         path: the file.

@@ -38,7 +38,7 @@ _OUTCOMES: tuple[tuple[type[DispatchError], AttemptOutcome], ...] = (
 
 @dataclass(slots=True)
 class AttemptLog:
-    """The attempts of one request and its time.
+    """Keeps what was tried for one request, and how much of the caller's time is left.
 
     Attributes:
         deadline: the caller's deadline by the monotonic clock; infinity if there is none.
@@ -59,17 +59,23 @@ class AttemptLog:
 
     @property
     def turn_remaining_s(self) -> float:
-        """Seconds that the current candidate has left."""
+        """Seconds that the current candidate may still use before the next one is asked."""
         return self.turn_ends - time.monotonic()
 
     def begin_turn(self, others_s: float) -> None:
-        """Begin the turn of the next candidate. `others_s` is explained at `turn_length_s`."""
+        """Set the time until which the next candidate may be asked, retries included.
+
+        `others_s` is explained at `turn_length_s`.
+        """
         self.turn_ends = time.monotonic() + turn_length_s(self.remaining_s, others_s)
 
     def add_failure(
         self, candidate: Candidate, error: DispatchError, started: float | None, *, streamed: bool = False
     ) -> None:
-        """Note a failed attempt. `started` is None if the candidate was not asked because it is cooling down."""
+        """Record a failed attempt and its error.
+
+        `started` is None if the candidate was not asked because it is cooling down.
+        """
         is_cooling = started is None
         outcome = next(outcome for kind, outcome in _OUTCOMES if isinstance(error, kind))
         outcome = AttemptOutcome.COOLING_DOWN if is_cooling else outcome
@@ -83,14 +89,14 @@ class AttemptLog:
         )
 
     def add_answer(self, candidate: Candidate, started: float, chosen: str, *, streamed: bool) -> Delivery:
-        """Note the attempt that answered. Return who answered after which attempts."""
+        """Record the attempt that answered, and return who answered after which attempts."""
         duration = time.monotonic() - started
         self.attempts.append(Attempt(candidate.name, AttemptOutcome.ANSWERED, None, duration, streamed))
         fell_back = candidate.name != chosen
         return Delivery(candidate.name, candidate.model, fell_back, tuple(self.attempts))
 
     def interrupt(self, candidate: Candidate, error: DispatchError, started: float) -> DispatchError:
-        """Note that an answer broke off. Return the error for the caller, who has a part of the answer already."""
+        """Record that an answer broke off. Return the error for the caller, who has a part of the answer already."""
         self.attempts.pop()
         # A timeout at the caller's own deadline is not the candidate's fault.
         if self.remaining_s > 0 or not isinstance(error, UpstreamTimeoutError):

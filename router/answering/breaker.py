@@ -1,4 +1,6 @@
-"""Circuit breakers: whether an upstream may be asked now. There is one for each upstream.
+"""Circuit breakers decide whether an upstream may be asked now or is left alone after failures.
+
+There is one for each upstream.
 
 CLOSED --`break_after` failures in a row, or told to rest--> OPEN --its rest is over--> HALF_OPEN: one request tries.
 HALF_OPEN --it answers--> CLOSED, where the next failure opens again until an answer was complete;
@@ -14,7 +16,7 @@ Clock = Callable[[], float]
 
 
 class State(enum.Enum):
-    """The state of a circuit breaker."""
+    """The three states of a circuit breaker: CLOSED asks, OPEN does not ask, and HALF_OPEN tries one request."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -22,7 +24,9 @@ class State(enum.Enum):
 
 
 class Breaker:
-    """The circuit breaker of one upstream. It is not thread-safe: it belongs to one event loop.
+    """Decides from recent failures whether one upstream may be asked.
+
+    It is not thread-safe: it belongs to one event loop.
 
     Args:
         break_after: number of failures in a row that open it.
@@ -41,12 +45,12 @@ class Breaker:
 
     @property
     def because(self) -> Exception | None:
-        """The error that opened it; None if there is no single one, as after failures in a row."""
+        """The error that opened the breaker. It is None after failures in a row, because then no single error did."""
         return self._because
 
     @property
     def state(self) -> State:
-        """The state after the last event. OPEN becomes HALF_OPEN only when somebody asks."""
+        """The state that the last request or failure led to. OPEN becomes HALF_OPEN only when somebody asks."""
         return self._state
 
     @property
@@ -55,7 +59,7 @@ class Breaker:
         return max(0.0, self._open_until - self._clock()) if self._state is State.OPEN else 0.0
 
     def admit(self) -> Permit | None:
-        """Return a permit to ask once; None while the breaker is open or while another request tries the upstream."""
+        """Return a permit to ask once, or None if the breaker is open or another request already tries the upstream."""
         if self._state is State.OPEN and self._clock() >= self._open_until:
             self._state = State.HALF_OPEN
             return Permit(self, trial=True)
@@ -88,7 +92,9 @@ class Breaker:
 
 
 class Permit:
-    """Permission to ask an upstream once. The first result that is reported counts.
+    """Allows one request to ask an upstream once, and reports to the breaker how that ended.
+
+    Only the first result that is reported counts.
 
     If it is closed without a result, because the caller went away, the breaker learns nothing.
     """
@@ -99,12 +105,12 @@ class Permit:
         self._open = True
 
     def close(self) -> None:
-        """Give the permit back. This has no effect after a result."""
+        """Give the permit back without a result. This has no effect after a result."""
         if self._settle():
             self._breaker._left(trial=self._trial)
 
     def answering(self) -> None:
-        """Report that the first content has arrived. The result follows at the end of the answer."""
+        """Report that the first content of an answer has arrived. The result follows at the end of the answer."""
         self._breaker._answering(trial=self._trial)
         self._trial = False
 
@@ -114,12 +120,12 @@ class Permit:
             self._breaker._succeeded(trial=self._trial)
 
     def failed(self) -> None:
-        """Report a failure. Several in a row open the breaker."""
+        """Report that the upstream failed. Several in a row open the breaker."""
         if self._settle():
             self._breaker._failed(trial=self._trial)
 
     def rest(self, seconds: float | None = None, *, because: Exception | None = None) -> None:
-        """Open the breaker for `seconds`, by default for the cooldown.
+        """Open the breaker, so that the upstream is not asked for `seconds`, by default for the cool-down.
 
         because: the error that is the reason.
         """

@@ -12,7 +12,7 @@ from router.policies.policy_file import Candidate
 
 
 def problems_of(candidates: Sequence[Candidate]) -> list[str]:
-    """Return a sentence for each candidate that cannot be asked with the settings of this machine.
+    """Return a sentence for each candidate that cannot be asked on this machine, for example because its key is unset.
 
     Imports LiteLLM, which takes seconds, if a candidate needs it. If it is not installed, such candidates are not
     checked.

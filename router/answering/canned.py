@@ -1,4 +1,4 @@
-"""The built-in upstream: an OpenAI-compatible application that answers every request with canned text.
+"""The built-in upstream is an OpenAI-compatible application that answers every request with the same kind of text.
 
 It exists so that the embedded default really goes through LiteLLM and HTTP without any key. It is not a model, and
 every answer says so.
@@ -24,7 +24,10 @@ def canned_text(model: str) -> str:
 
 
 def create_app() -> Starlette:
-    """Return the ASGI application. It serves `POST /v1/chat/completions`, streamed or whole."""
+    """Return the ASGI application of the built-in upstream.
+
+    It serves `POST /v1/chat/completions`, streamed or whole.
+    """
     from starlette.applications import Starlette
     from starlette.routing import Route
 

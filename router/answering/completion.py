@@ -25,7 +25,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """An answer, or one step of a streamed answer.
+    """Holds one whole answer of a candidate, or one step of a streamed answer.
 
     Attributes:
         text: text of the first choice; it may be empty.
@@ -41,7 +41,7 @@ class Completion:
 
 
 def completion_of(body: Mapping[str, Any], part: str, prices: Prices | None, delivery: Delivery | None) -> Completion:
-    """Return the completion of a response or a chunk.
+    """Return the text, usage and cost of a provider's response, or of one chunk of a stream, as a `Completion`.
 
     part: the field of a choice that holds the text: `message` in a response, `delta` in a chunk.
     """
@@ -51,7 +51,7 @@ def completion_of(body: Mapping[str, Any], part: str, prices: Prices | None, del
 
 
 def has_content(chunk: Mapping[str, Any]) -> bool:
-    """Return whether a chunk says more than the role of the speaker."""
+    """Return whether a streamed chunk brings text, a tool call or an end, and not only the role of the speaker."""
     return any(
         choice.get("finish_reason") or any(value for key, value in (choice.get("delta") or {}).items() if key != "role")
         for choice in _choices(chunk)
@@ -78,6 +78,6 @@ def _usage(body: Mapping[str, Any], prices: Prices | None) -> Usage | None:
 
 
 def _count(value: Any) -> int:
-    """Return a number of tokens; 0 if the value is no number, or beyond 2^53, where doubles skip integers."""
+    """Return a number of tokens, or 0 for anything but a number of at most 2^53, beyond which doubles skip integers."""
     is_count = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 2**53
     return int(value) if is_count else 0

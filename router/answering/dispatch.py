@@ -1,4 +1,4 @@
-"""Get the answer of a decided request: whom to ask, in which order, how often, and for how long.
+"""Get the answer of a decided request by asking candidates in order, each with its retries and its time limit.
 
 `router.answering.fallback` says who may answer in place of the chosen candidate, `router.answering.breaker` who may be
 asked now, and `router.answering.upstreams` asks one candidate once.
@@ -43,7 +43,7 @@ _MAX_HEAD = 100
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A candidate of one policy, with its prices and its circuit breaker."""
+    """Binds a candidate of one policy to its prices and its circuit breaker."""
 
     candidate: Candidate
     prices: Prices | None
@@ -59,7 +59,7 @@ _Limit = Callable[[Candidate], float]
 
 @dataclass(frozen=True, slots=True)
 class _OpenStream:
-    """A stream whose first content has arrived; `head` holds the chunks up to it."""
+    """Holds a stream whose first content has arrived; `head` contains the chunks up to it."""
 
     target: _Target
     permit: Permit
@@ -97,7 +97,7 @@ class Dispatcher:
         self._upstream = Upstream(canned_url=canned_url, translates=translates)
 
     async def load(self) -> None:
-        """Import what answering needs, and log which candidates cannot be asked, and why.
+        """Import the libraries that answering needs, and log which candidates cannot be asked, and why.
 
         The event loop goes on meanwhile, because LiteLLM has a thread of its own. Raises DispatchNotInstalledError.
         """
@@ -109,7 +109,7 @@ class Dispatcher:
     async def complete(
         self, query: RouteQuery, decision: RoutingDecision, *, timeout_s: float | None = None
     ) -> Completion:
-        """Return the answer of the chosen candidate, or of one that may answer in its place.
+        """Return the answer of the chosen candidate, or of another candidate that may answer in its place.
 
         Args:
             query: the request.
@@ -160,7 +160,7 @@ class Dispatcher:
             await opened.chunks.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections. No request may be in flight any more."""
+        """Close the connections to the upstreams. No request may be in flight any more."""
         await self._upstream.aclose()
 
     async def _begin(self, query: RouteQuery, timeout_s: float | None) -> AttemptLog:
@@ -179,7 +179,9 @@ class Dispatcher:
         return attempts
 
     async def _first_answer(self, attempts: AttemptLog, decision: RoutingDecision, ask: _Ask[T], limit_s: _Limit) -> T:
-        """Return what the first candidate that answers says. Each is asked within `limit_s` and its turn.
+        """Ask the candidates one after the other, and return the answer of the first one that gives any.
+
+        Each is asked within `limit_s` and its turn.
 
         Raises what `AttemptLog.raise_failure` raises if no candidate answers.
         """
@@ -202,7 +204,10 @@ class Dispatcher:
         return attempts.raise_failure()
 
     async def _ask_one(self, attempts: AttemptLog, target: _Target, ask: _Ask[T], limit_s: _Limit) -> T | None:
-        """Ask one candidate, with its retries, in its turn. Return None if it fails; its failure is noted last."""
+        """Ask one candidate, with its retries, until its share of the caller's time is used up.
+
+        Return None if it fails; its failure is noted last.
+        """
         candidate = target.candidate
         for retry in itertools.count():
             permit, started = target.breaker.admit(), time.monotonic()
@@ -291,7 +296,7 @@ def _report_failure(permit: Permit, candidate: Candidate, error: DispatchError, 
 
 
 def _cooling_down(target: _Target) -> DispatchError:
-    """Return the error of a candidate that is cooling down.
+    """Return the error for a candidate that is not asked because it is cooling down.
 
     If an error made it cool down, such as a refused key, a retry is worth no more than it was then; so the class stays.
     """

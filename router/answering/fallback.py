@@ -16,7 +16,7 @@ _BY_TIER = frozenset({Reason.ABSTAINED, Reason.FAILED_OPEN, Reason.SESSION_HELD}
 
 
 def candidates_to_ask(file: PolicyFile, decision: RoutingDecision) -> tuple[Candidate, ...]:
-    """Return the chosen candidate, and then those that may answer in its place in the order of the policy.
+    """Return the chosen candidate, followed by those that may answer in its place, in the order of the policy.
 
     The order of the policy is cheapest first. If the policy says `fallback: none` there is only the chosen one.
     """

@@ -1,1 +1,1 @@
-"""Reading a request: what the human asks, what answering needs, the language, and the session it belongs to."""
+"""Read a request: find what the human asks, what answering needs, the language, and the session."""

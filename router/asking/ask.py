@@ -90,7 +90,7 @@ class Ask:
 
 
 def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
-    """Return what the human asks in a query.
+    """Return what the human asks in a query, as an `Ask`.
 
     Raises InvalidRequestError, which names the field, for an empty or malformed chat, for text that is not valid
     Unicode, for a chat without anything to judge, and for more than `max_bytes` bytes of text.
@@ -123,7 +123,7 @@ def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
 
 
 def _human_texts(turns: Sequence[Turn]) -> list[str]:
-    """Return for each turn the text that the human wrote; empty for a turn in which no human speaks."""
+    """Return for each turn the text that the human wrote, which is empty if no human speaks in the turn."""
     agentic = any(turn.answers_tools for turn in turns) or any(
         is_marked(text) for turn in turns if turn.role == "user" for text in turn.texts
     )
@@ -201,7 +201,7 @@ def _characters_per_token(piece: str) -> int:
 
 
 def _human_asks(turns: Sequence[Turn], human: Sequence[str]) -> bool:
-    """Return whether a human asks anything, if only by a picture."""
+    """Return whether some turn holds a question of a human, by text or by a picture."""
     return any(human) or any(turn.role == "user" and turn.other_parts for turn in turns)
 
 
@@ -238,7 +238,7 @@ def _needs(turns: Sequence[Turn], parts: Sequence[str], parameters: Mapping[str,
 
 
 def _max_output_tokens(parameters: Mapping[str, Any]) -> int | None:
-    """Return the caller's bound on output tokens under any of its three names; None if there is none."""
+    """Return the caller's bound on output tokens, which has three names in the APIs, or None if it is not set."""
     for key in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
         value = parameters.get(key)
         if value is None:

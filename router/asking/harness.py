@@ -79,12 +79,12 @@ class _TagFinder:
         self._names = names | {_ARGUMENTS_TAG}
 
     def match(self, text: str, at: int) -> re.Match[str] | None:
-        """Return the tag that begins at this position, or None."""
+        """Return the tag that begins at this position, or None if no tag does."""
         found = _TAG_ANYWHERE.match(text, at)
         return found if found is not None and found[1] in self._names else None
 
     def search(self, text: str, at: int = 0) -> re.Match[str] | None:
-        """Return the next tag that begins a line, or None."""
+        """Return the next tag at the beginning of a line, or None if no further line begins with a tag."""
         return next((found for found in _TAG_AT_LINE.finditer(text, at) if found[1] in self._names), None)
 
 

@@ -39,7 +39,9 @@ _CALLER_HEADERS = ("authorization", "x-api-key", "api-key")
 
 
 def session_id_of(given: str, headers: Mapping[str, str], parameters: Mapping[str, Any]) -> str:
-    """Return the id of the session that a request belongs to; empty for none. Every door uses this rule.
+    """Return the id of the session that a request belongs to, or an empty text if it names no session.
+
+    Every door uses this rule.
 
     Args:
         given: an id that the caller stated explicitly; it is preferred to all others.
@@ -72,7 +74,10 @@ def _found_id(given: str, headers: Mapping[str, str], parameters: Mapping[str, A
 
 
 def caller_of(headers: Mapping[str, str]) -> str:
-    """Return an opaque key of whoever calls, made of the credential; empty without one. The key does not reveal it."""
+    """Return an opaque key of the caller, made from the credential, or an empty text if the request has no credential.
+
+    The key does not reveal it.
+    """
     lowered = {name.lower(): value for name, value in headers.items()}
     for name in _CALLER_HEADERS:
         if value := lowered.get(name):

@@ -49,7 +49,7 @@ _UNREAD = frozenset({"type", "role", "signature"})
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of a chat.
+    """One message of a chat, with the text, the calls and the attachments in it.
 
     Attributes:
         role: one of ROLES.

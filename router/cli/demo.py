@@ -27,7 +27,7 @@ _PIXEL = (
 
 @dataclass(frozen=True)
 class DemoPrompt:
-    """One prompt of the demo, with the label that the table shows for it."""
+    """A prompt of the demo, with the label that the table shows for it."""
 
     label: str
     messages: tuple[Message, ...]
@@ -170,6 +170,6 @@ def _decision_cells(decision: RoutingDecision) -> tuple[str, ...]:
 
 
 def _costs(decision: RoutingDecision) -> tuple[float, float]:
-    """Return the expected cost in USD of the chosen candidate, and that of the strongest one."""
+    """Return the expected cost in USD of an answer by the chosen candidate, and of one by the strongest candidate."""
     chosen = next(c for c in decision.candidates if c.candidate == decision.chosen)
     return chosen.expected_cost_usd or 0.0, decision.candidates[-1].expected_cost_usd or 0.0

@@ -1,4 +1,7 @@
-"""The `elle` command. Results go to stdout, as JSON with --json and as tables without; all else goes to stderr."""
+"""Define the `elle` command and turn our own errors into one line on stderr.
+
+Results go to stdout, as JSON with --json and as tables without; all else goes to stderr.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from router.errors import RouterError
 
 
 class _ErrorsInOneLine(click.Group):
-    """A group that prints an error we raise on purpose in one line on stderr and ends with exit status 1.
+    """A click group that prints an error of ours in one line on stderr and exits with status 1.
 
     Every other exception is a defect of ours: it keeps its traceback, so that it is noticed and reported.
     """

@@ -86,7 +86,7 @@ def require_free(out: Path, *, folder: bool, force: bool) -> None:
 
 
 def split_names(text: str | None) -> tuple[str, ...] | None:
-    """Return the names in a comma-separated list; None if no list was given. "a, b" gives ("a", "b")."""
+    """Return the names in a comma-separated list, or None if the option was not given. "a, b" gives ("a", "b")."""
     return tuple(name.strip() for name in text.split(",") if name.strip()) if text else None
 
 

@@ -1,4 +1,4 @@
-"""Where the verbs of `elle` print: tables and JSON on stdout, progress on stderr, and what their exit statuses mean."""
+"""Print what the verbs of `elle` answer: tables and JSON go to stdout, progress goes to stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Show a routing decision: as plain JSON values for scripts, and as a table for people."""
+"""Show a routing decision as plain JSON values for scripts, or as a table for people."""
 
 from __future__ import annotations
 
@@ -68,5 +68,5 @@ def format_risks(candidates: Sequence[CandidateRisk]) -> list[str]:
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """Return a number with so many digits after the point, or "-" if there is none."""
+    """Return a number with so many digits after the point, or "-" if the number is None."""
     return "-" if value is None else f"{value:.{digits}f}"

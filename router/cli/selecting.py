@@ -155,7 +155,7 @@ def label_verb(embeddings: Path, count: int, array: str, out: Path, pool: int, s
 
 
 def _gain(path: Path, column: str | None, n_rows: int) -> Any:
-    """Return what a label of each row is worth, (n_rows,), at least 0; NaN if it is not known."""
+    """Return how much a label of each row is worth, (n_rows,), at least 0, with NaN for a row of unknown worth."""
     from probes.embeddings.scoring import read_scores
 
     rows, gain = read_scores(path, column)
@@ -221,7 +221,7 @@ def _read(path: Path, column: str | None) -> tuple[Any, Any]:
 
 
 def _scored(path: Path, rows: Any, *scores: Any) -> tuple[Any, ...]:
-    """Return the rows, and each array of scores, without the rows that lack a score; print how many these are."""
+    """Return the rows and each array of scores without the rows that lack a score, and print how many these are."""
     known = np.all([np.isfinite(one) for one in scores], axis=0)
     if not known.any():
         raise DataError(f"{path} must hold scores, got none that is a number.")

@@ -1,1 +1,1 @@
-"""One decision: the pipeline from a request to its decision record, and what it needs on the way."""
+"""Make one decision: a pipeline leads from a request to its decision record."""

@@ -54,14 +54,20 @@ def pool_for(encoder: Encoder, *, threads: int | None = None, max_pending: int |
 
 @dataclass(slots=True)
 class _Prompt:
-    """A prompt that waits, and its token ids. They are kept, so that it is tokenized once while other batches go."""
+    """A prompt that waits to be encoded, and its token ids.
+
+    They are kept, so that it is tokenized once while other batches go.
+    """
 
     job: EncodeJob
     tokens: Sequence[int] = ()
 
 
 def _collect(jobs: queue.SimpleQueue[EncodeJob | None], waiting: list[_Prompt]) -> bool:
-    """Move all queued jobs to `waiting`, and return False if the pool ends. Block only if nothing waits."""
+    """Move all queued jobs to the list `waiting`, and return False if the pool is being closed.
+
+    Block only if nothing waits.
+    """
     with contextlib.suppress(queue.Empty):
         while True:
             job = jobs.get(block=not waiting)

@@ -13,7 +13,7 @@ from router.errors import DeadlineError
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The features of one prompt, and how long they took.
+    """Holds the features of one prompt, and how long waiting and encoding took.
 
     Attributes:
         features: the features, of shape (d,).
@@ -30,7 +30,9 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class EncodeJob:
-    """A prompt that waits for the encoder. Its methods may be called from any thread.
+    """Holds a prompt that waits for the encoder, and the future that gets its features.
+
+    Its methods may be called from any thread.
 
     Attributes:
         text: the prompt.

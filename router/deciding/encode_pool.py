@@ -71,7 +71,7 @@ class EncodePool:
 
     @property
     def pending(self) -> int:
-        """Return the number of prompts that wait or are in work."""
+        """Return the number of prompts that wait for the encoder or are being encoded."""
         return self._pending
 
     def submit(self, text: str, *, deadline: float | None = None) -> asyncio.Future[Encoded]:
@@ -107,7 +107,10 @@ class EncodePool:
 
     @staticmethod
     def _run_thread(encoder: Any, jobs: queue.SimpleQueue[EncodeJob | None]) -> None:
-        """Encode prompts until None comes out of the queue. `BatchPool` overrides this."""
+        """Encode the prompts of the queue, one after the other, until None comes out of it.
+
+        `BatchPool` overrides this.
+        """
         _lower_priority()
         while (job := jobs.get()) is not None:
             if not job.cancelled:

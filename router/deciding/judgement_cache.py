@@ -23,7 +23,7 @@ CacheKey = tuple[str, str, str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class CacheCounts:
-    """How many prompts were found since the start, how many were not, and how many are kept now, of all callers."""
+    """Counts of the cache over all callers: prompts found since the start, prompts not found, and entries now."""
 
     hits: int
     misses: int
@@ -31,7 +31,7 @@ class CacheCounts:
 
 
 class JudgementCache:
-    """The most recently used judgements, bounded in number. Thread-safe.
+    """Keeps the most recently used judgements, up to a number of them. It is thread-safe.
 
     Args:
         max_entries: the number of judgements that are kept, about half a kilobyte each; 0 keeps none. If there are
@@ -46,7 +46,7 @@ class JudgementCache:
 
     @staticmethod
     def key(policy: ServedPolicy, text: str, caller: str) -> CacheKey | None:
-        """Return the key of a caller's judgement; None if `caller` is empty, because then nothing is kept.
+        """Return the key under which a caller's judgement is kept, or None if `caller` is empty, for then none is kept.
 
         caller: the key of whoever calls, as `router.asking.session_ids.caller_of` returns it.
         """
@@ -56,7 +56,7 @@ class JudgementCache:
         return caller, policy.ref.digest, probe, hashlib.sha256(text.encode()).digest()
 
     def get(self, key: CacheKey) -> Judgement | None:
-        """Return the judgement under this key, or None if there is none."""
+        """Return the judgement under this key, or None if the cache does not have it."""
         with self._lock:
             found = self._entries.get(key)
             if found is None:
@@ -76,6 +76,6 @@ class JudgementCache:
 
     @property
     def counts(self) -> CacheCounts:
-        """Return the numbers of hits, misses and entries."""
+        """Return the numbers of hits and misses since the start, and of entries now."""
         with self._lock:
             return CacheCounts(self._hits, self._misses, len(self._entries))

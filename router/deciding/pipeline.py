@@ -41,7 +41,7 @@ _ENCODER_ERRORS = (ProbesError, RuntimeError, MemoryError)
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A query that passed every check that needs no encoder.
+    """Holds a query that passed every check for which no encoder is needed.
 
     Attributes:
         query: the query, with the session id that was found in it.
@@ -67,13 +67,13 @@ class _Prepared:
 
     @property
     def encoder_identity(self) -> str | None:
-        """Return the identity of the encoder to ask; None if the prompt need not be encoded."""
+        """Return the identity of the encoder that must encode the prompt, or None if the prompt need not be encoded."""
         spec = self.policy.encoder_spec
         return spec.identity if spec is not None and self.is_judged and self.cached is None else None
 
 
 class Router:
-    """Decides which candidate answers a request. Thread-safe.
+    """Decides which candidate answers a request. It is thread-safe.
 
     It remembers which candidate answered each session last, and how recent prompts were judged. The latter changes no
     decision.
@@ -134,7 +134,7 @@ class Router:
 
     @property
     def intake(self) -> Intake:
-        """Return the bounds of what comes in, which all doors share."""
+        """Return the bounds on incoming requests, which gRPC, HTTP and all other doors share."""
         return self._intake
 
     @property
@@ -148,7 +148,10 @@ class Router:
         return MappingProxyType(self._policies)
 
     def policy(self, name: str | None) -> ServedPolicy:
-        """Return the policy of this name; None or empty means the default. Raise UnknownPolicyError without one."""
+        """Return the policy of this name, or the default policy for None or an empty name.
+
+        Raise UnknownPolicyError without one.
+        """
         try:
             return self._policies[name or self._default]
         except KeyError as error:
@@ -163,7 +166,7 @@ class Router:
                 policy.judge(self._encoders[policy.encoder_spec.identity].encode("warm up"))
 
     def decide(self, query: RouteQuery, *, caller: str = "") -> RoutingDecision:
-        """Decide a request, and encode its prompt in the calling thread.
+        """Decide a request in the calling thread, which also encodes the prompt.
 
         caller: the opaque key of whoever calls (`router.asking.session_ids.caller_of`). Sessions and cached judgements
             belong to one caller. If it is empty, no judgement is cached.
@@ -184,7 +187,7 @@ class Router:
     async def adecide(
         self, query: RouteQuery, *, caller: str = "", timeout_s: float | None = None, large: bool = False
     ) -> RoutingDecision:
-        """Decide a request, and encode its prompt in the threads of the encoder.
+        """Decide a request from an event loop, while the threads of the encoder encode the prompt.
 
         Args:
             query: the request.
@@ -210,7 +213,7 @@ class Router:
 
     @property
     def cache_counts(self) -> CacheCounts:
-        """Return how often a prompt had been judged before."""
+        """Return how often the cache of judgements had a prompt, and how often it had not."""
         return self._cache.counts
 
     @property
@@ -229,7 +232,7 @@ class Router:
             self._sessions.remember(*key, candidate, decision.input_tokens_estimate)
 
     async def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads of the encoders and the thread for large requests."""
         for pool in self._pools.values():
             await pool.close()
         self._intake.close()

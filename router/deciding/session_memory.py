@@ -24,7 +24,7 @@ class _Entry:
 
 
 class SessionMemory:
-    """The candidate that answered each session last. Thread-safe.
+    """Remembers which candidate answered each session last. It is thread-safe.
 
     Args:
         max_entries: the number of sessions that are remembered, about 300 bytes each; 0 remembers none. If there are
@@ -46,7 +46,7 @@ class SessionMemory:
             return len(self._entries)
 
     def held(self, caller: str, session_id: str, policy: str) -> HeldCandidate | None:
-        """Return the candidate that answered this caller's session last under this policy; None for a new session."""
+        """Return the candidate that answered this caller's session last under this policy, or None if it is new."""
         now = self._clock()
         with self._lock:
             self._forget(now)
@@ -56,7 +56,7 @@ class SessionMemory:
         return HeldCandidate(entry.candidate, entry.input_tokens, idle_s=max(0.0, now - entry.at_s))
 
     def remember(self, caller: str, session_id: str, policy: str, candidate: str, input_tokens: int) -> None:
-        """Note that this candidate answers the session now, and reads about `input_tokens` tokens."""
+        """Remember that this candidate now answers the session, and that it has read about `input_tokens` tokens."""
         now = self._clock()
         key = _key(caller, session_id, policy)
         with self._lock:

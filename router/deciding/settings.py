@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RouterSettings:
-    """The bounds of a router and the sizes of its memories.
+    """Holds the bounds of a router, such as the longest prompt, and the sizes of its memories.
 
     Attributes:
         max_prompt_bytes: a request with more bytes of text than this is refused. The default is about 128,000 tokens of

@@ -49,7 +49,7 @@ OnFailure = Literal["closed", "open"]
 
 
 class ExternalProcessor:
-    """The service, to be registered on the router's own gRPC server (`ServerSettings.doors`).
+    """Serves Envoy's ext_proc protocol on the router's own gRPC server (`ServerSettings.doors`).
 
     Args:
         on_failure: what happens to requests that cannot be decided; see the docstring of this file.
@@ -69,13 +69,13 @@ class ExternalProcessor:
         return ExternalProcessor, (self._on_failure,)
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Add the service to a server that has not started."""
+        """Add this service to a gRPC server that has not started."""
         _import("envoy.service.ext_proc.v3.external_processor_pb2_grpc").add_ExternalProcessorServicer_to_server(
             self, server
         )
 
     def start(self, router: Router) -> None:
-        """Begin to decide. Before this call no chat can be decided."""
+        """Begin to decide with this router. Before this call no chat can be decided."""
         self._router = router
 
     async def Process(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
@@ -148,7 +148,7 @@ class ExternalProcessor:
 
 
 class _Answers:
-    """Builds Envoy's messages. Envoy's protos are imported when an instance is made."""
+    """Builds the messages with which we answer Envoy. Envoy's protos are imported when an instance is made."""
 
     def __init__(self) -> None:
         self._pb = _import("envoy.service.ext_proc.v3.external_processor_pb2")
@@ -169,7 +169,7 @@ class _Answers:
         remove: Iterable[str] = (),
         body: bytes | None = None,
     ) -> Any:
-        """Let the request go on, with these headers set or removed, and with this body instead of its own."""
+        """Build the answer that lets the request go on, with these headers set or removed and this body if given."""
         if kind.endswith("trailers"):
             return self._pb.ProcessingResponse(**{kind: self._pb.TrailersResponse()})
         common = self._pb.CommonResponse(
@@ -182,14 +182,17 @@ class _Answers:
         return self._pb.ProcessingResponse(**{kind: wrap(response=common)})
 
     def pass_by(self, *, remove: Iterable[str]) -> Any:
-        """Let the request pass. If the filter has allow_mode_override, Envoy does not ask again about it."""
+        """Build the answer that lets the request pass unchanged.
+
+        If the filter has allow_mode_override, Envoy does not ask again about it.
+        """
         answer = self.go_on("request_headers", remove=remove)
         skip = self._mode(request_body_mode=self._mode.NONE, response_header_mode=self._mode.SKIP)
         answer.mode_override.CopyFrom(skip)
         return answer
 
     def refuse(self, status: int, headers: Mapping[str, str], body: Mapping[str, Any]) -> Any:
-        """Let Envoy answer the client with this status, these headers and this body."""
+        """Build the answer that makes Envoy answer the client itself, with this status, these headers and this body."""
         response = self._pb.ImmediateResponse(
             headers=self._mutation({"content-type": "application/json", **headers}, ()),
             body=json.dumps(body).encode(),

@@ -1,4 +1,4 @@
-"""Read an HTTP request: its body, its deadline, and whether its client is still connected."""
+"""Read the body and the deadline of an HTTP request, and notice if its client disconnects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ClientDisconnectedError(Exception):
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, held: HeldBytes) -> list[bytes]:
-    """Read the whole body. Return its chunks.
+    """Read the whole body of an HTTP request, and return its chunks.
 
     limit: most bytes of the body.
     held: the budget that the bytes are counted in.
@@ -61,7 +61,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, he
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine, and cancel it as soon as the client disconnects.
+    """Run a coroutine and return its result, but cancel it as soon as the client disconnects.
 
     Raises ClientDisconnectedError if the client disconnects, or else what the coroutine raises.
     """
@@ -96,7 +96,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> 
 
 
 def timeout_of(headers: Mapping[str, str]) -> float | None:
-    """Return the most seconds that the caller waits, or None if it does not say.
+    """Return how many seconds the caller waits at most, or None if the request does not say so.
 
     Raises InvalidRequestError if the header is no positive number.
     """

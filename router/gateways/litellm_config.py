@@ -50,7 +50,7 @@ class _Found:
 
 
 def policy_from_litellm(path: Path, *, out_name: str = "policy.yaml") -> str:
-    """Return the text of a policy file, comments included.
+    """Return the YAML text of a policy file, with comments, for the models in a LiteLLM configuration.
 
     Args:
         path: a LiteLLM configuration with a `model_list`; everything else in it is left aside.
@@ -174,7 +174,7 @@ def _limits(said: Mapping[str, Any], model: str) -> dict[str, Any]:
 
 
 def _number(value: Any, most: float) -> float | None:
-    """Return a number of 0 to `most`, also one written as text; None for anything else."""
+    """Return a number from 0 to `most`, which may be written as text, or None for anything else."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

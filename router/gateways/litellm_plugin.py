@@ -52,10 +52,10 @@ Deployment = Mapping[str, Any]
 
 
 class Decider(Protocol):
-    """Decides requests: the service, or a router in this process."""
+    """The interface of what decides for the plugin: a router in this process, or the service over gRPC."""
 
     async def decide(self, query: RouteQuery, api_key: str) -> RoutingDecision:
-        """Return the decision. `api_key` identifies the caller, and may be empty. Raises RouterError."""
+        """Return the decision on a request. `api_key` identifies the caller, and may be empty. Raises RouterError."""
 
 
 def elle_plugin(
@@ -175,13 +175,13 @@ def _query(messages: Sequence[Any], request: Mapping[str, Any], overrides: Overr
 
 
 def _api_key(request: Mapping[str, Any]) -> str:
-    """Return who calls: the digest of the key that LiteLLM's Proxy accepted; empty in a Router, which knows no keys."""
+    """Return the digest of the key that LiteLLM's Proxy accepted, or an empty text in a Router, which has no keys."""
     found = (one.get(name) for one in _metadata(request) for name in ("user_api_key_hash", "user_api_key"))
     return next((key for key in found if isinstance(key, str) and key), "")
 
 
 def _plain(value: Any) -> Any:
-    """Return the plain JSON of a value, which may be a pydantic object, or a class that stands for its schema."""
+    """Return a value as plain JSON: a pydantic object becomes its fields, a class `{"type": "json_schema"}`."""
     if isinstance(value, type):
         return {"type": "json_schema"}
     dump = getattr(value, "model_dump", None)
@@ -203,7 +203,7 @@ def _may_pass(error: RouterError) -> bool:
 
 
 class _LocalEngine:
-    """Decides with a router in this process."""
+    """Decides requests with a router in this process."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
@@ -213,7 +213,10 @@ class _LocalEngine:
 
 
 class _RemoteEngine:
-    """Decides with the service. grpc binds a connection to an event loop, so each loop gets a client of its own."""
+    """Decides requests by asking the service over gRPC.
+
+    The package grpc binds a connection to an event loop, so each loop gets a client of its own.
+    """
 
     def __init__(self, address: str, timeout_s: float) -> None:
         self._address, self._timeout_s = address, timeout_s

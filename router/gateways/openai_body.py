@@ -50,7 +50,9 @@ _NUMBER = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
 def query_from_body(
     body: Mapping[str, Any], headers: Mapping[str, str], policies: Mapping[str, ServedPolicy]
 ) -> RouteQuery:
-    """Return the query of a chat body. Messages and all other fields are passed on unchanged.
+    """Return the query that a chat body holds, with the overrides that its `model` names.
+
+    Messages and all other fields are passed on unchanged.
 
     Args:
         body: the decoded JSON body, in the shape of OpenAI's chat completions or Anthropic's messages.
@@ -79,7 +81,10 @@ def query_from_body(
 
 
 def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Overrides:
-    """Return the overrides that a model name stands for. See `query_from_body` for arguments and errors."""
+    """Return the overrides that a model name stands for, such as the policy `economy` for the model `economy`.
+
+    See `query_from_body` for arguments and errors.
+    """
     if len(model) > _MAX_NAME_CHARS:
         raise _unknown(model, policies)
     for name, policy in policies.items():
@@ -142,7 +147,7 @@ class ChatBody:
 
     @classmethod
     def parse(cls, raw: bytes, *, max_text_bytes: int = MAX_TEXT_BYTES) -> ChatBody:
-        """Decode a body, after its size and its structure have been checked.
+        """Decode a body after checking its size and its structure.
 
         max_text_bytes: most bytes of text; see `router.intake.json_structure.check_json`.
 
@@ -166,7 +171,10 @@ class ChatBody:
 
     @property
     def around_model(self) -> tuple[bytes, bytes]:
-        """The bytes before the value of `model` and those behind it. Raises InvalidRequestError if there is none."""
+        """The bytes of the body before the value of `model`, and the bytes behind it. Another value can go between.
+
+        Raises InvalidRequestError if there is none.
+        """
         if self.model_at is None:
             raise InvalidRequestError("model must be set, got none.", field="model")
         begin, end = self.model_at

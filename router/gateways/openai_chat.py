@@ -33,7 +33,9 @@ from router.values import RouteQuery, RoutingDecision
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The parts of the service that a chat needs: it is decided by one, answered by the next, tracked by the last."""
+    """The parts of the service that a chat needs: the router decides it, the dispatcher gets the answer,
+    and `in_flight` tracks it.
+    """
 
     router: Router
     dispatcher: Dispatcher
@@ -41,7 +43,7 @@ class Engine:
 
 
 class ChatEndpoint:
-    """The ASGI endpoint of chat completions.
+    """Answers chat completions over HTTP, as an ASGI endpoint.
 
     Args:
         engine: returns the engine, or raises NotReadyError while the service is still loading.
@@ -74,7 +76,7 @@ class ChatEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class _Chat:
-    """One chat from its body to its answer. `deadline` is by the monotonic clock; None if there is none."""
+    """Takes one chat from its body to its answer. `deadline` is by the monotonic clock; None if there is none."""
 
     engine: Engine
     headers: Mapping[str, str]
@@ -124,7 +126,7 @@ class _Chat:
         await self.reply.end_events()
 
     def _record(self, decision: RoutingDecision, delivery: Delivery | None) -> dict[str, Any]:
-        """Return the decision record, and note who answered, for the headers and for the session."""
+        """Return the decision record, and remember who answered for the headers and for the session."""
         self.reply.delivery = delivery
         if delivery is not None and delivery.fell_back:
             self.engine.router.remember_answer(decision, delivery.answered_by, caller=self.caller)

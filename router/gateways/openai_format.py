@@ -116,7 +116,7 @@ def attempts_record(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
 
 
 def error_reply(error: RouterError) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """Return the HTTP status, the headers and the OpenAI error object of a RouterError."""
+    """Return the HTTP status, the headers and the OpenAI error object that describe a RouterError."""
     status = 413 if isinstance(error, RequestTooLargeError) else HTTP_STATUS[error.status]
     headers = {ERROR_HEADER: error.reason}
     if error.retry_after_s is not None:

@@ -37,7 +37,7 @@ _EVENT_HEADERS = {
 
 
 class HttpReply:
-    """The reply to one request.
+    """Sends the reply to one request: one JSON body, events, or an error.
 
     Attributes:
         decision: the decision, once there is one; the headers describe it.
@@ -62,7 +62,7 @@ class HttpReply:
         self._is_streaming = True
 
     async def event(self, body: Mapping[str, Any]) -> None:
-        """Send one event."""
+        """Send one server-sent event with this JSON body."""
         raw = b"data: %b\n\n" % await _answer_to_json(body)
         await self._send({"type": "http.response.body", "body": raw, "more_body": True})
 
@@ -71,7 +71,7 @@ class HttpReply:
         await self._send({"type": "http.response.body", "body": last})
 
     async def fail(self, error: Exception) -> None:
-        """Send an error, as an event of its own if the answer has begun."""
+        """Send an error: as an event of its own if the answer has begun, otherwise as the whole reply."""
         status, headers, body = _error_reply(error)
         if isinstance(error, DispatchError) and error.attempts:
             decided = decision_record(self.decision, None) if self.decision else {}
@@ -104,7 +104,10 @@ def to_json(value: Any) -> bytes:
 
 
 def _error_reply(error: Exception) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """Return HTTP status, headers and body of an error. An error that is not ours is logged, and not described."""
+    """Return the HTTP status, the headers and the body that report an error.
+
+    An error that is not ours is logged, and not described.
+    """
     if isinstance(error, RouterError):
         return error_reply(error)
     request_id = uuid.uuid4().hex

@@ -1,1 +1,1 @@
-"""What comes in, within bounds: requests are counted before they are decoded, and their bytes have a budget."""
+"""Keep incoming requests within bounds: they are counted before they are decoded, and their bytes have a budget."""

@@ -29,7 +29,7 @@ RETRY_S = 1.0
 
 
 class Intake:
-    """The bounds of one process. Use it from the event loop of the process.
+    """Enforces the bounds on all requests that one process takes in. Use it from the event loop of the process.
 
     One thread decodes the large requests, one after the other. More threads would not help: Python runs one thread at a
     time, and the event loop would have to wait for more of them.
@@ -52,7 +52,10 @@ class Intake:
         return self._held_bytes
 
     def hold_bytes(self) -> HeldBytes:
-        """Return the account of one request. Use it as a context that lasts until the request has been answered."""
+        """Return an account of the bytes of one request, which starts at 0.
+
+        Use it as a context that lasts until the request has been answered.
+        """
         return HeldBytes(self)
 
     async def run_in_thread(self, job: Callable[..., Result], *arguments: object) -> Result:
@@ -72,7 +75,7 @@ class Intake:
             self._waiting -= 1
 
     def take(self, n_bytes: int) -> None:
-        """Take bytes out of the budget. Raise OverloadedError if fewer are left."""
+        """Take so many bytes out of the budget. Raise OverloadedError if fewer are left."""
         if self._held_bytes + n_bytes > self._max_bytes:
             raise OverloadedError(
                 f"requests in flight hold {self._held_bytes:,} bytes, and all together may hold {self._max_bytes:,}; "
@@ -82,16 +85,16 @@ class Intake:
         self._held_bytes += n_bytes
 
     def give_back(self, n_bytes: int) -> None:
-        """Give bytes back to the budget."""
+        """Give so many bytes back to the budget."""
         self._held_bytes -= n_bytes
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread for large requests."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 class HeldBytes:
-    """The bytes that one request takes out of the budget. Leaving its context gives them back."""
+    """Counts the bytes that one request takes out of the budget. Leaving its context gives them back."""
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake

@@ -10,7 +10,7 @@ from router.errors import ShuttingDownError
 
 
 class InFlight:
-    """The requests that are being worked on. It belongs to one event loop.
+    """Tracks the requests that are being worked on. It belongs to one event loop.
 
     Attributes:
         is_draining: whether the process will soon take no more requests; health checks report it.

@@ -32,7 +32,7 @@ _KEY_END = re.compile(rb'"[ \t\n\r]*+:')
 
 @dataclass(frozen=True, slots=True)
 class JsonObject:
-    """A decoded JSON object.
+    """Holds a decoded JSON object, and where each of its values lies in the bytes.
 
     Attributes:
         fields: the values by key.
@@ -44,7 +44,7 @@ class JsonObject:
 
 
 def read_object(raw: bytes, long_strings: Sequence[tuple[int, int]] = ()) -> JsonObject:
-    """Return the JSON object that bytes in UTF-8 hold. Its keys must be distinct.
+    """Decode the JSON object that the bytes hold in UTF-8. Its keys must be distinct.
 
     long_strings: the positions at which strings begin and end, without their quotes, that are decoded by themselves
         (`json_structure.JsonStructure.long_strings`). None of them may be a key.
@@ -65,7 +65,7 @@ def read_object(raw: bytes, long_strings: Sequence[tuple[int, int]] = ()) -> Jso
 
 @dataclass(frozen=True, slots=True)
 class _Shortened:
-    """A JSON text in which a placeholder replaces each long string.
+    """Holds a JSON text in which a short placeholder replaces each long string.
 
     Attributes:
         raw: the text with placeholders.
@@ -127,7 +127,7 @@ def _decode_string(raw: bytes, begin: int, end: int) -> str:
 
 
 def _cut(raw: bytes, wanted: int, end: int) -> int:
-    """Return a position near `wanted` at which the string may be cut; the end of the string if there is none nearby."""
+    """Return a position near `wanted` at which the string may be cut, or the end of the string."""
     for position in range(wanted, min(wanted + _PIECE, end)):
         if raw[position] < 0x80 and raw.find(b"\\", position - _CLEAR, position) < 0:
             return position

@@ -58,7 +58,9 @@ class JsonStructure:
 
 
 def check_json(raw: bytes, *, max_text_bytes: int) -> JsonStructure:
-    """Return the structure of a JSON text that was not decoded yet. Whatever a decoder would read is counted.
+    """Count the values, the depth and the text of JSON that was not decoded yet, and refuse too much.
+
+    Whatever a decoder would read is counted.
 
     The text need not be valid JSON.
 
@@ -88,7 +90,7 @@ def check_json(raw: bytes, *, max_text_bytes: int) -> JsonStructure:
 
 
 def _bounds(raw: bytes) -> JsonStructure:
-    """Return upper bounds that count the marks within strings too."""
+    """Return upper bounds of the structure, which count the commas and brackets within strings too."""
     opened = sum(map(raw.count, (b"[", b"{")))
     return JsonStructure(n_values=1 + opened + raw.count(b","), depth=opened)
 

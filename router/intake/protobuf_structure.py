@@ -21,7 +21,10 @@ Shape = Mapping[int, "Shape"]
 
 
 def shape_of(descriptor: Any) -> Shape:
-    """Return which fields of a message type are messages, down through all levels. A type may contain itself."""
+    """Return, for all levels of a message type, the numbers of the fields that hold messages themselves.
+
+    A type may contain itself.
+    """
     known: dict[str, dict[int, Shape]] = {}
 
     def shape(message: Any) -> Shape:
@@ -76,7 +79,10 @@ def check_fields(data: bytes, shape: Shape, *, max_fields: int = MAX_FIELDS) -> 
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return the varint at this position, and the position behind it. Raise IndexError if the data end before."""
+    """Return the variable-length integer (varint) at this position, and the position behind it.
+
+    Raise IndexError if the data end before.
+    """
     value = shift = 0
     # A varint has at most ten bytes. A longer one is refused when the message is decoded.
     while shift < 70:

@@ -1,1 +1,1 @@
-"""Policies: their files and certificates, which candidates may answer a request, and which one is chosen."""
+"""Read policies and their certificates, check which candidates may answer a request, and choose one of them."""

@@ -79,7 +79,10 @@ def _sha256(value: object) -> str:
 
 
 def sealed(certificate: CertificateRecord) -> CertificateRecord:
-    """Return the certificate with the digest of its other fields. It is not a signature, but it reveals an edit."""
+    """Return a copy of the certificate that holds a digest of its other fields.
+
+    It is not a signature, but it reveals an edit.
+    """
     return certificate.model_copy(update={"digest": _own_digest(certificate)})
 
 
@@ -116,7 +119,7 @@ COVERAGE: Mapping[Covers, str] = {
 
 
 def say_certificate(certificate: CertificateRecord | None) -> str:
-    """Return one line about a certificate for people."""
+    """Return one line that tells people what a certificate promises."""
     if certificate is None:
         return "no certificate"
     targets = " and ".join(f"{target.kind} {target.limit:g}" for target in certificate.targets)
@@ -168,7 +171,7 @@ def check_certificate(rules: Rules, probe_identity: str | None, where: str) -> N
 
 
 def _fault_of_record(certificate: CertificateRecord, rules: Rules, probe_identity: str | None) -> str | None:
-    """Return what is wrong with a certificate by itself; None if nothing is."""
+    """Return what is wrong with a certificate by itself, or None if nothing is wrong."""
     if certificate.probe != probe_identity:
         return (
             f"the certificate must be for the policy's probe, {probe_identity or 'none'}; it is for "
@@ -186,7 +189,7 @@ def _fault_of_record(certificate: CertificateRecord, rules: Rules, probe_identit
 
 
 def _fault_of_rule(certificate: CertificateRecord, rules: Rules) -> str | None:
-    """Return in which way a policy is not the one that its certificate was given for; None if it is that one."""
+    """Return in which way a policy differs from the one that its certificate was given for, or None if it does not."""
     about_cost = is_about_cost(certificate)
     if certificate.decides != digest_of(rules, with_prices=about_cost):
         return (

@@ -1,4 +1,4 @@
-"""The certificate in a policy file (`CertificateRecord`): what `elle tune` has shown of the policy's rule."""
+"""Define the certificate in a policy file (`CertificateRecord`), which records what `elle tune` has shown."""
 
 from __future__ import annotations
 

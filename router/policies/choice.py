@@ -16,7 +16,7 @@ from router.values import CandidateRisk, HeldCandidate, Reason
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The chosen candidate and the reason: the part of a decision record that the policy is responsible for.
+    """Names the chosen candidate and the reason; a decision record copies them.
 
     The fields mean the same as those of `router.values.RoutingDecision`.
     """
@@ -29,7 +29,7 @@ class Choice:
 
     @property
     def abstained(self) -> bool:
-        """Return whether the router declined to judge."""
+        """Return whether the router declined to judge the prompt, so that the safe default answers."""
         return self.reason is Reason.ABSTAINED
 
 
@@ -106,7 +106,7 @@ def _with_risks(candidates: Sequence[CandidateRisk], judgement: Judgement) -> tu
 
 @dataclass(frozen=True, slots=True)
 class _Selection:
-    """The index of the selected candidate, the reason, and the numbers that the rule compared."""
+    """Holds the index of the selected candidate, the reason, and the numbers that the rule compared."""
 
     index: int
     reason: Reason
@@ -147,7 +147,7 @@ def _choose_fixed(rule: FixedRule, eligibility: Eligibility) -> _Selection:
 
 
 def _safe_default(eligibility: Eligibility) -> int:
-    """Return the index of the safe default, or else of the next stronger candidate, or else of the strongest one."""
+    """Return the index of the safe default if it may answer, else of the next stronger candidate or of the strongest."""
     file, eligible = eligibility.rules.file, eligibility.eligible
     wanted = file.names.index(file.safe_default)
     return next((index for index in eligible if index >= wanted), eligible[-1])

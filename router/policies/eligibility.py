@@ -24,7 +24,7 @@ _MAX_NAMED_PARTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Eligibility:
-    """Which candidates may answer one request under one policy, whatever the probe says about it.
+    """Says which candidates may answer one request under one policy, whatever the probe says about it.
 
     Attributes:
         rules: the policy.
@@ -104,7 +104,7 @@ def _check_names(file: PolicyFile, overrides: Overrides) -> None:
 def expected_cost_usd(
     candidate: Candidate, prices: Prices | None, ask: Ask, *, cached_input_tokens: int = 0
 ) -> float | None:
-    """Return the expected cost of one answer in USD, or None without prices.
+    """Return the expected cost of one answer in USD, or None if the candidate has no prices.
 
     The answer is taken to have the candidate's `expected_output_tokens`, or the caller's bound if that is lower.
     """

@@ -1,4 +1,4 @@
-"""The base model of everything in a policy file (`StrictModel`), and the field types that its parts share."""
+"""Define the base model of everything in a policy file (`StrictModel`), and the field types that its parts share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class StrictModel(BaseModel):
-    """A frozen part of a policy file. It refuses keys that it does not know, and numbers that are not finite."""
+    """The base of every part of a policy file: it is frozen and refuses unknown keys.
+
+    It refuses keys that it does not know, and numbers that are not finite.
+    """
 
     # Errors hide their input: people write keys where the name of the key's variable belongs, and errors end in logs.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)

@@ -1,4 +1,4 @@
-"""`ServedPolicy`: a policy that can decide, loaded from its file with its probe and prices, and checked as a whole."""
+"""Load policies (`ServedPolicy`) from their files with probe and prices, and check that all parts fit together."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _OTHER_ROUNDING = (
 
 @dataclass(frozen=True)
 class ServedPolicy:
-    """A policy that can decide.
+    """A policy that can decide, because its probe and its prices are loaded.
 
     Attributes:
         rules: the policy file with its prices, as `router.policies.choice` needs it.
@@ -96,7 +96,7 @@ class ServedPolicy:
 
     @property
     def certificate(self) -> CertificateRecord | None:
-        """Return what was shown of the rule; None if nothing was."""
+        """Return the certificate of the policy's rule, or None if the policy has no certificate."""
         return self.rules.file.certificate
 
     def profiles(self) -> tuple[ServedPolicy, ...]:
@@ -172,7 +172,10 @@ def _load_probe(file: PolicyFile, path: Path) -> DifficultyProbe | None:
 
 
 def assemble(file: PolicyFile, probe: DifficultyProbe | None) -> ServedPolicy:
-    """Return a policy made of its file and its probe. Raise ConfigError or EncoderError if they do not fit together."""
+    """Return the policy that a policy file and a loaded probe make together.
+
+    Raise ConfigError or EncoderError if they do not fit together.
+    """
     prices = tuple(resolve_prices(candidate) for candidate in file.candidates)
     ref = ArtifactRef(file.name, file.version, file.digest)
     if probe is None:

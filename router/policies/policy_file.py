@@ -1,4 +1,4 @@
-"""The policy file as frozen pydantic models of its YAML. Unknown keys and values out of range are refused.
+"""Define the policy file as frozen pydantic models of its YAML. Unknown keys and values out of range are refused.
 
 `router.policies.loading.load_policy` checks what needs more than the file: the probe, and LiteLLM's price table.
 """
@@ -54,7 +54,7 @@ class Prices(StrictModel):
 
 
 class Candidate(StrictModel):
-    """One model that may answer.
+    """A model that may answer, with its prices, its limits and the place of its key.
 
     Attributes:
         name: the name of the candidate in this policy.
@@ -138,7 +138,7 @@ class CostRule(StrictModel):
 
 
 class FixedRule(StrictModel):
-    """Choose always the same candidate."""
+    """Always choose the same candidate."""
 
     kind: Literal["fixed"]
     candidate: Name
@@ -148,14 +148,17 @@ Rule = Annotated[GainRule | RiskBoundRule | CostRule | FixedRule, Field(discrimi
 
 
 class Profile(StrictModel):
-    """Another rule on the same candidates. Requests ask for it as policy `NAME:PROFILE`."""
+    """Another rule on the same candidates, which a request selects as `POLICY:PROFILE`.
+
+    Requests ask for it as policy `NAME:PROFILE`.
+    """
 
     rule: Rule
     certificate: CertificateRecord | None = None
 
 
 class PolicyFile(StrictModel):
-    """A policy as its author wrote it.
+    """A policy as its author wrote it in a YAML file.
 
     Attributes:
         schema_: the format of the file.

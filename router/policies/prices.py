@@ -1,4 +1,4 @@
-"""Prices of a candidate: stated in the policy file, or looked up in LiteLLM's table without importing LiteLLM."""
+"""Find the prices of a candidate in the policy file, or in LiteLLM's table without importing LiteLLM."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from router.policies.policy_file import Candidate, Prices
 
 
 def resolve_prices(candidate: Candidate) -> Prices | None:
-    """Return the prices of a candidate; None if it has none.
+    """Return the prices of a candidate, or None if its policy states none.
 
     Prices `litellm` are looked up in LiteLLM's table. Raises ConfigError if they are not in it.
     """
@@ -35,7 +35,7 @@ def resolve_prices(candidate: Candidate) -> Prices | None:
 
 
 def litellm_model_info(model: str) -> Mapping[str, Any] | None:
-    """Return LiteLLM's model info for a model string; None if its table has none.
+    """Return what LiteLLM's table says about a model, or None if the table does not have the model.
 
     Raises ConfigError if the table itself is missing.
     """

@@ -1,4 +1,4 @@
-"""A policy ready to decide (`Rules`), what the probe says about a prompt (`Judgement`), and the rule in force."""
+"""Define what choosing needs: a policy's file and prices (`Rules`), and what a probe says of a prompt (`Judgement`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from router.values import Capability, Overrides
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the probe says about one prompt.
+    """Holds what the probe says about one prompt.
 
     Attributes:
         raw: for each candidate in the policy's order the expected loss before calibration, unbounded.
@@ -28,7 +28,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """A policy ready to decide: its file, and what was looked up for it.
+    """Holds a policy's file and what was looked up for it, such as prices, so that the policy can decide.
 
     Attributes:
         file: the policy file.
@@ -55,7 +55,7 @@ def rule_in_force(file: PolicyFile, overrides: Overrides) -> Rule:
 
 
 def risk_bound(rules: Rules, overrides: Overrides) -> float | None:
-    """Return the largest risk that is allowed, 0 to 1; None if neither the request nor the policy bounds it."""
+    """Return the largest risk that is allowed, 0 to 1, or None if neither the request nor the policy bounds it."""
     if overrides.max_risk is not None:
         return overrides.max_risk
     rule = rule_in_force(rules.file, overrides)

@@ -9,7 +9,7 @@ from router.values import CandidateRisk, HeldCandidate
 
 
 def holder_index(eligibility: Eligibility, held: HeldCandidate | None) -> int | None:
-    """Return the index of the candidate that the session may keep; None if there is no such candidate.
+    """Return the index of the candidate that the session may keep, or None if there is no such candidate.
 
     There is none either if only one candidate may answer, because then there is nothing to choose.
     """
@@ -55,7 +55,10 @@ def keeps_holder(eligibility: Eligibility, held: HeldCandidate, holder: int, cho
 
 
 def _keeps_sessions(eligibility: Eligibility) -> bool:
-    """Return whether the last answer of a session counts. It does not under a pin or a fixed rule."""
+    """Return whether the policy considers at all who answered the session last.
+
+    It does not under a pin or a fixed rule.
+    """
     file, overrides = eligibility.rules.file, eligibility.overrides
     fixed = isinstance(rule_in_force(file, overrides), FixedRule) and overrides.max_risk is None
     return file.sessions != "ignore" and overrides.pin is None and not fixed

@@ -1,1 +1,1 @@
-"""Processes and ports: settings, the gRPC and the HTTP server, worker processes, shutdown, metrics."""
+"""Run the service: its processes, its gRPC and HTTP ports, its shutdown and its metrics."""

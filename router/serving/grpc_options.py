@@ -1,4 +1,4 @@
-"""The options of our gRPC server: bounds on messages, connections and streams, and their timeouts."""
+"""Define the options of our gRPC server, which bound messages, connections, streams and time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with bounds on heads, chunks, pipelined requests, connections and time.
+"""Extend uvicorn's HTTP protocol by bounds on heads, chunks, pipelined requests, connections and time.
 
 Importing this file needs uvicorn and httptools.
 """
@@ -42,7 +42,7 @@ _REASONS = {
 
 
 class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
-    """One connection.
+    """Reads and answers the requests of one connection within bounds.
 
     A request to upgrade the connection, which Java's client sends to ask for HTTP/2, is answered as if it did not ask,
     which the standard allows. httptools would throw the body of such a request away.
@@ -52,7 +52,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
     _upgraded: bytes
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Begin to wait for a request, or refuse the connection."""
+        """Begin to wait for a request of a new connection, or refuse the connection if there are too many."""
         super().connection_made(transport)
         self._timer: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
@@ -64,7 +64,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
             self._refuse(503, f"all {MAX_CONNECTIONS:,} connections are busy; try again later.")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers."""
+        """Cancel the timers of a connection that has closed."""
         self._limit(None)
         self.resume_writing()
         super().connection_lost(exc)
@@ -102,20 +102,23 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._parse(b"\r\n".join([*lines, b"", b""]) + rest)
 
     def on_message_begin(self) -> None:
-        """Begin a request. It may come ahead, while another one is answered."""
+        """Begin to count what a new request sends. It may come ahead, while another one is answered."""
         super().on_message_begin()
         self._reset()
         self._limit(HEAD_S)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, or a trailer behind the body. `data_received` counts the bytes of a head."""
+        """Store a header of the request, or count a trailer behind its body.
+
+        `data_received` counts the bytes of a head.
+        """
         self._header_bytes += len(name) + len(value) + 4
         if self._in_body and self._header_bytes > MAX_HEAD_BYTES:
             raise ValueError
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Begin to work on the request, whose head is whole."""
+        """Begin to work on the request, because all of its headers have arrived."""
         if self.parser.should_upgrade():
             self._upgraded = self.parser.get_method()
             return
@@ -135,12 +138,12 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
             raise ValueError
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
+        """Count the bytes of a part of the body, and pass the part on."""
         self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note that the request is whole, so that nothing more is expected of the client."""
+        """Stop the timer for the client, because the whole request has arrived."""
         if self._upgraded:
             return
         self._reset()
@@ -149,7 +152,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """End an answer. The next request may have arrived already."""
+        """End an answer, and begin to wait for the next request. The next request may have arrived already."""
         if not self._in_body and not self.pipeline:
             self.waits_since = self.loop.time()
         super().on_response_complete()

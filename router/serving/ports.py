@@ -1,4 +1,4 @@
-"""The ports of a service: open them, report their health, and close them without losing requests in flight."""
+"""Open the ports of a service, report its health, and close the ports without losing requests in flight."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def authority(host: str, port: int) -> str:
 
 
 class ServicePorts:
-    """The gRPC port and the HTTP port of a service, and the requests that come in by them.
+    """Owns the gRPC port and the HTTP port of a service, and counts the requests that arrive on them.
 
     Attributes:
         address: address of the gRPC port, empty until it is open.
@@ -59,7 +59,7 @@ class ServicePorts:
         self._closes_at = 0.0
 
     async def open(self) -> None:
-        """Listen. Raises ConfigError for an occupied port."""
+        """Open the ports, so that clients can connect. Raises ConfigError for an occupied port."""
         settings = self._settings
         self._server = self._create_server()
         self.address = authority(settings.host, _bind(self._server, settings))
@@ -82,7 +82,7 @@ class ServicePorts:
         self._is_started = True
 
     async def report_health(self, *, serving: bool) -> None:
-        """Tell health checks whether to send requests here. Requests are answered either way."""
+        """Tell gRPC health checks whether this process wants requests. Requests are answered either way."""
         self._in_flight.is_draining = not serving and self._is_started
         value = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", SERVICE_NAME):

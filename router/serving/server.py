@@ -34,7 +34,7 @@ SWITCH_S = 0.0005
 
 @dataclass(frozen=True)
 class RunningService:
-    """A service that is ready.
+    """Describes a service that is ready: its addresses and its router.
 
     Attributes:
         address: address of the gRPC port.
@@ -49,7 +49,7 @@ class RunningService:
 
 @contextlib.asynccontextmanager
 async def serving(settings: ServerSettings) -> AsyncIterator[RunningService]:
-    """Serve while the context lasts, then drain.
+    """Serve while the context lasts; then finish the requests in flight and end.
 
     The port opens before the encoder is loaded; until it is, health checks say NOT_SERVING and methods answer
     UNAVAILABLE. A port that is shared with other processes opens only when everything is loaded, because the others

@@ -1,4 +1,4 @@
-"""The settings of a serving process, and the interfaces of the gateways that it serves beside its own methods."""
+"""Define the settings of a serving process, and the interfaces of the gateways that it serves."""
 
 from __future__ import annotations
 
@@ -24,28 +24,34 @@ class Door(Protocol):
 
     @property
     def service_names(self) -> tuple[str, ...]:
-        """Full names of its services."""
+        """The full names of the gRPC services of this gateway, which health checks report."""
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add this gateway's services to a gRPC server that has not started."""
 
     def start(self, router: Router) -> None:
-        """Begin to decide with this router."""
+        """Begin to answer, with this router to decide."""
 
 
 class HttpDoor(Protocol):
     """A gateway on the HTTP port, which asks the same router and the same dispatcher."""
 
     def app(self) -> Any:
-        """Return the ASGI application. Before `start` it must answer that the service is not ready."""
+        """Return the ASGI application that the HTTP port serves.
+
+        Before `start` it must answer that the service is not ready.
+        """
 
     def start(self, router: Router, dispatcher: Dispatcher, in_flight: InFlight) -> None:
-        """Begin to decide and answer. Every request must be tracked in `in_flight`, which can end it."""
+        """Begin to answer, with this router to decide and this dispatcher to ask candidates.
+
+        Every request must be tracked in `in_flight`, which can end it.
+        """
 
 
 @dataclass(frozen=True)
 class ServerSettings(RouterSettings):
-    """How to serve. The fields of `RouterSettings` say how the served router decides.
+    """Holds the settings of a serving process. The fields of `RouterSettings` say how the served router decides.
 
     Attributes:
         policies: policy files; the first one is the default. If there are none, the embedded default policy is served.

@@ -39,18 +39,21 @@ class Shutdown:
 
     @property
     def remaining_s(self) -> float:
-        """Seconds until the process must have ended; all of `drain_s` if no signal has come yet."""
+        """The seconds that are left until the process must have ended, or all of `drain_s` before the first signal."""
         if self._requested_at is None:
             return self._drain_s
         return max(0.0, self._requested_at + self._drain_s - time.monotonic())
 
     async def wait_for_signal(self) -> bool:
-        """Wait for a signal. Return whether it was SIGINT, which a person at a terminal sends, who wants no delay."""
+        """Wait for SIGTERM or SIGINT.
+
+        Return whether it was SIGINT, which a person at a terminal sends, who wants no delay.
+        """
         await self._requested.wait()
         return self._is_interactive
 
     def complete(self) -> None:
-        """Say that everything is closed, so that the process may exit without waiting for its threads."""
+        """Declare that everything is closed, so that the process may exit without waiting for its threads."""
         self._complete.set()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

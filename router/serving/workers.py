@@ -88,7 +88,7 @@ def serve_workers(
 
 
 class _Worker:
-    """One worker process, as its parent sees it.
+    """Represents one worker process in its parent: how it ends, what it reports, and when it was last heard of.
 
     Attributes:
         process: the process.
@@ -109,11 +109,11 @@ class _Worker:
 
     @property
     def events(self) -> list[int]:
-        """File descriptors that become readable when there is news of it."""
+        """The file descriptors that become readable when the worker sends something or ends."""
         return [self.process.sentinel] + ([] if self._pipe.closed else [self._pipe.fileno()])
 
     def listen(self) -> None:
-        """Read what it has sent."""
+        """Read what the worker has sent: that it is ready, that it is alive, or why it cannot serve."""
         while not self._pipe.closed:
             try:
                 heard = os.read(self._pipe.fileno(), 65536)
@@ -128,14 +128,14 @@ class _Worker:
             self.problem += problem.decode(errors="replace") if failed or self.problem else ""
 
     def close(self) -> None:
-        """Wait for its end and close the pipe."""
+        """Wait until the worker process has ended, and close the pipe to it."""
         self.process.join()
         self._pipe.close()
 
 
 @dataclasses.dataclass
 class _Slot:
-    """A slot that one worker after the other fills."""
+    """The place of one worker: if the worker ends, another one is started in the same slot."""
 
     number: int
     worker: _Worker | None = None
@@ -148,7 +148,7 @@ class _Slot:
 
 
 class _WorkerPool:
-    """The workers of one service: starts them, replaces them and stops them."""
+    """Starts, replaces and stops the workers of one service."""
 
     def __init__(self, settings: ServerSettings, n_workers: int, timeout_s: float) -> None:
         self._settings = settings
@@ -251,7 +251,7 @@ class _WorkerPool:
 
 
 def _work(settings: ServerSettings, parent: Connection) -> None:
-    """Serve as one worker: tell the parent when it is ready and that it is alive, or why it cannot serve."""
+    """Serve as one worker process, and tell the parent when it is ready, that it is alive, or why it cannot serve."""
     # The event loop itself keeps only weak references to tasks.
     heartbeats: list[asyncio.Task[None]] = []
 
@@ -275,7 +275,7 @@ def _work(settings: ServerSettings, parent: Connection) -> None:
 
 
 async def _send_heartbeats(parent: int) -> None:
-    """Send signs of life for ever. They come from the event loop, so they stop if it hangs."""
+    """Send signs of life to the parent process for ever. They come from the event loop, so they stop if it hangs."""
     while True:
         # If the parent is stopped the pipe fills up; if it was killed, `_end_with_parent` notices.
         with contextlib.suppress(OSError):

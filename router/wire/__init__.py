@@ -1,1 +1,1 @@
-"""The gRPC service: protobuf messages to values and back, bounds on requests, errors as statuses, the methods."""
+"""Serve gRPC: convert messages to values and back, bound requests, and turn errors into statuses."""

@@ -30,7 +30,10 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 def query_from_wire(request: service_pb.RouteRequest) -> RouteQuery:
-    """Return the query of a request. Raises InvalidRequestError if the message lacks a required field."""
+    """Return the query that a protobuf request holds.
+
+    Raises InvalidRequestError if the message lacks a required field.
+    """
     kind = request.WhichOneof("input")
     if kind is None:
         raise InvalidRequestError("one of `chat` and `prompt` must be set, got neither.", field="input")
@@ -47,7 +50,7 @@ def query_from_wire(request: service_pb.RouteRequest) -> RouteQuery:
 
 
 def query_to_wire(query: RouteQuery) -> service_pb.RouteRequest:
-    """Return the request of a query, for the client.
+    """Return the protobuf request that carries a query; the client sends it.
 
     Raises InvalidRequestError if a message is not in the OpenAI shape, or if protobuf cannot hold a value.
     """
@@ -74,7 +77,7 @@ def query_to_wire(query: RouteQuery) -> service_pb.RouteRequest:
 
 
 def decision_to_wire(decision: RoutingDecision) -> pb.Decision:
-    """Return the message of a decision record."""
+    """Return the protobuf message that carries a decision record."""
     message = pb.Decision(
         decision_id=decision.decision_id,
         requested=decision.requested,
@@ -111,7 +114,7 @@ def decision_to_wire(decision: RoutingDecision) -> pb.Decision:
 
 
 def decision_from_wire(message: pb.Decision) -> RoutingDecision:
-    """Return the decision record of a message, as the inverse of `decision_to_wire`."""
+    """Return the decision record that a protobuf message carries; this is the inverse of `decision_to_wire`."""
     return RoutingDecision(
         decision_id=message.decision_id,
         requested=message.requested,
@@ -146,7 +149,7 @@ def decision_from_wire(message: pb.Decision) -> RoutingDecision:
 
 
 def delivery_to_wire(delivery: Delivery) -> pb.Delivery:
-    """Return the message that says who answered and what was tried."""
+    """Return the protobuf message that says who answered and what was tried."""
     return pb.Delivery(
         answered_by=delivery.answered_by,
         answered_by_model=delivery.answered_by_model,
@@ -156,7 +159,7 @@ def delivery_to_wire(delivery: Delivery) -> pb.Delivery:
 
 
 def delivery_from_wire(message: pb.Delivery) -> Delivery:
-    """Return who answered and what was tried, as the inverse of `delivery_to_wire`."""
+    """Return who answered and what was tried from a protobuf message; this is the inverse of `delivery_to_wire`."""
     return Delivery(
         answered_by=message.answered_by,
         answered_by_model=message.answered_by_model,
@@ -171,7 +174,7 @@ def failed_delivery_to_wire(attempts: Sequence[Attempt]) -> pb.Delivery:
 
 
 def ref_to_wire(ref: ArtifactRef) -> pb.ArtifactRef:
-    """Return the message of an artifact's name, version and digest."""
+    """Return the protobuf message that carries an artifact's name, version and digest."""
     return pb.ArtifactRef(name=ref.name, version=ref.version, digest=ref.digest)
 
 

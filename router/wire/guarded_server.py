@@ -57,10 +57,10 @@ class GuardedServer:
         self._reader = reader or RequestReader()
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
-        """Do nothing: generated code adds the same handlers by `add_registered_method_handlers`, where we see them."""
+        """Do nothing, because generated code adds the same handlers by `add_registered_method_handlers` too."""
 
     def add_registered_method_handlers(self, service: str, by_method: dict[str, Handler]) -> None:
-        """Add the methods of a service, guarded."""
+        """Add the methods of a service, each wrapped so that bounds and errors are handled."""
         handlers = {method: _guard(handler, self._in_flight, self._reader) for method, handler in by_method.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
@@ -78,7 +78,10 @@ def add_to_server(
 def guarded(
     server: grpc.aio.Server, in_flight: InFlight | None = None, reader: RequestReader | None = None
 ) -> grpc.aio.Server:
-    """Return the object to add services to instead of `server`. See `GuardedServer` for the arguments."""
+    """Return an object that takes the place of `server` when services are added, and guards their methods.
+
+    See `GuardedServer` for the arguments.
+    """
     return cast(grpc.aio.Server, GuardedServer(server, in_flight, reader))
 
 
@@ -105,7 +108,10 @@ def _guard(handler: Handler, in_flight: InFlight | None, reader: RequestReader) 
 
 
 def _serialized(serialize: Callable[[Any], bytes], answer: Any) -> bytes:
-    """Return an answer as bytes. A large one is bytes already, so that the event loop has nothing to do for it."""
+    """Return an answer as bytes of protobuf.
+
+    A large one is bytes already, so that the event loop has nothing to do for it.
+    """
     return answer if isinstance(answer, bytes) else serialize(answer)
 
 

@@ -21,7 +21,10 @@ def struct_bytes(body: Mapping[str, Any]) -> bytes:
 
 
 def field_bytes(number: int, content: bytes) -> bytes:
-    """Return a field of a message that holds bytes, text or another message. `number` is at most 15."""
+    """Return the bytes of one field of a protobuf message, which holds bytes, text or another message.
+
+    `number` is at most 15.
+    """
     head, rest = bytearray((number << 3 | 2,)), len(content)
     while rest >= 0x80:
         head.append(rest & 0x7F | 0x80)

@@ -59,7 +59,10 @@ class RequestDecoder:
         return False
 
     def decode(self, data: bytes) -> Any:
-        """Return the decoded message. Raises InvalidRequestError if it is malformed or has too many fields."""
+        """Decode one protobuf message and return it.
+
+        Raises InvalidRequestError if it is malformed or has too many fields.
+        """
         if len(data) > _TINY_BYTES:
             check_fields(data, self._shape)
         try:
@@ -86,7 +89,9 @@ class RequestReader:
     async def read_one(
         self, requests: AsyncIterator[bytes], context: Context, decoder: RequestDecoder
     ) -> AsyncIterator[Any]:
-        """Yield the single message of a call, decoded. Its bytes count against the budget while the context lasts.
+        """Read the single message of a call, decode it and yield it.
+
+        Its bytes count against the budget while the context lasts.
 
         Raises InvalidRequestError, DeadlineError or OverloadedError.
         """

@@ -40,7 +40,7 @@ def _raise(error: Any) -> NoReturn:
 
 
 def service_error(status: status_pb2.Status, code: str | None = None) -> ServiceError:
-    """Return the error of a status.
+    """Return the ServiceError that describes a google.rpc.Status.
 
     code: name of the status code that the call ended with. It takes precedence over the number inside the status,
         because a proxy may change one without the other. None if the status is not that of a whole call.

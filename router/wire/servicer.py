@@ -46,7 +46,10 @@ Answer = TypeVar("Answer", pb.CompleteResponse, pb.StreamCompleteResponse)
 
 
 class RouterService(pb_grpc.RouterServiceServicer):
-    """`elle.router.v1.RouterService`. Until `start` is called every method answers UNAVAILABLE."""
+    """Implements the gRPC service `elle.router.v1.RouterService`.
+
+    Until `start` is called every method answers UNAVAILABLE.
+    """
 
     def __init__(self) -> None:
         self._router: Router | None = None
@@ -71,7 +74,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
         return pb.RouteResponse(decision=conversion.decision_to_wire(decision))
 
     async def BatchRoute(self, request: pb.BatchRouteRequest, context: Context) -> pb.BatchRouteResponse:  # noqa: N802
-        """Decide many requests. Each result carries a decision or the status of its own error."""
+        """Decide many requests in one call. Each result carries a decision or the status of its own error."""
         router, _ = self._ready
         if len(request.requests) > MAX_BATCH:
             raise InvalidRequestError(
@@ -133,7 +136,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
                 yield await _serialized_with(answer, text, step.body) if large else answer
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, context: Context) -> pb.GetPolicyResponse:  # noqa: N802
-        """Return a policy as the service runs it."""
+        """Return a policy as the service runs it, with defaults and prices filled in."""
         router, _ = self._ready
         policy = router.policy(request.name or None)
         return pb.GetPolicyResponse(
@@ -158,7 +161,7 @@ async def _decide(router: Router, request: pb.RouteRequest, context: Context) ->
 
 
 def _remember_answerer(router: Router, decision: RoutingDecision, step: Completion, context: Context) -> None:
-    """Remember the candidate that answered for the session, if it is not the chosen one."""
+    """Remember for the session which candidate answered, if it is not the chosen one."""
     if step.delivery is not None and step.delivery.fell_back:
         router.remember_answer(decision, step.delivery.answered_by, caller=caller_of(_headers(context)))
 
@@ -169,7 +172,7 @@ def _headers(context: Context) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _BatchItem:
-    """One request of a batch.
+    """Holds one request of a batch.
 
     Attributes:
         index: its place in the batch.
@@ -214,7 +217,10 @@ async def _batch_result(router: Router, item: _BatchItem, caller: str, ends: flo
 
 
 async def _serialized_with(answer: Answer, text: str, body: Mapping[str, Any]) -> Answer:
-    """Return the bytes of an answer with its text and its large body. The guarded server sends bytes as they are."""
+    """Return the bytes of an answer message, to which its text and its large body are added.
+
+    The guarded server sends bytes as they are.
+    """
 
     def fields() -> bytes:
         # `text` and `response`, like `text_delta` and `chunk`, are fields 2 and 3.

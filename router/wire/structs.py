@@ -32,7 +32,7 @@ def dict_from_request(struct: struct_pb2.Struct, field: str) -> dict[str, Any]:
 
 
 def struct_from_request(values: Mapping[str, Any], field: str) -> struct_pb2.Struct:
-    """Return a Struct of a caller's values.
+    """Return the values that a caller sends as a google.protobuf.Struct.
 
     Raises InvalidRequestError, which names `field`, if a value is not JSON, holds half of a surrogate pair, is an
     integer that a double would change, or is nested deeper than 32 levels.
@@ -47,7 +47,7 @@ def struct_from_request(values: Mapping[str, Any], field: str) -> struct_pb2.Str
 
 
 def struct_from_answer(body: Mapping[str, Any]) -> struct_pb2.Struct:
-    """Return an upstream's answer as a Struct. It must have passed `router.plain_json.check`.
+    """Return an upstream's answer as a google.protobuf.Struct. It must have passed `router.plain_json.check`.
 
     Half of a surrogate pair becomes U+FFFD, and an integer beyond 2^53 the nearest double: the caller has paid for the
     answer, so it must arrive even if it cannot arrive unchanged.
@@ -78,7 +78,7 @@ def _is_finite(value: Any) -> bool:
 def _struct(
     values: Mapping[str, Any], *, text: Callable[[str], str], number: Callable[[float], float]
 ) -> struct_pb2.Struct:
-    """Return a Struct of these values.
+    """Return these values as a google.protobuf.Struct.
 
     text: makes valid Unicode of a string, or raises.
     number: makes a double of a number, or raises.
@@ -119,7 +119,7 @@ def _struct(
 
 
 def _exact(number: float) -> float:
-    """Return the number as a double. Raises ValueError if the double is another number."""
+    """Return the number as a double of the same value. Raises ValueError if the double is another number."""
     try:
         double = float(number)
     except OverflowError:

@@ -1,1 +1,1 @@
-"""Ask one candidate once: over OpenAI's protocol by our own client, or through LiteLLM."""
+"""Ask one candidate once, either over OpenAI's protocol by our own client or through LiteLLM."""

@@ -1,4 +1,4 @@
-"""Decode the JSON of an upstream: count it first, decode long texts off the event loop, and blame the upstream."""
+"""Decode the JSON of an upstream within bounds; texts with many values are refused, and long ones use a thread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _LONG_BYTES = 32 * 1024
 
 
 async def decoded(content: bytes) -> Any:
-    """Return the value of a JSON text. Raises UpstreamUnavailableError if it is invalid or too large."""
+    """Return the value of a JSON text that an upstream sent.
+
+    Raises UpstreamUnavailableError if it is invalid or too large.
+    """
     signs = signs_in(content) if len(content) > FEW_SIGNS else 0
     if signs > MAX_SIGNS:
         raise UpstreamUnavailableError(f"the upstream sent JSON of more than {MAX_SIGNS:,} values.")
@@ -35,12 +38,15 @@ async def decoded(content: bytes) -> Any:
 
 
 def signs_in(content: bytes) -> int:
-    """Return the number of commas and opening brackets, those within strings included."""
+    """Return how many commas and opening brackets the bytes hold, which bounds the number of JSON values in them."""
     return sum(map(content.count, (b",", b"[", b"{")))
 
 
 async def checked(value: Any) -> Any:
-    """Return a value that a library decoded. Raises UpstreamUnavailableError if plain JSON cannot hold it."""
+    """Check a value that a library decoded from an upstream's answer, and return it unchanged.
+
+    Raises UpstreamUnavailableError if plain JSON cannot hold it.
+    """
     try:
         await apart(plain_json.check, value) if is_large(value) else plain_json.check(value)
     except plain_json.NotPlainJsonError as error:

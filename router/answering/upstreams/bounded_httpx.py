@@ -1,4 +1,4 @@
-"""Bound the HTTP answers that LiteLLM reads, and note how far each of its calls came.
+"""Bound the HTTP answers that LiteLLM reads, and record which phase each of its calls reached.
 
 LiteLLM's clients are all made of `httpx.AsyncClient`, whose `send` every request passes. It reads what it is sent to
 the end, into memory; here an answer ends at its bound. Only calls inside `bounded` are touched. Needs httpx.
@@ -31,7 +31,7 @@ _PIECE_BYTES = 64 * 1024
 
 
 class Phase(enum.IntEnum):
-    """How far a call came."""
+    """The phases of a call to a provider, by which we tell who is at fault if it fails."""
 
     #: The request is being made of what the caller sent. What fails here is the caller's.
     BUILDING = 0
@@ -45,7 +45,7 @@ class Phase(enum.IntEnum):
 
 @dataclass(slots=True)
 class Call:
-    """One call of a provider through LiteLLM.
+    """Records how far one call of a provider through LiteLLM came, and the bounds of its answer.
 
     Attributes:
         max_answer_bytes: as `Candidate` has it.
@@ -63,7 +63,7 @@ class Call:
 
     @property
     def max_bytes(self) -> int:
-        """Number of bytes that are read of a successful answer."""
+        """The most bytes that are read of a successful answer; a stream may be longer than a whole answer."""
         return self.max_answer_bytes * (STREAM_FACTOR if self.streamed else 1)
 
 
@@ -72,7 +72,7 @@ _CALL: ContextVar[Call | None] = ContextVar("elle_litellm_call", default=None)
 
 @contextlib.contextmanager
 def bounded(call: Call) -> Iterator[None]:
-    """Bound the answers to requests that are sent within this context, and note in `call` how far it comes."""
+    """Bound the answers to HTTP requests that are sent within this context, and record their progress in `call`."""
     _install()
     token = _CALL.set(call)
     try:
@@ -82,14 +82,17 @@ def bounded(call: Call) -> Iterator[None]:
 
 
 class _Gauge:
-    """A count of an answer's bytes and lines so far. Readers gather whole lines and events before they decode."""
+    """Counts the bytes and lines of an answer so far, and says when they are too many.
+
+    Readers gather whole lines and events before they decode.
+    """
 
     def __init__(self, call: Call, *, of_events: bool) -> None:
         self._call, self._of_events = call, of_events
         self._total = self._line = self._signs = self._lines = 0
 
     def add(self, part: bytes) -> UpstreamUnavailableError | None:
-        """Take the next part. Return an error if the answer has become too much."""
+        """Count the next part of the answer, and return an error if the answer is now beyond its bounds, else None."""
         most = self._call.max_answer_bytes
         self._total += len(part)
         last = part.rfind(b"\n") if self._call.streamed else -1
@@ -109,7 +112,7 @@ class _Gauge:
 
 
 class _Body(httpx.AsyncByteStream):
-    """A body that ends at its bound, with an error."""
+    """Wraps the body of a successful response, and raises an error as soon as the body exceeds its bound."""
 
     def __init__(self, response: httpx.Response, call: Call) -> None:
         self._inner: Any = response.stream
@@ -135,7 +138,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 class _ErrorBody(_Body):
-    """The body of an error, which ends at its bound silently."""
+    """Wraps the body of an error response, and cuts it at its bound without raising an error."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         left = MAX_ERROR_BYTES
@@ -170,7 +173,7 @@ async def _decode_apart(response: httpx.Response, content: bytes) -> None:
 
 @functools.cache
 def _install() -> None:
-    """Wrap `httpx.AsyncClient.send`, once for the process."""
+    """Replace `httpx.AsyncClient.send` by a function that bounds what it reads, once for the process."""
     send: Any = httpx.AsyncClient.send
 
     @functools.wraps(send)

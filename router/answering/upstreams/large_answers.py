@@ -32,7 +32,10 @@ async def apart(job: Callable[..., T], *arguments: object) -> T:
 
 
 def is_large(value: Any) -> bool:
-    """Return whether a JSON value is large. It looks at `LARGE_VALUES` values at most."""
+    """Return whether a JSON value has so many values or so much text that encoding it would delay other requests.
+
+    It looks at `LARGE_VALUES` values at most.
+    """
     waiting, n_values, n_characters = [value], 0, 0
     while waiting:
         one = waiting.pop()
@@ -49,7 +52,7 @@ def is_large(value: Any) -> bool:
 
 
 class PatientDecoder(json.JSONDecoder):
-    """A JSON decoder like `json.JSONDecoder` that leaves C, and so gives up Python's lock, between values."""
+    """Decodes JSON like `json.JSONDecoder`, but returns to Python between values, so that other threads can run."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

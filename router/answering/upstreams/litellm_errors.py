@@ -91,13 +91,13 @@ _MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, Type
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The reason why a candidate cannot be asked as it is configured, with the kind of error that it is."""
+    """Says why a candidate cannot be asked as it is configured, and which of our errors that is."""
 
     kind: type[errors.UpstreamDeniedError] | type[errors.UpstreamNotFoundError]
     message: str
 
     def error(self) -> DispatchError:
-        """Return the error, which says nothing of the provider's health."""
+        """Return the problem as an error that does not count against the provider's circuit breaker."""
         error = self.kind(self.message)
         error.counts = False
         return error
@@ -105,7 +105,9 @@ class Problem:
 
 @contextlib.contextmanager
 def translated(who: str, call: Call | None = None, problem: Problem | None = None) -> Iterator[None]:
-    """Turn exceptions of the libraries beneath into ours. Other exceptions pass, so our own bugs keep their names.
+    """Turn exceptions of LiteLLM and of HTTP clients that are raised within this context into our own errors.
+
+    Other exceptions pass, so our own bugs keep their names.
 
     Args:
         who: the candidate, as messages name it.
@@ -143,7 +145,7 @@ def _of_libraries(who: str, error: Exception) -> Exception:
 
 
 def _counts(found: DispatchError, said: BaseException, words: str | None) -> bool:
-    """Return whether a failure is about the candidate's health and not about one caller's request."""
+    """Return whether a failure counts against the candidate's circuit breaker because other requests would fail too."""
     if isinstance(found, errors.UpstreamRejectedError) or type(said).__name__ == "InvalidURL":
         return False
     if found.http_status == 403:
@@ -185,7 +187,10 @@ def _of_call(who: str, error: Exception, call: Call, problem: Problem | None) ->
 
 
 def _of_answer(who: str, found: Exception, error: Exception, call: Call) -> Exception:
-    """Return the error for a status that a provider answered with. A status of the 200s refuses nothing."""
+    """Return the error for a call that the provider answered: `found`, unless the status was a success.
+
+    A status of the 200s refuses nothing.
+    """
     if call.status is None or not 200 <= call.status < 300:
         return found
     passes = (
@@ -200,7 +205,7 @@ def _of_answer(who: str, found: Exception, error: Exception, call: Call) -> Exce
 
 
 def _root(error: BaseException) -> BaseException:
-    """Return the exception that began a chain of causes."""
+    """Return the first exception of a chain of causes, of which `error` is the last."""
     seen = {id(error)}
     while (below := error.__cause__ or error.__context__) is not None and id(below) not in seen:
         seen.add(id(below))
@@ -226,7 +231,7 @@ def _words_of(error: BaseException) -> str | None:
 
 
 def kind_of(error: BaseException) -> type[DispatchError] | None:
-    """Return which of our errors an exception becomes; None if it is not one of the libraries'."""
+    """Return the class of ours that a library's exception becomes, or None for an exception that no library raises."""
     name = next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in ERRORS_BY_NAME), None)
     if name is None:
         return None
@@ -244,7 +249,7 @@ def _retry_after(error: BaseException) -> float | None:
 
 
 def retry_after_s(value: str, now: datetime) -> float | None:
-    """Return the seconds that a Retry-After header asks to wait, at most 600; None if it is invalid."""
+    """Return how many seconds, at most 600, a Retry-After header asks to wait, or None if the header is invalid."""
     try:
         seconds = float(value)
     except ValueError:

@@ -91,7 +91,7 @@ class LiteLLMUpstream:
                 yield chunk
 
     async def warm_up(self) -> None:
-        """Do now what LiteLLM would do in its first call, about a second of imports. No provider is asked."""
+        """Import now what LiteLLM would import in its first call, which takes about a second. No provider is asked."""
 
         async def work() -> None:
             tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
@@ -142,7 +142,10 @@ def is_responses_model(name: str) -> bool:
 
 
 async def kind_of_failure(model: str, error: Any) -> Exception:
-    """Return LiteLLM's reading of the OpenAI SDK's error: it knows the providers' words for a too long prompt."""
+    """Return the exception as which LiteLLM classifies an error of the OpenAI SDK.
+
+    LiteLLM knows in which words each provider says that a prompt is too long.
+    """
 
     def classify() -> Exception:
         try:
@@ -157,12 +160,12 @@ async def kind_of_failure(model: str, error: Any) -> Exception:
 
 
 def excerpt(text: str) -> str:
-    """Return the beginning and the end of an error's text: LiteLLM takes a tenth of a second for 100 KB."""
+    """Return the beginning and the end of an error's text, because LiteLLM takes a tenth of a second for 100 KB."""
     return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} ... {text[-_TAIL:]}"
 
 
 def problem_of(candidate: Candidate) -> Problem | None:
-    """Return why LiteLLM cannot ask a candidate as it is configured, or None if nothing is known against it.
+    """Return why LiteLLM cannot ask a candidate as it is configured, or None if no problem is known.
 
     Imports LiteLLM, which takes seconds. Raises DispatchNotInstalledError.
     """
@@ -205,7 +208,7 @@ _known_problem = functools.lru_cache(maxsize=1024)(problem_of)
 
 @contextlib.contextmanager
 def _calling(candidate: Candidate, base: str | None, *, streamed: bool) -> Iterator[None]:
-    """Bound the answers, and turn what LiteLLM raises into errors of ours."""
+    """Bound the answers of LiteLLM's calls within this context, and turn what LiteLLM raises into errors of ours."""
     from router.answering.upstreams import bounded_httpx
 
     call = bounded_httpx.Call(candidate.max_answer_bytes, streamed)
@@ -242,7 +245,10 @@ def _arguments(candidate: Candidate, base: str | None, query: RouteQuery) -> dic
 
 
 def secret_of(candidate: Candidate) -> str | None:
-    """Return a candidate's key; None if it names no variable. Raises UpstreamDeniedError if the variable is not set."""
+    """Return the API key of a candidate, or None if the candidate names no environment variable for it.
+
+    Raises UpstreamDeniedError if the variable is not set.
+    """
     if candidate.api_key_env is None:
         return None
     # Mounted secrets end in a line feed often enough.
@@ -278,7 +284,7 @@ _IMPORTING = threading.Lock()
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector away from what is imported.
+    """Switch the garbage collector off within this context, and then exempt the imported objects from it.
 
     The import makes half a million objects, which stay. The collector looks through all of them again and again, a
     tenth of a second at a time, during which no other thread runs.

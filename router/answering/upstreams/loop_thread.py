@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for a library that may block the loop it is called in."""
+"""Run an event loop in a thread of its own, for a library that may block the loop it is called in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ask one candidate once over OpenAI's own API: bodies go out and come back as they were written.
+"""Ask one candidate once over OpenAI's own API, with request and answer passed on as they were written.
 
 Candidates `openai/...` with an `api_base` get the caller's body byte for byte but for `model`, with the headers of the
 OpenAI SDK. LiteLLM is only asked what kind of failure one is.
@@ -42,7 +42,7 @@ _NO_KEY = "none"
 
 @dataclass(frozen=True, slots=True)
 class _Destination:
-    """The URL and the headers, those of the OpenAI SDK, with which a candidate is asked."""
+    """Holds the URL and the headers with which a candidate is asked; they are the same as the OpenAI SDK's."""
 
     url: str
     headers: Mapping[str, str]
@@ -50,7 +50,7 @@ class _Destination:
 
 
 class OpenAIUpstream:
-    """A pool of connections that asks candidates. It belongs to the event loop in which `create` made it."""
+    """Asks candidates over a pool of connections. It belongs to the event loop in which `create` made it."""
 
     def __init__(self, sdk: Any, http: UpstreamHttp) -> None:
         self._openai: Any = importlib.import_module("openai")
@@ -59,7 +59,7 @@ class OpenAIUpstream:
 
     @classmethod
     async def create(cls) -> OpenAIUpstream:
-        """Create one; everything that takes time is done in a thread. LiteLLM must be loaded."""
+        """Return a new instance; everything that takes time is done in a thread. LiteLLM must be loaded."""
 
         def prepare() -> tuple[Any, ssl.SSLContext]:
             trusted = trusted_authorities()
@@ -71,7 +71,10 @@ class OpenAIUpstream:
         return cls(sdk, UpstreamHttp(trusted))
 
     async def complete(self, candidate: Candidate, base: str, query: RouteQuery) -> Any:
-        """Return the JSON value that the upstream answers, whatever it is. Raises DispatchError."""
+        """Return the JSON value that the upstream answers with, before anything in it is checked.
+
+        Raises DispatchError.
+        """
         with translated(_say(candidate)):
             answered = await self._post(candidate, base, await _body_of(candidate, query, stream=False))
             return await decoded(await answered.read(candidate.max_answer_bytes))
@@ -103,7 +106,7 @@ class OpenAIUpstream:
         return answered
 
     async def _refusal(self, candidate: Candidate, destination: _Destination, answered: Answered) -> Exception:
-        """Return the error that LiteLLM makes of an unsuccessful answer."""
+        """Return the error that LiteLLM would raise for an unsuccessful answer."""
         body = await answered.error_body()
         if answered.status == 401 and not destination.has_key:
             return UpstreamDeniedError(
@@ -136,7 +139,10 @@ class OpenAIUpstream:
 
 
 def speaks_openai(candidate: Candidate) -> bool:
-    """Return whether a candidate is asked without LiteLLM. A few models that OpenAI serves by another API are not."""
+    """Return whether a candidate is asked by our own client over OpenAI's protocol, without LiteLLM.
+
+    A few models that OpenAI serves by another API are not.
+    """
     return candidate.model.startswith(OPENAI_PREFIX) and candidate.api_base is not None
 
 

@@ -18,14 +18,14 @@ _LINES_AT_ONCE = 4096
 
 
 class _Event:
-    """The event that is being read."""
+    """Collects the lines of one server-sent event until the event ends."""
 
     def __init__(self) -> None:
         self._data: list[bytes] = []
         self._lines = 0
 
     def take(self, line: bytes) -> bytes | None:
-        """Take one line. Return the data if the line ends an event that has any."""
+        """Add one line, and return the event's data if the line ends an event that has any, else None."""
         self._lines += 1
         if self._lines > MAX_LINES:
             raise UpstreamUnavailableError(f"the upstream sent {MAX_LINES:,} lines without an event.")
@@ -41,7 +41,9 @@ class _Event:
 
 
 async def data_of_events(parts: AsyncIterable[bytes], *, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """Yield the data of each event. An event that the end of the stream cuts off is yielded too, as the SDK does.
+    """Yield the data of each server-sent event in a body.
+
+    An event that the end of the stream cuts off is yielded too, as the SDK does.
 
     Args:
         parts: the body, cut anywhere.

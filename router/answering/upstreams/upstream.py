@@ -1,4 +1,4 @@
-"""Ask one candidate once: over OpenAI's own protocol with the body as written, or translated by LiteLLM."""
+"""Ask one candidate once, either over OpenAI's protocol with the body as written or through LiteLLM."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from router.values import RouteQuery
 
 
 class Upstream:
-    """What asks candidates. It belongs to one event loop.
+    """Asks candidates over OpenAI's own protocol or through LiteLLM, whichever the candidate's model needs.
+
+    It belongs to one event loop.
 
     Args:
         canned_url: base URL of the built-in upstream; None if no candidate uses it.
@@ -34,7 +36,10 @@ class Upstream:
         self._loading = asyncio.Lock()
 
     async def load(self) -> None:
-        """Do off the event loop what the first call would wait for. Raises DispatchNotInstalledError."""
+        """Do outside the event loop what the first call would wait for, such as importing LiteLLM.
+
+        Raises DispatchNotInstalledError.
+        """
         if self._openai is None:
             async with self._loading:
                 await self._load_once()

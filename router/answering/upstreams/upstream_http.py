@@ -44,28 +44,34 @@ _ONE_PIECE_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An answer whose body has not been read. Read it, or close it: until then it holds a connection."""
+    """An HTTP answer of an upstream whose headers have arrived and whose body has not been read.
+
+    Read it, or close it: until then it holds a connection.
+    """
 
     _reply: aiohttp.ClientResponse
 
     @property
     def is_success(self) -> bool:
-        """Whether the status is of the 200s."""
+        """True if the HTTP status lies between 200 and 299, which means that the upstream accepted the request."""
         return 200 <= self._reply.status < 300
 
     @property
     def status(self) -> int:
-        """The HTTP status."""
+        """The HTTP status code of the answer, for example 429."""
         return self._reply.status
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers of the answer, raw because servers write more than ASCII into them."""
+        """The headers of the answer as raw bytes, because servers write more than ASCII into them."""
         # The body is decompressed already, and nobody must try again.
         return [(name, value) for name, value in self._reply.raw_headers if name.lower() != b"content-encoding"]
 
     async def read(self, max_bytes: int) -> bytes:
-        """Return the body, decompressed. Raises UpstreamUnavailableError if it is longer than the bound."""
+        """Read the whole body and return it decompressed.
+
+        Raises UpstreamUnavailableError if it is longer than the bound.
+        """
         if (declared := self._reply.content_length) is not None and declared > max_bytes:
             self.close()
             raise too_long(max_bytes)
@@ -107,7 +113,9 @@ class Answered:
 
 
 class UpstreamHttp:
-    """A pool of connections. It is made within the event loop that it belongs to.
+    """Sends POST requests over a pool of connections that stay open between requests.
+
+    It is made within the event loop that it belongs to.
 
     No bound on connections in use: the waiting requests of one dead candidate must not hold up the others. Cookies are
     not kept, redirects are answers. Proxies come from the environment (HTTPS_PROXY, NO_PROXY, ...), as with the SDK.

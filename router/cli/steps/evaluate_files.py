@@ -32,7 +32,7 @@ def evaluate_probe_files(files: PairFiles, options: EvaluationOptions, on_progre
 
 @dataclass(frozen=True)
 class PolicyFiles:
-    """A policy file and the outcomes that it is evaluated on.
+    """Names a policy file and the files of outcomes that it is evaluated on.
 
     Attributes:
         policy: the policy file. data: files of outcomes.

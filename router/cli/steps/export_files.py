@@ -23,7 +23,7 @@ from router.tuning.reporting.export_summary import ExportSummary
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The options of `elle export-encoder`.
+    """Holds the options that the user gives to `elle export-encoder`.
 
     Attributes:
         encoder: built-in name, or path of a JSON encoder spec. encoder_dir: folder of its files; None looks for them.

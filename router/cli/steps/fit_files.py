@@ -26,7 +26,7 @@ from router.tuning.reporting.fit_summary import FitSummary
 
 @dataclass(frozen=True)
 class FitOptions:
-    """The options of `elle fit`.
+    """Holds the options that the user gives to `elle fit`.
 
     Attributes:
         models: names of the data's models to fit; None fits all.
