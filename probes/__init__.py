@@ -1,4 +1,4 @@
-"""The science of ELLE: linear probes that predict a loss from a frozen embedding.
+"""Fit, calibrate, certify and store linear probes, which predict a model's loss from a frozen embedding (ELLE).
 
 Every name below is imported when it is first used, so that `import probes` costs next to nothing.
 """

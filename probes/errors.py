@@ -23,7 +23,7 @@ from __future__ import annotations
 
 
 class ProbesError(Exception):
-    """Base of all exceptions that `probes` raises on purpose."""
+    """The base of all exceptions that `probes` raises on purpose."""
 
 
 class DataError(ProbesError, ValueError):
@@ -31,7 +31,7 @@ class DataError(ProbesError, ValueError):
 
 
 class DimensionError(DataError):
-    """A feature or target count differs from the fitted one."""
+    """The number of features or targets differs from that of the object that is used."""
 
 
 class ArtifactError(ProbesError):

@@ -1,4 +1,4 @@
-"""`DifficultyProbe`: predict the loss and the calibrated risk of every candidate model from features of a prompt."""
+"""Predict the loss and the calibrated risk of every candidate model from features of a prompt (`DifficultyProbe`)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fingerprints(texts: Iterable[str]) -> Fingerprints:
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """A data set that a probe was fitted on: name, SHA-256 (hex) of its contents, number of rows."""
+    """Identifies a data set that a probe was fitted on: name, SHA-256 (hex) of its contents, number of rows."""
 
     name: str
     sha256: str
@@ -44,7 +44,7 @@ class DataSource:
 
 @dataclass(frozen=True, slots=True)
 class ProbeCard:
-    """The origin and the measured quality of a probe; nothing here changes a prediction.
+    """Records the origin and the measured quality of a probe; nothing here changes a prediction.
 
     created: ISO 8601, UTC. data: what it was fitted on. n_samples: labelled rows for each model. metrics:
     held-out figures as plain JSON (nested names, numbers, strings, lists). versions: of the software used.
@@ -61,7 +61,7 @@ class ProbeCard:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProbePrediction:
-    """The predictions of a probe for n prompts and m models.
+    """Holds the predictions of a probe for n prompts and m models.
 
     loss: (n, m) float32, the expected loss 1 - score, not confined to [0, 1]. risk: (n, m) float64, the
     calibrated probability that this model's answer is unacceptable. leverage: (n,) float32, distance from
@@ -75,7 +75,10 @@ class ProbePrediction:
 
 
 class OnePrediction(NamedTuple):
-    """The predictions of a probe for one prompt: loss and risk of each model, and leverage; see `ProbePrediction`."""
+    """Holds the predictions of a probe for one prompt: loss and risk of each model, and leverage.
+
+    See `ProbePrediction` for the ranges.
+    """
 
     loss: tuple[float, ...]
     risk: tuple[float, ...]
@@ -127,7 +130,7 @@ class DifficultyProbe:
 
     @property
     def n_features(self) -> int:
-        """Number of features the probe reads, d."""
+        """The number of features that the probe reads, d."""
         return self.linear.n_features
 
     def predict(self, features: Array) -> ProbePrediction:
@@ -212,7 +215,7 @@ class DifficultyProbe:
 
     @property
     def identity(self) -> str:
-        """SHA-256 (hex) of everything that changes a prediction: encoder, models, limit and maps, but not the card."""
+        """The SHA-256 (hex) of everything that changes a prediction: encoder, models, limit, maps, but not the card."""
         kinds = [calibrator.kind for calibrator in self.calibrators]
         digest = sha256(repr((self.encoder_identity, self.models, self.leverage_limit, kinds)).encode())
         for name, array in sorted(self.tensors().items()):

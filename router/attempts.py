@@ -1,4 +1,4 @@
-"""`Attempt` and `Delivery`: which candidates were asked for an answer, how each attempt ended, and who answered."""
+"""Record which candidates were asked for an answer, how each attempt ended, and who answered."""
 
 from __future__ import annotations
 

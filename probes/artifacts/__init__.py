@@ -1,1 +1,1 @@
-"""Keep probes on disk: save and load them, write the card for people, sign them."""
+"""Save and load probes, write their model cards for people, and sign them."""

@@ -78,7 +78,7 @@ class _Tensors(_Strict):
 
 
 class _Document(_Strict):
-    """probe.json, field by field."""
+    """The contents of probe.json, field by field, as they are checked."""
 
     schema_number: Literal[1]
     identity: str
@@ -97,10 +97,10 @@ class _Document(_Strict):
 def save(probe: DifficultyProbe, path: str | Path, prior: Prior | None = None) -> None:
     """Write the probe as a directory at `path`, all of it or nothing; an artifact already there is replaced.
 
-    prior: the statistics of the probe's fit, where they are to be kept for `load_prior`; 4 d (d + 1) bytes each.
+    prior: the statistics of the probe's fit, if `load_prior` shall find them later; 4 d (d + 1) bytes each.
 
-    Raises ArtifactError when `path` holds something other than an artifact (nothing of it is touched),
-    DataError when the card or the encoder spec is not plain JSON.
+    Raises ArtifactError if `path` holds something other than an artifact, of which nothing is touched, and DataError
+    if the card or the encoder spec is not plain JSON.
     """
     tensors = _packed(probe.tensors())
     document: dict[str, object] = {
@@ -163,7 +163,7 @@ def load(path: str | Path, public_key: bytes | None = None) -> DifficultyProbe:
 def load_prior(path: str | Path) -> Prior:
     """Read the statistics of the fit of the probe at `path`.
 
-    Raises StatisticsNotFoundError where none were kept, and what `load` raises for a file that is damaged.
+    Raises StatisticsNotFoundError if none were kept, and what `load` raises for a file that is damaged.
     """
     root = Path(path)
     document = _parse(root / JSON, _read(root / JSON))
@@ -307,7 +307,10 @@ def _calibrator(kind: str, state: Mapping[str, Array]) -> Calibrator:
 
 
 def _sorted_out(tensors: Mapping[str, Array], n_maps: int) -> tuple[dict[str, Array], list[dict[str, Array]]]:
-    """Return the arrays of fixed names and those of each calibration. None may be missing or superfluous."""
+    """Return the arrays with fixed names, and the arrays of each calibration map.
+
+    None may be missing or superfluous.
+    """
     fixed: dict[str, Array] = {}
     maps: list[dict[str, Any]] = [{} for _ in range(n_maps)]
     for name, array in tensors.items():

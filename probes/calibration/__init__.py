@@ -1,1 +1,1 @@
-"""Maps from a predicted loss to a probability."""
+"""Fit monotone maps that turn a predicted loss into a probability of failure."""

@@ -1,4 +1,4 @@
-"""`Calibrator`, the interface of every calibration map, and `MapState`, the checks and storage that they share."""
+"""Define `Calibrator`, the interface of every calibration map, and `MapState`, the base class that they share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Beta`: beta calibration as a calibration map."""
+"""Define `Beta`, which is beta calibration as a calibration map."""
 
 from __future__ import annotations
 

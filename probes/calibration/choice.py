@@ -1,4 +1,4 @@
-"""The calibration maps by name; fit one map for each model, and calibrate across folds.
+"""Find calibration maps by name, fit one map for each model, and calibrate across folds.
 
 Each map is a frozen value, which `fit(scores, losses)` makes from scores that a ridge predicted for rows it was not
 fitted on. Its docstring says how the map goes on out of the range of these scores.

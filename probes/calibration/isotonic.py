@@ -1,4 +1,4 @@
-"""`Isotonic`: centred isotonic regression as a calibration map."""
+"""Define `Isotonic`, which is centred isotonic regression as a calibration map."""
 
 from __future__ import annotations
 

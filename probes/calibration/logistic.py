@@ -1,4 +1,4 @@
-"""Logistic regression with soft targets and slopes >= 0, which Platt scaling and beta calibration need."""
+"""Fit logistic regression with soft targets and slopes >= 0, which Platt scaling and beta calibration need."""
 
 from __future__ import annotations
 

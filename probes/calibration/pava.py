@@ -1,4 +1,4 @@
-"""Isotonic regression by the pool-adjacent-violators algorithm, for all prefixes and suffixes at once.
+"""Fit isotonic regression by the pool-adjacent-violators algorithm, for all prefixes and suffixes at once.
 
 If the first pool of a suffix i..n is i..e, its other pools are exactly the pools of the suffix e..n. So one array,
 "where does the first pool end", holds the isotonic regressions of all suffixes, and its mirror image those of all

@@ -1,4 +1,4 @@
-"""`Sigmoid`: Platt scaling as a calibration map."""
+"""Define `Sigmoid`, which is Platt scaling as a calibration map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`VennAbers`: inductive Venn-Abers prediction as a calibration map."""
+"""Define `VennAbers`, which is inductive Venn-Abers prediction as a calibration map."""
 
 from __future__ import annotations
 

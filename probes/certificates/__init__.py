@@ -1,1 +1,1 @@
-"""Finite-sample guarantees: bounds of a mean, certificates along a path of policies, a monitor, label planning."""
+"""Compute finite-sample guarantees: bounds of means, certificates along a path of policies, and a monitor."""

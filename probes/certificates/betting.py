@@ -1,4 +1,4 @@
-"""Test whether a bounded mean exceeds a limit by betting: wealth that cannot grow on average while it does."""
+"""Test by betting whether a bounded mean exceeds a limit: while it does, wealth cannot grow on average."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def targeted_bets(losses: Float64, limit: Float64, delta: float, low: float, hig
 
 @cache
 def _inverse_mills() -> tuple[Float64, Float64]:
-    """Return a table of log Phi(z), ascending, and phi(z) / Phi(z)."""
+    """Return a table of the inverse Mills ratio: log Phi(z), ascending, and phi(z) / Phi(z) beside it."""
     z = np.linspace(-12.0, 8.0, 4001)
     upper = np.array([0.5 * math.erfc(v / math.sqrt(2)) for v in z])
     lower = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in z])

@@ -1,4 +1,4 @@
-"""Finite-sample tests and upper confidence bounds for the mean of bounded losses, by three methods.
+"""Test and bound from above the mean of bounded losses, exactly in finite samples, by one of three methods.
 
 Every method is valid for independent, identically distributed losses in [low, high], whatever their distribution, at
 every sample size. `excludes` tests the hypothesis "the mean exceeds the limit" at level delta; `upper_bound` is the
@@ -36,7 +36,7 @@ _SCAN_ROUNDS = 4  # each narrows the bracket 16 times: 2 / 16^4 = 3e-5 in the en
 
 @dataclass(frozen=True, slots=True)
 class MeanBound:
-    """How the mean of losses is bounded: the method, and the range [low, high] that every single loss lies in.
+    """Says how the mean of losses is bounded: the method, and the range [low, high] that every single loss lies in.
 
     The default suits paired differences of scores in [0, 1]. `MeanBound("binomial", 0.0, 1.0)` suits losses of 0 and 1.
     """

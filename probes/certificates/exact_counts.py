@@ -1,4 +1,4 @@
-"""Exact tail probabilities for counts: binomial (Clopper-Pearson) and net counts of losses in {-1, 0, 1}."""
+"""Compute exact tail probabilities of counts: binomial (Clopper-Pearson), and sums of losses in {-1, 0, 1}."""
 
 from __future__ import annotations
 

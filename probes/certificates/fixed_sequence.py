@@ -1,4 +1,4 @@
-"""Certify by Learn-then-Test: the cheapest policy of a path whose mean loss provably stays within a limit.
+"""Find the cheapest policy of a path whose mean loss provably stays within a limit (Learn-then-Test).
 
 The guarantee. Calibration prompts are independent draws of the traffic that the policy will serve, and nothing has
 used them before: no fit, and no choice of thresholds, path or bound. Then, whatever the distribution of the losses,
@@ -55,7 +55,7 @@ _BLOCK_CELLS = 2**20  # losses tested at once, so that testing ends soon after t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathAnswer:
-    """Figures of one policy of a path after testing; `Certificate` and `NotCertified` say which policy it is.
+    """Holds figures of one policy of a path after testing; `Certificate` and `NotCertified` say which policy it is.
 
     limit, delta: what was asked for. method: of the bound. n: calibration prompts. estimate: mean calibration loss.
     upper_bound: confidence bound of that mean as if this had been the only policy tested.
@@ -92,7 +92,7 @@ class NotCertified(PathAnswer):
 
     @property
     def more_labels(self) -> int | None:
-        """Labels to add to the `n` at hand, or None if no number is known to be enough."""
+        """How many labels to add to the `n` at hand, or None if no number is known to be enough."""
         return None if self.labels_needed is None else max(self.labels_needed - self.n, 1)
 
 
@@ -164,7 +164,7 @@ def certify_groups(
 
 
 def _count_passed(matrix: Float64, limit: float, delta: float, bound: MeanBound) -> int:
-    """Return how many policies pass before the first that fails."""
+    """Return how many policies of the path pass the test before the first that fails."""
     step = max(1, _BLOCK_CELLS // matrix.shape[1])
     for start in range(0, len(matrix), step):
         passed = excludes(matrix[start : start + step], limit, delta, bound)

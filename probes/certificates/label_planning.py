@@ -62,7 +62,7 @@ def _first_guess(sample: Float64, limit: float, max_labels: int) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LearningCurve:
-    """A power law metric(n) = floor + scale n^-rate, with its bootstrap replicates.
+    """Holds a power law metric(n) = floor + scale n^-rate, with its bootstrap replicates.
 
     `floor` is the value that the metric approaches with unlimited labels, if the law goes on; scale is negative for a
     metric that grows. replicates: (b, 3), floor, scale and rate of each bootstrap fit.

@@ -1,4 +1,4 @@
-"""`RiskMonitor`: watch whether a served policy still meets its target, one label at a time.
+"""Watch whether a served policy still meets its target, one label at a time (`RiskMonitor`).
 
 It keeps an e-process and a confidence sequence. You may look at both after every label and stop at any moment for any
 reason: the error rates hold over the whole run at once (Ville's inequality).
@@ -89,18 +89,18 @@ class RiskMonitor:
 
     @property
     def log_wealth(self) -> float:
-        """Natural logarithm of the current wealth of the bets against "the mean loss is at most `limit`"."""
+        """The natural logarithm of the current wealth of the bets against "the mean loss is at most `limit`"."""
         staked = float(np.logaddexp.reduce(self._log_stakes)) - math.log(_SHARES.size)
         return float(np.logaddexp(staked, -math.log(self.n + 2)))
 
     @property
     def p_value(self) -> float:
-        """Anytime-valid p-value of "the mean loss is at most `limit`": one over the highest wealth so far."""
+        """The anytime-valid p-value of "the mean loss is at most `limit`": one over the highest wealth so far."""
         return math.exp(-self.peak_log_wealth)
 
     @property
     def alarmed(self) -> bool:
-        """Whether wealth has ever reached 1 / alpha: the policy no longer meets its target."""
+        """True if wealth has ever reached 1 / alpha, which means that the policy no longer meets its target."""
         return self.peak_log_wealth >= -math.log(self.alpha)
 
     def interval(self) -> tuple[float, float]:
@@ -148,7 +148,7 @@ class RiskMonitor:
         return monitor
 
     def _bet(self, x: float) -> None:
-        """Play one round with every stake.
+        """Bet on one loss with every stake, and update the wealth.
 
         A share 1 / (k (k + 1)) of the initial wealth 1 is staked before label k, and the rest waits as cash (a mixture
         over start times, as in Shiryaev-Roberts). So a change after a long good run meets new stakes, at a price of

@@ -1,1 +1,1 @@
-"""Embedding files of any size: reading, scoring and selecting samples."""
+"""Read embedding files of any size, score their rows, and select samples."""

@@ -27,15 +27,18 @@ _SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 class EmbeddingFile(Protocol):
-    """An open file of `rows` embeddings with `width` numbers each. Blocks can be read from any row on."""
+    """The interface of an open file of `rows` embeddings with `width` numbers each.
+
+    Blocks can be read from any row on.
+    """
 
     @property
     def rows(self) -> int:
-        """Number of embeddings, at least one."""
+        """The number of embeddings in the file, at least one."""
 
     @property
     def width(self) -> int:
-        """Number of values in each embedding."""
+        """The number of values in each embedding."""
 
     def blocks(self, start: int, block_rows: int) -> Iterator[NDArray[np.float32]]:
         """Yield (b, width) float32 arrays of rows start, start + 1, ..., b <= block_rows.
@@ -66,7 +69,7 @@ def open_embeddings(path: Path, name: str = "embedding") -> EmbeddingFile:
 
 @dataclass(frozen=True)
 class _Raw:
-    """An array of row-major numbers that begins at `offset` of a file or of a member of a zip archive."""
+    """Reads an array of row-major numbers that begins at `offset` of a file or of a member of a zip archive."""
 
     path: Path
     member: str | None
@@ -167,7 +170,7 @@ def _open_safetensors(path: Path, name: str) -> EmbeddingFile:
 
 
 class _Parquet:
-    """A parquet column of lists of one length. Row groups before the wanted row are never touched."""
+    """Reads a parquet column of lists of one length. Row groups before the wanted row are never touched."""
 
     def __init__(self, path: Path, column: str) -> None:
         self.path = path
@@ -238,7 +241,10 @@ class _Parquet:
         return width
 
     def _array(self, batch: Any) -> NDArray[np.float32]:
-        """Return the rows of a batch. A row that is missing, or of another width than the file's, is all NaN."""
+        """Return the embeddings of a batch of parquet rows.
+
+        A row that is missing, or of another width than the file's, is all NaN.
+        """
         import pyarrow as pa
 
         column = batch.column(0)

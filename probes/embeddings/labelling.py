@@ -18,7 +18,7 @@ _COMPONENTS, _FEATURES, _PAIRS = 50, 1000, 1000
 
 @dataclass(frozen=True)
 class RowSample:
-    """Rows that were drawn uniformly and without replacement from a file.
+    """Holds rows that were drawn uniformly and without replacement from a file.
 
     Attributes:
         rows: (k,) row numbers in the order of the draw: the first j of them are the draw of j rows with the same seed.

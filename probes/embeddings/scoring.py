@@ -31,7 +31,7 @@ _REASON = "_why"
 
 @dataclass(frozen=True)
 class ScoringReport:
-    """What `score_file` did.
+    """Reports what `score_file` did.
 
     Attributes:
         rows: number of rows in the output. resumed_rows: how many of them an earlier run of the same call scored.
@@ -50,7 +50,7 @@ class ScoringReport:
 
 @dataclass(frozen=True)
 class _Job:
-    """What an unfinished output must have in common with the run that continues it."""
+    """Identifies a run: an unfinished output is continued only by a run that has all of this in common."""
 
     source: str
     source_bytes: int
@@ -62,7 +62,7 @@ class _Job:
     part_rows: int
 
     def folder(self, out: Path) -> Path:
-        """Folder of the finished parts: it lies beside the output and is named by a digest of this job."""
+        """The folder of the finished parts, which lies beside the output and is named by a digest of this job."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
         return out.with_name(f"{out.name}.{digest[:12]}.partial")
 
@@ -198,7 +198,7 @@ def _part(partial: Path, number: int) -> Path:
 
 
 def _finished_parts(partial: Path, job: _Job) -> int:
-    """Return how many parts, from the first on, are there and whole."""
+    """Return how many parts, counted from the first, exist and are complete."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

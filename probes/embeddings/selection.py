@@ -1,4 +1,4 @@
-"""Choose samples by predicted loss: for curation, quality control, labelling, and finding what has changed.
+"""Choose samples by predicted loss, for curation, quality control, labelling, and finding what has changed.
 
 Pure functions of arrays. A *mask* is (n,) bool, True for a sample that is kept or flagged; *indices* are int64,
 in the order in which the samples were chosen. No function uses a label.
@@ -41,7 +41,9 @@ def keep_between(loss: ArrayLike, *, drop_easiest: float = 0.0, drop_hardest: fl
 
 
 def stratified(loss: ArrayLike, n_select: int, *, strata: int = 10, seed: int = 0) -> Indices:
-    """Draw `n_select` samples evenly over `strata` classes of equal size by difficulty, the easiest class first.
+    """Divide the samples into `strata` classes of equal size by difficulty, and draw equally many from each.
+
+    The indices of the easiest class come first.
 
     The classes cut the ranked losses (n,) into equal parts. If `n_select` does not divide evenly, the
     remainder goes to random classes; if a class has too few samples, others are drawn in their place.
@@ -147,7 +149,7 @@ def _greedy(whitened: NDArray[np.float64], worth: NDArray[np.float64], n_select:
 
 @dataclass(frozen=True)
 class Change:
-    """The change of predicted loss between two dates: `delta` (n,) = after - before, robust z, and which stand out."""
+    """Holds the change of predicted loss between two dates: `delta` (n,) = after - before, robust z, and flags."""
 
     delta: NDArray[np.float64]
     z: NDArray[np.float64]

@@ -1,1 +1,1 @@
-"""From text to features: which encoder, where its files are, and the runtimes that compute it."""
+"""Turn text into features: find the encoder's files, and compute its forward pass in one of several runtimes."""

@@ -1,4 +1,4 @@
-"""Exported encoders: directories that serve without torch and without the original files, and are checked when read.
+"""Export encoders to directories that serve without torch and without the original files, and read them back.
 
     encoder.safetensors  tokenizer.json  check.safetensors  bundle.json
 
@@ -61,7 +61,7 @@ CHECK_TEXTS = (
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """An exported encoder in memory: its spec, weights and tokenizer.
+    """Holds an exported encoder in memory: its spec, its weights and its tokenizer.
 
     Attributes:
         spec: which encoder it says it is.
@@ -69,7 +69,7 @@ class Bundle:
         tokenizer: contents of tokenizer.json.
         check_features: float32 features of `CHECK_TEXTS`, (n, d).
 
-    Raises EncoderError where these do not fit together.
+    Raises EncoderError if these do not fit together.
     """
 
     spec: EncoderSpec
@@ -118,7 +118,7 @@ class Bundle:
     def of(self, spec: EncoderSpec, place: str) -> Bundle:
         """Return the bundle as encoder `spec` if it has the digests that `spec` names.
 
-        place: where it is from, for messages. Raises EncoderDigestError otherwise.
+        place: where the bundle is from, for messages. Raises EncoderDigestError if it is of another encoder.
         """
         wanted, own = spec.pinned(), self.spec.pinned()
         # The weights of both runtimes are the same.
@@ -161,8 +161,8 @@ def read_weights(spec: EncoderSpec, source: Path, *formats: bool) -> list[Encode
 def build_bundle(spec: EncoderSpec, source: Path) -> Bundle:
     """Export the encoder whose files are in `source`; the same files give the same weights, whatever the machine.
 
-    Raises what `read_weights` raises, EncoderDigestError where the weights are not the ones `spec` names, and
-    EncoderError without `onnx` and `onnxruntime`, which compute the reference features.
+    Raises what `read_weights` raises, EncoderDigestError if the weights are not the ones that `spec` names, and
+    EncoderError if `onnx` or `onnxruntime`, which compute the reference features, is not installed.
     """
     weights, reference = read_weights(spec, source, spec.is_int8, False)
     wanted = spec.pinned().tensors_sha256
@@ -179,8 +179,8 @@ def build_bundle(spec: EncoderSpec, source: Path) -> Bundle:
 def read_bundle(path: Path) -> Bundle:
     """Read a bundle from a directory; file sizes are bounded, and every digest, tensor and number is checked.
 
-    It is whole, and may still be of another encoder than it says: `Bundle.of` tells. Raises EncoderNotFoundError,
-    EncoderDigestError, or EncoderError naming the file and what is wrong with it.
+    The bundle is whole, but it may be of another encoder than it says, which `Bundle.of` checks. Raises
+    EncoderNotFoundError, EncoderDigestError, or EncoderError, which names the file and what is wrong with it.
     """
     absent = [name for name in (*FILES, BUNDLE_FILE) if not is_readable(path / name)]
     if absent:

@@ -42,11 +42,11 @@ LEAST_COSINE = 0.995
 
 
 class Runtime(Protocol):
-    """A function from the token ids of one prompt to its features. Implementations are thread-safe."""
+    """The interface of a function from the token ids of one prompt to its features. Implementations are thread-safe."""
 
     @property
     def name(self) -> str:
-        """Name of the runtime, for people."""
+        """The name of the runtime as people read it, for example `onnxruntime`."""
         ...
 
     def __call__(self, ids: Sequence[int]) -> FloatArray:
@@ -55,7 +55,7 @@ class Runtime(Protocol):
 
 
 class ExportedEncoder:
-    """An encoder that runs an exported bundle. A call runs in the calling thread, without Python's lock.
+    """Encodes text with an exported bundle. A call runs in the calling thread, without Python's lock.
 
     Args:
         bundle: the exported encoder; checked against its own float32 features here.
@@ -79,17 +79,17 @@ class ExportedEncoder:
 
     @property
     def spec(self) -> EncoderSpec:
-        """Spec of the encoder in the runtime's own arithmetic, which is not always the precision asked for."""
+        """The spec of the encoder in the runtime's own arithmetic, which is not always the precision asked for."""
         return self._spec
 
     @property
     def n_features(self) -> int:
-        """Width d of the features: parts of the pooling times hidden size."""
+        """The width d of the features, which is the number of parts of the pooling times the hidden size."""
         return self._n_features
 
     @property
     def runtime(self) -> str:
-        """Name of the runtime: `native` with its instruction set, or `onnxruntime`."""
+        """The name of the runtime, which is `native` with its instruction set, or `onnxruntime`."""
         return self._run.name
 
     def use_idle_core(self) -> None:
@@ -157,7 +157,10 @@ def _wanted_runtime() -> str | None:
 
 
 def _runtimes(bundle: Bundle) -> list[Callable[[], Runtime]]:
-    """Return a starter for each runtime that may serve, the best first. Raises EncoderError for an unknown name."""
+    """Return for each runtime that may serve a function that starts it, the best runtime first.
+
+    Raises EncoderError for an unknown name.
+    """
     wanted, spec = _wanted_runtime(), bundle.spec
     native = targets_here() if spec.precision == "int8" and wanted != "onnxruntime" else ()
     if wanted == "native" and not native:
@@ -176,10 +179,10 @@ def pinned_here(spec: EncoderSpec, directory: Path | None = None) -> EncoderSpec
     """Return the spec to fit a probe on: `spec` with all its digests and with the arithmetic of this machine.
 
     What the spec leaves out is taken from the original files, in `directory` or where `find_encoder` looks: the digest
-    of config.json, and that of the weights that are exported. In int8 the arithmetic is that of ONNX Runtime where our
+    of config.json, and that of the weights that are exported. In int8 the arithmetic is that of ONNX Runtime if our
     own library does not run.
 
-    Raises EncoderError and its kinds where a digest is missing and the files are not to be had.
+    Raises EncoderError or one of its subclasses if a digest is missing and the files are not found.
     """
     if spec.precision == "int8" and (_wanted_runtime() == "onnxruntime" or not targets_here()):
         spec = replace(spec, precision="int8-onnxruntime")
@@ -206,7 +209,7 @@ def load_exported_encoder(
             places of `find_encoder`.
         cache: folder of exported encoders; None takes `default_cache_dir() / "encoders"`.
 
-    Raises EncoderError and its kinds.
+    Raises EncoderError or one of its subclasses.
     """
     require_config_digest(spec)
     _wanted_runtime()
@@ -214,7 +217,7 @@ def load_exported_encoder(
     if named is not None and is_readable(named / BUNDLE_FILE):
         return ExportedEncoder(read_bundle(named).of(spec, str(named)))
     if directory is not None:
-        # What a caller names must hold the encoder, also where the cache would do.
+        # A directory that the caller names must hold the encoder, even if the cache has it too.
         find_encoder(spec, directory)
     if spec.pinned().tensors_sha256 is None:
         return ExportedEncoder(build_bundle(spec, find_encoder(spec, directory)))
@@ -240,7 +243,7 @@ def _kept_encoder(spec: EncoderSpec, kept: Path) -> ExportedEncoder | None:
 
 
 def _keep(bundle: Bundle, kept: Path | None) -> None:
-    """Write the bundle to the cache if possible. If not, only the next start is slower."""
+    """Write the bundle to the cache if that is possible. If not, only the next start is slower."""
     why: object = "there is no home directory"
     if kept is not None:
         try:

@@ -28,12 +28,12 @@ PACKAGED_ENCODERS: Mapping[str, tuple[str, str]] = {
 #: Directory to keep exported encoders and features in.
 CACHE_DIR_VARIABLE = "ELLE_CACHE_DIR"
 
-#: What to do where nothing can be kept.
+#: What a user can do if nothing can be cached.
 CACHE_HINT = f"set {CACHE_DIR_VARIABLE} to a directory that can be written to"
 
 
 def default_cache_dir() -> Path | None:
-    """Return `$ELLE_CACHE_DIR`, or `elle` in the user's cache directory; None for a user without a home directory."""
+    """Return `$ELLE_CACHE_DIR`, else `elle` in the user's cache directory, or None for a user without a home."""
     if named := os.environ.get(CACHE_DIR_VARIABLE):
         return Path(named)
     # As its specification has it, which calls a relative path invalid.

@@ -1,7 +1,7 @@
 """Run our own int8 forward pass (`native/`) on an exported encoder. It needs an x86-64 processor with AVX2.
 
 It computes what the graph of `onnx_graph` says, with another rounding between the integer products, and the same bits
-on every machine. The library is compiled where the package is installed and a C compiler is there; without it, or on
+on every machine. The library is compiled when the package is installed, if there is a C compiler; without it, or on
 another processor, ONNX Runtime serves instead, which is an encoder of another identity.
 """
 
@@ -32,7 +32,7 @@ _KINDS = {"mean": 0, "max": 1, "cls": 2}
 
 @dataclass(frozen=True)
 class Target:
-    """An instruction set that the library is written for, with the way in which it wants its weights packed.
+    """Describes an instruction set that the library is written for, and how weights must be packed for it.
 
     Attributes:
         name: suffix of its function.
@@ -98,7 +98,7 @@ _SIZES = (ctypes.c_int64 * 4)(*map(ctypes.sizeof, (_Model, _Layer, _Part, _Call)
 
 
 class NativeRuntime:
-    """A compiled int8 encoder: a thread-safe function from token ids to features that releases Python's lock.
+    """Runs an encoder in the compiled int8 library: a thread-safe function that releases Python's lock.
 
     The only place that hands pointers to C. What they point to has the shapes of `weights.table`, and the library
     itself compares every length and index that it is given.
@@ -167,7 +167,7 @@ class NativeRuntime:
     def use_idle_core(self) -> None:
         """Let a core that would idle take a part of a lone forward pass from now on; the features keep the same bits.
 
-        Nobody waits for that core. Does nothing where the operating system has no threads of the class SCHED_IDLE.
+        Nobody waits for that core. Does nothing if the operating system has no threads of the class SCHED_IDLE.
         """
         if self._team is not None:
             return
@@ -183,7 +183,7 @@ class NativeRuntime:
 
     @property
     def items_helped(self) -> int:
-        """Number of panels and heads that an otherwise idle core has computed so far."""
+        """The number of panels and heads that an otherwise idle core has computed so far."""
         count = self._library.elle_team_helped
         count.restype = ctypes.c_int64
         return int(count(self._team)) if self._team is not None else 0

@@ -51,7 +51,7 @@ def bert_graph(weights: EncoderWeights, parts: Sequence[tuple[str, int]]) -> byt
 
 
 class _Bert:
-    """A graph under construction. Every method adds its nodes and returns the name of their result."""
+    """Builds the ONNX graph of a BERT encoder. Every method adds its nodes and returns the name of their result."""
 
     def __init__(self, weights: EncoderWeights) -> None:
         self._weights = weights
@@ -112,7 +112,7 @@ class _Bert:
         return self._normalise(total, f"state.{number + 1}")
 
     def _product(self, x: str, name: str, *, with_bias: bool = True, after_gelu: bool = False) -> str:
-        """Add x W + b."""
+        """Add the nodes of the product x W + b, optionally without the bias or with GELU after it."""
         added = [self._tensor(f"{name}.b")] if with_bias else []
         if not self._weights.int8:
             product = self._node("MatMul", [x, self._tensor(f"{name}.w")], f"{name}.product")

@@ -14,7 +14,7 @@ from probes.errors import DataError, EncoderError
 
 
 class OnnxRuntime:
-    """A session of ONNX Runtime on the graph of `onnx_graph`: a thread-safe function from token ids to features.
+    """Runs the graph of `onnx_graph` in ONNX Runtime, as a thread-safe function from token ids to features.
 
     Args:
         weights: of the encoder. The graph is written here, so that none that somebody else wrote is ever run.

@@ -51,7 +51,7 @@ def export_weights(tensors: Tensors, config: Mapping[str, Any], halves: int, *, 
 
 
 class _Export:
-    """A translation from the names of BERT's own weights to the names and formats of `weights.table`."""
+    """Translates BERT's own names of weights to the names and number formats of `weights.table`."""
 
     def __init__(self, source: Tensors, int8: bool) -> None:
         self._source = source

@@ -41,7 +41,9 @@ MOST_TOKENS, MOST_PARTS, MOST_SPEC_BYTES = 32_768, 16, 1 << 20
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Which encoder, and which of its features. Equal identities of precision `int8` give the same bits everywhere.
+    """Says which encoder makes the features, and which of its hidden states they are taken from.
+
+    Equal identities of precision `int8` give the same bits everywhere.
 
     The other precisions leave the rounding to libraries, whose last bits depend on their version and the processor.
 
@@ -97,22 +99,22 @@ class EncoderSpec:
 
     @property
     def parts(self) -> tuple[tuple[str, int], ...]:
-        """The parts of `pooling` as (kind, half layers run): (max, 5) for `max@2.5`."""
+        """The parts of `pooling` as (kind, number of half layers run), for example (max, 5) for `max@2.5`."""
         return tuple((kind, round(2 * float(layer))) for kind, _, layer in (p.partition("@") for p in self.pooling))
 
     @property
     def halves(self) -> int:
-        """Number of half layers that are run: the highest one of `parts`."""
+        """The number of half layers that are run, which is the highest one of `parts`."""
         return max(halves for _, halves in self.parts)
 
     @property
     def is_int8(self) -> bool:
-        """Whether products are computed in int8, by whichever runtime."""
+        """True if matrix products are computed in int8, by whichever runtime."""
         return self.precision != "float32"
 
     @cached_property
     def identity(self) -> str:
-        """SHA-256 (hex) over everything that moves the features. The place of the files is not part of it."""
+        """The SHA-256 (hex) over everything that changes the features. The place of the files is not part of it."""
         # Digests that a spec does not have are left out: so specs of older versions keep their identity.
         relevant = {k: v for k, v in self.to_dict().items() if k not in {"model_id", "revision"}}
         relevant["precision"] = PRECISIONS[self.precision]
@@ -186,7 +188,7 @@ MINILM_L6 = replace(
     tensors_sha256="a019634f255b46274c74b4ed22248f862a9f03483f75da1f626ebfdee4322478",
 )
 
-#: The same where our own library does not run: another rounding, and so another encoder.
+#: The same encoder for machines on which our own library does not run: it rounds otherwise, and so is another encoder.
 MINILM_L6_ONNXRUNTIME = replace(MINILM_L6, precision="int8-onnxruntime")
 
 BUILTIN_SPECS: Mapping[str, EncoderSpec] = {
@@ -197,7 +199,10 @@ BUILTIN_SPECS: Mapping[str, EncoderSpec] = {
 
 
 class Encoder(Protocol):
-    """What turns text into features. Implementations are thread-safe; no prompt's features depend on another's."""
+    """The interface of what turns text into features.
+
+    Implementations are thread-safe; no prompt's features depend on another's.
+    """
 
     @property
     def spec(self) -> EncoderSpec:
@@ -206,7 +211,7 @@ class Encoder(Protocol):
 
     @property
     def n_features(self) -> int:
-        """Width d of the features."""
+        """The width d of the features."""
         ...
 
     def encode(self, text: str) -> FloatArray:
@@ -223,7 +228,7 @@ class BatchEncoder(Encoder, Protocol):
 
     @property
     def batch_tokens(self) -> int:
-        """Most tokens of one forward pass, padding included: the number of prompts times the tokens of the longest."""
+        """The most tokens of one forward pass, which are the number of prompts times the tokens of the longest."""
         ...
 
     def tokenize(self, text: str) -> Sequence[int]:

@@ -14,7 +14,7 @@ TRUNCATIONS = ("head", "head_tail")
 
 
 class PromptTokenizer:
-    """The encoder's own tokenizer, with our way of cutting long prompts. It is thread-safe.
+    """Turns text into token ids with the encoder's own tokenizer, and cuts long prompts. It is thread-safe.
 
     Args:
         contents: those of a `tokenizer.json`.
@@ -40,7 +40,7 @@ class PromptTokenizer:
 
     @property
     def vocabulary(self) -> int:
-        """One more than the largest token id that the tokenizer can give."""
+        """The size of the vocabulary: one more than the largest token id that the tokenizer can give."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def __call__(self, text: str) -> list[int]:

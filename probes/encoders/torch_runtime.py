@@ -1,4 +1,4 @@
-"""Run the reference: transformers' model in float32, one prompt per forward pass on a CPU and many on a GPU."""
+"""Run the reference, which is transformers' model in float32: one prompt at a time on a CPU, many on a GPU."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _BERTS = frozenset({"bert", "roberta", "xlm-roberta"})
 
 
 class TorchEncoder:
-    """The reference runtime: transformers' model in float32, one prompt per forward pass.
+    """Encodes text with the reference, which is transformers' model in float32, one prompt per forward pass.
 
     Args:
         spec: which encoder.
@@ -121,7 +121,7 @@ class TorchEncoder:
 
     @property
     def n_features(self) -> int:
-        """Width d of the features: parts of the pooling times hidden size."""
+        """The width d of the features, which is the number of parts of the pooling times the hidden size."""
         return self._n_features
 
     def encode(self, text: str) -> FloatArray:
@@ -159,14 +159,14 @@ class TorchEncoder:
 
 
 class TorchBatchEncoder(TorchEncoder):
-    """The reference runtime for hardware that wants batches: a `BatchEncoder`.
+    """Encodes many prompts in one forward pass of the reference, for hardware that wants batches.
 
     A prompt's features in a batch are those it has alone up to rounding: sums may be taken in another order.
     """
 
     @property
     def batch_tokens(self) -> int:
-        """Largest number of tokens in one forward pass, padding included."""
+        """The largest number of tokens in one forward pass, padding included."""
         return BATCH_TOKENS
 
     def tokenize(self, text: str) -> list[int]:

@@ -26,7 +26,8 @@ MOST_HIDDEN, MOST_INNER, MOST_HALVES, MOST_VOCABULARY, MOST_POSITIONS = 8192, 32
 #: Epsilon of a normalisation lies in this range; models have 1e-12 to 1e-5.
 LEAST_EPSILON, MOST_EPSILON = 1e-20, 1e-2
 
-#: Most that eight weights of one sign add up to where AVX2 sums their products in 16 bits: 255 times that fits.
+#: The largest sum of eight weights of one sign. AVX2 sums their products with 8-bit activations in 16 bits, and 255
+#: times this sum still fits.
 MOST_OF_EIGHT = 128
 
 _Row = tuple[type[np.generic], tuple[int, ...]]
@@ -34,7 +35,9 @@ _Row = tuple[type[np.generic], tuple[int, ...]]
 
 @dataclass(frozen=True, eq=False)
 class EncoderWeights:
-    """Everything that the forward pass of a BERT encoder reads up to some half layer. It is checked when it is made.
+    """Holds everything that the forward pass of a BERT encoder reads up to some half layer.
+
+    It is checked when it is made.
 
     Attributes:
         tensors: by name, as `table` says; row-major.
@@ -78,27 +81,27 @@ class EncoderWeights:
 
     @property
     def hidden(self) -> int:
-        """Width of a hidden state."""
+        """The width of a hidden state."""
         return int(self.tensors["words"].shape[1])
 
     @property
     def inner(self) -> int:
-        """Width within the feed-forward networks; 0 if there are none."""
+        """The width within the feed-forward networks, or 0 if no feed-forward network is run."""
         return int(self.tensors["layer.0.intermediate.dense.w"].shape[1]) if self.halves > 1 else 0
 
     @property
     def vocabulary(self) -> int:
-        """Number of token ids that have a row."""
+        """The number of token ids for which the embedding table has a row."""
         return int(self.tensors["words"].shape[0])
 
     @property
     def positions(self) -> int:
-        """Most tokens of a prompt."""
+        """The most tokens that a prompt may have, which is the number of position embeddings."""
         return int(self.tensors["positions"].shape[0])
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) over everything in the weights; the same numbers give the same digest on every machine."""
+        """The SHA-256 (hex) over everything in the weights; the same numbers give the same digest on every machine."""
         about = [self.heads, self.epsilon.hex(), self.halves, self.int8]
         found = hashlib.sha256(json.dumps(about).encode())
         for name, array in sorted(self.tensors.items()):
@@ -109,7 +112,10 @@ class EncoderWeights:
 
 
 def table(vocabulary: int, positions: int, hidden: int, inner: int, halves: int, *, int8: bool) -> dict[str, _Row]:
-    """Return number format and shape of every tensor by name. A product has `w` (inputs, outputs) and bias `b`."""
+    """Return the number format and the shape of every tensor by its name.
+
+    A product has `w` (inputs, outputs) and bias `b`.
+    """
     rows: dict[str, _Row] = {
         "words": (np.float16 if int8 else np.float32, (vocabulary, hidden)),
         "positions": (np.float32, (positions, hidden)),

@@ -1,4 +1,4 @@
-"""Per-sample pretraining losses: the targets that an ELLE probe learns to predict from an embedding.
+"""Measure pretraining losses of single samples, which an ELLE probe learns to predict from an embedding.
 
 Every loader turns samples into `LossPairs`: the embedding of the *clean* input, and the loss of the model's own
 objective on that input. Importing this package loads neither torch nor transformers; a loader imports them when it

@@ -1,4 +1,4 @@
-"""Audio: the contrastive loss of Wav2Vec2, and the surrogate that the ELLE article used for HuBERT."""
+"""Measure losses of audio models: the contrastive loss of Wav2Vec2, and the ELLE article's surrogate for HuBERT."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class HubertSurrogate(Pretrained, LossLoader[NDArray[np.floating[Any]]]):
         return super().settings() | {"loss": "mean absolute last hidden state, a surrogate"}
 
     def measure(self, samples: Waves, first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Return embeddings (b, d) and surrogate losses (b,)."""
+        """Return embeddings (b, d) and surrogate losses (b,) of waveforms."""
         embeddings: list[NDArray[Any]] = [np.empty(0)] * len(samples)
         losses = np.zeros(len(samples))
         with inference(self.model) as device:
@@ -83,7 +83,7 @@ class Wav2Vec2Contrastive(Pretrained, LossLoader[NDArray[np.floating[Any]]]):
             raise DataError(f"span and negatives must be at least 1, got {self.span} and {self.negatives}")
 
     def measure(self, samples: Waves, first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Return embeddings (b, d) and nats per masked frame (b,)."""
+        """Return embeddings (b, d) of waveforms and their losses in nats per masked frame (b,)."""
         embeddings: list[NDArray[Any]] = [np.empty(0)] * len(samples)
         losses = np.zeros(len(samples))
         with inference(self.model) as device:
@@ -114,7 +114,7 @@ class Wav2Vec2Contrastive(Pretrained, LossLoader[NDArray[np.floating[Any]]]):
         )
 
     def time_mask(self, frames: int, rng: np.random.Generator, number: int = 0) -> NDArray[np.bool_]:
-        """Return (frames,) booleans, True for a hidden frame: spans placed at random, at least two frames in all."""
+        """Return (frames,) booleans, True for a hidden frame; spans lie at random and hide at least two frames."""
         span = min(self.span, frames)
         if frames < 2:
             raise DataError(f"wave of sample {number} must give at least two frames, got {frames}: it is too short")
@@ -144,7 +144,7 @@ class Wav2Vec2Contrastive(Pretrained, LossLoader[NDArray[np.floating[Any]]]):
 def _equal_lengths(
     samples: Waves, extractor: Any, model: Any, first: int
 ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-    """Yield places and waves (k, t), one pair for each length of wave.
+    """Group waveforms by length: yield their places and the waveforms (k, t), one pair for each length.
 
     Waves are not padded: these models normalise over time, so silence at the end would change the result.
     """

@@ -1,4 +1,4 @@
-"""`CausalLM`: causal language modelling (GPT and its kind), the loss per token of a text."""
+"""Measure the loss per token of a text under a causal language model such as GPT (`CausalLM`)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CausalLM(Pretrained, LossLoader[str]):
     pooling: Pooling = "mean"
 
     def measure(self, samples: Sequence[str], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Return embeddings (b, d) and nats per token (b,)."""
+        """Return embeddings (b, d) of texts and their losses in nats per token (b,)."""
         rows = token_ids(self.tokenizer, samples, self.max_tokens, first)
         for offset, row in enumerate(rows):
             if len(row) < 2:

@@ -1,4 +1,4 @@
-"""Contrastive pairs (CLIP, sentence encoders, SatCLIP): the loss of finding a partner among distractors."""
+"""Measure how hard it is to find a sample's partner among others (CLIP, sentence encoders, SatCLIP)."""
 
 from __future__ import annotations
 
@@ -110,7 +110,9 @@ def contrastive_pairs(
     provenance: dict[str, Any] | None = None,
     **settings: Any,
 ) -> LossPairs:
-    """Return pairs from two embedding arrays (n, d), for example of image and location; anchors are the embeddings.
+    """Return loss pairs from two embedding arrays (n, d), for example of images and locations.
+
+    The anchors are the embeddings of the pairs.
 
     `settings` are those of `info_nce`, which requires `temperature`; the cosine loss has none.
     """
@@ -169,7 +171,7 @@ class SentencePairs(Pretrained):
         ids: Sequence[str] | None = None,
         progress: bool | None = None,
     ) -> LossPairs:
-        """Return anchor embeddings with their InfoNCE in nats."""
+        """Embed anchors and partners, and return the anchors' embeddings with their InfoNCE in nats."""
         _require_partners(anchors, partners)
         return contrastive_pairs(
             self.embed(anchors, batch_size=batch_size, progress=progress),
@@ -208,7 +210,7 @@ class TwoTowers(Pretrained):
         batch_size: int = 32,
         progress: bool | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return projected image (n, d) and text (n, d) embeddings."""
+        """Return the projected embeddings of the images (n, d) and of the texts (n, d)."""
         _require_partners(images, texts)
         towers: tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]] = ([], [])
         with inference(self.model) as device:
@@ -236,7 +238,7 @@ class TwoTowers(Pretrained):
         ids: Sequence[str] | None = None,
         progress: bool | None = None,
     ) -> LossPairs:
-        """Return image embeddings with their symmetric InfoNCE in nats."""
+        """Embed images and texts, and return the images' embeddings with their symmetric InfoNCE in nats."""
         anchors, partners = self.embed(images, texts, batch_size=batch_size, progress=progress)
         return contrastive_pairs(
             anchors,

@@ -1,4 +1,4 @@
-"""`Denoising`: denoising sequence-to-sequence models (BART), the loss of restoring a corrupted text."""
+"""Measure how hard it is for a sequence-to-sequence model such as BART to restore a text (`Denoising`)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Denoising(Pretrained, LossLoader[str]):
             raise DataError(f"mean_span must be above 0, or None for single tokens, got {self.mean_span}")
 
     def measure(self, samples: Sequence[str], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Return embeddings (b, d) and nats per restored token (b,)."""
+        """Return embeddings (b, d) of texts and their losses in nats per restored token (b,)."""
         rows = token_ids(self.tokenizer, samples, self.max_tokens, first)
         fill = self.tokenizer.pad_token_id or 0
         with inference(self.model) as device:

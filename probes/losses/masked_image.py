@@ -1,4 +1,4 @@
-"""`MaskedImage`: masked image modelling (ViT-MAE), the error of reconstructing hidden patches."""
+"""Measure the error with which ViT-MAE reconstructs hidden patches of an image (`MaskedImage`)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class MaskedImage(Pretrained, LossLoader[Any]):
         return super().settings() | own
 
     def measure(self, samples: Sequence[Any], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Return embeddings (b, d) and mean squared errors (b,)."""
+        """Return embeddings (b, d) of images and the mean squared errors of their hidden patches (b,)."""
         import torch
 
         images = pixels(samples, self.processor, first)
@@ -75,7 +75,7 @@ class MaskedImage(Pretrained, LossLoader[Any]):
 
 @contextmanager
 def _no_mask(model: Any) -> Iterator[None]:
-    """Hide no patch within the block: transformers reads the ratio from the shared config at every pass."""
+    """Hide no patch within this context, by a ratio of 0 in the config that transformers reads at every pass."""
     ratio = model.config.mask_ratio
     model.config.mask_ratio = 0.0
     try:

@@ -1,4 +1,4 @@
-"""`MaskedLM`: masked language modelling (BERT, RoBERTa, CodeBERT), the loss of predicting hidden tokens."""
+"""Measure how hard the hidden tokens of a text are to predict for BERT and its kind (`MaskedLM`)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class MaskedLM(Pretrained, LossLoader[str]):
         require_mask_token(self.tokenizer)
 
     def measure(self, samples: Sequence[str], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Return embeddings (b, d) and nats per masked token (b,)."""
+        """Return embeddings (b, d) of texts and their losses in nats per masked token (b,)."""
         rows = token_ids(self.tokenizer, samples, self.max_tokens, first)
         fill = self.tokenizer.pad_token_id or 0
         with inference(self.model) as device:

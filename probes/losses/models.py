@@ -1,4 +1,4 @@
-"""Shared by the loaders of transformers models: load a model, run it without side effects, pad, pool and seed."""
+"""Load and run transformers models for the loss loaders: without side effects, with padding, pooling and seeds."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def load_pretrained(
 
 
 def model_identity(model: Any) -> dict[str, Any]:
-    """Return class, name and revision of the model for the provenance, as far as its config knows them."""
+    """Return class, name and revision of the model, as far as its config knows them, for the record of a loss."""
     name = str(getattr(model.config, "name_or_path", "") or "")
     return {
         "model_class": type(model).__name__,
@@ -72,7 +72,7 @@ def model_identity(model: Any) -> dict[str, Any]:
 
 
 class Pretrained:
-    """Base of the loaders of a transformers model: it loads the model from files and reports the settings.
+    """The base of all loaders of a transformers model, which reads the model from files and reports the settings.
 
     A subclass is a dataclass of the model, its tokenizer or processor, and the settings. `classes` names the
     transformers classes to load for the first fields, in their order. `setting_names` names the fields that the
@@ -162,12 +162,12 @@ def pad(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> torch
 
 
 def attention(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
-    """Return the (b, longest) int64 mask that goes with `pad`: 1 on tokens, 0 on filling."""
+    """Return the (b, longest) int64 attention mask that goes with `pad`, which is 1 on tokens and 0 on filling."""
     return pad([[1] * len(row) for row in rows], 0, device)
 
 
 def pool_tokens(hidden: torch.Tensor, mask: torch.Tensor, how: Pooling) -> NDArray[np.float32]:
-    """Return (b, d) from hidden states (b, t, d): the first position, the last unpadded one, or the mean unpadded."""
+    """Return the hidden states (b, t, d) pooled to (b, d): the first or last token, or the mean over all tokens."""
     import torch
 
     if how == "first":

@@ -1,4 +1,4 @@
-"""`LossPairs`, the result of every loader, and `LossLoader`, the batching loop that they share."""
+"""Define `LossPairs`, the result of every loss loader, and `LossLoader`, the batching loop that all share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Sample = TypeVar("Sample")
 
 @dataclass(frozen=True)
 class LossPairs:
-    """Embeddings with the losses that a probe should predict from them.
+    """Holds embeddings with the losses that a probe should predict from them.
 
     `embeddings` (n, d) float32 and `losses` (n,) float64 are finite, n >= 1, read-only, and untouched by
     later changes to the arrays passed in; `ids` names each sample or is None; `provenance` says which model,
@@ -104,7 +104,7 @@ def slices(n: int, batch_size: int, label: str, progress: bool | None = None) ->
 
 
 class LossLoader(ABC, Generic[Sample]):
-    """Base of the loaders: a model and its objective, which turn samples into (embedding, loss) pairs.
+    """The base of all loss loaders, which turn samples into (embedding, loss) pairs by a model and its objective.
 
     A subclass measures one batch; the loop, the progress bar, the checks and the result are here. The result of
     `measure` for a sample depends on that sample and the settings alone, never on its batch.
@@ -118,7 +118,7 @@ class LossLoader(ABC, Generic[Sample]):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Return the settings with which the same can be measured again, as JSON values."""
+        """Return the settings with which the same losses can be measured again, as JSON values."""
 
     def batches(
         self, samples: Sequence[Sample], batch_size: int = 32, *, progress: bool | None = None

@@ -1,4 +1,4 @@
-"""Routing losses of candidate models, from scores, preferences of a judge or token probabilities."""
+"""Compute routing losses of candidate models from scores, a judge's preferences, or token probabilities."""
 
 from __future__ import annotations
 

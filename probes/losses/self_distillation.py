@@ -1,4 +1,4 @@
-"""`ViewConsistency`: self-distillation (DINO, DINOv2), the disagreement of a model over views of one image."""
+"""Measure how much a self-distilled model such as DINO disagrees over views of one image (`ViewConsistency`)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ViewConsistency(Pretrained, LossLoader[Any]):
         return super().settings() | {**kind, "views": views, "seed": self.seed}
 
     def measure(self, samples: Sequence[Any], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Return embeddings (b, d) and losses (b,)."""
+        """Return embeddings (b, d) of images and the disagreement over their views (b,)."""
         import torch
 
         images = pixels(samples, self.processor, first)

@@ -1,1 +1,1 @@
-"""Measures of predictions and of routing, each with its formula, and bootstrap intervals for them."""
+"""Measure predictions and routing, each by a stated formula, with bootstrap intervals."""

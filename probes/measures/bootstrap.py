@@ -1,4 +1,4 @@
-"""Percentile bootstrap intervals: paired, by group if asked, and repeatable by seed."""
+"""Compute percentile bootstrap intervals, which are paired, repeatable by seed, and by group if asked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from probes.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate and its two-sided confidence interval; `confidence` is the nominal coverage, in (0, 1)."""
+    """Holds an estimate and its two-sided confidence interval; `confidence` is the nominal coverage, in (0, 1)."""
 
     value: float
     low: float

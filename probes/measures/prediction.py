@@ -1,4 +1,4 @@
-"""Measures of predictions, each with its formula: correlation, ranking (AUROC) and calibration (Brier, ECE)."""
+"""Measure predictions, each by a stated formula: correlation, ranking (AUROC) and calibration (Brier, ECE)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from probes.measures.bootstrap import Interval
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """One bin of a reliability curve: n rows, mean prediction, mean loss, and the Wilson interval of the mean loss."""
+    """Holds one bin of a reliability curve: n rows, mean prediction, mean loss, and the latter's Wilson interval."""
 
     n: int
     predicted: float

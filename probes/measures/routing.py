@@ -1,4 +1,4 @@
-"""Measures of how well a ranking of prompts routes between a weak and a strong model.
+"""Measure how well a ranking of prompts routes between a weak and a strong model.
 
 Conventions: one row per prompt. `gain_scores` rank the prompts; the prompt with the largest score goes to the strong
 model first. Qualities are scores in any unit in which more is better. Prompts with equal scores move together, because
@@ -19,7 +19,7 @@ from probes.errors import DataError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CostQualityCurve:
-    """Mean quality and mean cost as the strong share grows: three vectors (k,), joined by straight lines.
+    """Holds mean quality and mean cost as the strong share grows: three vectors (k,), joined by straight lines.
 
     share: fraction of prompts sent to the strong model, 0 to 1 ascending. cost: mean cost per prompt.
     quality: mean quality per prompt.

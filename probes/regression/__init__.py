@@ -1,1 +1,1 @@
-"""Ridge regression from sufficient statistics, and the frozen arrays that serve its predictions."""
+"""Fit ridge regression from sufficient statistics, and serve its predictions from frozen arrays."""

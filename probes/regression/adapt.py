@@ -35,7 +35,7 @@ USUAL_WEIGHT = 0.1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adaptation:
-    """The result of fitting m targets on n new rows with a prior, after trying W weights for it.
+    """Holds the result of fitting m targets on n new rows with a prior, after trying W weights for it.
 
     probe: the fitted probe. weight: the one chosen. left_out: (n, m) float64, the exact prediction for each row by the
     fit without that row's group, at this weight; also for missing targets. errors, standard_errors: (W,), the mean
@@ -102,7 +102,7 @@ def choose_weight(weights: Float64, errors: Float64, standard_errors: Float64) -
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Fits:
-    """The fits for all weights: coef (W, m, d), left_out (W, n, m); mean (m, d), target_mean (m,)."""
+    """Holds the fits for all weights: coef (W, m, d), left_out (W, n, m); mean (m, d), target_mean (m,)."""
 
     coef: Float64
     left_out: Float64

@@ -1,4 +1,4 @@
-"""Cross-fitting: assign rows to folds by group, and predict every row from the other folds."""
+"""Assign rows to folds by group, and predict every row from a fit on the other folds (cross-fitting)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutOfFold:
-    """Predictions and leverages of n rows, each from a fit on the folds that the row is not in.
+    """Holds predictions and leverages of n rows, each from a fit on the folds that the row is not in.
 
     prediction: (n, m) float64, also for missing targets. leverage: (n,) float64, of each row against the other folds.
     alpha: (k, m), the penalties used for each of the k folds left out.

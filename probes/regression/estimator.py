@@ -1,4 +1,4 @@
-"""`RidgeLOO`: our ridge as a scikit-learn estimator. Only this file needs scikit-learn."""
+"""Offer our ridge regression as a scikit-learn estimator (`RidgeLOO`). Only this file needs scikit-learn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from probes.regression.solution import DEFAULT_ALPHAS
 
 
 class RidgeLOO(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc] # sklearn is untyped
-    """Ridge regression that chooses the penalty of least exact leave-one-out error on a grid.
+    """Fits ridge regression with the penalty on a grid that has the least exact leave-one-out error.
 
     alphas: the grid, each > 0; None for `probes.regression.solution.DEFAULT_ALPHAS`. alpha_per_target: choose one
     penalty for each target instead of one for all. standardize: penalise the coefficients of features that are scaled

@@ -1,4 +1,4 @@
-"""`LinearProbe` and `Leverage`: the frozen arrays of a fitted ridge that serving needs."""
+"""Hold the frozen arrays of a fitted ridge that serving needs (`LinearProbe` and `Leverage`)."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ class LinearProbe:
 
     @property
     def n_features(self) -> int:
-        """Number of features, d."""
+        """The number of features, d."""
         return int(self.coef.shape[1])
 
     @property
     def n_targets(self) -> int:
-        """Number of targets, m."""
+        """The number of targets, m."""
         return int(self.coef.shape[0])
 
     def predict(self, X: Array) -> Array:
-        """Return the predicted losses: (n, d) -> (n, m), and one sample (d,) -> (m,).
+        """Return the predicted losses (n, m) of features (n, d), or (m,) of one sample (d,).
 
         float32 input is neither copied nor converted. NaN in a row gives NaN for that row, because a check would cost
         more than the prediction (`DifficultyProbe.predict` does check). The result is rounded to float32.
@@ -97,7 +97,7 @@ class LinearProbe:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leverage:
-    """How far a sample is from the training data: `1/n + z'(Z'Z + alpha I)^-1 z`.
+    """Measures how far a sample is from the training data, by its leverage `1/n + z'(Z'Z + alpha I)^-1 z`.
 
     It is stored as the leading k eigenvectors of Z'Z and one constant for the others, which takes k x d numbers
     instead of d x d:
@@ -135,11 +135,11 @@ class Leverage:
 
     @property
     def n_features(self) -> int:
-        """Number of features, d."""
+        """The number of features, d."""
         return int(self.mean.shape[0])
 
     def score(self, X: Array) -> Array:
-        """Return the leverage of each sample: (n, d) -> (n,), and one sample (d,) -> 0-d. NaN gives NaN."""
+        """Return the leverage (n,) of features (n, d), or a 0-d array for one sample (d,). NaN gives NaN."""
         if X.ndim not in (1, 2) or X.shape[-1] != self.n_features:
             raise DimensionError(
                 f"features must have shape ({self.n_features},) or (n, {self.n_features}); got {X.shape}. "

@@ -1,4 +1,4 @@
-"""`Prior`: the statistics of a fit, kept beside its probe for a later fit on few labels of another task."""
+"""Keep the statistics of a fit beside its probe, for a later fit on few labels of another task (`Prior`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Columns = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """The sufficient statistics of a fit with d features and m targets: sums only, no row and no text.
+    """Holds the sufficient statistics of a fit with d features and m targets: sums only, no row and no text.
 
     parts: (columns, statistics) pairs. Targets that miss the same rows share a pair, and every target is in exactly
     one. The last pair is that of all rows; it has no columns if every target misses some row.
@@ -60,17 +60,17 @@ class Prior:
 
     @property
     def n_features(self) -> int:
-        """Number of features, d."""
+        """The number of features, d."""
         return self.everything.n_features
 
     @property
     def n_targets(self) -> int:
-        """Number of targets, m."""
+        """The number of targets, m."""
         return sum(columns.size for columns, _ in self.parts)
 
     @property
     def target_mean(self) -> Float64:
-        """Mean of each target over the rows that have it, (m,)."""
+        """The mean of each target over the rows that have it, (m,)."""
         mean = np.empty(self.n_targets)
         for columns, fitter in self.parts:
             mean[columns] = fitter.target_mean
@@ -78,7 +78,7 @@ class Prior:
 
     @cached_property
     def spectra(self) -> tuple[tuple[Columns, Spectrum], ...]:
-        """(columns, eigendecomposition) of each part that has a target, computed once."""
+        """The columns and the eigendecomposition of each part that has a target, computed once."""
         return tuple((columns, fitter.spectrum()) for columns, fitter in self.parts if columns.size)
 
     def tensors(self) -> dict[str, Array]:

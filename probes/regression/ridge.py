@@ -29,7 +29,7 @@ Rows = Iterable[tuple[npt.ArrayLike, npt.ArrayLike] | tuple[npt.ArrayLike, npt.A
 
 
 class RidgeFitter:
-    """Sufficient statistics of ridge regression for d features and m targets, in float64.
+    """Collects the sufficient statistics of ridge regression for d features and m targets, in float64.
 
     It keeps the number of rows, the sum of weights, the weighted means, and the *centred* X'X, X'Y and Y'Y. Centred
     statistics are updated pairwise (Chan, Golub and LeVeque 1983), so that neither a large mean nor the order of
@@ -272,7 +272,7 @@ class RidgeFitter:
         return part
 
     def _merge(self, other: RidgeFitter) -> None:
-        """Add the other's statistics to these."""
+        """Add the statistics of another fitter to these."""
         total = self.weight + other.weight
         self.n_rows += other.n_rows
         if other.weight == 0.0:
@@ -287,7 +287,7 @@ class RidgeFitter:
         self.weight = total
 
     def _unmerge(self, other: RidgeFitter) -> None:
-        """Remove the other's statistics from these: the identity of `_merge`, solved for the first part."""
+        """Remove the statistics of another fitter from these, by the identity of `_merge` solved for the first part."""
         rest = self.weight - other.weight
         n_rows = self.n_rows - other.n_rows
         if n_rows < 0 or rest < -_LOST * self.weight:

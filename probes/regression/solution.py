@@ -1,4 +1,4 @@
-"""`RidgeSolution`, the result of solving a ridge; how its penalty is chosen and its parts are assembled."""
+"""Choose the penalty of a ridge and assemble its result, `RidgeSolution`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEVERAGE_TOLERANCE = 0.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RidgeSolution:
-    """The result of `RidgeFitter.solve` or `fit_ridge` for A penalties, m targets and d features.
+    """Holds the result of `RidgeFitter.solve` or `fit_ridge` for A penalties, m targets and d features.
 
     alphas: (A,) the grid. alpha: (m,) the penalties chosen. loo_mse: (A, m), the leave-one-out mean squared error: it
     is exact if criterion is "loo", and comes from generalised cross-validation if it is "gcv" (the samples were no
@@ -43,7 +43,10 @@ class RidgeSolution:
 
 
 def penalty_grid(alphas: npt.ArrayLike | None) -> Float64:
-    """Return the penalties to try, (A,) float64; `DEFAULT_ALPHAS` if None. Raise DataError unless each is > 0."""
+    """Return the penalties to try, (A,) float64, which are `DEFAULT_ALPHAS` for None.
+
+    Raise DataError unless each is > 0.
+    """
     if alphas is None:
         return DEFAULT_ALPHAS.copy()
     grid = vector("alphas", np.atleast_1d(np.asarray(alphas, dtype=np.float64)))

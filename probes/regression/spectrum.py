@@ -1,4 +1,4 @@
-"""One eigendecomposition of the centred Gram matrix, which gives the ridge solution for every penalty.
+"""Decompose the centred Gram matrix once, which gives the ridge solution for every penalty.
 
 Notation: Z = (X - mean) * inverse_scale, weights w with sum W, Z'wZ = V diag(eigenvalues) V', c = V'Z'wy.
 The ridge solution at penalty a is V (eigenvalues + a)^-1 c, so every further penalty costs O(d m).
@@ -25,7 +25,7 @@ _TINY = np.finfo(np.float64).tiny
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spectrum:
-    """The statistics of a `RidgeFitter` in their eigenbasis; only the p features that vary are in it.
+    """Holds the statistics of a `RidgeFitter` in their eigenbasis; only the p features that vary are in it.
 
     mean: (d,). inverse_scale: (d,), 0 for features left out. active: (p,) column numbers. eigenvalues: (p,)
     descending, >= 0. basis: (p, p) eigenvectors in columns. projected: (p, m), c above. target_mean,

@@ -2,9 +2,12 @@
 
 There is one for each upstream.
 
-CLOSED --`break_after` failures in a row, or told to rest--> OPEN --its rest is over--> HALF_OPEN: one request tries.
-HALF_OPEN --it answers--> CLOSED, where the next failure opens again until an answer was complete;
-HALF_OPEN --it fails--> OPEN.
+    CLOSED     --`break_after` failures in a row, or a call of `rest`--> OPEN
+    OPEN       --the cool-down is over--> HALF_OPEN, in which one request tries the upstream
+    HALF_OPEN  --the upstream begins to answer--> CLOSED
+    HALF_OPEN  --the request fails--> OPEN
+
+After HALF_OPEN, one failure opens the breaker again until an answer has been completed.
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ class Breaker:
     It is not thread-safe: it belongs to one event loop.
 
     Args:
-        break_after: number of failures in a row that open it.
-        cooldown_s: seconds that it then stays open.
+        break_after: the number of failures in a row that open the breaker.
+        cooldown_s: the seconds for which it then stays open.
         clock: a monotonic clock in seconds.
     """
 

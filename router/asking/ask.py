@@ -1,4 +1,4 @@
-"""`extract`: find in a chat body of any shape what the human asks (`Ask`) and what a candidate needs to answer it.
+"""Find in a chat body of any shape what the human asks, and what a candidate needs to answer it (`extract`).
 
 The encoder reads about 256 tokens, so the text to judge is put together from the chat:
 

@@ -1,4 +1,4 @@
-"""`human_text`: find what the human wrote in a user turn to which a harness, a coding agent or editor, added text.
+"""Find what the human wrote in a user turn to which a harness, such as a coding agent, added text (`human_text`).
 
 Harnesses put text into user turns that no human wrote: reminders, the state of the editor, files, output of commands.
 They mark it by tags or by a first line. This file lists the marks that are known; to support another harness, add its

@@ -1,4 +1,4 @@
-"""`language_of` and `has_code`: tell the language of a text, and whether it holds code, by simple heuristics.
+"""Tell the language of a text, and whether it holds code, by simple heuristics (`language_of`, `has_code`).
 
 They need no dependency and no model. The script is looked at first, then how many of the most common words of each
 language occur. If that is no clear evidence, the answer is `und` (ISO 639 for "undetermined") and not a guess.

@@ -1,4 +1,4 @@
-"""`read_turns`: read the turns of a chat in the shape of OpenAI chat, OpenAI Responses or Anthropic Messages."""
+"""Read the turns of a chat in the shape of OpenAI chat, OpenAI Responses or Anthropic Messages (`read_turns`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`BatchPool`: a bounded queue and one thread that encodes waiting prompts in batches, for encoders on an accelerator.
+"""Encode waiting prompts in batches, in one thread with a bounded queue, for encoders on an accelerator.
 
 Encoders on a CPU take one prompt at a time (`encode_pool`).
 """

@@ -1,4 +1,4 @@
-"""`EncodeJob`: one prompt that waits for the encoder, and the future in an event loop that gets its features."""
+"""Hand the features of a prompt from an encoder's thread to the event loop that waits for them (`EncodeJob`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`EncodePool`: a bounded queue and threads that encode one prompt at a time. A full queue refuses at once.
+"""Encode prompts in threads, one prompt at a time each, out of a bounded queue. A full queue refuses at once.
 
 On a CPU one prompt per forward pass is best: padding makes a batch two to four times slower, one prompt per core is
 near the limit of the arithmetic, and the features of a prompt cannot depend on its neighbours (docs/performance.md).

@@ -1,4 +1,4 @@
-"""`JudgementCache`: what the probe said of recent prompts, so that a prompt that one caller repeats is judged once.
+"""Keep what the probe said of recent prompts, so that a prompt that one caller repeats is judged only once.
 
 The cache keeps no text, only its SHA-256. A judgement depends on policy, probe and text alone, and the choice comes
 after it. So a hit decides exactly as a miss would, whatever the request asks beyond the policy. But a hit is seven

@@ -1,4 +1,4 @@
-"""`Router`: take one request through all steps to a decision. Every door of the service decides by this alone.
+"""Take one request through all steps to a decision (`Router`). Every door of the service decides by this alone.
 
 query -> ask -> eligible candidates -> features -> judgement -> choice -> decision record
 """

@@ -1,4 +1,4 @@
-"""`SessionMemory`: which candidate answered each session last, bounded in number and time.
+"""Remember which candidate answered each session last, within bounds on number and time (`SessionMemory`).
 
 Sessions of different callers are kept apart. The memory holds digests, names and numbers, but no ids and no text.
 """

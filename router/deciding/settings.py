@@ -1,4 +1,4 @@
-"""`RouterSettings`: how a router decides, whatever its policies are."""
+"""Define the settings of a router that do not depend on its policies (`RouterSettings`)."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from router.values import Capability
 from router.yaml_file import read_yaml
 
 _ENV = "os.environ/"
-#: Of `litellm_params`, what a candidate has a place for; prices are looked for there too.
+#: The keys of `litellm_params` that a candidate has a place for. Prices may stand there too.
 _TAKEN = frozenset({"model", "api_base", "api_key", "timeout", "input_cost_per_token", "output_cost_per_token"})
 _SUPPORTS = {
     "supports_vision": Capability.IMAGE,
@@ -42,8 +42,8 @@ _HEAD = """\
 
 
 @dataclass
-class _Found:
-    """The candidates read so far, and sentences about what could not be taken over."""
+class _Import:
+    """Collects the candidates read so far, and notes on what could not be taken over."""
 
     candidates: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -56,9 +56,9 @@ def policy_from_litellm(path: Path, *, out_name: str = "policy.yaml") -> str:
         path: a LiteLLM configuration with a `model_list`; everything else in it is left aside.
         out_name: what the comments call the policy file.
 
-    Raises ConfigError where the file cannot be read, or holds no chat model.
+    Raises ConfigError if the file cannot be read, or if it holds no chat model.
     """
-    found = _Found()
+    found = _Import()
     deployments = _model_list(path)
     models: dict[str, set[str]] = {}
     for deployment in deployments:
@@ -67,7 +67,7 @@ def policy_from_litellm(path: Path, *, out_name: str = "policy.yaml") -> str:
         _take(deployment, found, alone=len(models[deployment["model_name"]]) == 1)
     if not found.candidates:
         raise ConfigError(f"{path}: model_list must hold at least one chat model, got none that can be a candidate.")
-    _order(found)
+    _sort_by_price(found)
     default = found.candidates[-1]["name"]
     policy = {
         "schema": "elle.policy/1",
@@ -93,11 +93,11 @@ def _model_list(path: Path) -> list[dict[str, Any]]:
     return listed
 
 
-def _take(deployment: Mapping[str, Any], found: _Found, *, alone: bool) -> None:
+def _take(deployment: Mapping[str, Any], found: _Import, *, alone: bool) -> None:
     group, params = deployment["model_name"], deployment["litellm_params"]
     info, model = deployment.get("model_info"), params["model"]
     info = info if isinstance(info, dict) else {}
-    said = {**_facts(info.get("base_model") or model), **info}
+    said = {**_model_info(info.get("base_model") or model), **info}
     if "*" in group + model or "auto_router/" in model:
         found.notes.append(f"{group} ({model}) is left out: it is no single model")
         return
@@ -182,23 +182,26 @@ def _number(value: Any, most: float) -> float | None:
     return number if 0 <= number <= most else None
 
 
-def _facts(model: str) -> Mapping[str, Any]:
+def _model_info(model: str) -> Mapping[str, Any]:
     try:
         return litellm_model_info(model) or {}
     except ConfigError:
-        # Without LiteLLM's table what the file says has to do; nothing that is not known is written.
+        # LiteLLM is not installed, so only the file itself can say something about the model.
         return {}
 
 
-def _free_name(wanted: str, found: _Found) -> str:
+def _free_name(wanted: str, found: _Import) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).lstrip("._-")[:100] or "model"
     assert re.match(NAME_PATTERN, name)  # noqa: S101
     taken = {one["name"] for one in found.candidates}
     return next(one for one in (name, *(f"{name}-{i}" for i in range(2, 10_000))) if one not in taken)
 
 
-def _order(found: _Found) -> None:
-    """Return a candidate's sort key, cheapest first: the sum of its two prices, as if output were as long as input."""
+def _sort_by_price(found: _Import) -> None:
+    """Sort the candidates by price, cheapest first, or note that some prices are unknown.
+
+    The price of a candidate is the sum of its two prices, as if output were as long as input.
+    """
     if all("prices" in one for one in found.candidates):
         found.candidates.sort(key=lambda one: sum(one["prices"].values()))
     else:

@@ -1,4 +1,4 @@
-"""`Intake`: the bounds that all doors of a process share, a budget of bytes and one thread for large requests."""
+"""Bound what all doors of a process take in: a budget of bytes, and one thread for large requests (`Intake`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`read_object`: decode one JSON object, and tell where each of its values lies in the bytes.
+"""Decode one JSON object, and tell where each of its values lies in the bytes (`read_object`).
 
 Long strings are decoded in pieces, so that no single step keeps other threads waiting for long.
 """

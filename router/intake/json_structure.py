@@ -1,4 +1,4 @@
-"""`check_json`: count the values, the depth and the text of a JSON body before it is decoded, and refuse too much.
+"""Count the values, the depth and the text of a JSON body before it is decoded, and refuse too much.
 
 A decoder holds the interpreter's lock for as long as it runs. Ten million empty objects would stop every other caller,
 whichever thread decodes them. So numpy counts the bytes first; it releases the lock. A body that passes is decoded in a
@@ -43,7 +43,7 @@ _OPENING, _CLOSING = b"[{", b"]}"
 
 @dataclass(frozen=True, slots=True)
 class JsonStructure:
-    """How many values a JSON text holds, how deep it is nested, and where its long strings are.
+    """Says how many values a JSON text holds, how deep it is nested, and where its long strings are.
 
     Attributes:
         n_values: an upper bound on the number of values.

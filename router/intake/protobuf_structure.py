@@ -1,4 +1,4 @@
-"""`check_fields`: count the fields of a protobuf message before it is decoded, and refuse too many."""
+"""Count the fields of a protobuf message before it is decoded, and refuse too many (`check_fields`)."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def _choose_fixed(rule: FixedRule, eligibility: Eligibility) -> _Selection:
 
 
 def _safe_default(eligibility: Eligibility) -> int:
-    """Return the index of the safe default if it may answer, else of the next stronger candidate or of the strongest."""
+    """Return the index of the safe default if it may answer, else of the next stronger or the strongest candidate."""
     file, eligible = eligibility.rules.file, eligibility.eligible
     wanted = file.names.index(file.safe_default)
     return next((index for index in eligible if index >= wanted), eligible[-1])

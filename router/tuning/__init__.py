@@ -1,1 +1,1 @@
-"""Everything offline: data sets, features, fitting, tuning, evaluation."""
+"""Do everything that needs no running service: read outcomes, fit probes, tune policies, and evaluate both."""

@@ -1,8 +1,8 @@
 """Decode and encode large answers of upstreams without keeping other requests waiting.
 
-Python's own decoder and encoder are one call each, during which no other thread runs: for a tenth of a second where
-there are a million values. What is here is slower, but lets other threads run all the time. It works in one thread, one
-answer after the other.
+Python's own decoder and encoder are one call each, during which no other thread runs: a million values take a tenth of
+a second. The functions here are slower, but let other threads run all the time. They work in one thread, on one answer
+after the other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LARGE_VALUES, LARGE_TEXT = 1000, 64 * 1024
 #: Characters of a text that are encoded in one call.
 _PIECE = 64 * 1024
 
-# A thread more would only make the event loop wait for two of them.
+# With a second thread the event loop would have to wait for two threads instead of one.
 _THREAD = ThreadPoolExecutor(1, thread_name_prefix="large-answers")
 
 

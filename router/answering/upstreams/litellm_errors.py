@@ -50,20 +50,21 @@ ERRORS_BY_NAME: Mapping[str, type[DispatchError]] = {
     "MockException": errors.UpstreamUnavailableError,
     "APIError": errors.UpstreamUnavailableError,
     "OpenAIError": errors.UpstreamUnavailableError,
-    # Of the OpenAI SDK, of httpx, aiohttp and json, where a stream is read beneath LiteLLM or a body by ourselves.
+    # Errors of the OpenAI SDK, httpx, aiohttp and json. They reach us unwrapped if a stream breaks beneath LiteLLM, or
+    # if our own client reads the body.
     "APITimeoutError": errors.UpstreamTimeoutError,
     "TimeoutException": errors.UpstreamTimeoutError,
     "ServerTimeoutError": errors.UpstreamTimeoutError,
     "HTTPError": errors.UpstreamUnavailableError,
     "ClientError": errors.UpstreamUnavailableError,
-    # A host that no name can be, a header that cannot be sent.
+    # The URL has an impossible host, or a header cannot be sent.
     "InvalidURL": errors.UpstreamNotFoundError,
     "UnsupportedProtocol": errors.UpstreamNotFoundError,
     "JSONDecodeError": errors.UpstreamUnavailableError,
     "UnicodeDecodeError": errors.UpstreamUnavailableError,
 }
 
-#: Where only "API error" is said, the HTTP status says more.
+#: If the exception is only an "API error", the HTTP status says more.
 ERRORS_BY_STATUS: Mapping[int, type[DispatchError]] = {
     400: errors.UpstreamRejectedError,
     401: errors.UpstreamDeniedError,
@@ -78,14 +79,14 @@ ERRORS_BY_STATUS: Mapping[int, type[DispatchError]] = {
 
 _VAGUE = frozenset({"APIError", "OpenAIError"})
 
-#: Characters of what a provider says that are passed on.
+#: How many characters of a provider's words are passed on.
 MAX_WORDS = 500
 
-#: Longest Retry-After that is believed.
+#: The longest Retry-After that is believed.
 MAX_RETRY_AFTER_S = 600.0
 
 
-#: What Python raises where a value is not of the shape that is expected.
+#: The exceptions that Python raises if a value is not of the shape that is expected.
 _MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
@@ -111,7 +112,7 @@ def translated(who: str, call: Call | None = None, problem: Problem | None = Non
 
     Args:
         who: the candidate, as messages name it.
-        call: how far a call through LiteLLM came; it decides who is at fault. None where the error itself says it.
+        call: how far a call through LiteLLM came, which decides who is at fault. With None the error itself decides.
         problem: what is known to be wrong with the candidate, which then explains its failures.
     """
     try:
@@ -126,7 +127,7 @@ def translated(who: str, call: Call | None = None, problem: Problem | None = Non
 
 
 def _of_libraries(who: str, error: Exception) -> Exception:
-    # LiteLLM wraps what breaks a stream; what it was says more.
+    # LiteLLM wraps the error that broke a stream, and the wrapped one says more.
     said = getattr(error, "original_exception", None) or error
     kind = kind_of(said) or kind_of(error)
     if kind is None:
@@ -134,8 +135,8 @@ def _of_libraries(who: str, error: Exception) -> Exception:
     status = getattr(said, "status_code", None)
     shown = f", HTTP status {status}." if status else "."
     message = f"{who} failed with {type(said).__name__}{shown}"
-    # The provider's words may quote a fragment of our key: they stay in the exception chain. What is wrong with the
-    # request its sender must hear, and gets back what was his own.
+    # The provider's words may quote a fragment of our key, so they stay in the exception chain. Only what is wrong with
+    # a request is passed on: its sender must learn it, and such words quote at most the request.
     words = _words_of(said)
     if issubclass(kind, errors.UpstreamRejectedError) and words:
         message += f" It says: {words}"
@@ -174,7 +175,7 @@ def _of_call(who: str, error: Exception, call: Call, problem: Problem | None) ->
         found.counts = False
         return found
     if call.phase is Phase.BUILDING and (isinstance(root, _MISSHAPEN) or type(root) is Exception):
-        # Of what Python says of a value only its kind: the words may quote the prompt.
+        # The message names only the class of Python's error, because its words may quote the prompt.
         found = errors.UpstreamRejectedError(
             f"{who} cannot be asked this: LiteLLM could not translate messages and parameters for its provider "
             f"({type(root).__name__})."
@@ -216,7 +217,7 @@ def _root(error: BaseException) -> BaseException:
 def _words_of(error: BaseException) -> str | None:
     """Return the provider's own words about a request from its answer in OpenAI's or Anthropic's format.
 
-    Of parameters that it does not have: what LiteLLM says.
+    For parameters that the provider does not have, return what LiteLLM says about them.
     """
     if type(error).__name__ == "UnsupportedParamsError":
         return str(error)[:MAX_WORDS]

@@ -1,1 +1,1 @@
-"""Certify: from targets and calibration outcomes to a policy file with its certificate."""
+"""Turn targets and calibration outcomes into a policy file with a certificate."""

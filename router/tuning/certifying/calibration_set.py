@@ -1,4 +1,4 @@
-"""Select the draws that a certificate may rest on: not fitted on, scored for every model, repeated texts included."""
+"""Select the rows of traffic that a certificate may rest on: the fit did not see them, and all models are scored."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ADVICE = (
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """The n rows of traffic that a certificate rests on, and how many rows are left out for each reason.
+    """Holds the n rows of traffic that a certificate rests on, and how many rows are left out for each reason.
 
     Their order says nothing about their outcomes.
 
@@ -57,7 +57,7 @@ class CalibrationSet:
 
     @property
     def asks(self) -> tuple[Ask, ...]:
-        """The n prompts as the router sees them."""
+        """The asks of the n prompts, as the router extracts them."""
         return self.outcomes.asks
 
 
@@ -205,7 +205,7 @@ def _set(
 
 
 def _repeats(texts: tuple[str, ...]) -> npt.NDArray[np.bool_]:
-    """Return which texts occur more than once, (n,)."""
+    """Return booleans (n,) that are True for a text that occurs more than once."""
     _, inverse, counts = np.unique(fingerprints(texts), return_inverse=True, return_counts=True)
     return np.asarray(counts[inverse] > 1)
 

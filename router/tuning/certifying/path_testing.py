@@ -24,7 +24,7 @@ from router.tuning.certifying.targets import LossData, Losses, Target, losses_of
 
 @dataclass(frozen=True)
 class TargetTest:
-    """The result of testing the policies of a path for one target: those from `first` to `last` keep it.
+    """Holds the result of testing the policies of a path for one target: those from `first` to `last` keep it.
 
     result: about the last policy that fixed-sequence testing certified; if it certified none, about the policy that it
     tested first.
@@ -36,19 +36,19 @@ class TargetTest:
 
     @property
     def certified(self) -> bool:
-        """Whether some policy of the path is certified to keep the target."""
+        """True if some policy of the path is certified to keep the target."""
         return isinstance(self.result, Certificate)
 
     @property
     def first(self) -> int:
-        """The number of the first policy that keeps the target; the number of policies if none does."""
+        """The number of the first policy that keeps the target, or the number of policies if no policy does."""
         if not isinstance(self.result, Certificate):
             return len(self.losses.matrix)
         return len(self.losses.matrix) - 1 - self.result.index if self.target.on_spending else 0
 
     @property
     def last(self) -> int:
-        """The number of the last policy that keeps the target; -1 if none does."""
+        """The number of the last policy that keeps the target, or -1 if no policy does."""
         if not isinstance(self.result, Certificate):
             return -1
         return len(self.losses.matrix) - 1 if self.target.on_spending else self.result.index
@@ -63,14 +63,14 @@ class TargetTest:
         return float(upper_bound(x.matrix[policy], self.result.delta, x.bound)[0])
 
     def labels_for(self, policy: int) -> int | None:
-        """Return how many calibration prompts would probably certify this policy; None if no number is known."""
+        """Return how many calibration prompts would probably certify this policy, or None if no number is known."""
         x = self.losses
         return labels_needed(x.matrix[policy], x.limit, self.result.delta, x.bound, max_labels=50_000)
 
 
 @dataclass(frozen=True)
 class PolicySelection:
-    """The policy of a path that is selected for targets that must all hold.
+    """Holds which policy of a path is selected for targets that must all hold.
 
     tests: one per target. policy: the number of the certified policy; None if no policy keeps all targets.
     """
@@ -80,12 +80,12 @@ class PolicySelection:
 
     @property
     def only_on_spending(self) -> bool:
-        """Whether all targets limit spending; then the safest policy is selected, otherwise the cheapest."""
+        """True if all targets limit spending; then the safest policy is selected, otherwise the cheapest."""
         return all(test.target.on_spending for test in self.tests)
 
     @property
     def policy_or_guess(self) -> int:
-        """The number of the certified policy; if there is none, that of the policy that looks best."""
+        """The number of the certified policy, or of the policy that looks best if no policy is certified."""
         return self._best_guess() if self.policy is None else self.policy
 
     def rule(self, path: PolicyPath) -> PathRule:
@@ -94,7 +94,7 @@ class PolicySelection:
 
     @property
     def more_labels(self) -> int | None:
-        """About how many labels to add so that the targets are certified; None if no number is known to be enough."""
+        """About how many labels to add so that the targets are certified, or None if no number is known."""
         failed = [test.result.more_labels for test in self.tests if isinstance(test.result, NotCertified)]
         if failed:
             return None if None in failed else max(number for number in failed if number is not None)

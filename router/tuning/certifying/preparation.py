@@ -1,4 +1,4 @@
-"""What `elle tune` needs before any feature is computed: calibration prompts, candidates, and their outcomes."""
+"""Prepare what `elle tune` needs before any feature is computed: calibration prompts, candidates and outcomes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LONGEST_INPUT_TOKENS, LONGEST_OUTPUT_TOKENS = 32_768, 4_096
 
 @dataclass(frozen=True)
 class TuningInputs:
-    """Everything that is needed to tune a policy, apart from the features of the calibration prompts.
+    """Holds everything that is needed to tune a policy, apart from the features of the calibration prompts.
 
     Attributes:
         probe: the probe whose risks the policy weighs.
@@ -55,7 +55,7 @@ class TuningInputs:
 
     @property
     def spec(self) -> EncoderSpec:
-        """The encoder of the probe."""
+        """The spec of the encoder that the probe was fitted on."""
         assert self.served.encoder_spec is not None  # noqa: S101  (a policy that judges has one)
         return self.served.encoder_spec
 
@@ -66,7 +66,7 @@ def prepare_tuning(
     settings: TuneSettings,
     candidates: tuple[Candidate, ...] | None = None,
 ) -> TuningInputs:
-    """Return everything that is needed to tune, with the candidates in the order of their tiers.
+    """Read and check everything that tuning needs, and return it with the candidates in the order of their tiers.
 
     calibration: outcomes of exactly the models to route between; the last of them is the reference unless the settings
     name another. candidates: None makes them from the models and prices of the settings. Raises DataError or
@@ -134,7 +134,7 @@ def _draft_policy(candidates: tuple[Candidate, ...], reference: str, settings: T
 
 
 def _ceiling(rules: Rules, settings: TuneSettings) -> float | None:
-    """Return the most that one request can cost in USD; None if a price is unknown and no ceiling is stated."""
+    """Return the most that one request can cost in USD, or None if a price is unknown and no ceiling is stated."""
     if settings.max_request_usd is not None:
         return settings.max_request_usd
     known = [prices for prices in rules.prices if prices is not None]

@@ -1,4 +1,4 @@
-"""Notes that `elle tune` prints: what a reader must know about the calibration prompts, the costs and the policy."""
+"""Write the notes that `elle tune` prints about the calibration prompts, the costs and the policy."""
 
 from __future__ import annotations
 

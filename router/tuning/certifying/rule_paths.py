@@ -1,4 +1,4 @@
-"""Paths of rules from safest to cheapest, and the candidate that each rule of a path chooses for each prompt.
+"""Lay out rules from safest to cheapest, and compute which candidate each rule chooses for each prompt.
 
 A path has one parameter. It is laid down before any calibration outcome is seen: it depends on the candidates and
 their prices only. Along the path, every prompt stays where it is or moves to a cheaper tier.
@@ -105,7 +105,7 @@ def _gain_rules(thresholds: Sequence[tuple[float, ...]]) -> tuple[GainRule, ...]
 
 @dataclass(frozen=True)
 class RuleInputs:
-    """Everything that a gain or cost rule looks at, for n prompts and m candidates in the order of the policy.
+    """Holds everything that a gain or cost rule looks at, for n prompts and m candidates in the order of the policy.
 
     risk: (n, m). cost_usd: (n, m) expected cost at decision time, NaN without prices. eligible: (n, m). fallback:
     (n,) number of the candidate that answers if the router abstains, -1 if it does not abstain.
@@ -183,7 +183,7 @@ def _prices(rule: PathRule, inputs: RuleInputs, ranks: npt.NDArray[np.intp]) -> 
 
 @dataclass(frozen=True)
 class PolicyPath:
-    """The k policies of a path that choose differently on n calibration prompts, safest first.
+    """Holds the k policies of a path that choose differently on n calibration prompts, safest first.
 
     Attributes:
         rules: all rules of the path, neighbours that choose the same candidates included.

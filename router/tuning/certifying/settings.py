@@ -1,4 +1,4 @@
-"""What `elle tune` is asked for: targets, models, confidence, and how the policy is to be certified."""
+"""Define what a user asks `elle tune` for: targets, models, confidence, and how the policy is to be certified."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VALID_DAYS = 90
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """What to tune, apart from the files that hold the probe and the outcomes.
+    """Holds what to tune, apart from the files of the probe and of the outcomes.
 
     Attributes:
         targets: the targets of the policy's own rule; all of them must hold.
@@ -75,10 +75,10 @@ class TuneSettings:
 
     @property
     def delta(self) -> float:
-        """The accepted probability that some certified target does not hold."""
+        """The accepted probability that some certified target does not hold, for example 0.05."""
         return round(1.0 - self.confidence, 12)
 
     @property
     def delta_each(self) -> float:
-        """The level at which each target is tested: Bonferroni over all targets and profiles."""
+        """The level at which each target is tested, which is `delta` divided by their number (Bonferroni)."""
         return self.delta / (len(self.targets) + len(self.profiles))

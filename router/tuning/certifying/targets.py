@@ -1,4 +1,4 @@
-"""Targets that a policy can be tuned to, each a bound on a mean, and the losses whose mean each target bounds."""
+"""Define the targets that a policy can be tuned to, and compute the losses whose mean each target bounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RANGES = {"max_loss": (0.0, 1.0), "min_quality": (0.0, 1.0), "max_strong_share"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A limit on the mean of what a policy does: on quality, on the share of strong calls, or on the cost.
+    """A limit on a mean that a policy must keep: the quality lost, the share of strong calls, or the cost.
 
     limit: quality lost or kept, 0 to 1; share of the prompts that the reference answers, 0 to 1; or USD per 1,000
     requests.
@@ -33,7 +33,7 @@ class Target:
 
     @property
     def on_spending(self) -> bool:
-        """Whether the target limits what is spent; otherwise it limits what quality is lost."""
+        """True if the target limits what is spent, and False if it limits the quality that is lost."""
         return self.kind in ("max_strong_share", "max_cost_usd_per_1k")
 
     def __str__(self) -> str:
@@ -47,7 +47,7 @@ class Target:
 
 @dataclass(frozen=True)
 class LossData:
-    """The outcomes of n calibration prompts and m candidates, from which the losses of any policy are computed.
+    """Holds the outcomes of n calibration prompts and m candidates, from which the losses of any policy follow.
 
     Attributes:
         scores: (n, m), 0 to 1.
@@ -74,7 +74,7 @@ class LossData:
 
 @dataclass(frozen=True)
 class Losses:
-    """A target as losses: the mean of each row of `matrix` (p, n), one row per policy, may not exceed `limit`.
+    """Expresses a target as losses: the mean of each row of `matrix` (p, n), one per policy, may not exceed `limit`.
 
     bound: the bound on the mean by which the null hypothesis "the mean exceeds the limit" is tested.
     """

@@ -1,4 +1,4 @@
-"""Tune a policy: from a probe and outcomes that it was not fitted on to a policy file with its certificate."""
+"""Tune a policy: turn a probe, and outcomes that it was not fitted on, into a policy file with a certificate."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from router.tuning.outcomes.feature_cache import FeatureCache, Progress
 
 @dataclass(frozen=True)
 class TuneFiles:
-    """The files that `elle tune` reads and writes.
+    """Names the files that `elle tune` reads and writes.
 
     Attributes:
         probe: the folder of the probe.
@@ -81,7 +81,7 @@ def tune_command(files: TuneFiles, settings: TuneSettings, on_progress: Progress
 def _calibration(
     probe: DifficultyProbe, data: Sequence[Path], settings: TuneSettings, models: Sequence[str]
 ) -> CalibrationSet:
-    """Return the draws that certify: all rows of the calibration files, or what the fit left out of the data."""
+    """Return the rows that certify: all rows of the calibration files, or what the fit left out of the data."""
     outcomes = read_outcomes(*data).select_models(models) if data else None
     if settings.calibration:
         return whole_calibration_set(read_outcomes(*settings.calibration).select_models(models), probe, outcomes)

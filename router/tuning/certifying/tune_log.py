@@ -1,4 +1,4 @@
-"""The log of tuning attempts beside a probe, from which `elle tune` counts how often the same data were used."""
+"""Keep a log of tuning attempts beside a probe, from which `elle tune` counts how often the same data were used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_LOG_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class TuningAttempt:
-    """One attempt to tune a policy, as the log keeps it: digests only, no prompt, no score and no name.
+    """Describes one attempt to tune a policy as the log keeps it: by digests only, without prompts, scores or names.
 
     data: SHA-256 of the data files. probe: identity of the probe. asked: digest of what was asked for.
     """

@@ -1,4 +1,4 @@
-"""The policy file that serves a certified rule, checked on every calibration prompt before it is written."""
+"""Build the policy file that serves a certified rule, and check it on every calibration prompt."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def build_policy_file(
 def _certificate(
     inputs: TuningInputs, rule: Rule, certified: RuleResult, result: TuningResult
 ) -> CertificateRecord | None:
-    """Return the certificate of one rule; None if it is not certified."""
+    """Return the certificate of one rule, or None if the rule is not certified."""
     if not certified.certified or certified.rule is None:
         return None
     certificate = CertificateRecord(

@@ -1,1 +1,1 @@
-"""Fitting: outcomes and features become a calibrated probe."""
+"""Fit calibrated probes to outcomes and features."""

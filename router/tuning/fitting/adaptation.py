@@ -1,4 +1,4 @@
-"""Adapt a probe to few labels of a new task: its old statistics act as prior, its calibration maps are shifted."""
+"""Adapt a probe to few labels of a new task: its statistics act as prior, and its calibration maps are shifted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MIN_LABELS = 50
 
 @dataclass(frozen=True, eq=False)
 class PriorProbe:
-    """A saved probe that another one is adapted from, with the sums of its fit (`elle fit --keep-statistics`)."""
+    """Holds a saved probe to adapt, with the sums of its fit (`elle fit --keep-statistics`)."""
 
     probe: DifficultyProbe
     statistics: Prior
@@ -51,7 +51,7 @@ class PriorProbe:
         return old
 
     def check(self, spec: EncoderSpec, outcomes: Outcomes) -> Outcomes:
-        """Return the outcomes with the probe's models, in the probe's order.
+        """Check that the outcomes are of the probe's models, and return them in the probe's order.
 
         Raises EncoderMismatchError for another encoder. Raises DataError if a model of the probe is missing, if the
         data hold a model that the probe does not know, or if a model has fewer than MIN_LABELS labels or labels of
@@ -81,7 +81,7 @@ class PriorProbe:
 
 @dataclass(frozen=True)
 class AdaptedFrom:
-    """The probe that another one was adapted from.
+    """Names the probe that another one was adapted from, and the weight of its labels.
 
     Attributes:
         identity, title: of the old probe.

@@ -18,7 +18,7 @@ from router.tuning.outcomes.datasets import GRADED, Outcomes, graded_models
 
 @dataclass(frozen=True, eq=False)
 class FittedProbe:
-    """A fitted probe, and what its recipe predicts for each prompt when that prompt is left out of the fit.
+    """Holds a fitted probe, and what its recipe predicts for each prompt if that prompt is left out of the fit.
 
     Attributes:
         probe: the probe. Its card holds no figures yet; `judging.fit_figures.with_figures` adds them.

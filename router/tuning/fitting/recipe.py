@@ -1,4 +1,4 @@
-"""The recipe of a probe: ridge on all rows, calibration on rows left out, and a limit for unfamiliar prompts."""
+"""Fit a probe by its recipe: ridge on all rows, calibration on rows left out, and a limit on unfamiliar prompts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _DRAWS = 100
 
 @dataclass(frozen=True)
 class FittedMaps:
-    """A fit of the recipe: its linear map, its calibration maps, and what they predict for each row left out.
+    """Holds a fit of the recipe: its linear map, its calibration maps, and what they predict for each row left out.
 
     Attributes:
         linear, leverage: of the ridge on all rows.

@@ -1,1 +1,1 @@
-"""Judging: measure probes, baselines and policies on outcomes."""
+"""Measure how well probes, baselines and policies do on outcomes."""

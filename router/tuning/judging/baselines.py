@@ -1,4 +1,4 @@
-"""Routers that a probe is compared with: chance, length, the best model of each group, TF-IDF, kNN, LiteLLM, an oracle.
+"""Define routers to compare a probe with, such as chance, prompt length, TF-IDF, nearest neighbours and LiteLLM.
 
 Each learns from the labels of the training rows only. Ridge, kNN and logistic regression choose their one setting on a
 fifth of the training texts and are then fitted to all of them.
@@ -26,7 +26,7 @@ _WORD = r"(?u)\b\w+\b|[^\w\s]"
 
 @dataclass(frozen=True)
 class Prompts:
-    """n prompts, with everything that a baseline may look at.
+    """Holds n prompts, with everything that a baseline may look at.
 
     Attributes:
         texts, groups: n each; an empty text stands for an unknown group.
@@ -40,7 +40,7 @@ class Prompts:
     scores: FloatArray
 
     def take(self, rows: Bools) -> Prompts:
-        """Return only these rows."""
+        """Return the prompts of these rows only."""
         at = np.flatnonzero(rows).tolist()
         return Prompts(
             [self.texts[i] for i in at], [self.groups[i] for i in at], self.features[rows], self.scores[rows]
@@ -48,7 +48,10 @@ class Prompts:
 
 
 class Baseline(Protocol):
-    """A router to compare with. `trained` says whether it uses labels of the training rows."""
+    """The interface of a router that a probe is compared with.
+
+    `trained` says whether it uses labels of the training rows.
+    """
 
     name: str
     trained: ClassVar[bool]
@@ -59,7 +62,7 @@ class Baseline(Protocol):
 
 
 class Random:
-    """Scores each text by its digest, a number that has nothing to do with how hard it is."""
+    """Routes at random: it scores each text by its digest, which has nothing to do with how hard the text is."""
 
     name = "random"
     trained: ClassVar[bool] = False
@@ -70,7 +73,7 @@ class Random:
 
 
 class PromptLength:
-    """Takes longer prompts for harder ones."""
+    """Routes by length: it takes longer prompts for harder ones."""
 
     name = "prompt_length"
     trained: ClassVar[bool] = False
@@ -81,7 +84,7 @@ class PromptLength:
 
 
 class LiteLLM:
-    """LiteLLM's complexity router, with one of its two offline classifiers."""
+    """Routes by LiteLLM's complexity router, with one of its two offline classifiers."""
 
     trained: ClassVar[bool] = False
 
@@ -120,7 +123,7 @@ class GroupMean:
 
 
 class TfidfRidge:
-    """Ridge regression of the losses on TF-IDF of words and pairs of words (scikit-learn)."""
+    """Predicts the losses by ridge regression on TF-IDF of words and pairs of words (scikit-learn)."""
 
     name = "tfidf_ridge"
     trained: ClassVar[bool] = True
@@ -168,7 +171,10 @@ class NearestNeighbours:
 
 
 class Logistic:
-    """Logistic regression of each model's failure on the embeddings (scikit-learn); soft scores as weights."""
+    """Predicts each model's failure by logistic regression on the embeddings (scikit-learn).
+
+    Scores between 0 and 1 enter as weights.
+    """
 
     name = "logistic"
     trained: ClassVar[bool] = True
@@ -185,7 +191,7 @@ class Logistic:
 
 
 class Oracle:
-    """Knows how both models did, so that no ranking is better."""
+    """Routes with knowledge of how both models did, so that no router can be better."""
 
     name = "oracle"
     trained: ClassVar[bool] = False
@@ -214,7 +220,7 @@ def quick_baselines() -> tuple[Baseline, ...]:
 
 
 def _from_difficulty(score: FloatArray) -> RouterScores:
-    """Return the scores of a router that knows only how hard (n,) each prompt is: it takes that for the gain."""
+    """Return the scores of a router that knows only how hard (n,) each prompt is, and takes that for the gain."""
     return RouterScores(score, difficulty=score)
 
 

@@ -1,4 +1,4 @@
-"""Score prompts that were left out: the probe's recipe and every baseline are refitted on the other folds."""
+"""Score prompts by fits that did not see them: the recipe and every baseline are refitted on the other folds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BASELINE_FOLDS = 5
 
 @dataclass(frozen=True)
 class BaselineScores:
-    """What each baseline says of every prompt, by its name, without having seen the prompt.
+    """Holds what each baseline says of every prompt, by the baseline's name, without having seen the prompt.
 
     Attributes:
         by_name: the scores; their risks are calibrated.

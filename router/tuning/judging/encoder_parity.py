@@ -27,7 +27,7 @@ ECE_TOLERANCE = 0.005
 
 @dataclass(frozen=True)
 class RoutingParity:
-    """Figures of two precisions of one encoder on prompts left out, each with a probe fitted on its own features.
+    """Holds figures of two precisions of one encoder on prompts left out, each with a probe fitted on its features.
 
     Attributes:
         n_prompts: prompts that were compared.
@@ -47,7 +47,7 @@ class RoutingParity:
 
     @property
     def passed(self) -> bool:
-        """Whether APGR is not below the reference's interval and calibration is no worse than ECE_TOLERANCE allows."""
+        """True if APGR is not below the reference's interval and calibration is no worse than ECE_TOLERANCE allows."""
         low, high = self.reference_apgr.low, self.reference_apgr.high
         return self.apgr.value >= low and high >= low and self.ece <= self.reference_ece + ECE_TOLERANCE
 

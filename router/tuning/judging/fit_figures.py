@@ -1,4 +1,4 @@
-"""Figures of a fit on prompts left out: how well each model's loss is predicted, and how well one gain is ranked."""
+"""Measure a fit on prompts left out: how well it predicts each model's loss, and how well it ranks one gain."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _EQUAL = 1e-12
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """How well the loss of one model is predicted on n prompts left out; None stands for a figure that is not defined.
+    """Says how well the loss of one model is predicted on n prompts left out; an undefined figure is None.
 
     Attributes:
         mean_score: mean of the labels, 0 to 1. pearson_r: correlation of predicted and true loss.
@@ -48,7 +48,7 @@ class ModelFigures:
 
 @dataclass(frozen=True)
 class PairFigures:
-    """How well n prompts left out are ranked by the gain of `strong` over `weak`: by the probe and by baselines."""
+    """Says how well the probe and baselines rank n prompts left out by the gain of `strong` over `weak`."""
 
     weak: str
     strong: str
@@ -74,7 +74,7 @@ def _numbers(ranking: Ranking) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ChosenPair:
-    """The columns (weak, strong) of the pair that is measured, or None; and a note that says why, or None."""
+    """Names the columns (weak, strong) of the pair that is measured, or None, with a note that says why."""
 
     columns: tuple[int, int] | None
     note: str | None = None
@@ -123,7 +123,7 @@ def _too_few(common: int) -> str:
 
 @dataclass(frozen=True)
 class FitFigures:
-    """What a fit achieves on prompts left out.
+    """Holds what a fit achieves on prompts left out.
 
     Attributes:
         models: figures by model name.

@@ -1,4 +1,4 @@
-"""A learning curve: the recipe is fitted on more and more prompts and measured on the same prompts left out."""
+"""Compute a learning curve: the recipe is fitted on more and more prompts and measured on the same others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ SIZES = (100, 300, 1000, 3000, 10000)
 
 @dataclass(frozen=True)
 class LearningPoint:
-    """Number of labelled prompts in a fit, and lift and APGR on prompts left out (APGR None without a gap)."""
+    """Holds the number of labelled prompts in a fit, and its lift and APGR on prompts left out.
+
+    APGR is None if the two models have no gap in quality.
+    """
 
     n_labels: int
     lift: Interval
@@ -30,7 +33,9 @@ class LearningPoint:
 def learning_points(
     outcomes: Outcomes, features: npt.NDArray[np.float32], *, resamples: int = 500, seed: int = 0
 ) -> tuple[LearningPoint, ...]:
-    """Return one point for each size. A fifth of the prompts is left out by text; smaller fits use part of larger ones.
+    """Return one point of the curve for each size of fit.
+
+    A fifth of the prompts is left out by text; smaller fits use part of larger ones.
 
     outcomes: of exactly two models, weak and strong in this order; every score is known.
     """

@@ -28,7 +28,7 @@ from router.tuning.outcomes.datasets import Outcomes
 
 @dataclass(frozen=True)
 class PolicyEvaluationOptions:
-    """How a policy is evaluated.
+    """Holds the options of an evaluation of a policy.
 
     Attributes:
         weak, strong: the candidates that it is compared with, by name or by what the data call them. None stands for
@@ -44,7 +44,7 @@ class PolicyEvaluationOptions:
 
 @dataclass(frozen=True)
 class PolicyEvaluation:
-    """The figures of a policy on outcomes.
+    """Holds the figures of a policy on outcomes.
 
     Attributes:
         policy: its name.
@@ -74,17 +74,17 @@ class PolicyEvaluation:
 
     @property
     def own(self) -> RuleEvaluation:
-        """The policy's own rule."""
+        """The figures of the policy's own rule."""
         return self.rules[0]
 
     @property
     def always_strong(self) -> RuleEvaluation:
-        """The strong candidate answering everything."""
+        """The figures of the strong candidate if it answers everything."""
         return next(one for one in self.rules if one.name == f"always {self.strong}")
 
 
 def candidate_outcomes(outcomes: Outcomes, candidates: Sequence[Candidate]) -> Outcomes:
-    """Return the outcomes with a column for each candidate, in their order; NaN for one that the data do not have.
+    """Return the outcomes with a column for each candidate, in their order; a candidate without data has NaN.
 
     A candidate is found by its name in the probe, by its own name, or by its model string. Prompts that no candidate
     answered are kept, because it counts whom the policy would choose for them. Raises DataError if the data have none

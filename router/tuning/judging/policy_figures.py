@@ -30,7 +30,7 @@ REFUSED = -1
 
 @dataclass(frozen=True)
 class Decisions:
-    """What a policy decides for n prompts.
+    """Holds what a policy decides for n prompts.
 
     Attributes:
         chosen: (n,) number of the candidate that answers; REFUSED if no candidate may answer.
@@ -47,7 +47,7 @@ class Decisions:
 
 @dataclass(frozen=True)
 class EstimatedOutcomes:
-    """Quality and cost of n prompts for the m candidates of a policy, in its order; gaps are filled by estimates.
+    """Holds quality and cost of n prompts for the m candidates of a policy; gaps are filled by estimates.
 
     Attributes:
         quality: (n, m) observed scores, or estimates; NaN if there is no estimate either.
@@ -62,7 +62,7 @@ class EstimatedOutcomes:
     cost_estimated: BoolArray
 
     def take(self, rows: BoolArray) -> EstimatedOutcomes:
-        """Return these prompts only."""
+        """Return the outcomes of these prompts only."""
         return EstimatedOutcomes(
             self.quality[rows], self.observed[rows], self.cost_usd[rows], self.cost_estimated[rows]
         )
@@ -70,7 +70,7 @@ class EstimatedOutcomes:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What rules are compared with, and how intervals are made.
+    """Says what rules are compared with, and how their intervals are computed.
 
     Attributes:
         names: of the m candidates, in the order of the policy.
@@ -87,7 +87,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class RuleEvaluation:
-    """Figures of one rule. Intervals are 95 %, by bootstrap over prompts, on the same draws for all rules.
+    """Holds the figures of one rule. Intervals are 95 %, by bootstrap over prompts, on the same draws for all rules.
 
     Attributes:
         name: of the policy, of its profile, or `always NAME`.
@@ -206,7 +206,7 @@ def _figures(
     means: FloatArray,
     strong_cost: FloatArray,
 ) -> RuleEvaluation:
-    """Return the figures of one rule.
+    """Return the figures of one rule from its decisions.
 
     means: (1 + resamples, 4) of its quality, loss, gain and cost; the first row is of all prompts, the others are of
     resamples. strong_cost: (1 + resamples,) mean cost of the strong candidate on the same draws.

@@ -39,7 +39,7 @@ EXPECT = {
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How a probe is evaluated.
+    """Holds the options of an evaluation of a probe.
 
     Attributes:
         folds: number of folds in which the recipe of `elle fit` is refitted on the data; None judges the probe itself.
@@ -58,7 +58,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class ScoredRouters:
-    """What the probe and the baselines say of the same prompts, before anything is measured.
+    """Holds what the probe and the baselines say of the same prompts, before anything is measured.
 
     Attributes:
         outcomes: of exactly two models, weak and strong in this order; every score is known.
@@ -74,7 +74,7 @@ class ScoredRouters:
 
     @property
     def truth(self) -> Truth:
-        """What the two models did."""
+        """The scores, texts and costs of the two models, which rankings are measured by."""
         costs = self.outcomes.cost_usd
         known = bool(np.isfinite(costs).all())
         return Truth(self.outcomes.scores, text_numbers(self.outcomes.texts), costs if known else None)
@@ -82,7 +82,7 @@ class ScoredRouters:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of a probe and of the baselines on one pair of models.
+    """Holds the figures of a probe and of the baselines on one pair of models.
 
     Attributes:
         n: prompts that both models answered.
@@ -119,7 +119,7 @@ class Evaluation:
 
     @property
     def warning(self) -> str | None:
-        """What the reader must know before believing the figures; None if there is nothing."""
+        """What the reader must know before believing the figures, or None if there is nothing to know."""
         if not self.n_seen_in_fit:
             return None
         return (
@@ -230,7 +230,7 @@ def _require_gap(ranking: Ranking, outcomes: Outcomes) -> None:
 def _both_splits(
     own: Ranking, outcomes: Outcomes, features: npt.NDArray[np.float32], options: EvaluationOptions
 ) -> dict[str, Interval]:
-    """Return the APGR by both splits; only by the one asked for if the data have no groups to leave out."""
+    """Return the APGR by both splits, or only by the one asked for if the data have no groups to leave out."""
     if len(set(outcomes.groups)) < 2:
         return {options.split: own.apgr}
     other: Split = "group" if options.split == "random" else "random"

@@ -1,4 +1,4 @@
-"""Figures of rankings of prompts for one pair of models, with intervals from the same bootstrap draws for all rankings.
+"""Measure rankings of prompts for one pair of models, with intervals from the same bootstrap draws for all.
 
 A resample draws texts with replacement. It is kept as a weight for each row, so that each ranking is sorted once and
 every figure is a few cumulative sums. On the drawn rows themselves `probes.measures.prediction` gives the same numbers.
@@ -31,7 +31,7 @@ SHARES: FloatArray = np.linspace(0.0, 1.0, 101)
 
 @dataclass(frozen=True)
 class Truth:
-    """What the two models did on n prompts.
+    """Holds what the two models did on n prompts: their scores and costs.
 
     Attributes:
         scores: (n, 2) of the weak and the strong model, 0 to 1, all known.
@@ -44,13 +44,13 @@ class Truth:
     costs: FloatArray | None = None
 
     def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Truth:
-        """Return only these rows."""
+        """Return a copy with these rows only."""
         return Truth(self.scores[rows], self.texts[rows], None if self.costs is None else self.costs[rows])
 
 
 @dataclass(frozen=True)
 class RouterScores:
-    """The numbers that a router gives to n prompts.
+    """Holds the numbers that a router gives to n prompts.
 
     Attributes:
         gain: (n,) expected gain from the strong model, in any unit; prompts of larger gain go to it first.
@@ -64,14 +64,14 @@ class RouterScores:
     difficulty: FloatArray | None = None
 
     def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> RouterScores:
-        """Return only these rows."""
+        """Return a copy with these rows only."""
         parts = (None if part is None else part[rows] for part in (self.risk, self.difficulty))
         return RouterScores(self.gain[rows], *parts)
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The figures of one ranking, with bootstrap intervals; a figure that is not defined on these data is absent.
+    """Holds the figures of one ranking with bootstrap intervals; a figure that these data do not define is absent.
 
     A strong share is the share of prompts that the strong model answers, 0 to 1.
 
@@ -90,11 +90,11 @@ class Ranking:
 
     @property
     def apgr(self) -> Interval:
-        """Average performance gap recovered."""
+        """The average performance gap recovered (APGR), with its interval; it must be defined on these data."""
         return self.figures["apgr"]
 
     def value(self, name: str) -> float | None:
-        """Return the estimate of a figure, or None if it is not defined."""
+        """Return the estimate of a figure, or None if these data do not define the figure."""
         found = self.figures.get(name)
         return None if found is None else found.value
 
@@ -172,7 +172,7 @@ def _intervals(draws: FloatArray) -> dict[str, Interval]:
 
 
 class _Sorted:
-    """The truth in the order of a router's scores, ready for any weights."""
+    """Holds the truth in the order of a router's scores, from which the figures under any weights follow."""
 
     def __init__(self, router: RouterScores, truth: Truth) -> None:
         weak, strong = truth.scores.T
@@ -194,7 +194,7 @@ class _Sorted:
             self._failures = order, ends, loss[order]
 
     def figures(self, weight: npt.NDArray[np.int64]) -> list[float]:
-        """Return the figures in the order of FIGURES, NaN for one that is not defined."""
+        """Return the figures under these weights in the order of FIGURES; a figure that is not defined is NaN."""
         share, gained = self._cumulative(weight)
         gap = gained[-1]
         lift = float(np.trapezoid(gained - gap * share, share))
@@ -216,7 +216,7 @@ class _Sorted:
         return [found[name] for name in FIGURES]
 
     def curve(self, weight: npt.NDArray[np.int64]) -> CostQualityCurve:
-        """Return quality over cost at each of SHARES."""
+        """Return quality over cost at each share of strong calls in SHARES."""
         return self._curve(weight, *self._cumulative(weight))
 
     def _cumulative(self, weight: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:

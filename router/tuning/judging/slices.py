@@ -1,4 +1,4 @@
-"""Measure a ranking on parts of the data: by group, by length, by script."""
+"""Measure a ranking on parts of the data, which are formed by group, by length or by script."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MIN_SLICE = 30
 
 @dataclass(frozen=True)
 class Slice:
-    """Some prompts of the data.
+    """Holds the figures of a ranking on some prompts of the data, such as those of one group.
 
     Attributes:
         n: prompts. weak_score, strong_score: mean scores of the two models on them.

@@ -1,1 +1,1 @@
-"""Outcome data: reading it, importing it from other programs, holding a part out, caching its features."""
+"""Read and import outcome data, hold a part of them out, and cache their features."""

@@ -1,4 +1,4 @@
-"""Candidates of a policy, from a policy file or from model names and prices, and the cost of their answers."""
+"""Find the candidates of a policy in a policy file or by model names and prices, and what their answers cost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 class PricedModel(BaseModel):
-    """An entry of a price file: the list prices of a model.
+    """An entry of a price file, which states the list prices of a model.
 
     expected_output_tokens: length of a usual answer. model: the name of the model in LiteLLM, as `openai/gpt-4o`.
     """
@@ -40,7 +40,7 @@ class PricedModel(BaseModel):
 
     @property
     def prices(self) -> Prices:
-        """The list prices alone."""
+        """The list prices of the model, without its name and the length of its answers."""
         return Prices(
             input_usd_per_million_tokens=self.input_usd_per_million_tokens,
             output_usd_per_million_tokens=self.output_usd_per_million_tokens,
@@ -99,7 +99,7 @@ def candidates_from_names(
 
 
 def by_cost(candidates: Sequence[Candidate], ask: Ask) -> tuple[Candidate, ...]:
-    """Return the candidates, cheapest first for this request; in the given order if a price is unknown."""
+    """Return the candidates, cheapest first for this request, or in the given order if a price is unknown."""
     costs = [expected_cost_usd(candidate, resolve_prices(candidate), ask) for candidate in candidates]
     if any(cost is None for cost in costs):
         return tuple(candidates)

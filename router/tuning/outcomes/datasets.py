@@ -47,7 +47,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The scores and costs of m models on n prompts.
+    """Holds the scores and costs of m models on n prompts.
 
     Attributes:
         texts: n texts that the probe judges, as `router.asking.ask` extracts them; a text may repeat under another id.
@@ -174,7 +174,7 @@ def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
 
 
 def _means(labels: Sequence[Sequence[float]]) -> list[float]:
-    """Return the mean of each number over several labels, of those that are known; NaN if none is known."""
+    """Return the mean of each number over several labels; unknown numbers are skipped, and NaN means that all are."""
     known = [[value for value in column if math.isfinite(value)] for column in zip(*labels, strict=True)]
     return [math.fsum(column) / len(column) if column else math.nan for column in known]
 
@@ -191,7 +191,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Table:
-    """The rows of one file, which has the required columns; their values are not checked yet."""
+    """Holds the rows of one file that has the required columns, before their values are checked."""
 
     path: Path
     digest: str
@@ -218,7 +218,7 @@ class _Table:
         return cls(path, hashlib.sha256(path.read_bytes()).hexdigest(), rows, frozenset(columns))
 
     def checked(self) -> list[_Row]:
-        """Return the rows, every value checked."""
+        """Check every value, and return the rows."""
         asks = self._asks()
         models = self._strings("model", required=True)
         groups = self._strings("group")
@@ -233,7 +233,7 @@ class _Table:
         return [_Row(*values) for values in columns]
 
     def times(self, column: str | None) -> list[float]:
-        """Return the time of each row in seconds since 1970; NaN if it has none that can be read."""
+        """Return the time of each row in seconds since 1970, or NaN for a row without a readable time."""
         name = column or next((name for name in TIME_COLUMNS if name in self.columns), None)
         if name is not None and column is not None and name not in self.columns:
             found = shown(", ".join(sorted(self.columns)), _SHOWN_COLUMNS)
@@ -319,7 +319,7 @@ def read_ask(place: Place, name: str, value: Any) -> Ask:
 
 
 def _occurrences(texts: Sequence[str], models: Sequence[str]) -> list[str]:
-    """Return ids for data that have none: the k-th answer of each model to a text belongs to one prompt."""
+    """Return made-up ids for data without ids: the k-th answers of all models to a text get the same id."""
     seen: Counter[tuple[str, str]] = Counter()
     ids = []
     for text, model in zip(texts, models, strict=True):
@@ -335,7 +335,7 @@ def graded_models(outcomes: Outcomes) -> list[str]:
 
 
 def has_made_id(text: str, prompt_id: str) -> bool:
-    """Return whether this reader made the id, because the data gave none.
+    """Return whether this reader made the id up, because the data gave none.
 
     Nothing then says which labels of equal texts belong together.
     """

@@ -1,4 +1,4 @@
-"""Numbers for distinct prompt texts, so that repeated prompts are split and resampled together."""
+"""Number distinct prompt texts, so that repeated prompts are split and resampled together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 
 def text_numbers(texts: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return a number for each of n texts, (n,): equal texts have the same one, in the order of their first places.
+    """Return a number for each of n texts, (n,); equal texts get equal numbers, in the order of first occurrence.
 
     `text_numbers(["a", "b", "a"])` is `[0, 1, 0]`.
     """

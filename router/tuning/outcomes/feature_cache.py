@@ -1,4 +1,4 @@
-"""A cache of features on disk, so that a second run does not encode the same texts again."""
+"""Keep features on disk, so that a second run does not encode the same texts again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 
 class FeatureCache:
-    """Features on disk, found by the identity of the encoder and the SHA-256 of the text. The cache holds no text.
+    """Keeps features on disk under the identity of the encoder and the SHA-256 of the text. The cache holds no text.
 
     Args:
         directory: where the cache is; it is created when needed. None takes `default_cache_dir()`; if there is no such
@@ -47,7 +47,9 @@ class FeatureCache:
         encoder_dir: Path | None = None,
         on_progress: Progress | None = None,
     ) -> FloatArray:
-        """Return the features (n, d) of n texts, float32. The encoder is loaded only if some text is new.
+        """Return the features (n, d) of n texts, float32, from the cache or else from the encoder.
+
+        The encoder is loaded only if some text is new.
 
         `on_progress` is called with (texts encoded, texts to encode). Raises EncoderError as `load_encoder` does.
         """

@@ -1,4 +1,4 @@
-"""Rows that a fit leaves out for `elle tune` to certify with, drawn by hash so that every run draws the same."""
+"""Draw the rows that a fit leaves out for `elle tune` to certify with; every run draws the same, by hash."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def rows_to_fit(outcomes: Outcomes, held_out: BoolArray) -> BoolArray:
 
 @dataclass(frozen=True)
 class Holdout:
-    """How a fit left rows out, as its model card records it.
+    """Records how a fit left rows out, as its model card states it.
 
     Attributes:
         share, seed: arguments of `left_out`.
@@ -82,7 +82,7 @@ class Holdout:
 
     @classmethod
     def of_card(cls, card: ProbeCard) -> Holdout | None:
-        """Return the holdout that a card records; None if the fit left nothing out."""
+        """Return the holdout that a card records, or None if the fit left nothing out."""
         match card.metrics.get(_CARD_KEY):
             case {"share": float(share), "seed": int(seed), "data": list(data), "since": float(since)}:
                 return cls(share, seed, tuple(map(str, data)), since)

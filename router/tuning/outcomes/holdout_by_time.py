@@ -1,4 +1,4 @@
-"""Choose the rows that a fit leaves out for `elle tune`: the latest ones, or a share drawn by hash."""
+"""Choose the rows that a fit leaves out for `elle tune`, which are the latest ones or a share drawn by hash."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FORM = re.compile(r"latest:(\d+(?:\.\d+)?)(%?)")
 
 @dataclass(frozen=True)
 class LatestPrompts:
-    """The latest prompts of the data.
+    """Says which prompts are the latest of the data, and from what time on.
 
     Attributes:
         rows: (n,) True for the prompts held out.

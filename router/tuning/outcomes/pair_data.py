@@ -19,7 +19,7 @@ from router.tuning.outcomes.feature_cache import FeatureCache, Progress, encoder
 
 @dataclass(frozen=True)
 class PairFiles:
-    """A saved probe and files of outcomes, for one pair of models.
+    """Names a saved probe and files of outcomes, for one pair of models.
 
     Attributes:
         probe: folder of the probe. data: files of outcomes.
@@ -38,7 +38,7 @@ class PairFiles:
 
 @dataclass(frozen=True)
 class PairData:
-    """A probe and the n prompts that two models answered.
+    """Holds a probe and the n prompts that two models answered.
 
     Attributes:
         outcomes: of exactly these models, weak and strong in this order; every score is known.

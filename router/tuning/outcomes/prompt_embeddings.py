@@ -30,7 +30,7 @@ _SUFFIXES = (".npy", ".parquet")
 
 @dataclass(frozen=True)
 class EmbedSummary:
-    """What `elle embed` wrote.
+    """Describes what `elle embed` wrote.
 
     Attributes:
         out: the embedding file. rows: its rows. width: numbers in each row. encoder: identity of the encoder.
@@ -114,7 +114,7 @@ def _rows(path: Path) -> list[Row | str]:
 
 
 def _texts(rows: Sequence[Row | str]) -> tuple[list[str | None], dict[int, str]]:
-    """Return the text of each row, None if it has none, and by row number, from 0, why it has none."""
+    """Return the text of each row, or None if it has no text, and for such rows by number, from 0, why."""
     texts: list[str | None] = []
     bad: dict[int, str] = {}
     for number, row in enumerate(rows):
@@ -132,7 +132,7 @@ def _texts(rows: Sequence[Row | str]) -> tuple[list[str | None], dict[int, str]]
 
 
 def _encoded(encoder: Encoder, texts: Sequence[str | None]) -> FloatArray:
-    """Return the features (n, d) of n texts, and encode each distinct text once; NaN stands for no text."""
+    """Return the features (n, d) of n texts, and encode each distinct text once; a missing text gets NaN."""
     distinct = list(dict.fromkeys(text for text in texts if text is not None))
     features = np.full((len(distinct) + 1, encoder.n_features), np.nan, dtype=np.float32)
     if distinct:

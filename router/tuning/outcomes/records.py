@@ -1,4 +1,4 @@
-"""Read the rows of a file, for every command that reads rows: JSONL, JSON, CSV and parquet."""
+"""Read the rows of JSONL, JSON, CSV and parquet files, for every command that reads rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DECIMAL_COMMA = re.compile(r"[+-]?(0,\d+|\d+,(\d{1,2}|\d{4,}))")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a row was read: the file, and the number, from 1, of its line (text), record (JSON) or row (parquet)."""
+    """Says where a row was read: the file, and from 1 the number of its line (text), record (JSON) or row (parquet)."""
 
     path: Path
     unit: str
@@ -43,7 +43,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a file: its place, and its values by column. Empty CSV cells are absent."""
+    """Holds a row of a file: its place, and its values by column. Empty CSV cells are absent."""
 
     place: Place
     values: Mapping[str, Any]
@@ -54,12 +54,12 @@ OnBadRow = Callable[[Place, str], None]
 
 
 def refuse(place: Place, problem: str) -> None:
-    """Raise DataError for a row that cannot be read: the `on_bad_row` of callers that must not lose a row."""
+    """Raise DataError for a row that cannot be read; callers that must not lose a row pass this as `on_bad_row`."""
     raise DataError(f"{place} {problem}.")
 
 
 def read_rows(path: Path, on_bad_row: OnBadRow = refuse) -> list[Row]:
-    """Return the rows of a file, by its suffix.
+    """Return the rows of a file, whose suffix says in which format it is.
 
     Text is UTF-8 or, with a byte-order mark, UTF-16; byte-order marks are dropped. JSON Lines end at a line feed only,
     with or without a carriage return before it. A `.json` file is a list of objects, one object, an object whose `data`
@@ -90,7 +90,7 @@ def _way_out(suffix: str) -> str:
 
 
 def number_of(value: Any) -> float | None:
-    """Return a number as float, also one written as text (`0.5`, `1e-3`, `0,5`); None for anything else.
+    """Return a number, which may be written as text (`0.5`, `1e-3`, `0,5`), as float, or None for anything else.
 
     True and false are no numbers. NaN and infinity are returned as they are.
     """

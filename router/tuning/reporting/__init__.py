@@ -1,1 +1,1 @@
-"""Reporting: what the commands print, and the HTML report with its charts."""
+"""Write what the offline commands print, and the HTML report with its charts."""

@@ -1,4 +1,7 @@
-"""The pictures of a report, each as the bytes of a PNG. Only this file loads matplotlib, and it needs no display."""
+"""Draw the pictures of a report, each as the bytes of a PNG.
+
+Only this file loads matplotlib, and it needs no display.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ _DPI = 150
 
 @dataclass(frozen=True)
 class ThresholdCurve:
-    """What each threshold on the gain costs; prompts whose gain is not above it go to the weak model.
+    """Holds how much quality each threshold on the gain loses, and how many prompts it sends to the weak model.
 
     Attributes:
         threshold: (k,) ascending. weak_share: (k,) share of prompts that go to the weak model, 0 to 1.
@@ -42,7 +45,7 @@ class ThresholdCurve:
 
 
 def threshold_curve(gain: FloatArray, truth: Truth, *, resamples: int = 500, seed: int = 0) -> ThresholdCurve:
-    """Return the curve at 101 quantiles of the gain. Whole texts are resampled for the band."""
+    """Return what thresholds do at 101 quantiles of the gain. Whole texts are resampled for the band."""
     thresholds = np.unique(np.quantile(gain, np.linspace(0, 1, 101)))
     order = np.argsort(gain, kind="stable")
     ends = np.searchsorted(gain[order], thresholds, side="right")

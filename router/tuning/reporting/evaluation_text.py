@@ -1,4 +1,4 @@
-"""What `elle evaluate` prints of a probe: a table of rankings, one of slices, and how to read them."""
+"""Print the evaluation of a probe: a table of rankings, a table of slices, and how to read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `elle export-encoder` reports: the bundle that it wrote, and how close it is to the original encoder."""
+"""Report which bundle `elle export-encoder` wrote, and how close it is to the original encoder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from router.tuning.judging.encoder_parity import RoutingParity
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What `elle export-encoder` wrote, and how it compares with the original encoder.
+    """Holds what `elle export-encoder` wrote, and how it compares with the original encoder.
 
     Attributes:
         out: folder of the bundle. encoder: name of the model. precision: of its weights.

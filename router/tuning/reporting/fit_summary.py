@@ -1,4 +1,4 @@
-"""What `elle fit` reports: what was fitted, on what data, and how well it predicts prompts left out."""
+"""Report what `elle fit` fitted, on what data, and how well it predicts prompts left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from router.tuning.reporting.evaluation_text import print_rankings
 
 @dataclass(frozen=True)
 class FitSummary:
-    """What was fitted, on what, and its figures on prompts left out.
+    """Holds what was fitted, on what data, and its figures on prompts left out.
 
     Attributes:
         out: where the probe was written. replaced: SHA-256 of the probe that was there before; None if there was none.

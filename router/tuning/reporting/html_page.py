@@ -1,4 +1,4 @@
-"""The HTML of a report: a page that fetches nothing, holds its own pictures and quotes no prompt."""
+"""Write the HTML of a report: a page that fetches nothing, holds its own pictures and quotes no prompt."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def render_page(
     marker: ThresholdMarker | None,
     policy: PolicyEvaluation | None = None,
 ) -> str:
-    """Return the whole page, which fetches nothing. Names from the data are escaped."""
+    """Return the whole page of a report as HTML that fetches nothing. Names from the data are escaped."""
     body = "\n".join(_body(found, probe, pictures, mistakes, marker, policy))
     title = escape(f"{probe.card.title}: {found.strong} over {found.weak}")
     return string.Template(_TEMPLATE.read_text("utf-8")).substitute(title=title, body=body)

@@ -1,4 +1,4 @@
-"""The first part of the HTML report: a policy in one sentence, what in it is estimated, and a row for each rule."""
+"""Write the first part of the HTML report: a policy in one sentence, its estimates, and a row for each rule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from router.tuning.reporting.policy_text import (
 
 
 def policy_html(found: PolicyEvaluation) -> Iterator[str]:
-    """Yield the lines of HTML. Names from the policy are escaped."""
+    """Yield the lines of HTML that describe a policy. Names from the policy are escaped."""
     yield f"<h2>What the policy {escape(found.policy)} does</h2>"
     yield f'<p class="sentence">{escape(policy_sentence(found))}</p>'
     if warning := policy_warning(found):

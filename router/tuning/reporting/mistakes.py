@@ -15,7 +15,7 @@ _SHOWN = 15
 
 @dataclass(frozen=True)
 class Mistake:
-    """A prompt that a threshold sends to the wrong model, by its id. Its text is not in the report."""
+    """Names a prompt that a threshold sends to the wrong model, by its id. Its text is not in the report."""
 
     prompt_id: str
     group: str
@@ -26,7 +26,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Mistakes:
-    """The prompts that a threshold sends to the wrong model; of each kind, those with the most misleading gain first.
+    """Lists the prompts that a threshold sends to the wrong model; of each kind, the most misleading gain is first.
 
     Attributes:
         threshold: on the gain; the strong model answers prompts of larger gain.

@@ -1,4 +1,4 @@
-"""What `elle evaluate --policy` says: one sentence, what in it is estimated, a warning, and a row for each rule."""
+"""Write what `elle evaluate --policy` says: one sentence, its estimates, a warning, and a row for each rule."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def policy_estimates(found: PolicyEvaluation) -> tuple[str, ...]:
 
 
 def policy_warning(found: PolicyEvaluation) -> str | None:
-    """Return what makes the figures flatter the policy; None if nothing does."""
+    """Return what makes the figures flatter the policy, or None if nothing does."""
     if found.n_seen_in_fit < _SEEN_SHARE * found.n or not found.n_seen_in_fit:
         return None
     rest = ""
@@ -121,7 +121,7 @@ def print_policy(found: PolicyEvaluation, console: Console) -> None:
 
 
 def cells_of(one: RuleEvaluation) -> tuple[str, ...]:
-    """Return the row of a rule, a cell for each of HEADERS."""
+    """Return the row of a rule in the table, with a cell for each of HEADERS."""
     cost, saved = one.cost_usd_per_1k, one.saved
     return (
         one.name,

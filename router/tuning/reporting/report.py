@@ -109,7 +109,7 @@ def build_report(
 
 
 def _served(policy_file: Path, probe: DifficultyProbe) -> ServedPolicy:
-    """Return the policy of a file on the probe of the report; check its certificate and those of its profiles."""
+    """Return the policy of a file on the probe of the report, after a check of all its certificates."""
     served = assemble(read_policy_file(policy_file), probe)
     for one in (served, *served.profiles()):
         check_certificate(one.rules, probe.identity, f"policy {policy_file}")

@@ -1,4 +1,4 @@
-"""The marker of a policy on the chart of thresholds: its threshold, and the thresholds that its certificate covers."""
+"""Find a policy's marker for the chart of thresholds: its threshold, and the range that its certificate covers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ON_SPENDING = frozenset({"max_strong_share", "max_cost_usd_per_1k"})
 
 @dataclass(frozen=True)
 class ThresholdMarker:
-    """The step from the weak to the strong model in a policy file.
+    """Holds the step from the weak to the strong model in a policy file.
 
     Attributes:
         name: of the policy. threshold: the gain in quality from which the strong model answers.
@@ -34,12 +34,12 @@ class ThresholdMarker:
 
     @property
     def loss_target(self) -> CertifiedTarget | None:
-        """The certified target on quality lost; None if there is none."""
+        """The certified target on quality lost, or None if the policy has no such target."""
         targets = self.certificate.targets if self.certificate else ()
         return next((target for target in targets if target.kind == "max_loss"), None)
 
     def describe(self) -> tuple[str, ...]:
-        """Return lines for people: what is certified, and each target with its bound."""
+        """Return lines that tell people what is certified, and each target with its bound."""
         lines = [f"Policy {self.name}, threshold {self.threshold:g}: {say_certificate(self.certificate)}."]
         if self.certificate is None:
             return tuple(lines)
@@ -91,7 +91,7 @@ def _region(policy: PolicyFile, threshold: float) -> tuple[float, float] | None:
 
 
 def step_threshold(policy: PolicyFile, weak: str, strong: str) -> float | None:
-    """Return the threshold between `weak` and `strong` (names as in the probe); None if the rule has no such step."""
+    """Return the threshold between `weak` and `strong` (names as in the probe), or None if the rule has none."""
     names = [candidate.name_in_probe for candidate in policy.candidates]
     if isinstance(policy.rule, GainRule):
         for price, pair in zip(policy.rule.thresholds, pairwise(names), strict=True):

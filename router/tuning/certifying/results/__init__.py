@@ -1,1 +1,1 @@
-"""What `elle tune` answers: the data of the answer, how they are computed, the answer as JSON, the answer as text."""
+"""Compute what `elle tune` answers, and show the answer as JSON or as text."""

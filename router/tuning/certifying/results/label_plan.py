@@ -1,4 +1,4 @@
-"""Label planning: estimate from the losses at hand what more calibration prompts would achieve."""
+"""Estimate from the losses at hand what more labelled calibration prompts would achieve."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_LABELS = 50_000
 
 @dataclass(frozen=True)
 class LabelsForShare:
-    """The labels that would certify a policy under which `share` of the traffic does not go to the reference.
+    """Says how many labels would certify a policy under which `share` of the traffic does not go to the reference.
 
     loss_estimate: its mean quality loss on the calibration prompts. labels: in total; None if that loss is not below
     the limit, or if MAX_LABELS are not enough.
@@ -38,7 +38,7 @@ class LabelsForShare:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The share of the traffic that is certified not to need the reference with `n` labels.
+    """Says which share of the traffic would be certified not to need the reference with `n` labels.
 
     low, high: a 95 % interval if the point is projected, None if it is measured.
     """
@@ -52,7 +52,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class LabelPlan:
-    """How far labels lead towards a target on quality loss: the labels for each share, and the learning curve."""
+    """Says how many labels a target on quality loss needs for each share of traffic, and gives the learning curve."""
 
     limit: float
     steps: tuple[LabelsForShare, ...]

@@ -1,4 +1,4 @@
-"""The result of `elle tune` as plain JSON values, for scripts."""
+"""Convert the result of `elle tune` to plain JSON values, for scripts."""
 
 from __future__ import annotations
 

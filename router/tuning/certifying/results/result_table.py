@@ -1,4 +1,4 @@
-"""The result of `elle tune` as text and tables, for people: what is certified comes first."""
+"""Print the result of `elle tune` as text and tables for people; what is certified comes first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from router.tuning.certifying.results.tuning_result import GroupResult, RuleResu
 
 
 def print_tuning_result(result: TuningResult, console: Console) -> None:
-    """Print the result: each rule, what it rests on, what it covers, groups, plan and notes."""
+    """Print the result: each rule, the data behind it, the requests it covers, the groups, the plan and the notes."""
 
     def say(text: str, style: str | None = None) -> None:
         console.print(text, highlight=False, markup=False, style=style)

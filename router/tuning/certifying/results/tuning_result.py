@@ -1,4 +1,4 @@
-"""The result of `elle tune` as data: every figure, without a word on how to print it."""
+"""Define the result of `elle tune` as data, which hold every figure but not how to print it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN_IDS = 5
 
 @dataclass(frozen=True)
 class TargetResult:
-    """The result for one target: whether it is certified, with the figures of the policy that was selected.
+    """Holds the result for one target: whether it is certified, and the figures of the policy that was selected.
 
     estimate, bound: in the unit of the target. delta: the level at which it was tested. more_labels: about how many to
     add; None if the target is certified, or if no number is known to be enough.
@@ -35,7 +35,7 @@ class TargetResult:
 
 @dataclass(frozen=True)
 class TunedRule:
-    """A rule that was selected, and what it does on the calibration prompts.
+    """Holds a rule that was selected, and what it does on the calibration prompts.
 
     Attributes:
         thresholds: of a gain rule. quality_per_usd: of a cost rule.
@@ -59,13 +59,13 @@ class TunedRule:
 
     @property
     def threshold(self) -> float | None:
-        """The threshold between two tiers; None if there are more tiers, or for a cost rule."""
+        """The threshold of a gain rule between two tiers, or None for a cost rule and for more tiers."""
         return self.thresholds[0] if self.thresholds is not None and len(self.thresholds) == 1 else None
 
 
 @dataclass(frozen=True)
 class RuleResult:
-    """The result for one rule and the targets that it must keep together.
+    """Holds the result for one rule and the targets that it must keep together.
 
     rule: None if the targets are not certified and an uncertified policy is not allowed.
     """
@@ -78,7 +78,7 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """The rule that is certified for one group of prompts by itself; the confidence holds for each group alone."""
+    """Holds the rule that is certified for one group of prompts; the confidence holds for each group alone."""
 
     n: int
     certified: bool
@@ -92,7 +92,7 @@ class GroupResult:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """What was tuned on which data, and what is certified.
+    """Holds what was tuned on which data, and what is certified.
 
     Attributes:
         main: the result for the policy's own rule. profiles: results for further rules, by profile name.
@@ -147,5 +147,5 @@ class TuningResult:
 
     @property
     def certified(self) -> bool:
-        """Whether the policy's own rule and all profiles are certified."""
+        """True if the policy's own rule and all profiles are certified."""
         return self.main.certified and all(profile.certified for profile in self.profiles.values())

@@ -170,7 +170,7 @@ def _mmlu_pro_model(path: Path) -> str:
 
 
 def _predicted(values: Mapping[str, Any]) -> str | None:
-    """Return the letter that was answered, or None if it cannot be told.
+    """Return the letter that a model answered, or None if its text does not show a letter.
 
     Raises UnusableRowError if the record holds no answer.
     """

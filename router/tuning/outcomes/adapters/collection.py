@@ -1,4 +1,4 @@
-"""What an adapter collects: answers with their scores as written, rows left out with reasons, and notes."""
+"""Collect the answers that an adapter reads, with scores as written, the rows left out, and notes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHOWN_LETTERS = 200
 
 
 class UnusableRowError(Exception):
-    """Raised for a row that has to be left out; caught by `Collection.row`."""
+    """A row has to be left out; `Collection.row` catches this error."""
 
     def __init__(self, why: str, detail: str = "") -> None:
         super().__init__(why)
@@ -31,7 +31,7 @@ class UnusableRowError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RawScore:
-    """A score as the source wrote it.
+    """Holds a score as the source wrote it, before it is mapped to quality.
 
     Attributes:
         value: number, truth value or text; None if there is none.
@@ -48,7 +48,7 @@ class RawScore:
 
 @dataclass(frozen=True)
 class ImportedAnswer:
-    """One model's answer to a prompt, as `datasets.Outcomes` describes it; either prompt or messages is set.
+    """Holds one model's answer to a prompt; either `prompt` or `messages` is set.
 
     Attributes:
         place: where its record was read.
@@ -72,7 +72,7 @@ class ImportedAnswer:
 
 @dataclass(frozen=True)
 class LeftOutRow:
-    """A row that was left out: its place, the reason by which such rows are counted, and what the row holds."""
+    """Describes a row that was left out: its place, the reason by which such rows are counted, and what it holds."""
 
     place: Place
     why: str
@@ -81,7 +81,7 @@ class LeftOutRow:
 
 @dataclass
 class Collection:
-    """The answers, the rows left out and the notes of an import. An adapter fills it while it reads.
+    """Collects the answers, the rows left out and the notes of an import. An adapter fills it while it reads.
 
     Attributes:
         answers: found so far.
@@ -99,7 +99,7 @@ class Collection:
         return read_rows(path, lambda place, problem: self.leave_out(place, "unreadable row", problem))
 
     def leave_out(self, place: Place, why: str, detail: str = "") -> None:
-        """Note that a row is left out, and why."""
+        """Record that a row is left out, and why."""
         self.left_out.append(LeftOutRow(place, why, printable(detail)[:_SHOWN_LETTERS]))
 
     @contextlib.contextmanager
@@ -148,7 +148,7 @@ def printable(text: str) -> str:
 
 
 def valid(name: str, text: str) -> str:
-    """Return the text. Raises UnusableRowError if it holds half of a surrogate pair."""
+    """Return the text if it is valid Unicode. Raises UnusableRowError if it holds half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

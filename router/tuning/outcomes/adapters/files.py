@@ -1,4 +1,4 @@
-"""Files of an import: find those to read, and write the outcomes and the list of rows that were left out."""
+"""Find the files that an import reads, and write the outcomes and the list of rows that were left out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OUT_SUFFIXES = (".parquet", ".jsonl")
 
 
 def expand(paths: Sequence[Path], out: Path) -> list[Path]:
-    """Return the files to read, each once: files themselves, and for a folder every readable file below it.
+    """Return the files to read, each once; a folder stands for every readable file below it.
 
     Hidden files are not read, and neither is what an earlier import wrote to `out`. Raises DataError for a path that
     does not exist, for a folder without readable files, and for one that holds packed files.
@@ -86,7 +86,7 @@ def write_outcomes(answers: Sequence[tuple[ImportedAnswer, float]], out: Path) -
 
 
 def write_left_out(left_out: Sequence[LeftOutRow], out: Path) -> Path | None:
-    """Write the list of rows that were left out beside `out`, and return its path; None if nothing was left out."""
+    """Write the list of rows that were left out beside `out`, and return its path, or None if no row was."""
     path = left_out_file(out)
     if not left_out:
         path.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ _OF_SEVERAL = "scored only on a trace of several generations"
 
 @dataclass
 class _Export:
-    """The records of all files, by their kind."""
+    """Holds the records of all files of an export by their kind, such as observations and scores."""
 
     observations: list[Row] = field(default_factory=list)
     scores: list[Row] = field(default_factory=list)
@@ -200,5 +200,8 @@ def _in_columns(values: Mapping[str, Any], name: str | None) -> list[RawScore]:
 
 
 def _is_word(value: Any) -> bool:
-    """Return whether a value of such a list is a category. Numbers are numbers there, and truth values are texts."""
+    """Return whether a value in a list of scores is the name of a category.
+
+    Numbers are numbers there, and truth values are texts.
+    """
     return isinstance(value, str) and value.strip().lower() not in {"true", "false"}

@@ -34,7 +34,7 @@ _TEXT_CALLS = frozenset({"responses", "aresponses", "text_completion", "atext_co
 
 @dataclass
 class ScoreFile:
-    """Scores by id, from a file of `id` (or `custom_id`, `request_id`) and `score`; empty if no file was given."""
+    """Holds scores by id, from a file of `id` (or `custom_id`, `request_id`) and `score`, if one was given."""
 
     by_id: dict[str, Any] = field(default_factory=dict)
     source: str = ""
@@ -42,7 +42,7 @@ class ScoreFile:
 
     @classmethod
     def read(cls, path: Path, collection: Collection) -> ScoreFile:
-        """Read the file; rows without an id and ids with two different scores are left out.
+        """Read a file of scores; rows without an id and ids with two different scores are left out.
 
         Raises DataError if no row has an id and a score.
         """
@@ -66,7 +66,7 @@ class ScoreFile:
         return cls(found, f"`score` of {path.name}")
 
     def get(self, *keys: str) -> RawScore | None:
-        """Return the score of the first of these ids that has one."""
+        """Return the score of the first of these ids that has one, or None if no id has."""
         for key in keys:
             if key in self.by_id:
                 self.used.add(key)

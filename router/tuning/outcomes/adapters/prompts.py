@@ -38,7 +38,10 @@ _MASK = re.compile(
 
 
 def check_prompt(answer: ImportedAnswer) -> Ask:
-    """Return the ask of an answer's prompt, as the service extracts it. Raises UnusableRowError if it has no text."""
+    """Check the prompt of an answer, and return its ask as the service would extract it.
+
+    Raises UnusableRowError if it has no text.
+    """
     messages = answer.messages if answer.messages is not None else [{"role": "user", "content": answer.prompt}]
     if not answer.prompt and not answer.messages:
         raise UnusableRowError(NO_PROMPT)
@@ -89,7 +92,7 @@ def decode_json_text(value: Any) -> Any:
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """Return an object, which may be given as JSON text or, by parquet, as pairs; else an empty one."""
+    """Return an object that is given as JSON text or as pairs, which is how parquet holds it; else an empty object."""
     value = decode_json_text(value)
     if isinstance(value, list) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
         return {str(key): one for key, one in value}
@@ -97,7 +100,7 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _user_texts(messages: Sequence[Any]) -> list[str]:
-    """Return the texts of user turns. Pictures may be cut, because the probe judges only texts."""
+    """Return the texts of the user turns of a chat. Pictures may be cut, because the probe judges only texts."""
     texts: list[str] = []
     for message in messages:
         content = message.get("content") if isinstance(message, Mapping) and message.get("role") == "user" else None

@@ -37,7 +37,7 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What the user says about the scores.
+    """Holds what the user says about the meaning of the scores.
 
     Attributes:
         words: quality 0 to 1 by word, in lower case; None leaves out the rows with this word. Without a span the map
@@ -80,7 +80,7 @@ def _parts(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class ScoreExample:
-    """A score for the user to check: where it was read, how it was written, and the quality it was read as."""
+    """Shows one score to the user: where it was read, how it was written, and the quality that it was read as."""
 
     where: str
     written: str
@@ -89,7 +89,7 @@ class ScoreExample:
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """What an import read as score.
+    """Summarises what an import read as score.
 
     Attributes:
         sources: number of scores by where they were read, in words.
@@ -112,7 +112,7 @@ class ScoreSummary:
 def read_scores(
     collection: Collection, options: ScoreOptions
 ) -> tuple[list[tuple[ImportedAnswer, float]], ScoreSummary | None]:
-    """Return the answers with their quality, and what was read as score; None if no answer has one.
+    """Return the answers with their quality and a summary of the scores, which is None if no answer has a score.
 
     Several scores of one answer are averaged. Answers without one are left out of the result and counted in
     `collection`. Raises DataError if scores are words, lie outside 0 to 1, or have a name that sounds as if less were
@@ -142,7 +142,7 @@ def read_scores(
 
 
 class _Reader:
-    """A reader of scores. It looks at all values of an import before it maps any."""
+    """Maps scores to quality. It looks at all values of an import before it maps any."""
 
     def __init__(self, options: ScoreOptions) -> None:
         self._options = options
@@ -154,7 +154,7 @@ class _Reader:
         self._numbers = 0
 
     def look_at(self, place: Place, raw: RawScore) -> None:
-        """Note whether this value is a word, a number, or a number outside 0 to 1."""
+        """Count this value as a word, a number, or a number outside 0 to 1."""
         if _is_blank(raw.value):
             return
         if raw.name and _MORE_IS_WORSE.search(raw.name):
@@ -175,7 +175,7 @@ class _Reader:
         self._first.setdefault(word, place)
 
     def refuse_what_is_unknown(self) -> None:
-        """Raise DataError if the user has to say what the values mean."""
+        """Raise DataError if the values are ambiguous, so that the user has to say what they mean."""
         if self._words and not self._single_words():
             self._words += self._no_values
             shown = ", ".join(f"{word[:40]} ({count})" for word, count in self._words.most_common(_SHOWN))
@@ -207,7 +207,7 @@ class _Reader:
             )
 
     def _single_words(self) -> bool:
-        """Return whether the words are faulty cells in a column of numbers: few, and each of them once."""
+        """Return whether the words are only faulty cells in a column of numbers: they are few, and each occurs once."""
         few = len(self._words) * 1000 <= max(1000, self._numbers)
         once = set(self._words.values()) == {1}
         return not self._options.words and self._numbers >= _MANY and few and once

@@ -1,4 +1,4 @@
-"""What `elle import` reports: what it wrote, what it read as score, and what it left out."""
+"""Report what `elle import` wrote, what it read as score, and what it left out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from router.tuning.outcomes.adapters.scores import ScoreSummary
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import wrote, what it read as score, and what it left out.
+    """Holds what an import wrote, what it read as score, and what it left out.
 
     Attributes:
         kind, out: arguments of the import. n_files: files read. n_answers, n_prompts: how many were written.
