@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from probes.bounded.secrets import mask_secrets
+
 #: The most levels of nested objects and lists that JSON may have; probe.json has 6.
 MOST_DEPTH = 64
 
@@ -96,5 +98,7 @@ def _check_text(text: str) -> None:
 
 
 def shown(text: str, most: int = 60) -> str:
-    """Return the text for a message; a long one is cut to its beginning and its length."""
-    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+    """Return the text for a message: keys in it are masked, and a long one is cut to its beginning and its length."""
+    # What lies far behind the cut is not searched for keys.
+    masked = mask_secrets(text[: most + 1000])
+    return masked if len(text) <= most else f"{masked[:most]}... ({len(text):,} characters)"

@@ -19,6 +19,9 @@ from probes.errors import DataError
 #: Rows of a parquet file from which the usual length of its lists is taken.
 _FIRST_ROWS = 1000
 
+#: The array that is read if none is named.
+_USUAL_NAME = "embedding"
+
 #: The most numbers that an embedding may have; such a row takes 4 MB.
 MOST_WIDTH = 1 << 20
 
@@ -47,12 +50,12 @@ class EmbeddingFile(Protocol):
         """
 
 
-def open_embeddings(path: Path, name: str = "embedding") -> EmbeddingFile:
+def open_embeddings(path: Path, name: str | None = None) -> EmbeddingFile:
     """Open an embedding file by its ending: .npy, .npz, .safetensors or .parquet.
 
-    `name` is the array (npz, safetensors) or the column of lists (parquet); a file with a
-    single two-dimensional array is read whatever its name is. Raises DataError for an unknown ending, a missing or
-    malformed array, or a truncated file.
+    `name` is the array (npz, safetensors) or the column of lists (parquet). Without a name the array `embedding` is
+    read, or else the only two-dimensional one. Raises DataError for an unknown ending, a missing or malformed array, a
+    name for an npy file, whose array has none, or a truncated file.
     """
     openers = {
         ".npy": _open_npy,
@@ -115,7 +118,9 @@ def _from_bfloat16(block: NDArray[Any]) -> NDArray[np.float32]:
     return (block.astype(np.uint32) << 16).view(np.float32)
 
 
-def _open_npy(path: Path, name: str) -> EmbeddingFile:
+def _open_npy(path: Path, name: str | None) -> EmbeddingFile:
+    if name is not None:
+        raise DataError(f"{path.name} holds one array without a name, so none can be asked for; got {shown(name)!r}")
     try:
         with path.open("rb") as file:
             place = npy_place(file)
@@ -124,7 +129,7 @@ def _open_npy(path: Path, name: str) -> EmbeddingFile:
     return _raw(path, path.name, place)
 
 
-def _open_npz(path: Path, name: str) -> EmbeddingFile:
+def _open_npz(path: Path, name: str | None) -> EmbeddingFile:
     places = npz_places(path)
     chosen = _choose(path, name, {key: place.shape for key, place in places.items()})
     return _raw(path, f"{path.name}[{chosen}]", places[chosen])
@@ -151,16 +156,17 @@ def _check_numbers(name: str, shape: tuple[int, ...], fortran: bool, dtype: np.d
         raise DataError(f"{name} must be stored row by row (C order), it is in Fortran order: save a contiguous copy")
 
 
-def _choose(path: Path, name: str, shapes: dict[str, Any]) -> str:
-    if name in shapes:
-        return name
+def _choose(path: Path, name: str | None, shapes: dict[str, Any]) -> str:
+    if (wanted := name or _USUAL_NAME) in shapes:
+        return wanted
     flat = [key for key, shape in shapes.items() if len(shape) == 2]
-    if len(flat) != 1:
-        raise DataError(f"{path.name} must hold an array named {name!r}, it has {sorted(shapes)}; name the right one")
+    if name is not None or len(flat) != 1:
+        there = shown(", ".join(sorted(shapes)) or "none", 300)
+        raise DataError(f"{path.name} must hold an array named {shown(wanted)!r}, it has {there}; name the right one")
     return flat[0]
 
 
-def _open_safetensors(path: Path, name: str) -> EmbeddingFile:
+def _open_safetensors(path: Path, name: str | None) -> EmbeddingFile:
     places = safetensors_places(path)
     chosen = _choose(path, name, {key: place.shape for key, place in places.items()})
     if places[chosen].kind not in _SAFETENSORS:
@@ -172,9 +178,8 @@ def _open_safetensors(path: Path, name: str) -> EmbeddingFile:
 class _Parquet:
     """Reads a parquet column of lists of one length. Row groups before the wanted row are never touched."""
 
-    def __init__(self, path: Path, column: str) -> None:
+    def __init__(self, path: Path, column: str | None) -> None:
         self.path = path
-        self.column = column
         with open_parquet(self.path) as file:
             schema = file.schema_arrow
             lists = [field.name for field in schema if _is_list(field.type)]
@@ -270,5 +275,5 @@ def _is_list(kind: Any) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _open_parquet(path: Path, name: str) -> EmbeddingFile:
+def _open_parquet(path: Path, name: str | None) -> EmbeddingFile:
     return _Parquet(path, name)

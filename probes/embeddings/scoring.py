@@ -55,7 +55,7 @@ class _Job:
     source: str
     source_bytes: int
     source_modified_ns: int
-    array: str
+    array: str | None
     rows: int
     width: int
     scorer: str
@@ -94,7 +94,7 @@ def score_file(
     scorer: Scorer,
     *,
     scorer_id: str,
-    array: str = "embedding",
+    array: str | None = None,
     part_rows: int = 1_000_000,
     progress: bool | None = None,
     overwrite: bool = False,
@@ -147,7 +147,7 @@ def _score_all(
     return done, columns, bad
 
 
-def _job_of(source: Path, embeddings: EmbeddingFile, array: str, scorer_id: str, part_rows: int) -> _Job:
+def _job_of(source: Path, embeddings: EmbeddingFile, array: str | None, scorer_id: str, part_rows: int) -> _Job:
     state = source.stat()
     return _Job(
         source.name,

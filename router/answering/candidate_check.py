@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from router.answering.upstreams import litellm_upstream
+from router.answering.upstreams.candidate_keys import is_providers_own
 from router.answering.upstreams.openai_upstream import speaks_openai
 from router.errors import DispatchNotInstalledError, UpstreamDeniedError
 from router.policies.policy_file import Candidate
@@ -24,7 +25,14 @@ def problems_of(candidates: Sequence[Candidate]) -> list[str]:
             found.append(
                 f"candidate {candidate.name!r} has no key: the environment variable {variable} is not set here."
             )
-        elif not speaks_openai(candidate):
+        elif speaks_openai(candidate):
+            own = variable is None and is_providers_own(candidate, candidate.api_base)
+            if own and not os.environ.get("OPENAI_API_KEY", "").strip():
+                found.append(
+                    f"candidate {candidate.name!r} has no key: it names no `api_key_env`, and OPENAI_API_KEY is not "
+                    "set here."
+                )
+        else:
             try:
                 problem = litellm_upstream.problem_of(candidate)
             except DispatchNotInstalledError:

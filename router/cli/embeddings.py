@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from router.cli.options import ENCODER, ENCODER_DIR, JSON, PATH, output_option
+from router.cli.options import ARRAY, ENCODER, ENCODER_DIR, JSON, PATH, output_option
 from router.cli.output import INCOMPLETE, print_json, progress_bar
 
 
@@ -44,9 +44,9 @@ def fit_pairs_verb(pairs: Path, out: Path, name: str | None) -> None:
 @click.argument("embeddings", type=PATH)
 @click.option("--probe", "probe_dir", required=True, type=PATH, help="The folder of the probe.")
 @output_option("The parquet file to write.")
-@click.option("--array", default="embedding", show_default=True, help="The name of the array or column in the file.")
+@ARRAY
 @JSON
-def score_verb(embeddings: Path, probe_dir: Path, out: Path, array: str, as_json: bool) -> None:
+def score_verb(embeddings: Path, probe_dir: Path, out: Path, array: str | None, as_json: bool) -> None:
     """Score every row of EMBEDDINGS (npy, npz, parquet, safetensors) into parquet, in constant memory.
 
     Run the same command again to continue an interrupted run. Rows that cannot be scored get NaN; they are counted and

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from probes.bounded.secrets import mask_secrets
 from probes.errors import ProbesError
 from router.cli import embeddings, judging, selecting, serving, tuning
 from router.cli.options import JSON
@@ -32,7 +33,8 @@ class _ErrorsInOneLine(click.Group):
             return super().invoke(ctx)
         except (RouterError, ProbesError) as error:
             # A message may quote half of a surrogate pair from a file, which no terminal can be sent.
-            raise click.ClickException(str(error).encode("utf-8", "backslashreplace").decode()) from error
+            message = mask_secrets(str(error)).encode("utf-8", "backslashreplace").decode()
+            raise click.ClickException(message) from error
 
 
 @click.group(cls=_ErrorsInOneLine, context_settings={"help_option_names": ["-h", "--help"]})

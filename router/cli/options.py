@@ -16,6 +16,10 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+ARRAY = click.option(
+    "--array",
+    help="The name of the array or column in the file. Default: `embedding`, or the only two-dimensional one.",
+)
 ENCODER = click.option(
     "--encoder",
     default="minilm-l6",

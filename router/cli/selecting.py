@@ -12,7 +12,7 @@ import numpy as np
 
 from probes.embeddings import selection
 from probes.errors import DataError
-from router.cli.options import PATH, output_option
+from router.cli.options import ARRAY, PATH, output_option
 
 _OUT = output_option("The parquet file to write.")
 _COLUMN = click.option("--column", help="The column of the scores. Default: the only column of losses.")
@@ -122,10 +122,12 @@ def suspicious_verb(scores: Path, deviations: float | None, share: float | None,
 )
 @click.option("--gain", "gains", type=PATH, help="For d-optimal: a file of scores that say what each label is worth.")
 @click.option("--labelled", type=PATH, help="For d-optimal: a file of embeddings that have labels already.")
-@click.option("--array", default="embedding", show_default=True, help="The name of the array or column in the files.")
+@ARRAY
 @_COLUMN
 @_OUT
-def label_verb(embeddings: Path, count: int, array: str, out: Path, pool: int, seed: int, **options: Any) -> None:
+def label_verb(
+    embeddings: Path, count: int, array: str | None, out: Path, pool: int, seed: int, **options: Any
+) -> None:
     """Choose the rows of EMBEDDINGS to label next, in constant memory.
 
     The rule `random` draws them uniformly; a larger draw with the same seed begins with the rows of a smaller one. We
@@ -138,6 +140,8 @@ def label_verb(embeddings: Path, count: int, array: str, out: Path, pool: int, s
     rule, gains = options["rule"], options["gains"]
     if rule != "d-optimal" and (gains or options["labelled"]):
         raise click.UsageError("--gain and --labelled are for --rule d-optimal.")
+    if options["column"] is not None and gains is None:
+        raise click.UsageError("--column names a column of the file of --gain, and there is none.")
     file = open_embeddings(embeddings, array)
     worth = None if gains is None else _gain(gains, options["column"], file.rows)
     # If it is unknown what the label of a row is worth, the rule cannot weigh that row.
@@ -166,11 +170,12 @@ def _gain(path: Path, column: str | None, n_rows: int) -> Any:
     return worth
 
 
-def _known(path: Path, array: str, pool: int) -> Any:
+def _known(path: Path, array: str | None, pool: int) -> Any:
     from probes.embeddings.files import open_embeddings
     from probes.embeddings.labelling import sample_rows
 
-    return sample_rows(open_embeddings(path, array), pool).features
+    # The array of an npy file has no name.
+    return sample_rows(open_embeddings(path, None if path.suffix == ".npy" else array), pool).features
 
 
 def _rows(path: Path) -> Any:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.options import ENCODER_DIR, JSON, PATH, GroupedCommand
-from router.cli.output import print_json, stdout
+from router.cli.output import INCOMPLETE, print_json, stdout
 from router.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from router.policies.loading import ServedPolicy
     from router.serving.server import RunningService
     from router.serving.settings import ServerSettings
 
@@ -254,12 +255,19 @@ def _read_query(text: str | None, chat: Path | None, overrides: Any) -> Any:
 @click.command("validate")
 @click.argument("file", type=PATH)
 @ENCODER_DIR
+@click.option(
+    "--deciding-only",
+    is_flag=True,
+    help="Do not check whether the candidates can be asked, as on a machine that has no keys.",
+)
 @JSON
-def validate_verb(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
-    """Check a policy FILE and everything that it names: its probe, encoder, prices, keys and certificates."""
-    from router.answering.candidate_check import problems_of
-    from router.policies.certificate import is_expired, say_certificate
-    from router.policies.loading import load_policy, missing_keys
+def validate_verb(file: Path, encoder_dir: Path | None, deciding_only: bool, as_json: bool) -> None:
+    """Check a policy FILE and everything that it names: its probe, encoder, prices, keys and certificates.
+
+    The exit status is 3 if the policy can decide, but some candidate cannot be asked for its answer here.
+    """
+    from router.cli.steps.validate_file import validation, what_keeps_from_answering
+    from router.policies.loading import load_policy
 
     policy = load_policy(file)
     if policy.encoder_spec is not None:
@@ -268,33 +276,27 @@ def validate_verb(file: Path, encoder_dir: Path | None, as_json: bool) -> None:
         encoder = load_encoder(policy.encoder_spec, encoder_dir)
         for served in (policy, *policy.profiles()):
             served.check_encoder(encoder)
-    unset = missing_keys(policy)
-    # A candidate whose key is missing cannot answer either, and is listed by the name of the variable already.
-    others = tuple(one for one in policy.rules.file.candidates if one.api_key_env not in unset)
-    problems = problems_of(others)
-    found = {
-        "valid": True,
-        "policy": policy.ref.name,
-        "version": policy.ref.version,
-        "digest": policy.ref.digest,
-        "candidates": list(policy.rules.file.names),
-        "probe": policy.probe_ref.digest if policy.probe_ref else None,
-        "unset_key_variables": unset,
-        "candidates_that_cannot_answer": problems,
-        "profiles": [served.ref.name for served in policy.profiles()],
-        "certificate": policy.certificate.model_dump(mode="json") if policy.certificate else None,
-        "certificate_expired": is_expired(policy.certificate) if policy.certificate else None,
-    }
+    unset, problems = ([], []) if deciding_only else what_keeps_from_answering(policy)
+    can_answer = None if deciding_only else not unset and not problems
     if as_json:
-        print_json(found)
+        print_json(validation(policy, unset, problems) | {"can_answer": can_answer})
     else:
-        click.echo(f"{file} is valid: policy {policy.ref.name}, candidates {', '.join(policy.rules.file.names)}.")
-        for served in (policy, *policy.profiles()):
-            click.echo(f"{served.ref.name}: {say_certificate(served.certificate)}.")
-        for variable in unset:
-            click.echo(f"note: {variable} is not set here. Deciding works, answering will not.")
-        for problem in problems:
-            click.echo(f"note: {problem} Deciding works, answering will not.")
+        _say_validation(file, policy, unset, problems)
+    if can_answer is False:
+        raise SystemExit(INCOMPLETE)
+
+
+def _say_validation(file: Path, policy: ServedPolicy, unset: list[str], problems: list[str]) -> None:
+    from router.policies.certificate import say_certificate
+
+    verdict = "can decide but NOT ANSWER" if unset or problems else "is valid"
+    click.echo(f"{file} {verdict}: policy {policy.ref.name}, candidates {', '.join(policy.rules.file.names)}.")
+    for variable in unset:
+        click.echo(f"cannot answer: the environment variable {variable} is not set here.")
+    for problem in problems:
+        click.echo(f"cannot answer: {problem}")
+    for served in (policy, *policy.profiles()):
+        click.echo(f"{served.ref.name}: {say_certificate(served.certificate)}.")
 
 
 @click.command("policy")

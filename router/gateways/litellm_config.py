@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from router.errors import ConfigError
-from router.policies.credentials import check_base, check_key_variable, shown_base
+from router.policies.credentials import check_base, check_holds_no_secret, check_key_variable, shown_base
 from router.policies.file_model import NAME_PATTERN
 from router.policies.prices import litellm_model_info
 from router.values import Capability
@@ -56,7 +56,7 @@ def policy_from_litellm(path: Path, *, out_name: str = "policy.yaml") -> str:
         path: a LiteLLM configuration with a `model_list`; everything else in it is left aside.
         out_name: what the comments call the policy file.
 
-    Raises ConfigError if the file cannot be read, or if it holds no chat model.
+    Raises ConfigError if the file cannot be read, holds no chat model, or holds a key where a name belongs.
     """
     found = _Import()
     deployments = _model_list(path)
@@ -76,6 +76,10 @@ def policy_from_litellm(path: Path, *, out_name: str = "policy.yaml") -> str:
         "rule": {"kind": "fixed", "candidate": default},
         "safe_default": default,
     }
+    try:
+        check_holds_no_secret(policy | {"notes": found.notes})
+    except ValueError as error:
+        raise ConfigError(f"LiteLLM file {path}: {error}.") from None
     notes = "".join(f"# Note: {note}.\n" for note in found.notes)
     return _HEAD.format(default=default, file=out_name) + notes + yaml.safe_dump(policy, sort_keys=False)
 

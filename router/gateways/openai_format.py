@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from router.attempts import Attempt, Delivery
-from router.errors import DispatchError, RequestTooLargeError, RouterError, UnknownModelError
+from router.errors import DispatchError, RequestTooLargeError, RouterError, UnknownModelError, UpstreamNotFoundError
 from router.values import RoutingDecision
 
 #: The headers of a decision. Envoy routes by the first one.
@@ -118,6 +118,9 @@ def attempts_record(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
 def error_reply(error: RouterError) -> tuple[int, dict[str, str], dict[str, Any]]:
     """Return the HTTP status, the headers and the OpenAI error object that describe a RouterError."""
     status = 413 if isinstance(error, RequestTooLargeError) else HTTP_STATUS[error.status]
+    if isinstance(error, UpstreamNotFoundError):
+        # The router names models and URLs of candidates, not the caller. 404 would say that the caller must change it.
+        status = 502
     headers = {ERROR_HEADER: error.reason}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))

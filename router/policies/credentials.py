@@ -1,15 +1,23 @@
-"""Check the keys of a policy file that may hold a credential, and show a URL without the credential in it."""
+"""Refuse credentials in a policy file where they would be shown, and show a URL without the credential in it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 from urllib.parse import urlsplit
+
+from probes.bounded.files import shown
+from probes.bounded.secrets import holds_secret, mask_secrets
 
 #: The `api_base` of a candidate that the built-in upstream on loopback answers with canned text.
 CANNED_UPSTREAM = "canned"
 
 #: The last part of the path to a value that may be a secret. Error messages do not show such a value.
 SECRET_KEYS = frozenset({("api_base",), ("api_key_env",)})
+
+#: Keys of a policy file whose values may be digests, which look like keys of some providers.
+_KEYS_OF_DIGESTS = frozenset({"version", "description", "probe", "certificate"})
 
 #: The longest name of an environment variable, in characters. A longer one is taken for a key.
 _MAX_NAME = 64
@@ -44,7 +52,49 @@ def _looks_like_key(name: str) -> bool:
             or (len(part) >= _MIN_KEY_PART_IN_BOTH_CASES and both_cases)
         ):
             return True
-    return name.lower().startswith(("sk_", "pk_", "gsk_", "hf_", "xai_", "ghp_", "r8_"))
+    return holds_secret(name) or name.lower().startswith(("sk_", "pk_", "gsk_", "hf_", "xai_", "ghp_", "r8_"))
+
+
+def check_holds_no_secret(data: Any) -> None:
+    """Raise ValueError if a key or a value of a policy file seems to be an API key. The message does not show it.
+
+    Everything in a policy but `api_base` is served to everybody who asks for it, and stands in logs and metrics. The
+    two `SECRET_KEYS` have checks of their own.
+    """
+    for path, text in _texts_in(data, ()):
+        if path[-1:] not in SECRET_KEYS and holds_secret(text, digests=not _KEYS_OF_DIGESTS.isdisjoint(path)):
+            place = ".".join(shown(part) for part in path) or "the file"
+            raise ValueError(
+                f"{place} seems to hold an API key, or another secret; it is not shown here, and everybody may read "
+                "what a policy holds. Take it out, replace the key at its provider if anybody has seen this file, and "
+                "export it in an environment variable whose name you write in api_key_env"
+            )
+
+
+def _texts_in(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield each text of plain data with its path: values, and keys, whose path is that of their mapping."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from ((path, key),) if isinstance(key, str) else ()
+            yield from _texts_in(inner, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _texts_in(inner, (*path, str(index)))
+
+
+def check_model(model: str) -> str:
+    """Return a LiteLLM model string unchanged. Raise ValueError if it names no provider or no model.
+
+    For example `openai/gpt-4o` and `openai//models/mine` pass, and `openai/` does not.
+    """
+    if not model.isprintable() or model != model.strip():
+        raise ValueError("must hold no line ends or control characters, and no blanks around it")
+    provider, slash, name = model.partition("/")
+    if not provider or (slash and not name.strip("/ ")):
+        raise ValueError("must name a provider and a model with a slash between them, such as openai/gpt-4o")
+    return model
 
 
 def check_base(base: str) -> str:
@@ -68,10 +118,11 @@ def check_base(base: str) -> str:
 
 
 def shown_base(base: str | None) -> str | None:
-    """Return the URL of a provider with user, password and query replaced by `***`, so that it can be shown."""
+    """Return the URL of a provider with user, password, query and keys in its path replaced by `***`, to be shown."""
     if base is None or base == CANNED_UPSTREAM:
         return base
     parts = urlsplit(base)
     host = parts.netloc.rpartition("@")[2]
     netloc = f"***@{host}" if "@" in parts.netloc else host
-    return parts._replace(netloc=netloc, query="***" if parts.query else "", fragment="").geturl()
+    shown_parts = parts._replace(netloc=netloc, query="***" if parts.query else "", fragment="")
+    return mask_secrets(shown_parts.geturl())

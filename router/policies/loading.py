@@ -145,7 +145,7 @@ def load_policies(paths: Sequence[Path]) -> tuple[ServedPolicy, ...]:
 def missing_keys(policy: ServedPolicy) -> list[str]:
     """Return the names of the environment variables for the candidates' keys that are not set in this process."""
     named = {c.api_key_env for c in policy.rules.file.candidates if c.api_key_env}
-    return sorted(name for name in named if not os.environ.get(name))
+    return sorted(name for name in named if not os.environ.get(name, "").strip())
 
 
 def load_policy(path: Path) -> ServedPolicy:

@@ -16,7 +16,13 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 from probes.bounded.files import shown
 from router.errors import ConfigError
 from router.policies.certificate_record import CertificateRecord
-from router.policies.credentials import SECRET_KEYS, check_base, check_key_variable
+from router.policies.credentials import (
+    SECRET_KEYS,
+    check_base,
+    check_holds_no_secret,
+    check_key_variable,
+    check_model,
+)
 from router.policies.file_model import Name, Probability, Region, StrictModel
 from router.values import Capability
 from router.yaml_file import read_yaml
@@ -61,7 +67,8 @@ class Candidate(StrictModel):
         model: the LiteLLM model string, such as `openai/gpt-4o` or `mistral/mixtral-8x7b-instruct`.
         probe_model: the probe's name of this model; absent: the same as `name`.
         api_base: the URL of the provider; absent: LiteLLM's default; `canned`: the built-in upstream with canned text.
-        api_key_env: the *name* of the environment variable that holds the key; absent: LiteLLM's usual one.
+        api_key_env: the *name* of the environment variable that holds the key; absent: the provider's usual one, which
+            is sent only to the provider's own hosts. With another `api_base` the key is then the word `none`.
         prices: list prices, or `litellm` to take them from LiteLLM's bundled table; absent: unknown.
         context_window_tokens: the candidate does not get requests that are estimated longer; absent: no bound.
         capabilities: what the candidate can do; it does not get requests that need more.
@@ -82,7 +89,7 @@ class Candidate(StrictModel):
     """
 
     name: Name
-    model: str = Field(min_length=1)
+    model: Annotated[str, AfterValidator(check_model)] = Field(min_length=1)
     probe_model: str | None = None
     api_base: Annotated[str, AfterValidator(check_base)] | None = Field(default=None, repr=False)
     api_key_env: Annotated[str, AfterValidator(check_key_variable)] | None = Field(default=None, repr=False)
@@ -199,6 +206,12 @@ class PolicyFile(StrictModel):
     certificate: CertificateRecord | None = None
     profiles: dict[Name, Profile] = Field(default_factory=dict)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_no_secret(cls, data: Any) -> Any:
+        check_holds_no_secret(data)
+        return data
+
     @field_validator("version", mode="before")
     @classmethod
     def _version_is_text(cls, value: Any) -> Any:
@@ -267,7 +280,8 @@ def read_policy_file(path: Path) -> PolicyFile:
     try:
         return PolicyFile.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"policy file {path} is not valid:\n{_explain(error)}") from error
+        # The error is not chained, because its text may quote a secret.
+        raise ConfigError(f"policy file {path} is not valid:\n{_explain(error)}") from None
 
 
 def _explain(error: ValidationError) -> str:

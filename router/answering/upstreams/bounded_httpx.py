@@ -19,9 +19,10 @@ import httpx
 
 from router import plain_json
 from router.answering.upstreams.answer_json import FEW_SIGNS, MAX_SIGNS, signs_in
+from router.answering.upstreams.candidate_keys import leaked_variable
 from router.answering.upstreams.large_answers import PatientDecoder, apart
 from router.answering.upstreams.sse import MAX_LINES, STREAM_FACTOR, too_long
-from router.errors import UpstreamUnavailableError
+from router.errors import DispatchError, UpstreamDeniedError, UpstreamUnavailableError
 
 #: Bytes of the body of an error that LiteLLM gets to see: it searches them with regular expressions, 4 KB in some 4 ms.
 MAX_ERROR_BYTES = 16 * 1024
@@ -50,16 +51,21 @@ class Call:
     Attributes:
         max_answer_bytes: as `Candidate` has it.
         streamed: whether the answer is a stream, which may be longer.
+        has_key: whether it is made with a key.
+        is_rehearsal: whether it is only built, and not sent.
         phase: how far it came.
         status: the HTTP status of the last answer; None before there was one.
-        overrun: the error of an answer beyond its bound; LiteLLM would make something else of it.
+        refusal: our own error, of an answer beyond its bound or a key that must not be sent, because LiteLLM would make
+            something else of it.
     """
 
     max_answer_bytes: int
     streamed: bool
+    has_key: bool = True
+    is_rehearsal: bool = False
     phase: Phase = Phase.BUILDING
     status: int | None = None
-    overrun: UpstreamUnavailableError | None = None
+    refusal: DispatchError | None = None
 
     @property
     def max_bytes(self) -> int:
@@ -129,7 +135,7 @@ class _Body(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for part in self._parts():
             if (error := self._gauge.add(part)) is not None:
-                self._call.overrun = error
+                self._call.refusal = error
                 raise httpx.ReadError("the answer is more than what is read of one")
             yield part
 
@@ -171,6 +177,14 @@ async def _decode_apart(response: httpx.Response, content: bytes) -> None:
     setattr(response, "json", lambda **_: value)  # noqa: B010  (mypy knows it as a method)
 
 
+def _not_for_this_host(name: str, host: str) -> UpstreamDeniedError:
+    error = UpstreamDeniedError(
+        f"LiteLLM would send the value of {name} to {host}, and the candidate names no `api_key_env`. Nothing was sent."
+    )
+    error.counts = False
+    return error
+
+
 @functools.cache
 def _install() -> None:
     """Replace `httpx.AsyncClient.send` by a function that bounds what it reads, once for the process."""
@@ -187,6 +201,11 @@ def _install() -> None:
         options["follow_redirects"] = False
         request.headers["accept-encoding"] = "identity"
         call.phase, call.status = max(call.phase, Phase.SENDING), None
+        if call.is_rehearsal:
+            raise httpx.UnsupportedProtocol("nothing is sent")
+        if not call.has_key and (name := leaked_variable(f"{request.url} {request.headers.raw}")) is not None:
+            call.refusal = _not_for_this_host(name, request.url.host)
+            raise httpx.UnsupportedProtocol("nothing is sent")
         try:
             response: httpx.Response = await send(client, request, stream=True, **options)
         except httpx.RequestError as error:

@@ -156,16 +156,28 @@ def _counts(found: DispatchError, said: BaseException, words: str | None) -> boo
     return found.http_status != 404 or words is None or "model" in words.lower()
 
 
+def wants_a_key(who: str) -> errors.UpstreamDeniedError:
+    """Return the error of a candidate that answers 401 and was asked without a key."""
+    return errors.UpstreamDeniedError(
+        f"{who} wants a key and has none: it names no `api_key_env`, and the usual variable of its provider "
+        "(OPENAI_API_KEY, ...) is not set, or not meant for the host in its `api_base`.",
+        http_status=401,
+    )
+
+
 def _of_call(who: str, error: Exception, call: Call, problem: Problem | None) -> Exception:
     from router.answering.upstreams.bounded_httpx import Phase
 
-    if call.overrun is not None:
-        return call.overrun
+    if call.refusal is not None:
+        return call.refusal
     found = _of_libraries(who, error)
     root = _root(error)
     if call.phase is Phase.ANSWERED:
-        if problem is not None and isinstance(found, errors.UpstreamDeniedError):
-            return problem.kind(problem.message, http_status=call.status)
+        if isinstance(found, errors.UpstreamDeniedError):
+            if not call.has_key and call.status == 401:
+                return wants_a_key(who)
+            if problem is not None:
+                return problem.kind(problem.message, http_status=call.status)
         return _of_answer(who, found, error, call)
     if call.phase is Phase.REACHED:
         return found

@@ -16,12 +16,18 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import Any
 
+from router.answering.upstreams.candidate_keys import OTHER_CREDENTIALS, has_key, is_providers_own, key_of
 from router.answering.upstreams.litellm_errors import Problem, translated
 from router.answering.upstreams.loop_thread import LoopThread
-from router.errors import DispatchNotInstalledError, UpstreamDeniedError, UpstreamNotFoundError
+from router.errors import (
+    DispatchNotInstalledError,
+    UpstreamDeniedError,
+    UpstreamNotFoundError,
+    UpstreamRejectedError,
+)
 from router.policies.policy_file import Candidate
 from router.values import RouteQuery
 
@@ -44,8 +50,8 @@ _LOCAL_TABLES = ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_H
 #: How much of an error LiteLLM is given to say what kind it is, from its beginning and from its end, in characters.
 _HEAD, _TAIL = 3000, 1000
 
-#: Providers that find their credentials in other places than one variable: their machine, a file, an account.
-_OTHER_CREDENTIALS = frozenset({"bedrock", "ollama", "ollama_chat", "sagemaker", "vertex_ai"})
+#: Providers that need no key in a variable.
+_NO_USUAL_KEY = OTHER_CREDENTIALS | {"ollama", "ollama_chat"}
 
 #: Variables that hold the URL, or a credential, of Azure. One of each is enough.
 _AZURE_BASES = ("AZURE_API_BASE", "AZURE_OPENAI_ENDPOINT")
@@ -65,7 +71,7 @@ class LiteLLMUpstream:
         """Return the answer in the OpenAI shape. `base` is the URL of the provider. Raises DispatchError."""
 
         async def work() -> dict[str, Any]:
-            with _calling(candidate, base, streamed=False):
+            async with _calling(candidate, base, streamed=False):
                 response = await _litellm().acompletion(**_arguments(candidate, base, query))
                 body: dict[str, Any] = response.model_dump(mode="json", exclude_none=True)
                 return body
@@ -78,7 +84,7 @@ class LiteLLMUpstream:
         """Yield the chunks in the OpenAI shape. Closing it ends the call. Errors are those of `complete`."""
 
         async def work() -> AsyncGenerator[dict[str, Any], None]:
-            with _calling(candidate, base, streamed=True):
+            async with _calling(candidate, base, streamed=True):
                 arguments = _arguments(candidate, base, query) | {"stream": True}
                 if query.body is None:
                     arguments.setdefault("stream_options", {"include_usage": True})
@@ -180,7 +186,7 @@ def problem_of(candidate: Candidate) -> Problem | None:
         )
     if provider == "azure":
         return _problem_of_azure(candidate)
-    if candidate.api_key_env is not None or provider in _OTHER_CREDENTIALS:
+    if candidate.api_key_env is not None or provider in _NO_USUAL_KEY:
         return None
     missing = litellm.validate_environment(model=candidate.model)["missing_keys"]
     if not missing:
@@ -196,8 +202,11 @@ def _problem_of_azure(candidate: Candidate) -> Problem | None:
     missing = []
     if candidate.api_base is None and not any(map(os.environ.get, _AZURE_BASES)):
         missing.append("no URL (set the environment variable AZURE_API_BASE on the service, or write `api_base`)")
-    if candidate.api_key_env is None and not any(map(os.environ.get, _AZURE_CREDENTIALS)):
-        missing.append("no key (set AZURE_API_KEY on the service, or name another variable in `api_key_env`)")
+    if candidate.api_key_env is None:
+        if not is_providers_own(candidate, candidate.api_base):
+            missing.append("no key (name its variable in `api_key_env`: AZURE_API_KEY is only sent to hosts of Azure)")
+        elif not any(map(os.environ.get, _AZURE_CREDENTIALS)):
+            missing.append("no key (set AZURE_API_KEY on the service, or name another variable in `api_key_env`)")
     if not missing:
         return None
     return Problem(UpstreamDeniedError, f"candidate {candidate.name!r} has {' and '.join(missing)}.")
@@ -206,18 +215,42 @@ def _problem_of_azure(candidate: Candidate) -> Problem | None:
 _known_problem = functools.lru_cache(maxsize=1024)(problem_of)
 
 
-@contextlib.contextmanager
-def _calling(candidate: Candidate, base: str | None, *, streamed: bool) -> Iterator[None]:
-    """Bound the answers of LiteLLM's calls within this context, and turn what LiteLLM raises into errors of ours."""
-    from router.answering.upstreams import bounded_httpx
+@contextlib.asynccontextmanager
+async def _calling(candidate: Candidate, base: str | None, *, streamed: bool) -> AsyncIterator[None]:
+    """Bound the answers, and turn what LiteLLM raises into errors of ours.
 
-    call = bounded_httpx.Call(candidate.max_answer_bytes, streamed)
+    A request that LiteLLM cannot even build is its caller's fault, unless the candidate cannot be sent the plainest one
+    either.
+    """
+    from router.answering.upstreams.bounded_httpx import Call, Phase, bounded
+
+    call = Call(candidate.max_answer_bytes, streamed, has_key(candidate, base))
     problem = _known_problem(candidate.model_copy(update={"api_base": base}))
     # Without a key a call may still be worth trying: some servers want none.
     if problem is not None and problem.kind is UpstreamNotFoundError:
         raise problem.error()
-    with translated(f"candidate {candidate.name!r} ({candidate.model})", call, problem), bounded_httpx.bounded(call):
-        yield
+    try:
+        with translated(f"candidate {candidate.name!r} ({candidate.model})", call, problem), bounded(call):
+            yield
+    except UpstreamRejectedError:
+        if call.phase is Phase.BUILDING and (why := await _rehearse(candidate, base)) is not None:
+            message = f"candidate {candidate.name!r} ({candidate.model}) cannot be asked as it is set up: {why}."
+            raise Problem(UpstreamNotFoundError, message).error() from None
+        raise
+
+
+async def _rehearse(candidate: Candidate, base: str | None) -> str | None:
+    """Return why LiteLLM cannot build the plainest request for a candidate; None if it can. Nothing is sent."""
+    from router.answering.upstreams.bounded_httpx import Call, Phase, bounded
+
+    call = Call(candidate.max_answer_bytes, streamed=False, is_rehearsal=True)
+    try:
+        with bounded(call):
+            await _litellm().acompletion(**_arguments(candidate, base, RouteQuery.from_prompt("hello")))
+    except Exception as error:
+        # Of what LiteLLM says only its kind: the words may hold a key.
+        return None if call.phase > Phase.BUILDING else f"LiteLLM builds no request for it ({type(error).__name__})"
+    return None
 
 
 def _arguments(candidate: Candidate, base: str | None, query: RouteQuery) -> dict[str, Any]:
@@ -239,28 +272,9 @@ def _arguments(candidate: Candidate, base: str | None, query: RouteQuery) -> dic
         arguments.setdefault("user", metadata["user_id"])
     if base is not None:
         arguments["api_base"] = base
-    if (key := secret_of(candidate)) is not None:
+    if (key := key_of(candidate, base)) is not None:
         arguments["api_key"] = key
     return arguments
-
-
-def secret_of(candidate: Candidate) -> str | None:
-    """Return the API key of a candidate, or None if the candidate names no environment variable for it.
-
-    Raises UpstreamDeniedError if the variable is not set.
-    """
-    if candidate.api_key_env is None:
-        return None
-    # Mounted secrets end in a line feed often enough.
-    value = os.environ.get(candidate.api_key_env, "").strip()
-    if not value:
-        error = UpstreamDeniedError(
-            f"candidate {candidate.name!r} takes its key from the environment variable {candidate.api_key_env}, which "
-            f"is not set on the service."
-        )
-        error.counts = False
-        raise error
-    return value
 
 
 def _is_openai_shaped(model: str) -> bool:

@@ -19,11 +19,12 @@ from urllib.parse import unquote, urlsplit
 
 from router.answering.upstreams import litellm_upstream
 from router.answering.upstreams.answer_json import decoded
-from router.answering.upstreams.litellm_errors import translated
-from router.answering.upstreams.litellm_upstream import excerpt, secret_of
+from router.answering.upstreams.candidate_keys import NO_KEY, key_of
+from router.answering.upstreams.litellm_errors import translated, wants_a_key
+from router.answering.upstreams.litellm_upstream import excerpt
 from router.answering.upstreams.sse import data_of_events
 from router.answering.upstreams.upstream_http import Answered, UpstreamHttp, trusted_authorities
-from router.errors import InvalidRequestError, UpstreamDeniedError
+from router.errors import InvalidRequestError
 from router.policies.policy_file import Candidate
 from router.values import RouteQuery
 
@@ -35,9 +36,6 @@ OPENAI_PREFIX = "openai/"
 
 #: Bodies of so many bytes are put together outside the event loop.
 _ELSEWHERE_BYTES = 1024 * 1024
-
-#: The key of candidates without one. Servers of one's own often want none, but the SDK does.
-_NO_KEY = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ class OpenAIUpstream:
             trusted = trusted_authorities()
             # It is asked for headers only; its own client would read the authorities once more.
             client = importlib.import_module("httpx").AsyncClient(verify=trusted)
-            return importlib.import_module("openai").AsyncOpenAI(api_key=_NO_KEY, http_client=client), trusted
+            return importlib.import_module("openai").AsyncOpenAI(api_key=NO_KEY, http_client=client), trusted
 
         sdk, trusted = await asyncio.to_thread(prepare)
         return cls(sdk, UpstreamHttp(trusted))
@@ -109,11 +107,7 @@ class OpenAIUpstream:
         """Return the error that LiteLLM would raise for an unsuccessful answer."""
         body = await answered.error_body()
         if answered.status == 401 and not destination.has_key:
-            return UpstreamDeniedError(
-                f"{_say(candidate)} wants a key and has none: it names no `api_key_env`, and the environment variable "
-                f"OPENAI_API_KEY is not set on the service.",
-                http_status=401,
-            )
+            return wants_a_key(_say(candidate))
         httpx = importlib.import_module("httpx")
         response = httpx.Response(
             answered.status, headers=answered.headers, content=body, request=httpx.Request("POST", destination.url)
@@ -125,7 +119,7 @@ class OpenAIUpstream:
         return found
 
     def _destination(self, candidate: Candidate, base: str) -> _Destination:
-        key = secret_of(candidate) or os.environ.get("OPENAI_API_KEY") or _NO_KEY
+        key = key_of(candidate, base) or os.environ.get("OPENAI_API_KEY") or NO_KEY
         if (base, key) not in self._destinations:
             sdk = self._sdk.copy(api_key=key, base_url=base)
             headers, parts = _only_set({**sdk.default_headers, **sdk.auth_headers}), urlsplit(base)
@@ -133,7 +127,7 @@ class OpenAIUpstream:
                 pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
                 headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
             bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-            has_key = key != _NO_KEY or bool(parts.username)
+            has_key = key != NO_KEY or bool(parts.username)
             self._destinations[base, key] = _Destination(f"{bare.rstrip('/')}/chat/completions", headers, has_key)
         return self._destinations[base, key]
 

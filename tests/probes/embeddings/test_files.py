@@ -54,7 +54,7 @@ def test_the_array_is_found_by_name_or_because_there_is_no_other(tmp_path):
     np.savez(tmp_path / "one.npz", vectors=X, labels=np.arange(103))
     assert open_embeddings(tmp_path / "one.npz").rows == 103
     np.savez(tmp_path / "two.npz", text=X, image=X[:5])
-    with pytest.raises(DataError, match=r"named 'embedding', it has \['image', 'text'\]"):
+    with pytest.raises(DataError, match=r"named 'embedding', it has image, text"):
         open_embeddings(tmp_path / "two.npz")
     assert open_embeddings(tmp_path / "two.npz", "image").rows == 5
 
@@ -93,3 +93,13 @@ def test_columns_without_any_numbers_are_named(tmp_path, lists):
     )
     with pytest.raises(DataError, match="must hold"):
         open_embeddings(tmp_path / "e.parquet")
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "safetensors", "parquet:fixed"])
+def test_an_array_that_is_asked_for_by_name_must_be_there_though_there_is_only_one(tmp_path, kind):
+    if kind == "safetensors":
+        pytest.importorskip("torch")
+    source = write(tmp_path, kind)
+    assert open_embeddings(source).rows == len(X)
+    with pytest.raises(DataError, match="WRONG"):
+        open_embeddings(source, "WRONG")

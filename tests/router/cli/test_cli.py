@@ -188,6 +188,25 @@ class TestOnTheRealEncoder:
         assert as_json(run("decide", "x", "--pin", "mixtral-8x7b", "--json"))["reason"] == "PINNED"
         assert run("decide", "x", "--pin", "nobody").exit_code == 1
 
+    def test_a_policy_that_cannot_answer_is_told_by_words_and_exit_status(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+        text = run("policy").stdout
+        (tmp_path / "my.yaml").write_text(text.replace("api_base: canned", "api_key_env: NO_SUCH_KEY"))
+        result = run("validate", tmp_path / "my.yaml")
+        assert result.exit_code == 3
+        assert "can decide but NOT ANSWER" in result.stdout
+        assert "is valid" not in result.stdout
+        assert "NO_SUCH_KEY is not set here" in result.stdout
+        asked = run("validate", tmp_path / "my.yaml", "--json")
+        assert asked.exit_code == 3
+        assert json.loads(asked.stdout)["can_answer"] is False
+        result = run("validate", tmp_path / "my.yaml", "--deciding-only")
+        assert result.exit_code == 0
+        assert "is valid" in result.stdout
+        assert as_json(run("validate", tmp_path / "my.yaml", "--deciding-only", "--json"))["can_answer"] is None
+
     def test_the_default_policy_can_be_copied_and_validates(self, tmp_path: Path) -> None:
         (tmp_path / "my.yaml").write_text(run("policy").stdout)
         found = as_json(run("validate", tmp_path / "my.yaml", "--json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -10,11 +11,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from router.answering.upstreams.candidate_keys import key_of
 from router.answering.upstreams.upstream import Upstream
 from router.errors import DispatchError, UpstreamDeniedError, UpstreamNotFoundError, UpstreamRejectedError
+from router.gateways.openai_format import error_reply
 from router.policies.policy_file import Candidate
 from router.values import RouteQuery
 from tests.conftest import ROOT
+from tests.raw_server import raw_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -32,7 +36,9 @@ def guard(function, address_of):
     return guarded
 socket.getaddrinfo = guard(socket.getaddrinfo, lambda host, *rest: host)
 socket.socket.connect = guard(socket.socket.connect, lambda self, address: address[0])
+from router.answering.upstreams.candidate_keys import key_of
 from router.answering.upstreams.upstream import Upstream
+from router.gateways.openai_format import error_reply
 from router.policies.policy_file import Candidate
 from router.serving.http_server import serve_on_loopback
 from router.values import RouteQuery
@@ -112,7 +118,7 @@ async def test_a_missing_key_is_told_with_the_variables_name(
         "OPENAI_API_KEY": {"model": "openai/gpt-4o"},
         "ANTHROPIC_API_KEY": {"model": "anthropic/claude-sonnet-4-5"},
         "AZURE_API_BASE": {"model": "azure/gpt-4o"},
-        "AZURE_API_KEY": {"model": "azure/gpt-4o", "api_base": "http://127.0.0.1:1"},
+        "AZURE_API_KEY": {"model": "azure/gpt-4o", "api_base": "https://mine.openai.azure.com"},
         "NO_SUCH_KEY": {"model": "openai/x", "api_base": "http://127.0.0.1:1/v1", "api_key_env": "NO_SUCH_KEY"},
     }
     for variable, candidate in missing.items():
@@ -128,3 +134,61 @@ async def test_a_provider_that_nobody_knows_is_the_candidates_fault(upstream: Up
     assert isinstance(error, UpstreamNotFoundError)
     assert "names no provider" in str(error)
     assert not error.retryable
+
+
+@pytest.mark.parametrize("model", ["vertex_ai/x", "sagemaker/x", "triton/x"])
+async def test_a_candidate_for_which_nothing_can_be_built_is_not_the_callers_fault(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    error = await failure(upstream, model=model)
+    assert isinstance(error, UpstreamNotFoundError)
+    assert "cannot be asked as it is set up" in str(error)
+    assert not error.counts
+    status, _, body = error_reply(error)
+    assert (status, body["error"]["type"]) == (502, "server_error")
+
+
+KEYS = {
+    "openai/x": "OPENAI_API_KEY",
+    "anthropic/x": "ANTHROPIC_API_KEY",
+    "mistral/x": "MISTRAL_API_KEY",
+    "gemini/x": "GEMINI_API_KEY",
+    "azure/x": "AZURE_API_KEY",
+    "ollama/x": "OLLAMA_API_KEY",
+    "hosted_vllm/x": "HOSTED_VLLM_API_KEY",
+    "gigachat/x": "GIGACHAT_ACCESS_TOKEN",
+}
+
+
+@pytest.mark.parametrize("model", KEYS)
+async def test_a_key_never_goes_to_a_host_that_it_is_not_meant_for(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    monkeypatch.setenv(KEYS[model], "sentinel-of-the-key")
+    heard = b""
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal heard
+        heard += await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    async with raw_server(listen) as port:
+        base = f"http://127.0.0.1:{port}/v1"
+        error = await failure(upstream, model=model, api_base=base)
+        assert b"sentinel" not in heard
+        if model != "ollama/x":  # It asks for the model's properties before the call.
+            assert isinstance(error, UpstreamDeniedError)
+            assert "api_key_env" in str(error)
+        await failure(upstream, model=model, api_base=base, api_key_env=KEYS[model])
+        if model not in {"gigachat/x", "ollama/x"}:  # The one exchanges its key at another host.
+            assert b"sentinel" in heard
+
+
+async def test_a_usual_key_is_for_the_providers_own_hosts_only() -> None:
+    for base in (None, "https://api.openai.com/v1", "https://eu.api.openai.com/v1"):
+        assert key_of(Candidate(name="c", model="openai/x", api_base=base), base) is None
+    for base in ("http://api.openai.com/v1", "https://api.openai.com.evil.org/v1", "https://evilapi.openai.com.x"):
+        assert key_of(Candidate(name="c", model="openai/x", api_base=base), base) == "none"

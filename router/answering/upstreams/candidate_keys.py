@@ -1,0 +1,69 @@
+"""Choose the key with which a candidate is asked, so that a key only goes to a host that it is meant for."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import urlsplit
+
+from router.errors import UpstreamDeniedError
+from router.policies.policy_file import Candidate
+
+#: The key of candidates without one. Servers of one's own often want none, but the SDK does.
+NO_KEY = "none"
+
+#: The domains, by the prefix of the model, that the key in a provider's usual variable is meant for.
+_OWN_DOMAINS = {
+    "anthropic": (".api.anthropic.com",),
+    "azure": (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"),
+    "openai": (".api.openai.com",),
+}
+
+#: Providers that find their credentials in other places than one variable: their machine, a file, an account.
+OTHER_CREDENTIALS = frozenset(
+    {"bedrock", "sagemaker", "sagemaker_chat", "sagemaker_nova", "vertex_ai", "vertex_ai_beta"}
+)
+
+#: How the names of variables end that hold secrets, and the fewest characters that such a secret has.
+_SECRET_ENDINGS, _MIN_SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIALS"), 8
+
+
+def key_of(candidate: Candidate, base: str | None) -> str | None:
+    """Return the key to send to a candidate at the URL `base`; None for the usual variable of its provider.
+
+    The usual variable, such as OPENAI_API_KEY, is only for the provider's own hosts: at any other host a candidate that
+    names no `api_key_env` gets `NO_KEY`. Raises UpstreamDeniedError if the variable that it names is not set.
+    """
+    if candidate.api_key_env is None:
+        return None if is_providers_own(candidate, base) else NO_KEY
+    # Mounted secrets end in a line feed often enough.
+    value = os.environ.get(candidate.api_key_env, "").strip()
+    if not value:
+        error = UpstreamDeniedError(
+            f"candidate {candidate.name!r} takes its key from the environment variable {candidate.api_key_env}, which "
+            f"is not set on the service."
+        )
+        error.counts = False
+        raise error
+    return value
+
+
+def is_providers_own(candidate: Candidate, base: str | None) -> bool:
+    """Return whether the usual variable of a candidate's provider holds a key that is meant for this URL."""
+    provider = candidate.model.partition("/")[0]
+    if base is None or provider in OTHER_CREDENTIALS:
+        return True
+    host = f".{(urlsplit(base).hostname or '').rstrip('.')}"
+    return urlsplit(base).scheme == "https" and host.endswith(_OWN_DOMAINS.get(provider, ()))
+
+
+def has_key(candidate: Candidate, base: str | None) -> bool:
+    """Return whether a candidate may be asked with a key at this URL."""
+    return candidate.api_key_env is not None or is_providers_own(candidate, base)
+
+
+def leaked_variable(text: str) -> str | None:
+    """Return the name of an environment variable whose value is a secret by its name and stands in the text."""
+    for name, value in os.environ.items():
+        if name.upper().endswith(_SECRET_ENDINGS) and len(value.strip()) >= _MIN_SECRET and value.strip() in text:
+            return name
+    return None
