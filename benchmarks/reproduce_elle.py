@@ -59,7 +59,7 @@ def prepare_worker() -> None:
 
 
 def measure_all(names: list[str], scale: float, folder: Path, jobs: int) -> Iterator[dict[str, Any]]:
-    """Yield the rows as they come, `jobs` measured at a time in processes of their own."""
+    """Yield each row when it has been measured; `jobs` rows are measured at a time, in processes of their own."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
     os.environ["HF_HUB_OFFLINE"] = "1"

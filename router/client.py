@@ -169,7 +169,7 @@ class RouterClient(_Client):
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection to the service."""
         self._channel.close()
 
     def route(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> RoutingDecision:
@@ -243,7 +243,7 @@ class AsyncRouterClient(_Client):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection to the service."""
         await self._channel.close()
 
     async def route(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> RoutingDecision:

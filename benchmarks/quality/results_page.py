@@ -32,7 +32,7 @@ SCRIPT = "`python -m benchmarks.bench_quality`"
 def write_pages(found: Mapping[str, Any], root: Path) -> None:
     """Rewrite docs/results.md, and README.md between its two markers; everything else in it stays.
 
-    Raises ValueError where README.md lacks a marker.
+    Raises ValueError if README.md lacks a marker.
     """
     readme = root / "README.md"
     text = readme.read_text("utf-8")

@@ -44,13 +44,17 @@ _SERVE_GROUPS = {
     help="The address to listen on. Whoever reaches it may use the service: there is no authentication.",
 )
 @click.option(
-    "--port", default=50051, show_default=True, type=click.IntRange(0, 65535), help="The port of gRPC; 0: any free one."
+    "--port",
+    default=50051,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="The port of gRPC; 0 takes any free one.",
 )
 @click.option(
     "--http",
     "http_port",
     type=click.IntRange(0, 65535),
-    help="Also serve the API of OpenAI over HTTP on this port; 0: any free one.",
+    help="Also serve the API of OpenAI over HTTP on this port; 0 takes any free one.",
 )
 @click.option(
     "--max-body-bytes", type=click.IntRange(1), help="The largest body of a request over HTTP. Default: 32 MiB."

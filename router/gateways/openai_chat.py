@@ -33,8 +33,9 @@ from router.values import RouteQuery, RoutingDecision
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The parts of the service that a chat needs: the router decides it, the dispatcher gets the answer,
-    and `in_flight` tracks it.
+    """The parts of the service that a chat needs: the router decides it, the dispatcher gets the answer.
+
+    `in_flight` tracks the chat until it has been answered.
     """
 
     router: Router
@@ -55,7 +56,7 @@ class ChatEndpoint:
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. If its client disconnects, the call of the upstream is cancelled too."""
+        """Answer one HTTP request. If its client disconnects, the call of the upstream is cancelled too."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         reply = HttpReply(send)
         with contextlib.suppress(ClientDisconnectedError):

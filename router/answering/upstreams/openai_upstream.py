@@ -92,7 +92,7 @@ class OpenAIUpstream:
                 answered.close()
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections to the upstreams."""
         await self._http.aclose()
         await self._sdk.close()
 

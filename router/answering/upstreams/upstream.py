@@ -85,7 +85,7 @@ class Upstream:
             )
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections to all upstreams."""
         if self._openai is not None:
             await self._openai.aclose()
         await self._litellm.aclose()

@@ -162,7 +162,7 @@ class UpstreamHttp:
         return Answered(reply)
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections of the pool."""
         await self._session.close()
 
 

@@ -1,0 +1,80 @@
+"""Hold a part of the rule that all prose is plain English; ruff (D400, D401, D403) holds how a docstring begins.
+
+No test can tell whether a sentence is clear. These find words that readers had to guess at, and docstrings that say
+nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("router", "probes", "benchmarks", "scripts", "examples", "docs", "protos")
+SUFFIXES = {".py", ".c", ".h", ".md", ".proto", ".yaml"}
+
+#: Words and turns that a reader once had to guess at, each with what to write in its place.
+FORBIDDEN = {
+    r"\blikewise\b": "say once more what holds",
+    r"\bas (it|they) comes?\b": "say in which form",
+    r"\bwhose session a request is\b": "the session that a request belongs to",
+    r"\bif (any|none|one) is\b(?! \w)": "name what there is or is not",
+    r"\bor None if none\b": "or None if there is no such thing, by its name",
+    r"\bRaises? [\w, ]+ where\b": "Raises X if",
+    r"\bdearer\b|\bdearest\b|\bdear model": "expensive",
+    r"(?<!_)\bcooldowns?\b(?!_)": "cool-down",
+    r"\bclass (Scene|Walked|Stretch|Bench|Line|Crew|Facts)\b": "a term of the field",
+}
+
+
+def sources() -> Iterator[Path]:
+    """Yield every file of prose or code that people of the project wrote, tests aside."""
+    yield from ROOT.glob("*.md")
+    for room in ROOMS:
+        for path in (ROOT / room).rglob("*"):
+            if path.suffix in SUFFIXES and "node_modules" not in path.parts and "pb" not in path.parts:
+                yield path
+
+
+def docstrings(*rooms: str) -> Iterator[tuple[str, str]]:
+    """Yield the place and the text of every docstring."""
+    for path in (path for room in rooms for path in (ROOT / room).rglob("*.py") if "pb" not in path.parts):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                text = ast.get_docstring(node)
+                if text is not None:
+                    yield f"{path.relative_to(ROOT)}: {getattr(node, 'name', 'the module')}", text
+
+
+def turns_in(text: str) -> dict[str, str]:
+    """Return each forbidden turn in a text, with what to write in its place."""
+    # A sentence may run over lines, with the marks of comments between.
+    flat = re.sub(r"\s*\n\s*(#:?|//|\*)?\s*", " ", text)
+    return {found[0]: advice for turn, advice in FORBIDDEN.items() if (found := re.search(turn, flat))}
+
+
+def test_no_file_holds_a_turn_that_readers_had_to_guess_at() -> None:
+    found = {str(path.relative_to(ROOT)): turns for path in sources() if (turns := turns_in(path.read_text("utf-8")))}
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["The end likewise.", "Raises ConfigError where\n    it is bad.", "the first\n# one, if any is.", "class Scene:"],
+)
+def test_a_forbidden_turn_is_found_also_over_the_end_of_a_line(text: str) -> None:
+    assert turns_in(text)
+
+
+def test_a_first_sentence_has_more_to_say_than_the_name() -> None:
+    """Three words are a name and an article; a method that is described elsewhere says where."""
+    short = [
+        (place, first)
+        for place, text in docstrings("router", "probes")
+        if len((first := re.split(r"(?<=\.)\s", text)[0]).split()) < 4 and not first.startswith("See `")
+    ]
+    assert not short
