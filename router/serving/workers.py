@@ -170,7 +170,7 @@ class _WorkerPool:
         self.stop()
 
     def start(self) -> None:
-        """Start all workers, the first one alone. Raises ConfigError with the problem of the first one that cannot serve."""
+        """Start all workers, the first one alone. Raises ConfigError with the problem of one that cannot serve."""
         # The first worker starts alone, because it may have to export the encoder, which the others then load.
         for slots in (self._slots[:1], self._slots[1:]):
             for slot in slots:
