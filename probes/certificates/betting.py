@@ -34,13 +34,16 @@ def targeted_bets(losses: Float64, limit: Float64, delta: float, low: float, hig
     n = losses.shape[1]
     target = -math.log(delta)
     log_wealth = np.zeros(limit.shape)
+    # No mean of losses of at most `high` exceeds such a limit, so nothing has to be bet.
     reached = np.broadcast_to(limit >= high, limit.shape).copy()
     cap = BOLDEST / np.maximum(high - limit, 1e-12)
     second_moment = np.full(limit.shape, ((high - low) / 4) ** 2)  # one pseudo-sample, soon outweighed
     log_phi, ratio = _inverse_mills()
     columns = np.ascontiguousarray(losses.T)
     for i in range(n):
+        # The bet on sample i must not look at it: that it depends on the past only is what the proof needs.
         pull = np.interp(log_wealth - target, log_phi, ratio)
+        # `second_moment` is a sum over i + 1 samples, the first of which is the pseudo-sample, and n - i are left.
         bet = np.minimum(pull / np.sqrt(second_moment * ((n - i) / (i + 1))), cap)
         x = limit - columns[i][:, None]
         # Once the target is reached, the test is decided and nothing more is bet.

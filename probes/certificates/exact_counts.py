@@ -111,7 +111,8 @@ def _net_cdf(s: Float64, n: int, mean: Float64, q: Float64) -> Float64:
         part = slice(start, start + step)
         pmf_a = _pmf(log_choose, n, a[part])
         cdf_c = np.cumsum(_pmf(log_choose, n, c[part]), axis=1)
-        # S <= s means C >= A - s: one minus the CDF of C just below
+        # A convolution for each row, without an array (r, n, n): S <= s means C >= A - s, whose probability is one
+        # minus the CDF of C just below.
         below = np.arange(pmf_a.shape[1]) - s[part, None].astype(np.int64) - 1
         reach = np.clip(below, 0, cdf_c.shape[1] - 1)
         missed = np.where(below >= 0, np.take_along_axis(cdf_c, reach, axis=1), 0.0)

@@ -64,10 +64,14 @@ class RiskMonitor:
             )
         self.limit, self.alpha = float(limit), float(alpha)
         self.low, self.high, self.min_inclusion = float(low), float(high), float(min_inclusion)
+        # A loss counts 1 / inclusion times, so it may lie this far below the limit. A larger bet could cost more than
+        # all wealth.
         self._bets = _SHARES / (limit - low / min_inclusion)
+        # The share 1 / (1 * 2) of the wealth that `_bet` stakes before the first label.
         self._log_stakes = np.full(_SHARES.size, math.log(0.5))
         self.n = 0
         self.peak_log_wealth = 0.0
+        # One pseudo-label in the middle of the range, with the largest variance, as in Waudby-Smith & Ramdas (2023).
         self._mean, self._squares = 0.5, 0.25
         self._sum_bet = self._sum_bet_y = self._sum_penalty = 0.0
 

@@ -62,7 +62,7 @@ class _Job:
     part_rows: int
 
     def folder(self, out: Path) -> Path:
-        """Return the folder of the finished parts, which lies beside the output and is named by a digest of this job."""
+        """Return the folder of the finished parts, beside the output and named by a digest of this job."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
         return out.with_name(f"{out.name}.{digest[:12]}.partial")
 

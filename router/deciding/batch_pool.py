@@ -129,6 +129,7 @@ def _encode_or_fail(encoder: BatchEncoder, prompts: Sequence[Sequence[int]]) -> 
     if not prompts:
         return []
     try:
+        # Strict, because one row too few would give each later prompt the features of another one.
         return [features for features, _ in zip(encoder.encode_batch(prompts), prompts, strict=True)]
     except BaseException as error:
         if len(prompts) == 1:

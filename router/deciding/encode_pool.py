@@ -99,6 +99,7 @@ class EncodePool:
         return future
 
     def _count_done(self, future: asyncio.Future[Encoded]) -> None:
+        # Callbacks of futures run in the event loop, where `submit` runs too, so the count needs no lock.
         self._pending -= 1
         if not future.cancelled() and future.exception() is None:
             encoded = future.result()
@@ -134,6 +135,7 @@ def _encode(encoder: Encoder, job: EncodeJob) -> Encoded | BaseException:
     try:
         features = encoder.encode(job.text)
     except BaseException as error:
+        # Whatever it is goes to the future: a thread that ended of it would leave the other prompts waiting for ever.
         return error
     return Encoded(features, queue_s=started - job.submitted, encode_s=time.perf_counter() - started)
 

@@ -106,6 +106,7 @@ def _structure(raw: bytes, max_text_bytes: int) -> JsonStructure:
     opened = np.isin(outside, list(_OPENING))
     steps = opened.astype(np.int64) - np.isin(outside, list(_CLOSING))
     ends = at[quote]
+    # If the number of quotes is odd, the last string has no end, and the decoder will refuse the text.
     begins, ends = ends[0::2][: len(ends) // 2] + 1, ends[1::2]
     long = ends - begins >= LONG_STRING_BYTES
     return JsonStructure(

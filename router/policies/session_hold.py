@@ -43,14 +43,18 @@ def keeps_holder(eligibility: Eligibility, held: HeldCandidate, holder: int, cho
     only if it is cheaper with a cold prompt cache than the holder is with a warm one.
     """
     rules, ask = eligibility.rules, eligibility.ask
+    # In the middle of a tool loop another model would have to read the whole chat anew and go on with calls that it did
+    # not make.
     if ask.in_tool_loop:
         return True
     if rules.file.names.index(chosen.candidate) >= holder:
         return False
     candidate = rules.file.candidates[holder]
+    # The provider can have cached no more than the holder has read, and no more than the chat still has.
     cached = min(held.input_tokens, ask.input_tokens_estimate) if held.idle_s <= candidate.prompt_cache_s else 0
     cost_of_holder = expected_cost_usd(candidate, rules.prices[holder], ask, cached_input_tokens=cached)
     cost_of_chosen = chosen.expected_cost_usd
+    # If a price is unknown, nobody knows whether the warm cache is worth it, and what the rule chose stands.
     return cost_of_holder is not None and cost_of_chosen is not None and cost_of_chosen >= cost_of_holder
 
 

@@ -95,6 +95,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
 
     def _read_as_plain(self, rest: bytes) -> None:
         """Parse the head once more without the upgrade, and then the bytes behind it."""
+        # The parser that saw the upgrade reads nothing more. A fresh one takes the same head for a plain request.
         self.parser = httptools.HttpRequestParser(self)
         lines = [b"%b %b HTTP/1.1" % (self._upgraded, self.url)]
         lines += [b"%b: %b" % header for header in self.headers if header[0] not in {b"upgrade", b"http2-settings"}]
@@ -203,6 +204,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         if not waiting:
             return False
         oldest: Any = min(waiting, key=lambda one: one.waits_since)
+        # `connection_lost` comes only later. Until then the next new connection would count this one and choose it too.
         self.connections.discard(oldest)
         oldest.transport.abort()
         return True

@@ -24,7 +24,7 @@ FORBIDDEN = {
     r"\bwhose session a request is\b": "the session that a request belongs to",
     r"\bif (any|none|one) is\b(?! \w)": "name what there is or is not",
     r"\bor None if none\b": "or None if there is no such thing, by its name",
-    r"\bRaises? [\w, ]+ where\b": "Raises X if",
+    r"\bRaises? (\w+Error(, and|,| and| or)? ?)+where\b": "Raises X if",
     r"\bdearer\b|\bdearest\b|\bdear model": "expensive",
     r"(?<!_)\bcooldowns?\b(?!_)": "cool-down",
     r"\bclass (Scene|Walked|Stretch|Bench|Line|Crew|Facts)\b": "a term of the field",

@@ -127,7 +127,7 @@ static int begin_life(Team *team) {
     return !failed;
 }
 
-/* A helper for passes of up to `tokens` of this model, one at a time; NULL where there can be none. `scratch` as
+/* Starts a helper for passes of up to `tokens` of this model, one at a time; NULL if there can be none. `scratch` as
  * `elle_scratch_bytes`. The model must outlive it. */
 static Team *team_new(const Model *m, int32_t tokens, int64_t scratch) {
     Team *team = calloc(1, sizeof *team);
@@ -196,6 +196,8 @@ static void team_dismiss(Team *team) {
     atomic_store(&team->owned, 0);
 }
 
+/* Makes a stage the one that may be helped, and gives its generation. The generation is stored last, with release, so
+ * that a helper that sees it also sees the stage and its open items. */
 static uint64_t publish(Team *team, const Stage *stage) {
     uint64_t generation = atomic_load_explicit(&team->generation, memory_order_relaxed) + 4;
     team->stage = *stage;
@@ -236,6 +238,7 @@ static void share(Team *team, const Stage *stage, float *out, float *scratch) {
         least = now - begun < least ? now - begun : least;
         begun = now;
     }
+    /* If the pass computed no item itself, it does not know how long one takes, and waits for none. */
     for (int32_t i = stage->n_items - 1; i >= met; i--)
         if (done(team, i, generation, met ? least : 0)) {
             copy_item(stage, i, team->out, out);

@@ -83,6 +83,7 @@ static float NAME(quantise)(const float *x, int32_t tokens, int32_t width, float
     /* It is 0 to 255 unless weights are so large that something was not finite. */
     float nothing = __builtin_rintf(-low / scale);
     *zero = nothing >= 0 && nothing <= 255 ? (int32_t)nothing : 0;
+    /* Adding 1.5 * 2^23 leaves no binary places: that rounds to the nearest integer alike on every instruction set. */
     const floats rounder = SAME(12582912.0f), least = SAME((float)-*zero), most = SAME((float)(255 - *zero));
     const float steps = 1.0f / scale;
     for (int32_t t = 0; t < tokens; t++)
@@ -203,6 +204,8 @@ static void NAME(head)(const Stage *s, int32_t head, float *out, float *scratch)
     int32_t tokens = s->rows, h = s->width, d = s->columns, padded = (tokens + PANEL - 1) / PANEL * PANEL;
     float scale = 1.0f / __builtin_sqrtf((float)d), *keys = scratch, *scores = keys + d * padded;
     const float *q = s->merged + head * d, *k = q + h, *v = k + h;
+    /* Keys are transposed, so that a product reads whole registers of tokens. Places beyond the prompt are set, because
+     * nothing may be read that was never written; the softmax overwrites their scores. */
     for (int32_t i = 0; i < d; i++) {
         for (int32_t t = 0; t < tokens; t++) keys[i * padded + t] = k[(int64_t)t * 3 * h + i];
         for (int32_t t = tokens; t < padded; t++) keys[i * padded + t] = 0;
@@ -240,6 +243,7 @@ static void NAME(normalise)(const Model *m, const Norm *norm, const float *x, co
                 AT(floats, out + i) = v;
                 sum[j] += v;
             }
+        /* The mean is taken off before squaring: a difference of two large sums would lose the small variance. */
         float mean = NAME(sum)(sum) / h;
         for (int32_t first = 0; first < h; first += 16) EACH_OF_16 {
                 floats v = READ(floats, out + first + j * VECTOR) - mean;

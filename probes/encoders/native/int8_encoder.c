@@ -49,7 +49,9 @@ static int model_fits(const Model *m) {
     return 1;
 }
 
-/* What `elle_encode_...` needs for so many tokens, whichever the target. */
+/* What `elle_encode_...` needs for so many tokens, whichever the target: two states; queries, keys and values; the
+ * inner layer; keys and four rows of scores of one head, and the size of each token, padded; the widest input, in
+ * bytes. */
 static int64_t scratch_bytes(const Model *m, int32_t tokens) {
     int64_t padded = (tokens + 31) / 32 * 32;
     int64_t floats = (int64_t)tokens * (5 * m->hidden + m->inner) + padded * (m->hidden / m->heads + 5);
@@ -104,6 +106,7 @@ INLINE void dot_avx2(lanes_avx2 sums[2], const uint8_t *x, const lanes_avx2 *w) 
 INLINE reals_avx2 fused_avx2(reals_avx2 a, reals_avx2 b, reals_avx2 c) {
     return (reals_avx2)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 }
+/* Packing works within halves of a register, so the halves are taken apart first, or values would change places. */
 INLINE void store_avx2(uint8_t *to, lanes_avx2 value) {
     __m128i low = _mm256_castsi256_si128((__m256i)value), high = _mm256_extracti128_si256((__m256i)value, 1);
     __m128i words = _mm_packus_epi32(low, high);
@@ -156,22 +159,23 @@ INLINE void store_vnni(uint8_t *to, lanes_vnni value) {
 #pragma GCC pop_options
 
 /* Bytes of scratch for so many tokens, whichever the target; -1 for a model or a length that no pass is made with.
- * `model_bytes` and so on are what the caller takes the structures to be long. */
+ * `bytes` holds how long the caller takes each structure to be. They differ if library and caller are of two versions,
+ * and then every pointer in the structures would be read from the wrong place. */
 int64_t elle_scratch_bytes(const Model *m, int32_t tokens, const int64_t bytes[4]) {
     const int64_t own[4] = {sizeof(Model), sizeof(Layer), sizeof(Part), sizeof(Call)};
     if (memcmp(own, bytes, sizeof own)) return -1;
     return model_fits(m) && within(tokens, 1, m->longest) ? scratch_bytes(m, tokens) : -1;
 }
 
-/* A helper for lone passes of up to so many tokens; NULL where there can be none. The model must outlive it. */
+/* Starts a helper for lone passes of up to so many tokens; NULL if there can be none. The model must outlive it. */
 Team *elle_team_new(const Model *m, int32_t tokens) {
     return model_fits(m) && within(tokens, 1, m->longest) ? team_new(m, tokens, scratch_bytes(m, tokens)) : NULL;
 }
 
-/* Ends it. No pass may be going on with it. */
+/* Ends the helper. No pass that it helps may be going on. */
 void elle_team_end(Team *team) { team_end(team); }
 
-/* Items that its passes have taken from it. */
+/* The number of items that passes have taken from the helper instead of computing them. */
 int64_t elle_team_helped(const Team *team) { return team_helped(team); }
 
 /* Whether this processor, and the kernel of its operating system, has what a target needs. */

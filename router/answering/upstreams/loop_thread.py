@@ -44,7 +44,9 @@ class LoopThread:
     async def stream(self, work: Callable[[], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
         """Yield what the generator yields, at most `_AHEAD` items ahead. Closing this closes the generator."""
         ours = asyncio.get_running_loop()
+        # Items travel in tuples, because None says that the stream has ended.
         items: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
+        # Only the thread's loop acquires and releases it, so a slow reader holds the library up and fills no memory.
         room = asyncio.Semaphore(_AHEAD)
 
         async def pump() -> None:
@@ -64,6 +66,7 @@ class LoopThread:
             while (item := await items.get()) is not None:
                 self._loop.call_soon_threadsafe(room.release)
                 yield item[0]
+            # The end may be an error, which is raised here.
             pumping.result()
         finally:
             pumping.cancel()
@@ -85,6 +88,7 @@ class LoopThread:
                     await self.call(end)
             self._loop.call_soon_threadsafe(self._loop.stop)
             await asyncio.to_thread(self._thread.join, _FAREWELL_S)
+        # A loop that still runs cannot be closed. Its thread is a daemon, and ends with the process.
         if not self._thread.is_alive():
             self._loop.close()
 

@@ -44,6 +44,7 @@ class TargetTest:
         """The number of the first policy that keeps the target, or the number of policies if no policy does."""
         if not isinstance(self.result, Certificate):
             return len(self.losses.matrix)
+        # A target on spending was tested from the other end of the path, so its index counts from there.
         return len(self.losses.matrix) - 1 - self.result.index if self.target.on_spending else 0
 
     @property
@@ -128,6 +129,7 @@ def select_policy(targets: Sequence[Target], path: PolicyPath, data: LossData, d
     Raises DataError as `losses_of` does.
     """
     tests = tuple(_test_target(target, path, data, delta_each) for target in targets)
+    # Each test certifies an unbroken run of policies from one end of the path. All targets hold where the runs overlap.
     first, last = max(test.first for test in tests), min(test.last for test in tests)
     if first > last:
         return PolicySelection(tests, None)

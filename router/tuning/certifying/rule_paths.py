@@ -176,7 +176,8 @@ def _prices(rule: PathRule, inputs: RuleInputs, ranks: npt.NDArray[np.intp]) -> 
         cost = np.take_along_axis(inputs.cost_usd, ranks, 1)
         return np.asarray(rule.quality_per_usd * (cost - cost[:, :1]))
     m = len(rule.thresholds) + 1
-    # fsum over the thresholds in between, as in the router: differences of sums would differ in the last bit.
+    # fsum over the thresholds in between, as in the router: differences of running sums would differ in the last bit,
+    # and a prompt whose gain lies there would be certified as another decision than is served.
     table = np.array([[math.fsum(rule.thresholds[low:high]) for high in range(m)] for low in range(m)])
     return np.asarray(table[ranks[:, :1], ranks])
 
