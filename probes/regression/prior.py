@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from probes._checks import Array, Float64, matrix
+from probes._checks import Array, Float64, matrix, weights
 from probes.errors import DataError
 from probes.regression.fit import missing_patterns, target_matrix
 from probes.regression.ridge import RidgeFitter
@@ -40,17 +40,19 @@ class Prior:
                 )
 
     @classmethod
-    def of(cls, X: npt.ArrayLike, Y: npt.ArrayLike) -> Prior:
+    def of(cls, X: npt.ArrayLike, Y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Prior:
         """Return the statistics of rows X (n, d) and targets Y (n, m), NaN for a missing pair.
 
-        Raises DataError as `fit_ridge`.
+        sample_weight: (n,) as in `fit_ridge`. Raises DataError as `fit_ridge`.
         """
         features = matrix("X", X)
         targets = target_matrix(Y, features.shape[0])
+        w = weights(sample_weight, features.shape[0])
         parts = []
         for columns, present in missing_patterns(targets):
             fitter = RidgeFitter(features.shape[1], columns.size)
-            parts.append((columns, fitter.update(features[present], targets[np.ix_(present, columns)])))
+            rows = features[present], targets[np.ix_(present, columns)], None if w is None else w[present]
+            parts.append((columns, fitter.update(*rows)))
         return cls(tuple(parts))
 
     @property

@@ -63,18 +63,27 @@ def risk_through(calibrators: Sequence[Calibrator], predicted: FloatArray) -> Fl
     return np.stack([one.predict(column) for one, column in zip(calibrators, predicted.T, strict=True)], axis=1)
 
 
-def fit_maps(features: npt.NDArray[np.float32], losses: FloatArray, texts: Sequence[str], seed: int = 0) -> FittedMaps:
+def fit_maps(
+    features: npt.NDArray[np.float32],
+    losses: FloatArray,
+    texts: Sequence[str],
+    seed: int = 0,
+    *,
+    weights: FloatArray | None = None,
+) -> FittedMaps:
     """Fit the recipe to features (n, d) and losses (n, m); NaN stands for a model that was not asked.
 
-    Each model is fitted on the prompts that it answered. Raises DataError for fewer than MIN_PROMPTS prompts, and for a
+    Each model is fitted on the prompts that it answered. weights: (n,) what each prompt counts in the ridge and in the
+    calibration, > 0; None counts each once. The limit on unfamiliar prompts is a quantile of prompts, whatever these
+    count. Raises DataError for fewer than MIN_PROMPTS prompts, and for a
     model with labels of fewer than MIN_TEXTS different prompts.
     """
     if len(losses) < MIN_PROMPTS:
         raise DataError(f"fitting needs at least {MIN_PROMPTS} prompts, got {len(losses)}; add outcomes.")
     folds = spread_folds(losses, texts, seed)
-    solution = fit_ridge(features, losses)
-    held_out = out_of_fold(features, losses, folds, alpha=solution.alpha)
-    calibrators, risk = cross_calibrate(DEFAULT_KIND, held_out.prediction, losses, folds)
+    solution = fit_ridge(features, losses, weights)
+    held_out = out_of_fold(features, losses, folds, alpha=solution.alpha, sample_weight=weights)
+    calibrators, risk = cross_calibrate(DEFAULT_KIND, held_out.prediction, losses, folds, weights)
     limit = float(np.quantile(held_out.leverage, FAMILIAR_QUANTILE))
     return FittedMaps(solution.probe, solution.leverage, calibrators, limit, held_out.prediction, risk)
 
