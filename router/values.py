@@ -118,7 +118,7 @@ class RouteQuery:
     overrides: Overrides = NO_OVERRIDES
     session_id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    body: tuple[bytes, bytes] | None = None
+    body: tuple[bytes | memoryview, bytes | memoryview] | None = None
 
     @classmethod
     def from_prompt(cls, prompt: str, **rest: Any) -> RouteQuery:

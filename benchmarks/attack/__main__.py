@@ -16,7 +16,7 @@ from benchmarks.attack.world import Found, World, attacked_world
 
 Attack = Callable[[World], Found]
 
-SECONDS, QUICK_SECONDS = 5.0, 0.5
+SECONDS, QUICK_SECONDS = 4.0, 0.5
 
 
 def main() -> None:
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="attacks or families; all unless given")
     parser.add_argument("--quick", action="store_true", help="the short form")
     parser.add_argument("--factor", type=float, default=1.0, help="how much wider the limits on time are")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long an attack is repeated")
     parser.add_argument("--list", action="store_true", help="list the attacks")
     asked = parser.parse_args()
     attacks = chosen(asked.names, quick=asked.quick)
@@ -32,7 +33,7 @@ def main() -> None:
         for family, attack in attacks:
             print(f"{family:12} {attack.__name__:40} {_about(attack)}")
         return
-    with attacked_world(seconds=QUICK_SECONDS if asked.quick else SECONDS, factor=asked.factor) as world:
+    with attacked_world(seconds=QUICK_SECONDS if asked.quick else asked.seconds, factor=asked.factor) as world:
         rows = [row(world, family, attack) for family, attack in attacks]
         alive = world.alive()
     print(json.dumps({"alive_afterwards": alive, "kept": all(one["kept"] for one in rows), "attacks": rows}, indent=2))

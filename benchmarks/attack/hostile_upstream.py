@@ -14,6 +14,8 @@ import sys
 import zlib
 from collections.abc import Awaitable, Callable
 
+from benchmarks.attack.courtesy import step_back
+
 Writer = asyncio.StreamWriter
 Mode = Callable[[Writer], Awaitable[None]]
 
@@ -72,7 +74,7 @@ async def empty_lists(writer: Writer) -> None:
 
 async def as_many_values_as_pass(writer: Writer) -> None:
     """Lists of a number each, just as many as are read of an answer, beside it."""
-    await _whole(writer, _START + _CHOICE + b',"x":[' + b"[1]," * 490_000 + b"[]]}")
+    await _whole(writer, _START + _CHOICE + b',"x":[' + b"[1]," * 99_000 + b"[]]}")
 
 
 async def as_many_probabilities_as_pass(writer: Writer) -> None:
@@ -80,7 +82,7 @@ async def as_many_probabilities_as_pass(writer: Writer) -> None:
     token = b'{"token":"a","logprob":-1.5,"bytes":[97],"top_logprobs":[' + b",".join(
         [b'{"token":"a","logprob":-1.5}'] * 20
     )
-    many = b",".join([token + b"]}"] * 14_000)
+    many = b",".join([token + b"]}"] * 3_000)
     choice = _CHOICE.removesuffix(b"}]") + b',"logprobs":{"content":[' + many + b"]}}]"
     await _whole(writer, _START + choice + b"}")
 
@@ -142,9 +144,9 @@ async def endless_events(writer: Writer) -> None:
 
 
 async def events_of_many_values(writer: Writer) -> None:
-    """A stream of events, each of 300,000 values."""
+    """A stream of events, each of as many values as are read of one."""
     delta = b'{"index":0,"delta":{"content":"a"},"finish_reason":null}'
-    many = b',"x":[' + b"[1]," * 150_000 + b"[]]"
+    many = b',"x":[' + b"[1]," * 99_000 + b"[]]"
     await _events(writer, b"data: " + _START + b'"choices":[' + delta + b"]" + many + b"}\n\n")
 
 
@@ -218,6 +220,7 @@ async def _serve(reader: asyncio.StreamReader, writer: Writer) -> None:
 
 async def main() -> None:
     """Serve until terminated."""
+    step_back()
     server = await asyncio.start_server(_serve, "127.0.0.1", 0)
     print(f"hostile upstream on http://127.0.0.1:{server.sockets[0].getsockname()[1]}", file=sys.stderr, flush=True)
     async with server:

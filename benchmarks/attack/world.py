@@ -21,6 +21,7 @@ from typing import Any
 import grpc
 import yaml
 
+from benchmarks.attack.courtesy import step_back
 from benchmarks.bench_http import process, write_policy
 
 #: How much longer another caller may wait at the 99th percentile, in milliseconds: the limit of issue 14.
@@ -90,7 +91,7 @@ class World:
                 if time.monotonic() >= ends:
                     return
 
-        with ThreadPoolExecutor(at_once) as pool:
+        with ThreadPoolExecutor(at_once, initializer=step_back) as pool:
             running = [pool.submit(repeat) for _ in range(at_once)]
             while not all(one.done() for one in running):
                 height = max(height, self.rss_mb())
@@ -114,7 +115,7 @@ class World:
     def _calm(self) -> list[float]:
         self.calls.clear()
         began = time.monotonic()
-        time.sleep(max(0.5, self.seconds / 2))
+        time.sleep(max(0.5, self.seconds / 4))
         return self.waits(began, time.monotonic())
 
     def waits(self, begin: float, end: float) -> list[float]:

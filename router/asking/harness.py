@@ -63,7 +63,14 @@ _HEADINGS = (("# Context from my IDE setup:", "## My request for Codex:"),)
 
 
 #: An opening tag. The pattern cannot match in two ways, so that a text full of tags that never end takes no longer.
-_TAG = r"[ \t]*+<([\w-]{1,64}+)(?:[ \t][^<>]{0,500}+)?>"
+_TAG = r"[ \t]{0,200}+<([\w-]{1,64}+)(?:[ \t][^<>]{0,500}+)?>"
+
+#: Characters of a tag with the blanks before it, at most.
+_LONGEST_TAG = 200 + 1 + 64 + 1 + 500 + 1
+
+#: Characters of a text that are searched for tags in one call.
+_PIECE = 16 * 1024
+
 _TAG_ANYWHERE = re.compile(_TAG)
 _TAG_AT_LINE = re.compile(f"^{_TAG}", re.MULTILINE)
 
@@ -85,7 +92,14 @@ class _TagFinder:
 
     def search(self, text: str, at: int = 0) -> re.Match[str] | None:
         """Return the next tag at the beginning of a line, or None if no further line begins with a tag."""
-        return next((found for found in _TAG_AT_LINE.finditer(text, at) if found[1] in self._names), None)
+        # One search through a long text would be a single call, during which no other thread runs.
+        for begin in range(at, len(text), _PIECE):
+            for found in _TAG_AT_LINE.finditer(text, begin, begin + _PIECE + _LONGEST_TAG):
+                if found.start() >= begin + _PIECE:
+                    break
+                if found[1] in self._names:
+                    return found
+        return None
 
 
 _HARNESS_TAGS = _TagFinder(_BLOCKS)

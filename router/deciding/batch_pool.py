@@ -36,6 +36,11 @@ class BatchPool(EncodePool):
         two_batches = 2 * encoder.batch_tokens // encoder.spec.max_tokens
         super().__init__(encoder, threads=1, max_pending=max_pending or max(two_batches, PENDING_PER_THREAD))
 
+    @property
+    def batch_slots(self) -> int:
+        """Return how many prompts of batches are let in at a time: half of what may wait, so that single ones can."""
+        return max(1, self._max_pending // 2)
+
     @staticmethod
     def _run_thread(encoder: BatchEncoder, jobs: queue.SimpleQueue[EncodeJob | None]) -> None:
         waiting: list[_Prompt] = []

@@ -217,6 +217,11 @@ class Router:
         return self._cache.counts
 
     @property
+    def batch_slots(self) -> int:
+        """Return how many prompts of all batches may be in work at a time: as many as keep every encoder busy."""
+        return max((pool.batch_slots for pool in self._pools.values()), default=1)
+
+    @property
     def pending(self) -> int:
         """Return the number of prompts that wait for an encoder or are in work."""
         return sum(pool.pending for pool in self._pools.values())

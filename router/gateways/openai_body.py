@@ -170,15 +170,16 @@ class ChatBody:
         return b"".join((before, json.dumps(model).encode(), behind))
 
     @property
-    def around_model(self) -> tuple[bytes, bytes]:
+    def around_model(self) -> tuple[memoryview, memoryview]:
         """The bytes of the body before the value of `model`, and the bytes behind it. Another value can go between.
 
-        Raises InvalidRequestError if there is none.
+        They are not copied, because they may hold pictures. Raises InvalidRequestError if there is none.
         """
         if self.model_at is None:
             raise InvalidRequestError("model must be set, got none.", field="model")
         begin, end = self.model_at
-        return self.raw[:begin], self.raw[end:]
+        raw = memoryview(self.raw)
+        return raw[:begin], raw[end:]
 
 
 def _threshold(text: str, model: str) -> float:

@@ -43,10 +43,13 @@ def check_fields(data: bytes, shape: Shape, *, max_fields: int = MAX_FIELDS) -> 
 
     Raises InvalidRequestError if there are more than `max_fields`, or if the message is cut off.
     """
-    left, inside = max_fields, [(0, len(data), shape)]
+    # For each message that is still to be counted where it begins, where it ends, and its shape; one list, because the
+    # garbage collector would have to look at a tuple for each of them.
+    left = max_fields
+    inside: list[Any] = [0, len(data), shape]
     try:
         while inside:
-            at, end, fields = inside.pop()
+            fields, end, at = inside.pop(), inside.pop(), inside.pop()
             while at < end:
                 left -= 1
                 if left < 0:
@@ -65,7 +68,7 @@ def check_fields(data: bytes, shape: Shape, *, max_fields: int = MAX_FIELDS) -> 
                     if length >= _CONTINUES:
                         length, at = _varint(data, at - 1)
                     if length and (inner := fields.get(tag >> 3)) is not None:
-                        inside.append((at, min(at + length, end), inner))
+                        inside += (at, min(at + length, end), inner)
                     at += length
                 elif kind == _VARINT:
                     while data[at] >= _CONTINUES:

@@ -18,6 +18,7 @@ from router.intake.bounds import Intake
 from router.policies.credentials import CANNED_UPSTREAM
 from router.policies.loading import ServedPolicy
 from router.serving import http_server
+from router.serving.garbage import rare_full_passes
 from router.serving.ports import ServicePorts
 from router.serving.prometheus import serve_metrics
 from router.serving.settings import ServerSettings
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 IO_THREADS = 64
 
 #: Seconds for which a thread that imports, or works on a large request, may make the event loop wait.
-SWITCH_S = 0.0005
+SWITCH_S = 0.0002
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
     if settings.http is not None:
         upstream.check_installed()
     async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(rare_full_passes())
         try:
             if not settings.share_port:
                 await ports.open()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,9 +33,6 @@ from router.wire.structs import struct_from_answer
 #: Most requests in one batch. They keep the encoder busy for seconds; more belong into several calls.
 MAX_BATCH = 1024
 
-#: Number of prompts of all batches that wait for the encoder at a time: half the queue of one encoder thread.
-BATCH_IN_FLIGHT = 8
-
 #: Seconds of the caller's deadline that are kept for the reply to travel back.
 REPLY_S = 0.05
 
@@ -54,12 +52,13 @@ class RouterService(pb_grpc.RouterServiceServicer):
     def __init__(self) -> None:
         self._router: Router | None = None
         self._dispatcher: Dispatcher | None = None
-        # Batches would else fill the queue before the encoder, so that single requests were refused as overload.
-        self._batch_slots = asyncio.Semaphore(BATCH_IN_FLIGHT)
+        # Batches would else fill the queue before the encoder, so that single requests waited behind them.
+        self._batch_slots = asyncio.Semaphore(1)
 
     def start(self, router: Router, dispatcher: Dispatcher) -> None:
         """Begin to answer requests with this router and this dispatcher."""
         self._router, self._dispatcher = router, dispatcher
+        self._batch_slots = asyncio.Semaphore(router.batch_slots)
 
     @property
     def _ready(self) -> tuple[Router, Dispatcher]:
@@ -83,19 +82,22 @@ class RouterService(pb_grpc.RouterServiceServicer):
             )
         caller = caller_of(_headers(context))
         ends = time.perf_counter() + left if (left := _time_left(context)) is not None else None
-        results = [pb.BatchRouteResult() for _ in request.requests]
+        read = functools.partial(_by_session, request.requests, sized=is_large.get())
+        groups = await router.intake.run_in_thread(read) if is_large.get() else read()
+        results, waiting = [b""] * len(request.requests), iter(groups)
 
-        async def decide_in_order(group: Sequence[_BatchItem]) -> None:
-            for item in group:
+        async def decide_groups() -> None:
+            for item in itertools.chain.from_iterable(waiting):
                 async with self._batch_slots:
-                    results[item.index] = await _batch_result(router, item, caller, ends)
+                    result = await _batch_result(router, item, caller, ends)
+                    results[item.index] = field_bytes(1, result.SerializeToString())
                     # Prompts that are decided without the encoder never wait, so other calls would get no turn.
                     await asyncio.sleep(0)
 
-        read = functools.partial(_by_session, request.requests, sized=is_large.get())
-        groups = await router.intake.run_in_thread(read) if is_large.get() else read()
-        await asyncio.gather(*map(decide_in_order, groups))
-        return pb.BatchRouteResponse(results=results)
+        # A task for each request would hold up all other calls while a thousand tasks start.
+        await asyncio.gather(*(decide_groups() for _ in range(router.batch_slots)))
+        # The guarded server sends bytes as they are. Field 1 holds the results.
+        return cast(pb.BatchRouteResponse, b"".join(results))
 
     async def Complete(self, request: pb.CompleteRequest, context: Context) -> pb.CompleteResponse:  # noqa: N802
         """Decide and return the answer of the chosen candidate, or of one that answers in its place."""

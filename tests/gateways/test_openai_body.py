@@ -116,6 +116,11 @@ def test_a_body_without_model_or_messages_is_refused(policies, body):
     assert caught.value.field in {"model", "messages"}
 
 
+def test_a_body_is_not_copied_to_exchange_its_model():
+    raw = json.dumps({"model": "m", "messages": [], "picture": "x" * 100_000}).encode()
+    assert all(part.obj is raw for part in ChatBody.parse(raw).around_model)
+
+
 def test_only_the_model_changes_to_the_byte():
     raw = (
         '{ "messages" : [{"content":"\\u00fc ü \\ud83d","model":"inner"}],\n "model"\t:  "elle/x" , "t":1.0,"n":1e2 }\n'

@@ -8,9 +8,10 @@ from router import plain_json
 from router.answering.upstreams.large_answers import PatientDecoder, apart, is_large
 from router.errors import UpstreamUnavailableError
 
-#: Commas and opening brackets that a JSON text may hold, those in its strings too. A decoder makes an object of 100
-#: bytes for each two of them.
-MAX_SIGNS = 1_000_000
+#: Commas and opening brackets that a JSON text may hold, those in its strings too. The longest answers in one piece
+#: hold token probabilities: so many are 1,800 tokens with twenty alternatives each. With more, single steps of C that
+#: hold Python's lock (checking in a library, freeing what was decoded) would keep every other caller waiting.
+MAX_SIGNS = 200_000
 
 #: Texts of more signs are decoded so that other threads have their turn meanwhile.
 FEW_SIGNS = 20_000
@@ -26,7 +27,7 @@ async def decoded(content: bytes) -> Any:
     """
     signs = signs_in(content) if len(content) > FEW_SIGNS else 0
     if signs > MAX_SIGNS:
-        raise UpstreamUnavailableError(f"the upstream sent JSON of more than {MAX_SIGNS:,} values.")
+        raise too_many_values()
     try:
         if len(content) <= _LONG_BYTES:
             return plain_json.loads(content)
@@ -35,6 +36,19 @@ async def decoded(content: bytes) -> Any:
         return await apart(plain_json.loads, content, PatientDecoder)
     except plain_json.NotPlainJsonError as error:
         raise UpstreamUnavailableError(f"the upstream sent an answer that is no plain JSON: {error}.") from error
+
+
+def too_many_values() -> UpstreamUnavailableError:
+    """Return the error of an answer of more than `MAX_SIGNS` signs.
+
+    It does not count against the candidate: what a caller asks for decides how many values an answer holds.
+    """
+    error = UpstreamUnavailableError(
+        f"the upstream sent JSON of more than {MAX_SIGNS:,} commas and brackets in one piece, the most that is read; "
+        f"ask for fewer `top_logprobs`, or for a stream."
+    )
+    error.counts = False
+    return error
 
 
 def signs_in(content: bytes) -> int:

@@ -12,20 +12,24 @@ import functools
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
 from router import plain_json
-from router.answering.upstreams.answer_json import FEW_SIGNS, MAX_SIGNS, signs_in
+from router.answering.upstreams.answer_json import FEW_SIGNS, MAX_SIGNS, signs_in, too_many_values
 from router.answering.upstreams.candidate_keys import leaked_variable
-from router.answering.upstreams.large_answers import PatientDecoder, apart
+from router.answering.upstreams.large_answers import PatientDecoder, SetAside, apart, holds_more
 from router.answering.upstreams.sse import MAX_LINES, STREAM_FACTOR, too_long
 from router.errors import DispatchError, UpstreamDeniedError, UpstreamUnavailableError
 
-#: Bytes of the body of an error that LiteLLM gets to see: it searches them with regular expressions, 4 KB in some 4 ms.
-MAX_ERROR_BYTES = 16 * 1024
+#: Bytes of the body of an error that LiteLLM gets to see. It searches them half a dozen times with regular expressions,
+#: each time 4 KB in some 4 ms, during which no other thread runs.
+MAX_ERROR_BYTES = 4 * 1024
+
+#: Values of an answer that LiteLLM gets to see: it checks, copies and writes them in steps that nothing interrupts.
+MOST_FOR_LITELLM = 10_000
 
 #: Bytes of a compressed body that are unpacked at a time.
 _PIECE_BYTES = 64 * 1024
@@ -57,6 +61,7 @@ class Call:
         status: the HTTP status of the last answer; None before there was one.
         refusal: our own error, of an answer beyond its bound or a key that must not be sent, because LiteLLM would make
             something else of it.
+        aside: the large parts of an answer that LiteLLM does not get to see.
     """
 
     max_answer_bytes: int
@@ -66,6 +71,7 @@ class Call:
     phase: Phase = Phase.BUILDING
     status: int | None = None
     refusal: DispatchError | None = None
+    aside: SetAside = field(default_factory=SetAside)
 
     @property
     def max_bytes(self) -> int:
@@ -112,8 +118,11 @@ class _Gauge:
             self._lines = part.count(b"\n", blank + 2) + (0 if blank >= 0 else self._lines)
         if self._line > most or self._total > self._call.max_bytes:
             return too_long(most if self._line > most else self._call.max_bytes)
-        if self._signs > MAX_SIGNS or self._lines > MAX_LINES:
-            return UpstreamUnavailableError("the upstream sent more values in one piece than are read.")
+        # LiteLLM decodes each event of a stream in one step. An event holds a few tokens.
+        if self._signs > (FEW_SIGNS if self._call.streamed else MAX_SIGNS):
+            return too_many_values()
+        if self._lines > MAX_LINES:
+            return UpstreamUnavailableError(f"the upstream sent {MAX_LINES:,} lines without an event.")
         return None
 
 
@@ -167,13 +176,20 @@ async def _unpacked(parts: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
             part = unpacker.unconsumed_tail
 
 
-async def _decode_apart(response: httpx.Response, content: bytes) -> None:
-    """Decode the response here in pieces, so that LiteLLM does not do it in one call that holds up every thread."""
+async def _decode_apart(response: httpx.Response, content: bytes, call: Call) -> None:
+    """Decode the response here in pieces, so that LiteLLM does not do it in one call that holds up every thread.
+
+    Raises UpstreamUnavailableError if more is left than LiteLLM can work through.
+    """
     try:
         value = await apart(plain_json.loads, content, PatientDecoder)
     except plain_json.NotPlainJsonError:
         # LiteLLM finds it in its own way.
         return
+    call.aside.take_from(value)
+    if holds_more(value, n_values=MOST_FOR_LITELLM):
+        call.refusal = too_many_values()
+        raise call.refusal
     setattr(response, "json", lambda **_: value)  # noqa: B010  (mypy knows it as a method)
 
 
@@ -216,7 +232,7 @@ def _install() -> None:
         response.stream = (_Body if response.is_success else _ErrorBody)(response, call)
         try:
             if not stream and signs_in(content := await response.aread()) > FEW_SIGNS:
-                await _decode_apart(response, content)
+                await _decode_apart(response, content, call)
         except BaseException:
             await response.aclose()
             raise

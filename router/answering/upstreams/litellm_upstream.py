@@ -17,7 +17,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from router.answering.upstreams.candidate_keys import OTHER_CREDENTIALS, has_key, is_providers_own, key_of
 from router.answering.upstreams.litellm_errors import Problem, translated
@@ -30,6 +30,9 @@ from router.errors import (
 )
 from router.policies.policy_file import Candidate
 from router.values import RouteQuery
+
+if TYPE_CHECKING:
+    from router.answering.upstreams.bounded_httpx import Call
 
 #: Fields of the OpenAI body that LiteLLM translates between providers. Everything else a caller sends travels as
 #: `extra_body`: LiteLLM's own keywords (`api_base`, `api_key`, `mock_response`, ...) must not be a caller's to set.
@@ -71,9 +74,10 @@ class LiteLLMUpstream:
         """Return the answer in the OpenAI shape. `base` is the URL of the provider. Raises DispatchError."""
 
         async def work() -> dict[str, Any]:
-            async with _calling(candidate, base, streamed=False):
+            async with _calling(candidate, base, streamed=False) as call:
                 response = await _litellm().acompletion(**_arguments(candidate, base, query))
                 body: dict[str, Any] = response.model_dump(mode="json", exclude_none=True)
+                call.aside.put_back(body)
                 return body
 
         return await self._running().call(work)
@@ -216,8 +220,8 @@ _known_problem = functools.lru_cache(maxsize=1024)(problem_of)
 
 
 @contextlib.asynccontextmanager
-async def _calling(candidate: Candidate, base: str | None, *, streamed: bool) -> AsyncIterator[None]:
-    """Bound the answers, and turn what LiteLLM raises into errors of ours.
+async def _calling(candidate: Candidate, base: str | None, *, streamed: bool) -> AsyncIterator[Call]:
+    """Bound the answers, and turn what LiteLLM raises into errors of ours. Yield the notes on the call.
 
     A request that LiteLLM cannot even build is its caller's fault, unless the candidate cannot be sent the plainest one
     either.
@@ -231,7 +235,7 @@ async def _calling(candidate: Candidate, base: str | None, *, streamed: bool) ->
         raise problem.error()
     try:
         with translated(f"candidate {candidate.name!r} ({candidate.model})", call, problem), bounded(call):
-            yield
+            yield call
     except UpstreamRejectedError:
         if call.phase is Phase.BUILDING and (why := await _rehearse(candidate, base)) is not None:
             message = f"candidate {candidate.name!r} ({candidate.model}) cannot be asked as it is set up: {why}."

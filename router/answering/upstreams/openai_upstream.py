@@ -23,7 +23,7 @@ from router.answering.upstreams.candidate_keys import NO_KEY, key_of
 from router.answering.upstreams.litellm_errors import translated, wants_a_key
 from router.answering.upstreams.litellm_upstream import excerpt
 from router.answering.upstreams.sse import data_of_events
-from router.answering.upstreams.upstream_http import Answered, UpstreamHttp, trusted_authorities
+from router.answering.upstreams.upstream_http import Answered, Body, UpstreamHttp, trusted_authorities
 from router.errors import InvalidRequestError
 from router.policies.policy_file import Candidate
 from router.values import RouteQuery
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 #: LiteLLM's prefix of providers that speak the OpenAI chat API.
 OPENAI_PREFIX = "openai/"
-
-#: Bodies of so many bytes are put together outside the event loop.
-_ELSEWHERE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +71,13 @@ class OpenAIUpstream:
         Raises DispatchError.
         """
         with translated(_say(candidate)):
-            answered = await self._post(candidate, base, await _body_of(candidate, query, stream=False))
+            answered = await self._post(candidate, base, _body(candidate, query, stream=False))
             return await decoded(await answered.read(candidate.max_answer_bytes))
 
     async def stream(self, candidate: Candidate, base: str, query: RouteQuery) -> AsyncGenerator[Any, None]:
         """Yield the JSON values of the stream. Closing it ends the call. Errors are those of `complete`."""
         with translated(_say(candidate)):
-            answered = await self._post(candidate, base, await _body_of(candidate, query, stream=True))
+            answered = await self._post(candidate, base, _body(candidate, query, stream=True))
             try:
                 events = data_of_events(answered.parts(), max_bytes=candidate.max_answer_bytes)
                 async with contextlib.aclosing(events):
@@ -96,7 +93,7 @@ class OpenAIUpstream:
         await self._http.aclose()
         await self._sdk.close()
 
-    async def _post(self, candidate: Candidate, base: str, body: bytes) -> Answered:
+    async def _post(self, candidate: Candidate, base: str, body: Body) -> Answered:
         destination = self._destination(candidate, base)
         answered = await self._http.post(destination.url, body, destination.headers, timeout_s=candidate.timeout_s)
         if not answered.is_success:
@@ -140,19 +137,12 @@ def speaks_openai(candidate: Candidate) -> bool:
     return candidate.model.startswith(OPENAI_PREFIX) and candidate.api_base is not None
 
 
-async def _body_of(candidate: Candidate, query: RouteQuery, *, stream: bool) -> bytes:
-    if query.body is None or sum(map(len, query.body)) < _ELSEWHERE_BYTES:
-        return _body(candidate, query, stream=stream)
-    # Copying pictures takes its time, in which others may have their turn.
-    return await asyncio.to_thread(_body, candidate, query, stream=stream)
-
-
-def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> bytes:
+def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> Body:
     """Return the caller's body with the candidate's model, or else one that is serialised as the OpenAI SDK does."""
     model = candidate.model.removeprefix(OPENAI_PREFIX)
     if query.body is not None:
         before, behind = query.body
-        return b"".join((before, json.dumps(model).encode(), behind))
+        return before, json.dumps(model).encode(), behind
     fields: dict[str, Any] = {
         "messages": query.messages,
         "model": model,
@@ -163,7 +153,7 @@ def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> bytes:
         fields.setdefault("stream_options", {"include_usage": True})
     try:
         text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=dict)
-        return text.encode()
+        return (text.encode(),)
     except (TypeError, ValueError, RecursionError) as error:
         # The encoder's own words may quote the prompt.
         raise InvalidRequestError(

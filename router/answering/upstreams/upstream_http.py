@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import io
 import urllib.request
 import warnings
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from router.answering.upstreams.sse import too_long
@@ -38,8 +37,12 @@ FAREWELL_S = 0.2
 MAX_ERROR_BYTES = 64 * 1024
 ERROR_BODY_S = 5.0
 
-#: Longer bodies are sent in pieces, between which others have their turn.
-_ONE_PIECE_BYTES = 2**20
+#: The parts of a body, sent one behind the other.
+Body: TypeAlias = tuple[bytes | memoryview, ...]
+
+#: Longer bodies are sent in pieces of so many bytes, between which others have their turn. A body with pictures is
+#: never put together: copying 30 MB takes 20 ms, during which no other thread runs.
+_PIECE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,7 @@ class UpstreamHttp:
         # Not `trust_env`: it looks for passwords in ~/.netrc, in a thread for every call.
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Answered:
+    async def post(self, url: str, body: Body, headers: Mapping[str, str], *, timeout_s: float) -> Answered:
         """Send a request and return when the headers of the answer have arrived.
 
         timeout_s: longest silence, in seconds, then and while the body is read.
@@ -149,7 +152,12 @@ class UpstreamHttp:
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), sock_read=timeout_s)
-        data = body if len(body) <= _ONE_PIECE_BYTES else io.BytesIO(body)
+        length = sum(map(len, body))
+        if length <= _PIECE_BYTES:
+            data: Any = b"".join(body)
+        else:
+            # The length must be said: without it aiohttp sends chunks, which not every upstream takes.
+            data, headers = _in_pieces(body), {**headers, "Content-Length": str(length)}
         try:
             reply = await self._session.post(
                 url, data=data, headers=headers, timeout=timeout, allow_redirects=False, proxy=_proxy_of(url)
@@ -164,6 +172,12 @@ class UpstreamHttp:
     async def aclose(self) -> None:
         """Close the connections of the pool."""
         await self._session.close()
+
+
+async def _in_pieces(body: Body) -> AsyncIterator[bytes]:
+    for part in body:
+        for at in range(0, len(part), _PIECE_BYTES):
+            yield bytes(part[at : at + _PIECE_BYTES])
 
 
 def trusted_authorities() -> ssl.SSLContext:

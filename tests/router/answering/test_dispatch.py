@@ -9,6 +9,7 @@ import copy
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ class TestBodies:
         (direct,) = upstream.sent
         upstream.answer = None
         query = as_a_door_would(direct)
-        before = copy.deepcopy(query)
+        before = replace(query, messages=copy.deepcopy(query.messages), parameters=copy.deepcopy(query.parameters))
         if streamed:
             upstream.answer = StreamingResponse(iter([]), media_type="text/event-stream")
             with pytest.raises(errors.UpstreamUnavailableError):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Iterator
 
 import pytest
 
+from router.asking import harness
 from router.asking.ask import extract
 from router.asking.harness import human_text, is_marked
 from router.values import RouteQuery
@@ -47,6 +50,29 @@ def test_a_wrapper_is_removed_only_if_it_encloses_the_whole_turn() -> None:
     assert words("<task>\nCount to ten.\n</task>") == "Count to ten."
     for text in ("<task>a</task>\n<task>b</task>", "<task>a</task> now"):
         assert words(text) is text
+
+
+@pytest.mark.parametrize("blanks", range(120))
+def test_a_tag_is_found_wherever_the_pieces_of_the_search_end(blanks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "_PIECE", 40)
+    text = "x" * blanks + "\n  <file of='a\nb'>\n<system-reminder kind='c'>no human wrote this</system-reminder>Why?"
+    assert "no human" not in words(text)
+    assert words(text).endswith("Why?")
+
+
+def test_no_search_for_tags_looks_through_more_than_a_piece_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+    pattern = harness._TAG_AT_LINE
+
+    class Watched:
+        def finditer(self, text: str, begin: int, end: int) -> Iterator[re.Match[str]]:
+            lengths.append(min(end, len(text)) - begin)
+            return pattern.finditer(text, begin, end)
+
+    monkeypatch.setattr(harness, "_TAG_AT_LINE", Watched())
+    assert not is_marked("\n<f" * 170_000)
+    assert len(lengths) > 10
+    assert max(lengths) < 20_000
 
 
 HALF_A_MEGABYTE = 500_000

@@ -7,6 +7,7 @@ import contextlib
 import json
 import zlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from tests.raw_server import raw_server
 from tests.router.faults import answer
@@ -15,6 +16,15 @@ MEGABYTE = 2**20
 
 #: What was asked for, oldest first.
 asked: list[str] = []
+
+
+def _with_probabilities(n_tokens: int) -> dict[str, Any]:
+    """An answer with the probabilities of its tokens, as `logprobs` and `top_logprobs` ask for them."""
+    one = {"token": "a", "logprob": -0.5, "bytes": [97]}
+    made = answer()
+    made["choices"][0]["logprobs"] = {"content": [{**one, "top_logprobs": [one] * 5}] * n_tokens, "refusal": None}
+    return made
+
 
 #: What each path answers as the body of a whole answer.
 BODIES = {
@@ -25,6 +35,9 @@ BODIES = {
     "deep": json.dumps(answer()).encode()[:-1] + b', "x": ' + b"[" * 970 + b"]" * 970 + b"}",
     "lists": json.dumps(answer()).encode()[:-1] + b', "x": [' + b"[]," * 1_500_000 + b"[]]}",
     "many": json.dumps(answer("é" * 70_000)).encode()[:-1] + b', "x": [' + b"[1]," * 60_000 + b"[]]}",
+    "probabilities": json.dumps(_with_probabilities(1000)).encode(),
+    "too-many-probabilities": json.dumps(_with_probabilities(10_000)).encode(),
+    "many-in-message": json.dumps(answer()).encode().replace(b'"role"', b'"x": [' + b"[1]," * 12_000 + b'[]], "role"'),
     "ok": json.dumps(answer()).encode(),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from router.answering.upstreams import bounded_httpx
 from router.answering.upstreams.upstream import Upstream
 from router.errors import DispatchError, UpstreamRejectedError, UpstreamUnavailableError
 from router.policies.policy_file import Candidate
@@ -142,6 +144,38 @@ async def test_what_is_no_plain_json_is_the_upstreams_fault(
     # LiteLLM leaves fields out that it does not know: then there is nothing left to complain of.
     assert provider == "hosted_vllm"
     assert answered["choices"][0]["message"]["content"] == "forty-two"
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_the_probabilities_of_a_thousand_tokens_arrive_and_litellm_does_not_see_them(
+    upstream: Upstream, url: str, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    watched = bounded_httpx.holds_more
+    monkeypatch.setattr(
+        bounded_httpx, "holds_more", lambda value, **most: seen.append(json.dumps(value)) or watched(value, **most)
+    )
+    answered = await upstream.complete(candidate(provider, url, "probabilities"), RouteQuery.from_prompt("hello"))
+    expected = json.loads(hostile_upstream.BODIES["probabilities"])
+    assert answered["choices"][0]["logprobs"] == expected["choices"][0]["logprobs"]
+    assert answered["choices"][0]["message"]["content"] == "forty-two"
+    assert [len(one) < 1000 for one in seen] == ([] if provider == "openai" else [True])
+
+
+@pytest.mark.parametrize(
+    ("provider", "mode"),
+    [
+        ("openai", "too-many-probabilities"),
+        ("hosted_vllm", "too-many-probabilities"),
+        ("hosted_vllm", "many-in-message"),
+    ],
+)
+async def test_more_values_than_are_read_rest_no_candidate_because_a_caller_may_have_asked_for_them(
+    upstream: Upstream, url: str, provider: str, mode: str
+) -> None:
+    with pytest.raises(UpstreamUnavailableError, match="top_logprobs") as caught:
+        await upstream.complete(candidate(provider, url, mode), RouteQuery.from_prompt("hello"))
+    assert not caught.value.counts
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

@@ -15,7 +15,7 @@ from router.answering.upstreams.upstream_http import UpstreamHttp
 from router.errors import UpstreamUnavailableError
 from tests.raw_server import raw_server
 
-BODY = b'{"model": "m", "messages": []}'
+BODY = (b'{"model": "m", "messages": []}',)
 MOST = 1_000_000
 HEADERS = {"content-type": "application/json", "authorization": "Bearer sk-test"}
 
@@ -62,8 +62,10 @@ async def test_a_body_arrives_to_the_byte_whatever_its_length(http: UpstreamHttp
         return reply(b"{}")
 
     async with listening(answer) as address:
-        for body in (BODY, b'"' + b"x" * 3_000_000 + b'"'):
-            answered = await http.post(f"http://{address}/v1/chat/completions", body, HEADERS, timeout_s=10)
+        for body in (*BODY, b'"' + b"x" * 3_000_000 + b'"'):
+            answered = await http.post(
+                f"http://{address}/v1/chat/completions", (body[:7], memoryview(body)[7:]), HEADERS, timeout_s=10
+            )
             assert await answered.read(MOST) == b"{}"
             assert seen.pop() == body
 

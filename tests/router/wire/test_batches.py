@@ -1,0 +1,64 @@
+"""A batch leaves room for everybody else: in the threads of the encoder, and in the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc.aio
+
+from router.answering.dispatch import Dispatcher
+from router.deciding.pipeline import Router
+from router.deciding.settings import RouterSettings
+from router.pb import router_service_pb2 as pb
+from router.pb import router_service_pb2_grpc as pb_grpc
+from router.policies.loading import load_policies
+from router.values import RouteQuery
+from router.wire.guarded_server import add_to_server
+from router.wire.servicer import RouterService
+from tests.fakes import FakeEncoder, write_policy
+
+N_PROMPTS, N_THREADS = 600, 4
+
+
+async def test_a_batch_leaves_one_thread_of_the_encoder_to_others_and_starts_few_tasks(tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    router = Router(
+        load_policies([write_policy(tmp_path)]),
+        {encoder.spec.identity: encoder},
+        RouterSettings(threads=N_THREADS, cache_entries=0),
+    )
+    dispatcher = Dispatcher(router.policies)
+    service, server = RouterService(), grpc.aio.server()
+    service.start(router, dispatcher)
+    add_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = pb_grpc.RouterServiceStub(channel)
+            await stub.Route(pb.RouteRequest(prompt="warm up"))
+            encoder.gate.clear()
+            batch = pb.BatchRouteRequest(
+                requests=[pb.RouteRequest(prompt=f"prompt {number}") for number in range(N_PROMPTS)]
+            )
+            tasks_before = len(asyncio.all_tasks())
+            waiting = asyncio.ensure_future(stub.BatchRoute(batch))
+            async with asyncio.timeout(30):
+                while not router.pending:  # noqa: ASYNC110  (nobody tells when the batch has arrived)
+                    await asyncio.sleep(0.005)
+            await asyncio.sleep(0.05)
+            assert router.pending == router.batch_slots == N_THREADS - 1
+            assert len(asyncio.all_tasks()) - tasks_before < 20
+            encoder.gate.set()
+            answered = await waiting
+        assert len(answered.results) == N_PROMPTS
+        alone = {
+            text: router.decide(RouteQuery.from_prompt(text)).chosen for text in ("prompt 0", f"prompt {N_PROMPTS - 1}")
+        }
+        assert answered.results[0].decision.chosen == alone["prompt 0"]
+        assert answered.results[-1].decision.chosen == alone[f"prompt {N_PROMPTS - 1}"]
+    finally:
+        await server.stop(0)
+        await router.close()
+        await dispatcher.aclose()
