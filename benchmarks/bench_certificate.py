@@ -1,4 +1,4 @@
-"""Compare bounds on MMLU: which certifies the largest weak share, and how often is its promise broken? Print JSON.
+"""Compare bounds on MMLU by the weak share that they certify and by how often they fail; print JSON.
 
     python -m benchmarks.bench_certificate > certificate.json
 

@@ -1,4 +1,4 @@
-"""What the HTTP door adds to an upstream asked directly, on one keep-alive connection each: JSON on stdout.
+"""Measure what the HTTP door adds to an upstream asked directly, on one keep-alive connection each; print JSON.
 
     python -m benchmarks.bench_http [--calls 400] [--quick]
 
@@ -110,7 +110,7 @@ async def measure(n_calls: int) -> dict[str, list[float]]:
 async def callers(
     stack: contextlib.AsyncExitStack, upstream_url: str, door_url: str
 ) -> dict[str, Callable[[str], Awaitable[Any]]]:
-    """Each kind of call, on a connection of its own that is kept alive."""
+    """Yield each kind of call, on a connection of its own that is kept alive."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import litellm
     import openai
@@ -151,7 +151,7 @@ async def callers(
 
 
 def write_policy(folder: Path, upstream_url: str) -> Path:
-    """The embedded default, answered by our upstream."""
+    """Write the embedded default policy with our upstream for its candidates."""
     policy = yaml.safe_load(DEFAULT_POLICY.read_text("utf-8"))
     for candidate in policy["candidates"]:
         candidate["api_base"] = upstream_url
@@ -162,7 +162,7 @@ def write_policy(folder: Path, upstream_url: str) -> Path:
 
 @contextlib.contextmanager
 def process(*arguments: str) -> Iterator[dict[str, str]]:
-    """A serving process of ours; where it listens, as it says: `grpc` and `http`."""
+    """Run a serving process of ours, and yield the addresses that it prints, as `grpc` and `http`."""
     argv = [sys.executable, *arguments]
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as running:
         try:
@@ -202,7 +202,7 @@ async def serve_upstream() -> None:
 
 
 def quantiles(seconds: list[float]) -> dict[str, float]:
-    """The median and the ninetieth percentile, in milliseconds."""
+    """Return the median and the ninetieth percentile, in milliseconds."""
     ordered = sorted(seconds)
     return {"p50": round(median(ordered) * 1e3, 3), "p90": round(ordered[int(len(ordered) * 0.9)] * 1e3, 3)}
 

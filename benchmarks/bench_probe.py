@@ -1,4 +1,4 @@
-"""Speed of the probe against its limits and against scikit-learn, as one JSON document on stdout.
+"""Measure the speed of the probe against its limits and against scikit-learn, and print one JSON document.
 
     python benchmarks/bench_probe.py [--quick]
 

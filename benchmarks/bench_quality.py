@@ -1,4 +1,4 @@
-"""The whole evaluation on ../shared/data: prints JSON, and rewrites docs/results.md and the table in README.md from it.
+"""Run the whole evaluation on ../shared/data, print JSON, and rewrite docs/results.md and the table in README.md.
 
     python -m benchmarks.bench_quality > quality.json
     python -m benchmarks.bench_quality --render quality.json    # only the pages, from an earlier run
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def run(parts: list[str], prompts: int | None, resamples: int) -> dict[str, Any]:
-    """The results of these parts, with where and when they were measured."""
+    """Return the results of these parts, with the machine, the commit and the date."""
     found: dict[str, Any] = {
         "created": utc_now(),
         "commit": _git("rev-parse", "HEAD"),
@@ -101,7 +101,7 @@ def run(parts: list[str], prompts: int | None, resamples: int) -> dict[str, Any]
 
 
 def load(name: str, models: tuple[str, ...], prompts: int | None) -> tuple[Outcomes, npt.NDArray[np.float32]]:
-    """Prompts that all these models answered, the first `prompts` of a fixed shuffle, and their features."""
+    """Load the prompts that all these models answered, the first `prompts` of a fixed shuffle, with their features."""
     outcomes = read_outcomes(DATA / f"{name}.parquet").select_models(models).complete_rows()
     if prompts is not None and prompts < len(outcomes):
         kept = np.sort(np.random.default_rng(0).permutation(len(outcomes))[:prompts])
@@ -110,22 +110,22 @@ def load(name: str, models: tuple[str, ...], prompts: int | None) -> tuple[Outco
 
 
 def mmlu(prompts: int | None, resamples: int) -> dict[str, Any]:
-    """RouteLLM's pair on MMLU."""
+    """Measure RouteLLM's pair of models on MMLU."""
     return pair_results(*load("routellm_mmlu", (WEAK, STRONG), prompts), resamples=resamples)
 
 
 def gsm8k(prompts: int | None, resamples: int) -> dict[str, Any]:
-    """RouteLLM's pair on GSM8K, which has no groups."""
+    """Measure RouteLLM's pair of models on GSM8K, which has no groups."""
     return pair_results(*load("routellm_gsm8k", (WEAK, STRONG), prompts), resamples=resamples)
 
 
 def mmlu_pro(prompts: int | None, resamples: int) -> dict[str, Any]:
-    """A small and a large model on MMLU-Pro."""
+    """Measure a small and a large model on MMLU-Pro."""
     return pair_results(*load("mmlu_pro", (PRO_WEAK, PRO_STRONG), prompts), resamples=resamples)
 
 
 def transfer(prompts: int | None, resamples: int) -> dict[str, Any]:
-    """From MMLU to GSM8K with none and with few of its labels, and from the rest of MMLU to one domain of it."""
+    """Measure transfer from MMLU to GSM8K with none and few of its labels, and from MMLU to one domain of it."""
     old, old_features = load("routellm_mmlu", (WEAK, STRONG), prompts)
     new, new_features = load("routellm_gsm8k", (WEAK, STRONG), None)
     found = transfer_results(old, old_features, new, new_features, sizes=(50, 100, 300), draws=30, resamples=resamples)
@@ -153,7 +153,7 @@ def many_models(prompts: int | None, resamples: int) -> dict[str, Any]:
 
 
 def held_out_groups(prompts: int | None, resamples: int) -> dict[str, Any]:
-    """Policies as `elle tune` writes them, on whole groups that neither the probe nor the policy has seen."""
+    """Measure policies as `elle tune` writes them on whole groups that neither probe nor policy has seen."""
     pair = {
         "loss at most 0.02": Target("max_loss", 0.02),
         "loss at most 0.05": Target("max_loss", 0.05),
@@ -176,7 +176,7 @@ def held_out_groups(prompts: int | None, resamples: int) -> dict[str, Any]:
 
 
 def _output_tokens(outcomes: Outcomes) -> FloatArray:
-    """The data's estimates of the length of every answer, (n, m)."""
+    """Return the data's estimates of the length of every answer, (n, m)."""
     import pyarrow.parquet as pq
 
     columns = pq.read_table(DATA / "mmlu_pro.parquet", columns=["prompt_id", "model", "output_tokens_est"]).to_pydict()
@@ -187,7 +187,7 @@ def _output_tokens(outcomes: Outcomes) -> FloatArray:
 
 
 def _costs(outcomes: Outcomes, fold: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
-    """Cost of every answer and what could be expected of it, (n, m) USD.
+    """Return the cost of every answer, and the cost that could be expected of it, (n, m) USD.
 
     Input tokens are characters / 4, output tokens the data's estimate, in expectation the model's mean on other folds.
     """

@@ -1,4 +1,4 @@
-"""Our service against the same service on other people's encoders, in one run, interleaved: JSON on stdout.
+"""Measure our service against the same service on other people's encoders, in turns of one run; print JSON.
 
     python -m benchmarks.bench_serve [--rounds 3] [--seconds 4] [--quick] [--figure FILE.png] [--write]
 
@@ -58,7 +58,7 @@ class Variant:
 
 
 def other(name: str, *options: str) -> tuple[str, ...]:
-    """The command of our service on another encoder."""
+    """Return the command that starts our service on another encoder."""
     return ("-m", "benchmarks.serve.server", name, *options)
 
 
@@ -138,7 +138,7 @@ def main() -> None:
 def measure(
     variants: Sequence[Variant], prompts: Sequence[str], rounds: int, seconds: float
 ) -> dict[str, dict[str, Any]]:
-    """For each variant and concurrency the median over rounds of every figure; rounds take turns."""
+    """Return for each variant and concurrency the median of every figure over rounds that take turns."""
     found: dict[str, dict[int, list[dict[str, Any]]]] = {v.name: {c: [] for c in v.concurrency} for v in variants}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         file = Path(folder) / "prompts.json"
@@ -174,7 +174,7 @@ def describe_encoder(prompts: Sequence[str]) -> dict[str, Any]:
 
 
 def middle(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Medians over runs of every number, nested ones too."""
+    """Return the median over runs of every number, nested ones too."""
     return {
         key: middle([run[key] for run in runs if key in run])
         if isinstance(value, dict)
@@ -184,7 +184,7 @@ def middle(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def compare(measured: Mapping[str, Any]) -> dict[str, float]:
-    """The ratios that are claimed: medians of one run."""
+    """Return the ratios that we claim, from the medians of one run."""
     one = {name: figures["1"]["p50_ms"] for name, figures in measured.items() if "1" in figures}
     at_32 = {name: figures["32"] for name, figures in measured.items() if "32" in figures}
     ours = max((at_32[name] for name in ("elle", "elle, 2 processes")), key=lambda figures: figures["per_second"])
@@ -210,7 +210,7 @@ def compare(measured: Mapping[str, Any]) -> dict[str, float]:
 
 
 def met(value: float, direction: str, limit: float) -> bool:
-    """Whether a figure keeps its limit."""
+    """Return whether a figure keeps its limit."""
     return value >= limit if direction == "least" else value <= limit
 
 

@@ -1,4 +1,4 @@
-"""What precision, token limit, truncation and depth of the encoder cost in routing and save in time: JSON on stdout.
+"""Measure what precision, token limit, truncation and depth of the encoder cost in routing and save in time.
 
     python -m benchmarks.encoder_study [--prompts N]        # an hour
 
@@ -50,7 +50,7 @@ TIMED = 200
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to encode."""
+    """Describes one way to encode: precision, token limit, truncation and depth."""
 
     precision: str = "int8"
     max_tokens: int = 256
@@ -59,11 +59,11 @@ class Variant:
 
     @property
     def forward(self) -> tuple[str, int, str]:
-        """What one pass over the prompts is shared by."""
+        """Return what variants must have in common to share one pass over the prompts."""
         return self.precision, self.max_tokens, self.truncation
 
     def spec(self, pooling: tuple[str, ...]) -> EncoderSpec:
-        """Of MiniLM, with this pooling."""
+        """Return the spec of MiniLM with this pooling."""
         how = {"precision": self.precision, "max_tokens": self.max_tokens, "truncation": self.truncation}
         return replace(MINILM_L6, tensors_sha256=None, pooling=pooling, **how)  # type: ignore[arg-type]
 
@@ -108,7 +108,7 @@ def main() -> None:
 
 
 def judge(data: Mapping[str, Outcomes], source: Path) -> dict[str, dict[Variant, RouterScores]]:
-    """What a probe on each variant's features says of prompts left out, by task."""
+    """Return what a probe on each variant's features says of prompts left out, by task."""
     judged: dict[str, dict[Variant, RouterScores]] = {task: {} for task in data}
     texts = {TASKS[task][0]: outcomes.texts for task, outcomes in data.items()}
     folds = {task: split_folds(outcomes, 5, TASKS[task][2]) for task, outcomes in data.items()}
@@ -129,7 +129,7 @@ def judge(data: Mapping[str, Outcomes], source: Path) -> dict[str, dict[Variant,
 
 
 def figures(outcomes: Outcomes, judged: Mapping[Variant, RouterScores], variant: Variant) -> dict[str, Any]:
-    """APGR with its interval, the reference's lead, ECE of the weak model's risk, agreement with the reference."""
+    """Return APGR with its interval, the reference's lead, the ECE of the weak risk, and the share decided alike."""
     truth = Truth(outcomes.scores, text_numbers(outcomes.texts))
     compared = {"reference": judged[REFERENCE], "variant": judged[variant]}
     one = measure(compared, truth, reference="reference", resamples=500)["variant"]
@@ -143,7 +143,7 @@ def figures(outcomes: Outcomes, judged: Mapping[Variant, RouterScores], variant:
 
 
 def in_turns(texts: Sequence[str], source: Path) -> list[float]:
-    """Median CPU milliseconds per prompt of each variant."""
+    """Return the median CPU milliseconds per prompt of each variant, measured in turns."""
     encoders = [ExportedEncoder(build_bundle(variant.spec(variant.pooling), source)) for variant in VARIANTS]
     spent: list[list[float]] = [[] for _ in encoders]
     for text in texts:

@@ -1,4 +1,4 @@
-"""What a core that would idle does for a lone forward pass, and what it does where no core idles: JSON on stdout.
+"""Measure what a core that would idle does for a lone forward pass, and what it does if no core idles; print JSON.
 
     python -m benchmarks.idle_core [--calls 100]
 

@@ -1,4 +1,4 @@
-"""Overload and endurance of the real service: JSON on stdout, exit status 1 if a limit is broken.
+"""Test the real service under overload and over a long time; print JSON, and exit with status 1 beyond a limit.
 
     python -m benchmarks.load_test overload [--seconds 60] [--factor 3]
     python -m benchmarks.load_test soak [--decisions 200000]
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def overload(server: Server, prompts: Path, seconds: float, factor: float) -> dict[str, Any]:
-    """What happens at `factor` times the capacity."""
+    """Measure what happens at `factor` times the capacity."""
     capacity = load(server, prompts, "--concurrency", str(CONCURRENCY), "--seconds", "10")["per_second"]
     busy = load(server, prompts, "--rate", str(0.9 * capacity), "--seconds", str(seconds / 3))
     before = server.rss_mb()
@@ -88,7 +88,7 @@ def overload(server: Server, prompts: Path, seconds: float, factor: float) -> di
 
 
 def soak(server: Server, folder: Path, decisions: int) -> dict[str, Any]:
-    """Memory over many decisions."""
+    """Measure the memory of the service over many decisions."""
     base, memory, done = read_prompts(), [], 0
     begun = time.perf_counter()
     number = 0
@@ -115,7 +115,7 @@ def soak(server: Server, folder: Path, decisions: int) -> dict[str, Any]:
 
 
 def one_thread() -> Mapping[str, str]:
-    """BLAS on one thread, as `make run` has it."""
+    """Set BLAS to one thread, as `make run` does."""
     return {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1")}
 
 

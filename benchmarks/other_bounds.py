@@ -1,4 +1,4 @@
-"""Tests of a bounded mean that `elle tune` never chooses; bench_certificate.py compares them with those it does.
+"""Test a bounded mean in ways that `elle tune` never chooses; bench_certificate.py compares them with its own.
 
 Every test is valid for independent, identically distributed losses in [low, high] at every sample size.
 

@@ -1,4 +1,4 @@
-"""Reproduce the ELLE finding without a network: is a model's own loss linear in its embedding?
+"""Reproduce the ELLE finding without a network, which says that a model's own loss is linear in its embedding.
 
     python -m benchmarks.reproduce_elle [--only ROW,ROW] [--scale 0.1] [--jobs 2] [--out DIR]
 
@@ -77,7 +77,7 @@ def measure_all(names: list[str], scale: float, folder: Path, jobs: int) -> Iter
 
 
 def arguments_of_command(names: list[str]) -> argparse.Namespace:
-    """The command line, with `only` as a list of known rows."""
+    """Parse the command line; `only` becomes a list of known rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help=f"comma-separated rows of: {', '.join(names)}")
     parser.add_argument("--scale", type=float, default=1.0, help="shrink samples and training steps for a quick look")

@@ -1,4 +1,4 @@
-"""Real routing outcomes for certificate studies: predicted gains and drops of prompts never fitted on."""
+"""Load real routing outcomes for studies of certificates: predicted gains and drops of prompts not fitted on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RoutingOutcomes:
 
 
 def load_mmlu() -> tuple[Float64, Float64]:
-    """Features (n, d) of the default encoder and losses (n, 2), weak and strong, one row per prompt text.
+    """Load features (n, d) of the default encoder and losses (n, 2), weak and strong, one row per prompt text.
 
     Encodes on first use, minutes; later runs read the feature cache.
     """

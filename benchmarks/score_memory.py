@@ -1,4 +1,4 @@
-"""Peak memory and speed of scoring a large parquet file of embeddings.
+"""Measure the peak memory and the speed of scoring a large parquet file of embeddings.
 
     python -m benchmarks.score_memory [--rows 10000000] [--width 384] [--row-group 1000000] [--folder DIR]
 
@@ -37,7 +37,7 @@ print(json.dumps({"rows": report.rows, "seconds": round(seconds, 1), "peak_resid
 
 
 def write(path: Path, rows: int, width: int, row_group: int) -> None:
-    """Random embeddings as a fixed-size-list column, one row group at a time from one repeated block."""
+    """Write random embeddings as a fixed-size-list column, one row group at a time from one repeated block."""
     block = np.random.default_rng(0).normal(size=(10_000, width)).astype(np.float32)
     column = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), width)
     batch = pa.record_batch([column], ["embedding"])
@@ -49,7 +49,7 @@ def write(path: Path, rows: int, width: int, row_group: int) -> None:
 
 
 def main() -> None:
-    """Write, score, print."""
+    """Write the file, score it, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--width", type=int, default=384)

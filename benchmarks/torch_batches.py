@@ -1,4 +1,4 @@
-"""Batches of the float32 encoder against one prompt at a time, on the device torch finds: features, decisions, speed.
+"""Compare batches of the float32 encoder with one prompt at a time, on the device that torch finds.
 
     python -m benchmarks.torch_batches [--prompts 400] [--batch-tokens 16384]
 
@@ -27,7 +27,7 @@ MIN_GAIN = 0.15
 
 
 def batches(prompts: Sequence[Sequence[int]], budget: int) -> Iterator[list[Sequence[int]]]:
-    """The prompts in order, as many together as the budget of padded tokens holds."""
+    """Yield the prompts in order, as many together as the budget of padded tokens holds."""
     batch: list[Sequence[int]] = []
     for tokens in prompts:
         if batch and (len(batch) + 1) * max(map(len, (*batch, tokens))) > budget:
@@ -38,7 +38,7 @@ def batches(prompts: Sequence[Sequence[int]], budget: int) -> Iterator[list[Sequ
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure both ways of encoding, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=400)
     parser.add_argument("--batch-tokens", type=int, default=BATCH_TOKENS)

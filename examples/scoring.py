@@ -1,8 +1,8 @@
-"""Score an embedding file of any size with a probe: python examples/scoring.py
+"""Score an embedding file of any size with a probe.
 
-Writes a small npy file to a temporary folder, fits a probe on its first rows, and scores all of it into parquet. It
-interrupts the first run to show that the output appears complete or not at all, and that a second run continues the
-first. Needs the `train` extra.
+Run it by `python examples/scoring.py`. Writes a small npy file to a temporary folder, fits a probe on its first rows,
+and scores all of it into parquet. It interrupts the first run to show that the output appears complete or not at all,
+and that a second run continues the first. Needs the `train` extra.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Five uses of a predicted loss, on scikit-learn's digits: python examples/selection.py
+"""Show five uses of a predicted loss on scikit-learn's digits.
 
-The "loss" is the squared error of a small linear reconstruction. It is measured on 600 images only; a probe predicts
-it for the others from their embedding. Needs the `train` extra.
+Run it by `python examples/selection.py`. The "loss" is the squared error of a small linear reconstruction. It is
+measured on 600 images only; a probe predicts it for the others from their embedding. Needs the `train` extra.
 """
 
 from __future__ import annotations

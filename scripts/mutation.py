@@ -119,7 +119,7 @@ def reset_survivors(folder: Path, files: list[str]) -> None:
 
 @contextlib.contextmanager
 def working_in(folder: Path) -> Iterator[None]:
-    """The working directory, which is where mutmut looks for its files."""
+    """Make this folder the working directory, in which mutmut looks for its files, while the context lasts."""
     before = Path.cwd()
     os.chdir(folder)
     try:

@@ -1,4 +1,4 @@
-"""Attacks on a real service from loopback, bounded, each with its limit: `make attack`.
+"""Attack a real service from loopback, within bounds, and hold each attack to its limit (`make attack`).
 
     python -m benchmarks.attack [--quick] [--factor 1] [--list] [NAME ...]
 

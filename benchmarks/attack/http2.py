@@ -1,4 +1,4 @@
-"""HTTP/2 by hand, for gRPC calls that no gRPC client makes: messages that never finish."""
+"""Speak HTTP/2 by hand, for gRPC calls that no gRPC client makes, such as messages that never finish."""
 
 from __future__ import annotations
 

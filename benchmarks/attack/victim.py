@@ -1,4 +1,4 @@
-"""The other caller: asks `Route` a hundred times a second in a process of its own, and says when, and how long it took.
+"""Be the other caller: ask `Route` a hundred times a second, and report when each call was made and how long it took.
 
     python -m benchmarks.attack.victim ADDRESS
 
@@ -22,7 +22,7 @@ EVERY_S = 0.01
 
 
 def main() -> None:
-    """Ask until stdin ends."""
+    """Ask the service until stdin ends."""
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     with grpc.insecure_channel(sys.argv[1]) as channel:

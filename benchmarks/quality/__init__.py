@@ -1,1 +1,1 @@
-"""Parts of `benchmarks.bench_quality`: pairs of models, transfer between tasks, many models, the page of results."""
+"""Hold the parts of `benchmarks.bench_quality`: pairs of models, transfer, many models, the page of results."""

@@ -1,4 +1,4 @@
-"""Served policies on groups they know nothing of: is any of them worse than random choice at equal shares?
+"""Test whether served policies are worse than random choice at equal shares on groups they know nothing of.
 
 Per fold of whole groups: fit on 55 % of the other prompts by text, tune on the rest to each target, and let the policy
 that comes out, its abstention to the safe default included, decide every prompt of the fold.
@@ -45,7 +45,7 @@ ALONE, TOGETHER = 0.025, 0.05
 
 @dataclass(frozen=True)
 class Decided:
-    """What policies tuned to one target decided on n prompts of groups they know nothing of.
+    """Holds what policies tuned to one target decided on n prompts of groups that they know nothing of.
 
     Attributes:
         groups, texts: n of them, texts distinct within a fold. scores: (n, m). chosen: (n,) column of the model that
@@ -73,7 +73,7 @@ def held_out_results(
     spec: EncoderSpec = MINILM_L6,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """For each target what its served policies did over all held-out groups, and in each.
+    """Return for each target what its served policies did over all held-out groups, and in each.
 
     outcomes: no gaps, cheapest model first, the last is the reference unless named. draws: permutations per group.
     prices: by model, for the cost rule; output lengths are means over the prompts fitted on.
@@ -147,7 +147,7 @@ def _join(parts: Sequence[Decided]) -> Decided:
 
 
 def summary(decided: Decided, *, draws: int, seed: int = 0) -> dict[str, Any]:
-    """Figures over all prompts and per group of MIN_SLICE or more, and who is below random, before and after Holm."""
+    """Return figures over all prompts and per group of MIN_SLICE or more, and the groups below random."""
     groups = {}
     for number, group in enumerate(np.unique(decided.groups)):
         rows = decided.groups == group
@@ -218,7 +218,7 @@ def _as_extreme(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P-values adjusted so that the chance of any false one at or below a level is at most that level (Holm 1979)."""
+    """Return p-values adjusted so that the chance of any false one at or below a level is at most that level (Holm)."""
     order = np.argsort(p, kind="stable")
     steps = np.asarray(p)[order] * np.arange(len(p), 0, -1)
     adjusted = np.empty(len(p))

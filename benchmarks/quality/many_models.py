@@ -1,4 +1,4 @@
-"""Ten models at once: each prompt to the model with the best predicted quality minus a price times its expected cost.
+"""Route among ten models: each prompt goes to the model of best predicted quality minus price times expected cost.
 
 Candidates are the models that no cheaper one matches in mean quality. They and the price are tuned on the other folds,
 to a quality or to a cost, with "always this model" among the choices; what that reaches is measured on the fold left
@@ -23,7 +23,7 @@ PRICES: FloatArray = np.concatenate([[0.0], np.geomspace(1e-1, 1e6, 300)])
 
 @dataclass(frozen=True)
 class Table:
-    """What m models did on n prompts and what that cost, with the folds and texts of the prompts.
+    """Holds what m models did on n prompts and what that cost, with the folds and texts of the prompts.
 
     Attributes:
         scores, costs: (n, m), 0 to 1 and USD. expected_costs: (n, m), USD, known before the answer.
@@ -40,7 +40,7 @@ class Table:
 def choose(
     quality: FloatArray, expected_costs: FloatArray, price: float, allowed: npt.NDArray[np.bool_] | None = None
 ) -> IntArray:
-    """The model of each prompt, (n,): best quality minus price times cost among the allowed; the cheaper of equals."""
+    """Return the model of each prompt, (n,): the best quality minus price times cost; the cheaper of equals."""
     value = quality - price * expected_costs
     if allowed is not None:
         value = np.where(allowed, value, -np.inf)
@@ -49,7 +49,7 @@ def choose(
 
 
 def undominated(quality: FloatArray, cost: FloatArray) -> npt.NDArray[np.bool_]:
-    """Which models have a higher mean quality (m,) than every model that costs no more, (m,)."""
+    """Return which models have a higher mean quality (m,) than every model that costs no more, (m,)."""
     return np.array([not np.any((cost <= cost[j]) & (quality >= quality[j]) & (np.arange(len(cost)) != j))
                      for j in range(len(cost))])  # fmt: skip
 
@@ -60,7 +60,7 @@ Pick = Callable[[FloatArray, FloatArray, IntArray], int]
 def tuned(
     quality: FloatArray, table: Table, picks: Mapping[str, Pick], *, every_candidate: bool = False
 ) -> dict[str, IntArray]:
-    """The choices (n,) that each pick makes, with candidates and price tuned on the other folds.
+    """Return the choices (n,) that each pick makes, with candidates and price tuned on the other folds.
 
     pick(mean quality (p,), mean cost (p,), rows tuned on) returns which of p policies to take: PRICES in their order,
     then every single model. every_candidate: dominated models may answer too.
@@ -82,7 +82,7 @@ def tuned(
 
 
 def to_quality(table: Table, model: int) -> Pick:
-    """Cheapest policy that reaches this model's quality on the rows tuned on; else the best there is."""
+    """Pick the cheapest policy that reaches this model's quality on the rows tuned on; else the best there is."""
 
     def pick(quality: FloatArray, cost: FloatArray, rows: IntArray) -> int:
         enough = quality >= table.scores[rows, model].mean()
@@ -92,7 +92,7 @@ def to_quality(table: Table, model: int) -> Pick:
 
 
 def to_cost(table: Table, model: int) -> Pick:
-    """Best policy that costs no more than this model on the rows tuned on; else the cheapest there is."""
+    """Pick the best policy that costs no more than this model on the rows tuned on; else the cheapest there is."""
 
     def pick(quality: FloatArray, cost: FloatArray, rows: IntArray) -> int:
         within = cost <= table.costs[rows, model].mean()
@@ -102,7 +102,7 @@ def to_cost(table: Table, model: int) -> Pick:
 
 
 def compare(choice: IntArray, model: int, table: Table, *, resamples: int, seed: int = 0) -> dict[str, Any]:
-    """Quality above the single model, and cost as a share of its cost, each with a paired bootstrap interval."""
+    """Return the quality above the single model, and the cost as a share of its cost, with paired intervals."""
     rows = np.arange(len(choice))
     quality = table.scores[rows, choice] - table.scores[:, model]
     own, single = table.costs[rows, choice], table.costs[:, model]
@@ -122,7 +122,7 @@ def compare(choice: IntArray, model: int, table: Table, *, resamples: int, seed:
 
 
 def group_means(scores: FloatArray, groups: npt.NDArray[np.str_], fold: IntArray) -> FloatArray:
-    """Mean scores of a prompt's group on the other folds, (n, m), shrunk to all prompts' by ten."""
+    """Return the mean scores of a prompt's group on the other folds, (n, m), shrunk to all prompts' by ten."""
     found = np.empty(scores.shape)
     for number in np.unique(fold):
         train = fold != number

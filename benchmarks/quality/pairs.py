@@ -1,4 +1,4 @@
-"""One pair of models by cross-validation: all baselines on random folds and on whole groups left out, and slices."""
+"""Judge one pair of models by cross-validation: all baselines, on random folds and on whole groups left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/results.md and the table in README.md, written from the benchmark's JSON and from nothing else."""
+"""Write docs/results.md and the table in README.md from the benchmark's JSON and from nothing else."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def readme_table(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def results_page(found: Mapping[str, Any]) -> Iterator[str]:
-    """Everything that was measured."""
+    """Return the page with everything that was measured."""
     yield "# Results"
     yield ""
     yield "For readers who want every figure on the quality of routing, good or bad."

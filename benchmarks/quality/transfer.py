@@ -1,4 +1,4 @@
-"""From one task to another: with none of the new task's labels, with a few alone, and with the old fit as prior."""
+"""Measure transfer to another task: with none of its labels, with a few alone, and with the old fit as prior."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def transfer_results(
 def domain_results(
     outcomes: Outcomes, features: Features, *, n_labels: int, draws: int, resamples: int
 ) -> dict[str, Any]:
-    """The same for each domain of MMLU with texts enough, the other subjects being the old task."""
+    """Return the figures of `transfer_results` for each large domain of MMLU; the old task is the other subjects."""
     return {
         name: transfer_results(
             outcomes.take(np.flatnonzero(~inside)),
@@ -120,7 +120,7 @@ def _domains(outcomes: Outcomes) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
 def _draw(
     maps: FittedMaps, prior: Prior, new: Outcomes, features: Features, n_labels: int, seed: int
 ) -> dict[str, float]:
-    """APGR of every source and of the adapted probe on the texts not drawn, its weight and calibration error."""
+    """Return the APGR of every source and of the adapted probe on the texts not drawn, its weight and its ECE."""
     texts = text_numbers(new.texts)
     drawn = np.random.default_rng(seed).permutation(int(texts.max()) + 1)[:n_labels]
     labelled = np.isin(texts, drawn)
@@ -144,7 +144,7 @@ def _gain(losses: npt.NDArray[Any]) -> FloatArray:
 
 
 def _over_draws(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Means over draws with normal 95 % intervals, and those of the paired leads of the adapted probe."""
+    """Return means over draws with normal 95 % intervals, and those of the paired leads of the adapted probe."""
     return {
         "apgr": {name: _mean([row[name] for row in rows]) for name in ("adapted", *SOURCES)},
         "ahead_of": {name: _mean([row["adapted"] - row[name] for row in rows]) for name in SOURCES},

@@ -1,1 +1,1 @@
-"""Parts of `benchmarks.reproduce_elle`: data present on every machine, small models, controls, report."""
+"""Hold the parts of `benchmarks.reproduce_elle`: data that every machine has, small models, controls, report."""

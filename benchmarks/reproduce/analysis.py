@@ -1,4 +1,4 @@
-"""What is asked of every (embedding, loss) set: Pearson r, controls, scaling, dimensions, held-out groups."""
+"""Analyse every set of (embedding, loss) pairs: Pearson r, controls, scaling, dimensions, held-out groups."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ SHUFFLES = 20
 
 
 def pearson(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """`pearson_r`, and 0 for a probe that predicts one and the same loss for everybody."""
+    """Return `pearson_r`, or 0 for a probe that predicts the same loss for every sample."""
     return 0.0 if np.ptp(x) == 0 else pearson_r(x, y)
 
 
 def figure(x: NDArray[Any], y: NDArray[Any], groups: NDArray[Any] | None = None) -> dict[str, float]:
-    """Pearson r with its 95 % bootstrap interval; whole groups are resampled where they were held out."""
+    """Return Pearson r with its 95 % bootstrap interval; whole groups are resampled if they were held out."""
     found = bootstrap(pearson, x, y, groups=groups)
     return {"r": found.value, "low": found.low, "high": found.high}
 
 
 def random_split(n: int, seed: int = 42) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to fit on and the 20 % held out."""
+    """Return the rows to fit on, and the 20 % that are held out."""
     order = np.random.default_rng(seed).permutation(n)
     held_out = int(n * HELD_OUT)
     return order[held_out:], order[:held_out]
@@ -42,13 +42,13 @@ def random_split(n: int, seed: int = 42) -> tuple[NDArray[np.int64], NDArray[np.
 def predict(
     X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], held_out: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Losses of the held-out rows from a ridge on the others; the penalty by exact leave-one-out on those."""
+    """Predict the losses of the held-out rows by a ridge on the others, with the penalty by exact leave-one-out."""
     fitter = RidgeFitter(X.shape[1]).update(X[fit], y[fit])
     return confined(fitter.solve().probe.predict(X[held_out])[:, 0], y[fit])
 
 
 def confined(predicted: NDArray[Any], seen: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Predictions kept within the losses seen in fitting.
+    """Return the predictions, kept within the losses seen in fitting.
 
     A sample far outside the fitting data (a drawing made of punctuation among sentences) can be sent to any number
     by a feature that hardly varied before; its leverage, in the millions, says so. One such row would decide r.
@@ -69,7 +69,7 @@ def predict_held_out_groups(X: NDArray[Any], y: NDArray[np.float64], groups: NDA
 def analyse(
     pairs: LossPairs, groups: NDArray[np.int64], compressible: Sequence[bytes] | None
 ) -> tuple[dict[str, Any], tuple[NDArray[Any], NDArray[Any]]]:
-    """Every figure of one row, and (actual, predicted) losses of the held-out samples for the figure."""
+    """Return every figure of one row, and (actual, predicted) losses of the held-out samples for the plot."""
     X, y = pairs.embeddings, pairs.losses
     fit, out = random_split(len(y))
     predicted = predict(X, y, fit, out)
@@ -99,7 +99,7 @@ def analyse(
 
 
 def shuffled(X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], out: NDArray[np.int64]) -> dict[str, float]:
-    """The probe on losses that belong to others: mean r of 20 shuffles and the range of 95 % of them."""
+    """Fit the probe to shuffled losses; return the mean r of 20 shuffles and the range of 95 % of them."""
     rng = np.random.default_rng(7)
     Y = np.column_stack([rng.permutation(y) for _ in range(SHUFFLES)])
     probe = RidgeFitter(X.shape[1], SHUFFLES).update(X[fit], Y[fit]).solve(per_target=True).probe
@@ -110,7 +110,7 @@ def shuffled(X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], out: NDAr
 
 
 def scaling(X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], out: NDArray[np.int64]) -> list[dict[str, float]]:
-    """r by the number of fitting samples, always on the same held-out rows."""
+    """Return r by the number of fitting samples, always on the same held-out rows."""
     sizes = [size for size in SIZES if size < len(fit)] + [len(fit)]
     return [{"n": size, "r": pearson(predict(X, y, fit[:size], out), y[out])} for size in sizes]
 
@@ -118,7 +118,7 @@ def scaling(X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], out: NDArr
 def dimensions(
     X: NDArray[Any], y: NDArray[Any], fit: NDArray[np.int64], out: NDArray[np.int64]
 ) -> list[dict[str, float]]:
-    """r from the first k dimensions against k random ones (mean and standard deviation over five subsets)."""
+    """Return r from the first k dimensions, and from k random ones (mean and deviation over five subsets)."""
     rng = np.random.default_rng(11)
     rows = []
     d = X.shape[1]

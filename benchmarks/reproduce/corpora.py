@@ -1,5 +1,4 @@
-"""Data that needs no network: the standard library's texts and code, scikit-learn's images, generated
-signals."""
+"""Provide data without a network: texts and code of the standard library, scikit-learn's images, generated signals."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ _TEST_FOLDERS = {"test", "tests", "idle_test"}
 
 @dataclass(frozen=True)
 class Corpus:
-    """Samples, the group each belongs to (for held-out groups), and the part kept for training the model.
+    """Holds samples, the group that each belongs to, and the part that is kept for training the model.
 
     `train` and the samples are disjoint by group, so the model never saw what its loss is measured on.
     """
@@ -42,7 +41,7 @@ class _Function:
 
 @cache
 def _library() -> tuple[list[_Function], list[tuple[str, str]]]:
-    """Every function of the standard library, and every paragraph of its docstrings with its module."""
+    """Read every function of the standard library, and every paragraph of its docstrings with its module."""
     root = Path(sysconfig.get_paths()["stdlib"])
     functions: list[_Function] = []
     paragraphs: list[tuple[str, str]] = []
@@ -90,7 +89,7 @@ def _numbered(names: list[str]) -> NDArray[np.int64]:
 
 
 def _split(samples: list[Any], names: list[str], train_share: float, limit: int, seed: int) -> Corpus:
-    """Whole groups to the model's training part until it is full; of the rest at most `limit` samples."""
+    """Put whole groups into the model's training part until it is full, and keep `limit` samples of the rest."""
     rng = np.random.default_rng(seed)
     groups = _numbered(names)
     order = rng.permutation(groups.max() + 1)
@@ -101,7 +100,7 @@ def _split(samples: list[Any], names: list[str], train_share: float, limit: int,
 
 
 def signature_pairs(limit: int) -> Corpus:
-    """Function signatures and the first paragraph of their docstrings: real pairs, group = module."""
+    """Return function signatures with the first paragraph of their docstrings; group = module."""
     functions = [f for f in _library()[0] if f.summary and not f.in_tests and "def __" not in f.signature]
     unique = list({(f.signature, f.summary): f for f in functions}.values())
     rng = np.random.default_rng(0)
@@ -114,14 +113,13 @@ def signature_pairs(limit: int) -> Corpus:
 
 
 def prose(limit: int) -> Corpus:
-    """Docstring paragraphs of at least eight words; group = module; 30 % of the modules train the model."""
+    """Return docstring paragraphs of at least eight words; group = module; 30 % of the modules train the model."""
     texts = {text: module for module, text in _library()[1]}
     return _split(list(texts), list(texts.values()), 0.3, limit, seed=1)
 
 
 def code(limit: int) -> Corpus:
-    """Function bodies without docstring, tests included; group = module; 30 % of the modules train the
-    model."""
+    """Return function bodies without docstring, tests included; group = module; 30 % of the modules train the model."""
     functions = {f.source: f.module for f in _library()[0] if len(f.source) > 60}
     return _split(list(functions), list(functions.values()), 0.3, limit, seed=2)
 
@@ -142,7 +140,7 @@ def digits() -> Corpus:
 
 
 def photo_crops(limit: int) -> Corpus:
-    """Crops (3, 16, 16) of the two photographs that ship with scikit-learn; group = tile of 64 x 64 pixels.
+    """Return crops (3, 16, 16) of the two photographs of scikit-learn; group = tile of 64 x 64 pixels.
 
     Crops overlap within a tile and never across: a random split is generous, as the article's was for
     satellite chips, and the split by tile shows by how much. 30 % of the tiles train the model.
@@ -165,7 +163,7 @@ SOUNDS = ("tone", "chirp", "two tones", "noise", "pulses", "vibrato", "decay", "
 
 
 def sounds(limit: int, length: int = 1600, rate: int = 8000) -> Corpus:
-    """Generated waves of eight kinds with noise of random strength, (length,); group = kind and octave."""
+    """Generate waves of eight kinds with noise of random strength, (length,); group = kind and octave."""
     rng = np.random.default_rng(5)
     time = np.arange(length) / rate
     train_size = 2000
@@ -202,8 +200,9 @@ def _sound(kind: str, pitch: float, time: NDArray[Any], rng: np.random.Generator
 
 
 def scenes(limit: int, size: int = 16) -> Corpus:
-    """Generated four-band "satellite" scenes (4, size, size) and where they lie, (2,) degrees; group =
-    30-degree tile.
+    """Generate four-band "satellite" scenes (4, size, size) and where they lie, (2,) degrees.
+
+    A group is a tile of 30 degrees.
 
     Texture, brightness and field pattern are smooth functions of the place plus chance, so that neighbours
     look alike, as they do on Earth. Nothing here is a picture of anything.

@@ -1,4 +1,4 @@
-"""The rows of the reproduction: which data, which model, which objective."""
+"""Define the rows of the reproduction: which data, which model, which objective."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reproduction as JSON, as a table to read, and as a figure like the article's."""
+"""Write the reproduction as JSON, as a table to read, and as a figure like the article's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLOURS = {
 
 
 def circumstances(jobs: int) -> dict[str, Any]:
-    """Commit, machine and versions, so that the figures can be placed."""
+    """Return commit, machine and versions, so that the figures can be placed."""
     git = ["git", "-C", str(Path(__file__).parent)]
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
@@ -50,7 +50,7 @@ def _processor() -> str:
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write beside and rename."""
+    """Write the JSON under a temporary name beside the file, and rename it."""
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(document, indent=1) + "\n")
     unfinished.replace(path)
@@ -61,7 +61,7 @@ def _interval(value: dict[str, float] | None) -> str:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Every row on stdout, the strongest first."""
+    """Print every row on stdout, the strongest first."""
     from rich.console import Console
     from rich.table import Table
 
@@ -141,7 +141,7 @@ def _draw_bars(axes: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def draw_calibration(path: Path, rows: list[dict[str, Any]], scatters: dict[str, Scatter]) -> None:
-    """Predicted against actual loss of the held-out samples, one panel per row."""
+    """Draw predicted against actual loss of the held-out samples, one panel per row."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.serve.bare [--empty]`: what gRPC costs without us. Prints `bare on ADDRESS`.
+"""Serve over gRPC without our service, to measure what gRPC itself costs. Prints `bare on ADDRESS`.
 
 A handler that does nothing but run our encoder in a thread and say how long that took: `all_but_encoding` of this is
 the floor on the machine at hand, for grpcio's asyncio server, whatever a service does besides. With `--empty` it does
@@ -23,14 +23,14 @@ from router.serving.event_loop import run_in_event_loop
 
 
 class Bare(pb_grpc.RouterServiceServicer):
-    """Answers with a decision that holds its timings and nothing else; without an encoder, all of them zero."""
+    """Answers with a decision that holds timings and nothing else; they are zero without an encoder."""
 
     def __init__(self, encoder: Encoder | None) -> None:
         self._encoder = encoder
         self._threads = ThreadPoolExecutor(2)
 
     async def Route(self, request: pb.RouteRequest, context: Any) -> pb.RouteResponse:  # noqa: N802
-        """Encode, decide nothing."""
+        """Encode the prompt, and decide nothing."""
         answer, spent = pb.RouteResponse(), 0.0
         if self._encoder is not None:
             loop = asyncio.get_running_loop()
@@ -54,7 +54,7 @@ def _load() -> Encoder:
 
 
 async def serve() -> None:
-    """Serve until SIGTERM."""
+    """Serve on a free port until SIGTERM."""
     encoder = None if "--empty" in sys.argv else _load()
     server = grpc.aio.server()
     pb_grpc.add_RouterServiceServicer_to_server(Bare(encoder), server)

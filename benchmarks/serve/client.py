@@ -1,4 +1,4 @@
-"""`python -m benchmarks.serve.client ADDRESS PROMPTS`: load from a process of its own; one JSON document on stdout.
+"""Send load from a process of its own, and print one JSON document: `benchmarks.serve.client ADDRESS PROMPTS`.
 
 Closed loop with `--concurrency`: so many calls are always open, over at most eight connections; a single one is made by
 a blocking client, which is how a caller with one call at a time calls. Open loop with `--rate`: Poisson arrivals that
@@ -38,7 +38,7 @@ class Seen:
     stages: list[tuple[float, ...]] = field(default_factory=list)
 
     def summary(self, seconds: float) -> dict[str, Any]:
-        """Percentiles in milliseconds."""
+        """Return the percentiles of what was seen in milliseconds."""
         answered = np.array(self.latency.get("OK", [])) * 1e3
         stages = np.array(self.stages).reshape(-1, len(STAGES)) * 1e3
         found: dict[str, Any] = {
@@ -56,21 +56,21 @@ class Seen:
         return found
 
     def answered(self, answer: Any, took_s: float) -> None:
-        """Note one answer."""
+        """Record one answer."""
         self.latency.setdefault("OK", []).append(took_s)
         timings = answer.decision.timings
         self.stages.append(tuple(getattr(timings, stage).ToNanoseconds() / 1e9 for stage in STAGES))
 
 
 def percentiles(values: np.ndarray) -> dict[str, float]:
-    """p50, p95, p99 of milliseconds; empty without values."""
+    """Return p50, p95 and p99 of milliseconds, or nothing without values."""
     if not len(values):
         return {}
     return {f"p{q}_ms": float(np.percentile(values, q)) for q in (50, 95, 99)}
 
 
 async def one_call(stub: Any, prompt: str, seen: Seen, timeout_s: float) -> None:
-    """Send one prompt, note how it went."""
+    """Send one prompt, and record how it went."""
     begun = time.perf_counter()
     try:
         answer = await stub.Route(pb.RouteRequest(prompt=prompt), timeout=timeout_s)
@@ -81,7 +81,7 @@ async def one_call(stub: Any, prompt: str, seen: Seen, timeout_s: float) -> None
 
 
 def one_after_another(address: str, prompts: Sequence[str], seconds: float, calls: int) -> tuple[Seen, float]:
-    """One call at a time by a blocking client, for so long or so many; what was seen, and in how many seconds."""
+    """Make one call at a time, for so long or so many; return what was seen, and in how many seconds."""
     with grpc.insecure_channel(address) as channel:
         stub = pb_grpc.RouterServiceStub(channel)
         stub.Route(pb.RouteRequest(prompt="warm up"), timeout=120.0)
@@ -114,7 +114,7 @@ async def closed_loop(
 
 
 async def open_loop(stubs: Sequence[Any], prompts: Sequence[str], rate: float, seconds: float, seed: int) -> Seen:
-    """Poisson arrivals at `rate` per second for so long."""
+    """Make calls at random times (Poisson) at `rate` per second for so long."""
     seen, rng, calls = Seen(), random.Random(seed), set()
     begun = due = time.perf_counter()
     number = 0
@@ -130,7 +130,7 @@ async def open_loop(stubs: Sequence[Any], prompts: Sequence[str], rate: float, s
 
 
 async def run(asked: argparse.Namespace, prompts: list[str]) -> dict[str, Any]:
-    """The whole load."""
+    """Make all calls of the load, and return what was seen."""
     random.Random(asked.seed).shuffle(prompts)
     if asked.concurrency == 1:
         seen, elapsed = one_after_another(asked.address, prompts, asked.seconds, asked.calls)

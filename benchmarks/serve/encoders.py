@@ -1,4 +1,4 @@
-"""Other people's encoders behind our service, so that only the encoder differs.
+"""Put other people's encoders behind our service, so that only the encoder differs.
 
 Weights are random where only size counts. Prompts are cut at 512 tokens, as these routers do, and tokenised by
 MiniLM's tokenizer: their own are not at hand.
@@ -24,7 +24,7 @@ TORCH_THREADS = "ELLE_BENCH_TORCH_THREADS"
 
 
 def stand_in_spec(name: str) -> EncoderSpec:
-    """A spec that names no files: the benchmark's server loads the encoder itself."""
+    """Return a spec that names no files, because the benchmark's server loads the encoder itself."""
     return EncoderSpec(
         model_id=f"benchmark/{name}",
         revision="none",
@@ -43,7 +43,7 @@ class _StandIn:
 
     @property
     def spec(self) -> EncoderSpec:
-        """Not of any files."""
+        """The spec of this encoder, which names no files."""
         return stand_in_spec(self.name)
 
 
@@ -59,7 +59,7 @@ class SentenceTransformersEncoder(_StandIn):
         self._model = SentenceTransformer(str(find_encoder(MINILM_L6_FLOAT32)), device="cpu")
 
     def encode(self, text: str) -> FloatArray:
-        """Features of one text."""
+        """Return the features of one text."""
         found: FloatArray = self._model.encode(text, show_progress_bar=False)
         return found
 
@@ -82,7 +82,7 @@ class RandomClassifier(_StandIn):
         self._tokenizer = PromptTokenizer((find_encoder(MINILM_L6_FLOAT32) / TOKENIZER_FILE).read_bytes(), 512, "head")
 
     def encode(self, text: str) -> FloatArray:
-        """Features of one text."""
+        """Return the features of one text."""
         import torch
 
         with torch.inference_mode():
@@ -112,7 +112,7 @@ class LiteLLMHeuristic(_StandIn):
         self._local = threading.local()
 
     def encode(self, text: str) -> FloatArray:
-        """Features of one text."""
+        """Return the features of one text."""
         if not hasattr(self._local, "loop"):
             self._local.loop = asyncio.new_event_loop()
         outcome = self._local.loop.run_until_complete(self._router.aclassify(text))

@@ -1,4 +1,4 @@
-"""docs/performance.md between its markers, and its figure, from the JSON of `bench_serve`."""
+"""Write docs/performance.md between its markers, and its figure, from the JSON of `bench_serve`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_page(report: Mapping[str, Any], docs: Path) -> None:
 
 
 def tables(report: Mapping[str, Any]) -> Iterator[str]:
-    """The tables, line by line."""
+    """Yield the lines of the tables."""
     machine = report["hardware"]
     yield (
         f"`make bench-serve`, commit {report['commit'][:12]}, {report['created'][:10]}, {machine['cpu']}, "
@@ -63,7 +63,7 @@ def tables(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def write_figure(report: Mapping[str, Any], path: Path) -> None:
-    """Latency against throughput, one line per server."""
+    """Draw latency against throughput, one line per server."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 

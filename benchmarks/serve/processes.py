@@ -1,4 +1,4 @@
-"""Servers and clients as processes, and what /proc says of them: CPU seconds and resident memory, children included."""
+"""Run servers and clients as processes, and read their CPU seconds and memory from /proc, children included."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Server:
-    """A serving process (or several on one port) and where it listens."""
+    """Describes a serving process, or several on one port, and where they listen."""
 
     address: str
     pids: tuple[int, ...]
     start_s: float
 
     def cpu_s(self) -> float:
-        """CPU seconds used so far, by all of it."""
+        """Return the CPU seconds that all processes of the server have used so far."""
         return sum(_cpu_s(pid) for pid in self._all())
 
     def rss_mb(self) -> float:
-        """Resident memory now, of all of it."""
+        """Return the resident memory of all processes of the server in MB."""
         return sum(_rss_mb(pid) for pid in self._all())
 
     def _all(self) -> Iterator[int]:
@@ -64,7 +64,7 @@ def serving(*commands: Sequence[str], env: Mapping[str, str] | None = None) -> I
 
 
 def load(server: Server, prompts: Path, *arguments: str) -> dict[str, Any]:
-    """Run the load client against a server; its figures, with the server's CPU per answered call beside them."""
+    """Run the load client against a server, and return its figures with the server's CPU per answered call."""
     before = server.cpu_s()
     argv = [sys.executable, "-m", "benchmarks.serve.client", server.address, str(prompts), *arguments]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)

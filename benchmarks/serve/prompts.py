@@ -1,4 +1,4 @@
-"""Prompts of mixed length: real ones where they are at hand, else words drawn to the same lengths."""
+"""Provide prompts of mixed length: real ones if they are at hand, else words drawn to the same lengths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WORDS = ("the", "of", "a", "number", "how", "many", "which", "what", "total", "
 
 
 def read_prompts(count: int = COUNT, seed: int = 0) -> list[str]:
-    """Distinct prompts in random order."""
+    """Return distinct prompts in random order."""
     rng = random.Random(seed)
     if not all((DATA / name).is_file() for name in FILES):
         # Log-normal lengths with the median and spread of the real ones.

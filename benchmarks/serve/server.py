@@ -1,4 +1,7 @@
-"""`python -m benchmarks.serve.server NAME`: our real service on another encoder. Prints `serving ... on ADDRESS`."""
+"""Serve our real service on another encoder: `python -m benchmarks.serve.server NAME`.
+
+Prints `serving ... on ADDRESS`.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ safe_default: large
 
 
 def write_policy(folder: Path, encoder: Encoder) -> Path:
-    """A policy on a probe of this encoder's width, fitted on noise: what it decides is of no interest here."""
+    """Write a policy on a probe of this encoder's width, fitted on noise; its decisions do not matter here."""
     rng = np.random.default_rng(0)
     n, names = 400, tuple(f"prompt {i}" for i in range(400))
     unknown = np.full((n, 2), np.nan)
@@ -57,7 +60,7 @@ def write_policy(folder: Path, encoder: Encoder) -> Path:
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Serve the named variant until SIGTERM."""
     parser = argparse.ArgumentParser()
     parser.add_argument("name", choices=sorted(ENCODERS))
     parser.add_argument("--port", type=int, default=0)

@@ -1,1 +1,1 @@
-"""One module for each family of attacks; `benchmarks.attack` says what a module holds."""
+"""Hold the attacks, one module for each family; `benchmarks.attack` says what a module holds."""

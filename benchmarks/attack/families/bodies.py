@@ -1,4 +1,4 @@
-"""Bodies over HTTP that are expensive to decode or to read."""
+"""Send bodies over HTTP that are expensive to decode or to read."""
 
 from __future__ import annotations
 
@@ -12,74 +12,74 @@ MB = 1_000_000
 
 
 def empty_messages(world: World) -> Found:
-    """29 MB of empty messages."""
+    """Send 29 MB of empty messages."""
     return _posted(world, MODEL + b'"messages":[' + b"{}," * (29 * MB // 3) + b"{}]}")
 
 
 def million_keys(world: World) -> Found:
-    """An object of a million keys."""
+    """Send an object of a million keys."""
     keys = ",".join(f'"k{number}":0' for number in range(MB))
     return _posted(world, MODEL + b'"messages":[{"role":"user","content":"hi"}],"metadata":{' + keys.encode() + b"}}")
 
 
 def empty_tools(world: World) -> Found:
-    """Ten million empty lists for tools."""
+    """Send ten million empty lists for tools."""
     return _posted(world, MODEL + b'"messages":[{"role":"user","content":"hi"}],"tools":[' + b"[]," * 9 * MB + b"[]]}")
 
 
 def role_of_thirty_megabytes(world: World) -> Found:
-    """A message whose role is 30 MB long."""
+    """Send a message whose role is 30 MB long."""
     return _posted(world, MODEL + b'"messages":[{"role":"' + b"r" * 30 * MB + b'","content":"hi"}]}')
 
 
 def key_of_thirty_megabytes(world: World) -> Found:
-    """A key of 30 MB."""
+    """Send a key of 30 MB."""
     return _posted(world, MODEL + b'"messages":[{"role":"user","content":"hi"}],"' + b"k" * 30 * MB + b'":1}')
 
 
 def backslashes(world: World) -> Found:
-    """A string of 30 MB of escaped backslashes."""
+    """Send a string of 30 MB of escaped backslashes."""
     return _posted(world, MODEL + b'"messages":[{"role":"user","content":"' + b"\\\\" * 15 * MB + b'"}]}')
 
 
 def escaped_letters(world: World) -> Found:
-    """A string of five million letters, each written as an escape."""
+    """Send a string of five million letters, each written as an escape."""
     return _posted(world, MODEL + b'"messages":[{"role":"user","content":"' + b"\\u00e9" * 5 * MB + b'"}]}')
 
 
 def deep_nesting(world: World) -> Found:
-    """Ten million lists within each other."""
+    """Send ten million lists within each other."""
     return _posted(world, MODEL + b'"messages":' + b"[" * 10 * MB + b"]" * 10 * MB + b"}")
 
 
 def long_number(world: World) -> Found:
-    """A number of ten million digits."""
+    """Send a number of ten million digits."""
     return _posted(world, MODEL + b'"messages":[{"role":"user","content":"hi"}],"n":' + b"9" * 10 * MB + b"}")
 
 
 def foreign_letters(world: World) -> Found:
-    """A text of ten million Chinese characters."""
+    """Send a text of ten million Chinese characters."""
     return _posted(world, MODEL + b'"messages":[{"role":"user","content":"' + "漢".encode() * 10 * MB + b'"}]}')
 
 
 def white_space(world: World) -> Found:
-    """30 MB of blanks between two members."""
+    """Send 30 MB of blanks between two members."""
     return _posted(world, MODEL + b" " * 30 * MB + b'"messages":[{"role":"user","content":"hi"}]}')
 
 
 def tiny_parts(world: World) -> Found:
-    """A message of as many empty parts as pass."""
+    """Send a message of as many empty parts as pass."""
     part = {"type": "text", "text": ""}
     return _posted(world, {"messages": [{"role": "user", "content": [part] * 12_000}]})
 
 
 def many_messages(world: World) -> Found:
-    """As many messages as pass."""
+    """Send as many messages as pass."""
     return _posted(world, {"messages": [{"role": "user", "content": "hi"}] * 16_000})
 
 
 def picture(world: World) -> Found:
-    """A picture of 30 MB, which is served."""
+    """Send a picture of 30 MB, which is served."""
     url = b"data:image/png;base64," + b"QUJD" * (30 * MB // 4)
     part = b'{"type":"image_url","image_url":{"url":"' + url + b'"}}'
     return _posted(
@@ -88,17 +88,17 @@ def picture(world: World) -> Found:
 
 
 def tags_of_harnesses(world: World) -> Found:
-    """500 KB of lines that begin like a harness's tag."""
+    """Send 500 KB of lines that begin like a harness's tag."""
     return _posted(world, {"messages": [{"role": "user", "content": "\n<f" * 170_000}]})
 
 
 def unclosed_tags(world: World) -> Found:
-    """500 KB of opening tags of harnesses that nobody closes."""
+    """Send 500 KB of opening tags of harnesses that nobody closes."""
     return _posted(world, {"messages": [{"role": "user", "content": "<system-reminder>\n" * 28_000}]})
 
 
 def blanks_of_a_text(world: World) -> Found:
-    """A text of 500 KB of blanks and line ends."""
+    """Send a text of 500 KB of blanks and line ends."""
     return _posted(world, {"messages": [{"role": "user", "content": "a" + " \n" * 250_000 + "b"}]})
 
 

@@ -1,4 +1,4 @@
-"""Connections that are opened and not used, heads and bodies that never end, answers that nobody reads."""
+"""Open connections that are not used, send heads and bodies that never end, and leave answers unread."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: applicat
 
 
 def endless_headers(world: World) -> Found:
-    """Headers without an end, as fast as they are taken."""
+    """Send headers without an end, as fast as they are taken."""
     return world.attacked_by(lambda: _sent(world, POST, b"x-%b: 1\r\n" % (b"a" * 20) * 1000), grown_mb=100)
 
 
 def endless_header(world: World) -> Found:
-    """One header without an end."""
+    """Send one header without an end."""
     return world.attacked_by(lambda: _sent(world, POST + b"x: ", b"a" * 65_536), grown_mb=100)
 
 
 def endless_trailers(world: World) -> Found:
-    """Trailers without an end behind a body in chunks."""
+    """Send trailers without an end behind a body in chunks."""
     head = POST + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
     return world.attacked_by(lambda: _sent(world, head, b"x-%b: 1\r\n" % (b"a" * 20) * 1000), grown_mb=100)
 
 
 def tiny_chunks(world: World) -> Found:
-    """A body in chunks of one byte."""
+    """Send a body in chunks of one byte."""
     head = POST + b"transfer-encoding: chunked\r\n\r\n"
     return world.attacked_by(lambda: _sent(world, head, b"1\r\na\r\n" * 10_000), grown_mb=100)
 
 
 def endless_line_ends(world: World) -> Found:
-    """Empty lines where a request should begin."""
+    """Send empty lines where a request should begin."""
     return world.attacked_by(lambda: _sent(world, b"", b"\r\n" * 10_000, at_most=50 * MB), grown_mb=100)
 
 
 def unread_pipelined_gets(world: World) -> Found:
-    """Requests sent ahead, whose answers are not read."""
+    """Send many requests ahead, and do not read the answers."""
     return world.attacked_by(
         lambda: _sent(world, b"", b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n" * 1000), grown_mb=100
     )
 
 
 def unfinished_bodies(world: World) -> Found:
-    """Forty bodies of 32 MB of which a byte is missing."""
+    """Send forty bodies of 32 MB of which a byte is missing."""
     with _connections(world, 40) as opened:
 
         def fill() -> str:
@@ -69,17 +69,17 @@ def unfinished_bodies(world: World) -> Found:
 
 
 def idle_http_connections(world: World) -> Found:
-    """Two thousand connections to the HTTP door that send nothing."""
+    """Open two thousand connections to the HTTP door that send nothing."""
     return _idle(world, world.http, 2000)
 
 
 def idle_grpc_connections(world: World) -> Found:
-    """Two thousand connections to the gRPC port that send nothing."""
+    """Open two thousand connections to the gRPC port that send nothing."""
     return _idle(world, world.grpc, 2000)
 
 
 def slow_heads(world: World) -> Found:
-    """Three hundred connections that send a byte of their headers every second."""
+    """Open three hundred connections that send a byte of their headers every second."""
     with _connections(world, 300) as opened:
         for one in opened:
             one.sendall(POST + b"x: ")

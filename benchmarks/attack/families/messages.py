@@ -1,4 +1,4 @@
-"""Messages over gRPC that are expensive to decode, or that grow when they are unpacked."""
+"""Send messages over gRPC that are expensive to decode, or that grow when they are unpacked."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ ENVOY = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 
 
 def struct_of_small_values(world: World) -> Found:
-    """A Struct of 16 MB of nulls in a list."""
+    """Send a Struct of 16 MB of nulls in a list."""
     null = b"\x0a\x02\x08\x00"
     value = _field(6, null * (3 * MB))
     return _called(world, _field(2, b"hi") + _field(5, _field(1, _field(1, b"a") + _field(2, value))))
 
 
 def struct_of_many_keys(world: World) -> Found:
-    """A Struct of a million keys."""
+    """Send a Struct of a million keys."""
     keys = b"".join(_field(1, _field(1, b"%d" % number) + b"\x12\x02\x08\x00") for number in range(MB))
     return _called(world, _field(2, b"hi") + _field(5, keys))
 
 
 def empty_chat_messages(world: World) -> Found:
-    """Eight million empty messages of a chat."""
+    """Send eight million empty messages of a chat."""
     return _called(world, _field(1, b"\x0a\x00" * (7 * MB)))
 
 
 def role_of_sixty_megabytes(world: World) -> Found:
-    """A role of 60 MB."""
+    """Send a role of 60 MB."""
     return _called(world, _field(1, _field(1, _field(1, b"r" * (60 * MB)))))
 
 
 def role_of_fifteen_megabytes(world: World) -> Found:
-    """A role of 15 MB, which is within what is received."""
+    """Send a role of 15 MB, which is within the limit on messages."""
     return _called(world, _field(1, _field(1, _field(1, b"r" * (15 * MB)))))
 
 
 def unknown_fields(world: World) -> Found:
-    """Eight million fields that nobody knows."""
+    """Send eight million fields that nobody knows."""
     return _called(world, _field(2, b"hi") + b"\x78\x01" * (7 * MB))
 
 
 def unknown_fields_to_health(world: World) -> Found:
-    """The same to the health service."""
+    """Send eight million fields that nobody knows to the health service."""
     return world.attacked_by(lambda: world.call(b"\x78\x01" * (7 * MB), HEALTH))
 
 
 def nested_values(world: World) -> Found:
-    """Lists within lists, as deep as they go into 100 KB."""
+    """Send lists within lists, as deep as they go into 100 KB."""
     value = b"\x08\x00"
     while len(value) < 100_000:
         value = _field(6, _field(1, value))
@@ -67,30 +67,30 @@ def nested_values(world: World) -> Found:
 
 
 def many_tool_calls(world: World) -> Found:
-    """A message with a million empty tool calls."""
+    """Send a message with a million empty tool calls."""
     return _called(world, _field(1, _field(1, _field(1, b"user") + _field(2, b"hi") + b"\x2a\x00" * MB)))
 
 
 def names_of_candidates(world: World) -> Found:
-    """Overrides that allow a million candidates."""
+    """Send overrides that allow a million candidates."""
     return _called(world, _field(2, b"hi") + _field(3, b"\x1a\x01a" * MB))
 
 
 def batch_that_is_settled(world: World) -> Found:
-    """A batch of 1,024 requests that name their candidate."""
+    """Send a batch of 1,024 requests that name their candidate."""
     pinned = pb.RouteRequest(prompt="hello", overrides=pb.RouteRequest().overrides.__class__(pin="gpt-4-turbo"))
     batch = pb.BatchRouteRequest(requests=[pinned] * 1024).SerializeToString()
     return world.attacked_by(lambda: world.call(batch, SERVICE + "BatchRoute"), at_once=4)
 
 
 def batch_of_long_prompts(world: World) -> Found:
-    """A batch of a thousand prompts of 15 KB."""
+    """Send a batch of a thousand prompts of 15 KB."""
     batch = pb.BatchRouteRequest(requests=[pb.RouteRequest(prompt="word " * 3000)] * 1000).SerializeToString()
     return world.attacked_by(lambda: world.call(batch, SERVICE + "BatchRoute"))
 
 
 def batch_of_empty_requests(world: World) -> Found:
-    """A batch of seven million empty requests."""
+    """Send a batch of seven million empty requests."""
     return world.attacked_by(lambda: world.call(b"\x0a\x00" * (7 * MB), SERVICE + "BatchRoute"))
 
 
@@ -101,19 +101,19 @@ def gzip_bomb(world: World) -> Found:
 
 
 def gzip_bomb_within_bounds(world: World) -> Found:
-    """A message of 15 KB that unpacks to 15 MB."""
+    """Send a message of 15 KB that unpacks to 15 MB."""
     message = _field(2, b"a" * (15 * MB))
     return world.attacked_by(lambda: world.call(message, gzip=True), at_once=4)
 
 
 def forty_gzip_bombs(world: World) -> Found:
-    """Forty messages at once of 60 KB that unpack to 60 MB."""
+    """Send forty messages at once of 60 KB that unpack to 60 MB."""
     message = _field(2, b"a" * (60 * MB))
     return world.attacked_by(lambda: world.call(message, gzip=True), at_once=40)
 
 
 def messages_that_never_finish(world: World) -> Found:
-    """Three hundred messages of 16 MB of which 8 KB come: few are waited for, and none for long."""
+    """Send three hundred messages of 16 MB of which 8 KB come: few are waited for, and none for long."""
     beginning = b"\0" + (15 * MB).to_bytes(4) + b"a" * 8192
     before, began = world.rss_mb(), time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -140,19 +140,19 @@ def messages_that_never_finish(world: World) -> Found:
 
 
 def headers_for_envoy(world: World) -> Found:
-    """A message of Envoy's with a million headers."""
+    """Send a message of Envoy's with a million headers."""
     headers = _field(1, _field(1, b"\x0a\x00" * MB))
     return world.attacked_by(lambda: world.call(_field(2, headers), ENVOY))
 
 
 def attributes_for_envoy(world: World) -> Found:
-    """A message of Envoy's with a Struct of 12 MB among its attributes."""
+    """Send a message of Envoy's with a Struct of 12 MB among its attributes."""
     struct = _field(1, _field(1, b"a") + _field(2, _field(6, b"\x0a\x02\x08\x00" * (3 * MB))))
     return world.attacked_by(lambda: world.call(_field(9, _field(1, b"k") + _field(2, struct)), ENVOY))
 
 
 def no_message_for_envoy(world: World) -> Found:
-    """A message of Envoy's that is none."""
+    """Send bytes that are no message to Envoy's service."""
     return world.attacked_by(lambda: world.call(b"\xff" * 100, ENVOY))
 
 

@@ -1,4 +1,4 @@
-"""Signals and processes: what an operator, a kernel or a crash does to the service while others use it."""
+"""Do to the service what an operator, a kernel or a crash does, while others use it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SILENT_S, _DRAIN_S, _LATE_S = 3.0, 3.0, 5.0
 
 
 def hangups(world: World) -> Found:
-    """SIGHUP, again and again."""
+    """Send SIGHUP to the service again and again."""
 
     def hang_up() -> str:
         os.kill(world.pid, signal.SIGHUP)
@@ -45,7 +45,7 @@ def hangups(world: World) -> Found:
 
 
 def killed_worker(world: World) -> Found:
-    """One of two workers is killed; the other one is ready, and answers every new connection."""
+    """Kill one of two workers. The other one is ready, and must answer every new connection."""
 
     def attack(parent: subprocess.Popen[str], workers: list[int]) -> None:
         os.kill(workers[0], signal.SIGKILL)
@@ -56,7 +56,7 @@ def killed_worker(world: World) -> Found:
 
 
 def leaving_worker(world: World) -> Found:
-    """One of two workers is asked to end; no connection is lost, those in its backlog included."""
+    """Ask one of two workers to end. No connection may be lost, those in its backlog included."""
     return _new_connections_while(lambda _, workers: os.kill(workers[0], signal.SIGTERM), world, from_the_start=True)
 
 
@@ -74,7 +74,7 @@ def stopped_worker(world: World) -> Found:
 
 
 def stopped_worker_at_the_end(world: World) -> Found:
-    """A stopped worker (SIGSTOP) does not hold up the end of the service."""
+    """Stop a worker (SIGSTOP), and end the service. The worker must not hold up the end."""
     with _two_workers() as (parent, _, _said):
         os.kill(_children(parent.pid)[0], signal.SIGSTOP)
         began = time.monotonic()
@@ -121,7 +121,7 @@ def _new_connections_while(
 
 @contextlib.contextmanager
 def _two_workers() -> Iterator[tuple[subprocess.Popen[str], int, list[str]]]:
-    """A service of two workers without an encoder: its parent, its port, what it says."""
+    """Serve by two workers without an encoder; yield the parent process, its port, and what it writes to stderr."""
     said: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         policy = Path(folder, "policy.yaml")
@@ -149,7 +149,7 @@ def _two_workers() -> Iterator[tuple[subprocess.Popen[str], int, list[str]]]:
 
 
 def _children(pid: int) -> list[int]:
-    """The workers of a parent, oldest first."""
+    """Return the worker processes of a parent, oldest first."""
     found = (
         int(one) for task in Path(f"/proc/{pid}/task").iterdir() for one in (task / "children").read_text().split()
     )

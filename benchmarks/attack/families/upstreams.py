@@ -1,4 +1,4 @@
-"""Upstreams that mean harm, asked with and without LiteLLM, and callers who want a candidate to rest."""
+"""Ask hostile upstreams, with and without LiteLLM, and let a caller try to make a candidate rest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOSTILE = tuple(mode for mode in MODES if mode != "good")
 
 
 def candidates(url: str) -> Iterator[dict[str, object]]:
-    """The candidates of the policy `hostile`: one for each mode of the upstream and each way to ask it."""
+    """Yield the candidates of the policy `hostile`, one for each mode of the upstream and each way to ask it."""
     for provider, mode in itertools.product(PROVIDERS, MODES):
         yield {
             "name": f"{provider}-{mode}",
@@ -59,7 +59,7 @@ def _attack_by(provider: str, mode: str) -> Callable[[World], Found]:
 
 
 def malformed_tools(world: World) -> Found:
-    """Requests with malformed tools, by which one caller tries to take a candidate from all others."""
+    """Send requests with malformed tools, by which one caller tries to take a candidate from all others."""
     asked = {provider: itertools.cycle(MALFORMED) for provider in PROVIDERS}
     asking = itertools.cycle(PROVIDERS)
 

@@ -79,7 +79,8 @@ def test_a_prior_of_weighted_rows_holds_the_sums_of_repeated_rows(rows: Rows) ->
 
 
 @pytest.mark.parametrize(
-    ("bad", "message"), [(np.full(80, -1.0), ">= 0; row 0"), (np.ones(3), "one entry per row"), ([np.nan] * 80, "finite; row 0")]
+    ("bad", "message"),
+    [(np.full(80, -1.0), ">= 0; row 0"), (np.ones(3), "one entry per row"), ([np.nan] * 80, "finite; row 0")],
 )
 def test_unusable_weights_are_refused(rows: Rows, bad: np.ndarray, message: str) -> None:
     X, Y, _ = rows
