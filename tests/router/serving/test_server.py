@@ -12,6 +12,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -150,9 +151,18 @@ async def test_an_unknown_error_tells_a_request_id_and_nothing_else(caplog: pyte
 @pytest.mark.usefixtures("_real_encoder")
 def test_a_small_queue_answers_overload_as_resource_exhausted() -> None:
     settings = ServerSettings(port=0, threads=1, max_pending=1, drain_s=1)
-    with running_service(settings) as address, RouterClient(address) as client:
-        results = client.route_batch([f"prompt {i}" for i in range(16)])
-    refused = [result for result in results if isinstance(result, ServiceError)]
+    refused: list[ServiceError] = []
+    with running_service(settings) as address, RouterClient(address) as client, ThreadPoolExecutor(16) as pool:
+
+        def ask(number: int) -> None:
+            try:
+                client.route(f"prompt {number}")
+            except ServiceError as error:
+                refused.append(error)
+
+        list(pool.map(ask, range(200)))
+        # A batch puts no more in the queue than fits.
+        assert not [one for one in client.route_batch(["a", "b", "c"]) if isinstance(one, ServiceError)]
     assert refused
     assert {(one.code, one.service_reason, one.service_retryable) for one in refused} == {
         ("RESOURCE_EXHAUSTED", "OVERLOADED", True)
