@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from probes.bounded.text import os_fault
 from probes.errors import ArtifactError
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -35,7 +36,7 @@ def replace_directory(path: Path, contents: Mapping[str, bytes], may_hold: Colle
         _swap(staging, path)
         _sync_directory(path.parent)
     except OSError as error:
-        raise ArtifactError(f"{path} must be writable: {error}. Free the place or choose another.") from error
+        raise ArtifactError(f"{path} must be writable: {os_fault(error)}. Free the place or choose another.") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -48,7 +49,7 @@ def write_file(path: Path, data: bytes) -> None:
         staging.replace(path)
         _sync_directory(path.parent)
     except OSError as error:
-        raise ArtifactError(f"{path} must be writable: {error}. Free the place or choose another.") from error
+        raise ArtifactError(f"{path} must be writable: {os_fault(error)}. Free the place or choose another.") from error
     finally:
         staging.unlink(missing_ok=True)
 

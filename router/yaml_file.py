@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from probes.bounded.files import BoundedFileError, read_bounded, shown
+from probes.bounded.files import read_bounded, shown
+from probes.bounded.text import decode_text, os_fault
 from router.errors import ConfigError
 
 #: The largest policy file, in bytes. A candidate takes about 500.
@@ -36,12 +37,12 @@ def read_yaml(path: Path, what: str, most_bytes: int = MOST_BYTES) -> Any:
     Raises ConfigError, which names the file, and the line if there is one at fault.
     """
     try:
-        text = read_bounded(path, most_bytes).decode("utf-8")
+        text = decode_text(read_bounded(path, most_bytes))
     except FileNotFoundError as error:
         raise ConfigError(f"{what} {path} does not exist.") from error
     except OSError as error:
-        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}.") from error
-    except (UnicodeDecodeError, BoundedFileError) as error:
+        raise ConfigError(f"{what} {path} cannot be read: {os_fault(error)}.") from error
+    except ValueError as error:
         raise ConfigError(f"{what} {path} cannot be read: {error}.") from error
     try:
         return yaml.load(text, Loader=_Bounded)  # noqa: S506  (a SafeLoader)
@@ -91,8 +92,8 @@ class _Bounded(yaml.SafeLoader):
             self._check_scalar(node)
         try:
             return super().construct_object(node, deep)
-        except (ValueError, OverflowError) as error:
-            raise _fault(node, f"cannot be read: {error}") from error
+        except (ValueError, OverflowError, AttributeError, LookupError, TypeError) as error:
+            raise _fault(node, f"cannot be read as the {node.tag.rpartition(':')[2]} that it seems to be") from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = []

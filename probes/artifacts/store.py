@@ -24,6 +24,7 @@ from probes.artifacts.card_binding import check_card, document_digest
 from probes.artifacts.signature import SIGNATURE, check_signature, make_signature
 from probes.atomic_write import replace_directory
 from probes.bounded.files import BoundedFileError, BoundedJsonError, parse_json, read_bounded, shown
+from probes.bounded.text import os_fault
 from probes.calibration.base import Calibrator
 from probes.calibration.choice import KINDS, from_state, state_names
 from probes.errors import (
@@ -214,7 +215,7 @@ def _read(file: Path, most_bytes: int = _MOST_JSON_BYTES) -> bytes:
             f"a probe must be a folder that `elle fit` or `elle fit-pairs` wrote; {file} does not exist."
         ) from error
     except (OSError, BoundedFileError) as error:
-        raise ArtifactError(f"{file} must be readable: {error}.") from error
+        raise ArtifactError(f"{file} must be readable: {os_fault(error)}.") from error
 
 
 def _parse(file: Path, raw: bytes) -> _Document:

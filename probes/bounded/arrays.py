@@ -8,7 +8,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,21 +45,29 @@ class ArrayPlace:
 
 
 def npy_place(file: IO[bytes]) -> ArrayPlace:
-    """Return the array of an npy file that is open at its beginning. Raises ValueError if it is not an npy file."""
-    version = npy.read_magic(file)
+    """Return the array of an npy file that is open at its beginning. Raises BoundedFileError if it is no npy file."""
+    begin = file.read(npy.MAGIC_LEN)
+    version = (begin[-2], begin[-1]) if len(begin) == npy.MAGIC_LEN and begin.startswith(npy.MAGIC_PREFIX) else None
+    if version not in {(1, 0), (2, 0), (3, 0)}:
+        raise BoundedFileError("it does not begin as an npy file of version 1, 2 or 3 does")
     width = 2 if version == (1, 0) else 4
     field = file.read(width)
     length = int.from_bytes(field, "little")
     if len(field) < width or length > MOST_NPY_HEADER:
-        raise ValueError(f"the header of an npy array must have at most {MOST_NPY_HEADER:,} bytes, got {length:,}")
+        raise BoundedFileError(
+            f"the header of an npy array must have at most {MOST_NPY_HEADER:,} bytes, got {length:,}"
+        )
     header = io.BytesIO(field + file.read(length))
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     try:
         shape, fortran, dtype = read(header)
-    except (SyntaxError, RecursionError, MemoryError, OverflowError, TypeError) as error:
-        raise ValueError(f"the header of an npy array cannot be read: {shown(repr(error))}") from error
+    except (SyntaxError, RecursionError, MemoryError, OverflowError, TypeError, ValueError) as error:
+        # What Python says of a header quotes it, or names parts of Python's own.
+        raise BoundedFileError("the header of an npy array cannot be read") from error
     if any(isinstance(size, bool) or size < 0 for size in shape):
-        raise ValueError(f"the shape of an npy array must hold whole numbers of 0 or more, got {shown(str(shape))}")
+        raise BoundedFileError(
+            f"the shape of an npy array must hold whole numbers of 0 or more, got {shown(str(shape))}"
+        )
     return ArrayPlace(shape, str(dtype), file.tell(), dtype, fortran)
 
 
@@ -68,29 +76,29 @@ def npz_places(path: Path) -> dict[str, ArrayPlace]:
 
     Raises DataError naming the file for another format, and for arrays that would inflate beyond the bound.
     """
-    most = max(MOST_INFLATED_BYTES, MOST_INFLATION * path.stat().st_size)
-    found: dict[str, ArrayPlace] = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if len(members) > MOST_ARRAYS:
-                raise ValueError(f"it must hold at most {MOST_ARRAYS:,} arrays, got {len(members):,}")
-            if (inflated := sum(member.file_size for member in members)) > most:
-                raise ValueError(f"it must inflate to at most {most:,} bytes, its directory says {inflated:,}")
-            for member in members:
-                with archive.open(member) as file:
-                    place = npy_place(file)
-                size = place.offset + math.prod(place.shape) * (place.dtype.itemsize if place.dtype else 0)
-                if size != member.file_size and place.kind != "object":
-                    raise ValueError(
-                        f"{shown(member.filename)} has {member.file_size:,} bytes, its header says {size:,}"
-                    )
-                name = member.filename.removesuffix(".npy")
-                found[name] = ArrayPlace(
-                    place.shape, place.kind, place.offset, place.dtype, place.fortran, member.filename
-                )
+            return _places_in(archive, max(MOST_INFLATED_BYTES, MOST_INFLATION * path.stat().st_size))
+    except BoundedFileError as error:
+        raise DataError(f"{path.name} must be an npz of plain numeric arrays: {error}") from error
     except ARCHIVE_ERRORS as error:
-        raise DataError(f"{path.name} must be an npz of plain numeric arrays: {shown(str(error), 300)}") from error
+        raise DataError(f"{path.name} must be an npz of plain numeric arrays, and is damaged or none") from error
+
+
+def _places_in(archive: zipfile.ZipFile, most_bytes: int) -> dict[str, ArrayPlace]:
+    members, found = archive.infolist(), {}
+    if len(members) > MOST_ARRAYS:
+        raise BoundedFileError(f"it must hold at most {MOST_ARRAYS:,} arrays, got {len(members):,}")
+    if (inflated := sum(member.file_size for member in members)) > most_bytes:
+        raise BoundedFileError(f"it must inflate to at most {most_bytes:,} bytes, its directory says {inflated:,}")
+    for member in members:
+        with archive.open(member) as file:
+            place = npy_place(file)
+        size = place.offset + math.prod(place.shape) * (place.dtype.itemsize if place.dtype else 0)
+        if size != member.file_size and place.kind != "object":
+            name = shown(member.filename)
+            raise BoundedFileError(f"{name} has {member.file_size:,} bytes, its header says {size:,}")
+        found[member.filename.removesuffix(".npy")] = replace(place, member=member.filename)
     return found
 
 

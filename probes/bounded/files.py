@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.bounded.secrets import mask_secrets
+from probes.bounded.text import json_fault, path_fault
 
 #: The most levels of nested objects and lists that JSON may have; probe.json has 6.
 MOST_DEPTH = 64
@@ -27,8 +28,11 @@ class BoundedJsonError(BoundedFileError):
 def read_bounded(path: Path, most_bytes: int) -> bytes:
     """Return the contents of a file of at most `most_bytes` bytes.
 
-    Raises BoundedFileError for a larger one, without reading more than that, and OSError as `open` does.
+    Raises BoundedFileError for a larger one, without reading more than that, and for a folder, a named pipe, a socket
+    or a device. Raises OSError as `open` does.
     """
+    if path.exists() and (fault := path_fault(path)) is not None:
+        raise BoundedFileError(f"it {fault}")
     pieces, left = [], most_bytes
     with path.open("rb") as file:
         # Read to the end, not up to the size at the start: a pipe has no size, and a file may grow.
@@ -50,8 +54,12 @@ def parse_json(data: bytes) -> Any:
         found = json.loads(text, parse_constant=_refuse, parse_float=_float, parse_int=_int)
     except RecursionError:
         raise BoundedJsonError(f"it must not be nested more than {MOST_DEPTH} levels deep") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BoundedJsonError(f"it must be JSON in UTF-8: {error}") from error
+    except BoundedFileError:
+        raise
+    except UnicodeDecodeError as error:
+        raise BoundedJsonError(f"it must be JSON in UTF-8, and is not at byte {error.start:,}") from error
+    except ValueError as error:
+        raise BoundedJsonError(f"it must be JSON in UTF-8: {json_fault(error)}") from error
     _check(found)
     return found
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from probes.bounded.files import shown
+from probes.bounded.text import path_fault
 from probes.errors import DataError
 
 #: A file may decode to so many bytes, or to so many times its own size if that is more. Honest files repeat values too,
@@ -29,10 +29,12 @@ def open_parquet(path: Path, **options: Any) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if (fault := path_fault(path)) is not None:
+        raise DataError(f"{path} {fault}")
     try:
         file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False, **options)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} must be a parquet file: {shown(str(error), 300)}") from error
+        raise DataError(f"{path} must be a parquet file, and is damaged or none") from error
     _check_footer(path, file.metadata)
     return file
 
@@ -82,7 +84,7 @@ def _batches(path: Path, file: Any, columns: Sequence[str] | None, batch_rows: i
                 raise _too_large(path, f"the first {row:,} rows are more than")
             yield batch
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is damaged after row {row}: {shown(str(error), 300)}") from error
+        raise DataError(f"{path} is damaged after row {row}") from error
     if row != file.metadata.num_rows:
         raise DataError(f"{path} ends early: its footer promises {file.metadata.num_rows:,} rows, it has {row:,}.")
 

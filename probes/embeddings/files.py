@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.bounded.arrays import ARCHIVE_ERRORS, ArrayPlace, npy_place, npz_places, safetensors_places
-from probes.bounded.files import shown
+from probes.bounded.files import BoundedFileError, shown
 from probes.bounded.parquet import open_parquet
+from probes.bounded.text import path_fault
 from probes.errors import DataError
 
 #: Rows of a parquet file from which the usual length of its lists is taken.
@@ -65,8 +66,8 @@ def open_embeddings(path: Path, name: str | None = None) -> EmbeddingFile:
     }
     if path.suffix not in openers:
         raise DataError(f"embeddings must come from one of {', '.join(openers)}; got {path.name!r}")
-    if not path.is_file():
-        raise DataError(f"there is no file of embeddings at {path}")
+    if (fault := path_fault(path)) is not None:
+        raise DataError(f"there is no file of embeddings at {path}: it {fault}")
     return openers[path.suffix](path, name)
 
 
@@ -97,7 +98,7 @@ class _Raw:
             try:
                 data = file.read(wanted)
             except ARCHIVE_ERRORS as error:
-                raise DataError(f"{self.path.name} is damaged near row {first}: {error}") from error
+                raise DataError(f"{self.path.name} is damaged near row {first}") from error
             if len(data) < wanted:
                 raise DataError(f"{self.path.name} ends early: row {first + len(data) // row_bytes} is not all there")
             block = np.frombuffer(data, self.dtype).reshape(-1, self.width)
@@ -110,7 +111,7 @@ class _Raw:
         try:
             file.seek(offset)  # within a compressed member this reads and drops what lies before
         except ARCHIVE_ERRORS as error:
-            raise DataError(f"{self.path.name} is damaged: {error}") from error
+            raise DataError(f"{self.path.name} is damaged") from error
 
 
 def _from_bfloat16(block: NDArray[Any]) -> NDArray[np.float32]:
@@ -124,8 +125,8 @@ def _open_npy(path: Path, name: str | None) -> EmbeddingFile:
     try:
         with path.open("rb") as file:
             place = npy_place(file)
-    except ValueError as error:
-        raise DataError(f"{path.name} must be an npy file: {shown(str(error), 300)}") from error
+    except BoundedFileError as error:
+        raise DataError(f"{path.name} must be an npy file: {error}") from error
     return _raw(path, path.name, place)
 
 
@@ -217,7 +218,7 @@ class _Parquet:
         try:
             return next(batches, None)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{self.path.name} is damaged near row {row}: {error}") from error
+            raise DataError(f"{self.path.name} is damaged near row {row}") from error
 
     def _usual_width(self, column: Any) -> int:
         """Return the length of the lists; if lengths differ, the commonest one among these rows."""

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.bounded.parquet import open_parquet, read_parquet
+from probes.bounded.text import path_fault
 from probes.embeddings.files import EmbeddingFile, open_embeddings
 from probes.errors import DataError, DimensionError
 from probes.probe import DifficultyProbe
@@ -173,8 +174,8 @@ def read_scores(path: str | Path, column: str | None = None) -> tuple[NDArray[np
     file, a file of another kind, or a column that is not there.
     """
     source = Path(path)
-    if not source.is_file():
-        raise DataError(f"there is no file of scores at {source}; a run that was interrupted leaves none")
+    if (fault := path_fault(source)) is not None:
+        raise DataError(f"there is no file of scores at {source}: it {fault}; a run that was interrupted leaves none")
     with open_parquet(source) as file:
         names = file.schema_arrow.names
     losses = [name for name in names if name.startswith("loss")]
@@ -190,7 +191,7 @@ def read_scores(path: str | Path, column: str | None = None) -> tuple[NDArray[np
     try:
         return table["row"].to_numpy().astype(np.int64), table[chosen].to_numpy().astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise DataError(f"columns 'row' and {chosen!r} of {source.name} must hold numbers: {error}") from error
+        raise DataError(f"columns 'row' and {chosen!r} of {source.name} must hold numbers") from error
 
 
 def _part(partial: Path, number: int) -> Path:

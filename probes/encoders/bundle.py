@@ -24,6 +24,7 @@ from safetensors.numpy import load, save
 
 from probes.atomic_write import replace_directory
 from probes.bounded.files import BoundedFileError, parse_json, read_bounded
+from probes.bounded.text import kind_of, os_fault
 from probes.encoders.files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, check_files, is_readable
 from probes.encoders.onnx_runtime import OnnxRuntime
 from probes.encoders.quantise import export_weights
@@ -212,7 +213,7 @@ def _read(file: Path) -> bytes:
     try:
         return read_bounded(file, MOST_BYTES[file.name])
     except (OSError, BoundedFileError) as error:
-        raise EncoderError(f"{file} cannot be read: {error}.") from error
+        raise EncoderError(f"{file} cannot be read: {os_fault(error)}.") from error
 
 
 def _object(file: Path, data: bytes) -> dict[str, Any]:
@@ -221,7 +222,7 @@ def _object(file: Path, data: bytes) -> dict[str, Any]:
     except BoundedFileError as error:
         raise EncoderError(f"{file} cannot be read: {error}.") from error
     if not isinstance(found, dict):
-        raise EncoderError(f"{file} must hold a JSON object, got {type(found).__name__}.")
+        raise EncoderError(f"{file} must hold a JSON object, got {kind_of(found)}.")
     return found
 
 

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.bounded.files import BoundedFileError, parse_json, read_bounded, shown
+from probes.bounded.text import kind_of, os_fault, path_fault
 from probes.encoders.tokens import TRUNCATIONS
 from probes.errors import EncoderError
 
@@ -129,9 +130,17 @@ class EncoderSpec:
         """Return the spec that `to_dict` described. Raises EncoderError for unknown, missing or mistyped fields."""
         known = {f.name for f in fields(cls)}
         if unknown := set(data) - known:
-            raise EncoderError(f"encoder spec has unknown fields {sorted(unknown)}; known are {sorted(known)}.")
+            raise EncoderError(
+                f"encoder spec has unknown fields {shown(', '.join(sorted(unknown)), 300)}; known are "
+                f"{', '.join(sorted(known))}."
+            )
+        needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
+        if missing := needed - set(data):
+            raise EncoderError(f"encoder spec is incomplete, it must have {', '.join(sorted(missing))}.")
         if not isinstance(data.get("pooling"), list):
-            raise EncoderError(f"encoder spec is incomplete or mistyped: pooling is {_short(data.get('pooling'))}.")
+            raise EncoderError(
+                f"encoder spec is incomplete or mistyped: pooling must be a list, got {kind_of(data.get('pooling'))}."
+            )
         try:
             return cls(**{**data, "pooling": tuple(data["pooling"])})
         except (KeyError, TypeError, ValueError) as error:
@@ -278,12 +287,14 @@ def parse_spec(text: str) -> EncoderSpec:
     if text in BUILTIN_SPECS:
         return BUILTIN_SPECS[text]
     path = Path(text)
-    if path.suffix == ".json" and path.is_file():
+    if path.suffix == ".json" and path_fault(path) is None:
         try:
             data = parse_json(read_bounded(path, MOST_SPEC_BYTES))
         except (OSError, BoundedFileError) as error:
-            raise EncoderError(f"{path} cannot be read as an encoder spec: {error}.") from error
+            raise EncoderError(f"{path} cannot be read as an encoder spec: {os_fault(error)}.") from error
         if not isinstance(data, dict):
-            raise EncoderError(f"{path} must hold a JSON object, got {type(data).__name__}.")
+            raise EncoderError(f"{path} must hold a JSON object, got {kind_of(data)}.")
         return EncoderSpec.from_dict(data)
-    raise EncoderError(f"encoder must be one of {', '.join(BUILTIN_SPECS)} or the path of a .json spec, got {text!r}.")
+    raise EncoderError(
+        f"encoder must be one of {', '.join(BUILTIN_SPECS)} or the path of a .json spec, got {shown(text)!r}."
+    )

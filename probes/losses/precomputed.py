@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from probes.bounded.arrays import ARCHIVE_ERRORS, npz_places
 from probes.bounded.parquet import open_parquet, read_parquet
+from probes.bounded.text import path_fault
 from probes.errors import DataError
 from probes.losses.pairs import LossPairs
 
@@ -36,8 +37,8 @@ def read_pairs(
     readers = {".npz": _read_npz, ".parquet": _read_parquet, ".safetensors": _read_safetensors}
     if source.suffix not in readers:
         raise DataError(f"pairs must come from {', '.join(readers)}, got {source.name!r}; convert .pt files first")
-    if not source.is_file():
-        raise DataError(f"there is no file of pairs at {source}")
+    if (fault := path_fault(source)) is not None:
+        raise DataError(f"there is no file of pairs at {source}: it {fault}")
     names = [embedding, loss, *([] if ids is None else [ids])]
     arrays = readers[source.suffix](source, names)
     if on_bad_rows is not None:
@@ -85,7 +86,9 @@ def _read_npz(path: Path, names: list[str]) -> dict[str, Any]:
     except ARCHIVE_ERRORS as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path.name} must be an npz of plain numeric and string arrays: {error}") from error
+        raise DataError(
+            f"{path.name} must be an npz of plain numeric and string arrays, and is damaged or none"
+        ) from error
 
 
 def _read_safetensors(path: Path, names: list[str]) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def _read_safetensors(path: Path, names: list[str]) -> dict[str, Any]:
     except (SafetensorError, TypeError, KeyError, AttributeError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path.name} must be a safetensors file: {error}") from error
+        raise DataError(f"{path.name} must be a safetensors file, and is damaged or none") from error
 
 
 def _read_parquet(path: Path, names: list[str]) -> dict[str, Any]:

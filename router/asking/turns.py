@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from router.errors import InvalidRequestError
-from router.quoting import quoted
+from router.quoting import kind_of, quoted
 from router.values import Capability, Message
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
@@ -90,7 +90,7 @@ def json_bytes(value: Any) -> int:
 
 def _read(message: Message, where: str) -> Turn:
     if not isinstance(message, Mapping):
-        raise InvalidRequestError(f"{where} must be an object, got {type(message).__name__}.", field=where)
+        raise InvalidRequestError(f"{where} must be an object, got {kind_of(message)}.", field=where)
     role, content = _role_and_content(message, where)
     if isinstance(content, str) and role in _SPEAKERS and message.keys() <= _PLAIN:
         # Nearly every turn has this shape. The general way below would return the same turn, but takes longer.
@@ -145,9 +145,7 @@ def _parts_of(content: Any, where: str) -> Iterator[_Part]:
         yield _Part("text", content)
         return
     if not isinstance(content, Sequence):
-        raise InvalidRequestError(
-            f"{where} must be text or a list of parts, got {type(content).__name__}.", field=where
-        )
+        raise InvalidRequestError(f"{where} must be text or a list of parts, got {kind_of(content)}.", field=where)
     for index, part in enumerate(content):
         yield from _part(part, f"{where}[{index}]")
 
@@ -159,7 +157,7 @@ def _part(part: Any, where: str) -> Iterator[_Part]:
     if kind in _TEXT_PARTS:
         text = part.get("refusal" if kind == "refusal" else "text", "")
         if not isinstance(text, str):
-            raise InvalidRequestError(f"{where}.text must be text, got {type(text).__name__}.", field=f"{where}.text")
+            raise InvalidRequestError(f"{where}.text must be text, got {kind_of(text)}.", field=f"{where}.text")
         yield _Part("text", text)
     elif kind.endswith(("tool_result", "tool-result")):
         yield from _result(part, where)

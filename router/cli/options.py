@@ -9,11 +9,26 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from probes.bounded.files import shown
+from probes.bounded.text import os_fault
 from probes.errors import DataError
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-PATH = click.Path(path_type=Path)
+
+class _SystemPath(click.Path):
+    """A path that the system can have: one that is too long, or holds NUL, is wrong usage."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(str(super().convert(value, param, ctx)))
+        try:
+            path.exists()
+        except (OSError, ValueError) as error:
+            self.fail(f"{shown(str(value))!r} cannot be a path: {os_fault(error)}.", param, ctx)
+        return path
+
+
+PATH = _SystemPath(path_type=Path)
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 ARRAY = click.option(

@@ -181,8 +181,9 @@ def _known(path: Path, array: str | None, pool: int) -> Any:
 def _rows(path: Path) -> Any:
     """Return the column `row` of a parquet file that a verb of `elle select` wrote."""
     from probes.bounded.parquet import open_parquet, read_parquet
+    from probes.bounded.text import path_fault
 
-    if not path.is_file():
+    if path_fault(path) is not None:
         raise DataError(f"there is no file of rows at {path}.")
     with open_parquet(path) as file:
         names = file.schema_arrow.names

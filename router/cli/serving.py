@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from router.serving.server import RunningService
     from router.serving.settings import ServerSettings
 
+#: The largest file of `elle decide --chat`, as large as a body over HTTP.
+_MOST_CHAT_BYTES = 32 * 1024 * 1024
+
 _SERVE_GROUPS = {
     "What to serve": ("policies", "encoder_dir"),
     "Addresses": ("host", "port", "http_port", "metrics_port", "ext_proc"),
@@ -235,6 +238,8 @@ def decide_verb(
 
 def _read_query(text: str | None, chat: Path | None, overrides: Any) -> Any:
     """Return the query to decide: TEXT as one user message, or the chat body in a file or on stdin."""
+    from probes.bounded.files import read_bounded
+    from probes.bounded.text import os_fault
     from router.tuning.outcomes.records import parse_json
     from router.values import RouteQuery
 
@@ -245,13 +250,14 @@ def _read_query(text: str | None, chat: Path | None, overrides: Any) -> Any:
         return RouteQuery.from_prompt(prompt or "", overrides=overrides)
     try:
         # As bytes: the JSON reader finds out by the byte-order mark how they are encoded.
-        body = parse_json(sys.stdin.buffer.read() if str(chat) == "-" else chat.read_bytes())
+        piped = str(chat) == "-"
+        body = parse_json(sys.stdin.buffer.read() if piped else read_bounded(chat, _MOST_CHAT_BYTES))
     except OSError as error:
-        raise InvalidRequestError(f"--chat {chat} cannot be read: {error.strerror}.") from error
+        raise InvalidRequestError(f"--chat {chat} cannot be read: {os_fault(error)}.") from error
     except ValueError as error:
-        raise InvalidRequestError(f"--chat must be a JSON file: {error}.") from error
+        raise InvalidRequestError(f"--chat {chat} must be a JSON file: {error}.") from error
     if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
-        raise InvalidRequestError("--chat must hold a JSON object with a list `messages`.")
+        raise InvalidRequestError(f"--chat {chat} must hold a JSON object with a list `messages`.")
     parameters = {key: value for key, value in body.items() if key not in {"messages", "model", "stream"}}
     return RouteQuery(tuple(body["messages"]), overrides=overrides, parameters=parameters)
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from probes.bounded.files import shown
+from probes.bounded.text import kind_of
 from router.errors import ConfigError
 from router.policies.certificate_record import CertificateRecord
 from router.policies.credentials import (
@@ -275,7 +276,7 @@ def read_policy_file(path: Path) -> PolicyFile:
     """
     data = read_yaml(path, "policy file")
     if not isinstance(data, dict):
-        found = "but it is empty" if data is None else f"got {type(data).__name__}"
+        found = "but it is empty" if data is None else f"got {kind_of(data)}"
         raise ConfigError(f"policy file {path} must hold a mapping, {found}; `elle policy` prints one to start from.")
     try:
         return PolicyFile.model_validate(data)
@@ -288,7 +289,7 @@ def _explain(error: ValidationError) -> str:
     lines = []
     problems = error.errors(include_url=False)
     for problem in problems[:_MAX_SHOWN_FAULTS]:
-        place = ".".join(shown(str(part)) for part in problem["loc"]) or "(whole file)"
+        place = ".".join("null" if part == "None" else shown(str(part)) for part in problem["loc"]) or "(whole file)"
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {place}: unknown key; remove it or correct its spelling")
             continue
@@ -298,7 +299,8 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"  {place}.{key}: must be one of {context['expected_tags']}, got {tag!r}")
             continue
         given = problem.get("input") if problem["loc"][-1:] not in SECRET_KEYS else ...
-        got = f", got {shown(repr(given))}" if isinstance(given, str | int | float | bool) or given is None else ""
+        said = json.dumps(given) if given is None or isinstance(given, bool) else shown(repr(given))
+        got = f", got {said}" if isinstance(given, str | int | float) or given is None else ""
         lines.append(f"  {place}: {shown(problem['msg'].removeprefix('Value error, '), 600)}{got}")
     if len(problems) > _MAX_SHOWN_FAULTS:
         lines.append(f"  and {len(problems) - _MAX_SHOWN_FAULTS:,} more")

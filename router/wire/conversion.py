@@ -11,6 +11,7 @@ from router.attempts import Attempt, AttemptOutcome, Delivery
 from router.errors import InvalidRequestError
 from router.pb import router_service_pb2 as service_pb
 from router.pb import routing_pb2 as pb
+from router.quoting import kind_of
 from router.values import (
     NO_OVERRIDES,
     ArtifactRef,
@@ -232,7 +233,7 @@ def _part_from_wire(part: pb.ContentPart, where: str) -> dict[str, Any]:
 def _message_to_wire(message: Message, index: int) -> pb.ChatMessage:
     where = f"messages[{index}]"
     if not isinstance(message, Mapping):
-        raise InvalidRequestError(f"{where} must be an object, got {type(message).__name__}.", field=where)
+        raise InvalidRequestError(f"{where} must be an object, got {kind_of(message)}.", field=where)
     chat = pb.ChatMessage()
     try:
         chat.role = message.get("role", "")

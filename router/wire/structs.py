@@ -10,6 +10,7 @@ from google.protobuf import struct_pb2
 
 from router.errors import InvalidRequestError
 from router.plain_json import MAX_ANSWER_DEPTH, whole_text
+from router.quoting import kind_of
 
 #: Up to this magnitude a double represents every integer exactly.
 _EXACT = 2**53
@@ -87,7 +88,7 @@ def _struct(
     def fill_fields(struct: struct_pb2.Struct, items: Mapping[str, Any], levels: int) -> None:
         for key, item in items.items():
             if not isinstance(key, str):
-                raise TypeError(f"keys must be text, got {type(key).__name__}")
+                raise TypeError(f"keys must be text, got {kind_of(key)}")
             fill(struct.fields[text(key)], item, levels)
 
     def fill(value: struct_pb2.Value, item: Any, levels: int) -> None:
@@ -100,7 +101,7 @@ def _struct(
         elif isinstance(item, int | float):
             value.number_value = number(item)
         elif not isinstance(item, Iterable) or isinstance(item, bytes):
-            raise TypeError(f"{type(item).__name__} is not JSON")
+            raise TypeError(f"{kind_of(item)} is not JSON")
         elif levels < 1:
             raise ValueError(f"nested deeper than {MAX_ANSWER_DEPTH} levels")
         elif isinstance(item, Mapping):
@@ -112,7 +113,7 @@ def _struct(
                 fill(value.list_value.values.add(), one, levels - 1)
 
     if not isinstance(values, Mapping):
-        raise TypeError(f"an object is needed, got {type(values).__name__}")
+        raise TypeError(f"an object is needed, got {kind_of(values)}")
     struct = struct_pb2.Struct()
     fill_fields(struct, values, MAX_ANSWER_DEPTH - 1)
     return struct

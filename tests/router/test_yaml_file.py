@@ -50,7 +50,7 @@ def test_plain_values_anchors_and_merges_are_read(tmp_path: Path) -> None:
         ("x: " + ":".join(["1"] * 50_000), "a number must have at most 400 characters, got 99,999"),
         ("x: 0x" + "f" * 5000, "a number must have at most 400 characters"),
         ("x: 1." + "1" * 5000, "a number must have at most 400 characters"),
-        ("x: 2026-13-45\n", "cannot be read: month must be in 1..12"),
+        ("x: 2026-13-45\n", "cannot be read as the timestamp that it seems to be"),
         ("x: !!python/object/apply:os.system [id]\n", "plain values, got the tag tag:yaml.org,2002:python"),
         ("x: !!binary aGk=\n", "plain values, got the tag"),
         ("x: !!set {a, b}\n", "plain values, got the tag"),
@@ -81,6 +81,6 @@ def test_a_path_that_is_no_file_is_refused_with_its_name(tmp_path: Path, place: 
         read_yaml(tmp_path / place, "policy file")
 
 
-def test_a_file_without_end_is_read_only_up_to_the_bound() -> None:
-    with pytest.raises(ConfigError, match="at most"):
+def test_a_device_is_not_read() -> None:
+    with pytest.raises(ConfigError, match="is a pipe, a socket or a device"):
         read_yaml(Path("/dev/zero"), "policy file")

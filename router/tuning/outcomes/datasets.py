@@ -25,7 +25,7 @@ from probes.errors import DataError
 from probes.probe import DataSource
 from router.asking.ask import Ask, extract
 from router.errors import InvalidRequestError
-from router.quoting import quoted
+from router.quoting import kind_of, quoted
 from router.tuning.outcomes.records import MAX_PROMPT_BYTES, Place, Row, number_of, parse_json, read_rows
 from router.tuning.outcomes.times import seconds_of
 from router.values import RouteQuery
@@ -301,12 +301,12 @@ def read_ask(place: Place, name: str, value: Any) -> Ask:
     try:
         if name == "prompt":
             if not isinstance(value, str):
-                raise DataError(f"{place}: prompt must be text, got {type(value).__name__}.")
+                raise DataError(f"{place}: prompt must be text, got {kind_of(value)}.")
             query = RouteQuery.from_prompt(value)
         else:
             chat = parse_json(value) if isinstance(value, str) else value
             if not isinstance(chat, list):
-                raise DataError(f"{place}: messages must be a list of messages, got {type(chat).__name__}.")
+                raise DataError(f"{place}: messages must be a list of messages, got {kind_of(chat)}.")
             query = RouteQuery(chat)
         ask = extract(query, max_bytes=MAX_PROMPT_BYTES)
     except (InvalidRequestError, ValueError, RecursionError) as error:

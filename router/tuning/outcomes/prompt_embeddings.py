@@ -20,7 +20,7 @@ from probes.encoders.spec import Encoder, EncoderSpec, FloatArray, encode_all, p
 from probes.errors import DataError, EncoderMismatchError
 from router.tuning.outcomes.datasets import read_ask
 from router.tuning.outcomes.feature_cache import Progress, encoder_spec
-from router.tuning.outcomes.records import Place, Row, read_rows
+from router.tuning.outcomes.records import Place, Row, read_rows, read_text
 
 #: Rows that are encoded and written at a time. No more embeddings are in memory at once.
 _ROWS = 1000
@@ -99,11 +99,8 @@ def embed_prompts(
 def _rows(path: Path) -> list[Row | str]:
     """Return the rows of a file in their order; in place of a row that cannot be read, return what is wrong with it."""
     if path.suffix.lower() == ".txt":
-        try:
-            # Some spreadsheets end lines with a carriage return alone.
-            lines = re.split(r"\r\n?|\n", path.read_bytes().decode("utf-8-sig"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} must be readable as UTF-8: {error}.") from error
+        # Some spreadsheets end lines with a carriage return alone.
+        lines = re.split(r"\r\n?|\n", read_text(path))
         lines = lines[:-1] if lines[-1] == "" else lines
         return [Row(Place(path, "line", n), {"prompt": line}) for n, line in enumerate(lines, start=1)]
     unreadable: list[tuple[Place, str]] = []

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from probes.bounded.parquet import read_parquet
+from probes.bounded.text import OTHER_BOMS, decode_text, json_fault, os_fault, path_fault
 from probes.errors import DataError
+from router.quoting import kind_of
 
 #: Suffixes of the files that `read_rows` reads.
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
@@ -22,7 +24,6 @@ SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 MAX_PROMPT_BYTES = 16 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
-_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _DELIMITERS = ",;\t"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 #: `0,5` and `12,75` have a decimal comma. `1,000` may be a thousand, so it is not read as a number.
@@ -58,11 +59,22 @@ def refuse(place: Place, problem: str) -> None:
     raise DataError(f"{place} {problem}.")
 
 
+class JsonFaultError(ValueError):
+    """A text is not JSON.
+
+    is_followed: whether it begins with a whole JSON value, which something follows, as in JSON Lines.
+    """
+
+    def __init__(self, message: str, *, is_followed: bool) -> None:
+        super().__init__(message)
+        self.is_followed = is_followed
+
+
 def read_rows(path: Path, on_bad_row: OnBadRow = refuse) -> list[Row]:
     """Return the rows of a file, whose suffix says in which format it is.
 
-    Text is UTF-8 or, with a byte-order mark, UTF-16; byte-order marks are dropped. JSON Lines end at a line feed only,
-    with or without a carriage return before it. A `.json` file is a list of objects, one object, an object whose `data`
+    Text is UTF-8 or, with a byte-order mark, UTF-16 or UTF-32; byte-order marks are dropped. JSON Lines end at a line
+    feed, a carriage return, or both. A `.json` file is a list of objects, one object, an object whose `data`
     is a list of objects, or JSON Lines. CSV is separated by commas, semicolons or tabs, whichever its header has most.
 
     Calls `on_bad_row` for each row that cannot be read. If the whole file cannot be read, raises DataError, which names
@@ -75,12 +87,12 @@ def read_rows(path: Path, on_bad_row: OnBadRow = refuse) -> list[Row]:
     }  # fmt: skip
     if suffix not in readers:
         raise DataError(f"{path} must end in {', '.join(SUFFIXES)}; got {suffix or 'no suffix'}.{_way_out(suffix)}")
-    if not path.is_file():
-        raise DataError(f"data file {path} does not exist.")
+    if (fault := path_fault(path)) is not None:
+        raise DataError(f"data file {path} {fault}.")
     try:
         return readers[suffix](path, on_bad_row)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
+        raise DataError(f"{path} cannot be read: {os_fault(error)}.") from error
 
 
 def _way_out(suffix: str) -> str:
@@ -108,11 +120,16 @@ def number_of(value: Any) -> float | None:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text. Raises ValueError, also for one that is nested too deeply."""
+    """Return the value of a JSON text. Raises ValueError, which says in plain words what is wrong and where."""
+    whole = decode_text(text) if isinstance(text, bytes) else text
     try:
-        return json.loads(text)
+        return json.loads(whole)
     except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+        raise ValueError("it is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise JsonFaultError(json_fault(error), is_followed=error.msg == "Extra data") from error
+    except ValueError as error:
+        raise ValueError(json_fault(error)) from error
 
 
 def _read_json_lines(path: Path, on_bad_row: OnBadRow) -> list[Row]:
@@ -120,33 +137,34 @@ def _read_json_lines(path: Path, on_bad_row: OnBadRow) -> list[Row]:
 
 
 def _json_lines(path: Path, data: bytes, on_bad_row: OnBadRow) -> Iterator[Row]:
-    # Only a line feed ends a line, because JSON text may hold every other character that `str.splitlines` splits at.
+    # Only LF, CR and CRLF end a line: JSON text may hold every other character that `str.splitlines` splits at.
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     for number, line in enumerate(io.BytesIO(data), start=1):
         line = line.removeprefix(_BOM)  # Files that were joined have such marks in between.
         if not line.strip():
             continue
         place = Place(path, "line", number)
         try:
-            value = parse_json(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            on_bad_row(place, f"must be UTF-8: {error.reason} at byte {error.start}")
-            continue
+            value = parse_json(line)
         except ValueError as error:
             on_bad_row(place, f"must be JSON: {error}")
             continue
         if isinstance(value, dict):
             yield Row(place, value)
         else:
-            on_bad_row(place, f"must be a JSON object, got {type(value).__name__}")
+            on_bad_row(place, f"must be a JSON object, got {kind_of(value)}")
 
 
 def _read_json(path: Path, on_bad_row: OnBadRow) -> list[Row]:
     data = _utf8(path)
     try:
-        loaded = parse_json(_text(path, data))
+        loaded = parse_json(data)
     except ValueError as error:
-        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+        if isinstance(error, JsonFaultError) and error.is_followed:
             return list(_json_lines(path, data, on_bad_row))  # The file is JSON Lines under the name of JSON.
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path} must be JSON: {error}.") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("data"), list):
         loaded = loaded["data"]  # List endpoints answer in this form.
@@ -156,12 +174,12 @@ def _read_json(path: Path, on_bad_row: OnBadRow) -> list[Row]:
         if isinstance(value, dict):
             rows.append(Row(place, value))
         else:
-            on_bad_row(place, f"must be an object, got {type(value).__name__}")
+            on_bad_row(place, f"must be an object, got {kind_of(value)}")
     return rows
 
 
 def _read_csv(path: Path, on_bad_row: OnBadRow) -> list[Row]:
-    text = _text(path, _utf8(path))
+    text = read_text(path)
     first = text.partition("\n")[0].rstrip("\r")
     skipped = 0
     if first.lower().startswith("sep=") and len(first) == len("sep=") + 1:  # written by spreadsheets
@@ -206,8 +224,8 @@ def _read_parquet(path: Path, on_bad_row: OnBadRow) -> list[Row]:
         rows = table.to_pylist()
     except DataError:  # It is a ValueError, and names the file already.
         raise
-    except (pa.ArrowException, ValueError) as error:
-        raise DataError(f"{path} cannot be read as parquet: {error}.") from error
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        raise DataError(f"{path} holds values that cannot be read, such as a time beyond the year 9999.") from error
     binary = [name for name, kind in zip(table.column_names, table.schema.types, strict=True) if _is_binary(kind)]
     for row in rows:
         row.update({name: row[name].decode("utf-8", "replace") for name in binary if row[name] is not None})
@@ -232,19 +250,24 @@ def _is_binary(kind: Any) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _utf8(path: Path) -> bytes:
-    """Return the bytes of a text file as UTF-8 without a byte-order mark."""
-    data = path.read_bytes()
-    if data.startswith(_UTF16_BOMS):
-        try:
-            return data.decode("utf-16").encode("utf-8")
-        except UnicodeError as error:
-            raise DataError(f"{path} must be UTF-8 or UTF-16: {error}.") from error
-    return data.removeprefix(_BOM)
-
-
-def _text(path: Path, data: bytes) -> str:
+def read_text(path: Path) -> str:
+    """Return a text file in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark. Raises DataError naming the file."""
+    if (fault := path_fault(path)) is not None:
+        raise DataError(f"{path} {fault}.")
     try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} must be UTF-8: {error}. Spreadsheets save it as `CSV UTF-8`.") from error
+        return decode_text(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {os_fault(error)}.") from error
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+
+
+def _utf8(path: Path) -> bytes:
+    """Return the bytes of a text file as UTF-8 without a byte-order mark. They may hold bytes that are no UTF-8."""
+    data = path.read_bytes()
+    if not data.startswith(OTHER_BOMS):
+        return data.removeprefix(_BOM)
+    try:
+        return decode_text(data).encode("utf-8", "surrogatepass")
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error

@@ -134,7 +134,7 @@ def test_models_can_be_chosen(tmp_path: Path, fake_encoder: FakeEncoder) -> None
         (("decide", ""), "some text"),
         (("decide", "x" * 600_000), "at most 524,288 bytes"),
         (("decide", "--chat", "none.json"), "--chat none.json cannot be read: No such file"),
-        (("decide", "--chat", "{deep}"), "--chat must be a JSON file: nested too deeply"),
+        (("decide", "--chat", "{deep}"), "must be a JSON file: it is nested too deeply"),
     ],
 )
 def test_what_is_wrong_is_said_on_stderr_with_status_1(

@@ -79,7 +79,7 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
             "safe_default: large\nrequire_region: eu",
             "require_region must be among the regions of a candidate, none has 'eu'",
         ),
-        (GOOD, "- a\n- list", "must hold a mapping, got list"),
+        (GOOD, "- a\n- list", "must hold a mapping, got a list"),
         (GOOD, "a: [", "must be YAML"),
     ],
 )

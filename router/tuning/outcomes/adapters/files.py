@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from probes.bounded.text import os_fault, path_fault
 from probes.errors import DataError
 from router.tuning.outcomes.adapters.collection import ImportedAnswer, LeftOutRow
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
@@ -38,10 +39,10 @@ def expand(paths: Sequence[Path], out: Path) -> list[Path]:
             if not readable:
                 raise DataError(f"folder {path} must hold {', '.join(SUFFIXES)} files; found none.")
             found += readable
-        elif path.is_file():
+        elif (fault := path_fault(path)) is None:
             found.append(path)
         else:
-            raise DataError(f"{path} does not exist.")
+            raise DataError(f"{path} {fault}.")
     return list({path.resolve(): path for path in found}.values())
 
 
@@ -108,7 +109,7 @@ def _in_place(out: Path, write: Callable[[Path], T]) -> T:
             found = write(partial)
             partial.replace(out)
     except OSError as error:
-        raise DataError(f"{out} cannot be written: {error}.") from error
+        raise DataError(f"{out} cannot be written: {os_fault(error)}.") from error
     return found
 
 

@@ -71,8 +71,8 @@ def test_bad_rows_are_handed_on_and_the_others_read(tmp_path: Path) -> None:
     assert [row.values["a"] for row in read_rows(tmp_path / "x.jsonl", note)] == [1, 2]
     assert bad == [
         (2, "must be JSON"),
-        (3, "must be a JSON object, got list"),
-        (4, "must be UTF-8"),
+        (3, "must be a JSON object, got a list"),
+        (4, "must be JSON"),
         (5, "must be JSON"),
     ]
     bad.clear()
@@ -87,7 +87,7 @@ def test_bad_rows_are_handed_on_and_the_others_read(tmp_path: Path) -> None:
         ("x.csv", "a,a\n1,2\n", "name each column once; a stands more than once"),
         ("x.csv", 'a\n"b\n', "x.csv, line 2 cannot be read as CSV"),
         ("x.json", "{", "x.json must be JSON"),
-        ("x.json", "7\n{}", "line 1 must be a JSON object, got int"),
+        ("x.json", "7\n{}", "line 1 must be a JSON object, got a number"),
         ("x.json", "[" * 10**5, "nested too deeply"),
         ("x.jsonl.gz", "", "Unpack it first"),
         ("x.pkl", "", "A pickle runs code when opened"),
