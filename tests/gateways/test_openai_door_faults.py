@@ -1,5 +1,5 @@
 """Faults of a real upstream through the OpenAI door: an answer from an allowed candidate or an OpenAI error object,
-with every attempt in the record. tests/router/test_dispatch_faults.py has more of them, over gRPC."""
+with every attempt in the record. tests/router/answering/faults has more of them, over gRPC."""
 
 from __future__ import annotations
 

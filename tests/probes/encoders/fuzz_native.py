@@ -24,7 +24,7 @@ from probes.encoders.bundle import BUNDLE_FILE, CHECK_TEXTS, FILES, TENSORS_FILE
 from probes.encoders.native_runtime import TARGETS, NativeRuntime
 from probes.encoders.spec import EncoderSpec
 from probes.errors import DataError, EncoderError
-from tests.probes.encoders.test_native_runtime import HIDDEN, PARTS, POSITIONS, VOCABULARY, small_weights
+from tests.probes.encoders.small_bert import HIDDEN, PARTS, POSITIONS, VOCABULARY, small_weights
 
 SPEC = EncoderSpec(
     "made/up", "main", "0" * 64, "0" * 64, ("mean@0", "cls@1", "mean@1.5", "max@2"), 64, precision="int8"

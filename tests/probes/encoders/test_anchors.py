@@ -20,7 +20,7 @@ from probes.encoders.quantise import export_weights, quantise
 from probes.encoders.spec import MINILM_L6, MINILM_L6_FLOAT32, MINILM_L6_ONNXRUNTIME, EncoderSpec
 from probes.encoders.weights import EncoderWeights
 from probes.errors import EncoderDigestError, EncoderError, EncoderMismatchError
-from tests.probes.encoders.test_native_runtime import CONFIG, HIDDEN, random_weights, small_weights
+from tests.probes.encoders.small_bert import CONFIG, HIDDEN, random_weights, small_weights
 
 OLD = dataclasses.replace(MINILM_L6, config_sha256=None, tensors_sha256=None)
 

@@ -1,17 +1,10 @@
-"""Our own int8 forward pass: what it computes, the same bits by every instruction set, and who serves without it."""
+"""Tests of our own int8 forward pass: what it computes, bits alike on every instruction set, and who serves instead."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import gc
 import logging
-import os
 import shutil
-import subprocess
-import sys
-import time
-import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,147 +19,20 @@ from probes.encoders.exported import RUNTIME_VARIABLE, ExportedEncoder
 from probes.encoders.files import find_encoder
 from probes.encoders.native_runtime import TARGETS, NativeRuntime, library_path, targets_here
 from probes.encoders.onnx_runtime import OnnxRuntime
-from probes.encoders.quantise import export_weights, quantise
+from probes.encoders.quantise import export_weights
 from probes.encoders.spec import MINILM_L6, MINILM_L6_ONNXRUNTIME, FloatArray
 from probes.encoders.weights import EncoderWeights
 from probes.errors import DataError, EncoderError
-from router.deciding.cores import usable_cores
-
-ROOT = Path(__file__).parents[3]
-
-PARTS = (("mean", 0), ("cls", 2), ("mean", 3), ("max", 4))
-
-needs_it = pytest.mark.skipif(not targets_here(), reason="no compiled library that this processor can run")
-
-HIDDEN, HEADS, INNER, LAYERS, VOCABULARY, POSITIONS = 64, 2, 96, 2, 50, 70
-
-
-def random_weights() -> dict[str, npt.NDArray[np.float32]]:
-    """Tensors of a small BERT, tokens of different sizes among them."""
-    rng = np.random.default_rng(5)
-
-    def normal(*shape: int, spread: float) -> npt.NDArray[np.float32]:
-        return (rng.normal(size=shape) * spread).astype(np.float32)
-
-    found = {
-        "embeddings.word_embeddings.weight": normal(VOCABULARY, HIDDEN, spread=1.0),
-        "embeddings.position_embeddings.weight": normal(POSITIONS, HIDDEN, spread=0.3),
-        "embeddings.token_type_embeddings.weight": normal(2, HIDDEN, spread=0.3),
-    }
-    shapes = {
-        "attention.self.query": (HIDDEN, HIDDEN),
-        "attention.self.key": (HIDDEN, HIDDEN),
-        "attention.self.value": (HIDDEN, HIDDEN),
-        "attention.output.dense": (HIDDEN, HIDDEN),
-        "intermediate.dense": (INNER, HIDDEN),
-        "output.dense": (HIDDEN, INNER),
-    }
-    for layer in (f"encoder.layer.{number}" for number in range(LAYERS)):
-        for name, shape in shapes.items():
-            found[f"{layer}.{name}.weight"] = normal(*shape, spread=shape[1] ** -0.5)
-            found[f"{layer}.{name}.bias"] = normal(shape[0], spread=0.1)
-    norms = ["embeddings", *(f"encoder.layer.{n}.{part}output" for n in range(LAYERS) for part in ("attention.", ""))]
-    for name in norms:
-        found[f"{name}.LayerNorm.weight"] = 1 + normal(HIDDEN, spread=0.2)
-        found[f"{name}.LayerNorm.bias"] = normal(HIDDEN, spread=0.2)
-    return found
-
-
-CONFIG = {
-    "model_type": "bert",
-    "hidden_act": "gelu",
-    "hidden_size": HIDDEN,
-    "num_attention_heads": HEADS,
-    "num_hidden_layers": LAYERS,
-}
-
-
-class ByHand:
-    """The same network in numpy, float64 but for its int8 products: what the graph is meant to compute."""
-
-    def __init__(self, weights: dict[str, npt.NDArray[np.float32]]) -> None:
-        self.weights = weights
-
-    def __call__(self, ids: list[int]) -> npt.NDArray[np.float64]:
-        w = self.weights
-        words = w["embeddings.word_embeddings.weight"].astype(np.float16).astype(np.float64)[ids]
-        positions = w["embeddings.position_embeddings.weight"] + w["embeddings.token_type_embeddings.weight"][0]
-        states = [self.normalise(words + positions[: len(ids)], "embeddings")]
-        for number in range(LAYERS):
-            states.append(self.attention(states[-1], f"encoder.layer.{number}"))
-            states.append(self.feed_forward(states[-1], f"encoder.layer.{number}"))
-        pooled = {"mean": lambda x: x.mean(0), "max": lambda x: x.max(0), "cls": lambda x: x[0]}
-        return np.concatenate([pooled[kind](states[halves]) for kind, halves in PARTS])
-
-    def attention(self, state: npt.NDArray[np.float64], name: str) -> npt.NDArray[np.float64]:
-        from scipy.special import softmax
-
-        parts = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
-        q, k, v = (np.split(x, HEADS, axis=1) for x in np.split(self.product(state, *parts), 3, axis=1))
-        heads = [softmax(a @ b.T / np.sqrt(HIDDEN / HEADS), axis=1) @ c for a, b, c in zip(q, k, v, strict=True)]
-        mixed = self.product(np.concatenate(heads, axis=1), f"{name}.attention.output.dense")
-        return self.normalise(mixed + state, f"{name}.attention.output")
-
-    def feed_forward(self, middle: npt.NDArray[np.float64], name: str) -> npt.NDArray[np.float64]:
-        from scipy.special import ndtr
-
-        wide = self.product(middle, f"{name}.intermediate.dense")
-        return self.normalise(self.product(wide * ndtr(wide), f"{name}.output.dense") + middle, f"{name}.output")
-
-    def product(self, x: npt.NDArray[np.float64], *names: str) -> npt.NDArray[np.float64]:
-        integers, scale = quantise(np.concatenate([self.weights[f"{name}.weight"] for name in names]))
-        # In float32 like the rest of the world: the largest value of a token lies between two integers.
-        size = np.maximum(np.abs(x).max(axis=1, keepdims=True), 0.25).astype(np.float32)
-        scaled = x.astype(np.float32) / size
-        low, high = np.minimum(scaled.min(), np.float32(0)), np.maximum(scaled.max(), np.float32(0))
-        step = (high - low) / np.float32(255)
-        zero = np.rint(-low / step)
-        eight_bits = np.clip(np.rint(scaled / step) + zero, 0, 255) - zero
-        exact = eight_bits.astype(np.float64) @ integers.T.astype(np.float64)
-        return exact * float(step) * scale * size + np.concatenate([self.weights[f"{name}.bias"] for name in names])
-
-    def normalise(self, x: npt.NDArray[np.float64], name: str) -> npt.NDArray[np.float64]:
-        centred = x - x.mean(axis=1, keepdims=True)
-        scaled = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-12)
-        return scaled * self.weights[f"{name}.LayerNorm.weight"] + self.weights[f"{name}.LayerNorm.bias"]
-
-
-def small_weights() -> EncoderWeights:
-    return export_weights(random_weights(), CONFIG, 4, int8=True)
-
-
-@pytest.fixture(scope="module")
-def small_model() -> EncoderWeights:
-    return small_weights()
-
-
-@pytest.fixture(scope="module")
-def bundle(_real_encoder: None) -> Bundle:
-    return build_bundle(MINILM_L6, find_encoder(MINILM_L6))
-
-
-def compiled(tmp_path_factory: pytest.TempPathFactory, *defines: str) -> Path:
-    if (compiler := shutil.which("cc")) is None:
-        pytest.skip("no C compiler")
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["ext-modules"][0]
-    out = tmp_path_factory.mktemp("native") / "library.so"
-    sources = [str(ROOT / source) for source in settings["sources"]]
-    flags = [*settings["extra-compile-args"], *defines, "-shared", "-fPIC"]
-    subprocess.run([compiler, *flags, "-o", str(out), *sources, "-lm"], check=True)
-    return out
-
-
-@pytest.fixture(scope="module")
-def emulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library with AVX-512 VNNI written out in C, so that its path runs on any AVX2 machine."""
-    return compiled(tmp_path_factory, "-DEMULATE_VNNI")
-
-
-@pytest.fixture(scope="module")
-def slow_help(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library with a helper that loses its core over every third item, longer than the rest of a pass takes."""
-    lose = "static unsigned turn; if (turn++ % 3 == 0) usleep(2000);"
-    return compiled(tmp_path_factory, "-DEMULATE_VNNI", f"-DLOSE_THE_CORE={lose}")
+from tests.probes.encoders.small_bert import (
+    CONFIG,
+    PARTS,
+    POSITIONS,
+    VOCABULARY,
+    ByHand,
+    needs_it,
+    prompts,
+    random_weights,
+)
 
 
 def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
@@ -229,112 +95,6 @@ class TestArithmetic:
         with ThreadPoolExecutor(8) as pool:
             for expected, found in zip(alone, pool.map(run, many), strict=True):
                 np.testing.assert_array_equal(expected, found)
-
-
-def prompts(n: int, seed: int) -> list[list[int]]:
-    rng = np.random.default_rng(seed)
-    return [rng.integers(0, VOCABULARY, n_tokens).tolist() for n_tokens in rng.integers(1, POSITIONS, n)]
-
-
-def helped_within(seconds: float, run: NativeRuntime) -> bool:
-    """Whether a core was idle at last, and did something."""
-    ends = time.monotonic() + seconds
-    while run.items_helped == 0 and time.monotonic() < ends:
-        run([1, 2, 3])
-    return run.items_helped > 0
-
-
-def helpers() -> set[int]:
-    """Threads of this process that only take what is left over."""
-    threads = (int(entry.name) for entry in Path("/proc/self/task").iterdir())
-    found = set()
-    for thread in threads:
-        with contextlib.suppress(ProcessLookupError):
-            found |= {thread} if os.sched_getscheduler(thread) == os.SCHED_IDLE else set()
-    return found
-
-
-@needs_it
-@pytest.mark.skipif(sys.platform != "linux", reason="no threads of the class SCHED_IDLE")
-@pytest.mark.skipif(usable_cores() < 2, reason="no second core that could be idle")
-class TestIdleCore:
-    def test_it_changes_no_bit(self, bundle: Bundle, emulation: Path) -> None:
-        rng = np.random.default_rng(3)
-        for target in TARGETS:
-            alone, helped = (NativeRuntime(bundle.weights, MINILM_L6.parts, target, emulation) for _ in range(2))
-            helped.use_idle_core()
-            for n_tokens in (2, 3, 17, 60, 256):
-                ids = [101, *rng.integers(1000, 20_000, n_tokens - 2).tolist(), 102]
-                for _ in range(3):
-                    np.testing.assert_array_equal(helped(ids), alone(ids))
-            assert helped_within(30, helped)
-
-    def test_nor_does_a_helper_that_loses_its_core(self, small_model: EncoderWeights, slow_help: Path) -> None:
-        for target in TARGETS:
-            alone, helped = (NativeRuntime(small_model, PARTS, target, slow_help) for _ in range(2))
-            helped.use_idle_core()
-            for ids in prompts(400, seed=4):
-                np.testing.assert_array_equal(helped(ids), alone(ids))
-            assert helped_within(30, helped)
-
-    def test_of_many_threads_one_at_a_time_is_helped(self, small_model: EncoderWeights) -> None:
-        run = NativeRuntime(small_model, PARTS, targets_here()[0])
-        many = prompts(400, seed=5)
-        alone = [run(ids) for ids in many]
-        run.use_idle_core()
-        with ThreadPoolExecutor(8) as pool:
-            for expected, found in zip(alone, pool.map(run, many), strict=True):
-                np.testing.assert_array_equal(expected, found)
-
-    def test_the_helper_is_of_the_idle_class_and_ends_with_its_model(self, small_model: EncoderWeights) -> None:
-        before = helpers()
-        run = NativeRuntime(small_model, PARTS, targets_here()[0])
-        run.use_idle_core()
-        run.use_idle_core()
-        run([1, 2, 3])
-        ends = time.monotonic() + 30
-        # The helper sets its class itself.
-        while not (ours := helpers() - before) and time.monotonic() < ends:
-            time.sleep(0.01)
-        assert len(ours) == 1
-        del run
-        gc.collect()
-        while ours & helpers() and time.monotonic() < ends:
-            time.sleep(0.01)
-        assert not ours & helpers()
-
-    @pytest.mark.parametrize("ending", ["", "os._exit(0)", "raise SystemExit(0)"])
-    def test_a_program_may_end_in_the_middle_of_a_pass(self, ending: str) -> None:
-        script = f"""
-import os, sys, threading, time
-from probes.encoders.native_runtime import NativeRuntime, targets_here
-from tests.probes.encoders.test_native_runtime import small_weights
-run = NativeRuntime(small_weights(), {PARTS!r}, targets_here()[0])
-run.use_idle_core()
-def forever():
-    while True:
-        run([number % {VOCABULARY} for number in range({POSITIONS})])
-threading.Thread(target=forever, daemon=True).start()
-time.sleep(0.3)
-{ending}
-"""
-        subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=60)
-
-    def test_a_forked_process_computes_alone(self) -> None:
-        script = f"""
-import os, sys
-from probes.encoders.native_runtime import NativeRuntime, targets_here
-from tests.probes.encoders.test_native_runtime import small_weights
-run = NativeRuntime(small_weights(), {PARTS!r}, targets_here()[0])
-run.use_idle_core()
-expected = run([1, 2, 3]).tolist()
-child = os.fork()
-if child == 0:
-    # Not os._exit: what runs at exit must not wait for a thread that this process has not got.
-    sys.exit(0 if run([1, 2, 3]).tolist() == expected else 3)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-        subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=60)
 
 
 @needs_it

@@ -1,24 +1,20 @@
-"""Faults of a real upstream, through Complete and StreamComplete of the real service: an answer from an allowed
-candidate or a clear error, in time, with every attempt in the record."""
+"""Tests of faults of a real upstream: an answer from an allowed candidate or a clear error, in time and recorded."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from router.answering.attempt_log import turn_length_s
-from router.attempts import Attempt, AttemptOutcome, Delivery
-from router.client import AsyncRouterClient, RouterClient
+from router.attempts import Delivery
+from router.client import RouterClient
 from router.errors import ServiceError
-from router.serving.settings import ServerSettings
 from router.values import Overrides
+from tests.router.answering.faults.faults_world import DEADLINE_S, THROUGH_LITELLM, ask, outcomes
 from tests.router.fault_policies import (
     BEHAVES_AS,
     BREAKS_OFF,
@@ -28,70 +24,8 @@ from tests.router.fault_policies import (
     UNSEEN,
     A,
     expected_of,
-    write_policies,
 )
-from tests.router.faults import BIG, TEXT, FaultyUpstream, upstream_in_thread
-from tests.service import running_service
-
-DEADLINE_S = 4.0
-
-#: Those that LiteLLM sees otherwise than we do.
-THROUGH_LITELLM = [
-    case for case in CASES if case[0] in {"429-wait", "malformed", "no-choices", "text-message", "html", "reset"}
-]
-FAULTS = [
-    *(fault for fault, _ in CASES),
-    *(*BREAKS_OFF, *BEHAVES_AS, "ok", "429-once", "big", "endless", "flood", "400", "422"),
-]
-
-
-@contextlib.contextmanager
-def serving_faults(folder: Path, faults: list[str], provider: str) -> Iterator[tuple[str, FaultyUpstream]]:
-    """Address of a service with a policy for every fault, and its upstream."""
-    with upstream_in_thread() as (upstream, resetting):
-        paths = write_policies(folder, faults, upstream, resetting, provider)
-        with running_service(ServerSettings(policies=paths, port=0, drain_s=1)) as address:
-            with RouterClient(address) as client:  # LiteLLM's import, seconds, is nobody's deadline here
-                client.complete(PROMPT, Overrides(policy="ok-unary"))
-            yield address, upstream
-
-
-@pytest.fixture(scope="module")
-def world(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FaultyUpstream]]:
-    """Upstreams that get the caller's own body."""
-    with serving_faults(tmp_path_factory.mktemp("policies"), FAULTS, "openai") as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def litellm_world(
-    _real_encoder: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, FaultyUpstream]]:
-    """Upstreams that LiteLLM calls: what it makes of their faults."""
-    faults = ["ok", *BREAKS_OFF, *(fault for fault, _ in THROUGH_LITELLM)]
-    with serving_faults(tmp_path_factory.mktemp("policies"), faults, "hosted_vllm") as found:
-        yield found
-
-
-def ask(address: str, method: str, policy: str, deadline_s: float = DEADLINE_S) -> tuple[str, Delivery]:
-    """The answer and who gave it; fails if it comes after the deadline."""
-    started = time.monotonic()
-    with RouterClient(address, timeout_s=deadline_s) as client:
-        try:
-            if method == "unary":
-                answer = client.complete(PROMPT, Overrides(policy=policy))
-                return answer.text, answer.delivery
-            first, *steps = client.stream(PROMPT, Overrides(policy=policy))
-            assert first.decision is not None
-            assert [step.delivery is not None for step in steps] == [True] + [False] * (len(steps) - 1)
-            assert steps[0].delivery is not None
-            return "".join(step.text for step in steps), steps[0].delivery
-        finally:
-            assert time.monotonic() - started < deadline_s + 0.1
-
-
-def outcomes(attempts: tuple[Attempt, ...]) -> list[tuple[str, AttemptOutcome]]:
-    return [(attempt.candidate, attempt.outcome) for attempt in attempts]
+from tests.router.faults import BIG, TEXT, FaultyUpstream
 
 
 @pytest.mark.parametrize(("fault", "method"), CASES)
@@ -246,52 +180,6 @@ def test_those_who_may_stand_in_are_left_what_they_may_take_but_no_more_than_hal
     assert turn_length_s(left_s, others_s) == share
 
 
-@pytest.mark.parametrize(
-    ("method", "policy", "model"),
-    [
-        ("unary", "hang-leave-unary", "hang@hang-leave-unary"),
-        ("stream", "hang-leave-stream", "hang@hang-leave-stream"),
-        ("stream", "endless-stream", "endless@endless-stream"),
-    ],
-)
-async def test_a_caller_who_leaves_stops_the_upstream_within_a_second(
-    world: tuple[str, FaultyUpstream], method: str, policy: str, model: str
-) -> None:
-    address, upstream = world
-    asked = Overrides(policy=policy)
-    async with AsyncRouterClient(address, timeout_s=20) as client:
-
-        async def consume() -> None:
-            if method == "unary":
-                await client.complete(PROMPT, asked)
-            else:
-                async for _ in client.stream(PROMPT, asked):
-                    pass
-
-        task = asyncio.create_task(consume())
-        await upstream.asked(model)
-        await asyncio.sleep(0.2)
-        left_at = time.monotonic()
-        task.cancel()
-        await asyncio.wait([task])
-        assert await upstream.left(model) - left_at < 1
-
-
-async def test_a_caller_who_stops_reading_and_leaves_stops_the_upstream_too(
-    world: tuple[str, FaultyUpstream],
-) -> None:
-    address, upstream = world
-    async with AsyncRouterClient(address, timeout_s=20) as client:
-        steps = client.stream(PROMPT, Overrides(policy="flood-stream"))
-        for _ in range(3):
-            await anext(steps)
-        # Long enough for every buffer on the way to fill, so that the service waits for us.
-        await asyncio.sleep(0.5)
-        left_at = time.monotonic()
-        await steps.aclose()
-        assert await upstream.left("flood@flood-stream") - left_at < 1
-
-
 def test_a_dead_candidate_is_left_alone_after_some_failures_and_slows_nobody(
     world: tuple[str, FaultyUpstream],
 ) -> None:
@@ -313,55 +201,3 @@ def test_a_dead_candidate_is_left_alone_after_some_failures_and_slows_nobody(
     assert outcomes(delivery.attempts) == [("weak", A.COOLING_DOWN), ("strong", A.ANSWERED)]
     assert took < 0.6
     assert len(upstream.of("hang@dead-often-unary")) == asked
-
-
-def test_nobody_stands_in_for_a_pinned_candidate(world: tuple[str, FaultyUpstream]) -> None:
-    address, upstream = world
-    before = len(upstream.of("ok@500-unary"))
-    with RouterClient(address, timeout_s=DEADLINE_S) as client, pytest.raises(ServiceError) as caught:
-        client.complete(PROMPT, Overrides(policy="500-unary", pin="weak"))
-    assert {attempt.candidate for attempt in caught.value.attempts} == {"weak"}
-    assert len(upstream.of("ok@500-unary")) == before
-
-
-def test_nobody_stands_in_whom_the_caller_ruled_out(world: tuple[str, FaultyUpstream]) -> None:
-    with RouterClient(world[0], timeout_s=DEADLINE_S) as client, pytest.raises(ServiceError) as caught:
-        client.complete(PROMPT, Overrides(policy="503-unary", denied_candidates=("strong",)))
-    assert {attempt.candidate for attempt in caught.value.attempts} == {"weak"}
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_session_goes_on_with_who_answered_in_the_chosen_ones_place(
-    world: tuple[str, FaultyUpstream], method: str
-) -> None:
-    overrides, rest = Overrides(policy=f"session-500-{method}"), {"session_id": f"s-{method}"}
-    tool_loop = (
-        {"role": "user", "content": PROMPT},
-        {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": {}}]},
-        {"role": "tool", "tool_call_id": "c", "content": "4"},
-    )
-    with RouterClient(world[0], timeout_s=DEADLINE_S) as client:
-        if method == "unary":
-            assert client.complete(PROMPT, overrides, **rest).delivery.fell_back
-        else:
-            assert any(
-                step.delivery is not None and step.delivery.fell_back
-                for step in client.stream(PROMPT, overrides, **rest)
-            )
-        parameters = {"tools": []}
-        held = client.route(tool_loop, overrides, parameters=parameters, **rest)
-    assert held.chosen == "strong"
-
-
-def test_no_prompt_and_no_words_of_a_provider_are_logged(
-    world: tuple[str, FaultyUpstream], caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    for policy in ("500-stream", "401-stream", "reset-stream", "malformed-unary"):
-        with RouterClient(world[0], timeout_s=DEADLINE_S) as client:
-            try:
-                list(client.stream(PROMPT, Overrides(policy=policy)))
-            except ServiceError:
-                continue
-    assert "candidate weak" in caplog.text
-    assert "SECRET" not in caplog.text

@@ -1,0 +1,38 @@
+"""Fixtures of the dispatch tests: one upstream for the whole folder, and a router with its dispatcher for each test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.router.answering.dispatch.dispatch_world import KEY, Upstream, World, candidate, dispatching
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def server() -> AsyncIterator[Upstream]:
+    async with Upstream().running() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def upstream(server: Upstream, monkeypatch: pytest.MonkeyPatch) -> Upstream:
+    """The server, with nothing remembered."""
+    monkeypatch.setenv(KEY, "sk-test")
+    server.sent, server.keys, server.answer = [], [], None
+    return server
+
+
+@pytest.fixture(scope="package")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the policies lie; the probe beside them is fitted once."""
+    return tmp_path_factory.mktemp("policies")
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def world(folder: Path, upstream: Upstream) -> AsyncIterator[World]:
+    """Two candidates at the same upstream."""
+    async with dispatching(folder, candidate("small", upstream.url), candidate("large", upstream.url)) as world:
+        yield world
