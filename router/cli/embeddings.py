@@ -43,7 +43,7 @@ def fit_pairs_verb(pairs: Path, out: Path, name: str | None) -> None:
 @click.command("score")
 @click.argument("embeddings", type=PATH)
 @click.option("--probe", "probe_dir", required=True, type=PATH, help="The folder of the probe.")
-@output_option("The parquet file to write.")
+@output_option("The parquet file to write.", suffix=".parquet")
 @ARRAY
 @JSON
 def score_verb(embeddings: Path, probe_dir: Path, out: Path, array: str | None, as_json: bool) -> None:

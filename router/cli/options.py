@@ -51,16 +51,21 @@ PRICES = click.option(
 _FORCE = "router.cli.force"
 
 
-def output_option(help_text: str, *, required: bool = True, folder: bool = False) -> Callable[[_Function], _Function]:
+def output_option(
+    help_text: str, *, required: bool = True, folder: bool = False, suffix: str = ""
+) -> Callable[[_Function], _Function]:
     """Return a decorator that gives a command `--out` and `--force`: the command replaces nothing without `--force`.
 
-    The decorated command checks the place before it does any work. `folder` says that the command writes a folder.
+    The decorated command checks the place before it does any work. `folder` says that the command writes a folder,
+    and `suffix` how the name of its file must end, as in `.parquet`.
     """
 
     def remember_force(ctx: click.Context, _: click.Parameter, force: bool) -> None:
         ctx.meta[_FORCE] = force
 
     def check_out(ctx: click.Context, _: click.Parameter, out: Path | None) -> Path | None:
+        if out is not None and not out.name.lower().endswith(suffix):
+            raise DataError(f"--out must end in {suffix}, which is what the command writes; got {shown(out.name)}.")
         if out is not None:
             require_free(out, folder=folder, force=ctx.meta[_FORCE])
         return out

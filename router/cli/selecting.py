@@ -14,7 +14,7 @@ from probes.embeddings import selection
 from probes.errors import DataError
 from router.cli.options import ARRAY, PATH, output_option
 
-_OUT = output_option("The parquet file to write.")
+_OUT = output_option("The parquet file to write.", suffix=".parquet")
 _COLUMN = click.option("--column", help="The column of the scores. Default: the only column of losses.")
 _COUNT = click.option("--count", required=True, type=click.IntRange(1), help="The number of rows to select.")
 _SEED = click.option("--seed", default=0, show_default=True, help="The seed of the random draw.")

@@ -41,8 +41,8 @@ def bind_socket(host: str, port: int, *, share: bool = False) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"cannot listen on {host}:{port} ({error.strerror}); stop what holds the port, or choose another one (0 "
-            f"takes a free one)."
+            f"cannot listen on {host}:{port} ({error.strerror}); stop what holds the port, or choose another one "
+            f"(--http; 0 takes a free one) or another address of this machine (--host)."
         ) from error
     return listener
 

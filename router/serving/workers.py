@@ -63,8 +63,10 @@ def serve_workers(
     Raises ConfigError if the port is occupied or the first workers cannot start.
     """
     with contextlib.ExitStack() as held:
-        port = held.enter_context(_reserved_port(settings.host, settings.port))
-        http_port = held.enter_context(_reserved_port(settings.host, settings.http_port)) if settings.http else 0
+        port = held.enter_context(_reserved_port(settings.host, settings.port, "--port"))
+        http_port = 0
+        if settings.http:
+            http_port = held.enter_context(_reserved_port(settings.host, settings.http_port, "--http"))
         threads = settings.threads or max(1, usable_cores() // n_workers)
         shared = dataclasses.replace(settings, port=port, http_port=http_port, threads=threads, share_port=True)
         pool = _WorkerPool(shared, n_workers, worker_timeout_s)
@@ -292,8 +294,10 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _reserved_port(host: str, port: int) -> Iterator[int]:
+def _reserved_port(host: str, port: int, option: str) -> Iterator[int]:
     """Hold the port that the workers share while the context lasts. Yield it; `port` 0 takes a free one.
+
+    option: the option of `elle serve` that sets the port.
 
     The socket does not listen. It only makes sure that no other program takes the port while no worker runs.
     """
@@ -309,6 +313,6 @@ def _reserved_port(host: str, port: int) -> Iterator[int]:
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on {host}:{port} ({error.strerror}); stop what holds the port, or choose another "
-                f"one (0 takes a free one)."
+                f"one ({option}; 0 takes a free one) or another address of this machine (--host)."
             ) from error
         yield int(held.getsockname()[1])

@@ -117,7 +117,9 @@ def _read_shards(folder: Path) -> dict[bytes, FloatArray]:
 
 def _read_shard(path: Path) -> dict[bytes, FloatArray]:
     tensors = load_file(path)
-    keys, features = tensors["keys"], tensors["features"]
+    keys, features, digest = tensors["keys"], tensors["features"], tensors["digest"]
+    if digest.tobytes() != _digest(keys, features):
+        raise ValueError("its numbers are not those that were written")
     if keys.dtype != np.uint8 or features.dtype != np.float32 or features.ndim != 2 or not np.isfinite(features).all():
         raise ValueError("it must hold keys and finite float32 features, one row each")
     return {bytes(key): row for key, row in zip(keys, features, strict=True)}
@@ -144,10 +146,16 @@ def _write_shard(folder: Path, keys: Sequence[bytes], features: FloatArray) -> N
     handle, temporary = tempfile.mkstemp(dir=folder, suffix=".partial")
     os.close(handle)
     try:
-        save_file({"keys": stacked, "features": features}, temporary)
+        digest = np.frombuffer(_digest(stacked, features), dtype=np.uint8)
+        save_file({"keys": stacked, "features": features, "digest": digest}, temporary)
         Path(temporary).replace(folder / f"{name}.safetensors")
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _digest(keys: npt.NDArray[np.uint8], features: FloatArray) -> bytes:
+    """Return a digest of the contents of a file, because a disk may change a number and leave the file readable."""
+    return hashlib.sha256(np.ascontiguousarray(keys).tobytes() + np.ascontiguousarray(features).tobytes()).digest()
 
 
 def _key(text: str) -> bytes:

@@ -48,7 +48,14 @@ def latest_prompts(outcomes: Outcomes, share: float) -> LatestPrompts:
     """
     times = outcomes.times
     known = np.isfinite(times)
-    if known.sum() < 2 or np.ptp(times[known]) == 0.0:
+    if known.sum() >= 2 and np.ptp(times[known]) == 0.0:
+        only = datetime.fromtimestamp(float(times[known][0]), UTC)
+        raise DataError(
+            f"holding out the latest needs prompts of different times; all {int(known.sum()):,} that have a time have "
+            f"the same, {only:%Y-%m-%d %H:%M:%S} UTC. Hold out a share drawn by hash instead, as in --holdout 0.2, or "
+            "give the times at which the prompts were asked."
+        )
+    if known.sum() < 2:
         raise DataError(
             "holding out the latest needs prompts of different times (ISO 8601, or seconds since 1970, in one of the "
             f"columns {', '.join(TIME_COLUMNS)}); {int(known.sum()):,} of {len(outcomes):,} have one. Rename the "

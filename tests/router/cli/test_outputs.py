@@ -85,3 +85,11 @@ def test_force_replaces_a_file_by_a_file_only(tmp_path: Path) -> None:
             require_free(tmp_path / name, folder=folder, force=True)
     with pytest.raises(ValueError, match="create it first"):
         require_free(tmp_path / "nowhere" / "out.parquet", folder=False, force=False)
+
+
+@pytest.mark.parametrize("words", [("score", "x.npy", "--probe", "p"), ("select", "label", "x.npy", "--count", "1")])
+@pytest.mark.parametrize("name", ["o.txt", "o.csv", "o"])
+def test_parquet_is_written_under_its_own_ending_only(tmp_path: Path, words: tuple[str, ...], name: str) -> None:
+    result = CliRunner().invoke(cli, [*words, "--out", str(tmp_path / name)])
+    assert result.exit_code == 1
+    assert "--out must end in .parquet" in result.stderr

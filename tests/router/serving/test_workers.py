@@ -170,6 +170,7 @@ def test_an_occupied_port_is_refused_at_once(policy: Path, address: str) -> None
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
     assert "cannot listen" in done.stderr
+    assert "--port" in done.stderr
     assert "Traceback" not in done.stderr
     with RouterClient(address) as client:
         assert client.route("still there?").chosen

@@ -38,12 +38,14 @@ class RawScore:
         source: where such scores were read, in words.
         name: what the source calls the score; empty if it has no name.
         is_label: whether the source says that the value is a name of a category, even if it looks like a number.
+        may_be_index: whether the value may be the index of a category, because the source does not say what it is.
     """
 
     value: Any
     source: str
     name: str = ""
     is_label: bool = False
+    may_be_index: bool = False
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,8 @@ def _raw(name: str, values: Mapping[str, Any]) -> RawScore:
         )
         return RawScore(truth, source, name)
     if not kind and not text:
-        return RawScore(value, source, name, is_label=isinstance(value, str) and number_of(value) is None)
+        is_word = isinstance(value, str) and number_of(value) is None
+        return RawScore(value, source, name, is_label=is_word, may_be_index=not is_word)
     # The number beside a category is its index, and beside a text it is 0. Neither is a quality.
     return RawScore(text, source, name, is_label=True)
 

@@ -152,6 +152,8 @@ class _Reader:
         self._first: dict[str, Place] = {}
         self._names: dict[str, Place] = {}
         self._numbers = 0
+        self._indices: dict[float, Place] = {}
+        self._has_fractions = False
 
     def look_at(self, place: Place, raw: RawScore) -> None:
         """Count this value as a word, a number, or a number outside 0 to 1."""
@@ -166,6 +168,9 @@ class _Reader:
             self._note_word(place, raw)
         else:
             self._numbers += 1
+            if raw.may_be_index and self._options.span is None:
+                self._has_fractions = self._has_fractions or not number.is_integer()
+                self._indices.setdefault(number, place)
             if self._options.span is None and math.isfinite(number) and not 0 <= number <= 1:
                 self._outside.append((place, number))
 
@@ -198,6 +203,13 @@ class _Reader:
                 f"{low[1]:g} in {low[0]}, {high[1]:g} in {high[0]}. Say which score is worst and which is best, as in "
                 "--score-range 1 5 or --score-range 0 100, or what each value is worth: "
                 f"--score-map '{','.join(f'{number:g}=?' for number in sorted({low[1], high[1]}))}'."
+            )
+        if self._indices and not self._has_fractions:
+            found = ", ".join(f"{number:g}" for number in sorted(self._indices)[:_SHOWN])
+            raise DataError(
+                f"the scores {found} (first in {next(iter(self._indices.values()))}) have no data type, so they may be "
+                "qualities or indices of categories. If they are qualities, give --score-range WORST BEST, as in 0 1. "
+                f"If not, say what each is worth: --score-map '{found.replace(', ', '=?,')}=?'."
             )
         if self._names and not self._options.words and self._options.span is None:
             name, place = next(iter(self._names.items()))

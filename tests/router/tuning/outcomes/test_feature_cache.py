@@ -25,7 +25,9 @@ def empty(path: Path) -> None:
 
 
 def of_another_width(path: Path) -> None:
-    save_file({"keys": np.zeros((1, 32), np.uint8), "features": np.zeros((1, 3), np.float32)}, path.with_stem("other"))
+    keys, features = np.zeros((1, 32), np.uint8), np.zeros((1, 3), np.float32)
+    digest = np.frombuffer(feature_cache._digest(keys, features), np.uint8)
+    save_file({"keys": keys, "features": features, "digest": digest}, path.with_stem("other"))
 
 
 def of_another_kind(path: Path) -> None:
@@ -37,12 +39,26 @@ def not_finite(path: Path) -> None:
     save_file(tensors | {"features": np.full_like(tensors["features"], np.nan)}, path)
 
 
+def one_number_changed(path: Path) -> None:
+    tensors = feature_cache.load_file(path)
+    tensors["features"][0, 0] += 1
+    save_file(tensors, path)
+
+
+def a_file_of_an_older_version(path: Path) -> None:
+    tensors = feature_cache.load_file(path)
+    save_file({name: tensors[name] for name in ("keys", "features")}, path)
+
+
 def a_directory(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-@pytest.mark.parametrize("spoil", [torn, empty, of_another_width, of_another_kind, not_finite, a_directory])
+SPOILED = (torn, empty, of_another_width, of_another_kind, not_finite, one_number_changed)
+
+
+@pytest.mark.parametrize("spoil", [*SPOILED, a_file_of_an_older_version, a_directory])
 def test_files_that_cannot_be_used_are_ignored_and_their_texts_encoded_again(
     spoil: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

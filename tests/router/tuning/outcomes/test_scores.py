@@ -89,6 +89,18 @@ class TestLangfuseDataTypes:
     ) -> None:
         assert langfuse(tmp_path, [score])[1] == {"Question 0": quality}
 
+    @pytest.mark.parametrize("values", [(0, 1), (1.0, 0.0), ("1", "0"), (1, 1)])
+    def test_whole_numbers_without_a_data_type_may_be_indices_and_are_asked_about(
+        self, tmp_path: Path, values: tuple[Any, ...]
+    ) -> None:
+        scores = [{"value": value} for value in values]
+        with pytest.raises(DataError, match=r"have no data type, so they may be qualities or indices.*--score-range"):
+            langfuse(tmp_path, scores)
+        found = langfuse(tmp_path, scores, score_range=(0.0, 1.0))[1]
+        assert found == {f"Question {k}": float(value) for k, value in enumerate(values)}
+        mapped = langfuse(tmp_path, scores, score_map=["0=1,1=0"])[1]
+        assert mapped == {f"Question {k}": float(float(value) == 0) for k, value in enumerate(values)}
+
     def test_a_category_that_the_map_forgets_is_asked_for_and_may_be_skipped(self, tmp_path: Path) -> None:
         scores = [category("good", 2), category("bad", 1), category("unsure", 0)]
         with pytest.raises(DataError, match=r"--score-map must have every score; missing: unsure \(1\)"):
@@ -111,7 +123,7 @@ class TestLangfuseDataTypes:
         assert langfuse(tmp_path, scores, score_range=(0.0, 1.0))[1] == {"Question 0": 1.0, "Question 1": 0.0}
 
     def test_a_score_without_a_name_does_not_ask_for_a_choice(self, tmp_path: Path) -> None:
-        summary, found = langfuse(tmp_path, [{"value": 1.0}, {"value": 0.5, "name": None}])
+        summary, found = langfuse(tmp_path, [{"value": 1.0, "data_type": "NUMERIC"}, {"value": 0.5, "name": None}])
         assert found == {"Question 0": 1.0}
         assert "scores without a name: 1" in summary.notes
 
