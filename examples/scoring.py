@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from probes.embeddings.scoring import score_file
+from probes.embeddings.scoring import ScoringOptions, score_file
 from probes.regression.ridge import RidgeFitter
 
 
@@ -34,10 +34,10 @@ def main() -> None:
         source, out = Path(folder) / "embeddings.npy", Path(folder) / "scores.parquet"
         np.save(source, embeddings)
         try:
-            score_file(source, out, score, scorer_id="example", part_rows=10_000)
+            score_file(source, out, score, scorer_id="example", options=ScoringOptions(part_rows=10_000))
         except KeyboardInterrupt:
             print(f"interrupted; is there an output? {out.exists()}")
-        report = score_file(source, out, score, scorer_id="example", part_rows=10_000)
+        report = score_file(source, out, score, scorer_id="example", options=ScoringOptions(part_rows=10_000))
         table = pq.read_table(out)
         print(f"{report.rows} rows scored, {report.resumed_rows} of them before the interruption")
         print(f"columns {table.column_names}, mean predicted loss {np.mean(table['loss']):.3f}")

@@ -74,6 +74,9 @@ MOST_FILES = 12
 #: Lines that a file may have.
 MOST_LINES = 350
 
+#: Parameters that a function may have; more belong into a value object.
+MOST_PARAMETERS = 6
+
 
 def sources(package: str) -> Iterator[Path]:
     return (path for path in (ROOT / package).rglob("*.py") if "pb" not in path.relative_to(ROOT).parts[:-1])
@@ -297,3 +300,21 @@ def test_nine_functions_in_ten_are_under_thirty_lines(folder: str) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     assert sum(length < 30 for length in lengths) >= 0.9 * len(lengths)
+
+
+@pytest.mark.parametrize("package", sorted(ARROWS))
+def test_no_function_has_more_parameters_than_a_caller_can_remember(package: str) -> None:
+    many = {}
+    for module, path in modules(package).items():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            # The parameters of a click command are the arguments and options of the command line, which click passes.
+            if any(".command(" in ast.unparse(decorator) for decorator in node.decorator_list):
+                continue
+            args = node.args
+            every = [*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg]
+            names = [arg.arg for arg in every if arg is not None and arg.arg not in {"self", "cls"}]
+            if len(names) > MOST_PARAMETERS:
+                many[f"{module}.{node.name}"] = names
+    assert not many

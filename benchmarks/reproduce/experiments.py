@@ -106,7 +106,7 @@ def _scenes_location(scale: float) -> Measured:
     corpus = corpora.scenes(_scaled(12_000, scale, 600))
     towers = training_images.location_towers(corpus.train, _scaled(400, scale, 5))
     anchors, partners = towers(corpus.samples, corpus.partners)
-    pairs = contrastive_pairs(anchors, partners, temperature=0.1, batch_size=512, draws=4, symmetric=True)
+    pairs = contrastive_pairs(anchors, partners, loss="symmetric_info_nce", temperature=0.1, batch_size=512, draws=4)
     return Measured(pairs, corpus.groups)
 
 

@@ -30,6 +30,27 @@ _BLOCK_BYTES = 16 << 20
 _REASON = "_why"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions:
+    """Says how `score_file` reads, splits and writes; raises DataError for parts of less than one row.
+
+    Attributes:
+        array: the array or column to read, needed only if the file holds several.
+        part_rows: rows of a part, 1 or more. An interrupted run loses at most the part that it was in.
+        progress: whether to draw a progress bar; None draws one on a terminal.
+        overwrite: whether an output that exists is replaced.
+    """
+
+    array: str | None = None
+    part_rows: int = 1_000_000
+    progress: bool | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.part_rows < 1:
+            raise DataError(f"part_rows must be at least 1, got {self.part_rows}")
+
+
 @dataclass(frozen=True)
 class ScoringReport:
     """Reports what `score_file` did.
@@ -95,10 +116,7 @@ def score_file(
     scorer: Scorer,
     *,
     scorer_id: str,
-    array: str | None = None,
-    part_rows: int = 1_000_000,
-    progress: bool | None = None,
-    overwrite: bool = False,
+    options: ScoringOptions | None = None,
 ) -> ScoringReport:
     """Score every row of `source` (.npy, .npz, .safetensors, .parquet) into the parquet file `out`.
 
@@ -110,22 +128,22 @@ def score_file(
     (or null) in every column but `row`. It is counted in the report, and `<out>.bad-rows.csv` lists the rows with
     the reason for each.
 
-    `out` appears in one step when everything is scored, never before. Until then finished parts of `part_rows` rows lie
-    in a folder beside it that is named by a digest of source, scorer and options. The same call goes on after the last
-    finished part; another call does not use them. A call that fails before its first part is finished leaves nothing.
-    Raises DataError if `out` exists, unless `overwrite`, and for a file that cannot be read.
+    `out` appears in one step when everything is scored, never before. Until then finished parts lie in a folder beside
+    it that is named by a digest of source, scorer and options. The same call goes on after the last finished part;
+    another call does not use them. A call that fails before its first part is finished leaves nothing.
+    Raises DataError if `out` exists, unless `options.overwrite`, and for a file that cannot be read.
     """
-    source, out = Path(source), Path(out)
-    if out.exists() and not overwrite:
+    source, out, options = Path(source), Path(out), options or ScoringOptions()
+    if out.exists() and not options.overwrite:
         raise DataError(f"the output {out} must not exist yet; remove it, have it replaced, or choose another name")
-    if part_rows < 1:
-        raise DataError(f"part_rows must be at least 1, got {part_rows}")
-    embeddings = open_embeddings(source, array)
-    job = _job_of(source, embeddings, array, scorer_id, part_rows)
-    done, columns, bad = _score_all(embeddings, scorer, job, out, progress)
+    embeddings = open_embeddings(source, options.array)
+    job = _job_of(source, embeddings, scorer_id, options)
+    done, columns, bad = _score_all(embeddings, scorer, job, out, options.progress)
     leftovers = tuple(sorted(out.parent.glob(f"{glob.escape(out.name)}.????????????.partial")))
     listed = bad_rows_file(out) if bad else None
-    return ScoringReport(embeddings.rows, min(done * part_rows, embeddings.rows), columns, bad, listed, leftovers)
+    return ScoringReport(
+        embeddings.rows, min(done * options.part_rows, embeddings.rows), columns, bad, listed, leftovers
+    )
 
 
 def _score_all(
@@ -148,17 +166,17 @@ def _score_all(
     return done, columns, bad
 
 
-def _job_of(source: Path, embeddings: EmbeddingFile, array: str | None, scorer_id: str, part_rows: int) -> _Job:
+def _job_of(source: Path, embeddings: EmbeddingFile, scorer_id: str, options: ScoringOptions) -> _Job:
     state = source.stat()
     return _Job(
         source.name,
         state.st_size,
         state.st_mtime_ns,
-        array,
+        options.array,
         embeddings.rows,
         embeddings.width,
         scorer_id,
-        part_rows,
+        options.part_rows,
     )
 
 

@@ -13,6 +13,7 @@ from probes.losses.contrastive import (
     contrastive_pairs,
     cosine_misalignment,
     info_nce,
+    symmetric_info_nce,
 )
 from probes.losses.denoising import Denoising
 from probes.losses.masked_image import MaskedImage
@@ -49,6 +50,7 @@ __all__ = [
     "losses_from_scores",
     "read_pairs",
     "routing_pairs",
+    "symmetric_info_nce",
     "token_losses",
     "write_pairs",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -33,14 +33,12 @@ def info_nce(
     batch_size: int | None = None,
     draws: int = 1,
     seed: int = 0,
-    symmetric: bool = False,
 ) -> NDArray[np.float64]:
     """Return InfoNCE in nats per anchor (n,): -log softmax of cosine / temperature at its partner.
 
     Source: van den Oord et al. 2018. anchors, partners: (n, d), row i belongs to row i, n >= 2. The distractors are
     the partners of the other rows: all n - 1, or with `batch_size` those of a random batch of at least that size (n
-    divided evenly), the mean over `draws` shuffles, which is the loss in training. `symmetric` takes the mean with
-    the loss of finding the anchor of a partner, as CLIP does.
+    divided evenly), the mean over `draws` shuffles, which is the loss in training.
     """
     a, b = _unit_pairs(anchors, partners)
     n = len(a)
@@ -57,10 +55,18 @@ def info_nce(
         # Batches differ by at most one row, so that every pair has as many distractors as the others.
         for batch in np.array_split(rng.permutation(n), batches):
             losses[batch] += _row_losses(a[batch], b[batch], temperature)
-            if symmetric:
-                losses[batch] += _row_losses(b[batch], a[batch], temperature)
-    mean: NDArray[np.float64] = losses / (2 * shuffles if symmetric else shuffles)
+    mean: NDArray[np.float64] = losses / shuffles
     return mean
+
+
+def symmetric_info_nce(anchors: ArrayLike, partners: ArrayLike, **settings: Any) -> NDArray[np.float64]:
+    """Return the mean of InfoNCE in both directions in nats (n,), as CLIP trains it (Radford et al. 2021).
+
+    The one direction finds the partner of an anchor, the other the anchor of a partner, in the same batches.
+    `settings` are those of `info_nce`.
+    """
+    there, back = info_nce(anchors, partners, **settings), info_nce(partners, anchors, **settings)
+    return (there + back) / 2
 
 
 def _row_losses(a: NDArray[np.float64], b: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
@@ -105,7 +111,7 @@ def contrastive_pairs(
     anchors: ArrayLike,
     partners: ArrayLike,
     *,
-    loss: Literal["info_nce", "cosine"] = "info_nce",
+    loss: Literal["info_nce", "symmetric_info_nce", "cosine"] = "info_nce",
     ids: Sequence[str] | None = None,
     provenance: dict[str, Any] | None = None,
     **settings: Any,
@@ -116,11 +122,12 @@ def contrastive_pairs(
 
     `settings` are those of `info_nce`, which requires `temperature`; the cosine loss has none.
     """
-    losses = (
-        info_nce(anchors, partners, **settings)
-        if loss == "info_nce"
-        else cosine_misalignment(anchors, partners, **settings)
-    )
+    functions: dict[str, Callable[..., NDArray[np.float64]]] = {
+        "info_nce": info_nce,
+        "symmetric_info_nce": symmetric_info_nce,
+        "cosine": cosine_misalignment,
+    }
+    losses = functions[loss](anchors, partners, **settings)
     known = {"objective": "contrastive", "loss": loss, **settings, **(provenance or {})}
     return LossPairs(np.asarray(anchors), losses, None if ids is None else tuple(ids), known)
 
@@ -247,7 +254,7 @@ class TwoTowers(Pretrained):
             batch_size=self.negatives_batch,
             draws=self.draws,
             seed=self.seed,
-            symmetric=True,
+            loss="symmetric_info_nce",
             ids=ids,
             provenance=self.settings(),
         )

@@ -53,10 +53,16 @@ def score_verb(embeddings: Path, probe_dir: Path, out: Path, array: str | None, 
     listed in OUT.bad-rows.csv, and the exit status is then 3.
     """
     from probes.artifacts import store as artifact
-    from probes.embeddings.scoring import probe_scorer, score_file
+    from probes.embeddings.scoring import ScoringOptions, probe_scorer, score_file
 
     probe = artifact.load(probe_dir)
-    report = score_file(embeddings, out, probe_scorer(probe), scorer_id=probe.identity, array=array, overwrite=True)
+    report = score_file(
+        embeddings,
+        out,
+        probe_scorer(probe),
+        scorer_id=probe.identity,
+        options=ScoringOptions(array=array, overwrite=True),
+    )
     if as_json:
         found = {"rows": report.rows, "resumed_rows": report.resumed_rows, "columns": report.columns}
         listed = None if report.bad_rows_file is None else str(report.bad_rows_file)

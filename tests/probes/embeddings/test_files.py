@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from probes.embeddings.files import open_embeddings
-from probes.embeddings.scoring import score_file
+from probes.embeddings.scoring import ScoringOptions, score_file
 from probes.errors import DataError
 from tests.probes.embeddings.written_files import X, pa, pq, total, write
 
@@ -64,7 +64,9 @@ def test_lists_that_are_missing_short_or_have_gaps_are_bad_rows(tmp_path):
     for kind in (pa.list_(pa.float32()), pa.large_list(pa.float64())):
         pq.write_table(pa.table({"embedding": pa.array(lists, kind)}), tmp_path / "e.parquet", row_group_size=8)
         out = tmp_path / "out.parquet"
-        report = score_file(tmp_path / "e.parquet", out, total, scorer_id="t", part_rows=5, overwrite=True)
+        report = score_file(
+            tmp_path / "e.parquet", out, total, scorer_id="t", options=ScoringOptions(part_rows=5, overwrite=True)
+        )
         assert report.bad_rows == 4
         scores = pq.read_table(out)["total"].to_numpy()
         assert np.flatnonzero(np.isnan(scores)).tolist() == [30, 31, 32, 33]

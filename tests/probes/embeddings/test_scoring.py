@@ -13,7 +13,7 @@ import pytest
 
 from probes.calibration.sigmoid import Sigmoid
 from probes.embeddings.files import open_embeddings
-from probes.embeddings.scoring import probe_scorer, read_scores, score_file
+from probes.embeddings.scoring import ScoringOptions, probe_scorer, read_scores, score_file
 from probes.errors import DataError, DimensionError
 from probes.probe import DifficultyProbe, ProbeCard
 from probes.regression.ridge import RidgeFitter
@@ -26,7 +26,9 @@ def test_every_kind_of_file_gets_one_score_per_row_in_order(tmp_path, kind, part
     if kind.startswith("safetensors"):
         pytest.importorskip("torch")
     source = write(tmp_path, kind)
-    report = score_file(source, tmp_path / "out.parquet", total, scorer_id="t", part_rows=part_rows)
+    report = score_file(
+        source, tmp_path / "out.parquet", total, scorer_id="t", options=ScoringOptions(part_rows=part_rows)
+    )
     table = pq.read_table(tmp_path / "out.parquet")
     assert table["row"].to_pylist() == list(range(103))
     tolerance = {"F16": 1e-2, "BF16": 1e-1}.get(kind.partition(":")[2], 1e-5)
@@ -53,7 +55,7 @@ def test_an_interrupted_run_leaves_no_output_and_the_next_one_goes_on(tmp_path, 
         return total(features)
 
     with pytest.raises(Interrupted):
-        score_file(source, out, dies, scorer_id="t", part_rows=10)
+        score_file(source, out, dies, scorer_id="t", options=ScoringOptions(part_rows=10))
     assert not out.exists()
     finished = len(list(tmp_path.glob("out.parquet.*.partial/part-*.parquet")))
     seen = []
@@ -62,7 +64,7 @@ def test_an_interrupted_run_leaves_no_output_and_the_next_one_goes_on(tmp_path, 
         seen.append(len(features))
         return total(features)
 
-    report = score_file(source, out, counts, scorer_id="t", part_rows=10)
+    report = score_file(source, out, counts, scorer_id="t", options=ScoringOptions(part_rows=10))
     assert report.resumed_rows == 10 * finished
     assert sum(seen) == 103 - 10 * finished, "finished parts are not scored again"
     np.testing.assert_allclose(pq.read_table(out)["total"], X.sum(axis=1), atol=1e-5)
@@ -79,11 +81,11 @@ def test_a_part_that_was_being_written_counts_as_not_there(tmp_path):
         return total(features)
 
     with pytest.raises(Interrupted):
-        score_file(source, out, dies_in_the_third, scorer_id="t", part_rows=10)
+        score_file(source, out, dies_in_the_third, scorer_id="t", options=ScoringOptions(part_rows=10))
     (partial,) = tmp_path.glob("out.parquet.*.partial")
     (partial / "part-000002.parquet.1.unfinished").write_bytes(b"PAR1 half a part")
     (partial / "all.parquet").write_bytes(b"PAR1 half an output")
-    score_file(source, out, total, scorer_id="t", part_rows=10)
+    score_file(source, out, total, scorer_id="t", options=ScoringOptions(part_rows=10))
     np.testing.assert_allclose(pq.read_table(out)["total"], X.sum(axis=1), atol=1e-5)
 
 
@@ -97,15 +99,19 @@ def test_another_call_neither_meets_nor_destroys_what_a_stopped_one_left(tmp_pat
         return total(features)
 
     with pytest.raises(Interrupted):
-        score_file(source, out, dies_in_the_third, scorer_id="one", part_rows=10)
+        score_file(source, out, dies_in_the_third, scorer_id="one", options=ScoringOptions(part_rows=10))
     (left,) = tmp_path.glob("*.partial")
-    report = score_file(source, out, lambda x: {"total": -x.sum(axis=1)}, scorer_id="two", part_rows=10)
+    report = score_file(
+        source, out, lambda x: {"total": -x.sum(axis=1)}, scorer_id="two", options=ScoringOptions(part_rows=10)
+    )
     assert (report.resumed_rows, report.leftovers) == (0, (left,))
     np.testing.assert_allclose(pq.read_table(out)["total"], -X.sum(axis=1), atol=1e-5)
     out.unlink()
-    assert score_file(source, out, total, scorer_id="one", part_rows=10).resumed_rows == 20, "its own work is kept"
+    assert score_file(source, out, total, scorer_id="one", options=ScoringOptions(part_rows=10)).resumed_rows == 20, (
+        "its own work is kept"
+    )
     np.save(source, X + 1)
-    report = score_file(source, tmp_path / "new.parquet", total, scorer_id="one", part_rows=10)
+    report = score_file(source, tmp_path / "new.parquet", total, scorer_id="one", options=ScoringOptions(part_rows=10))
     assert report.resumed_rows == 0, "another source is another call"
 
 
@@ -131,10 +137,10 @@ def test_a_part_cut_by_a_crash_is_scored_again(tmp_path):
         return total(features)
 
     with pytest.raises(Interrupted):
-        score_file(source, out, dies_in_the_fourth, scorer_id="t", part_rows=10)
+        score_file(source, out, dies_in_the_fourth, scorer_id="t", options=ScoringOptions(part_rows=10))
     (part,) = tmp_path.glob("*.partial/part-000001.parquet")
     part.write_bytes(part.read_bytes()[:100])
-    assert score_file(source, out, total, scorer_id="t", part_rows=10).resumed_rows == 10
+    assert score_file(source, out, total, scorer_id="t", options=ScoringOptions(part_rows=10)).resumed_rows == 10
     np.testing.assert_allclose(pq.read_table(out)["total"], X.sum(axis=1), atol=1e-5)
 
 
@@ -143,7 +149,9 @@ def test_an_existing_output_is_never_overwritten(tmp_path):
     with pytest.raises(DataError, match="must not exist yet"):
         score_file(write(tmp_path, "npy"), tmp_path / "out.parquet", total, scorer_id="t")
     assert (tmp_path / "out.parquet").read_text() == "precious"
-    score_file(write(tmp_path, "npy"), tmp_path / "out.parquet", total, scorer_id="t", overwrite=True)
+    score_file(
+        write(tmp_path, "npy"), tmp_path / "out.parquet", total, scorer_id="t", options=ScoringOptions(overwrite=True)
+    )
     assert len(pq.read_table(tmp_path / "out.parquet")) == 103
 
 
@@ -159,7 +167,9 @@ def test_rows_that_are_not_finite_are_listed_and_all_others_scored(tmp_path, bad
         seen.append(np.isfinite(features).all())
         return total(features) | {"large": features[:, 0] > 0}
 
-    report = score_file(write(tmp_path, "npy", broken), out, with_flag, scorer_id="t", part_rows=10)
+    report = score_file(
+        write(tmp_path, "npy", broken), out, with_flag, scorer_id="t", options=ScoringOptions(part_rows=10)
+    )
     assert all(seen), "a scorer gets finite rows only"
     assert (report.rows, report.bad_rows) == (103, 21)
     table = pq.read_table(out)
@@ -250,7 +260,7 @@ def test_scores_are_read_back_by_column(tmp_path):
 
 def test_the_progress_bar_is_drawn_on_request_only(tmp_path, capsys):
     source = write(tmp_path, "npy")
-    score_file(source, tmp_path / "a.parquet", total, scorer_id="t", progress=True)
+    score_file(source, tmp_path / "a.parquet", total, scorer_id="t", options=ScoringOptions(progress=True))
     assert "scoring embeddings.npy" in capsys.readouterr().err
     score_file(source, tmp_path / "b.parquet", total, scorer_id="t")
     assert capsys.readouterr().err == ""
@@ -262,9 +272,10 @@ from pathlib import Path
 import numpy as np
 from probes.probe import DifficultyProbe, ProbeCard
 from probes.regression.ridge import RidgeFitter
-from probes.embeddings.scoring import score_file
+from probes.embeddings.scoring import ScoringOptions, score_file
 weights = np.ones(384, np.float32)
-score_file(sys.argv[1], sys.argv[2], lambda x: {"loss": x @ weights}, scorer_id="m", part_rows=100_000)
+options = ScoringOptions(part_rows=100_000)
+score_file(sys.argv[1], sys.argv[2], lambda x: {"loss": x @ weights}, scorer_id="m", options=options)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from probes.errors import DataError, DimensionError
-from probes.losses import SentencePairs, TwoTowers, contrastive_pairs, cosine_misalignment, info_nce
+from probes.losses import SentencePairs, TwoTowers, contrastive_pairs, cosine_misalignment, info_nce, symmetric_info_nce
 
 torch = pytest.importorskip("torch", reason="the loss loaders need the torch extra")
 transformers = pytest.importorskip("transformers", reason="the loss loaders need the torch extra")
@@ -24,7 +24,7 @@ def test_info_nce_is_torchs_cross_entropy_over_scaled_cosines(towers):
     own = torch.nn.functional.cross_entropy(a @ b.T / 0.1, torch.arange(40), reduction="none")
     np.testing.assert_allclose(info_nce(*towers, temperature=0.1), own, rtol=1e-10)
     back = torch.nn.functional.cross_entropy(b @ a.T / 0.1, torch.arange(40), reduction="none")
-    np.testing.assert_allclose(info_nce(*towers, temperature=0.1, symmetric=True), (own + back) / 2, rtol=1e-10)
+    np.testing.assert_allclose(symmetric_info_nce(*towers, temperature=0.1), (own + back) / 2, rtol=1e-10)
 
 
 def test_indistinguishable_partners_cost_the_log_of_their_number():
