@@ -1,4 +1,4 @@
-"""What several test folders share."""
+"""Fixtures that several test folders share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.service import running_service  # noqa: E402
 
 @pytest.fixture(scope="session")
 def _real_encoder() -> None:
-    """Without the real encoder nothing here can be tested, and that is said."""
+    """Stop with a message if the real encoder is missing, because nothing can be tested without it."""
     try:
         find_encoder(MINILM_L6)
     except EncoderError as error:
@@ -40,14 +40,14 @@ def _real_encoder() -> None:
 
 @pytest.fixture(scope="session")
 def address(_real_encoder: None) -> Iterator[str]:
-    """Address of the service on its embedded default."""
+    """Return the address of a service with the embedded default policy."""
     with running_service(ServerSettings(port=0, drain_s=1)) as address:
         yield address
 
 
 @pytest.fixture(scope="session")
 def router(_real_encoder: None) -> Router:
-    """The same policy in this process."""
+    """Return a router with the embedded default policy in this process."""
     return Router.from_files()
 
 

@@ -1,4 +1,4 @@
-"""A first-class fake encoder, and small probes and policies on it, for tests that are not about real features."""
+"""Provide a fake encoder, and small probes and policies on it, for tests that are not about real features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ N_FEATURES = 8
 
 
 def fake_spec(marker: str = "0") -> EncoderSpec:
-    """A spec that no real files match; different markers are different encoders."""
+    """Return a spec that no real files match; different markers are different encoders."""
     return EncoderSpec(
         model_id="fake/encoder",
         revision="none",
@@ -34,7 +34,7 @@ def fake_spec(marker: str = "0") -> EncoderSpec:
 
 
 class FakeEncoder:
-    """Features are noise seeded by the text. Prompts that name a fault get it; `gate` can hold encodings up."""
+    """Encodes a text as noise that the text seeds. Prompts that name a fault get it; `gate` can hold encodings up."""
 
     def __init__(self, spec: EncoderSpec | None = None) -> None:
         self._spec = spec or fake_spec()
@@ -65,7 +65,7 @@ class FakeEncoder:
 
 
 class FakeBatchEncoder(FakeEncoder):
-    """The same in batches, a token for each character. One fault fails its whole batch.
+    """Encodes as `FakeEncoder` does, in batches, with a token for each character. One fault fails its whole batch.
 
     tokenized: texts, in order. batches: what was encoded together, failures too, noted before `gate`. stepwise: each
     opening of the gate lets one batch pass.
@@ -95,7 +95,7 @@ class FakeBatchEncoder(FakeEncoder):
 
 @functools.cache  # a probe is a frozen value, and fitting one takes seconds
 def fake_probe(models: tuple[str, ...] = ("small", "large"), spec: EncoderSpec | None = None) -> DifficultyProbe:
-    """A probe fitted on 400 fake prompts whose losses follow the first feature."""
+    """Return a probe fitted on 400 fake prompts whose losses follow the first feature."""
     encoder = FakeEncoder(spec)
     texts = tuple(f"prompt number {i}" for i in range(400))
     features = np.stack([encoder.encode(text) for text in texts])
@@ -125,7 +125,7 @@ def write_policy(
     names: tuple[str, ...] = ("small", "large"),
     **changes: object,
 ) -> Path:
-    """A policy file on a fake probe, saved beside it; keyword arguments replace keys of the file."""
+    """Write a policy file on a fake probe, saved beside it; keyword arguments replace keys of the file."""
     if not (folder / "probe").exists():
         artifact.save(fitted or fake_probe(names), folder / "probe")
     policy: dict[str, object] = {

@@ -1,4 +1,4 @@
-"""A real service in a thread: gRPC on a free port, real encoder, LiteLLM over loopback HTTP."""
+"""Run a real service in a thread: gRPC on a free port, the real encoder, LiteLLM over loopback HTTP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from router.serving.settings import ServerSettings
 
 @contextmanager
 def running_service(settings: ServerSettings) -> Iterator[str]:
-    """A service in a thread with an event loop of its own; yields its address, drains at the end."""
+    """Run a service in a thread with an event loop of its own; yield its address, and drain it at the end."""
     ready, stop = threading.Event(), threading.Event()
     address: list[str] = []
     failures: list[BaseException] = []

@@ -1,4 +1,4 @@
-"""A world with known truth for tests of tuning: outcomes that follow the fake encoder's first feature."""
+"""Make outcomes with known truth for tests of tuning: they follow the fake encoder's first feature."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def features(texts: Sequence[str]) -> npt.NDArray[np.float32]:
 
 
 def chances(feature: npt.NDArray[np.float32]) -> Array:
-    """Probability that weak and strong are right, (n, 2): they differ on prompts of a high first feature."""
+    """Return the probability that weak and strong are right, (n, 2); they differ on prompts of a high first feature."""
     z = feature[:, 0].astype(np.float64)
     weak = 1 / (1 + np.exp(1.5 * z - 0.8))
     strong = 0.95 - 0.1 / (1 + np.exp(-z))
@@ -41,7 +41,7 @@ def write_world(
     models: Sequence[str] = MODELS,
     extra: dict[str, object] | None = None,
 ) -> Path:
-    """n prompts named after `tag`, answered by two models; sorted by score, as files of people often are."""
+    """Return n prompts named after `tag`, answered by two models and sorted by score, as people's files often are."""
     texts = [f"{tag} number {i}" for i in range(n)]
     right = np.random.default_rng(seed).random((n, 2)) < chances(features(texts))
     rows = [
@@ -55,14 +55,14 @@ def write_world(
 
 
 def frequent_text(*, easy: bool = True) -> str:
-    """A prompt whose first feature says that the weak model gets it right, whatever it does."""
+    """Return a prompt whose first feature says that the weak model gets it right, whatever it does."""
     texts = [f"frequent prompt {i}" for i in range(50)]
     first = features(texts)[:, 0]
     return texts[int(first.argmin() if easy else first.argmax())]
 
 
 def traffic(n: int, *, seed: int, frequent: float = 0.3, tag: str = "draw") -> Outcomes:
-    """n independent draws of traffic: with probability `frequent` one prompt that only the strong model gets right."""
+    """Draw traffic n times: with probability `frequent` one prompt that only the strong model gets right."""
     rng = np.random.default_rng(seed)
     texts = tuple(frequent_text() if hit else f"{tag} {seed} {i}" for i, hit in enumerate(rng.random(n) < frequent))
     scores = (rng.random((n, 2)) < chances(features(texts))).astype(float)
@@ -74,7 +74,7 @@ def traffic(n: int, *, seed: int, frequent: float = 0.3, tag: str = "draw") -> O
 
 
 def write_traffic(path: Path, outcomes: Outcomes, *, ids: bool = True) -> Path:
-    """The outcomes as a file, sorted by score; without ids if they are not to be known."""
+    """Write the outcomes to a file, sorted by score, and without ids if they are not to be known."""
     rows = [
         {"prompt": text, "model": model, "score": float(outcomes.scores[i, j])}
         | ({"prompt_id": outcomes.ids[i]} if ids else {})
@@ -87,7 +87,7 @@ def write_traffic(path: Path, outcomes: Outcomes, *, ids: bool = True) -> Path:
 
 
 def true_loss(rule: GainRule, probe: DifficultyProbe, *, frequent: float = 0.3, n: int = 20_000) -> float:
-    """The mean loss of a rule on that traffic, its frequent prompt counted exactly, the others over n of them."""
+    """Return the mean loss of a rule on that traffic: the frequent prompt counts exactly, the others over n of them."""
     columns = [probe.models.index(model) for model in MODELS]
     crowd = np.random.default_rng(99).standard_normal((n, N_FEATURES)).astype(np.float32)
     x = np.concatenate([features([frequent_text()]), crowd])

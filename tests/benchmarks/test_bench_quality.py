@@ -90,7 +90,7 @@ def held_out() -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, object]:
-    """A whole result on small data, with the fast baselines."""
+    """Return a whole result on small data, with the fast baselines."""
     from router.tuning.judging.baselines import quick_baselines
 
     outcomes, features = make_outcomes(300)

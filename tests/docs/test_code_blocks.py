@@ -31,7 +31,7 @@ EVERY = [block for page in PAGES for block in blocks(page)]
 
 @pytest.fixture(scope="module")
 def service(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One service for all pages, with the policy that `elle policy` prints, over gRPC and HTTP."""
+    """Run one service for all pages, with the policy that `elle policy` prints, over gRPC and HTTP."""
     policy = tmp_path_factory.mktemp("served") / "my.yaml"
     policy.write_text(_elle(["policy"]), "utf-8")
     with elle_serve("--policy", str(policy), "--http", "0") as service:
@@ -40,7 +40,7 @@ def service(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the pages name, as the working directory."""
+    """Make a folder with the files that the pages name the working directory."""
     write_files(tmp_path)
     (tmp_path / "my.yaml").write_text(_elle(["policy"]), "utf-8")
     monkeypatch.chdir(tmp_path)

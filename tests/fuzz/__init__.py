@@ -1,1 +1,1 @@
-"""Fuzzing of the doors: random requests, structure-aware, against a real service on loopback. See `__main__.py`."""
+"""Fuzz the doors: send random requests that know the structure to a real service on loopback. See `__main__.py`."""

@@ -44,7 +44,7 @@ MAX_OF_A_KIND = 3
 
 @contextlib.asynccontextmanager
 async def service(upstream: Upstream, log: Path) -> AsyncIterator[dict[str, str]]:
-    """A service in a process of its own before this upstream; yields its addresses."""
+    """Run a service in a process of its own before this upstream, and yield its addresses."""
     async with serve_on_loopback(upstream.app()) as upstream_url:
         with tempfile.TemporaryDirectory() as folder, log.open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
@@ -70,7 +70,7 @@ async def service(upstream: Upstream, log: Path) -> AsyncIterator[dict[str, str]
 
 
 class Run:
-    """One run of the fuzzer and what it found."""
+    """Holds one run of the fuzzer and what it found."""
 
     def __init__(self, doors: Doors, seeds: Path | None) -> None:
         self.statuses: collections.Counter[str] = collections.Counter()
@@ -120,12 +120,15 @@ class Run:
 
 
 def stored() -> list[Case]:
-    """The cases that once failed."""
+    """Return the stored cases, which failed once."""
     return [json.loads(path.read_text()) for path in sorted(SEEDS.glob("*.json"))]
 
 
 async def fuzz(n_requests: int, seed: int, *, seconds: float, seeds: Path | None, log: Path) -> dict[str, Any]:
-    """Send the stored cases and so many new ones, for at most so long; the counts. What fails goes to `seeds`."""
+    """Send the stored cases and so many new ones, for at most so long, and return the counts.
+
+    Failures go to `seeds`.
+    """
     started = time.monotonic()
     drawn = ((number, cases.draw(number)) for number in range(seed * 10**9, seed * 10**9 + n_requests))
     numbered = itertools.chain(((STORED, case) for case in stored()), drawn)
@@ -146,7 +149,7 @@ async def fuzz(n_requests: int, seed: int, *, seconds: float, seeds: Path | None
 
 
 def tracebacks_in(log: Path) -> int:
-    """How many tracebacks a log holds."""
+    """Return how many tracebacks a log holds."""
     with log.open(errors="replace") as lines:
         return sum("Traceback" in line for line in lines)
 

@@ -1,4 +1,4 @@
-"""The upstream of the fuzzed service: it answers well, or with the random answer that a case brings along."""
+"""Be the upstream of the fuzzed service: answer well, or with the random answer that a case brings along."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GOOD = {
 
 
 def good(*, stream: bool) -> Answer:
-    """What every request gets that brings no answer of its own."""
+    """Return the answer to every request that brings no answer of its own."""
     if not stream:
         return {"status": 200, "type": JSON, "body": json.dumps(GOOD)}
     said = [{"index": 0, "delta": {"role": "assistant", "content": "forty-two"}}]
@@ -39,7 +39,7 @@ def good(*, stream: bool) -> Answer:
 
 
 def draw(v: Values, *, stream: bool) -> Answer:
-    """An answer that is more or less one."""
+    """Return a random answer that is nearly a chat completion."""
     status = v.random.choice((200,) * 12 + (201, 204, 302, 400, 401, 404, 413, 422, 429, 500, 503, 599))
     kind = v.random.choice((EVENTS if stream else JSON,) * 9 + (JSON, EVENTS, "text/html", ""))
     body = _events(v) if stream else to_json(_error(v) if status >= 400 else _completion(v, "message"))

@@ -1,4 +1,4 @@
-"""Cases: one request through one door, as a JSON object, so that it can be stored, sent again and made smaller.
+"""Make cases: one request through one door, as a JSON object that can be stored, sent again and made smaller.
 
 `{"door": "grpc", "method": PATH, "metadata": [[key, value]], "messages": [tree]}` (several messages where the method is
 a stream of requests) or `{"door": "http", "method", "target", "headers", "body"}`, bytes as text of one character each.
@@ -49,7 +49,7 @@ _LENGTHS = ("-1", "+1", "1_0", "0x1", "9" * 20, "9" * 5000, "1, 1", "1.0", "\xb2
 
 
 def draw(seed: int) -> Case:
-    """The case of this number."""
+    """Return the random case of this number."""
     v = Values(seed)
     kind = v.random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
     return _MAKERS[kind](v)
@@ -109,7 +109,7 @@ def _path(v: Values) -> str:
 
 
 def _json(v: Values) -> str:
-    """A chat body, or something like one, as bytes of one character each."""
+    """Return a chat body, or something like one, as bytes of one character each."""
     value = v.usually(lambda: chats.body(v))
     text = to_json(value)
     if v.chance(0.05):
@@ -149,7 +149,7 @@ def _ext_proc(v: Values) -> Case:
 
 
 def _answer(v: Values) -> Case:
-    """A good request whose upstream answers as the case says."""
+    """Return a good request whose upstream answers as the case says."""
     stream, policy = v.chance(0.5), v.one_of("odd", "translated")
     answer = answers.draw(v, stream=stream)
     user = f"answer-{v.random.getrandbits(64):x}"
@@ -181,7 +181,7 @@ _MAKERS: dict[str, Callable[[Values], Case]] = {
 
 
 def smaller(value: Any) -> Iterator[Any]:
-    """Versions of a case, or of a part of one, with something taken out: big pieces first."""
+    """Yield versions of a case, or of a part of one, with something taken out, big pieces first."""
     if isinstance(value, dict):
         for key, item in value.items():
             # Of a case that brings its answer along only that matters.

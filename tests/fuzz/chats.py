@@ -1,4 +1,4 @@
-"""Random chat bodies in the shapes of OpenAI and Anthropic, as Python values (see `values.Raw`)."""
+"""Draw random chat bodies in the shapes of OpenAI and Anthropic, as Python values (see `values.Raw`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.fuzz.values import CANDIDATES, POLICIES, ROLES, TYPES, Values
 
 
 def body(v: Values) -> dict[str, Any]:
-    """A chat body as the HTTP door and Envoy get it: mostly well-formed."""
+    """Return a chat body as the HTTP door and Envoy get it, which is mostly well-formed."""
     chat: dict[str, Any] = {}
     if v.chance(0.99):
         chat["model"] = v.usually(lambda: model(v))

@@ -1,4 +1,4 @@
-"""Sends cases through the doors of a running service and says how each ended, and whether that is a fault of ours."""
+"""Send cases through the doors of a running service, and say how each ended and whether that is our fault."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NOT_OF_THE_SERVICE = "Internal error from Core"
 
 @dataclass(frozen=True)
 class Ended:
-    """How a case ended: a status in words, and what is wrong with it, empty if nothing."""
+    """Says how a case ended: a status in words, and what is wrong with it, which is empty if nothing is."""
 
     status: str
     fault: str = ""
@@ -43,7 +43,7 @@ class Ended:
 
 
 class Doors:
-    """Connections to one service. Use as a context manager, in one event loop."""
+    """Holds connections to one service. Use as a context manager, in one event loop."""
 
     def __init__(
         self, grpc_address: str, http_address: str, answers: dict[str, Answer], *, n_connections: int = 8
@@ -66,7 +66,7 @@ class Doors:
             connection.close()
 
     async def send(self, case: Case) -> Ended:
-        """Send one case."""
+        """Send one case, and return how it ended."""
         async with self._places:
             if "answer" in case:
                 self._answers[case["user"]] = case["answer"]
@@ -122,7 +122,7 @@ async def _one_by_one(messages: list[bytes]) -> AsyncIterator[bytes]:
 
 
 def _judge_answered(case: Case, ended: Ended) -> Ended:
-    """An upstream may fail, which is not a fault of ours; but it is neither our bug nor the caller's fault."""
+    """Return how a case with a failing upstream ended: a status that blames us or the caller is a fault."""
     is_ours = ended.status in {"INTERNAL", "UNKNOWN", "500"}
     is_blamed = case["answer"]["status"] < 400 and ended.status in {"INVALID_ARGUMENT", "400"}
     is_whole = ended.fault in FAULTY_CODES or ended.fault.isdigit()
@@ -194,7 +194,7 @@ def _http_bytes(case: Case) -> bytes:
 
 
 class _Connection:
-    """One connection kept open; one request at a time."""
+    """Keeps one connection open and sends one request at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer, self.last = reader, writer, b""
@@ -223,7 +223,7 @@ class _Connection:
 
 
 class _Reading:
-    """What httptools calls."""
+    """Receives what httptools parses."""
 
     def __init__(self, body: bytearray, done: list[bool]) -> None:
         self._body, self._done, self.headed = body, done, False
@@ -242,6 +242,6 @@ class _Reading:
 async def connected(
     addresses: dict[str, str], answers: dict[str, Answer], *, n_connections: int = 8
 ) -> AsyncIterator[Doors]:
-    """The doors at `{"grpc": ..., "http": ...}`, before an upstream that gives these answers."""
+    """Open the doors at `{"grpc": ..., "http": ...}`, before an upstream that gives these answers."""
     async with Doors(addresses["grpc"], addresses["http"], answers, n_connections=n_connections) as doors:
         yield doors

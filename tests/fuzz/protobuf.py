@@ -1,4 +1,4 @@
-"""Protobuf messages as trees that can be mutated and shrunk, written down without the generated classes.
+"""Write protobuf messages from trees that can be mutated and shrunk, without the generated classes.
 
 A message is a list of fields, each `[number, kind, value]`: kind `m` (a message), `s` (bytes, one character each), `v`
 (a varint), `d` (a double, as text) or `r` (bytes that stand as they are, number ignored). JSON can hold such a tree.
@@ -32,7 +32,7 @@ def _field(number: int, kind: str, value: Any) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """A number as protobuf writes it; a negative one as its 64-bit complement."""
+    """Return a number as protobuf writes it; a negative one becomes its 64-bit complement."""
     value &= 2**64 - 1
     out = bytearray()
     while value > 127:
@@ -42,13 +42,13 @@ def varint(value: int) -> bytes:
 
 
 def string(number: int, value: Any) -> list[Any]:
-    """A string field; half surrogates become the bytes that no UTF-8 has."""
+    """Return a string field; half surrogates become bytes that no UTF-8 has."""
     text = value if isinstance(value, str) else repr(value)
     return [number, "s", text.encode(errors="surrogatepass").decode("latin-1")]
 
 
 def value_tree(value: Any) -> Tree:
-    """A `google.protobuf.Value`."""
+    """Return a random `google.protobuf.Value`."""
     if isinstance(value, Raw):
         try:
             return [[2, "d", repr(float(value.text))]]
@@ -76,12 +76,12 @@ def _nested(text: str) -> Tree:
 
 
 def struct_tree(fields: dict[str, Any]) -> Tree:
-    """A `google.protobuf.Struct`."""
+    """Return a random `google.protobuf.Struct`."""
     return [[1, "m", [string(1, key), [2, "m", value_tree(item)]]] for key, item in fields.items()]
 
 
 def route(v: Values) -> Tree:
-    """A RouteRequest."""
+    """Return a random RouteRequest."""
     tree: Tree = []
     if v.chance(0.6):
         tree.append([1, "m", [[1, "m", _message(v)] for _ in range(v.one_of(0, 1, 1, 2, 5) if v.wild else 1)]])
@@ -97,7 +97,7 @@ def route(v: Values) -> Tree:
 
 
 def mutated(v: Values, tree: Tree) -> Tree:
-    """Now and then a field more, twice, of another type, or bytes that are no field."""
+    """Change fields now and then: one more, one twice, one of another type, or bytes that are no field."""
     if v.chance(0.9 if v.wild else 0.99):
         return tree
     strange: list[Any] = v.one_of(
@@ -156,5 +156,5 @@ def _overrides(v: Values) -> Tree:
 
 
 def batch(v: Values) -> Tree:
-    """A BatchRouteRequest."""
+    """Return a random BatchRouteRequest."""
     return mutated(v, [[1, "m", route(v)] for _ in range(v.one_of(0, 1, 2, 3, 8))])

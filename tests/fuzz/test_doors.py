@@ -1,4 +1,4 @@
-"""The short form of the fuzzer (`make fuzz-doors` is the long one), and whether it would notice."""
+"""Run the fuzzer for a short time (`make fuzz-doors` runs it long), and test that it would notice a fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random JSON values and texts as hostile or careless callers send them, from a seeded generator."""
+"""Draw random JSON values and texts as hostile or careless callers send them, from a seeded generator."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Values:
         return self.random.random() < probability
 
     def text(self) -> str:
-        """Mostly short."""
+        """Return a random text, which is mostly short."""
         kind = self.random.random()
         if kind < 0.55:
             return self.random.choice(TEXTS if self.wild or self.chance(0.02) else _WHOLE_TEXTS)
@@ -131,7 +131,7 @@ class Values:
         return self.one_of(None, True, False, self.text(), self.text(), number)
 
     def value(self, depth: int = 0) -> Any:
-        """Any JSON value; now and then one that nests deeply."""
+        """Return any JSON value, and now and then one that nests deeply."""
         kind = self.random.random()
         if kind < 0.02 and depth == 0 and self.wild:
             return self.deep(self.random.choice((20, 33, 60, 120, 400, 970, 3000)))
@@ -146,11 +146,11 @@ class Values:
         return Raw(begin * levels + "1" + end * levels)
 
     def usually(self, make: Callable[[], Any], probability: float = 0.985) -> Any:
-        """What belongs there, or else anything; where not `wild`, hardly ever."""
+        """Return what belongs there, or else any value, which hardly ever happens unless `wild` is set."""
         return make() if self.chance(probability if self.wild else 0.999) else self.value()
 
     def some(self, **fields: Callable[[], Any]) -> dict[str, Any]:
-        """Some of these fields, and rarely one that nobody knows."""
+        """Return some of these fields, and rarely one that nobody knows."""
         chosen = {name: self.usually(make) for name, make in fields.items() if self.chance(0.3)}
         if self.chance(0.05):
             chosen[self.text()] = self.value()
@@ -158,7 +158,7 @@ class Values:
 
 
 def to_json(value: Any) -> str:
-    """JSON text in ASCII; `Raw` stands as it is."""
+    """Return JSON text in ASCII, in which `Raw` stands as it is."""
     if isinstance(value, Raw):
         return value.text
     if isinstance(value, dict):

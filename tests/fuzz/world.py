@@ -1,4 +1,4 @@
-"""The fuzzed service: gRPC with Envoy's processor, and HTTP, on a fake encoder, in a process of its own.
+"""Serve what is fuzzed, in a process of its own: gRPC with Envoy's processor, and HTTP, on a fake encoder.
 
 `python -m tests.fuzz.world FOLDER UPSTREAM_URL` prints `{"grpc": ADDRESS, "http": ADDRESS}` and serves until its
 standard input ends. What it logs goes to standard error.
@@ -25,7 +25,7 @@ PRICES = {"input_usd_per_million_tokens": 1.0, "output_usd_per_million_tokens": 
 
 
 def policies(folder: Path, upstream_url: str) -> tuple[Path, ...]:
-    """The policies of `values.POLICIES`, and two for random answers, whose candidates hardly ever rest."""
+    """Write the policies of `values.POLICIES`, and two for random answers, whose candidates hardly ever rest."""
     common = {"api_base": upstream_url, "retries": 0, "break_after": 10**6, "timeout_s": 20}
     able = common | {"capabilities": ["text", "image", "tools", "json_schema", "audio"], "prices": PRICES}
     both = [{"name": name, "model": f"openai/{name}", **able} for name in ("small", "large")]
@@ -44,7 +44,7 @@ def policies(folder: Path, upstream_url: str) -> tuple[Path, ...]:
 
 
 def settings(folder: Path, upstream_url: str) -> ServerSettings:
-    """A service on free ports with every door."""
+    """Run a service on free ports with every door."""
     return ServerSettings(
         policies=policies(folder, upstream_url),
         port=0,

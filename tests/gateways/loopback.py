@@ -1,4 +1,4 @@
-"""Real servers on loopback for the tests of gateways: upstreams that remember what reached them."""
+"""Run real servers on loopback for the tests of gateways: upstreams that remember what reached them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @contextmanager
 def in_thread(context: AbstractAsyncContextManager[T]) -> Iterator[T]:
-    """An asynchronous context in a thread with an event loop of its own."""
+    """Enter an asynchronous context in a thread with an event loop of its own."""
     ready, stop = threading.Event(), threading.Event()
     values: list[T] = []
     failures: list[BaseException] = []
@@ -108,7 +108,7 @@ class Upstream:
 
 @contextmanager
 def running_upstream(name: str) -> Iterator[tuple[Upstream, str]]:
-    """An upstream and its base URL, ending in /v1."""
+    """Yield an upstream and its base URL, which ends in /v1."""
     upstream = Upstream(name)
     with in_thread(serve_on_loopback(upstream.app())) as url:
         yield upstream, url

@@ -55,7 +55,7 @@ async def _own_connections() -> AsyncIterator[None]:
 
 @pytest.fixture
 def make(upstreams, _own_connections) -> Iterator:
-    """A LiteLLM Router with one group `auto` of two deployments, and the group `other`."""
+    """Return a LiteLLM Router with one group `auto` of two deployments, and the group `other`."""
     before = list(litellm.callbacks)
     for upstream, _ in upstreams.values():
         upstream.seen.clear()

@@ -73,7 +73,7 @@ class World:
         return openai.OpenAI(api_key=KEY, base_url=f"{self.proxy_url}/v1", max_retries=0)
 
     def told(self) -> dict[str, str] | None:
-        """What the Proxy's logger was told of the next call; it is told behind the answer."""
+        """Return what the Proxy's logger was told of the next call; it is told after the answer."""
         give_up = time.monotonic() + 20
         while time.monotonic() < give_up:
             # A line that is being written has no end yet.
@@ -105,7 +105,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def _write_config(folder: Path, chat_url: str) -> Path:
-    """The example's files, with our upstream for both models, a group of no business of ours, and our logger."""
+    """Write the example's files, with our upstream for both models, a further group, and our logger."""
     config = yaml.safe_load((EXAMPLE / "config.yaml").read_text("utf-8"))
     for deployment in config["model_list"]:
         name = deployment["model_info"]["elle_candidate"]

@@ -84,7 +84,7 @@ class World:
     http: str
 
     def ask(self, door: str, policy: str) -> tuple[str, str, Any]:
-        """The text, who answered, and the answer or its first content chunk as the caller decodes it."""
+        """Return the text, who answered, and the answer or its first content chunk as the caller decodes it."""
         if door == "grpc":
             with RouterClient(self.grpc) as client:
                 answer = client.complete("What is 2 + 2?", Overrides(policy=policy))

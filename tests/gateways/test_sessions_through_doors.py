@@ -79,7 +79,7 @@ def asked(text: str, *, in_loop: bool = False) -> dict[str, Any]:
 
 
 def check(world: World, ask: Ask) -> None:
-    """The hard one goes up; its tool loop stays there though it is easy by itself; another caller's does not."""
+    """Check that a hard request goes up, and that only the same caller's tool loop stays there, though it is easy."""
     assert ask(asked(world.hard), "A") == (STRONG, "GAIN_ABOVE_THRESHOLD")
     assert ask(asked(world.easy, in_loop=True), "A") == (STRONG, "SESSION_HELD")
     assert ask(asked(world.easy, in_loop=True), "B") == (WEAK, "GAIN_BELOW_THRESHOLD")

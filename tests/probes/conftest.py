@@ -1,4 +1,4 @@
-"""Small synthetic data for the tests of `probes`, and the real routing outcomes if this machine has them."""
+"""Provide small synthetic data for the tests of `probes`, and the real outcomes if this machine has them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def make_probe() -> Callable[..., DifficultyProbe]:
 
 @pytest.fixture
 def copied_encoder(tmp_path: Path, _real_encoder: None) -> Path:
-    """A folder of our own with the encoder's files, the large one linked."""
+    """Return a folder with the encoder's files, of which the large one is a link."""
     source = find_encoder(MINILM_L6)
     for name in (TOKENIZER_FILE, CONFIG_FILE):
         shutil.copy(source / name, tmp_path / name)

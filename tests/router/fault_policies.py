@@ -1,4 +1,4 @@
-"""What each fault of `tests.router.faults` comes to, and policies whose chosen candidate has it."""
+"""Say how each fault of `tests.router.faults` must end, and write policies whose chosen candidate has it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,10 @@ BEHAVES_AS = {
 
 
 def policy(name: str, weak: dict[str, Any], strong: dict[str, Any], *, threshold: float) -> dict[str, Any]:
-    """The embedded default's probe on our upstream. Threshold 1: the weak one is chosen; -1: the strong one."""
+    """Return the embedded default's probe on our upstream.
+
+    A threshold of 1 chooses the weak candidate, and -1 the strong one.
+    """
     common = {"capabilities": ["text", "tools"], "timeout_s": 0.5, "first_token_timeout_s": 0.5}
     return {
         "schema": "elle.policy/1",
@@ -84,7 +87,7 @@ def policy(name: str, weak: dict[str, Any], strong: dict[str, Any], *, threshold
 def write_policies(
     folder: Path, faults: Iterable[str], upstream: FaultyUpstream, resetting: str, provider: str = "openai"
 ) -> tuple[Path, ...]:
-    """The files of `policies`; `resetting` is the URL of `faults.resetting_server`."""
+    """Write the files of `policies`; `resetting` is the URL of `faults.resetting_server`."""
     paths = []
     for one in policies(faults, upstream, resetting, provider):
         paths.append(folder / f"{one['name']}.yaml")
@@ -124,7 +127,7 @@ def policies(
 
 
 def expected_of(fault: str, method: str) -> list[AttemptOutcome]:
-    """What the attempts of the faulty candidate come to."""
+    """Return the outcomes that the attempts of the faulty candidate must have."""
     table = FALLS_BACK | (FALLS_BACK_UNARY if method == "unary" else FALLS_BACK_STREAM)
     found: list[AttemptOutcome] = table[fault]
     return found

@@ -1,4 +1,4 @@
-"""A real HTTP upstream that misbehaves as its `model` says, and remembers who asked and when they left."""
+"""Run a real HTTP upstream that misbehaves as its `model` says, and remembers who asked and when they left."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def event(delta: dict[str, Any], finish_reason: str | None = None) -> str:
 
 @dataclass
 class Seen:
-    """One request as the upstream saw it."""
+    """Holds one request as the upstream saw it."""
 
     model: str
     body: bytes
@@ -57,13 +57,13 @@ class FaultyUpstream:
         return [one for one in self.seen if one.model == model]
 
     async def asked(self, model: str, times: int = 1) -> None:
-        """Return when so many requests of this model are there."""
+        """Wait until so many requests of this model have arrived."""
         async with asyncio.timeout(20):
             while len(self.of(model)) < times:  # noqa: ASYNC110  (the upstream may live in another loop)
                 await asyncio.sleep(0.01)
 
     async def left(self, model: str) -> float:
-        """Return when all callers of this model are gone; when the last one went, by the monotonic clock."""
+        """Wait until all callers of this model are gone; return when the last one went, by the monotonic clock."""
         async with asyncio.timeout(5):
             while any(one.left_at is None for one in self.of(model)):  # noqa: ASYNC110  (as above)
                 await asyncio.sleep(0.01)
@@ -198,7 +198,7 @@ async def resetting_server() -> AsyncIterator[str]:
 
 
 def closed_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -207,7 +207,7 @@ def closed_port() -> int:
 
 @contextlib.contextmanager
 def upstream_in_thread() -> Iterator[tuple[FaultyUpstream, str]]:
-    """The upstream, and the URL of a server that resets every connection, in a thread with a loop of its own."""
+    """Run the upstream, and a server that resets every connection, in a thread with a loop of its own."""
     upstream, resetting = FaultyUpstream(), [""]
     ready, stop = threading.Event(), threading.Event()
 

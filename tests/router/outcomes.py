@@ -1,4 +1,4 @@
-"""Outcomes of our own making, with known truth, for tests of evaluation."""
+"""Make outcomes with known truth for tests of evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORDS = ("apple", "river", "proof", "matrix", "poem", "garden", "tensor", "sonat
 def make_outcomes(
     n: int = 400, *, seed: int = 0, groups: int = 4, costs: tuple[float, float] | None = None
 ) -> tuple[Outcomes, npt.NDArray[np.float32]]:
-    """n prompts of two models, and features (n, 8): the strong one is right where the first feature is high.
+    """Return n prompts of two models, and features (n, 8); the strong one is right if the first feature is high.
 
     The weak model is right where it is low. Texts name the sign of the first feature, so that lexical baselines can
     learn it too; a group is a range of the second feature, which says nothing.

@@ -31,7 +31,7 @@ PUBLIC = sorted(name for name in vars(RouterClient) if not name.startswith("_"))
 
 @contextmanager
 def serving(route: Callable[[Any], pb.RouteResponse]) -> Iterator[str]:
-    """A service whose Route does this with the call's metadata; its address."""
+    """Run a service whose Route does this with the call's metadata, and yield its address."""
 
     class Service(pb_grpc.RouterServiceServicer):
         async def Route(self, request: pb.RouteRequest, context: Any) -> pb.RouteResponse:  # noqa: N802

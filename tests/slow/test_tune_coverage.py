@@ -1,4 +1,4 @@
-"""The promise of `elle tune` as a whole: over 300 data files, how often is the policy it writes worse than the target?
+"""Count over 300 data files how often the policy that `elle tune` writes is worse than its target.
 
 The world is synthetic, so the true loss of every threshold is known: the mean of (chance of strong - chance of
 weak) over 100,000 prompts, where they go to the weak model, else 0. Calibration files are fresh draws of 500

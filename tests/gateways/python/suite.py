@@ -12,7 +12,7 @@ direct, door = (openai.OpenAI(api_key="sk-caller", base_url=url, max_retries=0) 
 
 
 def ask(client: openai.OpenAI, fields: dict) -> list:
-    """The answer, or its chunks, as plain values."""
+    """Return the answer, or its chunks, as plain values."""
     answer = client.chat.completions.create(**fields)
     return [one.to_dict(mode="json") for one in (answer if fields.get("stream") else [answer])]
 

@@ -75,7 +75,7 @@ def test_without_any_spread_deviations_mean_nothing():
 
 
 def slow_next_to_label(X, n_select, gain, labelled, alpha):
-    """The definition, one fresh inverse per step."""
+    """Compute D-optimal design by its definition, with one fresh inverse per step."""
     mean, scale = X.mean(0), X.std(0)
     Z, known = (X - mean) / scale, (labelled - mean) / scale
     A = known.T @ known + alpha * np.eye(X.shape[1])

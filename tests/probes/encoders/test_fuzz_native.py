@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not targets_here(), reason="no compiled library 
 
 @pytest.fixture(scope="module")
 def sanitised(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The library with its accesses checked, and the sanitisers' own library, which must be loaded first."""
+    """Compile the library with checks of its accesses; return it and the sanitisers' library, to be loaded first."""
     compiler = shutil.which("gcc")
     if compiler is None:
         pytest.skip("no gcc")

@@ -1,4 +1,4 @@
-"""Tiny randomly initialised transformers models and tokenizers, built from code, so that the loaders run offline."""
+"""Build tiny random transformers models and tokenizers from code, so that the loaders run offline."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TEXTS = [
 
 
 def word_tokenizer(*, specials: bool = True) -> Any:
-    """A word-level fast tokenizer that adds <s> ... </s>, as RoBERTa's and BART's do."""
+    """Return a word-level fast tokenizer that adds <s> ... </s>, as RoBERTa's and BART's do."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
@@ -71,7 +71,7 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="session")
 def bare_tokenizer() -> Any:
-    """The same words without <s> and </s>, as GPT-like tokenizers give them."""
+    """Return a tokenizer of the same words without <s> and </s>, as GPT-like tokenizers give them."""
     return word_tokenizer(specials=False)
 
 

@@ -22,7 +22,7 @@ from tests.fakes import FakeEncoder, fake_spec
 
 @pytest.fixture
 def fake_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEncoder:
-    """The whole command with the forward pass replaced, at the seam where encoders are loaded."""
+    """Run the whole command with the forward pass replaced, at the seam where encoders are loaded."""
     loaded = FakeEncoder()
 
     def load(spec: EncoderSpec, directory: Path | None = None) -> FakeEncoder:
@@ -221,7 +221,7 @@ def test_version_names_what_it_runs_on() -> None:
 
 @pytest.fixture
 def old_probe(tmp_path: Path, fake_encoder: FakeEncoder) -> Path:
-    """A probe on 300 prompts, with the statistics of its fit."""
+    """Fit a probe on 300 prompts, with the statistics of its fit."""
     as_json(
         run("fit", write_outcomes(tmp_path / "old.jsonl"), "--out", tmp_path / "old", "--keep-statistics", "--json")
     )

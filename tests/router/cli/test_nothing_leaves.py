@@ -95,7 +95,7 @@ class Watched:
         return self.folder / "work"
 
     def start(self, *argv: str, **more: object) -> subprocess.Popen[str]:
-        """A process as a user has it who set nothing but what everybody has set."""
+        """Run a process with the variables that everybody has set, and no others."""
         env = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder / "home"),
@@ -108,7 +108,7 @@ class Watched:
         return subprocess.Popen(argv, cwd=self.work, env=env, text=True, stderr=subprocess.PIPE, **more)  # type: ignore[call-overload,no-any-return]
 
     def foreign(self) -> list[str]:
-        """What should not have been done since the last look."""
+        """Return what was done since the last look and should not have been done."""
         record = self.folder / "record"
         lines = record.read_text(errors="replace").splitlines() if record.exists() else []
         record.unlink(missing_ok=True)
@@ -145,7 +145,7 @@ def watched(tmp_path: Path) -> Watched:
 
 
 def fill(work: Path) -> None:
-    """The files that the verbs work on."""
+    """Write the files that the verbs work on."""
     rng = np.random.default_rng(0)
     prompts = [f"What is {number} plus {number * 7}?" for number in range(160)]
 

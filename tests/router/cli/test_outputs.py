@@ -26,7 +26,7 @@ WRITERS = dict(writers())
 
 
 def arguments_of(command: click.Command, data: Path) -> list[str]:
-    """What the command needs to be parsed, besides --out."""
+    """Return the arguments that the command needs to be parsed, besides --out."""
     given = []
     for parameter in command.params:
         if isinstance(parameter, click.Argument):

@@ -1,4 +1,4 @@
-"""`elle serve` as a real process, for the tests of its life."""
+"""Run `elle serve` as a real process, for the tests of how it starts and ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RULE = {"kind": "fixed", "candidate": "small"}
 
 @dataclass
 class Service:
-    """A process that serves, and what it says on stderr."""
+    """Holds a process that serves, and what it writes to stderr."""
 
     process: subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Service:
 
     @property
     def url(self) -> str:
-        """Of the HTTP port."""
+        """The address of the HTTP port."""
         return self._said(r"on (http://\S+)/v1")
 
     def ask_to_end(self, number: int = signal.SIGTERM) -> None:
@@ -56,7 +56,7 @@ class Service:
 
 @contextmanager
 def elle_serve(*arguments: str, code: str = ELLE, env: dict[str, str] | None = None) -> Iterator[Service]:
-    """`elle serve --port 0` with these arguments; killed in the end, if it lives."""
+    """Run `elle serve --port 0` with these arguments, and kill it in the end if it lives."""
     argv = [sys.executable, "-c", code, "serve", "--port", "0", *arguments]
     process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **(env or {})})
     service = Service(process)
@@ -80,7 +80,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 def children_of(pid: int) -> set[int]:
-    """The workers of a parent."""
+    """Return the worker processes of a parent."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     found = {int(child) for task in tasks for child in (task / "children").read_text().split()}
     # The resource tracker of multiprocessing is a child too.

@@ -65,7 +65,7 @@ def status(received: bytes) -> int:
 
 
 def ask(port: int, raw: bytes, n_answers: int = 1) -> list[bytes]:
-    """The bodies of so many answers."""
+    """Read so many answers, and return their bodies."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as one, one.makefile("rb") as stream:
         one.sendall(raw)
         bodies = []

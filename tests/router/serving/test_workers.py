@@ -54,7 +54,7 @@ def n_listeners(port: int) -> int:
 
 
 def two_free_ports() -> int:
-    """The first of two neighbours, below those that the kernel hands out meanwhile."""
+    """Return the first of two neighbouring free ports, below those that the kernel hands out."""
     for first in range(20_000 + os.getpid() % 10_000, 32_000, 2):
         with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", first))

@@ -33,7 +33,7 @@ QUERIES = [RouteQuery(prompt.messages) for prompt in PROMPTS]
 
 
 def essence(decision: RoutingDecision) -> RoutingDecision:
-    """What must be equal for equal requests: everything but the id and the clock."""
+    """Return what must be equal for equal requests, which is everything but the id and the times."""
     return dataclasses.replace(decision, decision_id="", timings=Timings())
 
 

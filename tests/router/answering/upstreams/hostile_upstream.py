@@ -19,7 +19,7 @@ asked: list[str] = []
 
 
 def _with_probabilities(n_tokens: int) -> dict[str, Any]:
-    """An answer with the probabilities of its tokens, as `logprobs` and `top_logprobs` ask for them."""
+    """Return an answer with the probabilities of its tokens, as `logprobs` and `top_logprobs` ask for them."""
     one = {"token": "a", "logprob": -0.5, "bytes": [97]}
     made = answer()
     made["choices"][0]["logprobs"] = {"content": [{**one, "top_logprobs": [one] * 5}] * n_tokens, "refusal": None}

@@ -35,7 +35,7 @@ STANDSTILL_S = 0.6
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """The upstream, in a thread with a loop of its own, so that only what reads it holds up the loop of the test."""
+    """Run the upstream in a thread with a loop of its own, so that only its reader holds up the loop of the test."""
     found: list[str] = []
     ready, stop = threading.Event(), threading.Event()
 
@@ -76,7 +76,7 @@ async def ask(upstream: Upstream, method: str, asked: Candidate) -> Any:
 
 @contextlib.asynccontextmanager
 async def standstill() -> AsyncIterator[list[float]]:
-    """The longest time, in seconds, that the loop stood still meanwhile, as the one element of a list."""
+    """Measure the longest time, in seconds, that the loop stood still meanwhile; yield it in a list."""
     longest = [0.0]
 
     async def beat() -> None:

@@ -68,7 +68,7 @@ def test_an_answer_is_large_beyond_the_bounds_on_values_and_on_text() -> None:
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A policy of candidates that send many values, asked with and without LiteLLM."""
+    """Return a policy of candidates that send many values, asked with and without LiteLLM."""
     with in_thread(hostile_upstream()) as url:
         offered = [
             {"name": name, "model": f"{name}/x", "api_base": f"{url}/many/v1"} for name in ("openai", "hosted_vllm")

@@ -30,7 +30,7 @@ def reply(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
 
 @contextlib.asynccontextmanager
 async def listening(answer: Answer) -> AsyncIterator[str]:
-    """A server on loopback; its address."""
+    """Run a server on loopback, and yield its address."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):

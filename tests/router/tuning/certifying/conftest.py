@@ -1,4 +1,4 @@
-"""A folder with outcomes and a probe fitted on about half of them, for tests of `elle tune`."""
+"""Provide outcomes and a probe fitted on about half of them, for tests of `elle tune`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _encoder(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def world(_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one data file of 2,400 prompts, and a probe fitted on about half of them."""
+    """Return a folder with one data file of 2,400 prompts, and a probe fitted on about half of them."""
     folder = tmp_path_factory.mktemp("world")
     write_world(folder / "data.jsonl", 2400)
     (folder / "prices.yaml").write_text(PRICES)

@@ -36,7 +36,7 @@ def rows(
 
 
 def probe(fitted_on: Iterable[str] = ("old",), *, sources: tuple[DataSource, ...] = (), split: Any = None) -> Any:
-    """What a calibration set looks at of a probe."""
+    """Return the parts of a probe that a calibration set looks at."""
     metrics = {} if split is None else split
     return SimpleNamespace(fitted_on=fingerprints(fitted_on), card=SimpleNamespace(data=sources, metrics=metrics))
 

@@ -45,7 +45,7 @@ def settings(limit: float = 0.05, **more: object) -> TuneSettings:
 
 
 def tuned(probe: DifficultyProbe, outcomes: Outcomes, limit: float = 0.05) -> tuple[TuningResult, float | None]:
-    """The result, and the true loss of the policy where there is one."""
+    """Return the result, and the true loss of the policy if there is one."""
     inputs = prepare_tuning(probe, calibration_set(outcomes, probe), settings(limit))
     known = features(inputs.calibration.outcomes.texts)
     result, file = tune_policy(inputs, known, settings(limit), name="tuned", probe_place="probe")

@@ -25,7 +25,7 @@ def draws(scores: object, seen: object = None, models: tuple[str, ...] = ("stron
 
 
 def rows(n: int, *, better: int, worse: int) -> np.ndarray:
-    """n rows of equal scores, but `better` where strong alone is right and `worse` where weak alone is."""
+    """Return n rows of equal scores, but for `better` rows that strong alone gets right, and `worse` that weak does."""
     table = np.ones((n, 2))
     table[:better, 1] = 0.0
     table[better : better + worse, 0] = 0.0
@@ -73,7 +73,7 @@ class TestSeveral:
     MODELS = ("a", "b", "c", "d")
 
     def table(self, n: int = 400) -> np.ndarray:
-        """`a` is right on three quarters, `b` on all, `c` on half, `d` on nearly all."""
+        """Return outcomes of which `a` is right on three quarters, `b` on all, `c` on half, and `d` on nearly all."""
         number = np.arange(n)
         return np.column_stack([number % 4 < 3, number >= 0, number % 4 < 2, number % 8 < 7]).astype(float)
 

@@ -27,7 +27,7 @@ PRICES = (1.0, 5.0, 2.0, 20.0)
 
 
 def serve(m: int, rule: dict[str, object], *, windows: bool = True) -> ServedPolicy:
-    """m candidates of different prices, the cheaper ones with a small context window."""
+    """Return a policy of m candidates of different prices, the cheaper ones with a small context window."""
     candidates = [
         {
             "name": f"m{i}",

@@ -40,7 +40,7 @@ def facts(**changes: Any) -> LossData:
 
 
 def policies(chosen: Any) -> PolicyPath:
-    """The path of these choices, each of one rule."""
+    """Return the path of these choices, each of one rule."""
     numbers = np.arange(len(chosen))
     rules = tuple(GainRule(kind="gain", thresholds=(number / 10,)) for number in numbers)
     return PolicyPath(rules, chosen, numbers, numbers, np.zeros(chosen.shape[1], dtype=bool))

@@ -30,7 +30,7 @@ def run(*arguments: object) -> Result:
 
 
 def write_outcomes(path: Path, n: int = 2000) -> Path:
-    """The strong model is nearly always right; the weak one fails where the first feature is large."""
+    """Write outcomes: the strong model is nearly always right, the weak one fails if the first feature is large."""
     encoder, rng = FakeEncoder(), np.random.default_rng(0)
     rows = []
     for i in range(n):

@@ -233,7 +233,7 @@ class TestSlices:
 class TestCommand:
     @pytest.fixture
     def files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-        """A saved probe, and data whose features come from a table instead of an encoder."""
+        """Save a probe, and write data whose features come from a table instead of an encoder."""
         outcomes, features = make_outcomes(300)
         artifact.save(fake_probe(("small", "large")), tmp_path / "probe")
         data = tmp_path / "data.jsonl"
