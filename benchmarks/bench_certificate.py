@@ -56,10 +56,10 @@ def last_passed(passed: np.ndarray, name: str) -> int:
 def compare(populations: list[RoutingOutcomes], sizes: list[int], draws: int) -> list[dict[str, object]]:
     """Return a row for each sample size, limit and rule: mean weak share, its spread, violation rate, seconds."""
     found: dict[tuple[int, float, str], list[tuple[float, bool, float]]] = {}
-    for seed, world in enumerate(populations):
+    for seed, population in enumerate(populations):
         rng = np.random.default_rng(10_000 + seed)
-        drops = policy_drops(world.gain, world.drop, world.thresholds)
-        truth, share = drops.mean(axis=1), (world.gain[None, :] < world.thresholds[:, None]).mean(axis=1)
+        drops = policy_drops(population.gain, population.drop, population.thresholds)
+        truth, share = drops.mean(axis=1), (population.gain[None, :] < population.thresholds[:, None]).mean(axis=1)
         for n in sizes:
             for _ in range(draws):
                 sample = drops[:, rng.integers(0, drops.shape[1], size=n)]
@@ -94,10 +94,10 @@ def split_ratio(features: Float64, losses: Float64, sizes: list[int], splits: in
     for n in sizes:
         shares = []
         for seed in range(splits):
-            world = split_and_fit(features, losses, n, 500 + seed)
-            drops = policy_drops(world.gain, world.drop, world.thresholds)
+            population = split_and_fit(features, losses, n, 500 + seed)
+            drops = policy_drops(population.gain, population.drop, population.thresholds)
             j = last_passed(excludes(drops, 0.02, DELTA), "ternary")
-            shares.append(float((world.gain < world.thresholds[j]).mean()) if j >= 0 else 0.0)
+            shares.append(float((population.gain < population.thresholds[j]).mean()) if j >= 0 else 0.0)
         rows.append(
             {
                 "n_calibration": n,

@@ -96,41 +96,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="use few prompts, to check the script and not the speed")
     quick = parser.parse_args().quick
-    world = GeneratedOutcomes(600 if quick else 10_000, 32 if quick else 1_152, tuple(f"model-{i}" for i in range(10)))
+    generated = GeneratedOutcomes(
+        600 if quick else 10_000, 32 if quick else 1_152, tuple(f"model-{i}" for i in range(10))
+    )
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, ELLE_CACHE_DIR=f"{folder}/cache"):
-        figures = measure(world, Path(folder))
+        figures = measure(generated, Path(folder))
     report = {
         "commit": commit(),
         "hardware": hardware(),
         "blas_threads": blas_threads(),
         "quick": quick,
-        "world": asdict(world) | {"n_fit": N_FIT},
+        "data": asdict(generated) | {"n_fit": N_FIT},
         "figures": figures,
         "must": {name: {"limit_s": LIMIT_S, "met": one["wall_s"] <= LIMIT_S} for name, one in figures.items()},
     }
     print(json.dumps(report, indent=2))
 
 
-def measure(world: GeneratedOutcomes, folder: Path) -> dict[str, dict[str, Any]]:
+def measure(generated: GeneratedOutcomes, folder: Path) -> dict[str, dict[str, Any]]:
     """Return the seconds that `elle tune` takes with each kind of rule, without and with --plan and --by-group."""
     data = folder / "tune.parquet"
-    world.write_outcomes(data, "tune", world.n)
-    world.write_outcomes(folder / "fit.parquet", "fit", N_FIT)
+    generated.write_outcomes(data, "tune", generated.n)
+    generated.write_outcomes(folder / "fit.parquet", "fit", N_FIT)
     probe = fit_probe(
-        read_outcomes(folder / "fit.parquet"), world.features("fit", N_FIT), MINILM_L6, title="generated"
+        read_outcomes(folder / "fit.parquet"), generated.features("fit", N_FIT), MINILM_L6, title="generated"
     ).probe
     artifact.save(probe, folder / "probe")
-    rows = dict(zip(world.texts("tune", world.n), world.features("tune", world.n), strict=True))
+    rows = dict(zip(generated.texts("tune", generated.n), generated.features("tune", generated.n), strict=True))
     with mock.patch("router.tuning.outcomes.feature_cache.load_encoder", return_value=_EncoderOfGenerated(rows)):
         FeatureCache().features(MINILM_L6, list(rows))
     prices = folder / "prices.yaml"
     cost = {"output_usd_per_million_tokens": 0.0}
-    spread = np.geomspace(0.02, 20.0, len(world.models))
-    listed = {m: {"input_usd_per_million_tokens": p} | cost for m, p in zip(world.models, spread, strict=True)}
+    spread = np.geomspace(0.02, 20.0, len(generated.models))
+    listed = {m: {"input_usd_per_million_tokens": p} | cost for m, p in zip(generated.models, spread, strict=True)}
     prices.write_text(json.dumps(listed), "utf-8")
     found = {}
     for rule in ("gain", "cost"):
-        plain = TuneSettings((Target("max_loss", 0.05),), models=world.models, rule=rule, prices=str(prices))
+        plain = TuneSettings((Target("max_loss", 0.05),), models=generated.models, rule=rule, prices=str(prices))
         found[f"{rule} rule"] = timed(folder, plain)
         found[f"{rule} rule, --plan --by-group"] = timed(folder, replace(plain, plan=True, by_group=True))
     return found

@@ -10,14 +10,14 @@ second or two each.
 To add an attack, write a function in the module of its family (a new family is a new module in `families/`), and list
 it in the module's `ATTACKS`, and in `QUICK` if it belongs into the default tests:
 
-    def ten_thousand_tools(world: World) -> Found:
+    def ten_thousand_tools(target: Target) -> Found:
         '''A request that offers ten thousand tools.'''
-        return world.attacked_by(lambda: world.post(BODY))
+        return target.attacked_by(lambda: target.post(BODY))
 
     ATTACKS = (ten_thousand_tools,)
     QUICK = (ten_thousand_tools,)
 
-The first line of its docstring is shown in the table. `world` has the running service (`grpc`, `http`, `pid`), helpers
+The first line of its docstring is shown in the table. `target` has the running service (`grpc`, `http`, `pid`), helpers
 that send (`post`, `call`, `connect`), and `attacked_by(action)`: it repeats the action while another caller, in a
 process of its own, asks `Route` a hundred times a second, and finds how much longer that one waited (`extra_p99_ms`),
 how much the service's memory grew at its height (`grown_mb`), and what the action was answered. An attack with limits

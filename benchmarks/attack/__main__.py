@@ -12,15 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.attack import families
-from benchmarks.attack.world import Found, World, attacked_world
+from benchmarks.attack.target import Found, Target, attacked_service
 
-Attack = Callable[[World], Found]
+Attack = Callable[[Target], Found]
 
 SECONDS, QUICK_SECONDS = 4.0, 0.5
 
 
 def main() -> None:
-    """Run what is asked for."""
+    """Run the attacks that the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.attack")
     parser.add_argument("names", nargs="*", metavar="NAME", help="attacks or families; all unless given")
     parser.add_argument("--quick", action="store_true", help="the short form")
@@ -33,15 +33,15 @@ def main() -> None:
         for family, attack in attacks:
             print(f"{family:12} {attack.__name__:40} {_about(attack)}")
         return
-    with attacked_world(seconds=QUICK_SECONDS if asked.quick else asked.seconds, factor=asked.factor) as world:
-        rows = [row(world, family, attack) for family, attack in attacks]
-        alive = world.alive()
+    with attacked_service(seconds=QUICK_SECONDS if asked.quick else asked.seconds, factor=asked.factor) as target:
+        rows = [row(target, family, attack) for family, attack in attacks]
+        alive = target.alive()
     print(json.dumps({"alive_afterwards": alive, "kept": all(one["kept"] for one in rows), "attacks": rows}, indent=2))
     sys.exit(0 if alive and all(one["kept"] for one in rows) else 1)
 
 
 def chosen(names: list[str], *, quick: bool) -> list[tuple[str, Attack]]:
-    """Family and attack of what is asked for. Exits where a name is unknown."""
+    """Yield the family and the attack for everything that is asked for. Exits where a name is unknown."""
     found: list[tuple[str, Attack]] = []
     for module in pkgutil.iter_modules(families.__path__):
         family: Any = importlib.import_module(f"{families.__name__}.{module.name}")
@@ -51,10 +51,10 @@ def chosen(names: list[str], *, quick: bool) -> list[tuple[str, Attack]]:
     return [one for one in found if not names or {one[0], one[1].__name__} & set(names)]
 
 
-def row(world: World, family: str, attack: Attack) -> dict[str, Any]:
-    """One row of the table; said on stderr as well, because all of them take a while."""
+def row(target: Target, family: str, attack: Attack) -> dict[str, Any]:
+    """Run an attack and return its row of the table; print it on stderr as well, because all of them take a while."""
     began = time.monotonic()
-    found = attack(world)
+    found = attack(target)
     made = {
         "family": family,
         "attack": attack.__name__,

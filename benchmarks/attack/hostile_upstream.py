@@ -1,4 +1,4 @@
-"""An upstream that means harm: `/MODE/v1/chat/completions` answers as the function of that name here says.
+"""Be an upstream that means harm: `/MODE/v1/chat/completions` answers as the function of that name here says.
 
     python -m benchmarks.attack.hostile_upstream
 
@@ -27,39 +27,39 @@ _CHOICE = b'"choices":[{"index":0,"message":{"role":"assistant","content":"forty
 
 
 async def good(writer: Writer) -> None:
-    """An answer."""
+    """Answer well."""
     await _whole(writer, _START + _CHOICE + b"}")
 
 
 async def error_of_100_kilobytes(writer: Writer) -> None:
-    """An error that is long to search."""
+    """Answer with an error that takes long to search."""
     await _error(writer, 100_000)
 
 
 async def error_of_a_megabyte(writer: Writer) -> None:
-    """An error that is longer."""
+    """Answer with an error that is longer."""
     await _error(writer, MB)
 
 
 async def endless_error(writer: Writer) -> None:
-    """An error without an end."""
+    """Answer with an error that has no end."""
     await _head(writer, "500 Broken")
     while True:
         await _send(writer, PIECE)
 
 
 async def answer_of_100_megabytes(writer: Writer) -> None:
-    """An answer that does not say how long it is."""
+    """Answer without saying how long the answer is."""
     await _long(writer, 100 * MB)
 
 
 async def answer_of_a_gigabyte(writer: Writer) -> None:
-    """An answer that does not say how long it is."""
+    """Answer without saying how long the answer is."""
     await _long(writer, 1000 * MB)
 
 
 async def gzip_bomb(writer: Writer) -> None:
-    """Two gigabytes of blanks in two megabytes."""
+    """Answer with two gigabytes of blanks, compressed to two megabytes."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     await _head(writer, "200 OK", "content-type: application/json", "content-encoding: gzip")
     for _ in range(2000):
@@ -68,17 +68,17 @@ async def gzip_bomb(writer: Writer) -> None:
 
 
 async def empty_lists(writer: Writer) -> None:
-    """Five million empty lists beside the answer."""
+    """Answer with five million empty lists beside the answer."""
     await _whole(writer, _START + _CHOICE + b',"x":[' + b"[]," * (5 * MB) + b"[]]}")
 
 
 async def as_many_values_as_pass(writer: Writer) -> None:
-    """Lists of a number each, just as many as are read of an answer, beside it."""
+    """Answer with lists of one number each, just as many as are read of an answer."""
     await _whole(writer, _START + _CHOICE + b',"x":[' + b"[1]," * 99_000 + b"[]]}")
 
 
 async def as_many_probabilities_as_pass(writer: Writer) -> None:
-    """Token probabilities, which a library beneath knows and checks, just as many as are read of an answer."""
+    """Answer with token probabilities, which a library checks, just as many as are read of an answer."""
     token = b'{"token":"a","logprob":-1.5,"bytes":[97],"top_logprobs":[' + b",".join(
         [b'{"token":"a","logprob":-1.5}'] * 20
     )
@@ -88,39 +88,39 @@ async def as_many_probabilities_as_pass(writer: Writer) -> None:
 
 
 async def slow_answer(writer: Writer) -> None:
-    """An answer of which a byte comes every 50 ms."""
+    """Answer by one byte every 50 ms."""
     await _head(writer, "200 OK", "content-type: application/json", "content-length: 100000")
     await _drip(writer)
 
 
 async def slow_error(writer: Writer) -> None:
-    """An error of which a byte comes every 50 ms."""
+    """Answer with an error by one byte every 50 ms."""
     await _head(writer, "500 Broken", "content-type: application/json", "content-length: 100000")
     await _drip(writer)
 
 
 async def endless_headers(writer: Writer) -> None:
-    """Headers without an end."""
+    """Send headers without an end."""
     await _send(writer, b"HTTP/1.1 200 OK\r\n")
     while True:
         await _send(writer, b"x-%b: %b\r\n" % (b"a" * 20, b"y" * 4000))
 
 
 async def endless_header(writer: Writer) -> None:
-    """One header without an end."""
+    """Send one header without an end."""
     await _send(writer, b"HTTP/1.1 200 OK\r\nx: ")
     while True:
         await _send(writer, PIECE)
 
 
 async def endless_early_heads(writer: Writer) -> None:
-    """Heads of status 103, and never the last one."""
+    """Send heads of status 103, and never the last one."""
     while True:
         await _send(writer, b"HTTP/1.1 103 Early\r\nlink: a\r\n\r\n" * 100)
 
 
 async def endless_line(writer: Writer) -> None:
-    """A stream whose first line has no end."""
+    """Send a stream whose first line has no end."""
     await _head(writer, "200 OK", "content-type: text/event-stream")
     await _send(writer, b"data: ")
     while True:
@@ -128,23 +128,23 @@ async def endless_line(writer: Writer) -> None:
 
 
 async def endless_event(writer: Writer) -> None:
-    """A stream whose first event has no end."""
+    """Send a stream whose first event has no end."""
     await _events(writer, b"data: a\n" * 8192)
 
 
 async def endless_comments(writer: Writer) -> None:
-    """A stream of comments."""
+    """Send a stream that consists of comments."""
     await _events(writer, b":\n\n" * 16_384)
 
 
 async def endless_events(writer: Writer) -> None:
-    """A stream of events without an end, each of a letter."""
+    """Send a stream of events without an end, each of one letter."""
     delta = b'{"index":0,"delta":{"content":"a"},"finish_reason":null}'
     await _events(writer, (b"data: " + _START + b'"choices":[' + delta + b"]}\n\n") * 500)
 
 
 async def events_of_many_values(writer: Writer) -> None:
-    """A stream of events, each of as many values as are read of one."""
+    """Send a stream of events, each of as many values as are read of one."""
     delta = b'{"index":0,"delta":{"content":"a"},"finish_reason":null}'
     many = b',"x":[' + b"[1]," * 99_000 + b"[]]"
     await _events(writer, b"data: " + _START + b'"choices":[' + delta + b"]" + many + b"}\n\n")
@@ -219,7 +219,7 @@ async def _serve(reader: asyncio.StreamReader, writer: Writer) -> None:
 
 
 async def main() -> None:
-    """Serve until terminated."""
+    """Serve the upstream until it is terminated."""
     step_back()
     server = await asyncio.start_server(_serve, "127.0.0.1", 0)
     print(f"hostile upstream on http://127.0.0.1:{server.sockets[0].getsockname()[1]}", file=sys.stderr, flush=True)

@@ -30,7 +30,7 @@ def open_calls(connection: socket.socket, method: str, number: int, beginning: b
 
 
 def calls_ended(connection: socket.socket, received: bytearray) -> int:
-    """How many calls the server has ended so far; `received` keeps what came of the connection."""
+    """Return how many calls the server has ended so far; `received` keeps what the connection has sent."""
     connection.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while data := connection.recv(65_536):

@@ -1,4 +1,4 @@
-"""`rare_full_passes`: keep the garbage collector from stopping every request while something large is decoded.
+"""Keep the garbage collector from stopping every request while something large is decoded (`rare_full_passes`).
 
 Python's collector has three generations. A pass over the two young ones takes less than a millisecond. A full pass
 looks at every object that is not frozen, and no other thread runs meanwhile. By default there is one whenever the

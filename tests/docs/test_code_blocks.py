@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from router.cli.main import cli
 from tests.conftest import ROOT
+from tests.docs.example_files import write_files
 from tests.docs.pages import PAGES, Block, blocks, prose
-from tests.docs.world import write_files
 from tests.router.serving.processes import Service, elle_serve
 
 #: Pages that take most of a minute of one core: they fit, judge, report and tune.
@@ -39,7 +39,7 @@ def service(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def example_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a folder with the files that the pages name the working directory."""
     write_files(tmp_path)
     (tmp_path / "my.yaml").write_text(_elle(["policy"]), "utf-8")
@@ -48,7 +48,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("page", WITH_CODE)
-@pytest.mark.usefixtures("world")
+@pytest.mark.usefixtures("example_folder")
 def test_the_blocks_of_a_page_run_one_after_the_other(page: Path, service: Service) -> None:
     for block in blocks(page):
         if block.reason is None and block.language == "python":
@@ -123,7 +123,7 @@ def _check_extras(words: str, block: Block) -> None:
         assert set(named.split(",")) <= set(extras), block.name
 
 
-def test_the_world_of_the_pages_is_what_they_say(world: Path) -> None:
-    rows = [json.loads(line) for line in (world / "outcomes.jsonl").read_text("utf-8").splitlines()]
+def test_the_files_of_the_pages_are_what_they_say(example_folder: Path) -> None:
+    rows = [json.loads(line) for line in (example_folder / "outcomes.jsonl").read_text("utf-8").splitlines()]
     assert {row["model"] for row in rows} == {"small", "large"}
     assert all(0 <= row["score"] <= 1 for row in rows)

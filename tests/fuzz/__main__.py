@@ -48,7 +48,7 @@ async def service(upstream: Upstream, log: Path) -> AsyncIterator[dict[str, str]
     async with serve_on_loopback(upstream.app()) as upstream_url:
         with tempfile.TemporaryDirectory() as folder, log.open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.fuzz.world", folder, upstream_url),
+                *(sys.executable, "-m", "tests.fuzz.service", folder, upstream_url),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-#: Names that the fuzzed service knows; see `world.py`.
+#: Names that the fuzzed service knows; see `service.py`.
 POLICIES = ("main", "main:economy", "fixed")
 CANDIDATES = ("small", "large", "only")
 

@@ -57,7 +57,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class World:
+class Stack:
     """One running service behind all doors but the first, and the answers' upstream."""
 
     folder: Path
@@ -72,7 +72,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("doors")
     with pytest.MonkeyPatch.context() as patch, running_chat_upstream() as (_, upstream_url):
         patch.setattr(pipeline, "load_encoder", lambda *_: FakeEncoder())
@@ -90,12 +90,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             policies=(policy,), port=0, drain_s=1, doors=doors, http=OpenAIDoor(), cache_entries=0
         )
         with in_thread(serving(settings)) as running:
-            yield World(folder, policy, running.address, f"http://{running.http_address}", upstream_url)
+            yield Stack(folder, policy, running.address, f"http://{running.http_address}", upstream_url)
 
 
 @pytest.fixture(scope="module")
-def expected(world: World) -> list[RoutingDecision]:
-    engine = world.engine()
+def expected(stack: Stack) -> list[RoutingDecision]:
+    engine = stack.engine()
     return [engine.decide(_query(body)) for body in BODIES]
 
 
@@ -117,9 +117,9 @@ def test_the_conversations_are_of_every_kind(expected: list[RoutingDecision]) ->
 
 
 def test_route_and_batch_route_tell_the_whole_record_of_the_python_api(
-    world: World, expected: list[RoutingDecision]
+    stack: Stack, expected: list[RoutingDecision]
 ) -> None:
-    with RouterClient(world.address) as client:
+    with RouterClient(stack.address) as client:
         routed: list[Any] = [client.route(_query(body)) for body in BODIES]
         batched: list[Any] = client.route_batch([_query(body) for body in BODIES])
     for got in (routed, batched):
@@ -137,19 +137,19 @@ def _posted(url: str) -> list[Told]:
     return [Told.by_headers(reply.headers) for reply in replies]
 
 
-def _through_openai(world: World) -> list[Told]:
-    return _posted(world.http_url)
+def _through_openai(stack: Stack) -> list[Told]:
+    return _posted(stack.http_url)
 
 
-def _through_envoy(world: World) -> list[Told]:
+def _through_envoy(stack: Stack) -> list[Told]:
     if not HAS_ENVOYS_PROTOS:
         pytest.skip("Envoy's protos are not installed; `pip install xds-protos`")
     find_envoy()
     config = yaml.safe_load(EXAMPLE.read_text("utf-8"))
-    upstream = world.upstream_url.removeprefix("http://").removesuffix("/v1")
+    upstream = stack.upstream_url.removeprefix("http://").removesuffix("/v1")
     clusters = [cluster(config, name, name, upstream) for name in NAMES]
-    clusters.append(cluster(config, "elle-router", "elle-router", world.address))
-    with running_envoy(world.folder, [listener(config, "door", "elle-router")], clusters) as urls:
+    clusters.append(cluster(config, "elle-router", "elle-router", stack.address))
+    with running_envoy(stack.folder, [listener(config, "door", "elle-router")], clusters) as urls:
         return _posted(urls["door"])
 
 
@@ -164,12 +164,12 @@ def litellm_models(upstream_url: str) -> list[dict[str, Any]]:
     ]
 
 
-def _through_litellm(world: World) -> list[Told]:
+def _through_litellm(stack: Stack) -> list[Told]:
     litellm = pytest.importorskip("litellm", reason="LiteLLM is not installed; `pip install 'elle-router[dispatch]'`")
     before = list(litellm.callbacks)
 
     async def ask_all() -> list[Told]:
-        models, plugin = litellm_models(world.upstream_url), elle_plugin(world.address)
+        models, plugin = litellm_models(stack.upstream_url), elle_plugin(stack.address)
         router = litellm.Router(model_list=models, plugins=[plugin], num_retries=0)
         told = []
         for body in BODIES:
@@ -186,7 +186,7 @@ def _through_litellm(world: World) -> list[Told]:
         litellm.callbacks[:] = before
 
 
-DOORS: Mapping[str, Callable[[World], Sequence[Told]]] = {
+DOORS: Mapping[str, Callable[[Stack], Sequence[Told]]] = {
     "OpenAI door": _through_openai,
     "LiteLLM plugin": _through_litellm,
     "Envoy": _through_envoy,
@@ -194,6 +194,6 @@ DOORS: Mapping[str, Callable[[World], Sequence[Told]]] = {
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_every_door_decides_as_the_python_api_does(world: World, expected: list[RoutingDecision], door: str) -> None:
-    told = DOORS[door](world)
+def test_every_door_decides_as_the_python_api_does(stack: Stack, expected: list[RoutingDecision], door: str) -> None:
+    told = DOORS[door](stack)
     assert told == [Told.by_decision(decision) for decision in expected]

@@ -60,7 +60,7 @@ pytestmark = [
 
 
 @dataclass
-class World:
+class Stack:
     """The Proxy in front of an upstream, and the service it asks."""
 
     address: str
@@ -87,7 +87,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("proxy")
     with pytest.MonkeyPatch.context() as patch, running_chat_upstream() as (chat, chat_url):
         patch.setattr(pipeline, "load_encoder", lambda *_: FakeEncoder())
@@ -101,7 +101,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             decisions = folder / "decisions.jsonl"
             decisions.touch()
             with _running_proxy(_write_config(folder, chat_url), running.address, decisions) as proxy_url:
-                yield World(running.address, proxy_url, chat, decisions)
+                yield Stack(running.address, proxy_url, chat, decisions)
 
 
 def _write_config(folder: Path, chat_url: str) -> Path:
@@ -161,26 +161,26 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(f"the Proxy did not start:\n{log.read_text('utf-8')[-3000:]}")
 
 
-def routed(world: World, body: dict[str, Any]) -> RoutingDecision:
-    with RouterClient(world.address) as client:
+def routed(stack: Stack, body: dict[str, Any]) -> RoutingDecision:
+    with RouterClient(stack.address) as client:
         parameters = {key: value for key, value in body.items() if key != "messages"}
         return client.route(RouteQuery(body["messages"], parameters=parameters))
 
 
-def test_every_chat_goes_where_route_sends_it_for_the_same_reason_at_the_same_risk(world: World) -> None:
+def test_every_chat_goes_where_route_sends_it_for_the_same_reason_at_the_same_risk(stack: Stack) -> None:
     seen = set()
-    with world.sdk() as sdk:
+    with stack.sdk() as sdk:
         for number, body in enumerate(BODIES):
-            decision = routed(world, body)
-            world.chat.sent.clear()
+            decision = routed(stack, body)
+            stack.chat.sent.clear()
             if number % 2:
                 chunks = list(sdk.chat.completions.create(model="auto", **body, stream=True))
                 assert any(chunk.choices and chunk.choices[0].finish_reason for chunk in chunks)
             else:
                 assert sdk.chat.completions.create(model="auto", **body).choices
-            (sent,) = world.chat.sent
+            (sent,) = stack.chat.sent
             assert json.loads(sent)["model"] == f"up-{decision.chosen}"
-            told = world.told()
+            told = stack.told()
             assert told is not None
             risk = next(row.risk for row in decision.candidates if row.candidate == decision.chosen)
             assert (told["x-elle-candidate"], told["x-elle-reason"]) == (decision.chosen, decision.reason.value)
@@ -192,18 +192,18 @@ def test_every_chat_goes_where_route_sends_it_for_the_same_reason_at_the_same_ri
     assert {reason for _, reason in seen} >= {"GAIN_BELOW_THRESHOLD", "GAIN_ABOVE_THRESHOLD", "ONLY_ELIGIBLE"}
 
 
-def test_other_model_groups_are_left_alone(world: World) -> None:
-    world.chat.sent.clear()
-    with world.sdk() as sdk:
+def test_other_model_groups_are_left_alone(stack: Stack) -> None:
+    stack.chat.sent.clear()
+    with stack.sdk() as sdk:
         sdk.chat.completions.create(model="other", messages=[{"role": "user", "content": "hello"}])
-    (sent,) = world.chat.sent
+    (sent,) = stack.chat.sent
     assert json.loads(sent)["model"] == "up-other"
-    assert world.told() is None
+    assert stack.told() is None
 
 
-def test_a_chat_that_nobody_may_answer_is_refused_and_nobody_is_asked(world: World) -> None:
-    world.chat.sent.clear()
+def test_a_chat_that_nobody_may_answer_is_refused_and_nobody_is_asked(stack: Stack) -> None:
+    stack.chat.sent.clear()
     hologram: Any = [{"role": "user", "content": [{"type": "hologram"}]}]
-    with world.sdk() as sdk, pytest.raises(openai.BadRequestError, match="no candidate may answer"):
+    with stack.sdk() as sdk, pytest.raises(openai.BadRequestError, match="no candidate may answer"):
         sdk.chat.completions.create(model="auto", messages=hologram)
-    assert world.chat.sent == []
+    assert stack.chat.sent == []

@@ -77,7 +77,7 @@ async def _answer(request: Request) -> Response:
 
 
 @dataclass
-class World:
+class Stack:
     """A running service; the policy of each odd answer asks for it first, and then one that answers well."""
 
     grpc: str
@@ -113,7 +113,7 @@ def _no_json(name: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder, encoder = tmp_path_factory.mktemp("policies"), FakeEncoder()
     app = Starlette(routes=[Route("/v1/chat/completions", _answer, methods=["POST"])])
     with pytest.MonkeyPatch.context() as patch, in_thread(serve_on_loopback(app)) as url:
@@ -135,45 +135,45 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 paths.append(write_policy(folder, name=f"only-{name}", candidates=[first], **alone))
         settings = ServerSettings(policies=tuple(paths), port=0, drain_s=1, http=OpenAIDoor())
         with in_thread(serving(settings)) as running:
-            yield World(running.address, f"http://{running.http_address}/v1")
+            yield Stack(running.address, f"http://{running.http_address}/v1")
 
 
 class TestAnswers:
     @pytest.mark.parametrize("door", DOORS)
     @pytest.mark.parametrize("bad", BAD)
     def test_what_no_door_could_hand_on_is_the_upstreams_fault_and_the_next_one_answers(
-        self, world: World, bad: str, door: str, caplog: pytest.LogCaptureFixture
+        self, stack: Stack, bad: str, door: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.INFO):
-            text, answered_by, _ = world.ask(door, bad)
+            text, answered_by, _ = stack.ask(door, bad)
         assert (text, answered_by) == ("forty-two", "last")
         assert not [record for record in caplog.records if record.exc_info]
 
     @pytest.mark.parametrize("bad", BAD)
-    def test_where_nobody_else_may_answer_the_error_is_unavailable(self, world: World, bad: str) -> None:
-        with RouterClient(world.grpc) as client:
+    def test_where_nobody_else_may_answer_the_error_is_unavailable(self, stack: Stack, bad: str) -> None:
+        with RouterClient(stack.grpc) as client:
             for ask in (client.complete, lambda *a: list(client.stream(*a))):
                 with pytest.raises(ServiceError, match="no plain JSON") as caught:
                     ask("x", Overrides(policy=f"only-{bad}"))
                 assert caught.value.code == "UNAVAILABLE"
                 assert [one.outcome for one in caught.value.attempts] == [AttemptOutcome.UNAVAILABLE]
         body = {"model": f"elle/only-{bad}", "messages": [{"role": "user", "content": "x"}]}
-        assert httpx.post(f"{world.http}/chat/completions", json=body).status_code == 503
+        assert httpx.post(f"{stack.http}/chat/completions", json=body).status_code == 503
 
     @pytest.mark.parametrize("door", DOORS)
     @pytest.mark.parametrize("odd", ODD)
-    def test_what_is_odd_but_can_be_handed_on_arrives(self, world: World, odd: str, door: str) -> None:
-        text, answered_by, _ = world.ask(door, odd)
+    def test_what_is_odd_but_can_be_handed_on_arrives(self, stack: Stack, odd: str, door: str) -> None:
+        text, answered_by, _ = stack.ask(door, odd)
         assert (text, answered_by) == ("forty-two", "first")
 
     def test_half_a_surrogate_becomes_the_replacement_character_over_grpc_and_stays_over_http(
-        self, world: World
+        self, stack: Stack
     ) -> None:
-        assert world.ask("grpc", "half-a-surrogate")[2]["x"] == "\ufffd"
-        assert world.ask("http", "half-a-surrogate")[2]["x"] == "\ud83d"
+        assert stack.ask("grpc", "half-a-surrogate")[2]["x"] == "\ufffd"
+        assert stack.ask("http", "half-a-surrogate")[2]["x"] == "\ud83d"
 
-    def test_counts_that_are_none_count_nothing(self, world: World) -> None:
-        with RouterClient(world.grpc) as client:
+    def test_counts_that_are_none_count_nothing(self, stack: Stack) -> None:
+        with RouterClient(stack.grpc) as client:
             counts = {
                 odd: (answer.input_tokens, answer.output_tokens)
                 for odd in ("endless-usage", "wrong-usage", "float-usage")
@@ -182,14 +182,14 @@ class TestAnswers:
         assert counts == {"endless-usage": (0, 0), "wrong-usage": (0, 0), "float-usage": (7, 0)}
 
 
-def route(world: World, request: pb.RouteRequest) -> pb.RouteResponse:
-    with grpc.insecure_channel(world.grpc) as channel:
+def route(stack: Stack, request: pb.RouteRequest) -> pb.RouteResponse:
+    with grpc.insecure_channel(stack.grpc) as channel:
         return pb_grpc.RouterServiceStub(channel).Route(request, timeout=20)
 
 
-def refusal(world: World, request: pb.RouteRequest) -> tuple[str, str]:
+def refusal(stack: Stack, request: pb.RouteRequest) -> tuple[str, str]:
     with pytest.raises(grpc.RpcError) as caught:
-        route(world, request)
+        route(stack, request)
     return caught.value.code().name, caught.value.details()
 
 
@@ -203,7 +203,7 @@ LONG = {"ascii": "p" * 10_240, "chinese": "\u4f60" * 10_240, "control": "\x01" *
 class TestRequests:
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
     @pytest.mark.parametrize("place", ["parameters", "extra", "tool_calls", "part"])
-    def test_a_number_that_is_not_finite_is_the_callers_fault(self, world: World, value: float, place: str) -> None:
+    def test_a_number_that_is_not_finite_is_the_callers_fault(self, stack: Stack, value: float, place: str) -> None:
         message = routing_pb2.ChatMessage(role="user", text="x")
         request = pb.RouteRequest(chat=routing_pb2.Chat(messages=[message]))
         if place == "parameters":
@@ -214,13 +214,13 @@ class TestRequests:
             request.chat.messages[0].tool_calls.append(number(value))
         else:
             request.chat.messages[0].parts.parts.add().other.CopyFrom(number(value))
-        code, words = refusal(world, request)
+        code, words = refusal(stack, request)
         assert (code, "not finite" in words) == ("INVALID_ARGUMENT", True)
 
-    def test_one_bad_request_of_a_batch_leaves_the_others_decided(self, world: World) -> None:
+    def test_one_bad_request_of_a_batch_leaves_the_others_decided(self, stack: Stack) -> None:
         good = pb.RouteRequest(prompt="x")
         bad = [pb.RouteRequest(), pb.RouteRequest(prompt="x", parameters=number(float("nan")))]
-        with grpc.insecure_channel(world.grpc) as channel:
+        with grpc.insecure_channel(stack.grpc) as channel:
             stub = pb_grpc.RouterServiceStub(channel)
             results = stub.BatchRoute(pb.BatchRouteRequest(requests=[good, *bad, good])).results
             assert not stub.BatchRoute(pb.BatchRouteRequest()).results
@@ -229,15 +229,15 @@ class TestRequests:
 
     @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
     @pytest.mark.parametrize("field", ["pin", "policy", "require_region", "allowed_candidates", "denied_candidates"])
-    def test_a_long_name_is_cut_in_the_error_with_its_length(self, world: World, field: str, text: str) -> None:
+    def test_a_long_name_is_cut_in_the_error_with_its_length(self, stack: Stack, field: str, text: str) -> None:
         named: dict[str, Any] = {field: [text] if field.endswith("s") else text}
-        code, words = refusal(world, pb.RouteRequest(prompt="x", overrides=routing_pb2.Overrides(**named)))
+        code, words = refusal(stack, pb.RouteRequest(prompt="x", overrides=routing_pb2.Overrides(**named)))
         assert code in {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"}
         assert f"({len(text):,} characters)" in words
         assert len(words) < 1000
 
     @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
-    def test_over_http_too(self, world: World, text: str) -> None:
+    def test_over_http_too(self, stack: Stack, text: str) -> None:
         user = {"role": "user", "content": "x"}
         for body in (
             {"model": text, "messages": [user]},
@@ -248,7 +248,7 @@ class TestRequests:
             {"model": "elle/test", "messages": [{**user, "content": [{"type": text}]}]},
             {"model": "elle/test", "messages": [{**user, "content": [{"type": f"{n}{text}"} for n in range(50)]}]},
         ):
-            reply = httpx.post(f"{world.http}/chat/completions", json=body)
+            reply = httpx.post(f"{stack.http}/chat/completions", json=body)
             assert 400 <= reply.status_code < 500
             # In ASCII a sign of Chinese takes six characters.
             assert len(reply.content) < 4000
@@ -257,21 +257,21 @@ class TestRequests:
                 assert " characters" in reply.text
 
     @pytest.mark.parametrize("number_text", ["1e999", "-1e999", "NaN", "Infinity", "9" * 5000, "1" + "0" * 400, DEEP])
-    def test_what_is_no_plain_json_is_refused_in_few_words(self, world: World, number_text: str) -> None:
+    def test_what_is_no_plain_json_is_refused_in_few_words(self, stack: Stack, number_text: str) -> None:
         raw = f'{{"model":"small","messages":[{{"role":"user","content":"x"}}],"max_tokens":{number_text}}}'
         headers = {"content-type": "application/json"}
-        reply = httpx.post(f"{world.http}/chat/completions", content=raw, headers=headers)
+        reply = httpx.post(f"{stack.http}/chat/completions", content=raw, headers=headers)
         assert reply.status_code == 400
         assert len(reply.content) < 500
         assert "sys." not in reply.text
 
-    def test_a_session_id_with_half_a_surrogate_is_a_session(self, world: World) -> None:
+    def test_a_session_id_with_half_a_surrogate_is_a_session(self, stack: Stack) -> None:
         metadata = {"user_id": '{"session_id": "a\\ud800"}'}
-        with RouterClient(world.grpc) as client:
+        with RouterClient(stack.grpc) as client:
             assert client.route("x", parameters={"metadata": metadata}).session_id == "a\ufffd"
 
-    def test_of_a_long_session_id_the_record_holds_the_digest(self, world: World) -> None:
-        with RouterClient(world.grpc) as client:
+    def test_of_a_long_session_id_the_record_holds_the_digest(self, stack: Stack) -> None:
+        with RouterClient(stack.grpc) as client:
             first, second, other = (
                 client.route("x", session_id=text).session_id for text in ("s" * 9999,) * 2 + ("t" * 9999,)
             )
@@ -279,9 +279,9 @@ class TestRequests:
         assert len(first) < 100
 
     @pytest.mark.parametrize("count", [1001, 10**6])
-    def test_lists_without_end_are_refused(self, world: World, count: int) -> None:
+    def test_lists_without_end_are_refused(self, stack: Stack, count: int) -> None:
         names = routing_pb2.Overrides(allowed_candidates=["small"] * count)
-        code, words = refusal(world, pb.RouteRequest(prompt="x", overrides=names))
+        code, words = refusal(stack, pb.RouteRequest(prompt="x", overrides=names))
         assert code == "INVALID_ARGUMENT"
         # A million is stopped by the bounds on a message's structure.
         assert count > 1001 or "at most 1,000 names" in words
@@ -296,9 +296,9 @@ class TestRequests:
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         ],
     )
-    def test_what_cannot_be_parsed_is_said_in_our_words_by_every_service(self, world: World, method: str) -> None:
+    def test_what_cannot_be_parsed_is_said_in_our_words_by_every_service(self, stack: Stack, method: str) -> None:
         for raw in (b"\x0a\x01\xff", b"\xff\xff\xff\xff"):
-            with grpc.insecure_channel(world.grpc) as channel:
+            with grpc.insecure_channel(stack.grpc) as channel:
                 # On the wire a lone message is a stream of one.
                 answers = channel.stream_stream(method)(iter([raw]))
                 with pytest.raises(grpc.RpcError) as caught:
@@ -308,9 +308,9 @@ class TestRequests:
             assert "class" not in caught.value.details()
 
 
-def test_a_decision_is_one_whatever_a_name_looks_like(world: World) -> None:
+def test_a_decision_is_one_whatever_a_name_looks_like(stack: Stack) -> None:
     # Equal to the eye, not to the machine: no name is normalised, and none is taken for another.
-    with RouterClient(world.grpc) as client:
+    with RouterClient(stack.grpc) as client:
         results = client.route_batch([*(["x"] * 2)])
         assert all(isinstance(result, RoutingDecision) for result in results)
         for name in ("sma\u2060ll", "\uff53mall", "small\x00", "SMALL", " small"):

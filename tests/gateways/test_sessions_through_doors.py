@@ -33,7 +33,7 @@ Ask = Callable[[dict[str, Any], str], tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class World:
+class Stack:
     """A service behind all doors, two candidates that use tools, and what the rule sends to which of them."""
 
     folder: Path
@@ -46,7 +46,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("sessions")
     with pytest.MonkeyPatch.context() as patch, running_chat_upstream() as (_, upstream_url):
         patch.setattr(pipeline, "load_encoder", lambda *_: FakeEncoder())
@@ -66,7 +66,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         )
         with in_thread(serving(settings)) as running:
             http_url = f"http://{running.http_address}"
-            yield World(folder, running.address, http_url, upstream_url, engine, easy, hard)
+            yield Stack(folder, running.address, http_url, upstream_url, engine, easy, hard)
 
 
 def asked(text: str, *, in_loop: bool = False) -> dict[str, Any]:
@@ -78,30 +78,30 @@ def asked(text: str, *, in_loop: bool = False) -> dict[str, Any]:
     return {"messages": messages}
 
 
-def check(world: World, ask: Ask) -> None:
+def check(stack: Stack, ask: Ask) -> None:
     """Check that a hard request goes up, and that only the same caller's tool loop stays there, though it is easy."""
-    assert ask(asked(world.hard), "A") == (STRONG, "GAIN_ABOVE_THRESHOLD")
-    assert ask(asked(world.easy, in_loop=True), "A") == (STRONG, "SESSION_HELD")
-    assert ask(asked(world.easy, in_loop=True), "B") == (WEAK, "GAIN_BELOW_THRESHOLD")
-    assert ask(asked(world.easy), "A")[0] == WEAK
+    assert ask(asked(stack.hard), "A") == (STRONG, "GAIN_ABOVE_THRESHOLD")
+    assert ask(asked(stack.easy, in_loop=True), "A") == (STRONG, "SESSION_HELD")
+    assert ask(asked(stack.easy, in_loop=True), "B") == (WEAK, "GAIN_BELOW_THRESHOLD")
+    assert ask(asked(stack.easy), "A")[0] == WEAK
 
 
-def test_python(world: World) -> None:
+def test_python(stack: Stack) -> None:
     def ask(body: dict[str, Any], caller: str) -> tuple[str, str]:
         query = RouteQuery(body["messages"], session_id="python")
-        decision = world.engine.decide(query, caller=caller_of({"x-api-key": caller}))
+        decision = stack.engine.decide(query, caller=caller_of({"x-api-key": caller}))
         return decision.chosen, decision.reason.value
 
-    check(world, ask)
+    check(stack, ask)
 
 
-def test_route(world: World) -> None:
+def test_route(stack: Stack) -> None:
     async def route(body: dict[str, Any], caller: str) -> tuple[str, str]:
-        async with AsyncRouterClient(world.address) as client:
+        async with AsyncRouterClient(stack.address) as client:
             decision = await client.route(RouteQuery(body["messages"], session_id="route"), api_key=caller)
             return decision.chosen, decision.reason.value
 
-    check(world, lambda body, caller: asyncio.run(route(body, caller)))
+    check(stack, lambda body, caller: asyncio.run(route(body, caller)))
 
 
 def _post(url: str, body: dict[str, Any], headers: Mapping[str, str]) -> tuple[str, str]:
@@ -110,38 +110,38 @@ def _post(url: str, body: dict[str, Any], headers: Mapping[str, str]) -> tuple[s
     return reply.headers["x-elle-candidate"], reply.headers["x-elle-reason"]
 
 
-def test_openai_door(world: World) -> None:
+def test_openai_door(stack: Stack) -> None:
     def ask(body: dict[str, Any], caller: str) -> tuple[str, str]:
         headers = {"x-session-id": "http", "authorization": f"Bearer {caller}"}
-        return _post(world.http_url, body, headers)
+        return _post(stack.http_url, body, headers)
 
-    check(world, ask)
+    check(stack, ask)
 
 
 @pytest.mark.skipif(not HAS_ENVOYS_PROTOS, reason="Envoy's protos are not installed; `pip install xds-protos`")
-def test_envoy(world: World) -> None:
+def test_envoy(stack: Stack) -> None:
     find_envoy()
     config = yaml.safe_load(EXAMPLE.read_text("utf-8"))
-    upstream = world.upstream_url.removeprefix("http://").removesuffix("/v1")
+    upstream = stack.upstream_url.removeprefix("http://").removesuffix("/v1")
     clusters = [cluster(config, name, name, upstream) for name in NAMES]
-    clusters.append(cluster(config, "elle-router", "elle-router", world.address))
-    with running_envoy(world.folder, [listener(config, "door", "elle-router")], clusters) as urls:
+    clusters.append(cluster(config, "elle-router", "elle-router", stack.address))
+    with running_envoy(stack.folder, [listener(config, "door", "elle-router")], clusters) as urls:
 
         def ask(body: dict[str, Any], caller: str) -> tuple[str, str]:
             metadata = {"metadata": {"session_id": "envoy"}}
             return _post(urls["door"], body | metadata, {"x-api-key": caller})
 
-        check(world, ask)
+        check(stack, ask)
 
 
 @pytest.mark.parametrize("engine", ["in process", "service"])
-def test_litellm_plugin(world: World, engine: str) -> None:
+def test_litellm_plugin(stack: Stack, engine: str) -> None:
     litellm = pytest.importorskip("litellm", reason="LiteLLM is not installed; `pip install 'elle-router[dispatch]'`")
     before = list(litellm.callbacks)
 
     async def ask_all() -> None:
-        plugin = elle_plugin(world.engine if engine == "in process" else world.address)
-        router = litellm.Router(model_list=litellm_models(world.upstream_url), plugins=[plugin], num_retries=0)
+        plugin = elle_plugin(stack.engine if engine == "in process" else stack.address)
+        router = litellm.Router(model_list=litellm_models(stack.upstream_url), plugins=[plugin], num_retries=0)
 
         async def ask(body: dict[str, Any], caller: str) -> tuple[str, str]:
             # As the Proxy marks whom it let in.
@@ -151,9 +151,9 @@ def test_litellm_plugin(world: World, engine: str) -> None:
             return told["x-elle-candidate"], told["x-elle-reason"]
 
         bodies = [
-            (asked(world.hard), "A", (STRONG, "GAIN_ABOVE_THRESHOLD")),
-            (asked(world.easy, in_loop=True), "A", (STRONG, "SESSION_HELD")),
-            (asked(world.easy, in_loop=True), "B", (WEAK, "GAIN_BELOW_THRESHOLD")),
+            (asked(stack.hard), "A", (STRONG, "GAIN_ABOVE_THRESHOLD")),
+            (asked(stack.easy, in_loop=True), "A", (STRONG, "SESSION_HELD")),
+            (asked(stack.easy, in_loop=True), "B", (WEAK, "GAIN_BELOW_THRESHOLD")),
         ]
         for body, caller, expected in bodies:
             assert await ask(body, caller) == expected

@@ -20,7 +20,7 @@ from router.tuning.certifying.tune import tune_policy
 from router.tuning.fitting.fit import fit_probe
 from router.tuning.outcomes.datasets import Outcomes
 from tests.fakes import FakeEncoder
-from tests.tuning_world import MODELS, features, traffic, true_loss
+from tests.tuning_outcomes import MODELS, features, traffic, true_loss
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -38,7 +38,7 @@ def breaks_its_target(probe: DifficultyProbe, outcomes: Outcomes) -> bool:
 
 def test_a_frequent_prompt_is_certified_away_no_more_often_than_promised() -> None:
     seen = traffic(800, seed=0, frequent=0.0, tag="fit")
-    probe = fit_probe(seen, features(seen.texts), FakeEncoder().spec, title="world").probe
+    probe = fit_probe(seen, features(seen.texts), FakeEncoder().spec, title="traffic").probe
     assert sum(breaks_its_target(probe, traffic(SIZE, seed=seed)) for seed in range(DRAWS)) <= ALLOWED
     wrong = 0
     for seed in range(ALLOWED + 1):

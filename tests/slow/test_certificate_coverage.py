@@ -30,22 +30,22 @@ SYNTHETIC_SIZE = 2000
 
 def real_draws(populations):
     """Yield (gain, drop, thresholds, truth by threshold) of 500 calibration sets."""
-    for seed, world in enumerate(populations):
+    for seed, population in enumerate(populations):
         rng = np.random.default_rng(seed)
-        thresholds = world.thresholds[::2]
-        truth = policy_drops(world.gain, world.drop, thresholds).mean(axis=1)
+        thresholds = population.thresholds[::2]
+        truth = policy_drops(population.gain, population.drop, thresholds).mean(axis=1)
         for _ in range(DRAWS // len(populations)):
-            pick = rng.integers(0, len(world.gain), size=len(world.gain))
-            yield world.gain[pick], world.drop[pick], thresholds, truth
+            pick = rng.integers(0, len(population.gain), size=len(population.gain))
+            yield population.gain[pick], population.drop[pick], thresholds, truth
 
 
 def synthetic_draws():
     """Yield the same of 500 synthetic calibration sets."""
     rng = np.random.default_rng(1)
     for _ in range(DRAWS):
-        world = synthetic_outcomes(SYNTHETIC_SIZE, rng)
-        thresholds = world.thresholds[::2]
-        yield world.gain, world.drop, thresholds, synthetic_truth(thresholds)
+        population = synthetic_outcomes(SYNTHETIC_SIZE, rng)
+        thresholds = population.thresholds[::2]
+        yield population.gain, population.drop, thresholds, synthetic_truth(thresholds)
 
 
 def violations(draws, limit, bound):
@@ -101,10 +101,10 @@ def test_simultaneous_group_certificates_are_all_right_together():
     rng = np.random.default_rng(2)
     wrong = 0
     for _ in range(DRAWS):
-        world = synthetic_outcomes(1800, rng)
+        population = synthetic_outcomes(1800, rng)
         group = rng.integers(0, 3, size=1800)
-        thresholds = world.thresholds[::4]
-        losses = policy_drops(world.gain, world.drop, thresholds)
+        thresholds = population.thresholds[::4]
+        losses = policy_drops(population.gain, population.drop, thresholds)
         answers = certify_groups(losses, group.tolist(), 0.05, DELTA, simultaneous=True)
         truth = synthetic_truth(thresholds)
         wrong += any(truth[a.index] > 0.05 for a in answers.values() if hasattr(a, "index"))

@@ -1,6 +1,6 @@
 """Count over 300 data files how often the policy that `elle tune` writes is worse than its target.
 
-The world is synthetic, so the true loss of every threshold is known: the mean of (chance of strong - chance of
+The data are synthetic, so the true loss of every threshold is known: the mean of (chance of strong - chance of
 weak) over 100,000 prompts, where they go to the weak model, else 0. Calibration files are fresh draws of 500
 prompts, tuned through the command itself. At confidence 0.95 violations are at most binomial(300, 0.05); the test
 allows its 99.9 % quantile. The rule without a certificate (the largest threshold whose mean loss in the file is
@@ -23,7 +23,7 @@ from router.cli.output import NOT_CERTIFIED
 from router.tuning.outcomes import feature_cache as features_module
 from router.tuning.outcomes.datasets import read_outcomes
 from tests.fakes import N_FEATURES, FakeEncoder
-from tests.tuning_world import MODELS, chances, features, write_world
+from tests.tuning_outcomes import MODELS, chances, features, write_outcomes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -49,7 +49,7 @@ def test_tuned_policies_break_their_target_no_more_often_than_promised(
 ) -> None:
     monkeypatch.setattr(features_module, "load_encoder", lambda spec, directory=None: FakeEncoder(spec))
     monkeypatch.setenv("ELLE_CACHE_DIR", str(tmp_path / "cache"))
-    run("fit", write_world(tmp_path / "fit.jsonl", 1500, tag="fit"), "--out", tmp_path / "probe")
+    run("fit", write_outcomes(tmp_path / "fit.jsonl", 1500, tag="fit"), "--out", tmp_path / "probe")
     probe = artifact.load(tmp_path / "probe")
     columns = [probe.models.index(model) for model in MODELS]
 
@@ -64,7 +64,7 @@ def test_tuned_policies_break_their_target_no_more_often_than_promised(
     truth = true_losses(gain, drop, grid)
     wrong, naive_wrong, shares = 0, 0, []
     for seed in range(DRAWS):
-        data = write_world(tmp_path / "draw.jsonl", SIZE, tag=f"draw {seed}", seed=seed + 1)
+        data = write_outcomes(tmp_path / "draw.jsonl", SIZE, tag=f"draw {seed}", seed=seed + 1)
         monkeypatch.setenv("ELLE_CACHE_DIR", str(tmp_path / f"cache{seed}"))
         status, found = run(
             "tune", tmp_path / "probe", data, "--weak", "weak", "--strong", "strong", "--max-loss", TARGET

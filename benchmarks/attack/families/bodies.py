@@ -5,112 +5,112 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from benchmarks.attack.world import Found, World
+from benchmarks.attack.target import Found, Target
 
 MODEL = b'{"model":"elle/default",'
 MB = 1_000_000
 
 
-def empty_messages(world: World) -> Found:
+def empty_messages(target: Target) -> Found:
     """Send 29 MB of empty messages."""
-    return _posted(world, MODEL + b'"messages":[' + b"{}," * (29 * MB // 3) + b"{}]}")
+    return _posted(target, MODEL + b'"messages":[' + b"{}," * (29 * MB // 3) + b"{}]}")
 
 
-def million_keys(world: World) -> Found:
+def million_keys(target: Target) -> Found:
     """Send an object of a million keys."""
     keys = ",".join(f'"k{number}":0' for number in range(MB))
-    return _posted(world, MODEL + b'"messages":[{"role":"user","content":"hi"}],"metadata":{' + keys.encode() + b"}}")
+    return _posted(target, MODEL + b'"messages":[{"role":"user","content":"hi"}],"metadata":{' + keys.encode() + b"}}")
 
 
-def empty_tools(world: World) -> Found:
+def empty_tools(target: Target) -> Found:
     """Send ten million empty lists for tools."""
-    return _posted(world, MODEL + b'"messages":[{"role":"user","content":"hi"}],"tools":[' + b"[]," * 9 * MB + b"[]]}")
+    return _posted(target, MODEL + b'"messages":[{"role":"user","content":"hi"}],"tools":[' + b"[]," * 9 * MB + b"[]]}")
 
 
-def role_of_thirty_megabytes(world: World) -> Found:
+def role_of_thirty_megabytes(target: Target) -> Found:
     """Send a message whose role is 30 MB long."""
-    return _posted(world, MODEL + b'"messages":[{"role":"' + b"r" * 30 * MB + b'","content":"hi"}]}')
+    return _posted(target, MODEL + b'"messages":[{"role":"' + b"r" * 30 * MB + b'","content":"hi"}]}')
 
 
-def key_of_thirty_megabytes(world: World) -> Found:
+def key_of_thirty_megabytes(target: Target) -> Found:
     """Send a key of 30 MB."""
-    return _posted(world, MODEL + b'"messages":[{"role":"user","content":"hi"}],"' + b"k" * 30 * MB + b'":1}')
+    return _posted(target, MODEL + b'"messages":[{"role":"user","content":"hi"}],"' + b"k" * 30 * MB + b'":1}')
 
 
-def backslashes(world: World) -> Found:
+def backslashes(target: Target) -> Found:
     """Send a string of 30 MB of escaped backslashes."""
-    return _posted(world, MODEL + b'"messages":[{"role":"user","content":"' + b"\\\\" * 15 * MB + b'"}]}')
+    return _posted(target, MODEL + b'"messages":[{"role":"user","content":"' + b"\\\\" * 15 * MB + b'"}]}')
 
 
-def escaped_letters(world: World) -> Found:
+def escaped_letters(target: Target) -> Found:
     """Send a string of five million letters, each written as an escape."""
-    return _posted(world, MODEL + b'"messages":[{"role":"user","content":"' + b"\\u00e9" * 5 * MB + b'"}]}')
+    return _posted(target, MODEL + b'"messages":[{"role":"user","content":"' + b"\\u00e9" * 5 * MB + b'"}]}')
 
 
-def deep_nesting(world: World) -> Found:
+def deep_nesting(target: Target) -> Found:
     """Send ten million lists within each other."""
-    return _posted(world, MODEL + b'"messages":' + b"[" * 10 * MB + b"]" * 10 * MB + b"}")
+    return _posted(target, MODEL + b'"messages":' + b"[" * 10 * MB + b"]" * 10 * MB + b"}")
 
 
-def long_number(world: World) -> Found:
+def long_number(target: Target) -> Found:
     """Send a number of ten million digits."""
-    return _posted(world, MODEL + b'"messages":[{"role":"user","content":"hi"}],"n":' + b"9" * 10 * MB + b"}")
+    return _posted(target, MODEL + b'"messages":[{"role":"user","content":"hi"}],"n":' + b"9" * 10 * MB + b"}")
 
 
-def foreign_letters(world: World) -> Found:
+def foreign_letters(target: Target) -> Found:
     """Send a text of ten million Chinese characters."""
-    return _posted(world, MODEL + b'"messages":[{"role":"user","content":"' + "漢".encode() * 10 * MB + b'"}]}')
+    return _posted(target, MODEL + b'"messages":[{"role":"user","content":"' + "漢".encode() * 10 * MB + b'"}]}')
 
 
-def white_space(world: World) -> Found:
+def white_space(target: Target) -> Found:
     """Send 30 MB of blanks between two members."""
-    return _posted(world, MODEL + b" " * 30 * MB + b'"messages":[{"role":"user","content":"hi"}]}')
+    return _posted(target, MODEL + b" " * 30 * MB + b'"messages":[{"role":"user","content":"hi"}]}')
 
 
-def tiny_parts(world: World) -> Found:
+def tiny_parts(target: Target) -> Found:
     """Send a message of as many empty parts as pass."""
     part = {"type": "text", "text": ""}
-    return _posted(world, {"messages": [{"role": "user", "content": [part] * 12_000}]})
+    return _posted(target, {"messages": [{"role": "user", "content": [part] * 12_000}]})
 
 
-def many_messages(world: World) -> Found:
+def many_messages(target: Target) -> Found:
     """Send as many messages as pass."""
-    return _posted(world, {"messages": [{"role": "user", "content": "hi"}] * 16_000})
+    return _posted(target, {"messages": [{"role": "user", "content": "hi"}] * 16_000})
 
 
-def picture(world: World) -> Found:
+def picture(target: Target) -> Found:
     """Send a picture of 30 MB, which is served."""
     url = b"data:image/png;base64," + b"QUJD" * (30 * MB // 4)
     part = b'{"type":"image_url","image_url":{"url":"' + url + b'"}}'
     return _posted(
-        world, MODEL + b'"messages":[{"role":"user","content":[{"type":"text","text":"what?"},' + part + b"]}]}"
+        target, MODEL + b'"messages":[{"role":"user","content":[{"type":"text","text":"what?"},' + part + b"]}]}"
     )
 
 
-def tags_of_harnesses(world: World) -> Found:
+def tags_of_harnesses(target: Target) -> Found:
     """Send 500 KB of lines that begin like a harness's tag."""
-    return _posted(world, {"messages": [{"role": "user", "content": "\n<f" * 170_000}]})
+    return _posted(target, {"messages": [{"role": "user", "content": "\n<f" * 170_000}]})
 
 
-def unclosed_tags(world: World) -> Found:
+def unclosed_tags(target: Target) -> Found:
     """Send 500 KB of opening tags of harnesses that nobody closes."""
-    return _posted(world, {"messages": [{"role": "user", "content": "<system-reminder>\n" * 28_000}]})
+    return _posted(target, {"messages": [{"role": "user", "content": "<system-reminder>\n" * 28_000}]})
 
 
-def blanks_of_a_text(world: World) -> Found:
+def blanks_of_a_text(target: Target) -> Found:
     """Send a text of 500 KB of blanks and line ends."""
-    return _posted(world, {"messages": [{"role": "user", "content": "a" + " \n" * 250_000 + "b"}]})
+    return _posted(target, {"messages": [{"role": "user", "content": "a" + " \n" * 250_000 + "b"}]})
 
 
-def lines_like_code(world: World) -> Found:
+def lines_like_code(target: Target) -> Found:
     """Return a text whose lines nearly read like code."""
     line = "def " + "a" * 196 + "\n"
-    return _posted(world, {"messages": [{"role": "user", "content": line * 2_400}]})
+    return _posted(target, {"messages": [{"role": "user", "content": line * 2_400}]})
 
 
-def _posted(world: World, body: bytes | dict[str, Any]) -> Found:
+def _posted(target: Target, body: bytes | dict[str, Any]) -> Found:
     raw = body if isinstance(body, bytes) else json.dumps({"model": "elle/default", **body}).encode()
-    return world.attacked_by(lambda: world.post(raw))
+    return target.attacked_by(lambda: target.post(raw))
 
 
 ATTACKS = (

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks.attack.world import Found, World, p99_ms
+from benchmarks.attack.target import Found, Target, p99_ms
 
 MB = 1_000_000
 
@@ -17,43 +17,43 @@ CLOSED_S = 20.0
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 
 
-def endless_headers(world: World) -> Found:
+def endless_headers(target: Target) -> Found:
     """Send headers without an end, as fast as they are taken."""
-    return world.attacked_by(lambda: _sent(world, POST, b"x-%b: 1\r\n" % (b"a" * 20) * 1000), grown_mb=100)
+    return target.attacked_by(lambda: _sent(target, POST, b"x-%b: 1\r\n" % (b"a" * 20) * 1000), grown_mb=100)
 
 
-def endless_header(world: World) -> Found:
+def endless_header(target: Target) -> Found:
     """Send one header without an end."""
-    return world.attacked_by(lambda: _sent(world, POST + b"x: ", b"a" * 65_536), grown_mb=100)
+    return target.attacked_by(lambda: _sent(target, POST + b"x: ", b"a" * 65_536), grown_mb=100)
 
 
-def endless_trailers(world: World) -> Found:
+def endless_trailers(target: Target) -> Found:
     """Send trailers without an end behind a body in chunks."""
     head = POST + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
-    return world.attacked_by(lambda: _sent(world, head, b"x-%b: 1\r\n" % (b"a" * 20) * 1000), grown_mb=100)
+    return target.attacked_by(lambda: _sent(target, head, b"x-%b: 1\r\n" % (b"a" * 20) * 1000), grown_mb=100)
 
 
-def tiny_chunks(world: World) -> Found:
+def tiny_chunks(target: Target) -> Found:
     """Send a body in chunks of one byte."""
     head = POST + b"transfer-encoding: chunked\r\n\r\n"
-    return world.attacked_by(lambda: _sent(world, head, b"1\r\na\r\n" * 10_000), grown_mb=100)
+    return target.attacked_by(lambda: _sent(target, head, b"1\r\na\r\n" * 10_000), grown_mb=100)
 
 
-def endless_line_ends(world: World) -> Found:
+def endless_line_ends(target: Target) -> Found:
     """Send empty lines where a request should begin."""
-    return world.attacked_by(lambda: _sent(world, b"", b"\r\n" * 10_000, at_most=50 * MB), grown_mb=100)
+    return target.attacked_by(lambda: _sent(target, b"", b"\r\n" * 10_000, at_most=50 * MB), grown_mb=100)
 
 
-def unread_pipelined_gets(world: World) -> Found:
+def unread_pipelined_gets(target: Target) -> Found:
     """Send many requests ahead, and do not read the answers."""
-    return world.attacked_by(
-        lambda: _sent(world, b"", b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n" * 1000), grown_mb=100
+    return target.attacked_by(
+        lambda: _sent(target, b"", b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n" * 1000), grown_mb=100
     )
 
 
-def unfinished_bodies(world: World) -> Found:
+def unfinished_bodies(target: Target) -> Found:
     """Send forty bodies of 32 MB of which a byte is missing."""
-    with _connections(world, 40) as opened:
+    with _connections(target, 40) as opened:
 
         def fill() -> str:
             for one in opened:
@@ -65,22 +65,22 @@ def unfinished_bodies(world: World) -> Found:
                         one.sendall(b" " * 999_999)
             return "sent"
 
-        return world.attacked_by(fill, grown_mb=400)
+        return target.attacked_by(fill, grown_mb=400)
 
 
-def idle_http_connections(world: World) -> Found:
+def idle_http_connections(target: Target) -> Found:
     """Open two thousand connections to the HTTP door that send nothing."""
-    return _idle(world, world.http, 2000)
+    return _idle(target, target.http, 2000)
 
 
-def idle_grpc_connections(world: World) -> Found:
+def idle_grpc_connections(target: Target) -> Found:
     """Open two thousand connections to the gRPC port that send nothing."""
-    return _idle(world, world.grpc, 2000)
+    return _idle(target, target.grpc, 2000)
 
 
-def slow_heads(world: World) -> Found:
+def slow_heads(target: Target) -> Found:
     """Open three hundred connections that send a byte of their headers every second."""
-    with _connections(world, 300) as opened:
+    with _connections(target, 300) as opened:
         for one in opened:
             one.sendall(POST + b"x: ")
 
@@ -91,18 +91,18 @@ def slow_heads(world: World) -> Found:
             time.sleep(1)
             return "sent"
 
-        return world.attacked_by(trickle, grown_mb=100)
+        return target.attacked_by(trickle, grown_mb=100)
 
 
-def _idle(world: World, where: str, number: int) -> Found:
-    calm, before = world.rss_mb(), time.monotonic()
-    with _connections(world, number, where) as opened:
-        height, began = world.rss_mb(), time.monotonic()
+def _idle(target: Target, where: str, number: int) -> Found:
+    calm, before = target.rss_mb(), time.monotonic()
+    with _connections(target, number, where) as opened:
+        height, began = target.rss_mb(), time.monotonic()
         ends = began + CLOSED_S + 5
         open_still = set(opened)
         while open_still and time.monotonic() < ends:
             time.sleep(0.5)
-            height = max(height, world.rss_mb())
+            height = max(height, target.rss_mb())
             open_still = {one for one in open_still if not _is_closed(one)}
         took = time.monotonic() - began
     measured = {
@@ -110,18 +110,18 @@ def _idle(world: World, where: str, number: int) -> Found:
         "open_still": len(open_still),
         "closed_after_s": round(took, 1),
         "grown_mb": round(height - calm, 1),
-        "attacked_p99_ms": p99_ms(world.waits(before, time.monotonic())),
+        "attacked_p99_ms": p99_ms(target.waits(before, time.monotonic())),
     }
     return Found(measured, {"open_still": 0, "closed_after_s": CLOSED_S, "grown_mb": 200})
 
 
 @contextlib.contextmanager
-def _connections(world: World, number: int, where: str | None = None) -> Iterator[list[socket.socket]]:
+def _connections(target: Target, number: int, where: str | None = None) -> Iterator[list[socket.socket]]:
     opened: list[socket.socket] = []
     try:
         for _ in range(number):
             with contextlib.suppress(OSError):
-                opened.append(world.connect(where))
+                opened.append(target.connect(where))
         yield opened
     finally:
         for one in opened:
@@ -140,9 +140,9 @@ def _is_closed(one: socket.socket) -> bool:
     return True
 
 
-def _sent(world: World, head: bytes, again: bytes, *, at_most: int = 30 * MB) -> str:
+def _sent(target: Target, head: bytes, again: bytes, *, at_most: int = 30 * MB) -> str:
     """Send a head and then the same until the service hangs up or it is enough; nothing is read but the status."""
-    with world.connect() as one:
+    with target.connect() as one:
         one.settimeout(2)
         sent = 0
         try:
@@ -157,7 +157,7 @@ def _sent(world: World, head: bytes, again: bytes, *, at_most: int = 30 * MB) ->
         return "read on"
 
 
-ATTACKS: tuple[Callable[[World], Found], ...] = (
+ATTACKS: tuple[Callable[[Target], Found], ...] = (
     *(endless_headers, endless_header, endless_trailers, tiny_chunks, endless_line_ends, unread_pipelined_gets),
     *(unfinished_bodies, idle_http_connections, idle_grpc_connections, slow_heads),
 )

@@ -6,7 +6,7 @@ import contextlib
 import time
 
 from benchmarks.attack.http2 import calls_ended, open_calls
-from benchmarks.attack.world import SERVICE, Found, World, p99_ms
+from benchmarks.attack.target import SERVICE, Found, Target, p99_ms
 from router.pb import router_service_pb2 as pb
 
 MB = 1_000_000
@@ -20,111 +20,111 @@ HEALTH = "/grpc.health.v1.Health/Check"
 ENVOY = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 
 
-def struct_of_small_values(world: World) -> Found:
+def struct_of_small_values(target: Target) -> Found:
     """Send a Struct of 16 MB of nulls in a list."""
     null = b"\x0a\x02\x08\x00"
     value = _field(6, null * (3 * MB))
-    return _called(world, _field(2, b"hi") + _field(5, _field(1, _field(1, b"a") + _field(2, value))))
+    return _called(target, _field(2, b"hi") + _field(5, _field(1, _field(1, b"a") + _field(2, value))))
 
 
-def struct_of_many_keys(world: World) -> Found:
+def struct_of_many_keys(target: Target) -> Found:
     """Send a Struct of a million keys."""
     keys = b"".join(_field(1, _field(1, b"%d" % number) + b"\x12\x02\x08\x00") for number in range(MB))
-    return _called(world, _field(2, b"hi") + _field(5, keys))
+    return _called(target, _field(2, b"hi") + _field(5, keys))
 
 
-def empty_chat_messages(world: World) -> Found:
+def empty_chat_messages(target: Target) -> Found:
     """Send eight million empty messages of a chat."""
-    return _called(world, _field(1, b"\x0a\x00" * (7 * MB)))
+    return _called(target, _field(1, b"\x0a\x00" * (7 * MB)))
 
 
-def role_of_sixty_megabytes(world: World) -> Found:
+def role_of_sixty_megabytes(target: Target) -> Found:
     """Send a role of 60 MB."""
-    return _called(world, _field(1, _field(1, _field(1, b"r" * (60 * MB)))))
+    return _called(target, _field(1, _field(1, _field(1, b"r" * (60 * MB)))))
 
 
-def role_of_fifteen_megabytes(world: World) -> Found:
+def role_of_fifteen_megabytes(target: Target) -> Found:
     """Send a role of 15 MB, which is within the limit on messages."""
-    return _called(world, _field(1, _field(1, _field(1, b"r" * (15 * MB)))))
+    return _called(target, _field(1, _field(1, _field(1, b"r" * (15 * MB)))))
 
 
-def unknown_fields(world: World) -> Found:
+def unknown_fields(target: Target) -> Found:
     """Send eight million fields that nobody knows."""
-    return _called(world, _field(2, b"hi") + b"\x78\x01" * (7 * MB))
+    return _called(target, _field(2, b"hi") + b"\x78\x01" * (7 * MB))
 
 
-def unknown_fields_to_health(world: World) -> Found:
+def unknown_fields_to_health(target: Target) -> Found:
     """Send eight million fields that nobody knows to the health service."""
-    return world.attacked_by(lambda: world.call(b"\x78\x01" * (7 * MB), HEALTH))
+    return target.attacked_by(lambda: target.call(b"\x78\x01" * (7 * MB), HEALTH))
 
 
-def nested_values(world: World) -> Found:
+def nested_values(target: Target) -> Found:
     """Send lists within lists, as deep as they go into 100 KB."""
     value = b"\x08\x00"
     while len(value) < 100_000:
         value = _field(6, _field(1, value))
-    return _called(world, _field(2, b"hi") + _field(5, _field(1, _field(1, b"a") + _field(2, value))))
+    return _called(target, _field(2, b"hi") + _field(5, _field(1, _field(1, b"a") + _field(2, value))))
 
 
-def many_tool_calls(world: World) -> Found:
+def many_tool_calls(target: Target) -> Found:
     """Send a message with a million empty tool calls."""
-    return _called(world, _field(1, _field(1, _field(1, b"user") + _field(2, b"hi") + b"\x2a\x00" * MB)))
+    return _called(target, _field(1, _field(1, _field(1, b"user") + _field(2, b"hi") + b"\x2a\x00" * MB)))
 
 
-def names_of_candidates(world: World) -> Found:
+def names_of_candidates(target: Target) -> Found:
     """Send overrides that allow a million candidates."""
-    return _called(world, _field(2, b"hi") + _field(3, b"\x1a\x01a" * MB))
+    return _called(target, _field(2, b"hi") + _field(3, b"\x1a\x01a" * MB))
 
 
-def batch_that_is_settled(world: World) -> Found:
+def batch_that_is_settled(target: Target) -> Found:
     """Send a batch of 1,024 requests that name their candidate."""
     pinned = pb.RouteRequest(prompt="hello", overrides=pb.RouteRequest().overrides.__class__(pin="gpt-4-turbo"))
     batch = pb.BatchRouteRequest(requests=[pinned] * 1024).SerializeToString()
-    return world.attacked_by(lambda: world.call(batch, SERVICE + "BatchRoute"), at_once=4)
+    return target.attacked_by(lambda: target.call(batch, SERVICE + "BatchRoute"), at_once=4)
 
 
-def batch_of_long_prompts(world: World) -> Found:
+def batch_of_long_prompts(target: Target) -> Found:
     """Send a batch of a thousand prompts of 15 KB."""
     batch = pb.BatchRouteRequest(requests=[pb.RouteRequest(prompt="word " * 3000)] * 1000).SerializeToString()
-    return world.attacked_by(lambda: world.call(batch, SERVICE + "BatchRoute"))
+    return target.attacked_by(lambda: target.call(batch, SERVICE + "BatchRoute"))
 
 
-def batch_of_empty_requests(world: World) -> Found:
+def batch_of_empty_requests(target: Target) -> Found:
     """Send a batch of seven million empty requests."""
-    return world.attacked_by(lambda: world.call(b"\x0a\x00" * (7 * MB), SERVICE + "BatchRoute"))
+    return target.attacked_by(lambda: target.call(b"\x0a\x00" * (7 * MB), SERVICE + "BatchRoute"))
 
 
-def gzip_bomb(world: World) -> Found:
+def gzip_bomb(target: Target) -> Found:
     """Return a compressed message of 60 KB that unpacks to 60 MB."""
     message = _field(2, b"a" * (60 * MB))
-    return world.attacked_by(lambda: world.call(message, gzip=True), at_once=4)
+    return target.attacked_by(lambda: target.call(message, gzip=True), at_once=4)
 
 
-def gzip_bomb_within_bounds(world: World) -> Found:
+def gzip_bomb_within_bounds(target: Target) -> Found:
     """Send a message of 15 KB that unpacks to 15 MB."""
     message = _field(2, b"a" * (15 * MB))
-    return world.attacked_by(lambda: world.call(message, gzip=True), at_once=4)
+    return target.attacked_by(lambda: target.call(message, gzip=True), at_once=4)
 
 
-def forty_gzip_bombs(world: World) -> Found:
+def forty_gzip_bombs(target: Target) -> Found:
     """Send forty messages at once of 60 KB that unpack to 60 MB."""
     message = _field(2, b"a" * (60 * MB))
-    return world.attacked_by(lambda: world.call(message, gzip=True), at_once=40)
+    return target.attacked_by(lambda: target.call(message, gzip=True), at_once=40)
 
 
-def messages_that_never_finish(world: World) -> Found:
+def messages_that_never_finish(target: Target) -> Found:
     """Send three hundred messages of 16 MB of which 8 KB come: few are waited for, and none for long."""
     beginning = b"\0" + (15 * MB).to_bytes(4) + b"a" * 8192
-    before, began = world.rss_mb(), time.monotonic()
+    before, began = target.rss_mb(), time.monotonic()
     with contextlib.ExitStack() as stack:
-        opened = [(stack.enter_context(world.connect(world.grpc)), bytearray()) for _ in range(6)]
+        opened = [(stack.enter_context(target.connect(target.grpc)), bytearray()) for _ in range(6)]
         for connection, _ in opened:
             # What all calls of a connection may send before the server allows more is 64 KB.
             open_calls(connection, SERVICE + "Route", CALLS // len(opened), beginning[: 60_000 * len(opened) // CALLS])
         height, left, few_after_s = before, CALLS, WHOLE_S + LATE_S
-        while left and time.monotonic() < began + (WHOLE_S + LATE_S) * world.factor:
+        while left and time.monotonic() < began + (WHOLE_S + LATE_S) * target.factor:
             time.sleep(0.2)
-            height = max(height, world.rss_mb())
+            height = max(height, target.rss_mb())
             left = CALLS - sum(calls_ended(*one) for one in opened)
             if left <= MAX_UNFINISHED:
                 few_after_s = min(few_after_s, time.monotonic() - began)
@@ -133,31 +133,31 @@ def messages_that_never_finish(world: World) -> Found:
         "calls_left": left,
         "few_after_s": round(few_after_s, 1),
         "ended_after_s": round(took, 1),
-        "attacked_p99_ms": p99_ms(world.waits(began, time.monotonic())),
+        "attacked_p99_ms": p99_ms(target.waits(began, time.monotonic())),
         "grown_mb": round(height - before, 1),
     }
-    return Found(measured, {"calls_left": 0, "few_after_s": FEW_S * world.factor, "grown_mb": 200})
+    return Found(measured, {"calls_left": 0, "few_after_s": FEW_S * target.factor, "grown_mb": 200})
 
 
-def headers_for_envoy(world: World) -> Found:
+def headers_for_envoy(target: Target) -> Found:
     """Send a message of Envoy's with a million headers."""
     headers = _field(1, _field(1, b"\x0a\x00" * MB))
-    return world.attacked_by(lambda: world.call(_field(2, headers), ENVOY))
+    return target.attacked_by(lambda: target.call(_field(2, headers), ENVOY))
 
 
-def attributes_for_envoy(world: World) -> Found:
+def attributes_for_envoy(target: Target) -> Found:
     """Send a message of Envoy's with a Struct of 12 MB among its attributes."""
     struct = _field(1, _field(1, b"a") + _field(2, _field(6, b"\x0a\x02\x08\x00" * (3 * MB))))
-    return world.attacked_by(lambda: world.call(_field(9, _field(1, b"k") + _field(2, struct)), ENVOY))
+    return target.attacked_by(lambda: target.call(_field(9, _field(1, b"k") + _field(2, struct)), ENVOY))
 
 
-def no_message_for_envoy(world: World) -> Found:
+def no_message_for_envoy(target: Target) -> Found:
     """Send bytes that are no message to Envoy's service."""
-    return world.attacked_by(lambda: world.call(b"\xff" * 100, ENVOY))
+    return target.attacked_by(lambda: target.call(b"\xff" * 100, ENVOY))
 
 
-def _called(world: World, message: bytes) -> Found:
-    return world.attacked_by(lambda: world.call(message))
+def _called(target: Target, message: bytes) -> Found:
+    return target.attacked_by(lambda: target.call(message))
 
 
 def _field(number: int, value: bytes) -> bytes:

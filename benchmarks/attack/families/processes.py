@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.attack.world import Found, World
+from benchmarks.attack.target import Found, Target
 
 #: What a client of HTTP/2 says first; the server answers with its settings.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
@@ -33,18 +33,18 @@ safe_default: small
 _SILENT_S, _DRAIN_S, _LATE_S = 3.0, 3.0, 5.0
 
 
-def hangups(world: World) -> Found:
+def hangups(target: Target) -> Found:
     """Send SIGHUP to the service again and again."""
 
     def hang_up() -> str:
-        os.kill(world.pid, signal.SIGHUP)
+        os.kill(target.pid, signal.SIGHUP)
         time.sleep(0.05)
         return "sent"
 
-    return world.attacked_by(hang_up)
+    return target.attacked_by(hang_up)
 
 
-def killed_worker(world: World) -> Found:
+def killed_worker(target: Target) -> Found:
     """Kill one of two workers. The other one is ready, and must answer every new connection."""
 
     def attack(parent: subprocess.Popen[str], workers: list[int]) -> None:
@@ -52,28 +52,28 @@ def killed_worker(world: World) -> Found:
         # Those that its backlog held are lost with it, which no process can help.
         time.sleep(0.2)
 
-    return _new_connections_while(attack, world)
+    return _new_connections_while(attack, target)
 
 
-def leaving_worker(world: World) -> Found:
+def leaving_worker(target: Target) -> Found:
     """Ask one of two workers to end. No connection may be lost, those in its backlog included."""
-    return _new_connections_while(lambda _, workers: os.kill(workers[0], signal.SIGTERM), world, from_the_start=True)
+    return _new_connections_while(lambda _, workers: os.kill(workers[0], signal.SIGTERM), target, from_the_start=True)
 
 
-def stopped_worker(world: World) -> Found:
+def stopped_worker(target: Target) -> Found:
     """One of two workers is stopped (SIGSTOP): it is noticed and replaced."""
     with _two_workers() as (parent, _, _said):
         stopped = _children(parent.pid)[0]
         began = time.monotonic()
         os.kill(stopped, signal.SIGSTOP)
-        limit = (_SILENT_S + _LATE_S) * world.factor
+        limit = (_SILENT_S + _LATE_S) * target.factor
         while Path(f"/proc/{stopped}").exists() and time.monotonic() < began + 2 * limit:
             time.sleep(0.05)
         measured = {"noticed_s": round(time.monotonic() - began, 1)}
     return Found(measured, {"noticed_s": limit})
 
 
-def stopped_worker_at_the_end(world: World) -> Found:
+def stopped_worker_at_the_end(target: Target) -> Found:
     """Stop a worker (SIGSTOP), and end the service. The worker must not hold up the end."""
     with _two_workers() as (parent, _, _said):
         os.kill(_children(parent.pid)[0], signal.SIGSTOP)
@@ -82,11 +82,11 @@ def stopped_worker_at_the_end(world: World) -> Found:
         with contextlib.suppress(subprocess.TimeoutExpired):
             parent.wait(60)
         measured = {"ended_s": round(time.monotonic() - began, 1)}
-    return Found(measured, {"ended_s": (_DRAIN_S + _LATE_S) * world.factor})
+    return Found(measured, {"ended_s": (_DRAIN_S + _LATE_S) * target.factor})
 
 
 def _new_connections_while(
-    attack: Callable[[subprocess.Popen[str], list[int]], None], world: World, *, from_the_start: bool = False
+    attack: Callable[[subprocess.Popen[str], list[int]], None], target: Target, *, from_the_start: bool = False
 ) -> Found:
     """Connect to two workers again and again, until the one that the attack ended has been replaced."""
     seen: Counter[str] = Counter()
@@ -112,7 +112,7 @@ def _new_connections_while(
             attack(parent, workers)
         while not set(_children(parent.pid)) - set(workers) and parent.poll() is None:
             time.sleep(0.05)
-        time.sleep(world.seconds)
+        time.sleep(target.seconds)
         over.set()
         for client in clients:
             client.join()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import grpc
 
 from benchmarks.attack.hostile_upstream import MODES, STREAMED
-from benchmarks.attack.world import Found, World, status_of
+from benchmarks.attack.target import Found, Target, status_of
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.wire.structs import struct_from_request
@@ -45,30 +45,30 @@ def candidates(url: str) -> Iterator[dict[str, object]]:
         }
 
 
-def _attack_by(provider: str, mode: str) -> Callable[[World], Found]:
-    def attack(world: World) -> Found:
+def _attack_by(provider: str, mode: str) -> Callable[[Target], Found]:
+    def attack(target: Target) -> Found:
         request = _asking(f"{provider}-{mode}")
         # A stream that never ends is left by its caller, as somebody leaves who reads nothing of use in it.
         call = _streamed if mode in STREAMED else _completed
-        seconds = (TIMEOUT_S + LATE_S) * world.factor
-        return world.attacked_by(lambda: call(world, request), at_once=2, answered_ms=seconds * 1e3)
+        seconds = (TIMEOUT_S + LATE_S) * target.factor
+        return target.attacked_by(lambda: call(target, request), at_once=2, answered_ms=seconds * 1e3)
 
     attack.__name__ = f"{provider}_{mode}"
     attack.__doc__ = f"{(MODES[mode].__doc__ or '').splitlines()[0].rstrip('.')}, from a candidate {provider}/..."
     return attack
 
 
-def malformed_tools(world: World) -> Found:
+def malformed_tools(target: Target) -> Found:
     """Send requests with malformed tools, by which one caller tries to take a candidate from all others."""
     asked = {provider: itertools.cycle(MALFORMED) for provider in PROVIDERS}
     asking = itertools.cycle(PROVIDERS)
 
     def ask() -> str:
         provider = next(asking)
-        return _completed(world, _asking(f"{provider}-good", tools=next(asked[provider])))
+        return _completed(target, _asking(f"{provider}-good", tools=next(asked[provider])))
 
-    found = world.attacked_by(ask)
-    rests = sum(_completed(world, _asking(f"{provider}-good")) != "OK" for provider in PROVIDERS)
+    found = target.attacked_by(ask)
+    rests = sum(_completed(target, _asking(f"{provider}-good")) != "OK" for provider in PROVIDERS)
     return Found({**found.measured, "rests": rests}, {**found.limits, "rests": 0})
 
 
@@ -78,18 +78,18 @@ def _asking(candidate: str, **parameters: object) -> pb.RouteRequest:
     return request
 
 
-def _completed(world: World, request: pb.RouteRequest) -> str:
+def _completed(target: Target, request: pb.RouteRequest) -> str:
     asked = pb.CompleteRequest(route=request)
-    return _called(world, lambda stub: stub.Complete(asked, timeout=60))
+    return _called(target, lambda stub: stub.Complete(asked, timeout=60))
 
 
-def _streamed(world: World, request: pb.RouteRequest) -> str:
+def _streamed(target: Target, request: pb.RouteRequest) -> str:
     asked = pb.StreamCompleteRequest(route=request)
-    return _called(world, lambda stub: deque(stub.StreamComplete(asked, timeout=3), maxlen=0))
+    return _called(target, lambda stub: deque(stub.StreamComplete(asked, timeout=3), maxlen=0))
 
 
-def _called(world: World, call: Callable[[pb_grpc.RouterServiceStub], object]) -> str:
-    with grpc.insecure_channel(world.grpc, options=[("grpc.max_receive_message_length", -1)]) as channel:
+def _called(target: Target, call: Callable[[pb_grpc.RouterServiceStub], object]) -> str:
+    with grpc.insecure_channel(target.grpc, options=[("grpc.max_receive_message_length", -1)]) as channel:
         return status_of(lambda: call(pb_grpc.RouterServiceStub(channel)))
 
 

@@ -28,7 +28,7 @@ _SECRET_ENDINGS, _MIN_SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIA
 
 
 def key_of(candidate: Candidate, base: str | None) -> str | None:
-    """Return the key to send to a candidate at the URL `base`; None for the usual variable of its provider.
+    """Return the key to send to a candidate at the URL `base`, or None to use the usual variable of its provider.
 
     The usual variable, such as OPENAI_API_KEY, is only for the provider's own hosts: at any other host a candidate that
     names no `api_key_env` gets `NO_KEY`. Raises UpstreamDeniedError if the variable that it names is not set.

@@ -18,7 +18,7 @@ def what_keeps_from_answering(policy: ServedPolicy) -> tuple[list[str], list[str
 
 
 def validation(policy: ServedPolicy, unset: list[str], problems: list[str]) -> dict[str, Any]:
-    """Return the answer of `elle validate --json`, but for whether the candidates were checked."""
+    """Return the answer of `elle validate --json`, except for whether the candidates were checked."""
     return {
         "valid": True,
         "policy": policy.ref.name,

@@ -12,7 +12,7 @@ from probes.errors import DataError
 from probes.measures import routing
 
 
-def world(n: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def two_models(n: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(8)
     weak = (rng.random(n) < 0.6).astype(float)
     strong = (rng.random(n) < 0.9).astype(float)
@@ -20,7 +20,7 @@ def world(n: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_apgr_of_a_constant_score_is_one_half_and_cpt_is_x() -> None:
-    _, weak, strong = world()
+    _, weak, strong = two_models()
     assert routing.apgr(np.zeros(200), weak, strong) == pytest.approx(0.5)
     assert routing.cpt(np.zeros(200), weak, strong, 0.8) == pytest.approx(0.8)
 
@@ -42,7 +42,7 @@ def test_ties_count_as_the_mean_over_their_orders() -> None:
 
 
 def test_no_figure_depends_on_the_order_of_rows() -> None:
-    s, weak, strong = world()
+    s, weak, strong = two_models()
     s = np.round(s)
     order = np.random.default_rng(9).permutation(200)
     for figure in (routing.apgr, lambda *rows: routing.cpt(*rows, 0.5)):
@@ -50,7 +50,7 @@ def test_no_figure_depends_on_the_order_of_rows() -> None:
 
 
 def test_the_oracle_is_best_and_its_reverse_mirrors_it_about_one_half() -> None:
-    _, weak, strong = world()
+    _, weak, strong = two_models()
     best = routing.apgr(strong - weak, weak, strong)
     rng = np.random.default_rng(10)
     assert all(routing.apgr(rng.normal(size=200), weak, strong) < best for _ in range(100))
@@ -58,13 +58,13 @@ def test_the_oracle_is_best_and_its_reverse_mirrors_it_about_one_half() -> None:
 
 
 def test_a_strong_model_that_is_not_better_has_no_gap_to_recover() -> None:
-    s, weak, strong = world()
+    s, weak, strong = two_models()
     with pytest.raises(DataError, match="must be better than the weak"):
         routing.apgr(s, strong, weak)
 
 
 def test_the_cost_quality_curve_runs_from_all_weak_to_all_strong() -> None:
-    s, weak, strong = world()
+    s, weak, strong = two_models()
     dear = np.linspace(1.0, 3.0, 200)
     curve = routing.cost_quality_curve(s, weak, strong, 0.5, dear)
     assert_allclose([curve.cost[0], curve.cost[-1]], [0.5, 2.0])

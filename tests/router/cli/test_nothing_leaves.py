@@ -83,7 +83,7 @@ def verbs(group: click.Command, prefix: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 @dataclass
-class Watched:
+class WatchedProcesses:
     """A workspace and a home directory, both fresh, and what was seen of the processes that ran there."""
 
     folder: Path
@@ -131,7 +131,7 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Watched:
+def watched(tmp_path: Path) -> WatchedProcesses:
     if (compiler := shutil.which("gcc") or shutil.which("cc")) is None:
         pytest.skip("a C compiler is needed to watch processes")
     library = tmp_path / "recorder.so"
@@ -141,7 +141,7 @@ def watched(tmp_path: Path) -> Watched:
     # The one directory above ours that everybody has.
     (tmp_path / "home" / ".cache").mkdir()
     fill(tmp_path / "work")
-    return Watched(tmp_path, library)
+    return WatchedProcesses(tmp_path, library)
 
 
 def fill(work: Path) -> None:
@@ -174,7 +174,7 @@ def fill(work: Path) -> None:
     (work / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scores))
 
 
-def run(watched: Watched, what: Run) -> None:
+def run(watched: WatchedProcesses, what: Run) -> None:
     argv = (*ELLE, *what.verb.split(), *what.arguments.split())
     if what.verb == "serve":
         serve(watched, argv)
@@ -186,7 +186,7 @@ def run(watched: Watched, what: Run) -> None:
         (watched.work / what.output).write_text(out)
 
 
-def serve(watched: Watched, argv: tuple[str, ...]) -> None:
+def serve(watched: WatchedProcesses, argv: tuple[str, ...]) -> None:
     """Start it, ask over HTTP where it is there, end it in order."""
     process = watched.start(*argv)
     assert process.stderr is not None
@@ -218,7 +218,7 @@ def test_each_verb_is_watched() -> None:
     assert {one.verb for one in RUNS} == set(verbs(cli))
 
 
-def test_the_watcher_sees_what_native_code_does(watched: Watched) -> None:
+def test_the_watcher_sees_what_native_code_does(watched: WatchedProcesses) -> None:
     code = "import ctypes, onnxruntime; ctypes.CDLL(None).gethostbyname(b'example.invalid')"
     process = watched.start(sys.executable, "-c", code)
     process.communicate()
@@ -229,17 +229,17 @@ def test_the_watcher_sees_what_native_code_does(watched: Watched) -> None:
 
 
 @pytest.mark.usefixtures("_real_encoder")
-def test_nothing_leaves_and_no_foreign_file_is_written(watched: Watched) -> None:
+def test_nothing_leaves_and_no_foreign_file_is_written(watched: WatchedProcesses) -> None:
     check(watched, [one for one in RUNS if one.quick])
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_real_encoder")
-def test_nothing_leaves_and_no_foreign_file_is_written_by_any_verb(watched: Watched) -> None:
+def test_nothing_leaves_and_no_foreign_file_is_written_by_any_verb(watched: WatchedProcesses) -> None:
     check(watched, RUNS)
 
 
-def check(watched: Watched, runs: list[Run] | tuple[Run, ...]) -> None:
+def check(watched: WatchedProcesses, runs: list[Run] | tuple[Run, ...]) -> None:
     found = {}
     for what in runs:
         run(watched, what)

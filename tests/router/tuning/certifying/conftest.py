@@ -10,7 +10,7 @@ import pytest
 from router.tuning.outcomes import feature_cache as features_module
 from tests.fakes import FakeEncoder
 from tests.router.tuning.certifying.tune_verb import PRICES, run
-from tests.tuning_world import write_world
+from tests.tuning_outcomes import write_outcomes
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +22,10 @@ def _encoder(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def world(_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data_folder(_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with one data file of 2,400 prompts, and a probe fitted on about half of them."""
-    folder = tmp_path_factory.mktemp("world")
-    write_world(folder / "data.jsonl", 2400)
+    folder = tmp_path_factory.mktemp("data_folder")
+    write_outcomes(folder / "data.jsonl", 2400)
     (folder / "prices.yaml").write_text(PRICES)
     done = run("fit", folder / "data.jsonl", "--holdout", 0.5, "--out", folder / "probe", "--json")
     assert done.exit_code == 0, done.output

@@ -30,7 +30,7 @@ from router.tuning.fitting.recipe import FOLDS, fit_maps
 from router.tuning.outcomes.datasets import Outcomes
 from router.tuning.outcomes.distinct_texts import text_numbers
 from tests.fakes import FakeEncoder
-from tests.tuning_world import MODELS, features, traffic
+from tests.tuning_outcomes import MODELS, features, traffic
 
 PRICE_FILE = """\
 weak: {input_usd_per_million_tokens: 1, output_usd_per_million_tokens: 1}
@@ -41,7 +41,7 @@ strong: {input_usd_per_million_tokens: 10, output_usd_per_million_tokens: 10}
 @pytest.fixture(scope="module")
 def probe() -> DifficultyProbe:
     outcomes = traffic(600, seed=0, frequent=0.0, tag="fit")
-    return fit_probe(outcomes, features(outcomes.texts), FakeEncoder().spec, title="world").probe
+    return fit_probe(outcomes, features(outcomes.texts), FakeEncoder().spec, title="data_folder").probe
 
 
 def settings(**more: Any) -> TuneSettings:
@@ -68,7 +68,7 @@ class TestBound:
 
     def test_a_fit_on_graded_scores_asks_for_the_bound_for_them(self, draws: CalibrationSet) -> None:
         outcomes = graded(traffic(300, seed=0, frequent=0.0, tag="fit"))
-        of_graded = fit_probe(outcomes, features(outcomes.texts), FakeEncoder().spec, title="world").probe
+        of_graded = fit_probe(outcomes, features(outcomes.texts), FakeEncoder().spec, title="data_folder").probe
         assert of_graded.card.metrics["graded_scores"] == list(MODELS)
         assert expects_graded(of_graded, draws, None)
         assert not expects_graded(of_graded, draws, "ternary")

@@ -21,11 +21,11 @@ from router.tuning.fitting.fit import fit_probe
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
 from router.tuning.outcomes.holdout import Holdout, left_out, rows_to_fit
 from tests.fakes import FakeEncoder
-from tests.tuning_world import MODELS, features, frequent_text, traffic, true_loss, write_traffic
+from tests.tuning_outcomes import MODELS, features, frequent_text, traffic, true_loss, write_traffic
 
 
 def fitted(outcomes: Outcomes) -> DifficultyProbe:
-    return fit_probe(outcomes, features(outcomes.texts), FakeEncoder().spec, title="world").probe
+    return fit_probe(outcomes, features(outcomes.texts), FakeEncoder().spec, title="data_folder").probe
 
 
 @pytest.fixture(scope="module")

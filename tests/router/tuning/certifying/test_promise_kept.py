@@ -18,7 +18,7 @@ from router.policies.loading import load_policy
 from router.tuning.outcomes import feature_cache
 from router.values import RouteQuery
 from tests.fakes import FakeEncoder
-from tests.tuning_world import MODELS, traffic, write_traffic
+from tests.tuning_outcomes import MODELS, traffic, write_traffic
 
 PAIR = ("--weak", "weak", "--strong", "strong")
 
@@ -30,7 +30,7 @@ def run(*arguments: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Traffic with one prompt that is 30 % of it, a probe fitted on what is left of 60 %, and other traffic."""
     folder = tmp_path_factory.mktemp("promise")
     write_traffic(folder / "data.jsonl", traffic(1500, seed=0))
@@ -43,15 +43,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield folder
 
 
-def tune(world: Path, *arguments: object) -> dict[str, Any]:
-    done = run("tune", world / "probe", *arguments, *PAIR, "--json")
+def tune(data_folder: Path, *arguments: object) -> dict[str, Any]:
+    done = run("tune", data_folder / "probe", *arguments, *PAIR, "--json")
     assert done.exit_code in (0, 3), done.output
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def test_one_file_certifies_with_the_rows_that_the_fit_drew(world: Path) -> None:
-    found = tune(world, world / "data.jsonl", "--max-loss", 0.4)
+def test_one_file_certifies_with_the_rows_that_the_fit_drew(data_folder: Path) -> None:
+    found = tune(data_folder, data_folder / "data.jsonl", "--max-loss", 0.4)
     assert found["certified"]
     assert 500 < found["n_calibration"] < 700
     assert 0.25 < (found["n_repeated"] + 1) / found["n_calibration"] < 0.35
@@ -59,25 +59,27 @@ def test_one_file_certifies_with_the_rows_that_the_fit_drew(world: Path) -> None
     assert found["changed_share"] == 0.0
 
 
-def test_a_calibration_file_is_kept_whole_and_the_data_of_the_fit_may_stand_beside_it(world: Path) -> None:
-    alone = tune(world, "--calibration", world / "later.jsonl", "--max-loss", 0.4)
-    beside = tune(world, world / "data.jsonl", "--calibration", world / "later.jsonl", "--max-loss", 0.4)
+def test_a_calibration_file_is_kept_whole_and_the_data_of_the_fit_may_stand_beside_it(data_folder: Path) -> None:
+    alone = tune(data_folder, "--calibration", data_folder / "later.jsonl", "--max-loss", 0.4)
+    beside = tune(
+        data_folder, data_folder / "data.jsonl", "--calibration", data_folder / "later.jsonl", "--max-loss", 0.4
+    )
     for found in (alone, beside):
         assert found["n_calibration"] == 800
         assert found["data"][0]["name"] == "later.jsonl"
     assert alone["n_seen_in_fit"] == 0
     assert beside["n_seen_in_fit"] > 400
-    refused = run("tune", world / "probe", "--calibration", world / "data.jsonl", *PAIR, "--max-loss", 0.1)
+    refused = run("tune", data_folder / "probe", "--calibration", data_folder / "data.jsonl", *PAIR, "--max-loss", 0.1)
     assert refused.exit_code == 1
     assert "Give that file as DATA" in refused.stderr
-    none = run("tune", world / "probe", *PAIR, "--max-loss", 0.1)
+    none = run("tune", data_folder / "probe", *PAIR, "--max-loss", 0.1)
     assert none.exit_code == 1
     assert "DATA, or --calibration FILE" in none.stderr
 
 
-def test_swapped_models_are_refused_before_anything_is_written(world: Path, tmp_path: Path) -> None:
+def test_swapped_models_are_refused_before_anything_is_written(data_folder: Path, tmp_path: Path) -> None:
     swapped = ("--weak", "strong", "--strong", "weak", "--max-loss", 0.02, "--out", tmp_path / "p.yaml")
-    done = run("tune", world / "probe", world / "data.jsonl", *swapped)
+    done = run("tune", data_folder / "probe", data_folder / "data.jsonl", *swapped)
     assert done.exit_code == 1
     assert "Are --weak and --strong swapped?" in done.stderr
     assert not list(tmp_path.iterdir())
@@ -85,13 +87,13 @@ def test_swapped_models_are_refused_before_anything_is_written(world: Path, tmp_
 
 class TestAttempts:
     def test_targets_tried_one_after_the_other_are_counted_in_certificate_report_and_log(
-        self, world: Path, tmp_path: Path
+        self, data_folder: Path, tmp_path: Path
     ) -> None:
         probe = tmp_path / "probe"
-        assert run("fit", world / "data.jsonl", "--holdout", 0.4, "--out", probe).exit_code == 0
+        assert run("fit", data_folder / "data.jsonl", "--holdout", 0.4, "--out", probe).exit_code == 0
         out = ("--out", tmp_path / "p.yaml", "--force")
         for limit in (0.01, 0.02, 0.4):
-            done = run("tune", probe, world / "data.jsonl", *PAIR, "--max-loss", limit, *out)
+            done = run("tune", probe, data_folder / "data.jsonl", *PAIR, "--max-loss", limit, *out)
             assert done.exit_code in (0, 3), done.output
         assert "This is attempt 3 with these data." in done.stdout
         assert len((tmp_path / "probe.tune-log.jsonl").read_text().splitlines()) == 3
@@ -100,23 +102,25 @@ class TestAttempts:
         assert certificate.attempts == 3
         # Another seed of the same data, at the same place, goes on counting.
         again = ("--holdout", 0.5, "--seed", 1, "--out", probe, "--force")
-        assert run("fit", world / "data.jsonl", *again).exit_code == 0
+        assert run("fit", data_folder / "data.jsonl", *again).exit_code == 0
         assert (
-            json.loads(run("tune", probe, world / "data.jsonl", *PAIR, "--max-loss", 0.4, "--json").stdout)["attempts"]
+            json.loads(run("tune", probe, data_folder / "data.jsonl", *PAIR, "--max-loss", 0.4, "--json").stdout)[
+                "attempts"
+            ]
             == 4
         )
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
-    def test_a_read_only_folder_is_told_and_stops_nothing(self, world: Path, tmp_path: Path) -> None:
-        self._tell(world, tmp_path, lambda folder: folder.chmod(0o500))
+    def test_a_read_only_folder_is_told_and_stops_nothing(self, data_folder: Path, tmp_path: Path) -> None:
+        self._tell(data_folder, tmp_path, lambda folder: folder.chmod(0o500))
 
-    def test_a_log_that_cannot_be_written_is_told_and_stops_nothing(self, world: Path, tmp_path: Path) -> None:
-        self._tell(world, tmp_path, lambda folder: (folder / "probe.tune-log.jsonl").mkdir())
+    def test_a_log_that_cannot_be_written_is_told_and_stops_nothing(self, data_folder: Path, tmp_path: Path) -> None:
+        self._tell(data_folder, tmp_path, lambda folder: (folder / "probe.tune-log.jsonl").mkdir())
 
-    def _tell(self, world: Path, folder: Path, spoil: Any) -> None:
-        assert run("fit", world / "data.jsonl", "--holdout", 0.4, "--out", folder / "probe").exit_code == 0
+    def _tell(self, data_folder: Path, folder: Path, spoil: Any) -> None:
+        assert run("fit", data_folder / "data.jsonl", "--holdout", 0.4, "--out", folder / "probe").exit_code == 0
         spoil(folder)
-        done = run("tune", folder / "probe", world / "data.jsonl", *PAIR, "--max-loss", 0.4, "--json")
+        done = run("tune", folder / "probe", data_folder / "data.jsonl", *PAIR, "--max-loss", 0.4, "--json")
         folder.chmod(0o700)
         assert done.exit_code == 0, done.output
         found = json.loads(done.stdout)
@@ -126,13 +130,15 @@ class TestAttempts:
 
 class TestSessions:
     @pytest.fixture
-    def policy(self, world: Path, tmp_path: Path) -> Path:
-        assert tune(world, world / "data.jsonl", "--max-loss", 0.4, "--out", tmp_path / "p.yaml")["certified"]
+    def policy(self, data_folder: Path, tmp_path: Path) -> Path:
+        assert tune(data_folder, data_folder / "data.jsonl", "--max-loss", 0.4, "--out", tmp_path / "p.yaml")[
+            "certified"
+        ]
         return tmp_path / "p.yaml"
 
     @pytest.mark.parametrize(("sessions", "answers"), [("ignore", "strong"), ("hold", "weak")])
     def test_inside_a_tool_loop_the_certified_rule_decides_unless_sessions_are_kept(
-        self, world: Path, tmp_path: Path, sessions: str, answers: str
+        self, data_folder: Path, tmp_path: Path, sessions: str, answers: str
     ) -> None:
         """The very request that a session holds: a turn in the loop of a weak holder that the rule would send up."""
         models = [{"name": name, "model": f"openai/{name}", "capabilities": ["text", "tools"]} for name in MODELS]
@@ -140,7 +146,9 @@ class TestSessions:
         rule = {"rule": {"kind": "fixed", "candidate": "strong"}}
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump(plain | rule))
         asked = ("--max-loss", 0.4, "--sessions", sessions, "--out", tmp_path / "p.yaml")
-        done = run("tune", world / "probe", world / "data.jsonl", "--candidates", tmp_path / "mine.yaml", *asked)
+        done = run(
+            "tune", data_folder / "probe", data_folder / "data.jsonl", "--candidates", tmp_path / "mine.yaml", *asked
+        )
         assert done.exit_code == 0, done.output
         served = load_policy(tmp_path / "p.yaml")
         assert served.encoder_spec is not None
@@ -163,11 +171,11 @@ class TestSessions:
             load_policy(policy)
 
     def test_a_policy_that_keeps_sessions_says_what_its_certificate_does_not_cover(
-        self, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("probes.encoders.load.load_encoder", lambda spec, directory: FakeEncoder(spec))
         asked = ("--max-loss", 0.4, "--sessions", "hold", "--out", tmp_path / "p.yaml")
-        done = run("tune", world / "probe", world / "data.jsonl", *PAIR, *asked)
+        done = run("tune", data_folder / "probe", data_folder / "data.jsonl", *PAIR, *asked)
         words = "requests decided by themselves, not those where a session holds its model"
         assert words in done.stdout.replace("\n", " ")
         assert words in run("validate", tmp_path / "p.yaml").stdout

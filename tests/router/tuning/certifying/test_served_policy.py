@@ -19,9 +19,9 @@ from tests.router.tuning.certifying.tune_verb import PAIR, answer_of, encoder_fo
 
 class TestServing:
     @pytest.fixture
-    def policy(self, world: Path, tmp_path: Path) -> Path:
+    def policy(self, data_folder: Path, tmp_path: Path) -> Path:
         out = tmp_path / "tuned.yaml"
-        done = tune(world, *PAIR, "--max-loss", 0.03, "--profile", "economy=0.1", "--out", out)
+        done = tune(data_folder, *PAIR, "--max-loss", 0.03, "--profile", "economy=0.1", "--out", out)
         assert done.exit_code == 0, done.output
         return out
 
@@ -46,8 +46,11 @@ class TestServing:
         assert shown["certificate"]["n_calibration"] > 1000
         assert shown["certificate"]["expired"] is False
 
-    def test_a_certificate_for_another_probe_is_refused(self, policy: Path, world: Path, tmp_path: Path) -> None:
-        assert run("fit", world / "data.jsonl", "--holdout", 0.3, "--out", tmp_path / "other", "--json").exit_code == 0
+    def test_a_certificate_for_another_probe_is_refused(self, policy: Path, data_folder: Path, tmp_path: Path) -> None:
+        assert (
+            run("fit", data_folder / "data.jsonl", "--holdout", 0.3, "--out", tmp_path / "other", "--json").exit_code
+            == 0
+        )
         data = yaml.safe_load(policy.read_text())
         data["probe"] = "other"
         policy.write_text(yaml.safe_dump(data))
@@ -99,13 +102,15 @@ class TestServing:
         expire(policy)
         assert "EXPIRED on 2020-01-01" in run("validate", policy).stdout
 
-    def test_candidates_of_a_policy_file_are_kept_as_they_are(self, policy: Path, world: Path, tmp_path: Path) -> None:
+    def test_candidates_of_a_policy_file_are_kept_as_they_are(
+        self, policy: Path, data_folder: Path, tmp_path: Path
+    ) -> None:
         data = yaml.safe_load(policy.read_text())
         data["candidates"][0] |= {"model": "openai/tiny", "context_window_tokens": 4096, "api_key_env": "TINY_KEY"}
         del data["certificate"], data["profiles"]
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
         out = tmp_path / "new.yaml"
-        found = answer_of(tune(world, "--candidates", tmp_path / "mine.yaml", "--max-loss", 0.03, "--out", out))
+        found = answer_of(tune(data_folder, "--candidates", tmp_path / "mine.yaml", "--max-loss", 0.03, "--out", out))
         assert found["certified"]
         first = load_policy(out).rules.file.candidates[0]
         assert (first.model, first.context_window_tokens, first.api_key_env) == ("openai/tiny", 4096, "TINY_KEY")

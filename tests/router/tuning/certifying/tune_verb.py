@@ -26,8 +26,8 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
 
-def tune(world: Path, *arguments: object, data: Path | None = None) -> Result:
-    return run("tune", world / "probe", data or world / "data.jsonl", *arguments, "--json")
+def tune(data_folder: Path, *arguments: object, data: Path | None = None) -> Result:
+    return run("tune", data_folder / "probe", data or data_folder / "data.jsonl", *arguments, "--json")
 
 
 def expire(policy: Path) -> None:

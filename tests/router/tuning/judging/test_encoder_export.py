@@ -17,7 +17,7 @@ from router.tuning.judging.encoder_parity import agreement, routing_parity
 from router.tuning.outcomes.datasets import Outcomes
 
 
-def world(n: int = 600) -> tuple[Outcomes, np.ndarray]:
+def make_outcomes(n: int = 600) -> tuple[Outcomes, np.ndarray]:
     """Outcomes whose gain follows the first feature, and the features."""
     rng = np.random.default_rng(0)
     features = rng.normal(size=(n, 12)).astype(np.float32)
@@ -39,7 +39,7 @@ def world(n: int = 600) -> tuple[Outcomes, np.ndarray]:
 
 
 def test_features_that_differ_by_rounding_pass_and_decide_alike() -> None:
-    outcomes, features = world()
+    outcomes, features = make_outcomes()
     rounded = features + np.random.default_rng(1).normal(size=features.shape).astype(np.float32) * 1e-3
     found = routing_parity(outcomes, rounded, features, weak="weak", strong="strong")
     assert found.passed
@@ -48,7 +48,7 @@ def test_features_that_differ_by_rounding_pass_and_decide_alike() -> None:
 
 
 def test_features_that_lost_what_matters_fail() -> None:
-    outcomes, features = world()
+    outcomes, features = make_outcomes()
     spoiled = features.copy()
     spoiled[:, 0] = 0.0
     found = routing_parity(outcomes, spoiled, features, weak="weak", strong="strong")
@@ -58,7 +58,7 @@ def test_features_that_lost_what_matters_fail() -> None:
 
 
 def test_a_pair_without_a_gap_is_refused_by_name() -> None:
-    outcomes, features = world()
+    outcomes, features = make_outcomes()
     with pytest.raises(DataError, match="weak is better than strong"):
         routing_parity(outcomes, features, features, weak="strong", strong="weak")
 

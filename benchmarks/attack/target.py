@@ -1,4 +1,4 @@
-"""The service that is attacked, the caller beside it, and what attackers need to send."""
+"""Run the service that is attacked and the caller beside it, and send what attackers send."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ OUR_FAULT = frozenset({"500", "502", "INTERNAL", "UNKNOWN"})
 
 @dataclass(frozen=True)
 class Found:
-    """What an attack came to; every key of `limits` is one of `measured`, which must not be above it."""
+    """Holds what an attack measured; no number of `measured` may be above the limit of the same name in `limits`."""
 
     measured: dict[str, Any]
     limits: dict[str, float]
 
     @property
     def kept(self) -> bool:
-        """Whether no limit was broken."""
+        """True if no limit was broken."""
         return all(self.measured[name] <= limit for name, limit in self.limits.items())
 
 
 @dataclass
-class World:
-    """A running service and what attackers need.
+class Target:
+    """Describes a running service, and what attackers need to know of it.
 
     Attributes:
         grpc: host and port.
@@ -119,23 +119,23 @@ class World:
         return self.waits(began, time.monotonic())
 
     def waits(self, begin: float, end: float) -> list[float]:
-        """Seconds that each call took which the other caller began in this time; one that is under way is awaited."""
+        """Return the seconds of each call that the other caller began in this time; a call under way is awaited."""
         give_up = time.monotonic() + 120
         while time.monotonic() < give_up and not any(started > end for started, _, _ in self.calls):
             time.sleep(0.02)
         return [took for started, took, _ in self.calls if begin <= started <= end]
 
     def rss_mb(self) -> float:
-        """Resident memory of the service."""
+        """Return the resident memory of the service in MB."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * 4096 / 1e6
 
     def alive(self) -> bool:
-        """Whether the service answers."""
+        """Return whether the service still answers."""
         return self.post({"model": "elle/default", "messages": [{"role": "user", "content": "hello"}]}) == "200"
 
     def post(self, body: bytes | dict[str, Any], **headers: str) -> str:
-        """One chat over HTTP on a connection of its own; the status, or `closed` where the service hung up."""
+        """Send one chat over HTTP on a connection of its own; return the status, or `closed` if the service hung up."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         connection = http.client.HTTPConnection(self.http, timeout=120)
         try:
@@ -150,21 +150,21 @@ class World:
             connection.close()
 
     def call(self, message: bytes, method: str = SERVICE + "Route", *, gzip: bool = False) -> str:
-        """One gRPC call with these bytes for a message; the status."""
+        """Make one gRPC call with these bytes as its message, and return the status."""
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
         packing = grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
         with grpc.insecure_channel(self.grpc, options=options) as channel:
             return status_of(lambda: channel.unary_unary(method)(message, timeout=120, compression=packing))
 
     def connect(self, where: str | None = None) -> socket.socket:
-        """A connection to the HTTP door, or to the gRPC one with `where=world.grpc`."""
+        """Open a connection to the HTTP door, or to the gRPC door with `where=target.grpc`."""
         host, _, port = (where or self.http).rpartition(":")
         return socket.create_connection((host, int(port)), timeout=60)
 
 
 @contextlib.contextmanager
-def attacked_world(*, seconds: float, factor: float) -> Iterator[World]:
-    """A service with every door, in a process of its own, and the other caller in another one."""
+def attacked_service(*, seconds: float, factor: float) -> Iterator[Target]:
+    """Run a service with every door in a process of its own, and the other caller in another one."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         log = stack.enter_context(Path(folder, "service.log").open("w+", encoding="utf-8"))
@@ -177,9 +177,9 @@ def attacked_world(*, seconds: float, factor: float) -> Iterator[World]:
         service = stack.enter_context(subprocess.Popen([*argv, *_ext_proc()], stderr=log))
         stack.callback(service.terminate)
         grpc_at, http_at = _addresses(service, Path(folder, "service.log"))
-        world = World(grpc_at, http_at, service.pid, seconds, factor)
+        target = Target(grpc_at, http_at, service.pid, seconds, factor)
         # The first answer waits until what answers is imported, which takes all processors that are there.
-        if not world.alive():
+        if not target.alive():
             raise RuntimeError("the service does not answer before it is attacked")
         other = stack.enter_context(
             subprocess.Popen(
@@ -189,16 +189,16 @@ def attacked_world(*, seconds: float, factor: float) -> Iterator[World]:
                 text=True,
             )
         )
-        reading = threading.Thread(target=_read, args=(other, world))
+        reading = threading.Thread(target=_read, args=(other, target))
         reading.start()
         stack.callback(reading.join)
         stack.callback(other.communicate)
-        yield world
+        yield target
 
 
 def write_hostile_policy(folder: Path, upstream_url: str) -> Path:
-    """A policy whose candidates are answered by the hostile upstream; a request names the one that it wants."""
-    # The family needs the world too.
+    """Write a policy whose candidates are answered by the hostile upstream; a request names the one that it wants."""
+    # The family needs the target too.
     from benchmarks.attack.families.upstreams import candidates
 
     offered = list(candidates(upstream_url))
@@ -236,16 +236,16 @@ def _addresses(service: subprocess.Popen[Any], log: Path) -> tuple[str, str]:
     raise RuntimeError(f"the service did not start: {log.read_text('utf-8')[-2000:]}")
 
 
-def _read(other: subprocess.Popen[str], world: World) -> None:
+def _read(other: subprocess.Popen[str], target: Target) -> None:
     for line in other.stdout or ():
         if not line.endswith("\n"):
             return
         started, took, status = line.split()
-        world.calls.append((float(started), float(took), status))
+        target.calls.append((float(started), float(took), status))
 
 
 def status_of(call: Callable[[], object]) -> str:
-    """The status of a gRPC call."""
+    """Return the status of a gRPC call."""
     try:
         call()
     except grpc.RpcError as error:
@@ -254,6 +254,6 @@ def status_of(call: Callable[[], object]) -> str:
 
 
 def p99_ms(seconds: list[float]) -> float:
-    """The 99th percentile in milliseconds; the longest where there are fewer than a hundred."""
+    """Return the 99th percentile in milliseconds, which is the longest of fewer than a hundred."""
     ordered = sorted(seconds) or [0.0]
     return round(ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))] * 1e3, 2)

@@ -32,7 +32,7 @@ def chances(feature: npt.NDArray[np.float32]) -> Array:
     return np.column_stack([weak, np.maximum(strong, weak - 0.03)])
 
 
-def write_world(
+def write_outcomes(
     path: Path,
     n: int,
     *,

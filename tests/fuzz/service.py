@@ -1,6 +1,6 @@
 """Serve what is fuzzed, in a process of its own: gRPC with Envoy's processor, and HTTP, on a fake encoder.
 
-`python -m tests.fuzz.world FOLDER UPSTREAM_URL` prints `{"grpc": ADDRESS, "http": ADDRESS}` and serves until its
+`python -m tests.fuzz.service FOLDER UPSTREAM_URL` prints `{"grpc": ADDRESS, "http": ADDRESS}` and serves until its
 standard input ends. What it logs goes to standard error.
 """
 
