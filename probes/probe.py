@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -18,6 +18,7 @@ from probes._checks import Array, Float32, Float64, matrix, refuse_non_finite
 from probes.calibration.base import Calibrator
 from probes.errors import DataError, DimensionError, EncoderMismatchError
 from probes.regression.linear import Leverage, LinearProbe
+from probes.tasks.offsets import TaskOffsets
 
 Fingerprints = npt.NDArray[np.uint64]
 
@@ -26,6 +27,9 @@ FAMILIAR_QUANTILE = 0.999
 
 #: Name of the tensor of fingerprints in an artifact.
 FITTED_ON = "fitted_on"
+
+#: What the names of the tensors of task offsets begin with.
+TASKS = "tasks"
 
 
 def fingerprints(texts: Iterable[str]) -> Fingerprints:
@@ -95,6 +99,7 @@ class DifficultyProbe:
     unfamiliar; None if no prompt does. calibrators: one per model; empty if the losses are not
     probabilities (for example, nats), which `linear` still predicts. fitted_on: `fingerprints` of the texts it was
     fitted on, in any order, so that evaluation and tuning recognise prompts it has seen; it changes no prediction.
+    tasks: offsets of the losses for tasks of the caller, added before calibration; None if there are none.
     """
 
     encoder: Mapping[str, object] | None
@@ -106,6 +111,7 @@ class DifficultyProbe:
     calibrators: tuple[Calibrator, ...]
     card: ProbeCard
     fitted_on: Fingerprints = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
+    tasks: TaskOffsets | None = None
 
     def __post_init__(self) -> None:
         m = self.linear.n_targets
@@ -127,14 +133,22 @@ class DifficultyProbe:
         limit = self.leverage_limit
         if limit is not None and not (np.isfinite(limit) and limit > 0):
             raise DataError(f"leverage_limit must be a finite number > 0, or None; got {limit}.")
+        if self.tasks is not None and self.tasks.n_models != m:
+            raise DataError(f"task offsets must be of the probe's {m} models; got {self.tasks.n_models}.")
 
     @property
     def n_features(self) -> int:
         """The number of features that the probe reads, d."""
         return self.linear.n_features
 
-    def predict(self, features: Array) -> ProbePrediction:
+    def offset_of(self, task: str) -> Float32 | None:
+        """Return the offset (m,) of a task's losses, or None for an empty key and for a task that is not known."""
+        return None if self.tasks is None or not task else self.tasks.offset(task)
+
+    def predict(self, features: Array, tasks: Sequence[str] | None = None) -> ProbePrediction:
         """Return losses, risks and leverage of n prompts from their features (n, d).
+
+        tasks: (n,) the key of each prompt's task; None, an empty key and an unknown one leave the losses as they are.
 
         Each row is computed alone, so that no bit of a prediction depends on the other rows of the batch (a matrix
         product rounds differently for different n). For millions of rows without risks use `linear.predict` and
@@ -150,6 +164,9 @@ class DifficultyProbe:
             X = np.ascontiguousarray(raw, dtype=np.float32)
             loss = np.stack([self.linear.predict(x) for x in X]) if X.shape[0] else self.linear.predict(X)
             leverage = np.array([self.leverage.score(x) for x in X], dtype=np.float32)
+            for row, task in enumerate(tasks or ()):
+                if (offset := self.offset_of(task)) is not None:
+                    loss[row] += offset
         usable = np.isfinite(loss).all(axis=1) & np.isfinite(leverage)
         if not usable.all():
             raise DataError(
@@ -162,24 +179,25 @@ class DifficultyProbe:
         limit = np.inf if self.leverage_limit is None else self.leverage_limit
         return ProbePrediction(loss, risk, leverage, leverage > limit)
 
-    def predict_one(self, features: Array) -> OnePrediction:
-        """Return exactly what `predict` returns for the one row (d,), in a fraction of the time.
+    def predict_one(self, features: Array, task: str = "") -> OnePrediction:
+        """Return exactly what `predict` returns for the one row (d,) and its task, in a fraction of the time.
 
         Raises the errors of `predict`.
         """
         self._require_calibration()
         if isinstance(features, np.ndarray) and features.dtype == np.float32 and features.shape == (self.n_features,):
-            loss, leverage = self._raw(features)
+            loss, leverage = self._raw(features, self.offset_of(task))
             # The leverage uses every feature, so one feature that is not finite makes it not finite.
             if math.isfinite(leverage) and all(map(math.isfinite, loss)):
                 risk = tuple(one.predict_one(value) for one, value in zip(self.calibrators, loss, strict=True))
                 return OnePrediction(loss, risk, leverage)
-        found = self.predict(np.asarray(features)[np.newaxis])
+        found = self.predict(np.asarray(features)[np.newaxis], (task,))
         return OnePrediction(tuple(found.loss[0].tolist()), tuple(found.risk[0].tolist()), float(found.leverage[0]))
 
     @np.errstate(over="ignore", invalid="ignore")  # an overflow of float32 is refused
-    def _raw(self, x: Float32) -> tuple[tuple[float, ...], float]:
-        return tuple(self.linear.predict(x).tolist()), float(self.leverage.score(x))
+    def _raw(self, x: Float32, offset: Float32 | None) -> tuple[tuple[float, ...], float]:
+        loss = self.linear.predict(x)
+        return tuple((loss if offset is None else loss + offset).tolist()), float(self.leverage.score(x))
 
     def _require_calibration(self) -> None:
         if not self.calibrators:
@@ -211,13 +229,17 @@ class DifficultyProbe:
             named[FITTED_ON] = self.fitted_on
         for i, calibrator in enumerate(self.calibrators):
             named |= {f"calibration.{i}.{name}": array for name, array in calibrator.state().items()}
+        if self.tasks is not None:
+            named |= {f"{TASKS}.{name}": array for name, array in self.tasks.tensors().items()}
         return named
 
     @property
     def identity(self) -> str:
-        """The SHA-256 (hex) of everything that changes a prediction: encoder, models, limit, maps, but not the card."""
+        """The SHA-256 (hex) of all that changes a prediction: encoder, models, limit, maps, tasks, but not the card."""
         kinds = [calibrator.kind for calibrator in self.calibrators]
         digest = sha256(repr((self.encoder_identity, self.models, self.leverage_limit, kinds)).encode())
+        if self.tasks is not None:
+            digest.update(f"\0{TASKS}\0{self.tasks.keys!r}\0".encode())
         for name, array in sorted(self.tensors().items()):
             if name == FITTED_ON:
                 continue

@@ -36,7 +36,7 @@ COMMON = {
 #: For each room the further rooms, and files at the root, that it may import.
 ARROWS: Mapping[str, Mapping[str, set[str]]] = {
     "probes": {
-        "artifacts": {"calibration", "probe", "regression"},
+        "artifacts": {"calibration", "probe", "regression", "tasks"},
         "bounded": set(),
         "calibration": {"regression"},
         "certificates": set(),
@@ -44,8 +44,9 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "encoders": set(),
         "losses": {"measures", "probe", "regression"},
         "measures": set(),
-        "probe": {"calibration", "regression"},
+        "probe": {"calibration", "regression", "tasks"},
         "regression": set(),
+        "tasks": set(),
     },
     "router": {
         "answering": {"policies"},

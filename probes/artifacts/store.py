@@ -22,6 +22,7 @@ from probes._checks import Array
 from probes.artifacts.card import model_card
 from probes.artifacts.card_binding import check_card, document_digest
 from probes.artifacts.signature import SIGNATURE, check_signature, make_signature
+from probes.artifacts.task_tensors import take_tasks
 from probes.atomic_write import replace_directory
 from probes.bounded.files import BoundedFileError, BoundedJsonError, parse_json, read_bounded, shown
 from probes.bounded.text import os_fault
@@ -78,6 +79,10 @@ class _Tensors(_Strict):
     n_bytes: int
 
 
+class _Tasks(_Strict):
+    keys: list[str]
+
+
 class _Document(_Strict):
     """The contents of probe.json, field by field, as they are checked."""
 
@@ -91,6 +96,7 @@ class _Document(_Strict):
     card: _Card
     tensors: _Tensors
     statistics: _Tensors | None = None
+    tasks: _Tasks | None = None
     readme_sha256: str | None = None
     digest: str | None = None
 
@@ -115,6 +121,8 @@ def save(probe: DifficultyProbe, path: str | Path, prior: Prior | None = None) -
         "card": asdict(probe.card),
         "tensors": _described(tensors),
     }
+    if probe.tasks is not None:
+        document["tasks"] = {"keys": list(probe.tasks.keys)}
     contents = {TENSORS: tensors}
     if prior is not None:
         if (prior.n_features, prior.n_targets) != (probe.n_features, len(probe.models)):
@@ -268,6 +276,7 @@ def _tensors(file: Path, expected: _Tensors) -> Mapping[str, Array]:
 
 
 def _assemble(document: _Document, tensors: Mapping[str, Array]) -> DifficultyProbe:
+    tasks, tensors = take_tasks(document.tasks.keys if document.tasks else None, tensors)
     fixed, maps = _sorted_out(tensors, len(document.calibration))
     scalars = fixed["leverage.scalars"]
     if scalars.shape != (3,):
@@ -287,6 +296,7 @@ def _assemble(document: _Document, tensors: Mapping[str, Array]) -> DifficultyPr
         leverage_limit=document.leverage_limit,
         fitted_on=fixed.get(FITTED_ON, np.empty(0, dtype=np.uint64)),
         calibrators=tuple(map(_calibrator, document.calibration, maps)),
+        tasks=tasks,
         card=ProbeCard(
             **card.model_dump(exclude={"data"}), data=tuple(DataSource(**s.model_dump()) for s in card.data)
         ),
