@@ -90,8 +90,9 @@ def cost_quality_chart(
             _plain(f"always {model}"),
             (cost[place] * scale, quality[place]),
             textcoords="offset points",
-            xytext=(8, -4) if place == 0 else (-6, -16),
-            ha="left" if place == 0 else "right",
+            # To the right of the last point no curve is in the way: the label may leave the axes.
+            xytext=(8, -4),
+            annotation_clip=False,
             fontsize=8,
         )
     axes.set_xlabel("mean cost, USD per 1,000 prompts" if in_usd else "share of prompts sent to the strong model")
