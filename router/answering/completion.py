@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from router.answering.upstreams.answer_budget import HeldAnswer
 from router.attempts import Delivery
 from router.policies.policy_file import Prices
 
@@ -32,12 +33,14 @@ class Completion:
         body: the provider's response or chunk in the OpenAI shape.
         usage: None if the provider did not report it, and in all steps of a stream but the last.
         delivery: who answered after which attempts; in a stream only the first step has it.
+        held: the bytes of a whole answer in the budget of all answers, for as long as this object lives.
     """
 
     text: str
     body: Mapping[str, Any]
     usage: Usage | None
     delivery: Delivery | None = None
+    held: HeldAnswer | None = field(default=None, repr=False, compare=False)
 
 
 def completion_of(body: Mapping[str, Any], part: str, prices: Prices | None, delivery: Delivery | None) -> Completion:

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from router import errors
@@ -22,6 +22,7 @@ from router.answering.breaker import Breaker, Clock, Permit
 from router.answering.candidate_check import problems_of
 from router.answering.completion import Completion, completion_of, has_content
 from router.answering.fallback import candidates_to_ask, may_read_more
+from router.answering.upstreams.answer_budget import HeldAnswer
 from router.answering.upstreams.openai_upstream import speaks_openai
 from router.answering.upstreams.upstream import Upstream
 from router.attempts import Delivery
@@ -123,10 +124,16 @@ class Dispatcher:
 
         async def ask(target: _Target, permit: Permit) -> Completion:
             candidate, started = target.candidate, time.monotonic()
-            body = await self._upstream.complete(candidate, query)
+            held = HeldAnswer()
+            try:
+                body = await self._upstream.complete(candidate, query, held)
+            except BaseException:
+                # The traceback of the error refers to it for longer.
+                held.release()
+                raise
             permit.succeeded()
             delivery = attempts.add_answer(candidate, started, decision.chosen, streamed=False)
-            return completion_of(body, "message", target.prices, delivery)
+            return replace(completion_of(body, "message", target.prices, delivery), held=held)
 
         return await self._first_answer(attempts, decision, ask, lambda candidate: candidate.timeout_s)
 

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 
 from router import plain_json
+from router.answering.upstreams.answer_budget import HeldAnswer
 from router.answering.upstreams.answer_json import FEW_SIGNS, MAX_SIGNS, signs_in, too_many_values
 from router.answering.upstreams.candidate_keys import leaked_variable
 from router.answering.upstreams.large_answers import PatientDecoder, SetAside, apart, holds_more
@@ -61,6 +62,7 @@ class Call:
         status: the HTTP status of the last answer; None before there was one.
         refusal: our own error, of an answer beyond its bound or a key that must not be sent, because LiteLLM would make
             something else of it.
+        held: the bytes of the answer in the budget of all answers.
         aside: the large parts of an answer that LiteLLM does not get to see.
     """
 
@@ -71,6 +73,7 @@ class Call:
     phase: Phase = Phase.BUILDING
     status: int | None = None
     refusal: DispatchError | None = None
+    held: HeldAnswer = field(default_factory=HeldAnswer)
     aside: SetAside = field(default_factory=SetAside)
 
     @property
@@ -112,6 +115,10 @@ class _Gauge:
             self._line = self._signs = 0
         self._line += len(part) - last - 1
         self._signs += signs_in(part[last + 1 :])
+        try:
+            self._call.held.hold(self._line if self._call.streamed else self._total)
+        except UpstreamUnavailableError as error:
+            return error
         if self._of_events:
             # Lines since the last event, or since the last data if there is none in this part.
             blank = max(part.rfind(b"\n\n"), part.rfind(b"\n\r\n")) if b"data" in part else -1

@@ -19,6 +19,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from router.answering.upstreams.answer_budget import HeldAnswer
 from router.answering.upstreams.candidate_keys import OTHER_CREDENTIALS, has_key, is_providers_own, key_of
 from router.answering.upstreams.litellm_errors import Problem, translated
 from router.answering.upstreams.loop_thread import LoopThread
@@ -70,11 +71,13 @@ class LiteLLMUpstream:
     def __init__(self) -> None:
         self._thread: LoopThread | None = None
 
-    async def complete(self, candidate: Candidate, base: str | None, query: RouteQuery) -> dict[str, Any]:
+    async def complete(
+        self, candidate: Candidate, base: str | None, query: RouteQuery, held: HeldAnswer
+    ) -> dict[str, Any]:
         """Return the answer in the OpenAI shape. `base` is the URL of the provider. Raises DispatchError."""
 
         async def work() -> dict[str, Any]:
-            async with _calling(candidate, base, streamed=False) as call:
+            async with _calling(candidate, base, held, streamed=False) as call:
                 response = await _litellm().acompletion(**_arguments(candidate, base, query))
                 body: dict[str, Any] = response.model_dump(mode="json", exclude_none=True)
                 call.aside.put_back(body)
@@ -88,7 +91,7 @@ class LiteLLMUpstream:
         """Yield the chunks in the OpenAI shape. Closing it ends the call. Errors are those of `complete`."""
 
         async def work() -> AsyncGenerator[dict[str, Any], None]:
-            async with _calling(candidate, base, streamed=True):
+            async with _calling(candidate, base, HeldAnswer(), streamed=True):
                 arguments = _arguments(candidate, base, query) | {"stream": True}
                 if query.body is None:
                     arguments.setdefault("stream_options", {"include_usage": True})
@@ -220,7 +223,7 @@ _known_problem = functools.lru_cache(maxsize=1024)(problem_of)
 
 
 @contextlib.asynccontextmanager
-async def _calling(candidate: Candidate, base: str | None, *, streamed: bool) -> AsyncIterator[Call]:
+async def _calling(candidate: Candidate, base: str | None, held: HeldAnswer, *, streamed: bool) -> AsyncIterator[Call]:
     """Bound the answers, and turn what LiteLLM raises into errors of ours. Yield the notes on the call.
 
     A request that LiteLLM cannot even build is its caller's fault, unless the candidate cannot be sent the plainest one
@@ -228,7 +231,7 @@ async def _calling(candidate: Candidate, base: str | None, *, streamed: bool) ->
     """
     from router.answering.upstreams.bounded_httpx import Call, Phase, bounded
 
-    call = Call(candidate.max_answer_bytes, streamed, has_key(candidate, base))
+    call = Call(candidate.max_answer_bytes, streamed, has_key(candidate, base), held=held)
     problem = _known_problem(candidate.model_copy(update={"api_base": base}))
     # Without a key a call may still be worth trying: some servers want none.
     if problem is not None and problem.kind is UpstreamNotFoundError:
@@ -241,6 +244,11 @@ async def _calling(candidate: Candidate, base: str | None, *, streamed: bool) ->
             message = f"candidate {candidate.name!r} ({candidate.model}) cannot be asked as it is set up: {why}."
             raise Problem(UpstreamNotFoundError, message).error() from None
         raise
+    finally:
+        # LiteLLM's own tasks keep the context of a call, and with it the notes, for as long as they live.
+        call.held = HeldAnswer()
+        if streamed:
+            held.release()
 
 
 async def _rehearse(candidate: Candidate, base: str | None) -> str | None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from router.answering.upstreams import litellm_upstream
+from router.answering.upstreams.answer_budget import HeldAnswer
 from router.answering.upstreams.answer_json import decoded
 from router.answering.upstreams.candidate_keys import NO_KEY, key_of
 from router.answering.upstreams.litellm_errors import translated, wants_a_key
@@ -65,27 +66,29 @@ class OpenAIUpstream:
         sdk, trusted = await asyncio.to_thread(prepare)
         return cls(sdk, UpstreamHttp(trusted))
 
-    async def complete(self, candidate: Candidate, base: str, query: RouteQuery) -> Any:
+    async def complete(self, candidate: Candidate, base: str, query: RouteQuery, held: HeldAnswer) -> Any:
         """Return the JSON value that the upstream answers with, before anything in it is checked.
 
         Raises DispatchError.
         """
         with translated(_say(candidate)):
             answered = await self._post(candidate, base, _body(candidate, query, stream=False))
-            return await decoded(await answered.read(candidate.max_answer_bytes))
+            return await decoded(await answered.read(candidate.max_answer_bytes, held))
 
     async def stream(self, candidate: Candidate, base: str, query: RouteQuery) -> AsyncGenerator[Any, None]:
         """Yield the JSON values of the stream. Closing it ends the call. Errors are those of `complete`."""
         with translated(_say(candidate)):
             answered = await self._post(candidate, base, _body(candidate, query, stream=True))
+            held = HeldAnswer()
             try:
-                events = data_of_events(answered.parts(), max_bytes=candidate.max_answer_bytes)
+                events = data_of_events(answered.parts(), max_bytes=candidate.max_answer_bytes, held=held)
                 async with contextlib.aclosing(events):
                     async for data in events:
                         if data.startswith(b"[DONE]"):
                             break
                         yield await decoded(data)
             finally:
+                held.release()
                 answered.close()
 
     async def aclose(self) -> None:

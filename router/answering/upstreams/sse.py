@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable
 
+from router.answering.upstreams.answer_budget import HeldAnswer
 from router.errors import UpstreamUnavailableError
 
 #: Lines that may come before the data of the next event: comments that keep a connection open, names, empty ones.
@@ -40,7 +41,9 @@ class _Event:
         return None
 
 
-async def data_of_events(parts: AsyncIterable[bytes], *, max_bytes: int) -> AsyncGenerator[bytes, None]:
+async def data_of_events(
+    parts: AsyncIterable[bytes], *, max_bytes: int, held: HeldAnswer
+) -> AsyncGenerator[bytes, None]:
     """Yield the data of each server-sent event in a body.
 
     An event that the end of the stream cuts off is yielded too, as the SDK does.
@@ -54,6 +57,7 @@ async def data_of_events(parts: AsyncIterable[bytes], *, max_bytes: int) -> Asyn
     event, begun, since_event, total = _Event(), bytearray(), 0, 0
     async for part in parts:
         total, since_event = total + len(part), since_event + len(part)
+        held.hold(since_event)
         if since_event > max_bytes or total > max_bytes * STREAM_FACTOR:
             raise too_long(max_bytes if since_event > max_bytes else max_bytes * STREAM_FACTOR)
         begun += part

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from router.answering.upstreams import litellm_upstream
+from router.answering.upstreams.answer_budget import HeldAnswer
 from router.answering.upstreams.answer_json import checked
 from router.answering.upstreams.litellm_upstream import LiteLLMUpstream, is_finished
 from router.answering.upstreams.openai_upstream import OPENAI_PREFIX, OpenAIUpstream, speaks_openai
@@ -52,13 +53,16 @@ class Upstream:
                 await self._litellm.warm_up()
             self._openai = made
 
-    async def complete(self, candidate: Candidate, query: RouteQuery) -> dict[str, Any]:
-        """Return the answer in the OpenAI shape. Raises DispatchError; call `load` first."""
-        base = self._base_url(candidate)
+    async def complete(self, candidate: Candidate, query: RouteQuery, held: HeldAnswer | None = None) -> dict[str, Any]:
+        """Return the answer in the OpenAI shape. Raises DispatchError; call `load` first.
+
+        held: counts the bytes of the answer for as long as the caller keeps it.
+        """
+        base, held = self._base_url(candidate), held or HeldAnswer()
         if self._is_openai(candidate):
-            body = await self._asked.complete(candidate, base or "", query)
+            body = await self._asked.complete(candidate, base or "", query, held)
         else:
-            body = await checked(await self._litellm.complete(candidate, base, query))
+            body = await checked(await self._litellm.complete(candidate, base, query, held))
         _check_choices(body, candidate, "message")
         if not body["choices"]:
             raise UpstreamUnavailableError(f"{_say(candidate)} sent an answer without choices.")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
+from router.answering.upstreams.answer_budget import HeldAnswer
 from router.answering.upstreams.sse import too_long
 from router.errors import UpstreamUnavailableError
 
@@ -70,10 +71,10 @@ class Answered:
         # The body is decompressed already, and nobody must try again.
         return [(name, value) for name, value in self._reply.raw_headers if name.lower() != b"content-encoding"]
 
-    async def read(self, max_bytes: int) -> bytes:
-        """Read the whole body and return it decompressed.
+    async def read(self, max_bytes: int, held: HeldAnswer) -> bytes:
+        """Read the whole body and return it decompressed; `held` counts its bytes.
 
-        Raises UpstreamUnavailableError if it is longer than the bound.
+        Raises UpstreamUnavailableError if it is longer than the bound, or if all answers together are too long.
         """
         if (declared := self._reply.content_length) is not None and declared > max_bytes:
             self.close()
@@ -82,6 +83,7 @@ class Answered:
         try:
             async for part in self.parts():
                 body += part
+                held.hold(len(body))
                 if len(body) > max_bytes:
                     break
             else:

@@ -54,7 +54,7 @@ class Script:
         left = self.steps.get(name, [])
         return left.pop(0) if left else usual
 
-    async def complete(self, candidate: Any, query: RouteQuery) -> Mapping[str, Any]:
+    async def complete(self, candidate: Any, query: RouteQuery, held: object) -> Mapping[str, Any]:
         step = self._next(candidate.name, said())
         if isinstance(step, BaseException):
             raise step

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from router.answering.upstreams import upstream_http
+from router.answering.upstreams.answer_budget import HeldAnswer
 from router.answering.upstreams.upstream_http import UpstreamHttp
 from router.errors import UpstreamUnavailableError
 from tests.raw_server import raw_server
@@ -66,7 +67,7 @@ async def test_a_body_arrives_to_the_byte_whatever_its_length(http: UpstreamHttp
             answered = await http.post(
                 f"http://{address}/v1/chat/completions", (body[:7], memoryview(body)[7:]), HEADERS, timeout_s=10
             )
-            assert await answered.read(MOST) == b"{}"
+            assert await answered.read(MOST, HeldAnswer()) == b"{}"
             assert seen.pop() == body
 
 
@@ -74,7 +75,7 @@ async def test_compressed_answers_are_read_whole_and_as_a_stream(http: UpstreamH
     packed = reply(gzip.compress(b"data: 1\n\n"), "content-encoding: gzip")
     async with listening(lambda head, body: packed) as address:
         url = f"http://{address}/v1/chat/completions"
-        assert await (await http.post(url, BODY, HEADERS, timeout_s=10)).read(MOST) == b"data: 1\n\n"
+        assert await (await http.post(url, BODY, HEADERS, timeout_s=10)).read(MOST, HeldAnswer()) == b"data: 1\n\n"
         assert await (await http.post(url, BODY, HEADERS, timeout_s=10)).error_body() == b"data: 1\n\n"
         streamed = await http.post(url, BODY, HEADERS, timeout_s=10)
         assert b"".join([part async for part in streamed.parts()]) == b"data: 1\n\n"
@@ -108,7 +109,7 @@ async def test_proxies_come_from_the_environment(http: UpstreamHttp, monkeypatch
         monkeypatch.setenv("http_proxy", f"http://user:secret@{address}")
         monkeypatch.setenv("no_proxy", "direct.invalid")
         answered = await http.post("http://upstream.invalid/v1/chat/completions", BODY, HEADERS, timeout_s=10)
-        assert await answered.read(MOST) == b"by way of the proxy"
+        assert await answered.read(MOST, HeldAnswer()) == b"by way of the proxy"
         with pytest.raises(aiohttp.ClientConnectorError):
             await http.post("http://direct.invalid/v1/chat/completions", BODY, HEADERS, timeout_s=10)
     (head,) = heads
