@@ -12,7 +12,7 @@ MASK = "***"
 # How the keys of common providers begin. What follows must be so long that no word is taken for a key.
 _PREFIXED = re.compile(
     r"(?<![A-Za-z0-9])(?:"
-    r"(?:sk|pk|rk|csk|whsec)[-_][A-Za-z0-9_-]{8,}"  # OpenAI, Anthropic, OpenRouter, Stripe, Cerebras
+    r"(?i:sk|pk|rk|csk|whsec)[-_][A-Za-z0-9_-]{8,}"  # OpenAI, Anthropic, OpenRouter, Stripe, Cerebras
     r"|key-[A-Za-z]*[0-9][A-Za-z0-9]{8,}"
     r"|(?:gsk|hf|r8|fw|npm|glsa|dapi|jina|esecret|tgp_v1|dop_v1|github_pat)_[A-Za-z0-9_-]{16,}"
     r"|gh[pousr]_[A-Za-z0-9]{12,}"
@@ -33,13 +33,15 @@ _PASSWORD_IN_URL = re.compile(r"(?<=://)[^/@\s:]*:[^/@\s]*@")
 
 # Runs of letters and digits that may be keys without a prefix.
 _RUN = re.compile(r"[A-Za-z0-9+]{20,}")
+# Secret keys of AWS, in which a slash may stand.
+_AWS_RUN = re.compile(r"(?<![A-Za-z0-9+])[A-Za-z0-9+/]{40}(?![A-Za-z0-9+/])")
 _HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _DIGEST_LENGTHS = (40, 64)
 _BEFORE_A_VERSION = (":", "@")
 
 # A word in a name stays within one kind of character, digit, small or capital, for several characters. In a random key
 # the kind changes at 4 places in 10, where a capital before a small letter is not counted.
-_MIN_CHANGES = 0.25
+_MIN_CHANGES, _MIN_CHANGES_AWS = 0.25, 0.2
 _MIN_MIXED, _MIN_ONE_CASE = 20, 32
 
 
@@ -63,6 +65,7 @@ def _secrets(text: str, *, digests: bool = True) -> Iterator[tuple[int, int]]:
     """Yield the places (first, behind the last) of what seems to be a key. They do not overlap."""
     behind = 0
     found = [one.span() for pattern in (_PREFIXED, _PASSWORD_IN_URL) for one in pattern.finditer(text)]
+    found += [one.span() for one in _AWS_RUN.finditer(text) if _is_random(one[0], _MIN_CHANGES_AWS, 3)]
     for run in _RUN.finditer(text):
         is_digest = _HEX.fullmatch(run[0]) and len(run[0]) in _DIGEST_LENGTHS
         if not (is_digest and (digests or text[run.start() - 1 : run.start()] in _BEFORE_A_VERSION)):
@@ -73,10 +76,10 @@ def _secrets(text: str, *, digests: bool = True) -> Iterator[tuple[int, int]]:
             behind = end
 
 
-def _is_random(word: str) -> bool:
-    kinds = ["d" if one.isdigit() else "u" if one.isupper() else "l" for one in word]
-    if "d" not in kinds or len(set(kinds)) == 1:
+def _is_random(word: str, min_changes: float = _MIN_CHANGES, min_kinds: int = 2) -> bool:
+    kinds = ["d" if one.isdigit() else "u" if one.isupper() else "l" for one in word if one.isalnum()]
+    if "d" not in kinds or len(set(kinds)) < min_kinds:
         return False
     changes = sum(a != b and (a, b) != ("u", "l") for a, b in itertools.pairwise(kinds))
     least = _MIN_MIXED if len(set(kinds)) == 3 else _MIN_ONE_CASE
-    return len(word) >= least and changes >= _MIN_CHANGES * (len(word) - 1)
+    return len(word) >= least and changes >= min_changes * (len(kinds) - 1)

@@ -72,6 +72,8 @@ SECRETS = [
     "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
     "github_pat_11ABCDEFG0abcdefghijkl",
     "AKIAIOSFODNN7EXAMPLE",
+    "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "SK-ANT-API03-ABCDEFGHIJKLMNOP",
     "AIzaSyD9xQ2mK4vL8pR1tW",
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
     "xai-abcdefghijklmnop1234",
