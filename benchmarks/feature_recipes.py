@@ -59,7 +59,7 @@ class Recipe:
 
 
 def side_by_side(*blocks: Block, lift: Lift | None = None) -> Recipe:
-    """The recipe of these blocks."""
+    """Return the recipe that sets these blocks side by side."""
     return Recipe(blocks, lift)
 
 

@@ -86,7 +86,7 @@ def k_center(pool: Pool, k: int) -> Rows:
 
 
 def top_leverage(pool: Pool, k: int) -> Rows:
-    """The largest leverages."""
+    """Choose the prompts with the largest leverages."""
     return np.argsort(-pool.leverage, kind="stable")[:k]
 
 
@@ -107,7 +107,7 @@ def d_optimal(components: int | None) -> Rule:
 
 
 def leverage_times_gain(pool: Pool, k: int) -> Rows:
-    """A third at random; the rest D-optimal times the gain that a fit to that third predicts, if positive."""
+    """Choose a third at random, and the rest by D-optimality times the gain that a fit to it predicts."""
     first = uniform(pool, max(k // 3, 20))
     predict = fast_ridge(pool.raw[first], pool.losses[first])[0]
     loss = predict(pool.raw)
@@ -116,14 +116,14 @@ def leverage_times_gain(pool: Pool, k: int) -> Rows:
 
 
 def leverage_times_uncertainty(pool: Pool, k: int) -> Rows:
-    """A third at random; the rest D-optimal times p (1 - p) of the weak model's predicted loss p."""
+    """Choose a third at random, and the rest by D-optimality times p (1 - p) of the weak model's predicted loss p."""
     first = uniform(pool, max(k // 3, 20))
     p = np.clip(fast_ridge(pool.raw[first], pool.losses[first])[0](pool.raw)[:, 0], 0.05, 0.95)
     return _after(pool, first, p * (1 - p), k)
 
 
 def near_the_threshold(pool: Pool, k: int) -> Rows:
-    """A third at random; the rest where the predicted gain is nearest to its median, at random among the nearest 3k."""
+    """Choose a third at random, and the rest at random among the 3k whose predicted gain is nearest to its median."""
     first = uniform(pool, max(k // 3, 20))
     loss = fast_ridge(pool.raw[first], pool.losses[first])[0](pool.raw)
     gain = loss[:, 0] - loss[:, 1]
@@ -234,7 +234,7 @@ def _after(pool: Pool, first: Rows, worth: Floats, k: int) -> Rows:
 def fast_ridge(
     X: npt.NDArray[np.float32], Y: Floats, alpha: float | None = None
 ) -> tuple[Callable[[npt.NDArray[np.float32]], Floats], float]:
-    """The fit of `fit_ridge`, by the k rows instead of the d features; `check_recipe` holds the two together."""
+    """Fit as `fit_ridge` does, by the k rows instead of the d features; `check_recipe` compares the two."""
     X64 = X.astype(np.float64)
     mean, scale = X64.mean(axis=0), X64.std(axis=0)
     inverse = np.where(scale > 1e-9, 1 / np.maximum(scale, 1e-9), 0.0)

@@ -13,7 +13,7 @@ from probes.losses.models import sample_rng
 
 
 def wav2vec2(waves: Sequence[NDArray[np.float32]], steps: int) -> Any:
-    """A Wav2Vec2 with three convolutions (20 samples a frame) and two transformer layers."""
+    """Train a Wav2Vec2 with three convolutions (20 samples a frame) and two transformer layers."""
     import torch
     from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
 

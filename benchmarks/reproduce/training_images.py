@@ -25,7 +25,7 @@ def _vit(size: int, patch: int, channels: int) -> dict[str, Any]:
 
 
 def masked_image(images: Sequence[NDArray[np.float32]], steps: int, patch: int, mask_ratio: float) -> Any:
-    """A ViT-MAE of 0.3 M parameters; pixels are standardised by the caller or left as they are."""
+    """Train a ViT-MAE of 0.3 M parameters; pixels are standardised by the caller or left as they are."""
     import torch
     from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
@@ -53,7 +53,7 @@ def masked_image(images: Sequence[NDArray[np.float32]], steps: int, patch: int, 
 
 
 def jittered(image: NDArray[np.float32], rng: np.random.Generator, count: int = 2) -> list[NDArray[np.float32]]:
-    """Views of an image: moved by up to one pixel, contrast and brightness changed, noise added."""
+    """Return views of an image, moved by up to one pixel, with other contrast and brightness, and with noise."""
     views = []
     for _ in range(count):
         moved = np.roll(image, tuple(rng.integers(-1, 2, size=2)), axis=(1, 2))

@@ -15,7 +15,7 @@ SPECIALS = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
 
 
 def tokenizer(texts: Sequence[str], vocabulary: int = 2000) -> Any:
-    """A byte-level BPE tokenizer trained on `texts`, with <s> ... </s> around each."""
+    """Train a byte-level BPE tokenizer on `texts`, with <s> ... </s> around each."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
     from tokenizers.processors import TemplateProcessing
@@ -50,7 +50,7 @@ def _token_batches(rows: list[list[int]], size: int) -> Callable[[np.random.Gene
 
 
 def masked_lm(texts: Sequence[str], steps: int, max_tokens: int = 48) -> MaskedLM:
-    """A BERT of 0.5 M parameters besides its vocabulary."""
+    """Train a BERT of 0.5 M parameters besides its vocabulary."""
     import torch
     from transformers import BertConfig, BertForMaskedLM
 
@@ -84,7 +84,7 @@ def masked_lm(texts: Sequence[str], steps: int, max_tokens: int = 48) -> MaskedL
 
 
 def causal_lm(texts: Sequence[str], steps: int, max_tokens: int = 48) -> Any:
-    """A GPT-2 of the same size."""
+    """Train a GPT-2 of the same size as the BERT."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -117,7 +117,7 @@ def causal_lm(texts: Sequence[str], steps: int, max_tokens: int = 48) -> Any:
 
 
 def denoising(texts: Sequence[str], steps: int, max_tokens: int = 48) -> Denoising:
-    """A BART with two encoder and two decoder layers."""
+    """Train a BART with two encoder and two decoder layers."""
     import torch
     from transformers import BartConfig, BartForConditionalGeneration
 

@@ -27,7 +27,7 @@ FORBIDDEN = {
     r"\bRaises? (\w+Error(, and|,| and| or)? ?)+where\b": "Raises X if",
     r"\bdearer\b|\bdearest\b|\bdear model": "expensive",
     r"(?<!_)\bcooldowns?\b(?!_)": "cool-down",
-    r"\bclass (Scene|Walked|Stretch|Bench|Line|Crew|Facts)\b": "a term of the field",
+    r"\bclass (Scene|Walked|Stretch|Bench|Line|Crew|Facts|World|Watched)\b": "a term of the field",
 }
 
 

@@ -36,7 +36,7 @@ CAPABILITIES = ["text", "image", "tools"]
 
 
 @dataclass
-class World:
+class Stack:
     """One Envoy with a listener per kind of processor, in front of two upstreams."""
 
     urls: dict[str, str]
@@ -50,7 +50,7 @@ class World:
         return httpx.post(self.urls[listener] + path, content=raw, headers=headers, timeout=30)
 
     def take(self, name: str):
-        """The one request that reached this upstream since the last look, and none the other."""
+        """Return the one request that reached this upstream since the last look; none may have reached the other."""
         other = next(one for one in NAMES if one != name)
         assert not self.upstreams[other].seen
         (seen,) = self.upstreams[name].seen
@@ -84,14 +84,14 @@ async def processor(on_failure: str, router: Router | None) -> AsyncIterator[str
 
 
 @pytest.fixture(scope="module")
-def _world(tmp_path_factory) -> Iterator[World]:
+def _world(tmp_path_factory) -> Iterator[Stack]:
     find_envoy()
     config = yaml.safe_load(EXAMPLE.read_text("utf-8"))
     folder, encoder = tmp_path_factory.mktemp("envoy"), FakeEncoder()
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as exits:
         upstreams, clusters = {}, []
         for name in NAMES:
-            upstreams[name], url = stack.enter_context(running_upstream(name))
+            upstreams[name], url = exits.enter_context(running_upstream(name))
             address = url.removeprefix("http://").removesuffix("/v1")
             clusters.append(cluster(config, name, name, address))
         for name, on_failure, ready in (
@@ -100,7 +100,7 @@ def _world(tmp_path_factory) -> Iterator[World]:
             ("loading", "closed", False),
         ):
             router = fake_router(folder, encoder) if ready else None
-            address = stack.enter_context(in_thread(processor(on_failure, router)))
+            address = exits.enter_context(in_thread(processor(on_failure, router)))
             clusters.append(cluster(config, "elle-router", name, address))
         listeners = [
             listener(config, "closed", "closed"),
@@ -109,12 +109,12 @@ def _world(tmp_path_factory) -> Iterator[World]:
             listener(config, "unset", "closed", processing_mode={"request_body_mode": "NONE"}),
             listener(config, "eager", "closed", allow_mode_override=False),
         ]
-        urls = stack.enter_context(running_envoy(folder, listeners, clusters))
-        yield World(urls, upstreams, fake_router(folder, encoder), encoder)
+        urls = exits.enter_context(running_envoy(folder, listeners, clusters))
+        yield Stack(urls, upstreams, fake_router(folder, encoder), encoder)
 
 
 @pytest.fixture
-def world(_world: World) -> World:
+def stack(_world: Stack) -> Stack:
     for upstream in _world.upstreams.values():
         upstream.seen.clear()
         upstream.gate.set()
@@ -126,14 +126,14 @@ def test_the_example_is_valid_for_envoy():
     assert done.returncode == 0, done.stderr.decode()
 
 
-def test_envoy_asks_the_upstream_that_the_router_decides_for_with_nothing_but_the_model_changed(world):
+def test_envoy_asks_the_upstream_that_the_router_decides_for_with_nothing_but_the_model_changed(stack):
     chosen = set()
     for number in range(16):
         body = chat(f"question {number} ü", temperature=1.0, unknown={"b": 1, "a": [1e2]})
         raw = json.dumps(body, indent=number % 3 or None, ensure_ascii=bool(number % 2)).encode()
-        reply = world.post("closed", raw)
-        decision = world.router.decide(RouteQuery.from_prompt(f"question {number} ü"))
-        seen = world.take(decision.chosen)
+        reply = stack.post("closed", raw)
+        decision = stack.router.decide(RouteQuery.from_prompt(f"question {number} ü"))
+        seen = stack.take(decision.chosen)
         assert seen.body == raw.replace(b"elle/test", f"up-{decision.chosen}".encode())
         assert reply.json()["choices"][0]["message"]["content"] == f"I am {decision.chosen}"
         for headers in (seen.headers, reply.headers):
@@ -145,19 +145,19 @@ def test_envoy_asks_the_upstream_that_the_router_decides_for_with_nothing_but_th
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_candidate_by_name_and_an_anthropic_body_are_routed(world, name):
+def test_a_candidate_by_name_and_an_anthropic_body_are_routed(stack, name):
     body = {"model": name, "max_tokens": 5, "system": "x", "messages": [{"role": "user", "content": "hello"}]}
-    reply = world.post("closed", body, path="/v1/messages?beta=true")
+    reply = stack.post("closed", body, path="/v1/messages?beta=true")
     assert reply.headers["x-elle-reason"] == "PINNED"
-    assert json.loads(world.take(name).body) == body | {"model": f"up-{name}"}
+    assert json.loads(stack.take(name).body) == body | {"model": f"up-{name}"}
 
 
-def test_a_streamed_answer_passes_while_it_is_written(world):
+def test_a_streamed_answer_passes_while_it_is_written(stack):
     name = NAMES[1]
-    upstream = world.upstreams[name]
+    upstream = stack.upstreams[name]
     upstream.gate.clear()
     body = chat("hello", stream=True) | {"model": name}
-    with httpx.stream("POST", world.urls["closed"] + "/v1/chat/completions", json=body, timeout=30) as reply:
+    with httpx.stream("POST", stack.urls["closed"] + "/v1/chat/completions", json=body, timeout=30) as reply:
         lines = (line for line in reply.iter_lines() if line)
         # The upstream writes no more before the first event is here.
         assert "I am" in next(lines)
@@ -168,13 +168,13 @@ def test_a_streamed_answer_passes_while_it_is_written(world):
     assert rest[-1] == "data: [DONE]"
 
 
-def test_a_body_of_two_megabytes_arrives_whole(world):
+def test_a_body_of_two_megabytes_arrives_whole(stack):
     picture = "data:image/png;base64," + base64.b64encode(os.urandom(1_600_000)).decode()
     parts = [{"type": "text", "text": "what is it?"}, {"type": "image_url", "image_url": {"url": picture}}]
     raw = json.dumps({"model": NAMES[1], "messages": [{"role": "user", "content": parts}]}).encode()
     assert len(raw) > 2 * 1024 * 1024
-    assert world.post("closed", raw).status_code == 200
-    assert world.take(NAMES[1]).body == raw.replace(b'"gpt-4-turbo"', b'"up-gpt-4-turbo"')
+    assert stack.post("closed", raw).status_code == 200
+    assert stack.take(NAMES[1]).body == raw.replace(b'"gpt-4-turbo"', b'"up-gpt-4-turbo"')
 
 
 UNDECIDABLE = [
@@ -187,76 +187,76 @@ UNDECIDABLE = [
 
 
 @pytest.mark.parametrize(("raw", "status", "code"), UNDECIDABLE, ids=lambda value: str(value)[:20])
-def test_closed_refuses_what_it_cannot_decide_with_an_openai_error_object(world, raw, status, code):
-    reply = world.post("closed", raw)
+def test_closed_refuses_what_it_cannot_decide_with_an_openai_error_object(stack, raw, status, code):
+    reply = stack.post("closed", raw)
     error = reply.json()["error"]
     assert (reply.status_code, error["type"]) == (status, "invalid_request_error")
     assert error["code"] == (code or "no_eligible_candidate")
     assert error["message"]
     assert reply.headers["content-type"] == "application/json"
-    world.assert_nobody_was_asked()
+    stack.assert_nobody_was_asked()
 
 
 @pytest.mark.parametrize(("raw", "status", "code"), UNDECIDABLE, ids=lambda value: str(value)[:20])
-def test_open_passes_on_what_it_cannot_decide_as_it_came(world, raw, status, code):
-    assert world.post("open", raw).status_code == 200
-    seen = world.take(NAMES[0])
+def test_open_passes_on_what_it_cannot_decide_as_it_came(stack, raw, status, code):
+    assert stack.post("open", raw).status_code == 200
+    seen = stack.take(NAMES[0])
     assert seen.body == raw
     assert seen.headers["x-elle-error"] in {"INVALID_REQUEST", "UNKNOWN_MODEL", "NO_ELIGIBLE_CANDIDATE"}
     assert "x-elle-candidate" not in seen.headers
 
 
-def test_a_post_without_a_body_is_refused(world):
-    assert world.post("closed", b"").json()["error"]["message"] == "the body must be set, got none."
-    world.assert_nobody_was_asked()
+def test_a_post_without_a_body_is_refused(stack):
+    assert stack.post("closed", b"").json()["error"]["message"] == "the body must be set, got none."
+    stack.assert_nobody_was_asked()
 
 
-def test_a_compressed_body_is_refused_by_name(world):
-    reply = world.post("closed", b"\x1f\x8b", **{"content-encoding": "gzip"})
+def test_a_compressed_body_is_refused_by_name(stack):
+    reply = stack.post("closed", b"\x1f\x8b", **{"content-encoding": "gzip"})
     assert "content-encoding" in reply.json()["error"]["message"]
 
 
-def test_while_the_router_loads_chats_are_refused_for_a_while(world):
-    reply = world.post("loading", chat("hello"))
+def test_while_the_router_loads_chats_are_refused_for_a_while(stack):
+    reply = stack.post("loading", chat("hello"))
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "not_ready")
 
 
-def test_a_bug_of_ours_is_told_without_its_insides(world, monkeypatch):
+def test_a_bug_of_ours_is_told_without_its_insides(stack, monkeypatch):
     def fail(*_: object) -> None:
         raise ZeroDivisionError("secret")
 
     monkeypatch.setattr("router.gateways.ext_proc.query_from_body", fail)
-    reply = world.post("closed", chat("hello"))
+    reply = stack.post("closed", chat("hello"))
     assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal")
     assert "secret" not in reply.text
 
 
 @pytest.mark.parametrize("listener", ["closed", "eager"])
-def test_all_that_is_no_chat_passes_untouched(world, listener):
-    before = len(world.encoder.encoded)
+def test_all_that_is_no_chat_passes_untouched(stack, listener):
+    before = len(stack.encoder.encoded)
     raw = b'{"model": "elle/test", "messages": [{"role": "user", "content": "no chat"}]}'
-    assert world.post(listener, raw, path="/v1/embeddings").status_code == 200
-    seen = world.take(NAMES[0])
+    assert stack.post(listener, raw, path="/v1/embeddings").status_code == 200
+    seen = stack.take(NAMES[0])
     assert (seen.body, seen.path) == (raw, "/v1/embeddings")
-    assert httpx.get(world.urls[listener] + "/v1/chat/completions").status_code == 200
-    assert "x-elle-decision-id" not in world.take(NAMES[0]).headers
-    assert len(world.encoder.encoded) == before
+    assert httpx.get(stack.urls[listener] + "/v1/chat/completions").status_code == 200
+    assert "x-elle-decision-id" not in stack.take(NAMES[0]).headers
+    assert len(stack.encoder.encoded) == before
 
 
-def test_clients_cannot_say_who_answers(world):
+def test_clients_cannot_say_who_answers(stack):
     forged = {"x-elle-candidate": NAMES[1]}
     # Alone it leaves the router nothing to remove, and so no reason to have the route chosen again.
-    world.post("closed", b"{}", path="/v1/embeddings", **forged)
-    assert "x-elle-candidate" not in world.take(NAMES[0]).headers
+    stack.post("closed", b"{}", path="/v1/embeddings", **forged)
+    assert "x-elle-candidate" not in stack.take(NAMES[0]).headers
     forged["x-elle-reason"] = "PINNED"
-    reply = world.post("closed", b"{}", path="/v1/embeddings", **forged)
+    reply = stack.post("closed", b"{}", path="/v1/embeddings", **forged)
     assert "x-elle-reason" not in reply.headers
-    assert "x-elle-reason" not in world.take(NAMES[0]).headers
-    world.post("open", b"{", **forged)
-    assert "x-elle-candidate" not in world.take(NAMES[0]).headers
+    assert "x-elle-reason" not in stack.take(NAMES[0]).headers
+    stack.post("open", b"{", **forged)
+    assert "x-elle-candidate" not in stack.take(NAMES[0]).headers
 
 
-def test_a_filter_that_does_not_send_bodies_refuses_chats_instead_of_passing_them_undecided(world):
-    reply = world.post("unset", chat("hello"))
+def test_a_filter_that_does_not_send_bodies_refuses_chats_instead_of_passing_them_undecided(stack):
+    reply = stack.post("unset", chat("hello"))
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "router_unavailable")
-    world.assert_nobody_was_asked()
+    stack.assert_nobody_was_asked()

@@ -48,7 +48,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class World:
+class Stack:
     url: str
     upstream: FaultyUpstream
 
@@ -73,19 +73,19 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def stack(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with upstream_in_thread() as (upstream, resetting):
         paths = write_policies(tmp_path_factory.mktemp("policies"), FAULTS, upstream, resetting)
         settings = ServerSettings(policies=paths, port=0, drain_s=1, http=OpenAIDoor())
         with in_thread(serving(settings)) as running:
-            world = World(f"http://{running.http_address}", upstream)
-            world.ask("ok-unary", "unary", deadline_s=60)  # with it comes LiteLLM's import
-            yield world
+            stack = Stack(f"http://{running.http_address}", upstream)
+            stack.ask("ok-unary", "unary", deadline_s=60)  # with it comes LiteLLM's import
+            yield stack
 
 
 @pytest.mark.parametrize(("fault", "method"), DOOR_CASES)
-def test_the_candidate_above_answers_and_the_record_says_after_what(world: World, fault: str, method: str) -> None:
-    answer = world.ask(f"{fault}-{method}", method)
+def test_the_candidate_above_answers_and_the_record_says_after_what(stack: Stack, fault: str, method: str) -> None:
+    answer = stack.ask(f"{fault}-{method}", method)
     assert (answer.status, answer.text, answer.error, answer.ended) == (200, TEXT, None, True)
     assert (answer.record["answered_by"], answer.record["fell_back"]) == ("strong", True)
     tried = [*(("weak", outcome.value) for outcome in expected_of(fault, method)), ("strong", "ANSWERED")]
@@ -95,10 +95,10 @@ def test_the_candidate_above_answers_and_the_record_says_after_what(world: World
 
 @pytest.mark.parametrize(("fault", "method"), DOOR_CASES)
 def test_the_candidate_below_is_never_asked_and_the_error_object_is_clear(
-    world: World, fault: str, method: str
+    stack: Stack, fault: str, method: str
 ) -> None:
-    answer = world.ask(f"floor-{fault}-{method}", method)
-    assert world.upstream.of(f"ok@floor-{fault}-{method}") == []
+    answer = stack.ask(f"floor-{fault}-{method}", method)
+    assert stack.upstream.of(f"ok@floor-{fault}-{method}") == []
     expected = expected_of(fault, method)
     assert answer.tried == [("strong", outcome.value) for outcome in expected]
     assert answer.error is not None
@@ -109,33 +109,33 @@ def test_the_candidate_below_is_never_asked_and_the_error_object_is_clear(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_the_request_itself_is_to_blame_for_fails_at_once(world: World, method: str) -> None:
-    answer = world.ask(f"400-{method}", method)
+def test_what_the_request_itself_is_to_blame_for_fails_at_once(stack: Stack, method: str) -> None:
+    answer = stack.ask(f"400-{method}", method)
     assert answer.error is not None
     assert (answer.status, answer.error["type"]) == (400, "invalid_request_error")
     assert answer.tried == [("weak", "REJECTED")]
-    assert world.upstream.of(f"ok@400-{method}") == []
+    assert stack.upstream.of(f"ok@400-{method}") == []
 
 
 @pytest.mark.parametrize("fault", BREAKS_OFF)
-def test_a_stream_that_breaks_off_ends_with_an_error_event_and_nobody_takes_over(world: World, fault: str) -> None:
-    answer = world.ask(f"{fault}-stream", "stream")
+def test_a_stream_that_breaks_off_ends_with_an_error_event_and_nobody_takes_over(stack: Stack, fault: str) -> None:
+    answer = stack.ask(f"{fault}-stream", "stream")
     assert (answer.status, answer.text, answer.ended) == (200, "forty-", False)
     assert answer.error is not None
     assert answer.error["code"] == "upstream_interrupted"
     assert answer.tried == [("weak", "INTERRUPTED")]
-    assert world.upstream.of(f"ok@{fault}-stream") == []
+    assert stack.upstream.of(f"ok@{fault}-stream") == []
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_answer_of_ten_megabytes_arrives_whole(world: World, method: str) -> None:
-    answer = world.ask(f"big-{method}", method, deadline_s=60)
+def test_an_answer_of_ten_megabytes_arrives_whole(stack: Stack, method: str) -> None:
+    answer = stack.ask(f"big-{method}", method, deadline_s=60)
     assert (answer.status, len(answer.text), answer.ended) == (200, BIG, True)
     assert answer.tried == [("weak", "ANSWERED")]
 
 
-def test_the_deadline_ends_an_endless_stream_with_an_error_event(world: World) -> None:
-    answer = world.ask("endless-stream", "stream", deadline_s=1)
+def test_the_deadline_ends_an_endless_stream_with_an_error_event(stack: Stack) -> None:
+    answer = stack.ask("endless-stream", "stream", deadline_s=1)
     assert answer.text.startswith("and ")
     assert answer.error is not None
     assert (answer.error["code"], answer.ended) == ("upstream_timeout", False)

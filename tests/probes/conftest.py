@@ -16,10 +16,10 @@ from probes.probe import DataSource, DifficultyProbe, ProbeCard, fingerprints
 from probes.regression.crossfit import assign_folds, out_of_fold
 from probes.regression.fit import fit_ridge
 
-World = tuple[np.ndarray, np.ndarray]
+Data = tuple[np.ndarray, np.ndarray]
 
 
-def _world(n: int = 300, n_features: int = 8, seed: int = 0) -> World:
+def _make_data(n: int = 300, n_features: int = 8, seed: int = 0) -> Data:
     """Return features (n, d) float32 and 0/1 losses (n, 2) that depend on them, the second's smaller."""
     rng = np.random.default_rng(seed)
     X = (rng.normal(size=(n, n_features)) + 2.0).astype(np.float32)
@@ -28,7 +28,7 @@ def _world(n: int = 300, n_features: int = 8, seed: int = 0) -> World:
 
 
 def _make_probe(kind: str = "beta", n_features: int = 8) -> DifficultyProbe:
-    X, losses = _world(n_features=n_features)
+    X, losses = _make_data(n_features=n_features)
     solution = fit_ridge(X, losses)
     held_out = out_of_fold(X, losses, assign_folds(range(len(X))), alpha=solution.alpha)
     return DifficultyProbe(
@@ -53,8 +53,8 @@ def _make_probe(kind: str = "beta", n_features: int = 8) -> DifficultyProbe:
 
 
 @pytest.fixture
-def world() -> Callable[..., World]:
-    return _world
+def make_data() -> Callable[..., Data]:
+    return _make_data
 
 
 @pytest.fixture

@@ -13,15 +13,15 @@ from probes.errors import DataError, DimensionError, EncoderMismatchError
 from probes.probe import DifficultyProbe
 
 MakeProbe = Callable[..., DifficultyProbe]
-MakeWorld = Callable[..., tuple[np.ndarray, np.ndarray]]
+MakeData = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 @pytest.mark.parametrize("kind", ["isotonic", "sigmoid", "beta", "venn_abers"])
 def test_a_row_is_judged_the_same_to_the_last_bit_alone_and_in_any_batch(
-    kind: str, make_probe: MakeProbe, world: MakeWorld
+    kind: str, make_probe: MakeProbe, make_data: MakeData
 ) -> None:
     probe = make_probe(kind)
-    X, _ = world(seed=1)
+    X, _ = make_data(seed=1)
     whole = probe.predict(X[:70])
     for start, stop in ((0, 1), (3, 4), (5, 37), (69, 70)):
         part = probe.predict(X[start:stop])
@@ -34,18 +34,18 @@ def test_a_row_is_judged_the_same_to_the_last_bit_alone_and_in_any_batch(
         assert probe.predict_one(X[row].astype(np.float64)) == one
 
 
-def test_memory_layout_and_float64_input_change_nothing(make_probe: MakeProbe, world: MakeWorld) -> None:
+def test_memory_layout_and_float64_input_change_nothing(make_probe: MakeProbe, make_data: MakeData) -> None:
     probe = make_probe()
-    X, _ = world()
+    X, _ = make_data()
     expected = probe.predict(X[:20]).risk
     assert_array_equal(probe.predict(np.asfortranarray(X[:20])).risk, expected)
     assert_array_equal(probe.predict(X[:20].astype(np.float64)).risk, expected)
     assert_array_equal(probe.predict(X[:40:2]).risk, probe.predict(X[:40]).risk[::2])
 
 
-def test_risk_is_the_calibrated_loss_and_far_prompts_are_unfamiliar(make_probe: MakeProbe, world: MakeWorld) -> None:
+def test_risk_is_the_calibrated_loss_and_far_prompts_are_unfamiliar(make_probe: MakeProbe, make_data: MakeData) -> None:
     probe = make_probe()
-    X, _ = world()
+    X, _ = make_data()
     found = probe.predict(X)
     for j, calibrator in enumerate(probe.calibrators):
         assert_array_equal(found.risk[:, j], calibrator.predict(found.loss[:, j].astype(np.float64)))
@@ -59,9 +59,9 @@ def test_no_prompts_give_an_empty_prediction(make_probe: MakeProbe) -> None:
     assert empty.loss.shape == empty.risk.shape == (0, 2)
 
 
-def test_unusable_features_are_refused(make_probe: MakeProbe, world: MakeWorld) -> None:
+def test_unusable_features_are_refused(make_probe: MakeProbe, make_data: MakeData) -> None:
     probe = make_probe()
-    X = world()[0][:3].copy()
+    X = make_data()[0][:3].copy()
     with pytest.raises(DimensionError, match="features must have 8 columns; got 7"):
         probe.predict(X[:, :7])
     with pytest.raises(DataError, match="must be a matrix"):
@@ -75,9 +75,9 @@ def test_unusable_features_are_refused(make_probe: MakeProbe, world: MakeWorld) 
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_one_unusable_row_is_refused(dtype: type, make_probe: MakeProbe, world: MakeWorld) -> None:
+def test_one_unusable_row_is_refused(dtype: type, make_probe: MakeProbe, make_data: MakeData) -> None:
     probe = make_probe()
-    x = world()[0][0].astype(dtype)
+    x = make_data()[0][0].astype(dtype)
     with pytest.raises(DimensionError, match="features must have 8 columns; got 7"):
         probe.predict_one(x[:7])
     for value in (np.nan, np.inf):
@@ -90,10 +90,10 @@ def test_one_unusable_row_is_refused(dtype: type, make_probe: MakeProbe, world: 
         dataclasses.replace(probe, calibrators=()).predict_one(x)
 
 
-def test_a_probe_without_calibration_has_no_risk(make_probe: MakeProbe, world: MakeWorld) -> None:
+def test_a_probe_without_calibration_has_no_risk(make_probe: MakeProbe, make_data: MakeData) -> None:
     bare = dataclasses.replace(make_probe(), calibrators=())
     with pytest.raises(DataError, match="no calibration"):
-        bare.predict(world()[0])
+        bare.predict(make_data()[0])
 
 
 def test_only_the_encoder_it_was_fitted_with_is_accepted(make_probe: MakeProbe) -> None:

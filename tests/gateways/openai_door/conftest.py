@@ -14,12 +14,12 @@ from router.serving.settings import ServerSettings
 from tests.fakes import FakeEncoder
 from tests.gateways.chat_upstream import running_chat_upstream
 from tests.gateways.loopback import in_thread
-from tests.gateways.openai_door.door_world import MAX_BODY_BYTES, World, write_door_policies
+from tests.gateways.openai_door.door_stack import MAX_BODY_BYTES, Stack, write_door_policies
 from tests.router.faults import upstream_in_thread
 
 
 @pytest.fixture(scope="package")
-def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder, encoder = tmp_path_factory.mktemp("policies"), FakeEncoder()
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -31,17 +31,17 @@ def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         door = OpenAIDoor(max_body_bytes=MAX_BODY_BYTES)
         with in_thread(serving(ServerSettings(policies=policies, port=0, drain_s=1, http=door))) as running:
             url = f"http://{running.http_address}/v1"
-            yield World(url, running.address, chat, chat_url, faulty, encoder)
+            yield Stack(url, running.address, chat, chat_url, faulty, encoder)
 
 
 @pytest.fixture
-def world(_world: World) -> World:
+def stack(_world: Stack) -> Stack:
     _world.chat.sent.clear()
     _world.faulty.seen.clear()
     return _world
 
 
 @pytest.fixture
-def sdk(world: World) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(api_key="sk-caller", base_url=world.url, max_retries=0) as sdk:
+def sdk(stack: Stack) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(api_key="sk-caller", base_url=stack.url, max_retries=0) as sdk:
         yield sdk

@@ -13,16 +13,16 @@ from router.gateways.openai_door import OpenAIDoor
 from router.serving.http_server import bind_socket, serve_app
 from tests.gateways.chat_upstream import CALL
 from tests.gateways.loopback import in_thread
-from tests.gateways.openai_door.door_world import NAMES, World, hello
+from tests.gateways.openai_door.door_stack import NAMES, Stack, hello
 
 
-def test_the_record_stands_in_headers_body_and_every_chunk(world: World, sdk: openai.OpenAI) -> None:
+def test_the_record_stands_in_headers_body_and_every_chunk(stack: Stack, sdk: openai.OpenAI) -> None:
     asked: dict[str, Any] = {"model": "elle/test", "messages": hello("what is said of it?")}
     whole = sdk.chat.completions.with_raw_response.create(**asked)
     body = whole.parse().to_dict()
     record = body["elle"]
     assert isinstance(record, dict)
-    with RouterClient(world.address) as client:
+    with RouterClient(stack.address) as client:
         decision = client.route("what is said of it?")
     row = next(row for row in decision.candidates if row.candidate == decision.chosen)
     assert record["candidate"] == record["answered_by"] == decision.chosen
@@ -44,15 +44,15 @@ def test_the_record_stands_in_headers_body_and_every_chunk(world: World, sdk: op
     assert [chunk["elle"].keys() for chunk in chunks] == [small | {"attempts"}] + [small] * (len(chunks) - 1)
 
 
-def test_streams_are_events_that_end_with_done(world: World) -> None:
-    reply = world.post({"model": "small", "messages": hello(), "stream": True})
+def test_streams_are_events_that_end_with_done(stack: Stack) -> None:
+    reply = stack.post({"model": "small", "messages": hello(), "stream": True})
     assert reply.headers["content-type"].startswith("text/event-stream")
     lines = [line for line in reply.text.splitlines() if line]
     assert all(line.startswith("data: ") for line in lines)
     assert lines[-1] == "data: [DONE]"
 
 
-def test_model_names_choose_policy_profile_alias_and_candidate(world: World, sdk: openai.OpenAI) -> None:
+def test_model_names_choose_policy_profile_alias_and_candidate(stack: Stack, sdk: openai.OpenAI) -> None:
     def record(model: str) -> dict[str, Any]:
         body = sdk.chat.completions.create(model=model, messages=hello()).to_dict()
         assert isinstance(body["elle"], dict)
@@ -85,23 +85,23 @@ def test_another_candidate_answers_and_it_is_told(sdk: openai.OpenAI) -> None:
         assert tried == [("first", "UNAVAILABLE", 500), ("second", "ANSWERED", None)]
 
 
-def test_a_session_goes_on_with_who_answered(world: World) -> None:
+def test_a_session_goes_on_with_who_answered(stack: Stack) -> None:
     loop = [
         *hello(),
         {"role": "assistant", "content": None, "tool_calls": [CALL]},
         {"role": "tool", "tool_call_id": "call_1", "content": "sunny"},
     ]
     headers = {"x-session-id": "s-1", "authorization": "Bearer a"}
-    first = world.post({"model": "elle/test", "messages": hello("a question of small gain 3")}, **headers)
-    held = world.post({"model": "elle/test", "messages": loop}, **headers)
+    first = stack.post({"model": "elle/test", "messages": hello("a question of small gain 3")}, **headers)
+    held = stack.post({"model": "elle/test", "messages": loop}, **headers)
     assert held.headers["x-elle-reason"] == "SESSION_HELD"
     assert held.headers["x-elle-candidate"] == first.headers["x-elle-candidate"]
-    stranger = world.post({"model": "elle/test", "messages": loop}, **headers | {"authorization": "Bearer b"})
+    stranger = stack.post({"model": "elle/test", "messages": loop}, **headers | {"authorization": "Bearer b"})
     assert stranger.headers["x-elle-reason"] != "SESSION_HELD"
 
 
-def test_health_is_told_and_before_it_is_warm_clients_are_asked_to_come_back(world: World) -> None:
-    assert httpx.get(f"{world.root}/healthz").json()["status"] == "ok"
+def test_health_is_told_and_before_it_is_warm_clients_are_asked_to_come_back(stack: Stack) -> None:
+    assert httpx.get(f"{stack.root}/healthz").json()["status"] == "ok"
     with in_thread(serve_app(bind_socket("127.0.0.1", 0), OpenAIDoor().app())) as port:
         root = f"http://127.0.0.1:{port}"
         chat = httpx.post(f"{root}/v1/chat/completions", json={"model": "elle/test", "messages": hello()})

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.gateways.chat_upstream import CALL
-from tests.gateways.openai_door.door_world import JSON, NAMES, World, hello
+from tests.gateways.openai_door.door_stack import JSON, NAMES, Stack, hello
 
 NODE = ROOT / "tests" / "gateways" / "node"
 
@@ -57,37 +57,37 @@ SUITE: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("what", SUITE)
 def test_the_python_sdk_gets_its_answer_and_its_body_reaches_the_upstream_with_another_model_and_no_other_byte(
-    world: World, sdk: openai.OpenAI, what: str, streamed: bool
+    stack: Stack, sdk: openai.OpenAI, what: str, streamed: bool
 ) -> None:
     asked = {"model": "elle/test", "messages": hello()} | SUITE[what]
     if streamed:
         asked |= {"stream": True, "stream_options": {"include_usage": True}}
-    with openai.OpenAI(api_key="k", base_url=world.chat_url, max_retries=0) as upstream:
+    with openai.OpenAI(api_key="k", base_url=stack.chat_url, max_retries=0) as upstream:
         direct = upstream.chat.completions.create(**asked | {"model": "up-none"})
         expected = [plain_body(chunk) for chunk in direct] if streamed else plain_body(direct)
     answer = sdk.chat.completions.create(**asked)
     got = [plain_body(chunk) for chunk in answer] if streamed else plain_body(answer)
-    sent, passed = world.chat.sent
+    sent, passed = stack.chat.sent
     (name,) = [name for name in NAMES if f'"up-{name}"'.encode() in passed]
     assert passed == sent.replace(b'"up-none"', f'"up-{name}"'.encode())
     record = [chunk.pop("elle") for chunk in got] if streamed else [got.pop("elle")]
     assert {one["candidate"] for one in record} == {name}
     assert json.loads(json.dumps(expected).replace("up-none", f"up-{name}")) == got
-    assert world.chat.keys[-1] != "Bearer sk-caller"
+    assert stack.chat.keys[-1] != "Bearer sk-caller"
 
 
 @pytest.mark.skipif(not NEWEST.exists(), reason="no .venv-openai with the newest SDK; `make .venv-openai/.installed`")
-def test_the_newest_python_sdk_gets_the_same(world: World) -> None:
+def test_the_newest_python_sdk_gets_the_same(stack: Stack) -> None:
     whole = [{"messages": hello()} | fields for fields in SUITE.values()]
     streamed = [fields | {"stream": True, "stream_options": {"include_usage": True}} for fields in whole]
-    task = {"urls": [world.chat_url, world.url], "suite": [*whole, *streamed]}
+    task = {"urls": [stack.chat_url, stack.url], "suite": [*whole, *streamed]}
     command = [str(NEWEST), str(ROOT / "tests" / "gateways" / "python" / "suite.py")]
     done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True, check=True, timeout=120)
     found = json.loads(done.stdout)
     assert int(found["version"].partition(".")[0]) > int(openai.__version__.partition(".")[0])
     assert len(found["answers"]) == len(task["suite"])
     for number, (expected, got) in enumerate(found["answers"]):
-        sent, passed = world.chat.sent[2 * number : 2 * number + 2]
+        sent, passed = stack.chat.sent[2 * number : 2 * number + 2]
         (name,) = [name for name in NAMES if f'"up-{name}"'.encode() in passed]
         assert passed == sent.replace(b'"up-none"', f'"up-{name}"'.encode())
         assert {one.pop("elle")["candidate"] for one in got} == {name}
@@ -102,13 +102,13 @@ def plain_body(answer: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
-def test_a_body_written_by_anybody_else_arrives_byte_for_byte(world: World, streamed: bool) -> None:
+def test_a_body_written_by_anybody_else_arrives_byte_for_byte(stack: Stack, streamed: bool) -> None:
     raw = (
         b'{ "messages" : [{"content":"caf\\u00e9 \\ud83d\\ude00", "role":"user", "role2": 1e-7}],\n\t"top_p":1.0, '
         b'"seed":1E2,"model" :\t"large" , "stream": %s, "z":{"b":1,"a":-0.0}}\r\n' % (b"true" if streamed else b"false")
     )
-    assert httpx.post(f"{world.url}/chat/completions", content=raw, headers=JSON).status_code == 200
-    assert world.chat.sent == [raw.replace(b'"large"', b'"up-large"')]
+    assert httpx.post(f"{stack.url}/chat/completions", content=raw, headers=JSON).status_code == 200
+    assert stack.chat.sent == [raw.replace(b'"large"', b'"up-large"')]
 
 
 def test_the_sdks_helpers_parse_tool_calls_and_schemas(sdk: openai.OpenAI) -> None:
@@ -131,14 +131,14 @@ class TestNode:
         return node
 
     def test_the_node_sdk_gets_its_answers_and_its_bodies_reach_the_upstream_byte_equal(
-        self, world: World, node: str
+        self, stack: Stack, node: str
     ) -> None:
-        command = [node, str(NODE / "suite.mjs"), world.chat_url, world.url]
+        command = [node, str(NODE / "suite.mjs"), stack.chat_url, stack.url]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         told = json.loads(done.stdout)
-        assert len(world.chat.sent) == 2 * len(told["answers"]) >= 20
-        for direct, passed, answer in zip(world.chat.sent[::2], world.chat.sent[1::2], told["answers"], strict=True):
+        assert len(stack.chat.sent) == 2 * len(told["answers"]) >= 20
+        for direct, passed, answer in zip(stack.chat.sent[::2], stack.chat.sent[1::2], told["answers"], strict=True):
             model = f'"up-{answer["candidate"]}"'.encode()
             assert passed == direct.replace(b'"up-none"', model), answer["what"]
             assert answer["same"], answer["what"]
@@ -149,15 +149,15 @@ class TestNode:
         }
         assert "elle/test" in told["models"]
 
-    async def test_a_node_client_that_aborts_stops_the_upstream(self, world: World, node: str) -> None:
-        command = [node, str(NODE / "abort.mjs"), world.url, "fault-endless"]
+    async def test_a_node_client_that_aborts_stops_the_upstream(self, stack: Stack, node: str) -> None:
+        command = [node, str(NODE / "abort.mjs"), stack.url, "fault-endless"]
         process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
         assert process.stdout is not None
         try:
-            await world.faulty.asked("endless")
+            await stack.faulty.asked("endless")
             assert await process.stdout.readline() == b"aborted\n"
             left_at = time.monotonic()
-            assert await world.faulty.left("endless") - left_at < 1
+            assert await stack.faulty.left("endless") - left_at < 1
             assert process.returncode is None
         finally:
             process.kill()

@@ -21,12 +21,12 @@ from router.gateways.openai_door import OpenAIDoor
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
 from tests.fakes import FakeEncoder, write_policy
-from tests.gateways.openai_door.door_world import World, hello
+from tests.gateways.openai_door.door_stack import Stack, hello
 
 
-def test_an_answer_that_breaks_off_ends_with_an_error_event_and_without_done(world: World, sdk: openai.OpenAI) -> None:
+def test_an_answer_that_breaks_off_ends_with_an_error_event_and_without_done(stack: Stack, sdk: openai.OpenAI) -> None:
     asked: dict[str, Any] = {"model": "elle/breaks", "messages": hello(), "stream": True}
-    lines = [line for line in world.post(asked).text.splitlines() if line]
+    lines = [line for line in stack.post(asked).text.splitlines() if line]
     last = json.loads(lines[-1].removeprefix("data: "))
     assert last["error"]["code"] == "upstream_interrupted"
     assert last["elle"]["attempts"][-1]["outcome"] == "INTERRUPTED"
@@ -35,19 +35,19 @@ def test_an_answer_that_breaks_off_ends_with_an_error_event_and_without_done(wor
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
-def test_the_deadline_of_the_header_holds(world: World, streamed: bool) -> None:
+def test_the_deadline_of_the_header_holds(stack: Stack, streamed: bool) -> None:
     started = time.monotonic()
     body = {"model": "fault-hang", "messages": hello(), "stream": streamed}
-    reply = world.post(body, **{"x-elle-timeout-s": "0.5"})
+    reply = stack.post(body, **{"x-elle-timeout-s": "0.5"})
     assert (reply.status_code, reply.json()["error"]["code"]) == (504, "upstream_timeout")
     assert 0.4 < time.monotonic() - started < 2
     for wrong in ("1_0", "soon", "-1", "nan", "0", "inf"):
-        assert world.post(body, **{"x-elle-timeout-s": wrong}).json()["error"]["param"] == "x-elle-timeout-s"
+        assert stack.post(body, **{"x-elle-timeout-s": wrong}).json()["error"]["param"] == "x-elle-timeout-s"
 
 
-def test_a_candidate_that_is_silent_longer_than_the_deadline_leaves_time_for_another_one(world: World) -> None:
+def test_a_candidate_that_is_silent_longer_than_the_deadline_leaves_time_for_another_one(stack: Stack) -> None:
     body = {"model": "elle/stalls", "messages": hello(), "stream": True}
-    reply = world.post(body, **{"x-elle-timeout-s": "3"})
+    reply = stack.post(body, **{"x-elle-timeout-s": "3"})
     assert reply.status_code == 200
     assert reply.headers["x-elle-attempts"] == "first=TIMED_OUT,second=ANSWERED"
 
@@ -56,9 +56,9 @@ def test_a_candidate_that_is_silent_longer_than_the_deadline_leaves_time_for_ano
     ("fault", "streamed"), [("hang", False), ("hang", True), ("endless", True), ("stall", True)], ids=str
 )
 async def test_a_client_that_leaves_stops_the_upstream_within_a_second(
-    world: World, fault: str, streamed: bool
+    stack: Stack, fault: str, streamed: bool
 ) -> None:
-    async with openai.AsyncOpenAI(api_key="k", base_url=world.url, max_retries=0) as sdk:
+    async with openai.AsyncOpenAI(api_key="k", base_url=stack.url, max_retries=0) as sdk:
 
         async def ask() -> None:
             answer: Any = await sdk.chat.completions.create(model=f"fault-{fault}", messages=hello(), stream=streamed)
@@ -66,13 +66,13 @@ async def test_a_client_that_leaves_stops_the_upstream_within_a_second(
                 pass
 
         asking = asyncio.create_task(ask())
-        await world.faulty.asked(fault)
+        await stack.faulty.asked(fault)
         await asyncio.sleep(0.2)
         left_at = time.monotonic()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        assert await world.faulty.left(fault) - left_at < 1
+        assert await stack.faulty.left(fault) - left_at < 1
 
 
 async def test_what_is_in_work_when_the_service_stops_is_answered(

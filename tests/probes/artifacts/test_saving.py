@@ -27,9 +27,9 @@ from tests.probes.artifacts.edits import MakeProbe
 
 @pytest.mark.parametrize("kind", ["isotonic", "sigmoid", "beta", "venn_abers"])
 def test_a_loaded_probe_predicts_the_same_to_the_last_bit(
-    tmp_path: Path, kind: str, make_probe: MakeProbe, world: Callable[..., Any]
+    tmp_path: Path, kind: str, make_probe: MakeProbe, make_data: Callable[..., Any]
 ) -> None:
-    probe, X = make_probe(kind), world(seed=5)[0]
+    probe, X = make_probe(kind), make_data(seed=5)[0]
     artifact.save(probe, tmp_path / "a" / "probe")
     loaded = artifact.load(tmp_path / "a" / "probe")
     for name in ("loss", "risk", "leverage", "unfamiliar"):

@@ -45,5 +45,5 @@ def small_model() -> EncoderWeights:
 
 @pytest.fixture(scope="package")
 def emulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library with AVX-512 VNNI written out in C, so that its path runs on any AVX2 machine."""
+    """Compile the library with AVX-512 VNNI written out in C, so that its path runs on any AVX2 machine."""
     return compiled(tmp_path_factory, "-DEMULATE_VNNI")

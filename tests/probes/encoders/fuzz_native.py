@@ -54,7 +54,7 @@ FLOATS = (0.0, -1.0, 1e-300, 1e-12, 1e-3, 0.5, 1e30, float("inf"), float("nan"),
 
 
 def spoiled_files(rng: random.Random, contents: dict[str, bytes]) -> dict[str, bytes]:
-    """A bundle with one to three faults whose digests agree with themselves."""
+    """Return a bundle with one to three faults whose digests agree with themselves."""
     contents = dict(contents)
     tensors, about = dict(load(contents[TENSORS_FILE])), json.loads(contents[BUNDLE_FILE])
     for _ in range(rng.randint(1, 3)):
@@ -142,7 +142,7 @@ def number(rng: random.Random) -> int:
 
 
 def call(rng: random.Random, run: NativeRuntime) -> None:
-    """A call of C with numbers of its own, past what Python checks."""
+    """Call C with numbers of its own, past what Python checks."""
     ids = np.array([rng.randrange(VOCABULARY) for _ in range(rng.randint(1, POSITIONS))], np.int32)
     if rng.random() < 0.5:
         run._vocabulary, run._longest = 2**31, 2**31
@@ -153,7 +153,7 @@ def call(rng: random.Random, run: NativeRuntime) -> None:
 
 
 def round_of(rng: random.Random, contents: dict[str, bytes], library: Path, folder: Path) -> str:
-    """What became of one spoiled encoder: refused, by whom, or computed."""
+    """Return what became of one spoiled encoder: who refused it, or that it was computed."""
     whole = rng.random() < 0.4
     for name, data in (contents if whole else spoiled_files(rng, contents)).items():
         (folder / name).write_bytes(data)

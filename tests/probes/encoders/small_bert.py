@@ -98,7 +98,7 @@ class ByHand:
 
     def product(self, x: npt.NDArray[np.float64], *names: str) -> npt.NDArray[np.float64]:
         integers, scale = quantise(np.concatenate([self.weights[f"{name}.weight"] for name in names]))
-        # In float32 like the rest of the world: the largest value of a token lies between two integers.
+        # In float32, as all code does it: the largest value of a token lies between two integers.
         size = np.maximum(np.abs(x).max(axis=1, keepdims=True), 0.25).astype(np.float32)
         scaled = x.astype(np.float32) / size
         low, high = np.minimum(scaled.min(), np.float32(0)), np.maximum(scaled.max(), np.float32(0))

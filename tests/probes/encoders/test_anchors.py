@@ -31,7 +31,7 @@ def bundle(_real_encoder: None) -> Bundle:
 
 
 def turned(bundle: Bundle) -> Bundle:
-    """A bundle that is whole and of a garbled encoder: the words of the vocabulary stand in another order."""
+    """Return a whole bundle of a garbled encoder: the words of its vocabulary stand in another order."""
     tensors = dict(bundle.weights.tensors)
     tensors["words"] = np.ascontiguousarray(tensors["words"][::-1])
     return dataclasses.replace(bundle, weights=dataclasses.replace(bundle.weights, tensors=tensors))

@@ -24,7 +24,7 @@ from tests.probes.encoders.small_bert import PARTS, POSITIONS, ROOT, VOCABULARY,
 
 @pytest.fixture(scope="module")
 def slow_help(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library with a helper that loses its core over every third item, longer than the rest of a pass takes."""
+    """Compile the library with a helper that loses its core over every third item, longer than a pass takes."""
     lose = "static unsigned turn; if (turn++ % 3 == 0) usleep(2000);"
     return compiled(tmp_path_factory, "-DEMULATE_VNNI", f"-DLOSE_THE_CORE={lose}")
 

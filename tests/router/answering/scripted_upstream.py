@@ -74,7 +74,7 @@ class Script:
             self.closed += 1
 
 
-class World:
+class Stack:
     """Candidates a, b, c and d of rising strength, `a` chosen, under one policy."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Script, **each: Any) -> None:

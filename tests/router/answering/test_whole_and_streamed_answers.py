@@ -8,7 +8,7 @@ import pytest
 
 from router import errors
 from router.answering.completion import Usage
-from tests.router.answering.scripted_upstream import A, Script, World, delta, down, outcomes, said
+from tests.router.answering.scripted_upstream import A, Script, Stack, delta, down, outcomes, said
 
 
 class TestAnswers:
@@ -25,7 +25,7 @@ class TestAnswers:
             (said(None), ""),
         ]
         for body, text in bodies:
-            done = await World(monkeypatch, Script(a=[body])).complete()
+            done = await Stack(monkeypatch, Script(a=[body])).complete()
             assert (done.text, done.body) == (text, body)
 
     @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ class TestAnswers:
     async def test_tokens_are_counted_and_paid_as_the_provider_says_them(
         self, monkeypatch: pytest.MonkeyPatch, usage: Any, counted: Usage | None
     ) -> None:
-        done = await World(monkeypatch, Script(a=[said(usage=usage)])).complete()
+        done = await Stack(monkeypatch, Script(a=[said(usage=usage)])).complete()
         if counted is None or done.usage is None:
             assert done.usage is counted
         else:
@@ -68,43 +68,43 @@ class TestStreams:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         parts = [delta(role="assistant"), delta(content="forty-"), delta("stop", content="two")]
-        world = World(monkeypatch, Script(a=[list(parts)]))
-        steps = await world.stream()
+        stack = Stack(monkeypatch, Script(a=[list(parts)]))
+        steps = await stack.stream()
         assert [step.body for step in steps] == parts
         assert [step.text for step in steps] == ["", "forty-", "two"]
         assert [step.delivery is not None for step in steps] == [True, False, False]
         assert steps[0].delivery is not None
         assert outcomes(steps[0].delivery.attempts) == [("a", A.ANSWERED)]
         assert steps[0].delivery.attempts[0].streamed
-        assert world.script.closed == 1
+        assert stack.script.closed == 1
 
     async def test_until_the_first_content_another_candidate_may_take_over(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        world = World(monkeypatch, Script(a=[[delta(role="assistant"), down()]]), retries=0)
-        steps = await world.stream()
+        stack = Stack(monkeypatch, Script(a=[[delta(role="assistant"), down()]]), retries=0)
+        steps = await stack.stream()
         assert "".join(step.text for step in steps) == "forty-two"
         assert steps[0].delivery is not None
         assert outcomes(steps[0].delivery.attempts) == [("a", A.UNAVAILABLE), ("b", A.ANSWERED)]
-        assert world.script.closed == 2
+        assert stack.script.closed == 2
 
     async def test_afterwards_nobody_may_and_the_caller_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        world = World(monkeypatch, Script(a=[[delta(content="forty-"), down()]]), retries=3)
+        stack = Stack(monkeypatch, Script(a=[[delta(content="forty-"), down()]]), retries=3)
         with pytest.raises(errors.UpstreamInterruptedError) as caught:
-            await world.stream()
+            await stack.stream()
         assert caught.value.message == "candidate 'a' broke off after part of its answer had been sent."
         assert caught.value.http_status == 503
         assert [(one.outcome, one.streamed) for one in caught.value.attempts] == [(A.INTERRUPTED, True)]
-        assert world.script.asked == ["a"]
+        assert stack.script.asked == ["a"]
 
     async def test_a_stream_that_stalls_is_interrupted_and_at_the_callers_deadline_it_is_late(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         stalls = [delta(content="forty-"), "hang"]
         with pytest.raises(errors.UpstreamInterruptedError):
-            await World(monkeypatch, Script(a=[list(stalls)]), timeout_s=0.05).stream()
+            await Stack(monkeypatch, Script(a=[list(stalls)]), timeout_s=0.05).stream()
         with pytest.raises(errors.UpstreamTimeoutError) as caught:
-            await World(monkeypatch, Script(a=[list(stalls)])).stream(timeout_s=0.2)
+            await Stack(monkeypatch, Script(a=[list(stalls)])).stream(timeout_s=0.2)
         assert [(one.outcome, one.streamed) for one in caught.value.attempts] == [(A.TIMED_OUT, True)]
 
     @pytest.mark.parametrize(
@@ -112,14 +112,14 @@ class TestStreams:
     )
     async def test_content_is_all_that_is_more_than_a_role(self, monkeypatch: pytest.MonkeyPatch, part: Any) -> None:
         empty = [delta(role="assistant"), delta(content=""), {"choices": []}, {"choices": [{"delta": None}]}]
-        world = World(monkeypatch, Script(a=[[*empty, down()], [*empty, part, down()]]), retries=1)
+        stack = Stack(monkeypatch, Script(a=[[*empty, down()], [*empty, part, down()]]), retries=1)
         with pytest.raises(errors.UpstreamInterruptedError):
-            await world.stream()
-        assert world.script.asked == ["a", "a"]  # nothing was sent of the first
+            await stack.stream()
+        assert stack.script.asked == ["a", "a"]  # nothing was sent of the first
 
     async def test_a_hundred_chunks_without_content_are_sent_as_they_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
         silent = delta(role="assistant")
-        world = World(monkeypatch, Script(a=[[silent] * 99 + [down()], [silent] * 100 + [down()]]), retries=1)
+        stack = Stack(monkeypatch, Script(a=[[silent] * 99 + [down()], [silent] * 100 + [down()]]), retries=1)
         with pytest.raises(errors.UpstreamInterruptedError):
-            await world.stream()
-        assert world.script.asked == ["a", "a"]
+            await stack.stream()
+        assert stack.script.asked == ["a", "a"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.router.answering.dispatch.dispatch_world import KEY, Upstream, World, candidate, dispatching
+from tests.router.answering.dispatch.dispatch_stack import KEY, Stack, Upstream, candidate, dispatching
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
@@ -19,7 +19,7 @@ async def server() -> AsyncIterator[Upstream]:
 
 @pytest.fixture
 def upstream(server: Upstream, monkeypatch: pytest.MonkeyPatch) -> Upstream:
-    """The server, with nothing remembered."""
+    """Return the server, with nothing remembered."""
     monkeypatch.setenv(KEY, "sk-test")
     server.sent, server.keys, server.answer = [], [], None
     return server
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest_asyncio.fixture(loop_scope="package")
-async def world(folder: Path, upstream: Upstream) -> AsyncIterator[World]:
+async def stack(folder: Path, upstream: Upstream) -> AsyncIterator[Stack]:
     """Two candidates at the same upstream."""
-    async with dispatching(folder, candidate("small", upstream.url), candidate("large", upstream.url)) as world:
-        yield world
+    async with dispatching(folder, candidate("small", upstream.url), candidate("large", upstream.url)) as stack:
+        yield stack

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from router import errors
 from router.values import RouteQuery
-from tests.router.answering.dispatch.dispatch_world import Upstream, World
+from tests.router.answering.dispatch.dispatch_stack import Stack, Upstream
 from tests.router.answering.dispatch.test_bodies import TOOLS
 from tests.router.faults import USAGE, answer
 
@@ -30,23 +30,23 @@ def chunk(index: int, finish_reason: str | None = None, **delta: Any) -> dict[st
 
 
 class TestAnswers:
-    async def test_come_back_as_they_were_sent(self, upstream: Upstream, world: World) -> None:
+    async def test_come_back_as_they_were_sent(self, upstream: Upstream, stack: Stack) -> None:
         sent = answer() | {"system_fingerprint": None, "x_vendor": [1.0, None]}
         upstream.answer = JSONResponse(sent)
-        completion = await world.complete(RouteQuery.from_prompt("hello"))
+        completion = await stack.complete(RouteQuery.from_prompt("hello"))
         assert completion.body == sent
         assert completion.text == "forty-two"
         assert completion.usage is not None
         assert completion.usage.cost_usd == pytest.approx(10e-6 + 20e-6)
 
-    async def test_cost_less_for_input_out_of_the_prompt_cache(self, upstream: Upstream, world: World) -> None:
+    async def test_cost_less_for_input_out_of_the_prompt_cache(self, upstream: Upstream, stack: Stack) -> None:
         usage = USAGE | {"prompt_tokens_details": {"cached_tokens": 8}}
         upstream.answer = JSONResponse(answer() | {"usage": usage})
-        completion = await world.complete(RouteQuery.from_prompt("hello"))
+        completion = await stack.complete(RouteQuery.from_prompt("hello"))
         assert completion.usage.cost_usd == pytest.approx(2e-6 + 8e-7 + 20e-6)
 
     async def test_in_chunks_come_back_as_they_were_sent_with_all_choices(
-        self, upstream: Upstream, world: World
+        self, upstream: Upstream, stack: Stack
     ) -> None:
         sent = [
             *(chunk(index, role="assistant", content="") for index in (0, 1)),
@@ -56,29 +56,29 @@ class TestAnswers:
             {"id": "c", "object": "chat.completion.chunk", "created": 5, "choices": [], "usage": USAGE},
         ]
         upstream.answer = sse(*sent)
-        steps = await world.stream(RouteQuery.from_prompt("hello"))
+        steps = await stack.stream(RouteQuery.from_prompt("hello"))
         assert [step.body for step in steps] == sent
         assert "".join(step.text for step in steps) == "word 0"
         assert [step.usage is None for step in steps] == [True] * 7 + [False]
 
-    async def test_without_usage_say_so(self, upstream: Upstream, world: World) -> None:
+    async def test_without_usage_say_so(self, upstream: Upstream, stack: Stack) -> None:
         upstream.answer = JSONResponse({key: value for key, value in answer().items() if key != "usage"})
-        assert (await world.complete(RouteQuery.from_prompt("hello"))).usage is None
+        assert (await stack.complete(RouteQuery.from_prompt("hello"))).usage is None
         upstream.answer = sse(chunk(0, content="hi"), chunk(0, "stop"))
-        assert all(step.usage is None for step in await world.stream(RouteQuery.from_prompt("hello")))
+        assert all(step.usage is None for step in await stack.stream(RouteQuery.from_prompt("hello")))
 
-    async def test_that_only_call_a_tool_are_answers(self, upstream: Upstream, world: World) -> None:
+    async def test_that_only_call_a_tool_are_answers(self, upstream: Upstream, stack: Stack) -> None:
         calls = [{"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
         upstream.answer = sse(chunk(0, role="assistant", content=None, tool_calls=calls), chunk(0, "tool_calls"))
-        first, last = await world.stream(RouteQuery.from_prompt("hello", parameters={"tools": TOOLS}))
+        first, last = await stack.stream(RouteQuery.from_prompt("hello", parameters={"tools": TOOLS}))
         assert (first.text, last.text) == ("", "")
         assert first.body["choices"][0]["delta"]["tool_calls"] == calls
 
-    async def test_of_openais_output_limit_are_not_made_up(self, upstream: Upstream, world: World) -> None:
+    async def test_of_openais_output_limit_are_not_made_up(self, upstream: Upstream, stack: Stack) -> None:
         # LiteLLM turns this refusal into an empty answer with usage of its own counting.
         message = "Could not finish the message because max_tokens or model output limit was reached."
         upstream.answer = JSONResponse({"error": {"message": message}}, status_code=400)
         with pytest.raises(errors.UpstreamRejectedError):
-            await world.complete(RouteQuery.from_prompt("hello"))
+            await stack.complete(RouteQuery.from_prompt("hello"))
         with pytest.raises(errors.UpstreamRejectedError):
-            await world.stream(RouteQuery.from_prompt("hello"))
+            await stack.stream(RouteQuery.from_prompt("hello"))

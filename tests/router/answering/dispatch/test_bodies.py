@@ -19,7 +19,7 @@ from router.errors import InvalidRequestError
 from router.gateways.openai_body import ChatBody
 from router.serving.http_server import serve_on_loopback
 from router.values import RouteQuery
-from tests.router.answering.dispatch.dispatch_world import KEY, Upstream, World, candidate, dispatching, pin
+from tests.router.answering.dispatch.dispatch_stack import KEY, Stack, Upstream, candidate, dispatching, pin
 from tests.router.faults import FaultyUpstream
 
 # One loop for the whole folder, so that one server serves all tests.
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
 def as_a_door_would(body: bytes) -> RouteQuery:
-    """The query of an OpenAI body, and nothing of it lost."""
+    """Return the query of an OpenAI body, of which nothing is lost."""
     parsed = ChatBody.parse(body)
     fields = dict(parsed.fields)
     messages = fields.pop("messages")
@@ -87,7 +87,7 @@ class TestBodies:
     @pytest.mark.parametrize("streamed", [False, True], ids=["unary", "stream"])
     @pytest.mark.parametrize("what", ASKED)
     async def test_are_byte_equal_to_the_sdks_except_for_the_model(
-        self, upstream: Upstream, world: World, what: str, streamed: bool
+        self, upstream: Upstream, stack: Stack, what: str, streamed: bool
     ) -> None:
         fields = {"messages": HELLO} | ASKED[what]
         if streamed:
@@ -102,9 +102,9 @@ class TestBodies:
         if streamed:
             upstream.answer = StreamingResponse(iter([]), media_type="text/event-stream")
             with pytest.raises(errors.UpstreamUnavailableError):
-                await world.stream(query)
+                await stack.stream(query)
         else:
-            await world.complete(query)
+            await stack.complete(query)
         ours = upstream.sent[1]
         model = json.loads(ours)["model"]
         assert model.startswith("real-")
@@ -112,51 +112,51 @@ class TestBodies:
         assert query == before
 
     async def test_of_a_query_of_our_own_ask_streams_for_usage_and_add_nothing_else(
-        self, upstream: Upstream, world: World
+        self, upstream: Upstream, stack: Stack
     ) -> None:
-        await world.complete(RouteQuery.from_prompt("hello"))
+        await stack.complete(RouteQuery.from_prompt("hello"))
         with pytest.raises(errors.UpstreamUnavailableError):
-            await world.stream(RouteQuery.from_prompt("hello"))
+            await stack.stream(RouteQuery.from_prompt("hello"))
         plain, streamed = upstream.bodies[0], upstream.bodies[1]
         assert plain.keys() == {"messages", "model"}
         assert streamed.keys() == {"messages", "model", "stream", "stream_options"}
 
-    async def test_cannot_reach_litellms_own_keywords(self, upstream: Upstream, world: World) -> None:
+    async def test_cannot_reach_litellms_own_keywords(self, upstream: Upstream, stack: Stack) -> None:
         stolen = {"api_base": "http://127.0.0.1:1/v1", "api_key": "x", "mock_response": "pwned", "base_url": "http://x"}
-        completion = await world.complete(RouteQuery.from_prompt("hello", parameters=stolen))
+        completion = await stack.complete(RouteQuery.from_prompt("hello", parameters=stolen))
         assert completion.text == "forty-two"
         assert stolen.items() <= upstream.bodies[0].items()
         assert upstream.keys == ["Bearer sk-test"]
 
     @pytest.mark.parametrize("value", [float("nan"), object(), "bad \ud800"])
-    async def test_that_are_no_json_are_the_callers_fault(self, world: World, value: object) -> None:
+    async def test_that_are_no_json_are_the_callers_fault(self, stack: Stack, value: object) -> None:
         with pytest.raises(InvalidRequestError):
-            await world.complete(RouteQuery.from_prompt("hello", parameters={"x": value}))
+            await stack.complete(RouteQuery.from_prompt("hello", parameters={"x": value}))
 
     async def test_of_other_providers_are_litellms_to_translate(self, folder: Path, upstream: Upstream) -> None:
         # LiteLLM without its `mcp` extra refuses every request that carries tools.
         other = candidate("small", upstream.url, model="hosted_vllm/real")
         schema = {"type": "json_schema", "json_schema": SCHEMA}
         asked = {"temperature": 0.5, "tools": TOOLS, "response_format": schema, "brand_new_field": {"a": 1}}
-        async with dispatching(folder, other, candidate("large", upstream.url)) as world:
+        async with dispatching(folder, other, candidate("large", upstream.url)) as stack:
             query = RouteQuery.from_prompt("hello", parameters=asked)
             pinned = RouteQuery(query.messages, overrides=pin("small"), parameters=asked)
-            completion = await world.complete(pinned)
+            completion = await stack.complete(pinned)
         assert completion.text == "forty-two"
         assert upstream.bodies[0] == {"model": "real", "messages": list(query.messages), **asked}
 
     async def test_of_providers_of_another_shape_are_what_these_know(self, folder: Path, upstream: Upstream) -> None:
         other = candidate("small", upstream.url.removesuffix("/v1"), model="anthropic/claude-sonnet-4-5")
         asked = {"temperature": 0.5, "brand_new_field": 1, "metadata": {"user_id": "u1", "session_id": "s"}}
-        async with dispatching(folder, other, candidate("large", upstream.url)) as world:
-            completion = await world.complete(RouteQuery.from_prompt("hello", overrides=pin("small"), parameters=asked))
+        async with dispatching(folder, other, candidate("large", upstream.url)) as stack:
+            completion = await stack.complete(RouteQuery.from_prompt("hello", overrides=pin("small"), parameters=asked))
             assert completion.text == "forty-two"
             (body,) = upstream.bodies
             assert body.keys() == {"model", "messages", "max_tokens", "temperature", "metadata"}
             assert body["metadata"] == {"user_id": "u1"}
             query = RouteQuery.from_prompt("hello", overrides=pin("small"), parameters={"seed": 1})
             with pytest.raises(errors.UpstreamRejectedError, match="seed"):
-                await world.complete(query)
+                await stack.complete(query)
 
     async def test_of_other_providers_stream_and_stop_when_the_caller_leaves(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -169,13 +169,13 @@ class TestBodies:
                 folder,
                 candidate("small", url, model="hosted_vllm/ok"),
                 candidate("large", url, model="hosted_vllm/endless"),
-            ) as world,
+            ) as stack,
         ):
-            steps = await world.stream(RouteQuery.from_prompt("hello", overrides=pin("small")))
+            steps = await stack.stream(RouteQuery.from_prompt("hello", overrides=pin("small")))
             assert "".join(step.text for step in steps) == "forty-two"
             assert steps[-1].usage is not None
             query = RouteQuery.from_prompt("hello", overrides=pin("large"))
-            endless = world.dispatcher.stream(query, await world.decide(query))
+            endless = stack.dispatcher.stream(query, await stack.decide(query))
             for _ in range(3):
                 await anext(endless)
             left_at = time.monotonic()
@@ -191,10 +191,10 @@ class TestBodies:
             serve_on_loopback(faulty.app()) as url,
             dispatching(
                 folder, candidate("small", url, model="hosted_vllm/hang", timeout_s=30), candidate("large", url)
-            ) as world,
+            ) as stack,
         ):
             query = RouteQuery.from_prompt("hello", overrides=pin("small"))
-            asking = asyncio.create_task(world.complete(query))
+            asking = asyncio.create_task(stack.complete(query))
             await faulty.asked("hang")
             left_at = time.monotonic()
             asking.cancel()
@@ -213,9 +213,9 @@ class TestBodies:
                 folder,
                 candidate("small", url, model="hosted_vllm/html"),
                 candidate("large", url, model="hosted_vllm/malformed"),
-            ) as world,
+            ) as stack,
         ):
             for name in ("small", "large"):
                 query = RouteQuery.from_prompt("hello", overrides=pin(name))
                 with pytest.raises(errors.UpstreamUnavailableError):
-                    await (world.stream(query) if streamed else world.complete(query))
+                    await (stack.stream(query) if streamed else stack.complete(query))

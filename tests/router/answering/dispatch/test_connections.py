@@ -15,7 +15,7 @@ from router.attempts import AttemptOutcome
 from router.serving.http_server import serve_on_loopback
 from router.values import RouteQuery
 from tests.raw_server import raw_server
-from tests.router.answering.dispatch.dispatch_world import KEY, Upstream, candidate, dispatching, pin
+from tests.router.answering.dispatch.dispatch_stack import KEY, Upstream, candidate, dispatching, pin
 from tests.router.faults import FaultyUpstream, answer
 
 # One loop for the whole folder, so that one server serves all tests.
@@ -40,9 +40,9 @@ class TestConnections:
 
         async with raw_server(serve) as port:
             url = f"http://127.0.0.1:{port}/v1"
-            async with dispatching(folder, candidate("small", url), candidate("large", url)) as world:
+            async with dispatching(folder, candidate("small", url), candidate("large", url)) as stack:
                 for deadline_s in range(10, 20):
-                    await world.complete(RouteQuery.from_prompt("hello"), timeout_s=deadline_s)
+                    await stack.complete(RouteQuery.from_prompt("hello"), timeout_s=deadline_s)
         assert connections == 1
 
     async def test_of_many_who_wait_for_a_dead_candidate_do_not_hold_up_another(
@@ -56,16 +56,16 @@ class TestConnections:
                 folder,
                 candidate("dead", url, model="openai/hang", timeout_s=30),
                 candidate("well", url, model="openai/ok"),
-            ) as world,
+            ) as stack,
         ):
             dead, well = (
                 RouteQuery.from_prompt("hello", overrides=pin("dead")),
                 RouteQuery.from_prompt("hello", overrides=pin("well")),
             )
-            await world.complete(well)
-            waiting = [asyncio.create_task(world.complete(dead)) for _ in range(150)]
+            await stack.complete(well)
+            waiting = [asyncio.create_task(stack.complete(dead)) for _ in range(150)]
             await faulty.asked("hang", times=150)
-            await world.complete(well)
+            await stack.complete(well)
             assert not any(task.done() for task in waiting)
             for task in waiting:
                 task.cancel()
@@ -77,12 +77,12 @@ async def test_two_policies_on_one_upstream_know_of_each_others_failures(folder:
     profiles = {"quick": {"rule": {"kind": "gain", "thresholds": [-1.0]}}}
     async with dispatching(
         folder, candidate("small", upstream.url), candidate("large", upstream.url), profiles=profiles
-    ) as world:
+    ) as stack:
         from router.values import Overrides
 
         with pytest.raises(errors.UpstreamDeniedError):
-            await world.complete(RouteQuery.from_prompt("hello", overrides=Overrides(pin="large")))
+            await stack.complete(RouteQuery.from_prompt("hello", overrides=Overrides(pin="large")))
         # A refused key is no more worth a retry while it rests than it was when it was refused.
         with pytest.raises(errors.UpstreamDeniedError) as caught:
-            await world.complete(RouteQuery.from_prompt("hello", overrides=Overrides(policy="test:quick", pin="large")))
+            await stack.complete(RouteQuery.from_prompt("hello", overrides=Overrides(policy="test:quick", pin="large")))
     assert [attempt.outcome for attempt in caught.value.attempts] == [AttemptOutcome.COOLING_DOWN]

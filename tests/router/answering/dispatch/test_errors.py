@@ -14,7 +14,7 @@ from router.attempts import AttemptOutcome
 from router.errors import DispatchError
 from router.serving.http_server import serve_on_loopback
 from router.values import RouteQuery
-from tests.router.answering.dispatch.dispatch_world import KEY, Upstream, World, candidate, dispatching, pin
+from tests.router.answering.dispatch.dispatch_stack import KEY, Stack, Upstream, candidate, dispatching, pin
 from tests.router.faults import FaultyUpstream
 
 # One loop for the whole folder, so that one server serves all tests.
@@ -45,9 +45,9 @@ class TestErrors:
         upstream.answer = JSONResponse({"error": {"message": "the prompt was: hello"}}, status_code=status)
         async with dispatching(
             folder, candidate("small", upstream.url), candidate("large", upstream.url), fallback="none"
-        ) as world:
+        ) as stack:
             with pytest.raises(kind) as caught:
-                await world.complete(RouteQuery.from_prompt("hello"))
+                await stack.complete(RouteQuery.from_prompt("hello"))
         assert type(caught.value) is kind
         assert ("It says: the prompt was: hello" in str(caught.value)) is (kind is errors.UpstreamRejectedError)
         assert ("hello" in str(caught.value)) is (kind is errors.UpstreamRejectedError)
@@ -55,25 +55,25 @@ class TestErrors:
         assert [attempt.http_status for attempt in caught.value.attempts] == [status] * attempts
         assert len(upstream.sent) == attempts
 
-    async def test_name_the_variable_of_a_missing_key(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_name_the_variable_of_a_missing_key(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(KEY, "")
         with pytest.raises(errors.UpstreamDeniedError, match=KEY):
-            await world.complete(RouteQuery.from_prompt("hello"))
+            await stack.complete(RouteQuery.from_prompt("hello"))
 
-    async def test_say_when_to_try_again(self, upstream: Upstream, world: World) -> None:
+    async def test_say_when_to_try_again(self, upstream: Upstream, stack: Stack) -> None:
         upstream.answer = JSONResponse({"error": {}}, status_code=429, headers={"retry-after": "7"})
         with pytest.raises(errors.UpstreamRateLimitedError) as caught:
-            await world.complete(RouteQuery.from_prompt("hello"))
+            await stack.complete(RouteQuery.from_prompt("hello"))
         assert caught.value.retry_after_s == 7
         with pytest.raises(errors.UpstreamCoolingDownError) as cooling:
-            await world.complete(RouteQuery.from_prompt("hello"))
+            await stack.complete(RouteQuery.from_prompt("hello"))
         assert cooling.value.retry_after_s is not None
         assert 6 < cooling.value.retry_after_s <= 7
 
-    async def test_of_a_deadline_that_has_passed_ask_nobody(self, upstream: Upstream, world: World) -> None:
-        await world.complete(RouteQuery.from_prompt("hello"))
+    async def test_of_a_deadline_that_has_passed_ask_nobody(self, upstream: Upstream, stack: Stack) -> None:
+        await stack.complete(RouteQuery.from_prompt("hello"))
         with pytest.raises(errors.UpstreamTimeoutError):
-            await world.complete(RouteQuery.from_prompt("hello"), timeout_s=0)
+            await stack.complete(RouteQuery.from_prompt("hello"), timeout_s=0)
         assert len(upstream.sent) == 1
 
     async def test_come_of_the_whole_deadline_where_nobody_but_a_resting_one_could_stand_in(
@@ -88,34 +88,34 @@ class TestErrors:
                 candidate("small", url, model="openai/hang", timeout_s=30),
                 candidate("large", url, model="openai/401"),
                 rule={"kind": "gain", "thresholds": [1.0]},
-            ) as world,
+            ) as stack,
         ):
             with pytest.raises(errors.UpstreamDeniedError):
-                await world.complete(RouteQuery.from_prompt("hello", overrides=pin("large")))
+                await stack.complete(RouteQuery.from_prompt("hello", overrides=pin("large")))
             with pytest.raises(errors.UpstreamTimeoutError) as caught:
-                await world.complete(RouteQuery.from_prompt("hello"), timeout_s=0.3)
+                await stack.complete(RouteQuery.from_prompt("hello"), timeout_s=0.3)
         # With half of it kept for the one that rests, there would have been time to find that it does.
         assert [(one.candidate, one.outcome) for one in caught.value.attempts] == [("small", AttemptOutcome.TIMED_OUT)]
 
-    async def test_of_our_own_are_not_relabelled(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_of_our_own_are_not_relabelled(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         async def bug(*_: Any, **__: Any) -> None:
             raise ZeroDivisionError
 
         monkeypatch.setattr("aiohttp.ClientSession._request", bug)
         with pytest.raises(ZeroDivisionError):
-            await world.complete(RouteQuery.from_prompt("hello"))
+            await stack.complete(RouteQuery.from_prompt("hello"))
 
 
 class TestCredentials:
     async def test_a_line_feed_behind_a_key_is_not_part_of_it(
-        self, world: World, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+        self, stack: Stack, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(KEY, "sk-mounted\n")
-        await world.complete(RouteQuery.from_prompt("hello"))
+        await stack.complete(RouteQuery.from_prompt("hello"))
         assert upstream.keys == ["Bearer sk-mounted"]
 
     async def test_a_user_in_the_address_is_authenticated_as_such(self, folder: Path, upstream: Upstream) -> None:
         url = upstream.url.replace("http://", "http://me:p%40ss@")
-        async with dispatching(folder, candidate("small", url), candidate("large", url)) as world:
-            await world.complete(RouteQuery.from_prompt("hello"))
+        async with dispatching(folder, candidate("small", url), candidate("large", url)) as stack:
+            await stack.complete(RouteQuery.from_prompt("hello"))
         assert upstream.keys == [f"Basic {base64.b64encode(b'me:p@ss').decode()}"]

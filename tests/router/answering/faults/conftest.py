@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.router.answering.faults.faults_world import FAULTS, THROUGH_LITELLM, serving_faults
+from tests.router.answering.faults.faults_stack import FAULTS, THROUGH_LITELLM, serving_faults
 from tests.router.fault_policies import (
     BREAKS_OFF,
 )
@@ -14,7 +14,7 @@ from tests.router.faults import FaultyUpstream
 
 
 @pytest.fixture(scope="package")
-def world(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FaultyUpstream]]:
+def stack(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FaultyUpstream]]:
     """Upstreams that get the caller's own body."""
     with serving_faults(tmp_path_factory.mktemp("policies"), FAULTS, "openai") as found:
         yield found

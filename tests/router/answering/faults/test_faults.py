@@ -14,7 +14,7 @@ from router.attempts import Delivery
 from router.client import RouterClient
 from router.errors import ServiceError
 from router.values import Overrides
-from tests.router.answering.faults.faults_world import DEADLINE_S, THROUGH_LITELLM, ask, outcomes
+from tests.router.answering.faults.faults_stack import DEADLINE_S, THROUGH_LITELLM, ask, outcomes
 from tests.router.fault_policies import (
     BEHAVES_AS,
     BREAKS_OFF,
@@ -30,9 +30,9 @@ from tests.router.faults import BIG, TEXT, FaultyUpstream
 
 @pytest.mark.parametrize(("fault", "method"), CASES)
 def test_the_candidate_above_answers_and_the_record_says_after_what(
-    world: tuple[str, FaultyUpstream], fault: str, method: str
+    stack: tuple[str, FaultyUpstream], fault: str, method: str
 ) -> None:
-    text, delivery = ask(world[0], method, f"{fault}-{method}")
+    text, delivery = ask(stack[0], method, f"{fault}-{method}")
     assert text == TEXT
     assert (delivery.answered_by, delivery.fell_back) == ("strong", True)
     assert delivery.answered_by_model == f"openai/ok@{fault}-{method}"
@@ -42,9 +42,9 @@ def test_the_candidate_above_answers_and_the_record_says_after_what(
 
 @pytest.mark.parametrize(("fault", "method"), CASES)
 def test_the_candidate_below_is_never_asked_and_the_error_is_clear(
-    world: tuple[str, FaultyUpstream], fault: str, method: str
+    stack: tuple[str, FaultyUpstream], fault: str, method: str
 ) -> None:
-    address, upstream = world
+    address, upstream = stack
     with pytest.raises(ServiceError) as caught:
         ask(address, method, f"floor-{fault}-{method}")
     assert upstream.of(f"ok@floor-{fault}-{method}") == []
@@ -68,9 +68,9 @@ def test_the_candidate_below_is_never_asked_and_the_error_is_clear(
 
 @pytest.mark.parametrize("fault", BREAKS_OFF)
 def test_a_stream_that_breaks_off_is_an_error_and_nobody_takes_over(
-    world: tuple[str, FaultyUpstream], fault: str
+    stack: tuple[str, FaultyUpstream], fault: str
 ) -> None:
-    address, upstream = world
+    address, upstream = stack
     texts: list[str] = []
     with RouterClient(address, timeout_s=DEADLINE_S) as client, pytest.raises(ServiceError) as caught:
         texts.extend(step.text for step in client.stream(PROMPT, Overrides(policy=f"{fault}-stream")))
@@ -96,8 +96,8 @@ def test_what_fails_through_litellm_falls_back_too(
     assert outcomes(delivery.attempts) == [*wanted, ("strong", A.ANSWERED)]
 
 
-def test_the_deadline_ends_an_endless_stream_with_an_error_of_ours(world: tuple[str, FaultyUpstream]) -> None:
-    address, upstream = world
+def test_the_deadline_ends_an_endless_stream_with_an_error_of_ours(stack: tuple[str, FaultyUpstream]) -> None:
+    address, upstream = stack
     texts: list[str] = []
     with RouterClient(address, timeout_s=1) as client, pytest.raises(ServiceError) as caught:
         texts.extend(step.text for step in client.stream(PROMPT, Overrides(policy="endless-late-stream")))
@@ -110,9 +110,9 @@ def test_the_deadline_ends_an_endless_stream_with_an_error_of_ours(world: tuple[
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("fault", ["400", "422"])
 def test_what_the_request_itself_is_to_blame_for_fails_at_once(
-    world: tuple[str, FaultyUpstream], fault: str, method: str
+    stack: tuple[str, FaultyUpstream], fault: str, method: str
 ) -> None:
-    address, upstream = world
+    address, upstream = stack
     with pytest.raises(ServiceError) as caught:
         ask(address, method, f"{fault}-{method}")
     assert (caught.value.code, caught.value.service_retryable) == ("INVALID_ARGUMENT", False)
@@ -125,10 +125,10 @@ def test_what_the_request_itself_is_to_blame_for_fails_at_once(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_short_retry_after_is_waited_for_and_the_chosen_candidate_answers(
-    world: tuple[str, FaultyUpstream], method: str
+    stack: tuple[str, FaultyUpstream], method: str
 ) -> None:
     started = time.monotonic()
-    text, delivery = ask(world[0], method, f"429-once-{method}")
+    text, delivery = ask(stack[0], method, f"429-once-{method}")
     assert time.monotonic() - started > 0.2
     assert text == TEXT
     assert outcomes(delivery.attempts) == [("weak", A.RATE_LIMITED), ("weak", A.ANSWERED)]
@@ -136,8 +136,8 @@ def test_a_short_retry_after_is_waited_for_and_the_chosen_candidate_answers(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_answer_of_ten_megabytes_arrives_whole(world: tuple[str, FaultyUpstream], method: str) -> None:
-    text, delivery = ask(world[0], method, f"big-{method}", deadline_s=60)
+def test_an_answer_of_ten_megabytes_arrives_whole(stack: tuple[str, FaultyUpstream], method: str) -> None:
+    text, delivery = ask(stack[0], method, f"big-{method}", deadline_s=60)
     assert len(text) == BIG
     assert outcomes(delivery.attempts) == [("weak", A.ANSWERED)]
 
@@ -147,9 +147,9 @@ SILENT = [("hang-long", "unary"), ("hang-whole", "unary"), ("hang-long", "stream
 
 @pytest.mark.parametrize(("fault", "method"), SILENT)
 def test_an_upstream_that_is_silent_past_the_deadline_is_a_clear_error_before_it(
-    world: tuple[str, FaultyUpstream], fault: str, method: str
+    stack: tuple[str, FaultyUpstream], fault: str, method: str
 ) -> None:
-    address, upstream = world
+    address, upstream = stack
     with pytest.raises(ServiceError) as caught:
         ask(address, method, f"floor-{fault}-{method}", deadline_s=0.7)
     # Ours, with the attempts, and not the transport's own word for a deadline.
@@ -161,11 +161,11 @@ def test_an_upstream_that_is_silent_past_the_deadline_is_a_clear_error_before_it
 
 @pytest.mark.parametrize(("fault", "method"), SILENT)
 def test_a_candidate_that_is_silent_longer_than_the_deadline_leaves_time_for_the_one_above(
-    world: tuple[str, FaultyUpstream], fault: str, method: str
+    stack: tuple[str, FaultyUpstream], fault: str, method: str
 ) -> None:
     # Twice: that it was cut short by an impatient caller does not count against it.
     for _ in range(2):
-        text, delivery = ask(world[0], method, f"{fault}-{method}", deadline_s=1.5)
+        text, delivery = ask(stack[0], method, f"{fault}-{method}", deadline_s=1.5)
         assert text == TEXT
         assert outcomes(delivery.attempts) == [("weak", A.TIMED_OUT), ("strong", A.ANSWERED)]
 
@@ -181,9 +181,9 @@ def test_those_who_may_stand_in_are_left_what_they_may_take_but_no_more_than_hal
 
 
 def test_a_dead_candidate_is_left_alone_after_some_failures_and_slows_nobody(
-    world: tuple[str, FaultyUpstream],
+    stack: tuple[str, FaultyUpstream],
 ) -> None:
-    address, upstream = world
+    address, upstream = stack
 
     def timed(policy: str) -> tuple[float, Delivery]:
         started = time.monotonic()

@@ -10,7 +10,7 @@ import pytest
 from router.client import AsyncRouterClient, RouterClient
 from router.errors import ServiceError
 from router.values import Overrides
-from tests.router.answering.faults.faults_world import DEADLINE_S
+from tests.router.answering.faults.faults_stack import DEADLINE_S
 from tests.router.fault_policies import (
     METHODS,
     PROMPT,
@@ -27,9 +27,9 @@ from tests.router.faults import FaultyUpstream
     ],
 )
 async def test_a_caller_who_leaves_stops_the_upstream_within_a_second(
-    world: tuple[str, FaultyUpstream], method: str, policy: str, model: str
+    stack: tuple[str, FaultyUpstream], method: str, policy: str, model: str
 ) -> None:
-    address, upstream = world
+    address, upstream = stack
     asked = Overrides(policy=policy)
     async with AsyncRouterClient(address, timeout_s=20) as client:
 
@@ -50,9 +50,9 @@ async def test_a_caller_who_leaves_stops_the_upstream_within_a_second(
 
 
 async def test_a_caller_who_stops_reading_and_leaves_stops_the_upstream_too(
-    world: tuple[str, FaultyUpstream],
+    stack: tuple[str, FaultyUpstream],
 ) -> None:
-    address, upstream = world
+    address, upstream = stack
     async with AsyncRouterClient(address, timeout_s=20) as client:
         steps = client.stream(PROMPT, Overrides(policy="flood-stream"))
         for _ in range(3):
@@ -64,8 +64,8 @@ async def test_a_caller_who_stops_reading_and_leaves_stops_the_upstream_too(
         assert await upstream.left("flood@flood-stream") - left_at < 1
 
 
-def test_nobody_stands_in_for_a_pinned_candidate(world: tuple[str, FaultyUpstream]) -> None:
-    address, upstream = world
+def test_nobody_stands_in_for_a_pinned_candidate(stack: tuple[str, FaultyUpstream]) -> None:
+    address, upstream = stack
     before = len(upstream.of("ok@500-unary"))
     with RouterClient(address, timeout_s=DEADLINE_S) as client, pytest.raises(ServiceError) as caught:
         client.complete(PROMPT, Overrides(policy="500-unary", pin="weak"))
@@ -73,15 +73,15 @@ def test_nobody_stands_in_for_a_pinned_candidate(world: tuple[str, FaultyUpstrea
     assert len(upstream.of("ok@500-unary")) == before
 
 
-def test_nobody_stands_in_whom_the_caller_ruled_out(world: tuple[str, FaultyUpstream]) -> None:
-    with RouterClient(world[0], timeout_s=DEADLINE_S) as client, pytest.raises(ServiceError) as caught:
+def test_nobody_stands_in_whom_the_caller_ruled_out(stack: tuple[str, FaultyUpstream]) -> None:
+    with RouterClient(stack[0], timeout_s=DEADLINE_S) as client, pytest.raises(ServiceError) as caught:
         client.complete(PROMPT, Overrides(policy="503-unary", denied_candidates=("strong",)))
     assert {attempt.candidate for attempt in caught.value.attempts} == {"weak"}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_session_goes_on_with_who_answered_in_the_chosen_ones_place(
-    world: tuple[str, FaultyUpstream], method: str
+    stack: tuple[str, FaultyUpstream], method: str
 ) -> None:
     overrides, rest = Overrides(policy=f"session-500-{method}"), {"session_id": f"s-{method}"}
     tool_loop = (
@@ -89,7 +89,7 @@ def test_a_session_goes_on_with_who_answered_in_the_chosen_ones_place(
         {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": {}}]},
         {"role": "tool", "tool_call_id": "c", "content": "4"},
     )
-    with RouterClient(world[0], timeout_s=DEADLINE_S) as client:
+    with RouterClient(stack[0], timeout_s=DEADLINE_S) as client:
         if method == "unary":
             assert client.complete(PROMPT, overrides, **rest).delivery.fell_back
         else:
@@ -103,11 +103,11 @@ def test_a_session_goes_on_with_who_answered_in_the_chosen_ones_place(
 
 
 def test_no_prompt_and_no_words_of_a_provider_are_logged(
-    world: tuple[str, FaultyUpstream], caplog: pytest.LogCaptureFixture
+    stack: tuple[str, FaultyUpstream], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     for policy in ("500-stream", "401-stream", "reset-stream", "malformed-unary"):
-        with RouterClient(world[0], timeout_s=DEADLINE_S) as client:
+        with RouterClient(stack[0], timeout_s=DEADLINE_S) as client:
             try:
                 list(client.stream(PROMPT, Overrides(policy=policy)))
             except ServiceError:

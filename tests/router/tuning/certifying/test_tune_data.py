@@ -27,7 +27,7 @@ class TestBadData:
             ({"score": float("nan")}, "score must be a number, 0 to 1; line 801, the first is nan"),
             ({"score": "half"}, "score must be a number, 0 to 1; line 801, the first is 'half'"),
             ({"score": None}, "score must be a number, 0 to 1; line 801"),
-            ({"prompt": 7}, "line 801: prompt must be text, got int"),
+            ({"prompt": 7}, "line 801: prompt must be text, got a number"),
             ({"model": ""}, "model must not be empty, line 801"),
             ({"cost_usd": -1}, "cost_usd must be a number, 0 to 1e+12; line 801"),
         ],

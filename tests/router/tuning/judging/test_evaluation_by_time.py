@@ -15,7 +15,7 @@ from router.tuning.outcomes.datasets import read_outcomes
 from router.tuning.outcomes.holdout_by_time import latest_prompts, parse_latest
 from router.tuning.outcomes.times import seconds_of
 from tests.fakes import FakeEncoder
-from tests.router.tuning.judging.evaluation_world import answers, evaluated, run, write
+from tests.router.tuning.judging.evaluation_data import answers, evaluated, run, write
 
 
 class TestTime:

@@ -16,7 +16,7 @@ from router.tuning.outcomes.datasets import read_outcomes
 from router.tuning.reporting.policy_text import policy_estimates
 from router.values import RouteQuery
 from tests.fakes import FakeEncoder, fake_probe, write_policy
-from tests.router.tuning.judging.evaluation_world import PRICES, answers, candidate, evaluated, fixed_policy, run, write
+from tests.router.tuning.judging.evaluation_data import PRICES, answers, candidate, evaluated, fixed_policy, run, write
 
 
 class TestByHand:
@@ -95,8 +95,8 @@ class TestByHand:
 
 class TestOnAProbe:
     @pytest.fixture
-    def world(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """A policy with a profile on the fake probe, and 300 prompts that it was not fitted on."""
+    def data_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Write a policy with a profile on the fake probe, and 300 prompts that it was not fitted on."""
         encoder = FakeEncoder()
         monkeypatch.setattr(feature_cache, "load_encoder", lambda spec, directory=None: encoder)
         monkeypatch.setenv("ELLE_CACHE_DIR", str(tmp_path / "cache"))
@@ -115,14 +115,14 @@ class TestOnAProbe:
         write(tmp_path / "data.jsonl", rows)
         return tmp_path
 
-    def test_every_prompt_goes_where_the_service_sends_it(self, world: Path) -> None:
-        result = run("evaluate", "--policy", world / "test.yaml", world / "data.jsonl", "--json")
+    def test_every_prompt_goes_where_the_service_sends_it(self, data_folder: Path) -> None:
+        result = run("evaluate", "--policy", data_folder / "test.yaml", data_folder / "data.jsonl", "--json")
         assert result.exit_code == 0, result.output
         found = json.loads(result.stdout)
-        policy = load_policy(world / "test.yaml")
+        policy = load_policy(data_folder / "test.yaml")
         encoder = FakeEncoder()
         router = Router([policy, *policy.profiles()], {encoder.spec.identity: encoder})
-        outcomes = read_outcomes(world / "data.jsonl")
+        outcomes = read_outcomes(data_folder / "data.jsonl")
         for rule in found["rules"][:2]:
             served = router.policy(rule["name"])
             one = Router([served], {encoder.spec.identity: encoder})
@@ -132,9 +132,9 @@ class TestOnAProbe:
             assert rule["quality"]["value"] == pytest.approx(np.mean(picked))
         assert 0.1 < found["rules"][0]["shares"]["small"] < found["rules"][1]["shares"]["small"]
 
-    def test_a_log_with_one_answer_for_each_prompt_is_estimated_close_to_the_truth(self, world: Path) -> None:
-        served = load_policy(world / "test.yaml")
-        whole = candidate_outcomes(read_outcomes(world / "data.jsonl"), served.rules.file.candidates)
+    def test_a_log_with_one_answer_for_each_prompt_is_estimated_close_to_the_truth(self, data_folder: Path) -> None:
+        served = load_policy(data_folder / "test.yaml")
+        whole = candidate_outcomes(read_outcomes(data_folder / "data.jsonl"), served.rules.file.candidates)
         encoder = FakeEncoder()
         features = np.stack([encoder.encode(text) for text in whole.texts])
         truth = evaluate_policy(served, whole, features, PolicyEvaluationOptions(resamples=100))
@@ -148,12 +148,12 @@ class TestOnAProbe:
         assert low < truth.own.quality.value < high
         assert any("estimated by the probe" in said for said in policy_estimates(found))
 
-    def test_prompts_of_the_fit_are_warned_of_and_the_others_told_apart(self, world: Path) -> None:
-        rows = [json.loads(line) for line in (world / "data.jsonl").read_text().splitlines()]
+    def test_prompts_of_the_fit_are_warned_of_and_the_others_told_apart(self, data_folder: Path) -> None:
+        rows = [json.loads(line) for line in (data_folder / "data.jsonl").read_text().splitlines()]
         for row in rows[:100]:
             row["prompt"] = row["prompt"].replace("new prompt", "prompt number")
-        write(world / "mixed.jsonl", rows)
-        result = run("evaluate", "--policy", world / "test.yaml", world / "mixed.jsonl")
+        write(data_folder / "mixed.jsonl", rows)
+        result = run("evaluate", "--policy", data_folder / "test.yaml", data_folder / "mixed.jsonl")
         assert result.exit_code == 0
         assert "50 of these 300 prompts have a text that the probe was fitted on" in result.stderr
         assert "On the other 250: quality" in result.stderr
@@ -161,17 +161,30 @@ class TestOnAProbe:
         assert "test:cheap" in result.stdout
         assert "always large" in result.stdout
 
-    def test_the_report_opens_with_the_sentence_shows_profiles_and_says_what_is_estimated(self, world: Path) -> None:
+    def test_the_report_opens_with_the_sentence_shows_profiles_and_says_what_is_estimated(
+        self, data_folder: Path
+    ) -> None:
         # A rule without any threshold, so that nothing can be marked in the chart.
         write_policy(
-            world, name="costs", candidates=[candidate("small"), candidate("large")],
+            data_folder, name="costs", candidates=[candidate("small"), candidate("large")],
             rule={"kind": "cost", "quality_per_usd": 10.0},
             profiles={"cheap": {"rule": {"kind": "cost", "quality_per_usd": 30.0}}},
         )  # fmt: skip
-        given = ("report", world / "probe", world / "data.jsonl", "--weak", "small", "--strong", "large", "--quick")
-        result = run(*given, "--resamples", 100, "--policy", world / "costs.yaml", "--out", world / "report")
+        given = (
+            "report",
+            data_folder / "probe",
+            data_folder / "data.jsonl",
+            "--weak",
+            "small",
+            "--strong",
+            "large",
+            "--quick",
+        )
+        result = run(
+            *given, "--resamples", 100, "--policy", data_folder / "costs.yaml", "--out", data_folder / "report"
+        )
         assert result.exit_code == 0, result.output
-        page = (world / "report" / "report.html").read_text("utf-8")
+        page = (data_folder / "report" / "report.html").read_text("utf-8")
         places = [
             page.index(text)
             for text in (

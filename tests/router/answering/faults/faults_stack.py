@@ -46,7 +46,7 @@ def serving_faults(folder: Path, faults: list[str], provider: str) -> Iterator[t
 
 
 def ask(address: str, method: str, policy: str, deadline_s: float = DEADLINE_S) -> tuple[str, Delivery]:
-    """The answer and who gave it; fails if it comes after the deadline."""
+    """Return the answer and who gave it; fail if it comes after the deadline."""
     started = time.monotonic()
     with RouterClient(address, timeout_s=deadline_s) as client:
         try:

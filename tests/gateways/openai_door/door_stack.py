@@ -24,7 +24,7 @@ JSON = {"content-type": "application/json"}
 
 
 @dataclass
-class World:
+class Stack:
     """A running service with its HTTP door, in front of an upstream that answers and one that fails as told."""
 
     url: str

@@ -25,7 +25,7 @@ def candidate(name: str) -> dict[str, object]:
 
 
 def fixed_policy(folder: Path, **changes: object) -> Path:
-    """Always the small model, with a profile that is always the large one; no probe."""
+    """Write a policy that is always the small model, with a profile that is always the large one, and no probe."""
     policy = {
         "schema": "elle.policy/1", "name": "mine", "candidates": [candidate("small"), candidate("large")],
         "rule": {"kind": "fixed", "candidate": "small"}, "safe_default": "large",
@@ -44,7 +44,7 @@ def write(path: Path, rows: list[dict[str, object]]) -> Path:
 def answers(
     scores: dict[str, list[float | None]], *, tokens: bool = True, **columns: list[object]
 ) -> list[dict[str, object]]:
-    """A row for each score that is there; 1,000 input and 500 output tokens each."""
+    """Write a row for each score that is known, with 1,000 input and 500 output tokens each."""
     rows = []
     for model, values in scores.items():
         for i, value in enumerate(values):

@@ -67,7 +67,7 @@ def candidate(name: str, url: str, **changes: Any) -> dict[str, Any]:
     return common | {"capabilities": ["text", "image", "tools", "json_schema"], "timeout_s": 5} | changes
 
 
-class World:
+class Stack:
     """A router on a fake encoder, and its dispatcher."""
 
     def __init__(self, folder: Path, candidates: list[dict[str, Any]], **policy: Any) -> None:
@@ -90,13 +90,13 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def dispatching(folder: Path, *candidates: dict[str, Any], **policy: Any) -> AsyncIterator[World]:
-    world = World(folder, list(candidates), **policy)
+async def dispatching(folder: Path, *candidates: dict[str, Any], **policy: Any) -> AsyncIterator[Stack]:
+    stack = Stack(folder, list(candidates), **policy)
     try:
-        yield world
+        yield stack
     finally:
-        await world.dispatcher.aclose()
-        await world.router.close()
+        await stack.dispatcher.aclose()
+        await stack.router.close()
 
 
 def pin(name: str) -> Any:
