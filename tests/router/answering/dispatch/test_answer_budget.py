@@ -13,7 +13,7 @@ from router.answering.upstreams.answer_budget import BUDGET, FREE_BYTES, AnswerB
 from router.errors import UpstreamUnavailableError
 from router.gateways.openai_format import error_reply
 from router.values import RouteQuery
-from tests.router.answering.dispatch.dispatch_world import Upstream, candidate, dispatching
+from tests.router.answering.dispatch.dispatch_stack import Upstream, candidate, dispatching
 from tests.router.faults import answer
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
