@@ -87,6 +87,18 @@ async def as_many_probabilities_as_pass(writer: Writer) -> None:
     await _whole(writer, _START + choice + b"}")
 
 
+async def text_of_many_commas(writer: Writer) -> None:
+    """A text of 16 MB with more commas than are read."""
+    begun = _START + b'"choices":[{"index":0,"message":{"role":"assistant","content":"'
+    await _whole(writer, begun + b"word, " * (16 * MB // 6) + b'"},"finish_reason":"stop"}]}')
+
+
+async def text_as_long_as_passes(writer: Writer) -> None:
+    """A text of 16 MB without a comma."""
+    begun = _START + b'"choices":[{"index":0,"message":{"role":"assistant","content":"'
+    await _whole(writer, begun + b"word  " * (16 * MB // 6) + b'"},"finish_reason":"stop"}]}')
+
+
 async def slow_answer(writer: Writer) -> None:
     """Answer by one byte every 50 ms."""
     await _head(writer, "200 OK", "content-type: application/json", "content-length: 100000")
@@ -155,6 +167,7 @@ MODES: dict[str, Mode] = {
     for mode in (
         *(good, error_of_100_kilobytes, error_of_a_megabyte, endless_error, answer_of_100_megabytes),
         *(answer_of_a_gigabyte, gzip_bomb, empty_lists, as_many_values_as_pass, as_many_probabilities_as_pass),
+        *(text_of_many_commas, text_as_long_as_passes),
         *(slow_answer, slow_error, endless_headers, endless_header, endless_early_heads),
         *(endless_line, endless_event, endless_comments, endless_events, events_of_many_values),
     )

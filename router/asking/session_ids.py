@@ -34,6 +34,9 @@ _SESSION_IN_USER_ID = "session_"
 #: A longer id is replaced by its digest everywhere, so that it is still the id of the same session.
 MAX_ID_CHARACTERS = 256
 
+#: The largest number of characters of a `metadata.user_id` in which a session is looked for.
+_MAX_USER_ID_CHARACTERS = 4096
+
 #: Headers that hold the caller's credential.
 _CALLER_HEADERS = ("authorization", "x-api-key", "api-key")
 
@@ -93,7 +96,8 @@ def _bounded(session_id: str) -> str:
 
 
 def _session_in_user_id(user_id: Any) -> str | None:
-    if not isinstance(user_id, str):
+    # Decoding a long text would hold up everybody: nobody has counted the values in it.
+    if not isinstance(user_id, str) or len(user_id) > _MAX_USER_ID_CHARACTERS:
         return None
     if user_id.startswith("{"):
         try:

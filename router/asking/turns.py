@@ -43,6 +43,11 @@ _CALL_PARTS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use", "tool-ca
 _NOTE_PARTS = frozenset(
     {"thinking", "redacted_thinking", "reasoning", "reasoning_text", "summary_text", "search_result"}
 )
+#: A value of more characters is written in pieces, which takes longer.
+_LARGE_CHARACTERS = 64 * 1024
+
+_ENCODER = json.JSONEncoder(default=str, ensure_ascii=False)
+
 #: Fields of calls and notes that the model does not read.
 _UNREAD = frozenset({"type", "role", "signature"})
 
@@ -195,12 +200,13 @@ def _text_of_document(part: Mapping[str, Any]) -> str:
 def _as_json(value: Any) -> str:
     if not value:
         return ""
-    # No other thread runs while `dumps` runs, so a huge value is refused before.
-    if _text_length(value) > MAX_VALUE_CHARACTERS:
+    # No other thread runs while `dumps` runs, so a huge value is refused before, and a large one written in pieces.
+    length = _text_length(value)
+    if length > MAX_VALUE_CHARACTERS:
         raise InvalidRequestError(
             f"tools, calls and what tools answer must each hold at most {MAX_VALUE_CHARACTERS:,} characters."
         )
-    return json.dumps(value, default=str, ensure_ascii=False)
+    return "".join(_ENCODER.iterencode(value)) if length > _LARGE_CHARACTERS else _ENCODER.encode(value)
 
 
 def _text_length(value: Any) -> int:

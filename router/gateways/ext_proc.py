@@ -45,6 +45,9 @@ SERVICE_NAME = "envoy.service.ext_proc.v3.ExternalProcessor"
 #: A POST to a path with one of these endings carries a chat.
 CHAT_PATHS = ("/chat/completions", "/v1/messages")
 
+#: The largest number of headers of a request. Envoy itself takes 100 unless it is told otherwise.
+MAX_HEADERS = 1000
+
 OnFailure = Literal["closed", "open"]
 
 
@@ -87,7 +90,12 @@ class ExternalProcessor:
         async for request in requests:
             kind = request.WhichOneof("request")
             if kind == "request_headers":
-                headers = _plain(request.request_headers.headers.headers)
+                sent = request.request_headers.headers.headers
+                if len(sent) > MAX_HEADERS:
+                    message = f"a request must have at most {MAX_HEADERS:,} headers, got {len(sent):,}."
+                    yield self._undecided(kind, InvalidRequestError(message), remove=ALL_HEADERS)
+                    return
+                headers = _plain(sent)
                 # A client must not be able to choose the upstream by sending our headers.
                 forged = [name for name in ALL_HEADERS if name in headers]
                 if not _is_chat(headers):
@@ -98,7 +106,7 @@ class ExternalProcessor:
                     message = "the ext_proc filter must be set to request_body_mode BUFFERED."
                     await context.abort(grpc.StatusCode.FAILED_PRECONDITION, message)
                 if request.request_headers.end_of_stream:
-                    yield self._undecided(kind, InvalidRequestError("the body must be set, got none."))
+                    yield self._undecided(kind, InvalidRequestError("the body must be set, got none."), remove=forged)
                     return
                 yield self._answers.go_on(kind, remove=forged)
             elif kind == "request_body":
@@ -132,9 +140,11 @@ class ExternalProcessor:
             held.add(len(raw))
             body, query = await router.intake.run_in_thread(read) if large else read()
             decision = await router.adecide(query, caller=caller_of(headers), large=large)
-        return body.with_model(upstream_model(decision.chosen_model)), decision_headers(decision)
+        model = upstream_model(decision.chosen_model)
+        rewritten = await router.intake.run_in_thread(body.with_model, model) if large else body.with_model(model)
+        return rewritten, decision_headers(decision)
 
-    def _undecided(self, kind: str, error: Exception) -> Any:
+    def _undecided(self, kind: str, error: Exception, *, remove: Iterable[str] = ()) -> Any:
         if isinstance(error, RouterError):
             log.info("not decided: %s", error.reason)
             status, headers, body = error_reply(error)
@@ -144,7 +154,7 @@ class ExternalProcessor:
             body = error_object("internal error; see the router's log.", kind="server_error", code="internal")
         if self._on_failure == "closed":
             return self._answers.refuse(status, headers, body)
-        return self._answers.go_on(kind, headers={ERROR_HEADER: headers[ERROR_HEADER]})
+        return self._answers.go_on(kind, headers={ERROR_HEADER: headers[ERROR_HEADER]}, remove=remove)
 
 
 class _Answers:

@@ -26,7 +26,7 @@ SLOW_S = 1.0
 
 #: A request of at most this many bytes, or of at most this many fields, is decoded in the event loop: that takes less
 #: time than handing it to a thread.
-_TINY_BYTES, _FEW_FIELDS = 4096, 2000
+TINY_BYTES, _FEW_FIELDS = 4096, 2000
 
 #: Whether the current request is large. Work on a large request belongs into the thread for large requests.
 is_large: contextvars.ContextVar[bool] = contextvars.ContextVar("is_large", default=False)
@@ -49,7 +49,7 @@ class RequestDecoder:
 
     def is_large(self, data: bytes) -> bool:
         """Return whether this message must be decoded in the thread for large requests."""
-        if not _TINY_BYTES < len(data) <= SMALL_BYTES:
+        if not TINY_BYTES < len(data) <= SMALL_BYTES:
             return len(data) > SMALL_BYTES
         # A small message of thousands of fields takes as long as a large one.
         try:
@@ -63,7 +63,7 @@ class RequestDecoder:
 
         Raises InvalidRequestError if it is malformed or has too many fields.
         """
-        if len(data) > _TINY_BYTES:
+        if len(data) > TINY_BYTES:
             check_fields(data, self._shape)
         try:
             return self._parse(data)

@@ -18,7 +18,6 @@ from router.answering.upstreams.large_answers import is_large as is_large_answer
 from router.asking.session_ids import caller_of, session_id_of
 from router.deciding.pipeline import Router
 from router.errors import InvalidRequestError, NotReadyError
-from router.intake.bounds import SMALL_BYTES
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2 as routing_pb
@@ -26,7 +25,7 @@ from router.plain_json import TextPieces, whole_text
 from router.values import RouteQuery, RoutingDecision
 from router.wire import conversion
 from router.wire.large_structs import field_bytes, struct_bytes
-from router.wire.request_reader import Context, is_large
+from router.wire.request_reader import TINY_BYTES, Context, is_large
 from router.wire.statuses import status_of
 from router.wire.structs import struct_from_answer
 
@@ -151,14 +150,13 @@ class RouterService(pb_grpc.RouterServiceServicer):
 
 
 async def _decide(router: Router, request: pb.RouteRequest, context: Context) -> tuple[RouteQuery, RoutingDecision]:
-    headers = _headers(context)
-    large = is_large.get()
-    query = (
-        await router.intake.run_in_thread(conversion.query_from_wire, request)
-        if large
-        else conversion.query_from_wire(request)
-    )
-    query = replace(query, session_id=session_id_of(query.session_id, headers, query.parameters))
+    headers, large = _headers(context), is_large.get()
+
+    def read() -> RouteQuery:
+        query = conversion.query_from_wire(request)
+        return replace(query, session_id=session_id_of(query.session_id, headers, query.parameters))
+
+    query = await router.intake.run_in_thread(read) if large else read()
     return query, await router.adecide(query, caller=caller_of(headers), timeout_s=_time_left(context), large=large)
 
 
@@ -202,7 +200,7 @@ def _by_session(requests: Sequence[pb.RouteRequest], *, sized: bool) -> list[lis
             session_id = session_id_of(query.session_id, {}, query.parameters)
         except Exception as error:
             query, session_id = error, ""
-        large = sized and request.ByteSize() > SMALL_BYTES
+        large = sized and request.ByteSize() > TINY_BYTES
         groups.setdefault(session_id or index, []).append(_BatchItem(index, query, large))
     return list(groups.values())
 

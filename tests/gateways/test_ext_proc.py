@@ -19,7 +19,7 @@ import yaml
 
 from router.deciding.pipeline import Router
 from router.deciding.settings import RouterSettings
-from router.gateways.ext_proc import ExternalProcessor
+from router.gateways.ext_proc import MAX_HEADERS, ExternalProcessor
 from router.policies.loading import load_policies
 from router.values import RouteQuery
 from router.wire.conversion import MAX_MESSAGE_BYTES
@@ -260,3 +260,27 @@ def test_a_filter_that_does_not_send_bodies_refuses_chats_instead_of_passing_the
     reply = stack.post("unset", chat("hello"))
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "router_unavailable")
     stack.assert_nobody_was_asked()
+
+
+@pytest.mark.parametrize("on_failure", ["closed", "open"])
+@pytest.mark.parametrize("fault", ["many headers", "no body"])
+def test_what_is_refused_by_its_headers_cannot_say_who_answers(tmp_path, on_failure, fault):
+    from envoy.service.ext_proc.v3 import external_processor_pb2, external_processor_pb2_grpc
+
+    message = external_processor_pb2.ProcessingRequest()
+    message.request_headers.end_of_stream = fault == "no body"
+    sent = {":method": "POST", ":path": "/v1/chat/completions", "x-elle-candidate": NAMES[1]}
+    for number in range(MAX_HEADERS if fault == "many headers" else 0):
+        sent[f"x-{number}"] = "1"
+    for key, value in sent.items():
+        message.request_headers.headers.headers.add(key=key, raw_value=value.encode())
+    with (
+        in_thread(processor(on_failure, fake_router(tmp_path, FakeEncoder()))) as address,
+        grpc.insecure_channel(address) as channel,
+    ):
+        stub = external_processor_pb2_grpc.ExternalProcessorStub(channel)
+        (answer,) = stub.Process(iter([message]), timeout=30)
+    if on_failure == "closed":
+        assert answer.immediate_response.status.code == 400
+    else:
+        assert "x-elle-candidate" in answer.request_headers.response.header_mutation.remove_headers

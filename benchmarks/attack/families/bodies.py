@@ -108,6 +108,12 @@ def lines_like_code(target: Target) -> Found:
     return _posted(target, {"messages": [{"role": "user", "content": line * 2_400}]})
 
 
+def json_in_a_user_id(target: Target) -> Found:
+    """A user id that is JSON of 160,000 empty objects, in which a session might be looked for."""
+    user_id = '{"session_id":"s","x":[' + "{}," * 160_000 + "{}]}"
+    return _posted(target, {"messages": [{"role": "user", "content": "hi"}], "metadata": {"user_id": user_id}})
+
+
 def _posted(target: Target, body: bytes | dict[str, Any]) -> Found:
     raw = body if isinstance(body, bytes) else json.dumps({"model": "elle/default", **body}).encode()
     return target.attacked_by(lambda: target.post(raw))
@@ -116,6 +122,6 @@ def _posted(target: Target, body: bytes | dict[str, Any]) -> Found:
 ATTACKS = (
     *(empty_messages, million_keys, empty_tools, role_of_thirty_megabytes, key_of_thirty_megabytes, backslashes),
     *(escaped_letters, deep_nesting, long_number, foreign_letters, white_space, tiny_parts, many_messages, picture),
-    *(tags_of_harnesses, unclosed_tags, blanks_of_a_text, lines_like_code),
+    *(tags_of_harnesses, unclosed_tags, blanks_of_a_text, lines_like_code, json_in_a_user_id),
 )
 QUICK = (empty_messages, tags_of_harnesses)

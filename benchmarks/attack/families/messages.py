@@ -156,6 +156,45 @@ def no_message_for_envoy(target: Target) -> Found:
     return target.attacked_by(lambda: target.call(b"\xff" * 100, ENVOY))
 
 
+def json_in_a_user_id(target: Target) -> Found:
+    """A user id of 15 MB that is JSON of five million empty lists, in which a session might be looked for."""
+    text = b'{"session_id":"s","x":[' + b"[]," * (5 * MB - 10) + b"[]]}"
+    user_id = _field(1, _field(1, b"user_id") + _field(2, _field(3, text)))
+    return _called(
+        target, _field(2, b"hi") + _field(5, _field(1, _field(1, b"metadata") + _field(2, _field(5, user_id))))
+    )
+
+
+def session_id_of_fifteen_megabytes(target: Target) -> Found:
+    """A session id of 15 MB."""
+    request = pb.RouteRequest(prompt="hi", session_id="s" * (15 * MB))
+    return _called(target, request.SerializeToString())
+
+
+def batch_of_many_values(target: Target) -> Found:
+    """A batch of forty requests, each small, that hold as many values as pass."""
+    request = pb.RouteRequest(prompt="hi")
+    request.parameters["x"] = [None] * 1200
+    batch = pb.BatchRouteRequest(requests=[request] * 20).SerializeToString()
+    return target.attacked_by(lambda: target.call(batch, SERVICE + "BatchRoute"))
+
+
+def picture(target: Target) -> Found:
+    """A picture of 15 MB, which is answered."""
+    request = pb.RouteRequest()
+    message = request.chat.messages.add(role="user")
+    message.parts.parts.add().image_url.url = "data:image/png;base64," + "QUJD" * (15 * MB // 4)
+    request.overrides.pin = "gpt-4-turbo"
+    asked = pb.CompleteRequest(route=request).SerializeToString()
+    return target.attacked_by(lambda: target.call(asked, SERVICE + "Complete"))
+
+
+def as_many_headers_for_envoy_as_pass(target: Target) -> Found:
+    """A message of Envoy's with 16,000 headers."""
+    header = _field(1, b":path") + _field(3, b"/v1/chat/completions")
+    return target.attacked_by(lambda: target.call(_field(2, _field(1, _field(1, header) * 16_000)), ENVOY))
+
+
 def _called(target: Target, message: bytes) -> Found:
     return target.attacked_by(lambda: target.call(message))
 
@@ -178,5 +217,7 @@ ATTACKS = (
     *(names_of_candidates, batch_that_is_settled, batch_of_long_prompts, batch_of_empty_requests, gzip_bomb),
     *(forty_gzip_bombs, messages_that_never_finish),
     *(gzip_bomb_within_bounds, headers_for_envoy, attributes_for_envoy, no_message_for_envoy),
+    *(json_in_a_user_id, session_id_of_fifteen_megabytes, batch_of_many_values, picture),
+    as_many_headers_for_envoy_as_pass,
 )
 QUICK = (struct_of_small_values, no_message_for_envoy)

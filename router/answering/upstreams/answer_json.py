@@ -16,6 +16,9 @@ MAX_SIGNS = 200_000
 #: Texts of more signs are decoded so that other threads have their turn meanwhile.
 FEW_SIGNS = 20_000
 
+#: Bytes in which signs are counted in one step.
+_PIECE_BYTES = 1024 * 1024
+
 #: Longer texts are decoded in a thread.
 _LONG_BYTES = 32 * 1024
 
@@ -25,7 +28,10 @@ async def decoded(content: bytes) -> Any:
 
     Raises UpstreamUnavailableError if it is invalid or too large.
     """
-    signs = signs_in(content) if len(content) > FEW_SIGNS else 0
+    if len(content) <= FEW_SIGNS:
+        signs = 0
+    else:
+        signs = signs_in(content) if len(content) <= _PIECE_BYTES else await apart(_signs_in_pieces, content)
     if signs > MAX_SIGNS:
         raise too_many_values()
     try:
@@ -49,6 +55,10 @@ def too_many_values() -> UpstreamUnavailableError:
     )
     error.counts = False
     return error
+
+
+def _signs_in_pieces(content: bytes) -> int:
+    return sum(signs_in(content[at : at + _PIECE_BYTES]) for at in range(0, len(content), _PIECE_BYTES))
 
 
 def signs_in(content: bytes) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import functools
-import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from router.answering.upstreams.answer_json import FEW_SIGNS, MAX_SIGNS, signs_i
 from router.answering.upstreams.candidate_keys import leaked_variable
 from router.answering.upstreams.large_answers import PatientDecoder, SetAside, apart, holds_more
 from router.answering.upstreams.sse import MAX_LINES, STREAM_FACTOR, too_long
+from router.answering.upstreams.upstream_http import PACKED, unpacked
 from router.errors import DispatchError, UpstreamDeniedError, UpstreamUnavailableError
 
 #: Bytes of the body of an error that LiteLLM gets to see. It searches them half a dozen times with regular expressions,
@@ -31,9 +31,6 @@ MAX_ERROR_BYTES = 4 * 1024
 
 #: Values of an answer that LiteLLM gets to see: it checks, copies and writes them in steps that nothing interrupts.
 MOST_FOR_LITELLM = 10_000
-
-#: Bytes of a compressed body that are unpacked at a time.
-_PIECE_BYTES = 64 * 1024
 
 
 class Phase(enum.IntEnum):
@@ -143,10 +140,10 @@ class _Body(httpx.AsyncByteStream):
         self._gauge = _Gauge(call, of_events=call.streamed and of_events)
         # Nobody else must unpack it, in one piece.
         encoding = response.headers.pop("content-encoding", "identity").strip().lower()
-        self._packed = encoding in {"gzip", "x-gzip", "deflate"}
+        self._packed = encoding in PACKED
 
     def _parts(self) -> AsyncIterable[bytes]:
-        return _unpacked(self._inner) if self._packed else self._inner
+        return unpacked(self._inner) if self._packed else self._inner
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for part in self._parts():
@@ -169,18 +166,6 @@ class _ErrorBody(_Body):
             left -= len(part)
             if left <= 0:
                 return
-
-
-async def _unpacked(parts: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """Yield a gzip or zlib body unpacked, `_PIECE_BYTES` at a time: a few kilobytes may hold gigabytes."""
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    async for part in parts:
-        while part and not unpacker.eof:
-            try:
-                yield unpacker.decompress(part, _PIECE_BYTES)
-            except zlib.error as error:
-                raise httpx.DecodingError(str(error)) from error
-            part = unpacker.unconsumed_tail
 
 
 async def _decode_apart(response: httpx.Response, content: bytes, call: Call) -> None:

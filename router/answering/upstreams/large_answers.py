@@ -8,6 +8,7 @@ other.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import json.scanner
 import math
@@ -99,32 +100,36 @@ class PatientDecoder(json.JSONDecoder):
         self.scan_once = json.scanner.py_make_scanner(self)  # type: ignore[attr-defined]
 
 
-def json_in_pieces(value: Any) -> bytes:
-    """Return the JSON of a value without spaces, as `json.dumps` writes it. Keys must be text."""
-    pieces: list[str] = []
-    _write(value, pieces.append)
-    return "".join(pieces).encode()
+def json_in_pieces(value: Any, *, ascii_only: bool = True) -> bytes:
+    """Return the JSON of a value without spaces, as `json.dumps` writes it. Keys must be text.
+
+    Raises ValueError for a number that is not finite, and for half of a surrogate pair unless `ascii_only`.
+    """
+    pieces: list[bytes] = []
+    dumps = functools.partial(json.dumps, ensure_ascii=ascii_only, allow_nan=False)
+    _write(value, lambda text: pieces.append(text.encode()), dumps)
+    return b"".join(pieces)
 
 
-def _write(value: Any, write: Callable[[str], None]) -> None:
+def _write(value: Any, write: Callable[[str], None], dumps: Callable[[Any], str]) -> None:
     if isinstance(value, str) and len(value) > _PIECE:
         write('"')
         for begin in range(0, len(value), _PIECE):
-            write(json.dumps(value[begin : begin + _PIECE])[1:-1])
+            write(dumps(value[begin : begin + _PIECE])[1:-1])
         write('"')
     elif isinstance(value, Mapping):
         before = "{"
         for key, item in value.items():
-            write(f"{before}{json.dumps(key)}:")
-            _write(item, write)
+            write(f"{before}{dumps(key)}:")
+            _write(item, write, dumps)
             before = ","
         write("{}" if before == "{" else "}")
     elif isinstance(value, list | tuple):
         before = "["
         for item in value:
             write(before)
-            _write(item, write)
+            _write(item, write, dumps)
             before = ","
         write("[]" if before == "[" else "]")
     else:
-        write(json.dumps(value))
+        write(dumps(value))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -21,6 +22,7 @@ from router.answering.upstreams import litellm_upstream
 from router.answering.upstreams.answer_budget import HeldAnswer
 from router.answering.upstreams.answer_json import decoded
 from router.answering.upstreams.candidate_keys import NO_KEY, key_of
+from router.answering.upstreams.large_answers import apart, is_large, json_in_pieces
 from router.answering.upstreams.litellm_errors import translated, wants_a_key
 from router.answering.upstreams.litellm_upstream import excerpt
 from router.answering.upstreams.sse import data_of_events
@@ -72,13 +74,13 @@ class OpenAIUpstream:
         Raises DispatchError.
         """
         with translated(_say(candidate)):
-            answered = await self._post(candidate, base, _body(candidate, query, stream=False))
+            answered = await self._post(candidate, base, await _body(candidate, query, stream=False))
             return await decoded(await answered.read(candidate.max_answer_bytes, held))
 
     async def stream(self, candidate: Candidate, base: str, query: RouteQuery) -> AsyncGenerator[Any, None]:
         """Yield the JSON values of the stream. Closing it ends the call. Errors are those of `complete`."""
         with translated(_say(candidate)):
-            answered = await self._post(candidate, base, _body(candidate, query, stream=True))
+            answered = await self._post(candidate, base, await _body(candidate, query, stream=True))
             held = HeldAnswer()
             try:
                 events = data_of_events(answered.parts(), max_bytes=candidate.max_answer_bytes, held=held)
@@ -140,7 +142,7 @@ def speaks_openai(candidate: Candidate) -> bool:
     return candidate.model.startswith(OPENAI_PREFIX) and candidate.api_base is not None
 
 
-def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> Body:
+async def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> Body:
     """Return the caller's body with the candidate's model, or else one that is serialised as the OpenAI SDK does."""
     model = candidate.model.removeprefix(OPENAI_PREFIX)
     if query.body is not None:
@@ -155,6 +157,8 @@ def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> Body:
     if stream:
         fields.setdefault("stream_options", {"include_usage": True})
     try:
+        if is_large(fields):
+            return (await apart(functools.partial(json_in_pieces, ascii_only=False), fields),)
         text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=dict)
         return (text.encode(),)
     except (TypeError, ValueError, RecursionError) as error:

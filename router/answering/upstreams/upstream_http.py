@@ -11,7 +11,8 @@ import contextlib
 import functools
 import urllib.request
 import warnings
-from collections.abc import AsyncIterator, Mapping
+import zlib
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import ssl
 
     import aiohttp
+    from aiohttp.client_proto import ResponseHandler
 
 #: A host that does not take the connection by then is down.
 CONNECT_TIMEOUT_S = 5.0
@@ -33,6 +35,14 @@ KEPT_S = 4.0
 
 #: Seconds that the end of a TLS connection may take.
 FAREWELL_S = 0.2
+
+#: The content encodings that are unpacked, and how many bytes at a time: a few kilobytes may hold gigabytes.
+PACKED = frozenset({"gzip", "x-gzip", "deflate"})
+_UNPACKED_BYTES = 64 * 1024
+
+#: Heads of a status of the 100s that may come before the head of the answer.
+MAX_EARLY_HEADS = 16
+_SWITCHING = 101
 
 #: Bytes of the body of an error that are read, and seconds that they may take.
 MAX_ERROR_BYTES = 64 * 1024
@@ -79,15 +89,17 @@ class Answered:
         if (declared := self._reply.content_length) is not None and declared > max_bytes:
             self.close()
             raise too_long(max_bytes)
-        body = bytearray()
+        body, length = list[bytes](), 0
         try:
             async for part in self.parts():
-                body += part
-                held.hold(len(body))
-                if len(body) > max_bytes:
+                body.append(part)
+                length += len(part)
+                held.hold(length)
+                if length > max_bytes:
                     break
             else:
-                return bytes(body)
+                # In one copy, during which other threads run.
+                return b"".join(body)
         except BaseException:
             self.close()
             raise
@@ -99,7 +111,7 @@ class Answered:
         import aiohttp
 
         body = bytearray()
-        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError, UpstreamUnavailableError):
             async with asyncio.timeout(ERROR_BODY_S):
                 async for part in self.parts():
                     body += part
@@ -110,7 +122,9 @@ class Answered:
 
     def parts(self) -> AsyncIterator[bytes]:
         """Yield the decompressed body in the parts in which it arrives."""
-        return self._reply.content.iter_any()
+        packed = self._reply.headers.get("content-encoding", "").strip().lower() in PACKED
+        parts = self._reply.content.iter_any()
+        return unpacked(parts) if packed else parts
 
     def close(self) -> None:
         """Close the connection, unless the body has been read to its end."""
@@ -141,8 +155,13 @@ class UpstreamHttp:
                 ssl=trusted,
                 ssl_shutdown_timeout=FAREWELL_S,
             )
+        # aiohttp has no setting for this. It keeps every early head that a server sends, however many they are.
+        connector._factory = functools.partial(_protocol(), loop=asyncio.get_running_loop())
         # Not `trust_env`: it looks for passwords in ~/.netrc, in a thread for every call.
-        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        # aiohttp would unpack up to 32 MB in one step.
+        self._session = aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+        )
 
     async def post(self, url: str, body: Body, headers: Mapping[str, str], *, timeout_s: float) -> Answered:
         """Send a request and return when the headers of the answer have arrived.
@@ -153,6 +172,7 @@ class UpstreamHttp:
         """
         import aiohttp
 
+        headers = {"Accept-Encoding": "gzip, deflate", **headers}
         timeout = aiohttp.ClientTimeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), sock_read=timeout_s)
         length = sum(map(len, body))
         if length <= _PIECE_BYTES:
@@ -174,6 +194,48 @@ class UpstreamHttp:
     async def aclose(self) -> None:
         """Close the connections of the pool."""
         await self._session.close()
+
+
+async def unpacked(parts: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield a gzip or zlib body unpacked, at most `_UNPACKED_BYTES` at a time.
+
+    Raises UpstreamUnavailableError if the body is neither.
+    """
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    async for part in parts:
+        while part and not unpacker.eof:
+            try:
+                yield unpacker.decompress(part, _UNPACKED_BYTES)
+            except zlib.error as error:
+                raise UpstreamUnavailableError("the upstream sent a compressed answer that is malformed.") from error
+            part = unpacker.unconsumed_tail
+            # Whoever reads the pieces does not wait between them, so others would get no turn.
+            await asyncio.sleep(0)
+
+
+@functools.cache
+def _protocol() -> type[ResponseHandler]:
+    """Return aiohttp's protocol of a connection, which gives up on a server that sends only early heads."""
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.http import HttpProcessingError
+
+    class FewEarlyHeads(ResponseHandler):
+        _n_early = 0
+
+        def feed_data(self, data: Any, *size: int) -> None:
+            if self._n_early > MAX_EARLY_HEADS:
+                # The connection has been given up; what else it brought does not count.
+                return
+            code = data[0].code
+            self._n_early = self._n_early + 1 if 100 <= code < 200 and code != _SWITCHING else 0
+            if self._n_early <= MAX_EARLY_HEADS:
+                super().feed_data(data, *size)
+                return
+            if self.transport is not None:
+                self.transport.abort()
+            self.set_exception(HttpProcessingError(code=502, message="too many early heads"))
+
+    return FewEarlyHeads
 
 
 async def _in_pieces(body: Body) -> AsyncIterator[bytes]:

@@ -39,6 +39,13 @@ def test_bodies_name_a_session_in_the_usual_fields(parameters: dict[str, Any], e
     assert session_id_of("", {}, parameters) == expected
 
 
+def test_a_user_id_too_long_to_be_one_is_not_decoded() -> None:
+    # It is a text, so nobody has counted the values in it.
+    user_id = json.dumps({"session_id": "s", "x": [[]] * 2000})
+    assert session_id_of("", {}, {"metadata": {"user_id": '{"session_id": "s"}'}}) == "s"
+    assert session_id_of("", {}, {"metadata": {"user_id": user_id}}) == ""
+
+
 def test_a_given_id_is_preferred_to_headers_and_headers_to_the_body() -> None:
     body = {"session_id": "body"}
     assert session_id_of("given", {"x-session-id": "header"}, body) == "given"

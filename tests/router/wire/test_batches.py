@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc.aio
+import pytest
 
 from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
@@ -18,6 +22,46 @@ from router.wire.guarded_server import add_to_server
 from router.wire.servicer import RouterService
 from tests.fakes import FakeEncoder, write_policy
 
+
+@contextlib.asynccontextmanager
+async def serving(router: Router) -> AsyncIterator[pb_grpc.RouterServiceStub]:
+    """A service with this router, and a client of it in the same event loop."""
+    dispatcher = Dispatcher(router.policies)
+    service, server = RouterService(), grpc.aio.server()
+    service.start(router, dispatcher)
+    add_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield pb_grpc.RouterServiceStub(channel)
+    finally:
+        await server.stop(0)
+        await router.close()
+        await dispatcher.aclose()
+
+
+async def test_a_request_of_thousands_of_values_is_read_in_the_thread_for_large_ones_in_a_batch_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    prepare = Router._prepare
+
+    def watched(router: Router, query: RouteQuery, caller: str) -> object:
+        threads.append(threading.current_thread().name)
+        return prepare(router, query, caller)
+
+    monkeypatch.setattr(Router, "_prepare", watched)
+    encoder = FakeEncoder()
+    router = Router(load_policies([write_policy(tmp_path)]), {encoder.spec.identity: encoder})
+    large = pb.RouteRequest(prompt="hi")
+    large.parameters["x"] = [None] * 1500
+    async with serving(router) as stub:
+        answered = await stub.BatchRoute(pb.BatchRouteRequest(requests=[large] * 10))
+    assert all(result.HasField("decision") for result in answered.results)
+    assert {name.rstrip("_0") for name in threads} == {"large-requests"}
+
+
 N_PROMPTS, N_THREADS = 600, 4
 
 
@@ -28,37 +72,25 @@ async def test_a_batch_leaves_one_thread_of_the_encoder_to_others_and_starts_few
         {encoder.spec.identity: encoder},
         RouterSettings(threads=N_THREADS, cache_entries=0),
     )
-    dispatcher = Dispatcher(router.policies)
-    service, server = RouterService(), grpc.aio.server()
-    service.start(router, dispatcher)
-    add_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            stub = pb_grpc.RouterServiceStub(channel)
-            await stub.Route(pb.RouteRequest(prompt="warm up"))
-            encoder.gate.clear()
-            batch = pb.BatchRouteRequest(
-                requests=[pb.RouteRequest(prompt=f"prompt {number}") for number in range(N_PROMPTS)]
-            )
-            tasks_before = len(asyncio.all_tasks())
-            waiting = asyncio.ensure_future(stub.BatchRoute(batch))
-            async with asyncio.timeout(30):
-                while not router.pending:  # noqa: ASYNC110  (nobody tells when the batch has arrived)
-                    await asyncio.sleep(0.005)
-            await asyncio.sleep(0.05)
-            assert router.pending == router.batch_slots == N_THREADS - 1
-            assert len(asyncio.all_tasks()) - tasks_before < 20
-            encoder.gate.set()
-            answered = await waiting
+    async with serving(router) as stub:
+        await stub.Route(pb.RouteRequest(prompt="warm up"))
+        encoder.gate.clear()
+        batch = pb.BatchRouteRequest(
+            requests=[pb.RouteRequest(prompt=f"prompt {number}") for number in range(N_PROMPTS)]
+        )
+        tasks_before = len(asyncio.all_tasks())
+        waiting = asyncio.ensure_future(stub.BatchRoute(batch))
+        async with asyncio.timeout(30):
+            while not router.pending:  # noqa: ASYNC110  (nobody tells when the batch has arrived)
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
+        assert router.pending == router.batch_slots == N_THREADS - 1
+        assert len(asyncio.all_tasks()) - tasks_before < 20
+        encoder.gate.set()
+        answered = await waiting
         assert len(answered.results) == N_PROMPTS
         alone = {
             text: router.decide(RouteQuery.from_prompt(text)).chosen for text in ("prompt 0", f"prompt {N_PROMPTS - 1}")
         }
         assert answered.results[0].decision.chosen == alone["prompt 0"]
         assert answered.results[-1].decision.chosen == alone[f"prompt {N_PROMPTS - 1}"]
-    finally:
-        await server.stop(0)
-        await router.close()
-        await dispatcher.aclose()

@@ -86,6 +86,16 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield path
 
 
+def test_text_is_written_in_pieces_as_it_is_or_refused() -> None:
+    value = {"é": ["漢" * 100_000, {"n": 1.5}]}
+    assert (
+        json_in_pieces(value, ascii_only=False) == json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    )
+    for bad in ({"x": float("nan")}, {"x": "\ud83d"}):
+        with pytest.raises(ValueError):
+            json_in_pieces(bad, ascii_only=False)
+
+
 @pytest.mark.parametrize("provider", ["openai", "hosted_vllm"])
 async def test_an_answer_of_many_values_is_decoded_and_encoded_apart_from_the_event_loop(
     policy: Path, provider: str, monkeypatch: pytest.MonkeyPatch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import zlib
 from collections.abc import AsyncIterator, Callable
 
 import aiohttp
@@ -79,6 +80,42 @@ async def test_compressed_answers_are_read_whole_and_as_a_stream(http: UpstreamH
         assert await (await http.post(url, BODY, HEADERS, timeout_s=10)).error_body() == b"data: 1\n\n"
         streamed = await http.post(url, BODY, HEADERS, timeout_s=10)
         assert b"".join([part async for part in streamed.parts()]) == b"data: 1\n\n"
+
+
+@pytest.mark.parametrize("declared", ["gzip", "deflate"])
+async def test_a_compressed_answer_is_unpacked_in_small_pieces_and_ends_at_the_bound(
+    http: UpstreamHttp, declared: str
+) -> None:
+    packed = gzip.compress(b" " * 20_000_000) if declared == "gzip" else zlib.compress(b" " * 20_000_000)
+    async with listening(lambda head, body: reply(packed, f"content-encoding: {declared}")) as address:
+        url = f"http://{address}/v1/chat/completions"
+        streamed = await http.post(url, BODY, HEADERS, timeout_s=10)
+        lengths = [len(part) async for part in streamed.parts()]
+        assert sum(lengths) == 20_000_000
+        assert max(lengths) <= 64 * 1024
+        with pytest.raises(UpstreamUnavailableError):
+            await (await http.post(url, BODY, HEADERS, timeout_s=10)).read(MOST, HeldAnswer())
+
+
+async def test_what_says_it_is_compressed_and_is_not_is_the_upstreams_fault(http: UpstreamHttp) -> None:
+    async with listening(lambda head, body: reply(b"{}", "content-encoding: gzip")) as address:
+        answered = await http.post(f"http://{address}/v1/chat/completions", BODY, HEADERS, timeout_s=10)
+        with pytest.raises(UpstreamUnavailableError):
+            await answered.read(MOST, HeldAnswer())
+
+
+async def test_a_few_early_heads_are_passed_over_and_many_end_the_call(http: UpstreamHttp) -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n"
+    for number, fits in ((upstream_http.MAX_EARLY_HEADS, True), (upstream_http.MAX_EARLY_HEADS + 1, False)):
+        async with listening(lambda head, body, number=number: early * number + reply(b"{}")) as address:
+            url = f"http://{address}/v1/chat/completions"
+            if fits:
+                # More than once on one connection: each answer has its own number of them.
+                for _ in range(2):
+                    assert await (await http.post(url, BODY, HEADERS, timeout_s=10)).read(MOST, HeldAnswer()) == b"{}"
+            else:
+                with pytest.raises(aiohttp.ClientError):
+                    await http.post(url, BODY, HEADERS, timeout_s=10)
 
 
 async def test_redirects_are_answers_and_cookies_are_not_kept(http: UpstreamHttp) -> None:
