@@ -16,7 +16,7 @@ from benchmarks.attack.target import Found, Target, attacked_service
 
 Attack = Callable[[Target], Found]
 
-SECONDS, QUICK_SECONDS = 4.0, 0.5
+SECONDS, QUICK_SECONDS = 4.0, 0.3
 
 
 def main() -> None:

@@ -115,7 +115,7 @@ class Target:
     def _calm(self) -> list[float]:
         self.calls.clear()
         began = time.monotonic()
-        time.sleep(max(0.5, self.seconds / 4))
+        time.sleep(max(0.3, self.seconds / 4))
         return self.waits(began, time.monotonic())
 
     def waits(self, begin: float, end: float) -> list[float]:

@@ -109,7 +109,7 @@ def lines_like_code(target: Target) -> Found:
 
 
 def json_in_a_user_id(target: Target) -> Found:
-    """A user id that is JSON of 160,000 empty objects, in which a session might be looked for."""
+    """Send a user id that is JSON of 160,000 empty objects, in which a session might be looked for."""
     user_id = '{"session_id":"s","x":[' + "{}," * 160_000 + "{}]}"
     return _posted(target, {"messages": [{"role": "user", "content": "hi"}], "metadata": {"user_id": user_id}})
 

@@ -157,7 +157,7 @@ def no_message_for_envoy(target: Target) -> Found:
 
 
 def json_in_a_user_id(target: Target) -> Found:
-    """A user id of 15 MB that is JSON of five million empty lists, in which a session might be looked for."""
+    """Send a user id of 15 MB that is JSON of five million empty lists, in which a session might be looked for."""
     text = b'{"session_id":"s","x":[' + b"[]," * (5 * MB - 10) + b"[]]}"
     user_id = _field(1, _field(1, b"user_id") + _field(2, _field(3, text)))
     return _called(
@@ -166,13 +166,13 @@ def json_in_a_user_id(target: Target) -> Found:
 
 
 def session_id_of_fifteen_megabytes(target: Target) -> Found:
-    """A session id of 15 MB."""
+    """Send a session id of 15 MB."""
     request = pb.RouteRequest(prompt="hi", session_id="s" * (15 * MB))
     return _called(target, request.SerializeToString())
 
 
 def batch_of_many_values(target: Target) -> Found:
-    """A batch of forty requests, each small, that hold as many values as pass."""
+    """Send a batch of twenty requests, each small, that hold as many values as pass."""
     request = pb.RouteRequest(prompt="hi")
     request.parameters["x"] = [None] * 1200
     batch = pb.BatchRouteRequest(requests=[request] * 20).SerializeToString()
@@ -180,7 +180,7 @@ def batch_of_many_values(target: Target) -> Found:
 
 
 def picture(target: Target) -> Found:
-    """A picture of 15 MB, which is answered."""
+    """Send a picture of 15 MB, which is answered."""
     request = pb.RouteRequest()
     message = request.chat.messages.add(role="user")
     message.parts.parts.add().image_url.url = "data:image/png;base64," + "QUJD" * (15 * MB // 4)
@@ -190,7 +190,7 @@ def picture(target: Target) -> Found:
 
 
 def as_many_headers_for_envoy_as_pass(target: Target) -> Found:
-    """A message of Envoy's with 16,000 headers."""
+    """Send a message of Envoy's with 16,000 headers."""
     header = _field(1, b":path") + _field(3, b"/v1/chat/completions")
     return target.attacked_by(lambda: target.call(_field(2, _field(1, _field(1, header) * 16_000)), ENVOY))
 

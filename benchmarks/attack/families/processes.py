@@ -157,4 +157,4 @@ def _children(pid: int) -> list[int]:
 
 
 ATTACKS = (hangups, killed_worker, leaving_worker, stopped_worker, stopped_worker_at_the_end)
-QUICK = (hangups, leaving_worker)
+QUICK = (hangups,)

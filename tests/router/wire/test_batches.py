@@ -25,7 +25,7 @@ from tests.fakes import FakeEncoder, write_policy
 
 @contextlib.asynccontextmanager
 async def serving(router: Router) -> AsyncIterator[pb_grpc.RouterServiceStub]:
-    """A service with this router, and a client of it in the same event loop."""
+    """Serve with this router, and yield a client of it in the same event loop."""
     dispatcher = Dispatcher(router.policies)
     service, server = RouterService(), grpc.aio.server()
     service.start(router, dispatcher)
