@@ -76,9 +76,9 @@ docs: $(INSTALLED)  ## Write docs/reference and the table of rooms in docs/archi
 picture: $(INSTALLED)  ## Draw docs/cost-quality.png from ../shared/data (minutes)
 	$(BIN)/python -m scripts.picture
 
-mutation: $(INSTALLED)  ## Run mutation tests of the code that decides; print JSON by file (hours; AREAS="policies" for one area)
+mutation: $(INSTALLED)  ## Run mutation tests of the code that decides; print JSON by file (hours; AREAS="policies" for one area, SAMPLE="--sample 30 --seed 0" for minutes)
 	@$(BIN)/pip install --quiet --constraint constraints.txt mutmut==3.8.1
-	@nice $(BIN)/python -m scripts.mutation --survivors $(AREAS)
+	@nice $(BIN)/python -m scripts.mutation --survivors $(SAMPLE) $(AREAS)
 
 protos:  ## Generate router/pb from protos/ (pinned generator in its own environment)
 	scripts/protos.sh

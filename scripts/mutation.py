@@ -6,7 +6,8 @@ A mutant that no test calls has survived. Mutants that change nothing that a tes
 in the file that `[tool.mutation] equivalent` names, and are not counted.
 
 Each area is mutated in a folder of its own below `out/mutation`. Results are kept there: a later run tries again only
-what has changed, and what survived.
+what has changed, and what survived. With `--sample N` it tries N mutants of each area, drawn at random by `--seed`:
+`make mutation SAMPLE="--sample 30"` takes minutes where all mutants take hours.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import contextlib
 import fnmatch
 import json
 import os
+import random
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,22 @@ def run_mutmut(folder: Path, names: list[str], children: int) -> None:
     done.check_returncode()
 
 
+def generate(folder: Path, children: int) -> None:
+    """Write the mutants of an area without trying them; raise CalledProcessError where that fails."""
+    steps = "copy_src_dir(); m.copy_also_copy_files(); m.setup_source_paths(); m.create_mutants"
+    (folder / "mutants").mkdir(exist_ok=True)
+    command = [sys.executable, "-c", f"import mutmut.__main__ as m; m.{steps}({children})"]
+    subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
+
+
+def draw(folder: Path, files: list[str], only: str, number: int | None, seed: int) -> list[str]:
+    """Return the names of the mutants of these files that match `only`: `number` of them drawn at random, or all."""
+    names = sorted(name for file in files for name in results_of(folder, file) if fnmatch.fnmatch(name, only))
+    if number is None or number >= len(names):
+        return names
+    return sorted(random.Random(seed).sample(names, number))  # noqa: S311 - no secret
+
+
 def results_of(folder: Path, file: str) -> dict[str, int | None]:
     """Return the exit code of each mutant of a file by the mutant's name, None where it was not tried."""
     if not (folder / "mutants" / f"{file}.meta").exists():
@@ -104,7 +122,7 @@ def results_of(folder: Path, file: str) -> dict[str, int | None]:
 
 
 def reset_survivors(folder: Path, files: list[str]) -> None:
-    """Let mutmut try again what survived."""
+    """Let mutmut try again what survived; a mutant named to it is tried again in any case."""
     for file in files:
         path = folder / "mutants" / f"{file}.meta"
         if not path.exists():
@@ -138,13 +156,15 @@ def change_of(folder: Path, file: str, name: str) -> tuple[str, str]:
     return before, after
 
 
-def report(area: str, folder: Path, settings: Mapping[str, Any], only: str, *, show: bool) -> dict[str, Any]:
-    """Return the figures of an area per file; survivors go to stderr where `show` says so."""
+def report(
+    area: str, folder: Path, settings: Mapping[str, Any], names: Collection[str], *, show: bool
+) -> dict[str, Any]:
+    """Return the figures of the named mutants of an area per file; survivors go to stderr where `show` says so."""
     listed = yaml.safe_load((ROOT / settings["equivalent"]).read_text("utf-8")) or []
     known = {(one["file"], one["before"], one["after"]) for one in listed}
     found = {}
     for file in settings["areas"][area]["mutate"]:
-        codes = {name: code for name, code in results_of(folder, file).items() if fnmatch.fnmatch(name, only)}
+        codes = {name: code for name, code in results_of(folder, file).items() if name in names}
         survived, equivalent = [], 0
         for name, code in codes.items():
             if code != SURVIVED and code not in NO_TESTS:
@@ -172,20 +192,34 @@ def report(area: str, folder: Path, settings: Mapping[str, Any], only: str, *, s
 @click.command(help=__doc__)
 @click.argument("areas", nargs=-1)
 @click.option("--only", help="Only mutants whose name matches, say '*choice*', or '*[37]' for about a fifth of all.")
+@click.option("--sample", type=click.IntRange(min=1), help="Only so many mutants of each area, drawn at random.")
+@click.option("--seed", default=0, show_default=True, help="The seed of the draw.")
 @click.option("--children", default=os.cpu_count() or 1, show_default=True, help="Mutants tried at a time.")
 @click.option("--survivors", is_flag=True, help="Say on stderr what survived.")
 @click.option("--report-only", is_flag=True, help="Run nothing; report what is there.")
-def main(areas: tuple[str, ...], only: str | None, children: int, survivors: bool, report_only: bool) -> None:
+def main(
+    areas: tuple[str, ...],
+    only: str | None,
+    sample: int | None,
+    seed: int,
+    children: int,
+    survivors: bool,
+    report_only: bool,
+) -> None:
     """Run the areas, all by default, and print the figures."""
     settings = read_settings()
     figures = {}
     for area in areas or settings["areas"]:
         folder = prepare(area, settings)
+        files = settings["areas"][area]["mutate"]
         if not report_only:
             refresh_copies(folder)
-            reset_survivors(folder, settings["areas"][area]["mutate"])
-            run_mutmut(folder, [only] if only else [], children)
-        figures[area] = report(area, folder, settings, only or "*", show=survivors)
+            reset_survivors(folder, files)
+            generate(folder, children)
+        names = draw(folder, files, only or "*", sample, seed)
+        if not report_only:
+            run_mutmut(folder, names if only or sample else [], children)
+        figures[area] = report(area, folder, settings, set(names), show=survivors)
     print(json.dumps(figures, indent=2))
 
 

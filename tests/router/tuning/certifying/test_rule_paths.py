@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,14 +13,16 @@ from router.errors import ConfigError
 from router.policies.choice import choose
 from router.policies.eligibility import check_eligibility
 from router.policies.loading import ServedPolicy
-from router.policies.policy_file import PolicyFile
+from router.policies.policy_file import CostRule, GainRule, PolicyFile
 from router.policies.rules import Rules
 from router.tuning.certifying.rule_paths import (
+    PolicyPath,
     RuleInputs,
     choose_by,
     cost_path,
     ends_of_equal_rows,
     gain_path,
+    lay_path,
     rule_inputs,
 )
 from router.values import ArtifactRef, Overrides
@@ -136,3 +140,75 @@ def test_the_fallback_is_the_next_stronger_candidate_that_may_answer() -> None:
     assert inputs.fallback.tolist() == [2, -1]
     long = [Ask("why?", frozenset(), (), length, None) for length in (900, 100)]
     assert rule_inputs(served, long, far).fallback.tolist() == [3, -1]
+
+
+def laid(m: int, kind: str | None, *, reference: int | None = None, unpriced: int | None = None) -> PolicyPath:
+    """Return the path for m candidates on 40 prompts; `unpriced` is the number of one without a price."""
+    served = serve(m, {"kind": "gain", "thresholds": [0.0] * (m - 1)}, windows=False)
+    prices = [None if number == unpriced else price for number, price in enumerate(served.rules.prices)]
+    served = replace(served, rules=replace(served.rules, prices=tuple(prices)))
+    rules = lay_path(served, m - 1 if reference is None else reference, kind)
+    return PolicyPath.of(rules, rule_inputs(served, *make_prompts(40, m, seed=3)))
+
+
+@pytest.mark.parametrize(
+    ("m", "unpriced", "kind"), [(2, None, GainRule), (3, None, CostRule), (4, None, CostRule), (3, 1, GainRule)]
+)
+def test_three_candidates_of_known_prices_are_ruled_by_cost_and_others_by_gain(
+    m: int, unpriced: int | None, kind: type
+) -> None:
+    assert {type(rule) for rule in laid(m, None, unpriced=unpriced).rules} == {kind}
+
+
+def test_a_rule_that_is_asked_for_is_taken_or_refused_with_what_to_do() -> None:
+    assert isinstance(laid(2, "cost").rules[0], CostRule)
+    assert isinstance(laid(4, "gain").rules[0], GainRule)
+    with pytest.raises(ConfigError, match="a price of every candidate; give --prices, or use --rule gain"):
+        laid(3, "cost", unpriced=0)
+    with pytest.raises(ConfigError, match="must be gain or cost, got 'margin'"):
+        laid(2, "margin")
+
+
+def test_a_path_starts_at_the_best_quality_where_the_reference_is_not_the_last_tier() -> None:
+    below = laid(3, "gain", reference=1).rules
+    assert below[0] == GainRule(kind="gain", thresholds=(0.0, 0.0))
+    assert below == laid(3, "gain").rules[-len(below) :]
+    # Of these three the second is the most expensive, so that only another reference cuts the cost path.
+    assert laid(3, "cost", reference=1).rules == cost_path()
+    numbers = [rule.quality_per_usd for rule in laid(3, "cost", reference=2).rules]  # type: ignore[union-attr]
+    assert (numbers[0], len(numbers)) == (0.0, 542)
+
+
+def test_steps_up_weigh_as_their_prices_and_alike_without_prices() -> None:
+    assert all(low == high for low, high in (rule.thresholds for rule in laid(3, "gain", unpriced=2).rules))  # type: ignore[union-attr]
+    # The third of these candidates is cheaper than the second: the step counts as a thousandth of the first.
+    ratios = {round(low / high) for low, high in (r.thresholds for r in laid(3, "gain").rules) if 0 < low < 1}  # type: ignore[union-attr]
+    assert ratios == {1000}
+
+
+def test_the_cost_path_tells_apart_a_ten_millionth_of_a_usd_and_a_hundred() -> None:
+    numbers = [rule.quality_per_usd for rule in cost_path()]
+    assert (numbers[0], numbers[-1]) == (-1e7, 1e7)
+    assert min(n for n in numbers if n > 0) == 0.01
+    assert numbers == sorted(numbers)
+    assert numbers == [-n for n in reversed(numbers)]
+    steps = np.diff(np.log10([n for n in numbers if n > 0]))
+    assert steps == pytest.approx(np.full(540, 1 / 60), abs=1e-5)
+
+
+def test_a_policy_of_a_path_is_written_with_the_safest_or_the_cheapest_of_its_rules() -> None:
+    path = laid(2, "gain")
+    assert len(path.chosen) == len(path.starts) == len(path.ends) > 3
+    assert (path.starts[0], path.ends[-1]) == (0, len(path.rules) - 1)
+    served = serve(2, {"kind": "gain", "thresholds": [0.0]}, windows=False)
+    inputs = rule_inputs(served, *make_prompts(40, 2, seed=3))
+    assert path.abstains.tolist() == (inputs.fallback >= 0).tolist()
+    assert 0 < path.abstains.sum() < 40
+    for number, chosen in enumerate(path.chosen):
+        safest, cheapest = path.rule(number, safest=True), path.rule(number)
+        assert safest.thresholds <= cheapest.thresholds  # type: ignore[union-attr]
+        assert (choose_by([safest, cheapest], inputs) == chosen).all()
+        if number:
+            before = path.rules[path.starts[number] - 1]
+            assert before == path.rule(number - 1)
+            assert (choose_by([before], inputs)[0] != chosen).any()
