@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from probes.certificates.bounds import MeanBound, choose_method, excludes, upper_bound
 from probes.certificates.exact_counts import (
@@ -57,6 +57,32 @@ def test_the_ternary_p_value_is_the_brute_force_maximum_over_the_nuisance(n, lim
             else:
                 beyond = max(_net_tail(net, n, limit, q) for q in np.linspace(0.5, ceiling, 200))
                 assert p >= min(1.0, beta + max(worst, beyond)) - 1e-12
+
+
+@pytest.mark.parametrize(("net", "limit"), [(-30, 0.0), (-60, 0.0), (-90, 0.0), (-90, -0.2), (-30, 0.1)])
+def test_where_most_answers_differ_the_ternary_p_value_is_near_the_best_chernoff_bound(net, limit):
+    n, discordant, delta = 200, 150, 0.05
+    q = float(clopper_pearson_upper(discordant, n, delta * NUISANCE_SHARE))
+
+    def chernoff(t):
+        moment = (q + limit) / 2 * np.exp(-t) + 1 - q + (q - limit) / 2 * np.exp(t)
+        return moment**n * np.exp(t * net)
+
+    best = optimize.minimize_scalar(chernoff, bounds=(1e-3, 3), method="bounded").fun
+    found = float(ternary_p_value(net, discordant, n, limit, delta)) - delta * NUISANCE_SHARE
+    assert best < 0.9
+    assert found == pytest.approx(best, rel=1e-3, abs=1e-12)
+    assert found > _net_tail(net, n, limit, q)
+
+
+@pytest.mark.parametrize("limit", [-0.1, 0.0, 0.1])
+def test_a_sum_near_the_limit_shows_nothing_and_its_ternary_p_value_is_one(limit):
+    n = 201  # (n - 1) limit - 2 is the last sum that is tested
+    last = round((n - 1) * limit) - 2
+    assert float(ternary_p_value(last, 61, n, limit - 1e-9, 0.05)) == 1.0
+    nets = last + np.arange(1, 5)
+    assert ternary_p_value(nets, 61, n, limit, 0.05).tolist() == [1.0] * 4
+    assert float(ternary_p_value(last, 61, n, limit, 0.05)) < 0.7
 
 
 def _net_tail(net, n, mean, q):
