@@ -109,6 +109,7 @@ class RouteQuery:
         messages: the chat in the OpenAI shape, oldest message first.
         overrides: what the caller asks beyond the policy.
         session_id: the id of the session that the request belongs to; empty for none.
+        task: the key of the task that the request belongs to, text of at most 256 bytes; empty for none.
         parameters: the other fields of the OpenAI body, such as `tools`, `response_format` and `max_tokens`.
         body: the bytes of the OpenAI body before and after the value of `model`; None if the request did not come as
             such a body. An OpenAI-compatible upstream gets exactly these bytes with its own model's name between them.
@@ -119,6 +120,7 @@ class RouteQuery:
     session_id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     body: tuple[bytes | memoryview, bytes | memoryview] | None = None
+    task: str = ""
 
     @classmethod
     def from_prompt(cls, prompt: str, **rest: Any) -> RouteQuery:
@@ -222,6 +224,9 @@ class RoutingDecision:
         language: ISO 639-1 code of the language of the newest human turn; `und` if it is unknown.
         has_code: True if the first or the newest human turn holds code.
         needs: capabilities besides text that a candidate needs to answer, sorted.
+        task: the key of the task that was given, or that the system prompt stands for; empty for none.
+        task_known: True if the probe has an offset for the task. If not, it judges as without a task.
+        task_labels: the labels behind that offset, over all models; 0 if the task is not known.
     """
 
     decision_id: str
@@ -243,3 +248,6 @@ class RoutingDecision:
     language: str = "und"
     has_code: bool = False
     needs: tuple[str, ...] = ()
+    task: str = ""
+    task_known: bool = False
+    task_labels: int = 0

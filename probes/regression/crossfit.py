@@ -104,6 +104,41 @@ def out_of_fold(
     return OutOfFold(prediction, leverage, used)
 
 
+def fold_errors(
+    X: npt.ArrayLike,
+    Y: npt.ArrayLike,
+    fold: npt.ArrayLike,
+    *,
+    alphas: npt.ArrayLike | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+) -> tuple[Float64, Float64]:
+    """Return the penalties tried (A,), and the mean squared error (A, m) of rows left out by fold, for each of them.
+
+    It is what a penalty is chosen by if rows of one group are alike, because leaving out single rows then chooses one
+    that is far too small for a group never seen. The arguments and errors are those of `out_of_fold`.
+    """
+    features = matrix("X", X)
+    targets = target_matrix(Y, features.shape[0])
+    folds = fold_numbers(fold, features.shape[0])
+    w = weights(sample_weight, features.shape[0])
+    grid = penalty_grid(alphas)
+    error, weight = np.zeros((grid.size, targets.shape[1])), np.zeros(targets.shape[1])
+    for columns, present in missing_patterns(targets):
+        if not columns.size:
+            continue
+        parts = _statistics_by_fold(features, targets[:, columns], w, folds, present)
+        for number in parts:
+            spectrum = _spectrum(reduce(add, [part for other, part in parts.items() if other != number]), columns)
+            rows = np.flatnonzero((folds == number) & present)
+            own = np.ones(rows.size) if w is None else w[rows]
+            weight[columns] += own.sum()
+            for index, alpha in enumerate(grid):
+                coef, intercept = spectrum.coefficients(np.full(columns.size, alpha))
+                left_out = targets[np.ix_(rows, columns)] - features[rows] @ coef.T - intercept
+                error[index, columns] += own @ left_out**2
+    return grid, error / weight
+
+
 def _fixed_penalties(alpha: npt.ArrayLike | None, n_targets: int) -> Float64:
     """Return the penalties asked for, one per target; ones if alpha is None, which each fold's choice then replaces."""
     fixed = penalty_grid([1.0] if alpha is None else alpha)

@@ -1,10 +1,10 @@
 """Keep what the probe said of recent prompts, so that a prompt that one caller repeats is judged only once.
 
-The cache keeps no text, only its SHA-256. A judgement depends on policy, probe and text alone, and the choice comes
-after it. So a hit decides exactly as a miss would, whatever the request asks beyond the policy. But a hit is seven
-times as fast, and the decision record says so (`cached`), which would tell one caller what another one asked. That is
-why judgements are kept for each credential by itself. Calls without a credential cannot be told apart, so nothing is
-kept for them.
+The cache keeps no text, only its SHA-256. A judgement depends on policy, probe, text and task alone, and the choice
+comes after it. So a hit decides exactly as a miss would, whatever the request asks beyond the policy. But a hit is
+seven times as fast, and the decision record says so (`cached`), which would tell one caller what another one asked.
+That is why judgements are kept for each credential by itself. Calls without a credential cannot be told apart, so
+nothing is kept for them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from router.policies.loading import ServedPolicy
 from router.policies.rules import Judgement
 
-#: Caller, digest of the policy, digest of the probe, SHA-256 of the text.
-CacheKey = tuple[str, str, str, bytes]
+#: Caller, digest of the policy, digest of the probe, key of a task that the probe knows, SHA-256 of the text.
+CacheKey = tuple[str, str, str, str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,16 @@ class JudgementCache:
         self._hits = self._misses = 0
 
     @staticmethod
-    def key(policy: ServedPolicy, text: str, caller: str) -> CacheKey | None:
+    def key(policy: ServedPolicy, text: str, caller: str, task: str = "") -> CacheKey | None:
         """Return the key under which a caller's judgement is kept, or None if `caller` is empty, for then none is kept.
 
-        caller: the key of whoever calls, as `router.asking.session_ids.caller_of` returns it.
+        caller: the key of whoever calls, as `router.asking.session_ids.caller_of` returns it. task: the key of a task
+        that the probe knows; unknown ones are judged as none, and share the entry of none.
         """
         if not caller:
             return None
         probe = policy.probe_ref.digest if policy.probe_ref else ""
-        return caller, policy.ref.digest, probe, hashlib.sha256(text.encode()).digest()
+        return caller, policy.ref.digest, probe, task, hashlib.sha256(text.encode()).digest()
 
     def get(self, key: CacheKey) -> Judgement | None:
         """Return the judgement under this key, or None if the cache does not have it."""

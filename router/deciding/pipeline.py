@@ -19,6 +19,7 @@ from probes.encoders.spec import Encoder
 from probes.errors import ProbesError
 from router.asking import ask as asking
 from router.asking.session_ids import session_id_of
+from router.asking.task_keys import task_of, task_of_system_prompt
 from router.deciding.batch_pool import pool_for
 from router.deciding.encode_job import Encoded
 from router.deciding.judgement_cache import CacheCounts, CacheKey, JudgementCache
@@ -44,13 +45,14 @@ class _Prepared:
     """Holds a query that passed every check for which no encoder is needed.
 
     Attributes:
-        query: the query, with the session id that was found in it.
+        query: the query, with the session id and the task that were found in it.
         policy: the policy that decides.
         eligibility: which candidates may answer, and the ask.
         caller: the opaque key of whoever calls.
         held: the candidate that answered the session last; None if there is none.
         started: the time of `time.perf_counter` at which the query came.
         is_judged: True if the probe is asked about the prompt.
+        task_labels: the labels of the query's task, if the probe knows it; 0 if not.
         cache_key: the key of the judgement in the cache; None if it is not kept.
         cached: the judgement that the cache had; None if it had none.
     """
@@ -62,6 +64,7 @@ class _Prepared:
     held: HeldCandidate | None
     started: float
     is_judged: bool
+    task_labels: int
     cache_key: CacheKey | None
     cached: Judgement | None
 
@@ -245,18 +248,22 @@ class Router:
     def _prepare(self, query: RouteQuery, caller: str) -> _Prepared:
         started = time.perf_counter()
         policy = self.policy(query.overrides.policy)
+        task = task_of(query.task, {}, query.parameters)
         ask = asking.extract(query, max_bytes=self._max_prompt_bytes)
         session_id = session_id_of(query.session_id, {}, query.parameters)
+        if not task and policy.rules.file.task == "system_prompt":
+            task = task_of_system_prompt(query)
+        task_labels = policy.task_labels(task)
         held = self._sessions.held(caller, session_id, policy.ref.name) if session_id else None
         # A request costs no forward pass if it is refused here, or if the choice is certain without scores.
         eligibility = check_eligibility(policy.rules, ask, query.overrides)
         is_certain = needs_no_scores(eligibility, held)
         is_judged = bool(ask.text) and policy.probe is not None and not is_certain
-        key = self._cache.key(policy, ask.text, caller) if is_judged else None
+        key = self._cache.key(policy, ask.text, caller, task if task_labels else "") if is_judged else None
         cached = self._cache.get(key) if key is not None else None
-        if session_id != query.session_id:
-            query = replace(query, session_id=session_id)
-        return _Prepared(query, policy, eligibility, caller, held, started, is_judged, key, cached)
+        if (session_id, task) != (query.session_id, query.task):
+            query = replace(query, session_id=session_id, task=task)
+        return _Prepared(query, policy, eligibility, caller, held, started, is_judged, task_labels, key, cached)
 
     def _conclude(self, prepared: _Prepared, encoded: Encoded | Exception | None) -> RoutingDecision:
         """Return the decision record of a prepared query.
@@ -292,7 +299,7 @@ class Router:
         failure: Exception
         if isinstance(encoded, Encoded):
             try:
-                judgement = prepared.policy.judge(encoded.features)
+                judgement = prepared.policy.judge(encoded.features, prepared.query.task)
             except ProbesError as error:
                 failure = error
             else:
@@ -327,6 +334,9 @@ def _record(prepared: _Prepared, judgement: Judgement | None, choice: Choice, ti
         language=ask.language,
         has_code=ask.has_code,
         needs=tuple(sorted(ask.needs)),
+        task=query.task,
+        task_known=prepared.task_labels > 0,
+        task_labels=prepared.task_labels,
     )
 
 

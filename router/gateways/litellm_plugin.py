@@ -27,6 +27,7 @@ from typing import Any, Literal, Protocol
 
 from router.answering.fallback import names_to_ask
 from router.asking.session_ids import caller_of, session_id_of
+from router.asking.task_keys import task_of
 from router.client import AsyncRouterClient
 from router.deciding.pipeline import Router
 from router.errors import GatewayNotInstalledError, InvalidRequestError, RouterError
@@ -170,6 +171,7 @@ def _query(messages: Sequence[Any], request: Mapping[str, Any], overrides: Overr
         messages=tuple(_plain(message) for message in messages),
         overrides=overrides,
         session_id=session_id_of("", headers, said),
+        task=task_of("", headers, said),
         parameters=parameters,
     )
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from router.asking.session_ids import session_id_of
+from router.asking.task_keys import task_of
 from router.errors import InvalidRequestError, UnknownModelError
 from router.intake.json_object import read_object
 from router.intake.json_structure import MAX_TEXT_BYTES, check_json
@@ -56,8 +57,8 @@ def query_from_body(
 
     Args:
         body: the decoded JSON body, in the shape of OpenAI's chat completions or Anthropic's messages.
-        headers: the headers of the HTTP request, which may hold the id of the session; see
-            `router.asking.session_ids.session_id_of`.
+        headers: the headers of the HTTP request, which may hold the id of the session and the key of the task; see
+            `router.asking.session_ids.session_id_of` and `router.asking.task_keys.task_of`.
         policies: all served policies by name, profiles included, the default first (`Router.policies`).
 
     Raises:
@@ -77,6 +78,7 @@ def query_from_body(
         overrides=overrides_from_model(model, policies),
         session_id=session_id_of("", headers, parameters),
         parameters=parameters,
+        task=task_of("", headers, parameters),
     )
 
 

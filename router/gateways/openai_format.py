@@ -95,6 +95,8 @@ def decision_record(decision: RoutingDecision, delivery: Delivery | None) -> dic
         "risk": _risk(decision),
         "gain": decision.gain,
     }
+    if decision.task:
+        record |= {"task": decision.task, "task_known": decision.task_known, "task_labels": decision.task_labels}
     if delivery is not None:
         record["answered_by"] = delivery.answered_by
         record["fell_back"] = delivery.fell_back

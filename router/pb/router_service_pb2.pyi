@@ -26,6 +26,7 @@ class RouteRequest(google.protobuf.message.Message):
     OVERRIDES_FIELD_NUMBER: builtins.int
     SESSION_ID_FIELD_NUMBER: builtins.int
     PARAMETERS_FIELD_NUMBER: builtins.int
+    TASK_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """A plain prompt; the same as a chat of one user message."""
     session_id: builtins.str
@@ -33,6 +34,12 @@ class RouteRequest(google.protobuf.message.Message):
     with a cold prompt cache. Empty: looked for in the call's metadata (`x-session-id` and the like; not for BatchRoute,
     whose requests may be of many sessions) and in `parameters` (`session_id`, `metadata.session_id`,
     `metadata.user_id` that holds one); if none is there, nothing is remembered.
+    """
+    task: builtins.str
+    """Key of the task the request belongs to, at most 256 bytes on one line: an application's own name for requests of one
+    kind. A probe that knows the task judges by its labels too; one that does not judges as without a task. Empty: looked
+    for in the call's metadata (`x-elle-task`), in `parameters` (`metadata.task`), and where the policy says
+    `task: system_prompt` made of the system prompt.
     """
     @property
     def chat(self) -> routing_pb2.Chat:
@@ -56,9 +63,10 @@ class RouteRequest(google.protobuf.message.Message):
         overrides: routing_pb2.Overrides | None = ...,
         session_id: builtins.str = ...,
         parameters: google.protobuf.struct_pb2.Struct | None = ...,
+        task: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["chat", b"chat", "input", b"input", "overrides", b"overrides", "parameters", b"parameters", "prompt", b"prompt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chat", b"chat", "input", b"input", "overrides", b"overrides", "parameters", b"parameters", "prompt", b"prompt", "session_id", b"session_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chat", b"chat", "input", b"input", "overrides", b"overrides", "parameters", b"parameters", "prompt", b"prompt", "session_id", b"session_id", "task", b"task"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["input", b"input"]) -> typing.Literal["chat", "prompt"] | None: ...
 
 global___RouteRequest = RouteRequest
@@ -338,7 +346,9 @@ class GetPolicyResponse(google.protobuf.message.Message):
     POLICY_JSON_FIELD_NUMBER: builtins.int
     POLICY_NAMES_FIELD_NUMBER: builtins.int
     encoder_identity: builtins.str
-    """Identity of the encoder the probe was fitted on. Empty where the policy has no probe."""
+    """Identity of the encoder that runs: the one the probe was fitted on, or the same with the rounding of another
+    runtime. Empty where the policy has no probe.
+    """
     policy_json: builtins.str
     """The policy file as JSON, defaults and prices filled in. Secrets are names of environment variables, never values."""
     @property

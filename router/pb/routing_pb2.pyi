@@ -324,11 +324,11 @@ class Overrides(google.protobuf.message.Message):
     """
     @property
     def allowed_candidates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Only these candidates may answer. Empty: all."""
+        """Only these candidates may answer. At most 1,000. Empty: all."""
 
     @property
     def denied_candidates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """These candidates may not answer. Empty: none is excluded."""
+        """These candidates may not answer. At most 1,000. Empty: none is excluded."""
 
     def __init__(
         self,
@@ -453,7 +453,9 @@ class Timings(google.protobuf.message.Message):
     TOTAL_FIELD_NUMBER: builtins.int
     CACHED_FIELD_NUMBER: builtins.int
     cached: builtins.bool
-    """Whether the same prompt had been judged before under the same policy, and was not encoded again."""
+    """Whether the same prompt had been judged before under the same policy, for a call with the same credential, and was not
+    encoded again. Never true for calls without a credential.
+    """
     @property
     def queue(self) -> google.protobuf.duration_pb2.Duration:
         """Waiting for a free encoder worker."""
@@ -514,6 +516,9 @@ class Decision(google.protobuf.message.Message):
     LANGUAGE_FIELD_NUMBER: builtins.int
     HAS_CODE_FIELD_NUMBER: builtins.int
     NEEDS_FIELD_NUMBER: builtins.int
+    TASK_FIELD_NUMBER: builtins.int
+    TASK_KNOWN_FIELD_NUMBER: builtins.int
+    TASK_LABELS_FIELD_NUMBER: builtins.int
     decision_id: builtins.str
     """Unique per decision."""
     requested: builtins.str
@@ -541,13 +546,21 @@ class Decision(google.protobuf.message.Message):
     leverage: builtins.float
     """Leverage of the prompt's features, 0 upwards: how far it lies from what the probe was fitted on."""
     session_id: builtins.str
-    """Session id of the request, given or found in its metadata. Empty where there is none."""
+    """Session id of the request, given or found in its metadata; of one beyond 256 characters `sha256:` and the digest.
+    Empty where there is none.
+    """
     input_tokens_estimate: builtins.int
     """Estimated input tokens of the whole request."""
     language: builtins.str
     """Language of the newest human turn by a light heuristic: ISO 639-1 code, `und` where unknown."""
     has_code: builtins.bool
     """Whether the human's opening or newest turn holds code."""
+    task: builtins.str
+    """Key of the request's task, given or made of its system prompt. Empty where there is none."""
+    task_known: builtins.bool
+    """Whether the probe knows the task. Where it does not, the prompt was judged as without a task."""
+    task_labels: builtins.int
+    """Labels of the task behind that, over all models. Zero where the task is not known."""
     @property
     def candidates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CandidateRisk]:
         """All candidates in the order of the policy, cheapest tier first."""
@@ -590,9 +603,12 @@ class Decision(google.protobuf.message.Message):
         language: builtins.str = ...,
         has_code: builtins.bool = ...,
         needs: collections.abc.Iterable[builtins.str] | None = ...,
+        task: builtins.str = ...,
+        task_known: builtins.bool = ...,
+        task_labels: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "difficulty", b"difficulty", "gain", b"gain", "leverage", b"leverage", "policy", b"policy", "probe", b"probe", "threshold", b"threshold", "timings", b"timings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "abstained", b"abstained", "candidates", b"candidates", "chosen", b"chosen", "chosen_model", b"chosen_model", "decision_id", b"decision_id", "difficulty", b"difficulty", "gain", b"gain", "has_code", b"has_code", "input_tokens_estimate", b"input_tokens_estimate", "language", b"language", "leverage", b"leverage", "needs", b"needs", "policy", b"policy", "probe", b"probe", "reason", b"reason", "requested", b"requested", "session_id", b"session_id", "threshold", b"threshold", "timings", b"timings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "abstained", b"abstained", "candidates", b"candidates", "chosen", b"chosen", "chosen_model", b"chosen_model", "decision_id", b"decision_id", "difficulty", b"difficulty", "gain", b"gain", "has_code", b"has_code", "input_tokens_estimate", b"input_tokens_estimate", "language", b"language", "leverage", b"leverage", "needs", b"needs", "policy", b"policy", "probe", b"probe", "reason", b"reason", "requested", b"requested", "session_id", b"session_id", "task", b"task", "task_known", b"task_known", "task_labels", b"task_labels", "threshold", b"threshold", "timings", b"timings"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_difficulty", b"_difficulty"]) -> typing.Literal["difficulty"] | None: ...
     @typing.overload

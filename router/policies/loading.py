@@ -58,11 +58,16 @@ class ServedPolicy:
     encoder_spec: EncoderSpec | None = None
     columns: tuple[int, ...] = ()
 
-    def judge(self, features: FloatArray) -> Judgement:
-        """Return what the probe says about one prompt. `features` has shape (d,)."""
+    def task_labels(self, task: str) -> int:
+        """Return the number of labels of a task that the probe knows, over all models; 0 for an unknown task."""
+        tasks = None if self.probe is None else self.probe.tasks
+        return 0 if tasks is None or not task else tasks.n_labels(task)
+
+    def judge(self, features: FloatArray, task: str = "") -> Judgement:
+        """Return what the probe says about one prompt. `features` has shape (d,); `task` is the key of its task."""
         if self.probe is None:
             raise ConfigError(f"policy {self.ref.name!r} has no probe to judge with.")
-        loss, risk, leverage = self.probe.predict_one(features)
+        loss, risk, leverage = self.probe.predict_one(features, task)
         return Judgement(
             raw=tuple([loss[column] for column in self.columns]),
             risk=tuple([risk[column] for column in self.columns]),

@@ -181,6 +181,8 @@ class PolicyFile(StrictModel):
             error.
         sessions: `hold` keeps a session's candidate inside tool loops, and while a weaker one with a cold prompt cache
             would not be cheaper; `ignore` decides every request by itself.
+        task: `system_prompt` takes the digest of the system prompt as the key of a request's task if the request names
+            none (docs/tasks.md); absent: such a request has no task.
         require_region: only candidates that list this region among their `regions` may answer; absent: all may. A
             request may require another region besides, but it cannot lift this one.
         abstain_above_leverage: a prompt of more leverage, which lies further from what the probe was fitted on, goes to
@@ -201,6 +203,7 @@ class PolicyFile(StrictModel):
     safe_default: Name
     failure_mode: Literal["safe_default", "error"] = "safe_default"
     sessions: Literal["hold", "ignore"] = "hold"
+    task: Literal["system_prompt"] | None = None
     require_region: Region | None = None
     abstain_above_leverage: Annotated[float, Field(gt=0)] | Literal["probe"] | None = "probe"
     fallback: Literal["up", "none"] = "up"

@@ -46,6 +46,7 @@ def query_from_wire(request: service_pb.RouteRequest) -> RouteQuery:
         messages=messages,
         overrides=_overrides_from_wire(request.overrides) if request.HasField("overrides") else NO_OVERRIDES,
         session_id=request.session_id,
+        task=request.task,
         parameters=dict_from_request(request.parameters, "parameters") if request.HasField("parameters") else {},
     )
 
@@ -67,10 +68,10 @@ def query_to_wire(query: RouteQuery) -> service_pb.RouteRequest:
             require_region=o.require_region,
             min_gain=o.min_gain,
         )
-        request = service_pb.RouteRequest(overrides=overrides, session_id=query.session_id)
+        request = service_pb.RouteRequest(overrides=overrides, session_id=query.session_id, task=query.task)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidRequestError(
-            f"overrides and session_id must hold text in valid Unicode and numbers: {error}.", field="overrides"
+            f"overrides, session_id and task must hold text in valid Unicode and numbers: {error}.", field="overrides"
         ) from error
     request.chat.messages.extend(_message_to_wire(message, i) for i, message in enumerate(query.messages))
     request.parameters.CopyFrom(struct_from_request(query.parameters, "parameters"))
@@ -95,6 +96,9 @@ def decision_to_wire(decision: RoutingDecision) -> pb.Decision:
         language=decision.language,
         has_code=decision.has_code,
         needs=decision.needs,
+        task=decision.task,
+        task_known=decision.task_known,
+        task_labels=decision.task_labels,
     )
     # Candidates are filled in inside the message, because protobuf copies a message that is passed as an argument.
     for c in decision.candidates:
@@ -146,6 +150,9 @@ def decision_from_wire(message: pb.Decision) -> RoutingDecision:
         language=message.language,
         has_code=message.has_code,
         needs=tuple(message.needs),
+        task=message.task,
+        task_known=message.task_known,
+        task_labels=message.task_labels,
     )
 
 

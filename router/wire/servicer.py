@@ -16,6 +16,7 @@ from router.answering.dispatch import Dispatcher
 from router.answering.upstreams.large_answers import apart
 from router.answering.upstreams.large_answers import is_large as is_large_answer
 from router.asking.session_ids import caller_of, session_id_of
+from router.asking.task_keys import task_of
 from router.deciding.pipeline import Router
 from router.errors import InvalidRequestError, NotReadyError
 from router.pb import router_service_pb2 as pb
@@ -79,9 +80,10 @@ class RouterService(pb_grpc.RouterServiceServicer):
                 f"requests must hold at most {MAX_BATCH:,} requests, got {len(request.requests):,}; send several.",
                 field="requests",
             )
-        caller = caller_of(_headers(context))
+        headers = _headers(context)
+        caller = caller_of(headers)
         ends = time.perf_counter() + left if (left := _time_left(context)) is not None else None
-        read = functools.partial(_by_session, request.requests, sized=is_large.get())
+        read = functools.partial(_by_session, request.requests, headers, sized=is_large.get())
         groups = await router.intake.run_in_thread(read) if is_large.get() else read()
         results, waiting = [b""] * len(request.requests), iter(groups)
 
@@ -154,7 +156,11 @@ async def _decide(router: Router, request: pb.RouteRequest, context: Context) ->
 
     def read() -> RouteQuery:
         query = conversion.query_from_wire(request)
-        return replace(query, session_id=session_id_of(query.session_id, headers, query.parameters))
+        return replace(
+            query,
+            session_id=session_id_of(query.session_id, headers, query.parameters),
+            task=task_of(query.task, headers, query.parameters),
+        )
 
     query = await router.intake.run_in_thread(read) if large else read()
     return query, await router.adecide(query, caller=caller_of(headers), timeout_s=_time_left(context), large=large)
@@ -185,18 +191,22 @@ class _BatchItem:
     large: bool
 
 
-def _by_session(requests: Sequence[pb.RouteRequest], *, sized: bool) -> list[list[_BatchItem]]:
+def _by_session(
+    requests: Sequence[pb.RouteRequest], headers: Mapping[str, str], *, sized: bool
+) -> list[list[_BatchItem]]:
     """Group the requests of a batch by session, each group in the order of the batch. Others form groups of one.
 
     A decision depends on the one before it in the same session, so the requests of a session are decided in order.
 
-    sized: whether some of the requests may be large.
+    headers: of the call, which may name the task of the requests that name none. sized: whether some of the requests
+    may be large.
     """
     groups: dict[str | int, list[_BatchItem]] = {}
     for index, request in enumerate(requests):
         query: RouteQuery | Exception
         try:
             query = conversion.query_from_wire(request)
+            query = replace(query, task=task_of(query.task, headers, query.parameters))
             session_id = session_id_of(query.session_id, {}, query.parameters)
         except Exception as error:
             query, session_id = error, ""

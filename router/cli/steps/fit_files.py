@@ -15,7 +15,7 @@ from probes.encoders.spec import parse_spec
 from probes.errors import ArtifactError, DataError
 from probes.regression.prior import Prior
 from router.tuning.fitting.adaptation import PriorProbe
-from router.tuning.fitting.fit import fit_probe, notes_on_labels, with_enough_labels
+from router.tuning.fitting.fit import fit_probe, notes_on_labels, notes_on_tasks, with_enough_labels
 from router.tuning.judging.fit_figures import measure_fit, with_figures
 from router.tuning.outcomes.datasets import read_outcomes
 from router.tuning.outcomes.feature_cache import FeatureCache, Progress
@@ -89,7 +89,7 @@ def fit_files(data: Sequence[Path], out: Path, options: FitOptions, on_progress:
         n_features=probe.n_features,
         alpha=float(probe.linear.alpha[0]),
         figures=figures,
-        notes=(*notes, *notes_on_labels(outcomes)),
+        notes=(*notes, *notes_on_labels(outcomes), *notes_on_tasks(outcomes, prior)),
         data=outcomes.sources,
         adapted_from=fitted.adapted_from,
         split=fitted.maps.split,

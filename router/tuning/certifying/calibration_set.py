@@ -11,8 +11,9 @@ import numpy.typing as npt
 from probes.errors import DataError
 from probes.probe import DifficultyProbe, fingerprints
 from router.asking.ask import Ask, extract
-from router.tuning.outcomes.datasets import Outcomes, has_made_id
+from router.tuning.outcomes.datasets import Outcomes
 from router.tuning.outcomes.holdout import Holdout, row_keys
+from router.tuning.outcomes.made_ids import has_made_id
 from router.tuning.outcomes.records import MAX_PROMPT_BYTES
 from router.values import RouteQuery
 
@@ -163,12 +164,13 @@ def _paired_by_chance(outcomes: Outcomes) -> Outcomes:
     Nothing in the data says which labels of such a text belong to one draw. In the order of a file that is sorted by
     outcome, bad answers of both models would be paired, and their difference would seem to vary less than it does.
     """
-    places: dict[str, list[int]] = defaultdict(list)
+    tasks = outcomes.tasks or ("",) * len(outcomes)
+    places: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row, (text, id_) in enumerate(zip(outcomes.texts, outcomes.ids, strict=True)):
         if has_made_id(text, id_):
-            places[text].append(row)
+            places[text, tasks[row]].append(row)
     values = [getattr(outcomes, name).copy() for name in _LABELS]
-    for text, same in places.items():
+    for (text, _), same in places.items():
         if len(same) > 1:
             rng = np.random.default_rng(int(fingerprints([text])[0]))
             for column in range(len(outcomes.models)):

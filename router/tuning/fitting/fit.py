@@ -11,8 +11,10 @@ import numpy.typing as npt
 from probes.encoders.spec import EncoderSpec
 from probes.errors import DataError
 from probes.probe import DifficultyProbe, ProbeCard, fingerprints, software_versions, utc_now
+from probes.tasks.keys import MAX_TASKS
 from router.tuning.fitting.adaptation import AdaptedFrom, PriorProbe, adapt_maps
-from router.tuning.fitting.recipe import MIN_PROMPTS, MIN_TEXTS, FittedMaps, enough_texts, fit_maps
+from router.tuning.fitting.recipe import MIN_PROMPTS, MIN_TEXTS, FittedMaps, FloatArray, enough_texts, fit_maps
+from router.tuning.fitting.task_recipe import fit_task_maps, task_fault
 from router.tuning.outcomes.datasets import GRADED, Outcomes, graded_models
 
 
@@ -50,7 +52,7 @@ def fit_probe(
     """
     losses = 1.0 - outcomes.scores
     if prior is None:
-        maps, adapted_from = fit_maps(features, losses, outcomes.texts, seed), None
+        maps, adapted_from = _fit_maps(outcomes, features, losses, seed), None
     else:
         maps, adapted_from = adapt_maps(prior, features, losses, outcomes.texts, seed)
     seen = fingerprints(outcomes.texts)
@@ -64,8 +66,16 @@ def fit_probe(
         calibrators=maps.calibrators,
         card=_card(outcomes, title, maps, prior, adapted_from),
         fitted_on=seen if prior is None else np.union1d(prior.probe.fitted_on, seen),
+        tasks=maps.tasks,
     )
     return FittedProbe(probe, maps, adapted_from)
+
+
+def _fit_maps(outcomes: Outcomes, features: npt.NDArray[np.float32], losses: FloatArray, seed: int) -> FittedMaps:
+    """Fit the recipe, with an offset for each task if the data name enough tasks."""
+    if any(outcomes.tasks) and task_fault(losses, outcomes.tasks) is None:
+        return fit_task_maps(features, losses, outcomes.texts, outcomes.tasks, seed)
+    return fit_maps(features, losses, outcomes.texts, seed)
 
 
 def with_enough_labels(outcomes: Outcomes, asked_for: Sequence[str] = ()) -> tuple[Outcomes, list[str]]:
@@ -102,6 +112,20 @@ def notes_on_labels(outcomes: Outcomes) -> list[str]:
     return notes
 
 
+def notes_on_tasks(outcomes: Outcomes, prior: PriorProbe | None) -> list[str]:
+    """Return notes on the column `task` of the data, and on the tasks of a prior, where they are not used."""
+    notes = []
+    if prior is not None and prior.probe.tasks is not None:
+        notes.append("the tasks of the prior are not kept, because its losses have moved; label them again")
+    if any(outcomes.tasks):
+        fault = task_fault(1.0 - outcomes.scores, outcomes.tasks) if prior is None else "a prior is adapted as a whole"
+        if fault:
+            notes.append(f"the column task is not used: {fault}")
+        elif (count := len(set(outcomes.tasks) - {""})) > MAX_TASKS:
+            notes.append(f"of {count:,} tasks, the {MAX_TASKS:,} with the most prompts have offsets")
+    return notes
+
+
 def _card(
     outcomes: Outcomes, title: str, maps: FittedMaps, prior: PriorProbe | None, adapted_from: AdaptedFrom | None
 ) -> ProbeCard:
@@ -111,6 +135,8 @@ def _card(
         # `elle tune` chooses its bound by this entry, so that it need not look at the scores that certify.
         GRADED: graded_models(outcomes),
     }
+    if maps.tasks is not None:
+        summary.append(f"It holds offsets of the loss for {len(maps.tasks):,} tasks of the caller.")
     if adapted_from is not None:
         summary.append(adapted_from.describe())
         metrics["adapted_from"] = asdict(adapted_from)

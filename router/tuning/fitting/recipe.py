@@ -15,6 +15,7 @@ from probes.probe import FAMILIAR_QUANTILE
 from probes.regression.crossfit import assign_folds, out_of_fold
 from probes.regression.fit import fit_ridge
 from probes.regression.linear import Leverage, LinearProbe
+from probes.tasks.offsets import TaskOffsets
 from router.tuning.outcomes.distinct_texts import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
@@ -43,6 +44,7 @@ class FittedMaps:
         predicted: (n, m) losses, each predicted for a row that the ridge had not seen.
         risk: (n, m) the same through maps that had not seen the row, 0 to 1.
         split: how these rows were left out, in words.
+        tasks: the offsets of the tasks in the data; None if the data name no tasks.
     """
 
     linear: LinearProbe
@@ -52,6 +54,7 @@ class FittedMaps:
     predicted: FloatArray
     risk: FloatArray
     split: str = f"{FOLDS}-fold cross-validation by prompt text, random"
+    tasks: TaskOffsets | None = None
 
     def risk_of(self, features: npt.NDArray[np.float32]) -> FloatArray:
         """Return the calibrated risk (k, m) of other prompts by their features (k, d)."""

@@ -1,8 +1,8 @@
 """Read outcomes in long form into one table of prompts by models, and check every row.
 
 Columns: `prompt` or `messages` (an OpenAI chat, as a list or as JSON text), `model`, `score` (0 to 1); optional
-`prompt_id`, `group`, `cost_usd`, `input_tokens`, `output_tokens`, and a time (`TIME_COLUMNS`). The formats of the files
-are those that `router.tuning.outcomes.records` reads.
+`prompt_id`, `group`, `task`, `cost_usd`, `input_tokens`, `output_tokens`, and a time (`TIME_COLUMNS`). The formats of
+the files are those that `router.tuning.outcomes.records` reads.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ import numpy.typing as npt
 from probes.bounded.files import shown
 from probes.errors import DataError
 from probes.probe import DataSource
+from probes.tasks.keys import key_fault
 from router.asking.ask import Ask, extract
 from router.errors import InvalidRequestError
 from router.quoting import kind_of, quoted
+from router.tuning.outcomes.made_ids import make_ids
 from router.tuning.outcomes.records import MAX_PROMPT_BYTES, Place, Row, number_of, parse_json, read_rows
 from router.tuning.outcomes.times import seconds_of
 from router.values import RouteQuery
@@ -59,6 +61,7 @@ class Outcomes:
         cost_usd, input_tokens, output_tokens: (n, m), 0 or more; NaN if unknown.
         sources: the files, with their SHA-256 and number of rows.
         times: (n,) when each prompt was first asked, in seconds since 1970; NaN if unknown; empty if no time was read.
+        tasks: n keys of tasks, an empty text for a prompt without one; empty if the data name no task.
         n_averaged: labels that were averaged with another label of the same prompt_id and model.
     """
 
@@ -73,6 +76,7 @@ class Outcomes:
     sources: tuple[DataSource, ...]
     asks: tuple[Ask, ...] = ()
     times: FloatArray = field(default_factory=lambda: np.empty(0))
+    tasks: tuple[str, ...] = ()
     n_averaged: int = 0
 
     def __len__(self) -> int:
@@ -114,6 +118,7 @@ class Outcomes:
             sources=self.sources,
             asks=tuple(self.asks[row] for row in rows) if self.asks else (),
             times=self.times[rows] if self.times.size else self.times,
+            tasks=tuple(self.tasks[row] for row in rows) if self.tasks else (),
             n_averaged=self.n_averaged,
         )
 
@@ -134,6 +139,7 @@ def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
     texts: list[str] = []
     asks: list[Ask] = []
     groups: list[str] = []
+    tasks: list[str] = []
     times: list[float] = []
     cells: dict[tuple[int, str], list[tuple[float, float, float, float]]] = defaultdict(list)
     for table in tables:
@@ -144,10 +150,12 @@ def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
                 texts.append(row.ask.text)
                 asks.append(row.ask)
                 groups.append(row.group)
+                tasks.append(row.task)
                 times.append(when)
-            elif texts[index] != row.ask.text:
+            elif (texts[index], tasks[index]) != (row.ask.text, row.task):
+                what = "prompts" if texts[index] != row.ask.text else "tasks"
                 raise DataError(
-                    f"{row.place}: prompt_id {quoted(row.prompt_id)} stands for two different prompts, this is the "
+                    f"{row.place}: prompt_id {quoted(row.prompt_id)} stands for two different {what}, this is the "
                     "second; give each prompt its own id."
                 )
             cells[index, row.model].append(row.numbers)
@@ -169,6 +177,7 @@ def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
         sources=tuple(DataSource(t.path.name, t.digest, len(t.rows)) for t in tables),
         asks=tuple(asks),
         times=np.array(times, dtype=np.float64),
+        tasks=tuple(tasks) if any(tasks) else (),
         n_averaged=sum(map(len, cells.values())) - len(cells),
     )
 
@@ -185,6 +194,7 @@ class _Row:
     prompt_id: str
     ask: Ask
     group: str
+    task: str
     model: str
     numbers: tuple[float, float, float, float]
 
@@ -221,16 +231,25 @@ class _Table:
         """Check every value, and return the rows."""
         asks = self._asks()
         models = self._strings("model", required=True)
-        groups = self._strings("group")
+        groups, tasks = self._strings("group"), self._tasks()
         scores = self._numbers("score", high=1.0)
         others = [
             self._numbers(name, high=_MOST, optional=True) for name in ("cost_usd", "input_tokens", "output_tokens")
         ]
         texts = [ask.text for ask in asks]
-        ids = self._strings("prompt_id", required=True) if "prompt_id" in self.columns else _occurrences(texts, models)
+        ids = (
+            self._strings("prompt_id", required=True) if "prompt_id" in self.columns else make_ids(texts, models, tasks)
+        )
         places = [row.place for row in self.rows]
-        columns = zip(places, ids, asks, groups, models, zip(scores, *others, strict=True), strict=True)
+        columns = zip(places, ids, asks, groups, tasks, models, zip(scores, *others, strict=True), strict=True)
         return [_Row(*values) for values in columns]
+
+    def _tasks(self) -> list[str]:
+        tasks = self._strings("task")
+        bad = [row for row, key in enumerate(tasks) if key and key_fault(key)]
+        if bad:
+            raise DataError(f"{self.path}: task must {key_fault(tasks[bad[0]])}; {self._places(bad)}.")
+        return tasks
 
     def times(self, column: str | None) -> list[float]:
         """Return the time of each row in seconds since 1970, or NaN for a row without a readable time."""
@@ -318,29 +337,7 @@ def read_ask(place: Place, name: str, value: Any) -> Ask:
     return ask
 
 
-def _occurrences(texts: Sequence[str], models: Sequence[str]) -> list[str]:
-    """Return made-up ids for data without ids: the k-th answers of all models to a text get the same id."""
-    seen: Counter[tuple[str, str]] = Counter()
-    ids = []
-    for text, model in zip(texts, models, strict=True):
-        ids.append(f"{_stem(text)}-{seen[text, model]}")
-        seen[text, model] += 1
-    return ids
-
-
 def graded_models(outcomes: Outcomes) -> list[str]:
     """Return the models that have scores other than 0 and 1."""
     between = np.isfinite(outcomes.scores) & ~np.isin(outcomes.scores, (0.0, 1.0))
     return [outcomes.models[column] for column in np.flatnonzero(between.any(axis=0))]
-
-
-def has_made_id(text: str, prompt_id: str) -> bool:
-    """Return whether this reader made the id up, because the data gave none.
-
-    Nothing then says which labels of equal texts belong together.
-    """
-    return prompt_id.rpartition("-")[0] == _stem(text)
-
-
-def _stem(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

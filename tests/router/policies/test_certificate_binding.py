@@ -35,6 +35,7 @@ POLICY_EDITS: dict[str, Any] = {
     "rule": {"kind": "gain", "thresholds": [0.2]},
     "safe_default": "small",
     "failure_mode": "error",
+    "task": "system_prompt",
     "require_region": "eu",
     "candidates": None,  # field by field, below
     "abstain_above_leverage": None,  # by the limit that it stands for, below

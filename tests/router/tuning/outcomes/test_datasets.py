@@ -166,3 +166,35 @@ def test_unreadable_files_are_named(tmp_path: Path, name: str, contents: bytes, 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         read_outcomes(tmp_path / "none.parquet")
+
+
+def test_tasks_are_read_and_the_same_prompt_in_two_tasks_stays_apart(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "p", "model": model, "score": score, "task": task}
+        for task, score in (("mail", 1), ("code", 0), (None, 0.5))
+        for model in ("a", "b")
+    ]
+    path = tmp_path / "tasks.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    found = read_outcomes(path)
+    assert found.tasks == ("mail", "code", "")
+    assert found.scores.tolist() == [[1, 1], [0, 0], [0.5, 0.5]]
+    assert len(set(found.ids)) == 3
+    assert found.take(np.array([1])).tasks == ("code",)
+
+
+@pytest.mark.parametrize("key", ["x" * 300, "two\nlines"])
+def test_a_task_that_cannot_be_one_names_the_line(tmp_path: Path, key: str) -> None:
+    rows = [{"prompt": "p", "model": "a", "score": 1}, {"prompt": "q", "model": "a", "score": 1, "task": key}]
+    path = tmp_path / "tasks.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    with pytest.raises(DataError, match=r"task must .*line 2"):
+        read_outcomes(path)
+
+
+def test_one_id_in_two_tasks_is_refused(tmp_path: Path) -> None:
+    rows = [{"prompt_id": "1", "prompt": "p", "model": m, "score": 1, "task": t} for m, t in (("a", "x"), ("b", "y"))]
+    path = tmp_path / "tasks.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    with pytest.raises(DataError, match="two different tasks"):
+        read_outcomes(path)
