@@ -28,6 +28,7 @@ from benchmarks.quality.held_out import held_out_results
 from benchmarks.quality.many_models import Table, group_means, many_model_results
 from benchmarks.quality.pairs import FOLDS, pair_results
 from benchmarks.quality.results_page import write_pages
+from benchmarks.quality.tasks import task_results
 from benchmarks.quality.transfer import domain_results, transfer_results
 from probes.encoders.spec import MINILM_L6
 from probes.probe import software_versions, utc_now
@@ -175,6 +176,14 @@ def held_out_groups(prompts: int | None, resamples: int) -> dict[str, Any]:
     }
 
 
+def tasks(prompts: int | None, resamples: int) -> dict[str, Any]:
+    """Measure puzzle tasks that are left out whole, without labels and with one to five labels of each."""
+    outcomes = read_outcomes(DATA / "pool" / "reasoning_gym.parquet").complete_rows()
+    if prompts is not None:
+        outcomes = outcomes.take(np.sort(np.random.default_rng(0).permutation(len(outcomes))[:prompts]))
+    return task_results(outcomes, FeatureCache().features(MINILM_L6, outcomes.texts), resamples=resamples)
+
+
 def _output_tokens(outcomes: Outcomes) -> FloatArray:
     """Return the data's estimates of the length of every answer, (n, m)."""
     import pyarrow.parquet as pq
@@ -208,6 +217,7 @@ PARTS: dict[str, Callable[[int | None, int], dict[str, Any]]] = {
     "transfer": transfer,
     "many_models": many_models,
     "held_out_groups": held_out_groups,
+    "tasks": tasks,
 }
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quality.tasks import task_section
+
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 NAMES = {
@@ -93,6 +95,9 @@ def results_page(found: Mapping[str, Any]) -> Iterator[str]:
     yield from _many(found["many_models"])
     yield ""
     yield from _held_out(found["held_out_groups"])
+    if "tasks" in found:
+        yield ""
+        yield from task_section(found["tasks"])
 
 
 def _pair(found: Mapping[str, Any], name: str, group: str) -> Iterator[str]:

@@ -160,6 +160,10 @@ class TaskOffsets:
             sums=np.array([rows[one][1] for one in keys], dtype=np.int64).reshape(shape),
         )
 
+    def of_labels(self, residuals: npt.ArrayLike) -> Float64:
+        """Return the offset (m,) of a task with these labels alone; residuals (n, m) as in `add`."""
+        return self._posterior(*counted(residuals, self.n_models))
+
     def _posterior(self, counts: Int64, sums: Int64) -> Float64:
         precision = counts / self.variance
         weighted = sums * UNIT / self.variance  # W r

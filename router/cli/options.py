@@ -79,6 +79,11 @@ def output_option(
     return lambda command: place(force(_keeps_its_input(command)))
 
 
+def is_forced(ctx: click.Context) -> bool:
+    """Return whether `--force` was given to a command that has `output_option`."""
+    return bool(ctx.meta.get(_FORCE))
+
+
 def _keeps_its_input(command: _Function) -> _Function:
     @functools.wraps(command)
     def checked(*args: Any, **kwargs: Any) -> Any:

@@ -120,7 +120,7 @@ _TUNE_GROUPS = {
     "Candidates": ("weak", "strong", "models", "candidates", "reference", "prices"),
     "Certificate": ("calibration", "confidence", "bound", "max_request_usd", "sessions", "valid_days"),
     "The policy": ("rule", "out", "force", "allow_uncertified"),
-    "Further answers": ("by_group", "plan", "as_json"),
+    "Further answers": ("by", "by_group", "plan", "as_json"),
 }
 
 
@@ -188,7 +188,12 @@ _TUNE_GROUPS = {
     help="Whether the policy lets a session hold its model; the certificate does not cover requests that are held.",
 )
 @click.option("--valid-days", default=90.0, show_default=True, help="The days after which the certificate expires.")
-@click.option("--by-group", is_flag=True, help="Also certify a threshold for each group of the data separately.")
+@click.option(
+    "--by",
+    type=click.Choice(["group", "task"]),
+    help="Also certify a threshold for each group, or for each task, of the data separately.",
+)
+@click.option("--by-group", is_flag=True, help="The same as --by group.")
 @click.option("--plan", is_flag=True, help="Also estimate what more labels would achieve.")
 @output_option("The policy file to write.", required=False)
 @click.option("--allow-uncertified", is_flag=True, help="Write a policy without a certificate if none is possible.")
@@ -227,6 +232,10 @@ def _tune_settings(options: dict[str, Any]) -> Any:
 
     kinds = ("max_loss", "min_quality", "max_strong_share", "max_cost_usd_per_1k")
     limits = {kind: options.pop(kind) for kind in kinds}
+    if options.pop("by_group"):
+        if options["by"] == "task":
+            raise click.UsageError("give either --by task or --by-group.")
+        options["by"] = "group"
     weak, strong, models = (options.pop(name) for name in ("weak", "strong", "models"))
     if (weak is None) != (strong is None) or sum(map(bool, (weak, models, options["candidates"]))) != 1:
         raise click.UsageError("give either --weak and --strong, or --models, or --candidates.")

@@ -18,6 +18,8 @@ def write_files(folder: Path) -> None:
     _write(folder / "newer.jsonl", _outcomes(150, seed=1))
     _write(folder / "new-labels.jsonl", _outcomes(100, seed=2))
     _write(folder / "new-calibration.jsonl", _outcomes(400, seed=3))
+    _write(folder / "task-outcomes.jsonl", _task_outcomes())
+    _write(folder / "mail-labels.jsonl", _outcomes(3, seed=4))
     (folder / "prompts.txt").write_text("".join(f"What is {i} plus {i}?\n" for i in range(20)), "utf-8")
     (folder / "examples").symlink_to(ROOT / "examples")
     _write_exports(folder)
@@ -37,6 +39,15 @@ def _outcomes(n: int, *, seed: int) -> Iterable[dict[str, Any]]:
                 "prompt": text, "prompt_id": f"{seed}-{i}", "model": model, "score": score,
                 "group": f"group {i % 4}", "timestamp": 1_760_000_000 + 60 * i,
             }  # fmt: skip
+
+
+def _task_outcomes() -> Iterable[dict[str, Any]]:
+    """Yield outcomes of eight tasks of ten prompts; the small model is good at half of the tasks."""
+    for i in range(80):
+        task = i % 8
+        for model, score in (("small", float(task < 4)), ("large", float(i % 10 > 0))):
+            text = f"Request {i} of kind {task}: what is to be done?"
+            yield {"prompt": text, "model": model, "score": score, "task": f"task {task}"}
 
 
 def _write_exports(folder: Path) -> None:

@@ -35,7 +35,7 @@ class TuneSettings:
         bound: `ternary` for scores of 0 and 1, or `betting` for graded ones; None decides by the scores of the fit.
         calibration: files whose rows all certify; if empty, the rows certify that the fit left out of the data.
         sessions: written into the policy; `hold` narrows what the certificate covers.
-        by_group: whether to certify a threshold for each group by itself, too.
+        by: certify a threshold for each `group` or each `task` of the data by itself, too; None for neither.
         plan: whether to estimate what more labels would achieve.
         allow_uncertified: whether to give a policy without a certificate if the targets cannot be certified.
     """
@@ -53,7 +53,7 @@ class TuneSettings:
     bound: Literal["ternary", "betting"] | None = None
     calibration: tuple[Path, ...] = ()
     sessions: Literal["hold", "ignore"] = "ignore"
-    by_group: bool = False
+    by: Literal["group", "task"] | None = None
     plan: bool = False
     allow_uncertified: bool = False
 

@@ -138,7 +138,7 @@ def tune_policy(
 
     Raises DataError or ConfigError.
     """
-    prediction = inputs.probe.predict(features)
+    prediction = inputs.probe.predict(features, inputs.calibration.outcomes.tasks or None)
     seen_by_rules = rule_inputs(inputs.served, inputs.calibration.asks, prediction)
     path = PolicyPath.of(lay_path(inputs.served, inputs.data.reference, settings.rule), seen_by_rules)
     targets = {"": settings.targets} | {key: (target,) for key, target in settings.profiles.items()}

@@ -14,8 +14,12 @@ from probes.regression.crossfit import assign_folds, fold_errors, out_of_fold
 from probes.regression.fit import fit_ridge
 from probes.regression.solution import choose_alpha
 from probes.tasks.estimate import MIN_TASKS, fit_offsets
+from probes.tasks.offsets import TaskOffsets
 from router.tuning.fitting.recipe import MIN_PROMPTS, FittedMaps, FloatArray, spread_folds
 from router.tuning.outcomes.distinct_texts import text_numbers
+
+#: The labels of its task that a row has in the half of the calibration that is about labelled tasks.
+FEW_LABELS = 3
 
 #: The folds of whole tasks, or as many as there are tasks if there are fewer.
 TASK_FOLDS = 10
@@ -33,7 +37,8 @@ def fit_task_maps(
     """Fit the recipe to features (n, d) and losses (n, m) of prompts of several tasks.
 
     As `fit_maps`, except that the penalty and the calibration maps are chosen by leaving whole tasks out, because tasks
-    that were never seen are what the probe alone must judge; and that each task gets an offset (`TaskOffsets`). An
+    that were never seen are what the probe alone must judge; and that each task gets an offset (`TaskOffsets`). The
+    maps are fitted to predictions without labels and, as many, to predictions after FEW_LABELS labels of the task. An
     empty key in `tasks` (n,) stands for a prompt without a task, which is left out with its text.
 
     Raises DataError as `fit_maps`, and for tasks that `task_fault` finds fault with.
@@ -49,16 +54,26 @@ def fit_task_maps(
     rest = {"alpha": alpha, "sample_weight": weights}
     left_task_out = out_of_fold(features, losses, by_task, **rest)
     left_row_out = out_of_fold(features, losses, by_text, **rest)
-    calibrators, risk = cross_calibrate(DEFAULT_KIND, left_task_out.prediction, losses, by_task, weights)
+    predicted = left_task_out.prediction
+    offsets = fit_offsets(tasks, losses - predicted, losses - left_row_out.prediction)
+    # The maps must serve tasks without labels and with labels, whose predictions spread further: so half and half.
+    labelled = predicted + _offsets_by_few_labels(offsets, tasks, losses - predicted, seed)
+    calibrators, risk = cross_calibrate(
+        DEFAULT_KIND,
+        np.concatenate([predicted, labelled]),
+        np.concatenate([losses, losses]),
+        np.tile(by_task, 2),
+        None if weights is None else np.tile(weights, 2),
+    )
     return FittedMaps(
         linear=solution.probe,
         leverage=solution.leverage,
         calibrators=calibrators,
         leverage_limit=float(np.quantile(left_row_out.leverage, FAMILIAR_QUANTILE)),
-        predicted=left_task_out.prediction,
-        risk=risk,
+        predicted=predicted,
+        risk=risk[: len(losses)],
         split=f"whole tasks left out, {len(np.unique(by_task))} folds",
-        tasks=fit_offsets(tasks, losses - left_task_out.prediction, losses - left_row_out.prediction),
+        tasks=offsets,
     )
 
 
@@ -75,6 +90,19 @@ def task_fault(losses: FloatArray, tasks: Sequence[str]) -> str | None:
         f"offsets of tasks need {MIN_TASKS} tasks with two labels or more of every model, and some model has "
         f"{least} of them"
     )
+
+
+def _offsets_by_few_labels(offsets: TaskOffsets, tasks: Sequence[str], residuals: FloatArray, seed: int) -> FloatArray:
+    """Return the offset (n, m) that each row would have after FEW_LABELS labels of other rows of its task."""
+    found, rng = np.zeros(residuals.shape), np.random.default_rng(seed)
+    keys = np.array(tasks, dtype=object)
+    for task in sorted(set(tasks) - {""}):
+        rows = rng.permutation(np.flatnonzero(keys == task))
+        for place, row in enumerate(rows):
+            others = np.roll(rows, -place)[1 : FEW_LABELS + 1]
+            if others.size:
+                found[row] = offsets.of_labels(residuals[others])
+    return found
 
 
 def _task_folds(texts: Sequence[str], tasks: Sequence[str], seed: int) -> npt.NDArray[np.int64]:

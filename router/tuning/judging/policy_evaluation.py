@@ -137,7 +137,9 @@ def evaluate_policy(
         resamples=options.resamples,
         seed=options.seed,
     )
-    prediction = None if served.probe is None or features is None else served.probe.predict(features)
+    prediction = None
+    if served.probe is not None and features is not None:
+        prediction = served.probe.predict(features, outcomes.tasks or None)
     policies = (served, *served.profiles())
     decided = {one.ref.name: decide_all(one, outcomes.asks, prediction) for one in policies}
     answered = np.all([one.chosen != REFUSED for one in decided.values()], axis=0)

@@ -164,7 +164,7 @@ def score_routers(
         if probe is None:
             raise DataError("judging needs a probe, or a number of folds to refit its recipe in; got neither.")
         columns = [probe.models.index(model) for model in outcomes.models]
-        risk = probe.predict(features).risk[:, columns].astype(np.float64)
+        risk = probe.predict(features, outcomes.tasks or None).risk[:, columns].astype(np.float64)
     else:
         risk = probe_risk(outcomes, features, fold, options.seed)
     own = RouterScores(risk[:, 0] - risk[:, 1], risk[:, 0])

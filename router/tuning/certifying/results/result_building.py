@@ -47,7 +47,7 @@ def build_result(
     return TuningResult(
         main=rules.pop(""),
         profiles=rules,
-        groups=_group_results(loss_test, path, inputs, settings) if loss_test and settings.by_group else {},
+        groups=_group_results(loss_test, path, inputs, settings) if loss_test and settings.by else {},
         plan=plan_labels(loss_test.losses, path.chosen, data.reference, loss_test.result.delta)
         if loss_test and settings.plan
         else None,
@@ -89,8 +89,8 @@ def data_digest(sources: Sequence[DataSource]) -> str:
 def _first_loss_test(selections: Mapping[str, PolicySelection], settings: TuneSettings) -> TargetTest | None:
     """Return the first test of a target on quality loss; groups and the plan are about that target."""
     tests = [test for selection in selections.values() for test in selection.tests if test.target.kind == "max_loss"]
-    if (settings.by_group or settings.plan) and not tests:
-        raise DataError("--by-group and --plan are about quality loss; give --max-loss as well.")
+    if (settings.by or settings.plan) and not tests:
+        raise DataError("--by and --plan are about quality loss; give --max-loss as well.")
     return tests[0] if tests else None
 
 
@@ -180,9 +180,10 @@ def _loss_upper_bound(
 def _group_results(
     test: TargetTest, path: PolicyPath, inputs: TuningInputs, settings: TuneSettings
 ) -> dict[str, GroupResult]:
-    labels = inputs.calibration.outcomes.groups
+    outcomes = inputs.calibration.outcomes
+    labels = outcomes.tasks if settings.by == "task" else outcomes.groups
     if not any(labels):
-        raise DataError("--by-group needs a column `group` in the data, and found none.")
+        raise DataError(f"--by {settings.by} needs a column `{settings.by}` in the data, and found none.")
     losses = test.losses
     found = certify_groups(losses.matrix, labels, losses.limit, settings.delta, losses.bound)
     members = np.array(labels)

@@ -192,7 +192,7 @@ class TestTargets:
             ((*PAIR, "--max-loss", 0.02, "--reference", "nobody"), "the reference must be one of weak, strong"),
             ((*PAIR, "--max-cost-usd-per-1k", 2), "needs the price of every candidate"),
             ((*PAIR, "--max-loss", 0.02, "--rule", "cost"), "the cost rule needs a price of every candidate"),
-            ((*PAIR, "--max-strong-share", 0.2, "--plan"), "--by-group and --plan are about quality loss"),
+            ((*PAIR, "--max-strong-share", 0.2, "--plan"), "--by and --plan are about quality loss"),
             ((*PAIR, "--max-loss", 0.02, "--profile", "a:b=0.05"), "names of profiles must consist of letters"),
             ((*PAIR, "--max-loss", 0.02, "--prices", "none.yaml"), "price file none.yaml does not exist"),
             (("--models", "weak", "--max-loss", 0.02), "two models or more"),

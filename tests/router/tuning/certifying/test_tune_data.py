@@ -113,3 +113,14 @@ class TestGroupsAndPlans:
             "tune", data_folder / "probe", data_folder / "data.jsonl", *PAIR, "--max-loss", 0.03, "--plan"
         ).stdout
         assert "Labels that would certify" in shown
+
+    def test_each_task_is_certified_from_its_own_prompts(self, data_folder: Path, tmp_path: Path) -> None:
+        rows = [json.loads(line) for line in (data_folder / "data.jsonl").read_text("utf-8").splitlines()]
+        data = tmp_path / "tasks.jsonl"
+        data.write_text("".join(json.dumps(row | {"task": f"task {row['group']}"}) + "\n" for row in rows), "utf-8")
+        by_task = answer_of(tune(data_folder, *PAIR, "--max-loss", 0.05, "--by", "task", "--calibration", data))
+        by_group = answer_of(tune(data_folder, *PAIR, "--max-loss", 0.05, "--by", "group", "--calibration", data))
+        assert by_task["groups"].keys() == {"task g0", "task g1"}
+        assert by_task["groups"]["task g1"] == by_group["groups"]["g1"]
+        refused = tune(data_folder, *PAIR, "--max-loss", 0.05, "--by", "task")
+        assert "needs a column `task` in the data" in refused.stderr
