@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from probes.bounded.files import shown
 from probes.errors import DataError
 from router.tuning.outcomes.adapters.collection import (
     NO_PROMPT,
@@ -52,7 +53,7 @@ def read_routellm(paths: Sequence[Path], collection: Collection, words: Names[st
             hint = " It looks like outcomes already: `elle fit` reads it as it is." if "score" in columns else ""
             raise DataError(
                 f"{path} must have the columns prompt and one per model, with numbers or true and false, or with the "
-                f"words of --score-map; got {', '.join(columns)}.{hint}"
+                f"words of --score-map; got {shown(', '.join(columns), 400)}.{hint}"
             )
         collection.notes[f"{_NO_MODELS}: {', '.join(c for c in others if c not in models)}"] += len(others) - len(
             models
@@ -86,7 +87,8 @@ def read_routerbench(paths: Sequence[Path], collection: Collection) -> None:
         models = [c for c in columns if f"{c}|total_cost" in columns or f"{c}|model_response" in columns]
         if not models or not {"sample_id", "prompt"} <= columns.keys():
             raise DataError(
-                f"{path} must have sample_id, prompt and pairs MODEL, MODEL|total_cost; got {', '.join(columns)}."
+                f"{path} must have sample_id, prompt and pairs MODEL, MODEL|total_cost; got "
+                f"{shown(', '.join(columns), 400)}."
             )
         for row in rows:
             with collection.row(row.place):

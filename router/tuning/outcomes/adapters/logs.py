@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from probes.bounded.files import shown
 from probes.errors import DataError
 from router.tuning.outcomes.adapters.collection import (
     FAILED,
@@ -62,7 +63,7 @@ class ScoreFile:
             collection.leave_out(row.place, "id with two different scores", repr(key))
         if not found:
             names = ", ".join(dict.fromkeys(name for row in rows for name in row.values)) or "nothing"
-            raise DataError(f"{path} must hold id (or custom_id, request_id) and score; it holds {names}.")
+            raise DataError(f"{path} must hold id (or custom_id, request_id) and score; it holds {shown(names, 400)}.")
         return cls(found, f"`score` of {path.name}")
 
     def get(self, *keys: str) -> RawScore | None:
