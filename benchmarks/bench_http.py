@@ -36,7 +36,7 @@ import yaml
 from benchmarks.bench_probe import commit, hardware
 from router.answering.upstreams.upstream import Upstream
 from router.client import RouterClient
-from router.policies.loading import DEFAULT_POLICY
+from router.policies.loading import EXAMPLE_POLICY
 from router.policies.policy_file import Candidate
 from router.values import RouteQuery
 
@@ -152,7 +152,7 @@ async def callers(
 
 def write_policy(folder: Path, upstream_url: str) -> Path:
     """Write the embedded default policy with our upstream for its candidates."""
-    policy = yaml.safe_load(DEFAULT_POLICY.read_text("utf-8"))
+    policy = yaml.safe_load(EXAMPLE_POLICY.read_text("utf-8"))
     for candidate in policy["candidates"]:
         candidate["api_base"] = upstream_url
     path = folder / "policy.yaml"

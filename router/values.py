@@ -227,6 +227,8 @@ class RoutingDecision:
         task: the key of the task that was given, or that the system prompt stands for; empty for none.
         task_known: True if the probe has an offset for the task. If not, it judges as without a task.
         task_labels: the labels behind that offset, over all models; 0 if the task is not known.
+        would_choose: the name of the candidate that the rule would have chosen, if the router abstained on a prompt
+            that it judged; otherwise empty. `gain` and `threshold` are then those of that choice.
     """
 
     decision_id: str
@@ -251,3 +253,4 @@ class RoutingDecision:
     task: str = ""
     task_known: bool = False
     task_labels: int = 0
+    would_choose: str = ""

@@ -73,7 +73,8 @@ def transfer_results(
     task's other texts. Sizes of more than 0.6 of the new task's texts are left out.
     """
     losses = 1.0 - old.scores
-    maps, prior = fit_maps(old_features, losses, old.texts, seed), Prior.of(old_features, losses)
+    maps = fit_maps(old_features, losses, old.texts, seed, groups=old.groups)
+    prior = Prior.of(old_features, losses)
     risk = maps.risk_of(new_features)
     truth = Truth(new.scores, text_numbers(new.texts))
     zero = measure({"": RouterScores(_gain(risk), risk[:, 0])}, truth, resamples=resamples, seed=seed)[""]

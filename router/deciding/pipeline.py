@@ -337,6 +337,7 @@ def _record(prepared: _Prepared, judgement: Judgement | None, choice: Choice, ti
         task=query.task,
         task_known=prepared.task_labels > 0,
         task_labels=prepared.task_labels,
+        would_choose=choice.would_choose.name if choice.would_choose else "",
     )
 
 

@@ -519,6 +519,7 @@ class Decision(google.protobuf.message.Message):
     TASK_FIELD_NUMBER: builtins.int
     TASK_KNOWN_FIELD_NUMBER: builtins.int
     TASK_LABELS_FIELD_NUMBER: builtins.int
+    WOULD_CHOOSE_FIELD_NUMBER: builtins.int
     decision_id: builtins.str
     """Unique per decision."""
     requested: builtins.str
@@ -561,6 +562,10 @@ class Decision(google.protobuf.message.Message):
     """Whether the probe knows the task. Where it does not, the prompt was judged as without a task."""
     task_labels: builtins.int
     """Labels of the task behind that, over all models. Zero where the task is not known."""
+    would_choose: builtins.str
+    """Name of the candidate that the rule would have chosen, if the router abstained on a prompt that it judged; `gain`
+    and `threshold` are then those of that choice. Otherwise empty.
+    """
     @property
     def candidates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CandidateRisk]:
         """All candidates in the order of the policy, cheapest tier first."""
@@ -606,9 +611,10 @@ class Decision(google.protobuf.message.Message):
         task: builtins.str = ...,
         task_known: builtins.bool = ...,
         task_labels: builtins.int = ...,
+        would_choose: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "difficulty", b"difficulty", "gain", b"gain", "leverage", b"leverage", "policy", b"policy", "probe", b"probe", "threshold", b"threshold", "timings", b"timings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "abstained", b"abstained", "candidates", b"candidates", "chosen", b"chosen", "chosen_model", b"chosen_model", "decision_id", b"decision_id", "difficulty", b"difficulty", "gain", b"gain", "has_code", b"has_code", "input_tokens_estimate", b"input_tokens_estimate", "language", b"language", "leverage", b"leverage", "needs", b"needs", "policy", b"policy", "probe", b"probe", "reason", b"reason", "requested", b"requested", "session_id", b"session_id", "task", b"task", "task_known", b"task_known", "task_labels", b"task_labels", "threshold", b"threshold", "timings", b"timings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "abstained", b"abstained", "candidates", b"candidates", "chosen", b"chosen", "chosen_model", b"chosen_model", "decision_id", b"decision_id", "difficulty", b"difficulty", "gain", b"gain", "has_code", b"has_code", "input_tokens_estimate", b"input_tokens_estimate", "language", b"language", "leverage", b"leverage", "needs", b"needs", "policy", b"policy", "probe", b"probe", "reason", b"reason", "requested", b"requested", "session_id", b"session_id", "task", b"task", "task_known", b"task_known", "task_labels", b"task_labels", "threshold", b"threshold", "timings", b"timings", "would_choose", b"would_choose"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_difficulty", b"_difficulty"]) -> typing.Literal["difficulty"] | None: ...
     @typing.overload

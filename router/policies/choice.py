@@ -18,7 +18,8 @@ from router.values import CandidateRisk, HeldCandidate, Reason
 class Choice:
     """Names the chosen candidate and the reason; a decision record copies them.
 
-    The fields mean the same as those of `router.values.RoutingDecision`.
+    The fields mean the same as those of `router.values.RoutingDecision`, but for `would_choose`: here it is the
+    candidate itself, or None if the router did not abstain on a judged prompt.
     """
 
     chosen: Candidate
@@ -26,6 +27,7 @@ class Choice:
     candidates: tuple[CandidateRisk, ...]
     threshold: float | None = None
     gain: float | None = None
+    would_choose: Candidate | None = None
 
     @property
     def abstained(self) -> bool:
@@ -63,12 +65,14 @@ def choose(
         and keeps_holder(eligibility, held, holder, eligibility.candidates[selection.index])
     ):
         selection = _Selection(holder, Reason.SESSION_HELD)
+    all_candidates = eligibility.rules.file.candidates
     return Choice(
-        chosen=eligibility.rules.file.candidates[selection.index],
+        chosen=all_candidates[selection.index],
         reason=selection.reason,
         candidates=eligibility.candidates,
         threshold=selection.threshold,
         gain=selection.gain,
+        would_choose=None if selection.would_choose is None else all_candidates[selection.would_choose],
     )
 
 
@@ -106,12 +110,19 @@ def _with_risks(candidates: Sequence[CandidateRisk], judgement: Judgement) -> tu
 
 @dataclass(frozen=True, slots=True)
 class _Selection:
-    """Holds the index of the selected candidate, the reason, and the numbers that the rule compared."""
+    """Holds the index of the selected candidate, the reason, and the numbers that the rule compared.
+
+    lead: by how much the selected candidate is better than the safe default in what the rule compares, in quality; for
+        a bound on the risk, how far its risk is within the bound. would_choose: the index that the rule selects, if
+        the router abstains.
+    """
 
     index: int
     reason: Reason
     threshold: float | None = None
     gain: float | None = None
+    lead: float = 0.0
+    would_choose: int | None = None
 
 
 def _apply_policy(eligibility: Eligibility, judgement: Judgement | None, *, judging_failed: bool) -> _Selection:
@@ -126,16 +137,28 @@ def _apply_policy(eligibility: Eligibility, judgement: Judgement | None, *, judg
         return _Selection(eligible[0], Reason.ONLY_ELIGIBLE)
     if judging_failed:
         return _Selection(_safe_default(eligibility), Reason.FAILED_OPEN)
-    unfamiliar = judgement is None or (rules.max_leverage is not None and judgement.leverage > rules.max_leverage)
-    # A prompt that was not judged may have any risk, and any risk is within a bound of 1.
-    if judgement is None or (unfamiliar and bound != 1.0):
+    if judgement is None:
         return _Selection(_safe_default(eligibility), Reason.ABSTAINED)
     if bound is not None:
-        return _choose_within_bound(bound, judgement, eligibility)
-    if isinstance(rule, CostRule):
-        return _choose_by_cost(rule, judgement, eligibility)
-    assert isinstance(rule, GainRule)  # noqa: S101  (fixed rules and rules that bound the risk are dealt with above)
-    return _choose_by_gain(rule, judgement, eligibility)
+        selection = _choose_within_bound(bound, judgement, eligibility)
+    elif isinstance(rule, CostRule):
+        selection = _choose_by_cost(rule, judgement, eligibility)
+    else:
+        assert isinstance(rule, GainRule)  # noqa: S101  (the other rules are dealt with above)
+        selection = _choose_by_gain(rule, judgement, eligibility)
+    # Any risk is within a bound of 1, whatever the probe knows of the prompt.
+    if bound == 1.0 or not _abstains(selection, judgement, eligibility):
+        return selection
+    return replace(selection, index=_safe_default(eligibility), reason=Reason.ABSTAINED, would_choose=selection.index)
+
+
+def _abstains(selection: _Selection, judgement: Judgement, eligibility: Eligibility) -> bool:
+    """Return whether the prompt is unlike what the probe knows, and the policy then does not trust the selection."""
+    rules = eligibility.rules
+    if rules.max_leverage is None or judgement.leverage <= rules.max_leverage:
+        return False
+    within = rules.file.abstain_within
+    return within is None or (selection.index != _safe_default(eligibility) and selection.lead <= within)
 
 
 def _choose_fixed(rule: FixedRule, eligibility: Eligibility) -> _Selection:
@@ -162,14 +185,17 @@ def _choose_within_bound(bound: float, judgement: Judgement, eligibility: Eligib
     costs = {index: eligibility.candidates[index].expected_cost_usd for index in within}
     if None in costs.values():
         # Without prices the order of the tiers says which candidate is cheapest.
-        return _Selection(within[0], Reason.WITHIN_RISK_BOUND, threshold=bound)
-    cheapest = min(within, key=lambda index: (costs[index], index))
-    return _Selection(cheapest, Reason.WITHIN_RISK_BOUND, threshold=bound)
+        cheapest = within[0]
+    else:
+        cheapest = min(within, key=lambda index: (costs[index], index))
+    lead = bound - judgement.risk[cheapest]
+    return _Selection(cheapest, Reason.WITHIN_RISK_BOUND, threshold=bound, lead=lead)
 
 
 def _choose_by_gain(rule: GainRule, judgement: Judgement, eligibility: Eligibility) -> _Selection:
     base, *others = eligibility.eligible
-    return _best_above_base(judgement, base, {index: math.fsum(rule.thresholds[base:index]) for index in others})
+    prices = {index: math.fsum(rule.thresholds[base:index]) for index in others}
+    return _best_above_base(judgement, base, prices, _safe_default(eligibility))
 
 
 def _choose_by_cost(rule: CostRule, judgement: Judgement, eligibility: Eligibility) -> _Selection:
@@ -179,14 +205,15 @@ def _choose_by_cost(rule: CostRule, judgement: Judgement, eligibility: Eligibili
     assert len(costs) == len(eligible)  # noqa: S101  (a policy file without all prices is refused for this rule)
     base, *others = sorted(eligible, key=lambda index: (costs[index], index))
     prices = {index: rule.quality_per_usd * (costs[index] - costs[base]) for index in others}
-    return _best_above_base(judgement, base, prices)
+    return _best_above_base(judgement, base, prices, _safe_default(eligibility))
 
 
-def _best_above_base(judgement: Judgement, base: int, prices: Mapping[int, float]) -> _Selection:
+def _best_above_base(judgement: Judgement, base: int, prices: Mapping[int, float], safe: int) -> _Selection:
     """Return the candidate with the largest gain over `base` minus its price, or `base` if no gain exceeds its price.
 
     prices: for each other candidate the quality, 0 to 1, that it must gain over `base`. Of two equally good candidates
         the earlier one wins.
+    safe: the safe default, of which the selection says by how much it is worse than the selected candidate.
     """
 
     def gain(index: int) -> float:
@@ -195,9 +222,11 @@ def _best_above_base(judgement: Judgement, base: int, prices: Mapping[int, float
     # max() keeps the first of equal ones, which is the cheaper tier.
     best = max(prices, key=lambda index: gain(index) - prices[index])
     above = gain(best) > prices[best]
+    worth = {base: 0.0} | {index: gain(index) - price for index, price in prices.items()}
     return _Selection(
         best if above else base,
         Reason.GAIN_ABOVE_THRESHOLD if above else Reason.GAIN_BELOW_THRESHOLD,
         threshold=prices[best],
         gain=gain(best),
+        lead=worth[best if above else base] - worth[safe],
     )

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 DEFAULTS = Path(__file__).parents[1] / "defaults"
 DEFAULT_POLICY = DEFAULTS / "policy.yaml"
+#: An example with exact figures: Mixtral-8x7B and GPT-4 Turbo, from the public outcomes of RouteLLM.
+EXAMPLE_POLICY = DEFAULTS / "mixtral-gpt4.yaml"
 
 _BUILTIN = "builtin:"
 

@@ -187,6 +187,9 @@ class PolicyFile(StrictModel):
             request may require another region besides, but it cannot lift this one.
         abstain_above_leverage: a prompt of more leverage, which lies further from what the probe was fitted on, goes to
             the safe default; `probe` takes the limit stored with the probe, null never abstains.
+        abstain_within: such a prompt goes to the safe default only if the candidate that the rule chooses is better by
+            at most this, in quality from 0 to 1 with prices counted; absent: however much better it is. For example:
+            at 0.05 an unfamiliar prompt is still answered cheaply if that is clearly worth it.
         fallback: which candidates are asked if the chosen one does not answer: `up` asks eligible candidates that are
             at least as strong as the floor of the request (docs/decisions/0005-dispatch.md), `none` asks no other.
         certificate: what was shown of the rule; absent for a rule that was not tuned.
@@ -206,6 +209,7 @@ class PolicyFile(StrictModel):
     task: Literal["system_prompt"] | None = None
     require_region: Region | None = None
     abstain_above_leverage: Annotated[float, Field(gt=0)] | Literal["probe"] | None = "probe"
+    abstain_within: Probability | None = None
     fallback: Literal["up", "none"] = "up"
     certificate: CertificateRecord | None = None
     profiles: dict[Name, Profile] = Field(default_factory=dict)

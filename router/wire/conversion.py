@@ -99,6 +99,7 @@ def decision_to_wire(decision: RoutingDecision) -> pb.Decision:
         task=decision.task,
         task_known=decision.task_known,
         task_labels=decision.task_labels,
+        would_choose=decision.would_choose,
     )
     # Candidates are filled in inside the message, because protobuf copies a message that is passed as an argument.
     for c in decision.candidates:
@@ -153,6 +154,7 @@ def decision_from_wire(message: pb.Decision) -> RoutingDecision:
         task=message.task,
         task_known=message.task_known,
         task_labels=message.task_labels,
+        would_choose=message.would_choose,
     )
 
 

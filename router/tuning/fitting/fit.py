@@ -75,7 +75,7 @@ def _fit_maps(outcomes: Outcomes, features: npt.NDArray[np.float32], losses: Flo
     """Fit the recipe, with an offset for each task if the data name enough tasks."""
     if any(outcomes.tasks) and task_fault(losses, outcomes.tasks) is None:
         return fit_task_maps(features, losses, outcomes.texts, outcomes.tasks, seed)
-    return fit_maps(features, losses, outcomes.texts, seed)
+    return fit_maps(features, losses, outcomes.texts, seed, groups=outcomes.groups)
 
 
 def with_enough_labels(outcomes: Outcomes, asked_for: Sequence[str] = ()) -> tuple[Outcomes, list[str]]:

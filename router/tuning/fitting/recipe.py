@@ -12,9 +12,10 @@ from probes.calibration.base import Calibrator
 from probes.calibration.choice import DEFAULT_KIND, cross_calibrate
 from probes.errors import DataError
 from probes.probe import FAMILIAR_QUANTILE
-from probes.regression.crossfit import assign_folds, out_of_fold
+from probes.regression.crossfit import assign_folds, fold_errors, out_of_fold
 from probes.regression.fit import fit_ridge
 from probes.regression.linear import Leverage, LinearProbe
+from probes.regression.solution import choose_alpha
 from probes.tasks.offsets import TaskOffsets
 from router.tuning.outcomes.distinct_texts import text_numbers
 
@@ -28,6 +29,9 @@ MIN_PROMPTS = 50
 
 #: Fewer different prompts with a label of a model than this cannot be spread over the folds.
 MIN_TEXTS = FOLDS
+
+#: With at least so many groups the penalty is chosen by leaving whole groups out, in so many folds at most.
+MIN_GROUPS, GROUP_FOLDS = 5, 10
 
 #: Folds are drawn anew until every model has enough labels on either side; with five labels one draw in 30 fails.
 _DRAWS = 100
@@ -73,22 +77,50 @@ def fit_maps(
     seed: int = 0,
     *,
     weights: FloatArray | None = None,
+    groups: Sequence[str] = (),
 ) -> FittedMaps:
     """Fit the recipe to features (n, d) and losses (n, m); NaN stands for a model that was not asked.
 
     Each model is fitted on the prompts that it answered. weights: (n,) what each prompt counts in the ridge and in the
     calibration, > 0; None counts each once. The limit on unfamiliar prompts is a quantile of prompts, whatever these
-    count. Raises DataError for fewer than MIN_PROMPTS prompts, and for a
-    model with labels of fewer than MIN_TEXTS different prompts.
+    count. groups: (n,) the group of each prompt, an empty text for none; with enough groups the penalty is the one that
+    is best on groups left out whole (`group_penalty`).
+
+    Raises DataError for fewer than MIN_PROMPTS prompts, and for a model with labels of fewer than MIN_TEXTS different
+    prompts.
     """
     if len(losses) < MIN_PROMPTS:
         raise DataError(f"fitting needs at least {MIN_PROMPTS} prompts, got {len(losses)}; add outcomes.")
     folds = spread_folds(losses, texts, seed)
-    solution = fit_ridge(features, losses, weights)
+    solution = fit_ridge(features, losses, weights, alphas=group_penalty(features, losses, groups, seed, weights))
     held_out = out_of_fold(features, losses, folds, alpha=solution.alpha, sample_weight=weights)
     calibrators, risk = cross_calibrate(DEFAULT_KIND, held_out.prediction, losses, folds, weights)
     limit = float(np.quantile(held_out.leverage, FAMILIAR_QUANTILE))
     return FittedMaps(solution.probe, solution.leverage, calibrators, limit, held_out.prediction, risk)
+
+
+def group_penalty(
+    features: npt.NDArray[np.float32],
+    losses: FloatArray,
+    groups: Sequence[str],
+    seed: int = 0,
+    weights: FloatArray | None = None,
+) -> FloatArray | None:
+    """Return the penalty (1,) of least error on groups left out whole, or None if the groups do not allow it.
+
+    Rows of one group resemble each other, so a penalty chosen by leaving single rows out is too small for a kind of
+    request that the fit has not seen. Arguments as in `fit_maps`. Prompts without a group count as one group. The
+    result is None for fewer than MIN_GROUPS groups, and if some model has fewer than two labels outside some fold.
+    """
+    if len(set(groups)) < MIN_GROUPS:
+        return None
+    folds = assign_folds(groups, min(GROUP_FOLDS, len(set(groups))), seed)
+    known = np.isfinite(losses)
+    inside = np.stack([known[folds == number].sum(axis=0) for number in np.unique(folds)])
+    if (known.sum(axis=0) - inside).min() < 2:
+        return None
+    grid, error = fold_errors(features, losses, folds, sample_weight=weights)
+    return choose_alpha(grid, error, np.nanvar(losses, axis=0), per_target=False)[:1]
 
 
 def enough_texts(losses: FloatArray, texts: Sequence[str]) -> npt.NDArray[np.bool_]:

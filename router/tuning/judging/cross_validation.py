@@ -60,8 +60,9 @@ def probe_risk(outcomes: Outcomes, features: npt.NDArray[np.float32], fold: IntA
     losses = 1.0 - outcomes.scores
     risk = np.empty(losses.shape)
     for train, test in _sides(outcomes.texts, fold):
-        texts = [outcomes.texts[row] for row in np.flatnonzero(train)]
-        risk[test] = fit_maps(features[train], losses[train], texts, seed).risk_of(features[test])
+        part = outcomes.take(np.flatnonzero(train))
+        maps = fit_maps(features[train], losses[train], part.texts, seed, groups=part.groups)
+        risk[test] = maps.risk_of(features[test])
     return risk
 
 

@@ -46,8 +46,9 @@ def learning_points(
     points = []
     for size in (*(size for size in SIZES if size < len(train)), len(train)):
         rows = train[:size]
-        texts = [outcomes.texts[row] for row in rows]
-        risk = fit_maps(features[rows], 1.0 - outcomes.scores[rows], texts, seed).risk_of(features[test])
+        part = outcomes.take(rows)
+        maps = fit_maps(features[rows], 1.0 - part.scores, part.texts, seed, groups=part.groups)
+        risk = maps.risk_of(features[test])
         router = RouterScores(risk[:, 0] - risk[:, 1])
         figures = measure({"": router}, truth, resamples=resamples, seed=seed)[""].figures
         points.append(LearningPoint(int(size), figures["lift"], figures.get("apgr")))

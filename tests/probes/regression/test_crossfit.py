@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from probes.errors import DataError
-from probes.regression.crossfit import assign_folds, out_of_fold
+from probes.regression.crossfit import assign_folds, fold_errors, out_of_fold
 from probes.regression.fit import fit_ridge
 
 
@@ -110,3 +110,22 @@ def test_too_few_groups_or_labels_are_refused() -> None:
         out_of_fold(np.random.default_rng(0).normal(size=(6, 2)), Y, [0, 1, 0, 1, 0, 1])
     with pytest.raises(DataError, match="one penalty, or one per target"):
         out_of_fold(np.eye(6), np.ones((6, 2)), [0, 1, 0, 1, 0, 1], alpha=[1.0, 2.0, 3.0])
+
+
+def test_the_left_out_error_is_that_of_a_ridge_on_the_other_folds() -> None:
+    rng = np.random.default_rng(5)
+    X, fold = rng.normal(size=(60, 4)), np.arange(60) % 3
+    Y = X @ rng.normal(size=(4, 2)) + rng.normal(size=(60, 2))
+    Y[:7, 1] = np.nan
+    w, alphas = rng.uniform(0.5, 2.0, 60), [0.5, 50.0]
+    _, found = fold_errors(X, Y, fold, alphas=alphas, sample_weight=w)
+    for a, alpha in enumerate(alphas):
+        for target in range(2):
+            missed, total = 0.0, 0.0
+            for number in range(3):
+                known = np.isfinite(Y[:, target])
+                train, test = known & (fold != number), known & (fold == number)
+                ridge = fit_ridge(X[train], Y[train, target], w[train], alphas=[alpha])
+                error = X[test] @ ridge.coef[0] + ridge.intercept[0] - Y[test, target]
+                missed, total = missed + w[test] @ error**2, total + w[test].sum()
+            assert_allclose(found[a, target], missed / total, rtol=1e-9)

@@ -185,7 +185,7 @@ class TestOnTheRealEncoder:
         )
 
     def test_decide_takes_overrides(self) -> None:
-        assert as_json(run("decide", "x", "--pin", "mixtral-8x7b", "--json"))["reason"] == "PINNED"
+        assert as_json(run("decide", "x", "--pin", "economy", "--json"))["reason"] == "PINNED"
         assert run("decide", "x", "--pin", "nobody").exit_code == 1
 
     def test_a_policy_that_cannot_answer_is_told_by_words_and_exit_status(

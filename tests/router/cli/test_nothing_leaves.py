@@ -158,7 +158,7 @@ def fill(work: Path) -> None:
         return "".join(json.dumps(row) + "\n" for row in rows)
 
     (work / "outcomes.jsonl").write_text(outcomes("small", "large"))
-    (work / "named.jsonl").write_text(outcomes("mixtral-8x7b", "gpt-4-turbo"))
+    (work / "named.jsonl").write_text(outcomes("economy", "standard", "frontier"))
     (work / "prompts.txt").write_text("\n".join(prompts[:10]))
     np.savez(work / "pairs.npz", embedding=rng.random((200, 8), np.float32), loss=rng.random(200))
     for name in ("rows.npy", "later.npy"):

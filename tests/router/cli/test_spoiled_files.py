@@ -146,7 +146,7 @@ def test_spoiled_probes_are_refused(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "probe.safetensors").write_bytes((DEFAULTS / "mixtral-gpt4" / "probe.safetensors").read_bytes())
         (folder / "probe.json").write_text(text)
-        path.write_text(DEFAULT_POLICY.read_text("utf-8").replace("builtin:mixtral-gpt4", str(folder)))
+        path.write_text(DEFAULT_POLICY.read_text("utf-8").replace("builtin:tiers", str(folder)))
         calls[path] = ("validate", path)
     refused(calls)
 

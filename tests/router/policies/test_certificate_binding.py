@@ -38,6 +38,7 @@ POLICY_EDITS: dict[str, Any] = {
     "task": "system_prompt",
     "require_region": "eu",
     "candidates": None,  # field by field, below
+    "abstain_within": 0.05,
     "abstain_above_leverage": None,  # by the limit that it stands for, below
 }
 CANDIDATE_EDITS: dict[str, Any] = {

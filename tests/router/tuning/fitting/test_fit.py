@@ -14,7 +14,7 @@ from rich.console import Console
 from probes.artifacts import store as artifact
 from probes.errors import DataError
 from probes.probe import DifficultyProbe, fingerprints
-from router.policies.loading import DEFAULT_POLICY, DEFAULTS, load_policy
+from router.policies.loading import DEFAULTS, EXAMPLE_POLICY, load_policy
 from router.tuning.fitting.fit import fit_probe
 from router.tuning.judging.fit_figures import FitFigures, measure_fit, with_figures
 from router.tuning.judging.probe_evaluation import EvaluationOptions, evaluate
@@ -161,7 +161,7 @@ def test_the_summary_sets_chance_and_length_beside_the_probe(fitted: tuple[Diffi
 
 class TestShippedProbe:
     def test_it_loads_and_tells_where_it_comes_from(self) -> None:
-        policy = load_policy(DEFAULT_POLICY)
+        policy = load_policy(EXAMPLE_POLICY)
         assert policy.probe is not None
         card = policy.probe.card
         assert [source.name for source in card.data] == ["routellm_mmlu.parquet", "routellm_gsm8k.parquet"]
@@ -173,7 +173,7 @@ class TestShippedProbe:
     def test_its_data_are_the_files_in_shared(self) -> None:
         if not DATA.is_dir():
             pytest.skip("../shared/data is not here")
-        probe = load_policy(DEFAULT_POLICY).probe
+        probe = load_policy(EXAMPLE_POLICY).probe
         assert probe is not None
         outcomes = read_outcomes(DATA / "routellm_mmlu.parquet", DATA / "routellm_gsm8k.parquet")
         assert outcomes.sources == probe.card.data
@@ -184,7 +184,7 @@ class TestShippedProbe:
     def test_elle_fit_reproduces_it(self) -> None:
         if not DATA.is_dir():
             pytest.skip("../shared/data is not here")
-        shipped = load_policy(DEFAULT_POLICY)
+        shipped = load_policy(EXAMPLE_POLICY)
         assert shipped.probe is not None
         assert shipped.encoder_spec is not None
         outcomes = read_outcomes(DATA / "routellm_mmlu.parquet", DATA / "routellm_gsm8k.parquet")

@@ -1,0 +1,46 @@
+"""Fit or measure the default probe; see `benchmarks.default_probe`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.default_probe.anchors import read_anchors
+from benchmarks.default_probe.fit import DefaultFit, choose_penalty, fit_default, left_out_by_source, training_set
+from benchmarks.default_probe.measure import measure, thresholds
+from benchmarks.default_probe.sources import read_rows
+from probes.artifacts import store
+from router.policies.loading import DEFAULTS
+
+
+def fit(with_anchors: bool) -> DefaultFit:
+    """Fit the default probe, with the penalty that is best on files left out whole."""
+    rows, anchors = read_rows(), read_anchors() if with_anchors else None
+    data = training_set(rows, anchors, on_progress=_show)
+    return fit_default(rows, anchors, data, choose_penalty(left_out_by_source(data, rows), rows))
+
+
+def _show(done: int, total: int) -> None:
+    if done % 1000 == 0 or done == total:
+        print(f"encoded {done:,} of {total:,}", file=sys.stderr)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.default_probe", description=__doc__)
+    parser.add_argument("what", choices=("fit", "measure"))
+    parser.add_argument("--out", type=Path, default=DEFAULTS / "tiers", help="folder of the probe")
+    parser.add_argument("--without-anchors", action="store_true", help="leave out the prompts of our own")
+    options = parser.parse_args()
+    if options.what == "measure":
+        json.dump(measure(on_progress=_show), sys.stdout, indent=1)
+        return
+    found = fit(not options.without_anchors)
+    store.save(found.probe, options.out)
+    print(json.dumps({"out": str(options.out), "penalty": found.penalty, "thresholds": thresholds(found)}))
+
+
+if __name__ == "__main__":
+    main()
