@@ -151,8 +151,8 @@ async def callers(
 
 
 def write_policy(folder: Path, upstream_url: str) -> Path:
-    """Write the embedded default policy with our upstream for its candidates."""
-    policy = yaml.safe_load(EXAMPLE_POLICY.read_text("utf-8"))
+    """Write the example policy, under the name of the default, with our upstream for its two candidates."""
+    policy = yaml.safe_load(EXAMPLE_POLICY.read_text("utf-8")) | {"name": "default"}
     for candidate in policy["candidates"]:
         candidate["api_base"] = upstream_url
     path = folder / "policy.yaml"

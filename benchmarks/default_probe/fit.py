@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
+from hashlib import sha256
 from operator import add
 
 import numpy as np
@@ -180,7 +181,7 @@ def fit_default(rows: TierRows, anchors: Anchors | None, data: TrainingSet, pena
     linear = _tier_map(whole, penalty, lines)
     probe = _assemble(linear, whole.leverage(penalty, LEVERAGE_TOLERANCE), limit, calibrators, _card(rows, anchors))
     seen = fingerprints(rows.texts + (anchors.texts if anchors else ()))
-    return DefaultFit(_with_texts(probe, seen), penalty, risk, data)
+    return DefaultFit(replace(probe, fitted_on=seen), penalty, risk, data)
 
 
 def _spectrum_of_all(data: TrainingSet) -> Spectrum:
@@ -221,12 +222,6 @@ def _assemble(
     )
 
 
-def _with_texts(probe: DifficultyProbe, seen: npt.NDArray[np.uint64]) -> DifficultyProbe:
-    from dataclasses import replace
-
-    return replace(probe, fitted_on=seen)
-
-
 def _card(rows: TierRows, anchors: Anchors | None) -> ProbeCard:
     assumed: dict[str, object] = {}
     if anchors:
@@ -251,6 +246,4 @@ def _card(rows: TierRows, anchors: Anchors | None) -> ProbeCard:
 
 
 def _anchor_source(anchors: Anchors) -> DataSource:
-    from hashlib import sha256
-
     return DataSource("anchors (assumptions)", sha256("\n".join(anchors.texts).encode()).hexdigest(), len(anchors))

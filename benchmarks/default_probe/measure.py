@@ -56,7 +56,7 @@ def thresholds(found: DefaultFit) -> list[float]:
 
 
 def measure(on_progress: Progress | None = None) -> dict[str, Any]:
-    """Return all figures of the default probe. Anchors are counted in none but `everyday`, which is of other prompts."""
+    """Return all figures of the default probe. No figure counts an anchor; `everyday` is about other prompts."""
     rows, anchors = read_rows(), read_anchors()
     data = training_set(rows, anchors, on_progress=on_progress)
     plain = training_set(rows, None, on_progress=on_progress)

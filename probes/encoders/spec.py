@@ -179,7 +179,7 @@ def _short(value: object) -> str:
     return shown(repr(value))
 
 
-#: The reference: the real all-MiniLM-L6-v2, its third layer (docs/decisions/0010-default-on-many-kinds.md says why).
+#: The reference: the real all-MiniLM-L6-v2, its third layer (docs/decisions/0011-default-on-many-kinds.md says why).
 MINILM_L6_FLOAT32 = EncoderSpec(
     model_id="sentence-transformers/all-MiniLM-L6-v2",
     revision="c9745ed1d9f207416be6d2e6f8de32d1f16199bf",

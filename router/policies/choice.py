@@ -183,11 +183,8 @@ def _choose_within_bound(bound: float, judgement: Judgement, eligibility: Eligib
         least = min(eligible, key=lambda index: judgement.risk[index])
         return _Selection(least, Reason.NONE_WITHIN_RISK_BOUND, threshold=bound)
     costs = {index: eligibility.candidates[index].expected_cost_usd for index in within}
-    if None in costs.values():
-        # Without prices the order of the tiers says which candidate is cheapest.
-        cheapest = within[0]
-    else:
-        cheapest = min(within, key=lambda index: (costs[index], index))
+    # Without prices the order of the tiers says which candidate is cheapest.
+    cheapest = within[0] if None in costs.values() else min(within, key=lambda index: (costs[index], index))
     lead = bound - judgement.risk[cheapest]
     return _Selection(cheapest, Reason.WITHIN_RISK_BOUND, threshold=bound, lead=lead)
 

@@ -22,6 +22,7 @@ from google.protobuf import descriptor_pool
 from router.cli.main import cli
 from router.errors import GatewayNotInstalledError
 from router.gateways.ext_proc import SERVICE_NAME, ExternalProcessor
+from router.policies.loading import EXAMPLE_POLICY
 from tests.conftest import ROOT
 from tests.gateways.envoy import EXAMPLE, cluster, listener, running_envoy, wait_until_idle
 from tests.gateways.envoy_chat import NAMES, chat
@@ -34,7 +35,7 @@ pytest.importorskip("envoy.service")
 def test_answers_outlive_a_killed_router_and_new_requests_are_refused_or_passed_on_as_envoy_was_told(tmp_path):
     config = yaml.safe_load(EXAMPLE.read_text("utf-8"))
     code = "from router.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "serve", "--port", "0", "--ext-proc"]
+    command = [sys.executable, "-c", code, "serve", "--policy", str(EXAMPLE_POLICY), "--port", "0", "--ext-proc"]
     with contextlib.ExitStack() as stack:
         process = stack.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT))
         stack.callback(process.kill)
@@ -49,7 +50,7 @@ def test_answers_outlive_a_killed_router_and_new_requests_are_refused_or_passed_
             listener(config, "open", "elle-router", failure_mode_allow=True),
         ]
         urls = stack.enter_context(running_envoy(tmp_path, listeners, clusters))
-        body = chat("Why is the sky blue?") | {"model": "elle/default"}
+        body = chat("Why is the sky blue?") | {"model": "elle/mixtral-gpt4"}
 
         def ask(kind: str) -> httpx.Response:
             return httpx.post(urls[kind] + "/v1/chat/completions", json=body, timeout=30)
@@ -88,7 +89,7 @@ def test_answers_outlive_a_killed_router_and_new_requests_are_refused_or_passed_
         assert not any(upstream.seen for upstream in upstreams.values())
         assert ask("open").status_code == 200
         # Nobody is left to rewrite the model: the last route's upstream gets what the client sent.
-        assert json.loads(upstreams[NAMES[0]].seen[0].body)["model"] == "elle/default"
+        assert json.loads(upstreams[NAMES[0]].seen[0].body)["model"] == "elle/mixtral-gpt4"
 
 
 def test_without_envoys_protos_the_option_says_what_to_install(monkeypatch):

@@ -96,7 +96,7 @@ async def test_each_request_goes_to_the_deployment_of_the_decided_candidate(make
 
 
 async def test_it_asks_the_service_over_grpc(make, address):
-    client_side = {"mixtral-8x7b": "small", "gpt-4-turbo": "large"}
+    client_side = {"economy": "small", "frontier": "large"}
     listed = [make.deployment("auto", name, elle_candidate=candidate) for candidate, name in client_side.items()]
     for pin, name in client_side.items():
         response = await make(elle_plugin(address, overrides=Overrides(pin=pin)), model_list=listed).acompletion(
@@ -196,8 +196,8 @@ def test_synchronous_calls_are_refused_by_litellm_instead_of_passing_undecided(m
 
 
 def test_each_event_loop_may_ask(make, address):
-    plugin = elle_plugin(address, overrides=Overrides(pin="gpt-4-turbo"))
-    listed = [make.deployment("auto", "large", elle_candidate="gpt-4-turbo")]
+    plugin = elle_plugin(address, overrides=Overrides(pin="frontier"))
+    listed = [make.deployment("auto", "large", elle_candidate="frontier")]
 
     async def ask() -> str:
         answer = await make(plugin, model_list=listed).acompletion("auto", chat("hello"))

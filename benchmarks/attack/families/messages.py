@@ -78,7 +78,7 @@ def names_of_candidates(target: Target) -> Found:
 
 def batch_that_is_settled(target: Target) -> Found:
     """Send a batch of 1,024 requests that name their candidate."""
-    pinned = pb.RouteRequest(prompt="hello", overrides=pb.RouteRequest().overrides.__class__(pin="frontier"))
+    pinned = pb.RouteRequest(prompt="hello", overrides=pb.RouteRequest().overrides.__class__(pin="gpt-4-turbo"))
     batch = pb.BatchRouteRequest(requests=[pinned] * 1024).SerializeToString()
     return target.attacked_by(lambda: target.call(batch, SERVICE + "BatchRoute"), at_once=4)
 
@@ -184,7 +184,7 @@ def picture(target: Target) -> Found:
     request = pb.RouteRequest()
     message = request.chat.messages.add(role="user")
     message.parts.parts.add().image_url.url = "data:image/png;base64," + "QUJD" * (15 * MB // 4)
-    request.overrides.pin = "frontier"
+    request.overrides.pin = "gpt-4-turbo"
     asked = pb.CompleteRequest(route=request).SerializeToString()
     return target.attacked_by(lambda: target.call(asked, SERVICE + "Complete"))
 

@@ -57,6 +57,7 @@ RUNS = (
     Run("demo"),
     Run("import", "litellm-spend-logs spend.jsonl --scores scores.jsonl --out imported.jsonl"),
     Run("fit", "outcomes.jsonl --holdout 0.45 --out probe"),
+    Run("label-task", "probe task1 outcomes.jsonl --out relabelled"),
     Run("evaluate", "probe outcomes.jsonl --weak small --strong large --resamples 100"),
     Run("evaluate", "--policy policy.yaml named.jsonl"),
     Run("report", "probe outcomes.jsonl --weak small --strong large --resamples 100 --out report"),
@@ -149,11 +150,12 @@ def fill(work: Path) -> None:
     rng = np.random.default_rng(0)
     prompts = [f"What is {number} plus {number * 7}?" for number in range(160)]
 
-    def outcomes(weak: str, strong: str) -> str:
+    def outcomes(*models: str) -> str:
+        chances = np.linspace(0.5, 0.9, len(models))
         rows = [
-            {"prompt": prompt, "model": model, "score": float(rng.random() < chance)}
-            for prompt in prompts
-            for model, chance in ((weak, 0.5), (strong, 0.9))
+            {"prompt": prompt, "model": model, "score": float(rng.random() < chance), "task": f"task{number % 8}"}
+            for number, prompt in enumerate(prompts)
+            for model, chance in zip(models, chances, strict=True)
         ]
         return "".join(json.dumps(row) + "\n" for row in rows)
 

@@ -21,7 +21,7 @@ import pytest
 
 from probes.artifacts.store import load as load_probe
 from probes.errors import ArtifactDigestError
-from router.policies.loading import DEFAULT_POLICY, DEFAULTS
+from router.policies.loading import DEFAULTS, EXAMPLE_POLICY
 from tests.conftest import ROOT
 
 #: Address space a verb may have, as much as it takes to import its libraries and twice the bound on what is decoded.
@@ -73,7 +73,7 @@ def refused(calls: Mapping[Path, Sequence[str | Path]], messages: Mapping[Path, 
 
 
 def policy(changes: Callable[[str], str]) -> bytes:
-    return changes(DEFAULT_POLICY.read_text("utf-8")).encode()
+    return changes(EXAMPLE_POLICY.read_text("utf-8")).encode()
 
 
 def aliases() -> str:
@@ -146,7 +146,7 @@ def test_spoiled_probes_are_refused(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "probe.safetensors").write_bytes((DEFAULTS / "mixtral-gpt4" / "probe.safetensors").read_bytes())
         (folder / "probe.json").write_text(text)
-        path.write_text(DEFAULT_POLICY.read_text("utf-8").replace("builtin:tiers", str(folder)))
+        path.write_text(EXAMPLE_POLICY.read_text("utf-8").replace("builtin:mixtral-gpt4", str(folder)))
         calls[path] = ("validate", path)
     refused(calls)
 
@@ -251,7 +251,7 @@ def test_spoiled_embeddings_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(contents)
     lists(tmp_path / "rows.parquet", 5_000_000, 2)
     lists(tmp_path / "width.parquet", 2, 5_000_000)
-    arguments = "--probe", DEFAULTS / "mixtral-gpt4", "--out", tmp_path / "out"
+    arguments = "--probe", DEFAULTS / "mixtral-gpt4", "--out", tmp_path / "out.parquet"
     refused({path: ("score", path, *arguments) for path in sorted(tmp_path.iterdir())})
 
 

@@ -263,12 +263,14 @@ def encoder(_real_encoder: None) -> TorchBatchEncoder:
 def router(tmp_path: Path, encoder: TorchBatchEncoder) -> Router:
     # The shipped probe, told that its features are float32: near enough to make decisions of every kind.
     probe = dataclasses.replace(
-        artifact.load(DEFAULTS / "mixtral-gpt4"),
+        artifact.load(DEFAULTS / "tiers"),
         encoder=encoder.spec.to_dict(),
         encoder_identity=encoder.spec.identity,
     )
     rule = {"kind": "gain", "thresholds": [0.2]}
-    path = write_policy(tmp_path, probe, names=probe.models, rule=rule, abstain_above_leverage=None)
+    path = write_policy(
+        tmp_path, probe, names=(probe.models[0], probe.models[-1]), rule=rule, abstain_above_leverage=None
+    )
     return Router(load_policies([path]), {encoder.spec.identity: encoder}, RouterSettings(cache_entries=0))
 
 

@@ -48,8 +48,8 @@ class TestDeciding:
         completed = [essence(client.complete(query).decision) for query in QUERIES]
         assert here == alone == batch == backwards[::-1] == completed
 
-    def test_the_demo_prompts_use_both_candidates(self, router: Router) -> None:
-        assert len({router.decide(query).chosen for query in QUERIES}) == 2
+    def test_the_demo_prompts_use_every_tier(self, router: Router) -> None:
+        assert len({router.decide(query).chosen for query in QUERIES}) == 3
 
     def test_a_plain_prompt_is_a_chat_of_one_user_message(self, address: str, client: RouterClient) -> None:
         with grpc.insecure_channel(address) as channel:
@@ -75,14 +75,14 @@ class TestDeciding:
         assert 0 < decision.timings.encode_s <= decision.timings.total_s
 
     def test_overrides_reach_the_policy(self, client: RouterClient) -> None:
-        cheap, strong = (c.candidate for c in client.route("x").candidates)
+        cheap, middle, strong = (c.candidate for c in client.route("x").candidates)
         assert client.route("x", Overrides(pin=strong)).reason is Reason.PINNED
         assert client.route("x", Overrides(allowed_candidates=(cheap,))).reason is Reason.ONLY_ELIGIBLE
-        assert client.route("x", Overrides(denied_candidates=(cheap,))).chosen == strong
+        assert client.route("x", Overrides(denied_candidates=(cheap, middle))).chosen == strong
         assert client.route("x", Overrides(max_risk=1.0)).reason is Reason.WITHIN_RISK_BOUND
         familiar = "Which of the following is a prime number? A. 21 B. 33 C. 37 D. 51"
-        assert client.route(familiar, Overrides(min_gain=-0.875)).threshold == -0.875
-        assert client.route("x", Overrides(max_cost_usd=1.0)).chosen in {cheap, strong}
+        assert client.route(familiar, Overrides(min_gain=-0.875, denied_candidates=(middle,))).threshold == -1.75
+        assert client.route("x", Overrides(max_cost_usd=1.0)).chosen in {cheap, middle, strong}
 
     def test_a_region_that_no_candidate_names_leaves_nobody(self, client: RouterClient) -> None:
         with pytest.raises(ServiceError, match=r"economy: region 'eu' required.*frontier: region 'eu'") as caught:
@@ -94,7 +94,11 @@ class TestDeciding:
     ) -> None:
         queries = [
             RouteQuery.from_prompt("hello", overrides=Overrides(pin="economy")),
-            RouteQuery.from_prompt("hello", parameters={"tools": [{"type": "function", "function": {"name": "f"}}]}),
+            RouteQuery.from_prompt(
+                "hello",
+                overrides=Overrides(denied_candidates=("economy", "standard")),
+                parameters={"tools": [{"type": "function", "function": {"name": "f"}}]},
+            ),
         ]
         here = [essence(router.decide(query)) for query in queries]
         assert here == [essence(client.route(query)) for query in queries]

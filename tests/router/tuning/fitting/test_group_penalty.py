@@ -23,11 +23,11 @@ def test_what_is_known_of_a_group_only_is_penalised_more() -> None:
     X, y, texts, groups = grouped()
     by_row = fit_ridge(X, y).alpha[0]
     by_group = fit_maps(X, y, texts, groups=groups).linear.alpha[0]
-    assert by_group > 100 * by_row
+    assert by_group > 3 * by_row
 
 
 def test_without_enough_groups_the_penalty_is_that_of_single_rows() -> None:
-    X, y, texts, groups = grouped()
+    X, y, texts, _ = grouped()
     few = [f"group {row % (MIN_GROUPS - 1)}" for row in range(400)]
     assert group_penalty(X, y, few) is None
     assert fit_maps(X, y, texts, groups=few).linear.alpha[0] == fit_maps(X, y, texts).linear.alpha[0]

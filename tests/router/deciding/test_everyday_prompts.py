@@ -1,0 +1,45 @@
+"""The embedded default sends trivial prompts to the cheapest tier and hard ones to a stronger one, in twelve languages.
+
+The prompts are ours, written for this test, and none was fitted on. Single prompts may go wrong; shares may not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.default_probe.anchors import read_anchors
+from benchmarks.default_probe.measure import everyday_figures, read_everyday
+from router.deciding.pipeline import Router
+
+pytestmark = pytest.mark.usefixtures("_real_encoder")
+
+
+@pytest.fixture(scope="module")
+def figures(router: Router) -> dict[str, dict[str, float]]:
+    return everyday_figures(read_everyday(), router)
+
+
+def test_the_prompts_are_many_and_were_not_fitted_on() -> None:
+    prompts = read_everyday()
+    assert len(prompts) >= 150
+    assert len({one["language"] for one in prompts}) >= 10
+    assert not {one["prompt"] for one in prompts} & set(read_anchors().texts)
+
+
+def test_trivial_prompts_stay_cheap_and_hard_ones_do_not(figures: dict[str, dict[str, float]]) -> None:
+    assert figures["trivial_to_cheapest"]["share"] >= 0.8
+    assert figures["hard_to_stronger"]["share"] >= 0.8
+    assert figures["abstained"]["share"] <= 0.15
+
+
+def test_no_language_is_left_behind(figures: dict[str, dict[str, dict[str, dict[str, float]]]]) -> None:
+    shares = [side["share"] for one in figures["by_language"].values() for side in one.values()]
+    assert np.min(shares) >= 0.6
+
+
+@pytest.mark.parametrize(("what", "most"), [("thanks", 4), ("neutral sentence", 8), ("flattery", 12)])
+def test_what_is_appended_seldom_flips_a_decision(
+    figures: dict[str, dict[str, dict[str, float]]], what: str, most: int
+) -> None:
+    assert figures["flips"][what]["flips_of_108"] <= most
