@@ -97,7 +97,8 @@ def read_anchors() -> Anchors:
     for line in (_FOLDER / "other_languages.txt").read_text("utf-8").splitlines():
         language, side, kind, text = line.split("|", 3)
         found.append((language, kind, side == "h", text))
-    texts = tuple(text for *_, text in found)
+    # In the files `\\n` is a line break.
+    texts = tuple(text.replace("\\n", "\n") for *_, text in found)
     kinds = [
         _HARD_KIND_NAMES.get(kind, "expert question") if is_hard else _KIND_NAMES[kind] for _, kind, is_hard, _ in found
     ]
