@@ -1,4 +1,4 @@
-"""The embedded default sends trivial prompts to the cheapest tier and hard ones to a stronger one, in fifteen languages.
+"""The embedded default sends trivial prompts to the cheapest tier and hard ones to stronger tiers, in many languages.
 
 The prompts are ours, written for this test, and none was fitted on. Single prompts may go wrong; shares may not.
 """
