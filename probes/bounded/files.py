@@ -107,6 +107,14 @@ def _check_text(text: str) -> None:
 
 def shown(text: str, most: int = 60) -> str:
     """Return the text for a message: keys in it are masked, and a long one is cut to its beginning and its length."""
+    return "".join(beginning_and_rest(text, most))
+
+
+def beginning_and_rest(text: str, most: int) -> tuple[str, str]:
+    """Return the parts of what `shown` returns: the text without its keys, cut at `most` characters, and its length.
+
+    The second part is empty if nothing was cut, as in `("no model ***", "")`; else it is `... (900 characters)`.
+    """
     # What lies far behind the cut is not searched for keys.
     masked = mask_secrets(text[: most + 1000])
-    return masked if len(text) <= most else f"{masked[:most]}... ({len(text):,} characters)"
+    return (masked, "") if len(text) <= most else (masked[:most], f"... ({len(text):,} characters)")

@@ -36,8 +36,3 @@ def system_prompt_key(system_prompt: str) -> str:
     `system_prompt_key("You sort mail.")` is `system-prompt:` and 64 hexadecimal digits.
     """
     return SYSTEM_PROMPT_PREFIX + sha256(system_prompt.encode(errors="surrogatepass")).hexdigest()
-
-
-def shown_key(key: str) -> str:
-    """Return what logs show of a key: the first 12 hexadecimal digits of its SHA-256."""
-    return sha256(key.encode(errors="surrogatepass")).hexdigest()[:12]

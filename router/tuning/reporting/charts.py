@@ -71,30 +71,20 @@ def cost_quality_chart(
     figure, axes = _figure(8.2, 5.2)
     in_usd = truth.costs is not None
     scale = 1000.0 if in_usd else 1.0
+    cost, quality, low, high = curve_band(routers[highlight], truth, seed=seed)
+    axes.plot(cost * scale, quality, color=_BLUE, lw=2.4, zorder=3, label=_plain(highlight))
+    axes.fill_between(cost * scale, low, high, color=_BLUE, alpha=0.15, lw=0, label="its pointwise 95 % interval")
+    ends = (cost[[0, -1]] * scale, quality[[0, -1]])
     plain = [name for name in routers if name not in {highlight, "random", "oracle"}]
     colours = {name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(plain)}
-    for name, router in routers.items():
-        if name == highlight:
-            continue
-        cost, quality, _, _ = curve_band(router, truth, resamples=2, seed=seed)
+    for name in (name for name in routers if name != highlight):
+        cost, quality, _, _ = curve_band(routers[name], truth, resamples=2, seed=seed)
         style = {"oracle": ":", "random": "--"}.get(name, "-")
-        axes.plot(
-            cost * scale, quality, style, color=colours.get(name, _GREY), lw=1.1, label=_plain(name.replace("_", " "))
-        )
-    cost, quality, low, high = curve_band(routers[highlight], truth, seed=seed)
-    axes.fill_between(cost * scale, low, high, color=_BLUE, alpha=0.15, lw=0, label="its pointwise 95 % interval")
-    axes.plot(cost * scale, quality, color=_BLUE, lw=2.4, label=_plain(highlight))
-    for place, model in ((0, models[0]), (-1, models[1])):
-        axes.plot(cost[place] * scale, quality[place], "o", color="black", ms=6, zorder=5)
-        axes.annotate(
-            _plain(f"always {model}"),
-            (cost[place] * scale, quality[place]),
-            textcoords="offset points",
-            # To the right of the last point no curve is in the way: the label may leave the axes.
-            xytext=(8, -4),
-            annotation_clip=False,
-            fontsize=8,
-        )
+        label = _plain(name.replace("_", " "))
+        axes.plot(cost * scale, quality, style, color=colours.get(name, _GREY), lw=1.1, label=label)
+    # The legend names the two ends: beside them a name would lie on the curves.
+    for x, y, model, fill in zip(*ends, models, ("white", "black"), strict=True):
+        axes.plot(x, y, "o", mec="black", mfc=fill, ms=6, zorder=5, label=_plain(f"always {model}"))
     axes.set_xlabel("mean cost, USD per 1,000 prompts" if in_usd else "share of prompts sent to the strong model")
     axes.set_ylabel("mean quality")
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
