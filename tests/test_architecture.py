@@ -52,6 +52,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "answering": {"policies"},
         "asking": set(),
         "client": {"wire", "pb"},
+        "collecting": set(),
         "deciding": {"asking", "intake", "policies"},
         "gateways": {"answering", "asking", "client", "deciding", "intake", "policies", "wire"},
         "intake": set(),
