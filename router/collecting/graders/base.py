@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from router.collecting.values import Answer, Sample, Verdict
+from router.collecting.values import ModelAnswer, Sample, Verdict
 from router.errors import RouterError
 from router.values import Message
 
@@ -52,14 +52,14 @@ class GradingContext(Protocol):
     lets them pass, so that the verdict stays open and is made later.
     """
 
-    async def ask(self, model: str, messages: Sequence[Message], parameters: Mapping[str, Any]) -> Answer:
+    async def ask(self, model: str, messages: Sequence[Message], parameters: Mapping[str, Any]) -> ModelAnswer:
         """Return the answer of a judge, from the store if the same call was made before.
 
         parameters: further fields of the OpenAI body, such as `temperature`, `max_tokens` and `response_format`.
         """
         ...
 
-    async def answer_of(self, model: str) -> Answer:
+    async def answer_of(self, model: str) -> ModelAnswer:
         """Return the answer of another model to this sample, which is asked for it if need be."""
         ...
 
@@ -73,7 +73,7 @@ class Grader(ABC):
     Attributes:
         name: how the grader is called on the command line and in outcomes.
         code_version: raised by hand when `grade` may return another score for the same input.
-        needs_token_loss: True if it reads `Answer.mean_token_loss`, so that candidates are asked for log-probabilities.
+        needs_token_loss: True if it reads `ModelAnswer.mean_token_loss`, so that candidates are asked for log-probabilities.
     """
 
     name: ClassVar[str]
@@ -125,7 +125,7 @@ class Grader(ABC):
         return ()
 
     @abstractmethod
-    async def grade(self, sample: Sample, answer: Answer, context: GradingContext) -> Verdict:
+    async def grade(self, sample: Sample, answer: ModelAnswer, context: GradingContext) -> Verdict:
         """Return what this grader says about one answer. It raises no error for any answer, however odd."""
 
     def verdict(self, score: float, **detail: str | float | bool) -> Verdict:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from router.collecting.graders.base import NO_NEEDS, Grader, GradingContext, Needs
 from router.collecting.graders.gold.exact import normalised
-from router.collecting.values import Answer, Sample, Verdict
+from router.collecting.values import ModelAnswer, Sample, Verdict
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Contains(Grader):
         """Return the column `reference`, unless the grader has a text of its own."""
         return NO_NEEDS if self.text else frozenset({"reference"})
 
-    async def grade(self, sample: Sample, answer: Answer, context: GradingContext) -> Verdict:
+    async def grade(self, sample: Sample, answer: ModelAnswer, context: GradingContext) -> Verdict:
         """Return 1 or 0; see the class."""
         wanted = normalised(self.text or sample.reference or "", case=self.case)
         if not wanted:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from router.collecting.graders.base import Grader, GradingContext, Needs, readable
-from router.collecting.values import Answer, Sample, Verdict
+from router.collecting.values import ModelAnswer, Sample, Verdict
 
 _BLANKS = re.compile(r"\s+")
 _CLOSING = ".,;:!?。！？、\"'`*"
@@ -43,7 +43,7 @@ class Exact(Grader):
         """Return the column `reference`."""
         return frozenset({"reference"})
 
-    async def grade(self, sample: Sample, answer: Answer, context: GradingContext) -> Verdict:
+    async def grade(self, sample: Sample, answer: ModelAnswer, context: GradingContext) -> Verdict:
         """Return 1 or 0; see the class."""
         if not sample.reference:
             return self.no_verdict("the sample has no reference")

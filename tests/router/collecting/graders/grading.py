@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from router.collecting.graders.base import Grader
 from router.collecting.graders.naming import grader_named
-from router.collecting.values import Answer, Sample, Verdict
+from router.collecting.values import ModelAnswer, Sample, Verdict
 
 #: Answers that must neither hang nor break a grader.
 ODD_ANSWERS = [
@@ -41,7 +41,7 @@ def sample(**fields: Any) -> Sample:
 
 async def verdict(grader: Grader | str, text: str, **fields: Any) -> Verdict:
     grader = grader_named(grader) if isinstance(grader, str) else grader
-    return await grader.grade(sample(**fields), Answer("cheap", text), NobodyToAsk())
+    return await grader.grade(sample(**fields), ModelAnswer("cheap", text), NobodyToAsk())
 
 
 async def score(grader: Grader | str, text: str, **fields: Any) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 from router.collecting.graders import naming
 from router.collecting.graders.base import Grader, GraderError, GradingContext
 from router.collecting.graders.naming import OURS, grader_named, grader_names
-from router.collecting.values import Answer, Sample, Verdict
+from router.collecting.values import ModelAnswer, Sample, Verdict
 from tests.router.collecting.graders.grading import score
 
 
@@ -23,7 +23,7 @@ class Length(Grader):
     scale: float | None = None
     unit: str = "letters"
 
-    async def grade(self, sample: Sample, answer: Answer, context: GradingContext) -> Verdict:
+    async def grade(self, sample: Sample, answer: ModelAnswer, context: GradingContext) -> Verdict:
         return self.verdict(float(len(answer.text) <= self.most))
 
 
