@@ -27,7 +27,9 @@ def files_page() -> Iterator[str]:
     """Yield the lines of the page that says what every file is for."""
     yield "One table for each room. [architecture.md](../architecture.md) says which room may import which."
     for room in _rooms():
-        yield from ("", f"## `{_name(room)}/`", "", first_line(room / "__init__.py"), "")
+        yield from ("", f"## `{_name(room)}/`", "", f"{first_line(room / '__init__.py')}.", "")
+        sources = ", ".join(f"`{name}`" for name in _imported_rooms(room))
+        yield from (f"It imports from {sources or 'no other room'}.", "")
         yield from ("| file | what it holds |", "|---|---|")
         for path in _files(room):
             yield f"| `{path.name}` | {_cell(first_line(path))} |"
@@ -45,11 +47,10 @@ def first_line(path: Path) -> str:
 
 
 def _rooms_table() -> Iterator[str]:
-    yield from ("| room | what it holds | imports from |", "|---|---|---|")
+    yield from ("| room | what it holds |", "|---|---|")
     for room in _rooms():
         link = f"[`{_name(room)}/`](reference/files.md#{_anchor(room)})"
-        sources = ", ".join(f"`{name}`" for name in _imported_rooms(room))
-        yield f"| {link} | {_cell(first_line(room / '__init__.py'))} | {sources} |"
+        yield f"| {link} | {_cell(first_line(room / '__init__.py'))} |"
 
 
 def _imported_rooms(room: Path) -> list[str]:
