@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 from router.collecting.values import ModelAnswer, Sample, Verdict
 from router.errors import RouterError
+from router.plain_json import whole_text
 from router.values import Message
 
 #: Columns that a grader can need.
@@ -20,8 +20,6 @@ NO_NEEDS: Needs = frozenset()
 
 #: Beyond this many characters an answer is cut before a judge or a regular expression reads it.
 MAX_READ_CHARACTERS = 200_000
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class GraderError(RouterError):
@@ -73,7 +71,8 @@ class Grader(ABC):
     Attributes:
         name: how the grader is called on the command line and in outcomes.
         code_version: raised by hand when `grade` may return another score for the same input.
-        needs_token_loss: True if it reads `ModelAnswer.mean_token_loss`, so that candidates are asked for log-probabilities.
+        needs_token_loss: True if it reads `ModelAnswer.mean_token_loss`, so that candidates must be asked for the
+            log-probabilities of their tokens.
     """
 
     name: ClassVar[str]
@@ -146,4 +145,4 @@ def readable(text: str) -> str:
     if len(text) > MAX_READ_CHARACTERS:
         half = MAX_READ_CHARACTERS // 2
         text = f"{text[:half]}\n[...]\n{text[-half:]}"
-    return _SURROGATE.sub("\ufffd", text).replace("\0", "")
+    return whole_text(text).replace("\0", "")

@@ -21,8 +21,12 @@ ENTRY_POINTS = "elle_router.graders"
 
 #: Where the class of each grader of ours is. A file is imported only if its grader is asked for.
 OURS: Mapping[str, str] = {
+    "choice": "gold.choice:MultipleChoice",
     "contains": "gold.contains:Contains",
     "exact": "gold.exact:Exact",
+    "json_schema": "gold.json_schema:JsonSchema",
+    "number": "gold.number:Number",
+    "regex": "gold.regex:Regex",
 }
 
 _MOST_CHARACTERS = 10_000

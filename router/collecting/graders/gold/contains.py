@@ -39,11 +39,11 @@ class Contains(Grader):
         wanted = normalised(self.text or sample.reference or "", case=self.case)
         if not wanted:
             return self.no_verdict("the sample has no reference, and the grader no text")
-        found = _alone(wanted).search(normalised(answer.text, case=self.case)) is not None
+        found = alone(wanted).search(normalised(answer.text, case=self.case)) is not None
         return self.verdict(float(found != self.absent))
 
 
-def _alone(wanted: str) -> re.Pattern[str]:
+def alone(wanted: str) -> re.Pattern[str]:
     """Return a pattern that finds a text where it does not continue in a word or a number."""
     before, after = (_boundary(edge) for edge in (wanted[0], wanted[-1]))
     behind = {"word": r"(?<!\w)", "number": r"(?<!\w)(?<!\d[.,])"}.get(before, "")
