@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 #: The deepest nesting of objects and lists in an answer. Protobuf reads 100 messages within each other, and one level
@@ -14,6 +15,9 @@ MAX_ANSWER_DEPTH = 32
 
 #: The deepest nesting in a request. Its tools hold JSON schemas, which nest more deeply than answers do.
 MAX_REQUEST_DEPTH = 100
+
+#: Characters of a long text that are encoded in one step.
+PIECE = 64 * 1024
 
 #: The largest integer that a double can hold. It has 309 digits.
 _LARGEST = int(sys.float_info.max)
@@ -81,6 +85,17 @@ def whole_text(text: str) -> str:
     return text
 
 
+def utf8_pieces(text: str) -> Iterator[bytes]:
+    """Yield the bytes of `whole_text` in pieces, so that a long text is encoded in steps that keep nobody waiting."""
+    begin = 0
+    while begin < len(text):
+        end = begin + PIECE
+        if _is_first_half(text[end - 1 : end]) and "\udc00" <= text[end : end + 1] <= "\udfff":
+            end += 1
+        yield whole_text(text[begin:end]).encode()
+        begin = end
+
+
 class TextPieces:
     """Makes each piece of a streamed text valid UTF-8. It holds back half of a surrogate pair until the other comes."""
 
@@ -90,8 +105,12 @@ class TextPieces:
     def next(self, piece: str) -> str:
         """Take the next piece of the text, and return the part that can be sent now."""
         text = self._held + piece
-        self._held = text[-1] if text and "\ud800" <= text[-1] <= "\udbff" else ""
+        self._held = text[-1] if _is_first_half(text[-1:]) else ""
         return whole_text(text[:-1] if self._held else text)
+
+
+def _is_first_half(character: str) -> bool:
+    return "\ud800" <= character <= "\udbff"
 
 
 def _refuse_constant(name: str) -> Any:

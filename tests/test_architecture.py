@@ -49,7 +49,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "tasks": set(),
     },
     "router": {
-        "answering": {"policies"},
+        "answering": {"intake", "policies"},
         "asking": set(),
         "client": {"wire", "pb"},
         "collecting": set(),

@@ -88,15 +88,15 @@ async def as_many_probabilities_as_pass(writer: Writer) -> None:
 
 
 async def text_of_many_commas(writer: Writer) -> None:
-    """Answer with a text of 16 MB that has more commas than are read."""
+    """Answer with a text of 4 MB that has more commas than are read."""
     begun = _START + b'"choices":[{"index":0,"message":{"role":"assistant","content":"'
-    await _whole(writer, begun + b"word, " * (16 * MB // 6) + b'"},"finish_reason":"stop"}]}')
+    await _whole(writer, begun + b"word, " * (4 * MB // 6) + b'"},"finish_reason":"stop"}]}')
 
 
 async def text_as_long_as_passes(writer: Writer) -> None:
-    """Answer with a text of 16 MB without a comma."""
+    """Answer with a text of 4 MB without a comma."""
     begun = _START + b'"choices":[{"index":0,"message":{"role":"assistant","content":"'
-    await _whole(writer, begun + b"word  " * (16 * MB // 6) + b'"},"finish_reason":"stop"}]}')
+    await _whole(writer, begun + b"word  " * (4 * MB // 6) + b'"},"finish_reason":"stop"}]}')
 
 
 async def slow_answer(writer: Writer) -> None:

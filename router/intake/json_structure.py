@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from router.errors import InvalidRequestError
 from router.intake.bounds import SMALL_BYTES
+from router.intake.long_strings import LONG_STRING_BYTES, escaped_by
 
 #: The largest number of values in one JSON body, without keys. The longest sessions of coding agents have about 20,000.
 MAX_VALUES = 50_000
@@ -27,9 +28,6 @@ MAX_TEXT_BYTES = 512 * 1024
 #: The largest number of bytes of a body without its long strings. It leaves room for indents, escapes and a hundred
 #: small pictures.
 MAX_SHORT_BYTES = 8 * 1024 * 1024
-
-#: A string of at least this many bytes is decoded by itself. It is a picture as a rule.
-LONG_STRING_BYTES = 64 * 1024
 
 #: The number of bytes that are counted in one step.
 _BLOCK = 1 << 20
@@ -100,7 +98,7 @@ def _structure(raw: bytes, max_text_bytes: int) -> JsonStructure:
     at = _marks(data, max_text_bytes)
     kind = data[at]
     quote = kind == _QUOTE
-    quote &= ~np.isin(at, _escaped(at[kind == _BACKSLASH]), assume_unique=True)
+    quote &= ~np.isin(at, escaped_by(at[kind == _BACKSLASH]), assume_unique=True)
     inside = (np.cumsum(quote) & 1).astype(bool)
     outside = kind[~inside & ~quote]
     opened = np.isin(outside, list(_OPENING))
@@ -135,15 +133,3 @@ def _marks(data: NDArray[np.uint8], max_text_bytes: int) -> NDArray[np.int64]:
             )
         found.append(np.flatnonzero(marks) + begin)
     return np.concatenate(found) if found else np.empty(0, np.int64)
-
-
-def _escaped(backslashes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the positions of the characters that a backslash escapes, given the positions of all backslashes."""
-    if not len(backslashes):
-        return backslashes
-    starts = np.flatnonzero(np.diff(backslashes, prepend=backslashes[0] - 2) != 1)
-    lengths = np.diff(starts, append=len(backslashes))
-    # In a row of backslashes every second one is escaped itself.
-    in_row = np.arange(len(backslashes)) - np.repeat(starts, lengths)
-    escaped: NDArray[np.int64] = backslashes[in_row % 2 == 0] + 1
-    return escaped

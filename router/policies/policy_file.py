@@ -105,7 +105,7 @@ class Candidate(StrictModel):
     retries: int = Field(default=1, ge=0, le=5)
     break_after: int = Field(default=5, gt=0, le=_MOST_FAILURES)
     cooldown_s: float = Field(default=30.0, gt=0, le=_MOST_SECONDS)
-    max_answer_bytes: int = Field(default=16 * 1024 * 1024, gt=0, le=2**30)
+    max_answer_bytes: int = Field(default=4 * 1024 * 1024, gt=0, le=2**30)
 
     @property
     def name_in_probe(self) -> str:

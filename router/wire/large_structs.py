@@ -10,14 +10,21 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from router.plain_json import whole_text
+from router.plain_json import utf8_pieces
 
 _DOUBLE = struct.Struct("<d")
 
 
-def struct_bytes(body: Mapping[str, Any]) -> bytes:
-    """Return the bytes of the Struct that `struct_from_answer` returns."""
-    return b"".join(field_bytes(1, _entry(key, item)) for key, item in body.items())
+def with_large_fields(head: bytes, *, text: str, body: Mapping[str, Any]) -> bytes:
+    """Return the bytes of an answer message: those of its other fields, its text, and its body as a Struct.
+
+    `text` and `response` of a CompleteResponse are fields 2 and 3, like `text_delta` and `chunk` of a streamed answer.
+    """
+    written = _Backwards()
+    written.struct(3, body)
+    written.text(2, text)
+    written.add(head)
+    return written.joined()
 
 
 def field_bytes(number: int, content: bytes) -> bytes:
@@ -25,28 +32,75 @@ def field_bytes(number: int, content: bytes) -> bytes:
 
     `number` is at most 15.
     """
-    head, rest = bytearray((number << 3 | 2,)), len(content)
-    while rest >= 0x80:
-        head.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    head.append(rest)
-    return bytes(head) + content
+    return _head(number, len(content)) + content
 
 
-def _entry(key: str, item: Any) -> bytes:
-    return field_bytes(1, whole_text(key).encode()) + field_bytes(2, _value(item))
+class _Backwards:
+    """Collects the bytes of a message from its end to its beginning.
+
+    The length of a field stands before its content, and is known once the content is written. So nothing is copied
+    until all is joined, which releases Python's lock.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._length = 0
+
+    def add(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._length += len(piece)
+
+    def text(self, number: int, text: str) -> None:
+        end = self._length
+        for piece in reversed(list(utf8_pieces(text))):
+            self.add(piece)
+        self._close(number, end)
+
+    def struct(self, number: int, body: Mapping[str, Any]) -> None:
+        """Write a `google.protobuf.Struct`, whose entries have a key and a value."""
+        end = self._length
+        for key, item in reversed(list(body.items())):
+            entry_end = self._length
+            value_end = self._length
+            self._value(item)
+            self._close(2, value_end)
+            self.text(1, key)
+            self._close(1, entry_end)
+        self._close(number, end)
+
+    def joined(self) -> bytes:
+        return b"".join(reversed(self._pieces))
+
+    def _close(self, number: int, end: int) -> None:
+        """Write the beginning of a field whose content was written since the length was `end`."""
+        self.add(_head(number, self._length - end))
+
+    def _value(self, item: Any) -> None:
+        """Write the content of a `google.protobuf.Value`, whose field says what kind of value it holds."""
+        if item is None:
+            self.add(b"\x08\x00")
+        elif isinstance(item, bool):
+            self.add(b"\x20\x01" if item else b"\x20\x00")
+        elif isinstance(item, str):
+            self.text(3, item)
+        elif isinstance(item, int | float):
+            self.add(b"\x11" + _DOUBLE.pack(item))
+        elif isinstance(item, Mapping):
+            self.struct(5, item)
+        else:
+            end = self._length
+            for one in reversed(item):
+                value_end = self._length
+                self._value(one)
+                self._close(1, value_end)
+            self._close(6, end)
 
 
-def _value(item: Any) -> bytes:
-    """Return a `google.protobuf.Value`, whose field says what kind of value it holds."""
-    if item is None:
-        return b"\x08\x00"
-    if isinstance(item, bool):
-        return b"\x20\x01" if item else b"\x20\x00"
-    if isinstance(item, str):
-        return field_bytes(3, whole_text(item).encode())
-    if isinstance(item, int | float):
-        return b"\x11" + _DOUBLE.pack(item)
-    if isinstance(item, Mapping):
-        return field_bytes(5, struct_bytes(item))
-    return field_bytes(6, b"".join(field_bytes(1, _value(one)) for one in item))
+def _head(number: int, length: int) -> bytes:
+    """Return the tag and the length of a field, for which protobuf has variable-length integers."""
+    head = bytearray((number << 3 | 2,))
+    while length >= 0x80:
+        head.append(length & 0x7F | 0x80)
+        length >>= 7
+    head.append(length)
+    return bytes(head)

@@ -25,7 +25,7 @@ from router.pb import routing_pb2 as routing_pb
 from router.plain_json import TextPieces, whole_text
 from router.values import RouteQuery, RoutingDecision
 from router.wire import conversion
-from router.wire.large_structs import field_bytes, struct_bytes
+from router.wire.large_structs import field_bytes, with_large_fields
 from router.wire.request_reader import TINY_BYTES, Context, is_large
 from router.wire.statuses import status_of
 from router.wire.structs import struct_from_answer
@@ -106,11 +106,11 @@ class RouterService(pb_grpc.RouterServiceServicer):
         query, decision = await _decide(router, request.route, context)
         completion = await dispatcher.complete(query, decision, timeout_s=_time_left(context))
         _remember_answerer(router, decision, completion, context)
-        text, body = whole_text(completion.text), completion.body
+        text, body = completion.text, completion.body
         large = is_large_answer(body)
         answer = pb.CompleteResponse(
             decision=conversion.decision_to_wire(decision),
-            text="" if large else text,
+            text="" if large else whole_text(text),
             response=None if large else struct_from_answer(body),
             usage=_usage(completion),
             delivery=_delivery(completion),
@@ -231,12 +231,9 @@ async def _serialized_with(answer: Answer, text: str, body: Mapping[str, Any]) -
 
     The guarded server sends bytes as they are.
     """
-
-    def fields() -> bytes:
-        # `text` and `response`, like `text_delta` and `chunk`, are fields 2 and 3.
-        return field_bytes(2, text.encode()) + field_bytes(3, struct_bytes(body))
-
-    return cast(Answer, answer.SerializeToString() + await apart(fields))
+    return cast(
+        Answer, await apart(functools.partial(with_large_fields, answer.SerializeToString(), text=text, body=body))
+    )
 
 
 def _usage(completion: Completion) -> pb.Usage | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from router import plain_json
 from router.answering.upstreams.large_answers import PatientDecoder, apart, is_large
 from router.errors import UpstreamUnavailableError
+from router.intake.long_strings import find_long_strings, shorten
 
 #: Commas and opening brackets that a JSON text may hold, those in its strings too. The longest answers in one piece
 #: hold token probabilities: so many are 1,800 tokens with twenty alternatives each. With more, single steps of C that
@@ -20,7 +22,7 @@ FEW_SIGNS = 20_000
 _PIECE_BYTES = 1024 * 1024
 
 #: Longer texts are decoded in a thread.
-_LONG_BYTES = 32 * 1024
+LONG_BYTES = 32 * 1024
 
 
 async def decoded(content: bytes) -> Any:
@@ -28,20 +30,31 @@ async def decoded(content: bytes) -> Any:
 
     Raises UpstreamUnavailableError if it is invalid or too large.
     """
-    if len(content) <= FEW_SIGNS:
-        signs = 0
-    else:
-        signs = signs_in(content) if len(content) <= _PIECE_BYTES else await apart(_signs_in_pieces, content)
-    if signs > MAX_SIGNS:
-        raise too_many_values()
     try:
-        if len(content) <= _LONG_BYTES:
+        if len(content) <= LONG_BYTES:
             return plain_json.loads(content)
-        if signs <= FEW_SIGNS:
-            return await apart(plain_json.loads, content)
-        return await apart(plain_json.loads, content, PatientDecoder)
+        return await apart(loads_in_pieces, content)
     except plain_json.NotPlainJsonError as error:
         raise UpstreamUnavailableError(f"the upstream sent an answer that is no plain JSON: {error}.") from error
+
+
+def loads_in_pieces(content: bytes) -> Any:
+    """Decode a long JSON text that an upstream sent, so that other threads can run meanwhile, and return its value.
+
+    Raises UpstreamUnavailableError if it holds more than `MAX_SIGNS` signs; NotPlainJsonError as `plain_json.loads`.
+    """
+    signs = sum(signs_in(content[at : at + _PIECE_BYTES]) for at in range(0, len(content), _PIECE_BYTES))
+    if signs > MAX_SIGNS:
+        raise too_many_values()
+    decoder = PatientDecoder if signs > FEW_SIGNS else json.JSONDecoder
+    if not json.detect_encoding(content).startswith("utf-8"):
+        # In UTF-16 and UTF-32 a byte is no character.
+        return plain_json.loads(content, decoder)
+    try:
+        short = shorten(content, find_long_strings(content))
+    except ValueError as error:
+        raise plain_json.NotPlainJsonError("it is malformed") from error
+    return short.restore(plain_json.loads(short.raw, decoder))
 
 
 def too_many_values() -> UpstreamUnavailableError:
@@ -55,10 +68,6 @@ def too_many_values() -> UpstreamUnavailableError:
     )
     error.counts = False
     return error
-
-
-def _signs_in_pieces(content: bytes) -> int:
-    return sum(signs_in(content[at : at + _PIECE_BYTES]) for at in range(0, len(content), _PIECE_BYTES))
 
 
 def signs_in(content: bytes) -> int:

@@ -18,9 +18,16 @@ import httpx
 
 from router import plain_json
 from router.answering.upstreams.answer_budget import HeldAnswer
-from router.answering.upstreams.answer_json import FEW_SIGNS, MAX_SIGNS, signs_in, too_many_values
+from router.answering.upstreams.answer_json import (
+    FEW_SIGNS,
+    LONG_BYTES,
+    MAX_SIGNS,
+    loads_in_pieces,
+    signs_in,
+    too_many_values,
+)
 from router.answering.upstreams.candidate_keys import leaked_variable
-from router.answering.upstreams.large_answers import PatientDecoder, SetAside, apart, holds_more
+from router.answering.upstreams.large_answers import SetAside, apart, holds_more
 from router.answering.upstreams.sse import MAX_LINES, STREAM_FACTOR, too_long
 from router.answering.upstreams.upstream_http import PACKED, unpacked
 from router.errors import DispatchError, UpstreamDeniedError, UpstreamUnavailableError
@@ -174,7 +181,7 @@ async def _decode_apart(response: httpx.Response, content: bytes, call: Call) ->
     Raises UpstreamUnavailableError if more is left than LiteLLM can work through.
     """
     try:
-        value = await apart(plain_json.loads, content, PatientDecoder)
+        value = await apart(loads_in_pieces, content)
     except plain_json.NotPlainJsonError:
         # LiteLLM finds it in its own way.
         return
@@ -223,7 +230,7 @@ def _install() -> None:
         call.phase, call.status = Phase.ANSWERED, response.status_code
         response.stream = (_Body if response.is_success else _ErrorBody)(response, call)
         try:
-            if not stream and signs_in(content := await response.aread()) > FEW_SIGNS:
+            if not stream and len(content := await response.aread()) > LONG_BYTES:
                 await _decode_apart(response, content, call)
         except BaseException:
             await response.aclose()

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from router.plain_json import PIECE
+
 T = TypeVar("T")
 
 #: An answer is large if it holds more values than this, or more characters of text.
@@ -23,9 +25,6 @@ LARGE_VALUES, LARGE_TEXT = 1000, 64 * 1024
 
 #: Fields of an OpenAI answer that a library in between may read.
 _KNOWN_FIELDS = frozenset({"id", "object", "created", "model", "choices", "usage", "error"})
-
-#: Characters of a text that are encoded in one call.
-_PIECE = 64 * 1024
 
 # With a second thread the event loop would have to wait for two threads instead of one.
 _THREAD = ThreadPoolExecutor(1, thread_name_prefix="large-answers")
@@ -112,10 +111,10 @@ def json_in_pieces(value: Any, *, ascii_only: bool = True) -> bytes:
 
 
 def _write(value: Any, write: Callable[[str], None], dumps: Callable[[Any], str]) -> None:
-    if isinstance(value, str) and len(value) > _PIECE:
+    if isinstance(value, str) and len(value) > PIECE:
         write('"')
-        for begin in range(0, len(value), _PIECE):
-            write(dumps(value[begin : begin + _PIECE])[1:-1])
+        for begin in range(0, len(value), PIECE):
+            write(dumps(value[begin : begin + PIECE])[1:-1])
         write('"')
     elif isinstance(value, Mapping):
         before = "{"

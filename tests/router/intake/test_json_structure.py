@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.errors import InvalidRequestError
-from router.intake import json_object, json_structure
+from router.intake import json_structure, long_strings
 from router.intake.json_object import read_object
-from router.intake.json_structure import LONG_STRING_BYTES, MAX_VALUES, check_json
+from router.intake.json_structure import MAX_VALUES, check_json
+from router.intake.long_strings import LONG_STRING_BYTES
 
 TEXT = 512 * 1024
 SIGNS = st.text(alphabet='a"\\,:[]{}|\n é漢😀\ud83d', max_size=30)
@@ -50,7 +51,7 @@ def test_an_object_with_long_strings_is_read_as_json_reads_it_and_its_members_ar
     with pytest.MonkeyPatch.context() as patch:
         # Small ones, so that many strings are long and are cut in many places.
         patch.setattr(json_structure, "LONG_STRING_BYTES", 40)
-        patch.setattr(json_object, "_PIECE", 5)
+        patch.setattr(long_strings, "_PIECE", 5)
         found = read_object(raw, json_structure._structure(raw, TEXT).long_strings)
     assert found.fields == {**body, "model": "é"}
     begin, end = found.at["model"]

@@ -13,17 +13,17 @@ from typing import Any
 import grpc
 import pytest
 import yaml
-from google.protobuf import json_format, struct_pb2
+from google.protobuf import json_format
 
 from router import plain_json
 from router.answering.upstreams.large_answers import LARGE_TEXT, LARGE_VALUES, PatientDecoder, is_large, json_in_pieces
 from router.gateways import openai_reply
 from router.gateways.openai_door import OpenAIDoor
 from router.pb import router_service_pb2 as pb
-from router.plain_json import NotPlainJsonError, loads
+from router.plain_json import PIECE, NotPlainJsonError, loads, utf8_pieces, whole_text
 from router.serving.server import ServerSettings, serving
-from router.wire import servicer
-from router.wire.large_structs import struct_bytes
+from router.wire import large_structs, servicer
+from router.wire.large_structs import with_large_fields
 from router.wire.structs import struct_from_answer
 from tests.gateways.loopback import in_thread
 from tests.router.answering.upstreams.hostile_upstream import BODIES, hostile_upstream
@@ -56,7 +56,32 @@ def test_what_is_no_plain_json_is_refused_alike(text: bytes) -> None:
 
 @pytest.mark.parametrize("value", VALUES)
 def test_a_value_is_serialized_as_protobuf_does_it(value: dict[str, Any]) -> None:
-    assert struct_pb2.Struct.FromString(struct_bytes(value)) == struct_from_answer(value)
+    answer = pb.CompleteResponse.FromString(with_large_fields(b"", text="", body=value))
+    assert answer.response == struct_from_answer(value)
+
+
+def test_a_large_answer_is_put_together_in_one_step_from_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[bytes] = []
+
+    class Watched(large_structs._Backwards):
+        def add(self, piece: bytes) -> None:
+            pieces.append(piece)
+            super().add(piece)
+
+    monkeypatch.setattr(large_structs, "_Backwards", Watched)
+    head = pb.CompleteResponse(usage=pb.Usage(input_tokens=7)).SerializeToString()
+    for text in ("word " * 100_000, "漢" * 100_000, "a" * (PIECE - 1) + "😀", "a" * (PIECE - 1) + "\ud83d\ude00\ud83d"):
+        answer = pb.CompleteResponse.FromString(with_large_fields(head, text=text, body={"a": [{"b": text}]}))
+        assert answer.text == answer.response["a"][0]["b"] == whole_text(text)
+        assert answer.usage.input_tokens == 7
+    assert max(map(len, pieces)) <= 4 * PIECE
+
+
+@pytest.mark.parametrize("text", ["\ud83d" * 3, "\ud83d\ud83d\ude00", "\ude00\ud83d", "", "ab\ud83d\ude00c"])
+def test_text_in_pieces_is_the_whole_text_wherever_it_is_cut(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for length in (1, 2, 3, 4):
+        monkeypatch.setattr(plain_json, "PIECE", length)
+        assert b"".join(utf8_pieces(text)).decode() == whole_text(text)
 
 
 def test_an_answer_is_large_beyond_the_bounds_on_values_and_on_text() -> None:
@@ -105,20 +130,20 @@ async def test_an_answer_of_many_values_is_decoded_and_encoded_apart_from_the_ev
     def watch(module: Any, name: str) -> None:
         work = getattr(module, name)
 
-        def watched(*arguments: Any) -> Any:
+        def watched(*arguments: Any, **options: Any) -> Any:
             worked_in.append(f"{name} in {threading.current_thread().name.rstrip('_0')}")
-            return work(*arguments)
+            return work(*arguments, **options)
 
         monkeypatch.setattr(module, name, watched)
 
     watch(plain_json, "loads")
     watch(openai_reply, "json_in_pieces")
-    watch(servicer, "struct_bytes")
+    watch(servicer, "with_large_fields")
     settings = ServerSettings(policies=(policy,), port=0, http=OpenAIDoor(), http_port=0)
     async with serving(settings) as running:
         raw = await asyncio.to_thread(_over_grpc, running.address, provider)
         body = await asyncio.to_thread(_over_http, running.http_address, provider)
-    done = ("loads", "struct_bytes", "loads", "json_in_pieces")
+    done = ("loads", "with_large_fields", "loads", "json_in_pieces")
     assert worked_in == [f"{work} in large-answers" for work in done]
     expected = json.loads(BODIES["many"])
     answer = pb.CompleteResponse.FromString(raw)
