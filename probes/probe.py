@@ -17,6 +17,7 @@ import numpy.typing as npt
 from probes._checks import Array, Float32, Float64, matrix, refuse_non_finite
 from probes.calibration.base import Calibrator
 from probes.errors import DataError, DimensionError, EncoderMismatchError
+from probes.kinds.known_kinds import KnownKinds
 from probes.regression.linear import Leverage, LinearProbe
 from probes.tasks.offsets import TaskOffsets
 
@@ -30,6 +31,9 @@ FITTED_ON = "fitted_on"
 
 #: What the names of the tensors of task offsets begin with.
 TASKS = "tasks"
+
+#: What the names of the tensors of known kinds begin with.
+KINDS = "kinds"
 
 
 def fingerprints(texts: Iterable[str]) -> Fingerprints:
@@ -100,6 +104,7 @@ class DifficultyProbe:
     probabilities (for example, nats), which `linear` still predicts. fitted_on: `fingerprints` of the texts it was
     fitted on, in any order, so that evaluation and tuning recognise prompts it has seen; it changes no prediction.
     tasks: offsets of the losses for tasks of the caller, added before calibration; None if there are none.
+    kinds: the known kinds of request, which change no prediction; None if there are none.
     """
 
     encoder: Mapping[str, object] | None
@@ -112,6 +117,7 @@ class DifficultyProbe:
     card: ProbeCard
     fitted_on: Fingerprints = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     tasks: TaskOffsets | None = None
+    kinds: KnownKinds | None = None
 
     def __post_init__(self) -> None:
         m = self.linear.n_targets
@@ -135,6 +141,10 @@ class DifficultyProbe:
             raise DataError(f"leverage_limit must be a finite number > 0, or None; got {limit}.")
         if self.tasks is not None and self.tasks.n_models != m:
             raise DataError(f"task offsets must be of the probe's {m} models; got {self.tasks.n_models}.")
+        if self.kinds is not None and self.kinds.n_features != self.n_features:
+            raise DimensionError(
+                f"kinds must be of the probe's {self.n_features} features; got {self.kinds.n_features}."
+            )
 
     @property
     def n_features(self) -> int:
@@ -231,15 +241,19 @@ class DifficultyProbe:
             named |= {f"calibration.{i}.{name}": array for name, array in calibrator.state().items()}
         if self.tasks is not None:
             named |= {f"{TASKS}.{name}": array for name, array in self.tasks.tensors().items()}
+        if self.kinds is not None:
+            named |= {f"{KINDS}.{name}": array for name, array in self.kinds.tensors().items()}
         return named
 
     @property
     def identity(self) -> str:
-        """The SHA-256 (hex) of all that changes a prediction: encoder, models, limit, maps, tasks, but not the card."""
+        """The SHA-256 (hex) of all that a record shows: encoder, models, limit, maps, tasks and kinds, not the card."""
         kinds = [calibrator.kind for calibrator in self.calibrators]
         digest = sha256(repr((self.encoder_identity, self.models, self.leverage_limit, kinds)).encode())
         if self.tasks is not None:
             digest.update(f"\0{TASKS}\0{self.tasks.keys!r}\0".encode())
+        if self.kinds is not None:
+            digest.update(f"\0{KINDS}\0{(self.kinds.names, self.kinds.assumed)!r}\0".encode())
         for name, array in sorted(self.tensors().items()):
             if name == FITTED_ON:
                 continue

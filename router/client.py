@@ -22,7 +22,7 @@ from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.quoting import quoted
 from router.values import Message, Overrides, RouteQuery, RoutingDecision
-from router.wire import conversion
+from router.wire import conversion, deliveries
 from router.wire.service_errors import errors_of_service, service_error
 from router.wire.structs import dict_from_struct
 
@@ -331,13 +331,13 @@ def _answer(response: pb.CompleteResponse) -> Answer:
         input_tokens=usage.input_tokens if usage else None,
         output_tokens=usage.output_tokens if usage else None,
         cost_usd=usage.cost_usd if usage and usage.HasField("cost_usd") else None,
-        delivery=conversion.delivery_from_wire(response.delivery),
+        delivery=deliveries.delivery_from_wire(response.delivery),
     )
 
 
 def _step(message: pb.StreamCompleteResponse) -> Step:
     decision = conversion.decision_from_wire(message.decision) if message.HasField("decision") else None
-    delivery = conversion.delivery_from_wire(message.delivery) if message.HasField("delivery") else None
+    delivery = deliveries.delivery_from_wire(message.delivery) if message.HasField("delivery") else None
     return Step(decision, message.text_delta, dict_from_struct(message.chunk), delivery)
 
 

@@ -196,6 +196,33 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class NearKind:
+    """Names a known kind of request that a prompt is near to.
+
+    Attributes:
+        name: the kind in words, such as "short factual question"; at most 120 bytes.
+        share: the share of this kind among all known kinds, 0 to 1: a posterior probability, if the prompt is of a
+            known kind at all.
+        assumed: True if the losses of this kind in the fit are assumptions and were not measured.
+    """
+
+    name: str
+    share: float
+    assumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NearKinds:
+    """Holds the known kinds that a prompt is nearest to, at most three, the nearest first.
+
+    `known` is False if the prompt is far from all of them, and so of none of the known kinds.
+    """
+
+    nearest: tuple[NearKind, ...]
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingDecision:
     """Records one decision: the chosen candidate, the reason, and the numbers that it was made from.
 
@@ -229,6 +256,7 @@ class RoutingDecision:
         task_labels: the labels behind that offset, over all models; 0 if the task is not known.
         would_choose: the name of the candidate that the rule would have chosen, if the router abstained on a prompt
             that it judged; otherwise empty. `gain` and `threshold` are then those of that choice.
+        kinds: the known kinds that the prompt is nearest to; None if it was not judged or the probe knows no kinds.
     """
 
     decision_id: str
@@ -254,3 +282,4 @@ class RoutingDecision:
     task_known: bool = False
     task_labels: int = 0
     would_choose: str = ""
+    kinds: NearKinds | None = None

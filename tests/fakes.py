@@ -6,6 +6,7 @@ import functools
 import hashlib
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,15 @@ import yaml
 from probes.artifacts import store as artifact
 from probes.encoders.spec import EncoderSpec, FloatArray
 from probes.errors import DataError
+from probes.kinds.learning import KindRows, fit_kinds
 from probes.probe import DifficultyProbe
 from router.tuning.fitting.fit import fit_probe
 from router.tuning.outcomes.datasets import Outcomes
 
 N_FEATURES = 8
+
+#: The kinds of `probe_with_kinds`; one has letters that no header may hold, and the second is assumed.
+KINDS = ("short factual question", "Grüße & small talk", "competition mathematics")
 
 
 def fake_spec(marker: str = "0") -> EncoderSpec:
@@ -115,6 +120,16 @@ def fake_probe(models: tuple[str, ...] = ("small", "large"), spec: EncoderSpec |
         sources=(),
     )
     return fit_probe(outcomes, features, encoder.spec, title="fake").probe
+
+
+@functools.cache
+def probe_with_kinds(models: tuple[str, ...] = ("small", "large")) -> DifficultyProbe:
+    """Return the fake probe with three kinds of request, by which of three features is the largest."""
+    encoder = FakeEncoder()
+    texts = [f"prompt number {i}" for i in range(400)]
+    features = np.stack([encoder.encode(text) for text in texts])
+    kinds = [KINDS[k] for k in features[:, :3].argmax(axis=1)]
+    return replace(fake_probe(models), kinds=fit_kinds(KindRows(features, kinds, texts), {KINDS[1]: True}))
 
 
 def write_policy(

@@ -36,15 +36,16 @@ COMMON = {
 #: For each room the further rooms, and files at the root, that it may import.
 ARROWS: Mapping[str, Mapping[str, set[str]]] = {
     "probes": {
-        "artifacts": {"calibration", "probe", "regression", "tasks"},
+        "artifacts": {"calibration", "kinds", "probe", "regression", "tasks"},
         "bounded": set(),
         "calibration": {"regression"},
         "certificates": set(),
         "embeddings": {"probe"},
         "encoders": set(),
+        "kinds": {"regression"},
         "losses": {"measures", "probe", "regression"},
         "measures": set(),
-        "probe": {"calibration", "regression", "tasks"},
+        "probe": {"calibration", "kinds", "regression", "tasks"},
         "regression": set(),
         "tasks": set(),
     },
@@ -121,6 +122,7 @@ def test_only_upstream_and_the_plugin_import_litellm_and_offline_the_baseline_th
 def test_only_the_wire_files_know_protobuf_messages() -> None:
     allowed = {
         "conversion.py",
+        "deliveries.py",
         "servicer.py",
         "server.py",
         "client.py",

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 def model_card(probe: DifficultyProbe) -> str:
     """Return a Markdown page that says what the probe is, where it comes from and what was measured."""
-    return "\n".join([*_head(probe), *_models(probe), *_provenance(probe), *_figures(probe), *_use(probe)]) + "\n"
+    return (
+        "\n".join([*_head(probe), *_models(probe), *_kinds(probe), *_provenance(probe), *_figures(probe), *_use(probe)])
+        + "\n"
+    )
 
 
 def _head(probe: DifficultyProbe) -> Iterator[str]:
@@ -31,6 +34,18 @@ def _models(probe: DifficultyProbe) -> Iterator[str]:
     yield "|---|---|---|---|"
     for model, alpha, kind in zip(probe.models, probe.linear.alpha, kinds, strict=True):
         yield f"| {_cell(model)} | {probe.card.n_samples.get(model, 'not recorded')} | {alpha:.4g} | {kind} |"
+    yield ""
+
+
+def _kinds(probe: DifficultyProbe) -> Iterator[str]:
+    if probe.kinds is None:
+        return
+    yield "## Known kinds"
+    yield ""
+    yield "A decision says which of these kinds a prompt is nearest to, or that it is of none of them."
+    yield ""
+    for name, assumed in zip(probe.kinds.names, probe.kinds.assumed, strict=True):
+        yield f"- {_cell(name)}{' (assumed losses)' if assumed else ''}"
     yield ""
 
 

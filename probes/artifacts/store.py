@@ -13,14 +13,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import ValidationError
 
 from probes._checks import Array
 from probes.artifacts.card import model_card
 from probes.artifacts.card_binding import check_card, document_digest
+from probes.artifacts.document import ProbeDocument, TensorsEntry
+from probes.artifacts.kind_tensors import take_kinds
 from probes.artifacts.signature import SIGNATURE, check_signature, make_signature
 from probes.artifacts.task_tensors import take_tasks
 from probes.atomic_write import replace_directory
@@ -54,53 +56,6 @@ _FLOAT32 = ("linear.coef", "linear.intercept", "leverage.mean", "leverage.invers
 _FLOAT64 = ("linear.alpha", "leverage.scalars")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class _Source(_Strict):
-    name: str
-    sha256: str
-    n_rows: int
-
-
-class _Card(_Strict):
-    title: str
-    created: str
-    summary: str
-    data: list[_Source]
-    n_samples: dict[str, int]
-    metrics: dict[str, JsonValue]
-    versions: dict[str, str]
-
-
-class _Tensors(_Strict):
-    sha256: str
-    n_bytes: int
-
-
-class _Tasks(_Strict):
-    keys: list[str]
-
-
-class _Document(_Strict):
-    """The contents of probe.json, field by field, as they are checked."""
-
-    schema_number: Literal[1]
-    identity: str
-    encoder: dict[str, JsonValue] | None
-    encoder_identity: str
-    models: list[str]
-    calibration: list[str]
-    leverage_limit: float | None
-    card: _Card
-    tensors: _Tensors
-    statistics: _Tensors | None = None
-    tasks: _Tasks | None = None
-    readme_sha256: str | None = None
-    digest: str | None = None
-
-
 def save(probe: DifficultyProbe, path: str | Path, prior: Prior | None = None) -> None:
     """Write the probe as a directory at `path`, all of it or nothing; an artifact already there is replaced.
 
@@ -123,6 +78,8 @@ def save(probe: DifficultyProbe, path: str | Path, prior: Prior | None = None) -
     }
     if probe.tasks is not None:
         document["tasks"] = {"keys": list(probe.tasks.keys)}
+    if probe.kinds is not None:
+        document["kinds"] = {"names": list(probe.kinds.names), "assumed": list(probe.kinds.assumed)}
     contents = {TENSORS: tensors}
     if prior is not None:
         if (prior.n_features, prior.n_targets) != (probe.n_features, len(probe.models)):
@@ -226,7 +183,7 @@ def _read(file: Path, most_bytes: int = _MOST_JSON_BYTES) -> bytes:
         raise ArtifactError(f"{file} must be readable: {os_fault(error)}.") from error
 
 
-def _parse(file: Path, raw: bytes) -> _Document:
+def _parse(file: Path, raw: bytes) -> ProbeDocument:
     try:
         document = parse_json(raw)
     except BoundedJsonError as error:
@@ -242,7 +199,7 @@ def _parse(file: Path, raw: bytes) -> _Document:
             f"wrote it."
         )
     try:
-        return _Document.model_validate(document)
+        return ProbeDocument.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -251,7 +208,7 @@ def _parse(file: Path, raw: bytes) -> _Document:
         ) from error
 
 
-def _tensors(file: Path, expected: _Tensors) -> Mapping[str, Array]:
+def _tensors(file: Path, expected: TensorsEntry) -> Mapping[str, Array]:
     from safetensors import SafetensorError
     from safetensors.numpy import load as from_safetensors
 
@@ -275,8 +232,9 @@ def _tensors(file: Path, expected: _Tensors) -> Mapping[str, Array]:
     return tensors
 
 
-def _assemble(document: _Document, tensors: Mapping[str, Array]) -> DifficultyProbe:
+def _assemble(document: ProbeDocument, tensors: Mapping[str, Array]) -> DifficultyProbe:
     tasks, tensors = take_tasks(document.tasks.keys if document.tasks else None, tensors)
+    kinds, tensors = take_kinds(document.kinds, tensors)
     fixed, maps = _sorted_out(tensors, len(document.calibration))
     scalars = fixed["leverage.scalars"]
     if scalars.shape != (3,):
@@ -297,6 +255,7 @@ def _assemble(document: _Document, tensors: Mapping[str, Array]) -> DifficultyPr
         fitted_on=fixed.get(FITTED_ON, np.empty(0, dtype=np.uint64)),
         calibrators=tuple(map(_calibrator, document.calibration, maps)),
         tasks=tasks,
+        kinds=kinds,
         card=ProbeCard(
             **card.model_dump(exclude={"data"}), data=tuple(DataSource(**s.model_dump()) for s in card.data)
         ),

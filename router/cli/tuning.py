@@ -66,7 +66,7 @@ def import_verb(kind: str, paths: tuple[Path, ...], out: Path, as_json: bool, **
 
 
 _FIT_GROUPS = {
-    "What to fit": ("models", "encoder", "encoder_dir", "name"),
+    "What to fit": ("models", "encoder", "encoder_dir", "name", "kind_names"),
     "What to keep apart": ("holdout", "seed"),
     "Adapting an old probe to new data": ("prior", "keep_statistics"),
     "Output": ("out", "force", "as_json"),
@@ -80,6 +80,13 @@ _FIT_GROUPS = {
 @ENCODER
 @ENCODER_DIR
 @click.option("--name", help="The name of the probe. Default: the name of its folder.")
+@click.option(
+    "--kind-names",
+    type=PATH,
+    metavar="FILE",
+    help="A YAML or JSON file of names in words for the kinds of request: one for each group of the column group. "
+    "Default: the groups themselves.",
+)
 @click.option(
     "--holdout",
     default="0",
@@ -101,6 +108,9 @@ _FIT_GROUPS = {
 @JSON
 def fit_verb(data: tuple[Path, ...], out: Path, models: str | None, as_json: bool, **options: Any) -> None:
     """Fit a probe to the outcomes DATA: parquet, JSONL or CSV with the columns prompt, model and score.
+
+    If DATA have a column group, the probe also knows its groups as kinds of request: a decision says which of them a
+    prompt is nearest to.
 
     With --prior, the statistics of an old fit with --keep-statistics replace the labels that DATA does not have.
     """

@@ -78,8 +78,7 @@ class _Prepared:
 class Router:
     """Decides which candidate answers a request. It is thread-safe.
 
-    It remembers which candidate answered each session last, and how recent prompts were judged. The latter changes no
-    decision.
+    It remembers which candidate answered each session last. It also keeps recent judgements, which changes no decision.
 
     Args:
         policies: the policies, at least one; the first one is the default.
@@ -338,6 +337,7 @@ def _record(prepared: _Prepared, judgement: Judgement | None, choice: Choice, ti
         task_known=prepared.task_labels > 0,
         task_labels=prepared.task_labels,
         would_choose=choice.would_choose.name if choice.would_choose else "",
+        kinds=judgement.kinds if judgement else None,
     )
 
 

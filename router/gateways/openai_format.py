@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
+from urllib.parse import quote
 
 from router.attempts import Attempt, Delivery
 from router.errors import DispatchError, RequestTooLargeError, RouterError, UnknownModelError, UpstreamNotFoundError
@@ -17,6 +19,8 @@ POLICY_HEADER = "x-elle-policy"
 REASON_HEADER = "x-elle-reason"
 GAIN_HEADER = "x-elle-gain"
 RISK_HEADER = "x-elle-risk"
+#: The nearest kind of request, percent-encoded; absent if the prompt is of no known kind.
+KIND_HEADER = "x-elle-kind"
 #: The machine-readable reason of an error.
 ERROR_HEADER = "x-elle-error"
 
@@ -38,6 +42,7 @@ ALL_HEADERS = (
     REASON_HEADER,
     GAIN_HEADER,
     RISK_HEADER,
+    KIND_HEADER,
     ERROR_HEADER,
     ANSWERED_BY_HEADER,
     ATTEMPTS_HEADER,
@@ -72,6 +77,8 @@ def decision_headers(decision: RoutingDecision) -> dict[str, str]:
         headers[GAIN_HEADER] = f"{decision.gain:z.6f}"
     if risk is not None:
         headers[RISK_HEADER] = f"{risk:.6f}"
+    if decision.kinds is not None and decision.kinds.known:
+        headers[KIND_HEADER] = quote(decision.kinds.nearest[0].name, safe=" ,:()'/-")
     return headers
 
 
@@ -97,6 +104,8 @@ def decision_record(decision: RoutingDecision, delivery: Delivery | None) -> dic
     }
     if decision.task:
         record |= {"task": decision.task, "task_known": decision.task_known, "task_labels": decision.task_labels}
+    if decision.kinds is not None:
+        record["kinds"] = asdict(decision.kinds)
     if delivery is not None:
         record["answered_by"] = delivery.answered_by
         record["fell_back"] = delivery.fell_back

@@ -520,6 +520,7 @@ class Decision(google.protobuf.message.Message):
     TASK_KNOWN_FIELD_NUMBER: builtins.int
     TASK_LABELS_FIELD_NUMBER: builtins.int
     WOULD_CHOOSE_FIELD_NUMBER: builtins.int
+    KINDS_FIELD_NUMBER: builtins.int
     decision_id: builtins.str
     """Unique per decision."""
     requested: builtins.str
@@ -586,6 +587,12 @@ class Decision(google.protobuf.message.Message):
     def needs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """What answering needs of a candidate besides text, such as `image` or `tools`; sorted."""
 
+    @property
+    def kinds(self) -> global___NearKinds:
+        """The known kinds of request that the prompt is nearest to. Absent where the prompt was not judged or the probe knows
+        no kinds.
+        """
+
     def __init__(
         self,
         *,
@@ -612,9 +619,10 @@ class Decision(google.protobuf.message.Message):
         task_known: builtins.bool = ...,
         task_labels: builtins.int = ...,
         would_choose: builtins.str = ...,
+        kinds: global___NearKinds | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "difficulty", b"difficulty", "gain", b"gain", "leverage", b"leverage", "policy", b"policy", "probe", b"probe", "threshold", b"threshold", "timings", b"timings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "abstained", b"abstained", "candidates", b"candidates", "chosen", b"chosen", "chosen_model", b"chosen_model", "decision_id", b"decision_id", "difficulty", b"difficulty", "gain", b"gain", "has_code", b"has_code", "input_tokens_estimate", b"input_tokens_estimate", "language", b"language", "leverage", b"leverage", "needs", b"needs", "policy", b"policy", "probe", b"probe", "reason", b"reason", "requested", b"requested", "session_id", b"session_id", "task", b"task", "task_known", b"task_known", "task_labels", b"task_labels", "threshold", b"threshold", "timings", b"timings", "would_choose", b"would_choose"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "difficulty", b"difficulty", "gain", b"gain", "kinds", b"kinds", "leverage", b"leverage", "policy", b"policy", "probe", b"probe", "threshold", b"threshold", "timings", b"timings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "abstained", b"abstained", "candidates", b"candidates", "chosen", b"chosen", "chosen_model", b"chosen_model", "decision_id", b"decision_id", "difficulty", b"difficulty", "gain", b"gain", "has_code", b"has_code", "input_tokens_estimate", b"input_tokens_estimate", "kinds", b"kinds", "language", b"language", "leverage", b"leverage", "needs", b"needs", "policy", b"policy", "probe", b"probe", "reason", b"reason", "requested", b"requested", "session_id", b"session_id", "task", b"task", "task_known", b"task_known", "task_labels", b"task_labels", "threshold", b"threshold", "timings", b"timings", "would_choose", b"would_choose"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_difficulty", b"_difficulty"]) -> typing.Literal["difficulty"] | None: ...
     @typing.overload
@@ -625,6 +633,56 @@ class Decision(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_threshold", b"_threshold"]) -> typing.Literal["threshold"] | None: ...
 
 global___Decision = Decision
+
+@typing.final
+class NearKind(google.protobuf.message.Message):
+    """A kind of request that the probe knows, and how near a prompt is to it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    ASSUMED_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name in words, such as `short factual question`: at most 120 bytes."""
+    share: builtins.float
+    """Share of this kind among all known kinds, 0 to 1: a posterior probability, if the prompt is of a known kind at all."""
+    assumed: builtins.bool
+    """Whether the losses of this kind in the fit are assumptions and were not measured."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        share: builtins.float = ...,
+        assumed: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["assumed", b"assumed", "name", b"name", "share", b"share"]) -> None: ...
+
+global___NearKind = NearKind
+
+@typing.final
+class NearKinds(google.protobuf.message.Message):
+    """The known kinds that a prompt is nearest to."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NEAREST_FIELD_NUMBER: builtins.int
+    KNOWN_FIELD_NUMBER: builtins.int
+    known: builtins.bool
+    """Whether the prompt is near enough to be of one of them. False: it is of none of the known kinds."""
+    @property
+    def nearest(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NearKind]:
+        """At most three, the nearest first."""
+
+    def __init__(
+        self,
+        *,
+        nearest: collections.abc.Iterable[global___NearKind] | None = ...,
+        known: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["known", b"known", "nearest", b"nearest"]) -> None: ...
+
+global___NearKinds = NearKinds
 
 @typing.final
 class Attempt(google.protobuf.message.Message):

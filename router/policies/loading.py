@@ -24,7 +24,7 @@ from router.policies.credentials import shown_base
 from router.policies.policy_file import PolicyFile, read_policy_file
 from router.policies.prices import resolve_prices
 from router.policies.rules import Judgement, Rules
-from router.values import ArtifactRef
+from router.values import ArtifactRef, NearKind, NearKinds
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ class ServedPolicy:
             risk=tuple([risk[column] for column in self.columns]),
             difficulty=math.fsum(loss) / len(loss),
             leverage=leverage,
+            kinds=_near_kinds(self.probe, features),
         )
 
     def judge_all(self, prediction: ProbePrediction) -> list[Judgement]:
@@ -134,6 +135,13 @@ class ServedPolicy:
                 f"computes {here}, with which a decision right at a threshold may differ. Serve it on x86-64 with "
                 f"AVX2 and the package installed where a C compiler is, or fit and tune it on this machine."
             )
+
+
+def _near_kinds(probe: DifficultyProbe, features: FloatArray) -> NearKinds | None:
+    if probe.kinds is None:
+        return None
+    found = probe.kinds.nearest(features)
+    return NearKinds(tuple([NearKind(*kind) for kind in found.nearest]), found.known)
 
 
 def load_policies(paths: Sequence[Path]) -> tuple[ServedPolicy, ...]:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from router.policies.policy_file import GainRule, PolicyFile, Prices, RiskBoundRule, Rule
-from router.values import Capability, Overrides
+from router.values import Capability, NearKinds, Overrides
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +18,15 @@ class Judgement:
         risk: for each candidate the calibrated probability of an unacceptable answer, 0 to 1.
         difficulty: the expected loss before calibration, averaged over all models of the probe.
         leverage: the distance of the prompt from what the probe was fitted on, 0 upwards.
+        kinds: the known kinds that the prompt is nearest to; None if the probe knows none, and for judgements of whole
+            files, which nobody asks for kinds.
     """
 
     raw: tuple[float, ...]
     risk: tuple[float, ...]
     difficulty: float
     leverage: float
+    kinds: NearKinds | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
-
-from router.attempts import Attempt, AttemptOutcome, Delivery
 from router.errors import InvalidRequestError
 from router.pb import router_service_pb2 as service_pb
 from router.pb import routing_pb2 as pb
@@ -17,6 +14,8 @@ from router.values import (
     ArtifactRef,
     CandidateRisk,
     Message,
+    NearKind,
+    NearKinds,
     Overrides,
     Reason,
     RouteQuery,
@@ -116,6 +115,10 @@ def decision_to_wire(decision: RoutingDecision) -> pb.Decision:
     if decision.probe is not None:
         _fill_ref(message.probe, decision.probe)
     _fill_timings(message.timings, decision.timings)
+    if decision.kinds is not None:
+        message.kinds.known = decision.kinds.known
+        for kind in decision.kinds.nearest:
+            message.kinds.nearest.add(name=kind.name, share=kind.share, assumed=kind.assumed)
     return message
 
 
@@ -155,32 +158,8 @@ def decision_from_wire(message: pb.Decision) -> RoutingDecision:
         task_known=message.task_known,
         task_labels=message.task_labels,
         would_choose=message.would_choose,
+        kinds=_kinds_from_wire(message.kinds) if message.HasField("kinds") else None,
     )
-
-
-def delivery_to_wire(delivery: Delivery) -> pb.Delivery:
-    """Return the protobuf message that says who answered and what was tried."""
-    return pb.Delivery(
-        answered_by=delivery.answered_by,
-        answered_by_model=delivery.answered_by_model,
-        fell_back=delivery.fell_back,
-        attempts=[_attempt_to_wire(attempt) for attempt in delivery.attempts],
-    )
-
-
-def delivery_from_wire(message: pb.Delivery) -> Delivery:
-    """Return who answered and what was tried from a protobuf message; this is the inverse of `delivery_to_wire`."""
-    return Delivery(
-        answered_by=message.answered_by,
-        answered_by_model=message.answered_by_model,
-        fell_back=message.fell_back,
-        attempts=tuple(_attempt_from_wire(attempt) for attempt in message.attempts),
-    )
-
-
-def failed_delivery_to_wire(attempts: Sequence[Attempt]) -> pb.Delivery:
-    """Return the detail of a failed request's status: the last 40 attempts, because trailers are small."""
-    return pb.Delivery(attempts=[_attempt_to_wire(attempt) for attempt in attempts[-40:]])
 
 
 def ref_to_wire(ref: ArtifactRef) -> pb.ArtifactRef:
@@ -193,12 +172,6 @@ _REASONS: Mapping[Reason, pb.Reason.ValueType] = {
     reason: pb.Reason.Value(f"REASON_{reason.value}") for reason in Reason if reason is not Reason.UNKNOWN
 }
 _REASONS_BY_NUMBER = {number: reason for reason, number in _REASONS.items()}
-_OUTCOMES: Mapping[AttemptOutcome, pb.AttemptOutcome.ValueType] = {
-    outcome: pb.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{outcome.value}")
-    for outcome in AttemptOutcome
-    if outcome is not AttemptOutcome.UNKNOWN
-}
-_OUTCOMES_BY_NUMBER = {number: outcome for outcome, number in _OUTCOMES.items()}
 
 #: Fields of a chat message that have a protobuf field of their own; all others travel in `extra`.
 _TYPED = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
@@ -282,11 +255,6 @@ def _overrides_from_wire(message: pb.Overrides) -> Overrides:
     )
 
 
-def _duration(seconds: float) -> Duration:
-    whole, nanos = _seconds_and_nanos(seconds)
-    return Duration(seconds=whole, nanos=nanos)
-
-
 def _seconds_and_nanos(seconds: float) -> tuple[int, int]:
     return divmod(round(seconds * 1e9), 1_000_000_000)
 
@@ -307,24 +275,8 @@ def _fill_timings(message: pb.Timings, timings: Timings) -> None:
         duration.seconds, duration.nanos = _seconds_and_nanos(seconds)
 
 
-def _attempt_to_wire(attempt: Attempt) -> pb.Attempt:
-    return pb.Attempt(
-        candidate=attempt.candidate,
-        outcome=_OUTCOMES.get(attempt.outcome, pb.ATTEMPT_OUTCOME_UNSPECIFIED),
-        http_status=attempt.http_status,
-        duration=_duration(attempt.duration_s),
-        streamed=attempt.streamed,
-    )
-
-
-def _attempt_from_wire(message: pb.Attempt) -> Attempt:
-    return Attempt(
-        candidate=message.candidate,
-        outcome=_OUTCOMES_BY_NUMBER.get(message.outcome, AttemptOutcome.UNKNOWN),
-        http_status=_optional(message, "http_status"),
-        duration_s=message.duration.ToNanoseconds() / 1e9,
-        streamed=message.streamed,
-    )
+def _kinds_from_wire(message: pb.NearKinds) -> NearKinds:
+    return NearKinds(tuple(NearKind(kind.name, kind.share, kind.assumed) for kind in message.nearest), message.known)
 
 
 def _timings_from_wire(message: pb.Timings) -> Timings:

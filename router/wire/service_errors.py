@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from router.errors import ServiceError
 from router.pb import routing_pb2
-from router.wire import conversion
+from router.wire import deliveries
 from router.wire.statuses import DETAILS_KEY
 
 #: Names of the gRPC status codes by number.
@@ -58,7 +58,7 @@ def service_error(status: status_pb2.Status, code: str | None = None) -> Service
         service_reason=info.reason,
         service_retryable=info.metadata.get("retryable") == "true",
         retry_after_s=_seconds(retry.retry_delay) if retry.HasField("retry_delay") else None,
-        attempts=conversion.delivery_from_wire(delivery).attempts,
+        attempts=deliveries.delivery_from_wire(delivery).attempts,
     )
 
 

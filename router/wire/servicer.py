@@ -24,7 +24,7 @@ from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2 as routing_pb
 from router.plain_json import TextPieces, whole_text
 from router.values import RouteQuery, RoutingDecision
-from router.wire import conversion
+from router.wire import conversion, deliveries
 from router.wire.large_structs import field_bytes, with_large_fields
 from router.wire.request_reader import TINY_BYTES, Context, is_large
 from router.wire.statuses import status_of
@@ -244,7 +244,7 @@ def _usage(completion: Completion) -> pb.Usage | None:
 
 
 def _delivery(completion: Completion) -> routing_pb.Delivery | None:
-    return conversion.delivery_to_wire(completion.delivery) if completion.delivery else None
+    return deliveries.delivery_to_wire(completion.delivery) if completion.delivery else None
 
 
 def _time_left(context: Context) -> float | None:

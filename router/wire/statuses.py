@@ -14,7 +14,7 @@ from router.attempts import Attempt
 from router.errors import DispatchError, RouterError
 from router.pb import routing_pb2
 from router.plain_json import whole_text
-from router.wire import conversion
+from router.wire import deliveries
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def _cut(message: str, limit: int = MAX_STATUS_BYTES) -> str:
 
 def _last_attempts(attempts: Sequence[Attempt]) -> routing_pb2.Delivery:
     """Return the last attempts, as many as a trailer has room for."""
-    kept = conversion.failed_delivery_to_wire(attempts)
+    kept = deliveries.failed_delivery_to_wire(attempts)
     while kept.ByteSize() > MAX_ATTEMPTS_BYTES:
         del kept.attempts[0]
     return kept

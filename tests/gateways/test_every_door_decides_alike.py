@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -23,7 +24,7 @@ from router.gateways.openai_door import OpenAIDoor
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
 from router.values import RouteQuery, RoutingDecision
-from tests.fakes import FakeEncoder, write_policy
+from tests.fakes import KINDS, FakeEncoder, probe_with_kinds, write_policy
 from tests.gateways.chat_upstream import running_chat_upstream
 from tests.gateways.conversations import conversations
 from tests.gateways.envoy import EXAMPLE, cluster, find_envoy, listener, running_envoy
@@ -37,23 +38,27 @@ HAS_ENVOYS_PROTOS = importlib.util.find_spec("envoy") is not None and importlib.
 
 @dataclass(frozen=True)
 class Told:
-    """What a door tells of a decision; gain and risk with six decimals, as headers have them."""
+    """What a door tells of a decision; gain and risk with six decimals, as headers have them, and the nearest kind."""
 
     chosen: str
     reason: str
     risk: str | None
     gain: str | None
+    kind: str | None
 
     @classmethod
     def by_decision(cls, decision: RoutingDecision) -> Told:
         risk = next(row.risk for row in decision.candidates if row.candidate == decision.chosen)
         shown = (None if value is None else f"{value:.6f}" for value in (risk, decision.gain))
-        return cls(decision.chosen, decision.reason.value, *shown)
+        kind = decision.kinds.nearest[0].name if decision.kinds and decision.kinds.known else None
+        return cls(decision.chosen, decision.reason.value, *shown, kind)
 
     @classmethod
     def by_headers(cls, headers: Mapping[str, str]) -> Told:
         names = ("candidate", "reason", "risk", "gain")
-        return cls(*(headers.get(f"x-elle-{name}") for name in names))  # type: ignore[arg-type]
+        kind = headers.get("x-elle-kind")
+        told: list[Any] = [headers.get(f"x-elle-{name}") for name in names]
+        return cls(*told, None if kind is None else unquote(kind))
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             for name in NAMES
         ]
         rule = {"kind": "gain", "thresholds": [0.35]}
-        policy = write_policy(folder, names=NAMES, candidates=candidates, rule=rule)
+        policy = write_policy(folder, probe_with_kinds(NAMES), names=NAMES, candidates=candidates, rule=rule)
         doors = (ExternalProcessor(),) if HAS_ENVOYS_PROTOS else ()
         # No judgement is remembered: each door has its own encoded.
         settings = ServerSettings(
@@ -114,6 +119,9 @@ def test_the_conversations_are_of_every_kind(expected: list[RoutingDecision]) ->
     assert len({decision.language for decision in expected}) >= 6
     assert sum(decision.has_code for decision in expected) > 10
     assert sum(len(body["messages"]) > 2 for body in BODIES) > 50
+    told = Counter(Told.by_decision(decision).kind for decision in expected)
+    assert min(told[kind] for kind in (*KINDS, None)) > 1
+    assert {decision.kinds is None for decision in expected} == {True, False}
 
 
 def test_route_and_batch_route_tell_the_whole_record_of_the_python_api(
@@ -123,6 +131,7 @@ def test_route_and_batch_route_tell_the_whole_record_of_the_python_api(
         routed: list[Any] = [client.route(_query(body)) for body in BODIES]
         batched: list[Any] = client.route_batch([_query(body) for body in BODIES])
     for got in (routed, batched):
+        assert [decision.kinds for decision in got] == [decision.kinds for decision in expected]
         assert [_risks(decision) for decision in got] == [_risks(decision) for decision in expected]
         assert [Told.by_decision(decision) for decision in got] == [Told.by_decision(one) for one in expected]
 
@@ -134,6 +143,7 @@ def _posted(url: str) -> list[Told]:
     for reply in replies:
         # Who answered is who was chosen.
         assert reply.json()["model"] == f"up-{reply.headers['x-elle-candidate']}"
+        assert reply.headers.get("x-elle-kind", "").isascii()
     return [Told.by_headers(reply.headers) for reply in replies]
 
 

@@ -20,7 +20,7 @@ from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2
 from router.values import Overrides, Reason, RouteQuery
-from router.wire import conversion
+from router.wire import conversion, deliveries
 from router.wire.guarded_server import add_to_server
 from router.wire.service_errors import service_error
 from tests.fuzz.protobuf import varint
@@ -140,9 +140,9 @@ class TestNewerServices:
     @pytest.mark.parametrize("number", [0, 99])
     def test_so_is_an_outcome(self, number: int) -> None:
         attempt = routing_pb2.Attempt.FromString(b"\x10" + varint(number))
-        delivery = conversion.delivery_from_wire(routing_pb2.Delivery(attempts=[attempt]))
+        delivery = deliveries.delivery_from_wire(routing_pb2.Delivery(attempts=[attempt]))
         assert [one.outcome for one in delivery.attempts] == [AttemptOutcome.UNKNOWN]
-        assert conversion.delivery_to_wire(delivery).attempts[0].outcome == routing_pb2.ATTEMPT_OUTCOME_UNSPECIFIED
+        assert deliveries.delivery_to_wire(delivery).attempts[0].outcome == routing_pb2.ATTEMPT_OUTCOME_UNSPECIFIED
 
     def test_a_status_of_a_code_that_grpc_does_not_have_is_unknown(self) -> None:
         assert service_error(status_pb2.Status(code=77, message="new")).code == "UNKNOWN"

@@ -15,7 +15,7 @@ from router import errors
 from router.answering.upstreams.litellm_errors import ERRORS_BY_NAME, kind_of, retry_after_s
 from router.attempts import Attempt, AttemptOutcome
 from router.errors import DispatchError
-from router.wire import conversion
+from router.wire import deliveries
 
 
 def test_every_exception_of_litellm_is_mapped() -> None:
@@ -62,7 +62,7 @@ def test_every_error_of_dispatch_says_what_to_do() -> None:
 
 def test_a_status_carries_the_last_of_many_attempts() -> None:
     attempts = [Attempt(f"candidate {i}", AttemptOutcome.UNAVAILABLE) for i in range(100)]
-    carried = conversion.failed_delivery_to_wire(attempts)
+    carried = deliveries.failed_delivery_to_wire(attempts)
     assert [one.candidate for one in carried.attempts] == [f"candidate {i}" for i in range(60, 100)]
     assert carried.ByteSize() < 4096
 

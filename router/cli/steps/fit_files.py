@@ -16,6 +16,7 @@ from probes.errors import ArtifactError, DataError
 from probes.regression.prior import Prior
 from router.tuning.fitting.adaptation import PriorProbe
 from router.tuning.fitting.fit import fit_probe, notes_on_labels, notes_on_tasks, with_enough_labels
+from router.tuning.fitting.kinds_of_groups import read_kind_names, with_kinds
 from router.tuning.judging.fit_figures import measure_fit, with_figures
 from router.tuning.outcomes.datasets import read_outcomes
 from router.tuning.outcomes.feature_cache import FeatureCache, Progress
@@ -36,6 +37,7 @@ class FitOptions:
         holdout: share of the rows held out for `elle tune`, 0 or more and below 1; or the latest ones, as `latest:20%`.
         prior: folder of a probe to adapt; None fits from scratch.
         keep_statistics: whether to write the sums of the fit, so that the probe can be adapted later.
+        kind_names: file of names in words for the kinds of request, by group; None takes the groups as names.
     """
 
     models: tuple[str, ...] | None = None
@@ -46,6 +48,7 @@ class FitOptions:
     holdout: str = "0"
     prior: Path | None = None
     keep_statistics: bool = False
+    kind_names: Path | None = None
 
 
 def fit_files(data: Sequence[Path], out: Path, options: FitOptions, on_progress: Progress | None) -> FitSummary:
@@ -58,6 +61,7 @@ def fit_files(data: Sequence[Path], out: Path, options: FitOptions, on_progress:
     spec = pinned_here(parse_spec(options.encoder), options.encoder_dir)
     prior = None if options.prior is None else PriorProbe.load(options.prior)
     outcomes = read_outcomes(*data)
+    kind_names = read_kind_names(options.kind_names, outcomes) if options.kind_names else {}
     if options.models is not None:
         outcomes = outcomes.select_models(options.models)
     held_out, holdout = choose_holdout(outcomes, options.holdout, options.seed)
@@ -73,7 +77,7 @@ def fit_files(data: Sequence[Path], out: Path, options: FitOptions, on_progress:
     title = options.name or out.resolve().name
     fitted = fit_probe(outcomes, features, spec, title=title, seed=options.seed, prior=prior)
     figures = measure_fit(fitted, outcomes, options.seed)
-    probe = with_figures(fitted.probe, figures)
+    probe, notes_on_kinds = with_kinds(with_figures(fitted.probe, figures), outcomes, features, kind_names)
     replaced = _identity_at(out)
     if held_out.any():
         probe = holdout.recorded_in(probe)
@@ -89,7 +93,7 @@ def fit_files(data: Sequence[Path], out: Path, options: FitOptions, on_progress:
         n_features=probe.n_features,
         alpha=float(probe.linear.alpha[0]),
         figures=figures,
-        notes=(*notes, *notes_on_labels(outcomes), *notes_on_tasks(outcomes, prior)),
+        notes=(*notes, *notes_on_labels(outcomes), *notes_on_tasks(outcomes, prior), *notes_on_kinds),
         data=outcomes.sources,
         adapted_from=fitted.adapted_from,
         split=fitted.maps.split,

@@ -67,6 +67,7 @@ def fit_probe(
         card=_card(outcomes, title, maps, prior, adapted_from),
         fitted_on=seen if prior is None else np.union1d(prior.probe.fitted_on, seen),
         tasks=maps.tasks,
+        kinds=None if prior is None else prior.probe.kinds,
     )
     return FittedProbe(probe, maps, adapted_from)
 
