@@ -38,7 +38,7 @@ def targeted_bets(losses: Float64, limit: Float64, delta: float, low: float, hig
     reached = np.broadcast_to(limit >= high, limit.shape).copy()
     cap = BOLDEST / np.maximum(high - limit, 1e-12)
     second_moment = np.full(limit.shape, ((high - low) / 4) ** 2)  # one pseudo-sample, soon outweighed
-    log_phi, ratio = _inverse_mills()
+    log_phi, ratio = inverse_mills()
     columns = np.ascontiguousarray(losses.T)
     for i in range(n):
         # The bet on sample i must not look at it: that it depends on the past only is what the proof needs.
@@ -54,7 +54,7 @@ def targeted_bets(losses: Float64, limit: Float64, delta: float, low: float, hig
 
 
 @cache
-def _inverse_mills() -> tuple[Float64, Float64]:
+def inverse_mills() -> tuple[Float64, Float64]:
     """Return a table of the inverse Mills ratio: log Phi(z), ascending, and phi(z) / Phi(z) beside it."""
     z = np.linspace(-12.0, 8.0, 4001)
     upper = np.array([0.5 * math.erfc(v / math.sqrt(2)) for v in z])

@@ -1,4 +1,4 @@
-"""Test and bound from above the mean of bounded losses, exactly in finite samples, by one of three methods.
+"""Test and bound from above the mean of bounded losses, exactly in finite samples, by one of four methods.
 
 Every method is valid for independent, identically distributed losses in [low, high], whatever their distribution, at
 every sample size. `excludes` tests the hypothesis "the mean exceeds the limit" at level delta; `upper_bound` is the
@@ -9,6 +9,7 @@ smallest limit that the test rejects.
 | ternary | exact test for losses in {-1, 0, 1} | `exact_counts.ternary_p_value` |
 | binomial | exact test for losses in {0, 1} | Clopper & Pearson 1934 |
 | betting | bets that aim at the last sample | `betting.targeted_bets` |
+| rectified | a judge's losses of all, human losses of a random part | `human_grades.rectified_bets` |
 
 `ternary` and `binomial` round a loss between their values *up*, so they stay valid (only wide) for any losses.
 docs/decisions/0003-certificate.md compares these methods with others, which are in `benchmarks/other_bounds.py`.
@@ -26,9 +27,10 @@ import numpy.typing as npt
 from probes._checks import Bool, Float64
 from probes.certificates.betting import targeted_bets
 from probes.certificates.exact_counts import binomial_cdf, ternary_p_value
+from probes.certificates.human_grades import GradedLosses, rectified_bets
 from probes.errors import DataError
 
-BoundMethod = Literal["ternary", "binomial", "betting"]
+BoundMethod = Literal["ternary", "binomial", "betting", "rectified"]
 
 _SCAN_POINTS = 17  # limits tried per round of `upper_bound`
 _SCAN_ROUNDS = 4  # each narrows the bracket 16 times: 2 / 16^4 = 3e-5 in the end
@@ -50,35 +52,35 @@ TERNARY: Final = MeanBound()
 """The exact bound for paired differences of 0/1 scores."""
 
 
-def excludes(losses: npt.ArrayLike, limit: float, delta: float, bound: MeanBound = TERNARY) -> Bool:
+def excludes(losses: npt.ArrayLike | GradedLosses, limit: float, delta: float, bound: MeanBound = TERNARY) -> Bool:
     """Return (p,) booleans: True if "the mean of this row exceeds `limit`" is rejected at level delta.
 
     losses: (p, n) or (n,), within the bound's range; each row is one policy, each column one prompt. The betting
-    method needs an order of the columns that was fixed before the losses were seen. If the mean of a row does exceed
-    the limit, its entry is True with probability at most delta.
+    methods need an order of the columns that was fixed before the losses were seen. The rectified method needs
+    `GradedLosses`, and the mean is that of the human losses. If the mean of a row does exceed the limit, its entry is
+    True with probability at most delta.
 
     Raises DataError for losses outside the range, NaN, no column, delta outside (0, 1) or an unknown method.
     """
-    matrix = loss_matrix(losses, bound)
-    limits = np.full((len(matrix), 1), float(limit))
-    return _test_of(bound)(matrix, limits, check_delta(delta), bound.low, bound.high)[:, 0]
+    sample = loss_sample(losses, bound)
+    limits = np.full((len(sample), 1), float(limit))
+    return _test(sample, limits, check_delta(delta), bound)[:, 0]
 
 
-def upper_bound(losses: npt.ArrayLike, delta: float, bound: MeanBound = TERNARY) -> Float64:
+def upper_bound(losses: npt.ArrayLike | GradedLosses, delta: float, bound: MeanBound = TERNARY) -> Float64:
     """Return (p,) upper confidence bounds for the means of the rows, each at confidence 1 - delta by itself.
 
     It inverts `excludes` by scanning limits from the sample mean up, to within (high - low) / 65,536, and returns the
     excluded end of the last step, or `high` if nothing below it can be excluded. Arguments and errors are those of
     `excludes`.
     """
-    matrix = loss_matrix(losses, bound)
-    test = _test_of(bound)
+    sample = loss_sample(losses, bound)
     check_delta(delta)
-    left, right = matrix.mean(axis=1), np.full(len(matrix), float(bound.high))
-    rows = np.arange(len(matrix))
+    left, right = np.clip(sample.mean(axis=1), bound.low, bound.high), np.full(len(sample), float(bound.high))
+    rows = np.arange(len(sample))
     for _ in range(_SCAN_ROUNDS):
         limits = np.linspace(left, right, _SCAN_POINTS, axis=1)
-        kept = ~test(matrix, limits[:, :-1], delta, bound.low, bound.high)
+        kept = ~_test(sample, limits[:, :-1], delta, bound)
         kept[:, 0] = True  # the left end is the mean, or the round before could not exclude it
         last = _SCAN_POINTS - 2 - np.argmax(kept[:, ::-1], axis=1)
         left, right = limits[rows, last], limits[rows, last + 1]
@@ -93,6 +95,20 @@ def choose_method(scores: npt.ArrayLike) -> Literal["ternary", "betting"]:
     """
     values = np.asarray(scores, dtype=float)
     return "ternary" if bool(np.isin(values, (0.0, 1.0)).all()) else "betting"
+
+
+def loss_sample(losses: npt.ArrayLike | GradedLosses, bound: MeanBound = TERNARY) -> Float64 | GradedLosses:
+    """Return losses checked for the bound: as a matrix, or as `GradedLosses` for the rectified method.
+
+    Raises DataError as `loss_matrix` does, and if the method and the kind of the losses do not belong together.
+    """
+    if isinstance(losses, GradedLosses) != (bound.method == "rectified"):
+        raise DataError("the rectified bound needs GradedLosses, and only it takes them; choose another method.")
+    if not isinstance(losses, GradedLosses):
+        return loss_matrix(losses, bound)
+    loss_matrix(losses.human[:, losses.graded], bound)
+    loss_matrix(losses.judged, bound)
+    return losses
 
 
 def loss_matrix(losses: npt.ArrayLike, bound: MeanBound = TERNARY) -> Float64:
@@ -129,13 +145,15 @@ def check_delta(delta: float) -> float:
 _MeanTest = Callable[[Float64, Float64, float, float, float], Bool]
 
 
-def _test_of(bound: MeanBound) -> _MeanTest:
+def _test(sample: Float64 | GradedLosses, limits: Float64, delta: float, bound: MeanBound) -> Bool:
+    if isinstance(sample, GradedLosses):
+        return rectified_bets(sample, limits, delta, bound.low, bound.high)
     if bound.method not in _TESTS:
         raise DataError(
-            f"the method of a bound must be one of {', '.join(_TESTS)}; got {bound.method!r}. "
+            f"the method of a bound must be one of {', '.join(_TESTS)} or rectified; got {bound.method!r}. "
             "Use choose_method to pick one."
         )
-    return _TESTS[bound.method]
+    return _TESTS[bound.method](sample, limits, delta, bound.low, bound.high)
 
 
 def _ternary(losses: Float64, limit: Float64, delta: float, low: float, high: float) -> Bool:

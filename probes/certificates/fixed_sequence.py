@@ -44,9 +44,10 @@ from probes.certificates.bounds import (
     MeanBound,
     check_delta,
     excludes,
-    loss_matrix,
+    loss_sample,
     upper_bound,
 )
+from probes.certificates.human_grades import GradedLosses
 from probes.certificates.label_planning import labels_needed
 from probes.errors import DataError
 
@@ -57,8 +58,9 @@ _BLOCK_CELLS = 2**20  # losses tested at once, so that testing ends soon after t
 class PathAnswer:
     """Holds figures of one policy of a path after testing; `Certificate` and `NotCertified` say which policy it is.
 
-    limit, delta: what was asked for. method: of the bound. n: calibration prompts. estimate: mean calibration loss.
-    upper_bound: confidence bound of that mean as if this had been the only policy tested.
+    limit, delta: what was asked for. method: of the bound. n: calibration prompts; with `GradedLosses`, those that
+    people graded. estimate: mean calibration loss. upper_bound: confidence bound of that mean as if this had been the
+    only policy tested.
     """
 
     limit: float
@@ -97,23 +99,24 @@ class NotCertified(PathAnswer):
 
 
 def certify_path(
-    losses: npt.ArrayLike, limit: float, delta: float = 0.05, bound: MeanBound = TERNARY
+    losses: npt.ArrayLike | GradedLosses, limit: float, delta: float = 0.05, bound: MeanBound = TERNARY
 ) -> Certificate | NotCertified:
     """Certify the last policy before the first that cannot be shown to keep its mean loss within `limit`.
 
     losses: (p, n) in the bound's range; row j is policy j of a path fixed beforehand, safest first; column i is one
     calibration prompt. Any target that is a mean fits: the quality lost against a reference, in [-1, 1]; 1 - quality,
     in [0, 1] with limit 1 - Q; whether the strong model answers, 0 or 1, with `MeanBound("binomial", 0, 1)`; the cost
-    per request with `MeanBound("betting", 0, highest possible cost)`. Choose the bound, like the path, without looking
-    at these losses (`bounds.choose_method`).
+    per request with `MeanBound("betting", 0, highest possible cost)`. With `GradedLosses` and the rectified method it
+    is the mean human loss. Choose the bound, like the path, without looking at these losses (`bounds.choose_method`).
 
     Raises DataError for losses outside the range, NaN, an empty matrix, or delta outside (0, 1).
     """
-    matrix = loss_matrix(losses, bound)
+    sample = loss_sample(losses, bound)
     check_delta(delta)
-    passed = _count_passed(matrix, limit, delta, bound)
-    shown = matrix[max(passed - 1, 0)]
-    n, estimate = matrix.shape[1], float(shown.mean())
+    passed = _count_passed(sample, limit, delta, bound)
+    shown = sample[max(passed - 1, 0) : max(passed, 1)]
+    n = int(sample.graded.sum()) if isinstance(sample, GradedLosses) else sample.shape[1]
+    estimate = float(shown.mean(axis=1)[0])
     upper = float(upper_bound(shown, delta, bound)[0])
     if passed:
         return Certificate(
@@ -137,7 +140,7 @@ def certify_path(
 
 
 def certify_groups(
-    losses: npt.ArrayLike,
+    losses: npt.ArrayLike | GradedLosses,
     groups: Sequence[Hashable],
     limit: float,
     delta: float = 0.05,
@@ -151,23 +154,27 @@ def certify_groups(
     every certificate holds with confidence 1 - delta by itself; with `simultaneous` all of them hold together, at
     delta / number of groups each (Bonferroni). Raises DataError as `certify_path`.
     """
-    matrix = loss_matrix(losses, bound)
-    if len(groups) != matrix.shape[1]:
+    sample = loss_sample(losses, bound)
+    if len(groups) != sample.shape[1]:
         raise DataError(
-            f"groups must have one label per prompt, {matrix.shape[1]}; got {len(groups)}. Align them first."
+            f"groups must have one label per prompt, {sample.shape[1]}; got {len(groups)}. Align them first."
         )
     members: dict[Hashable, list[int]] = {}
     for column, label in enumerate(groups):
         members.setdefault(label, []).append(column)
     share = check_delta(delta) / (len(members) if simultaneous else 1)
-    return {label: certify_path(matrix[:, columns], limit, share, bound) for label, columns in members.items()}
+    return {label: certify_path(_columns(sample, own), limit, share, bound) for label, own in members.items()}
 
 
-def _count_passed(matrix: Float64, limit: float, delta: float, bound: MeanBound) -> int:
+def _columns(sample: Float64 | GradedLosses, chosen: list[int]) -> Float64 | GradedLosses:
+    return sample.columns(np.array(chosen)) if isinstance(sample, GradedLosses) else sample[:, chosen]
+
+
+def _count_passed(sample: Float64 | GradedLosses, limit: float, delta: float, bound: MeanBound) -> int:
     """Return how many policies of the path pass the test before the first that fails."""
-    step = max(1, _BLOCK_CELLS // matrix.shape[1])
-    for start in range(0, len(matrix), step):
-        passed = excludes(matrix[start : start + step], limit, delta, bound)
+    step = max(1, _BLOCK_CELLS // sample.shape[1])
+    for start in range(0, len(sample), step):
+        passed = excludes(sample[start : start + step], limit, delta, bound)
         if not passed.all():
             return start + int(np.argmin(passed))
-    return len(matrix)
+    return len(sample)

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from probes._checks import Float64
-from probes.certificates.bounds import TERNARY, MeanBound, check_delta, excludes, loss_matrix
+from probes.certificates.bounds import TERNARY, MeanBound, check_delta, excludes, loss_sample
+from probes.certificates.human_grades import GradedLosses
 from probes.errors import DataError
 
 _POWER = 0.8  # the usual one of study planning
@@ -18,7 +19,7 @@ _RATES = np.linspace(0.05, 2.0, 196)
 
 
 def labels_needed(
-    losses: npt.ArrayLike,
+    losses: npt.ArrayLike | GradedLosses,
     limit: float,
     delta: float = 0.05,
     bound: MeanBound = TERNARY,
@@ -31,19 +32,20 @@ def labels_needed(
     with replacement and put to the very test that the certificate uses, so the answer is for that bound. It is within
     3 % of the smallest size at which at least 80 of 100 draws pass. It trusts the observed mean: if the policy was
     luckier than it is, the answer is too small. The answer is None if the observed mean is not below the limit, or if
-    `max_labels` are not enough. Raises DataError as `bounds.excludes`.
+    `max_labels` are not enough. With `GradedLosses` labels are human grades, while the draws that only the judge scored
+    stay as many as they are. Raises DataError as `bounds.excludes`.
     """
-    sample = loss_matrix(losses, bound)[0]
+    sample = loss_sample(losses, bound)[:1]
     check_delta(delta)
-    if sample.mean() >= limit:
+    if (mean := float(sample.mean(axis=1)[0])) >= limit:
         return None
     rng = np.random.default_rng(0)
 
     def enough(n: int) -> bool:
-        draws = rng.choice(sample, size=(_DRAWS, n))
-        return float(excludes(draws, limit, delta, bound).mean()) >= _POWER
+        return float(excludes(_redraw(sample, n, rng), limit, delta, bound).mean()) >= _POWER
 
-    few, many = 0, _first_guess(sample, limit, max_labels)
+    labels = sample.human[0, sample.graded] if isinstance(sample, GradedLosses) else sample[0]
+    few, many = 0, _first_guess(labels, limit - mean, max_labels)
     while not enough(many):
         if many == max_labels:
             return None
@@ -54,9 +56,21 @@ def labels_needed(
     return many
 
 
-def _first_guess(sample: Float64, limit: float, max_labels: int) -> int:
+def _redraw(sample: Float64 | GradedLosses, n: int, rng: np.random.Generator) -> Float64 | GradedLosses:
+    """Return _DRAWS data sets with n labels, drawn with replacement from one policy's losses."""
+    if not isinstance(sample, GradedLosses):
+        return rng.choice(sample[0], size=(_DRAWS, n))
+    part = sample.graded
+    labelled = rng.choice(np.flatnonzero(part), size=(_DRAWS, n))
+    rest = sample.judged[0, ~part]
+    others = rng.choice(rest, size=(_DRAWS, rest.size)) if rest.size else np.empty((_DRAWS, 0))
+    human = np.concatenate([sample.human[0][labelled], np.full(others.shape, np.nan)], axis=1)
+    return GradedLosses(human, np.concatenate([sample.judged[0][labelled], others], axis=1))
+
+
+def _first_guess(labels: Float64, gap: float, max_labels: int) -> int:
     """Return half of what a normal approximation asks for at level .05 and power .8: (1.64 + .84)^2 var / gap^2."""
-    normal = 6.2 * float(sample.var()) / (limit - float(sample.mean())) ** 2
+    normal = 6.2 * float(labels.var()) / gap**2
     return int(min(max(normal / 2, 16), max_labels))
 
 
