@@ -49,12 +49,21 @@ def cpt(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike, 
     """
     if not 0.0 <= x <= 1.0:
         raise DataError(f"x must lie in [0, 1]; got {x}. CPT(50 %) is x = 0.5.")
-    share, pgr = _gap_recovered(gain_scores, weak, strong)
+    return share_reaching(*_gap_recovered(gain_scores, weak, strong), x)
+
+
+def share_reaching(share: Float64, recovered: Float64, x: float) -> float:
+    """Return the least share of strong calls at which the recovered part of the gap reaches x, from 0 to 1.
+
+    The curve is given by its points, both (k,): `share` ascending from 0 to 1, and `recovered` from 0 to 1 at its ends.
+    Points are joined by straight lines: `share_reaching([0, 1], [0, 1], 0.3)` is 0.3.
+    """
     # Rounding may end the curve slightly below 1, so x = 1 is taken to mean its end.
-    first = int(np.argmax(pgr >= min(x, pgr[-1])))
+    wanted = min(x, recovered[-1])
+    first = int(np.argmax(recovered >= wanted))
     if first == 0:
         return float(share[0])
-    part = (min(x, pgr[-1]) - pgr[first - 1]) / (pgr[first] - pgr[first - 1])
+    part = (wanted - recovered[first - 1]) / (recovered[first] - recovered[first - 1])
     return float(share[first - 1] + part * (share[first] - share[first - 1]))
 
 

@@ -50,9 +50,16 @@ BREAKS_OFF = ["reset", "tcp-reset-late", "malformed-late", "cut-off", "stall"]
 #: Those of which the upstream itself knows nothing.
 UNSEEN = frozenset({"dead-port", "dead-name", "tcp-reset", "tcp-reset-late"})
 
-#: Faults that are another one under other settings.
+#: Faults that are another one, under other settings or in a test of its own. Breakers remember who failed, so every test
+#: asks candidates that no other test asks; else what it finds would depend on the order of the tests.
 BEHAVES_AS = {
     "session-500": "500",
+    "pinned-500": "500",
+    "denied-503": "503",
+    "logged-500": "500",
+    "logged-401": "401",
+    "logged-reset": "reset",
+    "logged-malformed": "malformed",
     "hang-long": "hang",
     "hang-whole": "hang",
     "slow-long": "slow-first-token",

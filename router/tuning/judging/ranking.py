@@ -1,7 +1,9 @@
 """Measure rankings of prompts for one pair of models, with intervals from the same bootstrap draws for all.
 
-A resample draws texts with replacement. It is kept as a weight for each row, so that each ranking is sorted once and
-every figure is a few cumulative sums. On the drawn rows themselves `probes.measures.prediction` gives the same numbers.
+APGR, CPT and AUROC are computed here a second time, beside `probes.measures`, for speed. A resample draws texts with
+replacement. It is kept as a weight for each row, so that each ranking is sorted once and every figure is a few cumulative
+sums; the functions of `probes.measures` sort the drawn rows anew for each of 1,000 resamples. That both give the same
+numbers, on all rows and on drawn ones, is tested in tests/router/tuning/judging/test_probe_evaluation.py.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy.typing as npt
 from probes.errors import DataError
 from probes.measures.bootstrap import Interval
 from probes.measures.prediction import ece
-from probes.measures.routing import CostQualityCurve, aiq, area_under_curve, cost_saved
+from probes.measures.routing import CostQualityCurve, aiq, area_under_curve, cost_saved, share_reaching
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -201,7 +203,7 @@ class _Sorted:
         found = dict.fromkeys(FIGURES, np.nan) | {"lift": lift}
         if gap > 0:
             found["apgr"] = 0.5 + lift / gap
-            found |= {name: _reached(share, gained / gap, x) for name, x in _CPT.items()}
+            found |= {name: share_reaching(share, gained / gap, x) for name, x in _CPT.items()}
         curve = self._curve(weight, share, gained)
         if curve.cost[-1] > curve.cost[0]:
             found |= {"area": area_under_curve(curve), "aiq": aiq(curve)}
@@ -255,12 +257,3 @@ def _auroc(
         return np.nan
     below = np.cumsum(successes) - successes
     return float(failures @ (below + successes / 2.0) / pairs)
-
-
-def _reached(share: FloatArray, pgr: FloatArray, x: float) -> float:
-    """Return the least share at which the recovered part of the gap reaches x, on straight lines between points."""
-    first = int(np.argmax(pgr >= x))
-    if first == 0:
-        return float(share[0])
-    part = (x - pgr[first - 1]) / (pgr[first] - pgr[first - 1])
-    return float(share[first - 1] + part * (share[first] - share[first - 1]))

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.router.answering.faults.faults_stack import FAULTS, THROUGH_LITELLM, serving_faults
-from tests.router.fault_policies import (
-    BREAKS_OFF,
-)
+from tests.router.fault_policies import BREAKS_OFF
 from tests.router.faults import FaultyUpstream
 
 

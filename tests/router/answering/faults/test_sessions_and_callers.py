@@ -11,10 +11,7 @@ from router.client import AsyncRouterClient, RouterClient
 from router.errors import ServiceError
 from router.values import Overrides
 from tests.router.answering.faults.faults_stack import DEADLINE_S
-from tests.router.fault_policies import (
-    METHODS,
-    PROMPT,
-)
+from tests.router.fault_policies import METHODS, PROMPT
 from tests.router.faults import FaultyUpstream
 
 
@@ -66,16 +63,15 @@ async def test_a_caller_who_stops_reading_and_leaves_stops_the_upstream_too(
 
 def test_nobody_stands_in_for_a_pinned_candidate(stack: tuple[str, FaultyUpstream]) -> None:
     address, upstream = stack
-    before = len(upstream.of("ok@500-unary"))
     with RouterClient(address, timeout_s=DEADLINE_S) as client, pytest.raises(ServiceError) as caught:
-        client.complete(PROMPT, Overrides(policy="500-unary", pin="weak"))
+        client.complete(PROMPT, Overrides(policy="pinned-500-unary", pin="weak"))
     assert {attempt.candidate for attempt in caught.value.attempts} == {"weak"}
-    assert len(upstream.of("ok@500-unary")) == before
+    assert upstream.of("ok@pinned-500-unary") == []
 
 
 def test_nobody_stands_in_whom_the_caller_ruled_out(stack: tuple[str, FaultyUpstream]) -> None:
     with RouterClient(stack[0], timeout_s=DEADLINE_S) as client, pytest.raises(ServiceError) as caught:
-        client.complete(PROMPT, Overrides(policy="503-unary", denied_candidates=("strong",)))
+        client.complete(PROMPT, Overrides(policy="denied-503-unary", denied_candidates=("strong",)))
     assert {attempt.candidate for attempt in caught.value.attempts} == {"weak"}
 
 
@@ -106,7 +102,7 @@ def test_no_prompt_and_no_words_of_a_provider_are_logged(
     stack: tuple[str, FaultyUpstream], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    for policy in ("500-stream", "401-stream", "reset-stream", "malformed-unary"):
+    for policy in ("logged-500-stream", "logged-401-stream", "logged-reset-stream", "logged-malformed-stream"):
         with RouterClient(stack[0], timeout_s=DEADLINE_S) as client:
             try:
                 list(client.stream(PROMPT, Overrides(policy=policy)))
