@@ -36,11 +36,13 @@ class PlannedCall:
         model: who is asked.
         input_tokens: at most about this many.
         output_tokens: at most this many; the call's `max_tokens`.
+        is_repeat: True for a call that is made only if a judge's reply before made no sense.
     """
 
     model: str
     input_tokens: int
     output_tokens: int
+    is_repeat: bool = False
 
 
 class GradingContext(Protocol):

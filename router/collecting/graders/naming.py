@@ -21,11 +21,16 @@ ENTRY_POINTS = "elle_router.graders"
 
 #: Where the class of each grader of ours is. A file is imported only if its grader is asked for.
 OURS: Mapping[str, str] = {
+    "agreement": "judges.agreement:Agreement",
     "choice": "gold.choice:MultipleChoice",
     "contains": "gold.contains:Contains",
     "exact": "gold.exact:Exact",
+    "feedback": "signals.feedback:FeedbackGrader",
     "json_schema": "gold.json_schema:JsonSchema",
+    "judge": "judges.judge:Judge",
+    "logprob": "signals.logprob:TokenLoss",
     "number": "gold.number:Number",
+    "reference": "judges.reference:ReferenceJudge",
     "regex": "gold.regex:Regex",
 }
 
@@ -125,6 +130,8 @@ def _parameter_types(made: type[Grader]) -> dict[str, Any] | None:
 
 def _converted(name: str, key: str, text: str, kind: Any) -> Any:
     kinds = {kind, *typing.get_args(kind)}
+    if type(None) in kinds and text.lower() == "none":
+        return None
     if bool in kinds:
         if text.lower() in _BOOLEANS:
             return _BOOLEANS[text.lower()]

@@ -1,0 +1,63 @@
+"""Read the verdict of a judge out of its reply, in one strict form and in no other (`verdict_in`)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from router.plain_json import NotPlainJsonError, loads
+
+#: A reply of more characters holds more than a verdict.
+MAX_REPLY_CHARACTERS = 20_000
+
+_FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
+
+
+class _EachKeyOnce(json.JSONDecoder):
+    """Decodes JSON in which no object has a key twice, so that only one verdict can be meant."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**(settings | {"object_pairs_hook": _object}))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise NotPlainJsonError("an object has a key twice")
+    return found
+
+
+def verdict_in(reply: str, verdicts: tuple[str, ...] | tuple[int, ...]) -> str | int | None:
+    """Return the verdict in a judge's reply, or None for a reply that is anything but what was asked for.
+
+    The whole reply must be one JSON object with a `verdict` that is one of `verdicts`, at most beside a `reason`; a
+    code fence around it is allowed. Nothing is searched for in running text, because the text may quote an answer.
+    """
+    if len(reply) > MAX_REPLY_CHARACTERS:
+        return None
+    fenced = _FENCED.fullmatch(reply.strip())
+    try:
+        found = loads(fenced[1] if fenced else reply, _EachKeyOnce)
+    except NotPlainJsonError:
+        return None
+    if not isinstance(found, dict) or not {"verdict"} <= found.keys() <= {"verdict", "reason"}:
+        return None
+    if not isinstance(found.get("reason", ""), str):
+        return None
+    verdict = found["verdict"]
+    # In Python `True == 1`, and 1.0 is in (1, 2).
+    return next((one for one in verdicts if type(one) is type(verdict) and one == verdict), None)
+
+
+def response_format(verdicts: tuple[str, ...] | tuple[int, ...]) -> Mapping[str, Any]:
+    """Return OpenAI's `response_format` that lets a judge reply in this form only."""
+    kind = "string" if isinstance(verdicts[0], str) else "integer"
+    schema = {
+        "type": "object",
+        "properties": {"reason": {"type": "string"}, "verdict": {"type": kind, "enum": list(verdicts)}},
+        "required": ["reason", "verdict"],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
