@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def measure(generated: GeneratedOutcomes, folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the seconds that `elle tune` takes with each kind of rule, without and with --plan and --by-group."""
+    """Return the seconds that `elle tune` takes with each kind of rule, without and with --plan and --by group."""
     data = folder / "tune.parquet"
     generated.write_outcomes(data, "tune", generated.n)
     generated.write_outcomes(folder / "fit.parquet", "fit", N_FIT)
@@ -134,7 +134,7 @@ def measure(generated: GeneratedOutcomes, folder: Path) -> dict[str, dict[str, A
     for rule in ("gain", "cost"):
         plain = TuneSettings((Target("max_loss", 0.05),), models=generated.models, rule=rule, prices=str(prices))
         found[f"{rule} rule"] = timed(folder, plain)
-        found[f"{rule} rule, --plan --by-group"] = timed(folder, replace(plain, plan=True, by_group=True))
+        found[f"{rule} rule, --plan --by group"] = timed(folder, replace(plain, plan=True, by="group"))
     return found
 
 

@@ -21,7 +21,7 @@ from probes.errors import DataError
 #: The most bytes that the header of an npy array and of a safetensors file may have, and the most arrays in a file.
 MOST_NPY_HEADER, MOST_SAFETENSORS_HEADER, MOST_ARRAYS = 10_000, 16 << 20, 10_000
 
-#: Compressed arrays may inflate to so many bytes, or to so many times the size of the file if that is more.
+#: Compressed arrays may inflate to this many bytes, or to this many times the size of the file if that is more.
 MOST_INFLATED_BYTES, MOST_INFLATION = 128 << 20, 100
 
 #: The exceptions that reading a damaged or hostile archive can raise.

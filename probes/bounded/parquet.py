@@ -11,8 +11,8 @@ import numpy as np
 from probes.bounded.text import path_fault
 from probes.errors import DataError
 
-#: A file may decode to so many bytes, or to so many times its own size if that is more. Honest files repeat values too,
-#: which take almost no space: outcomes of ten models hold each prompt ten times.
+#: A file may decode to this many bytes, or to this many times its own size if that is more. Honest files repeat values
+#: too, which take almost no space: outcomes of ten models hold each prompt ten times.
 MOST_DECODED_BYTES, MOST_EXPANSION = 128 << 20, 100
 
 #: Bytes counted for each value, whatever its type; as a Python object it takes several times as many.

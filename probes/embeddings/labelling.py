@@ -12,7 +12,7 @@ from probes.embeddings.files import EmbeddingFile
 from probes.errors import DataError
 
 _BLOCK_BYTES = 16 << 20
-#: Herding uses so many principal components, random Fourier features, and pairs that the kernel width is taken from.
+#: Herding uses this many principal components, random Fourier features, and pairs that the kernel width is taken from.
 _COMPONENTS, _FEATURES, _PAIRS = 50, 1000, 1000
 
 

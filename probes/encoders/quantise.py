@@ -18,7 +18,7 @@ _REQUIRED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_typ
 
 
 def export_weights(tensors: Tensors, config: Mapping[str, Any], halves: int, *, int8: bool) -> EncoderWeights:
-    """Return the weights of the first so many half layers of a BERT encoder.
+    """Return the weights of the first half layers of a BERT encoder.
 
     Args:
         tensors: those of `model.safetensors`, float32.

@@ -261,7 +261,7 @@ class BatchEncoder(Encoder, Protocol):
 
 @runtime_checkable
 class HelpedEncoder(Encoder, Protocol):
-    """An encoder that can use an idle core to speed up a lone forward pass, at nobody's expense."""
+    """An encoder that can use an idle core to speed up a lone forward pass, without slowing anything else down."""
 
     def use_idle_core(self) -> None:
         """Let an idle core help from now on; the features keep the same bits."""

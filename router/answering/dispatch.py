@@ -270,7 +270,7 @@ class Dispatcher:
 
 @contextlib.asynccontextmanager
 async def _time_limit(candidate: Candidate, seconds: float) -> AsyncIterator[None]:
-    """Raise UpstreamTimeoutError if the body of the context takes longer than so many seconds."""
+    """Raise UpstreamTimeoutError if the body of the context takes longer than `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             yield

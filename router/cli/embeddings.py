@@ -13,7 +13,7 @@ from router.cli.options import ARRAY, ENCODER, ENCODER_DIR, JSON, PATH, output_o
 from router.cli.output import INCOMPLETE, print_json, progress_bar
 
 
-@click.command("fit-pairs")
+@click.command("fit-pairs", short_help="Fit a probe to pairs of embedding and loss.")
 @click.argument("pairs", type=PATH)
 @output_option("The folder to write the probe to.", folder=True)
 @click.option("--name", help="The name of the probe. Default: the name of its folder.")
@@ -40,7 +40,7 @@ def fit_pairs_verb(pairs: Path, out: Path, name: str | None) -> None:
         raise SystemExit(INCOMPLETE)
 
 
-@click.command("score")
+@click.command("score", short_help="Score every row of a file of embeddings.")
 @click.argument("embeddings", type=PATH)
 @click.option("--probe", "probe_dir", required=True, type=PATH, help="The folder of the probe.")
 @output_option("The parquet file to write.", suffix=".parquet")

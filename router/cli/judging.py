@@ -42,7 +42,9 @@ _EVALUATE_GROUPS = {
 }
 
 
-@click.command("evaluate", cls=GroupedCommand, groups=_EVALUATE_GROUPS)
+@click.command(
+    "evaluate", cls=GroupedCommand, groups=_EVALUATE_GROUPS, short_help="Evaluate a policy or a probe on outcomes."
+)
 @click.argument("paths", metavar="[PROBE] DATA...", nargs=-1, required=True, type=PATH)
 @click.option("--policy", "policy_file", type=PATH, help="Evaluate this policy instead of the ranking of a probe.")
 @click.option("--weak", metavar="MODEL", help="The cheap model. Default, with --policy: the cheapest tier.")
@@ -144,7 +146,12 @@ _REPORT_GROUPS = {
 }
 
 
-@click.command("report", cls=GroupedCommand, groups=_REPORT_GROUPS)
+@click.command(
+    "report",
+    cls=GroupedCommand,
+    groups=_REPORT_GROUPS,
+    short_help="Write an HTML page on what a probe does on outcomes.",
+)
 @click.argument("probe", type=PATH)
 @click.argument("data", nargs=-1, required=True, type=PATH)
 @click.option("--weak", required=True, metavar="MODEL", help="The cheap model.")
@@ -170,7 +177,7 @@ def report_verb(probe: Path, data: tuple[Path, ...], out: Path, policy_file: Pat
     click.echo(f"Wrote {page}.")
 
 
-@click.command("export-encoder")
+@click.command("export-encoder", short_help="Export an encoder so that it runs without torch.")
 @output_option("The folder to write the encoder to.", folder=True)
 @ENCODER
 @click.option("--encoder-dir", type=PATH, help="The folder that holds the original files of the encoder.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from router.tuning.fitting.task_labels import TaskChange
 
 
-@click.command("label-task")
+@click.command("label-task", short_help="Add labels of one task to a probe, or withdraw them.")
 @click.argument("probe", type=PATH)
 @click.argument("task")
 @click.argument("labels", type=PATH)

@@ -48,7 +48,7 @@ def cli(verbose: bool) -> None:
     )
 
 
-@cli.command("version")
+@cli.command("version", short_help="Print the versions of this program and its libraries.")
 @JSON
 def version_verb(as_json: bool) -> None:
     """Print the versions of this program and of the libraries that it uses."""

@@ -68,5 +68,5 @@ def format_risks(candidates: Sequence[CandidateRisk]) -> list[str]:
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """Return a number with so many digits after the point, or "-" if the number is None."""
+    """Return a number with this many digits after the point, or "-" if the number is None."""
     return "-" if value is None else f"{value:.{digits}f}"

@@ -51,7 +51,7 @@ _RULES_HELP = (
 )
 
 
-@click.group("select")
+@click.group("select", short_help="Choose rows by their scores, or rows to label next.")
 def select_group() -> None:
     """Choose rows by their scores, or choose the rows to label next.
 
@@ -59,7 +59,7 @@ def select_group() -> None:
     """
 
 
-@select_group.command("keep")
+@select_group.command("keep", short_help="Keep all rows but the easiest and the hardest.")
 @click.argument("scores", type=PATH)
 @click.option("--drop-easiest", default=0.0, type=_SHARE, help="The share of the rows, the easiest ones, to drop.")
 @click.option("--drop-hardest", default=0.0, type=_SHARE, help="The share of the rows, the hardest ones, to drop.")
@@ -72,7 +72,7 @@ def keep_verb(scores: Path, drop_easiest: float, drop_hardest: float, column: st
     _write(out, row=rows[mask], score=loss[mask])
 
 
-@select_group.command("stratified")
+@select_group.command("stratified", short_help="Draw equally many rows from every class of difficulty.")
 @click.argument("scores", type=PATH)
 @_COUNT
 @click.option(
@@ -88,7 +88,7 @@ def stratified_verb(scores: Path, count: int, strata: int, seed: int, column: st
     _write(out, row=rows[chosen], score=loss[chosen])
 
 
-@select_group.command("suspicious")
+@select_group.command("suspicious", short_help="Select the rows whose predicted loss is unusually high.")
 @click.argument("scores", type=PATH)
 @click.option(
     "--deviations",
@@ -105,7 +105,7 @@ def suspicious_verb(scores: Path, deviations: float | None, share: float | None,
     _write(out, row=rows[mask], score=loss[mask])
 
 
-@select_group.command("label")
+@select_group.command("label", short_help="Choose the rows to label next.")
 @click.argument("embeddings", type=PATH)
 @_COUNT
 @click.option("--rule", type=click.Choice(list(RULES)), default=DEFAULT_RULE, show_default=True, help=_RULES_HELP)
@@ -192,7 +192,7 @@ def _rows(path: Path) -> Any:
     return read_parquet(path, ["row"])["row"].to_numpy()
 
 
-@select_group.command("change")
+@select_group.command("change", short_help="Select the rows whose predicted loss rose unusually.")
 @click.argument("before", type=PATH)
 @click.argument("after", type=PATH)
 @click.option(

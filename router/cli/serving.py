@@ -31,7 +31,9 @@ _SERVE_GROUPS = {
 }
 
 
-@click.command("serve", cls=GroupedCommand, groups=_SERVE_GROUPS)
+@click.command(
+    "serve", cls=GroupedCommand, groups=_SERVE_GROUPS, short_help="Serve over gRPC, and over HTTP with --http."
+)
 @click.option(
     "--policy",
     "policies",
@@ -195,7 +197,9 @@ _DECIDE_GROUPS = {
 }
 
 
-@click.command("decide", cls=GroupedCommand, groups=_DECIDE_GROUPS)
+@click.command(
+    "decide", cls=GroupedCommand, groups=_DECIDE_GROUPS, short_help="Decide which candidate would answer a prompt."
+)
 @click.argument("text", required=False)
 @click.option("--chat", type=PATH, help="A file with an OpenAI chat body instead of TEXT; - reads it from stdin.")
 @click.option("--policy", "policy_file", type=PATH, help="The policy file. Default: the embedded policy.")
@@ -262,7 +266,7 @@ def _read_query(text: str | None, chat: Path | None, overrides: Any) -> Any:
     return RouteQuery(tuple(body["messages"]), overrides=overrides, parameters=parameters)
 
 
-@click.command("validate")
+@click.command("validate", short_help="Check a policy file and everything that it names.")
 @click.argument("file", type=PATH)
 @ENCODER_DIR
 @click.option(
@@ -309,7 +313,7 @@ def _say_validation(file: Path, policy: ServedPolicy, unset: list[str], problems
         click.echo(f"{served.ref.name}: {say_certificate(served.certificate)}.")
 
 
-@click.command("policy")
+@click.command("policy", short_help="Print a policy file to start your own from.")
 @click.option("--from-litellm", type=PATH, metavar="CONFIG", help="Take the models from `model_list` of this file.")
 @click.option("--example", is_flag=True, help="Print the example of Mixtral-8x7B and GPT-4 Turbo.")
 def policy_verb(from_litellm: Path | None, example: bool) -> None:
@@ -326,7 +330,7 @@ def policy_verb(from_litellm: Path | None, example: bool) -> None:
     click.echo((EXAMPLE_POLICY if example else DEFAULT_POLICY).read_text("utf-8"), nl=False)
 
 
-@click.command("demo")
+@click.command("demo", short_help="Send the service a dozen prompts and show its decisions.")
 def demo_verb() -> None:
     """Start the service, send it a dozen prompts, print how each was decided, and stop."""
     from router.cli.demo import run_demo

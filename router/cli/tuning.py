@@ -26,7 +26,9 @@ _IMPORT_GROUPS = {
 }
 
 
-@click.command("import", cls=GroupedCommand, groups=_IMPORT_GROUPS)
+@click.command(
+    "import", cls=GroupedCommand, groups=_IMPORT_GROUPS, short_help="Convert outcomes of other programs into our form."
+)
 @click.argument("kind")
 @click.argument("paths", metavar="IN...", nargs=-1, required=True, type=PATH)
 @click.option("--out", required=True, type=PATH, help="The file to write, .parquet or .jsonl.")
@@ -73,7 +75,7 @@ _FIT_GROUPS = {
 }
 
 
-@click.command("fit", cls=GroupedCommand, groups=_FIT_GROUPS)
+@click.command("fit", cls=GroupedCommand, groups=_FIT_GROUPS, short_help="Fit a probe to outcomes.")
 @click.argument("data", nargs=-1, required=True, type=PATH)
 @output_option("The folder to write the probe to.", folder=True)
 @click.option("--models", help="The models to fit, separated by commas. Default: all models of the data.")
@@ -130,11 +132,11 @@ _TUNE_GROUPS = {
     "Candidates": ("weak", "strong", "models", "candidates", "reference", "prices"),
     "Certificate": ("calibration", "confidence", "bound", "max_request_usd", "sessions", "valid_days"),
     "The policy": ("rule", "out", "force", "allow_uncertified"),
-    "Further answers": ("by", "by_group", "plan", "as_json"),
+    "Further answers": ("by", "plan", "as_json"),
 }
 
 
-@click.command("tune", cls=GroupedCommand, groups=_TUNE_GROUPS)
+@click.command("tune", cls=GroupedCommand, groups=_TUNE_GROUPS, short_help="Tune a policy to a target and certify it.")
 @click.argument("probe", type=PATH)
 @click.argument("data", nargs=-1, type=PATH)
 @click.option("--weak", metavar="MODEL", help="The cheap model; needs --strong.")
@@ -203,7 +205,6 @@ _TUNE_GROUPS = {
     type=click.Choice(["group", "task"]),
     help="Also certify a threshold for each group, or for each task, of the data separately.",
 )
-@click.option("--by-group", is_flag=True, help="The same as --by group.")
 @click.option("--plan", is_flag=True, help="Also estimate what more labels would achieve.")
 @output_option("The policy file to write.", required=False)
 @click.option("--allow-uncertified", is_flag=True, help="Write a policy without a certificate if none is possible.")
@@ -242,10 +243,6 @@ def _tune_settings(options: dict[str, Any]) -> Any:
 
     kinds = ("max_loss", "min_quality", "max_strong_share", "max_cost_usd_per_1k")
     limits = {kind: options.pop(kind) for kind in kinds}
-    if options.pop("by_group"):
-        if options["by"] == "task":
-            raise click.UsageError("give either --by task or --by-group.")
-        options["by"] = "group"
     weak, strong, models = (options.pop(name) for name in ("weak", "strong", "models"))
     if (weak is None) != (strong is None) or sum(map(bool, (weak, models, options["candidates"]))) != 1:
         raise click.UsageError("give either --weak and --strong, or --models, or --candidates.")

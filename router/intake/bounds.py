@@ -75,7 +75,7 @@ class Intake:
             self._waiting -= 1
 
     def take(self, n_bytes: int) -> None:
-        """Take so many bytes out of the budget. Raise OverloadedError if fewer are left."""
+        """Take this many bytes out of the budget. Raise OverloadedError if fewer are left."""
         if self._held_bytes + n_bytes > self._max_bytes:
             raise OverloadedError(
                 f"requests in flight hold {self._held_bytes:,} bytes, and all together may hold {self._max_bytes:,}; "
@@ -85,7 +85,7 @@ class Intake:
         self._held_bytes += n_bytes
 
     def give_back(self, n_bytes: int) -> None:
-        """Give so many bytes back to the budget."""
+        """Give this many bytes back to the budget."""
         self._held_bytes -= n_bytes
 
     def close(self) -> None:

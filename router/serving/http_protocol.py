@@ -185,7 +185,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._head_bytes = self._header_bytes = self._body_bytes = self._n_chunks = 0
 
     def _limit(self, seconds: float | None) -> None:
-        """Give the client so many seconds from now; None sets no limit."""
+        """Give the client this many seconds from now; None sets no limit."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if seconds is None else self.loop.call_later(seconds, self._time_is_up)

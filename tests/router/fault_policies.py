@@ -50,8 +50,8 @@ BREAKS_OFF = ["reset", "tcp-reset-late", "malformed-late", "cut-off", "stall"]
 #: Those of which the upstream itself knows nothing.
 UNSEEN = frozenset({"dead-port", "dead-name", "tcp-reset", "tcp-reset-late"})
 
-#: Faults that are another one, under other settings or in a test of its own. Breakers remember who failed, so every test
-#: asks candidates that no other test asks; else what it finds would depend on the order of the tests.
+#: Faults that are another one, under other settings or in a test of its own. Breakers remember who failed, so every
+#: test asks candidates that no other test asks; else what it finds would depend on the order of the tests.
 BEHAVES_AS = {
     "session-500": "500",
     "pinned-500": "500",

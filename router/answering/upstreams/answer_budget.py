@@ -22,7 +22,7 @@ class AnswerBudget:
         self._lock = threading.Lock()
 
     def change(self, n_bytes: int) -> bool:
-        """Take so many bytes, or give them back if negative. Return False, and take nothing, if there is no room."""
+        """Take this many bytes, or give them back if negative. Return False, and take nothing, if there is no room."""
         with self._lock:
             if n_bytes > 0 and self._held_bytes + n_bytes > self.max_bytes:
                 return False
@@ -42,7 +42,7 @@ class HeldAnswer:
         self._taken = 0
 
     def hold(self, n_bytes: int) -> None:
-        """Count the answer as so many bytes from now on.
+        """Count the answer as this many bytes from now on.
 
         Raises UpstreamUnavailableError if all answers together take too many. This says nothing of the candidate.
         """

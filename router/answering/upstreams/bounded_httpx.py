@@ -156,7 +156,7 @@ class _Body(httpx.AsyncByteStream):
         async for part in self._parts():
             if (error := self._gauge.add(part)) is not None:
                 self._call.refusal = error
-                raise httpx.ReadError("the answer is more than what is read of one")
+                raise httpx.ReadError("the answer is longer than the bound on one answer")
             yield part
 
     async def aclose(self) -> None:

@@ -36,7 +36,7 @@ async def apart(job: Callable[..., T], *arguments: object) -> T:
 
 
 class SetAside:
-    """The large parts of an OpenAI answer that a library in between needs not see: it would copy and check each value.
+    """Holds the large parts of an OpenAI answer, which a library in between need not see: it would copy each value.
 
     These are token probabilities and fields that the API does not have.
     """
@@ -46,7 +46,7 @@ class SetAside:
         self._probabilities: dict[int, Any] = {}
 
     def take_from(self, answer: Any) -> None:
-        """Remove the large parts of a decoded answer; of one in another shape nothing."""
+        """Take the large parts out of a decoded answer and keep them; an answer in another shape stays as it is."""
         choices = answer.get("choices") if isinstance(answer, dict) else None
         if not isinstance(choices, list):
             return
@@ -57,7 +57,7 @@ class SetAside:
                 self._probabilities[index] = choice.pop("logprobs")
 
     def put_back(self, answer: dict[str, Any]) -> None:
-        """Put the parts back, where the choices are still those they were taken from."""
+        """Put the parts back into the answer, each into the choice with the index that it was taken from."""
         for name, value in self._fields.items():
             answer.setdefault(name, value)
         choices = answer.get("choices") or []
@@ -75,7 +75,7 @@ def is_large(value: Any) -> bool:
 
 
 def holds_more(value: Any, *, n_values: float, n_characters: float = math.inf) -> bool:
-    """Return whether a JSON value holds more values, or more characters of text, than these."""
+    """Return whether a JSON value holds more values, or more characters of text, than these two numbers."""
     waiting, values, characters = [value], 0, 0
     while waiting:
         one = waiting.pop()

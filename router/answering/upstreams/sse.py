@@ -11,10 +11,10 @@ from router.errors import UpstreamUnavailableError
 #: Lines that may come before the data of the next event: comments that keep a connection open, names, empty ones.
 MAX_LINES = 10_000
 
-#: A stream may be so many times as long as an answer in one piece: it wraps every few letters in JSON of its own.
+#: A stream may be this many times as long as an answer in one piece: it wraps every few letters in JSON of its own.
 STREAM_FACTOR = 16
 
-#: After so many lines others have their turn in the event loop.
+#: After this many lines others have their turn in the event loop.
 _LINES_AT_ONCE = 4096
 
 

@@ -51,7 +51,7 @@ ERROR_BODY_S = 5.0
 #: The parts of a body, sent one behind the other.
 Body: TypeAlias = tuple[bytes | memoryview, ...]
 
-#: Longer bodies are sent in pieces of so many bytes, between which others have their turn. A body with pictures is
+#: Longer bodies are sent in pieces of this many bytes, between which others have their turn. A body with pictures is
 #: never put together: copying 30 MB takes 20 ms, during which no other thread runs.
 _PIECE_BYTES = 64 * 1024
 

@@ -30,7 +30,7 @@ MIN_PROMPTS = 50
 #: Fewer different prompts with a label of a model than this cannot be spread over the folds.
 MIN_TEXTS = FOLDS
 
-#: With at least so many groups the penalty is chosen by leaving whole groups out, in so many folds at most.
+#: With at least this many groups the penalty is chosen by leaving whole groups out, in at most this many folds.
 MIN_GROUPS, GROUP_FOLDS = 5, 10
 
 #: Folds are drawn anew until every model has enough labels on either side; with five labels one draw in 30 fails.

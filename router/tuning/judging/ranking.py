@@ -1,9 +1,9 @@
 """Measure rankings of prompts for one pair of models, with intervals from the same bootstrap draws for all.
 
 APGR, CPT and AUROC are computed here a second time, beside `probes.measures`, for speed. A resample draws texts with
-replacement. It is kept as a weight for each row, so that each ranking is sorted once and every figure is a few cumulative
-sums; the functions of `probes.measures` sort the drawn rows anew for each of 1,000 resamples. That both give the same
-numbers, on all rows and on drawn ones, is tested in tests/router/tuning/judging/test_probe_evaluation.py.
+replacement. It is kept as a weight for each row, so that each ranking is sorted once and every figure is a few
+cumulative sums; the functions of `probes.measures` sort the drawn rows anew for each of 1,000 resamples. That both give
+the same numbers is tested, on all rows and on drawn ones (tests/router/tuning/judging/test_probe_evaluation.py).
 """
 
 from __future__ import annotations

@@ -45,7 +45,10 @@ class ThresholdCurve:
 
 
 def threshold_curve(gain: FloatArray, truth: Truth, *, resamples: int = 500, seed: int = 0) -> ThresholdCurve:
-    """Return what thresholds do at 101 quantiles of the gain. Whole texts are resampled for the band."""
+    """Return quality lost and weak share for thresholds at 101 quantiles of the gain.
+
+    Whole texts are resampled for the band.
+    """
     thresholds = np.unique(np.quantile(gain, np.linspace(0, 1, 101)))
     order = np.argsort(gain, kind="stable")
     ends = np.searchsorted(gain[order], thresholds, side="right")

@@ -43,6 +43,13 @@ def test_no_option_is_under_two_titles_and_every_name_under_a_title_is_one(verb:
     assert set(named) <= {parameter.name for parameter in verb.params}
 
 
+@pytest.mark.parametrize("words", [[], ["select"]])
+def test_the_list_of_verbs_says_each_in_a_whole_sentence(words: list[str]) -> None:
+    shown = CliRunner().invoke(cli, [*words, "--help"]).output.partition("Commands:")[2].strip().splitlines()
+    assert shown
+    assert not [line for line in shown if not line.endswith(".") or line.endswith("...")]
+
+
 def test_the_models_are_called_cheap_and_expensive() -> None:
     for verb in VERBS.values():
         texts = (verb.help or "", *(getattr(parameter, "help", None) or "" for parameter in verb.params))

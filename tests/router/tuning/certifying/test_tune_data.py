@@ -94,7 +94,7 @@ class TestBadData:
 
 class TestGroupsAndPlans:
     def test_each_group_is_certified_from_its_own_prompts(self, data_folder: Path) -> None:
-        found = answer_of(tune(data_folder, *PAIR, "--max-loss", 0.05, "--by-group"))
+        found = answer_of(tune(data_folder, *PAIR, "--max-loss", 0.05, "--by", "group"))
         assert found["groups"].keys() == {"g0", "g1"}
         assert sum(group["n"] for group in found["groups"].values()) == found["n_calibration"]
         for group in found["groups"].values():
