@@ -63,6 +63,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "tuning.fitting": {"asking", "policies", "tuning.outcomes"},
         "tuning.judging": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},
         "tuning.outcomes": {"asking", "policies"},
+        "tuning.previewing": {"asking", "deciding", "policies", "tuning.outcomes", "tuning.reporting"},
         "tuning.reporting": {"asking", "policies", "tuning.fitting", "tuning.judging", "tuning.outcomes"},
         "wire": {"answering", "asking", "deciding", "intake", "pb"},
     },

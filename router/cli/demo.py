@@ -12,8 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from router.cli.render import describe_reason, format_number, format_risks
+from router.cli.render import format_number, format_risks
 from router.client import Answer, AsyncRouterClient
+from router.deciding.reason_words import describe_reason
 from router.errors import ServiceError
 from router.serving.server import RunningService, serving
 from router.serving.settings import ServerSettings

@@ -1,4 +1,4 @@
-"""The verbs of `elle` that judge: evaluate a policy or a probe, write a report, compare an exported encoder."""
+"""The verbs of `elle` that judge: evaluate or preview a policy, write a report, compare an exported encoder."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ from typing import Any
 
 import click
 
-from router.cli.options import ENCODER, ENCODER_DIR, JSON, PATH, PRICES, GroupedCommand, output_option
-from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
+from router.cli.options import (
+    ENCODER,
+    ENCODER_DIR,
+    JSON,
+    PATH,
+    PRICES,
+    GroupedCommand,
+    output_option,
+    require_free,
+    require_other_than_input,
+)
+from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, progress_bars, stdout
 
 _FOLDS = click.option(
     "--cv",
@@ -206,4 +216,64 @@ def export_encoder_verb(out: Path, as_json: bool, **options: Any) -> None:
         raise SystemExit(NOT_CERTIFIED)
 
 
-JUDGING_VERBS = (evaluate_verb, report_verb, export_encoder_verb)
+_PREVIEW_GROUPS = {
+    "What to preview": ("policy_file", "profile", "kind", "strong"),
+    "What to show": ("html", "no_text", "show", "as_json"),
+    "How to compute": ("resamples", "seed", "encoder_dir"),
+}
+
+
+@click.command("preview", cls=GroupedCommand, groups=_PREVIEW_GROUPS)
+@click.argument("log", metavar="LOG...", nargs=-1, required=True, type=PATH)
+@click.option("--policy", "policy_file", required=True, type=PATH, help="The policy file.")
+@click.option("--profile", help="Preview this profile of the policy in its place.")
+@click.option("--kind", help="The kind of LOG, as in `elle import`. Default: it is recognised.")
+@click.option(
+    "--strong", metavar="CANDIDATE", help="The candidate that savings are measured against. Default: the last tier."
+)
+@click.option("--html", type=PATH, metavar="FILE", help="Also write one self-contained HTML page.")
+@click.option("--no-text", is_flag=True, help="Show no prompts beside the decisions to read.")
+@click.option(
+    "--show",
+    default=5,
+    show_default=True,
+    type=click.IntRange(0, 1000),
+    help="The number of decisions of each sort to show.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing page.")
+@_RESAMPLES
+@_SEED
+@ENCODER_DIR
+@JSON
+def preview_verb(log: tuple[Path, ...], policy_file: Path, as_json: bool, **options: Any) -> None:
+    """Show what a policy would have done with LOG: who answers how much, at what cost, and which decisions are close.
+
+    LOG is a log of prompts or chats, in files or folders of any kind that `elle import` knows, or plain rows with a
+    prompt or messages. No model is asked, and no key and no label is needed. Sessions are replayed request by request
+    with the times of the log, and costs count the prompt caches of the providers. What the costs rest on is listed.
+    """
+    from router.cli.steps.preview_files import PreviewFiles, preview_files
+    from router.tuning.previewing.preview import PreviewOptions
+    from router.tuning.previewing.preview_text import print_preview
+    from router.tuning.previewing.savings import Resampling
+
+    html = options["html"]
+    if html is not None:
+        require_free(html, folder=False, force=options["force"])
+        require_other_than_input(click.get_current_context(), html)
+    files = PreviewFiles(log, policy_file, options["kind"], options["profile"], html)
+    resampling = Resampling(options["resamples"], options["seed"])
+    wanted = PreviewOptions(
+        options["strong"], options["show"], not options["no_text"], resampling, options["encoder_dir"]
+    )
+    with progress_bars() as on_progress:
+        found = preview_files(files, wanted, on_progress)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print_preview(found, stdout())
+    if html is not None:
+        click.echo(f"Wrote {html}.", err=True)
+
+
+JUDGING_VERBS = (evaluate_verb, report_verb, export_encoder_verb, preview_verb)

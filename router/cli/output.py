@@ -48,6 +48,23 @@ def progress_bar(label: str) -> Iterator[Progress | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
+@contextlib.contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function of (what is done, done, total) that shows a bar, as `progress_bar` does, for each thing done."""
+    with contextlib.ExitStack() as open_bars:
+        bars: dict[str, Progress | None] = {}
+
+        def tell(label: str, done: int, total: int) -> None:
+            if label not in bars:
+                # A terminal shows one bar at a time.
+                open_bars.pop_all().close()
+                bars[label] = open_bars.enter_context(progress_bar(label))
+            if (on_progress := bars[label]) is not None:
+                on_progress(done, total)
+
+        yield tell
+
+
 def _progress_lines(label: str) -> Callable[[int, int], None]:
     def report(done: int, total: int) -> None:
         if done == total or done % 1000 == 0:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from router.deciding.reason_words import describe_reason
 from router.values import CandidateRisk, RoutingDecision
 
 
@@ -48,18 +49,6 @@ def _candidate_table(decision: RoutingDecision) -> Table:
         answers = "yes" if row.eligible else escape("; ".join(row.ineligible_because))
         table.add_row(mark + row.candidate, *numbers, answers)
     return table
-
-
-def describe_reason(decision: RoutingDecision) -> str:
-    """Return the reason of a decision in words, with its numbers: "gain above threshold: +0.310 > 0.120"."""
-    words = decision.reason.value.lower().replace("_", " ")
-    if decision.abstained:
-        # A prompt that was judged has a leverage; without one there was no text to judge.
-        return f"{words}: " + ("unlike what the probe knows" if decision.leverage is not None else "nothing to judge")
-    if decision.gain is not None and decision.threshold is not None:
-        sign = ">" if decision.gain > decision.threshold else "<="
-        return f"{words}: {decision.gain:+.3f} {sign} {decision.threshold:.3f}"
-    return f"{words} {decision.threshold:.3f}" if decision.threshold is not None else words
 
 
 def format_risks(candidates: Sequence[CandidateRisk]) -> list[str]:

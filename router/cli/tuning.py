@@ -52,9 +52,9 @@ _IMPORT_GROUPS = {
 def import_verb(kind: str, paths: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Convert outcomes that other programs keep into the form that `elle fit`, `tune` and `evaluate` read.
 
-    KIND is routellm, routerbench, mmlu-pro, openai-batch, litellm-spend-logs or langfuse. IN are its files, or folders
-    that hold them. The command says what it took as the score. If it cannot know how good a score is, it asks for
-    --score-map or --score-range. Rows that cannot be used are left out, counted, and listed in a file beside --out.
+    KIND is routellm, routerbench, mmlu-pro, openai-batch, litellm-spend-logs, langfuse or table. IN are its files, or
+    folders that hold them. The command says what it took as the score. If it cannot know how good a score is, it asks
+    for --score-map or --score-range. Rows that cannot be used are left out, counted, and listed in a file beside --out.
     """
     from router.tuning.outcomes.adapters import ImportOptions, import_outcomes
     from router.tuning.outcomes.adapters.summary import print_import

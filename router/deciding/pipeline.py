@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -85,6 +85,7 @@ class Router:
         encoders: the encoder for each encoder identity that a probe of the policies names.
         settings: the bounds of the router and the sizes of its memories.
         intake: the bounds that all doors share; None makes new ones.
+        clock: returns the time in seconds by which sessions are remembered, and never goes backwards.
 
     Raises EncoderMismatchError if an encoder is not the one that a probe was fitted on.
     """
@@ -96,6 +97,7 @@ class Router:
         settings: RouterSettings = DEFAULT_SETTINGS,
         *,
         intake: Intake | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         for policy in policies:
             if policy.encoder_spec is not None:
@@ -112,7 +114,7 @@ class Router:
         }
         self._max_prompt_bytes = settings.max_prompt_bytes
         self._cache = JudgementCache(settings.cache_entries)
-        self._sessions = SessionMemory(max_entries=settings.max_sessions, ttl_s=settings.session_ttl_s)
+        self._sessions = SessionMemory(max_entries=settings.max_sessions, ttl_s=settings.session_ttl_s, clock=clock)
         self._intake = Intake() if intake is None else intake
 
     @classmethod
@@ -150,10 +152,7 @@ class Router:
         return MappingProxyType(self._policies)
 
     def policy(self, name: str | None) -> ServedPolicy:
-        """Return the policy of this name, or the default policy for None or an empty name.
-
-        Raise UnknownPolicyError without one.
-        """
+        """Return the policy of this name; for None or an empty name the default. Raise UnknownPolicyError."""
         try:
             return self._policies[name or self._default]
         except KeyError as error:

@@ -18,6 +18,7 @@ def write_files(folder: Path) -> None:
     _write(folder / "newer.jsonl", _outcomes(150, seed=1))
     _write(folder / "new-labels.jsonl", _outcomes(100, seed=2))
     _write(folder / "new-calibration.jsonl", _outcomes(400, seed=3))
+    _write(folder / "log.jsonl", _log())
     _write(folder / "task-outcomes.jsonl", _task_outcomes())
     _write(folder / "mail-labels.jsonl", _outcomes(3, seed=4))
     (folder / "prompts.txt").write_text("".join(f"What is {i} plus {i}?\n" for i in range(20)), "utf-8")
@@ -39,6 +40,19 @@ def _outcomes(n: int, *, seed: int) -> Iterable[dict[str, Any]]:
                 "prompt": text, "prompt_id": f"{seed}-{i}", "model": model, "score": score,
                 "group": f"group {i % 4}", "timestamp": 1_760_000_000 + 60 * i,
             }  # fmt: skip
+
+
+def _log() -> Iterable[dict[str, Any]]:
+    """Yield a log of ten sessions of three requests each, with who answered and what was paid."""
+    for session in range(10):
+        chat: list[dict[str, str]] = []
+        for number in range(3):
+            chat = [*chat, {"role": "user", "content": f"What is {session} plus {number}?"}]
+            yield {
+                "messages": chat, "session_id": f"s{session}", "timestamp": 1_760_000_000 + 600 * session + 30 * number,
+                "model": "frontier", "cost_usd": 0.005,
+            }  # fmt: skip
+            chat = [*chat, {"role": "assistant", "content": str(session + number)}]
 
 
 def _task_outcomes() -> Iterable[dict[str, Any]]:

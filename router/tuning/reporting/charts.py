@@ -185,6 +185,19 @@ def learning_chart(points: Sequence[LearningPoint]) -> bytes:
     return _png(figure)
 
 
+def bars_chart(values: Mapping[str, float], *, highlight: str, label: str) -> bytes:
+    """Draw a horizontal bar for each value, the first one on top, and write the value beside it."""
+    figure, axes = _figure(8.2, 0.9 + 0.38 * len(values))
+    places = np.arange(len(values))[::-1]
+    colours = [_BLUE if name == highlight else _GREY for name in values]
+    bars = axes.barh(places, list(values.values()), color=colours, height=0.65)
+    axes.bar_label(bars, labels=[f"{value:,.4g}" for value in values.values()], padding=4, fontsize=8)
+    axes.set_yticks(places, [_plain(name) for name in values], fontsize=8)
+    axes.set_xlabel(label)
+    axes.margins(x=0.12)
+    return _png(figure)
+
+
 def _figure(width: float, height: float, *, columns: int = 1) -> tuple[Any, Any]:
     # Matplotlib writes its list of fonts into our cache, and not into a place of its own.
     if (cache := default_cache_dir()) is not None:

@@ -16,7 +16,8 @@ from router.tuning.reporting.html_policy import policy_html
 from router.tuning.reporting.mistakes import Mistakes
 from router.tuning.reporting.threshold_marker import ThresholdMarker
 
-_TEMPLATE = Path(__file__).with_name("report.html")
+#: The HTML around the body of every page that we write. It lets a browser fetch nothing.
+TEMPLATE = Path(__file__).with_name("report.html")
 
 _COLUMNS = (
     *("ranking by", "APGR", "95 %", "probe ahead by", "95 %", "CPT20", "CPT50", "CPT80"),
@@ -37,7 +38,7 @@ def render_page(
     """Return the whole page of a report as HTML that fetches nothing. Names from the data are escaped."""
     body = "\n".join(_body(found, probe, pictures, mistakes, marker, policy))
     title = escape(f"{probe.card.title}: {found.strong} over {found.weak}")
-    return string.Template(_TEMPLATE.read_text("utf-8")).substitute(title=title, body=body)
+    return string.Template(TEMPLATE.read_text("utf-8")).substitute(title=title, body=body)
 
 
 def _body(
@@ -61,25 +62,23 @@ def _body(
     yield from _splits(found)
     yield "<h2>Against everything else</h2>"
     yield from _rankings(found)
-    yield _picture(
-        pictures, "cost-quality", "Every point of a curve is a threshold. Higher and further left is better."
-    )
+    yield picture(pictures, "cost-quality", "Every point of a curve is a threshold. Higher and further left is better.")
     yield "<h2>Are the probabilities right?</h2>"
-    yield _picture(
+    yield picture(
         pictures, "reliability", "On the diagonal a risk of 20 % fails in 20 % of cases. Bars: 95 % (Wilson)."
     )
     yield "<h2>What a threshold costs</h2>"
     yield from _certificate(marker, policy)
     band = "Band: pointwise 95 % on these prompts, without abstention; no certificate, which is what elle tune gives."
     region = marker is not None and marker.certified_region is not None
-    yield _picture(pictures, "threshold", f"{band} Green: certified thresholds." if region else band)
+    yield picture(pictures, "threshold", f"{band} Green: certified thresholds." if region else band)
     yield "<h2>Where it helps and where it harms</h2>"
     yield '<p class="note">Red: significantly worse than random choice at equal strong share.</p>'
     for by in found.slices:
         if f"slices-{by}" in pictures:
-            yield _picture(pictures, f"slices-{by}", f"By {by}; prompts in brackets.{_NOTES.get(by, '')}")
+            yield picture(pictures, f"slices-{by}", f"By {by}; prompts in brackets.{_NOTES.get(by, '')}")
     yield "<h2>Would more labels help?</h2>"
-    yield _picture(
+    yield picture(
         pictures, "learning", "The recipe refitted on part of these data, scored on a fifth left out by text."
     )
     yield "<h2>Where it is wrong</h2>"
@@ -187,10 +186,11 @@ def _mistakes(mistakes: Mistakes, n: int) -> Iterator[str]:
         yield "</table>"
 
 
-def _picture(pictures: Mapping[str, bytes], name: str, caption: str) -> str:
+def picture(pictures: Mapping[str, bytes], name: str, caption: str) -> str:
+    """Return the HTML of one of these PNG pictures, which the page itself then holds, with its caption."""
     source = "data:image/png;base64," + base64.b64encode(pictures[name]).decode()
-    picture = f'<img alt="{escape(name.replace("-", " "))}" src="{source}">'
-    return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+    image = f'<img alt="{escape(name.replace("-", " "))}" src="{source}">'
+    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _percent(ranking: Ranking, name: str) -> str:

@@ -60,6 +60,7 @@ RUNS = (
     Run("label-task", "probe task1 outcomes.jsonl --out relabelled"),
     Run("evaluate", "probe outcomes.jsonl --weak small --strong large --resamples 100"),
     Run("evaluate", "--policy policy.yaml named.jsonl"),
+    Run("preview", "spend.jsonl --policy policy.yaml --html preview.html"),
     Run("report", "probe outcomes.jsonl --weak small --strong large --resamples 100 --out report"),
     Run("tune", "probe outcomes.jsonl --weak small --strong large --max-loss 0.9 --out tuned.yaml"),
     Run("export-encoder", "--out encoder"),

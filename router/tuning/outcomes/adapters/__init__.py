@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from probes.errors import DataError
-from router.tuning.outcomes.adapters.benchmarks import read_mmlu_pro, read_routellm, read_routerbench
 from router.tuning.outcomes.adapters.collection import (
     NO_PROMPT,
     REPEATED,
@@ -19,16 +18,10 @@ from router.tuning.outcomes.adapters.collection import (
     valid,
 )
 from router.tuning.outcomes.adapters.files import check_out, expand, write_left_out, write_outcomes
-from router.tuning.outcomes.adapters.langfuse import read_langfuse
-from router.tuning.outcomes.adapters.logs import ScoreFile, read_litellm_spend_logs, read_openai_batch
+from router.tuning.outcomes.adapters.kinds import WITHOUT_SCORES, Reading, check_kind, read_kind
 from router.tuning.outcomes.adapters.prompts import check_prompt
 from router.tuning.outcomes.adapters.scores import ScoreOptions, parse_score_map, read_scores
 from router.tuning.outcomes.adapters.summary import ImportSummary
-
-KINDS = ("routellm", "routerbench", "mmlu-pro", "openai-batch", "litellm-spend-logs", "langfuse")
-
-#: Kinds whose records do not say how good an answer was.
-_SCORES_FROM_FILE = {"openai-batch": read_openai_batch, "litellm-spend-logs": read_litellm_spend_logs}
 
 _FREE = (
     "costs of 0, which logs write if they know no price, are taken as unknown (--prices of evaluate and tune fills "
@@ -65,17 +58,16 @@ def import_outcomes(kind: str, paths: Sequence[Path], out: Path, options: Import
     Rows that cannot be used are left out, counted and listed in a file beside `out`. Raises DataError, and writes
     nothing, if nothing can be used or if the meaning of the scores is not known.
     """
-    if kind not in KINDS:
-        raise DataError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}.")
+    check_kind(kind)
     score_options = ScoreOptions(parse_score_map(options.score_map), options.score_range)
     check_out(out, force=options.force)
-    if options.scores is not None and kind not in _SCORES_FROM_FILE:
-        raise DataError(f"--scores is for {', '.join(_SCORES_FROM_FILE)}; {kind} brings its own.")
+    if options.scores is not None and kind not in WITHOUT_SCORES:
+        raise DataError(f"--scores is for {', '.join(WITHOUT_SCORES)}; {kind} brings its own.")
     if options.score_name is not None and kind != "langfuse":
         raise DataError(f"--score-name is for langfuse; got {kind}.")
     files = expand(paths, out)
     collection = Collection()
-    _collect(kind, files, collection, options, score_options)
+    read_kind(kind, files, collection, Reading(options.scores, options.score_name, score_options.words))
     _drop_empty(collection)
     scored, summary = read_scores(collection, score_options)
     usable, same = _usable(scored, collection)
@@ -96,26 +88,6 @@ def import_outcomes(kind: str, paths: Sequence[Path], out: Path, options: Import
         left_out_file=None if listed is None else str(listed),
         notes=(*_counted(collection), *_doubts(usable, same)),
     )
-
-
-def _collect(
-    kind: str,
-    files: Sequence[Path],
-    collection: Collection,
-    options: ImportOptions,
-    score_options: ScoreOptions,
-) -> None:
-    if kind in _SCORES_FROM_FILE:
-        given = ScoreFile() if options.scores is None else ScoreFile.read(options.scores, collection)
-        _SCORES_FROM_FILE[kind](files, collection, given)
-    elif kind == "langfuse":
-        read_langfuse(files, collection, options.score_name)
-    elif kind == "routellm":
-        read_routellm(files, collection, score_options.words)
-    elif kind == "routerbench":
-        read_routerbench(files, collection)
-    else:
-        read_mmlu_pro(files, collection)
 
 
 def _drop_empty(collection: Collection) -> None:

@@ -56,6 +56,9 @@ class ImportedAnswer:
         place: where its record was read.
         scores: as the source wrote them; the quality is their mean. why_no_score: the reason if none has a value.
         asked_at: in seconds since 1970; None if unknown.
+        session_id: the session that the source names; empty if it names none. task: the key of its task, or empty.
+        parameters: the other fields of the request, such as `tools` and `max_tokens`, as far as the source has them.
+        answer: the text of the answer; None if the source does not hold it.
     """
 
     place: Place
@@ -70,6 +73,10 @@ class ImportedAnswer:
     output_tokens: float | None = None
     asked_at: float | None = None
     why_no_score: str = NO_SCORE
+    session_id: str = ""
+    task: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    answer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,10 +102,13 @@ class Collection:
     left_out: list[LeftOutRow] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+    _read: dict[Path, list[Row]] = field(default_factory=dict)
 
     def rows(self, path: Path) -> list[Row]:
-        """Return the rows of a file; rows that cannot be read are left out."""
-        return read_rows(path, lambda place, problem: self.leave_out(place, "unreadable row", problem))
+        """Return the rows of a file, which is read once; rows that cannot be read are left out."""
+        if path not in self._read:
+            self._read[path] = read_rows(path, lambda place, why: self.leave_out(place, "unreadable row", why))
+        return self._read[path]
 
     def leave_out(self, place: Place, why: str, detail: str = "") -> None:
         """Record that a row is left out, and why."""

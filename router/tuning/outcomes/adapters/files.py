@@ -19,14 +19,14 @@ T = TypeVar("T")
 _OUT_SUFFIXES = (".parquet", ".jsonl")
 
 
-def expand(paths: Sequence[Path], out: Path) -> list[Path]:
+def expand(paths: Sequence[Path], out: Path | None = None) -> list[Path]:
     """Return the files to read, each once; a folder stands for every readable file below it.
 
-    Hidden files are not read, and neither is what an earlier import wrote to `out`. Raises DataError for a path that
-    does not exist, for a folder without readable files, and for one that holds packed files.
+    Hidden files are not read, and neither is what an earlier import wrote to `out`, if that is given. Raises
+    DataError for a path that does not exist, for a folder without readable files, and for one that holds packed files.
     """
     found: list[Path] = []
-    written = {out.resolve(), left_out_file(out).resolve()}
+    written = set() if out is None else {out.resolve(), left_out_file(out).resolve()}
     for path in paths:
         if path.is_dir():
             files = (file for file in path.rglob("*") if file.is_file() and file.resolve() not in written)

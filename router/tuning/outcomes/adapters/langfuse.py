@@ -37,7 +37,9 @@ class _Export:
     trace_names: dict[str, str] = field(default_factory=dict)
 
 
-def read_langfuse(paths: Sequence[Path], collection: Collection, score_name: str | None) -> None:
+def read_langfuse(
+    paths: Sequence[Path], collection: Collection, score_name: str | None, *, scored: bool = True
+) -> None:
     """Collect the generations of Langfuse exports with their scores.
 
     Generations are observations of `type` GENERATION. The names of fields may be in snake_case or camelCase. The fields
@@ -51,12 +53,14 @@ def read_langfuse(paths: Sequence[Path], collection: Collection, score_name: str
     or TEXT, it is the `string_value` and needs a score map, because the `value` is then the index of the category, or
     0. Tables of the interface have a column for each name of a score instead.
 
+    With `scored` false, only what was asked is wanted, and no score is read.
+
     Raises DataError if there are several names and none was chosen, or if there is no score of the chosen name.
     """
     export = _sorted_out(paths, collection)
-    by_name = _scores(export, collection)
+    by_name = _scores(export, collection) if scored else {}
     columns = {name for row in export.observations for name in row.values}
-    name = _chosen(set(by_name), columns, score_name)
+    name = _chosen(set(by_name), columns, score_name) if scored else None
     scores = by_name.get(name or "", {})
     generations = [row for row in export.observations if _is_generation(row.values)]
     collection.skipped["not generations"] += len(export.observations) - len(generations)
@@ -88,7 +92,7 @@ def _sorted_out(paths: Sequence[Path], collection: Collection) -> _Export:
         inside = decode_json_text(values.get("observations"))
         name = str(first(values, "name") or "")
         if isinstance(inside, list) and all(isinstance(one, Mapping) for one in inside):
-            trace = {"traceName": name, "traceId": values.get("id")}
+            trace = {"traceName": name, "traceId": values.get("id"), "sessionId": values.get("sessionId")}
             export.observations += [Row(row.place, {**trace, **one}) for one in inside]
             scores = decode_json_text(values.get("scores")) or []
             export.scores += [Row(row.place, {**trace, **one}) for one in scores if isinstance(one, Mapping)]
@@ -136,6 +140,7 @@ def _answer(row: Row, trace_names: Mapping[str, str]) -> ImportedAnswer:
         input_tokens=tokens[0] or None,
         output_tokens=tokens[1] if tokens[0] else None,
         asked_at=time_of(values, "start_time", "startTime"),
+        session_id=str(first(values, "session_id", "sessionId") or ""),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from router.tuning.outcomes.adapters.collection import (
     time_of,
 )
 from router.tuning.outcomes.adapters.prompts import chat_of, cut_elsewhere, decode_json_text, mapping
+from router.tuning.outcomes.adapters.table import parameters_of
 from router.tuning.outcomes.records import Row
 
 #: Notes for the user, each with a number of answers.
@@ -80,29 +81,37 @@ class ScoreFile:
         return len(self.by_id.keys() - self.used)
 
 
-def read_openai_batch(paths: Sequence[Path], collection: Collection, scores: ScoreFile) -> None:
+def read_openai_batch(paths: Sequence[Path], collection: Collection, scores: ScoreFile, *, scored: bool = True) -> None:
     """Collect the answers of OpenAI batches: request files (`custom_id`, `body`) and output files together.
 
     The prompt is `body.messages`, or `body.input` of the Responses API. The model is the one that was requested. If one
     custom_id was requested of several models, it is the one with which `response.body.model` of the output begins.
     Tokens are read from `response.body.usage`, and the time from `response.body.created`. A batch holds no scores: they
     come from `--scores`, by custom_id, or by `MODEL/custom_id` if several models share a custom_id. Outputs with an
-    `error`, or with a `status_code` other than 200, are failed calls.
+    `error`, or with a `status_code` other than 200, are failed calls. With `scored` false, only what was asked is
+    wanted: requests without an output are then answers that have not come.
     """
     requests: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     outputs: list[Row] = []
+    asked: list[tuple[Row, Mapping[str, Any]]] = []
     for row in (row for path in paths for row in collection.rows(path)):
         body = mapping(row.values.get("body"))
         if "response" in row.values or "error" in row.values:
             outputs.append(row)
         elif body and first(row.values, "custom_id") is not None:
             requests[str(row.values["custom_id"])].append(body)
+            asked.append((row, body))
         else:
             collection.leave_out(row.place, "neither request nor output", f"fields {', '.join(row.values)}")
     known: set[tuple[str, str]] = set()
     for row in outputs:
         with collection.row(row.place):
             collection.answers.append(_batch_answer(row, requests, scores, known))
+    for row, body in asked if not scored else ():
+        with collection.row(row.place):
+            key, model = str(row.values["custom_id"]), str(body.get("model") or "")
+            if (key, model) not in known:
+                collection.answers.append(_batch_request(row, key, body))
     collection.notes["scores that belong to no answer of these files"] += scores.n_unused
 
 
@@ -118,19 +127,29 @@ def _batch_answer(
     if (key, model) in known:
         raise UnusableRowError(REPEATED, key)
     known.add((key, model))
-    asked = request.get("messages", request.get("input"))
     usage = mapping(body.get("usage"))
     score = scores.get(f"{model}/{key}", key)
-    return ImportedAnswer(
-        place=row.place,
+    return replace(
+        _batch_request(row, key, request),
         model=model,
         scores=(score,) if score else (),
-        prompt=asked if isinstance(asked, str) else None,
-        messages=chat_of(asked),
-        prompt_id=key,
         input_tokens=amount("prompt_tokens", first(usage, "prompt_tokens", "input_tokens")),
         output_tokens=amount("completion_tokens", first(usage, "completion_tokens", "output_tokens")),
         asked_at=time_of(body, "created", "created_at"),
+    )
+
+
+def _batch_request(row: Row, key: str, request: Mapping[str, Any]) -> ImportedAnswer:
+    """Return a request of a batch as an answer of which nothing is known yet."""
+    asked = request.get("messages", request.get("input"))
+    return ImportedAnswer(
+        place=row.place,
+        model=str(request.get("model") or ""),
+        scores=(),
+        prompt=asked if isinstance(asked, str) else None,
+        messages=chat_of(asked),
+        prompt_id=key,
+        parameters=parameters_of(request),
     )
 
 
@@ -190,6 +209,8 @@ def _logged_answer(row: Row, key: str, scores: ScoreFile) -> ImportedAnswer:
         input_tokens=tokens[0] or None,
         output_tokens=tokens[1] if tokens[0] else None,
         asked_at=time_of(values, "startTime"),
+        session_id=str(values.get("session_id") or ""),
+        parameters=parameters_of(request),
     )
 
 

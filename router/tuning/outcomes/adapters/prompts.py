@@ -52,13 +52,18 @@ def check_prompt(answer: ImportedAnswer) -> Ask:
         raise UnusableRowError("prompt that cannot be read", str(error)) from error
     if not ask.text.strip():
         raise UnusableRowError("prompt without text", "images, files or blanks only")
+    check_text(ask, messages)
+    return ask
+
+
+def check_text(ask: Ask, messages: Sequence[Any]) -> None:
+    """Raise UnusableRowError if the log masked the text that is judged, or cut it or a user turn of the chat short."""
     lines = [line for line in ask.text.split("\n") if line.strip()]
-    if all(len(line) <= _LONGEST_MASK and _MASK.fullmatch(line.strip()) for line in lines):
+    if lines and all(len(line) <= _LONGEST_MASK and _MASK.fullmatch(line.strip()) for line in lines):
         raise UnusableRowError(REDACTED, lines[0])
     marks = filter(None, map(_CUT_MARK.search, (ask.text, *_user_texts(messages))))
     if (mark := next(marks, None)) is not None:
         raise UnusableRowError(CUT, mark[0])
-    return ask
 
 
 def cut_elsewhere(answer: ImportedAnswer) -> bool:

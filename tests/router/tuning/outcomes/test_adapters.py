@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from probes.errors import DataError
 from router.cli.main import cli
-from router.tuning.outcomes.adapters import KINDS, ImportOptions, import_outcomes
+from router.tuning.outcomes.adapters import ImportOptions, import_outcomes
+from router.tuning.outcomes.adapters.kinds import KINDS
 from router.tuning.outcomes.adapters.summary import ImportSummary
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
 
@@ -326,3 +327,19 @@ def test_the_command_prints_what_it_brought(tmp_path: Path) -> None:
     failed = CliRunner().invoke(cli, ["import", "nosuch", str(table), "--out", str(out)])
     assert failed.exit_code == 1
     assert "kind must be one of" in failed.output
+
+
+class TestTable:
+    def test_a_table_of_prompts_models_and_scores_becomes_outcomes(self, tmp_path: Path) -> None:
+        path = tmp_path / "table.csv"
+        path.write_text(
+            "question,model_name,score,category,cost_usd\nHow far?,m,4,moon,0.5\nHow far?,n,5,moon,\n", "utf-8"
+        )
+        summary, found = bring("table", path, score_range=(1, 5))
+        assert cell(found, "How far?", "m")[:2] == (0.75, 0.5)
+        assert (found.groups, summary.models) == (("moon",), {"m": 1, "n": 1})
+
+    def test_a_row_without_a_model_or_a_score_is_left_out(self, tmp_path: Path) -> None:
+        rows = [{"prompt": "a", "model": "m", "score": 1}, {"prompt": "b", "score": 1}, {"prompt": "c", "model": "m"}]
+        summary, _ = bring("table", write_json(tmp_path / "table.jsonl", *rows))
+        assert summary.left_out == {"without model": 1, "without a score": 1}

@@ -1,0 +1,159 @@
+"""Name the kinds of files that an import reads, recognise the kind of a file, and read it with its adapter."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection as Names
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from probes.bounded.files import shown
+from probes.errors import DataError
+from router.tuning.outcomes.adapters.benchmarks import read_mmlu_pro, read_routellm, read_routerbench
+from router.tuning.outcomes.adapters.collection import Collection, first
+from router.tuning.outcomes.adapters.langfuse import read_langfuse
+from router.tuning.outcomes.adapters.logs import ScoreFile, read_litellm_spend_logs, read_openai_batch
+from router.tuning.outcomes.adapters.table import CHAT_COLUMNS, TEXT_COLUMNS, is_prompt_row, read_table
+
+Values = Mapping[str, Any]
+
+#: The rows at the beginning of a file from which its kind is recognised.
+_LOOKED_AT = 20
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Says how an adapter reads the scores of a source.
+
+    Attributes:
+        scores: file with the scores of answers, for kinds that hold none; None if there is no such file.
+        score_name: the score to read of a source that has several; None if none was chosen.
+        words: the words that a score map explains.
+        needs_scores: False if only what was asked is wanted, so that nothing about scores is an error.
+    """
+
+    scores: Path | None = None
+    score_name: str | None = None
+    words: Names[str] = ()
+    needs_scores: bool = True
+
+    def score_file(self, collection: Collection) -> ScoreFile:
+        """Return the scores of the file, or no scores if there is no such file."""
+        return ScoreFile() if self.scores is None else ScoreFile.read(self.scores, collection)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Describes one kind of source: how a row of it is recognised, and which adapter reads it.
+
+    Attributes:
+        is_row: whether a row, given by its values, is of this kind.
+        read: collects the answers of files of this kind.
+        holds_scores: False if the scores have to come from a file of their own.
+    """
+
+    is_row: Callable[[Values], bool]
+    read: Callable[[Sequence[Path], Collection, Reading], None]
+    holds_scores: bool = True
+
+
+def _is_langfuse(row: Values) -> bool:
+    is_part = first(row, "trace_id", "traceId") is not None and not {
+        "type", "data_type", "dataType", "string_value", "stringValue",
+    }.isdisjoint(row)  # fmt: skip
+    return is_part or "observations" in row
+
+
+def _is_routerbench(row: Values) -> bool:
+    return "sample_id" in row and any(str(name).endswith("|total_cost") for name in row)
+
+
+def _is_routellm(row: Values) -> bool:
+    return "prompt" in row and any(f"{name}_response" in row for name in row)
+
+
+_KINDS = {
+    "routellm": Kind(_is_routellm, lambda paths, into, how: read_routellm(paths, into, how.words)),
+    "routerbench": Kind(_is_routerbench, lambda paths, into, _: read_routerbench(paths, into)),
+    "mmlu-pro": Kind(
+        lambda row: {"question_id", "question", "options", "answer"} <= row.keys(),
+        lambda paths, into, _: read_mmlu_pro(paths, into),
+    ),
+    "openai-batch": Kind(
+        lambda row: "custom_id" in row and not {"body", "response"}.isdisjoint(row),
+        lambda paths, into, how: read_openai_batch(paths, into, how.score_file(into), scored=how.needs_scores),
+        holds_scores=False,
+    ),
+    "litellm-spend-logs": Kind(
+        lambda row: "request_id" in row and not {"spend", "call_type"}.isdisjoint(row),
+        lambda paths, into, how: read_litellm_spend_logs(paths, into, how.score_file(into)),
+        holds_scores=False,
+    ),
+    "langfuse": Kind(
+        _is_langfuse,
+        lambda paths, into, how: read_langfuse(paths, into, how.score_name, scored=how.needs_scores),
+    ),
+    "table": Kind(is_prompt_row, lambda paths, into, _: read_table(paths, into)),
+}
+
+#: The names of all kinds, in the order in which they are tried.
+KINDS = tuple(_KINDS)
+
+#: Kinds whose records do not say how good an answer was.
+WITHOUT_SCORES = tuple(name for name, kind in _KINDS.items() if not kind.holds_scores)
+
+
+def check_kind(kind: str) -> None:
+    """Raise DataError, which names the nearest kind, if there is no kind of this name."""
+    if kind not in _KINDS:
+        near = difflib.get_close_matches(kind, KINDS, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise DataError(f"kind must be one of {', '.join(KINDS)}; got {shown(kind)!r}.{hint}")
+
+
+def read_kind(kind: str, paths: Sequence[Path], collection: Collection, how: Reading) -> None:
+    """Collect the answers of files of this kind. Raises DataError as its adapter does."""
+    check_kind(kind)
+    _KINDS[kind].read(paths, collection, how)
+
+
+def recognise_kind(paths: Sequence[Path], collection: Collection) -> str:
+    """Return the kind of these files, by the columns of their first rows. Raises DataError if it is not one kind."""
+    found: Counter[str] = Counter()
+    for path in paths:
+        rows = [row.values for row in collection.rows(path)[:_LOOKED_AT]]
+        # A file of another kind beside the others, such as a summary, does not decide.
+        fitting = [name for name, kind in _KINDS.items() if rows and 2 * sum(map(kind.is_row, rows)) > len(rows)]
+        found.update(fitting[:1])
+    others = found.keys() - {"table"}
+    if len(others) > 1:
+        named = ", ".join(f"{name} ({found[name]} of {len(paths)} files)" for name in sorted(others))
+        raise DataError(f"the files look like several kinds: {named}. Give the files of one kind, or name the kind.")
+    if not found:
+        raise DataError(_say_unknown(paths, collection))
+    return next(iter(others), "table")
+
+
+def _say_unknown(paths: Sequence[Path], collection: Collection) -> str:
+    """Return the message for files that hold no kind of row that is known: what they hold, and the nearest column."""
+    for path in paths:
+        columns = dict.fromkeys(str(name) for row in collection.rows(path)[:_LOOKED_AT] for name in row.values)
+        if not columns:
+            continue
+        wanted = (*CHAT_COLUMNS, *TEXT_COLUMNS)
+        near = next(((c, m[0]) for c in columns if (m := difflib.get_close_matches(c.lower(), wanted, 1))), None)
+        hint = f" Column {shown(near[0])!r} is nearly {near[1]!r}: rename it." if near else ""
+        return (
+            f"{path} must hold prompts in one of the columns {', '.join(wanted)}, or be an export of a kind that is "
+            f"known ({', '.join(KINDS)}); it holds {shown(', '.join(columns), 400)}.{hint}"
+        )
+    if not collection.left_out:
+        return f"{paths[0]} must hold prompts; it holds no rows."
+    one = collection.left_out[0]
+    return (
+        f"{paths[0]} must hold prompts; it holds no rows. {len(collection.left_out):,} rows cannot be read, the first "
+        f"is {one.place}: {one.detail or one.why}."
+    )
