@@ -1,4 +1,4 @@
-"""Cut a replayed log into parts, by kind of request, group, task and language, and choose decisions to read."""
+"""Cut a replayed log into parts, by form, kind, group, task and language, and choose decisions to read."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class DecisionToRead:
     leverage: float | None
 
 
-def kind_of_request(request: LoggedRequest, decision: RoutingDecision) -> str:
-    """Return the kind of a request: what it holds besides plain text, or whether it goes on with a tool's answer."""
+def form_of_request(request: LoggedRequest, decision: RoutingDecision) -> str:
+    """Return the form of a request: what it holds besides plain text, or whether it goes on with a tool's answer."""
     ask = request.ask
     if ask.in_tool_loop:
         return "tool loop"
@@ -75,15 +75,22 @@ def kind_of_request(request: LoggedRequest, decision: RoutingDecision) -> str:
     return "with code" if decision.has_code else "text"
 
 
+def _nearest_kind(_: LoggedRequest, decision: RoutingDecision) -> str:
+    if decision.kinds is None:
+        return ""
+    return decision.kinds.nearest[0].name if decision.kinds.known else "(far from all known kinds)"
+
+
 def parts_of_log(
     requests: Sequence[LoggedRequest], ours: Replay, bill: Bill, strong: Bill, names: Sequence[str]
 ) -> dict[str, dict[str, LogPart]]:
     """Return the parts of the log that the policy answers, by the way of cutting and then by label, largest first.
 
-    A way of cutting that gives one part only is left out.
+    The kinds are those that the probe knows, see `probes.kinds`. A way of cutting that gives one part only is left out.
     """
     ways: dict[str, Callable[[LoggedRequest, RoutingDecision], str]] = {
-        "kind": kind_of_request,
+        "form": form_of_request,
+        "kind": _nearest_kind,
         "group": lambda request, _: request.group,
         "task": lambda _, decision: decision.task,
         "language": lambda _, decision: decision.language,

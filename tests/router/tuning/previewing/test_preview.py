@@ -132,7 +132,7 @@ def test_the_log_is_cut_by_kind_group_task_and_language_and_many_labels_count_to
     rows = [{"prompt": demo_text("German") + "\n```python\nx = 1\n```", "group": "g0", "task": "t"}]
     rows += [{"prompt": demo_text("code"), "group": f"g{number}"} for number in range(MOST_PARTS + 4)]
     parts = preview(tmp_path, *rows).parts
-    assert set(parts) == {"kind", "group", "task", "language"}
+    assert set(parts) == {"form", "group", "task", "language"}
     assert next(iter(parts["group"])) == "g0"
     assert (len(parts["group"]), parts["group"]["(all others)"].n) == (MOST_PARTS + 1, 4)
     assert parts["language"]["de"].n == 1
