@@ -91,14 +91,19 @@ def training_set(
     anchors: Anchors | None,
     *,
     spec: EncoderSpec = MINILM_L6,
+    with_variants: bool = True,
     seed: int = 0,
     on_progress: Progress | None = None,
 ) -> TrainingSet:
-    """Return the training set of these outcomes and anchors; without anchors for None. Encodes what is not cached."""
+    """Return the training set of these outcomes and anchors; without anchors for None. Encodes what is not cached.
+
+    with_variants: False leaves out the variants, which only the ridge needs.
+    """
     rng, cache = np.random.default_rng(seed), FeatureCache()
     texts = rows.texts + (anchors.texts if anchors else ())
     copies = np.full(len(texts), VARIANTS)
     copies[len(rows) :] = ANCHOR_VARIANTS
+    copies *= with_variants
     delta_of = np.repeat(np.arange(len(texts)), copies)
     variants = [variant_of(texts[row], rng) for row in delta_of]
     features = cache.features(spec, (*texts, *variants), on_progress=on_progress)

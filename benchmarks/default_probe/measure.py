@@ -20,6 +20,8 @@ from benchmarks.default_probe.fit import (
     left_out_by_source,
     training_set,
 )
+from benchmarks.default_probe.intervals import share_of
+from benchmarks.default_probe.kinds import kind_figures
 from benchmarks.default_probe.sources import TIERS, TierRows, read_rows
 from benchmarks.default_probe.variants import KEPT_ASIDE
 from probes.measures.prediction import ece
@@ -66,6 +68,7 @@ def measure(on_progress: Progress | None = None) -> dict[str, Any]:
         penalty = choose_penalty(left_out, rows)
         found[name] = {"penalty": penalty, **left_out_figures(left_out[PENALTIES.index(penalty)], rows)}
         if part is data:
+            found["kinds"] = kind_figures(rows, anchors, part)
             found["calibration"] = calibration_figures(fit_default(rows, anchors, data, penalty), rows)
     length = np.log([len(text) for text in rows.texts])
     found["prompt_length"] = left_out_figures(length, rows)
@@ -136,30 +139,16 @@ def everyday_figures(prompts: Sequence[dict[str, str]], router: Router | None = 
         flips[name] = {"flips_of_108": 108 * float(np.mean(changed)), "worst_of_108": 108 * float(np.max(changed))}
     return {
         "n": len(prompts),
-        "trivial_to_cheapest": _share(is_cheap[~hard]),
-        "hard_to_stronger": _share(~is_cheap[hard]),
-        "abstained": _share(np.array([decision.abstained for decision in decisions])),
+        "trivial_to_cheapest": share_of(is_cheap[~hard]),
+        "hard_to_stronger": share_of(~is_cheap[hard]),
+        "abstained": share_of(np.array([decision.abstained for decision in decisions])),
+        "of_no_known_kind": share_of(np.array([not (one.kinds and one.kinds.known) for one in decisions])),
         "by_language": {
             str(one): {
-                "trivial_to_cheapest": _share(is_cheap[~hard & (language == one)]),
-                "hard_to_stronger": _share(~is_cheap[hard & (language == one)]),
+                "trivial_to_cheapest": share_of(is_cheap[~hard & (language == one)]),
+                "hard_to_stronger": share_of(~is_cheap[hard & (language == one)]),
             }
             for one in np.unique(language)
         },
         "flips": flips,
-    }
-
-
-def _share(values: npt.NDArray[np.bool_]) -> dict[str, float]:
-    """Return a share with its number and the 95 % interval of Wilson (1927)."""
-    n, z = len(values), 1.96
-    if not n:
-        return {"n": 0}
-    share = float(values.mean())
-    centre, spread = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return {
-        "n": n,
-        "share": share,
-        "low": (centre - spread) / (1 + z**2 / n),
-        "high": (centre + spread) / (1 + z**2 / n),
     }
