@@ -77,7 +77,7 @@ def adapt(
     grid = vector("weights", np.asarray(weights, dtype=np.float64))
     if not grid.size or grid.min() < 0.0:
         raise DataError(f"weights must hold at least one number, each >= 0; got {grid.tolist()}.")
-    numbers = _group_numbers(groups, features.shape[0])
+    numbers = group_numbers(groups, features.shape[0])
     fits = _fits(prior, penalty, features, targets, numbers, grid)
     errors, standard_errors = _left_out_errors(fits.left_out, targets, numbers)
     best = choose_weight(grid, errors, standard_errors)
@@ -128,7 +128,7 @@ def _fits(prior: Prior, penalty: Float64, X: Array, Y: Array, groups: Array, wei
         for weight, coef, left_out in zip(weights, fits.coef, fits.left_out, strict=True):
             precision = weight * spectrum.eigenvalues + alpha
             expected = weight * spectrum.projected / precision[:, None]
-            b, residual = _solve(Q[rows], known - target_mean, precision, expected, groups[rows])
+            b, residual = ridge_on_prior(Q[rows], known - target_mean, precision, expected, groups[rows])
             coef[np.ix_(columns, spectrum.active)] = (scaled_basis @ b).T
             left_out[:, columns] = target_mean + Q @ b
             left_out[np.ix_(rows, columns)] = known - residual
@@ -146,11 +146,14 @@ def _patterns(prior: Prior, penalty: Float64, Y: Array) -> Iterator[tuple[Column
                     yield own[chosen], spectrum.of_targets(chosen), float(alpha), present
 
 
-def _solve(Q: Float64, y: Float64, precision: Float64, expected: Float64, groups: Array) -> tuple[Float64, Float64]:
-    """Return b (p, m) in the old eigenbasis, and the residual (n, m) of each row fitted without its group.
+def ridge_on_prior(
+    Q: Float64, y: Float64, precision: Float64, expected: Float64, groups: Array
+) -> tuple[Float64, Float64]:
+    """Return b (p, m) for the columns of Q, and the residual (n, m) of each row fitted without its group.
 
-    Q: (n, p) centred new rows in that basis. y: (n, m) centred targets. precision: (p,), w l + alpha. expected: (p, m)
-    the coefficients of the prior alone. The residual of the fit is M (y - Q expected) with M = I - V V' and V from
+    Q: (n, p) centred new rows. y: (n, m) centred targets. precision: (p,) > 0 of the prior in units of the noise, in
+    `adapt` w l + alpha for the columns of the old eigenbasis. expected: (p, m) the coefficients of the prior alone.
+    groups: (n,) numbers of the groups. The residual of the fit is M (y - Q expected) with M = I - V V' and V from
     `_smoother`. The mean is fitted too, so the residuals of rows g left out together are
     (M_gg - 1/n)^-1 (fitted residuals)_g.
     """
@@ -194,8 +197,8 @@ def _penalties(alpha: npt.ArrayLike, n_targets: int) -> Float64:
     return np.broadcast_to(given, n_targets).copy()
 
 
-def _group_numbers(groups: Sequence[Hashable] | Array | None, n_rows: int) -> npt.NDArray[np.int64]:
-    """Return a group number 0, 1, ... for each row, (n,)."""
+def group_numbers(groups: Sequence[Hashable] | Array | None, n_rows: int) -> npt.NDArray[np.int64]:
+    """Return a group number 0, 1, ... for each row, (n,); None makes each row one. Raise DataError for another n."""
     labels = range(n_rows) if groups is None else groups.tolist() if isinstance(groups, np.ndarray) else groups
     if len(labels) != n_rows:
         raise DataError(f"groups must have one label for each of {n_rows} rows; got {len(labels)}.")

@@ -68,7 +68,8 @@ class LinearProbe:
         """
         try:
             if X.ndim == 1:
-                one: Array = self.coef.dot(X) + self.intercept
+                # A product of the whole matrix rounds a model's loss differently beside other models.
+                one: Array = np.vecdot(self.coef, X) + self.intercept
                 return one
             if X.ndim == 2:
                 losses = self._products(X)

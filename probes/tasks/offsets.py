@@ -165,10 +165,29 @@ class TaskOffsets:
         return self._posterior(*counted(residuals, self.n_models))
 
     def _posterior(self, counts: Int64, sums: Int64) -> Float64:
-        precision = counts / self.variance
-        weighted = sums * UNIT / self.variance  # W r
-        inside = np.eye(self.n_models) + self.covariance * precision
-        return np.asarray(np.linalg.solve(inside, self.covariance @ weighted))
+        known = counts > 0
+        # (I + C W)^-1 C W r = C (C + W^-1)^-1 r, over the models with labels. A further model without labels then
+        # changes no bit of the others' offsets.
+        towards = np.ascontiguousarray(self.covariance[:, known])
+        inside = towards[known] + np.diag(self.variance[known] / counts[known])
+        return np.asarray(np.vecdot(towards, np.linalg.solve(inside, sums[known] * UNIT / counts[known])))
+
+    def with_model(self, slopes: npt.ArrayLike, variance: float) -> TaskOffsets:
+        """Return the offsets with a further model without labels, whose offset is a combination of the others'.
+
+        slopes: (m,) by how much its loss rises if the loss of each other model rises by 1. variance: of its noise, > 0.
+        No bit of the other models' offsets changes.
+        """
+        by = np.asarray(slopes, dtype=np.float64)
+        further = by @ self.covariance
+        none = np.zeros((len(self), 1), dtype=np.int64)
+        return replace(
+            self,
+            covariance=np.block([[self.covariance, further[:, None]], [further[None], np.full((1, 1), further @ by)]]),
+            variance=np.append(self.variance, variance),
+            counts=np.hstack([self.counts, none]),
+            sums=np.hstack([self.sums, none]),
+        )
 
     def tensors(self) -> dict[str, Array]:
         """Return the arrays by their names in an artifact."""

@@ -20,6 +20,8 @@ from router.cli.options import (
 )
 from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
 
+_DEFAULT = click.core.ParameterSource.DEFAULT
+
 _IMPORT_GROUPS = {
     "What the scores are": ("scores", "score_name", "score_map", "score_range"),
     "Output": ("out", "force", "as_json"),
@@ -70,7 +72,7 @@ def import_verb(kind: str, paths: tuple[Path, ...], out: Path, as_json: bool, **
 _FIT_GROUPS = {
     "What to fit": ("models", "encoder", "encoder_dir", "name", "kind_names"),
     "What to keep apart": ("holdout", "seed"),
-    "Adapting an old probe to new data": ("prior", "keep_statistics"),
+    "From an old probe": ("prior", "add", "keep_statistics"),
     "Output": ("out", "force", "as_json"),
 }
 
@@ -103,19 +105,35 @@ _FIT_GROUPS = {
     help="Adapt this probe to DATA, which must hold at least 50 labels of each model.",
 )
 @click.option(
+    "--add",
+    metavar="MODEL",
+    help="Instead of adapting --prior, add this model to it from at least 10 labels; 50 are a good number.",
+)
+@click.option(
     "--keep-statistics",
     is_flag=True,
     help="Store sums of the fit, so that the probe can be a --prior later. They hold no prompt.",
 )
 @JSON
-def fit_verb(data: tuple[Path, ...], out: Path, models: str | None, as_json: bool, **options: Any) -> None:
+def fit_verb(
+    data: tuple[Path, ...],
+    out: Path,
+    models: str | None,
+    add: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Fit a probe to the outcomes DATA: parquet, JSONL or CSV with the columns prompt, model and score.
 
     If DATA have a column group, the probe also knows its groups as kinds of request: a decision says which of them a
     prompt is nearest to.
 
-    With --prior, the statistics of an old fit with --keep-statistics replace the labels that DATA does not have.
+    With --prior, the statistics of an old fit with --keep-statistics replace the labels that DATA does not have. With
+    --prior and --add, a model joins a probe from a few labels, and the probe's other models stay as they are.
     """
+    if add is not None:
+        _add_model(data, out, add, as_json)
+        return
     from router.cli.steps.fit_files import FitOptions, fit_files
     from router.tuning.reporting.fit_summary import print_fit
 
@@ -125,6 +143,28 @@ def fit_verb(data: tuple[Path, ...], out: Path, models: str | None, as_json: boo
         print_json(summary.to_dict())
     else:
         print_fit(summary, stdout())
+
+
+def _add_model(data: tuple[Path, ...], out: Path, add: str, as_json: bool) -> None:
+    """Do what `elle fit --add` does, and refuse the options that have no meaning with it."""
+    from probes.errors import DataError
+    from router.cli.steps.add_files import AddOptions, add_files
+    from router.tuning.reporting.add_summary import print_added
+
+    ctx = click.get_current_context()
+    given = {name: value for name, value in ctx.params.items() if ctx.get_parameter_source(name) != _DEFAULT}
+    if refused := [name for name in ("models", "holdout", "keep_statistics", "kind_names") if name in given]:
+        listed = " and ".join(f"--{name.replace('_', '-')}" for name in refused)
+        raise DataError(f"--add leaves the rest of the probe as it is, so {listed} must not be given.")
+    if "prior" not in given:
+        raise DataError("--add needs --prior PROBE, the probe to add the model to.")
+    options = {name: given[name] for name in ("prior", "encoder", "encoder_dir", "name", "seed") if name in given}
+    with progress_bar("encoding") as on_progress:
+        summary = add_files(data, out, AddOptions(add=add, **options), on_progress)
+    if as_json:
+        print_json(summary.to_dict())
+    else:
+        print_added(summary, stdout())
 
 
 _TUNE_GROUPS = {

@@ -19,6 +19,9 @@ def write_files(folder: Path) -> None:
     _write(folder / "new-labels.jsonl", _outcomes(100, seed=2))
     _write(folder / "new-calibration.jsonl", _outcomes(400, seed=3))
     _write(folder / "log.jsonl", _log())
+    fresh = {"small": "fresh", "large": "large"}
+    for name, n, seed in (("fresh-labels", 50, 5), ("fresh-calibration", 400, 6)):
+        _write(folder / f"{name}.jsonl", (row | {"model": fresh[row["model"]]} for row in _outcomes(n, seed=seed)))
     _write(folder / "task-outcomes.jsonl", _task_outcomes())
     _write(folder / "mail-labels.jsonl", _outcomes(3, seed=4))
     (folder / "prompts.txt").write_text("".join(f"What is {i} plus {i}?\n" for i in range(20)), "utf-8")

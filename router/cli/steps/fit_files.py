@@ -78,7 +78,7 @@ def fit_files(data: Sequence[Path], out: Path, options: FitOptions, on_progress:
     fitted = fit_probe(outcomes, features, spec, title=title, seed=options.seed, prior=prior)
     figures = measure_fit(fitted, outcomes, options.seed)
     probe, notes_on_kinds = with_kinds(with_figures(fitted.probe, figures), outcomes, features, kind_names)
-    replaced = _identity_at(out)
+    replaced = identity_at(out)
     if held_out.any():
         probe = holdout.recorded_in(probe)
     artifact.save(probe, out, Prior.of(features, 1.0 - outcomes.scores) if options.keep_statistics else None)
@@ -102,7 +102,8 @@ def fit_files(data: Sequence[Path], out: Path, options: FitOptions, on_progress:
     )
 
 
-def _identity_at(out: Path) -> str | None:
+def identity_at(out: Path) -> str | None:
+    """Return the identity of the probe at `out`, or None if there is none that can be read."""
     try:
         return artifact.load(out).identity
     except ArtifactError:

@@ -86,12 +86,12 @@ def labels_of(probe: DifficultyProbe, task: str, outcomes: Outcomes) -> tuple[Ou
         notes.append(
             f"{outcomes.n_averaged:,} labels repeat the prompt_id and model of another, and are averaged with it"
         )
-    if contradicted := _contradicted(outcomes):
-        notes.append(f"{contradicted:,} prompts have labels of one model that contradict each other; all of them count")
+    if count := contradicted(outcomes):
+        notes.append(f"{count:,} prompts have labels of one model that contradict each other; all of them count")
     return outcomes, tuple(notes)
 
 
-def _contradicted(outcomes: Outcomes) -> int:
+def contradicted(outcomes: Outcomes) -> int:
     """Return how many texts have two labels of one model that differ."""
     rows: dict[str, list[int]] = defaultdict(list)
     for row, text in enumerate(outcomes.texts):

@@ -141,7 +141,7 @@ def measure_fit(fitted: FittedProbe, outcomes: Outcomes, seed: int = 0) -> FitFi
     """Measure a fit by its own predictions for prompts left out; `outcomes` are those that it was fitted to."""
     maps, losses = fitted.maps, 1.0 - outcomes.scores
     models = {
-        model: _model_figures(maps.predicted[:, column], maps.risk[:, column], losses[:, column])
+        model: model_figures(maps.predicted[:, column], maps.risk[:, column], losses[:, column])
         for column, model in enumerate(outcomes.models)
     }
     return FitFigures(models, *_pair_figures(outcomes, maps.risk, seed))
@@ -161,7 +161,8 @@ def with_figures(probe: DifficultyProbe, figures: FitFigures) -> DifficultyProbe
     return replace(probe, card=replace(probe.card, metrics=metrics | written))
 
 
-def _model_figures(predicted: FloatArray, risk: FloatArray, losses: FloatArray) -> ModelFigures:
+def model_figures(predicted: FloatArray, risk: FloatArray, losses: FloatArray) -> ModelFigures:
+    """Return the figures of one model from predictions, risks and losses (n,) of prompts left out; NaN is no label."""
     rows = np.isfinite(losses)
     predicted, risk, loss = predicted[rows], risk[rows], losses[rows]
     varies = bool(loss.min() < loss.max())
