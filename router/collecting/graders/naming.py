@@ -31,6 +31,7 @@ OURS: Mapping[str, str] = {
     "logprob": "signals.logprob:TokenLoss",
     "number": "gold.number:Number",
     "reference": "judges.reference:ReferenceJudge",
+    "tests": "running.code_tests:CodeTests",
     "regex": "gold.regex:Regex",
 }
 
