@@ -5,9 +5,7 @@ Encoders on a CPU take one prompt at a time (`encode_pool`).
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import queue
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from dataclasses import dataclass
 from probes.encoders.spec import BatchEncoder, Encoder, FloatArray
 from router.deciding.encode_job import Encoded, EncodeJob, deadline_error
 from router.deciding.encode_pool import PENDING_PER_THREAD, EncodePool
+from router.deciding.fair_queue import FairQueue
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +41,12 @@ class BatchPool(EncodePool):
         return max(1, self._max_pending // 2)
 
     @staticmethod
-    def _run_thread(encoder: BatchEncoder, jobs: queue.SimpleQueue[EncodeJob | None]) -> None:
-        waiting: list[_Prompt] = []
-        while _collect(jobs, waiting):
-            waiting = _encode_one_batch(encoder, waiting)
-        for prompt in waiting:
-            prompt.job.cancel()
+    def _run_thread(encoder: BatchEncoder, jobs: FairQueue) -> None:
+        waiting: dict[int, _Prompt] = {}
+        while jobs.wait(block=not waiting):
+            # A prompt is tokenized once, however long it waits.
+            waiting = {id(job): waiting.get(id(job)) or _Prompt(job) for job in jobs.in_turn()}
+            _encode_one_batch(encoder, waiting, jobs)
 
 
 def pool_for(encoder: Encoder, *, threads: int | None = None, max_pending: int | None = None) -> EncodePool:
@@ -68,25 +67,13 @@ class _Prompt:
     tokens: Sequence[int] = ()
 
 
-def _collect(jobs: queue.SimpleQueue[EncodeJob | None], waiting: list[_Prompt]) -> bool:
-    """Move all queued jobs to the list `waiting`, and return False if the pool is being closed.
-
-    Block only if nothing waits.
-    """
-    with contextlib.suppress(queue.Empty):
-        while True:
-            job = jobs.get(block=not waiting)
-            if job is None:
-                return False
-            waiting.append(_Prompt(job))
-    return True
-
-
-def _encode_one_batch(encoder: BatchEncoder, waiting: Sequence[_Prompt]) -> list[_Prompt]:
-    """Encode one batch of the waiting prompts and finish its jobs. Return the prompts that still wait."""
+def _encode_one_batch(encoder: BatchEncoder, waiting: dict[int, _Prompt], jobs: FairQueue) -> None:
+    """Encode one batch of the waiting prompts and finish its jobs. Remove them, and prompts that need no encoding."""
     started = time.perf_counter()
-    ready = [prompt for prompt in waiting if not prompt.job.cancelled and _is_ready(encoder, prompt, started)]
+    ready = [prompt for prompt in waiting.values() if not prompt.job.cancelled and _is_ready(encoder, prompt, started)]
     batch, rest = _split_batch(ready, encoder.batch_tokens)
+    left = {id(prompt.job) for prompt in rest}
+    jobs.remove([waiting.pop(number).job for number in list(waiting) if number not in left])
     outcomes = _encode_or_fail(encoder, [prompt.tokens for prompt in batch])
     encode_s = time.perf_counter() - started
     for prompt, outcome in zip(batch, outcomes, strict=True):
@@ -95,7 +82,6 @@ def _encode_one_batch(encoder: BatchEncoder, waiting: Sequence[_Prompt]) -> list
         else:
             queue_s = started - prompt.job.submitted
             prompt.job.finish(Encoded(outcome, queue_s, encode_s, batch_size=len(batch)))
-    return rest
 
 
 def _is_ready(encoder: BatchEncoder, prompt: _Prompt, now: float) -> bool:
@@ -112,9 +98,9 @@ def _is_ready(encoder: BatchEncoder, prompt: _Prompt, now: float) -> bool:
 
 
 def _split_batch(ready: Sequence[_Prompt], budget: int) -> tuple[list[_Prompt], list[_Prompt]]:
-    """Return the next batch, and the prompts that are left. Both keep the order of arrival.
+    """Return the next batch, and the prompts that are left. Both keep the order of `ready`, that of the turns.
 
-    The oldest prompt is always in the batch, so that no prompt waits for ever. The prompts nearest to it in length join
+    The first prompt is always in the batch, so that no prompt waits for ever. The prompts nearest to it in length join
     it, so that little is padding, as long as the number of prompts times the longest one's tokens is within the budget.
     """
     lengths = [len(prompt.tokens) for prompt in ready]

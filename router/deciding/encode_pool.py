@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import queue
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import Any
 from probes.encoders.spec import Encoder, HelpedEncoder
 from router.deciding.cores import usable_cores
 from router.deciding.encode_job import Encoded, EncodeJob, deadline_error
+from router.deciding.fair_queue import NOBODY, FairQueue, Who
 from router.errors import OverloadedError, ShuttingDownError
 
 #: The number of prompts per thread that may wait or be in work. At about 5 ms per prompt the last one waits less than a
@@ -57,7 +57,7 @@ class EncodePool:
         if n_threads > 1 and isinstance(encoder, HelpedEncoder):
             encoder.use_idle_core()
         self._max_pending = max_pending or PENDING_PER_THREAD * n_threads
-        self._jobs: queue.SimpleQueue[EncodeJob | None] = queue.SimpleQueue()
+        self._jobs = FairQueue()
         self._pending = 0
         self._closed = False
         self._mean_encode_s = _FIRST_GUESS_S
@@ -84,29 +84,35 @@ class EncodePool:
         """
         return max(1, len(self._threads) - 1)
 
-    def submit(self, text: str, *, deadline: float | None = None) -> asyncio.Future[Encoded]:
+    def submit(self, text: str, *, deadline: float | None = None, who: Who = NOBODY) -> asyncio.Future[Encoded]:
         """Put a prompt in the queue, and return the future of its features in the running event loop.
 
         A prompt costs no forward pass if its future is cancelled, or its `deadline` passes, while it waits. The
-        deadline is a time of `time.perf_counter`.
+        deadline is a time of `time.perf_counter`. Callers take turns by `who`. If the queue is full, the newest prompt
+        of the caller who has most in it makes room for one who has fewer.
 
         Raises ShuttingDownError at once if the pool is closed, and OverloadedError if the queue is full. The future
-        raises DeadlineError, and whatever the encoder raises.
+        raises DeadlineError, OverloadedError if it made room for another caller, and whatever the encoder raises.
         """
-        # A prompt behind the Nones that end the threads would wait for ever.
+        # Nobody takes a prompt from a queue that has ended.
         if self._closed:
             raise ShuttingDownError("the encoder's threads have ended, because the service is shutting down.")
         if self._pending >= self._max_pending:
-            raise OverloadedError(
-                f"{self._pending} prompts are waiting for the encoder, the most allowed; try again later.",
-                retry_after_s=max(0.05, self._pending * self._mean_encode_s / len(self._threads)),
-            )
+            if (crowded_out := self._jobs.make_room_for(who)) is None:
+                raise self._overloaded()
+            crowded_out.finish(self._overloaded())
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Encoded] = loop.create_future()
         future.add_done_callback(self._count_done)
         self._pending += 1
-        self._jobs.put(EncodeJob(text, deadline, time.perf_counter(), loop, future))
+        self._jobs.put(EncodeJob(text, deadline, time.perf_counter(), loop, future), who)
         return future
+
+    def _overloaded(self) -> OverloadedError:
+        return OverloadedError(
+            f"{self._max_pending} prompts are waiting for the encoder, the most allowed; try again later.",
+            retry_after_s=max(0.05, self._pending * self._mean_encode_s / len(self._threads)),
+        )
 
     def _count_done(self, future: asyncio.Future[Encoded]) -> None:
         # Callbacks of futures run in the event loop, where `submit` runs too, so the count needs no lock.
@@ -117,13 +123,13 @@ class EncodePool:
             self._mean_encode_s += _NEW_DURATION_WEIGHT * (per_prompt_s - self._mean_encode_s)
 
     @staticmethod
-    def _run_thread(encoder: Any, jobs: queue.SimpleQueue[EncodeJob | None]) -> None:
-        """Encode the prompts of the queue, one after the other, until None comes out of it.
+    def _run_thread(encoder: Any, jobs: FairQueue) -> None:
+        """Encode the prompts of the queue, one after the other, until it ends.
 
         `BatchPool` overrides this.
         """
         _lower_priority()
-        while (job := jobs.get()) is not None:
+        while (job := jobs.take()) is not None:
             if not job.cancelled:
                 job.finish(_encode(encoder, job))
             # Without this the thread would keep the prompt until the next one comes.
@@ -150,12 +156,11 @@ def _encode(encoder: Encoder, job: EncodeJob) -> Encoded | BaseException:
     return Encoded(features, queue_s=started - job.submitted, encode_s=time.perf_counter() - started)
 
 
-def _shut_down(jobs: queue.SimpleQueue[EncodeJob | None], threads: Sequence[threading.Thread]) -> None:
-    with contextlib.suppress(queue.Empty):
-        while (job := jobs.get_nowait()) is not None:
-            job.cancel()
+def _shut_down(jobs: FairQueue, threads: Sequence[threading.Thread]) -> None:
+    for job in jobs.drain():
+        job.cancel()
     for _ in threads:
-        jobs.put(None)
+        jobs.end()
     for thread in threads:
         # The garbage collector may run this in any thread, even in one of these. A thread cannot join itself.
         if thread is not threading.current_thread():

@@ -22,6 +22,7 @@ from router.asking.session_ids import session_id_of
 from router.asking.task_keys import task_of, task_of_system_prompt
 from router.deciding.batch_pool import pool_for
 from router.deciding.encode_job import Encoded
+from router.deciding.fair_queue import who
 from router.deciding.judgement_cache import CacheCounts, CacheKey, JudgementCache
 from router.deciding.session_memory import SessionMemory
 from router.deciding.settings import DEFAULT_SETTINGS, RouterSettings
@@ -186,13 +187,21 @@ class Router:
         return self._conclude(prepared, encoded)
 
     async def adecide(
-        self, query: RouteQuery, *, caller: str = "", timeout_s: float | None = None, large: bool = False
+        self,
+        query: RouteQuery,
+        *,
+        caller: str = "",
+        connection: str = "",
+        timeout_s: float | None = None,
+        large: bool = False,
     ) -> RoutingDecision:
         """Decide a request from an event loop, while the threads of the encoder encode the prompt.
 
         Args:
             query: the request.
             caller: as in `decide`.
+            connection: where the call comes from, as `router.deciding.fair_queue.who` takes it. Hosts, connections and
+                callers take turns at the encoder.
             timeout_s: seconds from now within which the encoder must begin with the prompt; None waits for ever.
             large: True if the request came in more than `router.intake.bounds.SMALL_BYTES`. It is then read in the
                 thread for large requests.
@@ -207,7 +216,8 @@ class Router:
         encoded: Encoded | Exception | None = None
         if (encoder := prepared.encoder_identity) is not None:
             try:
-                encoded = await self._pools[encoder].submit(prepared.eligibility.ask.text, deadline=deadline)
+                text, whose = prepared.eligibility.ask.text, who(connection, caller)
+                encoded = await self._pools[encoder].submit(text, deadline=deadline, who=whose)
             except _ENCODER_ERRORS as error:
                 encoded = error
         return self._conclude(prepared, encoded)

@@ -110,19 +110,19 @@ class ExternalProcessor:
                     return
                 yield self._answers.go_on(kind, remove=forged)
             elif kind == "request_body":
-                yield await self._on_request_body(headers, request.request_body.body)
+                yield await self._on_request_body(headers, request.request_body.body, context.peer())
                 return
             elif kind is not None:
                 yield self._answers.go_on(kind)
 
-    async def _on_request_body(self, headers: Mapping[str, str], raw: bytes) -> Any:
+    async def _on_request_body(self, headers: Mapping[str, str], raw: bytes, connection: str) -> Any:
         try:
-            body, told = await self._decide(headers, raw)
+            body, told = await self._decide(headers, raw, connection)
         except Exception as error:
             return self._undecided("request_body", error)
         return self._answers.go_on("request_body", headers={**told, "content-length": str(len(body))}, body=body)
 
-    async def _decide(self, headers: Mapping[str, str], raw: bytes) -> tuple[bytes, dict[str, str]]:
+    async def _decide(self, headers: Mapping[str, str], raw: bytes, connection: str) -> tuple[bytes, dict[str, str]]:
         """Return the rewritten body and the headers of the decision."""
         if self._router is None:
             raise NotReadyError("the service is still loading its encoder; try again in a few seconds.")
@@ -139,7 +139,7 @@ class ExternalProcessor:
         with router.intake.hold_bytes() as held:
             held.add(len(raw))
             body, query = await router.intake.run_in_thread(read) if large else read()
-            decision = await router.adecide(query, caller=caller_of(headers), large=large)
+            decision = await router.adecide(query, caller=caller_of(headers), connection=connection, large=large)
         model = upstream_model(decision.chosen_model)
         rewritten = await router.intake.run_in_thread(body.with_model, model) if large else body.with_model(model)
         return rewritten, decision_headers(decision)

@@ -66,7 +66,10 @@ class ChatEndpoint:
                 deadline = None if timeout_s is None else time.monotonic() + timeout_s
                 with engine.in_flight.track(), engine.router.intake.hold_bytes() as held:
                     chunks = await read_body(receive, headers, self._max_body_bytes, held)
-                    chat = _Chat(engine, headers, caller_of(headers), deadline, reply)
+                    # Over HTTP/1.1 each call that is open has a connection of its own, so only hosts are told apart.
+                    host, _ = scope.get("client") or ("", 0)
+                    whose = {"caller": caller_of(headers), "connection": f"{host}:"}
+                    chat = _Chat(engine, headers, whose, deadline, reply)
                     await while_connected(receive, chat.answer(chunks))
             except ClientDisconnectedError:
                 raise
@@ -77,11 +80,19 @@ class ChatEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class _Chat:
-    """Takes one chat from its body to its answer. `deadline` is by the monotonic clock; None if there is none."""
+    """Takes one chat from its body to its answer.
+
+    Attributes:
+        engine: what decides and answers.
+        headers: the headers of the request.
+        whose: the arguments `caller` and `connection` of `Router.adecide`.
+        deadline: the time by the monotonic clock; None if there is none.
+        reply: sends the answer.
+    """
 
     engine: Engine
     headers: Mapping[str, str]
-    caller: str
+    whose: Mapping[str, str]
     deadline: float | None
     reply: HttpReply
 
@@ -93,7 +104,7 @@ class _Chat:
         """Decide and answer the chat whose body these chunks are."""
         router, large = self.engine.router, sum(map(len, chunks)) > SMALL_BYTES
         query, is_streamed = await router.intake.run_in_thread(self._parse, chunks) if large else self._parse(chunks)
-        decision = await router.adecide(query, caller=self.caller, timeout_s=self.remaining_s, large=large)
+        decision = await router.adecide(query, **self.whose, timeout_s=self.remaining_s, large=large)
         self.reply.decision = decision
         await (self._stream if is_streamed else self._complete)(query, decision)
 
@@ -130,7 +141,7 @@ class _Chat:
         """Return the decision record, and remember who answered for the headers and for the session."""
         self.reply.delivery = delivery
         if delivery is not None and delivery.fell_back:
-            self.engine.router.remember_answer(decision, delivery.answered_by, caller=self.caller)
+            self.engine.router.remember_answer(decision, delivery.answered_by, caller=self.whose["caller"])
         return decision_record(decision, delivery)
 
 

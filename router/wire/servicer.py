@@ -81,7 +81,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
                 field="requests",
             )
         headers = _headers(context)
-        caller = caller_of(headers)
+        whose = {"caller": caller_of(headers), "connection": context.peer()}
         ends = time.perf_counter() + left if (left := _time_left(context)) is not None else None
         read = functools.partial(_by_session, request.requests, headers, sized=is_large.get())
         groups = await router.intake.run_in_thread(read) if is_large.get() else read()
@@ -90,7 +90,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
         async def decide_groups() -> None:
             for item in itertools.chain.from_iterable(waiting):
                 async with self._batch_slots:
-                    result = await _batch_result(router, item, caller, ends)
+                    result = await _batch_result(router, item, whose, ends)
                     results[item.index] = field_bytes(1, result.SerializeToString())
                     # Prompts that are decided without the encoder never wait, so other calls would get no turn.
                     await asyncio.sleep(0)
@@ -163,7 +163,8 @@ async def _decide(router: Router, request: pb.RouteRequest, context: Context) ->
         )
 
     query = await router.intake.run_in_thread(read) if large else read()
-    return query, await router.adecide(query, caller=caller_of(headers), timeout_s=_time_left(context), large=large)
+    whose = {"caller": caller_of(headers), "connection": context.peer()}
+    return query, await router.adecide(query, **whose, timeout_s=_time_left(context), large=large)
 
 
 def _remember_answerer(router: Router, decision: RoutingDecision, step: Completion, context: Context) -> None:
@@ -215,12 +216,14 @@ def _by_session(
     return list(groups.values())
 
 
-async def _batch_result(router: Router, item: _BatchItem, caller: str, ends: float | None) -> pb.BatchRouteResult:
+async def _batch_result(
+    router: Router, item: _BatchItem, whose: Mapping[str, str], ends: float | None
+) -> pb.BatchRouteResult:
     if isinstance(item.query, Exception):
         return pb.BatchRouteResult(error=status_of(item.query))
     try:
         left = None if ends is None else ends - time.perf_counter()
-        decision = await router.adecide(item.query, caller=caller, timeout_s=left, large=item.large)
+        decision = await router.adecide(item.query, **whose, timeout_s=left, large=item.large)
     except Exception as error:
         return pb.BatchRouteResult(error=status_of(error))
     return pb.BatchRouteResult(decision=conversion.decision_to_wire(decision))

@@ -11,34 +11,21 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
 from router.deciding.settings import RouterSettings
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.policies.loading import load_policies
 from router.values import RouteQuery
-from router.wire.guarded_server import add_to_server
-from router.wire.servicer import RouterService
 from tests.fakes import FakeEncoder, write_policy
+from tests.router.wire.in_loop import serving_in_loop
 
 
 @contextlib.asynccontextmanager
 async def serving(router: Router) -> AsyncIterator[pb_grpc.RouterServiceStub]:
     """Serve with this router, and yield a client of it in the same event loop."""
-    dispatcher = Dispatcher(router.policies)
-    service, server = RouterService(), grpc.aio.server()
-    service.start(router, dispatcher)
-    add_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield pb_grpc.RouterServiceStub(channel)
-    finally:
-        await server.stop(0)
-        await router.close()
-        await dispatcher.aclose()
+    async with serving_in_loop(router) as address, grpc.aio.insecure_channel(address) as channel:
+        yield pb_grpc.RouterServiceStub(channel)
 
 
 async def test_a_request_of_thousands_of_values_is_read_in_the_thread_for_large_ones_in_a_batch_too(
