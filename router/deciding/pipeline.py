@@ -6,10 +6,9 @@ query -> ask -> eligible candidates -> features -> judgement -> choice -> decisi
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -23,57 +22,23 @@ from router.asking.task_keys import task_of, task_of_system_prompt
 from router.deciding.batch_pool import pool_for
 from router.deciding.encode_job import Encoded
 from router.deciding.fair_queue import who
-from router.deciding.judgement_cache import CacheCounts, CacheKey, JudgementCache
+from router.deciding.judgement_cache import CacheCounts, JudgementCache
+from router.deciding.prepared_query import Prepared, record_of
 from router.deciding.session_memory import SessionMemory
 from router.deciding.settings import DEFAULT_SETTINGS, RouterSettings
 from router.errors import JudgementError, UnknownPolicyError
 from router.intake.bounds import Intake
-from router.policies.choice import Choice, choose, needs_no_scores
-from router.policies.eligibility import Eligibility, check_eligibility
+from router.policies.choice import choose, needs_no_scores
+from router.policies.eligibility import check_eligibility
 from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies
 from router.policies.rules import Judgement
 from router.quoting import quoted
-from router.values import HeldCandidate, RouteQuery, RoutingDecision, Timings
+from router.values import RouteQuery, RoutingDecision, Timings
 
 log = logging.getLogger(__name__)
 
 #: The errors of an encoder that fails on a prompt. torch raises RuntimeError.
 _ENCODER_ERRORS = (ProbesError, RuntimeError, MemoryError)
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """Holds a query that passed every check for which no encoder is needed.
-
-    Attributes:
-        query: the query, with the session id and the task that were found in it.
-        policy: the policy that decides.
-        eligibility: which candidates may answer, and the ask.
-        caller: the opaque key of whoever calls.
-        held: the candidate that answered the session last; None if there is none.
-        started: the time of `time.perf_counter` at which the query came.
-        is_judged: True if the probe is asked about the prompt.
-        task_labels: the labels of the query's task, if the probe knows it; 0 if not.
-        cache_key: the key of the judgement in the cache; None if it is not kept.
-        cached: the judgement that the cache had; None if it had none.
-    """
-
-    query: RouteQuery
-    policy: ServedPolicy
-    eligibility: Eligibility
-    caller: str
-    held: HeldCandidate | None
-    started: float
-    is_judged: bool
-    task_labels: int
-    cache_key: CacheKey | None
-    cached: Judgement | None
-
-    @property
-    def encoder_identity(self) -> str | None:
-        """Return the identity of the encoder that must encode the prompt, or None if the prompt need not be encoded."""
-        spec = self.policy.encoder_spec
-        return spec.identity if spec is not None and self.is_judged and self.cached is None else None
 
 
 class Router:
@@ -253,7 +218,7 @@ class Router:
             await pool.close()
         self._intake.close()
 
-    def _prepare(self, query: RouteQuery, caller: str) -> _Prepared:
+    def _prepare(self, query: RouteQuery, caller: str) -> Prepared:
         started = time.perf_counter()
         policy = self.policy(query.overrides.policy)
         task = task_of(query.task, {}, query.parameters)
@@ -271,9 +236,9 @@ class Router:
         cached = self._cache.get(key) if key is not None else None
         if (session_id, task) != (query.session_id, query.task):
             query = replace(query, session_id=session_id, task=task)
-        return _Prepared(query, policy, eligibility, caller, held, started, is_judged, task_labels, key, cached)
+        return Prepared(query, policy, eligibility, caller, held, started, is_judged, task_labels, key, cached)
 
-    def _conclude(self, prepared: _Prepared, encoded: Encoded | Exception | None) -> RoutingDecision:
+    def _conclude(self, prepared: Prepared, encoded: Encoded | Exception | None) -> RoutingDecision:
         """Return the decision record of a prepared query.
 
         encoded: the features of the prompt, or the encoder's error, or None if the prompt was not encoded.
@@ -291,12 +256,12 @@ class Router:
             total_s=chosen_at - prepared.started,
             cached=prepared.cached is not None,
         )
-        decision = _record(prepared, judgement, choice, timings)
+        decision = record_of(prepared, judgement, choice, timings)
         self.remember_answer(decision, decision.chosen, caller=prepared.caller)
         return decision
 
     def _judge(
-        self, prepared: _Prepared, encoded: Encoded | Exception | None
+        self, prepared: Prepared, encoded: Encoded | Exception | None
     ) -> tuple[Judgement | None, Exception | None]:
         """Return the judgement of the prompt, and the error if judging failed. Both are None if it was not judged.
 
@@ -318,36 +283,6 @@ class Router:
             failure = encoded
         _log_or_raise(prepared.policy, failure)
         return None, failure
-
-
-def _record(prepared: _Prepared, judgement: Judgement | None, choice: Choice, timings: Timings) -> RoutingDecision:
-    policy, query, ask = prepared.policy, prepared.query, prepared.eligibility.ask
-    return RoutingDecision(
-        decision_id=os.urandom(16).hex(),
-        requested=query.overrides.pin or policy.ref.name,
-        chosen=choice.chosen.name,
-        chosen_model=choice.chosen.model,
-        reason=choice.reason,
-        difficulty=judgement.difficulty if judgement else None,
-        candidates=choice.candidates,
-        threshold=choice.threshold,
-        gain=choice.gain,
-        policy=policy.ref,
-        probe=policy.probe_ref,
-        abstained=choice.abstained,
-        leverage=judgement.leverage if judgement else None,
-        timings=timings,
-        session_id=query.session_id,
-        input_tokens_estimate=ask.input_tokens_estimate,
-        language=ask.language,
-        has_code=ask.has_code,
-        needs=tuple(sorted(ask.needs)),
-        task=query.task,
-        task_known=prepared.task_labels > 0,
-        task_labels=prepared.task_labels,
-        would_choose=choice.would_choose.name if choice.would_choose else "",
-        kinds=judgement.kinds if judgement else None,
-    )
 
 
 def _log_or_raise(policy: ServedPolicy, failure: Exception) -> None:

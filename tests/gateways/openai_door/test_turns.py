@@ -20,7 +20,7 @@ def test_hosts_and_credentials_take_turns(stack: Stack, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(EncodePool, "submit", watched)
     for number, key in enumerate(("sk-one", "sk-two", "sk-one")):
-        body = {"model": "elle/default", "messages": [{"role": "user", "content": f"whose turn is it, {number}?"}]}
+        body = {"model": "elle/test", "messages": [{"role": "user", "content": f"whose turn is it, {number}?"}]}
         assert stack.post(body, authorization=f"Bearer {key}").status_code == 200
     assert {(host, connection) for host, connection, _ in seen} == {("127.0.0.1", "127.0.0.1:")}
     credentials = [credential for _, _, credential in seen]

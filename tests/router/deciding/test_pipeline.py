@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -197,3 +199,19 @@ class TestCache:
         router = make_router(write_policy(tmp_path), encoder=encoder)
         assert not any(router.decide(prompt("again")).timings.cached for _ in range(2))
         assert router.cache_counts == CacheCounts(hits=0, misses=0, entries=0)
+
+
+def test_ids_of_decisions_are_32_hexadecimal_digits_and_differ_in_forked_processes_too() -> None:
+    program = (
+        "import os, sys; from router.deciding import prepared_query as p\n"
+        "read, write = os.pipe()\n"
+        "for _ in range(3):\n"
+        "    if os.fork() == 0:\n"
+        "        os.write(write, b'%032x\\n' % p._chance.getrandbits(128)); os._exit(0)\n"
+        "    os.wait()\n"
+        "print(os.read(read, 200).decode(), end='')\n"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    ids = printed.split()
+    assert len(set(ids)) == 3
+    assert {len(one) for one in ids} == {32}

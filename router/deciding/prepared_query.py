@@ -1,0 +1,84 @@
+"""Hold a query that was read and checked, and write its decision record once a candidate is chosen."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import dataclass
+
+from router.deciding.judgement_cache import CacheKey
+from router.policies.choice import Choice
+from router.policies.eligibility import Eligibility
+from router.policies.loading import ServedPolicy
+from router.policies.rules import Judgement
+from router.values import HeldCandidate, RouteQuery, RoutingDecision, Timings
+
+#: Makes the ids of decisions. `os.urandom` would release Python's lock for each of them, and then wait for it.
+_chance = random.Random()  # noqa: S311  (an id is no secret)
+os.register_at_fork(after_in_child=_chance.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Holds a query that passed every check for which no encoder is needed.
+
+    Attributes:
+        query: the query, with the session id and the task that were found in it.
+        policy: the policy that decides.
+        eligibility: which candidates may answer, and the ask.
+        caller: the opaque key of whoever calls.
+        held: the candidate that answered the session last; None if there is none.
+        started: the time of `time.perf_counter` at which the query came.
+        is_judged: True if the probe is asked about the prompt.
+        task_labels: the labels of the query's task, if the probe knows it; 0 if not.
+        cache_key: the key of the judgement in the cache; None if it is not kept.
+        cached: the judgement that the cache had; None if it had none.
+    """
+
+    query: RouteQuery
+    policy: ServedPolicy
+    eligibility: Eligibility
+    caller: str
+    held: HeldCandidate | None
+    started: float
+    is_judged: bool
+    task_labels: int
+    cache_key: CacheKey | None
+    cached: Judgement | None
+
+    @property
+    def encoder_identity(self) -> str | None:
+        """Return the identity of the encoder that must encode the prompt, or None if the prompt need not be encoded."""
+        spec = self.policy.encoder_spec
+        return spec.identity if spec is not None and self.is_judged and self.cached is None else None
+
+
+def record_of(prepared: Prepared, judgement: Judgement | None, choice: Choice, timings: Timings) -> RoutingDecision:
+    """Return the decision record of a query, of what the probe says of it, and of what the policy chooses."""
+    policy, query, ask = prepared.policy, prepared.query, prepared.eligibility.ask
+    return RoutingDecision(
+        decision_id=f"{_chance.getrandbits(128):032x}",
+        requested=query.overrides.pin or policy.ref.name,
+        chosen=choice.chosen.name,
+        chosen_model=choice.chosen.model,
+        reason=choice.reason,
+        difficulty=judgement.difficulty if judgement else None,
+        candidates=choice.candidates,
+        threshold=choice.threshold,
+        gain=choice.gain,
+        policy=policy.ref,
+        probe=policy.probe_ref,
+        abstained=choice.abstained,
+        leverage=judgement.leverage if judgement else None,
+        timings=timings,
+        session_id=query.session_id,
+        input_tokens_estimate=ask.input_tokens_estimate,
+        language=ask.language,
+        has_code=ask.has_code,
+        needs=tuple(sorted(ask.needs)),
+        task=query.task,
+        task_known=prepared.task_labels > 0,
+        task_labels=prepared.task_labels,
+        would_choose=choice.would_choose.name if choice.would_choose else "",
+        kinds=judgement.kinds if judgement else None,
+    )
