@@ -113,6 +113,8 @@ class RouteQuery:
         parameters: the other fields of the OpenAI body, such as `tools`, `response_format` and `max_tokens`.
         body: the bytes of the OpenAI body before and after the value of `model`; None if the request did not come as
             such a body. An OpenAI-compatible upstream gets exactly these bytes with its own model's name between them.
+        idempotency_key: the header `Idempotency-Key` of every attempt, by which an upstream that knows it answers a
+            request that is sent again without doing the work again; empty sends none.
     """
 
     messages: Sequence[Message]
@@ -121,6 +123,12 @@ class RouteQuery:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     body: tuple[bytes | memoryview, bytes | memoryview] | None = None
     task: str = ""
+    idempotency_key: str = ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the HTTP headers that the request adds to those with which its candidate is asked."""
+        return {"Idempotency-Key": self.idempotency_key} if self.idempotency_key else {}
 
     @classmethod
     def from_prompt(cls, prompt: str, **rest: Any) -> RouteQuery:

@@ -53,7 +53,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "answering": {"intake", "policies"},
         "asking": set(),
         "client": {"wire", "pb"},
-        "collecting": {"asking"},
+        "collecting": {"answering", "asking", "policies", "serving", "tuning.outcomes"},
         "deciding": {"asking", "intake", "policies"},
         "gateways": {"answering", "asking", "client", "deciding", "intake", "policies", "wire"},
         "intake": set(),

@@ -16,7 +16,7 @@ import click
 
 from probes.bounded.secrets import mask_secrets
 from probes.errors import ProbesError
-from router.cli import embeddings, judging, labelling, selecting, serving, tuning
+from router.cli import collecting, embeddings, judging, labelling, selecting, serving, tuning
 from router.cli.options import JSON
 from router.cli.output import print_json
 from router.errors import RouterError
@@ -70,6 +70,7 @@ def _version(name: str) -> str | None:
 
 for _command in (
     *serving.SERVING_VERBS,
+    *collecting.COLLECTING_VERBS,
     *tuning.TUNING_VERBS,
     *labelling.LABELLING_VERBS,
     *judging.JUDGING_VERBS,

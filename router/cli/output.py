@@ -37,15 +37,43 @@ def print_json(value: object) -> None:
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[Progress | None]:
     """Yield a function of (done, total) that shows a bar on a terminal, and otherwise prints a line now and then."""
+    with _bar(label, lines_every=1000) as report:
+        yield lambda done, total: report(done, total, "")
+
+
+@contextlib.contextmanager
+def spending_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Yield a function of (done, total, what is spent), which shows a bar on a terminal and otherwise prints lines."""
+    with _bar(label, lines_every=100) as report:
+        yield report
+
+
+@contextlib.contextmanager
+def _bar(label: str, *, lines_every: int) -> Iterator[Callable[[int, int, str], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    def line(done: int, total: int, words: str) -> None:
+        if done == total or done % lines_every == 0:
+            click.echo(f"{label}: {done} of {total}{words and ', '}{words}", err=True)
+
     if not sys.stderr.isatty():
-        yield _progress_lines(label)
+        yield line
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+    bar = Progress(*columns, TextColumn("{task.fields[words]}"), console=Console(stderr=True))
+    task = bar.add_task(label, total=None, words="")
+
+    def report(done: int, total: int, words: str) -> None:
+        # Only one bar can be on the terminal, so it is there between its first report and its last.
+        bar.start()
+        bar.update(task, completed=done, total=total, words=words)
+        if done == total:
+            bar.stop()
+
+    try:
+        yield report
+    finally:
+        bar.stop()
 
 
 @contextlib.contextmanager
@@ -63,11 +91,3 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
                 on_progress(done, total)
 
         yield tell
-
-
-def _progress_lines(label: str) -> Callable[[int, int], None]:
-    def report(done: int, total: int) -> None:
-        if done == total or done % 1000 == 0:
-            click.echo(f"{label}: {done} of {total}", err=True)
-
-    return report

@@ -282,6 +282,8 @@ def _arguments(candidate: Candidate, base: str | None, query: RouteQuery) -> dic
     elif isinstance(metadata := extra.get("metadata"), Mapping) and isinstance(metadata.get("user_id"), str):
         # Anthropic's name for what OpenAI calls `user`, which LiteLLM translates.
         arguments.setdefault("user", metadata["user_id"])
+    if query.headers:
+        arguments["extra_headers"] = query.headers
     if base is not None:
         arguments["api_base"] = base
     if (key := key_of(candidate, base)) is not None:

@@ -74,13 +74,13 @@ class OpenAIUpstream:
         Raises DispatchError.
         """
         with translated(_say(candidate)):
-            answered = await self._post(candidate, base, await _body(candidate, query, stream=False))
+            answered = await self._post(candidate, base, query, stream=False)
             return await decoded(await answered.read(candidate.max_answer_bytes, held))
 
     async def stream(self, candidate: Candidate, base: str, query: RouteQuery) -> AsyncGenerator[Any, None]:
         """Yield the JSON values of the stream. Closing it ends the call. Errors are those of `complete`."""
         with translated(_say(candidate)):
-            answered = await self._post(candidate, base, await _body(candidate, query, stream=True))
+            answered = await self._post(candidate, base, query, stream=True)
             held = HeldAnswer()
             try:
                 events = data_of_events(answered.parts(), max_bytes=candidate.max_answer_bytes, held=held)
@@ -98,9 +98,11 @@ class OpenAIUpstream:
         await self._http.aclose()
         await self._sdk.close()
 
-    async def _post(self, candidate: Candidate, base: str, body: Body) -> Answered:
+    async def _post(self, candidate: Candidate, base: str, query: RouteQuery, *, stream: bool) -> Answered:
+        body = await _body(candidate, query, stream=stream)
         destination = self._destination(candidate, base)
-        answered = await self._http.post(destination.url, body, destination.headers, timeout_s=candidate.timeout_s)
+        headers = {**destination.headers, **query.headers}
+        answered = await self._http.post(destination.url, body, headers, timeout_s=candidate.timeout_s)
         if not answered.is_success:
             raise await self._refusal(candidate, destination, answered)
         return answered

@@ -22,7 +22,7 @@ from router.tuning.outcomes.adapters.collection import (
     text_of,
     time_of,
 )
-from router.tuning.outcomes.adapters.prompts import chat_of, decode_json_text, mapping
+from router.tuning.outcomes.adapters.prompts import answer_in, chat_of, decode_json_text, mapping
 from router.tuning.outcomes.records import Row, number_of
 
 _OF_SEVERAL = "scored only on a trace of several generations"
@@ -140,6 +140,7 @@ def _answer(row: Row, trace_names: Mapping[str, str]) -> ImportedAnswer:
         input_tokens=tokens[0] or None,
         output_tokens=tokens[1] if tokens[0] else None,
         asked_at=time_of(values, "start_time", "startTime"),
+        answer=answer_in(values.get("output")),
         session_id=str(first(values, "session_id", "sessionId") or ""),
     )
 

@@ -22,7 +22,7 @@ from router.tuning.outcomes.adapters.collection import (
     text_of,
     time_of,
 )
-from router.tuning.outcomes.adapters.prompts import chat_of, cut_elsewhere, decode_json_text, mapping
+from router.tuning.outcomes.adapters.prompts import answer_in, chat_of, cut_elsewhere, decode_json_text, mapping
 from router.tuning.outcomes.adapters.table import parameters_of
 from router.tuning.outcomes.records import Row
 
@@ -136,6 +136,7 @@ def _batch_answer(
         input_tokens=amount("prompt_tokens", first(usage, "prompt_tokens", "input_tokens")),
         output_tokens=amount("completion_tokens", first(usage, "completion_tokens", "output_tokens")),
         asked_at=time_of(body, "created", "created_at"),
+        answer=answer_in(body),
     )
 
 
@@ -209,6 +210,7 @@ def _logged_answer(row: Row, key: str, scores: ScoreFile) -> ImportedAnswer:
         input_tokens=tokens[0] or None,
         output_tokens=tokens[1] if tokens[0] else None,
         asked_at=time_of(values, "startTime"),
+        answer=answer_in(values.get("response")),
         session_id=str(values.get("session_id") or ""),
         parameters=parameters_of(request),
     )

@@ -81,6 +81,25 @@ def chat_of(value: Any) -> list[Any] | None:
     return [without_nulls(one) for one in value] if is_chat else None
 
 
+def answer_in(value: Any) -> str | None:
+    """Return the text of an answer that a log holds as text, as a message, or as a whole response; None if it has none.
+
+    Responses have the shape of OpenAI's chat completions, text completions or Responses API.
+    """
+    value = decode_json_text(value)
+    if isinstance(value, str):
+        return value or None
+    found = mapping(value)
+    choices, output = found.get("choices"), found.get("output")
+    if isinstance(choices, list) and choices:
+        return answer_in(mapping(choices[0]).get("message") or mapping(choices[0]).get("text"))
+    if isinstance(output, list):
+        return answer_in([part for one in output for part in mapping(one).get("content") or ()])
+    if isinstance(value, list):
+        return "".join(str(mapping(part).get("text") or "") for part in value) or None
+    return answer_in(found["content"]) if found.get("content") else None
+
+
 def without_nulls(message: Mapping[str, Any]) -> dict[str, Any]:
     """Return a message without its null fields, which parquet adds."""
     return {name: value for name, value in message.items() if value is not None}

@@ -16,7 +16,7 @@ from router.tuning.outcomes.adapters.collection import (
     first,
     time_of,
 )
-from router.tuning.outcomes.adapters.prompts import chat_of, decode_json_text, mapping, without_nulls
+from router.tuning.outcomes.adapters.prompts import answer_in, chat_of, decode_json_text, mapping, without_nulls
 from router.tuning.outcomes.datasets import TIME_COLUMNS
 from router.tuning.outcomes.records import Row
 
@@ -24,7 +24,8 @@ from router.tuning.outcomes.records import Row
 CHAT_COLUMNS = ("messages", "conversation", "conversations", "chat")
 TEXT_COLUMNS = ("prompt", "input", "question", "query", "instruction")
 
-#: Columns that name the session of a request, and those that name the model that answered.
+#: Columns that hold the answer, those that name the session of a request, and those that name the model that answered.
+ANSWER_COLUMNS = ("answer", "response", "completion", "output")
 SESSION_COLUMNS = ("session_id", "sessionId", "conversation_id", "conversationId", "thread_id", "chat_id")
 MODEL_COLUMNS = ("model", "model_name", "model_id")
 
@@ -46,8 +47,9 @@ def read_table(paths: Sequence[Path], collection: Collection) -> None:
 
     A row holds a chat in one of CHAT_COLUMNS, or a text in one of TEXT_COLUMNS, or a whole request body in `body` or
     `request`. Chats may be JSON text, and may have ShareGPT's fields `from` and `value`. Further columns are read if
-    they are there: one of MODEL_COLUMNS, `score`, `prompt_id` or `custom_id`, `group`, `task`, one of SESSION_COLUMNS,
-    a time (`timestamp` and the like), `cost_usd`, `input_tokens`, `output_tokens`, and the fields of a request body.
+    they are there: one of MODEL_COLUMNS, one of ANSWER_COLUMNS, `score`, `prompt_id` or `custom_id`, `group`, `task`,
+    one of SESSION_COLUMNS, a time (`timestamp` and the like), `cost_usd`, `input_tokens`, `output_tokens`, and the
+    fields of a request body.
     """
     for path in paths:
         for row in collection.rows(path):
@@ -94,6 +96,7 @@ def _answer(row: Row) -> ImportedAnswer:
         input_tokens=amount("input_tokens", first(values, "input_tokens", "prompt_tokens")),
         output_tokens=amount("output_tokens", first(values, "output_tokens", "completion_tokens")),
         asked_at=time_of(values, *TIME_COLUMNS),
+        answer=answer_in(first(values, *ANSWER_COLUMNS)),
         session_id=str(first(values, *SESSION_COLUMNS) or first(body, *SESSION_COLUMNS) or ""),
         task=str(first(values, "task") or ""),
         parameters=parameters_of(body),

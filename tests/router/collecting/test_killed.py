@@ -1,0 +1,96 @@
+"""A collection that is killed again and again ends with the same file, and no upstream is paid twice for one call."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from router.collecting.calls.store import StoreError, open_store
+from tests.conftest import ROOT
+from tests.router.collecting.simulated import Simulated, simulated, write_log, write_policy
+
+N = 60
+
+
+def command(folder: Path) -> list[str]:
+    paths = [str(folder / "log.jsonl"), "--policy", str(folder / "p.yaml"), "--out", str(folder / "o.jsonl")]
+    code = "from router.cli.main import main; main()"
+    return [sys.executable, "-c", code, "collect", *paths, "--n", str(N), "--yes", "--budget-usd", "5"]
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command(folder), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def kill_at(upstream: Simulated, folder: Path, n_paid: int, *, before: bool) -> None:
+    """Run the collection until an upstream has been paid for so many calls, and kill it around that answer."""
+    reached = threading.Event()
+
+    def check(n: int) -> None:
+        if n >= n_paid and not reached.is_set():
+            reached.set()
+            process.send_signal(signal.SIGKILL)
+
+    with start(folder) as process:
+        if before:
+            upstream.before_answer = check
+        else:
+            upstream.after_answer = check
+        assert reached.wait(60), process.stderr.read().decode() if process.stderr and process.poll() else "too slow"
+        assert process.wait(10) == -signal.SIGKILL
+        upstream.before_answer = upstream.after_answer = lambda n: None
+
+
+@pytest.mark.parametrize("n_kills", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_ends_with_the_file_of_one_that_was_left_alone(
+    tmp_path: Path, n_kills: int
+) -> None:
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    moments = random.Random(n_kills)
+    with simulated() as upstream:
+        for folder in (alone, killed):
+            folder.mkdir()
+            write_log(folder / "log.jsonl", N)
+            write_policy(folder / "p.yaml", upstream.url)
+        with start(alone) as process:
+            assert process.wait(120) == 0
+        assert (sum(upstream.paid.values()), set(upstream.paid.values())) == (4 * N, {1})
+    with simulated() as upstream:
+        write_policy(killed / "p.yaml", upstream.url)
+        for n_paid in sorted(moments.sample(range(1, 4 * N - 20), n_kills)):
+            kill_at(upstream, killed, n_paid, before=moments.random() < 0.5)
+            assert not (killed / "o.jsonl").exists()
+        with start(killed) as process:
+            assert process.wait(120) == 0
+        n_requests = sum(upstream.requests.values())
+        assert len(upstream.paid) == 4 * N, "each of the calls has one key, and the upstream charges a key once"
+        assert n_requests - 4 * N <= n_kills * 4 * 8, "only what was in flight was sent again"
+    assert (killed / "o.jsonl").read_bytes() == (alone / "o.jsonl").read_bytes()
+
+
+def test_a_store_is_open_in_one_process_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    code = f"from router.collecting.calls.store import open_store\nwith open_store({str(path)!r}): print('open')"
+    with open_store(path):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+        assert "is open in another process; wait until that one ends, or give --store FILE." in done.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stdout == "open\n"
+
+
+def test_another_file_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("These are my notes, and they are no database at all.\n" * 40)
+    with pytest.raises(StoreError, match="cannot be used as the store of answers: file is not a database"):
+        open_store(tmp_path / "notes.txt").__enter__()
+    assert (tmp_path / "notes.txt").read_text().startswith("These are my notes")
+    if os.geteuid() != 0:
+        (tmp_path / "shut").mkdir(mode=0o500)
+        with pytest.raises(StoreError, match="cannot be used"):
+            open_store(tmp_path / "shut" / "store.sqlite").__enter__()
