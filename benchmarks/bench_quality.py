@@ -2,6 +2,7 @@
 
     python -m benchmarks.bench_quality > quality.json
     python -m benchmarks.bench_quality --render quality.json    # only the pages, from an earlier run
+    python -m benchmarks.bench_quality --only tasks --update quality.json > newer.json    # one part anew, and the pages
 
 Features come from the cache (ELLE_CACHE_DIR); what is not in it is encoded first, which takes long. Everything that is
 learned is learned on other folds than it is judged on, and texts that repeat stay on one side.
@@ -24,8 +25,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.default_probe.measure import measure
 from benchmarks.quality.held_out import held_out_results
 from benchmarks.quality.many_models import Table, group_means, many_model_results
+from benchmarks.quality.new_model import new_model_results
 from benchmarks.quality.pairs import FOLDS, pair_results
 from benchmarks.quality.results_page import write_pages
 from benchmarks.quality.tasks import task_results
@@ -67,6 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--render", type=Path, metavar="JSON", help="only rewrite the pages, from this file")
     parser.add_argument("--only", choices=list(PARTS), action="append", help="only this part; no page is rewritten")
+    parser.add_argument("--update", type=Path, metavar="JSON", help="take the other parts from this file")
     parser.add_argument("--prompts", type=int, help="only this many prompts of each file; no page is rewritten")
     parser.add_argument("--resamples", type=int, default=1000)
     options = parser.parse_args()
@@ -75,9 +79,10 @@ def main() -> None:
         return
     if not DATA.is_dir():
         sys.exit("bench_quality needs ../shared/data beside this checkout; there is none.")
-    found = run(options.only or list(PARTS), options.prompts, options.resamples)
+    earlier = json.loads(options.update.read_text("utf-8")) if options.update else None
+    found = updated(earlier, run(options.only or list(PARTS), options.prompts, options.resamples))
     print(json.dumps(found, indent=2, allow_nan=False))
-    if not options.only and not options.prompts:
+    if not options.prompts and all(part in found for part in PARTS):
         write_pages(found, ROOT)
 
 
@@ -85,7 +90,7 @@ def run(parts: list[str], prompts: int | None, resamples: int) -> dict[str, Any]
     """Return the results of these parts, with the machine, the commit and the date."""
     found: dict[str, Any] = {
         "created": utc_now(),
-        "commit": _git("rev-parse", "HEAD"),
+        "commits": {},
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "hardware": {"processor": _processor(), "cores": os.cpu_count(), "platform": platform.platform()},
         "software": software_versions(),
@@ -96,9 +101,21 @@ def run(parts: list[str], prompts: int | None, resamples: int) -> dict[str, Any]
     for part in parts:
         started = time.perf_counter()
         found[part] = PARTS[part](prompts, resamples)
+        found["commits"][part] = _git("rev-parse", "HEAD")
         found["seconds"][part] = round(time.perf_counter() - started, 1)
         print(f"{part}: {found['seconds'][part]} s", file=sys.stderr)
     return found
+
+
+def updated(earlier: dict[str, Any] | None, found: dict[str, Any]) -> dict[str, Any]:
+    """Return what was found, with the parts of an earlier run that were not measured anew, and the commits of each."""
+    if earlier is None:
+        return found
+    joined = {**earlier, **found}
+    for name in ("commits", "seconds"):
+        joined[name] = {**earlier[name], **found[name]}
+    joined["uncommitted_changes"] = earlier["uncommitted_changes"] or found["uncommitted_changes"]
+    return joined
 
 
 def load(name: str, models: tuple[str, ...], prompts: int | None) -> tuple[Outcomes, npt.NDArray[np.float32]]:
@@ -184,6 +201,16 @@ def tasks(prompts: int | None, resamples: int) -> dict[str, Any]:
     return task_results(outcomes, FeatureCache().features(MINILM_L6, outcomes.texts), resamples=resamples)
 
 
+def new_model(prompts: int | None, resamples: int) -> dict[str, Any]:
+    """Measure models of MMLU-Pro that join a probe of the others from 10 to 500 labels."""
+    return new_model_results(*load("mmlu_pro", tuple(PRICES_USD), prompts), resamples=resamples)
+
+
+def default(prompts: int | None, resamples: int) -> dict[str, Any]:
+    """Measure the embedded default on files left out whole and on everyday prompts, always on all of them."""
+    return measure()
+
+
 def _output_tokens(outcomes: Outcomes) -> FloatArray:
     """Return the data's estimates of the length of every answer, (n, m)."""
     import pyarrow.parquet as pq
@@ -218,6 +245,8 @@ PARTS: dict[str, Callable[[int | None, int], dict[str, Any]]] = {
     "many_models": many_models,
     "held_out_groups": held_out_groups,
     "tasks": tasks,
+    "new_model": new_model,
+    "default": default,
 }
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.default_probe.page import default_section
+from benchmarks.quality.new_model import new_model_section
 from benchmarks.quality.tasks import task_section
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
@@ -95,9 +97,9 @@ def results_page(found: Mapping[str, Any]) -> Iterator[str]:
     yield from _many(found["many_models"])
     yield ""
     yield from _held_out(found["held_out_groups"])
-    if "tasks" in found:
+    for section, part in ((task_section, "tasks"), (new_model_section, "new_model"), (default_section, "default")):
         yield ""
-        yield from task_section(found["tasks"])
+        yield from section(found[part])
 
 
 def _pair(found: Mapping[str, Any], name: str, group: str) -> Iterator[str]:
@@ -279,8 +281,9 @@ def _many_sentence(found: Mapping[str, Any]) -> str:
 def _where(found: Mapping[str, Any]) -> str:
     dirty = " with uncommitted changes" if found["uncommitted_changes"] else ""
     hardware = found["hardware"]
+    commits = " and ".join(dict.fromkeys(commit[:12] for commit in found["commits"].values()))
     return (
-        f"Commit {found['commit'][:12]}{dirty}, {found['created'][:10]}, {hardware['processor']}, "
+        f"Commit {commits}{dirty}, {found['created'][:10]}, {hardware['processor']}, "
         f"{hardware['cores']} cores, {sum(found['seconds'].values()):.0f} s from cached features."
     )
 

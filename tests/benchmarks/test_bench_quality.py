@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.bench_quality import updated
 from benchmarks.quality import results_page
 from benchmarks.quality.held_out import Decided, summary
 from benchmarks.quality.many_models import (
@@ -21,9 +22,12 @@ from benchmarks.quality.many_models import (
     tuned,
     undominated,
 )
+from benchmarks.quality.new_model import new_model_results
 from benchmarks.quality.pairs import pair_results
+from benchmarks.quality.tasks import task_results
 from benchmarks.quality.transfer import SOURCES, domain_results, transfer_results
 from router.tuning.outcomes.datasets import Outcomes
+from tests.benchmarks.small_tasks import small_tasks
 from tests.router.outcomes import make_outcomes
 
 
@@ -89,7 +93,7 @@ def held_out() -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, object]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """Return a whole result on small data, with the fast baselines."""
     from router.tuning.judging.baselines import quick_baselines
 
@@ -100,11 +104,12 @@ def found() -> dict[str, object]:
     new, new_features = make_outcomes(300, seed=1)
     transfer = transfer_results(outcomes, features, new, new_features, sizes=(100, 250), draws=3, resamples=20)
     domains = domain_results(*domain_outcomes(), n_labels=100, draws=2, resamples=20)
+    tasks = small_tasks(tmp_path_factory.mktemp("tasks"))
     routers = {"probe": table().scores, "per_group_best": np.full((400, 3), 0.5)}
     many = many_model_results(table(), ("a", "b", "c"), routers, resamples=20)
     return {
         "created": "2026-01-02T03:04:05+00:00",
-        "commit": "0123456789abcdef",
+        "commits": {"mmlu": "0123456789abcdef", "tasks": "abcdef0123456789"},
         "uncommitted_changes": False,
         "hardware": {"processor": "a processor", "cores": 2},
         "seconds": {"mmlu": 1.0},
@@ -114,6 +119,31 @@ def found() -> dict[str, object]:
         "transfer": transfer | {"domains": domains},
         "many_models": {"splits": {"random": many, "group": many}},
         "held_out_groups": {"mmlu": {"loss at most 0.1": held_out()}},
+        "tasks": task_results(*tasks, labels=(3,), draws=2, resamples=20),
+        "new_model": new_model_results(*tasks, sizes=(10,), splits=1, draws=2, resamples=20),
+        "default": default_figures(),
+    }
+
+
+def default_figures() -> dict[str, object]:
+    """Return figures as `benchmarks.default_probe.measure.measure` does, made up."""
+    unit = {"n": 17, "spearman": 0.66, "low": 0.28, "high": 0.86}
+    share = {"n": 250, "share": 0.87, "low": 0.82, "high": 0.9}
+    return {
+        "n_rows": 5000,
+        "n_kinds": 80,
+        "n_anchors": 793,
+        **{key: {"sources": unit, "kinds": unit} for key in ("with_anchors", "without_anchors", "prompt_length")},
+        "calibration": {
+            "economy": {"by_source": {"math": 0.29, "bbh": 0.06}, "worst": "math"},
+            "frontier": {"by_source": {"bbh": 0.04}, "worst": "bbh"},
+        },
+        "everyday": {
+            "n": 497,
+            **dict.fromkeys(("trivial_to_cheapest", "hard_to_stronger", "abstained"), share),
+            "by_language": {"en": {}, "de": {}},
+            "flips": {"thanks": {"flips_of_108": 2.6, "worst_of_108": 2.6}},
+        },
     }
 
 
@@ -158,9 +188,32 @@ def test_the_pages_hold_what_the_json_says_and_the_rest_of_the_readme_stays(
         assert f"{apgr['value']:.3f} [{apgr['low']:.3f}, {apgr['high']:.3f}]" in page
         assert "0123456789ab" in page
         assert f"{found['transfer']['with_labels']['100']['apgr']['adapted']['value']:.3f}" in page
-    assert "| MMLU | loss at most 0.1 | 1 of 1 folds |" in (tmp_path / "docs" / "results.md").read_text("utf-8")
+    page = (tmp_path / "docs" / "results.md").read_text("utf-8")
+    assert "| MMLU | loss at most 0.1 | 1 of 1 folds |" in page
+    assert "Commit 0123456789ab and abcdef012345, 2026-01-02" in page
+    assert "12 puzzle tasks" in page
+    assert "| **added to the probe (`--add`)** |" in page
+    assert "| math | **0.290** |  |" in page
+    assert "| thanks | 2.6 | 2.6 |" in page
     results_page.write_pages(found, tmp_path)
     assert readme.read_text("utf-8") == once
+
+
+@pytest.mark.parametrize("part", ["tasks", "new_model", "default"])
+def test_no_part_of_the_page_can_be_left_out(found: dict[str, dict], part: str) -> None:
+    with pytest.raises(KeyError, match=part):
+        list(results_page.results_page({name: one for name, one in found.items() if name != part}))
+
+
+def test_parts_that_are_measured_anew_replace_those_of_an_earlier_run_with_their_commits() -> None:
+    old = {"mmlu": 1, "tasks": 2, "commits": {"mmlu": "a", "tasks": "a"}, "seconds": {"mmlu": 5.0, "tasks": 6.0}}
+    new = {"tasks": 3, "commits": {"tasks": "b"}, "seconds": {"tasks": 7.0}}
+    joined = updated({**old, "uncommitted_changes": True}, {**new, "uncommitted_changes": False})
+    assert (joined["mmlu"], joined["tasks"]) == (1, 3)
+    assert joined["commits"] == {"mmlu": "a", "tasks": "b"}
+    assert joined["seconds"] == {"mmlu": 5.0, "tasks": 7.0}
+    assert joined["uncommitted_changes"]
+    assert updated(None, new) is new
 
 
 def test_a_readme_without_markers_is_refused_and_nothing_is_written(found: dict[str, dict], tmp_path: Path) -> None:
