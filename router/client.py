@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, cast
+from typing import Any, ClassVar, Generic, Self, TypedDict, TypeVar, Unpack, cast
 
 import grpc
 import grpc.aio
@@ -118,11 +118,29 @@ class _Method(Generic[T]):
 
 
 class _Client:
-    """The base of both clients, which prepares the deadline and the credential of a call."""
+    """The base of both clients, which opens the channel and prepares the deadline and the credential of a call."""
 
-    def __init__(self, api_key: str | None, timeout_s: float | None) -> None:
+    #: gRPC's functions that open a channel without TLS and with it.
+    _openers: ClassVar[tuple[Callable[..., Any], Callable[..., Any]]]
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float | None = 30.0,
+        credentials: grpc.ChannelCredentials | None = None,
+        api_key: str | None = None,
+    ) -> None:
         self._api_key = api_key
         self._timeout_s = timeout_s
+        insecure, secure = self._openers
+        self._channel = (
+            insecure(address, options=_OPTIONS)
+            if credentials is None
+            else secure(address, credentials, options=_OPTIONS)
+        )
+        # The generated stub serves both kinds of channel.
+        self._stub = pb_grpc.RouterServiceStub(self._channel)
 
     def _options(self, api_key: str | None) -> dict[str, Any]:
         key = self._api_key if api_key is None else api_key
@@ -148,21 +166,7 @@ class RouterClient(_Client):
     wait that the service asks for. Other errors say in `retry_after_s` how long to wait.
     """
 
-    def __init__(
-        self,
-        address: str = DEFAULT_ADDRESS,
-        *,
-        timeout_s: float | None = 30.0,
-        credentials: grpc.ChannelCredentials | None = None,
-        api_key: str | None = None,
-    ) -> None:
-        super().__init__(api_key, timeout_s)
-        self._channel = (
-            grpc.insecure_channel(address, options=_OPTIONS)
-            if credentials is None
-            else grpc.secure_channel(address, credentials, options=_OPTIONS)
-        )
-        self._stub = pb_grpc.RouterServiceStub(self._channel)
+    _openers = (grpc.insecure_channel, grpc.secure_channel)
 
     def __enter__(self) -> Self:
         return self
@@ -221,22 +225,7 @@ class AsyncRouterClient(_Client):
     `stream` is an asynchronous iterator.
     """
 
-    def __init__(
-        self,
-        address: str = DEFAULT_ADDRESS,
-        *,
-        timeout_s: float | None = 30.0,
-        credentials: grpc.ChannelCredentials | None = None,
-        api_key: str | None = None,
-    ) -> None:
-        super().__init__(api_key, timeout_s)
-        self._channel = (
-            grpc.aio.insecure_channel(address, options=_OPTIONS)
-            if credentials is None
-            else grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
-        )
-        # The generated stub serves both kinds of channel; only its type stub tells them apart.
-        self._stub = cast("pb_grpc.RouterServiceAsyncStub", pb_grpc.RouterServiceStub(self._channel))
+    _openers = (grpc.aio.insecure_channel, grpc.aio.secure_channel)
 
     async def __aenter__(self) -> Self:
         return self

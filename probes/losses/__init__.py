@@ -15,9 +15,8 @@ from probes.losses.contrastive import (
     info_nce,
     symmetric_info_nce,
 )
-from probes.losses.denoising import Denoising
+from probes.losses.hidden_tokens import Denoising, MaskedLM
 from probes.losses.masked_image import MaskedImage
-from probes.losses.masked_lm import MaskedLM
 from probes.losses.pairs import LossLoader, LossPairs
 from probes.losses.precomputed import read_pairs, write_pairs
 from probes.losses.routing import (
