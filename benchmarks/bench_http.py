@@ -9,7 +9,7 @@ of the same turn. `cache-entries` is 0 and every prompt is new, so each decided 
 - `door`: decided and answered; this is what the issue's limit is for;
 - `door_pinned`: the candidate is named, nothing is encoded: the door and the dispatch;
 - `decide`: the part of `door` that is encoding and deciding, as the service times it (`Route`, same prompts);
-- `dispatch`: `router.answering.upstreams.upstream` alone in this process: aiohttp with the OpenAI SDK's headers;
+- `dispatch`: `router.answering.upstream` alone in this process: aiohttp with the OpenAI SDK's headers;
 - `litellm`: LiteLLM alone in this process, as its users call it;
 - `sdk`: the OpenAI SDK alone in this process.
 """
@@ -34,7 +34,7 @@ from typing import Any
 import yaml
 
 from benchmarks.bench_probe import commit, hardware
-from router.answering.upstreams.upstream import Upstream
+from router.answering.upstream import Upstream
 from router.client import RouterClient
 from router.policies.loading import EXAMPLE_POLICY
 from router.policies.policy_file import Candidate

@@ -29,6 +29,13 @@ class Capability(enum.StrEnum):
     JSON_SCHEMA = "json_schema"
 
 
+class ApiFormat(enum.StrEnum):
+    """The API formats in which requests come and answers go back, such as OpenAI's chat completions."""
+
+    OPENAI_CHAT = "openai_chat"
+    ANTHROPIC_MESSAGES = "anthropic_messages"
+
+
 class Reason(enum.Enum):
     """The reasons for which a policy may choose a candidate.
 
@@ -106,13 +113,16 @@ class RouteQuery:
     """Holds one request that is to be decided: the chat, its parameters, the overrides and the session.
 
     Attributes:
-        messages: the chat in the OpenAI shape, oldest message first.
+        messages: the chat in the shape of its API, oldest message first.
         overrides: what the caller asks beyond the policy.
         session_id: the id of the session that the request belongs to; empty for none.
         task: the key of the task that the request belongs to, text of at most 256 bytes; empty for none.
-        parameters: the other fields of the OpenAI body, such as `tools`, `response_format` and `max_tokens`.
-        body: the bytes of the OpenAI body before and after the value of `model`; None if the request did not come as
-            such a body. An OpenAI-compatible upstream gets exactly these bytes with its own model's name between them.
+        parameters: the other fields of the body, such as `tools`, `response_format` and `max_tokens`.
+        body: the bytes of the body before and after the value of `model`; None if the request did not come as such a
+            body. An upstream that speaks the same API gets exactly these bytes with its own model's name between them.
+        api_format: the API whose shape messages, parameters and body have; the answer comes back in the same one.
+        api_headers: headers of the request that belong to its API and are handed on to an upstream that speaks it,
+            such as `anthropic-version`; names in lower case.
         idempotency_key: the header `Idempotency-Key` of every attempt, by which an upstream that knows it answers a
             request that is sent again without doing the work again; empty sends none.
     """
@@ -123,6 +133,8 @@ class RouteQuery:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     body: tuple[bytes | memoryview, bytes | memoryview] | None = None
     task: str = ""
+    api_format: ApiFormat = ApiFormat.OPENAI_CHAT
+    api_headers: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str = ""
 
     @property

@@ -105,8 +105,9 @@ def test_probes_knows_nothing_of_the_router_nor_of_its_wire() -> None:
         assert not tops & {"router", "grpc", "litellm", "starlette", "uvicorn", "click"}, path
 
 
-def test_only_upstream_and_the_plugin_import_litellm_and_offline_the_baseline_that_is_litellm() -> None:
+def test_only_upstream_translation_and_plugin_import_litellm_and_offline_the_baseline_that_is_litellm() -> None:
     names = (
+        "answering/formats/anthropic_translation.py",
         "answering/upstreams/litellm_upstream.py",
         "gateways/litellm_plugin.py",
         "tuning/judging/litellm_baseline.py",
@@ -178,7 +179,7 @@ def test_importing_loads_nothing_heavy_and_opens_no_socket() -> None:
         "def refuse(*a, **k): raise AssertionError('a socket was opened')\n"
         "socket.socket.__init__ = refuse\n"
         "import router, probes, router.deciding.pipeline, router.client, router.serving.server, router.cli.main\n"
-        "import router.gateways.openai_body, router.gateways.ext_proc, router.gateways.litellm_plugin\n"
+        "import router.gateways.http.request_body, router.gateways.ext_proc, router.gateways.litellm_plugin\n"
         f"loaded = set(sys.modules) & {HEAVY!r}\n"
         "assert not loaded, loaded\n"
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from router.answering.upstreams import litellm_upstream
 from router.answering.upstreams.candidate_keys import is_providers_own
-from router.answering.upstreams.openai_upstream import speaks_openai
+from router.answering.upstreams.destinations import speaks_openai
 from router.errors import DispatchNotInstalledError, UpstreamDeniedError
 from router.policies.policy_file import Candidate
 

@@ -1,4 +1,4 @@
-"""The answers of candidates, in the OpenAI shape, with their usage and cost."""
+"""The answers of candidates, in the API format of the request, with their usage and cost."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from router.answering.formats.answer_format import AnswerTokens, Tally
+from router.answering.formats.lookup import format_of
 from router.answering.upstreams.answer_budget import HeldAnswer
 from router.attempts import Delivery
 from router.policies.policy_file import Prices
+from router.values import RouteQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,8 @@ class Completion:
     """Holds one whole answer of a candidate, or one step of a streamed answer.
 
     Attributes:
-        text: text of the first choice; it may be empty.
-        body: the provider's response or chunk in the OpenAI shape.
+        text: text of the answer, of its first choice if there are several; it may be empty.
+        body: the provider's answer or chunk, in the API format of the request.
         usage: None if the provider did not report it, and in all steps of a stream but the last.
         delivery: who answered after which attempts; in a stream only the first step has it.
         held: the bytes of a whole answer in the budget of all answers, for as long as this object lives.
@@ -43,44 +46,31 @@ class Completion:
     held: HeldAnswer | None = field(default=None, repr=False, compare=False)
 
 
-def completion_of(body: Mapping[str, Any], part: str, prices: Prices | None, delivery: Delivery | None) -> Completion:
-    """Return the text, usage and cost of a provider's response, or of one chunk of a stream, as a `Completion`.
+def completion_of(
+    query: RouteQuery,
+    body: Mapping[str, Any],
+    prices: Prices | None,
+    delivery: Delivery | None,
+    tally: Tally | None = None,
+) -> Completion:
+    """Return the text, usage and cost of a provider's answer, or of one chunk of a stream, as a `Completion`.
 
-    part: the field of a choice that holds the text: `message` in a response, `delta` in a chunk.
+    Args:
+        query: the request, which says in which API format the answer is.
+        body: the answer or the chunk.
+        prices: prices of the candidate; None if they are unknown.
+        delivery: who answered; None for all chunks but the first.
+        tally: the counter of the stream that the chunk belongs to; None for a whole answer.
     """
-    first = next((choice for choice in _choices(body) if choice.get("index", 0) == 0), {})
-    text = (first.get(part) or {}).get("content")
-    return Completion(text if isinstance(text, str) else "", body, _usage(body, prices), delivery)
+    answers = format_of(query.api_format)
+    counts = (tally or answers.tally())(body)
+    text = answers.text_of(body, streamed=tally is not None)
+    return Completion(text, body, None if counts is None else _usage(counts, prices), delivery)
 
 
-def has_content(chunk: Mapping[str, Any]) -> bool:
-    """Return whether a streamed chunk brings text, a tool call or an end, and not only the role of the speaker."""
-    return any(
-        choice.get("finish_reason") or any(value for key, value in (choice.get("delta") or {}).items() if key != "role")
-        for choice in _choices(chunk)
-    )
-
-
-def _choices(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return body.get("choices") or []
-
-
-def _usage(body: Mapping[str, Any], prices: Prices | None) -> Usage | None:
-    usage = body.get("usage")
-    if not isinstance(usage, Mapping) or not usage:
-        return None
-    details = usage.get("prompt_tokens_details")
-    counts = (
-        usage.get("prompt_tokens"),
-        usage.get("completion_tokens"),
-        details.get("cached_tokens") if isinstance(details, Mapping) else 0,
-    )
-    n_input, n_output, n_cached = map(_count, counts)
-    cost_usd = prices.cost_usd(n_input, n_output, cached_input_tokens=min(n_cached, n_input)) if prices else None
-    return Usage(n_input, n_output, cost_usd)
-
-
-def _count(value: Any) -> int:
-    """Return a number of tokens, or 0 for anything but a number of at most 2^53, beyond which doubles skip integers."""
-    is_count = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 2**53
-    return int(value) if is_count else 0
+def _usage(counts: AnswerTokens, prices: Prices | None) -> Usage:
+    cost_usd = None
+    if prices is not None:
+        cached = min(counts.cached, counts.input)
+        cost_usd = prices.cost_usd(counts.input, counts.output, cached_input_tokens=cached)
+    return Usage(counts.input, counts.output, cost_usd)

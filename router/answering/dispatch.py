@@ -20,11 +20,12 @@ from router import errors
 from router.answering.attempt_log import AttemptLog, retry_wait_s
 from router.answering.breaker import Breaker, Clock, Permit
 from router.answering.candidate_check import problems_of
-from router.answering.completion import Completion, completion_of, has_content
+from router.answering.completion import Completion, completion_of
 from router.answering.fallback import candidates_to_ask, may_read_more
+from router.answering.formats.lookup import format_of
+from router.answering.upstream import Upstream
 from router.answering.upstreams.answer_budget import HeldAnswer
-from router.answering.upstreams.openai_upstream import speaks_openai
-from router.answering.upstreams.upstream import Upstream
+from router.answering.upstreams.destinations import speaks_openai
 from router.attempts import Delivery
 from router.errors import DispatchError, InvalidRequestError, UpstreamCoolingDownError, UpstreamTimeoutError
 from router.policies.loading import ServedPolicy
@@ -133,7 +134,7 @@ class Dispatcher:
                 raise
             permit.succeeded()
             delivery = attempts.add_answer(candidate, started, decision.chosen, streamed=False)
-            return replace(completion_of(body, "message", target.prices, delivery), held=held)
+            return replace(completion_of(query, body, target.prices, delivery), held=held)
 
         return await self._first_answer(attempts, decision, ask, lambda candidate: candidate.timeout_s)
 
@@ -153,10 +154,11 @@ class Dispatcher:
         opened = await self._first_answer(attempts, decision, ask, lambda candidate: candidate.first_token_timeout_s)
         candidate = opened.target.candidate
         delivery: Delivery | None = attempts.add_answer(candidate, opened.started, decision.chosen, streamed=True)
+        tally = format_of(query.api_format).tally()
         try:
             async with contextlib.aclosing(self._bodies(attempts, opened)) as bodies:
                 async for body in bodies:
-                    yield completion_of(body, "delta", opened.target.prices, delivery)
+                    yield completion_of(query, body, opened.target.prices, delivery, tally)
                     delivery = None
             opened.permit.succeeded()
         except DispatchError as error:
@@ -165,6 +167,16 @@ class Dispatcher:
         finally:
             opened.permit.close()
             await opened.chunks.aclose()
+
+    async def count_tokens(self, query: RouteQuery, policy: str, candidate: str) -> dict[str, Any]:
+        """Return what a candidate that speaks Anthropic's API counts for a request, as in `{"input_tokens": 12}`.
+
+        Raises DispatchError if it does not count. Nothing is tried again, and no other candidate is asked.
+        """
+        await self._upstream.load()
+        asked = self._targets[policy, candidate].candidate
+        async with _time_limit(asked, asked.timeout_s):
+            return await self._upstream.count_tokens(asked, query)
 
     async def aclose(self) -> None:
         """Close the connections to the upstreams. No request may be in flight any more."""
@@ -242,11 +254,11 @@ class Dispatcher:
     async def _open(self, query: RouteQuery, target: _Target, permit: Permit) -> _OpenStream:
         """Open a stream and read it up to its first content."""
         candidate, started, head = target.candidate, time.monotonic(), []
-        chunks = self._upstream.stream(candidate, query)
+        chunks, answers = self._upstream.stream(candidate, query), format_of(query.api_format)
         try:
             async for body in chunks:
                 head.append(body)
-                if has_content(body) or len(head) == _MAX_HEAD:
+                if answers.has_content(body) or len(head) == _MAX_HEAD:
                     break
         except BaseException:
             await chunks.aclose()

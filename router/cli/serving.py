@@ -172,9 +172,9 @@ def _server_settings(
 
         options["doors"] = (ExternalProcessor(ext_proc),)
     if http_port is not None:
-        from router.gateways.openai_door import MAX_BODY_BYTES, OpenAIDoor
+        from router.gateways.http.http_gateway import MAX_BODY_BYTES, HttpGateway
 
-        options |= {"http": OpenAIDoor(max_body_bytes=max_body_bytes or MAX_BODY_BYTES), "http_port": http_port}
+        options |= {"http": HttpGateway(max_body_bytes=max_body_bytes or MAX_BODY_BYTES), "http_port": http_port}
     elif max_body_bytes is not None:
         raise click.UsageError("--max-body-bytes needs --http.")
     return ServerSettings(**options)

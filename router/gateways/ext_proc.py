@@ -26,14 +26,9 @@ import grpc.aio
 from router.asking.session_ids import caller_of
 from router.deciding.pipeline import Router
 from router.errors import GatewayNotInstalledError, InvalidRequestError, NotReadyError, RouterError
-from router.gateways.openai_body import ChatBody, query_from_body, upstream_model
-from router.gateways.openai_format import (
-    ALL_HEADERS,
-    ERROR_HEADER,
-    decision_headers,
-    error_object,
-    error_reply,
-)
+from router.gateways.http.decision_format import ALL_HEADERS, ERROR_HEADER, decision_headers
+from router.gateways.http.openai_format import error_object, error_reply
+from router.gateways.http.request_body import ChatBody, query_from_body, upstream_model
 from router.intake.bounds import SMALL_BYTES
 from router.quoting import quoted
 from router.values import RouteQuery

@@ -31,7 +31,7 @@ from router.asking.task_keys import task_of
 from router.client import AsyncRouterClient
 from router.deciding.pipeline import Router
 from router.errors import GatewayNotInstalledError, InvalidRequestError, RouterError
-from router.gateways.openai_format import decision_headers
+from router.gateways.http.decision_format import decision_headers
 from router.values import CandidateRisk, Overrides, RouteQuery, RoutingDecision
 
 log = logging.getLogger(__name__)

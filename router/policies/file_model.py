@@ -11,6 +11,8 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 #: A region tag such as `eu`, `eu-west-1` or `on-premises`. Two tags are the same if all their characters are.
 Region = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+#: A name of a model as clients write it, such as `claude-haiku-*` or `gpt-4o-mini`, with at most three `*`.
+Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/@-]{0,200}(\*[A-Za-z0-9._:/@-]{0,200}){0,3}$", min_length=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 

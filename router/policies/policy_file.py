@@ -24,7 +24,7 @@ from router.policies.credentials import (
     check_key_variable,
     check_model,
 )
-from router.policies.file_model import Name, Probability, Region, StrictModel
+from router.policies.file_model import Alias, Name, Probability, Region, StrictModel
 from router.values import Capability
 from router.yaml_file import read_yaml
 
@@ -34,6 +34,9 @@ _MOST_TOKENS, _MOST_SECONDS, _MOST_FAILURES, _MOST_USD, _MOST_QUALITY_PER_USD = 
 
 #: The largest number of faults that one error message lists.
 _MAX_SHOWN_FAULTS = 20
+
+#: The largest number of aliases of a policy.
+_MOST_ALIASES = 1000
 
 #: The path of a probe. No system allows a longer path, or one that holds NUL.
 ProbePath = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
@@ -190,6 +193,10 @@ class PolicyFile(StrictModel):
         abstain_within: such a prompt goes to the safe default only if the candidate that the rule chooses is better by
             at most this, in quality from 0 to 1 with prices counted; absent: however much better it is. For example:
             at 0.05 an unfamiliar prompt is still answered cheaply if that is clearly worth it.
+        aliases: further names that a request may give as its `model`, each with the candidate or profile of this policy
+            that it stands for, or the policy's own name. A `*` in a name stands for any characters; the longest name
+            that matches counts. For example: `claude-haiku-*: economy` gives a coding agent's background requests to
+            the profile `economy`.
         fallback: which candidates are asked if the chosen one does not answer: `up` asks eligible candidates that are
             at least as strong as the floor of the request (docs/decisions/0005-dispatch.md), `none` asks no other.
         certificate: what was shown of the rule; absent for a rule that was not tuned.
@@ -210,6 +217,7 @@ class PolicyFile(StrictModel):
     require_region: Region | None = None
     abstain_above_leverage: Annotated[float, Field(gt=0)] | Literal["probe"] | None = "probe"
     abstain_within: Probability | None = None
+    aliases: Annotated[dict[Alias, Name], Field(max_length=_MOST_ALIASES)] = Field(default_factory=dict)
     fallback: Literal["up", "none"] = "up"
     certificate: CertificateRecord | None = None
     profiles: dict[Name, Profile] = Field(default_factory=dict)
@@ -237,10 +245,21 @@ class PolicyFile(StrictModel):
             raise ValueError(
                 f"require_region must be among the regions of a candidate, none has {self.require_region!r}"
             )
+        self._check_aliases(names)
         self._check_rule(self.rule, "rule")
         for name, profile in self.profiles.items():
             self._check_rule(profile.rule, f"profiles.{name}.rule")
         return self
+
+    def _check_aliases(self, names: list[str]) -> None:
+        known = [self.name, *self.profiles, *names]
+        for alias, target in self.aliases.items():
+            if alias in names:
+                raise ValueError(f"aliases must not hold {alias!r}, because a candidate has that name")
+            if target not in known:
+                raise ValueError(f"aliases.{alias} must be one of {', '.join(known)}, got {target!r}")
+            if target in names and target in (self.name, *self.profiles):
+                raise ValueError(f"aliases.{alias} could mean the candidate or the profile {target!r}; rename one")
 
     def _check_rule(self, rule: Rule, where: str) -> None:
         names = self.names

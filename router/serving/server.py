@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from router.answering import upstream
 from router.answering.dispatch import Dispatcher
-from router.answering.upstreams import upstream
 from router.deciding.pipeline import Router
 from router.intake.bounds import Intake
 from router.policies.credentials import CANNED_UPSTREAM

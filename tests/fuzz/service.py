@@ -15,7 +15,7 @@ from typing import Any
 
 from router.deciding import pipeline
 from router.gateways.ext_proc import ExternalProcessor
-from router.gateways.openai_door import OpenAIDoor
+from router.gateways.http.http_gateway import HttpGateway
 from router.serving.event_loop import run_in_event_loop
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
@@ -50,7 +50,7 @@ def settings(folder: Path, upstream_url: str) -> ServerSettings:
         port=0,
         drain_s=1,
         doors=(ExternalProcessor(),),
-        http=OpenAIDoor(max_body_bytes=4 * 1024 * 1024),
+        http=HttpGateway(max_body_bytes=4 * 1024 * 1024),
     )
 
 

@@ -19,12 +19,13 @@ from router.client import RouterClient
 from router.deciding import pipeline
 from router.deciding.pipeline import Router
 from router.gateways.ext_proc import ExternalProcessor
+from router.gateways.http.http_gateway import HttpGateway
 from router.gateways.litellm_plugin import METADATA_KEY, elle_plugin
-from router.gateways.openai_door import OpenAIDoor
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
 from router.values import RouteQuery, RoutingDecision
 from tests.fakes import KINDS, FakeEncoder, probe_with_kinds, write_policy
+from tests.gateways.anthropic_door.anthropic_shape import as_anthropic
 from tests.gateways.chat_upstream import running_chat_upstream
 from tests.gateways.conversations import conversations
 from tests.gateways.envoy import EXAMPLE, cluster, find_envoy, listener, running_envoy
@@ -92,7 +93,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         doors = (ExternalProcessor(),) if HAS_ENVOYS_PROTOS else ()
         # No judgement is remembered: each door has its own encoded.
         settings = ServerSettings(
-            policies=(policy,), port=0, drain_s=1, doors=doors, http=OpenAIDoor(), cache_entries=0
+            policies=(policy,), port=0, drain_s=1, doors=doors, http=HttpGateway(), cache_entries=0
         )
         with in_thread(serving(settings)) as running:
             yield Stack(folder, policy, running.address, f"http://{running.http_address}", upstream_url)
@@ -136,9 +137,9 @@ def test_route_and_batch_route_tell_the_whole_record_of_the_python_api(
         assert [Told.by_decision(decision) for decision in got] == [Told.by_decision(one) for one in expected]
 
 
-def _posted(url: str) -> list[Told]:
+def _posted(url: str, path: str = "/v1/chat/completions", bodies: Sequence[Mapping[str, Any]] = BODIES) -> list[Told]:
     with httpx.Client(timeout=30) as http:
-        replies = [http.post(f"{url}/v1/chat/completions", json={"model": "elle/test", **body}) for body in BODIES]
+        replies = [http.post(f"{url}{path}", json={"model": "elle/test", **body}) for body in bodies]
     assert {reply.status_code for reply in replies} == {200}
     for reply in replies:
         # Who answered is who was chosen.
@@ -149,6 +150,10 @@ def _posted(url: str) -> list[Told]:
 
 def _through_openai(stack: Stack) -> list[Told]:
     return _posted(stack.http_url)
+
+
+def _through_anthropic(stack: Stack) -> list[Told]:
+    return _posted(stack.http_url, "/v1/messages", [as_anthropic(body) for body in BODIES])
 
 
 def _through_envoy(stack: Stack) -> list[Told]:
@@ -198,6 +203,7 @@ def _through_litellm(stack: Stack) -> list[Told]:
 
 DOORS: Mapping[str, Callable[[Stack], Sequence[Told]]] = {
     "OpenAI door": _through_openai,
+    "Anthropic door": _through_anthropic,
     "LiteLLM plugin": _through_litellm,
     "Envoy": _through_envoy,
 }

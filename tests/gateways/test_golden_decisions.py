@@ -11,7 +11,7 @@ import pytest
 
 from probes.encoders.native_runtime import targets_here
 from router.client import RouterClient
-from router.gateways.openai_door import OpenAIDoor
+from router.gateways.http.http_gateway import HttpGateway
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
 from router.values import RouteQuery, RoutingDecision
@@ -29,7 +29,7 @@ ROWS = [json.loads(line) for line in (GOLDEN / "decisions.jsonl").read_text("utf
 @pytest.fixture(scope="module")
 def service() -> Iterator[Any]:
     policy = GOLDEN / "mixtral-gpt4.yaml"
-    settings = ServerSettings(policies=(policy,), port=0, drain_s=1, http=OpenAIDoor(), cache_entries=0)
+    settings = ServerSettings(policies=(policy,), port=0, drain_s=1, http=HttpGateway(), cache_entries=0)
     with in_thread(serving(settings)) as running:
         yield running
 

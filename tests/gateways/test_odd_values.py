@@ -21,7 +21,7 @@ from router.attempts import AttemptOutcome
 from router.client import RouterClient
 from router.deciding import pipeline
 from router.errors import ServiceError
-from router.gateways.openai_door import OpenAIDoor
+from router.gateways.http.http_gateway import HttpGateway
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2
@@ -133,7 +133,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             paths.append(write_policy(folder, name=name, candidates=both, **cheap))
             if name in BAD:
                 paths.append(write_policy(folder, name=f"only-{name}", candidates=[first], **alone))
-        settings = ServerSettings(policies=tuple(paths), port=0, drain_s=1, http=OpenAIDoor())
+        settings = ServerSettings(policies=tuple(paths), port=0, drain_s=1, http=HttpGateway())
         with in_thread(serving(settings)) as running:
             yield Stack(running.address, f"http://{running.http_address}/v1")
 

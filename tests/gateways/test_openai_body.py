@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.errors import InvalidRequestError, UnknownModelError
-from router.gateways.openai_body import (
+from router.gateways.http.request_body import (
     ChatBody,
     model_names,
     overrides_from_model,

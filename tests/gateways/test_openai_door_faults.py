@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from router.gateways.openai_door import OpenAIDoor
+from router.gateways.http.http_gateway import HttpGateway
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
 from tests.gateways.loopback import in_thread
@@ -76,7 +76,7 @@ class Stack:
 def stack(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with upstream_in_thread() as (upstream, resetting):
         paths = write_policies(tmp_path_factory.mktemp("policies"), FAULTS, upstream, resetting)
-        settings = ServerSettings(policies=paths, port=0, drain_s=1, http=OpenAIDoor())
+        settings = ServerSettings(policies=paths, port=0, drain_s=1, http=HttpGateway())
         with in_thread(serving(settings)) as running:
             stack = Stack(f"http://{running.http_address}", upstream)
             stack.ask("ok-unary", "unary", deadline_s=60)  # with it comes LiteLLM's import

@@ -8,7 +8,9 @@ import pytest
 
 from router import errors
 from router.deciding.pipeline import Router
-from router.gateways.openai_format import ALL_HEADERS, HTTP_STATUS, decision_headers, error_reply
+from router.gateways.http.decision_format import ALL_HEADERS, decision_headers
+from router.gateways.http.http_api import HTTP_STATUS
+from router.gateways.http.openai_format import error_reply
 from router.values import Overrides, RouteQuery
 from tests.fakes import FakeEncoder, write_policy
 

@@ -15,8 +15,8 @@ import yaml
 from router.asking.session_ids import caller_of
 from router.client import AsyncRouterClient
 from router.deciding import pipeline
+from router.gateways.http.http_gateway import HttpGateway
 from router.gateways.litellm_plugin import METADATA_KEY, elle_plugin
-from router.gateways.openai_door import OpenAIDoor
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
 from router.values import RouteQuery
@@ -62,7 +62,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
             doors = (ExternalProcessor(),)
         settings = ServerSettings(
-            policies=(policy,), port=0, drain_s=1, doors=doors, http=OpenAIDoor(), cache_entries=0
+            policies=(policy,), port=0, drain_s=1, doors=doors, http=HttpGateway(), cache_entries=0
         )
         with in_thread(serving(settings)) as running:
             http_url = f"http://{running.http_address}"

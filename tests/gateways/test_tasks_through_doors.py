@@ -20,8 +20,8 @@ from probes.tasks.offsets import TaskOffsets
 from router.client import RouterClient
 from router.deciding import pipeline
 from router.errors import InvalidRequestError, ServiceError
+from router.gateways.http.http_gateway import HttpGateway
 from router.gateways.litellm_plugin import METADATA_KEY, elle_plugin
-from router.gateways.openai_door import OpenAIDoor
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.serving.server import serving
@@ -78,7 +78,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
             doors = (ExternalProcessor(),)
         engine = pipeline.Router.from_files(*policies)
-        settings = ServerSettings(policies=policies, port=0, drain_s=1, doors=doors, http=OpenAIDoor())
+        settings = ServerSettings(policies=policies, port=0, drain_s=1, doors=doors, http=HttpGateway())
         with in_thread(serving(settings)) as running:
             yield Stack(folder, running.address, f"http://{running.http_address}", upstream_url, engine)
 

@@ -19,6 +19,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from router.answering.formats.lookup import OPENAI_CHAT
 from router.answering.upstreams.answer_budget import HeldAnswer
 from router.answering.upstreams.candidate_keys import OTHER_CREDENTIALS, has_key, is_providers_own, key_of
 from router.answering.upstreams.litellm_errors import Problem, translated
@@ -132,14 +133,9 @@ async def _chunks(wrapper: Any) -> AsyncGenerator[dict[str, Any], None]:
     async with contextlib.aclosing(wrapper):
         async for chunk in wrapper:
             body = chunk.model_dump(mode="json", exclude_none=True)
-            if wrapper.received_finish_reason is None and is_finished(body):
+            if wrapper.received_finish_reason is None and OPENAI_CHAT.is_finished(body):
                 break
             yield body
-
-
-def is_finished(chunk: Mapping[str, Any]) -> bool:
-    """Return whether a chunk says why the answer ended."""
-    return any(choice.get("finish_reason") for choice in chunk.get("choices") or ())
 
 
 async def load() -> None:
@@ -154,8 +150,8 @@ def is_responses_model(name: str) -> bool:
     return known.get("mode") == "responses"
 
 
-async def kind_of_failure(model: str, error: Any) -> Exception:
-    """Return the exception as which LiteLLM classifies an error of the OpenAI SDK.
+async def kind_of_failure(model: str, provider: str, error: Any) -> Exception:
+    """Return the exception as which LiteLLM classifies an error of the OpenAI SDK that a provider's answer became.
 
     LiteLLM knows in which words each provider says that a prompt is too long.
     """
@@ -163,7 +159,7 @@ async def kind_of_failure(model: str, error: Any) -> Exception:
     def classify() -> Exception:
         try:
             found: Exception = _litellm().exception_type(
-                model=model, original_exception=error, custom_llm_provider="openai"
+                model=model, original_exception=error, custom_llm_provider=provider
             )
         except Exception as raised:
             return raised

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from router.deciding import pipeline
-from router.gateways.openai_door import OpenAIDoor
+from router.gateways.http.http_gateway import HttpGateway
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
 from tests.fakes import FakeEncoder
@@ -28,7 +28,7 @@ def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     ):
         patch.setattr(pipeline, "load_encoder", lambda *_: encoder)
         policies = write_door_policies(folder, chat_url, faulty.url)
-        door = OpenAIDoor(max_body_bytes=MAX_BODY_BYTES)
+        door = HttpGateway(max_body_bytes=MAX_BODY_BYTES)
         with in_thread(serving(ServerSettings(policies=policies, port=0, drain_s=1, http=door))) as running:
             url = f"http://{running.http_address}/v1"
             yield Stack(url, running.address, chat, chat_url, faulty, encoder)

@@ -97,7 +97,7 @@ def test_a_bug_of_ours_is_told_without_its_insides(stack: Stack, monkeypatch: py
     def fail(*_: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("router.gateways.openai_chat.query_from_body", fail)
+    monkeypatch.setattr("router.gateways.http.exchange.query_from_body", fail)
     reply = stack.post({"model": "elle/test", "messages": hello()})
     assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal")
     assert "secret" not in reply.text

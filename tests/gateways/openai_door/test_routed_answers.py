@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from router.client import RouterClient
-from router.gateways.openai_door import OpenAIDoor
+from router.gateways.http.http_gateway import HttpGateway
 from router.serving.http_server import bind_socket, serve_app
 from tests.gateways.chat_upstream import CALL
 from tests.gateways.loopback import in_thread
@@ -102,7 +102,7 @@ def test_a_session_goes_on_with_who_answered(stack: Stack) -> None:
 
 def test_health_is_told_and_before_it_is_warm_clients_are_asked_to_come_back(stack: Stack) -> None:
     assert httpx.get(f"{stack.root}/healthz").json()["status"] == "ok"
-    with in_thread(serve_app(bind_socket("127.0.0.1", 0), OpenAIDoor().app())) as port:
+    with in_thread(serve_app(bind_socket("127.0.0.1", 0), HttpGateway().app())) as port:
         root = f"http://127.0.0.1:{port}"
         chat = httpx.post(f"{root}/v1/chat/completions", json={"model": "elle/test", "messages": hello()})
         for reply in (chat, httpx.get(f"{root}/healthz"), httpx.get(f"{root}/v1/models")):

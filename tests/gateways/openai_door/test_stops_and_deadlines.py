@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from router.cli.main import cli
 from router.deciding import pipeline
 from router.errors import ConfigError, GatewayNotInstalledError
-from router.gateways.openai_door import OpenAIDoor
+from router.gateways.http.http_gateway import HttpGateway
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
 from tests.fakes import FakeEncoder, write_policy
@@ -80,7 +80,7 @@ async def test_what_is_in_work_when_the_service_stops_is_answered(
 ) -> None:
     encoder = FakeEncoder()
     monkeypatch.setattr(pipeline, "load_encoder", lambda *_: encoder)
-    settings = ServerSettings(policies=(write_policy(tmp_path),), port=0, drain_s=10, http=OpenAIDoor())
+    settings = ServerSettings(policies=(write_policy(tmp_path),), port=0, drain_s=10, http=HttpGateway())
     async with httpx.AsyncClient(timeout=30) as http:
         async with serving(settings) as running:
             encoder.gate.clear()
@@ -100,7 +100,7 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     policy = write_policy(tmp_path, probe=None, rule={"kind": "fixed", "candidate": "small"}, safe_default="small")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        settings = ServerSettings(policies=(policy,), port=0, drain_s=0.1, http=OpenAIDoor(), http_port=port)
+        settings = ServerSettings(policies=(policy,), port=0, drain_s=0.1, http=HttpGateway(), http_port=port)
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port} .*--http"):
             async with serving(settings):
                 pass
@@ -109,7 +109,7 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 def test_without_uvicorn_the_option_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
     with pytest.raises(GatewayNotInstalledError, match=r"elle-router\[dispatch\]"):
-        OpenAIDoor()
+        HttpGateway()
     done = CliRunner().invoke(cli, ["serve", "--http", "0"])
     assert done.exit_code == 1
     assert "elle-router[dispatch]" in done.output

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from router.answering.upstreams import answer_budget
 from router.answering.upstreams.answer_budget import BUDGET, FREE_BYTES, AnswerBudget, HeldAnswer
 from router.errors import UpstreamUnavailableError
-from router.gateways.openai_format import error_reply
+from router.gateways.http.openai_format import error_reply
 from router.values import RouteQuery
 from tests.router.answering.dispatch.dispatch_stack import Upstream, candidate, dispatching
 from tests.router.faults import answer

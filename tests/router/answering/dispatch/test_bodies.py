@@ -16,7 +16,7 @@ from starlette.responses import StreamingResponse
 
 from router import errors
 from router.errors import InvalidRequestError
-from router.gateways.openai_body import ChatBody
+from router.gateways.http.request_body import ChatBody
 from router.serving.http_server import serve_on_loopback
 from router.values import RouteQuery
 from tests.router.answering.dispatch.dispatch_stack import KEY, Stack, Upstream, candidate, dispatching, pin

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from router.answering.upstream import Upstream
 from router.answering.upstreams import bounded_httpx
-from router.answering.upstreams.upstream import Upstream
 from router.errors import DispatchError, UpstreamRejectedError, UpstreamUnavailableError
 from router.policies.policy_file import Candidate
 from router.values import RouteQuery

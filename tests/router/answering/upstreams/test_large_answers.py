@@ -17,8 +17,8 @@ from google.protobuf import json_format
 
 from router import plain_json
 from router.answering.upstreams.large_answers import LARGE_TEXT, LARGE_VALUES, PatientDecoder, is_large, json_in_pieces
-from router.gateways import openai_reply
-from router.gateways.openai_door import OpenAIDoor
+from router.gateways.http import http_reply
+from router.gateways.http.http_gateway import HttpGateway
 from router.pb import router_service_pb2 as pb
 from router.plain_json import PIECE, NotPlainJsonError, loads, utf8_pieces, whole_text
 from router.serving.server import ServerSettings, serving
@@ -137,9 +137,9 @@ async def test_an_answer_of_many_values_is_decoded_and_encoded_apart_from_the_ev
         monkeypatch.setattr(module, name, watched)
 
     watch(plain_json, "loads")
-    watch(openai_reply, "json_in_pieces")
+    watch(http_reply, "json_in_pieces")
     watch(servicer, "with_large_fields")
-    settings = ServerSettings(policies=(policy,), port=0, http=OpenAIDoor(), http_port=0)
+    settings = ServerSettings(policies=(policy,), port=0, http=HttpGateway(), http_port=0)
     async with serving(settings) as running:
         raw = await asyncio.to_thread(_over_grpc, running.address, provider)
         body = await asyncio.to_thread(_over_http, running.http_address, provider)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from router.answering.upstream import Upstream
 from router.answering.upstreams.candidate_keys import key_of
-from router.answering.upstreams.upstream import Upstream
 from router.errors import DispatchError, UpstreamDeniedError, UpstreamNotFoundError, UpstreamRejectedError
-from router.gateways.openai_format import error_reply
+from router.gateways.http.openai_format import error_reply
 from router.policies.policy_file import Candidate
 from router.values import RouteQuery
 from tests.conftest import ROOT
@@ -37,8 +37,8 @@ def guard(function, address_of):
 socket.getaddrinfo = guard(socket.getaddrinfo, lambda host, *rest: host)
 socket.socket.connect = guard(socket.socket.connect, lambda self, address: address[0])
 from router.answering.upstreams.candidate_keys import key_of
-from router.answering.upstreams.upstream import Upstream
-from router.gateways.openai_format import error_reply
+from router.answering.upstream import Upstream
+from router.gateways.http.openai_format import error_reply
 from router.policies.policy_file import Candidate
 from router.serving.http_server import serve_on_loopback
 from router.values import RouteQuery

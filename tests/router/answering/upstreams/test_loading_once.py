@@ -9,7 +9,7 @@ from tests.conftest import ROOT
 
 CODE = """
 import asyncio, importlib, threading, time
-from router.answering.upstreams.upstream import Upstream
+from router.answering.upstream import Upstream
 
 real, lock, busy, most = importlib.import_module, threading.Lock(), set(), 0
 

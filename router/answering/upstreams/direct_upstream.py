@@ -1,62 +1,54 @@
-"""Ask one candidate once over OpenAI's own API, with request and answer passed on as they were written.
+"""Ask one candidate once in the API format of the request, with request and answer passed on as they were written.
 
-Candidates `openai/...` with an `api_base` get the caller's body byte for byte but for `model`, with the headers of the
-OpenAI SDK. LiteLLM is only asked what kind of failure one is.
+Candidates `openai/...` with an `api_base` get the body of a chat completion byte for byte but for `model`, with the
+headers of the OpenAI SDK. Candidates `anthropic/...` get the body of a message in the same way. LiteLLM is only asked
+what kind of failure one is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import functools
 import importlib
 import json
-import os
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from router.answering.upstreams import litellm_upstream
 from router.answering.upstreams.answer_budget import HeldAnswer
 from router.answering.upstreams.answer_json import decoded
-from router.answering.upstreams.candidate_keys import NO_KEY, key_of
+from router.answering.upstreams.candidate_keys import NO_KEY
+from router.answering.upstreams.destinations import Destination, Destinations, count_tokens_url
 from router.answering.upstreams.large_answers import apart, is_large, json_in_pieces
 from router.answering.upstreams.litellm_errors import translated, wants_a_key
 from router.answering.upstreams.litellm_upstream import excerpt
 from router.answering.upstreams.sse import data_of_events
-from router.answering.upstreams.upstream_http import Answered, Body, UpstreamHttp, trusted_authorities
+from router.answering.upstreams.upstream_http import (
+    MAX_ERROR_BYTES,
+    Answered,
+    Body,
+    UpstreamHttp,
+    trusted_authorities,
+)
 from router.errors import InvalidRequestError
 from router.policies.policy_file import Candidate
-from router.values import RouteQuery
+from router.values import ApiFormat, RouteQuery
 
 if TYPE_CHECKING:
     import ssl
 
-#: LiteLLM's prefix of providers that speak the OpenAI chat API.
-OPENAI_PREFIX = "openai/"
 
-
-@dataclass(frozen=True, slots=True)
-class _Destination:
-    """Holds the URL and the headers with which a candidate is asked; they are the same as the OpenAI SDK's."""
-
-    url: str
-    headers: Mapping[str, str]
-    has_key: bool
-
-
-class OpenAIUpstream:
+class DirectUpstream:
     """Asks candidates over a pool of connections. It belongs to the event loop in which `create` made it."""
 
     def __init__(self, sdk: Any, http: UpstreamHttp) -> None:
         self._openai: Any = importlib.import_module("openai")
         self._sdk, self._http = sdk, http
-        self._destinations: dict[tuple[str, str], _Destination] = {}
+        self._destinations = Destinations(sdk)
 
     @classmethod
-    async def create(cls) -> OpenAIUpstream:
+    async def create(cls) -> DirectUpstream:
         """Return a new instance; everything that takes time is done in a thread. LiteLLM must be loaded."""
 
         def prepare() -> tuple[Any, ssl.SSLContext]:
@@ -68,7 +60,7 @@ class OpenAIUpstream:
         sdk, trusted = await asyncio.to_thread(prepare)
         return cls(sdk, UpstreamHttp(trusted))
 
-    async def complete(self, candidate: Candidate, base: str, query: RouteQuery, held: HeldAnswer) -> Any:
+    async def complete(self, candidate: Candidate, base: str | None, query: RouteQuery, held: HeldAnswer) -> Any:
         """Return the JSON value that the upstream answers with, before anything in it is checked.
 
         Raises DispatchError.
@@ -77,7 +69,7 @@ class OpenAIUpstream:
             answered = await self._post(candidate, base, query, stream=False)
             return await decoded(await answered.read(candidate.max_answer_bytes, held))
 
-    async def stream(self, candidate: Candidate, base: str, query: RouteQuery) -> AsyncGenerator[Any, None]:
+    async def stream(self, candidate: Candidate, base: str | None, query: RouteQuery) -> AsyncGenerator[Any, None]:
         """Yield the JSON values of the stream. Closing it ends the call. Errors are those of `complete`."""
         with translated(_say(candidate)):
             answered = await self._post(candidate, base, query, stream=True)
@@ -98,16 +90,24 @@ class OpenAIUpstream:
         await self._http.aclose()
         await self._sdk.close()
 
-    async def _post(self, candidate: Candidate, base: str, query: RouteQuery, *, stream: bool) -> Answered:
-        body = await _body(candidate, query, stream=stream)
-        destination = self._destination(candidate, base)
+    async def count_tokens(self, candidate: Candidate, base: str | None, query: RouteQuery) -> Any:
+        """Return what a candidate that speaks Anthropic's API counts for a request. Raises DispatchError."""
+        with translated(_say(candidate)):
+            answered = await self._post(candidate, base, query, stream=False, counts=True)
+            return await decoded(await answered.read(MAX_ERROR_BYTES, HeldAnswer()))
+
+    async def _post(
+        self, candidate: Candidate, base: str | None, query: RouteQuery, *, stream: bool, counts: bool = False
+    ) -> Answered:
+        destination, body = self._destinations.of(candidate, base, query), await _body(candidate, query, stream=stream)
+        url = count_tokens_url(destination.url) if counts else destination.url
         headers = {**destination.headers, **query.headers}
-        answered = await self._http.post(destination.url, body, headers, timeout_s=candidate.timeout_s)
+        answered = await self._http.post(url, body, headers, timeout_s=candidate.timeout_s)
         if not answered.is_success:
             raise await self._refusal(candidate, destination, answered)
         return answered
 
-    async def _refusal(self, candidate: Candidate, destination: _Destination, answered: Answered) -> Exception:
+    async def _refusal(self, candidate: Candidate, destination: Destination, answered: Answered) -> Exception:
         """Return the error that LiteLLM would raise for an unsuccessful answer."""
         body = await answered.error_body()
         if answered.status == 401 and not destination.has_key:
@@ -118,35 +118,15 @@ class OpenAIUpstream:
         )
         message = f"HTTP status {answered.status}: {excerpt(body.decode(errors='replace'))}"
         error = self._openai.APIStatusError(message, response=response, body=None)
-        found = await litellm_upstream.kind_of_failure(candidate.model, error)
+        provider = candidate.model.partition("/")[0]
+        found = await litellm_upstream.kind_of_failure(candidate.model, provider, error)
         found.__cause__ = error
         return found
-
-    def _destination(self, candidate: Candidate, base: str) -> _Destination:
-        key = key_of(candidate, base) or os.environ.get("OPENAI_API_KEY") or NO_KEY
-        if (base, key) not in self._destinations:
-            sdk = self._sdk.copy(api_key=key, base_url=base)
-            headers, parts = _only_set({**sdk.default_headers, **sdk.auth_headers}), urlsplit(base)
-            if parts.username:
-                pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-                headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-            bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-            has_key = key != NO_KEY or bool(parts.username)
-            self._destinations[base, key] = _Destination(f"{bare.rstrip('/')}/chat/completions", headers, has_key)
-        return self._destinations[base, key]
-
-
-def speaks_openai(candidate: Candidate) -> bool:
-    """Return whether a candidate is asked by our own client over OpenAI's protocol, without LiteLLM.
-
-    A few models that OpenAI serves by another API are not.
-    """
-    return candidate.model.startswith(OPENAI_PREFIX) and candidate.api_base is not None
 
 
 async def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> Body:
     """Return the caller's body with the candidate's model, or else one that is serialised as the OpenAI SDK does."""
-    model = candidate.model.removeprefix(OPENAI_PREFIX)
+    model = candidate.model.partition("/")[2]
     if query.body is not None:
         before, behind = query.body
         return before, json.dumps(model).encode(), behind
@@ -156,7 +136,7 @@ async def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> Bod
         **({"stream": True} if stream else {}),
         **query.parameters,
     }
-    if stream:
+    if stream and query.api_format is ApiFormat.OPENAI_CHAT:
         fields.setdefault("stream_options", {"include_usage": True})
     try:
         if is_large(fields):
@@ -172,8 +152,3 @@ async def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> Bod
 
 def _say(candidate: Candidate) -> str:
     return f"candidate {candidate.name!r} ({candidate.model})"
-
-
-def _only_set(headers: Mapping[str, Any]) -> dict[str, str]:
-    """Return the headers without those that the SDK marks as left out."""
-    return {name: value for name, value in headers.items() if isinstance(value, str)}

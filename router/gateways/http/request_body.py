@@ -2,10 +2,13 @@
 
 The field `model` may be one of these:
 
+- the name of a candidate: that candidate answers (a pin), if it can do what the request needs;
 - `elle/POLICY` or `elle/POLICY:PROFILE` (`elle/default:economy`): that policy decides;
+- `elle-POLICY` or `elle-POLICY:PROFILE`, for clients that take `x/y` for a provider and a model; `auto`: the default
+  policy decides;
+- an alias of a policy (`aliases` in its file), such as `claude-haiku-*`;
 - `router-NAME-THRESHOLD`, as RouteLLM's clients send it: the policy NAME, or for the names of RouteLLM's own routers
-  (`mf`, `bert`, `causal_llm`, `sw_ranking`) the default one, decides with the threshold, 0 to 1, as `min_gain`;
-- the name of a candidate: that candidate answers (a pin), if it can do what the request needs.
+  (`mf`, `bert`, `causal_llm`, `sw_ranking`) the default one, decides with the threshold, 0 to 1, as `min_gain`.
 
 A RouteLLM threshold is compared with the *gain* of the stronger model (its probability of an acceptable answer minus
 the weaker one's), where RouteLLM compares it with the probability that the stronger one wins. In both, a
@@ -15,6 +18,7 @@ threshold from `elle tune`.
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 from collections.abc import Mapping
@@ -33,8 +37,10 @@ from router.values import Overrides, RouteQuery
 if TYPE_CHECKING:
     from router.policies.loading import ServedPolicy
 
-POLICY_PREFIX = "elle/"
-ALIAS_PREFIX = "router-"
+POLICY_PREFIX, POLICY_PREFIX_WITHOUT_SLASH = "elle/", "elle-"
+ROUTELLM_PREFIX = "router-"
+#: The model of which clients expect that it picks the best one by itself.
+DEFAULT_MODEL = "auto"
 
 #: Names of RouteLLM's own routers; the default policy decides for each. Its router `random` has no counterpart.
 ROUTELLM_ROUTERS = frozenset({"mf", "bert", "causal_llm", "sw_ranking"})
@@ -92,14 +98,32 @@ def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Ov
     for name, policy in policies.items():
         if model in policy.rules.file.names:
             return Overrides(policy=name, pin=model)
-    if model.startswith(POLICY_PREFIX) and model.removeprefix(POLICY_PREFIX) in policies:
-        return Overrides(policy=model.removeprefix(POLICY_PREFIX))
-    if model.startswith(ALIAS_PREFIX):
-        name, _, threshold = model.removeprefix(ALIAS_PREFIX).rpartition("-")
+    for prefix in (POLICY_PREFIX, POLICY_PREFIX_WITHOUT_SLASH):
+        if model.startswith(prefix) and model.removeprefix(prefix) in policies:
+            return Overrides(policy=model.removeprefix(prefix))
+    if model == DEFAULT_MODEL:
+        return Overrides()
+    if (aliased := _overrides_from_alias(model, policies)) is not None:
+        return aliased
+    if model.startswith(ROUTELLM_PREFIX):
+        name, _, threshold = model.removeprefix(ROUTELLM_PREFIX).rpartition("-")
         if name in policies or name in ROUTELLM_ROUTERS:
             # One of RouteLLM's names means the default policy, unless a policy of ours has that name.
             return Overrides(policy=name if name in policies else None, min_gain=_threshold(threshold, model))
     raise _unknown(model, policies)
+
+
+def _overrides_from_alias(model: str, policies: Mapping[str, ServedPolicy]) -> Overrides | None:
+    """Return what an alias stands for, or None if no policy has one that matches. The longest that matches counts."""
+    for policy in policies.values():
+        file = policy.rules.file
+        matching = [alias for alias in file.aliases if fnmatch.fnmatchcase(model, alias)]
+        if matching:
+            target = file.aliases[max(matching, key=len)]
+            if target in file.names:
+                return Overrides(policy=file.name, pin=target)
+            return Overrides(policy=file.name if target == file.name else f"{file.name}:{target}")
+    return None
 
 
 def _unknown(model: str, policies: Mapping[str, ServedPolicy]) -> UnknownModelError:

@@ -1,15 +1,13 @@
-"""Describe decisions and errors in OpenAI's format: headers, the record in the body, error objects. Pure functions."""
+"""Describe decisions for HTTP clients: the headers, and the record in the body. Pure functions."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
 from router.attempts import Attempt, Delivery
-from router.errors import DispatchError, RequestTooLargeError, RouterError, UnknownModelError, UpstreamNotFoundError
 from router.values import RoutingDecision
 
 #: The headers of a decision. Envoy routes by the first one.
@@ -47,21 +45,6 @@ ALL_HEADERS = (
     ANSWERED_BY_HEADER,
     ATTEMPTS_HEADER,
 )
-
-#: The HTTP status for each gRPC status of our errors; see router/errors.py.
-HTTP_STATUS: Mapping[str, int] = {
-    "INVALID_ARGUMENT": 400,
-    "FAILED_PRECONDITION": 400,
-    "NOT_FOUND": 404,
-    "RESOURCE_EXHAUSTED": 429,
-    "INTERNAL": 500,
-    "UNIMPLEMENTED": 501,
-    # The provider refused the router's key, not the caller's, so the caller must not see a 401 or 403.
-    "PERMISSION_DENIED": 502,
-    "ABORTED": 502,
-    "UNAVAILABLE": 503,
-    "DEADLINE_EXCEEDED": 504,
-}
 
 
 def decision_headers(decision: RoutingDecision) -> dict[str, str]:
@@ -126,36 +109,5 @@ def attempts_record(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
     ]
 
 
-def error_reply(error: RouterError) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """Return the HTTP status, the headers and the OpenAI error object that describe a RouterError."""
-    status = 413 if isinstance(error, RequestTooLargeError) else HTTP_STATUS[error.status]
-    if isinstance(error, UpstreamNotFoundError):
-        # The router names models and URLs of candidates, not the caller. 404 would say that the caller must change it.
-        status = 502
-    headers = {ERROR_HEADER: error.reason}
-    if error.retry_after_s is not None:
-        headers["retry-after"] = str(math.ceil(error.retry_after_s))
-    elif isinstance(error, DispatchError):
-        # The dispatcher has retried whatever is worth a retry, so OpenAI's clients, which retry by themselves, are
-        # asked not to. If a provider asked for a longer wait than ours, `retry_after_s` is set: then clients may wait.
-        headers["x-should-retry"] = "false"
-    # Clients that were written for OpenAI know this code.
-    code = "model_not_found" if isinstance(error, UnknownModelError) else error.reason.lower()
-    body = error_object(str(error), kind=_kind(status), code=code, param=error.field)
-    body["error"]["retryable"] = error.retryable
-    return status, headers, body
-
-
-def error_object(message: str, *, kind: str, code: str, param: str | None = None) -> dict[str, Any]:
-    """Return an OpenAI error object; `kind` becomes its field `type`."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
 def _risk(decision: RoutingDecision) -> float | None:
     return next(row.risk for row in decision.candidates if row.candidate == decision.chosen)
-
-
-def _kind(status: int) -> str:
-    if status == 429:
-        return "rate_limit_error"
-    return "invalid_request_error" if status < 500 else "server_error"

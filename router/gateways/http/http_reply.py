@@ -1,4 +1,4 @@
-"""Send an HTTP reply to an OpenAI client: one JSON body, server-sent events, or an error object."""
+"""Send an HTTP reply in the format of an API: one JSON body, server-sent events, or an error."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from typing import Any
 from router.answering.upstreams.large_answers import apart, is_large, json_in_pieces
 from router.attempts import Delivery
 from router.errors import DispatchError, RouterError
-from router.gateways.openai_format import (
+from router.gateways.http.decision_format import (
     ERROR_HEADER,
     RECORD_FIELD,
     attempts_record,
     decision_headers,
     decision_record,
     delivery_headers,
-    error_object,
-    error_reply,
 )
+from router.gateways.http.http_api import HttpApi, error_headers, http_status_of
 from router.values import RoutingDecision
 
 log = logging.getLogger(__name__)
@@ -39,13 +38,18 @@ _EVENT_HEADERS = {
 class HttpReply:
     """Sends the reply to one request: one JSON body, events, or an error.
 
+    Args:
+        send: the channel of the ASGI server.
+        api: the API whose format the reply has.
+
     Attributes:
         decision: the decision, once there is one; the headers describe it.
         delivery: who answered, once somebody has; the headers name them.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, api: HttpApi) -> None:
         self._send = send
+        self._api = api
         self._is_streaming = False
         self.decision: RoutingDecision | None = None
         self.delivery: Delivery | None = None
@@ -63,25 +67,39 @@ class HttpReply:
 
     async def event(self, body: Mapping[str, Any]) -> None:
         """Send one server-sent event with this JSON body."""
-        raw = b"data: %b\n\n" % await _answer_to_json(body)
+        raw = self._api.event(body, await _answer_to_json(body))
         await self._send({"type": "http.response.body", "body": raw, "more_body": True})
 
-    async def end_events(self, last: bytes = b"data: [DONE]\n\n") -> None:
-        """Send the last event and end the reply."""
-        await self._send({"type": "http.response.body", "body": last})
+    async def end_events(self, *, complete: bool = True) -> None:
+        """End the reply; after a complete answer the API's last event is sent before."""
+        await self._send({"type": "http.response.body", "body": self._api.last_event if complete else b""})
 
     async def fail(self, error: Exception) -> None:
         """Send an error: as an event of its own if the answer has begun, otherwise as the whole reply."""
-        status, headers, body = _error_reply(error)
+        status, headers, body = self._describe(error)
         if isinstance(error, DispatchError) and error.attempts:
             decided = decision_record(self.decision, None) if self.decision else {}
             body = {**body, RECORD_FIELD: decided | {"attempts": attempts_record(error.attempts)}}
         if self._is_streaming:
-            # The status was sent already. `[DONE]` is left out, so that no client takes the part for the whole.
+            # The status was sent already. The last event is left out, so that no client takes the part for the whole.
             await self.event(body)
-            await self.end_events(b"")
+            await self.end_events(complete=False)
         else:
             await self.whole(status, headers | JSON_HEADERS, body)
+
+    def _describe(self, error: Exception) -> tuple[int, dict[str, str], dict[str, Any]]:
+        """Return the HTTP status, the headers and the body that report an error.
+
+        An error that is not ours is logged, and not described.
+        """
+        if isinstance(error, RouterError):
+            status = http_status_of(error)
+            return status, error_headers(error), self._api.error_body(error, status)
+        request_id = uuid.uuid4().hex
+        log.error("request %s failed", request_id, exc_info=error)
+        message = f"internal error; the service's log has it as request {request_id}."
+        headers = {ERROR_HEADER: "INTERNAL", "x-request-id": request_id}
+        return 500, headers, self._api.internal_error_body(message)
 
     async def _send_head(self, status: int, headers: Mapping[str, str]) -> None:
         own: dict[str, str] = {}
@@ -101,17 +119,3 @@ def to_json(value: Any) -> bytes:
     """Return a JSON value as bytes without spaces."""
     # In ASCII, because an upstream's answer may hold half of a surrogate pair, which UTF-8 cannot encode.
     return json.dumps(value, separators=(",", ":")).encode()
-
-
-def _error_reply(error: Exception) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """Return the HTTP status, the headers and the body that report an error.
-
-    An error that is not ours is logged, and not described.
-    """
-    if isinstance(error, RouterError):
-        return error_reply(error)
-    request_id = uuid.uuid4().hex
-    log.error("request %s failed", request_id, exc_info=error)
-    message = f"internal error; the service's log has it as request {request_id}."
-    headers = {ERROR_HEADER: "INTERNAL", "x-request-id": request_id}
-    return 500, headers, error_object(message, kind="server_error", code="internal")

@@ -1,7 +1,8 @@
-"""The OpenAI gateway: an ASGI application with chat completions, the list of models and a health check.
+"""The HTTP gateway: an ASGI application with the APIs of OpenAI and Anthropic, and a health check.
 
-It serves `POST /v1/chat/completions`, `GET /v1/models` (policies, profiles and candidates) and `GET /healthz`, and asks
-the same router and dispatcher as every other door. docs/connect.md describes the headers and the field `elle`.
+It serves `POST /v1/chat/completions` (OpenAI), `POST /v1/messages` (Anthropic), `GET /v1/models` (policies, profiles
+and candidates) and `GET /healthz`, and asks the same router and dispatcher as every other door. docs/connect.md
+describes the headers and the field `elle`.
 """
 
 from __future__ import annotations
@@ -19,19 +20,30 @@ from router.errors import (
     ShuttingDownError,
     UnknownModelError,
 )
-from router.gateways.http_request import Receive, Scope
-from router.gateways.openai_body import model_list
-from router.gateways.openai_chat import ChatEndpoint, Engine
-from router.gateways.openai_format import error_object, error_reply
-from router.gateways.openai_reply import JSON_HEADERS, Send, to_json
+from router.gateways.http.anthropic_format import ANTHROPIC_FORMAT
+from router.gateways.http.chat_endpoint import answer_chat
+from router.gateways.http.exchange import Answer, Endpoint, Engine
+from router.gateways.http.http_api import HttpApi
+from router.gateways.http.http_reply import JSON_HEADERS, Send, to_json
+from router.gateways.http.http_request import Receive, Scope
+from router.gateways.http.openai_format import OPENAI_FORMAT, error_object, error_reply
+from router.gateways.http.request_body import model_list
+from router.gateways.http.token_counting import answer_token_count
 from router.intake.in_flight import InFlight
 from router.quoting import quoted
 
 #: Largest body. It leaves room for a few dozen images.
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
+#: The paths that bodies are posted to, each with the API whose format they have and with what is done.
+POST_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
+    "/v1/chat/completions": (OPENAI_FORMAT, answer_chat),
+    "/v1/messages": (ANTHROPIC_FORMAT, answer_chat),
+    "/v1/messages/count_tokens": (ANTHROPIC_FORMAT, answer_token_count),
+}
 
-class OpenAIDoor:
+
+class HttpGateway:
     """The gateway that `elle serve --http` serves; it is passed as `ServerSettings.http`.
 
     Args:
@@ -56,10 +68,13 @@ class OpenAIDoor:
         from starlette.exceptions import HTTPException
         from starlette.routing import Route
 
-        chat = ChatEndpoint(self._started_engine, max_body_bytes=self._max_body_bytes)
+        posts = {
+            path: Endpoint(self._started_engine, api, answer, max_body_bytes=self._max_body_bytes)
+            for path, (api, answer) in POST_PATHS.items()
+        }
         starlette = Starlette(
             routes=[
-                Route("/v1/chat/completions", chat, methods=["POST"]),
+                *(Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()),
                 Route("/v1/models", self._list_models, methods=["GET"]),
                 Route("/v1/models/{name:path}", self._show_model, methods=["GET"]),
                 Route("/healthz", self._check_health, methods=["GET"]),
@@ -68,9 +83,9 @@ class OpenAIDoor:
         )
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            # A chat needs none of Starlette's layers, and each of them would wrap every message that is sent.
-            is_chat = scope["type"] == "http" and (scope["method"], scope["path"]) == ("POST", "/v1/chat/completions")
-            await (chat if is_chat else starlette)(scope, receive, send)
+            # A posted body needs none of Starlette's layers, and each of them would wrap every message that is sent.
+            is_post = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in posts
+            await (posts[scope["path"]] if is_post else starlette)(scope, receive, send)
 
         return app
 

@@ -1,0 +1,1 @@
+"""Read the answers of upstreams in each API format: their text, their tokens, and whether they are complete."""

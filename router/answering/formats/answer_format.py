@@ -1,0 +1,54 @@
+"""Say what the request path needs to know of an API format (`AnswerFormat`), and count the tokens of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+#: The largest count that is believed. Beyond 2^53 doubles skip whole numbers.
+_MOST_TOKENS = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTokens:
+    """Holds the tokens of one answer as its provider counted them: input, output, and input from the prompt cache.
+
+    `cached` of the `input` tokens were read from the provider's prompt cache.
+    """
+
+    input: int
+    output: int
+    cached: int
+
+
+#: Takes one answer, or the pieces of a stream in order, and returns the counts with the piece that completes them.
+Tally: TypeAlias = Callable[[Mapping[str, Any]], AnswerTokens | None]
+
+
+class AnswerFormat(Protocol):
+    """Reads answers of one API, whole or in the pieces of a stream. The pieces are called chunks by all formats."""
+
+    def fault_in(self, body: Any, *, streamed: bool) -> str | None:
+        """Return what is wrong with the shape of an answer or of a chunk, as in "no chat completion", or None."""
+
+    def is_error(self, chunk: Any) -> bool:
+        """Return whether a chunk of a stream reports an error in place of an answer."""
+
+    def text_of(self, body: Mapping[str, Any], *, streamed: bool) -> str:
+        """Return the text that an answer or a chunk brings, or an empty text."""
+
+    def has_content(self, chunk: Mapping[str, Any]) -> bool:
+        """Return whether a chunk brings text, a tool call or an end, after which no other candidate may take over."""
+
+    def is_finished(self, chunk: Mapping[str, Any]) -> bool:
+        """Return whether a chunk says why the answer ended."""
+
+    def tally(self) -> Tally:
+        """Return a new counter of tokens for one answer or one stream."""
+
+
+def as_count(value: Any) -> int:
+    """Return a number of tokens as a whole number from 0 to 2^53, or 0 for anything else."""
+    is_count = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
+    return int(value) if is_count else 0

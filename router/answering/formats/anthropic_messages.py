@@ -1,0 +1,68 @@
+"""Read answers of Anthropic's Messages API, whole and in the events of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from router.answering.formats.answer_format import AnswerTokens, Tally, as_count
+
+#: Blocks that bring nothing when they start: their deltas do.
+_EMPTY_AT_START = frozenset({"text", "thinking"})
+
+#: Fields of `usage` that add up to the tokens of the input. The second one holds those from the prompt cache.
+_INPUT_FIELDS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+
+
+class AnthropicMessages:
+    """Reads messages of Anthropic's API. See `AnswerFormat`, which this class follows, for what the methods return."""
+
+    def fault_in(self, body: Any, *, streamed: bool) -> str | None:
+        """Return what is wrong if an event has no type, or if a message has no list of content blocks, else None."""
+        if not isinstance(body, dict) or not isinstance(body.get("type"), str):
+            return "JSON that is no message of Anthropic's API"
+        parts = ("message", "delta", "content_block", "usage") if streamed else ("usage",)
+        content = [] if streamed else body.get("content")
+        if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
+            return "JSON that is no message of Anthropic's API"
+        if not all(isinstance(body.get(part), dict | None) for part in parts):
+            return "JSON that is no message of Anthropic's API"
+        return None
+
+    def is_error(self, chunk: Any) -> bool:
+        """Return whether an event has the type `error`."""
+        return isinstance(chunk, dict) and chunk.get("type") == "error"
+
+    def text_of(self, body: Mapping[str, Any], *, streamed: bool) -> str:
+        """Return the text of all text blocks, or of a text delta."""
+        blocks = [body.get("delta") or {}] if streamed else body["content"]
+        wanted = "text_delta" if streamed else "text"
+        texts = (block.get("text") for block in blocks if block.get("type") == wanted)
+        return "".join(text for text in texts if isinstance(text, str))
+
+    def has_content(self, chunk: Mapping[str, Any]) -> bool:
+        """Return whether an event brings a delta of a block, a tool call, or the end of the message."""
+        if chunk["type"] == "content_block_start":
+            return (chunk.get("content_block") or {}).get("type") not in _EMPTY_AT_START
+        return chunk["type"] == "content_block_delta" or self.is_finished(chunk)
+
+    def is_finished(self, chunk: Mapping[str, Any]) -> bool:
+        """Return whether an event says why the message stopped, or that it did."""
+        return chunk["type"] == "message_stop" or bool((chunk.get("delta") or {}).get("stop_reason"))
+
+    def tally(self) -> Tally:
+        """Return a counter that adds the input of `message_start` to the output of `message_delta`."""
+        seen: dict[str, int] = {}
+
+        def count(body: Mapping[str, Any]) -> AnswerTokens | None:
+            message = body.get("message") if body["type"] == "message_start" else body
+            usage = message.get("usage") if isinstance(message, Mapping) else None
+            if not isinstance(usage, Mapping):
+                return None
+            seen.update({name: as_count(usage[name]) for name in (*_INPUT_FIELDS, "output_tokens") if name in usage})
+            if body["type"] == "message_start":
+                return None
+            total = sum(seen.get(name, 0) for name in _INPUT_FIELDS)
+            return AnswerTokens(total, seen.get("output_tokens", 0), seen.get(_INPUT_FIELDS[1], 0))
+
+        return count

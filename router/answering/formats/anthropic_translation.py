@@ -1,0 +1,124 @@
+"""Translate requests of Anthropic's Messages API into chat completions, and the answers back, by LiteLLM's adapter.
+
+LiteLLM must have been imported before (`router.answering.upstreams.litellm_upstream.load`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from router.errors import InvalidRequestError, UpstreamUnavailableError
+from router.values import ApiFormat, RouteQuery
+
+#: The exceptions that Python and pydantic raise if a value is not of the shape that is expected.
+_MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+_ADAPTERS = "litellm.llms.anthropic.pass_through.adapters"
+
+
+@dataclass(frozen=True, slots=True)
+class TranslatedRequest:
+    """Holds a request in OpenAI's shape, and what translating its answer back needs.
+
+    Attributes:
+        query: the request as a chat completion.
+        model: the name that the answer calls its model.
+        tool_names: for each tool whose name OpenAI's API would find too long, its shortened and its original name.
+    """
+
+    query: RouteQuery
+    model: str
+    tool_names: Mapping[str, str]
+
+
+def load_adapter() -> None:
+    """Import what translating needs, so that no request waits for it."""
+    for name in ("transformation", "streaming_iterator"):
+        importlib.import_module(f"{_ADAPTERS}.{name}")
+
+
+def to_chat(query: RouteQuery, model: str) -> TranslatedRequest:
+    """Return a request of Anthropic's API as a chat completion for a model, such as `openai/gpt-4o`.
+
+    Raises InvalidRequestError if the request does not have the shape of Anthropic's API.
+    """
+    adapter = importlib.import_module(f"{_ADAPTERS}.transformation").AnthropicAdapter()
+    body = copy.deepcopy({"messages": [dict(message) for message in query.messages], **query.parameters})
+    try:
+        chat, names = adapter.translate_completion_input_params_with_tool_mapping({"model": model, **body})
+    except _MISSHAPEN as error:
+        # The adapter's own words may quote the prompt.
+        raise InvalidRequestError(
+            "messages, system or tools do not have the shape of Anthropic's Messages API, so the request cannot be "
+            "translated for a candidate of another provider.",
+            field="messages",
+        ) from error
+    parameters = {key: value for key, value in chat.items() if key not in {"model", "messages", "stream"}}
+    effort = parameters.get("reasoning_effort")
+    if isinstance(effort, Mapping):
+        # Only OpenAI's Responses API takes an object here.
+        parameters["reasoning_effort"] = effort.get("effort")
+    translated = replace(
+        query,
+        messages=tuple(chat["messages"]),
+        parameters=parameters,
+        body=None,
+        api_format=ApiFormat.OPENAI_CHAT,
+        api_headers={},
+    )
+    return TranslatedRequest(translated, model.partition("/")[2] or model, names)
+
+
+def message_of(body: Mapping[str, Any], request: TranslatedRequest) -> dict[str, Any]:
+    """Return a chat completion as a message of Anthropic's API. Raises UpstreamUnavailableError if it has no shape."""
+    response = importlib.import_module("litellm").ModelResponse
+    adapter = importlib.import_module(f"{_ADAPTERS}.transformation").AnthropicAdapter()
+    with _upstream_at_fault():
+        answer = response(**{"usage": {}, "model": request.model, **body})
+        message: dict[str, Any] = dict(
+            adapter.translate_completion_output_params(answer, tool_name_mapping=dict(request.tool_names))
+        )
+    return message
+
+
+async def events_of(
+    chunks: AsyncGenerator[dict[str, Any], None], request: TranslatedRequest
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Yield the events of Anthropic's API for the chunks of a chat completion, from `message_start` to `message_stop`.
+
+    Raises what the chunks raise, and UpstreamUnavailableError for a chunk that has no shape.
+    """
+    chunk_type = importlib.import_module("litellm.types.utils").ModelResponseStream
+    wrapper = importlib.import_module(f"{_ADAPTERS}.streaming_iterator").AnthropicStreamWrapper
+
+    async def typed() -> AsyncGenerator[Any, None]:
+        async for chunk in chunks:
+            with _upstream_at_fault():
+                typed_chunk = chunk_type(**chunk)
+            yield typed_chunk
+
+    events = wrapper(typed(), request.model, tool_name_mapping=dict(request.tool_names))
+    async with contextlib.aclosing(chunks):
+        while True:
+            with _upstream_at_fault():
+                try:
+                    event = await anext(events)
+                except StopAsyncIteration:
+                    return
+            yield copy.deepcopy(event)
+
+
+@contextlib.contextmanager
+def _upstream_at_fault() -> Iterator[None]:
+    """Turn the exceptions of a misshapen answer into UpstreamUnavailableError."""
+    try:
+        yield
+    except _MISSHAPEN as error:
+        raise UpstreamUnavailableError(
+            "the upstream sent a chat completion that cannot be translated into a message of Anthropic's API."
+        ) from error

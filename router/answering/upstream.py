@@ -1,0 +1,161 @@
+"""Ask one candidate once, either in the API format of the request with the body as written or through LiteLLM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from router.answering.formats import anthropic_translation
+from router.answering.formats.anthropic_translation import TranslatedRequest
+from router.answering.formats.lookup import format_of
+from router.answering.upstreams import litellm_upstream
+from router.answering.upstreams.answer_budget import HeldAnswer
+from router.answering.upstreams.answer_json import checked
+from router.answering.upstreams.destinations import OPENAI_PREFIX, speaks_anthropic, speaks_openai
+from router.answering.upstreams.direct_upstream import DirectUpstream
+from router.answering.upstreams.large_answers import apart, is_large
+from router.answering.upstreams.litellm_upstream import LiteLLMUpstream
+from router.errors import DispatchNotInstalledError, UpstreamUnavailableError
+from router.policies.credentials import CANNED_UPSTREAM
+from router.policies.policy_file import Candidate
+from router.values import ApiFormat, RouteQuery
+
+
+class Upstream:
+    """Asks candidates directly in the API format of the request, or through LiteLLM, which translates between formats.
+
+    It belongs to one event loop.
+
+    Args:
+        canned_url: base URL of the built-in upstream; None if no candidate uses it.
+        translates: whether a candidate is asked through LiteLLM, whose first call imports for seconds.
+    """
+
+    def __init__(self, *, canned_url: str | None = None, translates: bool = True) -> None:
+        self._translates = translates
+        self._canned_url = canned_url
+        self._direct: DirectUpstream | None = None
+        self._litellm = LiteLLMUpstream()
+        self._loading = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Do outside the event loop what the first call would wait for, such as importing LiteLLM.
+
+        Raises DispatchNotInstalledError.
+        """
+        if self._direct is None:
+            async with self._loading:
+                await self._load_once()
+
+    async def _load_once(self) -> None:
+        if self._direct is None:
+            await litellm_upstream.load()
+            made = await DirectUpstream.create()
+            await asyncio.to_thread(anthropic_translation.load_adapter)
+            if self._translates:
+                await self._litellm.warm_up()
+            self._direct = made
+
+    async def complete(self, candidate: Candidate, query: RouteQuery, held: HeldAnswer | None = None) -> dict[str, Any]:
+        """Return the answer in the API format of the request. Raises DispatchError; call `load` first.
+
+        held: counts the bytes of the answer for as long as the caller keeps it.
+        """
+        base, held = self._base_url(candidate), held or HeldAnswer()
+        if self._is_asked_directly(candidate, query):
+            answer = await self._asked.complete(candidate, base, query, held)
+        elif query.api_format is ApiFormat.ANTHROPIC_MESSAGES:
+            request = await _translated(query, candidate)
+            chat = await self.complete(candidate, request.query, held)
+            answer = await apart(anthropic_translation.message_of, chat, request)
+        else:
+            answer = await checked(await self._litellm.complete(candidate, base, query, held))
+        if fault := format_of(query.api_format).fault_in(answer, streamed=False):
+            raise UpstreamUnavailableError(f"{_say(candidate)} sent {fault}.")
+        body: dict[str, Any] = answer
+        return body
+
+    async def stream(self, candidate: Candidate, query: RouteQuery) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the chunks in the API format of the request. Closing it ends the call. Errors: see `complete`."""
+        answers, finished = format_of(query.api_format), False
+        async with contextlib.aclosing(self._chunks(candidate, query)) as chunks:
+            async for chunk in chunks:
+                if answers.is_error(chunk):
+                    raise UpstreamUnavailableError(f"{_say(candidate)} sent an error in the middle of its stream.")
+                if fault := answers.fault_in(await checked(chunk), streamed=True):
+                    raise UpstreamUnavailableError(f"{_say(candidate)} sent {fault}.")
+                finished = finished or answers.is_finished(chunk)
+                yield chunk
+        if not finished:
+            raise UpstreamUnavailableError(
+                f"{_say(candidate)} ended its stream in the middle of the answer, or sent none."
+            )
+
+    async def count_tokens(self, candidate: Candidate, query: RouteQuery) -> dict[str, Any]:
+        """Return what a candidate counts that speaks Anthropic's API. Raises DispatchError; call `load` first."""
+        counted = await checked(await self._asked.count_tokens(candidate, self._base_url(candidate), query))
+        if not isinstance(counted, dict) or not isinstance(counted.get("input_tokens"), int):
+            raise UpstreamUnavailableError(f"{_say(candidate)} sent JSON that is no count of tokens.")
+        return counted
+
+    async def _chunks(self, candidate: Candidate, query: RouteQuery) -> AsyncGenerator[Any, None]:
+        base = self._base_url(candidate)
+        if self._is_asked_directly(candidate, query):
+            chunks = self._asked.stream(candidate, base, query)
+        elif query.api_format is ApiFormat.ANTHROPIC_MESSAGES:
+            request = await _translated(query, candidate)
+            chunks = anthropic_translation.events_of(self.stream(candidate, request.query), request)
+        else:
+            chunks = self._litellm.stream(candidate, base, query)
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+
+    async def aclose(self) -> None:
+        """Close the connections to all upstreams."""
+        if self._direct is not None:
+            await self._direct.aclose()
+        await self._litellm.aclose()
+
+    @property
+    def _asked(self) -> DirectUpstream:
+        if self._direct is None:
+            raise RuntimeError("load must be called first")
+        return self._direct
+
+    @staticmethod
+    def _is_asked_directly(candidate: Candidate, query: RouteQuery) -> bool:
+        if query.api_format is ApiFormat.ANTHROPIC_MESSAGES:
+            return speaks_anthropic(candidate)
+        if not speaks_openai(candidate):
+            return False
+        # A few models speak another API, to which LiteLLM then translates.
+        name = candidate.model.removeprefix(OPENAI_PREFIX)
+        return not name.startswith("responses/") and not litellm_upstream.is_responses_model(name)
+
+    def _base_url(self, candidate: Candidate) -> str | None:
+        if candidate.api_base != CANNED_UPSTREAM:
+            return candidate.api_base
+        if self._canned_url is None:
+            raise UpstreamUnavailableError("the built-in canned upstream is not running.")
+        return self._canned_url
+
+
+def check_installed() -> None:
+    """Raise DispatchNotInstalledError if LiteLLM cannot be found. Nothing is imported."""
+    if importlib.util.find_spec("litellm") is None:
+        raise DispatchNotInstalledError("answering needs LiteLLM, which is not installed.")
+
+
+async def _translated(query: RouteQuery, candidate: Candidate) -> TranslatedRequest:
+    arguments = query, candidate.model
+    if is_large((query.messages, query.parameters)):
+        return await apart(anthropic_translation.to_chat, *arguments)
+    return anthropic_translation.to_chat(*arguments)
+
+
+def _say(candidate: Candidate) -> str:
+    return f"candidate {candidate.name!r} ({candidate.model})"

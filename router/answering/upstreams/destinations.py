@@ -1,0 +1,112 @@
+"""Say to which URL and with which headers a candidate is asked that speaks the API format of a request."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from router.answering.upstreams.candidate_keys import NO_KEY, key_of
+from router.policies.policy_file import Candidate
+from router.values import ApiFormat, RouteQuery
+
+#: LiteLLM's prefixes of providers that speak OpenAI's chat API, and Anthropic's Messages API.
+OPENAI_PREFIX, ANTHROPIC_PREFIX = "openai/", "anthropic/"
+
+#: Variables that hold another URL of Anthropic's API, as LiteLLM and Anthropic's SDKs read them.
+_ANTHROPIC_BASES = ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL")
+_ANTHROPIC_URL, _ANTHROPIC_VERSION = "https://api.anthropic.com", "2023-06-01"
+
+#: The headers of Anthropic's API that a caller sets and an upstream gets.
+ANTHROPIC_HEADERS = ("anthropic-version", "anthropic-beta")
+
+_MESSAGES_PATH = "/v1/messages"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Holds the URL and the headers with which a candidate is asked, and whether a key is among them."""
+
+    url: str
+    headers: Mapping[str, str]
+    has_key: bool
+
+
+class Destinations:
+    """Finds the destinations of candidates.
+
+    sdk: a client of the OpenAI SDK, which says what headers it would send.
+    """
+
+    def __init__(self, sdk: Any) -> None:
+        self._sdk = sdk
+        self._openai: dict[tuple[str, str], Destination] = {}
+
+    def of(self, candidate: Candidate, base: str | None, query: RouteQuery) -> Destination:
+        """Return where to send a request. `base` is the candidate's URL. Raises UpstreamDeniedError without its key."""
+        if query.api_format is ApiFormat.ANTHROPIC_MESSAGES:
+            return _anthropic(candidate, base, query.api_headers)
+        return self._of_openai(candidate, base or "")
+
+    def _of_openai(self, candidate: Candidate, base: str) -> Destination:
+        key = key_of(candidate, base) or os.environ.get("OPENAI_API_KEY") or NO_KEY
+        if (base, key) not in self._openai:
+            sdk = self._sdk.copy(api_key=key, base_url=base)
+            bare, credentials = _without_credentials(base)
+            headers = _only_set({**sdk.default_headers, **sdk.auth_headers}) | credentials
+            has_key = key != NO_KEY or bool(credentials)
+            self._openai[base, key] = Destination(f"{bare}/chat/completions", headers, has_key)
+        return self._openai[base, key]
+
+
+def speaks_openai(candidate: Candidate) -> bool:
+    """Return whether a candidate answers OpenAI's chat completions at a URL of its own, without LiteLLM.
+
+    A few models that OpenAI serves by another API are not.
+    """
+    return candidate.model.startswith(OPENAI_PREFIX) and candidate.api_base is not None
+
+
+def speaks_anthropic(candidate: Candidate) -> bool:
+    """Return whether a candidate answers Anthropic's Messages API, at Anthropic or at a URL of its own."""
+    return candidate.model.startswith(ANTHROPIC_PREFIX)
+
+
+def count_tokens_url(messages_url: str) -> str:
+    """Return the URL that counts the tokens of a message, given the URL that answers it."""
+    return f"{messages_url}/count_tokens"
+
+
+def _anthropic(candidate: Candidate, base: str | None, given: Mapping[str, str]) -> Destination:
+    if base is None:
+        base = next((url for name in _ANTHROPIC_BASES if (url := os.environ.get(name))), _ANTHROPIC_URL)
+    key = key_of(candidate, base) or os.environ.get("ANTHROPIC_API_KEY") or NO_KEY
+    bare, credentials = _without_credentials(base)
+    headers = {
+        "content-type": "application/json",
+        "accept": "application/json",
+        "x-api-key": key,
+        "anthropic-version": _ANTHROPIC_VERSION,
+        **{name: given[name] for name in ANTHROPIC_HEADERS if name in given},
+        **credentials,
+    }
+    bare = bare.removesuffix(_MESSAGES_PATH).removesuffix("/v1")
+    return Destination(f"{bare}{_MESSAGES_PATH}", headers, key != NO_KEY or bool(credentials))
+
+
+def _without_credentials(base: str) -> tuple[str, dict[str, str]]:
+    """Return a URL without the name and password in it, and the header that carries these instead."""
+    parts = urlsplit(base)
+    headers = {}
+    if parts.username:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/"), headers
+
+
+def _only_set(headers: Mapping[str, Any]) -> dict[str, str]:
+    """Return the headers without those that the SDK marks as left out."""
+    return {name: value for name, value in headers.items() if isinstance(value, str)}

@@ -1,0 +1,55 @@
+"""Write answers and errors in the format of Anthropic's Messages API: error objects and named events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from router.answering.upstreams.destinations import ANTHROPIC_HEADERS
+from router.errors import RouterError
+from router.values import ApiFormat
+
+#: Anthropic's type of an error for each HTTP status; other statuses are an `api_error`.
+_KINDS: Mapping[int, str] = {
+    400: "invalid_request_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+class AnthropicFormat:
+    """Writes what Anthropic's API sends. See `HttpApi`, which this class follows, for what the methods return."""
+
+    api_format = ApiFormat.ANTHROPIC_MESSAGES
+    passed_headers = ANTHROPIC_HEADERS
+    last_event = b""
+
+    def event(self, body: Mapping[str, Any], raw: bytes) -> bytes:
+        """Return an event whose name is the type of the body, as in `event: message_start`."""
+        # A type comes from the upstream; a line feed in it would begin another event.
+        name = str(body.get("type", "error")).encode("ascii", "replace").translate(None, b"\r\n")
+        return b"event: %b\ndata: %b\n\n" % (name, raw)
+
+    def carries_record(self, chunk: Mapping[str, Any], *, has_cost: bool) -> bool:
+        """Return True for the first event, and for the one with the usage: strict clients check the others closely."""
+        return chunk["type"] == "message_start" or has_cost
+
+    def error_body(self, error: RouterError, status: int) -> dict[str, Any]:
+        """Return Anthropic's error object. The object inside has `code` and `retryable` besides."""
+        body = _error_object(str(error), _KINDS.get(status, "api_error"))
+        body["error"] |= {"code": error.reason.lower(), "retryable": error.retryable}
+        return body
+
+    def internal_error_body(self, message: str) -> dict[str, Any]:
+        """Return Anthropic's error object for a bug of ours."""
+        return _error_object(message, "api_error")
+
+
+ANTHROPIC_FORMAT = AnthropicFormat()
+
+
+def _error_object(message: str, kind: str) -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message}}

@@ -1,0 +1,60 @@
+"""Answer one chat over HTTP: decide, and send the answer whole or as events (`answer_chat`)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from router.answering.completion import Completion
+from router.attempts import Delivery
+from router.gateways.http.decision_format import RECORD_FIELD, decision_record
+from router.gateways.http.exchange import Exchange, is_large_body
+from router.gateways.http.http_reply import JSON_HEADERS
+from router.values import RouteQuery, RoutingDecision
+
+
+async def answer_chat(exchange: Exchange, chunks: Sequence[bytes]) -> None:
+    """Decide and answer the chat whose body these chunks are. Raises RouterError."""
+    query, is_streamed = await exchange.read(chunks)
+    decision = await exchange.engine.router.adecide(
+        query, **exchange.whose, timeout_s=exchange.remaining_s, large=is_large_body(chunks)
+    )
+    exchange.reply.decision = decision
+    await (_stream if is_streamed else _complete)(exchange, query, decision)
+
+
+async def _complete(exchange: Exchange, query: RouteQuery, decision: RoutingDecision) -> None:
+    completion = await exchange.engine.dispatcher.complete(query, decision, timeout_s=exchange.remaining_s)
+    record = _record(exchange, decision, completion.delivery)
+    await exchange.reply.whole(200, JSON_HEADERS, {**completion.body, RECORD_FIELD: record | _cost(completion)})
+
+
+async def _stream(exchange: Exchange, query: RouteQuery, decision: RoutingDecision) -> None:
+    record: dict[str, Any] = {}
+    reply = exchange.reply
+    stream = exchange.engine.dispatcher.stream(query, decision, timeout_s=exchange.remaining_s)
+    async with contextlib.aclosing(stream) as steps:
+        async for step in steps:
+            if step.delivery is not None:
+                record = _record(exchange, decision, step.delivery)
+                await reply.begin_events()
+            carries = exchange.api.carries_record(step.body, has_cost=step.usage is not None)
+            await reply.event({**step.body, RECORD_FIELD: record | _cost(step)} if carries else step.body)
+            if step.delivery is not None:
+                # The list of attempts may be long, so only the first event carries it.
+                record = {key: value for key, value in record.items() if key != "attempts"}
+    await reply.end_events()
+
+
+def _record(exchange: Exchange, decision: RoutingDecision, delivery: Delivery | None) -> dict[str, Any]:
+    """Return the decision record, and remember who answered for the headers and for the session."""
+    exchange.reply.delivery = delivery
+    if delivery is not None and delivery.fell_back:
+        exchange.engine.router.remember_answer(decision, delivery.answered_by, caller=exchange.whose["caller"])
+    return decision_record(decision, delivery)
+
+
+def _cost(completion: Completion) -> dict[str, float]:
+    usage = completion.usage
+    return {} if usage is None or usage.cost_usd is None else {"cost_usd": usage.cost_usd}

@@ -1,0 +1,76 @@
+"""Say how an API writes its answers, events and errors over HTTP (`HttpApi`), and which status errors have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from router.errors import DispatchError, RequestTooLargeError, RouterError, UpstreamNotFoundError
+from router.gateways.http.decision_format import ERROR_HEADER
+from router.values import ApiFormat
+
+#: The HTTP status for each gRPC status of our errors; see router/errors.py.
+HTTP_STATUS: Mapping[str, int] = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "INTERNAL": 500,
+    "UNIMPLEMENTED": 501,
+    # The provider refused the router's key, not the caller's, so the caller must not see a 401 or 403.
+    "PERMISSION_DENIED": 502,
+    "ABORTED": 502,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+
+
+class HttpApi(Protocol):
+    """Writes what one API sends over HTTP."""
+
+    @property
+    def api_format(self) -> ApiFormat:
+        """The format of its requests and answers."""
+
+    @property
+    def passed_headers(self) -> tuple[str, ...]:
+        """The request headers that an upstream of the same API gets, in lower case."""
+
+    @property
+    def last_event(self) -> bytes:
+        """The bytes with which a complete stream ends."""
+
+    def event(self, body: Mapping[str, Any], raw: bytes) -> bytes:
+        """Return the server-sent event for a chunk. `raw` is the JSON of `body`."""
+
+    def carries_record(self, chunk: Mapping[str, Any], *, has_cost: bool) -> bool:
+        """Return whether a chunk of a stream carries the decision record. `has_cost`: whether the cost is known."""
+
+    def error_body(self, error: RouterError, status: int) -> dict[str, Any]:
+        """Return the body that reports an error of ours with this HTTP status."""
+
+    def internal_error_body(self, message: str) -> dict[str, Any]:
+        """Return the body that reports an error which is a bug of ours."""
+
+
+def http_status_of(error: RouterError) -> int:
+    """Return the HTTP status of an error, from 400 to 504."""
+    if isinstance(error, UpstreamNotFoundError):
+        # The router names models and URLs of candidates, not the caller. 404 would say that the caller must change it.
+        return 502
+    return 413 if isinstance(error, RequestTooLargeError) else HTTP_STATUS[error.status]
+
+
+def error_headers(error: RouterError) -> dict[str, str]:
+    """Return the headers of an error: its reason, and whether and when to try again."""
+    headers = {ERROR_HEADER: error.reason}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
+        headers["retry-after-ms"] = str(math.ceil(error.retry_after_s * 1000))
+    elif isinstance(error, DispatchError):
+        # The dispatcher has retried whatever is worth a retry, so the SDKs of OpenAI and Anthropic, which retry by
+        # themselves, are asked not to. If a provider asked for a longer wait than ours, `retry_after_s` is set: then
+        # clients may wait.
+        headers["x-should-retry"] = "false"
+    return headers

@@ -1,0 +1,46 @@
+"""Answer `POST /v1/messages/count_tokens`: ask a candidate that speaks Anthropic's API, or else estimate."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from router.answering.upstreams.destinations import speaks_anthropic
+from router.asking.ask import extract
+from router.gateways.http.exchange import Exchange
+from router.gateways.http.http_reply import JSON_HEADERS
+from router.policies.policy_file import Candidate, PolicyFile
+
+#: The header that says that the tokens were not counted but estimated from the length of the text.
+ESTIMATED_HEADER = "x-elle-estimated"
+
+
+async def answer_token_count(exchange: Exchange, chunks: Sequence[bytes]) -> None:
+    """Send the number of input tokens of a message, as in `{"input_tokens": 12}`.
+
+    Nothing is decided, so a count changes no session and costs no forward pass. The count is that of the pinned
+    candidate, or else of the safe default, or else of the strongest candidate that speaks Anthropic's API. Without any
+    it is an estimate of four bytes a token, and the header `ESTIMATED_HEADER` says so.
+
+    Raises DispatchError if the candidate cannot be asked, UnknownModelError, and InvalidRequestError.
+    """
+    query, _ = await exchange.read(chunks)
+    router, dispatcher = exchange.engine.router, exchange.engine.dispatcher
+    policy = query.overrides.policy or next(iter(router.policies))
+    candidate = counting_candidate(router.policies[policy].rules.file, query.overrides.pin)
+    if candidate is not None:
+        await exchange.reply.whole(200, JSON_HEADERS, await dispatcher.count_tokens(query, policy, candidate.name))
+        return
+    ask = await router.intake.run_in_thread(functools.partial(extract, query, max_bytes=router.max_prompt_bytes))
+    headers = {**JSON_HEADERS, ESTIMATED_HEADER: "true"}
+    await exchange.reply.whole(200, headers, {"input_tokens": ask.input_tokens_estimate})
+
+
+def counting_candidate(policy: PolicyFile, pin: str | None) -> Candidate | None:
+    """Return the candidate that counts the tokens of a request, or None if no candidate speaks Anthropic's API."""
+    if pin is not None:
+        pinned = policy.candidates[policy.names.index(pin)]
+        return pinned if speaks_anthropic(pinned) else None
+    able = [candidate for candidate in policy.candidates if speaks_anthropic(candidate)]
+    usual = [candidate for candidate in able if candidate.name == policy.safe_default]
+    return [*able, *usual][-1] if able else None
