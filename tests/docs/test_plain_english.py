@@ -1,4 +1,4 @@
-"""Hold a part of the rule that all prose is plain English; ruff (D400, D401, D403) holds how a docstring begins.
+"""Hold a part of the rule that all prose is plain English and short; ruff (D400, D401, D403) holds docstrings' form.
 
 No test can tell whether a sentence is clear. These find words that readers had to guess at, and docstrings that say
 nothing.
@@ -29,6 +29,14 @@ FORBIDDEN = {
     r"(?<!_)\bcooldowns?\b(?!_)": "cool-down",
     r"\bclass (Scene|Walked|Stretch|Bench|Line|Crew|Facts|World|Watched)\b": "a term of the field",
 }
+
+DOCS = ROOT / "docs"
+#: Pages that a program writes whole, as tables to look things up in: their length is that of what they list.
+GENERATED = {DOCS / "results.md", *(DOCS / "reference").glob("*.md")}
+WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(set(DOCS.rglob("*.md")) - GENERATED)]
+MOST_WORDS, MOST_WORDS_OF_A_DECISION = 1_199, 599
+MOST_LINES_OF_README = 119
+_WRITTEN_BY_PROGRAM = re.compile(r"<!-- (rooms|results|bench-serve)\b.*?<!-- (/\1|\1: end) -->", re.S)
 
 
 def sources() -> Iterator[Path]:
@@ -78,3 +86,27 @@ def test_a_first_sentence_has_more_to_say_than_the_name() -> None:
         if len((first := re.split(r"(?<=\.)\s", text)[0]).split()) < 4 and not first.startswith("See `")
     ]
     assert not short
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_is_short(page: Path) -> None:
+    most = MOST_WORDS_OF_A_DECISION if page.parent.name == "decisions" else MOST_WORDS
+    # Everything counts that white space separates, tables and code too, as `wc -w` does; only blocks that a program
+    # writes into a page do not.
+    words = len(_WRITTEN_BY_PROGRAM.sub("", page.read_text("utf-8")).split())
+    assert words <= most, (
+        f"{words} words: move what another reader needs to a page of its own, or say it in fewer words"
+    )
+
+
+def test_the_pages_that_are_not_counted_say_that_a_program_wrote_them() -> None:
+    assert len(GENERATED) >= 6
+    for page in GENERATED:
+        assert re.search(r"(Generated|Written) by `.*; do not edit", page.read_text("utf-8")), page
+
+
+def test_the_readme_has_few_lines_one_picture_and_one_table() -> None:
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    assert len(lines) <= MOST_LINES_OF_README
+    assert sum(line.startswith("![") for line in lines) == 1
+    assert sum(line.startswith("|---") for line in lines) == 1
