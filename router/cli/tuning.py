@@ -170,7 +170,7 @@ def _add_model(data: tuple[Path, ...], out: Path, add: str, as_json: bool) -> No
 _TUNE_GROUPS = {
     "Targets": ("max_loss", "min_quality", "max_strong_share", "max_cost_usd_per_1k", "profiles"),
     "Candidates": ("weak", "strong", "models", "candidates", "reference", "prices"),
-    "Certificate": ("calibration", "confidence", "bound", "max_request_usd", "sessions", "valid_days"),
+    "Certificate": ("calibration", "about", "confidence", "bound", "max_request_usd", "sessions", "valid_days"),
     "The policy": ("rule", "out", "force", "allow_uncertified"),
     "Further answers": ("by", "plan", "as_json"),
 }
@@ -210,6 +210,12 @@ _TUNE_GROUPS = {
     type=PATH,
     metavar="FILE",
     help="Certify with all rows of this file; its requests must be other ones than those of the fit. Repeatable.",
+)
+@click.option(
+    "--about",
+    type=click.Choice(["people", "judge"]),
+    help="Whose opinion the certificate is about: people (human_score in the data) or what the scores say. Default: "
+    "people if the data have human grades.",
 )
 @click.option(
     "--confidence", default=0.95, show_default=True, help="The probability that all certified targets hold together."

@@ -125,10 +125,23 @@ def say_certificate(certificate: CertificateRecord | None) -> str:
         return "no certificate"
     targets = " and ".join(f"{target.kind} {target.limit:g}" for target in certificate.targets)
     until = f"{'EXPIRED on' if is_expired(certificate) else 'good until'} {certificate.expires.date()}"
+    about = say_about(certificate.about, certificate.n_human)
     return (
         f"certified {targets} against {certificate.reference}, confidence {certificate.confidence:g}, on "
-        f"{certificate.n_calibration:,} prompts, {until}; {say_coverage(certificate)}"
+        f"{certificate.n_calibration:,} prompts, {until}; quality is {about}; {say_coverage(certificate)}"
     )
+
+
+def say_about(about: str, n_human: int) -> str:
+    """Return whose opinion the quality in a certificate is, in words for people.
+
+    about: `people`, `scores`, or `judge NAME`. n_human: the number of prompts that people graded.
+    """
+    if about == "people":
+        return f"what people say, who graded {n_human:,} of these prompts"
+    if about == "scores":
+        return "what the scores of the data say"
+    return f"what the {about} says, and not what people would say"
 
 
 def say_coverage(certificate: CertificateRecord) -> str:

@@ -45,7 +45,10 @@ class CertificateRecord(StrictModel):
         reference: the candidate that losses are measured against.
         covers: the requests that the certificate is about; `every_request` needs `sessions: ignore`. It is always about
             answers of the chosen candidate, not about those of another one while the chosen candidate is down.
+        about: whose opinion quality is: `people`; `judge NAME`, and then it says nothing about people; or `scores`, if
+            the data did not say who made them.
         n_calibration: the number of draws of the traffic that it rests on; the probe was fitted on none of them.
+        n_human: the number of these draws that people graded for every model; the others were judged only.
         n_seen_left_out: the number of draws that were left out because the fit saw their text. The certificate says
             nothing about such requests.
         n_incomplete: the number of draws that were left out because some model had no score. The certificate says
@@ -67,7 +70,9 @@ class CertificateRecord(StrictModel):
     targets: tuple[CertifiedTarget, ...] = Field(min_length=1)
     reference: Name
     covers: Covers = "requests_outside_sessions"
+    about: Annotated[str, Field(pattern=r"^(people|scores|judge .+)$", max_length=200)] = "scores"
     n_calibration: int = Field(gt=0)
+    n_human: int = Field(default=0, ge=0)
     n_seen_left_out: int = Field(default=0, ge=0)
     n_seen_kept: int = Field(default=0, ge=0)
     n_incomplete: int = Field(default=0, ge=0)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from probes.errors import DataError
 from probes.probe import DifficultyProbe, fingerprints
 from router.asking.ask import Ask, extract
-from router.tuning.outcomes.datasets import Outcomes
+from router.tuning.outcomes.datasets import HumanGrades, Outcomes
 from router.tuning.outcomes.holdout import Holdout, row_keys
 from router.tuning.outcomes.made_ids import has_made_id
 from router.tuning.outcomes.records import MAX_PROMPT_BYTES
@@ -45,6 +45,7 @@ class CalibrationSet:
         n_unused: the number of rows that neither the fit nor the certificate uses.
         n_repeated: the number of draws whose text an earlier draw has.
         changed_share: the share of the draws, 0 to 1, that the calibration prompts do not represent.
+        n_informative: the number of rows left out because they were chosen for what they teach, and not at random.
     """
 
     outcomes: Outcomes
@@ -55,6 +56,7 @@ class CalibrationSet:
     n_unused: int
     n_repeated: int
     changed_share: float
+    n_informative: int = 0
 
     @property
     def asks(self) -> tuple[Ask, ...]:
@@ -76,7 +78,7 @@ def calibration_set(outcomes: Outcomes, probe: DifficultyProbe) -> CalibrationSe
     split = Holdout.of_card(probe.card)
     ours = split is not None and split.is_of(outcomes)
     drawn = split.rows(outcomes)[rows] if split and ours else np.ones(len(rows), dtype=np.bool_)
-    kept = drawn & ~seen
+    kept = drawn & ~seen & ~_informative(complete)
     if kept.sum() < MIN_CALIBRATION:
         raise DataError(
             f"at least {MIN_CALIBRATION} different prompts that the probe was not fitted on must remain, got "
@@ -128,8 +130,14 @@ def whole_calibration_set(outcomes: Outcomes, probe: DifficultyProbe, fitted: Ou
         )
     seen = np.isin(fingerprints(complete.texts), probe.fitted_on)
     none = np.zeros(len(complete), dtype=np.bool_)
-    found = _set(complete, kept=~none, seen=none, n_incomplete=len(outcomes) - len(complete))
-    found = replace(found, n_seen_kept=int(seen.sum()))
+    at_random = ~_informative(complete)
+    if at_random.sum() < MIN_CALIBRATION:
+        raise DataError(
+            f"--calibration must hold at least {MIN_CALIBRATION} prompts that were drawn at random, got "
+            f"{at_random.sum()} of {len(complete):,}; the column `drawn` says of the others that they were not."
+        )
+    found = _set(complete, kept=at_random, seen=none, n_incomplete=len(outcomes) - len(complete))
+    found = replace(found, n_seen_kept=int((seen & at_random).sum()))
     if fitted is None:
         return found
     _, others = _complete(fitted, probe)
@@ -169,7 +177,9 @@ def _paired_by_chance(outcomes: Outcomes) -> Outcomes:
     for row, (text, id_) in enumerate(zip(outcomes.texts, outcomes.ids, strict=True)):
         if has_made_id(text, id_):
             places[text, tasks[row]].append(row)
+    humans = outcomes.humans
     values = [getattr(outcomes, name).copy() for name in _LABELS]
+    values += [humans.scores.copy(), humans.at_random.copy()] if humans else []
     for (text, _), same in places.items():
         if len(same) > 1:
             rng = np.random.default_rng(int(fingerprints([text])[0]))
@@ -178,7 +188,8 @@ def _paired_by_chance(outcomes: Outcomes) -> Outcomes:
                 mixed = rng.permutation(known)
                 for table in values:
                     table[known, column] = table[mixed, column]
-    return replace(outcomes, **dict(zip(_LABELS, values, strict=True)))
+    paired = replace(outcomes, **dict(zip(_LABELS, values, strict=False)))
+    return replace(paired, humans=HumanGrades(values[-2], values[-1])) if humans else paired
 
 
 _LABELS = ("scores", "cost_usd", "input_tokens", "output_tokens")
@@ -193,6 +204,7 @@ def _set(
     n_seen_left_out: int = 0,
     changed_share: float = 0.0,
 ) -> CalibrationSet:
+    informative = _informative(complete)
     chosen = _with_asks(complete.take(np.flatnonzero(kept)))
     return CalibrationSet(
         outcomes=chosen,
@@ -200,10 +212,15 @@ def _set(
         n_incomplete=n_incomplete,
         n_seen_left_out=n_seen_left_out,
         n_seen_kept=0,
-        n_unused=int((~kept & ~seen).sum()),
+        n_unused=int((~kept & ~seen & ~informative).sum()),
+        n_informative=int((informative & ~seen).sum()),
         n_repeated=len(chosen) - len(set(chosen.texts)),
         changed_share=changed_share,
     )
+
+
+def _informative(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
+    return outcomes.informative if outcomes.informative.size else np.zeros(len(outcomes), dtype=np.bool_)
 
 
 def _repeats(texts: tuple[str, ...]) -> npt.NDArray[np.bool_]:

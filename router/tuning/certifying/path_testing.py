@@ -56,17 +56,17 @@ class TargetTest:
 
     def estimate(self, policy: int) -> float:
         """Return the mean calibration loss of one policy."""
-        return float(self.losses.matrix[policy].mean())
+        return self.losses.mean(policy)
 
     def bound(self, policy: int) -> float:
         """Return the upper confidence bound on the mean loss of one policy, as if it had been the only one tested."""
         x = self.losses
-        return float(upper_bound(x.matrix[policy], self.result.delta, x.bound)[0])
+        return float(upper_bound(x.matrix[policy : policy + 1], self.result.delta, x.bound)[0])
 
     def labels_for(self, policy: int) -> int | None:
         """Return how many calibration prompts would probably certify this policy, or None if no number is known."""
         x = self.losses
-        return labels_needed(x.matrix[policy], x.limit, self.result.delta, x.bound, max_labels=50_000)
+        return labels_needed(x.matrix[policy : policy + 1], x.limit, self.result.delta, x.bound, max_labels=50_000)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from probes.probe import DifficultyProbe
 from router.policies.loading import ServedPolicy, assemble
 from router.policies.policy_file import Candidate, GainRule, PolicyFile
 from router.policies.rules import Rules
+from router.tuning.certifying.about import About, decide_about
 from router.tuning.certifying.calibration_set import MIN_CALIBRATION, CalibrationSet
 from router.tuning.certifying.reference_check import check_reference
 from router.tuning.certifying.report_notes import calibration_notes, cost_notes
@@ -42,6 +43,7 @@ class TuningInputs:
         calibration: the calibration prompts, with the models in the order of the candidates.
         served: the candidates, under a rule that is still to be replaced.
         data: the outcomes from which losses are computed.
+        about: whose opinion the quality in the targets is.
         notes: what a reader of the result must know.
         attempts: the number of tunings on these data in the probe's log, this one included; None if not counted.
     """
@@ -50,6 +52,7 @@ class TuningInputs:
     calibration: CalibrationSet
     served: ServedPolicy
     data: LossData
+    about: About
     notes: tuple[str, ...]
     attempts: int | None = None
 
@@ -76,11 +79,14 @@ def prepare_tuning(
     reference = settings.reference or models[-1]
     if reference not in models:
         raise DataError(f"the reference must be one of {', '.join(models)}, got {reference!r}.")
-    check_reference(calibration, reference)
+    about, calibration = decide_about(calibration, settings.about)
+    people = calibration.outcomes.scores if about.human is None else about.human
+    check_reference(calibration, reference, people if about.words == "people" else None)
     if candidates is None:
         candidates = _candidates(models, calibration, settings)
     served = assemble(_draft_policy(candidates, reference, settings), probe)
     columns = [candidate.name_in_probe for candidate in candidates]
+    order = [models.index(name) for name in columns]
     calibration = replace(calibration, outcomes=calibration.outcomes.select_models(columns))
     paid, n_estimated = paid_usd(candidates, served.rules.prices, calibration.outcomes)
     data = LossData(
@@ -89,9 +95,10 @@ def prepare_tuning(
         reference=columns.index(reference),
         graded=expects_graded(probe, calibration, settings.bound),
         ceiling_usd=_ceiling(served.rules, settings),
+        human=None if about.human is None else about.human[:, order],
     )
-    notes = (*calibration_notes(calibration, data), *cost_notes(data, n_estimated, settings))
-    return TuningInputs(probe, calibration, served, data, notes)
+    notes = (*about.notes, *calibration_notes(calibration, data), *cost_notes(data, n_estimated, settings))
+    return TuningInputs(probe, calibration, served, data, about, notes)
 
 
 def expects_graded(

@@ -33,13 +33,18 @@ def calibration_notes(calibration: CalibrationSet, data: LossData) -> Iterator[s
             f"{calibration.n_unused:,} rows are used neither by the fit nor by the certificate: they were not drawn "
             "for the certificate, and the fit does not know their text."
         )
+    if calibration.n_informative:
+        yield (
+            f"{calibration.n_informative:,} rows were chosen because their label teaches much (`drawn`), and not at "
+            "random; the certificate does not rest on them."
+        )
     if calibration.outcomes.n_averaged:
         yield (
             f"{calibration.outcomes.n_averaged:,} labels have the same model and prompt_id as another label and were "
             "averaged with it into one draw; if they are different requests, give each a prompt_id of its own."
         )
     between = int((~np.isin(data.scores, (0.0, 1.0))).any(axis=1).sum())
-    if between and not data.graded:
+    if between and not data.graded and data.human is None:
         yield (
             f"{between:,} of {n:,} prompts have scores between 0 and 1, which the bound for scores of 0 and 1 rounds "
             "against the policy. --bound betting does not round, but is another attempt on the same data."

@@ -32,6 +32,8 @@ class TuneSettings:
         confidence: the probability that all targets hold together, between 0 and 1.
         max_request_usd: the most that one request can cost, for targets on cost.
         valid_days: the days until the certificate expires.
+        about: `people` certifies what people say, from the human grades in the data; `judge` what the scores say; None
+            takes people if the data have human grades.
         bound: `ternary` for scores of 0 and 1, or `betting` for graded ones; None decides by the scores of the fit.
         calibration: files whose rows all certify; if empty, the rows certify that the fit left out of the data.
         sessions: written into the policy; `hold` narrows what the certificate covers.
@@ -50,6 +52,7 @@ class TuneSettings:
     confidence: float = 0.95
     max_request_usd: float | None = None
     valid_days: float = VALID_DAYS
+    about: Literal["people", "judge"] | None = None
     bound: Literal["ternary", "betting"] | None = None
     calibration: tuple[Path, ...] = ()
     sessions: Literal["hold", "ignore"] = "ignore"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from probes.certificates.bounds import BoundMethod, MeanBound
+from probes.certificates.human_grades import GradedLosses
 from probes.errors import DataError
 from router.policies.certificate_record import TargetKind
 from router.tuning.certifying.rule_paths import ChoiceMatrix
@@ -55,6 +57,8 @@ class LossData:
         reference: the column that losses are measured against.
         graded: whether scores between 0 and 1 are expected; decided before these scores are looked at.
         ceiling_usd: the most that one request can cost; None if nothing says so.
+        human: (n, m) what people say, 0 to 1, NaN in the rows that no person graded whole; None if the targets are
+            about `scores`.
     """
 
     scores: FloatArray
@@ -62,10 +66,26 @@ class LossData:
     reference: int
     graded: bool
     ceiling_usd: float | None
+    human: FloatArray | None = None
 
-    def quality_drop(self, chosen: ChoiceMatrix) -> FloatArray:
+    def quality_drop(self, chosen: ChoiceMatrix) -> FloatArray | GradedLosses:
         """Return the quality that the chosen candidates (p, n) lose against the reference, (p, n) in [-1, 1]."""
-        return np.asarray(self.scores[:, self.reference] - _pick(self.scores, chosen))
+        return self._of_scores(lambda scores: scores[:, self.reference] - _pick(scores, chosen))
+
+    def quality_missing(self, chosen: ChoiceMatrix) -> FloatArray | GradedLosses:
+        """Return 1 - score of the chosen candidates (p, n), (p, n) in [0, 1]."""
+        return self._of_scores(lambda scores: 1.0 - _pick(scores, chosen))
+
+    def _of_scores(self, losses: Callable[[FloatArray], FloatArray]) -> FloatArray | GradedLosses:
+        if self.human is None:
+            return losses(self.scores)
+        return GradedLosses(losses(self.human), losses(self.scores))
+
+    @property
+    def reference_quality(self) -> float:
+        """The mean score of the reference, or its estimate if only some rows have human grades."""
+        always = np.full((1, len(self.scores)), self.reference, dtype=np.int16)
+        return 1.0 - float(self.quality_missing(always).mean(axis=1)[0])
 
     def cost(self, chosen: ChoiceMatrix) -> FloatArray:
         """Return the USD paid for the answers of the chosen candidates (p, n), (p, n)."""
@@ -79,9 +99,13 @@ class Losses:
     bound: the bound on the mean by which the null hypothesis "the mean exceeds the limit" is tested.
     """
 
-    matrix: FloatArray
+    matrix: FloatArray | GradedLosses
     limit: float
     bound: MeanBound
+
+    def mean(self, policy: int) -> float:
+        """Return the mean loss of one policy, or its estimate if people graded only some rows."""
+        return float(self.matrix[policy : policy + 1].mean(axis=1)[0])
 
 
 def losses_of(target: Target, chosen: ChoiceMatrix, data: LossData) -> Losses:
@@ -89,12 +113,14 @@ def losses_of(target: Target, chosen: ChoiceMatrix, data: LossData) -> Losses:
 
     Raises DataError for a target on cost if a cost is unknown or above the ceiling.
     """
-    sharp: BoundMethod = "betting" if data.graded else "ternary"
     if target.kind == "max_loss":
-        return Losses(data.quality_drop(chosen), target.limit, MeanBound(sharp))
+        sharp: BoundMethod = "betting" if data.graded else "ternary"
+        bound = MeanBound(sharp if data.human is None else "rectified")
+        return Losses(data.quality_drop(chosen), target.limit, bound)
     if target.kind == "min_quality":
         exact: BoundMethod = "betting" if data.graded else "binomial"
-        return Losses(1.0 - _pick(data.scores, chosen), 1.0 - target.limit, MeanBound(exact, 0.0, 1.0))
+        bound = MeanBound(exact if data.human is None else "rectified", 0.0, 1.0)
+        return Losses(data.quality_missing(chosen), 1.0 - target.limit, bound)
     if target.kind == "max_strong_share":
         strong = (chosen == data.reference).astype(np.float64)
         return Losses(strong, target.limit, MeanBound("binomial", 0.0, 1.0))

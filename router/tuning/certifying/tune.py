@@ -101,6 +101,7 @@ def _count_attempt(inputs: TuningInputs, probe_dir: Path, settings: TuneSettings
         settings.max_request_usd,
         settings.sessions,
         inputs.data.graded,
+        inputs.about.words,
         inputs.data.ceiling_usd,
         digest_of(inputs.served.rules, with_prices=True),
     )

@@ -24,12 +24,14 @@ def left_out(outcomes: Outcomes, share: float, seed: int = 0) -> BoolArray:
 
     Rows are drawn and not texts, because a row is a draw of the traffic: a prompt that is 30 % of the rows is about
     30 % of those left out. The choice depends only on `share`, `seed` and the row: its id, its text and how many rows
-    before it have both. Therefore a larger share leaves out the same rows and more, and rows that are added to the data
+    before it have both. Rows that were chosen because their label teaches much are no draws of the traffic, and none of
+    them is left out. Therefore a larger share leaves out the same rows and more, and rows that are added to the data
     change nothing for the old ones. Raises DataError for a share outside [0, 1).
     """
     if not 0 <= share < 1:
         raise DataError(f"the share to hold out must be 0 or more and below 1, got {share}; 0.4 is a good choice.")
-    return np.array([_position(key, seed) < share for key in row_keys(outcomes)], dtype=np.bool_)
+    chosen = np.array([_position(key, seed) < share for key in row_keys(outcomes)], dtype=np.bool_)
+    return chosen & ~outcomes.informative if outcomes.informative.size else chosen
 
 
 def row_keys(outcomes: Outcomes) -> list[str]:

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.errors import DataError
-from router.tuning.outcomes.datasets import TIME_COLUMNS, Outcomes
+from router.tuning.outcomes.datasets import Outcomes
 from router.tuning.outcomes.holdout import Holdout, left_out
+from router.tuning.outcomes.outcome_rows import TIME_COLUMNS
 
 _FORM = re.compile(r"latest:(\d+(?:\.\d+)?)(%?)")
 

@@ -18,8 +18,8 @@ from probes.encoders.exported import pinned_here
 from probes.encoders.load import load_encoder
 from probes.encoders.spec import Encoder, EncoderSpec, FloatArray, encode_all, parse_spec
 from probes.errors import DataError, EncoderMismatchError
-from router.tuning.outcomes.datasets import read_ask
 from router.tuning.outcomes.feature_cache import Progress, encoder_spec
+from router.tuning.outcomes.outcome_rows import read_ask
 from router.tuning.outcomes.records import Place, Row, read_rows, read_text
 
 #: Rows that are encoded and written at a time. No more embeddings are in memory at once.

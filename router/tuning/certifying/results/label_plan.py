@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.certificates.fixed_sequence import Certificate, certify_path
+from probes.certificates.human_grades import GradedLosses
 from probes.certificates.label_planning import fit_learning_curve, labels_needed
 from router.tuning.certifying.rule_paths import ChoiceMatrix
 from router.tuning.certifying.targets import Losses
@@ -67,22 +68,22 @@ def plan_labels(losses: Losses, chosen: ChoiceMatrix, reference: int, delta: flo
         if share > away.max():
             break
         row = int(np.argmax(away >= share))
-        kept = losses.matrix[row]
+        kept = losses.matrix[row : row + 1]
         needed = labels_needed(kept, losses.limit, delta, losses.bound, max_labels=MAX_LABELS)
         # Fixed-sequence testing certifies a share only after all smaller ones, so it needs at least as many labels.
         if steps and needed is not None:
             before = steps[-1].labels
             needed = None if before is None else max(needed, before)
-        steps.append(LabelsForShare(float(away[row]), float(kept.mean()), needed))
+        steps.append(LabelsForShare(float(away[row]), losses.mean(row), needed))
     return LabelPlan(losses.limit, tuple(steps), _curve(losses, away, delta, np.random.default_rng(seed)))
 
 
 def _curve(losses: Losses, away: FloatArray, delta: float, rng: np.random.Generator) -> tuple[CurvePoint, ...]:
-    n = losses.matrix.shape[1]
+    n = int(_labelled(losses).size)
     sizes = [max(int(n * part), 1) for part in PARTS]
     measured = np.array(
         [
-            [_certified(losses, away, rng.choice(n, size, replace=False), delta) for size in sizes]
+            [_certified(losses, away, rng.choice(_labelled(losses), size, replace=False), delta) for size in sizes]
             for _ in range(REPEATS)
         ]
     )
@@ -102,7 +103,19 @@ def _curve(losses: Losses, away: FloatArray, delta: float, rng: np.random.Genera
     return (*points, *projected)
 
 
+def _labelled(losses: Losses) -> npt.NDArray[np.int64]:
+    """Return the numbers of the draws that have a label: a human grade, if the target is about people."""
+    matrix = losses.matrix
+    known = matrix.graded if isinstance(matrix, GradedLosses) else np.ones(matrix.shape[1], dtype=np.bool_)
+    return np.flatnonzero(known)
+
+
 def _certified(losses: Losses, away: FloatArray, columns: npt.NDArray[np.int64], delta: float) -> float:
     x = losses
-    answer = certify_path(x.matrix[:, columns], x.limit, delta, x.bound)
+    if isinstance(x.matrix, GradedLosses):
+        # The draws that only the judge scored stay, because a plan is about human grades.
+        columns = np.concatenate([columns, np.flatnonzero(~x.matrix.graded)])
+        answer = certify_path(x.matrix.columns(columns), x.limit, delta, x.bound)
+    else:
+        answer = certify_path(x.matrix[:, columns], x.limit, delta, x.bound)
     return float(away[answer.index]) if isinstance(answer, Certificate) else 0.0

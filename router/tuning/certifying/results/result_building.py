@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 from probes.certificates.bounds import upper_bound
 from probes.certificates.fixed_sequence import Certificate, NotCertified, certify_groups
+from probes.certificates.human_grades import GradedLosses
 from probes.errors import DataError
 from probes.probe import DataSource
 from router.policies.certificate import covers_of
 from router.policies.policy_file import CostRule, GainRule
+from router.quoting import quoted
 from router.tuning.certifying.path_testing import PolicySelection, TargetTest
 from router.tuning.certifying.preparation import TuningInputs
 from router.tuning.certifying.results.label_plan import plan_labels
@@ -53,18 +55,21 @@ def build_result(
         else None,
         candidates=inputs.served.rules.file.names,
         reference=inputs.served.rules.file.safe_default,
-        reference_quality=float(data.scores[:, data.reference].mean()),
+        reference_quality=data.reference_quality,
         reference_cost_usd_per_1k=reference_cost * 1000 if np.isfinite(reference_cost) else None,
         rule=path.rules[0].kind,
         confidence=settings.confidence,
         correction=_describe_correction(settings),
+        about=inputs.about.words,
         n_calibration=len(outcomes),
+        n_human=inputs.about.n_human,
         n_seen_in_fit=len(calibration.seen),
         seen_in_fit_ids=calibration.seen.ids[:SHOWN_IDS],
         n_incomplete=calibration.n_incomplete,
         n_repeated=calibration.n_repeated,
         n_seen_left_out=calibration.n_seen_left_out,
         n_seen_kept=calibration.n_seen_kept,
+        n_informative=calibration.n_informative,
         n_unused=calibration.n_unused,
         changed_share=calibration.changed_share,
         n_averaged=outcomes.n_averaged,
@@ -146,7 +151,7 @@ def _tuned_rule(
     """Return the selected rule with what it does on the calibration prompts."""
     data, rule = inputs.data, selection.rule(path)
     chosen = path.chosen[selection.policy_or_guess][None, :]
-    drop = data.quality_drop(chosen)[0]
+    drop = float(data.quality_drop(chosen).mean(axis=1)[0])
     cost, reference_cost = float(data.cost(chosen).mean()), float(data.paid_usd[:, data.reference].mean())
     known = np.isfinite(cost) and np.isfinite(reference_cost)
     names = inputs.served.rules.file.names
@@ -155,8 +160,8 @@ def _tuned_rule(
         quality_per_usd=None if isinstance(rule, GainRule) else rule.quality_per_usd,
         weak_share=float((chosen == 0).mean()),
         shares={name: float((chosen == number).mean()) for number, name in enumerate(names)},
-        quality=float(data.scores[:, data.reference].mean() - drop.mean()),
-        loss_estimate=float(drop.mean()),
+        quality=data.reference_quality - drop,
+        loss_estimate=drop,
         loss_upper_bound=_loss_upper_bound(selection, path, inputs, settings),
         expected_cost_saving=1.0 - cost / reference_cost if known and reference_cost > 0 else None,
         cost_usd_per_1k=1000 * cost if known else None,
@@ -185,6 +190,13 @@ def _group_results(
     if not any(labels):
         raise DataError(f"--by {settings.by} needs a column `{settings.by}` in the data, and found none.")
     losses = test.losses
+    if isinstance(losses.matrix, GradedLosses):
+        graded = {label for label, known in zip(labels, losses.matrix.graded, strict=True) if known}
+        if missing := sorted(set(labels) - graded):
+            raise DataError(
+                f"--by {settings.by} needs a human grade in each {settings.by}; {quoted(missing[0])} has none. Grade "
+                "some of its rows, or certify the judge with --about judge."
+            )
     found = certify_groups(losses.matrix, labels, losses.limit, settings.delta, losses.bound)
     members = np.array(labels)
     return {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from router.policies.certificate import COVERAGE
+from router.policies.certificate import COVERAGE, say_about
 from router.tuning.certifying.results.label_plan import LabelPlan
 from router.tuning.certifying.results.tuning_result import GroupResult, RuleResult, TuningResult
 
@@ -72,6 +72,7 @@ def _population_lines(result: TuningResult) -> Iterator[str]:
         f"({result.n_seen_in_fit:,} were set aside because it was, {result.n_incomplete:,} because some model has no "
         f"score for them); {result.n_repeated:,} of them repeat an earlier text. {result.correction}"
     )
+    yield f"Quality here is {say_about(result.about, result.n_human)}."
     if result.main.certified:
         yield (
             f"The certificate covers {COVERAGE[result.covers]}. It is about answers of the chosen model, not about "

@@ -101,11 +101,13 @@ class TuningResult:
         reference: the candidate that losses are measured against, with its mean score and cost.
         rule: the kind of the rule, `gain` or `cost`.
         correction: a sentence that says how several targets share the level.
+        about: whose opinion the quality in targets and figures is: `people`, `judge NAME`, or `scores` of the data.
         n_calibration: the number of draws that the certificate rests on.
+        n_human: how many of them people graded, for all models and as chance chose them.
         n_seen_in_fit: the number of rows whose text the fit saw; `seen_in_fit_ids` holds the first SHOWN_IDS of them.
         n_incomplete: the number of rows without a score of every model.
         n_repeated: the number of draws whose text an earlier draw has; each counts as a draw of its own.
-        n_seen_left_out, n_seen_kept, n_unused, changed_share: see `CalibrationSet`.
+        n_seen_left_out, n_seen_kept, n_informative, n_unused, changed_share: see `CalibrationSet`.
         n_averaged: the number of labels that were averaged with another label of the same model and prompt_id.
         covers: the requests that the certificate is about.
         attempts: the number of tunings on these data in the probe's log; None if they are not counted.
@@ -125,13 +127,16 @@ class TuningResult:
     rule: str
     confidence: float
     correction: str
+    about: str
     n_calibration: int
+    n_human: int
     n_seen_in_fit: int
     seen_in_fit_ids: tuple[str, ...]
     n_incomplete: int
     n_repeated: int
     n_seen_left_out: int
     n_seen_kept: int
+    n_informative: int
     n_unused: int
     changed_share: float
     n_averaged: int
