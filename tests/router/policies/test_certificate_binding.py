@@ -119,6 +119,8 @@ def certificate_of(rules: Rules, **changes: Any) -> CertificateRecord:
         "probe": "the probe",
         "decides": "",
         "attempts": 2,
+        "about": "people",
+        "n_human": 200,
         "created": now,
         "expires": now + timedelta(days=36_000),
     }
@@ -136,6 +138,7 @@ def certified(**changes: Any) -> Rules:
 def other(value: Any) -> Any:
     """Return another value of the same kind."""
     known = {"large": "small", "every_request": "requests_outside_sessions", "max_loss": "min_quality"}
+    known["people"] = "judge kind"
     if isinstance(value, str):
         return known.get(value, "2030-01-01T00:00:00Z" if value.endswith("Z") else f"{value}b")
     return value * 0.99 if isinstance(value, float) else value + 1
