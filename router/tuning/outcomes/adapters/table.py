@@ -17,7 +17,7 @@ from router.tuning.outcomes.adapters.collection import (
     time_of,
 )
 from router.tuning.outcomes.adapters.prompts import answer_in, chat_of, decode_json_text, mapping, without_nulls
-from router.tuning.outcomes.datasets import TIME_COLUMNS
+from router.tuning.outcomes.outcome_rows import TIME_COLUMNS
 from router.tuning.outcomes.records import Row
 
 #: Columns that hold what was asked, in the order in which they are looked for; a chat comes before a text.
