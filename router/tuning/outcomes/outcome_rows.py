@@ -82,7 +82,10 @@ class OutcomeTable:
 
     @classmethod
     def read(cls, path: Path) -> OutcomeTable:
-        """Read a file. Raises DataError if it cannot be read, or lacks a column that every file of outcomes has."""
+        """Return the table of a file.
+
+        Raises DataError if the file cannot be read, or lacks a column that every file of outcomes has.
+        """
         rows = read_rows(path)
         columns = dict.fromkeys(name for row in rows for name in row.values)
         missing = {"model", "score"} - columns.keys()
