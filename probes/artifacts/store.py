@@ -22,9 +22,8 @@ from probes._checks import Array
 from probes.artifacts.card import model_card
 from probes.artifacts.card_binding import check_card, document_digest
 from probes.artifacts.document import ProbeDocument, TensorsEntry
-from probes.artifacts.kind_tensors import take_kinds
+from probes.artifacts.part_tensors import take_kinds, take_tasks
 from probes.artifacts.signature import SIGNATURE, check_signature, make_signature
-from probes.artifacts.task_tensors import take_tasks
 from probes.atomic_write import replace_directory
 from probes.bounded.files import BoundedFileError, BoundedJsonError, parse_json, read_bounded, shown
 from probes.bounded.text import os_fault
