@@ -31,11 +31,10 @@ _IMPORT_GROUPS = {
 @click.command(
     "import", cls=GroupedCommand, groups=_IMPORT_GROUPS, short_help="Convert outcomes of other programs into our form."
 )
-@click.argument("kind")
-@click.argument("paths", metavar="IN...", nargs=-1, required=True, type=PATH)
+@click.argument("paths", metavar="[KIND] IN...", nargs=-1, required=True, type=PATH)
 @click.option("--out", required=True, type=PATH, help="The file to write, .parquet or .jsonl.")
 @click.option("--scores", type=PATH, help="A file of ids and scores, for logs that hold no scores.")
-@click.option("--score-name", help="The name of the score to read from an export of Langfuse.")
+@click.option("--score-name", help="The name of the score to read, if the source has several.")
 @click.option(
     "--score-map",
     multiple=True,
@@ -51,18 +50,23 @@ _IMPORT_GROUPS = {
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @JSON
-def import_verb(kind: str, paths: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
+def import_verb(paths: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Convert outcomes that other programs keep into the form that `elle fit`, `tune` and `evaluate` read.
 
-    KIND is routellm, routerbench, mmlu-pro, openai-batch, litellm-spend-logs, langfuse or table. IN are its files, or
-    folders that hold them. The command says what it took as the score. If it cannot know how good a score is, it asks
-    for --score-map or --score-range. Rows that cannot be used are left out, counted, and listed in a file beside --out.
+    IN are files, or folders that hold them. Without KIND, the kind is recognised by the columns. KIND is one of
+    routellm, routerbench, mmlu-pro, lm-eval, promptfoo, openai-evals, openai-batch, openai-stored, anthropic-batch,
+    litellm-spend-logs, langfuse, votes and table. The command says what it took as the score. If it cannot know how
+    good a score is, it asks for --score-map or --score-range. Rows that cannot be used are left out, counted, and
+    listed in a file beside --out.
     """
     from router.tuning.outcomes.adapters import ImportOptions, import_outcomes
     from router.tuning.outcomes.adapters.summary import print_import
 
     require_other_than_input(click.get_current_context(), out)
-    summary = import_outcomes(kind, paths, out, ImportOptions(**options))
+    # A first word that is no file names the kind; if it is no kind either, the message names the nearest one.
+    named = len(paths) > 1 and not paths[0].exists()
+    kind, files = (str(paths[0]), paths[1:]) if named else (None, paths)
+    summary = import_outcomes(kind, files, out, ImportOptions(**options))
     if as_json:
         print_json(summary.to_dict())
     else:

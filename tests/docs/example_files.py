@@ -78,6 +78,8 @@ def _write_exports(folder: Path) -> None:
     (folder / "spend.json").write_text(json.dumps([spend | rest]), "utf-8")
     (folder / "ratings.csv").write_text("request_id,score\na,4\n", "utf-8")
     body = {"model": "m", "messages": chat}
+    vote = {"question_id": "q", "model_a": "m", "model_b": "n", "winner": "model_a", "conversation_a": chat}
+    _write(folder / "arena-votes.jsonl", [vote, vote | {"question_id": "r", "winner": "tie"}])
     _write(folder / "requests.jsonl", [{"custom_id": "a", "url": "/v1/chat/completions", "body": body}])
     answer = {"status_code": 200, "body": {"model": "m", "choices": []}}
     _write(folder / "outputs.jsonl", [{"custom_id": "a", "response": answer, "error": None}])

@@ -39,15 +39,17 @@ def _sentences(found: Preview) -> Iterator[str]:
         return
     yield (
         f"That costs {_usd(own.cost_usd)}; always {found.strong} costs {_usd(strong.cost_usd)}, so "
-        f"{_saving(own.saved)}. Prompt caches are counted on both sides."
+        f"{_saving(own.saved)}."
     )
+    cached = any(one.cached_share for one in found.ways)
+    yield "Prompt caches are counted on both sides." if cached else "No input is billed as cached."
     if found.paid is not None and found.paid.policy_usd is not None and own.saved_of_paid is not None:
         yield (
             f"The log says that {_usd(found.paid.usd)} was paid for {found.paid.n:,} requests; the policy would have "
             f"paid {_usd(found.paid.policy_usd)} for these, so {_saving(own.saved_of_paid)}."
         )
     switching = next((one for one in found.ways if one.name == "always switch"), None)
-    if switching is not None and switching.saved is not None and found.seeming_saving is not None:
+    if cached and switching is not None and switching.saved is not None and found.seeming_saving is not None:
         yield (
             f"A calculation without prompt caches would promise {found.seeming_saving:.1%} for deciding each request "
             f"by itself; with caches that saves {switching.saved.value:.1%}."

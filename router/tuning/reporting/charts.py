@@ -195,6 +195,7 @@ def bars_chart(values: Mapping[str, float], *, highlight: str, label: str) -> by
     axes.set_yticks(places, [_plain(name) for name in values], fontsize=8)
     axes.set_xlabel(label)
     axes.margins(x=0.12)
+    axes.set_axisbelow(True)
     return _png(figure)
 
 

@@ -18,7 +18,14 @@ from router.tuning.outcomes.adapters.collection import (
     valid,
 )
 from router.tuning.outcomes.adapters.files import check_out, expand, write_left_out, write_outcomes
-from router.tuning.outcomes.adapters.kinds import WITHOUT_SCORES, Reading, check_kind, read_kind
+from router.tuning.outcomes.adapters.kinds import (
+    WITH_NAMES,
+    WITHOUT_SCORES,
+    Reading,
+    check_kind,
+    read_kind,
+    recognise_kind,
+)
 from router.tuning.outcomes.adapters.prompts import check_prompt
 from router.tuning.outcomes.adapters.scores import ScoreOptions, parse_score_map, read_scores
 from router.tuning.outcomes.adapters.summary import ImportSummary
@@ -52,21 +59,25 @@ class ImportOptions:
     force: bool = False
 
 
-def import_outcomes(kind: str, paths: Sequence[Path], out: Path, options: ImportOptions) -> ImportSummary:
-    """Read files of one of KINDS, and write their answers to `out` in the long form that `elle fit` reads.
+def import_outcomes(kind: str | None, paths: Sequence[Path], out: Path, options: ImportOptions) -> ImportSummary:
+    """Read files of one kind, and write their answers to `out` in the long form that `elle fit` reads.
+
+    kind: one of KINDS; None recognises it by the columns of the files.
 
     Rows that cannot be used are left out, counted and listed in a file beside `out`. Raises DataError, and writes
     nothing, if nothing can be used or if the meaning of the scores is not known.
     """
-    check_kind(kind)
+    if kind is not None:
+        check_kind(kind)
     score_options = ScoreOptions(parse_score_map(options.score_map), options.score_range)
     check_out(out, force=options.force)
-    if options.scores is not None and kind not in WITHOUT_SCORES:
-        raise DataError(f"--scores is for {', '.join(WITHOUT_SCORES)}; {kind} brings its own.")
-    if options.score_name is not None and kind != "langfuse":
-        raise DataError(f"--score-name is for langfuse; got {kind}.")
     files = expand(paths, out)
     collection = Collection()
+    kind = kind or recognise_kind(files, collection)
+    if options.scores is not None and kind not in WITHOUT_SCORES:
+        raise DataError(f"--scores is for {', '.join(WITHOUT_SCORES)}; {kind} brings its own.")
+    if options.score_name is not None and kind not in WITH_NAMES:
+        raise DataError(f"--score-name is for {', '.join(WITH_NAMES)}; got {kind}.")
     read_kind(kind, files, collection, Reading(options.scores, options.score_name, score_options.words))
     _drop_empty(collection)
     scored, summary = read_scores(collection, score_options)

@@ -12,11 +12,10 @@ from typing import Any
 
 from probes.bounded.files import shown
 from probes.errors import DataError
-from router.tuning.outcomes.adapters.benchmarks import read_mmlu_pro, read_routellm, read_routerbench
+from router.tuning.outcomes.adapters import batches, benchmarks, langfuse, logs, table, votes
 from router.tuning.outcomes.adapters.collection import Collection, first
-from router.tuning.outcomes.adapters.langfuse import read_langfuse
-from router.tuning.outcomes.adapters.logs import ScoreFile, read_litellm_spend_logs, read_openai_batch
-from router.tuning.outcomes.adapters.table import CHAT_COLUMNS, TEXT_COLUMNS, is_prompt_row, read_table
+from router.tuning.outcomes.adapters.harnesses import lm_eval, openai_evals, promptfoo
+from router.tuning.outcomes.adapters.logs import ScoreFile
 
 Values = Mapping[str, Any]
 
@@ -52,12 +51,13 @@ class Kind:
     Attributes:
         is_row: whether a row, given by its values, is of this kind.
         read: collects the answers of files of this kind.
-        holds_scores: False if the scores have to come from a file of their own.
+        scores: where its scores come from: `own` ones of one sort, a `file` of their own, or own ones with `names`, of
+            which `--score-name` chooses one.
     """
 
     is_row: Callable[[Values], bool]
     read: Callable[[Sequence[Path], Collection, Reading], None]
-    holds_scores: bool = True
+    scores: str = "own"
 
 
 def _is_langfuse(row: Values) -> bool:
@@ -75,35 +75,60 @@ def _is_routellm(row: Values) -> bool:
     return "prompt" in row and any(f"{name}_response" in row for name in row)
 
 
+#: An adapter of a source with several named scores.
+NamedReader = Callable[..., None]
+
+
+def _named(is_row: Callable[[Values], bool], read: NamedReader) -> Kind:
+    return Kind(
+        is_row, lambda paths, into, how: read(paths, into, how.score_name, scored=how.needs_scores), scores="names"
+    )
+
+
 _KINDS = {
-    "routellm": Kind(_is_routellm, lambda paths, into, how: read_routellm(paths, into, how.words)),
-    "routerbench": Kind(_is_routerbench, lambda paths, into, _: read_routerbench(paths, into)),
+    "routellm": Kind(_is_routellm, lambda paths, into, how: benchmarks.read_routellm(paths, into, how.words)),
+    "routerbench": Kind(_is_routerbench, lambda paths, into, _: benchmarks.read_routerbench(paths, into)),
     "mmlu-pro": Kind(
         lambda row: {"question_id", "question", "options", "answer"} <= row.keys(),
-        lambda paths, into, _: read_mmlu_pro(paths, into),
+        lambda paths, into, _: benchmarks.read_mmlu_pro(paths, into),
     ),
+    "lm-eval": _named(lm_eval.is_lm_eval, lm_eval.read_lm_eval),
+    "promptfoo": _named(promptfoo.is_promptfoo, promptfoo.read_promptfoo),
+    "openai-evals": _named(openai_evals.is_openai_evals, openai_evals.read_openai_evals),
     "openai-batch": Kind(
         lambda row: "custom_id" in row and not {"body", "response"}.isdisjoint(row),
-        lambda paths, into, how: read_openai_batch(paths, into, how.score_file(into), scored=how.needs_scores),
-        holds_scores=False,
+        lambda paths, into, how: logs.read_openai_batch(paths, into, how.score_file(into), scored=how.needs_scores),
+        scores="file",
+    ),
+    "openai-stored": Kind(
+        batches.is_stored_completion,
+        lambda paths, into, how: batches.read_stored_completions(paths, into, how.score_file(into)),
+        scores="file",
+    ),
+    "anthropic-batch": Kind(
+        batches.is_anthropic_batch,
+        lambda paths, into, how: batches.read_anthropic_batch(
+            paths, into, how.score_file(into), scored=how.needs_scores
+        ),
+        scores="file",
     ),
     "litellm-spend-logs": Kind(
         lambda row: "request_id" in row and not {"spend", "call_type"}.isdisjoint(row),
-        lambda paths, into, how: read_litellm_spend_logs(paths, into, how.score_file(into)),
-        holds_scores=False,
+        lambda paths, into, how: logs.read_litellm_spend_logs(paths, into, how.score_file(into)),
+        scores="file",
     ),
-    "langfuse": Kind(
-        _is_langfuse,
-        lambda paths, into, how: read_langfuse(paths, into, how.score_name, scored=how.needs_scores),
-    ),
-    "table": Kind(is_prompt_row, lambda paths, into, _: read_table(paths, into)),
+    "langfuse": _named(_is_langfuse, langfuse.read_langfuse),
+    "votes": Kind(votes.is_vote, lambda paths, into, _: votes.read_votes(paths, into)),
+    "table": Kind(table.is_prompt_row, lambda paths, into, _: table.read_table(paths, into)),
 }
 
 #: The names of all kinds, in the order in which they are tried.
 KINDS = tuple(_KINDS)
 
-#: Kinds whose records do not say how good an answer was.
-WITHOUT_SCORES = tuple(name for name, kind in _KINDS.items() if not kind.holds_scores)
+#: Kinds whose records do not say how good an answer was, and kinds that may have several scores with names.
+WITHOUT_SCORES, WITH_NAMES = (
+    tuple(name for name, kind in _KINDS.items() if kind.scores == scores) for scores in ("file", "names")
+)
 
 
 def check_kind(kind: str) -> None:
@@ -143,7 +168,7 @@ def _say_unknown(paths: Sequence[Path], collection: Collection) -> str:
         columns = dict.fromkeys(str(name) for row in collection.rows(path)[:_LOOKED_AT] for name in row.values)
         if not columns:
             continue
-        wanted = (*CHAT_COLUMNS, *TEXT_COLUMNS)
+        wanted = (*table.CHAT_COLUMNS, *table.TEXT_COLUMNS)
         near = next(((c, m[0]) for c in columns if (m := difflib.get_close_matches(c.lower(), wanted, 1))), None)
         hint = f" Column {shown(near[0])!r} is nearly {near[1]!r}: rename it." if near else ""
         return (

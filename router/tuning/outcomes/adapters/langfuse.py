@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from probes.errors import DataError
-from router.quoting import quoted
 from router.tuning.outcomes.adapters.collection import (
     FAILED,
     REPEATED,
@@ -22,6 +20,7 @@ from router.tuning.outcomes.adapters.collection import (
     text_of,
     time_of,
 )
+from router.tuning.outcomes.adapters.named_scores import choose_name
 from router.tuning.outcomes.adapters.prompts import answer_in, chat_of, decode_json_text, mapping
 from router.tuning.outcomes.records import Row, number_of
 
@@ -60,7 +59,7 @@ def read_langfuse(
     export = _sorted_out(paths, collection)
     by_name = _scores(export, collection) if scored else {}
     columns = {name for row in export.observations for name in row.values}
-    name = _chosen(set(by_name), columns, score_name) if scored else None
+    name = score_name if score_name in columns else choose_name(_counts(by_name), score_name)
     scores = by_name.get(name or "", {})
     generations = [row for row in export.observations if _is_generation(row.values)]
     collection.skipped["not generations"] += len(export.observations) - len(generations)
@@ -166,6 +165,10 @@ def _scores(export: _Export, collection: Collection) -> dict[str, dict[str, list
     return found
 
 
+def _counts(by_name: Mapping[str, Mapping[str, list[RawScore]]]) -> Counter[str]:
+    return Counter({name: sum(map(len, found.values())) for name, found in by_name.items()})
+
+
 def _raw(name: str, values: Mapping[str, Any]) -> RawScore:
     kind = str(first(values, "data_type", "dataType") or "").upper()
     value, text = values.get("value"), first(values, "string_value", "stringValue")
@@ -184,18 +187,6 @@ def _raw(name: str, values: Mapping[str, Any]) -> RawScore:
         return RawScore(value, source, name, is_label=is_word, may_be_index=not is_word)
     # The number beside a category is its index, and beside a text it is 0. Neither is a quality.
     return RawScore(text, source, name, is_label=True)
-
-
-def _chosen(names: set[str], columns: set[str], wanted: str | None) -> str | None:
-    if wanted is not None:
-        if wanted not in names and wanted not in columns:
-            raise DataError(
-                f"--score-name must be one of {', '.join(sorted(names)) or '(no scores found)'}; got {quoted(wanted)}."
-            )
-        return wanted
-    if len(names) > 1:
-        raise DataError(f"the export holds several scores ({', '.join(sorted(names))}); choose one with --score-name.")
-    return next(iter(names), None)
 
 
 def _in_columns(values: Mapping[str, Any], name: str | None) -> list[RawScore]:

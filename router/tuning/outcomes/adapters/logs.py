@@ -28,6 +28,7 @@ from router.tuning.outcomes.records import Row
 
 #: Notes for the user, each with a number of answers.
 CACHED = "answers from a cache: their cost of 0 is taken as unknown"
+UNUSED_SCORES = "scores that belong to no answer of these files"
 CUT_ELSEWHERE = "chats whose system prompt or tool result the log cut short: what is judged of them is whole"
 
 #: Types of calls that have their text in `input` or `prompt`.
@@ -112,7 +113,7 @@ def read_openai_batch(paths: Sequence[Path], collection: Collection, scores: Sco
             key, model = str(row.values["custom_id"]), str(body.get("model") or "")
             if (key, model) not in known:
                 collection.answers.append(_batch_request(row, key, body))
-    collection.notes["scores that belong to no answer of these files"] += scores.n_unused
+    collection.notes[UNUSED_SCORES] += scores.n_unused
 
 
 def _batch_answer(
@@ -184,12 +185,12 @@ def read_litellm_spend_logs(paths: Sequence[Path], collection: Collection, score
             collection.answers.append(answer)
             collection.notes[CACHED] += int(_is_cached(row))
             collection.notes[CUT_ELSEWHERE] += int(cut_elsewhere(answer))
-    collection.notes["scores that belong to no answer of these files"] += scores.n_unused
+    collection.notes[UNUSED_SCORES] += scores.n_unused
 
 
 def _logged_answer(row: Row, key: str, scores: ScoreFile) -> ImportedAnswer:
     values = row.values
-    score = scores.get(key) or _score_in(mapping(values.get("metadata")))
+    score = scores.get(key) or score_in_metadata(mapping(values.get("metadata")))
     if str(values.get("status") or "").lower() == "failure":
         raise UnusableRowError(FAILED)
     request = mapping(values.get("proxy_server_request"))
@@ -220,7 +221,8 @@ def _is_cached(row: Row) -> bool:
     return str(row.values.get("cache_hit") or "").lower() in {"true", "1"}
 
 
-def _score_in(metadata: Mapping[str, Any]) -> RawScore | None:
+def score_in_metadata(metadata: Mapping[str, Any]) -> RawScore | None:
+    """Return the `score` in the metadata of a request, or in what LiteLLM keeps in it; None without one."""
     for name in ("", "requester_metadata", "spend_logs_metadata"):
         inside = mapping(metadata.get(name)) if name else metadata
         if inside.get("score") is not None:

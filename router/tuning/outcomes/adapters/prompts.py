@@ -123,6 +123,12 @@ def mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def listed(value: Any) -> list[Any]:
+    """Return a list, which may be given as JSON text; an empty list for anything else."""
+    value = decode_json_text(value)
+    return value if isinstance(value, list) else []
+
+
 def _user_texts(messages: Sequence[Any]) -> list[str]:
     """Return the texts of the user turns of a chat. Pictures may be cut, because the probe judges only texts."""
     texts: list[str] = []

@@ -270,9 +270,9 @@ class TestLangfuse:
             self.score(5, observation_id="a", name="stars"),
             self.score(0, observation_id="a"),
         )
-        with pytest.raises(DataError, match=r"several scores \(correct, stars\)"):
+        with pytest.raises(DataError, match=r"several scores: correct \(1\), stars \(1\)\. Choose one"):
             bring("langfuse", path)
-        with pytest.raises(DataError, match="must be one of correct, stars; got 'x'"):
+        with pytest.raises(DataError, match=r"must be one of correct \(1\), stars \(1\); got 'x'"):
             bring("langfuse", path, score_name="x")
         _, found = bring("langfuse", path, score_name="stars", score_range=(1.0, 5.0))
         assert found.scores.tolist() == [[1.0]]
@@ -310,7 +310,7 @@ class TestRefusals:
         path = write_json(tmp_path / "x.json", {"id": "a", "score": 1})
         with pytest.raises(DataError, match="--scores is for"):
             bring("routellm", path, scores=path)
-        with pytest.raises(DataError, match="--score-name is for langfuse"):
+        with pytest.raises(DataError, match="--score-name is for lm-eval, promptfoo"):
             bring("routellm", path, score_name="x")
         with pytest.raises(DataError, match="kind must be one of routellm"):
             bring("parquet", path)

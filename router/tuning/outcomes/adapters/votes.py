@@ -1,0 +1,115 @@
+"""Read votes between the answers of two models, such as those of Chatbot Arena: each vote scores both models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from router.tuning.outcomes.adapters.collection import (
+    NO_PROMPT,
+    Collection,
+    ImportedAnswer,
+    RawScore,
+    UnusableRowError,
+    first,
+    text_of,
+    time_of,
+)
+from router.tuning.outcomes.adapters.prompts import chat_of, decode_json_text, mapping
+from router.tuning.outcomes.adapters.table import SESSION_COLUMNS, TEXT_COLUMNS
+from router.tuning.outcomes.records import Row, number_of
+
+#: What a column `winner` may say, besides the name of a model: the scores of the first and of the second answer.
+_VERDICTS = {
+    "model_a": (1.0, 0.0), "model_b": (0.0, 1.0), "a": (1.0, 0.0), "b": (0.0, 1.0),
+    "tie": (0.5, 0.5), "draw": (0.5, 0.5), "tie (bothbad)": (0.5, 0.5), "both_bad": (0.5, 0.5),
+}  # fmt: skip
+
+#: Columns of Kaggle's form of the votes, of which exactly one is 1.
+_FLAGS = {"winner_model_a": (1.0, 0.0), "winner_model_b": (0.0, 1.0), "winner_tie": (0.5, 0.5)}
+
+_BOTH_BAD = "votes that both answers are bad, read as a tie"
+_TURNS = "votes on chats of several turns, of which the human turns are taken"
+
+
+def read_votes(paths: Sequence[Path], collection: Collection) -> None:
+    """Collect votes between `model_a` and `model_b`: the winner scores 1, the other one 0, and each 0.5 at a tie.
+
+    Who won stands in `winner` (`model_a`, `model_b`, `tie`, `tie (bothbad)`, or the name of a model), or in
+    `winner_model_a`, `winner_model_b` and `winner_tie`. What was asked stands in `conversation_a`, of which the human
+    turns and the system prompt are taken, because the answers differ; or in `prompt`, which may be a list of turns as
+    JSON text. Further columns: `question_id` or `id`, `language` as group, `tstamp`.
+
+    Such a score says how a model did against the other one, and not how good it is: compare models only with those
+    that they met.
+    """
+    for path in paths:
+        for row in collection.rows(path):
+            with collection.row(row.place):
+                collection.answers.extend(_pair(row, collection))
+
+
+def is_vote(row: Mapping[str, Any]) -> bool:
+    """Return whether a row is a vote between two models."""
+    return {"model_a", "model_b"} <= row.keys() and ("winner" in row or _FLAGS.keys() <= row.keys())
+
+
+def _pair(row: Row, collection: Collection) -> list[ImportedAnswer]:
+    values = row.values
+    models = [text_of(name, values.get(name)) for name in ("model_a", "model_b")]
+    if models[0] == models[1]:
+        raise UnusableRowError("vote between a model and itself", models[0])
+    qualities = _verdict(values, models)
+    chat = _asked(values)
+    said = str(values.get("winner") or "").strip().lower()
+    collection.notes[_BOTH_BAD] += said in {"tie (bothbad)", "both_bad"}
+    collection.notes[_TURNS] += sum(turn.get("role") == "user" for turn in chat) > 1
+    key = first(values, "question_id", "id")
+    return [
+        ImportedAnswer(
+            place=row.place,
+            model=model,
+            scores=(RawScore(quality, "votes between two models"),),
+            messages=chat,
+            prompt_id=None if key is None else str(key),
+            group=str(first(values, "group", "language") or ""),
+            asked_at=time_of(values, "tstamp", "timestamp"),
+            session_id=str(first(values, *SESSION_COLUMNS) or ""),
+        )
+        for model, quality in zip(models, qualities, strict=True)
+    ]
+
+
+def _verdict(values: Mapping[str, Any], models: Sequence[str]) -> tuple[float, float]:
+    if values.get("winner") is None:
+        set_flags = [name for name in _FLAGS if number_of(values.get(name)) == 1]
+        if len(set_flags) != 1:
+            raise UnusableRowError("vote without one winner", f"{', '.join(set_flags) or 'no'} flag is 1")
+        return _FLAGS[set_flags[0]]
+    said = str(values["winner"]).strip()
+    if said in models:
+        return (1.0, 0.0) if said == models[0] else (0.0, 1.0)
+    if said.lower() not in _VERDICTS:
+        raise UnusableRowError("winner that is no model of the vote", f"column winner: {said}")
+    return _VERDICTS[said.lower()]
+
+
+def _asked(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    spoken = chat_of(values.get("conversation_a"))
+    if spoken is not None:
+        chat = [turn for turn in spoken if turn.get("role") in {"system", "user"}]
+        other = chat_of(values.get("conversation_b"))
+        if other is not None and _humans(other) != _humans(chat):
+            raise UnusableRowError("vote on two different chats", "conversation_a and conversation_b ask other things")
+        return [{"role": turn["role"], "content": turn.get("content")} for turn in chat]
+    asked = decode_json_text(first(values, *TEXT_COLUMNS))
+    turns = asked if isinstance(asked, list) else [asked]
+    texts = [mapping(turn).get("content", turn) for turn in turns if turn is not None]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise UnusableRowError(NO_PROMPT, f"fields {', '.join(map(str, values))}")
+    return [{"role": "user", "content": text} for text in texts]
+
+
+def _humans(chat: Sequence[Mapping[str, Any]]) -> list[Any]:
+    return [turn.get("content") for turn in chat if turn.get("role") == "user"]
