@@ -21,7 +21,7 @@ from router.tuning.outcomes.adapters.collection import (
     time_of,
 )
 from router.tuning.outcomes.adapters.logs import UNUSED_SCORES, ScoreFile, score_in_metadata
-from router.tuning.outcomes.adapters.prompts import chat_of, listed, mapping, without_nulls
+from router.tuning.outcomes.adapters.prompts import answer_in, chat_of, listed, mapping, without_nulls
 from router.tuning.outcomes.adapters.table import parameters_of
 from router.tuning.outcomes.records import Row
 
@@ -95,8 +95,6 @@ def _result(row: Row, key: str, requests: Mapping[str, ImportedAnswer], scores: 
         raise UnusableRowError("result of no request", "name the file of the requests too")
     message, usage = mapping(result.get("message")), mapping(mapping(result.get("message")).get("usage"))
     read = [amount(name, usage.get(name)) for name in _INPUT_TOKENS]
-    blocks = [mapping(block) for block in listed(message.get("content"))]
-    said = [str(block.get("text") or "") for block in blocks if block.get("type") == "text"]
     score = scores.get(f"{requests[key].model}/{key}", key)
     return replace(
         requests[key],
@@ -104,7 +102,7 @@ def _result(row: Row, key: str, requests: Mapping[str, ImportedAnswer], scores: 
         scores=(score,) if score else (),
         input_tokens=None if read[0] is None else sum(one or 0.0 for one in read),
         output_tokens=amount("output_tokens", usage.get("output_tokens")),
-        answer="".join(said) or None,
+        answer=answer_in(message),
     )
 
 
@@ -149,8 +147,6 @@ def _completion(row: Row, key: str, messages: Sequence[Any], scores: ScoreFile) 
     if not chat:
         raise UnusableRowError(NO_PROMPT, "name the answers of `.../messages` too")
     usage, metadata = mapping(values.get("usage")), mapping(values.get("metadata"))
-    choices = listed(values.get("choices"))
-    said = mapping(mapping(choices[0]).get("message")).get("content") if choices else None
     score = scores.get(key) or score_in_metadata(metadata)
     return ImportedAnswer(
         place=row.place,
@@ -162,5 +158,5 @@ def _completion(row: Row, key: str, messages: Sequence[Any], scores: ScoreFile) 
         asked_at=time_of(values, "created"),
         session_id=str(metadata.get("session_id") or metadata.get("conversation_id") or ""),
         parameters=parameters_of(values),
-        answer=said if isinstance(said, str) else None,
+        answer=answer_in(values),
     )

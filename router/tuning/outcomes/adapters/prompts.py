@@ -94,7 +94,7 @@ def answer_in(value: Any) -> str | None:
     if isinstance(choices, list) and choices:
         return answer_in(mapping(choices[0]).get("message") or mapping(choices[0]).get("text"))
     if isinstance(output, list):
-        return answer_in([part for one in output for part in mapping(one).get("content") or ()])
+        return answer_in([part for one in output for part in listed(mapping(one).get("content"))])
     if isinstance(value, list):
         return "".join(str(mapping(part).get("text") or "") for part in value) or None
     return answer_in(found["content"]) if found.get("content") else None

@@ -20,7 +20,7 @@ from router.tuning.outcomes.adapters.collection import (
     time_of,
 )
 from router.tuning.outcomes.adapters.named_scores import ScoredAnswer, add_answers
-from router.tuning.outcomes.adapters.prompts import chat_of, listed, mapping
+from router.tuning.outcomes.adapters.prompts import answer_in, chat_of, listed, mapping
 from router.tuning.outcomes.records import Row
 
 #: What the API adds to the name of a grader: `-` and an id.
@@ -78,7 +78,7 @@ def _item(row: Row) -> ScoredAnswer:
     chat, usage = chat_of(sample.get("input")), mapping(sample.get("usage"))
     if chat is None:
         raise UnusableRowError(NO_PROMPT, f"sample.input is no chat; fields {', '.join(map(str, sample))}")
-    said = [mapping(one).get("content") for one in listed(sample.get("output"))]
+    said = listed(sample.get("output"))
     answer = ImportedAnswer(
         place=row.place,
         model=text_of("model", sample.get("model")),
@@ -87,7 +87,7 @@ def _item(row: Row) -> ScoredAnswer:
         input_tokens=amount("prompt_tokens", usage.get("prompt_tokens")) or None,
         output_tokens=amount("completion_tokens", usage.get("completion_tokens")) or None,
         asked_at=time_of(values, "created_at"),
-        answer=said[-1] if said and isinstance(said[-1], str) else None,
+        answer=answer_in(said[-1]) if said else None,
     )
     return ScoredAnswer(answer, _of_graders(listed(values.get("results"))))
 

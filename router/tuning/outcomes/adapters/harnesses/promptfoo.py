@@ -17,7 +17,7 @@ from router.tuning.outcomes.adapters.collection import (
     text_of,
 )
 from router.tuning.outcomes.adapters.named_scores import ScoredAnswer, add_answers
-from router.tuning.outcomes.adapters.prompts import chat_of, mapping
+from router.tuning.outcomes.adapters.prompts import answer_in, chat_of, mapping
 from router.tuning.outcomes.records import Row
 
 #: The name of the score of a whole test, beside those that its metrics have.
@@ -86,7 +86,7 @@ def _answer(place: Any, values: Mapping[str, Any], *, scored: bool) -> ScoredAns
         cost_usd=amount("cost", values.get("cost")),
         input_tokens=amount("tokenUsage.prompt", usage.get("prompt")) or None,
         output_tokens=amount("tokenUsage.completion", usage.get("completion")) or None,
-        answer=response["output"] if isinstance(response.get("output"), str) else None,
+        answer=answer_in(response.get("output")),
     )
     scores = {WHOLE_SCORE: [RawScore(values.get("score"), "`score` of a test")]}
     for name, value in mapping(values.get("namedScores")).items():
