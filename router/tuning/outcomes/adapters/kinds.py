@@ -12,10 +12,12 @@ from typing import Any
 
 from probes.bounded.files import shown
 from probes.errors import DataError
-from router.tuning.outcomes.adapters import batches, benchmarks, langfuse, logs, table, votes
+from router.tuning.outcomes.adapters import table, votes
 from router.tuning.outcomes.adapters.collection import Collection, first
-from router.tuning.outcomes.adapters.harnesses import lm_eval, openai_evals, promptfoo
-from router.tuning.outcomes.adapters.logs import ScoreFile
+from router.tuning.outcomes.adapters.harnesses import benchmarks, lm_eval, openai_evals, promptfoo
+from router.tuning.outcomes.adapters.traces import langfuse
+from router.tuning.outcomes.adapters.traffic import batches, logs
+from router.tuning.outcomes.adapters.traffic.logs import ScoreFile
 
 Values = Mapping[str, Any]
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from probes.errors import DataError
 from router.cli.main import cli
 from router.tuning.outcomes.adapters import ImportOptions, import_outcomes
-from router.tuning.outcomes.adapters.logs import CACHED, CUT_ELSEWHERE
+from router.tuning.outcomes.adapters.traffic.logs import CACHED, CUT_ELSEWHERE
 from router.tuning.outcomes.datasets import read_outcomes
 from tests.router.tuning.outcomes.log_rows import (
     CUT,

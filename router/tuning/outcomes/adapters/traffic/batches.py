@@ -20,9 +20,9 @@ from router.tuning.outcomes.adapters.collection import (
     text_of,
     time_of,
 )
-from router.tuning.outcomes.adapters.logs import UNUSED_SCORES, ScoreFile, score_in_metadata
 from router.tuning.outcomes.adapters.prompts import answer_in, chat_of, listed, mapping, without_nulls
 from router.tuning.outcomes.adapters.table import parameters_of
+from router.tuning.outcomes.adapters.traffic.logs import UNUSED_SCORES, ScoreFile, score_in_metadata
 from router.tuning.outcomes.records import Row
 
 #: The id of a message of a stored completion: that of the completion, and the number of the message.
