@@ -55,6 +55,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "client": {"wire", "pb"},
         "collecting": {"answering", "asking", "policies", "serving", "tuning.outcomes"},
         "deciding": {"asking", "intake", "policies"},
+        "explaining": {"policies"},
         "gateways": {"answering", "asking", "client", "deciding", "intake", "policies", "wire"},
         "intake": set(),
         "policies": {"asking"},

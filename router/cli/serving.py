@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +10,11 @@ import click
 
 from router.cli.options import ENCODER_DIR, JSON, PATH, GroupedCommand
 from router.cli.output import INCOMPLETE, print_json, stdout
-from router.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from router.policies.loading import ServedPolicy
     from router.serving.server import RunningService
     from router.serving.settings import ServerSettings
-
-#: The largest file of `elle decide --chat`, as large as a body over HTTP.
-_MOST_CHAT_BYTES = 32 * 1024 * 1024
 
 _SERVE_GROUPS = {
     "What to serve": ("policies", "encoder_dir"),
@@ -197,73 +192,67 @@ _DECIDE_GROUPS = {
 }
 
 
+def _decision_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of the verbs that decide one prompt, in the order of their help."""
+    for option in reversed(
+        (
+            click.argument("text", required=False),
+            click.option("--chat", type=PATH, help="A file with an OpenAI chat body instead of TEXT; - is stdin."),
+            click.option("--policy", "policy_file", type=PATH, help="The policy file. Default: the embedded policy."),
+            ENCODER_DIR,
+            click.option("--profile", metavar="NAME", help="Decide by this profile of the policy."),
+            click.option("--max-risk", type=float, help="Choose the cheapest candidate of at most this risk, 0 to 1."),
+            click.option("--max-cost-usd", type=float, help="The expected cost of the answer may not exceed this."),
+            click.option("--region", metavar="TAG", help="Only candidates of this region may answer."),
+            click.option(
+                "--allow", multiple=True, metavar="CANDIDATE", help="Only these candidates may answer; repeatable."
+            ),
+            click.option(
+                "--deny", multiple=True, metavar="CANDIDATE", help="These candidates may not answer; repeatable."
+            ),
+            click.option("--pin", metavar="CANDIDATE", help="This candidate answers."),
+            JSON,
+        )
+    ):
+        verb = option(verb)
+    return verb
+
+
 @click.command(
     "decide", cls=GroupedCommand, groups=_DECIDE_GROUPS, short_help="Decide which candidate would answer a prompt."
 )
-@click.argument("text", required=False)
-@click.option("--chat", type=PATH, help="A file with an OpenAI chat body instead of TEXT; - reads it from stdin.")
-@click.option("--policy", "policy_file", type=PATH, help="The policy file. Default: the embedded policy.")
-@ENCODER_DIR
-@click.option("--profile", metavar="NAME", help="Decide by this profile of the policy.")
-@click.option("--max-risk", type=float, help="Choose the cheapest candidate whose risk is at most this, 0 to 1.")
-@click.option("--max-cost-usd", type=float, help="The expected cost of the answer may not exceed this.")
-@click.option("--region", metavar="TAG", help="Only candidates of this region may answer.")
-@click.option("--allow", multiple=True, metavar="CANDIDATE", help="Only these candidates may answer; repeatable.")
-@click.option("--deny", multiple=True, metavar="CANDIDATE", help="These candidates may not answer; repeatable.")
-@click.option("--pin", metavar="CANDIDATE", help="This candidate answers.")
-@JSON
-def decide_verb(
-    text: str | None, chat: Path | None, policy_file: Path | None, encoder_dir: Path | None, as_json: bool, **asked: Any
-) -> None:
+@_decision_options
+def decide_verb(as_json: bool, **asked: Any) -> None:
     """Decide which candidate would answer TEXT, without asking any provider. A TEXT of - is read from stdin."""
     from router.cli.render import decision_to_dict, print_decision
-    from router.deciding.pipeline import Router
-    from router.values import Overrides
+    from router.cli.steps.decide_prompt import PromptOptions, decide_prompt
 
-    overrides = Overrides(
-        max_risk=asked["max_risk"],
-        max_cost_usd=asked["max_cost_usd"],
-        allowed_candidates=asked["allow"],
-        denied_candidates=asked["deny"],
-        pin=asked["pin"],
-        require_region=asked["region"],
-    )
-    query = _read_query(text, chat, overrides)
-    router = Router.from_files(*([policy_file] if policy_file else []), encoder_dir=encoder_dir)
-    if asked["profile"] is not None:
-        name = f"{router.policy(None).ref.name}:{asked['profile']}"
-        query = dataclasses.replace(query, overrides=dataclasses.replace(overrides, policy=name))
-    decision = router.decide(query)
+    decision, _ = decide_prompt(PromptOptions(**asked))
     if as_json:
         print_json(decision_to_dict(decision))
     else:
         print_decision(decision, stdout())
 
 
-def _read_query(text: str | None, chat: Path | None, overrides: Any) -> Any:
-    """Return the query to decide: TEXT as one user message, or the chat body in a file or on stdin."""
-    from probes.bounded.files import read_bounded
-    from probes.bounded.text import os_fault
-    from router.tuning.outcomes.records import parse_json
-    from router.values import RouteQuery
+@click.command(
+    "explain", cls=GroupedCommand, groups=_DECIDE_GROUPS, short_help="Explain a decision in plain words."
+)
+@_decision_options
+def explain_verb(as_json: bool, **asked: Any) -> None:
+    """Decide TEXT as `elle decide` does, and explain why. A TEXT of - is read from stdin.
 
-    if (text is None) == (chat is None):
-        raise click.UsageError("give either TEXT or --chat FILE.")
-    if chat is None:
-        prompt = sys.stdin.read() if text == "-" else text
-        return RouteQuery.from_prompt(prompt or "", overrides=overrides)
-    try:
-        # As bytes: the JSON reader finds out by the byte-order mark how they are encoded.
-        piped = str(chat) == "-"
-        body = parse_json(sys.stdin.buffer.read() if piped else read_bounded(chat, _MOST_CHAT_BYTES))
-    except OSError as error:
-        raise InvalidRequestError(f"--chat {chat} cannot be read: {os_fault(error)}.") from error
-    except ValueError as error:
-        raise InvalidRequestError(f"--chat {chat} must be a JSON file: {error}.") from error
-    if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
-        raise InvalidRequestError(f"--chat {chat} must hold a JSON object with a list `messages`.")
-    parameters = {key: value for key, value in body.items() if key not in {"messages", "model", "stream"}}
-    return RouteQuery(tuple(body["messages"]), overrides=overrides, parameters=parameters)
+    The answer is the reason in plain words, the known kinds of request that the prompt is nearest to, and what each of
+    them adds to the risks and to the gain. The parts add up to the gain. No provider is asked.
+    """
+    from router.cli.steps.decide_prompt import PromptOptions, decide_prompt
+    from router.cli.steps.show_explanation import explanation_to_dict, print_explanation
+    from router.explaining.parts import explain
+
+    explanation = explain(*decide_prompt(PromptOptions(**asked)))
+    if as_json:
+        print_json(explanation_to_dict(explanation))
+    else:
+        print_explanation(explanation, stdout())
 
 
 @click.command("validate", short_help="Check a policy file and everything that it names.")
@@ -338,4 +327,4 @@ def demo_verb() -> None:
     run_demo(stdout())
 
 
-SERVING_VERBS = (serve_verb, decide_verb, validate_verb, policy_verb, demo_verb)
+SERVING_VERBS = (serve_verb, decide_verb, explain_verb, validate_verb, policy_verb, demo_verb)

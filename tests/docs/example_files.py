@@ -24,6 +24,9 @@ def write_files(folder: Path) -> None:
         _write(folder / f"{name}.jsonl", (row | {"model": fresh[row["model"]]} for row in _outcomes(n, seed=seed)))
     _write(folder / "task-outcomes.jsonl", _task_outcomes())
     _write(folder / "mail-labels.jsonl", _outcomes(3, seed=4))
+    (folder / "kind-names.yaml").write_text("group 0: first chapter\ngroup 1: first chapter\n", "utf-8")
+    chat = [{"role": "user", "content": "What is the capital of France?"}]
+    (folder / "chat.json").write_text(json.dumps({"messages": chat}), "utf-8")
     (folder / "prompts.txt").write_text("".join(f"What is {i} plus {i}?\n" for i in range(20)), "utf-8")
     (folder / "examples").symlink_to(ROOT / "examples")
     _write_exports(folder)

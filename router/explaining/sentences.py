@@ -1,0 +1,94 @@
+"""Say in a sentence of plain English why a decision was made; it follows from nothing but the record."""
+
+from __future__ import annotations
+
+from router.explaining.parts import compared
+from router.values import Reason, RoutingDecision
+
+#: A gain of at most this part of its threshold is well within the cheaper tier.
+_WELL_WITHIN = 0.5
+
+#: A prompt is clearly of its nearest kind if that has at least this share.
+_CLEAR = 0.5
+
+
+def plain_reason(decision: RoutingDecision) -> str:
+    """Return why the candidate was chosen, after the nearest kind of the prompt if one is known.
+
+    For example: "Greeting or small talk (84 %), well within the economy tier: standard is expected to be better by
+    0.013, and must be by 0.102."
+    """
+    kind, reason = _kind(decision), _reason(decision)
+    if not kind:
+        return _capital(f"{reason}.")
+    # "..., well within the economy tier: ..." goes on; every other reason begins anew.
+    return _capital(f"{kind}{'' if reason.startswith(', ') else ': '}{reason}.")
+
+
+def _capital(text: str) -> str:
+    text = text.removeprefix(", ")
+    return text[:1].upper() + text[1:]
+
+
+def _kind(decision: RoutingDecision) -> str:
+    if decision.kinds is None:
+        return ""
+    if not decision.kinds.known:
+        return "of none of the known kinds"
+    nearest = decision.kinds.nearest[0]
+    like = "" if nearest.share >= _CLEAR else "most like "
+    return f"{like}{nearest.name} ({100 * nearest.share:.0f} %)"
+
+
+def _reason(decision: RoutingDecision) -> str:
+    chosen, reason = decision.chosen, decision.reason
+    if reason in {Reason.GAIN_BELOW_THRESHOLD, Reason.GAIN_ABOVE_THRESHOLD}:
+        return _by_gain(decision)
+    if reason in {Reason.WITHIN_RISK_BOUND, Reason.NONE_WITHIN_RISK_BOUND}:
+        return _by_bound(decision)
+    if reason is Reason.ONLY_ELIGIBLE:
+        return f"only {chosen} may answer{_why_not_the_others(decision)}"
+    if reason is Reason.ABSTAINED:
+        return _abstained(decision)
+    return {
+        Reason.FIXED: f"the policy always chooses {chosen}",
+        Reason.PINNED: f"the request asks for {chosen}",
+        Reason.FAILED_OPEN: f"the prompt could not be judged, so that the safe default {chosen} answers",
+        Reason.SESSION_HELD: f"{chosen} has answered this session so far, and goes on",
+    }.get(reason, "this version does not know the reason that the service gave")
+
+
+def _by_gain(decision: RoutingDecision) -> str:
+    """Return why the gain of a decision leads to its candidate."""
+    pair, gain, threshold = compared(decision), decision.gain, decision.threshold
+    if pair is None or gain is None or threshold is None:
+        return f"the rule of the policy chose {decision.chosen}"
+    base, stronger = pair
+    if gain > threshold:
+        return f"{stronger} is expected to be better than {base} by {gain:.3f}, and must be by {threshold:.3f}"
+    within = f", well within the {base} tier: " if gain <= _WELL_WITHIN * threshold else f", {base} is enough: "
+    if gain <= 0:
+        return f"{within}{stronger} is not expected to be better"
+    return f"{within}{stronger} is expected to be better by {gain:.3f}, and must be by {threshold:.3f}"
+
+
+def _by_bound(decision: RoutingDecision) -> str:
+    risk = next((one.risk for one in decision.candidates if one.candidate == decision.chosen), None)
+    shown = "" if risk is None else f", {risk:.3f},"
+    bound = "" if decision.threshold is None else f" of {decision.threshold:.3f}"
+    if decision.reason is Reason.WITHIN_RISK_BOUND:
+        return f"{decision.chosen} is the cheapest candidate whose risk{shown} is within the bound{bound}"
+    return f"no candidate is within the bound{bound} on the risk; that of {decision.chosen}{shown} is the least"
+
+
+def _why_not_the_others(decision: RoutingDecision) -> str:
+    others = [f"{one.candidate}: {one.ineligible_because[0]}" for one in decision.candidates if one.ineligible_because]
+    return f" ({'; '.join(others)})" if others else ""
+
+
+def _abstained(decision: RoutingDecision) -> str:
+    # A prompt that was judged has a leverage; without one there was no text to judge.
+    if decision.leverage is None:
+        return f"there is no text to judge, so that the safe default {decision.chosen} answers"
+    would = f"; the rule would choose {decision.would_choose}" if decision.would_choose else ""
+    return f"unlike the prompts of the fit, so that the safe default {decision.chosen} answers{would}"
