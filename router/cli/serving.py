@@ -234,9 +234,7 @@ def decide_verb(as_json: bool, **asked: Any) -> None:
         print_decision(decision, stdout())
 
 
-@click.command(
-    "explain", cls=GroupedCommand, groups=_DECIDE_GROUPS, short_help="Explain a decision in plain words."
-)
+@click.command("explain", cls=GroupedCommand, groups=_DECIDE_GROUPS, short_help="Explain a decision in plain words.")
 @_decision_options
 def explain_verb(as_json: bool, **asked: Any) -> None:
     """Decide TEXT as `elle decide` does, and explain why. A TEXT of - is read from stdin.
