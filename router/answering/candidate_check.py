@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 
 from router.answering.upstreams import litellm_upstream
 from router.answering.upstreams.candidate_keys import is_providers_own
 from router.answering.upstreams.destinations import speaks_openai
+from router.answering.upstreams.litellm_upstream import LiteLLMUpstream
 from router.errors import DispatchNotInstalledError, UpstreamDeniedError
 from router.policies.policy_file import Candidate
 
 
-def problems_of(candidates: Sequence[Candidate]) -> list[str]:
+async def problems_of(candidates: Sequence[Candidate], litellm: LiteLLMUpstream) -> list[str]:
     """Return a sentence for each candidate that cannot be asked on this machine, for example because its key is unset.
 
-    Imports LiteLLM, which takes seconds, if a candidate needs it. If it is not installed, such candidates are not
-    checked.
+    Imports LiteLLM, which takes seconds, if a candidate needs it, and lets it build a plain request for each such
+    candidate. Nothing is sent. If LiteLLM is not installed, such candidates are not checked.
     """
     found = []
     for candidate in candidates:
@@ -34,7 +36,8 @@ def problems_of(candidates: Sequence[Candidate]) -> list[str]:
                 )
         else:
             try:
-                problem = litellm_upstream.problem_of(candidate)
+                await litellm_upstream.load()
+                problem = await litellm.problem_of(candidate)
             except DispatchNotInstalledError:
                 continue
             # A server that its owner runs often needs no key, so a missing key is no problem there. Azure is no such
@@ -43,3 +46,16 @@ def problems_of(candidates: Sequence[Candidate]) -> list[str]:
             if problem is not None and not (own and problem.kind is UpstreamDeniedError):
                 found.append(problem.message)
     return found
+
+
+def problems_here(candidates: Sequence[Candidate]) -> list[str]:
+    """Return what `problems_of` does, in a program without an event loop."""
+
+    async def check() -> list[str]:
+        litellm = LiteLLMUpstream()
+        try:
+            return await problems_of(candidates, litellm)
+        finally:
+            await litellm.aclose()
+
+    return asyncio.run(check())

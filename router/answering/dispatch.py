@@ -24,10 +24,10 @@ from router.answering.completion import Completion, completion_of
 from router.answering.fallback import candidates_to_ask, may_read_more
 from router.answering.formats.lookup import format_of
 from router.answering.upstream import Upstream
-from router.answering.upstreams.answer_budget import HeldAnswer
 from router.answering.upstreams.destinations import speaks_openai
 from router.attempts import Delivery
 from router.errors import DispatchError, InvalidRequestError, UpstreamCoolingDownError, UpstreamTimeoutError
+from router.intake.answer_budget import HeldAnswer
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import Candidate, Prices
 from router.values import RouteQuery, RoutingDecision
@@ -105,7 +105,7 @@ class Dispatcher:
         """
         await self._upstream.load()
         candidates = tuple(dict.fromkeys(one.candidate for one in self._targets.values()))
-        for problem in await asyncio.to_thread(problems_of, candidates):
+        for problem in await problems_of(candidates, self._upstream.litellm):
             log.error("%s", problem)
 
     async def complete(

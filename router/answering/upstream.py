@@ -12,13 +12,13 @@ from router.answering.formats import anthropic_translation
 from router.answering.formats.anthropic_translation import TranslatedRequest
 from router.answering.formats.lookup import format_of
 from router.answering.upstreams import litellm_upstream
-from router.answering.upstreams.answer_budget import HeldAnswer
 from router.answering.upstreams.answer_json import checked
 from router.answering.upstreams.destinations import OPENAI_PREFIX, speaks_anthropic, speaks_openai
 from router.answering.upstreams.direct_upstream import DirectUpstream
 from router.answering.upstreams.large_answers import apart, is_large
 from router.answering.upstreams.litellm_upstream import LiteLLMUpstream
 from router.errors import DispatchNotInstalledError, UpstreamUnavailableError
+from router.intake.answer_budget import HeldAnswer
 from router.policies.credentials import CANNED_UPSTREAM
 from router.policies.policy_file import Candidate
 from router.values import ApiFormat, RouteQuery
@@ -119,6 +119,11 @@ class Upstream:
         if self._direct is not None:
             await self._direct.aclose()
         await self._litellm.aclose()
+
+    @property
+    def litellm(self) -> LiteLLMUpstream:
+        """Return what asks candidates through LiteLLM."""
+        return self._litellm
 
     @property
     def _asked(self) -> DirectUpstream:

@@ -83,4 +83,4 @@ def _resolve(future: asyncio.Future[Encoded], outcome: Encoded | BaseException) 
         future.set_exception(outcome)
     else:
         # A panic of Rust code is not an Exception. It must fail this prompt, and must not end the event loop.
-        future.set_exception(EncoderError(f"the encoder broke down on a prompt: {type(outcome).__name__}."))
+        future.set_exception(EncoderError("the encoder broke down on a prompt; see the service's log."))

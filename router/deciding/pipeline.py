@@ -289,6 +289,6 @@ def _log_or_raise(policy: ServedPolicy, failure: Exception) -> None:
     log.error("could not judge a prompt under policy %r: %s", policy.ref.name, type(failure).__name__, exc_info=failure)
     if policy.rules.file.failure_mode == "error":
         raise JudgementError(
-            f"the prompt could not be judged ({type(failure).__name__}), and policy {policy.ref.name!r} has "
-            f"failure_mode `error`; see the service's log."
+            f"the prompt could not be judged, and policy {policy.ref.name!r} has failure_mode `error`; see the "
+            f"service's log."
         ) from failure

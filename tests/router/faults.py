@@ -22,7 +22,7 @@ from router.serving.http_server import serve_on_loopback
 
 TEXT = "forty-two"
 USAGE = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
-BIG = 10 * 1024 * 1024
+BIG = 3 * 1024 * 1024
 
 
 def answer(text: str = TEXT) -> dict[str, Any]:

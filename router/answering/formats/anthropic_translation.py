@@ -1,6 +1,6 @@
 """Translate requests of Anthropic's Messages API into chat completions, and the answers back, by LiteLLM's adapter.
 
-LiteLLM must have been imported before (`router.answering.upstreams.litellm_upstream.load`).
+LiteLLM must have been imported before (`router.answering.upstreams.litellm_import`).
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import functools
+import importlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -17,7 +18,6 @@ from typing import Any
 import httpx
 
 from router import plain_json
-from router.answering.upstreams.answer_budget import HeldAnswer
 from router.answering.upstreams.answer_json import (
     FEW_SIGNS,
     LONG_BYTES,
@@ -30,11 +30,18 @@ from router.answering.upstreams.candidate_keys import leaked_variable
 from router.answering.upstreams.large_answers import SetAside, apart, holds_more
 from router.answering.upstreams.sse import MAX_LINES, STREAM_FACTOR, too_long
 from router.answering.upstreams.upstream_http import PACKED, unpacked
-from router.errors import DispatchError, UpstreamDeniedError, UpstreamUnavailableError
+from router.errors import DispatchError, UpstreamDeniedError, UpstreamNotFoundError, UpstreamUnavailableError
+from router.intake.answer_budget import HeldAnswer
 
 #: Bytes of the body of an error that LiteLLM gets to see. It searches them half a dozen times with regular expressions,
 #: each time 4 KB in some 4 ms, during which no other thread runs.
 MAX_ERROR_BYTES = 4 * 1024
+
+#: The words of the error that ends a request which must not be sent.
+NOTHING_SENT = "nothing is sent"
+
+#: Where LiteLLM sends the requests of an OpenAI-compatible provider that has no URL.
+OPENAI_HOST = "api.openai.com"
 
 #: Values of an answer that LiteLLM gets to see: it checks, copies and writes them in steps that nothing interrupts.
 MOST_FOR_LITELLM = 10_000
@@ -62,6 +69,8 @@ class Call:
         streamed: whether the answer is a stream, which may be longer.
         has_key: whether it is made with a key.
         is_rehearsal: whether it is only built, and not sent.
+        is_openai: whether it may go to OpenAI's own host.
+        who: the candidate, as messages name it.
         phase: how far it came.
         status: the HTTP status of the last answer; None before there was one.
         refusal: our own error, of an answer beyond its bound or a key that must not be sent, because LiteLLM would make
@@ -74,6 +83,8 @@ class Call:
     streamed: bool
     has_key: bool = True
     is_rehearsal: bool = False
+    is_openai: bool = True
+    who: str = "the candidate"
     phase: Phase = Phase.BUILDING
     status: int | None = None
     refusal: DispatchError | None = None
@@ -200,9 +211,34 @@ def _not_for_this_host(name: str, host: str) -> UpstreamDeniedError:
     return error
 
 
+def _no_url(who: str) -> UpstreamNotFoundError:
+    error = UpstreamNotFoundError(
+        f"{who} cannot be asked as it is set up: it names no `api_base`, and LiteLLM would send its requests to "
+        f"{OPENAI_HOST} instead. Nothing was sent."
+    )
+    error.counts = False
+    return error
+
+
+def _refuse_rehearsals(clients: type, method: str) -> None:
+    """Let a client that LiteLLM uses for some providers send nothing while a call is rehearsed."""
+    send = getattr(clients, method)
+
+    @functools.wraps(send)
+    def guarded(client: Any, *arguments: Any, **options: Any) -> Any:
+        call = _CALL.get()
+        if call is not None and call.is_rehearsal:
+            raise httpx.UnsupportedProtocol(NOTHING_SENT)
+        return send(client, *arguments, **options)
+
+    setattr(clients, method, guarded)
+
+
 @functools.cache
 def _install() -> None:
     """Replace `httpx.AsyncClient.send` by a function that bounds what it reads, once for the process."""
+    _refuse_rehearsals(httpx.Client, "send")
+    _refuse_rehearsals(importlib.import_module("aiohttp").ClientSession, "_request")
     send: Any = httpx.AsyncClient.send
 
     @functools.wraps(send)
@@ -216,11 +252,13 @@ def _install() -> None:
         options["follow_redirects"] = False
         request.headers["accept-encoding"] = "identity"
         call.phase, call.status = max(call.phase, Phase.SENDING), None
-        if call.is_rehearsal:
-            raise httpx.UnsupportedProtocol("nothing is sent")
+        if not call.is_openai and request.url.host == OPENAI_HOST:
+            call.refusal = _no_url(call.who)
+        if call.is_rehearsal or call.refusal is not None:
+            raise httpx.UnsupportedProtocol(NOTHING_SENT)
         if not call.has_key and (name := leaked_variable(f"{request.url} {request.headers.raw}")) is not None:
             call.refusal = _not_for_this_host(name, request.url.host)
-            raise httpx.UnsupportedProtocol("nothing is sent")
+            raise httpx.UnsupportedProtocol(NOTHING_SENT)
         try:
             response: httpx.Response = await send(client, request, stream=True, **options)
         except httpx.RequestError as error:

@@ -16,7 +16,6 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from router.answering.upstreams import litellm_upstream
-from router.answering.upstreams.answer_budget import HeldAnswer
 from router.answering.upstreams.answer_json import decoded
 from router.answering.upstreams.candidate_keys import NO_KEY
 from router.answering.upstreams.destinations import Destination, Destinations, count_tokens_url
@@ -32,6 +31,7 @@ from router.answering.upstreams.upstream_http import (
     trusted_authorities,
 )
 from router.errors import InvalidRequestError
+from router.intake.answer_budget import HeldAnswer
 from router.policies.policy_file import Candidate
 from router.values import ApiFormat, RouteQuery
 

@@ -79,6 +79,17 @@ ERRORS_BY_STATUS: Mapping[int, type[DispatchError]] = {
 
 _VAGUE = frozenset({"APIError", "OpenAIError"})
 
+#: What a candidate did, by our class of error.
+_WHAT_HAPPENED: Mapping[type[DispatchError], str] = {
+    errors.UpstreamDeniedError: "does not accept the key",
+    errors.UpstreamNotFoundError: "knows no such model, or its URL is wrong",
+    errors.UpstreamRateLimitedError: "has too many requests",
+    errors.UpstreamTimeoutError: "did not answer in time",
+    errors.UpstreamContextWindowError: "cannot read a request that long",
+    errors.UpstreamRejectedError: "refused the request",
+    DispatchError: "failed",
+}
+
 #: How many characters of a provider's words are passed on.
 MAX_WORDS = 500
 
@@ -120,21 +131,27 @@ def translated(who: str, call: Call | None = None, problem: Problem | None = Non
     except RouterError:
         raise
     except Exception as error:
-        found = _of_call(who, error, call, problem) if call else _of_libraries(who, error)
+        found = _of_call(who, error, call, problem) if call else _of_libraries(who, error, answered=True)
         if found is error:
             raise
         raise found from error
 
 
-def _of_libraries(who: str, error: Exception) -> Exception:
+def _of_libraries(who: str, error: Exception, *, answered: bool) -> Exception:
+    """Return our error for one of a library.
+
+    answered: whether an HTTP status that the error has is the provider's; LiteLLM makes one up for each failure.
+    """
     # LiteLLM wraps the error that broke a stream, and the wrapped one says more.
     said = getattr(error, "original_exception", None) or error
     kind = kind_of(said) or kind_of(error)
     if kind is None:
         return error
-    status = getattr(said, "status_code", None)
-    shown = f", HTTP status {status}." if status else "."
-    message = f"{who} failed with {type(said).__name__}{shown}"
+    status = getattr(said, "status_code", None) if answered else None
+    what = next(words for of, words in _WHAT_HAPPENED.items() if issubclass(kind, of))
+    if issubclass(kind, errors.UpstreamUnavailableError) and not status:
+        what = "could not be reached, or broke off the connection"
+    message = f"{who} {what}" + (f", HTTP status {status}." if status else ".")
     # The provider's words may quote a fragment of our key, so they stay in the exception chain. Only what is wrong with
     # a request is passed on: its sender must learn it, and such words quote at most the request.
     words = _words_of(said)
@@ -170,8 +187,8 @@ def _of_call(who: str, error: Exception, call: Call, problem: Problem | None) ->
 
     if call.refusal is not None:
         return call.refusal
-    found = _of_libraries(who, error)
-    root = _root(error)
+    found = _of_libraries(who, error, answered=call.phase is Phase.ANSWERED)
+    root = root_of(error)
     if call.phase is Phase.ANSWERED:
         if isinstance(found, errors.UpstreamDeniedError):
             if not call.has_key and call.status == 401:
@@ -179,7 +196,7 @@ def _of_call(who: str, error: Exception, call: Call, problem: Problem | None) ->
             if problem is not None:
                 return problem.kind(problem.message, http_status=call.status)
         return _of_answer(who, found, error, call)
-    if call.phase is Phase.REACHED:
+    if call.phase is Phase.REACHED or isinstance(root, OSError):
         return found
     if problem is not None:
         return problem.error()
@@ -187,14 +204,13 @@ def _of_call(who: str, error: Exception, call: Call, problem: Problem | None) ->
         found.counts = False
         return found
     if call.phase is Phase.BUILDING and (isinstance(root, _MISSHAPEN) or type(root) is Exception):
-        # The message names only the class of Python's error, because its words may quote the prompt.
+        # The words of Python's error may quote the prompt.
         found = errors.UpstreamRejectedError(
-            f"{who} cannot be asked this: LiteLLM could not translate messages and parameters for its provider "
-            f"({type(root).__name__})."
+            f"{who} cannot be asked this: LiteLLM could not translate messages and parameters for its provider."
         )
     else:
-        why = f"the package {root.name} is not installed" if isinstance(root, ImportError) else type(root).__name__
-        found = errors.UpstreamNotFoundError(f"{who} cannot be asked as it is set up: nothing was sent ({why}).")
+        why = "its URL or a header cannot be sent" if call.phase is Phase.SENDING else "LiteLLM built no request"
+        found = errors.UpstreamNotFoundError(f"{who} cannot be asked as it is set up: {why}.")
     found.counts = False
     return found
 
@@ -214,10 +230,10 @@ def _of_answer(who: str, found: Exception, error: Exception, call: Call) -> Exce
     )
     if isinstance(found, passes) or type(error).__name__ == "ContentPolicyViolationError":
         return found
-    return errors.UpstreamUnavailableError(f"{who} sent an answer that cannot be read ({type(error).__name__}).")
+    return errors.UpstreamUnavailableError(f"{who} sent an answer that cannot be read.")
 
 
-def _root(error: BaseException) -> BaseException:
+def root_of(error: BaseException) -> BaseException:
     """Return the first exception of a chain of causes, of which `error` is the last."""
     seen = {id(error)}
     while (below := error.__cause__ or error.__context__) is not None and id(below) not in seen:

@@ -10,26 +10,17 @@ import asyncio
 import contextlib
 import copy
 import functools
-import gc
-import importlib
-import logging
-import os
-import sys
-import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from router.answering.formats.lookup import OPENAI_CHAT
-from router.answering.upstreams.answer_budget import HeldAnswer
-from router.answering.upstreams.candidate_keys import OTHER_CREDENTIALS, has_key, is_providers_own, key_of
-from router.answering.upstreams.litellm_errors import Problem, translated
-from router.answering.upstreams.loop_thread import LoopThread
-from router.errors import (
-    DispatchNotInstalledError,
-    UpstreamDeniedError,
-    UpstreamNotFoundError,
-    UpstreamRejectedError,
-)
+from router.answering.upstreams.candidate_keys import OTHER_CREDENTIALS, has_key, key_of
+from router.answering.upstreams.litellm_errors import Problem, root_of, translated
+from router.answering.upstreams.litellm_import import import_litellm
+from router.answering.upstreams.litellm_problems import problem_in_rehearsal, problem_of, provider_of
+from router.errors import DispatchError, UpstreamNotFoundError
+from router.intake.answer_budget import HeldAnswer
+from router.loop_thread import LoopThread
 from router.policies.policy_file import Candidate
 from router.values import RouteQuery
 
@@ -49,21 +40,14 @@ TRANSLATED_FIELDS = frozenset(
     }
 )
 
-#: LiteLLM's settings that would fetch tables from the network, at import or with the first call of a provider.
-_LOCAL_TABLES = ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "LITELLM_LOCAL_BLOG_POSTS")
+#: The providers whose requests may go to OpenAI's own host. LiteLLM sends those of others there if they have no URL.
+_OPENAI = frozenset({"openai", "text-completion-openai"})
+
+#: Seconds that LiteLLM may take to build a request that is not sent.
+_REHEARSAL_S = 10.0
 
 #: How much of an error LiteLLM is given to say what kind it is, from its beginning and from its end, in characters.
 _HEAD, _TAIL = 3000, 1000
-
-#: Providers that need no key in a variable.
-_NO_USUAL_KEY = OTHER_CREDENTIALS | {"ollama", "ollama_chat"}
-
-#: Variables that hold the URL, or a credential, of Azure. One of each is enough.
-_AZURE_BASES = ("AZURE_API_BASE", "AZURE_OPENAI_ENDPOINT")
-_AZURE_CREDENTIALS = (
-    "AZURE_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_AD_TOKEN", "AZURE_OPENAI_AD_TOKEN", "AZURE_CLIENT_ID",
-    "AZURE_USERNAME", "AZURE_CREDENTIAL", "AZURE_FEDERATED_TOKEN_FILE",
-)  # fmt: skip
 
 
 class LiteLLMUpstream:
@@ -79,7 +63,7 @@ class LiteLLMUpstream:
 
         async def work() -> dict[str, Any]:
             async with _calling(candidate, base, held, streamed=False) as call:
-                response = await _litellm().acompletion(**_arguments(candidate, base, query))
+                response = await import_litellm().acompletion(**_arguments(candidate, base, query))
                 body: dict[str, Any] = response.model_dump(mode="json", exclude_none=True)
                 call.aside.put_back(body)
                 return body
@@ -96,7 +80,7 @@ class LiteLLMUpstream:
                 arguments = _arguments(candidate, base, query) | {"stream": True}
                 if query.body is None:
                     arguments.setdefault("stream_options", {"include_usage": True})
-                async with contextlib.aclosing(_chunks(await _litellm().acompletion(**arguments))) as chunks:
+                async with contextlib.aclosing(_chunks(await import_litellm().acompletion(**arguments))) as chunks:
                     async for chunk in chunks:
                         yield chunk
 
@@ -111,16 +95,32 @@ class LiteLLMUpstream:
             tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
             hello = [{"role": "user", "content": "hello"}]
             mocked = {"model": "openai/warm-up", "messages": hello, "mock_response": "hello", "tools": [tool]}
-            await _litellm().acompletion(**mocked)
-            async for _ in await _litellm().acompletion(**mocked, stream=True):
+            await import_litellm().acompletion(**mocked)
+            async for _ in await import_litellm().acompletion(**mocked, stream=True):
                 pass
 
         await self._running().call(work)
 
+    async def problem_of(self, candidate: Candidate) -> Problem | None:
+        """Return why LiteLLM cannot ask a candidate, or None if it can build a plain request. Nothing is sent.
+
+        Call `load` first. Providers that look for credentials on their machine are not rehearsed: they would ask the
+        network for them.
+        """
+
+        async def work() -> Problem | None:
+            if (problem := problem_of(candidate)) is not None:
+                return problem
+            if provider_of(candidate.model, candidate.api_base) in OTHER_CREDENTIALS:
+                return None
+            return await _rehearse(candidate, candidate.api_base)
+
+        return await self._running().call(work)
+
     async def aclose(self) -> None:
         """End the calls in flight, and close the connections."""
         if self._thread is not None:
-            await self._thread.aclose(_litellm().close_litellm_async_clients)
+            await self._thread.aclose(import_litellm().close_litellm_async_clients)
 
     def _running(self) -> LoopThread:
         if self._thread is None:
@@ -140,13 +140,12 @@ async def _chunks(wrapper: Any) -> AsyncGenerator[dict[str, Any], None]:
 
 async def load() -> None:
     """Import LiteLLM, which takes seconds, outside the event loop. Raises DispatchNotInstalledError."""
-    if "litellm" not in sys.modules or not _import_litellm.cache_info().currsize:
-        await asyncio.to_thread(_import_litellm)
+    await asyncio.to_thread(import_litellm)
 
 
 def is_responses_model(name: str) -> bool:
     """Return whether LiteLLM's table says that OpenAI serves a model by another API than chat completions."""
-    known = _litellm().model_cost.get(name) or {}
+    known = import_litellm().model_cost.get(name) or {}
     return known.get("mode") == "responses"
 
 
@@ -158,7 +157,7 @@ async def kind_of_failure(model: str, provider: str, error: Any) -> Exception:
 
     def classify() -> Exception:
         try:
-            found: Exception = _litellm().exception_type(
+            found: Exception = import_litellm().exception_type(
                 model=model, original_exception=error, custom_llm_provider=provider
             )
         except Exception as raised:
@@ -173,51 +172,6 @@ def excerpt(text: str) -> str:
     return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} ... {text[-_TAIL:]}"
 
 
-def problem_of(candidate: Candidate) -> Problem | None:
-    """Return why LiteLLM cannot ask a candidate as it is configured, or None if no problem is known.
-
-    Imports LiteLLM, which takes seconds. Raises DispatchNotInstalledError.
-    """
-    litellm = _import_litellm()
-    try:
-        _, provider, _, _ = litellm.get_llm_provider(model=candidate.model, api_base=candidate.api_base)
-    except litellm.exceptions.BadRequestError:
-        return Problem(
-            UpstreamNotFoundError,
-            f"candidate {candidate.name!r} names no provider that LiteLLM knows: its model is {candidate.model!r}, and "
-            f"must begin with one, as in 'openai/gpt-4o'.",
-        )
-    if provider == "azure":
-        return _problem_of_azure(candidate)
-    if candidate.api_key_env is not None or provider in _NO_USUAL_KEY:
-        return None
-    missing = litellm.validate_environment(model=candidate.model)["missing_keys"]
-    if not missing:
-        return None
-    return Problem(
-        UpstreamDeniedError,
-        f"candidate {candidate.name!r} has no key: the environment variable {' or '.join(missing)} is not set on the "
-        f"service. Set it, or name another one in the candidate's `api_key_env`.",
-    )
-
-
-def _problem_of_azure(candidate: Candidate) -> Problem | None:
-    missing = []
-    if candidate.api_base is None and not any(map(os.environ.get, _AZURE_BASES)):
-        missing.append("no URL (set the environment variable AZURE_API_BASE on the service, or write `api_base`)")
-    if candidate.api_key_env is None:
-        if not is_providers_own(candidate, candidate.api_base):
-            missing.append("no key (name its variable in `api_key_env`: AZURE_API_KEY is only sent to hosts of Azure)")
-        elif not any(map(os.environ.get, _AZURE_CREDENTIALS)):
-            missing.append("no key (set AZURE_API_KEY on the service, or name another variable in `api_key_env`)")
-    if not missing:
-        return None
-    return Problem(UpstreamDeniedError, f"candidate {candidate.name!r} has {' and '.join(missing)}.")
-
-
-_known_problem = functools.lru_cache(maxsize=1024)(problem_of)
-
-
 @contextlib.asynccontextmanager
 async def _calling(candidate: Candidate, base: str | None, held: HeldAnswer, *, streamed: bool) -> AsyncIterator[Call]:
     """Bound the answers, and turn what LiteLLM raises into errors of ours. Yield the notes on the call.
@@ -227,18 +181,20 @@ async def _calling(candidate: Candidate, base: str | None, held: HeldAnswer, *, 
     """
     from router.answering.upstreams.bounded_httpx import Call, Phase, bounded
 
-    call = Call(candidate.max_answer_bytes, streamed, has_key(candidate, base), held=held)
+    who = f"candidate {candidate.name!r} ({candidate.model})"
+    call = Call(candidate.max_answer_bytes, streamed, has_key(candidate, base), held=held, who=who)
+    call.is_openai = _is_openai(candidate.model, base)
     problem = _known_problem(candidate.model_copy(update={"api_base": base}))
     # Without a key a call may still be worth trying: some servers want none.
     if problem is not None and problem.kind is UpstreamNotFoundError:
         raise problem.error()
     try:
-        with translated(f"candidate {candidate.name!r} ({candidate.model})", call, problem), bounded(call):
+        with translated(who, call, problem), bounded(call):
             yield call
-    except UpstreamRejectedError:
-        if call.phase is Phase.BUILDING and (why := await _rehearse(candidate, base)) is not None:
-            message = f"candidate {candidate.name!r} ({candidate.model}) cannot be asked as it is set up: {why}."
-            raise Problem(UpstreamNotFoundError, message).error() from None
+    except DispatchError as error:
+        is_built = call.phase is not Phase.BUILDING or problem is not None or call.refusal is not None
+        if not is_built and (found := await _rehearse(candidate, base)) is not None:
+            raise found.error() from error
         raise
     finally:
         # LiteLLM's own tasks keep the context of a call, and with it the notes, for as long as they live.
@@ -247,18 +203,30 @@ async def _calling(candidate: Candidate, base: str | None, held: HeldAnswer, *, 
             held.release()
 
 
-async def _rehearse(candidate: Candidate, base: str | None) -> str | None:
+async def _rehearse(candidate: Candidate, base: str | None) -> Problem | None:
     """Return why LiteLLM cannot build the plainest request for a candidate; None if it can. Nothing is sent."""
-    from router.answering.upstreams.bounded_httpx import Call, Phase, bounded
+    from router.answering.upstreams.bounded_httpx import NOTHING_SENT, Call, Phase, bounded
 
     call = Call(candidate.max_answer_bytes, streamed=False, is_rehearsal=True)
+    call.who, call.is_openai = f"candidate {candidate.name!r} ({candidate.model})", _is_openai(candidate.model, base)
     try:
-        with bounded(call):
-            await _litellm().acompletion(**_arguments(candidate, base, RouteQuery.from_prompt("hello")))
+        async with asyncio.timeout(_REHEARSAL_S):
+            with bounded(call):
+                await import_litellm().acompletion(**_arguments(candidate, base, RouteQuery.from_prompt("hello")))
     except Exception as error:
-        # Of what LiteLLM says only its kind: the words may hold a key.
-        return None if call.phase > Phase.BUILDING else f"LiteLLM builds no request for it ({type(error).__name__})"
+        if call.refusal is not None:
+            return Problem(UpstreamNotFoundError, call.refusal.message)
+        is_built = call.phase > Phase.BUILDING or NOTHING_SENT in f"{error} {root_of(error)}"
+        return None if is_built else problem_in_rehearsal(candidate, error)
     return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_openai(model: str, base: str | None) -> bool:
+    return provider_of(model, base) in _OPENAI
+
+
+_known_problem = functools.lru_cache(maxsize=1024)(problem_of)
 
 
 def _arguments(candidate: Candidate, base: str | None, query: RouteQuery) -> dict[str, Any]:
@@ -289,54 +257,10 @@ def _arguments(candidate: Candidate, base: str | None, query: RouteQuery) -> dic
 
 def _is_openai_shaped(model: str) -> bool:
     """Return whether LiteLLM spreads `extra_body` over the body that it sends."""
-    litellm = _litellm()
+    litellm = import_litellm()
     try:
         _, provider, _, _ = litellm.get_llm_provider(model)
     except litellm.BadRequestError:
         # LiteLLM's own word on a model that it does not know comes with the call.
         return False
     return provider in {"openai", "azure", "text-completion-openai", *litellm.openai_compatible_providers}
-
-
-def _litellm() -> Any:
-    return sys.modules["litellm"]
-
-
-#: A request that gives up leaves its import running, and two at once see each other's modules half made.
-_IMPORTING = threading.Lock()
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Switch the garbage collector off within this context, and then exempt the imported objects from it.
-
-    The import makes half a million objects, which stay. The collector looks through all of them again and again, a
-    tenth of a second at a time, during which no other thread runs.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if enabled:
-            gc.enable()
-
-
-@functools.cache
-def _import_litellm() -> Any:
-    for name in _LOCAL_TABLES:
-        os.environ.setdefault(name, "True")
-    try:
-        with _IMPORTING, _no_collection():
-            litellm: Any = importlib.import_module("litellm")
-            importlib.import_module("router.answering.upstreams.bounded_httpx")
-    except ImportError as error:
-        raise DispatchNotInstalledError("answering needs LiteLLM, which is not installed.") from error
-    litellm.suppress_debug_info = True
-    litellm.turn_off_message_logging = True
-    # Streams whose provider counts no tokens are counted here; for some models LiteLLM asks a hub for a tokenizer.
-    litellm.disable_hf_tokenizer_download = True
-    # It logs every URL, and a password may stand in one.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    return litellm

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable
 
-from router.answering.upstreams.answer_budget import HeldAnswer
 from router.errors import UpstreamUnavailableError
+from router.intake.answer_budget import HeldAnswer
 
 #: Lines that may come before the data of the next event: comments that keep a connection open, names, empty ones.
 MAX_LINES = 10_000

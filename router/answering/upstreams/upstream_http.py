@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from router.answering.upstreams.answer_budget import HeldAnswer
 from router.answering.upstreams.sse import too_long
 from router.errors import UpstreamUnavailableError
+from router.intake.answer_budget import HeldAnswer
 
 if TYPE_CHECKING:
     import ssl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from router.answering.candidate_check import problems_of
+from router.answering.candidate_check import problems_here
 from router.policies.certificate import is_expired
 from router.policies.loading import ServedPolicy, missing_keys
 
@@ -14,7 +14,7 @@ def what_keeps_from_answering(policy: ServedPolicy) -> tuple[list[str], list[str
     unset = missing_keys(policy)
     # A candidate whose key is missing cannot answer either, and is listed by the name of the variable already.
     others = tuple(one for one in policy.rules.file.candidates if one.api_key_env not in unset)
-    return unset, problems_of(others)
+    return unset, problems_here(others)
 
 
 def validation(policy: ServedPolicy, unset: list[str], problems: list[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from probes.errors import DataError
-from router.answering.candidate_check import problems_of
+from router.answering.candidate_check import problems_here
 from router.errors import ConfigError
 from router.policies.credentials import CANNED_UPSTREAM
 from router.policies.loading import ServedPolicy, assemble
@@ -117,7 +117,7 @@ class Panel:
                 f"--budget-usd needs the price of everybody who is asked; {', '.join(unknown)} have none. Set `prices` "
                 "in the policy, or leave --budget-usd out and give --max-calls."
             )
-        if problems := problems_of(everybody):
+        if problems := problems_here(everybody):
             raise ConfigError(" ".join(problems))
 
     @cached_property

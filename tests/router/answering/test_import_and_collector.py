@@ -9,10 +9,10 @@ from tests.conftest import ROOT
 
 CODE = """
 import gc
-from router.answering.upstreams import litellm_upstream
+from router.answering.upstreams import litellm_import
 passes = []
 gc.callbacks.append(lambda phase, info: passes.append(info["generation"]) if phase == "start" else None)
-litellm_upstream._import_litellm()
+litellm_import.import_litellm()
 assert gc.isenabled()
 # Few objects are left that it would look through: what was imported is none of them.
 print(passes.count(2), gc.get_freeze_count() > 100_000, sum(gc.get_count()) < 10_000)

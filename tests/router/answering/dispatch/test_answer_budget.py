@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from starlette.responses import JSONResponse
 
-from router.answering.upstreams import answer_budget
-from router.answering.upstreams.answer_budget import BUDGET, FREE_BYTES, AnswerBudget, HeldAnswer
 from router.errors import UpstreamUnavailableError
 from router.gateways.http.openai_format import error_reply
+from router.intake import answer_budget
+from router.intake.answer_budget import BUDGET, FREE_BYTES, AnswerBudget, HeldAnswer
 from router.values import RouteQuery
 from tests.router.answering.dispatch.dispatch_stack import Upstream, candidate, dispatching
 from tests.router.faults import answer

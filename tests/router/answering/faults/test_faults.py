@@ -136,7 +136,7 @@ def test_a_short_retry_after_is_waited_for_and_the_chosen_candidate_answers(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_answer_of_ten_megabytes_arrives_whole(stack: tuple[str, FaultyUpstream], method: str) -> None:
+def test_an_answer_of_three_megabytes_arrives_whole(stack: tuple[str, FaultyUpstream], method: str) -> None:
     text, delivery = ask(stack[0], method, f"big-{method}", deadline_s=60)
     assert len(text) == BIG
     assert outcomes(delivery.attempts) == [("weak", A.ANSWERED)]

@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 
 from router.answering.upstreams import upstream_http
-from router.answering.upstreams.answer_budget import HeldAnswer
 from router.answering.upstreams.upstream_http import UpstreamHttp
 from router.errors import UpstreamUnavailableError
+from router.intake.answer_budget import HeldAnswer
 from tests.raw_server import raw_server
 
 BODY = (b'{"model": "m", "messages": []}',)
