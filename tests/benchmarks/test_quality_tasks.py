@@ -38,6 +38,13 @@ def test_labels_of_a_task_help_where_the_prompts_say_little(found: dict[str, Any
     assert "labels" not in none
 
 
+def test_what_knows_the_answers_is_a_ceiling(found: dict[str, Any]) -> None:
+    three = {name: one["value"] for name, one in found["by_labels"]["3"]["apgr"].items()}
+    assert three["known"] > max(three["recipe"], three["labels"], three["plain"])
+    assert three["linear"] > three["labels"] - 0.02
+    assert "known" not in found["by_labels"]["0"]["apgr"]
+
+
 def test_labels_are_drawn_in_every_task_and_never_all_of_it() -> None:
     tasks = np.array(["a"] * 5 + ["b"] * 2 + ["c"], dtype=object)
     known = benchmark._drawn(tasks, 3, np.random.default_rng(0))
