@@ -268,7 +268,7 @@ def task_section(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"drawn at random, mean of {found['draws']} draws; they are not judged. *Plain ridge*: its penalty is chosen"
     yield "by leaving single prompts out, and it knows no tasks. Figures are the APGR of the ranking by predicted gain;"
     yield "brackets are 95 % bootstrap intervals over tasks, paired for *ahead of*. The last two rankings are"
-    yield "fitted to the answers themselves: they say what a linear rule, and what the mean of a task, can give at most."
+    yield "fitted to the answers themselves: they say what a linear rule, and what the mean of a task, can give."
     yield ""
     counts = list(found["by_labels"])
     yield "| ranking by | " + " | ".join(f"{n} label{'' if n == '1' else 's'}" for n in counts) + " |"

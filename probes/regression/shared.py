@@ -36,6 +36,10 @@ USUAL_FACTOR = 10.0
 """The factor of the shared difficulty with own coefficients that is kept unless the labels speak against it. With 10 to
 100 labels it does as the shared difficulty alone, and with 500 better (`python -m benchmarks.quality.new_model`)."""
 
+EVIDENCE = 2.0
+"""How many standard errors the left-out error of another fit must lie below that of the usual one. One of them, as in
+Breiman et al. (1984), gives the shared difficulty up too often by chance with 50 labels, and ranks worse."""
+
 NO_RIDGE = 1e12
 """The penalty that is recorded for a model whose features have no coefficients of their own."""
 
@@ -71,8 +75,8 @@ def fit_by_shared(
     labels; rows of one group (for example, of one text) are left out together; None leaves out row by row.
 
     The shared difficulty with own coefficients at USUAL_FACTOR is kept unless another fit has a left-out error that is
-    smaller by more than the standard error of the difference over groups (Breiman et al. 1984). To take the least error
-    itself is too noisy with 50 labels: it ranks worse than either.
+    smaller by more than EVIDENCE standard errors of the difference over groups. To take the least error itself is too
+    noisy with 50 labels: it ranks worse than the shared difficulty.
 
     Raises DimensionError for another d. Raises DataError for fewer than two groups, and for numbers that are not finite
     or losses out of range.
@@ -106,7 +110,7 @@ def _choose(tried: Sequence[_Tried], squares: Array) -> int:
     """Return the index of the fit to keep, by the squared errors (K, G) of K fits in G groups."""
     best, usual = int(np.argmin(squares.sum(axis=1))), next(i for i, one in enumerate(tried) if one.is_usual)
     lead = squares[usual] - squares[best]
-    return best if lead.sum() > np.sqrt(lead.size) * lead.std(ddof=1) else usual
+    return best if lead.sum() > EVIDENCE * np.sqrt(lead.size) * lead.std(ddof=1) else usual
 
 
 @dataclass(frozen=True, slots=True, eq=False)

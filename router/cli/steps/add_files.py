@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from probes.artifacts import store as artifact
 from probes.artifacts.signature import SIGNATURE
 from probes.encoders.spec import EncoderSpec, parse_spec
@@ -18,6 +21,9 @@ from router.tuning.judging.fit_figures import model_figures
 from router.tuning.outcomes.datasets import read_outcomes
 from router.tuning.outcomes.feature_cache import FeatureCache, Progress
 from router.tuning.reporting.add_summary import AddSummary
+
+#: The share of unfamiliar prompts among the labelled ones up to which nothing is said.
+_FEW_UNFAMILIAR = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def add_files(data: Sequence[Path], out: Path, options: AddOptions, on_progress:
         models=changed.models,
         added=added.addition,
         figures=figures,
-        notes=(*notes, *_notes_on_files(options.prior)),
+        notes=(*notes, *_notes_on_prompts(probe, features), *_notes_on_files(options.prior)),
         encode_s=encoded - started,
         fit_s=time.perf_counter() - encoded,
     )
@@ -83,6 +89,17 @@ def _encoder_of(probe: DifficultyProbe, named: str | None) -> EncoderSpec:
     if named is not None and parse_spec(named).pinned().identity not in {spec.identity, spec.pinned().identity}:
         probe.check_encoder(parse_spec(named).pinned().identity)
     return spec
+
+
+def _notes_on_prompts(probe: DifficultyProbe, features: npt.NDArray[np.float32]) -> list[str]:
+    """Return a note on labelled prompts that are unlike those of the old fit, if there are more than a few."""
+    unfamiliar = int(probe.predict(features).unfamiliar.sum())
+    if unfamiliar <= _FEW_UNFAMILIAR * len(features):
+        return []
+    return [
+        f"{unfamiliar:,} of {len(features):,} labelled prompts are unlike those that the probe was fitted on; a policy "
+        "may send such prompts to its safe default"
+    ]
 
 
 def _notes_on_files(prior: Path) -> list[str]:

@@ -194,6 +194,13 @@ def test_a_prior_is_needed_and_an_old_probe_is_not_replaced_silently(probe: Path
     assert contents(probe) == before
 
 
+def test_labels_unlike_the_fit_are_noted(probe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, usual = new_labels(tmp_path / "labels.jsonl", tag="far"), FakeEncoder._features
+    monkeypatch.setattr(FakeEncoder, "_features", lambda self, text: 100 * usual(self, text))
+    answer = said(run("fit", "--add", "fresh", labels, "--prior", probe, "--out", tmp_path / "new", "--json"))
+    assert any(note.startswith("50 of 50 labelled prompts are unlike") for note in answer["notes"])
+
+
 def test_contradicting_labels_all_count_and_are_noted(probe: Path, tmp_path: Path) -> None:
     rows = [label(i % 15, float(i < 15)) | {"prompt_id": str(i)} for i in range(30)]
     labels = write(tmp_path / "labels.jsonl", [*rows, label(99, model="other") | {"prompt_id": "99"}])
