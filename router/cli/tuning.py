@@ -55,9 +55,9 @@ def import_verb(paths: tuple[Path, ...], out: Path, as_json: bool, **options: An
 
     IN are files, or folders that hold them. Without KIND, the kind is recognised by the columns. KIND is one of
     routellm, routerbench, mmlu-pro, lm-eval, promptfoo, openai-evals, openai-batch, openai-stored, anthropic-batch,
-    litellm-spend-logs, langfuse, votes and table. The command says what it took as the score. If it cannot know how
-    good a score is, it asks for --score-map or --score-range. Rows that cannot be used are left out, counted, and
-    listed in a file beside --out.
+    litellm-spend-logs, langfuse, langsmith, phoenix, helicone, braintrust, votes and table. The command says what it
+    took as the score. If it cannot know how good a score is, it asks for --score-map or --score-range. Rows that cannot
+    be used are left out, counted, and listed in a file beside --out.
     """
     from router.tuning.outcomes.adapters import ImportOptions, import_outcomes
     from router.tuning.outcomes.adapters.summary import print_import

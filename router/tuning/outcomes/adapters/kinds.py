@@ -15,7 +15,7 @@ from probes.errors import DataError
 from router.tuning.outcomes.adapters import table, votes
 from router.tuning.outcomes.adapters.collection import Collection, first
 from router.tuning.outcomes.adapters.harnesses import benchmarks, lm_eval, openai_evals, promptfoo
-from router.tuning.outcomes.adapters.traces import langfuse
+from router.tuning.outcomes.adapters.traces import braintrust, helicone, langfuse, langsmith, phoenix
 from router.tuning.outcomes.adapters.traffic import batches, logs
 from router.tuning.outcomes.adapters.traffic.logs import ScoreFile
 
@@ -119,6 +119,10 @@ _KINDS = {
         lambda paths, into, how: logs.read_litellm_spend_logs(paths, into, how.score_file(into)),
         scores="file",
     ),
+    "langsmith": _named(langsmith.is_langsmith, langsmith.read_langsmith),
+    "phoenix": _named(phoenix.is_phoenix, phoenix.read_phoenix),
+    "helicone": _named(helicone.is_helicone, helicone.read_helicone),
+    "braintrust": _named(braintrust.is_braintrust, braintrust.read_braintrust),
     "langfuse": _named(_is_langfuse, langfuse.read_langfuse),
     "votes": Kind(votes.is_vote, lambda paths, into, _: votes.read_votes(paths, into)),
     "table": Kind(table.is_prompt_row, lambda paths, into, _: table.read_table(paths, into)),

@@ -98,7 +98,7 @@ def _verdict(values: Mapping[str, Any], models: Sequence[str]) -> tuple[float, f
 def _asked(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     spoken = chat_of(values.get("conversation_a"))
     if spoken is not None:
-        chat = [turn for turn in spoken if turn.get("role") in {"system", "user"}]
+        chat = [turn for turn in spoken if str(turn.get("role")) in {"system", "user"}]
         other = chat_of(values.get("conversation_b"))
         if other is not None and _humans(other) != _humans(chat):
             raise UnusableRowError("vote on two different chats", "conversation_a and conversation_b ask other things")
