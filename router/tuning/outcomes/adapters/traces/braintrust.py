@@ -20,7 +20,7 @@ from router.tuning.outcomes.adapters.collection import (
 )
 from router.tuning.outcomes.adapters.named_scores import add_answers
 from router.tuning.outcomes.adapters.prompts import answer_in, chat_of, mapping
-from router.tuning.outcomes.adapters.traces.joining import Feedback, TracedCall, join_feedback
+from router.tuning.outcomes.adapters.traces.joining import TracedCall, TraceFeedback, join_feedback
 from router.tuning.outcomes.records import Row
 
 #: Fields of an input that is an object, in which what was asked is looked for.
@@ -39,7 +39,7 @@ def read_braintrust(
 
     Raises DataError if there are several scores and none was chosen.
     """
-    feedback, calls = Feedback(), []
+    feedback, calls = TraceFeedback(), []
     for row in (row for path in paths for row in collection.rows(path)):
         values = row.values
         is_root = str(values.get("span_id")) == str(values.get("root_span_id"))

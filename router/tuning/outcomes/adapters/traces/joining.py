@@ -26,7 +26,7 @@ class TracedCall:
     scores: Named = field(default_factory=dict)
 
 
-class Feedback:
+class TraceFeedback:
     """Collects scores by the id of the call or of the trace that they were given on."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Feedback:
         return set(self._by_id)
 
 
-def join_feedback(calls: Sequence[TracedCall], feedback: Feedback, collection: Collection) -> list[ScoredAnswer]:
+def join_feedback(calls: Sequence[TracedCall], feedback: TraceFeedback, collection: Collection) -> list[ScoredAnswer]:
     """Return each call with its scores: its own and those given on it, or else those on its trace.
 
     The scores of a trace count only if the call is the only one of it, because nobody knows which call earned them.

@@ -20,7 +20,7 @@ from router.tuning.outcomes.adapters.collection import (
 )
 from router.tuning.outcomes.adapters.named_scores import add_answers
 from router.tuning.outcomes.adapters.prompts import chat_of, decode_json_text, listed, mapping
-from router.tuning.outcomes.adapters.traces.joining import Feedback, TracedCall, join_feedback, label_or_score
+from router.tuning.outcomes.adapters.traces.joining import TracedCall, TraceFeedback, join_feedback, label_or_score
 from router.tuning.outcomes.records import Row
 
 #: What LangChain calls the speakers of a chat.
@@ -43,7 +43,7 @@ def read_langsmith(
 
     Raises DataError if there is feedback of several names and none was chosen.
     """
-    feedback, calls = Feedback(), []
+    feedback, calls = TraceFeedback(), []
     for row in (row for path in paths for row in collection.rows(path)):
         values = row.values
         if "run_type" not in values and "key" in values:
@@ -95,7 +95,7 @@ def _stats(values: Mapping[str, Any]) -> dict[str, list[RawScore]]:
     return {name: [RawScore(avg, source.format(name), name)] for name, avg in means.items() if avg is not None}
 
 
-def _of_trace(values: Mapping[str, Any], feedback: Feedback) -> None:
+def _of_trace(values: Mapping[str, Any], feedback: TraceFeedback) -> None:
     """Take the feedback on the run that a trace begins with, whose id is that of the trace."""
     if values.get("id") is not None and str(values.get("id")) == str(values.get("trace_id")):
         for scores in _stats(values).values():

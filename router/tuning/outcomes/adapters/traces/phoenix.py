@@ -22,7 +22,7 @@ from router.tuning.outcomes.adapters.collection import (
 )
 from router.tuning.outcomes.adapters.named_scores import add_answers
 from router.tuning.outcomes.adapters.prompts import answer_in, chat_of, listed, mapping
-from router.tuning.outcomes.adapters.traces.joining import Feedback, TracedCall, join_feedback, label_or_score
+from router.tuning.outcomes.adapters.traces.joining import TracedCall, TraceFeedback, join_feedback, label_or_score
 from router.tuning.outcomes.records import Row
 
 #: A column with the result of an evaluation: `eval.NAME.score` or `eval.NAME.label`.
@@ -42,7 +42,7 @@ def read_phoenix(paths: Sequence[Path], collection: Collection, score_name: str 
 
     Raises DataError if there are scores of several names and none was chosen.
     """
-    feedback, calls = Feedback(), []
+    feedback, calls = TraceFeedback(), []
     for row in (row for path in paths for row in collection.rows(path)):
         values = row.values
         if _is_annotation(values):
