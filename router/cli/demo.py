@@ -6,22 +6,25 @@ Encoder, probe, gRPC, LiteLLM and HTTP are the real ones. Only the answers are c
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from router.cli.render import format_number, format_risks
 from router.client import Answer, AsyncRouterClient
-from router.deciding.reason_words import describe_reason
 from router.errors import ServiceError
+from router.explaining.sentences import short_reason
 from router.serving.server import RunningService, serving
 from router.serving.settings import ServerSettings
 from router.values import Message, RouteQuery, RoutingDecision
 
 # A picture of one grey pixel: the router does not look into images, it only sees that the prompt holds one.
-_PIXEL = (
+PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 )
 
@@ -32,43 +35,26 @@ class DemoPrompt:
 
     label: str
     messages: tuple[Message, ...]
-    parameters: dict[str, Any] = field(default_factory=dict)
 
 
-def _one(label: str, text: str) -> DemoPrompt:
-    return DemoPrompt(label, ({"role": "user", "content": text},))
+def _one(text: str, label: str = "") -> DemoPrompt:
+    return DemoPrompt(label or text, ({"role": "user", "content": text},))
 
 
 PROMPTS = (
-    _one("small talk", "Hi there! How is your day going?"),
-    _one("everyday fact", "What is the capital of Australia?"),
-    _one("rewrite", "Please make this sentence friendlier: Send me the report by noon."),
+    _one("Hi there! How is your day going?"),
+    _one("What is the capital of Australia?"),
+    _one("Translate into French: The shop opens at nine."),
+    _one("Please make this sentence friendlier: Send me the report by noon."),
+    _one("What is 15 % of 80?"),
     _one(
-        "school arithmetic", "A pen costs 3 dollars and a book 12. Ann buys four pens and two books. How much in all?"
+        "Summarise in one sentence: The meeting is moved to Friday at ten, because the room is taken on Thursday.",
+        "Summarise in one sentence: ...",
     ),
-    _one(
-        "graduate mathematics",
-        "Let K be the splitting field of x^4 - 2 over the rationals. Determine the Galois group of K over Q, list its "
-        "subgroups, and give the corresponding intermediate fields.",
-    ),
-    _one(
-        "competition mathematics",
-        "How many ordered triples (a, b, c) of positive integers satisfy a + b + c = 60 such that a divides b and b "
-        "divides c? Show your reasoning.",
-    ),
-    _one("code", "Write a Python function that returns the n-th Fibonacci number using memoisation."),
-    _one(
-        "systems programming",
-        "Our lock-free queue in C++ loses elements under contention on ARM but not on x86. The producer uses "
-        "memory_order_relaxed for the tail store. Explain what goes wrong and fix it.",
-    ),
-    _one(
-        "law",
-        "A tenant stops paying rent because the heating has failed for two weeks. Which remedies does each side have?",
-    ),
-    _one("German", "Erkläre mir bitte in zwei Sätzen, warum der Himmel blau ist."),
+    _one("How do I boil an egg?"),
+    _one("Wie heißt die Hauptstadt von Portugal?"),
     DemoPrompt(
-        "multi-turn chat",
+        "Go ahead and finish the proof. (after three messages)",
         (
             {"role": "system", "content": "You are a helpful assistant."},
             {"role": "user", "content": "I want to prove that the square root of 2 is irrational."},
@@ -76,14 +62,23 @@ PROMPTS = (
             {"role": "user", "content": "Go ahead and finish the proof."},
         ),
     ),
+    _one(
+        "Our lock-free queue in C++ loses elements under contention on ARM but not on x86. The producer uses "
+        "memory_order_relaxed for the tail store. Explain what goes wrong and fix it.",
+        "Our lock-free queue in C++ loses elements ...",
+    ),
+    _one(
+        "Find all functions f from the reals to the reals with f(x + f(y)) = f(x) + y for all x and y.",
+        "Find all functions f from the reals to ...",
+    ),
     DemoPrompt(
-        "image",
+        "What is in this picture? (with an image)",
         (
             {
                 "role": "user",
                 "content": [
                     {"type": "text", "text": "What is in this picture?"},
-                    {"type": "image_url", "image_url": {"url": _PIXEL}},
+                    {"type": "image_url", "image_url": {"url": PIXEL}},
                 ],
             },
         ),
@@ -96,7 +91,7 @@ upstream that only sends canned text, so no key was needed and nothing left this
 
 Next:
   keep it running       .venv/bin/elle serve
-  decide one prompt     .venv/bin/elle decide "Prove that there are infinitely many primes."
+  ask why               .venv/bin/elle explain "Prove that there are infinitely many primes."
   use real providers    .venv/bin/elle policy > my.yaml; there, set each candidate's `model` to a LiteLLM model string
                         and delete `api_base: canned`; export the provider's key, then
                         .venv/bin/elle serve --policy my.yaml
@@ -125,7 +120,7 @@ async def _run(console: Console) -> None:
 
 async def _ask(client: AsyncRouterClient, prompt: DemoPrompt) -> tuple[DemoPrompt, Answer | ServiceError]:
     try:
-        return prompt, await client.complete(RouteQuery(prompt.messages, parameters=prompt.parameters))
+        return prompt, await client.complete(RouteQuery(prompt.messages))
     except ServiceError as error:
         return prompt, error
 
@@ -133,41 +128,35 @@ async def _ask(client: AsyncRouterClient, prompt: DemoPrompt) -> tuple[DemoPromp
 def _print_table(
     console: Console, running: RunningService, outcomes: list[tuple[DemoPrompt, Answer | ServiceError]]
 ) -> None:
-    names = running.router.policy(None).rules.file.names
-    table = Table(title="A dozen prompts, decided and answered over gRPC", title_justify="left")
-    table.add_column("prompt")
-    for header in ("difficulty", *(f"risk\n{name}" for name in names)):
-        table.add_column(header, justify="right")
-    table.add_column("chosen")
-    table.add_column("reason")
-    table.add_column("decided in", justify="right")
-    table.add_column("cost of\nstrong", justify="right")
+    table = Table(title="A dozen prompts, decided and answered over gRPC", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("prompt", ratio=5)
+    table.add_column("goes to")
+    table.add_column("why", ratio=6)
     for prompt, outcome in outcomes:
         if isinstance(outcome, ServiceError):
-            table.add_row(prompt.label, "-", *("-" for _ in names), "refused", str(outcome), "-", "-")
+            table.add_row(Text(prompt.label), "refused", Text(str(outcome)))
         else:
-            table.add_row(prompt.label, *_decision_cells(outcome.decision))
+            table.add_row(Text(prompt.label), outcome.decision.chosen, Text(short_reason(outcome.decision)))
     console.print(table)
-    costs = [_costs(outcome.decision) for _, outcome in outcomes if not isinstance(outcome, ServiceError)]
-    spent, always_strong = (sum(column) for column in zip(*costs, strict=True)) if costs else (0.0, 0.0)
-    if always_strong:
-        console.print(
-            f"Expected cost of these prompts: ${spent:.5f}, always-strong ${always_strong:.5f} "
-            f"({1 - spent / always_strong:.0%} saved). The answers are assumed to be as long as the policy expects.",
-            highlight=False,
-        )
+    decisions = [outcome.decision for _, outcome in outcomes if not isinstance(outcome, ServiceError)]
+    for line in _summary(decisions, running.router.policy(None).rules.file.names):
+        console.print(Text(line))
 
 
-def _decision_cells(decision: RoutingDecision) -> tuple[str, ...]:
-    cost, strong = _costs(decision)
-    return (
-        format_number(decision.difficulty),
-        *format_risks(decision.candidates),
-        decision.chosen,
-        describe_reason(decision),
-        f"{decision.timings.total_s * 1e3:.1f} ms",
-        f"{cost / strong:.0%}" if strong else "-",
-    )
+def _summary(decisions: list[RoutingDecision], names: tuple[str, ...]) -> Iterator[str]:
+    """Yield who answered how many prompts, what that saves in comparison with what, and how long deciding took."""
+    if not decisions:
+        return
+    counts = Counter(decision.chosen for decision in decisions)
+    yield f"Answered: {', '.join(f'{counts[name]} by {name}' for name in names)}."
+    spent, always = (sum(column) for column in zip(*map(_costs, decisions), strict=True))
+    if always:
+        n, strongest = len(decisions), names[-1]
+        yield f"Expected cost of all {n}: ${spent:.5f}. If {strongest} had answered them all: ${always:.5f}."
+        yield f"That saves {1 - spent / always:.0%}, at the prices and the lengths of answers that the policy states."
+        yield "The prompts were written for this demo. What you save depends on your own."
+    took = median(decision.timings.total_s for decision in decisions)
+    yield f"A decision took {took * 1e3:.1f} ms (median)."
 
 
 def _costs(decision: RoutingDecision) -> tuple[float, float]:

@@ -11,6 +11,10 @@ _WELL_WITHIN = 0.5
 #: A prompt is clearly of its nearest kind if that has at least this share.
 _CLEAR = 0.5
 
+_BY_GAIN = (Reason.GAIN_BELOW_THRESHOLD, Reason.GAIN_ABOVE_THRESHOLD)
+
+_NOT_BETTER = "not expected to be better"
+
 
 def plain_reason(decision: RoutingDecision) -> str:
     """Return why the candidate was chosen, after the nearest kind of the prompt if one is known.
@@ -18,32 +22,35 @@ def plain_reason(decision: RoutingDecision) -> str:
     For example: "Greeting or small talk (84 %), well within the economy tier: standard is expected to be better by
     0.013, and must be by 0.102."
     """
-    kind, reason = _kind(decision), _reason(decision)
-    if not kind:
-        return _capital(f"{reason}.")
-    # "..., well within the economy tier: ..." goes on; every other reason begins anew.
-    return _capital(f"{kind}{'' if reason.startswith(', ') else ': '}{reason}.")
+    return _joined(_kind(decision, with_share=True), _by_gain(decision)[1] or _reason(decision))
 
 
-def _capital(text: str) -> str:
-    text = text.removeprefix(", ")
+def short_reason(decision: RoutingDecision) -> str:
+    """Return the reason without shares and gains, as in "Greeting or small talk, well within the economy tier."."""
+    return _joined(_kind(decision, with_share=False), _by_gain(decision)[0] or _reason(decision))
+
+
+def _joined(kind: str, reason: str) -> str:
+    # ", well within the economy tier" goes on; every other reason begins anew.
+    between = ": " if kind and not reason.startswith(", ") else ""
+    text = f"{kind}{between}{reason}.".removeprefix(", ")
     return text[:1].upper() + text[1:]
 
 
-def _kind(decision: RoutingDecision) -> str:
+def _kind(decision: RoutingDecision, *, with_share: bool) -> str:
     if decision.kinds is None:
         return ""
     if not decision.kinds.known:
         return "of none of the known kinds"
     nearest = decision.kinds.nearest[0]
     like = "" if nearest.share >= _CLEAR else "most like "
-    return f"{like}{nearest.name} ({100 * nearest.share:.0f} %)"
+    return f"{like}{nearest.name}{f' ({100 * nearest.share:.0f} %)' if with_share else ''}"
 
 
 def _reason(decision: RoutingDecision) -> str:
     chosen, reason = decision.chosen, decision.reason
-    if reason in {Reason.GAIN_BELOW_THRESHOLD, Reason.GAIN_ABOVE_THRESHOLD}:
-        return _by_gain(decision)
+    if reason in _BY_GAIN:
+        return f"the rule of the policy chose {chosen}"
     if reason in {Reason.WITHIN_RISK_BOUND, Reason.NONE_WITHIN_RISK_BOUND}:
         return _by_bound(decision)
     if reason is Reason.ONLY_ELIGIBLE:
@@ -58,18 +65,17 @@ def _reason(decision: RoutingDecision) -> str:
     }.get(reason, "this version does not know the reason that the service gave")
 
 
-def _by_gain(decision: RoutingDecision) -> str:
-    """Return why the gain of a decision leads to its candidate."""
+def _by_gain(decision: RoutingDecision) -> tuple[str, str]:
+    """Return why the gain decided, without and with its numbers; two empty texts if it did not decide."""
     pair, gain, threshold = compared(decision), decision.gain, decision.threshold
-    if pair is None or gain is None or threshold is None:
-        return f"the rule of the policy chose {decision.chosen}"
+    if decision.reason not in _BY_GAIN or pair is None or gain is None or threshold is None:
+        return "", ""
     base, stronger = pair
+    numbers = f"by {gain:.3f}, and must be by {threshold:.3f}"
     if gain > threshold:
-        return f"{stronger} is expected to be better than {base} by {gain:.3f}, and must be by {threshold:.3f}"
-    within = f", well within the {base} tier: " if gain <= _WELL_WITHIN * threshold else f", {base} is enough: "
-    if gain <= 0:
-        return f"{within}{stronger} is not expected to be better"
-    return f"{within}{stronger} is expected to be better by {gain:.3f}, and must be by {threshold:.3f}"
+        return f"{stronger} is worth its price", f"{stronger} is expected to be better than {base} {numbers}"
+    verdict = f", well within the {base} tier" if gain <= _WELL_WITHIN * threshold else f", {base} is enough"
+    return verdict, f"{verdict}: {stronger} is {f'expected to be better {numbers}' if gain > 0 else _NOT_BETTER}"
 
 
 def _by_bound(decision: RoutingDecision) -> str:

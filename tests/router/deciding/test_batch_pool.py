@@ -20,7 +20,6 @@ from probes.encoders.files import find_encoder
 from probes.encoders.spec import MINILM_L6_FLOAT32, FloatArray
 from probes.encoders.torch_runtime import TorchBatchEncoder
 from probes.errors import DataError, EncoderError
-from router.cli.demo import PROMPTS
 from router.deciding.batch_pool import BatchPool, pool_for
 from router.deciding.encode_job import Encoded
 from router.deciding.encode_pool import EncodePool
@@ -30,6 +29,7 @@ from router.errors import DeadlineError, OverloadedError
 from router.policies.loading import DEFAULTS, load_policies
 from router.values import Overrides, RouteQuery
 from tests.fakes import FakeBatchEncoder, FakeEncoder, write_policy
+from tests.prompts import CHATS
 
 
 async def until_batch(encoder: FakeBatchEncoder, number: int) -> None:
@@ -275,8 +275,8 @@ def router(tmp_path: Path, encoder: TorchBatchEncoder) -> Router:
 
 
 def mixed_queries() -> list[RouteQuery]:
-    """Return 40 prompts of 3 to 256 tokens, made of the words of the demo."""
-    words = " ".join(str(prompt.messages[-1]["content"]) for prompt in PROMPTS).split()
+    """Return 40 prompts of 3 to 256 tokens, made of the words of CHATS."""
+    words = " ".join(str(chat[-1]["content"]) for chat in CHATS.values()).split()
     starts, sizes = np.random.default_rng(0).integers(0, len(words), 40), np.geomspace(1, 300, 40)
     return [
         RouteQuery.from_prompt(" ".join(np.resize(words[start:] + words[:start], round(size))))

@@ -11,7 +11,6 @@ import grpc
 import pytest
 import yaml
 
-from router.cli.demo import PROMPTS
 from router.client import RouterClient
 from router.deciding.pipeline import Router
 from router.pb import router_service_pb2_grpc as pb_grpc
@@ -21,6 +20,7 @@ from router.serving.settings import ServerSettings
 from router.values import Message, Reason, RouteQuery, RoutingDecision
 from router.wire import conversion
 from tests.fakes import FakeEncoder, write_policy
+from tests.prompts import chat_text
 from tests.service import running_service
 
 WEAK = Prices(input_usd_per_million_tokens=5, output_usd_per_million_tokens=30)
@@ -145,12 +145,8 @@ def held_address(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) 
         yield address
 
 
-def demo_text(label: str) -> str:
-    return next(str(p.messages[0]["content"]) for p in PROMPTS if p.label == label)
-
-
 class TestService:
-    easy, hard = demo_text("code"), demo_text("systems programming")
+    easy, hard = chat_text("code"), chat_text("systems programming")
 
     def test_a_session_is_held_over_grpc_and_answered_by_the_held_candidate(self, held_address: str) -> None:
         with RouterClient(held_address) as client:

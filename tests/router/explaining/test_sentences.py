@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.explaining.sentences import plain_reason
+from router.explaining.sentences import plain_reason, short_reason
 from router.values import ArtifactRef, CandidateRisk, NearKind, NearKinds, Reason, RoutingDecision, Timings
 
 TALK = NearKinds((NearKind("greeting or small talk", 0.84), NearKind("short list", 0.1)), known=True)
@@ -99,3 +99,18 @@ def test_a_stronger_candidate_that_is_not_better_is_said_to_be_so() -> None:
     candidates = (CandidateRisk("economy", "e", 0.2, 0.2, None), CandidateRisk("frontier", "f", 0.25, 0.25, None))
     decision = record(Reason.GAIN_BELOW_THRESHOLD, gain=0.2 - 0.25, threshold=0.1, candidates=candidates)
     assert plain_reason(decision) == "Well within the economy tier: frontier is not expected to be better."
+
+
+def test_the_short_reason_has_neither_shares_nor_gains() -> None:
+    low = record(Reason.GAIN_BELOW_THRESHOLD, gain=GAIN, threshold=0.4, kinds=TALK)
+    near = record(Reason.GAIN_BELOW_THRESHOLD, gain=GAIN, threshold=0.16, kinds=VAGUE)
+    high = record(Reason.GAIN_ABOVE_THRESHOLD, "frontier", gain=GAIN, threshold=0.1, kinds=TALK)
+    assert short_reason(low) == "Greeting or small talk, well within the economy tier."
+    assert short_reason(near) == "Most like law exam, economy is enough."
+    assert short_reason(high) == "Greeting or small talk: frontier is worth its price."
+    assert short_reason(record(Reason.PINNED)) == plain_reason(record(Reason.PINNED))
+
+
+def test_a_record_whose_risks_do_not_fit_its_gain_gets_no_invented_comparison() -> None:
+    decision = record(Reason.GAIN_ABOVE_THRESHOLD, "frontier", gain=0.9, threshold=0.1)
+    assert plain_reason(decision) == "The rule of the policy chose frontier."

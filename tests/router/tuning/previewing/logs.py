@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from router.cli.demo import PROMPTS
+from tests.prompts import CHATS, chat_text
 
 SMALL = {"input_usd_per_million_tokens": 1, "output_usd_per_million_tokens": 2}
 SMALL_CACHED = SMALL | {"cached_input_usd_per_million_tokens": 0.5}
@@ -34,20 +34,16 @@ def write_log(path: Path, *rows: Any) -> Path:
     return path
 
 
-def demo_text(label: str) -> str:
-    return next(str(p.messages[0]["content"]) for p in PROMPTS if p.label == label)
-
-
 def session_rows() -> list[dict[str, Any]]:
     """Return a log of mixed single requests and of three interleaved sessions with a tool loop and switches."""
-    easy, hard, law = demo_text("code"), demo_text("systems programming"), demo_text("law")
+    easy, hard, law = chat_text("code"), chat_text("systems programming"), chat_text("law")
 
     def chat(*said: str) -> list[dict[str, Any]]:
         # Humans speak first, and the assistant's answers stand between.
         roles = ["user", "assistant"] * len(said)
         return [{"role": role, "content": text} for role, text in zip(roles, said, strict=False)]
 
-    rows: list[dict[str, Any]] = [{"messages": list(prompt.messages)} for prompt in PROMPTS if prompt.label != "image"]
+    rows: list[dict[str, Any]] = [{"messages": list(messages)} for label, messages in CHATS.items() if label != "image"]
     rows += [
         {"session_id": "a", "messages": chat(hard)},
         {"session_id": "b", "messages": chat(easy)},

@@ -15,7 +15,8 @@ from router.tuning.previewing.preview import POLICY, Preview, PreviewOptions, pr
 from router.tuning.previewing.preview_text import preview_sentences
 from router.tuning.previewing.savings import Resampling
 from router.tuning.previewing.slices_of_log import MOST_PARTS, MOST_TEXT, shown_text
-from tests.router.tuning.previewing.logs import LARGE, SMALL, demo_text, real_policy, session_rows, write_log
+from tests.prompts import chat_text
+from tests.router.tuning.previewing.logs import LARGE, SMALL, real_policy, session_rows, write_log
 
 pytestmark = pytest.mark.usefixtures("_real_encoder")
 
@@ -33,7 +34,7 @@ def way(found: Preview, name: str) -> Any:
 
 
 def test_shares_and_costs_are_those_of_the_decisions(tmp_path: Path) -> None:
-    rows = [{"prompt": demo_text(label), "output_tokens": 100} for label in ("code", "systems programming")]
+    rows = [{"prompt": chat_text(label), "output_tokens": 100} for label in ("code", "systems programming")]
     found = preview(tmp_path, *rows)
     assert found.own.shares == {"small": 0.5, "large": 0.5}
     tokens = [-(-len(str(row["prompt"]).encode()) // 4) for row in rows]
@@ -48,7 +49,7 @@ def test_shares_and_costs_are_those_of_the_decisions(tmp_path: Path) -> None:
 def test_in_long_sessions_a_calculation_without_caches_promises_what_switching_loses(tmp_path: Path) -> None:
     rows, chat = [], [{"role": "system", "content": "Rules of the house. " * 2000}]
     for number, label in enumerate(["school arithmetic", "code", "systems programming", "law"] * 3):
-        chat = [*chat, {"role": "user", "content": demo_text(label)}]
+        chat = [*chat, {"role": "user", "content": chat_text(label)}]
         at = 1_760_000_000 + 30 * number
         rows.append({"messages": chat, "session_id": "s", "timestamp": at, "output_tokens": 50})
         chat = [*chat, {"role": "assistant", "content": "So it is. " * 20}]
@@ -64,7 +65,7 @@ def test_in_long_sessions_a_calculation_without_caches_promises_what_switching_l
 
 
 def test_what_was_paid_is_compared_on_the_requests_of_which_the_log_knows_it(tmp_path: Path) -> None:
-    text = demo_text("code")
+    text = chat_text("code")
     rows = [{"prompt": text, "cost_usd": 0.5}, {"prompt": text, "cost_usd": 0.25}, {"prompt": text}]
     found = preview(tmp_path, *rows)
     assert found.paid is not None
@@ -75,7 +76,7 @@ def test_what_was_paid_is_compared_on_the_requests_of_which_the_log_knows_it(tmp
 
 
 def test_the_candidates_that_answered_in_the_log_are_priced_if_all_are_known(tmp_path: Path) -> None:
-    rows = [{"prompt": demo_text("code"), "model": name} for name in ("openai/small", "large", "gpt-4-1106-preview")]
+    rows = [{"prompt": chat_text("code"), "model": name} for name in ("openai/small", "large", "gpt-4-1106-preview")]
     logged = way(preview(tmp_path, *rows), "as logged")
     assert logged.shares == {"small": pytest.approx(1 / 3), "large": pytest.approx(2 / 3)}
     found = preview(tmp_path, *rows, {"prompt": "Hi", "model": "another"})
@@ -93,7 +94,7 @@ def test_intervals_are_over_sessions_and_a_single_session_has_no_width(tmp_path:
 
 def test_refused_requests_are_counted_and_cost_nothing(tmp_path: Path) -> None:
     picture = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}
-    found = preview(tmp_path, {"prompt": demo_text("code")}, {"messages": [picture], "cost_usd": 9.0})
+    found = preview(tmp_path, {"prompt": chat_text("code")}, {"messages": [picture], "cost_usd": 9.0})
     assert (found.n, found.n_refused, found.paid) == (2, 1, None)
     assert "cannot handle image" in next(iter(found.refused))
     with pytest.raises(DataError, match="refuses every request of the log; the first error is: no candidate"):
@@ -102,7 +103,7 @@ def test_refused_requests_are_counted_and_cost_nothing(tmp_path: Path) -> None:
 
 def test_abstentions_are_counted_and_shown_with_what_the_rule_would_have_chosen(tmp_path: Path) -> None:
     policy = real_policy(tmp_path, abstain_above_leverage=1e-6)
-    found = preview(tmp_path, *({"prompt": demo_text(label)} for label in ("code", "law")), policy=policy)
+    found = preview(tmp_path, *({"prompt": chat_text(label)} for label in ("code", "law")), policy=policy)
     assert (found.n_abstained, found.reasons) == (2, {"ABSTAINED": 2})
     strange = found.to_read["abstained, least familiar first"]
     assert [one.chosen for one in strange] == ["large", "large"]
@@ -129,8 +130,8 @@ def test_a_text_is_shown_short_on_one_line_and_without_what_a_terminal_obeys() -
 
 
 def test_the_log_is_cut_by_kind_group_task_and_language_and_many_labels_count_together(tmp_path: Path) -> None:
-    rows = [{"prompt": demo_text("German") + "\n```python\nx = 1\n```", "group": "g0", "task": "t"}]
-    rows += [{"prompt": demo_text("code"), "group": f"g{number}"} for number in range(MOST_PARTS + 4)]
+    rows = [{"prompt": chat_text("German") + "\n```python\nx = 1\n```", "group": "g0", "task": "t"}]
+    rows += [{"prompt": chat_text("code"), "group": f"g{number}"} for number in range(MOST_PARTS + 4)]
     parts = preview(tmp_path, *rows).parts
     assert set(parts) == {"form", "group", "task", "language"}
     assert next(iter(parts["group"])) == "g0"
