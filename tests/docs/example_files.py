@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from router.collecting.labelling.questions import Questions
 from tests.conftest import ROOT
 
 
@@ -29,6 +30,7 @@ def write_files(folder: Path) -> None:
     (folder / "chat.json").write_text(json.dumps({"messages": chat}), "utf-8")
     (folder / "prompts.txt").write_text("".join(f"What is {i} plus {i}?\n" for i in range(20)), "utf-8")
     (folder / "examples").symlink_to(ROOT / "examples")
+    _write_judged(folder)
     _write_exports(folder)
     _write_embeddings(folder)
 
@@ -68,6 +70,21 @@ def _task_outcomes() -> Iterable[dict[str, Any]]:
         for model, score in (("small", float(task < 4)), ("large", float(i % 10 > 0))):
             text = f"Request {i} of kind {task}: what is to be done?"
             yield {"prompt": text, "model": model, "score": score, "task": f"task {task}"}
+
+
+def _write_judged(folder: Path) -> None:
+    """Write judged pairs as `elle collect` does, and a sheet in which a person graded some of them."""
+    rows = [
+        {
+            "prompt": f"What is {i} plus 1?", "prompt_id": f"p{i}", "model": model, "score": 0.5, "grader": "judge",
+            "compared_with": "large", "drawn": "random", "answer": f"{i + 1}, says {model}",
+        }
+        for i in range(60) for model in ("small", "large")
+    ]  # fmt: skip
+    _write(folder / "judged.jsonl", rows)
+    asked = Questions.read(folder / "judged.jsonl", "any seed").questions[:40]
+    filled = "".join(f"{one.id},{'tie' if number % 4 else 'a'}\n" for number, one in enumerate(asked))
+    (folder / "filled.csv").write_text(f"question,verdict\n{filled}", "utf-8")
 
 
 def _write_exports(folder: Path) -> None:
