@@ -96,12 +96,14 @@ class Rest(TypedDict, total=False):
     Attributes:
         session_id: id of the session that the request belongs to.
         task: key of the task that the request belongs to, at most 256 bytes.
+        scores: numbers that other systems made of the request, by name, for a policy that decides by one.
         parameters: further fields of the OpenAI body, such as `tools`.
         api_key: the caller's credential, if it is not that of the client.
     """
 
     session_id: str
     task: str
+    scores: Mapping[str, float]
     parameters: Mapping[str, Any]
     api_key: str | None
 
@@ -284,7 +286,7 @@ def _request(what: Routable, overrides: Overrides | None, rest: Rest) -> pb.Rout
     own = {name: value for name, value in rest.items() if name != "api_key"}
     if isinstance(what, RouteQuery):
         if overrides is not None or own:
-            raise TypeError("a RouteQuery carries its own overrides, session_id, task and parameters")
+            raise TypeError("a RouteQuery carries its own overrides, session_id, task, scores and parameters")
         return conversion.query_to_wire(what)
     if not isinstance(what, str | Sequence):
         raise InvalidRequestError(

@@ -117,6 +117,7 @@ class RouteQuery:
         overrides: what the caller asks beyond the policy.
         session_id: the id of the session that the request belongs to; empty for none.
         task: the key of the task that the request belongs to, text of at most 256 bytes; empty for none.
+        scores: numbers that other systems made of the request, by name, for a policy that decides by one.
         parameters: the other fields of the body, such as `tools`, `response_format` and `max_tokens`.
         body: the bytes of the body before and after the value of `model`; None if the request did not come as such a
             body. An upstream that speaks the same API gets exactly these bytes with its own model's name between them.
@@ -136,6 +137,7 @@ class RouteQuery:
     api_format: ApiFormat = ApiFormat.OPENAI_CHAT
     api_headers: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -243,6 +245,21 @@ class NearKinds:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreUsed:
+    """Records the caller's score that a policy read.
+
+    Attributes:
+        name: the name by which the policy asks for it.
+        value: what the request said; None if it said nothing, or no finite number.
+        fault: why it could not be used, such as `missing`; the router then abstained. Empty if it was used.
+    """
+
+    name: str
+    value: float | None
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingDecision:
     """Records one decision: the chosen candidate, the reason, and the numbers that it was made from.
 
@@ -277,6 +294,7 @@ class RoutingDecision:
         would_choose: the name of the candidate that the rule would have chosen, if the router abstained on a prompt
             that it judged; otherwise empty. `gain` and `threshold` are then those of that choice.
         kinds: the known kinds that the prompt is nearest to; None if it was not judged or the probe knows no kinds.
+        score: the caller's score that the policy read; None if it reads none, or needed none for this request.
     """
 
     decision_id: str
@@ -303,3 +321,4 @@ class RoutingDecision:
     task_labels: int = 0
     would_choose: str = ""
     kinds: NearKinds | None = None
+    score: ScoreUsed | None = None

@@ -17,6 +17,7 @@ from probes.encoders.load import load_encoder
 from probes.encoders.spec import Encoder
 from probes.errors import ProbesError
 from router.asking import ask as asking
+from router.asking.caller_scores import scores_of
 from router.asking.session_ids import session_id_of
 from router.asking.task_keys import task_of, task_of_system_prompt
 from router.deciding.batch_pool import pool_for
@@ -232,11 +233,13 @@ class Router:
         eligibility = check_eligibility(policy.rules, ask, query.overrides)
         is_certain = needs_no_scores(eligibility, held)
         is_judged = bool(ask.text) and policy.probe is not None and not is_certain
+        by_score = None if is_certain else policy.rules.file.score
+        score = by_score.read(scores_of(query.scores, {}, query.parameters)) if by_score else None
         key = self._cache.key(policy, ask.text, caller, task if task_labels else "") if is_judged else None
         cached = self._cache.get(key) if key is not None else None
         if (session_id, task) != (query.session_id, query.task):
             query = replace(query, session_id=session_id, task=task)
-        return Prepared(query, policy, eligibility, caller, held, started, is_judged, task_labels, key, cached)
+        return Prepared(query, policy, eligibility, caller, held, started, is_judged, task_labels, key, cached, score)
 
     def _conclude(self, prepared: Prepared, encoded: Encoded | Exception | None) -> RoutingDecision:
         """Return the decision record of a prepared query.
@@ -267,6 +270,8 @@ class Router:
 
         Raises JudgementError for a failure if the policy says so.
         """
+        if prepared.score is not None:
+            return prepared.policy.judge_score(prepared.score), None
         if encoded is None:
             return prepared.cached, None
         failure: Exception

@@ -11,7 +11,7 @@ from router.policies.choice import Choice
 from router.policies.eligibility import Eligibility
 from router.policies.loading import ServedPolicy
 from router.policies.rules import Judgement
-from router.values import HeldCandidate, RouteQuery, RoutingDecision, Timings
+from router.values import HeldCandidate, RouteQuery, RoutingDecision, ScoreUsed, Timings
 
 #: Makes the ids of decisions. `os.urandom` would release Python's lock for each of them, and then wait for it.
 _chance = random.Random()  # noqa: S311  (an id is no secret)
@@ -33,6 +33,7 @@ class Prepared:
         task_labels: the labels of the query's task, if the probe knows it; 0 if not.
         cache_key: the key of the judgement in the cache; None if it is not kept.
         cached: the judgement that the cache had; None if it had none.
+        score: the caller's score that the policy judges by; None if it judges by a probe, or need not judge.
     """
 
     query: RouteQuery
@@ -45,6 +46,7 @@ class Prepared:
     task_labels: int
     cache_key: CacheKey | None
     cached: Judgement | None
+    score: ScoreUsed | None = None
 
     @property
     def encoder_identity(self) -> str | None:
@@ -81,4 +83,5 @@ def record_of(prepared: Prepared, judgement: Judgement | None, choice: Choice, t
         task_labels=prepared.task_labels,
         would_choose=choice.would_choose.name if choice.would_choose else "",
         kinds=judgement.kinds if judgement else None,
+        score=prepared.score,
     )

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from router.answering.fallback import names_to_ask
+from router.asking.caller_scores import scores_of
 from router.asking.session_ids import caller_of, session_id_of
 from router.asking.task_keys import task_of
 from router.client import AsyncRouterClient
@@ -172,6 +173,7 @@ def _query(messages: Sequence[Any], request: Mapping[str, Any], overrides: Overr
         overrides=overrides,
         session_id=session_id_of("", headers, said),
         task=task_of("", headers, said),
+        scores=scores_of({}, headers, said),
         parameters=parameters,
     )
 

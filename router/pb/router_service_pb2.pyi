@@ -21,12 +21,29 @@ class RouteRequest(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class ScoresEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     CHAT_FIELD_NUMBER: builtins.int
     PROMPT_FIELD_NUMBER: builtins.int
     OVERRIDES_FIELD_NUMBER: builtins.int
     SESSION_ID_FIELD_NUMBER: builtins.int
     PARAMETERS_FIELD_NUMBER: builtins.int
     TASK_FIELD_NUMBER: builtins.int
+    SCORES_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """A plain prompt; the same as a chat of one user message."""
     session_id: builtins.str
@@ -55,6 +72,14 @@ class RouteRequest(google.protobuf.message.Message):
         candidates are eligible. Integral numbers are handed on as integers.
         """
 
+    @property
+    def scores(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """Numbers that other systems made of this request, by name, such as a decision model's probability: at most 32, names of
+        at most 64 characters, without regard to case. A policy that decides by one reads it here; others ignore them. Empty:
+        looked for in the call's metadata (`x-elle-score-NAME`, or `x-elle-scores` as JSON; not for BatchRoute) and in
+        `parameters` (`metadata.elle_scores`).
+        """
+
     def __init__(
         self,
         *,
@@ -64,9 +89,10 @@ class RouteRequest(google.protobuf.message.Message):
         session_id: builtins.str = ...,
         parameters: google.protobuf.struct_pb2.Struct | None = ...,
         task: builtins.str = ...,
+        scores: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["chat", b"chat", "input", b"input", "overrides", b"overrides", "parameters", b"parameters", "prompt", b"prompt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chat", b"chat", "input", b"input", "overrides", b"overrides", "parameters", b"parameters", "prompt", b"prompt", "session_id", b"session_id", "task", b"task"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chat", b"chat", "input", b"input", "overrides", b"overrides", "parameters", b"parameters", "prompt", b"prompt", "scores", b"scores", "session_id", b"session_id", "task", b"task"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["input", b"input"]) -> typing.Literal["chat", "prompt"] | None: ...
 
 global___RouteRequest = RouteRequest

@@ -521,6 +521,7 @@ class Decision(google.protobuf.message.Message):
     TASK_LABELS_FIELD_NUMBER: builtins.int
     WOULD_CHOOSE_FIELD_NUMBER: builtins.int
     KINDS_FIELD_NUMBER: builtins.int
+    SCORE_FIELD_NUMBER: builtins.int
     decision_id: builtins.str
     """Unique per decision."""
     requested: builtins.str
@@ -593,6 +594,10 @@ class Decision(google.protobuf.message.Message):
         no kinds.
         """
 
+    @property
+    def score(self) -> global___CallerScore:
+        """The caller's score that the policy decided by. Absent where the policy reads none, or none was needed."""
+
     def __init__(
         self,
         *,
@@ -620,9 +625,10 @@ class Decision(google.protobuf.message.Message):
         task_labels: builtins.int = ...,
         would_choose: builtins.str = ...,
         kinds: global___NearKinds | None = ...,
+        score: global___CallerScore | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "difficulty", b"difficulty", "gain", b"gain", "kinds", b"kinds", "leverage", b"leverage", "policy", b"policy", "probe", b"probe", "threshold", b"threshold", "timings", b"timings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "abstained", b"abstained", "candidates", b"candidates", "chosen", b"chosen", "chosen_model", b"chosen_model", "decision_id", b"decision_id", "difficulty", b"difficulty", "gain", b"gain", "has_code", b"has_code", "input_tokens_estimate", b"input_tokens_estimate", "kinds", b"kinds", "language", b"language", "leverage", b"leverage", "needs", b"needs", "policy", b"policy", "probe", b"probe", "reason", b"reason", "requested", b"requested", "session_id", b"session_id", "task", b"task", "task_known", b"task_known", "task_labels", b"task_labels", "threshold", b"threshold", "timings", b"timings", "would_choose", b"would_choose"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "difficulty", b"difficulty", "gain", b"gain", "kinds", b"kinds", "leverage", b"leverage", "policy", b"policy", "probe", b"probe", "score", b"score", "threshold", b"threshold", "timings", b"timings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "abstained", b"abstained", "candidates", b"candidates", "chosen", b"chosen", "chosen_model", b"chosen_model", "decision_id", b"decision_id", "difficulty", b"difficulty", "gain", b"gain", "has_code", b"has_code", "input_tokens_estimate", b"input_tokens_estimate", "kinds", b"kinds", "language", b"language", "leverage", b"leverage", "needs", b"needs", "policy", b"policy", "probe", b"probe", "reason", b"reason", "requested", b"requested", "score", b"score", "session_id", b"session_id", "task", b"task", "task_known", b"task_known", "task_labels", b"task_labels", "threshold", b"threshold", "timings", b"timings", "would_choose", b"would_choose"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_difficulty", b"_difficulty"]) -> typing.Literal["difficulty"] | None: ...
     @typing.overload
@@ -633,6 +639,34 @@ class Decision(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_threshold", b"_threshold"]) -> typing.Literal["threshold"] | None: ...
 
 global___Decision = Decision
+
+@typing.final
+class CallerScore(google.protobuf.message.Message):
+    """A number that another system made of the request, as the policy read it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    FAULT_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name by which the policy asks for it."""
+    value: builtins.float
+    """What the request said. Absent where it said nothing, or no finite number."""
+    fault: builtins.str
+    """Why it could not be used, such as `missing`; then the router abstained. Empty where it was used."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        value: builtins.float | None = ...,
+        fault: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_value", b"_value", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_value", b"_value", "fault", b"fault", "name", b"name", "value", b"value"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_value", b"_value"]) -> typing.Literal["value"] | None: ...
+
+global___CallerScore = CallerScore
 
 @typing.final
 class NearKind(google.protobuf.message.Message):

@@ -71,7 +71,7 @@ def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
             "max_risk and min_gain each replace the policy's rule; give one of them, got both.",
             field="overrides.min_gain",
         )
-    if replacing and file.probe is None:
+    if replacing and file.probe is None and file.score is None:
         raise InvalidRequestError(
             f"{replacing[0]} needs a policy with a probe, {file.name!r} has none.", field=f"overrides.{replacing[0]}"
         )

@@ -24,7 +24,7 @@ from router.policies.credentials import shown_base
 from router.policies.policy_file import PolicyFile, read_policy_file
 from router.policies.prices import resolve_prices
 from router.policies.rules import Judgement, Rules
-from router.values import ArtifactRef, NearKind, NearKinds
+from router.values import ArtifactRef, NearKind, NearKinds, ScoreUsed
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +47,8 @@ class ServedPolicy:
     Attributes:
         rules: the policy file with its prices, as `router.policies.choice` needs it.
         ref: name, version and digest of the policy.
-        probe: the probe; None only under a fixed rule.
-        probe_ref: name, version and digest of the probe.
+        probe: the probe; None only under a fixed rule, and if the policy judges by a score of the caller.
+        probe_ref: name, version and digest of the probe, or of that score with its maps.
         encoder_spec: the encoder that the probe was fitted on.
         columns: for each candidate the index of its column in the probe, (n_candidates,).
     """
@@ -77,6 +77,14 @@ class ServedPolicy:
             leverage=leverage,
             kinds=_near_kinds(self.probe, features),
         )
+
+    def judge_score(self, used: ScoreUsed) -> Judgement | None:
+        """Return what the caller's score says about one request, or None if it cannot be used."""
+        score = self.rules.file.score
+        if score is None or used.fault or used.value is None:
+            return None
+        risk = tuple([one.risk(used.value) for one in score.risks])
+        return Judgement(raw=risk, risk=risk, difficulty=math.fsum(risk) / len(risk), leverage=0.0)
 
     def judge_all(self, prediction: ProbePrediction) -> list[Judgement]:
         """Return the judgement of each prompt of a prediction: the same numbers as `judge` gives one by one."""
@@ -194,7 +202,8 @@ def assemble(file: PolicyFile, probe: DifficultyProbe | None) -> ServedPolicy:
     prices = tuple(resolve_prices(candidate) for candidate in file.candidates)
     ref = ArtifactRef(file.name, file.version, file.digest)
     if probe is None:
-        return ServedPolicy(Rules(file, prices, max_leverage=None), ref)
+        score = ArtifactRef(f"score {file.score.name}", "1", file.score.digest) if file.score else None
+        return ServedPolicy(Rules(file, prices, max_leverage=None), ref, probe_ref=score)
     unknown = [c.name_in_probe for c in file.candidates if c.name_in_probe not in probe.models]
     if unknown:
         raise ConfigError(

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 from probes.bounded.files import shown
 from probes.bounded.text import kind_of
 from router.errors import ConfigError
+from router.policies.caller_score import CallerScore
 from router.policies.certificate_record import CertificateRecord
 from router.policies.credentials import (
     SECRET_KEYS,
@@ -177,6 +178,8 @@ class PolicyFile(StrictModel):
         version: a version of the author's own; the digest says exactly what the file contains.
         description: one line for people.
         probe: the folder of the probe, relative to the policy file, or `builtin:NAME`; absent only for the fixed rule.
+        score: a score that callers send with each request, by which the policy judges instead of a probe; absent: it
+            has a probe, or a fixed rule (docs/scores.md).
         candidates: the models that may answer, in the order of their tiers, cheapest first.
         rule: how the candidate that answers is chosen.
         safe_default: the candidate that answers if the router abstains or fails.
@@ -208,6 +211,7 @@ class PolicyFile(StrictModel):
     version: str = Field(default="1", min_length=1)
     description: str = ""
     probe: ProbePath | None = None
+    score: CallerScore | None = None
     candidates: tuple[Candidate, ...] = Field(min_length=1)
     rule: Rule
     safe_default: Name
@@ -246,6 +250,10 @@ class PolicyFile(StrictModel):
                 f"require_region must be among the regions of a candidate, none has {self.require_region!r}"
             )
         self._check_aliases(names)
+        if self.score is not None and self.probe is not None:
+            raise ValueError("score must be absent if there is a probe: a policy judges by one of them")
+        if self.score is not None and len(self.score.risks) != len(names):
+            raise ValueError(f"score.risks must have a map per candidate, {len(names)}, got {len(self.score.risks)}")
         self._check_rule(self.rule, "rule")
         for name, profile in self.profiles.items():
             self._check_rule(profile.rule, f"profiles.{name}.rule")
@@ -272,8 +280,8 @@ class PolicyFile(StrictModel):
             raise ValueError(f"{where}.candidate must be one of {', '.join(names)}, got {rule.candidate!r}")
         if isinstance(rule, CostRule) and (unpriced := [c.name for c in self.candidates if c.prices is None]):
             raise ValueError(f"{where} weighs costs, so every candidate needs prices; {', '.join(unpriced)} have none")
-        if self.probe is None and not isinstance(rule, FixedRule):
-            raise ValueError(f"probe must be set for the rule {rule.kind!r}; only the fixed rule needs none")
+        if self.probe is None and self.score is None and not isinstance(rule, FixedRule):
+            raise ValueError(f"probe or score must be set for the rule {rule.kind!r}; only the fixed rule needs none")
 
     def with_profile(self, name: str) -> PolicyFile:
         """Return the file with the rule and certificate of one profile in place of its own."""

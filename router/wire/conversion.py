@@ -20,6 +20,7 @@ from router.values import (
     Reason,
     RouteQuery,
     RoutingDecision,
+    ScoreUsed,
     Timings,
 )
 from router.wire.structs import dict_from_request, struct_from_request
@@ -46,6 +47,7 @@ def query_from_wire(request: service_pb.RouteRequest) -> RouteQuery:
         overrides=_overrides_from_wire(request.overrides) if request.HasField("overrides") else NO_OVERRIDES,
         session_id=request.session_id,
         task=request.task,
+        scores=dict(request.scores),
         parameters=dict_from_request(request.parameters, "parameters") if request.HasField("parameters") else {},
     )
 
@@ -68,9 +70,11 @@ def query_to_wire(query: RouteQuery) -> service_pb.RouteRequest:
             min_gain=o.min_gain,
         )
         request = service_pb.RouteRequest(overrides=overrides, session_id=query.session_id, task=query.task)
+        request.scores.update(query.scores)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidRequestError(
-            f"overrides, session_id and task must hold text in valid Unicode and numbers: {error}.", field="overrides"
+            f"overrides, session_id, task and scores must hold text in valid Unicode and numbers: {error}.",
+            field="overrides",
         ) from error
     request.chat.messages.extend(_message_to_wire(message, i) for i, message in enumerate(query.messages))
     request.parameters.CopyFrom(struct_from_request(query.parameters, "parameters"))
@@ -119,6 +123,10 @@ def decision_to_wire(decision: RoutingDecision) -> pb.Decision:
         message.kinds.known = decision.kinds.known
         for kind in decision.kinds.nearest:
             message.kinds.nearest.add(name=kind.name, share=kind.share, assumed=kind.assumed)
+    if decision.score is not None:
+        message.score.name, message.score.fault = decision.score.name, decision.score.fault
+        if decision.score.value is not None:
+            message.score.value = decision.score.value
     return message
 
 
@@ -159,6 +167,7 @@ def decision_from_wire(message: pb.Decision) -> RoutingDecision:
         task_labels=message.task_labels,
         would_choose=message.would_choose,
         kinds=_kinds_from_wire(message.kinds) if message.HasField("kinds") else None,
+        score=_score_from_wire(message.score) if message.HasField("score") else None,
     )
 
 
@@ -277,6 +286,10 @@ def _fill_timings(message: pb.Timings, timings: Timings) -> None:
 
 def _kinds_from_wire(message: pb.NearKinds) -> NearKinds:
     return NearKinds(tuple(NearKind(kind.name, kind.share, kind.assumed) for kind in message.nearest), message.known)
+
+
+def _score_from_wire(message: pb.CallerScore) -> ScoreUsed:
+    return ScoreUsed(message.name, _optional(message, "value"), message.fault)
 
 
 def _timings_from_wire(message: pb.Timings) -> Timings:

@@ -15,6 +15,7 @@ from router.answering.completion import Completion
 from router.answering.dispatch import Dispatcher
 from router.answering.upstreams.large_answers import apart
 from router.answering.upstreams.large_answers import is_large as is_large_answer
+from router.asking.caller_scores import scores_of
 from router.asking.session_ids import caller_of, session_id_of
 from router.asking.task_keys import task_of
 from router.deciding.pipeline import Router
@@ -160,6 +161,7 @@ async def _decide(router: Router, request: pb.RouteRequest, context: Context) ->
             query,
             session_id=session_id_of(query.session_id, headers, query.parameters),
             task=task_of(query.task, headers, query.parameters),
+            scores=scores_of(query.scores, headers, query.parameters),
         )
 
     query = await router.intake.run_in_thread(read) if large else read()

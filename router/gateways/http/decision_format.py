@@ -89,6 +89,8 @@ def decision_record(decision: RoutingDecision, delivery: Delivery | None) -> dic
         record |= {"task": decision.task, "task_known": decision.task_known, "task_labels": decision.task_labels}
     if decision.kinds is not None:
         record["kinds"] = asdict(decision.kinds)
+    if decision.score is not None:
+        record["score"] = asdict(decision.score)
     if delivery is not None:
         record["answered_by"] = delivery.answered_by
         record["fell_back"] = delivery.fell_back

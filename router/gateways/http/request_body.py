@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from router.asking.caller_scores import scores_of
 from router.asking.session_ids import session_id_of
 from router.asking.task_keys import task_of
 from router.errors import InvalidRequestError, UnknownModelError
@@ -63,8 +64,8 @@ def query_from_body(
 
     Args:
         body: the decoded JSON body, in the shape of OpenAI's chat completions or Anthropic's messages.
-        headers: the headers of the HTTP request, which may hold the id of the session and the key of the task; see
-            `router.asking.session_ids.session_id_of` and `router.asking.task_keys.task_of`.
+        headers: the headers of the HTTP request, which may hold the id of the session, the key of the task and scores;
+            see `session_ids.session_id_of`, `task_keys.task_of` and `caller_scores.scores_of` of `router.asking`.
         policies: all served policies by name, profiles included, the default first (`Router.policies`).
 
     Raises:
@@ -85,6 +86,7 @@ def query_from_body(
         session_id=session_id_of("", headers, parameters),
         parameters=parameters,
         task=task_of("", headers, parameters),
+        scores=scores_of({}, headers, parameters),
     )
 
 
