@@ -142,7 +142,8 @@ class TestWords:
         assert line == (
             "certified max_loss 0.02 and max_strong_share 0.02 against large, confidence 0.95, on 1,234 prompts, good "
             "until 2124-07-27; quality is what the scores of the data say; covers requests decided by themselves, not "
-            "those where a session holds its model, not answers of another model while the chosen one is down, attempts not counted"
+            "those where a session holds its model, not answers of another model while the chosen one is down, "
+            "attempts not counted"
         )
         assert "prompts, EXPIRED on 2026-01-02; quality is" in say_certificate(record(expires=WHEN))
         assert say_certificate(None) == "no certificate"
