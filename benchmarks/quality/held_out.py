@@ -11,7 +11,7 @@ are also adjusted by Holm (1979); without that one group in forty falls below it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,8 @@ def held_out_results(
         for name, target in targets.items()
     }
     parts: dict[str, list[Decided]] = {name: [] for name in targets}
+    # The rows are split here, repeated texts included, so `calibration_set` must not take them for a file of the fit.
+    outcomes = replace(outcomes, sources=())
     fold = split_folds(outcomes, folds, "group", seed)
     for number in np.unique(fold):
         test = fold == number
