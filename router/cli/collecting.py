@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.options import ENCODER_DIR, JSON, PATH, GroupedCommand, require_other_than_input
+from router.cli.options import JSON, PATH, GroupedCommand, asking_options, require_other_than_input
 from router.cli.output import INCOMPLETE, print_json, progress_bar, spending_bar, stdout
 
 if TYPE_CHECKING:
@@ -26,7 +26,12 @@ _COLLECT_GROUPS = {
 }
 
 
-@click.command("collect", cls=GroupedCommand, groups=_COLLECT_GROUPS)
+@click.command(
+    "collect",
+    cls=GroupedCommand,
+    groups=_COLLECT_GROUPS,
+    short_help="Ask models the prompts of a log, and grade the answers.",
+)
 @click.argument("prompts", nargs=-1, required=True, type=PATH)
 @click.option("--policy", required=True, type=PATH, help="The policy file whose candidates are asked.")
 @click.option("--out", required=True, type=PATH, help="The file of outcomes to write, .jsonl.")
@@ -39,36 +44,7 @@ _COLLECT_GROUPS = {
     help="random: a uniform draw, which may certify. informative: prompts unlike each other, on which the models are "
     "expected to differ; only for the fit.",
 )
-@click.option("--seed", default=0, show_default=True, help="The seed of the draw.")
-@click.option("--kind", metavar="KIND", help="The program that wrote PROMPTS, as in `elle import`. Default: found out.")
-@ENCODER_DIR
-@click.option(
-    "--grader",
-    "graders",
-    multiple=True,
-    metavar="NAME[:PARAMETER=VALUE,...]",
-    help="How answers are graded; repeatable. The first grader gives the score. Default: one that fits the columns.",
-)
-@click.option("--judges", type=PATH, metavar="POLICY", help="A policy file that describes the models that judge.")
-@click.option("--budget-usd", type=click.FloatRange(0, min_open=True), help="The most USD to spend for --out.")
-@click.option("--max-calls", type=click.IntRange(1), help="The most calls to make for --out.")
-@click.option(
-    "--max-output-tokens",
-    default=1024,
-    show_default=True,
-    type=click.IntRange(1),
-    help="The longest answer that is asked for.",
-)
-@click.option(
-    "--concurrency", default=8, show_default=True, type=click.IntRange(1), help="Calls to one model at the same time."
-)
-@click.option(
-    "--rate",
-    "rates",
-    multiple=True,
-    metavar="[MODEL=]CALLS",
-    help="The most calls a minute to each model, or to one; repeatable.",
-)
+@asking_options
 @click.option("--store", type=PATH, help="The file that keeps all answers. Default: elle-collect.sqlite beside --out.")
 @click.option("--dry-run", is_flag=True, help="Print what would be asked and what it costs, and end.")
 @click.option("--plan", is_flag=True, help="Print how many labels a target needs, with what chance, and end.")
@@ -79,7 +55,6 @@ _COLLECT_GROUPS = {
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="With --plan: the target on the mean quality lost.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask before the first call.")
 @click.option("--force", is_flag=True, help="Replace a file that no earlier run wrote.")
 @JSON
 def collect_verb(prompts: tuple[Path, ...], policy: Path, out: Path, as_json: bool, **options: Any) -> None:
@@ -97,7 +72,7 @@ def collect_verb(prompts: tuple[Path, ...], policy: Path, out: Path, as_json: bo
 
     require_other_than_input(click.get_current_context(), out)
     dry_run, plan, yes, max_loss = (options.pop(name) for name in ("dry_run", "plan", "yes", "max_loss"))
-    asked = _collect_options(policy, options)
+    asked = collect_options(policy, options)
     if plan:
         needs = label_needs(max_loss, asked.selection.n or 0)
         if as_json:
@@ -114,7 +89,9 @@ def collect_verb(prompts: tuple[Path, ...], policy: Path, out: Path, as_json: bo
                 print_plan(found, stdout())
             return
         with spending_bar("asking") as report:
-            watch = Watch(lambda found: _confirmed(found, yes=yes), lambda at: _report(at, report), on_encoding)
+            watch = Watch(
+                lambda found: is_confirmed(found, yes=yes), lambda at: report_spending(at, report), on_encoding
+            )
             summary = collect(prompts, policy, out, asked, watch)
     if summary is None:
         raise click.Abort
@@ -126,14 +103,18 @@ def collect_verb(prompts: tuple[Path, ...], policy: Path, out: Path, as_json: bo
         raise SystemExit(INCOMPLETE)
 
 
-def _collect_options(policy: Path, options: dict[str, Any]) -> CollectOptions:
+def collect_options(policy: Path | None, options: dict[str, Any]) -> CollectOptions:
+    """Return the options of collecting that the options of a verb ask for; those of `asking_options` are among them.
+
+    policy: the policy file whose probe says which prompts are informative; None if no prompt is chosen by that.
+    """
     from router.collecting.calls.asking import AskingLimits
     from router.collecting.collect import CollectOptions
     from router.collecting.sampling import Selection
 
     selection = Selection(
         n=options.pop("n"),
-        how=options.pop("select"),
+        how=options.pop("select", "random"),
         seed=options.pop("seed"),
         policy=policy,
         encoder_dir=options.pop("encoder_dir"),
@@ -156,7 +137,7 @@ def _per_minute(rates: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _confirmed(plan: CollectionPlan, *, yes: bool) -> bool:
+def is_confirmed(plan: CollectionPlan, *, yes: bool) -> bool:
     """Show the plan on stderr, and return whether the user agrees to it. Without calls there is nothing to ask."""
     from rich.console import Console
 
@@ -170,7 +151,8 @@ def _confirmed(plan: CollectionPlan, *, yes: bool) -> bool:
     return click.confirm("Make these calls?", err=True)
 
 
-def _report(at: CollectProgress, report: Callable[[int, int, str], None]) -> None:
+def report_spending(at: CollectProgress, report: Callable[[int, int, str], None]) -> None:
+    """Show how many prompts are done, and what is spent of what is expected."""
     expected = "" if at.expected_usd is None else f" of about ${at.expected_usd:.2f}"
     report(at.n_done, at.n_prompts, f"${at.spent_usd:.2f}{expected}")
 

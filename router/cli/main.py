@@ -19,6 +19,7 @@ from probes.errors import ProbesError
 from router.cli import collecting, embeddings, judging, labelling, selecting, serving, tuning
 from router.cli.options import JSON
 from router.cli.output import print_json
+from router.cli.starting import verb
 from router.errors import RouterError
 
 
@@ -70,6 +71,7 @@ def _version(name: str) -> str | None:
 
 for _command in (
     *serving.SERVING_VERBS,
+    *verb.STARTING_VERBS,
     *collecting.COLLECTING_VERBS,
     *tuning.TUNING_VERBS,
     *labelling.LABELLING_VERBS,

@@ -48,6 +48,53 @@ PRICES = click.option(
     help="List prices of the models, from a file or from the table of LiteLLM, for costs that the data do not state.",
 )
 
+#: The options of verbs that ask models: which prompts, how answers are graded, and how much they may cost.
+_ASKING = (
+    click.option("--seed", default=0, show_default=True, help="The seed of the draw."),
+    click.option("--kind", metavar="KIND", help="The kind of the log, as in `elle import`. Default: it is recognised."),
+    ENCODER_DIR,
+    click.option(
+        "--grader",
+        "graders",
+        multiple=True,
+        metavar="NAME[:PARAMETER=VALUE,...]",
+        help="How answers are graded; repeatable. The first one gives the score. Default: one that fits the columns.",
+    ),
+    click.option("--judges", type=PATH, metavar="POLICY", help="A policy file that describes the models that judge."),
+    click.option("--budget-usd", type=click.FloatRange(0, min_open=True), help="The most USD to spend for --out."),
+    click.option("--max-calls", type=click.IntRange(1), help="The most calls to make for --out."),
+    click.option(
+        "--max-output-tokens",
+        default=1024,
+        show_default=True,
+        type=click.IntRange(1),
+        help="The longest answer that is asked for.",
+    ),
+    click.option(
+        "--concurrency",
+        default=8,
+        show_default=True,
+        type=click.IntRange(1),
+        help="Calls to one model at the same time.",
+    ),
+    click.option(
+        "--rate",
+        "rates",
+        multiple=True,
+        metavar="[MODEL=]CALLS",
+        help="The most calls a minute to each model, or to one; repeatable.",
+    ),
+    click.option("--yes", is_flag=True, help="Do not ask before the first call."),
+)
+
+
+def asking_options(command: _Function) -> _Function:
+    """Give a command the options of verbs that ask models, in the order of their help."""
+    for option in reversed(_ASKING):
+        command = option(command)
+    return command
+
+
 _FORCE = "router.cli.force"
 
 
