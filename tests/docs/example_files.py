@@ -20,6 +20,7 @@ def write_files(folder: Path) -> None:
     _write(folder / "new-labels.jsonl", _outcomes(100, seed=2))
     _write(folder / "new-calibration.jsonl", _outcomes(400, seed=3))
     _write(folder / "log.jsonl", _log())
+    _write(folder / "prompts.jsonl", _prompts(400))
     fresh = {"small": "fresh", "large": "large"}
     for name, n, seed in (("fresh-labels", 50, 5), ("fresh-calibration", 400, 6)):
         _write(folder / f"{name}.jsonl", (row | {"model": fresh[row["model"]]} for row in _outcomes(n, seed=seed)))
@@ -48,6 +49,13 @@ def _outcomes(n: int, *, seed: int) -> Iterable[dict[str, Any]]:
                 "prompt": text, "prompt_id": f"{seed}-{i}", "model": model, "score": score,
                 "group": f"group {i % 4}", "timestamp": 1_760_000_000 + 60 * i,
             }  # fmt: skip
+
+
+def _prompts(n: int) -> Iterable[dict[str, Any]]:
+    """Yield n prompts without any answer; the simulated models find every second one hard."""
+    for number in range(n):
+        hard = f"Prove the theorem of chapter {number} about finite graphs."
+        yield {"prompt": hard if number % 2 else f"Say hello to my friend number {number} in a kind way."}
 
 
 def _log() -> Iterable[dict[str, Any]]:

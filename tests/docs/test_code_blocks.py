@@ -20,7 +20,7 @@ from tests.docs.pages import PAGES, Block, blocks, prose
 from tests.router.serving.processes import Service, elle_serve
 
 #: Pages that take most of a minute of one core: they fit, judge, report and tune.
-LONG = {"evaluate.md", "tune.md"}
+LONG = {"collect.md", "evaluate.md", "tune.md"}
 WITH_CODE = [
     pytest.param(page, marks=[pytest.mark.slow] if page.name in LONG else [], id=str(page.relative_to(ROOT)))
     for page in PAGES
