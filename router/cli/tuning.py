@@ -23,7 +23,8 @@ from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
 _DEFAULT = click.core.ParameterSource.DEFAULT
 
 _IMPORT_GROUPS = {
-    "What the scores are": ("scores", "score_name", "score_map", "score_range"),
+    "What the columns are": ("columns",),
+    "What the scores are": ("scores", "score_name", "score_map", "score_range", "scale"),
     "Output": ("out", "force", "as_json"),
 }
 
@@ -48,6 +49,14 @@ _IMPORT_GROUPS = {
     metavar="WORST BEST",
     help="The worst and the best score, as in: 1 5. If less is better: 1 0.",
 )
+@click.option("--scale", metavar="WORST..BEST", help="The same as --score-range, as people write it: 1..5.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help="The column of a plain table that holds this: prompt=Frage, model=Modell. Repeatable.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @JSON
 def import_verb(paths: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
@@ -60,9 +69,15 @@ def import_verb(paths: tuple[Path, ...], out: Path, as_json: bool, **options: An
     be used are left out, counted, and listed in a file beside --out.
     """
     from router.tuning.outcomes.adapters import ImportOptions, import_outcomes
+    from router.tuning.outcomes.adapters.spelled_scores import parse_scale
     from router.tuning.outcomes.adapters.summary import print_import
 
     require_other_than_input(click.get_current_context(), out)
+    scale = options.pop("scale")
+    if scale is not None:
+        if options["score_range"] is not None or (span := parse_scale(scale)) is None:
+            raise click.UsageError(f"give one --scale, as in 1..5, or --score-range; got {scale!r}.")
+        options["score_range"] = span
     # A first word that is no file names the kind; if it is no kind either, the message names the nearest one.
     named = len(paths) > 1 and not paths[0].exists()
     kind, files = (str(paths[0]), paths[1:]) if named else (None, paths)

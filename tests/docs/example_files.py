@@ -104,6 +104,8 @@ def _write_exports(folder: Path) -> None:
     spend = {"request_id": "a", "call_type": "acompletion", "model_group": "fast", "messages": chat, "spend": 0.002}
     rest = {"prompt_tokens": 5, "completion_tokens": 6, "status": "success", "cache_hit": "False", "metadata": {}}
     (folder / "spend.json").write_text(json.dumps([spend | rest]), "utf-8")
+    sheet = "Frage;Modell;Note\nWie groß ist Köln?;m;4 - gut\n"
+    (folder / "ratings-sheet.csv").write_text(sheet, "cp1252")
     (folder / "ratings.csv").write_text("request_id,score\na,4\n", "utf-8")
     body = {"model": "m", "messages": chat}
     vote = {"question_id": "q", "model_a": "m", "model_b": "n", "winner": "model_a", "conversation_a": chat}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import re
@@ -70,20 +71,22 @@ class JsonFaultError(ValueError):
         self.is_followed = is_followed
 
 
-def read_rows(path: Path, on_bad_row: OnBadRow = refuse) -> list[Row]:
+def read_rows(path: Path, on_bad_row: OnBadRow = refuse, *, old_windows: bool = False) -> list[Row]:
     """Return the rows of a file, whose suffix says in which format it is.
 
     Text is UTF-8 or, with a byte-order mark, UTF-16 or UTF-32; byte-order marks are dropped. JSON Lines end at a line
     feed, a carriage return, or both. A `.json` file is a list of objects, one object, an object whose `data`
-    is a list of objects, or JSON Lines. CSV is separated by commas, semicolons or tabs, whichever its header has most.
+    is a list of objects, or JSON Lines. CSV is separated by commas, semicolons or tabs, whichever its header has most;
+    with `old_windows` it may also be Windows-1252, as spreadsheets on Windows save it.
 
     Calls `on_bad_row` for each row that cannot be read. If the whole file cannot be read, raises DataError, which names
     the file.
     """
     suffix = path.suffix.lower()
+    read_csv = functools.partial(_read_csv, old_windows=old_windows)
     readers: dict[str, Callable[[Path, OnBadRow], list[Row]]] = {
         ".jsonl": _read_json_lines, ".ndjson": _read_json_lines, ".json": _read_json,
-        ".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet,
+        ".csv": read_csv, ".tsv": read_csv, ".parquet": _read_parquet,
     }  # fmt: skip
     if suffix not in readers:
         raise DataError(f"{path} must end in {', '.join(SUFFIXES)}; got {suffix or 'no suffix'}.{_way_out(suffix)}")
@@ -98,6 +101,8 @@ def read_rows(path: Path, on_bad_row: OnBadRow = refuse) -> list[Row]:
 def _way_out(suffix: str) -> str:
     if suffix in {".pkl", ".pickle"}:
         return " A pickle runs code when opened: convert it with pandas first."
+    if suffix in {".xlsx", ".xls", ".ods", ".numbers"}:
+        return " Save it as CSV first."
     return " Unpack it first." if suffix in {".gz", ".zip", ".zst", ".bz2", ".xz"} else ""
 
 
@@ -178,8 +183,8 @@ def _read_json(path: Path, on_bad_row: OnBadRow) -> list[Row]:
     return rows
 
 
-def _read_csv(path: Path, on_bad_row: OnBadRow) -> list[Row]:
-    text = read_text(path)
+def _read_csv(path: Path, on_bad_row: OnBadRow, *, old_windows: bool) -> list[Row]:
+    text = (_old_windows(path) if old_windows else None) or read_text(path)
     first = text.partition("\n")[0].rstrip("\r")
     skipped = 0
     if first.lower().startswith("sep=") and len(first) == len("sep=") + 1:  # written by spreadsheets
@@ -260,6 +265,39 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {os_fault(error)}.") from error
     except ValueError as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
+
+
+def _old_windows(path: Path) -> str | None:
+    """Return the text of a file that is Windows-1252, as spreadsheets on Windows save CSV; None for any other file."""
+    data = path.read_bytes()
+    if data.startswith((_BOM, *OTHER_BOMS)) or b"\x00" in data or (_CONTROLS & set(data)):
+        return None
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        try:
+            return data.decode("cp1252")
+        except UnicodeDecodeError:
+            return None
+    return None
+
+
+#: Bytes that no text has: control characters other than tabs, ends of lines and form feeds.
+_CONTROLS = set(range(32)) - set(b"\t\n\r\f")
+
+_WORD = re.compile(r"\w*[^\W\x00-\x7f]\w*")
+
+
+def word_of_old_windows(path: Path) -> str | None:
+    """Return a word of a CSV file that is read as Windows-1252, to show to the user; None for any other file.
+
+    The word has a letter by which a person sees whether this is right, as in `Größe`; the text `?` stands for no word.
+    """
+    if path.suffix.lower() not in {".csv", ".tsv"} or path_fault(path) is not None:
+        return None
+    text = _old_windows(path)
+    word = _WORD.search(text) if text is not None else None
+    return None if text is None else word[0][:40] if word is not None else "?"
 
 
 def _utf8(path: Path) -> bytes:

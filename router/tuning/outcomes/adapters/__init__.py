@@ -29,6 +29,7 @@ from router.tuning.outcomes.adapters.kinds import (
 from router.tuning.outcomes.adapters.prompts import check_prompt
 from router.tuning.outcomes.adapters.scores import ScoreOptions, parse_score_map, read_scores
 from router.tuning.outcomes.adapters.summary import ImportSummary
+from router.tuning.outcomes.adapters.table import parse_columns
 
 _FREE = (
     "costs of 0, which logs write if they know no price, are taken as unknown (--prices of evaluate and tune fills "
@@ -49,6 +50,7 @@ class ImportOptions:
         score_name: the score to read of a Langfuse export that has several.
         score_map: quality of words, as in `good=1,bad=0`.
         score_range: the worst and the best score of the source.
+        columns: for plain tables `NAME=COLUMN`, as in `prompt=Frage`.
         force: whether to replace the file that is written.
     """
 
@@ -56,6 +58,7 @@ class ImportOptions:
     score_name: str | None = None
     score_map: Sequence[str] = ()
     score_range: tuple[float, float] | None = None
+    columns: Sequence[str] = ()
     force: bool = False
 
 
@@ -73,12 +76,16 @@ def import_outcomes(kind: str | None, paths: Sequence[Path], out: Path, options:
     check_out(out, force=options.force)
     files = expand(paths, out)
     collection = Collection()
-    kind = kind or recognise_kind(files, collection)
+    # Only tables have columns that need a name.
+    kind = kind or ("table" if options.columns else recognise_kind(files, collection))
     if options.scores is not None and kind not in WITHOUT_SCORES:
         raise DataError(f"--scores is for {', '.join(WITHOUT_SCORES)}; {kind} brings its own.")
     if options.score_name is not None and kind not in WITH_NAMES:
         raise DataError(f"--score-name is for {', '.join(WITH_NAMES)}; got {kind}.")
-    read_kind(kind, files, collection, Reading(options.scores, options.score_name, score_options.words))
+    if options.columns and kind != "table":
+        raise DataError(f"--column is for tables; the kind of these files is {kind}.")
+    how = Reading(options.scores, options.score_name, score_options.words, columns=parse_columns(options.columns))
+    read_kind(kind, files, collection, how)
     _drop_empty(collection)
     scored, summary = read_scores(collection, score_options)
     usable, same = _usable(scored, collection)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from router.tuning.outcomes.records import Place, Row, number_of, read_rows
+from router.tuning.outcomes.records import Place, Row, number_of, read_rows, word_of_old_windows
 from router.tuning.outcomes.times import seconds_of
 
 NO_SCORE = "without a score"
@@ -107,7 +107,17 @@ class Collection:
     def rows(self, path: Path) -> list[Row]:
         """Return the rows of a file, which is read once; rows that cannot be read are left out."""
         if path not in self._read:
-            self._read[path] = read_rows(path, lambda place, why: self.leave_out(place, "unreadable row", why))
+            word = word_of_old_windows(path)
+            if word is not None:
+                self.notes[
+                    f"{path.name} is read as Windows-1252, because it is not UTF-8; if the word {word!r} looks wrong, "
+                    "save the file as UTF-8"
+                ] += 1
+
+            def leave_out(place: Place, why: str) -> None:
+                self.leave_out(place, "unreadable row", why)
+
+            self._read[path] = read_rows(path, leave_out, old_windows=True)
         return self._read[path]
 
     def leave_out(self, place: Place, why: str, detail: str = "") -> None:

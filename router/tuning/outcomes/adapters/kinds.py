@@ -6,7 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Collection as Names
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from probes.errors import DataError
 from router.tuning.outcomes.adapters import table, votes
 from router.tuning.outcomes.adapters.collection import Collection, first
 from router.tuning.outcomes.adapters.harnesses import benchmarks, lm_eval, openai_evals, promptfoo
+from router.tuning.outcomes.adapters.table import TableColumns
 from router.tuning.outcomes.adapters.traces import braintrust, helicone, langfuse, langsmith, phoenix
 from router.tuning.outcomes.adapters.traffic import batches, logs
 from router.tuning.outcomes.adapters.traffic.logs import ScoreFile
@@ -34,12 +35,19 @@ class Reading:
         score_name: the score to read of a source that has several; None if none was chosen.
         words: the words that a score map explains.
         needs_scores: False if only what was asked is wanted, so that nothing about scores is an error.
+        columns: for plain tables the columns by what they are, as in {"prompt": "Frage"}.
     """
 
     scores: Path | None = None
     score_name: str | None = None
     words: Names[str] = ()
     needs_scores: bool = True
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def table(self) -> TableColumns:
+        """What the columns of a plain table are called."""
+        return TableColumns(self.columns, self.score_name, self.needs_scores)
 
     def score_file(self, collection: Collection) -> ScoreFile:
         """Return the scores of the file, or no scores if there is no such file."""
@@ -125,7 +133,9 @@ _KINDS = {
     "braintrust": _named(braintrust.is_braintrust, braintrust.read_braintrust),
     "langfuse": _named(_is_langfuse, langfuse.read_langfuse),
     "votes": Kind(votes.is_vote, lambda paths, into, _: votes.read_votes(paths, into)),
-    "table": Kind(table.is_prompt_row, lambda paths, into, _: table.read_table(paths, into)),
+    "table": Kind(
+        table.is_prompt_row, lambda paths, into, how: table.read_table(paths, into, how.table), scores="names"
+    ),
 }
 
 #: The names of all kinds, in the order in which they are tried.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 
 from probes.errors import DataError
 from router.tuning.outcomes.adapters.collection import Collection, ImportedAnswer, RawScore, printable
+from router.tuning.outcomes.adapters.spelled_scores import grade_of, percentage_of, thumb_of
 from router.tuning.outcomes.records import Place, number_of
 
 #: The quality in `--score-map WORD=skip`, which leaves out the rows with this word.
@@ -149,7 +151,7 @@ class _Reader:
         self._words: Counter[str] = Counter()
         self._no_values: Counter[str] = Counter()
         self._outside: list[tuple[Place, float]] = []
-        self._first: dict[str, Place] = {}
+        self._first: dict[str, str] = {}
         self._names: dict[str, Place] = {}
         self._numbers = 0
         self._indices: dict[float, Place] = {}
@@ -162,7 +164,8 @@ class _Reader:
         if raw.name and _MORE_IS_WORSE.search(raw.name):
             self._names.setdefault(raw.name, place)
         number = self._number(raw)
-        if not _is_plain(raw.value) or _key(raw.value) in self._options.words:
+        is_known = thumb_of(raw.value) is not None or (_is_plain(raw.value) and _key(raw.value) in self._options.words)
+        if not _is_plain(raw.value) or is_known:
             return
         if number is None or (self._options.words and self._options.span is None):
             self._note_word(place, raw)
@@ -177,7 +180,7 @@ class _Reader:
     def _note_word(self, place: Place, raw: RawScore) -> None:
         word = str(raw.value)
         (self._no_values if self._is_no_value(raw) else self._words)[word] += 1
-        self._first.setdefault(word, place)
+        self._first.setdefault(word, f"{place}, {raw.source}" if raw.source.startswith("column ") else str(place))
 
     def refuse_what_is_unknown(self) -> None:
         """Raise DataError if the values are ambiguous, so that the user has to say what they mean."""
@@ -187,8 +190,10 @@ class _Reader:
             more = f" and {len(self._words) - _SHOWN} more" if len(self._words) > _SHOWN else ""
             place = self._first[self._words.most_common(1)[0][0]]
             if self._options.words:
+                near = difflib.get_close_matches(_key(self._words.most_common(1)[0][0]), self._options.words, 1)
+                hint = f" The map has {near[0]!r}, which is nearly the same." if near else ""
                 raise DataError(
-                    f"--score-map must have every score; missing: {shown}{more}, first in {place}. Numbers may "
+                    f"--score-map must have every score; missing: {shown}{more}, first in {place}.{hint} Numbers may "
                     "be left to --score-range WORST BEST, given beside it."
                 )
             hint = ",".join(f"{word[:40]}=?" for word, _ in self._words.most_common(_SHOWN))
@@ -212,9 +217,9 @@ class _Reader:
                 f"If not, say what each is worth: --score-map '{found.replace(', ', '=?,')}=?'."
             )
         if self._names and not self._options.words and self._options.span is None:
-            name, place = next(iter(self._names.items()))
+            name, where = next(iter(self._names.items()))
             raise DataError(
-                f"the score {name!r} (first in {place}) sounds as if more of it were worse. Say which value is worst "
+                f"the score {name!r} (first in {where}) sounds as if more of it were worse. Say which value is worst "
                 "and which is best: --score-range 1 0 where 0 is best, --score-range 0 1 where 1 is."
             )
 
@@ -231,6 +236,8 @@ class _Reader:
         if _is_plain(raw.value) and _key(raw.value) in self._options.words:
             value = self._options.words[_key(raw.value)]
             return value, None if value is not None else "score that --score-map skips"
+        if (thumb := thumb_of(raw.value)) is not None:
+            return thumb, None
         if self._is_no_value(raw):
             return None, None
         number = self._number(raw)
@@ -250,9 +257,12 @@ class _Reader:
             truth = value if isinstance(value, bool) else value.strip().lower() == "true"
             low, high = self._options.span or (0.0, 1.0)
             return float(truth) if {low, high} == {0.0, 1.0} else None
-        if isinstance(value, str) and self._options.span is not None:
-            value = value.strip().removesuffix("%")
-        return number_of(value)
+        percentage, span = percentage_of(value), self._options.span
+        if percentage is not None:
+            return percentage if span is not None else percentage / 100.0
+        if (number := number_of(value)) is not None or span is None:
+            return number
+        return grade_of(value, span[1])
 
     def _is_no_value(self, raw: RawScore) -> bool:
         """Return whether a text means that there is no value. Names of categories and words of a map never do."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,13 @@ from router.tuning.outcomes.adapters.collection import (
     time_of,
 )
 from router.tuning.outcomes.adapters.prompts import chat_of, decode_json_text, mapping
-from router.tuning.outcomes.adapters.table import SESSION_COLUMNS, TEXT_COLUMNS
+from router.tuning.outcomes.adapters.table import SESSION_COLUMNS, TEXT_COLUMNS, plain_names
 from router.tuning.outcomes.records import Row, number_of
 
 #: What a column `winner` may say, besides the name of a model: the scores of the first and of the second answer.
 _VERDICTS = {
-    "model_a": (1.0, 0.0), "model_b": (0.0, 1.0), "a": (1.0, 0.0), "b": (0.0, 1.0),
-    "tie": (0.5, 0.5), "draw": (0.5, 0.5), "tie (bothbad)": (0.5, 0.5), "both_bad": (0.5, 0.5),
+    "model a": (1.0, 0.0), "model b": (0.0, 1.0), "a": (1.0, 0.0), "b": (0.0, 1.0),
+    "tie": (0.5, 0.5), "draw": (0.5, 0.5), "tie (bothbad)": (0.5, 0.5), "both bad": (0.5, 0.5),
 }  # fmt: skip
 
 #: Columns of Kaggle's form of the votes, of which exactly one is 1.
@@ -52,11 +53,12 @@ def read_votes(paths: Sequence[Path], collection: Collection) -> None:
 
 def is_vote(row: Mapping[str, Any]) -> bool:
     """Return whether a row is a vote between two models."""
-    return {"model_a", "model_b"} <= row.keys() and ("winner" in row or _FLAGS.keys() <= row.keys())
+    columns = plain_names(row).keys()
+    return {"model_a", "model_b"} <= columns and ("winner" in columns or _FLAGS.keys() <= columns)
 
 
 def _pair(row: Row, collection: Collection) -> list[ImportedAnswer]:
-    values = row.values
+    values = plain_names(row.values)
     models = [text_of(name, values.get(name)) for name in ("model_a", "model_b")]
     if models[0] == models[1]:
         raise UnusableRowError("vote between a model and itself", models[0])
@@ -90,9 +92,12 @@ def _verdict(values: Mapping[str, Any], models: Sequence[str]) -> tuple[float, f
     said = str(values["winner"]).strip()
     if said in models:
         return (1.0, 0.0) if said == models[0] else (0.0, 1.0)
-    if said.lower() not in _VERDICTS:
-        raise UnusableRowError("winner that is no model of the vote", f"column winner: {said}")
-    return _VERDICTS[said.lower()]
+    verdict = " ".join(said.lower().replace("_", " ").split())
+    if verdict not in _VERDICTS:
+        near = difflib.get_close_matches(said, [*models, *_VERDICTS], 1)
+        hint = f", nearly {near[0]!r}" if near else ""
+        raise UnusableRowError("winner that is no model of the vote", f"column winner: {said}{hint}")
+    return _VERDICTS[verdict]
 
 
 def _asked(values: Mapping[str, Any]) -> list[dict[str, Any]]:

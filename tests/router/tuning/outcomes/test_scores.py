@@ -143,7 +143,7 @@ class TestScales:
         [
             ([1, 3, 5], (1.0, 5.0), [0.0, 0.5, 1.0]),
             ([100, 0, 50], (0.0, 100.0), [1.0, 0.0, 0.5]),
-            (["85%", "100 %"], (0.0, 100.0), [0.85, 1.0]),
+            (["5%", "10 %"], (0.0, 10.0), [0.5, 1.0]),
             ([-1, 1], (-1.0, 1.0), [0.0, 1.0]),
             ([1, 0], (1.0, 0.0), [0.0, 1.0]),
         ],
@@ -151,7 +151,8 @@ class TestScales:
     def test_another_scale_is_refused_until_it_is_named(
         self, tmp_path: Path, values: list[Any], span: tuple[float, float], qualities: list[float]
     ) -> None:
-        if values != [1, 0]:
+        # These are known without a scale, which then says something else.
+        if values not in ([1, 0], ["5%", "10 %"]):
             with pytest.raises(DataError, match=r"--score-(range|map)"):
                 numbers(tmp_path, values)
         _, found = numbers(tmp_path, values, score_range=span)
@@ -174,11 +175,10 @@ class TestScales:
         assert list(found.values()) == [1.0, 0.0, 1.0, 1.0]
         assert summary.left_out == {"without a score": 1}
 
-    def test_thumbs_need_a_map(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="got the words"):
-            numbers(tmp_path, ["👍", "👎", 1])
-        with pytest.raises(DataError, match="words of --score-map"):
-            numbers(tmp_path, ["👍", "👎"])
+    def test_thumbs_are_known_and_a_map_may_say_otherwise(self, tmp_path: Path) -> None:
+        assert list(numbers(tmp_path, ["👍", "👎"])[1].values()) == [1.0, 0.0]
+        with pytest.raises(DataError, match=r"got the words fine \(1\)"):
+            numbers(tmp_path, ["👍", "👎", 1, "fine"])
         assert list(numbers(tmp_path, ["👍", "👎", 1], score_map=["👍=1,👎=0,1=.5"])[1].values()) == [1.0, 0.0, 0.5]
 
     def test_a_word_that_stands_often_among_numbers_is_not_dropped(self, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from router.tuning.outcomes.adapters.collection import (
     text_of,
 )
 from router.tuning.outcomes.adapters.prompts import decode_json_text
+from router.tuning.outcomes.adapters.spelled_scores import thumb_of
 from router.tuning.outcomes.records import Row, number_of
 
 _LETTERS = "ABCDEFGHIJ"
@@ -67,7 +68,8 @@ def read_routellm(paths: Sequence[Path], collection: Collection, words: Names[st
 
 def _is_verdict(value: Any, words: Names[str]) -> bool:
     text = str(value).strip().casefold()
-    return text in {"true", "false"} or text in words or number_of(text.removesuffix("%")) is not None
+    is_number = number_of(text.removesuffix("%")) is not None
+    return text in {"true", "false"} or text in words or is_number or thumb_of(value) is not None
 
 
 def read_routerbench(paths: Sequence[Path], collection: Collection) -> None:

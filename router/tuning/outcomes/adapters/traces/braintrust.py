@@ -42,6 +42,9 @@ def read_braintrust(
     feedback, calls = TraceFeedback(), []
     for row in (row for path in paths for row in collection.rows(path)):
         values = row.values
+        if not is_braintrust(values):
+            collection.leave_out(row.place, "no event of a span", f"fields {', '.join(map(str, values))}")
+            continue
         is_root = str(values.get("span_id")) == str(values.get("root_span_id"))
         kind = str(mapping(values.get("span_attributes")).get("type") or "")
         names_model = first(mapping(values.get("metadata")), "model") is not None

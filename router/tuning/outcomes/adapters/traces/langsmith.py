@@ -50,7 +50,10 @@ def read_langsmith(
             score = label_or_score(values.get("score"), values.get("value"), "feedback", str(values["key"]))
             feedback.add(str(first(values, "run_id", "trace_id")), score)
             continue
-        if str(values.get("run_type")).lower() != "llm":
+        if "run_type" not in values:
+            collection.leave_out(row.place, "neither run nor feedback", f"fields {', '.join(map(str, values))}")
+            continue
+        if str(values["run_type"]).lower() != "llm":
             collection.skipped["runs that call no model"] += 1
             _of_trace(values, feedback)
             continue

@@ -52,6 +52,8 @@ def read_phoenix(paths: Sequence[Path], collection: Collection, score_name: str 
             name = str(first(values, "name", "annotation_name") or "annotation")
             score = label_or_score(result.get("score"), result.get("label"), f"annotation {name!r}", name)
             feedback.add(str(first(values, "span_id", "context.span_id", "trace_id")), score)
+        elif not is_phoenix(values):
+            collection.leave_out(row.place, "neither span nor annotation", f"fields {', '.join(map(str, values))}")
         elif _kind(values) != "LLM":
             collection.skipped["spans that call no model"] += 1
         else:
