@@ -248,9 +248,10 @@ _PREVIEW_GROUPS = {
 def preview_verb(log: tuple[Path, ...], policy_file: Path, as_json: bool, **options: Any) -> None:
     """Show what a policy would have done with a log.
 
-    The answer says who would have answered how much, at what cost, and which decisions were close. LOG is a log of prompts or chats, in files or folders of any kind that `elle import` knows, or plain rows with a
-    prompt or messages. No model is asked, and no key and no label is needed. Sessions are replayed request by request
-    with the times of the log, and costs count the prompt caches of the providers. What the costs rest on is listed.
+    The answer says who would have answered how much, at what cost, and which decisions were close. LOG is a log of
+    prompts or chats, in files or folders of any kind that `elle import` knows, or plain rows with a prompt or messages.
+    No model is asked, and no key and no label is needed. Sessions are replayed request by request with the times of the
+    log, and costs count the prompt caches of the providers. What the costs rest on is listed.
     """
     from router.cli.steps.preview_files import PreviewFiles, preview_files
     from router.tuning.previewing.preview import PreviewOptions
