@@ -15,6 +15,7 @@ RouterError
 │   └── ShuttingDownError      the service ended before it could answer       UNAVAILABLE, retry
 ├── JudgementError             the prompt could not be judged, and the policy
 │                              makes that an error                            INTERNAL
+├── UndecidedError             (decision models) the router abstained         UNAVAILABLE
 ├── ConfigError                a policy or its probe cannot be used           FAILED_PRECONDITION
 ├── GatewayNotInstalledError   a package that a gateway needs is missing      UNIMPLEMENTED
 ├── DispatchError              no allowed candidate answered                  UNAVAILABLE
@@ -129,6 +130,12 @@ class ShuttingDownError(NotReadyError):
 
 class JudgementError(RouterError):
     """The encoder or the probe failed on this prompt, and the failure mode of the policy is `error`."""
+
+
+class UndecidedError(RouterError):
+    """A decision model was asked for an answer, and the router abstained or could not judge the text."""
+
+    status = "UNAVAILABLE"
 
 
 class ConfigError(RouterError):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib
+import importlib.util
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +20,8 @@ from router.values import ApiFormat, RouteQuery
 #: The exceptions that Python and pydantic raise if a value is not of the shape that is expected.
 _MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
-_ADAPTERS = "litellm.llms.anthropic.pass_through.adapters"
+#: Where LiteLLM keeps its adapter, newest place first; 1.110 moved it.
+_ADAPTERS = ("litellm.llms.anthropic.messages.adapters", "litellm.llms.anthropic.pass_through.adapters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class TranslatedRequest:
 def load_adapter() -> None:
     """Import what translating needs, so that no request waits for it."""
     for name in ("transformation", "streaming_iterator"):
-        importlib.import_module(f"{_ADAPTERS}.{name}")
+        _adapter(name)
 
 
 def to_chat(query: RouteQuery, model: str) -> TranslatedRequest:
@@ -47,7 +50,7 @@ def to_chat(query: RouteQuery, model: str) -> TranslatedRequest:
 
     Raises InvalidRequestError if the request does not have the shape of Anthropic's API.
     """
-    adapter = importlib.import_module(f"{_ADAPTERS}.transformation").AnthropicAdapter()
+    adapter = _adapter("transformation").AnthropicAdapter()
     body = copy.deepcopy({"messages": [dict(message) for message in query.messages], **query.parameters})
     try:
         chat, names = adapter.translate_completion_input_params_with_tool_mapping({"model": model, **body})
@@ -77,7 +80,7 @@ def to_chat(query: RouteQuery, model: str) -> TranslatedRequest:
 def message_of(body: Mapping[str, Any], request: TranslatedRequest) -> dict[str, Any]:
     """Return a chat completion as a message of Anthropic's API. Raises UpstreamUnavailableError if it has no shape."""
     response = importlib.import_module("litellm").ModelResponse
-    adapter = importlib.import_module(f"{_ADAPTERS}.transformation").AnthropicAdapter()
+    adapter = _adapter("transformation").AnthropicAdapter()
     with _upstream_at_fault():
         answer = response(**{"usage": {}, "model": request.model, **body})
         message: dict[str, Any] = dict(
@@ -94,7 +97,7 @@ async def events_of(
     Raises what the chunks raise, and UpstreamUnavailableError for a chunk that has no shape.
     """
     chunk_type = importlib.import_module("litellm.types.utils").ModelResponseStream
-    wrapper = importlib.import_module(f"{_ADAPTERS}.streaming_iterator").AnthropicStreamWrapper
+    wrapper = _adapter("streaming_iterator").AnthropicStreamWrapper
 
     async def typed() -> AsyncGenerator[Any, None]:
         async for chunk in chunks:
@@ -111,6 +114,22 @@ async def events_of(
                 except StopAsyncIteration:
                     return
             yield copy.deepcopy(event)
+
+
+@functools.cache
+def _adapter(name: str) -> Any:
+    """Return a module of LiteLLM's adapter. Raises ImportError if this version of LiteLLM has it nowhere."""
+    places = [f"{place}.{name}" for place in _ADAPTERS]
+    found = next((place for place in places if _exists(place)), places[0])
+    return importlib.import_module(found)
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        # A package above it is missing.
+        return False
 
 
 @contextlib.contextmanager

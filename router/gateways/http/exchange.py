@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from router.answering.dispatch import Dispatcher
 from router.asking.session_ids import caller_of
@@ -26,6 +27,8 @@ from router.intake.bounds import SMALL_BYTES, forget_frames
 from router.intake.in_flight import InFlight
 from router.quoting import quoted
 from router.values import RouteQuery
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +69,27 @@ class Exchange:
         return None if self.deadline is None else self.deadline - time.monotonic()
 
     async def read(self, chunks: Sequence[bytes]) -> tuple[RouteQuery, bool]:
-        """Return the query of a body, and whether its answer is to be streamed. Raises InvalidRequestError."""
-        if is_large_body(chunks):
-            return await self.engine.router.intake.run_in_thread(self._parse, chunks)
-        return self._parse(chunks)
+        """Return the query of a chat body, and whether its answer is to be streamed. Raises InvalidRequestError."""
+        return await self._apart_if_large(chunks, self._parse_chat)
 
-    def _parse(self, chunks: Sequence[bytes]) -> tuple[RouteQuery, bool]:
-        router = self.engine.router
-        body = ChatBody.parse(b"".join(chunks), max_text_bytes=router.max_prompt_bytes)
+    async def read_as(self, chunks: Sequence[bytes], read: Callable[[Mapping[str, Any]], T]) -> T:
+        """Return what `read` makes of the fields of a body. Raises InvalidRequestError, and what `read` raises."""
+        return await self._apart_if_large(chunks, lambda chunks: read(self._parse(chunks).fields))
+
+    async def _apart_if_large(self, chunks: Sequence[bytes], job: Callable[[Sequence[bytes]], T]) -> T:
+        if is_large_body(chunks):
+            return await self.engine.router.intake.run_in_thread(job, chunks)
+        return job(chunks)
+
+    def _parse(self, chunks: Sequence[bytes]) -> ChatBody:
+        return ChatBody.parse(b"".join(chunks), max_text_bytes=self.engine.router.max_prompt_bytes)
+
+    def _parse_chat(self, chunks: Sequence[bytes]) -> tuple[RouteQuery, bool]:
+        body = self._parse(chunks)
         is_streamed = body.fields.get("stream")
         if is_streamed is not None and not isinstance(is_streamed, bool):
             raise InvalidRequestError(f"stream must be true or false, got {quoted(is_streamed)}.", field="stream")
-        query = query_from_body(body.fields, self.headers, router.policies)
+        query = query_from_body(body.fields, self.headers, self.engine.router.policies)
         passed = {name: self.headers[name] for name in self.api.passed_headers if name in self.headers}
         query = replace(query, body=body.around_model, api_format=self.api.api_format, api_headers=passed)
         return query, bool(is_streamed)

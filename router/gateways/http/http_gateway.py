@@ -1,8 +1,8 @@
 """The HTTP gateway: an ASGI application with the APIs of OpenAI and Anthropic, and a health check.
 
-It serves `POST /v1/chat/completions` (OpenAI), `POST /v1/messages` (Anthropic), `GET /v1/models` (policies, profiles
-and candidates) and `GET /healthz`, and asks the same router and dispatcher as every other door. docs/connect.md
-describes the headers and the field `elle`.
+It serves `POST /v1/chat/completions` (OpenAI), `POST /v1/messages` (Anthropic), `POST /v1/systemone` and
+`POST /v1/decisions` (decision models), `GET /v1/models` (policies, profiles and candidates) and `GET /healthz`, and
+asks the same router and dispatcher as every other door. docs/connect.md describes the headers and the field `elle`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from router.errors import (
 )
 from router.gateways.http.anthropic_format import ANTHROPIC_FORMAT
 from router.gateways.http.chat_endpoint import answer_chat
+from router.gateways.http.decision_models.endpoint import answer_decisions, answer_systemone
 from router.gateways.http.exchange import Answer, Endpoint, Engine
 from router.gateways.http.http_api import HttpApi
 from router.gateways.http.http_reply import JSON_HEADERS, Send, to_json
@@ -39,6 +40,8 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 POST_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
     "/v1/chat/completions": (OPENAI_FORMAT, answer_chat),
     "/v1/messages": (ANTHROPIC_FORMAT, answer_chat),
+    "/v1/systemone": (OPENAI_FORMAT, answer_systemone),
+    "/v1/decisions": (OPENAI_FORMAT, answer_decisions),
     "/v1/messages/count_tokens": (ANTHROPIC_FORMAT, answer_token_count),
 }
 

@@ -4,8 +4,8 @@ The field `model` may be one of these:
 
 - the name of a candidate: that candidate answers (a pin), if it can do what the request needs;
 - `elle/POLICY` or `elle/POLICY:PROFILE` (`elle/default:economy`): that policy decides;
-- `elle-POLICY` or `elle-POLICY:PROFILE`, for clients that take `x/y` for a provider and a model; `auto`: the default
-  policy decides;
+- `elle-POLICY` or `elle-POLICY:PROFILE`, for clients that take `x/y` for a provider and a model; `auto` and `elle`:
+  the default policy decides;
 - an alias of a policy (`aliases` in its file), such as `claude-haiku-*`;
 - `router-NAME-THRESHOLD`, as RouteLLM's clients send it: the policy NAME, or for the names of RouteLLM's own routers
   (`mf`, `bert`, `causal_llm`, `sw_ranking`) the default one, decides with the threshold, 0 to 1, as `min_gain`.
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 POLICY_PREFIX, POLICY_PREFIX_WITHOUT_SLASH = "elle/", "elle-"
 ROUTELLM_PREFIX = "router-"
-#: The model of which clients expect that it picks the best one by itself.
-DEFAULT_MODEL = "auto"
+#: Names of the default policy: one of which clients expect that it picks a model by itself, and ours.
+DEFAULT_MODELS = frozenset({"auto", "elle"})
 
 #: Names of RouteLLM's own routers; the default policy decides for each. Its router `random` has no counterpart.
 ROUTELLM_ROUTERS = frozenset({"mf", "bert", "causal_llm", "sw_ranking"})
@@ -103,7 +103,7 @@ def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Ov
     for prefix in (POLICY_PREFIX, POLICY_PREFIX_WITHOUT_SLASH):
         if model.startswith(prefix) and model.removeprefix(prefix) in policies:
             return Overrides(policy=model.removeprefix(prefix))
-    if model == DEFAULT_MODEL:
+    if model in DEFAULT_MODELS:
         return Overrides()
     if (aliased := _overrides_from_alias(model, policies)) is not None:
         return aliased
