@@ -103,6 +103,8 @@ class Upstream:
             yield f"data: {json.dumps(head | {'choices': [choice]})}\n\n"
             if number == 0:
                 await asyncio.to_thread(self.gate.wait, 20)
+        end = {"index": 0, "delta": {}, "finish_reason": "stop"}
+        yield f"data: {json.dumps(head | {'choices': [end]})}\n\n"
         yield "data: [DONE]\n\n"
 
 

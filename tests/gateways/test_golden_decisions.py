@@ -20,9 +20,10 @@ from tests.gateways.loopback import in_thread
 
 GOLDEN = ROOT / "tests" / "golden"
 CANDIDATES = ("mixtral-8x7b", "gpt-4-turbo")
-#: The file holds risks to six digits. The C code that made it gives the same bits on every machine; the features of
-#: ONNX Runtime, which serves where that does not run, differ in their last bits.
-TOLERANCE = 6e-7 if targets_here() else 2e-3
+#: The file holds risks to six digits. The C code that made it gives the same features on every machine, but NumPy's
+#: products of them differ in their last bits, by processor and by number of threads. The features of ONNX Runtime,
+#: which serves where the C code does not run, differ more.
+TOLERANCE = 5e-6 if targets_here() else 2e-3
 ROWS = [json.loads(line) for line in (GOLDEN / "decisions.jsonl").read_text("utf-8").split("\n") if line]
 
 

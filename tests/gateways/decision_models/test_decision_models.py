@@ -13,7 +13,7 @@ import pytest
 from router.client import RouterClient
 from router.deciding import pipeline
 from router.gateways.http.decision_models.answers import answer_question, cheapest_acceptable, label_of
-from router.gateways.http.decision_models.questions import Question
+from router.gateways.http.decision_models.questions import TierQuestion
 from router.gateways.http.http_gateway import HttpGateway
 from router.policies.policy_file import read_policy_file
 from router.serving.server import serving
@@ -144,7 +144,7 @@ def test_labels_stand_for_tiers_by_name_by_alias_or_by_order(
 ) -> None:
     names = ("small", "middle", "large")
     policy = read_policy_file(write_policy(tmp_path, names=names, aliases={"TOP": "large"}))
-    assert [label_of(Question("tier", labels), tier, policy) for tier in range(3)] == expected
+    assert [label_of(TierQuestion("tier", labels), tier, policy) for tier in range(3)] == expected
 
 
 def judged(*risks: float | None) -> RoutingDecision:
@@ -159,7 +159,7 @@ def test_probabilities_follow_from_the_risks_and_add_up(tmp_path: Path) -> None:
     assert list(cheapest_acceptable(judged(0.6, 0.25, 0.3))) == pytest.approx([0.4, 0.35, 0.25])
     assert list(cheapest_acceptable(judged(None, None, None))) == [0, 1, 0]
     policy = read_policy_file(write_policy(tmp_path, names=("a", "b", "c")))
-    question = Question("tier", ("LOW", "HIGH"))
+    question = TierQuestion("tier", ("LOW", "HIGH"))
     answer = answer_question(question, judged(0.6, 0.25, 0.3), policy)
     assert (answer.choice, answer.confidence) == ("HIGH", 0.75)
     assert answer.probabilities == {"LOW": pytest.approx(0.4), "HIGH": pytest.approx(0.6)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from router.errors import InvalidRequestError
-from router.gateways.http.decision_models.state import chat_of
+from router.gateways.http.decision_models.state import chat_in_state
 
 
 def said(*pairs: tuple[str, str]) -> tuple[dict[str, str], ...]:
@@ -46,10 +46,10 @@ ASK = "\nClassify this message:\n"
     ],
 )
 def test_the_chat_is_found(state: object, chat: tuple[dict[str, str], ...]) -> None:
-    assert chat_of(state) == chat
+    assert chat_in_state(state) == chat
 
 
 @pytest.mark.parametrize("state", [None, 7, [], {}, True])
 def test_a_state_without_text_is_refused(state: object) -> None:
     with pytest.raises(InvalidRequestError, match="state must be"):
-        chat_of(state)
+        chat_in_state(state)

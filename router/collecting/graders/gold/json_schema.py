@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from probes.bounded.files import read_bounded
+from probes.bounded.files import read_bounded, shown
 from probes.bounded.text import os_fault
 from router.collecting.graders.base import MAX_READ_CHARACTERS, NO_NEEDS, Grader, GraderError, GradingContext, Needs
 from router.collecting.graders.gold.patterns import PatternFaultError, compiled, found
@@ -55,7 +55,7 @@ class JsonSchema(Grader):
         if self.schema:
             object.__setattr__(self, "_text", _schema_file(Path(self.schema)))
             if fault := _fault_of_schema(self._text):
-                raise GraderError(f"{quoted(self.schema)} is no JSON schema: {fault}.")
+                raise GraderError(f"{shown(self.schema, 400)} is no JSON schema: {fault}.")
 
     @property
     def needs(self) -> Needs:

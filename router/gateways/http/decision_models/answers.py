@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from router.gateways.http.decision_models.questions import Question
+from router.gateways.http.decision_models.questions import TierQuestion
 from router.policies.policy_file import PolicyFile
 from router.values import RoutingDecision
 
@@ -28,7 +28,7 @@ class ChoiceAnswer:
     confidence: float | None
 
 
-def answer_question(question: Question, decision: RoutingDecision, policy: PolicyFile) -> ChoiceAnswer:
+def answer_question(question: TierQuestion, decision: RoutingDecision, policy: PolicyFile) -> ChoiceAnswer:
     """Return the answer to a question. The label of each candidate is found by `label_of`."""
     labels = [label_of(question, tier, policy) for tier in range(len(policy.candidates))]
     probabilities = dict.fromkeys(question.labels, 0.0)
@@ -39,7 +39,7 @@ def answer_question(question: Question, decision: RoutingDecision, policy: Polic
     return ChoiceAnswer(choice, probabilities, None if risk is None else 1 - risk)
 
 
-def label_of(question: Question, tier: int, policy: PolicyFile) -> str:
+def label_of(question: TierQuestion, tier: int, policy: PolicyFile) -> str:
     """Return the label that stands for a candidate, given the number of its tier.
 
     It is the first label that is the candidate's name, or an alias of it in the policy. Without one, the labels stand
@@ -71,7 +71,7 @@ def cheapest_acceptable(decision: RoutingDecision) -> Sequence[float]:
 
 
 def systemone_reply(
-    model: str, questions: Sequence[Question], answers: Sequence[ChoiceAnswer], input_tokens: int
+    model: str, questions: Sequence[TierQuestion], answers: Sequence[ChoiceAnswer], input_tokens: int
 ) -> dict[str, Any]:
     """Return the body of a reply of `/v1/systemone`."""
     told = {
@@ -87,7 +87,7 @@ def systemone_reply(
 
 
 def decisions_reply(
-    model: str, questions: Sequence[Question], answers: Sequence[ChoiceAnswer], input_tokens: int
+    model: str, questions: Sequence[TierQuestion], answers: Sequence[ChoiceAnswer], input_tokens: int
 ) -> dict[str, Any]:
     """Return the body of a reply of OpenAI's `/v1/decisions`."""
     told = [

@@ -10,11 +10,11 @@ from router.asking.task_keys import task_of
 from router.errors import InvalidRequestError, UndecidedError
 from router.gateways.http.decision_models.answers import answer_question, decisions_reply, systemone_reply
 from router.gateways.http.decision_models.questions import (
-    Question,
+    TierQuestion,
     questions_of_decisions,
     questions_of_systemone,
 )
-from router.gateways.http.decision_models.state import chat_of
+from router.gateways.http.decision_models.state import chat_in_state
 from router.gateways.http.exchange import Exchange, is_large_body
 from router.gateways.http.http_reply import JSON_HEADERS
 from router.gateways.http.request_body import overrides_from_model
@@ -29,7 +29,7 @@ _UNDECIDED = frozenset({Reason.ABSTAINED, Reason.FAILED_OPEN})
 class Protocol:
     """Reads the bodies of one protocol of decision models, and writes its replies."""
 
-    questions: Callable[[Mapping[str, Any]], tuple[Question, ...]]
+    questions: Callable[[Mapping[str, Any]], tuple[TierQuestion, ...]]
     chat: Callable[[Mapping[str, Any]], tuple[Message, ...]]
     reply: Callable[..., dict[str, Any]]
 
@@ -51,7 +51,7 @@ async def _answer(exchange: Exchange, chunks: Sequence[bytes], protocol: Protoco
     """
     router = exchange.engine.router
 
-    def read(fields: Mapping[str, Any]) -> tuple[tuple[Question, ...], RouteQuery]:
+    def read(fields: Mapping[str, Any]) -> tuple[tuple[TierQuestion, ...], RouteQuery]:
         model = fields.get("model")
         if not isinstance(model, str):
             raise InvalidRequestError(f"model must be text, such as 'elle', got {quoted(model)}.", field="model")
@@ -78,9 +78,9 @@ async def _answer(exchange: Exchange, chunks: Sequence[bytes], protocol: Protoco
 def _chat_of_input(body: Mapping[str, Any]) -> tuple[Message, ...]:
     given = body.get("input")
     if isinstance(given, str | list) and given:
-        return chat_of(given)
+        return chat_in_state(given)
     raise InvalidRequestError(f"input must be text or a list of messages, got {kind_of(given)}.", field="input")
 
 
-_SYSTEMONE = Protocol(questions_of_systemone, lambda body: chat_of(body.get("state")), systemone_reply)
+_SYSTEMONE = Protocol(questions_of_systemone, lambda body: chat_in_state(body.get("state")), systemone_reply)
 _DECISIONS = Protocol(questions_of_decisions, _chat_of_input, decisions_reply)

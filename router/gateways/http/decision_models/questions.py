@@ -20,14 +20,14 @@ _MAX_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class TierQuestion:
     """Holds one question: its name, which is empty if it has none, and its labels, cheapest tier first."""
 
     name: str
     labels: tuple[str, ...]
 
 
-def questions_of_systemone(body: Mapping[str, Any]) -> tuple[Question, ...]:
+def questions_of_systemone(body: Mapping[str, Any]) -> tuple[TierQuestion, ...]:
     """Return the questions of a body of `/v1/systemone`, where `questions` maps names to questions with `criteria`.
 
     Raises InvalidRequestError, which names the field, for anything but questions of the type `choice`.
@@ -48,11 +48,11 @@ def questions_of_systemone(body: Mapping[str, Any]) -> tuple[Question, ...]:
                 f"{where}.criteria must be an object whose keys are the labels, got {kind_of(criteria)}.",
                 field="questions",
             )
-        found.append(Question(_text(name, where), _labels(list(criteria), f"{where}.criteria")))
+        found.append(TierQuestion(_text(name, where), _labels(list(criteria), f"{where}.criteria")))
     return tuple(found)
 
 
-def questions_of_decisions(body: Mapping[str, Any]) -> tuple[Question, ...]:
+def questions_of_decisions(body: Mapping[str, Any]) -> tuple[TierQuestion, ...]:
     """Return the questions of a body of OpenAI's `/v1/decisions`, where `questions` is a list with choices in each.
 
     Raises InvalidRequestError, which names the field, for anything but questions of the type `choice`.
@@ -72,7 +72,7 @@ def questions_of_decisions(body: Mapping[str, Any]) -> tuple[Question, ...]:
         values = [choice.get("value") for choice in choices]
         name = question.get("name")
         found.append(
-            Question("" if name is None else _text(name, f"{where}.name"), _labels(values, f"{where}.choices"))
+            TierQuestion("" if name is None else _text(name, f"{where}.name"), _labels(values, f"{where}.choices"))
         )
     return tuple(found)
 

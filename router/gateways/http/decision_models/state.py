@@ -1,4 +1,4 @@
-"""Find the chat in the `state` that a decision model is asked about (`chat_of`).
+"""Find the chat in the `state` that a decision model is asked about (`chat_in_state`).
 
 LiteLLM's complexity router (1.110, `_build_classifier_user_payload`) wraps the prompt in words of its own:
 
@@ -33,7 +33,7 @@ _TURN = re.compile(r"^\[(\d{1,4})\] (?:(user|assistant): )?", re.MULTILINE)
 _SYSTEM_BEFORE, _REQUEST = "System prompt:\n", "\n\nRequest:\n"
 
 
-def chat_of(state: Any) -> tuple[Message, ...]:
+def chat_in_state(state: Any) -> tuple[Message, ...]:
     """Return the chat that a state stands for, oldest message first.
 
     A text is what LiteLLM wraps, or else the prompt itself. A list of messages, or an object with `messages`, is the
