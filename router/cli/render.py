@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from router.deciding.reason_words import describe_reason
-from router.values import CandidateRisk, RoutingDecision
+from router.values import NearKinds, RoutingDecision
 
 
 def decision_to_dict(decision: RoutingDecision) -> dict[str, Any]:
@@ -33,6 +32,8 @@ def print_decision(decision: RoutingDecision, console: Console) -> None:
         f"about {decision.input_tokens_estimate} input tokens, {decision.timings.total_s * 1e3:.1f} ms",
         highlight=False,
     )
+    if decision.kinds is not None:
+        console.print(f"kinds: {describe_kinds(decision.kinds)}", highlight=False, markup=False)
     probe = f", probe {decision.probe.name} {decision.probe.digest[:12]}" if decision.probe else ""
     console.print(f"policy {decision.policy.name} {decision.policy.digest[:12]}{probe}", style="dim", highlight=False)
 
@@ -51,9 +52,10 @@ def _candidate_table(decision: RoutingDecision) -> Table:
     return table
 
 
-def format_risks(candidates: Sequence[CandidateRisk]) -> list[str]:
-    """Return the calibrated risk of each candidate as text, with a remark on those that may not answer."""
-    return [format_number(c.risk) if c.eligible else f"{format_number(c.risk)} (not eligible)" for c in candidates]
+def describe_kinds(kinds: NearKinds) -> str:
+    """Return the nearest kinds with their shares, and whether the prompt is of one of them: "law exam 84 %, ..."."""
+    named = ", ".join(f"{kind.name} {100 * kind.share:.0f} %" for kind in kinds.nearest)
+    return named if kinds.known else f"none of the known ones; the nearest are {named}"
 
 
 def format_number(value: float | None, digits: int = 3) -> str:

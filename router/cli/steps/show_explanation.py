@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from router.cli.render import decision_to_dict, format_number
+from router.cli.render import decision_to_dict, describe_kinds, format_number
 from router.explaining.parts import Explanation, Part
 from router.explaining.sentences import plain_reason
 
@@ -93,8 +93,7 @@ def _remarks(explanation: Explanation) -> Iterator[str]:
     if any(part.assumed for part in explanation.parts):
         yield "* The losses of this kind were assumed, and not measured."
     if decision.kinds is not None and not decision.kinds.known:
-        near = ", ".join(f"{kind.name} ({100 * kind.share:.0f} %)" for kind in decision.kinds.nearest)
-        yield f"The prompt is far from all known kinds. The nearest are: {near}."
+        yield f"kinds: {describe_kinds(decision.kinds)}"
     if explanation.compared and decision.threshold is not None:
         base, stronger = explanation.compared
         yield f"The gain is how much better {stronger} is expected to be than {base}."

@@ -80,6 +80,14 @@ def test_a_probe_without_kinds_is_explained_and_says_so() -> None:
     assert (answer["parts"], len(answer["compared"])) == ([], 2)
 
 
+def test_a_prompt_of_no_known_kind_is_said_to_be_so() -> None:
+    answer = found("ㅋㅋㅋ zz 999 ∂∂∂∂ qq ###")
+    assert answer["decision"]["kinds"]["known"] is False
+    assert answer["reason"].startswith("Of none of the known kinds")
+    assert [part["what"] for part in answer["parts"]] == ["all known kinds", "this prompt"]
+    assert "kinds: none of the known ones; the nearest are " in run("ㅋㅋㅋ zz 999 ∂∂∂∂ qq ###").stdout
+
+
 def test_what_was_not_judged_is_said(tmp_path: Path) -> None:
     pinned = run("Hello", "--pin", "standard")
     assert "The request asks for standard." in pinned.stdout

@@ -104,6 +104,19 @@ def test_small_groups_are_not_known_and_the_note_says_so(tmp_path: Path) -> None
     assert artifact.load(tmp_path / "other").kinds is None
 
 
+def test_a_model_that_is_added_leaves_the_kinds_as_they_are(tmp_path: Path) -> None:
+    data = write(tmp_path / "data.jsonl", rows(["mail", "law", "poems"]))
+    said(run("fit", data, "--out", tmp_path / "probe", "--keep-statistics", "--json"))
+    labels = [{**row, "model": "fresh", "prompt": f"new {row['prompt']}"} for row in rows(["x"], 60)[::2]]
+    new = write(tmp_path / "labels.jsonl", labels)
+    said(run("fit", "--add", "fresh", new, "--prior", tmp_path / "probe", "--out", tmp_path / "more", "--json"))
+    before, after = artifact.load(tmp_path / "probe").kinds, artifact.load(tmp_path / "more").kinds
+    assert before is not None
+    assert after is not None
+    features = FakeEncoder().encode("any prompt")
+    assert after.nearest(features) == before.nearest(features)
+
+
 def test_an_adapted_probe_keeps_the_kinds_unless_the_new_data_have_their_own(tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", rows(["mail", "law", "poems"]))
     said(run("fit", data, "--out", tmp_path / "probe", "--keep-statistics", "--json"))
