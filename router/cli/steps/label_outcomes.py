@@ -83,10 +83,10 @@ class Labelled:
             ]
             if (more := len(self.agreement[kind]) - _MOST_GROUPS) > 0:
                 said.append(f"  and {more:,} more; --json lists all.")
-        if self.n_passed_over:
+        if n := self.n_passed_over:
             said.append(
-                f"{self.n_passed_over:,} prompts were passed over. A certificate about people then speaks of prompts "
-                "that people do not pass over."
+                f"{n:,} prompt{'s were' if n > 1 else ' was'} passed over. A certificate about people then speaks of "
+                "prompts that people do not pass over."
             )
         return said
 

@@ -106,7 +106,7 @@ def test_a_person_grades_with_single_keys_blind_and_goes_on_later(outcomes: Path
         assert "Question 3 of 3" in later.ask()
         later.press("B")
         later.wait_for("All 3 questions have an answer.")
-        assert "1 prompts were passed over" in later.end()
+        assert "1 prompt was passed over" in later.end()
     labelled = read(tmp_path / "labelled.jsonl")
     assert len(labelled) == 6
     assert sum("human_score" in row for row in labelled) == 4

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from router.collecting.graders.naming import grader_named
-from tests.router.collecting.graders.grading import ODD_ANSWERS, score, verdict
+from tests.router.collecting.graders.grading import score, verdict
 
 
 @pytest.mark.parametrize("text", ["Paris", " paris.\n", "PARIS!", '"Paris"', "**Paris**", "Ｐａｒｉｓ", "`Paris`."])
@@ -31,8 +31,3 @@ async def test_a_sample_without_reference_has_no_score_and_says_why() -> None:
     assert found.score is None
     assert "reference" in found.reason
     assert grader_named("exact").needs == {"reference"}
-
-
-@pytest.mark.parametrize("text", ODD_ANSWERS, ids=range(len(ODD_ANSWERS)))
-async def test_odd_answers_score_zero(text: str) -> None:
-    assert await score("exact", text, reference="42") == 0
