@@ -34,6 +34,9 @@ from router.wire.structs import struct_from_answer
 #: Most requests in one batch. They keep the encoder busy for seconds; more belong into several calls.
 MAX_BATCH = 1024
 
+#: Seconds that a batch waits before its next request while a single request is being decided.
+BATCH_PAUSE_S = 0.002
+
 #: Seconds of the caller's deadline that are kept for the reply to travel back.
 REPLY_S = 0.05
 
@@ -55,6 +58,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
         self._dispatcher: Dispatcher | None = None
         # Batches would else fill the queue before the encoder, so that single requests waited behind them.
         self._batch_slots = asyncio.Semaphore(1)
+        self._n_single = 0
 
     def start(self, router: Router, dispatcher: Dispatcher) -> None:
         """Begin to answer requests with this router and this dispatcher."""
@@ -69,8 +73,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
 
     async def Route(self, request: pb.RouteRequest, context: Context) -> pb.RouteResponse:  # noqa: N802
         """Decide which candidate should answer a request, without asking it."""
-        router, _ = self._ready
-        _, decision = await _decide(router, request, context)
+        _, decision = await self._decide(request, context)
         return pb.RouteResponse(decision=conversion.decision_to_wire(decision))
 
     async def BatchRoute(self, request: pb.BatchRouteRequest, context: Context) -> pb.BatchRouteResponse:  # noqa: N802
@@ -93,8 +96,9 @@ class RouterService(pb_grpc.RouterServiceServicer):
                 async with self._batch_slots:
                     result = await _batch_result(router, item, whose, ends)
                     results[item.index] = field_bytes(1, result.SerializeToString())
-                    # Prompts that are decided without the encoder never wait, so other calls would get no turn.
-                    await asyncio.sleep(0)
+                    # Prompts that are decided without the encoder never wait, so other calls would get no turn. A
+                    # single request takes several turns, between each of which one of a batch would go first.
+                    await asyncio.sleep(BATCH_PAUSE_S if self._n_single else 0)
 
         # A task for each request would hold up all other calls while a thousand tasks start.
         await asyncio.gather(*(decide_groups() for _ in range(router.batch_slots)))
@@ -104,7 +108,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
     async def Complete(self, request: pb.CompleteRequest, context: Context) -> pb.CompleteResponse:  # noqa: N802
         """Decide and return the answer of the chosen candidate, or of one that answers in its place."""
         router, dispatcher = self._ready
-        query, decision = await _decide(router, request.route, context)
+        query, decision = await self._decide(request.route, context)
         completion = await dispatcher.complete(query, decision, timeout_s=_time_left(context))
         _remember_answerer(router, decision, completion, context)
         text, body = completion.text, completion.body
@@ -123,7 +127,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
     ) -> AsyncIterator[pb.StreamCompleteResponse]:
         """Decide and stream the answer. The first message holds the decision alone."""
         router, dispatcher = self._ready
-        query, decision = await _decide(router, request.route, context)
+        query, decision = await self._decide(request.route, context)
         yield pb.StreamCompleteResponse(decision=conversion.decision_to_wire(decision))
         pieces = TextPieces()
         # If the caller hangs up, the stream must be closed at once, so that the upstream stops working too.
@@ -139,6 +143,15 @@ class RouterService(pb_grpc.RouterServiceServicer):
                 )
                 yield await _serialized_with(answer, text, step.body) if large else answer
 
+    async def _decide(self, request: pb.RouteRequest, context: Context) -> tuple[RouteQuery, RoutingDecision]:
+        """Decide one request. Batches pause meanwhile."""
+        router, _ = self._ready
+        self._n_single += 1
+        try:
+            return await _decided(router, request, context)
+        finally:
+            self._n_single -= 1
+
     async def GetPolicy(self, request: pb.GetPolicyRequest, context: Context) -> pb.GetPolicyResponse:  # noqa: N802
         """Return a policy as the service runs it, with defaults and prices filled in."""
         router, _ = self._ready
@@ -152,7 +165,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
         )
 
 
-async def _decide(router: Router, request: pb.RouteRequest, context: Context) -> tuple[RouteQuery, RoutingDecision]:
+async def _decided(router: Router, request: pb.RouteRequest, context: Context) -> tuple[RouteQuery, RoutingDecision]:
     headers, large = _headers(context), is_large.get()
 
     def read() -> RouteQuery:

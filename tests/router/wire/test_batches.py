@@ -17,6 +17,7 @@ from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.policies.loading import load_policies
 from router.values import RouteQuery
+from router.wire import servicer
 from tests.fakes import FakeEncoder, write_policy
 from tests.router.wire.in_loop import serving_in_loop
 
@@ -81,3 +82,35 @@ async def test_a_batch_leaves_one_thread_of_the_encoder_to_others_and_starts_few
         }
         assert answered.results[0].decision.chosen == alone["prompt 0"]
         assert answered.results[-1].decision.chosen == alone[f"prompt {N_PROMPTS - 1}"]
+
+
+async def test_a_batch_pauses_while_a_single_request_is_decided_and_only_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = FakeEncoder()
+    router = Router(load_policies([write_policy(tmp_path)]), {encoder.spec.identity: encoder})
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def watched(delay: float, *result: object) -> object:
+        pauses.append(delay)
+        return await sleep(delay, *result)
+
+    pinned = pb.RouteRequest(prompt="hello")
+    pinned.overrides.pin = router.policy(None).rules.file.names[0]
+    batch = pb.BatchRouteRequest(requests=[pinned] * 20)
+    async with serving(router) as stub:
+        await stub.Route(pb.RouteRequest(prompt="warm up"))
+        encoder.gate.clear()
+        single = asyncio.ensure_future(stub.Route(pb.RouteRequest(prompt="a single one")))
+        async with asyncio.timeout(30):
+            while not router.pending:
+                await sleep(0.005)
+        monkeypatch.setattr(asyncio, "sleep", watched)
+        await stub.BatchRoute(batch)
+        assert pauses == [servicer.BATCH_PAUSE_S] * 20
+        encoder.gate.set()
+        await single
+        pauses.clear()
+        await stub.BatchRoute(batch)
+        assert pauses == [0] * 20
