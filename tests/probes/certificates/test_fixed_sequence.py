@@ -67,6 +67,20 @@ def test_more_room_more_doubt_and_more_labels_never_certify_less(bound):
     assert index(losses, 0.03, 0.05) < index(np.tile(losses, 4), 0.03, 0.05)
 
 
+@every_bound
+def test_the_labels_that_are_needed_are_those_of_the_bound_that_was_asked_for(bound):
+    gain, drop = outcomes(60, 2)
+    answer = certify_path(policy_drops(gain, drop, SHARES), 0.02, 0.05, bound)
+    safest = policy_drops(gain, drop, SHARES)[:1]
+    assert answer.labels_needed == labels_needed(safest, 0.02, 0.05, bound)
+
+
+@pytest.mark.parametrize("delta", [0, 1, -0.05, float("nan")])
+def test_a_confidence_of_nothing_or_of_all_is_refused(delta):
+    with pytest.raises(DataError, match="delta must lie strictly between 0 and 1"):
+        certify_path(np.zeros((1, 100)), 0.02, delta)
+
+
 def test_too_few_labels_are_answered_with_how_many_would_do():
     gain, drop = outcomes(60, 2)
     answer = certify_path(policy_drops(gain, drop, SHARES), 0.02)
