@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from router.errors import DeadlineError, InvalidRequestError, OverloadedError
 from router.intake.bounds import RETRY_S, SMALL_BYTES, Intake
 from router.intake.protobuf_structure import check_fields, shape_of
+from router.wire.turns import Turns
 
 #: Seconds within which a whole request must arrive; the second limit holds while too many requests are arriving.
 ARRIVAL_S, ARRIVAL_WHEN_BUSY_S = 30.0, 2.0
@@ -84,6 +85,7 @@ class RequestReader:
         self._intake = intake or Intake()
         #: When each request that is arriving began, oldest first. A request is known by its time limit.
         self._started_at: dict[asyncio.Timeout, float] = {}
+        self._turns = Turns()
 
     @contextlib.asynccontextmanager
     async def read_one(
@@ -99,6 +101,7 @@ class RequestReader:
         data = await self._read_in_time(context.read)
         with self._intake.hold_bytes() as held:
             held.add(len(data))
+            await self._turns.wait(context.peer())
             large = decoder.is_large(data)
             is_large.set(large)
             request = await self._intake.run_in_thread(decoder.decode, data) if large else decoder.decode(data)
