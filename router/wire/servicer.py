@@ -144,7 +144,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
                 yield await _serialized_with(answer, text, step.body) if large else answer
 
     async def _decide(self, request: pb.RouteRequest, context: Context) -> tuple[RouteQuery, RoutingDecision]:
-        """Decide one request. Batches pause meanwhile."""
+        """Decide a request that came alone. Batches pause meanwhile."""
         router, _ = self._ready
         self._n_single += 1
         try:
