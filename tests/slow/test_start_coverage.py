@@ -71,7 +71,7 @@ def test_certificates_hold_on_fresh_prompts_in_at_least_95_of_100_logs(tmp_path:
     settings = TuneSettings((Target("max_loss", TARGET),), reference="big")
     candidates = candidates_of_policy(first / "candidates.yaml")
     rng = np.random.default_rng(0)
-    broken = certified = 0
+    losses = []
     spec = load_policy(first / "policy.yaml").encoder_spec
     assert spec is not None
     features = FeatureCache().features(spec, texts)
@@ -83,10 +83,12 @@ def test_certificates_hold_on_fresh_prompts_in_at_least_95_of_100_logs(tmp_path:
         _, policy = tune_policy(inputs, features[rows], settings, name="policy", probe_place="probe")
         if policy is None:
             continue
-        certified += 1
         chosen = decide_all(assemble(policy, probe), asks, prediction).chosen
-        loss = float((scores[:, 1] - scores[np.arange(POOL), chosen]).mean())
-        broken += loss > TARGET
-    print(f"{certified} of {DRAWS} certified, {broken} broken")
-    assert certified > DRAWS / 2, "with too few certificates the test says nothing"
+        losses.append(float((scores[:, 1] - scores[np.arange(POOL), chosen]).mean()))
+    broken = sum(loss > TARGET for loss in losses)
+    print(
+        f"{len(losses)} of {DRAWS} certified, {broken} broken, mean loss {np.mean(losses):.4f}, most {max(losses):.4f}"
+    )
+    assert len(losses) > DRAWS / 2, "with too few certificates the test says nothing"
+    assert max(losses) > 0.8 * TARGET, "the policies use what the target allows, so that they could break it"
     assert broken <= 0.05 * DRAWS

@@ -77,8 +77,10 @@ def calibration_set(outcomes: Outcomes, probe: DifficultyProbe) -> CalibrationSe
     seen = np.isin(fingerprints(complete.texts), probe.fitted_on)
     split = Holdout.of_card(probe.card)
     ours = split is not None and split.is_of(outcomes)
-    drawn = split.rows(outcomes)[rows] if split and ours else np.ones(len(rows), dtype=np.bool_)
-    kept = drawn & ~seen & ~_informative(complete)
+    drawn = ~_informative(complete)
+    if split and ours:
+        drawn &= split.rows(outcomes)[rows]
+    kept = drawn & ~seen
     if kept.sum() < MIN_CALIBRATION:
         raise DataError(
             f"at least {MIN_CALIBRATION} different prompts that the probe was not fitted on must remain, got "
@@ -89,7 +91,7 @@ def calibration_set(outcomes: Outcomes, probe: DifficultyProbe) -> CalibrationSe
     left = np.zeros(len(rows), dtype=np.bool_) if split_elsewhere else seen & drawn
     # If the data of the fit were split outside of `elle fit`, they were split by text: then all rows of a repeated text
     # are on one side, and every repeated text is misrepresented.
-    changed = _repeats(complete.texts) if split_elsewhere else seen[drawn]
+    changed = (_repeats(complete.texts) if split_elsewhere else seen)[drawn]
     changed_share = float(changed.mean())
     if changed_share > MAX_CHANGED:
         raise DataError(

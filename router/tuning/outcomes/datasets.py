@@ -62,7 +62,7 @@ class Outcomes:
         n_averaged: labels that were averaged with another label of the same prompt_id and model.
         judges: the names of the graders that made the scores, sorted; empty if the data name none.
         humans: what people say of the same answers; None if the data have no human grade.
-        informative: (n,) whether a prompt was chosen because its label teaches much, and not at random; empty if none.
+        informative: (n,) whether a prompt was chosen only because its label teaches much; empty if none was.
     """
 
     texts: tuple[str, ...]
@@ -151,7 +151,8 @@ def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
     every_row = [row for rows in prompts.values() for row in rows]
     models = tuple(sorted({row.model for row in every_row}))
     values, at_random = _cells(list(prompts.values()), models)
-    informative = np.array([first.informative for first in firsts], dtype=np.bool_)
+    # A prompt that a random draw chose too belongs to that draw; without it the draw would lack what teaches much.
+    informative = np.array([all(row.informative for row in rows) for rows in prompts.values()], dtype=np.bool_)
     return Outcomes(
         texts=tuple(first.ask.text for first in firsts),
         ids=tuple(prompt_id for _, prompt_id in prompts),
