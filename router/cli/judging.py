@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from router.cli.options import (
+    COLUMNS,
     ENCODER,
     ENCODER_DIR,
     JSON,
@@ -217,7 +218,7 @@ def export_encoder_verb(out: Path, as_json: bool, **options: Any) -> None:
 
 
 _PREVIEW_GROUPS = {
-    "What to preview": ("policy_file", "profile", "kind", "strong"),
+    "What to preview": ("policy_file", "profile", "kind", "columns", "strong"),
     "What to show": ("html", "no_text", "show", "as_json"),
     "How to compute": ("resamples", "seed", "encoder_dir"),
 }
@@ -228,6 +229,7 @@ _PREVIEW_GROUPS = {
 @click.option("--policy", "policy_file", required=True, type=PATH, help="The policy file.")
 @click.option("--profile", help="Preview this profile of the policy in its place.")
 @click.option("--kind", help="The kind of LOG, as in `elle import`. Default: it is recognised.")
+@COLUMNS
 @click.option(
     "--strong", metavar="CANDIDATE", help="The candidate that savings are measured against. Default: the last tier."
 )
@@ -262,7 +264,7 @@ def preview_verb(log: tuple[Path, ...], policy_file: Path, as_json: bool, **opti
     if html is not None:
         require_free(html, folder=False, force=options["force"])
         require_other_than_input(click.get_current_context(), html)
-    files = PreviewFiles(log, policy_file, options["kind"], options["profile"], html)
+    files = PreviewFiles(log, policy_file, options["kind"], options["columns"], options["profile"], html)
     resampling = Resampling(options["resamples"], options["seed"])
     wanted = PreviewOptions(
         options["strong"], options["show"], not options["no_text"], resampling, options["encoder_dir"]

@@ -95,6 +95,14 @@ def asking_options(command: _Function) -> _Function:
     return command
 
 
+COLUMNS = click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help="The column of a plain table that holds this: prompt=Frage, model=Modell. Repeatable.",
+)
+
 _FORCE = "router.cli.force"
 
 

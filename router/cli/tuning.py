@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from router.cli.options import (
+    COLUMNS,
     ENCODER,
     ENCODER_DIR,
     JSON,
@@ -50,13 +51,7 @@ _IMPORT_GROUPS = {
     help="The worst and the best score, as in: 1 5. If less is better: 1 0.",
 )
 @click.option("--scale", metavar="WORST..BEST", help="The same as --score-range, as people write it: 1..5.")
-@click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    metavar="NAME=COLUMN",
-    help="The column of a plain table that holds this: prompt=Frage, model=Modell. Repeatable.",
-)
+@COLUMNS
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @JSON
 def import_verb(paths: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:

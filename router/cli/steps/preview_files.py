@@ -10,6 +10,7 @@ from probes.atomic_write import write_file
 from probes.errors import DataError
 from router.policies.loading import ServedPolicy, load_policy
 from router.quoting import quoted
+from router.tuning.outcomes.adapters.table import parse_columns
 from router.tuning.previewing.logged_requests import read_log
 from router.tuning.previewing.preview import Preview, PreviewOptions, preview_policy
 from router.tuning.previewing.preview_html import preview_page
@@ -22,6 +23,7 @@ class PreviewFiles:
 
     Attributes:
         log: files or folders of the log. kind: the kind of the log, as `elle import` names it; None recognises it.
+        columns: for plain tables `NAME=COLUMN`, as in `prompt=Frage`.
         policy: the policy file. profile: a profile of the policy to preview in its place; None takes the policy.
         html: the page to write; None writes none.
     """
@@ -29,6 +31,7 @@ class PreviewFiles:
     log: Sequence[Path]
     policy: Path
     kind: str | None = None
+    columns: Sequence[str] = ()
     profile: str | None = None
     html: Path | None = None
 
@@ -39,7 +42,7 @@ def preview_files(files: PreviewFiles, options: PreviewOptions, on_progress: Rep
     Raises ArtifactError, ConfigError, DataError or EncoderError before anything is written.
     """
     served = _profile(load_policy(files.policy), files.profile)
-    found = preview_policy(served, read_log(files.log, files.kind), options, on_progress)
+    found = preview_policy(served, read_log(files.log, files.kind, parse_columns(files.columns)), options, on_progress)
     if files.html is not None:
         write_file(files.html, preview_page(found).encode("utf-8", "replace"))
     return found

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from probes.errors import DataError
@@ -82,16 +83,22 @@ MERGED = "prompts that several models answered; each counts as one request, and 
 NO_COST = "costs of 0, which logs write if they know no price; they count as unknown"
 
 
-def read_log(paths: Sequence[Path], kind: str | None = None) -> RequestLog:
+def read_log(
+    paths: Sequence[Path], kind: str | None = None, columns: Mapping[str, str] = MappingProxyType({})
+) -> RequestLog:
     """Return the requests in files or folders of any kind that `elle import` knows; None recognises the kind.
+
+    columns: for plain tables the columns by what they are, as in {"prompt": "Frage"}.
 
     Rows that cannot be replayed are left out and listed. Raises DataError if no request is left, and if the kind cannot
     be recognised; the error says what the files hold.
     """
     files = expand(paths)
     collection = Collection()
-    kind = kind or recognise_kind(files, collection)
-    read_kind(kind, files, collection, Reading(needs_scores=False))
+    kind = kind or ("table" if columns else recognise_kind(files, collection))
+    if columns and kind != "table":
+        raise DataError(f"--column is for tables; the kind of these files is {kind}.")
+    read_kind(kind, files, collection, Reading(needs_scores=False, columns=columns))
     requests: list[LoggedRequest] = []
     sessions = Counter(session_id_of(one.session_id, {}, one.parameters) for one in collection.answers)
     for answer in _once_each(collection):

@@ -101,6 +101,15 @@ def test_broken_lines_are_left_out_and_named(log: Path, policy: Path) -> None:
     assert f"line {len(session_rows()) + 2}: unreadable row" in " ".join(done.stdout.split())
 
 
+def test_columns_of_a_spreadsheet_are_named(tmp_path: Path, policy: Path) -> None:
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_bytes("Frage;Kosten\nWie groß ist Köln?;0,5\n".encode("cp1252"))
+    columns = ("--column", "prompt=Frage", "--column", "cost_usd=Kosten")
+    answer = json.loads(run(sheet, "--policy", policy, *columns, "--json").stdout)
+    assert (answer["kind"], answer["n"], answer["paid"]["usd"]) == ("table", 1, 0.5)
+    assert "--column is for tables" in run(sheet, "--policy", policy, *columns, "--kind", "votes").output
+
+
 def test_an_empty_log_is_refused(tmp_path: Path, policy: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text("", "utf-8")
