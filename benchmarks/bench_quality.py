@@ -99,9 +99,10 @@ def run(parts: list[str], prompts: int | None, resamples: int) -> dict[str, Any]
         "seconds": {},
     }
     for part in parts:
+        # A checkout may move on while a part runs; what runs is what was there at its start.
+        found["commits"][part] = _git("rev-parse", "HEAD")
         started = time.perf_counter()
         found[part] = PARTS[part](prompts, resamples)
-        found["commits"][part] = _git("rev-parse", "HEAD")
         found["seconds"][part] = round(time.perf_counter() - started, 1)
         print(f"{part}: {found['seconds'][part]} s", file=sys.stderr)
     return found
