@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.quality.figures import signed_with_interval, with_interval
 from probes.measures.prediction import ece
 from probes.measures.routing import apgr
 from probes.probe import DifficultyProbe, ProbeCard
@@ -214,19 +215,11 @@ def new_model_section(found: Mapping[str, Any]) -> Iterator[str]:
     yield "| ranking by | " + " | ".join(f"{size} labels" for size in by_labels) + " |"
     yield "|---" * (len(by_labels) + 1) + "|"
     for name, label in NAMES.items():
-        yield f"| {label} | " + " | ".join(_shown(one["apgr"][name]) for one in by_labels.values()) + " |"
+        yield f"| {label} | " + " | ".join(with_interval(one["apgr"][name]) for one in by_labels.values()) + " |"
     for name in COMPARED:
-        cells = (_signed(one["ahead_of"][name]) for one in by_labels.values())
+        cells = (signed_with_interval(one["ahead_of"][name]) for one in by_labels.values())
         yield f"| ahead of {NAMES[name]} | " + " | ".join(cells) + " |"
-    yield "| ECE | " + " | ".join(_shown(one["ece"]) for one in by_labels.values()) + " |"
-
-
-def _shown(one: Mapping[str, float]) -> str:
-    return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
-
-
-def _signed(one: Mapping[str, float]) -> str:
-    return f"{one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
+    yield "| ECE | " + " | ".join(with_interval(one["ece"]) for one in by_labels.values()) + " |"
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.default_probe.page import default_section
+from benchmarks.quality.figures import signed_with_interval, with_interval
 from benchmarks.quality.new_model import new_model_section
 from benchmarks.quality.tasks import task_section
 
@@ -60,7 +61,7 @@ def readme_table(found: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|" + "---|" * len(columns)
     for name in README_ROWS:
         rankings = [found[data]["splits"][split]["rankings"].get(name) for data, split in columns]
-        cells = ("not run" if ranking is None else _interval(ranking["apgr"]) for ranking in rankings)
+        cells = ("not run" if ranking is None else with_interval(ranking["apgr"]) for ranking in rankings)
         yield f"| {NAMES[name]} | " + " | ".join(cells) + " |"
     yield ""
     yield _transfer_sentence(found["transfer"])
@@ -125,8 +126,8 @@ def _pair(found: Mapping[str, Any], name: str, group: str) -> Iterator[str]:
 def _row(label: str, ranking: Mapping[str, Any]) -> str:
     ahead = ranking.get("probe_ahead_by", {}).get("apgr")
     cells = [
-        _interval(ranking["apgr"]),
-        "" if ahead is None else _signed(ahead),
+        with_interval(ranking["apgr"]),
+        "" if ahead is None else signed_with_interval(ahead),
         *(f"{100 * ranking[name]:.1f} %" for name in ("cpt20", "cpt50", "cpt80")),
         *("-" if ranking[name] is None else f"{ranking[name]:.3f}" for name in ("aiq", "auroc", "ece")),
     ]
@@ -151,7 +152,7 @@ def _transfer(found: Mapping[str, Any]) -> Iterator[str]:
     yield "## From one task to another: MMLU to GSM8K"
     yield ""
     yield f"Fitted on {found['n_old']:,} MMLU prompts and judged on GSM8K without any of its labels: APGR"
-    yield f"{_interval(zero['apgr'])} (bootstrap over prompts), ECE {zero['ece']:.3f}."
+    yield f"{with_interval(zero['apgr'])} (bootstrap over prompts), ECE {zero['ece']:.3f}."
     yield ""
     yield "With labels (`elle fit --prior`): means over random draws of the labelled prompts, each judged on the"
     yield "others. Brackets are 95 % intervals of that mean, paired for *ahead of*; the prompts are the same in every"
@@ -175,7 +176,7 @@ def _transfer_rows(task: str, found: Mapping[str, Any]) -> Iterator[str]:
     for n, one in found["with_labels"].items():
         cells = [
             *(f"{one['apgr'][name]['value']:.3f}" for name in ("adapted", "old", "old_raw", "new")),
-            *(_signed(one["ahead_of"][name]) for name in ("old", "old_raw", "new")),
+            *(signed_with_interval(one["ahead_of"][name]) for name in ("old", "old_raw", "new")),
             f"{one['ece']['old']:.3f}, {one['ece']['adapted']:.3f}",
             f"{sum(one['weights']) / len(one['weights']):.2g}",
         ]
@@ -203,8 +204,8 @@ def _many(found: Mapping[str, Any]) -> Iterator[str]:
         for name, router in one["routers"].items():
             at = router["at_quality_of_best_single"]
             yield (
-                f"| {_many_name(name)} | {at['quality']:.3f} | {_signed(at['quality_above'])} | "
-                f"{at['cost_usd_per_1k']:.3f} | {_interval(at['cost_share'])} |"
+                f"| {_many_name(name)} | {at['quality']:.3f} | {signed_with_interval(at['quality_above'])} | "
+                f"{at['cost_usd_per_1k']:.3f} | {with_interval(at['cost_share'])} |"
             )
         yield ""
         yield "At the cost of each single model:"
@@ -213,7 +214,9 @@ def _many(found: Mapping[str, Any]) -> Iterator[str]:
         yield "| model | quality | cost | " + " | ".join(f"{_many_name(name)} above it" for name in routers) + " |"
         yield "|---|---|---|" + "---|" * len(routers)
         for model, alone in one["singles"].items():
-            above = [_signed(one["routers"][name]["at_cost_of"][model]["quality_above"]) for name in routers]
+            above = [
+                signed_with_interval(one["routers"][name]["at_cost_of"][model]["quality_above"]) for name in routers
+            ]
             yield f"| {model} | {alone['quality']:.3f} | {alone['cost_usd_per_1k']:.3f} | " + " | ".join(above) + " |"
 
 
@@ -261,8 +264,9 @@ def _smallest(found: Mapping[str, Any]) -> str:
 def _transfer_sentence(found: Mapping[str, Any]) -> str:
     one = found["with_labels"]["100"]
     apgr = {name: f"{figure['value']:.3f}" for name, figure in one["apgr"].items()}
+    zero = with_interval(found["no_new_labels"]["apgr"])
     return (
-        f"Fitted on MMLU and judged on GSM8K without any of its labels: {_interval(found['no_new_labels']['apgr'])}; "
+        f"Fitted on MMLU and judged on GSM8K without any of its labels: {zero}; "
         f"adapted with 100 of its labels (`elle fit --prior`) {apgr['adapted']} on average of {found['draws']} draws, "
         f"those labels alone {apgr['new']}, the old probe on the same prompts {apgr['old']}."
     )
@@ -273,7 +277,7 @@ def _many_sentence(found: Mapping[str, Any]) -> str:
     at = one["routers"]["probe"]["at_quality_of_best_single"]
     return (
         f"Ten models of MMLU-Pro: tuned to the quality of {one['best_single']}, the best single one, the router is at "
-        f"{_signed(at['quality_above'])} of it for {100 * at['cost_share']['value']:.0f} % of its cost "
+        f"{signed_with_interval(at['quality_above'])} of it for {100 * at['cost_share']['value']:.0f} % of its cost "
         f"({100 * at['cost_share']['low']:.0f} to {100 * at['cost_share']['high']:.0f} %)."
     )
 
@@ -295,11 +299,3 @@ def _heading(data: str, split: str) -> str:
 
 def _many_name(name: str) -> str:
     return {"probe": "ELLE probe", "per_group_best": "best per category", "oracle": "oracle"}.get(name, name)
-
-
-def _interval(one: Mapping[str, float]) -> str:
-    return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
-
-
-def _signed(one: Mapping[str, float]) -> str:
-    return f"{one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"

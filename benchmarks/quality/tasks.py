@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
+from benchmarks.quality.figures import signed_with_interval, with_interval
 from probes.measures.bootstrap import bootstrap
 from probes.measures.prediction import ece
 from probes.measures.routing import apgr
@@ -275,19 +276,11 @@ def task_section(found: Mapping[str, Any]) -> Iterator[str]:
     yield "|---" * (len(counts) + 1) + "|"
     for name, label in NAMES.items():
         cells = (found["by_labels"][n]["apgr"].get(name) for n in counts)
-        yield f"| {label} | " + " | ".join("" if one is None else _interval(one) for one in cells) + " |"
+        yield f"| {label} | " + " | ".join("" if one is None else with_interval(one) for one in cells) + " |"
     for name in ("plain", "labels"):
         cells = (found["by_labels"][n]["ahead_of"].get(name) for n in counts)
-        row = ("" if one is None else _signed(one) for one in cells)
+        row = ("" if one is None else signed_with_interval(one) for one in cells)
         yield f"| ELLE ahead of {NAMES[name]} | " + " | ".join(row) + " |"
     for tier in ("economy", "frontier"):
         cells = (f"{found['by_labels'][n]['ece'][tier]:.3f}" for n in counts)
         yield f"| ECE of ELLE, {tier} | " + " | ".join(cells) + " |"
-
-
-def _interval(one: Mapping[str, float]) -> str:
-    return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
-
-
-def _signed(one: Mapping[str, float]) -> str:
-    return f"{one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
