@@ -52,7 +52,7 @@ RUNS = (
     Run("policy", "--from-litellm litellm.yaml"),
     Run("validate", "policy.yaml", quick=True),
     Run("decide", "hello --json", quick=True),
-    Run("explain", "hello --json"),
+    Run("explain", "hello --json", quick=True),
     Run("serve", "--port 0 --http 0 --metrics-port 0 --ext-proc --drain-delay-s 0 --drain-s 60", quick=True),
     Run("serve", "--port 0 --workers 2 --drain-delay-s 0"),
     Run("demo"),
