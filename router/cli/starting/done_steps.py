@@ -86,10 +86,16 @@ def _written(paths: Sequence[Path]) -> list[str | None]:
 
 
 def _fingerprint(value: Any) -> Any:
-    """Return the SHA-256 of a file, or of all files of a folder, and other values as they are."""
+    """Return the SHA-256 of a file, or of all files of a folder, and other values as they are.
+
+    What is no file has None: the step that reads it says what is wrong.
+    """
     if not isinstance(value, Path):
         return [_fingerprint(one) for one in value] if isinstance(value, list | tuple) else value
     if value.is_dir():
         files = sorted(path for path in value.rglob("*") if path.is_file())
         return digest([[str(path.relative_to(value)), _fingerprint(path)] for path in files])
-    return hashlib.sha256(value.read_bytes()).hexdigest()
+    if not value.is_file():
+        return None
+    with value.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -169,6 +169,32 @@ def test_bad_input_is_refused_before_anything_is_written(
     assert not (tmp_path / "first").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("nowhere.jsonl", None, "nowhere.jsonl"),
+        ("folder.jsonl", "", "folder.jsonl"),
+        ("empty.jsonl", "", "it holds no rows"),
+        ("broken.jsonl", "{", "broken.jsonl"),
+        ("scores.jsonl", '{"score": 1}\n', "prompt"),
+    ],
+)
+def test_a_log_that_cannot_be_read_is_named_with_what_is_wrong(
+    tmp_path: Path, name: str, text: str | None, message: str
+) -> None:
+    log = tmp_path / name
+    if name == "folder.jsonl":
+        log.mkdir()
+    elif text is not None:
+        log.write_text(text, "utf-8")
+    arguments = ["start", log, "--strong", "a", "--weak", "b", "--out", tmp_path / "first", "--offline", "--yes"]
+    done = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit)
+    assert done.stderr.startswith("Error: ")
+    assert message in done.stderr
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "mine.txt").write_text("mine")
