@@ -34,6 +34,15 @@ class ApiFormat(enum.StrEnum):
 
     OPENAI_CHAT = "openai_chat"
     ANTHROPIC_MESSAGES = "anthropic_messages"
+    OPENAI_RESPONSES = "openai_responses"
+
+
+class SpokenApi(enum.StrEnum):
+    """The APIs of OpenAI, besides chat completions, that the URL of a candidate may serve."""
+
+    RESPONSES = "responses"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
 
 
 class Reason(enum.Enum):
@@ -113,7 +122,7 @@ class RouteQuery:
     """Holds one request that is to be decided: the chat, its parameters, the overrides and the session.
 
     Attributes:
-        messages: the chat in the shape of its API, oldest message first.
+        messages: the chat in the shape of its API, oldest message first; of the Responses API its input items.
         overrides: what the caller asks beyond the policy.
         session_id: the id of the session that the request belongs to; empty for none.
         task: the key of the task that the request belongs to, text of at most 256 bytes; empty for none.

@@ -8,12 +8,11 @@ import importlib.util
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from router.answering.formats import anthropic_translation
-from router.answering.formats.anthropic_translation import TranslatedRequest
 from router.answering.formats.lookup import format_of
+from router.answering.formats.translations import TRANSLATIONS, Translation
 from router.answering.upstreams import litellm_upstream
 from router.answering.upstreams.answer_json import checked
-from router.answering.upstreams.destinations import OPENAI_PREFIX, speaks_anthropic, speaks_openai
+from router.answering.upstreams.destinations import OPENAI_PREFIX, RESPONSES_PREFIX, speaks_anthropic, speaks_openai
 from router.answering.upstreams.direct_upstream import DirectUpstream
 from router.answering.upstreams.large_answers import apart, is_large
 from router.answering.upstreams.litellm_upstream import LiteLLMUpstream
@@ -21,7 +20,8 @@ from router.errors import DispatchNotInstalledError, UpstreamUnavailableError
 from router.intake.answer_budget import HeldAnswer
 from router.policies.credentials import CANNED_UPSTREAM
 from router.policies.policy_file import Candidate
-from router.values import ApiFormat, RouteQuery
+from router.policies.spoken_apis import speaks_api
+from router.values import ApiFormat, RouteQuery, SpokenApi
 
 
 class Upstream:
@@ -54,7 +54,8 @@ class Upstream:
         if self._direct is None:
             await litellm_upstream.load()
             made = await DirectUpstream.create()
-            await asyncio.to_thread(anthropic_translation.load_adapter)
+            for translation in TRANSLATIONS.values():
+                await asyncio.to_thread(translation.load)
             if self._translates:
                 await self._litellm.warm_up()
             self._direct = made
@@ -67,10 +68,10 @@ class Upstream:
         base, held = self._base_url(candidate), held or HeldAnswer()
         if self._is_asked_directly(candidate, query):
             answer = await self._asked.complete(candidate, base, query, held)
-        elif query.api_format is ApiFormat.ANTHROPIC_MESSAGES:
-            request = await _translated(query, candidate)
+        elif (translation := TRANSLATIONS.get(query.api_format)) is not None:
+            request = await _translated(translation, query, candidate)
             chat = await self.complete(candidate, request.query, held)
-            answer = await apart(anthropic_translation.message_of, chat, request)
+            answer = await apart(translation.answer_of, chat, request)
         else:
             answer = await checked(await self._litellm.complete(candidate, base, query, held))
         if fault := format_of(query.api_format).fault_in(answer, streamed=False):
@@ -105,9 +106,9 @@ class Upstream:
         base = self._base_url(candidate)
         if self._is_asked_directly(candidate, query):
             chunks = self._asked.stream(candidate, base, query)
-        elif query.api_format is ApiFormat.ANTHROPIC_MESSAGES:
-            request = await _translated(query, candidate)
-            chunks = anthropic_translation.events_of(self.stream(candidate, request.query), request)
+        elif (translation := TRANSLATIONS.get(query.api_format)) is not None:
+            request = await _translated(translation, query, candidate)
+            chunks = translation.events_of(self.stream(candidate, request.query), request)
         else:
             chunks = self._litellm.stream(candidate, base, query)
         async with contextlib.aclosing(chunks):
@@ -135,11 +136,13 @@ class Upstream:
     def _is_asked_directly(candidate: Candidate, query: RouteQuery) -> bool:
         if query.api_format is ApiFormat.ANTHROPIC_MESSAGES:
             return speaks_anthropic(candidate)
+        if query.api_format is ApiFormat.OPENAI_RESPONSES:
+            return speaks_api(candidate, SpokenApi.RESPONSES)
         if not speaks_openai(candidate):
             return False
         # A few models speak another API, to which LiteLLM then translates.
         name = candidate.model.removeprefix(OPENAI_PREFIX)
-        return not name.startswith("responses/") and not litellm_upstream.is_responses_model(name)
+        return not name.startswith(RESPONSES_PREFIX) and not litellm_upstream.is_responses_model(name)
 
     def _base_url(self, candidate: Candidate) -> str | None:
         if candidate.api_base != CANNED_UPSTREAM:
@@ -155,11 +158,11 @@ def check_installed() -> None:
         raise DispatchNotInstalledError("answering needs LiteLLM, which is not installed.")
 
 
-async def _translated(query: RouteQuery, candidate: Candidate) -> TranslatedRequest:
+async def _translated(translation: Translation, query: RouteQuery, candidate: Candidate) -> Any:
     arguments = query, candidate.model
     if is_large((query.messages, query.parameters)):
-        return await apart(anthropic_translation.to_chat, *arguments)
-    return anthropic_translation.to_chat(*arguments)
+        return await apart(translation.to_chat, *arguments)
+    return translation.to_chat(*arguments)
 
 
 def _say(candidate: Candidate) -> str:

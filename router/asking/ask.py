@@ -21,10 +21,11 @@ from typing import Any
 
 from router.asking.harness import human_text, is_marked
 from router.asking.language import UNKNOWN, has_code, language_of
+from router.asking.response_items import native_needs
 from router.asking.turns import NEEDS_OF_PARTS, Turn, json_bytes, read_turns
 from router.errors import InvalidRequestError
 from router.quoting import quoted
-from router.values import Capability, RouteQuery
+from router.values import ApiFormat, Capability, RouteQuery
 
 #: Bytes of UTF-8 per token. English has close to 4; a script with 3 bytes per character gets about one token for each.
 BYTES_PER_TOKEN = 4
@@ -65,6 +66,7 @@ class Ask:
             human speaks.
         n_images: the number of images in the whole request.
         in_tool_loop: True if the newest turn comes from a tool or a harness, and not from a human.
+        native_needs: the fields, items and tools that only a candidate understands that speaks the Responses API.
     """
 
     text: str
@@ -75,6 +77,7 @@ class Ask:
     first_and_last: tuple[str, ...] = ()
     n_images: int = 0
     in_tool_loop: bool = False
+    native_needs: tuple[str, ...] = ()
 
     # These two decide nothing. They are computed when needed, so that a refused request does not pay for them.
     @cached_property
@@ -95,20 +98,22 @@ def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
     Raises InvalidRequestError, which names the field, for an empty or malformed chat, for text that is not valid
     Unicode, for a chat without anything to judge, and for more than `max_bytes` bytes of text.
     """
-    turns = read_turns(query.messages)
+    are_items = query.api_format is ApiFormat.OPENAI_RESPONSES
+    turns, name = read_turns(query.messages, are_items=are_items), "input" if are_items else "messages"
     size = sum(turn.size for turn in turns) + sum(json_bytes(query.parameters.get(name)) for name in _READ_FIELDS)
     if size > max_bytes:
         raise InvalidRequestError(
-            f"messages must hold at most {max_bytes:,} bytes of text, got {size:,}; shorten them, or raise "
+            f"{name} must hold at most {max_bytes:,} bytes of text, got {size:,}; shorten it, or raise "
             f"--max-prompt-bytes of the service.",
-            field="messages",
+            field=name,
         )
     parts = [part for turn in turns for part in turn.other_parts]
     human = _human_texts(turns)
     spoken = [words for words in human if words]
     text = _text_to_judge(turns, human) if spoken else _text_without_human(turns)
-    if not text and not parts:
-        raise InvalidRequestError("messages must hold some text or another part to answer, got none.", field="messages")
+    native = native_needs(query)
+    if not text and not parts and not native:
+        raise InvalidRequestError(f"{name} must hold some text or another part to answer, got none.", field=name)
     n_images = sum(1 for part in parts if NEEDS_OF_PARTS.get(part) is Capability.IMAGE)
     return Ask(
         text=text,
@@ -119,6 +124,7 @@ def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
         first_and_last=tuple(dict.fromkeys((spoken[0], spoken[-1]))) if spoken else (),
         n_images=n_images,
         in_tool_loop=_human_asks(turns, human) and _in_tool_loop(turns, human),
+        native_needs=native,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from router.asking.response_items import turn_of_item
 from router.errors import InvalidRequestError
 from router.quoting import kind_of, quoted
 from router.values import Capability, Message
@@ -80,11 +81,18 @@ class Turn:
         return "\n".join(self.texts)
 
 
-def read_turns(messages: Sequence[Message]) -> list[Turn]:
-    """Return the turns of a chat, oldest first. Raise InvalidRequestError for a malformed one."""
-    if not messages:
+def read_turns(messages: Sequence[Message], *, are_items: bool = False) -> list[Turn]:
+    """Return the turns of a chat, oldest first.
+
+    are_items: True if the messages are input items of the Responses API. Every type of item is taken, and none need be
+        there, because a request may go on from what its provider keeps.
+
+    Raises InvalidRequestError for a malformed chat.
+    """
+    if not messages and not are_items:
         raise InvalidRequestError("messages must hold at least one message, got none.", field="messages")
-    return [_read(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    name = "input" if are_items else "messages"
+    return [_read(message, f"{name}[{index}]", are_items) for index, message in enumerate(messages)]
 
 
 def json_bytes(value: Any) -> int:
@@ -93,10 +101,10 @@ def json_bytes(value: Any) -> int:
     return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
-def _read(message: Message, where: str) -> Turn:
+def _read(message: Message, where: str, is_item: bool) -> Turn:
     if not isinstance(message, Mapping):
         raise InvalidRequestError(f"{where} must be an object, got {kind_of(message)}.", field=where)
-    role, content = _role_and_content(message, where)
+    role, content = _role_and_content(message, where, is_item)
     if isinstance(content, str) and role in _SPEAKERS and message.keys() <= _PLAIN:
         # Nearly every turn has this shape. The general way below would return the same turn, but takes longer.
         return Turn(role, (content,), (), (), _utf8_size(content, f"{where}.content"), False, False)
@@ -117,15 +125,11 @@ def _read(message: Message, where: str) -> Turn:
     )
 
 
-def _role_and_content(message: Message, where: str) -> tuple[str, Any]:
-    role, kind = message.get("role"), message.get("type")
-    if not role and isinstance(kind, str):
-        # Items of the Responses API that are not messages have a type in place of a role.
-        if kind.endswith("_output"):
-            output = message.get("output")
-            return "tool", [output] if isinstance(output, Mapping) else output
-        if kind.endswith("_call") or kind == "reasoning":
-            return "assistant", [message]
+def _role_and_content(message: Message, where: str, is_item: bool) -> tuple[str, Any]:
+    role = message.get("role")
+    # Items of the Responses API that are not messages have a type in place of role and content.
+    if (found := turn_of_item(message, only_known=not is_item)) is not None:
+        return found
     # A long role is not looked up, because hashing it would take long.
     if not isinstance(role, str) or len(role) > _LONGEST_NAME or role not in ROLES:
         raise InvalidRequestError(

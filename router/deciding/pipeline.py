@@ -34,7 +34,7 @@ from router.policies.eligibility import check_eligibility
 from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies
 from router.policies.rules import Judgement
 from router.quoting import quoted
-from router.values import RouteQuery, RoutingDecision, Timings
+from router.values import ApiFormat, RouteQuery, RoutingDecision, Timings
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,8 @@ class Router:
         self._max_prompt_bytes = settings.max_prompt_bytes
         self._cache = JudgementCache(settings.cache_entries)
         self._sessions = SessionMemory(max_entries=settings.max_sessions, ttl_s=settings.session_ttl_s, clock=clock)
+        # Which candidate gave a response, by the response's id: only that candidate's provider keeps it.
+        self._responses = SessionMemory(max_entries=settings.max_sessions, ttl_s=settings.session_ttl_s, clock=clock)
         self._intake = Intake() if intake is None else intake
 
     @classmethod
@@ -213,6 +215,14 @@ class Router:
             key = caller, decision.session_id, decision.policy.name
             self._sessions.remember(*key, candidate, decision.input_tokens_estimate)
 
+    def remember_response(self, decision: RoutingDecision, response_id: str, candidate: str, *, caller: str) -> None:
+        """Note which candidate gave a response of the Responses API.
+
+        Requests whose `previous_response_id` names it then go to this candidate. `caller` is as in `decide`.
+        """
+        policy = _without_profile(decision.policy.name)
+        self._responses.remember(caller, response_id, policy, candidate, decision.input_tokens_estimate)
+
     async def close(self) -> None:
         """Stop the threads of the encoders and the thread for large requests."""
         for pool in self._pools.values():
@@ -230,7 +240,8 @@ class Router:
         task_labels = policy.task_labels(task)
         held = self._sessions.held(caller, session_id, policy.ref.name) if session_id else None
         # A request costs no forward pass if it is refused here, or if the choice is certain without scores.
-        eligibility = check_eligibility(policy.rules, ask, query.overrides)
+        kept_by = self._kept_by(query, caller, policy)
+        eligibility = check_eligibility(policy.rules, ask, query.overrides, kept_by=kept_by)
         is_certain = needs_no_scores(eligibility, held)
         is_judged = bool(ask.text) and policy.probe is not None and not is_certain
         by_score = None if is_certain else policy.rules.file.score
@@ -240,6 +251,14 @@ class Router:
         if (session_id, task) != (query.session_id, query.task):
             query = replace(query, session_id=session_id, task=task)
         return Prepared(query, policy, eligibility, caller, held, started, is_judged, task_labels, key, cached, score)
+
+    def _kept_by(self, query: RouteQuery, caller: str, policy: ServedPolicy) -> str:
+        """Return the candidate that keeps the response from which a query goes on, or an empty text."""
+        response_id = query.parameters.get("previous_response_id")
+        if query.api_format is not ApiFormat.OPENAI_RESPONSES or not isinstance(response_id, str):
+            return ""
+        kept = self._responses.held(caller, response_id, _without_profile(policy.ref.name))
+        return "" if kept is None or kept.candidate not in policy.rules.file.names else kept.candidate
 
     def _conclude(self, prepared: Prepared, encoded: Encoded | Exception | None) -> RoutingDecision:
         """Return the decision record of a prepared query.
@@ -288,6 +307,11 @@ class Router:
             failure = encoded
         _log_or_raise(prepared.policy, failure)
         return None, failure
+
+
+def _without_profile(policy: str) -> str:
+    """Return the name of a policy without that of a profile, because all profiles have the same candidates."""
+    return policy.partition(":")[0]
 
 
 def _log_or_raise(policy: ServedPolicy, failure: Exception) -> None:

@@ -30,7 +30,7 @@ FREE_IN_POLICY = frozenset(
 #: its model in the probe in their place.
 FREE_IN_CANDIDATE = frozenset(
     {"name", "model", "probe_model", "api_base", "api_key_env", "prompt_cache_s", "timeout_s", "first_token_timeout_s"}
-    | {"retries", "break_after", "cooldown_s", "max_answer_bytes"}
+    | {"retries", "break_after", "cooldown_s", "max_answer_bytes", "speaks"}
 )
 
 #: These fields decide only if the rule or a target weighs costs.

@@ -79,14 +79,15 @@ def choose(
 def needs_no_scores(eligibility: Eligibility, held: HeldCandidate | None = None) -> bool:
     """Return whether the choice is certain before any score, so that the prompt need not be judged.
 
-    It is certain if the request is pinned, if only one candidate may answer, and if a session keeps its candidate
-    inside a tool loop, unless the request bounds the risk. Under a fixed rule with a probe a prompt is judged although
-    the choice is certain: people give such a policy a probe to see what another rule would do. Arguments and errors
-    are those of `choose`.
+    It is certain if the request is pinned, if a candidate keeps the response from which it goes on, if only one
+    candidate may answer, and if a session keeps its candidate inside a tool loop, unless the request bounds the risk.
+    Under a fixed rule with a probe a prompt is judged although the choice is certain: people give such a policy a probe
+    to see what another rule would do. Arguments and errors are those of `choose`.
     """
     file, overrides = eligibility.rules.file, eligibility.overrides
     rule = rule_in_force(file, overrides)
-    if isinstance(rule, FixedRule) and overrides.max_risk is None and overrides.pin is None:
+    is_free = overrides.pin is None and not eligibility.kept_by
+    if isinstance(rule, FixedRule) and overrides.max_risk is None and is_free:
         _choose_fixed(rule, eligibility)
         return False
     if eligibility.ask.in_tool_loop and overrides.max_risk is None and holder_index(eligibility, held) is not None:
@@ -131,6 +132,8 @@ def _apply_policy(eligibility: Eligibility, judgement: Judgement | None, *, judg
     rule, bound = rule_in_force(rules.file, overrides), risk_bound(rules, overrides)
     if overrides.pin is not None:
         return _Selection(eligible[0], Reason.PINNED)
+    if eligibility.kept_by:
+        return _Selection(eligible[0], Reason.SESSION_HELD)
     if isinstance(rule, FixedRule) and overrides.max_risk is None:
         return _choose_fixed(rule, eligibility)
     if len(eligible) == 1:

@@ -13,8 +13,9 @@ from router.asking.ask import Ask
 from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
 from router.policies.policy_file import Candidate, PolicyFile, Prices
 from router.policies.rules import Rules
+from router.policies.spoken_apis import speaks_api
 from router.quoting import quoted
-from router.values import NO_OVERRIDES, CandidateRisk, Capability, Overrides
+from router.values import NO_OVERRIDES, CandidateRisk, Capability, Overrides, SpokenApi
 
 _TEXT = frozenset({Capability.TEXT})
 
@@ -32,6 +33,8 @@ class Eligibility:
         overrides: what the caller asks beyond the policy.
         candidates: all candidates in the order of the policy, with their expected costs and without risks.
         eligible: the indices of the candidates that may answer, cheapest tier first; never empty.
+        kept_by: the name of the candidate that keeps the response from which the request goes on; empty if there is
+            none, or if nobody knows.
     """
 
     rules: Rules
@@ -39,15 +42,18 @@ class Eligibility:
     overrides: Overrides
     candidates: tuple[CandidateRisk, ...]
     eligible: tuple[int, ...]
+    kept_by: str = ""
 
 
-def check_eligibility(rules: Rules, ask: Ask, overrides: Overrides) -> Eligibility:
+def check_eligibility(rules: Rules, ask: Ask, overrides: Overrides, *, kept_by: str = "") -> Eligibility:
     """Return which candidates of a policy may answer a request.
 
     Args:
         rules: the policy.
         ask: what is asked and needed.
         overrides: what the caller asks beyond the policy.
+        kept_by: the candidate that keeps the response from which the request goes on. Only this one may answer, unless
+            the request pins another; empty if there is none.
 
     Raises:
         InvalidRequestError: an override is out of range or does not fit the policy.
@@ -55,8 +61,9 @@ def check_eligibility(rules: Rules, ask: Ask, overrides: Overrides) -> Eligibili
         NoEligibleCandidateError: every candidate breaks a bound.
     """
     check_overrides(rules.file, overrides)
-    candidates = assess_candidates(rules, ask, overrides)
-    return Eligibility(rules, ask, overrides, candidates, _eligible(rules.file, overrides, candidates))
+    candidates = assess_candidates(rules, ask, overrides, kept_by=kept_by)
+    eligible = _eligible(rules.file, overrides, candidates)
+    return Eligibility(rules, ask, overrides, candidates, eligible, kept_by)
 
 
 def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
@@ -116,8 +123,11 @@ def expected_cost_usd(
     return prices.cost_usd(ask.input_tokens_estimate, output_tokens, cached_input_tokens=cached_input_tokens)
 
 
-def assess_candidates(rules: Rules, ask: Ask, overrides: Overrides) -> tuple[CandidateRisk, ...]:
-    """Return every candidate in the policy's order, with its expected cost and every reason why it may not answer."""
+def assess_candidates(rules: Rules, ask: Ask, overrides: Overrides, *, kept_by: str = "") -> tuple[CandidateRisk, ...]:
+    """Return every candidate in the policy's order, with its expected cost and every reason why it may not answer.
+
+    Arguments are those of `check_eligibility`.
+    """
     rows = []
     needs = ask.needs | _TEXT if ask.text else ask.needs
     for index, (candidate, prices) in enumerate(zip(rules.file.candidates, rules.prices, strict=True)):
@@ -127,6 +137,8 @@ def assess_candidates(rules: Rules, ask: Ask, overrides: Overrides) -> tuple[Can
             *_lacking(needs - rules.capabilities[index], ask),
             *_missing_regions(candidate, rules.file, overrides),
             *_too_long(candidate, ask),
+            *_not_spoken(candidate, ask),
+            *_not_kept(candidate, overrides, kept_by),
             *_too_expensive(cost, overrides),
         ]
         rows.append(
@@ -189,6 +201,20 @@ def _too_long(candidate: Candidate, ask: Ask) -> list[str]:
     if window is None or needed <= window:
         return []
     return [f"context window of {window:,} tokens, about {needed:,} needed"]
+
+
+def _not_spoken(candidate: Candidate, ask: Ask) -> list[str]:
+    if not ask.native_needs or speaks_api(candidate, SpokenApi.RESPONSES):
+        return []
+    more = f" and {len(ask.native_needs) - _MAX_NAMED_PARTS:,} more" if len(ask.native_needs) > _MAX_NAMED_PARTS else ""
+    needs = ", ".join(map(quoted, ask.native_needs[:_MAX_NAMED_PARTS]))
+    return [f"does not speak the Responses API itself, which {needs}{more} needs"]
+
+
+def _not_kept(candidate: Candidate, overrides: Overrides, kept_by: str) -> list[str]:
+    if not kept_by or overrides.pin is not None or candidate.name == kept_by:
+        return []
+    return [f"the response of `previous_response_id` is kept by candidate {quoted(kept_by)}"]
 
 
 def _too_expensive(cost: float | None, overrides: Overrides) -> list[str]:

@@ -26,7 +26,7 @@ from router.policies.credentials import (
     check_model,
 )
 from router.policies.file_model import Alias, Name, Probability, Region, StrictModel
-from router.values import Capability
+from router.values import Capability, SpokenApi
 from router.yaml_file import read_yaml
 
 # The largest numbers of tokens, of seconds, of failures in a row, of USD per million tokens, and of quality per USD.
@@ -74,6 +74,9 @@ class Candidate(StrictModel):
         api_base: the URL of the provider; absent: LiteLLM's default; `canned`: the built-in upstream with canned text.
         api_key_env: the *name* of the environment variable that holds the key; absent: the provider's usual one, which
             is sent only to the provider's own hosts. With another `api_base` the key is then the word `none`.
+        speaks: the APIs of OpenAI that the URL of a model `openai/...` or `azure/...` serves besides chat completions:
+            `responses`, `completions`, `embeddings`; absent: `responses` and `embeddings` at OpenAI and Azure, and none
+            at another `api_base`.
         prices: list prices, or `litellm` to take them from LiteLLM's bundled table; absent: unknown.
         context_window_tokens: the candidate does not get requests that are estimated longer; absent: no bound.
         capabilities: what the candidate can do; it does not get requests that need more.
@@ -98,6 +101,7 @@ class Candidate(StrictModel):
     probe_model: str | None = None
     api_base: Annotated[str, AfterValidator(check_base)] | None = Field(default=None, repr=False)
     api_key_env: Annotated[str, AfterValidator(check_key_variable)] | None = Field(default=None, repr=False)
+    speaks: tuple[SpokenApi, ...] | None = None
     prices: Prices | Literal["litellm"] | None = None
     context_window_tokens: int | None = Field(default=None, gt=0, le=_MOST_TOKENS)
     capabilities: tuple[Capability, ...] = (Capability.TEXT,)
@@ -110,6 +114,12 @@ class Candidate(StrictModel):
     break_after: int = Field(default=5, gt=0, le=_MOST_FAILURES)
     cooldown_s: float = Field(default=30.0, gt=0, le=_MOST_SECONDS)
     max_answer_bytes: int = Field(default=4 * 1024 * 1024, gt=0, le=2**30)
+
+    @model_validator(mode="after")
+    def _only_openai_speaks(self) -> Self:
+        if self.speaks is not None and not self.model.startswith(("openai/", "azure/")):
+            raise ValueError("speaks is only for models openai/... and azure/...; others are asked through LiteLLM")
+        return self
 
     @property
     def name_in_probe(self) -> str:

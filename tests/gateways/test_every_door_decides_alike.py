@@ -30,6 +30,7 @@ from tests.gateways.chat_upstream import running_chat_upstream
 from tests.gateways.conversations import conversations
 from tests.gateways.envoy import EXAMPLE, cluster, find_envoy, listener, running_envoy
 from tests.gateways.loopback import in_thread
+from tests.gateways.responses_door.responses_shape import as_responses
 
 #: Those of the example's envoy.yaml.
 NAMES = ("mixtral-8x7b", "gpt-4-turbo")
@@ -156,6 +157,10 @@ def _through_anthropic(stack: Stack) -> list[Told]:
     return _posted(stack.http_url, "/v1/messages", [as_anthropic(body) for body in BODIES])
 
 
+def _through_responses(stack: Stack) -> list[Told]:
+    return _posted(stack.http_url, "/v1/responses", [as_responses(body) for body in BODIES])
+
+
 def _through_envoy(stack: Stack) -> list[Told]:
     if not HAS_ENVOYS_PROTOS:
         pytest.skip("Envoy's protos are not installed; `pip install xds-protos`")
@@ -204,6 +209,7 @@ def _through_litellm(stack: Stack) -> list[Told]:
 DOORS: Mapping[str, Callable[[Stack], Sequence[Told]]] = {
     "OpenAI door": _through_openai,
     "Anthropic door": _through_anthropic,
+    "Responses door": _through_responses,
     "LiteLLM plugin": _through_litellm,
     "Envoy": _through_envoy,
 }

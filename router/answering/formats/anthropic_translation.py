@@ -10,18 +10,18 @@ import copy
 import functools
 import importlib
 import importlib.util
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from router.errors import InvalidRequestError, UpstreamUnavailableError
+from router.answering.formats.misshapen import MISSHAPEN, upstream_at_fault
+from router.errors import InvalidRequestError
 from router.values import ApiFormat, RouteQuery
-
-#: The exceptions that Python and pydantic raise if a value is not of the shape that is expected.
-_MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 #: Where LiteLLM keeps its adapter, newest place first; 1.110 moved it.
 _ADAPTERS = ("litellm.llms.anthropic.messages.adapters", "litellm.llms.anthropic.pass_through.adapters")
+
+_ANSWER = "a message of Anthropic's API"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def to_chat(query: RouteQuery, model: str) -> TranslatedRequest:
     body = copy.deepcopy({"messages": [dict(message) for message in query.messages], **query.parameters})
     try:
         chat, names = adapter.translate_completion_input_params_with_tool_mapping({"model": model, **body})
-    except _MISSHAPEN as error:
+    except MISSHAPEN as error:
         # The adapter's own words may quote the prompt.
         raise InvalidRequestError(
             "messages, system or tools do not have the shape of Anthropic's Messages API, so the request cannot be "
@@ -81,7 +81,7 @@ def message_of(body: Mapping[str, Any], request: TranslatedRequest) -> dict[str,
     """Return a chat completion as a message of Anthropic's API. Raises UpstreamUnavailableError if it has no shape."""
     response = importlib.import_module("litellm").ModelResponse
     adapter = _adapter("transformation").AnthropicAdapter()
-    with _upstream_at_fault():
+    with upstream_at_fault(_ANSWER):
         answer = response(**{"usage": {}, "model": request.model, **body})
         message: dict[str, Any] = dict(
             adapter.translate_completion_output_params(answer, tool_name_mapping=dict(request.tool_names))
@@ -101,14 +101,14 @@ async def events_of(
 
     async def typed() -> AsyncGenerator[Any, None]:
         async for chunk in chunks:
-            with _upstream_at_fault():
+            with upstream_at_fault(_ANSWER):
                 typed_chunk = chunk_type(**chunk)
             yield typed_chunk
 
     events = wrapper(typed(), request.model, tool_name_mapping=dict(request.tool_names))
     async with contextlib.aclosing(chunks):
         while True:
-            with _upstream_at_fault():
+            with upstream_at_fault(_ANSWER):
                 try:
                     event = await anext(events)
                 except StopAsyncIteration:
@@ -130,14 +130,3 @@ def _exists(module: str) -> bool:
     except ModuleNotFoundError:
         # A package above it is missing.
         return False
-
-
-@contextlib.contextmanager
-def _upstream_at_fault() -> Iterator[None]:
-    """Turn the exceptions of a misshapen answer into UpstreamUnavailableError."""
-    try:
-        yield
-    except _MISSHAPEN as error:
-        raise UpstreamUnavailableError(
-            "the upstream sent a chat completion that cannot be translated into a message of Anthropic's API."
-        ) from error

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from router.answering.formats.answer_format import AnswerFormat
 from router.answering.formats.anthropic_messages import AnthropicMessages
 from router.answering.formats.openai_chat import OpenAIChat
+from router.answering.formats.openai_responses import OpenAIResponses
 from router.values import ApiFormat
 
 OPENAI_CHAT = OpenAIChat()
@@ -14,6 +15,7 @@ OPENAI_CHAT = OpenAIChat()
 _FORMATS: Mapping[ApiFormat, AnswerFormat] = {
     ApiFormat.OPENAI_CHAT: OPENAI_CHAT,
     ApiFormat.ANTHROPIC_MESSAGES: AnthropicMessages(),
+    ApiFormat.OPENAI_RESPONSES: OpenAIResponses(),
 }
 
 

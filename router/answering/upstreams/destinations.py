@@ -10,11 +10,28 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from router.answering.upstreams.candidate_keys import NO_KEY, key_of
+from router.errors import UpstreamNotFoundError
 from router.policies.policy_file import Candidate
 from router.values import ApiFormat, RouteQuery
 
 #: LiteLLM's prefixes of providers that speak OpenAI's chat API, and Anthropic's Messages API.
 OPENAI_PREFIX, ANTHROPIC_PREFIX = "openai/", "anthropic/"
+
+#: The beginning of the name of a model at OpenAI that LiteLLM asks over the Responses API.
+RESPONSES_PREFIX = "responses/"
+
+_AZURE_PREFIX = "azure/"
+
+#: Where each API of OpenAI is, behind the base URL.
+_PATHS: Mapping[ApiFormat, str] = {
+    ApiFormat.OPENAI_CHAT: "/chat/completions",
+    ApiFormat.OPENAI_RESPONSES: "/responses",
+}
+
+#: Variables that hold another URL of OpenAI's API, or the URL and the credentials of Azure, as LiteLLM reads them.
+_OPENAI_BASES, _OPENAI_URL = ("OPENAI_BASE_URL", "OPENAI_API_BASE"), "https://api.openai.com/v1"
+_AZURE_BASES, _AZURE_KEYS = ("AZURE_API_BASE", "AZURE_OPENAI_ENDPOINT"), ("AZURE_API_KEY", "AZURE_OPENAI_API_KEY")
+_AZURE_TOKENS = ("AZURE_AD_TOKEN", "AZURE_OPENAI_AD_TOKEN")
 
 #: Variables that hold another URL of Anthropic's API, as LiteLLM and Anthropic's SDKs read them.
 _ANTHROPIC_BASES = ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL")
@@ -43,23 +60,26 @@ class Destinations:
 
     def __init__(self, sdk: Any) -> None:
         self._sdk = sdk
-        self._openai: dict[tuple[str, str], Destination] = {}
+        self._openai: dict[tuple[str, str, str], Destination] = {}
 
     def of(self, candidate: Candidate, base: str | None, query: RouteQuery) -> Destination:
         """Return where to send a request. `base` is the candidate's URL. Raises UpstreamDeniedError without its key."""
         if query.api_format is ApiFormat.ANTHROPIC_MESSAGES:
             return _anthropic(candidate, base, query.api_headers)
-        return self._of_openai(candidate, base or "")
+        path = _PATHS[query.api_format]
+        if candidate.model.startswith(_AZURE_PREFIX):
+            return _azure(candidate, base, path)
+        return self._of_openai(candidate, base or _from_environment(_OPENAI_BASES) or _OPENAI_URL, path)
 
-    def _of_openai(self, candidate: Candidate, base: str) -> Destination:
+    def _of_openai(self, candidate: Candidate, base: str, path: str) -> Destination:
         key = key_of(candidate, base) or os.environ.get("OPENAI_API_KEY") or NO_KEY
-        if (base, key) not in self._openai:
+        if (base, key, path) not in self._openai:
             sdk = self._sdk.copy(api_key=key, base_url=base)
             bare, credentials = _without_credentials(base)
             headers = _only_set({**sdk.default_headers, **sdk.auth_headers}) | credentials
             has_key = key != NO_KEY or bool(credentials)
-            self._openai[base, key] = Destination(f"{bare}/chat/completions", headers, has_key)
-        return self._openai[base, key]
+            self._openai[base, key, path] = Destination(f"{bare}{path}", headers, has_key)
+        return self._openai[base, key, path]
 
 
 def speaks_openai(candidate: Candidate) -> bool:
@@ -80,9 +100,37 @@ def count_tokens_url(messages_url: str) -> str:
     return f"{messages_url}/count_tokens"
 
 
+def upstream_name(candidate: Candidate, api_format: ApiFormat) -> str:
+    """Return the name by which the upstream of a candidate knows its model in this API."""
+    name = candidate.model.partition("/")[2]
+    return name.removeprefix(RESPONSES_PREFIX) if api_format is ApiFormat.OPENAI_RESPONSES else name
+
+
+def _azure(candidate: Candidate, base: str | None, path: str) -> Destination:
+    """Return where Azure serves the APIs of OpenAI under names of models, without `api-version`."""
+    base = base or _from_environment(_AZURE_BASES)
+    if base is None:
+        raise UpstreamNotFoundError(
+            f"candidate {candidate.name!r} has no URL: set the environment variable AZURE_API_BASE on the service, or "
+            f"write `api_base`."
+        )
+    key = key_of(candidate, base) or _from_environment(_AZURE_KEYS)
+    token = None if key else _from_environment(_AZURE_TOKENS)
+    bare, credentials = _without_credentials(base)
+    headers = {"content-type": "application/json", "accept": "application/json", **credentials}
+    headers |= {"authorization": f"Bearer {token}"} if token else {"api-key": key or NO_KEY}
+    bare = bare.partition("/openai")[0] if "/openai" in urlsplit(bare).path else bare
+    return Destination(f"{bare}/openai/v1{path}", headers, bool(token) or (key or NO_KEY) != NO_KEY)
+
+
+def _from_environment(names: tuple[str, ...]) -> str | None:
+    """Return the value of the first of these environment variables that is set, or None."""
+    return next((value for name in names if (value := os.environ.get(name, "").strip())), None)
+
+
 def _anthropic(candidate: Candidate, base: str | None, given: Mapping[str, str]) -> Destination:
     if base is None:
-        base = next((url for name in _ANTHROPIC_BASES if (url := os.environ.get(name))), _ANTHROPIC_URL)
+        base = _from_environment(_ANTHROPIC_BASES) or _ANTHROPIC_URL
     key = key_of(candidate, base) or os.environ.get("ANTHROPIC_API_KEY") or NO_KEY
     bare, credentials = _without_credentials(base)
     headers = {

@@ -1,7 +1,8 @@
 """Ask one candidate once in the API format of the request, with request and answer passed on as they were written.
 
 Candidates `openai/...` with an `api_base` get the body of a chat completion byte for byte but for `model`, with the
-headers of the OpenAI SDK. Candidates `anthropic/...` get the body of a message in the same way. LiteLLM is only asked
+headers of the OpenAI SDK. Candidates `anthropic/...` get the body of a message in the same way, and candidates that
+speak the Responses API the body of such a request. LiteLLM is only asked
 what kind of failure one is.
 """
 
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from router.answering.upstreams import litellm_upstream
 from router.answering.upstreams.answer_json import decoded
 from router.answering.upstreams.candidate_keys import NO_KEY
-from router.answering.upstreams.destinations import Destination, Destinations, count_tokens_url
+from router.answering.upstreams.destinations import Destination, Destinations, count_tokens_url, upstream_name
 from router.answering.upstreams.large_answers import apart, is_large, json_in_pieces
 from router.answering.upstreams.litellm_errors import translated, wants_a_key
 from router.answering.upstreams.litellm_upstream import excerpt
@@ -126,12 +127,12 @@ class DirectUpstream:
 
 async def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> Body:
     """Return the caller's body with the candidate's model, or else one that is serialised as the OpenAI SDK does."""
-    model = candidate.model.partition("/")[2]
+    model = upstream_name(candidate, query.api_format)
     if query.body is not None:
         before, behind = query.body
         return before, json.dumps(model).encode(), behind
     fields: dict[str, Any] = {
-        "messages": query.messages,
+        "input" if query.api_format is ApiFormat.OPENAI_RESPONSES else "messages": query.messages,
         "model": model,
         **({"stream": True} if stream else {}),
         **query.parameters,

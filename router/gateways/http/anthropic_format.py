@@ -7,6 +7,7 @@ from typing import Any
 
 from router.answering.upstreams.destinations import ANTHROPIC_HEADERS
 from router.errors import RouterError
+from router.gateways.http.decision_format import RECORD_FIELD
 from router.values import ApiFormat
 
 #: Anthropic's type of an error for each HTTP status; other statuses are an `api_error`.
@@ -29,13 +30,19 @@ class AnthropicFormat:
 
     def event(self, body: Mapping[str, Any], raw: bytes) -> bytes:
         """Return an event whose name is the type of the body, as in `event: message_start`."""
-        # A type comes from the upstream; a line feed in it would begin another event.
-        name = str(body.get("type", "error")).encode("ascii", "replace").translate(None, b"\r\n")
-        return b"event: %b\ndata: %b\n\n" % (name, raw)
+        return named_event(body, raw)
 
     def carries_record(self, chunk: Mapping[str, Any], *, has_cost: bool) -> bool:
         """Return True for the first event, and for the one with the usage: strict clients check the others closely."""
         return chunk["type"] == "message_start" or has_cost
+
+    def with_record(self, chunk: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the chunk with the record as one more field."""
+        return {**chunk, RECORD_FIELD: record}
+
+    def error_event(self, body: dict[str, Any], number: int) -> dict[str, Any]:
+        """Return the body of the error, because events hold the same."""
+        return body
 
     def error_body(self, error: RouterError, status: int) -> dict[str, Any]:
         """Return Anthropic's error object. The object inside has `code` and `retryable` besides."""
@@ -49,6 +56,13 @@ class AnthropicFormat:
 
 
 ANTHROPIC_FORMAT = AnthropicFormat()
+
+
+def named_event(body: Mapping[str, Any], raw: bytes) -> bytes:
+    """Return a server-sent event that is named by the type of its body, whose JSON is `raw`."""
+    # A type comes from the upstream; a line feed in it would begin another event.
+    name = str(body.get("type", "error")).encode("ascii", "replace").translate(None, b"\r\n")
+    return b"event: %b\ndata: %b\n\n" % (name, raw)
 
 
 def _error_object(message: str, kind: str) -> dict[str, Any]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from router.answering.completion import Completion
+from router.answering.formats.openai_responses import response_in
 from router.attempts import Delivery
 from router.gateways.http.decision_format import RECORD_FIELD, decision_record
 from router.gateways.http.exchange import Exchange, is_large_body
 from router.gateways.http.http_reply import JSON_HEADERS
-from router.values import RouteQuery, RoutingDecision
+from router.values import ApiFormat, RouteQuery, RoutingDecision
 
 
 async def answer_chat(exchange: Exchange, chunks: Sequence[bytes]) -> None:
@@ -27,6 +28,7 @@ async def answer_chat(exchange: Exchange, chunks: Sequence[bytes]) -> None:
 async def _complete(exchange: Exchange, query: RouteQuery, decision: RoutingDecision) -> None:
     completion = await exchange.engine.dispatcher.complete(query, decision, timeout_s=exchange.remaining_s)
     record = _record(exchange, decision, completion.delivery)
+    _remember_response(exchange, query, decision, completion.body)
     await exchange.reply.whole(200, JSON_HEADERS, {**completion.body, RECORD_FIELD: record | _cost(completion)})
 
 
@@ -39,8 +41,9 @@ async def _stream(exchange: Exchange, query: RouteQuery, decision: RoutingDecisi
             if step.delivery is not None:
                 record = _record(exchange, decision, step.delivery)
                 await reply.begin_events()
+            _remember_response(exchange, query, decision, step.body)
             carries = exchange.api.carries_record(step.body, has_cost=step.usage is not None)
-            await reply.event({**step.body, RECORD_FIELD: record | _cost(step)} if carries else step.body)
+            await reply.event(exchange.api.with_record(step.body, record | _cost(step)) if carries else step.body)
             if step.delivery is not None:
                 # The list of attempts may be long, so only the first event carries it.
                 record = {key: value for key, value in record.items() if key != "attempts"}
@@ -53,6 +56,18 @@ def _record(exchange: Exchange, decision: RoutingDecision, delivery: Delivery | 
     if delivery is not None and delivery.fell_back:
         exchange.engine.router.remember_answer(decision, delivery.answered_by, caller=exchange.whose["caller"])
     return decision_record(decision, delivery)
+
+
+def _remember_response(
+    exchange: Exchange, query: RouteQuery, decision: RoutingDecision, body: Mapping[str, Any]
+) -> None:
+    """Note who gave a response of the Responses API, whose provider alone keeps it. An event may hold none."""
+    if query.api_format is not ApiFormat.OPENAI_RESPONSES or exchange.reply.delivery is None:
+        return
+    response_id = response_in(body).get("id")
+    if isinstance(response_id, str):
+        answered_by, caller = exchange.reply.delivery.answered_by, exchange.whose["caller"]
+        exchange.engine.router.remember_response(decision, response_id, answered_by, caller=caller)
 
 
 def _cost(completion: Completion) -> dict[str, float]:

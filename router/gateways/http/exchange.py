@@ -89,9 +89,9 @@ class Exchange:
         is_streamed = body.fields.get("stream")
         if is_streamed is not None and not isinstance(is_streamed, bool):
             raise InvalidRequestError(f"stream must be true or false, got {quoted(is_streamed)}.", field="stream")
-        query = query_from_body(body.fields, self.headers, self.engine.router.policies)
+        query = query_from_body(body.fields, self.headers, self.engine.router.policies, self.api.api_format)
         passed = {name: self.headers[name] for name in self.api.passed_headers if name in self.headers}
-        query = replace(query, body=body.around_model, api_format=self.api.api_format, api_headers=passed)
+        query = replace(query, body=body.around_model, api_headers=passed)
         return query, bool(is_streamed)
 
 

@@ -47,6 +47,12 @@ class HttpApi(Protocol):
     def carries_record(self, chunk: Mapping[str, Any], *, has_cost: bool) -> bool:
         """Return whether a chunk of a stream carries the decision record. `has_cost`: whether the cost is known."""
 
+    def with_record(self, chunk: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a chunk of a stream with the decision record in it."""
+
+    def error_event(self, body: dict[str, Any], number: int) -> dict[str, Any]:
+        """Return the chunk that reports an error in a stream. `number`: how many events were sent before."""
+
     def error_body(self, error: RouterError, status: int) -> dict[str, Any]:
         """Return the body that reports an error of ours with this HTTP status."""
 

@@ -1,8 +1,7 @@
 """The HTTP gateway: an ASGI application with the APIs of OpenAI and Anthropic, and a health check.
 
-It serves `POST /v1/chat/completions` (OpenAI), `POST /v1/messages` (Anthropic), `POST /v1/systemone` and
-`POST /v1/decisions` (decision models), `GET /v1/models` (policies, profiles and candidates) and `GET /healthz`, and
-asks the same router and dispatcher as every other door. docs/connect.md describes the headers and the field `elle`.
+It serves the paths of `POST_PATHS`, `GET /v1/models` (policies, profiles and candidates) and `GET /healthz`, and asks
+the same router and dispatcher as every other door. docs/apis.md describes them.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from router.gateways.http.http_reply import JSON_HEADERS, Send, to_json
 from router.gateways.http.http_request import Receive, Scope
 from router.gateways.http.openai_format import OPENAI_FORMAT, error_object, error_reply
 from router.gateways.http.request_body import model_list
+from router.gateways.http.responses_format import RESPONSES_FORMAT
 from router.gateways.http.token_counting import answer_token_count
 from router.intake.in_flight import InFlight
 from router.quoting import quoted
@@ -39,6 +39,7 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 #: The paths that bodies are posted to, each with the API whose format they have and with what is done.
 POST_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
     "/v1/chat/completions": (OPENAI_FORMAT, answer_chat),
+    "/v1/responses": (RESPONSES_FORMAT, answer_chat),
     "/v1/messages": (ANTHROPIC_FORMAT, answer_chat),
     "/v1/systemone": (OPENAI_FORMAT, answer_systemone),
     "/v1/decisions": (OPENAI_FORMAT, answer_decisions),
@@ -124,7 +125,7 @@ async def _refuse(request: Any, error: Any) -> Any:
 
 
 async def _no_such_route(request: Any, error: Any) -> Any:
-    message = f"{request.method} {quoted(request.url.path)} is not served; see docs/connect.md for what is."
+    message = f"{request.method} {quoted(request.url.path)} is not served; see docs/apis.md for what is."
     code = "method_not_allowed" if error.status_code == 405 else "not_found"
     body = error_object(message, kind="invalid_request_error", code=code)
     return _json_response(error.status_code, dict(error.headers or {}), body)

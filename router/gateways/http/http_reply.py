@@ -51,6 +51,7 @@ class HttpReply:
         self._send = send
         self._api = api
         self._is_streaming = False
+        self._n_events = 0
         self.decision: RoutingDecision | None = None
         self.delivery: Delivery | None = None
 
@@ -68,6 +69,7 @@ class HttpReply:
     async def event(self, body: Mapping[str, Any]) -> None:
         """Send one server-sent event with this JSON body."""
         raw = self._api.event(body, await _answer_to_json(body))
+        self._n_events += 1
         await self._send({"type": "http.response.body", "body": raw, "more_body": True})
 
     async def end_events(self, *, complete: bool = True) -> None:
@@ -82,7 +84,7 @@ class HttpReply:
             body = {**body, RECORD_FIELD: decided | {"attempts": attempts_record(error.attempts)}}
         if self._is_streaming:
             # The status was sent already. The last event is left out, so that no client takes the part for the whole.
-            await self.event(body)
+            await self.event(self._api.error_event(body, self._n_events))
             await self.end_events(complete=False)
         else:
             await self.whole(status, headers | JSON_HEADERS, body)

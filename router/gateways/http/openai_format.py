@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from router.errors import RouterError, UnknownModelError
+from router.gateways.http.decision_format import RECORD_FIELD
 from router.gateways.http.http_api import error_headers, http_status_of
 from router.values import ApiFormat
 
@@ -24,6 +25,14 @@ class OpenAIFormat:
     def carries_record(self, chunk: Mapping[str, Any], *, has_cost: bool) -> bool:
         """Return True, because every chunk carries the record."""
         return True
+
+    def with_record(self, chunk: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the chunk with the record as one more field."""
+        return {**chunk, RECORD_FIELD: record}
+
+    def error_event(self, body: dict[str, Any], number: int) -> dict[str, Any]:
+        """Return the body of the error, because events hold the same."""
+        return body
 
     def error_body(self, error: RouterError, status: int) -> dict[str, Any]:
         """Return OpenAI's error object, with `retryable` in it."""

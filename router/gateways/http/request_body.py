@@ -33,7 +33,7 @@ from router.intake.json_object import read_object
 from router.intake.json_structure import MAX_TEXT_BYTES, check_json
 from router.plain_json import MAX_REQUEST_DEPTH, check
 from router.quoting import quoted
-from router.values import Overrides, RouteQuery
+from router.values import ApiFormat, Overrides, RouteQuery
 
 if TYPE_CHECKING:
     from router.policies.loading import ServedPolicy
@@ -46,8 +46,8 @@ DEFAULT_MODELS = frozenset({"auto", "elle"})
 #: Names of RouteLLM's own routers; the default policy decides for each. Its router `random` has no counterpart.
 ROUTELLM_ROUTERS = frozenset({"mf", "bert", "causal_llm", "sw_ranking"})
 
-#: Fields of a body that do not belong to the parameters of the answer.
-_OWN_FIELDS = frozenset({"model", "messages", "stream"})
+#: The field of a body that holds what is asked, where it is not `messages`.
+_ASKED_IN: Mapping[ApiFormat, str] = {ApiFormat.OPENAI_RESPONSES: "input"}
 
 #: Most characters of a model name.
 _MAX_NAME_CHARS = 1000
@@ -56,38 +56,53 @@ _NUMBER = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
 
 
 def query_from_body(
-    body: Mapping[str, Any], headers: Mapping[str, str], policies: Mapping[str, ServedPolicy]
+    body: Mapping[str, Any],
+    headers: Mapping[str, str],
+    policies: Mapping[str, ServedPolicy],
+    api_format: ApiFormat = ApiFormat.OPENAI_CHAT,
 ) -> RouteQuery:
     """Return the query that a chat body holds, with the overrides that its `model` names.
 
     Messages and all other fields are passed on unchanged.
 
     Args:
-        body: the decoded JSON body, in the shape of OpenAI's chat completions or Anthropic's messages.
+        body: the decoded JSON body, in the shape of OpenAI's chat completions or responses, or Anthropic's messages.
         headers: the headers of the HTTP request, which may hold the id of the session, the key of the task and scores;
             see `session_ids.session_id_of`, `task_keys.task_of` and `caller_scores.scores_of` of `router.asking`.
         policies: all served policies by name, profiles included, the default first (`Router.policies`).
+        api_format: the API whose shape the body has.
 
     Raises:
         UnknownModelError: `model` is none of the names above; the message lists those that exist.
-        InvalidRequestError: `model` or `messages` is missing or of the wrong type, or a threshold is not 0 to 1.
+        InvalidRequestError: `model`, `messages` or `input` is of the wrong type, or a threshold is not 0 to 1.
     """
-    model, messages = body.get("model"), body.get("messages")
+    model = body.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequestError(
             f"model must be one of {', '.join(model_names(policies))}, got {quoted(model)}.", field="model"
         )
-    if not isinstance(messages, list):
-        raise InvalidRequestError(f"messages must be a list, got {quoted(messages)}.", field="messages")
-    parameters = {key: value for key, value in body.items() if key not in _OWN_FIELDS}
+    asked = _ASKED_IN.get(api_format, "messages")
+    parameters = {key: value for key, value in body.items() if key not in {"model", asked, "stream"}}
     return RouteQuery(
-        messages=tuple(messages),
+        messages=_messages(asked, body.get(asked)),
+        api_format=api_format,
         overrides=overrides_from_model(model, policies),
         session_id=session_id_of("", headers, parameters),
         parameters=parameters,
         task=task_of("", headers, parameters),
         scores=scores_of({}, headers, parameters),
     )
+
+
+def _messages(field: str, value: Any) -> tuple[Any, ...]:
+    """Return the messages of a body, or the input items, which may be one text, or missing if the provider has them."""
+    if field == "messages" and not isinstance(value, list):
+        raise InvalidRequestError(f"messages must be a list, got {quoted(value)}.", field=field)
+    if isinstance(value, str):
+        return ({"role": "user", "content": value},)
+    if not isinstance(value, list | None):
+        raise InvalidRequestError(f"{field} must be text or a list of items, got {quoted(value)}.", field=field)
+    return tuple(value or ())
 
 
 def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Overrides:

@@ -91,7 +91,7 @@ def test_an_edit_of_the_probes_name_of_a_candidate_changes_the_digest() -> None:
     "edit",
     [
         {"model": "openai/other", "api_base": "canned", "api_key_env": "KEY", "prompt_cache_s": 1, "timeout_s": 1},
-        {"first_token_timeout_s": 1, "retries": 0, "break_after": 1, "cooldown_s": 1},
+        {"first_token_timeout_s": 1, "retries": 0, "break_after": 1, "cooldown_s": 1, "speaks": ["responses"]},
         {"capabilities": ["text"]},
     ],
 )

@@ -1,0 +1,159 @@
+"""Run an upstream that speaks OpenAI's Responses API, keeps what it answered, and remembers the bytes it was sent."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from router.serving.http_server import serve_on_loopback
+from tests.gateways.loopback import in_thread
+
+USAGE = {
+    "input_tokens": 110,
+    "input_tokens_details": {"cached_tokens": 100},
+    "output_tokens": 2,
+    "output_tokens_details": {"reasoning_tokens": 0},
+    "total_tokens": 112,
+}
+COST_USD = 110 * 1e-6 + 2 * 10e-6
+
+
+@dataclass
+class ResponseUpstream:
+    """Says its model's name, or does what the model is called: `fail-STATUS`, `failed`, `break`, `cut`."""
+
+    name: str = "a"
+    sent: list[bytes] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    kept: set[str] = field(default_factory=set)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[Route(path, self._answer, methods=["POST"]) for path in ("/v1/responses", "/openai/v1/responses")]
+        )
+
+    async def _answer(self, request: Request) -> Response:
+        raw = await request.body()
+        self.sent.append(raw)
+        self.headers.append(dict(request.headers))
+        body = json.loads(raw)
+        model, previous = body["model"], body.get("previous_response_id")
+        if model.startswith("fail-"):
+            status = int(model.removeprefix("fail-"))
+            error = {"message": "no room today", "type": "server_error", "param": None, "code": None}
+            return JSONResponse({"error": error}, status, {"retry-after": "7"})
+        if previous is not None and previous not in self.kept:
+            error = {"message": f"Previous response with id '{previous}' not found.", "type": "invalid_request_error"}
+            return JSONResponse({"error": error | {"param": "previous_response_id", "code": None}}, 400)
+        response = self._response(body)
+        if body.get("store", True):
+            self.kept.add(response["id"])
+        if body.get("stream"):
+            return StreamingResponse(_events(response), media_type="text/event-stream")
+        return JSONResponse(response)
+
+    def _response(self, body: dict[str, Any]) -> dict[str, Any]:
+        failed = body["model"] == "failed"
+        return {
+            "id": f"resp_{self.name}{next(self.numbers)}",
+            "object": "response",
+            "created_at": 1,
+            "model": body["model"],
+            "status": "failed" if failed else "completed",
+            "error": {"code": "server_error", "message": "no room any more"} if failed else None,
+            "incomplete_details": None,
+            "instructions": body.get("instructions"),
+            "metadata": body.get("metadata") or {},
+            "output": [] if failed else _output(body),
+            "parallel_tool_calls": True,
+            "previous_response_id": body.get("previous_response_id"),
+            "store": body.get("store", True),
+            "temperature": 1.0,
+            "text": body.get("text") or {"format": {"type": "text"}},
+            "tool_choice": "auto",
+            "tools": body.get("tools") or [],
+            "top_p": 1.0,
+            "usage": USAGE,
+            "x_vendor": [1],
+        }
+
+
+def _output(body: dict[str, Any]) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    if body.get("reasoning"):
+        items.append({"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "hm"}]})
+    answered = any(isinstance(item, dict) and item.get("type") == "function_call_output" for item in body["input"])
+    if body.get("tools") and not answered:
+        call = {"name": body["tools"][0].get("name", "weather"), "arguments": '{"city": "Köln"}', "call_id": "call_1"}
+        return [*items, {"type": "function_call", "id": "fc_1", "status": "completed", **call}]
+    has_schema = ((body.get("text") or {}).get("format") or {}).get("type") == "json_schema"
+    said = '{"city": "Köln"}' if has_schema else f"{body['model']} says 你好"
+    part = {"type": "output_text", "text": said, "annotations": [], "logprobs": []}
+    return [*items, {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": [part]}]
+
+
+async def _events(response: dict[str, Any]) -> AsyncIterator[str]:
+    numbers = itertools.count()
+
+    def event(kind: str, **fields: Any) -> str:
+        return f"event: {kind}\ndata: {json.dumps({'type': kind, 'sequence_number': next(numbers)} | fields)}\n\n"
+
+    begun = response | {"status": "in_progress", "output": [], "usage": None, "error": None}
+    yield event("response.created", response=begun)
+    yield event("response.in_progress", response=begun)
+    if response["status"] == "failed":
+        yield event("response.failed", response=response)
+        return
+    for index, item in enumerate(response["output"]):
+        empty = {"message": {"content": []}, "function_call": {"arguments": ""}, "reasoning": {"summary": []}}
+        started = item | empty[item["type"]] | {"status": "in_progress"}
+        yield event("response.output_item.added", output_index=index, item=started)
+        where = {"item_id": item["id"], "output_index": index}
+        for kind, fields in _deltas(item):
+            yield event(kind, **where, **fields)
+            if response["model"] == "cut" and kind.endswith("delta"):
+                return
+            if response["model"] == "break" and kind.endswith("delta"):
+                yield event("error", code="server_error", message="no room any more", param=None)
+                return
+        yield event("response.output_item.done", output_index=index, item=item)
+    yield event("response.completed", response=response)
+
+
+def _deltas(item: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    if item["type"] == "function_call":
+        whole = item["arguments"]
+        for part in (whole[:5], whole[5:]):
+            yield "response.function_call_arguments.delta", {"delta": part}
+        yield "response.function_call_arguments.done", {"arguments": whole, "name": item["name"]}
+    elif item["type"] == "reasoning":
+        part = item["summary"][0]
+        yield "response.reasoning_summary_part.added", {"summary_index": 0, "part": part | {"text": ""}}
+        yield "response.reasoning_summary_text.delta", {"summary_index": 0, "delta": part["text"]}
+        yield "response.reasoning_summary_text.done", {"summary_index": 0, "text": part["text"]}
+        yield "response.reasoning_summary_part.done", {"summary_index": 0, "part": part}
+    else:
+        part = item["content"][0]
+        yield "response.content_part.added", {"content_index": 0, "part": part | {"text": ""}}
+        for text in part["text"].partition(" "):
+            yield "response.output_text.delta", {"content_index": 0, "delta": text, "logprobs": []}
+        yield "response.output_text.done", {"content_index": 0, "text": part["text"], "logprobs": []}
+        yield "response.content_part.done", {"content_index": 0, "part": part}
+
+
+@contextmanager
+def running_response_upstream(name: str) -> Iterator[tuple[ResponseUpstream, str]]:
+    """Yield the upstream and its base URL, which ends in /v1. Ids of its responses begin with `resp_NAME`."""
+    upstream = ResponseUpstream(name)
+    with in_thread(serve_on_loopback(upstream.app())) as url:
+        yield upstream, url
