@@ -17,6 +17,9 @@ from router.answering.formats.misshapen import MISSHAPEN, upstream_at_fault
 from router.errors import InvalidRequestError
 from router.values import ApiFormat, RouteQuery
 
+#: The input item that adds tools.
+_TOOLS_ITEM = "additional_tools"
+
 _ADAPTERS = "litellm.responses.litellm_completion_transformation"
 
 #: Fields of a chat that the dispatcher sets itself, or that LiteLLM reads and no provider knows.
@@ -48,7 +51,6 @@ def load_responses_adapter() -> None:
     """Import what translating needs, so that no request waits for it."""
     for name in ("transformation", "streaming_iterator"):
         importlib.import_module(f"{_ADAPTERS}.{name}")
-    importlib.import_module("litellm.responses.additional_tools")
 
 
 def responses_to_chat(query: RouteQuery, model: str) -> TranslatedResponsesRequest:
@@ -59,12 +61,11 @@ def responses_to_chat(query: RouteQuery, model: str) -> TranslatedResponsesReque
     fields = copy.deepcopy(dict(query.parameters))
     items = copy.deepcopy([dict(item) for item in query.messages])
     try:
-        hoisted = importlib.import_module("litellm.responses.additional_tools").hoist_additional_tools(
-            items, fields.get("tools")
-        )
-        if hoisted.hoisted:
-            fields["tools"] = list(hoisted.tools)
-        items = list(hoisted.input)
+        # A chat has its tools in one place.
+        added = [tool for item in items if item.get("type") == _TOOLS_ITEM for tool in item["tools"]]
+        if added:
+            fields["tools"] = [*(fields.get("tools") or ()), *added]
+        items = [item for item in items if item.get("type") != _TOOLS_ITEM]
         chat = _adapter().transform_responses_api_request_to_chat_completion_request(
             model=model,
             input=items,
