@@ -39,8 +39,14 @@ OPENAI := .venv-openai/.installed
 $(OPENAI):
 	-@$(PYTHON) -m venv .venv-openai && .venv-openai/bin/pip install --quiet openai==3.57.0 && touch $@
 
+# Agent SDKs that ask over the Responses API, with OpenAI's newest Python SDK; without them their test is skipped and says so.
+AGENTS := .venv-agents/.installed
+$(AGENTS):
+	-@$(PYTHON) -m venv .venv-agents && .venv-agents/bin/pip install --quiet openai-agents==0.24.0 'pydantic-ai-slim[openai]==2.68.0' \
+		&& touch $@
+
 # One process for each core; a file's tests stay in one process, because they share what they start.
-test: $(INSTALLED) $(NODE) $(OPENAI)  ## Run the default test suite
+test: $(INSTALLED) $(NODE) $(OPENAI) $(AGENTS)  ## Run the default test suite
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 fuzz-doors: $(INSTALLED)  ## Send a million random requests through every door; print JSON, keep what fails in tests/fuzz/seeds
@@ -113,5 +119,5 @@ reproduce-elle: $(INSTALLED)  ## Reproduce the ELLE finding on data that every m
 	@$(BIN)/python -m benchmarks.reproduce_elle
 
 clean:  ## Remove environments and caches
-	rm -rf .venv .venv-openai .venv-protos .venv-proxy .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info \
+	rm -rf .venv .venv-openai .venv-agents .venv-protos .venv-proxy .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info \
 		probes/encoders/*.so $(NPM_FOLDERS:%=%/node_modules)

@@ -20,7 +20,7 @@ from router.errors import DispatchNotInstalledError, UpstreamUnavailableError
 from router.intake.answer_budget import HeldAnswer
 from router.policies.credentials import CANNED_UPSTREAM
 from router.policies.policy_file import Candidate
-from router.policies.spoken_apis import speaks_api
+from router.policies.rules import speaks_api
 from router.values import ApiFormat, RouteQuery, SpokenApi
 
 

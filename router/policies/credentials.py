@@ -117,6 +117,11 @@ def check_base(base: str) -> str:
     return base
 
 
+def host_of(base: str) -> str:
+    """Return the host of a provider's URL, or an empty text if it names none."""
+    return urlsplit(base).hostname or ""
+
+
 def shown_base(base: str | None) -> str | None:
     """Return the URL of a provider with user, password, query and keys in its path replaced by `***`, to be shown."""
     if base is None or base == CANNED_UPSTREAM:

@@ -13,9 +13,8 @@ from router.asking.ask import Ask
 from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
 from router.policies.policy_file import Candidate, PolicyFile, Prices
 from router.policies.rules import Rules
-from router.policies.spoken_apis import speaks_api
 from router.quoting import quoted
-from router.values import NO_OVERRIDES, CandidateRisk, Capability, Overrides, SpokenApi
+from router.values import NO_OVERRIDES, CandidateRisk, Capability, Overrides
 
 _TEXT = frozenset({Capability.TEXT})
 
@@ -137,7 +136,7 @@ def assess_candidates(rules: Rules, ask: Ask, overrides: Overrides, *, kept_by: 
             *_lacking(needs - rules.capabilities[index], ask),
             *_missing_regions(candidate, rules.file, overrides),
             *_too_long(candidate, ask),
-            *_not_spoken(candidate, ask),
+            *_not_spoken(rules.speak_responses[index], ask),
             *_not_kept(candidate, overrides, kept_by),
             *_too_expensive(cost, overrides),
         ]
@@ -203,8 +202,8 @@ def _too_long(candidate: Candidate, ask: Ask) -> list[str]:
     return [f"context window of {window:,} tokens, about {needed:,} needed"]
 
 
-def _not_spoken(candidate: Candidate, ask: Ask) -> list[str]:
-    if not ask.native_needs or speaks_api(candidate, SpokenApi.RESPONSES):
+def _not_spoken(is_spoken: bool, ask: Ask) -> list[str]:
+    if not ask.native_needs or is_spoken:
         return []
     more = f" and {len(ask.native_needs) - _MAX_NAMED_PARTS:,} more" if len(ask.native_needs) > _MAX_NAMED_PARTS else ""
     needs = ", ".join(map(quoted, ask.native_needs[:_MAX_NAMED_PARTS]))

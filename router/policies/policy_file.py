@@ -74,9 +74,8 @@ class Candidate(StrictModel):
         api_base: the URL of the provider; absent: LiteLLM's default; `canned`: the built-in upstream with canned text.
         api_key_env: the *name* of the environment variable that holds the key; absent: the provider's usual one, which
             is sent only to the provider's own hosts. With another `api_base` the key is then the word `none`.
-        speaks: the APIs of OpenAI that the URL of a model `openai/...` or `azure/...` serves besides chat completions:
-            `responses`, `completions`, `embeddings`; absent: `responses` and `embeddings` at OpenAI and Azure, and none
-            at another `api_base`.
+        speaks: which of `responses`, `completions` and `embeddings` a model `openai/...` or `azure/...` serves besides
+            chats; absent: `responses` and `embeddings` at OpenAI and Azure, none at another `api_base`.
         prices: list prices, or `litellm` to take them from LiteLLM's bundled table; absent: unknown.
         context_window_tokens: the candidate does not get requests that are estimated longer; absent: no bound.
         capabilities: what the candidate can do; it does not get requests that need more.

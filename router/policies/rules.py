@@ -5,8 +5,17 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from router.policies.policy_file import GainRule, PolicyFile, Prices, RiskBoundRule, Rule
-from router.values import Capability, NearKinds, Overrides
+from router.policies.credentials import host_of
+from router.policies.policy_file import Candidate, GainRule, PolicyFile, Prices, RiskBoundRule, Rule
+from router.values import Capability, NearKinds, Overrides, SpokenApi
+
+#: What OpenAI and Azure serve for every model that they answer chats with. The old completions are for a few only.
+_USUAL = frozenset({SpokenApi.RESPONSES, SpokenApi.EMBEDDINGS})
+
+#: LiteLLM's prefix of models that are asked over the Responses API.
+_RESPONSES_PREFIX = "openai/responses/"
+
+_OPENAI_HOST, _OPENAI, _AZURE = ".api.openai.com", "openai", "azure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +47,38 @@ class Rules:
         prices: the prices of each candidate; None if they are unknown.
         max_leverage: a prompt of more leverage goes to the safe default; None never abstains.
         capabilities: the capabilities of each candidate as a set.
+        speak_responses: for each candidate whether it speaks OpenAI's Responses API itself.
     """
 
     file: PolicyFile
     prices: tuple[Prices | None, ...]
     max_leverage: float | None
     capabilities: tuple[frozenset[Capability], ...] = dataclasses.field(init=False)
+    speak_responses: tuple[bool, ...] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         sets = tuple(frozenset(candidate.capabilities) for candidate in self.file.candidates)
         object.__setattr__(self, "capabilities", sets)
+        spoken = tuple(speaks_api(candidate, SpokenApi.RESPONSES) for candidate in self.file.candidates)
+        object.__setattr__(self, "speak_responses", spoken)
+
+
+def speaks_api(candidate: Candidate, api: SpokenApi) -> bool:
+    """Return whether a candidate answers this API itself, so that its body can be handed on byte for byte.
+
+    Its key `speaks` says so. Without it, OpenAI and Azure speak `responses` and `embeddings`, and a server of another
+    `api_base` speaks neither, because many that are compatible with chat completions know nothing else.
+    """
+    provider = candidate.model.partition("/")[0]
+    if candidate.speaks is not None:
+        return api in candidate.speaks
+    if provider == _OPENAI:
+        base = candidate.api_base
+        is_usual = base is None or f".{host_of(base)}".endswith(_OPENAI_HOST)
+        is_usual = is_usual or candidate.model.startswith(_RESPONSES_PREFIX)
+    else:
+        is_usual = provider == _AZURE
+    return is_usual and api in _USUAL
 
 
 def rule_in_force(file: PolicyFile, overrides: Overrides) -> Rule:

@@ -22,8 +22,12 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arg
 
 @dataclass
 class ChatUpstream:
-    """`model` begins with `up-`; what follows is said in the answer."""
+    """`model` begins with `up-`; what follows is said in the answer.
 
+    calls_once: after the answer of a tool no tool is called again.
+    """
+
+    calls_once: bool = False
     sent: list[bytes] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
 
@@ -35,6 +39,8 @@ class ChatUpstream:
         self.sent.append(raw)
         self.keys.append(request.headers.get("authorization", ""))
         body = json.loads(raw)
+        if self.calls_once and body["messages"][-1]["role"] == "tool":
+            body.pop("tools", None)
         if body.get("stream"):
             return StreamingResponse(_events(body), media_type="text/event-stream")
         choices = [_choice(body, index) for index in range(body.get("n") or 1)]

@@ -69,6 +69,7 @@ def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         running_response_upstream("b") as (b, b_url),
         running_chat_upstream() as (chats, chats_url),
     ):
+        chats.calls_once = True
         patch.setattr(pipeline, "load_encoder", lambda *_: encoder)
         policies = _policies(folder, a_url, b_url, chats_url)
         with in_thread(serving(ServerSettings(policies=policies, port=0, drain_s=1, http=HttpGateway()))) as running:
