@@ -172,3 +172,16 @@ def test_a_fit_counts_only_rows_with_a_task_and_needs_five() -> None:
     assert mean == pytest.approx(residuals[8:12].mean(axis=0) + 1.0, abs=1e-8)
     with pytest.raises(DataError, match="at least 5 tasks"):
         fit_offsets(tasks[:16], residuals[:16], residuals[:16])
+
+
+def test_a_further_model_without_labels_follows_the_others_and_changes_no_bit_of_theirs() -> None:
+    rng, slopes = np.random.default_rng(1), np.array([0.3, 0.5])
+    for number in range(50):
+        old = empty().add("mail", rng.normal(size=(1 + number % 4, 2)))
+        before, after = old.offset("mail"), old.with_model(slopes, 0.1).offset("mail")
+        assert before is not None
+        assert after is not None
+        assert after[:2].tobytes() == before.tobytes()
+        assert after[2] == pytest.approx(slopes @ before, abs=1e-6)
+    labelled = old.with_model(slopes, 0.1).add("mail", np.tile([np.nan, np.nan, 0.9], (10_000, 1)))
+    assert labelled.offset("mail")[2] == pytest.approx(0.9, abs=0.01)  # type: ignore[index]
