@@ -48,7 +48,7 @@ def turn_of_item(item: Message, *, only_known: bool) -> tuple[str, Any] | None:
     kind = item.get("type")
     if kind == _TOOLS_ITEM:
         return "developer", [{**item, "type": "reasoning"}]
-    if item.get("role") or not (isinstance(kind, str) or (kind is None and not only_known)):
+    if item.get("role") or kind == "message" or not (isinstance(kind, str) or (kind is None and not only_known)):
         return None
     # An item reference may come without its type.
     kind = kind or "item_reference"
