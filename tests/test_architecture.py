@@ -60,7 +60,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "intake": set(),
         "policies": {"asking"},
         "serving": {"answering", "deciding", "intake", "policies", "wire", "pb"},
-        "tuning.certifying": {"asking", "policies", "tuning.outcomes"},
+        "tuning.certifying": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},
         "tuning.fitting": {"asking", "policies", "tuning.outcomes"},
         "tuning.judging": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},
         "tuning.outcomes": {"asking", "policies"},

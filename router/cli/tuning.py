@@ -185,14 +185,18 @@ _TUNE_GROUPS = {
     "Targets": ("max_loss", "min_quality", "max_strong_share", "max_cost_usd_per_1k", "profiles"),
     "Candidates": ("weak", "strong", "models", "candidates", "reference", "prices"),
     "Certificate": ("calibration", "about", "confidence", "bound", "max_request_usd", "sessions", "valid_days"),
-    "The policy": ("rule", "out", "force", "allow_uncertified"),
+    "The policy": ("score", "rule", "out", "force", "allow_uncertified"),
     "Further answers": ("by", "plan", "as_json"),
 }
 
 
 @click.command("tune", cls=GroupedCommand, groups=_TUNE_GROUPS, short_help="Tune a policy to a target and certify it.")
-@click.argument("probe", type=PATH)
-@click.argument("data", nargs=-1, type=PATH)
+@click.argument("paths", metavar="[PROBE] DATA...", nargs=-1, required=True, type=PATH)
+@click.option(
+    "--score",
+    metavar="COLUMN",
+    help="Decide by a score that callers send, which this column of DATA holds, instead of by a PROBE.",
+)
 @click.option("--weak", metavar="MODEL", help="The cheap model; needs --strong.")
 @click.option("--strong", metavar="MODEL", help="The expensive model, which is the reference; needs --weak.")
 @click.option(
@@ -270,20 +274,26 @@ _TUNE_GROUPS = {
 @click.option("--allow-uncertified", is_flag=True, help="Write a policy without a certificate if none is possible.")
 @ENCODER_DIR
 @JSON
-def tune_verb(probe: Path, data: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+def tune_verb(paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Tune a policy on PROBE to targets, and certify it with outcomes that the probe was not fitted on.
 
     If DATA is the file of the fit, the policy is certified with the rows that --holdout left out. If DATA holds other
     requests, it is certified with the rows whose text the fit did not see. With --calibration, it is certified with all
     rows of that file; DATA is then only used for defaults, and may be absent.
 
+    With --score there is no PROBE: the policy decides by a number that each request carries. Its maps to risks are
+    fitted on 30 % of DATA, and the other rows certify it; or all DATA fit them, with --calibration.
+
     If the targets cannot be certified with these data, no policy file is written, and the exit status is 3. Every
-    attempt is recorded in PROBE.tune-log.jsonl.
+    attempt is recorded in PROBE.tune-log.jsonl, or beside the first file of DATA.
     """
     from router.tuning.certifying.results.result_json import result_to_dict
     from router.tuning.certifying.results.result_table import print_tuning_result
     from router.tuning.certifying.tune import TuneFiles, tune_command
 
+    probe, data = (None, paths) if options["score"] is not None else (paths[0], paths[1:])
+    if probe is None and (folders := [path for path in paths if path.is_dir()]):
+        raise click.UsageError(f"with --score give files of outcomes only, got the folder {folders[0]}.")
     files = TuneFiles(probe, data, out=options.pop("out"), encoder_dir=options.pop("encoder_dir"))
     settings = _tune_settings(options)
     with progress_bar("encoding") as on_progress:

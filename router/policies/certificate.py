@@ -188,8 +188,8 @@ def _fault_of_record(certificate: CertificateRecord, rules: Rules, probe_identit
     """Return what is wrong with a certificate by itself, or None if nothing is wrong."""
     if certificate.probe != probe_identity:
         return (
-            f"the certificate must be for the policy's probe, {probe_identity or 'none'}; it is for "
-            f"{certificate.probe}. Run `elle tune` with this probe, or remove the certificate."
+            f"the certificate must be for the policy's probe or score, {probe_identity or 'none'}; it is for "
+            f"{certificate.probe}. Run `elle tune` again, or remove the certificate."
         )
     if certificate.digest != _own_digest(certificate):
         return (

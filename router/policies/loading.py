@@ -7,7 +7,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -85,6 +85,17 @@ class ServedPolicy:
             return None
         risk = tuple([one.risk(used.value) for one in score.risks])
         return Judgement(raw=risk, risk=risk, difficulty=math.fsum(risk) / len(risk), leverage=0.0)
+
+    def judge_scores(self, values: Iterable[float]) -> list[Judgement | None]:
+        """Return what the caller's score says about each request, NaN standing for a request without one.
+
+        These are the judgements that `judge_score` gives one by one.
+        """
+        score = self.rules.file.score
+        if score is None:
+            raise ConfigError(f"policy {self.ref.name!r} has no score of the caller to judge by.")
+        name = score.name.lower()
+        return [self.judge_score(score.read({name: value})) for value in values]
 
     def judge_all(self, prediction: ProbePrediction) -> list[Judgement]:
         """Return the judgement of each prompt of a prediction: the same numbers as `judge` gives one by one."""

@@ -19,6 +19,8 @@ def write_files(folder: Path) -> None:
     _write(folder / "newer.jsonl", _outcomes(150, seed=1))
     _write(folder / "new-labels.jsonl", _outcomes(100, seed=2))
     _write(folder / "new-calibration.jsonl", _outcomes(400, seed=3))
+    _write(folder / "scored.jsonl", _scored(1000, seed=7))
+    _write(folder / "newer-scored.jsonl", _scored(200, seed=8))
     _write(folder / "log.jsonl", _log())
     _write(folder / "prompts.jsonl", _prompts(400))
     fresh = {"small": "fresh", "large": "large"}
@@ -56,6 +58,15 @@ def _prompts(n: int) -> Iterable[dict[str, Any]]:
     for number in range(n):
         hard = f"Prove the theorem of chapter {number} about finite graphs."
         yield {"prompt": hard if number % 2 else f"Say hello to my friend number {number} in a kind way."}
+
+
+def _scored(n: int, *, seed: int) -> Iterable[dict[str, Any]]:
+    """Yield outcomes with a confidence that is higher than the small model is often right."""
+    rng = np.random.default_rng(seed)
+    for row in _outcomes(n, seed=seed):
+        if row["model"] == "small":
+            confidence = round(float(rng.beta(8, 1) if row["score"] else rng.beta(3, 1)), 3)
+        yield row | {"confidence": confidence}
 
 
 def _log() -> Iterable[dict[str, Any]]:

@@ -58,7 +58,8 @@ def evaluate_policy_files(
     # Before anything is read, so that a wrong option is reported at once.
     share = None if files.holdout is None else parse_latest(files.holdout)
     served = load_policy(files.policy)
-    outcomes = read_outcomes(*files.data, time_column=files.time_column)
+    score = served.rules.file.score
+    outcomes = read_outcomes(*files.data, time_column=files.time_column, score_column=score.name if score else None)
     period = None
     if share is not None:
         outcomes, period = _latest(outcomes, share)

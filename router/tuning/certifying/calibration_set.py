@@ -12,7 +12,7 @@ from probes.errors import DataError
 from probes.probe import DifficultyProbe, fingerprints
 from router.asking.ask import Ask, extract
 from router.tuning.outcomes.datasets import HumanGrades, Outcomes
-from router.tuning.outcomes.holdout import Holdout, row_keys
+from router.tuning.outcomes.holdout import Holdout, left_out, row_keys, rows_to_fit
 from router.tuning.outcomes.made_ids import has_made_id
 from router.tuning.outcomes.records import MAX_PROMPT_BYTES
 from router.values import RouteQuery
@@ -22,6 +22,9 @@ MIN_CALIBRATION = 50
 
 #: If more than this share of the draws is misrepresented, the data are refused; docs/decisions/0003-certificate.md.
 MAX_CHANGED = 0.1
+
+#: The share of the rows that certify a policy without a probe; the others fit the maps of its score.
+CERTIFYING_SHARE = 0.7
 
 _ADVICE = (
     "Fit on another split: `elle fit DATA --holdout 0.4` leaves prompts out for this, or give `elle tune` data of its "
@@ -73,7 +76,8 @@ def calibration_set(outcomes: Outcomes, probe: DifficultyProbe) -> CalibrationSe
     Raises DataError if the probe does not know the prompts of its fit, if no prompt has a score of every model, if
     fewer than MIN_CALIBRATION prompts remain, or if the prompts that remain do not represent the data.
     """
-    rows, complete = _complete(outcomes, probe)
+    _require_memory(probe)
+    rows, complete = _complete(outcomes)
     seen = np.isin(fingerprints(complete.texts), probe.fitted_on)
     split = Holdout.of_card(probe.card)
     ours = split is not None and split.is_of(outcomes)
@@ -124,7 +128,8 @@ def whole_calibration_set(outcomes: Outcomes, probe: DifficultyProbe, fitted: Ou
             f"--calibration must hold requests that the probe was not fitted on; it was fitted on {names}. Give that "
             "file as DATA, where what the fit left out is found, or give other requests."
         )
-    _, complete = _complete(outcomes, probe)
+    _require_memory(probe)
+    _, complete = _complete(outcomes)
     if len(complete) < MIN_CALIBRATION:
         raise DataError(
             f"--calibration must hold at least {MIN_CALIBRATION} prompts with a score of every model, got "
@@ -142,21 +147,51 @@ def whole_calibration_set(outcomes: Outcomes, probe: DifficultyProbe, fitted: Ou
     found = replace(found, n_seen_kept=int((seen & at_random).sum()))
     if fitted is None:
         return found
-    _, others = _complete(fitted, probe)
+    _, others = _complete(fitted)
     known = np.flatnonzero(np.isin(fingerprints(others.texts), probe.fitted_on))
     return replace(found, seen=others.take(known))
 
 
-def _complete(outcomes: Outcomes, probe: DifficultyProbe) -> tuple[npt.NDArray[np.intp], Outcomes]:
+def split_calibration_set(outcomes: Outcomes, separate: Outcomes | None) -> CalibrationSet:
+    """Return the calibration prompts for a policy without a probe; `seen` are those that its maps are fitted on.
+
+    CERTIFYING_SHARE of the rows certify, drawn as `elle fit --holdout` draws them, and the fit does without every row
+    that repeats one of their texts. separate: a file of its own whose rows all certify; then all `outcomes` are fitted.
+
+    Raises DataError if fewer than MIN_CALIBRATION prompts remain for either, or if both are the same file.
+    """
+    rows, complete = _complete(outcomes)
+    if separate is None:
+        kept = left_out(outcomes, CERTIFYING_SHARE)[rows]
+        fitted = rows_to_fit(complete, kept)
+        found = _set(complete, kept=kept, seen=fitted & ~kept, n_incomplete=len(outcomes) - len(complete))
+    else:
+        if both := {s.sha256 for s in separate.sources} & {s.sha256 for s in outcomes.sources}:
+            names = ", ".join(s.name for s in separate.sources if s.sha256 in both)
+            raise DataError(f"--calibration must hold other requests than DATA; {names} is among both.")
+        _, own = _complete(separate)
+        none = np.zeros(len(own), dtype=np.bool_)
+        found = _set(own, kept=~_informative(own), seen=none, n_incomplete=len(separate) - len(own))
+        found = replace(found, seen=complete)
+    for what, prompts in (("that certify", found.outcomes), ("that fit the maps of the score", found.seen)):
+        if len(prompts) < MIN_CALIBRATION:
+            raise DataError(f"at least {MIN_CALIBRATION} prompts {what} must remain, got {len(prompts)}. Add outcomes.")
+    return found
+
+
+def _require_memory(probe: DifficultyProbe) -> None:
+    if not probe.fitted_on.size:
+        raise DataError(
+            "the probe must know which prompts it was fitted on, and this one does not; fit it again with `elle fit`."
+        )
+
+
+def _complete(outcomes: Outcomes) -> tuple[npt.NDArray[np.intp], Outcomes]:
     """Return the numbers of the rows with a score of every model, and these rows, ordered by a hash of id and text.
 
     Betting bounds need an order that does not depend on the losses, and files are often sorted by outcome. The order
     must not put equal texts next to each other either, or a bet could learn about one draw from another.
     """
-    if not probe.fitted_on.size:
-        raise DataError(
-            "the probe must know which prompts it was fitted on, and this one does not; fit it again with `elle fit`."
-        )
     paired = _paired_by_chance(outcomes)
     rows = np.flatnonzero(np.isfinite(paired.scores).all(axis=1))
     if not rows.size:
@@ -184,6 +219,11 @@ def _paired_by_chance(outcomes: Outcomes) -> Outcomes:
     values += [humans.scores.copy(), humans.at_random.copy()] if humans else []
     for (text, _), same in places.items():
         if len(same) > 1:
+            if outcomes.caller_scores.size and len(set(outcomes.caller_scores[same].tolist())) > 1:
+                raise DataError(
+                    "requests of the same text must have a prompt_id each if their scores differ: without one nothing "
+                    "says which score belongs to which answer."
+                )
             rng = np.random.default_rng(int(fingerprints([text])[0]))
             for column in range(len(outcomes.models)):
                 known = [row for row in same if np.isfinite(outcomes.scores[row, column])]

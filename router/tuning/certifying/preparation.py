@@ -21,6 +21,7 @@ from router.tuning.certifying.report_notes import calibration_notes, cost_notes
 from router.tuning.certifying.rule_paths import USUAL_ASK
 from router.tuning.certifying.settings import TuneSettings
 from router.tuning.certifying.targets import LossData
+from router.tuning.fitting.score_maps import FittedScore, check_score_name, fit_caller_score, say_directions
 from router.tuning.outcomes.candidates import (
     by_cost,
     candidates_from_names,
@@ -39,7 +40,7 @@ class TuningInputs:
     """Holds everything that is needed to tune a policy, apart from the features of the calibration prompts.
 
     Attributes:
-        probe: the probe whose risks the policy weighs.
+        probe: the probe whose risks the policy weighs; None if it weighs those of a caller's score.
         calibration: the calibration prompts, with the models in the order of the candidates.
         served: the candidates, under a rule that is still to be replaced.
         data: the outcomes from which losses are computed.
@@ -48,7 +49,7 @@ class TuningInputs:
         attempts: the number of tunings on these data in the probe's log, this one included; None if not counted.
     """
 
-    probe: DifficultyProbe
+    probe: DifficultyProbe | None
     calibration: CalibrationSet
     served: ServedPolicy
     data: LossData
@@ -57,14 +58,19 @@ class TuningInputs:
     attempts: int | None = None
 
     @property
-    def spec(self) -> EncoderSpec:
-        """The spec of the encoder that the probe was fitted on."""
-        assert self.served.encoder_spec is not None  # noqa: S101  (a policy that judges has one)
+    def spec(self) -> EncoderSpec | None:
+        """The spec of the encoder that the probe was fitted on; None for a policy that decides by a caller's score."""
         return self.served.encoder_spec
+
+    @property
+    def judged_by(self) -> str:
+        """The identity of the probe, or of the caller's score with its maps."""
+        assert self.served.probe_ref is not None  # noqa: S101  (a policy that judges has one)
+        return self.served.probe_ref.digest
 
 
 def prepare_tuning(
-    probe: DifficultyProbe,
+    probe: DifficultyProbe | None,
     calibration: CalibrationSet,
     settings: TuneSettings,
     candidates: tuple[Candidate, ...] | None = None,
@@ -72,8 +78,8 @@ def prepare_tuning(
     """Read and check everything that tuning needs, and return it with the candidates in the order of their tiers.
 
     calibration: outcomes of exactly the models to route between; the last of them is the reference unless the settings
-    name another. candidates: None makes them from the models and prices of the settings. Raises DataError or
-    ConfigError for data or candidates that cannot be tuned.
+    name another. probe: None decides by the score that the settings name. candidates: None makes them from the models
+    and prices of the settings. Raises DataError or ConfigError for data or candidates that cannot be tuned.
     """
     models = calibration.outcomes.models
     reference = settings.reference or models[-1]
@@ -84,8 +90,9 @@ def prepare_tuning(
     check_reference(calibration, reference, people if about.words == "people" else None)
     if candidates is None:
         candidates = _candidates(models, calibration, settings)
-    served = assemble(_draft_policy(candidates, reference, settings), probe)
     columns = [candidate.name_in_probe for candidate in candidates]
+    fitted = None if probe is not None else _fit_score(calibration, columns, settings)
+    served = assemble(_draft_policy(candidates, reference, settings, fitted), probe)
     order = [models.index(name) for name in columns]
     calibration = replace(calibration, outcomes=calibration.outcomes.select_models(columns))
     paid, n_estimated = paid_usd(candidates, served.rules.prices, calibration.outcomes)
@@ -97,12 +104,13 @@ def prepare_tuning(
         ceiling_usd=_ceiling(served.rules, settings),
         human=None if about.human is None else about.human[:, order],
     )
-    notes = (*about.notes, *calibration_notes(calibration, data), *cost_notes(data, n_estimated, settings))
+    said = () if fitted is None else (say_directions(fitted, served.rules.file.names),)
+    notes = (*said, *about.notes, *calibration_notes(calibration, data), *cost_notes(data, n_estimated, settings))
     return TuningInputs(probe, calibration, served, data, about, notes)
 
 
 def expects_graded(
-    probe: DifficultyProbe, calibration: CalibrationSet, bound: Literal["ternary", "betting"] | None
+    probe: DifficultyProbe | None, calibration: CalibrationSet, bound: Literal["ternary", "betting"] | None
 ) -> bool:
     """Return whether to certify with the bound for graded scores, decided without the scores that certify.
 
@@ -111,7 +119,7 @@ def expects_graded(
     """
     if bound is not None:
         return bound == "betting"
-    recorded = probe.card.metrics.get(GRADED)
+    recorded = None if probe is None else probe.card.metrics.get(GRADED)
     if isinstance(recorded, list | tuple):
         return any(model in recorded for model in calibration.outcomes.models)
     if len(calibration.seen) >= MIN_CALIBRATION:
@@ -127,12 +135,21 @@ def _candidates(models: Sequence[str], calibration: CalibrationSet, settings: Tu
     return found if len(found) == 2 else by_cost(found, USUAL_ASK)
 
 
-def _draft_policy(candidates: tuple[Candidate, ...], reference: str, settings: TuneSettings) -> PolicyFile:
+def _fit_score(calibration: CalibrationSet, columns: list[str], settings: TuneSettings) -> FittedScore:
+    """Return the maps of the score that the settings name, fitted on the rows that do not certify."""
+    others = calibration.seen.select_models(columns)
+    return fit_caller_score(check_score_name(str(settings.score)), others.caller_scores, 1.0 - others.scores)
+
+
+def _draft_policy(
+    candidates: tuple[Candidate, ...], reference: str, settings: TuneSettings, fitted: FittedScore | None
+) -> PolicyFile:
     """Return a policy with these candidates; its name, probe and rule are replaced once a rule is selected."""
     return PolicyFile(
         schema="elle.policy/1",
         name="tuned",
-        probe="to-be-named",
+        probe="to-be-named" if fitted is None else None,
+        score=None if fitted is None else fitted.score,
         candidates=candidates,
         rule=GainRule(kind="gain", thresholds=(0.0,) * (len(candidates) - 1)),
         safe_default=next(c.name for c in candidates if c.name_in_probe == reference),

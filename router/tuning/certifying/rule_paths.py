@@ -19,6 +19,7 @@ from router.errors import ConfigError
 from router.policies.eligibility import assess_candidates, expected_cost_usd
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import CostRule, GainRule
+from router.policies.rules import Judgement
 from router.tuning.outcomes.datasets import FloatArray
 from router.values import Overrides
 
@@ -123,7 +124,8 @@ class RuleInputs:
 def rule_inputs(served: ServedPolicy, asks: Sequence[Ask], prediction: ProbePrediction) -> RuleInputs:
     """Return what rules look at for n prompts under a policy; costs and eligibility come from the router's own code.
 
-    Raises ConfigError if no candidate may answer some prompt.
+    prediction: of the policy's probe, or of `score_prediction` for a policy that decides by a caller's score. Raises
+    ConfigError if no candidate may answer some prompt.
     """
     rows = [assess_candidates(served.rules, ask, Overrides()) for ask in asks]
     cost = np.array([[np.nan if c.expected_cost_usd is None else c.expected_cost_usd for c in row] for row in rows])
@@ -135,13 +137,23 @@ def rule_inputs(served: ServedPolicy, asks: Sequence[Ask], prediction: ProbePred
     limit = served.rules.max_leverage
     # Compared in float64, because the router compares Python floats.
     abstains = np.zeros(len(rows), dtype=bool) if limit is None else prediction.leverage.astype(np.float64) > limit
+    if served.rules.file.score is not None:
+        abstains = prediction.unfamiliar
     # The safe default answers; if it may not, the next stronger candidate that may; else the strongest that may.
     default = served.rules.file.names.index(served.rules.file.safe_default)
     strongest = eligible.shape[1] - 1 - np.argmax(eligible[:, ::-1], axis=1)
     from_default = eligible[:, default:]
     safe = np.where(from_default.any(axis=1), default + np.argmax(from_default, axis=1), strongest)
-    risk = prediction.risk[:, list(served.columns)]
+    risk = prediction.risk[:, list(served.columns)] if served.columns else prediction.risk
     return RuleInputs(risk, cost, eligible, np.where(abstains, safe, -1).astype(np.int16))
+
+
+def score_prediction(judged: Sequence[Judgement | None], n_models: int) -> ProbePrediction:
+    """Return what a caller's score says of n prompts, in the form of a prediction; None is an unfamiliar prompt."""
+    unknown = (1.0,) * n_models  # never looked at, because the router abstains
+    risk = np.array([unknown if one is None else one.risk for one in judged], dtype=np.float64)
+    unfamiliar = np.array([one is None for one in judged], dtype=np.bool_)
+    return ProbePrediction(risk.astype(np.float32), risk, np.zeros(len(judged), np.float32), unfamiliar)
 
 
 def choose_by(rules: Sequence[PathRule], inputs: RuleInputs) -> ChoiceMatrix:

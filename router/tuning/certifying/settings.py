@@ -32,6 +32,7 @@ class TuneSettings:
         confidence: the probability that all targets hold together, between 0 and 1.
         max_request_usd: the most that one request can cost, for targets on cost.
         valid_days: the days until the certificate expires.
+        score: the column of a score that callers send, by which the policy decides; None decides by a probe.
         about: `people` certifies what people say, from the human grades in the data; `judge` what the scores say; None
             takes people if the data have human grades.
         bound: `ternary` for scores of 0 and 1, or `betting` for graded ones; None decides by the scores of the fit.
@@ -52,6 +53,7 @@ class TuneSettings:
     confidence: float = 0.95
     max_request_usd: float | None = None
     valid_days: float = VALID_DAYS
+    score: str | None = None
     about: Literal["people", "judge"] | None = None
     bound: Literal["ternary", "betting"] | None = None
     calibration: tuple[Path, ...] = ()

@@ -23,14 +23,14 @@ from router.values import Overrides
 
 
 def check_served(
-    served: ServedPolicy, inputs: TuningInputs, judged: Sequence[Judgement], expected: npt.NDArray[np.int16]
+    served: ServedPolicy, inputs: TuningInputs, judged: Sequence[Judgement | None], expected: npt.NDArray[np.int16]
 ) -> None:
     """Check that the policy to be written decides every calibration prompt as the certified one did.
 
     judged: the judgement of each calibration prompt. expected: (n,) the candidates that the certified policy chooses.
     Raises AssertionError if a decision differs, and ConfigError if the certificate is not of this policy.
     """
-    check_certificate(served.rules, inputs.probe.identity, served.ref.name)
+    check_certificate(served.rules, inputs.judged_by, served.ref.name)
     names = served.rules.file.names
     for number, (ask, judgement) in enumerate(zip(inputs.calibration.asks, judged, strict=True)):
         chosen = choose(check_eligibility(served.rules, ask, Overrides()), judgement).chosen.name
@@ -43,11 +43,12 @@ def check_served(
 
 
 def build_policy_file(
-    inputs: TuningInputs, rules: Mapping[str, Rule], result: TuningResult, *, name: str, probe_place: str
+    inputs: TuningInputs, rules: Mapping[str, Rule], result: TuningResult, *, name: str, probe_place: str | None
 ) -> PolicyFile:
     """Return the policy file to write, as it will be read back; a rule that is not certified gets no certificate.
 
-    rules: by profile name, "" for the policy's own rule. name: of the policy. probe_place: the path to its probe.
+    rules: by profile name, "" for the policy's own rule. name: of the policy. probe_place: the path to its probe; None
+        without one.
     """
 
     def with_certificate(key: str) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def _certificate(
         weak_share=certified.rule.weak_share,
         expected_cost_saving=certified.rule.expected_cost_saving,
         data_digest=result.data_digest,
-        probe=inputs.probe.identity,
+        probe=inputs.judged_by,
         decides="",
         attempts=result.attempts,
         created=result.created,
@@ -110,5 +111,17 @@ def policy_text(file: PolicyFile, result: TuningResult) -> str:
     data = file.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return (
         f"# {status} by `elle tune` on {result.created.date()}; an edit of what decides voids the certificate.\n"
-        + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+        + yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists of numbers on one line, such as the knots of a map; everything else as usual."""
+
+    def represent_numbers(self, values: list[Any]) -> yaml.Node:
+        """Return the node of a list."""
+        flow = all(isinstance(value, int | float) for value in values)
+        return self.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=flow)
+
+
+_Dumper.add_representer(list, _Dumper.represent_numbers)

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.errors import DataError
-from probes.probe import DataSource, fingerprints
+from probes.probe import DataSource, ProbePrediction, fingerprints
 from router.policies.certificate import say_certificate
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import Candidate
+from router.policies.rules import Judgement
 from router.quoting import quoted
 from router.tuning.judging.policy_figures import (
     REFUSED,
@@ -126,7 +127,8 @@ def evaluate_policy(
 ) -> PolicyEvaluation:
     """Evaluate a policy and its profiles on outcomes that `candidate_outcomes` returned.
 
-    features: (n, d) of the prompts; None for a policy without a probe. Raises DataError as `measure_rules` does, and
+    features: (n, d) of the prompts; None for a policy without a probe. A policy that decides by a caller's score reads
+    it from the outcomes. Raises DataError as `measure_rules` does, and
     for a candidate that the policy does not have.
     """
     candidates, names = served.rules.file.candidates, served.rules.file.names
@@ -141,7 +143,7 @@ def evaluate_policy(
     if served.probe is not None and features is not None:
         prediction = served.probe.predict(features, outcomes.tasks or None)
     policies = (served, *served.profiles())
-    decided = {one.ref.name: decide_all(one, outcomes.asks, prediction) for one in policies}
+    decided = {one.ref.name: decide_all(one, outcomes.asks, _judged(one, outcomes, prediction)) for one in policies}
     answered = np.all([one.chosen != REFUSED for one in decided.values()], axis=0)
     kept = {name: one.take(answered) for name, one in decided.items()}
     estimated = estimate_outcomes(served, outcomes, prediction).take(answered)
@@ -166,6 +168,12 @@ def evaluate_policy(
         notes=_notes(policies, estimated, n_refused),
         data=outcomes.sources,
     )
+
+
+def _judged(served: ServedPolicy, outcomes: Outcomes, prediction: ProbePrediction | None) -> Sequence[Judgement | None]:
+    if served.rules.file.score is not None:
+        return served.judge_scores(outcomes.caller_scores)
+    return [None] * len(outcomes) if prediction is None else served.judge_all(prediction)
 
 
 def _candidate(candidates: Sequence[Candidate], name: str, option: str) -> int:

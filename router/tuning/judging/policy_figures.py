@@ -16,6 +16,7 @@ from router.errors import NoEligibleCandidateError
 from router.policies.choice import choose, needs_no_scores
 from router.policies.eligibility import check_eligibility
 from router.policies.loading import ServedPolicy
+from router.policies.rules import Judgement
 from router.tuning.outcomes.candidates import paid_usd
 from router.tuning.outcomes.datasets import Outcomes
 from router.values import Overrides
@@ -118,12 +119,11 @@ class RuleEvaluation:
     abstained_share: float
 
 
-def decide_all(served: ServedPolicy, asks: Sequence[Ask], prediction: ProbePrediction | None) -> Decisions:
+def decide_all(served: ServedPolicy, asks: Sequence[Ask], judged: Sequence[Judgement | None]) -> Decisions:
     """Decide every ask on its own, as the service does for a request without session and overrides.
 
-    prediction: of the policy's probe for these asks; None for a policy without a probe.
+    judged: what the policy knows of each ask; None for one that it does not judge.
     """
-    judged = served.judge_all(prediction) if prediction is not None else [None] * len(asks)
     chosen = np.full(len(asks), REFUSED, dtype=np.int64)
     abstained = np.zeros(len(asks), dtype=np.bool_)
     rules = served.rules
@@ -131,7 +131,7 @@ def decide_all(served: ServedPolicy, asks: Sequence[Ask], prediction: ProbePredi
         try:
             eligibility = check_eligibility(rules, ask, Overrides())
             settled = needs_no_scores(eligibility)
-            known = judgement if ask.text and not settled else None
+            known = judgement if (ask.text or rules.file.score) and not settled else None
             choice = choose(eligibility, known)
         except NoEligibleCandidateError:
             continue

@@ -63,6 +63,7 @@ class Outcomes:
         judges: the names of the graders that made the scores, sorted; empty if the data name none.
         humans: what people say of the same answers; None if the data have no human grade.
         informative: (n,) whether a prompt was chosen only because its label teaches much; empty if none was.
+        caller_scores: (n,) the score that another system made of each prompt, NaN without one; empty if none was read.
     """
 
     texts: tuple[str, ...]
@@ -81,6 +82,7 @@ class Outcomes:
     judges: tuple[str, ...] = ()
     humans: HumanGrades | None = None
     informative: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
+    caller_scores: FloatArray = field(default_factory=lambda: np.empty(0))
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -124,10 +126,11 @@ class Outcomes:
             tasks=tuple(self.tasks[row] for row in rows) if self.tasks else (),
             humans=self.humans and self.humans.take(cells),
             informative=self.informative[rows] if self.informative.size else self.informative,
+            caller_scores=self.caller_scores[rows] if self.caller_scores.size else self.caller_scores,
         )
 
 
-def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
+def read_outcomes(*paths: Path, time_column: str | None = None, score_column: str | None = None) -> Outcomes:
     """Return the outcomes of several files in one table.
 
     Every prompt_id is one row; several labels of one model for it are averaged. Equal texts of different ids stay
@@ -135,6 +138,7 @@ def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
 
     time_column: the column of times. By default it is the first of TIME_COLUMNS that a file has. A time that cannot be
     read counts as missing.
+    score_column: the column of a caller's score, one number for each prompt; None reads none.
 
     Raises DataError, which names the file, the lines, records or rows (from 1), and what to do.
     """
@@ -142,7 +146,7 @@ def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
     prompts: dict[tuple[str, str], list[OutcomeRow]] = defaultdict(list)
     times: dict[tuple[str, str], float] = defaultdict(lambda: math.nan)
     for table in tables:
-        for row, when in zip(table.checked(), table.times(time_column), strict=True):
+        for row, when in zip(table.checked(score_column), table.times(time_column), strict=True):
             key = (table.data_set, row.prompt_id)
             prompts[key].append(row)
             _refuse_two_prompts(prompts[key][0], row)
@@ -170,7 +174,22 @@ def read_outcomes(*paths: Path, time_column: str | None = None) -> Outcomes:
         judges=tuple(sorted({row.grader for row in every_row if row.grader})),
         humans=HumanGrades(values[4], at_random) if np.isfinite(values[4]).any() else None,
         informative=informative if informative.any() else np.empty(0, dtype=np.bool_),
+        caller_scores=_caller_scores(list(prompts.values())) if score_column else np.empty(0),
     )
+
+
+def _caller_scores(prompts: Sequence[Sequence[OutcomeRow]]) -> FloatArray:
+    """Return the score of each prompt, which its rows may repeat, (n,); NaN if no row has one."""
+    scores = np.full(len(prompts), np.nan)
+    for index, rows in enumerate(prompts):
+        known = {row.caller_score for row in rows if math.isfinite(row.caller_score)}
+        if len(known) > 1:
+            raise DataError(
+                f"{rows[0].place}: all rows of one prompt must have the same score, prompt_id "
+                f"{quoted(rows[0].prompt_id)} has {min(known):g} and {max(known):g}; give each request its own id."
+            )
+        scores[index] = next(iter(known), math.nan)
+    return scores
 
 
 def _refuse_two_prompts(first: OutcomeRow, row: OutcomeRow) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
@@ -48,6 +49,7 @@ class OutcomeRow:
         for_people: whether a random draw chose this row for a person (`human_drawn`).
         informative: whether the prompt was chosen because its label teaches much (`drawn`), and not at random.
         compared_with: the model whose answer this one was compared with; an empty text for a grade by itself.
+        caller_score: the score that another system made of the request; NaN if there is none, or none was asked for.
     """
 
     place: Place
@@ -61,6 +63,7 @@ class OutcomeRow:
     for_people: bool
     informative: bool
     compared_with: str
+    caller_score: float
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,12 @@ class OutcomeTable:
             )
         return cls(path, hashlib.sha256(path.read_bytes()).hexdigest(), rows, frozenset(columns))
 
-    def checked(self) -> list[OutcomeRow]:
-        """Check every value, and return the rows. Raises DataError, which names the column and the rows at fault."""
+    def checked(self, score_column: str | None = None) -> list[OutcomeRow]:
+        """Check every value, and return the rows.
+
+        score_column: the column of a caller's score; None reads none. Raises DataError, which names the column and the
+        rows at fault.
+        """
         asks = self._asks()
         models = self._strings("model", required=True)
         groups, tasks = self._strings("group"), self._tasks()
@@ -111,10 +118,33 @@ class OutcomeTable:
         )
         for_people = [drawn == "random" for drawn in self._strings("human_drawn")]
         informative = [drawn not in ("", "random") for drawn in self._strings("drawn")]
-        further = (self._strings("grader"), for_people, informative, self._strings("compared_with"))
+        further = (
+            self._strings("grader"),
+            for_people,
+            informative,
+            self._strings("compared_with"),
+            self._scores(score_column),
+        )
         places = [row.place for row in self.rows]
         columns = zip(places, ids, asks, groups, tasks, models, zip(*numbers, strict=True), *further, strict=True)
         return [OutcomeRow(*values) for values in columns]
+
+    def _scores(self, column: str | None) -> list[float]:
+        """Return the caller's score of each row, any finite number; NaN for a row without one."""
+        if column is None:
+            return [math.nan] * len(self.rows)
+        if column not in self.columns:
+            near = difflib.get_close_matches(column, self.columns, n=1)
+            hint = f" Did you mean {quoted(near[0])}?" if near else ""
+            found = shown(", ".join(sorted(self.columns)), _SHOWN_COLUMNS)
+            raise DataError(f"{self.path} must have the column {quoted(column)} of scores, found {found}.{hint}")
+        values = [row.values.get(column) for row in self.rows]
+        numbers = [math.nan if value is None else number_of(value) for value in values]
+        bad = [i for i, number in enumerate(numbers) if number is None or math.isinf(number)]
+        if bad:
+            first = quoted(values[bad[0]])
+            raise DataError(f"{self.path}: {column} must be a number; {self._places(bad)}, the first is {first}.")
+        return [math.nan if number is None else number for number in numbers]
 
     def _tasks(self) -> list[str]:
         tasks = self._strings("task")

@@ -77,7 +77,7 @@ def build_result(
         attempts=inputs.attempts,
         data=outcomes.sources,
         data_digest=data_digest(outcomes.sources),
-        probe=inputs.probe.identity,
+        probe=inputs.judged_by,
         created=created,
         expires=created + timedelta(days=settings.valid_days),
         notes=inputs.notes,

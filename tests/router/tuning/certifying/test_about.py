@@ -90,7 +90,7 @@ class TestPeople:
         self, data_folder: Path, tmp_path: Path
     ) -> None:
         data = write_graded(tmp_path / "more.jsonl", 3000, people=0.4)
-        limits = ("--max-loss", 0.2, "--min-quality", 0.5, "--max-strong-share", 0.95, "--by-group", "--plan")
+        limits = ("--max-loss", 0.2, "--min-quality", 0.5, "--max-strong-share", 0.95, "--by", "group", "--plan")
         found = answer_of(tune(data_folder, *PAIR, *limits, data=data))
         assert found["certified"]
         assert [t["method"] for t in found["targets"]] == ["rectified", "rectified", "binomial"]
@@ -195,7 +195,7 @@ class TestBadGrades:
             write_graded(tmp_path / "group.jsonl", 1500),
             lambda row: row.pop("human_score", None) if row["group"] == "g1" else None,
         )
-        done = tune(data_folder, *PAIR, "--max-loss", 0.2, "--by-group", data=data)
+        done = tune(data_folder, *PAIR, "--max-loss", 0.2, "--by", "group", data=data)
         assert "--by group needs a human grade in each group; 'g1' has none" in done.stderr
 
 

@@ -54,7 +54,9 @@ class TestServing:
         data = yaml.safe_load(policy.read_text())
         data["probe"] = "other"
         policy.write_text(yaml.safe_dump(data))
-        with pytest.raises(ConfigError, match=r"the certificate must be for the policy's probe, \w+; it is for"):
+        with pytest.raises(
+            ConfigError, match=r"the certificate must be for the policy's probe or score, \w+; it is for"
+        ):
             load_policy(policy)
 
     @pytest.mark.parametrize(
