@@ -30,7 +30,8 @@ from router.errors import DispatchError, InvalidRequestError, UpstreamCoolingDow
 from router.intake.answer_budget import HeldAnswer
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import Candidate, Prices
-from router.values import RouteQuery, RoutingDecision
+from router.policies.rules import speaks_api
+from router.values import RouteQuery, RoutingDecision, SpokenApi
 
 log = logging.getLogger(__name__)
 
@@ -177,6 +178,24 @@ class Dispatcher:
         asked = self._targets[policy, candidate].candidate
         async with _time_limit(asked, asked.timeout_s):
             return await self._upstream.count_tokens(asked, query)
+
+    async def embed(
+        self, query: RouteQuery, policy: str, candidate: str, *, timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        """Return the embeddings that a candidate answers with. Other arguments are those of `complete`.
+
+        Nothing is tried again, and no other candidate is asked. Raises NoEligibleCandidateError if the candidate does
+        not serve embeddings, and DispatchError if it fails.
+        """
+        asked = self._targets[policy, candidate].candidate
+        if not speaks_api(asked, SpokenApi.EMBEDDINGS):
+            raise errors.NoEligibleCandidateError(
+                f"candidate {candidate!r} ({asked.model}) serves no embeddings. Name one that does as `model`, or say "
+                "`speaks: [embeddings]` in the policy if its URL serves them."
+            )
+        await self._upstream.load()
+        async with _time_limit(asked, asked.timeout_s if timeout_s is None else min(asked.timeout_s, timeout_s)):
+            return await self._upstream.embed(asked, query)
 
     async def aclose(self) -> None:
         """Close the connections to the upstreams. No request may be in flight any more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from router.answering.formats.lookup import format_of
@@ -22,6 +22,13 @@ from router.policies.credentials import CANNED_UPSTREAM
 from router.policies.policy_file import Candidate
 from router.policies.rules import speaks_api
 from router.values import ApiFormat, RouteQuery, SpokenApi
+
+#: For each API format that not every candidate of OpenAI's speaks, its name in a policy file.
+_SPOKEN: Mapping[ApiFormat, SpokenApi] = {
+    ApiFormat.OPENAI_RESPONSES: SpokenApi.RESPONSES,
+    ApiFormat.OPENAI_COMPLETIONS: SpokenApi.COMPLETIONS,
+    ApiFormat.OPENAI_EMBEDDINGS: SpokenApi.EMBEDDINGS,
+}
 
 
 class Upstream:
@@ -102,6 +109,13 @@ class Upstream:
             raise UpstreamUnavailableError(f"{_say(candidate)} sent JSON that is no count of tokens.")
         return counted
 
+    async def embed(self, candidate: Candidate, query: RouteQuery) -> dict[str, Any]:
+        """Return the embeddings of a candidate that serves them. Raises DispatchError; call `load` first."""
+        answer = await checked(await self._asked.complete(candidate, self._base_url(candidate), query, HeldAnswer()))
+        if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
+            raise UpstreamUnavailableError(f"{_say(candidate)} sent JSON that holds no embeddings.")
+        return answer
+
     async def _chunks(self, candidate: Candidate, query: RouteQuery) -> AsyncGenerator[Any, None]:
         base = self._base_url(candidate)
         if self._is_asked_directly(candidate, query):
@@ -136,8 +150,8 @@ class Upstream:
     def _is_asked_directly(candidate: Candidate, query: RouteQuery) -> bool:
         if query.api_format is ApiFormat.ANTHROPIC_MESSAGES:
             return speaks_anthropic(candidate)
-        if query.api_format is ApiFormat.OPENAI_RESPONSES:
-            return speaks_api(candidate, SpokenApi.RESPONSES)
+        if query.api_format is not ApiFormat.OPENAI_CHAT:
+            return speaks_api(candidate, _SPOKEN[query.api_format])
         if not speaks_openai(candidate):
             return False
         # A few models speak another API, to which LiteLLM then translates.

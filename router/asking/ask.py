@@ -25,7 +25,7 @@ from router.asking.response_items import native_needs
 from router.asking.turns import NEEDS_OF_PARTS, Turn, json_bytes, read_turns
 from router.errors import InvalidRequestError
 from router.quoting import quoted
-from router.values import ApiFormat, Capability, RouteQuery
+from router.values import ApiFormat, Capability, RouteQuery, SpokenApi
 
 #: Bytes of UTF-8 per token. English has close to 4; a script with 3 bytes per character gets about one token for each.
 BYTES_PER_TOKEN = 4
@@ -52,6 +52,11 @@ _MOST_TOKENS = 2**53
 _READ_FIELDS = ("tools", "functions", "system", "instructions")
 
 
+#: The APIs of OpenAI that not every candidate speaks, and the field of each in which is asked.
+_NATIVE = {ApiFormat.OPENAI_RESPONSES: SpokenApi.RESPONSES, ApiFormat.OPENAI_COMPLETIONS: SpokenApi.COMPLETIONS}
+_FIELDS: Mapping[SpokenApi | None, str] = {SpokenApi.RESPONSES: "input", SpokenApi.COMPLETIONS: "prompt"}
+
+
 @dataclass(frozen=True)
 class Ask:
     """What the human asks in a request, and what a candidate must be able to do to answer it.
@@ -66,7 +71,8 @@ class Ask:
             human speaks.
         n_images: the number of images in the whole request.
         in_tool_loop: True if the newest turn comes from a tool or a harness, and not from a human.
-        native_needs: the fields, items and tools that only a candidate understands that speaks the Responses API.
+        native_needs: the fields, items and tools that only a candidate understands that speaks `native_api`.
+        native_api: the API of OpenAI in which the request came; None for chats, which every candidate can answer.
     """
 
     text: str
@@ -78,6 +84,7 @@ class Ask:
     n_images: int = 0
     in_tool_loop: bool = False
     native_needs: tuple[str, ...] = ()
+    native_api: SpokenApi | None = None
 
     # These two decide nothing. They are computed when needed, so that a refused request does not pay for them.
     @cached_property
@@ -98,8 +105,9 @@ def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
     Raises InvalidRequestError, which names the field, for an empty or malformed chat, for text that is not valid
     Unicode, for a chat without anything to judge, and for more than `max_bytes` bytes of text.
     """
-    are_items = query.api_format is ApiFormat.OPENAI_RESPONSES
-    turns, name = read_turns(query.messages, are_items=are_items), "input" if are_items else "messages"
+    api = _NATIVE.get(query.api_format)
+    name = _FIELDS.get(api, "messages")
+    turns = read_turns(query.messages, field=name)
     size = sum(turn.size for turn in turns) + sum(json_bytes(query.parameters.get(name)) for name in _READ_FIELDS)
     if size > max_bytes:
         raise InvalidRequestError(
@@ -125,6 +133,7 @@ def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
         n_images=n_images,
         in_tool_loop=_human_asks(turns, human) and _in_tool_loop(turns, human),
         native_needs=native,
+        native_api=api,
     )
 
 

@@ -65,10 +65,13 @@ def turn_of_item(item: Message, *, only_known: bool) -> tuple[str, Any] | None:
 
 
 def native_needs(query: RouteQuery) -> tuple[str, ...]:
-    """Return what in a request only a candidate understands that speaks the Responses API, such as `conversation`.
+    """Return what in a request only a candidate understands that speaks its API, such as `conversation`.
 
-    These are the names of fields and the types of items and tools, each once. It is empty for other API formats.
+    Of the Responses API these are the names of fields and the types of items and tools, each once; of the old
+    completions it is the prompt, which is no chat. Chats need nothing of the kind.
     """
+    if query.api_format is ApiFormat.OPENAI_COMPLETIONS:
+        return ("prompt",)
     if query.api_format is not ApiFormat.OPENAI_RESPONSES:
         return ()
     fields = [name for name in _KEPT_FIELDS if query.parameters.get(name)]

@@ -81,18 +81,17 @@ class Turn:
         return "\n".join(self.texts)
 
 
-def read_turns(messages: Sequence[Message], *, are_items: bool = False) -> list[Turn]:
+def read_turns(messages: Sequence[Message], *, field: str = "messages") -> list[Turn]:
     """Return the turns of a chat, oldest first.
 
-    are_items: True if the messages are input items of the Responses API. Every type of item is taken, and none need be
-        there, because a request may go on from what its provider keeps.
+    field: the field of the body that holds the messages. In `input` they are items of the Responses API, of which every
+        type is taken. Only `messages` must hold any: other requests may go on from what their provider keeps.
 
     Raises InvalidRequestError for a malformed chat.
     """
-    if not messages and not are_items:
+    if not messages and field == "messages":
         raise InvalidRequestError("messages must hold at least one message, got none.", field="messages")
-    name = "input" if are_items else "messages"
-    return [_read(message, f"{name}[{index}]", are_items) for index, message in enumerate(messages)]
+    return [_read(message, f"{field}[{index}]", field == "input") for index, message in enumerate(messages)]
 
 
 def json_bytes(value: Any) -> int:

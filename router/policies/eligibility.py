@@ -14,7 +14,7 @@ from router.errors import InvalidRequestError, NoEligibleCandidateError, Unknown
 from router.policies.policy_file import Candidate, PolicyFile, Prices
 from router.policies.rules import Rules
 from router.quoting import quoted
-from router.values import NO_OVERRIDES, CandidateRisk, Capability, Overrides
+from router.values import NO_OVERRIDES, CandidateRisk, Capability, Overrides, SpokenApi
 
 _TEXT = frozenset({Capability.TEXT})
 
@@ -136,7 +136,7 @@ def assess_candidates(rules: Rules, ask: Ask, overrides: Overrides, *, kept_by: 
             *_lacking(needs - rules.capabilities[index], ask),
             *_missing_regions(candidate, rules.file, overrides),
             *_too_long(candidate, ask),
-            *_not_spoken(rules.speak_responses[index], ask),
+            *_not_spoken(rules.spoken[index], ask),
             *_not_kept(candidate, overrides, kept_by),
             *_too_expensive(cost, overrides),
         ]
@@ -202,12 +202,12 @@ def _too_long(candidate: Candidate, ask: Ask) -> list[str]:
     return [f"context window of {window:,} tokens, about {needed:,} needed"]
 
 
-def _not_spoken(is_spoken: bool, ask: Ask) -> list[str]:
-    if not ask.native_needs or is_spoken:
+def _not_spoken(spoken: frozenset[SpokenApi], ask: Ask) -> list[str]:
+    if not ask.native_needs or ask.native_api in spoken:
         return []
     more = f" and {len(ask.native_needs) - _MAX_NAMED_PARTS:,} more" if len(ask.native_needs) > _MAX_NAMED_PARTS else ""
     needs = ", ".join(map(quoted, ask.native_needs[:_MAX_NAMED_PARTS]))
-    return [f"does not speak the Responses API itself, which {needs}{more} needs"]
+    return [f"does not speak the {ask.native_api} API itself, which {needs}{more} needs"]
 
 
 def _not_kept(candidate: Candidate, overrides: Overrides, kept_by: str) -> list[str]:

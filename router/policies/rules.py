@@ -47,20 +47,20 @@ class Rules:
         prices: the prices of each candidate; None if they are unknown.
         max_leverage: a prompt of more leverage goes to the safe default; None never abstains.
         capabilities: the capabilities of each candidate as a set.
-        speak_responses: for each candidate whether it speaks OpenAI's Responses API itself.
+        spoken: the APIs of OpenAI, besides chat completions, that each candidate speaks itself.
     """
 
     file: PolicyFile
     prices: tuple[Prices | None, ...]
     max_leverage: float | None
     capabilities: tuple[frozenset[Capability], ...] = dataclasses.field(init=False)
-    speak_responses: tuple[bool, ...] = dataclasses.field(init=False)
+    spoken: tuple[frozenset[SpokenApi], ...] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         sets = tuple(frozenset(candidate.capabilities) for candidate in self.file.candidates)
         object.__setattr__(self, "capabilities", sets)
-        spoken = tuple(speaks_api(candidate, SpokenApi.RESPONSES) for candidate in self.file.candidates)
-        object.__setattr__(self, "speak_responses", spoken)
+        spoken = [[api for api in SpokenApi if speaks_api(candidate, api)] for candidate in self.file.candidates]
+        object.__setattr__(self, "spoken", tuple(map(frozenset, spoken)))
 
 
 def speaks_api(candidate: Candidate, api: SpokenApi) -> bool:

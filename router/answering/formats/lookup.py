@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from router.answering.formats.answer_format import AnswerFormat
 from router.answering.formats.anthropic_messages import AnthropicMessages
 from router.answering.formats.openai_chat import OpenAIChat
+from router.answering.formats.openai_completions import OpenAICompletions
 from router.answering.formats.openai_responses import OpenAIResponses
 from router.values import ApiFormat
 
@@ -16,6 +17,7 @@ _FORMATS: Mapping[ApiFormat, AnswerFormat] = {
     ApiFormat.OPENAI_CHAT: OPENAI_CHAT,
     ApiFormat.ANTHROPIC_MESSAGES: AnthropicMessages(),
     ApiFormat.OPENAI_RESPONSES: OpenAIResponses(),
+    ApiFormat.OPENAI_COMPLETIONS: OpenAICompletions(),
 }
 
 

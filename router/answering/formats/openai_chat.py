@@ -43,10 +43,11 @@ class OpenAIChat:
 
     def tally(self) -> Tally:
         """Return a counter that reads the `usage` of an answer, which in a stream is in its last chunk."""
-        return _counts
+        return counts_of_chat
 
 
-def _counts(body: Mapping[str, Any]) -> AnswerTokens | None:
+def counts_of_chat(body: Mapping[str, Any]) -> AnswerTokens | None:
+    """Return the tokens in the `usage` of an answer, or None if it has none."""
     usage = body.get("usage")
     if not isinstance(usage, Mapping) or not usage:
         return None

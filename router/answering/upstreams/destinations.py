@@ -26,6 +26,8 @@ _AZURE_PREFIX = "azure/"
 _PATHS: Mapping[ApiFormat, str] = {
     ApiFormat.OPENAI_CHAT: "/chat/completions",
     ApiFormat.OPENAI_RESPONSES: "/responses",
+    ApiFormat.OPENAI_COMPLETIONS: "/completions",
+    ApiFormat.OPENAI_EMBEDDINGS: "/embeddings",
 }
 
 #: Variables that hold another URL of OpenAI's API, or the URL and the credentials of Azure, as LiteLLM reads them.

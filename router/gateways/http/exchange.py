@@ -54,6 +54,7 @@ class Exchange:
         whose: the arguments `caller` and `connection` of `Router.adecide`.
         deadline: the time by the monotonic clock; None if there is none.
         reply: sends the answer.
+        model: the model that the path names; empty if the body does.
     """
 
     engine: Engine
@@ -62,6 +63,7 @@ class Exchange:
     whose: Mapping[str, str]
     deadline: float | None
     reply: HttpReply
+    model: str = ""
 
     @property
     def remaining_s(self) -> float | None:
@@ -82,7 +84,8 @@ class Exchange:
         return job(chunks)
 
     def _parse(self, chunks: Sequence[bytes]) -> ChatBody:
-        return ChatBody.parse(b"".join(chunks), max_text_bytes=self.engine.router.max_prompt_bytes)
+        body = ChatBody.parse(b"".join(chunks), max_text_bytes=self.engine.router.max_prompt_bytes)
+        return body.named(self.model) if self.model else body
 
     def _parse_chat(self, chunks: Sequence[bytes]) -> tuple[RouteQuery, bool]:
         body = self._parse(chunks)
@@ -129,7 +132,8 @@ class Endpoint:
                     # Over HTTP/1.1 each call that is open has a connection of its own, so only hosts are told apart.
                     host, _ = scope.get("client") or ("", 0)
                     whose = {"caller": caller_of(headers), "connection": f"{host}:"}
-                    exchange = Exchange(engine, self._api, headers, whose, deadline, reply)
+                    model = scope.get("path_params", {}).get("model", "")
+                    exchange = Exchange(engine, self._api, headers, whose, deadline, reply, model)
                     await while_connected(receive, self._run(exchange, chunks))
             except ClientDisconnectedError:
                 raise

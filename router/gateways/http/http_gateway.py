@@ -26,10 +26,16 @@ from router.gateways.http.exchange import Answer, Endpoint, Engine
 from router.gateways.http.http_api import HttpApi
 from router.gateways.http.http_reply import JSON_HEADERS, Send, to_json
 from router.gateways.http.http_request import Receive, Scope
-from router.gateways.http.openai_format import OPENAI_FORMAT, error_object, error_reply
+from router.gateways.http.openai_format import (
+    COMPLETIONS_FORMAT,
+    EMBEDDINGS_FORMAT,
+    OPENAI_FORMAT,
+    error_object,
+    error_reply,
+)
 from router.gateways.http.request_body import model_list
 from router.gateways.http.responses_format import RESPONSES_FORMAT
-from router.gateways.http.token_counting import answer_token_count
+from router.gateways.http.undecided_endpoints import answer_embeddings, answer_token_count
 from router.intake.in_flight import InFlight
 from router.quoting import quoted
 
@@ -40,10 +46,20 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 POST_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
     "/v1/chat/completions": (OPENAI_FORMAT, answer_chat),
     "/v1/responses": (RESPONSES_FORMAT, answer_chat),
+    "/v1/completions": (COMPLETIONS_FORMAT, answer_chat),
+    "/v1/embeddings": (EMBEDDINGS_FORMAT, answer_embeddings),
     "/v1/messages": (ANTHROPIC_FORMAT, answer_chat),
     "/v1/systemone": (OPENAI_FORMAT, answer_systemone),
     "/v1/decisions": (OPENAI_FORMAT, answer_decisions),
     "/v1/messages/count_tokens": (ANTHROPIC_FORMAT, answer_token_count),
+}
+
+
+#: Azure's paths of the same APIs. The deployment that a path names is the model.
+_AZURE_APIS = ("chat/completions", "responses", "completions", "embeddings")
+AZURE_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
+    "/openai/responses": POST_PATHS["/v1/responses"],
+    **{f"/openai/deployments/{{model:path}}/{api}": POST_PATHS[f"/v1/{api}"] for api in _AZURE_APIS},
 }
 
 
@@ -74,7 +90,7 @@ class HttpGateway:
 
         posts = {
             path: Endpoint(self._started_engine, api, answer, max_body_bytes=self._max_body_bytes)
-            for path, (api, answer) in POST_PATHS.items()
+            for path, (api, answer) in {**POST_PATHS, **AZURE_PATHS}.items()
         }
         starlette = Starlette(
             routes=[

@@ -47,7 +47,19 @@ class OpenAIFormat:
         return error_object(message, kind="server_error", code="internal")
 
 
-OPENAI_FORMAT = OpenAIFormat()
+class CompletionsFormat(OpenAIFormat):
+    """Writes what OpenAI's old completions of a prompt send, which looks like chat completions."""
+
+    api_format = ApiFormat.OPENAI_COMPLETIONS
+
+
+class EmbeddingsFormat(OpenAIFormat):
+    """Writes what OpenAI's embeddings send."""
+
+    api_format = ApiFormat.OPENAI_EMBEDDINGS
+
+
+OPENAI_FORMAT, COMPLETIONS_FORMAT, EMBEDDINGS_FORMAT = OpenAIFormat(), CompletionsFormat(), EmbeddingsFormat()
 
 
 def error_reply(error: RouterError) -> tuple[int, dict[str, str], dict[str, Any]]:

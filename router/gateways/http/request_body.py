@@ -47,7 +47,11 @@ DEFAULT_MODELS = frozenset({"auto", "elle"})
 ROUTELLM_ROUTERS = frozenset({"mf", "bert", "causal_llm", "sw_ranking"})
 
 #: The field of a body that holds what is asked, where it is not `messages`.
-_ASKED_IN: Mapping[ApiFormat, str] = {ApiFormat.OPENAI_RESPONSES: "input"}
+_ASKED_IN: Mapping[ApiFormat, str] = {
+    ApiFormat.OPENAI_RESPONSES: "input",
+    ApiFormat.OPENAI_COMPLETIONS: "prompt",
+    ApiFormat.OPENAI_EMBEDDINGS: "input",
+}
 
 #: Most characters of a model name.
 _MAX_NAME_CHARS = 1000
@@ -84,7 +88,7 @@ def query_from_body(
     asked = _ASKED_IN.get(api_format, "messages")
     parameters = {key: value for key, value in body.items() if key not in {"model", asked, "stream"}}
     return RouteQuery(
-        messages=_messages(asked, body.get(asked)),
+        messages=_messages(api_format, asked, body.get(asked)),
         api_format=api_format,
         overrides=overrides_from_model(model, policies),
         session_id=session_id_of("", headers, parameters),
@@ -94,15 +98,21 @@ def query_from_body(
     )
 
 
-def _messages(field: str, value: Any) -> tuple[Any, ...]:
-    """Return the messages of a body, or the input items, which may be one text, or missing if the provider has them."""
+def _messages(api_format: ApiFormat, field: str, value: Any) -> tuple[Any, ...]:
+    """Return the messages of a body, or the input items, which may be one text, or missing if the provider has them.
+
+    The texts of a prompt are one message of the user. Of a prompt of tokens nobody here knows the text.
+    """
     if field == "messages" and not isinstance(value, list):
         raise InvalidRequestError(f"messages must be a list, got {quoted(value)}.", field=field)
     if isinstance(value, str):
         return ({"role": "user", "content": value},)
     if not isinstance(value, list | None):
-        raise InvalidRequestError(f"{field} must be text or a list of items, got {quoted(value)}.", field=field)
-    return tuple(value or ())
+        raise InvalidRequestError(f"{field} must be text or a list, got {quoted(value)}.", field=field)
+    if api_format is ApiFormat.OPENAI_RESPONSES or field == "messages":
+        return tuple(value or ())
+    texts = [text for text in value or () if isinstance(text, str)]
+    return ({"role": "user", "content": "\n".join(texts)},) if texts else ()
 
 
 def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Overrides:
@@ -187,6 +197,19 @@ class ChatBody:
     fields: Mapping[str, Any]
     raw: bytes
     model_at: tuple[int, int] | None
+
+    def named(self, model: str) -> ChatBody:
+        """Return the body of a request whose path names the model, which then counts and not one in the body."""
+        if self.model_at is None:
+            # Behind the brace with which the object begins.
+            at = self.raw.index(b"{") + 1
+            begin = self.raw[:at] + b'"model":'
+            rest = self.raw[at:]
+            comma = b"," if self.fields else b""
+            raw, where = begin + b'""' + comma + rest, (len(begin), len(begin) + 2)
+        else:
+            raw, where = self.raw, self.model_at
+        return ChatBody({**self.fields, "model": model}, raw, where)
 
     @classmethod
     def parse(cls, raw: bytes, *, max_text_bytes: int = MAX_TEXT_BYTES) -> ChatBody:

@@ -47,6 +47,11 @@ def _policies(folder: Path, a_url: str, b_url: str, chats_url: str) -> tuple[Pat
     # Azure's URL has another path.
     azure = {"model": "azure/up-azure", "api_base": b_url.removesuffix("/v1"), **able}
     two = [large | {"name": "first", "probe_model": "small"}, azure | {"name": "second", "probe_model": "large"}]
+    old = {"name": "old", "model": "openai/up-old", "api_base": a_url, "probe_model": "small", **able}
+    prompts = [
+        old | {"speaks": ["completions", "embeddings"]},
+        old | {"name": "new", "model": "openai/up-new", "probe_model": "large", "speaks": ["completions"]},
+    ]
     bad = [
         {"name": name, "model": f"openai/{name}", "api_base": a_url, "retries": 0, "break_after": 1000, **speaks}
         for name in FAULTS
@@ -56,6 +61,7 @@ def _policies(folder: Path, a_url: str, b_url: str, chats_url: str) -> tuple[Pat
     return (
         write_policy(folder, candidates=[small, large], rule=gain),
         write_policy(folder, name="two", candidates=two, safe_default="second", rule=gain),
+        write_policy(folder, name="prompts", candidates=prompts, safe_default="new", rule=gain),
         write_policy(folder, name="faults", candidates=bad, rule={"kind": "fixed", "candidate": "fail-503"}, **fixed),
     )
 

@@ -38,9 +38,38 @@ class ResponseUpstream:
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def app(self) -> Starlette:
-        return Starlette(
-            routes=[Route(path, self._answer, methods=["POST"]) for path in ("/v1/responses", "/openai/v1/responses")]
-        )
+        paths = ("/v1/responses", "/openai/v1/responses")
+        routes = [Route(path, self._answer, methods=["POST"]) for path in paths]
+        others = [("/v1/completions", self._complete), ("/v1/embeddings", self._embed)]
+        return Starlette(routes=[*routes, *(Route(path, answer, methods=["POST"]) for path, answer in others)])
+
+    async def _complete(self, request: Request) -> Response:
+        raw = await request.body()
+        self.sent.append(raw)
+        body = json.loads(raw)
+        head = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": body["model"]}
+        usage = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
+        words = [f"{body['model']} goes", " on"]
+        whole = {"index": 0, "text": "".join(words), "logprobs": None, "finish_reason": "stop"}
+        if not body.get("stream"):
+            return JSONResponse(head | {"choices": [whole], "usage": usage})
+
+        async def events() -> AsyncIterator[str]:
+            for word in words:
+                yield f"data: {json.dumps(head | {'choices': [whole | {'text': word, 'finish_reason': None}]})}\n\n"
+            if body["model"] != "cut":
+                yield f"data: {json.dumps(head | {'choices': [whole | {'text': ''}], 'usage': usage})}\n\n"
+            yield "data: [DONE]\n\n"
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    async def _embed(self, request: Request) -> Response:
+        raw = await request.body()
+        self.sent.append(raw)
+        body = json.loads(raw)
+        data = [{"object": "embedding", "index": 0, "embedding": [0.5, -0.25]}]
+        usage = {"prompt_tokens": 3, "total_tokens": 3}
+        return JSONResponse({"object": "list", "model": body["model"], "data": data, "usage": usage})
 
     async def _answer(self, request: Request) -> Response:
         raw = await request.body()

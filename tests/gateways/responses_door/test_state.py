@@ -67,7 +67,7 @@ def test_a_response_that_nobody_keeps_cannot_be_gone_on_from(stack: Stack, sdk: 
         with pytest.raises(openai.APIStatusError) as caught:
             sdk.responses.create(model=model, input="and now?", previous_response_id=unkept.id)
         assert caught.value.status_code == 400
-        assert "does not speak the Responses API itself, which 'previous_response_id' needs" in caught.value.message
+        assert "does not speak the responses API itself, which 'previous_response_id' needs" in caught.value.message
     assert len(stack.chats.sent) == 1
     assert not stack.a.sent
 
@@ -101,7 +101,7 @@ def test_what_chat_completions_cannot_say_goes_to_a_candidate_that_speaks_the_ap
     assert fields(stack.post({"model": "elle/test", "input": "hi"} | more))["candidate"] == "large"
     reply = stack.post({"model": "small", "input": "hi"} | more)
     assert reply.status_code == 400
-    assert "does not speak the Responses API itself" in reply.json()["error"]["message"]
+    assert "does not speak the responses API itself" in reply.json()["error"]["message"]
     assert not stack.chats.sent
 
 

@@ -101,7 +101,7 @@ def test_the_table_has_every_type_of_item_of_the_sdk() -> None:
 def test_every_item_of_the_sdk_is_read(what: str) -> None:
     item = ITEMS[what]
     role, calls, is_native = TABLE[item["type"]]
-    (turn,) = read_turns([item], are_items=True)
+    (turn,) = read_turns([item], field="input")
     if item["type"] != "message":
         assert turn.role == role
     assert turn.calls_tools is calls

@@ -1,4 +1,4 @@
-"""Answer `POST /v1/messages/count_tokens`: ask a candidate that speaks Anthropic's API, or else estimate."""
+"""Answer requests that are handed on to one candidate undecided: counts of tokens, and embeddings."""
 
 from __future__ import annotations
 
@@ -7,12 +7,28 @@ from collections.abc import Sequence
 
 from router.answering.upstreams.destinations import speaks_anthropic
 from router.asking.ask import extract
+from router.gateways.http.decision_format import ANSWERED_BY_HEADER
 from router.gateways.http.exchange import Exchange
 from router.gateways.http.http_reply import JSON_HEADERS
 from router.policies.policy_file import Candidate, PolicyFile
 
 #: The header that says that the tokens were not counted but estimated from the length of the text.
 ESTIMATED_HEADER = "x-elle-estimated"
+
+
+async def answer_embeddings(exchange: Exchange, chunks: Sequence[bytes]) -> None:
+    """Send the embeddings that a candidate answers with: the pinned one, or else the safe default of the policy.
+
+    Nothing is decided, because embeddings of two models cannot be compared.
+
+    Raises NoEligibleCandidateError if the candidate does not serve embeddings, and DispatchError if it fails.
+    """
+    query, _ = await exchange.read(chunks)
+    router, dispatcher = exchange.engine.router, exchange.engine.dispatcher
+    policy = query.overrides.policy or next(iter(router.policies))
+    candidate = query.overrides.pin or router.policies[policy].rules.file.safe_default
+    answer = await dispatcher.embed(query, policy, candidate, timeout_s=exchange.remaining_s)
+    await exchange.reply.whole(200, {**JSON_HEADERS, ANSWERED_BY_HEADER: candidate}, answer)
 
 
 async def answer_token_count(exchange: Exchange, chunks: Sequence[bytes]) -> None:
