@@ -11,6 +11,7 @@ import click
 
 from router.cli.options import JSON, PATH, GroupedCommand, asking_options, require_other_than_input
 from router.cli.output import INCOMPLETE, print_json, progress_bar, spending_bar, stdout
+from router.money import usd_text
 
 if TYPE_CHECKING:
     from router.collecting.collect import CollectOptions
@@ -153,8 +154,8 @@ def is_confirmed(plan: CollectionPlan, *, yes: bool) -> bool:
 
 def report_spending(at: CollectProgress, report: Callable[[int, int, str], None]) -> None:
     """Show how many prompts are done, and what is spent of what is expected."""
-    expected = "" if at.expected_usd is None else f" of about ${at.expected_usd:.2f}"
-    report(at.n_done, at.n_prompts, f"${at.spent_usd:.2f}{expected}")
+    expected = "" if at.expected_usd is None else f" of about {usd_text(at.expected_usd)}"
+    report(at.n_done, at.n_prompts, f"{usd_text(at.spent_usd)}{expected}")
 
 
 COLLECTING_VERBS = (collect_verb,)

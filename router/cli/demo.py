@@ -19,6 +19,7 @@ from rich.text import Text
 from router.client import Answer, AsyncRouterClient
 from router.errors import ServiceError
 from router.explaining.sentences import short_reason
+from router.money import usd_text
 from router.serving.server import RunningService, serving
 from router.serving.settings import ServerSettings
 from router.values import Message, RouteQuery, RoutingDecision
@@ -152,7 +153,7 @@ def _summary(decisions: list[RoutingDecision], names: tuple[str, ...]) -> Iterat
     spent, always = (sum(column) for column in zip(*map(_costs, decisions), strict=True))
     if always:
         n, strongest = len(decisions), names[-1]
-        yield f"Expected cost of all {n}: ${spent:.5f}. If {strongest} had answered them all: ${always:.5f}."
+        yield f"Expected cost of all {n}: {usd_text(spent)}. If {strongest} had answered them all: {usd_text(always)}."
         yield f"That saves {1 - spent / always:.0%}, at the prices and the lengths of answers that the policy states."
         yield "The prompts were written for this demo. What you save depends on your own."
     took = median(decision.timings.total_s for decision in decisions)

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from router.deciding.reason_words import describe_reason
+from router.money import amount_text
 from router.values import NearKinds, RoutingDecision
 
 
@@ -46,7 +47,8 @@ def _candidate_table(decision: RoutingDecision) -> Table:
     table.add_column("may answer")
     for row in decision.candidates:
         mark = "[bold]" if row.candidate == decision.chosen else ""
-        numbers = (format_number(row.risk), format_number(row.raw), format_number(row.expected_cost_usd, 6))
+        cost = "-" if row.expected_cost_usd is None else amount_text(row.expected_cost_usd)
+        numbers = (format_number(row.risk), format_number(row.raw), cost)
         answers = "yes" if row.eligible else escape("; ".join(row.ineligible_because))
         table.add_row(mark + row.candidate, *numbers, answers)
     return table
@@ -58,6 +60,6 @@ def describe_kinds(kinds: NearKinds) -> str:
     return named if kinds.known else f"none of the known ones; the nearest are {named}"
 
 
-def format_number(value: float | None, digits: int = 3) -> str:
-    """Return a number with this many digits after the point, or "-" if the number is None."""
-    return "-" if value is None else f"{value:.{digits}f}"
+def format_number(value: float | None) -> str:
+    """Return a number with three digits after the point, or "-" if the number is None."""
+    return "-" if value is None else f"{value:.3f}"

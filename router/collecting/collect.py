@@ -23,6 +23,7 @@ from router.collecting.records import Written, may_replace, write_records
 from router.collecting.sampling import Chosen, Selection, choose_prompts
 from router.collecting.work import Missing, Work, graders_for, missing
 from router.errors import ConfigError
+from router.money import usd_text
 from router.policies.policy_file import read_policy_file
 from router.serving.http_server import serve_on_loopback
 from router.tuning.outcomes.feature_cache import Progress
@@ -259,7 +260,7 @@ def _check_bounds(first: Cost, options: CollectOptions) -> None:
     """Raise ConfigError if the bounds are too small for a single prompt."""
     if options.budget_usd is not None and first.usd > options.budget_usd:
         raise ConfigError(
-            f"--budget-usd must allow for one prompt, which can cost ${first.usd:.4f} at most; got "
+            f"--budget-usd must allow for one prompt, which can cost {usd_text(first.usd)} at most; got "
             f"{options.budget_usd:g}. Raise it, or lower --max-output-tokens."
         )
     if options.max_calls is not None and first.calls > options.max_calls:

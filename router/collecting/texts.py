@@ -9,6 +9,7 @@ from rich.table import Table
 
 from router.collecting.collect import CollectSummary
 from router.collecting.plan import HOLDOUT, START_S, TOKENS_PER_S, CollectionPlan, LabelNeed, ModelPlan
+from router.money import amount_text, usd_text
 
 
 def print_plan(plan: CollectionPlan, console: Console) -> None:
@@ -27,19 +28,19 @@ def print_plan(plan: CollectionPlan, console: Console) -> None:
     else:
         _say(
             console,
-            f"{plan.calls:,} calls, about ${plan.expected_usd:.4f} (at most ${plan.most_usd:.4f}) and "
+            f"{plan.calls:,} calls, about {usd_text(plan.expected_usd)} (at most {usd_text(plan.most_usd)}) and "
             f"{plan.minutes:.1f} minutes, at list prices, if an upstream begins to answer after {START_S:g} s and "
             f"writes {TOKENS_PER_S:g} tokens a second.",
         )
     if plan.spent_usd:
-        _say(console, f"Earlier runs for this file spent ${plan.spent_usd:.4f}.")
+        _say(console, f"Earlier runs for this file spent {usd_text(plan.spent_usd)}.")
     _say_counts(console, "left out", plan.left_out)
     for note in plan.notes:
         _say(console, f"  note: {note}")
 
 
 def _cells(one: ModelPlan) -> tuple[str, ...]:
-    usd = "unknown" if one.expected_usd is None else f"{one.expected_usd:.4f}"
+    usd = "unknown" if one.expected_usd is None else amount_text(one.expected_usd)
     counts = (one.calls, one.from_log, one.from_store, one.input_tokens, one.output_tokens)
     return (one.model, one.role, *(f"{count:,}" for count in counts), usd, f"{one.minutes:.1f}")
 
@@ -55,7 +56,7 @@ def print_collection(summary: CollectSummary, console: Console) -> None:
     for model, mean in written.mean_scores.items():
         _say(console, f"  {model}: {'no score' if mean is None else f'mean score {mean:.3f}'}")
     _say_counts(console, "without a score", written.without_score)
-    _say(console, f"{summary.calls:,} calls for ${summary.spent_usd:.4f} in all runs for this file.")
+    _say(console, f"{summary.calls:,} calls for {usd_text(summary.spent_usd)} in all runs for this file.")
     if summary.stopped is not None:
         _say(console, f"Stopped early: {summary.stopped}")
 

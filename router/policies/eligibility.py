@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from router.asking.ask import Ask
 from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
+from router.money import usd_text
 from router.policies.policy_file import Candidate, PolicyFile, Prices
 from router.policies.rules import Rules
 from router.quoting import quoted
@@ -222,7 +223,7 @@ def _too_expensive(cost: float | None, overrides: Overrides) -> list[str]:
     if cost is None:
         return ["price unknown, max_cost_usd set"]
     if cost > overrides.max_cost_usd:
-        return [f"expected cost ${cost:.6f} above max_cost_usd ${overrides.max_cost_usd:.6f}"]
+        return [f"expected cost of {usd_text(cost)}, above max_cost_usd of {usd_text(overrides.max_cost_usd)}"]
     return []
 
 

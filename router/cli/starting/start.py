@@ -19,6 +19,7 @@ from router.collecting.calls.panel import Panel
 from router.collecting.collect import CollectOptions, Watch, collect
 from router.collecting.prompts import read_prompt_log
 from router.collecting.work import graders_for
+from router.money import usd_text
 from router.policies.policy_file import Candidate
 from router.tuning.certifying.results.result_table import print_tuning_result
 from router.tuning.certifying.settings import TuneSettings
@@ -155,7 +156,7 @@ class Start:
         said = (
             f"{written.n_complete:,} prompts have a score of both models "
             f"({', '.join(f'{model} {mean:.3f}' for model, mean in written.mean_scores.items() if mean is not None)}); "
-            f"{summary.calls:,} calls, ${summary.spent_usd:.4f}."
+            f"{summary.calls:,} calls, {usd_text(summary.spent_usd)}."
         )
         if summary.stopped is not None:
             said += f" Stopped early: {summary.stopped}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from router.money import usd_text
 from router.tuning.certifying.calibration_set import CalibrationSet
 from router.tuning.certifying.settings import TuneSettings
 from router.tuning.certifying.targets import LossData
@@ -61,6 +62,6 @@ def cost_notes(data: LossData, n_estimated: int, settings: TuneSettings) -> Iter
             "of the prompt for input tokens, and on the candidate's expected_output_tokens."
         )
     if any(target.kind == "max_cost_usd_per_1k" for target in settings.targets) and data.ceiling_usd is not None:
-        yield f"the cost target assumes that no request costs more than ${data.ceiling_usd:.4g}."
+        yield f"the cost target assumes that no request costs more than {usd_text(data.ceiling_usd)}."
     if settings.candidates is None:
         yield "set each candidate's `model` to its LiteLLM model string before serving; this does not void anything."

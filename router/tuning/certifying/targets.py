@@ -43,7 +43,7 @@ class Target:
             "max_loss": f"quality loss at most {self.limit:g}",
             "min_quality": f"quality at least {self.limit:g}",
             "max_strong_share": f"share of reference calls at most {self.limit:g}",
-            "max_cost_usd_per_1k": f"cost at most ${self.limit:g} per 1,000 requests",
+            "max_cost_usd_per_1k": f"cost at most {self.limit:g} USD per 1,000 requests",
         }[self.kind]
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from probes.measures.bootstrap import Interval
+from router.money import amount_text, usd_text
 from router.tuning.previewing.preview import POLICY, Preview
 from router.tuning.previewing.savings import WayFigures
 from router.tuning.previewing.slices_of_log import DecisionToRead, LogPart
@@ -38,15 +39,15 @@ def _sentences(found: Preview) -> Iterator[str]:
         yield "What that costs is not known, because the policy does not state every price."
         return
     yield (
-        f"That costs {_usd(own.cost_usd)}; always {found.strong} costs {_usd(strong.cost_usd)}, so "
+        f"That costs {usd_text(own.cost_usd)}; always {found.strong} costs {usd_text(strong.cost_usd)}, so "
         f"{_saving(own.saved)}."
     )
     cached = any(one.cached_share for one in found.ways)
     yield "Prompt caches are counted on both sides." if cached else "No input is billed as cached."
     if found.paid is not None and found.paid.policy_usd is not None and own.saved_of_paid is not None:
         yield (
-            f"The log says that {_usd(found.paid.usd)} was paid for {found.paid.n:,} requests; the policy would have "
-            f"paid {_usd(found.paid.policy_usd)} for these, so {_saving(own.saved_of_paid)}."
+            f"The log says that {usd_text(found.paid.usd)} was paid for {found.paid.n:,} requests; the policy "
+            f"would have paid {usd_text(found.paid.policy_usd)} for these, so {_saving(own.saved_of_paid)}."
         )
     switching = next((one for one in found.ways if one.name == "always switch"), None)
     if cached and switching is not None and switching.saved is not None and found.seeming_saving is not None:
@@ -96,7 +97,7 @@ def way_cells(one: WayFigures) -> tuple[str, ...]:
     return (
         one.name if one.name != POLICY else "the policy",
         _shares(one.shares),
-        "-" if one.cost_usd is None else f"{one.cost_usd:,.4f}",
+        "-" if one.cost_usd is None else amount_text(one.cost_usd),
         _interval(one.saved),
         _interval(one.saved_of_paid),
         f"{one.cached_share:.1%}",
@@ -110,7 +111,7 @@ def part_cells(name: str, part: LogPart) -> tuple[str, ...]:
         name,
         f"{part.n:,}",
         _shares(part.shares),
-        "-" if part.cost_usd is None else f"{part.cost_usd:,.4f}",
+        "-" if part.cost_usd is None else amount_text(part.cost_usd),
         "-" if part.saved is None else f"{part.saved:.1%}",
         f"{part.abstained_share:.1%}",
     )
@@ -142,10 +143,6 @@ def _print_table(console: Console, headers: Sequence[str], rows: Sequence[Sequen
 
 def _shares(shares: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share) or "-"
-
-
-def _usd(value: float) -> str:
-    return f"{value:,.4f} USD" if value < 1 else f"{value:,.2f} USD"
 
 
 def _saving(saved: Interval) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+from router.money import usd_text
 from router.tuning.judging.cross_validation import BASELINE_FOLDS
 from router.tuning.judging.probe_evaluation import EXPECT, PROBE, Evaluation
 from router.tuning.judging.ranking import Ranking
@@ -93,7 +94,7 @@ def _how_judged(found: Evaluation) -> str:
 def _constants(found: Evaluation) -> dict[str, str]:
     costs = (found.weak_cost_usd, found.strong_cost_usd)
     return {
-        f"always {name}": f"quality {score:.3f}" + ("" if cost is None else f", {1000 * cost:.3f} USD per 1,000")
+        f"always {name}": f"quality {score:.3f}" + ("" if cost is None else f", {usd_text(1000 * cost)} per 1,000")
         for name, score, cost in zip(
             (found.weak, found.strong), (found.weak_score, found.strong_score), costs, strict=True
         )

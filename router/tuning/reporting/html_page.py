@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from probes.probe import DifficultyProbe, utc_now
+from router.money import usd_text
 from router.tuning.judging.policy_evaluation import PolicyEvaluation
 from router.tuning.judging.probe_evaluation import EXPECT, PROBE, Evaluation
 from router.tuning.judging.ranking import Ranking
@@ -165,7 +166,7 @@ def _rankings(found: Evaluation) -> Iterator[str]:
         (found.weak, found.weak_score, found.weak_cost_usd),
         (found.strong, found.strong_score, found.strong_cost_usd),
     ):
-        about = f"quality {score:.3f}" + ("" if cost is None else f", {1000 * cost:.3f} USD per 1,000")
+        about = f"quality {score:.3f}" + ("" if cost is None else f", {usd_text(1000 * cost)} per 1,000")
         yield f"<tr><td>always {escape(model)}</td><td colspan='12' style='text-align:left'>{about}</td></tr>"
     yield "</table></div>"
     yield '<p class="note">APGR: share of the quality gap recovered, averaged over strong shares. Ahead: paired, '

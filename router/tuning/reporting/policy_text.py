@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from probes.measures.bootstrap import Interval
+from router.money import amount_text, usd_text
 from router.tuning.judging.policy_evaluation import PolicyEvaluation
 from router.tuning.judging.policy_figures import RuleEvaluation
 
@@ -32,7 +33,7 @@ def policy_sentence(found: PolicyEvaluation) -> str:
     if own.cost_usd_per_1k is None:
         parts.append("What they cost is not known: give the candidates prices.")
     else:
-        parts.append(f"1,000 requests cost {own.cost_usd_per_1k.value:.2f} USD{_saving(found)}.")
+        parts.append(f"1,000 requests cost {usd_text(own.cost_usd_per_1k.value)}{_saving(found)}.")
     return " ".join(parts)
 
 
@@ -44,7 +45,7 @@ def _saving(found: PolicyEvaluation) -> str:
     if saved.value < 0:
         word, low, high = "more is spent", -saved.high, -saved.low
     share = f"{abs(saved.value):.0%} {word}" + (f" ({low:+.0%} to {high:+.0%})" if low != high else "")
-    return f"; always {found.strong} costs {strong.value:.2f} USD, so {share}"
+    return f"; always {found.strong} costs {usd_text(strong.value)}, so {share}"
 
 
 def policy_estimates(found: PolicyEvaluation) -> tuple[str, ...]:
@@ -128,7 +129,7 @@ def cells_of(one: RuleEvaluation) -> tuple[str, ...]:
         ", ".join(f"{name} {share:.1%}" for name, share in one.shares.items() if share),
         f"{one.quality.value:.3f} [{one.quality.low:.3f}, {one.quality.high:.3f}]",
         f"{one.lost.value:+.3f} [{one.lost.low:+.3f}, {one.lost.high:+.3f}]",
-        "-" if cost is None else f"{cost.value:.2f} [{cost.low:.2f}, {cost.high:.2f}]",
+        "-" if cost is None else f"{amount_text(cost.value)} [{amount_text(cost.low)}, {amount_text(cost.high)}]",
         "-" if saved is None else f"{saved.value:.1%} [{saved.low:.1%}, {saved.high:.1%}]",
         f"{one.observed_share:.1%}",
         f"{one.abstained_share:.1%}",

@@ -10,6 +10,7 @@ from rich.console import Console
 from router.cli.demo import PROMPTS, run_demo
 from router.deciding.pipeline import Router
 from router.explaining.sentences import short_reason
+from router.money import usd_text
 from router.values import RouteQuery, RoutingDecision
 
 pytestmark = pytest.mark.usefixtures("_real_encoder")
@@ -53,5 +54,5 @@ def test_the_table_fits_and_the_saving_says_against_what(decisions: list[Routing
         next(c.expected_cost_usd or 0 for c in one.candidates if c.candidate == one.chosen) for one in decisions
     )
     always = sum(one.candidates[-1].expected_cost_usd or 0 for one in decisions)
-    assert f"Expected cost of all 12: ${spent:.5f}. If frontier had answered them all: ${always:.5f}." in text
+    assert f"Expected cost of all 12: {usd_text(spent)}. If frontier had answered them all: {usd_text(always)}." in text
     assert f"That saves {1 - spent / always:.0%}" in text

@@ -30,7 +30,7 @@ def test_a_dry_run_prints_the_plan_and_asks_nothing(tmp_path: Path) -> None:
             "medium": 0.2,
             "strong": 0.2,
         }
-        assert "48 calls, about $" in elle(tmp_path, upstream, "--dry-run").stdout
+        assert "48 calls, about 0." in elle(tmp_path, upstream, "--dry-run").stdout
         assert not upstream.requests
 
 
@@ -47,7 +47,7 @@ def test_what_it_did_goes_to_stdout_and_how_far_it_is_to_stderr(tmp_path: Path) 
         done = elle(tmp_path, upstream, "--yes", "--json")
         assert done.exit_code == 0, done.output
         assert json.loads(done.stdout)["written"]["n_rows"] == 48
-        assert "asking: 12 of 12, $0.0" in done.stderr
+        assert "asking: 12 of 12, 0.00" in done.stderr
         done = elle(tmp_path, upstream, "--yes")
         assert "12 of 12 prompts have a score of every candidate" in done.stdout
         assert "strong: mean score 1.000" in done.stdout

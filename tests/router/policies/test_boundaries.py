@@ -179,4 +179,4 @@ class TestWhoMayAnswer:
         assert choice.chosen.name == "large"
         dearer = Prices(input_usd_per_million_tokens=1.1, output_usd_per_million_tokens=2)
         rows = decide(make_rules(prices=(PRICES, dearer)), make_ask(), Overrides(max_cost_usd=cost), None).candidates
-        assert rows[1].ineligible_because == ("expected cost $0.000710 above max_cost_usd $0.000700",)
+        assert rows[1].ineligible_because == ("expected cost of 0.000710 USD, above max_cost_usd of 0.000700 USD",)

@@ -66,7 +66,7 @@ class TestTarget:
             ("max_loss", False, "quality loss at most 0.25"),
             ("min_quality", False, "quality at least 0.25"),
             ("max_strong_share", True, "share of reference calls at most 0.25"),
-            ("max_cost_usd_per_1k", True, "cost at most $0.25 per 1,000 requests"),
+            ("max_cost_usd_per_1k", True, "cost at most 0.25 USD per 1,000 requests"),
         ],
     )
     def test_each_says_in_words_what_it_bounds(self, kind: TargetKind, on_spending: bool, words: str) -> None:
