@@ -27,7 +27,7 @@ from router.tuning.certifying.targets import Target
 from router.tuning.certifying.tune import TuneFiles, tune_command
 from router.tuning.judging.baselines import quick_baselines
 from router.tuning.judging.policy_evaluation import PolicyEvaluationOptions
-from router.tuning.judging.probe_evaluation import EvaluationOptions
+from router.tuning.judging.probe_evaluation import EvaluationOptions, NoQualityGapError
 from router.tuning.outcomes.datasets import read_outcomes
 from router.tuning.outcomes.feature_cache import Progress
 from router.tuning.outcomes.holdout import left_out
@@ -224,7 +224,11 @@ class Start:
         names = self.options.weak.name_in_probe, self.options.strong.name_in_probe
         files = PairFiles(self.probe, [self.held_out], *names, None, self._encoder)
         compared = EvaluationOptions(baselines=quick_baselines(), resamples=RESAMPLES)
-        write_report(files, self.report, compared, self.policy, self.listener.on_encoding)
+        try:
+            write_report(files, self.report, compared, self.policy, self.listener.on_encoding)
+        except NoQualityGapError as error:
+            # The policy is certified all the same, and `evaluate` has said what it does.
+            return Said(f"There is no report to write: {error}", finished=False)
         return Said(f"Wrote {self.report / PAGE}.")
 
     @property

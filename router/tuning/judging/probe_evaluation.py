@@ -37,6 +37,10 @@ EXPECT = {
 }
 
 
+class NoQualityGapError(DataError):
+    """The strong model is no better than the weak one, so that no share of the gap between them can be measured."""
+
+
 @dataclass(frozen=True)
 class EvaluationOptions:
     """Holds the options of an evaluation of a probe.
@@ -221,7 +225,7 @@ def _require_gap(ranking: Ranking, outcomes: Outcomes) -> None:
     if "apgr" in ranking.figures:
         return
     (weak, strong), means = outcomes.models, outcomes.scores.mean(axis=0)
-    raise DataError(
+    raise NoQualityGapError(
         f"the strong model must be better than the weak one on these data and on every resample of them; {strong} has "
         f"{means[1]:.4f} and {weak} {means[0]:.4f} on {len(outcomes):,} prompts. Swap them, or add prompts."
     )

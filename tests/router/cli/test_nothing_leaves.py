@@ -58,10 +58,13 @@ RUNS = (
     Run("demo"),
     Run("import", "litellm-spend-logs spend.jsonl --scores scores.jsonl --out imported.jsonl"),
     Run("fit", "outcomes.jsonl --holdout 0.45 --out probe"),
-    Run("label-task", "probe task1 outcomes.jsonl --out relabelled"),
+    Run("label-task", "probe task1 labels.jsonl --out relabelled"),
     Run("evaluate", "probe outcomes.jsonl --weak small --strong large --resamples 100"),
     Run("evaluate", "--policy policy.yaml named.jsonl"),
     Run("preview", "spend.jsonl --policy policy.yaml --html preview.html"),
+    Run("collect", "asked.jsonl --policy policy.yaml --grader number --n 5 --yes --out collected.jsonl"),
+    Run("label", "collected.jsonl --export to-label.csv"),
+    Run("start", "asked.jsonl --strong big --weak small --offline --yes --max-loss 0.9 --out started"),
     Run("report", "probe outcomes.jsonl --weak small --strong large --resamples 100 --out report"),
     Run("tune", "probe outcomes.jsonl --weak small --strong large --max-loss 0.9 --out tuned.yaml"),
     Run("export-encoder", "--out encoder"),
@@ -162,7 +165,11 @@ def fill(work: Path) -> None:
         return "".join(json.dumps(row) + "\n" for row in rows)
 
     (work / "outcomes.jsonl").write_text(outcomes("small", "large"))
+    labels = [line for line in outcomes("small", "large").splitlines() if '"task1"' in line]
+    (work / "labels.jsonl").write_text("\n".join(labels))
     (work / "named.jsonl").write_text(outcomes("economy", "standard", "frontier"))
+    asked = [{"prompt": prompt, "reference": str(8 * number)} for number, prompt in enumerate(prompts)]
+    (work / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     (work / "prompts.txt").write_text("\n".join(prompts[:10]))
     np.savez(work / "pairs.npz", embedding=rng.random((200, 8), np.float32), loss=rng.random(200))
     for name in ("rows.npy", "later.npy"):

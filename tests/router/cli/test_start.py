@@ -169,6 +169,20 @@ def test_bad_input_is_refused_before_anything_is_written(
     assert not (tmp_path / "first").exists()
 
 
+def test_models_of_equal_quality_are_certified_without_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_cache, "load_encoder", lambda spec, directory=None: FakeEncoder(spec))
+    monkeypatch.setattr("router.cli.starting.start.RESAMPLES", 100)
+    monkeypatch.setenv("ELLE_CACHE_DIR", str(tmp_path / "cache"))
+    rows = [{"prompt": f"What is {number} plus 7?", "reference": str(number + 7)} for number in range(200)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    done = start(tmp_path, "--offline", "--max-loss", "0.9")
+    assert done.exit_code == 0, done.output
+    assert "There is no report to write: the strong model must be better" in done.output
+    assert (tmp_path / "first" / "policy.yaml").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
