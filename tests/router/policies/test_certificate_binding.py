@@ -40,6 +40,7 @@ POLICY_EDITS: dict[str, Any] = {
     "candidates": None,  # field by field, below
     "abstain_within": 0.05,
     "abstain_above_leverage": None,  # by the limit that it stands for, below
+    "score": None,  # in place of a probe, below
 }
 CANDIDATE_EDITS: dict[str, Any] = {
     "context_window_tokens": 4096,
@@ -65,7 +66,7 @@ def test_every_field_of_a_policy_decides_or_is_named_as_free() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", sorted(set(POLICY_EDITS) - {"candidates", "abstain_above_leverage", "require_region"})
+    "field", sorted(set(POLICY_EDITS) - {"candidates", "abstain_above_leverage", "require_region", "score"})
 )
 def test_an_edit_of_the_policy_changes_its_digest(field: str) -> None:
     assert digest_of(decided(**{field: POLICY_EDITS[field]})) != digest_of(decided())
@@ -74,6 +75,13 @@ def test_an_edit_of_the_policy_changes_its_digest(field: str) -> None:
 def test_an_edit_of_the_leverage_limit_or_the_required_region_changes_the_digest() -> None:
     assert digest_of(decided(max_leverage=0.1)) != digest_of(decided(max_leverage=0.2)) != digest_of(decided())
     assert digest_of(decided(require_region=None)) != digest_of(decided())
+
+
+def test_an_edit_of_the_score_that_callers_send_changes_the_digest() -> None:
+    plain: dict[str, Any] = {"name": "sure", "low": 0, "high": 1, "risks": [{"scores": [0, 1], "risks": [1, 0]}] * 2}
+    edits = [{"name": "other"}, {"low": -1}, {"high": 2}, {"risks": [{"scores": [0, 1], "risks": [0.9, 0]}] * 2}]
+    digests = [digest_of(decided(probe=None, score=plain | edit)) for edit in ({}, *edits)]
+    assert len(set(digests)) == len(digests)
 
 
 @pytest.mark.parametrize("field", sorted(CANDIDATE_EDITS))
