@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from router.answering.formats.joined_chunks import joined_texts
 from router.answering.formats.misshapen import MISSHAPEN, upstream_at_fault
 from router.errors import InvalidRequestError
 from router.values import ApiFormat, RouteQuery
 
 #: The input item that adds tools.
 _TOOLS_ITEM = "additional_tools"
+
+#: Stands in for the tokens of a stream that says nothing about them; the answer then says nothing either.
+_NO_USAGE: Mapping[str, int] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 _ADAPTERS = "litellm.responses.litellm_completion_transformation"
 
@@ -115,7 +120,8 @@ async def response_events_of(
 
     Raises what the chunks raise, and UpstreamUnavailableError for a chunk that has no shape.
     """
-    events, number = _events(_TypedChunks(chunks), request.model, request.items, request.fields), 0
+    typed, number = _TypedChunks(chunks), 0
+    events = _events(typed, request.model, request.items, request.fields)
     async with contextlib.aclosing(chunks):
         while True:
             with upstream_at_fault("an event of OpenAI's Responses API"):
@@ -125,6 +131,8 @@ async def response_events_of(
                     return
                 if isinstance(event.get("response"), dict):
                     event["response"] = _finished(event["response"], request)
+                    if not typed.has_usage:
+                        event["response"]["usage"] = None
                 if isinstance(event.get("item"), dict):
                     event["item"] = _with_summary(event["item"])
             yield {**event, "sequence_number": number}
@@ -132,27 +140,49 @@ async def response_events_of(
 
 
 class _TypedChunks:
-    """Yields chunks as the objects that LiteLLM's adapter reads; it has the attributes that the adapter looks at."""
+    """Yields chunks as the objects that LiteLLM's adapter reads; it has the attributes that the adapter looks at.
+
+    has_usage: whether a chunk said how many tokens there were.
+    """
 
     logging_obj = None
 
     def __init__(self, chunks: AsyncGenerator[dict[str, Any], None] | None) -> None:
         self._chunks = chunks
+        self.has_usage = False
         self._type = importlib.import_module("litellm.types.utils").ModelResponseStream
 
     async def __anext__(self) -> Any:
         if self._chunks is None:
             raise StopAsyncIteration
         chunk = await anext(self._chunks)
+        self.has_usage = self.has_usage or bool(chunk.get("usage"))
         with upstream_at_fault("an event of OpenAI's Responses API"):
             return self._type(**chunk)
 
 
 def _events(chunks: _TypedChunks, model: str, items: list[Any], fields: Mapping[str, Any]) -> Any:
     """Return LiteLLM's iterator over the events for these chunks."""
-    return importlib.import_module(f"{_ADAPTERS}.streaming_iterator").LiteLLMCompletionStreamingIterator(
+    return _iterator()(
         model=model, litellm_custom_stream_wrapper=chunks, request_input=items, responses_api_request=fields
     )
+
+
+@functools.cache
+def _iterator() -> Any:
+    """Return the class of LiteLLM's iterator, which puts all chunks together at the end, made to do that quickly."""
+    base = importlib.import_module(f"{_ADAPTERS}.streaming_iterator").LiteLLMCompletionStreamingIterator
+
+    class Iterator(base):  # type: ignore[misc, valid-type]
+        def create_litellm_model_response(self) -> Any:
+            # LiteLLM would look at 5,000 chunks for 60 ms, and count tokens if there is no usage, in the event loop.
+            chunks: list[dict[str, Any]] = joined_texts(self.__dict__["collected_chat_completion_chunks"])
+            if not self.litellm_custom_stream_wrapper.has_usage:
+                chunks.append({"choices": [], "usage": _NO_USAGE})
+            self.__dict__["collected_chat_completion_chunks"] = chunks
+            return super().create_litellm_model_response()
+
+    return Iterator
 
 
 def _adapter() -> Any:
