@@ -75,7 +75,7 @@ def speaks_api(candidate: Candidate, api: SpokenApi) -> bool:
     if provider == _OPENAI:
         base = candidate.api_base
         is_usual = base is None or f".{host_of(base)}".endswith(_OPENAI_HOST)
-        is_usual = is_usual or candidate.model.startswith(_RESPONSES_PREFIX)
+        is_usual = is_usual or (api is SpokenApi.RESPONSES and candidate.model.startswith(_RESPONSES_PREFIX))
     else:
         is_usual = provider == _AZURE
     return is_usual and api in _USUAL

@@ -44,6 +44,12 @@ _HEADERS = (
 )
 
 
+#: The paths of the other APIs. What is asked stands in another field there, which `chats.body` draws now and then.
+_OTHER_APIS = (
+    *("/v1/responses", "/v1/messages", "/v1/completions", "/v1/embeddings", "/openai/deployments/large/responses"),
+    "/v1/messages/count_tokens",
+)
+
 #: Content lengths that are none: a service that believed one would wait for the rest.
 _LENGTHS = ("-1", "+1", "1_0", "0x1", "9" * 20, "9" * 5000, "1, 1", "1.0", "\xb2", "", " ")
 
@@ -75,7 +81,7 @@ def _others(v: Values) -> Case:
 
 
 def _http(v: Values) -> Case:
-    target = "/v1/chat/completions"
+    target = "/v1/chat/completions" if v.chance(0.5) else v.one_of(*_OTHER_APIS)
     method = "POST"
     if v.chance(0.12):
         target = v.one_of("/v1/models", "/v1/models/" + _path(v), "/healthz", "/" + _path(v), target + "/", "/v1", "*")
@@ -160,7 +166,10 @@ def _answer(v: Values) -> Case:
             "stream": stream,
             "user": user,
         }
-        case = {"door": "http", "method": "POST", "target": "/v1/chat/completions", "body": to_json(fields)}
+        target = v.one_of("/v1/chat/completions", *_OTHER_APIS[:2])
+        if target == "/v1/responses":
+            fields["input"] = fields.pop("messages")
+        case = {"door": "http", "method": "POST", "target": target, "body": to_json(fields)}
         return case | {"headers": [["content-type", "application/json"]], "answer": answer, "user": user}
     tree = [string(2, "x"), [3, "m", [string(1, policy)]], [5, "m", protobuf.struct_tree({"user": user})]]
     method = SERVICE + ("StreamComplete" if stream else "Complete")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.fuzz.values import CANDIDATES, POLICIES, ROLES, TYPES, Values
+from tests.fuzz.values import CANDIDATES, ITEMS, POLICIES, ROLES, TYPES, Values
 
 
 def body(v: Values) -> dict[str, Any]:
@@ -14,6 +14,10 @@ def body(v: Values) -> dict[str, Any]:
         chat["model"] = v.usually(lambda: model(v))
     if v.chance(0.99):
         chat["messages"] = v.usually(lambda: messages(v))
+    if v.chance(0.3):
+        chat["input"] = v.usually(lambda: v.one_of(v.text(), items(v)))
+    if v.chance(0.1):
+        chat["prompt"] = v.usually(lambda: v.one_of(v.text(), [v.text()], [1, 2], [[1, 2]]))
     if v.chance(0.2):
         chat["stream"] = v.usually(lambda: v.one_of(True, False, None))
     return chat | parameters(v)
@@ -43,6 +47,28 @@ def message(v: Values) -> dict[str, Any]:
             "id": v.text(),
         }
     return said | v.some(name=v.text, tool_call_id=v.text, function_call=lambda: tool_call(v), refusal=v.text)
+
+
+def items(v: Values) -> list[Any]:
+    """Return input items of the Responses API."""
+    return [v.usually(lambda: message(v) if v.chance(0.7) else item(v)) for _ in range(v.random.randrange(4))]
+
+
+def item(v: Values) -> dict[str, Any]:
+    said = {"type": v.usually(lambda: v.random.choice(ITEMS))}
+    return said | v.some(
+        output=v.value,
+        arguments=v.text,
+        name=v.text,
+        call_id=v.text,
+        id=v.text,
+        summary=v.value,
+        content=v.value,
+        tools=v.value,
+        action=v.value,
+        input=v.text,
+        encrypted_content=v.text,
+    )
 
 
 def content(v: Values) -> Any:
@@ -92,6 +118,10 @@ def parameters(v: Values) -> dict[str, Any]:
         instructions=v.text,
         text=lambda: {"format": {"type": "json_schema"}},
         output_config=lambda: {"format": v.value()},
+        reasoning=lambda: {"effort": v.text(), "summary": v.scalar()},
+        previous_response_id=v.scalar,
+        store=v.scalar,
+        tool_choice=v.value,
         user=v.text,
         stop=v.value,
         n=v.scalar,

@@ -169,7 +169,11 @@ def _judge_http(case: Case, answer: _Answer) -> Ended:
         return Ended(status, status, words)
     if answer.status >= 400 and len(answer.body) > MAX_MESSAGE:
         return Ended(status, "echo", words)
-    if answer.body and case["method"] != "HEAD" and not answer.body.startswith((b"data: ", b"Invalid HTTP")):
+    if (
+        answer.body
+        and case["method"] != "HEAD"
+        and not answer.body.startswith((b"data: ", b"event: ", b"Invalid HTTP"))
+    ):
         try:
             json.loads(answer.body, parse_constant=_no_json)
         except ValueError:

@@ -87,6 +87,12 @@ TYPES = (
     *("text", "input_text", "refusal", "image_url", "input_image", "input_audio", "file", "document", "video_url"),
     *("tool_use", "tool_result", "tool-call", "thinking", "search_result", "reasoning", "mcp_tool_use", "made_up"),
 )
+#: Types of the input items of the Responses API.
+ITEMS = (
+    *("message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "reasoning"),
+    *("web_search_call", "additional_tools", "item_reference", "compaction", "mcp_approval_response", "shell_call"),
+    *("computer_call_output", "image_generation_call", "made_up"),
+)
 ROLES = ("user", "user", "user", "assistant", "system", "developer", "tool", "function", "USER", "")
 
 
