@@ -83,7 +83,8 @@ def test_certificates_hold_on_fresh_prompts_in_at_least_95_of_100_logs(tmp_path:
         _, policy = tune_policy(inputs, features[rows], settings, name="policy", probe_place="probe")
         if policy is None:
             continue
-        chosen = decide_all(assemble(policy, probe), asks, prediction).chosen
+        served = assemble(policy, probe)
+        chosen = decide_all(served, asks, served.judge_all(prediction)).chosen
         losses.append(float((scores[:, 1] - scores[np.arange(POOL), chosen]).mean()))
     broken = sum(loss > TARGET for loss in losses)
     print(
