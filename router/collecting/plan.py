@@ -107,7 +107,7 @@ def model_plans(work: Work, wanted: Sequence[Missing], limits: AskingLimits) -> 
         for call in one.calls:
             member = work.panel.member(call.model)
             _count(counts[call.model], _input_tokens(call), min(member.expected_output_tokens, call.max_tokens))
-        for planned in one.judging:
+        for planned in one.likely:
             judge = work.panel.member(planned.model)
             _count(counts[judge.name_in_probe], planned.input_tokens, planned.output_tokens)
     return tuple(_model_plan(work.panel, model, count, limits) for model, count in counts.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from router.collecting.calls.asking import AskedCall, Asker
@@ -65,12 +65,15 @@ class Missing:
 
     Attributes:
         calls: the answers to ask for.
-        judging: the calls of judges that grading may need, by estimates of the graders.
+        judging: the calls of judges that grading may need at most, by estimates of the graders.
+        likely: those of them that are expected if judges answer as they are told: no repeats, no question about whether
+            an answer equals itself, and answers of usual length.
         logged, stored: the models whose answers the log and the store have.
     """
 
     calls: tuple[AskedCall, ...]
     judging: tuple[PlannedCall, ...]
+    likely: tuple[PlannedCall, ...]
     logged: tuple[str, ...]
     stored: tuple[str, ...]
 
@@ -97,16 +100,34 @@ def missing(work: Work, chosen: Chosen, asker: Asker, store: CallStore) -> Missi
             calls.append(call)
         else:
             known[model] = found
-    judging = tuple(_judging(work, chosen.sample, known, store))
+    ungraded = tuple(_ungraded(work, chosen.sample, known, store))
+    most = int(work.parameters["max_tokens"])
+    judging = tuple(call for grader, _ in ungraded for call in grader.calls(chosen.sample, most))
+    likely = tuple(call for grader, model in ungraded for call in _likely(work, chosen.sample, grader, model, most))
     logged = tuple(model for model in work.models if model in chosen.logged)
-    return Missing(tuple(calls), judging, logged, tuple(model for model in known if model not in logged))
+    stored = tuple(model for model in known if model not in logged)
+    return Missing(tuple(calls), judging, likely, logged, stored)
 
 
-def _judging(work: Work, sample: Sample, known: Mapping[str, ModelAnswer], store: CallStore) -> Iterator[PlannedCall]:
+def _ungraded(
+    work: Work, sample: Sample, known: Mapping[str, ModelAnswer], store: CallStore
+) -> Iterator[tuple[Grader, str]]:
+    """Yield each grader that asks a judge with each candidate whose answer it has not graded yet."""
     for grader in work.graders:
         for model in work.panel.models if grader.models else ():
             if stored_verdict(work, grader, sample, known, model, store) is None:
-                yield from grader.calls(sample, int(work.parameters["max_tokens"]))
+                yield grader, model
+
+
+def _likely(work: Work, sample: Sample, grader: Grader, model: str, most: int) -> Iterator[PlannedCall]:
+    compared = tuple(map(work.name, grader.answers_of))
+    if model in compared:
+        return
+    length = max(work.panel.member(name).expected_output_tokens for name in (model, *compared))
+    for call in grader.calls(sample, min(length, most)):
+        if not call.is_repeat:
+            usual = work.panel.member(call.model).expected_output_tokens
+            yield replace(call, output_tokens=min(usual, call.output_tokens))
 
 
 def stored_verdict(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from probes.atomic_write import write_file
+from probes.bounded.files import shown
 from probes.errors import DataError
 from router.collecting.graders.judges.question import cut
 from router.collecting.labelling.asking_people import visible
@@ -53,7 +54,14 @@ def read_sheet(path: Path, questions: Sequence[HumanQuestion]) -> dict[str, floa
     by_id = {one.id: one for one in questions}
     found: dict[str, float | None] = {}
     faults: list[str] = []
-    for row in read_rows(path):
+    rows = list(read_rows(path))
+    if not rows or not {"question", "verdict"} <= set(rows[0].values):
+        held = ", ".join(map(str, rows[0].values)) if rows else "no lines"
+        raise DataError(
+            f"{path} must have the columns question and verdict, as a sheet of `elle label --export` has; it holds "
+            f"{shown(held, 400)}."
+        )
+    for row in rows:
         verdict = str(row.values.get("verdict") or "").strip().lower()
         identity = str(row.values.get("question") or "").strip()
         if not verdict:

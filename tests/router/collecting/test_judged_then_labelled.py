@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from router.cli.main import cli
-from router.collecting.collect import CollectOptions, collect
+from router.collecting.collect import CollectOptions, collect, plan_collection
 from router.collecting.sampling import Selection
 from router.tuning.outcomes.datasets import read_outcomes
 from tests.router.collecting.simulated import rows_of, simulated, write_log, write_policy
@@ -43,6 +43,25 @@ def outcomes(tmp_path: Path) -> Path:
     assert summary is not None
     assert summary.stopped is None
     return tmp_path / "outcomes.jsonl"
+
+
+def test_the_plan_expects_the_calls_that_a_judge_who_makes_sense_gets(tmp_path: Path) -> None:
+    with simulated(answer=referee) as upstream:
+        judges = write_policy(tmp_path / "judges.yaml", upstream.url, ("tiny",))
+        judges.write_text(judges.read_text().replace("tiny", "referee"))
+        policy = write_policy(tmp_path / "p.yaml", upstream.url, ("tiny", "medium"))
+        log = write_log(tmp_path / "log.jsonl", N)
+        options = CollectOptions(
+            selection=Selection(n=N), graders=("judge:model=referee,reference=medium",), judges=judges
+        )
+        plan = plan_collection([log], policy, tmp_path / "o.jsonl", options)
+        collect([log], policy, tmp_path / "o.jsonl", options)
+        judging = next(one for one in plan.models if one.role == "judge")
+        # Both orders of every pair of different answers; medium is not compared with itself.
+        assert upstream.requests["referee"] <= judging.calls == 2 * N
+    assert plan.expected_usd is not None
+    assert plan.most_usd is not None
+    assert upstream.usd < plan.expected_usd < plan.most_usd / 4
 
 
 def label(*arguments: object) -> str:

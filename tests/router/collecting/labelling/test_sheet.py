@@ -59,6 +59,13 @@ def test_faults_are_listed_by_line_and_nothing_counts(tmp_path: Path) -> None:
     assert "line 6: verdict must be one of y, n, h, s, got 'a'" in said
 
 
+def test_a_file_that_is_no_sheet_is_refused_with_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("question;urteil\nid1;a\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"must have the columns question and verdict, .* it holds question, urteil\."):
+        read_sheet(path, QUESTIONS)
+
+
 def test_many_faults_make_a_short_message(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="and 990 more"):
         read_sheet(fill(tmp_path / "s.csv", *[("x", "a")] * 1000), QUESTIONS)
