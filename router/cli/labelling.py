@@ -123,6 +123,10 @@ def label_answers_verb(
         print_json(found.to_dict() | {"labels": str(labels), "out": None if out is None else str(out)})
     else:
         click.echo("\n".join(found.lines()))
+        if sheet_out is not None:
+            click.echo(f"Wrote the open questions to {sheet_out}. Fill in its column verdict, and give it to --import.")
+        if out is not None:
+            click.echo(f"Wrote all outcomes to {out}, with human_score where a person graded.")
 
 
 @contextlib.contextmanager

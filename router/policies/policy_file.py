@@ -331,10 +331,16 @@ def read_policy_file(path: Path) -> PolicyFile:
 def _explain(error: ValidationError) -> str:
     lines = []
     problems = error.errors(include_url=False)
+    # A list does not count its parts that are at fault, so that it seems too short as well.
+    at_fault = {problem["loc"][:n] for problem in problems for n in range(len(problem["loc"]))}
+    problems = [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in at_fault]
     for problem in problems[:_MAX_SHOWN_FAULTS]:
         place = ".".join("null" if part == "None" else shown(str(part)) for part in problem["loc"]) or "(whole file)"
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {place}: unknown key; remove it or correct its spelling")
+            continue
+        if problem["type"] == "missing":
+            lines.append(f"  {place}: must be set")
             continue
         if problem["type"] == "union_tag_invalid":
             context = problem["ctx"]

@@ -46,7 +46,7 @@ class Labelled:
     """What is known after `elle label`.
 
     Attributes:
-        n_questions: questions about the prompts that were asked for.
+        n_questions: questions about the prompts that were asked for, and further ones that have an answer.
         n_open: those that nothing was said of.
         n_skipped: those that were skipped.
         n_prompts: prompts of which every answer has a human grade.
@@ -122,11 +122,12 @@ def label_outcomes(labelling: Labelling) -> Labelled:
 def _labelled(
     questions: Questions, asked: Sequence[HumanQuestion], journal: Journal, rows: Sequence[dict[str, Any]]
 ) -> Labelled:
-    said = [journal.said[one.id] for one in asked if one.id in journal.said]
+    counted = {one.id for one in asked} | journal.said.keys()
+    said = list(journal.said.values())
     graded, passed_over = questions.progress(journal.scores)
     return Labelled(
-        n_questions=len(asked),
-        n_open=len(asked) - len(said),
+        n_questions=len(counted),
+        n_open=len(counted) - len(said),
         n_skipped=said.count(None),
         n_prompts=graded,
         n_passed_over=passed_over,

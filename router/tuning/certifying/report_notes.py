@@ -31,8 +31,8 @@ def calibration_notes(calibration: CalibrationSet, data: LossData) -> Iterator[s
         )
     if calibration.n_unused:
         yield (
-            f"{calibration.n_unused:,} rows are used neither by the fit nor by the certificate: they were not drawn "
-            "for the certificate, and the fit does not know their text."
+            f"neither the fit nor the certificate uses {calibration.n_unused:,} of the rows: the certificate did not "
+            "draw them, and the fit does not know their text."
         )
     if calibration.n_informative:
         yield (

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -67,6 +68,8 @@ class FeatureCache:
                     f"{encoder.spec.precision}, whose last bits differ. Fit a probe on this machine, or go to one that "
                     f"computes {spec.precision}: x86-64 with AVX2, and the package installed where a C compiler is."
                 )
+            known = {key: row for key, row in known.items() if len(row) == encoder.n_features}
+            new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
             known |= _encode(encoder, new, folder, on_progress)
         return np.stack([known[key] for key in keys])
 
@@ -103,15 +106,19 @@ def _encode(
 
 def _read_shards(folder: Path) -> dict[bytes, FloatArray]:
     """Return the kept features by key; the texts of a file that cannot be read are encoded again."""
-    known: dict[bytes, FloatArray] = {}
+    shards: dict[Path, dict[bytes, FloatArray]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            known |= _read_shard(path)
+            shards[path] = _read_shard(path)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             log.warning("ignoring unreadable feature cache file %s: %s", path, error)
-    if len({row.shape for row in known.values()}) > 1:
-        log.warning("ignoring the feature cache %s, whose files disagree about the width of features", folder)
-        return {}
+    widths = Counter(len(row) for shard in shards.values() for row in shard.values())
+    known: dict[bytes, FloatArray] = {}
+    for path, shard in shards.items():
+        if shard and (width := len(next(iter(shard.values())))) != (usual := widths.most_common(1)[0][0]):
+            log.warning("ignoring %s, whose features have %d numbers, not %d as most; delete it", path, width, usual)
+        else:
+            known |= shard
     return known
 
 

@@ -141,7 +141,8 @@ def test_without_a_terminal_nothing_is_asked(outcomes: Path) -> None:
 
 def test_a_sheet_goes_out_and_its_verdicts_come_back(outcomes: Path, tmp_path: Path) -> None:
     sheet, out = tmp_path / "sheet.csv", tmp_path / "labelled.jsonl"
-    assert label(outcomes, "--export", sheet, "--n", 2).exit_code == 0
+    done = label(outcomes, "--export", sheet, "--n", 2)
+    assert f"Wrote the open questions to {sheet}." in done.stdout
     with sheet.open(newline="", encoding="utf-8-sig") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 2
@@ -155,6 +156,8 @@ def test_a_sheet_goes_out_and_its_verdicts_come_back(outcomes: Path, tmp_path: P
     done = label(outcomes, "--import", sheet, "--out", out, "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["agreement"]["all"]["all"]["human_mean"] == 0
+    # A later report on fewer prompts counts every question that has an answer.
+    assert label(outcomes, "--report", "--n", 1).stdout.startswith("2 of 2 questions are answered")
     assert [row["human_score"] for row in read(out) if row["model"] == "cheap" and "human_score" in row] == [0, 0]
     assert all(row["human_drawn"] == "random" for row in read(out) if "human_score" in row)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
         ("schema: elle.policy/1", "schema: elle.policy/9", "schema: Input should be 'elle.policy/1'"),
         ("probe: probe\n", 'probe: "a\\0b"\n', "probe: String should match pattern"),
         ("probe: probe\n", f"probe: {'x' * 5_000}\n", "probe: String should have at most 4096 characters"),
-        ("probe: probe\n", "", "probe must be set for the rule 'gain'"),
+        ("probe: probe\n", "", "probe or score must be set for the rule 'gain'"),
         ("name: two-tiers", "name: two-tiers\nname: again", "key 'name' occurs twice"),
         ("rule: {kind: gain, thresholds: [0.1]}", "rule: {kind: fixed, candidate: huge}", "rule.candidate must be"),
         (
@@ -71,7 +72,7 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
         (
             "safe_default: large",
             "safe_default: large\ncertificate: {confidence: 0.95}",
-            "certificate.targets: Field required",
+            "certificate.targets: must be set",
         ),
         ("model: openai/small}", "model: openai/small, regions: [EU]}", "candidates.0.regions.0: String should match"),
         (
@@ -88,6 +89,16 @@ def test_a_bad_file_is_refused_with_the_key_at_fault(tmp_path: Path, old: str, n
         read(tmp_path, GOOD.replace(old, new))
     assert message in str(caught.value)
     assert "policy.yaml" in str(caught.value)
+
+
+def test_candidates_with_unknown_keys_are_not_also_called_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, GOOD.replace("small}", "small, prise: 1}").replace("large}", "large, prise: 1}"))
+    said = str(caught.value)
+    assert "candidates.0.prise: unknown key" in said
+    assert "at least 1" not in said
+    with pytest.raises(ConfigError, match=r"candidates: .* at least 1 item"):
+        read(tmp_path, re.sub(r"candidates:\n.*\n.*\n", "candidates: []\n", GOOD))
 
 
 def test_a_missing_file_is_a_config_error(tmp_path: Path) -> None:

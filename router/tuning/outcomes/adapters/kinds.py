@@ -186,7 +186,11 @@ def _say_unknown(paths: Sequence[Path], collection: Collection) -> str:
             continue
         wanted = (*table.CHAT_COLUMNS, *table.TEXT_COLUMNS)
         near = next(((c, m[0]) for c in columns if (m := difflib.get_close_matches(c.lower(), wanted, 1))), None)
-        hint = f" Column {shown(near[0])!r} is nearly {near[1]!r}: rename it." if near else ""
+        hint = (
+            f" Column {shown(near[0])!r} is nearly {near[1]!r}: rename it."
+            if near
+            else " Name the column of a table with --column prompt=COLUMN."
+        )
         return (
             f"{path} must hold prompts in one of the columns {', '.join(wanted)}, or be an export of a kind that is "
             f"known ({', '.join(KINDS)}); it holds {shown(', '.join(columns), 400)}.{hint}"

@@ -247,7 +247,8 @@ class _Reader:
         value = (number - low) / (high - low)
         if not -1e-9 <= value <= 1 + 1e-9:
             return None, "score outside --score-range"
-        return min(max(value, 0.0), 1.0), None
+        # Nothing added turns -0.0, the worst of a scale that falls, into 0.0.
+        return min(max(value, 0.0), 1.0) + 0.0, None
 
     def _number(self, raw: RawScore) -> float | None:
         if raw.is_label or not _is_plain(raw.value):

@@ -55,7 +55,7 @@ def a_directory(path: Path) -> None:
     path.mkdir()
 
 
-SPOILED = (torn, empty, of_another_width, of_another_kind, not_finite, one_number_changed)
+SPOILED = (torn, empty, of_another_kind, not_finite, one_number_changed)
 
 
 @pytest.mark.parametrize("spoil", [*SPOILED, a_file_of_an_older_version, a_directory])
@@ -72,3 +72,19 @@ def test_files_that_cannot_be_used_are_ignored_and_their_texts_encoded_again(
     spoil(shard)
     assert (cache.features(encoder.spec, TEXTS) == first).all()
     assert len(encoder.encoded) == 2 * len(TEXTS)
+
+
+def test_a_file_of_another_width_costs_only_its_own_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = FakeEncoder()
+    monkeypatch.setattr(feature_cache, "load_encoder", lambda *_: encoder)
+    cache = FeatureCache(tmp_path)
+    first = cache.features(encoder.spec, TEXTS)
+    (shard,) = tmp_path.rglob("*.safetensors")
+    of_another_width(shard)
+    assert (cache.features(encoder.spec, TEXTS) == first).all()
+    assert len(encoder.encoded) == len(TEXTS)
+    wide = np.zeros((5, 32), np.uint8), np.zeros((5, 3), np.float32)
+    wide[0][:, 0] = range(5)
+    digest = np.frombuffer(feature_cache._digest(*wide), np.uint8)
+    save_file({"keys": wide[0], "features": wide[1], "digest": digest}, shard.with_stem("most"))
+    assert (cache.features(encoder.spec, TEXTS) == first).all()

@@ -53,6 +53,15 @@ class TestFiles:
 
 
 class TestColumns:
+    def test_a_sheet_whose_columns_have_other_names_is_refused_with_the_option_to_give(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"holds Frage, Modell, Note\. Name the column of a table with --column"):
+            imported(None, sheet(tmp_path, "Frage;Modell;Note\nWarum?;klein;1\n"))
+
+    def test_the_worst_grade_of_a_scale_that_falls_is_nothing_and_not_less(self, tmp_path: Path) -> None:
+        path = sheet(tmp_path, "prompt;model;score\nWhy?;m;5,0\nHow?;m;1,0\n")
+        done = CliRunner().invoke(cli, ["import", str(path), "--scale", "5..1", "--out", str(tmp_path / "o.jsonl")])
+        assert "line 2: 5,0 is 0\n" in done.stdout
+
     def test_capital_letters_and_blanks_do_not_count(self, tmp_path: Path) -> None:
         text = "Question,Model Name,RATING,Session ID,Prompt-ID\nWhy?,m,1,s,7\n"
         summary, found = imported(None, sheet(tmp_path, text))
