@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from probes.bounded.files import shown
 
 #: Names of policies, profiles and candidates. They hold no colon, because `NAME:PROFILE` names a profile of a policy.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
@@ -15,6 +19,10 @@ Region = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/@-]{0,200}(\*[A-Za-z0-9._:/@-]{0,200}){0,3}$", min_length=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
+_MAX_SHOWN_FAULTS = 20
+#: What to say of a key, by pydantic's type of the fault, where pydantic's own words are too short.
+_WORDS = {"extra_forbidden": "unknown key; remove it or correct its spelling", "missing": "must be set"}
+
 
 class StrictModel(BaseModel):
     """The base of every part of a policy file: it is frozen and refuses unknown keys.
@@ -24,3 +32,29 @@ class StrictModel(BaseModel):
 
     # Errors hide their input: people write keys where the name of the key's variable belongs, and errors end in logs.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+def faults_text(error: ValidationError, hidden: Collection[tuple[str, ...]]) -> str:
+    """Return a line for each fault of a file: the key, what it must be, and what it is unless its key is `hidden`."""
+    lines: list[str] = []
+    problems = error.errors(include_url=False)
+    # A list does not count its parts that are at fault, so that it seems too short as well.
+    at_fault = {problem["loc"][:n] for problem in problems for n in range(len(problem["loc"]))}
+    problems = [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in at_fault]
+    for problem in problems[:_MAX_SHOWN_FAULTS]:
+        place = ".".join("null" if part == "None" else shown(str(part)) for part in problem["loc"]) or "(whole file)"
+        if words := _WORDS.get(problem["type"]):
+            lines.append(f"  {place}: {words}")
+            continue
+        if problem["type"] == "union_tag_invalid":
+            context = problem["ctx"]
+            key, tag = context["discriminator"].strip("'"), shown(str(context["tag"]))
+            lines.append(f"  {place}.{key}: must be one of {context['expected_tags']}, got {tag!r}")
+            continue
+        given = problem.get("input") if problem["loc"][-1:] not in hidden else ...
+        said = json.dumps(given) if given is None or isinstance(given, bool) else shown(repr(given))
+        got = f", got {said}" if isinstance(given, str | int | float) or given is None else ""
+        lines.append(f"  {place}: {shown(problem['msg'].removeprefix('Value error, '), 600)}{got}")
+    if len(problems) > _MAX_SHOWN_FAULTS:
+        lines.append(f"  and {len(problems) - _MAX_SHOWN_FAULTS:,} more")
+    return "\n".join(lines)

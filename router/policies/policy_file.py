@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from probes.bounded.files import shown
 from probes.bounded.text import kind_of
 from router.errors import ConfigError
 from router.policies.caller_score import CallerScore
@@ -25,7 +24,7 @@ from router.policies.credentials import (
     check_key_variable,
     check_model,
 )
-from router.policies.file_model import Alias, Name, Probability, Region, StrictModel
+from router.policies.file_model import Alias, Name, Probability, Region, StrictModel, faults_text
 from router.values import Capability, SpokenApi
 from router.yaml_file import read_yaml
 
@@ -33,8 +32,6 @@ from router.yaml_file import read_yaml
 # They are far beyond sense, and far within the range of a double.
 _MOST_TOKENS, _MOST_SECONDS, _MOST_FAILURES, _MOST_USD, _MOST_QUALITY_PER_USD = 10**9, 10**8, 10**6, 1e9, 1e12
 
-#: The largest number of faults that one error message lists.
-_MAX_SHOWN_FAULTS = 20
 
 #: The largest number of aliases of a policy.
 _MOST_ALIASES = 1000
@@ -325,32 +322,4 @@ def read_policy_file(path: Path) -> PolicyFile:
         return PolicyFile.model_validate(data)
     except ValidationError as error:
         # The error is not chained, because its text may quote a secret.
-        raise ConfigError(f"policy file {path} is not valid:\n{_explain(error)}") from None
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    problems = error.errors(include_url=False)
-    # A list does not count its parts that are at fault, so that it seems too short as well.
-    at_fault = {problem["loc"][:n] for problem in problems for n in range(len(problem["loc"]))}
-    problems = [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in at_fault]
-    for problem in problems[:_MAX_SHOWN_FAULTS]:
-        place = ".".join("null" if part == "None" else shown(str(part)) for part in problem["loc"]) or "(whole file)"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"  {place}: unknown key; remove it or correct its spelling")
-            continue
-        if problem["type"] == "missing":
-            lines.append(f"  {place}: must be set")
-            continue
-        if problem["type"] == "union_tag_invalid":
-            context = problem["ctx"]
-            key, tag = context["discriminator"].strip("'"), shown(str(context["tag"]))
-            lines.append(f"  {place}.{key}: must be one of {context['expected_tags']}, got {tag!r}")
-            continue
-        given = problem.get("input") if problem["loc"][-1:] not in SECRET_KEYS else ...
-        said = json.dumps(given) if given is None or isinstance(given, bool) else shown(repr(given))
-        got = f", got {said}" if isinstance(given, str | int | float) or given is None else ""
-        lines.append(f"  {place}: {shown(problem['msg'].removeprefix('Value error, '), 600)}{got}")
-    if len(problems) > _MAX_SHOWN_FAULTS:
-        lines.append(f"  and {len(problems) - _MAX_SHOWN_FAULTS:,} more")
-    return "\n".join(lines)
+        raise ConfigError(f"policy file {path} is not valid:\n{faults_text(error, hidden=SECRET_KEYS)}") from None

@@ -49,6 +49,8 @@ def _note(explanation: Explanation) -> str:
     """Return why there are no parts, or an empty text if there are."""
     if explanation.parts:
         return ""
+    if explanation.decision.score is not None:
+        return "The policy decides by a score that the request carries, which has no parts."
     if not explanation.knows_kinds:
         return (
             "The probe of this policy knows no kinds of request, so its losses are not split. `elle fit` learns kinds "

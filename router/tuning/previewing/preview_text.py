@@ -31,8 +31,10 @@ def _sentences(found: Preview) -> Iterator[str]:
     shares = ", ".join(f"{share:.1%} by {name}" for name, share in own.shares.items())
     period = "" if found.period is None else f", {found.period[0]} to {found.period[1]}"
     answered = found.n - found.n_refused
-    sessions = f"{found.n_sessions:,} sessions of several requests hold {found.n_in_sessions:,}"
-    yield f"Of {found.n:,} requests ({sessions}{period}) the policy {found.policy} would have had {answered:,}"
+    sessions = "no session has several"
+    if found.n_sessions:
+        sessions = f"{found.n_sessions:,} sessions of several requests hold {found.n_in_sessions:,}"
+    yield f"Of {found.n:,} requests ({sessions}{period}) the policy {found.policy!r} would have had {answered:,}"
     yield f"answered: {shares}."
     strong = found.always_strong
     if own.cost_usd is None or strong.cost_usd is None or own.saved is None:

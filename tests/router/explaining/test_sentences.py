@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from router.explaining.sentences import plain_reason, short_reason
-from router.values import ArtifactRef, CandidateRisk, NearKind, NearKinds, Reason, RoutingDecision, Timings
+from router.values import ArtifactRef, CandidateRisk, NearKind, NearKinds, Reason, RoutingDecision, ScoreUsed, Timings
 
 TALK = NearKinds((NearKind("greeting or small talk", 0.84), NearKind("short list", 0.1)), known=True)
 VAGUE = NearKinds((NearKind("law exam", 0.21), NearKind("short list", 0.2)), known=True)
@@ -63,6 +63,10 @@ GAIN = 0.4 - 0.25
         (
             record(Reason.ABSTAINED, leverage=None),
             "There is no text to judge, so that the safe default economy answers.",
+        ),
+        (
+            record(Reason.ABSTAINED, leverage=None, score=ScoreUsed("confidence", None, "missing")),
+            "The score confidence cannot be used (missing), so that the safe default economy answers.",
         ),
         (
             record(Reason.ABSTAINED, "frontier", gain=GAIN, threshold=0.2, would_choose="economy", kinds=NONE),
