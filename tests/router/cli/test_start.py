@@ -64,6 +64,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("_real_encoder")
 def test_offline_it_leads_from_a_log_to_a_certified_policy_that_is_served_and_routes(tmp_path: Path) -> None:
     assert steps(start(tmp_path, "--offline", "--json")) == dict.fromkeys(STEPS, False)
@@ -106,6 +107,7 @@ def test_what_depends_on_a_change_is_done_again(started: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("_real_encoder")
 def test_a_target_that_cannot_be_certified_leaves_no_policy_and_says_what_would_help(tmp_path: Path) -> None:
     write_prompts(tmp_path / "log.jsonl", 160)
@@ -116,6 +118,7 @@ def test_a_target_that_cannot_be_certified_leaves_no_policy_and_says_what_would_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("_real_encoder")
 def test_with_real_upstreams_answers_are_graded_by_the_columns_of_the_log(tmp_path: Path) -> None:
     with simulated() as upstream:
@@ -137,6 +140,7 @@ def test_with_real_upstreams_answers_are_graded_by_the_columns_of_the_log(tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("_real_encoder")
 def test_a_budget_that_is_too_small_for_enough_prompts_says_so_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     done = start(tmp_path, "--offline", "--max-calls", "50")

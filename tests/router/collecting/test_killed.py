@@ -48,7 +48,7 @@ def kill_at(upstream: Simulated, folder: Path, n_paid: int, *, before: bool) -> 
         upstream.before_answer = upstream.after_answer = lambda n: None
 
 
-@pytest.mark.parametrize("n_kills", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_kills", [1, pytest.param(10, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_a_run_killed_at_random_moments_ends_with_the_file_of_one_that_was_left_alone(
     tmp_path: Path, n_kills: int
 ) -> None:
