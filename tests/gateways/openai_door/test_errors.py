@@ -73,7 +73,7 @@ def test_a_body_that_is_not_said_to_be_json_is_refused_by_name(stack: Stack, kin
 
 
 def test_other_paths_and_methods_are_refused_in_the_same_shape(stack: Stack) -> None:
-    for method, path, status in (("GET", "/chat/completions", 405), ("POST", "/embeddings", 404)):
+    for method, path, status in (("GET", "/chat/completions", 405), ("POST", "/moderations", 404)):
         reply = httpx.request(method, stack.url + path)
         assert (reply.status_code, reply.json()["error"]["type"]) == (status, "invalid_request_error")
 

@@ -12,7 +12,9 @@ def as_responses(body: Mapping[str, Any]) -> dict[str, Any]:
     renamed = {"max_tokens": "max_output_tokens", "temperature": "temperature", "user": "user"}
     more: dict[str, Any] = {renamed[key]: body[key] for key in renamed if key in body}
     if items and items[0].get("role") == "system":
-        more["instructions"] = items.pop(0)["content"]
+        said = items.pop(0)["content"]
+        # Instructions are one text.
+        more["instructions"] = said if isinstance(said, str) else "\n".join(part["text"] for part in said)
     if "tools" in body:
         more["tools"] = [{"type": "function", **tool["function"]} for tool in body["tools"]]
     if "response_format" in body:
