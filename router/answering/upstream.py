@@ -8,6 +8,7 @@ import importlib.util
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
+from router.answering.formats.answer_format import as_count
 from router.answering.formats.lookup import format_of
 from router.answering.formats.translations import TRANSLATIONS, Translation
 from router.answering.upstreams import litellm_upstream
@@ -105,7 +106,7 @@ class Upstream:
     async def count_tokens(self, candidate: Candidate, query: RouteQuery) -> dict[str, Any]:
         """Return what a candidate counts that speaks Anthropic's API. Raises DispatchError; call `load` first."""
         counted = await checked(await self._asked.count_tokens(candidate, self._base_url(candidate), query))
-        if not isinstance(counted, dict) or not isinstance(counted.get("input_tokens"), int):
+        if not isinstance(counted, dict) or as_count(counted.get("input_tokens")) is None:
             raise UpstreamUnavailableError(f"{_say(candidate)} sent JSON that is no count of tokens.")
         return counted
 

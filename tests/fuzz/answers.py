@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tests.fuzz import apis
 from tests.fuzz.values import Values, to_json
 
 #: An answer as cases hold it: `{"status", "type", "body"}`, bytes as text of one character each.
@@ -104,19 +105,24 @@ def _error(v: Values) -> Any:
 
 
 class Upstream:
-    """Answers requests whose `user` is a key of `answers` with that answer, all others well."""
+    """Answers requests whose `user`, or `metadata.user_id`, is a key of `answers` with that answer, all others well."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Answer] = {}
 
     def app(self) -> Starlette:
-        return Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
+        paths = ("/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens")
+        return Starlette(routes=[Route(path, self._complete, methods=["POST"]) for path in paths])
 
     async def _complete(self, request: Request) -> Response:
         body = await request.json()
+        is_message, metadata = "messages" in request.url.path, body.get("metadata")
         user = body.get("user")
+        if is_message:
+            user = metadata.get("user_id") if isinstance(metadata, dict) else None
         answer = self.answers.get(user) if isinstance(user, str) else None
-        answer = answer or good(stream=bool(body.get("stream")))
+        usual = apis.good_message if is_message else good
+        answer = answer or usual(stream=bool(body.get("stream")))
         raw = answer["body"].encode("latin-1")
         headers = {"content-type": answer["type"]} if answer["type"] else {}
         return Response(raw if answer["status"] != 204 else b"", answer["status"], headers)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.fuzz import answers, chats, protobuf
+from tests.fuzz import answers, apis, chats, protobuf
 from tests.fuzz.protobuf import Tree, string
 from tests.fuzz.values import POLICIES, Values, to_json
 
@@ -36,11 +36,15 @@ _WEIGHTS = {
     "policy": 4,
     "others": 4,
     "answer": 12,
+    "messages": 16,
+    "questions": 10,
+    "message answer": 14,
 }
 
 _HEADERS = (
     *("x-session-id", "session-id", "x-elle-session-id", "authorization", "x-api-key", "x-elle-candidate"),
     *("x-elle-timeout-s", "content-encoding", "accept", "x-elle-error", "x-request-id", "te", "expect"),
+    *("anthropic-beta", "anthropic-version", "x-elle-task", "x-elle-scores"),
 )
 
 
@@ -80,8 +84,8 @@ def _others(v: Values) -> Case:
     return _grpc(v, method, tree)
 
 
-def _http(v: Values) -> Case:
-    target = "/v1/chat/completions" if v.chance(0.5) else v.one_of(*_OTHER_APIS)
+def _http(v: Values, target: str = "", make: Callable[[Values], Any] = chats.body) -> Case:
+    target = target or ("/v1/chat/completions" if v.chance(0.5) else v.one_of(*_OTHER_APIS))
     method = "POST"
     if v.chance(0.12):
         target = v.one_of("/v1/models", "/v1/models/" + _path(v), "/healthz", "/" + _path(v), target + "/", "/v1", "*")
@@ -94,7 +98,7 @@ def _http(v: Values) -> Case:
         headers.append([name, v.one_of("100-continue", "identity", "gzip") if name in {"te", "expect"} else _line(v)])
     headers = [[name, value if isinstance(value, str) else to_json(value)[:200]] for name, value in headers]
     headers = [[name, _sendable(value)] for name, value in headers]
-    case = {"door": "http", "method": method, "target": target, "headers": headers, "body": _json(v)}
+    case = {"door": "http", "method": method, "target": target, "headers": headers, "body": _json(v, make)}
     if v.chance(0.1):
         case["framing"] = "chunked" if v.chance(0.5) else v.random.choice(_LENGTHS)
     return case
@@ -114,9 +118,9 @@ def _path(v: Values) -> str:
     return "".join(one if "!" <= one <= "~" else f"%{ord(one) % 256:02x}" for one in raw)
 
 
-def _json(v: Values) -> str:
-    """Return a chat body, or something like one, as bytes of one character each."""
-    value = v.usually(lambda: chats.body(v))
+def _json(v: Values, make: Callable[[Values], Any] = chats.body) -> str:
+    """Return a body, or something like one, as bytes of one character each."""
+    value = v.usually(lambda: make(v))
     text = to_json(value)
     if v.chance(0.05):
         text = _damaged(v, text)
@@ -173,7 +177,30 @@ def _answer(v: Values) -> Case:
         return case | {"headers": [["content-type", "application/json"]], "answer": answer, "user": user}
     tree = [string(2, "x"), [3, "m", [string(1, policy)]], [5, "m", protobuf.struct_tree({"user": user})]]
     method = SERVICE + ("StreamComplete" if stream else "Complete")
-    return _grpc(v, method, [[1, "m", tree]]) | {"answer": answer, "user": user}
+    # Without metadata, by which a caller could be at fault.
+    return _grpc(v, method, [[1, "m", tree]]) | {"metadata": [], "answer": answer, "user": user}
+
+
+def _messages(v: Values) -> Case:
+    return _http(v, v.one_of("/v1/messages", "/v1/messages", "/v1/messages/count_tokens"), apis.message_body)
+
+
+def _questions(v: Values) -> Case:
+    path = v.one_of("/v1/systemone", "/v1/decisions")
+    return _http(v, path, lambda v: apis.question_body(v, path))
+
+
+def _message_answer(v: Values) -> Case:
+    """Return a good request of Anthropic's API whose upstream answers as the case says."""
+    stream, policy = v.chance(0.5), v.one_of("claude", "claude", "odd", "translated")
+    answer = (apis.draw_message if policy == "claude" else answers.draw)(v, stream=stream)
+    user = f"answer-{v.random.getrandbits(64):x}"
+    said = [{"role": "user", "content": "x"}]
+    fields = {"model": f"elle/{policy}", "max_tokens": 9, "messages": said, "metadata": {"user_id": user}}
+    counts = policy == "claude" and v.chance(0.15)
+    target = "/v1/messages/count_tokens" if counts else "/v1/messages"
+    case = {"door": "http", "method": "POST", "target": target, "body": to_json(fields | {"stream": stream})}
+    return case | {"headers": [["content-type", "application/json"]], "answer": answer, "user": user}
 
 
 _MAKERS: dict[str, Callable[[Values], Case]] = {
@@ -186,6 +213,9 @@ _MAKERS: dict[str, Callable[[Values], Case]] = {
     "ext_proc": _ext_proc,
     "others": _others,
     "answer": _answer,
+    "messages": _messages,
+    "questions": _questions,
+    "message answer": _message_answer,
 }
 
 

@@ -29,6 +29,9 @@ FAULTY_CODES = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "DE
 #: What a server says to a client that asks whether to send its body.
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+#: How bodies begin that are events, and what uvicorn says of a request that is no HTTP.
+_NOT_JSON = (b"data: ", b"event: ", b"Invalid HTTP")
+
 #: What grpc.aio says where the service had ended the stream before the client wrote its next message.
 _NOT_OF_THE_SERVICE = "Internal error from Core"
 

@@ -25,7 +25,7 @@ PRICES = {"input_usd_per_million_tokens": 1.0, "output_usd_per_million_tokens": 
 
 
 def policies(folder: Path, upstream_url: str) -> tuple[Path, ...]:
-    """Write the policies of `values.POLICIES`, and two for random answers, whose candidates hardly ever rest."""
+    """Write the policies of `values.POLICIES`, and three for random answers, whose candidates hardly ever rest."""
     common = {"api_base": upstream_url, "retries": 0, "break_after": 10**6, "timeout_s": 20}
     able = common | {"capabilities": ["text", "image", "tools", "json_schema", "audio"], "prices": PRICES}
     both = [{"name": name, "model": f"openai/{name}", **able} for name in ("small", "large")]
@@ -33,6 +33,10 @@ def policies(folder: Path, upstream_url: str) -> tuple[Path, ...]:
     odd = [row | {"model": f"openai/odd-{row['name']}", "cooldown_s": 1e-6} for row in both]
     # These are called by LiteLLM, and not with the caller's own body.
     translated = [row | {"model": f"hosted_vllm/{row['name']}", "cooldown_s": 1e-6} for row in both]
+    claude = [
+        row | {"model": f"anthropic/{row['name']}", "cooldown_s": 1e-6, "api_base": upstream_url.removesuffix("/v1")}
+        for row in both
+    ]
     economy = {"economy": {"rule": {"kind": "gain", "thresholds": [0.9]}}}
     fixed = {"kind": "fixed", "candidate": "only"}
     return (
@@ -40,6 +44,7 @@ def policies(folder: Path, upstream_url: str) -> tuple[Path, ...]:
         write_policy(folder, name="fixed", candidates=only, rule=fixed, safe_default="only", probe=None),
         write_policy(folder, name="odd", candidates=odd),
         write_policy(folder, name="translated", candidates=translated),
+        write_policy(folder, name="claude", candidates=claude),
     )
 
 

@@ -172,14 +172,14 @@ class TestAnswers:
         assert stack.ask("grpc", "half-a-surrogate")[2]["x"] == "\ufffd"
         assert stack.ask("http", "half-a-surrogate")[2]["x"] == "\ud83d"
 
-    def test_counts_that_are_none_count_nothing(self, stack: Stack) -> None:
+    def test_counts_that_are_none_are_unknown(self, stack: Stack) -> None:
         with RouterClient(stack.grpc) as client:
             counts = {
                 odd: (answer.input_tokens, answer.output_tokens)
                 for odd in ("endless-usage", "wrong-usage", "float-usage")
                 for answer in [client.complete("x", Overrides(policy=odd))]
             }
-        assert counts == {"endless-usage": (0, 0), "wrong-usage": (0, 0), "float-usage": (7, 0)}
+        assert counts == {"endless-usage": (None, None), "wrong-usage": (None, None), "float-usage": (7, 0)}
 
 
 def route(stack: Stack, request: pb.RouteRequest) -> pb.RouteResponse:

@@ -48,7 +48,7 @@ class AnswerFormat(Protocol):
         """Return a new counter of tokens for one answer or one stream."""
 
 
-def as_count(value: Any) -> int:
-    """Return a number of tokens as a whole number from 0 to 2^53, or 0 for anything else."""
+def as_count(value: Any) -> int | None:
+    """Return a number of tokens as a whole number from 0 to 2^53, or None for anything else: nobody knows the cost."""
     is_count = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
-    return int(value) if is_count else 0
+    return int(value) if is_count else None

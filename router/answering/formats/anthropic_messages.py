@@ -43,7 +43,8 @@ class AnthropicMessages:
     def has_content(self, chunk: Mapping[str, Any]) -> bool:
         """Return whether an event brings a delta of a block, a tool call, or the end of the message."""
         if chunk["type"] == "content_block_start":
-            return (chunk.get("content_block") or {}).get("type") not in _EMPTY_AT_START
+            kind = (chunk.get("content_block") or {}).get("type")
+            return not isinstance(kind, str) or kind not in _EMPTY_AT_START
         return chunk["type"] == "content_block_delta" or self.is_finished(chunk)
 
     def is_finished(self, chunk: Mapping[str, Any]) -> bool:
@@ -52,17 +53,21 @@ class AnthropicMessages:
 
     def tally(self) -> Tally:
         """Return a counter that adds the input of `message_start` to the output of `message_delta`."""
-        seen: dict[str, int] = {}
+        seen: dict[str, int | None] = {}
 
         def count(body: Mapping[str, Any]) -> AnswerTokens | None:
             message = body.get("message") if body["type"] == "message_start" else body
             usage = message.get("usage") if isinstance(message, Mapping) else None
             if not isinstance(usage, Mapping):
                 return None
-            seen.update({name: as_count(usage[name]) for name in (*_INPUT_FIELDS, "output_tokens") if name in usage})
-            if body["type"] == "message_start":
+            # Anthropic leaves cached tokens out as null.
+            said = [name for name in (*_INPUT_FIELDS, "output_tokens") if usage.get(name) is not None]
+            seen.update({name: as_count(usage[name]) for name in said})
+            counts = [seen.get(name, 0) for name in _INPUT_FIELDS]
+            written = seen.get("output_tokens")
+            known = [count for count in counts if count is not None]
+            if body["type"] == "message_start" or written is None or "input_tokens" not in seen:
                 return None
-            total = sum(seen.get(name, 0) for name in _INPUT_FIELDS)
-            return AnswerTokens(total, seen.get("output_tokens", 0), seen.get(_INPUT_FIELDS[1], 0))
+            return AnswerTokens(sum(known), written, counts[1] or 0) if len(known) == len(counts) else None
 
         return count

@@ -53,9 +53,8 @@ def counts_of_chat(body: Mapping[str, Any]) -> AnswerTokens | None:
         return None
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
-    return AnswerTokens(
-        as_count(usage.get("prompt_tokens")), as_count(usage.get("completion_tokens")), as_count(cached)
-    )
+    read, written = as_count(usage.get("prompt_tokens")), as_count(usage.get("completion_tokens"))
+    return None if read is None or written is None else AnswerTokens(read, written, as_count(cached) or 0)
 
 
 def _part(streamed: bool) -> str:

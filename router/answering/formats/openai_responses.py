@@ -77,4 +77,5 @@ def _counts(body: Mapping[str, Any]) -> AnswerTokens | None:
         return None
     details = usage.get("input_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
-    return AnswerTokens(as_count(usage.get("input_tokens")), as_count(usage.get("output_tokens")), as_count(cached))
+    read, written = as_count(usage.get("input_tokens")), as_count(usage.get("output_tokens"))
+    return None if read is None or written is None else AnswerTokens(read, written, as_count(cached) or 0)

@@ -28,7 +28,7 @@ COST_USD = (4 + 6 + 100) * 1e-6 + 2 * 10e-6
 
 @dataclass
 class MessageUpstream:
-    """Says its model's name, or does what the model is called: `fail-STATUS`, `break`, `cut`."""
+    """Says its model's name, or does what the model is called: `fail-STATUS`, `break`, `cut`, `odd`."""
 
     sent: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -46,7 +46,7 @@ class MessageUpstream:
         body = json.loads(raw)
         model = body["model"]
         if request.url.path.endswith("count_tokens"):
-            return JSONResponse({"input_tokens": 17})
+            return JSONResponse({"input_tokens": -17 if model == "odd" else 17})
         if model.startswith("fail-"):
             status = int(model.removeprefix("fail-"))
             error = {"type": "error", "error": {"type": KINDS[status], "message": "no room today"}}
@@ -82,6 +82,8 @@ async def _events(body: dict[str, Any]) -> AsyncIterator[str]:
     whole = _message(body)
     yield event("message_start", message=whole | {"content": [], "stop_reason": None, "usage": USAGE})
     yield event("ping")
+    if body["model"] == "odd":
+        yield event("content_block_start", index=10**9, content_block={"type": ["text"]})
     for index, block in enumerate(whole["content"]):
         empty = {"text": {"text": ""}, "thinking": {"thinking": "", "signature": ""}, "tool_use": {"input": {}}}
         yield event("content_block_start", index=index, content_block=block | empty[block["type"]])
@@ -94,7 +96,7 @@ async def _events(body: dict[str, Any]) -> AsyncIterator[str]:
             return
         yield event("content_block_stop", index=index)
     delta = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
-    yield event("message_delta", delta=delta, usage={"output_tokens": 2})
+    yield event("message_delta", delta=delta, usage={"output_tokens": "many" if body["model"] == "odd" else 2})
     yield event("message_stop")
 
 

@@ -56,6 +56,18 @@ def test_a_stream_that_breaks_ends_in_an_error_event(stack: Stack, sdk: anthropi
     assert "message_stop" not in raw
 
 
+def test_odd_events_of_an_upstream_pass_and_their_cost_is_unknown(stack: Stack) -> None:
+    reply = stack.post(body("odd", stream=True))
+    assert (reply.status_code, "cost_usd" in reply.text) == (200, False)
+    assert reply.text.endswith('event: message_stop\ndata: {"type":"message_stop"}\n\n')
+    assert '"type":["text"]' in reply.text
+
+
+def test_a_count_below_zero_is_the_upstreams_fault(stack: Stack) -> None:
+    reply = stack.post(body("odd"), "/v1/messages/count_tokens")
+    assert (reply.status_code, reply.json()["error"]["type"]) == (503, "overloaded_error")
+
+
 @pytest.mark.parametrize(
     "broken",
     [

@@ -29,8 +29,8 @@ class ChoiceAnswer:
 
 
 def answer_question(question: TierQuestion, decision: RoutingDecision, policy: PolicyFile) -> ChoiceAnswer:
-    """Return the answer to a question. The label of each candidate is found by `label_of`."""
-    labels = [label_of(question, tier, policy) for tier in range(len(policy.candidates))]
+    """Return the answer to a question. The label of each candidate is found by `labels_of`."""
+    labels = labels_of(question, policy)
     probabilities = dict.fromkeys(question.labels, 0.0)
     for label, probability in zip(labels, cheapest_acceptable(decision), strict=True):
         probabilities[label] += probability
@@ -39,16 +39,21 @@ def answer_question(question: TierQuestion, decision: RoutingDecision, policy: P
     return ChoiceAnswer(choice, probabilities, None if risk is None else 1 - risk)
 
 
-def label_of(question: TierQuestion, tier: int, policy: PolicyFile) -> str:
-    """Return the label that stands for a candidate, given the number of its tier.
+def labels_of(question: TierQuestion, policy: PolicyFile) -> list[str]:
+    """Return the labels that stand for the candidates of a policy, in the order of their tiers.
 
     It is the first label that is the candidate's name, or an alias of it in the policy. Without one, the labels stand
     for the tiers in order, and the last label for all tiers above it. For example: SIMPLE and COMPLEX mean the first
     and the other two of three candidates.
     """
-    name = policy.names[tier]
-    named = [label for label in question.labels if name in (label, policy.aliases.get(label))]
-    return named[0] if named else question.labels[min(tier, len(question.labels) - 1)]
+    # In one pass, because a request may hold 32,640 labels and the event loop waits.
+    named: dict[str, str] = {}
+    for label in question.labels:
+        named.setdefault(label, label)
+        if (target := policy.aliases.get(label)) is not None:
+            named.setdefault(target, label)
+    last = len(question.labels) - 1
+    return [named.get(name) or question.labels[min(tier, last)] for tier, name in enumerate(policy.names)]
 
 
 def cheapest_acceptable(decision: RoutingDecision) -> Sequence[float]:
