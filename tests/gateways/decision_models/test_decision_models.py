@@ -12,7 +12,7 @@ import pytest
 
 from router.client import RouterClient
 from router.deciding import pipeline
-from router.gateways.http.decision_models.answers import answer_question, cheapest_acceptable, labels_of
+from router.gateways.http.decision_models.answers import answer_question, cheapest_acceptable, tier_labels
 from router.gateways.http.decision_models.questions import TierQuestion
 from router.gateways.http.http_gateway import HttpGateway
 from router.policies.policy_file import read_policy_file
@@ -144,7 +144,7 @@ def test_labels_stand_for_tiers_by_name_by_alias_or_by_order(
 ) -> None:
     names = ("small", "middle", "large")
     policy = read_policy_file(write_policy(tmp_path, names=names, aliases={"TOP": "large"}))
-    assert labels_of(TierQuestion("tier", labels), policy) == expected
+    assert tier_labels(TierQuestion("tier", labels), policy) == expected
 
 
 def judged(*risks: float | None) -> RoutingDecision:

@@ -29,8 +29,8 @@ class ChoiceAnswer:
 
 
 def answer_question(question: TierQuestion, decision: RoutingDecision, policy: PolicyFile) -> ChoiceAnswer:
-    """Return the answer to a question. The label of each candidate is found by `labels_of`."""
-    labels = labels_of(question, policy)
+    """Return the answer to a question. The label of each candidate is found by `tier_labels`."""
+    labels = tier_labels(question, policy)
     probabilities = dict.fromkeys(question.labels, 0.0)
     for label, probability in zip(labels, cheapest_acceptable(decision), strict=True):
         probabilities[label] += probability
@@ -39,7 +39,7 @@ def answer_question(question: TierQuestion, decision: RoutingDecision, policy: P
     return ChoiceAnswer(choice, probabilities, None if risk is None else 1 - risk)
 
 
-def labels_of(question: TierQuestion, policy: PolicyFile) -> list[str]:
+def tier_labels(question: TierQuestion, policy: PolicyFile) -> list[str]:
     """Return the labels that stand for the candidates of a policy, in the order of their tiers.
 
     It is the first label that is the candidate's name, or an alias of it in the policy. Without one, the labels stand
