@@ -141,7 +141,7 @@ def say_about(about: str, n_human: int) -> str:
         return f"what people say, who graded {n_human:,} of these prompts"
     if about == "scores":
         return "what the scores of the data say"
-    return f"what the {about} says, and not what people would say"
+    return f"what the grader {about.removeprefix('judge ')!r} says, and not what people would say"
 
 
 def say_coverage(certificate: CertificateRecord) -> str:

@@ -68,8 +68,8 @@ def _not_possible(rule: RuleResult) -> str:
 def _population_lines(result: TuningResult) -> Iterator[str]:
     """Yield which prompts the result rests on, which requests the certificate covers, and how often it was tried."""
     yield (
-        f"The result rests on {result.n_calibration:,} prompts that the probe was not fitted on "
-        f"({result.n_seen_in_fit:,} were set aside because it was, {result.n_incomplete:,} because some model has no "
+        f"The result rests on {result.n_calibration:,} prompts that the fit did not see "
+        f"({result.n_seen_in_fit:,} were set aside because it did, {result.n_incomplete:,} because some model has no "
         f"score for them); {result.n_repeated:,} of them repeat an earlier text. {result.correction}"
     )
     yield f"Quality here is {say_about(result.about, result.n_human)}."

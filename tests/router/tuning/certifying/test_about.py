@@ -122,7 +122,7 @@ class TestJudge:
         out = tmp_path / "policy.yaml"
         data = write_graded(tmp_path / "judged.jsonl", 1500, people=0.0)
         done = run("tune", data_folder / "probe", data, *PAIR, *LIMIT, "--out", out)
-        assert "Quality here is what the judge judge says, and not what people would say" in done.stdout.replace(
+        assert "Quality here is what the grader 'judge' says, and not what people would say" in done.stdout.replace(
             "\n", " "
         )
         assert load_policy(out).certificate.about == "judge judge"  # type: ignore[union-attr]
