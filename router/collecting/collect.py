@@ -128,7 +128,11 @@ def collect(
             return None
         budget = Budget(options.budget_usd, options.max_calls, prepared.spent)
         jobs = Jobs(prepared.work, prepared.asker, prepared.store, budget)
-        stopped = asyncio.run(_run(prepared, jobs, watch.on_progress, plan))
+        try:
+            stopped = asyncio.run(_run(prepared, jobs, watch.on_progress, plan))
+        except BaseExceptionGroup as group:
+            # Groups of tasks wrap what one of them raised, such as that the disk is full.
+            raise _first_of(group) from group
         done = jobs.in_order()
         written, sha256 = write_records(prepared.work, done, out)
         prepared.store.set_written(str(out.resolve()), sha256)
@@ -155,6 +159,10 @@ class Watch:
     confirm: Callable[[CollectionPlan], bool] = lambda plan: True
     on_progress: Callable[[CollectProgress], None] = lambda progress: None
     on_encoding: Progress | None = None
+
+
+def _first_of(error: BaseException) -> BaseException:
+    return _first_of(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _run(

@@ -47,6 +47,12 @@ _REFUSALS = frozenset(
 _NEVER_CONNECTED = frozenset({"ClientConnectorError", "ConnectError", "ConnectTimeout", "ConnectionTimeoutError"})
 
 
+#: The largest loss of a token that is believed. Providers write -9999 for a token of no probability.
+_MOST_LOSS = 1e6
+
+#: Characters of a reason why an answer ended that are kept.
+_MOST_REASON = 100
+
 #: Failures that are no fault of the call: it waits, however often they come, until the upstream lets it through.
 _PASSING = (errors.UpstreamRateLimitedError, errors.UpstreamCoolingDownError)
 
@@ -249,7 +255,7 @@ class Asker:
         answer = ModelAnswer(
             model=call.model,
             text=whole_text(completion.text),
-            finish_reason=reason if isinstance(reason, str) else None,
+            finish_reason=whole_text(reason[:_MOST_REASON]) if isinstance(reason, str) else None,
             input_tokens=usage.input_tokens if usage else None,
             output_tokens=usage.output_tokens if usage else None,
             cost_usd=usage.cost_usd if usage else None,
@@ -303,5 +309,5 @@ def _mean_token_loss(logprobs: Any) -> float | None:
     """Return the mean of minus the log-probabilities of an answer's tokens, or None if the provider sent none."""
     content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
     values = [one.get("logprob") for one in content if isinstance(one, Mapping)] if isinstance(content, list) else []
-    known = [-float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
+    known = [-float(value) for value in values if isinstance(value, int | float) and -_MOST_LOSS <= value <= 0]
     return math.fsum(known) / len(known) if known and len(known) == len(values) else None

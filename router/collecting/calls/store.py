@@ -60,10 +60,14 @@ class OpenCall:
 
 
 class CallStore:
-    """Holds answers, verdicts and calls by digest; one process at a time. Make it with `open_store`."""
+    """Holds answers, verdicts and calls by digest; one process at a time. Make it with `open_store`.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    Every method raises StoreError if the file cannot be read or written, as on a full disk.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._path = path
 
     def answer(self, key: str, model: str) -> ModelAnswer | None:
         """Return the answer of the call with this digest under the name `model`, or None if it was never answered."""
@@ -85,7 +89,7 @@ class CallStore:
     def add_verdict(self, key: str, verdict: Verdict) -> None:
         """Keep a verdict under this digest."""
         values = (key, verdict.score, verdict.grader, verdict.version, verdict.reason, json.dumps(dict(verdict.detail)))
-        with self._connection:
+        with self._writing():
             self._connection.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def begin(self, key: str, purpose: str, worst_usd: float) -> OpenCall:
@@ -94,7 +98,7 @@ class CallStore:
         Its idempotency key is the one of the call before with this digest, unless that one failed for certain: an
         upstream that keeps what it answered to a key would repeat the failure.
         """
-        with self._connection:
+        with self._writing():
             failed = self._one("SELECT count(*) FROM calls WHERE key = ? AND state = 'failed'", key)
             row = self._connection.execute(
                 "INSERT INTO calls (key, purpose, state, charged_usd) VALUES (?, ?, 'sent', ?)",
@@ -114,18 +118,18 @@ class CallStore:
             answer.cost_usd,
             answer.mean_token_loss,
         )
-        with self._connection:
+        with self._writing():
             self._end(call, "answered", charged_usd)
             self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", (key, *values))
 
     def ended(self, call: OpenCall, state: CallState, charged_usd: float) -> None:
         """Record how a call ended that brought no answer."""
-        with self._connection:
+        with self._writing():
             self._end(call, state, charged_usd)
 
     def forget(self, call: OpenCall) -> None:
         """Take back a call that was not sent after all."""
-        with self._connection:
+        with self._writing():
             self._connection.execute("DELETE FROM calls WHERE id = ?", (call.row,))
 
     def spent(self, purpose: str) -> tuple[float, int]:
@@ -145,7 +149,7 @@ class CallStore:
 
     def set_written(self, place: str, sha256: str) -> None:
         """Record the SHA-256 of the file that is written to this place."""
-        with self._connection:
+        with self._writing():
             self._connection.execute("INSERT OR REPLACE INTO written VALUES (?, ?)", (place, sha256))
 
     def _end(self, call: OpenCall, state: CallState, charged_usd: float) -> None:
@@ -154,8 +158,25 @@ class CallStore:
         )
 
     def _one(self, query: str, *values: Any) -> tuple[Any, ...] | None:
-        found: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
+        try:
+            found: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
         return found
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with self._connection:
+                yield
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(
+            f"the store {self._path} cannot be used any more: {error}. What it holds is kept: mend that, and run the "
+            "same command again."
+        )
 
 
 def digest(*parts: object) -> str:
@@ -188,7 +209,7 @@ def open_store(path: Path) -> Iterator[CallStore]:
             raise _unusable(path, error) from error
         except sqlite3.DatabaseError as error:
             raise _unusable(path, error) from error
-        yield CallStore(connection)
+        yield CallStore(connection, path)
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

@@ -48,6 +48,7 @@ class Simulated:
         requests: all requests by model. usd: what was charged.
         before_answer: called with the number of paid calls before an answer is sent, and once more after it.
         busy: models that allow so many requests a second. flaky: models that fail with this probability.
+        odd: fields that replace those of every answer.
         dead: models that always fail. denied: models that refuse every key.
     """
 
@@ -63,6 +64,7 @@ class Simulated:
     dead: set[str] = field(default_factory=set)
     denied: set[str] = field(default_factory=set)
     answer: Callable[[str, str], str | None] = lambda model, prompt: None
+    odd: dict[str, Any] = field(default_factory=dict)
     seen_bodies: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
     _answers: dict[str, bytes] = field(default_factory=dict)
@@ -105,7 +107,9 @@ class Simulated:
         usage = {"prompt_tokens": n_input, "completion_tokens": OUTPUT_TOKENS, "total_tokens": n_input + OUTPUT_TOKENS}
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         whole = {"id": "x", "object": "chat.completion", "created": 0, "model": model, "choices": [choice]}
-        return json.dumps(whole | {"usage": usage}).encode(), (n_input * price_in + OUTPUT_TOKENS * price_out) / 1e6
+        return json.dumps(whole | {"usage": usage} | self.odd).encode(), (
+            n_input * price_in + OUTPUT_TOKENS * price_out
+        ) / 1e6
 
 
 def says(model: str, prompt: str) -> str:

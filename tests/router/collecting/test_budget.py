@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from router.collecting.calls.asking import AskingLimits
+from router.collecting.calls.asking import AskingLimits, _mean_token_loss
 from router.collecting.calls.budget import NOTHING, Budget, Cost, StopCollectingError, most_input_tokens
-from router.collecting.collect import CollectOptions, collect
+from router.collecting.collect import CollectOptions, collect, plan_collection
 from router.collecting.sampling import Selection
 from router.errors import ConfigError
 from tests.router.collecting.simulated import rows_of, simulated, write_log, write_policy
@@ -89,3 +89,32 @@ async def test_a_reservation_asks_for_more_only_if_it_fits_and_gives_back_what_i
 
 def test_the_bound_on_input_tokens_counts_bytes() -> None:
     assert most_input_tokens([{"role": "user", "content": "ü" * 100}], {}) > 200
+
+
+def test_counts_that_are_none_are_charged_at_the_most_that_they_can_have_cost(tmp_path: Path) -> None:
+    usage = {"prompt_tokens": "many", "completion_tokens": -5}
+    with simulated(odd={"usage": usage}) as upstream:
+        policy, log = write_policy(tmp_path / "p.yaml", upstream.url), write_log(tmp_path / "log.jsonl", 8)
+        options = CollectOptions(selection=Selection(n=8), budget_usd=1.0, max_output_tokens=20)
+        plan = plan_collection([log], policy, tmp_path / "o.jsonl", options)
+        summary = collect([log], policy, tmp_path / "o.jsonl", options)
+    assert summary is not None
+    assert summary.spent_usd == pytest.approx(plan.most_usd)
+    assert {row["cost_usd"] for row in rows_of(tmp_path / "o.jsonl")} == {None}
+
+
+@pytest.mark.parametrize("reason", ["\ud800", "x" * 1_000_000, ["stop"]])
+def test_an_odd_reason_why_an_answer_ended_breaks_no_collection(tmp_path: Path, reason: object) -> None:
+    message = {"role": "assistant", "content": "half a pair \ud83d"}
+    choice = {"index": 0, "message": message, "finish_reason": reason}
+    with simulated(odd={"choices": [choice]}) as upstream:
+        policy, log = write_policy(tmp_path / "p.yaml", upstream.url), write_log(tmp_path / "log.jsonl", 4)
+        summary = collect([log], policy, tmp_path / "o.jsonl", CollectOptions(selection=Selection(n=4)))
+    assert summary is not None
+    assert summary.written.n_complete == 4
+    assert (tmp_path / "elle-collect.sqlite").stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("losses", [[-1e308, -1e308], [5.0], [-(10**300)], [True]])
+def test_log_probabilities_that_are_none_give_no_loss(losses: list[float]) -> None:
+    assert _mean_token_loss({"content": [{"logprob": value} for value in losses]}) is None

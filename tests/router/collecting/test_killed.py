@@ -94,3 +94,21 @@ def test_another_file_is_no_store(tmp_path: Path) -> None:
         (tmp_path / "shut").mkdir(mode=0o500)
         with pytest.raises(StoreError, match="cannot be used"):
             open_store(tmp_path / "shut" / "store.sqlite").__enter__()
+
+
+def test_a_full_disk_ends_the_run_with_a_message_and_what_was_kept_is_not_asked_again(tmp_path: Path) -> None:
+    write_log(tmp_path / "log.jsonl", N)
+    with simulated(answer=lambda *_: "word " * 2000) as upstream:
+        write_policy(tmp_path / "p.yaml", upstream.url)
+        # No file may grow beyond 400 KiB, which SQLite sees as it sees a full disk.
+        limited = ["bash", "-c", 'ulimit -f 400; exec "$0" "$@"', *command(tmp_path)]
+        full = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert full.returncode == 1
+        assert "Traceback" not in full.stderr
+        assert "elle-collect.sqlite cannot be used any more" in full.stderr
+        asked = upstream.requests.total()
+        assert 0 < asked < 4 * N
+        with start(tmp_path) as process:
+            assert process.wait(60) == 0
+        assert upstream.requests.total() < asked + 4 * N
+        assert upstream.paid.total() == 4 * N
