@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -266,6 +267,8 @@ def _plan(prepared: _Prepared, options: CollectOptions) -> CollectionPlan:
 
 def _check_bounds(first: Cost, options: CollectOptions) -> None:
     """Raise ConfigError if the bounds are too small for a single prompt."""
+    if options.budget_usd is not None and not math.isfinite(options.budget_usd):
+        raise ConfigError(f"--budget-usd must be a number of USD, got {options.budget_usd}.")
     if options.budget_usd is not None and first.usd > options.budget_usd:
         raise ConfigError(
             f"--budget-usd must allow for one prompt, which can cost {usd_text(first.usd)} at most; got "

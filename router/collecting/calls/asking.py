@@ -34,7 +34,7 @@ MOST_FAILED_IN_A_ROW = 10
 #: Seconds before the first retry if the provider names none; they double with each one, up to the longest wait.
 _BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
 
-#: The collection stops if an upstream lets nothing through for so many seconds, because of its rate limit.
+#: The collection stops if an upstream lets nothing through for so many seconds, or asks to be left alone for longer.
 PATIENCE_S = 300.0
 
 #: The upstream answered with a status that says that nothing was done.
@@ -239,10 +239,11 @@ class Asker:
             raise CallFailedError(f"{say} failed {TRIES} times.")
         backoff_s = min(_LONGEST_BACKOFF_S, _BACKOFF_S * 2 ** max(0, tries - 1))
         wait_s = backoff_s * random.uniform(0.5, 1) if failure.retry_after_s is None else failure.retry_after_s  # noqa: S311
-        if isinstance(failure, _PASSING) and time.monotonic() + wait_s - lane.last_passed > PATIENCE_S:
+        is_passing = isinstance(failure, _PASSING)
+        if wait_s > PATIENCE_S or (is_passing and time.monotonic() + wait_s - lane.last_passed > PATIENCE_S):
             raise StopCollectingError(
-                f"{say} lets nothing through because of its rate limit (Retry-After: {wait_s:.0f} s). Run the same "
-                "command again later, or give a lower --rate."
+                f"{say} lets nothing through for now, because of its rate limit or its load (Retry-After: {wait_s:.0f} "
+                "s). Run the same command again later, or give a lower --rate."
             )
         if failure.retry_after_s is not None:
             lane.rest(wait_s)

@@ -64,6 +64,7 @@ class Simulated:
     dead: set[str] = field(default_factory=set)
     denied: set[str] = field(default_factory=set)
     answer: Callable[[str, str], str | None] = lambda model, prompt: None
+    failure_headers: dict[str, str] = field(default_factory=dict)
     odd: dict[str, Any] = field(default_factory=dict)
     seen_bodies: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
@@ -82,7 +83,7 @@ class Simulated:
             if (rate := self.busy.get(model)) is not None and self._is_too_fast(model, rate):
                 return 429, b'{"error": {"message": "too fast"}}', {"Retry-After": "1"}
             if model in self.dead or self._random.random() < self.flaky.get(model, 0.0):
-                return 500, b'{"error": {"message": "broken"}}', {}
+                return 500, b'{"error": {"message": "broken"}}', self.failure_headers
             if key and key in self._answers:
                 return 200, self._answers[key], {}
             answer, cost = self._completion(model, body)

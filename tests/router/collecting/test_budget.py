@@ -118,3 +118,19 @@ def test_an_odd_reason_why_an_answer_ended_breaks_no_collection(tmp_path: Path, 
 @pytest.mark.parametrize("losses", [[-1e308, -1e308], [5.0], [-(10**300)], [True]])
 def test_log_probabilities_that_are_none_give_no_loss(losses: list[float]) -> None:
     assert _mean_token_loss({"content": [{"logprob": value} for value in losses]}) is None
+
+
+def test_an_upstream_that_asks_to_be_left_alone_for_a_year_ends_the_run_at_once(tmp_path: Path) -> None:
+    with simulated(dead={"strong"}, failure_headers={"Retry-After": "31536000"}) as upstream:
+        policy, log = write_policy(tmp_path / "p.yaml", upstream.url), write_log(tmp_path / "log.jsonl", 4)
+        summary = collect([log], policy, tmp_path / "o.jsonl", CollectOptions(selection=Selection(n=4)))
+    assert summary is not None
+    assert summary.stopped is not None
+    assert "lets nothing through for now" in summary.stopped
+    assert upstream.requests["tiny"] > 0
+
+
+def test_a_budget_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    policy, log = write_policy(tmp_path / "p.yaml", "http://127.0.0.1:9/v1"), write_log(tmp_path / "log.jsonl", 4)
+    with pytest.raises(ConfigError, match="--budget-usd must be a number"):
+        collect([log], policy, tmp_path / "o.jsonl", CollectOptions(budget_usd=float("nan")))
