@@ -101,8 +101,8 @@ class LiteLLMHeuristic(_StandIn):
         from litellm.router_strategy.complexity_router.complexity_router import ComplexityRouter
 
         self._router = ComplexityRouter(
-            model_name="baseline",
-            litellm_router_instance=None,
+            "baseline",
+            None,
             complexity_router_config={
                 "tiers": dict.fromkeys(("SIMPLE", "MEDIUM", "COMPLEX", "REASONING"), "x"),
                 "classifier_type": "heuristic",

@@ -46,9 +46,10 @@ def litellm_difficulty(kind: Kind, texts: Sequence[str]) -> FloatArray:
         from litellm.router_strategy.complexity_router.complexity_router import ComplexityRouter
     except ImportError as error:
         raise LiteLLMMissingError(f"LiteLLM with a complexity router must be installed: {error}.") from error
+    # The second argument has another name since LiteLLM 1.110; it is the Router that owns the classifier.
     router = ComplexityRouter(
-        model_name="baseline",
-        litellm_router_instance=None,
+        "baseline",
+        None,
         complexity_router_config={"tiers": _TIERS, "classifier_type": kind},
         default_model="weak",
     )
