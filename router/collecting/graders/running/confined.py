@@ -59,7 +59,10 @@ def _leave_namespaces() -> None:
 
 
 def _close_file_system() -> None:
-    """Make every file read-only, cover folders with sockets, and make the empty /tmp the working directory."""
+    """Make every file read-only, cover folders with sockets, and work in an empty folder.
+
+    A folder in which Python itself lies stays as it is: read-only, but not covered.
+    """
     _call("mount", _libc.mount(b"none", b"/", None, _MS_PRIVATE_ALL, None))
     attributes = ctypes.create_string_buffer(struct.pack("QQQQ", _RDONLY_NOSUID, 0, 0, 0))
     size = ctypes.c_size_t(32)
@@ -68,10 +71,10 @@ def _close_file_system() -> None:
         _libc.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE, attributes, size),
     )
     options = f"size={_SCRATCH_MB}m,mode=700".encode()
-    for folder in _COVERED:
-        if Path(folder).is_dir() and not sys.prefix.startswith(f"{folder}/"):
-            _call("mount", _libc.mount(b"tmpfs", folder.encode(), b"tmpfs", _MS_NOSUID_NODEV, options))
-    os.chdir("/tmp")  # noqa: S108 - it is ours alone
+    covered = [folder for folder in _COVERED if Path(folder).is_dir() and not sys.prefix.startswith(f"{folder}/")]
+    for folder in covered:
+        _call("mount", _libc.mount(b"tmpfs", folder.encode(), b"tmpfs", _MS_NOSUID_NODEV, options))
+    os.chdir(covered[-1])
 
 
 def _give_up_capabilities() -> None:
