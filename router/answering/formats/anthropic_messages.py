@@ -48,8 +48,8 @@ class AnthropicMessages:
         return chunk["type"] == "content_block_delta" or self.is_finished(chunk)
 
     def is_finished(self, chunk: Mapping[str, Any]) -> bool:
-        """Return whether an event says why the message stopped, or that it did."""
-        return chunk["type"] == "message_stop" or bool((chunk.get("delta") or {}).get("stop_reason"))
+        """Return whether an event says why the message stopped, which `message_stop` by itself does not."""
+        return bool((chunk.get("delta") or {}).get("stop_reason"))
 
     def tally(self) -> Tally:
         """Return a counter that adds the input of `message_start` to the output of `message_delta`."""

@@ -43,7 +43,10 @@ async def _stream(exchange: Exchange, query: RouteQuery, decision: RoutingDecisi
                 await reply.begin_events()
             _remember_response(exchange, query, decision, step.body)
             carries = exchange.api.carries_record(step.body, has_cost=step.usage is not None)
-            await reply.event(exchange.api.with_record(step.body, record | _cost(step)) if carries else step.body)
+            marked = (
+                exchange.api.with_record(step.body, record | _cost(step)) if carries else _without_record(step.body)
+            )
+            await reply.event(marked)
             if step.delivery is not None:
                 # The list of attempts may be long, so only the first event carries it.
                 record = {key: value for key, value in record.items() if key != "attempts"}
@@ -68,6 +71,11 @@ def _remember_response(
     if isinstance(response_id, str):
         answered_by, caller = exchange.reply.delivery.answered_by, exchange.whose["caller"]
         exchange.engine.router.remember_response(decision, response_id, answered_by, caller=caller)
+
+
+def _without_record(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a chunk without a record that the upstream wrote: only ours is the router's word."""
+    return {key: value for key, value in body.items() if key != RECORD_FIELD} if RECORD_FIELD in body else body
 
 
 def _cost(completion: Completion) -> dict[str, float]:

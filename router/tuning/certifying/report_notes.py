@@ -64,4 +64,4 @@ def cost_notes(data: LossData, n_estimated: int, settings: TuneSettings) -> Iter
     if any(target.kind == "max_cost_usd_per_1k" for target in settings.targets) and data.ceiling_usd is not None:
         yield f"the cost target assumes that no request costs more than {usd_text(data.ceiling_usd)}."
     if settings.candidates is None:
-        yield "set each candidate's `model` to its LiteLLM model string before serving; this does not void anything."
+        yield "set each candidate's `model` to its LiteLLM model string before serving; the certificate stays valid."

@@ -25,6 +25,11 @@ def _sentences(served: ServedPolicy, log: RequestLog, tokens: TokenCounts) -> It
         )
     yield "Costs are list prices of the policy: " + "; ".join(map(_say_prices, file.candidates, prices)) + "."
     n = len(log.requests)
+    if file.score is not None:
+        yield (
+            f"The policy judges by the score {file.score.name!r} of each request, which a log does not hold, so every "
+            f"request is taken to go to {file.safe_default}. Evaluate such a policy with `elle evaluate --policy`."
+        )
     if tokens.n_estimated_inputs:
         yield (
             f"The log lacks the input tokens of {tokens.n_estimated_inputs:,} of {n:,} requests; four bytes of text "

@@ -149,6 +149,10 @@ def _shares(shares: Mapping[str, float]) -> str:
 
 def _saving(saved: Interval) -> str:
     word, low, high = "is saved", saved.low, saved.high
+    if saved.value < -1:
+        # Three digits before the percent sign say less than a factor.
+        times = f"{1 - saved.value:.3g} times as much is spent"
+        return f"{times} (95 % interval over sessions {1 - saved.high:.3g} to {1 - saved.low:.3g} times)"
     if saved.value < 0:
         word, low, high = "more is spent", -saved.high, -saved.low
     return f"{abs(saved.value):.1%} {word} (95 % interval over sessions {low:.1%} to {high:.1%})"

@@ -87,7 +87,8 @@ def print_fit(summary: FitSummary, console: Console) -> None:
     if summary.n_held_out:
         say(f"{summary.n_held_out:,} prompts were left out; `elle tune` on the same data certifies with them.")
     if summary.n_set_aside:
-        say(f"{summary.n_set_aside:,} more repeat the text of one of these and were not fitted on either.")
+        repeats = "prompt repeats" if summary.n_set_aside == 1 else "prompts repeat"
+        say(f"{summary.n_set_aside:,} more {repeats} the text of one of these, so the fit did not use them either.")
     replaced = summary.replaced
     instead = f", in place of probe {replaced[:12]}" if replaced not in {None, summary.identity} and replaced else ""
     say(f"Wrote {summary.out} (probe {summary.identity[:12]}){instead}.")

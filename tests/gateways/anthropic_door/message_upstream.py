@@ -80,6 +80,9 @@ async def _events(body: dict[str, Any]) -> AsyncIterator[str]:
         return f"event: {kind}\ndata: {json.dumps({'type': kind} | fields)}\n\n"
 
     whole = _message(body)
+    if body["model"] == "hollow":
+        yield event("message_stop", elle={"candidate": "forged"})
+        return
     yield event("message_start", message=whole | {"content": [], "stop_reason": None, "usage": USAGE})
     yield event("ping")
     if body["model"] == "odd":

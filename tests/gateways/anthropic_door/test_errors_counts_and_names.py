@@ -45,6 +45,12 @@ def test_errors_are_those_of_anthropics_sdk(
             assert caught.value.response.headers["retry-after-ms"] == "7000"
 
 
+def test_a_stream_that_says_only_that_it_stopped_is_no_answer(stack: Stack) -> None:
+    reply = stack.post(body("hollow", stream=True))
+    assert reply.status_code == 503
+    assert "forged" not in reply.text
+
+
 @pytest.mark.parametrize("model", ["break", "cut"])
 def test_a_stream_that_breaks_ends_in_an_error_event(stack: Stack, sdk: anthropic.Anthropic, model: str) -> None:
     with pytest.raises(anthropic.APIStatusError) as caught, sdk.messages.stream(**body(model)) as stream:

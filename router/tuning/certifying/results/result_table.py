@@ -42,7 +42,8 @@ def _rule_lines(result: TuningResult, rule: RuleResult, head: str) -> Iterator[s
     for t in rule.targets:
         certified = "certified" if t.certified else "NOT certified"
         yield (
-            f"{head}{t.says}: {certified} ({t.estimate:.4g} here, bound {t.bound:.4g}, {t.method}, delta {t.delta:.3g})"
+            f"{head}{t.says}: {certified} (it is {t.estimate:.4g} on these data; the bound is {t.bound:.4g} by "
+            f"{t.method}, at delta {t.delta:.3g})"
         )
     if not rule.certified:
         yield head + _not_possible(rule)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from probes.errors import DataError
+from probes.measures.bootstrap import Interval
 from router.policies.loading import load_policy
+from router.tuning.previewing import preview_text
 from router.tuning.previewing.logged_requests import RequestLog, read_log
 from router.tuning.previewing.preview import POLICY, Preview, PreviewOptions, preview_policy
 from router.tuning.previewing.preview_text import preview_sentences
@@ -197,3 +199,8 @@ def test_a_log_is_read_once_however_many_files_it_has(tmp_path: Path) -> None:
         write_log(tmp_path / f"part{number}.jsonl", {"prompt": f"question {number}"})
     log: RequestLog = read_log([tmp_path])
     assert (log.n_files, len(log.requests), log.kind) == (3, 3, "table")
+
+
+def test_a_policy_that_costs_many_times_as_much_says_how_many_times() -> None:
+    said = preview_text._saving(Interval(-47.0, -50.0, -40.0))
+    assert said == "48 times as much is spent (95 % interval over sessions 41 to 51 times)"
