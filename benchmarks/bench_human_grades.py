@@ -113,7 +113,7 @@ LAWS: Final = {
 
 
 def experiments(law: Law, judge: Judge, grades: int, judged: int, draws: int) -> GradedLosses:
-    """Return the losses of `draws` independent experiments with so many grades and `judged` times as many others."""
+    """Return the losses of `draws` independent experiments with this many grades and `judged` times as many others."""
     rng = np.random.default_rng(grades)
     human, seen = law.draw(judge, (draws, grades * (1 + judged)), rng)
     human[:, grades:] = np.nan

@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def measure(generated: GeneratedOutcomes, folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the seconds that `elle tune` takes with each kind of rule, without and with --plan and --by group."""
+    """Run `elle tune` with each kind of rule, and with --plan and --by group, and return the seconds of each."""
     data = folder / "tune.parquet"
     generated.write_outcomes(data, "tune", generated.n)
     generated.write_outcomes(folder / "fit.parquet", "fit", N_FIT)

@@ -95,9 +95,9 @@ def training_set(
     seed: int = 0,
     on_progress: Progress | None = None,
 ) -> TrainingSet:
-    """Return the training set of these outcomes and anchors; without anchors for None. Encodes what is not cached.
+    """Encode outcomes and anchors as far as they are not cached, and return them as one training set.
 
-    with_variants: False leaves out the variants, which only the ridge needs.
+    anchors: None leaves them out. with_variants: False leaves out the variants, which only the ridge needs.
     """
     rng, cache = np.random.default_rng(seed), FeatureCache()
     texts = rows.texts + (anchors.texts if anchors else ())

@@ -19,7 +19,7 @@ from benchmarks.default_probe.sources import TierRows
 from probes.kinds.known_kinds import KnownKinds
 from probes.kinds.learning import KindRows, LeftOutKinds, fit_kinds, leave_out
 
-#: A kind of so many groups is judged on groups that were left out whole; others on texts that were left out.
+#: A kind of at least this many groups is judged on groups that were left out whole; others on texts that were left out.
 _GROUPS_OF_A_KIND = 3
 
 #: Parts into which the kinds are dealt; each part is left out whole in turn.
@@ -105,7 +105,7 @@ def _recognition(found: LeftOutKinds, counted: npt.NDArray[np.bool_], known: Kno
 def _left_out_whole(
     features: npt.NDArray[np.float32], kind: npt.NDArray[np.int64], is_anchor: npt.NDArray[np.bool_], known: KnownKinds
 ) -> dict[str, Any]:
-    """Return what is said of public prompts of kinds that no row was learned from.
+    """Return how prompts of a kind are recognised if the whole kind was left out when kinds were learned.
 
     The entropy is in bits; with all shares equal it would be the logarithm of the number of kinds.
     """

@@ -231,7 +231,7 @@ def _best_line(
     tasks: npt.NDArray[np.object_],
     labelled: Sequence[npt.NDArray[np.bool_]],
 ) -> list[FloatArray]:
-    """Return the rankings (n,) by the line that predicts the gain best on the very tasks it is judged on.
+    """Return the rankings (n,) by the best linear prediction of the gain, fitted to the answers that judge it.
 
     It reads the mean losses of the task's labels, what was predicted for these prompts, and what was predicted for the
     prompt itself. Least squares on the answers: no shrinkage of labels towards predictions does better but by chance.

@@ -125,11 +125,7 @@ class KnownKinds:
 
     def shares(self, features: Array) -> Float64:
         """Return the posterior share (k,) of each kind for the features (d,) of a prompt; they sum to 1."""
-        return self._shares(self.distances(features)[0])
-
-    def _shares(self, distances: Float64) -> Float64:
-        weight = np.exp((distances.min() - distances) / (2.0 * self.temperature))
-        return np.asarray(weight / weight.sum())
+        return posterior_shares(self.distances(features)[0], self.temperature)
 
     def nearest(self, features: Array) -> NearestKinds:
         """Return the nearest kinds of a prompt from its features (d,).
@@ -137,7 +133,7 @@ class KnownKinds:
         For example: "small arithmetic" 0.93, "school mathematics in words" 0.05, "short factual question" 0.01, known.
         """
         distances, broad = self.distances(features)
-        shares = self._shares(distances)
+        shares = posterior_shares(distances, self.temperature)
         order = np.argsort(distances, kind="stable")[:N_NEAREST].tolist()
         found = tuple([NearestKind(self.names[k], float(shares[k]), self.assumed[k]) for k in order])
         return NearestKinds(found, bool(distances[order[0]] - broad <= self.limit))
@@ -149,6 +145,15 @@ class KnownKinds:
             "projection": self.projection,
             "scalars": np.array([self.temperature, self.limit]),
         }
+
+
+def posterior_shares(distances: Float64, temperature: float) -> Float64:
+    """Return the posterior share of each of k kinds for squared distances (..., k); they sum to 1 over the last axis.
+
+    The formula is that of `KnownKinds`, p_k.
+    """
+    weight = np.exp((distances.min(axis=-1, keepdims=True) - distances) / (2.0 * temperature))
+    return np.asarray(weight / weight.sum(axis=-1, keepdims=True))
 
 
 def kind_name_fault(name: str) -> str | None:

@@ -11,7 +11,7 @@ from numpy.linalg import cholesky, inv, svd
 
 from probes._checks import Array, Float64, Indices, matrix, refuse_non_finite
 from probes.errors import DataError
-from probes.kinds.known_kinds import MAX_KINDS, KnownKinds, kind_name_fault
+from probes.kinds.known_kinds import MAX_KINDS, KnownKinds, kind_name_fault, posterior_shares
 from probes.regression.crossfit import assign_folds
 
 #: A kind of fewer rows has no mean worth the name, and of more rows these are used, spread evenly.
@@ -86,8 +86,7 @@ class LeftOutKinds:
 
     def shares(self, temperature: float) -> Float64:
         """Return the posterior shares (n, k)."""
-        weight = np.exp((self.distances.min(axis=1, keepdims=True) - self.distances) / (2.0 * temperature))
-        return np.asarray(weight / weight.sum(axis=1, keepdims=True))
+        return posterior_shares(self.distances, temperature)
 
     def log_loss(self, temperature: float) -> float:
         """Return the mean of -log of the share of the right kind over the judged rows, each kind counted once."""

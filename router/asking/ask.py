@@ -49,7 +49,7 @@ _PIECE = re.compile(r"[^\W_]+|[^\w\s]|_")
 _MOST_TOKENS = 2**53
 
 #: The fields of a body, besides messages, that hold text for the model.
-_READ_FIELDS = ("tools", "functions", "system", "instructions")
+READ_FIELDS = ("tools", "functions", "system", "instructions")
 
 
 #: The APIs of OpenAI that not every candidate speaks, and the field of each in which is asked.
@@ -108,7 +108,7 @@ def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
     api = _NATIVE.get(query.api_format)
     name = _FIELDS.get(api, "messages")
     turns = read_turns(query.messages, field=name)
-    size = sum(turn.size for turn in turns) + sum(json_bytes(query.parameters.get(name)) for name in _READ_FIELDS)
+    size = sum(turn.size for turn in turns) + sum(json_bytes(query.parameters.get(name)) for name in READ_FIELDS)
     if size > max_bytes:
         raise InvalidRequestError(
             f"{name} must hold at most {max_bytes:,} bytes of text, got {size:,}; shorten it, or raise "

@@ -20,7 +20,7 @@ from router.values import Message
 #: Prompts that are in hand at once. It bounds memory; how many calls are in flight is a limit of each model.
 MOST_IN_HAND = 64
 
-#: So many answers in a row that a judge was asked about and gave no usable verdict on stop the collection.
+#: The collection stops if a judge gives no usable verdict on this many answers in a row.
 MOST_NONSENSE_IN_A_ROW = 10
 
 #: The longest answer of a judge, if its grader does not say.

@@ -11,6 +11,7 @@ import numpy as np
 
 from probes.certificates.bounds import TERNARY, excludes
 from probes.certificates.label_planning import labels_needed
+from router.asking.ask import BYTES_PER_TOKEN
 from router.collecting.calls.asking import AskedCall, Asker, AskingLimits
 from router.collecting.calls.budget import NOTHING, Cost
 from router.collecting.calls.panel import Panel
@@ -19,9 +20,6 @@ from router.policies.policy_file import Candidate
 
 #: What is assumed of an upstream: seconds before its answer begins, and output tokens per second.
 START_S, TOKENS_PER_S = 1.0, 50.0
-
-#: Bytes of a token of text, on average.
-_BYTES_PER_TOKEN = 4
 
 #: The share of the rows that certify, the others being fitted on: that of `elle fit --holdout 0.4`.
 HOLDOUT = 0.4
@@ -120,7 +118,7 @@ def _count(count: _Count, input_tokens: float, output_tokens: float) -> None:
 
 
 def _input_tokens(call: AskedCall) -> float:
-    return sum(len(str(message.get("content") or "").encode()) for message in call.messages) / _BYTES_PER_TOKEN
+    return sum(len(str(message.get("content") or "").encode()) for message in call.messages) / BYTES_PER_TOKEN
 
 
 def _model_plan(panel: Panel, model: str, count: _Count, limits: AskingLimits) -> ModelPlan:

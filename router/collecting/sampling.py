@@ -21,7 +21,7 @@ from router.collecting.values import Drawn, ModelAnswer, Sample
 from router.policies.loading import load_policy
 from router.tuning.outcomes.feature_cache import FeatureCache, Progress
 
-#: From so many prompts, drawn at random, the informative ones are chosen.
+#: The informative prompts are chosen from this many that are drawn at random.
 POOL = 20_000
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -121,6 +122,21 @@ class Candidate(StrictModel):
     def name_in_probe(self) -> str:
         """Return the probe's name of this model."""
         return self.probe_model or self.name
+
+
+def by_any_name(candidates: Iterable[Candidate]) -> dict[str, Candidate]:
+    """Return candidates by every name that logs may give them.
+
+    Of two candidates with one name that counts whose it is by the first of these: the name in the policy, the name in
+    the probe, the model string, and the model string without its provider.
+    """
+    everybody = tuple(candidates)
+    found: dict[str, Candidate] = {}
+    ways = [(one.name, one.name_in_probe, one.model, one.model.rpartition("/")[2]) for one in everybody]
+    for names in zip(*ways, strict=True):
+        for name, one in zip(names, everybody, strict=True):
+            found.setdefault(name, one)
+    return found
 
 
 class GainRule(StrictModel):

@@ -19,15 +19,7 @@ class AnthropicMessages:
 
     def fault_in(self, body: Any, *, streamed: bool) -> str | None:
         """Return what is wrong if an event has no type, or if a message has no list of content blocks, else None."""
-        if not isinstance(body, dict) or not isinstance(body.get("type"), str):
-            return "JSON that is no message of Anthropic's API"
-        parts = ("message", "delta", "content_block", "usage") if streamed else ("usage",)
-        content = [] if streamed else body.get("content")
-        if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
-            return "JSON that is no message of Anthropic's API"
-        if not all(isinstance(body.get(part), dict | None) for part in parts):
-            return "JSON that is no message of Anthropic's API"
-        return None
+        return None if _is_well_formed(body, streamed=streamed) else "JSON that is no message of Anthropic's API"
 
     def is_error(self, chunk: Any) -> bool:
         """Return whether an event has the type `error`."""
@@ -71,3 +63,12 @@ class AnthropicMessages:
             return AnswerTokens(sum(known), written, counts[1] or 0) if len(known) == len(counts) else None
 
         return count
+
+
+def _is_well_formed(body: Any, *, streamed: bool) -> bool:
+    if not isinstance(body, dict) or not isinstance(body.get("type"), str):
+        return False
+    parts = ("message", "delta", "content_block", "usage") if streamed else ("usage",)
+    content = [] if streamed else body.get("content")
+    are_objects = isinstance(content, list) and all(isinstance(block, dict) for block in content)
+    return are_objects and all(isinstance(body.get(part), dict | None) for part in parts)

@@ -9,7 +9,6 @@ import contextlib
 import copy
 import functools
 import importlib
-import importlib.util
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,8 +17,9 @@ from router.answering.formats.misshapen import MISSHAPEN, upstream_at_fault
 from router.errors import InvalidRequestError
 from router.values import ApiFormat, RouteQuery
 
-#: Where LiteLLM keeps its adapter, newest place first; 1.110 moved it.
-_ADAPTERS = ("litellm.llms.anthropic.messages.adapters", "litellm.llms.anthropic.pass_through.adapters")
+#: Where LiteLLM keeps its adapter, and where it kept it before 1.110.
+_ADAPTERS = "litellm.llms.anthropic.messages.adapters"
+_ADAPTERS_BEFORE_1_110 = "litellm.llms.anthropic.pass_through.adapters"
 
 _ANSWER = "a message of Anthropic's API"
 
@@ -119,14 +119,7 @@ async def events_of(
 @functools.cache
 def _adapter(name: str) -> Any:
     """Return a module of LiteLLM's adapter. Raises ImportError if this version of LiteLLM has it nowhere."""
-    places = [f"{place}.{name}" for place in _ADAPTERS]
-    found = next((place for place in places if _exists(place)), places[0])
-    return importlib.import_module(found)
-
-
-def _exists(module: str) -> bool:
     try:
-        return importlib.util.find_spec(module) is not None
+        return importlib.import_module(f"{_ADAPTERS}.{name}")
     except ModuleNotFoundError:
-        # A package above it is missing.
-        return False
+        return importlib.import_module(f"{_ADAPTERS_BEFORE_1_110}.{name}")

@@ -18,6 +18,12 @@ _OWN_DOMAINS = {
     "openai": (".api.openai.com",),
 }
 
+#: The variables that hold the URL of Azure, and its key, as LiteLLM reads them. One of each is enough.
+AZURE_BASES, AZURE_KEYS = ("AZURE_API_BASE", "AZURE_OPENAI_ENDPOINT"), ("AZURE_API_KEY", "AZURE_OPENAI_API_KEY")
+
+#: The variables that hold a token of Azure in place of a key.
+AZURE_TOKENS = ("AZURE_AD_TOKEN", "AZURE_OPENAI_AD_TOKEN")
+
 #: Providers that find their credentials in other places than one variable: their machine, a file, an account.
 OTHER_CREDENTIALS = frozenset(
     {"bedrock", "sagemaker", "sagemaker_chat", "sagemaker_nova", "vertex_ai", "vertex_ai_beta"}

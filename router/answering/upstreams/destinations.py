@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from router.answering.upstreams.candidate_keys import NO_KEY, key_of
+from router.answering.upstreams.candidate_keys import AZURE_BASES, AZURE_KEYS, AZURE_TOKENS, NO_KEY, key_of
 from router.errors import UpstreamNotFoundError
 from router.policies.policy_file import Candidate
 from router.values import ApiFormat, RouteQuery
@@ -30,10 +30,8 @@ _PATHS: Mapping[ApiFormat, str] = {
     ApiFormat.OPENAI_EMBEDDINGS: "/embeddings",
 }
 
-#: Variables that hold another URL of OpenAI's API, or the URL and the credentials of Azure, as LiteLLM reads them.
+#: Variables that hold another URL of OpenAI's API, as LiteLLM reads them.
 _OPENAI_BASES, _OPENAI_URL = ("OPENAI_BASE_URL", "OPENAI_API_BASE"), "https://api.openai.com/v1"
-_AZURE_BASES, _AZURE_KEYS = ("AZURE_API_BASE", "AZURE_OPENAI_ENDPOINT"), ("AZURE_API_KEY", "AZURE_OPENAI_API_KEY")
-_AZURE_TOKENS = ("AZURE_AD_TOKEN", "AZURE_OPENAI_AD_TOKEN")
 
 #: Variables that hold another URL of Anthropic's API, as LiteLLM and Anthropic's SDKs read them.
 _ANTHROPIC_BASES = ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL")
@@ -110,14 +108,14 @@ def upstream_name(candidate: Candidate, api_format: ApiFormat) -> str:
 
 def _azure(candidate: Candidate, base: str | None, path: str) -> Destination:
     """Return where Azure serves the APIs of OpenAI under names of models, without `api-version`."""
-    base = base or _from_environment(_AZURE_BASES)
+    base = base or _from_environment(AZURE_BASES)
     if base is None:
         raise UpstreamNotFoundError(
             f"candidate {candidate.name!r} has no URL: set the environment variable AZURE_API_BASE on the service, or "
             f"write `api_base`."
         )
-    key = key_of(candidate, base) or _from_environment(_AZURE_KEYS)
-    token = None if key else _from_environment(_AZURE_TOKENS)
+    key = key_of(candidate, base) or _from_environment(AZURE_KEYS)
+    token = None if key else _from_environment(AZURE_TOKENS)
     bare, credentials = _without_credentials(base)
     headers = {"content-type": "application/json", "accept": "application/json", **credentials}
     headers |= {"authorization": f"Bearer {token}"} if token else {"api-key": key or NO_KEY}

@@ -6,7 +6,13 @@ import importlib.util
 import os
 import re
 
-from router.answering.upstreams.candidate_keys import OTHER_CREDENTIALS, is_providers_own
+from router.answering.upstreams.candidate_keys import (
+    AZURE_BASES,
+    AZURE_KEYS,
+    AZURE_TOKENS,
+    OTHER_CREDENTIALS,
+    is_providers_own,
+)
 from router.answering.upstreams.litellm_errors import Problem, root_of
 from router.answering.upstreams.litellm_import import import_litellm
 from router.errors import UpstreamDeniedError, UpstreamNotFoundError
@@ -15,13 +21,10 @@ from router.policies.policy_file import Candidate
 #: Providers that need no key in a variable.
 _NO_USUAL_KEY = OTHER_CREDENTIALS | {"ollama", "ollama_chat"}
 
-#: Variables that hold the URL, or a credential, of Azure. One of each is enough.
-_AZURE_BASES = ("AZURE_API_BASE", "AZURE_OPENAI_ENDPOINT")
+#: Variables that hold a credential of Azure. One of them is enough.
 _AZURE_CREDENTIALS = (
-    "AZURE_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_AD_TOKEN", "AZURE_OPENAI_AD_TOKEN", "AZURE_CLIENT_ID",
-    "AZURE_USERNAME", "AZURE_CREDENTIAL", "AZURE_FEDERATED_TOKEN_FILE",
+    *AZURE_KEYS, *AZURE_TOKENS, "AZURE_CLIENT_ID", "AZURE_USERNAME", "AZURE_CREDENTIAL", "AZURE_FEDERATED_TOKEN_FILE",
 )  # fmt: skip
-
 
 #: Packages that LiteLLM needs for a provider and does not bring.
 _PACKAGES = {"vertex_ai": "google.auth", "vertex_ai_beta": "google.auth", "bedrock": "boto3", "sagemaker": "boto3"}
@@ -63,7 +66,7 @@ def problem_of(candidate: Candidate) -> Problem | None:
 
 def _problem_of_azure(candidate: Candidate) -> Problem | None:
     missing = []
-    if candidate.api_base is None and not any(map(os.environ.get, _AZURE_BASES)):
+    if candidate.api_base is None and not any(map(os.environ.get, AZURE_BASES)):
         missing.append("no URL (set the environment variable AZURE_API_BASE on the service, or write `api_base`)")
     if candidate.api_key_env is None:
         if not is_providers_own(candidate, candidate.api_base):

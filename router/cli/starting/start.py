@@ -17,6 +17,7 @@ from router.cli.steps.evaluate_files import PolicyFiles, evaluate_policy_files
 from router.cli.steps.fit_files import FitOptions, fit_files
 from router.collecting.calls.panel import Panel
 from router.collecting.collect import CollectOptions, Watch, collect
+from router.collecting.plan import HOLDOUT
 from router.collecting.prompts import read_prompt_log
 from router.collecting.work import graders_for
 from router.money import usd_text
@@ -35,9 +36,6 @@ from router.tuning.outcomes.pair_data import PairFiles
 from router.tuning.outcomes.records import read_rows
 from router.tuning.reporting.policy_text import policy_json, policy_sentence
 from router.tuning.reporting.report import PAGE, write_report
-
-#: The share of the prompts that the fit leaves out, with which the policy is certified and judged.
-HOLDOUT = 0.4
 
 #: The number of bootstrap samples behind each interval of the evaluation and of the report.
 RESAMPLES = 1000

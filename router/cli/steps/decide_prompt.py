@@ -1,4 +1,4 @@
-"""The steps of `elle decide` and `elle explain`: read one prompt or chat, load the policy, decide."""
+"""Do what `elle decide` and `elle explain` share: read a prompt or a chat, load the policy, and decide."""
 
 from __future__ import annotations
 

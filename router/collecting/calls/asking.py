@@ -28,13 +28,13 @@ from router.values import Message, Reason, RouteQuery, RoutingDecision, Timings
 #: How often a call is tried that times out, breaks off, or fails with a status of the 500s.
 TRIES = 5
 
-#: So many calls to one model in a row that failed after all their tries stop the collection.
+#: The collection stops if this many calls to one model in a row fail after all their tries.
 MOST_FAILED_IN_A_ROW = 10
 
 #: Seconds before the first retry if the provider names none; they double with each one, up to the longest wait.
 _BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
 
-#: The collection stops if an upstream lets nothing through for so many seconds, or asks to be left alone for longer.
+#: The collection stops if an upstream lets nothing through for this many seconds, or asks to be left alone for longer.
 PATIENCE_S = 300.0
 
 #: The upstream answered with a status that says that nothing was done.
@@ -94,7 +94,7 @@ class AskedCall:
 
 
 class _Lane:
-    """The way to one model: so many calls at once, so many a minute, and none while the upstream wants to rest."""
+    """Bounds the calls to one model: how many at once, how many a minute, and none while the upstream wants to rest."""
 
     def __init__(self, concurrency: int, per_minute: float | None) -> None:
         self._slots = asyncio.Semaphore(concurrency)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from router.answering.candidate_check import problems_here
 from router.errors import ConfigError
 from router.policies.credentials import CANNED_UPSTREAM
 from router.policies.loading import ServedPolicy, assemble
-from router.policies.policy_file import Candidate, FixedRule, PolicyFile, Prices
+from router.policies.policy_file import Candidate, FixedRule, PolicyFile, Prices, by_any_name
 from router.policies.prices import resolve_prices
+from router.quoting import did_you_mean
 
 _POLICY = "collect"
 
@@ -60,10 +60,9 @@ class Panel:
         """Return the candidate or judge of this name. Raises ConfigError, with the nearest name, if there is none."""
         found = self.find(name)
         if found is None:
-            near = difflib.get_close_matches(name, list(self._by_name), n=1)
             raise ConfigError(
                 f"{name!r} must be a candidate of the policy ({', '.join(c.name for c in self.candidates)})."
-                + (f" Did you mean {near[0]}?" if near else "")
+                f"{did_you_mean(name, self._by_name)}"
             )
         return found
 
@@ -122,17 +121,7 @@ class Panel:
 
     @cached_property
     def _by_name(self) -> dict[str, Candidate]:
-        found: dict[str, Candidate] = {}
-        everybody = (*self.candidates, *self.judges)
-        for names in (
-            [(one.name, one) for one in everybody],
-            [(one.name_in_probe, one) for one in everybody],
-            [(one.model, one) for one in everybody],
-            [(one.model.rpartition("/")[2], one) for one in everybody],
-        ):
-            for name, one in names:
-                found.setdefault(name, one)
-        return found
+        return by_any_name((*self.candidates, *self.judges))
 
 
 def _judge(name: str, known: Panel) -> Candidate:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import json
 import math
@@ -14,7 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from router.collecting.graders.base import Grader, GraderError
-from router.quoting import quoted
+from router.quoting import did_you_mean, quoted
 
 #: The group of entry points under which other packages offer graders; each one is a subclass of `Grader`.
 ENTRY_POINTS = "elle_router.graders"
@@ -93,8 +92,7 @@ def _foreign() -> dict[str, metadata.EntryPoint]:
 
 
 def _nearest(name: str, names: typing.Iterable[str]) -> str:
-    near = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]}?" if near else ""
+    return did_you_mean(name.lower(), names, cutoff=0.5)
 
 
 def _split(name: str, text: str) -> dict[str, str]:

@@ -16,7 +16,10 @@ from router.values import ApiFormat, RouteQuery, RoutingDecision
 
 
 async def answer_chat(exchange: Exchange, chunks: Sequence[bytes]) -> None:
-    """Decide and answer the chat whose body these chunks are. Raises RouterError."""
+    """Decide which candidate answers a chat, and send its answer. Raises RouterError.
+
+    chunks: the body of the request, in the pieces in which it arrived.
+    """
     query, is_streamed = await exchange.read(chunks)
     decision = await exchange.engine.router.adecide(
         query, **exchange.whose, timeout_s=exchange.remaining_s, large=is_large_body(chunks)

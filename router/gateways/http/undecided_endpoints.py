@@ -25,9 +25,9 @@ async def answer_embeddings(exchange: Exchange, chunks: Sequence[bytes]) -> None
     """
     query, _ = await exchange.read(chunks)
     router, dispatcher = exchange.engine.router, exchange.engine.dispatcher
-    policy = query.overrides.policy or next(iter(router.policies))
-    candidate = query.overrides.pin or router.policies[policy].rules.file.safe_default
-    answer = await dispatcher.embed(query, policy, candidate, timeout_s=exchange.remaining_s)
+    policy = router.policy(query.overrides.policy)
+    candidate = query.overrides.pin or policy.rules.file.safe_default
+    answer = await dispatcher.embed(query, policy.ref.name, candidate, timeout_s=exchange.remaining_s)
     await exchange.reply.whole(200, {**JSON_HEADERS, ANSWERED_BY_HEADER: candidate}, answer)
 
 
@@ -42,10 +42,11 @@ async def answer_token_count(exchange: Exchange, chunks: Sequence[bytes]) -> Non
     """
     query, _ = await exchange.read(chunks)
     router, dispatcher = exchange.engine.router, exchange.engine.dispatcher
-    policy = query.overrides.policy or next(iter(router.policies))
-    candidate = counting_candidate(router.policies[policy].rules.file, query.overrides.pin)
+    policy = router.policy(query.overrides.policy)
+    candidate = counting_candidate(policy.rules.file, query.overrides.pin)
     if candidate is not None:
-        await exchange.reply.whole(200, JSON_HEADERS, await dispatcher.count_tokens(query, policy, candidate.name))
+        counted = await dispatcher.count_tokens(query, policy.ref.name, candidate.name)
+        await exchange.reply.whole(200, JSON_HEADERS, counted)
         return
     ask = await router.intake.run_in_thread(functools.partial(extract, query, max_bytes=router.max_prompt_bytes))
     headers = {**JSON_HEADERS, ESTIMATED_HEADER: "true"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
@@ -17,7 +16,7 @@ from probes.errors import DataError
 from probes.tasks.keys import key_fault
 from router.asking.ask import Ask, extract
 from router.errors import InvalidRequestError
-from router.quoting import kind_of, quoted
+from router.quoting import did_you_mean, kind_of, quoted
 from router.tuning.outcomes.made_ids import make_ids
 from router.tuning.outcomes.records import MAX_PROMPT_BYTES, Place, Row, number_of, parse_json, read_rows
 from router.tuning.outcomes.times import seconds_of
@@ -134,8 +133,7 @@ class OutcomeTable:
         if column is None:
             return [math.nan] * len(self.rows)
         if column not in self.columns:
-            near = difflib.get_close_matches(column, self.columns, n=1)
-            hint = f" Did you mean {quoted(near[0])}?" if near else ""
+            hint = did_you_mean(column, self.columns, quoted)
             found = shown(", ".join(sorted(self.columns)), _SHOWN_COLUMNS)
             raise DataError(f"{self.path} must have the column {quoted(column)} of scores, found {found}.{hint}")
         values = [row.values.get(column) for row in self.rows]
@@ -205,9 +203,9 @@ class OutcomeTable:
 
     def _places(self, rows: Sequence[int]) -> str:
         places = [self.rows[row].place for row in rows]
-        shown = ", ".join(str(place.number) for place in places[:_SHOWN_ROWS])
+        numbers = ", ".join(str(place.number) for place in places[:_SHOWN_ROWS])
         more = f" and {len(places) - _SHOWN_ROWS} more" if len(places) > _SHOWN_ROWS else ""
-        return f"{places[0].unit}{'' if len(places) == 1 else 's'} {shown}{more}"
+        return f"{places[0].unit}{'' if len(places) == 1 else 's'} {numbers}{more}"
 
 
 def _within(number: float | None, high: float, optional: bool) -> bool:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from probes.errors import DataError
-from router.asking.ask import Ask, extract
+from router.asking.ask import BYTES_PER_TOKEN, Ask, extract
 from router.asking.session_ids import session_id_of
 from router.errors import InvalidRequestError
 from router.tuning.outcomes.adapters.collection import Collection, ImportedAnswer, LeftOutRow, UnusableRowError
@@ -184,8 +184,8 @@ def _request(answer: ImportedAnswer, messages: Sequence[Any], session: str) -> L
     except (InvalidRequestError, RecursionError) as error:
         raise UnusableRowError("prompt that cannot be read", str(error)) from error
     check_text(ask, messages)
-    # About four characters of most scripts are a token, as in the estimate of input tokens.
-    spoken = None if answer.answer is None else math.ceil(len(answer.answer.encode(errors="replace")) / 4)
+    said = answer.answer
+    spoken = None if said is None else math.ceil(len(said.encode(errors="replace")) / BYTES_PER_TOKEN)
     return LoggedRequest(
         place=answer.place,
         query=query,

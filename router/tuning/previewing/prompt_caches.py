@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from router.asking.ask import BYTES_PER_TOKEN, TOKENS_PER_IMAGE
+from router.asking.ask import BYTES_PER_TOKEN, READ_FIELDS, TOKENS_PER_IMAGE
 from router.asking.turns import NEEDS_OF_PARTS, json_bytes, read_turns
 from router.policies.policy_file import Candidate, Prices
 from router.tuning.previewing.logged_requests import LoggedRequest
@@ -27,9 +27,6 @@ from router.tuning.previewing.replay import NOBODY
 from router.values import Capability
 
 FloatArray = npt.NDArray[np.float64]
-
-#: Fields of a request that the model reads before the messages.
-_READ_FIRST = ("tools", "functions", "system", "instructions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +144,7 @@ def price_replay(
 
 def _read_parts(request: LoggedRequest) -> ReadParts:
     parameters, messages = request.query.parameters, request.query.messages
-    first = {name: parameters[name] for name in _READ_FIRST if parameters.get(name)}
+    first = {name: parameters[name] for name in READ_FIELDS if parameters.get(name)}
     digests, sizes = [_digest(first)], [sum(map(json_bytes, first.values())) / BYTES_PER_TOKEN]
     for message, turn in zip(messages, read_turns(messages), strict=True):
         images = sum(NEEDS_OF_PARTS.get(part) is Capability.IMAGE for part in turn.other_parts)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.measures.bootstrap import Interval
-from router.policies.policy_file import Candidate
+from router.policies.policy_file import Candidate, by_any_name
 from router.tuning.previewing.logged_requests import LoggedRequest
 from router.tuning.previewing.prompt_caches import Bill
 from router.tuning.previewing.replay import NOBODY, Replay
@@ -90,10 +90,8 @@ def keep_one(ours: Replay, number: int) -> Choices:
 
 def as_logged(requests: Sequence[LoggedRequest], ours: Replay, candidates: Sequence[Candidate]) -> Choices | None:
     """Return which candidates answered in the log, (n,); None if a request was answered by somebody else."""
-    known: dict[str, int] = {}
-    for number, candidate in enumerate(candidates):
-        for name in (candidate.name, candidate.name_in_probe, candidate.model, candidate.model.rpartition("/")[2]):
-            known.setdefault(name, number)
+    numbers = {candidate.name: number for number, candidate in enumerate(candidates)}
+    known = {name: numbers[candidate.name] for name, candidate in by_any_name(candidates).items()}
     chosen = [known.get(one.model, NOBODY) for one in requests]
     found = np.where(ours.answered, np.array(chosen, dtype=np.int64), NOBODY)
     return None if (found[ours.answered] == NOBODY).any() else found

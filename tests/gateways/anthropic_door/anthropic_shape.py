@@ -8,7 +8,7 @@ from typing import Any
 
 
 def as_anthropic(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the body of a chat completion in the shape of Anthropic's API."""
+    """Return a request body of Anthropic's API that asks the same as this body of a chat completion."""
     messages = [_message(message) for message in body["messages"] if message["role"] != "system"]
     system = [message["content"] for message in body["messages"] if message["role"] == "system"]
     kept = {key: body[key] for key in ("max_tokens", "temperature") if key in body}

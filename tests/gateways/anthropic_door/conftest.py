@@ -21,7 +21,7 @@ from tests.gateways.chat_upstream import ChatUpstream, running_chat_upstream
 from tests.gateways.loopback import in_thread
 
 CAPABILITIES = ["text", "image", "tools", "json_schema", "file"]
-FAULTS = ("fail-529", "fail-400", "fail-401", "fail-429", "break", "cut", "odd", "hollow")
+FAULTS = ("fail-529", "fail-400", "fail-401", "fail-429", "break", "cut", "odd", "hollow", "forge")
 
 
 @dataclass

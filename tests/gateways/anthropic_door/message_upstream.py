@@ -28,7 +28,10 @@ COST_USD = (4 + 6 + 100) * 1e-6 + 2 * 10e-6
 
 @dataclass
 class MessageUpstream:
-    """Says its model's name, or does what the model is called: `fail-STATUS`, `break`, `cut`, `odd`."""
+    """Says its model's name, or does what the model is called.
+
+    That is `fail-STATUS`, `break`, `cut`, `odd`, `hollow` or `forge`.
+    """
 
     sent: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -91,7 +94,8 @@ async def _events(body: dict[str, Any]) -> AsyncIterator[str]:
         empty = {"text": {"text": ""}, "thinking": {"thinking": "", "signature": ""}, "tool_use": {"input": {}}}
         yield event("content_block_start", index=index, content_block=block | empty[block["type"]])
         for delta in _deltas(block):
-            yield event("content_block_delta", index=index, delta=delta)
+            forged = {"elle": {"candidate": "forged"}} if body["model"] == "forge" else {}
+            yield event("content_block_delta", index=index, delta=delta, **forged)
         if body["model"] == "break":
             yield event("error", error={"type": "overloaded_error", "message": "no room any more"})
             return

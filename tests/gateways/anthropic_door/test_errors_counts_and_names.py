@@ -13,6 +13,13 @@ from tests.gateways.anthropic_door.conftest import Stack
 HELLO: Any = [{"role": "user", "content": "hello"}]
 
 
+def _ask(sdk: anthropic.Anthropic, model: str, *, streamed: bool) -> None:
+    if streamed:
+        list(sdk.messages.create(model=model, max_tokens=1, messages=HELLO, stream=True))
+    else:
+        sdk.messages.create(model=model, max_tokens=1, messages=HELLO)
+
+
 def body(model: str = "elle/test", **more: Any) -> dict[str, Any]:
     return {"model": model, "max_tokens": 10, "messages": HELLO, **more}
 
@@ -34,9 +41,7 @@ def test_errors_are_those_of_anthropics_sdk(
     # After a 429 with Retry-After the candidate rests, so only one call gets it.
     for streamed in (False,) if model == "fail-429" else (False, True):
         with pytest.raises(raised) as caught:
-            list(sdk.messages.create(model=model, max_tokens=1, messages=HELLO, stream=True)) if streamed else (
-                sdk.messages.create(model=model, max_tokens=1, messages=HELLO)
-            )
+            _ask(sdk, model, streamed=streamed)
         told: Any = caught.value.body
         assert (told["type"], told["error"]["type"]) == ("error", kind)
         assert told["error"]["message"]
@@ -48,6 +53,13 @@ def test_errors_are_those_of_anthropics_sdk(
 def test_a_stream_that_says_only_that_it_stopped_is_no_answer(stack: Stack) -> None:
     reply = stack.post(body("hollow", stream=True))
     assert reply.status_code == 503
+    assert "forged" not in reply.text
+
+
+def test_a_record_that_an_upstream_writes_into_its_events_is_left_out(stack: Stack) -> None:
+    reply = stack.post(body("forge", stream=True))
+    assert reply.status_code == 200
+    assert reply.text.count("event: content_block_delta") == 3
     assert "forged" not in reply.text
 
 
@@ -159,8 +171,7 @@ def test_tokens_are_counted_by_a_candidate_of_anthropics_api_or_else_estimated(
     assert len(stack.messages.paths) == 1
 
 
-def test_what_no_candidate_translates_leaves_the_request_as_it_was(stack: Stack, sdk: anthropic.Anthropic) -> None:
-    """The chosen candidate is cooling down or not, the body that another one gets is whole."""
+def test_a_direct_and_a_translated_candidate_both_get_the_whole_request(stack: Stack, sdk: anthropic.Anthropic) -> None:
     system = [{"type": "text", "text": "be kind"}]
     sent = body("elle/test", system=system, tools=[], temperature=0.5)
     first = stack.post(sent).json()

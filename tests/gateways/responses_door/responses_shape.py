@@ -7,7 +7,7 @@ from typing import Any
 
 
 def as_responses(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the body of a chat completion in the shape of the Responses API."""
+    """Return a request body of the Responses API that asks the same as this body of a chat completion."""
     items = [item for message in body["messages"] for item in _items(message)]
     renamed = {"max_tokens": "max_output_tokens", "temperature": "temperature", "user": "user"}
     more: dict[str, Any] = {renamed[key]: body[key] for key in renamed if key in body}

@@ -1,4 +1,4 @@
-"""A policy that judges by a score of the caller needs no encoder, abstains without a usable one, and says why."""
+"""Test policies that judge by a score of the caller: they need no encoder, and abstain if the score cannot be used."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from router.wire.servicer import RouterService
 
 @contextlib.asynccontextmanager
 async def serving_in_loop(router: Router) -> AsyncIterator[str]:
-    """Serve with this router, and yield the address."""
+    """Serve gRPC with this router as long as the context lasts, and yield the address of the port."""
     dispatcher = Dispatcher(router.policies)
     service, server = RouterService(), grpc.aio.server()
     service.start(router, dispatcher)

@@ -202,7 +202,7 @@ def _unique_items(validator: Any, unique: bool, instance: Any, schema: Any) -> I
 
 
 def _same_numbers(value: Any) -> Any:
-    """Return a value in which equal numbers are written alike: 1.0 equals 1."""
+    """Return a copy of a JSON value in which whole numbers are integers, so that 1.0 and 1 compare as equal."""
     if isinstance(value, dict):
         return {key: _same_numbers(inner) for key, inner in value.items()}
     if isinstance(value, list):

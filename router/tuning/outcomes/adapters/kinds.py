@@ -12,6 +12,7 @@ from typing import Any
 
 from probes.bounded.files import shown
 from probes.errors import DataError
+from router.quoting import did_you_mean
 from router.tuning.outcomes.adapters import table, votes
 from router.tuning.outcomes.adapters.collection import Collection, first
 from router.tuning.outcomes.adapters.harnesses import benchmarks, lm_eval, openai_evals, promptfoo
@@ -150,9 +151,7 @@ WITHOUT_SCORES, WITH_NAMES = (
 def check_kind(kind: str) -> None:
     """Raise DataError, which names the nearest kind, if there is no kind of this name."""
     if kind not in _KINDS:
-        near = difflib.get_close_matches(kind, KINDS, 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise DataError(f"kind must be one of {', '.join(KINDS)}; got {shown(kind)!r}.{hint}")
+        raise DataError(f"kind must be one of {', '.join(KINDS)}; got {shown(kind)!r}.{did_you_mean(kind, KINDS)}")
 
 
 def read_kind(kind: str, paths: Sequence[Path], collection: Collection, how: Reading) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from probes.bounded.files import shown
 from probes.errors import DataError
+from router.quoting import did_you_mean
 from router.tuning.outcomes.adapters.collection import Collection, ImportedAnswer, RawScore
 
 #: Names that a message lists at most.
@@ -43,8 +43,7 @@ def choose_name(names: Counter[str], wanted: str | None) -> str | None:
     ordered = sorted(names.items(), key=lambda item: (-item[1], item[0]))
     listed = ", ".join(f"{shown(name)} ({count:,})" for name, count in ordered[:_MOST_SHOWN])
     if wanted is not None and wanted not in names:
-        near = difflib.get_close_matches(wanted, names, 1)
-        hint = f" Did you mean {shown(near[0])!r}?" if near else ""
+        hint = did_you_mean(wanted, names, lambda near: repr(shown(near)))
         raise DataError(f"--score-name must be one of {listed or '(no scores found)'}; got {shown(wanted)!r}.{hint}")
     if wanted is None and len(names) > 1:
         raise DataError(f"the source holds several scores: {listed}. Choose one with --score-name.")

@@ -1,4 +1,4 @@
-"""A preview says what the policy would have done and cost, beside other ways to answer, with honest intervals."""
+"""Test `elle preview`: what a policy would have done and cost, other ways to answer beside it, and the intervals."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from router.tuning.previewing.preview_text import preview_sentences
 from router.tuning.previewing.savings import Resampling
 from router.tuning.previewing.slices_of_log import MOST_PARTS, MOST_TEXT, shown_text
 from tests.prompts import chat_text
+from tests.router.policies.score_policy import write_score_policy
 from tests.router.tuning.previewing.logs import LARGE, SMALL, real_policy, session_rows, write_log
 
 pytestmark = pytest.mark.usefixtures("_real_encoder")
@@ -64,6 +65,12 @@ def test_in_long_sessions_a_calculation_without_caches_promises_what_switching_l
     assert always_switch.saved.value < -0.5
     assert found.own.saved.value > always_switch.saved.value
     assert "A calculation without prompt caches would promise" in " ".join(preview_sentences(found))
+
+
+def test_a_policy_that_judges_by_a_score_says_that_a_log_does_not_hold_it(tmp_path: Path) -> None:
+    found = preview(tmp_path, {"prompt": "hello"}, policy=write_score_policy(tmp_path))
+    assert found.own.shares["large"] == 1
+    assert any("by the score 'Confidence'" in one and "taken to go to large" in one for one in found.assumed)
 
 
 def test_what_was_paid_is_compared_on_the_requests_of_which_the_log_knows_it(tmp_path: Path) -> None:

@@ -111,7 +111,9 @@ _INPUT_TOKENS = ("input_tokens", "cache_creation_input_tokens", "cache_read_inpu
 
 
 def read_stored_completions(paths: Sequence[Path], collection: Collection, scores: ScoreFile) -> None:
-    """Collect stored chat completions of OpenAI: the answers of `GET /chat/completions` and of `.../ID/messages`.
+    """Collect the chat completions that OpenAI stored, from what its API lists.
+
+    The files hold the replies to `GET /chat/completions`, and to `GET /chat/completions/ID/messages`.
 
     The messages of a completion have its id and a number. They may also stand in the completion itself, as `messages`
     or `input`. Tokens are read from `usage` and the time from `created`. The score comes from `--scores` by id, or else
