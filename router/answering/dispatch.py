@@ -12,12 +12,13 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from router import errors
 from router.answering.attempt_log import AttemptLog, retry_wait_s
+from router.answering.bound_candidate import BoundCandidate, cooling_down_error, report_failure, time_limit
 from router.answering.breaker import Breaker, Clock, Permit
 from router.answering.candidate_check import problems_of
 from router.answering.completion import Completion, completion_of
@@ -25,11 +26,13 @@ from router.answering.fallback import candidates_to_ask, may_read_more
 from router.answering.formats.lookup import format_of
 from router.answering.upstream import Upstream
 from router.answering.upstreams.destinations import speaks_openai
+from router.answering.watch import watched
 from router.attempts import Delivery
-from router.errors import DispatchError, InvalidRequestError, UpstreamCoolingDownError, UpstreamTimeoutError
+from router.errors import DispatchError, InvalidRequestError, UpstreamTimeoutError
 from router.intake.answer_budget import HeldAnswer
+from router.observing.observer import NO_OBSERVERS, Observers
 from router.policies.loading import ServedPolicy
-from router.policies.policy_file import Candidate, Prices
+from router.policies.policy_file import Candidate
 from router.policies.rules import speaks_api
 from router.values import RouteQuery, RoutingDecision, SpokenApi
 
@@ -44,17 +47,8 @@ OWN_FIELDS = frozenset({"model", "messages", "stream"})
 _MAX_HEAD = 100
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """Binds a candidate of one policy to its prices and its circuit breaker."""
-
-    candidate: Candidate
-    prices: Prices | None
-    breaker: Breaker
-
-
 #: Asks a candidate once.
-_Ask = Callable[[_Target, Permit], Awaitable[T]]
+_Ask = Callable[[BoundCandidate, Permit], Awaitable[T]]
 
 #: Returns the seconds that one attempt may take by the candidate's own settings.
 _Limit = Callable[[Candidate], float]
@@ -64,7 +58,7 @@ _Limit = Callable[[Candidate], float]
 class _OpenStream:
     """Holds a stream whose first content has arrived; `head` contains the chunks up to it."""
 
-    target: _Target
+    target: BoundCandidate
     permit: Permit
     started: float
     head: list[dict[str, Any]]
@@ -81,13 +75,20 @@ class Dispatcher:
         policies: the served policies by name.
         canned_url: base URL of the built-in upstream; None if no candidate uses it.
         clock: the clock of the circuit breakers, in seconds; it must be monotonic.
+        observers: are told how every answer ends.
     """
 
     def __init__(
-        self, policies: Mapping[str, ServedPolicy], *, canned_url: str | None = None, clock: Clock = time.monotonic
+        self,
+        policies: Mapping[str, ServedPolicy],
+        *,
+        canned_url: str | None = None,
+        clock: Clock = time.monotonic,
+        observers: Observers = NO_OBSERVERS,
     ) -> None:
+        self._observers = observers
         self._files = {name: policy.rules.file for name, policy in policies.items()}
-        self._targets: dict[tuple[str, str], _Target] = {}
+        self._targets: dict[tuple[str, str], BoundCandidate] = {}
         breakers: dict[tuple[object, ...], Breaker] = {}
         for name, policy in policies.items():
             for candidate, prices in zip(policy.rules.file.candidates, policy.rules.prices, strict=True):
@@ -95,7 +96,7 @@ class Dispatcher:
                 # An upstream that two policies or profiles share works in both of them or in neither.
                 upstream = (candidate.model, candidate.api_base, candidate.api_key_env, *limits.values())
                 breaker = breakers.setdefault(upstream, Breaker(**limits, clock=clock))  # type: ignore[arg-type]
-                self._targets[name, candidate.name] = _Target(candidate, prices, breaker)
+                self._targets[name, candidate.name] = BoundCandidate(candidate, prices, breaker)
         translates = any(not speaks_openai(one.candidate) for one in self._targets.values())
         self._upstream = Upstream(canned_url=canned_url, translates=translates)
 
@@ -122,9 +123,8 @@ class Dispatcher:
         Raises DispatchError with every attempt if nobody answers; its class says whether to retry. Raises
         InvalidRequestError if the parameters hold a field that the router sets itself.
         """
-        attempts = await self._begin(query, timeout_s)
 
-        async def ask(target: _Target, permit: Permit) -> Completion:
+        async def ask(target: BoundCandidate, permit: Permit) -> Completion:
             candidate, started = target.candidate, time.monotonic()
             held = HeldAnswer()
             try:
@@ -137,7 +137,11 @@ class Dispatcher:
             delivery = attempts.add_answer(candidate, started, decision.chosen, streamed=False)
             return replace(completion_of(query, body, target.prices, delivery), held=held)
 
-        return await self._first_answer(attempts, decision, ask, lambda candidate: candidate.timeout_s)
+        with watched(self._observers, decision) as watch:
+            attempts = await self._begin(query, timeout_s)
+            completion = await self._first_answer(attempts, decision, ask, lambda candidate: candidate.timeout_s)
+            watch.note(completion)
+            return completion
 
     async def stream(
         self, query: RouteQuery, decision: RoutingDecision, *, timeout_s: float | None = None
@@ -147,27 +151,30 @@ class Dispatcher:
         Another candidate may answer in place of the chosen one until the first content has arrived. A failure after
         that raises UpstreamInterruptedError, or UpstreamTimeoutError at the caller's deadline.
         """
-        attempts = await self._begin(query, timeout_s)
+        with watched(self._observers, decision) as watch:
+            attempts = await self._begin(query, timeout_s)
 
-        async def ask(target: _Target, permit: Permit) -> _OpenStream:
-            return await self._open(query, target, permit)
+            async def ask(target: BoundCandidate, permit: Permit) -> _OpenStream:
+                return await self._open(query, target, permit)
 
-        opened = await self._first_answer(attempts, decision, ask, lambda candidate: candidate.first_token_timeout_s)
-        candidate = opened.target.candidate
-        delivery: Delivery | None = attempts.add_answer(candidate, opened.started, decision.chosen, streamed=True)
-        tally = format_of(query.api_format).tally()
-        try:
-            async with contextlib.aclosing(self._bodies(attempts, opened)) as bodies:
-                async for body in bodies:
-                    yield completion_of(query, body, opened.target.prices, delivery, tally)
-                    delivery = None
-            opened.permit.succeeded()
-        except DispatchError as error:
-            _report_failure(opened.permit, candidate, error, cut_short=attempts.remaining_s <= 0)
-            raise attempts.interrupt(candidate, error, opened.started) from error
-        finally:
-            opened.permit.close()
-            await opened.chunks.aclose()
+            opened = await self._first_answer(attempts, decision, ask, lambda one: one.first_token_timeout_s)
+            candidate = opened.target.candidate
+            delivery: Delivery | None = attempts.add_answer(candidate, opened.started, decision.chosen, streamed=True)
+            tally = format_of(query.api_format).tally()
+            try:
+                async with contextlib.aclosing(self._bodies(attempts, opened)) as bodies:
+                    async for body in bodies:
+                        step = completion_of(query, body, opened.target.prices, delivery, tally)
+                        watch.note(step, streamed=True)
+                        yield step
+                        delivery = None
+                opened.permit.succeeded()
+            except DispatchError as error:
+                report_failure(opened.permit, candidate, error, cut_short=attempts.remaining_s <= 0)
+                raise attempts.interrupt(candidate, error, opened.started) from error
+            finally:
+                opened.permit.close()
+                await opened.chunks.aclose()
 
     async def count_tokens(self, query: RouteQuery, policy: str, candidate: str) -> dict[str, Any]:
         """Return what a candidate that speaks Anthropic's API counts for a request, as in `{"input_tokens": 12}`.
@@ -176,7 +183,7 @@ class Dispatcher:
         """
         await self._upstream.load()
         asked = self._targets[policy, candidate].candidate
-        async with _time_limit(asked, asked.timeout_s):
+        async with time_limit(asked, asked.timeout_s):
             return await self._upstream.count_tokens(asked, query)
 
     async def embed(
@@ -194,7 +201,7 @@ class Dispatcher:
                 "`speaks: [embeddings]` in the policy if its URL serves them."
             )
         await self._upstream.load()
-        async with _time_limit(asked, asked.timeout_s if timeout_s is None else min(asked.timeout_s, timeout_s)):
+        async with time_limit(asked, asked.timeout_s if timeout_s is None else min(asked.timeout_s, timeout_s)):
             return await self._upstream.embed(asked, query)
 
     async def aclose(self) -> None:
@@ -241,7 +248,7 @@ class Dispatcher:
                 break
         return attempts.raise_failure()
 
-    async def _ask_one(self, attempts: AttemptLog, target: _Target, ask: _Ask[T], limit_s: _Limit) -> T | None:
+    async def _ask_one(self, attempts: AttemptLog, target: BoundCandidate, ask: _Ask[T], limit_s: _Limit) -> T | None:
         """Ask one candidate, with its retries, until its share of the caller's time is used up.
 
         Return None if it fails; its failure is noted last.
@@ -250,14 +257,14 @@ class Dispatcher:
         for retry in itertools.count():
             permit, started = target.breaker.admit(), time.monotonic()
             if permit is None:
-                attempts.add_failure(candidate, _cooling_down(target), None)
+                attempts.add_failure(candidate, cooling_down_error(target), None)
                 return None
             try:
-                async with _time_limit(candidate, min(limit_s(candidate), attempts.turn_remaining_s)):
+                async with time_limit(candidate, min(limit_s(candidate), attempts.turn_remaining_s)):
                     return await ask(target, permit)
             except DispatchError as error:
                 own_s = min(limit_s(candidate), candidate.timeout_s)
-                _report_failure(permit, candidate, error, cut_short=time.monotonic() - started < own_s)
+                report_failure(permit, candidate, error, cut_short=time.monotonic() - started < own_s)
                 attempts.add_failure(candidate, error, started)
                 wait_s = retry_wait_s(error, retry)
                 if retry >= candidate.retries or wait_s is None or wait_s >= attempts.turn_remaining_s:
@@ -270,7 +277,7 @@ class Dispatcher:
             await asyncio.sleep(wait_s)
         return None
 
-    async def _open(self, query: RouteQuery, target: _Target, permit: Permit) -> _OpenStream:
+    async def _open(self, query: RouteQuery, target: BoundCandidate, permit: Permit) -> _OpenStream:
         """Open a stream and read it up to its first content."""
         candidate, started, head = target.candidate, time.monotonic(), []
         chunks, answers = self._upstream.stream(candidate, query), format_of(query.api_format)
@@ -291,55 +298,9 @@ class Dispatcher:
         for body in opened.head:
             yield body
         while True:
-            async with _time_limit(candidate, min(candidate.timeout_s, attempts.remaining_s)):
+            async with time_limit(candidate, min(candidate.timeout_s, attempts.remaining_s)):
                 try:
                     body = await anext(opened.chunks)
                 except StopAsyncIteration:
                     return
             yield body
-
-
-@contextlib.asynccontextmanager
-async def _time_limit(candidate: Candidate, seconds: float) -> AsyncIterator[None]:
-    """Raise UpstreamTimeoutError if the body of the context takes longer than `seconds`."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise UpstreamTimeoutError(
-            f"candidate {candidate.name!r} was silent for {max(seconds, 0):.3g} s, which is as long as it may be."
-        ) from error
-
-
-def _report_failure(permit: Permit, candidate: Candidate, error: DispatchError, *, cut_short: bool) -> None:
-    """Tell the circuit breaker what a failure says about the candidate's health.
-
-    cut_short: whether the candidate had less time than its own limits give it.
-    """
-    if not error.counts:
-        if error.http_status is not None:
-            # A candidate that refuses a request still answers, so it works.
-            permit.answering()
-        permit.close()
-    elif isinstance(error, errors.UpstreamDeniedError | errors.UpstreamNotFoundError):
-        log.error("candidate %s: %s It rests for %g s.", candidate.name, error, candidate.cooldown_s)
-        permit.rest(because=error)
-    elif error.retry_after_s is not None:
-        permit.rest(error.retry_after_s)
-    elif isinstance(error, UpstreamTimeoutError) and cut_short:
-        # The caller's deadline was shorter than the candidate's own, so the timeout says nothing about its health.
-        permit.close()
-    else:
-        permit.failed()
-
-
-def _cooling_down(target: _Target) -> DispatchError:
-    """Return the error for a candidate that is not asked because it is cooling down.
-
-    If an error made it cool down, such as a refused key, a retry is worth no more than it was then; so the class stays.
-    """
-    because, name = target.breaker.because, target.candidate.name
-    if isinstance(because, DispatchError):
-        return type(because)(f"candidate {name!r} rests: {because.message}", http_status=because.http_status)
-    message = f"candidate {name!r} is cooling down after failures."
-    return UpstreamCoolingDownError(message, retry_after_s=target.breaker.retry_after_s or None)

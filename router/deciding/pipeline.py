@@ -27,8 +27,9 @@ from router.deciding.judgement_cache import CacheCounts, JudgementCache
 from router.deciding.prepared_query import Prepared, record_of
 from router.deciding.session_memory import SessionMemory
 from router.deciding.settings import DEFAULT_SETTINGS, RouterSettings
-from router.errors import JudgementError, UnknownPolicyError
+from router.errors import JudgementError, RouterError, UnknownPolicyError
 from router.intake.bounds import Intake
+from router.observing.observer import NO_OBSERVERS, DecidedEvent, Observers, RefusedEvent
 from router.policies.choice import choose, needs_no_scores
 from router.policies.eligibility import check_eligibility
 from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies
@@ -53,6 +54,7 @@ class Router:
         settings: the bounds of the router and the sizes of its memories.
         intake: the bounds that all doors share; None makes new ones.
         clock: returns the time in seconds by which sessions are remembered, and never goes backwards.
+        observers: are told of every decision.
 
     Raises EncoderMismatchError if an encoder is not the one that a probe was fitted on.
     """
@@ -65,6 +67,7 @@ class Router:
         *,
         intake: Intake | None = None,
         clock: Callable[[], float] = time.monotonic,
+        observers: Observers = NO_OBSERVERS,
     ) -> None:
         for policy in policies:
             if policy.encoder_spec is not None:
@@ -85,6 +88,7 @@ class Router:
         # Which candidate gave a response, by the response's id: only that candidate's provider keeps it.
         self._responses = SessionMemory(max_entries=settings.max_sessions, ttl_s=settings.session_ttl_s, clock=clock)
         self._intake = Intake() if intake is None else intake
+        self._observers = observers
 
     @classmethod
     def from_files(
@@ -93,6 +97,7 @@ class Router:
         encoder_dir: Path | None = None,
         settings: RouterSettings = DEFAULT_SETTINGS,
         intake: Intake | None = None,
+        observers: Observers = NO_OBSERVERS,
     ) -> Self:
         """Return a router for these policy files; without files, for the embedded default policy.
 
@@ -103,7 +108,7 @@ class Router:
         policies = load_policies([Path(path) for path in paths] or [DEFAULT_POLICY])
         specs = {p.encoder_spec.identity: p.encoder_spec for p in policies if p.encoder_spec is not None}
         encoders = {identity: load_encoder(spec, encoder_dir) for identity, spec in specs.items()}
-        return cls(policies, encoders, settings, intake=intake)
+        return cls(policies, encoders, settings, intake=intake, observers=observers)
 
     @property
     def intake(self) -> Intake:
@@ -177,18 +182,23 @@ class Router:
         Raises RouterError; OverloadedError at once if the encoder's queue is full; DeadlineError after `timeout_s`.
         """
         deadline = None if timeout_s is None else time.perf_counter() + timeout_s
-        if large:
-            prepared = await self._intake.run_in_thread(self._prepare, query, caller)
-        else:
-            prepared = self._prepare(query, caller)
-        encoded: Encoded | Exception | None = None
-        if (encoder := prepared.encoder_identity) is not None:
-            try:
-                text, whose = prepared.eligibility.ask.text, who(connection, caller)
-                encoded = await self._pools[encoder].submit(text, deadline=deadline, who=whose)
-            except _ENCODER_ERRORS as error:
-                encoded = error
-        return self._conclude(prepared, encoded)
+        try:
+            if large:
+                prepared = await self._intake.run_in_thread(self._prepare, query, caller)
+            else:
+                prepared = self._prepare(query, caller)
+            encoded: Encoded | Exception | None = None
+            if (encoder := prepared.encoder_identity) is not None:
+                try:
+                    text, whose = prepared.eligibility.ask.text, who(connection, caller)
+                    encoded = await self._pools[encoder].submit(text, deadline=deadline, who=whose)
+                except _ENCODER_ERRORS as error:
+                    encoded = error
+            return self._conclude(prepared, encoded)
+        except RouterError as error:
+            policy = query.overrides.policy or ""
+            self._observers.refused(RefusedEvent(policy if policy in self._policies else "", caller, error))
+            raise
 
     @property
     def cache_counts(self) -> CacheCounts:
@@ -280,6 +290,8 @@ class Router:
         )
         decision = record_of(prepared, judgement, choice, timings)
         self.remember_answer(decision, decision.chosen, caller=prepared.caller)
+        features = encoded.features if isinstance(encoded, Encoded) else None
+        self._observers.decided(DecidedEvent(prepared.query, decision, prepared.caller, features))
         return decision
 
     def _judge(

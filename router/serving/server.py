@@ -86,7 +86,7 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
             canned_url = None
             if any(_uses_canned(policy) for policy in router.policies.values()):
                 canned_url = await stack.enter_async_context(http_server.serve_on_loopback())
-            dispatcher = Dispatcher(router.policies, canned_url=canned_url)
+            dispatcher = Dispatcher(router.policies, canned_url=canned_url, observers=settings.observers)
             stack.push_async_callback(dispatcher.aclose)
             ports.start(router, dispatcher)
             if settings.share_port:
@@ -144,6 +144,7 @@ def _load(settings: ServerSettings, intake: Intake) -> Router:
         encoder_dir=settings.encoder_dir,
         settings=settings,
         intake=intake,
+        observers=settings.observers,
     )
     router.warm_up()
     # The objects that are loaded now stay for ever. Searching them for garbage would stop everything for 250 ms.

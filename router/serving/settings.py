@@ -13,6 +13,7 @@ from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
 from router.deciding.settings import RouterSettings
 from router.intake.in_flight import InFlight
+from router.observing.observer import NO_OBSERVERS, Observers
 
 
 class Door(Protocol):
@@ -68,6 +69,7 @@ class ServerSettings(RouterSettings):
         doors: further gRPC services for the same server.
         http: the gateway of the HTTP port; None serves no HTTP.
         http_port: port of the HTTP gateway; 0 takes a free one.
+        observers: are told of every decision and of how every answer ends.
     """
 
     policies: tuple[Path, ...] = ()
@@ -82,3 +84,4 @@ class ServerSettings(RouterSettings):
     doors: tuple[Door, ...] = ()
     http: HttpDoor | None = None
     http_port: int = 0
+    observers: Observers = NO_OBSERVERS

@@ -14,6 +14,7 @@ from router.answering.completion import Completion
 from router.answering.dispatch import Dispatcher
 from router.attempts import AttemptOutcome
 from router.errors import DispatchError
+from router.observing.observer import NO_OBSERVERS, Observers
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import PolicyFile, Prices
 from router.policies.rules import Rules
@@ -77,7 +78,13 @@ class Script:
 class Stack:
     """Candidates a, b, c and d of rising strength, `a` chosen, under one policy."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Script, **each: Any) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        script: Script,
+        observers: Observers = NO_OBSERVERS,
+        **each: Any,
+    ) -> None:
         self.script, self.now, self.slept = script, 1000.0, list[float]()
         monkeypatch.setattr(dispatch, "Upstream", lambda **_: script)
         sleep = asyncio.sleep
@@ -101,7 +108,7 @@ class Stack:
             }
         )
         served = ServedPolicy(Rules(file, (PRICES,) * 4, None), ArtifactRef("p", "1", ""))
-        self.dispatcher = Dispatcher({"p": served}, clock=lambda: self.now)
+        self.dispatcher = Dispatcher({"p": served}, clock=lambda: self.now, observers=observers)
 
     async def complete(self, chosen: str = "a", timeout_s: float | None = None, **query: Any) -> Completion:
         asked = RouteQuery(QUERY.messages, **query)

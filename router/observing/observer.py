@@ -1,0 +1,143 @@
+"""Define what an observer of the service is told (`Observer`), and tell several observers at once (`Observers`).
+
+Router and dispatcher call observers on the path of a request, in the event loop. An observer must therefore return
+within microseconds: it counts, or puts the event into a queue of its own. It must not change the event.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from router.attempts import Attempt
+from router.errors import RouterError
+from router.values import RouteQuery, RoutingDecision
+
+log = logging.getLogger(__name__)
+
+Event = TypeVar("Event")
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedEvent:
+    """Says that a request was decided.
+
+    Attributes:
+        query: the request. It holds the prompt, which no observer may store or log unless the user turned that on.
+        decision: the decision record.
+        caller: the opaque key of whoever calls; empty if the request has no credential.
+        features: the features of the prompt, shape (n_features,), float32; None if the prompt was not encoded, because
+            it needed no judgement or had been judged before.
+    """
+
+    query: RouteQuery
+    decision: RoutingDecision
+    caller: str
+    features: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedEvent:
+    """Says that a request was not decided.
+
+    Attributes:
+        policy: the name of the policy that was asked for; empty for the default policy, and if there is no such policy.
+        caller: as in `DecidedEvent`.
+        error: why; its class has the status and the reason that the caller gets.
+    """
+
+    policy: str
+    caller: str
+    error: RouterError
+
+
+class AnswerOutcome(enum.StrEnum):
+    """The ways in which the answer of a decided request can end."""
+
+    #: The caller got the whole answer.
+    ANSWERED = "answered"
+    #: No candidate answered, or the answer broke off.
+    FAILED = "failed"
+    #: The caller went away before the end of the answer.
+    ABANDONED = "abandoned"
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredEvent:
+    """Says how the answer of a decided request ended.
+
+    Attributes:
+        decision: the decision record.
+        outcome: how it ended.
+        answered_by: the candidate that answered; empty if none did.
+        attempts: everything that was tried, oldest first.
+        total_s: seconds from the decision to the end of the answer.
+        first_content_s: seconds from the decision to the first content of a stream; None if the answer came whole, or
+            did not come.
+        input_tokens, output_tokens: as the provider counted them; None if it did not say.
+        cost_usd: the cost at the policy's prices; None if usage or prices are not known.
+        error: why no candidate answered; None unless the outcome is `FAILED`.
+    """
+
+    decision: RoutingDecision
+    outcome: AnswerOutcome
+    answered_by: str
+    attempts: tuple[Attempt, ...]
+    total_s: float
+    first_content_s: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    error: BaseException | None = None
+
+
+class Observer(Protocol):
+    """Is told what the service decides and what comes of it."""
+
+    def decided(self, event: DecidedEvent) -> None:
+        """Note that a request was decided."""
+
+    def refused(self, event: RefusedEvent) -> None:
+        """Note that a request was refused before it was decided."""
+
+    def answered(self, event: AnsweredEvent) -> None:
+        """Note that the answer of a decided request ended, well or badly."""
+
+
+class Observers:
+    """Tells several observers, one after the other. One that fails is logged, and the request and the others go on."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def decided(self, event: DecidedEvent) -> None:
+        """Tell every observer that a request was decided."""
+        for observer in self._observers:
+            _tell(observer.decided, event)
+
+    def refused(self, event: RefusedEvent) -> None:
+        """Tell every observer that a request was refused."""
+        for observer in self._observers:
+            _tell(observer.refused, event)
+
+    def answered(self, event: AnsweredEvent) -> None:
+        """Tell every observer that the answer of a request ended."""
+        for observer in self._observers:
+            _tell(observer.answered, event)
+
+
+#: Tells nobody.
+NO_OBSERVERS = Observers()
+
+
+def _tell(method: Callable[[Event], None], event: Event) -> None:
+    # An observer is no part of the answer: whatever goes wrong in it is its own bug, and no caller may pay for it.
+    try:
+        method(event)
+    except Exception:
+        log.exception("an observer failed; the request goes on")
