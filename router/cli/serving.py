@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from router.serving.server import RunningService
     from router.serving.settings import ServerSettings
 
+#: The options that only mean something with --http, by the names that `HttpGateway` has for them.
+_HTTP_OPTIONS = ("max_body_bytes", "cors_origins", "comment_after_s")
+
 _SERVE_GROUPS = {
     "What to serve": ("policies", "encoder_dir"),
     "Addresses": ("host", "port", "http_port", "metrics_port", "ext_proc"),
+    "Over HTTP": ("cors_origins", "comment_after_s"),
     "Processes and threads": ("workers", "worker_timeout_s", "threads"),
     "Limits": ("max_pending", "max_prompt_bytes", "max_body_bytes"),
     "Memory of prompts and sessions": ("cache_entries", "max_sessions", "session_ttl_s"),
@@ -58,6 +62,20 @@ _SERVE_GROUPS = {
 )
 @click.option(
     "--max-body-bytes", type=click.IntRange(1), help="The largest body of a request over HTTP. Default: 32 MiB."
+)
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let web pages of this origin, such as https://app.example.com, call the service from a browser; repeatable. "
+    "The origin * stands for every web page.",
+)
+@click.option(
+    "--comment-after-s",
+    type=click.FloatRange(0, max_open=True, max=float("inf")),
+    help="Seconds of silence after which a client that waits for a stream over HTTP gets a comment, so that no proxy "
+    "gives up; 0 sends none. Default: 20.",
 )
 @ENCODER_DIR
 @click.option(
@@ -156,22 +174,23 @@ def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
     serve_workers(settings, workers, announce_workers, worker_timeout_s=worker_timeout_s)
 
 
-def _server_settings(
-    ext_proc: Any, http_port: int | None, max_body_bytes: int | None, **options: Any
-) -> ServerSettings:
+def _server_settings(ext_proc: Any, http_port: int | None, **options: Any) -> ServerSettings:
     """Return the settings of the server, with the services that the options ask for beside gRPC."""
     from router.serving.settings import ServerSettings
+
+    asked = {name: options.pop(name) for name in _HTTP_OPTIONS}
+    asked = {name: value for name, value in asked.items() if value not in (None, ())}
 
     if ext_proc is not None:
         from router.gateways.ext_proc import ExternalProcessor
 
         options["doors"] = (ExternalProcessor(ext_proc),)
     if http_port is not None:
-        from router.gateways.http.http_gateway import MAX_BODY_BYTES, HttpGateway
+        from router.gateways.http.http_gateway import HttpGateway
 
-        options |= {"http": HttpGateway(max_body_bytes=max_body_bytes or MAX_BODY_BYTES), "http_port": http_port}
-    elif max_body_bytes is not None:
-        raise click.UsageError("--max-body-bytes needs --http.")
+        options |= {"http": HttpGateway(**asked), "http_port": http_port}
+    elif asked:
+        raise click.UsageError("--max-body-bytes, --cors-origin and --comment-after-s need --http.")
     return ServerSettings(**options)
 
 

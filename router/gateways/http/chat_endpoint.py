@@ -39,11 +39,10 @@ async def _stream(exchange: Exchange, query: RouteQuery, decision: RoutingDecisi
     record: dict[str, Any] = {}
     reply = exchange.reply
     stream = exchange.engine.dispatcher.stream(query, decision, timeout_s=exchange.remaining_s)
-    async with contextlib.aclosing(stream) as steps:
+    async with contextlib.aclosing(stream) as steps, reply.commented(exchange.engine.comment_after_s):
         async for step in steps:
             if step.delivery is not None:
                 record = _record(exchange, decision, step.delivery)
-                await reply.begin_events()
             _remember_response(exchange, query, decision, step.body)
             carries = exchange.api.carries_record(step.body, has_cost=step.usage is not None)
             marked = (

@@ -35,12 +35,14 @@ T = TypeVar("T")
 class Engine:
     """The parts of the service that a request needs: the router decides it, the dispatcher gets the answer.
 
-    `in_flight` tracks the request until it has been answered.
+    `in_flight` tracks the request until it has been answered. After `comment_after_s` seconds of silence a client that
+    waits for a stream gets a comment; 0 sends none.
     """
 
     router: Router
     dispatcher: Dispatcher
     in_flight: InFlight
+    comment_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

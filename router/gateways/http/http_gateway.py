@@ -7,12 +7,14 @@ the same router and dispatcher as every other door. docs/apis.md describes them.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
 from router.errors import (
+    ConfigError,
     GatewayNotInstalledError,
     NotReadyError,
     RouterError,
@@ -42,6 +44,12 @@ from router.quoting import quoted
 #: Largest body. It leaves room for a few dozen images.
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
+#: An origin as browsers write it into their requests: in lower case, and without a path.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/:?#@A-Z]+)(:[0-9]{1,5})?")
+
+#: Seconds of silence after which a client that waits for a stream gets a comment. Proxies give up after 30 or 60.
+COMMENT_AFTER_S = 20.0
+
 #: The paths that bodies are posted to, each with the API whose format they have and with what is done.
 POST_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
     "/v1/chat/completions": (OPENAI_FORMAT, answer_chat),
@@ -68,19 +76,30 @@ class HttpGateway:
 
     Args:
         max_body_bytes: longer bodies are refused.
+        cors_origins: the origins, such as `https://app.example.com`, whose web pages may call; `*` stands for all.
+        comment_after_s: seconds of silence after which a client that waits for a stream gets a comment; 0 sends none.
 
-    Raises GatewayNotInstalledError if Starlette, uvicorn or httptools are not installed.
+    Raises GatewayNotInstalledError if Starlette, uvicorn or httptools are not installed, and ConfigError for an origin
+    that no browser would send.
     """
 
-    def __init__(self, *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        cors_origins: Sequence[str] = (),
+        comment_after_s: float = COMMENT_AFTER_S,
+    ) -> None:
         for name in ("starlette.applications", "uvicorn", "httptools"):
             _require(name)
         self._max_body_bytes = max_body_bytes
+        self._cors_origins = tuple(_checked_origin(origin) for origin in cors_origins)
+        self._comment_after_s = comment_after_s
         self._engine: Engine | None = None
 
     def start(self, router: Router, dispatcher: Dispatcher, in_flight: InFlight | None = None) -> None:
         """Begin to answer, and track requests in `in_flight`. Before this call every request is answered with 503."""
-        self._engine = Engine(router, dispatcher, in_flight or InFlight())
+        self._engine = Engine(router, dispatcher, in_flight or InFlight(), self._comment_after_s)
 
     def app(self) -> Any:
         """Return the ASGI application."""
@@ -107,7 +126,7 @@ class HttpGateway:
             is_post = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in posts
             await (posts[scope["path"]] if is_post else starlette)(scope, receive, send)
 
-        return app
+        return _with_cors(app, self._cors_origins) if self._cors_origins else app
 
     def _started_engine(self) -> Engine:
         if self._engine is None:
@@ -133,6 +152,29 @@ class HttpGateway:
         if engine.in_flight.is_draining:
             raise ShuttingDownError("the service is shutting down; send new requests elsewhere.")
         return _json_response(200, {}, {"status": "ok", "policies": list(engine.router.policies)})
+
+
+def _checked_origin(origin: str) -> str:
+    """Return an origin unchanged. Raises ConfigError if browsers do not write it so."""
+    if origin != "*" and not _ORIGIN.fullmatch(origin):
+        raise ConfigError(
+            f"--cors-origin must be * or an origin such as https://app.example.com or http://localhost:3000, without a "
+            f"path, got {quoted(origin)}."
+        )
+    return origin
+
+
+def _with_cors(app: Any, origins: Sequence[str]) -> Any:
+    """Return the application with the headers by which browsers let web pages of other origins call it.
+
+    It stands around everything else, so preflights need nothing and errors have the headers too. Cookies are not
+    allowed: there are none.
+    """
+    from starlette.middleware.cors import CORSMiddleware
+
+    return CORSMiddleware(
+        app, allow_origins=origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=("*",)
+    )
 
 
 async def _refuse(request: Any, error: Any) -> Any:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
+import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from router.answering.upstreams.large_answers import apart, is_large, json_in_pieces
@@ -34,6 +37,9 @@ _EVENT_HEADERS = {
     "x-accel-buffering": "no",
 }
 
+#: A comment in a stream of events, which every reader of such streams passes over.
+_COMMENT = b": waiting\n\n"
+
 
 class HttpReply:
     """Sends the reply to one request: one JSON body, events, or an error.
@@ -51,7 +57,9 @@ class HttpReply:
         self._send = send
         self._api = api
         self._is_streaming = False
+        self._sending = asyncio.Lock()
         self._n_events = 0
+        self._sent_at = 0.0
         self.decision: RoutingDecision | None = None
         self.delivery: Delivery | None = None
 
@@ -61,16 +69,43 @@ class HttpReply:
         await self._send_head(status, {**headers, "content-length": str(len(raw))})
         await self._send({"type": "http.response.body", "body": raw})
 
-    async def begin_events(self) -> None:
-        """Send the head of a reply that consists of events."""
-        await self._send_head(200, _EVENT_HEADERS)
-        self._is_streaming = True
-
     async def event(self, body: Mapping[str, Any]) -> None:
-        """Send one server-sent event with this JSON body."""
+        """Send one server-sent event with this JSON body; before the first one the head of the reply is sent."""
         raw = self._api.event(body, await _answer_to_json(body))
         self._n_events += 1
-        await self._send({"type": "http.response.body", "body": raw, "more_body": True})
+        await self._send_part(raw)
+
+    @contextlib.asynccontextmanager
+    async def commented(self, after_s: float) -> AsyncIterator[None]:
+        """Send a comment whenever nothing was sent for `after_s` seconds within this context; 0 sends none.
+
+        The head of the reply is sent before the first comment. Then it is too late for another status.
+        """
+        if not after_s:
+            yield
+            return
+        self._sent_at = time.monotonic()
+        commenting = asyncio.create_task(self._comment(after_s))
+        try:
+            yield
+        finally:
+            # Nothing waits for its end: a task that is cancelled sends nothing more.
+            commenting.cancel()
+
+    async def _comment(self, after_s: float) -> None:
+        while True:
+            await asyncio.sleep(self._sent_at + after_s - time.monotonic())
+            if self._sent_at + after_s <= time.monotonic():
+                await self._send_part(_COMMENT)
+
+    async def _send_part(self, raw: bytes) -> None:
+        """Send a part of a reply that consists of events. A comment and an event never mix, because one waits."""
+        async with self._sending:
+            if not self._is_streaming:
+                await self._send_head(200, _EVENT_HEADERS)
+                self._is_streaming = True
+            self._sent_at = time.monotonic()
+            await self._send({"type": "http.response.body", "body": raw, "more_body": True})
 
     async def end_events(self, *, complete: bool = True) -> None:
         """End the reply; after a complete answer the API's last event is sent before."""
