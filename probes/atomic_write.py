@@ -41,11 +41,14 @@ def replace_directory(path: Path, contents: Mapping[str, bytes], may_hold: Colle
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write one file in one step, replacing an existing one; raise ArtifactError if that fails."""
+def write_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Write one file in one step, replacing an existing one; raise ArtifactError if that fails.
+
+    mode: who may read and write the file, less what the process's umask takes away.
+    """
     staging = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        _write_synced(staging, data)
+        _write_synced(staging, data, mode)
         staging.replace(path)
         _sync_directory(path.parent)
     except OSError as error:
@@ -92,8 +95,8 @@ def _exchange(a: Path, b: Path) -> bool:
     return status == 0
 
 
-def _write_synced(file: Path, data: bytes) -> None:
-    with file.open("xb") as stream:
+def _write_synced(file: Path, data: bytes, mode: int = 0o666) -> None:
+    with open(file, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())

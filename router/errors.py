@@ -5,6 +5,9 @@ RouterError
 │   ├── UnknownCandidateError  an override names a candidate that does not
 │   │                          exist                                          INVALID_ARGUMENT
 │   └── RequestTooLargeError   (HTTP) the body is too long                    INVALID_ARGUMENT
+├── UnauthenticatedError       no valid token came with the call              UNAUTHENTICATED
+├── ForbiddenError             the token does not allow this call             PERMISSION_DENIED
+├── LimitExceededError         a limit of the caller's token is reached       RESOURCE_EXHAUSTED, retry
 ├── UnknownPolicyError         no policy has this name                        NOT_FOUND
 ├── UnknownModelError          (chat bodies) `model` names neither a policy
 │                              nor a candidate                                NOT_FOUND
@@ -78,6 +81,29 @@ class UnknownCandidateError(InvalidRequestError):
 
 class RequestTooLargeError(InvalidRequestError):
     """The body of an HTTP request is longer than the service reads."""
+
+
+class UnauthenticatedError(RouterError):
+    """The call carries no token, or one that is unknown, expired or revoked."""
+
+    status = "UNAUTHENTICATED"
+
+
+class ForbiddenError(RouterError):
+    """The token of the call is valid, but it does not have the scope that the call needs."""
+
+    status = "PERMISSION_DENIED"
+
+
+class LimitExceededError(RouterError):
+    """A limit of the caller's token is reached. The caller may try again after `retry_after_s` seconds."""
+
+    status = "RESOURCE_EXHAUSTED"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class UnknownPolicyError(RouterError):

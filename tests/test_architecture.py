@@ -54,20 +54,21 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "asking": set(),
         "client": {"wire", "pb"},
         "collecting": {"answering", "asking", "policies", "serving", "tuning.outcomes"},
-        "deciding": {"asking", "intake", "observing", "policies"},
+        "deciding": {"asking", "identity", "intake", "observing", "policies"},
         "explaining": {"policies"},
-        "gateways": {"answering", "asking", "client", "deciding", "intake", "policies", "wire"},
+        "gateways": {"answering", "asking", "client", "deciding", "identity", "intake", "policies", "wire"},
+        "identity": {"asking"},
         "intake": set(),
         "observing": set(),
         "policies": {"asking"},
-        "serving": {"answering", "deciding", "intake", "observing", "policies", "wire", "pb"},
+        "serving": {"answering", "deciding", "identity", "intake", "observing", "policies", "wire", "pb"},
         "tuning.certifying": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},
         "tuning.fitting": {"asking", "policies", "tuning.outcomes"},
         "tuning.judging": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},
         "tuning.outcomes": {"asking", "policies"},
         "tuning.previewing": {"asking", "deciding", "policies", "tuning.outcomes", "tuning.reporting"},
         "tuning.reporting": {"asking", "policies", "tuning.fitting", "tuning.judging", "tuning.outcomes"},
-        "wire": {"answering", "asking", "deciding", "intake", "pb"},
+        "wire": {"answering", "asking", "deciding", "identity", "intake", "pb"},
     },
 }
 
@@ -159,7 +160,8 @@ def test_choosing_is_pure() -> None:
 def test_only_the_external_processor_knows_envoys_protos() -> None:
     for path in sources("router"):
         names_it = '"envoy.' in path.read_text("utf-8") or any(name.startswith("envoy") for name in imports(path))
-        assert names_it == (path.name == "ext_proc.py"), path
+        # The other file says which scope its callers need.
+        assert names_it == (path.name in {"ext_proc.py", "method_scopes.py"}), path
 
 
 def test_heavy_libraries_are_imported_only_where_they_are_needed() -> None:

@@ -16,9 +16,10 @@ import click
 
 from probes.bounded.secrets import mask_secrets
 from probes.errors import ProbesError
-from router.cli import collecting, embeddings, judging, labelling, selecting, serving, tuning
+from router.cli import collecting, deciding, embeddings, judging, labelling, selecting, tuning
 from router.cli.options import JSON
 from router.cli.output import print_json
+from router.cli.running import serve, tokens
 from router.cli.starting import verb
 from router.errors import RouterError
 
@@ -70,7 +71,9 @@ def _version(name: str) -> str | None:
 
 
 for _command in (
-    *serving.SERVING_VERBS,
+    serve.serve_verb,
+    tokens.token_verb,
+    *deciding.DECIDING_VERBS,
     *verb.STARTING_VERBS,
     *collecting.COLLECTING_VERBS,
     *tuning.TUNING_VERBS,

@@ -29,13 +29,15 @@ from router.errors import GatewayNotInstalledError, InvalidRequestError, NotRead
 from router.gateways.http.decision_format import ALL_HEADERS, ERROR_HEADER, decision_headers
 from router.gateways.http.openai_format import error_object, error_reply
 from router.gateways.http.request_body import ChatBody, query_from_body, upstream_model
+from router.identity.method_scopes import EXT_PROC
+from router.identity.principal import current_principal
 from router.intake.bounds import SMALL_BYTES
 from router.quoting import quoted
 from router.values import RouteQuery
 
 log = logging.getLogger(__name__)
 
-SERVICE_NAME = "envoy.service.ext_proc.v3.ExternalProcessor"
+SERVICE_NAME = EXT_PROC
 
 #: A POST to a path with one of these endings carries a chat.
 CHAT_PATHS = ("/chat/completions", "/v1/messages")
@@ -134,7 +136,9 @@ class ExternalProcessor:
         with router.intake.hold_bytes() as held:
             held.add(len(raw))
             body, query = await router.intake.run_in_thread(read) if large else read()
-            decision = await router.adecide(query, caller=caller_of(headers), connection=connection, large=large)
+            # Envoy proves who it is, and its clients are told apart by what they send to it.
+            caller = "/".join(filter(None, (current_principal.get().id, caller_of(headers))))
+            decision = await router.adecide(query, caller=caller, connection=connection, large=large)
         model = upstream_model(decision.chosen_model)
         rewritten = await router.intake.run_in_thread(body.with_model, model) if large else body.with_model(model)
         return rewritten, decision_headers(decision)

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
 from router.errors import ConfigError
+from router.identity.gate import Gate
 from router.intake.bounds import Intake
 from router.intake.in_flight import InFlight
 from router.serving import backlog, http_server
@@ -41,6 +42,7 @@ class ServicePorts:
         address: address of the gRPC port, empty until it is open.
         http_address: address of the HTTP port; None if there is none.
         intake: the bounds that all doors share.
+        gate: checks who calls, at all doors.
         shutdown: how the process will end; None if no signals are handled.
     """
 
@@ -51,6 +53,7 @@ class ServicePorts:
         self._settings = settings
         self._in_flight = InFlight()
         self.intake = Intake()
+        self.gate = Gate(settings.identity)
         self._service = RouterService()
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
@@ -68,7 +71,9 @@ class ServicePorts:
         await self._server.start()
         if settings.http is not None:
             listener = http_server.bind_socket(settings.host, settings.http_port, share=settings.share_port)
-            serving_http = http_server.serve_app(listener, settings.http.app(), grace_s=lambda: self._remaining_s)
+            serving_http = http_server.serve_app(
+                listener, settings.http.app(self.gate), grace_s=lambda: self._remaining_s
+            )
             port = await self._http.enter_async_context(serving_http)
             self.http_address = authority(settings.host, port)
 
@@ -117,12 +122,12 @@ class ServicePorts:
         settings = self._settings
         server = grpc.aio.server(options=server_options(share_port=settings.share_port))
         reader = RequestReader(self.intake)
-        add_to_server(self._service, server, self._in_flight, reader)
+        add_to_server(self._service, server, self._in_flight, reader, self.gate)
         # Health watchers stay for ever, so they do not count as in flight.
-        uncounted = guarded(server, None, reader)
+        uncounted = guarded(server, None, reader, self.gate)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, uncounted)
         for door in settings.doors:
-            door.register(guarded(server, self._in_flight, reader))
+            door.register(guarded(server, self._in_flight, reader, self.gate))
         own = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         names = (*own, *(name for door in settings.doors for name in door.service_names))
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), uncounted)

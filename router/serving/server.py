@@ -75,6 +75,7 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
         upstream.check_installed()
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(rare_full_passes())
+        await stack.enter_async_context(ports.gate.kept_fresh())
         try:
             if not settings.share_port:
                 await ports.open()

@@ -12,6 +12,7 @@ import grpc.aio
 from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
 from router.deciding.settings import RouterSettings
+from router.identity.gate import Gate, IdentitySettings
 from router.intake.in_flight import InFlight
 from router.observing.observer import NO_OBSERVERS, Observers
 
@@ -37,8 +38,8 @@ class Door(Protocol):
 class HttpDoor(Protocol):
     """A gateway on the HTTP port, which asks the same router and the same dispatcher."""
 
-    def app(self) -> Any:
-        """Return the ASGI application that the HTTP port serves.
+    def app(self, gate: Gate) -> Any:
+        """Return the ASGI application that the HTTP port serves. The gate checks who calls.
 
         Before `start` it must answer that the service is not ready.
         """
@@ -70,6 +71,7 @@ class ServerSettings(RouterSettings):
         http: the gateway of the HTTP port; None serves no HTTP.
         http_port: port of the HTTP gateway; 0 takes a free one.
         observers: are told of every decision and of how every answer ends.
+        identity: how callers prove who they are; by default nobody is asked.
     """
 
     policies: tuple[Path, ...] = ()
@@ -85,3 +87,4 @@ class ServerSettings(RouterSettings):
     http: HttpDoor | None = None
     http_port: int = 0
     observers: Observers = NO_OBSERVERS
+    identity: IdentitySettings = field(default_factory=IdentitySettings)

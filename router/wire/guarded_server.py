@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -14,10 +14,12 @@ import grpc.aio
 from google.rpc import code_pb2
 
 from router.errors import DeadlineError, DispatchError, RouterError
+from router.identity.gate import OPEN_GATE, Gate
+from router.identity.method_scopes import door_of, needed_for
 from router.intake.bounds import forget_frames
 from router.intake.in_flight import InFlight
 from router.pb import router_service_pb2_grpc as pb_grpc
-from router.wire.request_reader import Context, RequestDecoder, RequestReader
+from router.wire.request_reader import Context, RequestDecoder, RequestReader, text_headers
 from router.wire.statuses import DETAILS_KEY, status_of
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -27,6 +29,9 @@ _Track = Callable[[], contextlib.AbstractContextManager[None]]
 
 #: Makes the context that reads the request of a call, or the iterator over its requests if the call streams them.
 _Read = Callable[[AsyncIterator[bytes], Any], contextlib.AbstractAsyncContextManager[Any]]
+
+#: Raises the error of a caller who may not call this method.
+_Admit = Callable[[Context], None]
 
 #: The arguments of `ServicerContext.abort`: status code, message, trailers.
 _Failure: TypeAlias = "tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]"
@@ -49,20 +54,35 @@ class GuardedServer:
         server: the server that the guarded methods are added to.
         in_flight: counts the requests and can end them; None if nobody waits for them to finish.
         reader: reads and decodes the requests; None for a reader with the usual bounds.
+        gate: checks who calls, before anything of the request is read.
     """
 
-    def __init__(self, server: grpc.aio.Server, in_flight: InFlight | None, reader: RequestReader | None) -> None:
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        in_flight: InFlight | None,
+        reader: RequestReader | None,
+        gate: Gate = OPEN_GATE,
+    ) -> None:
         self._server = server
         self._in_flight = in_flight
         self._reader = reader or RequestReader()
+        self._gate = gate
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """Do nothing, because generated code adds the same handlers by `add_registered_method_handlers` too."""
 
     def add_registered_method_handlers(self, service: str, by_method: dict[str, Handler]) -> None:
         """Add the methods of a service, each wrapped so that bounds and errors are handled."""
-        handlers = {method: _guard(handler, self._in_flight, self._reader) for method, handler in by_method.items()}
+        handlers = {
+            method: _guard(handler, self._in_flight, self._reader, functools.partial(self._admit, service, method))
+            for method, handler in by_method.items()
+        }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+
+    def _admit(self, service: str, method: str, context: Context) -> None:
+        if self._gate.is_on:
+            self._gate.admit(door_of(service), text_headers(context), needed_for(service, method))
 
 
 def add_to_server(
@@ -70,22 +90,26 @@ def add_to_server(
     server: grpc.aio.Server,
     in_flight: InFlight | None = None,
     reader: RequestReader | None = None,
+    gate: Gate = OPEN_GATE,
 ) -> None:
     """Add `elle.router.v1.RouterService` to a server, guarded. See `GuardedServer` for the arguments."""
-    pb_grpc.add_RouterServiceServicer_to_server(service, guarded(server, in_flight, reader))
+    pb_grpc.add_RouterServiceServicer_to_server(service, guarded(server, in_flight, reader, gate))
 
 
 def guarded(
-    server: grpc.aio.Server, in_flight: InFlight | None = None, reader: RequestReader | None = None
+    server: grpc.aio.Server,
+    in_flight: InFlight | None = None,
+    reader: RequestReader | None = None,
+    gate: Gate = OPEN_GATE,
 ) -> grpc.aio.Server:
     """Return an object that takes the place of `server` when services are added, and guards their methods.
 
     See `GuardedServer` for the arguments.
     """
-    return cast(grpc.aio.Server, GuardedServer(server, in_flight, reader))
+    return cast(grpc.aio.Server, GuardedServer(server, in_flight, reader, gate))
 
 
-def _guard(handler: Handler, in_flight: InFlight | None, reader: RequestReader) -> Handler:
+def _guard(handler: Handler, in_flight: InFlight | None, reader: RequestReader, admit: _Admit) -> Handler:
     kinds: dict[tuple[bool, bool], Any] = {
         (False, False): handler.unary_unary,
         (False, True): handler.unary_stream,
@@ -103,8 +127,10 @@ def _guard(handler: Handler, in_flight: InFlight | None, reader: RequestReader) 
     decoder = RequestDecoder(cast(Any, handler.request_deserializer))
     track = in_flight.track if in_flight is not None else contextlib.nullcontext
     # No deserialiser: the reader decodes, once it has counted bytes and fields.
-    guarded_method = guard(method, partial(read, decoder=decoder), track)
-    return cast(Handler, make(guarded_method, None, partial(_serialized, cast(Any, handler.response_serializer))))
+    guarded_method = guard(method, functools.partial(read, decoder=decoder), track, admit)
+    return cast(
+        Handler, make(guarded_method, None, functools.partial(_serialized, cast(Any, handler.response_serializer)))
+    )
 
 
 def _serialized(serialize: Callable[[Any], bytes], answer: Any) -> bytes:
@@ -115,9 +141,10 @@ def _serialized(serialize: Callable[[Any], bytes], answer: Any) -> bytes:
     return answer if isinstance(answer, bytes) else serialize(answer)
 
 
-def _guard_call(method: Any, read: _Read, track: _Track) -> Callable[..., Awaitable[Any]]:
+def _guard_call(method: Any, read: _Read, track: _Track, admit: _Admit) -> Callable[..., Awaitable[Any]]:
     async def answer_or_failure(requests: AsyncIterator[bytes], context: Context) -> tuple[Any, _Failure | None]:
         try:
+            admit(context)
             async with read(requests, context) as request:
                 with track():
                     return await method(request, context), None
@@ -136,10 +163,11 @@ def _guard_call(method: Any, read: _Read, track: _Track) -> Callable[..., Awaita
     return guarded_method
 
 
-def _guard_stream(method: Any, read: _Read, track: _Track) -> Callable[..., Awaitable[None]]:
+def _guard_stream(method: Any, read: _Read, track: _Track, admit: _Admit) -> Callable[..., Awaitable[None]]:
     # It writes instead of yielding, so that a stream that is cut short during a write ends with our status too.
     async def write_all(requests: AsyncIterator[bytes], context: Context) -> _Failure | None:
         try:
+            admit(context)
             async with read(requests, context) as request:
                 with track():
                     async with contextlib.aclosing(method(request, context)) as items:

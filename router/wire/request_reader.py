@@ -36,6 +36,11 @@ is_large: contextvars.ContextVar[bool] = contextvars.ContextVar("is_large", defa
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
+def text_headers(context: Context) -> dict[str, str]:
+    """Return the metadata of a call that is text, by name. gRPC has names in lower case."""
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
 class RequestDecoder:
     """Decodes the requests of one gRPC method.
 

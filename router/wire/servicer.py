@@ -16,10 +16,11 @@ from router.answering.dispatch import Dispatcher
 from router.answering.upstreams.large_answers import apart
 from router.answering.upstreams.large_answers import is_large as is_large_answer
 from router.asking.caller_scores import scores_of
-from router.asking.session_ids import caller_of, session_id_of
+from router.asking.session_ids import session_id_of
 from router.asking.task_keys import task_of
 from router.deciding.pipeline import Router
 from router.errors import InvalidRequestError, NotReadyError
+from router.identity.principal import caller_key
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2 as routing_pb
@@ -27,7 +28,7 @@ from router.plain_json import TextPieces, whole_text
 from router.values import RouteQuery, RoutingDecision
 from router.wire import conversion, deliveries
 from router.wire.large_structs import field_bytes, with_large_fields
-from router.wire.request_reader import TINY_BYTES, Context, is_large
+from router.wire.request_reader import TINY_BYTES, Context, is_large, text_headers
 from router.wire.statuses import status_of
 from router.wire.structs import struct_from_answer
 
@@ -84,8 +85,8 @@ class RouterService(pb_grpc.RouterServiceServicer):
                 f"requests must hold at most {MAX_BATCH:,} requests, got {len(request.requests):,}; send several.",
                 field="requests",
             )
-        headers = _headers(context)
-        whose = {"caller": caller_of(headers), "connection": context.peer()}
+        headers = text_headers(context)
+        whose = {"caller": caller_key(headers), "connection": context.peer()}
         ends = time.perf_counter() + left if (left := _time_left(context)) is not None else None
         read = functools.partial(_by_session, request.requests, headers, sized=is_large.get())
         groups = await router.intake.run_in_thread(read) if is_large.get() else read()
@@ -166,7 +167,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
 
 
 async def _decided(router: Router, request: pb.RouteRequest, context: Context) -> tuple[RouteQuery, RoutingDecision]:
-    headers, large = _headers(context), is_large.get()
+    headers, large = text_headers(context), is_large.get()
 
     def read() -> RouteQuery:
         query = conversion.query_from_wire(request)
@@ -178,18 +179,14 @@ async def _decided(router: Router, request: pb.RouteRequest, context: Context) -
         )
 
     query = await router.intake.run_in_thread(read) if large else read()
-    whose = {"caller": caller_of(headers), "connection": context.peer()}
+    whose = {"caller": caller_key(headers), "connection": context.peer()}
     return query, await router.adecide(query, **whose, timeout_s=_time_left(context), large=large)
 
 
 def _remember_answerer(router: Router, decision: RoutingDecision, step: Completion, context: Context) -> None:
     """Remember for the session which candidate answered, if it is not the chosen one."""
     if step.delivery is not None and step.delivery.fell_back:
-        router.remember_answer(decision, step.delivery.answered_by, caller=caller_of(_headers(context)))
-
-
-def _headers(context: Context) -> dict[str, str]:
-    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        router.remember_answer(decision, step.delivery.answered_by, caller=caller_key(text_headers(context)))
 
 
 @dataclass(frozen=True, slots=True)

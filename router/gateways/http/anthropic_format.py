@@ -13,6 +13,8 @@ from router.values import ApiFormat
 #: Anthropic's type of an error for each HTTP status; other statuses are an `api_error`.
 _KINDS: Mapping[int, str] = {
     400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from router.answering.dispatch import Dispatcher
-from router.asking.session_ids import caller_of
 from router.deciding.pipeline import Router
 from router.errors import InvalidRequestError
 from router.gateways.http.http_api import HttpApi
@@ -23,6 +22,7 @@ from router.gateways.http.http_request import (
     while_connected,
 )
 from router.gateways.http.request_body import ChatBody, query_from_body
+from router.identity.principal import caller_key
 from router.intake.bounds import SMALL_BYTES, forget_frames
 from router.intake.in_flight import InFlight
 from router.quoting import quoted
@@ -112,10 +112,21 @@ class Endpoint:
         api: the API, such as `OPENAI_FORMAT`.
         answer: what to do with a request whose body has arrived.
         max_body_bytes: longer bodies are refused.
+        admit: is called with the headers of each request before anything else of it is read, and raises the error of a
+            caller who may not use this endpoint.
     """
 
-    def __init__(self, engine: Callable[[], Engine], api: HttpApi, answer: Answer, *, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        engine: Callable[[], Engine],
+        api: HttpApi,
+        answer: Answer,
+        *,
+        max_body_bytes: int,
+        admit: Callable[[Mapping[str, str]], None],
+    ) -> None:
         self._engine = engine
+        self._admit = admit
         self._api = api
         self._answer = answer
         self._max_body_bytes = max_body_bytes
@@ -126,6 +137,7 @@ class Endpoint:
         reply = HttpReply(send, self._api)
         with contextlib.suppress(ClientDisconnectedError):
             try:
+                self._admit(headers)
                 engine = self._engine()
                 timeout_s = timeout_of(headers)
                 deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -133,7 +145,7 @@ class Endpoint:
                     chunks = await read_body(receive, headers, self._max_body_bytes, held)
                     # Over HTTP/1.1 each call that is open has a connection of its own, so only hosts are told apart.
                     host, _ = scope.get("client") or ("", 0)
-                    whose = {"caller": caller_of(headers), "connection": f"{host}:"}
+                    whose = {"caller": caller_key(headers), "connection": f"{host}:"}
                     model = scope.get("path_params", {}).get("model", "")
                     exchange = Exchange(engine, self._api, headers, whose, deadline, reply, model)
                     await while_connected(receive, self._run(exchange, chunks))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from router.errors import DispatchError, RequestTooLargeError, RouterError, UpstreamNotFoundError
+from router.errors import DispatchError, ForbiddenError, RequestTooLargeError, RouterError, UpstreamNotFoundError
 from router.gateways.http.decision_format import ERROR_HEADER
 from router.values import ApiFormat
 
@@ -21,6 +21,7 @@ HTTP_STATUS: Mapping[str, int] = {
     # The provider refused the router's key, not the caller's, so the caller must not see a 401 or 403.
     "PERMISSION_DENIED": 502,
     "ABORTED": 502,
+    "UNAUTHENTICATED": 401,
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
@@ -65,12 +66,16 @@ def http_status_of(error: RouterError) -> int:
     if isinstance(error, UpstreamNotFoundError):
         # The router names models and URLs of candidates, not the caller. 404 would say that the caller must change it.
         return 502
+    if isinstance(error, ForbiddenError):
+        return 403
     return 413 if isinstance(error, RequestTooLargeError) else HTTP_STATUS[error.status]
 
 
 def error_headers(error: RouterError) -> dict[str, str]:
     """Return the headers of an error: its reason, and whether and when to try again."""
     headers = {ERROR_HEADER: error.reason}
+    if error.status == "UNAUTHENTICATED":
+        headers["www-authenticate"] = "Bearer"
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
         headers["retry-after-ms"] = str(math.ceil(error.retry_after_s * 1000))

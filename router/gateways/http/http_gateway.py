@@ -6,6 +6,7 @@ the same router and dispatcher as every other door. docs/apis.md describes them.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,9 @@ from router.gateways.http.openai_format import (
 from router.gateways.http.request_body import model_list
 from router.gateways.http.responses_format import RESPONSES_FORMAT
 from router.gateways.http.undecided_endpoints import answer_embeddings, answer_token_count
+from router.identity.counts import DoorName
+from router.identity.gate import OPEN_GATE, Gate
+from router.identity.method_scopes import ANSWERING, DECIDING, READING, Needed
 from router.intake.in_flight import InFlight
 from router.quoting import quoted
 
@@ -71,6 +75,10 @@ AZURE_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
 }
 
 
+#: The scopes that open the endpoints which ask no candidate; all others need `complete`.
+_NEEDED: Mapping[Answer, Needed] = {answer_systemone: DECIDING, answer_decisions: DECIDING}
+
+
 class HttpGateway:
     """The gateway that `elle serve --http` serves; it is passed as `ServerSettings.http`.
 
@@ -96,19 +104,27 @@ class HttpGateway:
         self._cors_origins = tuple(_checked_origin(origin) for origin in cors_origins)
         self._comment_after_s = comment_after_s
         self._engine: Engine | None = None
+        self._gate = OPEN_GATE
 
     def start(self, router: Router, dispatcher: Dispatcher, in_flight: InFlight | None = None) -> None:
         """Begin to answer, and track requests in `in_flight`. Before this call every request is answered with 503."""
         self._engine = Engine(router, dispatcher, in_flight or InFlight(), self._comment_after_s)
 
-    def app(self) -> Any:
-        """Return the ASGI application."""
+    def app(self, gate: Gate = OPEN_GATE) -> Any:
+        """Return the ASGI application. `gate` checks who calls."""
+        self._gate = gate
         from starlette.applications import Starlette
         from starlette.exceptions import HTTPException
         from starlette.routing import Route
 
         posts = {
-            path: Endpoint(self._started_engine, api, answer, max_body_bytes=self._max_body_bytes)
+            path: Endpoint(
+                self._started_engine,
+                api,
+                answer,
+                max_body_bytes=self._max_body_bytes,
+                admit=functools.partial(self._admit, _NEEDED.get(answer, ANSWERING)),
+            )
             for path, (api, answer) in {**POST_PATHS, **AZURE_PATHS}.items()
         }
         starlette = Starlette(
@@ -128,16 +144,22 @@ class HttpGateway:
 
         return _with_cors(app, self._cors_origins) if self._cors_origins else app
 
+    def _admit(self, needed: Needed, headers: Mapping[str, str]) -> None:
+        if self._gate.is_on:
+            self._gate.admit(DoorName.HTTP, headers, needed)
+
     def _started_engine(self) -> Engine:
         if self._engine is None:
             raise NotReadyError("the service is still loading its encoder; try again in a few seconds.")
         return self._engine
 
     async def _list_models(self, request: Any) -> Any:
+        self._admit(READING, request.headers)
         router = self._started_engine().router
         return _json_response(200, {}, {"object": "list", "data": model_list(router.policies)})
 
     async def _show_model(self, request: Any) -> Any:
+        self._admit(READING, request.headers)
         router = self._started_engine().router
         name, listed = request.path_params["name"], model_list(router.policies)
         for model in listed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.errors import RouterError, UnknownModelError
+from router.errors import RouterError, UnauthenticatedError, UnknownModelError
 from router.gateways.http.decision_format import RECORD_FIELD
 from router.gateways.http.http_api import error_headers, http_status_of
 from router.values import ApiFormat
@@ -36,8 +36,9 @@ class OpenAIFormat:
 
     def error_body(self, error: RouterError, status: int) -> dict[str, Any]:
         """Return OpenAI's error object, with `retryable` in it."""
-        # Clients that were written for OpenAI know this code.
-        code = "model_not_found" if isinstance(error, UnknownModelError) else error.reason.lower()
+        # Clients that were written for OpenAI know these codes.
+        known = {UnknownModelError: "model_not_found", UnauthenticatedError: "invalid_api_key"}
+        code = known.get(type(error), error.reason.lower())
         body = error_object(str(error), kind=_kind(status), code=code, param=error.field)
         body["error"]["retryable"] = error.retryable
         return body

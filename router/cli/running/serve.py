@@ -1,0 +1,211 @@
+"""`elle serve`: run the service with the options of the command line, of the environment and of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from router.cli.options import ENCODER_DIR, PATH
+from router.cli.running.config_file import ConfiguredCommand
+
+if TYPE_CHECKING:
+    from router.serving.server import RunningService
+    from router.serving.settings import ServerSettings
+
+#: The options that only mean something with --http, by the names that `HttpGateway` has for them.
+_HTTP_OPTIONS = ("max_body_bytes", "cors_origins", "comment_after_s")
+
+_SERVE_GROUPS = {
+    "What to serve": ("config", "policies", "encoder_dir"),
+    "Addresses": ("host", "port", "http_port", "metrics_port", "ext_proc"),
+    "Over HTTP": ("cors_origins", "comment_after_s"),
+    "Who may call": ("tokens",),
+    "Processes and threads": ("workers", "worker_timeout_s", "threads"),
+    "Limits": ("max_pending", "max_prompt_bytes", "max_body_bytes"),
+    "Memory of prompts and sessions": ("cache_entries", "max_sessions", "session_ttl_s"),
+    "Shutting down": ("drain_s", "drain_delay_s"),
+}
+
+
+@click.command(
+    "serve", cls=ConfiguredCommand, groups=_SERVE_GROUPS, short_help="Serve over gRPC, and over HTTP with --http."
+)
+@click.option(
+    "--policy",
+    "policies",
+    type=PATH,
+    multiple=True,
+    help="A policy file; repeatable. The first one is the default. Without any, the embedded policy is served, whose "
+    "answers are canned.",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address to listen on. Without --tokens whoever reaches it may use the service.",
+)
+@click.option(
+    "--port",
+    default=50051,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="The port of gRPC; 0 takes any free one.",
+)
+@click.option(
+    "--http",
+    "http_port",
+    type=click.IntRange(0, 65535),
+    help="Also serve the API of OpenAI over HTTP on this port; 0 takes any free one.",
+)
+@click.option(
+    "--max-body-bytes", type=click.IntRange(1), help="The largest body of a request over HTTP. Default: 32 MiB."
+)
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let web pages of this origin, such as https://app.example.com, call the service from a browser; repeatable. "
+    "The origin * stands for every web page.",
+)
+@click.option(
+    "--comment-after-s",
+    type=click.FloatRange(0, max_open=True, max=float("inf")),
+    help="Seconds of silence after which a client that waits for a stream over HTTP gets a comment, so that no proxy "
+    "gives up; 0 sends none. Default: 20.",
+)
+@click.option(
+    "--tokens",
+    type=PATH,
+    help="A file of tokens, as `elle token create` writes it: only callers with one of them are served. The file is "
+    "read again when it changes.",
+)
+@ENCODER_DIR
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="The number of processes that share the port.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="The number of threads in each worker that run the encoder. Default: usable cores / workers.",
+)
+@click.option(
+    "--max-pending",
+    type=click.IntRange(1),
+    help="The number of prompts that may wait for the encoder; more are refused. Default: 16 for each thread.",
+)
+@click.option(
+    "--cache-entries",
+    default=10_000,
+    show_default=True,
+    type=click.IntRange(0),
+    help="The number of prompts whose predicted risks are kept, in case the same credential sends them again.",
+)
+@click.option(
+    "--max-prompt-bytes",
+    default=512 * 1024,
+    show_default=True,
+    type=click.IntRange(1),
+    help="The most bytes of text that a request may hold.",
+)
+@click.option(
+    "--max-sessions",
+    default=50_000,
+    show_default=True,
+    type=click.IntRange(0),
+    help="The number of sessions that are remembered at most.",
+)
+@click.option(
+    "--session-ttl-s",
+    default=3600.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds after which an idle session is forgotten.",
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Also serve Prometheus metrics on this port; worker k, counted from 0, serves its own on this port + k.",
+)
+@click.option(
+    "--worker-timeout-s",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="A worker that does not respond for this many seconds is killed and replaced.",
+)
+@click.option(
+    "--drain-s",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="The most seconds from SIGTERM to the end; answers that are not finished by then are cut short.",
+)
+@click.option(
+    "--drain-delay-s",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="The first seconds of --drain-s, in which health says NOT_SERVING but new connections are accepted.",
+)
+@click.option(
+    "--ext-proc",
+    type=click.Choice(["closed", "open"]),
+    is_flag=False,
+    flag_value="closed",
+    help="Also serve the external processor of Envoy. A request that it cannot decide is refused (closed, the default) "
+    "or passed on unchanged (open).",
+)
+def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
+    """Serve over gRPC until SIGTERM, and over HTTP with --http."""
+    from router.serving.event_loop import run_in_event_loop
+    from router.serving.server import serve_forever
+    from router.serving.workers import serve_workers
+
+    settings = _server_settings(**options)
+    if workers == 1:
+        run_in_event_loop(serve_forever(settings, _announce_server))
+        return
+
+    def announce_workers(address: str, http_address: str | None) -> None:
+        _announce(f"serving on {address} in {workers} processes", http_address)
+
+    serve_workers(settings, workers, announce_workers, worker_timeout_s=worker_timeout_s)
+
+
+def _server_settings(ext_proc: Any, http_port: int | None, tokens: Path | None, **options: Any) -> ServerSettings:
+    """Return the settings of the server, with the services that the options ask for beside gRPC."""
+    from router.identity.gate import IdentitySettings
+    from router.serving.settings import ServerSettings
+
+    asked = {name: options.pop(name) for name in _HTTP_OPTIONS}
+    asked = {name: value for name, value in asked.items() if value not in (None, ())}
+    options["identity"] = IdentitySettings(tokens)
+
+    if ext_proc is not None:
+        from router.gateways.ext_proc import ExternalProcessor
+
+        options["doors"] = (ExternalProcessor(ext_proc),)
+    if http_port is not None:
+        from router.gateways.http.http_gateway import HttpGateway
+
+        options |= {"http": HttpGateway(**asked), "http_port": http_port}
+    elif asked:
+        raise click.UsageError("--max-body-bytes, --cors-origin and --comment-after-s need --http.")
+    return ServerSettings(**options)
+
+
+def _announce_server(running: RunningService) -> None:
+    _announce(f"serving {', '.join(running.router.policies)} on {running.address}", running.http_address)
+
+
+def _announce(text: str, http_address: str | None) -> None:
+    click.echo(text, err=True)
+    if http_address is not None:
+        click.echo(f"OpenAI's API on http://{http_address}/v1", err=True)

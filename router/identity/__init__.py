@@ -1,0 +1,1 @@
+"""Know who calls and what they may do: tokens, scopes, limits, and the certificates of both sides."""

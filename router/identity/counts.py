@@ -1,0 +1,49 @@
+"""Count the calls that were refused because of who called, by door and by reason."""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections import Counter
+from collections.abc import Mapping
+
+
+class DoorName(enum.StrEnum):
+    """The doors that callers come in by."""
+
+    GRPC = "grpc"
+    HTTP = "http"
+    EXT_PROC = "ext_proc"
+    ADMIN = "admin"
+
+
+class Refusal(enum.StrEnum):
+    """The reasons for which a call is refused before anybody looks at what it asks, or because of its limits."""
+
+    NO_TOKEN = "no_token"  # noqa: S105  (no token)
+    UNKNOWN_TOKEN = "unknown_token"  # noqa: S105
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    WRONG_SCOPE = "wrong_scope"
+    OVER_RATE = "over_rate"
+    OVER_STRONG_SHARE = "over_strong_share"
+    OVER_BUDGET = "over_budget"
+    OVERSIZED = "oversized"
+
+
+class RefusalCounts:
+    """Counts the calls that were refused, by door and by reason. It is thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[DoorName, Refusal]] = Counter()
+
+    def add(self, door: DoorName, reason: Refusal) -> None:
+        """Count one refused call."""
+        with self._lock:
+            self._counts[door, reason] += 1
+
+    def snapshot(self) -> Mapping[tuple[DoorName, Refusal], int]:
+        """Return the numbers so far, for every door and every reason, those without a refusal too."""
+        with self._lock:
+            return {(door, reason): self._counts[door, reason] for door in DoorName for reason in Refusal}

@@ -1,0 +1,129 @@
+"""Let callers in who may do what they ask (`Gate`): by a token of ours, or by a JSON Web Token of somebody else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from router.errors import ForbiddenError, UnauthenticatedError
+from router.identity.counts import DoorName, Refusal, RefusalCounts
+from router.identity.method_scopes import Needed
+from router.identity.principal import ANYBODY, Principal, current_principal
+from router.identity.token_book import TokenBook
+from router.identity.watched_file import WatchedFiles, keep_fresh
+
+#: Headers besides `authorization` that may hold a token: those of the SDKs of Anthropic and of Azure.
+_KEY_HEADERS = ("x-api-key", "api-key")
+
+_HOW = "send it as `authorization: Bearer TOKEN`, or in the header `x-api-key`"
+
+
+@dataclass(frozen=True)
+class IdentitySettings:
+    """Says how callers prove who they are. Without any of it nobody is asked.
+
+    Attributes:
+        tokens: the file of tokens, as `elle token` writes it.
+    """
+
+    tokens: Path | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Return whether callers must prove who they are."""
+        return self.tokens is not None
+
+
+class Gate:
+    """Checks the credential of each call. One gate serves all doors of a process.
+
+    Args:
+        settings: where credentials are checked; by default nobody is asked for one.
+        now: returns the Unix time in seconds.
+
+    Attributes:
+        counts: the calls that were refused.
+
+    Raises ConfigError if a file cannot be used.
+    """
+
+    def __init__(self, settings: IdentitySettings | None = None, *, now: Callable[[], float] = time.time) -> None:
+        self._settings = settings or IdentitySettings()
+        self._now = now
+        self.counts = RefusalCounts()
+        self._tokens: WatchedFiles[TokenBook] | None = None
+        if (path := self._settings.tokens) is not None:
+            self._tokens = WatchedFiles(f"tokens in {path}", (path,), lambda: TokenBook.load(path))
+
+    @property
+    def is_on(self) -> bool:
+        """Return whether callers must prove who they are."""
+        return self._settings.is_on
+
+    def admit(self, door: DoorName, headers: Mapping[str, str], needed: Needed) -> Principal:
+        """Return who calls, and remember it for the current task (`current_principal`).
+
+        headers: of the call, with names in lower case. needed: the scopes of which one is enough.
+
+        Raises UnauthenticatedError, ForbiddenError or LimitExceededError, and counts it.
+        """
+        if needed is None or not self.is_on:
+            return ANYBODY
+        principal = self._authenticate(door, headers)
+        if not principal.scopes & needed:
+            self.counts.add(door, Refusal.WRONG_SCOPE)
+            raise ForbiddenError(
+                f"this token must have the scope {' or '.join(sorted(needed))} for this call, and it has "
+                f"{', '.join(sorted(principal.scopes))}; ask whoever runs the service for another token."
+            )
+        current_principal.set(principal)
+        return principal
+
+    @contextlib.asynccontextmanager
+    async def kept_fresh(self) -> AsyncIterator[None]:
+        """Take over changes of the files while the context lasts."""
+        watching = asyncio.create_task(keep_fresh([self._tokens] if self._tokens else []))
+        try:
+            yield
+        finally:
+            watching.cancel()
+
+    def _authenticate(self, door: DoorName, headers: Mapping[str, str]) -> Principal:
+        credential = credential_of(headers)
+        if not credential:
+            self._refuse(door, Refusal.NO_TOKEN, f"the call must carry a token and carries none; {_HOW}.")
+        found = self._tokens.value.find(credential) if self._tokens else None
+        if found is None:
+            self._refuse(
+                door, Refusal.UNKNOWN_TOKEN, f"the token of this call is not known here; check it, and {_HOW}."
+            )
+        token, principal = found
+        state = token.state(datetime.datetime.fromtimestamp(self._now(), datetime.UTC))
+        if state != "valid":
+            reason = Refusal.EXPIRED if state == "expired" else Refusal.REVOKED
+            self._refuse(
+                door, reason, f"the token of this call is {state}; ask whoever runs the service for a new one."
+            )
+        return principal
+
+    def _refuse(self, door: DoorName, reason: Refusal, message: str) -> NoReturn:
+        self.counts.add(door, reason)
+        raise UnauthenticatedError(message)
+
+
+def credential_of(headers: Mapping[str, str]) -> str:
+    """Return the token that the headers of a call carry, or an empty text. Names of headers are in lower case."""
+    scheme, _, rest = headers.get("authorization", "").strip().partition(" ")
+    if scheme.lower() == "bearer" and rest.strip():
+        return rest.strip()
+    return next((value.strip() for name in _KEY_HEADERS if (value := headers.get(name, "")).strip()), "")
+
+
+#: Lets everybody in.
+OPEN_GATE = Gate()

@@ -1,0 +1,90 @@
+"""Read files again when they change, and keep what they held last while they cannot be read (`WatchedFiles`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from probes.errors import ProbesError
+from router.errors import RouterError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Seconds between two looks at the files. A change is in force after at most twice this time.
+LOOK_S = 1.0
+
+
+class WatchedFiles(Generic[T]):
+    """Holds a value that is made of one or more files, and is made anew when they change.
+
+    Args:
+        what: what the files are, for the log, such as "tokens".
+        paths: the files.
+        load: reads the files and returns the value; raises RouterError or ProbesError, whose message quotes no secret.
+
+    Attributes:
+        value: what the files held when they could be read last.
+        failures: how many changes could not be taken over.
+
+    Raises what `load` raises, when it is made.
+    """
+
+    def __init__(self, what: str, paths: Sequence[Path], load: Callable[[], T]) -> None:
+        self._what = what
+        self._paths = paths
+        self._load = load
+        self._seen = self._marks()
+        self._suspect: tuple[Any, ...] | None = None
+        self.value = load()
+        self.failures = 0
+
+    def refresh(self) -> bool:
+        """Read the files if they have changed, and return whether the value is new.
+
+        A change that cannot be read counts as a failure when it is seen for the second time, because two files may be
+        replaced one after the other. The old value stays.
+        """
+        marks = self._marks()
+        if marks == self._seen:
+            return False
+        try:
+            value = self._load()
+        except (RouterError, ProbesError) as error:
+            if marks == self._suspect:
+                self._seen = marks
+                self.failures += 1
+                # The message says what is wrong; where it was noticed helps nobody.
+                log.error("the %s changed but cannot be used; the old ones stay in force: %s", self._what, error)  # noqa: TRY400
+            self._suspect = marks
+            return False
+        self._seen, self._suspect, self.value = marks, None, value
+        log.warning("the %s changed, and the new ones are in force", self._what)
+        return True
+
+    def _marks(self) -> tuple[Any, ...]:
+        return tuple(_mark(path) for path in self._paths)
+
+
+async def keep_fresh(watched: Sequence[WatchedFiles[Any]], every_s: float = LOOK_S) -> None:
+    """Look at watched files for ever. Reading happens in another thread, so requests do not wait for a slow disk."""
+    while True:
+        await asyncio.sleep(every_s)
+        for one in watched:
+            try:
+                await asyncio.to_thread(one.refresh)
+            except Exception:
+                # Whatever a file holds, the service goes on with what it knows.
+                log.exception("a changed file could not be read; the old state stays in force")
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino

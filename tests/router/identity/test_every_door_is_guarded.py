@@ -1,0 +1,125 @@
+"""Each door against each kind of caller: the right status, in the format of the door, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from router.gateways.http.http_gateway import AZURE_PATHS, POST_PATHS
+from router.identity.counts import DoorName, Refusal
+from tests.router.identity.guarded import (
+    BODIES,
+    Guarded,
+    grpc_status,
+    guarded_service,
+    http_answer,
+)
+
+METHODS = ("Route", "BatchRoute", "Complete", "StreamComplete", "GetPolicy", "Reflection")
+#: A scope that does not open the door.
+WRONG = {"Route": "complete", "BatchRoute": "feedback", "Complete": "route", "StreamComplete": "route"}
+RIGHT = {"Complete": "complete", "StreamComplete": "complete"}
+ASKED_ALONE = ("/v1/systemone", "/v1/decisions", "/v1/models", "/v1/models/test")
+
+REFUSED = (
+    ("nothing", Refusal.NO_TOKEN),
+    ("unknown", Refusal.UNKNOWN_TOKEN),
+    ("garbage", Refusal.UNKNOWN_TOKEN),
+    ("expired", Refusal.EXPIRED),
+    ("revoked", Refusal.REVOKED),
+)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    with guarded_service(tmp_path_factory.mktemp("guarded")) as running:
+        yield running
+
+
+def bearer(service: Guarded, kind: str) -> dict[str, str]:
+    return {} if kind == "nothing" else {"authorization": f"Bearer {service.texts[kind]}"}
+
+
+def counted(service: Guarded, door: DoorName, reason: Refusal) -> int:
+    return service.gate.counts.snapshot()[door, reason]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("kind", "reason"), REFUSED)
+def test_grpc_refuses_who_has_no_valid_token(service: Guarded, method: str, kind: str, reason: Refusal) -> None:
+    before = counted(service, DoorName.GRPC, reason)
+    code, message = grpc_status(service, method, bearer(service, kind))
+    assert code == "UNAUTHENTICATED"
+    assert service.texts.get(kind, "nothing") not in message
+    assert counted(service, DoorName.GRPC, reason) == before + 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_grpc_lets_in_who_has_the_scope(service: Guarded, method: str) -> None:
+    assert grpc_status(service, method, bearer(service, RIGHT.get(method, "route"))) == ("OK", "")
+
+
+@pytest.mark.parametrize(("method", "scope"), WRONG.items())
+def test_grpc_refuses_another_scope(service: Guarded, method: str, scope: str) -> None:
+    before = counted(service, DoorName.GRPC, Refusal.WRONG_SCOPE)
+    code, message = grpc_status(service, method, bearer(service, scope))
+    assert code == "PERMISSION_DENIED"
+    assert "must have the scope" in message
+    assert counted(service, DoorName.GRPC, Refusal.WRONG_SCOPE) == before + 1
+
+
+def test_health_needs_no_token(service: Guarded) -> None:
+    assert grpc_status(service, "Health", {}) == ("OK", "")
+    assert grpc_status(service, "Health", bearer(service, "garbage")) == ("OK", "")
+
+
+def test_every_path_of_the_http_door_is_in_the_table() -> None:
+    assert set(POST_PATHS) <= set(BODIES)
+    assert any(path.startswith("/openai/deployments") for path in BODIES)
+    assert any(path.startswith("/openai/deployments") for path in AZURE_PATHS)
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize(("kind", "reason"), REFUSED)
+def test_http_refuses_who_has_no_valid_token(service: Guarded, path: str, kind: str, reason: Refusal) -> None:
+    before = counted(service, DoorName.HTTP, reason)
+    answer = http_answer(service, path, bearer(service, kind))
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    error = answer.json()["error"]
+    if path.startswith("/v1/messages"):
+        assert (answer.json()["type"], error["type"]) == ("error", "authentication_error")
+    else:
+        assert error["code"] == "invalid_api_key"
+    assert service.texts.get(kind, "nothing") not in answer.text
+    assert counted(service, DoorName.HTTP, reason) == before + 1
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_http_refuses_another_scope(service: Guarded, path: str) -> None:
+    before = counted(service, DoorName.HTTP, Refusal.WRONG_SCOPE)
+    answer = http_answer(service, path, bearer(service, "feedback"))
+    assert answer.status_code == 403
+    if path.startswith("/v1/messages"):
+        assert answer.json()["error"]["type"] == "permission_error"
+    assert counted(service, DoorName.HTTP, Refusal.WRONG_SCOPE) == before + 1
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_http_lets_in_who_has_the_scope(service: Guarded, path: str) -> None:
+    answer = http_answer(service, path, bearer(service, "route" if path in ASKED_ALONE else "complete"))
+    # What is asked may not suit the policy; whoever is let in hears about that, and not about tokens.
+    assert answer.status_code not in {401, 403}, answer.text
+
+
+@pytest.mark.parametrize("header", ["x-api-key", "api-key"])
+def test_http_takes_the_token_as_the_sdks_of_anthropic_and_azure_send_it(service: Guarded, header: str) -> None:
+    assert http_answer(service, "/v1/models", {header: service.texts["route"]}).status_code == 200
+    assert http_answer(service, "/v1/models", {header: service.texts["unknown"]}).status_code == 401
+
+
+def test_http_says_to_everybody_that_it_is_healthy(service: Guarded) -> None:
+    import httpx
+
+    assert httpx.get(service.http_url + "/healthz").status_code == 200

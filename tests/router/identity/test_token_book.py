@@ -1,0 +1,118 @@
+"""The file of tokens: what it holds, who finds what in it, and what makes it unusable."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from router.errors import ConfigError
+from router.identity.principal import Scope, TokenLimits
+from router.identity.token_book import TokenBook, changing, new_token, now_utc, token_digest
+from tests.router.identity.guarded import add_token
+
+
+def test_the_file_holds_no_token_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "tokens.json"
+    text, token = add_token(path, "team-a")
+    raw = path.read_text("utf-8")
+    assert text not in raw
+    assert text.rpartition("_")[2] not in raw
+    assert token.sha256 in raw
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    found = TokenBook.load(path).find(text)
+    assert found is not None
+    assert found[1].id == f"token:{token.id}"
+    assert found[1].label == "team-a"
+
+
+def test_a_token_is_found_whole_or_not_at_all() -> None:
+    text, token = new_token("a", [Scope.ROUTE])
+    book = TokenBook([token])
+    assert book.find(text) is not None
+    assert all(book.find(other) is None for other in ("", text[:-1], text + "x", text.upper(), token.sha256, "\ud800"))
+
+
+def test_tokens_differ_and_are_hard_to_guess() -> None:
+    texts = {new_token("a", [Scope.ROUTE])[0] for _ in range(100)}
+    assert len(texts) == 100
+    assert all(len(text.split("_", 2)[2]) == 43 for text in texts)
+
+
+def test_a_token_is_valid_until_it_expires_or_is_revoked() -> None:
+    now = now_utc()
+    _, token = new_token("a", [Scope.ROUTE], expires_at=now + datetime.timedelta(seconds=10))
+    assert token.state(now) == "valid"
+    assert token.state(now + datetime.timedelta(seconds=10)) == "expired"
+    assert token.model_copy(update={"revoked_at": now}).state(now) == "revoked"
+
+
+def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
+    limits = TokenLimits.model_validate({"requests_per_second": 2.5, "strong_share": 0.3, "beyond": "cheap"})
+    with changing(tmp_path / "tokens.json") as known:
+        _, token = new_token("Team A", [Scope.ROUTE, Scope.ADMIN], expires_at=now_utc(), limits=limits)
+        known.append(token)
+    assert TokenBook.load(tmp_path / "tokens.json").tokens == (token,)
+
+
+def test_a_failed_change_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    add_token(path, "a")
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="'a' occurs twice"):
+        add_token(path, "a")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sha256": "12"}, "wrong at tokens.0.sha256"),
+        ({"scopes": ["root"]}, "wrong at tokens.0.scopes"),
+        ({"scopes": []}, "wrong at tokens.0.scopes"),
+        ({"expires_at": "2026-01-01T00:00:00"}, "wrong at tokens.0.expires_at"),
+        ({"limits": {"strong_share": 2}}, "wrong at tokens.0.limits.strong_share"),
+        ({"limits": {"requests_per_second": 0}}, "wrong at tokens.0.limits.requests_per_second"),
+        ({"limits": {"usd_per_day": "1e999"}}, "wrong at tokens.0.limits.usd_per_day"),
+        ({"secret": "a canary"}, "wrong at tokens.0.secret"),
+    ],
+)
+def test_a_wrong_file_is_refused_and_not_quoted(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    path = tmp_path / "tokens.json"
+    add_token(path, "a")
+    document = json.loads(path.read_text("utf-8"))
+    document["tokens"][0] |= change
+    path.write_text(json.dumps(document), "utf-8")
+    with pytest.raises(ConfigError, match=message) as caught:
+        TokenBook.load(path)
+    assert "canary" not in str(caught.value)
+
+
+def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    add_token(path, "a")
+    path.chmod(0o620)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        TokenBook.load(path)
+
+
+def test_a_missing_file_and_one_that_is_no_json_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="elle token create"):
+        TokenBook.load(tmp_path / "tokens.json")
+    (tmp_path / "tokens.json").write_text("tokens: []", "utf-8")
+    (tmp_path / "tokens.json").chmod(0o600)
+    with pytest.raises(ConfigError, match="is wrong at the file"):
+        TokenBook.load(tmp_path / "tokens.json")
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "ä" * 70, "-x", "x" * 65])
+def test_a_name_that_no_label_can_hold_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="name"):
+        new_token(name, [Scope.ROUTE])
+
+
+def test_a_digest_is_that_of_the_text() -> None:
+    assert token_digest("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
