@@ -58,14 +58,15 @@ fuzz-native: $(INSTALLED)  ## Load 20,000 spoiled encoders in the C library unde
 test-slow: $(INSTALLED)  ## Run the statistical, refit and load tests (minutes)
 	$(BIN)/python -m pytest -m slow --timeout=1800
 
-# LiteLLM's Proxy in an environment of its own, without the package under a proprietary licence that it brings.
+# LiteLLM's Proxy in an environment of its own, without LiteLLM's own further packages, of which one has a proprietary licence.
 PROXY := .venv-proxy/.installed
-$(PROXY): pyproject.toml constraints.txt
+$(PROXY): pyproject.toml constraints.txt scripts/proxy_requirements.py
 	$(PYTHON) -m venv .venv-proxy
 	@# Of our constraints only LiteLLM's own: the Proxy pins other versions of what both need.
 	grep '^litellm==' constraints.txt > .venv-proxy/constraints.txt
-	.venv-proxy/bin/pip install --quiet --constraint .venv-proxy/constraints.txt 'litellm[proxy]' --editable .
-	.venv-proxy/bin/pip uninstall --quiet --yes litellm-enterprise
+	.venv-proxy/bin/pip install --quiet --constraint .venv-proxy/constraints.txt litellm
+	.venv-proxy/bin/python scripts/proxy_requirements.py > .venv-proxy/requirements.txt
+	.venv-proxy/bin/pip install --quiet --constraint .venv-proxy/constraints.txt --requirement .venv-proxy/requirements.txt --editable .
 	@touch $(PROXY)
 
 test-litellm-proxy: $(INSTALLED) $(PROXY)  ## Test the LiteLLM plugin in LiteLLM's real Proxy (600 MB the first time)
