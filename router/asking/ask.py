@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from router.asking.harness import human_text, is_marked
+from router.asking.harness import human_texts, is_marked
+from router.asking.harness_marks import MarkIndex, shipped_marks
 from router.asking.language import UNKNOWN, has_code, language_of
 from router.asking.response_items import native_needs
 from router.asking.turns import NEEDS_OF_PARTS, Turn, json_bytes, read_turns
@@ -99,8 +100,10 @@ class Ask:
         return any(has_code(words) for words in self.first_and_last or (self.text,))
 
 
-def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
+def extract(query: RouteQuery, *, max_bytes: int, marks: MarkIndex | None = None) -> Ask:
     """Return what the human asks in a query, as an `Ask`.
+
+    marks: the marks by which harnesses are known; None takes those that are shipped.
 
     Raises InvalidRequestError, which names the field, for an empty or malformed chat, for text that is not valid
     Unicode, for a chat without anything to judge, and for more than `max_bytes` bytes of text.
@@ -116,7 +119,7 @@ def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
             field=name,
         )
     parts = [part for turn in turns for part in turn.other_parts]
-    human = _human_texts(turns)
+    human = _human_texts(turns, marks or shipped_marks())
     spoken = [words for words in human if words]
     text = _text_to_judge(turns, human) if spoken else _text_without_human(turns)
     native = native_needs(query)
@@ -137,15 +140,15 @@ def extract(query: RouteQuery, *, max_bytes: int) -> Ask:
     )
 
 
-def _human_texts(turns: Sequence[Turn]) -> list[str]:
+def _human_texts(turns: Sequence[Turn], marks: MarkIndex) -> list[str]:
     """Return for each turn the text that the human wrote, which is empty if no human speaks in the turn."""
     agentic = any(turn.answers_tools for turn in turns) or any(
-        is_marked(text) for turn in turns if turn.role == "user" for text in turn.texts
+        is_marked(text, marks) for turn in turns if turn.role == "user" for text in turn.texts
     )
     words, before = [], ""
     for turn in turns:
         texts = turn.texts if turn.role == "user" else ()
-        cleaned = [human_text(text, agentic=agentic, after_assistant=before == "assistant") for text in texts]
+        cleaned = human_texts(texts, marks, agentic=agentic, after_assistant=before == "assistant")
         # A part that a harness filled leaves no empty line behind. An empty part of the human stays.
         words.append("\n".join(new for new, old in zip(cleaned, texts, strict=True) if new or new == old).strip())
         before = turn.role

@@ -243,7 +243,7 @@ class Router:
         started = time.perf_counter()
         policy = self.policy(query.overrides.policy)
         task = task_of(query.task, {}, query.parameters)
-        ask = asking.extract(query, max_bytes=self._max_prompt_bytes)
+        ask = asking.extract(query, max_bytes=self._max_prompt_bytes, marks=policy.marks)
         session_id = session_id_of(query.session_id, {}, query.parameters)
         if not task and policy.rules.file.task == "system_prompt":
             task = task_of_system_prompt(query)

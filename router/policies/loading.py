@@ -8,7 +8,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from probes.artifacts import store as artifact
 from probes.encoders.spec import Encoder, EncoderSpec, FloatArray
 from probes.errors import EncoderError, EncoderMismatchError, ProbesError
 from probes.probe import DifficultyProbe, ProbePrediction
+from router.asking.harness_marks import MarkIndex, marks_with, shipped_marks
 from router.errors import ConfigError
 from router.policies.certificate import check_certificate, is_expired
 from router.policies.certificate_record import CertificateRecord
@@ -51,6 +52,7 @@ class ServedPolicy:
         probe_ref: name, version and digest of the probe, or of that score with its maps.
         encoder_spec: the encoder that the probe was fitted on.
         columns: for each candidate the index of its column in the probe, (n_candidates,).
+        marks: the marks by which harnesses are known, those of the policy included.
     """
 
     rules: Rules
@@ -59,6 +61,7 @@ class ServedPolicy:
     probe_ref: ArtifactRef | None = None
     encoder_spec: EncoderSpec | None = None
     columns: tuple[int, ...] = ()
+    marks: MarkIndex = field(default_factory=shipped_marks)
 
     def task_labels(self, task: str) -> int:
         """Return the number of labels of a task that the probe knows, over all models; 0 for an unknown task."""
@@ -212,9 +215,10 @@ def assemble(file: PolicyFile, probe: DifficultyProbe | None) -> ServedPolicy:
     """
     prices = tuple(resolve_prices(candidate) for candidate in file.candidates)
     ref = ArtifactRef(file.name, file.version, file.digest)
+    marks = marks_with(file.harness_marks)
     if probe is None:
         score = ArtifactRef(f"score {file.score.name}", "1", file.score.digest) if file.score else None
-        return ServedPolicy(Rules(file, prices, max_leverage=None), ref, probe_ref=score)
+        return ServedPolicy(Rules(file, prices, max_leverage=None), ref, probe_ref=score, marks=marks)
     unknown = [c.name_in_probe for c in file.candidates if c.name_in_probe not in probe.models]
     if unknown:
         raise ConfigError(
@@ -231,4 +235,5 @@ def assemble(file: PolicyFile, probe: DifficultyProbe | None) -> ServedPolicy:
         probe_ref=ArtifactRef(probe.card.title, probe.card.created, probe.identity),
         encoder_spec=EncoderSpec.from_dict(probe.encoder),
         columns=tuple(probe.models.index(c.name_in_probe) for c in file.candidates),
+        marks=marks,
     )

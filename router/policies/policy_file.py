@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from probes.bounded.text import kind_of
+from router.asking.harness_marks import HarnessMarks
 from router.errors import ConfigError
 from router.policies.caller_score import CallerScore
 from router.policies.certificate_record import CertificateRecord
@@ -34,8 +35,8 @@ from router.yaml_file import read_yaml
 _MOST_TOKENS, _MOST_SECONDS, _MOST_FAILURES, _MOST_USD, _MOST_QUALITY_PER_USD = 10**9, 10**8, 10**6, 1e9, 1e12
 
 
-#: The largest number of aliases of a policy.
-_MOST_ALIASES = 1000
+#: The largest numbers of aliases and of harnesses of a policy.
+_MOST_ALIASES, _MOST_HARNESSES = 1000, 20
 
 #: The path of a probe. No system allows a longer path, or one that holds NUL.
 ProbePath = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
@@ -222,6 +223,8 @@ class PolicyFile(StrictModel):
             that it stands for, or the policy's own name. A `*` in a name stands for any characters; the longest name
             that matches counts. For example: `claude-haiku-*: economy` gives a coding agent's background requests to
             the profile `economy`.
+        harness_marks: marks of your own agents by a name of yours, besides those that are shipped, by which the service
+            tells what a harness added to a user turn; only the human's words are judged (docs/harnesses.md).
         fallback: which candidates are asked if the chosen one does not answer: `up` asks eligible candidates that are
             at least as strong as the floor of the request (docs/decisions/0005-dispatch.md), `none` asks no other.
         certificate: what was shown of the rule; absent for a rule that was not tuned.
@@ -244,6 +247,7 @@ class PolicyFile(StrictModel):
     abstain_above_leverage: Annotated[float, Field(gt=0)] | Literal["probe"] | None = "probe"
     abstain_within: Probability | None = None
     aliases: Annotated[dict[Alias, Name], Field(max_length=_MOST_ALIASES)] = Field(default_factory=dict)
+    harness_marks: Annotated[dict[Name, HarnessMarks], Field(max_length=_MOST_HARNESSES)] = Field(default_factory=dict)
     fallback: Literal["up", "none"] = "up"
     certificate: CertificateRecord | None = None
     profiles: dict[Name, Profile] = Field(default_factory=dict)

@@ -42,7 +42,8 @@ def preview_files(files: PreviewFiles, options: PreviewOptions, on_progress: Rep
     Raises ArtifactError, ConfigError, DataError or EncoderError before anything is written.
     """
     served = _profile(load_policy(files.policy), files.profile)
-    found = preview_policy(served, read_log(files.log, files.kind, parse_columns(files.columns)), options, on_progress)
+    log = read_log(files.log, files.kind, parse_columns(files.columns), served.marks)
+    found = preview_policy(served, log, options, on_progress)
     if files.html is not None:
         write_file(files.html, preview_page(found).encode("utf-8", "replace"))
     return found

@@ -13,6 +13,7 @@ from typing import Any
 
 from probes.errors import DataError
 from router.asking.ask import BYTES_PER_TOKEN, Ask, extract
+from router.asking.harness_marks import MarkIndex
 from router.asking.session_ids import session_id_of
 from router.errors import InvalidRequestError
 from router.tuning.outcomes.adapters.collection import Collection, ImportedAnswer, LeftOutRow, UnusableRowError
@@ -84,11 +85,15 @@ NO_COST = "costs of 0, which logs write if they know no price; they count as unk
 
 
 def read_log(
-    paths: Sequence[Path], kind: str | None = None, columns: Mapping[str, str] = MappingProxyType({})
+    paths: Sequence[Path],
+    kind: str | None = None,
+    columns: Mapping[str, str] = MappingProxyType({}),
+    marks: MarkIndex | None = None,
 ) -> RequestLog:
     """Return the requests in files or folders of any kind that `elle import` knows; None recognises the kind.
 
     columns: for plain tables the columns by what they are, as in {"prompt": "Frage"}.
+    marks: the marks by which harnesses are known, those of the policy; None takes those that are shipped.
 
     Rows that cannot be replayed are left out and listed. Raises DataError if no request is left, and if the kind cannot
     be recognised; the error says what the files hold.
@@ -103,7 +108,7 @@ def read_log(
     sessions = Counter(session_id_of(one.session_id, {}, one.parameters) for one in collection.answers)
     for answer in _once_each(collection):
         with collection.row(answer.place):
-            requests += _requests(answer, sessions, collection)
+            requests += _requests(answer, sessions, collection, marks)
     if not requests:
         reasons = Counter(one.why for one in collection.left_out) + collection.skipped
         why = "; ".join(f"{count:,} {reason}" for reason, count in reasons.items()) or "they hold no rows"
@@ -133,7 +138,9 @@ def _once_each(collection: Collection) -> Iterator[ImportedAnswer]:
             yield replace(several[0], model="", cost_usd=None, input_tokens=None, output_tokens=None)
 
 
-def _requests(answer: ImportedAnswer, sessions: Counter[str], collection: Collection) -> list[LoggedRequest]:
+def _requests(
+    answer: ImportedAnswer, sessions: Counter[str], collection: Collection, marks: MarkIndex | None
+) -> list[LoggedRequest]:
     """Return the request of an answer; for a whole chat, the requests that led to the assistant's answers."""
     messages = answer.messages if answer.messages is not None else [{"role": "user", "content": answer.prompt}]
     if answer.cost_usd == 0:
@@ -145,12 +152,12 @@ def _requests(answer: ImportedAnswer, sessions: Counter[str], collection: Collec
         raise UnusableRowError(f"chat of more than {MOST_ANSWERS} answers", f"{len(ends):,} answers")
     if len(ends) == 1:
         said = answer.answer if ends[0] == len(messages) else _said(messages[ends[0]])
-        return [_request(replace(answer, answer=said), messages[: ends[0]], session)]
+        return [_request(replace(answer, answer=said), messages[: ends[0]], session, marks)]
     collection.notes[SPLIT] += 1
     session = session or f"{answer.place.path.name}, {answer.place.unit} {answer.place.number}"
     share = None if answer.cost_usd is None else answer.cost_usd / len(ends)
     turn = replace(answer, cost_usd=share, input_tokens=None, output_tokens=None)
-    return [_request(replace(turn, answer=_said(messages[end])), messages[:end], session) for end in ends]
+    return [_request(replace(turn, answer=_said(messages[end])), messages[:end], session, marks) for end in ends]
 
 
 def _ends(messages: Sequence[Any], *, whole: bool) -> list[int]:
@@ -177,10 +184,10 @@ def _said(message: Any) -> str | None:
     return content if isinstance(content, str) and content else None
 
 
-def _request(answer: ImportedAnswer, messages: Sequence[Any], session: str) -> LoggedRequest:
+def _request(answer: ImportedAnswer, messages: Sequence[Any], session: str, marks: MarkIndex | None) -> LoggedRequest:
     query = RouteQuery(tuple(messages), session_id=session, task=answer.task, parameters=answer.parameters)
     try:
-        ask = extract(query, max_bytes=MAX_PROMPT_BYTES)
+        ask = extract(query, max_bytes=MAX_PROMPT_BYTES, marks=marks)
     except (InvalidRequestError, RecursionError) as error:
         raise UnusableRowError("prompt that cannot be read", str(error)) from error
     check_text(ask, messages)

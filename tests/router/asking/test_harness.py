@@ -10,18 +10,20 @@ import pytest
 
 from router.asking import harness
 from router.asking.ask import extract
-from router.asking.harness import human_text, is_marked
+from router.asking.harness import human_texts, is_marked
+from router.asking.harness_marks import shipped_marks
 from router.values import RouteQuery
 
 
 def words(text: str, *, agentic: bool = False, after_assistant: bool = False) -> str:
-    return human_text(text, agentic=agentic, after_assistant=after_assistant)
+    (found,) = human_texts([text], shipped_marks(), agentic=agentic, after_assistant=after_assistant)
+    return found
 
 
 def test_a_text_that_no_harness_touched_is_returned_unchanged() -> None:
     text = "  Compare <b>these</b>:\n<context>a</context>\n<file>b</file>\n\nObservation: both are short. "
     assert words(text) is text
-    assert not is_marked(text)
+    assert not is_marked(text, shipped_marks())
 
 
 def test_a_block_may_follow_another_one_on_the_same_line() -> None:
@@ -70,9 +72,63 @@ def test_no_search_for_tags_looks_through_more_than_a_piece_at_a_time(monkeypatc
             return pattern.finditer(text, begin, end)
 
     monkeypatch.setattr(harness, "_TAG_AT_LINE", Watched())
-    assert not is_marked("\n<f" * 170_000)
+    assert not is_marked("\n<f" * 170_000, shipped_marks())
     assert len(lengths) > 10
     assert max(lengths) < 20_000
+
+
+def turn(*texts: str, agentic: bool = False, after_assistant: bool = True) -> list[str]:
+    return human_texts(texts, shipped_marks(), agentic=agentic, after_assistant=after_assistant)
+
+
+def test_the_content_behind_the_header_of_a_tools_answer_is_not_the_humans_if_it_is_a_part_of_its_own() -> None:
+    header = "[read_file for 'a.py'] Result:"
+    assert turn(header, "import a", "and now?") == ["", "", "and now?"]
+    assert turn(header, header, "import a", "and now?") == ["", "", "", "and now?"]
+    assert turn(f"{header}\nimport a", "and now?") == ["", "and now?"]
+    # In one text with what follows, a human may have written it at the beginning of a chat.
+    assert turn(f"{header}\nimport a", after_assistant=False) == [f"{header}\nimport a"]
+
+
+def test_words_in_a_tools_answer_are_the_humans_only_where_the_harness_puts_them() -> None:
+    header = "[write_to_file for 'a.py'] Result:"
+    assert turn(header, "The user said no:\n<feedback>\nuse b\n</feedback>") == ["", "use b"]
+    assert turn(header, "a\nb\nc\n<feedback>\nuse b\n</feedback>") == ["", ""]
+    assert turn(header, "x" * 2000 + "<feedback>use b</feedback>") == ["", ""]
+    assert turn(header, "<feedback>without an end") == ["", ""]
+
+
+def test_words_in_a_block_are_the_humans_only_at_its_beginning() -> None:
+    spoken = "The user sent a new message while you were working:\nstop\n\nThis is how Claude Code surfaces it."
+    assert turn(f"<system-reminder>\n{spoken}\n</system-reminder>") == ["stop"]
+    assert turn(f"<system-reminder>\nOf late: {spoken}\n</system-reminder>") == [""]
+
+
+def test_beside_a_request_every_closed_tag_at_the_beginning_of_a_line_is_a_block() -> None:
+    text = "<brandNewTag>\na\n</brandNewTag>\n<userRequest>\nuse <b>\n</userRequest>\nplease"
+    assert words(text) == "use <b>\n\nplease"
+    assert words("<brandNewTag>\na\n</brandNewTag>\nhi") == "<brandNewTag>\na\n</brandNewTag>\nhi"
+    assert (
+        words("<brandNewTag>a</brandNewTag>\n<userRequest>\nno end")
+        == "<brandNewTag>a</brandNewTag>\n<userRequest>\nno end"
+    )
+
+
+BEGIN, END = "--- Content from referenced files ---", "--- End of content ---"
+
+
+def test_a_section_reaches_over_the_parts_of_a_turn_to_its_end() -> None:
+    assert turn("see @a", f"\n{BEGIN}", "a = 1", f"\n{END}", "ok?") == ["see @a", "", "", "", "ok?"]
+    assert turn(f"one\n{BEGIN}\na\n{END}\ntwo\n{BEGIN}\nb\n{END}") == ["one\n\ntwo"]
+    without_end = ["see @a", f"\n{BEGIN}", "a = 1"]
+    assert turn(*without_end) == without_end
+    inside = f"the line {BEGIN} and {END} are what it writes"
+    assert turn(inside) == [inside]
+
+
+def test_a_mark_that_is_a_whole_text_is_none_inside_another() -> None:
+    assert turn("<image name=[Image #1]>", "</image>", "what is it?") == ["", "", "what is it?"]
+    assert turn("<image name=[Image #1]> what is it?") == ["<image name=[Image #1]> what is it?"]
 
 
 HALF_A_MEGABYTE = 500_000
@@ -90,6 +146,11 @@ ADVERSARIAL = {
     "keywords": "import from class ",
     "headings": "# Context from my IDE setup:## My request for Codex:",
     "result headers": "[read_file for ",
+    "headers of answers": "[a for b] Result: ",
+    "requests": "<userRequest>a</userRequest>\n<b>",
+    "sections": f"{BEGIN}\n{END}\n",
+    "sections without an end": f"{BEGIN}\n",
+    "words": "<system-reminder>The user sent a new message while you were working:",
     "signs of four bytes": "\N{GRINNING FACE}",
     "syllables": "\N{HIRAGANA LETTER GA}",
 }
@@ -103,6 +164,20 @@ def test_half_a_megabyte_of_anything_is_read_in_linear_time(unit: str) -> None:
     started = time.perf_counter()
     extract(RouteQuery(messages), max_bytes=10_000_000)
     # Measured below 0.1 s each; anything quadratic takes minutes.
+    assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize("texts", [[f"\n{BEGIN}"] * 20_000, [BEGIN, END] * 20_000, ["[a] Result:"] * 50_000])
+def test_many_parts_are_read_in_linear_time(texts: list[str]) -> None:
+    started = time.perf_counter()
+    turn(*texts)
+    assert time.perf_counter() - started < 2
+
+
+def test_tags_of_many_names_without_an_end_are_read_in_linear_time() -> None:
+    text = "<userRequest>a</userRequest>\n" + "".join(f"<t{number}>\n" for number in range(50_000))
+    started = time.perf_counter()
+    assert words(text).startswith("a\n<t0>")
     assert time.perf_counter() - started < 2
 
 

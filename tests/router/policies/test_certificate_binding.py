@@ -39,6 +39,7 @@ POLICY_EDITS: dict[str, Any] = {
     "require_region": "eu",
     "candidates": None,  # field by field, below
     "abstain_within": 0.05,
+    "harness_marks": {"ours": {"blocks": ["our-state"]}},
     "abstain_above_leverage": None,  # by the limit that it stands for, below
     "score": None,  # in place of a probe, below
 }
