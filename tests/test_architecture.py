@@ -55,6 +55,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "client": {"wire", "pb"},
         "collecting": {"answering", "asking", "policies", "serving", "tuning.outcomes"},
         "deciding": {"asking", "identity", "intake", "observing", "policies"},
+        "drift": {"observing", "policies"},
         "explaining": {"policies"},
         "gateways": {"answering", "asking", "client", "deciding", "identity", "intake", "policies", "wire"},
         "identity": {"asking"},

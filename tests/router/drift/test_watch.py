@@ -1,0 +1,86 @@
+"""The observer watches each probe by itself, logs alarms, and keeps its baselines over a restart."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from router.drift.traffic_watch import DriftSettings
+from router.drift.watch import MAX_PROBES, NO_PROBE, DriftWatch, mean_distance
+from router.errors import ConfigError
+from router.observing.observer import DecidedEvent
+from router.values import ArtifactRef, Reason, RouteQuery, RoutingDecision
+from tests.fakes import N_FEATURES, FakeEncoder, fake_probe
+from tests.router.drift.decisions import decision
+
+SETTINGS = DriftSettings(block_s=0, block_requests=50, baseline_blocks=2)
+
+
+def feed(watch: DriftWatch, what: RoutingDecision, n: int) -> None:
+    for _ in range(n):
+        watch.decided(DecidedEvent(RouteQuery(()), what, "", None))
+
+
+def test_an_alarm_is_logged_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    watch = DriftWatch(SETTINGS)
+    feed(watch, decision("greeting"), 100)
+    assert not caplog.records
+    feed(watch, decision("code"), 50)
+    assert "drift: policy p: the known kind of request that the prompt is nearest to changed" in caplog.text
+    feed(watch, decision("greeting"), 50)
+    assert "as in the baseline again" in caplog.text
+
+
+def test_each_probe_has_a_baseline_of_its_own_and_a_bounded_number_is_watched() -> None:
+    watch = DriftWatch(SETTINGS)
+    feed(watch, decision(probe=None), 1)
+    for i in range(MAX_PROBES):
+        feed(watch, decision(probe=ArtifactRef("probe", "1", f"digest {i}")), 1)
+    assert NO_PROBE not in watch.watches
+    assert len(watch.watches) == MAX_PROBES
+
+
+def test_requests_for_which_a_session_held_its_candidate_are_not_counted() -> None:
+    watch = DriftWatch(SETTINGS)
+    feed(watch, decision(reason=Reason.SESSION_HELD), 10)
+    assert not watch.watches
+
+
+def test_baselines_survive_a_restart(tmp_path: Path) -> None:
+    state = tmp_path / "drift.json"
+    watch = DriftWatch(SETTINGS, state=state)
+    feed(watch, decision("greeting"), 120)
+    watch.save()
+    again = DriftWatch(SETTINGS, state=state)
+    feed(again, decision("code"), 30)
+    assert [alarm.signal for alarm in again.watches["digest"].alarms] == ["kind"]
+
+
+@pytest.mark.parametrize("contents", [b"", b"[]", b"{", b'{"schema": "elle.drift/1"}', b"[" * 100_000])
+def test_a_file_that_is_no_state_is_refused_with_its_name(tmp_path: Path, contents: bytes) -> None:
+    state = tmp_path / "drift.json"
+    state.write_bytes(contents)
+    with pytest.raises(ConfigError, match=r"drift\.json.*move it away"):
+        DriftWatch(SETTINGS, state=state)
+
+
+def test_a_state_that_cannot_be_written_is_logged_and_the_watch_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = DriftWatch(SETTINGS, state=tmp_path / "missing" / "drift.json")
+    feed(watch, decision(), 1)
+    watch.save()
+    assert "drift state cannot be written" in caplog.text
+
+
+def test_the_mean_distance_is_about_zero_for_the_prompts_of_the_fit_and_grows_with_a_shift() -> None:
+    leverage, encoder = fake_probe().leverage, FakeEncoder()
+    features = np.stack([encoder.encode(f"prompt number {i}") for i in range(400)])
+    mean = features.mean(axis=0)
+    assert mean_distance(leverage, mean) < 0.1
+    shifted = mean + 2 * features.std(axis=0) / N_FEATURES**0.5
+    assert mean_distance(leverage, shifted.astype(np.float32)) == pytest.approx(2, rel=0.2)
