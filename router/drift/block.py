@@ -47,7 +47,10 @@ class Block:
     feature_sum: np.ndarray | None = None
 
     def add(self, decision: RoutingDecision, features: np.ndarray | None, now: float) -> None:
-        """Count one decision in every signal. `features`: (d,) those of its prompt, if it was encoded. `now`: seconds since 1970."""
+        """Count one decision in every signal.
+
+        features: (d,) those of its prompt; None if it was not encoded. now: seconds since 1970.
+        """
         self.started, self.ended = min(self.started, now), max(self.ended, now)
         self.n += 1
         for signal, category in categories_of(decision).items():

@@ -67,7 +67,10 @@ class DriftWatch:
         return self._watches
 
     def decided(self, event: DecidedEvent) -> None:
-        """Count a decision in the block of its probe. If that completes a block, compare it, log alarms and save the state."""
+        """Count a decision in the block of its probe.
+
+        If that completes the block, it is compared with the baseline, alarms are logged, and the state is saved.
+        """
         decision = event.decision
         if decision.reason is Reason.SESSION_HELD:
             return
