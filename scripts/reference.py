@@ -17,6 +17,7 @@ import click
 
 from router import errors
 from router.cli.main import cli
+from router.observing.catalogue import CATALOGUE
 from router.policies import policy_file
 from scripts import file_tables
 
@@ -43,6 +44,7 @@ def pages() -> dict[str, str]:
         "server.md": ("the configuration of the server, for operators who run one", _server()),
         "cli.md": ("the `elle` command, for everybody who types it", _cli()),
         "errors.md": ("errors, for programmers who handle them", _errors()),
+        "metrics.md": ("the metrics, for operators who watch a service", _metrics()),
         "files.md": ("every file, for contributors", file_tables.files_page()),
     }
     return {
@@ -72,6 +74,21 @@ def _policy_file() -> Iterator[str]:
             default = "required" if key in part.get("required", ()) else _default(field)
             yield f"| `{key}` | {_type(field)} | {default} |" + (f" {meanings.get(key, '')} |" if last else "")
         yield ""
+
+
+def _metrics() -> Iterator[str]:
+    yield from (
+        "[Watch](../observe.md) says how to read them. `version` is the beginning of the policy's digest. No label "
+        "holds text of a caller. The usual `process_*` are of the process that answers: of several workers the parent.",
+        "",
+        "| metric | kind | labels | what it says |",
+        "|---|---|---|---|",
+    )
+    for metric in CATALOGUE.values():
+        names = ", ".join(f"`{name}`" for name in metric.series_names)
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        yield f"| {names} | {metric.kind.value} | {labels} | {_cell(metric.text)} |"
+    yield ""
 
 
 def _docstring(text: str) -> tuple[str, dict[str, str]]:

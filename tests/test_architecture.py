@@ -60,7 +60,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "gateways": {"answering", "asking", "client", "deciding", "identity", "intake", "policies", "wire"},
         "identity": {"asking"},
         "intake": set(),
-        "observing": set(),
+        "observing": {"policies"},
         "policies": {"asking"},
         "serving": {"answering", "deciding", "identity", "intake", "observing", "policies", "wire", "pb"},
         "tuning.certifying": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},

@@ -29,6 +29,7 @@ from router.deciding.session_memory import SessionMemory
 from router.deciding.settings import DEFAULT_SETTINGS, RouterSettings
 from router.errors import JudgementError, RouterError, UnknownPolicyError
 from router.intake.bounds import Intake
+from router.observing.cost_comparison import compare_costs
 from router.observing.observer import NO_OBSERVERS, DecidedEvent, Observers, RefusedEvent
 from router.policies.choice import choose, needs_no_scores
 from router.policies.eligibility import check_eligibility
@@ -215,6 +216,11 @@ class Router:
         """Return the number of prompts that wait for an encoder or are in work."""
         return sum(pool.pending for pool in self._pools.values())
 
+    @property
+    def n_sessions(self) -> int:
+        """Return the number of sessions that are remembered."""
+        return len(self._sessions)
+
     def remember_answer(self, decision: RoutingDecision, candidate: str, *, caller: str = "") -> None:
         """Note which candidate answered, so that the session of the decision goes on with it.
 
@@ -291,7 +297,9 @@ class Router:
         decision = record_of(prepared, judgement, choice, timings)
         self.remember_answer(decision, decision.chosen, caller=prepared.caller)
         features = encoded.features if isinstance(encoded, Encoded) else None
-        self._observers.decided(DecidedEvent(prepared.query, decision, prepared.caller, features))
+        held = prepared.held
+        costs = compare_costs(prepared.eligibility, decision.candidates, decision.chosen, held)
+        self._observers.decided(DecidedEvent(prepared.query, decision, prepared.caller, features, held, costs))
         return decision
 
     def _judge(

@@ -16,7 +16,8 @@ import numpy as np
 
 from router.attempts import Attempt
 from router.errors import RouterError
-from router.values import RouteQuery, RoutingDecision
+from router.observing.cost_comparison import CostComparison
+from router.values import HeldCandidate, RouteQuery, RoutingDecision
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +34,16 @@ class DecidedEvent:
         caller: the opaque key of whoever calls; empty if the request has no credential.
         features: the features of the prompt, shape (n_features,), float32; None if the prompt was not encoded, because
             it needed no judgement or had been judged before.
+        held: the candidate that answered the session last; None without a session or for a new one.
+        costs: what the decision costs, and what always asking one tier would cost; None if a price is not known.
     """
 
     query: RouteQuery
     decision: RoutingDecision
     caller: str
     features: np.ndarray | None
+    held: HeldCandidate | None = None
+    costs: CostComparison | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,10 @@ class Observers:
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
+
+    def plus(self, *observers: Observer) -> Observers:
+        """Return observers that tell these ones, and the given ones after them."""
+        return Observers(*self._observers, *observers)
 
     def decided(self, event: DecidedEvent) -> None:
         """Tell every observer that a request was decided."""

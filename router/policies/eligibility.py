@@ -15,7 +15,7 @@ from router.money import usd_text
 from router.policies.policy_file import Candidate, PolicyFile, Prices
 from router.policies.rules import Rules
 from router.quoting import quoted
-from router.values import NO_OVERRIDES, CandidateRisk, Capability, Overrides, SpokenApi
+from router.values import NO_OVERRIDES, CandidateRisk, Capability, HeldCandidate, Overrides, SpokenApi
 
 _TEXT = frozenset({Capability.TEXT})
 
@@ -121,6 +121,14 @@ def expected_cost_usd(
     if ask.max_output_tokens is not None:
         output_tokens = min(output_tokens, ask.max_output_tokens)
     return prices.cost_usd(ask.input_tokens_estimate, output_tokens, cached_input_tokens=cached_input_tokens)
+
+
+def warm_cost_usd(rules: Rules, index: int, ask: Ask, held: HeldCandidate) -> float | None:
+    """Return the expected cost of the candidate at `index` if it has read as much of the session as `held` has."""
+    candidate = rules.file.candidates[index]
+    # The provider can have cached no more than the holder has read, and no more than the chat still has.
+    cached = min(held.input_tokens, ask.input_tokens_estimate) if held.idle_s <= candidate.prompt_cache_s else 0
+    return expected_cost_usd(candidate, rules.prices[index], ask, cached_input_tokens=cached)
 
 
 def assess_candidates(rules: Rules, ask: Ask, overrides: Overrides, *, kept_by: str = "") -> tuple[CandidateRisk, ...]:

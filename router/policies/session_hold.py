@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router.policies.eligibility import Eligibility, expected_cost_usd
+from router.policies.eligibility import Eligibility, warm_cost_usd
 from router.policies.policy_file import FixedRule
 from router.policies.rules import rule_in_force
 from router.values import CandidateRisk, HeldCandidate
@@ -49,10 +49,7 @@ def keeps_holder(eligibility: Eligibility, held: HeldCandidate, holder: int, cho
         return True
     if rules.file.names.index(chosen.candidate) >= holder:
         return False
-    candidate = rules.file.candidates[holder]
-    # The provider can have cached no more than the holder has read, and no more than the chat still has.
-    cached = min(held.input_tokens, ask.input_tokens_estimate) if held.idle_s <= candidate.prompt_cache_s else 0
-    cost_of_holder = expected_cost_usd(candidate, rules.prices[holder], ask, cached_input_tokens=cached)
+    cost_of_holder = warm_cost_usd(rules, holder, ask, held)
     cost_of_chosen = chosen.expected_cost_usd
     # If a price is unknown, nobody knows whether the warm cache is worth it, and what the rule chose stands.
     return cost_of_holder is not None and cost_of_chosen is not None and cost_of_chosen >= cost_of_holder

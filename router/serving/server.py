@@ -15,12 +15,16 @@ from router.answering import upstream
 from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
 from router.intake.bounds import Intake
+from router.observing.metrics import MetricsObserver
+from router.observing.observer import Observers
+from router.observing.prometheus import serve_metrics
+from router.observing.tally import Tally
 from router.policies.credentials import CANNED_UPSTREAM
 from router.policies.loading import ServedPolicy
 from router.serving import http_server
 from router.serving.garbage import rare_full_passes
 from router.serving.ports import ServicePorts
-from router.serving.prometheus import serve_metrics
+from router.serving.reports import state_of
 from router.serving.settings import ServerSettings
 from router.serving.shutdown import Shutdown, ignore_hangup
 
@@ -41,11 +45,13 @@ class RunningService:
         address: address of the gRPC port.
         http_address: address of the HTTP port; None if there is none.
         router: the router that decides.
+        tally: counts what the service does, if somebody wants to know (`ServerSettings.is_watched`).
     """
 
     address: str
     http_address: str | None
     router: Router
+    tally: Tally
 
 
 @contextlib.asynccontextmanager
@@ -79,15 +85,16 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
         try:
             if not settings.share_port:
                 await ports.open()
-            router = await asyncio.to_thread(_load, settings, ports.intake)
+            tally = Tally(lambda: state_of(router, ports.gate))
+            observers = settings.observers.plus(MetricsObserver(tally)) if settings.is_watched else settings.observers
+            router = await asyncio.to_thread(_load, settings, ports.intake, observers)
             stack.push_async_callback(router.close)
-            if settings.metrics_port is not None:
-                metrics = serve_metrics(router, settings.host, settings.metrics_port, settings.restarts)
-                stack.enter_context(metrics)
+            if settings.metrics_port is not None and not settings.share_port:
+                stack.enter_context(serve_metrics(tally.snapshot, settings.host, settings.metrics_port))
             canned_url = None
             if any(_uses_canned(policy) for policy in router.policies.values()):
                 canned_url = await stack.enter_async_context(http_server.serve_on_loopback())
-            dispatcher = Dispatcher(router.policies, canned_url=canned_url, observers=settings.observers)
+            dispatcher = Dispatcher(router.policies, canned_url=canned_url, observers=observers)
             stack.push_async_callback(dispatcher.aclose)
             ports.start(router, dispatcher)
             if settings.share_port:
@@ -95,7 +102,7 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
             await ports.report_health(serving=True)
             if settings.http is not None:
                 await stack.enter_async_context(_loading_in_background(dispatcher))
-            yield RunningService(ports.address, ports.http_address, router)
+            yield RunningService(ports.address, ports.http_address, router, tally)
         finally:
             # The ports close before the stack does, so that no request in flight loses its router or its upstream.
             await ports.close()
@@ -139,13 +146,13 @@ async def _loading_in_background(dispatcher: Dispatcher) -> AsyncIterator[None]:
         loading.cancel()
 
 
-def _load(settings: ServerSettings, intake: Intake) -> Router:
+def _load(settings: ServerSettings, intake: Intake, observers: Observers) -> Router:
     router = Router.from_files(
         *settings.policies,
         encoder_dir=settings.encoder_dir,
         settings=settings,
         intake=intake,
-        observers=settings.observers,
+        observers=observers,
     )
     router.warm_up()
     # The objects that are loaded now stay for ever. Searching them for garbage would stop everything for 250 ms.

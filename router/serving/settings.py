@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,9 +63,9 @@ class ServerSettings(RouterSettings):
             with ShuttingDownError.
         drain_delay_s: the first part of these seconds, in which new connections and requests are still taken while
             health checks say NOT_SERVING already.
-        metrics_port: port of Prometheus's `/metrics` on the same host; None serves none, 0 takes a free one.
+        metrics_port: port of Prometheus's `/metrics` on the same host; None serves none, 0 takes a free one. Of several
+            processes the parent serves it for all.
         share_port: whether other processes of ours listen on the same ports; see `router.serving.workers`.
-        restarts: how many earlier workers this one replaces, by how they ended, for example `{"died": 1}`.
         doors: further gRPC services for the same server.
         http: the gateway of the HTTP port; None serves no HTTP.
         http_port: port of the HTTP gateway; 0 takes a free one.
@@ -82,9 +81,13 @@ class ServerSettings(RouterSettings):
     drain_delay_s: float = 0.0
     metrics_port: int | None = None
     share_port: bool = False
-    restarts: Mapping[str, int] = field(default_factory=dict)
     doors: tuple[Door, ...] = ()
     http: HttpDoor | None = None
     http_port: int = 0
     observers: Observers = NO_OBSERVERS
     identity: IdentitySettings = field(default_factory=IdentitySettings)
+
+    @property
+    def is_watched(self) -> bool:
+        """Return whether somebody wants to know what the service does, so that it counts that."""
+        return self.metrics_port is not None

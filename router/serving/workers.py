@@ -25,8 +25,13 @@ from types import FrameType
 
 from router.deciding.cores import usable_cores
 from router.errors import ConfigError, RouterError
+from router.observing.catalogue import WORKER_RESTARTS
+from router.observing.prometheus import serve_metrics
+from router.observing.tally import Snapshot
+from router.observing.totals import Totals
 from router.serving.event_loop import run_in_event_loop
 from router.serving.ports import authority
+from router.serving.reports import ReportSender, WorkerReports
 from router.serving.server import RunningService, serve_forever
 from router.serving.settings import ServerSettings
 from router.serving.shutdown import ignore_hangup
@@ -70,6 +75,8 @@ def serve_workers(
         threads = settings.threads or max(1, usable_cores() // n_workers)
         shared = dataclasses.replace(settings, port=port, http_port=http_port, threads=threads, share_port=True)
         pool = _WorkerPool(shared, n_workers, worker_timeout_s)
+        if settings.metrics_port is not None:
+            held.enter_context(serve_metrics(pool.totals.snapshot, settings.host, settings.metrics_port))
         ignore_hangup()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, pool.on_signal)
@@ -97,13 +104,18 @@ class _Worker:
         is_ready: whether it serves.
         problem: why it cannot serve, in its own words; empty if it has said nothing.
         heard_at: when it last sent a sign of life, or was started; by the monotonic clock, as all times here.
+        reports: what it has counted.
     """
 
     def __init__(self, context: multiprocessing.context.SpawnContext, settings: ServerSettings, name: str) -> None:
         self._pipe, theirs = context.Pipe(duplex=False)
-        self.process: SpawnProcess = context.Process(target=_work, args=(settings, theirs), name=name)
+        reports, their_reports = context.Pipe(duplex=False)
+        arguments = settings, theirs, their_reports
+        self.process: SpawnProcess = context.Process(target=_work, args=arguments, name=name)
         self.process.start()
         theirs.close()
+        their_reports.close()
+        self.reports = WorkerReports(reports)
         self.is_ready = False
         self.problem = ""
         self.heard_at = time.monotonic()
@@ -130,9 +142,10 @@ class _Worker:
             self.problem += problem.decode(errors="replace") if failed or self.problem else ""
 
     def close(self) -> None:
-        """Wait until the worker process has ended, and close the pipe to it."""
+        """Wait until the worker process has ended, and close the pipes to it."""
         self.process.join()
         self._pipe.close()
+        self.reports.close()
 
 
 @dataclasses.dataclass
@@ -145,12 +158,18 @@ class _Slot:
     due_at: float = 0.0
     #: How many workers in a row did not become ready.
     failures: int = 0
-    #: How many earlier workers of this slot ended, by how.
-    restarts: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    @property
+    def name(self) -> str:
+        return f"elle-worker-{self.number}"
 
 
 class _WorkerPool:
-    """Starts, replaces and stops the workers of one service."""
+    """Starts, replaces and stops the workers of one service.
+
+    Attributes:
+        totals: what all workers have counted.
+    """
 
     def __init__(self, settings: ServerSettings, n_workers: int, timeout_s: float) -> None:
         self._settings = settings
@@ -160,6 +179,9 @@ class _WorkerPool:
         self._stopped_at: float | None = None
         self._polled_at = time.monotonic()
         self._last_problem = ""
+        self._restarts: Counter[str] = Counter()
+        self.totals = Totals()
+        self.totals.follow("parent", self._counts)
 
     @property
     def is_stopping(self) -> bool:
@@ -211,10 +233,12 @@ class _WorkerPool:
             worker.close()
 
     def _start_one(self, slot: _Slot) -> None:
-        settings = dataclasses.replace(self._settings, restarts=dict(slot.restarts))
-        if settings.metrics_port:
-            settings = dataclasses.replace(settings, metrics_port=settings.metrics_port + slot.number)
-        slot.worker = _Worker(self._context, settings, f"elle-worker-{slot.number}")
+        slot.worker = _Worker(self._context, self._settings, slot.name)
+        self.totals.follow(slot.name, slot.worker.reports.latest)
+
+    def _counts(self) -> Snapshot:
+        """Return how many workers were replaced, by how they ended."""
+        return Snapshot({WORKER_RESTARTS.name: {(how,): float(n) for how, n in self._restarts.items()}})
 
     def _poll(self) -> None:
         """Wait a little for news, and note which workers are ready, have ended, or are silent for too long."""
@@ -242,25 +266,28 @@ class _WorkerPool:
         worker.process.join()
         worker.listen()
         log.error("worker %d %s; starting another. %s", worker.process.pid, words, worker.problem)
-        slot.restarts[how] += 1
+        self._restarts[how] += 1
         slot.failures += not worker.is_ready
         slot.due_at = time.monotonic() + min(RESTART_S * 2.0**slot.failures, LONGEST_RESTART_S)
         slot.worker, self._last_problem = None, worker.problem or f"a worker {words} while starting; see the log."
         worker.close()
+        self.totals.note_end(slot.name)
 
     def _problem_of(self, slot: _Slot) -> str:
         return slot.worker.problem if slot.worker is not None else self._last_problem
 
 
-def _work(settings: ServerSettings, parent: Connection) -> None:
+def _work(settings: ServerSettings, parent: Connection, reports: Connection) -> None:
     """Serve as one worker process, and tell the parent when it is ready, that it is alive, or why it cannot serve."""
     # The event loop itself keeps only weak references to tasks.
     heartbeats: list[asyncio.Task[None]] = []
+    senders: list[ReportSender] = []
 
     def on_ready(running: RunningService) -> None:
         os.set_blocking(parent.fileno(), False)
         os.write(parent.fileno(), _READY)
         heartbeats.append(asyncio.get_running_loop().create_task(_send_heartbeats(parent.fileno())))
+        senders.append(ReportSender(reports, running.tally))
 
     # Ctrl-C reaches the whole process group, and the parent tells its workers. So a worker ignores it until it serves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -274,6 +301,8 @@ def _work(settings: ServerSettings, parent: Connection) -> None:
         with contextlib.suppress(OSError):
             os.write(parent.fileno(), _FAILED + str(error).encode(errors="replace"))
         raise SystemExit(1) from error
+    for sender in senders:
+        sender.close()
 
 
 async def _send_heartbeats(parent: int) -> None:

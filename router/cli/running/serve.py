@@ -131,7 +131,7 @@ _SERVE_GROUPS = {
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
-    help="Also serve Prometheus metrics on this port; worker k, counted from 0, serves its own on this port + k.",
+    help="Also serve Prometheus metrics on this port, for all processes together; 0 takes any free one.",
 )
 @click.option(
     "--worker-timeout-s",

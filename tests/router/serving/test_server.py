@@ -21,16 +21,14 @@ import pytest
 from grpc_health.v1 import health, health_pb2_grpc
 
 from router.client import RouterClient
-from router.deciding.pipeline import Router
 from router.errors import ConfigError, ServiceError
+from router.observing.prometheus import serve_metrics
+from router.observing.tally import Snapshot
 from router.pb import router_service_pb2 as pb
-from router.policies.loading import load_policies
-from router.serving.prometheus import serve_metrics
 from router.serving.settings import ServerSettings
 from router.wire.guarded_server import add_to_server
 from router.wire.servicer import RouterService
 from tests.conftest import ROOT
-from tests.fakes import write_policy
 from tests.service import running_service
 
 ELLE = (sys.executable, "-c", "from router.cli.main import main; main()")
@@ -198,11 +196,10 @@ def test_prometheus_sees_how_often_a_prompt_was_judged_before() -> None:
     assert "process_resident_memory_bytes" in told
 
 
-def test_an_occupied_metrics_port_is_refused_by_name(tmp_path: Path) -> None:
-    rule = {"kind": "fixed", "candidate": "small"}
-    router = Router(load_policies([write_policy(tmp_path, probe=None, rule=rule)]), {})
+def test_an_occupied_metrics_port_is_refused_by_name() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
-        with pytest.raises(ConfigError, match="for metrics"), serve_metrics(router, "127.0.0.1", held.getsockname()[1]):
+        port = held.getsockname()[1]
+        with pytest.raises(ConfigError, match="for metrics"), serve_metrics(Snapshot, "127.0.0.1", port):
             pass

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -53,14 +51,10 @@ def n_listeners(port: int) -> int:
     return sum(int(row[1].rpartition(":")[2], 16) == port and row[3] == "0A" for row in rows)
 
 
-def two_free_ports() -> int:
-    """Return the first of two neighbouring free ports, below those that the kernel hands out."""
-    for first in range(20_000 + os.getpid() % 10_000, 32_000, 2):
-        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", first))
-            other.bind(("127.0.0.1", first + 1))
-            return first
-    raise AssertionError("no two neighbouring ports are free")
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def port_of(address: str) -> int:
@@ -100,20 +94,37 @@ def test_one_that_replaces_another_does_not_listen_before_it_is_warm(policy: Pat
         wait_until(lambda: n_listeners(port) == 2)
 
 
-def test_a_stopped_one_is_killed_replaced_and_counted(policy: Path) -> None:
-    first = two_free_ports()
-    more = ("--worker-timeout-s", "3", "--metrics-port", str(first))
+def metrics_of(port: int) -> dict[str, float]:
+    """Return all metrics by name and labels, as Prometheus reads them."""
+    lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+    return {name: float(value) for name, _, value in (one.rpartition(" ") for one in lines if one[:1] != "#")}
+
+
+def test_one_scrape_sees_all_a_stopped_one_is_killed_replaced_and_counted_and_no_counter_goes_back(
+    policy: Path,
+) -> None:
+    metrics = free_port()
+    more = ("--worker-timeout-s", "3", "--metrics-port", str(metrics))
     with elle_serve(*options(policy, *more)) as service:
         port, before = port_of(service.address), children_of(service.process.pid)
+        for _ in range(8):
+            route_once(service.address)
+
+        def n_decided() -> float:
+            return sum(value for name, value in metrics_of(metrics).items() if name.startswith("elle_decisions_total"))
+
+        wait_until(lambda: n_decided() == 8)
+        assert metrics_of(metrics)["elle_workers"] == 2
         stopped = min(before)
         os.kill(stopped, signal.SIGSTOP)
         wait_until(lambda: not Path(f"/proc/{stopped}").exists())
         wait_until(lambda: n_listeners(port) == 2)
         assert len(children_of(service.process.pid)) == 2
-        told = "".join(httpx.get(f"http://127.0.0.1:{first + place}/metrics").text for place in range(2))
-        assert re.findall(r"^elle_worker_restarts_total.*", told, re.MULTILINE) == [
-            'elle_worker_restarts_total{ended="silent"} 1.0'
-        ]
+        assert metrics_of(metrics)['elle_worker_restarts_total{ended="silent"}'] == 1
+        assert n_decided() == 8
+        for _ in range(4):
+            route_once(service.address)
+        wait_until(lambda: n_decided() == 12)
         assert "was silent" in service.text
         # Nor does one that is stopped hold up the end of all.
         os.kill(max(children_of(service.process.pid)), signal.SIGSTOP)

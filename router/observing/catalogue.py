@@ -1,0 +1,163 @@
+"""List every metric of the service: its name, kind, labels and meaning. No label holds text of a caller."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class MetricKind(enum.Enum):
+    """The kinds of metrics, which say how the values of several processes become one."""
+
+    #: It only grows; the values of all processes are added.
+    COUNTER = "counter"
+    #: Counts of values by size; those of all processes are added.
+    HISTOGRAM = "histogram"
+    #: A value now, such as the length of a queue; the values of all processes are added.
+    SUM = "gauge, added over processes"
+    #: A value now that all processes have alike, such as an expiry; the largest counts.
+    SAME = "gauge, the same in all processes"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """Describes one metric.
+
+    Attributes:
+        name: its name for Prometheus, without the ending `_total` of a counter.
+        kind: its kind.
+        text: what it says.
+        labels: the names of its labels. If the first two are `policy` and `version`, its series go when that version of
+            the policy has not been used for long.
+        buckets: the upper bounds of a histogram's buckets, without infinity.
+    """
+
+    name: str
+    kind: MetricKind
+    text: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def series_names(self) -> tuple[str, ...]:
+        """Return the names of its series, as queries write them."""
+        endings = {MetricKind.COUNTER: ("_total",), MetricKind.HISTOGRAM: ("_bucket", "_count", "_sum")}
+        return tuple(self.name + ending for ending in endings.get(self.kind, ("",)))
+
+
+_POLICY = ("policy", "version")
+_CANDIDATE = (*_POLICY, "candidate")
+
+#: Seconds of one step of a decision.
+_SHORT = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+#: Seconds of an answer.
+_LONG = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
+
+_COUNTER, _HISTOGRAM = MetricKind.COUNTER, MetricKind.HISTOGRAM
+_SUM, _SAME = MetricKind.SUM, MetricKind.SAME
+
+DECISIONS = Metric("elle_decisions", _COUNTER, "Decisions by their reason.", (*_CANDIDATE, "reason"))
+REFUSED = Metric("elle_refused", _COUNTER, "Requests that were refused before they were decided.", ("reason",))
+TURNED_AWAY = Metric(
+    "elle_turned_away",
+    _COUNTER,
+    "Calls that were refused because of who called, by door: without a valid token, without the scope, over a limit.",
+    ("door", "reason"),
+)
+SESSION_DECISIONS = Metric(
+    "elle_session_decisions",
+    _COUNTER,
+    "Decisions by what they mean for a session: none, new, kept with its candidate, or moved to another one.",
+    (*_POLICY, "session"),
+)
+DECISION_SECONDS = Metric(
+    "elle_decision_seconds",
+    _HISTOGRAM,
+    "Time of a decision by stage: queue, encode, probe, policy, and total, which includes the others.",
+    ("stage",),
+    _SHORT,
+)
+EXPECTED_COST = Metric(
+    "elle_expected_cost_usd",
+    _COUNTER,
+    "Expected cost of the chosen candidates at the policy's prices and expected tokens.",
+    _CANDIDATE,
+)
+ALWAYS_STRONG_COST = Metric(
+    "elle_always_strong_cost_usd",
+    _COUNTER,
+    "Expected cost of the same decisions if the last tier of the policy answered all of them.",
+    _POLICY,
+)
+ALWAYS_WEAK_COST = Metric(
+    "elle_always_weak_cost_usd",
+    _COUNTER,
+    "Expected cost of the same decisions if the first tier of the policy answered all of them.",
+    _POLICY,
+)
+COLD_CACHE_COST = Metric(
+    "elle_cold_cache_cost_usd",
+    _COUNTER,
+    "The part of the expected cost that is paid because sessions moved to a candidate with a cold prompt cache.",
+    _POLICY,
+)
+UNPRICED = Metric(
+    "elle_unpriced_decisions", _COUNTER, "Decisions that no cost includes, because a price is unknown.", _POLICY
+)
+ANSWERS = Metric(
+    "elle_answers",
+    _COUNTER,
+    "Answers by who gave them and how they ended; without a candidate if none answered.",
+    (*_CANDIDATE, "outcome"),
+)
+FELL_BACK = Metric(
+    "elle_fell_back",
+    _COUNTER,
+    "Answers that another candidate gave than the chosen one, by the one chosen.",
+    _CANDIDATE,
+)
+ATTEMPTS = Metric("elle_attempts", _COUNTER, "Attempts to get an answer of a candidate.", (*_CANDIDATE, "outcome"))
+FIRST_CONTENT_SECONDS = Metric(
+    "elle_first_content_seconds",
+    _HISTOGRAM,
+    "Time from the decision to the first content of a streamed answer.",
+    _CANDIDATE,
+    _LONG,
+)
+ANSWER_SECONDS = Metric(
+    "elle_answer_seconds", _HISTOGRAM, "Time from the decision to the end of an answer.", _CANDIDATE, _LONG
+)
+INPUT_TOKENS = Metric("elle_input_tokens", _COUNTER, "Input tokens as providers counted them.", _CANDIDATE)
+OUTPUT_TOKENS = Metric("elle_output_tokens", _COUNTER, "Output tokens as providers counted them.", _CANDIDATE)
+ANSWER_COST = Metric(
+    "elle_answer_cost_usd", _COUNTER, "Cost of answers at the policy's prices and the counted tokens.", _CANDIDATE
+)
+CACHE_HITS = Metric("elle_decision_cache_hits", _COUNTER, "Prompts that had been judged before.")
+CACHE_MISSES = Metric("elle_decision_cache_misses", _COUNTER, "Prompts of known callers that were judged anew.")
+
+CACHE_ENTRIES = Metric("elle_decision_cache_entries", _SUM, "Judgements that are kept.")
+ENCODER_PENDING = Metric("elle_encoder_pending", _SUM, "Prompts that wait for the encoder or are in it.")
+SESSIONS = Metric("elle_sessions", _SUM, "Sessions that are remembered with their last candidate.")
+WORKERS = Metric("elle_workers", _SUM, "Processes that serve.")
+WORKER_RESTARTS = Metric(
+    "elle_worker_restarts", _COUNTER, "Workers that were replaced, by how they ended: died or silent.", ("ended",)
+)
+POLICY_INFO = Metric("elle_policy_info", _SAME, "The policies that are served; always 1.", (*_POLICY, "probe"))
+CERTIFICATE_EXPIRES = Metric(
+    "elle_certificate_expires_timestamp_seconds", _SAME, "When the certificate of a policy expires.", _POLICY
+)
+BUILD_INFO = Metric("elle_build_info", _SAME, "What runs; always 1.", ("version", "python"))
+
+#: Every metric by its name.
+CATALOGUE = {
+    metric.name: metric
+    for metric in (
+        *(DECISIONS, REFUSED, TURNED_AWAY, SESSION_DECISIONS, DECISION_SECONDS),
+        *(EXPECTED_COST, ALWAYS_STRONG_COST, ALWAYS_WEAK_COST, COLD_CACHE_COST, UNPRICED),
+        *(ANSWERS, FELL_BACK, ATTEMPTS, FIRST_CONTENT_SECONDS, ANSWER_SECONDS),
+        *(INPUT_TOKENS, OUTPUT_TOKENS, ANSWER_COST),
+        *(CACHE_HITS, CACHE_MISSES, CACHE_ENTRIES, ENCODER_PENDING, SESSIONS),
+        *(WORKERS, WORKER_RESTARTS, POLICY_INFO, CERTIFICATE_EXPIRES, BUILD_INFO),
+    )
+}

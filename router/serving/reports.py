@@ -1,0 +1,108 @@
+"""Report what a serving process has counted: its gauges, and the way of a worker's counts to its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import threading
+from importlib import metadata
+from multiprocessing.connection import Connection
+
+from router.deciding.pipeline import Router
+from router.identity.gate import Gate
+from router.observing import catalogue
+from router.observing.metrics import SHORT_DIGEST
+from router.observing.tally import Labels, Snapshot, Tally
+
+#: Seconds between two reports of a worker. What it counts after the last one is lost if it is killed.
+REPORT_S = 1.0
+
+#: The longest report that is read, in bytes. One of 64 versions of policies with ten candidates each has a third.
+_MAX_REPORT_BYTES = 64 * 1024 * 1024
+
+
+def state_of(router: Router, gate: Gate) -> Snapshot:
+    """Return the gauges of a process that decides with this router, and the calls that its gate has turned away."""
+    policies: dict[Labels, float] = {}
+    expires: dict[Labels, float] = {}
+    for name, policy in router.policies.items():
+        version = name, policy.ref.digest[:SHORT_DIGEST]
+        policies[*version, policy.probe_ref.digest[:SHORT_DIGEST] if policy.probe_ref else ""] = 1.0
+        if policy.certificate is not None:
+            expires[version] = policy.certificate.expires.timestamp()
+    return Snapshot(
+        {
+            catalogue.CACHE_ENTRIES.name: {(): float(router.cache_counts.entries)},
+            catalogue.ENCODER_PENDING.name: {(): float(router.pending)},
+            catalogue.SESSIONS.name: {(): float(router.n_sessions)},
+            catalogue.TURNED_AWAY.name: {(*key,): float(n) for key, n in gate.counts.snapshot().items() if n},
+            catalogue.WORKERS.name: {(): 1.0},
+            catalogue.POLICY_INFO.name: policies,
+            catalogue.CERTIFICATE_EXPIRES.name: expires,
+            catalogue.BUILD_INFO.name: {(_version(), platform.python_version()): 1.0},
+        }
+    )
+
+
+class WorkerReports:
+    """Receives in the parent what one worker has counted.
+
+    A thread waits for the reports, so that a worker that stops in the middle of one holds up nobody.
+
+    Args:
+        pipe: the parent's end of the pipe over which the worker sends.
+    """
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._latest = Snapshot()
+        self._thread = threading.Thread(target=self._receive, name="reports", daemon=True)
+        self._thread.start()
+
+    def latest(self) -> Snapshot:
+        """Return what the worker last said that it has counted."""
+        return self._latest
+
+    def close(self) -> None:
+        """Take what a worker that has ended said last, and close the pipe."""
+        self._thread.join()
+        self._pipe.close()
+
+    def _receive(self) -> None:
+        # The worker's end closes when the worker ends.
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self._latest = Snapshot.from_json(self._pipe.recv_bytes(_MAX_REPORT_BYTES))
+
+
+class ReportSender:
+    """Sends the counts of a worker to its parent, once a second and at the end.
+
+    Args:
+        pipe: the worker's end of the pipe.
+        tally: counts what the worker does.
+    """
+
+    def __init__(self, pipe: Connection, tally: Tally) -> None:
+        self._pipe, self._tally = pipe, tally
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._send, name="reports", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Send the counts for the last time."""
+        self._over.set()
+        self._thread.join(REPORT_S)
+
+    def _send(self) -> None:
+        # If the parent was killed, there is nobody to tell.
+        with contextlib.suppress(OSError):
+            while not self._over.wait(REPORT_S):
+                self._pipe.send_bytes(self._tally.snapshot().to_json())
+            self._pipe.send_bytes(self._tally.snapshot().to_json())
+
+
+def _version() -> str:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("elle-router")
+    return "unknown"
