@@ -21,7 +21,7 @@ class MetricKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """Describes one metric.
+    """Describes one metric: its name, its kind, its meaning and its labels.
 
     Attributes:
         name: its name for Prometheus, without the ending `_total` of a counter.

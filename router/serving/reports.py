@@ -21,7 +21,7 @@ REPORT_S = 1.0
 _MAX_REPORT_BYTES = 64 * 1024 * 1024
 
 
-def state_of(router: Router, gate: Gate) -> Snapshot:
+def process_state(router: Router, gate: Gate) -> Snapshot:
     """Return the gauges of a process that decides with this router, and the calls that its gate has turned away."""
     policies: dict[Labels, float] = {}
     expires: dict[Labels, float] = {}

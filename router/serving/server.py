@@ -24,7 +24,7 @@ from router.policies.loading import ServedPolicy
 from router.serving import http_server
 from router.serving.garbage import rare_full_passes
 from router.serving.ports import ServicePorts
-from router.serving.reports import state_of
+from router.serving.reports import process_state
 from router.serving.settings import ServerSettings
 from router.serving.shutdown import Shutdown, ignore_hangup
 
@@ -85,7 +85,7 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
         try:
             if not settings.share_port:
                 await ports.open()
-            tally = Tally(lambda: state_of(router, ports.gate))
+            tally = Tally(lambda: process_state(router, ports.gate))
             observers = settings.observers.plus(MetricsObserver(tally)) if settings.is_watched else settings.observers
             router = await asyncio.to_thread(_load, settings, ports.intake, observers)
             stack.push_async_callback(router.close)

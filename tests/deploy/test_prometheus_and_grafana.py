@@ -37,8 +37,8 @@ def expressions() -> list[str]:
     return [rule["expr"] for rule in rules] + asked + [one["query"] for one in dashboard["templating"]["list"]]
 
 
-def test_promtool_accepts_the_rules() -> None:
-    promtool("check", "rules", str(RULES))
+def test_promtool_accepts_the_configuration_and_its_rules() -> None:
+    promtool("check", "config", str(RULES.parent / "prometheus.yml"))
 
 
 def test_the_rules_say_and_alert_what_they_mean(tmp_path: Path) -> None:
