@@ -63,6 +63,7 @@ class Reason(enum.Enum):
     ABSTAINED = "ABSTAINED"
     FAILED_OPEN = "FAILED_OPEN"
     SESSION_HELD = "SESSION_HELD"
+    OVER_LIMIT = "OVER_LIMIT"
     #: (client) A newer service sent a reason that this version does not know, or the service sent none.
     UNKNOWN = "UNKNOWN"
 
@@ -302,8 +303,9 @@ class RoutingDecision:
         task: the key of the task that was given, or that the system prompt stands for; empty for none.
         task_known: True if the probe has an offset for the task. If not, it judges as without a task.
         task_labels: the labels behind that offset, over all models; 0 if the task is not known.
-        would_choose: the name of the candidate that the rule would have chosen, if the router abstained on a prompt
-            that it judged; otherwise empty. `gain` and `threshold` are then those of that choice.
+        would_choose: the name of the candidate that would have been chosen, if the router abstained on a prompt that it
+            judged, or if a limit of the caller was reached; otherwise empty. `gain` and `threshold` are then those of
+            that choice.
         kinds: the known kinds that the prompt is nearest to; None if it was not judged or the probe knows no kinds.
         score: the caller's score that the policy read; None if it reads none, or needed none for this request.
     """

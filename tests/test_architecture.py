@@ -58,7 +58,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "drift": {"observing", "policies"},
         "explaining": {"policies"},
         "gateways": {"answering", "asking", "client", "deciding", "identity", "intake", "policies", "wire"},
-        "identity": {"asking"},
+        "identity": {"asking", "observing"},
         "intake": set(),
         "observing": {"policies"},
         "policies": {"asking"},

@@ -8,8 +8,9 @@ from __future__ import annotations
 from router.policies.policy_file import Candidate, PolicyFile
 from router.values import CandidateRisk, Reason, RoutingDecision
 
-#: Decisions for exactly this candidate. Any other one would be a substitution that the caller did not ask for.
-_NO_FALLBACK = frozenset({Reason.PINNED, Reason.FIXED})
+#: Decisions for exactly this candidate. Any other one would be a substitution that the caller did not ask for, or a
+#: stronger one, which the limits of the caller rule out.
+_NO_FALLBACK = frozenset({Reason.PINNED, Reason.FIXED, Reason.OVER_LIMIT})
 
 #: Decisions that do not depend on this prompt's risks, so only the tiers say which candidates are stronger.
 _BY_TIER = frozenset({Reason.ABSTAINED, Reason.FAILED_OPEN, Reason.SESSION_HELD})

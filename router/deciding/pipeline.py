@@ -21,6 +21,7 @@ from router.asking.caller_scores import scores_of
 from router.asking.session_ids import session_id_of
 from router.asking.task_keys import task_of, task_of_system_prompt
 from router.deciding.batch_pool import pool_for
+from router.deciding.caller_limits import check_budget, within_limits
 from router.deciding.encode_job import Encoded
 from router.deciding.fair_queue import who
 from router.deciding.judgement_cache import CacheCounts, JudgementCache
@@ -184,6 +185,7 @@ class Router:
         """
         deadline = None if timeout_s is None else time.perf_counter() + timeout_s
         try:
+            check_budget()
             if large:
                 prepared = await self._intake.run_in_thread(self._prepare, query, caller)
             else:
@@ -285,6 +287,7 @@ class Router:
         judgement, failure = self._judge(prepared, encoded)
         judged_at = time.perf_counter()
         choice = choose(prepared.eligibility, judgement, judging_failed=failure is not None, held=prepared.held)
+        choice = within_limits(prepared.eligibility, choice)
         chosen_at = time.perf_counter()
         timings = Timings(
             queue_s=encoded.queue_s if isinstance(encoded, Encoded) else 0.0,

@@ -9,11 +9,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from router.errors import ForbiddenError, UnauthenticatedError
+from router.identity.accounts import Accounts, Admission, current_admission
 from router.identity.counts import DoorName, Refusal, RefusalCounts
-from router.identity.method_scopes import Needed
+from router.identity.method_scopes import ANSWERING, Needed
 from router.identity.principal import ANYBODY, Principal, current_principal
 from router.identity.token_book import TokenBook
 from router.identity.watched_file import WatchedFiles, keep_fresh
@@ -49,6 +50,7 @@ class Gate:
 
     Attributes:
         counts: the calls that were refused.
+        accounts: what each caller has used.
 
     Raises ConfigError if a file cannot be used.
     """
@@ -57,6 +59,7 @@ class Gate:
         self._settings = settings or IdentitySettings()
         self._now = now
         self.counts = RefusalCounts()
+        self.accounts = Accounts(now=now)
         self._tokens: WatchedFiles[TokenBook] | None = None
         if (path := self._settings.tokens) is not None:
             self._tokens = WatchedFiles(f"tokens in {path}", (path,), lambda: TokenBook.load(path))
@@ -83,16 +86,29 @@ class Gate:
                 f"{', '.join(sorted(principal.scopes))}; ask whoever runs the service for another token."
             )
         current_principal.set(principal)
+        account = self.accounts.of(principal)
+        admission = Admission(account, door, self.counts, pays=needed == ANSWERING)
+        admission.take_request()
+        current_admission.set(admission)
         return principal
+
+    def refresh(self) -> bool:
+        """Take over changes of the files now, and return whether there were any."""
+        changed = [one.refresh() for one in self._watched]
+        return any(changed)
 
     @contextlib.asynccontextmanager
     async def kept_fresh(self) -> AsyncIterator[None]:
         """Take over changes of the files while the context lasts."""
-        watching = asyncio.create_task(keep_fresh([self._tokens] if self._tokens else []))
+        watching = asyncio.create_task(keep_fresh(self._watched))
         try:
             yield
         finally:
             watching.cancel()
+
+    @property
+    def _watched(self) -> list[WatchedFiles[Any]]:
+        return [one for one in (self._tokens,) if one is not None]
 
     def _authenticate(self, door: DoorName, headers: Mapping[str, str]) -> Principal:
         credential = credential_of(headers)

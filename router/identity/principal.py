@@ -41,8 +41,9 @@ class TokenLimits(pydantic.BaseModel):
     Attributes:
         requests_per_second: the most requests a second, on average; as many may come at once. More are refused.
         requests_per_minute: the same for a minute.
-        strong_share: the share of the token's decisions, 0 to 1, that may go above the cheapest candidate that can
-            answer. Of n decisions in a row at most `strong_share` x n + 20 do.
+        strong_share: the share of the token's requests, 0 to 1, that may be decided for a stronger candidate than the
+            cheapest one that can answer. Of n requests in a row at most `strong_share` x n + 20 are; with a share of 0
+            none is.
         usd_per_day: the most US dollars that the answers of one day (UTC) may cost. Where the cost of an answer is not
             known, its expected cost counts.
         beyond: `refuse` or `cheap`: what happens to requests that would break `strong_share` or `usd_per_day`.

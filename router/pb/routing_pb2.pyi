@@ -51,6 +51,8 @@ class _ReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     """The candidate that the session already has: inside a tool loop, or because a weaker one would not be cheaper once its
     cold prompt cache is counted.
     """
+    REASON_OVER_LIMIT: _Reason.ValueType  # 11
+    """A limit of the caller's token on strong answers or on money is reached: the cheapest candidate that may answer."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why the chosen candidate was chosen."""
@@ -79,6 +81,8 @@ REASON_SESSION_HELD: Reason.ValueType  # 10
 """The candidate that the session already has: inside a tool loop, or because a weaker one would not be cheaper once its
 cold prompt cache is counted.
 """
+REASON_OVER_LIMIT: Reason.ValueType  # 11
+"""A limit of the caller's token on strong answers or on money is reached: the cheapest candidate that may answer."""
 global___Reason = Reason
 
 class _AttemptOutcome:
@@ -565,8 +569,8 @@ class Decision(google.protobuf.message.Message):
     task_labels: builtins.int
     """Labels of the task behind that, over all models. Zero where the task is not known."""
     would_choose: builtins.str
-    """Name of the candidate that the rule would have chosen, if the router abstained on a prompt that it judged; `gain`
-    and `threshold` are then those of that choice. Otherwise empty.
+    """Name of the candidate that would have been chosen, if the router abstained on a prompt that it judged, or if a limit
+    of the caller was reached; `gain` and `threshold` are then those of that choice. Otherwise empty.
     """
     @property
     def candidates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CandidateRisk]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from router.errors import NoEligibleCandidateError
-from router.policies.eligibility import Eligibility, say_why_none
+from router.policies.eligibility import Eligibility, assess_candidates, say_why_none
 from router.policies.policy_file import Candidate, CostRule, FixedRule, GainRule
 from router.policies.rules import Judgement, risk_bound, rule_in_force
 from router.policies.session_hold import eligible_in_tool_loop, holder_index, keeps_holder
@@ -74,6 +74,34 @@ def choose(
         gain=selection.gain,
         would_choose=None if selection.would_choose is None else all_candidates[selection.would_choose],
     )
+
+
+def is_strong(eligibility: Eligibility, choice: Choice) -> bool:
+    """Return whether a choice went above the cheapest candidate that can answer, whomever the caller wants to."""
+    return eligibility.rules.file.names.index(choice.chosen.name) > _cheapest_able(eligibility)
+
+
+def cheapest_choice(eligibility: Eligibility, choice: Choice) -> Choice | None:
+    """Return the choice of the cheapest candidate that can answer in place of another choice.
+
+    Return None if the request rules that candidate out, because it pins another one or does not allow this one.
+    """
+    index = eligibility.eligible[0]
+    if index > _cheapest_able(eligibility):
+        return None
+    chosen = eligibility.rules.file.candidates[index]
+    return replace(choice, chosen=chosen, reason=Reason.OVER_LIMIT, would_choose=choice.chosen)
+
+
+def _cheapest_able(eligibility: Eligibility) -> int:
+    """Return the index of the cheapest candidate that can answer, whether the caller allows it or not."""
+    overrides = eligibility.overrides
+    wishes = overrides.pin, overrides.allowed_candidates, overrides.denied_candidates, eligibility.kept_by
+    if not any(wishes):
+        return eligibility.eligible[0]
+    free = replace(overrides, pin=None, allowed_candidates=(), denied_candidates=())
+    candidates = assess_candidates(eligibility.rules, eligibility.ask, free)
+    return next(index for index, one in enumerate(candidates) if one.eligible)
 
 
 def needs_no_scores(eligibility: Eligibility, held: HeldCandidate | None = None) -> bool:

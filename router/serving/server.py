@@ -9,11 +9,12 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from router.answering import upstream
 from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
+from router.identity.spending import Spending
 from router.intake.bounds import Intake
 from router.observing.metrics import MetricsObserver
 from router.observing.observer import Observers
@@ -79,6 +80,8 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(IO_THREADS, thread_name_prefix="io"))
     if settings.http is not None:
         upstream.check_installed()
+    if settings.identity.is_on:
+        settings = replace(settings, observers=settings.observers.plus(Spending()))
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(rare_full_passes())
         await stack.enter_async_context(ports.gate.kept_fresh())

@@ -20,6 +20,7 @@ from router.asking.session_ids import session_id_of
 from router.asking.task_keys import task_of
 from router.deciding.pipeline import Router
 from router.errors import InvalidRequestError, NotReadyError
+from router.identity.accounts import current_admission
 from router.identity.principal import caller_key
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
@@ -234,6 +235,9 @@ async def _batch_result(
     if isinstance(item.query, Exception):
         return pb.BatchRouteResult(error=status_of(item.query))
     try:
+        if item.index and (admission := current_admission.get()) is not None:
+            # The guard of the server has counted the call as one request.
+            admission.take_request()
         left = None if ends is None else ends - time.perf_counter()
         decision = await router.adecide(item.query, **whose, timeout_s=left, large=item.large)
     except Exception as error:

@@ -31,6 +31,7 @@ from tests.gateways.loopback import in_thread
 from tests.router.policies.score_policy import write_score_policy
 
 NAMES = ("small", "large")
+PRICES = {"input_usd_per_million_tokens": 1.0, "output_usd_per_million_tokens": 2.0}
 EASY, HARD = {"confidence": 0.9}, {"confidence": 0.1}
 
 
@@ -74,9 +75,8 @@ def guarded_service(folder: Path, *doors: Door, **settings: Any) -> Iterator[Gua
     tokens = folder / "tokens.json"
     texts = usual_tokens(tokens)
     with running_chat_upstream() as (_, url):
-        candidates = [
-            {"name": name, "model": f"openai/up-{name}", "api_base": url, "speaks": ["responses"]} for name in NAMES
-        ]
+        common = {"api_base": url, "speaks": ["responses"], "prices": PRICES}
+        candidates = [{"name": name, "model": f"openai/up-{name}", **common} for name in NAMES]
         policy = write_score_policy(folder, names=NAMES, candidates=candidates)
         given = ServerSettings(
             policies=(policy,),

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.asking.ask import Ask
 from router.errors import NoEligibleCandidateError
+from router.policies.choice import Choice, cheapest_choice, choose, is_strong
+from router.policies.eligibility import check_eligibility
 from router.policies.policy_file import Prices
 from router.policies.rules import Rules
 from router.values import Overrides, Reason
@@ -284,3 +287,47 @@ def test_the_chosen_candidate_is_always_one_that_may_answer(risks: list[float], 
             decide(rules, make_ask(), overrides, judgement)
     else:
         assert decide(rules, make_ask(), overrides, judgement).chosen.name not in denied
+
+
+class TestBeyondALimit:
+    """The cheapest candidate takes the place of a stronger one, unless the request rules it out."""
+
+    RISKS = (0.9, 0.5, 0.1)
+
+    def chosen(self, overrides: Overrides, ask: Ask | None = None, kept_by: str = "") -> tuple[bool, Choice | None]:
+        rules = make_rules(names=("a", "b", "c"), changes={"a": {"context_window_tokens": 1000}})
+        found = check_eligibility(rules, ask or make_ask(), overrides, kept_by=kept_by)
+        choice = choose(found, judged(*self.RISKS))
+        return is_strong(found, choice), cheapest_choice(found, choice)
+
+    def test_a_stronger_choice_is_replaced_and_named(self) -> None:
+        strong, cheap = self.chosen(Overrides())
+        assert strong
+        assert cheap is not None
+        assert cheap.would_choose is not None
+        assert (cheap.chosen.name, cheap.reason, cheap.would_choose.name) == ("a", Reason.OVER_LIMIT, "c")
+        assert cheap.gain is not None
+
+    def test_the_cheapest_is_the_cheapest_that_can_answer(self) -> None:
+        strong, cheap = self.chosen(Overrides(), make_ask(input_tokens_estimate=5000))
+        assert (strong, cheap and cheap.chosen.name) == (True, "b")
+        strong, cheap = self.chosen(Overrides(pin="b"), make_ask(input_tokens_estimate=5000))
+        assert not strong
+
+    @pytest.mark.parametrize(
+        ("overrides", "kept_by"),
+        [
+            (Overrides(pin="c"), ""),
+            (Overrides(allowed_candidates=("b", "c")), ""),
+            (Overrides(denied_candidates=("a",)), ""),
+            (Overrides(), "c"),
+        ],
+    )
+    def test_a_request_that_rules_the_cheapest_out_is_strong_and_has_no_cheap_choice(
+        self, overrides: Overrides, kept_by: str
+    ) -> None:
+        assert self.chosen(overrides, kept_by=kept_by) == (True, None)
+
+    def test_the_cheapest_choice_is_not_strong(self) -> None:
+        assert not self.chosen(Overrides(pin="a"))[0]
+        assert not self.chosen(Overrides(allowed_candidates=("a",)))[0]
