@@ -94,7 +94,7 @@ class Account:
         return self.limits.strong_share is None or self._credit >= 1 - 1e-9
 
     def count_decision(self, *, strong: bool) -> None:
-        """Count a decision."""
+        """Count a decision of this caller."""
         self.decided += 1
         self.strong += strong
         self._earn(strong)
