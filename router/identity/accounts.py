@@ -177,7 +177,7 @@ class Admission:
         self._reserved = 0.0
 
     def take_request(self) -> None:
-        """Count one request. Raises LimitExceededError if there are too many."""
+        """Count one request of the caller. Raises LimitExceededError if there are too many."""
         if wait_s := self.account.take_request():
             raise self._refused(Refusal.OVER_RATE, "requests", wait_s)
 
