@@ -69,8 +69,8 @@ $(PROXY): pyproject.toml constraints.txt scripts/proxy_requirements.py
 	.venv-proxy/bin/pip install --quiet --constraint .venv-proxy/constraints.txt --requirement .venv-proxy/requirements.txt --editable .
 	@touch $(PROXY)
 
-test-litellm-proxy: $(INSTALLED) $(PROXY)  ## Test the LiteLLM plugin in LiteLLM's real Proxy (600 MB the first time)
-	$(BIN)/python -m pytest -m slow tests/gateways/test_litellm_proxy.py
+test-litellm-proxy: $(INSTALLED) $(PROXY)  ## Test the LiteLLM plugin, and us as a classifier, in LiteLLM's real Proxy (800 MB the first time)
+	$(BIN)/python -m pytest -m slow tests/gateways/test_litellm_proxy.py tests/gateways/decision_models/test_proxy_asks_us.py
 
 check: $(INSTALLED)  ## Run ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 import yaml
@@ -28,16 +23,13 @@ from tests.conftest import ROOT
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.chat_upstream import ChatUpstream, running_chat_upstream
 from tests.gateways.conversations import conversations
+from tests.gateways.litellm_proxy import KEY, NEEDS_PROXY, running_proxy
 from tests.gateways.loopback import in_thread
-from tests.router.faults import closed_port
 
 EXAMPLE = ROOT / "examples" / "litellm"
-PROXY = ROOT / ".venv-proxy" / "bin" / "litellm"
 #: Those of the example's config.yaml.
 NAMES = ("mixtral-8x7b", "gpt-4-turbo")
 BODIES = conversations(60, seed=1)
-#: The Proxy refuses to start without a key, and with a well-known one.
-KEY = f"sk-{secrets.token_hex(16)}"
 
 #: A logger in the Proxy: what our plugin left in the metadata of each call, a line each.
 LOGGER = """
@@ -53,10 +45,7 @@ class Logger(CustomLogger):
 logger = Logger()
 """
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not PROXY.exists(), reason="the Proxy is not installed; `make test-litellm-proxy` does that"),
-]
+pytestmark = NEEDS_PROXY
 
 
 @dataclass
@@ -100,7 +89,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         with in_thread(serving(ServerSettings(policies=(policy,), port=0, drain_s=1))) as running:
             decisions = folder / "decisions.jsonl"
             decisions.touch()
-            with _running_proxy(_write_config(folder, chat_url), running.address, decisions) as proxy_url:
+            config = _write_config(folder, chat_url)
+            with running_proxy(config, ELLE_ROUTER=running.address, DECISIONS=str(decisions)) as proxy_url:
                 yield Stack(running.address, proxy_url, chat, decisions)
 
 
@@ -118,47 +108,6 @@ def _write_config(folder: Path, chat_url: str) -> Path:
     (folder / "logger_hook.py").write_text(LOGGER, "utf-8")
     shutil.copy(EXAMPLE / "elle_hook.py", folder)
     return folder / "config.yaml"
-
-
-@contextmanager
-def _running_proxy(config: Path, address: str, decisions: Path) -> Iterator[str]:
-    port = closed_port()
-    environment = {
-        **{name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "DATABASE_URL"}},
-        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        "LITELLM_MASTER_KEY": KEY,
-        "ELLE_ROUTER": address,
-        "DECISIONS": str(decisions),
-    }
-    command = [str(PROXY), "--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
-    log = config.with_name("proxy.log")
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(command, env=environment, cwd=config.parent, stdout=output, stderr=output) as process,
-    ):
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait_for(f"{url}/health/liveliness", process, log)
-            yield url
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Return when it answers; its start takes some 20 s."""
-    give_up = time.monotonic() + 150
-    while time.monotonic() < give_up and process.poll() is None:
-        try:
-            if httpx.get(url, timeout=2).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise AssertionError(f"the Proxy did not start:\n{log.read_text('utf-8')[-3000:]}")
 
 
 def routed(stack: Stack, body: dict[str, Any]) -> RoutingDecision:
