@@ -20,7 +20,6 @@ from router.errors import (
     NotReadyError,
     RouterError,
     ShuttingDownError,
-    UnknownModelError,
 )
 from router.gateways.http.anthropic_format import ANTHROPIC_FORMAT
 from router.gateways.http.chat_endpoint import answer_chat
@@ -36,7 +35,7 @@ from router.gateways.http.openai_format import (
     error_object,
     error_reply,
 )
-from router.gateways.http.request_body import model_list
+from router.gateways.http.request_body import model_list, model_object
 from router.gateways.http.responses_format import RESPONSES_FORMAT
 from router.gateways.http.undecided_endpoints import answer_embeddings, answer_token_count
 from router.identity.counts import DoorName
@@ -156,18 +155,15 @@ class HttpGateway:
     async def _list_models(self, request: Any) -> Any:
         self._admit(READING, request.headers)
         router = self._started_engine().router
-        return _json_response(200, {}, {"object": "list", "data": model_list(router.policies)})
+        models = model_list(router.policies)
+        # The fields behind `data` are those of Anthropic's API: the whole list is one page.
+        ends = {"first_id": models[0]["id"], "last_id": models[-1]["id"], "has_more": False}
+        return _json_response(200, {}, {"object": "list", "data": models, **ends})
 
     async def _show_model(self, request: Any) -> Any:
         self._admit(READING, request.headers)
         router = self._started_engine().router
-        name, listed = request.path_params["name"], model_list(router.policies)
-        for model in listed:
-            if model["id"] == name:
-                return _json_response(200, {}, model)
-        raise UnknownModelError(
-            f"model must be one of {', '.join(model['id'] for model in listed)}, got {quoted(name)}.", field="model"
-        )
+        return _json_response(200, {}, model_object(request.path_params["name"], router.policies))
 
     async def _check_health(self, request: Any) -> Any:
         engine = self._started_engine()

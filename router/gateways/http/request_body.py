@@ -32,7 +32,7 @@ from router.errors import InvalidRequestError, UnknownModelError
 from router.intake.json_object import read_object
 from router.intake.json_structure import MAX_TEXT_BYTES, check_json
 from router.plain_json import MAX_REQUEST_DEPTH, check
-from router.quoting import quoted
+from router.quoting import did_you_mean, quoted
 from router.values import ApiFormat, Overrides, RouteQuery
 
 if TYPE_CHECKING:
@@ -53,8 +53,11 @@ _ASKED_IN: Mapping[ApiFormat, str] = {
     ApiFormat.OPENAI_EMBEDDINGS: "input",
 }
 
-#: Most characters of a model name.
-_MAX_NAME_CHARS = 1000
+#: Most characters of a model name, and of one for which a similar name is looked for.
+_MAX_NAME_CHARS, _LONGEST_HINTED = 1000, 100
+
+#: Most names that an error lists.
+_MOST_SHOWN_NAMES = 50
 
 _NUMBER = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
 
@@ -83,7 +86,7 @@ def query_from_body(
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequestError(
-            f"model must be one of {', '.join(model_names(policies))}, got {quoted(model)}.", field="model"
+            f"model must be text, such as {', '.join(model_names(policies)[:3])}, got {quoted(model)}.", field="model"
         )
     asked = _ASKED_IN.get(api_format, "messages")
     parameters = {key: value for key, value in body.items() if key not in {"model", asked, "stream"}}
@@ -141,12 +144,17 @@ def overrides_from_model(model: str, policies: Mapping[str, ServedPolicy]) -> Ov
 
 
 def _overrides_from_alias(model: str, policies: Mapping[str, ServedPolicy]) -> Overrides | None:
-    """Return what an alias stands for, or None if no policy has one that matches. The longest that matches counts."""
+    """Return what an alias stands for, or None if no policy has one that matches.
+
+    An alias that is the model's very name counts before those with a `*`. Of these the longest that matches counts.
+    """
     for policy in policies.values():
         file = policy.rules.file
-        matching = [alias for alias in file.aliases if fnmatch.fnmatchcase(model, alias)]
-        if matching:
-            target = file.aliases[max(matching, key=len)]
+        target = file.aliases.get(model)
+        if target is None:
+            matching = [alias for alias in file.aliases if "*" in alias and fnmatch.fnmatchcase(model, alias)]
+            target = file.aliases[max(matching, key=len)] if matching else None
+        if target is not None:
             if target in file.names:
                 return Overrides(policy=file.name, pin=target)
             return Overrides(policy=file.name if target == file.name else f"{file.name}:{target}")
@@ -154,29 +162,51 @@ def _overrides_from_alias(model: str, policies: Mapping[str, ServedPolicy]) -> O
 
 
 def _unknown(model: str, policies: Mapping[str, ServedPolicy]) -> UnknownModelError:
-    return UnknownModelError(
-        f"model must be one of {', '.join(model_names(policies))}, got {quoted(model)}.", field="model"
+    names = model_names(policies)
+    shown = ", ".join(names[:_MOST_SHOWN_NAMES])
+    more = (
+        f" and {len(names) - _MOST_SHOWN_NAMES:,} more, which GET /v1/models lists" if names[_MOST_SHOWN_NAMES:] else ""
     )
+    without_slash = (POLICY_PREFIX_WITHOUT_SLASH + name for name in policies)
+    hint = did_you_mean(model, [*names, *without_slash]) if len(model) <= _LONGEST_HINTED else ""
+    return UnknownModelError(f"model must be one of {shown}{more}, got {quoted(model)}.{hint}", field="model")
 
 
 def model_names(policies: Mapping[str, ServedPolicy]) -> list[str]:
-    """Return every name that `model` may have except RouteLLM's: policies and profiles, and then candidates."""
-    candidates = dict.fromkeys(name for policy in policies.values() for name in policy.rules.file.names)
-    return [*(POLICY_PREFIX + name for name in policies), *candidates]
+    """Return the names that `model` may have: the default, policies and profiles, candidates, and aliases without `*`.
+
+    RouteLLM's names, and names of policies without a slash, are not among them.
+    """
+    files = [policy.rules.file for policy in policies.values()]
+    candidates = [name for file in files for name in file.names]
+    aliases = [alias for file in files for alias in file.aliases if "*" not in alias]
+    return list(dict.fromkeys(["auto", *(POLICY_PREFIX + name for name in policies), *candidates, *aliases]))
 
 
 def model_list(policies: Mapping[str, ServedPolicy]) -> list[dict[str, Any]]:
-    """Return the names of `model_names` as OpenAI's model objects. The field `elle` says what each one is."""
-    models = {row.name: row.model for policy in policies.values() for row in policy.rules.file.candidates}
-    listed = []
-    for name in model_names(policies):
-        if name in models:
-            about = {"kind": "candidate", "model": models[name]}
-            owner = models[name].partition("/")[0]
-        else:
-            about, owner = {"kind": "profile" if ":" in name else "policy"}, "elle-router"
-        listed.append({"id": name, "object": "model", "created": 0, "owned_by": owner, "elle": about})
-    return listed
+    """Return the names of `model_names` as model objects; see `model_object`."""
+    return [model_object(name, policies) for name in model_names(policies)]
+
+
+def model_object(name: str, policies: Mapping[str, ServedPolicy]) -> dict[str, Any]:
+    """Return what a model name stands for, with the fields of a model object of OpenAI's API and of Anthropic's.
+
+    The field `elle` says whether it is a candidate, a policy, a profile of one, or an alias. Raises UnknownModelError
+    for a name that is none.
+    """
+    files = [policy.rules.file for policy in policies.values()]
+    models = {candidate.name: candidate.model for file in files for candidate in file.candidates}
+    owner = "elle-router"
+    if name in models:
+        about = {"kind": "candidate", "model": models[name]}
+        owner = models[name].partition("/")[0]
+    else:
+        found = overrides_from_model(name, policies)
+        asks_policy = name in DEFAULT_MODELS or name.startswith((POLICY_PREFIX, POLICY_PREFIX_WITHOUT_SLASH))
+        target = found.pin or found.policy or next(iter(policies))
+        about = {"kind": ("profile" if ":" in target else "policy")} if asks_policy else {"kind": "alias", "of": target}
+    of_openai = {"id": name, "object": "model", "created": 0, "owned_by": owner}
+    return of_openai | {"type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z", "elle": about}
 
 
 def upstream_model(model: str) -> str:
