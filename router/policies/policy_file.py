@@ -220,9 +220,9 @@ class PolicyFile(StrictModel):
             at most this, in quality from 0 to 1 with prices counted; absent: however much better it is. For example:
             at 0.05 an unfamiliar prompt is still answered cheaply if that is clearly worth it.
         aliases: further names that a request may give as its `model`, each with the candidate or profile of this policy
-            that it stands for, or the policy's own name. A `*` in a name stands for any characters; a name
-            without one counts first, and then the longest that matches. For example: `claude-haiku-*: economy` gives a coding agent's background requests to
-            the profile `economy`.
+            that it stands for, or the policy's own name. A `*` in a name stands for any characters; a name without one
+            counts first, and then the longest that matches. For example: `claude-haiku-*: economy` gives a coding
+            agent's background requests to the profile `economy`.
         harness_marks: marks of your own agents by a name of yours, besides those that are shipped, by which the service
             tells what a harness added to a user turn; only the human's words are judged (docs/harnesses.md).
         fallback: which candidates are asked if the chosen one does not answer: `up` asks eligible candidates that are

@@ -25,6 +25,8 @@ from tests.gateways.loopback import in_thread
 
 EXAMPLE = ROOT / "examples" / "litellm" / "classifier.yaml"
 NAMES = ("economy", "standard", "frontier")
+#: LiteLLM's own tiers, as aliases of our candidates.
+LABELS = {"SIMPLE": "economy", "MEDIUM": "standard", "COMPLEX": "frontier", "REASONING": "frontier"}
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("litellm") is None
@@ -40,7 +42,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, 
     rule = {"kind": "gain", "thresholds": [0.1, 0.1]}
     policies = (
         write_policy(folder, names=NAMES, rule=rule, name="default"),
-        write_policy(folder, names=NAMES, rule=rule, name="wary", abstain_above_leverage=1e-9),
+        write_policy(folder, names=NAMES, rule=rule, name="wary", abstain_above_leverage=1e-9, aliases=LABELS),
+        write_policy(folder, names=NAMES, rule=rule, name="labels", aliases=LABELS),
     )
     with pytest.MonkeyPatch.context() as patch, running_chat_upstream() as (_, upstream_url):
         patch.setattr(pipeline, "load_encoder", lambda *_: FakeEncoder())
@@ -86,6 +89,45 @@ def test_an_abstention_goes_to_the_fallback_tier(stack: tuple[str, str, str]) ->
     _, url, upstream_url = stack
     chats = [[{"role": "user", "content": f"something else, {number}"}] for number in range(6)]
     assert _answered_by(_models(url, upstream_url, "elle-wary"), chats) == ["frontier"] * 6
+
+
+def _with_own_tiers(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the models with LiteLLM's own tiers in place of tiers that the file defines."""
+    config = models[-1]["litellm_params"]["complexity_router_config"]
+    del config["tier_definitions"], config["fallback_tier"]
+    config |= {"tiers": LABELS, "classifier_fallback": "default_model"}
+    return models
+
+
+def test_litellms_own_tiers_are_aliases_of_our_candidates(stack: tuple[str, str, str]) -> None:
+    address, url, upstream_url = stack
+    chats = [[{"role": "user", "content": f"please look into matter number {number}"}] for number in range(8)]
+    with RouterClient(address) as client:
+        expected = [client.route(RouteQuery(chat)).chosen for chat in chats]
+    assert len(set(expected)) > 1
+    assert _answered_by(_with_own_tiers(_models(url, upstream_url, "elle-labels")), chats) == expected
+    assert _answered_by(_with_own_tiers(_models(url, upstream_url, "elle-wary")), chats[:3]) == ["frontier"] * 3
+
+
+def test_litellm_reads_our_answer_in_openais_form(stack: tuple[str, str, str]) -> None:
+    litellm = pytest.importorskip("litellm")
+    address, url, _ = stack
+    choices = [{"value": name, "description": name} for name in NAMES]
+    question = {"type": "choice", "name": "tier", "instructions": "Which tier?", "choices": choices}
+    said = "please look into matter number 1"
+
+    async def ask() -> Any:
+        found = await litellm.adecisions(
+            model="openai/elle", input=said, questions=[question], api_base=f"{url}/v1", api_key="any"
+        )
+        await litellm.close_litellm_async_clients()
+        return found
+
+    (answer,) = asyncio.run(ask()).model_dump()["answers"]
+    with RouterClient(address) as client:
+        assert (answer["name"], answer["choice"]) == ("tier", client.route(RouteQuery.from_prompt(said)).chosen)
+    assert [one["value"] for one in answer["probabilities"]] == list(NAMES)
+    assert sum(one["probability"] for one in answer["probabilities"]) == pytest.approx(1)
 
 
 def test_the_example_names_the_tiers_of_the_embedded_default() -> None:
