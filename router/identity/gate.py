@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import datetime
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +15,7 @@ from router.identity.counts import DoorName, Refusal, RefusalCounts
 from router.identity.method_scopes import ANSWERING, Needed
 from router.identity.principal import ANYBODY, Principal, current_principal
 from router.identity.token_book import TokenBook
-from router.identity.watched_file import WatchedFiles, keep_fresh
+from router.identity.watched_file import WatchedFiles
 
 #: Headers besides `authorization` that may hold a token: those of the SDKs of Anthropic and of Azure.
 _KEY_HEADERS = ("x-api-key", "api-key")
@@ -94,20 +92,12 @@ class Gate:
 
     def refresh(self) -> bool:
         """Take over changes of the files now, and return whether there were any."""
-        changed = [one.refresh() for one in self._watched]
+        changed = [one.refresh() for one in self.watched]
         return any(changed)
 
-    @contextlib.asynccontextmanager
-    async def kept_fresh(self) -> AsyncIterator[None]:
-        """Take over changes of the files while the context lasts."""
-        watching = asyncio.create_task(keep_fresh(self._watched))
-        try:
-            yield
-        finally:
-            watching.cancel()
-
     @property
-    def _watched(self) -> list[WatchedFiles[Any]]:
+    def watched(self) -> list[WatchedFiles[Any]]:
+        """The files of credentials, which `keep_fresh` looks at."""
         return [one for one in (self._tokens,) if one is not None]
 
     def _authenticate(self, door: DoorName, headers: Mapping[str, str]) -> Principal:

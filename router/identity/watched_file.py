@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -68,6 +69,16 @@ class WatchedFiles(Generic[T]):
 
     def _marks(self) -> tuple[Any, ...]:
         return tuple(_mark(path) for path in self._paths)
+
+
+@contextlib.asynccontextmanager
+async def kept_fresh(watched: Sequence[WatchedFiles[Any]]) -> AsyncIterator[None]:
+    """Take over changes of watched files while the context lasts."""
+    watching = asyncio.create_task(keep_fresh(watched))
+    try:
+        yield
+    finally:
+        watching.cancel()
 
 
 async def keep_fresh(watched: Sequence[WatchedFiles[Any]], every_s: float = LOOK_S) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -49,12 +50,17 @@ def bind_socket(host: str, port: int, *, share: bool = False) -> socket.socket:
 
 @contextlib.asynccontextmanager
 async def serve_app(
-    listener: socket.socket, app: Any, *, grace_s: Callable[[], float] | None = None
+    listener: socket.socket,
+    app: Any,
+    *,
+    grace_s: Callable[[], float] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     """Serve an ASGI application on a bound socket while the context lasts. Yield the port.
 
     grace_s: called when the context ends; it returns the seconds after which requests in flight are cancelled. None
         waits for them without limit.
+    tls: encrypts the connections; None serves them as they are.
 
     Raises ImportError if uvicorn or httptools are not installed.
     """
@@ -75,6 +81,7 @@ async def serve_app(
             timeout_keep_alive=KEEP_ALIVE_S,
             proxy_headers=False,
             ws="none",
+            ssl_context_factory=None if tls is None else lambda config, default: tls,
         )
         server = uvicorn.Server(config)
         # Signals are handled by the service, in `router.serving.shutdown`.

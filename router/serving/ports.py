@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -14,6 +15,8 @@ from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
 from router.errors import ConfigError
 from router.identity.gate import Gate
+from router.identity.server_tls import ServerCertificates, is_loopback
+from router.identity.watched_file import WatchedFiles
 from router.intake.bounds import Intake
 from router.intake.in_flight import InFlight
 from router.serving import backlog, http_server
@@ -43,10 +46,19 @@ class ServicePorts:
         http_address: address of the HTTP port; None if there is none.
         intake: the bounds that all doors share.
         gate: checks who calls, at all doors.
+        certificates: those of TLS; None if the ports have no TLS.
+
+    Raises ConfigError if a file of tokens or certificates cannot be used, or if the ports could be reached from other
+    machines without TLS.
         shutdown: how the process will end; None if no signals are handled.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
+        if settings.tls is None and not settings.insecure and not is_loopback(settings.host):
+            raise ConfigError(
+                f"other machines can reach {settings.host}, and without TLS anybody between could read prompts and "
+                "tokens. Give --tls-cert and --tls-key, or --insecure if something else encrypts."
+            )
         self.address = ""
         self.http_address: str | None = None
         self.shutdown: Shutdown | None = None
@@ -54,6 +66,7 @@ class ServicePorts:
         self._in_flight = InFlight()
         self.intake = Intake()
         self.gate = Gate(settings.identity)
+        self.certificates = ServerCertificates(settings.tls) if settings.tls is not None else None
         self._service = RouterService()
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
@@ -65,14 +78,15 @@ class ServicePorts:
         """Open the ports, so that clients can connect. Raises ConfigError for an occupied port."""
         settings = self._settings
         self._server = self._create_server()
-        self.address = authority(settings.host, _bind(self._server, settings))
+        self.address = authority(settings.host, _bind(self._server, settings, self.certificates))
         if not self._is_started:
             await self.report_health(serving=False)
         await self._server.start()
         if settings.http is not None:
             listener = http_server.bind_socket(settings.host, settings.http_port, share=settings.share_port)
+            context = self.certificates.http_context() if self.certificates else None
             serving_http = http_server.serve_app(
-                listener, settings.http.app(self.gate), grace_s=lambda: self._remaining_s
+                listener, settings.http.app(self.gate), grace_s=lambda: self._remaining_s, tls=context
             )
             port = await self._http.enter_async_context(serving_http)
             self.http_address = authority(settings.host, port)
@@ -115,6 +129,11 @@ class ServicePorts:
         await asyncio.wait(closing, timeout=self._remaining_s)
 
     @property
+    def watched(self) -> list[WatchedFiles[Any]]:
+        """The files that are read again when they change."""
+        return [*self.gate.watched, *([self.certificates.watched] if self.certificates else [])]
+
+    @property
     def _remaining_s(self) -> float:
         return max(0.0, self._closes_at - asyncio.get_running_loop().time())
 
@@ -128,15 +147,20 @@ class ServicePorts:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, uncounted)
         for door in settings.doors:
             door.register(guarded(server, self._in_flight, reader, self.gate))
+        if not settings.reflection:
+            return server
         own = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         names = (*own, *(name for door in settings.doors for name in door.service_names))
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), uncounted)
         return server
 
 
-def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
+def _bind(server: grpc.aio.Server, settings: ServerSettings, certificates: ServerCertificates | None) -> int:
+    address = authority(settings.host, settings.port)
     try:
-        return server.add_insecure_port(authority(settings.host, settings.port))
+        if certificates is not None:
+            return server.add_secure_port(address, certificates.grpc_credentials())
+        return server.add_insecure_port(address)
     except RuntimeError as error:
         raise ConfigError(
             f"cannot listen on {authority(settings.host, settings.port)}. If another process holds the port, stop it "

@@ -15,6 +15,7 @@ from router.answering import upstream
 from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
 from router.identity.spending import Spending
+from router.identity.watched_file import kept_fresh
 from router.intake.bounds import Intake
 from router.observing.metrics import MetricsObserver
 from router.observing.observer import Observers
@@ -84,7 +85,7 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
         settings = replace(settings, observers=settings.observers.plus(Spending()))
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(rare_full_passes())
-        await stack.enter_async_context(ports.gate.kept_fresh())
+        await stack.enter_async_context(kept_fresh(ports.watched))
         try:
             if not settings.share_port:
                 await ports.open()

@@ -12,6 +12,7 @@ from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
 from router.deciding.settings import RouterSettings
 from router.identity.gate import Gate, IdentitySettings
+from router.identity.server_tls import TlsFiles
 from router.intake.in_flight import InFlight
 from router.observing.observer import NO_OBSERVERS, Observers
 
@@ -71,6 +72,9 @@ class ServerSettings(RouterSettings):
         http_port: port of the HTTP gateway; 0 takes a free one.
         observers: are told of every decision and of how every answer ends.
         identity: how callers prove who they are; by default nobody is asked.
+        tls: the files of TLS, for gRPC and HTTP; None serves both without encryption.
+        insecure: whether the ports may be reached from other machines without TLS.
+        reflection: whether gRPC reflection is served.
     """
 
     policies: tuple[Path, ...] = ()
@@ -86,6 +90,9 @@ class ServerSettings(RouterSettings):
     http_port: int = 0
     observers: Observers = NO_OBSERVERS
     identity: IdentitySettings = field(default_factory=IdentitySettings)
+    tls: TlsFiles | None = None
+    insecure: bool = False
+    reflection: bool = True
 
     @property
     def is_watched(self) -> bool:

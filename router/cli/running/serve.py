@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from router.cli.options import ENCODER_DIR, PATH
 from router.cli.running.config_file import ConfiguredCommand
 
 if TYPE_CHECKING:
+    from router.identity.server_tls import TlsFiles
     from router.serving.server import RunningService
     from router.serving.settings import ServerSettings
 
@@ -21,7 +23,7 @@ _SERVE_GROUPS = {
     "What to serve": ("config", "policies", "encoder_dir"),
     "Addresses": ("host", "port", "http_port", "metrics_port", "ext_proc"),
     "Over HTTP": ("cors_origins", "comment_after_s"),
-    "Who may call": ("tokens",),
+    "Who may call": ("tokens", "tls_cert", "tls_key", "tls_client_ca", "insecure", "reflection"),
     "Processes and threads": ("workers", "worker_timeout_s", "threads"),
     "Limits": ("max_pending", "max_prompt_bytes", "max_body_bytes"),
     "Memory of prompts and sessions": ("cache_entries", "max_sessions", "session_ttl_s"),
@@ -81,6 +83,28 @@ _SERVE_GROUPS = {
     type=PATH,
     help="A file of tokens, as `elle token create` writes it: only callers with one of them are served. The file is "
     "read again when it changes.",
+)
+@click.option(
+    "--tls-cert", type=PATH, help="The certificate of the service, in PEM, for gRPC and HTTP; needs --tls-key."
+)
+@click.option(
+    "--tls-key", type=PATH, help="The private key of --tls-cert, in PEM. Both are read again when they change."
+)
+@click.option(
+    "--tls-client-ca",
+    type=PATH,
+    help="Certificates of those who vouch for clients, in PEM: only clients with a certificate of theirs can connect.",
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Listen on an address that other machines can reach without TLS, because something else encrypts.",
+)
+@click.option(
+    "--reflection/--no-reflection",
+    default=True,
+    show_default=True,
+    help="Whether gRPC reflection tells the methods of the service. With --tokens it needs a token.",
 )
 @ENCODER_DIR
 @click.option(
@@ -170,11 +194,11 @@ def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
 
     settings = _server_settings(**options)
     if workers == 1:
-        run_in_event_loop(serve_forever(settings, _announce_server))
+        run_in_event_loop(serve_forever(settings, functools.partial(_announce_server, tls=settings.tls is not None)))
         return
 
     def announce_workers(address: str, http_address: str | None) -> None:
-        _announce(f"serving on {address} in {workers} processes", http_address)
+        _announce(f"serving on {address} in {workers} processes", http_address, tls=settings.tls is not None)
 
     serve_workers(settings, workers, announce_workers, worker_timeout_s=worker_timeout_s)
 
@@ -186,7 +210,7 @@ def _server_settings(ext_proc: Any, http_port: int | None, tokens: Path | None, 
 
     asked = {name: options.pop(name) for name in _HTTP_OPTIONS}
     asked = {name: value for name, value in asked.items() if value not in (None, ())}
-    options["identity"] = IdentitySettings(tokens)
+    options |= {"identity": IdentitySettings(tokens), "tls": _tls_files(options)}
 
     if ext_proc is not None:
         from router.gateways.ext_proc import ExternalProcessor
@@ -201,11 +225,23 @@ def _server_settings(ext_proc: Any, http_port: int | None, tokens: Path | None, 
     return ServerSettings(**options)
 
 
-def _announce_server(running: RunningService) -> None:
-    _announce(f"serving {', '.join(running.router.policies)} on {running.address}", running.http_address)
+def _tls_files(options: dict[str, Any]) -> TlsFiles | None:
+    """Take the files of TLS out of the options."""
+    from router.identity.server_tls import TlsFiles
+
+    cert, key, client_ca = (options.pop(name) for name in ("tls_cert", "tls_key", "tls_client_ca"))
+    if cert is not None and key is not None:
+        return TlsFiles(cert, key, client_ca)
+    if cert is not None or key is not None or client_ca is not None:
+        raise click.UsageError("--tls-cert and --tls-key must both be given, also for --tls-client-ca.")
+    return None
 
 
-def _announce(text: str, http_address: str | None) -> None:
+def _announce_server(running: RunningService, *, tls: bool) -> None:
+    _announce(f"serving {', '.join(running.router.policies)} on {running.address}", running.http_address, tls=tls)
+
+
+def _announce(text: str, http_address: str | None, *, tls: bool) -> None:
     click.echo(text, err=True)
     if http_address is not None:
-        click.echo(f"OpenAI's API on http://{http_address}/v1", err=True)
+        click.echo(f"OpenAI's API on {'https' if tls else 'http'}://{http_address}/v1", err=True)

@@ -20,6 +20,7 @@ from router.identity.http_guard import requiring_scope
 from router.identity.method_scopes import ANSWERING, DECIDING, RUNNING, needed_for
 from router.identity.principal import ANYBODY, Scope, caller_key, current_principal
 from router.identity.token_book import changing, now_utc
+from router.identity.watched_file import kept_fresh
 from router.pb import router_service_pb2 as pb
 from tests.router.identity.guarded import add_token
 
@@ -82,7 +83,7 @@ async def test_a_revoked_token_is_refused_without_a_restart(tmp_path: Path, monk
     path = tmp_path / "tokens.json"
     text, token = add_token(path, "a")
     gate = Gate(IdentitySettings(path))
-    async with gate.kept_fresh():
+    async with kept_fresh(gate.watched):
         gate.admit(DoorName.GRPC, {"x-api-key": text}, DECIDING)
         with changing(path) as known:
             known[0] = token.model_copy(update={"revoked_at": now_utc()})
