@@ -62,6 +62,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "intake": set(),
         "observing": {"policies"},
         "policies": {"asking"},
+        "rollout": set(),
         "serving": {"answering", "deciding", "identity", "intake", "observing", "policies", "wire", "pb"},
         "tuning.certifying": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},
         "tuning.fitting": {"asking", "policies", "tuning.outcomes"},
