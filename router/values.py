@@ -136,6 +136,7 @@ class RouteQuery:
         api_format: the API whose shape messages, parameters and body have; the answer comes back in the same one.
         api_headers: headers of the request that belong to its API and are handed on to an upstream that speaks it,
             such as `anthropic-version`; names in lower case.
+        request_id: the caller's own id of the request, as the header `x-request-id` has it; empty for none.
         idempotency_key: the header `Idempotency-Key` of every attempt, by which an upstream that knows it answers a
             request that is sent again without doing the work again; empty sends none.
     """
@@ -150,6 +151,7 @@ class RouteQuery:
     api_headers: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
+    request_id: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -308,6 +310,10 @@ class RoutingDecision:
             that choice.
         kinds: the known kinds that the prompt is nearest to; None if it was not judged or the probe knows no kinds.
         score: the caller's score that the policy read; None if it reads none, or needed none for this request.
+        propensity: the probability with which the router chose this candidate for this request: 1, unless the policy
+            explores.
+        escalated_from: the id of the decision whose answer was not good enough, so that this decision was asked for;
+            empty for none.
     """
 
     decision_id: str
@@ -335,3 +341,5 @@ class RoutingDecision:
     would_choose: str = ""
     kinds: NearKinds | None = None
     score: ScoreUsed | None = None
+    propensity: float = 1.0
+    escalated_from: str = ""

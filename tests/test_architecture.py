@@ -30,7 +30,17 @@ HEAVY = {
 #: What every room of a package may import: small files at the root of the package that know nothing of the rooms.
 COMMON = {
     "probes": {"_checks", "atomic_write", "bounded", "errors", "telemetry"},
-    "router": {"attempts", "errors", "loop_thread", "money", "plain_json", "quoting", "values", "yaml_file"},
+    "router": {
+        "attempts",
+        "errors",
+        "loop_thread",
+        "money",
+        "plain_json",
+        "quoting",
+        "time_ids",
+        "values",
+        "yaml_file",
+    },
 }
 
 #: For each room the further rooms, and files at the root, that it may import.
@@ -60,10 +70,11 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "gateways": {"answering", "asking", "client", "deciding", "identity", "intake", "policies", "wire"},
         "identity": {"asking", "observing"},
         "intake": set(),
+        "ledger": {"observing"},
         "observing": {"policies"},
         "policies": {"asking"},
         "rollout": set(),
-        "serving": {"answering", "deciding", "identity", "intake", "observing", "policies", "wire", "pb"},
+        "serving": {"answering", "deciding", "identity", "intake", "ledger", "observing", "policies", "wire", "pb"},
         "tuning.certifying": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},
         "tuning.fitting": {"asking", "policies", "tuning.outcomes"},
         "tuning.judging": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},

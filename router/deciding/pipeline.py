@@ -25,13 +25,13 @@ from router.deciding.caller_limits import check_budget, within_limits
 from router.deciding.encode_job import Encoded
 from router.deciding.fair_queue import who
 from router.deciding.judgement_cache import CacheCounts, JudgementCache
-from router.deciding.prepared_query import Prepared, record_of
+from router.deciding.prepared_query import Prepared, decided_event, record_of
 from router.deciding.session_memory import SessionMemory
 from router.deciding.settings import DEFAULT_SETTINGS, RouterSettings
 from router.errors import JudgementError, RouterError, UnknownPolicyError
 from router.intake.bounds import Intake
 from router.observing.cost_comparison import compare_costs
-from router.observing.observer import NO_OBSERVERS, DecidedEvent, Observers, RefusedEvent
+from router.observing.observer import NO_OBSERVERS, Observers, RefusedEvent
 from router.policies.choice import choose, needs_no_scores
 from router.policies.eligibility import check_eligibility
 from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies
@@ -299,10 +299,8 @@ class Router:
         )
         decision = record_of(prepared, judgement, choice, timings)
         self.remember_answer(decision, decision.chosen, caller=prepared.caller)
-        features = encoded.features if isinstance(encoded, Encoded) else None
-        held = prepared.held
-        costs = compare_costs(prepared.eligibility, decision.candidates, decision.chosen, held)
-        self._observers.decided(DecidedEvent(prepared.query, decision, prepared.caller, features, held, costs))
+        costs = compare_costs(prepared.eligibility, decision.candidates, decision.chosen, prepared.held)
+        self._observers.decided(replace(decided_event(prepared, decision, encoded), costs=costs))
         return decision
 
     def _judge(

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from router.deciding.encode_job import Encoded
 from router.deciding.judgement_cache import CacheKey
+from router.observing.observer import DecidedEvent
 from router.policies.choice import Choice
 from router.policies.eligibility import Eligibility
 from router.policies.loading import ServedPolicy
 from router.policies.rules import Judgement
+from router.time_ids import new_id
 from router.values import HeldCandidate, RouteQuery, RoutingDecision, ScoreUsed, Timings
-
-#: Makes the ids of decisions. `os.urandom` would release Python's lock for each of them, and then wait for it.
-_chance = random.Random()  # noqa: S311  (an id is no secret)
-os.register_at_fork(after_in_child=_chance.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,7 @@ def record_of(prepared: Prepared, judgement: Judgement | None, choice: Choice, t
     """Return the decision record of a query, of what the probe says of it, and of what the policy chooses."""
     policy, query, ask = prepared.policy, prepared.query, prepared.eligibility.ask
     return RoutingDecision(
-        decision_id=f"{_chance.getrandbits(128):032x}",
+        decision_id=new_id(),
         requested=query.overrides.pin or policy.ref.name,
         chosen=choice.chosen.name,
         chosen_model=choice.chosen.model,
@@ -85,3 +82,20 @@ def record_of(prepared: Prepared, judgement: Judgement | None, choice: Choice, t
         kinds=judgement.kinds if judgement else None,
         score=prepared.score,
     )
+
+
+def decided_event(prepared: Prepared, decision: RoutingDecision, encoded: Encoded | Exception | None) -> DecidedEvent:
+    """Return what observers are told of a decision. `encoded` is as in `Router`."""
+    ask = prepared.eligibility.ask
+    event = DecidedEvent(
+        prepared.query,
+        decision,
+        prepared.caller,
+        features=None,
+        held=prepared.held,
+        text=ask.text,
+        in_tool_loop=ask.in_tool_loop,
+    )
+    if not isinstance(encoded, Encoded):
+        return event
+    return replace(event, features=encoded.features, encoder=prepared.encoder_identity or "")

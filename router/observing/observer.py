@@ -36,6 +36,9 @@ class DecidedEvent:
             it needed no judgement or had been judged before.
         held: the candidate that answered the session last; None without a session or for a new one.
         costs: what the decision costs, and what always asking one tier would cost; None if a price is not known.
+        text: the part of the prompt that is judged. What is said of `query` holds for it too.
+        in_tool_loop: True if the request goes on with calls of tools.
+        encoder: the identity of the encoder that made the features; empty if there are none.
     """
 
     query: RouteQuery
@@ -44,6 +47,9 @@ class DecidedEvent:
     features: np.ndarray | None
     held: HeldCandidate | None = None
     costs: CostComparison | None = None
+    text: str = ""
+    in_tool_loop: bool = False
+    encoder: str = ""
 
 
 @dataclass(frozen=True, slots=True)

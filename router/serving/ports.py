@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 #: Most seconds at the end of the drain that are kept for sending errors to the callers whose requests are ended.
 ERROR_DELIVERY_S = 0.5
 
+#: Most seconds at the end of the drain that are kept for the ledger.
+LEDGER_CLOSE_S = 1.0
+
 
 def authority(host: str, port: int) -> str:
     """Return `host:port` as addresses write it; an IPv6 host is put into brackets."""
@@ -111,7 +114,10 @@ class ServicePorts:
         """Accept nothing more, let requests in flight finish while there is time, and end the others with an error."""
         if self._server is None:
             return
-        remaining_s = self.shutdown.remaining_s if self.shutdown else self._settings.drain_s
+        remaining_s = self.shutdown_remaining_s
+        if self._settings.ledger is not None:
+            # The last answers are recorded after the ports have closed.
+            remaining_s -= min(LEDGER_CLOSE_S, remaining_s / 4)
         self._closes_at = asyncio.get_running_loop().time() + remaining_s
         await self.report_health(serving=False)
         addresses = [one for one in (self.address, self.http_address) if one is not None]
@@ -132,6 +138,11 @@ class ServicePorts:
     def watched(self) -> list[WatchedFiles[Any]]:
         """The files that are read again when they change."""
         return [*self.gate.watched, *([self.certificates.watched] if self.certificates else [])]
+
+    @property
+    def shutdown_remaining_s(self) -> float:
+        """The seconds until the process must have ended."""
+        return self.shutdown.remaining_s if self.shutdown else self._settings.drain_s
 
     @property
     def _remaining_s(self) -> float:

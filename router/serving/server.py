@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from router.answering import upstream
 from router.answering.dispatch import Dispatcher
@@ -17,6 +18,7 @@ from router.deciding.pipeline import Router
 from router.identity.spending import Spending
 from router.identity.watched_file import kept_fresh
 from router.intake.bounds import Intake
+from router.ledger.opening import open_ledger
 from router.observing.metrics import MetricsObserver
 from router.observing.observer import Observers
 from router.observing.prometheus import serve_metrics
@@ -30,10 +32,16 @@ from router.serving.reports import process_state
 from router.serving.settings import ServerSettings
 from router.serving.shutdown import Shutdown, ignore_hangup
 
+if TYPE_CHECKING:
+    from router.ledger.recorder import Ledger
+
 log = logging.getLogger(__name__)
 
 #: Most threads for blocking work outside the encoder, such as name look-ups and imports. They start when needed.
 IO_THREADS = 64
+
+#: Seconds at least in which the ledger writes what waits when everything else has ended.
+LEAST_LEDGER_S = 0.5
 
 #: Seconds for which a thread that imports, or works on a large request, may make the event loop wait.
 SWITCH_S = 0.0002
@@ -48,12 +56,14 @@ class RunningService:
         http_address: address of the HTTP port; None if there is none.
         router: the router that decides.
         tally: counts what the service does, if somebody wants to know (`ServerSettings.is_watched`).
+        ledger: where decisions are recorded; None if they are not.
     """
 
     address: str
     http_address: str | None
     router: Router
     tally: Tally
+    ledger: Ledger | None = None
 
 
 @contextlib.asynccontextmanager
@@ -87,6 +97,9 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
         await stack.enter_async_context(rare_full_passes())
         await stack.enter_async_context(kept_fresh(ports.watched))
         try:
+            ledger = await stack.enter_async_context(_recording(settings, ports))
+            if ledger is not None:
+                settings = replace(settings, observers=settings.observers.plus(ledger))
             if not settings.share_port:
                 await ports.open()
             tally = Tally(lambda: process_state(router, ports.gate))
@@ -106,7 +119,7 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
             await ports.report_health(serving=True)
             if settings.http is not None:
                 await stack.enter_async_context(_loading_in_background(dispatcher))
-            yield RunningService(ports.address, ports.http_address, router, tally)
+            yield RunningService(ports.address, ports.http_address, router, tally, ledger)
         finally:
             # The ports close before the stack does, so that no request in flight loses its router or its upstream.
             await ports.close()
@@ -131,6 +144,19 @@ async def serve_forever(settings: ServerSettings, on_ready: Callable[[RunningSer
         await ports.report_health(serving=False)
         await asyncio.sleep(0 if is_interactive else min(settings.drain_delay_s, shutdown.remaining_s))
     shutdown.complete()
+
+
+@contextlib.asynccontextmanager
+async def _recording(settings: ServerSettings, ports: ServicePorts) -> AsyncIterator[Ledger | None]:
+    """Keep the ledger open while the context lasts, and then write what waits."""
+    if settings.ledger is None:
+        yield None
+        return
+    ledger = await asyncio.to_thread(open_ledger, settings.ledger)
+    try:
+        yield ledger
+    finally:
+        await asyncio.to_thread(ledger.close, max(LEAST_LEDGER_S, ports.shutdown_remaining_s))
 
 
 @contextlib.asynccontextmanager

@@ -14,6 +14,7 @@ from router.deciding.settings import RouterSettings
 from router.identity.gate import Gate, IdentitySettings
 from router.identity.server_tls import TlsFiles
 from router.intake.in_flight import InFlight
+from router.ledger.settings import LedgerSettings
 from router.observing.observer import NO_OBSERVERS, Observers
 
 
@@ -75,6 +76,7 @@ class ServerSettings(RouterSettings):
         tls: the files of TLS, for gRPC and HTTP; None serves both without encryption.
         insecure: whether the ports may be reached from other machines without TLS.
         reflection: whether gRPC reflection is served.
+        ledger: where the ledger of decisions, answers and feedback is kept; None keeps none.
     """
 
     policies: tuple[Path, ...] = ()
@@ -93,6 +95,7 @@ class ServerSettings(RouterSettings):
     tls: TlsFiles | None = None
     insecure: bool = False
     reflection: bool = True
+    ledger: LedgerSettings | None = None
 
     @property
     def is_watched(self) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.options import ENCODER_DIR, PATH
+from router.cli.running import ledger_options
 from router.cli.running.config_file import ConfiguredCommand
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _SERVE_GROUPS = {
     "Addresses": ("host", "port", "http_port", "metrics_port", "ext_proc"),
     "Over HTTP": ("cors_origins", "comment_after_s"),
     "Who may call": ("tokens", "tls_cert", "tls_key", "tls_client_ca", "insecure", "reflection"),
+    "The ledger": ledger_options.NAMES,
     "Processes and threads": ("workers", "worker_timeout_s", "threads"),
     "Limits": ("max_pending", "max_prompt_bytes", "max_body_bytes"),
     "Memory of prompts and sessions": ("cache_entries", "max_sessions", "session_ttl_s"),
@@ -186,6 +188,7 @@ _SERVE_GROUPS = {
     help="Also serve the external processor of Envoy. A request that it cannot decide is refused (closed, the default) "
     "or passed on unchanged (open).",
 )
+@ledger_options.serving_options
 def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
     """Serve over gRPC until SIGTERM, and over HTTP with --http."""
     from router.serving.event_loop import run_in_event_loop
@@ -211,6 +214,7 @@ def _server_settings(ext_proc: Any, http_port: int | None, tokens: Path | None, 
     asked = {name: options.pop(name) for name in _HTTP_OPTIONS}
     asked = {name: value for name, value in asked.items() if value not in (None, ())}
     options |= {"identity": IdentitySettings(tokens), "tls": _tls_files(options)}
+    options["ledger"] = ledger_options.ledger_settings(options)
 
     if ext_proc is not None:
         from router.gateways.ext_proc import ExternalProcessor

@@ -1,0 +1,95 @@
+"""The options that say where the ledger is and what it keeps (`serving_options`, `LEDGER`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from router.cli.options import PATH
+from router.ledger.settings import LedgerSettings
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+#: For each option of `elle serve` the field of `LedgerSettings`.
+_FIELDS = {
+    "ledger_key": "key_file",
+    "ledger_prompts": "keep_prompts",
+    "ledger_features": "keep_features",
+    "ledger_keep_days": "keep_days",
+    "ledger_spool": "spool_dir",
+}
+
+#: The names under which `elle serve` receives the options of the ledger.
+NAMES = ("ledger", *_FIELDS, "ledger_spool_mb")
+
+_PLACE = "the path of an SQLite file, or a URL postgresql://USER@HOST/DATABASE"
+
+#: The option of the verbs that read a ledger.
+LEDGER = click.option(
+    "--ledger",
+    required=True,
+    metavar="PATH|URL",
+    envvar="ELLE_LEDGER",
+    show_envvar=True,
+    help=f"The ledger: {_PLACE}.",
+)
+
+_SERVING = (
+    click.option(
+        "--ledger",
+        metavar="PATH|URL",
+        help=f"Record every decision, answer and feedback: {_PLACE}. A URL with a password belongs into ELLE_LEDGER.",
+    ),
+    click.option(
+        "--ledger-key",
+        type=PATH,
+        help="The file with the secret key of the ledger's digests. Default: PATH.key, which is made.",
+    ),
+    click.option(
+        "--ledger-prompts", is_flag=True, help="Also keep the text of prompts; otherwise only a keyed digest."
+    ),
+    click.option("--ledger-features", is_flag=True, help="Also keep the features of prompts, in float16."),
+    click.option(
+        "--ledger-keep-days",
+        type=click.FloatRange(0, 36500, min_open=True),
+        help="Delete what is older than this many days. Default: nothing is deleted.",
+    ),
+    click.option(
+        "--ledger-spool",
+        type=PATH,
+        help="The folder for rows that the database does not take now; best on another disk. Default: PATH.spool.",
+    ),
+    click.option(
+        "--ledger-spool-mb",
+        type=click.IntRange(1),
+        default=256,
+        show_default=True,
+        help="The most megabytes of that folder. Beyond them rows are dropped and counted.",
+    ),
+)
+
+
+def serving_options(command: _Function) -> _Function:
+    """Give a command the options of the ledger of a service, in the order of their help."""
+    for option in reversed(_SERVING):
+        command = option(command)
+    return command
+
+
+def ledger_settings(options: dict[str, Any]) -> LedgerSettings | None:
+    """Take the options of the ledger out of `options`, and return its settings, or None if there is no ledger."""
+    from router.ledger.opening import require_installed
+
+    asked = {name: options.pop(name) for name in NAMES}
+    place, spool_mb = asked.pop("ledger"), asked.pop("ledger_spool_mb")
+    if place is None:
+        if any(asked.values()):
+            raise click.UsageError("the options --ledger-... need --ledger.")
+        return None
+    fields = {_FIELDS[name]: value for name, value in asked.items()}
+    settings = LedgerSettings(place, spool_bytes=spool_mb * 1024 * 1024, **fields)
+    require_installed(settings)
+    settings.key()
+    return settings

@@ -1,0 +1,115 @@
+"""Open the database of a ledger, and bring its tables to the version that this program knows."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from router.errors import ConfigError
+from router.ledger.settings import LedgerSettings
+
+log = logging.getLogger(__name__)
+
+#: Seconds that an SQLite connection waits for another process to finish writing.
+_BUSY_S = 10.0
+
+#: Seconds that a connection to PostgreSQL may take, and that one statement may take.
+_CONNECT_S, _STATEMENT_S = 3, 30
+
+#: A number by which processes agree in PostgreSQL that only one of them migrates.
+_MIGRATION_LOCK = 0x656C6C65
+
+
+def open_engine(settings: LedgerSettings) -> sa.Engine:
+    """Return an engine for the database of a ledger. It connects when it is first used.
+
+    SQLite is used in WAL mode with `synchronous=FULL`: a commit is on the disk when it returns, also if the power
+    fails. With `NORMAL`, which does not wait for the disk, the last commits could be lost after they were acknowledged.
+    """
+    if settings.is_sqlite:
+        url = sa.URL.create("sqlite", database=str(Path(settings.place).absolute()))
+        engine = sa.create_engine(url, connect_args={"timeout": _BUSY_S})
+        sa.event.listen(engine, "connect", _set_up_sqlite)
+        return engine
+    options = f"-c statement_timeout={_STATEMENT_S * 1000}"
+    return sa.create_engine(
+        settings.url,
+        pool_pre_ping=True,
+        pool_size=2,
+        # A change of the host's clock must not make a connection look old.
+        pool_recycle=-1,
+        connect_args={"connect_timeout": _CONNECT_S, "options": options, "application_name": "elle-router"},
+    )
+
+
+def _set_up_sqlite(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={int(_BUSY_S * 1000)}", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def migrate(engine: sa.Engine) -> tuple[str, str]:
+    """Bring the tables to the newest version. Return the versions before and after; before may be empty.
+
+    Processes that start together take turns. Raises ConfigError if a newer program made the tables.
+    """
+    config = _config()
+    with engine.connect() as connection:
+        _take_turn(connection)
+        before, newest = _version(connection), _newest()
+        _require_known(before, newest)
+        if before != newest:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        connection.commit()
+    return before, newest
+
+
+def check_version(engine: sa.Engine) -> None:
+    """Raise ConfigError unless the tables have the version that this program knows."""
+    with engine.connect() as connection:
+        found, newest = _version(connection), _newest()
+    _require_known(found, newest)
+    if found != newest:
+        state = f"has tables of version {found}" if found else "has no tables of a ledger"
+        raise ConfigError(f"the database {state}; run `elle ledger migrate`, or `elle serve --ledger`, which does so.")
+
+
+def _take_turn(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+    else:
+        # Without this, sqlite3 begins a transaction at the first change only, and two processes would both change.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _version(connection: sa.Connection) -> str:
+    return MigrationContext.configure(connection).get_current_revision() or ""
+
+
+def _newest() -> str:
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
+def _require_known(found: str, newest: str) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if found and found not in known:
+        raise ConfigError(
+            f"the ledger's tables have version {found}, which this program does not know (it knows {newest}); update "
+            "elle-router."
+        )
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    return config

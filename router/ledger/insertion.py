@@ -1,0 +1,114 @@
+"""Write rows to the database of a ledger, each of them once, and delete what is too old (`DatabaseSink`)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from router.ledger.database import migrate, open_engine
+from router.ledger.records import LedgerRow, event_row
+from router.ledger.settings import LedgerSettings
+from router.ledger.tables import metadata
+from router.ledger.writer import LedgerDownError
+from router.time_ids import first_id_at
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Rows that are deleted in one transaction, so that writers do not wait for long.
+_DELETED_ROWS = 2000
+
+_DAY_S = 86_400.0
+
+#: For each table the column whose ids say how old a row is. Feedback goes with its decision.
+_AGES = {"decisions": "decision_id", "outcomes": "decision_id", "feedback": "decision_id", "events": "event_id"}
+
+
+class DatabaseSink:
+    """Writes rows to the database that settings name. It is used by one thread at a time.
+
+    The tables are made or brought up to date when the database is first reached. A database that cannot be reached is
+    no error of this class's construction: the service starts without it.
+    """
+
+    def __init__(self, settings: LedgerSettings) -> None:
+        if settings.is_sqlite:
+            # Only its owner may read a ledger. SQLite gives the files beside it the same rights. A folder that cannot
+            # be written now is tried again with every write.
+            with contextlib.suppress(OSError):
+                Path(settings.place).touch(mode=0o600)
+        self._engine = open_engine(settings)
+        self._keep_days = settings.keep_days
+        self._is_migrated = False
+        insert = sqlite.insert if settings.is_sqlite else postgresql.insert
+        # A row that is there already is left as it is, so that rows may be given again.
+        self._inserts = {name: insert(table).on_conflict_do_nothing() for name, table in metadata.tables.items()}
+
+    def migrate(self) -> None:
+        """Bring the tables up to date. Raises ConfigError for tables of a newer program, and LedgerDownError."""
+        _attempt(lambda: migrate(self._engine))
+        self._is_migrated = True
+
+    def write(self, rows: Sequence[LedgerRow]) -> int:
+        """Commit rows, and ignore those that are there. Return how many of them no database could ever take."""
+        if not self._is_migrated:
+            self.migrate()
+        try:
+            _attempt(lambda: self._insert(rows))
+        except (sa.exc.DataError, sa.exc.IntegrityError) as error:
+            # The database refuses one of the rows, so each is tried by itself.
+            log.error("the ledger's database refuses a row: %s", type(error.orig).__name__)  # noqa: TRY400
+            return 1 if len(rows) == 1 else sum(self.write([row]) for row in rows)
+        return 0
+
+    def tidy(self) -> None:
+        """Delete what is older than `keep_days`, and note in the audit trail how many rows that were."""
+        if self._keep_days is None or not self._is_migrated:
+            return
+        oldest = first_id_at(time.time() - self._keep_days * _DAY_S)
+        deleted = dict.fromkeys(_AGES, 0)
+        for name, column in _AGES.items():
+            while n_rows := _attempt(lambda name=name, column=column: self._delete(name, column, oldest)):  # type: ignore[misc]
+                deleted[name] += n_rows
+        if any(deleted.values()):
+            self.write([event_row("rows_expired", deleted)])
+
+    def close(self) -> None:
+        """Close the connections to the database."""
+        self._engine.dispose()
+
+    def _insert(self, rows: Sequence[LedgerRow]) -> None:
+        with self._engine.begin() as connection:
+            for table, group in groupby(sorted(rows, key=lambda row: row.table), key=lambda row: row.table):
+                connection.execute(self._inserts[table], [dict(row.values) for row in group])
+
+    def _delete(self, name: str, column: str, oldest: str) -> int:
+        table = metadata.tables[name]
+        key = next(iter(table.primary_key.columns))
+        old = sa.select(key).where(table.c[column] < oldest).limit(_DELETED_ROWS)
+        with self._engine.begin() as connection:
+            return connection.execute(sa.delete(table).where(key.in_(old))).rowcount
+
+
+def _attempt(work: Callable[[], T]) -> T:
+    """Do something with the database. Raises LedgerDownError unless a row is at fault: all other errors may pass."""
+    try:
+        return work()
+    except (sa.exc.DataError, sa.exc.IntegrityError):
+        raise
+    except sa.exc.SQLAlchemyError as error:
+        # SQLAlchemy's own message quotes the statement and its values; that of the driver does not.
+        cause = getattr(error, "orig", None) or error
+        first = next(iter(str(cause).strip().splitlines()), "")
+        raise LedgerDownError(
+            f"{type(cause).__name__}: {first}" if cause is not error else type(error).__name__
+        ) from None

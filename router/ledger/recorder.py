@@ -1,0 +1,77 @@
+"""Record what the service decides and what comes of it (`Ledger`, an observer), and the audit trail."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from router.ledger.insertion import DatabaseSink
+from router.ledger.reader import LedgerReader
+from router.ledger.records import Digester, decision_row, event_row, outcome_row, parts_of
+from router.ledger.settings import LedgerSettings
+from router.ledger.spool import Spool
+from router.ledger.writer import LedgerCounts, LedgerDownError, LedgerWriter
+from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
+
+
+class Ledger:
+    """The ledger of a serving process: an observer that records decisions and answers. Close it to write what waits.
+
+    Attributes:
+        settings: where it is kept and what it keeps.
+        digester: makes the keyed digests of this ledger.
+        writer: writes rows in a thread of its own.
+
+    Raises ConfigError if the key cannot be used or a newer program made the tables. A database that cannot be reached
+    is no error: rows are spooled until it can be.
+    """
+
+    def __init__(self, settings: LedgerSettings) -> None:
+        self.settings = settings
+        self.digester = Digester(settings.key())
+        sink = DatabaseSink(settings)
+        # If the database is down the writer tries again, and says so in the log.
+        with contextlib.suppress(LedgerDownError):
+            sink.migrate()
+        spool = Spool(settings.spool_folder, settings.spool_bytes)
+        self.writer = LedgerWriter(sink, spool, queue_rows=settings.queue_rows, flush_s=settings.flush_s)
+        self._reader: LedgerReader | None = None
+        self._keeps = {"with_prompt": settings.keep_prompts, "with_features": settings.keep_features}
+
+    @property
+    def counts(self) -> LedgerCounts:
+        """Return what became of the rows since the process started."""
+        return self.writer.counts
+
+    @property
+    def reader(self) -> LedgerReader:
+        """Return a reader of the same database."""
+        if self._reader is None:
+            self._reader = LedgerReader(self.settings)
+        return self._reader
+
+    def decided(self, event: DecidedEvent) -> None:
+        """Record a decision in the ledger."""
+        parts = parts_of(event, self.digester, **self._keeps)
+        self.writer.put(functools.partial(decision_row, event.decision, parts))
+
+    def refused(self, event: RefusedEvent) -> None:
+        """Do nothing: a request that was not decided has no row."""
+
+    def answered(self, event: AnsweredEvent) -> None:
+        """Record how an answer ended."""
+        self.writer.put(functools.partial(outcome_row, event, time.time()))
+
+    def note(self, kind: str, detail: Mapping[str, Any], *, policy_digest: str | None = None, actor: str = "") -> None:
+        """Add a row to the audit trail. `detail` must be plain JSON and hold no text of prompts."""
+        row = event_row(kind, detail, policy_digest=policy_digest, actor=actor)
+        self.writer.put(lambda: row)
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Write what waits, and close the database."""
+        self.writer.close(timeout_s)
+        if self._reader is not None:
+            self._reader.close()

@@ -1,0 +1,217 @@
+"""Turn what observers are told into rows of the ledger, and digest what must not be kept as it is."""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from router.errors import RouterError
+from router.observing.observer import AnsweredEvent, DecidedEvent
+from router.plain_json import whole_text
+from router.time_ids import made_at, new_id
+from router.values import NO_OVERRIDES, Overrides, RoutingDecision
+
+#: The tables of the ledger by name.
+TableName = Literal["decisions", "outcomes", "feedback", "events"]
+
+#: The longest text of a column of names, in characters.
+_MOST_CHARACTERS = 512
+
+#: The hexadecimal digits of a keyed digest.
+_DIGEST_DIGITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """Holds one row: the table that it belongs to, and its values by column."""
+
+    table: TableName
+    values: Mapping[str, Any]
+
+
+class Digester:
+    """Makes keyed digests (HMAC-SHA256, cut to 128 bits), by which equal things are recognised and nothing is revealed.
+
+    Without the key nobody can try which prompt or credential a digest is of.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        # The same few callers send most requests.
+        self._short = functools.lru_cache(maxsize=4096)(self._digest)
+
+    def of_name(self, kind: str, text: str) -> str | None:
+        """Return the digest of a caller's key or a session's id; None for an empty text."""
+        return self._short(kind, text) if text else None
+
+    def of_prompt(self, text: str) -> str | None:
+        """Return the digest of the text of a prompt; None for an empty text."""
+        return self._digest("prompt", text) if text else None
+
+    def _digest(self, kind: str, text: str) -> str:
+        message = f"{kind}\0{text}".encode(errors="surrogatepass")
+        return hmac.digest(self._key, message, "sha256").hex()[:_DIGEST_DIGITS]
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionParts:
+    """Holds what a row needs of a decided request beside its decision record, without the request itself.
+
+    Attributes:
+        caller, session, prompt_digest: keyed digests; None if there is no such thing.
+        request_id: the caller's id of the request; empty for none.
+        overrides: what the caller asked beyond the policy.
+        in_tool_loop: whether the request goes on with calls of tools.
+        prompt: the text that is judged; None unless prompts are kept.
+        features: the features of the prompt; None unless features are kept.
+        encoder: the identity of the encoder that made them; empty for none.
+    """
+
+    caller: str | None
+    session: str | None
+    prompt_digest: str | None
+    request_id: str
+    overrides: Overrides
+    in_tool_loop: bool
+    prompt: str | None = None
+    features: np.ndarray | None = None
+    encoder: str = ""
+
+
+def parts_of(event: DecidedEvent, digester: Digester, *, with_prompt: bool, with_features: bool) -> DecisionParts:
+    """Return what a row needs of a decided request, so that the request need not be kept until the row is written."""
+    query = event.query
+    features = event.features if with_features else None
+    return DecisionParts(
+        caller=digester.of_name("caller", event.caller),
+        session=digester.of_name("session", event.decision.session_id),
+        prompt_digest=digester.of_prompt(event.text),
+        request_id=query.request_id,
+        overrides=query.overrides,
+        in_tool_loop=event.in_tool_loop,
+        prompt=event.text if with_prompt else None,
+        features=features,
+        encoder=event.encoder if features is not None else "",
+    )
+
+
+def decision_row(decision: RoutingDecision, parts: DecisionParts) -> LedgerRow:
+    """Return the row of a decision."""
+    timings, features = decision.timings, parts.features
+    costs = {one.candidate: one.expected_cost_usd for one in decision.candidates}
+    kinds = decision.kinds
+    values = {
+        "decision_id": decision.decision_id,
+        "at": made_at(decision.decision_id),
+        "request_id": _text(parts.request_id) or None,
+        "policy": _text(decision.policy.name),
+        "policy_version": _text(decision.policy.version),
+        "policy_digest": decision.policy.digest,
+        "probe_digest": decision.probe.digest if decision.probe else None,
+        "requested": _text(decision.requested),
+        "chosen": _text(decision.chosen),
+        "reason": decision.reason.value,
+        "threshold": decision.threshold,
+        "gain": decision.gain,
+        "abstained": decision.abstained,
+        "would_choose": _text(decision.would_choose) or None,
+        "propensity": decision.propensity,
+        "escalated_from": decision.escalated_from or None,
+        "candidates": [
+            {
+                "candidate": one.candidate,
+                "raw": one.raw,
+                "risk": one.risk,
+                "cost": one.expected_cost_usd,
+                "eligible": one.eligible,
+            }
+            for one in decision.candidates
+        ],
+        "difficulty": decision.difficulty,
+        "leverage": decision.leverage,
+        "expected_cost_usd": costs.get(decision.chosen),
+        "caller": parts.caller,
+        "session": parts.session,
+        "prompt_digest": parts.prompt_digest,
+        "task": _text(decision.task) or None,
+        "language": _text(decision.language),
+        "has_code": decision.has_code,
+        "needs": list(decision.needs),
+        "kinds": {"known": kinds.known, "nearest": [[one.name, one.share] for one in kinds.nearest]} if kinds else None,
+        "score": asdict(decision.score) if decision.score else None,
+        "overrides": _overrides(parts.overrides),
+        "in_tool_loop": parts.in_tool_loop,
+        "input_tokens_estimate": decision.input_tokens_estimate,
+        "queue_s": timings.queue_s,
+        "encode_s": timings.encode_s,
+        "total_s": timings.total_s,
+        "cached": timings.cached,
+        "prompt": None if parts.prompt is None else _cleaned(parts.prompt),
+        "encoder": parts.encoder or None,
+        "features": None if features is None else features.astype("<f2").tobytes(),
+    }
+    return LedgerRow("decisions", values)
+
+
+def outcome_row(event: AnsweredEvent, at: float) -> LedgerRow:
+    """Return the row of an answer. `at` is the time at which it ended, in seconds since 1970."""
+    error = event.error
+    values = {
+        "decision_id": event.decision.decision_id,
+        "at": at,
+        "outcome": event.outcome.value,
+        "answered_by": _text(event.answered_by),
+        "fell_back": event.answered_by not in {"", event.decision.chosen},
+        "attempts": [
+            {
+                "candidate": one.candidate,
+                "outcome": one.outcome.value,
+                "http_status": one.http_status,
+                "duration_s": one.duration_s,
+            }
+            for one in event.attempts
+        ],
+        "total_s": event.total_s,
+        "first_content_s": event.first_content_s,
+        "input_tokens": event.input_tokens,
+        "output_tokens": event.output_tokens,
+        "cost_usd": event.cost_usd,
+        # The message of an error may quote the request. Its name says enough.
+        "error": None if error is None else error.reason if isinstance(error, RouterError) else type(error).__name__,
+    }
+    return LedgerRow("outcomes", values)
+
+
+def event_row(kind: str, detail: Mapping[str, Any], *, policy_digest: str | None = None, actor: str = "") -> LedgerRow:
+    """Return a row of the audit trail. `detail` must be plain JSON and hold no text of prompts."""
+    values = {
+        "event_id": new_id(),
+        "at": time.time(),
+        "kind": _text(kind),
+        "policy_digest": policy_digest,
+        "actor": _text(actor),
+        "detail": dict(detail),
+    }
+    return LedgerRow("events", values)
+
+
+def _overrides(overrides: Overrides) -> dict[str, Any] | None:
+    """Return the overrides that were given, or None for none."""
+    if overrides == NO_OVERRIDES:
+        return None
+    return {name: value for name, value in asdict(overrides).items() if value not in (None, (), "")}
+
+
+def _text(text: str) -> str:
+    return _cleaned(text[:_MOST_CHARACTERS])
+
+
+def _cleaned(text: str) -> str:
+    """Return a text as both databases can keep it: PostgreSQL takes no NUL, and neither takes half a surrogate."""
+    return whole_text(text).replace("\0", "�")

@@ -1,0 +1,25 @@
+"""Only the ledger knows databases, and without their packages everything else works."""
+
+from __future__ import annotations
+
+from tests.test_architecture import imports, run_python, sources
+
+
+def test_only_the_ledger_knows_databases_and_it_says_so_if_they_are_missing() -> None:
+    for path in sources("router"):
+        tops = {name.partition(".")[0] for name in imports(path)}
+        if tops & {"sqlalchemy", "alembic", "psycopg"}:
+            assert "ledger" in path.parts, path
+    out = run_python(
+        "import sys\n"
+        "sys.modules['sqlalchemy'] = None  # makes every import of it fail, as if it were not installed\n"
+        "import router.serving.server, router.cli.main\n"
+        "from router.errors import ConfigError\n"
+        "from router.ledger.opening import open_ledger\n"
+        "from router.ledger.settings import LedgerSettings\n"
+        "try:\n"
+        "    open_ledger(LedgerSettings('x.db'))\n"
+        "except ConfigError as error:\n"
+        "    print(error)\n"
+    )
+    assert "pip install 'elle-router[ledger]'" in out
