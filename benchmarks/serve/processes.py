@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import re
-import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 START_S = 180.0
 
@@ -59,7 +60,7 @@ def serving(*commands: Sequence[str], env: Mapping[str, str] | None = None) -> I
             process = subprocess.Popen(argv, stderr=subprocess.PIPE, env={**os.environ, **(env or {})}, text=True)
             stack.callback(_stop, process)
             processes.append(process)
-            address = _address_of(process)
+            address = _address_of(cast(IO[str], process.stderr))
         yield Server(address, tuple(process.pid for process in processes), time.perf_counter() - begun)
 
 
@@ -75,18 +76,24 @@ def load(server: Server, prompts: Path, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def _address_of(process: subprocess.Popen[str]) -> str:
+def _address_of(stream: IO[str]) -> str:
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        # The pipe is read to its end: a server that says much would stop when it is full. Waiting for it with `select`
+        # would miss lines that the stream has read ahead.
+        with stream:
+            for line in stream:
+                lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, name="stderr of a server", daemon=True).start()
     ends, heard = time.monotonic() + START_S, ""
-    stream = process.stderr
-    while stream is not None and time.monotonic() < ends:
-        if not select.select([stream], [], [], 0.2)[0]:
-            continue
-        line = stream.readline()
-        if not line and process.poll() is not None:
-            break
-        heard += line
-        if found := re.search(r" on (\S+:\d+)", line):
-            return found[1]
+    with contextlib.suppress(queue.Empty):
+        while (line := lines.get(timeout=max(0.0, ends - time.monotonic()))) is not None:
+            heard += line
+            if found := re.search(r" on (\S+:\d+)", line):
+                return found[1]
     raise RuntimeError(f"a server did not start:\n{heard}")
 
 
@@ -97,8 +104,6 @@ def _stop(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    if process.stderr is not None:
-        process.stderr.close()
 
 
 def _cpu_s(pid: int) -> float:
