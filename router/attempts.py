@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 class AttemptOutcome(enum.Enum):
@@ -55,9 +56,11 @@ class Delivery:
         answered_by_model: the LiteLLM model string of that candidate.
         fell_back: True if another candidate answered than the decision chose.
         attempts: all attempts, oldest first; the last one brought the answer.
+        rate_limits: the headers in which the provider of that answer told its rate limits, with names in lower case.
     """
 
     answered_by: str
     answered_by_model: str
     fell_back: bool
     attempts: tuple[Attempt, ...]
+    rate_limits: Mapping[str, str] = field(default_factory=dict, compare=False)

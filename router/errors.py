@@ -186,10 +186,17 @@ class DispatchError(RouterError):
         counts: True if the failure counts against the candidate's health (`router.answering.breaker`). It does not
             count if the caller's request caused it, or if it never reached the network.
         attempts: all attempts for the request, oldest first; filled in when the request is given up.
+        provider_code: the provider's own name of the error, such as `context_length_exceeded`; None if it has none, or
+            if the error is about the router's key or settings, which is nothing to the caller.
+        provider_param: the field of the request that the provider says is at fault; None if it names none.
+        provider_words: what the provider said, if it may be passed on.
     """
 
     status = "UNAVAILABLE"
     hint: ClassVar[str] = ""
+    provider_code: str | None = None
+    provider_param: str | None = None
+    provider_words: str | None = None
 
     def __init__(self, message: str, *, http_status: int | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(f"{message} {self.hint}".rstrip())
@@ -279,7 +286,12 @@ class ServiceError(RouterError):
         service_retryable: True if the service says that the same request may succeed later.
         retry_after_s: seconds after which the service says to try again; None if it says nothing.
         attempts: the attempts to get an answer from candidates, oldest first; empty if no candidate was asked.
+        provider_code: the provider's own name of the error, such as `content_filter`; None if it named none.
+        provider_param: the field of the request that the provider says is at fault; None if it named none.
     """
+
+    provider_code: str | None = None
+    provider_param: str | None = None
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ PIECE = 64 * 1024
 
 #: The largest integer that a double can hold. It has 309 digits.
 _LARGEST = int(sys.float_info.max)
+_MOST_DIGITS = 310
 
 
 class NotPlainJsonError(ValueError):
@@ -44,6 +45,43 @@ def loads(text: str | bytes, decoder: type[json.JSONDecoder] = json.JSONDecoder)
         # Python refuses to convert an integer of more than 4,300 digits.
         raise NotPlainJsonError("it holds an integer beyond the range of a double") from error
     check(value)
+    return value
+
+
+def loads_mended(text: bytes, decoder: type[json.JSONDecoder] = json.JSONDecoder) -> Any:
+    """Decode a JSON text that an upstream sent as `loads` does, but mend what providers are known to get wrong.
+
+    A number beyond the range of a double becomes the nearest double, NaN becomes null, and bytes that are not UTF-8
+    become U+FFFD. vLLM writes the log-probability of what cannot happen as -Infinity.
+
+    Raises NotPlainJsonError for anything else that is not plain JSON.
+    """
+    try:
+        return loads(text, decoder)
+    except NotPlainJsonError as error:
+        try:
+            whole = text.decode(json.detect_encoding(text), "replace")
+            value = json.loads(whole, cls=decoder, parse_int=_read_integer)
+        except (ValueError, RecursionError):
+            raise error from None
+        return mended(value)
+
+
+def mended(value: Any, *, max_depth: int = MAX_ANSWER_DEPTH) -> Any:
+    """Return a decoded value with numbers that plain JSON can hold, as `loads_mended` describes them.
+
+    Raises NotPlainJsonError if it nests too deeply.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else math.copysign(sys.float_info.max, value)
+    if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
+        return sys.float_info.max if value > 0 else -sys.float_info.max
+    if isinstance(value, dict | list | tuple):
+        if not max_depth:
+            raise NotPlainJsonError(f"it nests deeper than {MAX_ANSWER_DEPTH} levels")
+        if isinstance(value, dict):
+            return {key: mended(item, max_depth=max_depth - 1) for key, item in value.items()}
+        return [mended(item, max_depth=max_depth - 1) for item in value]
     return value
 
 
@@ -107,6 +145,11 @@ class TextPieces:
         text = self._held + piece
         self._held = text[-1] if _is_first_half(text[-1:]) else ""
         return whole_text(text[:-1] if self._held else text)
+
+
+def _read_integer(digits: str) -> int | float:
+    """Return an integer, or an infinity for one of more digits than a double can have, which Python may refuse."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else math.copysign(math.inf, -1 if digits[0] == "-" else 1)
 
 
 def _is_first_half(character: str) -> bool:

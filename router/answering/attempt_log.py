@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from router import errors
+from router.answering.reading.call_notes import CallNotes
 from router.attempts import Attempt, AttemptOutcome, Delivery
 from router.errors import DispatchError, UpstreamTimeoutError
 from router.policies.policy_file import Candidate
@@ -88,20 +89,21 @@ class AttemptLog:
             *(candidate.name, outcome.value, duration, error.http_status),
         )
 
-    def add_answer(self, candidate: Candidate, started: float, chosen: str, *, streamed: bool) -> Delivery:
+    def add_answer(
+        self, candidate: Candidate, started: float, chosen: str, notes: CallNotes, *, streamed: bool
+    ) -> Delivery:
         """Record the attempt that answered, and return who answered after which attempts."""
         duration = time.monotonic() - started
         self.attempts.append(Attempt(candidate.name, AttemptOutcome.ANSWERED, None, duration, streamed))
         fell_back = candidate.name != chosen
-        return Delivery(candidate.name, candidate.model, fell_back, tuple(self.attempts))
+        return Delivery(candidate.name, candidate.model, fell_back, tuple(self.attempts), notes.rate_limits)
 
     def interrupt(self, candidate: Candidate, error: DispatchError, started: float) -> DispatchError:
         """Record that an answer broke off. Return the error for the caller, who has a part of the answer already."""
         self.attempts.pop()
         # A timeout at the caller's own deadline is not the candidate's fault.
         if self.remaining_s > 0 or not isinstance(error, UpstreamTimeoutError):
-            message = f"candidate {candidate.name!r} broke off after part of its answer had been sent."
-            error = errors.UpstreamInterruptedError(message, http_status=error.http_status)
+            error = _interrupted(candidate, error)
         self.add_failure(candidate, error, started, streamed=True)
         error.attempts = tuple(self.attempts)
         return error
@@ -114,6 +116,18 @@ class AttemptLog:
         error.retry_after_s = min(waits, default=None)
         error.attempts = tuple(self.attempts)
         raise error
+
+
+def _interrupted(candidate: Candidate, because: DispatchError) -> DispatchError:
+    """Return the error for an answer that broke off, with what the provider said of it."""
+    message = f"candidate {candidate.name!r} broke off after part of its answer had been sent."
+    if because.provider_words:
+        message += f" It says: {because.provider_words}"
+    error = errors.UpstreamInterruptedError(
+        message, http_status=because.http_status, retry_after_s=because.retry_after_s
+    )
+    error.provider_code, error.provider_param = because.provider_code, because.provider_param
+    return error
 
 
 def turn_length_s(remaining_s: float, others_s: float) -> float:

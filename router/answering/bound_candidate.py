@@ -1,11 +1,8 @@
-"""Bind a candidate to its circuit breaker (`BoundCandidate`), limit its time, and report what its failures mean."""
+"""Bind a candidate to its circuit breaker (`BoundCandidate`), and report what its failures mean for it."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from router import errors
@@ -23,18 +20,6 @@ class BoundCandidate:
     candidate: Candidate
     prices: Prices | None
     breaker: Breaker
-
-
-@contextlib.asynccontextmanager
-async def time_limit(candidate: Candidate, seconds: float) -> AsyncIterator[None]:
-    """Raise UpstreamTimeoutError if the body of the context takes longer than `seconds`."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise UpstreamTimeoutError(
-            f"candidate {candidate.name!r} was silent for {max(seconds, 0):.3g} s, which is as long as it may be."
-        ) from error
 
 
 def report_failure(permit: Permit, candidate: Candidate, error: DispatchError, *, cut_short: bool) -> None:

@@ -18,18 +18,19 @@ from typing import Any, TypeVar
 
 from router import errors
 from router.answering.attempt_log import AttemptLog, retry_wait_s
-from router.answering.bound_candidate import BoundCandidate, cooling_down_error, report_failure, time_limit
+from router.answering.bound_candidate import BoundCandidate, cooling_down_error, report_failure
 from router.answering.breaker import Breaker, Clock, Permit
 from router.answering.candidate_check import problems_of
 from router.answering.completion import Completion, completion_of
 from router.answering.fallback import candidates_to_ask, may_read_more
 from router.answering.formats.lookup import format_of
+from router.answering.reading.call_notes import CallNotes
+from router.answering.time_limits import silence_limit, time_limit
 from router.answering.upstream import Upstream
 from router.answering.upstreams.destinations import speaks_openai
 from router.answering.watch import watched
 from router.attempts import Delivery
 from router.errors import DispatchError, InvalidRequestError, UpstreamTimeoutError
-from router.intake.answer_budget import HeldAnswer
 from router.observing.observer import NO_OBSERVERS, Observers
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import Candidate
@@ -47,11 +48,8 @@ OWN_FIELDS = frozenset({"model", "messages", "stream"})
 _MAX_HEAD = 100
 
 
-#: Asks a candidate once.
-_Ask = Callable[[BoundCandidate, Permit], Awaitable[T]]
-
-#: Returns the seconds that one attempt may take by the candidate's own settings.
-_Limit = Callable[[Candidate], float]
+#: Asks a candidate once, and notes what is learnt of the call.
+_Ask = Callable[[BoundCandidate, Permit, CallNotes], Awaitable[T]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +58,7 @@ class _OpenStream:
 
     target: BoundCandidate
     permit: Permit
+    notes: CallNotes
     started: float
     head: list[dict[str, Any]]
     chunks: AsyncGenerator[dict[str, Any], None]
@@ -124,22 +123,21 @@ class Dispatcher:
         InvalidRequestError if the parameters hold a field that the router sets itself.
         """
 
-        async def ask(target: BoundCandidate, permit: Permit) -> Completion:
+        async def ask(target: BoundCandidate, permit: Permit, notes: CallNotes) -> Completion:
             candidate, started = target.candidate, time.monotonic()
-            held = HeldAnswer()
             try:
-                body = await self._upstream.complete(candidate, query, held)
+                body = await self._upstream.complete(candidate, query, notes)
             except BaseException:
                 # The traceback of the error refers to it for longer.
-                held.release()
+                notes.held.release()
                 raise
             permit.succeeded()
-            delivery = attempts.add_answer(candidate, started, decision.chosen, streamed=False)
-            return replace(completion_of(query, body, target.prices, delivery), held=held)
+            delivery = attempts.add_answer(candidate, started, decision.chosen, notes, streamed=False)
+            return replace(completion_of(query, body, target.prices, delivery), held=notes.held)
 
         with watched(self._observers, decision) as watch:
             attempts = await self._begin(query, timeout_s)
-            completion = await self._first_answer(attempts, decision, ask, lambda candidate: candidate.timeout_s)
+            completion = await self._first_answer(attempts, decision, ask, streamed=False)
             watch.note(completion)
             return completion
 
@@ -154,12 +152,14 @@ class Dispatcher:
         with watched(self._observers, decision) as watch:
             attempts = await self._begin(query, timeout_s)
 
-            async def ask(target: BoundCandidate, permit: Permit) -> _OpenStream:
-                return await self._open(query, target, permit)
+            async def ask(target: BoundCandidate, permit: Permit, notes: CallNotes) -> _OpenStream:
+                return await self._open(query, target, permit, notes)
 
-            opened = await self._first_answer(attempts, decision, ask, lambda one: one.first_token_timeout_s)
+            opened = await self._first_answer(attempts, decision, ask, streamed=True)
             candidate = opened.target.candidate
-            delivery: Delivery | None = attempts.add_answer(candidate, opened.started, decision.chosen, streamed=True)
+            delivery: Delivery | None = attempts.add_answer(
+                candidate, opened.started, decision.chosen, opened.notes, streamed=True
+            )
             tally = format_of(query.api_format).tally()
             try:
                 async with contextlib.aclosing(self._bodies(attempts, opened)) as bodies:
@@ -223,10 +223,12 @@ class Dispatcher:
             raise UpstreamTimeoutError("the caller's deadline passed before any candidate was asked.")
         return attempts
 
-    async def _first_answer(self, attempts: AttemptLog, decision: RoutingDecision, ask: _Ask[T], limit_s: _Limit) -> T:
+    async def _first_answer(
+        self, attempts: AttemptLog, decision: RoutingDecision, ask: _Ask[T], *, streamed: bool
+    ) -> T:
         """Ask the candidates one after the other, and return the answer of the first one that gives any.
 
-        Each is asked within `limit_s` and its turn.
+        Each is asked within its own limit and its turn.
 
         Raises what `AttemptLog.raise_failure` raises if no candidate answers.
         """
@@ -235,8 +237,9 @@ class Dispatcher:
         while targets:
             target = targets.pop(0)
             # Candidates that are cooling down need no time, so the last one that may be asked gets all of it.
-            attempts.begin_turn(sum(limit_s(one.candidate) for one in targets if not one.breaker.retry_after_s))
-            answer = await self._ask_one(attempts, target, ask, limit_s)
+            others = [one.candidate for one in targets if not one.breaker.retry_after_s]
+            attempts.begin_turn(sum(_limit_s(one, streamed=streamed) for one in others))
+            answer = await self._ask_one(attempts, target, ask, streamed=streamed)
             if answer is not None:
                 return answer
             error = attempts.failures[-1]
@@ -248,23 +251,25 @@ class Dispatcher:
                 break
         return attempts.raise_failure()
 
-    async def _ask_one(self, attempts: AttemptLog, target: BoundCandidate, ask: _Ask[T], limit_s: _Limit) -> T | None:
+    async def _ask_one(self, attempts: AttemptLog, target: BoundCandidate, ask: _Ask[T], *, streamed: bool) -> T | None:
         """Ask one candidate, with its retries, until its share of the caller's time is used up.
 
         Return None if it fails; its failure is noted last.
         """
-        candidate = target.candidate
+        candidate, own_s = target.candidate, _limit_s(target.candidate, streamed=streamed)
         for retry in itertools.count():
-            permit, started = target.breaker.admit(), time.monotonic()
+            permit, started, notes = target.breaker.admit(), time.monotonic(), CallNotes()
             if permit is None:
                 attempts.add_failure(candidate, cooling_down_error(target), None)
                 return None
             try:
-                async with time_limit(candidate, min(limit_s(candidate), attempts.turn_remaining_s)):
-                    return await ask(target, permit)
+                turn_s = attempts.turn_remaining_s
+                whole_limit = time_limit(candidate, min(own_s, turn_s))
+                async with silence_limit(candidate, own_s, notes, turn_s) if streamed else whole_limit:
+                    return await ask(target, permit, notes)
             except DispatchError as error:
-                own_s = min(limit_s(candidate), candidate.timeout_s)
-                report_failure(permit, candidate, error, cut_short=time.monotonic() - started < own_s)
+                waited_s = time.monotonic() - (notes.alive_at if streamed else started)
+                report_failure(permit, candidate, error, cut_short=waited_s < min(own_s, candidate.timeout_s))
                 attempts.add_failure(candidate, error, started)
                 wait_s = retry_wait_s(error, retry)
                 if retry >= candidate.retries or wait_s is None or wait_s >= attempts.turn_remaining_s:
@@ -277,12 +282,14 @@ class Dispatcher:
             await asyncio.sleep(wait_s)
         return None
 
-    async def _open(self, query: RouteQuery, target: BoundCandidate, permit: Permit) -> _OpenStream:
-        """Open a stream and read it up to its first content."""
-        candidate, started, head = target.candidate, time.monotonic(), []
-        chunks, answers = self._upstream.stream(candidate, query), format_of(query.api_format)
+    async def _open(self, query: RouteQuery, target: BoundCandidate, permit: Permit, notes: CallNotes) -> _OpenStream:
+        """Open a stream and read it up to its first content. Events that only say `ping` are left out until then."""
+        candidate, started, head = target.candidate, time.monotonic(), list[dict[str, Any]]()
+        chunks, answers = self._upstream.stream(candidate, query, notes), format_of(query.api_format)
         try:
             async for body in chunks:
+                if body.get("type") == "ping":
+                    continue
                 head.append(body)
                 if answers.has_content(body) or len(head) == _MAX_HEAD:
                     break
@@ -290,7 +297,7 @@ class Dispatcher:
             await chunks.aclose()
             raise
         permit.answering()
-        return _OpenStream(target, permit, started, head, chunks)
+        return _OpenStream(target, permit, notes, started, head, chunks)
 
     @staticmethod
     async def _bodies(attempts: AttemptLog, opened: _OpenStream) -> AsyncGenerator[Mapping[str, Any], None]:
@@ -304,3 +311,8 @@ class Dispatcher:
                 except StopAsyncIteration:
                     return
             yield body
+
+
+def _limit_s(candidate: Candidate, *, streamed: bool) -> float:
+    """Return the seconds that one attempt may take, or stay silent if streamed, by the candidate's own settings."""
+    return candidate.first_token_timeout_s if streamed else candidate.timeout_s

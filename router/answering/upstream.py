@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from router.answering.formats.answer_format import as_count
 from router.answering.formats.lookup import format_of
+from router.answering.formats.reported_errors import error_in
 from router.answering.formats.translations import TRANSLATIONS, Translation
+from router.answering.reading.answer_json import checked
+from router.answering.reading.call_notes import CallNotes
+from router.answering.reading.large_answers import apart, is_large
+from router.answering.reading.sse import TAIL_S
 from router.answering.upstreams import litellm_upstream
-from router.answering.upstreams.answer_json import checked
 from router.answering.upstreams.destinations import OPENAI_PREFIX, RESPONSES_PREFIX, speaks_anthropic, speaks_openai
 from router.answering.upstreams.direct_upstream import DirectUpstream
-from router.answering.upstreams.large_answers import apart, is_large
 from router.answering.upstreams.litellm_upstream import LiteLLMUpstream
-from router.errors import DispatchNotInstalledError, UpstreamUnavailableError
-from router.intake.answer_budget import HeldAnswer
+from router.errors import DispatchError, DispatchNotInstalledError, UpstreamUnavailableError
 from router.policies.credentials import CANNED_UPSTREAM
 from router.policies.policy_file import Candidate
 from router.policies.rules import speaks_api
 from router.values import ApiFormat, RouteQuery, SpokenApi
+
+log = logging.getLogger(__name__)
 
 #: For each API format that not every candidate of OpenAI's speaks, its name in a policy file.
 _SPOKEN: Mapping[ApiFormat, SpokenApi] = {
@@ -68,64 +73,88 @@ class Upstream:
                 await self._litellm.warm_up()
             self._direct = made
 
-    async def complete(self, candidate: Candidate, query: RouteQuery, held: HeldAnswer | None = None) -> dict[str, Any]:
+    async def complete(self, candidate: Candidate, query: RouteQuery, notes: CallNotes | None = None) -> dict[str, Any]:
         """Return the answer in the API format of the request. Raises DispatchError; call `load` first.
 
-        held: counts the bytes of the answer for as long as the caller keeps it.
+        notes: what is learnt of the call; it counts the bytes of the answer for as long as the caller keeps it.
         """
-        base, held = self._base_url(candidate), held or HeldAnswer()
+        base, notes = self._base_url(candidate), notes or CallNotes()
         if self._is_asked_directly(candidate, query):
-            answer = await self._asked.complete(candidate, base, query, held)
+            answer = await self._asked.complete(candidate, base, query, notes)
+            if (report := error_in(answer)) is not None:
+                raise await litellm_upstream.error_of_report(candidate, report, notes)
         elif (translation := TRANSLATIONS.get(query.api_format)) is not None:
             request = await _translated(translation, query, candidate)
-            chat = await self.complete(candidate, request.query, held)
+            chat = await self.complete(candidate, request.query, notes)
             answer = await apart(translation.answer_of, chat, request)
         else:
-            answer = await checked(await self._litellm.complete(candidate, base, query, held))
+            answer = await checked(await self._litellm.complete(candidate, base, query, notes))
         if fault := format_of(query.api_format).fault_in(answer, streamed=False):
             raise UpstreamUnavailableError(f"{_say(candidate)} sent {fault}.")
         body: dict[str, Any] = answer
         return body
 
-    async def stream(self, candidate: Candidate, query: RouteQuery) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the chunks in the API format of the request. Closing it ends the call. Errors: see `complete`."""
-        answers, finished = format_of(query.api_format), False
-        async with contextlib.aclosing(self._chunks(candidate, query)) as chunks:
-            async for chunk in chunks:
-                if answers.is_error(chunk):
-                    raise UpstreamUnavailableError(f"{_say(candidate)} sent an error in the middle of its stream.")
-                if fault := answers.fault_in(await checked(chunk), streamed=True):
-                    raise UpstreamUnavailableError(f"{_say(candidate)} sent {fault}.")
-                finished = finished or answers.is_finished(chunk)
-                yield chunk
-        if not finished:
+    async def stream(
+        self, candidate: Candidate, query: RouteQuery, notes: CallNotes | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the chunks in the API format of the request. Closing it ends the call. See `complete`.
+
+        Once the answer is whole, nothing that goes wrong behind it is an error: neither a connection that breaks, nor
+        one that stays open, nor what cannot be read.
+        """
+        notes = notes or CallNotes()
+        answers = format_of(query.api_format)
+        watch, has_content, is_whole = answers.watcher(), False, False
+        async with contextlib.aclosing(self._chunks(candidate, query, notes)) as chunks:
+            while True:
+                try:
+                    async with asyncio.timeout(TAIL_S if is_whole else None):
+                        chunk = await anext(chunks)
+                    report, fault = error_in(chunk), answers.fault_in(chunk, streamed=True)
+                    if fault and not report:
+                        raise UpstreamUnavailableError(f"{_say(candidate)} sent {fault}.")
+                except StopAsyncIteration:
+                    break
+                except (TimeoutError, DispatchError) as error:
+                    if not is_whole:
+                        raise
+                    log.debug("candidate %s, behind its whole answer: %s", candidate.name, type(error).__name__)
+                    break
+                if report:
+                    raise await litellm_upstream.error_of_report(candidate, report, notes)
+                has_content, is_whole = has_content or answers.has_content(chunk), watch(chunk)
+                yield answers.repaired(chunk)
+        if not is_whole and not (has_content and notes.is_done):
             raise UpstreamUnavailableError(
                 f"{_say(candidate)} ended its stream in the middle of the answer, or sent none."
             )
 
     async def count_tokens(self, candidate: Candidate, query: RouteQuery) -> dict[str, Any]:
         """Return what a candidate counts that speaks Anthropic's API. Raises DispatchError; call `load` first."""
-        counted = await checked(await self._asked.count_tokens(candidate, self._base_url(candidate), query))
+        counted = await self._asked.count_tokens(candidate, self._base_url(candidate), query)
         if not isinstance(counted, dict) or as_count(counted.get("input_tokens")) is None:
             raise UpstreamUnavailableError(f"{_say(candidate)} sent JSON that is no count of tokens.")
         return counted
 
     async def embed(self, candidate: Candidate, query: RouteQuery) -> dict[str, Any]:
         """Return the embeddings of a candidate that serves them. Raises DispatchError; call `load` first."""
-        answer = await checked(await self._asked.complete(candidate, self._base_url(candidate), query, HeldAnswer()))
+        notes = CallNotes()
+        answer = await self._asked.complete(candidate, self._base_url(candidate), query, notes)
+        if (report := error_in(answer)) is not None:
+            raise await litellm_upstream.error_of_report(candidate, report, notes)
         if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
             raise UpstreamUnavailableError(f"{_say(candidate)} sent JSON that holds no embeddings.")
         return answer
 
-    async def _chunks(self, candidate: Candidate, query: RouteQuery) -> AsyncGenerator[Any, None]:
+    async def _chunks(self, candidate: Candidate, query: RouteQuery, notes: CallNotes) -> AsyncGenerator[Any, None]:
         base = self._base_url(candidate)
         if self._is_asked_directly(candidate, query):
-            chunks = self._asked.stream(candidate, base, query)
+            chunks = self._asked.stream(candidate, base, query, notes)
         elif (translation := TRANSLATIONS.get(query.api_format)) is not None:
             request = await _translated(translation, query, candidate)
-            chunks = translation.events_of(self.stream(candidate, request.query), request)
+            chunks = translation.events_of(self.stream(candidate, request.query, notes), request)
         else:
-            chunks = self._litellm.stream(candidate, base, query)
+            chunks = _checked(self._litellm.stream(candidate, base, query, notes))
         async with contextlib.aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
@@ -171,6 +200,12 @@ def check_installed() -> None:
     """Raise DispatchNotInstalledError if LiteLLM cannot be found. Nothing is imported."""
     if importlib.util.find_spec("litellm") is None:
         raise DispatchNotInstalledError("answering needs LiteLLM, which is not installed.")
+
+
+async def _checked(chunks: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    async with contextlib.aclosing(chunks):
+        async for chunk in chunks:
+            yield await checked(chunk)
 
 
 async def _translated(translation: Translation, query: RouteQuery, candidate: Candidate) -> Any:

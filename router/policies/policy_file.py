@@ -84,7 +84,8 @@ class Candidate(StrictModel):
         prompt_cache_s: the seconds for which the provider keeps a prompt cached after its last use, for sessions.
         timeout_s: the longest wait for an answer, or for the next piece of a stream, in seconds; the caller's deadline
             may be shorter.
-        first_token_timeout_s: the longest wait for the first content of a stream, in seconds.
+        first_token_timeout_s: the longest silence before the first content of a stream, in seconds. Comments and other
+            signs of life begin it anew, for an hour at most.
         retries: how often a failure that may pass (429, 5xx, connection) is tried again before another candidate is
             asked.
         break_after: the number of failures in a row after which the candidate is not asked for a while.
@@ -106,8 +107,8 @@ class Candidate(StrictModel):
     regions: tuple[Region, ...] = ()
     expected_output_tokens: int = Field(default=300, gt=0, le=_MOST_TOKENS)
     prompt_cache_s: float = Field(default=300.0, ge=0, le=_MOST_SECONDS)
-    timeout_s: float = Field(default=120.0, gt=0, le=_MOST_SECONDS)
-    first_token_timeout_s: float = Field(default=30.0, gt=0, le=_MOST_SECONDS)
+    timeout_s: float = Field(default=600.0, gt=0, le=_MOST_SECONDS)
+    first_token_timeout_s: float = Field(default=300.0, gt=0, le=_MOST_SECONDS)
     retries: int = Field(default=1, ge=0, le=5)
     break_after: int = Field(default=5, gt=0, le=_MOST_FAILURES)
     cooldown_s: float = Field(default=30.0, gt=0, le=_MOST_SECONDS)

@@ -52,7 +52,7 @@ def service_error(status: status_pb2.Status, code: str | None = None) -> Service
             if detail.Is(wanted.DESCRIPTOR):
                 with contextlib.suppress(DecodeError):
                     detail.Unpack(wanted)
-    return ServiceError(
+    error = ServiceError(
         f"{code}: {status.message}",
         code=code,
         service_reason=info.reason,
@@ -60,6 +60,9 @@ def service_error(status: status_pb2.Status, code: str | None = None) -> Service
         retry_after_s=_seconds(retry.retry_delay) if retry.HasField("retry_delay") else None,
         attempts=deliveries.delivery_from_wire(delivery).attempts,
     )
+    error.provider_code = info.metadata.get("provider_code") or None
+    error.provider_param = info.metadata.get("provider_param") or None
+    return error
 
 
 def _seconds(duration: Duration) -> float:

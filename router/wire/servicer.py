@@ -13,8 +13,8 @@ from typing import Any, TypeVar, cast
 
 from router.answering.completion import Completion
 from router.answering.dispatch import Dispatcher
-from router.answering.upstreams.large_answers import apart
-from router.answering.upstreams.large_answers import is_large as is_large_answer
+from router.answering.reading.large_answers import apart
+from router.answering.reading.large_answers import is_large as is_large_answer
 from router.asking.caller_scores import scores_of
 from router.asking.session_ids import session_id_of
 from router.asking.task_keys import task_of

@@ -34,17 +34,22 @@ MAX_ATTEMPTS_BYTES = 2000
 def status_of(error: Exception) -> status_pb2.Status:
     """Return the google.rpc.Status of an error.
 
-    A RouterError gets ErrorInfo and, if they apply, BadRequest, RetryInfo and Delivery among its details. Any other
-    error is logged and becomes INTERNAL with the request id of its log entry. A long message is cut, and says so.
+    A RouterError gets ErrorInfo and, if they apply, BadRequest, RetryInfo and Delivery among its details. The metadata
+    of ErrorInfo hold the provider's own code and parameter, if it named them. Any other error is logged and becomes
+    INTERNAL with the request id of its log entry. A long message is cut, and says so.
     """
     if not isinstance(error, RouterError):
         request_id = uuid.uuid4().hex
         log.error("request %s failed", request_id, exc_info=error)
         message = f"internal error; the service's log has it as request {request_id}."
         return _status("INTERNAL", message, [error_details_pb2.RequestInfo(request_id=request_id)])
-    info = error_details_pb2.ErrorInfo(
-        reason=error.reason, domain=DOMAIN, metadata={"retryable": str(error.retryable).lower()}
+    told = (
+        {"provider_code": error.provider_code, "provider_param": error.provider_param}
+        if isinstance(error, DispatchError)
+        else {}
     )
+    metadata = {"retryable": str(error.retryable).lower(), **{name: value for name, value in told.items() if value}}
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
     details: list[Any] = [info]
     message = _cut(str(error))
     if error.field is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,18 +37,23 @@ DEEP = "[" * 970 + "]" * 970
 
 #: Fields of an answer, as JSON text, for which the upstream is at fault: no door could hand them on.
 BAD = {
-    "nan": '"x": NaN',
-    "infinite": '"x": 1e999',
-    "minus-infinite": '"x": [-1e999]',
-    "beyond-a-double": f'"x": 1{"0" * 400}',
-    "long-digits": f'"x": {"9" * 5000}',
     "deep": f'"x": {DEEP}',
     "rather-deep": f'"x": {"[" * 40}{"]" * 40}',
     "deep-objects": '"x": ' + '{"a":' * 40 + "1" + "}" * 40,
 }
 
+#: Numbers that JSON does not have or no double holds, and what arrives in their place.
+MENDED = {
+    "nan": ('"x": NaN', None),
+    "infinite": ('"x": 1e999', sys.float_info.max),
+    "minus-infinite": ('"x": -Infinity', -sys.float_info.max),
+    "beyond-a-double": (f'"x": -1{"0" * 400}', -sys.float_info.max),
+    "long-digits": (f'"x": {"9" * 5000}', sys.float_info.max),
+}
+
 #: Those that are odd and arrive nonetheless.
 ODD = {
+    **{name: text for name, (text, _) in MENDED.items()},
     "half-a-surrogate": r'"x": "\ud83d"',
     "a-surrogate-as-key": r'"x": {"\ud800": 1}',
     "a-nul": r'"x": "\u0000"',
@@ -165,6 +171,13 @@ class TestAnswers:
     def test_what_is_odd_but_can_be_handed_on_arrives(self, stack: Stack, odd: str, door: str) -> None:
         text, answered_by, _ = stack.ask(door, odd)
         assert (text, answered_by) == ("forty-two", "first")
+
+    @pytest.mark.parametrize("door", DOORS)
+    @pytest.mark.parametrize("odd", MENDED)
+    def test_a_number_that_json_does_not_have_arrives_as_the_nearest_one(
+        self, stack: Stack, odd: str, door: str
+    ) -> None:
+        assert stack.ask(door, odd)[2]["x"] == MENDED[odd][1]
 
     def test_half_a_surrogate_becomes_the_replacement_character_over_grpc_and_stays_over_http(
         self, stack: Stack

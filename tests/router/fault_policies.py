@@ -31,7 +31,7 @@ FALLS_BACK: dict[str, Any] = {
     "malformed": TWICE_UNAVAILABLE,
     "no-choices": TWICE_UNAVAILABLE,
     "text-message": TWICE_UNAVAILABLE,
-    "nan": TWICE_UNAVAILABLE,
+    "deep": TWICE_UNAVAILABLE,
     "html": TWICE_UNAVAILABLE,
     "too-long": [A.CONTEXT_WINDOW],
     "dead-port": TWICE_UNAVAILABLE,

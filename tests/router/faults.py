@@ -111,8 +111,10 @@ def _whole(fault: str) -> Response:
         return JSONResponse(answer() | {"choices": []})
     if fault == "text-message":
         return JSONResponse({"choices": [{"index": 0, "message": TEXT, "finish_reason": "stop"}]})
-    if fault == "nan":
-        return Response(json.dumps(answer() | {"score": float("nan")}), media_type="application/json")
+    if fault == "deep":
+        return Response(
+            json.dumps(answer())[:-1] + ', "x": ' + "[" * 100 + "]" * 100 + "}", media_type="application/json"
+        )
     if fault == "big":
         return JSONResponse(answer("x" * BIG))
     if fault == "reset":
@@ -127,9 +129,9 @@ async def _broken_off() -> AsyncIterator[str]:
 
 async def _events(fault: str, request: Request, one: Seen) -> AsyncIterator[str]:
     yield event({"role": "assistant", "content": ""})
-    if fault in {"malformed", "no-choices", "text-message", "nan"}:
+    if fault in {"malformed", "no-choices", "text-message", "deep"}:
         text = '{"choices": [{"index": 0, "delta": "forty-two"}]}'
-        broken = {"malformed": "{nope", "no-choices": '{"choices": null}', "text-message": text, "nan": "[1, 2]"}
+        broken = {"malformed": "{nope", "no-choices": '{"choices": null}', "text-message": text, "deep": "[1, 2]"}
         yield f"data: {broken[fault]}\n\n"
         return
     if fault == "slow-first-token":

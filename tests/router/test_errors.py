@@ -12,7 +12,8 @@ import openai
 import pytest
 
 from router import errors
-from router.answering.upstreams.litellm_errors import ERRORS_BY_NAME, kind_of, retry_after_s
+from router.answering.reading.retry_after import retry_after_s
+from router.answering.upstreams.litellm_errors import ERRORS_BY_NAME, kind_of
 from router.attempts import Attempt, AttemptOutcome
 from router.errors import DispatchError
 from router.wire import deliveries

@@ -23,7 +23,7 @@ MISSING = {
     ),
     "decoding apart from the event loop": (
         "openai_as_many_values_as_pass",
-        "router/answering/upstreams/large_answers.py",
+        "router/answering/reading/large_answers.py",
         "return await asyncio.get_running_loop().run_in_executor(_THREAD, job, *arguments)",
         "return job(*arguments)",
     ),

@@ -22,6 +22,9 @@ class AnswerTokens:
     cached: int
 
 
+#: Takes the chunks of one stream in order, and returns whether the answer is whole so far.
+Watcher: TypeAlias = Callable[[Mapping[str, Any]], bool]
+
 #: Takes one answer, or the pieces of a stream in order, and returns the counts with the piece that completes them.
 Tally: TypeAlias = Callable[[Mapping[str, Any]], AnswerTokens | None]
 
@@ -32,8 +35,8 @@ class AnswerFormat(Protocol):
     def fault_in(self, body: Any, *, streamed: bool) -> str | None:
         """Return what is wrong with the shape of an answer or of a chunk, as in "no chat completion", or None."""
 
-    def is_error(self, chunk: Any) -> bool:
-        """Return whether a chunk of a stream reports an error in place of an answer."""
+    def repaired(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        """Return a chunk with what every client relies on and some upstreams leave out."""
 
     def text_of(self, body: Mapping[str, Any], *, streamed: bool) -> str:
         """Return the text that an answer or a chunk brings, or an empty text."""
@@ -42,7 +45,10 @@ class AnswerFormat(Protocol):
         """Return whether a chunk brings text, a tool call or an end, after which no other candidate may take over."""
 
     def is_finished(self, chunk: Mapping[str, Any]) -> bool:
-        """Return whether a chunk says why the answer ended."""
+        """Return whether a chunk says why the answer, or one of its choices, ended."""
+
+    def watcher(self) -> Watcher:
+        """Return a new watcher of one stream, which says whether every part of the answer that has begun has ended."""
 
     def tally(self) -> Tally:
         """Return a new counter of tokens for one answer or one stream."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.answering.formats.answer_format import AnswerTokens, Tally, as_count
+from router.answering.formats.answer_format import AnswerTokens, Tally, Watcher, as_count
 
 #: Blocks that bring nothing when they start: their deltas do.
 _EMPTY_AT_START = frozenset({"text", "thinking"})
@@ -21,9 +21,9 @@ class AnthropicMessages:
         """Return what is wrong if an event has no type, or if a message has no list of content blocks, else None."""
         return None if _is_well_formed(body, streamed=streamed) else "JSON that is no message of Anthropic's API"
 
-    def is_error(self, chunk: Any) -> bool:
-        """Return whether an event has the type `error`."""
-        return isinstance(chunk, dict) and chunk.get("type") == "error"
+    def repaired(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        """Return the event as it is."""
+        return chunk
 
     def text_of(self, body: Mapping[str, Any], *, streamed: bool) -> str:
         """Return the text of all text blocks, or of a text delta."""
@@ -42,6 +42,18 @@ class AnthropicMessages:
     def is_finished(self, chunk: Mapping[str, Any]) -> bool:
         """Return whether an event says why the message stopped, which `message_stop` by itself does not."""
         return bool((chunk.get("delta") or {}).get("stop_reason"))
+
+    def watcher(self) -> Watcher:
+        """Return a watcher that waits for the reason of the stop, or for `message_stop` behind some content."""
+        has_begun = is_whole = False
+
+        def watch(chunk: Mapping[str, Any]) -> bool:
+            nonlocal has_begun, is_whole
+            has_begun = has_begun or self.has_content(chunk)
+            is_whole = is_whole or self.is_finished(chunk) or (has_begun and chunk["type"] == "message_stop")
+            return is_whole
+
+        return watch
 
     def tally(self) -> Tally:
         """Return a counter that adds the input of `message_start` to the output of `message_delta`."""

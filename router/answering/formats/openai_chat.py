@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.answering.formats.answer_format import AnswerTokens, Tally, as_count
+from router.answering.formats.answer_format import AnswerTokens, Tally, Watcher, as_count
 
 
 class OpenAIChat:
     """Reads the answers of OpenAI's chat completions. See `AnswerFormat`, which this class follows."""
 
     def fault_in(self, body: Any, *, streamed: bool) -> str | None:
-        """Return "no chat completion" if choices or their messages are missing or have the wrong type, else None."""
+        """Return what is wrong if choices or their messages are missing or have the wrong type, else None.
+
+        A chunk may lack choices, or have null for them: it brings the usage then, or nothing.
+        """
         part = _part(streamed)
-        choices = body.get("choices") if isinstance(body, dict) else None
-        if not isinstance(choices, list) or not all(
-            isinstance(choice, dict) and isinstance(choice.get(part), dict | None) for choice in choices
-        ):
+        choices = choices_in(body, streamed=streamed)
+        if choices is None or not all(isinstance(choice.get(part), dict | None) for choice in choices):
             return "JSON that is no chat completion"
+        if streamed and any(choice.get("message") for choice in choices):
+            return "a whole answer where a stream was asked for"
         return None if choices or streamed else "an answer without choices"
 
-    def is_error(self, chunk: Any) -> bool:
-        """Return whether a chunk holds an `error`, as vLLM and OpenRouter send it in the middle of a stream."""
-        return isinstance(chunk, dict) and bool(chunk.get("error"))
+    def repaired(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        """Return a chunk with a list of choices, over which clients go without a look."""
+        return chunk if chunk.get("choices") is not None else {**chunk, "choices": []}
 
     def text_of(self, body: Mapping[str, Any], *, streamed: bool) -> str:
         """Return the text of the first choice."""
@@ -41,9 +44,38 @@ class OpenAIChat:
         """Return whether a choice has a `finish_reason`."""
         return any(choice.get("finish_reason") for choice in _choices(chunk))
 
+    def watcher(self) -> Watcher:
+        """Return a watcher that waits until each choice that has begun has its `finish_reason`."""
+        return watcher_of_choices()
+
     def tally(self) -> Tally:
         """Return a counter that reads the `usage` of an answer, which in a stream is in its last chunk."""
         return counts_of_chat
+
+
+def choices_in(body: Any, *, streamed: bool) -> list[dict[str, Any]] | None:
+    """Return the choices of an answer or a chunk, or None if it has none as it should. A chunk need not have any."""
+    if not isinstance(body, dict):
+        return None
+    choices = body.get("choices")
+    if choices is None and streamed:
+        return []
+    is_list = isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices)
+    return choices if is_list else None
+
+
+def watcher_of_choices() -> Watcher:
+    """Return a watcher of chunks with `choices`, of which each ends with a `finish_reason`."""
+    begun: dict[int, bool] = {}
+
+    def watch(chunk: Mapping[str, Any]) -> bool:
+        for choice in chunk.get("choices") or ():
+            index = choice.get("index")
+            number = index if isinstance(index, int) else 0
+            begun[number] = begun.get(number, False) or bool(choice.get("finish_reason"))
+        return bool(begun) and all(begun.values())
+
+    return watch
 
 
 def counts_of_chat(body: Mapping[str, Any]) -> AnswerTokens | None:

@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.answering.formats.answer_format import AnswerTokens, Tally, as_count
+from router.answering.formats.answer_format import AnswerTokens, Tally, Watcher, as_count
 
 _FAULT = "JSON that is no response of OpenAI's Responses API"
 
 #: Events with which an answer ends, each with the whole response. `response.failed` is an error.
 _ENDS = frozenset({"response.completed", "response.incomplete"})
-
-#: The event of a response that cannot be given, and the one of an error of the stream itself.
-_ERRORS = frozenset({"response.failed", "error"})
-
-#: Statuses of a whole response that is one. In the background a response may be `queued`.
-_NO_ANSWER = "failed"
 
 _TEXT_DELTA = "response.output_text.delta"
 
@@ -36,11 +30,11 @@ class OpenAIResponses:
         output = response.get("output", [] if streamed else None)
         if not isinstance(output, list) or not all(isinstance(item, dict) for item in output):
             return _FAULT
-        return "a response that failed" if not streamed and response.get("status") == _NO_ANSWER else None
+        return None
 
-    def is_error(self, chunk: Any) -> bool:
-        """Return whether an event is an `error`, or says that the response failed."""
-        return isinstance(chunk, dict) and (chunk.get("type") in _ERRORS or bool(chunk.get("error")))
+    def repaired(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        """Return the event as it is."""
+        return chunk
 
     def text_of(self, body: Mapping[str, Any], *, streamed: bool) -> str:
         """Return the text of all messages among the output items, or of a text delta."""
@@ -59,6 +53,17 @@ class OpenAIResponses:
     def is_finished(self, chunk: Mapping[str, Any]) -> bool:
         """Return whether an event says that the response is complete, or why it is not."""
         return chunk["type"] in _ENDS
+
+    def watcher(self) -> Watcher:
+        """Return a watcher that waits for the event with the whole response."""
+        is_whole = False
+
+        def watch(chunk: Mapping[str, Any]) -> bool:
+            nonlocal is_whole
+            is_whole = is_whole or self.is_finished(chunk)
+            return is_whole
+
+        return watch
 
     def tally(self) -> Tally:
         """Return a counter that reads the `usage` of a response, which in a stream is in its last event."""

@@ -13,17 +13,17 @@ import contextlib
 import functools
 import importlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from router.answering.reading.answer_json import decoded
+from router.answering.reading.call_notes import CallNotes
+from router.answering.reading.large_answers import apart, is_large, json_in_pieces
+from router.answering.reading.sse import events_in
 from router.answering.upstreams import litellm_upstream
-from router.answering.upstreams.answer_json import decoded
 from router.answering.upstreams.candidate_keys import NO_KEY
 from router.answering.upstreams.destinations import Destination, Destinations, count_tokens_url, upstream_name
-from router.answering.upstreams.large_answers import apart, is_large, json_in_pieces
 from router.answering.upstreams.litellm_errors import translated, wants_a_key
-from router.answering.upstreams.litellm_upstream import excerpt
-from router.answering.upstreams.sse import data_of_events
 from router.answering.upstreams.upstream_http import (
     MAX_ERROR_BYTES,
     Answered,
@@ -32,7 +32,6 @@ from router.answering.upstreams.upstream_http import (
     trusted_authorities,
 )
 from router.errors import InvalidRequestError
-from router.intake.answer_budget import HeldAnswer
 from router.policies.policy_file import Candidate
 from router.values import ApiFormat, RouteQuery
 
@@ -44,7 +43,6 @@ class DirectUpstream:
     """Asks candidates over a pool of connections. It belongs to the event loop in which `create` made it."""
 
     def __init__(self, sdk: Any, http: UpstreamHttp) -> None:
-        self._openai: Any = importlib.import_module("openai")
         self._sdk, self._http = sdk, http
         self._destinations = Destinations(sdk)
 
@@ -61,29 +59,40 @@ class DirectUpstream:
         sdk, trusted = await asyncio.to_thread(prepare)
         return cls(sdk, UpstreamHttp(trusted))
 
-    async def complete(self, candidate: Candidate, base: str | None, query: RouteQuery, held: HeldAnswer) -> Any:
+    async def complete(self, candidate: Candidate, base: str | None, query: RouteQuery, notes: CallNotes) -> Any:
         """Return the JSON value that the upstream answers with, before anything in it is checked.
 
         Raises DispatchError.
         """
         with translated(_say(candidate)):
-            answered = await self._post(candidate, base, query, stream=False)
-            return await decoded(await answered.read(candidate.max_answer_bytes, held))
+            answered = await self._post(candidate, base, query, notes)
+            return await decoded(await answered.read(candidate.max_answer_bytes, notes.held))
 
-    async def stream(self, candidate: Candidate, base: str | None, query: RouteQuery) -> AsyncGenerator[Any, None]:
-        """Yield the JSON values of the stream. Closing it ends the call. Errors are those of `complete`."""
+    async def stream(
+        self, candidate: Candidate, base: str | None, query: RouteQuery, notes: CallNotes
+    ) -> AsyncGenerator[Any, None]:
+        """Yield the JSON values of the stream. Closing it ends the call. Errors are those of `complete`.
+
+        An upstream that answers in one piece all the same may report an error so; the piece is yielded.
+        """
+        passes_pings = query.api_format is ApiFormat.ANTHROPIC_MESSAGES
         with translated(_say(candidate)):
-            answered = await self._post(candidate, base, query, stream=True)
-            held = HeldAnswer()
+            answered = await self._post(candidate, base, query, notes, stream=True)
             try:
-                events = data_of_events(answered.parts(), max_bytes=candidate.max_answer_bytes, held=held)
+                begin, parts = await _begun(answered.parts())
+                if begin.lstrip().startswith(b"{"):
+                    yield await decoded(await answered.read(candidate.max_answer_bytes, notes.held, parts))
+                    return
+                events = events_in(parts, max_bytes=candidate.max_answer_bytes, notes=notes)
                 async with contextlib.aclosing(events):
-                    async for data in events:
-                        if data.startswith(b"[DONE]"):
+                    async for event in events:
+                        if event.is_last:
+                            notes.is_done = True
                             break
-                        yield await decoded(data)
+                        if not event.is_empty and (passes_pings or not event.is_ping):
+                            yield await decoded(event.data)
             finally:
-                held.release()
+                notes.held.release()
                 answered.close()
 
     async def aclose(self) -> None:
@@ -94,16 +103,24 @@ class DirectUpstream:
     async def count_tokens(self, candidate: Candidate, base: str | None, query: RouteQuery) -> Any:
         """Return what a candidate that speaks Anthropic's API counts for a request. Raises DispatchError."""
         with translated(_say(candidate)):
-            answered = await self._post(candidate, base, query, stream=False, counts=True)
-            return await decoded(await answered.read(MAX_ERROR_BYTES, HeldAnswer()))
+            answered = await self._post(candidate, base, query, notes := CallNotes(), counts=True)
+            return await decoded(await answered.read(MAX_ERROR_BYTES, notes.held))
 
     async def _post(
-        self, candidate: Candidate, base: str | None, query: RouteQuery, *, stream: bool, counts: bool = False
+        self,
+        candidate: Candidate,
+        base: str | None,
+        query: RouteQuery,
+        notes: CallNotes,
+        *,
+        stream: bool = False,
+        counts: bool = False,
     ) -> Answered:
         destination, body = self._destinations.of(candidate, base, query), await _body(candidate, query, stream=stream)
         url = count_tokens_url(destination.url) if counts else destination.url
         headers = {**destination.headers, **query.headers}
         answered = await self._http.post(url, body, headers, timeout_s=candidate.timeout_s)
+        notes.note_head(answered.headers)
         if not answered.is_success:
             raise await self._refusal(candidate, destination, answered)
         return answered
@@ -117,12 +134,19 @@ class DirectUpstream:
         response = httpx.Response(
             answered.status, headers=answered.headers, content=body, request=httpx.Request("POST", destination.url)
         )
-        message = f"HTTP status {answered.status}: {excerpt(body.decode(errors='replace'))}"
-        error = self._openai.APIStatusError(message, response=response, body=None)
-        provider = candidate.model.partition("/")[0]
-        found = await litellm_upstream.kind_of_failure(candidate.model, provider, error)
-        found.__cause__ = error
-        return found
+        return await litellm_upstream.error_of_status(candidate, response)
+
+
+async def _begun(parts: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:
+    """Wait for the first part of a body, and return it with the whole body."""
+    begin = await anext(parts, b"")
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield begin
+        async for part in parts:
+            yield part
+
+    return begin, whole()
 
 
 async def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> Body:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from probes.bounded.files import beginning_and_rest
 from router import errors, plain_json
+from router.answering.formats.reported_errors import ReportedError, error_in
+from router.answering.reading.retry_after import wait_s_of
 from router.errors import DispatchError, RouterError
 
 if TYPE_CHECKING:
-    from router.answering.upstreams.bounded_httpx import Call
+    from router.answering.upstreams.litellm_call import Call
 
 #: Exceptions by name; an exception counts as the nearest of its classes that is named here.
 ERRORS_BY_NAME: Mapping[str, type[DispatchError]] = {
@@ -95,12 +95,14 @@ _WHAT_HAPPENED: Mapping[type[DispatchError], str] = {
     DispatchError: "failed",
 }
 
+#: OpenAI's code of a request that is longer than the model reads, which others have taken over.
+_TOO_LONG = "context_length_exceeded"
+
+#: What is wrong with the router's key or settings is nothing to a caller.
+_ABOUT_US = (errors.UpstreamDeniedError, errors.UpstreamNotFoundError)
+
 #: How many characters of a provider's words are passed on.
 MAX_WORDS = 500
-
-#: The longest Retry-After that is believed.
-MAX_RETRY_AFTER_S = 600.0
-
 
 #: The exceptions that Python raises if a value is not of the shape that is expected.
 _MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -142,29 +144,68 @@ def translated(who: str, call: Call | None = None, problem: Problem | None = Non
         raise found from error
 
 
-def _of_libraries(who: str, error: Exception, *, answered: bool) -> Exception:
+def _of_libraries(who: str, error: Exception, *, answered: bool, told: ReportedError | None = None) -> Exception:
     """Return our error for one of a library.
 
     answered: whether an HTTP status that the error has is the provider's; LiteLLM makes one up for each failure.
+    told: what the provider's answer reports; None looks for it in the error.
     """
     # LiteLLM wraps the error that broke a stream, and the wrapped one says more.
     said = getattr(error, "original_exception", None) or error
     kind = kind_of(said) or kind_of(error)
     if kind is None:
         return error
+    told = told or _told_by(said)
+    if told is not None and told.code == _TOO_LONG and issubclass(kind, errors.UpstreamRejectedError):
+        kind = errors.UpstreamContextWindowError
     status = getattr(said, "status_code", None) if answered else None
     what = next(words for of, words in _WHAT_HAPPENED.items() if issubclass(kind, of))
     if issubclass(kind, errors.UpstreamUnavailableError) and not status:
         what = "could not be reached, or broke off the connection"
     message = f"{who} {what}" + (f", HTTP status {status}." if status else ".")
+    words = _words_of(said, told)
     # The provider's words may quote a fragment of our key, so they stay in the exception chain. Only what is wrong with
     # a request is passed on: its sender must learn it, and such words quote at most the request.
-    words = _words_of(said)
-    if issubclass(kind, errors.UpstreamRejectedError) and words:
-        message += f" It says: {words}"
-    found = kind(message, http_status=status, retry_after_s=_retry_after(said))
+    passed = words if issubclass(kind, errors.UpstreamRejectedError) else None
+    if passed:
+        message += _quoting(passed)
+    found = kind(message, http_status=status, retry_after_s=wait_s_of(said))
+    found.provider_words = passed
+    _name(found, told)
     found.counts = _counts(found, said, words)
     return found
+
+
+def of_report(who: str, report: ReportedError, error: Exception) -> DispatchError:
+    """Return our error for one that a provider reported in an answer of status 200, classified as `error`.
+
+    Its words are passed on unless they are about the router's key or settings: they were written for whoever reads the
+    answer.
+    """
+    found = _of_libraries(who, error, answered=True)
+    found = found if isinstance(found, DispatchError) else errors.UpstreamUnavailableError("")
+    words = None if isinstance(found, _ABOUT_US) else "".join(beginning_and_rest(report.message, MAX_WORDS)) or None
+    what = next(what for of, what in _WHAT_HAPPENED.items() if isinstance(found, of))
+    message = f"{who} {what}: it sent an error in place of an answer."
+    again = type(found)(
+        message + _quoting(words),
+        http_status=report.said_status,
+        retry_after_s=found.retry_after_s,
+    )
+    again.counts, again.provider_words = found.counts, words
+    _name(again, report)
+    return again
+
+
+def _quoting(words: str | None) -> str:
+    """Return a sentence with the provider's words, for the end of a message."""
+    return f" It says: {words}" + ("" if words.endswith((".", "!", "?")) else ".") if words else ""
+
+
+def _name(found: DispatchError, told: ReportedError | None) -> None:
+    """Give an error the provider's own names, unless it is about the router's key or settings."""
+    if told is not None and not isinstance(found, _ABOUT_US):
+        found.provider_code, found.provider_param = told.code, told.param
 
 
 def _counts(found: DispatchError, said: BaseException, words: str | None) -> bool:
@@ -188,11 +229,11 @@ def wants_a_key(who: str) -> errors.UpstreamDeniedError:
 
 
 def _of_call(who: str, error: Exception, call: Call, problem: Problem | None) -> Exception:
-    from router.answering.upstreams.bounded_httpx import Phase
+    from router.answering.upstreams.litellm_call import Phase
 
     if call.refusal is not None:
         return call.refusal
-    found = _of_libraries(who, error, answered=call.phase is Phase.ANSWERED)
+    found = _of_libraries(who, error, answered=call.phase is Phase.ANSWERED, told=_told_in(bytes(call.error_body)))
     root = root_of(error)
     if call.phase is Phase.ANSWERED:
         if isinstance(found, errors.UpstreamDeniedError):
@@ -247,21 +288,27 @@ def root_of(error: BaseException) -> BaseException:
     return error
 
 
-def _words_of(error: BaseException) -> str | None:
-    """Return the provider's own words about a request from its answer in OpenAI's or Anthropic's format.
+def _told_by(error: BaseException) -> ReportedError | None:
+    """Return the error that the body of a provider's answer reports, or None if an exception has no such body."""
+    for one in (error.__cause__, error):
+        text = getattr(getattr(one, "response", None), "text", None)
+        if isinstance(text, str) and (told := _told_in(text)) is not None:
+            return told
+    return None
 
-    For parameters that the provider does not have, return what LiteLLM says about them.
-    """
+
+def _told_in(body: str | bytes) -> ReportedError | None:
+    try:
+        return error_in(plain_json.loads(body))
+    except plain_json.NotPlainJsonError:
+        return None
+
+
+def _words_of(error: BaseException, told: ReportedError | None) -> str | None:
+    """Return the provider's own words about a request. For parameters that it does not have, LiteLLM's words."""
     if type(error).__name__ == "UnsupportedParamsError":
         return str(error)[:MAX_WORDS]
-    for one in (error.__cause__, error):
-        try:
-            said = plain_json.loads(one.response.text)["error"]["message"]  # type: ignore[union-attr]
-        except (AttributeError, LookupError, TypeError, ValueError):
-            continue
-        if isinstance(said, str) and said:
-            return said[:MAX_WORDS]
-    return None
+    return told.message[:MAX_WORDS] or None if told is not None else None
 
 
 def kind_of(error: BaseException) -> type[DispatchError] | None:
@@ -272,24 +319,3 @@ def kind_of(error: BaseException) -> type[DispatchError] | None:
     if name in _VAGUE:
         return ERRORS_BY_STATUS.get(getattr(error, "status_code", None) or 0, ERRORS_BY_NAME[name])
     return ERRORS_BY_NAME[name]
-
-
-def _retry_after(error: BaseException) -> float | None:
-    headers = getattr(error, "litellm_response_headers", None)
-    if headers is None:
-        headers = getattr(getattr(error, "response", None), "headers", None)
-    value = headers.get("retry-after") if isinstance(headers, Mapping) else None
-    return retry_after_s(value, datetime.now(UTC)) if isinstance(value, str) else None
-
-
-def retry_after_s(value: str, now: datetime) -> float | None:
-    """Return how many seconds, at most 600, a Retry-After header asks to wait, or None if the header is invalid."""
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            until = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = ((until if until.tzinfo else until.replace(tzinfo=UTC)) - now).total_seconds()
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(seconds) else None

@@ -10,22 +10,24 @@ import asyncio
 import contextlib
 import copy
 import functools
+import importlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from router.answering.formats.lookup import OPENAI_CHAT
+from router.answering.formats.reported_errors import ReportedError
+from router.answering.reading.call_notes import CallNotes
 from router.answering.upstreams.candidate_keys import OTHER_CREDENTIALS, has_key, key_of
-from router.answering.upstreams.litellm_errors import Problem, root_of, translated
+from router.answering.upstreams.litellm_errors import Problem, of_report, root_of, translated
 from router.answering.upstreams.litellm_import import import_litellm
 from router.answering.upstreams.litellm_problems import problem_in_rehearsal, problem_of, provider_of
 from router.errors import DispatchError, UpstreamNotFoundError
-from router.intake.answer_budget import HeldAnswer
 from router.loop_thread import LoopThread
 from router.policies.policy_file import Candidate
 from router.values import RouteQuery
 
 if TYPE_CHECKING:
-    from router.answering.upstreams.bounded_httpx import Call
+    from router.answering.upstreams.litellm_call import Call
 
 #: Fields of the OpenAI body that LiteLLM translates between providers. Everything else a caller sends travels as
 #: `extra_body`: LiteLLM's own keywords (`api_base`, `api_key`, `mock_response`, ...) must not be a caller's to set.
@@ -57,12 +59,12 @@ class LiteLLMUpstream:
         self._thread: LoopThread | None = None
 
     async def complete(
-        self, candidate: Candidate, base: str | None, query: RouteQuery, held: HeldAnswer
+        self, candidate: Candidate, base: str | None, query: RouteQuery, notes: CallNotes
     ) -> dict[str, Any]:
         """Return the answer in the OpenAI shape. `base` is the URL of the provider. Raises DispatchError."""
 
         async def work() -> dict[str, Any]:
-            async with _calling(candidate, base, held, streamed=False) as call:
+            async with _calling(candidate, base, notes, streamed=False) as call:
                 response = await import_litellm().acompletion(**_arguments(candidate, base, query))
                 body: dict[str, Any] = response.model_dump(mode="json", exclude_none=True)
                 call.aside.put_back(body)
@@ -71,12 +73,12 @@ class LiteLLMUpstream:
         return await self._running().call(work)
 
     async def stream(
-        self, candidate: Candidate, base: str | None, query: RouteQuery
+        self, candidate: Candidate, base: str | None, query: RouteQuery, notes: CallNotes
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the chunks in the OpenAI shape. Closing it ends the call. Errors are those of `complete`."""
 
         async def work() -> AsyncGenerator[dict[str, Any], None]:
-            async with _calling(candidate, base, HeldAnswer(), streamed=True):
+            async with _calling(candidate, base, notes, streamed=True):
                 arguments = _arguments(candidate, base, query) | {"stream": True}
                 if query.body is None:
                     arguments.setdefault("stream_options", {"include_usage": True})
@@ -167,22 +169,47 @@ async def kind_of_failure(model: str, provider: str, error: Any) -> Exception:
     return await asyncio.to_thread(classify)
 
 
+async def error_of_status(candidate: Candidate, response: Any) -> Exception:
+    """Return the exception of LiteLLM for an unsuccessful answer of a candidate, given as a response of httpx."""
+    message = f"HTTP status {response.status_code}: {excerpt(response.text)}"
+    error = importlib.import_module("openai").APIStatusError(message, response=response, body=None)
+    found = await kind_of_failure(candidate.model, candidate.model.partition("/")[0], error)
+    found.__cause__ = error
+    return found
+
+
+async def error_of_report(candidate: Candidate, report: ReportedError, notes: CallNotes) -> DispatchError:
+    """Return our error for one that a candidate reported in an answer of status 200.
+
+    It is the error that the candidate would have got for an answer with the status that belongs to such a report.
+    """
+    httpx = importlib.import_module("httpx")
+    body = {"error": {"message": report.message, "code": report.code, "param": report.param}}
+    request = httpx.Request("POST", "http://upstream.invalid")
+    response = httpx.Response(report.status, headers={**notes.waits, **report.waits}, json=body, request=request)
+    return of_report(
+        f"candidate {candidate.name!r} ({candidate.model})", report, await error_of_status(candidate, response)
+    )
+
+
 def excerpt(text: str) -> str:
     """Return the beginning and the end of an error's text, because LiteLLM takes a tenth of a second for 100 KB."""
     return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} ... {text[-_TAIL:]}"
 
 
 @contextlib.asynccontextmanager
-async def _calling(candidate: Candidate, base: str | None, held: HeldAnswer, *, streamed: bool) -> AsyncIterator[Call]:
+async def _calling(candidate: Candidate, base: str | None, notes: CallNotes, *, streamed: bool) -> AsyncIterator[Call]:
     """Bound the answers, and turn what LiteLLM raises into errors of ours. Yield the notes on the call.
 
     A request that LiteLLM cannot even build is its caller's fault, unless the candidate cannot be sent the plainest one
     either.
     """
-    from router.answering.upstreams.bounded_httpx import Call, Phase, bounded
+    from router.answering.upstreams.bounded_httpx import bounded
+    from router.answering.upstreams.litellm_call import Call, Phase
 
     who = f"candidate {candidate.name!r} ({candidate.model})"
-    call = Call(candidate.max_answer_bytes, streamed, has_key(candidate, base), held=held, who=who)
+    call = Call(candidate.max_answer_bytes, streamed, has_key(candidate, base), notes=notes, who=who)
+    call.report = functools.partial(error_of_report, candidate)
     call.is_openai = _is_openai(candidate.model, base)
     problem = _known_problem(candidate.model_copy(update={"api_base": base}))
     # Without a key a call may still be worth trying: some servers want none.
@@ -198,14 +225,15 @@ async def _calling(candidate: Candidate, base: str | None, held: HeldAnswer, *, 
         raise
     finally:
         # LiteLLM's own tasks keep the context of a call, and with it the notes, for as long as they live.
-        call.held = HeldAnswer()
+        call.notes = CallNotes()
         if streamed:
-            held.release()
+            notes.held.release()
 
 
 async def _rehearse(candidate: Candidate, base: str | None) -> Problem | None:
     """Return why LiteLLM cannot build the plainest request for a candidate; None if it can. Nothing is sent."""
-    from router.answering.upstreams.bounded_httpx import NOTHING_SENT, Call, Phase, bounded
+    from router.answering.upstreams.bounded_httpx import NOTHING_SENT, bounded
+    from router.answering.upstreams.litellm_call import Call, Phase
 
     call = Call(candidate.max_answer_bytes, streamed=False, is_rehearsal=True)
     call.who, call.is_openai = f"candidate {candidate.name!r} ({candidate.model})", _is_openai(candidate.model, base)

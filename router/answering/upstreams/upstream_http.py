@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from router.answering.upstreams.sse import too_long
+from router.answering.reading.sse import too_long
 from router.errors import UpstreamUnavailableError
 from router.intake.answer_budget import HeldAnswer
 
@@ -81,8 +81,8 @@ class Answered:
         # The body is decompressed already, and nobody must try again.
         return [(name, value) for name, value in self._reply.raw_headers if name.lower() != b"content-encoding"]
 
-    async def read(self, max_bytes: int, held: HeldAnswer) -> bytes:
-        """Read the whole body and return it decompressed; `held` counts its bytes.
+    async def read(self, max_bytes: int, held: HeldAnswer, parts: AsyncIterable[bytes] | None = None) -> bytes:
+        """Read the whole body and return it decompressed; `held` counts its bytes. `parts` is the body if it has begun.
 
         Raises UpstreamUnavailableError if it is longer than the bound, or if all answers together are too long.
         """
@@ -91,7 +91,7 @@ class Answered:
             raise too_long(max_bytes)
         body, length = list[bytes](), 0
         try:
-            async for part in self.parts():
+            async for part in parts or self.parts():
                 body.append(part)
                 length += len(part)
                 held.hold(length)

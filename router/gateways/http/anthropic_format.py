@@ -7,7 +7,7 @@ from typing import Any
 
 from router.answering.upstreams.destinations import ANTHROPIC_HEADERS
 from router.errors import RouterError
-from router.gateways.http.decision_format import RECORD_FIELD
+from router.gateways.http.http_api import HttpApi, code_of, param_of
 from router.values import ApiFormat
 
 #: Anthropic's type of an error for each HTTP status; other statuses are an `api_error`.
@@ -23,7 +23,7 @@ _KINDS: Mapping[int, str] = {
 }
 
 
-class AnthropicFormat:
+class AnthropicFormat(HttpApi):
     """Writes what Anthropic's API sends. See `HttpApi`, which this class follows, for what the methods return."""
 
     api_format = ApiFormat.ANTHROPIC_MESSAGES
@@ -38,18 +38,10 @@ class AnthropicFormat:
         """Return True for the first event, and for the one with the usage: strict clients check the others closely."""
         return chunk["type"] == "message_start" or has_cost
 
-    def with_record(self, chunk: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the chunk with the record as one more field."""
-        return {**chunk, RECORD_FIELD: record}
-
-    def error_event(self, body: dict[str, Any], number: int) -> dict[str, Any]:
-        """Return the body of the error, because events hold the same."""
-        return body
-
     def error_body(self, error: RouterError, status: int) -> dict[str, Any]:
-        """Return Anthropic's error object. The object inside has `code` and `retryable` besides."""
+        """Return Anthropic's error object. The object inside has `code`, `param` and `retryable` besides."""
         body = _error_object(str(error), _KINDS.get(status, "api_error"))
-        body["error"] |= {"code": error.reason.lower(), "retryable": error.retryable}
+        body["error"] |= {"code": code_of(error), "param": param_of(error), "retryable": error.retryable}
         return body
 
     def internal_error_body(self, message: str) -> dict[str, Any]:

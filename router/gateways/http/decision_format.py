@@ -66,10 +66,10 @@ def decision_headers(decision: RoutingDecision) -> dict[str, str]:
 
 
 def delivery_headers(delivery: Delivery) -> dict[str, str]:
-    """Return the headers that say who answered, and after which attempts."""
+    """Return the headers that say who answered, after which attempts, and what rate limits that provider told."""
     # Only the last attempts, because clients refuse long headers.
     attempts = (f"{attempt.candidate}={attempt.outcome.value}" for attempt in delivery.attempts[-MAX_ATTEMPTS:])
-    return {ANSWERED_BY_HEADER: delivery.answered_by, ATTEMPTS_HEADER: ",".join(attempts)}
+    return {**delivery.rate_limits, ANSWERED_BY_HEADER: delivery.answered_by, ATTEMPTS_HEADER: ",".join(attempts)}
 
 
 def decision_record(decision: RoutingDecision, delivery: Delivery | None) -> dict[str, Any]:

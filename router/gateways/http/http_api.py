@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from router.errors import DispatchError, ForbiddenError, RequestTooLargeError, RouterError, UpstreamNotFoundError
-from router.gateways.http.decision_format import ERROR_HEADER
+from router.gateways.http.decision_format import ERROR_HEADER, RECORD_FIELD
 from router.values import ApiFormat
 
 #: The HTTP status for each gRPC status of our errors; see router/errors.py.
@@ -27,38 +28,55 @@ HTTP_STATUS: Mapping[str, int] = {
 }
 
 
-class HttpApi(Protocol):
-    """Writes what one API sends over HTTP."""
+class HttpApi(abc.ABC):
+    """Writes what one API sends over HTTP.
 
-    @property
-    def api_format(self) -> ApiFormat:
-        """The format of its requests and answers."""
+    Attributes:
+        api_format: the format of its requests and answers.
+        passed_headers: the request headers that an upstream of the same API gets, in lower case.
+        last_event: the bytes with which a complete stream ends.
+    """
 
-    @property
-    def passed_headers(self) -> tuple[str, ...]:
-        """The request headers that an upstream of the same API gets, in lower case."""
+    api_format: ClassVar[ApiFormat]
+    passed_headers: ClassVar[tuple[str, ...]] = ()
+    last_event: ClassVar[bytes] = b""
 
-    @property
-    def last_event(self) -> bytes:
-        """The bytes with which a complete stream ends."""
-
+    @abc.abstractmethod
     def event(self, body: Mapping[str, Any], raw: bytes) -> bytes:
         """Return the server-sent event for a chunk. `raw` is the JSON of `body`."""
 
+    @abc.abstractmethod
     def carries_record(self, chunk: Mapping[str, Any], *, has_cost: bool) -> bool:
         """Return whether a chunk of a stream carries the decision record. `has_cost`: whether the cost is known."""
 
     def with_record(self, chunk: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a chunk of a stream with the decision record in it."""
+        """Return a chunk of a stream with the decision record as one more field, unless an API has it elsewhere."""
+        return {**chunk, RECORD_FIELD: record}
 
     def error_event(self, body: dict[str, Any], number: int) -> dict[str, Any]:
-        """Return the chunk that reports an error in a stream. `number`: how many events were sent before."""
+        """Return the chunk that reports an error in a stream, which is the body of the error in most APIs.
 
+        number: how many events were sent before.
+        """
+        return body
+
+    @abc.abstractmethod
     def error_body(self, error: RouterError, status: int) -> dict[str, Any]:
         """Return the body that reports an error of ours with this HTTP status."""
 
+    @abc.abstractmethod
     def internal_error_body(self, message: str) -> dict[str, Any]:
         """Return the body that reports an error which is a bug of ours."""
+
+
+def code_of(error: RouterError) -> str:
+    """Return the name of an error for machines: that of the provider, such as `content_filter`, or else ours."""
+    return (error.provider_code if isinstance(error, DispatchError) else None) or error.reason.lower()
+
+
+def param_of(error: RouterError) -> str | None:
+    """Return the field of the request that is at fault, as the provider or the router names it, or None."""
+    return (error.provider_param if isinstance(error, DispatchError) else None) or error.field
 
 
 def http_status_of(error: RouterError) -> int:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from router.answering.upstreams.large_answers import apart, is_large, json_in_pieces
+from router.answering.reading.large_answers import apart, is_large, json_in_pieces
 from router.attempts import Delivery
 from router.errors import DispatchError, RouterError
 from router.gateways.http.decision_format import (

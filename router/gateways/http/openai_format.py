@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from router.errors import RouterError, UnauthenticatedError, UnknownModelError
-from router.gateways.http.decision_format import RECORD_FIELD
-from router.gateways.http.http_api import error_headers, http_status_of
+from router.gateways.http.http_api import HttpApi, code_of, error_headers, http_status_of, param_of
 from router.values import ApiFormat
 
 
-class OpenAIFormat:
+class OpenAIFormat(HttpApi):
     """Writes what OpenAI's API sends. See `HttpApi`, which this class follows, for what the methods return."""
 
     api_format = ApiFormat.OPENAI_CHAT
-    passed_headers: tuple[str, ...] = ()
     last_event = b"data: [DONE]\n\n"
 
     def event(self, body: Mapping[str, Any], raw: bytes) -> bytes:
@@ -26,20 +24,12 @@ class OpenAIFormat:
         """Return True, because every chunk carries the record."""
         return True
 
-    def with_record(self, chunk: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the chunk with the record as one more field."""
-        return {**chunk, RECORD_FIELD: record}
-
-    def error_event(self, body: dict[str, Any], number: int) -> dict[str, Any]:
-        """Return the body of the error, because events hold the same."""
-        return body
-
     def error_body(self, error: RouterError, status: int) -> dict[str, Any]:
         """Return OpenAI's error object, with `retryable` in it."""
         # Clients that were written for OpenAI know these codes.
         known = {UnknownModelError: "model_not_found", UnauthenticatedError: "invalid_api_key"}
-        code = known.get(type(error), error.reason.lower())
-        body = error_object(str(error), kind=_kind(status), code=code, param=error.field)
+        code = known.get(type(error)) or code_of(error)
+        body = error_object(str(error), kind=_kind(status), code=code, param=param_of(error))
         body["error"]["retryable"] = error.retryable
         return body
 

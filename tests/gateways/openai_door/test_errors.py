@@ -18,7 +18,7 @@ ERRORS = [
     ({"stream": "yes"}, openai.BadRequestError, "invalid_request", "stream"),
     ({"messages": [{"role": "user", "content": [{"type": "hologram"}]}]}, openai.BadRequestError, None, None),
     ({"model": "fault-400"}, openai.BadRequestError, "upstream_rejected", None),
-    ({"model": "fault-too-long"}, openai.BadRequestError, "upstream_context_window", None),
+    ({"model": "fault-too-long"}, openai.BadRequestError, "context_length_exceeded", None),
     ({"model": "fault-401"}, openai.InternalServerError, "upstream_denied", None),
     ({"model": "fault-429"}, openai.RateLimitError, "upstream_rate_limited", None),
     ({"model": "fault-500"}, openai.InternalServerError, "upstream_unavailable", None),
@@ -36,7 +36,8 @@ def test_errors_are_the_sdks_own_with_codes_of_ours(
     error = caught.value
     if code is not None:
         assert (error.code, error.param) == (code, param)
-        assert error.response.headers["x-elle-error"] == code.upper().replace("MODEL_NOT_FOUND", "UNKNOWN_MODEL")
+        ours = {"model_not_found": "UNKNOWN_MODEL", "context_length_exceeded": "UPSTREAM_CONTEXT_WINDOW"}
+        assert error.response.headers["x-elle-error"] == ours.get(code, code.upper())
     # The caller's own words come back with what is wrong with them, and with nothing else.
     assert ("SECRET" in str(error)) is (code == "upstream_rejected")
     if str(changes.get("model")).startswith("fault-"):

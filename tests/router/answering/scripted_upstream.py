@@ -63,7 +63,7 @@ class Script:
             await asyncio.sleep(30)
         return step  # type: ignore[no-any-return]
 
-    async def stream(self, candidate: Any, query: RouteQuery) -> AsyncGenerator[Any, None]:
+    async def stream(self, candidate: Any, query: RouteQuery, notes: object) -> AsyncGenerator[Any, None]:
         try:
             for part in self._next(candidate.name, [delta(content="forty-"), delta("stop", content="two")]):
                 if isinstance(part, BaseException):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.answering.upstreams.answer_json import loads_in_pieces
+from router.answering.reading.answer_json import loads_in_pieces
 from router.intake import long_strings
 from router.intake.long_strings import find_long_strings, shorten
 from router.plain_json import NotPlainJsonError

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from router import plain_json
-from router.answering.upstreams.large_answers import PatientDecoder, apart, is_large
+from router.answering.reading.large_answers import PatientDecoder, apart, is_large
 from router.errors import UpstreamUnavailableError
 from router.intake.long_strings import find_long_strings, shorten
 
@@ -32,7 +32,7 @@ async def decoded(content: bytes) -> Any:
     """
     try:
         if len(content) <= LONG_BYTES:
-            return plain_json.loads(content)
+            return plain_json.loads_mended(content)
         return await apart(loads_in_pieces, content)
     except plain_json.NotPlainJsonError as error:
         raise UpstreamUnavailableError(f"the upstream sent an answer that is no plain JSON: {error}.") from error
@@ -49,12 +49,12 @@ def loads_in_pieces(content: bytes) -> Any:
     decoder = PatientDecoder if signs > FEW_SIGNS else json.JSONDecoder
     if not json.detect_encoding(content).startswith("utf-8"):
         # In UTF-16 and UTF-32 a byte is no character.
-        return plain_json.loads(content, decoder)
+        return plain_json.loads_mended(content, decoder)
     try:
         short = shorten(content, find_long_strings(content))
     except ValueError as error:
         raise plain_json.NotPlainJsonError("it is malformed") from error
-    return short.restore(plain_json.loads(short.raw, decoder))
+    return short.restore(plain_json.loads_mended(short.raw, decoder))
 
 
 def too_many_values() -> UpstreamUnavailableError:
@@ -76,12 +76,19 @@ def signs_in(content: bytes) -> int:
 
 
 async def checked(value: Any) -> Any:
-    """Check a value that a library decoded from an upstream's answer, and return it unchanged.
+    """Return a value that a library decoded from an upstream's answer, with numbers that plain JSON can hold.
 
-    Raises UpstreamUnavailableError if plain JSON cannot hold it.
+    Raises UpstreamUnavailableError if it nests too deeply.
     """
     try:
-        await apart(plain_json.check, value) if is_large(value) else plain_json.check(value)
+        return await apart(_mended, value) if is_large(value) else _mended(value)
     except plain_json.NotPlainJsonError as error:
         raise UpstreamUnavailableError(f"the upstream sent an answer that is no plain JSON: {error}.") from error
+
+
+def _mended(value: Any) -> Any:
+    try:
+        plain_json.check(value)
+    except plain_json.NotPlainJsonError:
+        return plain_json.mended(value)
     return value

@@ -16,7 +16,7 @@ import yaml
 from google.protobuf import json_format
 
 from router import plain_json
-from router.answering.upstreams.large_answers import LARGE_TEXT, LARGE_VALUES, PatientDecoder, is_large, json_in_pieces
+from router.answering.reading.large_answers import LARGE_TEXT, LARGE_VALUES, PatientDecoder, is_large, json_in_pieces
 from router.gateways.http import http_reply
 from router.gateways.http.http_gateway import HttpGateway
 from router.pb import router_service_pb2 as pb

@@ -1,0 +1,1 @@
+"""Read what upstreams send within bounds: JSON, large answers, and server-sent events."""

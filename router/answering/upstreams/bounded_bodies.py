@@ -1,0 +1,161 @@
+"""Bound the bodies of HTTP answers that LiteLLM reads, and let it see only what it can read. Needs httpx."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from typing import Any
+
+import httpx
+
+from router.answering.formats.reported_errors import error_in
+from router.answering.reading.answer_json import FEW_SIGNS, LONG_BYTES, MAX_SIGNS, decoded, signs_in, too_many_values
+from router.answering.reading.large_answers import json_in_pieces
+from router.answering.reading.sse import TAIL_S, ServerSentEvent, events_in, too_long
+from router.answering.upstreams.litellm_call import Call
+from router.answering.upstreams.upstream_http import PACKED, unpacked
+from router.errors import DispatchError, UpstreamUnavailableError
+
+#: Bytes of the body of an error that LiteLLM gets to see. It searches them half a dozen times with regular expressions,
+#: each time 4 KB in some 4 ms, during which no other thread runs.
+MAX_ERROR_BYTES = 4 * 1024
+
+#: A text without any of these reports no error.
+_WORDS_OF_ERRORS = (b"error", b"failed")
+
+#: What numbers look like that no double holds, or none that JSON has. LiteLLM stumbles over some of them.
+ODD_NUMBER = re.compile(rb"NaN|Infinity|[0-9]{300}|[0-9][eE]\+?[0-9]{3}")
+
+#: A delta that brings nothing, in which LiteLLM looks for something.
+_NULL_DELTA = re.compile(rb'"delta"\s*+:\s*+null')
+
+#: How an event says why an answer ended. Within a text these quotes would have backslashes.
+_ENDED = re.compile(rb'"(finish_reason|finishReason|stop_reason)"\s*+:\s*+"')
+
+
+class _Gauge:
+    """Counts the bytes of an answer that consists of no events, and says when they are too many.
+
+    Readers gather whole lines before they decode.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._total = self._line = self._signs = 0
+
+    def add(self, part: bytes) -> None:
+        """Count the next part of the answer. Raises UpstreamUnavailableError if the answer is now beyond its bounds."""
+        most = self._call.max_answer_bytes
+        self._total += len(part)
+        last = part.rfind(b"\n") if self._call.streamed else -1
+        if last >= 0:
+            self._line = self._signs = 0
+        self._line += len(part) - last - 1
+        self._signs += signs_in(part[last + 1 :])
+        self._call.notes.held.hold(self._line if self._call.streamed else self._total)
+        if self._line > most or self._total > self._call.max_bytes:
+            raise too_long(most if self._line > most else self._call.max_bytes)
+        # LiteLLM decodes each line of a stream in one step. A line holds a few tokens.
+        if self._signs > (FEW_SIGNS if self._call.streamed else MAX_SIGNS):
+            raise too_many_values()
+
+
+class BoundedBody(httpx.AsyncByteStream):
+    """Wraps the body of a successful response: it is bounded, and an error that it reports is raised as ours.
+
+    Of a stream of events LiteLLM gets to see only the events that bring something, each whole. Its readers stumble over
+    others.
+    """
+
+    def __init__(self, response: httpx.Response, call: Call) -> None:
+        self._inner: Any = response.stream
+        self._call = call
+        of_events = response.headers.get("content-type", "").strip().lower().startswith("text/event-stream")
+        self._of_events = call.streamed and of_events
+        # Nobody else must unpack it, in one piece.
+        encoding = response.headers.pop("content-encoding", "identity").strip().lower()
+        self._packed = encoding in PACKED
+
+    def _parts(self) -> AsyncIterable[bytes]:
+        return unpacked(self._inner) if self._packed else self._inner
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async with contextlib.aclosing(self._events() if self._of_events else self._pieces()) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except DispatchError as error:
+            self._call.refusal = error
+            raise httpx.ReadError("the answer is an error, or longer than the bound on one answer") from error
+
+    async def _events(self) -> AsyncGenerator[bytes, None]:
+        events = events_in(self._parts(), max_bytes=self._call.max_answer_bytes, notes=self._call.notes)
+        has_begun = has_ended = False
+        async with contextlib.aclosing(events):
+            while True:
+                try:
+                    async with asyncio.timeout(TAIL_S if has_ended else None):
+                        event = await anext(events)
+                except StopAsyncIteration:
+                    return
+                except (TimeoutError, httpx.HTTPError, DispatchError):
+                    # Nothing that goes wrong behind a whole answer spoils it.
+                    if has_ended:
+                        return
+                    raise
+                if event.is_empty or event.is_ping:
+                    continue
+                if event.is_last and not has_begun:
+                    # LiteLLM would make an empty answer of it.
+                    raise UpstreamUnavailableError(f"{self._call.who} sent no answer.")
+                has_begun = True
+                if signs_in(event.data) > FEW_SIGNS:
+                    raise too_many_values()
+                await raise_reported(event.data, self._call)
+                has_ended = has_ended or _ENDED.search(event.data) is not None
+                if ODD_NUMBER.search(event.data):
+                    event = ServerSentEvent(event.name, json_in_pieces(await decoded(event.data)))
+                yield _NULL_DELTA.sub(b'"delta":{}', event.raw)
+
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
+        gauge, is_first = _Gauge(self._call), True
+        async for part in self._parts():
+            self._call.notes.note_life()
+            gauge.add(part)
+            if is_first and self._call.streamed and len(part) <= LONG_BYTES:
+                # An error in one piece in place of a stream.
+                await raise_reported(part, self._call)
+            is_first = False
+            yield part
+
+    async def aclose(self) -> None:
+        """Close the body that this one wraps."""
+        await self._inner.aclose()
+
+
+async def raise_reported(content: bytes, call: Call) -> None:
+    """Raise the error that a JSON text from a provider reports; anything else is LiteLLM's to read."""
+    if call.report is None or not any(word in content for word in _WORDS_OF_ERRORS):
+        return
+    try:
+        report = error_in(await decoded(content))
+    except UpstreamUnavailableError:
+        return
+    if report is not None:
+        raise await call.report(report, call.notes)
+
+
+class BoundedErrorBody(BoundedBody):
+    """Wraps the body of an error response, and cuts it at its bound without raising an error."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = MAX_ERROR_BYTES
+        self._call.error_body.clear()
+        async for part in self._parts():
+            self._call.error_body += part[:left]
+            yield part[:left]
+            left -= len(part)
+            if left <= 0:
+                return

@@ -1,0 +1,205 @@
+"""A stream that is whole is never called broken, and an error in an answer of status 200 is that error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from router.answering import upstream as upstream_module
+from router.answering.reading.call_notes import CallNotes
+from router.answering.upstream import Upstream
+from router.answering.upstreams import bounded_bodies
+from router.errors import DispatchError, UpstreamUnavailableError
+from router.policies.policy_file import Candidate
+from router.values import ApiFormat, RouteQuery
+from tests.router.answering.upstreams import real_streams as real
+from tests.router.answering.upstreams.real_streams import Step, chunk, data
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+#: Through our own connection, and through LiteLLM.
+PROVIDERS = ["openai", "hosted_vllm"]
+
+#: What the server sends next, with its head.
+sent: list[Step] = []
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def url() -> AsyncIterator[str]:
+    async with real.sending(lambda _: sent) as url:
+        yield url
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def upstream() -> AsyncIterator[Upstream]:
+    upstream = Upstream()
+    await upstream.load()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (upstream_module, bounded_bodies):
+            patch.setattr(module, "TAIL_S", 0.2)
+        yield upstream
+    await upstream.aclose()
+
+
+def send(*steps: Step, kind: str = "text/event-stream") -> None:
+    sent[:] = [real.HEAD.replace(b"text/event-stream", kind.encode()), *steps]
+
+
+def asked(provider: str, url: str, **more: Any) -> Candidate:
+    base = url if provider == "anthropic" else f"{url}/v1"
+    return Candidate(name="c", model=f"{provider}/x", api_base=base, timeout_s=10, **more)
+
+
+async def stream(upstream: Upstream, candidate: Candidate, api: ApiFormat = ApiFormat.OPENAI_CHAT) -> list[Any]:
+    query = RouteQuery.from_prompt("hi") if api is ApiFormat.OPENAI_CHAT else query_of(api)
+    return [one async for one in upstream.stream(candidate, query)]
+
+
+def query_of(api: ApiFormat) -> RouteQuery:
+    return RouteQuery(({"role": "user", "content": "hi"},), api_format=api, parameters={"max_tokens": 9})
+
+
+def text_of(chunks: list[Any]) -> str:
+    deltas = [choice.get("delta") or {} for one in chunks for choice in one["choices"]]
+    return "".join(delta.get("content") or "" for delta in deltas)
+
+
+#: LiteLLM reads lines of data whatever the content type says; there we only bound them.
+WHOLE = [
+    (name, who) for name in real.WHOLE_CHATS for who in PROVIDERS if (name, who) != (real.WRONG_TYPE, "hosted_vllm")
+]
+
+
+@pytest.mark.parametrize(("name", "provider"), WHOLE)
+async def test_a_stream_that_is_whole_arrives(upstream: Upstream, url: str, name: str, provider: str) -> None:
+    send(*real.WHOLE_CHATS[name], kind="application/json" if name == real.WRONG_TYPE else "text/event-stream")
+    chunks = await stream(upstream, asked(provider, url))
+    assert text_of(chunks) == "forty-two"
+    if "usage" in name:
+        assert [one["usage"]["prompt_tokens"] for one in chunks if one.get("usage")] == [10]
+    json.dumps(chunks, allow_nan=False)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_half_of_a_surrogate_pair_arrives(upstream: Upstream, url: str, provider: str) -> None:
+    send(real.SURROGATE)
+    assert text_of(await stream(upstream, asked(provider, url))) == "\ud83dtwo"
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [real.TEXT],
+        [real.TEXT, real.PAUSE, real.RESET],
+        [real.DONE],
+        [b": hi\n\n" * 50],
+        [data(chunk({"content": "a"})) + data(chunk({"content": "b"}, index=1)) + real.STOP],
+    ],
+    ids=["cut", "reset", "nothing", "comments", "one of two choices"],
+)
+async def test_a_stream_that_is_not_whole_is_an_error(
+    upstream: Upstream, url: str, steps: list[Step], provider: str
+) -> None:
+    send(*steps)
+    with pytest.raises(UpstreamUnavailableError):
+        await stream(upstream, asked(provider, url))
+
+
+async def test_nonsense_inside_a_stream_is_an_error(upstream: Upstream, url: str) -> None:
+    send(real.TEXT + data(b"{nope") + real.STOP)
+    with pytest.raises(UpstreamUnavailableError):
+        await stream(upstream, asked("openai", url))
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("way", ["whole", "stream", "stream in one piece"])
+@pytest.mark.parametrize("name", real.ERRORS)
+async def test_an_error_in_an_answer_of_status_200_is_that_error(
+    upstream: Upstream, url: str, name: str, way: str, provider: str
+) -> None:
+    error, reason, code, param, wait_s = real.ERRORS[name]
+    if way == "stream":
+        send(data(chunk({"role": "assistant"})) + data(error) + real.DONE)
+    else:
+        send(json.dumps(real.whole_of(error)).encode(), kind="application/json")
+    candidate, query = asked(provider, url), RouteQuery.from_prompt("hi")
+    with pytest.raises(DispatchError) as caught:
+        await (upstream.complete(candidate, query) if way == "whole" else stream(upstream, candidate))
+    found = caught.value
+    assert (found.reason, found.provider_code, found.provider_param) == (reason, code, param)
+    assert found.retry_after_s == wait_s
+    has_words = reason != "UPSTREAM_DENIED" and name != "a choice that says no more"
+    assert ("it failed" in str(found)) is has_words
+    assert "abcdefghij" not in str(found)
+
+
+async def test_the_errors_of_the_other_formats_are_found_too(upstream: Upstream, url: str) -> None:
+    filtered = {"code": "content_filter", "message": "it failed", "param": "input"}
+    failed = {"type": "response.failed", "response": {"status": "failed", "output": [], "error": filtered}}
+    cases: list[tuple[str, ApiFormat, bytes, str, str | None]] = [
+        (
+            "anthropic",
+            ApiFormat.ANTHROPIC_MESSAGES,
+            data({"type": "error", "error": {"type": "overloaded_error", "message": "it failed"}}, "error"),
+            *("UPSTREAM_UNAVAILABLE", None),
+        ),
+        ("openai", ApiFormat.OPENAI_RESPONSES, data(failed, "response.failed"), "UPSTREAM_REJECTED", "content_filter"),
+        (
+            "openai",
+            ApiFormat.OPENAI_RESPONSES,
+            data({"type": "error", **filtered}, "error"),
+            *("UPSTREAM_REJECTED", "content_filter"),
+        ),
+        ("openai", ApiFormat.OPENAI_COMPLETIONS, data({"error": filtered}), "UPSTREAM_REJECTED", "content_filter"),
+    ]
+    for provider, api, raw, reason, code in cases:
+        send(raw)
+        speaks = {"speaks": ["responses", "completions"]} if provider == "openai" else {}
+        with pytest.raises(DispatchError, match="It says: it failed") as caught:
+            await stream(upstream, asked(provider, url, **speaks), api)
+        assert (caught.value.reason, caught.value.provider_code) == (reason, code)
+
+
+async def test_streams_of_the_other_formats_are_whole_with_anything_in_them(upstream: Upstream, url: str) -> None:
+    message = [
+        data({"type": "ping"}, "ping"),
+        data({"type": "message_start", "message": {"id": "m", "role": "assistant", "content": []}}, "message_start"),
+        b": hi\n\nid: 1\n\n" + data(b"null"),
+        data({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "forty-two"}}),
+    ]
+    ends = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}}
+    for end in (data(ends) + data(b"{nope"), data({"type": "message_stop"}, "message_stop")):
+        send(*message, end)
+        events = await stream(upstream, asked("anthropic", url), ApiFormat.ANTHROPIC_MESSAGES)
+        assert "forty-two" in json.dumps(events)
+    whole = {"id": "r", "object": "response", "output": [], "status": "completed"}
+    send(
+        data({"type": "response.created", "response": whole}) + b": hi\n\n",
+        data({"type": "response.output_text.delta", "delta": "forty-two"}),
+        data({"type": "response.completed", "response": whole}) + b"data: {nope",
+    )
+    speaks = asked("openai", url, speaks=["responses", "completions"])
+    assert len(await stream(upstream, speaks, ApiFormat.OPENAI_RESPONSES)) == 3
+    words = [{"choices": [{"index": 0, "text": text, "finish_reason": None}]} for text in ("forty-", "two")]
+    send(*map(data, words), data({"choices": None, "usage": real.USAGE}), real.DONE)
+    chunks = await stream(upstream, speaks, ApiFormat.OPENAI_COMPLETIONS)
+    assert "".join(choice["text"] for one in chunks for choice in one["choices"]) == "forty-two"
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_the_rate_limits_that_an_answer_tells_are_noted(upstream: Upstream, url: str, provider: str) -> None:
+    send(real.TEXT + real.STOP)
+    notes = CallNotes()
+    async for _ in upstream.stream(asked(provider, url), RouteQuery.from_prompt("hi"), notes):
+        pass
+    assert (notes.rate_limits, notes.waits) == ({"x-ratelimit-remaining-requests": "7"}, {"retry-after": "9"})
+    head = [(b"Anthropic-RateLimit-Tokens-Limit", b"5"), (b"x-ratelimit-odd", b"\xff"), (b"x-request-id", b"1")]
+    notes.note_head([*head, *((b"x-ratelimit-%d" % n, b"1") for n in range(100)), (b"x-ratelimit-long", b"1" * 300)])
+    assert notes.rate_limits["anthropic-ratelimit-tokens-limit"] == "5"
+    assert len(notes.rate_limits) == 40
+    assert not {"x-ratelimit-odd", "x-request-id", "x-ratelimit-long"} & notes.rate_limits.keys()
