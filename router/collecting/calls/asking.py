@@ -215,7 +215,8 @@ class Asker:
                 await self._before_next_try(member, lane, failure, tries)
             except StopCollectingError as error:
                 self.stop(str(error))
-                raise
+                # Another call may have stopped the run while this one was in flight. All say why it was stopped.
+                raise StopCollectingError(self._stopped) from error
 
     async def _send(self, call: AskedCall, member: Candidate, sent: OpenCall) -> Completion:
         assert self._dispatcher is not None  # noqa: S101  (`running` made it)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -9,11 +10,16 @@ import pytest
 
 from router import errors
 from router.attempts import Attempt, AttemptOutcome
-from router.collecting.calls.asking import AskingLimits, state_of
+from router.collecting.calls.asking import AskedCall, Asker, AskingLimits, CallFailedError, state_of
+from router.collecting.calls.budget import NOTHING, Budget, StopCollectingError
+from router.collecting.calls.panel import Panel
+from router.collecting.calls.store import open_store
 from router.collecting.collect import CollectOptions, collect
 from router.collecting.sampling import Selection
 from router.errors import DispatchError
+from router.policies.policy_file import read_policy_file
 from tests.router.collecting.simulated import simulated, write_log, write_policy
+from tests.router.faults import closed_port
 
 A = AttemptOutcome
 
@@ -72,6 +78,29 @@ def test_an_upstream_that_takes_no_connection_stops_the_run_and_nothing_is_charg
         assert "candidate 'small' failed 10 prompts in a row" in str(summary.stopped)
         assert summary.spent_usd == pytest.approx(upstream.usd)
         assert summary.calls == sum(upstream.paid.values())
+
+
+async def test_calls_that_are_in_flight_when_the_run_stops_say_why_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.collecting.calls.asking._BACKOFF_S", 0.001)
+    policy = write_policy(tmp_path / "p.yaml", f"http://127.0.0.1:{closed_port()}/v1")
+    panel, chats = (
+        Panel(read_policy_file(policy).candidates),
+        [({"role": "user", "content": str(n)},) for n in range(14)],
+    )
+    with open_store(tmp_path / "store.sqlite") as store:
+        asker = Asker(panel, store, "test", AskingLimits(concurrency=len(chats)))
+        async with asker.running(None):
+            calls = [AskedCall("tiny", chat, {"max_tokens": 1}) for chat in chats]
+            reservation = await Budget(None, None).admit(NOTHING)
+            assert reservation is not None
+            failures = await asyncio.gather(*(asker.ask(call, reservation) for call in calls), return_exceptions=True)
+    assert sum(isinstance(one, CallFailedError) for one in failures) == 9
+    stops = [str(one) for one in failures if isinstance(one, StopCollectingError)]
+    assert len(stops) == 5
+    assert len(set(stops)) == 1
+    assert "failed 10 prompts in a row" in stops[0]
 
 
 @pytest.mark.parametrize("provider", ["openai", "hosted_vllm"])
