@@ -38,6 +38,12 @@ def fake_spec(marker: str = "0") -> EncoderSpec:
     )
 
 
+@functools.cache  # tests encode the same thousands of texts again and again
+def _noise(text: str) -> FloatArray:
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+    return np.random.default_rng(seed).standard_normal(N_FEATURES).astype(np.float32)
+
+
 class FakeEncoder:
     """Encodes a text as noise that the text seeds. Prompts that name a fault get it; `gate` can hold encodings up."""
 
@@ -65,8 +71,7 @@ class FakeEncoder:
             raise RuntimeError("the forward pass failed")
         if "make the features NaN" in text:
             return np.full(N_FEATURES, np.nan, dtype=np.float32)
-        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
-        return np.random.default_rng(seed).standard_normal(N_FEATURES).astype(np.float32)
+        return _noise(text).copy()
 
 
 class FakeBatchEncoder(FakeEncoder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from hashlib import sha256
@@ -54,6 +55,7 @@ def write_outcomes(
     return path
 
 
+@functools.cache  # it is asked for once for each row
 def frequent_text(*, easy: bool = True) -> str:
     """Return a prompt whose first feature says that the weak model gets it right, whatever it does."""
     texts = [f"frequent prompt {i}" for i in range(50)]
