@@ -84,12 +84,17 @@ def ece(predicted: npt.ArrayLike, losses: npt.ArrayLike, n_bins: int = 15, debia
     is larger by about 0.8 s_b. Equal predictions are always in one bin. losses may be soft, in [0, 1].
     """
     p, y = _probabilities(predicted, losses)
+    order, begins = _equal_mass_bins(p, n_bins)
+    count = np.diff(begins, append=len(p))
+    y = y[order]
+    mean = np.add.reduceat(y, begins) / count
+    gaps = np.abs(np.add.reduceat(p[order], begins) / count - mean)
+    spread = np.sqrt(np.add.reduceat((y - np.repeat(mean, count)) ** 2, begins) / count)
+    errors = spread / np.sqrt(np.maximum(count - 1, 1))
     total = 0.0
-    for rows in _equal_mass_bins(p, n_bins):
-        gap = abs(float(p[rows].mean() - y[rows].mean()))
-        error = float(y[rows].std()) / math.sqrt(max(len(rows) - 1, 1))
+    for n, gap, error in zip(count.tolist(), gaps.tolist(), errors.tolist(), strict=True):
         excess = _folded_normal_mean(gap, error) - gap if debias else 0.0
-        total += len(rows) / len(p) * (gap - excess)
+        total += n / len(p) * (gap - excess)
     return max(total, 0.0)
 
 
@@ -104,7 +109,8 @@ def reliability_curve(
     p, y = _probabilities(predicted, losses)
     z = _normal_quantile(confidence)
     curve = []
-    for rows in _equal_mass_bins(p, n_bins):
+    order, begins = _equal_mass_bins(p, n_bins)
+    for rows in np.split(order, begins[1:]):
         n, mean = len(rows), float(y[rows].mean())
         centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
         half = z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)) / (1 + z * z / n)
@@ -114,15 +120,18 @@ def reliability_curve(
     return tuple(curve)
 
 
-def _equal_mass_bins(p: Float64, n_bins: int) -> list[Array]:
-    """Return the rows of each bin: sorted by prediction, cut at i n/n_bins, each cut moved past equal predictions."""
+def _equal_mass_bins(p: Float64, n_bins: int) -> tuple[Array, Array]:
+    """Return the rows sorted by prediction, (n,), and the place in this order at which each bin begins.
+
+    The order is cut at i n/n_bins for i = 1, 2, ..., and each cut is moved past equal predictions.
+    """
     if n_bins < 1:
         raise DataError(f"n_bins must be >= 1; got {n_bins}.")
     order = np.argsort(p, kind="stable")
     ascending = p[order]
     ends = np.rint(np.arange(1, n_bins + 1) * len(p) / n_bins).astype(np.int64)
     cuts = np.searchsorted(ascending, ascending[np.maximum(ends, 1) - 1], side="right")
-    return np.split(order, np.unique(cuts)[:-1])
+    return order, np.concatenate([[0], np.unique(cuts)[:-1]])
 
 
 def _folded_normal_mean(mean: float, sd: float) -> float:

@@ -154,16 +154,17 @@ def _rows(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike
 
 def _concave_hull(x: Float64, y: Float64) -> tuple[Float64, Float64]:
     """Return the upper hull by Andrew's monotone chain, flat from its maximum to the last x."""
+    # Plain floats: reading single numbers of an array takes most of the time, and bootstraps come here often.
+    across, up = x.tolist(), y.tolist()
     hull: list[int] = []
-    order = np.lexsort((-y, x))
-    for i in order:
+    for i in np.lexsort((-y, x)).tolist():
         while len(hull) > 1:
             a, b = hull[-2], hull[-1]
-            if (x[b] - x[a]) * (y[i] - y[a]) < (y[b] - y[a]) * (x[i] - x[a]):
+            if (across[b] - across[a]) * (up[i] - up[a]) < (up[b] - up[a]) * (across[i] - across[a]):
                 break
             hull.pop()
-        if not hull or x[i] > x[hull[-1]]:
-            hull.append(int(i))
+        if not hull or across[i] > across[hull[-1]]:
+            hull.append(i)
     top = int(np.argmax(y[hull])) + 1
     kept = np.array(hull[:top])
     return np.append(x[kept], x.max()), np.append(y[kept], y[kept[-1]])
