@@ -26,7 +26,16 @@ from probes.errors import EncoderError  # noqa: E402
 from router.client import RouterClient  # noqa: E402
 from router.deciding.pipeline import Router  # noqa: E402
 from router.serving.server import ServerSettings  # noqa: E402
+from router.tuning.judging import fit_figures  # noqa: E402
 from tests.service import running_service  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_bootstrap() -> Iterator[None]:
+    """Let fits in this process draw 100 resamples for the intervals on their cards, not 1,000; no test reads these."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit_figures, "RESAMPLES", 100)
+        yield
 
 
 @pytest.fixture(scope="session")

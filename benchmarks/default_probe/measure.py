@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,11 @@ def read_everyday() -> list[dict[str, str]]:
     return [json.loads(line) for line in EVERYDAY.read_text("utf-8").splitlines()]
 
 
-def everyday_figures(prompts: Sequence[dict[str, str]], router: Router | None = None) -> dict[str, Any]:
+def everyday_figures(
+    prompts: Sequence[dict[str, str]],
+    router: Router | None = None,
+    appended: Mapping[str, Sequence[str]] = KEPT_ASIDE,
+) -> dict[str, Any]:
     """Return what the served default policy does with everyday prompts, and how often something appended flips it."""
     router = router or Router.from_files()
     cheapest = router.policy(None).rules.file.names[0]
@@ -131,7 +135,7 @@ def everyday_figures(prompts: Sequence[dict[str, str]], router: Router | None = 
     hard = np.array([one["difficulty"] == "hard" for one in prompts])
     language = np.array([one["language"] for one in prompts])
     flips = {}
-    for name, sentences in KEPT_ASIDE.items():
+    for name, sentences in appended.items():
         changed = [
             np.mean([(decide(f"{one['prompt']} {text}").chosen == cheapest) for one in prompts] != is_cheap)
             for text in sentences

@@ -25,6 +25,9 @@ FloatArray = npt.NDArray[np.float64]
 #: Baselines that need neither labels nor features.
 _BASELINES = (Random(), PromptLength())
 
+#: Draws of the bootstrap from which the intervals of a pair's figures come.
+RESAMPLES = 1000
+
 #: Mean scores closer than this are equal: the same sum in another order differs by as much.
 _EQUAL = 1e-12
 
@@ -192,7 +195,7 @@ def _pair_figures(outcomes: Outcomes, risk: FloatArray, seed: int) -> tuple[Pair
     )
     own = RouterScores(risk[rows, weak] - risk[rows, strong], risk[rows, weak])
     truth = Truth(pair.scores, text_numbers(pair.texts))
-    rankings = measure({PROBE: own, **baselines.by_name}, truth, reference=PROBE, seed=seed)
+    rankings = measure({PROBE: own, **baselines.by_name}, truth, reference=PROBE, resamples=RESAMPLES, seed=seed)
     ranking = rankings.pop(PROBE)
     if "apgr" not in ranking.figures:
         # The strong model is not the better one on some resample, or on all of them, so there is no gap to rank for.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ from router.tuning.outcomes import feature_cache as features
 from tests.fakes import FakeEncoder, fake_spec
 
 
-@pytest.fixture
-def fake_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEncoder:
+def use_fake_encoder(monkeypatch: pytest.MonkeyPatch, cache: Path) -> FakeEncoder:
     """Run the whole command with the forward pass replaced, at the seam where encoders are loaded."""
     loaded = FakeEncoder()
 
@@ -31,8 +31,13 @@ def fake_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEncoder
         return loaded
 
     monkeypatch.setattr(features, "load_encoder", load)
-    monkeypatch.setenv("ELLE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("ELLE_CACHE_DIR", str(cache))
     return loaded
+
+
+@pytest.fixture
+def fake_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEncoder:
+    return use_fake_encoder(monkeypatch, tmp_path / "cache")
 
 
 def run(*arguments: object) -> Result:
@@ -67,12 +72,12 @@ def test_fit_then_evaluate_from_files(tmp_path: Path, fake_encoder: FakeEncoder)
     report = as_json(run("evaluate", tmp_path / "probe", held_out, *pair, "--json"))
     assert report["apgr"]["value"] > 0.55
     assert report["n_seen_in_fit"] == 0
-    again = run("evaluate", tmp_path / "probe", data, *pair, "--json")
+    again = run("evaluate", tmp_path / "probe", data, *pair, "--quick", "--json")
     assert "flatter" in again.stderr
     assert as_json(again)["n_seen_in_fit"] == 300
     for command in (
         ("fit", data, "--out", tmp_path / "probe", "--force"),
-        ("evaluate", tmp_path / "probe", held_out, *pair),
+        ("evaluate", tmp_path / "probe", held_out, *pair, "--quick"),
     ):
         table = run(*command)
         assert table.exit_code == 0
@@ -153,7 +158,7 @@ def test_what_is_wrong_is_said_on_stderr_with_status_1(
 def test_the_weak_model_must_be_the_weak_one(tmp_path: Path, fake_encoder: FakeEncoder) -> None:
     data = write_outcomes(tmp_path / "a.jsonl")
     assert run("fit", data, "--out", tmp_path / "p").exit_code == 0
-    swapped = run("evaluate", tmp_path / "p", data, "--weak", "large", "--strong", "small")
+    swapped = run("evaluate", tmp_path / "p", data, "--weak", "large", "--strong", "small", "--quick")
     assert swapped.exit_code == 1
     assert "Swap them" in swapped.stderr
 
@@ -219,13 +224,21 @@ def test_version_names_what_it_runs_on() -> None:
     assert {"elle-router", "python", "grpcio", "numpy"} <= found.keys()
 
 
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fit a probe on 300 prompts, with the statistics of its fit, once for all tests that adapt it."""
+    folder = tmp_path_factory.mktemp("old")
+    with pytest.MonkeyPatch.context() as patch:
+        use_fake_encoder(patch, folder / "cache")
+        data = write_outcomes(folder / "old.jsonl")
+        as_json(run("fit", data, "--out", folder / "old", "--keep-statistics", "--json"))
+    return folder
+
+
 @pytest.fixture
-def old_probe(tmp_path: Path, fake_encoder: FakeEncoder) -> Path:
-    """Fit a probe on 300 prompts, with the statistics of its fit."""
-    as_json(
-        run("fit", write_outcomes(tmp_path / "old.jsonl"), "--out", tmp_path / "old", "--keep-statistics", "--json")
-    )
-    return tmp_path / "old"
+def old_probe(old: Path, tmp_path: Path, fake_encoder: FakeEncoder) -> Path:
+    """Return a copy of that probe, with its data beside it."""
+    return Path(shutil.copytree(old, tmp_path, dirs_exist_ok=True)) / "old"
 
 
 def test_a_probe_is_adapted_to_few_labels_and_says_so(tmp_path: Path, old_probe: Path) -> None:
@@ -253,9 +266,8 @@ def test_a_probe_is_adapted_to_few_labels_and_says_so(tmp_path: Path, old_probe:
         "Adapted to 60 prompts" in run("fit", data, "--prior", old_probe, "--out", tmp_path / "new", "--force").output
     )
     unseen = write_outcomes(tmp_path / "unseen.jsonl", offset=400)
-    report = as_json(
-        run("evaluate", tmp_path / "new", unseen, "--weak", "small", "--strong", "large", "--quick", "--json")
-    )
+    pair = ("--weak", "small", "--strong", "large", "--resamples", 100)
+    report = as_json(run("evaluate", tmp_path / "new", unseen, *pair, "--quick", "--json"))
     assert report["n_seen_in_fit"] == 0
     assert report["apgr"]["low"] > 0.5
     assert report["ece"] < 0.15

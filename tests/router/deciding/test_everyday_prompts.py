@@ -5,11 +5,14 @@ The prompts are ours, written for this test, and none was fitted on. Single prom
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from benchmarks.default_probe.anchors import read_anchors
 from benchmarks.default_probe.measure import everyday_figures, read_everyday
+from benchmarks.default_probe.variants import KEPT_ASIDE
 from router.deciding.pipeline import Router
 
 pytestmark = pytest.mark.usefixtures("_real_encoder")
@@ -17,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("_real_encoder")
 
 @pytest.fixture(scope="module")
 def figures(router: Router) -> dict[str, dict[str, float]]:
-    return everyday_figures(read_everyday(), router)
+    return everyday_figures(read_everyday(), router, {})
 
 
 def test_the_prompts_are_many_and_were_not_fitted_on() -> None:
@@ -38,8 +41,20 @@ def test_no_language_is_left_behind(figures: dict[str, dict[str, dict[str, dict[
     assert np.min(shares) >= 0.5
 
 
-@pytest.mark.parametrize(("what", "most"), [("thanks", 4), ("neutral sentence", 8), ("flattery", 12)])
-def test_what_is_appended_seldom_flips_a_decision(
-    figures: dict[str, dict[str, dict[str, float]]], what: str, most: int
-) -> None:
-    assert figures["flips"][what]["flips_of_108"] <= most
+#: How many of 108 decisions each sort of sentence may flip.
+MOST_FLIPS = {"thanks": 4, "neutral sentence": 8, "flattery": 12}
+
+
+def _check_flips(prompts: Sequence[dict[str, str]], router: Router) -> None:
+    flips = everyday_figures(prompts, router, {what: KEPT_ASIDE[what] for what in MOST_FLIPS})["flips"]
+    for what, most in MOST_FLIPS.items():
+        assert flips[what]["flips_of_108"] <= most, what
+
+
+def test_what_is_appended_seldom_flips_a_decision(router: Router) -> None:
+    _check_flips(read_everyday()[::5], router)
+
+
+@pytest.mark.slow
+def test_what_is_appended_to_any_prompt_seldom_flips_a_decision(router: Router) -> None:
+    _check_flips(read_everyday(), router)
