@@ -6,6 +6,7 @@ import gc
 import json
 import re
 import shlex
+import socket
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,9 +78,18 @@ def test_every_option_that_a_page_names_beside_a_verb_is_one_of_that_verb(page: 
 def _run_python(block: Block, service: Service) -> None:
     """Run a block of Python, with the addresses of the shared service in place of those of the page."""
     text = block.text.replace("localhost:50051", service.address).replace("http://localhost:8080", service.url)
+    before = _open_sockets()
     exec(compile(text, block.name, "exec"), {"__name__": "page"})  # noqa: S102
-    # What the block left open warns now, and not in some later test.
-    gc.collect()
+    # What is left open would be closed at some later time, and warn in a test that has nothing to do with it.
+    assert _open_sockets() <= before, (
+        f"{block.name} leaves a connection open; begin the block with `with ... as client:`"
+    )
+
+
+def _open_sockets() -> set[int]:
+    """Return the numbers of the open sockets of this process that belong to a Python object, dead ones included."""
+    found = (one for one in gc.get_objects() if issubclass(type(one), socket.socket))
+    return {one.fileno() for one in found} - {-1}
 
 
 def _run_line(words: list[str], block: Block) -> None:
