@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from router.collecting.calls.store import StoreError, open_store
+from router.collecting.collect import CollectOptions, collect
+from router.collecting.sampling import Selection
 from tests.conftest import ROOT
 from tests.router.collecting.simulated import Simulated, simulated, write_log, write_policy
 
-N = 60
+N = 40
 
 
 def command(folder: Path) -> list[str]:
@@ -27,6 +29,14 @@ def command(folder: Path) -> list[str]:
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command(folder), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finish(folder: Path) -> None:
+    """Run the same collection in this process, and let it end by itself."""
+    options = CollectOptions(selection=Selection(n=N), budget_usd=5.0)
+    summary = collect([folder / "log.jsonl"], folder / "p.yaml", folder / "o.jsonl", options)
+    assert summary is not None
+    assert summary.stopped is None
 
 
 def kill_at(upstream: Simulated, folder: Path, n_paid: int, *, before: bool) -> None:
@@ -59,16 +69,14 @@ def test_a_run_killed_at_random_moments_ends_with_the_file_of_one_that_was_left_
             folder.mkdir()
             write_log(folder / "log.jsonl", N)
             write_policy(folder / "p.yaml", upstream.url)
-        with start(alone) as process:
-            assert process.wait(240) == 0
+        finish(alone)
         assert (sum(upstream.paid.values()), set(upstream.paid.values())) == (4 * N, {1})
     with simulated() as upstream:
         write_policy(killed / "p.yaml", upstream.url)
         for n_paid in sorted(moments.sample(range(1, 4 * N - 20), n_kills)):
             kill_at(upstream, killed, n_paid, before=moments.random() < 0.5)
             assert not (killed / "o.jsonl").exists()
-        with start(killed) as process:
-            assert process.wait(240) == 0
+        finish(killed)
         n_requests = sum(upstream.requests.values())
         assert len(upstream.paid) == 4 * N, "each of the calls has one key, and the upstream charges a key once"
         assert n_requests - 4 * N <= n_kills * 4 * 8, "only what was in flight was sent again"
@@ -108,7 +116,6 @@ def test_a_full_disk_ends_the_run_with_a_message_and_what_was_kept_is_not_asked_
         assert "elle-collect.sqlite cannot be used any more" in full.stderr
         asked = upstream.requests.total()
         assert 0 < asked < 4 * N
-        with start(tmp_path) as process:
-            assert process.wait(60) == 0
+        finish(tmp_path)
         assert upstream.requests.total() < asked + 4 * N
         assert upstream.paid.total() == 4 * N

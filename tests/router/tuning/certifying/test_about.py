@@ -71,7 +71,7 @@ class TestPeople:
         assert f"quality is what people say, who graded {found['n_human']} of these prompts" in said
 
     def test_a_kind_judge_lets_more_through_than_people_do(self, data_folder: Path, tmp_path: Path) -> None:
-        data = write_graded(tmp_path / "kind.jsonl", 3000, kind=0.4)
+        data = write_graded(tmp_path / "kind.jsonl", 2000, kind=0.4)
         people = answer_of(tune(data_folder, *PAIR, *LIMIT, data=data))
         judge = answer_of(tune(data_folder, *PAIR, *LIMIT, "--about", "judge", data=data))
         assert (people["about"], judge["about"], judge["n_human"]) == ("people", "judge judge", 0)
@@ -89,7 +89,7 @@ class TestPeople:
     def test_the_other_targets_groups_and_the_plan_work_with_human_grades(
         self, data_folder: Path, tmp_path: Path
     ) -> None:
-        data = write_graded(tmp_path / "more.jsonl", 3000, people=0.4)
+        data = write_graded(tmp_path / "more.jsonl", 1000, people=0.4)
         limits = ("--max-loss", 0.2, "--min-quality", 0.5, "--max-strong-share", 0.95, "--by", "group", "--plan")
         found = answer_of(tune(data_folder, *PAIR, *limits, data=data))
         assert found["certified"]
@@ -109,7 +109,7 @@ class TestPeople:
                 if "human_score" in row:
                     row["human_score"] /= 2
 
-        data = change(write_graded(tmp_path / "pairs.jsonl", 3000), pairwise)
+        data = change(write_graded(tmp_path / "pairs.jsonl", 1200), pairwise)
         found = answer_of(tune(data_folder, *PAIR, "--max-loss", 0.3, data=data))
         assert (found["about"], found["certified"]) == ("people", True)
         assert found["reference_quality"] == pytest.approx(0.5)
