@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from router.serving.http_server import serve_on_loopback
 from tests.gateways.loopback import in_thread
+from tests.gateways.unsteady import Unsteady
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Köln"}'}}
@@ -30,15 +31,18 @@ class ChatUpstream:
     calls_once: bool = False
     sent: list[bytes] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    unsteady: Unsteady = field(default_factory=Unsteady)
 
     def app(self) -> Starlette:
         return Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
 
     async def _complete(self, request: Request) -> Response:
         raw = await request.body()
+        body = json.loads(raw)
+        if refused := self.unsteady.refusal(body["model"]):
+            return JSONResponse({"error": {"message": "no room today", "type": "server_error"}}, *refused)
         self.sent.append(raw)
         self.keys.append(request.headers.get("authorization", ""))
-        body = json.loads(raw)
         if self.calls_once and body["messages"][-1]["role"] == "tool":
             body.pop("tools", None)
         if body.get("stream"):

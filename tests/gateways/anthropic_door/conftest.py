@@ -21,7 +21,8 @@ from tests.gateways.chat_upstream import ChatUpstream, running_chat_upstream
 from tests.gateways.loopback import in_thread
 
 CAPABILITIES = ["text", "image", "tools", "json_schema", "file"]
-FAULTS = ("fail-529", "fail-400", "fail-401", "fail-429", "break", "cut", "odd", "hollow", "forge")
+UNSTEADY = ("flaky", "down")
+FAULTS = (*UNSTEADY, "fail-529", "fail-400", "fail-401", "fail-429", "break", "cut", "odd", "hollow", "forge")
 
 
 @dataclass
@@ -78,6 +79,7 @@ def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def stack(_world: Stack) -> Stack:
     for seen in (_world.messages.sent, _world.messages.headers, _world.messages.paths, _world.chats.sent):
         seen.clear()
+    _world.messages.unsteady.asked.clear()
     return _world
 
 

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from router.serving.http_server import serve_on_loopback
 from tests.gateways.loopback import in_thread
+from tests.gateways.unsteady import Unsteady
 
 USAGE = {"input_tokens": 4, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 6, "output_tokens": 1}
 KINDS = {
@@ -36,6 +37,7 @@ class MessageUpstream:
     sent: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    unsteady: Unsteady = field(default_factory=Unsteady)
 
     def app(self) -> Starlette:
         paths = ("/v1/messages", "/v1/messages/count_tokens")
@@ -43,6 +45,9 @@ class MessageUpstream:
 
     async def _answer(self, request: Request) -> Response:
         raw = await request.body()
+        if refused := self.unsteady.refusal(json.loads(raw)["model"]):
+            error = {"type": KINDS.get(refused[0], "api_error"), "message": "no room today"}
+            return JSONResponse({"type": "error", "error": error}, *refused)
         self.sent.append(raw)
         self.headers.append(dict(request.headers))
         self.paths.append(request.url.path)
@@ -66,7 +71,9 @@ def _blocks(body: dict[str, Any]) -> list[dict[str, Any]]:
     if body.get("tools"):
         blocks.append({"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Köln"}})
     else:
-        blocks.append({"type": "text", "text": f"{body['model']} says 你好"})
+        has_schema = (body.get("output_config") or {}).get("format")
+        said = '{"city": "Köln"}' if has_schema else f"{body['model']} says 你好"
+        blocks.append({"type": "text", "text": said})
     return blocks
 
 

@@ -8,6 +8,7 @@ import subprocess
 from typing import Any
 
 import anthropic
+import pydantic
 import pytest
 
 from tests.conftest import ROOT
@@ -116,4 +117,35 @@ def test_the_node_sdk_gets_through_the_door_what_it_gets_directly(stack: Stack) 
     )
     assert done.returncode == 0, done.stderr.decode()
     told = json.loads(done.stdout)
-    assert told == {"asked": 12, "different": [], "refused": "NotFoundError 404", "counted": 17}
+    assert told == {
+        "asked": 14,
+        "different": [],
+        "refused": "NotFoundError 404",
+        "counted": 17,
+        "retried": "flaky says 你好",
+        "down": "ServiceUnavailableError 503",
+    }
+    assert stack.messages.unsteady.asked["flaky"] == 2
+    assert stack.messages.unsteady.asked["down"] == 1
+
+
+class Place(pydantic.BaseModel):
+    city: str
+
+
+@pytest.mark.parametrize("model", ["large", "small"])
+def test_a_helper_of_the_sdk_parses_structured_output(stack: Stack, sdk: anthropic.Anthropic, model: str) -> None:
+    parsed = sdk.messages.parse(model=model, max_tokens=100, messages=HELLO, output_format=Place)
+    assert parsed.parsed_output == Place(city="Köln")
+    if model == "small":
+        asked = json.loads(stack.chats.sent[-1])["response_format"]
+        assert (asked["type"], asked["json_schema"]["schema"]["required"]) == ("json_schema", ["city"])
+
+
+def test_the_sdk_repeats_what_it_is_told_to_wait_for_and_nothing_else(stack: Stack) -> None:
+    with anthropic.Anthropic(api_key="sk-caller", base_url=stack.root) as patient:
+        message = patient.messages.create(model="flaky", max_tokens=100, messages=HELLO)
+        assert message.content[0].text == "flaky says 你好"  # type: ignore[union-attr]
+        with pytest.raises(anthropic.InternalServerError):
+            patient.messages.create(model="down", max_tokens=100, messages=HELLO)
+    assert stack.messages.unsteady.asked == {"flaky": 2, "down": 1}

@@ -44,10 +44,12 @@ async function told(name) {
 
 const answers = {};
 for (const name of models) answers[name] = await told(name);
+// The SDK repeats by itself what it is told to wait for.
+const retried = (await generateText({ model: openai("flaky"), prompt: "hello" })).text;
 let refused = "";
 try {
   await generateText({ model: openai("nobody"), maxRetries: 0, prompt: "hello" });
 } catch (error) {
   refused = `${error.name} ${error.statusCode}`;
 }
-process.stdout.write(JSON.stringify({ ...answers, refused }));
+process.stdout.write(JSON.stringify({ ...answers, refused, retried }));

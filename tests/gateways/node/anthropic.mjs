@@ -11,6 +11,7 @@ const [direct, door] = process.argv
 
 const hello = [{ role: "user", content: "Grüße, 你好 \u2028 \u{1f600}" }];
 const tools = [{ name: "weather", input_schema: { type: "object", properties: {} } }];
+const schema = { type: "object", properties: { city: { type: "string" } }, required: ["city"], additionalProperties: false };
 const image = { type: "image", source: { type: "base64", media_type: "image/png", data: "iVBORw0KGgo=" } };
 const suite = {
   plain: {},
@@ -18,6 +19,7 @@ const suite = {
   tools: { tools, tool_choice: { type: "auto" } },
   thinking: { thinking: { type: "enabled", budget_tokens: 1024 }, max_tokens: 2048 },
   picture: { messages: [{ role: "user", content: [{ type: "text", text: "what is it?" }, image] }] },
+  schema: { output_config: { format: { type: "json_schema", schema } } },
   unknown: { z_new: { a: [1, null] } },
 };
 
@@ -49,4 +51,14 @@ try {
   refused = `${error.constructor.name} ${error.status}`;
 }
 const { input_tokens: counted } = await door.messages.countTokens({ model: "large", messages: hello });
-process.stdout.write(JSON.stringify({ asked, different, refused, counted }));
+
+// With its default retries the SDK repeats what it is told to wait for, and nothing else.
+const patient = new Anthropic({ apiKey: "sk-caller", baseURL: process.argv[3] });
+const answered = await patient.messages.create({ model: "flaky", max_tokens: 100, messages: hello });
+let down = "";
+try {
+  await patient.messages.create({ model: "down", max_tokens: 100, messages: hello });
+} catch (error) {
+  down = `${error.constructor.name} ${error.status}`;
+}
+process.stdout.write(JSON.stringify({ asked, different, refused, counted, retried: answered.content[0].text, down }));

@@ -54,4 +54,13 @@ for (const stream of [false, true]) {
     errors.push(`${error.constructor.name} ${error.status}`);
   }
 }
-process.stdout.write(JSON.stringify({ asked, different, held: second.elle.reason, errors }));
+
+// With its default retries the SDK repeats what it is told to wait for, and nothing else.
+const patient = new OpenAI({ apiKey: "sk-caller", baseURL: process.argv[3] });
+const { output_text: retried } = await patient.responses.create({ model: "flaky", input: "hello" });
+try {
+  await patient.responses.create({ model: "down", input: "hello" });
+} catch (error) {
+  errors.push(`${error.constructor.name} ${error.status}`);
+}
+process.stdout.write(JSON.stringify({ asked, different, held: second.elle.reason, errors, retried }));

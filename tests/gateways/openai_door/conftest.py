@@ -37,6 +37,7 @@ def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture
 def stack(_world: Stack) -> Stack:
     _world.chat.sent.clear()
+    _world.chat.unsteady.asked.clear()
     _world.faulty.seen.clear()
     return _world
 

@@ -51,6 +51,7 @@ def write_door_policies(folder: Path, chat_url: str, faulty_url: str) -> tuple[P
     ]
     common = {"api_base": faulty_url, "retries": 0, "break_after": 1000, "timeout_s": 20}
     bad = [{"name": f"fault-{fault}", "model": f"openai/{fault}", **common} for fault in FAULTS]
+    bad += [{"name": name, "model": f"openai/{name}", **common, "api_base": chat_url} for name in ("flaky", "down")]
     plain: dict[str, Any] = {"probe": None, "safe_default": "fault-ok"}
     first, second, last = ({"name": name, **common} for name in ("first", "second", "last"))
     falls = [

@@ -118,6 +118,15 @@ def test_the_sdks_helpers_parse_tool_calls_and_schemas(sdk: openai.OpenAI) -> No
     assert calls[0].function.arguments == CALL["function"]["arguments"]  # type: ignore[index]
 
 
+def test_the_python_sdk_repeats_what_it_is_told_to_wait_for_and_nothing_else(stack: Stack) -> None:
+    with openai.OpenAI(api_key="sk-caller", base_url=stack.url) as patient:
+        answer = patient.chat.completions.create(model="flaky", messages=hello())
+        assert answer.choices[0].message.content == "flaky 0"
+        with pytest.raises(openai.InternalServerError):
+            patient.chat.completions.create(model="down", messages=hello())
+    assert stack.chat.unsteady.asked == {"flaky": 2, "down": 1}
+
+
 class TestNode:
     """The official Node SDK, the same way."""
 
@@ -137,8 +146,10 @@ class TestNode:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         told = json.loads(done.stdout)
-        assert len(stack.chat.sent) == 2 * len(told["answers"]) >= 20
-        for direct, passed, answer in zip(stack.chat.sent[::2], stack.chat.sent[1::2], told["answers"], strict=True):
+        # The last one is the answer that was asked for twice.
+        *sent, _ = stack.chat.sent
+        assert len(sent) == 2 * len(told["answers"]) >= 20
+        for direct, passed, answer in zip(sent[::2], sent[1::2], told["answers"], strict=True):
             model = f'"up-{answer["candidate"]}"'.encode()
             assert passed == direct.replace(b'"up-none"', model), answer["what"]
             assert answer["same"], answer["what"]
@@ -146,7 +157,11 @@ class TestNode:
             "unknown model": [404, "model_not_found"],
             "rate limit": [429, "upstream_rate_limited"],
             "broken stream": [None, "upstream_interrupted"],
+            "down": [503, "upstream_unavailable"],
         }
+        assert told["retried"] == "flaky 0"
+        assert stack.chat.unsteady.asked["flaky"] == 2
+        assert stack.chat.unsteady.asked["down"] == 1
         assert "elle/test" in told["models"]
 
     async def test_a_node_client_that_aborts_stops_the_upstream(self, stack: Stack, node: str) -> None:

@@ -40,6 +40,10 @@ async def with_agents_sdk() -> dict[str, Any]:
     tooled = agents.Agent(name="tooled", model=MODEL, tools=[agents.function_tool(weather)])
     looped = await agents.Runner.run(tooled, "how warm is it in Köln?")
     placed = await agents.Runner.run(agents.Agent(name="placed", model=MODEL, output_type=Place), "where?")
+    picture = {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo=", "detail": "auto"}
+    content = [{"type": "input_text", "text": "what is it?"}, picture]
+    seen = await agents.Runner.run(plain, [{"role": "user", "content": content}])
+    retried = await agents.Runner.run(agents.Agent(name="patient", model="flaky"), "hello")
     try:
         await agents.Runner.run(agents.Agent(name="lost", model="nobody"), "hello")
         refused = ""
@@ -51,6 +55,8 @@ async def with_agents_sdk() -> dict[str, Any]:
         "tool": [type(item).__name__ for item in looped.new_items],
         "after tool": looped.final_output,
         "structured": placed.final_output.city,
+        "picture": seen.final_output,
+        "retried": retried.final_output,
         "refused": refused,
         "requests": looped.context_wrapper.usage.requests,
     }
@@ -66,6 +72,7 @@ async def with_pydantic_ai() -> dict[str, Any]:
     placed = await pydantic_ai.Agent(name, output_type=pydantic_ai.NativeOutput(Place)).run("where?")
     picture = pydantic_ai.BinaryContent(b"\x89PNG\r\n\x1a\n", media_type="image/png")
     seen = await plain.run(["what is it?", picture])
+    retried = await pydantic_ai.Agent("openai:flaky").run("hello")
     try:
         await pydantic_ai.Agent("openai:nobody").run("hello")
         refused = ""
@@ -78,6 +85,7 @@ async def with_pydantic_ai() -> dict[str, Any]:
         "after tool": looped.output,
         "structured": placed.output.city,
         "picture": seen.output,
+        "retried": retried.output,
         "refused": refused,
     }
 

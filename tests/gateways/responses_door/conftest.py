@@ -21,7 +21,8 @@ from tests.gateways.loopback import in_thread
 from tests.gateways.responses_door.response_upstream import ResponseUpstream, running_response_upstream
 
 CAPABILITIES = ["text", "image", "tools", "json_schema", "file"]
-FAULTS = ("fail-503", "fail-400", "fail-401", "fail-429", "failed", "break", "cut")
+UNSTEADY = ("flaky", "down")
+FAULTS = (*UNSTEADY, "fail-503", "fail-400", "fail-401", "fail-429", "failed", "break", "cut")
 
 
 @dataclass
@@ -86,6 +87,7 @@ def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def stack(_world: Stack) -> Stack:
     for seen in (_world.a.sent, _world.a.headers, _world.b.sent, _world.b.headers, _world.chats.sent):
         seen.clear()
+    _world.a.unsteady.asked.clear()
     return _world
 
 

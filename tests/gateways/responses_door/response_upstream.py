@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from router.serving.http_server import serve_on_loopback
 from tests.gateways.loopback import in_thread
+from tests.gateways.unsteady import Unsteady
 
 USAGE = {
     "input_tokens": 110,
@@ -35,6 +36,7 @@ class ResponseUpstream:
     sent: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     kept: set[str] = field(default_factory=set)
+    unsteady: Unsteady = field(default_factory=Unsteady)
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def app(self) -> Starlette:
@@ -73,10 +75,12 @@ class ResponseUpstream:
 
     async def _answer(self, request: Request) -> Response:
         raw = await request.body()
-        self.sent.append(raw)
-        self.headers.append(dict(request.headers))
         body = json.loads(raw)
         model, previous = body["model"], body.get("previous_response_id")
+        if refused := self.unsteady.refusal(model):
+            return JSONResponse({"error": {"message": "no room today", "type": "server_error"}}, *refused)
+        self.sent.append(raw)
+        self.headers.append(dict(request.headers))
         if model.startswith("fail-"):
             status = int(model.removeprefix("fail-"))
             error = {"message": "no room today", "type": "server_error", "param": None, "code": None}

@@ -36,16 +36,19 @@ def need_node(package: str) -> None:
 def test_the_openai_agents_sdk_and_pydantic_ai_work_with_their_defaults(stack: Stack, model: str) -> None:
     told = output_of(AGENTS, ROOT / "tests" / "gateways" / "python" / "agent_sdks.py", f"{stack.root}/v1", model)
     common = {"plain": SAID[model], "streamed": True, "after tool": SAID[model], "structured": "Köln"}
+    common |= {"picture": SAID[model], "retried": "flaky says 你好"}
     steps = ["ToolCallItem", "ToolCallOutputItem", "MessageOutputItem"]
     assert told["agents"] == common | {"tool": steps, "refused": "NotFoundError", "requests": 2}
-    kind = {"model": "OpenAIResponsesModel", "picture": SAID[model], "refused": "ModelNotFoundError"}
-    assert told["pydantic-ai"] == common | kind
+    assert told["pydantic-ai"] == common | {"model": "OpenAIResponsesModel", "refused": "ModelNotFoundError"}
+    assert stack.a.unsteady.asked["flaky"] == 4
 
 
 def test_the_vercel_ai_sdk_works_with_its_default_model(stack: Stack) -> None:
     need_node("@ai-sdk")
     told = output_of("node", "--no-warnings", "ai.mjs", f"{stack.root}/v1", *SAID)
     assert told.pop("refused") == "AI_APICallError 404"
+    assert told.pop("retried") == "flaky says 你好"
+    assert stack.a.unsteady.asked["flaky"] == 2
     for model, said in SAID.items():
         assert told[model] == {
             "provider": "openai.responses",
@@ -62,5 +65,8 @@ def test_the_vercel_ai_sdk_works_with_its_default_model(stack: Stack) -> None:
 def test_openais_node_sdk_gets_through_the_door_what_it_gets_directly(stack: Stack) -> None:
     need_node("openai")
     told = output_of("node", "responses.mjs", stack.a_url, f"{stack.root}/v1")
-    errors = ["NotFoundError 404", "APIError undefined"]
-    assert told == {"asked": 14, "different": [], "held": "SESSION_HELD", "errors": errors}
+    errors = ["NotFoundError 404", "APIError undefined", "InternalServerError 503"]
+    retried = "flaky says 你好"
+    assert told == {"asked": 14, "different": [], "held": "SESSION_HELD", "errors": errors, "retried": retried}
+    assert stack.a.unsteady.asked["flaky"] == 2
+    assert stack.a.unsteady.asked["down"] == 1

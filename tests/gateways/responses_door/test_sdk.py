@@ -122,6 +122,14 @@ def test_helpers_of_the_sdk_parse_structured_output_and_follow_a_stream(sdk: ope
     assert (call.name, call.arguments) == ("weather", '{"city": "Köln"}')
 
 
+def test_the_sdk_repeats_what_it_is_told_to_wait_for_and_nothing_else(stack: Stack) -> None:
+    with openai.OpenAI(api_key="sk-caller", base_url=f"{stack.root}/v1") as patient:
+        assert patient.responses.create(model="flaky", input=HELLO).output_text == "flaky says 你好"
+        with pytest.raises(openai.InternalServerError):
+            patient.responses.create(model="down", input=HELLO)
+    assert stack.a.unsteady.asked == {"flaky": 2, "down": 1}
+
+
 def test_a_stream_carries_the_record_in_its_first_and_its_last_event(stack: Stack) -> None:
     for model in ("large", "small"):
         reply = stack.post({"model": model, "input": "hello", "stream": True})
