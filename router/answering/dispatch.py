@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import itertools
 import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from router import errors
 from router.answering.attempt_log import AttemptLog, retry_wait_s
@@ -68,7 +69,7 @@ class Dispatcher:
     """Gets the answers of decided requests within the caller's deadline.
 
     It asks only the chosen candidate and those that `fallback` allows in its place. It belongs to one event loop; close
-    it with `aclose`.
+    it with `aclose`. Its policies never change; `with_policies` makes a successor for others.
 
     Args:
         policies: the served policies by name.
@@ -85,19 +86,46 @@ class Dispatcher:
         clock: Clock = time.monotonic,
         observers: Observers = NO_OBSERVERS,
     ) -> None:
-        self._observers = observers
+        self._observers, self._clock = observers, clock
+        self._breakers: dict[tuple[object, ...], Breaker] = {}
+        self._take(policies)
+        self._upstream = Upstream(canned_url=canned_url, translates=self._translates)
+
+    def with_policies(self, policies: Mapping[str, ServedPolicy], *, canned_url: str | None = None) -> Self:
+        """Return a dispatcher for other policies, which shares the connections and the observers of this one.
+
+        An upstream that both know keeps its circuit breaker. Both can answer at the same time, and closing either
+        closes the connections of both. The arguments are those of the class.
+        """
+        successor = copy.copy(self)
+        successor._take(policies)
+        self._upstream.expect(canned_url=canned_url, translates=successor._translates)
+        return successor
+
+    def _take(self, policies: Mapping[str, ServedPolicy]) -> None:
         self._files = {name: policy.rules.file for name, policy in policies.items()}
         self._targets: dict[tuple[str, str], BoundCandidate] = {}
+        known = self._breakers
         breakers: dict[tuple[object, ...], Breaker] = {}
         for name, policy in policies.items():
             for candidate, prices in zip(policy.rules.file.candidates, policy.rules.prices, strict=True):
                 limits = {"break_after": candidate.break_after, "cooldown_s": candidate.cooldown_s}
                 # An upstream that two policies or profiles share works in both of them or in neither.
                 upstream = (candidate.model, candidate.api_base, candidate.api_key_env, *limits.values())
-                breaker = breakers.setdefault(upstream, Breaker(**limits, clock=clock))  # type: ignore[arg-type]
-                self._targets[name, candidate.name] = BoundCandidate(candidate, prices, breaker)
-        translates = any(not speaks_openai(one.candidate) for one in self._targets.values())
-        self._upstream = Upstream(canned_url=canned_url, translates=translates)
+                made = known.get(upstream) or Breaker(**limits, clock=self._clock)  # type: ignore[arg-type]
+                self._targets[name, candidate.name] = BoundCandidate(
+                    candidate, prices, breakers.setdefault(upstream, made)
+                )
+        self._breakers = breakers
+
+    @property
+    def _translates(self) -> bool:
+        return any(not speaks_openai(one.candidate) for one in self._targets.values())
+
+    @property
+    def is_loaded(self) -> bool:
+        """Return whether the libraries that answering needs are imported."""
+        return self._upstream.is_loaded
 
     async def load(self) -> None:
         """Import the libraries that answering needs, and log which candidates cannot be asked, and why.

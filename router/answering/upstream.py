@@ -52,26 +52,43 @@ class Upstream:
         self._canned_url = canned_url
         self._direct: DirectUpstream | None = None
         self._litellm = LiteLLMUpstream()
+        self._is_warm = False
         self._loading = asyncio.Lock()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Return whether `load` has done its work once."""
+        return self._direct is not None
+
+    def expect(self, *, canned_url: str | None, translates: bool) -> None:
+        """Be ready for further candidates too; the arguments are those of the class."""
+        self._canned_url = self._canned_url or canned_url
+        self._translates = self._translates or translates
 
     async def load(self) -> None:
         """Do outside the event loop what the first call would wait for, such as importing LiteLLM.
 
         Raises DispatchNotInstalledError.
         """
-        if self._direct is None:
+        if self._direct is None or self._must_warm_up:
             async with self._loading:
                 await self._load_once()
 
+    @property
+    def _must_warm_up(self) -> bool:
+        return self._translates and not self._is_warm
+
     async def _load_once(self) -> None:
-        if self._direct is None:
+        made = self._direct
+        if made is None:
             await litellm_upstream.load()
             made = await DirectUpstream.create()
             for translation in TRANSLATIONS.values():
                 await asyncio.to_thread(translation.load)
-            if self._translates:
-                await self._litellm.warm_up()
-            self._direct = made
+        if self._must_warm_up:
+            await self._litellm.warm_up()
+            self._is_warm = True
+        self._direct = made
 
     async def complete(self, candidate: Candidate, query: RouteQuery, notes: CallNotes | None = None) -> dict[str, Any]:
         """Return the answer in the API format of the request. Raises DispatchError; call `load` first.

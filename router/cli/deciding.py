@@ -129,23 +129,6 @@ def _say_validation(file: Path, policy: ServedPolicy, unset: list[str], problems
         click.echo(f"{served.ref.name}: {say_certificate(served.certificate)}.")
 
 
-@click.command("policy", short_help="Print a policy file to start your own from.")
-@click.option("--from-litellm", type=PATH, metavar="CONFIG", help="Take the models from `model_list` of this file.")
-@click.option("--example", is_flag=True, help="Print the example of Mixtral-8x7B and GPT-4 Turbo.")
-def policy_verb(from_litellm: Path | None, example: bool) -> None:
-    """Print a policy file to start your own from: the embedded policy, or one for the models that LiteLLM serves."""
-    from router.policies.loading import DEFAULT_POLICY, EXAMPLE_POLICY
-
-    if from_litellm is not None and example:
-        raise click.UsageError("--from-litellm and --example exclude each other.")
-    if from_litellm is not None:
-        from router.gateways.litellm_config import policy_from_litellm
-
-        click.echo(policy_from_litellm(from_litellm), nl=False)
-        return
-    click.echo((EXAMPLE_POLICY if example else DEFAULT_POLICY).read_text("utf-8"), nl=False)
-
-
 @click.command("demo", short_help="Send the service a dozen prompts and show its decisions.")
 def demo_verb() -> None:
     """Start the service, send it a dozen prompts, print how each was decided, and stop."""
@@ -154,4 +137,4 @@ def demo_verb() -> None:
     run_demo(stdout())
 
 
-DECIDING_VERBS = (decide_verb, explain_verb, validate_verb, policy_verb, demo_verb)
+DECIDING_VERBS = (decide_verb, explain_verb, validate_verb, demo_verb)

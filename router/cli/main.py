@@ -17,6 +17,7 @@ import click
 from probes.bounded.secrets import mask_secrets
 from probes.errors import ProbesError
 from router.cli import collecting, deciding, embeddings, judging, labelling, selecting, tuning
+from router.cli.changing import policies
 from router.cli.options import JSON
 from router.cli.output import print_json
 from router.cli.running import serve, tokens
@@ -74,6 +75,7 @@ for _command in (
     serve.serve_verb,
     tokens.token_verb,
     *deciding.DECIDING_VERBS,
+    policies.policy_verb,
     *verb.STARTING_VERBS,
     *collecting.COLLECTING_VERBS,
     *tuning.TUNING_VERBS,

@@ -5,13 +5,13 @@ query -> ask -> eligible candidates -> features -> judgement -> choice -> decisi
 
 from __future__ import annotations
 
-import logging
+import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 from probes.encoders.load import load_encoder
 from probes.encoders.spec import Encoder
@@ -23,12 +23,13 @@ from router.asking.task_keys import task_of, task_of_system_prompt
 from router.deciding.batch_pool import pool_for
 from router.deciding.caller_limits import check_budget, within_limits
 from router.deciding.encode_job import Encoded
+from router.deciding.encode_pool import EncodePool
 from router.deciding.fair_queue import who
 from router.deciding.judgement_cache import CacheCounts, JudgementCache
-from router.deciding.prepared_query import Prepared, decided_event, record_of
-from router.deciding.session_memory import SessionMemory
+from router.deciding.prepared_query import Prepared, decided_event, log_or_raise, record_of
+from router.deciding.session_memory import AnswerMemory
 from router.deciding.settings import DEFAULT_SETTINGS, RouterSettings
-from router.errors import JudgementError, RouterError, UnknownPolicyError
+from router.errors import RouterError, UnknownPolicyError
 from router.intake.bounds import Intake
 from router.observing.cost_comparison import compare_costs
 from router.observing.observer import NO_OBSERVERS, Observers, RefusedEvent
@@ -37,18 +38,17 @@ from router.policies.eligibility import check_eligibility
 from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies
 from router.policies.rules import Judgement
 from router.quoting import quoted
-from router.values import ApiFormat, RouteQuery, RoutingDecision, Timings
-
-log = logging.getLogger(__name__)
+from router.values import RouteQuery, RoutingDecision, Timings
 
 #: The errors of an encoder that fails on a prompt. torch raises RuntimeError.
 _ENCODER_ERRORS = (ProbesError, RuntimeError, MemoryError)
 
 
 class Router:
-    """Decides which candidate answers a request. It is thread-safe.
+    """Decides which candidate answers a request. It is thread-safe, and its policies never change.
 
     It remembers which candidate answered each session last. It also keeps recent judgements, which changes no decision.
+    A service that gets other policies makes a successor (`with_policies`), which goes on with these memories.
 
     Args:
         policies: the policies, at least one; the first one is the default.
@@ -71,6 +71,46 @@ class Router:
         clock: Callable[[], float] = time.monotonic,
         observers: Observers = NO_OBSERVERS,
     ) -> None:
+        self._settings = settings
+        self._encoders: dict[str, Encoder] = {}
+        self._pools: dict[str, EncodePool] = {}
+        self._take(policies, encoders)
+        self._cache = JudgementCache(settings.cache_entries)
+        self._memory = AnswerMemory(settings, clock)
+        self._intake = Intake() if intake is None else intake
+        self._observers = observers
+
+    @classmethod
+    def from_files(cls, *paths: Path | str, encoder_dir: Path | None = None, **others: Any) -> Self:
+        """Return a router for these policy files; without files, for the embedded default policy.
+
+        encoder_dir: the folder of the encoder's files; None looks in the usual places. `others` are arguments of the
+            class.
+
+        Raises ConfigError for a policy or probe that cannot be used, and EncoderError if the encoder is not found.
+        """
+        policies = load_policies([Path(path) for path in paths] or [DEFAULT_POLICY])
+        return cls.from_policies(policies, encoder_dir=encoder_dir, **others)
+
+    @classmethod
+    def from_policies(cls, policies: Sequence[ServedPolicy], *, encoder_dir: Path | None = None, **others: Any) -> Self:
+        """Return a router for these policies. Arguments and errors are those of `from_files`."""
+        return cls(policies, _load_encoders(policies, encoder_dir), **others)
+
+    def with_policies(self, policies: Sequence[ServedPolicy], encoder_dir: Path | None = None) -> Self:
+        """Return a router that decides by other policies and goes on with the memories, bounds and observers of this.
+
+        Both can decide at the same time. An encoder that both need is not loaded again, and keeps its threads. The
+        threads of one that only this router needs end when nobody refers to this router any more. Whoever closes the
+        successor closes what both share.
+
+        Raises EncoderError if an encoder is not found, or is not the one that a probe was fitted on.
+        """
+        successor = copy.copy(self)
+        successor._take(policies, _load_encoders(policies, encoder_dir, self._encoders))
+        return successor
+
+    def _take(self, policies: Sequence[ServedPolicy], encoders: Mapping[str, Encoder]) -> None:
         for policy in policies:
             if policy.encoder_spec is not None:
                 policy.check_encoder(encoders[policy.encoder_spec.identity])
@@ -79,38 +119,13 @@ class Router:
         self.encoder_identities = {identity: encoder.spec.identity for identity, encoder in encoders.items()}
         self._default = policies[0].ref.name
         self._policies = {policy.ref.name: policy for policy in policies}
-        self._encoders = dict(encoders)
+        kept = {identity for identity, encoder in encoders.items() if self._encoders.get(identity) is encoder}
+        limits = {"threads": self._settings.threads, "max_pending": self._settings.max_pending}
         self._pools = {
-            identity: pool_for(encoder, threads=settings.threads, max_pending=settings.max_pending)
+            identity: self._pools[identity] if identity in kept else pool_for(encoder, **limits)
             for identity, encoder in encoders.items()
         }
-        self._max_prompt_bytes = settings.max_prompt_bytes
-        self._cache = JudgementCache(settings.cache_entries)
-        self._sessions = SessionMemory(max_entries=settings.max_sessions, ttl_s=settings.session_ttl_s, clock=clock)
-        # Which candidate gave a response, by the response's id: only that candidate's provider keeps it.
-        self._responses = SessionMemory(max_entries=settings.max_sessions, ttl_s=settings.session_ttl_s, clock=clock)
-        self._intake = Intake() if intake is None else intake
-        self._observers = observers
-
-    @classmethod
-    def from_files(
-        cls,
-        *paths: Path | str,
-        encoder_dir: Path | None = None,
-        settings: RouterSettings = DEFAULT_SETTINGS,
-        intake: Intake | None = None,
-        observers: Observers = NO_OBSERVERS,
-    ) -> Self:
-        """Return a router for these policy files; without files, for the embedded default policy.
-
-        encoder_dir: the folder of the encoder's files; None looks in the usual places.
-
-        Raises ConfigError for a policy or probe that cannot be used, and EncoderError if the encoder is not found.
-        """
-        policies = load_policies([Path(path) for path in paths] or [DEFAULT_POLICY])
-        specs = {p.encoder_spec.identity: p.encoder_spec for p in policies if p.encoder_spec is not None}
-        encoders = {identity: load_encoder(spec, encoder_dir) for identity, spec in specs.items()}
-        return cls(policies, encoders, settings, intake=intake, observers=observers)
+        self._encoders = dict(encoders)
 
     @property
     def intake(self) -> Intake:
@@ -120,7 +135,7 @@ class Router:
     @property
     def max_prompt_bytes(self) -> int:
         """Return how many bytes of text a request may hold."""
-        return self._max_prompt_bytes
+        return self._settings.max_prompt_bytes
 
     @property
     def policies(self) -> Mapping[str, ServedPolicy]:
@@ -221,7 +236,7 @@ class Router:
     @property
     def n_sessions(self) -> int:
         """Return the number of sessions that are remembered."""
-        return len(self._sessions)
+        return self._memory.n_sessions
 
     def remember_answer(self, decision: RoutingDecision, candidate: str, *, caller: str = "") -> None:
         """Note which candidate answered, so that the session of the decision goes on with it.
@@ -229,17 +244,14 @@ class Router:
         A door calls this if another candidate answered than was chosen. Without a session nothing is noted. `caller` is
         as in `decide`.
         """
-        if decision.session_id:
-            key = caller, decision.session_id, decision.policy.name
-            self._sessions.remember(*key, candidate, decision.input_tokens_estimate)
+        self._memory.note_answer(decision, candidate, caller)
 
     def remember_response(self, decision: RoutingDecision, response_id: str, candidate: str, *, caller: str) -> None:
         """Note which candidate gave a response of the Responses API.
 
         Requests whose `previous_response_id` names it then go to this candidate. `caller` is as in `decide`.
         """
-        policy = _without_profile(decision.policy.name)
-        self._responses.remember(caller, response_id, policy, candidate, decision.input_tokens_estimate)
+        self._memory.note_response(decision, response_id, candidate, caller)
 
     async def close(self) -> None:
         """Stop the threads of the encoders and the thread for large requests."""
@@ -251,14 +263,14 @@ class Router:
         started = time.perf_counter()
         policy = self.policy(query.overrides.policy)
         task = task_of(query.task, {}, query.parameters)
-        ask = asking.extract(query, max_bytes=self._max_prompt_bytes, marks=policy.marks)
+        ask = asking.extract(query, max_bytes=self._settings.max_prompt_bytes, marks=policy.marks)
         session_id = session_id_of(query.session_id, {}, query.parameters)
         if not task and policy.rules.file.task == "system_prompt":
             task = task_of_system_prompt(query)
         task_labels = policy.task_labels(task)
-        held = self._sessions.held(caller, session_id, policy.ref.name) if session_id else None
+        held = self._memory.holder(caller, session_id, policy.ref.name)
         # A request costs no forward pass if it is refused here, or if the choice is certain without scores.
-        kept_by = self._kept_by(query, caller, policy)
+        kept_by = self._memory.keeper(query, caller, policy)
         eligibility = check_eligibility(policy.rules, ask, query.overrides, kept_by=kept_by)
         is_certain = needs_no_scores(eligibility, held)
         is_judged = bool(ask.text) and policy.probe is not None and not is_certain
@@ -269,14 +281,6 @@ class Router:
         if (session_id, task) != (query.session_id, query.task):
             query = replace(query, session_id=session_id, task=task)
         return Prepared(query, policy, eligibility, caller, held, started, is_judged, task_labels, key, cached, score)
-
-    def _kept_by(self, query: RouteQuery, caller: str, policy: ServedPolicy) -> str:
-        """Return the candidate that keeps the response from which a query goes on, or an empty text."""
-        response_id = query.parameters.get("previous_response_id")
-        if query.api_format is not ApiFormat.OPENAI_RESPONSES or not isinstance(response_id, str):
-            return ""
-        kept = self._responses.held(caller, response_id, _without_profile(policy.ref.name))
-        return "" if kept is None or kept.candidate not in policy.rules.file.names else kept.candidate
 
     def _conclude(self, prepared: Prepared, encoded: Encoded | Exception | None) -> RoutingDecision:
         """Return the decision record of a prepared query.
@@ -326,19 +330,13 @@ class Router:
                 return judgement, None
         else:
             failure = encoded
-        _log_or_raise(prepared.policy, failure)
+        log_or_raise(prepared.policy, failure)
         return None, failure
 
 
-def _without_profile(policy: str) -> str:
-    """Return the name of a policy without that of a profile, because all profiles have the same candidates."""
-    return policy.partition(":")[0]
-
-
-def _log_or_raise(policy: ServedPolicy, failure: Exception) -> None:
-    log.error("could not judge a prompt under policy %r: %s", policy.ref.name, type(failure).__name__, exc_info=failure)
-    if policy.rules.file.failure_mode == "error":
-        raise JudgementError(
-            f"the prompt could not be judged, and policy {policy.ref.name!r} has failure_mode `error`; see the "
-            f"service's log."
-        ) from failure
+def _load_encoders(
+    policies: Iterable[ServedPolicy], encoder_dir: Path | None, loaded: Mapping[str, Encoder] = MappingProxyType({})
+) -> dict[str, Encoder]:
+    """Return the encoder for each encoder identity that the policies' probes name. `loaded`: those that exist."""
+    specs = {policy.encoder_spec.identity: policy.encoder_spec for policy in policies if policy.encoder_spec}
+    return {identity: loaded.get(identity) or load_encoder(spec, encoder_dir) for identity, spec in specs.items()}

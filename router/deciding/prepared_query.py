@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 from router.deciding.encode_job import Encoded
 from router.deciding.judgement_cache import CacheKey
+from router.errors import JudgementError
 from router.observing.observer import DecidedEvent
 from router.policies.choice import Choice
 from router.policies.eligibility import Eligibility
@@ -13,6 +15,8 @@ from router.policies.loading import ServedPolicy
 from router.policies.rules import Judgement
 from router.time_ids import new_id
 from router.values import HeldCandidate, RouteQuery, RoutingDecision, ScoreUsed, Timings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +103,13 @@ def decided_event(prepared: Prepared, decision: RoutingDecision, encoded: Encode
     if not isinstance(encoded, Encoded):
         return event
     return replace(event, features=encoded.features, encoder=prepared.encoder_identity or "")
+
+
+def log_or_raise(policy: ServedPolicy, failure: Exception) -> None:
+    """Log that a prompt could not be judged, and raise JudgementError if the policy does not go on without."""
+    log.error("could not judge a prompt under policy %r: %s", policy.ref.name, type(failure).__name__, exc_info=failure)
+    if policy.rules.file.failure_mode == "error":
+        raise JudgementError(
+            f"the prompt could not be judged, and policy {policy.ref.name!r} has failure_mode `error`; see the "
+            f"service's log."
+        ) from failure

@@ -1,4 +1,4 @@
-"""Remember which candidate answered each session last, within bounds on number and time (`SessionMemory`).
+"""Remember which candidate answered each session last, and which one gave a response, within bounds.
 
 Sessions of different callers are kept apart. The memory holds digests, names and numbers, but no ids and no text.
 """
@@ -13,7 +13,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from router.values import HeldCandidate
+from router.deciding.settings import RouterSettings
+from router.policies.loading import ServedPolicy
+from router.values import ApiFormat, HeldCandidate, RouteQuery, RoutingDecision
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +77,53 @@ class SessionMemory:
 def _key(caller: str, session_id: str, policy: str) -> bytes:
     # A digest has one size however long the ids are. JSON keeps the three parts apart.
     return hashlib.sha256(json.dumps([caller, session_id, policy]).encode()).digest()
+
+
+class AnswerMemory:
+    """Remembers which candidate answered, by sessions and by ids of responses. It is thread-safe.
+
+    It names policies and candidates by their names, so it stays right when a policy gets a new version.
+
+    Args:
+        settings: say how much is remembered, and for how long.
+        clock: returns the time in seconds, and never goes backwards.
+    """
+
+    def __init__(self, settings: RouterSettings, clock: Callable[[], float]) -> None:
+        bounds = {"max_entries": settings.max_sessions, "ttl_s": settings.session_ttl_s}
+        self._sessions = SessionMemory(**bounds, clock=clock)  # type: ignore[arg-type]
+        # Which candidate gave a response, by the response's id: only that candidate's provider keeps it.
+        self._responses = SessionMemory(**bounds, clock=clock)  # type: ignore[arg-type]
+
+    def holder(self, caller: str, session_id: str, policy: str) -> HeldCandidate | None:
+        """Return the candidate that answered a session last; None if there is none, or no session."""
+        return self._sessions.held(caller, session_id, policy) if session_id else None
+
+    @property
+    def n_sessions(self) -> int:
+        """Return how many sessions are remembered."""
+        return len(self._sessions)
+
+    def keeper(self, query: RouteQuery, caller: str, policy: ServedPolicy) -> str:
+        """Return the candidate that keeps the response from which a query goes on, or an empty text."""
+        response_id = query.parameters.get("previous_response_id")
+        if query.api_format is not ApiFormat.OPENAI_RESPONSES or not isinstance(response_id, str):
+            return ""
+        kept = self._responses.held(caller, response_id, _without_profile(policy.ref.name))
+        return "" if kept is None or kept.candidate not in policy.rules.file.names else kept.candidate
+
+    def note_answer(self, decision: RoutingDecision, candidate: str, caller: str) -> None:
+        """Note which candidate answered the session of a decision. Without a session nothing is noted."""
+        if decision.session_id:
+            key = caller, decision.session_id, decision.policy.name
+            self._sessions.remember(*key, candidate, decision.input_tokens_estimate)
+
+    def note_response(self, decision: RoutingDecision, response_id: str, candidate: str, caller: str) -> None:
+        """Note which candidate gave a response."""
+        policy = _without_profile(decision.policy.name)
+        self._responses.remember(caller, response_id, policy, candidate, decision.input_tokens_estimate)
+
+
+def _without_profile(policy: str) -> str:
+    """Return the name of a policy without that of a profile, because all profiles have the same candidates."""
+    return policy.partition(":")[0]

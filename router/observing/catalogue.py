@@ -144,6 +144,12 @@ WORKER_RESTARTS = Metric(
     "elle_worker_restarts", _COUNTER, "Workers that were replaced, by how they ended: died or silent.", ("ended",)
 )
 POLICY_INFO = Metric("elle_policy_info", _SAME, "The policies that are served; always 1.", (*_POLICY, "probe"))
+RELOADS = Metric("elle_reloads", _COUNTER, "Reloads of the policies: replaced, unchanged or failed.", ("result",))
+POLICY_LOADED = Metric(
+    "elle_policy_loaded_timestamp_seconds",
+    _SAME,
+    "When the policies that decide were loaded, by the newest process.",
+)
 CERTIFICATE_EXPIRES = Metric(
     "elle_certificate_expires_timestamp_seconds", _SAME, "When the certificate of a policy expires.", _POLICY
 )
@@ -158,6 +164,7 @@ CATALOGUE = {
         *(ANSWERS, FELL_BACK, ATTEMPTS, FIRST_CONTENT_SECONDS, ANSWER_SECONDS),
         *(INPUT_TOKENS, OUTPUT_TOKENS, ANSWER_COST),
         *(CACHE_HITS, CACHE_MISSES, CACHE_ENTRIES, ENCODER_PENDING, SESSIONS),
+        *(RELOADS, POLICY_LOADED),
         *(WORKERS, WORKER_RESTARTS, POLICY_INFO, CERTIFICATE_EXPIRES, BUILD_INFO),
     )
 }

@@ -185,14 +185,17 @@ def missing_keys(policy: ServedPolicy) -> list[str]:
     return sorted(name for name in named if not os.environ.get(name, "").strip())
 
 
-def load_policy(path: Path) -> ServedPolicy:
+def load_policy(path: Path, probe: Path | None = None) -> ServedPolicy:
     """Return the policy in a YAML file, with its probe and prices.
+
+    probe: the folder of the probe; None takes the one that the file names.
 
     Raises ConfigError, which names the file and what is wrong with it or with its probe.
     """
     file = read_policy_file(path)
+    folder = probe_folder(file, path) if probe is None else probe
     try:
-        policy = assemble(file, _load_probe(file, path))
+        policy = assemble(file, None if folder is None else artifact.load(folder))
     except ProbesError as error:
         raise ConfigError(f"policy file {path}: its probe {file.probe!r} cannot be used: {error}") from error
     for served in (policy, *policy.profiles()):
@@ -200,12 +203,13 @@ def load_policy(path: Path) -> ServedPolicy:
     return policy
 
 
-def _load_probe(file: PolicyFile, path: Path) -> DifficultyProbe | None:
+def probe_folder(file: PolicyFile, path: Path) -> Path | None:
+    """Return the folder of the probe that a policy file at `path` names; None if it names none."""
     if file.probe is None:
         return None
     if file.probe.startswith(_BUILTIN):
-        return artifact.load(DEFAULTS / file.probe.removeprefix(_BUILTIN))
-    return artifact.load(path.parent / Path(file.probe).expanduser())
+        return DEFAULTS / file.probe.removeprefix(_BUILTIN)
+    return path.parent / Path(file.probe).expanduser()
 
 
 def assemble(file: PolicyFile, probe: DifficultyProbe | None) -> ServedPolicy:

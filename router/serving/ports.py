@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from router.answering.dispatch import Dispatcher
-from router.deciding.pipeline import Router
 from router.errors import ConfigError
 from router.identity.gate import Gate
 from router.identity.server_tls import ServerCertificates, is_loopback
@@ -21,6 +21,7 @@ from router.intake.bounds import Intake
 from router.intake.in_flight import InFlight
 from router.serving import backlog, http_server
 from router.serving.grpc_options import server_options
+from router.serving.reloading.in_force import InForce
 from router.serving.settings import ServerSettings
 from router.serving.shutdown import Shutdown
 from router.wire.guarded_server import add_to_server, guarded
@@ -39,6 +40,31 @@ LEDGER_CLOSE_S = 1.0
 def authority(host: str, port: int) -> str:
     """Return `host:port` as addresses write it; an IPv6 host is put into brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@contextlib.contextmanager
+def reserved_port(host: str, port: int, option: str) -> Iterator[int]:
+    """Hold the port that the workers share while the context lasts. Yield it; `port` 0 takes a free one.
+
+    option: the option of `elle serve` that sets the port.
+
+    The socket does not listen. It only makes sure that no other program takes the port while no worker runs.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as held:
+        try:
+            # Bind once without SO_REUSEPORT: otherwise a foreign server that shares the port would go unnoticed.
+            with socket.socket(family, socket.SOCK_STREAM) as alone:
+                alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                alone.bind((host, port))
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            held.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {host}:{port} ({error.strerror}); stop what holds the port, or choose another "
+                f"one ({option}; 0 takes a free one) or another address of this machine (--host)."
+            ) from error
+        yield int(held.getsockname()[1])
 
 
 class ServicePorts:
@@ -94,8 +120,12 @@ class ServicePorts:
             port = await self._http.enter_async_context(serving_http)
             self.http_address = authority(settings.host, port)
 
-    def start(self, router: Router, dispatcher: Dispatcher) -> None:
-        """Begin to answer with this router and this dispatcher; until then every request is told to come later."""
+    def start(self, in_force: InForce) -> None:
+        """Decide and answer new requests with these parts. Before the first call every request is told to come later.
+
+        All doors change in one step, in which no request begins.
+        """
+        router, dispatcher = in_force.router, in_force.dispatcher
         self._service.start(router, dispatcher)
         for door in self._settings.doors:
             door.start(router)

@@ -8,11 +8,11 @@ import threading
 from importlib import metadata
 from multiprocessing.connection import Connection
 
-from router.deciding.pipeline import Router
 from router.identity.gate import Gate
 from router.observing import catalogue
 from router.observing.metrics import SHORT_DIGEST
 from router.observing.tally import Labels, Snapshot, Tally
+from router.serving.reloading.reloader import Reloader, ReloadOutcome
 
 #: Seconds between two reports of a worker. What it counts after the last one is lost if it is killed.
 REPORT_S = 1.0
@@ -21,8 +21,9 @@ REPORT_S = 1.0
 _MAX_REPORT_BYTES = 64 * 1024 * 1024
 
 
-def process_state(router: Router, gate: Gate) -> Snapshot:
-    """Return the gauges of a process that decides with this router, and the calls that its gate has turned away."""
+def process_state(reloader: Reloader, gate: Gate) -> Snapshot:
+    """Return the gauges of a process, how its reloads ended, and the calls that its gate has turned away."""
+    router, reloads = reloader.current.router, reloader.counts
     policies: dict[Labels, float] = {}
     expires: dict[Labels, float] = {}
     for name, policy in router.policies.items():
@@ -36,6 +37,8 @@ def process_state(router: Router, gate: Gate) -> Snapshot:
             catalogue.ENCODER_PENDING.name: {(): float(router.pending)},
             catalogue.SESSIONS.name: {(): float(router.n_sessions)},
             catalogue.TURNED_AWAY.name: {(*key,): float(n) for key, n in gate.counts.snapshot().items() if n},
+            catalogue.RELOADS.name: {(one.value,): float(reloads.by_outcome[one]) for one in ReloadOutcome},
+            catalogue.POLICY_LOADED.name: {(): reloads.loaded_at},
             catalogue.WORKERS.name: {(): 1.0},
             catalogue.POLICY_INFO.name: policies,
             catalogue.CERTIFICATE_EXPIRES.name: expires,

@@ -7,30 +7,27 @@ import contextlib
 import gc
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from router.answering import upstream
-from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
 from router.identity.spending import Spending
 from router.identity.watched_file import kept_fresh
-from router.intake.bounds import Intake
 from router.ledger.opening import open_ledger
 from router.observing.metrics import MetricsObserver
-from router.observing.observer import Observers
 from router.observing.prometheus import serve_metrics
 from router.observing.tally import Tally
-from router.policies.credentials import CANNED_UPSTREAM
-from router.policies.loading import ServedPolicy
-from router.serving import http_server
 from router.serving.garbage import rare_full_passes
 from router.serving.ports import ServicePorts
+from router.serving.reloading.first_load import loaded
+from router.serving.reloading.hangup import on_hangup
+from router.serving.reloading.reloader import Reloader
 from router.serving.reports import process_state
 from router.serving.settings import ServerSettings
-from router.serving.shutdown import Shutdown, ignore_hangup
+from router.serving.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from router.ledger.recorder import Ledger
@@ -49,21 +46,26 @@ SWITCH_S = 0.0002
 
 @dataclass(frozen=True)
 class RunningService:
-    """Describes a service that is ready: its addresses and its router.
+    """Describes a service that is ready.
 
     Attributes:
         address: address of the gRPC port.
         http_address: address of the HTTP port; None if there is none.
-        router: the router that decides.
         tally: counts what the service does, if somebody wants to know (`ServerSettings.is_watched`).
+        reloader: holds what decides, and replaces it.
         ledger: where decisions are recorded; None if they are not.
     """
 
     address: str
     http_address: str | None
-    router: Router
     tally: Tally
+    reloader: Reloader
     ledger: Ledger | None = None
+
+    @property
+    def router(self) -> Router:
+        """Return the router that decides now."""
+        return self.reloader.current.router
 
 
 @contextlib.asynccontextmanager
@@ -102,24 +104,20 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
                 settings = replace(settings, observers=settings.observers.plus(ledger))
             if not settings.share_port:
                 await ports.open()
-            tally = Tally(lambda: process_state(router, ports.gate))
+            tally = Tally(lambda: process_state(reloader, ports.gate))
             observers = settings.observers.plus(MetricsObserver(tally)) if settings.is_watched else settings.observers
-            router = await asyncio.to_thread(_load, settings, ports.intake, observers)
-            stack.push_async_callback(router.close)
+            reloader = await stack.enter_async_context(loaded(settings, ports.intake, ports.start, observers))
             if settings.metrics_port is not None and not settings.share_port:
                 stack.enter_context(serve_metrics(tally.snapshot, settings.host, settings.metrics_port))
-            canned_url = None
-            if any(_uses_canned(policy) for policy in router.policies.values()):
-                canned_url = await stack.enter_async_context(http_server.serve_on_loopback())
-            dispatcher = Dispatcher(router.policies, canned_url=canned_url, observers=observers)
-            stack.push_async_callback(dispatcher.aclose)
-            ports.start(router, dispatcher)
+            ports.start(reloader.current)
             if settings.share_port:
                 await ports.open()
             await ports.report_health(serving=True)
             if settings.http is not None:
-                await stack.enter_async_context(_loading_in_background(dispatcher))
-            yield RunningService(ports.address, ports.http_address, router, tally, ledger)
+                await stack.enter_async_context(_in_background(_load_answering(reloader)))
+            if settings.watch:
+                await stack.enter_async_context(_in_background(reloader.reload_on_changes()))
+            yield RunningService(ports.address, ports.http_address, tally, reloader, ledger)
         finally:
             # The ports close before the stack does, so that no request in flight loses its router or its upstream.
             await ports.close()
@@ -134,9 +132,14 @@ async def serve_forever(settings: ServerSettings, on_ready: Callable[[RunningSer
 
     on_ready: called once the service is ready.
     """
-    ignore_hangup()
+    # A signal that comes while the service loads is not lost: the service then loads once more.
+    loop, hangup = asyncio.get_running_loop(), asyncio.Event()
+    on_hangup(lambda: loop.call_soon_threadsafe(hangup.set))
     ports = ServicePorts(settings)
-    async with _serving(settings, ports) as running:
+    async with (
+        _serving(settings, ports) as running,
+        _in_background(running.reloader.reload_whenever(hangup, "SIGHUP")),
+    ):
         ports.shutdown = shutdown = Shutdown(settings.drain_s)
         on_ready(running)
         is_interactive = await shutdown.wait_for_signal()
@@ -160,36 +163,20 @@ async def _recording(settings: ServerSettings, ports: ServicePorts) -> AsyncIter
 
 
 @contextlib.asynccontextmanager
-async def _loading_in_background(dispatcher: Dispatcher) -> AsyncIterator[None]:
-    """Import the libraries for answering in the background, which takes seconds. Deciding works meanwhile."""
-    loading = asyncio.create_task(dispatcher.load())
-
-    def loaded(_: asyncio.Task[None]) -> None:
-        if not loading.cancelled() and (error := loading.exception()) is not None:
-            log.error("answering will fail: %s", error)
-        gc.freeze()
-
-    loading.add_done_callback(loaded)
+async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a coroutine while the context lasts."""
+    task = asyncio.create_task(work)
     try:
         yield
     finally:
-        loading.cancel()
+        task.cancel()
+        await asyncio.wait([task])
 
 
-def _load(settings: ServerSettings, intake: Intake, observers: Observers) -> Router:
-    router = Router.from_files(
-        *settings.policies,
-        encoder_dir=settings.encoder_dir,
-        settings=settings,
-        intake=intake,
-        observers=observers,
-    )
-    router.warm_up()
-    # The objects that are loaded now stay for ever. Searching them for garbage would stop everything for 250 ms.
-    gc.collect()
+async def _load_answering(reloader: Reloader) -> None:
+    """Import the libraries for answering, which takes seconds. Deciding works meanwhile."""
+    try:
+        await reloader.current.dispatcher.load()
+    except Exception as error:
+        log.error("answering will fail: %s", error)  # noqa: TRY400 - the message says what to do
     gc.freeze()
-    return router
-
-
-def _uses_canned(policy: ServedPolicy) -> bool:
-    return any(candidate.api_base == CANNED_UPSTREAM for candidate in policy.rules.file.candidates)

@@ -77,6 +77,7 @@ class ServerSettings(RouterSettings):
         insecure: whether the ports may be reached from other machines without TLS.
         reflection: whether gRPC reflection is served.
         ledger: where the ledger of decisions, answers and feedback is kept; None keeps none.
+        watch: whether policies are loaded again when their files change.
     """
 
     policies: tuple[Path, ...] = ()
@@ -96,6 +97,7 @@ class ServerSettings(RouterSettings):
     insecure: bool = False
     reflection: bool = True
     ledger: LedgerSettings | None = None
+    watch: bool = False
 
     @property
     def is_watched(self) -> bool:

@@ -71,18 +71,3 @@ class Shutdown:
             os._exit(0)
         log.error("not everything ended within %g s; exiting by force", self._drain_s)
         os._exit(1)
-
-
-def ignore_hangup() -> None:
-    """Make SIGHUP write a log line instead of ending the process.
-
-    A service should outlive the terminal that it was started from. SIGHUP does not reload the policies either, because
-    reloading does not exist.
-    """
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(
-            signal.SIGHUP,
-            lambda *_: log.warning(
-                "SIGHUP does nothing: policies are read at start; restart the service to change them"
-            ),
-        )

@@ -14,11 +14,10 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
@@ -30,11 +29,11 @@ from router.observing.prometheus import serve_metrics
 from router.observing.tally import Snapshot
 from router.observing.totals import Totals
 from router.serving.event_loop import run_in_event_loop
-from router.serving.ports import authority
+from router.serving.ports import authority, reserved_port
+from router.serving.reloading.hangup import on_hangup
 from router.serving.reports import ReportSender, WorkerReports
 from router.serving.server import RunningService, serve_forever
 from router.serving.settings import ServerSettings
-from router.serving.shutdown import ignore_hangup
 
 log = logging.getLogger(__name__)
 
@@ -63,21 +62,22 @@ def serve_workers(
 ) -> None:
     """Serve in `n_workers` processes until SIGTERM or SIGINT, then let each of them drain.
 
-    A worker that dies is replaced, and so is a worker whose event loop is silent for `worker_timeout_s` seconds.
+    A worker that dies is replaced, and so is a worker whose event loop is silent for `worker_timeout_s` seconds. SIGHUP
+    is handed on to every worker, each of which then reloads for itself.
 
     Raises ConfigError if the port is occupied or the first workers cannot start.
     """
     with contextlib.ExitStack() as held:
-        port = held.enter_context(_reserved_port(settings.host, settings.port, "--port"))
+        port = held.enter_context(reserved_port(settings.host, settings.port, "--port"))
         http_port = 0
         if settings.http:
-            http_port = held.enter_context(_reserved_port(settings.host, settings.http_port, "--http"))
+            http_port = held.enter_context(reserved_port(settings.host, settings.http_port, "--http"))
         threads = settings.threads or max(1, usable_cores() // n_workers)
         shared = dataclasses.replace(settings, port=port, http_port=http_port, threads=threads, share_port=True)
         pool = _WorkerPool(shared, n_workers, worker_timeout_s)
         if settings.metrics_port is not None:
             held.enter_context(serve_metrics(pool.totals.snapshot, settings.host, settings.metrics_port))
-        ignore_hangup()
+        on_hangup(pool.on_hangup)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, pool.on_signal)
         try:
@@ -105,6 +105,7 @@ class _Worker:
         problem: why it cannot serve, in its own words; empty if it has said nothing.
         heard_at: when it last sent a sign of life, or was started; by the monotonic clock, as all times here.
         reports: what it has counted.
+        knows_since: the time since when nothing was changed that it does not know of.
     """
 
     def __init__(self, context: multiprocessing.context.SpawnContext, settings: ServerSettings, name: str) -> None:
@@ -118,7 +119,7 @@ class _Worker:
         self.reports = WorkerReports(reports)
         self.is_ready = False
         self.problem = ""
-        self.heard_at = time.monotonic()
+        self.heard_at = self.knows_since = time.monotonic()
         os.set_blocking(self._pipe.fileno(), False)
 
     @property
@@ -182,6 +183,7 @@ class _WorkerPool:
         self._restarts: Counter[str] = Counter()
         self.totals = Totals()
         self.totals.follow("parent", self._counts)
+        self._hangup_at = float("-inf")
 
     @property
     def is_stopping(self) -> bool:
@@ -192,6 +194,9 @@ class _WorkerPool:
             # A second Ctrl-C means that somebody at the terminal will not wait: workers are killed at once.
             self._stopped_at = float("-inf")
         self.stop()
+
+    def on_hangup(self) -> None:
+        self._hangup_at = time.monotonic()
 
     def start(self) -> None:
         """Start all workers, the first one alone. Raises ConfigError with the problem of one that cannot serve."""
@@ -260,6 +265,10 @@ class _WorkerPool:
                 self._replace(slot, worker, "silent", f"was silent for {now - worker.heard_at:.0f} s and was killed")
             elif worker.is_ready:
                 slot.failures = 0
+                # A worker that still loads would end of the signal, so it gets it when it is ready.
+                if worker.knows_since < self._hangup_at and (pid := worker.process.pid) is not None:
+                    worker.knows_since = self._hangup_at
+                    os.kill(pid, signal.SIGHUP)
 
     def _replace(self, slot: _Slot, worker: _Worker, how: str, words: str) -> None:
         """Note that a worker has ended, and when the next one is to start in its slot."""
@@ -320,28 +329,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def _reserved_port(host: str, port: int, option: str) -> Iterator[int]:
-    """Hold the port that the workers share while the context lasts. Yield it; `port` 0 takes a free one.
-
-    option: the option of `elle serve` that sets the port.
-
-    The socket does not listen. It only makes sure that no other program takes the port while no worker runs.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as held:
-        try:
-            # Bind once without SO_REUSEPORT: otherwise a foreign server that shares the port would go unnoticed.
-            with socket.socket(family, socket.SOCK_STREAM) as alone:
-                alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                alone.bind((host, port))
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            held.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {host}:{port} ({error.strerror}); stop what holds the port, or choose another "
-                f"one ({option}; 0 takes a free one) or another address of this machine (--host)."
-            ) from error
-        yield int(held.getsockname()[1])

@@ -63,9 +63,10 @@ class RouterService(pb_grpc.RouterServiceServicer):
         self._n_single = 0
 
     def start(self, router: Router, dispatcher: Dispatcher) -> None:
-        """Begin to answer requests with this router and this dispatcher."""
+        """Answer requests that come from now on with this router and this dispatcher, which know the same policies."""
+        if self._router is None or self._router.batch_slots != router.batch_slots:
+            self._batch_slots = asyncio.Semaphore(router.batch_slots)
         self._router, self._dispatcher = router, dispatcher
-        self._batch_slots = asyncio.Semaphore(router.batch_slots)
 
     @property
     def _ready(self) -> tuple[Router, Dispatcher]:
@@ -75,7 +76,8 @@ class RouterService(pb_grpc.RouterServiceServicer):
 
     async def Route(self, request: pb.RouteRequest, context: Context) -> pb.RouteResponse:  # noqa: N802
         """Decide which candidate should answer a request, without asking it."""
-        _, decision = await self._decide(request, context)
+        router, _ = self._ready
+        _, decision = await self._decide(router, request, context)
         return pb.RouteResponse(decision=conversion.decision_to_wire(decision))
 
     async def BatchRoute(self, request: pb.BatchRouteRequest, context: Context) -> pb.BatchRouteResponse:  # noqa: N802
@@ -91,11 +93,11 @@ class RouterService(pb_grpc.RouterServiceServicer):
         ends = time.perf_counter() + left if (left := _time_left(context)) is not None else None
         read = functools.partial(_by_session, request.requests, headers, sized=is_large.get())
         groups = await router.intake.run_in_thread(read) if is_large.get() else read()
-        results, waiting = [b""] * len(request.requests), iter(groups)
+        results, waiting, slots = [b""] * len(request.requests), iter(groups), self._batch_slots
 
         async def decide_groups() -> None:
             for item in itertools.chain.from_iterable(waiting):
-                async with self._batch_slots:
+                async with slots:
                     result = await _batch_result(router, item, whose, ends)
                     results[item.index] = field_bytes(1, result.SerializeToString())
                     # Prompts that are decided without the encoder never wait, so other calls would get no turn. A
@@ -110,7 +112,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
     async def Complete(self, request: pb.CompleteRequest, context: Context) -> pb.CompleteResponse:  # noqa: N802
         """Decide and return the answer of the chosen candidate, or of one that answers in its place."""
         router, dispatcher = self._ready
-        query, decision = await self._decide(request.route, context)
+        query, decision = await self._decide(router, request.route, context)
         completion = await dispatcher.complete(query, decision, timeout_s=_time_left(context))
         _remember_answerer(router, decision, completion, context)
         text, body = completion.text, completion.body
@@ -129,7 +131,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
     ) -> AsyncIterator[pb.StreamCompleteResponse]:
         """Decide and stream the answer. The first message holds the decision alone."""
         router, dispatcher = self._ready
-        query, decision = await self._decide(request.route, context)
+        query, decision = await self._decide(router, request.route, context)
         yield pb.StreamCompleteResponse(decision=conversion.decision_to_wire(decision))
         pieces = TextPieces()
         # If the caller hangs up, the stream must be closed at once, so that the upstream stops working too.
@@ -145,9 +147,10 @@ class RouterService(pb_grpc.RouterServiceServicer):
                 )
                 yield await _serialized_with(answer, text, step.body) if large else answer
 
-    async def _decide(self, request: pb.RouteRequest, context: Context) -> tuple[RouteQuery, RoutingDecision]:
+    async def _decide(
+        self, router: Router, request: pb.RouteRequest, context: Context
+    ) -> tuple[RouteQuery, RoutingDecision]:
         """Decide a request that came alone. Batches pause meanwhile."""
-        router, _ = self._ready
         self._n_single += 1
         try:
             return await _decided(router, request, context)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _HTTP_OPTIONS = ("max_body_bytes", "cors_origins", "comment_after_s")
 
 _SERVE_GROUPS = {
-    "What to serve": ("config", "policies", "encoder_dir"),
+    "What to serve": ("config", "policies", "watch", "encoder_dir"),
     "Addresses": ("host", "port", "http_port", "metrics_port", "ext_proc"),
     "Over HTTP": ("cors_origins", "comment_after_s"),
     "Who may call": ("tokens", "tls_cert", "tls_key", "tls_client_ca", "insecure", "reflection"),
@@ -43,6 +43,11 @@ _SERVE_GROUPS = {
     multiple=True,
     help="A policy file; repeatable. The first one is the default. Without any, the embedded policy is served, whose "
     "answers are canned.",
+)
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Take the policies again when their files change, as on SIGHUP. If they cannot be used, the old ones go on.",
 )
 @click.option(
     "--host",

@@ -80,6 +80,7 @@ def decision_record(decision: RoutingDecision, delivery: Delivery | None) -> dic
     record: dict[str, Any] = {
         "decision_id": decision.decision_id,
         "policy": decision.policy.name,
+        "policy_digest": decision.policy.digest,
         "candidate": decision.chosen,
         "reason": decision.reason.value,
         "risk": _risk(decision),

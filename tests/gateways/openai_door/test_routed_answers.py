@@ -40,7 +40,17 @@ def test_the_record_stands_in_headers_body_and_every_chunk(stack: Stack, sdk: op
     chunks = [chunk.to_dict() for chunk in sdk.chat.completions.create(**asked, stream=True)]
     assert len(chunks) > 2
     assert len({chunk["elle"]["decision_id"] for chunk in chunks}) == 1
-    small = {"decision_id", "policy", "candidate", "reason", "risk", "gain", "answered_by", "fell_back"}
+    small = {
+        "decision_id",
+        "policy",
+        "policy_digest",
+        "candidate",
+        "reason",
+        "risk",
+        "gain",
+        "answered_by",
+        "fell_back",
+    }
     assert [chunk["elle"].keys() for chunk in chunks] == [small | {"attempts"}] + [small] * (len(chunks) - 1)
 
 

@@ -193,6 +193,8 @@ def test_prometheus_sees_how_often_a_prompt_was_judged_before() -> None:
     assert "elle_decision_cache_hits_total 1.0" in told
     assert "elle_decision_cache_misses_total 2.0" in told
     assert "elle_decision_cache_entries 2.0" in told
+    assert 'elle_reloads_total{result="failed"} 0.0' in told
+    assert "elle_policy_loaded_timestamp_seconds" in told
     assert "process_resident_memory_bytes" in told
 
 

@@ -161,12 +161,20 @@ Router.adecide = adecide
         assert "exiting by force" in service.text
 
 
-def test_a_hangup_neither_ends_nor_disturbs_it_and_is_logged(policy: Path) -> None:
+def test_on_a_hangup_it_takes_the_policy_again_and_a_broken_one_changes_nothing(policy: Path) -> None:
     with elle_serve("--policy", str(policy), "--drain-delay-s", "0") as service:
-        assert service.address
-        service.ask_to_end(signal.SIGHUP)
-        wait_until(lambda: "SIGHUP does nothing" in service.text)
         assert route_once(service.address, wait=False) == "small"
+        text = policy.read_text("utf-8")
+        policy.write_text("name: [", "utf-8")
+        service.ask_to_end(signal.SIGHUP)
+        wait_until(lambda: "the policies were not replaced" in service.text)
+        assert route_once(service.address, wait=False) == "small"
+        policy.write_text(text.replace("candidate: small", "candidate: large"), "utf-8")
+        service.ask_to_end(signal.SIGHUP)
+        wait_until(lambda: "other policies decide from now on" in service.text)
+        assert route_once(service.address, wait=False) == "large"
+        service.ask_to_end(signal.SIGHUP)
+        wait_until(lambda: "nothing has changed" in service.text)
         service.ask_to_end()
         assert service.process.wait(60) == 0
 

@@ -160,15 +160,16 @@ def test_one_that_leaves_loses_no_connection_from_its_backlog(policy: Path) -> N
     assert set(seen) == {"answered"}, seen
 
 
-def test_both_ports_are_shared_a_hangup_ends_nobody_and_workers_leave_when_their_parent_is_killed(policy: Path) -> None:
+def test_both_ports_are_shared_a_hangup_reaches_all_and_workers_leave_when_their_parent_is_killed(policy: Path) -> None:
     # One service for three properties, because each start of a service takes seconds. The killing comes last.
     with elle_serve(*options(policy, "--http", "0", "--drain-s", "0.2")) as service:
         assert n_listeners(port_of(service.url)) == 2
         assert {httpx.get(f"{service.url}/v1/models").status_code for _ in range(8)} == {200}
         workers = children_of(service.process.pid)
+        policy.write_text(policy.read_text("utf-8").replace("candidate: small", "candidate: large"), "utf-8")
         service.ask_to_end(signal.SIGHUP)
-        wait_until(lambda: "SIGHUP does nothing" in service.text)
-        assert route_once(service.address, wait=False) == "small"
+        wait_until(lambda: service.text.count("other policies decide from now on") == 2)
+        assert {route_once(service.address, wait=False) for _ in range(8)} == {"large"}
         assert children_of(service.process.pid) == workers
         service.process.kill()
         service.process.wait()

@@ -1,0 +1,72 @@
+"""Load the policies of a service for the first time, and make what can replace them (`loaded`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import AsyncIterator, Callable
+
+from router.answering.dispatch import Dispatcher
+from router.deciding.pipeline import Router
+from router.intake.bounds import Intake
+from router.observing.observer import Observers
+from router.serving import http_server
+from router.serving.reloading.in_force import InForce
+from router.serving.reloading.reloader import Reloader, ReloadParts, uses_canned
+from router.serving.reloading.sources import FileSource, PolicySource
+from router.serving.settings import ServerSettings
+
+
+@contextlib.asynccontextmanager
+async def loaded(
+    settings: ServerSettings, intake: Intake, serve: Callable[[InForce], None], observers: Observers
+) -> AsyncIterator[Reloader]:
+    """Load the policies and what they need. Yield what holds them and can replace them, and close it in the end.
+
+    Args:
+        settings: say where the policies are.
+        intake: the bounds that all doors share.
+        serve: is called with what decides after each reload; see `ReloadParts`.
+        observers: are told of every decision and of how every answer ends.
+
+    Raises ConfigError for a policy that cannot be used, and EncoderError if the encoder is not available.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        canned_url: str | None = None
+
+        async def open_canned() -> str:
+            nonlocal canned_url
+            if canned_url is None:
+                canned_url = await stack.enter_async_context(http_server.serve_on_loopback())
+            return canned_url
+
+        source = FileSource(settings.policies)
+        router = await asyncio.to_thread(_load, settings, intake, source, observers)
+        try:
+            url = await open_canned() if uses_canned(router.policies.values()) else None
+        except BaseException:
+            await router.close()
+            raise
+        dispatcher = Dispatcher(router.policies, canned_url=url, observers=observers)
+        parts = ReloadParts(serve, open_canned, settings.encoder_dir)
+        reloader = Reloader(source, InForce(router, dispatcher), parts)
+        # The first router and its policies must be free to go once they are replaced.
+        del router, dispatcher
+        stack.push_async_callback(reloader.close)
+        yield reloader
+
+
+def _load(settings: ServerSettings, intake: Intake, source: PolicySource, observers: Observers) -> Router:
+    router = Router.from_policies(
+        source.load(),
+        encoder_dir=settings.encoder_dir,
+        settings=settings,
+        intake=intake,
+        observers=observers,
+    )
+    router.warm_up()
+    # The objects that are loaded now stay for long. Searching them for garbage would stop everything for 250 ms.
+    gc.collect()
+    gc.freeze()
+    return router

@@ -1,0 +1,55 @@
+"""Say where a service takes its policies from, so that it can take them again (`PolicySource`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from probes.artifacts.store import JSON, TENSORS
+from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies, probe_folder
+
+#: What tells one state of a source from another.
+Marks = tuple[object, ...]
+
+
+class PolicySource(Protocol):
+    """Holds policies, which may change."""
+
+    def load(self) -> tuple[ServedPolicy, ...]:
+        """Return all policies and their profiles as they are now, the default first. Raises ConfigError."""
+
+    def marks(self) -> Marks:
+        """Return something that differs after a change. It is cheap and reads no file."""
+
+
+class FileSource:
+    """Takes policies from policy files, and from the folders of the probes that these name.
+
+    paths: the policy files, the default first; without any the embedded default policy is taken.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = tuple(paths) or (DEFAULT_POLICY,)
+        self._probe_files: tuple[Path, ...] = ()
+
+    def load(self) -> tuple[ServedPolicy, ...]:
+        """Return all policies and their profiles as the files hold them now. Raises ConfigError."""
+        policies = load_policies(self._paths)
+        files = [policy.rules.file for policy in policies if ":" not in policy.ref.name]
+        folders = [probe_folder(file, path) for file, path in zip(files, self._paths, strict=True)]
+        self._probe_files = tuple(folder / name for folder in folders if folder for name in (JSON, TENSORS))
+        return policies
+
+    def marks(self) -> Marks:
+        """Return time, size and inode of each file. A folder that Kubernetes swaps by a link has other inodes."""
+        return tuple(mark_of(path) for path in (*self._paths, *self._probe_files))
+
+
+def mark_of(path: Path) -> tuple[int, int, int] | None:
+    """Return time, size and inode of a file, or None if it cannot be found."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
