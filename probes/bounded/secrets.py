@@ -13,6 +13,7 @@ MASK = "***"
 _PREFIXED = re.compile(
     r"(?<![A-Za-z0-9])(?:"
     r"(?i:sk|pk|rk|csk|whsec)[-_][A-Za-z0-9_-]{8,}"  # OpenAI, Anthropic, OpenRouter, Stripe, Cerebras
+    r"|elle_[a-z2-9]{8}_[A-Za-z0-9_-]{30,}"  # a token of `elle token create`
     r"|key-[A-Za-z]*[0-9][A-Za-z0-9]{8,}"
     r"|(?:gsk|hf|r8|fw|npm|glsa|dapi|jina|esecret|tgp_v1|dop_v1|github_pat)_[A-Za-z0-9_-]{16,}"
     r"|gh[pousr]_[A-Za-z0-9]{12,}"

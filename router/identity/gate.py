@@ -7,15 +7,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from router.errors import ForbiddenError, UnauthenticatedError
 from router.identity.accounts import Accounts, Admission, current_admission
 from router.identity.counts import DoorName, Refusal, RefusalCounts
+from router.identity.json_web_tokens import BadTokenError, ExpiredTokenError, JwtSettings, WebTokens
 from router.identity.method_scopes import ANSWERING, Needed
 from router.identity.principal import ANYBODY, Principal, current_principal
 from router.identity.token_book import TokenBook
-from router.identity.watched_file import WatchedFiles
+from router.identity.watched_file import Refreshable, WatchedFiles
 
 #: Headers besides `authorization` that may hold a token: those of the SDKs of Anthropic and of Azure.
 _KEY_HEADERS = ("x-api-key", "api-key")
@@ -29,14 +30,16 @@ class IdentitySettings:
 
     Attributes:
         tokens: the file of tokens, as `elle token` writes it.
+        jwt: the JSON Web Tokens that are taken besides.
     """
 
     tokens: Path | None = None
+    jwt: JwtSettings | None = None
 
     @property
     def is_on(self) -> bool:
         """Return whether callers must prove who they are."""
-        return self.tokens is not None
+        return self.tokens is not None or self.jwt is not None
 
 
 class Gate:
@@ -61,6 +64,8 @@ class Gate:
         self._tokens: WatchedFiles[TokenBook] | None = None
         if (path := self._settings.tokens) is not None:
             self._tokens = WatchedFiles(f"tokens in {path}", (path,), lambda: TokenBook.load(path))
+        jwt = self._settings.jwt
+        self._web_tokens = WebTokens(jwt, now=now) if jwt is not None else None
 
     @property
     def is_on(self) -> bool:
@@ -96,14 +101,17 @@ class Gate:
         return any(changed)
 
     @property
-    def watched(self) -> list[WatchedFiles[Any]]:
-        """The files of credentials, which `keep_fresh` looks at."""
-        return [one for one in (self._tokens,) if one is not None]
+    def watched(self) -> list[Refreshable]:
+        """The files and keys by which credentials are checked, which `keep_fresh` looks at."""
+        keys = self._web_tokens.keys if self._web_tokens is not None else None
+        return [one for one in (self._tokens, keys) if one is not None]
 
     def _authenticate(self, door: DoorName, headers: Mapping[str, str]) -> Principal:
         credential = credential_of(headers)
         if not credential:
             self._refuse(door, Refusal.NO_TOKEN, f"the call must carry a token and carries none; {_HOW}.")
+        if self._web_tokens is not None and credential.count(".") == 2:
+            return self._web_principal(door, credential, self._web_tokens)
         found = self._tokens.value.find(credential) if self._tokens else None
         if found is None:
             self._refuse(
@@ -117,6 +125,15 @@ class Gate:
                 door, reason, f"the token of this call is {state}; ask whoever runs the service for a new one."
             )
         return principal
+
+    def _web_principal(self, door: DoorName, credential: str, web_tokens: WebTokens) -> Principal:
+        try:
+            return web_tokens.find(credential)
+        except ExpiredTokenError:
+            self._refuse(door, Refusal.EXPIRED, "the token of this call is expired; get a new one where it came from.")
+        except BadTokenError:
+            message = "the token of this call is not valid here; get one for this service from your identity provider."
+            self._refuse(door, Refusal.UNKNOWN_TOKEN, message)
 
     def _refuse(self, door: DoorName, reason: Refusal, message: str) -> NoReturn:
         self.counts.add(door, reason)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from probes.errors import ProbesError
 from router.errors import RouterError
@@ -71,26 +71,37 @@ class WatchedFiles(Generic[T]):
         return tuple(_mark(path) for path in self._paths)
 
 
+class Refreshable(Protocol):
+    """Something that is read again from time to time."""
+
+    @property
+    def failures(self) -> int:
+        """How many changes could not be taken over."""
+
+    def refresh(self) -> bool:
+        """Read it again if that is due, and return whether it has changed."""
+
+
 @contextlib.asynccontextmanager
-async def kept_fresh(watched: Sequence[WatchedFiles[Any]]) -> AsyncIterator[None]:
-    """Take over changes of watched files while the context lasts."""
-    watching = asyncio.create_task(keep_fresh(watched))
+async def kept_fresh(watched: Sequence[Refreshable]) -> AsyncIterator[None]:
+    """Take over changes while the context lasts. None of what is watched waits for another."""
+    tasks = [asyncio.create_task(keep_fresh(one)) for one in watched]
     try:
         yield
     finally:
-        watching.cancel()
+        for task in tasks:
+            task.cancel()
 
 
-async def keep_fresh(watched: Sequence[WatchedFiles[Any]], every_s: float = LOOK_S) -> None:
-    """Look at watched files for ever. Reading happens in another thread, so requests do not wait for a slow disk."""
+async def keep_fresh(watched: Refreshable, every_s: float = LOOK_S) -> None:
+    """Look for a change for ever. Reading happens in another thread, so requests do not wait for a slow disk."""
     while True:
+        try:
+            await asyncio.to_thread(watched.refresh)
+        except Exception:
+            # Whatever there is to read, the service goes on with what it knows.
+            log.exception("what changed could not be read; the old state stays in force")
         await asyncio.sleep(every_s)
-        for one in watched:
-            try:
-                await asyncio.to_thread(one.refresh)
-            except Exception:
-                # Whatever a file holds, the service goes on with what it knows.
-                log.exception("a changed file could not be read; the old state stays in force")
 
 
 def _mark(path: Path) -> tuple[int, int, int] | None:

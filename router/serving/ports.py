@@ -7,7 +7,6 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
-from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -16,7 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from router.errors import ConfigError
 from router.identity.gate import Gate
 from router.identity.server_tls import ServerCertificates, is_loopback
-from router.identity.watched_file import WatchedFiles
+from router.identity.watched_file import Refreshable
 from router.intake.bounds import Intake
 from router.intake.in_flight import InFlight
 from router.serving import backlog, http_server
@@ -165,8 +164,8 @@ class ServicePorts:
         await asyncio.wait(closing, timeout=self._remaining_s)
 
     @property
-    def watched(self) -> list[WatchedFiles[Any]]:
-        """The files that are read again when they change."""
+    def watched(self) -> list[Refreshable]:
+        """What is read again when it changes: tokens, keys and certificates."""
         return [*self.gate.watched, *([self.certificates.watched] if self.certificates else [])]
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +12,7 @@ from router.cli.running import ledger_options
 from router.cli.running.config_file import ConfiguredCommand
 
 if TYPE_CHECKING:
+    from router.identity.gate import IdentitySettings
     from router.identity.server_tls import TlsFiles
     from router.serving.server import RunningService
     from router.serving.settings import ServerSettings
@@ -24,7 +24,8 @@ _SERVE_GROUPS = {
     "What to serve": ("config", "policies", "watch", "encoder_dir"),
     "Addresses": ("host", "port", "http_port", "metrics_port", "ext_proc"),
     "Over HTTP": ("cors_origins", "comment_after_s"),
-    "Who may call": ("tokens", "tls_cert", "tls_key", "tls_client_ca", "insecure", "reflection"),
+    "Who may call": ("tokens", "jwks", "jwt_issuer", "jwt_audience", "reflection"),
+    "Encryption": ("tls_cert", "tls_key", "tls_client_ca", "insecure"),
     "The ledger": ledger_options.NAMES,
     "Processes and threads": ("workers", "worker_timeout_s", "threads"),
     "Limits": ("max_pending", "max_prompt_bytes", "max_body_bytes"),
@@ -91,6 +92,13 @@ _SERVE_GROUPS = {
     help="A file of tokens, as `elle token create` writes it: only callers with one of them are served. The file is "
     "read again when it changes.",
 )
+@click.option(
+    "--jwks",
+    metavar="FILE|URL",
+    help="The public keys of an identity provider (JWKS): callers with a JSON Web Token that it signed are served too.",
+)
+@click.option("--jwt-issuer", help="What the claim `iss` of such a token must say; needs --jwks.")
+@click.option("--jwt-audience", help="What the claim `aud` of such a token must say; needs --jwks.")
 @click.option(
     "--tls-cert", type=PATH, help="The certificate of the service, in PEM, for gRPC and HTTP; needs --tls-key."
 )
@@ -211,14 +219,13 @@ def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
     serve_workers(settings, workers, announce_workers, worker_timeout_s=worker_timeout_s)
 
 
-def _server_settings(ext_proc: Any, http_port: int | None, tokens: Path | None, **options: Any) -> ServerSettings:
+def _server_settings(ext_proc: Any, http_port: int | None, **options: Any) -> ServerSettings:
     """Return the settings of the server, with the services that the options ask for beside gRPC."""
-    from router.identity.gate import IdentitySettings
     from router.serving.settings import ServerSettings
 
     asked = {name: options.pop(name) for name in _HTTP_OPTIONS}
     asked = {name: value for name, value in asked.items() if value not in (None, ())}
-    options |= {"identity": IdentitySettings(tokens), "tls": _tls_files(options)}
+    options |= {"identity": _identity(options), "tls": _tls_files(options)}
     options["ledger"] = ledger_options.ledger_settings(options)
 
     if ext_proc is not None:
@@ -232,6 +239,18 @@ def _server_settings(ext_proc: Any, http_port: int | None, tokens: Path | None, 
     elif asked:
         raise click.UsageError("--max-body-bytes, --cors-origin and --comment-after-s need --http.")
     return ServerSettings(**options)
+
+
+def _identity(options: dict[str, Any]) -> IdentitySettings:
+    """Take out of the options how callers prove who they are."""
+    from router.identity.gate import IdentitySettings
+    from router.identity.json_web_tokens import JwtSettings
+
+    tokens, keys, issuer, audience = (options.pop(name) for name in ("tokens", "jwks", "jwt_issuer", "jwt_audience"))
+    given = [one for one in (keys, issuer, audience) if one]
+    if given and len(given) < 3:
+        raise click.UsageError("--jwks, --jwt-issuer and --jwt-audience belong together; give all three.")
+    return IdentitySettings(tokens, JwtSettings(keys, issuer, audience) if given else None)
 
 
 def _tls_files(options: dict[str, Any]) -> TlsFiles | None:

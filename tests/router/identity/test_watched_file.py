@@ -95,7 +95,8 @@ async def test_an_unexpected_fault_does_not_end_the_watch(numbers: Numbers) -> N
     broken._load = fail  # type: ignore[method-assign]
     watched = WatchedFiles("numbers", numbers.paths, numbers.load)
     numbers.write("4", "4")
-    watching = asyncio.create_task(keep_fresh([broken, watched], every_s=0.01))
+    watching = [asyncio.create_task(keep_fresh(one, every_s=0.01)) for one in (broken, watched)]
     while watched.value != 4 or len(faults) < 2:  # noqa: ASYNC110 - a file tells nobody that it changed
         await asyncio.sleep(0.01)
-    watching.cancel()
+    for task in watching:
+        task.cancel()
