@@ -36,8 +36,8 @@ import yaml
 from benchmarks.bench_probe import commit, hardware
 from router.answering.upstream import Upstream
 from router.client import RouterClient
+from router.policies.candidates.candidate import Candidate
 from router.policies.loading import EXAMPLE_POLICY
-from router.policies.policy_file import Candidate
 from router.values import RouteQuery
 
 #: Limit of issue 6 for `door`, and its aim.

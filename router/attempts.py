@@ -57,6 +57,7 @@ class Delivery:
         fell_back: True if another candidate answered than the decision chose.
         attempts: all attempts, oldest first; the last one brought the answer.
         rate_limits: the headers in which the provider of that answer told its rate limits, with names in lower case.
+        dropped_parameters: the parameters of the request that the candidate was not sent, because it refuses them.
     """
 
     answered_by: str
@@ -64,3 +65,4 @@ class Delivery:
     fell_back: bool
     attempts: tuple[Attempt, ...]
     rate_limits: Mapping[str, str] = field(default_factory=dict, compare=False)
+    dropped_parameters: tuple[str, ...] = ()

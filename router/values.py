@@ -9,6 +9,7 @@ from typing import Any
 
 from router.errors import InvalidRequestError
 from router.quoting import quoted
+from router.written_body import WrittenBody
 
 #: The largest number of candidates that `allowed_candidates` or `denied_candidates` may name.
 MAX_NAMES = 1000
@@ -131,8 +132,8 @@ class RouteQuery:
         task: the key of the task that the request belongs to, text of at most 256 bytes; empty for none.
         scores: numbers that other systems made of the request, by name, for a policy that decides by one.
         parameters: the other fields of the body, such as `tools`, `response_format` and `max_tokens`.
-        body: the bytes of the body before and after the value of `model`; None if the request did not come as such a
-            body. An upstream that speaks the same API gets exactly these bytes with its own model's name between them.
+        body: the body as it was written; None if the request did not come as such a body. An upstream that speaks the
+            same API gets exactly these bytes with its own model's name in them, and with the candidate's parameters.
         api_format: the API whose shape messages, parameters and body have; the answer comes back in the same one.
         api_headers: headers of the request that belong to its API and are handed on to an upstream that speaks it,
             such as `anthropic-version`; names in lower case.
@@ -145,7 +146,7 @@ class RouteQuery:
     overrides: Overrides = NO_OVERRIDES
     session_id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    body: tuple[bytes | memoryview, bytes | memoryview] | None = None
+    body: WrittenBody | None = None
     task: str = ""
     api_format: ApiFormat = ApiFormat.OPENAI_CHAT
     api_headers: Mapping[str, str] = field(default_factory=dict)
@@ -191,6 +192,7 @@ class CandidateRisk:
             judged.
         expected_cost_usd: expected cost of one answer in USD; None if the candidate's price is not known.
         ineligible_because: every reason why the candidate may not answer, in words; empty if it may.
+        dropped_parameters: the parameters of the request that the candidate is not sent, because it refuses them.
     """
 
     candidate: str
@@ -199,6 +201,7 @@ class CandidateRisk:
     risk: float | None
     expected_cost_usd: float | None
     ineligible_because: tuple[str, ...] = ()
+    dropped_parameters: tuple[str, ...] = ()
 
     @property
     def eligible(self) -> bool:

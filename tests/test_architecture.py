@@ -39,6 +39,7 @@ COMMON = {
         "quoting",
         "time_ids",
         "values",
+        "written_body",
         "yaml_file",
     },
 }
@@ -60,7 +61,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "tasks": set(),
     },
     "router": {
-        "answering": {"intake", "observing", "policies"},
+        "answering": {"asking", "intake", "observing", "policies"},
         "asking": set(),
         "client": {"wire", "pb"},
         "collecting": {"answering", "asking", "policies", "serving", "tuning.outcomes"},

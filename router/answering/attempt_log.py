@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from router import errors
+from router.answering.candidate_request import dropped_for
 from router.answering.reading.call_notes import CallNotes
 from router.attempts import Attempt, AttemptOutcome, Delivery
 from router.errors import DispatchError, UpstreamTimeoutError
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
+from router.values import RoutingDecision
 
 log = logging.getLogger(__name__)
 
@@ -90,13 +92,14 @@ class AttemptLog:
         )
 
     def add_answer(
-        self, candidate: Candidate, started: float, chosen: str, notes: CallNotes, *, streamed: bool
+        self, candidate: Candidate, started: float, decision: RoutingDecision, notes: CallNotes, *, streamed: bool
     ) -> Delivery:
         """Record the attempt that answered, and return who answered after which attempts."""
         duration = time.monotonic() - started
         self.attempts.append(Attempt(candidate.name, AttemptOutcome.ANSWERED, None, duration, streamed))
-        fell_back = candidate.name != chosen
-        return Delivery(candidate.name, candidate.model, fell_back, tuple(self.attempts), notes.rate_limits)
+        fell_back = candidate.name != decision.chosen
+        dropped, attempts = dropped_for(decision, candidate.name), tuple(self.attempts)
+        return Delivery(candidate.name, candidate.model, fell_back, attempts, notes.rate_limits, dropped)
 
     def interrupt(self, candidate: Candidate, error: DispatchError, started: float) -> DispatchError:
         """Record that an answer broke off. Return the error for the caller, who has a part of the answer already."""

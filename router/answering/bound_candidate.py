@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from router import errors
 from router.answering.breaker import Breaker, Permit
 from router.errors import DispatchError, UpstreamCoolingDownError, UpstreamTimeoutError
-from router.policies.policy_file import Candidate, Prices
+from router.policies.candidates.candidate import Candidate, Prices
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from router.answering.upstreams import litellm_upstream
 from router.answering.upstreams.candidate_keys import is_providers_own
-from router.answering.upstreams.destinations import speaks_openai
 from router.answering.upstreams.litellm_upstream import LiteLLMUpstream
 from router.errors import DispatchNotInstalledError, UpstreamDeniedError
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
+from router.policies.rules import speaks_openai
 
 
 async def problems_of(candidates: Sequence[Candidate], litellm: LiteLLMUpstream) -> list[str]:

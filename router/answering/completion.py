@@ -10,7 +10,7 @@ from router.answering.formats.answer_format import AnswerTokens, Tally
 from router.answering.formats.lookup import format_of
 from router.attempts import Delivery
 from router.intake.answer_budget import HeldAnswer
-from router.policies.policy_file import Prices
+from router.policies.candidates.candidate import Prices
 from router.values import RouteQuery
 
 

@@ -22,20 +22,20 @@ from router.answering.attempt_log import AttemptLog, retry_wait_s
 from router.answering.bound_candidate import BoundCandidate, cooling_down_error, report_failure
 from router.answering.breaker import Breaker, Clock, Permit
 from router.answering.candidate_check import problems_of
+from router.answering.candidate_request import dropped_for
 from router.answering.completion import Completion, completion_of
 from router.answering.fallback import candidates_to_ask, may_read_more
 from router.answering.formats.lookup import format_of
 from router.answering.reading.call_notes import CallNotes
 from router.answering.time_limits import silence_limit, time_limit
 from router.answering.upstream import Upstream
-from router.answering.upstreams.destinations import speaks_openai
 from router.answering.watch import watched
 from router.attempts import Delivery
 from router.errors import DispatchError, InvalidRequestError, UpstreamTimeoutError
 from router.observing.observer import NO_OBSERVERS, Observers
+from router.policies.candidates.candidate import Candidate
 from router.policies.loading import ServedPolicy
-from router.policies.policy_file import Candidate
-from router.policies.rules import speaks_api
+from router.policies.rules import speaks_api, speaks_openai
 from router.values import RouteQuery, RoutingDecision, SpokenApi
 
 log = logging.getLogger(__name__)
@@ -154,13 +154,14 @@ class Dispatcher:
         async def ask(target: BoundCandidate, permit: Permit, notes: CallNotes) -> Completion:
             candidate, started = target.candidate, time.monotonic()
             try:
+                notes.dropped = dropped_for(decision, candidate.name)
                 body = await self._upstream.complete(candidate, query, notes)
             except BaseException:
                 # The traceback of the error refers to it for longer.
                 notes.held.release()
                 raise
             permit.succeeded()
-            delivery = attempts.add_answer(candidate, started, decision.chosen, notes, streamed=False)
+            delivery = attempts.add_answer(candidate, started, decision, notes, streamed=False)
             return replace(completion_of(query, body, target.prices, delivery), held=notes.held)
 
         with watched(self._observers, decision) as watch:
@@ -181,12 +182,13 @@ class Dispatcher:
             attempts = await self._begin(query, timeout_s)
 
             async def ask(target: BoundCandidate, permit: Permit, notes: CallNotes) -> _OpenStream:
+                notes.dropped = dropped_for(decision, target.candidate.name)
                 return await self._open(query, target, permit, notes)
 
             opened = await self._first_answer(attempts, decision, ask, streamed=True)
             candidate = opened.target.candidate
             delivery: Delivery | None = attempts.add_answer(
-                candidate, opened.started, decision.chosen, opened.notes, streamed=True
+                candidate, opened.started, decision, opened.notes, streamed=True
             )
             tally = format_of(query.api_format).tally()
             try:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 from router.answering.reading.call_notes import CallNotes
 from router.errors import UpstreamTimeoutError
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
 
 #: Longest wait for the first content of a stream, in seconds, however lively the upstream is.
 MOST_THINKING_S = 3600.0

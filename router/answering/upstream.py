@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
+from router.answering.candidate_request import request_for
 from router.answering.formats.answer_format import as_count
 from router.answering.formats.lookup import format_of
 from router.answering.formats.reported_errors import error_in
@@ -18,13 +19,13 @@ from router.answering.reading.call_notes import CallNotes
 from router.answering.reading.large_answers import apart, is_large
 from router.answering.reading.sse import TAIL_S
 from router.answering.upstreams import litellm_upstream
-from router.answering.upstreams.destinations import OPENAI_PREFIX, RESPONSES_PREFIX, speaks_anthropic, speaks_openai
+from router.answering.upstreams.destinations import RESPONSES_PREFIX
 from router.answering.upstreams.direct_upstream import DirectUpstream
 from router.answering.upstreams.litellm_upstream import LiteLLMUpstream
 from router.errors import DispatchError, DispatchNotInstalledError, UpstreamUnavailableError
+from router.policies.candidates.candidate import Candidate
 from router.policies.credentials import CANNED_UPSTREAM
-from router.policies.policy_file import Candidate
-from router.policies.rules import speaks_api
+from router.policies.rules import OPENAI_PREFIX, speaks_anthropic, speaks_api, speaks_openai
 from router.values import ApiFormat, RouteQuery, SpokenApi
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Upstream:
         """
         base, notes = self._base_url(candidate), notes or CallNotes()
         if self._is_asked_directly(candidate, query):
-            answer = await self._asked.complete(candidate, base, query, notes)
+            answer = await self._asked.complete(candidate, base, _request(candidate, query, notes), notes)
             if (report := error_in(answer)) is not None:
                 raise await litellm_upstream.error_of_report(candidate, report, notes)
         elif (translation := TRANSLATIONS.get(query.api_format)) is not None:
@@ -105,7 +106,8 @@ class Upstream:
             chat = await self.complete(candidate, request.query, notes)
             answer = await apart(translation.answer_of, chat, request)
         else:
-            answer = await checked(await self._litellm.complete(candidate, base, query, notes))
+            asked = _request(candidate, query, notes)
+            answer = await checked(await self._litellm.complete(candidate, base, asked, notes))
         if fault := format_of(query.api_format).fault_in(answer, streamed=False):
             raise UpstreamUnavailableError(f"{_say(candidate)} sent {fault}.")
         body: dict[str, Any] = answer
@@ -166,12 +168,12 @@ class Upstream:
     async def _chunks(self, candidate: Candidate, query: RouteQuery, notes: CallNotes) -> AsyncGenerator[Any, None]:
         base = self._base_url(candidate)
         if self._is_asked_directly(candidate, query):
-            chunks = self._asked.stream(candidate, base, query, notes)
+            chunks = self._asked.stream(candidate, base, _request(candidate, query, notes), notes)
         elif (translation := TRANSLATIONS.get(query.api_format)) is not None:
             request = await _translated(translation, query, candidate)
             chunks = translation.events_of(self.stream(candidate, request.query, notes), request)
         else:
-            chunks = _checked(self._litellm.stream(candidate, base, query, notes))
+            chunks = _checked(self._litellm.stream(candidate, base, _request(candidate, query, notes), notes))
         async with contextlib.aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
@@ -230,6 +232,10 @@ async def _translated(translation: Translation, query: RouteQuery, candidate: Ca
     if is_large((query.messages, query.parameters)):
         return await apart(translation.to_chat, *arguments)
     return translation.to_chat(*arguments)
+
+
+def _request(candidate: Candidate, query: RouteQuery, notes: CallNotes) -> RouteQuery:
+    return request_for(candidate, query, notes.dropped)
 
 
 def _say(candidate: Candidate) -> str:

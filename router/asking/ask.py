@@ -15,17 +15,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from router.asking.harness import human_texts, is_marked
 from router.asking.harness_marks import MarkIndex, shipped_marks
 from router.asking.language import UNKNOWN, has_code, language_of
+from router.asking.parameters import OUTPUT_BOUNDS, given_parameters, output_bound
 from router.asking.response_items import native_needs
 from router.asking.turns import NEEDS_OF_PARTS, Turn, json_bytes, read_turns
 from router.errors import InvalidRequestError
-from router.quoting import quoted
 from router.values import ApiFormat, Capability, RouteQuery, SpokenApi
 
 #: Bytes of UTF-8 per token. English has close to 4; a script with 3 bytes per character gets about one token for each.
@@ -46,9 +46,6 @@ REFERENCE_TOKENS = 75
 #: The pieces into which the encoder's tokenizer splits a text first: words, and every other character by itself.
 _PIECE = re.compile(r"[^\W_]+|[^\w\s]|_")
 
-#: The largest bound on output tokens. All JSON readers, and the doubles of protobuf, hold whole numbers up to 2^53.
-_MOST_TOKENS = 2**53
-
 #: The fields of a body, besides messages, that hold text for the model.
 READ_FIELDS = ("tools", "functions", "system", "instructions")
 
@@ -65,7 +62,7 @@ class Ask:
     Attributes:
         text: what the human wants, for the encoder; empty if there is no text, as with a lone image.
         needs: the capabilities, besides text, without which a candidate cannot answer.
-        unknown_parts: the types of content parts that no capability covers; no candidate can answer them.
+        unknown_parts: the types of content parts that no capability covers.
         input_tokens_estimate: the estimated input tokens of the whole request.
         max_output_tokens: the caller's bound on output tokens; None if there is none.
         first_and_last: the texts of the first and of the newest human turn; one text if they are equal, and none if no
@@ -74,6 +71,8 @@ class Ask:
         in_tool_loop: True if the newest turn comes from a tool or a harness, and not from a human.
         native_needs: the fields, items and tools that only a candidate understands that speaks `native_api`.
         native_api: the API of OpenAI in which the request came; None for chats, which every candidate can answer.
+        api_format: the API in whose shape the request came.
+        given: the parameters of the request by their names in chat completions.
     """
 
     text: str
@@ -86,6 +85,8 @@ class Ask:
     in_tool_loop: bool = False
     native_needs: tuple[str, ...] = ()
     native_api: SpokenApi | None = None
+    api_format: ApiFormat = ApiFormat.OPENAI_CHAT
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     # These two decide nothing. They are computed when needed, so that a refused request does not pay for them.
     @cached_property
@@ -131,12 +132,14 @@ def extract(query: RouteQuery, *, max_bytes: int, marks: MarkIndex | None = None
         needs=_needs(turns, parts, query.parameters),
         unknown_parts=tuple(sorted({part for part in parts if part not in NEEDS_OF_PARTS})),
         input_tokens_estimate=-(-size // BYTES_PER_TOKEN) + n_images * TOKENS_PER_IMAGE,
-        max_output_tokens=_max_output_tokens(query.parameters),
+        max_output_tokens=_max_output_tokens(query),
         first_and_last=tuple(dict.fromkeys((spoken[0], spoken[-1]))) if spoken else (),
         n_images=n_images,
         in_tool_loop=_human_asks(turns, human) and _in_tool_loop(turns, human),
         native_needs=native,
         native_api=api,
+        api_format=query.api_format,
+        given=given_parameters(query.parameters, query.api_format),
     )
 
 
@@ -255,15 +258,10 @@ def _needs(turns: Sequence[Turn], parts: Sequence[str], parameters: Mapping[str,
     return frozenset(needs)
 
 
-def _max_output_tokens(parameters: Mapping[str, Any]) -> int | None:
+def _max_output_tokens(query: RouteQuery) -> int | None:
     """Return the caller's bound on output tokens, which has three names in the APIs, or None if it is not set."""
-    for key in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
-        value = parameters.get(key)
-        if value is None:
-            continue
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value <= _MOST_TOKENS or value % 1:
-            raise InvalidRequestError(
-                f"{key} must be a whole number from 1 to {_MOST_TOKENS:,}, got {quoted(value)}.", field=key
-            )
-        return int(value)
+    for key in OUTPUT_BOUNDS:
+        value = query.parameters.get(key)
+        if value is not None:
+            return output_bound(key, value, query.api_format)
     return None

@@ -16,7 +16,7 @@ from router.collecting.calls.asking import AskedCall, Asker, AskingLimits
 from router.collecting.calls.budget import NOTHING, Cost
 from router.collecting.calls.panel import Panel
 from router.collecting.work import Missing, Work
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
 
 #: What is assumed of an upstream: seconds before its answer begins, and output tokens per second.
 START_S, TOKENS_PER_S = 1.0, 50.0

@@ -18,29 +18,32 @@ import importlib
 import json
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import grpc
 import grpc.aio
 
+from router.answering.candidate_request import dropped_for, request_for
 from router.asking.session_ids import caller_of
 from router.deciding.pipeline import Router
 from router.errors import GatewayNotInstalledError, InvalidRequestError, NotReadyError, RouterError
-from router.gateways.http.decision_format import ALL_HEADERS, ERROR_HEADER, decision_headers
+from router.gateways.http.decision_format import ALL_HEADERS, ERROR_HEADER, decision_headers, dropped_header
 from router.gateways.http.openai_format import error_object, error_reply
 from router.gateways.http.request_body import ChatBody, query_from_body, upstream_model
 from router.identity.method_scopes import EXT_PROC
 from router.identity.principal import current_principal
 from router.intake.bounds import SMALL_BYTES
 from router.quoting import quoted
-from router.values import RouteQuery
+from router.values import ApiFormat, RouteQuery
 
 log = logging.getLogger(__name__)
 
 SERVICE_NAME = EXT_PROC
 
 #: A POST to a path with one of these endings carries a chat.
-CHAT_PATHS = ("/chat/completions", "/v1/messages")
+_MESSAGES_PATH = "/v1/messages"
+CHAT_PATHS = ("/chat/completions", _MESSAGES_PATH)
 
 #: The largest number of headers of a request. Envoy itself takes 100 unless it is told otherwise.
 MAX_HEADERS = 1000
@@ -129,19 +132,27 @@ class ExternalProcessor:
             )
         router, large = self._router, len(raw) > SMALL_BYTES
 
-        def read() -> tuple[ChatBody, RouteQuery]:
+        def read() -> RouteQuery:
             body = ChatBody.parse(raw, max_text_bytes=router.max_prompt_bytes)
-            return body, query_from_body(body.fields, headers, router.policies)
+            query = query_from_body(body.fields, headers, router.policies, _api_of(headers))
+            return replace(query, body=body.written)
 
         with router.intake.hold_bytes() as held:
             held.add(len(raw))
-            body, query = await router.intake.run_in_thread(read) if large else read()
+            query = await router.intake.run_in_thread(read) if large else read()
             # Envoy proves who it is, and its clients are told apart by what they send to it.
             caller = "/".join(filter(None, (current_principal.get().id, caller_of(headers))))
             decision = await router.adecide(query, caller=caller, connection=connection, large=large)
-        model = upstream_model(decision.chosen_model)
-        rewritten = await router.intake.run_in_thread(body.with_model, model) if large else body.with_model(model)
-        return rewritten, decision_headers(decision)
+        dropped = dropped_for(decision, decision.chosen)
+        candidate = router.policy(decision.policy.name).rules.file.candidate(decision.chosen)
+
+        def rewrite() -> bytes:
+            body = request_for(candidate, query, dropped).body
+            assert body is not None  # noqa: S101  (`read` set it)
+            return b"".join(body.with_model(json.dumps(upstream_model(candidate.model)).encode()))
+
+        rewritten = await router.intake.run_in_thread(rewrite) if large else rewrite()
+        return rewritten, decision_headers(decision) | dropped_header(dropped)
 
     def _undecided(self, kind: str, error: Exception, *, remove: Iterable[str] = ()) -> Any:
         if isinstance(error, RouterError):
@@ -225,6 +236,12 @@ class _Answers:
 def _is_chat(headers: Mapping[str, str]) -> bool:
     path = headers.get(":path", "").partition("?")[0]
     return headers.get(":method") == "POST" and path.endswith(CHAT_PATHS)
+
+
+def _api_of(headers: Mapping[str, str]) -> ApiFormat:
+    """Return the API whose shape the body of a chat has."""
+    is_message = headers.get(":path", "").partition("?")[0].endswith(_MESSAGES_PATH)
+    return ApiFormat.ANTHROPIC_MESSAGES if is_message else ApiFormat.OPENAI_CHAT
 
 
 def _plain(headers: Iterable[Any]) -> dict[str, str]:

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 import yaml
 
 from router.errors import ConfigError
+from router.policies.candidates.prices import litellm_model_info
 from router.policies.credentials import check_base, check_holds_no_secret, check_key_variable, shown_base
 from router.policies.file_model import NAME_PATTERN
-from router.policies.prices import litellm_model_info
 from router.values import Capability
 from router.yaml_file import read_yaml
 

@@ -33,6 +33,7 @@ from router.client import AsyncRouterClient
 from router.deciding.pipeline import Router
 from router.errors import GatewayNotInstalledError, InvalidRequestError, RouterError
 from router.gateways.http.decision_format import decision_headers
+from router.policies.candidates.known_parameters import known_parameters
 from router.values import CandidateRisk, Overrides, RouteQuery, RoutingDecision
 
 log = logging.getLogger(__name__)
@@ -163,7 +164,9 @@ def _belongs(deployment: Deployment, row: CandidateRisk) -> bool:
 
 
 def _query(messages: Sequence[Any], request: Mapping[str, Any], overrides: Overrides) -> RouteQuery:
-    parameters = {name: _plain(request[name]) for name in _PARAMETERS if request.get(name) is not None}
+    # What some candidate may refuse decides too.
+    names = {*_PARAMETERS, *known_parameters().names}
+    parameters = {name: _plain(request[name]) for name in sorted(names) if request.get(name) is not None}
     headers: Mapping[str, str] = next(
         (one["headers"] for one in _metadata(request) if isinstance(one.get("headers"), dict)), {}
     )

@@ -376,6 +376,7 @@ class CandidateRisk(google.protobuf.message.Message):
     EXPECTED_COST_USD_FIELD_NUMBER: builtins.int
     ELIGIBLE_FIELD_NUMBER: builtins.int
     INELIGIBLE_BECAUSE_FIELD_NUMBER: builtins.int
+    DROPPED_PARAMETERS_FIELD_NUMBER: builtins.int
     candidate: builtins.str
     """Name of the candidate in the policy."""
     model: builtins.str
@@ -396,6 +397,12 @@ class CandidateRisk(google.protobuf.message.Message):
     def ineligible_because(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The bounds it broke, in words. Empty if and only if eligible."""
 
+    @property
+    def dropped_parameters(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Parameters of the request that this candidate is not sent because it refuses them, by their names in chat
+        completions.
+        """
+
     def __init__(
         self,
         *,
@@ -406,9 +413,10 @@ class CandidateRisk(google.protobuf.message.Message):
         expected_cost_usd: builtins.float | None = ...,
         eligible: builtins.bool = ...,
         ineligible_because: collections.abc.Iterable[builtins.str] | None = ...,
+        dropped_parameters: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_expected_cost_usd", b"_expected_cost_usd", "_raw", b"_raw", "_risk", b"_risk", "expected_cost_usd", b"expected_cost_usd", "raw", b"raw", "risk", b"risk"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_expected_cost_usd", b"_expected_cost_usd", "_raw", b"_raw", "_risk", b"_risk", "candidate", b"candidate", "eligible", b"eligible", "expected_cost_usd", b"expected_cost_usd", "ineligible_because", b"ineligible_because", "model", b"model", "raw", b"raw", "risk", b"risk"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_expected_cost_usd", b"_expected_cost_usd", "_raw", b"_raw", "_risk", b"_risk", "candidate", b"candidate", "dropped_parameters", b"dropped_parameters", "eligible", b"eligible", "expected_cost_usd", b"expected_cost_usd", "ineligible_because", b"ineligible_because", "model", b"model", "raw", b"raw", "risk", b"risk"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_expected_cost_usd", b"_expected_cost_usd"]) -> typing.Literal["expected_cost_usd"] | None: ...
     @typing.overload
@@ -770,6 +778,7 @@ class Delivery(google.protobuf.message.Message):
     ANSWERED_BY_MODEL_FIELD_NUMBER: builtins.int
     FELL_BACK_FIELD_NUMBER: builtins.int
     ATTEMPTS_FIELD_NUMBER: builtins.int
+    DROPPED_PARAMETERS_FIELD_NUMBER: builtins.int
     answered_by: builtins.str
     """Name of the candidate that answered. Empty in errors."""
     answered_by_model: builtins.str
@@ -782,6 +791,10 @@ class Delivery(google.protobuf.message.Message):
     def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Attempt]:
         """Everything that was tried, oldest first. Errors carry the last 40."""
 
+    @property
+    def dropped_parameters(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Parameters of the request that the candidate was not sent because it refuses them. Empty in errors."""
+
     def __init__(
         self,
         *,
@@ -789,7 +802,8 @@ class Delivery(google.protobuf.message.Message):
         answered_by_model: builtins.str = ...,
         fell_back: builtins.bool = ...,
         attempts: collections.abc.Iterable[global___Attempt] | None = ...,
+        dropped_parameters: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["answered_by", b"answered_by", "answered_by_model", b"answered_by_model", "attempts", b"attempts", "fell_back", b"fell_back"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["answered_by", b"answered_by", "answered_by_model", b"answered_by_model", "attempts", b"attempts", "dropped_parameters", b"dropped_parameters", "fell_back", b"fell_back"]) -> None: ...
 
 global___Delivery = Delivery

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from router.errors import NoEligibleCandidateError
+from router.policies.candidates.candidate import Candidate
 from router.policies.eligibility import Eligibility, assess_candidates, say_why_none
-from router.policies.policy_file import Candidate, CostRule, FixedRule, GainRule
+from router.policies.policy_file import CostRule, FixedRule, GainRule
 from router.policies.rules import Judgement, risk_bound, rule_in_force
 from router.policies.session_hold import eligible_in_tool_loop, holder_index, keeps_holder
 from router.values import CandidateRisk, HeldCandidate, Reason
@@ -131,7 +132,9 @@ def _breaks_bound(eligibility: Eligibility, judgement: Judgement | None, index: 
 def _with_risks(candidates: Sequence[CandidateRisk], judgement: Judgement) -> tuple[CandidateRisk, ...]:
     return tuple(
         [
-            CandidateRisk(c.candidate, c.model, raw, risk, c.expected_cost_usd, c.ineligible_because)
+            CandidateRisk(
+                c.candidate, c.model, raw, risk, c.expected_cost_usd, c.ineligible_because, c.dropped_parameters
+            )
             for c, raw, risk in zip(candidates, judgement.raw, judgement.risk, strict=True)
         ]
     )

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from router.asking.ask import Ask
 from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
 from router.money import usd_text
-from router.policies.policy_file import Candidate, PolicyFile, Prices
-from router.policies.rules import Rules
+from router.policies.candidates.candidate import Candidate, Prices
+from router.policies.policy_file import PolicyFile
+from router.policies.refusals import refuse_request, sort_parameters
+from router.policies.rules import Rules, takes_unknown_parts
 from router.quoting import quoted
 from router.values import NO_OVERRIDES, CandidateRisk, Capability, HeldCandidate, Overrides, SpokenApi
 
@@ -56,7 +58,8 @@ def check_eligibility(rules: Rules, ask: Ask, overrides: Overrides, *, kept_by: 
             the request pins another; empty if there is none.
 
     Raises:
-        InvalidRequestError: an override is out of range or does not fit the policy.
+        InvalidRequestError: an override is out of range or does not fit the policy, or the policy refuses requests with
+            a parameter that a candidate refuses.
         UnknownCandidateError: an override names a candidate that the policy does not have.
         NoEligibleCandidateError: every candidate breaks a bound.
     """
@@ -113,13 +116,14 @@ def expected_cost_usd(
 ) -> float | None:
     """Return the expected cost of one answer in USD, or None if the candidate has no prices.
 
-    The answer is taken to have the candidate's `expected_output_tokens`, or the caller's bound if that is lower.
+    The answer is taken to have the candidate's `expected_output_tokens`, or the bound of the caller, or else that of
+    the candidate's own parameters, if it is lower.
     """
     if prices is None:
         return None
-    output_tokens = candidate.expected_output_tokens
-    if ask.max_output_tokens is not None:
-        output_tokens = min(output_tokens, ask.max_output_tokens)
+    output_tokens, bound = candidate.expected_output_tokens, _most_output_tokens(candidate, ask)
+    if bound is not None:
+        output_tokens = min(output_tokens, bound)
     return prices.cost_usd(ask.input_tokens_estimate, output_tokens, cached_input_tokens=cached_input_tokens)
 
 
@@ -134,7 +138,7 @@ def warm_cost_usd(rules: Rules, index: int, ask: Ask, held: HeldCandidate) -> fl
 def assess_candidates(rules: Rules, ask: Ask, overrides: Overrides, *, kept_by: str = "") -> tuple[CandidateRisk, ...]:
     """Return every candidate in the policy's order, with its expected cost and every reason why it may not answer.
 
-    Arguments are those of `check_eligibility`.
+    Arguments are those of `check_eligibility`. Raises InvalidRequestError for a parameter that the policy refuses.
     """
     rows = []
     needs = ask.needs | _TEXT if ask.text else ask.needs
@@ -142,13 +146,18 @@ def assess_candidates(rules: Rules, ask: Ask, overrides: Overrides, *, kept_by: 
         cost = expected_cost_usd(candidate, prices, ask)
         broken = [
             *_broken_by_caller(candidate, overrides),
-            *_lacking(needs - rules.capabilities[index], ask),
+            *_lacking(needs - rules.capabilities[index]),
+            *_unknown_parts(rules, index, ask, overrides),
             *_missing_regions(candidate, rules.file, overrides),
             *_too_long(candidate, ask),
             *_not_spoken(rules.spoken[index], ask),
             *_not_kept(candidate, overrides, kept_by),
             *_too_expensive(cost, overrides),
         ]
+        dropped, refused = sort_parameters(rules, index, ask, overrides)
+        if refused and not broken and rules.file.on_unsupported == "refuse":
+            refuse_request(candidate.name, refused[0])
+        broken += [f"refuses the parameter {quoted(name)}" for name in refused]
         rows.append(
             CandidateRisk(
                 candidate=candidate.name,
@@ -157,6 +166,7 @@ def assess_candidates(rules: Rules, ask: Ask, overrides: Overrides, *, kept_by: 
                 risk=None,
                 expected_cost_usd=cost,
                 ineligible_because=tuple(broken),
+                dropped_parameters=dropped,
             )
         )
     return tuple(rows)
@@ -182,14 +192,24 @@ def _broken_by_caller(candidate: Candidate, overrides: Overrides) -> list[str]:
     return broken
 
 
-def _lacking(lacking: frozenset[Capability], ask: Ask) -> list[str]:
-    broken = []
-    if lacking:
-        broken.append(f"cannot handle {', '.join(sorted(lacking))}")
-    if kinds := ask.unknown_parts:
-        more = f" and {len(kinds) - _MAX_NAMED_PARTS:,} more" if len(kinds) > _MAX_NAMED_PARTS else ""
-        broken.append(f"content parts of unknown type {', '.join(map(quoted, kinds[:_MAX_NAMED_PARTS]))}{more}")
-    return broken
+def _most_output_tokens(candidate: Candidate, ask: Ask) -> int | None:
+    """Return the bound on output tokens under which a candidate answers; None if there is none."""
+    return candidate.params.max_tokens if ask.max_output_tokens is None else ask.max_output_tokens
+
+
+def _lacking(lacking: frozenset[Capability]) -> list[str]:
+    return [f"cannot handle {', '.join(sorted(lacking))}"] if lacking else []
+
+
+def _unknown_parts(rules: Rules, index: int, ask: Ask, overrides: Overrides) -> list[str]:
+    kinds = ask.unknown_parts
+    if not kinds or (
+        rules.file.pass_unknown_parts
+        and (overrides.pin is not None or takes_unknown_parts(rules, index, ask.api_format))
+    ):
+        return []
+    more = f" and {len(kinds) - _MAX_NAMED_PARTS:,} more" if len(kinds) > _MAX_NAMED_PARTS else ""
+    return [f"content parts of unknown type {', '.join(map(quoted, kinds[:_MAX_NAMED_PARTS]))}{more}"]
 
 
 def _missing_regions(candidate: Candidate, file: PolicyFile, overrides: Overrides) -> list[str]:
@@ -205,7 +225,7 @@ def _missing_regions(candidate: Candidate, file: PolicyFile, overrides: Override
 
 def _too_long(candidate: Candidate, ask: Ask) -> list[str]:
     window = candidate.context_window_tokens
-    needed = ask.input_tokens_estimate + (ask.max_output_tokens or 0)
+    needed = ask.input_tokens_estimate + (_most_output_tokens(candidate, ask) or 0)
     if window is None or needed <= window:
         return []
     return [f"context window of {window:,} tokens, about {needed:,} needed"]

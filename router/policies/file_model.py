@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Collection
-from typing import Annotated
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +18,8 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Region = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 #: A name of a model as clients write it, such as `claude-haiku-*` or `gpt-4o-mini`, with at most three `*`.
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/@-]{0,200}(\*[A-Za-z0-9._:/@-]{0,200}){0,3}$", min_length=1)]
+#: A name of a parameter of a request, such as `temperature`.
+ParameterName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 _MAX_SHOWN_FAULTS = 20
@@ -34,8 +37,11 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
-def faults_text(error: ValidationError, hidden: Collection[tuple[str, ...]]) -> str:
-    """Return a line for each fault of a file: the key, what it must be, and what it is unless its key is `hidden`."""
+def faults_text(error: ValidationError, whole: type[BaseModel], hidden: Collection[tuple[str, ...]]) -> str:
+    """Return a line for each fault of a file: the key, what it must be, and what it is unless its key is `hidden`.
+
+    whole: the model of the whole file, in which the key is looked up that an unknown one may stand for.
+    """
     lines: list[str] = []
     problems = error.errors(include_url=False)
     # A list does not count its parts that are at fault, so that it seems too short as well.
@@ -44,7 +50,8 @@ def faults_text(error: ValidationError, hidden: Collection[tuple[str, ...]]) -> 
     for problem in problems[:_MAX_SHOWN_FAULTS]:
         place = ".".join("null" if part == "None" else shown(str(part)) for part in problem["loc"]) or "(whole file)"
         if words := _WORDS.get(problem["type"]):
-            lines.append(f"  {place}: {words}")
+            hint = _hint(whole, problem["loc"]) if problem["type"] == "extra_forbidden" else ""
+            lines.append(f"  {place}: {words}{hint}")
             continue
         if problem["type"] == "union_tag_invalid":
             context = problem["ctx"]
@@ -58,3 +65,28 @@ def faults_text(error: ValidationError, hidden: Collection[tuple[str, ...]]) -> 
     if len(problems) > _MAX_SHOWN_FAULTS:
         lines.append(f"  and {len(problems) - _MAX_SHOWN_FAULTS:,} more")
     return "\n".join(lines)
+
+
+def _hint(whole: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    """Return which known key an unknown one at a place in a file may stand for, in words; empty if none is like it."""
+    models = [whole]
+    for part in loc[:-1]:
+        # Places also hold indices, names that the author chose, and tags of unions: they lead to no other model.
+        inner = [one for model in models for one in _models_in(_annotation(model, part))]
+        models = inner or models
+    known = [field.alias or name for model in models for name, field in model.model_fields.items()]
+    if meant := difflib.get_close_matches(str(loc[-1])[:100], known, n=1):
+        return f"; did you mean `{meant[0]}`?"
+    return "; write a field of the provider's own under `extra_body`" if "extra_body" in known else ""
+
+
+def _annotation(model: type[BaseModel], key: int | str) -> Any:
+    return next((field.annotation for name, field in model.model_fields.items() if key in {name, field.alias}), None)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models that an annotation is made of, such as `Candidate` of a tuple of candidates."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)

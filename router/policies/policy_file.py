@@ -8,137 +8,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from probes.bounded.text import kind_of
 from router.asking.harness_marks import HarnessMarks
 from router.errors import ConfigError
 from router.policies.caller_score import CallerScore
+from router.policies.candidates.candidate import Candidate
 from router.policies.certificate_record import CertificateRecord
-from router.policies.credentials import (
-    SECRET_KEYS,
-    check_base,
-    check_holds_no_secret,
-    check_key_variable,
-    check_model,
-)
+from router.policies.credentials import SECRET_KEYS, check_holds_no_secret
 from router.policies.file_model import Alias, Name, Probability, Region, StrictModel, faults_text
-from router.values import Capability, SpokenApi
 from router.yaml_file import read_yaml
 
-# The largest numbers of tokens, of seconds, of failures in a row, of USD per million tokens, and of quality per USD.
-# They are far beyond sense, and far within the range of a double.
-_MOST_TOKENS, _MOST_SECONDS, _MOST_FAILURES, _MOST_USD, _MOST_QUALITY_PER_USD = 10**9, 10**8, 10**6, 1e9, 1e12
-
+#: The largest quality per USD. It is far beyond sense, and far within the range of a double.
+_MOST_QUALITY_PER_USD = 1e12
 
 #: The largest numbers of aliases and of harnesses of a policy.
 _MOST_ALIASES, _MOST_HARNESSES = 1000, 20
 
 #: The path of a probe. No system allows a longer path, or one that holds NUL.
 ProbePath = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
-
-
-class Prices(StrictModel):
-    """List prices in USD per million tokens. The price of cached input is absent if it is unknown or there is none."""
-
-    input_usd_per_million_tokens: float = Field(ge=0, le=_MOST_USD)
-    output_usd_per_million_tokens: float = Field(ge=0, le=_MOST_USD)
-    cached_input_usd_per_million_tokens: Annotated[float, Field(ge=0, le=_MOST_USD)] | None = None
-
-    def cost_usd(self, input_tokens: float, output_tokens: float, *, cached_input_tokens: float = 0) -> float:
-        """Return the cost of one answer in USD.
-
-        `cached_input_tokens` of the input tokens have the price of cached input, if there is one.
-        """
-        per_million = (
-            input_tokens * self.input_usd_per_million_tokens + output_tokens * self.output_usd_per_million_tokens
-        )
-        if cached_input_tokens and self.cached_input_usd_per_million_tokens is not None:
-            saved = self.input_usd_per_million_tokens - self.cached_input_usd_per_million_tokens
-            per_million -= cached_input_tokens * saved
-        return per_million / 1e6
-
-
-class Candidate(StrictModel):
-    """A model that may answer, with its prices, its limits and the place of its key.
-
-    Attributes:
-        name: the name of the candidate in this policy.
-        model: the LiteLLM model string, such as `openai/gpt-4o` or `mistral/mixtral-8x7b-instruct`.
-        probe_model: the probe's name of this model; absent: the same as `name`.
-        api_base: the URL of the provider; absent: LiteLLM's default; `canned`: the built-in upstream with canned text.
-        api_key_env: the *name* of the environment variable that holds the key; absent: the provider's usual one, which
-            is sent only to the provider's own hosts. With another `api_base` the key is then the word `none`.
-        speaks: which of `responses`, `completions` and `embeddings` a model `openai/...` or `azure/...` serves besides
-            chats; absent: `responses` and `embeddings` at OpenAI and Azure, none at another `api_base`.
-        prices: list prices, or `litellm` to take them from LiteLLM's bundled table; absent: unknown.
-        context_window_tokens: the candidate does not get requests that are estimated longer; absent: no bound.
-        capabilities: what the candidate can do; it does not get requests that need more.
-        regions: the regions in which the candidate answers, in tags of your own; it does not get requests that require
-            another region.
-        expected_output_tokens: the length of a usual answer, for expected costs.
-        prompt_cache_s: the seconds for which the provider keeps a prompt cached after its last use, for sessions.
-        timeout_s: the longest wait for an answer, or for the next piece of a stream, in seconds; the caller's deadline
-            may be shorter.
-        first_token_timeout_s: the longest silence before the first content of a stream, in seconds. Comments and other
-            signs of life begin it anew, for an hour at most.
-        retries: how often a failure that may pass (429, 5xx, connection) is tried again before another candidate is
-            asked.
-        break_after: the number of failures in a row after which the candidate is not asked for a while.
-        cooldown_s: the length of that while in seconds; then one request tries whether the candidate answers again.
-            After a refused key or an unknown model it begins at once. If the provider sends Retry-After, that counts.
-        max_answer_bytes: the longest answer, and the longest event of a stream, that is read; a whole stream may be 16
-            times as long.
-    """
-
-    name: Name
-    model: Annotated[str, AfterValidator(check_model)] = Field(min_length=1)
-    probe_model: str | None = None
-    api_base: Annotated[str, AfterValidator(check_base)] | None = Field(default=None, repr=False)
-    api_key_env: Annotated[str, AfterValidator(check_key_variable)] | None = Field(default=None, repr=False)
-    speaks: tuple[SpokenApi, ...] | None = None
-    prices: Prices | Literal["litellm"] | None = None
-    context_window_tokens: int | None = Field(default=None, gt=0, le=_MOST_TOKENS)
-    capabilities: tuple[Capability, ...] = (Capability.TEXT,)
-    regions: tuple[Region, ...] = ()
-    expected_output_tokens: int = Field(default=300, gt=0, le=_MOST_TOKENS)
-    prompt_cache_s: float = Field(default=300.0, ge=0, le=_MOST_SECONDS)
-    timeout_s: float = Field(default=600.0, gt=0, le=_MOST_SECONDS)
-    first_token_timeout_s: float = Field(default=300.0, gt=0, le=_MOST_SECONDS)
-    retries: int = Field(default=1, ge=0, le=5)
-    break_after: int = Field(default=5, gt=0, le=_MOST_FAILURES)
-    cooldown_s: float = Field(default=30.0, gt=0, le=_MOST_SECONDS)
-    max_answer_bytes: int = Field(default=4 * 1024 * 1024, gt=0, le=2**30)
-
-    @model_validator(mode="after")
-    def _only_openai_speaks(self) -> Self:
-        if self.speaks is not None and not self.model.startswith(("openai/", "azure/")):
-            raise ValueError("speaks is only for models openai/... and azure/...; others are asked through LiteLLM")
-        return self
-
-    @property
-    def name_in_probe(self) -> str:
-        """Return the probe's name of this model."""
-        return self.probe_model or self.name
-
-
-def by_any_name(candidates: Iterable[Candidate]) -> dict[str, Candidate]:
-    """Return candidates by every name that logs may give them.
-
-    Of two candidates with one name that counts whose it is by the first of these: the name in the policy, the name in
-    the probe, the model string, and the model string without its provider.
-    """
-    everybody = tuple(candidates)
-    found: dict[str, Candidate] = {}
-    ways = [(one.name, one.name_in_probe, one.model, one.model.rpartition("/")[2]) for one in everybody]
-    for names in zip(*ways, strict=True):
-        for name, one in zip(names, everybody, strict=True):
-            found.setdefault(name, one)
-    return found
 
 
 class GainRule(StrictModel):
@@ -213,6 +105,13 @@ class PolicyFile(StrictModel):
             would not be cheaper; `ignore` decides every request by itself.
         task: `system_prompt` takes the digest of the system prompt as the key of a request's task if the request names
             none (docs/tasks.md); absent: such a request has no task.
+        on_unsupported: what happens if a request holds a parameter that a candidate refuses (docs/candidates.md).
+            `drop` leaves it out for that candidate if its value is neutral, such as a temperature of 1, and the
+            candidate does not answer if it is not; `drop_any` leaves out any value; `ineligible` leaves out nothing,
+            and the candidate does not answer; `refuse` leaves out neutral values, and any other one is an error. A
+            pinned candidate gets what is not left out.
+        pass_unknown_parts: content parts of types that nobody here knows go to candidates whose provider speaks the API
+            of the request, and to a pinned one; false: no candidate answers them.
         require_region: only candidates that list this region among their `regions` may answer; absent: all may. A
             request may require another region besides, but it cannot lift this one.
         abstain_above_leverage: a prompt of more leverage, which lies further from what the probe was fitted on, goes to
@@ -244,6 +143,8 @@ class PolicyFile(StrictModel):
     failure_mode: Literal["safe_default", "error"] = "safe_default"
     sessions: Literal["hold", "ignore"] = "hold"
     task: Literal["system_prompt"] | None = None
+    on_unsupported: Literal["drop", "drop_any", "ineligible", "refuse"] = "drop"
+    pass_unknown_parts: bool = True
     require_region: Region | None = None
     abstain_above_leverage: Annotated[float, Field(gt=0)] | Literal["probe"] | None = "probe"
     abstain_within: Probability | None = None
@@ -324,6 +225,10 @@ class PolicyFile(StrictModel):
         """Return the SHA-256 of the canonical JSON in hex."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
+    def candidate(self, name: str) -> Candidate:
+        """Return the candidate of this name, which the policy must have."""
+        return self.candidates[self.names.index(name)]
+
     @property
     def names(self) -> tuple[str, ...]:
         """Return the names of the candidates, cheapest tier first."""
@@ -343,4 +248,4 @@ def read_policy_file(path: Path) -> PolicyFile:
         return PolicyFile.model_validate(data)
     except ValidationError as error:
         # The error is not chained, because its text may quote a secret.
-        raise ConfigError(f"policy file {path} is not valid:\n{faults_text(error, hidden=SECRET_KEYS)}") from None
+        raise ConfigError(f"policy file {path} is not valid:\n{faults_text(error, PolicyFile, SECRET_KEYS)}") from None

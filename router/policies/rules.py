@@ -5,9 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from router.policies.credentials import host_of
-from router.policies.policy_file import Candidate, GainRule, PolicyFile, Prices, RiskBoundRule, Rule
-from router.values import Capability, NearKinds, Overrides, SpokenApi
+from router.policies.candidates.candidate import Candidate, Prices
+from router.policies.candidates.known_parameters import known_parameters, refused_by
+from router.policies.credentials import CANNED_UPSTREAM, host_of
+from router.policies.policy_file import GainRule, PolicyFile, RiskBoundRule, Rule
+from router.values import ApiFormat, Capability, NearKinds, Overrides, SpokenApi
+
+#: LiteLLM's prefixes of providers that speak OpenAI's chat API, and Anthropic's Messages API.
+OPENAI_PREFIX, ANTHROPIC_PREFIX = "openai/", "anthropic/"
 
 #: What OpenAI and Azure serve for every model that they answer chats with. The old completions are for a few only.
 _USUAL = frozenset({SpokenApi.RESPONSES, SpokenApi.EMBEDDINGS})
@@ -48,6 +53,7 @@ class Rules:
         max_leverage: a prompt of more leverage goes to the safe default; None never abstains.
         capabilities: the capabilities of each candidate as a set.
         spoken: the APIs of OpenAI, besides chat completions, that each candidate speaks itself.
+        refused: the parameters that each candidate refuses, by their names in chat completions.
     """
 
     file: PolicyFile
@@ -55,12 +61,14 @@ class Rules:
     max_leverage: float | None
     capabilities: tuple[frozenset[Capability], ...] = dataclasses.field(init=False)
     spoken: tuple[frozenset[SpokenApi], ...] = dataclasses.field(init=False)
+    refused: tuple[frozenset[str], ...] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         sets = tuple(frozenset(candidate.capabilities) for candidate in self.file.candidates)
         object.__setattr__(self, "capabilities", sets)
         spoken = [[api for api in SpokenApi if speaks_api(candidate, api)] for candidate in self.file.candidates]
         object.__setattr__(self, "spoken", tuple(map(frozenset, spoken)))
+        object.__setattr__(self, "refused", tuple(map(refused_parameters, self.file.candidates)))
 
 
 def speaks_api(candidate: Candidate, api: SpokenApi) -> bool:
@@ -79,6 +87,40 @@ def speaks_api(candidate: Candidate, api: SpokenApi) -> bool:
     else:
         is_usual = provider == _AZURE
     return is_usual and api in _USUAL
+
+
+def speaks_openai(candidate: Candidate) -> bool:
+    """Return whether a candidate answers OpenAI's chat completions at a URL of its own, without LiteLLM.
+
+    A few models that OpenAI serves by another API are not.
+    """
+    return candidate.model.startswith(OPENAI_PREFIX) and candidate.api_base is not None
+
+
+def speaks_anthropic(candidate: Candidate) -> bool:
+    """Return whether a candidate answers Anthropic's Messages API, at Anthropic or at a URL of its own."""
+    return candidate.model.startswith(ANTHROPIC_PREFIX)
+
+
+def refused_parameters(candidate: Candidate) -> frozenset[str]:
+    """Return the parameters that a candidate refuses: those that its policy names, or else those that are known."""
+    if candidate.unsupported is not None:
+        return frozenset(candidate.unsupported)
+    if candidate.api_base == CANNED_UPSTREAM:
+        return frozenset()
+    # Whoever sets a parameter of a candidate knows that it takes it, whatever the table says.
+    own = candidate.params.named.keys()
+    return refused_by(candidate.model, asked_directly=speaks_openai(candidate)) - own
+
+
+def takes_unknown_parts(rules: Rules, index: int, api_format: ApiFormat) -> bool:
+    """Return whether content parts of unknown types reach a candidate as they are, if they come in this API."""
+    candidate = rules.file.candidates[index]
+    if api_format is ApiFormat.ANTHROPIC_MESSAGES:
+        return speaks_anthropic(candidate)
+    if api_format is ApiFormat.OPENAI_RESPONSES:
+        return SpokenApi.RESPONSES in rules.spoken[index]
+    return speaks_openai(candidate) or candidate.model.partition("/")[0] in known_parameters().passes_parts
 
 
 def rule_in_force(file: PolicyFile, overrides: Overrides) -> Rule:

@@ -114,6 +114,7 @@ def decision_to_wire(decision: RoutingDecision) -> pb.Decision:
             expected_cost_usd=c.expected_cost_usd,
             eligible=c.eligible,
             ineligible_because=c.ineligible_because,
+            dropped_parameters=c.dropped_parameters,
         )
     _fill_ref(message.policy, decision.policy)
     if decision.probe is not None:
@@ -147,6 +148,7 @@ def decision_from_wire(message: pb.Decision) -> RoutingDecision:
                 risk=_optional(c, "risk"),
                 expected_cost_usd=_optional(c, "expected_cost_usd"),
                 ineligible_because=tuple(c.ineligible_because),
+                dropped_parameters=tuple(c.dropped_parameters),
             )
             for c in message.candidates
         ),

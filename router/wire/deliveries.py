@@ -25,6 +25,7 @@ def delivery_to_wire(delivery: Delivery) -> pb.Delivery:
         answered_by_model=delivery.answered_by_model,
         fell_back=delivery.fell_back,
         attempts=[_attempt_to_wire(attempt) for attempt in delivery.attempts],
+        dropped_parameters=delivery.dropped_parameters,
     )
 
 
@@ -35,6 +36,7 @@ def delivery_from_wire(message: pb.Delivery) -> Delivery:
         answered_by_model=message.answered_by_model,
         fell_back=message.fell_back,
         attempts=tuple(_attempt_from_wire(attempt) for attempt in message.attempts),
+        dropped_parameters=tuple(message.dropped_parameters),
     )
 
 

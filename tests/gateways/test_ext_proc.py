@@ -182,7 +182,7 @@ UNDECIDABLE = [
     (b"\xff", 400, "invalid_request"),
     (json.dumps(chat("hello") | {"model": "gpt-4o"}).encode(), 404, "model_not_found"),
     (json.dumps(chat("long " * 500_000)).encode(), 400, "invalid_request"),
-    (json.dumps(chat("hello", messages=[{"role": "user", "content": [{"type": "hologram"}]}])).encode(), 400, None),
+    (json.dumps(chat("hello", messages=[{"role": "user", "content": [{"type": "video_url"}]}])).encode(), 400, None),
 ]
 
 

@@ -26,6 +26,7 @@ class CallNotes:
         rate_limits: the headers of the answer that tell its rate limits, with names in lower case.
         waits: the headers of the answer that say when to come back.
         is_done: whether the upstream said that its stream is over.
+        dropped: the parameters that are left out of the request, by their names in chat completions.
     """
 
     def __init__(self, held: HeldAnswer | None = None) -> None:
@@ -34,6 +35,7 @@ class CallNotes:
         self.rate_limits: dict[str, str] = {}
         self.waits: dict[str, str] = {}
         self.is_done = False
+        self.dropped: tuple[str, ...] = ()
 
     def note_life(self) -> None:
         """Note that the upstream has just sent something, be it a comment."""

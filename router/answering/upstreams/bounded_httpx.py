@@ -47,6 +47,15 @@ def bounded(call: Call) -> Iterator[None]:
         _CALL.reset(token)
 
 
+class ContentTypes(list[str]):
+    """The types of content parts that LiteLLM lets a user's message have: every type, where it hands on all of them."""
+
+    def __contains__(self, item: object) -> bool:
+        """Return whether LiteLLM may build a request with a part of this type in the call in progress."""
+        call = _CALL.get()
+        return super().__contains__(item) or (call is not None and call.passes_parts)
+
+
 async def _decode_apart(response: httpx.Response, content: bytes, call: Call) -> None:
     """Decode the response here in pieces, so that LiteLLM does not do it in one call that holds up every thread.
 

@@ -6,7 +6,7 @@ import os
 from urllib.parse import urlsplit
 
 from router.errors import UpstreamDeniedError
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
 
 #: The key of candidates without one. Servers of one's own often want none, but the SDK does.
 NO_KEY = "none"

@@ -11,11 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 from router.answering.upstreams.candidate_keys import AZURE_BASES, AZURE_KEYS, AZURE_TOKENS, NO_KEY, key_of
 from router.errors import UpstreamNotFoundError
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
 from router.values import ApiFormat, RouteQuery
-
-#: LiteLLM's prefixes of providers that speak OpenAI's chat API, and Anthropic's Messages API.
-OPENAI_PREFIX, ANTHROPIC_PREFIX = "openai/", "anthropic/"
 
 #: The beginning of the name of a model at OpenAI that LiteLLM asks over the Responses API.
 RESPONSES_PREFIX = "responses/"
@@ -80,19 +77,6 @@ class Destinations:
             has_key = key != NO_KEY or bool(credentials)
             self._openai[base, key, path] = Destination(f"{bare}{path}", headers, has_key)
         return self._openai[base, key, path]
-
-
-def speaks_openai(candidate: Candidate) -> bool:
-    """Return whether a candidate answers OpenAI's chat completions at a URL of its own, without LiteLLM.
-
-    A few models that OpenAI serves by another API are not.
-    """
-    return candidate.model.startswith(OPENAI_PREFIX) and candidate.api_base is not None
-
-
-def speaks_anthropic(candidate: Candidate) -> bool:
-    """Return whether a candidate answers Anthropic's Messages API, at Anthropic or at a URL of its own."""
-    return candidate.model.startswith(ANTHROPIC_PREFIX)
 
 
 def count_tokens_url(messages_url: str) -> str:

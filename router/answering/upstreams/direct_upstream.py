@@ -32,7 +32,7 @@ from router.answering.upstreams.upstream_http import (
     trusted_authorities,
 )
 from router.errors import InvalidRequestError
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
 from router.values import ApiFormat, RouteQuery
 
 if TYPE_CHECKING:
@@ -153,8 +153,7 @@ async def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> Bod
     """Return the caller's body with the candidate's model, or else one that is serialised as the OpenAI SDK does."""
     model = upstream_name(candidate, query.api_format)
     if query.body is not None:
-        before, behind = query.body
-        return before, json.dumps(model).encode(), behind
+        return query.body.with_model(json.dumps(model).encode())
     fields: dict[str, Any] = {
         "input" if query.api_format is ApiFormat.OPENAI_RESPONSES else "messages": query.messages,
         "model": model,

@@ -36,6 +36,7 @@ class Call:
         has_key: whether it is made with a key.
         is_rehearsal: whether it is only built, and not sent.
         is_openai: whether it may go to OpenAI's own host.
+        passes_parts: whether LiteLLM hands on content parts of unknown types as they are; else it refuses them.
         who: the candidate, as messages name it.
         phase: how far it came.
         status: the HTTP status of the last answer; None before there was one.
@@ -52,6 +53,7 @@ class Call:
     has_key: bool = True
     is_rehearsal: bool = False
     is_openai: bool = True
+    passes_parts: bool = False
     who: str = "the candidate"
     phase: Phase = Phase.BUILDING
     status: int | None = None

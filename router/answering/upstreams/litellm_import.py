@@ -36,7 +36,7 @@ def import_litellm() -> Any:
         try:
             with _whole_or_not_at_all(), _no_collection():
                 litellm: Any = importlib.import_module("litellm")
-                importlib.import_module("router.answering.upstreams.bounded_httpx")
+                bounded = importlib.import_module("router.answering.upstreams.bounded_httpx")
         except ModuleNotFoundError as error:
             missing = "which is" if error.name == "litellm" else f"whose package {error.name} is"
             raise DispatchNotInstalledError(f"answering needs LiteLLM, {missing} not installed.") from error
@@ -46,6 +46,8 @@ def import_litellm() -> Any:
                 "answering needs LiteLLM, which is installed but cannot be imported; the log says why."
             ) from error
         litellm.suppress_debug_info = True
+        known = litellm.utils.ValidUserMessageContentTypes
+        litellm.utils.ValidUserMessageContentTypes = bounded.ContentTypes(known)
         litellm.turn_off_message_logging = True
         # Streams whose provider counts no tokens are counted here; for some models LiteLLM asks a hub for a tokenizer.
         litellm.disable_hf_tokenizer_download = True

@@ -16,7 +16,7 @@ from router.answering.upstreams.candidate_keys import (
 from router.answering.upstreams.litellm_errors import Problem, root_of
 from router.answering.upstreams.litellm_import import import_litellm
 from router.errors import UpstreamDeniedError, UpstreamNotFoundError
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
 
 #: Providers that need no key in a variable.
 _NO_USUAL_KEY = OTHER_CREDENTIALS | {"ollama", "ollama_chat"}

@@ -23,7 +23,8 @@ from router.answering.upstreams.litellm_import import import_litellm
 from router.answering.upstreams.litellm_problems import problem_in_rehearsal, problem_of, provider_of
 from router.errors import DispatchError, UpstreamNotFoundError
 from router.loop_thread import LoopThread
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
+from router.policies.candidates.known_parameters import known_parameters
 from router.values import RouteQuery
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ TRANSLATED_FIELDS = frozenset(
 
 #: The providers whose requests may go to OpenAI's own host. LiteLLM sends those of others there if they have no URL.
 _OPENAI = frozenset({"openai", "text-completion-openai"})
+
+_OPENAI_SHAPED = _OPENAI | {"azure"}
+
+#: Fields of OpenAI's own bookkeeping, which its SDKs send and other providers refuse.
+_OPENAIS_OWN = frozenset({"metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "store"})
 
 #: Seconds that LiteLLM may take to build a request that is not sent.
 _REHEARSAL_S = 10.0
@@ -211,6 +217,7 @@ async def _calling(candidate: Candidate, base: str | None, notes: CallNotes, *, 
     call = Call(candidate.max_answer_bytes, streamed, has_key(candidate, base), notes=notes, who=who)
     call.report = functools.partial(error_of_report, candidate)
     call.is_openai = _is_openai(candidate.model, base)
+    call.passes_parts = _provider(candidate.model) in known_parameters().passes_parts
     problem = _known_problem(candidate.model_copy(update={"api_base": base}))
     # Without a key a call may still be worth trying: some servers want none.
     if problem is not None and problem.kind is UpstreamNotFoundError:
@@ -258,8 +265,11 @@ _known_problem = functools.lru_cache(maxsize=1024)(problem_of)
 
 
 def _arguments(candidate: Candidate, base: str | None, query: RouteQuery) -> dict[str, Any]:
-    passed = {key: value for key, value in query.parameters.items() if key in TRANSLATED_FIELDS}
-    extra = {key: value for key, value in query.parameters.items() if key not in TRANSLATED_FIELDS}
+    own, supported = candidate.params.named.keys(), _supported(candidate.model)
+    # Only for some providers `thinking` is more than a field like any other.
+    translated_fields = TRANSLATED_FIELDS | own | (supported & {"thinking"})
+    passed = {key: value for key, value in query.parameters.items() if key in translated_fields}
+    extra = {key: value for key, value in query.parameters.items() if key not in translated_fields}
     arguments: dict[str, Any] = {
         # LiteLLM rewrites messages in place; the next candidate must get them as they were.
         **copy.deepcopy(passed),
@@ -269,11 +279,11 @@ def _arguments(candidate: Candidate, base: str | None, query: RouteQuery) -> dic
         "timeout": candidate.timeout_s,
         "max_retries": 0,
     }
-    if extra and _is_openai_shaped(candidate.model):
-        arguments["extra_body"] = copy.deepcopy(extra)
-    elif isinstance(metadata := extra.get("metadata"), Mapping) and isinstance(metadata.get("user_id"), str):
-        # Anthropic's name for what OpenAI calls `user`, which LiteLLM translates.
-        arguments.setdefault("user", metadata["user_id"])
+    unknown = sorted((own & passed.keys()) - supported)
+    if unknown and _takes_fields(candidate.model):
+        # The policy says that the model takes them, whatever LiteLLM's table says.
+        arguments["allowed_openai_params"] = unknown
+    arguments = _extra_arguments(candidate, extra) | arguments
     if query.headers:
         arguments["extra_headers"] = query.headers
     if base is not None:
@@ -283,12 +293,42 @@ def _arguments(candidate: Candidate, base: str | None, query: RouteQuery) -> dic
     return arguments
 
 
+def _extra_arguments(candidate: Candidate, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that hand on the fields of a body which LiteLLM does not translate."""
+    arguments: dict[str, Any] = {}
+    is_openais = _is_openai_shaped(candidate.model)
+    if _takes_fields(candidate.model):
+        kept = extra if is_openais else {key: value for key, value in extra.items() if key not in _OPENAIS_OWN}
+        arguments = {"extra_body": copy.deepcopy(kept)} if kept else {}
+    else:
+        # LiteLLM would send a field of the name `extra_body`. It takes what the policy adds as keywords.
+        arguments.update(copy.deepcopy(candidate.params.extra_body))
+    metadata = extra.get("metadata")
+    if not is_openais and isinstance(metadata, Mapping) and isinstance(metadata.get("user_id"), str):
+        # Anthropic's name for what OpenAI calls `user`, which LiteLLM translates.
+        arguments["user"] = metadata["user_id"]
+    return arguments
+
+
+def _takes_fields(model: str) -> bool:
+    """Return whether LiteLLM hands on fields that it does not know to a model's provider."""
+    return _is_openai_shaped(model) or _provider(model) in known_parameters().passes_fields
+
+
 def _is_openai_shaped(model: str) -> bool:
-    """Return whether LiteLLM spreads `extra_body` over the body that it sends."""
-    litellm = import_litellm()
-    try:
-        _, provider, _, _ = litellm.get_llm_provider(model)
-    except litellm.BadRequestError:
-        # LiteLLM's own word on a model that it does not know comes with the call.
-        return False
-    return provider in {"openai", "azure", "text-completion-openai", *litellm.openai_compatible_providers}
+    """Return whether LiteLLM asks a model's provider as it asks OpenAI."""
+    provider = _provider(model)
+    return provider in _OPENAI_SHAPED or provider in import_litellm().openai_compatible_providers
+
+
+@functools.lru_cache(maxsize=1024)
+def _provider(model: str) -> str:
+    """Return the provider that LiteLLM takes a model for; empty for an unknown one, of which its call says more."""
+    return provider_of(model, None) or ""
+
+
+@functools.lru_cache(maxsize=1024)
+def _supported(model: str) -> frozenset[str]:
+    """Return the parameters that LiteLLM translates for a model."""
+    found = import_litellm().get_supported_openai_params(model=model) if _provider(model) else None
+    return frozenset(found or ())

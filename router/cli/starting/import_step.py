@@ -13,7 +13,8 @@ from probes.atomic_write import write_file
 from router.collecting.calls.panel import Panel
 from router.collecting.prompts import read_prompt_log
 from router.collecting.values import ModelAnswer, Sample
-from router.policies.policy_file import Candidate, FixedRule, PolicyFile
+from router.policies.candidates.candidate import Candidate
+from router.policies.policy_file import FixedRule, PolicyFile
 
 _NO_ANSWERS: Mapping[str, ModelAnswer] = {}
 

@@ -9,9 +9,10 @@ from typing import Any
 from probes.errors import DataError
 from router.collecting.calls.panel import Panel
 from router.errors import ConfigError
+from router.policies.candidates.candidate import Candidate, Prices
+from router.policies.candidates.prices import resolve_prices
 from router.policies.credentials import CANNED_UPSTREAM
-from router.policies.policy_file import Candidate, Prices, read_policy_file
-from router.policies.prices import resolve_prices
+from router.policies.policy_file import read_policy_file
 
 #: The length of a canned answer in tokens.
 _CANNED_TOKENS = 18

@@ -21,7 +21,7 @@ from router.collecting.plan import HOLDOUT
 from router.collecting.prompts import read_prompt_log
 from router.collecting.work import graders_for
 from router.money import usd_text
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
 from router.tuning.certifying.results.result_table import print_tuning_result
 from router.tuning.certifying.settings import TuneSettings
 from router.tuning.certifying.targets import Target

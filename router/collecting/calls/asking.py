@@ -22,7 +22,8 @@ from router.collecting.calls.store import CallState, CallStore, OpenCall, digest
 from router.collecting.values import ModelAnswer
 from router.errors import DispatchError, RouterError
 from router.plain_json import whole_text
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
+from router.policies.candidates.params import NO_PARAMS
 from router.values import Message, Reason, RouteQuery, RoutingDecision, Timings
 
 #: How often a call is tried that times out, breaks off, or fails with a status of the 500s.
@@ -90,7 +91,8 @@ class AskedCall:
 
     def key(self, candidate: Candidate) -> str:
         """Return the digest under which the answer is kept. The name that a policy gives the model is no part of it."""
-        return digest("call", candidate.model, candidate.api_base, list(self.messages), dict(self.parameters))
+        own = [candidate.params.model_dump(mode="json", exclude_defaults=True)] if candidate.params != NO_PARAMS else []
+        return digest("call", candidate.model, candidate.api_base, list(self.messages), dict(self.parameters), *own)
 
 
 class _Lane:

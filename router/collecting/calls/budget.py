@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from router.policies.policy_file import Prices
+from router.policies.candidates.candidate import Prices
 from router.values import Message
 
 #: Tokens that a provider may add to each message and to a whole chat, far more than any chat template does.

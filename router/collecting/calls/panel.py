@@ -10,10 +10,11 @@ from functools import cached_property
 from probes.errors import DataError
 from router.answering.candidate_check import problems_here
 from router.errors import ConfigError
+from router.policies.candidates.candidate import Candidate, Prices, by_any_name
+from router.policies.candidates.prices import resolve_prices
 from router.policies.credentials import CANNED_UPSTREAM
 from router.policies.loading import ServedPolicy, assemble
-from router.policies.policy_file import Candidate, FixedRule, PolicyFile, Prices, by_any_name
-from router.policies.prices import resolve_prices
+from router.policies.policy_file import FixedRule, PolicyFile
 from router.quoting import did_you_mean
 
 _POLICY = "collect"

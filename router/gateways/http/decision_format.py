@@ -27,6 +27,9 @@ ERROR_HEADER = "x-elle-error"
 ANSWERED_BY_HEADER = "x-elle-answered-by"
 ATTEMPTS_HEADER = "x-elle-attempts"
 
+#: The parameters that the candidate which answered was not sent, with commas between; absent if there are none.
+DROPPED_HEADER = "x-elle-dropped-parameters"
+
 #: Most attempts that the header names.
 MAX_ATTEMPTS = 40
 
@@ -44,6 +47,7 @@ ALL_HEADERS = (
     ERROR_HEADER,
     ANSWERED_BY_HEADER,
     ATTEMPTS_HEADER,
+    DROPPED_HEADER,
 )
 
 
@@ -69,7 +73,13 @@ def delivery_headers(delivery: Delivery) -> dict[str, str]:
     """Return the headers that say who answered, after which attempts, and what rate limits that provider told."""
     # Only the last attempts, because clients refuse long headers.
     attempts = (f"{attempt.candidate}={attempt.outcome.value}" for attempt in delivery.attempts[-MAX_ATTEMPTS:])
-    return {**delivery.rate_limits, ANSWERED_BY_HEADER: delivery.answered_by, ATTEMPTS_HEADER: ",".join(attempts)}
+    headers = {**delivery.rate_limits, ANSWERED_BY_HEADER: delivery.answered_by, ATTEMPTS_HEADER: ",".join(attempts)}
+    return headers | dropped_header(delivery.dropped_parameters)
+
+
+def dropped_header(dropped: Sequence[str]) -> dict[str, str]:
+    """Return the header that names the parameters which a candidate was not sent; without any there is none."""
+    return {DROPPED_HEADER: ",".join(dropped)} if dropped else {}
 
 
 def decision_record(decision: RoutingDecision, delivery: Delivery | None) -> dict[str, Any]:
@@ -96,6 +106,8 @@ def decision_record(decision: RoutingDecision, delivery: Delivery | None) -> dic
         record["answered_by"] = delivery.answered_by
         record["fell_back"] = delivery.fell_back
         record["attempts"] = attempts_record(delivery.attempts)
+        if delivery.dropped_parameters:
+            record["dropped_parameters"] = list(delivery.dropped_parameters)
     return record
 
 

@@ -96,7 +96,7 @@ class Exchange:
             raise InvalidRequestError(f"stream must be true or false, got {quoted(is_streamed)}.", field="stream")
         query = query_from_body(body.fields, self.headers, self.engine.router.policies, self.api.api_format)
         passed = {name: self.headers[name] for name in self.api.passed_headers if name in self.headers}
-        query = replace(query, body=body.around_model, api_headers=passed)
+        query = replace(query, body=body.written, api_headers=passed)
         return query, bool(is_streamed)
 
 

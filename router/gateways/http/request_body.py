@@ -19,7 +19,6 @@ threshold from `elle tune`.
 from __future__ import annotations
 
 import fnmatch
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from router.intake.json_structure import MAX_TEXT_BYTES, check_json
 from router.plain_json import MAX_REQUEST_DEPTH, check
 from router.quoting import did_you_mean, quoted
 from router.values import ApiFormat, Overrides, RouteQuery
+from router.written_body import WrittenBody
 
 if TYPE_CHECKING:
     from router.policies.loading import ServedPolicy
@@ -216,30 +216,27 @@ def upstream_model(model: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ChatBody:
-    """A JSON body in which `model` can be exchanged without changing any other byte.
+    """A JSON body: what it holds, and how it was written.
 
     Attributes:
         fields: the body, decoded.
-        raw: the bytes of the body.
-        model_at: where the value of `model` begins and ends in `raw`; None if there is none.
+        written: the bytes of the body, in which `model` can be exchanged without changing any other byte.
     """
 
     fields: Mapping[str, Any]
-    raw: bytes
-    model_at: tuple[int, int] | None
+    written: WrittenBody
 
     def named(self, model: str) -> ChatBody:
         """Return the body of a request whose path names the model, which then counts and not one in the body."""
-        if self.model_at is None:
+        written = self.written
+        if "model" not in written.at:
             # Behind the brace with which the object begins.
-            at = self.raw.index(b"{") + 1
-            begin = self.raw[:at] + b'"model":'
-            rest = self.raw[at:]
-            comma = b"," if self.fields else b""
-            raw, where = begin + b'""' + comma + rest, (len(begin), len(begin) + 2)
-        else:
-            raw, where = self.raw, self.model_at
-        return ChatBody({**self.fields, "model": model}, raw, where)
+            at = written.raw.index(b"{") + 1
+            added = b'"model":""' + (b"," if self.fields else b"")
+            moved = {key: (begin + len(added), end + len(added)) for key, (begin, end) in written.at.items()}
+            own = at + len(b'"model":'), at + len(b'"model":""')
+            written = WrittenBody(written.raw[:at] + added + written.raw[at:], {"model": own, **moved})
+        return ChatBody({**self.fields, "model": model}, written)
 
     @classmethod
     def parse(cls, raw: bytes, *, max_text_bytes: int = MAX_TEXT_BYTES) -> ChatBody:
@@ -255,27 +252,7 @@ class ChatBody:
             check(found.fields, max_depth=MAX_REQUEST_DEPTH)
         except (ValueError, RecursionError) as error:
             raise InvalidRequestError(f"the body must be a JSON object in UTF-8; it is not: {error}.") from error
-        return cls(found.fields, raw, found.at.get("model"))
-
-    def with_model(self, model: str) -> bytes:
-        """Return the body with another `model`, every other byte unchanged.
-
-        Raises InvalidRequestError if the body has no `model`.
-        """
-        before, behind = self.around_model
-        return b"".join((before, json.dumps(model).encode(), behind))
-
-    @property
-    def around_model(self) -> tuple[memoryview, memoryview]:
-        """The bytes of the body before the value of `model`, and the bytes behind it. Another value can go between.
-
-        They are not copied, because they may hold pictures. Raises InvalidRequestError if there is none.
-        """
-        if self.model_at is None:
-            raise InvalidRequestError("model must be set, got none.", field="model")
-        begin, end = self.model_at
-        raw = memoryview(self.raw)
-        return raw[:begin], raw[end:]
+        return cls(found.fields, WrittenBody(raw, found.at))
 
 
 def _threshold(text: str, model: str) -> float:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from router.answering.upstreams.destinations import speaks_anthropic
 from router.asking.ask import extract
 from router.gateways.http.decision_format import ANSWERED_BY_HEADER
 from router.gateways.http.exchange import Exchange
 from router.gateways.http.http_reply import JSON_HEADERS
-from router.policies.policy_file import Candidate, PolicyFile
+from router.policies.candidates.candidate import Candidate
+from router.policies.policy_file import PolicyFile
+from router.policies.rules import speaks_anthropic
 
 #: The header that says that the tokens were not counted but estimated from the length of the text.
 ESTIMATED_HEADER = "x-elle-estimated"

@@ -11,8 +11,9 @@ from probes.certificates.bounds import choose_method
 from probes.encoders.spec import EncoderSpec
 from probes.errors import DataError
 from probes.probe import DifficultyProbe
+from router.policies.candidates.candidate import Candidate
 from router.policies.loading import ServedPolicy, assemble
-from router.policies.policy_file import Candidate, GainRule, PolicyFile
+from router.policies.policy_file import GainRule, PolicyFile
 from router.policies.rules import Rules
 from router.tuning.certifying.about import About, decide_about
 from router.tuning.certifying.calibration_set import MIN_CALIBRATION, CalibrationSet

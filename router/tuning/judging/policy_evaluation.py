@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from probes.errors import DataError
 from probes.probe import DataSource, ProbePrediction, fingerprints
+from router.policies.candidates.candidate import Candidate
 from router.policies.certificate import say_certificate
 from router.policies.loading import ServedPolicy
-from router.policies.policy_file import Candidate
 from router.policies.rules import Judgement
 from router.quoting import quoted
 from router.tuning.judging.policy_figures import (

@@ -16,9 +16,11 @@ from probes.bounded.files import shown
 from probes.errors import DataError
 from router.asking.ask import Ask
 from router.errors import ConfigError
+from router.policies.candidates.candidate import Candidate, Prices
+from router.policies.candidates.params import NO_PARAMS, Params
+from router.policies.candidates.prices import resolve_prices
 from router.policies.eligibility import expected_cost_usd
-from router.policies.policy_file import Candidate, Prices, read_policy_file
-from router.policies.prices import resolve_prices
+from router.policies.policy_file import read_policy_file
 from router.tuning.outcomes.datasets import Outcomes
 from router.yaml_file import read_yaml
 
@@ -29,6 +31,7 @@ class PricedModel(BaseModel):
     """An entry of a price file, which states the list prices of a model.
 
     expected_output_tokens: length of a usual answer. model: the name of the model in LiteLLM, as `openai/gpt-4o`.
+    params: the parameters with which it was asked, such as `{reasoning_effort: low}`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -37,6 +40,7 @@ class PricedModel(BaseModel):
     output_usd_per_million_tokens: float = Field(ge=0, le=1e9)
     expected_output_tokens: int | None = Field(default=None, gt=0, le=10**9)
     model: str | None = Field(default=None, min_length=1)
+    params: Params = NO_PARAMS
 
     @property
     def prices(self) -> Prices:
@@ -87,7 +91,7 @@ def candidates_from_names(
         if fields["name"] != model:
             fields["probe_model"] = model
         if entry is not None:
-            fields["prices"] = entry.prices
+            fields |= {"prices": entry.prices, "params": entry.params}
         elif litellm:
             fields["prices"] = "litellm"
         length = (entry and entry.expected_output_tokens) or lengths.get(model)

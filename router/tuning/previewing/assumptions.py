@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from router.policies.candidates.candidate import Candidate, Prices
 from router.policies.loading import ServedPolicy
-from router.policies.policy_file import Candidate, Prices
 from router.tuning.previewing.logged_requests import RequestLog
 from router.tuning.previewing.prompt_caches import TokenCounts
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from router.asking.ask import BYTES_PER_TOKEN, READ_FIELDS, TOKENS_PER_IMAGE
 from router.asking.turns import NEEDS_OF_PARTS, json_bytes, read_turns
-from router.policies.policy_file import Candidate, Prices
+from router.policies.candidates.candidate import Candidate, Prices
 from router.tuning.previewing.logged_requests import LoggedRequest
 from router.tuning.previewing.replay import NOBODY
 from router.values import Capability

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.measures.bootstrap import Interval
-from router.policies.policy_file import Candidate, by_any_name
+from router.policies.candidates.candidate import Candidate, by_any_name
 from router.tuning.previewing.logged_requests import LoggedRequest
 from router.tuning.previewing.prompt_caches import Bill
 from router.tuning.previewing.replay import NOBODY, Replay

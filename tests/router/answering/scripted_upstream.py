@@ -15,8 +15,9 @@ from router.answering.dispatch import Dispatcher
 from router.attempts import AttemptOutcome
 from router.errors import DispatchError
 from router.observing.observer import NO_OBSERVERS, Observers
+from router.policies.candidates.candidate import Prices
 from router.policies.loading import ServedPolicy
-from router.policies.policy_file import PolicyFile, Prices
+from router.policies.policy_file import PolicyFile
 from router.policies.rules import Rules
 from router.values import ArtifactRef, Reason, RouteQuery
 from tests.router.answering.test_fallback import decision
@@ -55,7 +56,7 @@ class Script:
         left = self.steps.get(name, [])
         return left.pop(0) if left else usual
 
-    async def complete(self, candidate: Any, query: RouteQuery, held: object) -> Mapping[str, Any]:
+    async def complete(self, candidate: Any, query: RouteQuery, held: object, **_: Any) -> Mapping[str, Any]:
         step = self._next(candidate.name, said())
         if isinstance(step, BaseException):
             raise step

@@ -15,7 +15,7 @@ from router.collecting.graders.base import GraderError
 from router.collecting.prompts import PromptLog, read_prompt_log
 from router.collecting.sampling import Selection
 from router.errors import ConfigError
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
 from tests.router.collecting.simulated import simulated, write_log, write_policy
 
 PANEL = Panel((Candidate(name="cheap", model="openai/gpt-mini"), Candidate(name="best", model="openai/gpt-5")))

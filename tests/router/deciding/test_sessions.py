@@ -14,8 +14,8 @@ import yaml
 from router.client import RouterClient
 from router.deciding.pipeline import Router
 from router.pb import router_service_pb2_grpc as pb_grpc
+from router.policies.candidates.candidate import Prices
 from router.policies.loading import load_policies
-from router.policies.policy_file import Prices
 from router.serving.settings import ServerSettings
 from router.values import Message, Reason, RouteQuery, RoutingDecision
 from router.wire import conversion

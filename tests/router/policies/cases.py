@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from router.asking.ask import Ask
 from router.policies import choice
+from router.policies.candidates.candidate import Prices
 from router.policies.choice import Choice
 from router.policies.eligibility import check_eligibility
-from router.policies.policy_file import PolicyFile, Prices
+from router.policies.policy_file import PolicyFile
 from router.policies.rules import Judgement, Rules
 from router.values import HeldCandidate, Overrides
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from router.errors import InvalidRequestError, NoEligibleCandidateError
+from router.policies.candidates.candidate import Prices
 from router.policies.choice import choose
 from router.policies.eligibility import check_eligibility, expected_cost_usd
-from router.policies.policy_file import GainRule, Prices
+from router.policies.policy_file import GainRule
 from router.policies.rules import Judgement, rule_in_force
 from router.values import Capability, HeldCandidate, Overrides, Reason
 from tests.router.policies.cases import decide, judged, make_ask, make_rules, needs_no_scores
@@ -148,8 +149,9 @@ class TestWhoMayAnswer:
     )
     def test_a_message_names_three_unknown_kinds_and_counts_the_others(self, number: int, words: str) -> None:
         ask = make_ask(unknown_parts=tuple(f"k{i}" for i in range(number)))
+        rules = make_rules(pass_unknown_parts=False)
         with pytest.raises(NoEligibleCandidateError) as caught:
-            decide(make_rules(), ask, Overrides(), None)
+            decide(rules, ask, Overrides(), None)
         assert f"(small: {words}; large: {words})" in str(caught.value)
 
     def test_the_error_says_of_whom_it_speaks_and_joins_reasons_and_candidates(self) -> None:

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from router.errors import ConfigError
+from router.policies.candidates.candidate import Candidate, Prices
 from router.policies.certificate import (
     COSTS_OF_CANDIDATE,
     FREE_IN_CANDIDATE,
@@ -23,7 +24,7 @@ from router.policies.certificate import (
     sealed,
 )
 from router.policies.certificate_record import CertificateRecord, CertifiedTarget
-from router.policies.policy_file import Candidate, PolicyFile, Prices
+from router.policies.policy_file import PolicyFile
 from router.policies.rules import Rules
 from tests.router.policies.cases import make_rules
 
@@ -37,6 +38,8 @@ POLICY_EDITS: dict[str, Any] = {
     "failure_mode": "error",
     "task": "system_prompt",
     "require_region": "eu",
+    "on_unsupported": "refuse",
+    "pass_unknown_parts": False,
     "candidates": None,  # field by field, below
     "abstain_within": 0.05,
     "harness_marks": {"ours": {"blocks": ["our-state"]}},
@@ -49,6 +52,8 @@ CANDIDATE_EDITS: dict[str, Any] = {
     "regions": ["eu", "us"],
     "prices": None,
     "expected_output_tokens": 999,
+    "params": {"reasoning_effort": "low", "extra_body": {"top_k": 5}},
+    "unsupported": [],
 }
 
 

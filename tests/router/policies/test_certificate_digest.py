@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from router.policies.candidates.candidate import Prices
 from router.policies.certificate import digest_of
-from router.policies.policy_file import Prices
 from tests.router.policies.cases import make_rules
 
 PRICES = Prices(input_usd_per_million_tokens=1, output_usd_per_million_tokens=2)

@@ -11,9 +11,9 @@ import pytest
 
 from router.errors import ConfigError
 from router.policies import certificate as module
+from router.policies.candidates.candidate import Prices
 from router.policies.certificate import check_certificate, digest_of, is_about_cost, is_expired, say_certificate, sealed
 from router.policies.certificate_record import CertificateRecord, CertifiedTarget
-from router.policies.policy_file import Prices
 from router.policies.rules import Rules
 from tests.router.policies.cases import make_rules
 

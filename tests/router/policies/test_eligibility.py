@@ -7,7 +7,7 @@ import math
 import pytest
 
 from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
-from router.policies.policy_file import Prices
+from router.policies.candidates.candidate import Prices
 from router.values import Capability, Overrides, Reason
 from tests.router.policies.cases import decide, judged, make_ask, make_rules
 
@@ -87,7 +87,7 @@ def test_a_request_may_require_a_region_besides_that_of_the_policy_but_not_lift_
 
 def test_unknown_content_parts_are_refused_rather_than_ignored() -> None:
     with pytest.raises(NoEligibleCandidateError, match="hologram"):
-        decide(make_rules(), make_ask(unknown_parts=("hologram",)), Overrides(), judged(0.1, 0.1))
+        decide(make_rules(pass_unknown_parts=False), make_ask(unknown_parts=("hologram",)), Overrides(), None)
 
 
 def test_a_fixed_rule_is_never_silently_replaced() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.policies.policy_file import Prices
+from router.policies.candidates.candidate import Prices
 from router.policies.rules import Rules
 from router.values import Capability, HeldCandidate, Overrides, Reason
 from tests.router.policies.cases import decide, judged, make_ask, make_rules, needs_no_scores

@@ -33,7 +33,7 @@ def as_a_door_would(body: bytes) -> RouteQuery:
     messages = fields.pop("messages")
     for own in ("model", "stream"):
         fields.pop(own, None)
-    return RouteQuery(messages, parameters=fields, body=parsed.around_model)
+    return RouteQuery(messages, parameters=fields, body=parsed.written)
 
 
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]

@@ -9,7 +9,7 @@ import pytest
 
 from router.answering.upstreams.destinations import Destinations, upstream_name
 from router.errors import UpstreamNotFoundError
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
 from router.policies.rules import speaks_api
 from router.values import ApiFormat, RouteQuery, SpokenApi
 

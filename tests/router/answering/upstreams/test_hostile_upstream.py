@@ -18,7 +18,7 @@ import pytest_asyncio
 from router.answering.upstream import Upstream
 from router.answering.upstreams import bounded_httpx
 from router.errors import DispatchError, UpstreamRejectedError, UpstreamUnavailableError
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
 from router.values import RouteQuery
 from tests.router.answering.upstreams import hostile_upstream
 

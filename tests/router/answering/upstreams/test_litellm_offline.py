@@ -15,7 +15,7 @@ from router.answering.upstream import Upstream
 from router.answering.upstreams.candidate_keys import key_of
 from router.errors import DispatchError, UpstreamDeniedError, UpstreamNotFoundError, UpstreamRejectedError
 from router.gateways.http.openai_format import error_reply
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
 from router.values import RouteQuery
 from tests.conftest import ROOT
 from tests.raw_server import raw_server
@@ -39,7 +39,7 @@ socket.socket.connect = guard(socket.socket.connect, lambda self, address: addre
 from router.answering.upstreams.candidate_keys import key_of
 from router.answering.upstream import Upstream
 from router.gateways.http.openai_format import error_reply
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
 from router.serving.http_server import serve_on_loopback
 from router.values import RouteQuery
 tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
@@ -86,7 +86,7 @@ MALFORMED: list[dict[str, Any]] = [
     {"tools": [{"type": "function"}]},
     {"tools": [{"type": "function", "function": "x"}]},
     {"response_format": "x"},
-    {"max_tokens": "many"},
+    {"tool_choice": {"type": "function"}, "tools": [3]},
 ]
 
 

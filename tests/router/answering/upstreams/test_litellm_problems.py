@@ -14,7 +14,7 @@ from router.answering.candidate_check import problems_of
 from router.answering.upstream import Upstream
 from router.answering.upstreams import litellm_problems
 from router.errors import DispatchError, UpstreamNotFoundError
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
 from router.values import RouteQuery
 
 #: For each model what its problem names.

@@ -14,7 +14,7 @@ from router.answering.reading.call_notes import CallNotes
 from router.answering.upstream import Upstream
 from router.answering.upstreams import bounded_bodies
 from router.errors import DispatchError, UpstreamUnavailableError
-from router.policies.policy_file import Candidate
+from router.policies.candidates.candidate import Candidate
 from router.values import ApiFormat, RouteQuery
 from tests.router.answering.upstreams import real_streams as real
 from tests.router.answering.upstreams.real_streams import Step, chunk, data

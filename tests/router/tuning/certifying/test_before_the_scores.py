@@ -14,8 +14,8 @@ from probes.errors import DataError
 from probes.probe import DifficultyProbe, ProbePrediction
 from probes.regression.crossfit import assign_folds, out_of_fold
 from probes.regression.fit import fit_ridge
+from router.policies.candidates.candidate import Prices
 from router.policies.loading import ServedPolicy
-from router.policies.policy_file import Prices
 from router.policies.rules import Judgement
 from router.tuning.certifying.calibration_set import CalibrationSet, calibration_set
 from router.tuning.certifying.preparation import expects_graded, prepare_tuning

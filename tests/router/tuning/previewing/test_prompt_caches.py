@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from router.policies.policy_file import Candidate, Prices
+from router.policies.candidates.candidate import Candidate, Prices
 from router.tuning.previewing.logged_requests import LoggedRequest, read_log
 from router.tuning.previewing.prompt_caches import Bill, count_tokens, price_replay
 from router.tuning.previewing.replay import NOBODY

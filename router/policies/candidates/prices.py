@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from router.errors import ConfigError
-from router.policies.policy_file import Candidate, Prices
+from router.policies.candidates.candidate import Candidate, Prices
 
 
 def resolve_prices(candidate: Candidate) -> Prices | None:
     """Return the prices of a candidate, or None if its policy states none.
 
-    Prices `litellm` are looked up in LiteLLM's table. Raises ConfigError if they are not in it.
+    Prices `litellm` are looked up in LiteLLM's table: those of the service tier that the candidate's parameters ask
+    for, if the table has them. Raises ConfigError if the table has no prices.
     """
     if candidate.prices != "litellm":
         return candidate.prices
-    entry = litellm_model_info(candidate.model)
+    entry = _in_tier(litellm_model_info(candidate.model), candidate.params.service_tier)
     if not entry or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
         raise ConfigError(
             f"candidate {candidate.name!r}: LiteLLM's table has no prices for {candidate.model!r}; state "
@@ -32,6 +33,14 @@ def resolve_prices(candidate: Candidate) -> Prices | None:
         output_usd_per_million_tokens=float(entry["output_cost_per_token"]) * 1e6,
         cached_input_usd_per_million_tokens=float(cached) * 1e6 if cached is not None else None,
     )
+
+
+def _in_tier(entry: Mapping[str, Any] | None, tier: str | None) -> Mapping[str, Any] | None:
+    """Return an entry of the table with the prices of a service tier, such as `flex`, in place of the usual ones."""
+    if not entry or tier is None:
+        return entry
+    ending = f"_{tier}"
+    return {**entry, **{key.removesuffix(ending): value for key, value in entry.items() if key.endswith(ending)}}
 
 
 def litellm_model_info(model: str) -> Mapping[str, Any] | None:
