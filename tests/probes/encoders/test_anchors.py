@@ -25,11 +25,6 @@ from tests.probes.encoders.small_bert import CONFIG, HIDDEN, random_weights, sma
 OLD = dataclasses.replace(MINILM_L6, config_sha256=None, tensors_sha256=None)
 
 
-@pytest.fixture(scope="module")
-def bundle(_real_encoder: None) -> Bundle:
-    return build_bundle(MINILM_L6, find_encoder(MINILM_L6))
-
-
 def turned(bundle: Bundle) -> Bundle:
     """Return a whole bundle of a garbled encoder: the words of its vocabulary stand in another order."""
     tensors = dict(bundle.weights.tensors)
@@ -112,8 +107,10 @@ class TestPlanted:
         ],
     )
     def test_a_cache_that_is_no_bundle_is_exported_again(
-        self, bundle: Bundle, tmp_path: Path, damage: dict[str, bytes]
+        self, bundle: Bundle, tmp_path: Path, damage: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        # That an export gives these very bytes is tested elsewhere; each takes a second.
+        monkeypatch.setattr("probes.encoders.exported.build_bundle", lambda *_: bundle)
         kept = tmp_path / MINILM_L6.identity[:32]
         bundle.save(kept)
         for name, data in damage.items():

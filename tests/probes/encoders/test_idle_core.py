@@ -56,17 +56,18 @@ class TestIdleCore:
         for target in TARGETS:
             alone, helped = (NativeRuntime(bundle.weights, MINILM_L6.parts, target, emulation) for _ in range(2))
             helped.use_idle_core()
-            for n_tokens in (2, 3, 17, 60, 256):
+            for n_tokens, times in ((2, 3), (3, 3), (17, 3), (60, 2), (256, 1)):
                 ids = [101, *rng.integers(1000, 20_000, n_tokens - 2).tolist(), 102]
-                for _ in range(3):
-                    np.testing.assert_array_equal(helped(ids), alone(ids))
+                expected = alone(ids)
+                for _ in range(times):
+                    np.testing.assert_array_equal(helped(ids), expected)
             assert helped_within(30, helped)
 
     def test_nor_does_a_helper_that_loses_its_core(self, small_model: EncoderWeights, slow_help: Path) -> None:
         for target in TARGETS:
             alone, helped = (NativeRuntime(small_model, PARTS, target, slow_help) for _ in range(2))
             helped.use_idle_core()
-            for ids in prompts(400, seed=4):
+            for ids in prompts(150, seed=4):
                 np.testing.assert_array_equal(helped(ids), alone(ids))
             assert helped_within(30, helped)
 
