@@ -30,6 +30,13 @@ from router.tuning.judging import fit_figures  # noqa: E402
 from tests.service import running_service  # noqa: E402
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # xdist would begin with the files of many tests. Then the last files are those of few tests that each start
+    # processes and wait for them, and at the end one core does nothing.
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _short_bootstrap() -> Iterator[None]:
     """Let fits in this process draw 100 resamples for the intervals on their cards, not 1,000; no test reads these."""

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-#: The largest count that is believed. Beyond 2^53 doubles skip whole numbers.
-_MOST_TOKENS = 2**53
+#: The largest count that is believed. No model's window is nearly as large, so more is a mistake of the upstream, and its
+#: cost is as unknown as that of a count below zero.
+_MOST_TOKENS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,9 @@ class AnswerFormat(Protocol):
 
 
 def as_count(value: Any) -> int | None:
-    """Return a number of tokens as a whole number from 0 to 2^53, or None for anything else: nobody knows the cost."""
+    """Return a number of tokens as a whole number from 0 to 100 million, or None for anything else.
+
+    What an answer cost whose count is None is unknown.
+    """
     is_count = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
     return int(value) if is_count else None

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +39,12 @@ CREATE TABLE calls (
 CREATE INDEX calls_by_key ON calls (key);
 CREATE TABLE written (place TEXT PRIMARY KEY, sha256 TEXT NOT NULL) WITHOUT ROWID;
 """
+
+_TEXT, _NUMBER, _NOTHING = (str,), (int, float), (type(None),)
+
+#: What the columns of an answer and of a verdict hold, in the order in which they are read.
+_ANSWER_TYPES = (_TEXT, _TEXT + _NOTHING, *[_NUMBER + _NOTHING] * 4)
+_VERDICT_TYPES = (_NUMBER + _NOTHING, *[_TEXT] * 4)
 
 #: How a call ended. `refused` and `failed` calls cost nothing: the upstream said so by a status of the 400s or 500s. Of
 #: an `unknown` one nobody knows: it timed out, broke off, or was in flight when the process was killed.
@@ -76,15 +82,21 @@ class CallStore:
             "WHERE key = ?",
             key,
         )
-        return None if found is None else ModelAnswer(model, *found)
+        return None if found is None else ModelAnswer(model, *self._checked("answers", found, _ANSWER_TYPES))
 
     def verdict(self, key: str) -> Verdict | None:
         """Return the verdict with this digest, or None if it was never made."""
         found = self._one("SELECT score, grader, version, reason, detail FROM verdicts WHERE key = ?", key)
         if found is None:
             return None
-        score, grader, version, reason, detail = found
-        return Verdict(score, grader, version, reason, json.loads(detail))
+        score, grader, version, reason, detail = self._checked("verdicts", found, _VERDICT_TYPES)
+        try:
+            facts = json.loads(detail)
+        except (ValueError, RecursionError):
+            facts = None
+        if not isinstance(facts, dict) or not (score is None or 0 <= score <= 1):
+            raise self._edited("verdicts")
+        return Verdict(score, grader, version, reason, facts)
 
     def add_verdict(self, key: str, verdict: Verdict) -> None:
         """Keep a verdict under this digest."""
@@ -151,6 +163,18 @@ class CallStore:
         """Record the SHA-256 of the file that is written to this place."""
         with self._writing():
             self._connection.execute("INSERT OR REPLACE INTO written VALUES (?, ?)", (place, sha256))
+
+    def _checked(self, table: str, row: tuple[Any, ...], types: Sequence[tuple[type, ...]]) -> tuple[Any, ...]:
+        """Return a row if its values have these types. SQLite keeps a text where a number is declared."""
+        if not all(isinstance(value, allowed) for value, allowed in zip(row, types, strict=True)):
+            raise self._edited(table)
+        return row
+
+    def _edited(self, table: str) -> StoreError:
+        return StoreError(
+            f"the store {self._path} cannot be used: its table {table} holds a value that this program did not write. "
+            "Restore the file from a copy, or give another --store FILE."
+        )
 
     def _end(self, call: OpenCall, state: CallState, charged_usd: float) -> None:
         self._connection.execute(

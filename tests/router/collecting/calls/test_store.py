@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,26 @@ def test_a_store_of_another_format_is_refused_and_left_as_it_is(tmp_path: Path) 
 def test_digests_do_not_depend_on_the_order_of_fields() -> None:
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
     assert digest({"a": 1}) != digest({"a": 2})
+
+
+@pytest.mark.parametrize(
+    ("table", "edit"),
+    [
+        ("answers", "UPDATE answers SET cost_usd = 'cheap'"),
+        ("answers", "UPDATE answers SET text = x'00'"),
+        ("verdicts", "UPDATE verdicts SET score = 'good'"),
+        ("verdicts", "UPDATE verdicts SET score = 7"),
+        ("verdicts", "UPDATE verdicts SET detail = '{'"),
+        ("verdicts", "UPDATE verdicts SET detail = '[1]'"),
+    ],
+)
+def test_a_store_that_something_else_edited_is_named_with_what_to_do(tmp_path: Path, table: str, edit: str) -> None:
+    path = tmp_path / "s.sqlite"
+    with open_store(path) as store:
+        store.answered(store.begin("k", "mine", 1.0), "k", ANSWER, 0.25)
+        store.add_verdict("k", Verdict(0.5, "judge", "v1"))
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(edit)
+    with open_store(path) as store, pytest.raises(StoreError, match=f"its table {table} holds a value") as caught:
+        (store.verdict("k"), store.answer("k", "tiny"))
+    assert "give another --store FILE" in str(caught.value)
