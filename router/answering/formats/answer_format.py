@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-#: The largest count that is believed. No model's window is nearly as large, so more is a mistake of the upstream, and its
-#: cost is as unknown as that of a count below zero.
+#: The largest count that is believed. No model's window is nearly as large, so more is a mistake of the upstream, and
+#: its cost is as unknown as that of a count below zero.
 _MOST_TOKENS = 100_000_000
 
 
