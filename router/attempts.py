@@ -38,6 +38,7 @@ class Attempt:
         http_status: the status of the provider's error; None if there was no error or its status is not known.
         duration_s: seconds until the answer, until the first content of a stream, or until the failure.
         streamed: True if a part of the answer had reached the caller.
+        started_s: seconds from the decision to the start of the attempt; 0 if it is not known, as in the client.
     """
 
     candidate: str
@@ -45,6 +46,7 @@ class Attempt:
     http_status: int | None = None
     duration_s: float = 0.0
     streamed: bool = False
+    started_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

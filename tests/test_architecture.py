@@ -14,16 +14,8 @@ import pytest
 from tests.conftest import ROOT
 
 HEAVY = {
-    "torch",
-    "transformers",
-    "litellm",
-    "sklearn",
-    "pyarrow",
-    "scipy",
-    "matplotlib",
-    "starlette",
-    "uvicorn",
-    "envoy",
+    *("torch", "transformers", "litellm", "sklearn", "pyarrow", "scipy", "matplotlib", "starlette", "uvicorn", "envoy"),
+    *("opentelemetry", "prometheus_client", "jinja2"),
 }
 
 
@@ -68,7 +60,17 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "deciding": {"asking", "identity", "intake", "observing", "policies"},
         "drift": {"observing", "policies"},
         "explaining": {"policies"},
-        "gateways": {"answering", "asking", "client", "deciding", "identity", "intake", "policies", "wire"},
+        "gateways": {
+            "answering",
+            "asking",
+            "client",
+            "deciding",
+            "identity",
+            "intake",
+            "observing",
+            "policies",
+            "wire",
+        },
         "identity": {"asking", "observing"},
         "intake": set(),
         "ledger": {"observing"},

@@ -48,12 +48,14 @@ class AttemptLog:
         attempts: everything that was tried, oldest first.
         failures: the errors of the attempts that failed.
         turn_ends: when the turn of the current candidate ends.
+        began: when the first candidate was asked or might have been.
     """
 
     deadline: float
     attempts: list[Attempt] = field(default_factory=list)
     failures: list[DispatchError] = field(default_factory=list)
     turn_ends: float = math.inf
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def remaining_s(self) -> float:
@@ -79,11 +81,13 @@ class AttemptLog:
 
         `started` is None if the candidate was not asked because it is cooling down.
         """
+        now = time.monotonic()
         is_cooling = started is None
         outcome = next(outcome for kind, outcome in _OUTCOMES if isinstance(error, kind))
         outcome = AttemptOutcome.COOLING_DOWN if is_cooling else outcome
-        duration = 0.0 if started is None else time.monotonic() - started
-        self.attempts.append(Attempt(candidate.name, outcome, error.http_status, duration, streamed))
+        started = now if started is None else started
+        duration, after = now - started, started - self.began
+        self.attempts.append(Attempt(candidate.name, outcome, error.http_status, duration, streamed, after))
         self.failures.append(error)
         log.log(
             logging.DEBUG if is_cooling else logging.WARNING,
@@ -95,8 +99,8 @@ class AttemptLog:
         self, candidate: Candidate, started: float, decision: RoutingDecision, notes: CallNotes, *, streamed: bool
     ) -> Delivery:
         """Record the attempt that answered, and return who answered after which attempts."""
-        duration = time.monotonic() - started
-        self.attempts.append(Attempt(candidate.name, AttemptOutcome.ANSWERED, None, duration, streamed))
+        duration, after = time.monotonic() - started, started - self.began
+        self.attempts.append(Attempt(candidate.name, AttemptOutcome.ANSWERED, None, duration, streamed, after))
         fell_back = candidate.name != decision.chosen
         dropped, attempts = dropped_for(decision, candidate.name), tuple(self.attempts)
         return Delivery(candidate.name, candidate.model, fell_back, attempts, notes.rate_limits, dropped)

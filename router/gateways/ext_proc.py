@@ -34,6 +34,7 @@ from router.gateways.http.request_body import ChatBody, query_from_body, upstrea
 from router.identity.method_scopes import EXT_PROC
 from router.identity.principal import current_principal
 from router.intake.bounds import SMALL_BYTES
+from router.observing.trace_context import note_trace
 from router.quoting import quoted
 from router.values import ApiFormat, RouteQuery
 
@@ -131,6 +132,8 @@ class ExternalProcessor:
                 f"the body must come without content-encoding, got {quoted(headers['content-encoding'])}."
             )
         router, large = self._router, len(raw) > SMALL_BYTES
+        # What Envoy itself sends along is another trace than that of its client, whose request this is.
+        note_trace(headers)
 
         def read() -> RouteQuery:
             body = ChatBody.parse(raw, max_text_bytes=router.max_prompt_bytes)

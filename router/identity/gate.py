@@ -17,6 +17,7 @@ from router.identity.method_scopes import ANSWERING, Needed
 from router.identity.principal import ANYBODY, Principal, current_principal
 from router.identity.token_book import TokenBook
 from router.identity.watched_file import Refreshable, WatchedFiles
+from router.observing.trace_context import note_trace
 
 #: Headers besides `authorization` that may hold a token: those of the SDKs of Anthropic and of Azure.
 _KEY_HEADERS = ("x-api-key", "api-key")
@@ -51,6 +52,7 @@ class Gate:
 
     Attributes:
         counts: the calls that were refused.
+        keeps_traces: True if the traces that callers send along are kept for those who continue them.
         accounts: what each caller has used.
 
     Raises ConfigError if a file cannot be used.
@@ -60,6 +62,7 @@ class Gate:
         self._settings = settings or IdentitySettings()
         self._now = now
         self.counts = RefusalCounts()
+        self.keeps_traces = False
         self.accounts = Accounts(now=now)
         self._tokens: WatchedFiles[TokenBook] | None = None
         if (path := self._settings.tokens) is not None:
@@ -72,6 +75,11 @@ class Gate:
         """Return whether callers must prove who they are."""
         return self._settings.is_on
 
+    @property
+    def looks_at_headers(self) -> bool:
+        """Return whether `admit` has anything to do, so that doors need not read headers for nothing."""
+        return self.is_on or self.keeps_traces
+
     def admit(self, door: DoorName, headers: Mapping[str, str], needed: Needed) -> Principal:
         """Return who calls, and remember it for the current task (`current_principal`).
 
@@ -79,6 +87,8 @@ class Gate:
 
         Raises UnauthenticatedError, ForbiddenError or LimitExceededError, and counts it.
         """
+        if self.keeps_traces:
+            note_trace(headers)
         if needed is None or not self.is_on:
             return ANYBODY
         principal = self._authenticate(door, headers)

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,12 @@ from router.deciding.pipeline import Router
 from router.identity.spending import Spending
 from router.identity.watched_file import kept_fresh
 from router.ledger.opening import open_ledger
+from router.observing.logs import DecisionLog
 from router.observing.metrics import MetricsObserver
+from router.observing.observer import Observer
 from router.observing.prometheus import serve_metrics
 from router.observing.tally import Tally
+from router.observing.traces import tracing
 from router.serving.garbage import rare_full_passes
 from router.serving.ports import ServicePorts
 from router.serving.reloading.first_load import loaded
@@ -105,7 +108,8 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
             if not settings.share_port:
                 await ports.open()
             tally = Tally(lambda: process_state(reloader, ports.gate))
-            observers = settings.observers.plus(MetricsObserver(tally)) if settings.is_watched else settings.observers
+            observers = settings.observers.plus(*_watchers(settings, tally, stack))
+            ports.gate.keeps_traces = settings.traces is not None
             reloader = await stack.enter_async_context(loaded(settings, ports.intake, ports.start, observers))
             if settings.metrics_port is not None and not settings.share_port:
                 stack.enter_context(serve_metrics(tally.snapshot, settings.host, settings.metrics_port))
@@ -180,3 +184,13 @@ async def _load_answering(reloader: Reloader) -> None:
     except Exception as error:
         log.error("answering will fail: %s", error)  # noqa: TRY400 - the message says what to do
     gc.freeze()
+
+
+def _watchers(settings: ServerSettings, tally: Tally, stack: contextlib.AsyncExitStack) -> Iterator[Observer]:
+    """Yield the observers that the settings ask for. Those that hold something open are closed with the stack."""
+    if settings.is_watched:
+        yield MetricsObserver(tally)
+    if settings.log.decisions:
+        yield DecisionLog(settings.log.session_key)
+    if settings.traces is not None:
+        yield stack.enter_context(tracing(settings.traces))

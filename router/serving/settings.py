@@ -15,7 +15,9 @@ from router.identity.gate import Gate, IdentitySettings
 from router.identity.server_tls import TlsFiles
 from router.intake.in_flight import InFlight
 from router.ledger.settings import LedgerSettings
+from router.observing.logs import LogSettings
 from router.observing.observer import NO_OBSERVERS, Observers
+from router.observing.traces import TraceSettings
 
 
 class Door(Protocol):
@@ -72,6 +74,8 @@ class ServerSettings(RouterSettings):
         http: the gateway of the HTTP port; None serves no HTTP.
         http_port: port of the HTTP gateway; 0 takes a free one.
         observers: are told of every decision and of how every answer ends.
+        log: how the log is written.
+        traces: where traces go; None makes none.
         identity: how callers prove who they are; by default nobody is asked.
         tls: the files of TLS, for gRPC and HTTP; None serves both without encryption.
         insecure: whether the ports may be reached from other machines without TLS.
@@ -92,6 +96,8 @@ class ServerSettings(RouterSettings):
     http: HttpDoor | None = None
     http_port: int = 0
     observers: Observers = NO_OBSERVERS
+    log: LogSettings = field(default_factory=LogSettings)
+    traces: TraceSettings | None = None
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     tls: TlsFiles | None = None
     insecure: bool = False

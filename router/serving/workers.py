@@ -25,6 +25,7 @@ from types import FrameType
 from router.deciding.cores import usable_cores
 from router.errors import ConfigError, RouterError
 from router.observing.catalogue import WORKER_RESTARTS
+from router.observing.logs import configure_logging
 from router.observing.prometheus import serve_metrics
 from router.observing.tally import Snapshot
 from router.observing.totals import Totals
@@ -298,6 +299,7 @@ def _work(settings: ServerSettings, parent: Connection, reports: Connection) -> 
         heartbeats.append(asyncio.get_running_loop().create_task(_send_heartbeats(parent.fileno())))
         senders.append(ReportSender(reports, running.tally))
 
+    configure_logging(settings.log)
     # Ctrl-C reaches the whole process group, and the parent tells its workers. So a worker ignores it until it serves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()

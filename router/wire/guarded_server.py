@@ -81,7 +81,7 @@ class GuardedServer:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
     def _admit(self, service: str, method: str, context: Context) -> None:
-        if self._gate.is_on:
+        if self._gate.looks_at_headers:
             self._gate.admit(door_of(service), text_headers(context), needed_for(service, method))
 
 

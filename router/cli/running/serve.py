@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.options import ENCODER_DIR, PATH
-from router.cli.running import ledger_options
+from router.cli.running import ledger_options, watch_options
 from router.cli.running.config_file import ConfiguredCommand
 
 if TYPE_CHECKING:
@@ -22,11 +22,12 @@ _HTTP_OPTIONS = ("max_body_bytes", "cors_origins", "comment_after_s")
 
 _SERVE_GROUPS = {
     "What to serve": ("config", "policies", "watch", "encoder_dir"),
-    "Addresses": ("host", "port", "http_port", "metrics_port", "ext_proc"),
+    "Addresses": ("host", "port", "http_port", "ext_proc"),
     "Over HTTP": ("cors_origins", "comment_after_s"),
     "Who may call": ("tokens", "jwks", "jwt_issuer", "jwt_audience", "reflection"),
     "Encryption": ("tls_cert", "tls_key", "tls_client_ca", "insecure"),
     "The ledger": ledger_options.NAMES,
+    "Watching": watch_options.NAMES,
     "Processes and threads": ("workers", "worker_timeout_s", "threads"),
     "Limits": ("max_pending", "max_prompt_bytes", "max_body_bytes"),
     "Memory of prompts and sessions": ("cache_entries", "max_sessions", "session_ttl_s"),
@@ -167,11 +168,7 @@ _SERVE_GROUPS = {
     type=click.FloatRange(0),
     help="Seconds after which an idle session is forgotten.",
 )
-@click.option(
-    "--metrics-port",
-    type=click.IntRange(0, 65535),
-    help="Also serve Prometheus metrics on this port, for all processes together; 0 takes any free one.",
-)
+@watch_options.watching_options
 @click.option(
     "--worker-timeout-s",
     default=10.0,
@@ -226,6 +223,7 @@ def _server_settings(ext_proc: Any, http_port: int | None, **options: Any) -> Se
     asked = {name: options.pop(name) for name in _HTTP_OPTIONS}
     asked = {name: value for name, value in asked.items() if value not in (None, ())}
     options |= {"identity": _identity(options), "tls": _tls_files(options)}
+    options |= watch_options.watch_settings(options)
     options["ledger"] = ledger_options.ledger_settings(options)
 
     if ext_proc is not None:

@@ -144,7 +144,7 @@ class HttpGateway:
         return _with_cors(app, self._cors_origins) if self._cors_origins else app
 
     def _admit(self, needed: Needed, headers: Mapping[str, str]) -> None:
-        if self._gate.is_on:
+        if self._gate.looks_at_headers:
             self._gate.admit(DoorName.HTTP, headers, needed)
 
     def _started_engine(self) -> Engine:

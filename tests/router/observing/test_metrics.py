@@ -21,8 +21,9 @@ from router.observing.prometheus import metrics_registry
 from router.observing.tally import MAX_VERSIONS, Snapshot, Tally
 from router.observing.totals import Totals
 from router.policies.loading import load_policies
-from router.values import ArtifactRef, Overrides, Reason, RouteQuery, RoutingDecision, Timings
+from router.values import Overrides, RouteQuery, RoutingDecision
 from tests.fakes import FakeEncoder, write_policy
+from tests.router.observing.events import decision_of
 
 PRICES = {"input_usd_per_million_tokens": 10.0, "output_usd_per_million_tokens": 0.0}
 WARM = {"cached_input_usd_per_million_tokens": 1.0}
@@ -177,14 +178,8 @@ def test_a_snapshot_survives_its_way_as_json_and_a_metric_of_another_version_is_
 
 
 def decided(policy: str, digest: str) -> DecidedEvent:
-    ref = ArtifactRef(policy, "1", digest)
-    decision = RoutingDecision(
-        *("id", policy, "small", "openai/small", Reason.PINNED, None, (), None, None, ref, None, False, None),
-        timings=Timings(),
-        session_id="",
-        input_tokens_estimate=1,
-    )
-    return DecidedEvent(RouteQuery.from_prompt("x"), decision, "", None, costs=CostComparison(1.0, 1.0, 2.0, 0.0))
+    costs = CostComparison(1.0, 1.0, 2.0, 0.0)
+    return DecidedEvent(RouteQuery.from_prompt("x"), decision_of(policy, digest), "", None, costs=costs)
 
 
 def test_series_of_old_versions_go_and_those_in_use_stay() -> None:

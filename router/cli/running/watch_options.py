@@ -1,0 +1,71 @@
+"""The options that say how a service is watched: its metrics, its log and its traces (`watching_options`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+#: The names under which `elle serve` receives these options.
+NAMES = ("metrics_port", "log_format", "log_level", "log_decisions", "otlp_endpoint", "trace_content")
+
+_SERVING = (
+    click.option(
+        "--metrics-port",
+        type=click.IntRange(0, 65535),
+        help="Also serve Prometheus metrics on this port, for all processes together; 0 takes any free one.",
+    ),
+    click.option(
+        "--log-format",
+        default="console",
+        show_default=True,
+        type=click.Choice(["console", "json"]),
+        help="How the log on stderr is written: as lines for people, or as one JSON object on each line.",
+    ),
+    click.option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        help="The least level of the log that is written. Default: warning; info with `elle -v`.",
+    ),
+    click.option(
+        "--log-decisions",
+        is_flag=True,
+        help="Also write a line for each decision, refusal and answer: ids, names and numbers, but no text.",
+    ),
+    click.option(
+        "--otlp-endpoint",
+        metavar="URL",
+        help="Send traces over OTLP to this collector, such as http://localhost:4317 (extra otel).",
+    ),
+    click.option(
+        "--trace-content",
+        is_flag=True,
+        help="Put the messages of requests into the traces. Without it they hold no text of a caller.",
+    ),
+)
+
+
+def watching_options(command: _Function) -> _Function:
+    """Give a command the options that say how a service is watched, in the order of their help."""
+    for option in reversed(_SERVING):
+        command = option(command)
+    return command
+
+
+def watch_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Take these options out of `options`, begin to write the log, and return what they set in `ServerSettings`."""
+    from router.observing.logs import LogSettings, configure_logging
+    from router.observing.traces import TraceSettings
+
+    asked = {name: options.pop(name) for name in NAMES}
+    if asked["trace_content"] and not asked["otlp_endpoint"]:
+        raise click.UsageError("--trace-content needs --otlp-endpoint.")
+    is_verbose = click.get_current_context().find_root().params.get("verbose")
+    level = asked["log_level"] or ("info" if is_verbose else "warning")
+    log = LogSettings(asked["log_format"], level.upper(), asked["log_decisions"])
+    configure_logging(log)
+    traces = TraceSettings(asked["otlp_endpoint"], asked["trace_content"]) if asked["otlp_endpoint"] else None
+    return {"metrics_port": asked["metrics_port"], "log": log, "traces": traces}

@@ -1,0 +1,180 @@
+"""Write the log as lines for people or as JSON, with one line for each decision if that is wanted."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import logging
+import logging.handlers
+import queue
+import secrets
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from probes.bounded.secrets import mask_secrets
+from router.observing.metrics import SHORT_DIGEST
+from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
+
+log = logging.getLogger(__name__)
+
+#: Where decisions, refusals and answers are written.
+decisions_log = logging.getLogger("router.decisions")
+
+#: The lines about decisions that wait to be written; more are dropped.
+MOST_WAITING = 10_000
+
+LogFormat = Literal["console", "json"]
+
+#: The attribute of a log record that holds its fields.
+_FIELDS = "elle_fields"
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """Says how a process writes its log to stderr.
+
+    Attributes:
+        format: `console` for people, or `json`: one object on each line.
+        level: the least level that is written, such as `WARNING`.
+        decisions: True to write a line at level INFO for each decision, refusal and answer, whatever `level` is.
+        session_key: the key of the digests that stand for sessions. All workers of a service have the same one.
+    """
+
+    format: LogFormat = "console"
+    level: str = "WARNING"
+    decisions: bool = False
+    session_key: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
+
+
+def configure_logging(settings: LogSettings) -> None:
+    """Write the log of this process to stderr as the settings say, in place of what was configured before."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if settings.format == "json" else ConsoleLines())
+    logging.basicConfig(level=settings.level, handlers=[handler], force=True)
+    if settings.decisions:
+        waiting: queue.Queue[logging.LogRecord] = queue.Queue(MOST_WAITING)
+        decisions_log.handlers = [_DroppingHandler(waiting)]
+        decisions_log.setLevel(logging.INFO)
+        decisions_log.propagate = False
+        listener = logging.handlers.QueueListener(waiting, handler)
+        listener.start()
+        atexit.register(listener.stop)
+
+
+class _DroppingHandler(logging.handlers.QueueHandler):
+    """Puts records into a queue, which a thread writes out, so that a slow reader of stderr holds up no request.
+
+    If the queue is full, records are dropped, and a warning says how many once there is room again.
+    """
+
+    def __init__(self, waiting: queue.Queue[logging.LogRecord]) -> None:
+        super().__init__(waiting)
+        self._waiting = waiting
+        self._n_dropped = 0
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            self._waiting.put_nowait(record)
+        except queue.Full:
+            self._n_dropped += 1
+            return
+        if self._n_dropped and self._waiting.qsize() < MOST_WAITING // 2:
+            log.warning("%d lines about decisions were dropped, because stderr is read too slowly", self._n_dropped)
+            self._n_dropped = 0
+
+
+class ConsoleLines(logging.Formatter):
+    """Formats a log record as a line for people; what looks like a key in it is masked."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, with the fields of the record at its end."""
+        fields: dict[str, Any] = getattr(record, _FIELDS, {})
+        line = mask_secrets(super().format(record))
+        return " ".join([line, *(f"{key}={json.dumps(value)}" for key, value in fields.items())])
+
+
+class JsonLines(logging.Formatter):
+    """Formats a log record as one JSON object on one line; what looks like a key in it is masked."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the object, with the fields of the record beside time, level, logger and message."""
+        said = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": mask_secrets(record.getMessage()),
+            "process": record.process,
+            **getattr(record, _FIELDS, {}),
+        }
+        if record.exc_info:
+            said["exception"] = mask_secrets(self.formatException(record.exc_info))
+        return json.dumps(said)
+
+
+class DecisionLog:
+    """Writes a line for each decision, refusal and answer. It holds ids, names and numbers, but no text of a caller.
+
+    Args:
+        session_key: the key of the digests that stand for sessions.
+    """
+
+    def __init__(self, session_key: bytes) -> None:
+        self._session_key = session_key
+
+    def decided(self, event: DecidedEvent) -> None:
+        """Write who was chosen and why."""
+        decision = event.decision
+        _say(
+            "decided",
+            decision_id=decision.decision_id,
+            session=self._session(event),
+            policy=decision.policy.name,
+            version=decision.policy.digest[:SHORT_DIGEST],
+            chosen=decision.chosen,
+            reason=decision.reason.value,
+            gain=_rounded(decision.gain),
+            threshold=_rounded(decision.threshold),
+            input_tokens=decision.input_tokens_estimate,
+            cached=decision.timings.cached,
+            total_ms=_rounded(1e3 * decision.timings.total_s),
+        )
+
+    def refused(self, event: RefusedEvent) -> None:
+        """Write why a request was not decided."""
+        _say("refused", policy=event.policy, reason=event.error.reason)
+
+    def answered(self, event: AnsweredEvent) -> None:
+        """Write who answered, and how that ended."""
+        _say(
+            "answered",
+            decision_id=event.decision.decision_id,
+            outcome=event.outcome.value,
+            answered_by=event.answered_by,
+            attempts=[f"{attempt.candidate}: {attempt.outcome.value}" for attempt in event.attempts],
+            total_ms=_rounded(1e3 * event.total_s),
+            first_content_ms=None if event.first_content_s is None else _rounded(1e3 * event.first_content_s),
+            input_tokens=event.input_tokens,
+            output_tokens=event.output_tokens,
+            cost_usd=event.cost_usd,
+        )
+
+    def _session(self, event: DecidedEvent) -> str:
+        if not event.decision.session_id:
+            return ""
+        text = json.dumps([event.caller, event.decision.session_id]).encode()
+        return hashlib.blake2b(text, key=self._session_key, digest_size=8).hexdigest()
+
+
+def _say(what: str, **fields: Any) -> None:
+    said = {key: value for key, value in fields.items() if value is not None and value != ""}
+    decisions_log.info(what, extra={_FIELDS: said})
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
