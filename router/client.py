@@ -18,11 +18,13 @@ import grpc.aio
 
 from router.attempts import Delivery
 from router.errors import InvalidRequestError, ServiceError
+from router.feedback.pieces import FeedbackPiece, Receipt
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.quoting import quoted
 from router.values import Message, Overrides, RouteQuery, RoutingDecision
 from router.wire import conversion, deliveries
+from router.wire.feedback_messages import piece_to_wire, receipt_from_wire
 from router.wire.service_errors import errors_of_service, service_error
 from router.wire.structs import dict_from_struct
 
@@ -98,6 +100,7 @@ class Rest(TypedDict, total=False):
         task: key of the task that the request belongs to, at most 256 bytes.
         scores: numbers that other systems made of the request, by name, for a policy that decides by one.
         parameters: further fields of the OpenAI body, such as `tools`.
+        escalated_from: id of a decision whose answer was not good enough; a stronger candidate answers.
         api_key: the caller's credential, if it is not that of the client.
     """
 
@@ -105,6 +108,7 @@ class Rest(TypedDict, total=False):
     task: str
     scores: Mapping[str, float]
     parameters: Mapping[str, Any]
+    escalated_from: str
     api_key: str | None
 
 
@@ -216,6 +220,10 @@ class RouterClient(_Client):
         """Return a policy as the service runs it. An empty name means the default policy."""
         return self._call(_POLICY, _policy_request(name), api_key)
 
+    def feedback(self, piece: FeedbackPiece, *, api_key: str | None = None) -> Receipt:
+        """Tell how good the answer of a decided request was. The feedback is on the disk when this returns."""
+        return self._call(_FEEDBACK, piece_to_wire(piece), api_key)
+
     def _call(self, method: _Method[T], request: Any, api_key: str | None) -> T:
         with errors_of_service():
             return method.read(getattr(self._stub, method.name)(request, **self._options(api_key)))
@@ -250,20 +258,14 @@ class AsyncRouterClient(_Client):
         return await self._call(_BATCH, _batch_request(queries), api_key)
 
     async def complete(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> Answer:
-        """Let the service decide a request, ask the chosen candidate, and return the answer.
-
-        See `route` for the arguments.
-        """
+        """Let the service decide a request, ask the chosen candidate, and return the answer."""
         request = pb.CompleteRequest(route=_request(what, overrides, rest))
         return await self._call(_COMPLETE, request, rest.get("api_key"))
 
     async def stream(
         self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]
     ) -> AsyncIterator[Step]:
-        """Let the service decide a request, ask the chosen candidate, and yield its answer step by step.
-
-        Closing the iterator cancels the call, also at the upstream.
-        """
+        """Let the service decide, and yield the answer step by step. Closing the iterator cancels the call."""
         request = pb.StreamCompleteRequest(route=_request(what, overrides, rest))
         call = getattr(self._stub, _STREAM.name)(request, **self._options(rest.get("api_key")))
         try:
@@ -276,6 +278,10 @@ class AsyncRouterClient(_Client):
     async def get_policy(self, name: str = "", *, api_key: str | None = None) -> pb.GetPolicyResponse:
         """Return a policy as the service runs it. An empty name means the default policy."""
         return await self._call(_POLICY, _policy_request(name), api_key)
+
+    async def feedback(self, piece: FeedbackPiece, *, api_key: str | None = None) -> Receipt:
+        """Tell how good the answer of a decided request was. The feedback is on the disk when this returns."""
+        return await self._call(_FEEDBACK, piece_to_wire(piece), api_key)
 
     async def _call(self, method: _Method[T], request: Any, api_key: str | None) -> T:
         with errors_of_service():
@@ -333,6 +339,7 @@ def _step(message: pb.StreamCompleteResponse) -> Step:
 
 
 #: The methods of both clients.
+_FEEDBACK = _Method("Feedback", receipt_from_wire)
 _ROUTE = _Method("Route", lambda response: conversion.decision_from_wire(response.decision))
 _BATCH = _Method("BatchRoute", lambda response: [_batch_item(result) for result in response.results])
 _COMPLETE = _Method("Complete", _answer)

@@ -11,6 +11,9 @@ RouterError
 ├── UnknownPolicyError         no policy has this name                        NOT_FOUND
 ├── UnknownModelError          (chat bodies) `model` names neither a policy
 │                              nor a candidate                                NOT_FOUND
+├── UnknownDecisionError       the ledger has no such decision                NOT_FOUND
+├── NoLedgerError              the service keeps no ledger                    UNIMPLEMENTED
+├── NotRecordedError           the ledger cannot be used now                  UNAVAILABLE, retry
 ├── NoEligibleCandidateError   every candidate breaks a bound                 FAILED_PRECONDITION
 ├── OverloadedError            a queue or a budget is full                    RESOURCE_EXHAUSTED, retry
 ├── DeadlineError              the caller's deadline passed in the queue      DEADLINE_EXCEEDED, retry
@@ -116,6 +119,26 @@ class UnknownModelError(RouterError):
     """The `model` of a chat body names neither a policy nor a candidate. The message lists the names that exist."""
 
     status = "NOT_FOUND"
+
+
+class UnknownDecisionError(RouterError):
+    """The ledger has no such decision of this caller, so there is nothing to give feedback on or to escalate."""
+
+    status = "NOT_FOUND"
+
+
+class NoLedgerError(RouterError):
+    """The service keeps no ledger (`elle serve --ledger`), without which there is no feedback and no escalation."""
+
+    status = "UNIMPLEMENTED"
+
+
+class NotRecordedError(RouterError):
+    """The ledger cannot be used now: feedback was not kept, or a decision cannot be looked up."""
+
+    status = "UNAVAILABLE"
+    retryable = True
+    retry_after_s = 2.0
 
 
 class NoEligibleCandidateError(RouterError):

@@ -65,6 +65,7 @@ class Reason(enum.Enum):
     FAILED_OPEN = "FAILED_OPEN"
     SESSION_HELD = "SESSION_HELD"
     OVER_LIMIT = "OVER_LIMIT"
+    EXPLORED = "EXPLORED"
     #: (client) A newer service sent a reason that this version does not know, or the service sent none.
     UNKNOWN = "UNKNOWN"
 
@@ -137,6 +138,7 @@ class RouteQuery:
         api_format: the API whose shape messages, parameters and body have; the answer comes back in the same one.
         api_headers: headers of the request that belong to its API and are handed on to an upstream that speaks it,
             such as `anthropic-version`; names in lower case.
+        escalated_from: the id of a decision above whose answerer this request must go (`router.feedback.escalation`).
         request_id: the caller's own id of the request, as the header `x-request-id` has it; empty for none.
         idempotency_key: the header `Idempotency-Key` of every attempt, by which an upstream that knows it answers a
             request that is sent again without doing the work again; empty sends none.
@@ -153,6 +155,7 @@ class RouteQuery:
     idempotency_key: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
     request_id: str = ""
+    escalated_from: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -309,14 +312,12 @@ class RoutingDecision:
         task_known: True if the probe has an offset for the task. If not, it judges as without a task.
         task_labels: the labels behind that offset, over all models; 0 if the task is not known.
         would_choose: the name of the candidate that would have been chosen, if the router abstained on a prompt that it
-            judged, or if a limit of the caller was reached; otherwise empty. `gain` and `threshold` are then those of
-            that choice.
+            judged, if a limit of the caller was reached, or if the policy explored; otherwise empty. `gain` and
+            `threshold` are then those of that choice.
         kinds: the known kinds that the prompt is nearest to; None if it was not judged or the probe knows no kinds.
         score: the caller's score that the policy read; None if it reads none, or needed none for this request.
-        propensity: the probability with which the router chose this candidate for this request: 1, unless the policy
-            explores.
-        escalated_from: the id of the decision whose answer was not good enough, so that this decision was asked for;
-            empty for none.
+        propensity: the probability with which this candidate was chosen for this request: 1 unless the policy explores.
+        escalated_from: the id of the decision whose answer was not good enough; empty for none.
     """
 
     decision_id: str

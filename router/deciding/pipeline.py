@@ -30,6 +30,7 @@ from router.deciding.prepared_query import Prepared, decided_event, log_or_raise
 from router.deciding.session_memory import AnswerMemory
 from router.deciding.settings import DEFAULT_SETTINGS, RouterSettings
 from router.errors import RouterError, UnknownPolicyError
+from router.feedback.escalation import FindAnswerer, above_answerer
 from router.intake.bounds import Intake
 from router.observing.cost_comparison import compare_costs
 from router.observing.observer import NO_OBSERVERS, Observers, RefusedEvent
@@ -79,6 +80,8 @@ class Router:
         self._memory = AnswerMemory(settings, clock)
         self._intake = Intake() if intake is None else intake
         self._observers = observers
+        #: Finds out who answered a decision; None without a ledger, and then no request can escalate.
+        self.find_answerer: FindAnswerer | None = None
 
     @classmethod
     def from_files(cls, *paths: Path | str, encoder_dir: Path | None = None, **others: Any) -> Self:
@@ -201,6 +204,9 @@ class Router:
         deadline = None if timeout_s is None else time.perf_counter() + timeout_s
         try:
             check_budget()
+            if query.escalated_from:
+                file = self.policy(query.overrides.policy).rules.file
+                query = await above_answerer(query, file, caller, self.find_answerer)
             if large:
                 prepared = await self._intake.run_in_thread(self._prepare, query, caller)
             else:

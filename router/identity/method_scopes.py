@@ -15,6 +15,7 @@ ANY_SCOPE = frozenset(Scope)
 DECIDING = frozenset({Scope.ROUTE})
 ANSWERING = frozenset({Scope.COMPLETE})
 READING = frozenset({Scope.ROUTE, Scope.COMPLETE, Scope.ADMIN})
+GRADING = frozenset({Scope.FEEDBACK})
 RUNNING = frozenset({Scope.ADMIN})
 
 #: The external processor of Envoy.
@@ -33,6 +34,7 @@ _METHODS: Mapping[tuple[str, str | None], Needed] = {
     (_ROUTER, "BatchRoute"): DECIDING,
     (_ROUTER, "Complete"): ANSWERING,
     (_ROUTER, "StreamComplete"): ANSWERING,
+    (_ROUTER, "Feedback"): GRADING,
     (_ROUTER, "GetPolicy"): READING,
 }
 

@@ -74,6 +74,7 @@ class LoggedFeedback(_Logged):
     authority: str
     source: str
     caller: str | None
+    verified: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import hmac
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from router.observing.observer import AnsweredEvent, DecidedEvent
 from router.plain_json import whole_text
 from router.time_ids import made_at, new_id
 from router.values import NO_OVERRIDES, Overrides, RoutingDecision
+
+if TYPE_CHECKING:
+    from router.ledger.reader import LoggedFeedback
 
 #: The tables of the ledger by name.
 TableName = Literal["decisions", "outcomes", "feedback", "events"]
@@ -186,6 +189,12 @@ def outcome_row(event: AnsweredEvent, at: float) -> LedgerRow:
         "error": None if error is None else error.reason if isinstance(error, RouterError) else type(error).__name__,
     }
     return LedgerRow("outcomes", values)
+
+
+def feedback_row(piece: LoggedFeedback) -> LedgerRow:
+    """Return the row of a piece of feedback."""
+    values = asdict(piece)
+    return LedgerRow("feedback", values | {"name": _text(piece.name), "source": _text(piece.source)})
 
 
 def event_row(kind: str, detail: Mapping[str, Any], *, policy_digest: str | None = None, actor: str = "") -> LedgerRow:

@@ -92,7 +92,7 @@ feedback = sa.Table(
     sa.Column("authority", sa.String(NAME), nullable=False, doc="user, reviewer, judge or verifier"),
     sa.Column("source", sa.String(NAME), nullable=False, doc="the system or person that says so; may be empty"),
     sa.Column("caller", sa.String(DIGEST), doc="keyed digest"),
-    sa.Column("has_key", sa.Boolean, nullable=False, doc="whether it came with an idempotency key"),
+    sa.Column("verified", sa.Boolean, nullable=False, doc="whether the caller may grade this decision, as was checked"),
 )
 
 #: The audit trail: what happened to the ledger and to the policies that are served.

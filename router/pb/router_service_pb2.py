@@ -27,7 +27,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#elle/router/v1/router_service.proto\x12\x0e\x65lle.router.v1\x1a\x1c\x65lle/router/v1/routing.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17google/rpc/status.proto\"\xb5\x02\n\x0cRouteRequest\x12$\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x14.elle.router.v1.ChatH\x00\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12,\n\toverrides\x18\x03 \x01(\x0b\x32\x19.elle.router.v1.Overrides\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12+\n\nparameters\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04task\x18\x06 \x01(\t\x12\x38\n\x06scores\x18\x07 \x03(\x0b\x32(.elle.router.v1.RouteRequest.ScoresEntry\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x07\n\x05input\";\n\rRouteResponse\x12*\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x18.elle.router.v1.Decision\"C\n\x11\x42\x61tchRouteRequest\x12.\n\x08requests\x18\x01 \x03(\x0b\x32\x1c.elle.router.v1.RouteRequest\"o\n\x10\x42\x61tchRouteResult\x12,\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x18.elle.router.v1.DecisionH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"G\n\x12\x42\x61tchRouteResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .elle.router.v1.BatchRouteResult\">\n\x0f\x43ompleteRequest\x12+\n\x05route\x18\x01 \x01(\x0b\x32\x1c.elle.router.v1.RouteRequest\"X\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_cost_usd\"\xc9\x01\n\x10\x43ompleteResponse\x12*\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x18.elle.router.v1.Decision\x12\x0c\n\x04text\x18\x02 \x01(\t\x12)\n\x08response\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12$\n\x05usage\x18\x04 \x01(\x0b\x32\x15.elle.router.v1.Usage\x12*\n\x08\x64\x65livery\x18\x05 \x01(\x0b\x32\x18.elle.router.v1.Delivery\"D\n\x15StreamCompleteRequest\x12+\n\x05route\x18\x01 \x01(\x0b\x32\x1c.elle.router.v1.RouteRequest\"\xd2\x01\n\x16StreamCompleteResponse\x12*\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x18.elle.router.v1.Decision\x12\x12\n\ntext_delta\x18\x02 \x01(\t\x12&\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12$\n\x05usage\x18\x04 \x01(\x0b\x32\x15.elle.router.v1.Usage\x12*\n\x08\x64\x65livery\x18\x05 \x01(\x0b\x32\x18.elle.router.v1.Delivery\" \n\x10GetPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xb1\x01\n\x11GetPolicyResponse\x12+\n\x06policy\x18\x01 \x01(\x0b\x32\x1b.elle.router.v1.ArtifactRef\x12*\n\x05probe\x18\x02 \x01(\x0b\x32\x1b.elle.router.v1.ArtifactRef\x12\x18\n\x10\x65ncoder_identity\x18\x03 \x01(\t\x12\x13\n\x0bpolicy_json\x18\x04 \x01(\t\x12\x14\n\x0cpolicy_names\x18\x05 \x03(\t2\xae\x03\n\rRouterService\x12\x44\n\x05Route\x12\x1c.elle.router.v1.RouteRequest\x1a\x1d.elle.router.v1.RouteResponse\x12S\n\nBatchRoute\x12!.elle.router.v1.BatchRouteRequest\x1a\".elle.router.v1.BatchRouteResponse\x12M\n\x08\x43omplete\x12\x1f.elle.router.v1.CompleteRequest\x1a .elle.router.v1.CompleteResponse\x12\x61\n\x0eStreamComplete\x12%.elle.router.v1.StreamCompleteRequest\x1a&.elle.router.v1.StreamCompleteResponse0\x01\x12P\n\tGetPolicy\x12 .elle.router.v1.GetPolicyRequest\x1a!.elle.router.v1.GetPolicyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#elle/router/v1/router_service.proto\x12\x0e\x65lle.router.v1\x1a\x1c\x65lle/router/v1/routing.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17google/rpc/status.proto\"\xcd\x02\n\x0cRouteRequest\x12$\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x14.elle.router.v1.ChatH\x00\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12,\n\toverrides\x18\x03 \x01(\x0b\x32\x19.elle.router.v1.Overrides\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12+\n\nparameters\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04task\x18\x06 \x01(\t\x12\x38\n\x06scores\x18\x07 \x03(\x0b\x32(.elle.router.v1.RouteRequest.ScoresEntry\x12\x16\n\x0e\x65scalated_from\x18\x08 \x01(\t\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x07\n\x05input\";\n\rRouteResponse\x12*\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x18.elle.router.v1.Decision\"C\n\x11\x42\x61tchRouteRequest\x12.\n\x08requests\x18\x01 \x03(\x0b\x32\x1c.elle.router.v1.RouteRequest\"o\n\x10\x42\x61tchRouteResult\x12,\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x18.elle.router.v1.DecisionH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"G\n\x12\x42\x61tchRouteResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .elle.router.v1.BatchRouteResult\">\n\x0f\x43ompleteRequest\x12+\n\x05route\x18\x01 \x01(\x0b\x32\x1c.elle.router.v1.RouteRequest\"X\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_cost_usd\"\xc9\x01\n\x10\x43ompleteResponse\x12*\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x18.elle.router.v1.Decision\x12\x0c\n\x04text\x18\x02 \x01(\t\x12)\n\x08response\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12$\n\x05usage\x18\x04 \x01(\x0b\x32\x15.elle.router.v1.Usage\x12*\n\x08\x64\x65livery\x18\x05 \x01(\x0b\x32\x18.elle.router.v1.Delivery\"D\n\x15StreamCompleteRequest\x12+\n\x05route\x18\x01 \x01(\x0b\x32\x1c.elle.router.v1.RouteRequest\"\xd2\x01\n\x16StreamCompleteResponse\x12*\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x18.elle.router.v1.Decision\x12\x12\n\ntext_delta\x18\x02 \x01(\t\x12&\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12$\n\x05usage\x18\x04 \x01(\x0b\x32\x15.elle.router.v1.Usage\x12*\n\x08\x64\x65livery\x18\x05 \x01(\x0b\x32\x18.elle.router.v1.Delivery\"\xe2\x01\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12*\n\x04kind\x18\x03 \x01(\x0e\x32\x1c.elle.router.v1.FeedbackKind\x12\r\n\x05value\x18\x04 \x01(\x01\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x34\n\tauthority\x18\x06 \x01(\x0e\x32!.elle.router.v1.FeedbackAuthority\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\"\x8f\x01\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12.\n\x06status\x18\x03 \x01(\x0e\x32\x1e.elle.router.v1.FeedbackStatus\x12\x0c\n\x04late\x18\x04 \x01(\x08\x12\x13\n\x0b\x65scalate_to\x18\x05 \x01(\t\" \n\x10GetPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xb1\x01\n\x11GetPolicyResponse\x12+\n\x06policy\x18\x01 \x01(\x0b\x32\x1b.elle.router.v1.ArtifactRef\x12*\n\x05probe\x18\x02 \x01(\x0b\x32\x1b.elle.router.v1.ArtifactRef\x12\x18\n\x10\x65ncoder_identity\x18\x03 \x01(\t\x12\x13\n\x0bpolicy_json\x18\x04 \x01(\t\x12\x14\n\x0cpolicy_names\x18\x05 \x03(\t*\xc4\x01\n\x0c\x46\x65\x65\x64\x62\x61\x63kKind\x12\x1d\n\x19\x46\x45\x45\x44\x42\x41\x43K_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46\x45\x45\x44\x42\x41\x43K_KIND_SCORE\x10\x01\x12\x19\n\x15\x46\x45\x45\x44\x42\x41\x43K_KIND_VERDICT\x10\x02\x12\x17\n\x13\x46\x45\x45\x44\x42\x41\x43K_KIND_THUMB\x10\x03\x12\x17\n\x13\x46\x45\x45\x44\x42\x41\x43K_KIND_RETRY\x10\x04\x12\x16\n\x12\x46\x45\x45\x44\x42\x41\x43K_KIND_EDIT\x10\x05\x12\x17\n\x13\x46\x45\x45\x44\x42\x41\x43K_KIND_CHECK\x10\x06*\xb4\x01\n\x11\x46\x65\x65\x64\x62\x61\x63kAuthority\x12\"\n\x1e\x46\x45\x45\x44\x42\x41\x43K_AUTHORITY_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46\x45\x45\x44\x42\x41\x43K_AUTHORITY_USER\x10\x01\x12\x1c\n\x18\x46\x45\x45\x44\x42\x41\x43K_AUTHORITY_JUDGE\x10\x02\x12\x1f\n\x1b\x46\x45\x45\x44\x42\x41\x43K_AUTHORITY_REVIEWER\x10\x03\x12\x1f\n\x1b\x46\x45\x45\x44\x42\x41\x43K_AUTHORITY_VERIFIER\x10\x04*\xa9\x01\n\x0e\x46\x65\x65\x64\x62\x61\x63kStatus\x12\x1f\n\x1b\x46\x45\x45\x44\x42\x41\x43K_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46\x45\x45\x44\x42\x41\x43K_STATUS_ACCEPTED\x10\x01\x12\x1d\n\x19\x46\x45\x45\x44\x42\x41\x43K_STATUS_DUPLICATE\x10\x02\x12\x1c\n\x18\x46\x45\x45\x44\x42\x41\x43K_STATUS_DISPUTED\x10\x03\x12\x1b\n\x17\x46\x45\x45\x44\x42\x41\x43K_STATUS_PENDING\x10\x04\x32\xfd\x03\n\rRouterService\x12\x44\n\x05Route\x12\x1c.elle.router.v1.RouteRequest\x1a\x1d.elle.router.v1.RouteResponse\x12S\n\nBatchRoute\x12!.elle.router.v1.BatchRouteRequest\x1a\".elle.router.v1.BatchRouteResponse\x12M\n\x08\x43omplete\x12\x1f.elle.router.v1.CompleteRequest\x1a .elle.router.v1.CompleteResponse\x12\x61\n\x0eStreamComplete\x12%.elle.router.v1.StreamCompleteRequest\x1a&.elle.router.v1.StreamCompleteResponse0\x01\x12M\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x1f.elle.router.v1.FeedbackRequest\x1a .elle.router.v1.FeedbackResponse\x12P\n\tGetPolicy\x12 .elle.router.v1.GetPolicyRequest\x1a!.elle.router.v1.GetPolicyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,32 +36,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ROUTEREQUEST_SCORESENTRY']._loaded_options = None
   _globals['_ROUTEREQUEST_SCORESENTRY']._serialized_options = b'8\001'
+  _globals['_FEEDBACKKIND']._serialized_start=2023
+  _globals['_FEEDBACKKIND']._serialized_end=2219
+  _globals['_FEEDBACKAUTHORITY']._serialized_start=2222
+  _globals['_FEEDBACKAUTHORITY']._serialized_end=2402
+  _globals['_FEEDBACKSTATUS']._serialized_start=2405
+  _globals['_FEEDBACKSTATUS']._serialized_end=2574
   _globals['_ROUTEREQUEST']._serialized_start=141
-  _globals['_ROUTEREQUEST']._serialized_end=450
-  _globals['_ROUTEREQUEST_SCORESENTRY']._serialized_start=396
-  _globals['_ROUTEREQUEST_SCORESENTRY']._serialized_end=441
-  _globals['_ROUTERESPONSE']._serialized_start=452
-  _globals['_ROUTERESPONSE']._serialized_end=511
-  _globals['_BATCHROUTEREQUEST']._serialized_start=513
-  _globals['_BATCHROUTEREQUEST']._serialized_end=580
-  _globals['_BATCHROUTERESULT']._serialized_start=582
-  _globals['_BATCHROUTERESULT']._serialized_end=693
-  _globals['_BATCHROUTERESPONSE']._serialized_start=695
-  _globals['_BATCHROUTERESPONSE']._serialized_end=766
-  _globals['_COMPLETEREQUEST']._serialized_start=768
-  _globals['_COMPLETEREQUEST']._serialized_end=830
-  _globals['_USAGE']._serialized_start=832
-  _globals['_USAGE']._serialized_end=920
-  _globals['_COMPLETERESPONSE']._serialized_start=923
-  _globals['_COMPLETERESPONSE']._serialized_end=1124
-  _globals['_STREAMCOMPLETEREQUEST']._serialized_start=1126
-  _globals['_STREAMCOMPLETEREQUEST']._serialized_end=1194
-  _globals['_STREAMCOMPLETERESPONSE']._serialized_start=1197
-  _globals['_STREAMCOMPLETERESPONSE']._serialized_end=1407
-  _globals['_GETPOLICYREQUEST']._serialized_start=1409
-  _globals['_GETPOLICYREQUEST']._serialized_end=1441
-  _globals['_GETPOLICYRESPONSE']._serialized_start=1444
-  _globals['_GETPOLICYRESPONSE']._serialized_end=1621
-  _globals['_ROUTERSERVICE']._serialized_start=1624
-  _globals['_ROUTERSERVICE']._serialized_end=2054
+  _globals['_ROUTEREQUEST']._serialized_end=474
+  _globals['_ROUTEREQUEST_SCORESENTRY']._serialized_start=420
+  _globals['_ROUTEREQUEST_SCORESENTRY']._serialized_end=465
+  _globals['_ROUTERESPONSE']._serialized_start=476
+  _globals['_ROUTERESPONSE']._serialized_end=535
+  _globals['_BATCHROUTEREQUEST']._serialized_start=537
+  _globals['_BATCHROUTEREQUEST']._serialized_end=604
+  _globals['_BATCHROUTERESULT']._serialized_start=606
+  _globals['_BATCHROUTERESULT']._serialized_end=717
+  _globals['_BATCHROUTERESPONSE']._serialized_start=719
+  _globals['_BATCHROUTERESPONSE']._serialized_end=790
+  _globals['_COMPLETEREQUEST']._serialized_start=792
+  _globals['_COMPLETEREQUEST']._serialized_end=854
+  _globals['_USAGE']._serialized_start=856
+  _globals['_USAGE']._serialized_end=944
+  _globals['_COMPLETERESPONSE']._serialized_start=947
+  _globals['_COMPLETERESPONSE']._serialized_end=1148
+  _globals['_STREAMCOMPLETEREQUEST']._serialized_start=1150
+  _globals['_STREAMCOMPLETEREQUEST']._serialized_end=1218
+  _globals['_STREAMCOMPLETERESPONSE']._serialized_start=1221
+  _globals['_STREAMCOMPLETERESPONSE']._serialized_end=1431
+  _globals['_FEEDBACKREQUEST']._serialized_start=1434
+  _globals['_FEEDBACKREQUEST']._serialized_end=1660
+  _globals['_FEEDBACKRESPONSE']._serialized_start=1663
+  _globals['_FEEDBACKRESPONSE']._serialized_end=1806
+  _globals['_GETPOLICYREQUEST']._serialized_start=1808
+  _globals['_GETPOLICYREQUEST']._serialized_end=1840
+  _globals['_GETPOLICYRESPONSE']._serialized_start=1843
+  _globals['_GETPOLICYRESPONSE']._serialized_end=2020
+  _globals['_ROUTERSERVICE']._serialized_start=2577
+  _globals['_ROUTERSERVICE']._serialized_end=3086
 # @@protoc_insertion_point(module_scope)

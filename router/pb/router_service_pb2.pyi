@@ -8,12 +8,123 @@ import collections.abc
 from . import routing_pb2
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.struct_pb2
 import google.rpc.status_pb2
+import sys
 import typing
 
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
+
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _FeedbackKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _FeedbackKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_FeedbackKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    FEEDBACK_KIND_UNSPECIFIED: _FeedbackKind.ValueType  # 0
+    """Never sent by this version."""
+    FEEDBACK_KIND_SCORE: _FeedbackKind.ValueType  # 1
+    """A grade from 0 to 1."""
+    FEEDBACK_KIND_VERDICT: _FeedbackKind.ValueType  # 2
+    """A judgement of a reviewer or a judge: acceptable (1) or not (0)."""
+    FEEDBACK_KIND_THUMB: _FeedbackKind.ValueType  # 3
+    """A thumb of a user: up (1) or down (0)."""
+    FEEDBACK_KIND_RETRY: _FeedbackKind.ValueType  # 4
+    """The user asked for the answer once more. The value is 0."""
+    FEEDBACK_KIND_EDIT: _FeedbackKind.ValueType  # 5
+    """The user edited the answer. The value is the share of it that was kept, 0 to 1."""
+    FEEDBACK_KIND_CHECK: _FeedbackKind.ValueType  # 6
+    """A program checked the answer, such as tests or a schema: passed (1) or failed (0)."""
+
+class FeedbackKind(_FeedbackKind, metaclass=_FeedbackKindEnumTypeWrapper):
+    """What kind of thing a piece of feedback says. Kinds are kept apart and never averaged with each other."""
+
+FEEDBACK_KIND_UNSPECIFIED: FeedbackKind.ValueType  # 0
+"""Never sent by this version."""
+FEEDBACK_KIND_SCORE: FeedbackKind.ValueType  # 1
+"""A grade from 0 to 1."""
+FEEDBACK_KIND_VERDICT: FeedbackKind.ValueType  # 2
+"""A judgement of a reviewer or a judge: acceptable (1) or not (0)."""
+FEEDBACK_KIND_THUMB: FeedbackKind.ValueType  # 3
+"""A thumb of a user: up (1) or down (0)."""
+FEEDBACK_KIND_RETRY: FeedbackKind.ValueType  # 4
+"""The user asked for the answer once more. The value is 0."""
+FEEDBACK_KIND_EDIT: FeedbackKind.ValueType  # 5
+"""The user edited the answer. The value is the share of it that was kept, 0 to 1."""
+FEEDBACK_KIND_CHECK: FeedbackKind.ValueType  # 6
+"""A program checked the answer, such as tests or a schema: passed (1) or failed (0)."""
+global___FeedbackKind = FeedbackKind
+
+class _FeedbackAuthority:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _FeedbackAuthorityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_FeedbackAuthority.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    FEEDBACK_AUTHORITY_UNSPECIFIED: _FeedbackAuthority.ValueType  # 0
+    """Taken from the kind: a verifier for checks, a reviewer for verdicts, and a user for everything else."""
+    FEEDBACK_AUTHORITY_USER: _FeedbackAuthority.ValueType  # 1
+    """Whoever got the answer."""
+    FEEDBACK_AUTHORITY_JUDGE: _FeedbackAuthority.ValueType  # 2
+    """Another model."""
+    FEEDBACK_AUTHORITY_REVIEWER: _FeedbackAuthority.ValueType  # 3
+    """A person who was asked to grade."""
+    FEEDBACK_AUTHORITY_VERIFIER: _FeedbackAuthority.ValueType  # 4
+    """A program that is always right about what it checks."""
+
+class FeedbackAuthority(_FeedbackAuthority, metaclass=_FeedbackAuthorityEnumTypeWrapper):
+    """Who says so. Where two disagree, the one of the higher authority counts."""
+
+FEEDBACK_AUTHORITY_UNSPECIFIED: FeedbackAuthority.ValueType  # 0
+"""Taken from the kind: a verifier for checks, a reviewer for verdicts, and a user for everything else."""
+FEEDBACK_AUTHORITY_USER: FeedbackAuthority.ValueType  # 1
+"""Whoever got the answer."""
+FEEDBACK_AUTHORITY_JUDGE: FeedbackAuthority.ValueType  # 2
+"""Another model."""
+FEEDBACK_AUTHORITY_REVIEWER: FeedbackAuthority.ValueType  # 3
+"""A person who was asked to grade."""
+FEEDBACK_AUTHORITY_VERIFIER: FeedbackAuthority.ValueType  # 4
+"""A program that is always right about what it checks."""
+global___FeedbackAuthority = FeedbackAuthority
+
+class _FeedbackStatus:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _FeedbackStatusEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_FeedbackStatus.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    FEEDBACK_STATUS_UNSPECIFIED: _FeedbackStatus.ValueType  # 0
+    """Never sent by this version."""
+    FEEDBACK_STATUS_ACCEPTED: _FeedbackStatus.ValueType  # 1
+    """It is kept and counts."""
+    FEEDBACK_STATUS_DUPLICATE: _FeedbackStatus.ValueType  # 2
+    """It was kept before, under the same idempotency key, and counts once."""
+    FEEDBACK_STATUS_DISPUTED: _FeedbackStatus.ValueType  # 3
+    """It is kept. Another source of the same authority says otherwise, so neither counts until one of them changes."""
+    FEEDBACK_STATUS_PENDING: _FeedbackStatus.ValueType  # 4
+    """It is kept. The ledger does not have the decision yet, and it counts when it does."""
+
+class FeedbackStatus(_FeedbackStatus, metaclass=_FeedbackStatusEnumTypeWrapper):
+    """What became of a piece of feedback."""
+
+FEEDBACK_STATUS_UNSPECIFIED: FeedbackStatus.ValueType  # 0
+"""Never sent by this version."""
+FEEDBACK_STATUS_ACCEPTED: FeedbackStatus.ValueType  # 1
+"""It is kept and counts."""
+FEEDBACK_STATUS_DUPLICATE: FeedbackStatus.ValueType  # 2
+"""It was kept before, under the same idempotency key, and counts once."""
+FEEDBACK_STATUS_DISPUTED: FeedbackStatus.ValueType  # 3
+"""It is kept. Another source of the same authority says otherwise, so neither counts until one of them changes."""
+FEEDBACK_STATUS_PENDING: FeedbackStatus.ValueType  # 4
+"""It is kept. The ledger does not have the decision yet, and it counts when it does."""
+global___FeedbackStatus = FeedbackStatus
 
 @typing.final
 class RouteRequest(google.protobuf.message.Message):
@@ -44,6 +155,7 @@ class RouteRequest(google.protobuf.message.Message):
     PARAMETERS_FIELD_NUMBER: builtins.int
     TASK_FIELD_NUMBER: builtins.int
     SCORES_FIELD_NUMBER: builtins.int
+    ESCALATED_FROM_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """A plain prompt; the same as a chat of one user message."""
     session_id: builtins.str
@@ -57,6 +169,11 @@ class RouteRequest(google.protobuf.message.Message):
     kind. A probe that knows the task judges by its labels too; one that does not judges as without a task. Empty: looked
     for in the call's metadata (`x-elle-task`), in `parameters` (`metadata.task`), and where the policy says
     `task: system_prompt` made of the system prompt.
+    """
+    escalated_from: builtins.str
+    """Id of an earlier decision of the same caller whose answer was not good enough: only candidates of a higher tier than
+    the one that answered may answer this request. It needs a server that keeps a ledger. Empty: looked for in the
+    call's metadata (`x-elle-escalated-from`; not for BatchRoute).
     """
     @property
     def chat(self) -> routing_pb2.Chat:
@@ -90,9 +207,10 @@ class RouteRequest(google.protobuf.message.Message):
         parameters: google.protobuf.struct_pb2.Struct | None = ...,
         task: builtins.str = ...,
         scores: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        escalated_from: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["chat", b"chat", "input", b"input", "overrides", b"overrides", "parameters", b"parameters", "prompt", b"prompt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chat", b"chat", "input", b"input", "overrides", b"overrides", "parameters", b"parameters", "prompt", b"prompt", "scores", b"scores", "session_id", b"session_id", "task", b"task"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chat", b"chat", "escalated_from", b"escalated_from", "input", b"input", "overrides", b"overrides", "parameters", b"parameters", "prompt", b"prompt", "scores", b"scores", "session_id", b"session_id", "task", b"task"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["input", b"input"]) -> typing.Literal["chat", "prompt"] | None: ...
 
 global___RouteRequest = RouteRequest
@@ -341,6 +459,88 @@ class StreamCompleteResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["chunk", b"chunk", "decision", b"decision", "delivery", b"delivery", "text_delta", b"text_delta", "usage", b"usage"]) -> None: ...
 
 global___StreamCompleteResponse = StreamCompleteResponse
+
+@typing.final
+class FeedbackRequest(google.protobuf.message.Message):
+    """One piece of feedback on the answer of one decided request."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    AUTHORITY_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: builtins.int
+    decision_id: builtins.str
+    """Id of the decision. Empty: `request_id` names it."""
+    request_id: builtins.str
+    """The `x-request-id` with which the caller sent the request, of which the newest decision counts."""
+    kind: global___FeedbackKind.ValueType
+    """What kind of thing it says. Required."""
+    value: builtins.float
+    """From 0, bad, to 1, good. Kinds with two outcomes take 0 or 1."""
+    name: builtins.str
+    """Which score or check it is, such as `unit tests`: at most 64 characters. Empty: there is only one."""
+    authority: global___FeedbackAuthority.ValueType
+    """Who says so."""
+    source: builtins.str
+    """The person or system that says so, such as `ci`, in at most 64 characters: a later piece of the same source replaces
+    an earlier one of the same kind and name. Empty: the caller.
+    """
+    idempotency_key: builtins.str
+    """At most 128 characters. Sent again with the same key, the feedback counts once. Empty: a new piece each time."""
+    def __init__(
+        self,
+        *,
+        decision_id: builtins.str = ...,
+        request_id: builtins.str = ...,
+        kind: global___FeedbackKind.ValueType = ...,
+        value: builtins.float = ...,
+        name: builtins.str = ...,
+        authority: global___FeedbackAuthority.ValueType = ...,
+        source: builtins.str = ...,
+        idempotency_key: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["authority", b"authority", "decision_id", b"decision_id", "idempotency_key", b"idempotency_key", "kind", b"kind", "name", b"name", "request_id", b"request_id", "source", b"source", "value", b"value"]) -> None: ...
+
+global___FeedbackRequest = FeedbackRequest
+
+@typing.final
+class FeedbackResponse(google.protobuf.message.Message):
+    """What became of it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FEEDBACK_ID_FIELD_NUMBER: builtins.int
+    DECISION_ID_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    LATE_FIELD_NUMBER: builtins.int
+    ESCALATE_TO_FIELD_NUMBER: builtins.int
+    feedback_id: builtins.str
+    """Id of the feedback in the ledger."""
+    decision_id: builtins.str
+    """Id of the decision that it is about."""
+    status: global___FeedbackStatus.ValueType
+    """What became of it."""
+    late: builtins.bool
+    """Whether it came more than seven days after the decision. It is kept, and monitors leave it out."""
+    escalate_to: builtins.str
+    """After a failed check the next stronger candidate that may answer, for a request with `escalated_from`. Empty: none."""
+    def __init__(
+        self,
+        *,
+        feedback_id: builtins.str = ...,
+        decision_id: builtins.str = ...,
+        status: global___FeedbackStatus.ValueType = ...,
+        late: builtins.bool = ...,
+        escalate_to: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["decision_id", b"decision_id", "escalate_to", b"escalate_to", "feedback_id", b"feedback_id", "late", b"late", "status", b"status"]) -> None: ...
+
+global___FeedbackResponse = FeedbackResponse
 
 @typing.final
 class GetPolicyRequest(google.protobuf.message.Message):

@@ -58,6 +58,11 @@ class RouterServiceStub(object):
                 request_serializer=elle_dot_router_dot_v1_dot_router__service__pb2.StreamCompleteRequest.SerializeToString,
                 response_deserializer=elle_dot_router_dot_v1_dot_router__service__pb2.StreamCompleteResponse.FromString,
                 _registered_method=True)
+        self.Feedback = channel.unary_unary(
+                '/elle.router.v1.RouterService/Feedback',
+                request_serializer=elle_dot_router_dot_v1_dot_router__service__pb2.FeedbackRequest.SerializeToString,
+                response_deserializer=elle_dot_router_dot_v1_dot_router__service__pb2.FeedbackResponse.FromString,
+                _registered_method=True)
         self.GetPolicy = channel.unary_unary(
                 '/elle.router.v1.RouterService/GetPolicy',
                 request_serializer=elle_dot_router_dot_v1_dot_router__service__pb2.GetPolicyRequest.SerializeToString,
@@ -102,6 +107,15 @@ class RouterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Feedback(self, request, context):
+        """Tells how good the answer of a decided request was. It returns once the feedback is on the disk. NOT_FOUND if the
+        ledger has no such decision of this caller, UNIMPLEMENTED if the server keeps no ledger, and UNAVAILABLE if the
+        feedback cannot be kept now: then send it again with the same idempotency key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPolicy(self, request, context):
         """Shows a policy as the server runs it.
         """
@@ -131,6 +145,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.StreamComplete,
                     request_deserializer=elle_dot_router_dot_v1_dot_router__service__pb2.StreamCompleteRequest.FromString,
                     response_serializer=elle_dot_router_dot_v1_dot_router__service__pb2.StreamCompleteResponse.SerializeToString,
+            ),
+            'Feedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Feedback,
+                    request_deserializer=elle_dot_router_dot_v1_dot_router__service__pb2.FeedbackRequest.FromString,
+                    response_serializer=elle_dot_router_dot_v1_dot_router__service__pb2.FeedbackResponse.SerializeToString,
             ),
             'GetPolicy': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPolicy,
@@ -250,6 +269,33 @@ class RouterService(object):
             '/elle.router.v1.RouterService/StreamComplete',
             elle_dot_router_dot_v1_dot_router__service__pb2.StreamCompleteRequest.SerializeToString,
             elle_dot_router_dot_v1_dot_router__service__pb2.StreamCompleteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Feedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elle.router.v1.RouterService/Feedback',
+            elle_dot_router_dot_v1_dot_router__service__pb2.FeedbackRequest.SerializeToString,
+            elle_dot_router_dot_v1_dot_router__service__pb2.FeedbackResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,15 @@ class RouterServiceStub:
     back like Complete until then; an answer that breaks off later is an error (ABORTED).
     """
 
+    Feedback: grpc.UnaryUnaryMultiCallable[
+        router_service_pb2.FeedbackRequest,
+        router_service_pb2.FeedbackResponse,
+    ]
+    """Tells how good the answer of a decided request was. It returns once the feedback is on the disk. NOT_FOUND if the
+    ledger has no such decision of this caller, UNIMPLEMENTED if the server keeps no ledger, and UNAVAILABLE if the
+    feedback cannot be kept now: then send it again with the same idempotency key.
+    """
+
     GetPolicy: grpc.UnaryUnaryMultiCallable[
         router_service_pb2.GetPolicyRequest,
         router_service_pb2.GetPolicyResponse,
@@ -92,6 +101,15 @@ class RouterServiceAsyncStub:
     ]
     """Decides and streams the answer. The first message carries the decision and no text, the second who answers. Falls
     back like Complete until then; an answer that breaks off later is an error (ABORTED).
+    """
+
+    Feedback: grpc.aio.UnaryUnaryMultiCallable[
+        router_service_pb2.FeedbackRequest,
+        router_service_pb2.FeedbackResponse,
+    ]
+    """Tells how good the answer of a decided request was. It returns once the feedback is on the disk. NOT_FOUND if the
+    ledger has no such decision of this caller, UNIMPLEMENTED if the server keeps no ledger, and UNAVAILABLE if the
+    feedback cannot be kept now: then send it again with the same idempotency key.
     """
 
     GetPolicy: grpc.aio.UnaryUnaryMultiCallable[
@@ -141,6 +159,17 @@ class RouterServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[router_service_pb2.StreamCompleteResponse], collections.abc.AsyncIterator[router_service_pb2.StreamCompleteResponse]]:
         """Decides and streams the answer. The first message carries the decision and no text, the second who answers. Falls
         back like Complete until then; an answer that breaks off later is an error (ABORTED).
+        """
+
+    @abc.abstractmethod
+    def Feedback(
+        self,
+        request: router_service_pb2.FeedbackRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[router_service_pb2.FeedbackResponse, collections.abc.Awaitable[router_service_pb2.FeedbackResponse]]:
+        """Tells how good the answer of a decided request was. It returns once the feedback is on the disk. NOT_FOUND if the
+        ledger has no such decision of this caller, UNIMPLEMENTED if the server keeps no ledger, and UNAVAILABLE if the
+        feedback cannot be kept now: then send it again with the same idempotency key.
         """
 
     @abc.abstractmethod

@@ -53,6 +53,8 @@ class _ReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     """
     REASON_OVER_LIMIT: _Reason.ValueType  # 11
     """A limit of the caller's token on strong answers or on money is reached: the cheapest candidate that may answer."""
+    REASON_EXPLORED: _Reason.ValueType  # 12
+    """The policy explores: another eligible candidate was drawn than `would_choose`, so that the ledger learns of it too."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why the chosen candidate was chosen."""
@@ -83,6 +85,8 @@ cold prompt cache is counted.
 """
 REASON_OVER_LIMIT: Reason.ValueType  # 11
 """A limit of the caller's token on strong answers or on money is reached: the cheapest candidate that may answer."""
+REASON_EXPLORED: Reason.ValueType  # 12
+"""The policy explores: another eligible candidate was drawn than `would_choose`, so that the ledger learns of it too."""
 global___Reason = Reason
 
 class _AttemptOutcome:
@@ -534,6 +538,8 @@ class Decision(google.protobuf.message.Message):
     WOULD_CHOOSE_FIELD_NUMBER: builtins.int
     KINDS_FIELD_NUMBER: builtins.int
     SCORE_FIELD_NUMBER: builtins.int
+    PROPENSITY_FIELD_NUMBER: builtins.int
+    ESCALATED_FROM_FIELD_NUMBER: builtins.int
     decision_id: builtins.str
     """Unique per decision."""
     requested: builtins.str
@@ -577,9 +583,16 @@ class Decision(google.protobuf.message.Message):
     task_labels: builtins.int
     """Labels of the task behind that, over all models. Zero where the task is not known."""
     would_choose: builtins.str
-    """Name of the candidate that would have been chosen, if the router abstained on a prompt that it judged, or if a limit
-    of the caller was reached; `gain` and `threshold` are then those of that choice. Otherwise empty.
+    """Name of the candidate that would have been chosen, if the router abstained on a prompt that it judged, if a limit of
+    the caller was reached, or if the policy explored; `gain` and `threshold` are then those of that choice. Otherwise
+    empty.
     """
+    propensity: builtins.float
+    """Probability, above 0 to 1, with which this candidate was chosen: 1 unless the policy explores.
+    Absent from older servers, where it is 1.
+    """
+    escalated_from: builtins.str
+    """Id of the decision whose answer was not good enough, so that this one was asked for. Empty for none."""
     @property
     def candidates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CandidateRisk]:
         """All candidates in the order of the policy, cheapest tier first."""
@@ -638,15 +651,19 @@ class Decision(google.protobuf.message.Message):
         would_choose: builtins.str = ...,
         kinds: global___NearKinds | None = ...,
         score: global___CallerScore | None = ...,
+        propensity: builtins.float | None = ...,
+        escalated_from: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "difficulty", b"difficulty", "gain", b"gain", "kinds", b"kinds", "leverage", b"leverage", "policy", b"policy", "probe", b"probe", "score", b"score", "threshold", b"threshold", "timings", b"timings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_threshold", b"_threshold", "abstained", b"abstained", "candidates", b"candidates", "chosen", b"chosen", "chosen_model", b"chosen_model", "decision_id", b"decision_id", "difficulty", b"difficulty", "gain", b"gain", "has_code", b"has_code", "input_tokens_estimate", b"input_tokens_estimate", "kinds", b"kinds", "language", b"language", "leverage", b"leverage", "needs", b"needs", "policy", b"policy", "probe", b"probe", "reason", b"reason", "requested", b"requested", "score", b"score", "session_id", b"session_id", "task", b"task", "task_known", b"task_known", "task_labels", b"task_labels", "threshold", b"threshold", "timings", b"timings", "would_choose", b"would_choose"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_propensity", b"_propensity", "_threshold", b"_threshold", "difficulty", b"difficulty", "gain", b"gain", "kinds", b"kinds", "leverage", b"leverage", "policy", b"policy", "probe", b"probe", "propensity", b"propensity", "score", b"score", "threshold", b"threshold", "timings", b"timings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_difficulty", b"_difficulty", "_gain", b"_gain", "_leverage", b"_leverage", "_propensity", b"_propensity", "_threshold", b"_threshold", "abstained", b"abstained", "candidates", b"candidates", "chosen", b"chosen", "chosen_model", b"chosen_model", "decision_id", b"decision_id", "difficulty", b"difficulty", "escalated_from", b"escalated_from", "gain", b"gain", "has_code", b"has_code", "input_tokens_estimate", b"input_tokens_estimate", "kinds", b"kinds", "language", b"language", "leverage", b"leverage", "needs", b"needs", "policy", b"policy", "probe", b"probe", "propensity", b"propensity", "reason", b"reason", "requested", b"requested", "score", b"score", "session_id", b"session_id", "task", b"task", "task_known", b"task_known", "task_labels", b"task_labels", "threshold", b"threshold", "timings", b"timings", "would_choose", b"would_choose"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_difficulty", b"_difficulty"]) -> typing.Literal["difficulty"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_gain", b"_gain"]) -> typing.Literal["gain"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_leverage", b"_leverage"]) -> typing.Literal["leverage"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_propensity", b"_propensity"]) -> typing.Literal["propensity"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_threshold", b"_threshold"]) -> typing.Literal["threshold"] | None: ...
 

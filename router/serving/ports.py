@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from router.errors import ConfigError
+from router.feedback.desk import FeedbackDesk
 from router.identity.gate import Gate
 from router.identity.server_tls import ServerCertificates, is_loopback
 from router.identity.watched_file import Refreshable
@@ -79,6 +80,7 @@ class ServicePorts:
     Raises ConfigError if a file of tokens or certificates cannot be used, or if the ports could be reached from other
     machines without TLS.
         shutdown: how the process will end; None if no signals are handled.
+        desk: takes feedback; None if there is no ledger.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -90,6 +92,7 @@ class ServicePorts:
         self.address = ""
         self.http_address: str | None = None
         self.shutdown: Shutdown | None = None
+        self.desk: FeedbackDesk | None = None
         self._settings = settings
         self._in_flight = InFlight()
         self.intake = Intake()
@@ -125,11 +128,11 @@ class ServicePorts:
         All doors change in one step, in which no request begins.
         """
         router, dispatcher = in_force.router, in_force.dispatcher
-        self._service.start(router, dispatcher)
+        self._service.start(router, dispatcher, self.desk)
         for door in self._settings.doors:
             door.start(router)
         if self._settings.http is not None:
-            self._settings.http.start(router, dispatcher, self._in_flight)
+            self._settings.http.start(router, dispatcher, self._in_flight, self.desk)
         self._is_started = True
 
     async def report_health(self, *, serving: bool) -> None:

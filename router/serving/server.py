@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from router.answering import upstream
 from router.deciding.pipeline import Router
+from router.feedback.desk import FeedbackDesk
 from router.identity.spending import Spending
 from router.identity.watched_file import kept_fresh
 from router.ledger.opening import open_ledger
@@ -113,6 +114,9 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
             reloader = await stack.enter_async_context(loaded(settings, ports.intake, ports.start, observers))
             if settings.metrics_port is not None and not settings.share_port:
                 stack.enter_context(serve_metrics(tally.snapshot, settings.host, settings.metrics_port))
+            if ledger is not None:
+                ports.desk = FeedbackDesk(ledger)
+                reloader.current.router.find_answerer = ports.desk.answerer_of
             ports.start(reloader.current)
             if settings.share_port:
                 await ports.open()

@@ -11,6 +11,7 @@ import grpc.aio
 from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
 from router.deciding.settings import RouterSettings
+from router.feedback.desk import FeedbackDesk
 from router.identity.gate import Gate, IdentitySettings
 from router.identity.server_tls import TlsFiles
 from router.intake.in_flight import InFlight
@@ -47,10 +48,13 @@ class HttpDoor(Protocol):
         Before `start` it must answer that the service is not ready.
         """
 
-    def start(self, router: Router, dispatcher: Dispatcher, in_flight: InFlight) -> None:
+    def start(
+        self, router: Router, dispatcher: Dispatcher, in_flight: InFlight, desk: FeedbackDesk | None = None
+    ) -> None:
         """Begin to answer, with this router to decide and this dispatcher to ask candidates.
 
-        Every request must be tracked in `in_flight`, which can end it.
+        Every request must be tracked in `in_flight`, which can end it. `desk` takes feedback; it is None if there is no
+        ledger.
         """
 
 

@@ -48,6 +48,7 @@ def query_from_wire(request: service_pb.RouteRequest) -> RouteQuery:
         session_id=request.session_id,
         task=request.task,
         scores=dict(request.scores),
+        escalated_from=request.escalated_from,
         parameters=dict_from_request(request.parameters, "parameters") if request.HasField("parameters") else {},
     )
 
@@ -69,7 +70,12 @@ def query_to_wire(query: RouteQuery) -> service_pb.RouteRequest:
             require_region=o.require_region,
             min_gain=o.min_gain,
         )
-        request = service_pb.RouteRequest(overrides=overrides, session_id=query.session_id, task=query.task)
+        request = service_pb.RouteRequest(
+            overrides=overrides,
+            session_id=query.session_id,
+            task=query.task,
+            escalated_from=query.escalated_from,
+        )
         request.scores.update(query.scores)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidRequestError(
@@ -103,6 +109,8 @@ def decision_to_wire(decision: RoutingDecision) -> pb.Decision:
         task_known=decision.task_known,
         task_labels=decision.task_labels,
         would_choose=decision.would_choose,
+        propensity=decision.propensity,
+        escalated_from=decision.escalated_from,
     )
     # Candidates are filled in inside the message, because protobuf copies a message that is passed as an argument.
     for c in decision.candidates:
@@ -170,6 +178,8 @@ def decision_from_wire(message: pb.Decision) -> RoutingDecision:
         would_choose=message.would_choose,
         kinds=_kinds_from_wire(message.kinds) if message.HasField("kinds") else None,
         score=_score_from_wire(message.score) if message.HasField("score") else None,
+        propensity=message.propensity if message.HasField("propensity") else 1.0,
+        escalated_from=message.escalated_from,
     )
 
 

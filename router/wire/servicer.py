@@ -16,10 +16,13 @@ from router.answering.dispatch import Dispatcher
 from router.answering.reading.large_answers import apart
 from router.answering.reading.large_answers import is_large as is_large_answer
 from router.asking.caller_scores import scores_of
+from router.asking.request_origin import with_origin
 from router.asking.session_ids import session_id_of
 from router.asking.task_keys import task_of
 from router.deciding.pipeline import Router
 from router.errors import InvalidRequestError, NotReadyError
+from router.feedback.desk import FeedbackDesk
+from router.feedback.service import take_feedback
 from router.identity.accounts import current_admission
 from router.identity.principal import caller_key
 from router.pb import router_service_pb2 as pb
@@ -28,6 +31,7 @@ from router.pb import routing_pb2 as routing_pb
 from router.plain_json import TextPieces, whole_text
 from router.values import RouteQuery, RoutingDecision
 from router.wire import conversion, deliveries
+from router.wire.feedback_messages import piece_from_wire, receipt_to_wire
 from router.wire.large_structs import field_bytes, with_large_fields
 from router.wire.request_reader import TINY_BYTES, Context, is_large, text_headers
 from router.wire.statuses import status_of
@@ -58,15 +62,19 @@ class RouterService(pb_grpc.RouterServiceServicer):
     def __init__(self) -> None:
         self._router: Router | None = None
         self._dispatcher: Dispatcher | None = None
+        self._desk: FeedbackDesk | None = None
         # Batches would else fill the queue before the encoder, so that single requests waited behind them.
         self._batch_slots = asyncio.Semaphore(1)
         self._n_single = 0
 
-    def start(self, router: Router, dispatcher: Dispatcher) -> None:
-        """Answer requests that come from now on with this router and this dispatcher, which know the same policies."""
+    def start(self, router: Router, dispatcher: Dispatcher, desk: FeedbackDesk | None = None) -> None:
+        """Answer requests that come from now on with this router and this dispatcher, which know the same policies.
+
+        desk: takes feedback; None if there is no ledger.
+        """
         if self._router is None or self._router.batch_slots != router.batch_slots:
             self._batch_slots = asyncio.Semaphore(router.batch_slots)
-        self._router, self._dispatcher = router, dispatcher
+        self._router, self._dispatcher, self._desk = router, dispatcher, desk
 
     @property
     def _ready(self) -> tuple[Router, Dispatcher]:
@@ -157,6 +165,12 @@ class RouterService(pb_grpc.RouterServiceServicer):
         finally:
             self._n_single -= 1
 
+    async def Feedback(self, request: pb.FeedbackRequest, context: Context) -> pb.FeedbackResponse:  # noqa: N802
+        """Keep feedback on the answer of a decided request, and return a receipt once it is on the disk."""
+        _ = self._ready
+        piece, caller = piece_from_wire(request), caller_key(text_headers(context))
+        return receipt_to_wire(await take_feedback(self._desk, piece, caller))
+
     async def GetPolicy(self, request: pb.GetPolicyRequest, context: Context) -> pb.GetPolicyResponse:  # noqa: N802
         """Return a policy as the service runs it, with defaults and prices filled in."""
         router, _ = self._ready
@@ -175,12 +189,13 @@ async def _decided(router: Router, request: pb.RouteRequest, context: Context) -
 
     def read() -> RouteQuery:
         query = conversion.query_from_wire(request)
-        return replace(
+        query = replace(
             query,
             session_id=session_id_of(query.session_id, headers, query.parameters),
             task=task_of(query.task, headers, query.parameters),
             scores=scores_of(query.scores, headers, query.parameters),
         )
+        return with_origin(query, headers)
 
     query = await router.intake.run_in_thread(read) if large else read()
     whose = {"caller": caller_key(headers), "connection": context.peer()}
@@ -223,7 +238,7 @@ def _by_session(
         query: RouteQuery | Exception
         try:
             query = conversion.query_from_wire(request)
-            query = replace(query, task=task_of(query.task, headers, query.parameters))
+            query = with_origin(replace(query, task=task_of(query.task, headers, query.parameters)), {})
             session_id = session_id_of(query.session_id, {}, query.parameters)
         except Exception as error:
             query, session_id = error, ""

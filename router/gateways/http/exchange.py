@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
 from router.errors import InvalidRequestError
+from router.feedback.desk import FeedbackDesk
 from router.gateways.http.http_api import HttpApi
 from router.gateways.http.http_reply import HttpReply, Send
 from router.gateways.http.http_request import (
@@ -36,13 +37,14 @@ class Engine:
     """The parts of the service that a request needs: the router decides it, the dispatcher gets the answer.
 
     `in_flight` tracks the request until it has been answered. After `comment_after_s` seconds of silence a client that
-    waits for a stream gets a comment; 0 sends none.
+    waits for a stream gets a comment; 0 sends none. `desk` takes feedback; None if there is no ledger.
     """
 
     router: Router
     dispatcher: Dispatcher
     in_flight: InFlight
     comment_after_s: float = 0.0
+    desk: FeedbackDesk | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from router.errors import (
     RouterError,
     ShuttingDownError,
 )
+from router.feedback.desk import FeedbackDesk
 from router.gateways.http.anthropic_format import ANTHROPIC_FORMAT
 from router.gateways.http.chat_endpoint import answer_chat
 from router.gateways.http.decision_models.endpoint import answer_decisions, answer_systemone
@@ -37,10 +38,11 @@ from router.gateways.http.openai_format import (
 )
 from router.gateways.http.request_body import model_list, model_object
 from router.gateways.http.responses_format import RESPONSES_FORMAT
-from router.gateways.http.undecided_endpoints import answer_embeddings, answer_token_count
+from router.gateways.http.undecided.feedback_endpoint import answer_feedback
+from router.gateways.http.undecided.undecided_endpoints import answer_embeddings, answer_token_count
 from router.identity.counts import DoorName
 from router.identity.gate import OPEN_GATE, Gate
-from router.identity.method_scopes import ANSWERING, DECIDING, READING, Needed
+from router.identity.method_scopes import ANSWERING, DECIDING, GRADING, READING, Needed
 from router.intake.in_flight import InFlight
 from router.quoting import quoted
 
@@ -63,6 +65,7 @@ POST_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
     "/v1/systemone": (OPENAI_FORMAT, answer_systemone),
     "/v1/decisions": (OPENAI_FORMAT, answer_decisions),
     "/v1/messages/count_tokens": (ANTHROPIC_FORMAT, answer_token_count),
+    "/v1/feedback": (OPENAI_FORMAT, answer_feedback),
 }
 
 
@@ -75,7 +78,7 @@ AZURE_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
 
 
 #: The scopes that open the endpoints which ask no candidate; all others need `complete`.
-_NEEDED: Mapping[Answer, Needed] = {answer_systemone: DECIDING, answer_decisions: DECIDING}
+_NEEDED: Mapping[Answer, Needed] = {answer_systemone: DECIDING, answer_decisions: DECIDING, answer_feedback: GRADING}
 
 
 class HttpGateway:
@@ -105,9 +108,18 @@ class HttpGateway:
         self._engine: Engine | None = None
         self._gate = OPEN_GATE
 
-    def start(self, router: Router, dispatcher: Dispatcher, in_flight: InFlight | None = None) -> None:
-        """Begin to answer, and track requests in `in_flight`. Before this call every request is answered with 503."""
-        self._engine = Engine(router, dispatcher, in_flight or InFlight(), self._comment_after_s)
+    def start(
+        self,
+        router: Router,
+        dispatcher: Dispatcher,
+        in_flight: InFlight | None = None,
+        desk: FeedbackDesk | None = None,
+    ) -> None:
+        """Begin to answer, and track requests in `in_flight`. Before this call every request is answered with 503.
+
+        desk: takes feedback; None if there is no ledger.
+        """
+        self._engine = Engine(router, dispatcher, in_flight or InFlight(), self._comment_after_s, desk)
 
     def app(self, gate: Gate = OPEN_GATE) -> Any:
         """Return the ASGI application. `gate` checks who calls."""

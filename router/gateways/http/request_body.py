@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from router.asking.caller_scores import scores_of
+from router.asking.request_origin import with_origin
 from router.asking.session_ids import session_id_of
 from router.asking.task_keys import task_of
 from router.errors import InvalidRequestError, UnknownModelError
@@ -90,7 +91,7 @@ def query_from_body(
         )
     asked = _ASKED_IN.get(api_format, "messages")
     parameters = {key: value for key, value in body.items() if key not in {"model", asked, "stream"}}
-    return RouteQuery(
+    query = RouteQuery(
         messages=_messages(api_format, asked, body.get(asked)),
         api_format=api_format,
         overrides=overrides_from_model(model, policies),
@@ -99,6 +100,7 @@ def query_from_body(
         task=task_of("", headers, parameters),
         scores=scores_of({}, headers, parameters),
     )
+    return with_origin(query, headers)
 
 
 def _messages(api_format: ApiFormat, field: str, value: Any) -> tuple[Any, ...]:

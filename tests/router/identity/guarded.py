@@ -119,6 +119,7 @@ def _call(channel: grpc.Channel, method: str, metadata: tuple[tuple[str, str], .
             "BatchRoute": pb.BatchRouteRequest(requests=[route]),
             "Complete": pb.CompleteRequest(route=route),
             "GetPolicy": pb.GetPolicyRequest(),
+            "Feedback": pb.FeedbackRequest(),
         }[method]
         getattr(stub, method)(request, metadata=metadata, timeout=20)
 
@@ -134,6 +135,7 @@ BODIES: Mapping[str, Any] = {
     "/v1/embeddings": {"model": "test", "input": "hello"},
     "/v1/systemone": {"model": "test", "state": "hello"},
     "/v1/decisions": {"model": "test", "input": "hello"},
+    "/v1/feedback": {"kind": "thumb", "value": "up", "request_id": "7"},
     "/openai/deployments/test/chat/completions": CHAT,
     "/v1/models": None,
     "/v1/models/test": None,

@@ -19,7 +19,9 @@ from tests.router.identity.guarded import (
 METHODS = ("Route", "BatchRoute", "Complete", "StreamComplete", "GetPolicy", "Reflection")
 #: A scope that does not open the door.
 WRONG = {"Route": "complete", "BatchRoute": "feedback", "Complete": "route", "StreamComplete": "route"}
+WRONG["Feedback"] = "complete"
 RIGHT = {"Complete": "complete", "StreamComplete": "complete"}
+FEEDBACK = "/v1/feedback"
 ASKED_ALONE = ("/v1/systemone", "/v1/decisions", "/v1/models", "/v1/models/test")
 
 REFUSED = (
@@ -45,7 +47,7 @@ def counted(service: Guarded, door: DoorName, reason: Refusal) -> int:
     return service.gate.counts.snapshot()[door, reason]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "Feedback"])
 @pytest.mark.parametrize(("kind", "reason"), REFUSED)
 def test_grpc_refuses_who_has_no_valid_token(service: Guarded, method: str, kind: str, reason: Refusal) -> None:
     before = counted(service, DoorName.GRPC, reason)
@@ -99,7 +101,7 @@ def test_http_refuses_who_has_no_valid_token(service: Guarded, path: str, kind: 
 @pytest.mark.parametrize("path", BODIES)
 def test_http_refuses_another_scope(service: Guarded, path: str) -> None:
     before = counted(service, DoorName.HTTP, Refusal.WRONG_SCOPE)
-    answer = http_answer(service, path, bearer(service, "feedback"))
+    answer = http_answer(service, path, bearer(service, "route" if path == FEEDBACK else "feedback"))
     assert answer.status_code == 403
     if path.startswith("/v1/messages"):
         assert answer.json()["error"]["type"] == "permission_error"
@@ -108,7 +110,8 @@ def test_http_refuses_another_scope(service: Guarded, path: str) -> None:
 
 @pytest.mark.parametrize("path", BODIES)
 def test_http_lets_in_who_has_the_scope(service: Guarded, path: str) -> None:
-    answer = http_answer(service, path, bearer(service, "route" if path in ASKED_ALONE else "complete"))
+    right = "feedback" if path == FEEDBACK else "route" if path in ASKED_ALONE else "complete"
+    answer = http_answer(service, path, bearer(service, right))
     # What is asked may not suit the policy; whoever is let in hears about that, and not about tokens.
     assert answer.status_code not in {401, 403}, answer.text
 

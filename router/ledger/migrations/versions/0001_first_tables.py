@@ -97,7 +97,7 @@ def _make_feedback() -> None:
         sa.Column("authority", _NAME, nullable=False),
         sa.Column("source", _NAME, nullable=False),
         sa.Column("caller", _ID),
-        sa.Column("has_key", sa.Boolean(), nullable=False),
+        sa.Column("verified", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("feedback_id"),
     )
     op.create_index(op.f("ix_feedback_decision_id"), "feedback", ["decision_id"], unique=False)

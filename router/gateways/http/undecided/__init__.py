@@ -1,0 +1,1 @@
+"""Answer requests that are not decided: embeddings, counts of tokens, and feedback on earlier answers."""
