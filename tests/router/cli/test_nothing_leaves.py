@@ -1,21 +1,19 @@
 """Nothing leaves the machine and nothing is written outside the stated places: every verb of `elle`, watched natively.
 
-A library that is preloaded into the process (`native/recorder.c`) notes every connection, look-up of a name and file
-opened for writing, those of native code included. Each verb runs as a user with a fresh home directory would run it.
+A library that is preloaded into the process (`tests/native/recorder.c`) notes every connection, look-up of a name and
+file opened for writing, those of native code included. Each verb runs as a user with a fresh home directory would run
+it.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -24,16 +22,12 @@ import numpy as np
 import pytest
 
 from router.cli.main import cli
-from tests.conftest import ROOT
+from tests.watched_processes import WatchedProcesses, watched_in
 
-SOURCE = Path(__file__).parent / "native" / "recorder.c"
 ELLE = (sys.executable, "-c", "from router.cli.main import main; main()")
 
 #: Exit status of a verb that did its work and has a finding to tell, such as a policy without a certificate.
 FINDING = 3
-
-#: Written to by the C library and Python themselves; nothing is kept there.
-EPHEMERAL = ("/dev/null", "/dev/tty", "/dev/shm/", "/proc/self/", "/proc/thread-self/")  # noqa: S108
 
 
 @dataclass(frozen=True)
@@ -88,66 +82,11 @@ def verbs(group: click.Command, prefix: tuple[str, ...] = ()) -> Iterator[str]:
         yield " ".join(prefix)
 
 
-@dataclass
-class WatchedProcesses:
-    """A workspace and a home directory, both fresh, and what was seen of the processes that ran there."""
-
-    folder: Path
-    library: Path
-    seen: list[str] = field(default_factory=list)
-
-    @property
-    def work(self) -> Path:
-        return self.folder / "work"
-
-    def start(self, *argv: str, **more: object) -> subprocess.Popen[str]:
-        """Run a process with the variables that everybody has set, and no others."""
-        env = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.folder / "home"),
-            "TMPDIR": str(self.folder / "tmp"),
-            "PYTHONPATH": str(ROOT),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "LD_PRELOAD": str(self.library),
-            "ELLE_TEST_RECORD": str(self.folder / "record"),
-        }
-        return subprocess.Popen(argv, cwd=self.work, env=env, text=True, stderr=subprocess.PIPE, **more)  # type: ignore[call-overload,no-any-return]
-
-    def foreign(self) -> list[str]:
-        """Return what was done since the last look and should not have been done."""
-        record = self.folder / "record"
-        lines = record.read_text(errors="replace").splitlines() if record.exists() else []
-        record.unlink(missing_ok=True)
-        self.seen += lines
-        return sorted({line for line in lines if not self._is_ours(line)})
-
-    def _is_ours(self, line: str) -> bool:
-        what, _, which = line.partition(" ")
-        if what == "connect":
-            # Also the address that a socket is disconnected by.
-            address = ipaddress.ip_address(which)
-            address = getattr(address, "ipv4_mapped", None) or address
-            return address.is_loopback or address.is_unspecified
-        if what == "lookup":
-            return which in {"", "localhost", "127.0.0.1", "::1"}
-        if what == "unix":
-            return which == "" or which.startswith(str(self.folder))
-        places = (self.work, self.folder / "tmp", self.folder / "home" / ".cache" / "elle")
-        return which.startswith(EPHEMERAL) or any(Path(which).is_relative_to(place) for place in places)
-
-
 @pytest.fixture
 def watched(tmp_path: Path) -> WatchedProcesses:
-    if (compiler := shutil.which("gcc") or shutil.which("cc")) is None:
-        pytest.skip("a C compiler is needed to watch processes")
-    library = tmp_path / "recorder.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, SOURCE, "-ldl"], check=True)
-    for name in ("work", "home", "tmp"):
-        (tmp_path / name).mkdir()
-    # The one directory above ours that everybody has.
-    (tmp_path / "home" / ".cache").mkdir()
-    fill(tmp_path / "work")
-    return WatchedProcesses(tmp_path, library)
+    watched = watched_in(tmp_path)
+    fill(watched.work)
+    return watched
 
 
 def fill(work: Path) -> None:
