@@ -13,7 +13,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
@@ -36,7 +36,7 @@ from router.observing.observer import NO_OBSERVERS, Observers
 from router.policies.candidates.candidate import Candidate
 from router.policies.loading import ServedPolicy
 from router.policies.rules import speaks_api, speaks_openai
-from router.values import RouteQuery, RoutingDecision, SpokenApi
+from router.values import ApiFormat, RouteQuery, RoutingDecision, SpokenApi
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ class Dispatcher:
         canned_url: base URL of the built-in upstream; None if no candidate uses it.
         clock: the clock of the circuit breakers, in seconds; it must be monotonic.
         observers: are told how every answer ends.
+        formats: the API formats, besides chat completions, in which requests come; see `Upstream`.
     """
 
     def __init__(
@@ -85,11 +86,12 @@ class Dispatcher:
         canned_url: str | None = None,
         clock: Clock = time.monotonic,
         observers: Observers = NO_OBSERVERS,
+        formats: Collection[ApiFormat] = (),
     ) -> None:
         self._observers, self._clock = observers, clock
         self._breakers: dict[tuple[object, ...], Breaker] = {}
         self._take(policies)
-        self._upstream = Upstream(canned_url=canned_url, translates=self._translates)
+        self._upstream = Upstream(canned_url=canned_url, translates=self._translates, formats=formats)
 
     def with_policies(self, policies: Mapping[str, ServedPolicy], *, canned_url: str | None = None) -> Self:
         """Return a dispatcher for other policies, which shares the connections and the observers of this one.

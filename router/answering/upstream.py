@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import Any
 
 from router.answering.candidate_request import request_for
@@ -46,9 +46,19 @@ class Upstream:
     Args:
         canned_url: base URL of the built-in upstream; None if no candidate uses it.
         translates: whether a candidate is asked through LiteLLM, whose first call imports for seconds.
+        formats: the API formats, besides chat completions, in which requests come. What translates them is imported in
+            `load`; for others that takes part of their first request.
     """
 
-    def __init__(self, *, canned_url: str | None = None, translates: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        canned_url: str | None = None,
+        translates: bool = True,
+        formats: Collection[ApiFormat] = (),
+    ) -> None:
+        self._formats = formats
+        self._translations: dict[ApiFormat, Translation] = {}
         self._translates = translates
         self._canned_url = canned_url
         self._direct: DirectUpstream | None = None
@@ -84,12 +94,19 @@ class Upstream:
         if made is None:
             await litellm_upstream.load()
             made = await DirectUpstream.create()
-            for translation in TRANSLATIONS.values():
-                await asyncio.to_thread(translation.load)
+            for name in self._formats:
+                await self._translation(name)
         if self._must_warm_up:
             await self._litellm.warm_up()
             self._is_warm = True
         self._direct = made
+
+    async def _translation(self, name: ApiFormat) -> Translation | None:
+        """Return the translation of an API format, imported, or None for a format that needs none or has none."""
+        if name not in self._translations and (translation := TRANSLATIONS.get(name)) is not None:
+            await asyncio.to_thread(translation.load)
+            self._translations[name] = translation
+        return self._translations.get(name)
 
     async def complete(self, candidate: Candidate, query: RouteQuery, notes: CallNotes | None = None) -> dict[str, Any]:
         """Return the answer in the API format of the request. Raises DispatchError; call `load` first.
@@ -101,7 +118,7 @@ class Upstream:
             answer = await self._asked.complete(candidate, base, _request(candidate, query, notes), notes)
             if (report := error_in(answer)) is not None:
                 raise await litellm_upstream.error_of_report(candidate, report, notes)
-        elif (translation := TRANSLATIONS.get(query.api_format)) is not None:
+        elif (translation := await self._translation(query.api_format)) is not None:
             request = await _translated(translation, query, candidate)
             chat = await self.complete(candidate, request.query, notes)
             answer = await apart(translation.answer_of, chat, request)
@@ -169,7 +186,7 @@ class Upstream:
         base = self._base_url(candidate)
         if self._is_asked_directly(candidate, query):
             chunks = self._asked.stream(candidate, base, _request(candidate, query, notes), notes)
-        elif (translation := TRANSLATIONS.get(query.api_format)) is not None:
+        elif (translation := await self._translation(query.api_format)) is not None:
             request = await _translated(translation, query, candidate)
             chunks = translation.events_of(self.stream(candidate, request.query, notes), request)
         else:

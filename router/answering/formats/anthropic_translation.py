@@ -13,8 +13,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from router.answering.formats.misshapen import MISSHAPEN, upstream_at_fault
-from router.errors import InvalidRequestError
+from router.answering.formats.misshapen import caller_at_fault, upstream_at_fault
 from router.values import ApiFormat, RouteQuery
 
 #: Where LiteLLM keeps its adapter, and where it kept it before 1.110.
@@ -22,6 +21,9 @@ _ADAPTERS = "litellm.llms.anthropic.messages.adapters"
 _ADAPTERS_BEFORE_1_110 = "litellm.llms.anthropic.pass_through.adapters"
 
 _ANSWER = "a message of Anthropic's API"
+
+#: A request that every adapter can translate.
+_PLAINEST: Mapping[str, Any] = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +50,17 @@ def load_adapter() -> None:
 def to_chat(query: RouteQuery, model: str) -> TranslatedRequest:
     """Return a request of Anthropic's API as a chat completion for a model, such as `openai/gpt-4o`.
 
-    Raises InvalidRequestError if the request does not have the shape of Anthropic's API.
+    Raises InvalidRequestError if the request does not have the shape of Anthropic's API, and DispatchNotInstalledError
+    if the adapter translates nothing.
     """
-    adapter = _adapter("transformation").AnthropicAdapter()
     body = copy.deepcopy({"messages": [dict(message) for message in query.messages], **query.parameters})
-    try:
-        chat, names = adapter.translate_completion_input_params_with_tool_mapping({"model": model, **body})
-    except MISSHAPEN as error:
-        # The adapter's own words may quote the prompt.
-        raise InvalidRequestError(
-            "messages, system or tools do not have the shape of Anthropic's Messages API, so the request cannot be "
-            "translated for a candidate of another provider.",
-            field="messages",
-        ) from error
+    with caller_at_fault(
+        "messages, system or tools do not have the shape of Anthropic's Messages API, so the request cannot be "
+        "translated for a candidate of another provider.",
+        field="messages",
+        plainest=lambda: _chat_of(model, dict(_PLAINEST)),
+    ):
+        chat, names = _chat_of(model, body)
     parameters = {key: value for key, value in chat.items() if key not in {"model", "messages", "stream"}}
     effort = parameters.get("reasoning_effort")
     if isinstance(effort, Mapping):
@@ -75,6 +75,13 @@ def to_chat(query: RouteQuery, model: str) -> TranslatedRequest:
         api_headers={},
     )
     return TranslatedRequest(translated, model.partition("/")[2] or model, names)
+
+
+def _chat_of(model: str, body: dict[str, Any]) -> tuple[Any, Mapping[str, str]]:
+    """Return a body as LiteLLM's adapter translates it, with the tools whose names it has shortened."""
+    adapter = _adapter("transformation").AnthropicAdapter()
+    chat, names = adapter.translate_completion_input_params_with_tool_mapping({"model": model, **body})
+    return chat, names
 
 
 def message_of(body: Mapping[str, Any], request: TranslatedRequest) -> dict[str, Any]:

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from router.errors import UpstreamUnavailableError
+from router.errors import DispatchNotInstalledError, InvalidRequestError, UpstreamUnavailableError
 
 #: The exceptions that Python and pydantic raise if a value is not of the shape that is expected.
 MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+@contextlib.contextmanager
+def caller_at_fault(message: str, *, field: str, plainest: Callable[[], object]) -> Iterator[None]:
+    """Turn the exceptions of a misshapen request into InvalidRequestError, unless the adapter itself is at fault.
+
+    Args:
+        message: says what is wrong with the request; the adapter's own words may quote the prompt.
+        field: the field of the request that is at fault.
+        plainest: translates the plainest request. If even this fails, LiteLLM has changed its adapter, for which no
+            caller can do anything: DispatchNotInstalledError.
+    """
+    try:
+        yield
+    except MISSHAPEN as error:
+        try:
+            plainest()
+        except MISSHAPEN as broken:
+            changed = DispatchNotInstalledError(
+                "the adapters of the installed LiteLLM are not those that this version knows, so no request can be "
+                "translated for candidates of other providers."
+            )
+            changed.counts = False
+            raise changed from broken
+        raise InvalidRequestError(message, field=field) from error
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from router.answering.formats.joined_chunks import joined_texts
-from router.answering.formats.misshapen import MISSHAPEN, upstream_at_fault
+from router.answering.formats.misshapen import caller_at_fault, upstream_at_fault
 from router.errors import InvalidRequestError
 from router.values import ApiFormat, RouteQuery
 
@@ -61,34 +61,25 @@ def load_responses_adapter() -> None:
 def responses_to_chat(query: RouteQuery, model: str) -> TranslatedResponsesRequest:
     """Return a request of the Responses API as a chat completion for a model, such as `mistral/mistral-large`.
 
-    Raises InvalidRequestError if the request does not have the shape of the Responses API.
+    Raises InvalidRequestError if the request does not have the shape of the Responses API, and
+    DispatchNotInstalledError if the adapter translates nothing.
     """
     fields = copy.deepcopy(dict(query.parameters))
     items = copy.deepcopy([dict(item) for item in query.messages])
-    try:
+    name = model.partition("/")[2] or model
+    with caller_at_fault(
+        "input, instructions, text or tools do not have the shape of OpenAI's Responses API, so the request cannot be "
+        "translated for a candidate that does not speak it.",
+        field="input",
+        plainest=lambda: _chat_of(model, [{"role": "user", "content": "hello"}], {}),
+    ):
         # A chat has its tools in one place.
         added = [tool for item in items if item.get("type") == _TOOLS_ITEM for tool in item["tools"]]
         if added:
             fields["tools"] = [*(fields.get("tools") or ()), *added]
         items = [item for item in items if item.get("type") != _TOOLS_ITEM]
-        chat = _adapter().transform_responses_api_request_to_chat_completion_request(
-            model=model,
-            input=items,
-            responses_api_request=fields,
-            metadata=fields.get("metadata"),
-            service_tier=fields.get("service_tier"),
-        )
+        chat = _chat_of(model, items, fields)
         messages = tuple(_plain(message) for message in chat["messages"])
-        name = model.partition("/")[2] or model
-        # The answer repeats most fields. Whatever is wrong with them must be found now, while the caller is at fault.
-        _events(_TypedChunks(None), name, items, fields).create_response_created_event()
-    except MISSHAPEN as error:
-        # The adapter's own words may quote the prompt.
-        raise InvalidRequestError(
-            "input, instructions, text or tools do not have the shape of OpenAI's Responses API, so the request cannot "
-            "be translated for a candidate that does not speak it.",
-            field="input",
-        ) from error
     if not messages:
         raise InvalidRequestError("input holds nothing that can be translated into a chat.", field="input")
     parameters = {key: value for key, value in chat.items() if key not in _UNSENT}
@@ -96,6 +87,20 @@ def responses_to_chat(query: RouteQuery, model: str) -> TranslatedResponsesReque
         query, messages=messages, parameters=parameters, body=None, api_format=ApiFormat.OPENAI_CHAT, api_headers={}
     )
     return TranslatedResponsesRequest(chat_query, name, items, fields, f"resp_{uuid.uuid4().hex}")
+
+
+def _chat_of(model: str, items: list[Any], fields: Mapping[str, Any]) -> Any:
+    """Return a request as LiteLLM's adapter translates it."""
+    chat = _adapter().transform_responses_api_request_to_chat_completion_request(
+        model=model,
+        input=items,
+        responses_api_request=fields,
+        metadata=fields.get("metadata"),
+        service_tier=fields.get("service_tier"),
+    )
+    # The answer repeats most fields. Whatever is wrong with them must be found now, while the caller is at fault.
+    _events(_TypedChunks(None), model, items, fields).create_response_created_event()
+    return chat
 
 
 def response_of(body: Mapping[str, Any], request: TranslatedResponsesRequest) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import gc
 from collections.abc import AsyncIterator, Callable
 
 from router.answering.dispatch import Dispatcher
+from router.answering.formats.translations import TRANSLATIONS
 from router.deciding.pipeline import Router
 from router.intake.bounds import Intake
 from router.observing.observer import Observers
@@ -48,7 +49,8 @@ async def loaded(
         except BaseException:
             await router.close()
             raise
-        dispatcher = Dispatcher(router.policies, canned_url=url, observers=observers)
+        formats = tuple(TRANSLATIONS) if settings.http is not None else ()
+        dispatcher = Dispatcher(router.policies, canned_url=url, observers=observers, formats=formats)
         parts = ReloadParts(serve, open_canned, settings.encoder_dir)
         reloader = Reloader(source, InForce(router, dispatcher), parts)
         # The first router and its policies must be free to go once they are replaced.

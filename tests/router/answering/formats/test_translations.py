@@ -1,0 +1,60 @@
+"""Translations are loaded when they are needed, and a LiteLLM that has changed them is not the caller's fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from router.answering import upstream as upstream_module
+from router.answering.formats import anthropic_translation, responses_translation
+from router.answering.formats.translations import TRANSLATIONS
+from router.answering.upstream import Upstream
+from router.answering.upstreams.litellm_import import import_litellm
+from router.errors import DispatchNotInstalledError, InvalidRequestError
+from router.values import ApiFormat, RouteQuery
+
+MODEL = "mistral/x"
+
+TO_CHAT: dict[ApiFormat, Callable[[RouteQuery, str], Any]] = {
+    ApiFormat.ANTHROPIC_MESSAGES: anthropic_translation.to_chat,
+    ApiFormat.OPENAI_RESPONSES: responses_translation.responses_to_chat,
+}
+
+
+def query(api: ApiFormat, **parameters: Any) -> RouteQuery:
+    return RouteQuery(({"role": "user", "content": "hi"},), api_format=api, parameters={"max_tokens": 5} | parameters)
+
+
+@pytest.mark.parametrize("api", TO_CHAT)
+def test_a_request_without_a_shape_is_the_callers_fault_and_a_changed_adapter_is_not(
+    api: ApiFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_litellm()
+    assert TO_CHAT[api](query(api), MODEL).query.messages
+    with pytest.raises(InvalidRequestError, match="do not have the shape"):
+        TO_CHAT[api](query(api, tools=[7]), MODEL)
+
+    class Changed:
+        """An adapter of another LiteLLM, whose methods have other names."""
+
+    for module, name in ((anthropic_translation, "_adapter"), (responses_translation, "_adapter")):
+        monkeypatch.setattr(module, name, lambda *_: Changed())
+    for parameters in ({}, {"tools": [7]}):
+        with pytest.raises(DispatchNotInstalledError, match="adapters of the installed LiteLLM") as caught:
+            TO_CHAT[api](query(api, **parameters), MODEL)
+        assert not caught.value.counts
+
+
+async def test_only_the_formats_in_which_requests_come_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[ApiFormat] = []
+    noting = {api: replace(one, load=lambda api=api: loaded.append(api)) for api, one in TRANSLATIONS.items()}
+    monkeypatch.setattr(upstream_module, "TRANSLATIONS", noting)
+    for formats in ((), (ApiFormat.OPENAI_RESPONSES,), tuple(TRANSLATIONS)):
+        upstream = Upstream(translates=False, formats=formats)
+        await upstream.load()
+        await upstream.aclose()
+        assert tuple(loaded) == formats
+        loaded.clear()
