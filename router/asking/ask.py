@@ -120,9 +120,10 @@ def extract(query: RouteQuery, *, max_bytes: int, marks: MarkIndex | None = None
             field=name,
         )
     parts = [part for turn in turns for part in turn.other_parts]
-    human = _human_texts(turns, marks or shipped_marks())
+    marks = marks or shipped_marks()
+    human = _human_texts(turns, marks)
     spoken = [words for words in human if words]
-    text = _text_to_judge(turns, human) if spoken else _text_without_human(turns)
+    text = _text_to_judge(turns, human, marks) if spoken else _text_without_human(turns)
     native = native_needs(query)
     if not text and not parts and not native:
         raise InvalidRequestError(f"{name} must hold some text or another part to answer, got none.", field=name)
@@ -158,14 +159,15 @@ def _human_texts(turns: Sequence[Turn], marks: MarkIndex) -> list[str]:
     return words
 
 
-def _text_to_judge(turns: Sequence[Turn], human: Sequence[str]) -> str:
+def _text_to_judge(turns: Sequence[Turn], human: Sequence[str], marks: MarkIndex) -> str:
     """Return the beginning of the first human turn, what a short newest turn refers to, and the newest turn."""
     spoken = [index for index, words in enumerate(human) if words]
     first, last = spoken[0], spoken[-1]
     chosen = [_head(human[first], OPENING_TOKENS)] if first != last else []
     if len(human[last].encode()) <= SHORT_TURN_BYTES:
         begin = spoken[-2] + 1 if first != last else 0
-        said = [turn.text.strip() for turn in turns[begin:last] if turn.role == "assistant" and turn.text.strip()]
+        said = [turn.text.strip() for turn in turns[begin:last] if turn.role == "assistant"]
+        said = [text for text in said if text and text not in marks.replies]
         before = human[begin - 1] if begin > first + 1 else ""
         chosen.append(_tail(said[-1] if said else before, REFERENCE_TOKENS))
     return "\n\n".join([*filter(None, chosen), human[last]])

@@ -90,6 +90,7 @@ class HarnessMarks(_Frozen):
         whole: patterns of whole texts that the harness wrote.
         headings: headings before the human's words.
         sections: lines between which the harness copied something.
+        replies: whole texts of the assistant that the harness wrote. A short turn of the human does not refer to them.
         words: where the human's words stand inside the texts and blocks of this harness. In what a tool answered they
             must begin in the first two lines, in a block at its beginning.
     """
@@ -104,6 +105,7 @@ class HarnessMarks(_Frozen):
     whole: tuple[_Pattern, ...] = Field(default=(), max_length=_MOST_COMPARED)
     headings: tuple[RequestHeading, ...] = Field(default=(), max_length=_MOST_COMPARED)
     sections: tuple[HarnessSection, ...] = Field(default=(), max_length=_MOST_COMPARED)
+    replies: tuple[_Text, ...] = Field(default=(), max_length=_MOST_MARKS)
     words: tuple[HumanWords, ...] = Field(default=(), max_length=_MOST_COMPARED)
 
 
@@ -148,6 +150,7 @@ class MarkIndex:
     whole: re.Pattern[str] | None
     headings: tuple[RequestHeading, ...]
     sections: tuple[HarnessSection, ...]
+    replies: frozenset[str]
     words_in: Mapping[str, Words]
 
     @classmethod
@@ -171,6 +174,7 @@ class MarkIndex:
             whole=re.compile("|".join(whole)) if whole else None,
             headings=tuple(chain.from_iterable(one.headings for one in harnesses)),
             sections=tuple(chain.from_iterable(one.sections for one in harnesses)),
+            replies=frozenset(chain.from_iterable(one.replies for one in harnesses)),
             words_in={tag: one.words for one in reversed(harnesses) if one.words for tag in one.blocks},
         )
 

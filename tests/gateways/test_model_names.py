@@ -92,6 +92,24 @@ def test_a_name_that_is_nearly_right_is_hinted_at_by_every_door(root: str, path:
     assert "Did you mean" not in post(root, path, "gpt-4o" * 100).json()["error"]["message"]
 
 
+def test_a_name_of_another_service_is_answered_with_how_to_give_it_a_meaning(root: str) -> None:
+    message = post(root, "/v1/chat/completions", "gemini-2.5-pro").json()["error"]["message"]
+    assert message.endswith("got 'gemini-2.5-pro'. `aliases` in a policy give a client's own names a meaning.")
+
+
+@pytest.mark.parametrize(
+    ("path", "near"),
+    {
+        "/chat/completions": "/v1/chat/completions",
+        "/v1/v1/messages": "/v1/messages",
+        "/v1/response": "/v1/responses",
+    }.items(),
+)
+def test_a_path_that_is_nearly_right_is_hinted_at(root: str, path: str, near: str) -> None:
+    assert httpx.post(f"{root}{path}", json={}).json()["error"]["message"].endswith(f" Did you mean POST {near}?")
+    assert "Did you mean" not in httpx.post(f"{root}/images", json={}).text
+
+
 @pytest.mark.parametrize("path", DOORS)
 def test_a_body_without_a_name_says_what_one_looks_like(root: str, path: str) -> None:
     reply = post(root, path, None)

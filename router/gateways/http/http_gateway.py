@@ -44,7 +44,7 @@ from router.identity.counts import DoorName
 from router.identity.gate import OPEN_GATE, Gate
 from router.identity.method_scopes import ANSWERING, DECIDING, GRADING, READING, Needed
 from router.intake.in_flight import InFlight
-from router.quoting import quoted
+from router.quoting import did_you_mean, quoted
 
 #: Largest body. It leaves room for a few dozen images.
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -76,6 +76,9 @@ AZURE_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
     **{f"/openai/deployments/{{model:path}}/{api}": POST_PATHS[f"/v1/{api}"] for api in _AZURE_APIS},
 }
 
+
+#: Most characters of a path for which a similar one is looked for.
+_LONGEST_PATH = 100
 
 #: The scopes that open the endpoints which ask no candidate; all others need `complete`.
 _NEEDED: Mapping[Answer, Needed] = {answer_systemone: DECIDING, answer_decisions: DECIDING, answer_feedback: GRADING}
@@ -213,7 +216,8 @@ async def _refuse(request: Any, error: Any) -> Any:
 
 
 async def _no_such_route(request: Any, error: Any) -> Any:
-    message = f"{request.method} {quoted(request.url.path)} is not served; see docs/apis.md for what is."
+    near = did_you_mean(request.url.path[:_LONGEST_PATH], POST_PATHS, lambda path: f"POST {path}", cutoff=0.75)
+    message = f"{request.method} {quoted(request.url.path)} is not served; see docs/apis.md for what is.{near}"
     code = "method_not_allowed" if error.status_code == 405 else "not_found"
     body = error_object(message, kind="invalid_request_error", code=code)
     return _json_response(error.status_code, dict(error.headers or {}), body)

@@ -171,7 +171,10 @@ def _unknown(model: str, policies: Mapping[str, ServedPolicy]) -> UnknownModelEr
     )
     without_slash = (POLICY_PREFIX_WITHOUT_SLASH + name for name in policies)
     hint = did_you_mean(model, [*names, *without_slash]) if len(model) <= _LONGEST_HINTED else ""
-    return UnknownModelError(f"model must be one of {shown}{more}, got {quoted(model)}.{hint}", field="model")
+    names_of_own = "" if hint else " `aliases` in a policy give a client's own names a meaning."
+    return UnknownModelError(
+        f"model must be one of {shown}{more}, got {quoted(model)}.{hint}{names_of_own}", field="model"
+    )
 
 
 def model_names(policies: Mapping[str, ServedPolicy]) -> list[str]:

@@ -131,6 +131,14 @@ def test_a_mark_that_is_a_whole_text_is_none_inside_another() -> None:
     assert turn("<image name=[Image #1]> what is it?") == ["<image name=[Image #1]> what is it?"]
 
 
+def test_a_short_wish_does_not_refer_to_what_the_client_let_the_model_say() -> None:
+    context, wish = "This is the Gemini CLI. We are setting up the context for our chat.", "Explain a.py"
+    for said, judged in {"Got it. Thanks for the context!": wish, "Shall I?": f"Shall I?\n\n{wish}"}.items():
+        chat = zip(("user", "assistant", "user"), (context, said, wish), strict=True)
+        messages = [{"role": role, "content": content} for role, content in chat]
+        assert extract(RouteQuery(messages), max_bytes=1000).text == judged
+
+
 HALF_A_MEGABYTE = 500_000
 ADVERSARIAL = {
     "blocks never closed": "<system-reminder>\n",
