@@ -152,7 +152,8 @@ def test_other_model_groups_are_left_alone(stack: Stack) -> None:
 
 def test_a_chat_that_nobody_may_answer_is_refused_and_nobody_is_asked(stack: Stack) -> None:
     stack.chat.sent.clear()
-    hologram: Any = [{"role": "user", "content": [{"type": "hologram"}]}]
+    part = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
+    sound: Any = [{"role": "user", "content": [part]}]
     with stack.sdk() as sdk, pytest.raises(openai.BadRequestError, match="no candidate may answer"):
-        sdk.chat.completions.create(model="auto", messages=hologram)
+        sdk.chat.completions.create(model="auto", messages=sound)
     assert stack.chat.sent == []

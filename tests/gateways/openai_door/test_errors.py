@@ -11,12 +11,15 @@ import pytest
 
 from tests.gateways.openai_door.door_stack import JSON, MAX_BODY_BYTES, Stack, hello
 
+#: No candidate of these tests can hear.
+SOUND = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
+
 ERRORS = [
     ({"model": "gpt-4o"}, openai.NotFoundError, "model_not_found", "model"),
     ({"model": None}, openai.BadRequestError, "invalid_request", "model"),
     ({"messages": "hello"}, openai.BadRequestError, "invalid_request", "messages"),
     ({"stream": "yes"}, openai.BadRequestError, "invalid_request", "stream"),
-    ({"messages": [{"role": "user", "content": [{"type": "hologram"}]}]}, openai.BadRequestError, None, None),
+    ({"messages": [{"role": "user", "content": [SOUND]}]}, openai.BadRequestError, None, None),
     ({"model": "fault-400"}, openai.BadRequestError, "upstream_rejected", None),
     ({"model": "fault-too-long"}, openai.BadRequestError, "context_length_exceeded", None),
     ({"model": "fault-401"}, openai.InternalServerError, "upstream_denied", None),
