@@ -1,6 +1,6 @@
 """The OpenAI Agents SDK and pydantic-ai, each with its defaults, ask through the door; print what came back as JSON.
 
-The first argument is the base URL of the door, which ends in /v1; the second is the name of the model.
+The first argument is the base URL of the door, which ends in /v1; the others are names of models.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any
 
-URL, MODEL = sys.argv[1:3]
+URL, *MODELS = sys.argv[1:]
 os.environ |= {"OPENAI_BASE_URL": URL, "OPENAI_API_KEY": "sk-caller", "OPENAI_AGENTS_DISABLE_TRACING": "1"}
 
 import agents  # noqa: E402
@@ -28,8 +28,8 @@ def weather(city: str) -> str:
     return f"12 degrees in {city}"
 
 
-async def with_agents_sdk() -> dict[str, Any]:
-    plain = agents.Agent(name="plain", instructions="be kind", model=MODEL)
+async def with_agents_sdk(model: str) -> dict[str, Any]:
+    plain = agents.Agent(name="plain", instructions="be kind", model=model)
     told = await agents.Runner.run(plain, "hello")
     streamed = agents.Runner.run_streamed(plain, "hello")
     deltas = [
@@ -37,9 +37,9 @@ async def with_agents_sdk() -> dict[str, Any]:
         async for event in streamed.stream_events()
         if event.type == "raw_response_event" and event.data.type == "response.output_text.delta"
     ]
-    tooled = agents.Agent(name="tooled", model=MODEL, tools=[agents.function_tool(weather)])
+    tooled = agents.Agent(name="tooled", model=model, tools=[agents.function_tool(weather)])
     looped = await agents.Runner.run(tooled, "how warm is it in Köln?")
-    placed = await agents.Runner.run(agents.Agent(name="placed", model=MODEL, output_type=Place), "where?")
+    placed = await agents.Runner.run(agents.Agent(name="placed", model=model, output_type=Place), "where?")
     picture = {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo=", "detail": "auto"}
     content = [{"type": "input_text", "text": "what is it?"}, picture]
     seen = await agents.Runner.run(plain, [{"role": "user", "content": content}])
@@ -62,8 +62,8 @@ async def with_agents_sdk() -> dict[str, Any]:
     }
 
 
-async def with_pydantic_ai() -> dict[str, Any]:
-    name = f"openai:{MODEL}"
+async def with_pydantic_ai(model: str) -> dict[str, Any]:
+    name = f"openai:{model}"
     plain = pydantic_ai.Agent(name, instructions="be kind")
     told = await plain.run("hello")
     async with plain.run_stream("hello") as stream:
@@ -92,7 +92,11 @@ async def with_pydantic_ai() -> dict[str, Any]:
 
 async def main() -> None:
     agents.set_tracing_disabled(True)
-    print(json.dumps({"agents": await with_agents_sdk(), "pydantic-ai": await with_pydantic_ai()}))
+    told = {
+        model: {"agents": await with_agents_sdk(model), "pydantic-ai": await with_pydantic_ai(model)}
+        for model in MODELS
+    }
+    print(json.dumps(told))
 
 
 asyncio.run(main())

@@ -146,7 +146,7 @@ def test_one_that_leaves_loses_no_connection_from_its_backlog(policy: Path) -> N
                 seen[type(error).__name__] += 1
 
     with elle_serve(*options(policy)) as service:
-        clients = [threading.Thread(target=connect, args=(port_of(service.address),)) for _ in range(4)]
+        clients = [threading.Thread(target=connect, args=(port_of(service.address),)) for _ in range(2)]
         for client in clients:
             client.start()
         for _ in range(2):
