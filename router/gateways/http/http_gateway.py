@@ -109,7 +109,8 @@ class HttpGateway:
         self._cors_origins = tuple(_checked_origin(origin) for origin in cors_origins)
         self._comment_after_s = comment_after_s
         self._engine: Engine | None = None
-        self._gate = OPEN_GATE
+        # Set by `app`, in the process that serves: a gate cannot be sent to the processes of `--workers`.
+        self._gate: Gate | None = None
 
     def start(
         self,
@@ -159,7 +160,7 @@ class HttpGateway:
         return _with_cors(app, self._cors_origins) if self._cors_origins else app
 
     def _admit(self, needed: Needed, headers: Mapping[str, str]) -> None:
-        if self._gate.looks_at_headers:
+        if self._gate is not None and self._gate.looks_at_headers:
             self._gate.admit(DoorName.HTTP, headers, needed)
 
     def _started_engine(self) -> Engine:
