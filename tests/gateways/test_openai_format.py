@@ -8,9 +8,11 @@ import pytest
 
 from router import errors
 from router.deciding.pipeline import Router
+from router.gateways.http.anthropic_format import ANTHROPIC_FORMAT
 from router.gateways.http.decision_format import ALL_HEADERS, decision_headers
 from router.gateways.http.http_api import HTTP_STATUS
-from router.gateways.http.openai_format import error_reply
+from router.gateways.http.openai_format import OPENAI_FORMAT, error_reply
+from router.gateways.http.responses_format import RESPONSES_FORMAT
 from router.values import Overrides, RouteQuery
 from tests.fakes import FakeEncoder, write_policy
 
@@ -62,3 +64,15 @@ def load(folder):
     policies = load_policies([write_policy(folder)])
     encoder = FakeEncoder()
     return Router(policies, {encoder.spec.identity: encoder})
+
+
+@pytest.mark.parametrize(
+    "api", [OPENAI_FORMAT, RESPONSES_FORMAT, ANTHROPIC_FORMAT], ids=lambda api: api.api_format.value
+)
+def test_the_providers_own_code_and_param_stand_in_every_error_object(api):
+    error = errors.UpstreamRejectedError("m")
+    error.provider_code, error.provider_param = "content_filter", "messages"
+    told = api.error_body(error, 400)["error"]
+    assert (told["code"], told["param"], told["message"][0]) == ("content_filter", "messages", "m")
+    told = api.error_body(errors.UpstreamRejectedError("m"), 400)["error"]
+    assert (told["code"], told["param"]) == ("upstream_rejected", None)

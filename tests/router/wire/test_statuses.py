@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2
 from router.attempts import Attempt, AttemptOutcome
 from router.errors import InvalidRequestError, RouterError, UpstreamRejectedError, UpstreamUnavailableError
 from router.pb import routing_pb2
+from router.wire.service_errors import service_error
 from router.wire.statuses import status_of
 
 #: Bytes of trailers that clients of grpc take unless told otherwise.
@@ -54,3 +55,14 @@ def test_every_status_says_whether_to_retry() -> None:
         info = error_details_pb2.ErrorInfo()
         assert status_of(error).details[0].Unpack(info)
         assert info.metadata["retryable"] == "false"
+
+
+def test_the_providers_own_names_of_an_error_reach_the_client() -> None:
+    error = UpstreamRejectedError("x")
+    error.provider_code, error.provider_param = "content_filter", "messages"
+    told = service_error(status_of(error))
+    assert (told.service_reason, told.provider_code, told.provider_param) == (
+        *("UPSTREAM_REJECTED", "content_filter", "messages"),
+    )
+    told = service_error(status_of(UpstreamRejectedError("x")))
+    assert (told.provider_code, told.provider_param) == (None, None)

@@ -45,8 +45,8 @@ async def upstream() -> AsyncIterator[Upstream]:
     await upstream.aclose()
 
 
-def send(*steps: Step, kind: str = "text/event-stream") -> None:
-    sent[:] = [real.HEAD.replace(b"text/event-stream", kind.encode()), *steps]
+def send(*steps: Step, kind: str = "text/event-stream", status: str = "200 OK") -> None:
+    sent[:] = [real.HEAD.replace(b"text/event-stream", kind.encode()).replace(b"200 OK", status.encode()), *steps]
 
 
 def asked(provider: str, url: str, **more: Any) -> Candidate:
@@ -136,6 +136,21 @@ async def test_an_error_in_an_answer_of_status_200_is_that_error(
     has_words = reason != "UPSTREAM_DENIED" and name != "a choice that says no more"
     assert ("it failed" in str(found)) is has_words
     assert "abcdefghij" not in str(found)
+
+
+@pytest.mark.parametrize("provider", [*PROVIDERS, "anthropic"])
+@pytest.mark.parametrize("way", ["whole", "stream"])
+async def test_code_and_param_of_an_error_status_are_the_providers_own(
+    upstream: Upstream, url: str, provider: str, way: str
+) -> None:
+    error = real.reported(code="unsupported_value", param="temperature")
+    send(json.dumps(error).encode(), kind="application/json", status="400 Bad Request")
+    candidate, query = asked(provider, url), RouteQuery.from_prompt("hi")
+    with pytest.raises(DispatchError, match="it failed") as caught:
+        await (upstream.complete(candidate, query) if way == "whole" else stream(upstream, candidate))
+    found = caught.value
+    assert (found.reason, found.http_status) == ("UPSTREAM_REJECTED", 400)
+    assert (found.provider_code, found.provider_param) == ("unsupported_value", "temperature")
 
 
 async def test_the_errors_of_the_other_formats_are_found_too(upstream: Upstream, url: str) -> None:
