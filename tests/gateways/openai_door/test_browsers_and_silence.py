@@ -35,6 +35,9 @@ HELLO: Any = [{"role": "user", "content": "hello"}]
 
 COMMENT = ": waiting"
 
+#: What an upstream says of its rate limits, which the caller gets to see.
+LIMITS = {"x-ratelimit-remaining-requests": "7", "anthropic-ratelimit-tokens-limit": "5"}
+
 
 @dataclass
 class ThinkingUpstream:
@@ -51,9 +54,9 @@ class ThinkingUpstream:
         if body["model"] == "fails":
             return JSONResponse({"error": {"message": "no"}}, 500)
         if not body.get("stream"):
-            return JSONResponse(faults.answer())
+            return JSONResponse(faults.answer(), headers=LIMITS)
         words = (faults.event({"content": "forty-"}), faults.event({"content": "two"}), faults.event({}, "stop"))
-        return StreamingResponse(iter([*words, "data: [DONE]\n\n"]), media_type="text/event-stream")
+        return StreamingResponse(iter([*words, "data: [DONE]\n\n"]), headers=LIMITS, media_type="text/event-stream")
 
 
 @dataclass
@@ -148,6 +151,16 @@ def test_a_whole_answer_has_no_comments_and_an_early_error_its_status(door: Door
     assert reply.json()["choices"][0]["message"]["content"] == "forty-two"
     reply = httpx.post(f"{door.root}/v1/chat/completions", json={"model": "nobody", "messages": HELLO, "stream": True})
     assert reply.status_code == 404
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+def test_the_rate_limits_of_the_upstream_that_answered_are_told(door: Door, streamed: bool) -> None:
+    for path in ("chat/completions", "messages"):
+        body = {"model": "thinks", "max_tokens": 5, "messages": HELLO, "stream": streamed}
+        reply = httpx.post(f"{door.root}/v1/{path}", json=body, timeout=30)
+        assert LIMITS.items() <= dict(reply.headers).items()
+    refused = httpx.post(f"{door.root}/v1/chat/completions", json={"model": "fails", "messages": HELLO}, timeout=30)
+    assert not LIMITS.keys() & set(refused.headers)
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/models", "/healthz"])
