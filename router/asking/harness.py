@@ -149,7 +149,8 @@ def _without_blocks(text: str, marks: MarkIndex, agentic: bool) -> str:
         if end < 0:
             # There is no closing tag from here on. So there is none further on either, and nobody looks for it again.
             unclosed.add(name)
-            names = known if len(unclosed) > _MOST_UNCLOSED else names
+            if names is not None or len(unclosed) > _MOST_UNCLOSED:
+                names = known - unclosed
             found = _next_tag(text, found.end(), names)
             continue
         kept.append(text[done : found.start()])
