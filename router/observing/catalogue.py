@@ -153,6 +153,18 @@ POLICY_LOADED = Metric(
 CERTIFICATE_EXPIRES = Metric(
     "elle_certificate_expires_timestamp_seconds", _SAME, "When the certificate of a policy expires.", _POLICY
 )
+DRIFT_BLOCKS = Metric(
+    "elle_drift_blocks", _SUM, "Complete blocks of requests that were compared or joined the baseline.", ("probe",)
+)
+DRIFT_DISTANCE = Metric(
+    "elle_drift_distance",
+    _SAME,
+    "Total variation distance, 0 to 1, of the last block of requests from the baseline; the largest of all processes.",
+    ("probe", "signal"),
+)
+DRIFT_ALARM = Metric(
+    "elle_drift_alarm", _SAME, "1 if the last block of requests differs from the baseline.", ("probe", "signal")
+)
 BUILD_INFO = Metric("elle_build_info", _SAME, "What runs; always 1.", ("version", "python"))
 
 #: Every metric by its name.
@@ -165,6 +177,7 @@ CATALOGUE = {
         *(INPUT_TOKENS, OUTPUT_TOKENS, ANSWER_COST),
         *(CACHE_HITS, CACHE_MISSES, CACHE_ENTRIES, ENCODER_PENDING, SESSIONS),
         *(RELOADS, POLICY_LOADED),
+        *(DRIFT_BLOCKS, DRIFT_DISTANCE, DRIFT_ALARM),
         *(WORKERS, WORKER_RESTARTS, POLICY_INFO, CERTIFICATE_EXPIRES, BUILD_INFO),
     )
 }

@@ -8,6 +8,7 @@ import threading
 from importlib import metadata
 from multiprocessing.connection import Connection
 
+from router.drift.watch import DriftWatch
 from router.identity.gate import Gate
 from router.observing import catalogue
 from router.observing.metrics import SHORT_DIGEST
@@ -21,7 +22,7 @@ REPORT_S = 1.0
 _MAX_REPORT_BYTES = 64 * 1024 * 1024
 
 
-def process_state(reloader: Reloader, gate: Gate) -> Snapshot:
+def process_state(reloader: Reloader, gate: Gate, drift: DriftWatch | None = None) -> Snapshot:
     """Return the gauges of a process, how its reloads ended, and the calls that its gate has turned away."""
     router, reloads = reloader.current.router, reloader.counts
     policies: dict[Labels, float] = {}
@@ -42,6 +43,7 @@ def process_state(reloader: Reloader, gate: Gate) -> Snapshot:
             catalogue.WORKERS.name: {(): 1.0},
             catalogue.POLICY_INFO.name: policies,
             catalogue.CERTIFICATE_EXPIRES.name: expires,
+            **_drift_values(drift),
             catalogue.BUILD_INFO.name: {(_version(), platform.python_version()): 1.0},
         }
     )
@@ -103,6 +105,23 @@ class ReportSender:
             while not self._over.wait(REPORT_S):
                 self._pipe.send_bytes(self._tally.snapshot().to_json())
             self._pipe.send_bytes(self._tally.snapshot().to_json())
+
+
+def _drift_values(drift: DriftWatch | None) -> dict[str, dict[Labels, float]]:
+    distances: dict[Labels, float] = {}
+    alarms: dict[Labels, float] = {}
+    blocks: dict[Labels, float] = {}
+    for digest, watch in drift.watches.items() if drift is not None else ():
+        probe, alarmed = digest[:SHORT_DIGEST], {alarm.signal for alarm in watch.alarms}
+        blocks[(probe,)] = float(watch.n_blocks)
+        for signal, compared in watch.comparisons().items():
+            distances[probe, signal] = compared.distance
+            alarms[probe, signal] = float(signal in alarmed)
+    return {
+        catalogue.DRIFT_BLOCKS.name: blocks,
+        catalogue.DRIFT_DISTANCE.name: distances,
+        catalogue.DRIFT_ALARM.name: alarms,
+    }
 
 
 def _version() -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from router.answering import upstream
 from router.deciding.pipeline import Router
+from router.drift.watch import DriftWatch
 from router.feedback.desk import FeedbackDesk
 from router.identity.spending import Spending
 from router.identity.watched_file import kept_fresh
@@ -106,9 +107,12 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
             ledger = await stack.enter_async_context(_recording(settings, ports))
             if ledger is not None:
                 settings = replace(settings, observers=settings.observers.plus(ledger))
+            drift = stack.enter_context(_watching_drift(settings))
+            if drift is not None:
+                settings = replace(settings, observers=settings.observers.plus(drift))
             if not settings.share_port:
                 await ports.open()
-            tally = Tally(lambda: process_state(reloader, ports.gate))
+            tally = Tally(lambda: process_state(reloader, ports.gate, drift))
             observers = settings.observers.plus(*_watchers(settings, tally, stack))
             ports.gate.keeps_traces = settings.traces is not None
             reloader = await stack.enter_async_context(loaded(settings, ports.intake, ports.start, observers))
@@ -155,6 +159,22 @@ async def serve_forever(settings: ServerSettings, on_ready: Callable[[RunningSer
         await ports.report_health(serving=False)
         await asyncio.sleep(0 if is_interactive else min(settings.drain_delay_s, shutdown.remaining_s))
     shutdown.complete()
+
+
+@contextlib.contextmanager
+def _watching_drift(settings: ServerSettings) -> Iterator[DriftWatch | None]:
+    """Watch the traffic for drift while the context lasts, and then save the baseline."""
+    if settings.drift is None:
+        yield None
+        return
+    state = settings.drift_state
+    if state is not None and settings.worker:
+        state = state.with_name(f"{state.name}.{settings.worker}")
+    watch = DriftWatch(settings.drift, state=state)
+    try:
+        yield watch
+    finally:
+        watch.save()
 
 
 @contextlib.asynccontextmanager

@@ -11,6 +11,7 @@ import grpc.aio
 from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
 from router.deciding.settings import RouterSettings
+from router.drift.traffic_watch import DriftSettings
 from router.feedback.desk import FeedbackDesk
 from router.identity.gate import Gate, IdentitySettings
 from router.identity.server_tls import TlsFiles
@@ -86,6 +87,9 @@ class ServerSettings(RouterSettings):
         reflection: whether gRPC reflection is served.
         ledger: where the ledger of decisions, answers and feedback is kept; None keeps none.
         watch: whether policies are loaded again when their files change.
+        drift: how the traffic is watched for drift; None does not watch it.
+        drift_state: the file that keeps the baseline of drift over restarts; None keeps it in memory.
+        worker: the number of this process among several, counted from 0.
     """
 
     policies: tuple[Path, ...] = ()
@@ -108,6 +112,9 @@ class ServerSettings(RouterSettings):
     reflection: bool = True
     ledger: LedgerSettings | None = None
     watch: bool = False
+    drift: DriftSettings | None = None
+    drift_state: Path | None = None
+    worker: int = 0
 
     @property
     def is_watched(self) -> bool:

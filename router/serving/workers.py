@@ -239,7 +239,8 @@ class _WorkerPool:
             worker.close()
 
     def _start_one(self, slot: _Slot) -> None:
-        slot.worker = _Worker(self._context, self._settings, slot.name)
+        settings = dataclasses.replace(self._settings, worker=slot.number)
+        slot.worker = _Worker(self._context, settings, slot.name)
         self.totals.follow(slot.name, slot.worker.reports.latest)
 
     def _counts(self) -> Snapshot:

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from router.collecting.labelling.questions import Questions
+from router.drift.watch import DriftWatch
+from router.ledger.opening import open_ledger
+from router.ledger.settings import LedgerSettings
+from router.observing.observer import DecidedEvent
+from router.values import RouteQuery
 from tests.conftest import ROOT
+from tests.router.drift.decisions import decision
 
 
 def write_files(folder: Path) -> None:
@@ -33,6 +39,10 @@ def write_files(folder: Path) -> None:
     (folder / "chat.json").write_text(json.dumps({"messages": chat}), "utf-8")
     (folder / "prompts.txt").write_text("".join(f"What is {i} plus {i}?\n" for i in range(20)), "utf-8")
     (folder / "examples").symlink_to(ROOT / "examples")
+    fresh_tiers = {"small": "economy", "large": "frontier"}
+    rows = [row | {"model": fresh_tiers[row["model"]]} for row in _outcomes(20, seed=9)]
+    _write(folder / "fresh-outcomes.jsonl", [*rows, *(row | {"model": "standard"} for row in rows[1::2])])
+    _write_watched(folder)
     _write_judged(folder)
     _write_exports(folder)
     _write_embeddings(folder)
@@ -51,6 +61,17 @@ def _outcomes(n: int, *, seed: int) -> Iterable[dict[str, Any]]:
                 "prompt": text, "prompt_id": f"{seed}-{i}", "model": model, "score": score,
                 "group": f"group {i % 4}", "timestamp": 1_760_000_000 + 60 * i,
             }  # fmt: skip
+
+
+def _write_watched(folder: Path) -> None:
+    """Write what a service has kept of 20 requests: the state of its drift watch, and its ledger."""
+    watch, ledger = DriftWatch(state=folder / "drift.json"), open_ledger(LedgerSettings(str(folder / "ledger.db")))
+    for number in range(20):
+        event = DecidedEvent(RouteQuery.from_prompt("Why?"), decision(decision_id=f"{number:032x}"), "", None)
+        watch.decided(event)
+        ledger.decided(event)
+    watch.save()
+    ledger.close()
 
 
 def _prompts(n: int) -> Iterable[dict[str, Any]]:

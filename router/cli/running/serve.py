@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.options import ENCODER_DIR, PATH
-from router.cli.running import ledger_options, watch_options
+from router.cli.running import drift_options, ledger_options, watch_options
 from router.cli.running.config_file import ConfiguredCommand
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _SERVE_GROUPS = {
     "Encryption": ("tls_cert", "tls_key", "tls_client_ca", "insecure"),
     "The ledger": ledger_options.NAMES,
     "Watching": watch_options.NAMES,
+    "Drift": drift_options.NAMES,
     "Processes and threads": ("workers", "worker_timeout_s", "threads"),
     "Limits": ("max_pending", "max_prompt_bytes", "max_body_bytes"),
     "Memory of prompts and sessions": ("cache_entries", "max_sessions", "session_ttl_s"),
@@ -199,6 +200,7 @@ _SERVE_GROUPS = {
     "or passed on unchanged (open).",
 )
 @ledger_options.serving_options
+@drift_options.drift_serving_options
 def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
     """Serve over gRPC until SIGTERM, and over HTTP with --http."""
     from router.serving.event_loop import run_in_event_loop
@@ -225,6 +227,8 @@ def _server_settings(ext_proc: Any, http_port: int | None, **options: Any) -> Se
     options |= {"identity": _identity(options), "tls": _tls_files(options)}
     options |= watch_options.watch_settings(options)
     options["ledger"] = ledger_options.ledger_settings(options)
+    blocks = drift_options.drift_settings(options)
+    options["drift"] = blocks if options["drift"] else None
 
     if ext_proc is not None:
         from router.gateways.ext_proc import ExternalProcessor

@@ -1,0 +1,81 @@
+"""Say which room of each package may import which; tests/test_architecture.py holds the sources to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: What every room of a package may import: small files at the root of the package that know nothing of the rooms.
+COMMON = {
+    "probes": {"_checks", "atomic_write", "bounded", "errors", "telemetry"},
+    "router": {
+        "attempts",
+        "errors",
+        "loop_thread",
+        "money",
+        "plain_json",
+        "quoting",
+        "time_ids",
+        "values",
+        "written_body",
+        "yaml_file",
+    },
+}
+
+#: For each room the further rooms, and files at the root, that it may import.
+ARROWS: Mapping[str, Mapping[str, set[str]]] = {
+    "probes": {
+        "artifacts": {"calibration", "kinds", "probe", "regression", "tasks"},
+        "bounded": set(),
+        "calibration": {"regression"},
+        "certificates": set(),
+        "embeddings": {"probe"},
+        "encoders": set(),
+        "kinds": {"regression"},
+        "losses": {"measures", "probe", "regression"},
+        "measures": set(),
+        "probe": {"calibration", "kinds", "regression", "tasks"},
+        "regression": set(),
+        "tasks": set(),
+    },
+    "router": {
+        "answering": {"asking", "intake", "observing", "policies"},
+        "asking": set(),
+        "client": {"feedback", "wire", "pb"},
+        "collecting": {"answering", "asking", "policies", "serving", "tuning.outcomes"},
+        "deciding": {"asking", "feedback", "identity", "intake", "observing", "policies"},
+        "drift": {"observing", "policies"},
+        "explaining": {"policies"},
+        "feedback": {"identity", "ledger", "policies"},
+        "gateways": {"answering", "asking", "client", "deciding", "feedback", "identity", "intake", "observing"}
+        | {"policies", "wire"},
+        "identity": {"asking", "observing"},
+        "intake": set(),
+        "ledger": {"observing"},
+        "observing": {"policies"},
+        "policies": {"asking"},
+        "rollout": set(),
+        "serving": {
+            "answering",
+            "deciding",
+            "drift",
+            "feedback",
+            "identity",
+            "intake",
+            "ledger",
+            "observing",
+            "policies",
+            "wire",
+            "pb",
+        },
+        "tuning.certifying": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},
+        "tuning.fitting": {"asking", "policies", "tuning.outcomes"},
+        "tuning.judging": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},
+        "tuning.outcomes": {"asking", "policies"},
+        "tuning.previewing": {"asking", "deciding", "policies", "tuning.outcomes", "tuning.reporting"},
+        "tuning.reporting": {"asking", "policies", "tuning.fitting", "tuning.judging", "tuning.outcomes"},
+        "wire": {"answering", "asking", "deciding", "feedback", "identity", "intake", "pb"},
+    },
+}
+
+#: The command line imports every room, and old import paths (`probes.artifact`) hand on to the new ones.
+FREE = {"probes": {"artifact"}, "router": {"cli"}}
