@@ -44,7 +44,10 @@ def upstream_at_fault(into: str) -> Iterator[None]:
     """
     try:
         yield
-    except MISSHAPEN as error:
+    except Exception as error:
+        # LiteLLM turns some of them into exceptions of its own. Ours pass: they say what else went wrong.
+        if not isinstance(error, MISSHAPEN) and type(error).__module__.partition(".")[0] != "litellm":
+            raise
         raise UpstreamUnavailableError(
             f"the upstream sent a chat completion that cannot be translated into {into}."
         ) from error

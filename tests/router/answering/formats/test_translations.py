@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from router.answering.formats import anthropic_translation, responses_translatio
 from router.answering.formats.translations import TRANSLATIONS
 from router.answering.upstream import Upstream
 from router.answering.upstreams.litellm_import import import_litellm
-from router.errors import DispatchNotInstalledError, InvalidRequestError
+from router.errors import DispatchNotInstalledError, InvalidRequestError, UpstreamUnavailableError
 from router.values import ApiFormat, RouteQuery
 
 MODEL = "mistral/x"
@@ -58,3 +58,15 @@ async def test_only_the_formats_in_which_requests_come_are_loaded(monkeypatch: p
         await upstream.aclose()
         assert tuple(loaded) == formats
         loaded.clear()
+
+
+async def test_an_error_of_litellms_own_about_a_misshapen_chunk_is_the_upstreams_fault() -> None:
+    import_litellm()
+    request = responses_translation.responses_to_chat(query(ApiFormat.OPENAI_RESPONSES), MODEL)
+
+    async def chunks() -> AsyncGenerator[dict[str, Any], None]:
+        for delta, reason in (({"content": "a", "audio": [1]}, None), ({}, "stop")):
+            yield {"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+
+    with pytest.raises(UpstreamUnavailableError, match="cannot be translated"):
+        assert [event async for event in responses_translation.response_events_of(chunks(), request)]
