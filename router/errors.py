@@ -23,6 +23,8 @@ RouterError
 │                              makes that an error                            INTERNAL
 ├── UndecidedError             (decision models) the router abstained         UNAVAILABLE
 ├── ConfigError                a policy or its probe cannot be used           FAILED_PRECONDITION
+├── UnknownVersionError        the store has no such version of a policy      NOT_FOUND
+├── VersionConflictError       another version is active than expected        ABORTED
 ├── GatewayNotInstalledError   a package that a gateway needs is missing      UNIMPLEMENTED
 ├── DispatchError              no allowed candidate answered                  UNAVAILABLE
 │   ├── DispatchNotInstalledError   the extra `dispatch` is missing           UNIMPLEMENTED
@@ -191,6 +193,18 @@ class ConfigError(RouterError):
     """A policy file or the probe that it names cannot be used. The message names the key at fault and what to do."""
 
     status = "FAILED_PRECONDITION"
+
+
+class UnknownVersionError(RouterError):
+    """The store has no version of a policy under this name, or several."""
+
+    status = "NOT_FOUND"
+
+
+class VersionConflictError(RouterError):
+    """Another version of a policy is active than was expected. Look at what is active, and decide again."""
+
+    status = "ABORTED"
 
 
 class GatewayNotInstalledError(RouterError):

@@ -93,7 +93,7 @@ upstream that only sends canned text, so no key was needed and nothing left this
 Next:
   keep it running       .venv/bin/elle serve
   ask why               .venv/bin/elle explain "Prove that there are infinitely many primes."
-  use real providers    .venv/bin/elle policy > my.yaml; there, set each candidate's `model` to a LiteLLM model string
+  use real providers    .venv/bin/elle policy new > my.yaml; set each `model` there to a LiteLLM model string
                         and delete `api_base: canned`; export the provider's key, then
                         .venv/bin/elle serve --policy my.yaml
   fit your own data     .venv/bin/elle fit outcomes.jsonl --out my-probe    (columns: prompt, model, score)

@@ -171,7 +171,11 @@ def load_policies(paths: Sequence[Path]) -> tuple[ServedPolicy, ...]:
 
     Raises ConfigError for a policy that cannot be used, and for two policies of the same name.
     """
-    loaded = [load_policy(path) for path in paths]
+    return with_all_profiles([load_policy(path) for path in paths])
+
+
+def with_all_profiles(loaded: Sequence[ServedPolicy]) -> tuple[ServedPolicy, ...]:
+    """Return policies in order, each followed by its profiles. Raises ConfigError for two of the same name."""
     policies = tuple(served for policy in loaded for served in (policy, *policy.profiles()))
     for name, count in Counter(policy.ref.name for policy in policies).items():
         if count > 1:

@@ -243,7 +243,9 @@ def read_policy_file(path: Path) -> PolicyFile:
     data = read_yaml(path, "policy file")
     if not isinstance(data, dict):
         found = "but it is empty" if data is None else f"got {kind_of(data)}"
-        raise ConfigError(f"policy file {path} must hold a mapping, {found}; `elle policy` prints one to start from.")
+        raise ConfigError(
+            f"policy file {path} must hold a mapping, {found}; `elle policy new` prints one to start from."
+        )
     try:
         return PolicyFile.model_validate(data)
     except ValidationError as error:

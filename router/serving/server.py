@@ -127,7 +127,7 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
             await ports.report_health(serving=True)
             if settings.http is not None:
                 await stack.enter_async_context(_in_background(_load_answering(reloader)))
-            if settings.watch:
+            if settings.watch or settings.store is not None:
                 await stack.enter_async_context(_in_background(reloader.reload_on_changes()))
             yield RunningService(ports.address, ports.http_address, tally, reloader, ledger)
         finally:

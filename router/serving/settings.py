@@ -87,6 +87,7 @@ class ServerSettings(RouterSettings):
         reflection: whether gRPC reflection is served.
         ledger: where the ledger of decisions, answers and feedback is kept; None keeps none.
         watch: whether policies are loaded again when their files change.
+        store: the directory of a store of versions, whose active ones are served and followed; None serves `policies`.
         drift: how the traffic is watched for drift; None does not watch it.
         drift_state: the file that keeps the baseline of drift over restarts; None keeps it in memory.
         worker: the number of this process among several, counted from 0.
@@ -112,6 +113,7 @@ class ServerSettings(RouterSettings):
     reflection: bool = True
     ledger: LedgerSettings | None = None
     watch: bool = False
+    store: Path | None = None
     drift: DriftSettings | None = None
     drift_state: Path | None = None
     worker: int = 0

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _HTTP_OPTIONS = ("max_body_bytes", "cors_origins", "comment_after_s")
 
 _SERVE_GROUPS = {
-    "What to serve": ("config", "policies", "watch", "encoder_dir"),
+    "What to serve": ("config", "policies", "store", "watch", "encoder_dir"),
     "Addresses": ("host", "port", "http_port", "ext_proc"),
     "Over HTTP": ("cors_origins", "comment_after_s"),
     "Who may call": ("tokens", "jwks", "jwt_issuer", "jwt_audience", "reflection"),
@@ -46,6 +46,11 @@ _SERVE_GROUPS = {
     multiple=True,
     help="A policy file; repeatable. The first one is the default. Without any, the embedded policy is served, whose "
     "answers are canned.",
+)
+@click.option(
+    "--store",
+    type=PATH,
+    help="Serve the active versions in this store of `elle policy` instead of files, and follow what is activated.",
 )
 @click.option(
     "--watch",
@@ -222,6 +227,8 @@ def _server_settings(ext_proc: Any, http_port: int | None, **options: Any) -> Se
     """Return the settings of the server, with the services that the options ask for beside gRPC."""
     from router.serving.settings import ServerSettings
 
+    if options["store"] is not None and options["policies"]:
+        raise click.UsageError("--policy and --store exclude each other (ELLE_STORE and elle.yaml set --store too).")
     asked = {name: options.pop(name) for name in _HTTP_OPTIONS}
     asked = {name: value for name, value in asked.items() if value not in (None, ())}
     options |= {"identity": _identity(options), "tls": _tls_files(options)}

@@ -15,8 +15,9 @@ from router.observing.observer import Observers
 from router.serving import http_server
 from router.serving.reloading.in_force import InForce
 from router.serving.reloading.reloader import Reloader, ReloadParts, uses_canned
-from router.serving.reloading.sources import FileSource, PolicySource
+from router.serving.reloading.sources import FileSource, PolicySource, StoreSource
 from router.serving.settings import ServerSettings
+from router.versions.directory_store import DirectoryStore
 
 
 @contextlib.asynccontextmanager
@@ -42,7 +43,7 @@ async def loaded(
                 canned_url = await stack.enter_async_context(http_server.serve_on_loopback())
             return canned_url
 
-        source = FileSource(settings.policies)
+        source = source_of(settings)
         router = await asyncio.to_thread(_load, settings, intake, source, observers)
         try:
             url = await open_canned() if uses_canned(router.policies.values()) else None
@@ -72,3 +73,10 @@ def _load(settings: ServerSettings, intake: Intake, source: PolicySource, observ
     gc.collect()
     gc.freeze()
     return router
+
+
+def source_of(settings: ServerSettings) -> PolicySource:
+    """Return where the settings say that policies are: in a store, or in files."""
+    if settings.store is not None:
+        return StoreSource(DirectoryStore(settings.store))
+    return FileSource(settings.policies)

@@ -1,4 +1,4 @@
-"""Say where a service takes its policies from, so that it can take them again (`PolicySource`)."""
+"""Say where a service takes its policies from, so that it can take them again: from files, or from a store."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol
 
 from probes.artifacts.store import JSON, TENSORS
 from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies, probe_folder
+from router.versions.store import VersionStore, load_active
 
 #: What tells one state of a source from another.
 Marks = tuple[object, ...]
@@ -44,6 +45,24 @@ class FileSource:
     def marks(self) -> Marks:
         """Return time, size and inode of each file. A folder that Kubernetes swaps by a link has other inodes."""
         return tuple(mark_of(path) for path in (*self._paths, *self._probe_files))
+
+
+class StoreSource:
+    """Takes the active version of each policy from a store. The policy that was activated first is the default.
+
+    store: the store.
+    """
+
+    def __init__(self, store: VersionStore) -> None:
+        self._store = store
+
+    def load(self) -> tuple[ServedPolicy, ...]:
+        """Return the active policies and their profiles. Raises ConfigError."""
+        return load_active(self._store)
+
+    def marks(self) -> Marks:
+        """Return something that differs after the trail of the store has changed."""
+        return self._store.marks()
 
 
 def mark_of(path: Path) -> tuple[int, int, int] | None:

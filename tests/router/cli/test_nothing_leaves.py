@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from router.cli.main import cli
+from router.policies.loading import DEFAULT_POLICY
 from tests.watched_processes import WatchedProcesses, watched_in
 
 ELLE = (sys.executable, "-c", "from router.cli.main import main; main()")
@@ -42,8 +43,19 @@ class Run:
 
 RUNS = (
     Run("version", quick=True),
-    Run("policy", output="policy.yaml", quick=True),
-    Run("policy", "--from-litellm litellm.yaml"),
+    Run("policy new", output="policy.yaml", quick=True),
+    Run("policy new", "--from-litellm litellm.yaml"),
+    Run("policy validate", "policy.yaml --store store", quick=True),
+    Run("policy activate", "policy.yaml --store store --reason first", quick=True),
+    Run("policy activate", "second.yaml --store store --reason second", quick=True),
+    Run("policy rollback", "default --store store --reason back", quick=True),
+    Run("policy list", "--store store", quick=True),
+    Run("policy show", "default --store store --out shown", quick=True),
+    Run("policy diff", "default default --store store", quick=True),
+    Run("policy history", "--store store", quick=True),
+    Run("token create", "me --tokens tokens.json", quick=True),
+    Run("token list", "--tokens tokens.json", quick=True),
+    Run("token revoke", "me --tokens tokens.json", quick=True),
     Run("validate", "policy.yaml", quick=True),
     Run("decide", "hello --json", quick=True),
     Run("explain", "hello --json", quick=True),
@@ -114,6 +126,7 @@ def fill(work: Path) -> None:
     for name in ("rows.npy", "later.npy"):
         np.save(work / name, rng.random((50, 8), np.float32))
     models = [{"model_name": "small", "litellm_params": {"model": "openai/gpt-4o-mini", "api_key": "os.environ/KEY"}}]
+    (work / "second.yaml").write_bytes(DEFAULT_POLICY.read_bytes() + b"# The same policy is another version.\n")
     (work / "litellm.yaml").write_text(json.dumps({"model_list": models}))
     spend = [
         {"request_id": f"r{number}", "model": "small", "spend": 0.01, "messages": [{"role": "user", "content": prompt}]}

@@ -24,6 +24,9 @@ from router.policies.policy_file import read_policy_file
 from router.serving.reloading.reloader import ReloadOutcome
 from router.serving.server import RunningService, serving
 from router.serving.settings import ServerSettings
+from router.versions.directory_store import DirectoryStore
+from router.versions.store import Wish, activate, roll_back
+from router.versions.version import read_contents
 from tests.fakes import FakeEncoder, fake_probe, fake_spec, write_policy
 
 CHAT = {"model": "elle", "messages": [{"role": "user", "content": "hello"}]}
@@ -51,7 +54,7 @@ async def served(
     path: Path, **settings: object
 ) -> AsyncIterator[tuple[RunningService, pb_grpc.RouterServiceAsyncStub]]:
     """Serve a policy file in the event loop of the test, with a client of gRPC."""
-    chosen = ServerSettings(policies=(path,), port=0, drain_s=1, **settings)  # type: ignore[arg-type]
+    chosen = ServerSettings(**{"policies": (path,), "port": 0, "drain_s": 1.0} | settings)  # type: ignore[arg-type]
     async with serving(chosen) as running, grpc.aio.insecure_channel(running.address) as channel:
         yield running, pb_grpc.RouterServiceStub(channel)  # type: ignore[misc]
 
@@ -227,6 +230,27 @@ async def test_changed_files_are_taken_by_themselves_even_behind_links_that_are_
         probe = dataclasses.replace(fake_probe(), leverage_limit=123.0)
         artifact.save(probe, versions[1] / "probe")
         await until(stub, lambda decision: decision.probe.digest == probe.identity)
+        watching.cancel()
+
+
+async def test_a_service_follows_what_is_activated_in_its_store(tmp_path: Path, encoder: FakeEncoder) -> None:
+    path = write_policy(tmp_path)
+    store = DirectoryStore(tmp_path / "store")
+    versions = [store.add(*read_contents(path))]
+    rewrite(path, version="2")
+    versions.append(store.add(*read_contents(path)))
+    activate(store, versions[0], Wish("me", "it begins"))
+    async with served(path, store=tmp_path / "store") as (running, stub):
+        watching = asyncio.create_task(running.reloader.reload_on_changes(every_s=0.01))
+        await until(stub, lambda decision: decision.policy.digest == versions[0].policy_digest)
+        activate(store, versions[1], Wish("me", "better"))
+        await until(stub, lambda decision: decision.policy.digest == versions[1].policy_digest)
+        # A version that was damaged on the disk is never served.
+        store.open(versions[0].id).policy.write_text("damaged", "utf-8")
+        roll_back(store, "test", Wish("me", "worse"))
+        while not running.reloader.counts.last_error:  # noqa: ASYNC110 - nothing else waits here
+            await asyncio.sleep(0.01)
+        await until(stub, lambda decision: decision.policy.digest == versions[1].policy_digest)
         watching.cancel()
 
 

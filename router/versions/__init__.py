@@ -1,0 +1,1 @@
+"""Keep versions of policies that never change, say which of them are active, and record who changed that and why."""

@@ -1,0 +1,187 @@
+"""Keep versions of policies in a directory (`DirectoryStore`).
+
+    versions/ID/policy.yaml     the policy file, byte for byte
+    versions/ID/version.json    what the version holds
+    probes/ID/...               the files of a probe, byte for byte; versions with the same probe share it
+    trail.jsonl                 the audit trail
+    lock                        is held by whoever writes to the trail
+
+A directory of a version appears in one step, and never changes. Only the trail grows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+from probes.atomic_write import replace_directory
+from probes.bounded.files import BoundedFileError, parse_json, read_bounded
+from probes.bounded.text import os_fault
+from probes.errors import ArtifactError
+from router.errors import ConfigError, UnknownVersionError
+from router.policies.loading import ServedPolicy
+from router.quoting import quoted
+from router.versions.store import OpenedVersion, conflict
+from router.versions.trail import Change, Trail
+from router.versions.version import Contents, PolicyVersion, id_of, version_of
+
+_POLICY, _MANIFEST, _TRAIL = "policy.yaml", "version.json", "trail.jsonl"
+
+_MOST_MANIFEST, _MOST_TRAIL, _MOST_FILE = 1 << 20, 256 << 20, 1 << 30
+
+#: Seconds that a writer waits for another one. Each of them needs milliseconds.
+LOCK_S = 10.0
+
+
+class DirectoryStore:
+    """Keeps versions of policies in a directory. Only its owner may read it, because policies may hold passwords.
+
+    root: the directory. It is made when something is written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def add(self, contents: Contents, policy: ServedPolicy) -> PolicyVersion:
+        """Keep a version and return it. A version that is there already stays as it is. `policy`: loaded from it."""
+        version = version_of(contents, policy)
+        manifest = json.dumps(version.to_dict(), indent=2, ensure_ascii=False).encode() + b"\n"
+        try:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if version.probe:
+                self._keep(self._root / "probes" / version.probe_id, contents.probe)
+            self._keep(self._folder(version.id), {_POLICY: contents.policy, _MANIFEST: manifest})
+        except (OSError, ArtifactError) as error:
+            raise self._unusable(error) from error
+        return version
+
+    def versions(self) -> Sequence[PolicyVersion]:
+        """Return all versions, by their names and ids."""
+        try:
+            ids = [one.name for one in (self._root / "versions").iterdir() if not one.name.startswith(".")]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self._unusable(error) from error
+        return sorted((self._manifest(one) for one in ids), key=lambda one: (one.name, one.id))
+
+    def open(self, version_id: str) -> OpenedVersion:
+        """Return the files of a version, after checking that they are what was kept.
+
+        Raises UnknownVersionError, and ConfigError if a file was changed.
+        """
+        version = self._manifest(version_id)
+        policy, probe = self._folder(version_id) / _POLICY, self._root / "probes" / version.probe_id
+        for file, digest in ((policy, version.file), *((probe / name, one) for name, one in version.probe.items())):
+            if sha256(self._read(file, _MOST_FILE)).hexdigest() != digest:
+                raise ConfigError(f"{file} was changed since it was kept; restore the store from a backup.")
+        return OpenedVersion(policy, probe if version.probe else None)
+
+    def trail(self) -> Trail:
+        """Return the trail as it is now. Raises ConfigError if it was edited."""
+        path = self._root / _TRAIL
+        return Trail(self._read(path, _MOST_TRAIL) if path.exists() else b"")
+
+    def append(self, change: Change) -> Change:
+        """Write a change to the end of the trail, and return it as written.
+
+        Raises VersionConflictError, and writes nothing, if another version than `change.before` is active by now.
+        """
+        with self._locked():
+            trail = self.trail()
+            active = trail.active.get(change.policy, "")
+            if active != change.before:
+                raise conflict(change.policy, active)
+            written = trail.next(change, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+            try:
+                with (self._root / _TRAIL).open("ab") as file:
+                    # What a crash has torn off the last line does not count, and must not spoil the next one.
+                    file.truncate(trail.n_bytes)
+                    file.write(written.line())
+                    file.flush()
+                    os.fsync(file.fileno())
+                self._sync_root()
+            except OSError as error:
+                raise self._unusable(error) from error
+            return written
+
+    def marks(self) -> tuple[object, ...]:
+        """Return time, size and inode of the trail."""
+        try:
+            found = (self._root / _TRAIL).stat()
+        except OSError:
+            return ()
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def _folder(self, version_id: str) -> Path:
+        return self._root / "versions" / version_id
+
+    @staticmethod
+    def _keep(folder: Path, contents: Mapping[str, bytes]) -> None:
+        if not folder.exists():
+            replace_directory(folder, contents, may_hold=contents)
+
+    def _manifest(self, version_id: str) -> PolicyVersion:
+        path = self._folder(version_id) / _MANIFEST
+        if len(version_id) != 64 or not version_id.isalnum() or not path.exists():
+            raise UnknownVersionError(f"the store {self._root} has no version {quoted(version_id)}.")
+        try:
+            version = PolicyVersion(**parse_json(self._read(path, _MOST_MANIFEST)))
+            is_whole = version.id == version_id == id_of(version.name, version.file, version.probe)
+        except (BoundedFileError, TypeError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}. Restore the store from a backup.") from error
+        if not is_whole:
+            raise ConfigError(f"{path} was changed since it was written; restore the store from a backup.")
+        return version
+
+    def _read(self, file: Path, most_bytes: int) -> bytes:
+        try:
+            return read_bounded(file, most_bytes)
+        except (OSError, BoundedFileError) as error:
+            raise ConfigError(f"{file} must be readable: {os_fault(error)}.") from error
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock of the store, which no two processes have at the same time. Raises ConfigError."""
+        try:
+            handle = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise self._unusable(error) from error
+        try:
+            _lock(handle, self._root)
+            yield
+        finally:
+            os.close(handle)
+
+    def _sync_root(self) -> None:
+        handle = os.open(self._root, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def _unusable(self, error: OSError | ArtifactError) -> ConfigError:
+        fault = os_fault(error) if isinstance(error, OSError) else str(error)
+        return ConfigError(f"the store {self._root} must be a directory that can be read and written: {fault}")
+
+
+def _lock(handle: int, root: Path) -> None:
+    ends = time.monotonic() + LOCK_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > ends:
+                raise ConfigError(
+                    f"another process has held the lock of the store {root} for {LOCK_S:g} s; find and end it."
+                ) from None
+            time.sleep(0.01)
+        else:
+            return

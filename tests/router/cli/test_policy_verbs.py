@@ -1,0 +1,108 @@
+"""`elle policy` as an operator uses it: activate, compare, roll back, look at the history; errors say what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from router.cli.main import cli
+from router.policies.loading import DEFAULT_POLICY
+from tests.fakes import write_policy
+
+FIXED = {"kind": "fixed", "candidate": "small"}
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ELLE_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["policy", *map(str, arguments)])
+
+
+def answer(*arguments: object) -> object:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def change(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
+
+
+def test_without_a_verb_it_prints_a_policy_as_new_does() -> None:
+    assert run().stdout == run("new").stdout == DEFAULT_POLICY.read_text("utf-8")
+    assert run("--example").stdout == run("new", "--example").stdout
+    assert "belong behind" in run("--example", "list").output
+
+
+def test_versions_are_activated_compared_and_rolled_back(store: Path, tmp_path: Path) -> None:
+    path = write_policy(tmp_path, probe=None, rule=FIXED)
+    first = answer("activate", path, "--reason", "it begins", "--author", "ann", "--expect", "none")
+    before = path.read_bytes()
+    change(path, "candidate: small", "candidate: large")
+    second = answer("activate", path, "--reason", "large is [bold]better[/]", "--expect", first["after"][:12])  # type: ignore[index]
+    assert (second["before"], second["kind"]) == (first["after"], "activate")  # type: ignore[index]
+    found = answer("diff", first["after"], "test")  # type: ignore[index]
+    assert [line for line in found["lines"] if re.match(r"[+-] ", line)] == [
+        "-  candidate: small",
+        "+  candidate: large",
+    ]  # type: ignore[index]
+    assert [row["active"] for row in answer("list")] == [False, True]  # type: ignore[index, attr-defined]
+    back = answer("rollback", "test", "--reason", "it was not")
+    assert back["after"] == first["after"]  # type: ignore[index]
+    assert run("show", "test", "--out", tmp_path / "out").exit_code == 0
+    assert (tmp_path / "out" / "policy.yaml").read_bytes() == before
+    assert "must not exist" in run("show", "test", "--out", tmp_path / "out").output
+    history = answer("history", "test")
+    assert next((row["number"], row["kind"], row["author"]) for row in history) == (1, "activate", "ann")  # type: ignore[attr-defined]
+    assert "large is [bold]better[/]" in run("history").stdout
+    assert answer("history", "nobody") == []
+
+
+def test_what_cannot_be_used_or_is_not_expected_changes_nothing(store: Path, tmp_path: Path) -> None:
+    path = write_policy(tmp_path, probe=None, rule=FIXED)
+    answer("activate", path, "--reason", "it begins")
+    for arguments, words in (
+        (("activate", path, "--reason", "again"), "active already"),
+        (("activate", tmp_path / "none.yaml", "--reason", "why"), "does not exist"),
+        (("activate", "nothing", "--reason", "why"), "elle policy list"),
+        (("rollback", "test", "--reason", "why"), "no earlier version"),
+        (("rollback", "nobody", "--reason", "why"), "no earlier version"),
+        (("activate", path, "--reason", " "), "reason"),
+        (("activate", path), "--reason"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code in {1, 2}
+        assert words in result.output
+    change(path, "candidate: small", "candidate: nobody")
+    assert "rule.candidate" in run("activate", path, "--reason", "why").output
+    change(path, "candidate: nobody", "candidate: large")
+    assert "not what was expected" in run("activate", path, "--reason", "why", "--expect", "none").output
+    assert len(answer("history")) == 1  # type: ignore[arg-type]
+
+
+def test_passwords_of_a_policy_are_in_no_output(store: Path, tmp_path: Path) -> None:
+    candidates = [
+        {"name": name, "model": "openai/m", "api_base": "http://ann:hunter2canary@127.0.0.1:1/v1"}
+        for name in ("small", "large")
+    ]
+    path = write_policy(tmp_path, probe=None, rule=FIXED, candidates=candidates)
+    shown = [run("activate", path, "--reason", "why").output]
+    change(path, "candidate: small", "candidate: large")
+    change(path, "hunter2canary", "hunter3canary")
+    shown += [run("activate", path, "--reason", "why").output, run("list").output, run("history").output]
+    ids = [row["id"] for row in answer("list")]  # type: ignore[attr-defined]
+    shown += [
+        run(verb, *ids[: 2 if verb == "diff" else 1], *more).output
+        for verb in ("show", "diff")
+        for more in ((), ("--json",))
+    ]
+    assert "***@127.0.0.1" in "".join(shown)
+    assert "canary" not in "".join(shown)
