@@ -32,6 +32,8 @@ def request_for(candidate: Candidate, query: RouteQuery, dropped: Collection[str
 
     dropped: the parameters to leave out, by their names in chat completions.
     """
+    if not dropped and not candidate.params.model_fields_set and query.parameters.keys().isdisjoint(OUTPUT_BOUNDS):
+        return query
     fields = dict(query.parameters)
     for name in dropped:
         _leave_out(fields, place_of(name, query.api_format) or (name,))

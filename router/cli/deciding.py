@@ -117,6 +117,7 @@ def validate_verb(file: Path, encoder_dir: Path | None, deciding_only: bool, as_
 
 
 def _say_validation(file: Path, policy: ServedPolicy, unset: list[str], problems: list[str]) -> None:
+    from router.cli.steps.validate_file import parameters_in_words
     from router.policies.certificate import say_certificate
 
     verdict = "can decide but NOT ANSWER" if unset or problems else "is valid"
@@ -125,6 +126,8 @@ def _say_validation(file: Path, policy: ServedPolicy, unset: list[str], problems
         click.echo(f"cannot answer: the environment variable {variable} is not set here.")
     for problem in problems:
         click.echo(f"cannot answer: {problem}")
+    for line in parameters_in_words(policy):
+        click.echo(line)
     for served in (policy, *policy.profiles()):
         click.echo(f"{served.ref.name}: {say_certificate(served.certificate)}.")
 

@@ -49,7 +49,8 @@ def _candidate_table(decision: RoutingDecision) -> Table:
         mark = "[bold]" if row.candidate == decision.chosen else ""
         cost = "-" if row.expected_cost_usd is None else amount_text(row.expected_cost_usd)
         numbers = (format_number(row.risk), format_number(row.raw), cost)
-        answers = "yes" if row.eligible else escape("; ".join(row.ineligible_because))
+        left_out = f", without {', '.join(row.dropped_parameters)}" if row.dropped_parameters else ""
+        answers = escape(f"yes{left_out}" if row.eligible else "; ".join(row.ineligible_because))
         table.add_row(mark + row.candidate, *numbers, answers)
     return table
 

@@ -18,6 +18,8 @@ def sort_parameters(rules: Rules, index: int, ask: Ask, overrides: Overrides) ->
     index: the index of the candidate in the policy.
     """
     refused = rules.refused[index]
+    if refused.isdisjoint(ask.given):
+        return (), []
     found = [
         (name, value)
         for name in sorted(refused & ask.given.keys())

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from probes.bounded.files import shown
 from router.answering.candidate_check import problems_here
 from router.policies.certificate import is_expired
 from router.policies.loading import ServedPolicy, missing_keys
+
+#: The largest number of characters of parameters that a line shows.
+_MOST_SHOWN = 300
 
 
 def what_keeps_from_answering(policy: ServedPolicy) -> tuple[list[str], list[str]]:
@@ -25,6 +30,8 @@ def validation(policy: ServedPolicy, unset: list[str], problems: list[str]) -> d
         "version": policy.ref.version,
         "digest": policy.ref.digest,
         "candidates": list(policy.rules.file.names),
+        "params": {one.name: one.params.model_dump(mode="json") for one in policy.rules.file.candidates},
+        "refused_parameters": dict(zip(policy.rules.file.names, map(sorted, policy.rules.refused), strict=True)),
         "probe": policy.probe_ref.digest if policy.probe_ref else None,
         "unset_key_variables": unset,
         "candidates_that_cannot_answer": problems,
@@ -32,3 +39,15 @@ def validation(policy: ServedPolicy, unset: list[str], problems: list[str]) -> d
         "certificate": policy.certificate.model_dump(mode="json") if policy.certificate else None,
         "certificate_expired": is_expired(policy.certificate) if policy.certificate else None,
     }
+
+
+def parameters_in_words(policy: ServedPolicy) -> list[str]:
+    """Return a sentence for each candidate that is asked with parameters of its own, or that refuses some."""
+    lines = []
+    for candidate, refused in zip(policy.rules.file.candidates, policy.rules.refused, strict=True):
+        own = candidate.params.model_dump(mode="json")
+        asked = [f"is asked with {shown(json.dumps(own), _MOST_SHOWN)}"] if own else []
+        refuses = [f"refuses {', '.join(sorted(refused))}"] if refused else []
+        if asked or refuses:
+            lines.append(f"{candidate.name} {' and '.join(asked + refuses)}.")
+    return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from router.client import RouterClient
+from router.gateways.ext_proc import ExternalProcessor
 from router.gateways.http.http_gateway import HttpGateway
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
@@ -30,6 +32,7 @@ class Door:
     grpc: RouterClient
     upstream: ParameterUpstream
     policies: dict[str, Path]
+    address: str
 
     def post(self, path: str, model: str, **body: Any) -> httpx.Response:
         reply = self.http.post(path, json={"model": model, **body})
@@ -97,13 +100,14 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
             patch.setenv(key, "none-of-anybody")
         upstream.refuses = {"fussy": {"temperature", "n", "stop"}}
         files = list(policies(folder, url))
-        settings = ServerSettings(policies=tuple(files), port=0, drain_s=1, http=HttpGateway())
+        doors = (ExternalProcessor(),) if importlib.util.find_spec("envoy") else ()
+        settings = ServerSettings(policies=tuple(files), port=0, drain_s=1, doors=doors, http=HttpGateway())
         with (
             in_thread(serving(settings)) as running,
             httpx.Client(base_url=f"http://{running.http_address}", timeout=60) as http,
             RouterClient(running.address) as grpc,
         ):
-            yield Door(http, grpc, upstream, {path.stem: path for path in files})
+            yield Door(http, grpc, upstream, {path.stem: path for path in files}, running.address)
 
 
 def events(reply: httpx.Response) -> list[dict[str, Any]]:

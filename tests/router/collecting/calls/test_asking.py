@@ -13,10 +13,11 @@ from router.attempts import Attempt, AttemptOutcome
 from router.collecting.calls.asking import AskedCall, Asker, AskingLimits, CallFailedError, state_of
 from router.collecting.calls.budget import NOTHING, Budget, StopCollectingError
 from router.collecting.calls.panel import Panel
-from router.collecting.calls.store import open_store
+from router.collecting.calls.store import digest, open_store
 from router.collecting.collect import CollectOptions, collect
 from router.collecting.sampling import Selection
 from router.errors import DispatchError
+from router.policies.candidates.candidate import Candidate
 from router.policies.policy_file import read_policy_file
 from tests.router.collecting.simulated import simulated, write_log, write_policy
 from tests.router.faults import closed_port
@@ -112,3 +113,14 @@ def test_each_call_has_a_key_of_its_own_with_and_without_litellm(tmp_path: Path,
         assert len(upstream.paid) == 20
         assert not any(key.startswith("no key") for key in upstream.paid)
         assert {body["max_tokens"] for body in upstream.seen_bodies} == {1024}
+
+
+def test_the_answers_of_two_efforts_of_one_model_are_kept_apart() -> None:
+    call = AskedCall("tiny", ({"role": "user", "content": "x"},), {"max_tokens": 5})
+    plain, low, high = (
+        Candidate.model_validate({"name": "tiny", "model": "openai/x", "params": params})
+        for params in ({}, {"reasoning_effort": "low"}, {"reasoning_effort": "high"})
+    )
+    assert len({call.key(one) for one in (plain, low, high)}) == 3
+    # What was paid for before candidates had parameters is still found.
+    assert call.key(plain) == digest("call", "openai/x", None, [dict(one) for one in call.messages], {"max_tokens": 5})
