@@ -14,8 +14,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+from pydantic import ValidationError
 
 from router.errors import ConfigError
+from router.policies.candidates.params import Params
 from router.policies.candidates.prices import litellm_model_info
 from router.policies.credentials import check_base, check_holds_no_secret, check_key_variable, shown_base
 from router.policies.file_model import NAME_PATTERN
@@ -108,16 +110,35 @@ def _take(deployment: Mapping[str, Any], found: _Import, *, alone: bool) -> None
     if said.get("mode", "chat") not in {"chat", "responses", "completion"}:
         found.notes.append(f"{group} ({model}) is left out: its mode is {said['mode']}")
         return
-    if any(one["model"] == model for one in found.candidates):
+    own, kept = _own_params(params)
+    if any(one["model"] == model and _effort(one.get("params", {})) == _effort(own) for one in found.candidates):
         found.notes.append(f"a further deployment of {model} is left out: a candidate has one")
         return
     name = _free_name(group if alone else model.rpartition("/")[2], found)
     candidate = {"name": name, "model": model}
     candidate |= _where(name, params, found.notes)
+    candidate |= {"params": own} if own else {}
     candidate |= _limits({**said, **{key: params[key] for key in _TAKEN & params.keys()}}, model)
     found.candidates.append(candidate)
-    if dropped := sorted(params.keys() - _TAKEN):
+    if dropped := sorted(params.keys() - _TAKEN - kept):
         found.notes.append(f"{name}: {', '.join(dropped)} of its litellm_params have no place here")
+
+
+def _own_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return the parameters with which a deployment is asked, as a policy writes them, and their names."""
+    found: dict[str, Any] = {}
+    for name in Params.model_fields.keys() & params.keys():
+        try:
+            found |= Params.model_validate({name: params[name]}).model_dump(mode="json")
+        except ValidationError:
+            # It stays among what has no place, which a note names.
+            continue
+    return dict(sorted(found.items())), frozenset(found)
+
+
+def _effort(params: Mapping[str, Any]) -> list[Any]:
+    """Return what tells two deployments of a model apart; others share its load."""
+    return [params.get(name) for name in ("reasoning_effort", "thinking", "verbosity")]
 
 
 def _where(name: str, params: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from router.policies.policy_file import PolicyFile
 CONFIG = """
 model_list:
   - model_name: smart
-    litellm_params: {model: openai/gpt-4o, api_key: os.environ/OPENAI_API_KEY, temperature: 0.2}
+    litellm_params: {model: openai/gpt-4o, api_key: os.environ/OPENAI_API_KEY, temperature: 0.2, top_p: many, rpm: 5}
   - model_name: smart
     litellm_params: {model: openai/gpt-4o, api_key: os.environ/OPENAI_API_KEY_2}
   - model_name: own / small
@@ -67,6 +67,21 @@ def test_a_model_list_becomes_candidates_cheapest_first(config):
     assert small.context_window_tokens == 16000
     assert [able.value for able in small.capabilities] == ["text", "tools"]
     assert smart.api_key_env == "OPENAI_API_KEY"
+    assert smart.params.named == {"temperature": 0.2}
+
+
+def test_efforts_of_one_model_become_candidates_and_other_deployments_share_its_load(tmp_path):
+    path = tmp_path / "config.yaml"
+    said = ({"reasoning_effort": "low"}, {"reasoning_effort": "high", "seed": 1}, {"reasoning_effort": "high"})
+    listed = [{"model_name": "gpt", "litellm_params": {"model": "openai/gpt-x", **params}} for params in said]
+    path.write_text(yaml.safe_dump({"model_list": listed}), "utf-8")
+    text = policy_from_litellm(path)
+    found = candidates(text)
+    assert {name: dict(one.params.named) for name, one in found.items()} == {
+        "gpt": {"reasoning_effort": "low"},
+        "gpt-2": {"reasoning_effort": "high", "seed": 1},
+    }
+    assert "further deployment" in text
 
 
 def test_what_litellm_knows_of_a_model_is_taken_from_its_table(config):
@@ -82,7 +97,7 @@ def test_no_secret_is_written_and_what_is_left_out_is_said(config):
     assert "sk-" not in text
     notes = [line for line in text.splitlines() if line.startswith("# Note")]
     said = "\n".join(notes)
-    for part in ("own-small: its key stands", "temperature", "further deployment", "GROQ_BASE", "vectors", "openai/*"):
+    for part in ("own-small: its key stands", "rpm, top_p of its litellm_params", "further deployment", "GROQ_BASE", "vectors", "openai/*"):
         assert part in said, part
 
 
