@@ -97,7 +97,14 @@ def test_no_secret_is_written_and_what_is_left_out_is_said(config):
     assert "sk-" not in text
     notes = [line for line in text.splitlines() if line.startswith("# Note")]
     said = "\n".join(notes)
-    for part in ("own-small: its key stands", "rpm, top_p of its litellm_params", "further deployment", "GROQ_BASE", "vectors", "openai/*"):
+    for part in (
+        "own-small: its key stands",
+        "rpm, top_p of its litellm_params",
+        "further deployment",
+        "GROQ_BASE",
+        "vectors",
+        "openai/*",
+    ):
         assert part in said, part
 
 

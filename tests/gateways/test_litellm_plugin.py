@@ -33,7 +33,7 @@ def upstreams() -> Iterator[dict[str, tuple[Upstream, str]]]:
 
 @pytest.fixture(scope="module")
 def policy_path(tmp_path_factory) -> Path:
-    tools = {"large": {"capabilities": ["text", "tools", "json_schema"]}}
+    tools = {"large": {"capabilities": ["text", "tools", "json_schema"]}, "small": {"unsupported": ["seed"]}}
     candidates = [{"name": name, "model": f"openai/{name}", **tools.get(name, {})} for name in NAMES]
     rule = {"kind": "gain", "thresholds": [0.35]}
     return write_policy(tmp_path_factory.mktemp("policy"), candidates=candidates, rule=rule)
@@ -110,6 +110,11 @@ async def test_tools_and_schemas_are_seen_before_scores(make, engine):
     assert who(await router.acompletion("auto", chat("hello"))) == "small"
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
     assert who(await router.acompletion("auto", chat("hello"), tools=[tool])) == "large"
+
+
+async def test_a_parameter_that_a_candidate_refuses_is_seen_before_scores(make, engine):
+    router = make(elle_plugin(engine, overrides=Overrides(min_gain=1.0)))
+    assert who(await router.acompletion("auto", chat("hello"), seed=7)) == "large"
 
 
 def test_all_that_a_decision_reads_of_a_request_is_handed_on():

@@ -25,7 +25,7 @@ from router.tuning.certifying.rule_paths import (
     lay_path,
     rule_inputs,
 )
-from router.values import ArtifactRef, Overrides
+from router.values import ArtifactRef, Capability, Overrides
 
 PRICES = (1.0, 5.0, 2.0, 20.0)
 
@@ -120,9 +120,9 @@ def test_a_path_is_laid_without_data_and_its_numbers_are_round() -> None:
 def test_prompts_that_nobody_may_answer_are_refused() -> None:
     served = serve(2, {"kind": "gain", "thresholds": [0.1]})
     _, prediction = make_prompts(1, 2, seed=0)
-    image = Ask("why?", frozenset(), ("hologram",), 10, None)
-    with pytest.raises(ConfigError, match=r"some candidate must be able to answer every prompt.*hologram"):
-        rule_inputs(served, [image], prediction)
+    video = Ask("why?", frozenset({Capability.VIDEO}), (), 10, None)
+    with pytest.raises(ConfigError, match=r"some candidate must be able to answer every prompt.*video"):
+        rule_inputs(served, [video], prediction)
 
 
 def test_rows_that_are_equal_are_represented_by_the_last_of_them() -> None:
