@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from click.testing import CliRunner, Result
 
 from probes.artifacts import store as artifact
@@ -212,30 +211,6 @@ class TestOnTheRealEncoder:
         assert result.exit_code == 0
         assert "is valid" in result.stdout
         assert as_json(run("validate", tmp_path / "my.yaml", "--deciding-only", "--json"))["can_answer"] is None
-
-    def test_parameters_of_candidates_and_what_they_refuse_are_shown(self, tmp_path: Path) -> None:
-        policy = {
-            "schema": "elle.policy/1",
-            "name": "p",
-            "candidates": [
-                {"name": "plain", "model": "openai/x", "api_base": "canned"},
-                {"name": "quick", "model": "openai/gpt-5", "params": {"reasoning_effort": "low"}, "unsupported": ["n"]},
-            ],
-            "rule": {"kind": "fixed", "candidate": "quick"},
-            "safe_default": "quick",
-        }
-        (tmp_path / "my.yaml").write_text(yaml.safe_dump(policy))
-        shown = run("validate", tmp_path / "my.yaml", "--deciding-only").stdout
-        assert 'quick is asked with {"reasoning_effort": "low"} and refuses n.' in shown
-        assert "plain" not in shown.partition("\n")[2]
-        found = as_json(run("validate", tmp_path / "my.yaml", "--deciding-only", "--json"))
-        assert found["params"] == {"plain": {}, "quick": {"reasoning_effort": "low"}}
-        assert found["refused_parameters"] == {"plain": [], "quick": ["n"]}
-        chat = {"messages": [{"role": "user", "content": "hello"}], "n": 1}
-        (tmp_path / "chat.json").write_text(json.dumps(chat))
-        asked = ("decide", "--chat", tmp_path / "chat.json", "--policy", tmp_path / "my.yaml")
-        assert "yes, without n" in run(*asked).stdout
-        assert as_json(run(*asked, "--json"))["candidates"][1]["dropped_parameters"] == ["n"]
 
     def test_the_default_policy_can_be_copied_and_validates(self, tmp_path: Path) -> None:
         (tmp_path / "my.yaml").write_text(run("policy").stdout)
