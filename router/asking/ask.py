@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from router.asking.harness import human_texts, is_marked
+from router.asking.harness import human_texts, is_marked, words_in_system
 from router.asking.harness_marks import MarkIndex, shipped_marks
 from router.asking.language import UNKNOWN, has_code, language_of
 from router.asking.parameters import OUTPUT_BOUNDS, given_parameters, output_bound
@@ -154,7 +154,10 @@ def _human_texts(turns: Sequence[Turn], marks: MarkIndex) -> list[str]:
         texts = turn.texts if turn.role == "user" else ()
         cleaned = human_texts(texts, marks, agentic=agentic, after_assistant=before == "assistant")
         # A part that a harness filled leaves no empty line behind. An empty part of the human stays.
-        words.append("\n".join(new for new, old in zip(cleaned, texts, strict=True) if new or new == old).strip())
+        spoken = [new for new, old in zip(cleaned, texts, strict=True) if new or new == old]
+        if turn.role == "system" and before:
+            spoken = [new for text in turn.texts if (new := words_in_system(text, marks))]
+        words.append("\n".join(spoken).strip())
         before = turn.role
     return words
 

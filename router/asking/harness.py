@@ -77,6 +77,11 @@ def human_texts(texts: Sequence[str], marks: MarkIndex, *, agentic: bool, after_
     return found
 
 
+def words_in_system(text: str, marks: MarkIndex) -> str:
+    """Return the human's words in a system message in the middle of a chat, or an empty text."""
+    return _leading_words(text, marks.words_in_system)
+
+
 def _human_text(text: str, start: str, marks: MarkIndex, agentic: bool, after_assistant: bool) -> str:
     """Return what the human wrote in a text that stands behind no header. `start` is the text without blanks before."""
     if (words := marks.openings.words_of(start)) is not None:
@@ -102,9 +107,10 @@ def _words_in(text: str, words: Words, *, in_answer: bool) -> str:
         lead = second_line if second_line >= 0 else _LONGEST_LEAD
     for one in words:
         at = text.find(one.after, 0, lead + len(one.after))
-        end = text.find(one.until, at + len(one.after)) if at >= 0 else -1
+        begin = at + len(one.after)
+        end = -1 if at < 0 else len(text) if one.until is None else text.find(one.until, begin)
         if end >= 0:
-            return text[at + len(one.after) : end].strip()
+            return text[begin:end].strip()
     return ""
 
 
@@ -171,10 +177,13 @@ def _holds_request(text: str, marks: MarkIndex) -> bool:
 def _words_of_block(content: str, name: str, marks: MarkIndex) -> str:
     if name in marks.requests:
         return content
-    words = marks.words_in.get(name, ())
-    start = content.lstrip() if words else ""
-    spoken = tuple(one for one in words if start.startswith(one.after))
-    return _words_in(start, spoken, in_answer=False)
+    return _leading_words(content, marks.words_in.get(name, ()))
+
+
+def _leading_words(text: str, words: Words) -> str:
+    """Return the human's words in a text that begins with what stands before them, or an empty text."""
+    start = text.lstrip() if words else ""
+    return _words_in(start, tuple(one for one in words if start.startswith(one.after)), in_answer=False)
 
 
 def _without_wrapper(text: str, wrappers: Sequence[str]) -> str:

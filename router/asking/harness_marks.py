@@ -63,10 +63,17 @@ class HarnessSection(_Frozen):
 
 
 class HumanWords(_Frozen):
-    """The human's words in a text that the harness wrote otherwise: they stand between `after` and `until`."""
+    """The human's words in a text that the harness wrote otherwise.
+
+    Attributes:
+        after: what stands before the words.
+        until: what stands behind them; absent: they end with the text.
+        in_system: True if system messages in the middle of a chat that begin with `after` hold the words too.
+    """
 
     after: _Text
-    until: _Text
+    until: _Text | None = None
+    in_system: bool = False
 
 
 class HarnessMarks(_Frozen):
@@ -151,6 +158,7 @@ class MarkIndex:
     headings: tuple[RequestHeading, ...]
     sections: tuple[HarnessSection, ...]
     replies: frozenset[str]
+    words_in_system: Words
     words_in: Mapping[str, Words]
 
     @classmethod
@@ -175,6 +183,7 @@ class MarkIndex:
             headings=tuple(chain.from_iterable(one.headings for one in harnesses)),
             sections=tuple(chain.from_iterable(one.sections for one in harnesses)),
             replies=frozenset(chain.from_iterable(one.replies for one in harnesses)),
+            words_in_system=tuple(words for one in harnesses for words in one.words if words.in_system),
             words_in={tag: one.words for one in reversed(harnesses) if one.words for tag in one.blocks},
         )
 

@@ -104,6 +104,18 @@ def test_words_in_a_block_are_the_humans_only_at_its_beginning() -> None:
     assert turn(f"<system-reminder>\nOf late: {spoken}\n</system-reminder>") == [""]
 
 
+def test_a_system_message_in_the_middle_of_a_chat_may_hold_what_the_human_sent_meanwhile() -> None:
+    wish, said = "Tidy the shop's database of customers", "The user sent a new message while you were working: stop"
+    user = {"role": "user", "content": f"{wish} {'please ' * 20}"}
+    for message, newest in ((said, "stop"), (f"Note. {said}", user["content"].strip())):
+        messages = [user, {"role": "assistant", "content": "Working."}, {"role": "system", "content": message}]
+        ask = extract(RouteQuery(messages), max_bytes=10_000)
+        assert ask.first_and_last[-1] == newest
+    # At the beginning it is a system prompt like any other.
+    messages = [{"role": "system", "content": said}, user]
+    assert extract(RouteQuery(messages), max_bytes=10_000).text == user["content"].strip()
+
+
 def test_beside_a_request_every_closed_tag_at_the_beginning_of_a_line_is_a_block() -> None:
     text = "<brandNewTag>\na\n</brandNewTag>\n<userRequest>\nuse <b>\n</userRequest>\nplease"
     assert words(text) == "use <b>\n\nplease"
