@@ -98,12 +98,14 @@ def build_report(
     usual = float(np.quantile(gain, 1.0 - (found.probe.value("cpt80") or 0.5)))
     threshold = usual if marker is None else marker.threshold
     truth = scored.truth
+    # Bands of charts need fewer draws than the intervals of figures, which are printed with three digits.
+    learning = learning_points(outcomes, features, resamples=min(options.resamples, 500), seed=options.seed)
     pictures = {
         "cost-quality": charts.cost_quality_chart(scored.routers, truth, outcomes.models, highlight=PROBE),
         "reliability": charts.reliability_chart(scored.risk, outcomes.scores, outcomes.models),
         "threshold": charts.threshold_chart(charts.threshold_curve(gain, truth), marker),
         **{f"slices-{by}": charts.slices_chart(slices) for by, slices in found.slices.items() if slices},
-        "learning": charts.learning_chart(learning_points(outcomes, features, seed=options.seed)),
+        "learning": charts.learning_chart(learning),
     }
     return render_page(found, probe, pictures, find_mistakes(scored, threshold), marker, policy), pictures
 
