@@ -42,7 +42,7 @@ class OpenAIChat:
 
     def is_finished(self, chunk: Mapping[str, Any]) -> bool:
         """Return whether a choice has a `finish_reason`."""
-        return any(choice.get("finish_reason") for choice in _choices(chunk))
+        return any(map(has_ended, _choices(chunk)))
 
     def watcher(self) -> Watcher:
         """Return a watcher that waits until each choice that has begun has its `finish_reason`."""
@@ -64,6 +64,11 @@ def choices_in(body: Any, *, streamed: bool) -> list[dict[str, Any]] | None:
     return choices if is_list else None
 
 
+def has_ended(choice: Mapping[str, Any]) -> bool:
+    """Return whether a choice says why it ended. Some providers send an empty reason, or the word null, until then."""
+    return choice.get("finish_reason") not in (None, "", "null")
+
+
 def watcher_of_choices() -> Watcher:
     """Return a watcher of chunks with `choices`, of which each ends with a `finish_reason`."""
     begun: dict[int, bool] = {}
@@ -72,7 +77,7 @@ def watcher_of_choices() -> Watcher:
         for choice in chunk.get("choices") or ():
             index = choice.get("index")
             number = index if isinstance(index, int) else 0
-            begun[number] = begun.get(number, False) or bool(choice.get("finish_reason"))
+            begun[number] = begun.get(number, False) or has_ended(choice)
         return bool(begun) and all(begun.values())
 
     return watch

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from router.answering.formats.answer_format import Tally, Watcher
-from router.answering.formats.openai_chat import choices_in, counts_of_chat, watcher_of_choices
+from router.answering.formats.openai_chat import choices_in, counts_of_chat, has_ended, watcher_of_choices
 
 
 class OpenAICompletions:
@@ -35,7 +35,7 @@ class OpenAICompletions:
 
     def is_finished(self, chunk: Mapping[str, Any]) -> bool:
         """Return whether a choice has a `finish_reason`."""
-        return any(choice.get("finish_reason") for choice in chunk.get("choices") or ())
+        return any(map(has_ended, chunk.get("choices") or ()))
 
     def watcher(self) -> Watcher:
         """Return a watcher that waits until each choice that has begun has its `finish_reason`."""

@@ -31,8 +31,9 @@ ODD_NUMBER = re.compile(rb"NaN|Infinity|[0-9]{300}|[0-9][eE]\+?[0-9]{3}")
 #: A delta that brings nothing, in which LiteLLM looks for something.
 _NULL_DELTA = re.compile(rb'"delta"\s*+:\s*+null')
 
-#: How an event says why an answer ended. Within a text these quotes would have backslashes.
-_ENDED = re.compile(rb'"(finish_reason|finishReason|stop_reason)"\s*+:\s*+"')
+#: How an event says why an answer ended. Within a text these quotes would have backslashes. Some providers send an
+#: empty reason, or the word null, until then.
+_ENDED = re.compile(rb'"(finish_reason|finishReason|stop_reason)"\s*+:\s*+"(?!"|null")')
 
 
 class _Gauge:

@@ -68,6 +68,11 @@ WHOLE_CHATS: dict[str, list[Step]] = {
     "nonsense behind the end": [TEXT + STOP + data(b"{nope") + data({"choices": "many"})],
     "a reset behind the end": [TEXT + STOP, PAUSE, RESET],
     "a connection that stays open": [TEXT + STOP, STAY],
+    "empty reasons and a pause": [
+        data(chunk({"content": "forty-"}, "")),
+        *[PAUSE] * 6,
+        data(chunk({"content": "two"}, "null")) + STOP + DONE,
+    ],
     "-Infinity": [FIRST + data(chunk({"content": "two"}, score=[float("-inf"), float("nan")])) + STOP + DONE],
     "1e400": [FIRST + SECOND.replace(b'"id"', b'"score": 1e400, "id"') + STOP + DONE],
     "bytes that are no UTF-8": [FIRST + SECOND.replace(b'"x"', b'"\xff"') + STOP + DONE],
