@@ -8,7 +8,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fuzz-doors fuzz-native test-slow check mutation protos docs picture bench-probe bench-tune bench-certificate bench-quality bench-http \
+.PHONY: help setup run test audit fuzz-doors fuzz-native test-slow check mutation protos docs picture bench-probe bench-tune bench-certificate bench-quality bench-http \
 	bench-serve test-load attack test-litellm-proxy reproduce-elle clean
 
 help:  ## Print this list
@@ -77,6 +77,11 @@ check: $(INSTALLED)  ## Run ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# In an environment of its own, because it brings thirty packages.
+audit:  ## Ask the vulnerability service of PyPI about every pinned package; fail if it cannot be asked
+	@[ -x .venv-audit/bin/pip-audit ] || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install --quiet pip-audit==2.10.1; }
+	@.venv-audit/bin/python -m scripts.audit
+
 docs: $(INSTALLED)  ## Write docs/reference and the table of rooms in docs/architecture.md out of the program
 	$(BIN)/python -m scripts.reference
 
@@ -120,5 +125,5 @@ reproduce-elle: $(INSTALLED)  ## Reproduce the ELLE finding on data that every m
 	@$(BIN)/python -m benchmarks.reproduce_elle
 
 clean:  ## Remove environments and caches
-	rm -rf .venv .venv-openai .venv-agents .venv-protos .venv-proxy .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info \
+	rm -rf .venv .venv-openai .venv-agents .venv-audit .venv-protos .venv-proxy .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info \
 		probes/encoders/*.so $(NPM_FOLDERS:%=%/node_modules)

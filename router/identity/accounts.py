@@ -10,7 +10,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from router.errors import LimitExceededError
 from router.identity.counts import DoorName, Refusal, RefusalCounts
@@ -43,23 +43,49 @@ class Bucket:
         self._level -= 1
 
 
+@dataclass(slots=True)
+class Figures:
+    """What the callers of one label have used since the process began.
+
+    Attributes:
+        decided, strong: the decisions, and those that went above the cheapest candidate that could answer.
+        usd: the US dollars that their answers have cost.
+    """
+
+    decided: int = 0
+    strong: int = 0
+    usd: float = 0.0
+
+
 class Account:
     """Counts what one caller uses, and says whether it may use more. It belongs to one event loop.
 
-    Attributes:
-        decided, strong: the decisions so far, and those that went above the cheapest candidate that could answer.
-        usd: the US dollars that its answers have cost so far.
+    Args:
+        limits: what the caller may use.
+        clock: returns seconds that never go backwards. now: returns the Unix time in seconds.
+        figures: what all callers of the same label have used; this one adds to it.
     """
 
-    def __init__(self, limits: TokenLimits, clock: Callable[[], float], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        limits: TokenLimits,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        figures: Figures | None = None,
+    ) -> None:
         self._clock, self._now = clock, now
-        self.decided = self.strong = 0
-        self.usd = 0.0
+        self._figures = figures or Figures()
         self._day, self._usd_today = 0, 0.0
-        self.set_limits(limits)
+        self.limits: TokenLimits = limits
+        self._hold_to(limits)
 
     def set_limits(self, limits: TokenLimits) -> None:
-        """Hold the caller to these limits from now on. What was used so far of a limit that stays is kept."""
+        """Hold the caller to these limits from now on. Limits that are equal to the old ones change nothing."""
+        if limits != self.limits:
+            self._hold_to(limits)
+        self.limits = limits
+
+    def _hold_to(self, limits: TokenLimits) -> None:
         rates = ((limits.requests_per_second, 1), (limits.requests_per_minute, 60))
         self._buckets = [Bucket(most / per_s, most, self._clock()) for most, per_s in rates if most is not None]
         self._credit = float(STRONG_BURST) if limits.strong_share else 0.0
@@ -95,8 +121,8 @@ class Account:
 
     def count_decision(self, *, strong: bool) -> None:
         """Count a decision of this caller."""
-        self.decided += 1
-        self.strong += strong
+        self._figures.decided += 1
+        self._figures.strong += strong
         self._earn(strong)
 
     def count_refusal(self) -> None:
@@ -114,17 +140,7 @@ class Account:
     def spend(self, usd: float) -> None:
         """Count money; a number below zero gives money back that was counted before and was not spent."""
         self._usd_today = max(0.0, self.usd_today + usd)
-        self.usd = max(0.0, self.usd + usd)
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What the callers of one label have used since the process began: decisions, strong ones and US dollars."""
-
-    decided: int
-    strong: int
-    usd: float
-    usd_today: float
+        self._figures.usd = max(0.0, self._figures.usd + usd)
 
 
 class Accounts:
@@ -136,31 +152,26 @@ class Accounts:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time) -> None:
         self._clock, self._now = clock, now
-        self._accounts: OrderedDict[str, tuple[str, Account]] = OrderedDict()
+        self._accounts: OrderedDict[str, Account] = OrderedDict()
+        self._figures: dict[str, Figures] = {}
 
     def of(self, principal: Principal) -> Account:
         """Return the account of a caller, under the limits that its credential has now."""
         found = self._accounts.get(principal.id)
         if found is None:
-            found = principal.label, Account(principal.limits, self._clock, self._now)
-            self._accounts[principal.id] = found
+            figures = self._figures.setdefault(principal.label, Figures())
+            found = self._accounts[principal.id] = Account(principal.limits, self._clock, self._now, figures)
             if len(self._accounts) > MOST_CALLERS:
                 self._accounts.popitem(last=False)
         self._accounts.move_to_end(principal.id)
-        if found[1].limits != principal.limits:
-            found[1].set_limits(principal.limits)
-        return found[1]
+        # A principal is the same object until its file changes, and comparing values takes microseconds.
+        if found.limits is not principal.limits:
+            found.set_limits(principal.limits)
+        return found
 
     def figures(self) -> Mapping[str, Figures]:
-        """Return what the callers have used, by their label."""
-        sums: dict[str, Figures] = {}
-        # A copy in one step, because another thread may ask while a new caller comes.
-        for label, one in tuple(self._accounts.values()):
-            old = sums.get(label, Figures(0, 0, 0.0, 0.0))
-            sums[label] = Figures(
-                old.decided + one.decided, old.strong + one.strong, old.usd + one.usd, old.usd_today + one.usd_today
-            )
-        return sums
+        """Return what the callers have used, by their label. Another thread may ask."""
+        return {label: replace(one) for label, one in tuple(self._figures.items())}
 
 
 class Admission:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -128,12 +127,12 @@ class Gate:
                 door, Refusal.UNKNOWN_TOKEN, f"the token of this call is not known here; check it, and {_HOW}."
             )
         token, principal = found
-        state = token.state(datetime.datetime.fromtimestamp(self._now(), datetime.UTC))
-        if state != "valid":
-            reason = Refusal.EXPIRED if state == "expired" else Refusal.REVOKED
-            self._refuse(
-                door, reason, f"the token of this call is {state}; ask whoever runs the service for a new one."
-            )
+        if token.revoked_at is not None:
+            message = "the token of this call is revoked; ask whoever runs the service for another."
+            self._refuse(door, Refusal.REVOKED, message)
+        if principal.expires_at is not None and principal.expires_at <= self._now():
+            message = "the token of this call is expired; ask whoever runs the service for another."
+            self._refuse(door, Refusal.EXPIRED, message)
         return principal
 
     def _web_principal(self, door: DoorName, credential: str, web_tokens: WebTokens) -> Principal:

@@ -165,6 +165,19 @@ DRIFT_DISTANCE = Metric(
 DRIFT_ALARM = Metric(
     "elle_drift_alarm", _SAME, "1 if the last block of requests differs from the baseline.", ("probe", "signal")
 )
+CALLER_DECISIONS = Metric(
+    "elle_caller_decisions",
+    _COUNTER,
+    "Decisions by the name of the token; tier `strong` is above the cheapest candidate that could answer.",
+    ("caller", "tier"),
+)
+CALLER_COST = Metric("elle_caller_cost_usd", _COUNTER, "What answers cost, by the name of the token.", ("caller",))
+TLS_EXPIRES = Metric("elle_tls_expires_timestamp_seconds", _SAME, "When the TLS certificate of the service expires.")
+CREDENTIAL_FAILURES = Metric(
+    "elle_credential_failures",
+    _COUNTER,
+    "Changes of tokens, keys or TLS certificates that could not be taken over; the last good ones stay in force.",
+)
 BUILD_INFO = Metric("elle_build_info", _SAME, "What runs; always 1.", ("version", "python"))
 
 #: Every metric by its name.
@@ -176,6 +189,7 @@ CATALOGUE = {
         *(ANSWERS, FELL_BACK, ATTEMPTS, FIRST_CONTENT_SECONDS, ANSWER_SECONDS),
         *(INPUT_TOKENS, OUTPUT_TOKENS, ANSWER_COST),
         *(CACHE_HITS, CACHE_MISSES, CACHE_ENTRIES, ENCODER_PENDING, SESSIONS),
+        *(CALLER_DECISIONS, CALLER_COST, TLS_EXPIRES, CREDENTIAL_FAILURES),
         *(RELOADS, POLICY_LOADED),
         *(DRIFT_BLOCKS, DRIFT_DISTANCE, DRIFT_ALARM),
         *(WORKERS, WORKER_RESTARTS, POLICY_INFO, CERTIFICATE_EXPIRES, BUILD_INFO),

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -14,6 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from router.errors import ConfigError
 from router.feedback.desk import FeedbackDesk
+from router.identity.counts import DoorName, Refusal
 from router.identity.gate import Gate
 from router.identity.server_tls import ServerCertificates, is_loopback
 from router.identity.watched_file import Refreshable
@@ -183,7 +185,7 @@ class ServicePorts:
     def _create_server(self) -> grpc.aio.Server:
         settings = self._settings
         server = grpc.aio.server(options=server_options(share_port=settings.share_port))
-        reader = RequestReader(self.intake)
+        reader = RequestReader(self.intake, partial(self.gate.counts.add, DoorName.GRPC, Refusal.OVERSIZED))
         add_to_server(self._service, server, self._in_flight, reader, self.gate)
         # Health watchers stay for ever, so they do not count as in flight.
         uncounted = guarded(server, None, reader, self.gate)

@@ -9,10 +9,10 @@ from importlib import metadata
 from multiprocessing.connection import Connection
 
 from router.drift.watch import DriftWatch
-from router.identity.gate import Gate
 from router.observing import catalogue
 from router.observing.metrics import SHORT_DIGEST
 from router.observing.tally import Labels, Snapshot, Tally
+from router.serving.ports import ServicePorts
 from router.serving.reloading.reloader import Reloader, ReloadOutcome
 
 #: Seconds between two reports of a worker. What it counts after the last one is lost if it is killed.
@@ -22,8 +22,8 @@ REPORT_S = 1.0
 _MAX_REPORT_BYTES = 64 * 1024 * 1024
 
 
-def process_state(reloader: Reloader, gate: Gate, drift: DriftWatch | None = None) -> Snapshot:
-    """Return the gauges of a process, how its reloads ended, and the calls that its gate has turned away."""
+def process_state(reloader: Reloader, ports: ServicePorts, drift: DriftWatch | None = None) -> Snapshot:
+    """Return the gauges of a process, how its reloads ended, who called, and the calls that its gate turned away."""
     router, reloads = reloader.current.router, reloader.counts
     policies: dict[Labels, float] = {}
     expires: dict[Labels, float] = {}
@@ -37,7 +37,8 @@ def process_state(reloader: Reloader, gate: Gate, drift: DriftWatch | None = Non
             catalogue.CACHE_ENTRIES.name: {(): float(router.cache_counts.entries)},
             catalogue.ENCODER_PENDING.name: {(): float(router.pending)},
             catalogue.SESSIONS.name: {(): float(router.n_sessions)},
-            catalogue.TURNED_AWAY.name: {(*key,): float(n) for key, n in gate.counts.snapshot().items() if n},
+            catalogue.TURNED_AWAY.name: {(*key,): float(n) for key, n in ports.gate.counts.snapshot().items() if n},
+            **_callers(ports),
             catalogue.RELOADS.name: {(one.value,): float(reloads.by_outcome[one]) for one in ReloadOutcome},
             catalogue.POLICY_LOADED.name: {(): reloads.loaded_at},
             catalogue.WORKERS.name: {(): 1.0},
@@ -47,6 +48,22 @@ def process_state(reloader: Reloader, gate: Gate, drift: DriftWatch | None = Non
             catalogue.BUILD_INFO.name: {(_version(), platform.python_version()): 1.0},
         }
     )
+
+
+def _callers(ports: ServicePorts) -> dict[str, dict[Labels, float]]:
+    decisions: dict[Labels, float] = {}
+    costs: dict[Labels, float] = {}
+    for label, figures in ports.gate.accounts.figures().items():
+        decisions[label, "strong"] = float(figures.strong)
+        decisions[label, "cheapest"] = float(figures.decided - figures.strong)
+        costs[label,] = figures.usd
+    expires = ports.certificates.expires_at if ports.certificates is not None else None
+    return {
+        catalogue.CALLER_DECISIONS.name: decisions,
+        catalogue.CALLER_COST.name: costs,
+        catalogue.TLS_EXPIRES.name: {} if expires is None else {(): expires.timestamp()},
+        catalogue.CREDENTIAL_FAILURES.name: {(): float(sum(one.failures for one in ports.watched))},
+    }
 
 
 class WorkerReports:

@@ -112,7 +112,7 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
                 settings = replace(settings, observers=settings.observers.plus(drift))
             if not settings.share_port:
                 await ports.open()
-            tally = Tally(lambda: process_state(reloader, ports.gate, drift))
+            tally = Tally(lambda: process_state(reloader, ports, drift))
             observers = settings.observers.plus(*_watchers(settings, tally, stack))
             ports.gate.keeps_traces = settings.traces is not None
             reloader = await stack.enter_async_context(loaded(settings, ports.intake, ports.start, observers))

@@ -84,10 +84,12 @@ class RequestReader:
 
     Args:
         intake: the bounds that all doors of the process share; None for bounds of its own.
+        on_oversized: is called for each message that grpc refuses because it is too long.
     """
 
-    def __init__(self, intake: Intake | None = None) -> None:
+    def __init__(self, intake: Intake | None = None, on_oversized: Callable[[], None] = lambda: None) -> None:
         self._intake = intake or Intake()
+        self._on_oversized = on_oversized
         #: When each request that is arriving began, oldest first. A request is known by its time limit.
         self._started_at: dict[asyncio.Timeout, float] = {}
         self._turns = Turns()
@@ -149,6 +151,9 @@ class RequestReader:
                 f"the request must arrive whole within {ARRIVAL_S:.0f} s, and it did not; send it faster."
             ) from None
         if data is grpc.aio.EOF:
+            # This is also what we see of a message that is too long, whose sender grpc has answered already. Nobody
+            # else sends nothing.
+            self._on_oversized()
             raise InvalidRequestError("the call must hold one message, got none.")
         message: bytes = data
         return message

@@ -35,6 +35,7 @@ def write_files(folder: Path) -> None:
     _write(folder / "task-outcomes.jsonl", _task_outcomes())
     _write(folder / "mail-labels.jsonl", _outcomes(3, seed=4))
     (folder / "kind-names.yaml").write_text("group 0: first chapter\ngroup 1: first chapter\n", "utf-8")
+    (folder / "elle.yaml").write_text("policy: [my.yaml]\nport: 0\n", "utf-8")
     chat = [{"role": "user", "content": "What is the capital of France?"}]
     (folder / "chat.json").write_text(json.dumps({"messages": chat}), "utf-8")
     (folder / "prompts.txt").write_text("".join(f"What is {i} plus {i}?\n" for i in range(20)), "utf-8")

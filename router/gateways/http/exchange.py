@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
-from router.errors import InvalidRequestError
+from router.errors import InvalidRequestError, RequestTooLargeError
 from router.feedback.desk import FeedbackDesk
 from router.gateways.http.http_api import HttpApi
 from router.gateways.http.http_reply import HttpReply, Send
@@ -116,6 +116,7 @@ class Endpoint:
         max_body_bytes: longer bodies are refused.
         admit: is called with the headers of each request before anything else of it is read, and raises the error of a
             caller who may not use this endpoint.
+        on_oversized: is called for each body that is too long.
     """
 
     def __init__(
@@ -126,9 +127,10 @@ class Endpoint:
         *,
         max_body_bytes: int,
         admit: Callable[[Mapping[str, str]], None],
+        on_oversized: Callable[[], None],
     ) -> None:
         self._engine = engine
-        self._admit = admit
+        self._admit, self._on_oversized = admit, on_oversized
         self._api = api
         self._answer = answer
         self._max_body_bytes = max_body_bytes
@@ -154,6 +156,8 @@ class Endpoint:
             except ClientDisconnectedError:
                 raise
             except Exception as error:
+                if isinstance(error, RequestTooLargeError):
+                    self._on_oversized()
                 await reply.fail(error)
                 forget_frames(error)
 

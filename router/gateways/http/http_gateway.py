@@ -40,7 +40,7 @@ from router.gateways.http.request_body import model_list, model_object
 from router.gateways.http.responses_format import RESPONSES_FORMAT
 from router.gateways.http.undecided.feedback_endpoint import answer_feedback
 from router.gateways.http.undecided.undecided_endpoints import answer_embeddings, answer_token_count
-from router.identity.counts import DoorName
+from router.identity.counts import DoorName, Refusal
 from router.identity.gate import OPEN_GATE, Gate
 from router.identity.method_scopes import ANSWERING, DECIDING, GRADING, READING, Needed
 from router.intake.in_flight import InFlight
@@ -139,6 +139,7 @@ class HttpGateway:
                 answer,
                 max_body_bytes=self._max_body_bytes,
                 admit=functools.partial(self._admit, _NEEDED.get(answer, ANSWERING)),
+                on_oversized=functools.partial(gate.counts.add, DoorName.HTTP, Refusal.OVERSIZED),
             )
             for path, (api, answer) in {**POST_PATHS, **AZURE_PATHS}.items()
         }

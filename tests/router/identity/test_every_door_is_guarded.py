@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import grpc
+import httpx
 import pytest
 
 from router.gateways.http.http_gateway import AZURE_PATHS, POST_PATHS
 from router.identity.counts import DoorName, Refusal
+from router.serving.grpc_options import MAX_REQUEST_BYTES
 from tests.router.identity.guarded import (
     BODIES,
     Guarded,
@@ -37,6 +40,10 @@ REFUSED = (
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     with guarded_service(tmp_path_factory.mktemp("guarded")) as running:
         yield running
+
+
+def right_scope(path: str) -> str:
+    return "feedback" if path == FEEDBACK else "route" if path in ASKED_ALONE else "complete"
 
 
 def bearer(service: Guarded, kind: str) -> dict[str, str]:
@@ -110,8 +117,7 @@ def test_http_refuses_another_scope(service: Guarded, path: str) -> None:
 
 @pytest.mark.parametrize("path", BODIES)
 def test_http_lets_in_who_has_the_scope(service: Guarded, path: str) -> None:
-    right = "feedback" if path == FEEDBACK else "route" if path in ASKED_ALONE else "complete"
-    answer = http_answer(service, path, bearer(service, right))
+    answer = http_answer(service, path, bearer(service, right_scope(path)))
     # What is asked may not suit the policy; whoever is let in hears about that, and not about tokens.
     assert answer.status_code not in {401, 403}, answer.text
 
@@ -123,6 +129,25 @@ def test_http_takes_the_token_as_the_sdks_of_anthropic_and_azure_send_it(service
 
 
 def test_http_says_to_everybody_that_it_is_healthy(service: Guarded) -> None:
-    import httpx
-
     assert httpx.get(service.http_url + "/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("path", [path for path, body in BODIES.items() if body is not None])
+def test_http_refuses_and_counts_a_body_that_is_too_long(service: Guarded, path: str) -> None:
+    before = counted(service, DoorName.HTTP, Refusal.OVERSIZED)
+    kind = {"content-type": "application/json", **bearer(service, right_scope(path))}
+    answer = httpx.post(service.http_url + path, content=b" " * 100_001, headers=kind)
+    assert answer.status_code == 413
+    assert counted(service, DoorName.HTTP, Refusal.OVERSIZED) == before + 1
+
+
+@pytest.mark.parametrize("method", ["Route", "Complete", "GetPolicy"])
+def test_grpc_refuses_and_counts_a_message_that_is_too_long(service: Guarded, method: str) -> None:
+    before = counted(service, DoorName.GRPC, Refusal.OVERSIZED)
+    metadata = tuple(bearer(service, RIGHT.get(method, "route")).items())
+    with grpc.insecure_channel(service.address, options=[("grpc.max_send_message_length", -1)]) as channel:
+        call = channel.unary_unary(f"/elle.router.v1.RouterService/{method}")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(bytes(MAX_REQUEST_BYTES + 1), metadata=metadata, timeout=20)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert counted(service, DoorName.GRPC, Refusal.OVERSIZED) == before + 1

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from router.cli.main import cli
 from router.cli.running import serve
 from router.serving.settings import ServerSettings
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -87,3 +88,9 @@ def test_a_wrong_file_is_refused_with_what_to_do(
 def test_every_option_can_be_set_by_file_and_environment() -> None:
     keys = {one.envvar for one in serve.serve_verb.configurable()}  # type: ignore[attr-defined]
     assert {"ELLE_PORT", "ELLE_HTTP", "ELLE_POLICY", "ELLE_TOKENS", "ELLE_ENCODER_DIR", "ELLE_DRAIN_S"} <= keys
+
+
+def test_the_example_is_valid(served: list[ServerSettings]) -> None:
+    done = CliRunner().invoke(cli, ["serve", "--config", str(ROOT / "examples" / "elle.yaml"), "--workers", "1"])
+    assert (done.exit_code, done.output) == (0, "")
+    assert (served[0].http_port, served[0].reflection) == (8443, False)
