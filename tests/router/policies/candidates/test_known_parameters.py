@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from router.policies.candidates.known_parameters import known_parameters, longest_beginning, refused_by
+from router.policies.candidates.known_parameters import FILE, known_parameters, longest_beginning, refused_by
 from scripts.known_parameters import SAMPLES, shortened
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -58,6 +61,14 @@ def test_the_table_is_small_and_names_only_parameters_that_were_tried() -> None:
     )
     # LiteLLM turns the parts of these into its own words, or leaves them out.
     assert not {"mistral", "gemini", "anthropic", "bedrock", "deepseek", "ollama_chat"} & table.passes_parts
+
+
+def test_the_table_was_made_of_the_litellm_that_is_pinned() -> None:
+    made_of = json.loads(FILE.read_text("utf-8"))["litellm"]
+    assert f"litellm=={made_of}" in (ROOT / "constraints.txt").read_text("utf-8").splitlines(), (
+        "another LiteLLM is pinned: run `python -m scripts.known_parameters`"
+    )
+    assert f"LiteLLM ({made_of})" in (ROOT / "docs" / "candidates.md").read_text("utf-8")
 
 
 def test_litellm_says_the_same_today() -> None:

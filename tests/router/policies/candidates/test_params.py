@@ -13,7 +13,9 @@ from router.policies.candidates.candidate import Candidate
 from router.policies.candidates.prices import resolve_prices
 from router.policies.eligibility import expected_cost_usd
 from router.policies.policy_file import read_policy_file
+from router.tuning.outcomes.candidates import candidates_from_names, read_prices
 from router.values import Overrides
+from tests.conftest import ROOT
 from tests.router.policies.cases import decide, judged, make_ask, make_rules
 
 
@@ -84,6 +86,13 @@ def test_two_efforts_of_one_model_are_two_candidates() -> None:
     assert candidate() == candidate(params={})
 
 
+def test_the_candidates_of_the_page_are_valid() -> None:
+    block = (ROOT / "docs" / "candidates.md").read_text("utf-8").split("```")[1]
+    found = [Candidate.model_validate(one) for one in yaml.safe_load(block)["candidates"]]
+    assert [one.name_in_probe for one in found] == ["gpt-x@low", "gpt-x@high"]
+    assert found[1].params.extra_body == {"safety": "strict"}
+
+
 def test_prices_of_litellm_are_those_of_the_tier() -> None:
     pytest.importorskip("litellm", reason="LiteLLM is not installed; `pip install 'elle-router[dispatch]'`")
     usual, flex, other = (
@@ -94,3 +103,17 @@ def test_prices_of_litellm_are_those_of_the_tier() -> None:
     assert flex is not None
     assert flex.input_usd_per_million_tokens < usual.input_usd_per_million_tokens
     assert other == usual
+
+
+def test_a_price_file_says_with_which_parameters_a_model_of_the_data_was_asked(tmp_path: Path) -> None:
+    listed = {"input_usd_per_million_tokens": 1, "output_usd_per_million_tokens": 10, "model": "openai/gpt-x"}
+    efforts = {f"gpt-x@{one}": listed | {"params": {"reasoning_effort": one}} for one in ("low", "high")}
+    (tmp_path / "prices.yaml").write_text(yaml.safe_dump(efforts), "utf-8")
+    table = read_prices(tmp_path / "prices.yaml")
+    found = candidates_from_names(list(efforts), table, litellm=False, lengths={"gpt-x@high": 900})
+    assert [(one.name, one.name_in_probe) for one in found] == [
+        ("gpt-x-low", "gpt-x@low"),
+        ("gpt-x-high", "gpt-x@high"),
+    ]
+    assert [one.params.reasoning_effort for one in found] == ["low", "high"]
+    assert [one.expected_output_tokens for one in found] == [300, 900]
