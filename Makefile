@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test audit fuzz-doors fuzz-native test-slow check mutation protos docs picture bench-probe bench-tune bench-certificate bench-quality bench-http \
-	bench-serve test-load attack test-litellm-proxy reproduce-elle clean
+	bench-serve test-load test-reload attack test-litellm-proxy reproduce-elle clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -117,6 +117,9 @@ bench-serve: $(INSTALLED)  ## Measure the service with each encoder; rewrite the
 test-load: $(INSTALLED)  ## Overload the service for a minute, then ask for 200,000 decisions; print JSON (20 minutes)
 	@$(BIN)/python -m benchmarks.load_test overload
 	@$(BIN)/python -m benchmarks.load_test soak
+
+test-reload: $(INSTALLED)  ## Replace the policy of a service a thousand times under load; print JSON, exit with 1 beyond a limit (minutes)
+	@$(BIN)/python -m benchmarks.reload_test
 
 attack: $(INSTALLED)  ## Attack a real service from loopback; print results and limits as JSON, exit with 1 if a limit is broken
 	@$(BIN)/python -m benchmarks.attack

@@ -21,7 +21,7 @@ RUNNING = frozenset({Scope.ADMIN})
 #: The external processor of Envoy.
 EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
 
-_ROUTER = "elle.router.v1.RouterService"
+_ROUTER, _ADMIN = "elle.router.v1.RouterService", "elle.router.v1.AdminService"
 
 #: By service and method; a method of None stands for all methods of the service.
 _METHODS: Mapping[tuple[str, str | None], Needed] = {
@@ -36,6 +36,7 @@ _METHODS: Mapping[tuple[str, str | None], Needed] = {
     (_ROUTER, "StreamComplete"): ANSWERING,
     (_ROUTER, "Feedback"): GRADING,
     (_ROUTER, "GetPolicy"): READING,
+    (_ADMIN, None): RUNNING,
 }
 
 

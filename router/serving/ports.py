@@ -23,9 +23,11 @@ from router.intake.bounds import Intake
 from router.intake.in_flight import InFlight
 from router.serving import backlog, http_server
 from router.serving.grpc_options import server_options
+from router.serving.reloading.admin_service import ADMIN_SERVICE_NAME, AdminService
 from router.serving.reloading.in_force import InForce
 from router.serving.settings import ServerSettings
 from router.serving.shutdown import Shutdown
+from router.versions.directory_store import DirectoryStore
 from router.wire.guarded_server import add_to_server, guarded
 from router.wire.request_reader import RequestReader
 from router.wire.servicer import SERVICE_NAME, RouterService
@@ -101,6 +103,7 @@ class ServicePorts:
         self.gate = Gate(settings.identity)
         self.certificates = ServerCertificates(settings.tls) if settings.tls is not None else None
         self._service = RouterService()
+        self.admin = AdminService(DirectoryStore(settings.store) if settings.store is not None else None)
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._http = contextlib.AsyncExitStack()
@@ -192,9 +195,13 @@ class ServicePorts:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, uncounted)
         for door in settings.doors:
             door.register(guarded(server, self._in_flight, reader, self.gate))
+        # Whoever reaches the port may call what nobody is asked a token for, and a proxy may lead anybody here.
+        if self.gate.is_on:
+            self.admin.add_to(guarded(server, self._in_flight, reader, self.gate))
         if not settings.reflection:
             return server
-        own = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        admin = (ADMIN_SERVICE_NAME,) if self.gate.is_on else ()
+        own = (SERVICE_NAME, *admin, health.SERVICE_NAME, reflection.SERVICE_NAME)
         names = (*own, *(name for door in settings.doors for name in door.service_names))
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), uncounted)
         return server

@@ -122,6 +122,7 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
                 ports.desk = FeedbackDesk(ledger)
                 reloader.current.router.find_answerer = ports.desk.answerer_of
             ports.start(reloader.current)
+            ports.admin.start(reloader)
             if settings.share_port:
                 await ports.open()
             await ports.report_health(serving=True)

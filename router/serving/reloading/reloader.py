@@ -101,13 +101,17 @@ class Reloader:
         # One thread of its own: memory that many threads take in turn is given back late.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reload")
 
+    def load(self) -> tuple[ServedPolicy, ...]:
+        """Return the policies of the source as they are now. Raises ConfigError."""
+        return self._source.load()
+
     async def reload(self, because: str) -> ReloadOutcome:
         """Take the policies of the source again, log what came of it, and return it. This raises no error.
 
         because: what asks for it, for the log, such as "SIGHUP".
         """
         try:
-            return await self.replace(self._source.load, because)
+            return await self.replace(self.load, because)
         except (RouterError, ProbesError):
             return ReloadOutcome.FAILED
 
