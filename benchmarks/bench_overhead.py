@@ -18,6 +18,7 @@ import datetime
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,18 +37,21 @@ CONCURRENCY, CONNECTIONS = 16, 4
 
 @contextlib.contextmanager
 def service(options: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Run `elle serve` in a process of its own. Yield its address and the id of the process."""
+    """Run `elle serve` in a process of its own, whose log goes to a file. Yield its address and the process's id."""
     command = [sys.executable, "-c", "from router.cli.main import main; main()", "serve", "--port", "0", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None  # noqa: S101
+    with tempfile.NamedTemporaryFile() as log, subprocess.Popen(command, stderr=log) as process:
         try:
-            for line in process.stderr:
-                if line.startswith("serving "):
-                    yield line.rpartition(" on ")[2].strip(), process.pid
-                    return
-            raise RuntimeError("the service did not start")
+            while not (found := re.search(r"^serving .* on (\S+)$", _text(log.name), re.M)):
+                if process.poll() is not None:
+                    raise RuntimeError(f"the service did not start: {_text(log.name)}")
+                time.sleep(0.1)
+            yield found[1], process.pid
         finally:
             process.terminate()
+
+
+def _text(path: str) -> str:
+    return Path(path).read_text("utf-8")
 
 
 def cpu_s(pid: int) -> float:

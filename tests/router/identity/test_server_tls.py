@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +59,20 @@ class Secured:
             subject = wrapped.getpeercert()["subject"]  # type: ignore[index]
         return str(subject[0][0][1])
 
+    @property
+    def ports(self) -> tuple[str, str]:
+        return self.service.address, self.service.http_url
+
     def replace(self, name: str) -> None:
         self.authority.sign(name).write(self.files.cert, self.files.key)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _looks_often() -> Iterator[None]:
+    """Look at files more often than the service does, so that nobody waits for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("router.identity.watched_file.keep_fresh.__defaults__", (0.05,))
+        yield
 
 
 def secured(folder: Path, *, mutual: bool) -> Iterator[Secured]:
@@ -101,22 +115,36 @@ def test_a_client_that_trusts_somebody_else_does_not_connect(tls: Secured) -> No
 
 
 def test_certificates_replaced_under_load_fail_no_call(tls: Secured, tmp_path: Path) -> None:
-    context = tls.context(tmp_path)
-    with ExitStack() as stack:
-        held = stack.enter_context(tls.client())
-        for number in range(12):
-            if number % 3 == 0:
-                tls.replace(f"number {number}")
-            # A new connection of each kind, beside one that stays.
+    context, stop = tls.context(tmp_path), threading.Event()
+
+    def on_new_connections() -> int:
+        done = 0
+        while not stop.is_set():
             with tls.client() as client:
                 client.route("hello", scores=EASY)
-            held.route("hello", scores=EASY)
             assert httpx.get(f"{tls.service.http_url}/healthz", verify=context).status_code == 200
-    tls.replace("last")
-    while True:
-        names = {tls.certificate(port, context) for port in (tls.service.address, tls.service.http_url)}
-        if names == {"last"}:
-            break
+            done += 2
+        return done
+
+    def on_one_connection() -> int:
+        done = 0
+        with tls.client() as client:
+            while not stop.is_set():
+                client.route("hello", scores=EASY)
+                done += 1
+        return done
+
+    with ThreadPoolExecutor(4) as pool:
+        loads = [pool.submit(one) for one in (on_new_connections, on_new_connections, on_one_connection)]
+        try:
+            for number in range(4):
+                tls.replace(f"number {number}")
+                # The new certificate is shown on both ports before the next one comes.
+                while {tls.certificate(port, context) for port in tls.ports} != {f"number {number}"}:
+                    time.sleep(0.05)
+        finally:
+            stop.set()
+        assert all(load.result() > 4 for load in loads)
 
 
 def test_a_bad_pair_is_not_taken_over(tls: Secured, tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""Envoy's external processor asks Envoy for a token, and tells Envoy's clients apart."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grpc
+import pytest
+
+from router.gateways.ext_proc import ExternalProcessor
+from router.identity.counts import DoorName, Refusal
+from tests.router.identity.guarded import Guarded, guarded_service
+
+pytest.importorskip("envoy.service")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    with guarded_service(tmp_path_factory.mktemp("ext_proc"), ExternalProcessor()) as running:
+        yield running
+
+
+def process(service: Guarded, metadata: Mapping[str, str]) -> Any:
+    """Send the headers of one request of a client of Envoy, and return the first answer."""
+    pb = importlib.import_module("envoy.service.ext_proc.v3.external_processor_pb2")
+    stubs = importlib.import_module("envoy.service.ext_proc.v3.external_processor_pb2_grpc")
+    core = importlib.import_module("envoy.config.core.v3.base_pb2")
+    rows = [core.HeaderValue(key=key, raw_value=value) for key, value in ((":method", b"GET"), (":path", b"/"))]
+    request = pb.ProcessingRequest(request_headers=pb.HttpHeaders(headers=core.HeaderMap(headers=rows)))
+    with grpc.insecure_channel(service.address) as channel:
+        call = stubs.ExternalProcessorStub(channel).Process(
+            iter([request]), metadata=tuple(metadata.items()), timeout=20
+        )
+        return next(call)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "reason"),
+    [
+        ("", grpc.StatusCode.UNAUTHENTICATED, Refusal.NO_TOKEN),
+        ("unknown", grpc.StatusCode.UNAUTHENTICATED, Refusal.UNKNOWN_TOKEN),
+        ("expired", grpc.StatusCode.UNAUTHENTICATED, Refusal.EXPIRED),
+        ("revoked", grpc.StatusCode.UNAUTHENTICATED, Refusal.REVOKED),
+        ("complete", grpc.StatusCode.PERMISSION_DENIED, Refusal.WRONG_SCOPE),
+    ],
+)
+def test_an_envoy_without_the_right_token_is_refused(
+    service: Guarded, kind: str, code: grpc.StatusCode, reason: Refusal
+) -> None:
+    before = service.gate.counts.snapshot()[DoorName.EXT_PROC, reason]
+    with pytest.raises(grpc.RpcError) as caught:
+        process(service, {"authorization": f"Bearer {service.texts[kind]}"} if kind else {})
+    assert caught.value.code() is code
+    assert service.gate.counts.snapshot()[DoorName.EXT_PROC, reason] == before + 1
+
+
+def test_an_envoy_with_the_right_token_is_answered(service: Guarded) -> None:
+    answer = process(service, {"authorization": f"Bearer {service.texts['route']}"})
+    assert answer.WhichOneof("response") == "request_headers"
