@@ -12,7 +12,7 @@ from router.errors import ForbiddenError, UnauthenticatedError
 from router.identity.accounts import Accounts, Admission, current_admission
 from router.identity.counts import DoorName, Refusal, RefusalCounts
 from router.identity.json_web_tokens import BadTokenError, ExpiredTokenError, JwtSettings, WebTokens
-from router.identity.method_scopes import ANSWERING, Needed
+from router.identity.method_scopes import ANSWERING, RUNNING, Needed
 from router.identity.principal import ANYBODY, Principal, current_principal
 from router.identity.token_book import TokenBook
 from router.identity.watched_file import Refreshable, WatchedFiles
@@ -47,6 +47,8 @@ class Gate:
 
     Args:
         settings: where credentials are checked; by default nobody is asked for one.
+        open_admin: whether everybody may change and watch the service if nobody is asked for a credential. That must be
+            so only if nobody but programs on this machine can call.
         now: returns the Unix time in seconds.
 
     Attributes:
@@ -57,8 +59,15 @@ class Gate:
     Raises ConfigError if a file cannot be used.
     """
 
-    def __init__(self, settings: IdentitySettings | None = None, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: IdentitySettings | None = None,
+        *,
+        open_admin: bool = True,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._settings = settings or IdentitySettings()
+        self._open_admin = open_admin
         self._now = now
         self.counts = RefusalCounts()
         self.keeps_traces = False
@@ -89,6 +98,12 @@ class Gate:
         if self.keeps_traces:
             note_trace(headers)
         if needed is None or not self.is_on:
+            if needed == RUNNING and not self._open_admin:
+                self.counts.add(door, Refusal.NO_TOKEN)
+                raise UnauthenticatedError(
+                    "this needs a token with the scope admin, and the service was started without --tokens; other "
+                    "machines can reach it, so it must not be open to everybody."
+                )
             return ANYBODY
         principal = self._authenticate(door, headers)
         if not principal.scopes & needed:

@@ -100,7 +100,7 @@ class ServicePorts:
         self._settings = settings
         self._in_flight = InFlight()
         self.intake = Intake()
-        self.gate = Gate(settings.identity)
+        self.gate = Gate(settings.identity, open_admin=is_loopback(settings.host))
         self.certificates = ServerCertificates(settings.tls) if settings.tls is not None else None
         self._service = RouterService()
         self.admin = AdminService(DirectoryStore(settings.store) if settings.store is not None else None)

@@ -15,7 +15,7 @@ from google.rpc import code_pb2
 
 from router.errors import DeadlineError, DispatchError, RouterError
 from router.identity.gate import OPEN_GATE, Gate
-from router.identity.method_scopes import door_of, needed_for
+from router.identity.method_scopes import RUNNING, door_of, needed_for
 from router.intake.bounds import forget_frames
 from router.intake.in_flight import InFlight
 from router.pb import router_service_pb2_grpc as pb_grpc
@@ -75,14 +75,20 @@ class GuardedServer:
     def add_registered_method_handlers(self, service: str, by_method: dict[str, Handler]) -> None:
         """Add the methods of a service, each wrapped so that bounds and errors are handled."""
         handlers = {
-            method: _guard(handler, self._in_flight, self._reader, functools.partial(self._admit, service, method))
+            method: _guard(handler, self._in_flight, self._reader, self._admit_to(service, method))
             for method, handler in by_method.items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
-    def _admit(self, service: str, method: str, context: Context) -> None:
-        if self._gate.looks_at_headers:
-            self._gate.admit(door_of(service), text_headers(context), needed_for(service, method))
+    def _admit_to(self, service: str, method: str) -> _Admit:
+        """Return what checks the caller of a method."""
+        gate, door, needed = self._gate, door_of(service), needed_for(service, method)
+
+        def admit(context: Context) -> None:
+            if gate.looks_at_headers or needed == RUNNING:
+                gate.admit(door, text_headers(context), needed)
+
+        return admit
 
 
 def add_to_server(

@@ -22,6 +22,8 @@ from router.identity.principal import ANYBODY, Scope, caller_key, current_princi
 from router.identity.token_book import changing, now_utc
 from router.identity.watched_file import kept_fresh
 from router.pb import router_service_pb2 as pb
+from router.serving.ports import ServicePorts
+from router.serving.settings import ServerSettings
 from tests.router.identity.guarded import add_token
 
 
@@ -148,3 +150,16 @@ def test_a_token_of_another_scope_hears_which_one_is_needed(tmp_path: Path) -> N
     gate = Gate(IdentitySettings(tmp_path / "tokens.json"))
     with pytest.raises(ForbiddenError, match="scope route for this call, and it has feedback"):
         gate.admit(DoorName.GRPC, {"x-api-key": text}, DECIDING)
+
+
+async def test_without_tokens_nobody_but_this_machine_runs_the_service() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+
+    def ports(host: str) -> ServicePorts:
+        return ServicePorts(ServerSettings(host=host, insecure=True))
+
+    for host, status in (("127.0.0.1", 200), ("0.0.0.0", 401)):
+        gate = ports(host).gate
+        assert (await ask(requiring_scope(app, gate, Scope.ADMIN), {}))[0] == status
+        assert gate.admit(DoorName.GRPC, {}, DECIDING) is ANYBODY
