@@ -42,9 +42,11 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "asking": set(),
         "client": {"feedback", "wire", "pb"},
         "collecting": {"answering", "asking", "policies", "serving", "tuning.outcomes"},
-        "deciding": {"asking", "feedback", "identity", "intake", "observing", "policies"},
+        "deciding": {"asking", "exploring", "feedback", "identity", "intake", "observing", "policies"},
         "drift": {"observing", "policies"},
+        "comparing": {"asking", "exploring", "feedback", "ledger", "policies"},
         "explaining": {"policies"},
+        "exploring": {"observing", "policies"},
         "feedback": {"identity", "ledger", "policies"},
         "gateways": {"answering", "asking", "client", "deciding", "feedback", "identity", "intake", "observing"}
         | {"policies", "wire"},
@@ -54,7 +56,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "observing": {"policies"},
         "policies": {"asking"},
         "rollout": set(),
-        "serving": {"answering", "deciding", "drift", "feedback", "identity", "intake", "ledger"}
+        "serving": {"answering", "deciding", "drift", "exploring", "feedback", "identity", "intake", "ledger"}
         | {"observing", "policies", "versions", "wire", "pb"},
         "tuning.certifying": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},
         "tuning.fitting": {"asking", "policies", "tuning.outcomes"},

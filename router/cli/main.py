@@ -20,7 +20,7 @@ from router.cli import collecting, deciding, embeddings, judging, labelling, sel
 from router.cli.changing import policies
 from router.cli.options import JSON
 from router.cli.output import print_json
-from router.cli.running import drift, serve, tokens
+from router.cli.running import compare, drift, ledger, serve, tokens
 from router.cli.starting import verb
 from router.errors import RouterError
 
@@ -75,6 +75,8 @@ for _command in (
     serve.serve_verb,
     tokens.token_verb,
     drift.drift_verb,
+    ledger.ledger_verb,
+    compare.compare_verb,
     *deciding.DECIDING_VERBS,
     policies.policy_verb,
     *verb.STARTING_VERBS,

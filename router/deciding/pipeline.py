@@ -30,6 +30,7 @@ from router.deciding.prepared_query import Prepared, decided_event, log_or_raise
 from router.deciding.session_memory import AnswerMemory
 from router.deciding.settings import DEFAULT_SETTINGS, RouterSettings
 from router.errors import RouterError, UnknownPolicyError
+from router.exploring.explorer import Explorer, explored_choice
 from router.feedback.escalation import FindAnswerer, above_answerer
 from router.intake.bounds import Intake
 from router.observing.cost_comparison import compare_costs
@@ -80,8 +81,8 @@ class Router:
         self._memory = AnswerMemory(settings, clock)
         self._intake = Intake() if intake is None else intake
         self._observers = observers
-        #: Finds out who answered a decision; None without a ledger, and then no request can escalate.
         self.find_answerer: FindAnswerer | None = None
+        self.explorer: Explorer | None = None
 
     @classmethod
     def from_files(cls, *paths: Path | str, encoder_dir: Path | None = None, **others: Any) -> Self:
@@ -297,6 +298,7 @@ class Router:
         judgement, failure = self._judge(prepared, encoded)
         judged_at = time.perf_counter()
         choice = choose(prepared.eligibility, judgement, judging_failed=failure is not None, held=prepared.held)
+        choice = explored_choice(self.explorer, prepared.eligibility, prepared.held, choice)
         choice = within_limits(prepared.eligibility, choice)
         chosen_at = time.perf_counter()
         timings = Timings(

@@ -85,6 +85,7 @@ def record_of(prepared: Prepared, judgement: Judgement | None, choice: Choice, t
         would_choose=choice.would_choose.name if choice.would_choose else "",
         kinds=judgement.kinds if judgement else None,
         score=prepared.score,
+        propensity=choice.propensity,
         escalated_from=query.escalated_from,
     )
 

@@ -62,6 +62,7 @@ def _reason(decision: RoutingDecision) -> str:
         Reason.PINNED: f"the request asks for {chosen}",
         Reason.FAILED_OPEN: f"the prompt could not be judged, so that the safe default {chosen} answers",
         Reason.OVER_LIMIT: f"a limit of the caller's token is reached, so that {chosen} answers{_instead(decision)}",
+        Reason.EXPLORED: f"the policy explores, so that {chosen} answers{_instead(decision)}",
         Reason.SESSION_HELD: f"{chosen} has answered this session so far, and goes on",
     }.get(reason, "this version does not know the reason that the service gave")
 

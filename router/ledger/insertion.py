@@ -53,10 +53,14 @@ class DatabaseSink:
         # A row that is there already is left as it is, so that rows may be given again.
         self._inserts = {name: insert(table).on_conflict_do_nothing() for name, table in metadata.tables.items()}
 
-    def migrate(self) -> None:
-        """Bring the tables up to date. Raises ConfigError for tables of a newer program, and LedgerDownError."""
-        _attempt(lambda: migrate(self._engine))
+    def migrate(self) -> tuple[str, str]:
+        """Bring the tables up to date, and return their versions before and after; before may be empty.
+
+        Raises ConfigError for tables of a newer program, and LedgerDownError.
+        """
+        versions = _attempt(lambda: migrate(self._engine))
         self._is_migrated = True
+        return versions
 
     def write(self, rows: Sequence[LedgerRow]) -> int:
         """Commit rows, and ignore those that are there. Return how many of them no database could ever take."""

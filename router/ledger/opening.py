@@ -34,6 +34,24 @@ def open_ledger(settings: LedgerSettings) -> Ledger:
     return Ledger(settings)
 
 
+def migrate_ledger(settings: LedgerSettings) -> tuple[str, str]:
+    """Bring the tables of a ledger up to date. Return their versions before and after; before may be empty.
+
+    Raises ConfigError if the database cannot be used or a newer program made the tables.
+    """
+    require_installed(settings)
+    from router.ledger.insertion import DatabaseSink
+    from router.ledger.writer import LedgerDownError
+
+    sink = DatabaseSink(settings)
+    try:
+        return sink.migrate()
+    except LedgerDownError as error:
+        raise ConfigError(f"cannot use the ledger {settings.name} ({error}).") from None
+    finally:
+        sink.close()
+
+
 @contextlib.contextmanager
 def opened_reader(settings: LedgerSettings) -> Iterator[LedgerReader]:
     """Yield a reader of a ledger that exists. Raises ConfigError if it does not exist or cannot be read."""

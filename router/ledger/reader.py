@@ -226,6 +226,19 @@ class LedgerReader:
             for row in connection.execution_options(yield_per=_PAGE_ROWS).execute(query).mappings():
                 yield LoggedEvent.of(row)
 
+    def explored_usd(self, since: float) -> dict[str, float]:
+        """Return by policy what explored decisions from this time on have cost, or were expected to cost."""
+        cost = sa.func.coalesce(outcomes.c.cost_usd, decisions.c.expected_cost_usd, 0.0)
+        joined = decisions.outerjoin(outcomes, outcomes.c.decision_id == decisions.c.decision_id)
+        query = sa.select(decisions.c.policy, sa.func.sum(cost)).select_from(joined)
+        wanted = decisions.c.decision_id >= first_id_at(since), decisions.c.reason == "EXPLORED"
+        spent: dict[str, float] = {}
+        with self.reading() as connection:
+            for name, usd in connection.execute(query.where(*wanted).group_by(decisions.c.policy)):
+                policy = name.partition(":")[0]
+                spent[policy] = spent.get(policy, 0.0) + usd
+        return spent
+
     def close(self) -> None:
         """Close the connections to the database."""
         self._engine.dispose()

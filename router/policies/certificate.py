@@ -20,10 +20,11 @@ log = logging.getLogger(__name__)
 # that is added to the format later.
 
 #: Names and texts are free. So are the probe and the certificates, which are checked by themselves; sessions, which
-#: `covers` is about; fallback, which no certificate is about; and aliases, which say who decides and not how.
+#: `covers` is about; fallback and exploring, which no certificate is about; and aliases, which say who decides and not
+#: how.
 FREE_IN_POLICY = frozenset(
     {"schema_", "name", "version", "description", "probe", "certificate", "profiles", "sessions", "fallback"}
-    | {"aliases"}
+    | {"aliases", "explore"}
 )
 
 #: Where and how patiently a candidate is reached is free. Its names are free too, because the digest holds the name of

@@ -20,7 +20,7 @@ class Choice:
     """Names the chosen candidate and the reason; a decision record copies them.
 
     The fields mean the same as those of `router.values.RoutingDecision`, but for `would_choose`: here it is the
-    candidate itself, or None if the router did not abstain on a judged prompt.
+    candidate itself, or None if nothing took the place of what the rule chose.
     """
 
     chosen: Candidate
@@ -29,6 +29,7 @@ class Choice:
     threshold: float | None = None
     gain: float | None = None
     would_choose: Candidate | None = None
+    propensity: float = 1.0
 
     @property
     def abstained(self) -> bool:

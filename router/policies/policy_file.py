@@ -85,6 +85,18 @@ class Profile(StrictModel):
     certificate: CertificateRecord | None = None
 
 
+class Exploring(StrictModel):
+    """Says how much of the traffic is sent to another candidate than the rule chooses (docs/compare.md).
+
+    Attributes:
+        share: the share of decisions, above 0 to 0.5, for which another eligible candidate is drawn.
+        usd_per_day: the most USD that the answers of drawn candidates may cost a day (UTC).
+    """
+
+    share: Annotated[float, Field(gt=0, le=0.5)]
+    usd_per_day: Annotated[float, Field(gt=0, le=1e9)]
+
+
 class PolicyFile(StrictModel):
     """A policy as its author wrote it in a YAML file.
 
@@ -127,6 +139,8 @@ class PolicyFile(StrictModel):
             tells what a harness added to a user turn; only the human's words are judged (docs/harnesses.md).
         fallback: which candidates are asked if the chosen one does not answer: `up` asks eligible candidates that are
             at least as strong as the floor of the request (docs/decisions/0005-dispatch.md), `none` asks no other.
+        explore: send a share of the traffic to another eligible candidate, so that `elle compare` can compare policies;
+            absent: none is. It needs `elle serve --ledger`. No certificate covers these requests.
         certificate: what was shown of the rule; absent for a rule that was not tuned.
         profiles: further rules by name; requests choose one with the policy name `NAME:PROFILE`.
     """
@@ -151,6 +165,7 @@ class PolicyFile(StrictModel):
     aliases: Annotated[dict[Alias, Name], Field(max_length=_MOST_ALIASES)] = Field(default_factory=dict)
     harness_marks: Annotated[dict[Name, HarnessMarks], Field(max_length=_MOST_HARNESSES)] = Field(default_factory=dict)
     fallback: Literal["up", "none"] = "up"
+    explore: Exploring | None = None
     certificate: CertificateRecord | None = None
     profiles: dict[Name, Profile] = Field(default_factory=dict)
 

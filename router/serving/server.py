@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from router.answering import upstream
 from router.deciding.pipeline import Router
 from router.drift.watch import DriftWatch
+from router.errors import ConfigError
+from router.exploring.explorer import Explorer, start_of_day
 from router.feedback.desk import FeedbackDesk
 from router.identity.spending import Spending
 from router.identity.watched_file import kept_fresh
@@ -105,8 +108,9 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
         await stack.enter_async_context(kept_fresh(ports.watched))
         try:
             ledger = await stack.enter_async_context(_recording(settings, ports))
-            if ledger is not None:
-                settings = replace(settings, observers=settings.observers.plus(ledger))
+            explorer = None if ledger is None else await asyncio.to_thread(_explorer, ledger, settings.workers)
+            recording = [one for one in (ledger, explorer) if one is not None]
+            settings = replace(settings, observers=settings.observers.plus(*recording))
             drift = stack.enter_context(_watching_drift(settings))
             if drift is not None:
                 settings = replace(settings, observers=settings.observers.plus(drift))
@@ -118,9 +122,11 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
             reloader = await stack.enter_async_context(loaded(settings, ports.intake, ports.start, observers))
             if settings.metrics_port is not None and not settings.share_port:
                 stack.enter_context(serve_metrics(tally.snapshot, settings.host, settings.metrics_port))
+            _require_ledger_to_explore(reloader.current.router, ledger)
             if ledger is not None:
                 ports.desk = FeedbackDesk(ledger)
                 reloader.current.router.find_answerer = ports.desk.answerer_of
+                reloader.current.router.explorer = explorer
             ports.start(reloader.current)
             ports.admin.start(reloader)
             if settings.share_port:
@@ -176,6 +182,25 @@ def _watching_drift(settings: ServerSettings) -> Iterator[DriftWatch | None]:
         yield watch
     finally:
         watch.save()
+
+
+def _explorer(ledger: Ledger, n_workers: int) -> Explorer | None:
+    """Return what explores for policies that say so, or None if nobody knows what exploring has cost today."""
+    try:
+        spent = ledger.reader.explored_usd(start_of_day(time.time()))
+    except ConfigError as error:
+        log.warning("no policy explores until the service starts again: %s", error)
+        return None
+    return Explorer(spent, parts=n_workers)
+
+
+def _require_ledger_to_explore(router: Router, ledger: Ledger | None) -> None:
+    for name, policy in router.policies.items():
+        if policy.rules.file.explore is not None and ledger is None:
+            raise ConfigError(
+                f"policy {name!r} explores, which is of no use without a ledger; serve it with --ledger, or remove its "
+                "key `explore`."
+            )
 
 
 @contextlib.asynccontextmanager

@@ -85,6 +85,7 @@ class ServerSettings(RouterSettings):
         tls: the files of TLS, for gRPC and HTTP; None serves both without encryption.
         insecure: whether the ports may be reached from other machines without TLS.
         reflection: whether gRPC reflection is served.
+        workers: how many processes serve together; they share what is bounded by the day.
         ledger: where the ledger of decisions, answers and feedback is kept; None keeps none.
         watch: whether policies are loaded again when their files change.
         store: the directory of a store of versions, whose active ones are served and followed; None serves `policies`.
@@ -111,6 +112,7 @@ class ServerSettings(RouterSettings):
     tls: TlsFiles | None = None
     insecure: bool = False
     reflection: bool = True
+    workers: int = 1
     ledger: LedgerSettings | None = None
     watch: bool = False
     store: Path | None = None

@@ -75,6 +75,7 @@ def serve_workers(
             http_port = held.enter_context(reserved_port(settings.host, settings.http_port, "--http"))
         threads = settings.threads or max(1, usable_cores() // n_workers)
         shared = dataclasses.replace(settings, port=port, http_port=http_port, threads=threads, share_port=True)
+        shared = dataclasses.replace(shared, workers=n_workers)
         pool = _WorkerPool(shared, n_workers, worker_timeout_s)
         if settings.metrics_port is not None:
             held.enter_context(serve_metrics(pool.totals.snapshot, settings.host, settings.metrics_port))

@@ -1,0 +1,126 @@
+"""`elle ledger`: bring a ledger up to date, print its figures, and write it as parquet or as a log of prompts."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+
+from router.cli.options import JSON, output_option
+from router.cli.output import print_json, progress_bars, stdout
+from router.cli.running.ledger_options import LEDGER
+from router.ledger.settings import LedgerSettings
+from router.money import usd_text
+
+if TYPE_CHECKING:
+    from router.ledger.reader import LedgerReader
+
+_SINCE = click.option(
+    "--since",
+    type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")),
+    help="Only what was decided at this time (UTC) or later.",
+)
+
+
+@click.group("ledger", short_help="Look into the ledger of a service.")
+def ledger_verb() -> None:
+    """Look into the ledger that `elle serve --ledger` keeps: its figures, and exports of it."""
+
+
+@ledger_verb.command("migrate", short_help="Make the tables, or bring them up to date.")
+@LEDGER
+@JSON
+def migrate_verb(ledger: str, as_json: bool) -> None:
+    """Make the tables of a ledger, or bring them to the version that this program knows. A service does so itself."""
+    from router.ledger.opening import migrate_ledger
+
+    before, after = migrate_ledger(LedgerSettings(ledger))
+    if as_json:
+        print_json({"before": before or None, "after": after})
+    elif before == after:
+        click.echo(f"The tables have the newest version, {after}.")
+    else:
+        click.echo(f"The tables went from {f'version {before}' if before else 'nothing'} to version {after}.")
+
+
+@ledger_verb.command("stats", short_help="Print the figures of a ledger.")
+@LEDGER
+@_SINCE
+@JSON
+def stats_verb(ledger: str, since: datetime.datetime | None, as_json: bool) -> None:
+    """Print how many decisions, answers and pieces of feedback a ledger holds, and what the answers cost."""
+    with _reading(ledger) as reader:
+        from router.ledger.stats import ledger_stats
+
+        found = ledger_stats(reader, _seconds(since))
+    if as_json:
+        print_json(found)
+        return
+    _print_stats(found)
+
+
+@ledger_verb.command("export", short_help="Write the tables of a ledger as parquet.")
+@LEDGER
+@_SINCE
+@output_option("The folder for decisions.parquet, outcomes.parquet, feedback.parquet and events.parquet.", folder=True)
+@JSON
+def export_verb(ledger: str, since: datetime.datetime | None, out: Path, as_json: bool) -> None:
+    """Write the tables of a ledger as parquet files, in constant memory."""
+    with _reading(ledger) as reader, progress_bars() as tell:
+        from router.ledger.export import export_ledger
+
+        written = export_ledger(reader, out, _seconds(since), tell)
+    if as_json:
+        print_json(written)
+    else:
+        click.echo(f"{out}: {', '.join(f'{rows:,} {name}' for name, rows in written.items())}.")
+
+
+@contextmanager
+def _reading(ledger: str) -> Iterator[LedgerReader]:
+    from router.ledger.opening import opened_reader
+
+    with opened_reader(LedgerSettings(ledger)) as reader:
+        yield reader
+
+
+def _seconds(time: datetime.datetime | None) -> float | None:
+    return None if time is None else time.replace(tzinfo=datetime.UTC).timestamp()
+
+
+def _print_stats(found: dict[str, Any]) -> None:
+    console = stdout()
+    if not found["decisions"]:
+        click.echo("The ledger holds no decisions.")
+    else:
+        first, last = (
+            datetime.datetime.fromtimestamp(found[name], datetime.UTC).isoformat(" ", "seconds")
+            for name in ("first_at", "last_at")
+        )
+        click.echo(
+            f"{found['decisions']:,} decisions from {first} to {last}; {found['abstained_share']:.1%} abstained; "
+            f"{found['mean_total_s'] * 1000:.1f} ms each."
+        )
+    for rows, column in (("by_policy", "policy"), ("by_candidate", "chosen"), ("by_reason", "reason")):
+        table = Table(column, "decisions")
+        for row in found[rows]:
+            table.add_row(f"{row[column]} {row.get('policy_digest', '')[:12]}".rstrip(), f"{row['decisions']:,}")
+        console.print(table)
+    table = Table("answers", "count", "by another candidate", "cost", "mean seconds")
+    for row in found["answers"]:
+        cost = "unknown" if row["cost_usd"] is None else usd_text(row["cost_usd"])
+        table.add_row(
+            row["outcome"], f"{row['answers']:,}", f"{row['fell_back']:,}", cost, f"{row['mean_total_s']:.2f}"
+        )
+    console.print(table)
+    table = Table("feedback", "authority", "pieces", "mean value")
+    for row in found["feedback"]:
+        table.add_row(row["kind"], row["authority"], f"{row['pieces']:,}", f"{row['mean_value']:.3f}")
+    console.print(table)
+    if found["rows_dropped"]:
+        click.echo(f"WARNING: {found['rows_dropped']:,} rows were dropped, because nothing could take them.")
