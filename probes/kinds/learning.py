@@ -66,7 +66,7 @@ def _spread(count: int) -> Indices:
 
 @dataclass(frozen=True, eq=False)
 class LeftOutKinds:
-    """Holds what kinds that were learned without a row say of this row, for n rows.
+    """Holds the distances of n rows to the kinds, each measured by kinds that were learned without the row.
 
     Attributes:
         names: (k,) of all kinds. kind: (n,) the number of each row's kind.
@@ -81,7 +81,7 @@ class LeftOutKinds:
 
     @property
     def judged(self) -> npt.NDArray[np.bool_]:
-        """Return which rows (n,) have their own kind among those that were learned without them."""
+        """Return which rows (n,) can be judged: the other folds have rows of the same kind."""
         return np.isfinite(self.distances[np.arange(len(self.kind)), self.kind])
 
     def shares(self, temperature: float) -> Float64:
@@ -122,7 +122,7 @@ def fit_kinds(rows: KindRows, assumed: Mapping[str, bool] | None = None) -> Know
 
 
 def leave_out(features: Array, kind: Indices, names: tuple[str, ...], units: Sequence[Hashable]) -> LeftOutKinds:
-    """Return what is said of each row by kinds that were learned without the units of its fold."""
+    """Return the distances of each row to kinds that were learned from the other folds; a fold keeps units whole."""
     n_folds = min(_FOLDS, len(set(units)))
     folds = assign_folds(units, n_folds)
     distances, novelty = np.full((len(kind), len(names)), np.inf), np.full(len(kind), np.nan)

@@ -72,7 +72,7 @@ class Upstream:
         return self._direct is not None
 
     def expect(self, *, canned_url: str | None, translates: bool) -> None:
-        """Be ready for further candidates too; the arguments are those of the class."""
+        """Note that further candidates may be asked, which may need more than those before; see the class."""
         self._canned_url = self._canned_url or canned_url
         self._translates = self._translates or translates
 

@@ -153,7 +153,7 @@ def total_cost(work: Work, wanted: Sequence[Missing], asker: Asker) -> Cost:
 
 @dataclass(frozen=True)
 class LabelNeed:
-    """How many labels a target needs if a policy would be so good.
+    """Says how many labels a target needs for a policy that loses this much and differs this often.
 
     Attributes:
         mean_loss: the true mean quality that the policy loses, 0 to 1.

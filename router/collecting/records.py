@@ -20,7 +20,7 @@ from router.collecting.work import Work
 
 @dataclass
 class Collected:
-    """What is known of one prompt in the end.
+    """Holds the answers and verdicts on one prompt when the collection ends, and why some are missing.
 
     Attributes:
         sample: the prompt.

@@ -61,7 +61,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Missing:
-    """What is not known yet of one prompt.
+    """Lists the answers and verdicts that one prompt still lacks.
 
     Attributes:
         calls: the answers to ask for.

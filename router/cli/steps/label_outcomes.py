@@ -21,7 +21,7 @@ _MOST_GROUPS = 20
 
 @dataclass(frozen=True)
 class Labelling:
-    """What `elle label` is told.
+    """Holds the files and options that the user gives to `elle label`.
 
     Attributes:
         outcomes: the file of graded outcomes.
@@ -43,7 +43,7 @@ class Labelling:
 
 @dataclass(frozen=True)
 class Labelled:
-    """What is known after `elle label`.
+    """Holds how many questions were answered, and how far the grader agrees with people, when `elle label` ends.
 
     Attributes:
         n_questions: questions about the prompts that were asked for, and further ones that have an answer.
@@ -97,7 +97,7 @@ def _share(one: JudgeAgreement) -> str:
 
 
 def label_outcomes(labelling: Labelling) -> Labelled:
-    """Do what `elle label` is told, and return what is known after it.
+    """Let people grade answers as the options say, and return how far they are and how far the grader agrees.
 
     Raises DataError and ArtifactError; what a person said until then is kept.
     """

@@ -79,7 +79,7 @@ class OutcomeTable:
 
     @property
     def data_set(self) -> str:
-        """The data set within which ids are distinct: each file is one of its own."""
+        """Return the digest of the file, because ids are distinct within one file only."""
         return self.digest
 
     @classmethod
