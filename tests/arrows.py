@@ -55,9 +55,9 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "ledger": {"observing"},
         "observing": {"policies"},
         "policies": {"asking"},
-        "rollout": set(),
+        "rollout": {"asking", "deciding", "observing", "policies"},
         "serving": {"answering", "deciding", "drift", "exploring", "feedback", "identity", "intake", "ledger"}
-        | {"observing", "policies", "versions", "wire", "pb"},
+        | {"observing", "policies", "rollout", "versions", "wire", "pb"},
         "tuning.certifying": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},
         "tuning.fitting": {"asking", "policies", "tuning.outcomes"},
         "tuning.judging": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},

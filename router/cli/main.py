@@ -20,7 +20,7 @@ from router.cli import collecting, deciding, embeddings, judging, labelling, sel
 from router.cli.changing import policies
 from router.cli.options import JSON
 from router.cli.output import print_json
-from router.cli.running import compare, drift, ledger, serve, tokens
+from router.cli.running import canary, compare, drift, ledger, serve, tokens
 from router.cli.starting import verb
 from router.errors import RouterError
 
@@ -77,6 +77,7 @@ for _command in (
     drift.drift_verb,
     ledger.ledger_verb,
     compare.compare_verb,
+    canary.canary_verb,
     *deciding.DECIDING_VERBS,
     policies.policy_verb,
     *verb.STARTING_VERBS,

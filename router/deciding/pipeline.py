@@ -99,7 +99,7 @@ class Router:
     @classmethod
     def from_policies(cls, policies: Sequence[ServedPolicy], *, encoder_dir: Path | None = None, **others: Any) -> Self:
         """Return a router for these policies. Arguments and errors are those of `from_files`."""
-        return cls(policies, _load_encoders(policies, encoder_dir), **others)
+        return cls(policies, load_encoders(policies, encoder_dir), **others)
 
     def with_policies(self, policies: Sequence[ServedPolicy], encoder_dir: Path | None = None) -> Self:
         """Return a router that decides by other policies and goes on with the memories, bounds and observers of this.
@@ -111,7 +111,7 @@ class Router:
         Raises EncoderError if an encoder is not found, or is not the one that a probe was fitted on.
         """
         successor = copy.copy(self)
-        successor._take(policies, _load_encoders(policies, encoder_dir, self._encoders))
+        successor._take(policies, load_encoders(policies, encoder_dir, self._encoders))
         return successor
 
     def _take(self, policies: Sequence[ServedPolicy], encoders: Mapping[str, Encoder]) -> None:
@@ -342,7 +342,7 @@ class Router:
         return None, failure
 
 
-def _load_encoders(
+def load_encoders(
     policies: Iterable[ServedPolicy], encoder_dir: Path | None, loaded: Mapping[str, Encoder] = MappingProxyType({})
 ) -> dict[str, Encoder]:
     """Return the encoder for each encoder identity that the policies' probes name. `loaded`: those that exist."""

@@ -178,6 +178,21 @@ CREDENTIAL_FAILURES = Metric(
     _COUNTER,
     "Changes of tokens, keys or TLS certificates that could not be taken over; the last good ones stay in force.",
 )
+SHADOW_DECISIONS = Metric(
+    "elle_shadow_decisions",
+    _COUNTER,
+    "Requests that a shadow policy decided too, by the candidate that was chosen and the one of the shadow.",
+    ("shadow", "candidate", "shadow_candidate"),
+)
+SHADOW_UNCOMPARED = Metric(
+    "elle_shadow_uncompared", _COUNTER, "Requests that a shadow policy refused or left out.", ("shadow", "why")
+)
+SHADOW_COST = Metric(
+    "elle_shadow_expected_cost_usd",
+    _COUNTER,
+    "Expected cost of the compared requests, of the candidates that were chosen and of those of the shadow.",
+    ("shadow", "of"),
+)
 BUILD_INFO = Metric("elle_build_info", _SAME, "What runs; always 1.", ("version", "python"))
 
 #: Every metric by its name.
@@ -192,6 +207,7 @@ CATALOGUE = {
         *(CALLER_DECISIONS, CALLER_COST, TLS_EXPIRES, CREDENTIAL_FAILURES),
         *(RELOADS, POLICY_LOADED),
         *(DRIFT_BLOCKS, DRIFT_DISTANCE, DRIFT_ALARM),
+        *(SHADOW_DECISIONS, SHADOW_UNCOMPARED, SHADOW_COST),
         *(WORKERS, WORKER_RESTARTS, POLICY_INFO, CERTIFICATE_EXPIRES, BUILD_INFO),
     )
 }

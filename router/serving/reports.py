@@ -12,6 +12,7 @@ from router.drift.watch import DriftWatch
 from router.observing import catalogue
 from router.observing.metrics import SHORT_DIGEST
 from router.observing.tally import Labels, Snapshot, Tally
+from router.rollout.shadow import ShadowWatch
 from router.serving.ports import ServicePorts
 from router.serving.reloading.reloader import Reloader, ReloadOutcome
 
@@ -22,7 +23,9 @@ REPORT_S = 1.0
 _MAX_REPORT_BYTES = 64 * 1024 * 1024
 
 
-def process_state(reloader: Reloader, ports: ServicePorts, drift: DriftWatch | None = None) -> Snapshot:
+def process_state(
+    reloader: Reloader, ports: ServicePorts, drift: DriftWatch | None = None, shadow: ShadowWatch | None = None
+) -> Snapshot:
     """Return the gauges of a process, how its reloads ended, who called, and the calls that its gate turned away."""
     router, reloads = reloader.current.router, reloader.counts
     policies: dict[Labels, float] = {}
@@ -45,6 +48,7 @@ def process_state(reloader: Reloader, ports: ServicePorts, drift: DriftWatch | N
             catalogue.POLICY_INFO.name: policies,
             catalogue.CERTIFICATE_EXPIRES.name: expires,
             **_drift_values(drift),
+            **_shadow_values(shadow),
             catalogue.BUILD_INFO.name: {(_version(), platform.python_version()): 1.0},
         }
     )
@@ -138,6 +142,22 @@ def _drift_values(drift: DriftWatch | None) -> dict[str, dict[Labels, float]]:
         catalogue.DRIFT_BLOCKS.name: blocks,
         catalogue.DRIFT_DISTANCE.name: distances,
         catalogue.DRIFT_ALARM.name: alarms,
+    }
+
+
+def _shadow_values(shadow: ShadowWatch | None) -> dict[str, dict[Labels, float]]:
+    pairs: dict[Labels, float] = {}
+    left_out: dict[Labels, float] = {}
+    cost: dict[Labels, float] = {}
+    for name, counts in shadow.counts.items() if shadow is not None else ():
+        pairs |= {(name, *pair): float(n) for pair, n in list(counts.pairs.items())}
+        left_out[name, "refused"] = float(counts.n_refused)
+        left_out[name, "left_out"] = float(counts.n_left_out)
+        cost[name, "serving"], cost[name, "shadow"] = counts.cost_usd, counts.shadow_cost_usd
+    return {
+        catalogue.SHADOW_DECISIONS.name: pairs,
+        catalogue.SHADOW_UNCOMPARED.name: left_out,
+        catalogue.SHADOW_COST.name: cost,
     }
 
 

@@ -28,6 +28,7 @@ from router.observing.observer import Observer
 from router.observing.prometheus import serve_metrics
 from router.observing.tally import Tally
 from router.observing.traces import tracing
+from router.rollout.shadow import ShadowWatch
 from router.serving.garbage import rare_full_passes
 from router.serving.ports import ServicePorts
 from router.serving.reloading.first_load import loaded
@@ -114,9 +115,12 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
             drift = stack.enter_context(_watching_drift(settings))
             if drift is not None:
                 settings = replace(settings, observers=settings.observers.plus(drift))
+            shadow = await stack.enter_async_context(_shadowing(settings))
+            if shadow is not None:
+                settings = replace(settings, observers=settings.observers.plus(shadow))
             if not settings.share_port:
                 await ports.open()
-            tally = Tally(lambda: process_state(reloader, ports, drift))
+            tally = Tally(lambda: process_state(reloader, ports, drift, shadow))
             observers = settings.observers.plus(*_watchers(settings, tally, stack))
             ports.gate.keeps_traces = settings.traces is not None
             reloader = await stack.enter_async_context(loaded(settings, ports.intake, ports.start, observers))
@@ -201,6 +205,19 @@ def _require_ledger_to_explore(router: Router, ledger: Ledger | None) -> None:
                 f"policy {name!r} explores, which is of no use without a ledger; serve it with --ledger, or remove its "
                 "key `explore`."
             )
+
+
+@contextlib.asynccontextmanager
+async def _shadowing(settings: ServerSettings) -> AsyncIterator[ShadowWatch | None]:
+    """Let the shadow policies decide along while the context lasts."""
+    if not settings.shadows:
+        yield None
+        return
+    watch = await asyncio.to_thread(ShadowWatch.from_files, settings.shadows, settings.encoder_dir)
+    try:
+        yield watch
+    finally:
+        await asyncio.to_thread(watch.close)
 
 
 @contextlib.asynccontextmanager

@@ -91,6 +91,8 @@ class ServerSettings(RouterSettings):
         store: the directory of a store of versions, whose active ones are served and followed; None serves `policies`.
         drift: how the traffic is watched for drift; None does not watch it.
         drift_state: the file that keeps the baseline of drift over restarts; None keeps it in memory.
+        canary: the file of the canary that is followed; None follows none.
+        shadows: policy files that decide every request without acting on it.
         worker: the number of this process among several, counted from 0.
     """
 
@@ -118,6 +120,8 @@ class ServerSettings(RouterSettings):
     store: Path | None = None
     drift: DriftSettings | None = None
     drift_state: Path | None = None
+    canary: Path | None = None
+    shadows: tuple[Path, ...] = ()
     worker: int = 0
 
     @property

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from router.collecting.labelling.questions import Questions
 from router.drift.watch import DriftWatch
 from router.ledger.opening import open_ledger
 from router.ledger.settings import LedgerSettings
 from router.observing.observer import DecidedEvent
+from router.policies.loading import DEFAULT_POLICY
 from router.values import RouteQuery
 from tests.conftest import ROOT
 from tests.router.drift.decisions import decision
@@ -73,6 +75,9 @@ def _write_watched(folder: Path) -> None:
         ledger.decided(event)
     watch.save()
     ledger.close()
+    _write(folder / "canary-labels.jsonl", (row | {"model": "frontier"} for row in _outcomes(5, seed=10)))
+    policy = yaml.safe_load(DEFAULT_POLICY.read_text("utf-8"))
+    (folder / "new.yaml").write_text(yaml.safe_dump(policy | {"name": "new"}), "utf-8")
 
 
 def _prompts(n: int) -> Iterable[dict[str, Any]]:

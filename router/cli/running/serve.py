@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.options import ENCODER_DIR, PATH
-from router.cli.running import drift_options, ledger_options, watch_options
+from router.cli.running import drift_options, ledger_options, rollout_options, watch_options
 from router.cli.running.config_file import ConfiguredCommand
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _SERVE_GROUPS = {
     "The ledger": ledger_options.NAMES,
     "Watching": watch_options.NAMES,
     "Drift": drift_options.NAMES,
+    "Trying a new policy": rollout_options.NAMES,
     "Processes and threads": ("workers", "worker_timeout_s", "threads"),
     "Limits": ("max_pending", "max_prompt_bytes", "max_body_bytes"),
     "Memory of prompts and sessions": ("cache_entries", "max_sessions", "session_ttl_s"),
@@ -206,6 +207,7 @@ _SERVE_GROUPS = {
 )
 @ledger_options.serving_options
 @drift_options.drift_serving_options
+@rollout_options.rollout_serving_options
 def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
     """Serve over gRPC until SIGTERM, and over HTTP with --http."""
     from router.serving.event_loop import run_in_event_loop

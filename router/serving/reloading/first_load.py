@@ -12,6 +12,8 @@ from router.answering.formats.translations import TRANSLATIONS
 from router.deciding.pipeline import Router
 from router.intake.bounds import Intake
 from router.observing.observer import Observers
+from router.rollout.canary_file import Follower
+from router.rollout.canary_router import CanaryRouter
 from router.serving import http_server
 from router.serving.reloading.in_force import InForce
 from router.serving.reloading.reloader import Reloader, ReloadParts, uses_canned
@@ -61,13 +63,16 @@ async def loaded(
 
 
 def _load(settings: ServerSettings, intake: Intake, source: PolicySource, observers: Observers) -> Router:
-    router = Router.from_policies(
+    kind = Router if settings.canary is None else CanaryRouter
+    router = kind.from_policies(
         source.load(),
         encoder_dir=settings.encoder_dir,
         settings=settings,
         intake=intake,
         observers=observers,
     )
+    if isinstance(router, CanaryRouter) and settings.canary is not None:
+        router.follower = Follower(settings.canary)
     router.warm_up()
     # The objects that are loaded now stay for long. Searching them for garbage would stop everything for 250 ms.
     gc.collect()

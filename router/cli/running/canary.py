@@ -1,0 +1,133 @@
+"""`elle canary`: try a new policy on a growing share of the traffic, and undo it if it loses too much."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from router.cli.options import JSON, PATH
+from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
+
+_STATE = click.option(
+    "--state",
+    type=PATH,
+    default="canary.json",
+    show_default=True,
+    help="The file of the canary, which `elle serve --canary` follows.",
+)
+_AUTHOR = click.option("--author", metavar="NAME", help="Who does it, for the audit trail. Default: the user's name.")
+
+
+@click.group("canary", short_help="Try a new policy on a share of the traffic, step by step.")
+def canary_verb() -> None:
+    """Try a new policy on a share of the traffic, widen it step by step, and roll it back if it loses too much.
+
+    The service must serve both policies and follow the canary's file: elle serve --policy old.yaml --policy new.yaml
+    --ledger ledger.db --canary canary.json. Then run `elle canary step` now and then, for example every hour.
+    """
+
+
+@canary_verb.command("start", short_help="Begin a canary.")
+@click.argument("new", metavar="NEW")
+@click.option("--base", required=True, metavar="NAME", help="The policy that serves, whose requests are taken.")
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 100, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="The first share of the requests, in percent. The next ones are 25, 50 and 100.",
+)
+@click.option(
+    "--max-loss",
+    required=True,
+    type=click.FloatRange(-1, 1, min_open=True, max_open=True),
+    help="The largest mean loss against the reference candidate that is acceptable.",
+)
+@click.option(
+    "--labels-per-step",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    help="The number of labels that each step needs before the next one.",
+)
+@_STATE
+@_AUTHOR
+@click.option("--reason", default="", help="Why, for the audit trail.")
+@click.option("--force", is_flag=True, help="Replace a canary that is not over.")
+def canary_start_verb(new: str, state: Path, author: str | None, **options: Any) -> None:
+    """Begin a canary of the policy NEW, by its name in the service."""
+    from router.cli.steps.canary_files import start_canary
+
+    file = start_canary(state, new, author=author or _user(), **options)
+    plan = file.canary.plan
+    click.echo(f"{plan.policy} decides {100 * file.canary.share:g} % of the requests of {plan.base}, by {state}.")
+
+
+@canary_verb.command("step", short_help="Weigh new evidence, and widen, pause or roll back.")
+@_STATE
+@click.option(
+    "--ledger", required=True, metavar="PATH|URL", envvar="ELLE_LEDGER", show_envvar=True, help="The service's ledger."
+)
+@click.option("--reference", required=True, metavar="CANDIDATE", help="The candidate that losses are measured against.")
+@click.option(
+    "--labels",
+    multiple=True,
+    type=PATH,
+    help="A file of outcomes whose prompt_id is the id of a decision, drawn at random; repeatable.",
+)
+@_AUTHOR
+@JSON
+def canary_step_verb(state: Path, author: str | None, as_json: bool, **options: Any) -> None:
+    """Feed the canary with what the ledger and new labels say, and let it widen, pause or roll back.
+
+    The exit status is 3 if the canary has been rolled back.
+    """
+    from router.cli.steps.canary_files import canary_to_dict, print_canary, step_canary
+    from router.rollout.canary import CanaryStatus
+
+    with progress_bar("reading decisions") as progress:
+        file = step_canary(state, author=author or "elle canary step", on_progress=progress, **options)
+    if as_json:
+        print_json(canary_to_dict(file))
+    else:
+        print_canary(file, stdout())
+    if file.canary.status is CanaryStatus.ROLLED_BACK:
+        raise SystemExit(NOT_CERTIFIED)
+
+
+@canary_verb.command("status", short_help="Show a canary, its evidence and its audit trail.")
+@_STATE
+@JSON
+def canary_status_verb(state: Path, as_json: bool) -> None:
+    """Show a canary, its evidence and its audit trail."""
+    from router.cli.steps.canary_files import canary_to_dict, print_canary
+    from router.rollout.canary_file import read_canary
+
+    file = read_canary(state)
+    if as_json:
+        print_json(canary_to_dict(file))
+    else:
+        print_canary(file, stdout())
+
+
+@canary_verb.command("stop", short_help="End a canary; the policy that serves decides everything again.")
+@_STATE
+@_AUTHOR
+@click.option("--reason", required=True, help="Why, for the audit trail.")
+def canary_stop_verb(state: Path, author: str | None, reason: str) -> None:
+    """End a canary, so that the policy that serves decides everything again within a second."""
+    from router.cli.steps.canary_files import stop_canary
+
+    file = stop_canary(state, reason, author or _user())
+    click.echo(f"The canary of {file.canary.plan.policy} is {file.canary.status}.")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

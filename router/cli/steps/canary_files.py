@@ -1,0 +1,193 @@
+"""The steps of `elle canary`: begin, feed, show and end a canary that is kept in a file."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from router.errors import ConfigError
+from router.rollout.canary import Canary, CanaryEvent, CanaryPlan
+from router.rollout.canary_file import CanaryFile, locked, read_canary
+from router.rollout.ledger_evidence import take_evidence
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from router.ledger.reader import LoggedDecision
+    from router.tuning.outcomes.feature_cache import Progress
+
+#: The shares of the steps after the first one.
+_LATER = (0.25, 0.5, 1.0)
+
+
+def start_canary(
+    state: Path, new: str, *, author: str, reason: str = "", force: bool = False, **plan: Any
+) -> CanaryFile:
+    """Begin a canary and write its file.
+
+    plan: `base`, `share` in percent, `max_loss` and `labels_per_step`, as `CanaryPlan` explains them.
+
+    Raises ConfigError if the file holds a canary that is not over, unless `force` is given.
+    """
+    first = plan.pop("share") / 100
+    steps = (first, *(share for share in _LATER if share > first))
+    asked = CanaryPlan(canary_id=secrets.token_hex(8), policy=new, steps=steps, **plan)
+    with locked(state):
+        if state.exists() and not force and not (before := read_canary(state)).canary.is_over:
+            name = before.canary.plan.policy
+            raise ConfigError(f"{state} holds a canary of {name} that is not over; stop it, or give --force.")
+        # A decision of before the canary says nothing about it.
+        file = CanaryFile(state, Canary(asked), read_until=time.time())
+        why = reason or f"canary of {new}"
+        file.note(CanaryEvent(time.time(), file.canary.status, file.canary.share, why), author)
+        file.save()
+    return file
+
+
+def step_canary(
+    state: Path,
+    *,
+    ledger: str,
+    reference: str,
+    labels: Sequence[Path],
+    author: str,
+    on_progress: Progress | None = None,
+) -> CanaryFile:
+    """Feed a canary with the decisions of a ledger and with labels, write its file, and note changes in the ledger.
+
+    Raises ConfigError or DataError if the canary, the ledger or the labels cannot be read.
+    """
+    from router.ledger.opening import open_ledger, opened_reader
+    from router.ledger.settings import LedgerSettings
+
+    losses = _losses(labels)
+    settings = LedgerSettings(ledger)
+    with locked(state):
+        changes: list[CanaryEvent] = []
+        file = read_canary(state, on_change=changes.append)
+        if file.canary.is_over:
+            return file
+        began = float(file.trail[0]["at"]) if file.trail else 0.0
+        with opened_reader(settings) as reader:
+            decisions = _decisions(reader, began, on_progress)
+            n_new = take_evidence(file, decisions, losses, reference=reference, now=time.time())
+        if not n_new and not changes:
+            file.canary.pause("no new labels")
+        for event in changes:
+            file.note(event, author)
+        file.save()
+        if changes:
+            writer = open_ledger(settings)
+            for event in changes:
+                detail = {"status": event.status.value, "share": event.share, "why": event.why}
+                writer.note("canary", {"policy": file.canary.plan.policy, **detail}, actor=author)
+            writer.close()
+    return file
+
+
+def stop_canary(state: Path, reason: str, author: str) -> CanaryFile:
+    """End a canary and write its file. Raises ConfigError if there is none."""
+    with locked(state):
+        file: CanaryFile
+        changes: list[CanaryEvent] = []
+        file = read_canary(state, on_change=changes.append)
+        file.canary.stop(reason)
+        for event in changes:
+            file.note(event, author)
+        file.save()
+    return file
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """Shows a logged decision as `take_evidence` reads it."""
+
+    logged: LoggedDecision
+
+    @property
+    def decision_id(self) -> str:
+        return self.logged.decision_id
+
+    @property
+    def chosen(self) -> str:
+        return self.logged.chosen
+
+    @property
+    def policy(self) -> str:
+        return str(self.logged.values["policy"])
+
+    @property
+    def at(self) -> float:
+        return float(self.logged.values["at"])
+
+    @property
+    def end(self) -> tuple[str, float] | None:
+        outcome = self.logged.outcome
+        return None if outcome is None else (outcome.outcome, outcome.total_s)
+
+
+def _decisions(reader: Any, since: float, on_progress: Progress | None) -> Iterator[_Decision]:
+    from router.ledger.reader import Span
+
+    span = Span(since=since)
+    total = reader.count(span)
+    for number, logged in enumerate(reader.decisions(span)):
+        if on_progress is not None:
+            on_progress(number + 1, total)
+        yield _Decision(logged)
+
+
+def _losses(labels: Sequence[Path]) -> dict[str, dict[str, float]]:
+    """Return for each labelled decision, by its id, the loss of each candidate that was graded."""
+    from router.tuning.outcomes.datasets import read_outcomes
+
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    if labels:
+        outcomes = read_outcomes(*labels)
+        for row, column in np.argwhere(np.isfinite(outcomes.scores)).tolist():
+            found[outcomes.ids[row]][outcomes.models[column]] = 1 - float(outcomes.scores[row, column])
+    return dict(found)
+
+
+def canary_to_dict(file: CanaryFile) -> dict[str, Any]:
+    """Return what `elle canary status --json` prints."""
+    canary, evidence = file.canary, file.canary.evidence
+    return {
+        "policy": canary.plan.policy,
+        "base": canary.plan.base,
+        "status": canary.status.value,
+        "share": canary.share,
+        "max_loss": canary.plan.max_loss,
+        "labels": evidence.n_labels,
+        "requests": evidence.n_requests,
+        "mean_loss_between": list(evidence.loss_interval()),
+        "trail": file.trail,
+    }
+
+
+def print_canary(file: CanaryFile, console: Console) -> None:
+    """Print a canary, its evidence and its audit trail."""
+    from rich.table import Table
+
+    found = canary_to_dict(file)
+    console.print(
+        f"{found['policy']} in place of {found['base']}: {found['status']}, {100 * found['share']:g} % of the requests."
+    )
+    low, high = found["mean_loss_between"]
+    console.print(
+        f"{found['labels']} labels: the mean loss lies between {low:.3f} and {high:.3f}; at most {found['max_loss']:g} "
+        f"is acceptable. {found['requests']} answers have ended."
+    )
+    table = Table("when", "state", "share", "why", "who")
+    for event in file.trail:
+        when = datetime.fromtimestamp(event["at"], UTC).isoformat(" ", "seconds")
+        table.add_row(when, event["status"], f"{100 * event['share']:g} %", event["why"], event["author"])
+    console.print(table)

@@ -1,0 +1,157 @@
+"""Keep a canary in a file that `elle canary` writes and every serving process follows (`CanaryFile`, `Follower`)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from probes.atomic_write import write_file
+from router.asking.session_ids import session_id_of
+from router.errors import ConfigError
+from router.rollout.canary import Canary, CanaryEvent
+from router.values import RouteQuery
+
+log = logging.getLogger(__name__)
+
+#: The largest file that is read, in bytes.
+_MOST_BYTES = 16 * 1024 * 1024
+
+_SCHEMA = "elle.canary/1"
+
+#: Seconds between two looks of a follower at the file.
+LOOK_S = 1.0
+
+
+@dataclass
+class CanaryFile:
+    """Holds a canary, its audit trail, and how far the ledger has been read for it.
+
+    Attributes:
+        path: the file.
+        canary: the canary.
+        trail: every change, oldest first: time, state, share, reason and who made it.
+        read_until: decisions that were made before this time are in the evidence, in seconds since 1970.
+        labelled: the ids of the decisions whose labels are in the evidence.
+    """
+
+    path: Path
+    canary: Canary
+    trail: list[dict[str, Any]] = field(default_factory=list)
+    read_until: float = 0.0
+    labelled: set[str] = field(default_factory=set)
+
+    def note(self, event: CanaryEvent, author: str) -> None:
+        """Add a change to the audit trail."""
+        self.trail.append({**asdict(event), "author": author})
+
+    def save(self) -> None:
+        """Write the file in one step."""
+        plain = {
+            "schema": _SCHEMA,
+            "canary": self.canary.to_json(),
+            "trail": self.trail,
+            "read_until": self.read_until,
+            "labelled": sorted(self.labelled),
+        }
+        write_file(self.path, json.dumps(plain, indent=1).encode())
+
+
+def read_canary(path: Path, *, on_change: Callable[[CanaryEvent], None] | None = None) -> CanaryFile:
+    """Return what a file holds. `on_change` is told of every change from then on.
+
+    Raises ConfigError if there is no such file, or if it is no canary.
+    """
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ConfigError(f"{path} is larger than {_MOST_BYTES:,} bytes; it is no canary.")
+        plain: Any = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no canary {path}; begin one with `elle canary start`.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the canary {path} cannot be read: {error}.") from error
+    if not isinstance(plain, Mapping) or plain.get("schema") != _SCHEMA:
+        raise ConfigError(f"{path} has no schema {_SCHEMA}; it is no canary.")
+    more = {} if on_change is None else {"on_change": on_change}
+    try:
+        canary = Canary.from_json(plain["canary"], **more)
+        labelled = {str(one) for one in plain["labelled"]}
+        return CanaryFile(path, canary, list(plain["trail"]), float(plain["read_until"]), labelled)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"the canary {path} lacks {error}.") from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a canary's file while the context lasts, so that two commands do not change it at once."""
+    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+class Follower:
+    """Assigns requests by the canary in a file, which it reads again within a second of a change.
+
+    A file that is missing, or cannot be read, assigns nothing: the policy that serves decides everything.
+
+    Args:
+        path: the file.
+        clock: returns the time in seconds, and never goes backwards.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._clock = path, clock
+        self._looked_at = float("-inf")
+        self._mark: tuple[int, int] | None = None
+        self.canary: Canary | None = None
+
+    def __call__(self, query: RouteQuery) -> RouteQuery:
+        """Return the query with the policy that decides it. A query that asks for a policy keeps it.
+
+        A request of a session stays on the side of the session. Requests without a session are drawn one by one.
+        """
+        self._look()
+        canary = self.canary
+        if canary is None or canary.share <= 0 or query.overrides.policy not in (None, "", canary.plan.base):
+            return query
+        key = session_id_of(query.session_id, {}, query.parameters) or os.urandom(8).hex()
+        policy = canary.policy_for(key)
+        if policy == canary.plan.base:
+            return query
+        return replace(query, overrides=replace(query.overrides, policy=policy))
+
+    def _look(self) -> None:
+        now = self._clock()
+        if now - self._looked_at < LOOK_S:
+            return
+        self._looked_at = now
+        try:
+            status = self._path.stat()
+            mark = status.st_mtime_ns, status.st_ino
+        except OSError:
+            self._mark, self.canary = None, None
+            return
+        if mark == self._mark:
+            return
+        self._mark = mark
+        try:
+            self.canary = read_canary(self._path).canary
+        except ConfigError as error:
+            self.canary = None
+            log.error("no canary decides: %s", error)  # noqa: TRY400
+        else:
+            log.warning("canary %s: %s decides %.0f %%", self.canary.status, self.canary.plan.policy, self._share)
+
+    @property
+    def _share(self) -> float:
+        return 100 * self.canary.share if self.canary is not None else 0.0

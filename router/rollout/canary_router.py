@@ -1,0 +1,34 @@
+"""Decide with a canary: a share of the requests is decided by the policy that is tried (`CanaryRouter`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from router.deciding.pipeline import Router
+from router.rollout.canary_file import Follower
+from router.values import RouteQuery, RoutingDecision
+
+
+class CanaryRouter(Router):
+    """A router that asks a follower of a canary which policy decides a request.
+
+    Attributes:
+        follower: assigns requests to policies; None leaves all of them to the policy that they ask for.
+    """
+
+    follower: Follower | None = None
+
+    def decide(self, query: RouteQuery, **rest: Any) -> RoutingDecision:
+        """Decide a request as `Router.decide` does, by the policy of its side of the canary."""
+        return super().decide(self._assigned(query), **rest)
+
+    async def adecide(self, query: RouteQuery, **rest: Any) -> RoutingDecision:
+        """Decide a request as `Router.adecide` does, by the policy of its side of the canary."""
+        return await super().adecide(self._assigned(query), **rest)
+
+    def _assigned(self, query: RouteQuery) -> RouteQuery:
+        if self.follower is None:
+            return query
+        assigned = self.follower(query)
+        # The canary may name a policy that this service does not serve, or does not serve any more.
+        return assigned if (assigned.overrides.policy or "") in ("", *self.policies) else query

@@ -1,0 +1,83 @@
+"""Feed a canary with what a ledger says of its answers, and with labels of its decisions (`take_evidence`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from router.observing.observer import AnswerOutcome
+from router.rollout.canary_file import CanaryFile
+
+#: Seconds that an answer may take. A decision is only taken into account when it is older, so that its answer is known.
+SETTLE_S = 60.0
+
+
+class DecisionWithEnd(Protocol):
+    """A decision of the ledger, and how its answer ended."""
+
+    @property
+    def decision_id(self) -> str:
+        """The id of the decision."""
+
+    @property
+    def chosen(self) -> str:
+        """The name of the chosen candidate."""
+
+    @property
+    def policy(self) -> str:
+        """The name of the policy that decided."""
+
+    @property
+    def at(self) -> float:
+        """When it was decided, in seconds since 1970."""
+
+    @property
+    def end(self) -> tuple[str, float] | None:
+        """How the answer ended and after how many seconds; None if nobody was asked to answer."""
+
+
+def take_evidence(
+    file: CanaryFile,
+    decisions: Iterable[DecisionWithEnd],
+    losses: Mapping[str, Mapping[str, float]],
+    *,
+    reference: str,
+    now: float,
+) -> int:
+    """Feed a canary, decision by decision in their order, and return the number of labels that were new.
+
+    Args:
+        file: the canary.
+        decisions: decisions of both policies, oldest first; those that were fed before are passed over.
+        losses: for each labelled decision the loss, 0 to 1, of each candidate whose answer was graded.
+        reference: the candidate that losses are measured against.
+        now: the time in seconds since 1970. Decisions younger than SETTLE_S are left for the next time.
+
+    A decision of the canary is labelled if the answers of its candidate and of the reference were graded. If both are
+    the same candidate and it was graded, nothing was lost.
+    """
+    canary, n_new = file.canary, 0
+    until = file.read_until
+    for one in decisions:
+        if one.policy == canary.plan.policy and one.decision_id in losses and one.decision_id not in file.labelled:
+            loss = _loss(one.chosen, losses[one.decision_id], reference)
+            if loss is not None:
+                file.labelled.add(one.decision_id)
+                canary.label(loss)
+                n_new += 1
+        if one.at < file.read_until or one.at > now - SETTLE_S or one.end is None:
+            continue
+        outcome, seconds = one.end
+        answered = outcome == AnswerOutcome.ANSWERED
+        if outcome != AnswerOutcome.ABANDONED:
+            canary.ended(one.policy, failed=not answered, latency_s=seconds if answered else None)
+        until = max(until, one.at)
+    # The time of the last decision itself has been read.
+    file.read_until = max(until, file.read_until) + (1e-6 if until > file.read_until else 0.0)
+    return n_new
+
+
+def _loss(chosen: str, losses: Mapping[str, float], reference: str) -> float | None:
+    if chosen not in losses or reference not in losses:
+        return 0.0 if chosen == reference and chosen in losses else None
+    return losses[chosen] - losses[reference]

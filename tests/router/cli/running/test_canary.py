@@ -1,0 +1,159 @@
+"""`elle canary` begins, feeds, shows and ends a canary in a file, which a service follows."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from router.cli.main import cli
+from router.ledger.opening import open_ledger, opened_reader
+from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent
+from router.rollout import ledger_evidence
+from router.values import ArtifactRef, RouteQuery
+from tests.router.drift.decisions import decision
+from tests.router.ledger.rows import sqlite_ledger
+
+pytest.importorskip("sqlalchemy")
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["canary", *[str(argument) for argument in arguments]])
+
+
+class Trial:
+    """A canary with a ledger of its decisions and a file of labels."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state, self.labels = folder / "canary.json", folder / "labels.jsonl"
+        self.settings = sqlite_ledger(folder)
+        self.began = self.start("--labels-per-step", 50)
+
+    def start(self, *more: object) -> Result:
+        return run(
+            *("start", "new", "--base", "old", "--max-loss", 0.02, "--state", self.state, "--author", "me", *more)
+        )
+
+    def serve(self, n: int, *, drop: float, failed: bool = False) -> None:
+        """Write n decisions of the new policy with their answers, and labels with this mean loss."""
+        rng, ledger, rows = np.random.default_rng(n), open_ledger(self.settings), []
+        for number in range(n):
+            found = decision(
+                decision_id=f"{int(time.time() * 1000):012x}7{number:019x}", policy=ArtifactRef("new", "1", "d")
+            )
+            ledger.decided(DecidedEvent(RouteQuery(()), found, "", None))
+            outcome = AnswerOutcome.FAILED if failed else AnswerOutcome.ANSWERED
+            ledger.answered(AnsweredEvent(found, outcome, "small", (), total_s=1.0))
+            lost = float(rng.random() < drop + 0.05), float(rng.random() < 0.05)
+            for model, loss in zip(("small", "large"), lost, strict=True):
+                row = {"prompt": f"prompt {number}", "prompt_id": found.decision_id, "model": model, "score": 1 - loss}
+                rows.append(json.dumps(row))
+        ledger.close()
+        self.labels.write_text("\n".join(rows))
+
+    def step(self, *more: object) -> Result:
+        ledger = ("--ledger", self.settings.place, "--reference", "large")
+        return run("step", "--state", self.state, *ledger, "--json", *more)
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(run("status", "--state", self.state, "--json").stdout)
+        return found
+
+
+@pytest.fixture
+def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
+    monkeypatch.setattr(ledger_evidence, "SETTLE_S", -60.0)
+    return Trial(tmp_path)
+
+
+def test_it_begins_at_the_share_that_is_asked_for_and_says_who_began_it(trial: Trial) -> None:
+    assert trial.began.exit_code == 0, trial.began.output
+    assert "new decides 5 % of the requests of old" in trial.began.stdout
+    found = trial.status()
+    assert (found["status"], found["share"]) == ("running", 0.05)
+    assert [event["author"] for event in found["trail"]] == ["me"]
+
+
+def test_labels_that_lose_too_much_roll_it_back_and_the_ledger_says_so(trial: Trial) -> None:
+    trial.serve(200, drop=0.5)
+    done = trial.step("--labels", trial.labels, "--author", "cron")
+    assert done.exit_code == 3, done.output
+    found = trial.status()
+    assert (found["status"], found["share"]) == ("rolled_back", 0.0)
+    assert "the mean loss exceeds 0.02" in found["trail"][-1]["why"]
+    assert found["trail"][-1]["author"] == "cron"
+    with opened_reader(trial.settings) as reader:
+        (event,) = reader.events("canary")
+    assert event.detail["status"] == "rolled_back"
+    assert trial.step("--labels", trial.labels).exit_code == 3
+
+
+def test_labels_count_once_however_often_they_are_given(trial: Trial) -> None:
+    trial.serve(40, drop=0.0)
+    for _ in range(2):
+        assert trial.step("--labels", trial.labels).exit_code == 0
+    found = trial.status()
+    assert (found["labels"], found["requests"]) == (40, 40)
+
+
+def test_good_labels_widen_it(trial: Trial) -> None:
+    trial.serve(300, drop=-0.05)
+    done = trial.step("--labels", trial.labels)
+    assert done.exit_code == 0, done.output
+    assert trial.status()["share"] > 0.05
+
+
+def test_answers_that_fail_roll_it_back_without_labels(trial: Trial) -> None:
+    trial.serve(100, drop=0.0, failed=True)
+    assert trial.step().exit_code == 3
+    assert "ended without an answer" in trial.status()["trail"][-1]["why"]
+
+
+def test_without_new_labels_it_pauses(trial: Trial) -> None:
+    trial.serve(1, drop=0.0)
+    assert trial.step().exit_code == 0
+    found = trial.status()
+    assert (found["status"], found["trail"][-1]["why"]) == ("paused", "no new labels")
+
+
+def test_people_see_a_table_and_can_stop_it(trial: Trial) -> None:
+    assert "5 %" in run("status", "--state", trial.state).stdout
+    assert "is stopped" in run("stop", "--state", trial.state, "--reason", "not today").stdout
+    assert trial.status()["trail"][-1]["why"] == "not today"
+
+
+def test_one_that_is_not_over_is_not_replaced_without_force(trial: Trial) -> None:
+    assert "not over" in trial.start().output
+    assert trial.start("--force").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("status", "--state", "none.json"), "there is no canary none.json"),
+        (("start", "old", "--base", "old", "--max-loss", "0.1"), "another policy"),
+        (("start", "new", "--base", "old", "--max-loss", "2"), "max-loss"),
+        (("start", "new", "--base", "old", "--max-loss", "0.1", "--share", "0"), "share"),
+    ],
+)
+def test_what_makes_no_canary_is_refused(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert done.exit_code in (1, 2)
+    assert message in done.output
+
+
+@pytest.mark.parametrize("contents", [b"", b"[]", b'{"schema": "elle.canary/1"}', b'{"schema": 3}'])
+def test_a_file_that_is_no_canary_is_refused_with_its_name(tmp_path: Path, contents: bytes) -> None:
+    state = tmp_path / "canary.json"
+    state.write_bytes(contents)
+    done = run("status", "--state", state)
+    assert done.exit_code == 1
+    assert "canary.json" in done.output
