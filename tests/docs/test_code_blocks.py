@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import json
 import re
 import shlex
@@ -110,6 +111,11 @@ def _run_line(words: list[str], block: Block) -> None:
         _elle(rest)
     elif program == "make":
         assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text("utf-8"), re.M), block.name
+    elif program in ("sh", "python", "node", "npm") and any(word.startswith("examples/") for word in rest):
+        # The tests of tests/examples run it.
+        assert all((ROOT / word).exists() for word in rest if "/" in word), block.name
+    elif words[:2] == ["python", "-m"]:
+        assert importlib.util.find_spec(rest[1]) is not None, block.name
     elif words[:2] == ["pip", "install"]:
         _check_extras(" ".join(rest), block)
     else:

@@ -1,0 +1,93 @@
+"""The examples of docs/journeys.md run as newcomers run them: clients against a service, scripts in a shell."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from router.cli.main import cli
+from tests.conftest import ROOT
+from tests.router.serving.processes import Service, elle_serve
+
+EXAMPLES = ROOT / "examples"
+JOURNEYS = EXAMPLES / "journeys"
+SCRIPTS = sorted(JOURNEYS.glob("*.sh"))
+#: Each script needs the files of those before it in its row, and says these words in the end.
+IN_A_SHELL = {
+    ("from_log.sh",): "gpt-5 is expected to be better",
+    ("own_scores.sh", "third_model.sh"): "fresh (fresh)",
+    ("roll_back.sh",): "it costs too much",
+    ("embeddings.sh",): "tuesday-to-look-at.parquet",
+}
+
+
+@pytest.fixture(scope="module")
+def service(_real_encoder: None) -> Iterator[Service]:
+    """Run one service with the default policy for all clients."""
+    with elle_serve("--http", "0") as service:
+        yield service
+
+
+@pytest.mark.parametrize(
+    ("name", "door", "said"),
+    [
+        ("journeys/grpc_client.py", "address", ["economy    What is the capital", "with asyncio: True", "canned"]),
+        ("journeys/openai_program.py", "url", ["Chosen: economy", "standing in for frontier", "because PINNED"]),
+        ("journeys/anthropic_program.py", "url", ["Chosen: economy", "standing in for frontier"]),
+        ("litellm/router_plugin.py", "address", ["I am economy.", "I am frontier."]),
+    ],
+)
+def test_a_client_says_who_answers(
+    name: str, door: str, said: list[str], service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runpy.run_path(str(EXAMPLES / name))["main"](getattr(service, door))
+    out = capsys.readouterr().out
+    assert [words for words in said if words not in out] == [], out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_real_encoder")
+@pytest.mark.parametrize("names", IN_A_SHELL, ids=" ".join)
+def test_a_script_runs_in_an_empty_folder_and_once_more(names: tuple[str, ...], tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for name in [*names, *names]:
+        command = ["sh", str(JOURNEYS / name)]
+        done = subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert IN_A_SHELL[names].lower() in done.stdout.lower()
+
+
+def test_every_script_is_run() -> None:
+    assert {name for names in IN_A_SHELL for name in names} == {script.name for script in SCRIPTS}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_the_verbs_and_the_options_of_a_script_exist(script: Path) -> None:
+    text = script.read_text("utf-8").replace("\\\n", " ")
+    lines = [shlex.split(line) for line in text.splitlines() if line.strip().startswith("elle ")]
+    assert lines
+    for _, *words in lines:
+        command: click.Command = cli
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        options = {name for param in command.params for name in param.opts}
+        assert {word for word in words if word.startswith("--")} <= options, words
+
+
+def test_every_example_is_short_and_is_on_the_page_of_journeys() -> None:
+    page = (ROOT / "docs" / "journeys.md").read_text("utf-8")
+    for path in [*JOURNEYS.iterdir(), EXAMPLES / "litellm" / "router_plugin.py"]:
+        if path.suffix in (".py", ".sh"):
+            assert len(path.read_text("utf-8").splitlines()) < 80, path.name
+            assert re.search(rf"\b{re.escape(path.name)}\b", page), path.name
