@@ -152,7 +152,12 @@ def _checked(
         return policies[0], version
     contents, policy = read_contents(Path(what))
     check_policies((policy, *policy.profiles()), encoder_dir)
-    return policy, store.add(contents, policy) if keep else None
+    if not keep:
+        return policy, None
+    version = store.add(contents, policy)
+    # A version with these bytes may have been there already, and may have been damaged since.
+    store.open(version.id)
+    return policy, version
 
 
 @click.command("activate", short_help="Make a policy file or a version the active one.")

@@ -164,7 +164,7 @@ class Reloader:
             marks = await self._in_thread(self._source.marks)
             if marks == settling and marks != tried:
                 tried = marks
-                await self.reload("changed files")
+                await self.reload(self._source.change)
             settling = marks
 
     async def close(self) -> None:

@@ -17,6 +17,10 @@ Marks = tuple[object, ...]
 class PolicySource(Protocol):
     """Holds policies, which may change."""
 
+    @property
+    def change(self) -> str:
+        """What the log calls a change of it."""
+
     def load(self) -> tuple[ServedPolicy, ...]:
         """Return all policies and their profiles as they are now, the default first. Raises ConfigError."""
 
@@ -29,6 +33,8 @@ class FileSource:
 
     paths: the policy files, the default first; without any the embedded default policy is taken.
     """
+
+    change = "changed files"
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = tuple(paths) or (DEFAULT_POLICY,)
@@ -52,6 +58,8 @@ class StoreSource:
 
     store: the store.
     """
+
+    change = "changed store"
 
     def __init__(self, store: VersionStore) -> None:
         self._store = store

@@ -85,6 +85,10 @@ def test_what_cannot_be_used_or_is_not_expected_changes_nothing(store: Path, tmp
     assert "rule.candidate" in run("activate", path, "--reason", "why").output
     change(path, "candidate: nobody", "candidate: large")
     assert "not what was expected" in run("activate", path, "--reason", "why", "--expect", "none").output
+    # The file is kept already, and what was kept was damaged.
+    (kept,) = (store / "versions" / row["id"] / "policy.yaml" for row in answer("list") if not row["active"])  # type: ignore[attr-defined]
+    kept.write_text("damaged", "utf-8")
+    assert "was changed since it was kept" in run("activate", path, "--reason", "why").output
     assert len(answer("history")) == 1  # type: ignore[arg-type]
 
 
