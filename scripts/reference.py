@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from router import errors
-from router.cli.main import cli
+from router.cli.main import TITLES, cli
 from router.observing.catalogue import CATALOGUE
 from router.policies import policy_file
 from scripts import file_tables
@@ -28,6 +28,25 @@ _CONFIGURING = (
     "`--max-body-bytes` is the key `max_body_bytes` and the variable `ELLE_MAX_BODY_BYTES`. The command line wins over "
     "the environment, the environment over the file, and the file over the default. A path in the file is relative to "
     "its folder. In the file a repeatable option is a list, and a flag is `true` or `false`."
+)
+EXIT_STATUSES = {
+    0: "All went well.",
+    1: "An error, which one line on stderr describes.",
+    2: "Wrong usage: an unknown verb or option, or a value that an option cannot have.",
+    3: "The work is done, but the answer is no (nothing certified, a canary rolled back, a change found), or something "
+    "was left out or is unfinished. The verb says which.",
+}
+_HABITS = (
+    "Answers go to stdout, everything else to stderr. With `--json` a verb prints one JSON value. Only `serve`, `demo` "
+    "and `policy new` have no `--json`.",
+    "",
+    "A shell completes verbs and options after one of these lines in its start file:",
+    "",
+    "```text",
+    'bash   eval "$(_ELLE_COMPLETE=bash_source elle)"',
+    'zsh    eval "$(_ELLE_COMPLETE=zsh_source elle)"',
+    "fish   _ELLE_COMPLETE=fish_source elle | source",
+    "```",
 )
 ENVIRONMENT = {
     "ELLE_ENCODER_DIR": "The directory that holds the encoder's files. The option `--encoder-dir` wins over it.",
@@ -126,7 +145,14 @@ def _default(field: dict[str, Any]) -> str:
 
 
 def _cli() -> Iterator[str]:
-    yield from (_paragraph(cli.help), "")
+    # The help says more; here it is a table.
+    yield from ((cli.help or "").partition("\n")[0], "")
+    for title, names in TITLES.items():
+        yield f"- {title}: {', '.join(f'[{name}](#elle-{name})' for name in names)}"
+    yield from ("", "## Exit status, JSON and completion", "")
+    yield from ("| exit status | meaning |", "|---|---|")
+    yield from (f"| {status} | {meaning} |" for status, meaning in EXIT_STATUSES.items())
+    yield from ("", *_HABITS, "")
     yield from _commands(cli, "elle")
 
 

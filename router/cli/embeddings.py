@@ -17,7 +17,8 @@ from router.cli.output import INCOMPLETE, print_json, progress_bar
 @click.argument("pairs", type=PATH)
 @output_option("The folder to write the probe to.", folder=True)
 @click.option("--name", help="The name of the probe. Default: the name of its folder.")
-def fit_pairs_verb(pairs: Path, out: Path, name: str | None) -> None:
+@JSON
+def fit_pairs_verb(pairs: Path, out: Path, name: str | None, as_json: bool) -> None:
     """Fit a probe to PAIRS of embedding and loss (npz, parquet, safetensors), for any model of any modality.
 
     Pairs that hold NaN or infinity are left out and counted; the exit status is then 3.
@@ -33,7 +34,11 @@ def fit_pairs_verb(pairs: Path, out: Path, name: str | None) -> None:
         source = DataSource(pairs.name, hashlib.file_digest(file, "sha256").hexdigest(), len(found))
     probe, r = fit_loss_probe(found, name or out.resolve().name, source=source)
     artifact.save(probe, out)
-    click.echo(f"r = {r.value:.3f} [{r.low:.3f}, {r.high:.3f}] on pairs left out (5 folds); wrote {out}.")
+    if as_json:
+        figures = {"value": r.value, "low": r.low, "high": r.high}
+        print_json({"out": str(out), "pairs": len(found), "left_out": bad, "r": figures})
+    else:
+        click.echo(f"r = {r.value:.3f} [{r.low:.3f}, {r.high:.3f}] on pairs left out (5 folds); wrote {out}.")
     if bad:
         shown = ", ".join(map(str, bad[:10])) + (" ..." if len(bad) > 10 else "")
         click.echo(f"{len(bad):,} pairs hold NaN or infinity and are left out: rows {shown}.", err=True)

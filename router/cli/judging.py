@@ -178,14 +178,20 @@ _REPORT_GROUPS = {
 @_QUICK
 @_RESAMPLES
 @_SEED
-def report_verb(probe: Path, data: tuple[Path, ...], out: Path, policy_file: Path | None, **options: Any) -> None:
+@JSON
+def report_verb(
+    probe: Path, data: tuple[Path, ...], out: Path, policy_file: Path | None, as_json: bool, **options: Any
+) -> None:
     """Write a self-contained HTML page that shows what PROBE does on DATA, and its pictures as files beside it."""
     from router.tuning.reporting.report import write_report
 
     files, evaluation_options = _pair_files(probe, data, options), _evaluation_options(options)
     with progress_bar("encoding") as on_progress:
         page = write_report(files, out, evaluation_options, policy_file, on_progress)
-    click.echo(f"Wrote {page}.")
+    if as_json:
+        print_json({"page": str(page)})
+    else:
+        click.echo(f"Wrote {page}.")
 
 
 @click.command("export-encoder", short_help="Export an encoder so that it runs without torch.")

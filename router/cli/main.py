@@ -24,12 +24,42 @@ from router.cli.running import canary, compare, drift, ledger, serve, tokens
 from router.cli.starting import verb
 from router.errors import RouterError
 
+#: The titles under which `elle --help` lists the verbs: what a person wants, in the order in which they come to it.
+TITLES = {
+    "See what it does": ("demo", "decide", "explain", "preview"),
+    "Serve": ("serve", "policy", "validate", "token"),
+    "Fit it to your own traffic": (
+        "start",
+        "import",
+        "collect",
+        "label",
+        "fit",
+        "tune",
+        "evaluate",
+        "report",
+        "label-task",
+    ),
+    "Watch and change a running service": ("canary", "compare", "drift", "ledger"),
+    "Work on embeddings": ("embed", "fit-pairs", "score", "select", "export-encoder"),
+    "This program": ("version",),
+}
 
-class _ErrorsInOneLine(click.Group):
-    """A click group that prints an error of ours in one line on stderr and exits with status 1.
 
-    Every other exception is a defect of ours: it keeps its traceback, so that it is noticed and reported.
+class _MainGroup(click.Group):
+    """A click group whose help lists the verbs under titles, and that prints an error of ours in one line on stderr.
+
+    After such an error it exits with status 1. Every other exception is a defect of ours: it keeps its traceback, so
+    that it is noticed and reported.
     """
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the verbs into `formatter`, one section for each title."""
+        titled = {name for names in TITLES.values() for name in names}
+        for title, names in (TITLES | {"Other verbs": tuple(sorted(self.commands.keys() - titled))}).items():
+            if not names:
+                continue
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(60)) for name in names])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -40,10 +70,14 @@ class _ErrorsInOneLine(click.Group):
             raise click.ClickException(message) from error
 
 
-@click.group(cls=_ErrorsInOneLine, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_MainGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-v", "--verbose", is_flag=True, help="Write more of the log to stderr.")
 def cli(verbose: bool) -> None:
-    """Decide which model answers a request, by the calibrated risk of every model."""
+    """Decide which model answers a request, by the calibrated risk of every model.
+
+    Begin with `elle demo`. Each verb has a --help of its own, and prints JSON with --json. The exit status is 0 if all
+    went well, 1 after an error, 2 after wrong usage, and 3 if the answer is no or something was left out.
+    """
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         stream=sys.stderr,

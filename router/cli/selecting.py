@@ -13,12 +13,27 @@ import numpy as np
 from probes.embeddings import selection
 from probes.errors import DataError
 from router.cli.options import ARRAY, PATH, output_option
+from router.cli.output import print_json
 
-_OUT = output_option("The parquet file to write.", suffix=".parquet")
+_PARQUET = output_option("The parquet file to write.", suffix=".parquet")
+_AS_JSON = "router.cli.selecting.as_json"
 _COLUMN = click.option("--column", help="The column of the scores. Default: the only column of losses.")
 _COUNT = click.option("--count", required=True, type=click.IntRange(1), help="The number of rows to select.")
 _SEED = click.option("--seed", default=0, show_default=True, help="The seed of the random draw.")
 _SHARE = click.FloatRange(0, 1, max_open=True)
+
+
+def _remember_json(ctx: click.Context, _: click.Parameter, as_json: bool) -> None:
+    ctx.meta[_AS_JSON] = as_json
+
+
+def _output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--out`, `--force` and `--json`; `_write` writes the file and prints what was written."""
+    text = "Print JSON instead of text."
+    return _PARQUET(
+        click.option("--json", is_flag=True, expose_value=False, callback=_remember_json, help=text)(command)
+    )
+
 
 #: How many rows, drawn uniformly, the rules of `elle select label` choose from; `random` takes the draw itself.
 POOL_ROWS = 20_000
@@ -64,7 +79,7 @@ def select_group() -> None:
 @click.option("--drop-easiest", default=0.0, type=_SHARE, help="The share of the rows, the easiest ones, to drop.")
 @click.option("--drop-hardest", default=0.0, type=_SHARE, help="The share of the rows, the hardest ones, to drop.")
 @_COLUMN
-@_OUT
+@_output_options
 def keep_verb(scores: Path, drop_easiest: float, drop_hardest: float, column: str | None, out: Path) -> None:
     """Keep the rows of SCORES that are neither among the easiest nor among the hardest; for curation."""
     rows, loss = _read(scores, column)
@@ -80,7 +95,7 @@ def keep_verb(scores: Path, drop_easiest: float, drop_hardest: float, column: st
 )
 @_SEED
 @_COLUMN
-@_OUT
+@_output_options
 def stratified_verb(scores: Path, count: int, strata: int, seed: int, column: str | None, out: Path) -> None:
     """Draw a sample of SCORES in which every class of difficulty is equally frequent."""
     rows, loss = _read(scores, column)
@@ -97,7 +112,7 @@ def stratified_verb(scores: Path, count: int, strata: int, seed: int, column: st
 )
 @click.option("--share", type=click.FloatRange(0, 1), help="Select this share of the rows instead.")
 @_COLUMN
-@_OUT
+@_output_options
 def suspicious_verb(scores: Path, deviations: float | None, share: float | None, column: str | None, out: Path) -> None:
     """Select the rows of SCORES whose predicted loss is unusually high; for filtering by quality."""
     rows, loss = _read(scores, column)
@@ -124,7 +139,7 @@ def suspicious_verb(scores: Path, deviations: float | None, share: float | None,
 @click.option("--labelled", type=PATH, help="For d-optimal: a file of embeddings that have labels already.")
 @ARRAY
 @_COLUMN
-@_OUT
+@_output_options
 def label_verb(
     embeddings: Path, count: int, array: str | None, out: Path, pool: int, seed: int, **options: Any
 ) -> None:
@@ -204,7 +219,7 @@ def _rows(path: Path) -> Any:
 )
 @click.option("--either-way", is_flag=True, help="Also select rows whose predicted loss fell unusually.")
 @_COLUMN
-@_OUT
+@_output_options
 def change_verb(before: Path, after: Path, deviations: float, either_way: bool, column: str | None, out: Path) -> None:
     """Select the rows whose predicted loss rose unusually from the scores BEFORE to the scores AFTER (Delta-ELLE)."""
     from probes.embeddings.scoring import read_scores
@@ -246,7 +261,10 @@ def _write(out: Path, **columns: Any) -> None:
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
-    click.echo(f"{len(columns['row']):,} rows selected; wrote {out} with {', '.join(columns)}.")
+    if click.get_current_context().meta[_AS_JSON]:
+        print_json({"out": str(out), "rows": len(columns["row"]), "columns": list(columns)})
+    else:
+        click.echo(f"{len(columns['row']):,} rows selected; wrote {out} with {', '.join(columns)}.")
 
 
 SELECTING_VERBS = (select_group,)

@@ -58,11 +58,15 @@ def canary_verb() -> None:
 @_AUTHOR
 @click.option("--reason", default="", help="Why, for the audit trail.")
 @click.option("--force", is_flag=True, help="Replace a canary that is not over.")
-def canary_start_verb(new: str, state: Path, author: str | None, **options: Any) -> None:
+@JSON
+def canary_start_verb(new: str, state: Path, author: str | None, as_json: bool, **options: Any) -> None:
     """Begin a canary of the policy NEW, by its name in the service."""
-    from router.cli.steps.canary_files import start_canary
+    from router.cli.steps.canary_files import canary_to_dict, start_canary
 
     file = start_canary(state, new, author=author or _user(), **options)
+    if as_json:
+        print_json(canary_to_dict(file))
+        return
     plan = file.canary.plan
     click.echo(f"{plan.policy} decides {100 * file.canary.share:g} % of the requests of {plan.base}, by {state}.")
 
@@ -118,11 +122,15 @@ def canary_status_verb(state: Path, as_json: bool) -> None:
 @_STATE
 @_AUTHOR
 @click.option("--reason", required=True, help="Why, for the audit trail.")
-def canary_stop_verb(state: Path, author: str | None, reason: str) -> None:
+@JSON
+def canary_stop_verb(state: Path, author: str | None, reason: str, as_json: bool) -> None:
     """End a canary, so that the policy that serves decides everything again within a second."""
-    from router.cli.steps.canary_files import stop_canary
+    from router.cli.steps.canary_files import canary_to_dict, stop_canary
 
     file = stop_canary(state, reason, author or _user())
+    if as_json:
+        print_json(canary_to_dict(file))
+        return
     click.echo(f"The canary of {file.canary.plan.policy} is {file.canary.status}.")
 
 

@@ -104,7 +104,8 @@ def list_verb(tokens: Path, as_json: bool) -> None:
 @token_verb.command("revoke", short_help="Make a token useless.")
 @click.argument("token")
 @_TOKENS
-def revoke_verb(token: str, tokens: Path) -> None:
+@JSON
+def revoke_verb(token: str, tokens: Path, as_json: bool) -> None:
     """Revoke TOKEN, which is the id or the name of one. A running service refuses it within seconds."""
     with changing(tokens) as known:
         index = next((i for i, one in enumerate(known) if token in (one.id, one.name)), None)
@@ -113,6 +114,8 @@ def revoke_verb(token: str, tokens: Path) -> None:
             raise DataError(f"no token in {tokens} has this id or name.{hint} `elle token list` shows all.")
         one = known[index]
         known[index] = one.model_copy(update={"revoked_at": one.revoked_at or now_utc()})
+    if as_json:
+        print_json(_shown(known[index]))
     click.echo(f"The token {one.id} of {one.name!r} is revoked.", err=True)
 
 

@@ -104,7 +104,8 @@ def test_keep_drops_both_ends(folder: Path) -> None:
 
 
 def test_stratified_covers_the_range_evenly(folder: Path) -> None:
-    ran("select", "stratified", folder / "s.parquet", "--count", 100, "--out", folder / "t.parquet")
+    said = ran("select", "stratified", folder / "s.parquet", "--count", 100, "--out", folder / "t.parquet", "--json")
+    assert json.loads(said) == {"out": str(folder / "t.parquet"), "rows": 100, "columns": ["row", "score"]}
     chosen = first_coordinates(folder, "t.parquet")
     assert len(chosen) == 100
     assert 45 <= (chosen > np.median(np.load(folder / "all.npy")[:, 0])).sum() <= 55

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
-from router.cli.main import cli
+from router.cli.main import TITLES, cli
 from router.cli.options import GroupedCommand
 
 
@@ -31,7 +32,7 @@ def test_help_lists_every_option_once_and_says_what_it_does(words: tuple[str, ..
     for parameter in VERBS[words].params:
         if isinstance(parameter, click.Option):
             # The text about the verb may name the option at the start of a line too, but goes on in small letters.
-            assert len(re.findall(rf"^  {parameter.opts[0]}(?= [A-Z\[]| latest:|  |$)", shown, re.MULTILINE)) == 1
+            assert len(re.findall(rf"^  {parameter.opts[0]}(?= [A-Z\[/]| latest:|  |$)", shown, re.MULTILINE)) == 1
             assert parameter.help
             assert parameter.help.endswith((".", "%.")), parameter.help
 
@@ -43,11 +44,29 @@ def test_no_option_is_under_two_titles_and_every_name_under_a_title_is_one(verb:
     assert set(named) <= {parameter.name for parameter in verb.params}
 
 
-@pytest.mark.parametrize("words", [[], ["select"]])
-def test_the_list_of_verbs_says_each_in_a_whole_sentence(words: list[str]) -> None:
-    shown = CliRunner().invoke(cli, [*words, "--help"]).output.partition("Commands:")[2].strip().splitlines()
+@pytest.mark.parametrize(("words", "heading"), [([], "See what it does:"), (["select"], "Commands:")])
+def test_the_list_of_verbs_says_each_in_a_whole_sentence(words: list[str], heading: str) -> None:
+    shown = CliRunner().invoke(cli, [*words, "--help"]).output.partition(heading)[2].strip().splitlines()
     assert shown
-    assert not [line for line in shown if not line.endswith(".") or line.endswith("...")]
+    verbs = [line for line in shown if line.startswith("  ")]
+    assert not [line for line in verbs if not line.endswith(".") or line.endswith("...")]
+
+
+def test_every_verb_is_listed_once_under_what_people_want() -> None:
+    assert sorted(name for names in TITLES.values() for name in names) == sorted(cli.commands)
+
+
+def test_the_verbs_without_json_are_those_that_print_no_answer() -> None:
+    without = {" ".join(words) for words, verb in VERBS.items() if not any("--json" in one.opts for one in verb.params)}
+    # `serve` writes a log, `demo` is to be read, and `policy new` prints a policy file.
+    assert without == {"serve", "demo", "policy new"}
+
+
+def test_a_shell_completes_verbs_and_options() -> None:
+    shell = ShellComplete(cli, {}, "elle", "_ELLE_COMPLETE")
+    assert [one.value for one in shell.get_completions([], "expl")] == ["explain"]
+    assert "rollback" in [one.value for one in shell.get_completions(["policy"], "")]
+    assert [one.value for one in shell.get_completions(["decide"], "--poli")] == ["--policy"]
 
 
 def test_the_models_are_called_cheap_and_expensive() -> None:

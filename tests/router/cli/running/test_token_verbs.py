@@ -26,8 +26,9 @@ def test_a_token_is_made_listed_and_revoked(tmp_path: Path) -> None:
     assert "valid" in listed.stdout
     assert text not in listed.output
     assert TokenBook.load(path).tokens[0].sha256 not in listed.output
-    revoked = elle(path, "revoke", "team-a")
+    revoked = elle(path, "revoke", "team-a", "--json")
     assert revoked.exit_code == 0, revoked.output
+    assert json.loads(revoked.stdout)["revoked_at"]
     assert json.loads(elle(path, "list", "--json").stdout)[0]["state"] == "revoked"
 
 
