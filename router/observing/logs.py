@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import json
 import logging
-import logging.handlers
-import queue
 import secrets
 import sys
+import threading
+import time
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -23,8 +25,8 @@ log = logging.getLogger(__name__)
 #: Where decisions, refusals and answers are written.
 decisions_log = logging.getLogger("router.decisions")
 
-#: The lines about decisions that wait to be written; more are dropped.
-MOST_WAITING = 10_000
+#: The lines about decisions that wait to be written; more are dropped. Seconds between two times of writing.
+MOST_WAITING, WRITE_S = 10_000, 0.1
 
 LogFormat = Literal["console", "json"]
 
@@ -55,35 +57,56 @@ def configure_logging(settings: LogSettings) -> None:
     handler.setFormatter(JsonLines() if settings.format == "json" else ConsoleLines())
     logging.basicConfig(level=settings.level, handlers=[handler], force=True)
     if settings.decisions:
-        waiting: queue.Queue[logging.LogRecord] = queue.Queue(MOST_WAITING)
-        decisions_log.handlers = [_DroppingHandler(waiting)]
+        batches = _BatchHandler(handler)
+        decisions_log.handlers = [batches]
         decisions_log.setLevel(logging.INFO)
         decisions_log.propagate = False
-        listener = logging.handlers.QueueListener(waiting, handler)
-        listener.start()
-        atexit.register(listener.stop)
+        threading.Thread(target=batches.write_for_ever, name="decision-log", daemon=True).start()
+        atexit.register(batches.write_waiting)
 
 
-class _DroppingHandler(logging.handlers.QueueHandler):
-    """Puts records into a queue, which a thread writes out, so that a slow reader of stderr holds up no request.
+class _BatchHandler(logging.Handler):
+    """Lets records wait, and hands them to another handler's stream several times a second in a thread of its own.
 
-    If the queue is full, records are dropped, and a warning says how many once there is room again.
+    So a slow reader of stderr holds up no request, and the thread does not take Python's lock for every record, which
+    would cost a request more than the line itself. If too many wait, further ones are dropped, and a warning says how
+    many.
     """
 
-    def __init__(self, waiting: queue.Queue[logging.LogRecord]) -> None:
-        super().__init__(waiting)
-        self._waiting = waiting
+    def __init__(self, handler: logging.StreamHandler[Any]) -> None:
+        super().__init__()
+        self._handler = handler
+        self._waiting: deque[logging.LogRecord] = deque()
         self._n_dropped = 0
 
-    def enqueue(self, record: logging.LogRecord) -> None:
-        try:
-            self._waiting.put_nowait(record)
-        except queue.Full:
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Let a record wait, unless too many do. It takes no lock."""
+        if len(self._waiting) >= MOST_WAITING:
             self._n_dropped += 1
-            return
-        if self._n_dropped and self._waiting.qsize() < MOST_WAITING // 2:
-            log.warning("%d lines about decisions were dropped, because stderr is read too slowly", self._n_dropped)
-            self._n_dropped = 0
+            return False
+        self._waiting.append(record)
+        return True
+
+    def write_waiting(self) -> None:
+        """Write the records that wait now."""
+        records = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        if records:
+            lines = [self._handler.format(record) for record in records]
+            stream = self._handler.stream
+            with self._handler.lock or contextlib.nullcontext():
+                stream.write("\n".join([*lines, ""]))
+                stream.flush()
+        dropped, self._n_dropped = self._n_dropped, 0
+        if dropped:
+            log.warning("%d lines about decisions were dropped, because stderr is read too slowly", dropped)
+
+    def write_for_ever(self) -> None:
+        """Write the records that wait, again and again."""
+        while True:
+            time.sleep(WRITE_S)
+            # A stream that is gone must not end the thread: another reader may come.
+            with contextlib.suppress(OSError, ValueError):
+                self.write_waiting()
 
 
 class ConsoleLines(logging.Formatter):
