@@ -62,7 +62,7 @@ class ReloadParts:
     """What a `Reloader` needs of the service around it.
 
     Attributes:
-        serve: lets every door take its requests with a snapshot from now on. It must not wait for anything.
+        serve: lets every door take its requests with other parts from now on. It must not wait for anything.
         open_canned: starts the built-in upstream, and returns its base URL.
         encoder_dir: the folder of the encoder's files; None looks in the usual places.
     """
