@@ -38,6 +38,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "tasks": set(),
     },
     "router": {
+        "admin": {"asking", "deciding", "explaining", "identity", "observing"},
         "answering": {"asking", "intake", "observing", "policies"},
         "asking": set(),
         "client": {"feedback", "wire", "pb"},
@@ -56,7 +57,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "observing": {"policies"},
         "policies": {"asking"},
         "rollout": {"asking", "deciding", "observing", "policies"},
-        "serving": {"answering", "deciding", "drift", "exploring", "feedback", "identity", "intake", "ledger"}
+        "serving": {"admin", "answering", "deciding", "drift", "exploring", "feedback", "identity", "intake", "ledger"}
         | {"observing", "policies", "rollout", "versions", "wire", "pb"},
         "tuning.certifying": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},
         "tuning.fitting": {"asking", "policies", "tuning.outcomes"},

@@ -155,6 +155,12 @@ class Router:
                 f"policy must be one of {', '.join(self._policies)}, got {quoted(name)}.", field="overrides.policy"
             ) from error
 
+    def unobserved(self) -> Self:
+        """Return this router as it decides for somebody whom no observer is told of."""
+        twin = copy.copy(self)
+        twin._observers = NO_OBSERVERS
+        return twin
+
     def warm_up(self) -> None:
         """Run every encoder and probe once, so that the first request does not wait until they are set up."""
         for policy in self._policies.values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router.explaining.parts import compared
+from router.explaining.parts import Explanation, compared
 from router.values import Reason, RoutingDecision
 
 #: A gain of at most this part of its threshold is well within the cheaper tier.
@@ -28,6 +28,20 @@ def plain_reason(decision: RoutingDecision) -> str:
 def short_reason(decision: RoutingDecision) -> str:
     """Return the reason without shares and gains, as in "Greeting or small talk, well within the economy tier."."""
     return _joined(_kind(decision, with_share=False), _by_gain(decision)[0] or _reason(decision))
+
+
+def why_no_parts(explanation: Explanation) -> str:
+    """Return why a decision has no parts, or an empty text if it has."""
+    if explanation.parts:
+        return ""
+    if explanation.decision.score is not None:
+        return "The policy decides by a score that the request carries, which has no parts."
+    if not explanation.knows_kinds:
+        return (
+            "The probe of this policy knows no kinds of request, so its losses are not split. `elle fit` learns kinds "
+            "from a column group."
+        )
+    return "The prompt was not judged, so there are no losses to split."
 
 
 def _joined(kind: str, reason: str) -> str:

@@ -24,10 +24,11 @@ KEEP_ALIVE_S = 75
 _POLL_S = 0.01
 
 
-def bind_socket(host: str, port: int, *, share: bool = False) -> socket.socket:
+def bind_socket(host: str, port: int, *, share: bool = False, option: str = "--http") -> socket.socket:
     """Return a socket that is bound to the address but does not listen yet; `port` 0 takes a free one.
 
-    share: whether other processes of ours are bound to the same port (SO_REUSEPORT).
+    share: whether other processes of ours are bound to the same port (SO_REUSEPORT). option: the option of
+    `elle serve` that sets the port.
 
     Raises ConfigError if the address is not available.
     """
@@ -43,7 +44,7 @@ def bind_socket(host: str, port: int, *, share: bool = False) -> socket.socket:
         listener.close()
         raise ConfigError(
             f"cannot listen on {host}:{port} ({error.strerror}); stop what holds the port, or choose another one "
-            f"(--http; 0 takes a free one) or another address of this machine (--host)."
+            f"({option}; 0 takes a free one) or another address of this machine (--host)."
         ) from error
     return listener
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import queue
 import threading
+from collections.abc import Callable
 from importlib import metadata
 from multiprocessing.connection import Connection
 
@@ -21,6 +23,13 @@ REPORT_S = 1.0
 
 #: The longest report that is read, in bytes. One of 64 versions of policies with ten candidates each has a third.
 _MAX_REPORT_BYTES = 64 * 1024 * 1024
+
+
+#: Seconds that the parent waits for a worker that tries a prompt.
+_TRIAL_S = 20.0
+
+#: What a worker sends its parent next: its counts, or the answer to a prompt that it tried.
+_COUNTS, _ANSWER = b"c", b"a"
 
 
 def process_state(
@@ -71,23 +80,40 @@ def _callers(ports: ServicePorts) -> dict[str, dict[Labels, float]]:
 
 
 class WorkerReports:
-    """Receives in the parent what one worker has counted.
+    """Receives in the parent what one worker has counted, and lets the worker try prompts.
 
-    A thread waits for the reports, so that a worker that stops in the middle of one holds up nobody.
+    A thread waits for what the worker sends, so that a worker that stops in the middle of it holds up nobody.
 
     Args:
-        pipe: the parent's end of the pipe over which the worker sends.
+        pipe: the parent's end of the pipe to the worker.
     """
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._latest = Snapshot()
+        self._asking = threading.Lock()
+        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._receive, name="reports", daemon=True)
         self._thread.start()
 
     def latest(self) -> Snapshot:
         """Return what the worker last said that it has counted."""
         return self._latest
+
+    def try_prompt(self, request: bytes) -> bytes:
+        """Let the worker try a prompt, and return its answer; see `router.admin.trial.try_prompt`.
+
+        Raises TimeoutError if it does not answer in time, and OSError if it has ended.
+        """
+        with self._asking:
+            # Answers to questions that nobody waited for are thrown away.
+            while not self._answers.empty():
+                self._answers.get()
+            self._pipe.send_bytes(request)
+            try:
+                return self._answers.get(timeout=_TRIAL_S)
+            except queue.Empty:
+                raise TimeoutError from None
 
     def close(self) -> None:
         """Take what a worker that has ended said last, and close the pipe."""
@@ -98,19 +124,24 @@ class WorkerReports:
         # The worker's end closes when the worker ends.
         with contextlib.suppress(EOFError, OSError):
             while True:
-                self._latest = Snapshot.from_json(self._pipe.recv_bytes(_MAX_REPORT_BYTES))
+                kind, told = self._pipe.recv_bytes(_MAX_REPORT_BYTES), self._pipe.recv_bytes(_MAX_REPORT_BYTES)
+                if kind == _COUNTS:
+                    self._latest = Snapshot.from_json(told)
+                else:
+                    self._answers.put(told)
 
 
 class ReportSender:
-    """Sends the counts of a worker to its parent, once a second and at the end.
+    """Sends the counts of a worker to its parent, once a second and at the end, and tries prompts for the parent.
 
     Args:
         pipe: the worker's end of the pipe.
         tally: counts what the worker does.
+        trial: tries a prompt; see `router.admin.trial.try_prompt`.
     """
 
-    def __init__(self, pipe: Connection, tally: Tally) -> None:
-        self._pipe, self._tally = pipe, tally
+    def __init__(self, pipe: Connection, tally: Tally, trial: Callable[[bytes], bytes]) -> None:
+        self._pipe, self._tally, self._trial = pipe, tally, trial
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._send, name="reports", daemon=True)
         self._thread.start()
@@ -118,14 +149,19 @@ class ReportSender:
     def close(self) -> None:
         """Send the counts for the last time."""
         self._over.set()
-        self._thread.join(REPORT_S)
+        self._thread.join(2 * REPORT_S)
 
     def _send(self) -> None:
         # If the parent was killed, there is nobody to tell.
-        with contextlib.suppress(OSError):
-            while not self._over.wait(REPORT_S):
-                self._pipe.send_bytes(self._tally.snapshot().to_json())
-            self._pipe.send_bytes(self._tally.snapshot().to_json())
+        with contextlib.suppress(EOFError, OSError):
+            while not self._over.is_set():
+                if self._pipe.poll(REPORT_S):
+                    self._tell(_ANSWER, self._trial(self._pipe.recv_bytes(_MAX_REPORT_BYTES)))
+                self._tell(_COUNTS, self._tally.snapshot().to_json())
+
+    def _tell(self, kind: bytes, what: bytes) -> None:
+        self._pipe.send_bytes(kind)
+        self._pipe.send_bytes(what)
 
 
 def _drift_values(drift: DriftWatch | None) -> dict[str, dict[Labels, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import sys
@@ -25,7 +26,6 @@ from router.ledger.opening import open_ledger
 from router.observing.logs import DecisionLog
 from router.observing.metrics import MetricsObserver
 from router.observing.observer import Observer
-from router.observing.prometheus import serve_metrics
 from router.observing.tally import Tally
 from router.observing.traces import tracing
 from router.rollout.shadow import ShadowWatch
@@ -37,6 +37,7 @@ from router.serving.reloading.reloader import Reloader
 from router.serving.reports import process_state
 from router.serving.settings import ServerSettings
 from router.serving.shutdown import Shutdown
+from router.serving.watching.admin_port import showing, try_now
 
 if TYPE_CHECKING:
     from router.ledger.recorder import Ledger
@@ -63,6 +64,7 @@ class RunningService:
         tally: counts what the service does, if somebody wants to know (`ServerSettings.is_watched`).
         reloader: holds what decides, and replaces it.
         ledger: where decisions are recorded; None if they are not.
+        admin_address: address of the operator's page; None if there is none.
     """
 
     address: str
@@ -70,6 +72,11 @@ class RunningService:
     tally: Tally
     reloader: Reloader
     ledger: Ledger | None = None
+    admin_address: str | None = None
+
+    def try_prompt(self, request: bytes) -> bytes:
+        """Try a prompt for the operator; see `router.admin.trial.try_prompt`."""
+        return try_now(self.reloader, request)
 
     @property
     def router(self) -> Router:
@@ -124,8 +131,9 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
             observers = settings.observers.plus(*_watchers(settings, tally, stack))
             ports.gate.keeps_traces = settings.traces is not None
             reloader = await stack.enter_async_context(loaded(settings, ports.intake, ports.start, observers))
-            if settings.metrics_port is not None and not settings.share_port:
-                stack.enter_context(serve_metrics(tally.snapshot, settings.host, settings.metrics_port))
+            admin_address = None
+            if not settings.share_port:
+                admin_address = stack.enter_context(showing(settings, tally, functools.partial(try_now, reloader)))
             _require_ledger_to_explore(reloader.current.router, ledger)
             if ledger is not None:
                 ports.desk = FeedbackDesk(ledger)
@@ -140,7 +148,7 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
                 await stack.enter_async_context(_in_background(_load_answering(reloader)))
             if settings.watch or settings.store is not None:
                 await stack.enter_async_context(_in_background(reloader.reload_on_changes()))
-            yield RunningService(ports.address, ports.http_address, tally, reloader, ledger)
+            yield RunningService(ports.address, ports.http_address, tally, reloader, ledger, admin_address)
         finally:
             # The ports close before the stack does, so that no request in flight loses its router or its upstream.
             await ports.close()

@@ -74,6 +74,8 @@ class ServerSettings(RouterSettings):
             health checks say NOT_SERVING already.
         metrics_port: port of Prometheus's `/metrics` on the same host; None serves none, 0 takes a free one. Of several
             processes the parent serves it for all.
+        admin_port: port of the operator's page; None serves none, 0 takes a free one.
+        admin_host: address of that port.
         share_port: whether other processes of ours listen on the same ports; see `router.serving.workers`.
         doors: further gRPC services for the same server.
         http: the gateway of the HTTP port; None serves no HTTP.
@@ -103,6 +105,8 @@ class ServerSettings(RouterSettings):
     drain_s: float = 10.0
     drain_delay_s: float = 0.0
     metrics_port: int | None = None
+    admin_port: int | None = None
+    admin_host: str = "127.0.0.1"
     share_port: bool = False
     doors: tuple[Door, ...] = ()
     http: HttpDoor | None = None
@@ -127,4 +131,4 @@ class ServerSettings(RouterSettings):
     @property
     def is_watched(self) -> bool:
         """Return whether somebody wants to know what the service does, so that it counts that."""
-        return self.metrics_port is not None
+        return self.metrics_port is not None or self.admin_port is not None

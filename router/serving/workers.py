@@ -35,6 +35,7 @@ from router.serving.reloading.hangup import on_hangup
 from router.serving.reports import ReportSender, WorkerReports
 from router.serving.server import RunningService, serve_forever
 from router.serving.settings import ServerSettings
+from router.serving.watching.admin_port import serving_admin
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +55,8 @@ _POLL_S = 0.2
 #: What a worker tells its parent: that it is ready, that it is alive, or that it cannot serve, followed by the reason.
 _READY, _ALIVE, _FAILED = b"+", b".", b"!"
 
-#: Called with the address of the gRPC port, and that of the HTTP port or None, once all workers are ready.
-OnReady = Callable[[str, str | None], None]
+#: Called with the addresses of gRPC, of HTTP and of the operator's page, or None, once all workers are ready.
+OnReady = Callable[[str, str | None, str | None], None]
 
 
 def serve_workers(
@@ -79,6 +80,7 @@ def serve_workers(
         pool = _WorkerPool(shared, n_workers, worker_timeout_s)
         if settings.metrics_port is not None:
             held.enter_context(serve_metrics(pool.totals.snapshot, settings.host, settings.metrics_port))
+        admin_address = held.enter_context(serving_admin(settings, pool.totals, pool.try_prompt))
         on_hangup(pool.on_hangup)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, pool.on_signal)
@@ -91,7 +93,7 @@ def serve_workers(
                 )
             if not pool.is_stopping:
                 http_address = authority(settings.host, http_port) if settings.http else None
-                on_ready(authority(settings.host, port), http_address)
+                on_ready(authority(settings.host, port), http_address, admin_address)
             pool.watch()
         finally:
             pool.stop()
@@ -112,7 +114,7 @@ class _Worker:
 
     def __init__(self, context: multiprocessing.context.SpawnContext, settings: ServerSettings, name: str) -> None:
         self._pipe, theirs = context.Pipe(duplex=False)
-        reports, their_reports = context.Pipe(duplex=False)
+        reports, their_reports = context.Pipe()
         arguments = settings, theirs, their_reports
         self.process: SpawnProcess = context.Process(target=_work, args=arguments, name=name)
         self.process.start()
@@ -244,6 +246,14 @@ class _WorkerPool:
         slot.worker = _Worker(self._context, settings, slot.name)
         self.totals.follow(slot.name, slot.worker.reports.latest)
 
+    def try_prompt(self, request: bytes) -> bytes:
+        """Let any worker that is ready try a prompt, and return its answer."""
+        for slot in self._slots:
+            if (worker := slot.worker) is not None and worker.is_ready:
+                with contextlib.suppress(TimeoutError, OSError):
+                    return worker.reports.try_prompt(request)
+        return b'{"error": "no worker answers now; try again in a few seconds."}'
+
     def _counts(self) -> Snapshot:
         """Return how many workers were replaced, by how they ended."""
         return Snapshot({WORKER_RESTARTS.name: {(how,): float(n) for how, n in self._restarts.items()}})
@@ -299,7 +309,7 @@ def _work(settings: ServerSettings, parent: Connection, reports: Connection) -> 
         os.set_blocking(parent.fileno(), False)
         os.write(parent.fileno(), _READY)
         heartbeats.append(asyncio.get_running_loop().create_task(_send_heartbeats(parent.fileno())))
-        senders.append(ReportSender(reports, running.tally))
+        senders.append(ReportSender(reports, running.tally, running.try_prompt))
 
     configure_logging(settings.log)
     # Ctrl-C reaches the whole process group, and the parent tells its workers. So a worker ignores it until it serves.

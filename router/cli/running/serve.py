@@ -219,8 +219,8 @@ def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
         run_in_event_loop(serve_forever(settings, functools.partial(_announce_server, tls=settings.tls is not None)))
         return
 
-    def announce_workers(address: str, http_address: str | None) -> None:
-        _announce(f"serving on {address} in {workers} processes", http_address, tls=settings.tls is not None)
+    def announce_workers(address: str, *others: str | None) -> None:
+        _announce(f"serving on {address} in {workers} processes", *others, tls=settings.tls is not None)
 
     serve_workers(settings, workers, announce_workers, worker_timeout_s=worker_timeout_s)
 
@@ -277,10 +277,14 @@ def _tls_files(options: dict[str, Any]) -> TlsFiles | None:
 
 
 def _announce_server(running: RunningService, *, tls: bool) -> None:
-    _announce(f"serving {', '.join(running.router.policies)} on {running.address}", running.http_address, tls=tls)
+    served = f"serving {', '.join(running.router.policies)} on {running.address}"
+    _announce(served, running.http_address, running.admin_address, tls=tls)
 
 
-def _announce(text: str, http_address: str | None, *, tls: bool) -> None:
+def _announce(text: str, http_address: str | None, admin_address: str | None, *, tls: bool) -> None:
+    scheme = "https" if tls else "http"
     click.echo(text, err=True)
     if http_address is not None:
-        click.echo(f"OpenAI's API on {'https' if tls else 'http'}://{http_address}/v1", err=True)
+        click.echo(f"OpenAI's API on {scheme}://{http_address}/v1", err=True)
+    if admin_address is not None:
+        click.echo(f"the operator's page on {scheme}://{admin_address}/", err=True)

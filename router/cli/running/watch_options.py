@@ -10,9 +10,19 @@ import click
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 #: The names under which `elle serve` receives these options.
-NAMES = ("metrics_port", "log_format", "log_level", "log_decisions", "otlp_endpoint", "trace_content")
+NAMES = (
+    *("admin_port", "admin_host", "metrics_port"),
+    *("log_format", "log_level", "log_decisions", "otlp_endpoint", "trace_content"),
+)
 
 _SERVING = (
+    click.option(
+        "--admin-port",
+        type=click.IntRange(0, 65535),
+        help="Also serve the operator's page on this port (extra admin); 0 takes any free one. With --tokens or --jwks "
+        "a token with the scope admin is needed, as the password that the browser asks for.",
+    ),
+    click.option("--admin-host", default="127.0.0.1", show_default=True, help="The address of the operator's page."),
     click.option(
         "--metrics-port",
         type=click.IntRange(0, 65535),
@@ -68,4 +78,5 @@ def watch_settings(options: dict[str, Any]) -> dict[str, Any]:
     log = LogSettings(asked["log_format"], level.upper(), asked["log_decisions"])
     configure_logging(log)
     traces = TraceSettings(asked["otlp_endpoint"], asked["trace_content"]) if asked["otlp_endpoint"] else None
-    return {"metrics_port": asked["metrics_port"], "log": log, "traces": traces}
+    ports = {name: asked[name] for name in ("admin_port", "admin_host", "metrics_port")}
+    return {**ports, "log": log, "traces": traces}

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from router.cli.render import decision_to_dict, describe_kinds, format_number
 from router.explaining.parts import Explanation, Part
-from router.explaining.sentences import plain_reason
+from router.explaining.sentences import plain_reason, why_no_parts
 
 #: Kinds of a smaller share are left out of the table: they add nothing that three decimals would show.
 _LEAST_SHARE = 0.0005
@@ -24,7 +24,7 @@ def explanation_to_dict(explanation: Explanation) -> dict[str, Any]:
         "reason": plain_reason(explanation.decision),
         "compared": explanation.compared,
         "parts": [dataclasses.asdict(part) for part in explanation.parts],
-        "note": _note(explanation),
+        "note": why_no_parts(explanation),
         "decision": decision_to_dict(explanation.decision),
     }
 
@@ -35,7 +35,7 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
     console.print(Text.assemble((decision.chosen, "bold"), f" ({decision.chosen_model}) answers"))
     console.print(Text(plain_reason(decision)))
     console.print()
-    if note := _note(explanation):
+    if note := why_no_parts(explanation):
         console.print(Text(note))
     if explanation.parts:
         console.print(_table(explanation))
@@ -43,20 +43,6 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
             console.print(Text(line))
     digests = [f"{one.name} {one.digest[:12]}" for one in (decision.policy, decision.probe) if one is not None]
     console.print(Text(f"policy {', probe '.join(digests)}", style="dim"))
-
-
-def _note(explanation: Explanation) -> str:
-    """Return why there are no parts, or an empty text if there are."""
-    if explanation.parts:
-        return ""
-    if explanation.decision.score is not None:
-        return "The policy decides by a score that the request carries, which has no parts."
-    if not explanation.knows_kinds:
-        return (
-            "The probe of this policy knows no kinds of request, so its losses are not split. `elle fit` learns kinds "
-            "from a column group."
-        )
-    return "The prompt was not judged, so there are no losses to split."
 
 
 def _table(explanation: Explanation) -> Table:

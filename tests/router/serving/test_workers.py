@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -104,7 +105,7 @@ def test_one_scrape_sees_all_a_stopped_one_is_killed_replaced_and_counted_and_no
     policy: Path,
 ) -> None:
     metrics = free_port()
-    more = ("--worker-timeout-s", "3", "--metrics-port", str(metrics))
+    more = ("--worker-timeout-s", "3", "--metrics-port", str(metrics), "--admin-port", "0")
     with elle_serve(*options(policy, *more)) as service:
         port, before = port_of(service.address), children_of(service.process.pid)
         for _ in range(8):
@@ -115,6 +116,10 @@ def test_one_scrape_sees_all_a_stopped_one_is_killed_replaced_and_counted_and_no
 
         wait_until(lambda: n_decided() == 8)
         assert metrics_of(metrics)["elle_workers"] == 2
+        wait_until(lambda: "operator's page" in service.text)
+        page = re.search(r"page on (\S+)/", service.text)[1]  # type: ignore[index]
+        assert "small answers" in re.sub("<.*?>", "", httpx.post(f"{page}/try", data={"prompt": "x"}).text)
+        assert httpx.get(f"{page}/status.json").json()["period_total"]["decisions"] == 8
         stopped = min(before)
         os.kill(stopped, signal.SIGSTOP)
         wait_until(lambda: not Path(f"/proc/{stopped}").exists())

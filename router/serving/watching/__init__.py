@@ -1,0 +1,1 @@
+"""Serve the operator's page beside a service, in a thread of its own."""

@@ -1,0 +1,122 @@
+"""Serve the operator's page on the admin port, in a thread with an event loop of its own (`serving_admin`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from router.admin.site import Source, Trial, admin_app
+from router.admin.trial import try_prompt
+from router.errors import ConfigError
+from router.identity.gate import Gate
+from router.identity.http_guard import requiring_scope
+from router.identity.principal import Scope
+from router.identity.server_tls import ServerCertificates, is_loopback
+from router.identity.watched_file import Refreshable, kept_fresh
+from router.observing.catalogue import TURNED_AWAY
+from router.observing.history import SAMPLE_S, History
+from router.observing.prometheus import serve_metrics
+from router.observing.tally import Snapshot, Tally
+from router.observing.totals import Totals
+from router.serving import http_server
+from router.serving.ports import authority
+from router.serving.reloading.reloader import Reloader
+from router.serving.settings import ServerSettings
+
+#: Seconds that the end of a service waits for requests to the page, and between two looks at whether it has come.
+_GRACE_S, _POLL_S = 0.5, 0.1
+
+
+@contextlib.contextmanager
+def serving_admin(settings: ServerSettings, totals: Totals, trial: Trial) -> Iterator[str | None]:
+    """Serve the page while the context lasts. Yield its address, or None if the settings ask for no page.
+
+    It has a thread of its own, so that it neither holds up requests nor waits for them.
+
+    Args:
+        settings: name the port, who may see the page, and TLS.
+        totals: what the service has counted.
+        trial: tries a prompt; see `router.admin.trial.try_prompt`.
+
+    Raises ConfigError if the port is occupied, if other machines could reach it without TLS, or if a package is not
+    there.
+    """
+    if settings.admin_port is None:
+        yield None
+        return
+    if settings.tls is None and not settings.insecure and not is_loopback(settings.admin_host):
+        raise ConfigError(
+            f"other machines can reach {settings.admin_host}, and without TLS anybody between could read the page and "
+            "the token for it. Give --tls-cert and --tls-key, or leave --admin-host at 127.0.0.1."
+        )
+    listener = http_server.bind_socket(settings.admin_host, settings.admin_port, option="--admin-port")
+    with listener:
+        gate, history = Gate(settings.identity), History(totals.snapshot)
+        app = requiring_scope(admin_app(Source(history, trial), settings.admin_host), gate, Scope.ADMIN)
+        certificates = ServerCertificates(settings.tls) if settings.tls is not None else None
+        totals.follow("admin", lambda: _turned_away(gate))
+        over = threading.Event()
+        page = _serve_until(over, listener, app, _Around(history, gate, certificates))
+        thread = threading.Thread(target=asyncio.run, args=(page,), name="admin", daemon=True)
+        thread.start()
+        try:
+            yield authority(settings.admin_host, listener.getsockname()[1])
+        finally:
+            over.set()
+            thread.join()
+            totals.note_end("admin")
+
+
+@contextlib.contextmanager
+def showing(settings: ServerSettings, tally: Tally, trial: Trial) -> Iterator[str | None]:
+    """Serve the metrics and the page of a single process while the context lasts. Yield the address of the page.
+
+    Arguments and errors are those of `serving_admin`; `tally` counts what the process does.
+    """
+    totals = Totals()
+    totals.follow("service", tally.snapshot)
+    with contextlib.ExitStack() as stack:
+        if settings.metrics_port is not None:
+            stack.enter_context(serve_metrics(totals.snapshot, settings.host, settings.metrics_port))
+        yield stack.enter_context(serving_admin(settings, totals, trial))
+
+
+def try_now(reloader: Reloader, request: bytes) -> bytes:
+    """Try a prompt with the policies that decide now; see `router.admin.trial.try_prompt`."""
+    return try_prompt(reloader.current.router, request)
+
+
+@dataclass(frozen=True)
+class _Around:
+    """Holds what must be kept up to date while the page is served."""
+
+    history: History
+    gate: Gate
+    certificates: ServerCertificates | None
+
+    @property
+    def watched(self) -> list[Refreshable]:
+        return [*self.gate.watched, *([self.certificates.watched] if self.certificates else [])]
+
+
+async def _serve_until(over: threading.Event, listener: socket.socket, app: Any, around: _Around) -> None:
+    """Serve the page and take a sample of the counts now and then, until `over` is set."""
+    tls = around.certificates.http_context() if around.certificates else None
+    serving = http_server.serve_app(listener, app, grace_s=lambda: _GRACE_S, tls=tls)
+    async with kept_fresh(around.watched), serving:
+        due = 0.0
+        while not over.is_set():
+            if time.monotonic() >= due:
+                around.history.take()
+                due = time.monotonic() + SAMPLE_S
+            await asyncio.sleep(_POLL_S)
+
+
+def _turned_away(gate: Gate) -> Snapshot:
+    return Snapshot({TURNED_AWAY.name: {(*key,): float(n) for key, n in gate.counts.snapshot().items() if n}})

@@ -1,0 +1,156 @@
+"""The operator's page: its figures, the box to try a prompt, and who may see it."""
+
+from __future__ import annotations
+
+import base64
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from router.errors import ConfigError
+from router.identity.gate import IdentitySettings
+from router.identity.principal import Scope
+from router.observing import catalogue
+from router.serving.settings import ServerSettings
+from router.serving.watching.admin_port import serving_admin
+from tests.router.admin.served import Served, served_page
+from tests.router.identity.guarded import add_token
+
+PROMPT = "<script>alert('a prompt')</script> & more"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served_page(tmp_path_factory.mktemp("page")) as served:
+        yield served
+
+
+def words(html: str) -> str:
+    """Return the text of a page as a reader sees it."""
+    text = re.sub(r"<script.*?</script>|<[^>]*>", " ", html, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", text.replace("&#39;", "'"))
+
+
+def test_the_page_shows_what_was_decided_why_and_what_is_saved(page: Served) -> None:
+    answer = httpx.get(f"{page.url}/?period=all")
+    assert answer.status_code == 200
+    told = words(answer.text)
+    for figure in (
+        "Decisions 3",
+        "Decided share 50.0 %",  # two of three decisions and one refusal
+        "As decided $3.00",
+        "If the last tier always answered $12.00",
+        "Of that, for cold prompt caches $0.75",
+        "Saved against the last tier $9.00, 75.0 %",
+        "A stronger tier is not worth its price here GAIN_BELOW_THRESHOLD 2 66.7 %",
+        "Refused: OVERLOADED 1",
+        "Version 1.2.3",
+        "expired on 2020-09-13",
+        "The certificate of test abcdef has expired.",
+    ):
+        assert figure in told, figure
+
+
+def test_the_figures_are_json_too(page: Served) -> None:
+    told = httpx.get(f"{page.url}/status.json?period=all").json()
+    assert told["period_total"]["decisions"] == 3
+    assert told["costs"]["saved_share"] == 0.75
+    (candidate,) = told["candidates"]
+    assert candidate.items() >= {"name": "small", "decisions": 3, "attempts": 1, "answered": 1}.items()
+    assert candidate["first_content_p95_s"] == pytest.approx(0.4875)
+    assert [one["policy"] for one in told["served"]] == ["test"]
+    assert set(told["series"]) == {"at", "decisions", "cost_per_hour", "milliseconds"}
+
+
+def test_an_unknown_period_is_the_usual_one(page: Served) -> None:
+    assert httpx.get(f"{page.url}/status.json?period=<b>").json()["period"] == "1h"
+
+
+def test_a_prompt_is_decided_explained_and_not_counted(page: Served) -> None:
+    before = page.totals.snapshot().series(catalogue.DECISIONS)
+    told = words(httpx.post(f"{page.url}/try", data={"prompt": "prompt number 7", "policy": "test"}).text)
+    assert re.search(r"(small|large) answers", told)
+    for part in ("What was judged", "prompt number 7", "Nearest known kinds", "this prompt", "Risk of small", "Sum"):
+        assert part in told, part
+    assert page.totals.snapshot().series(catalogue.DECISIONS) == before
+
+
+def test_what_is_tried_comes_back_as_text_and_never_as_code(page: Served) -> None:
+    answer = httpx.post(f"{page.url}/try", data={"prompt": PROMPT, "policy": ""})
+    assert "<script>alert" not in answer.text
+    assert "&lt;script&gt;alert" in answer.text
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        ({"prompt": "x", "policy": "nobody"}, "policy must be one of test"),
+        ({"prompt": "x" * 40_000, "policy": ""}, "at most 32,768 characters"),
+        ({}, "answers"),
+    ],
+)
+def test_what_cannot_be_tried_is_said(page: Served, form: dict[str, str], told: str) -> None:
+    assert told in words(httpx.post(f"{page.url}/try", data=form).text)
+
+
+def test_a_form_that_is_too_long_is_refused_before_it_is_read(page: Served) -> None:
+    assert httpx.post(f"{page.url}/try", content=b"prompt=" + b"x" * 500_000).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "elle.example.com"},
+        {"origin": "https://elsewhere.example.com"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+    ],
+)
+def test_other_pages_can_neither_read_this_one_nor_send_its_form(page: Served, headers: dict[str, str]) -> None:
+    assert httpx.post(f"{page.url}/try", data={"prompt": "x"}, headers=headers).status_code == 403
+
+
+def test_every_answer_forbids_foreign_code_frames_and_keeping(page: Served) -> None:
+    for path in ("/", "/status.json", "/static/page.css", "/nowhere", "/static/../site.py"):
+        headers = httpx.get(f"{page.url}{path}").headers
+        assert "default-src 'none'" in headers["content-security-policy"], path
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_page_names_no_address_elsewhere(page: Served) -> None:
+    assert not re.findall(r"(?:src|href|action)=\"(?:https?:)?//", httpx.get(page.url).text)
+
+
+def test_with_tokens_only_those_with_the_scope_admin_see_it_and_others_are_counted(tmp_path: Path) -> None:
+    book = tmp_path / "tokens.json"
+    (admin, _), (other, _) = add_token(book, "a", Scope.ADMIN), add_token(book, "b", Scope.ROUTE)
+    with served_page(tmp_path, identity=IdentitySettings(book)) as served:
+        basic = base64.b64encode(f"me:{admin}".encode()).decode()
+        for headers in ({"authorization": f"Bearer {admin}"}, {"authorization": f"Basic {basic}"}):
+            answer = httpx.get(served.url, headers=headers)
+            assert answer.status_code == 200
+            assert admin not in answer.text
+        asked = httpx.get(f"{served.url}/status.json")
+        assert asked.status_code == 401
+        assert "Basic" in asked.headers["www-authenticate"]
+        assert httpx.post(f"{served.url}/try", headers={"authorization": f"Bearer {other}"}).status_code == 403
+        told = served.totals.snapshot().series(catalogue.TURNED_AWAY)
+    assert told == {("admin", "no_token"): 1.0, ("admin", "wrong_scope"): 1.0}
+
+
+def test_an_occupied_port_is_refused_by_its_option_and_other_machines_need_tls(page: Served) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        settings = ServerSettings(admin_port=held.getsockname()[1])
+        with pytest.raises(ConfigError, match="--admin-port"), serving_admin(settings, page.totals, bytes):
+            pass
+    settings = ServerSettings(admin_port=0, admin_host="0.0.0.0")
+    with pytest.raises(ConfigError, match="--tls-cert"), serving_admin(settings, page.totals, bytes):
+        pass
