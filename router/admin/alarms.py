@@ -20,7 +20,7 @@ _CERTIFICATE_DAYS = 14
 
 
 def alarms(grown: Growth, snapshot: Snapshot, now: float) -> list[dict[str, Any]]:
-    """Return the alarms, each with what is wrong and what to do. Drift raises its own, with `elle serve --drift`.
+    """Return the alarms, each with what is wrong and what to do.
 
     grown: what was counted in the period. snapshot: everything now. now: the Unix time in seconds.
     """
@@ -52,6 +52,9 @@ def _of_answers(grown: Growth) -> Iterator[tuple[str, str]]:
 def _of_policies(grown: Growth, snapshot: Snapshot, now: float) -> Iterator[tuple[str, str]]:
     if grown.total(catalogue.RELOADS, result="failed"):
         yield "The policies could not be loaded anew; the former ones decide.", "Read the log, and mend the files."
+    for (probe, signal), value in snapshot.series(catalogue.DRIFT_ALARM).items():
+        if value:
+            yield f"The traffic of probe {probe} drifts in {signal}.", "See what `elle drift` says of it."
     if not snapshot.value(catalogue.WORKERS):
         yield "No process serves.", "Read the log: it says why the last one ended."
     for (policy, version), expires in snapshot.series(catalogue.CERTIFICATE_EXPIRES).items():

@@ -38,7 +38,7 @@ def _explained(router: Router, prompt: str, policy: str) -> dict[str, Any]:
     if len(prompt) > MOST_CHARACTERS:
         raise InvalidRequestError(f"the prompt must have at most {MOST_CHARACTERS:,} characters, got {len(prompt):,}.")
     query = RouteQuery.from_prompt(prompt, overrides=Overrides(policy=policy or None))
-    served, decision = router.policy(policy), router.unobserved().decide(query)
+    served, decision = router.policy(policy), router.decide(query, observed=False)
     explanation = explain(decision, served)
     return {
         "chosen": decision.chosen,

@@ -155,23 +155,17 @@ class Router:
                 f"policy must be one of {', '.join(self._policies)}, got {quoted(name)}.", field="overrides.policy"
             ) from error
 
-    def unobserved(self) -> Self:
-        """Return this router as it decides for somebody whom no observer is told of."""
-        twin = copy.copy(self)
-        twin._observers = NO_OBSERVERS
-        return twin
-
     def warm_up(self) -> None:
         """Run every encoder and probe once, so that the first request does not wait until they are set up."""
         for policy in self._policies.values():
             if policy.encoder_spec is not None:
                 policy.judge(self._encoders[policy.encoder_spec.identity].encode("warm up"))
 
-    def decide(self, query: RouteQuery, *, caller: str = "") -> RoutingDecision:
+    def decide(self, query: RouteQuery, *, caller: str = "", observed: bool = True) -> RoutingDecision:
         """Decide a request in the calling thread, which also encodes the prompt.
 
         caller: the opaque key of whoever calls (`router.asking.session_ids.caller_of`). Sessions and cached judgements
-            belong to one caller. If it is empty, no judgement is cached.
+            belong to one caller. If it is empty, no judgement is cached. observed: whether observers are told.
 
         Raises RouterError.
         """
@@ -184,7 +178,7 @@ class Router:
                 encoded = Encoded(features, queue_s=0.0, encode_s=time.perf_counter() - started)
             except _ENCODER_ERRORS as error:
                 encoded = error
-        return self._conclude(prepared, encoded)
+        return self._conclude(prepared, encoded, self._observers if observed else NO_OBSERVERS)
 
     async def adecide(
         self,
@@ -225,7 +219,7 @@ class Router:
                     encoded = await self._pools[encoder].submit(text, deadline=deadline, who=whose)
                 except _ENCODER_ERRORS as error:
                     encoded = error
-            return self._conclude(prepared, encoded)
+            return self._conclude(prepared, encoded, self._observers)
         except RouterError as error:
             policy = query.overrides.policy or ""
             self._observers.refused(RefusedEvent(policy if policy in self._policies else "", caller, error))
@@ -295,8 +289,10 @@ class Router:
             query = replace(query, session_id=session_id, task=task)
         return Prepared(query, policy, eligibility, caller, held, started, is_judged, task_labels, key, cached, score)
 
-    def _conclude(self, prepared: Prepared, encoded: Encoded | Exception | None) -> RoutingDecision:
-        """Return the decision record of a prepared query.
+    def _conclude(
+        self, prepared: Prepared, encoded: Encoded | Exception | None, observers: Observers
+    ) -> RoutingDecision:
+        """Return the decision record of a prepared query, and tell the observers.
 
         encoded: the features of the prompt, or the encoder's error, or None if the prompt was not encoded.
         """
@@ -318,7 +314,7 @@ class Router:
         decision = record_of(prepared, judgement, choice, timings)
         self.remember_answer(decision, decision.chosen, caller=prepared.caller)
         costs = compare_costs(prepared.eligibility, decision.candidates, decision.chosen, prepared.held)
-        self._observers.decided(replace(decided_event(prepared, decision, encoded), costs=costs))
+        observers.decided(replace(decided_event(prepared, decision, encoded), costs=costs))
         return decision
 
     def _judge(
