@@ -55,7 +55,7 @@ class Source:
 
 
 def admin_app(source: Source, host: str) -> Any:
-    """Return the application. Who may call is not its business: a guard stands before it.
+    """Return the application of the page. Who may call is not its business: a guard stands before it.
 
     host: the address that it is served on. On loopback only requests that name this machine are answered: otherwise a
         web page elsewhere could read this one through a name of its own that leads here.

@@ -289,10 +289,8 @@ class Router:
             query = replace(query, session_id=session_id, task=task)
         return Prepared(query, policy, eligibility, caller, held, started, is_judged, task_labels, key, cached, score)
 
-    def _conclude(
-        self, prepared: Prepared, encoded: Encoded | Exception | None, observers: Observers
-    ) -> RoutingDecision:
-        """Return the decision record of a prepared query, and tell the observers.
+    def _conclude(self, prepared: Prepared, encoded: Encoded | Exception | None, told: Observers) -> RoutingDecision:
+        """Return the decision record of a prepared query, of which `told` are told.
 
         encoded: the features of the prompt, or the encoder's error, or None if the prompt was not encoded.
         """
@@ -314,7 +312,7 @@ class Router:
         decision = record_of(prepared, judgement, choice, timings)
         self.remember_answer(decision, decision.chosen, caller=prepared.caller)
         costs = compare_costs(prepared.eligibility, decision.candidates, decision.chosen, prepared.held)
-        observers.decided(replace(decided_event(prepared, decision, encoded), costs=costs))
+        told.decided(replace(decided_event(prepared, decision, encoded), costs=costs))
         return decision
 
     def _judge(
