@@ -8,7 +8,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test audit fuzz-doors fuzz-native test-slow check mutation protos docs picture bench-probe bench-tune bench-certificate bench-quality bench-http \
+.PHONY: help setup run test audit fuzz-doors fuzz-native test-slow check mutation protos docs picture bench-probe bench-ledger bench-tune bench-certificate bench-quality bench-http \
 	bench-serve test-load test-reload attack test-litellm-proxy reproduce-elle clean
 
 help:  ## Print this list
@@ -100,6 +100,9 @@ bench-probe: $(INSTALLED)  ## Measure scoring and fitting against scikit-learn; 
 
 bench-http: $(INSTALLED)  ## Measure what the HTTP door adds to a call of an upstream; print JSON
 	@$(BIN)/python -m benchmarks.bench_http
+
+bench-ledger: $(INSTALLED)  ## Measure what the ledger costs a service, in SQLite and PostgreSQL; print JSON (4 minutes)
+	@$(BIN)/python -m benchmarks.bench_ledger
 
 bench-tune: $(INSTALLED)  ## Time `elle tune` on 10,000 prompts x 10 models from cached features; print JSON
 	@$(BIN)/python -m benchmarks.bench_tune

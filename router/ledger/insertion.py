@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import operator
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -49,9 +51,7 @@ class DatabaseSink:
         self._engine = open_engine(settings)
         self._keep_days = settings.keep_days
         self._is_migrated = False
-        insert = sqlite.insert if settings.is_sqlite else postgresql.insert
-        # A row that is there already is left as it is, so that rows may be given again.
-        self._inserts = {name: insert(table).on_conflict_do_nothing() for name, table in metadata.tables.items()}
+        self._inserts = {name: _Insert(table, self._engine.dialect) for name, table in metadata.tables.items()}
 
     def migrate(self) -> tuple[str, str]:
         """Bring the tables up to date, and return their versions before and after; before may be empty.
@@ -93,7 +93,7 @@ class DatabaseSink:
     def _insert(self, rows: Sequence[LedgerRow]) -> None:
         with self._engine.begin() as connection:
             for table, group in groupby(sorted(rows, key=lambda row: row.table), key=lambda row: row.table):
-                connection.execute(self._inserts[table], [dict(row.values) for row in group])
+                self._inserts[table].execute(connection, list(group))
 
     def _delete(self, name: str, column: str, oldest: str) -> int:
         table = metadata.tables[name]
@@ -101,6 +101,38 @@ class DatabaseSink:
         old = sa.select(key).where(table.c[column] < oldest).limit(_DELETED_ROWS)
         with self._engine.begin() as connection:
             return connection.execute(sa.delete(table).where(key.in_(old))).rowcount
+
+
+class _Insert:
+    """Inserts rows into one table. A row that is there already is left as it is, so that rows may be given again.
+
+    The statement is compiled once. SQLAlchemy's own way would prepare every value of every row anew, which takes twice
+    as long as all the rest.
+    """
+
+    def __init__(self, table: sa.Table, dialect: sa.Dialect) -> None:
+        insert = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
+        compiled = insert(table).on_conflict_do_nothing().compile(dialect=dialect)
+        self._sql = str(compiled)
+        self._positions: list[str] | None = getattr(compiled, "positiontup", None)
+        self._json = [column.name for column in table.columns if isinstance(column.type, sa.JSON)]
+        self._empty = {column.name: None for column in table.columns}
+
+    def execute(self, connection: sa.Connection, rows: Sequence[LedgerRow]) -> None:
+        """Insert rows into the table in one statement."""
+        prepared = [self._prepared(row.values) for row in rows]
+        if self._positions is None:
+            connection.exec_driver_sql(self._sql, prepared)
+        else:
+            pick = operator.itemgetter(*self._positions)
+            connection.exec_driver_sql(self._sql, [pick(values) for values in prepared])
+
+    def _prepared(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        prepared = {**self._empty, **values}
+        for name in self._json:
+            if (value := prepared[name]) is not None:
+                prepared[name] = json.dumps(value)
+        return prepared
 
 
 def _attempt(work: Callable[[], T]) -> T:

@@ -48,7 +48,7 @@ class LedgerSettings:
     spool_dir: Path | None = None
     spool_bytes: int = 256 * 1024 * 1024
     queue_rows: int = 20_000
-    flush_s: float = 0.1
+    flush_s: float = 0.25
 
     @property
     def is_sqlite(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
+from probes.atomic_write import write_file
 from router.cli.options import JSON, output_option
 from router.cli.output import print_json, progress_bars, stdout
 from router.cli.running.ledger_options import LEDGER
@@ -79,6 +81,26 @@ def export_verb(ledger: str, since: datetime.datetime | None, out: Path, as_json
         print_json(written)
     else:
         click.echo(f"{out}: {', '.join(f'{rows:,} {name}' for name, rows in written.items())}.")
+
+
+@ledger_verb.command("sample", short_help="Draw prompts of a ledger for `elle collect`.")
+@LEDGER
+@_SINCE
+@click.option("--n", default=200, show_default=True, type=click.IntRange(1, 1_000_000), help="The number of prompts.")
+@click.option("--seed", default=0, show_default=True, help="The seed of the draw.")
+@output_option("The file of prompts, as JSON lines.", suffix=".jsonl")
+def sample_verb(ledger: str, since: datetime.datetime | None, n: int, seed: int, out: Path) -> None:
+    """Draw distinct prompts of a ledger and write them as a log, for `elle collect` to ask every candidate.
+
+    It needs a ledger that keeps prompts (--ledger-prompts).
+    """
+    with _reading(ledger) as reader:
+        from router.comparing.sampling import sampled_prompts
+        from router.ledger.reader import Span
+
+        rows = sampled_prompts(reader.decisions(Span(since=_seconds(since))), n, seed=seed)
+    write_file(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode(), mode=0o600)
+    click.echo(f"{out}: {len(rows):,} prompts.", err=True)
 
 
 @contextmanager

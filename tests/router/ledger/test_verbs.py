@@ -1,0 +1,69 @@
+"""The verbs of `elle ledger` make, count, export and sample a ledger, and say what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from router.cli.main import cli
+from router.values import RouteQuery
+from tests.router.ledger.rows import sqlite_ledger
+from tests.router.ledger.test_recorder import decided
+
+
+def elle(*arguments: str, status: int = 0) -> Any:
+    done = CliRunner().invoke(cli, ["ledger", *arguments])
+    assert done.exit_code == status, done.output
+    return done
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> str:
+    settings = sqlite_ledger(tmp_path, keep_prompts=True)
+    decided(tmp_path, settings, *(RouteQuery.from_prompt(f"prompt {number % 5}") for number in range(8)))
+    return settings.place
+
+
+def test_migrate_makes_the_tables_once(tmp_path: Path) -> None:
+    place = str(tmp_path / "new.db")
+    assert "went from nothing to version 0001" in elle("migrate", "--ledger", place).stdout
+    assert json.loads(elle("migrate", "--ledger", place, "--json").stdout) == {"before": "0001", "after": "0001"}
+    assert "holds no decisions" in elle("stats", "--ledger", place).stdout
+
+
+def test_stats_count_what_there_is(ledger: str) -> None:
+    found = json.loads(elle("stats", "--ledger", ledger, "--json").stdout)
+    assert (found["decisions"], found["rows_dropped"]) == (8, 0)
+    assert found["answers"][0]["cost_usd"] == pytest.approx(0.008)
+    assert "8 decisions from" in elle("stats", "--ledger", ledger).stdout
+    assert json.loads(elle("stats", "--ledger", ledger, "--json", "--since", "2090-01-01").stdout)["decisions"] == 0
+
+
+def test_export_writes_every_table(ledger: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    written = json.loads(elle("export", "--ledger", ledger, "--out", str(out), "--json").stdout)
+    assert written == {"decisions": 8, "outcomes": 8, "feedback": 0, "events": 0}
+    rows = pq.read_table(out / "decisions.parquet").to_pylist()
+    assert [row["prompt"] for row in rows] == [f"prompt {number % 5}" for number in range(8)]
+    assert {one["candidate"] for one in json.loads(rows[0]["candidates"])} == {"small", "large"}
+
+
+def test_sample_draws_distinct_prompts_for_elle_collect(ledger: str, tmp_path: Path) -> None:
+    out = tmp_path / "sample.jsonl"
+    elle("sample", "--ledger", ledger, "--n", "3", "--out", str(out))
+    rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert len({row["prompt"] for row in rows}) == 3
+    plan = CliRunner().invoke(cli, ["collect", "--help"])
+    assert plan.exit_code == 0
+
+
+def test_sampling_needs_prompts(tmp_path: Path) -> None:
+    settings = sqlite_ledger(tmp_path)
+    decided(tmp_path, settings, RouteQuery.from_prompt("x"))
+    done = elle("sample", "--ledger", settings.place, "--out", str(tmp_path / "s.jsonl"), status=1)
+    assert "a service keeps it with --ledger-prompts" in done.output
