@@ -169,6 +169,8 @@ def _labels_to_dict(labels: LabelWatch) -> dict[str, Any]:
 
 def print_drift(watches: Mapping[str, TrafficWatch], labels: LabelWatch | None, console: Console) -> None:
     """Print what `elle drift` found as tables."""
+    if not watches and labels is None:
+        console.print("There is no decision to look at.")
     for probe, watch in watches.items():
         needed, n = watch.settings.baseline_blocks, watch.n_blocks
         console.print(f"Probe {probe[:12]}: {n} blocks of requests, {watch.n_alarmed} of them unlike the baseline.")
