@@ -100,4 +100,7 @@ def _as_written(file: Path, option: click.Option, value: Any) -> Any:
 def _one(file: Path, option: click.Option, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ConfigError(f"configuration file {file}: {option_key(option)} must be one value, got {quoted(value)}.")
-    return str(file.parent / str(value)) if isinstance(option.type, click.Path) else str(value)
+    text = str(value)
+    # An option that takes a path or a URL says so where its help shows what it takes.
+    is_path = isinstance(option.type, click.Path) or ((option.metavar or "").endswith("|URL") and "://" not in text)
+    return str(file.parent / text) if is_path else text

@@ -46,6 +46,16 @@ def test_a_key_is_an_option(tmp_path: Path, served: list[ServerSettings]) -> Non
     assert found.identity.tokens == Path("/etc/elle/tokens.json")
 
 
+@pytest.mark.parametrize(("place", "found"), [("keys.json", "{folder}/keys.json"), ("https://id/k", "https://id/k")])
+def test_a_path_that_may_be_a_url_is_relative_too(
+    tmp_path: Path, served: list[ServerSettings], place: str, found: str
+) -> None:
+    run(tmp_path / "elle.yaml", f"jwks: {place}\njwt_issuer: https://id\njwt_audience: elle\n")
+    jwt = served[0].identity.jwt
+    assert jwt is not None
+    assert jwt.keys == found.format(folder=tmp_path)
+
+
 def test_an_option_wins_over_the_environment_and_the_environment_over_the_file(
     tmp_path: Path, served: list[ServerSettings]
 ) -> None:
