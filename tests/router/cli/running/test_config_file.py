@@ -78,7 +78,7 @@ def test_a_null_and_an_empty_file_leave_the_default(tmp_path: Path, served: list
     ("text", "message"),
     [
         ("prot: 1", "there is no key 'prot'. Did you mean port?"),
-        ("zzzz: 1", "there is no key 'zzzz'. The keys are cache_entries,"),
+        ("zzzz: 1", "there is no key 'zzzz'. The keys are "),
         ("7: 1", "there is no key 7."),
         ("port: 99999", "port cannot be '99999': 99999 is not in the range"),
         ("port: [1]", "port must be one value, got a list"),
