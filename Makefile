@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test audit fuzz-doors fuzz-native test-slow check mutation protos docs picture bench-probe bench-ledger bench-tune bench-certificate bench-quality bench-http \
-	bench-serve test-load test-reload attack test-litellm-proxy reproduce-elle clean
+	bench-serve test-load test-scale test-chart test-reload attack test-litellm-proxy reproduce-elle clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -124,6 +124,19 @@ test-load: $(INSTALLED)  ## Overload the service for a minute, then ask for 200,
 test-reload: $(INSTALLED)  ## Replace the policy of a service a thousand times under load; print JSON, exit with 1 beyond a limit (minutes)
 	@$(BIN)/python -m benchmarks.reload_test
 
+test-scale: $(INSTALLED)  ## Kill replicas under load, and follow a store in PostgreSQL (two minutes; skips what is not installed)
+	$(BIN)/python -m pytest -m slow tests/deploy/test_balancers.py tests/router/versions/test_postgres_store.py
+
+# Helm's engine and what checks manifests, which need other versions of our packages.
+CHART := .venv-chart/.installed
+$(CHART):
+	$(PYTHON) -m venv .venv-chart
+	.venv-chart/bin/pip install --quiet helm-python-sdk==0.2.2 kubernetes-validate==1.37.0 checkov==3.3.30
+	@touch $@
+
+test-chart: $(INSTALLED) $(CHART)  ## Render, lint and scan the Helm chart with Helm's engine, kubernetes-validate and checkov (a minute)
+	$(BIN)/python -m pytest -m slow tests/deploy/test_helm_chart.py
+
 attack: $(INSTALLED)  ## Attack a real service from loopback; print results and limits as JSON, exit with 1 if a limit is broken
 	@$(BIN)/python -m benchmarks.attack
 
@@ -131,5 +144,5 @@ reproduce-elle: $(INSTALLED)  ## Reproduce the ELLE finding on data that every m
 	@$(BIN)/python -m benchmarks.reproduce_elle
 
 clean:  ## Remove environments and caches
-	rm -rf .venv .venv-openai .venv-agents .venv-audit .venv-protos .venv-proxy .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info \
+	rm -rf .venv .venv-openai .venv-agents .venv-audit .venv-protos .venv-proxy .venv-chart .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info \
 		probes/encoders/*.so $(NPM_FOLDERS:%=%/node_modules)

@@ -65,7 +65,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "tuning.outcomes": {"asking", "policies"},
         "tuning.previewing": {"asking", "deciding", "policies", "tuning.outcomes", "tuning.reporting"},
         "tuning.reporting": {"asking", "policies", "tuning.fitting", "tuning.judging", "tuning.outcomes"},
-        "versions": {"policies"},
+        "versions": {"ledger", "policies"},
         "wire": {"answering", "asking", "deciding", "feedback", "identity", "intake", "pb"},
     },
 }

@@ -22,7 +22,8 @@ def require_installed(settings: LedgerSettings) -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise ConfigError(
-                f"--ledger needs {name}, which is not installed; install it with `pip install 'elle-router[ledger]'`."
+                f"a ledger or store in a database needs {name}, which is not installed; install it with "
+                "`pip install 'elle-router[ledger]'`."
             ) from error
 
 

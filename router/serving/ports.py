@@ -27,7 +27,7 @@ from router.serving.reloading.admin_service import ADMIN_SERVICE_NAME, AdminServ
 from router.serving.reloading.in_force import InForce
 from router.serving.settings import ServerSettings
 from router.serving.shutdown import Shutdown
-from router.versions.directory_store import DirectoryStore
+from router.versions.opening import store_at
 from router.wire.guarded_server import add_to_server, guarded
 from router.wire.request_reader import RequestReader
 from router.wire.servicer import SERVICE_NAME, RouterService
@@ -103,7 +103,7 @@ class ServicePorts:
         self.gate = Gate(settings.identity, open_admin=is_loopback(settings.host))
         self.certificates = ServerCertificates(settings.tls) if settings.tls is not None else None
         self._service = RouterService()
-        self.admin = AdminService(DirectoryStore(settings.store) if settings.store is not None else None)
+        self.admin = AdminService(store_at(settings.store) if settings.store is not None else None)
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._http = contextlib.AsyncExitStack()

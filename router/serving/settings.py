@@ -90,7 +90,8 @@ class ServerSettings(RouterSettings):
         workers: how many processes serve together; they share what is bounded by the day.
         ledger: where the ledger of decisions, answers and feedback is kept; None keeps none.
         watch: whether policies are loaded again when their files change.
-        store: the directory of a store of versions, whose active ones are served and followed; None serves `policies`.
+        store: the directory or URL of a store of versions, whose active ones are served and followed; None serves
+            `policies`.
         drift: how the traffic is watched for drift; None does not watch it.
         drift_state: the file that keeps the baseline of drift over restarts; None keeps it in memory.
         canary: the file of the canary that is followed; None follows none.
@@ -121,7 +122,7 @@ class ServerSettings(RouterSettings):
     workers: int = 1
     ledger: LedgerSettings | None = None
     watch: bool = False
-    store: Path | None = None
+    store: Path | str | None = None
     drift: DriftSettings | None = None
     drift_state: Path | None = None
     canary: Path | None = None

@@ -11,6 +11,7 @@ A directory of a version appears in one step, and never changes. Only the trail 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import json
@@ -52,15 +53,18 @@ class DirectoryStore:
     def add(self, contents: Contents, policy: ServedPolicy) -> PolicyVersion:
         """Keep a version and return it. A version that is there already stays as it is. `policy`: loaded from it."""
         version = version_of(contents, policy)
-        manifest = json.dumps(version.to_dict(), indent=2, ensure_ascii=False).encode() + b"\n"
+        self.keep(version, contents)
+        return version
+
+    def keep(self, version: PolicyVersion, contents: Contents) -> None:
+        """Write the files of a version, unless they are there."""
         try:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             if version.probe:
                 self._keep(self._root / "probes" / version.probe_id, contents.probe)
-            self._keep(self._folder(version.id), {_POLICY: contents.policy, _MANIFEST: manifest})
+            self._keep(self._folder(version.id), {_POLICY: contents.policy, _MANIFEST: manifest_of(version)})
         except (OSError, ArtifactError) as error:
             raise self._unusable(error) from error
-        return version
 
     def versions(self) -> Sequence[PolicyVersion]:
         """Return all versions, by their names and ids."""
@@ -120,6 +124,10 @@ class DirectoryStore:
             return ()
         return found.st_mtime_ns, found.st_size, found.st_ino
 
+    async def wait(self, seconds: float) -> None:
+        """Wait for this many seconds, because nothing tells of a change."""
+        await asyncio.sleep(seconds)
+
     def _folder(self, version_id: str) -> Path:
         return self._root / "versions" / version_id
 
@@ -170,6 +178,11 @@ class DirectoryStore:
     def _unusable(self, error: OSError | ArtifactError) -> ConfigError:
         fault = os_fault(error) if isinstance(error, OSError) else str(error)
         return ConfigError(f"the store {self._root} must be a directory that can be read and written: {fault}")
+
+
+def manifest_of(version: PolicyVersion) -> bytes:
+    """Return what a version holds, as the JSON of its manifest."""
+    return json.dumps(version.to_dict(), indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def _lock(handle: int, root: Path) -> None:

@@ -30,7 +30,7 @@ def test_every_verb_every_key_and_every_error_is_on_a_page() -> None:
     assert "| `--workers` | integer, x>=1 | `1` |" in PAGES["server.md"]
     assert "| `failure_mode` |" in PAGES["policy-file.md"]
     assert "| `UNKNOWN_POLICY` | NOT_FOUND | no |" in PAGES["errors.md"]
-    assert "| `client.py` |" in PAGES["files.md"]
+    assert "| `calls.py` |" in PAGES["files.md"]
 
 
 def test_every_environment_variable_that_the_program_reads_is_on_the_page() -> None:

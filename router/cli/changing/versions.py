@@ -13,17 +13,17 @@ from router.cli.output import print_json, stdout
 
 if TYPE_CHECKING:
     from router.policies.loading import ServedPolicy
-    from router.versions.directory_store import DirectoryStore
-    from router.versions.store import Wish
+    from router.versions.store import VersionStore, Wish
     from router.versions.version import PolicyVersion
 
 _STORE = click.option(
     "--store",
-    type=PATH,
+    metavar="DIR|URL",
     required=True,
     envvar="ELLE_STORE",
     show_envvar=True,
-    help="The directory that holds the versions. A service that is started with the same --store follows it.",
+    help="The directory, or the PostgreSQL database `postgresql://...`, that holds the versions. A service that is "
+    "started with the same --store follows it.",
 )
 _AUTHOR = click.option("--author", help="Who does it. Default: the name of the user.")
 _REASON = click.option("--reason", required=True, help="Why; it is kept in the audit trail.")
@@ -34,16 +34,16 @@ _EXPECT = click.option(
 )
 
 
-def _open(store: Path) -> DirectoryStore:
-    from router.versions.directory_store import DirectoryStore
+def _open(store: str) -> VersionStore:
+    from router.versions.opening import store_at
 
-    return DirectoryStore(store)
+    return store_at(store)
 
 
 @click.command("list", short_help="List the versions in a store.")
 @_STORE
 @JSON
-def policy_list_verb(store: Path, as_json: bool) -> None:
+def policy_list_verb(store: str, as_json: bool) -> None:
     """List all versions in a store, with the digests that decision records name, and say which ones are active."""
     from rich.table import Table
 
@@ -66,7 +66,7 @@ def policy_list_verb(store: Path, as_json: bool) -> None:
 @_STORE
 @click.option("--out", type=PATH, help="Write the policy file and the probe, byte for byte, to this new folder.")
 @JSON
-def policy_show_verb(version: str, store: Path, out: Path | None, as_json: bool) -> None:
+def policy_show_verb(version: str, store: str, out: Path | None, as_json: bool) -> None:
     """Show VERSION: what it holds, and its policy file without passwords.
 
     VERSION is the beginning of an id, or of a policy's digest in a decision record, or the name of a policy, whose
@@ -85,7 +85,7 @@ def policy_show_verb(version: str, store: Path, out: Path | None, as_json: bool)
         click.echo(masked_text(opened, found), nl=False)
 
 
-def _write(store: DirectoryStore, version: PolicyVersion, out: Path) -> None:
+def _write(store: VersionStore, version: PolicyVersion, out: Path) -> None:
     from probes.atomic_write import replace_directory
     from router.errors import ConfigError
 
@@ -104,7 +104,7 @@ def _write(store: DirectoryStore, version: PolicyVersion, out: Path) -> None:
 @click.argument("after")
 @_STORE
 @JSON
-def policy_diff_verb(before: str, after: str, store: Path, as_json: bool) -> None:
+def policy_diff_verb(before: str, after: str, store: str, as_json: bool) -> None:
     """Show which lines of the policy file and which files of the probe differ between the versions BEFORE and AFTER."""
     from router.cli.changing.shown_versions import difference
     from router.versions.store import find_version
@@ -125,7 +125,7 @@ def policy_diff_verb(before: str, after: str, store: Path, as_json: bool) -> Non
 @_STORE
 @ENCODER_DIR
 @JSON
-def policy_validate_verb(what: str, store: Path, encoder_dir: Path | None, as_json: bool) -> None:
+def policy_validate_verb(what: str, store: str, encoder_dir: Path | None, as_json: bool) -> None:
     """Check WHAT, a policy file or a version in the store, as `elle policy activate` does first."""
     policy, _ = _checked(_open(store), what, encoder_dir)
     if as_json:
@@ -135,7 +135,7 @@ def policy_validate_verb(what: str, store: Path, encoder_dir: Path | None, as_js
 
 
 def _checked(
-    store: DirectoryStore, what: str, encoder_dir: Path | None, *, keep: bool = False
+    store: VersionStore, what: str, encoder_dir: Path | None, *, keep: bool = False
 ) -> tuple[ServedPolicy, PolicyVersion | None]:
     """Return a policy that can decide here, with its version; a file has one only if it is to be kept in the store."""
     from router.errors import ConfigError
@@ -168,7 +168,7 @@ def _checked(
 @_EXPECT
 @ENCODER_DIR
 @JSON
-def policy_activate_verb(what: str, store: Path, encoder_dir: Path | None, as_json: bool, **wish: Any) -> None:
+def policy_activate_verb(what: str, store: str, encoder_dir: Path | None, as_json: bool, **wish: Any) -> None:
     """Check WHAT, a policy file or a version in the store, and make it the active version of its policy.
 
     A file is kept in the store first, with the probe that it names. A service that follows the store serves the version
@@ -189,7 +189,7 @@ def policy_activate_verb(what: str, store: Path, encoder_dir: Path | None, as_js
 @_AUTHOR
 @_EXPECT
 @JSON
-def policy_rollback_verb(policy: str, store: Path, as_json: bool, **wish: Any) -> None:
+def policy_rollback_verb(policy: str, store: str, as_json: bool, **wish: Any) -> None:
     """Make the version of POLICY active again, byte for byte, that was active before the one that is now.
 
     A second rollback goes back one further. `elle policy activate VERSION` goes to any version.
@@ -203,7 +203,7 @@ def policy_rollback_verb(policy: str, store: Path, as_json: bool, **wish: Any) -
 @click.argument("policy", required=False)
 @_STORE
 @JSON
-def policy_history_verb(policy: str | None, store: Path, as_json: bool) -> None:
+def policy_history_verb(policy: str | None, store: str, as_json: bool) -> None:
     """Show the audit trail of a store, or of one POLICY in it, oldest first. An edited trail is an error."""
     from rich.markup import escape
     from rich.table import Table

@@ -50,8 +50,9 @@ _SERVE_GROUPS = {
 )
 @click.option(
     "--store",
-    type=PATH,
-    help="Serve the active versions in this store of `elle policy` instead of files, and follow what is activated.",
+    metavar="DIR|URL",
+    help="Serve the active versions in this store of `elle policy` instead of files, and follow what is activated. "
+    "It is a directory, or a PostgreSQL database `postgresql://...` that all replicas follow.",
 )
 @click.option(
     "--watch",

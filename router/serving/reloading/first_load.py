@@ -19,7 +19,7 @@ from router.serving.reloading.in_force import InForce
 from router.serving.reloading.reloader import Reloader, ReloadParts, uses_canned
 from router.serving.reloading.sources import FileSource, PolicySource, StoreSource
 from router.serving.settings import ServerSettings
-from router.versions.directory_store import DirectoryStore
+from router.versions.opening import store_at
 
 
 @contextlib.asynccontextmanager
@@ -83,5 +83,5 @@ def _load(settings: ServerSettings, intake: Intake, source: PolicySource, observ
 def source_of(settings: ServerSettings) -> PolicySource:
     """Return where the settings say that policies are: in a store, or in files."""
     if settings.store is not None:
-        return StoreSource(DirectoryStore(settings.store))
+        return StoreSource(store_at(settings.store))
     return FileSource(settings.policies)

@@ -160,9 +160,9 @@ class Reloader:
         tried: Marks | None = None
         settling: Marks | None = None
         while True:
-            await asyncio.sleep(every_s)
+            await self._source.wait(every_s)
             marks = await self._in_thread(self._source.marks)
-            if marks == settling and marks != tried:
+            if (marks == settling or self._source.is_whole) and marks != tried:
                 tried = marks
                 await self.reload(self._source.change)
             settling = marks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +27,13 @@ class PolicySource(Protocol):
 
     def marks(self) -> Marks:
         """Return something that differs after a change. It is cheap and reads no file."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether a change appears in one step. If not, it must look the same twice before it is read."""
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until there may be a change, at most for this many seconds."""
 
 
 class FileSource:
@@ -52,6 +60,15 @@ class FileSource:
         """Return time, size and inode of each file. A folder that Kubernetes swaps by a link has other inodes."""
         return tuple(mark_of(path) for path in (*self._paths, *self._probe_files))
 
+    @property
+    def is_whole(self) -> bool:
+        """Return False, because the files of a policy are written one after the other."""
+        return False
+
+    async def wait(self, seconds: float) -> None:
+        """Wait for this many seconds."""
+        await asyncio.sleep(seconds)
+
 
 class StoreSource:
     """Takes the active version of each policy from a store. The policy that was activated first is the default.
@@ -71,6 +88,15 @@ class StoreSource:
     def marks(self) -> Marks:
         """Return something that differs after the trail of the store has changed."""
         return self._store.marks()
+
+    @property
+    def is_whole(self) -> bool:
+        """Return True, because a line of the trail is there or not."""
+        return True
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until the store is told of a change, at most for this many seconds."""
+        await self._store.wait(seconds)
 
 
 def mark_of(path: Path) -> tuple[int, int, int] | None:

@@ -1,26 +1,20 @@
-"""The Python client of the service, synchronous and asynchronous.
-
-from router.client import RouterClient
-
-with RouterClient("localhost:50051") as client:
-    print(client.route("What is the capital of France?").chosen)
-"""
+"""Define the Python clients of the service, synchronous and asynchronous, and what they return."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self, TypedDict, TypeVar, Unpack, cast
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
 
 from router.attempts import Delivery
+from router.client.channels import DEFAULT_ADDRESS, ClientChannel, ClientTlsFiles
 from router.errors import InvalidRequestError, ServiceError
 from router.feedback.pieces import FeedbackPiece, Receipt
 from router.pb import router_service_pb2 as pb
-from router.pb import router_service_pb2_grpc as pb_grpc
 from router.quoting import quoted
 from router.values import Message, Overrides, RouteQuery, RoutingDecision
 from router.wire import conversion, deliveries
@@ -28,33 +22,11 @@ from router.wire.feedback_messages import piece_to_wire, receipt_from_wire
 from router.wire.service_errors import errors_of_service, service_error
 from router.wire.structs import dict_from_struct
 
-DEFAULT_ADDRESS = "localhost:50051"
-
 #: What to route: a prompt, OpenAI messages, or a full query.
 Routable = str | Sequence[Message] | RouteQuery
 
-# Retries by grpc itself: only UNAVAILABLE, where the request was not worked on. It waits as long as the service asks
-# (`grpc-retry-pushback-ms`), or else as long as is said here. Overload is the caller's to handle.
-_SERVICE_CONFIG = {
-    "methodConfig": [
-        {
-            "name": [{"service": "elle.router.v1.RouterService"}],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ]
-}
-_OPTIONS = (
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-    ("grpc.enable_retries", 1),
-    ("grpc.max_receive_message_length", conversion.MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", conversion.MAX_MESSAGE_BYTES),
-)
+#: The header by which balancers keep a session on one replica, and how many characters of an id they get.
+_SESSION_HEADER, _MOST_SESSION = "x-elle-session-id", 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,28 +103,24 @@ class _Client:
 
     def __init__(
         self,
-        address: str = DEFAULT_ADDRESS,
+        address: str | Sequence[str] = DEFAULT_ADDRESS,
         *,
         timeout_s: float | None = 30.0,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: grpc.ChannelCredentials | ClientTlsFiles | None = None,
         api_key: str | None = None,
     ) -> None:
         self._api_key = api_key
         self._timeout_s = timeout_s
-        insecure, secure = self._openers
-        self._channel = (
-            insecure(address, options=_OPTIONS)
-            if credentials is None
-            else secure(address, credentials, options=_OPTIONS)
-        )
-        # The generated stub serves both kinds of channel.
-        self._stub = pb_grpc.RouterServiceStub(self._channel)
+        self._line = ClientChannel(self._openers, address, credentials)
 
-    def _options(self, api_key: str | None) -> dict[str, Any]:
+    def _options(self, api_key: str | None, request: Any) -> dict[str, Any]:
         key = self._api_key if api_key is None else api_key
         if key and not (key.isascii() and key.isprintable()):
             raise InvalidRequestError("api_key must hold printable ASCII characters only.", field="api_key")
-        return {"timeout": self._timeout_s, "metadata": (("x-api-key", key),) if key else None}
+        # The service goes by the id in the request itself; the header is for balancers.
+        session = quote(getattr(getattr(request, "route", request), "session_id", ""))[:_MOST_SESSION]
+        metadata = [*((("x-api-key", key),) if key else ()), *(((_SESSION_HEADER, session),) if session else ())]
+        return {"timeout": self._timeout_s, "metadata": metadata or None}
 
 
 class RouterClient(_Client):
@@ -161,9 +129,10 @@ class RouterClient(_Client):
     Thread-safe; use as a context manager or call `close`.
 
     Args:
-        address: `host:port` of the service.
+        address: `host:port` of the service. Calls take turns among all replicas that a DNS name such as
+            `dns:///elle:50051` resolves to, or whose IP addresses and ports are listed.
         timeout_s: seconds until the deadline of each call; None sets no deadline.
-        credentials: credentials for TLS; None connects without encryption.
+        credentials: credentials for TLS; None connects without encryption. New `ClientTlsFiles` are read.
         api_key: tells the service who calls, because sessions and cached judgements are kept for each caller. Each
             method takes one as well, for a client that asks on behalf of many callers.
 
@@ -182,7 +151,8 @@ class RouterClient(_Client):
 
     def close(self) -> None:
         """Close the connection to the service."""
-        self._channel.close()
+        for channel in self._line.channels:
+            channel.close()
 
     def route(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> RoutingDecision:
         """Return the decision, without asking the chosen candidate."""
@@ -208,7 +178,7 @@ class RouterClient(_Client):
         Closing the iterator cancels the call, also at the upstream.
         """
         request = pb.StreamCompleteRequest(route=_request(what, overrides, rest))
-        call = getattr(self._stub, _STREAM.name)(request, **self._options(rest.get("api_key")))
+        call = getattr(self._line.stub, _STREAM.name)(request, **self._options(rest.get("api_key"), request))
         try:
             with errors_of_service():
                 for message in call:
@@ -226,7 +196,7 @@ class RouterClient(_Client):
 
     def _call(self, method: _Method[T], request: Any, api_key: str | None) -> T:
         with errors_of_service():
-            return method.read(getattr(self._stub, method.name)(request, **self._options(api_key)))
+            return method.read(getattr(self._line.stub, method.name)(request, **self._options(api_key, request)))
 
 
 class AsyncRouterClient(_Client):
@@ -245,7 +215,8 @@ class AsyncRouterClient(_Client):
 
     async def close(self) -> None:
         """Close the connection to the service."""
-        await self._channel.close()
+        for channel in self._line.channels:
+            await channel.close()
 
     async def route(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> RoutingDecision:
         """Return the decision, without asking the chosen candidate."""
@@ -267,7 +238,7 @@ class AsyncRouterClient(_Client):
     ) -> AsyncIterator[Step]:
         """Let the service decide, and yield the answer step by step. Closing the iterator cancels the call."""
         request = pb.StreamCompleteRequest(route=_request(what, overrides, rest))
-        call = getattr(self._stub, _STREAM.name)(request, **self._options(rest.get("api_key")))
+        call = getattr(self._line.stub, _STREAM.name)(request, **self._options(rest.get("api_key"), request))
         try:
             with errors_of_service():
                 async for message in call:
@@ -285,7 +256,7 @@ class AsyncRouterClient(_Client):
 
     async def _call(self, method: _Method[T], request: Any, api_key: str | None) -> T:
         with errors_of_service():
-            return method.read(await getattr(self._stub, method.name)(request, **self._options(api_key)))
+            return method.read(await getattr(self._line.stub, method.name)(request, **self._options(api_key, request)))
 
 
 def _request(what: Routable, overrides: Overrides | None, rest: Rest) -> pb.RouteRequest:

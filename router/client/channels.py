@@ -1,0 +1,192 @@
+"""Open the channel to one or several replicas, and open it anew when the certificates change (`ClientChannel`)."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from router.errors import ConfigError
+from router.pb import router_service_pb2_grpc as pb_grpc
+from router.quoting import quoted
+from router.wire import conversion
+
+log = logging.getLogger(__name__)
+
+DEFAULT_ADDRESS = "localhost:50051"
+
+#: Seconds between two looks at the files of certificates. A change must look the same twice before it is read.
+LOOK_S = 1.0
+
+# Calls take turns among all addresses that answer. Retries are by grpc itself: only UNAVAILABLE, where the request was
+# not worked on, or where the replica died, and deciding again does no harm. It waits as long as the service asks
+# (`grpc-retry-pushback-ms`), or else as long as is said here. Overload is the caller's to handle.
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{"service": "elle.router.v1.RouterService"}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
+_OPTIONS = (
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.enable_retries", 1),
+    # Replicas that are added or replaced get new addresses. grpc looks them up again when a connection ends, and by
+    # default at most every 30 s.
+    ("grpc.dns_min_time_between_resolutions_ms", 5000),
+    ("grpc.max_receive_message_length", conversion.MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", conversion.MAX_MESSAGE_BYTES),
+)
+
+
+@dataclass(frozen=True)
+class ClientTlsFiles:
+    """Names the files for TLS. They may be replaced while the client lives.
+
+    Attributes:
+        ca: the certificates of authorities that may have signed that of the service; None takes the usual ones.
+        cert, key: the client's own certificate and its key, for mutual TLS; both or none.
+    """
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise ConfigError("cert and key must be given together.")
+
+    def marks(self) -> tuple[object, ...]:
+        """Return time, size and inode of each file. Raises OSError if one cannot be found."""
+        found = [path.stat() for path in (self.ca, self.cert, self.key) if path is not None]
+        return tuple((one.st_mtime_ns, one.st_size, one.st_ino) for one in found)
+
+    def load(self) -> grpc.ChannelCredentials:
+        """Return the credentials in the files. Raises ConfigError if they cannot be read or do not fit together."""
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            if self.ca is not None:
+                context.load_verify_locations(self.ca)
+            if self.cert is not None and self.key is not None:
+                context.load_cert_chain(self.cert, self.key)
+            ca, key, cert = (one.read_bytes() if one else None for one in (self.ca, self.key, self.cert))
+        except (OSError, ssl.SSLError) as error:
+            # An error of `ssl` is an OSError whose text names no content of a file.
+            raise ConfigError(f"the files for TLS cannot be used: {error}.") from error
+        return grpc.ssl_channel_credentials(ca, key, cert)
+
+
+class ClientChannel:
+    """Holds the channel of a client, and opens another one when the files of its certificates have changed.
+
+    Calls that have begun end on the channel that they began on: an old channel lives on until the next change.
+
+    Args:
+        openers: grpc's functions that open a channel without TLS and with it.
+        address: see `RouterClient`.
+        credentials: credentials for TLS, or the files that hold them; None connects without encryption.
+    """
+
+    def __init__(
+        self,
+        openers: tuple[Callable[..., Any], Callable[..., Any]],
+        address: str | Sequence[str],
+        credentials: grpc.ChannelCredentials | ClientTlsFiles | None,
+    ) -> None:
+        self._openers = openers
+        self._target = target_of(address)
+        self._files = credentials if isinstance(credentials, ClientTlsFiles) else None
+        self._lock = threading.Lock()
+        self._looked_at = time.monotonic()
+        self._used = self._settling = self._marks()
+        self._old: Any = None
+        self._open(self._files.load() if self._files else credentials)
+
+    @property
+    def stub(self) -> Any:
+        """Return the stub to call the service by."""
+        if self._files is not None and time.monotonic() - self._looked_at >= LOOK_S:
+            with self._lock:
+                self._look(self._files)
+        return self._stub
+
+    @property
+    def channels(self) -> list[Any]:
+        """Return the channels that are to be closed with the client."""
+        return [one for one in (self._old, self._channel) if one is not None]
+
+    def _open(self, credentials: Any) -> None:
+        insecure, secure = self._openers
+        self._channel = (
+            insecure(self._target, options=_OPTIONS)
+            if credentials is None
+            else secure(self._target, credentials, options=_OPTIONS)
+        )
+        # The generated stub serves both kinds of channel.
+        self._stub = pb_grpc.RouterServiceStub(self._channel)
+
+    def _look(self, files: ClientTlsFiles) -> None:
+        if time.monotonic() - self._looked_at < LOOK_S:
+            return
+        self._looked_at = time.monotonic()
+        marks, before = self._marks(), self._settling
+        self._settling = marks
+        if marks is None or marks != before or marks == self._used:
+            return
+        self._used = marks
+        try:
+            credentials = files.load()
+        except ConfigError as error:
+            log.warning("new files for TLS are not taken over: %s", error)
+            return
+        self._old = self._channel
+        self._open(credentials)
+
+    def _marks(self) -> tuple[object, ...] | None:
+        try:
+            return self._files.marks() if self._files else None
+        except OSError:
+            return None
+
+
+def target_of(address: str | Sequence[str]) -> str:
+    """Return the name by which grpc finds the replicas at an address or at several. Raises ConfigError."""
+    if isinstance(address, str):
+        return address
+    versions = {_ip_version(one) for one in address}
+    if len(versions) != 1:
+        raise ConfigError(
+            "a list of addresses must hold one at least, and only IPv4 or only IPv6; use a DNS name for both."
+        )
+    return f"ipv{versions.pop()}:{','.join(address)}"
+
+
+def _ip_version(address: str) -> int:
+    host, _, port = address.rpartition(":")
+    try:
+        found = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        found = None
+    if found is None or not port.isascii() or not port.isdigit():
+        raise ConfigError(
+            f"each of several addresses must be an IP address with a port, such as 10.0.0.7:50051, got "
+            f"{quoted(address)}; write a single DNS name that resolves to all replicas instead."
+        )
+    return found.version
