@@ -20,14 +20,14 @@ from router.cli import collecting, deciding, embeddings, judging, labelling, sel
 from router.cli.changing import policies
 from router.cli.options import JSON
 from router.cli.output import print_json
-from router.cli.running import canary, compare, drift, ledger, serve, tokens
+from router.cli.running import canary, compare, drift, ledger, serve, tokens, top
 from router.cli.starting import verb
 from router.errors import RouterError
 
 #: The titles under which `elle --help` lists the verbs: what a person wants, in the order in which they come to it.
 TITLES = {
     "See what it does": ("demo", "decide", "explain", "preview"),
-    "Serve": ("serve", "policy", "validate", "token"),
+    "Serve": ("serve", "policy", "validate", "token", "top"),
     "Fit it to your own traffic": (
         "start",
         "import",
@@ -108,6 +108,7 @@ def _version(name: str) -> str | None:
 for _command in (
     serve.serve_verb,
     tokens.token_verb,
+    top.top_verb,
     drift.drift_verb,
     ledger.ledger_verb,
     compare.compare_verb,

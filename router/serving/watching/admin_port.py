@@ -57,6 +57,8 @@ def serving_admin(settings: ServerSettings, totals: Totals, trial: Trial) -> Ite
         )
     listener = http_server.bind_socket(settings.admin_host, settings.admin_port, option="--admin-port")
     with listener:
+        # Whoever asks before the thread serves waits, instead of being refused.
+        listener.listen()
         gate, history = Gate(settings.identity), History(totals.snapshot)
         app = requiring_scope(admin_app(Source(history, trial), settings.admin_host), gate, Scope.ADMIN)
         certificates = ServerCertificates(settings.tls) if settings.tls is not None else None
