@@ -1,4 +1,4 @@
-"""Keep the statistics of a fit beside its probe, for a later fit on few labels of another task (`Prior`)."""
+"""Keep the statistics of a fit beside its probe, so that later labels are merged and old ones removed (`Prior`)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from probes._checks import Array, Float64, matrix, weights
-from probes.errors import DataError
+from probes.errors import DataError, DimensionError
 from probes.regression.fit import missing_patterns, target_matrix
 from probes.regression.ridge import RidgeFitter
+from probes.regression.solution import LEVERAGE_TOLERANCE, RidgeSolution, assemble, penalty_grid
 from probes.regression.spectrum import Spectrum
 
 Columns = npt.NDArray[np.int64]
@@ -77,6 +78,57 @@ class Prior:
         for columns, fitter in self.parts:
             mean[columns] = fitter.target_mean
         return mean
+
+    @property
+    def n_labels(self) -> npt.NDArray[np.int64]:
+        """The number of rows that have each target, (m,)."""
+        counts = np.empty(self.n_targets, dtype=np.int64)
+        for columns, fitter in self.parts:
+            counts[columns] = fitter.n_rows
+        return counts
+
+    def merged(self, X: npt.ArrayLike, Y: npt.ArrayLike) -> Prior:
+        """Return the statistics of the old rows and of X (n, d), Y (n, m) together, NaN for a missing pair.
+
+        They are those of one fit on all rows, up to rounding. Raises DataError as `of`, and DimensionError for other
+        numbers of features or targets.
+        """
+        return self._changed(X, Y, remove=False)
+
+    def without(self, X: npt.ArrayLike, Y: npt.ArrayLike) -> Prior:
+        """Return the statistics as if rows that were put in had never been: the inverse of `merged`.
+
+        Raises DataError too if the rows weigh more, or vary more, than the rows held, and if too few would be left.
+        """
+        return self._changed(X, Y, remove=True)
+
+    def _changed(self, X: npt.ArrayLike, Y: npt.ArrayLike, *, remove: bool) -> Prior:
+        features = matrix("X", X, self.n_features)
+        targets = target_matrix(Y, features.shape[0])
+        if targets.shape[1] != self.n_targets:
+            raise DimensionError(f"Y must have the {self.n_targets} targets of the statistics; got {targets.shape[1]}.")
+        parts = []
+        for columns, fitter in self.parts:
+            for within, present in missing_patterns(targets[:, columns]):
+                # The last pair is that of all rows, which only the part of all rows needs without a target.
+                if within.size or fitter is self.everything:
+                    own = fitter.of_targets(within)
+                    rows = features[present], targets[np.ix_(present, columns[within])]
+                    parts.append((columns[within], own.downdate(*rows) if remove else own.update(*rows)))
+        return Prior(tuple(parts))
+
+    def solve(self, alpha: npt.ArrayLike) -> RidgeSolution:
+        """Return the ridge of these statistics at given penalties: one for all targets, or (m,).
+
+        Its errors are by generalised cross-validation, which needs no rows.
+        """
+        penalty = np.broadcast_to(penalty_grid(alpha), self.n_targets).copy()
+        grid = np.unique(penalty)
+        parts = [(columns, fitter.spectrum()) for columns, fitter in self.parts]
+        errors = np.empty((grid.size, self.n_targets))
+        for columns, spectrum in parts:
+            errors[:, columns] = spectrum.gcv(grid)
+        return assemble(grid, errors, "gcv", penalty, parts, LEVERAGE_TOLERANCE)
 
     @cached_property
     def spectra(self) -> tuple[tuple[Columns, Spectrum], ...]:

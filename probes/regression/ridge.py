@@ -7,7 +7,7 @@ accepts missing targets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -68,13 +68,17 @@ class RidgeFitter:
             setattr(twin, name, value.copy() if isinstance(value, np.ndarray) else value)
         return twin
 
+    def of_targets(self, columns: Sequence[int] | Array) -> RidgeFitter:
+        """Return the statistics of these targets alone, in this order, over the same rows."""
+        twin, own = self.copy(), np.asarray(columns, dtype=np.int64)
+        twin.n_targets, twin.cross = own.size, self.cross[:, own]
+        for name in ("target_mean", "target_scatter", "_target_peak"):
+            setattr(twin, name, getattr(self, name)[own])
+        return twin
+
     def without_targets(self) -> RidgeFitter:
         """Return the statistics of the features alone, which a leverage needs."""
-        twin = self.copy()
-        for name, value in vars(RidgeFitter(self.n_features, 0)).items():
-            if "target" in name or name == "cross":
-                setattr(twin, name, value)
-        return twin
+        return self.of_targets(())
 
     def state(self) -> dict[str, Float64]:
         """Return the statistics as named float64 arrays; `from_state` restores them bit for bit.

@@ -22,6 +22,7 @@ from router.cli.options import JSON
 from router.cli.output import print_json
 from router.cli.running import canary, compare, drift, ledger, serve, tokens, top
 from router.cli.starting import verb
+from router.cli.updating import verbs as updating
 from router.errors import RouterError
 
 #: The titles under which `elle --help` lists the verbs: what a person wants, in the order in which they come to it.
@@ -119,6 +120,7 @@ for _command in (
     *collecting.COLLECTING_VERBS,
     *tuning.TUNING_VERBS,
     *labelling.LABELLING_VERBS,
+    *updating.UPDATING_VERBS,
     *judging.JUDGING_VERBS,
     *embeddings.EMBEDDING_VERBS,
     *selecting.SELECTING_VERBS,

@@ -24,6 +24,7 @@ from tests.router.drift.decisions import decision
 def write_files(folder: Path) -> None:
     """Write every file that a code block reads into a folder."""
     _write(folder / "outcomes.jsonl", _outcomes(600, seed=0))
+    _write(folder / "person.jsonl", list(_outcomes(600, seed=0))[:20])
     _write(folder / "newer.jsonl", _outcomes(150, seed=1))
     _write(folder / "new-labels.jsonl", _outcomes(100, seed=2))
     _write(folder / "new-calibration.jsonl", _outcomes(400, seed=3))

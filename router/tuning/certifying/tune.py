@@ -47,12 +47,14 @@ class TuneFiles:
         data: files of outcomes; may be empty if the settings name calibration files.
         out: the policy file to write; None writes none.
         encoder_dir: the folder that holds the encoder's files; None looks in the usual places.
+        log: the log of attempts; None takes the one beside the probe, or beside the data.
     """
 
     probe: Path | None
     data: Sequence[Path]
     out: Path | None = None
     encoder_dir: Path | None = None
+    log: Path | None = None
 
 
 def tune_command(files: TuneFiles, settings: TuneSettings, on_progress: Progress | None = None) -> TuningResult:
@@ -75,7 +77,7 @@ def tune_command(files: TuneFiles, settings: TuneSettings, on_progress: Progress
     if inputs.spec is not None:
         texts = inputs.calibration.outcomes.texts
         features = FeatureCache().features(inputs.spec, texts, encoder_dir=files.encoder_dir, on_progress=on_progress)
-    inputs = _count_attempt(inputs, log_path(files.probe or files.data[0]), settings)
+    inputs = _count_attempt(inputs, files.log or log_path(files.probe or files.data[0]), settings)
     place = None if files.probe is None else _probe_place(files.probe, out)
     result, policy = tune_policy(inputs, features, settings, name=_policy_name(out), probe_place=place)
     if out is not None and policy is not None:

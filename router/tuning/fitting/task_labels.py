@@ -67,13 +67,21 @@ def check_task(probe: DifficultyProbe, task: str) -> TaskOffsets:
 def labels_of(probe: DifficultyProbe, task: str, outcomes: Outcomes) -> tuple[Outcomes, tuple[str, ...]]:
     """Return the labels of the probe's models in outcomes of one task, and notes on what is odd about them.
 
-    Raises DataError for labels of another task, and if no model is one of the probe's.
+    Raises DataError for labels of another task, and as `labels_of_models`.
     """
     if others := sorted(set(outcomes.tasks) - {"", task}):
         raise DataError(
             f"LABELS must be of the task that is labelled; the column task names {len(others):,} other "
             f"task{'s' if len(others) > 1 else ''}. Give the labels of one task at a time."
         )
+    return labels_of_models(probe, outcomes)
+
+
+def labels_of_models(probe: DifficultyProbe, outcomes: Outcomes) -> tuple[Outcomes, tuple[str, ...]]:
+    """Return the labels of the probe's models, and notes on what is odd about them.
+
+    Raises DataError if no model is one of the probe's.
+    """
     common = [model for model in outcomes.models if model in probe.models]
     unknown = [model for model in outcomes.models if model not in probe.models]
     if not common:
@@ -89,6 +97,13 @@ def labels_of(probe: DifficultyProbe, task: str, outcomes: Outcomes) -> tuple[Ou
     if count := contradicted(outcomes):
         notes.append(f"{count:,} prompts have labels of one model that contradict each other; all of them count")
     return outcomes, tuple(notes)
+
+
+def losses_by_model(probe: DifficultyProbe, outcomes: Outcomes) -> npt.NDArray[np.float64]:
+    """Return the losses (n, m) of outcomes in the order of the probe's models, NaN for a model without a label."""
+    losses = np.full((len(outcomes), len(probe.models)), np.nan)
+    losses[:, [probe.models.index(model) for model in outcomes.models]] = 1.0 - outcomes.scores
+    return losses
 
 
 def contradicted(outcomes: Outcomes) -> int:
@@ -117,9 +132,7 @@ def label_task(
     Raises DataError as `TaskOffsets.add` and `TaskOffsets.withdraw` do.
     """
     old = check_task(probe, task)
-    residuals = np.full((len(outcomes), len(probe.models)), np.nan)
-    columns = [probe.models.index(model) for model in outcomes.models]
-    residuals[:, columns] = 1.0 - outcomes.scores - probe.predict(features).loss[:, columns]
+    residuals = losses_by_model(probe, outcomes) - probe.predict(features).loss
     new = old.withdraw(task, residuals) if withdraw else old.add(task, residuals)
     card = replace(probe.card, created=utc_now())
     if not withdraw:
