@@ -39,6 +39,8 @@ TITLES = {
         "evaluate",
         "report",
         "label-task",
+        "recalibrate",
+        "forget",
     ),
     "Watch and change a running service": ("canary", "compare", "drift", "ledger"),
     "Work on embeddings": ("embed", "fit-pairs", "score", "select", "export-encoder"),
