@@ -8,8 +8,8 @@ export OPENBLAS_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test audit fuzz-doors fuzz-native test-slow check mutation protos docs picture bench-probe bench-ledger bench-tune bench-certificate bench-quality bench-http \
-	bench-serve test-load test-scale test-chart test-reload attack test-litellm-proxy reproduce-elle clean
+.PHONY: help setup run test audit fuzz fuzz-doors fuzz-files fuzz-native test-slow check mutation protos docs picture bench-probe bench-ledger bench-tune bench-certificate bench-quality bench-http \
+	bench-serve test-load test-scale test-chart test-reload attack chaos test-litellm-proxy reproduce-elle clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -51,6 +51,11 @@ test: $(INSTALLED) $(NODE) $(OPENAI) $(AGENTS)  ## Run the default test suite
 
 fuzz-doors: $(INSTALLED)  ## Send a million random requests through every door; print JSON, keep what fails in tests/fuzz/seeds
 	@$(BIN)/python -m tests.fuzz
+
+fuzz-files: $(INSTALLED)  ## Read 100,000 spoiled files of each kind: policy, probe, spool, canary, drift (an hour; INPUTS=1000 for less)
+	ELLE_FUZZ_INPUTS=$(or $(INPUTS),100000) $(BIN)/python -m pytest -m slow --timeout=20000 tests/fuzz/test_files.py
+
+fuzz: fuzz-doors fuzz-files fuzz-native  ## Run every fuzzer: doors, files, and the C library under AddressSanitizer (hours)
 
 fuzz-native: $(INSTALLED)  ## Load 20,000 spoiled encoders in the C library under AddressSanitizer (half an hour)
 	$(BIN)/python -m pytest -m slow --timeout=7200 tests/probes/encoders/test_fuzz_native.py
@@ -139,6 +144,9 @@ test-chart: $(INSTALLED) $(CHART)  ## Render, lint and scan the Helm chart with 
 
 attack: $(INSTALLED)  ## Attack a real service from loopback; print results and limits as JSON, exit with 1 if a limit is broken
 	@$(BIN)/python -m benchmarks.attack
+
+chaos: $(INSTALLED)  ## Break a real service in one way after the other under load; print JSON, exit with 1 if it lost anything (5 minutes)
+	@$(BIN)/python -m benchmarks.chaos
 
 reproduce-elle: $(INSTALLED)  ## Reproduce the ELLE finding on data that every machine has: JSON, table and figure (15 minutes)
 	@$(BIN)/python -m benchmarks.reproduce_elle

@@ -64,8 +64,7 @@ def row(target: Target, family: str, attack: Attack) -> dict[str, Any]:
         "limits": found.limits,
         "kept": found.kept,
     }
-    broken = {name: found.measured[name] for name, limit in found.limits.items() if found.measured[name] > limit}
-    print(f"{'ok    ' if found.kept else 'BROKEN'} {family}.{attack.__name__} {broken or ''}", file=sys.stderr)
+    print(f"{'ok    ' if found.kept else 'BROKEN'} {family}.{attack.__name__} {found.broken or ''}", file=sys.stderr)
     return made
 
 

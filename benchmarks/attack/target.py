@@ -46,7 +46,12 @@ class Found:
     @property
     def kept(self) -> bool:
         """True if no limit was broken."""
-        return all(self.measured[name] <= limit for name, limit in self.limits.items())
+        return not self.broken
+
+    @property
+    def broken(self) -> dict[str, Any]:
+        """Return what was measured above its limit."""
+        return {name: self.measured[name] for name, limit in self.limits.items() if self.measured[name] > limit}
 
 
 @dataclass
