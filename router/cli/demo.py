@@ -91,8 +91,10 @@ What was real: the encoder, the fitted probe, the decisions, gRPC, LiteLLM and H
 upstream that only sends canned text, so no key was needed and nothing left this machine.
 
 Next:
-  keep it running       .venv/bin/elle serve
+  your own case         docs/journeys.md has twelve, each with commands to copy; docs/faq.md answers doubts
   ask why               .venv/bin/elle explain "Prove that there are infinitely many primes."
+  keep it running       .venv/bin/elle serve --http 8080 --admin-port 9465
+                        and watch it at http://localhost:9465
   use real providers    .venv/bin/elle policy new > my.yaml; set each `model` there to a LiteLLM model string
                         and delete `api_base: canned`; export the provider's key, then
                         .venv/bin/elle serve --policy my.yaml

@@ -48,11 +48,18 @@ TITLES = {
 }
 
 
+#: The extra that brings a library which verbs import when they need it.
+_EXTRA_OF = {
+    **dict.fromkeys(("pyarrow", "sklearn", "scipy", "matplotlib"), "train"),
+    **dict.fromkeys(("torch", "transformers"), "torch"),
+}
+
+
 class _MainGroup(click.Group):
     """A click group whose help lists the verbs under titles, and that prints an error of ours in one line on stderr.
 
-    After such an error it exits with status 1. Every other exception is a defect of ours: it keeps its traceback, so
-    that it is noticed and reported.
+    A library of an extra that is not installed is such an error. After one it exits with status 1. Every other
+    exception is a defect of ours: it keeps its traceback, so that it is noticed and reported.
     """
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -71,6 +78,14 @@ class _MainGroup(click.Group):
             # A message may quote half of a surrogate pair from a file, which no terminal can be sent.
             message = mask_secrets(str(error)).encode("utf-8", "backslashreplace").decode()
             raise click.ClickException(message) from error
+        except ModuleNotFoundError as error:
+            library = (error.name or "").partition(".")[0]
+            if library not in _EXTRA_OF:
+                raise
+            install = f"pip install 'elle-router[{_EXTRA_OF[library]}]'"
+            raise click.ClickException(
+                f"this needs {library}, which is not installed; install it with `{install}`."
+            ) from error
 
 
 @click.group(cls=_MainGroup, context_settings={"help_option_names": ["-h", "--help"]})

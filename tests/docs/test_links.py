@@ -57,7 +57,16 @@ def test_every_module_and_every_make_target_that_a_page_names_exists(page: Path)
 
 
 def test_the_pages_for_readers_are_short() -> None:
-    generated = {"results.md", "cli.md", "policy-file.md", "files.md", "server.md", "errors.md", "performance.md"}
+    generated = {
+        "results.md",
+        "api.md",
+        "cli.md",
+        "policy-file.md",
+        "files.md",
+        "server.md",
+        "errors.md",
+        "performance.md",
+    }
     for page in (ROOT / "docs").rglob("*.md"):
         written, _, rest = page.read_text("utf-8").partition(BEGIN)
         words = len((written + rest.rpartition(END)[2] if rest else written).split())

@@ -36,6 +36,8 @@ GENERATED = {DOCS / "results.md", *(DOCS / "reference").glob("*.md")}
 WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(set(DOCS.rglob("*.md")) - GENERATED)]
 MOST_WORDS, MOST_WORDS_OF_A_DECISION = 1_199, 599
 MOST_LINES_OF_README = 119
+#: What a newcomer asks, and reads without scrolling.
+README_ANSWERS = ("What does it do for me", "What does it cost me", "How do I undo it")
 _WRITTEN_BY_PROGRAM = re.compile(r"<!-- (rooms|results|bench-serve)\b.*?<!-- (/\1|\1: end) -->", re.S)
 
 
@@ -105,8 +107,11 @@ def test_the_pages_that_are_not_counted_say_that_a_program_wrote_them() -> None:
         assert re.search(r"(Generated|Written) by `.*; do not edit", page.read_text("utf-8")), page
 
 
-def test_the_readme_has_few_lines_one_picture_and_one_table() -> None:
+def test_the_readme_has_few_lines_one_picture_and_two_tables() -> None:
     lines = (ROOT / "README.md").read_text("utf-8").splitlines()
     assert len(lines) <= MOST_LINES_OF_README
     assert sum(line.startswith("![") for line in lines) == 1
-    assert sum(line.startswith("|---") for line in lines) == 1
+    # One of the journeys, and one of the results.
+    assert sum(line.startswith("|---") for line in lines) == 2
+    first_screen = "\n".join(lines[:20])
+    assert all(f"**{asked}?**" in first_screen for asked in README_ANSWERS)

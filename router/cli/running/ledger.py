@@ -89,7 +89,8 @@ def export_verb(ledger: str, since: datetime.datetime | None, out: Path, as_json
 @click.option("--n", default=200, show_default=True, type=click.IntRange(1, 1_000_000), help="The number of prompts.")
 @click.option("--seed", default=0, show_default=True, help="The seed of the draw.")
 @output_option("The file of prompts, as JSON lines.", suffix=".jsonl")
-def sample_verb(ledger: str, since: datetime.datetime | None, n: int, seed: int, out: Path) -> None:
+@JSON
+def sample_verb(ledger: str, since: datetime.datetime | None, out: Path, as_json: bool, **draw: int) -> None:
     """Draw distinct prompts of a ledger and write them as a log, for `elle collect` to ask every candidate.
 
     It needs a ledger that keeps prompts (--ledger-prompts).
@@ -98,8 +99,10 @@ def sample_verb(ledger: str, since: datetime.datetime | None, n: int, seed: int,
         from router.comparing.sampling import sampled_prompts
         from router.ledger.reader import Span
 
-        rows = sampled_prompts(reader.decisions(Span(since=_seconds(since))), n, seed=seed)
+        rows = sampled_prompts(reader.decisions(Span(since=_seconds(since))), **draw)
     write_file(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode(), mode=0o600)
+    if as_json:
+        print_json({"out": str(out), "prompts": len(rows)})
     click.echo(f"{out}: {len(rows):,} prompts.", err=True)
 
 

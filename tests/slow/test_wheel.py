@@ -1,0 +1,104 @@
+"""The wheel works where people start: without compiler and make, with a read-only home, with each extra alone.
+
+Each test installs into a fresh environment by pip, so it needs what pip needs: a package registry or its cache.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from probes.encoders.files import find_encoder
+from probes.encoders.spec import MINILM_L6
+from tests.conftest import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("_real_encoder")]
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+#: `torch` takes 2 GB, and `all` and `dev` bring it or are for contributors.
+EXTRAS = [None, *sorted(PROJECT["optional-dependencies"].keys() - {"torch", "all", "dev"})]
+#: Without the extra these end with one line that names it.
+ASKING_FOR = {
+    "train": ["select", "keep", "scores.parquet", "--out", "kept.parquet"],
+    "dispatch": ["serve", "--http", "0"],
+    "envoy": ["serve", "--ext-proc", "closed"],
+    "ledger": ["serve", "--ledger", "ledger.db"],
+    "admin": ["serve", "--admin-port", "0"],
+    "otel": ["serve", "--otlp-endpoint", "localhost:1"],
+    "jwt": ["serve", "--jwks", "jwks.json", "--jwt-issuer", "a", "--jwt-audience", "b"],
+}
+
+
+def ran(*command: object, **settings: object) -> subprocess.CompletedProcess[str]:
+    # With PYTHONPATH pip would find this checkout, and install nothing.
+    settings.setdefault("env", {name: value for name, value in os.environ.items() if name != "PYTHONPATH"})
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **settings)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a wheel of a copy of the sources, with a compiler that always fails and no make on the PATH."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in ("router", "probes"):
+        without = shutil.ignore_patterns("*.so", "__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=without)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+    build = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder / "dist", folder)
+    done = ran(*build, env={**os.environ, "CC": "/bin/false"}, cwd=folder)
+    if "No matching distribution" in done.stderr:
+        pytest.skip("pip cannot get setuptools; a package registry is needed")
+    assert done.returncode == 0, done.stderr
+    return next((folder / "dist").glob("*.whl"))
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("extra", EXTRAS, ids=str)
+def test_the_wheel_works_with_an_extra_alone_or_says_what_it_lacks(
+    extra: str | None, wheel: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "env"
+    assert ran(sys.executable, "-m", "venv", place).returncode == 0
+    what = f"{wheel}[{extra}]" if extra else str(wheel)
+    done = ran(place / "bin" / "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", what)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "scores.parquet").write_bytes(b"")
+    home = tmp_path / "home"
+    home.mkdir(mode=0o555)
+    environment = {"HOME": str(home), "PATH": "/usr/bin:/bin", "ELLE_ENCODER_DIR": str(find_encoder(MINILM_L6))}
+
+    def elle(*words: str) -> subprocess.CompletedProcess[str]:
+        return ran(*_unprivileged(), place / "bin" / "elle", *words, env=environment, cwd=tmp_path, timeout=120)
+
+    said = elle("version")
+    assert said.stdout.startswith(f"elle-router {PROJECT['version']}"), said.stderr
+    decided = elle("decide", "What is the capital of France?")
+    if extra == "serve":
+        assert decided.stdout.startswith("economy"), decided.stderr
+        assert list(home.iterdir()) == []
+    else:
+        _says_what_to_install(decided, "serve")
+    for needed, words in ASKING_FOR.items():
+        if needed != extra:
+            _says_what_to_install(elle(*words), needed)
+
+
+def _says_what_to_install(done: subprocess.CompletedProcess[str], extra: str) -> None:
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"pip install 'elle-router[{extra}]'" in done.stderr.splitlines()[-1]
+
+
+def _unprivileged() -> list[str]:
+    """Return a prefix that takes root's privileges from a command, so that it cannot write where it may not."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("the tests run as root, and setpriv, which takes its privileges away, is not installed")
+    return ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
