@@ -203,15 +203,16 @@ class TestCache:
 
 def test_ids_of_decisions_are_32_hexadecimal_digits_and_differ_in_forked_processes_too() -> None:
     program = (
-        "import os, sys; from router.deciding import prepared_query as p\n"
+        "import os, sys; from router.time_ids import new_id\n"
         "read, write = os.pipe()\n"
         "for _ in range(3):\n"
         "    if os.fork() == 0:\n"
-        "        os.write(write, b'%032x\\n' % p._chance.getrandbits(128)); os._exit(0)\n"
+        "        os.write(write, (new_id() + '\\n').encode()); os._exit(0)\n"
         "    os.wait()\n"
         "print(os.read(read, 200).decode(), end='')\n"
     )
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     ids = printed.split()
-    assert len(set(ids)) == 3
     assert {len(one) for one in ids} == {32}
+    # The time is in the first half. The second half is drawn, and a fork must not draw what its sibling drew.
+    assert len({one[16:] for one in ids}) == 3
