@@ -196,3 +196,18 @@ class GroupedCommand(click.Command):
         for title, rows in (titled | {"Other options": list(records.values())}).items():
             with formatter.section(title):
                 formatter.write_dl(rows)
+
+
+def new_folder(_: click.Context, __: click.Parameter, out: Path | None) -> Path | None:
+    """Return the folder that an option names, if it can be written anew. Verbs with this callback replace nothing.
+
+    Raises DataError if something is there already, or if its parent is missing.
+    """
+    if out is None:
+        return None
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} exists, and this command replaces nothing; choose another --out.")
+    require_free(out, folder=True, force=False)
+    if not out.absolute().parent.is_dir():
+        raise DataError(f"the folder of {out} must exist; create it first.")
+    return out

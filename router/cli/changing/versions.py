@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.options import ENCODER_DIR, JSON, PATH
+from router.cli.options import ENCODER_DIR, JSON, PATH, new_folder
 from router.cli.output import print_json, stdout
 
 if TYPE_CHECKING:
@@ -64,7 +64,12 @@ def policy_list_verb(store: str, as_json: bool) -> None:
 @click.command("show", short_help="Show a version, or write its files.")
 @click.argument("version")
 @_STORE
-@click.option("--out", type=PATH, help="Write the policy file and the probe, byte for byte, to this new folder.")
+@click.option(
+    "--out",
+    type=PATH,
+    callback=new_folder,
+    help="Write the policy file and the probe, byte for byte, to this new folder.",
+)
 @JSON
 def policy_show_verb(version: str, store: str, out: Path | None, as_json: bool) -> None:
     """Show VERSION: what it holds, and its policy file without passwords.
@@ -87,10 +92,7 @@ def policy_show_verb(version: str, store: str, out: Path | None, as_json: bool) 
 
 def _write(store: VersionStore, version: PolicyVersion, out: Path) -> None:
     from probes.atomic_write import replace_directory
-    from router.errors import ConfigError
 
-    if out.exists():
-        raise ConfigError(f"{out} must not exist yet, so that nothing is overwritten; choose another folder.")
     files = store.open(version.id)
     if files.probe is not None:
         replace_directory(out / "probe", {one.name: one.read_bytes() for one in files.probe.iterdir()}, may_hold=())

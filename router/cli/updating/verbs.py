@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
 
-from probes.errors import DataError
-from router.cli.options import ENCODER_DIR, JSON, PATH, GroupedCommand, require_free
+from router.cli.options import ENCODER_DIR, JSON, PATH, GroupedCommand, new_folder
 from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
 
-
-def _new_folder(_: click.Context, __: click.Parameter, out: Path) -> Path:
-    """Return a place where a new folder can be written; these verbs replace nothing."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} exists, and this command replaces nothing; choose another --out.")
-    require_free(out, folder=True, force=False)
-    if not out.absolute().parent.is_dir():
-        raise DataError(f"the folder of {out} must exist; create it first.")
-    return out
-
-
-_OUT = click.option("--out", required=True, type=PATH, callback=_new_folder, help="The new folder to write.")
+_OUT = click.option("--out", required=True, type=PATH, callback=new_folder, help="The new folder to write.")
 
 _GROUPS = {
     "What certifies": ("policy", "holdout", "calibration", "max_request_usd", "allow_uncertified"),

@@ -27,6 +27,9 @@ def writers(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tu
 
 WRITERS = dict(writers())
 
+#: The commands that write a new folder and can replace nothing, so that they have no --force.
+NEVER_REPLACE = {("policy", "show"), ("recalibrate",), ("forget",)}
+
 
 def arguments_of(command: click.Command, data: Path) -> list[str]:
     """Return the arguments that the command needs to be parsed, besides --out."""
@@ -63,17 +66,17 @@ def test_every_command_refuses_to_replace_what_is_there_before_it_reads_anything
         assert "--force" in result.stderr or "--out" in result.stderr
     assert (tmp_path / "precious.parquet").read_text() == "mine"
     assert (tmp_path / "precious" / "mine.txt").read_text() == "mine"
-    assert any(parameter.name == "force" for parameter in command.params)
+    assert any(parameter.name == "force" for parameter in command.params) != (words in NEVER_REPLACE)
 
 
-@pytest.mark.parametrize("words", WRITERS, ids=" ".join)
+@pytest.mark.parametrize("words", sorted(WRITERS.keys() - NEVER_REPLACE), ids=" ".join)
 def test_force_never_replaces_the_file_that_the_command_reads(words: tuple[str, ...], tmp_path: Path) -> None:
     data = tmp_path / "data.parquet"
     data.write_text("mine")
     given = [*words, *arguments_of(WRITERS[words], data), "--force", "--out", str(tmp_path / "." / data.name)]
     result = CliRunner().invoke(cli, given)
     assert result.exit_code == 1, result.output
-    assert "choose another --out" in result.stderr
+    assert "choose another --out" in result.stderr or "--out must end in" in result.stderr
     assert data.read_text() == "mine"
 
 

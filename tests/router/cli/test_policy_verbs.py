@@ -59,7 +59,7 @@ def test_versions_are_activated_compared_and_rolled_back(store: Path, tmp_path: 
     assert back["after"] == first["after"]  # type: ignore[index]
     assert run("show", "test", "--out", tmp_path / "out").exit_code == 0
     assert (tmp_path / "out" / "policy.yaml").read_bytes() == before
-    assert "must not exist" in run("show", "test", "--out", tmp_path / "out").output
+    assert "replaces nothing" in run("show", "test", "--out", tmp_path / "out").output
     history = answer("history", "test")
     assert next((row["number"], row["kind"], row["author"]) for row in history) == (1, "activate", "ann")  # type: ignore[attr-defined]
     assert "large is [bold]better[/]" in run("history").stdout
