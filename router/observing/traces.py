@@ -190,9 +190,15 @@ def _provider(settings: TraceSettings) -> TracerProvider:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ConfigError(
             "traces need OpenTelemetry, which is not installed; install it with `pip install 'elle-router[otel]'`."
+        ) from error
+    except ImportError as error:
+        # The package xds-protos, of the extra `envoy`, writes files of an older opentelemetry-proto over it.
+        raise ConfigError(
+            "traces cannot use OpenTelemetry, because another package has replaced some of its files; repair them with "
+            "`pip install --force-reinstall --no-deps opentelemetry-proto`."
         ) from error
     provider = TracerProvider(shutdown_on_exit=False, resource=Resource.create({"service.name": "elle-router"}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.endpoint)))

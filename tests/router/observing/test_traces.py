@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import grpc
@@ -13,9 +14,10 @@ import httpx
 import pytest
 
 from router.attempts import Attempt, AttemptOutcome
+from router.errors import ConfigError
 from router.gateways.http.http_gateway import HttpGateway
 from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent
-from router.observing.traces import TraceObserver, TraceSettings
+from router.observing.traces import TraceObserver, TraceSettings, tracing
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.serving.settings import ServerSettings
@@ -193,3 +195,11 @@ def test_without_traces_nothing_of_opentelemetry_is_loaded_by_a_service(tmp_path
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_files_that_another_package_has_replaced_are_told_with_the_repair(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "opentelemetry.exporter.otlp.proto.grpc.trace_exporter"
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    told = pytest.raises(ConfigError, match="force-reinstall --no-deps opentelemetry-proto")
+    with told, tracing(TraceSettings("http://localhost:1")):
+        pass
