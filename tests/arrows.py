@@ -56,7 +56,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "ledger": {"observing"},
         "observing": {"policies"},
         "policies": {"asking"},
-        "rollout": {"asking", "deciding", "observing", "policies"},
+        "rollout": {"asking", "deciding", "ledger", "observing", "policies"},
         "serving": {"admin", "answering", "deciding", "drift", "exploring", "feedback", "identity", "intake", "ledger"}
         | {"observing", "policies", "rollout", "versions", "wire", "pb"},
         "tuning.certifying": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},

@@ -22,7 +22,7 @@ SETTLE_S = 40.0
 
 @dataclass
 class Kept:
-    """Holds what a ledger has: decisions by id, ids of answers, the decision of each piece of feedback by its id."""
+    """Holds the contents of a ledger: its decisions and its feedback by their ids, and the ids of its answers."""
 
     decisions: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     outcomes: set[str] = field(default_factory=set)

@@ -38,7 +38,7 @@ def worker_killed(trial: Trial) -> Found:
 
 
 def worker_stopped(trial: Trial) -> Found:
-    """Stop a worker with SIGSTOP, until its parent replaces it."""
+    """Stop a worker with SIGSTOP, and wait until its parent has replaced it."""
     began = time.monotonic()
     trial.killed()
     trial.service.signal_worker(signal.SIGSTOP)

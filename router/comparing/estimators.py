@@ -1,4 +1,4 @@
-"""Estimate the mean reward of a policy from decisions of another one (`estimate`): off-policy evaluation.
+"""Estimate the mean reward that a policy would have had, from logged decisions of another policy (`estimate`).
 
 Every row is a request whose logged choice was drawn with a known probability, the propensity. A row counts with the
 weight 1 / propensity if the policy chooses what was logged, and with 0 if not.

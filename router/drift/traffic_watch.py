@@ -85,6 +85,8 @@ class TrafficWatch:
     alarms: tuple[DriftAlarm, ...] = ()
     n_blocks: int = 0
     n_alarmed: int = 0
+    #: How far the last block differs from the baseline in each signal; empty before there are both.
+    comparisons: dict[str, MixComparison] = field(default_factory=dict)
     _sessions: set[str] = field(default_factory=set)
 
     @property
@@ -109,7 +111,7 @@ class TrafficWatch:
     def complete(self, block: Block) -> None:
         """Take a complete block: add it to the baseline, or compare it with the baseline."""
         if self.has_baseline:
-            self.alarms = tuple(self._alarms(block))
+            self._compare(block)
             self.n_alarmed += bool(self.alarms)
         else:
             self.baseline.add_block(block)
@@ -117,19 +119,14 @@ class TrafficWatch:
         self.last, self.current = block, Block()
         self._sessions.clear()
 
-    def comparisons(self) -> dict[str, MixComparison]:
-        """Return how far the last block differs from the baseline in each signal; empty before there are both."""
-        if self.last is None or self.n_blocks <= self.settings.baseline_blocks:
-            return {}
-        return {signal: compare_counts(self.baseline.counts[signal], self.last.counts[signal]) for signal in SIGNALS}
-
-    def _alarms(self, block: Block) -> list[DriftAlarm]:
-        found = []
-        for signal in SIGNALS:
-            compared = compare_counts(self.baseline.counts[signal], block.counts[signal])
-            if compared.p_value < self.settings.level and compared.distance >= self.settings.least_distance:
-                found.append(DriftAlarm(signal, compared, block.ended))
-        return found
+    def _compare(self, block: Block) -> None:
+        counts, level = self.baseline.counts, self.settings.level
+        self.comparisons = {signal: compare_counts(counts[signal], block.counts[signal]) for signal in SIGNALS}
+        self.alarms = tuple(
+            DriftAlarm(signal, compared, block.ended)
+            for signal, compared in self.comparisons.items()
+            if compared.p_value < level and compared.distance >= self.settings.least_distance
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return what must survive a restart as plain JSON: the baseline and the counts, not the sessions."""
@@ -151,5 +148,5 @@ class TrafficWatch:
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"this is no state of a drift watch: {type(error).__name__} at {error}.") from error
         if last is not None and watch.n_blocks > settings.baseline_blocks:
-            watch.alarms = tuple(watch._alarms(last))
+            watch._compare(last)
         return watch

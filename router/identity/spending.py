@@ -1,4 +1,4 @@
-"""Count what answers cost on the accounts of their callers (`Spending`)."""
+"""Charge the cost of each answer to the account of its caller (`Spending`)."""
 
 from __future__ import annotations
 

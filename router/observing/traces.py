@@ -71,7 +71,7 @@ class TraceSettings:
 
 @contextlib.contextmanager
 def tracing(settings: TraceSettings) -> Iterator[TraceObserver]:
-    """Send traces to the collector while the context lasts. Yield the observer that makes them.
+    """Yield an observer that makes traces, and send them to the collector while the context lasts.
 
     Raises ConfigError if OpenTelemetry is not installed.
     """

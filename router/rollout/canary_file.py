@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -115,14 +115,16 @@ class Follower:
         self._mark: tuple[int, int] | None = None
         self.canary: Canary | None = None
 
-    def __call__(self, query: RouteQuery) -> RouteQuery:
-        """Return the query with the policy that decides it. A query that asks for a policy keeps it.
+    def assigned(self, query: RouteQuery, asked: str, served: Collection[str]) -> RouteQuery:
+        """Return the query with the policy that decides it. Only requests to the canary's base are assigned.
+
+        asked: the name of the policy that would decide it otherwise. served: the names of all policies that can decide.
 
         A request of a session stays on the side of the session. Requests without a session are drawn one by one.
         """
         self._look()
         canary = self.canary
-        if canary is None or canary.share <= 0 or query.overrides.policy not in (None, "", canary.plan.base):
+        if canary is None or canary.share <= 0 or asked != canary.plan.base or canary.plan.policy not in served:
             return query
         key = session_id_of(query.session_id, {}, query.parameters) or os.urandom(8).hex()
         policy = canary.policy_for(key)

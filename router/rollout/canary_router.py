@@ -29,6 +29,5 @@ class CanaryRouter(Router):
     def _assigned(self, query: RouteQuery) -> RouteQuery:
         if self.follower is None:
             return query
-        assigned = self.follower(query)
-        # The canary may name a policy that this service does not serve, or does not serve any more.
-        return assigned if (assigned.overrides.policy or "") in ("", *self.policies) else query
+        asked = query.overrides.policy or next(iter(self.policies))
+        return self.follower.assigned(query, asked, self.policies)

@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from router.observing.observer import AnswerOutcome
 from router.rollout.canary_file import CanaryFile
+
+if TYPE_CHECKING:
+    from router.ledger.reader import LoggedDecision
 
 #: Seconds that an answer may take. A decision is only taken into account when it is older, so that its answer is known.
 SETTLE_S = 60.0
 
 
-class DecisionWithEnd(Protocol):
-    """A decision of the ledger, and how its answer ended."""
-
-    @property
-    def decision_id(self) -> str:
-        """The id of the decision."""
-
-    @property
-    def chosen(self) -> str:
-        """The name of the chosen candidate."""
-
-    @property
-    def policy(self) -> str:
-        """The name of the policy that decided."""
-
-    @property
-    def at(self) -> float:
-        """When it was decided, in seconds since 1970."""
-
-    @property
-    def end(self) -> tuple[str, float] | None:
-        """How the answer ended and after how many seconds; None if nobody was asked to answer."""
-
-
 def take_evidence(
     file: CanaryFile,
-    decisions: Iterable[DecisionWithEnd],
+    decisions: Iterable[LoggedDecision],
     losses: Mapping[str, Mapping[str, float]],
     *,
     reference: str,
@@ -59,19 +38,19 @@ def take_evidence(
     canary, n_new = file.canary, 0
     until = file.read_until
     for one in decisions:
-        if one.policy == canary.plan.policy and one.decision_id in losses and one.decision_id not in file.labelled:
+        policy, at = str(one.values["policy"]), float(one.values["at"])
+        if policy == canary.plan.policy and one.decision_id in losses and one.decision_id not in file.labelled:
             loss = _loss(one.chosen, losses[one.decision_id], reference)
             if loss is not None:
                 file.labelled.add(one.decision_id)
                 canary.label(loss)
                 n_new += 1
-        if one.at < file.read_until or one.at > now - SETTLE_S or one.end is None:
+        if at < file.read_until or at > now - SETTLE_S or one.outcome is None:
             continue
-        outcome, seconds = one.end
-        answered = outcome == AnswerOutcome.ANSWERED
-        if outcome != AnswerOutcome.ABANDONED:
-            canary.ended(one.policy, failed=not answered, latency_s=seconds if answered else None)
-        until = max(until, one.at)
+        answered = one.outcome.outcome == AnswerOutcome.ANSWERED
+        if one.outcome.outcome != AnswerOutcome.ABANDONED:
+            canary.ended(policy, failed=not answered, latency_s=one.outcome.total_s if answered else None)
+        until = max(until, at)
     # The time of the last decision itself has been read.
     file.read_until = max(until, file.read_until) + (1e-6 if until > file.read_until else 0.0)
     return n_new

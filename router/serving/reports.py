@@ -171,7 +171,7 @@ def _drift_values(drift: DriftWatch | None) -> dict[str, dict[Labels, float]]:
     for digest, watch in drift.watches.items() if drift is not None else ():
         probe, alarmed = digest[:SHORT_DIGEST], {alarm.signal for alarm in watch.alarms}
         blocks[(probe,)] = float(watch.n_blocks)
-        for signal, compared in watch.comparisons().items():
+        for signal, compared in watch.comparisons.items():
             distances[probe, signal] = compared.distance
             alarms[probe, signal] = float(signal in alarmed)
     return {

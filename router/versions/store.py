@@ -50,7 +50,7 @@ class VersionStore(Protocol):
         """
 
     def marks(self) -> tuple[object, ...]:
-        """Return something that differs after the trail has changed. It is cheap."""
+        """Return a mark that is another one after the audit trail has changed. It is cheap."""
 
     async def wait(self, seconds: float) -> None:
         """Wait until the trail has changed, if the store is told of that, and at most for this many seconds."""

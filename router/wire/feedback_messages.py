@@ -40,7 +40,7 @@ def piece_from_wire(request: pb.FeedbackRequest) -> FeedbackPiece:
 
 
 def piece_to_wire(piece: FeedbackPiece) -> pb.FeedbackRequest:
-    """Return the message that carries a piece of feedback; the client sends it."""
+    """Return the message with which a client sends a piece of feedback."""
     return pb.FeedbackRequest(
         decision_id=piece.decision_id,
         request_id=piece.request_id,

@@ -6,7 +6,6 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,35 +105,7 @@ def stop_canary(state: Path, reason: str, author: str) -> CanaryFile:
     return file
 
 
-@dataclass(frozen=True, slots=True)
-class _Decision:
-    """Shows a logged decision as `take_evidence` reads it."""
-
-    logged: LoggedDecision
-
-    @property
-    def decision_id(self) -> str:
-        return self.logged.decision_id
-
-    @property
-    def chosen(self) -> str:
-        return self.logged.chosen
-
-    @property
-    def policy(self) -> str:
-        return str(self.logged.values["policy"])
-
-    @property
-    def at(self) -> float:
-        return float(self.logged.values["at"])
-
-    @property
-    def end(self) -> tuple[str, float] | None:
-        outcome = self.logged.outcome
-        return None if outcome is None else (outcome.outcome, outcome.total_s)
-
-
-def _decisions(reader: Any, since: float, on_progress: Progress | None) -> Iterator[_Decision]:
+def _decisions(reader: Any, since: float, on_progress: Progress | None) -> Iterator[LoggedDecision]:
     from router.ledger.reader import Span
 
     span = Span(since=since)
@@ -142,7 +113,7 @@ def _decisions(reader: Any, since: float, on_progress: Progress | None) -> Itera
     for number, logged in enumerate(reader.decisions(span)):
         if on_progress is not None:
             on_progress(number + 1, total)
-        yield _Decision(logged)
+        yield logged
 
 
 def _losses(labels: Sequence[Path]) -> dict[str, dict[str, float]]:

@@ -128,7 +128,7 @@ def _watch_to_dict(probe: str, watch: TrafficWatch) -> dict[str, Any]:
                 "moved": list(compared.moved),
                 "alarm": signal in alarmed,
             }
-            for signal, compared in watch.comparisons().items()
+            for signal, compared in watch.comparisons.items()
         },
         "alarms": [str(alarm) for alarm in watch.alarms],
     }
@@ -174,7 +174,7 @@ def print_drift(watches: Mapping[str, TrafficWatch], labels: LabelWatch | None, 
     for probe, watch in watches.items():
         needed, n = watch.settings.baseline_blocks, watch.n_blocks
         console.print(f"Probe {probe[:12]}: {n} blocks of requests, {watch.n_alarmed} of them unlike the baseline.")
-        if watch.comparisons():
+        if watch.comparisons:
             _print_comparisons(watch, console)
         else:
             console.print(f"The baseline has {min(n, needed)} of {needed} blocks; there is nothing to compare yet.")
@@ -189,7 +189,7 @@ def _print_comparisons(watch: TrafficWatch, console: Console) -> None:
     from rich.table import Table
 
     table, alarmed = Table("signal", "distance", "p", "what moved most", ""), {alarm.signal for alarm in watch.alarms}
-    for signal, compared in watch.comparisons().items():
+    for signal, compared in watch.comparisons.items():
         moved = ""
         if compared.moved:
             category, before, now = compared.moved

@@ -106,7 +106,7 @@ class Reloader:
         return self._source.load()
 
     async def reload(self, because: str) -> ReloadOutcome:
-        """Take the policies of the source again, log what came of it, and return it. This raises no error.
+        """Load the policies again, and log and return whether they were replaced. Errors are logged, never raised.
 
         because: what asks for it, for the log, such as "SIGHUP".
         """

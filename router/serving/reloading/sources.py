@@ -26,7 +26,7 @@ class PolicySource(Protocol):
         """Return all policies and their profiles as they are now, the default first. Raises ConfigError."""
 
     def marks(self) -> Marks:
-        """Return something that differs after a change. It is cheap and reads no file."""
+        """Return a mark that is another one after a change of the policies. It is cheap and reads no file."""
 
     @property
     def is_whole(self) -> bool:
@@ -86,7 +86,7 @@ class StoreSource:
         return load_active(self._store)
 
     def marks(self) -> Marks:
-        """Return something that differs after the trail of the store has changed."""
+        """Return a mark that is another one after the audit trail of the store has changed."""
         return self._store.marks()
 
     @property

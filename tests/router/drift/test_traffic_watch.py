@@ -126,7 +126,7 @@ def test_a_change_that_is_sure_but_small_is_no_alarm() -> None:
     for _ in range(7):
         watch.complete(block_of(rng, 1_000_000, MIX))
     watch.complete(block_of(rng, 1_000_000, {"greeting": 0.45, "code": 0.35, "mathematics": 0.2}))
-    assert watch.comparisons()["kind"].p_value < 1e-100
+    assert watch.comparisons["kind"].p_value < 1e-100
     assert not watch.alarms
 
 

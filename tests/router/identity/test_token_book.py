@@ -1,4 +1,4 @@
-"""The file of tokens: what it holds, who finds what in it, and what makes it unusable."""
+"""The file of tokens keeps digests only, finds a token by its text, and is refused if it is spoiled."""
 
 from __future__ import annotations
 

@@ -83,6 +83,14 @@ def test_a_policy_that_is_not_served_and_a_file_that_is_broken_assign_nothing(
     assert "no canary decides" in caplog.text
 
 
+def test_requests_to_another_policy_than_the_base_are_left_alone(tmp_path: Path) -> None:
+    service = Service(tmp_path, "default", "old", "new")
+    service.begin(1.0)
+    assert set(service.decided_by()) == {"default"}
+    asked = service.router.decide(RouteQuery.from_prompt("why?", overrides=Overrides(policy="old")))
+    assert asked.policy.name == "new"
+
+
 async def test_the_same_holds_in_an_event_loop(service: Service) -> None:
     service.begin(1.0)
     decided = await service.router.adecide(RouteQuery.from_prompt("why?"))

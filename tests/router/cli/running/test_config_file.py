@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[ServerSettings]:
-    """Return what would be served, instead of serving it."""
+    """Return the settings with which `elle serve` would start, without starting it."""
     found: list[Any] = []
 
     async def note(settings: ServerSettings, _: Any) -> None:
