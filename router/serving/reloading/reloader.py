@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -29,6 +30,9 @@ T = TypeVar("T")
 #: Seconds between two looks at the files. A change must look the same twice before it is read, so that files which are
 #: written one after the other are read together.
 LOOK_S = 1.0
+
+#: Most seconds until a state that could not be used is tried again.
+MOST_RETRY_S = 60.0
 
 
 class ReloadOutcome(enum.StrEnum):
@@ -155,16 +159,24 @@ class Reloader:
                 log.warning("%s: nothing has changed: %s", because, say_versions(self.current.router))
 
     async def reload_on_changes(self, every_s: float = LOOK_S) -> None:
-        """Reload each time that the source has changed, for ever. A state that cannot be used is tried once."""
+        """Reload each time that the source has changed, for ever.
+
+        A state that cannot be used is tried again, after a time that doubles from `every_s` to MOST_RETRY_S. The fault
+        may lie elsewhere, as in a database that is away for a moment, and then nothing in the source will change.
+        """
         # The first look always reloads: files may have changed while they were loaded.
         tried: Marks | None = None
         settling: Marks | None = None
+        retry_s, again_at = every_s, math.inf
         while True:
             await self._source.wait(every_s)
             marks = await self._in_thread(self._source.marks)
-            if (marks == settling or self._source.is_whole) and marks != tried:
+            is_new = marks != tried
+            if (marks == settling or self._source.is_whole) and (is_new or time.monotonic() >= again_at):
+                retry_s = every_s if is_new else min(2 * retry_s, MOST_RETRY_S)
                 tried = marks
-                await self.reload(self._source.change)
+                failed = await self.reload(self._source.change) is ReloadOutcome.FAILED
+                again_at = time.monotonic() + retry_s if failed else math.inf
             settling = marks
 
     async def close(self) -> None:

@@ -246,11 +246,16 @@ async def test_a_service_follows_what_is_activated_in_its_store(tmp_path: Path, 
         activate(store, versions[1], Wish("me", "better"))
         await until(stub, lambda decision: decision.policy.digest == versions[1].policy_digest)
         # A version that was damaged on the disk is never served.
-        store.open(versions[0].id).policy.write_text("damaged", "utf-8")
+        damaged = store.open(versions[0].id).policy
+        whole = damaged.read_bytes()
+        damaged.write_text("damaged", "utf-8")
         roll_back(store, "test", Wish("me", "worse"))
         while not running.reloader.counts.last_error:  # noqa: ASYNC110 - nothing else waits here
             await asyncio.sleep(0.01)
         await until(stub, lambda decision: decision.policy.digest == versions[1].policy_digest)
+        # Once it can be read again it is served, although nothing in the store has changed.
+        damaged.write_bytes(whole)
+        await until(stub, lambda decision: decision.policy.digest == versions[0].policy_digest)
         watching.cancel()
 
 
