@@ -39,7 +39,7 @@ from probes.measures.bootstrap import bootstrap
 from router.client import AsyncRouterClient
 from router.ledger.opening import opened_reader
 from router.ledger.settings import LedgerSettings
-from tests.router.ledger.postgres import missing, running_postgres
+from tests.postgres import missing, running_postgres
 
 #: The limits of issue 20.
 MOST_COST = {"sqlite": 0.03, "postgresql": 0.05}
@@ -78,8 +78,7 @@ def main() -> None:
         (root / "key").write_text("0" * 32)
         places = {"sqlite": str(root / "ledger.db")}
         if not missing():
-            (root / "postgres").mkdir()
-            places["postgresql"] = stack.enter_context(running_postgres(root / "postgres")).url
+            places["postgresql"] = stack.enter_context(running_postgres()).url
         services = [stack.enter_context(served("none", None))]
         for name, place in places.items():
             settings = LedgerSettings(place, key_file=root / "key", spool_dir=root / f"spool-{name}")

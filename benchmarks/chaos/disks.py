@@ -53,18 +53,20 @@ def read_only_disk(trial: Trial) -> Found:
 
 def postgres_killed(seconds: float, factor: float) -> Found:
     """Kill PostgreSQL with SIGKILL, and start it again after a while."""
-    from tests.router.ledger.postgres import missing, running_postgres
+    from tests.postgres import missing, running_postgres
 
     if reason := missing():
         raise SkippedError(reason)
-    with tempfile.TemporaryDirectory(prefix="elle-chaos-") as folder:
-        Path(folder).chmod(0o755)
-        with running_postgres(Path(folder)) as server, postgres_trial(seconds, factor, server, Path(folder)) as trial:
-            server.kill()
-            began, ended = trial.wait()
-            server.start()
-            measured = {"refused": trial.load.failed(began, ended).total()}
-            return trial.found(ended, measured, refused=0)
+    with (
+        tempfile.TemporaryDirectory(prefix="elle-chaos-") as folder,
+        running_postgres() as server,
+        postgres_trial(seconds, factor, server, Path(folder)) as trial,
+    ):
+        server.kill()
+        began, ended = trial.wait()
+        server.start()
+        measured = {"refused": trial.load.failed(began, ended).total()}
+        return trial.found(ended, measured, refused=0)
 
 
 def clock_jump(seconds: float, factor: float) -> Found:

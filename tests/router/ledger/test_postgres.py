@@ -22,16 +22,16 @@ from router.ledger.settings import LedgerSettings
 from router.ledger.stats import ledger_stats
 from router.ledger.tables import metadata
 from router.values import RouteQuery
-from tests.router.ledger.postgres import Postgres, missing, running_postgres
+from tests.postgres import Postgres, missing, running_postgres
 from tests.router.ledger.rows import row, wait_until
 from tests.router.ledger.test_recorder import decided, logged
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with running_postgres(tmp_path_factory.mktemp("postgres")) as server:
+def server() -> Iterator[Postgres]:
+    with running_postgres() as server:
         yield server
 
 
@@ -75,6 +75,7 @@ def test_a_row_is_kept_once_and_one_that_is_refused_costs_no_other(settings: Led
     assert sorted(count(settings, "once")) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_loses_and_doubles_nothing(
     settings: LedgerSettings, server: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:

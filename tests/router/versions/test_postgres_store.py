@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -25,64 +19,24 @@ from router.versions.postgres_store import PostgresStore
 from router.versions.store import Wish, activate, find_version, load_active, roll_back
 from router.versions.version import read_contents
 from tests.fakes import write_policy
+from tests.postgres import Postgres, missing, running_postgres
 from tests.router.serving.processes import elle_serve, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 ME = Wish("me", "a test")
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """Run PostgreSQL as its own user, which it insists on, and yield the URL of its first database."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    initdb = str(binaries[-1]) if binaries else shutil.which("initdb")
-    if initdb is None:
-        pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
-    user = {"user": "postgres"} if os.geteuid() == 0 else {}
-    with tempfile.TemporaryDirectory(prefix="elle-pg-") as folder:
-        if user:
-            shutil.chown(folder, "postgres")
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-        data = f"{folder}/data"
-        subprocess.run(
-            [initdb, "-D", data, "-U", "elle", "-A", "trust", "--no-sync"],
-            check=True,
-            capture_output=True,
-            cwd=folder,
-            **user,  # type: ignore[call-overload]
-        )
-        argv = [str(Path(initdb).with_name("postgres")), "-D", data, "-p", str(port), "-k", folder, "-F"]
-        process = subprocess.Popen(argv, stderr=subprocess.DEVNULL, cwd=folder, **user)  # type: ignore[call-overload]
-        url = f"postgresql://elle@127.0.0.1:{port}/postgres"
-        try:
-            wait_until(lambda: _takes_connections(url))
-            yield url
-        finally:
-            # SIGTERM would wait for the connections of the tests to close.
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
-
-
-def _takes_connections(url: str) -> bool:
-    try:
-        psycopg.connect(url).close()
-    except psycopg.OperationalError:
-        return False
-    return True
+def server() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture
-def url(server: str, request: pytest.FixtureRequest) -> str:
+def url(server: Postgres, request: pytest.FixtureRequest) -> str:
     """Make a database of its own for each test."""
-    name = f"test_{abs(hash(request.node.name))}"
-    engine = sa.create_engine(server.replace("postgresql", "postgresql+psycopg"), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return server.removesuffix("postgres") + name
+    return server.new_database(request.node.name[:60])
 
 
 def fixed(folder: Path, candidate: str) -> Path:
@@ -183,6 +137,7 @@ def test_a_waiting_service_is_told_at_once_and_a_database_that_is_gone_changes_n
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_two_replicas_take_over_what_is_activated_once_and_mix_nothing(url: str, tmp_path: Path) -> None:
     store = store_at(url)
     versions = {name: store.add(*read_contents(fixed(tmp_path / name, name))) for name in ("small", "large")}
