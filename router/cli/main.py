@@ -18,6 +18,7 @@ from probes.bounded.secrets import mask_secrets
 from probes.errors import ProbesError
 from router.cli import collecting, deciding, embeddings, judging, labelling, selecting, tuning
 from router.cli.changing import policies
+from router.cli.checking.verb import doctor_verb
 from router.cli.options import JSON
 from router.cli.output import print_json
 from router.cli.running import canary, compare, drift, ledger, serve, tokens, top
@@ -28,7 +29,7 @@ from router.errors import RouterError
 #: The titles under which `elle --help` lists the verbs: what a person wants, in the order in which they come to it.
 TITLES = {
     "See what it does": ("demo", "decide", "explain", "preview"),
-    "Serve": ("serve", "policy", "validate", "token", "top"),
+    "Serve": ("serve", "doctor", "policy", "validate", "token", "top"),
     "Fit it to your own traffic": (
         "start",
         "import",
@@ -125,6 +126,7 @@ def _version(name: str) -> str | None:
 
 for _command in (
     serve.serve_verb,
+    doctor_verb,
     tokens.token_verb,
     top.top_verb,
     drift.drift_verb,

@@ -71,6 +71,15 @@ def reserved_port(host: str, port: int, option: str) -> Iterator[int]:
         yield int(held.getsockname()[1])
 
 
+def require_encryption(settings: ServerSettings) -> None:
+    """Raise ConfigError if other machines could reach the ports without TLS, unless the operator says so."""
+    if settings.tls is None and not settings.insecure and not is_loopback(settings.host):
+        raise ConfigError(
+            f"other machines can reach {settings.host}, and without TLS anybody between could read prompts and "
+            "tokens. Give --tls-cert and --tls-key, or --insecure if something else encrypts."
+        )
+
+
 class ServicePorts:
     """Owns the gRPC port and the HTTP port of a service, and counts the requests that arrive on them.
 
@@ -88,11 +97,7 @@ class ServicePorts:
     """
 
     def __init__(self, settings: ServerSettings) -> None:
-        if settings.tls is None and not settings.insecure and not is_loopback(settings.host):
-            raise ConfigError(
-                f"other machines can reach {settings.host}, and without TLS anybody between could read prompts and "
-                "tokens. Give --tls-cert and --tls-key, or --insecure if something else encrypts."
-            )
+        require_encryption(settings)
         self.address = ""
         self.http_address: str | None = None
         self.shutdown: Shutdown | None = None

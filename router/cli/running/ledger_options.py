@@ -91,5 +91,4 @@ def ledger_settings(options: dict[str, Any]) -> LedgerSettings | None:
     fields = {_FIELDS[name]: value for name, value in asked.items()}
     settings = LedgerSettings(place, spool_bytes=spool_mb * 1024 * 1024, **fields)
     require_installed(settings)
-    settings.key()
     return settings

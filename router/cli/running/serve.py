@@ -211,11 +211,16 @@ _SERVE_GROUPS = {
 @rollout_options.rollout_serving_options
 def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
     """Serve over gRPC until SIGTERM, and over HTTP with --http."""
+    from router.observing.logs import configure_logging
     from router.serving.event_loop import run_in_event_loop
     from router.serving.server import serve_forever
     from router.serving.workers import serve_workers
 
-    settings = _server_settings(**options)
+    settings = server_settings(**options)
+    configure_logging(settings.log)
+    if settings.ledger is not None:
+        # It is made here if it does not exist, before several workers want it.
+        settings.ledger.key()
     if workers == 1:
         run_in_event_loop(serve_forever(settings, functools.partial(_announce_server, tls=settings.tls is not None)))
         return
@@ -226,8 +231,11 @@ def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
     serve_workers(settings, workers, announce_workers, worker_timeout_s=worker_timeout_s)
 
 
-def _server_settings(ext_proc: Any, http_port: int | None, **options: Any) -> ServerSettings:
-    """Return the settings of the server, with the services that the options ask for beside gRPC."""
+def server_settings(ext_proc: Any, http_port: int | None, **options: Any) -> ServerSettings:
+    """Return the settings of the server, with the services that the options ask for beside gRPC.
+
+    Nothing is written or opened by that. Raises click.UsageError for options that do not go together, and ConfigError.
+    """
     from router.serving.settings import ServerSettings
 
     if options["store"] is not None and options["policies"]:

@@ -66,8 +66,8 @@ def watching_options(command: _Function) -> _Function:
 
 
 def watch_settings(options: dict[str, Any]) -> dict[str, Any]:
-    """Take these options out of `options`, begin to write the log, and return what they set in `ServerSettings`."""
-    from router.observing.logs import LogSettings, configure_logging
+    """Take these options out of `options`, and return what they set in `ServerSettings`."""
+    from router.observing.logs import LogSettings
     from router.observing.traces import TraceSettings
 
     asked = {name: options.pop(name) for name in NAMES}
@@ -76,7 +76,6 @@ def watch_settings(options: dict[str, Any]) -> dict[str, Any]:
     is_verbose = click.get_current_context().find_root().params.get("verbose")
     level = asked["log_level"] or ("info" if is_verbose else "warning")
     log = LogSettings(asked["log_format"], level.upper(), asked["log_decisions"])
-    configure_logging(log)
     traces = TraceSettings(asked["otlp_endpoint"], asked["trace_content"]) if asked["otlp_endpoint"] else None
     ports = {name: asked[name] for name in ("admin_port", "admin_host", "metrics_port")}
     return {**ports, "log": log, "traces": traces}

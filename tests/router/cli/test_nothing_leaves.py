@@ -64,6 +64,7 @@ RUNS = (
     Run("canary step", "--ledger ledger.db --reference frontier"),
     Run("canary status"),
     Run("canary stop", "--reason enough"),
+    Run("doctor", "--policy policy.yaml --port 0 --http 0 --ledger ledger.db --tokens tokens.json", quick=True),
     Run("validate", "policy.yaml", quick=True),
     Run("decide", "hello --json", quick=True),
     Run("explain", "hello --json", quick=True),
