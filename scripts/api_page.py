@@ -11,6 +11,7 @@ from collections.abc import Iterator
 #: What people who program import; every other module may change without a word.
 MODULES = (
     "router.client",
+    "router.decision",
     "router.values",
     "router.deciding.pipeline",
     "router.gateways.litellm_plugin",

@@ -9,6 +9,7 @@ COMMON = {
     "probes": {"_checks", "atomic_write", "bounded", "errors", "telemetry"},
     "router": {
         "attempts",
+        "decision",
         "errors",
         "loop_thread",
         "money",
@@ -63,7 +64,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "tuning.fitting": {"asking", "policies", "tuning.outcomes"},
         "tuning.judging": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},
         "tuning.outcomes": {"asking", "policies"},
-        "tuning.previewing": {"asking", "deciding", "policies", "tuning.outcomes", "tuning.reporting"},
+        "tuning.previewing": {"asking", "deciding", "explaining", "policies", "tuning.outcomes", "tuning.reporting"},
         "tuning.reporting": {"asking", "policies", "tuning.fitting", "tuning.judging", "tuning.outcomes"},
         "versions": {"ledger", "policies"},
         "wire": {"answering", "asking", "deciding", "feedback", "identity", "intake", "pb"},

@@ -89,7 +89,7 @@ def test_choosing_is_pure() -> None:
             "router",
         }
         inside = {one.split(".")[1] for one in found if one.startswith("router.")}
-        assert inside <= {"asking", "policies", "errors", "money", "quoting", "values"}, name
+        assert inside <= {"asking", "decision", "policies", "errors", "money", "quoting", "values"}, name
 
 
 def test_only_the_external_processor_knows_envoys_protos() -> None:

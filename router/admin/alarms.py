@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from router.decision import Reason
 from router.observing import catalogue
 from router.observing.history import Growth
 from router.observing.tally import Snapshot
-from router.values import Reason
 
 #: Decisions, or answers, below which a share of them raises no alarm.
 _LEAST_COUNT = 20

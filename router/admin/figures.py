@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from router.admin.alarms import alarms
+from router.decision import Reason
 from router.observing import catalogue
 from router.observing.history import CountSample, Growth, History
 from router.observing.tally import Snapshot
-from router.values import Reason
 
 #: The periods that the figures may be about, in seconds; None is all the time since the start.
 PERIODS: Mapping[str, float | None] = {"15m": 900.0, "1h": 3600.0, "24h": 86400.0, "all": None}

@@ -13,9 +13,9 @@ from router import errors
 from router.answering.candidate_request import dropped_for
 from router.answering.reading.call_notes import CallNotes
 from router.attempts import Attempt, AttemptOutcome, Delivery
+from router.decision import RoutingDecision
 from router.errors import DispatchError, UpstreamTimeoutError
 from router.policies.candidates.candidate import Candidate
-from router.values import RoutingDecision
 
 log = logging.getLogger(__name__)
 

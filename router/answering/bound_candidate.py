@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from router import errors
-from router.answering.breaker import Breaker, Permit
+from router.answering.breaker import Breaker, Clock, Permit
 from router.errors import DispatchError, UpstreamCoolingDownError, UpstreamTimeoutError
 from router.policies.candidates.candidate import Candidate, Prices
+from router.policies.loading import ServedPolicy
 
 log = logging.getLogger(__name__)
+
+#: Circuit breakers by their upstream: the model, where it is asked and with which key, and the breaker's limits.
+Breakers = dict[tuple[object, ...], Breaker]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,25 @@ class BoundCandidate:
     candidate: Candidate
     prices: Prices | None
     breaker: Breaker
+
+
+def bind_candidates(
+    policies: Mapping[str, ServedPolicy], clock: Clock, known: Breakers
+) -> tuple[dict[tuple[str, str], BoundCandidate], Breakers]:
+    """Return the bound candidates by the names of policy and candidate, and the breakers of their upstreams.
+
+    known: the breakers of an earlier call. An upstream that is among them keeps its breaker.
+    """
+    bound: dict[tuple[str, str], BoundCandidate] = {}
+    breakers: Breakers = {}
+    for name, policy in policies.items():
+        for candidate, prices in zip(policy.rules.file.candidates, policy.rules.prices, strict=True):
+            limits = {"break_after": candidate.break_after, "cooldown_s": candidate.cooldown_s}
+            # An upstream that two policies or profiles share works in both of them or in neither.
+            upstream = (candidate.model, candidate.api_base, candidate.api_key_env, *limits.values())
+            made = known.get(upstream) or Breaker(**limits, clock=clock)  # type: ignore[arg-type]
+            bound[name, candidate.name] = BoundCandidate(candidate, prices, breakers.setdefault(upstream, made))
+    return bound, breakers
 
 
 def report_failure(permit: Permit, candidate: Candidate, error: DispatchError, *, cut_short: bool) -> None:

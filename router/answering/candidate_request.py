@@ -16,9 +16,10 @@ from router.asking.parameters import (
     output_bound,
     place_of,
 )
+from router.decision import RoutingDecision
 from router.policies.candidates.candidate import Candidate
 from router.policies.rules import refused_parameters
-from router.values import ApiFormat, RouteQuery, RoutingDecision
+from router.values import ApiFormat, RouteQuery
 
 #: Stands for a field that a body does not have.
 _NONE = object()

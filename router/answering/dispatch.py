@@ -19,8 +19,14 @@ from typing import Any, Self, TypeVar
 
 from router import errors
 from router.answering.attempt_log import AttemptLog, retry_wait_s
-from router.answering.bound_candidate import BoundCandidate, cooling_down_error, report_failure
-from router.answering.breaker import Breaker, Clock, Permit
+from router.answering.bound_candidate import (
+    BoundCandidate,
+    Breakers,
+    bind_candidates,
+    cooling_down_error,
+    report_failure,
+)
+from router.answering.breaker import Clock, Permit
 from router.answering.candidate_check import problems_of
 from router.answering.candidate_request import dropped_for
 from router.answering.completion import Completion, completion_of
@@ -31,12 +37,13 @@ from router.answering.time_limits import silence_limit, time_limit
 from router.answering.upstream import Upstream
 from router.answering.watch import watched
 from router.attempts import Delivery
+from router.decision import RoutingDecision
 from router.errors import DispatchError, InvalidRequestError, UpstreamTimeoutError
 from router.observing.observer import NO_OBSERVERS, Observers
 from router.policies.candidates.candidate import Candidate
 from router.policies.loading import ServedPolicy
 from router.policies.rules import speaks_api, speaks_openai
-from router.values import ApiFormat, RouteQuery, RoutingDecision, SpokenApi
+from router.values import ApiFormat, RouteQuery, SpokenApi
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +96,7 @@ class Dispatcher:
         formats: Collection[ApiFormat] = (),
     ) -> None:
         self._observers, self._clock = observers, clock
-        self._breakers: dict[tuple[object, ...], Breaker] = {}
+        self._breakers: Breakers = {}
         self._take(policies)
         self._upstream = Upstream(canned_url=canned_url, translates=self._translates, formats=formats)
 
@@ -106,19 +113,7 @@ class Dispatcher:
 
     def _take(self, policies: Mapping[str, ServedPolicy]) -> None:
         self._files = {name: policy.rules.file for name, policy in policies.items()}
-        self._targets: dict[tuple[str, str], BoundCandidate] = {}
-        known = self._breakers
-        breakers: dict[tuple[object, ...], Breaker] = {}
-        for name, policy in policies.items():
-            for candidate, prices in zip(policy.rules.file.candidates, policy.rules.prices, strict=True):
-                limits = {"break_after": candidate.break_after, "cooldown_s": candidate.cooldown_s}
-                # An upstream that two policies or profiles share works in both of them or in neither.
-                upstream = (candidate.model, candidate.api_base, candidate.api_key_env, *limits.values())
-                made = known.get(upstream) or Breaker(**limits, clock=self._clock)  # type: ignore[arg-type]
-                self._targets[name, candidate.name] = BoundCandidate(
-                    candidate, prices, breakers.setdefault(upstream, made)
-                )
-        self._breakers = breakers
+        self._targets, self._breakers = bind_candidates(policies, self._clock, self._breakers)
 
     @property
     def _translates(self) -> bool:

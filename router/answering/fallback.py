@@ -5,9 +5,9 @@ docs/decisions/0005-dispatch.md explains the rule.
 
 from __future__ import annotations
 
+from router.decision import CandidateRisk, Reason, RoutingDecision
 from router.policies.candidates.candidate import Candidate
 from router.policies.policy_file import PolicyFile
-from router.values import CandidateRisk, Reason, RoutingDecision
 
 #: Decisions for exactly this candidate. Any other one would be a substitution that the caller did not ask for, or a
 #: stronger one, which the limits of the caller rule out.

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from router.answering.completion import Completion, Usage
 from router.attempts import Delivery
+from router.decision import RoutingDecision
 from router.errors import DispatchError
 from router.observing.observer import AnsweredEvent, AnswerOutcome, Observers
-from router.values import RoutingDecision
 
 
 class AnswerWatch:

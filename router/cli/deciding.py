@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.options import ENCODER_DIR, JSON, PATH, GroupedCommand
+from router.cli.options import ENCODER_DIR, JSON, PATH, GroupedCommand, with_options
 from router.cli.output import INCOMPLETE, print_json, stdout
 
 if TYPE_CHECKING:
@@ -21,30 +20,21 @@ _DECIDE_GROUPS = {
 }
 
 
-def _decision_options(verb: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of the verbs that decide one prompt, in the order of their help."""
-    for option in reversed(
-        (
-            click.argument("text", required=False),
-            click.option("--chat", type=PATH, help="A file with an OpenAI chat body instead of TEXT; - is stdin."),
-            click.option("--policy", "policy_file", type=PATH, help="The policy file. Default: the embedded policy."),
-            ENCODER_DIR,
-            click.option("--profile", metavar="NAME", help="Decide by this profile of the policy."),
-            click.option("--max-risk", type=float, help="Choose the cheapest candidate of at most this risk, 0 to 1."),
-            click.option("--max-cost-usd", type=float, help="The expected cost of the answer may not exceed this."),
-            click.option("--region", metavar="TAG", help="Only candidates of this region may answer."),
-            click.option(
-                "--allow", multiple=True, metavar="CANDIDATE", help="Only these candidates may answer; repeatable."
-            ),
-            click.option(
-                "--deny", multiple=True, metavar="CANDIDATE", help="These candidates may not answer; repeatable."
-            ),
-            click.option("--pin", metavar="CANDIDATE", help="This candidate answers."),
-            JSON,
-        )
-    ):
-        verb = option(verb)
-    return verb
+#: Gives a verb the options of those that decide one prompt.
+_decision_options = with_options(
+    click.argument("text", required=False),
+    click.option("--chat", type=PATH, help="A file with an OpenAI chat body instead of TEXT; - is stdin."),
+    click.option("--policy", "policy_file", type=PATH, help="The policy file. Default: the embedded policy."),
+    ENCODER_DIR,
+    click.option("--profile", metavar="NAME", help="Decide by this profile of the policy."),
+    click.option("--max-risk", type=float, help="Choose the cheapest candidate of at most this risk, 0 to 1."),
+    click.option("--max-cost-usd", type=float, help="The expected cost of the answer may not exceed this."),
+    click.option("--region", metavar="TAG", help="Only candidates of this region may answer."),
+    click.option("--allow", multiple=True, metavar="CANDIDATE", help="Only these candidates may answer; repeatable."),
+    click.option("--deny", multiple=True, metavar="CANDIDATE", help="These candidates may not answer; repeatable."),
+    click.option("--pin", metavar="CANDIDATE", help="This candidate answers."),
+    JSON,
+)
 
 
 @click.command(

@@ -17,12 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from router.client import Answer, AsyncRouterClient
+from router.decision import RoutingDecision
 from router.errors import ServiceError
 from router.explaining.sentences import short_reason
 from router.money import usd_text
 from router.serving.server import RunningService, serving
 from router.serving.settings import ServerSettings
-from router.values import Message, RouteQuery, RoutingDecision
+from router.values import Message, RouteQuery
 
 # A picture of one grey pixel: the router does not look into images, it only sees that the prompt holds one.
 PIXEL = (

@@ -88,11 +88,20 @@ _ASKING = (
 )
 
 
-def asking_options(command: _Function) -> _Function:
-    """Give a command the options of verbs that ask models, in the order of their help."""
-    for option in reversed(_ASKING):
-        command = option(command)
-    return command
+def with_options(*options: Callable[[Any], Any]) -> Callable[[_Function], _Function]:
+    """Return a decorator that gives a command all these options, which its help lists in this order."""
+
+    def give(command: _Function) -> _Function:
+        # A decorator that is applied later is listed earlier.
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return give
+
+
+#: Gives a command the options of verbs that ask models.
+asking_options = with_options(*_ASKING)
 
 
 COLUMNS = click.option(

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from router.deciding.reason_words import describe_reason
+from router.decision import NearKinds, RoutingDecision
+from router.explaining.reason_words import describe_reason
 from router.money import amount_text
-from router.values import NearKinds, RoutingDecision
 
 
 def decision_to_dict(decision: RoutingDecision) -> dict[str, Any]:

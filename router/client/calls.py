@@ -12,11 +12,12 @@ import grpc.aio
 
 from router.attempts import Delivery
 from router.client.channels import DEFAULT_ADDRESS, ClientChannel, ClientTlsFiles
+from router.decision import RoutingDecision
 from router.errors import InvalidRequestError, ServiceError
 from router.feedback.pieces import FeedbackPiece, Receipt
 from router.pb import router_service_pb2 as pb
 from router.quoting import quoted
-from router.values import Message, Overrides, RouteQuery, RoutingDecision
+from router.values import Message, Overrides, RouteQuery
 from router.wire import conversion, deliveries
 from router.wire.feedback_messages import piece_to_wire, receipt_from_wire
 from router.wire.service_errors import errors_of_service, service_error

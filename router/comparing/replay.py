@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from router.asking.ask import Ask
+from router.decision import CandidateRisk, Reason
 from router.errors import NoEligibleCandidateError
 from router.exploring.explorer import EXPLORED_REASONS
 from router.policies.choice import choose
 from router.policies.eligibility import Eligibility
 from router.policies.loading import ServedPolicy
 from router.policies.rules import Judgement
-from router.values import NO_OVERRIDES, CandidateRisk, Reason
+from router.values import NO_OVERRIDES
 
 if TYPE_CHECKING:
     from router.ledger.reader import LoggedCandidate, LoggedDecision

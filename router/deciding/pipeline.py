@@ -20,15 +20,15 @@ from router.asking import ask as asking
 from router.asking.caller_scores import scores_of
 from router.asking.session_ids import session_id_of
 from router.asking.task_keys import task_of, task_of_system_prompt
-from router.deciding.batch_pool import pool_for
 from router.deciding.caller_limits import check_budget, within_limits
 from router.deciding.encode_job import Encoded
-from router.deciding.encode_pool import EncodePool
+from router.deciding.encoder_set import EncoderSet
 from router.deciding.fair_queue import who
 from router.deciding.judgement_cache import CacheCounts, JudgementCache
 from router.deciding.prepared_query import Prepared, decided_event, log_or_raise, record_of
 from router.deciding.session_memory import AnswerMemory
 from router.deciding.settings import DEFAULT_SETTINGS, RouterSettings
+from router.decision import RoutingDecision, Timings
 from router.errors import RouterError, UnknownPolicyError
 from router.exploring.explorer import Explorer, explored_choice
 from router.feedback.escalation import FindAnswerer, above_answerer
@@ -40,10 +40,7 @@ from router.policies.eligibility import check_eligibility
 from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies
 from router.policies.rules import Judgement
 from router.quoting import quoted
-from router.values import RouteQuery, RoutingDecision, Timings
-
-#: The errors of an encoder that fails on a prompt. torch raises RuntimeError.
-_ENCODER_ERRORS = (ProbesError, RuntimeError, MemoryError)
+from router.values import RouteQuery
 
 
 class Router:
@@ -74,8 +71,7 @@ class Router:
         observers: Observers = NO_OBSERVERS,
     ) -> None:
         self._settings = settings
-        self._encoders: dict[str, Encoder] = {}
-        self._pools: dict[str, EncodePool] = {}
+        self._encoders = EncoderSet({}, settings)
         self._take(policies, encoders)
         self._cache = JudgementCache(settings.cache_entries)
         self._memory = AnswerMemory(settings, clock)
@@ -111,7 +107,7 @@ class Router:
         Raises EncoderError if an encoder is not found, or is not the one that a probe was fitted on.
         """
         successor = copy.copy(self)
-        successor._take(policies, load_encoders(policies, encoder_dir, self._encoders))
+        successor._take(policies, load_encoders(policies, encoder_dir, self._encoders.encoders))
         return successor
 
     def _take(self, policies: Sequence[ServedPolicy], encoders: Mapping[str, Encoder]) -> None:
@@ -123,13 +119,7 @@ class Router:
         self.encoder_identities = {identity: encoder.spec.identity for identity, encoder in encoders.items()}
         self._default = policies[0].ref.name
         self._policies = {policy.ref.name: policy for policy in policies}
-        kept = {identity for identity, encoder in encoders.items() if self._encoders.get(identity) is encoder}
-        limits = {"threads": self._settings.threads, "max_pending": self._settings.max_pending}
-        self._pools = {
-            identity: self._pools[identity] if identity in kept else pool_for(encoder, **limits)
-            for identity, encoder in encoders.items()
-        }
-        self._encoders = dict(encoders)
+        self._encoders = EncoderSet(encoders, self._settings, self._encoders)
 
     @property
     def intake(self) -> Intake:
@@ -159,7 +149,7 @@ class Router:
         """Run every encoder and probe once, so that the first request does not wait until they are set up."""
         for policy in self._policies.values():
             if policy.encoder_spec is not None:
-                policy.judge(self._encoders[policy.encoder_spec.identity].encode("warm up"))
+                policy.judge(self._encoders.encoders[policy.encoder_spec.identity].encode("warm up"))
 
     def decide(self, query: RouteQuery, *, caller: str = "", observed: bool = True) -> RoutingDecision:
         """Decide a request in the calling thread, which also encodes the prompt.
@@ -172,12 +162,7 @@ class Router:
         prepared = self._prepare(query, caller)
         encoded: Encoded | Exception | None = None
         if (encoder := prepared.encoder_identity) is not None:
-            started = time.perf_counter()
-            try:
-                features = self._encoders[encoder].encode(prepared.eligibility.ask.text)
-                encoded = Encoded(features, queue_s=0.0, encode_s=time.perf_counter() - started)
-            except _ENCODER_ERRORS as error:
-                encoded = error
+            encoded = self._encoders.encode_here(encoder, prepared.eligibility.ask.text)
         return self._conclude(prepared, encoded, self._observers if observed else NO_OBSERVERS)
 
     async def adecide(
@@ -214,11 +199,8 @@ class Router:
                 prepared = self._prepare(query, caller)
             encoded: Encoded | Exception | None = None
             if (encoder := prepared.encoder_identity) is not None:
-                try:
-                    text, whose = prepared.eligibility.ask.text, who(connection, caller)
-                    encoded = await self._pools[encoder].submit(text, deadline=deadline, who=whose)
-                except _ENCODER_ERRORS as error:
-                    encoded = error
+                text, whose = prepared.eligibility.ask.text, who(connection, caller)
+                encoded = await self._encoders.encode(encoder, text, deadline, whose)
             return self._conclude(prepared, encoded, self._observers)
         except RouterError as error:
             policy = query.overrides.policy or ""
@@ -233,12 +215,12 @@ class Router:
     @property
     def batch_slots(self) -> int:
         """Return how many prompts of all batches may be in work at a time: as many as keep every encoder busy."""
-        return max((pool.batch_slots for pool in self._pools.values()), default=1)
+        return self._encoders.batch_slots
 
     @property
     def pending(self) -> int:
         """Return the number of prompts that wait for an encoder or are in work."""
-        return sum(pool.pending for pool in self._pools.values())
+        return self._encoders.pending
 
     @property
     def n_sessions(self) -> int:
@@ -262,8 +244,7 @@ class Router:
 
     async def close(self) -> None:
         """Stop the threads of the encoders and the thread for large requests."""
-        for pool in self._pools.values():
-            await pool.close()
+        await self._encoders.close()
         self._intake.close()
 
     def _prepare(self, query: RouteQuery, caller: str) -> Prepared:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from router.deciding.encode_job import Encoded
 from router.deciding.judgement_cache import CacheKey
+from router.decision import RoutingDecision, ScoreUsed, Timings
 from router.errors import JudgementError
 from router.observing.observer import DecidedEvent
 from router.policies.choice import Choice
@@ -14,7 +15,7 @@ from router.policies.eligibility import Eligibility
 from router.policies.loading import ServedPolicy
 from router.policies.rules import Judgement
 from router.time_ids import new_id
-from router.values import HeldCandidate, RouteQuery, RoutingDecision, ScoreUsed, Timings
+from router.values import HeldCandidate, RouteQuery
 
 log = logging.getLogger(__name__)
 

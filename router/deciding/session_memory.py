@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from router.deciding.settings import RouterSettings
+from router.decision import RoutingDecision
 from router.policies.loading import ServedPolicy
-from router.values import ApiFormat, HeldCandidate, RouteQuery, RoutingDecision
+from router.values import ApiFormat, HeldCandidate, RouteQuery
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from router.decision import RoutingDecision
 from router.drift.signals import SIGNALS, categories_of
 from router.errors import ConfigError
-from router.values import RoutingDecision
 
 #: The most categories that are counted for each signal. Further ones are counted together.
 MAX_CATEGORIES = 300

@@ -7,9 +7,9 @@ from typing import Any
 
 from probes.certificates.monitor import RiskMonitor
 from probes.errors import DataError
+from router.decision import RoutingDecision
 from router.errors import ConfigError
 from router.policies.certificate_record import CertificateRecord
-from router.values import RoutingDecision
 
 #: A mean difference of risk and loss within this is no alarm, either way.
 TOLERANCE = 0.05

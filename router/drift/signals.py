@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from router.values import Reason, RoutingDecision
+from router.decision import Reason, RoutingDecision
 
 #: The signals that are watched, with what each one tells.
 SIGNALS: Final[Mapping[str, str]] = {

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from router.decision import RoutingDecision
 from router.drift.block import Block
 from router.drift.comparison import MixComparison, compare_counts
 from router.drift.signals import SIGNALS
 from router.errors import ConfigError
-from router.values import RoutingDecision
 
 #: The most sessions of the current block that are remembered, so that each counts once.
 MAX_SESSIONS = 100_000

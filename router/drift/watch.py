@@ -16,10 +16,10 @@ import numpy as np
 from probes.atomic_write import write_file
 from probes.errors import ArtifactError
 from probes.regression.linear import Leverage
+from router.decision import Reason, RoutingDecision
 from router.drift.traffic_watch import DriftSettings, TrafficWatch
 from router.errors import ConfigError
 from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
-from router.values import Reason, RoutingDecision
 
 log = logging.getLogger(__name__)
 

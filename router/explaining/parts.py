@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from probes.probe import DifficultyProbe
+from router.decision import RoutingDecision
 from router.errors import InvalidRequestError
 from router.policies.loading import ServedPolicy
-from router.values import RoutingDecision
 
 #: The names of the parts that are no kinds.
 ALL_KINDS, TASK, WITHIN, ALONE = "all known kinds", "the task", "this prompt within its kind", "this prompt"

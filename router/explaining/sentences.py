@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from router.decision import Reason, RoutingDecision
 from router.explaining.parts import Explanation, compared
-from router.values import Reason, RoutingDecision
 
 #: A gain of at most this part of its threshold is well within the cheaper tier.
 _WELL_WITHIN = 0.5

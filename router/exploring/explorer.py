@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from router.decision import Reason
 from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
 from router.policies.choice import Choice
 from router.policies.eligibility import Eligibility
-from router.values import HeldCandidate, Reason
+from router.values import HeldCandidate
 
 #: The reasons of choices that the rule of the policy made by itself. Nothing else is explored: not what a caller, a
 #: session, an abstention or a limit decides.

@@ -31,10 +31,11 @@ from router.asking.session_ids import caller_of, session_id_of
 from router.asking.task_keys import task_of
 from router.client import AsyncRouterClient
 from router.deciding.pipeline import Router
+from router.decision import CandidateRisk, RoutingDecision
 from router.errors import GatewayNotInstalledError, InvalidRequestError, RouterError
 from router.gateways.http.decision_format import decision_headers
 from router.policies.candidates.known_parameters import known_parameters
-from router.values import CandidateRisk, Overrides, RouteQuery, RoutingDecision
+from router.values import Overrides, RouteQuery
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from router.decision import RoutingDecision
 from router.identity.accounts import current_admission
 from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent, RefusedEvent
-from router.values import RoutingDecision
 
 
 class Spending:

@@ -24,7 +24,7 @@ _PAGE_ROWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class LoggedCandidate:
-    """Holds one candidate of a logged decision; the attributes are those of `router.values.CandidateRisk`."""
+    """Holds one candidate of a logged decision; the attributes are those of `router.decision.CandidateRisk`."""
 
     candidate: str
     raw: float | None

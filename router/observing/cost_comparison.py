@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from router.decision import CandidateRisk
 from router.policies.eligibility import Eligibility, warm_cost_usd
-from router.values import CandidateRisk, HeldCandidate
+from router.values import HeldCandidate
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from router.decision import RoutingDecision, Timings
 from router.observing import catalogue
 from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
 from router.observing.tally import Labels, Tally
-from router.values import RoutingDecision, Timings
 
 #: How many characters of a digest tell versions apart for people.
 SHORT_DIGEST = 12

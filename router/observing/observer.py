@@ -15,9 +15,10 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from router.attempts import Attempt
+from router.decision import RoutingDecision
 from router.errors import RouterError
 from router.observing.cost_comparison import CostComparison
-from router.values import HeldCandidate, RouteQuery, RoutingDecision
+from router.values import HeldCandidate, RouteQuery
 
 log = logging.getLogger(__name__)
 

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from router.attempts import Attempt, AttemptOutcome
+from router.decision import RoutingDecision
 from router.errors import ConfigError
 from router.observing.metrics import SHORT_DIGEST
 from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent, RefusedEvent
 from router.observing.trace_context import current_trace
-from router.values import ApiFormat, RoutingDecision
+from router.values import ApiFormat
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

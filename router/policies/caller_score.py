@@ -15,8 +15,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from router.decision import ScoreUsed
 from router.policies.file_model import Probability, StrictModel
-from router.values import ScoreUsed
 
 _LARGEST = 1e12
 _MAX_KNOTS = 64

@@ -6,20 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from router.decision import CandidateRisk, Reason
 from router.errors import NoEligibleCandidateError
 from router.policies.candidates.candidate import Candidate
 from router.policies.eligibility import Eligibility, assess_candidates, say_why_none
 from router.policies.policy_file import CostRule, FixedRule, GainRule
 from router.policies.rules import Judgement, risk_bound, rule_in_force
 from router.policies.session_hold import eligible_in_tool_loop, holder_index, keeps_holder
-from router.values import CandidateRisk, HeldCandidate, Reason
+from router.values import HeldCandidate
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Names the chosen candidate and the reason; a decision record copies them.
 
-    The fields mean the same as those of `router.values.RoutingDecision`, but for `would_choose`: here it is the
+    The fields mean the same as those of `router.decision.RoutingDecision`, but for `would_choose`: here it is the
     candidate itself, or None if nothing took the place of what the rule chose.
     """
 

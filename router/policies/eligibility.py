@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.asking.ask import Ask
+from router.decision import CandidateRisk
 from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
 from router.money import usd_text
 from router.policies.candidates.candidate import Candidate, Prices
@@ -17,7 +18,7 @@ from router.policies.policy_file import PolicyFile
 from router.policies.refusals import refuse_request, sort_parameters
 from router.policies.rules import Rules, takes_unknown_parts
 from router.quoting import quoted
-from router.values import NO_OVERRIDES, CandidateRisk, Capability, HeldCandidate, Overrides, SpokenApi
+from router.values import NO_OVERRIDES, Capability, HeldCandidate, Overrides, SpokenApi
 
 _TEXT = frozenset({Capability.TEXT})
 

@@ -18,6 +18,7 @@ from probes.encoders.spec import Encoder, EncoderSpec, FloatArray
 from probes.errors import EncoderError, EncoderMismatchError, ProbesError
 from probes.probe import DifficultyProbe, ProbePrediction
 from router.asking.harness_marks import MarkIndex, marks_with, shipped_marks
+from router.decision import ArtifactRef, NearKind, NearKinds, ScoreUsed
 from router.errors import ConfigError
 from router.policies.candidates.prices import resolve_prices
 from router.policies.certificate import check_certificate, is_expired
@@ -25,7 +26,6 @@ from router.policies.certificate_record import CertificateRecord
 from router.policies.credentials import shown_base
 from router.policies.policy_file import PolicyFile, read_policy_file
 from router.policies.rules import Judgement, Rules
-from router.values import ArtifactRef, NearKind, NearKinds, ScoreUsed
 
 log = logging.getLogger(__name__)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from router.decision import NearKinds
 from router.policies.candidates.candidate import Candidate, Prices
 from router.policies.candidates.known_parameters import known_parameters, refused_by
 from router.policies.credentials import CANNED_UPSTREAM, host_of
 from router.policies.policy_file import GainRule, PolicyFile, RiskBoundRule, Rule
-from router.values import ApiFormat, Capability, NearKinds, Overrides, SpokenApi
+from router.values import ApiFormat, Capability, Overrides, SpokenApi
 
 #: LiteLLM's prefixes of providers that speak OpenAI's chat API, and Anthropic's Messages API.
 OPENAI_PREFIX, ANTHROPIC_PREFIX = "openai/", "anthropic/"

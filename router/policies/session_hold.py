@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from router.decision import CandidateRisk
 from router.policies.eligibility import Eligibility, warm_cost_usd
 from router.policies.policy_file import FixedRule
 from router.policies.rules import rule_in_force
-from router.values import CandidateRisk, HeldCandidate
+from router.values import HeldCandidate
 
 
 def holder_index(eligibility: Eligibility, held: HeldCandidate | None) -> int | None:

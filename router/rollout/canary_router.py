@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from router.deciding.pipeline import Router
+from router.decision import RoutingDecision
 from router.rollout.canary_file import Follower
-from router.values import RouteQuery, RoutingDecision
+from router.values import RouteQuery
 
 
 class CanaryRouter(Router):

@@ -14,10 +14,11 @@ from typing import Self
 from probes.encoders.spec import Encoder, EncoderSpec, FloatArray
 from router.deciding.pipeline import Router, load_encoders
 from router.deciding.settings import RouterSettings
+from router.decision import RoutingDecision
 from router.errors import RouterError
 from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
 from router.policies.loading import ServedPolicy, load_policies
-from router.values import Capability, RouteQuery, RoutingDecision
+from router.values import Capability, RouteQuery
 
 log = logging.getLogger(__name__)
 

@@ -1,28 +1,16 @@
-"""Convert between protobuf messages and the values of `router.values`. Nothing is decided here."""
+"""Convert between protobuf messages and the router's own values, such as queries and decisions. Nothing is decided."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from router.decision import ArtifactRef, CandidateRisk, NearKind, NearKinds, Reason, RoutingDecision, ScoreUsed, Timings
 from router.errors import InvalidRequestError
 from router.pb import router_service_pb2 as service_pb
 from router.pb import routing_pb2 as pb
 from router.quoting import kind_of
-from router.values import (
-    NO_OVERRIDES,
-    ArtifactRef,
-    CandidateRisk,
-    Message,
-    NearKind,
-    NearKinds,
-    Overrides,
-    Reason,
-    RouteQuery,
-    RoutingDecision,
-    ScoreUsed,
-    Timings,
-)
+from router.values import NO_OVERRIDES, Message, Overrides, RouteQuery
 from router.wire.structs import dict_from_request, struct_from_request
 
 #: Largest message in either direction. It leaves room for batches and images, and it is above the router's bound on

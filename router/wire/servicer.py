@@ -20,6 +20,7 @@ from router.asking.request_origin import with_origin
 from router.asking.session_ids import session_id_of
 from router.asking.task_keys import task_of
 from router.deciding.pipeline import Router
+from router.decision import RoutingDecision
 from router.errors import InvalidRequestError, NotReadyError
 from router.feedback.desk import FeedbackDesk
 from router.feedback.service import take_feedback
@@ -29,7 +30,7 @@ from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2 as routing_pb
 from router.plain_json import TextPieces, whole_text
-from router.values import RouteQuery, RoutingDecision
+from router.values import RouteQuery
 from router.wire import conversion, deliveries
 from router.wire.feedback_messages import piece_from_wire, receipt_to_wire
 from router.wire.large_structs import field_bytes, with_large_fields

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from router.decision import Reason
 from router.observing.catalogue import CATALOGUE
-from router.values import Reason
 from tests.conftest import ROOT
 
 RULES = ROOT / "deploy" / "prometheus" / "elle-rules.yaml"

@@ -19,12 +19,13 @@ import yaml
 from router.client import RouterClient
 from router.deciding import pipeline
 from router.deciding.pipeline import Router
+from router.decision import RoutingDecision
 from router.gateways.ext_proc import ExternalProcessor
 from router.gateways.http.http_gateway import HttpGateway
 from router.gateways.litellm_plugin import METADATA_KEY, elle_plugin
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
-from router.values import Overrides, RouteQuery, RoutingDecision
+from router.values import Overrides, RouteQuery
 from tests.fakes import KINDS, FakeEncoder, probe_with_kinds, write_policy
 from tests.gateways.anthropic_door.anthropic_shape import as_anthropic
 from tests.gateways.chat_upstream import running_chat_upstream

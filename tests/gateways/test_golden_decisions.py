@@ -11,10 +11,11 @@ import pytest
 
 from probes.encoders.native_runtime import targets_here
 from router.client import RouterClient
+from router.decision import RoutingDecision
 from router.gateways.http.http_gateway import HttpGateway
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
-from router.values import RouteQuery, RoutingDecision
+from router.values import RouteQuery
 from tests.conftest import ROOT
 from tests.gateways.loopback import in_thread
 

@@ -11,10 +11,11 @@ import pytest
 
 from router.asking.ask import extract
 from router.deciding.pipeline import Router
+from router.decision import ArtifactRef, CandidateRisk, Reason, RoutingDecision, Timings
 from router.errors import GatewayNotInstalledError, InvalidRequestError
 from router.gateways.litellm_plugin import _PARAMETERS, elle_plugin, filter_deployments
 from router.policies.loading import load_policies
-from router.values import ArtifactRef, CandidateRisk, Overrides, Reason, RouteQuery, RoutingDecision, Timings
+from router.values import Overrides, RouteQuery
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.loopback import Upstream, running_upstream
 

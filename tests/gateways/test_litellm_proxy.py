@@ -16,9 +16,10 @@ import yaml
 
 from router.client import RouterClient
 from router.deciding import pipeline
+from router.decision import RoutingDecision
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
-from router.values import RouteQuery, RoutingDecision
+from router.values import RouteQuery
 from tests.conftest import ROOT
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.chat_upstream import ChatUpstream, running_chat_upstream

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from router.attempts import AttemptOutcome
 from router.client import RouterClient
 from router.deciding import pipeline
+from router.decision import RoutingDecision
 from router.errors import ServiceError
 from router.gateways.http.http_gateway import HttpGateway
 from router.pb import router_service_pb2 as pb
@@ -29,7 +30,7 @@ from router.pb import routing_pb2
 from router.serving.http_server import serve_on_loopback
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
-from router.values import Overrides, RoutingDecision
+from router.values import Overrides
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.loopback import in_thread
 

@@ -13,6 +13,7 @@ import pytest
 
 from router.client import RouterClient
 from router.deciding.pipeline import Router
+from router.decision import Reason
 from router.errors import ServiceError
 from router.gateways.http.http_gateway import HttpGateway
 from router.gateways.litellm_plugin import METADATA_KEY, elle_plugin
@@ -20,7 +21,7 @@ from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
-from router.values import Reason, RouteQuery
+from router.values import RouteQuery
 from router.wire import conversion
 from tests.gateways.chat_upstream import running_chat_upstream
 from tests.gateways.loopback import in_thread

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.options import PATH
+from router.cli.options import PATH, with_options
 
 if TYPE_CHECKING:
     from router.drift.traffic_watch import DriftSettings
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 #: The options that say how blocks are formed, which verbs that read a ledger have too.
 _BLOCKS = (
@@ -61,14 +58,11 @@ _SERVING = (
 )
 
 
-def drift_serving_options(command: _Function) -> _Function:
-    """Give `elle serve` the options of drift, in the order of their help."""
-    return _with(command, _SERVING)
+#: Gives `elle serve` the options of drift.
+drift_serving_options = with_options(*_SERVING)
 
-
-def block_options(command: _Function) -> _Function:
-    """Give a verb the options that say how blocks are formed."""
-    return _with(command, _BLOCKS)
+#: Gives a verb the options that say how blocks are formed.
+block_options = with_options(*_BLOCKS)
 
 
 def drift_settings(options: dict[str, Any]) -> DriftSettings:
@@ -77,9 +71,3 @@ def drift_settings(options: dict[str, Any]) -> DriftSettings:
 
     hours, requests, baseline = (options.pop(name) for name in BLOCK_NAMES)
     return DriftSettings(block_s=hours * 3600, block_requests=requests, baseline_blocks=baseline)
-
-
-def _with(command: _Function, added: tuple[Callable[[_Function], _Function], ...]) -> _Function:
-    for option in reversed(added):
-        command = option(command)
-    return command

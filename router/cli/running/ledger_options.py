@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from router.cli.options import PATH
+from router.cli.options import PATH, with_options
 from router.ledger.settings import LedgerSettings
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 #: For each option of `elle serve` the field of `LedgerSettings`.
 _FIELDS = {
@@ -71,11 +68,8 @@ _SERVING = (
 )
 
 
-def serving_options(command: _Function) -> _Function:
-    """Give a command the options of the ledger of a service, in the order of their help."""
-    for option in reversed(_SERVING):
-        command = option(command)
-    return command
+#: Gives `elle serve` the options of its ledger.
+serving_options = with_options(*_SERVING)
 
 
 def ledger_settings(options: dict[str, Any]) -> LedgerSettings | None:

@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 
 from probes.errors import DataError
-from router.cli.options import JSON, PATH
+from router.cli.options import JSON, PATH, with_options
 from router.cli.output import print_json, stdout
 from router.identity.principal import Beyond, Scope, TokenLimits
 from router.identity.token_book import Token, TokenBook, changing, new_token, now_utc
@@ -64,6 +64,7 @@ def token_verb() -> None:
 @click.option(
     "--expires-in-days", type=click.FloatRange(0, 36500, min_open=True), help="Default: the token never expires."
 )
+@with_options(*_LIMITS)
 @JSON
 def create_verb(name: str, tokens: Path, scopes: tuple[str, ...], **rest: Any) -> None:
     """Make a token for NAME and print it. It is shown now and never again, because only its digest is kept."""
@@ -77,10 +78,6 @@ def create_verb(name: str, tokens: Path, scopes: tuple[str, ...], **rest: Any) -
         return
     click.echo(text)
     click.echo(f"This is the token {token.id} of {name!r}. Keep it now: it is not shown again.", err=True)
-
-
-for _option in reversed(_LIMITS):
-    create_verb = _option(create_verb)
 
 
 @token_verb.command("list", short_help="List tokens, without the tokens themselves.")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+from router.cli.options import with_options
 
 #: The names under which `elle serve` receives these options.
 NAMES = (
@@ -58,11 +57,8 @@ _SERVING = (
 )
 
 
-def watching_options(command: _Function) -> _Function:
-    """Give a command the options that say how a service is watched, in the order of their help."""
-    for option in reversed(_SERVING):
-        command = option(command)
-    return command
+#: Gives a command the options that say how a service is watched.
+watching_options = with_options(*_SERVING)
 
 
 def watch_settings(options: dict[str, Any]) -> dict[str, Any]:

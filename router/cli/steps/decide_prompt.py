@@ -11,10 +11,11 @@ import click
 from probes.bounded.files import BoundedFileError, read_bounded
 from probes.bounded.text import decode_text, os_fault
 from router.deciding.pipeline import Router
+from router.decision import RoutingDecision
 from router.errors import InvalidRequestError
 from router.policies.loading import ServedPolicy
 from router.tuning.outcomes.records import parse_json
-from router.values import Overrides, RouteQuery, RoutingDecision
+from router.values import Overrides, RouteQuery
 
 #: The largest file of `--chat`, and the most that is read from stdin: as large as a body over HTTP.
 _MOST_BYTES = 32 * 1024 * 1024

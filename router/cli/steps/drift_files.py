@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from router.deciding.pipeline import Router
+from router.decision import ArtifactRef, CandidateRisk, NearKind, NearKinds, Reason, RoutingDecision, Timings
 from router.drift.block import Block
 from router.drift.label_watch import LabelWatch
 from router.drift.signals import SIGNALS
@@ -17,7 +18,7 @@ from router.drift.watch import NO_PROBE, DriftWatch
 from router.errors import ConfigError
 from router.tuning.judging.policy_evaluation import candidate_outcomes
 from router.tuning.outcomes.datasets import read_outcomes
-from router.values import ArtifactRef, CandidateRisk, NearKind, NearKinds, Reason, RouteQuery, RoutingDecision, Timings
+from router.values import RouteQuery
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -20,11 +20,12 @@ from router.collecting.calls.budget import NOTHING, Cost, Reservation, StopColle
 from router.collecting.calls.panel import Panel
 from router.collecting.calls.store import CallState, CallStore, OpenCall, digest
 from router.collecting.values import ModelAnswer
+from router.decision import Reason, RoutingDecision, Timings
 from router.errors import DispatchError, RouterError
 from router.plain_json import whole_text
 from router.policies.candidates.candidate import Candidate
 from router.policies.candidates.params import NO_PARAMS
-from router.values import Message, Reason, RouteQuery, RoutingDecision, Timings
+from router.values import Message, RouteQuery
 
 #: How often a call is tried that times out, breaks off, or fails with a status of the 500s.
 TRIES = 5

@@ -9,10 +9,11 @@ from typing import Any
 from router.answering.completion import Completion
 from router.answering.formats.openai_responses import response_in
 from router.attempts import Delivery
+from router.decision import RoutingDecision
 from router.gateways.http.decision_format import RECORD_FIELD, decision_record
 from router.gateways.http.exchange import Exchange, is_large_body
 from router.gateways.http.http_reply import JSON_HEADERS
-from router.values import ApiFormat, RouteQuery, RoutingDecision
+from router.values import ApiFormat, RouteQuery
 
 
 async def answer_chat(exchange: Exchange, chunks: Sequence[bytes]) -> None:

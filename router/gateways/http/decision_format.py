@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from router.attempts import Attempt, Delivery
-from router.values import RoutingDecision
+from router.decision import RoutingDecision
 
 #: The headers of a decision. Envoy routes by the first one.
 CANDIDATE_HEADER = "x-elle-candidate"

@@ -13,6 +13,7 @@ from typing import Any
 
 from router.answering.reading.large_answers import apart, is_large, json_in_pieces
 from router.attempts import Delivery
+from router.decision import RoutingDecision
 from router.errors import DispatchError, RouterError
 from router.gateways.http.decision_format import (
     ERROR_HEADER,
@@ -23,7 +24,6 @@ from router.gateways.http.decision_format import (
     delivery_headers,
 )
 from router.gateways.http.http_api import HttpApi, error_headers, http_status_of
-from router.values import RoutingDecision
 
 log = logging.getLogger(__name__)
 

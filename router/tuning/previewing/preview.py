@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from probes.errors import DataError
+from router.decision import RoutingDecision
 from router.policies.loading import ServedPolicy
 from router.quoting import quoted
 from router.tuning.previewing.assumptions import say_assumptions
@@ -36,7 +37,6 @@ from router.tuning.previewing.savings import (
     measure_ways,
 )
 from router.tuning.previewing.slices_of_log import DecisionToRead, LogPart, decisions_to_read, parts_of_log
-from router.values import RoutingDecision
 
 #: The name of the way to answer that is the policy itself.
 POLICY = "policy"

@@ -13,11 +13,11 @@ import numpy.typing as npt
 from probes.encoders.spec import EncoderSpec, FloatArray
 from router.deciding.pipeline import Router
 from router.deciding.settings import RouterSettings
+from router.decision import RoutingDecision
 from router.errors import RouterError
 from router.policies.loading import ServedPolicy
 from router.tuning.outcomes.feature_cache import FeatureCache
 from router.tuning.previewing.logged_requests import LoggedRequest
-from router.values import RoutingDecision
 
 #: A function that is called with what is being done, how much of it is done, and how much there is.
 ReplayProgress = Callable[[str, int, int], None]

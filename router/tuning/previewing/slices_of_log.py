@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from router.deciding.reason_words import describe_reason
+from router.decision import Reason, RoutingDecision
+from router.explaining.reason_words import describe_reason
 from router.tuning.previewing.logged_requests import LoggedRequest
 from router.tuning.previewing.prompt_caches import Bill
 from router.tuning.previewing.replay import Replay
-from router.values import Reason, RoutingDecision
 
 #: The largest number of parts of one way of cutting that are shown; the others count together.
 MOST_PARTS = 20

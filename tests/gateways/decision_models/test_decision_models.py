@@ -12,13 +12,14 @@ import pytest
 
 from router.client import RouterClient
 from router.deciding import pipeline
+from router.decision import CandidateRisk, RoutingDecision
 from router.gateways.http.decision_models.answers import answer_question, cheapest_acceptable, tier_labels
 from router.gateways.http.decision_models.questions import TierQuestion
 from router.gateways.http.http_gateway import HttpGateway
 from router.policies.policy_file import read_policy_file
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
-from router.values import CandidateRisk, RouteQuery, RoutingDecision
+from router.values import RouteQuery
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.loopback import in_thread
 from tests.router.answering.test_fallback import NAMES, decision

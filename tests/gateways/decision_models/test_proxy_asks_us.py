@@ -13,10 +13,11 @@ import yaml
 
 from router.client import RouterClient
 from router.deciding import pipeline
+from router.decision import Reason
 from router.gateways.http.http_gateway import HttpGateway
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
-from router.values import Reason, RouteQuery
+from router.values import RouteQuery
 from tests.conftest import ROOT
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.chat_upstream import ChatUpstream, running_chat_upstream

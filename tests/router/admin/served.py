@@ -11,6 +11,7 @@ from typing import Any
 from router.admin.trial import try_prompt
 from router.attempts import Attempt, AttemptOutcome
 from router.deciding.pipeline import Router
+from router.decision import Reason, Timings
 from router.errors import OverloadedError
 from router.observing import catalogue
 from router.observing.cost_comparison import CostComparison
@@ -21,7 +22,7 @@ from router.observing.totals import Totals
 from router.policies.loading import load_policies
 from router.serving.settings import ServerSettings
 from router.serving.watching.admin_port import serving_admin
-from router.values import Reason, RouteQuery, Timings
+from router.values import RouteQuery
 from tests.fakes import FakeEncoder, probe_with_kinds, write_policy
 from tests.router.observing.events import decision_of
 

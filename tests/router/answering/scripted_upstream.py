@@ -13,13 +13,14 @@ from router.answering import attempt_log, dispatch
 from router.answering.completion import Completion
 from router.answering.dispatch import Dispatcher
 from router.attempts import AttemptOutcome
+from router.decision import ArtifactRef, Reason
 from router.errors import DispatchError
 from router.observing.observer import NO_OBSERVERS, Observers
 from router.policies.candidates.candidate import Prices
 from router.policies.loading import ServedPolicy
 from router.policies.policy_file import PolicyFile
 from router.policies.rules import Rules
-from router.values import ArtifactRef, Reason, RouteQuery
+from router.values import RouteQuery
 from tests.router.answering.test_fallback import decision
 
 A = AttemptOutcome

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.answering.fallback import candidates_to_ask, may_read_more
+from router.decision import ArtifactRef, CandidateRisk, Reason, RoutingDecision, Timings
 from router.policies.policy_file import PolicyFile
-from router.values import ArtifactRef, CandidateRisk, Reason, RoutingDecision, Timings
 
 NAMES = ("a", "b", "c", "d")
 

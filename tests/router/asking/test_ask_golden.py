@@ -12,8 +12,9 @@ import pytest
 from router.asking.ask import extract
 from router.client import RouterClient
 from router.deciding.pipeline import Router
+from router.decision import RoutingDecision
 from router.errors import RouterError, ServiceError
-from router.values import RouteQuery, RoutingDecision
+from router.values import RouteQuery
 
 GOLDEN = sorted((Path(__file__).parents[2] / "golden" / "ask").glob("*.json"))
 

@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from router.asking.harness import human_texts
 from router.asking.harness_marks import SHIPPED_MARKS, HarnessMarks, MarkIndex, marks_with, shipped_marks
 from router.deciding.pipeline import Router
+from router.decision import RoutingDecision
 from router.errors import ConfigError
 from router.policies.loading import load_policy
 from router.tuning.previewing.logged_requests import read_log
 from router.tuning.previewing.replay import replay
-from router.values import Overrides, RouteQuery, RoutingDecision
+from router.values import Overrides, RouteQuery
 from tests.fakes import FakeEncoder, write_policy
 from tests.router.tuning.previewing.logs import write_log
 

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from router.cli.demo import PROMPTS, run_demo
 from router.deciding.pipeline import Router
+from router.decision import RoutingDecision
 from router.explaining.sentences import short_reason
 from router.money import usd_text
-from router.values import RouteQuery, RoutingDecision
+from router.values import RouteQuery
 
 pytestmark = pytest.mark.usefixtures("_real_encoder")
 

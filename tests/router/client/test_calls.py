@@ -15,11 +15,12 @@ from google.rpc import error_details_pb2, status_pb2
 
 from router.attempts import AttemptOutcome
 from router.client import AsyncRouterClient, RouterClient
+from router.decision import Reason
 from router.errors import InvalidRequestError, NotReadyError, OverloadedError, ServiceError
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2
-from router.values import Overrides, Reason, RouteQuery
+from router.values import Overrides, RouteQuery
 from router.wire import conversion, deliveries
 from router.wire.guarded_server import add_to_server
 from router.wire.service_errors import service_error

@@ -15,6 +15,7 @@ from probes.errors import EncoderMismatchError
 from router.deciding.judgement_cache import CacheCounts
 from router.deciding.pipeline import Router
 from router.deciding.settings import RouterSettings
+from router.decision import Reason
 from router.errors import (
     DeadlineError,
     InvalidRequestError,
@@ -23,7 +24,7 @@ from router.errors import (
     UnknownPolicyError,
 )
 from router.policies.loading import load_policies
-from router.values import Overrides, Reason, RouteQuery
+from router.values import Overrides, RouteQuery
 from tests.fakes import FakeEncoder, fake_probe, fake_spec, write_policy
 
 

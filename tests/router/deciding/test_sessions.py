@@ -13,11 +13,12 @@ import yaml
 
 from router.client import RouterClient
 from router.deciding.pipeline import Router
+from router.decision import Reason, RoutingDecision
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.policies.candidates.candidate import Prices
 from router.policies.loading import load_policies
 from router.serving.settings import ServerSettings
-from router.values import Message, Reason, RouteQuery, RoutingDecision
+from router.values import Message, RouteQuery
 from router.wire import conversion
 from tests.fakes import FakeEncoder, write_policy
 from tests.prompts import chat_text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from router.values import ArtifactRef, CandidateRisk, NearKind, NearKinds, Reason, RoutingDecision, Timings
+from router.decision import ArtifactRef, CandidateRisk, NearKind, NearKinds, Reason, RoutingDecision, Timings
 
 _PLAIN = RoutingDecision(
     decision_id="",

@@ -8,12 +8,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from router.decision import NearKinds, Reason
 from router.drift.block import MAX_CATEGORIES, OTHER, Block
 from router.drift.comparison import chi_squared_tail, compare_counts
 from router.drift.signals import SIGNALS, categories_of
 from router.drift.traffic_watch import DriftSettings, TrafficWatch
 from router.errors import ConfigError
-from router.values import NearKinds, Reason
 from tests.router.drift.decisions import decision
 
 MIX = {"greeting": 0.5, "code": 0.3, "mathematics": 0.2}

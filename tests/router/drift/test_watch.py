@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from router.decision import ArtifactRef, Reason, RoutingDecision
 from router.drift.traffic_watch import DriftSettings
 from router.drift.watch import MAX_PROBES, NO_PROBE, DriftWatch, mean_distance
 from router.errors import ConfigError
 from router.observing.observer import DecidedEvent
-from router.values import ArtifactRef, Reason, RouteQuery, RoutingDecision
+from router.values import RouteQuery
 from tests.fakes import N_FEATURES, FakeEncoder, fake_probe
 from tests.router.drift.decisions import decision
 

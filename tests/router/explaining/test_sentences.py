@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from router.decision import ArtifactRef, CandidateRisk, NearKind, NearKinds, Reason, RoutingDecision, ScoreUsed, Timings
 from router.explaining.sentences import plain_reason, short_reason
-from router.values import ArtifactRef, CandidateRisk, NearKind, NearKinds, Reason, RoutingDecision, ScoreUsed, Timings
 
 TALK = NearKinds((NearKind("greeting or small talk", 0.84), NearKind("short list", 0.1)), known=True)
 VAGUE = NearKinds((NearKind("law exam", 0.21), NearKind("short list", 0.2)), known=True)

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from router.deciding.pipeline import Router
+from router.decision import Reason, RoutingDecision
 from router.errors import ConfigError
 from router.exploring.explorer import Explorer
 from router.observing.observer import AnsweredEvent, AnswerOutcome
 from router.policies.loading import load_policies
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
-from router.values import Overrides, Reason, RouteQuery, RoutingDecision
+from router.values import Overrides, RouteQuery
 from tests.fakes import FakeEncoder, write_policy
 
 NAMES = ("small", "middle", "large")

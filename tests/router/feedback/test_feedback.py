@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from router.client import RouterClient
+from router.decision import Reason, RoutingDecision
 from router.errors import InvalidRequestError, ServiceError
 from router.feedback.desk import FeedbackDesk, FeedbackGiver
 from router.feedback.pieces import FeedbackAuthority, FeedbackKind, FeedbackPiece, FeedbackStatus
@@ -27,7 +28,7 @@ from router.ledger.settings import LedgerSettings
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
 from router.time_ids import first_id_at, new_id
-from router.values import Overrides, Reason, RoutingDecision
+from router.values import Overrides
 from tests.router.ledger.rows import sqlite_ledger
 
 

@@ -9,10 +9,11 @@ import httpx
 import pytest
 
 from router.client import RouterClient
+from router.decision import Reason, RoutingDecision
 from router.errors import ServiceError
 from router.identity.counts import DoorName, Refusal
 from router.identity.principal import Scope
-from router.values import Overrides, Reason, RouteQuery, RoutingDecision
+from router.values import Overrides, RouteQuery
 from tests.router.identity.guarded import EASY, HARD, NAMES, Guarded, add_token, guarded_service
 
 WEAK, STRONG = NAMES

@@ -9,6 +9,7 @@ import pytest
 
 from router.attempts import Attempt, AttemptOutcome
 from router.deciding.pipeline import Router
+from router.decision import RoutingDecision
 from router.errors import ConfigError, UpstreamUnavailableError
 from router.ledger.opening import opened_reader
 from router.ledger.reader import LoggedDecision, Span
@@ -16,7 +17,7 @@ from router.ledger.recorder import Ledger
 from router.ledger.settings import LedgerSettings
 from router.observing.observer import AnsweredEvent, AnswerOutcome, Observers
 from router.policies.loading import load_policies
-from router.values import Overrides, RouteQuery, RoutingDecision
+from router.values import Overrides, RouteQuery
 from tests.fakes import FakeEncoder, write_policy
 from tests.router.ledger.rows import sqlite_ledger
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from router.values import ArtifactRef, CandidateRisk, Reason, RoutingDecision, Timings
+from router.decision import ArtifactRef, CandidateRisk, Reason, RoutingDecision, Timings
 
 
 def decision_of(policy: str = "p", digest: str = "d", **changes: Any) -> RoutingDecision:

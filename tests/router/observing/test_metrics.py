@@ -12,6 +12,7 @@ import pytest
 from router import errors
 from router.attempts import Attempt, AttemptOutcome
 from router.deciding.pipeline import Router
+from router.decision import RoutingDecision
 from router.observing import catalogue
 from router.observing.catalogue import CATALOGUE, MetricKind
 from router.observing.cost_comparison import CostComparison
@@ -21,7 +22,7 @@ from router.observing.prometheus import metrics_registry
 from router.observing.tally import MAX_VERSIONS, Snapshot, Tally
 from router.observing.totals import Totals
 from router.policies.loading import load_policies
-from router.values import Overrides, RouteQuery, RoutingDecision
+from router.values import Overrides, RouteQuery
 from tests.fakes import FakeEncoder, write_policy
 from tests.router.observing.events import decision_of
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from router.decision import Reason
 from router.policies.rules import Judgement
-from router.values import Overrides, Reason
+from router.values import Overrides
 from tests.router.policies.cases import decide, judged, make_ask, make_rules
 
 

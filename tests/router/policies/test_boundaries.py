@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from router.decision import Reason
 from router.errors import InvalidRequestError, NoEligibleCandidateError
 from router.policies.candidates.candidate import Prices
 from router.policies.choice import choose
 from router.policies.eligibility import check_eligibility, expected_cost_usd
 from router.policies.policy_file import GainRule
 from router.policies.rules import Judgement, rule_in_force
-from router.values import Capability, HeldCandidate, Overrides, Reason
+from router.values import Capability, HeldCandidate, Overrides
 from tests.router.policies.cases import decide, judged, make_ask, make_rules, needs_no_scores
 
 THREE = ("a", "b", "c")

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from router.deciding.pipeline import Router
-from router.deciding.reason_words import describe_reason
+from router.decision import Reason, ScoreUsed
 from router.errors import ConfigError
+from router.explaining.reason_words import describe_reason
 from router.policies.caller_score import ScoreMap
 from router.policies.loading import load_policy
-from router.values import Overrides, Reason, RouteQuery, ScoreUsed
+from router.values import Overrides, RouteQuery
 from tests.router.policies.score_policy import SCORE, write_score_policy
 
 

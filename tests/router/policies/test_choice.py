@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.asking.ask import Ask
+from router.decision import Reason
 from router.errors import NoEligibleCandidateError
 from router.policies.candidates.candidate import Prices
 from router.policies.choice import Choice, cheapest_choice, choose, is_strong
 from router.policies.eligibility import check_eligibility
 from router.policies.rules import Rules
-from router.values import Overrides, Reason
+from router.values import Overrides
 from tests.router.policies.cases import decide, judged, make_ask, make_rules, needs_no_scores
 
 

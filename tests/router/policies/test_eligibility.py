@@ -6,9 +6,10 @@ import math
 
 import pytest
 
+from router.decision import Reason
 from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
 from router.policies.candidates.candidate import Prices
-from router.values import Capability, Overrides, Reason
+from router.values import Capability, Overrides
 from tests.router.policies.cases import decide, judged, make_ask, make_rules
 
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.decision import Reason
 from router.policies.candidates.candidate import Prices
 from router.policies.rules import Rules
-from router.values import Capability, HeldCandidate, Overrides, Reason
+from router.values import Capability, HeldCandidate, Overrides
 from tests.router.policies.cases import decide, judged, make_ask, make_rules, needs_no_scores
 
 WEAK = Prices(input_usd_per_million_tokens=5, output_usd_per_million_tokens=30)

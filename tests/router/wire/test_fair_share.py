@@ -68,7 +68,7 @@ async def test_a_single_request_is_answered_after_few_of_those_who_send_many(
             single: asyncio.Future[pb.RouteResponse] = asyncio.ensure_future(
                 last.Route(pb.RouteRequest(prompt="the single one"), metadata=[("x-api-key", credential)])
             )
-            waiting = router._pools[encoder.spec.identity]._jobs
+            waiting = router._encoders._pools[encoder.spec.identity]._jobs
             while not any(one.text == "the single one" for one in waiting.in_turn()):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
             encoder.gate.set()

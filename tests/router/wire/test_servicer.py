@@ -20,10 +20,11 @@ from router.cli.demo import PROMPTS
 from router.cli.render import decision_to_dict
 from router.client import AsyncRouterClient, RouterClient
 from router.deciding.pipeline import Router
+from router.decision import Reason, RoutingDecision, Timings
 from router.errors import InvalidRequestError, ServiceError
 from router.pb import router_service_pb2 as pb
 from router.pb import routing_pb2
-from router.values import Overrides, Reason, RouteQuery, RoutingDecision, Timings
+from router.values import Overrides, RouteQuery
 from router.wire.servicer import SERVICE_NAME
 
 #: From npm, by `make test`.

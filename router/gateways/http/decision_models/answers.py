@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from router.decision import RoutingDecision
 from router.gateways.http.decision_models.questions import TierQuestion
 from router.policies.policy_file import PolicyFile
-from router.values import RoutingDecision
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.asking.task_keys import task_of
+from router.decision import Reason
 from router.errors import InvalidRequestError, UndecidedError
 from router.gateways.http.decision_models.answers import answer_question, decisions_reply, systemone_reply
 from router.gateways.http.decision_models.questions import (
@@ -19,7 +20,7 @@ from router.gateways.http.exchange import Exchange, is_large_body
 from router.gateways.http.http_reply import JSON_HEADERS
 from router.gateways.http.request_body import overrides_from_model
 from router.quoting import kind_of, quoted
-from router.values import Message, Reason, RouteQuery
+from router.values import Message, RouteQuery
 
 #: The reasons of decisions that say nothing about the prompt.
 _UNDECIDED = frozenset({Reason.ABSTAINED, Reason.FAILED_OPEN})

@@ -15,9 +15,10 @@ from starlette.routing import Route
 
 from router.answering.dispatch import Dispatcher
 from router.deciding.pipeline import Router
+from router.decision import RoutingDecision
 from router.policies.loading import load_policies
 from router.serving.http_server import serve_on_loopback
-from router.values import RouteQuery, RoutingDecision
+from router.values import RouteQuery
 from tests.fakes import FakeEncoder, write_policy
 from tests.router.faults import answer
 

@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from router.cli.main import cli
+from router.decision import ArtifactRef
 from router.ledger.opening import open_ledger, opened_reader
 from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent
 from router.rollout import ledger_evidence
-from router.values import ArtifactRef, RouteQuery
+from router.values import RouteQuery
 from tests.router.drift.decisions import decision
 from tests.router.ledger.rows import sqlite_ledger
 

@@ -201,7 +201,7 @@ async def test_sessions_judgements_and_threads_of_the_encoder_outlive_a_reload(
         assert await running.reloader.reload("a test") is ReloadOutcome.REPLACED
         new = running.reloader.current.router
         assert new is not old
-        assert new._pools == old._pools
+        assert new._encoders._pools == old._encoders._pools
         assert new._memory is old._memory
         after = (await stub.Route(request, metadata=tools)).decision
         assert after.policy.version == "2"
@@ -263,7 +263,7 @@ async def test_threads_of_an_encoder_that_nobody_needs_any_more_end(tmp_path: Pa
     path = write_policy(tmp_path)
     async with served(path) as (running, stub):
         await stub.Route(pb.RouteRequest(prompt="x"))
-        threads = [thread for pool in running.router._pools.values() for thread in pool._threads]
+        threads = [thread for pool in running.router._encoders._pools.values() for thread in pool._threads]
         assert all(thread.is_alive() for thread in threads)
         rewrite(path, probe=None, rule=fixed("small"))
         assert await running.reloader.reload("a test") is ReloadOutcome.REPLACED

@@ -9,6 +9,7 @@ import pytest
 
 from probes.probe import ProbePrediction
 from router.asking.ask import Ask
+from router.decision import ArtifactRef
 from router.errors import ConfigError
 from router.policies.choice import choose
 from router.policies.eligibility import check_eligibility
@@ -25,7 +26,7 @@ from router.tuning.certifying.rule_paths import (
     lay_path,
     rule_inputs,
 )
-from router.values import ArtifactRef, Capability, Overrides
+from router.values import Capability, Overrides
 
 PRICES = (1.0, 5.0, 2.0, 20.0)
 

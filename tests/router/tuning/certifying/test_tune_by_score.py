@@ -12,11 +12,12 @@ import yaml
 
 from router.client import RouterClient
 from router.deciding.pipeline import Router
+from router.decision import Reason
 from router.errors import ConfigError
 from router.policies.loading import load_policy
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
-from router.values import Reason, RouteQuery
+from router.values import RouteQuery
 from tests.gateways.loopback import in_thread
 from tests.router.tuning.certifying.tune_verb import PAIR, answer_of, run
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from router.client import RouterClient
+from router.decision import Reason, RoutingDecision
 from router.policies.loading import load_policy
 from router.serving.settings import ServerSettings
 from router.tuning.previewing.logged_requests import read_log
 from router.tuning.previewing.replay import encode_texts, replay, without_sessions
-from router.values import Reason, RoutingDecision
 from tests.router.tuning.previewing.logs import real_policy, session_rows, write_log
 from tests.service import running_service
 

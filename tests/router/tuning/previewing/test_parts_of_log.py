@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from router.decision import RoutingDecision
 from router.policies.loading import load_policy
 from router.tuning.previewing.logged_requests import read_log
 from router.tuning.previewing.prompt_caches import Bill
 from router.tuning.previewing.replay import replay
 from router.tuning.previewing.slices_of_log import parts_of_log
-from router.values import RoutingDecision
 from tests.fakes import FakeEncoder, probe_with_kinds, write_policy
 from tests.router.tuning.previewing.logs import write_log
 

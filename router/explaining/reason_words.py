@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router.values import RoutingDecision
+from router.decision import RoutingDecision
 
 
 def describe_reason(decision: RoutingDecision) -> str:
