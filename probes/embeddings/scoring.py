@@ -6,12 +6,11 @@ import csv
 import glob
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,11 @@ from numpy.typing import NDArray
 
 from probes.bounded.parquet import open_parquet, read_parquet
 from probes.bounded.text import path_fault
-from probes.embeddings.files import EmbeddingFile, open_embeddings
-from probes.errors import DataError, DimensionError
+from probes.embeddings.score_work import REASON, EmbeddingSource, FileSource, Scorer, ScoringWork
+from probes.errors import DataError
 from probes.probe import DifficultyProbe
-
-Scorer = Callable[[NDArray[np.float32]], Mapping[str, NDArray[Any]]]
-_BLOCK_BYTES = 16 << 20
-#: The column of a part that says why a row has no score; it is not in the output. Its name is on disk: keep it.
-_REASON = "_why"
+from probes.shards.checkpoint import FolderCheckpoint
+from probes.shards.work import Engine, PlainLoop, run_shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +32,15 @@ class ScoringOptions:
 
     Attributes:
         array: the array or column to read, needed only if the file holds several.
-        part_rows: rows of a part, 1 or more. An interrupted run loses at most the part that it was in.
+        part_rows: rows of a part, 1 or more. An interrupted run loses at most the parts that were being scored.
+        engine: what scores the parts. The output is the same, byte for byte, with every engine.
         progress: whether to draw a progress bar; None draws one on a terminal.
         overwrite: whether an output that exists is replaced.
     """
 
     array: str | None = None
-    part_rows: int = 1_000_000
+    part_rows: int = 100_000
+    engine: Engine = field(default_factory=PlainLoop)
     progress: bool | None = None
     overwrite: bool = False
 
@@ -89,13 +87,12 @@ class _Job:
         return out.with_name(f"{out.name}.{digest[:12]}.partial")
 
 
-def probe_scorer(probe: DifficultyProbe) -> Scorer:
-    """Return the scorer of a probe: it gives `loss_<model>` per model, `risk_<model>` if calibrated, and `leverage`.
+@dataclass(frozen=True)
+class _ProbeScorer:
+    probe: DifficultyProbe
 
-    It computes whole blocks at once, so the last bit of a score may differ from `probe.predict`, which goes row by row.
-    """
-
-    def score(features: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]:
+    def __call__(self, features: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]:
+        probe = self.probe
         loss = probe.linear.predict(features)
         columns = {f"loss_{model}": loss[:, k] for k, model in enumerate(probe.models)}
         # A probe of nats or squared errors has no calibration, so it has no risks.
@@ -107,11 +104,17 @@ def probe_scorer(probe: DifficultyProbe) -> Scorer:
             columns[f"risk_{probe.models[k]}"] = risk
         return columns | {"leverage": probe.leverage.score(features)}
 
-    return score
+
+def probe_scorer(probe: DifficultyProbe) -> Scorer:
+    """Return the scorer of a probe: it gives `loss_<model>` per model, `risk_<model>` if calibrated, and `leverage`.
+
+    It computes whole blocks at once, so the last bit of a score may differ from `probe.predict`, which goes row by row.
+    """
+    return _ProbeScorer(probe)
 
 
 def score_file(
-    source: str | Path,
+    source: str | Path | EmbeddingSource,
     out: str | Path,
     scorer: Scorer,
     *,
@@ -120,61 +123,61 @@ def score_file(
 ) -> ScoringReport:
     """Score every row of `source` (.npy, .npz, .safetensors, .parquet) into the parquet file `out`.
 
-    `scorer` maps (b, width) finite float32 features to named columns (b,); `scorer_id` (a probe's digest) tells
-    scorers apart. The output has the column `row` (0-based, int64) and the scorer's columns, floats as
-    float32.
+    `source` may also be another source of embeddings, such as a file of prompts with an encoder. `scorer` maps
+    (b, width) finite float32 features to named columns (b,); `scorer_id` (a probe's digest) tells scorers apart.
+    Engines with processes need a scorer that is defined at the top of a module. The output has the column `row`
+    (0-based, int64) and the scorer's columns, floats as float32.
 
     A row that holds NaN or infinity, is missing or has another width, or whose score is not a finite number, gets NaN
     (or null) in every column but `row`. It is counted in the report, and `<out>.bad-rows.csv` lists the rows with
     the reason for each.
 
     `out` appears in one step when everything is scored, never before. Until then finished parts lie in a folder beside
-    it that is named by a digest of source, scorer and options. The same call goes on after the last finished part;
-    another call does not use them. A call that fails before its first part is finished leaves nothing.
+    it that is named by a digest of source, scorer and options. The same call goes on with the parts that are missing,
+    on any engine; another call does not use them. A call that fails before its first part is finished leaves nothing.
     Raises DataError if `out` exists, unless `options.overwrite`, and for a file that cannot be read.
     """
-    source, out, options = Path(source), Path(out), options or ScoringOptions()
+    out, options = Path(out), options or ScoringOptions()
     if out.exists() and not options.overwrite:
         raise DataError(f"the output {out} must not exist yet; remove it, have it replaced, or choose another name")
-    embeddings = open_embeddings(source, options.array)
-    job = _job_of(source, embeddings, scorer_id, options)
-    done, columns, bad = _score_all(embeddings, scorer, job, out, options.progress)
+    if isinstance(source, str | Path):
+        source = FileSource(Path(source), options.array)
+    embeddings = source.open()
+    job = _job_of(source, embeddings.rows, embeddings.width, scorer_id, options)
+    work = ScoringWork(source, scorer, embeddings.rows, options.part_rows)
+    resumed, columns, bad = _score_all(work, job, out, options)
     leftovers = tuple(sorted(out.parent.glob(f"{glob.escape(out.name)}.????????????.partial")))
-    listed = bad_rows_file(out) if bad else None
-    return ScoringReport(
-        embeddings.rows, min(done * options.part_rows, embeddings.rows), columns, bad, listed, leftovers
-    )
+    return ScoringReport(embeddings.rows, resumed, columns, bad, bad_rows_file(out) if bad else None, leftovers)
 
 
-def _score_all(
-    embeddings: EmbeddingFile, scorer: Scorer, job: _Job, out: Path, progress: bool | None
-) -> tuple[int, tuple[str, ...], int]:
-    """Score all parts that are not finished and merge them; return (parts already finished, columns, bad rows)."""
+def _score_all(work: ScoringWork, job: _Job, out: Path, options: ScoringOptions) -> tuple[int, tuple[str, ...], int]:
+    """Score all parts that are not finished and merge them; return (rows already scored, columns, bad rows)."""
     partial = job.folder(out)
     partial.mkdir(parents=True, exist_ok=True)
+    parts = FolderCheckpoint(partial, work.n_shards, ".parquet")
     try:
-        done = _finished_parts(partial, job)
-        with _bar(job.rows, min(done * job.part_rows, job.rows), f"scoring {job.source}", progress) as advance:
-            _write_parts(embeddings, scorer, partial, job, done, advance)
-        columns, bad = _merge(partial, out, job)
+        resumed = sum(map(work.rows_of, parts.finished))
+        with _bar(work.rows, resumed, f"scoring {job.source}", options.progress) as advance:
+            run_shards(work, parts, options.engine, lambda number: advance(work.rows_of(number)))
+        columns, bad = _merge([parts.path(number) for number in range(work.n_shards)], partial, out)
     except BaseException:
         # An empty folder would only be litter; one with a finished part is what the next run goes on from.
-        if not _part(partial, 0).exists():
+        if not parts.finished:
             shutil.rmtree(partial)
         raise
     shutil.rmtree(partial)
-    return done, columns, bad
+    return resumed, columns, bad
 
 
-def _job_of(source: Path, embeddings: EmbeddingFile, scorer_id: str, options: ScoringOptions) -> _Job:
-    state = source.stat()
+def _job_of(source: EmbeddingSource, rows: int, width: int, scorer_id: str, options: ScoringOptions) -> _Job:
+    state = source.path.stat()
     return _Job(
-        source.name,
+        source.path.name,
         state.st_size,
         state.st_mtime_ns,
-        options.array,
-        embeddings.rows,
-        embeddings.width,
+        source.settings,
+        rows,
+        width,
         scorer_id,
         options.part_rows,
     )
@@ -212,121 +215,23 @@ def read_scores(path: str | Path, column: str | None = None) -> tuple[NDArray[np
         raise DataError(f"columns 'row' and {chosen!r} of {source.name} must hold numbers") from error
 
 
-def _part(partial: Path, number: int) -> Path:
-    return partial / f"part-{number:06d}.parquet"
-
-
-def _finished_parts(partial: Path, job: _Job) -> int:
-    """Return how many parts, counted from the first, exist and are complete."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    done = 0
-    while done * job.part_rows < job.rows:
-        expected = min(job.part_rows, job.rows - done * job.part_rows)
-        try:
-            if pq.read_metadata(_part(partial, done)).num_rows != expected:
-                break
-        except (OSError, pa.ArrowException):
-            # The part is missing, or a crash cut it short: it is scored again.
-            break
-        done += 1
-    return done
-
-
-def _replace(target: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the target and rename the result, so that the target is whole or absent."""
-    unfinished = target.with_name(f"{target.name}.{os.getpid()}.unfinished")
-    write(unfinished)
-    unfinished.replace(target)
-
-
-def _write_parts(
-    embeddings: EmbeddingFile,
-    scorer: Scorer,
-    partial: Path,
-    job: _Job,
-    done: int,
-    advance: Callable[[int], None],
-) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    block_rows = max(1, min(job.part_rows, _BLOCK_BYTES // (4 * job.width)))
-    row, number, waiting = done * job.part_rows, done, []
-    for block in embeddings.blocks(row, block_rows) if row < job.rows else ():
-        end_of_part = min((number + 1) * job.part_rows, job.rows)
-        # A block may reach over the end of its part.
-        for piece in (block[: end_of_part - row], block[end_of_part - row :]):
-            if not len(piece):
-                continue
-            waiting.append(_score(piece, row, scorer))
-            row += len(piece)
-            advance(len(piece))
-            if row == min((number + 1) * job.part_rows, job.rows):
-                table = pa.table({key: pa.concat_arrays([part[key] for part in waiting]) for key in waiting[0]})
-                _replace(_part(partial, number), lambda path, table=table: pq.write_table(table, path))  # type: ignore[misc]
-                number, waiting = number + 1, []
-
-
-def _score(features: NDArray[np.float32], first: int, scorer: Scorer) -> dict[str, Any]:
-    """Return the columns of one piece as arrow arrays; `_REASON` is null for the rows that have a score."""
-    import pyarrow as pa
-
-    finite = np.isfinite(features).all(axis=1)
-    good = features if finite.all() else features[finite]
-    columns: dict[str, NDArray[Any]] = {}
-    scored = np.ones(len(good), dtype=bool)
-    # A finite row may still overflow; its score is then not finite, which is reported below.
-    with np.errstate(over="ignore", invalid="ignore"):
-        # If no row is good, a row of zeros still shows which columns the scorer gives.
-        found = scorer(good) if len(good) else {k: v[:0] for k, v in scorer(np.zeros_like(features[:1])).items()}
-    for name, values in found.items():
-        if np.shape(values) != (len(good),):
-            raise DimensionError(f"scores {name!r} must have shape ({len(good)},), got {np.shape(values)}")
-        with np.errstate(over="ignore"):
-            columns[name] = values.astype(np.float32) if values.dtype.kind == "f" else values
-        if values.dtype.kind == "f":
-            scored &= np.isfinite(columns[name])
-    why = np.full(len(features), None, dtype=object)
-    why[~finite] = "the embedding is missing, of another width, or holds NaN or infinity"
-    why[np.flatnonzero(finite)[~scored]] = "the score is not a finite number"
-    place = np.full(len(features), -1)
-    place[np.flatnonzero(finite)[scored]] = np.flatnonzero(scored)
-    table: dict[str, Any] = {"row": pa.array(np.arange(first, first + len(features)))}
-    table |= {name: _spread(values, place) for name, values in columns.items()}
-    return table | {_REASON: pa.array(why, pa.string())}
-
-
-def _spread(values: NDArray[Any], place: NDArray[np.int64]) -> Any:
-    """Return an arrow array of values[place], with NaN (or null if the values are no floats) at places of -1."""
-    import pyarrow as pa
-
-    absent = place < 0
-    if not absent.any():
-        return pa.array(values)
-    if values.dtype.kind == "f":
-        return pa.array(np.append(values, np.float32(np.nan))[place])
-    return pa.array(values).take(pa.array(place, mask=absent))
-
-
-def _merge(partial: Path, out: Path, job: _Job) -> tuple[tuple[str, ...], int]:
+def _merge(parts: list[Path], partial: Path, out: Path) -> tuple[tuple[str, ...], int]:
     """Join all parts as row groups of one file; return its columns and the number of rows without a score."""
     import pyarrow.parquet as pq
 
-    schema = pq.read_schema(_part(partial, 0))
-    schema = schema.remove(schema.get_field_index(_REASON))
+    schema = pq.read_schema(parts[0])
+    schema = schema.remove(schema.get_field_index(REASON))
     unfinished, listed = partial / "all.parquet", partial / "bad-rows.csv"
     bad = 0
     with pq.ParquetWriter(unfinished, schema) as writer, listed.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(("row", "why"))
-        for number in range(-(-job.rows // job.part_rows)):
-            table = pq.read_table(_part(partial, number))
-            without = table.filter(table[_REASON].is_valid())
-            lines.writerows(zip(without["row"].to_pylist(), without[_REASON].to_pylist(), strict=True))
+        for part in parts:
+            table = pq.read_table(part)
+            without = table.filter(table[REASON].is_valid())
+            lines.writerows(zip(without["row"].to_pylist(), without[REASON].to_pylist(), strict=True))
             bad += len(without)
-            writer.write_table(table.drop_columns([_REASON]))
+            writer.write_table(table.drop_columns([REASON]))
     if bad:
         listed.replace(bad_rows_file(out))
     else:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from router.cli.options import ARRAY, ENCODER, ENCODER_DIR, JSON, PATH, output_option
+from router.cli.options import ARRAY, ENCODER, ENCODER_DIR, JSON, PATH, PROCESSES, output_option
 from router.cli.output import INCOMPLETE, print_json, progress_bar
 
 
@@ -45,29 +46,27 @@ def fit_pairs_verb(pairs: Path, out: Path, name: str | None, as_json: bool) -> N
         raise SystemExit(INCOMPLETE)
 
 
-@click.command("score", short_help="Score every row of a file of embeddings.")
-@click.argument("embeddings", type=PATH)
+@click.command("score", short_help="Score every row of a file of embeddings or prompts.")
+@click.argument("source", metavar="EMBEDDINGS", type=PATH)
 @click.option("--probe", "probe_dir", required=True, type=PATH, help="The folder of the probe.")
 @output_option("The parquet file to write.", suffix=".parquet")
 @ARRAY
+@ENCODER_DIR
+@PROCESSES
 @JSON
-def score_verb(embeddings: Path, probe_dir: Path, out: Path, array: str | None, as_json: bool) -> None:
+def score_verb(source: Path, probe_dir: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Score every row of EMBEDDINGS (npy, npz, parquet, safetensors) into parquet, in constant memory.
 
+    EMBEDDINGS may also be a file of prompts, as `elle embed` reads them: they are encoded by the encoder of the probe.
     Run the same command again to continue an interrupted run. Rows that cannot be scored get NaN; they are counted and
     listed in OUT.bad-rows.csv, and the exit status is then 3.
     """
     from probes.artifacts import store as artifact
-    from probes.embeddings.scoring import ScoringOptions, probe_scorer, score_file
+    from probes.embeddings.scoring import probe_scorer, score_file
 
     probe = artifact.load(probe_dir)
-    report = score_file(
-        embeddings,
-        out,
-        probe_scorer(probe),
-        scorer_id=probe.identity,
-        options=ScoringOptions(array=array, overwrite=True),
-    )
+    embeddings, scoring = _scoring_of(source, probe, **options)
+    report = score_file(embeddings, out, probe_scorer(probe), scorer_id=probe.identity, options=scoring)
     if as_json:
         found = {"rows": report.rows, "resumed_rows": report.resumed_rows, "columns": report.columns}
         listed = None if report.bad_rows_file is None else str(report.bad_rows_file)
@@ -86,6 +85,21 @@ def score_verb(embeddings: Path, probe_dir: Path, out: Path, array: str | None, 
             err=True,
         )
         raise SystemExit(INCOMPLETE)
+
+
+def _scoring_of(source: Path, probe: Any, array: str | None, encoder_dir: Path | None, processes: int) -> Any:
+    """Return what `score_file` is to score and how: a file of embeddings, or prompts with the encoder of the probe."""
+    from probes.embeddings.scoring import ScoringOptions
+    from probes.shards.choosing import chosen_engine
+    from probes.shards.work import PlainLoop
+    from router.tuning.outcomes.feature_cache import encoder_spec
+    from router.tuning.outcomes.prompt_embeddings import SHARD_OF_PROMPTS, PromptSource, holds_prompts
+
+    options = ScoringOptions(array=array, overwrite=True, engine=chosen_engine(processes) or PlainLoop())
+    if array is not None or not holds_prompts(source):
+        return source, options
+    prompts = PromptSource(source, encoder_spec(probe), probe.n_features, encoder_dir)
+    return prompts, replace(options, part_rows=SHARD_OF_PROMPTS)
 
 
 @click.command("embed")

@@ -14,6 +14,7 @@ from router.cli.options import (
     JSON,
     PATH,
     PRICES,
+    PROCESSES,
     GroupedCommand,
     output_option,
     require_free,
@@ -49,7 +50,7 @@ _SEED = click.option("--seed", default=0, show_default=True, help="The seed of f
 _EVALUATE_GROUPS = {
     "What to compare": ("policy_file", "weak", "strong", "quick"),
     "Which prompts": ("holdout", "time_column", "folds", "split"),
-    "How to compute": ("prices", "resamples", "seed", "encoder_dir"),
+    "How to compute": ("prices", "resamples", "seed", "encoder_dir", "processes"),
 }
 
 
@@ -75,6 +76,7 @@ _EVALUATE_GROUPS = {
 @_SPLIT
 @_QUICK
 @_SEED
+@PROCESSES
 @JSON
 def evaluate_verb(paths: tuple[Path, ...], policy_file: Path | None, as_json: bool, **options: Any) -> None:
     """Evaluate a policy, or the ranking of a PROBE, on DATA.
@@ -87,6 +89,9 @@ def evaluate_verb(paths: tuple[Path, ...], policy_file: Path | None, as_json: bo
     on DATA, give --cv: its recipe is then fitted anew without the prompts that it judges, and the figures of a random
     split and of a split by groups are printed side by side.
     """
+    from probes.shards.choosing import chosen_engine
+
+    options["engine"] = chosen_engine(options.pop("processes"))
     if policy_file is None:
         _evaluate_probe(paths, as_json, options)
     else:
@@ -121,7 +126,9 @@ def _evaluate_policy(paths: tuple[Path, ...], policy_file: Path, as_json: bool, 
             raise click.UsageError(f"--{'cv' if name == 'folds' else name} is for a PROBE; a policy states its own.")
     if folders := [path for path in paths if path.is_dir()]:
         raise click.UsageError(f"with --policy give files of outcomes only, got the folder {folders[0]}.")
-    files = PolicyFiles(policy_file, paths, options["holdout"], options["time_column"], options["encoder_dir"])
+    files = PolicyFiles(
+        policy_file, paths, options["holdout"], options["time_column"], options["encoder_dir"], options["engine"]
+    )
     compared = PolicyEvaluationOptions(options["weak"], options["strong"], options["resamples"], options["seed"])
     with progress_bar("encoding") as on_progress:
         found = evaluate_policy_files(files, compared, on_progress)
@@ -135,7 +142,8 @@ def _evaluate_policy(paths: tuple[Path, ...], policy_file: Path, as_json: bool, 
 def _pair_files(probe: Path, data: tuple[Path, ...], options: dict[str, Any]) -> Any:
     from router.tuning.outcomes.pair_data import PairFiles
 
-    return PairFiles(probe, data, options["weak"], options["strong"], options["prices"], options["encoder_dir"])
+    weak, strong, engine = options["weak"], options["strong"], options.get("engine")
+    return PairFiles(probe, data, weak, strong, options["prices"], options["encoder_dir"], engine)
 
 
 def _evaluation_options(options: dict[str, Any]) -> Any:

@@ -48,6 +48,14 @@ PRICES = click.option(
     help="List prices of the models, from a file or from the table of LiteLLM, for costs that the data do not state.",
 )
 
+PROCESSES = click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Work in this many processes of this machine. The results are the same.",
+)
+
 #: The options of verbs that ask models: which prompts, how answers are graded, and how much they may cost.
 _ASKING = (
     click.option("--seed", default=0, show_default=True, help="The seed of the draw."),

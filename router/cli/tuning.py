@@ -14,6 +14,7 @@ from router.cli.options import (
     JSON,
     PATH,
     PRICES,
+    PROCESSES,
     GroupedCommand,
     output_option,
     require_other_than_input,
@@ -87,6 +88,7 @@ _FIT_GROUPS = {
     "What to fit": ("models", "encoder", "encoder_dir", "name", "kind_names"),
     "What to keep apart": ("holdout", "seed"),
     "From an old probe": ("prior", "add", "keep_statistics"),
+    "How to compute": ("processes",),
     "Output": ("out", "force", "as_json"),
 }
 
@@ -128,12 +130,14 @@ _FIT_GROUPS = {
     is_flag=True,
     help="Store sums of the fit, so that the probe can be a --prior later. They hold no prompt.",
 )
+@PROCESSES
 @JSON
 def fit_verb(
     data: tuple[Path, ...],
     out: Path,
     models: str | None,
     add: str | None,
+    processes: int,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -148,11 +152,13 @@ def fit_verb(
     if add is not None:
         _add_model(data, out, add, as_json)
         return
+    from probes.shards.choosing import chosen_engine
     from router.cli.steps.fit_files import FitOptions, fit_files
     from router.tuning.reporting.fit_summary import print_fit
 
+    fit_options = FitOptions(models=split_names(models), engine=chosen_engine(processes), **options)
     with progress_bar("encoding") as on_progress:
-        summary = fit_files(data, out, FitOptions(models=split_names(models), **options), on_progress)
+        summary = fit_files(data, out, fit_options, on_progress)
     if as_json:
         print_json(summary.to_dict())
     else:
@@ -167,9 +173,10 @@ def _add_model(data: tuple[Path, ...], out: Path, add: str, as_json: bool) -> No
 
     ctx = click.get_current_context()
     given = {name: value for name, value in ctx.params.items() if ctx.get_parameter_source(name) != _DEFAULT}
-    if refused := [name for name in ("models", "holdout", "keep_statistics", "kind_names") if name in given]:
+    ours = ("models", "holdout", "keep_statistics", "kind_names", "processes")
+    if refused := [name for name in ours if name in given]:
         listed = " and ".join(f"--{name.replace('_', '-')}" for name in refused)
-        raise DataError(f"--add leaves the rest of the probe as it is, so {listed} must not be given.")
+        raise DataError(f"--add leaves the rest of the probe as it is, from few labels, so {listed} must not be given.")
     if "prior" not in given:
         raise DataError("--add needs --prior PROBE, the probe to add the model to.")
     options = {name: given[name] for name in ("prior", "encoder", "encoder_dir", "name", "seed") if name in given}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from probes.shards.work import Engine
 from router.policies.loading import load_policy
 from router.tuning.judging.policy_evaluation import (
     PolicyEvaluation,
@@ -39,6 +40,7 @@ class PolicyFiles:
         holdout: evaluates only the latest prompts, as `latest:20%`; None evaluates all.
         time_column: column of the data that says when a prompt was asked; None takes one with a usual name.
         encoder_dir: folder of the encoder's files; None looks for them.
+        engine: what encodes the prompts, in shards; None encodes them in this process.
     """
 
     policy: Path
@@ -46,6 +48,7 @@ class PolicyFiles:
     holdout: str | None = None
     time_column: str | None = None
     encoder_dir: Path | None = None
+    engine: Engine | None = None
 
 
 def evaluate_policy_files(
@@ -66,7 +69,7 @@ def evaluate_policy_files(
     outcomes = candidate_outcomes(outcomes, served.rules.file.candidates)
     features = None
     if served.encoder_spec is not None:
-        features = FeatureCache().features(
+        features = FeatureCache(engine=files.engine).features(
             served.encoder_spec, outcomes.texts, encoder_dir=files.encoder_dir, on_progress=on_progress
         )
     return replace(evaluate_policy(served, outcomes, features, options), period=period)

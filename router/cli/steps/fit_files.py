@@ -14,6 +14,7 @@ from probes.encoders.exported import pinned_here
 from probes.encoders.spec import parse_spec
 from probes.errors import ArtifactError, DataError
 from probes.regression.prior import Prior
+from probes.shards.work import Engine
 from router.tuning.fitting.adaptation import PriorProbe
 from router.tuning.fitting.fit import fit_probe, notes_on_labels, notes_on_tasks, with_enough_labels
 from router.tuning.fitting.kinds_of_groups import read_kind_names, with_kinds
@@ -38,6 +39,7 @@ class FitOptions:
         prior: folder of a probe to adapt; None fits from scratch.
         keep_statistics: whether to write the sums of the fit, so that the probe can be adapted later.
         kind_names: file of names in words for the kinds of request, by group; None takes the groups as names.
+        engine: what encodes the prompts, in shards; None encodes them in this process.
     """
 
     models: tuple[str, ...] | None = None
@@ -49,6 +51,7 @@ class FitOptions:
     prior: Path | None = None
     keep_statistics: bool = False
     kind_names: Path | None = None
+    engine: Engine | None = None
 
 
 def fit_files(data: Sequence[Path], out: Path, options: FitOptions, on_progress: Progress | None) -> FitSummary:
@@ -72,7 +75,9 @@ def fit_files(data: Sequence[Path], out: Path, options: FitOptions, on_progress:
     else:
         outcomes, notes = prior.check(spec, outcomes), []
     started = time.perf_counter()
-    features = FeatureCache().features(spec, outcomes.texts, encoder_dir=options.encoder_dir, on_progress=on_progress)
+    features = FeatureCache(engine=options.engine).features(
+        spec, outcomes.texts, encoder_dir=options.encoder_dir, on_progress=on_progress
+    )
     encoded = time.perf_counter()
     title = options.name or out.resolve().name
     fitted = fit_probe(outcomes, features, spec, title=title, seed=options.seed, prior=prior)

@@ -7,7 +7,8 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from probes.encoders.load import load_encoder
 from probes.encoders.spec import Encoder, EncoderSpec, FloatArray, encode_all
 from probes.errors import DataError, EncoderMismatchError
 from probes.probe import DifficultyProbe
+from probes.shards.work import Engine, ShardFunction
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +37,12 @@ class FeatureCache:
     Args:
         directory: where the cache is; it is created when needed. None takes `default_cache_dir()`; if there is no such
             directory, nothing is kept.
+        engine: what encodes new texts, in shards; None encodes them in this process, with a thread for each core.
     """
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, engine: Engine | None = None) -> None:
         self._directory = directory or default_cache_dir()
+        self._engine = engine
 
     def features(
         self,
@@ -61,16 +65,16 @@ class FeatureCache:
         if new:
             if folder is None:
                 _say_not_kept("there is no home directory")
-            encoder = load_encoder(spec, encoder_dir)
-            if encoder.spec.differs_in_rounding_only(spec):
-                raise EncoderMismatchError(
-                    f"features must be those of {spec.model_id} in {spec.precision}; this machine computes "
-                    f"{encoder.spec.precision}, whose last bits differ. Fit a probe on this machine, or go to one that "
-                    f"computes {spec.precision}: x86-64 with AVX2, and the package installed where a C compiler is."
-                )
+            encoder = _load(spec, encoder_dir)
             known = {key: row for key, row in known.items() if len(row) == encoder.n_features}
             new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-            known |= _encode(encoder, new, folder, on_progress)
+            work = _EncodingWork(spec, encoder_dir, tuple(new.values()))
+            results = (
+                _here(work, encoder, on_progress)
+                if self._engine is None
+                else self._engine.results(work, range(work.n_shards))
+            )
+            known |= _kept(results, list(new), folder, on_progress if self._engine else None)
         return np.stack([known[key] for key in keys])
 
 
@@ -83,24 +87,67 @@ def encoder_spec(probe: DifficultyProbe) -> EncoderSpec:
     return EncoderSpec.from_dict(probe.encoder)
 
 
-def _encode(
-    encoder: Encoder, new: dict[bytes, str], folder: Path | None, on_progress: Progress | None
-) -> dict[bytes, FloatArray]:
+def _load(spec: EncoderSpec, directory: Path | None) -> Encoder:
+    """Load the encoder of a spec. Raises EncoderMismatchError if this machine computes other features."""
+    encoder = load_encoder(spec, directory)
+    if encoder.spec.differs_in_rounding_only(spec):
+        raise EncoderMismatchError(
+            f"features must be those of {spec.model_id} in {spec.precision}; this machine computes "
+            f"{encoder.spec.precision}, whose last bits differ. Fit a probe on this machine, or go to one that "
+            f"computes {spec.precision}: x86-64 with AVX2, and the package installed where a C compiler is."
+        )
+    return encoder
+
+
+@dataclass(frozen=True)
+class _EncodingWork:
+    """Encodes texts in shards of `SHARD`; the result of a shard is its float32 features, row by row."""
+
+    spec: EncoderSpec
+    directory: Path | None
+    texts: tuple[str, ...]
+
+    @property
+    def n_shards(self) -> int:
+        return -(-len(self.texts) // SHARD)
+
+    def open(self, threads: int | None) -> ShardFunction:
+        encoder = _load(self.spec, self.directory)
+        return lambda number: self.encoded(number, encoder, threads)
+
+    def encoded(
+        self, number: int, encoder: Encoder, threads: int | None = None, on_done: Callable[[], None] | None = None
+    ) -> bytes:
+        texts = self.texts[number * SHARD : (number + 1) * SHARD]
+        return encode_all(encoder, texts, workers=threads, on_done=on_done).tobytes()
+
+
+def _here(work: _EncodingWork, encoder: Encoder, on_progress: Progress | None) -> Iterator[tuple[int, bytes]]:
+    """Encode all shards in this process, with the encoder that is loaded already."""
     done = 0
 
     def count() -> None:
         nonlocal done
         done += 1
         if on_progress is not None:
-            on_progress(done, len(new))
+            on_progress(done, len(work.texts))
 
+    for number in range(work.n_shards):
+        yield number, work.encoded(number, encoder, on_done=count)
+
+
+def _kept(
+    results: Iterator[tuple[int, bytes]], keys: Sequence[bytes], folder: Path | None, on_progress: Progress | None
+) -> dict[bytes, FloatArray]:
+    """Write the features of each shard to the cache as soon as they come; return all of them by key."""
     found: dict[bytes, FloatArray] = {}
-    keys = list(new)
-    for start in range(0, len(keys), SHARD):
-        chunk = keys[start : start + SHARD]
-        features = encode_all(encoder, [new[key] for key in chunk], on_done=count)
-        folder = _keep_shard(folder, chunk, features) if folder is not None else None
-        found |= dict(zip(chunk, features, strict=True))
+    for number, result in results:
+        own = keys[number * SHARD : (number + 1) * SHARD]
+        features = np.frombuffer(result, dtype=np.float32).reshape(len(own), -1)
+        folder = _keep_shard(folder, own, features) if folder is not None else None
+        found |= dict(zip(own, features, strict=True))
+        if on_progress is not None:
+            on_progress(len(found), len(keys))
     return found
 
 

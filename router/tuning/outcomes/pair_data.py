@@ -12,6 +12,7 @@ import numpy.typing as npt
 from probes.artifacts import store as artifact
 from probes.errors import DataError
 from probes.probe import DifficultyProbe
+from probes.shards.work import Engine
 from router.tuning.outcomes.candidates import priced
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
 from router.tuning.outcomes.feature_cache import FeatureCache, Progress, encoder_spec
@@ -26,6 +27,7 @@ class PairFiles:
         weak, strong: names of the two models, as in the probe.
         prices: path of a price file, or `litellm`, for costs that the data do not have; None leaves these unknown.
         encoder_dir: folder of the encoder's files; None looks for them.
+        engine: what encodes the prompts, in shards; None encodes them in this process.
     """
 
     probe: Path
@@ -34,6 +36,7 @@ class PairFiles:
     strong: str
     prices: str | None = None
     encoder_dir: Path | None = None
+    engine: Engine | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def load_pair(files: PairFiles, on_progress: Progress | None) -> PairData:
     estimated = 0
     if files.prices is not None:
         outcomes, estimated = priced(outcomes, files.prices)
-    features = FeatureCache().features(
+    features = FeatureCache(engine=files.engine).features(
         encoder_spec(probe), outcomes.texts, encoder_dir=files.encoder_dir, on_progress=on_progress
     )
     return PairData(probe, outcomes, features, estimated)

@@ -5,27 +5,36 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from probes.artifacts import store as artifact
+from probes.bounded.parquet import open_parquet
+from probes.bounded.text import path_fault
 from probes.encoders.exported import pinned_here
 from probes.encoders.load import load_encoder
 from probes.encoders.spec import Encoder, EncoderSpec, FloatArray, encode_all, parse_spec
 from probes.errors import DataError, EncoderMismatchError
 from router.tuning.outcomes.feature_cache import Progress, encoder_spec
 from router.tuning.outcomes.outcome_rows import read_ask
-from router.tuning.outcomes.records import Place, Row, read_rows, read_text
+from router.tuning.outcomes.records import SUFFIXES, Place, Row, read_rows, read_text
 
 #: Rows that are encoded and written at a time. No more embeddings are in memory at once.
 _ROWS = 1000
 
+#: Prompts that `elle score` encodes and scores before it keeps the result. A shard takes seconds.
+SHARD_OF_PROMPTS = 1000
+
 _SUFFIXES = (".npy", ".parquet")
+
+#: The suffix of a file with a prompt on each line.
+_TEXT = ".txt"
 
 
 @dataclass(frozen=True)
@@ -74,14 +83,8 @@ def embed_prompts(
     )
     rows = _rows(prompts)
     texts, bad = _texts(rows)
-    if len(bad) == len(rows):
-        raise DataError(f"{prompts} must hold prompts, and has none: {next(iter(bad.values()), 'it is empty')}")
-    loaded = load_encoder(spec, encoder_dir)
-    if loaded.spec.identity != spec.identity:
-        raise EncoderMismatchError(
-            f"the embeddings must be of encoder {spec.identity[:12]} ({spec.precision}); this machine computes "
-            f"{loaded.spec.identity[:12]} ({loaded.spec.precision}). Fit the probe on this machine, or embed elsewhere."
-        )
+    _require_prompts(prompts, len(rows), bad)
+    loaded = _load(spec, encoder_dir)
     with _embedding_file(out, rows, loaded.n_features, spec) as write:
         for first in range(0, len(texts), _ROWS):
             write(_encoded(loaded, texts[first : first + _ROWS]))
@@ -96,9 +99,90 @@ def embed_prompts(
     return EmbedSummary(str(out), len(texts), loaded.n_features, spec.identity, len(bad), str(listed) if bad else None)
 
 
+def holds_prompts(path: Path) -> bool:
+    """Return whether a file holds prompts rather than embeddings: a parquet file does by the names of its columns."""
+    if path.suffix.lower() != ".parquet":
+        return path.suffix.lower() in (*SUFFIXES, _TEXT)
+    if path_fault(path) is not None:
+        return False
+    with open_parquet(path) as file:
+        names = set(file.schema_arrow.names)
+    return "embedding" not in names and not names.isdisjoint(("prompt", "messages"))
+
+
+@dataclass(frozen=True)
+class PromptSource:
+    """Names a file of prompts and the encoder that turns them into embeddings, for `score_file`.
+
+    Attributes:
+        path: the file; see `embed_prompts`. spec: the encoder, whose features have `width` numbers.
+        encoder_dir: folder of the encoder's files; None looks for them.
+    """
+
+    path: Path
+    spec: EncoderSpec
+    width: int
+    encoder_dir: Path | None = None
+
+    @property
+    def settings(self) -> str:
+        """The identity of the encoder."""
+        return self.spec.identity
+
+    def open(self, threads: int | None = None) -> _EncodedPrompts:
+        """Read the prompts; the encoder is loaded when the first embeddings are wanted.
+
+        Raises DataError for a file without prompts.
+        """
+        rows = _rows(self.path)
+        texts, bad = _texts(rows)
+        _require_prompts(self.path, len(rows), bad)
+        return _EncodedPrompts(self, texts, threads)
+
+
+@dataclass(frozen=True)
+class _EncodedPrompts:
+    """The embeddings of prompts as an `EmbeddingFile`; they are computed when they are read."""
+
+    source: PromptSource
+    texts: Sequence[str | None]
+    threads: int | None
+
+    @property
+    def rows(self) -> int:
+        return len(self.texts)
+
+    @property
+    def width(self) -> int:
+        return self.source.width
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        return _load(self.source.spec, self.source.encoder_dir)
+
+    def blocks(self, start: int, block_rows: int) -> Iterator[FloatArray]:
+        for first in range(start, self.rows, block_rows):
+            yield _encoded(self.encoder, self.texts[first : first + block_rows], self.threads)
+
+
+def _load(spec: EncoderSpec, encoder_dir: Path | None) -> Encoder:
+    loaded = load_encoder(spec, encoder_dir)
+    if loaded.spec.identity != spec.identity:
+        raise EncoderMismatchError(
+            f"the embeddings must be of encoder {spec.identity[:12]} ({spec.precision}); this machine computes "
+            f"{loaded.spec.identity[:12]} ({loaded.spec.precision}). Fit the probe on this machine, or embed elsewhere."
+        )
+    return loaded
+
+
+def _require_prompts(path: Path, n_rows: int, bad: Mapping[int, str]) -> None:
+    if len(bad) == n_rows:
+        raise DataError(f"{path} must hold prompts, and has none: {next(iter(bad.values()), 'it is empty')}")
+
+
 def _rows(path: Path) -> list[Row | str]:
     """Return the rows of a file in their order; in place of a row that cannot be read, return what is wrong with it."""
-    if path.suffix.lower() == ".txt":
+    if path.suffix.lower() == _TEXT:
         # Some spreadsheets end lines with a carriage return alone.
         lines = re.split(r"\r\n?|\n", read_text(path))
         lines = lines[:-1] if lines[-1] == "" else lines
@@ -128,12 +212,12 @@ def _texts(rows: Sequence[Row | str]) -> tuple[list[str | None], dict[int, str]]
     return texts, bad
 
 
-def _encoded(encoder: Encoder, texts: Sequence[str | None]) -> FloatArray:
+def _encoded(encoder: Encoder, texts: Sequence[str | None], threads: int | None = None) -> FloatArray:
     """Return the features (n, d) of n texts, and encode each distinct text once; a missing text gets NaN."""
     distinct = list(dict.fromkeys(text for text in texts if text is not None))
     features = np.full((len(distinct) + 1, encoder.n_features), np.nan, dtype=np.float32)
     if distinct:
-        features[:-1] = encode_all(encoder, distinct)
+        features[:-1] = encode_all(encoder, distinct, workers=threads)
     places = {text: place for place, text in enumerate(distinct)}
     return features[[-1 if text is None else places[text] for text in texts]]
 

@@ -13,10 +13,13 @@ import pytest
 
 from probes.calibration.sigmoid import Sigmoid
 from probes.embeddings.files import open_embeddings
+from probes.embeddings.score_work import _ShardReader
 from probes.embeddings.scoring import ScoringOptions, probe_scorer, read_scores, score_file
 from probes.errors import DataError, DimensionError
 from probes.probe import DifficultyProbe, ProbeCard
 from probes.regression.ridge import RidgeFitter
+from probes.shards.processes import LocalProcesses
+from probes.shards.work import PlainLoop
 from tests.probes.embeddings.written_files import KINDS, X, pa, pq, total, write
 
 
@@ -140,8 +143,31 @@ def test_a_part_cut_by_a_crash_is_scored_again(tmp_path):
         score_file(source, out, dies_in_the_fourth, scorer_id="t", options=ScoringOptions(part_rows=10))
     (part,) = tmp_path.glob("*.partial/part-000001.parquet")
     part.write_bytes(part.read_bytes()[:100])
-    assert score_file(source, out, total, scorer_id="t", options=ScoringOptions(part_rows=10)).resumed_rows == 10
+    assert score_file(source, out, total, scorer_id="t", options=ScoringOptions(part_rows=10)).resumed_rows == 20
     np.testing.assert_allclose(pq.read_table(out)["total"], X.sum(axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["npz:deflated"])
+def test_processes_write_the_same_bytes_as_one_process(tmp_path, probe, kind):
+    source = write(tmp_path, kind)
+    for name, engine in (("one", PlainLoop()), ("two", LocalProcesses(2))):
+        options = ScoringOptions(part_rows=30, engine=engine)
+        score_file(source, tmp_path / f"{name}.parquet", probe_scorer(probe), scorer_id=probe.identity, options=options)
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+
+
+def test_blocks_are_the_same_wherever_reading_began(tmp_path):
+    """The last bits of a score can depend on the block that it was computed in."""
+    file = open_embeddings(write(tmp_path, "parquet:list"))
+    in_order, apart = _ShardReader(file, 7), [_ShardReader(file, 7) for _ in range(4)]
+    for number, first in enumerate(range(0, 103, 30)):
+        stop = min(first + 30, 103)
+        one, other = list(in_order.blocks(first, stop)), list(apart[number].blocks(first, stop))
+        assert [block.tolist() for block in one] == [block.tolist() for block in other]
+        assert [len(block) for block in one] == [7] * ((stop - first) // 7) + [(stop - first) % 7] * bool(
+            (stop - first) % 7
+        )
+        np.testing.assert_allclose(np.concatenate(one), X[first:stop], atol=1e-6)
 
 
 def test_an_existing_output_is_never_overwritten(tmp_path):
@@ -272,6 +298,7 @@ from pathlib import Path
 import numpy as np
 from probes.probe import DifficultyProbe, ProbeCard
 from probes.regression.ridge import RidgeFitter
+from probes.embeddings.score_work import _ShardReader
 from probes.embeddings.scoring import ScoringOptions, score_file
 weights = np.ones(384, np.float32)
 options = ScoringOptions(part_rows=100_000)

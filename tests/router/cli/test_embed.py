@@ -117,3 +117,32 @@ def test_what_cannot_be_embedded_is_said(tmp_path: Path, name: str, content: str
     assert result.exit_code == 1
     assert message in result.stderr
     assert not (tmp_path / out).exists()
+
+
+def test_prompts_are_scored_as_their_embeddings_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from probes.artifacts import store as artifact
+
+    monkeypatch.setattr(prompt_embeddings, "SHARD_OF_PROMPTS", 3)
+    artifact.save(fake_probe(), tmp_path / "probe")
+    rows = [{"prompt": f"prompt {n}"} for n in range(10)] + [{"prompt": " "}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert run("embed", tmp_path / "p.jsonl", "--probe", tmp_path / "probe", "--out", tmp_path / "e.npy").exit_code == 3
+    for source, out in (("p.jsonl", "prompts.parquet"), ("e.npy", "embeddings.parquet")):
+        result = run("score", tmp_path / source, "--probe", tmp_path / "probe", "--out", tmp_path / out)
+        assert result.exit_code == 3, result.output
+    ours, theirs = (pq.read_table(tmp_path / name) for name in ("prompts.parquet", "embeddings.parquet"))
+    assert ours.column_names == theirs.column_names
+    for name in ours.column_names:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6)
+    assert len(ours) == 11
+
+
+@pytest.mark.parametrize(("columns", "prompts"), [(("row", "prompt"), True), (("prompt", "embedding"), False)])
+def test_a_parquet_file_holds_prompts_if_it_has_no_embeddings(
+    tmp_path: Path, columns: tuple[str, ...], prompts: bool
+) -> None:
+    import pyarrow as pa
+
+    pq.write_table(pa.table({name: ["x"] for name in columns}), tmp_path / "some.parquet")
+    assert prompt_embeddings.holds_prompts(tmp_path / "some.parquet") == prompts
+    assert not prompt_embeddings.holds_prompts(tmp_path / "none.parquet")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from probes.shards.work import ShardWork
 from router.tuning.outcomes import feature_cache
 from router.tuning.outcomes.feature_cache import FeatureCache
-from tests.fakes import FakeEncoder
+from tests.fakes import FakeEncoder, fake_spec
 
 TEXTS = ["one", "two", "three"]
 
@@ -88,3 +89,25 @@ def test_a_file_of_another_width_costs_only_its_own_texts(tmp_path: Path, monkey
     digest = np.frombuffer(feature_cache._digest(*wide), np.uint8)
     save_file({"keys": wide[0], "features": wide[1], "digest": digest}, shard.with_stem("most"))
     assert (cache.features(encoder.spec, TEXTS) == first).all()
+
+
+def test_any_engine_gives_the_same_features_and_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Backwards:
+        """An engine whose shards are finished in the opposite order."""
+
+        def results(self, work: ShardWork, shards: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+            compute = work.open(1)
+            return ((number, compute(number)) for number in reversed(shards))
+
+    monkeypatch.setattr(feature_cache, "load_encoder", lambda spec, _: FakeEncoder(spec))
+    monkeypatch.setattr(feature_cache, "SHARD", 3)
+    texts, told = [f"text {n}" for n in range(10)], list[tuple[int, int]]()
+    expected = FeatureCache(tmp_path / "one").features(fake_spec(), texts)
+    found = FeatureCache(tmp_path / "two", Backwards()).features(
+        fake_spec(), texts, on_progress=lambda *at: told.append(at)
+    )
+    assert (found == expected).all()
+    assert told == [(1, 10), (4, 10), (7, 10), (10, 10)]
+    assert {path.name for path in (tmp_path / "one").rglob("*.safetensors")} == {
+        path.name for path in (tmp_path / "two").rglob("*.safetensors")
+    }

@@ -1,0 +1,1 @@
+"""Do work in shards on one machine or many: engines compute them, and a checkpoint keeps what is finished."""
