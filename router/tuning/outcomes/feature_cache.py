@@ -139,7 +139,7 @@ def _here(work: _EncodingWork, encoder: Encoder, on_progress: Progress | None) -
 def _kept(
     results: Iterator[tuple[int, bytes]], keys: Sequence[bytes], folder: Path | None, on_progress: Progress | None
 ) -> dict[bytes, FloatArray]:
-    """Write the features of each shard to the cache as soon as they come; return all of them by key."""
+    """Write the features of each shard to the cache when it is encoded; return all of them by key."""
     found: dict[bytes, FloatArray] = {}
     for number, result in results:
         own = keys[number * SHARD : (number + 1) * SHARD]
