@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bench_probe import commit, hardware
+from benchmarks.serve.processes import cpu_s
 from probes.measures.bootstrap import bootstrap
 from router.client import AsyncRouterClient
 from router.ledger.opening import opened_reader
@@ -45,7 +46,6 @@ from tests.postgres import missing, running_postgres
 MOST_COST = {"sqlite": 0.03, "postgresql": 0.05}
 
 _CONCURRENCY = 8
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -59,11 +59,6 @@ class Served:
     rates: list[float] = field(default_factory=list)
     n_decided: int = 0
     cpu_s: float = 0.0
-
-    def used_cpu_s(self) -> float:
-        """Return the CPU seconds that the process has used so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def main() -> None:
@@ -116,7 +111,7 @@ async def measure(services: list[Served], rounds: int, seconds: float) -> None:
     clients = {one.name: AsyncRouterClient(one.address) for one in services}
     for turn in range(rounds + 1):
         for one in order.sample(services, len(services)):
-            before, started = one.used_cpu_s(), time.perf_counter()
+            before, started = cpu_s(one.pid), time.perf_counter()
             ends = started + seconds
             counts = await asyncio.gather(*(ask(clients[one.name], numbers, ends) for _ in range(_CONCURRENCY)))
             elapsed = time.perf_counter() - started
@@ -125,7 +120,7 @@ async def measure(services: list[Served], rounds: int, seconds: float) -> None:
             one.n_decided += sum(counts)
             if turn:  # The first round warms up.
                 one.rates.append(sum(counts) / elapsed)
-                one.cpu_s += one.used_cpu_s() - before
+                one.cpu_s += cpu_s(one.pid) - before
     for client in clients.values():
         await client.close()
 

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.serve.processes import cpu_s
 from probes.measures.bootstrap import bootstrap
 from router.client import AsyncRouterClient
 
@@ -52,12 +53,6 @@ def service(options: Sequence[str]) -> Iterator[tuple[str, int]]:
 
 def _text(path: str) -> str:
     return Path(path).read_text("utf-8")
-
-
-def cpu_s(pid: int) -> float:
-    """Return the seconds for which a process has computed so far. Other work on the machine does not change them."""
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def throughput(address: str, key: str, seconds: float, *, new_prompts: bool) -> tuple[float, int]:

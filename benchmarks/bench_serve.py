@@ -1,10 +1,12 @@
 """Measure our service against the same service on other people's encoders, in turns of one run; print JSON.
 
     python -m benchmarks.bench_serve [--rounds 3] [--seconds 4] [--quick] [--figure FILE.png] [--write]
+    python -m benchmarks.bench_serve --bare [--rounds 60]
 
 Every server is up from the start; each round asks each of them in turn, so that a noisy machine slows all. Prompts are
 those of ../shared/data, mixed lengths, each sent once in a while and never answered from a cache. The client is a
-process of its own on the same cores. `--write` rewrites the tables of docs/performance.md.
+process of its own on the same cores. `--write` rewrites the tables of docs/performance.md. `--bare` compares a lone call
+with one of a gRPC server that does nothing but encode: minutes instead of a quarter of an hour, and steadier.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from benchmarks.bench_probe import commit, hardware
 from benchmarks.serve.encoders import TORCH_THREADS
 from benchmarks.serve.page import write_figure, write_page
@@ -27,6 +31,7 @@ from benchmarks.serve.processes import Server, load, serving
 from benchmarks.serve.prompts import read_prompts
 from probes.encoders.exported import RUNTIME_VARIABLE, load_exported_encoder
 from probes.encoders.spec import MINILM_L6
+from probes.measures.bootstrap import bootstrap
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,12 +67,14 @@ def other(name: str, *options: str) -> tuple[str, ...]:
     return ("-m", "benchmarks.serve.server", name, *options)
 
 
+OURS_NAME, BARE_NAME = "elle", "bare gRPC and our encoder"
+
 VARIANTS = (
-    Variant("elle", (OURS,)),
+    Variant(OURS_NAME, (OURS,)),
     Variant("elle, 2 processes", ((*OURS, "--workers", "2"),), (8, 32, 128)),
     Variant("elle, 1 thread", ((*OURS, "--threads", "1"),), (1,)),
     Variant("elle on ONNX Runtime", (OURS,), (1, 32), runtime="onnxruntime"),
-    Variant("bare gRPC and our encoder", (("-m", "benchmarks.serve.bare"),), (1,)),
+    Variant(BARE_NAME, (("-m", "benchmarks.serve.bare"),), (1,)),
     Variant("bare gRPC, nothing done", (("-m", "benchmarks.serve.bare", "--empty"),), (1,)),
     Variant("elle-float32", (other("elle-float32"),), (1, 32)),
     Variant("sentence-transformers", (other("sentence-transformers"),), (1, 8, 32, 128)),
@@ -85,33 +92,43 @@ VARIANTS = (
     Variant("litellm-heuristic", (other("litellm-heuristic"),), (1, 8, 32, 128)),
 )
 
+#: What `--bare` measures.
+LONE_CALLS = (Variant(OURS_NAME, (OURS,), (1,)), Variant(BARE_NAME, (("-m", "benchmarks.serve.bare"),), (1,)))
+
 #: Prompts of a round with one call open, drawn anew each round.
 SINGLE_CALLS = 50
 
-#: What issue 5 demands: name -> (least or most, limit).
+#: What issues 5 and 21 demand: name -> (least or most, limit).
 MUST: Mapping[str, tuple[str, float]] = {
     "single_times_faster_than_sentence_transformers": ("least", 4.0),
     "single_times_faster_than_xlm_r": ("least", 25.0),
     "throughput_at_32_over_best_sentence_transformers": ("least", 4.0),
     "p99_over_p50_at_32": ("most", 4.0),
     "all_but_encoding_p50_ms_at_1": ("most", 1.0),
+    "time_of_a_lone_call_over_bare_grpc": ("most", 1.2),
+    "cpu_of_a_lone_call_over_bare_grpc": ("most", 1.1),
 }
 
 
 def main() -> None:
     """Run everything and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--bare", action="store_true", help="compare a lone call with one of a bare gRPC server only")
     parser.add_argument("--quick", action="store_true", help="a second each, our service only: checks the script")
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--write", action="store_true", help="rewrite docs/performance.md and its figure")
     asked = parser.parse_args()
-    variants = VARIANTS[:1] if asked.quick else VARIANTS
-    rounds, seconds = (1, 1.0) if asked.quick else (asked.rounds, asked.seconds)
+    variants = VARIANTS[:1] if asked.quick else LONE_CALLS if asked.bare else VARIANTS
+    rounds, seconds = (1, 1.0) if asked.quick else (asked.rounds or (60 if asked.bare else 3), asked.seconds)
     prompts = read_prompts()
-    measured = measure(variants, prompts, rounds, seconds)
-    report = {
+    starts, runs = measure(variants, prompts, rounds, seconds)
+    measured = {
+        name: {"start_s": starts[name], **{str(c): middle(of_one) for c, of_one in by_concurrency.items()}}
+        for name, by_concurrency in runs.items()
+    }
+    report: dict[str, Any] = {
         "commit": commit(),
         "hardware": hardware(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -123,7 +140,9 @@ def main() -> None:
         "variants": measured,
     }
     if not asked.quick:
-        ratios = compare(measured)
+        report["over_bare"] = over_bare(runs[OURS_NAME][1], runs[BARE_NAME][1])
+    if not (asked.quick or asked.bare):
+        ratios = compare(measured) | {f"{name}_over_bare_grpc": found[0] for name, found in report["over_bare"].items()}
         report["ratios"] = ratios
         report["must"] = {
             name: {"limit": limit, "met": met(ratios[name], *MUST[name])} for name, (_, limit) in MUST.items()
@@ -137,8 +156,11 @@ def main() -> None:
 
 def measure(
     variants: Sequence[Variant], prompts: Sequence[str], rounds: int, seconds: float
-) -> dict[str, dict[str, Any]]:
-    """Return for each variant and concurrency the median of every figure over rounds that take turns."""
+) -> tuple[dict[str, float], dict[str, dict[int, list[dict[str, Any]]]]]:
+    """Return for each variant how long it took to start, and for each concurrency the figures of every round.
+
+    The variants take turns, in an order that changes from round to round.
+    """
     found: dict[str, dict[int, list[dict[str, Any]]]] = {v.name: {c: [] for c in v.concurrency} for v in variants}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         file = Path(folder) / "prompts.json"
@@ -149,17 +171,27 @@ def measure(
             env |= {RUNTIME_VARIABLE: v.runtime} if v.runtime else {}
             servers[v.name] = stack.enter_context(serving(*v.commands, env=env))
         for number in range(rounds):
-            for variant in variants:
+            for variant in variants[:: -1 if number % 2 else 1]:
                 for concurrency in variant.concurrency:
                     # One call at a time: the same prompts for the slow and the fast, whose medians are compared.
                     limit = ("--calls", str(SINGLE_CALLS)) if concurrency == 1 else ("--seconds", str(seconds))
                     options = ("--concurrency", str(concurrency), *limit, "--seed", str(number))
                     found[variant.name][concurrency].append(load(servers[variant.name], file, *options))
-        start = {name: server.start_s for name, server in servers.items()}
-    return {
-        name: {"start_s": start[name], **{str(c): middle(runs) for c, runs in by_concurrency.items()}}
-        for name, by_concurrency in found.items()
-    }
+        return {name: server.start_s for name, server in servers.items()}, found
+
+
+def over_bare(ours: Sequence[Mapping[str, Any]], bare: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Return by how much a lone call of ours takes longer than a bare one, and how much more computing it takes.
+
+    Each is the median over rounds of the ratio within a round, with its 95 % bootstrap interval.
+    """
+    names = {"time_of_a_lone_call": "p50_ms", "cpu_of_a_lone_call": "server_cpu_ms_per_decision"}
+    found = {}
+    for name, figure in names.items():
+        ratios = np.array([one[figure] / other[figure] for one, other in zip(ours, bare, strict=True)])
+        spread = bootstrap(lambda sample: float(np.median(sample)), ratios)
+        found[name] = [spread.value, spread.low, spread.high]
+    return found
 
 
 def describe_encoder(prompts: Sequence[str]) -> dict[str, Any]:
@@ -201,9 +233,7 @@ def compare(measured: Mapping[str, Any]) -> dict[str, float]:
         "throughput_at_32_over_best_sentence_transformers": ours["per_second"] / theirs,
         "p99_over_p50_at_32": ours["p99_ms"] / ours["p50_ms"],
         "all_but_encoding_p50_ms_at_1": measured["elle"]["1"]["all_but_encoding_p50_ms"],
-        "all_but_encoding_p50_ms_at_1_of_bare_grpc": measured["bare gRPC and our encoder"]["1"][
-            "all_but_encoding_p50_ms"
-        ],
+        "all_but_encoding_p50_ms_at_1_of_bare_grpc": measured[BARE_NAME]["1"]["all_but_encoding_p50_ms"],
         "p50_ms_at_1_of_a_grpc_call_that_does_nothing": one["bare gRPC, nothing done"],
         "decisions_per_second_at_32": ours["per_second"],
     }
