@@ -5,8 +5,8 @@
 
 Every server is up from the start; each round asks each of them in turn, so that a noisy machine slows all. Prompts are
 those of ../shared/data, mixed lengths, each sent once in a while and never answered from a cache. The client is a
-process of its own on the same cores. `--write` rewrites the tables of docs/performance.md. `--bare` compares a lone call
-with one of a gRPC server that does nothing but encode: minutes instead of a quarter of an hour, and steadier.
+process of its own on the same cores. `--write` rewrites the tables of docs/performance.md. `--bare` compares a lone
+call with one of a gRPC server that does nothing but encode: minutes instead of a quarter of an hour, and steadier.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ language occur. If that is no clear evidence, the answer is `und` (ISO 639 for "
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
@@ -88,7 +89,8 @@ _COMMON_WORDS: Mapping[str, frozenset[str]] = {
     "bg": _words("и в не на че с как това по но от за да се са е си ще аз ти вие ние той тя те защо който може ли"),
 }
 
-#: First code point, last code point and name of each script. Several scripts have one language and are named by it.
+#: First code point, last code point and name of each script, in this order. Several have one language and are named
+#: by it.
 _SCRIPTS = (
     (0x0041, 0x024F, "latin"),
     (0x0370, 0x03FF, "el"),
@@ -101,6 +103,7 @@ _SCRIPTS = (
     (0x3400, 0x9FFF, "han"),
     (0xAC00, 0xD7AF, "ko"),
 )
+_FIRST_POINTS = [first for first, _, _ in _SCRIPTS]
 _CYRILLIC_LANGUAGES = ("ru", "uk", "bg")
 _LANGUAGES_OF_WORD = {
     script: {
@@ -154,16 +157,20 @@ def _scripts(text: str) -> Counter[str]:
     for character, count in Counter(text).items():
         # Unicode does not count the vowel signs of Indic scripts and Thai among the letters.
         if character.isalpha() or "\u0900" <= character <= "\u0e7f":
-            found.update({name: count for first, last, name in _SCRIPTS if first <= ord(character) <= last})
+            point = ord(character)
+            _, last, name = _SCRIPTS[bisect_right(_FIRST_POINTS, point) - 1]
+            if _FIRST_POINTS[0] <= point <= last:
+                found[name] += count
     return found
 
 
 def _language_with_most_words(text: str, script: str) -> str:
-    languages_of = _LANGUAGES_OF_WORD[script]
+    # Words of the same languages are counted together first, which needs no step of Python for each word.
+    found = Counter(map(_LANGUAGES_OF_WORD[script].get, _WORD.findall(text.lower())))
     hits: dict[str, int] = {}
-    for word in _WORD.findall(text.lower()):
-        for language in languages_of.get(word, ()):
-            hits[language] = hits.get(language, 0) + 1
+    for languages, n in found.items():
+        for language in languages or ():
+            hits[language] = hits.get(language, 0) + n
     most, next_most = [*sorted(hits.values(), reverse=True), 0, 0][:2]
     return next(name for name, n in hits.items() if n == most) if most >= _MIN_HITS and most > next_most else UNKNOWN
 

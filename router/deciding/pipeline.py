@@ -33,7 +33,6 @@ from router.errors import RouterError, UnknownPolicyError
 from router.exploring.explorer import Explorer, explored_choice
 from router.feedback.escalation import FindAnswerer, above_answerer
 from router.intake.bounds import Intake
-from router.observing.cost_comparison import compare_costs
 from router.observing.observer import NO_OBSERVERS, Observers, RefusedEvent
 from router.policies.choice import choose, needs_no_scores
 from router.policies.eligibility import check_eligibility
@@ -292,8 +291,7 @@ class Router:
         )
         decision = record_of(prepared, judgement, choice, timings)
         self.remember_answer(decision, decision.chosen, caller=prepared.caller)
-        costs = compare_costs(prepared.eligibility, decision.candidates, decision.chosen, prepared.held)
-        told.decided(replace(decided_event(prepared, decision, encoded), costs=costs))
+        told.decided(decided_event(prepared, decision, encoded))
         return decision
 
     def _judge(

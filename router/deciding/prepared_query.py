@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from router.deciding.encode_job import Encoded
 from router.deciding.judgement_cache import CacheKey
 from router.decision import RoutingDecision, ScoreUsed, Timings
 from router.errors import JudgementError
+from router.observing.cost_comparison import compare_costs
 from router.observing.observer import DecidedEvent
 from router.policies.choice import Choice
 from router.policies.eligibility import Eligibility
@@ -93,19 +94,19 @@ def record_of(prepared: Prepared, judgement: Judgement | None, choice: Choice, t
 
 def decided_event(prepared: Prepared, decision: RoutingDecision, encoded: Encoded | Exception | None) -> DecidedEvent:
     """Return what observers are told of a decision. `encoded` is as in `Router`."""
-    ask = prepared.eligibility.ask
-    event = DecidedEvent(
+    ask, held = prepared.eligibility.ask, prepared.held
+    features = encoded.features if isinstance(encoded, Encoded) else None
+    return DecidedEvent(
         prepared.query,
         decision,
         prepared.caller,
-        features=None,
-        held=prepared.held,
+        features=features,
+        held=held,
+        costs=compare_costs(prepared.eligibility, decision.candidates, decision.chosen, held),
         text=ask.text,
         in_tool_loop=ask.in_tool_loop,
+        encoder="" if features is None else prepared.encoder_identity or "",
     )
-    if not isinstance(encoded, Encoded):
-        return event
-    return replace(event, features=encoded.features, encoder=prepared.encoder_identity or "")
 
 
 def log_or_raise(policy: ServedPolicy, failure: Exception) -> None:

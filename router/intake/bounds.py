@@ -115,8 +115,13 @@ class HeldBytes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._intake.give_back(self._taken)
-        self._taken = 0
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Give back to the budget what the request took out of it."""
+        if self._taken:
+            self._intake.give_back(self._taken)
+            self._taken = 0
 
 
 def forget_frames(error: BaseException) -> None:

@@ -41,7 +41,7 @@ def compare_costs(
         chosen: the name of the candidate that was chosen.
         held: the candidate that answered the session last; None without a session or for a new one.
     """
-    rules, names = eligibility.rules, eligibility.rules.file.names
+    rules, names = eligibility.rules, eligibility.rules.names
     compared = {name: names.index(name) for name in (chosen, names[0], names[-1])}
     cold = {name: candidates[index].expected_cost_usd for name, index in compared.items()}
     warm = cold

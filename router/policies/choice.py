@@ -56,7 +56,9 @@ def choose(
     Raises NoEligibleCandidateError if the rule is fixed to a candidate that may not answer.
     """
     if judgement is not None:
-        eligibility = replace(eligibility, candidates=_with_risks(eligibility.candidates, judgement))
+        e = eligibility
+        candidates = _with_risks(e.candidates, judgement)
+        eligibility = Eligibility(e.rules, e.ask, e.overrides, candidates, e.eligible, e.kept_by)
     if held is not None and eligibility.ask.in_tool_loop:
         eligibility = replace(eligibility, eligible=eligible_in_tool_loop(eligibility, held))
     selection = _apply_policy(eligibility, judgement, judging_failed=judging_failed)
@@ -81,7 +83,7 @@ def choose(
 
 def is_strong(eligibility: Eligibility, choice: Choice) -> bool:
     """Return whether a choice went above the cheapest candidate that can answer, whomever the caller wants to."""
-    return eligibility.rules.file.names.index(choice.chosen.name) > _cheapest_able(eligibility)
+    return eligibility.rules.names.index(choice.chosen.name) > _cheapest_able(eligibility)
 
 
 def cheapest_choice(eligibility: Eligibility, choice: Choice) -> Choice | None:
@@ -198,7 +200,7 @@ def _abstains(selection: _Selection, judgement: Judgement, eligibility: Eligibil
 
 
 def _choose_fixed(rule: FixedRule, eligibility: Eligibility) -> _Selection:
-    index = eligibility.rules.file.names.index(rule.candidate)
+    index = eligibility.rules.names.index(rule.candidate)
     if index not in eligibility.eligible:
         # Another candidate would replace the fixed one without the caller's knowledge.
         raise NoEligibleCandidateError(say_why_none(eligibility.candidates, rule.candidate))
@@ -207,9 +209,9 @@ def _choose_fixed(rule: FixedRule, eligibility: Eligibility) -> _Selection:
 
 def _safe_default(eligibility: Eligibility) -> int:
     """Return the index of the safe default if it may answer, else of the next stronger or the strongest candidate."""
-    file, eligible = eligibility.rules.file, eligibility.eligible
-    wanted = file.names.index(file.safe_default)
-    return next((index for index in eligible if index >= wanted), eligible[-1])
+    rules, eligible = eligibility.rules, eligibility.eligible
+    wanted = rules.names.index(rules.file.safe_default)
+    return wanted if wanted in eligible else next((index for index in eligible if index >= wanted), eligible[-1])
 
 
 def _choose_within_bound(bound: float, judgement: Judgement, eligibility: Eligibility) -> _Selection:
@@ -248,18 +250,18 @@ def _best_above_base(judgement: Judgement, base: int, prices: Mapping[int, float
         the earlier one wins.
     safe: the safe default, of which the selection says by how much it is worse than the selected candidate.
     """
-
-    def gain(index: int) -> float:
-        return judgement.risk[base] - judgement.risk[index]
-
+    risk = judgement.risk
+    worth = {index: risk[base] - risk[index] - price for index, price in prices.items()}
     # max() keeps the first of equal ones, which is the cheaper tier.
-    best = max(prices, key=lambda index: gain(index) - prices[index])
-    above = gain(best) > prices[best]
-    worth = {base: 0.0} | {index: gain(index) - price for index, price in prices.items()}
+    best = max(worth, key=worth.__getitem__)
+    gain = risk[base] - risk[best]
+    above = gain > prices[best]
+    selected = best if above else base
+    worth[base] = 0.0
     return _Selection(
-        best if above else base,
+        selected,
         Reason.GAIN_ABOVE_THRESHOLD if above else Reason.GAIN_BELOW_THRESHOLD,
         threshold=prices[best],
-        gain=gain(best),
-        lead=worth[best if above else base] - worth[safe],
+        gain=gain,
+        lead=worth[selected] - worth[safe],
     )

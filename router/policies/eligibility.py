@@ -72,7 +72,7 @@ def check_eligibility(rules: Rules, ask: Ask, overrides: Overrides, *, kept_by: 
 
 def check_overrides(file: PolicyFile, overrides: Overrides) -> None:
     """Raise InvalidRequestError or UnknownCandidateError for overrides that cannot hold under this policy."""
-    if overrides == NO_OVERRIDES:
+    if overrides is NO_OVERRIDES or overrides == NO_OVERRIDES:
         return
     _check_ranges(overrides)
     _check_names(file, overrides)
@@ -143,13 +143,15 @@ def assess_candidates(rules: Rules, ask: Ask, overrides: Overrides, *, kept_by: 
     """
     rows = []
     needs = ask.needs | _TEXT if ask.text else ask.needs
+    # A dict keeps the order and drops the second of two equal regions.
+    regions = [one for one in dict.fromkeys((rules.file.require_region, overrides.require_region)) if one is not None]
     for index, (candidate, prices) in enumerate(zip(rules.file.candidates, rules.prices, strict=True)):
         cost = expected_cost_usd(candidate, prices, ask)
         broken = [
             *_broken_by_caller(candidate, overrides),
             *_lacking(needs - rules.capabilities[index]),
             *_unknown_parts(rules, index, ask, overrides),
-            *_missing_regions(candidate, rules.file, overrides),
+            *(_missing_regions(candidate, regions) if regions else ()),
             *_too_long(candidate, ask),
             *_not_spoken(rules.spoken[index], ask),
             *_not_kept(candidate, overrides, kept_by),
@@ -159,17 +161,8 @@ def assess_candidates(rules: Rules, ask: Ask, overrides: Overrides, *, kept_by: 
         if refused and not broken and rules.file.on_unsupported == "refuse":
             refuse_request(candidate.name, refused[0])
         broken += [f"refuses the parameter {quoted(name)}" for name in refused]
-        rows.append(
-            CandidateRisk(
-                candidate=candidate.name,
-                model=candidate.model,
-                raw=None,
-                risk=None,
-                expected_cost_usd=cost,
-                ineligible_because=tuple(broken),
-                dropped_parameters=dropped,
-            )
-        )
+        because = tuple(broken)
+        rows.append(CandidateRisk(candidate.name, candidate.model, None, None, cost, because, dropped))
     return tuple(rows)
 
 
@@ -213,14 +206,12 @@ def _unknown_parts(rules: Rules, index: int, ask: Ask, overrides: Overrides) -> 
     return [f"content parts of unknown type {', '.join(map(quoted, kinds[:_MAX_NAMED_PARTS]))}{more}"]
 
 
-def _missing_regions(candidate: Candidate, file: PolicyFile, overrides: Overrides) -> list[str]:
-    # A dict keeps the order and drops the second of two equal regions.
-    required = dict.fromkeys((file.require_region, overrides.require_region))
+def _missing_regions(candidate: Candidate, required: Sequence[str]) -> list[str]:
     known = ", ".join(candidate.regions) or "not stated"
     return [
         f"region {quoted(region)} required, its regions are {known}"
         for region in required
-        if region is not None and region not in candidate.regions
+        if region not in candidate.regions
     ]
 
 

@@ -55,6 +55,7 @@ class Rules:
         capabilities: the capabilities of each candidate as a set.
         spoken: the APIs of OpenAI, besides chat completions, that each candidate speaks itself.
         refused: the parameters that each candidate refuses, by their names in chat completions.
+        names: the names of the candidates, cheapest tier first.
     """
 
     file: PolicyFile
@@ -63,6 +64,7 @@ class Rules:
     capabilities: tuple[frozenset[Capability], ...] = dataclasses.field(init=False)
     spoken: tuple[frozenset[SpokenApi], ...] = dataclasses.field(init=False)
     refused: tuple[frozenset[str], ...] = dataclasses.field(init=False)
+    names: tuple[str, ...] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         sets = tuple(frozenset(candidate.capabilities) for candidate in self.file.candidates)
@@ -70,6 +72,7 @@ class Rules:
         spoken = [[api for api in SpokenApi if speaks_api(candidate, api)] for candidate in self.file.candidates]
         object.__setattr__(self, "spoken", tuple(map(frozenset, spoken)))
         object.__setattr__(self, "refused", tuple(map(refused_parameters, self.file.candidates)))
+        object.__setattr__(self, "names", self.file.names)
 
 
 def speaks_api(candidate: Candidate, api: SpokenApi) -> bool:

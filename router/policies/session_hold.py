@@ -17,7 +17,7 @@ def holder_index(eligibility: Eligibility, held: HeldCandidate | None) -> int | 
     if held is None or len(eligibility.eligible) == 1 or not _keeps_sessions(eligibility):
         return None
     # A session gives up a candidate that the policy no longer has, or that may not answer this request.
-    names = eligibility.rules.file.names
+    names = eligibility.rules.names
     return next((index for index in eligibility.eligible if names[index] == held.candidate), None)
 
 
@@ -28,7 +28,7 @@ def eligible_in_tool_loop(eligibility: Eligibility, held: HeldCandidate) -> tupl
     strong, and middle is held but not eligible; then only strong is left. If no candidate at or above the held one may
     answer, every eligible candidate may.
     """
-    names, eligible = eligibility.rules.file.names, eligibility.eligible
+    names, eligible = eligibility.rules.names, eligibility.eligible
     if held.candidate not in names or not _keeps_sessions(eligibility):
         return eligible
     floor = names.index(held.candidate)
@@ -48,7 +48,7 @@ def keeps_holder(eligibility: Eligibility, held: HeldCandidate, holder: int, cho
     # not make.
     if ask.in_tool_loop:
         return True
-    if rules.file.names.index(chosen.candidate) >= holder:
+    if rules.names.index(chosen.candidate) >= holder:
         return False
     cost_of_holder = warm_cost_usd(rules, holder, ask, held)
     cost_of_chosen = chosen.expected_cost_usd

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc.aio
 from google.protobuf.message import DecodeError
 
 from router.errors import DeadlineError, InvalidRequestError, OverloadedError
-from router.intake.bounds import RETRY_S, SMALL_BYTES, Intake
+from router.intake.bounds import RETRY_S, SMALL_BYTES, HeldBytes, Intake
 from router.intake.protobuf_structure import check_fields, shape_of
 from router.wire.turns import Turns
 
@@ -94,27 +94,28 @@ class RequestReader:
         self._started_at: dict[asyncio.Timeout, float] = {}
         self._turns = Turns()
 
-    @contextlib.asynccontextmanager
-    async def read_one(
-        self, requests: AsyncIterator[bytes], context: Context, decoder: RequestDecoder
-    ) -> AsyncIterator[Any]:
-        """Read the single message of a call, decode it and yield it.
+    def read_one(self, requests: AsyncIterator[bytes], context: Context, decoder: RequestDecoder) -> OneRequest:
+        """Return a context that reads and decodes the single message of a call."""
+        # `requests` would keep a reference to the bytes for the whole call; the context of the call does not.
+        return OneRequest(self, context, decoder)
 
-        Its bytes count against the budget while the context lasts.
+    async def decoded(self, context: Context, decoder: RequestDecoder, held: HeldBytes) -> Any:
+        """Read the single message of a call and return it decoded.
+
+        held: counts its bytes.
 
         Raises InvalidRequestError, DeadlineError or OverloadedError.
         """
-        # `requests` would keep a reference to the bytes for the whole call; the context does not.
         data = await self._read_in_time(context.read)
-        with self._intake.hold_bytes() as held:
-            held.add(len(data))
-            await self._turns.wait(context.peer())
-            large = decoder.is_large(data)
-            is_large.set(large)
-            request = await self._intake.run_in_thread(decoder.decode, data) if large else decoder.decode(data)
-            # The bytes are not needed any more, and may be as large as the message.
-            del data
-            yield request
+        held.add(len(data))
+        await self._turns.wait(context.peer())
+        large = decoder.is_large(data)
+        is_large.set(large)
+        return await self._intake.run_in_thread(decoder.decode, data) if large else decoder.decode(data)
+
+    def hold_bytes(self) -> HeldBytes:
+        """Return an account of the bytes of one request."""
+        return self._intake.hold_bytes()
 
     @contextlib.asynccontextmanager
     async def read_many(
@@ -136,10 +137,14 @@ class RequestReader:
             yield messages
 
     async def _read_in_time(self, read: Callable[[], Awaitable[Any]]) -> bytes:
+        now = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(None) as limit:
-                with self._arriving(limit):
+            async with asyncio.timeout_at(now + self._make_room(now)) as limit:
+                self._started_at[limit] = now
+                try:
                     data: Any = await read()
+                finally:
+                    self._started_at.pop(limit, None)
         except TimeoutError:
             if len(self._started_at) >= MAX_ARRIVING:
                 raise OverloadedError(
@@ -158,20 +163,34 @@ class RequestReader:
         message: bytes = data
         return message
 
-    @contextlib.contextmanager
-    def _arriving(self, limit: asyncio.Timeout) -> Iterator[None]:
-        """Count a request as arriving while the context lasts, and set its time limit."""
-        now = asyncio.get_running_loop().time()
-        is_busy = len(self._started_at) >= MAX_ARRIVING
-        limit.reschedule(now + (ARRIVAL_WHEN_BUSY_S if is_busy else ARRIVAL_S))
-        if is_busy:
-            # Callers who send a byte at a time must not keep others out: the slowest one makes room.
-            slowest, started_at = next(iter(self._started_at.items()))
-            if now - started_at > SLOW_S:
-                del self._started_at[slowest]
-                slowest.reschedule(now)
-        self._started_at[limit] = now
+    def _make_room(self, now: float) -> float:
+        """Return the seconds within which a request must arrive that begins to arrive now."""
+        if len(self._started_at) < MAX_ARRIVING:
+            return ARRIVAL_S
+        # Callers who send a byte at a time must not keep others out: the slowest one makes room.
+        slowest, started_at = next(iter(self._started_at.items()))
+        if now - started_at > SLOW_S:
+            del self._started_at[slowest]
+            slowest.reschedule(now)
+        return ARRIVAL_WHEN_BUSY_S
+
+
+class OneRequest:
+    """Reads and decodes the single message of a call. Its bytes count against the budget while the context lasts.
+
+    `contextlib` would make the same of a generator, in several times the time.
+    """
+
+    def __init__(self, reader: RequestReader, context: Context, decoder: RequestDecoder) -> None:
+        self._reader, self._context, self._decoder = reader, context, decoder
+        self._held = reader.hold_bytes()
+
+    async def __aenter__(self) -> Any:
         try:
-            yield
-        finally:
-            self._started_at.pop(limit, None)
+            return await self._reader.decoded(self._context, self._decoder, self._held)
+        except BaseException:
+            self._held.give_back()
+            raise
+
+    async def __aexit__(self, *failure: object) -> None:
+        self._held.give_back()

@@ -15,7 +15,6 @@ from router.answering.completion import Completion
 from router.answering.dispatch import Dispatcher
 from router.answering.reading.large_answers import apart
 from router.answering.reading.large_answers import is_large as is_large_answer
-from router.asking.caller_scores import scores_of
 from router.asking.request_origin import with_origin
 from router.asking.session_ids import session_id_of
 from router.asking.task_keys import task_of
@@ -189,18 +188,13 @@ async def _decided(router: Router, request: pb.RouteRequest, context: Context) -
     headers, large = text_headers(context), is_large.get()
 
     def read() -> RouteQuery:
-        query = conversion.query_from_wire(request)
-        query = replace(
-            query,
-            session_id=session_id_of(query.session_id, headers, query.parameters),
-            task=task_of(query.task, headers, query.parameters),
-            scores=scores_of(query.scores, headers, query.parameters),
-        )
-        return with_origin(query, headers)
+        return with_origin(conversion.query_from_wire(request, headers), headers)
 
     query = await router.intake.run_in_thread(read) if large else read()
-    whose = {"caller": caller_key(headers), "connection": context.peer()}
-    return query, await router.adecide(query, **whose, timeout_s=_time_left(context), large=large)
+    decision = await router.adecide(
+        query, caller=caller_key(headers), connection=context.peer(), timeout_s=_time_left(context), large=large
+    )
+    return query, decision
 
 
 def _remember_answerer(router: Router, decision: RoutingDecision, step: Completion, context: Context) -> None:
