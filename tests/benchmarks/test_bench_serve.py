@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.bench_serve import MUST, compare, met, middle
+from benchmarks.bench_serve import MUST, compare, met, middle, over_bare
 from benchmarks.serve.client import run
 from benchmarks.serve.page import BEGIN, END, write_page
 from benchmarks.serve.prompts import read_prompts
@@ -79,7 +79,9 @@ def test_the_page_holds_the_figures_and_is_stable(tmp_path: Path) -> None:
     measured["sentence-transformers, 2 processes"] = {"start_s": 1.0, "32": figures(400.0, 50.0)}
     measured["elle"] = {"start_s": 1.0, "1": figures(5.0, 200.0), "32": figures(80.0, 400.0)}
     measured["elle, 2 processes"] = {"start_s": 1.0, "32": figures(90.0, 350.0)}
-    ratios = compare(measured)
+    over = over_bare([figures(5.0, 200.0), figures(6.0, 200.0)], [figures(4.0, 250.0), figures(5.0, 250.0)])
+    assert over["time_of_a_lone_call"][0] == pytest.approx((1.25 + 1.2) / 2)
+    ratios = compare(measured) | {f"{name}_over_bare_grpc": found[0] for name, found in over.items()}
     assert ratios["single_times_faster_than_sentence_transformers"] == 8.0
     assert ratios["throughput_at_32_over_best_sentence_transformers"] == 8.0
     assert ratios["p99_over_p50_at_32"] == 3.0
