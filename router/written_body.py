@@ -45,6 +45,10 @@ class WrittenBody:
             return raw[:begin], model, raw[end:]
         return tuple(self._rewritten({**self.changes, _MODEL: model}))
 
+    def whole(self) -> bytes:
+        """Return the bytes of the changed body."""
+        return b"".join(self._rewritten(self.changes)) if self.changes else self.raw
+
     def _rewritten(self, changes: Mapping[str, bytes | None]) -> Iterator[Piece]:
         raw, before, sign = memoryview(self.raw), 0, b"{"
         for key, (begin, end) in self.at.items():

@@ -14,12 +14,15 @@ import json
 import logging
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from router.answering.upstream import Upstream
 from router.answering.upstreams.litellm_import import import_litellm
+from router.policies.candidates.candidate import Candidate
 from router.policies.candidates.known_parameters import FILE, longest_beginning
+from router.values import Overrides, RouteQuery
 
 #: A value of each parameter that a caller may send, and that asks for something.
 SAMPLES: Mapping[str, Any] = {
@@ -49,6 +52,8 @@ SAMPLES: Mapping[str, Any] = {
 
 #: Providers that would ask the network for a login, and those whose models are not asked by chats.
 _LEFT_OUT = frozenset({"chatgpt", "github_copilot", "microsoft_365_copilot", "fal_ai"})
+
+_HELLO = [{"role": "user", "content": "hello"}]
 
 _CHATS = frozenset({"chat", "responses", "completion"})
 
@@ -104,40 +109,40 @@ def shortened(models: Mapping[str, Refused], unknown: Refused) -> dict[str, Refu
 
 
 async def what_arrives(providers: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return the providers to which LiteLLM hands on unknown fields, and those to which it hands on unknown parts."""
-    litellm = import_litellm()
-    litellm.utils.ValidUserMessageContentTypes = _Anything()
+    """Return the providers to which LiteLLM itself hands on unknown fields, and those of them that we send such parts.
+
+    Others that get the parts do not speak OpenAI's format.
+    """
+    litellm, upstream = import_litellm(), Upstream()
+    await upstream.load()
     sent: list[bytes] = []
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _recorder(sent))
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
     content = [{"type": "text", "text": "hello"}, {"type": "hologram", "hologram": "unknown part"}]
     fields, parts = [], []
     for provider in sorted(providers):
-        sent.clear()
-        call = litellm.acompletion(
-            model=f"{provider}/m",
-            api_base=f"http://127.0.0.1:{server.server_port}",
-            api_key="none",
-            messages=[{"role": "user", "content": content}],
-            extra_body={"unknown_field": 1},
-            max_retries=0,
-            timeout=5,
-        )
-        try:
-            await asyncio.wait_for(call, 10)
-        except Exception as error:
-            # The server's answer is no answer. What counts is what it was sent.
-            logging.debug("%s: %s", provider, error)
-        bodies = [json.loads(body) for body in sent]
+        asked = {"model": f"{provider}/m", "api_base": url, "api_key": "none", "messages": _HELLO, "max_retries": 0}
+        bodies = await _sent(sent, litellm.acompletion(**asked, extra_body={"unknown_field": 1}, timeout=5))
         fields += [provider] * any(body.get("unknown_field") == 1 for body in bodies)
+        candidate = Candidate(name="c", model=f"{provider}/m", api_base=url, timeout_s=5)
+        query = RouteQuery(({"role": "user", "content": content},), overrides=Overrides(pin="c"))
+        bodies = await _sent(sent, upstream.complete(candidate, query))
         parts += [provider] * any(content == m.get("content") for body in bodies for m in body.get("messages", ()))
     server.shutdown()
-    return fields, parts
+    await upstream.aclose()
+    return fields, sorted({*fields} & {*parts})
 
 
-class _Anything(list[str]):
-    def __contains__(self, item: object) -> bool:
-        return True
+async def _sent(sent: list[bytes], call: Awaitable[Any]) -> list[Any]:
+    """Return the bodies that a call sends."""
+    sent.clear()
+    try:
+        await asyncio.wait_for(call, 10)
+    except Exception as error:
+        # The server's answer is no answer. What counts is what it was sent.
+        logging.debug("%s", error)
+    return [json.loads(body) for body in sent if body.startswith(b"{")]
 
 
 def _recorder(sent: list[bytes]) -> type[http.server.BaseHTTPRequestHandler]:

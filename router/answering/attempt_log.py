@@ -102,7 +102,7 @@ class AttemptLog:
         duration, after = time.monotonic() - started, started - self.began
         self.attempts.append(Attempt(candidate.name, AttemptOutcome.ANSWERED, None, duration, streamed, after))
         fell_back = candidate.name != decision.chosen
-        dropped, attempts = dropped_for(decision, candidate.name), tuple(self.attempts)
+        dropped, attempts = (*dropped_for(decision, candidate.name), *notes.left_out), tuple(self.attempts)
         return Delivery(candidate.name, candidate.model, fell_back, attempts, notes.rate_limits, dropped)
 
     def interrupt(self, candidate: Candidate, error: DispatchError, started: float) -> DispatchError:

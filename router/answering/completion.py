@@ -52,6 +52,8 @@ def completion_of(
     prices: Prices | None,
     delivery: Delivery | None,
     tally: Tally | None = None,
+    *,
+    is_counted: bool = True,
 ) -> Completion:
     """Return the text, usage and cost of a provider's answer, or of one chunk of a stream, as a `Completion`.
 
@@ -61,11 +63,13 @@ def completion_of(
         prices: prices of the candidate; None if they are unknown.
         delivery: who answered; None for all chunks but the first.
         tally: the counter of the stream that the chunk belongs to; None for a whole answer.
+        is_counted: whether the tokens in the body are what the provider says, and not what a translation filled in.
     """
     answers = format_of(query.api_format)
     counts = (tally or answers.tally())(body)
     text = answers.text_of(body, streamed=tally is not None)
-    return Completion(text, body, None if counts is None else _usage(counts, prices), delivery)
+    usage = _usage(counts, prices) if counts is not None and is_counted else None
+    return Completion(text, body, usage, delivery)
 
 
 def _usage(counts: AnswerTokens, prices: Prices | None) -> Usage:

@@ -55,7 +55,6 @@ OWN_FIELDS = frozenset({"model", "messages", "stream"})
 #: Most chunks without content that are kept while the first content is awaited. Then the answer counts as begun.
 _MAX_HEAD = 100
 
-
 #: Asks a candidate once, and notes what is learnt of the call.
 _Ask = Callable[[BoundCandidate, Permit, CallNotes], Awaitable[T]]
 
@@ -159,7 +158,8 @@ class Dispatcher:
                 raise
             permit.succeeded()
             delivery = attempts.add_answer(candidate, started, decision, notes, streamed=False)
-            return replace(completion_of(query, body, target.prices, delivery), held=notes.held)
+            completion = completion_of(query, body, target.prices, delivery, is_counted=notes.has_usage)
+            return replace(completion, held=notes.held)
 
         with watched(self._observers, decision) as watch:
             attempts = await self._begin(query, timeout_s)
@@ -191,7 +191,8 @@ class Dispatcher:
             try:
                 async with contextlib.aclosing(self._bodies(attempts, opened)) as bodies:
                     async for body in bodies:
-                        step = completion_of(query, body, opened.target.prices, delivery, tally)
+                        counted = opened.notes.has_usage
+                        step = completion_of(query, body, opened.target.prices, delivery, tally, is_counted=counted)
                         watch.note(step, streamed=True)
                         yield step
                         delivery = None

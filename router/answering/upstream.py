@@ -12,6 +12,7 @@ from typing import Any
 from router.answering.candidate_request import request_for
 from router.answering.formats.answer_format import as_count
 from router.answering.formats.lookup import format_of
+from router.answering.formats.openai_chat import counts_of_chat
 from router.answering.formats.reported_errors import error_in
 from router.answering.formats.translations import TRANSLATIONS, Translation
 from router.answering.reading.answer_json import checked
@@ -22,10 +23,11 @@ from router.answering.upstreams import litellm_upstream
 from router.answering.upstreams.destinations import RESPONSES_PREFIX
 from router.answering.upstreams.direct_upstream import DirectUpstream
 from router.answering.upstreams.litellm_upstream import LiteLLMUpstream
+from router.asking.turns import has_unknown_parts
 from router.errors import DispatchError, DispatchNotInstalledError, UpstreamUnavailableError
 from router.policies.candidates.candidate import Candidate
 from router.policies.credentials import CANNED_UPSTREAM
-from router.policies.rules import OPENAI_PREFIX, speaks_anthropic, speaks_api, speaks_openai
+from router.policies.rules import OPENAI_PREFIX, SECOND_PATHS, speaks_anthropic, speaks_api, speaks_openai
 from router.values import ApiFormat, RouteQuery, SpokenApi
 
 log = logging.getLogger(__name__)
@@ -121,6 +123,7 @@ class Upstream:
         elif (translation := await self._translation(query.api_format)) is not None:
             request = await _translated(translation, query, candidate)
             chat = await self.complete(candidate, request.query, notes)
+            notes.has_usage = counts_of_chat(chat) is not None
             answer = await apart(translation.answer_of, chat, request)
         else:
             asked = _request(candidate, query, notes)
@@ -188,7 +191,7 @@ class Upstream:
             chunks = self._asked.stream(candidate, base, _request(candidate, query, notes), notes)
         elif (translation := await self._translation(query.api_format)) is not None:
             request = await _translated(translation, query, candidate)
-            chunks = translation.events_of(self.stream(candidate, request.query, notes), request)
+            chunks = translation.events_of(_counted(self.stream(candidate, request.query, notes), notes), request)
         else:
             chunks = _checked(self._litellm.stream(candidate, base, _request(candidate, query, notes), notes))
         async with contextlib.aclosing(chunks):
@@ -219,7 +222,9 @@ class Upstream:
         if query.api_format is not ApiFormat.OPENAI_CHAT:
             return speaks_api(candidate, _SPOKEN[query.api_format])
         if not speaks_openai(candidate):
-            return False
+            # What LiteLLM cannot say in the provider's own format, some providers read in OpenAI's.
+            is_second = candidate.model.partition("/")[0] in SECOND_PATHS
+            return is_second and any(map(has_unknown_parts, query.messages))
         # A few models speak another API, to which LiteLLM then translates.
         name = candidate.model.removeprefix(OPENAI_PREFIX)
         return not name.startswith(RESPONSES_PREFIX) and not litellm_upstream.is_responses_model(name)
@@ -242,6 +247,15 @@ async def _checked(chunks: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, Non
     async with contextlib.aclosing(chunks):
         async for chunk in chunks:
             yield await checked(chunk)
+
+
+async def _counted(chunks: AsyncGenerator[Any, None], notes: CallNotes) -> AsyncGenerator[Any, None]:
+    """Yield the chunks of a chat, and note whether one of them says how many tokens there were."""
+    notes.has_usage = False
+    async with contextlib.aclosing(chunks):
+        async for chunk in chunks:
+            notes.has_usage = notes.has_usage or counts_of_chat(chunk) is not None
+            yield chunk
 
 
 async def _translated(translation: Translation, query: RouteQuery, candidate: Candidate) -> Any:

@@ -176,6 +176,20 @@ def _part(part: Any, where: str) -> Iterator[_Part]:
         yield _Part("other", _text_of_document(part) if kind == "document" else "", kind)
 
 
+def is_unknown_part(part: Any) -> bool:
+    """Return whether a part of a message has a type that nobody here knows, so that no capability covers it."""
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if not isinstance(kind, str) or kind in NEEDS_OF_PARTS or kind in _TEXT_PARTS | _CALL_PARTS | _NOTE_PARTS:
+        return False
+    return not kind.endswith(("tool_result", "tool-result", "_call"))
+
+
+def has_unknown_parts(message: Mapping[str, Any]) -> bool:
+    """Return whether the content of a message has such a part."""
+    content = message.get("content")
+    return isinstance(content, list | tuple) and any(map(is_unknown_part, content))
+
+
 def _result(part: Mapping[str, Any], where: str) -> Iterator[_Part]:
     """Yield the parts of a tool's answer. Media keep their type; only the size of the other parts counts."""
     content = part.get("content", part.get("output"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from router.decision import NearKinds
@@ -20,6 +21,9 @@ _USUAL = frozenset({SpokenApi.RESPONSES, SpokenApi.EMBEDDINGS})
 
 #: LiteLLM's prefix of models that are asked over the Responses API.
 _RESPONSES_PREFIX = "openai/responses/"
+
+#: The providers, asked in a format of their own, that answer chats in OpenAI's format too, at this path of their URL.
+SECOND_PATHS: Mapping[str, str] = {"gemini": "/openai", "ollama": "/v1", "ollama_chat": "/v1"}
 
 _OPENAI_HOST, _OPENAI, _AZURE = ".api.openai.com", "openai", "azure"
 
@@ -124,7 +128,8 @@ def takes_unknown_parts(rules: Rules, index: int, api_format: ApiFormat) -> bool
         return speaks_anthropic(candidate)
     if api_format is ApiFormat.OPENAI_RESPONSES:
         return SpokenApi.RESPONSES in rules.spoken[index]
-    return speaks_openai(candidate) or candidate.model.partition("/")[0] in known_parameters().passes_parts
+    provider = candidate.model.partition("/")[0]
+    return speaks_openai(candidate) or provider in SECOND_PATHS or provider in known_parameters().passes_parts
 
 
 def rule_in_force(file: PolicyFile, overrides: Overrides) -> Rule:

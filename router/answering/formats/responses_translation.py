@@ -115,7 +115,8 @@ def response_of(body: Mapping[str, Any], request: TranslatedResponsesRequest) ->
             responses_api_request=request.fields,
             chat_completion_response=chat_type(**{"usage": {}, "model": request.model, **body}),
         )
-        return _finished(_plain(response), request)
+        whole = _finished(_plain(response), request)
+        return whole if body.get("usage") else {**whole, "usage": None}
 
 
 async def response_events_of(

@@ -27,6 +27,8 @@ class CallNotes:
         waits: the headers of the answer that say when to come back.
         is_done: whether the upstream said that its stream is over.
         dropped: the parameters that are left out of the request, by their names in chat completions.
+        left_out: the fields that nobody here knows and that the provider is not sent.
+        has_usage: whether the upstream says how many tokens its answer has. Libraries in between invent numbers.
     """
 
     def __init__(self, held: HeldAnswer | None = None) -> None:
@@ -36,6 +38,8 @@ class CallNotes:
         self.waits: dict[str, str] = {}
         self.is_done = False
         self.dropped: tuple[str, ...] = ()
+        self.left_out: tuple[str, ...] = ()
+        self.has_usage = True
 
     def note_life(self) -> None:
         """Note that the upstream has just sent something, be it a comment."""

@@ -36,6 +36,16 @@ _NULL_DELTA = re.compile(rb'"delta"\s*+:\s*+null')
 _ENDED = re.compile(rb'"(finish_reason|finishReason|stop_reason)"\s*+:\s*+"(?!"|null")')
 
 
+#: How providers say how many tokens an answer has: `prompt_tokens`, `inputTokens`, `promptTokenCount`, `eval_count`.
+_COUNTED = re.compile(rb'"(?!max)[A-Za-z_]{0,40}(?:[tT]oken|[cC]ount)[A-Za-z_]{0,40}"\s*+:\s*+[0-9]')
+
+#: The header in which Bedrock says it, and the form of its streams, in which it cannot be looked for.
+_COUNTING_HEADER, _BINARY_EVENTS = "token-count", "application/vnd.amazon.eventstream"
+
+#: Bytes of what came before in which the beginning of such a number may lie.
+_OVERLAP = 128
+
+
 class _Gauge:
     """Counts the bytes of an answer that consists of no events, and says when they are too many.
 
@@ -75,6 +85,8 @@ class BoundedBody(httpx.AsyncByteStream):
         self._call = call
         of_events = response.headers.get("content-type", "").strip().lower().startswith("text/event-stream")
         self._of_events = call.streamed and of_events
+        named = any(name.endswith(_COUNTING_HEADER) for name in response.headers)
+        call.has_usage = named or response.headers.get("content-type", "").startswith(_BINARY_EVENTS)
         # Nobody else must unpack it, in one piece.
         encoding = response.headers.pop("content-encoding", "identity").strip().lower()
         self._packed = encoding in PACKED
@@ -85,7 +97,11 @@ class BoundedBody(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async with contextlib.aclosing(self._events() if self._of_events else self._pieces()) as pieces:
+                before = b""
                 async for piece in pieces:
+                    if not self._call.has_usage:
+                        self._call.has_usage = _COUNTED.search(before + piece) is not None
+                        before = piece[-_OVERLAP:]
                     yield piece
         except DispatchError as error:
             self._call.refusal = error

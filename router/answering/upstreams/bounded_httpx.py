@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import json
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -21,7 +22,8 @@ from router.answering.reading.large_answers import apart, holds_more
 from router.answering.upstreams.bounded_bodies import ODD_NUMBER, BoundedBody, BoundedErrorBody, raise_reported
 from router.answering.upstreams.candidate_keys import leaked_variable
 from router.answering.upstreams.litellm_call import Call, Phase
-from router.errors import DispatchError, UpstreamDeniedError, UpstreamNotFoundError
+from router.answering.upstreams.litellm_request import is_chat
+from router.errors import DispatchError, UpstreamDeniedError, UpstreamNotFoundError, UpstreamRejectedError
 
 #: The words of the error that ends a request which must not be sent.
 NOTHING_SENT = "nothing is sent"
@@ -45,15 +47,6 @@ def bounded(call: Call) -> Iterator[None]:
         yield
     finally:
         _CALL.reset(token)
-
-
-class ContentTypes(list[str]):
-    """The types of content parts that LiteLLM lets a user's message have: every type, where it hands on all of them."""
-
-    def __contains__(self, item: object) -> bool:
-        """Return whether LiteLLM may build a request with a part of this type in the call in progress."""
-        call = _CALL.get()
-        return super().__contains__(item) or (call is not None and call.passes_parts)
 
 
 async def _decode_apart(response: httpx.Response, content: bytes, call: Call) -> None:
@@ -80,6 +73,38 @@ def _not_for_this_host(name: str, host: str) -> UpstreamDeniedError:
     return error
 
 
+def _with_additions(request: httpx.Request, content: bytes, call: Call) -> httpx.Request:
+    """Return a request with what LiteLLM leaves out of its body, or the very request if its body is no chat."""
+    # A signature covers the body.
+    is_signed = request.headers.get("authorization", "").startswith("AWS4-")
+    made = _body_with_additions(content, call, is_signed=is_signed)
+    if made is None:
+        return request
+    headers = httpx.Headers([one for one in request.headers.raw if one[0].lower() != b"content-length"])
+    return httpx.Request(request.method, request.url, headers=headers, content=made, extensions=request.extensions)
+
+
+def _body_with_additions(content: bytes, call: Call, *, is_signed: bool = False) -> bytes | None:
+    """Return a body with the additions of a call; None if they cannot be written into it.
+
+    If the parts of a chat would be lost, the call is refused.
+    """
+    made = None if is_signed else call.additions.put_into(content)
+    if made is None and call.additions.contents and is_chat(content):
+        call.refusal = _lost_parts(call.who)
+    call.has_additions = call.has_additions or made is not None
+    return made
+
+
+def _lost_parts(who: str) -> UpstreamRejectedError:
+    error = UpstreamRejectedError(
+        f"{who} cannot be sent content parts of a type that nobody here knows, because its provider's format is not "
+        "OpenAI's. Nothing was sent."
+    )
+    error.counts = False
+    return error
+
+
 def _no_url(who: str) -> UpstreamNotFoundError:
     error = UpstreamNotFoundError(
         f"{who} cannot be asked as it is set up: it names no `api_base`, and LiteLLM would send its requests to "
@@ -89,25 +114,43 @@ def _no_url(who: str) -> UpstreamNotFoundError:
     return error
 
 
-def _refuse_rehearsals(clients: type, method: str) -> None:
-    """Let a client that LiteLLM uses for some providers send nothing while a call is rehearsed."""
-    send = getattr(clients, method)
+def _watch_plain_clients() -> None:
+    """Let clients that LiteLLM uses for a few providers, or for their tokens, send nothing while a call is rehearsed.
+
+    Their requests get their additions too.
+    """
+    send, sessions = httpx.Client.send, importlib.import_module("aiohttp").ClientSession
+    request = sessions._request
 
     @functools.wraps(send)
-    def guarded(client: Any, *arguments: Any, **options: Any) -> Any:
+    def guarded_send(client: httpx.Client, sent: httpx.Request, **options: Any) -> httpx.Response:
         call = _CALL.get()
-        if call is not None and call.is_rehearsal:
+        if call is not None and not call.is_rehearsal and not call.additions.is_empty:
+            sent = _with_additions(sent, sent.read(), call)
+        if call is not None and (call.is_rehearsal or call.refusal is not None):
             raise httpx.UnsupportedProtocol(NOTHING_SENT)
-        return send(client, *arguments, **options)
+        return send(client, sent, **options)
 
-    setattr(clients, method, guarded)
+    @functools.wraps(request)
+    async def guarded_request(session: Any, *arguments: Any, **options: Any) -> Any:
+        call, body = _CALL.get(), options.get("json")
+        if call is not None and not call.is_rehearsal and not call.additions.is_empty and body is not None:
+            made = await apart(_body_with_additions, json.dumps(body).encode(), call)
+            if made is not None:
+                options |= {"json": None, "data": made}
+                options["headers"] = {**(options.get("headers") or {}), "Content-Type": "application/json"}
+        if call is not None and (call.is_rehearsal or call.refusal is not None):
+            raise httpx.UnsupportedProtocol(NOTHING_SENT)
+        return await request(session, *arguments, **options)
+
+    setattr(httpx.Client, "send", guarded_send)  # noqa: B010  (mypy knows it as a method)
+    sessions._request = guarded_request
 
 
 @functools.cache
 def _install() -> None:
     """Replace `httpx.AsyncClient.send` by a function that bounds what it reads, once for the process."""
-    _refuse_rehearsals(httpx.Client, "send")
-    _refuse_rehearsals(importlib.import_module("aiohttp").ClientSession, "_request")
+    _watch_plain_clients()
     send: Any = httpx.AsyncClient.send
 
     @functools.wraps(send)
@@ -123,6 +166,8 @@ def _install() -> None:
         call.phase, call.status = max(call.phase, Phase.SENDING), None
         if not call.is_openai and request.url.host == OPENAI_HOST:
             call.refusal = _no_url(call.who)
+        if not call.is_rehearsal and not call.additions.is_empty:
+            request = await apart(_with_additions, request, await request.aread(), call)
         if call.is_rehearsal or call.refusal is not None:
             raise httpx.UnsupportedProtocol(NOTHING_SENT)
         if not call.has_key and (name := leaked_variable(f"{request.url} {request.headers.raw}")) is not None:
@@ -136,6 +181,7 @@ def _install() -> None:
             raise
         call.phase, call.status = Phase.ANSWERED, response.status_code
         call.notes.note_head(response.headers.raw)
+        call.notes.left_out = call.left_out
         response.stream = (BoundedBody if response.is_success else BoundedErrorBody)(response, call)
         try:
             if not stream:

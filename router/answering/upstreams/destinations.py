@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from router.answering.upstreams.candidate_keys import AZURE_BASES, AZURE_KEYS, AZURE_TOKENS, NO_KEY, key_of
 from router.errors import UpstreamNotFoundError
 from router.policies.candidates.candidate import Candidate
+from router.policies.rules import SECOND_PATHS
 from router.values import ApiFormat, RouteQuery
 
 #: The beginning of the name of a model at OpenAI that LiteLLM asks over the Responses API.
@@ -33,6 +34,12 @@ _OPENAI_BASES, _OPENAI_URL = ("OPENAI_BASE_URL", "OPENAI_API_BASE"), "https://ap
 #: Variables that hold another URL of Anthropic's API, as LiteLLM and Anthropic's SDKs read them.
 _ANTHROPIC_BASES = ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL")
 _ANTHROPIC_URL, _ANTHROPIC_VERSION = "https://api.anthropic.com", "2023-06-01"
+
+#: For providers with a second path: the variables that hold their URL, that URL, and the variables that hold their key.
+_SECOND_HOMES: Mapping[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
+    "gemini": ((), "https://generativelanguage.googleapis.com/v1beta", ("GEMINI_API_KEY", "GOOGLE_API_KEY")),
+    "ollama": (("OLLAMA_API_BASE",), "http://localhost:11434", ("OLLAMA_API_KEY",)),
+}
 
 #: The headers of Anthropic's API that a caller sets and an upstream gets.
 ANTHROPIC_HEADERS = ("anthropic-version", "anthropic-beta")
@@ -66,10 +73,21 @@ class Destinations:
         path = _PATHS[query.api_format]
         if candidate.model.startswith(_AZURE_PREFIX):
             return _azure(candidate, base, path)
+        if (second := SECOND_PATHS.get(candidate.model.partition("/")[0])) is not None:
+            return self._of_second(candidate, base, f"{second}{path}")
         return self._of_openai(candidate, base or _from_environment(_OPENAI_BASES) or _OPENAI_URL, path)
 
     def _of_openai(self, candidate: Candidate, base: str, path: str) -> Destination:
-        key = key_of(candidate, base) or os.environ.get("OPENAI_API_KEY") or NO_KEY
+        return self._at(base, key_of(candidate, base) or os.environ.get("OPENAI_API_KEY") or NO_KEY, path)
+
+    def _of_second(self, candidate: Candidate, base: str | None, path: str) -> Destination:
+        """Return where a provider with a format of its own answers chats in OpenAI's format."""
+        provider = candidate.model.partition("/")[0].removesuffix("_chat")
+        bases, url, keys = _SECOND_HOMES[provider]
+        key = key_of(candidate, base) or _from_environment(keys) or NO_KEY
+        return self._at((base or _from_environment(bases) or url).rstrip("/"), key, path)
+
+    def _at(self, base: str, key: str, path: str) -> Destination:
         if (base, key, path) not in self._openai:
             sdk = self._sdk.copy(api_key=key, base_url=base)
             bare, credentials = _without_credentials(base)

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 #: LiteLLM's settings that would fetch tables from the network, at import or with the first call of a provider.
 _LOCAL_TABLES = ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "LITELLM_LOCAL_BLOG_POSTS")
 
+#: Modules that LiteLLM imports when it has something to tell of a call, at the latest when one fails.
+_FOR_ERRORS = ("litellm._service_logger", "litellm.proxy.guardrails.exception_utils", "fastapi", "starlette.exceptions")
+
 #: Two threads that import at once would see each other's modules half made.
 _IMPORTING = threading.Lock()
 
@@ -36,7 +39,8 @@ def import_litellm() -> Any:
         try:
             with _whole_or_not_at_all(), _no_collection():
                 litellm: Any = importlib.import_module("litellm")
-                bounded = importlib.import_module("router.answering.upstreams.bounded_httpx")
+                importlib.import_module("router.answering.upstreams.bounded_httpx")
+                _import_what_errors_need()
         except ModuleNotFoundError as error:
             missing = "which is" if error.name == "litellm" else f"whose package {error.name} is"
             raise DispatchNotInstalledError(f"answering needs LiteLLM, {missing} not installed.") from error
@@ -46,14 +50,25 @@ def import_litellm() -> Any:
                 "answering needs LiteLLM, which is installed but cannot be imported; the log says why."
             ) from error
         litellm.suppress_debug_info = True
-        known = litellm.utils.ValidUserMessageContentTypes
-        litellm.utils.ValidUserMessageContentTypes = bounded.ContentTypes(known)
         litellm.turn_off_message_logging = True
         # Streams whose provider counts no tokens are counted here; for some models LiteLLM asks a hub for a tokenizer.
         litellm.disable_hf_tokenizer_download = True
         # It logs every URL, and a password may stand in one.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         return litellm
+
+
+def _import_what_errors_need() -> None:
+    """Import what LiteLLM would import when a call fails for the first time, and never look again for what is missing.
+
+    LiteLLM looks for FastAPI with every error, to see whether the error is one of its proxy.
+    """
+    for name in _FOR_ERRORS:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            # Python's own mark of a module that must not be imported.
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

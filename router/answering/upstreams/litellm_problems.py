@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -62,6 +63,18 @@ def problem_of(candidate: Candidate) -> Problem | None:
         f"candidate {candidate.name!r} has no key: the environment variable {' or '.join(missing)} is not set on the "
         f"service. Set it, or name another one in the candidate's `api_key_env`.",
     )
+
+
+def import_for(candidate: Candidate) -> None:
+    """Import the package that a candidate's provider needs besides LiteLLM, and LiteLLM's own modules for it.
+
+    Otherwise its first call would.
+    """
+    provider = provider_of(candidate.model, candidate.api_base) or ""
+    with contextlib.suppress(ImportError):
+        if provider in _PACKAGES:
+            importlib.import_module(_PACKAGES[provider])
+        import_litellm().get_supported_openai_params(model=candidate.model)
 
 
 def _problem_of_azure(candidate: Candidate) -> Problem | None:

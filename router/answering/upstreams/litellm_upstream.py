@@ -8,48 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import functools
 import importlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from router.answering.formats.lookup import OPENAI_CHAT
 from router.answering.formats.reported_errors import ReportedError
 from router.answering.reading.call_notes import CallNotes
-from router.answering.upstreams.candidate_keys import OTHER_CREDENTIALS, has_key, key_of
+from router.answering.upstreams.candidate_keys import OTHER_CREDENTIALS, has_key
 from router.answering.upstreams.litellm_errors import Problem, of_report, root_of, translated
 from router.answering.upstreams.litellm_import import import_litellm
-from router.answering.upstreams.litellm_problems import problem_in_rehearsal, problem_of, provider_of
+from router.answering.upstreams.litellm_problems import import_for, problem_in_rehearsal, problem_of, provider_of
+from router.answering.upstreams.litellm_request import additions_of, arguments_of
 from router.errors import DispatchError, UpstreamNotFoundError
 from router.loop_thread import LoopThread
 from router.policies.candidates.candidate import Candidate
-from router.policies.candidates.known_parameters import known_parameters
 from router.values import RouteQuery
 
 if TYPE_CHECKING:
     from router.answering.upstreams.litellm_call import Call
 
-#: Fields of the OpenAI body that LiteLLM translates between providers. Everything else a caller sends travels as
-#: `extra_body`: LiteLLM's own keywords (`api_base`, `api_key`, `mock_response`, ...) must not be a caller's to set.
-#: Providers whose API is not OpenAI's do not get it: LiteLLM would send them a field of that name, which they refuse.
-TRANSLATED_FIELDS = frozenset(
-    {
-        *("audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs"),
-        *("max_completion_tokens", "max_tokens", "modalities", "n", "parallel_tool_calls", "prediction"),
-        *("presence_penalty", "reasoning_effort", "response_format", "seed", "service_tier", "stop"),
-        *("stream_options", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity"),
-        "web_search_options",
-    }
-)
-
 #: The providers whose requests may go to OpenAI's own host. LiteLLM sends those of others there if they have no URL.
 _OPENAI = frozenset({"openai", "text-completion-openai"})
-
-_OPENAI_SHAPED = _OPENAI | {"azure"}
-
-#: Fields of OpenAI's own bookkeeping, which its SDKs send and other providers refuse.
-_OPENAIS_OWN = frozenset({"metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "store"})
 
 #: Seconds that LiteLLM may take to build a request that is not sent.
 _REHEARSAL_S = 10.0
@@ -70,11 +51,11 @@ class LiteLLMUpstream:
         """Return the answer in the OpenAI shape. `base` is the URL of the provider. Raises DispatchError."""
 
         async def work() -> dict[str, Any]:
-            async with _calling(candidate, base, notes, streamed=False) as call:
-                response = await import_litellm().acompletion(**_arguments(candidate, base, query))
+            async with _calling(candidate, base, query, notes, streamed=False) as call:
+                response = await import_litellm().acompletion(**arguments_of(candidate, base, query))
                 body: dict[str, Any] = response.model_dump(mode="json", exclude_none=True)
                 call.aside.put_back(body)
-                return body
+                return body if call.has_usage else _without_usage(body)
 
         return await self._running().call(work)
 
@@ -84,13 +65,13 @@ class LiteLLMUpstream:
         """Yield the chunks in the OpenAI shape. Closing it ends the call. Errors are those of `complete`."""
 
         async def work() -> AsyncGenerator[dict[str, Any], None]:
-            async with _calling(candidate, base, notes, streamed=True):
-                arguments = _arguments(candidate, base, query) | {"stream": True}
+            async with _calling(candidate, base, query, notes, streamed=True) as call:
+                arguments = arguments_of(candidate, base, query) | {"stream": True}
                 if query.body is None:
                     arguments.setdefault("stream_options", {"include_usage": True})
                 async with contextlib.aclosing(_chunks(await import_litellm().acompletion(**arguments))) as chunks:
                     async for chunk in chunks:
-                        yield chunk
+                        yield chunk if call.has_usage else _without_usage(chunk)
 
         async with contextlib.aclosing(self._running().stream(work)) as chunks:
             async for chunk in chunks:
@@ -117,11 +98,15 @@ class LiteLLMUpstream:
         """
 
         async def work() -> Problem | None:
-            if (problem := problem_of(candidate)) is not None:
-                return problem
+            problem = problem_of(candidate)
             if provider_of(candidate.model, candidate.api_base) in OTHER_CREDENTIALS:
-                return None
-            return await _rehearse(candidate, candidate.api_base)
+                import_for(candidate)
+                return problem
+            if problem is not None and candidate.api_base is None:
+                return problem
+            # Also a candidate that has only no key is rehearsed, for what LiteLLM imports then.
+            rehearsed = await _rehearse(candidate, candidate.api_base)
+            return problem or rehearsed
 
         return await self._running().call(work)
 
@@ -144,6 +129,11 @@ async def _chunks(wrapper: Any) -> AsyncGenerator[dict[str, Any], None]:
             if wrapper.received_finish_reason is None and OPENAI_CHAT.is_finished(body):
                 break
             yield body
+
+
+def _without_usage(body: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer or a chunk without the numbers of tokens that LiteLLM invents if the upstream sent none."""
+    return {key: value for key, value in body.items() if key != "usage"}
 
 
 async def load() -> None:
@@ -204,7 +194,9 @@ def excerpt(text: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _calling(candidate: Candidate, base: str | None, notes: CallNotes, *, streamed: bool) -> AsyncIterator[Call]:
+async def _calling(
+    candidate: Candidate, base: str | None, query: RouteQuery, notes: CallNotes, *, streamed: bool
+) -> AsyncIterator[Call]:
     """Bound the answers, and turn what LiteLLM raises into errors of ours. Yield the notes on the call.
 
     A request that LiteLLM cannot even build is its caller's fault, unless the candidate cannot be sent the plainest one
@@ -216,8 +208,7 @@ async def _calling(candidate: Candidate, base: str | None, notes: CallNotes, *, 
     who = f"candidate {candidate.name!r} ({candidate.model})"
     call = Call(candidate.max_answer_bytes, streamed, has_key(candidate, base), notes=notes, who=who)
     call.report = functools.partial(error_of_report, candidate)
-    call.is_openai = _is_openai(candidate.model, base)
-    call.passes_parts = _provider(candidate.model) in known_parameters().passes_parts
+    call.is_openai, call.additions = _is_openai(candidate.model, base), additions_of(candidate, query)
     problem = _known_problem(candidate.model_copy(update={"api_base": base}))
     # Without a key a call may still be worth trying: some servers want none.
     if problem is not None and problem.kind is UpstreamNotFoundError:
@@ -247,7 +238,7 @@ async def _rehearse(candidate: Candidate, base: str | None) -> Problem | None:
     try:
         async with asyncio.timeout(_REHEARSAL_S):
             with bounded(call):
-                await import_litellm().acompletion(**_arguments(candidate, base, RouteQuery.from_prompt("hello")))
+                await import_litellm().acompletion(**arguments_of(candidate, base, RouteQuery.from_prompt("hello")))
     except Exception as error:
         if call.refusal is not None:
             return Problem(UpstreamNotFoundError, call.refusal.message)
@@ -262,73 +253,3 @@ def _is_openai(model: str, base: str | None) -> bool:
 
 
 _known_problem = functools.lru_cache(maxsize=1024)(problem_of)
-
-
-def _arguments(candidate: Candidate, base: str | None, query: RouteQuery) -> dict[str, Any]:
-    own, supported = candidate.params.named.keys(), _supported(candidate.model)
-    # Only for some providers `thinking` is more than a field like any other.
-    translated_fields = TRANSLATED_FIELDS | own | (supported & {"thinking"})
-    passed = {key: value for key, value in query.parameters.items() if key in translated_fields}
-    extra = {key: value for key, value in query.parameters.items() if key not in translated_fields}
-    arguments: dict[str, Any] = {
-        # LiteLLM rewrites messages in place; the next candidate must get them as they were.
-        **copy.deepcopy(passed),
-        "messages": [copy.deepcopy(dict(message)) for message in query.messages],
-        "model": candidate.model,
-        # Always the same for a candidate: LiteLLM keeps a pool of connections for every timeout it sees.
-        "timeout": candidate.timeout_s,
-        "max_retries": 0,
-    }
-    unknown = sorted((own & passed.keys()) - supported)
-    if unknown and _takes_fields(candidate.model):
-        # The policy says that the model takes them, whatever LiteLLM's table says.
-        arguments["allowed_openai_params"] = unknown
-    arguments = _extra_arguments(candidate, extra) | arguments
-    if query.headers:
-        arguments["extra_headers"] = query.headers
-    if base is not None:
-        arguments["api_base"] = base
-    if (key := key_of(candidate, base)) is not None:
-        arguments["api_key"] = key
-    return arguments
-
-
-def _extra_arguments(candidate: Candidate, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments that hand on the fields of a body which LiteLLM does not translate."""
-    arguments: dict[str, Any] = {}
-    is_openais = _is_openai_shaped(candidate.model)
-    if _takes_fields(candidate.model):
-        kept = extra if is_openais else {key: value for key, value in extra.items() if key not in _OPENAIS_OWN}
-        arguments = {"extra_body": copy.deepcopy(kept)} if kept else {}
-    else:
-        # LiteLLM would send a field of the name `extra_body`. It takes what the policy adds as keywords.
-        arguments.update(copy.deepcopy(candidate.params.extra_body))
-    metadata = extra.get("metadata")
-    if not is_openais and isinstance(metadata, Mapping) and isinstance(metadata.get("user_id"), str):
-        # Anthropic's name for what OpenAI calls `user`, which LiteLLM translates.
-        arguments["user"] = metadata["user_id"]
-    return arguments
-
-
-def _takes_fields(model: str) -> bool:
-    """Return whether LiteLLM hands on fields that it does not know to a model's provider."""
-    return _is_openai_shaped(model) or _provider(model) in known_parameters().passes_fields
-
-
-def _is_openai_shaped(model: str) -> bool:
-    """Return whether LiteLLM asks a model's provider as it asks OpenAI."""
-    provider = _provider(model)
-    return provider in _OPENAI_SHAPED or provider in import_litellm().openai_compatible_providers
-
-
-@functools.lru_cache(maxsize=1024)
-def _provider(model: str) -> str:
-    """Return the provider that LiteLLM takes a model for; empty for an unknown one, of which its call says more."""
-    return provider_of(model, None) or ""
-
-
-@functools.lru_cache(maxsize=1024)
-def _supported(model: str) -> frozenset[str]:
-    """Return the parameters that LiteLLM translates for a model."""
-    found = import_litellm().get_supported_openai_params(model=model) if _provider(model) else None
-    return frozenset(found or ())

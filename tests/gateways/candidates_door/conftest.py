@@ -77,7 +77,8 @@ def policies(folder: Path, url: str) -> Iterator[Path]:
     for mode in ("drop", "drop_any", "ineligible", "refuse"):
         rule = {"rule": {"kind": "fixed", "candidate": "fussy"}, "on_unsupported": mode}
         yield write(folder, mode.replace("_", "-"), fussy, **rule)
-    yield write(folder, "providers", [at(name, model) for name, model in PROVIDERS.items()])
+    root = {"ollama-chat": {"api_base": url.removesuffix("/v1")}}
+    yield write(folder, "providers", [at(name, model, **root.get(name, {})) for name, model in PROVIDERS.items()])
 
 
 #: Candidates that LiteLLM asks, each at a provider whose format is OpenAI's or near to it.
@@ -88,6 +89,11 @@ PROVIDERS = {
     "databricks": "databricks/m",
     "minimax": "minimax/MiniMax-M2",
     "deepinfra": "deepinfra/m",
+    "deepseek": "deepseek/deepseek-chat",
+    "azure-ai": "azure_ai/m",
+    "sambanova": "sambanova/m",
+    "gemini": "gemini/gemini-2.5-flash",
+    "ollama-chat": "ollama_chat/m",
 }
 
 

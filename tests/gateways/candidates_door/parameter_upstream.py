@@ -28,6 +28,7 @@ class ParameterUpstream:
 
     refuses: dict[str, set[str]] = field(default_factory=dict)
     sent: list[bytes] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def last(self) -> dict[str, Any]:
@@ -38,14 +39,22 @@ class ParameterUpstream:
     def app(self) -> Starlette:
         paths = {
             "chat/completions": self._chat,
+            # Where Gemini answers in OpenAI's format.
+            "openai/chat/completions": self._chat,
             "messages": self._message,
             "responses": self._response,
             "completions": self._completion,
         }
-        return Starlette(routes=[Route(f"/v1/{path}", at, methods=["POST"]) for path, at in paths.items()])
+        routes = [Route(f"/v1/{path}", at, methods=["POST"]) for path, at in paths.items()]
+        routes += [Route("/v1/models/{name}:generateContent", self._gemini, methods=["POST"])]
+        return Starlette(routes=[*routes, Route("/api/chat", self._ollama, methods=["POST"])])
+
+    async def _note(self, request: Request) -> None:
+        self.sent.append(await request.body())
+        self.headers = {key: value for key, value in request.headers.items() if key != "content-length"}
 
     async def _read(self, request: Request) -> tuple[dict[str, Any], Response | None]:
-        self.sent.append(await request.body())
+        await self._note(request)
         body = self.last
         refused = sorted(self.refuses.get(body["model"], set()) & body.keys())
         if not refused:
@@ -82,6 +91,18 @@ class ParameterUpstream:
         usage = {"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}
         head = {"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": body["model"]}
         return refusal or JSONResponse(head | {"output": [item], "usage": usage})
+
+    async def _gemini(self, request: Request) -> Response:
+        await self._note(request)
+        said = {"content": {"role": "model", "parts": [{"text": "forty-two"}]}, "finishReason": "STOP"}
+        usage = {"promptTokenCount": 10, "candidatesTokenCount": 2, "totalTokenCount": 12}
+        return JSONResponse({"candidates": [said], "usageMetadata": usage})
+
+    async def _ollama(self, request: Request) -> Response:
+        await self._note(request)
+        said = {"role": "assistant", "content": "forty-two"}
+        counts = {"prompt_eval_count": 10, "eval_count": 2}
+        return JSONResponse({"model": "m", "message": said, "done": True, "done_reason": "stop"} | counts)
 
     async def _completion(self, request: Request) -> Response:
         body, refusal = await self._read(request)

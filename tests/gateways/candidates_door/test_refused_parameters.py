@@ -8,7 +8,7 @@ import pytest
 
 from router.errors import ServiceError
 from router.values import Overrides, RouteQuery
-from tests.gateways.candidates_door.conftest import PROVIDERS, Door
+from tests.gateways.candidates_door.conftest import Door
 
 NEUTRAL = {"temperature": 1, "n": 1.0, "stop": []}
 
@@ -95,30 +95,3 @@ def test_a_bound_that_means_something_in_its_api_stays(door: Door) -> None:
     assert door.upstream.last["max_tokens"] == 0
     door.post("/v1/messages", "claude", messages=[{"role": "user", "content": "x"}], max_tokens=0)
     assert door.upstream.last["max_tokens"] == 0
-
-
-@pytest.mark.parametrize("name", PROVIDERS)
-def test_unknown_fields_reach_providers_that_speak_openais_format(door: Door, name: str) -> None:
-    door.chat(name, brand_new={"a": [1, None]})
-    assert door.upstream.last["brand_new"] == {"a": [1, None]}
-
-
-@pytest.mark.parametrize("name", PROVIDERS)
-def test_unknown_parts_arrive_or_the_request_fails_but_none_is_lost(door: Door, name: str) -> None:
-    parts = [{"type": "text", "text": "look"}, {"type": "hologram", "hologram": {"a": 1}}]
-    body = {"model": name, "messages": [{"role": "user", "content": parts}]}
-    before = len(door.upstream.sent)
-    reply = door.http.post("/v1/chat/completions", json=body)
-    if name == "mistral":
-        # LiteLLM would keep only the text.
-        assert (reply.status_code, len(door.upstream.sent)) == (400, before)
-    else:
-        assert reply.status_code == 200, reply.text
-        assert door.upstream.last["messages"][0]["content"] == parts
-
-
-def test_unknown_parts_pass_to_who_is_decided_for(door: Door) -> None:
-    parts = [{"type": "text", "text": "look"}, {"type": "hologram", "hologram": {"a": 1}}]
-    body = {"model": "elle/drop", "messages": [{"role": "user", "content": parts}]}
-    assert door.http.post("/v1/chat/completions", json=body).status_code == 200
-    assert door.upstream.last["messages"][0]["content"] == parts

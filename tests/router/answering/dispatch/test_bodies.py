@@ -18,7 +18,7 @@ from router import errors
 from router.errors import InvalidRequestError
 from router.gateways.http.request_body import ChatBody
 from router.serving.http_server import serve_on_loopback
-from router.values import RouteQuery
+from router.values import Overrides, RouteQuery
 from tests.router.answering.dispatch.dispatch_stack import KEY, Stack, Upstream, candidate, dispatching, pin
 from tests.router.faults import FaultyUpstream
 
@@ -152,8 +152,16 @@ class TestBodies:
             completion = await stack.complete(RouteQuery.from_prompt("hello", overrides=pin("small"), parameters=asked))
             assert completion.text == "forty-two"
             (body,) = upstream.bodies
-            assert body.keys() == {"model", "messages", "max_tokens", "temperature", "metadata"}
+            # A pinned candidate gets what nobody knows, to say itself what it makes of it.
+            assert body.keys() == {"model", "messages", "max_tokens", "temperature", "metadata", "brand_new_field"}
             assert body["metadata"] == {"user_id": "u1"}
+            assert completion.delivery.dropped_parameters == ("metadata",)
+            asked["brand_new_field"] = 2
+            chosen = await stack.complete(
+                RouteQuery.from_prompt("x", overrides=Overrides(max_risk=1.0), parameters=asked)
+            )
+            assert upstream.bodies[-1].keys() == {"model", "messages", "max_tokens", "temperature", "metadata"}
+            assert chosen.delivery.dropped_parameters == ("brand_new_field", "metadata")
             query = RouteQuery.from_prompt("hello", overrides=pin("small"), parameters={"seed": 1})
             with pytest.raises(errors.UpstreamRejectedError, match="seed"):
                 await stack.complete(query)
