@@ -45,8 +45,8 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 def send(body: Any, status: str = "200 OK") -> None:
     raw = json.dumps(body).encode()
-    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(raw)}\r\nconnection: close\r\n\r\n"
-    sent[:] = [head.encode(), raw]
+    head = (f"HTTP/1.1 {status}", "content-type: application/json", f"content-length: {len(raw)}", "connection: close")
+    sent[:] = ["\r\n".join((*head, "", "")).encode(), raw]
 
 
 def stream(*chunks: Any) -> None:
