@@ -21,8 +21,7 @@ from router.answering.reading.answer_json import LONG_BYTES, loads_in_pieces, to
 from router.answering.reading.large_answers import apart, holds_more
 from router.answering.upstreams.bounded_bodies import ODD_NUMBER, BoundedBody, BoundedErrorBody, raise_reported
 from router.answering.upstreams.candidate_keys import leaked_variable
-from router.answering.upstreams.litellm_call import Call, Phase
-from router.answering.upstreams.litellm_request import is_chat
+from router.answering.upstreams.litellm_call import Call, Phase, is_chat
 from router.errors import DispatchError, UpstreamDeniedError, UpstreamNotFoundError, UpstreamRejectedError
 
 #: The words of the error that ends a request which must not be sent.

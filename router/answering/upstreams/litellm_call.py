@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from router.answering.formats.reported_errors import ReportedError
 from router.answering.reading.call_notes import CallNotes
-from router.answering.reading.large_answers import SetAside
+from router.answering.reading.large_answers import SetAside, json_in_pieces
 from router.answering.reading.sse import STREAM_FACTOR
-from router.answering.upstreams.litellm_request import Additions
 from router.errors import DispatchError
+from router.intake.json_object import read_object
+from router.written_body import WrittenBody
 
 
 class Phase(enum.IntEnum):
@@ -25,6 +28,67 @@ class Phase(enum.IntEnum):
     REACHED = 2
     #: The provider answered with a status.
     ANSWERED = 3
+
+
+#: The field in which providers have the chat: by it a request that asks for an answer is told from one for a token.
+_CHATS = ("messages", "contents")
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """Says what is written into the body that LiteLLM makes of a request.
+
+    Attributes:
+        fields: the fields that LiteLLM does not translate. One that LiteLLM writes itself stays as LiteLLM has it.
+        left_out: the names of the fields that this provider is not sent.
+        contents: by the index of a message its content, which has parts that LiteLLM does not know.
+        roles: the role of each message.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    contents: Mapping[int, Any] = field(default_factory=dict)
+    roles: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether the body stays as LiteLLM makes it."""
+        return not self.fields and not self.contents
+
+    def put_into(self, content: bytes) -> bytes | None:
+        """Return the body of a request with the additions; None if it is not the JSON of a chat that they belong to."""
+        if not self.contents and self._are_new_in(content):
+            members = (b",%b:%b" % (_json(key), _json(value)) for key, value in self.fields.items())
+            return b"".join((content.rstrip()[:-1], *members, b"}"))
+        return self._put_into(content)
+
+    def _are_new_in(self, content: bytes) -> bool:
+        """Return whether the body is that of a chat and can have none of the fields, as far as is seen undecoded."""
+        may_be_new = content.startswith(b"{") and is_chat(content)
+        return (
+            may_be_new and not any(_json(key) in content for key in self.fields) and all(map(str.isascii, self.fields))
+        )
+
+    def _put_into(self, content: bytes) -> bytes | None:
+        try:
+            found = read_object(content)
+        except (ValueError, RecursionError):
+            return None
+        if not any(name in found.fields for name in _CHATS):
+            return None
+        changes = {key: _json(value) for key, value in self.fields.items() if key not in found.fields}
+        if self.contents:
+            messages: Any = found.fields.get("messages")
+            if not self._are_these(messages):
+                return None
+            whole = [{**one, "content": self.contents.get(at, one.get("content"))} for at, one in enumerate(messages)]
+            changes["messages"] = json_in_pieces(whole)
+        return WrittenBody(content, found.at).changed(changes).whole()
+
+    def _are_these(self, messages: Any) -> bool:
+        """Return whether the messages of a body are those of the request, one for one."""
+        are_messages = isinstance(messages, list) and all(isinstance(one, dict) for one in messages)
+        return are_messages and tuple(one.get("role") for one in messages) == self.roles
 
 
 @dataclass(slots=True)
@@ -78,3 +142,12 @@ class Call:
         """Return the names of the fields of the request that the provider is not sent."""
         lost = () if self.has_additions else self.additions.fields
         return tuple(sorted({*self.additions.left_out, *lost}))
+
+
+def is_chat(content: bytes) -> bool:
+    """Return whether the body of a request of LiteLLM asks for an answer, and not, for example, for a token."""
+    return any(_json(name) in content for name in _CHATS)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False, default=dict).encode()

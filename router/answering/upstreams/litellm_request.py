@@ -1,4 +1,4 @@
-"""Build a call of LiteLLM from a request, and say what is written into the body that LiteLLM makes of it (`Additions`).
+"""Build a call of LiteLLM from a request, and say what is written into the body that LiteLLM makes of it.
 
 No field that LiteLLM does not translate passes through LiteLLM. Its own keywords (`api_base`, `api_key`,
 `mock_response`, ...) would otherwise be a caller's to set, and it loses content parts that it does not know.
@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from router.answering.reading.large_answers import json_in_pieces
 from router.answering.upstreams.candidate_keys import key_of
+from router.answering.upstreams.litellm_call import Additions
 from router.answering.upstreams.litellm_import import import_litellm
 from router.answering.upstreams.litellm_problems import provider_of
 from router.asking.turns import has_unknown_parts, is_unknown_part
-from router.intake.json_object import read_object
 from router.policies.candidates.candidate import Candidate
 from router.policies.candidates.known_parameters import known_parameters
 from router.values import Message, RouteQuery
-from router.written_body import WrittenBody
 
 #: Fields of the OpenAI body that LiteLLM translates between providers.
 TRANSLATED_FIELDS = frozenset(
@@ -42,71 +38,6 @@ _OPENAIS_OWN = frozenset({"metadata", "prompt_cache_key", "prompt_cache_retentio
 
 #: Stands in for the content of a message of which LiteLLM knows no part.
 _STAND_IN = "."
-
-#: The field in which providers have the chat: by it a request that asks for an answer is told from one for a token.
-_CHATS = ("messages", "contents")
-
-
-@dataclass(frozen=True, slots=True)
-class Additions:
-    """Says what is written into the body that LiteLLM makes of a request.
-
-    Attributes:
-        fields: the fields that LiteLLM does not translate. One that LiteLLM writes itself stays as LiteLLM has it.
-        left_out: the names of the fields that this provider is not sent.
-        contents: by the index of a message its content, which has parts that LiteLLM does not know.
-        roles: the role of each message.
-    """
-
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    left_out: tuple[str, ...] = ()
-    contents: Mapping[int, Any] = field(default_factory=dict)
-    roles: tuple[str, ...] = ()
-
-    @property
-    def is_empty(self) -> bool:
-        """Return whether the body stays as LiteLLM makes it."""
-        return not self.fields and not self.contents
-
-    def put_into(self, content: bytes) -> bytes | None:
-        """Return the body of a request with the additions; None if it is not the JSON of a chat that they belong to."""
-        if not self.contents and self._are_new_in(content):
-            members = (b",%b:%b" % (_json(key), _json(value)) for key, value in self.fields.items())
-            return b"".join((content.rstrip()[:-1], *members, b"}"))
-        return self._put_into(content)
-
-    def _are_new_in(self, content: bytes) -> bool:
-        """Return whether the body is that of a chat and can have none of the fields, as far as is seen undecoded."""
-        may_be_new = content.startswith(b"{") and is_chat(content)
-        return (
-            may_be_new and not any(_json(key) in content for key in self.fields) and all(map(str.isascii, self.fields))
-        )
-
-    def _put_into(self, content: bytes) -> bytes | None:
-        try:
-            found = read_object(content)
-        except (ValueError, RecursionError):
-            return None
-        if not any(name in found.fields for name in _CHATS):
-            return None
-        changes = {key: _json(value) for key, value in self.fields.items() if key not in found.fields}
-        if self.contents:
-            messages: Any = found.fields.get("messages")
-            if not self._are_these(messages):
-                return None
-            whole = [{**one, "content": self.contents.get(at, one.get("content"))} for at, one in enumerate(messages)]
-            changes["messages"] = json_in_pieces(whole)
-        return WrittenBody(content, found.at).changed(changes).whole()
-
-    def _are_these(self, messages: Any) -> bool:
-        """Return whether the messages of a body are those of the request, one for one."""
-        are_messages = isinstance(messages, list) and all(isinstance(one, dict) for one in messages)
-        return are_messages and tuple(one.get("role") for one in messages) == self.roles
-
-
-def is_chat(content: bytes) -> bool:
-    """Return whether the body of a request of LiteLLM asks for an answer, and not, for example, for a token."""
-    return any(_json(name) in content for name in _CHATS)
 
 
 def additions_of(candidate: Candidate, query: RouteQuery) -> Additions:
@@ -207,7 +138,3 @@ def supported_parameters(model: str) -> frozenset[str]:
     """Return the parameters that LiteLLM translates for a model."""
     found = import_litellm().get_supported_openai_params(model=model) if known_provider(model) else None
     return frozenset(found or ())
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False, default=dict).encode()
