@@ -11,6 +11,7 @@ COMMON = {
         "attempts",
         "decision",
         "errors",
+        "file_marks",
         "loop_thread",
         "money",
         "plain_json",

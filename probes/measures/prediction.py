@@ -12,6 +12,7 @@ import numpy.typing as npt
 from probes._checks import Array, Float64, unit_interval, vector
 from probes.errors import DataError
 from probes.measures.bootstrap import Interval
+from probes.measures.sorted_rows import SortedRows, share_of_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,8 @@ def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     s, y = _pair("scores", scores, "labels", labels)
     if not np.isin(y, (0.0, 1.0)).all() or y.min() == y.max():
         raise DataError("labels must be 0 or 1 with both present; threshold soft labels first.")
-    _, position, count = np.unique(s, return_inverse=True, return_counts=True)
-    midrank = np.cumsum(count) - (count - 1) / 2.0
-    positives = float(y.sum())
-    negatives = y.shape[0] - positives
-    rank_sum = float(midrank[position] @ y)
-    return float((rank_sum - positives * (positives + 1.0) / 2.0) / (positives * negatives))
+    rows = SortedRows(s)
+    return share_of_pairs(rows, y[rows.order], np.ones(len(s)))
 
 
 def brier(predicted: npt.ArrayLike, losses: npt.ArrayLike) -> float:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from probes._checks import Float64, vector
 from probes.errors import DataError
+from probes.measures.sorted_rows import RankedGains, area_recovered
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,8 +39,7 @@ def apgr(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike)
 
     Raises DataError if the strong model is not better on these rows, because there is then no gap to recover.
     """
-    share, pgr = _gap_recovered(gain_scores, weak, strong)
-    return float(np.trapezoid(pgr, share))
+    return area_recovered(*_gained(gain_scores, weak, strong))
 
 
 def cpt(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike, x: float) -> float:
@@ -49,7 +49,8 @@ def cpt(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike, 
     """
     if not 0.0 <= x <= 1.0:
         raise DataError(f"x must lie in [0, 1]; got {x}. CPT(50 %) is x = 0.5.")
-    return share_reaching(*_gap_recovered(gain_scores, weak, strong), x)
+    share, gained = _gained(gain_scores, weak, strong)
+    return share_reaching(share, gained / gained[-1], x)
 
 
 def share_reaching(share: Float64, recovered: Float64, x: float) -> float:
@@ -80,7 +81,7 @@ def cost_quality_curve(
         vector("cost", np.broadcast_to(np.asarray(cost, dtype=np.float64), s.shape), s.shape[0])
         for cost in (weak_cost, strong_cost)
     )
-    share, quality_gain, cost_gain = _cumulative(s, high - low, expensive - cheap)
+    share, quality_gain, cost_gain = RankedGains(s, high - low, expensive - cheap).cumulative()
     return CostQualityCurve(share, cheap.mean() + cost_gain, low.mean() + quality_gain)
 
 
@@ -124,7 +125,7 @@ def cost_saved(curve: CostQualityCurve, reference_cost: float, reference_quality
     return 1.0 - least / reference_cost
 
 
-def _gap_recovered(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike) -> tuple[Float64, Float64]:
+def _gained(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike) -> tuple[Float64, Float64]:
     s, low, high = _rows(gain_scores, weak, strong)
     gap = float((high - low).mean())
     if gap <= 0.0:
@@ -132,17 +133,8 @@ def _gap_recovered(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.
             f"the strong model must be better than the weak one on these rows; the mean gap is {gap:g}. "
             "Swap them, or measure with a cost-quality curve."
         )
-    share, gained = _cumulative(s, high - low)
-    return share, gained / gap
-
-
-def _cumulative(s: Float64, *gains: Float64) -> tuple[Float64, ...]:
-    """Return the share sent (k,) and the mean of each gain so far (k,), one point per distinct score."""
-    order = np.argsort(-s, kind="stable")
-    last_of_tie = np.append(np.flatnonzero(np.diff(s[order])), s.shape[0] - 1)
-    counts = np.concatenate([[0.0], last_of_tie + 1.0])
-    sums = (np.concatenate([[0.0], np.cumsum(gain[order])[last_of_tie]]) for gain in gains)
-    return counts / s.shape[0], *(total / s.shape[0] for total in sums)
+    share, gained = RankedGains(s, high - low).cumulative()
+    return share, gained
 
 
 def _rows(gain_scores: npt.ArrayLike, weak: npt.ArrayLike, strong: npt.ArrayLike) -> tuple[Float64, Float64, Float64]:

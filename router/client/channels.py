@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 
 from router.errors import ConfigError
+from router.file_marks import mark_of
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.quoting import quoted
 from router.wire import conversion
@@ -73,10 +74,10 @@ class ClientTlsFiles:
         if (self.cert is None) != (self.key is None):
             raise ConfigError("cert and key must be given together.")
 
-    def marks(self) -> tuple[object, ...]:
-        """Return time, size and inode of each file. Raises OSError if one cannot be found."""
-        found = [path.stat() for path in (self.ca, self.cert, self.key) if path is not None]
-        return tuple((one.st_mtime_ns, one.st_size, one.st_ino) for one in found)
+    def marks(self) -> tuple[object, ...] | None:
+        """Return time, size and inode of each file, or None if one of them cannot be found."""
+        found = [mark_of(path) for path in (self.ca, self.cert, self.key) if path is not None]
+        return None if None in found else tuple(found)
 
     def load(self) -> grpc.ChannelCredentials:
         """Return the credentials in the files. Raises ConfigError if they cannot be read or do not fit together."""
@@ -160,10 +161,7 @@ class ClientChannel:
         self._open(credentials)
 
     def _marks(self) -> tuple[object, ...] | None:
-        try:
-            return self._files.marks() if self._files else None
-        except OSError:
-            return None
+        return self._files.marks() if self._files else None
 
 
 def target_of(address: str | Sequence[str]) -> str:

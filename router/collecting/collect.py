@@ -285,5 +285,7 @@ def _notes(prepared: _Prepared) -> Iterator[str]:
         for column in sorted(grader.needs):
             if lacking := sum(not getattr(one.sample, column) for one in prepared.chosen):
                 yield f"{lacking} of the chosen prompts have no {column}, so that {grader.name} cannot grade them"
+    if prepared.work.panel.uses_canned:
+        yield "the built-in upstream answers, so nothing is charged; USD are what the same tokens of a model would cost"
     if len(prepared.chosen) == len(prepared.log.samples):
         yield "every prompt of the log is chosen"

@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from probes.errors import ProbesError
 from router.errors import RouterError
+from router.file_marks import mark_of
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class WatchedFiles(Generic[T]):
         return True
 
     def _marks(self) -> tuple[Any, ...]:
-        return tuple(_mark(path) for path in self._paths)
+        return tuple(map(mark_of, self._paths))
 
 
 class Refreshable(Protocol):
@@ -102,11 +103,3 @@ async def keep_fresh(watched: Refreshable, every_s: float = LOOK_S) -> None:
             # Whatever there is to read, the service goes on with what it knows.
             log.exception("what changed could not be read; the old state stays in force")
         await asyncio.sleep(every_s)
-
-
-def _mark(path: Path) -> tuple[int, int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino

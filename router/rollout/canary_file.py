@@ -16,6 +16,7 @@ from typing import Any
 from probes.atomic_write import write_file
 from router.asking.session_ids import session_id_of
 from router.errors import ConfigError
+from router.file_marks import FileMark, mark_of
 from router.rollout.canary import Canary, CanaryEvent
 from router.values import RouteQuery
 
@@ -112,7 +113,7 @@ class Follower:
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
         self._looked_at = float("-inf")
-        self._mark: tuple[int, int] | None = None
+        self._mark: FileMark = None
         self.canary: Canary | None = None
 
     def assigned(self, query: RouteQuery, asked: str, served: Collection[str]) -> RouteQuery:
@@ -137,10 +138,8 @@ class Follower:
         if now - self._looked_at < LOOK_S:
             return
         self._looked_at = now
-        try:
-            status = self._path.stat()
-            mark = status.st_mtime_ns, status.st_ino
-        except OSError:
+        mark = mark_of(self._path)
+        if mark is None:
             self._mark, self.canary = None, None
             return
         if mark == self._mark:

@@ -27,6 +27,7 @@ from probes.bounded.files import BoundedFileError, parse_json, read_bounded
 from probes.bounded.text import os_fault
 from probes.errors import ArtifactError
 from router.errors import ConfigError, UnknownVersionError
+from router.file_marks import mark_of
 from router.policies.loading import ServedPolicy
 from router.quoting import quoted
 from router.versions.store import OpenedVersion, conflict
@@ -118,11 +119,7 @@ class DirectoryStore:
 
     def marks(self) -> tuple[object, ...]:
         """Return time, size and inode of the trail."""
-        try:
-            found = (self._root / _TRAIL).stat()
-        except OSError:
-            return ()
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        return (mark_of(self._root / _TRAIL),)
 
     async def wait(self, seconds: float) -> None:
         """Wait for this many seconds, because nothing tells of a change."""

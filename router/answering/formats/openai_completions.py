@@ -20,7 +20,7 @@ class OpenAICompletions:
         return None if choices or streamed else "an answer without choices"
 
     def repaired(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        """Return a chunk with a list of choices, over which clients go without a look."""
+        """Return a chunk that has a list of choices, because clients loop over it without checking that it is there."""
         return chunk if chunk.get("choices") is not None else {**chunk, "choices": []}
 
     def text_of(self, body: Mapping[str, Any], *, streamed: bool) -> str:

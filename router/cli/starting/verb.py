@@ -88,8 +88,11 @@ def _start_options(log: Path, options: dict[str, Any], *, ask: bool) -> StartOpt
     out, offline, policy = options.pop("out"), options.pop("offline"), options.pop("policy")
     require_folder(out)
     names = {}
-    for role, what in (("strong", "expensive"), ("weak", "cheap")):
-        names[role] = options.pop(role) or _asked(f"--{role}", f"The {what} model, as in openai/gpt-5", ask=ask)
+    for role, question in (
+        ("strong", "The expensive model, as in openai/gpt-5"),
+        ("weak", "The cheap model, as in openai/gpt-5-mini"),
+    ):
+        names[role] = options.pop(role) or _asked(f"--{role}", question, ask=ask)
     if ask and not offline and options["budget_usd"] is None:
         options["budget_usd"] = click.prompt("The most USD to spend", type=click.FloatRange(0, min_open=True), err=True)
     weak, strong = two_candidates(names["weak"], names["strong"], policy, offline=offline)

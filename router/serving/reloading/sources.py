@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from probes.artifacts.store import JSON, TENSORS
+from router.file_marks import mark_of
 from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies, probe_folder
 from router.versions.store import VersionStore, load_active
 
@@ -58,7 +59,7 @@ class FileSource:
 
     def marks(self) -> Marks:
         """Return time, size and inode of each file. A folder that Kubernetes swaps by a link has other inodes."""
-        return tuple(mark_of(path) for path in (*self._paths, *self._probe_files))
+        return tuple(map(mark_of, (*self._paths, *self._probe_files)))
 
     @property
     def is_whole(self) -> bool:
@@ -97,12 +98,3 @@ class StoreSource:
     async def wait(self, seconds: float) -> None:
         """Wait until the store is told of a change, at most for this many seconds."""
         await self._store.wait(seconds)
-
-
-def mark_of(path: Path) -> tuple[int, int, int] | None:
-    """Return time, size and inode of a file, or None if it cannot be found."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -94,7 +94,6 @@ def forget(
     outcomes: Outcomes,
     features: npt.NDArray[np.float32],
     notes: Iterable[str] = (),
-    n_unknown: int = 0,
 ) -> tuple[DifficultyProbe, Prior, Forgetting]:
     """Return the probe and the statistics of its fit without these rows, and what was removed.
 

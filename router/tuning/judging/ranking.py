@@ -1,9 +1,7 @@
 """Measure rankings of prompts for one pair of models, with intervals from the same bootstrap draws for all.
 
-APGR, CPT and AUROC are computed here a second time, beside `probes.measures`, for speed. A resample draws texts with
-replacement. It is kept as a weight for each row, so that each ranking is sorted once and every figure is a few
-cumulative sums; the functions of `probes.measures` sort the drawn rows anew for each of 1,000 resamples. That both give
-the same numbers is tested, on all rows and on drawn ones (tests/router/tuning/judging/test_probe_evaluation.py).
+A resample draws texts with replacement. It is kept as a weight for each row, so that each ranking is sorted once
+(`probes.measures.sorted_rows`) and every figure of a resample is a few cumulative sums.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ from probes.errors import DataError
 from probes.measures.bootstrap import Interval
 from probes.measures.prediction import ece
 from probes.measures.routing import CostQualityCurve, aiq, area_under_curve, cost_saved, share_reaching
+from probes.measures.sorted_rows import RankedGains, SortedRows, area_recovered, share_of_pairs
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -178,40 +177,38 @@ class _Sorted:
 
     def __init__(self, router: RouterScores, truth: Truth) -> None:
         weak, strong = truth.scores.T
-        self._order, self._ends = _order(-router.gain)
-        self._gain = (strong - weak)[self._order]
+        extra_costs = () if truth.costs is None else (truth.costs[:, 1] - truth.costs[:, 0],)
+        self._gains = RankedGains(router.gain, strong - weak, *extra_costs)
         self._weak = weak
         self._costs = truth.costs
-        if truth.costs is not None:
-            self._cost_gain = (truth.costs[:, 1] - truth.costs[:, 0])[self._order]
         loss = 1.0 - weak
         self._binary = bool(np.isin(loss, (0.0, 1.0)).all())
         self._risk = self._failures = None
         if router.risk is not None:
-            order, _ = _order(router.risk)
+            order = SortedRows(router.risk).order
             self._risk = order, router.risk[order], loss[order]
         difficulty = router.risk if router.difficulty is None else router.difficulty
         if difficulty is not None and self._binary:
-            order, ends = _order(difficulty)
-            self._failures = order, ends, loss[order]
+            rows = SortedRows(difficulty)
+            self._failures = rows, loss[rows.order]
 
     def figures(self, weight: npt.NDArray[np.int64]) -> list[float]:
         """Return the figures under these weights in the order of FIGURES; a figure that is not defined is NaN."""
-        share, gained = self._cumulative(weight)
+        share, gained, *extra_costs = self._gains.cumulative(weight)
         gap = gained[-1]
         lift = float(np.trapezoid(gained - gap * share, share))
         found = dict.fromkeys(FIGURES, np.nan) | {"lift": lift}
         if gap > 0:
-            found["apgr"] = 0.5 + lift / gap
+            found["apgr"] = area_recovered(share, gained)
             found |= {name: share_reaching(share, gained / gap, x) for name, x in _CPT.items()}
-        curve = self._curve(weight, share, gained)
+        curve = self._curve(weight, share, gained, *extra_costs)
         if curve.cost[-1] > curve.cost[0]:
             found |= {"area": area_under_curve(curve), "aiq": aiq(curve)}
         if self._costs is not None:
             saved = cost_saved(curve, float(curve.cost[-1]), float(curve.quality[-1]))
             found["cost_saved"] = np.nan if saved is None else saved
         if self._failures is not None:
-            found["auroc"] = _auroc(weight, *self._failures)
+            found["auroc"] = share_of_pairs(*self._failures, weight)
         if self._risk is not None:
             order, risk, loss = self._risk
             found["ece"] = ece(np.repeat(risk, weight[order]), np.repeat(loss, weight[order]))
@@ -219,41 +216,13 @@ class _Sorted:
 
     def curve(self, weight: npt.NDArray[np.int64]) -> CostQualityCurve:
         """Return quality over cost at each share of strong calls in SHARES."""
-        return self._curve(weight, *self._cumulative(weight))
+        return self._curve(weight, *self._gains.cumulative(weight))
 
-    def _cumulative(self, weight: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
-        drawn = weight[self._order]
-        return _sums(drawn, self._ends) / drawn.sum(), _sums(drawn * self._gain, self._ends) / drawn.sum()
-
-    def _curve(self, weight: npt.NDArray[np.int64], share: FloatArray, gained: FloatArray) -> CostQualityCurve:
+    def _curve(
+        self, weight: npt.NDArray[np.int64], share: FloatArray, gained: FloatArray, extra_cost: FloatArray | None = None
+    ) -> CostQualityCurve:
         quality = np.average(self._weak, weights=weight) + np.interp(SHARES, share, gained)
-        if self._costs is None:
+        if self._costs is None or extra_cost is None:
             return CostQualityCurve(SHARES, SHARES, quality)
-        drawn = weight[self._order]
-        extra = _sums(drawn * self._cost_gain, self._ends) / drawn.sum()
-        cost = np.average(self._costs[:, 0], weights=weight) + np.interp(SHARES, share, extra)
+        cost = np.average(self._costs[:, 0], weights=weight) + np.interp(SHARES, share, extra_cost)
         return CostQualityCurve(SHARES, cost, quality)
-
-
-def _order(keys: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return the ascending order of keys, and the position of the last row of each run of equal keys."""
-    order = np.argsort(keys, kind="stable")
-    return order, np.append(np.flatnonzero(np.diff(keys[order])), len(keys) - 1)
-
-
-def _sums(values: npt.NDArray[Any], ends: npt.NDArray[np.intp]) -> FloatArray:
-    return np.concatenate([[0.0], np.cumsum(values)[ends]])
-
-
-def _auroc(
-    weight: npt.NDArray[np.int64], order: npt.NDArray[np.intp], ends: npt.NDArray[np.intp], loss: FloatArray
-) -> float:
-    """Return Mann and Whitney's share of pairs in the right order, over weighted rows; a tie counts half."""
-    drawn = weight[order]
-    failures = np.diff(_sums(drawn * loss, ends))
-    successes = np.diff(_sums(drawn, ends)) - failures
-    pairs = failures.sum() * successes.sum()
-    if pairs == 0:
-        return np.nan
-    below = np.cumsum(successes) - successes
-    return float(failures @ (below + successes / 2.0) / pairs)
