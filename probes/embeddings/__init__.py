@@ -1,1 +1,1 @@
-"""Read embedding files of any size, score their rows, and select samples."""
+"""Read embedding files of any size, score their rows, fit a ridge to them, and select samples."""

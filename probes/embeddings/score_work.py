@@ -83,7 +83,7 @@ class ScoringWork:
                 f"{self.source.path} must hold {self.rows:,} rows for every worker; here it holds {embeddings.rows:,}. "
                 "Put it where every machine reads the same file, and leave it unchanged."
             )
-        reader = _ShardReader(embeddings, max(1, min(self.part_rows, _BLOCK_BYTES // (4 * embeddings.width))))
+        reader = ShardReader(embeddings, self.part_rows)
 
         def compute(number: int) -> bytes:
             first = number * self.part_rows
@@ -92,20 +92,21 @@ class ScoringWork:
         return compute
 
 
-class _ShardReader:
-    """Reads blocks of `block_rows` rows, counted from the first row of a shard; only its last block may be shorter.
+class ShardReader:
+    """Reads the rows of a shard in blocks of 16 MB, counted from its first row; only the last block may be shorter.
 
     Blocks are the same wherever the reading began, because the last bits of a score can depend on the size of its
     block. A shard that follows the one before is read on, because a compressed file cannot be entered in its middle.
     """
 
-    def __init__(self, file: EmbeddingFile, block_rows: int) -> None:
-        self._file, self._block_rows = file, block_rows
+    def __init__(self, file: EmbeddingFile, most_rows: int) -> None:
+        self._file, self._block_rows = file, max(1, min(most_rows, _BLOCK_BYTES // (4 * file.width)))
         self._next_row = -1
         self._ahead: Iterator[NDArray[np.float32]] = iter(())
         self._left = np.empty((0, file.width), dtype=np.float32)
 
     def blocks(self, first: int, stop: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the rows first, first + 1, ..., stop - 1 of a shard."""
         if first != self._next_row:
             self._ahead, self._left = self._file.blocks(first, self._block_rows), self._left[:0]
         for row in range(first, stop, self._block_rows):

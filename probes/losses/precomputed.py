@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from probes.bounded.arrays import ARCHIVE_ERRORS, npz_places
 from probes.bounded.parquet import open_parquet, read_parquet
 from probes.bounded.text import path_fault
+from probes.embeddings.files import EmbeddingFile, open_embeddings
 from probes.errors import DataError
 from probes.losses.pairs import LossPairs
 
@@ -34,13 +36,8 @@ def read_pairs(
     is left.
     """
     source = Path(path)
-    readers = {".npz": _read_npz, ".parquet": _read_parquet, ".safetensors": _read_safetensors}
-    if source.suffix not in readers:
-        raise DataError(f"pairs must come from {', '.join(readers)}, got {source.name!r}; convert .pt files first")
-    if (fault := path_fault(source)) is not None:
-        raise DataError(f"there is no file of pairs at {source}: it {fault}")
     names = [embedding, loss, *([] if ids is None else [ids])]
-    arrays = readers[source.suffix](source, names)
+    arrays = _reader_of(source)(source, names)
     if on_bad_rows is not None:
         bad = _bad_rows(arrays[embedding], arrays[loss])
         if bad.size:
@@ -52,6 +49,30 @@ def read_pairs(
         ids=None if ids is None else tuple(map(str, arrays[ids])),
         provenance={"objective": "precomputed", "file": source.name},
     )
+
+
+@dataclass(frozen=True)
+class PairFile:
+    """Names a file of pairs, as `read_pairs` reads it, that is read in blocks and may be of any size."""
+
+    path: Path
+
+    def open(self, threads: int | None = None) -> tuple[EmbeddingFile, NDArray[np.float64]]:
+        """Open the embeddings, and read all losses, (n,). Raises DataError for a file that holds no pairs."""
+        losses = _reader_of(self.path)(self.path, ["loss"])["loss"]
+        if losses.dtype.kind not in "fiub":
+            raise DataError(f"losses must be real numbers, got dtype {losses.dtype}")
+        return open_embeddings(self.path, "embedding"), losses.astype(np.float64)
+
+
+def _reader_of(source: Path) -> Callable[[Path, list[str]], dict[str, Any]]:
+    """Return what reads arrays of a file by their names. Raises DataError for an unknown ending and a missing file."""
+    readers = {".npz": _read_npz, ".parquet": _read_parquet, ".safetensors": _read_safetensors}
+    if source.suffix not in readers:
+        raise DataError(f"pairs must come from {', '.join(readers)}, got {source.name!r}; convert .pt files first")
+    if (fault := path_fault(source)) is not None:
+        raise DataError(f"there is no file of pairs at {source}: it {fault}")
+    return readers[source.suffix]
 
 
 def _bad_rows(embeddings: NDArray[Any], losses: NDArray[Any]) -> NDArray[np.int64]:

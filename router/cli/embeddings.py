@@ -18,29 +18,37 @@ from router.cli.output import INCOMPLETE, print_json, progress_bar
 @click.argument("pairs", type=PATH)
 @output_option("The folder to write the probe to.", folder=True)
 @click.option("--name", help="The name of the probe. Default: the name of its folder.")
+@PROCESSES
 @JSON
-def fit_pairs_verb(pairs: Path, out: Path, name: str | None, as_json: bool) -> None:
+def fit_pairs_verb(pairs: Path, out: Path, name: str | None, processes: int, as_json: bool) -> None:
     """Fit a probe to PAIRS of embedding and loss (npz, parquet, safetensors), for any model of any modality.
 
-    Pairs that hold NaN or infinity are left out and counted; the exit status is then 3.
+    The file may be of any size. Pairs that hold NaN or infinity are left out and counted; the exit status is then 3.
     """
     from probes.artifacts import store as artifact
-    from probes.losses.fitting import fit_loss_probe
-    from probes.losses.precomputed import read_pairs
+    from probes.losses.fitting import fit_pair_source
+    from probes.losses.precomputed import PairFile
     from probes.probe import DataSource
+    from probes.shards.choosing import chosen_engine
+    from probes.shards.work import PlainLoop
 
-    bad: list[int] = []
-    found = read_pairs(pairs, on_bad_rows=lambda rows: bad.extend(rows.tolist()))
-    with pairs.open("rb") as file:
-        source = DataSource(pairs.name, hashlib.file_digest(file, "sha256").hexdigest(), len(found))
-    probe, r = fit_loss_probe(found, name or out.resolve().name, source=source)
-    artifact.save(probe, out)
+    def describe(n_pairs: int) -> DataSource:
+        with pairs.open("rb") as file:
+            return DataSource(pairs.name, hashlib.file_digest(file, "sha256").hexdigest(), n_pairs)
+
+    engine = chosen_engine(processes) or PlainLoop()
+    with progress_bar("fitting") as on_progress:
+        fit = fit_pair_source(
+            PairFile(pairs), name or out.resolve().name, describe, engine=engine, on_progress=on_progress
+        )
+    artifact.save(fit.probe, out)
+    r = fit.r
     if as_json:
         figures = {"value": r.value, "low": r.low, "high": r.high}
-        print_json({"out": str(out), "pairs": len(found), "left_out": bad, "r": figures})
+        print_json({"out": str(out), "pairs": fit.n_pairs, "left_out": fit.bad_rows, "r": figures})
     else:
         click.echo(f"r = {r.value:.3f} [{r.low:.3f}, {r.high:.3f}] on pairs left out (5 folds); wrote {out}.")
-    if bad:
+    if bad := fit.bad_rows:
         shown = ", ".join(map(str, bad[:10])) + (" ..." if len(bad) > 10 else "")
         click.echo(f"{len(bad):,} pairs hold NaN or infinity and are left out: rows {shown}.", err=True)
         raise SystemExit(INCOMPLETE)

@@ -13,7 +13,7 @@ import pytest
 
 from probes.calibration.sigmoid import Sigmoid
 from probes.embeddings.files import open_embeddings
-from probes.embeddings.score_work import _ShardReader
+from probes.embeddings.score_work import ShardReader
 from probes.embeddings.scoring import ScoringOptions, probe_scorer, read_scores, score_file
 from probes.errors import DataError, DimensionError
 from probes.probe import DifficultyProbe, ProbeCard
@@ -159,7 +159,7 @@ def test_processes_write_the_same_bytes_as_one_process(tmp_path, probe, kind):
 def test_blocks_are_the_same_wherever_reading_began(tmp_path):
     """The last bits of a score can depend on the block that it was computed in."""
     file = open_embeddings(write(tmp_path, "parquet:list"))
-    in_order, apart = _ShardReader(file, 7), [_ShardReader(file, 7) for _ in range(4)]
+    in_order, apart = ShardReader(file, 7), [ShardReader(file, 7) for _ in range(4)]
     for number, first in enumerate(range(0, 103, 30)):
         stop = min(first + 30, 103)
         one, other = list(in_order.blocks(first, stop)), list(apart[number].blocks(first, stop))
@@ -298,7 +298,7 @@ from pathlib import Path
 import numpy as np
 from probes.probe import DifficultyProbe, ProbeCard
 from probes.regression.ridge import RidgeFitter
-from probes.embeddings.score_work import _ShardReader
+from probes.embeddings.score_work import ShardReader
 from probes.embeddings.scoring import ScoringOptions, score_file
 weights = np.ones(384, np.float32)
 options = ScoringOptions(part_rows=100_000)
