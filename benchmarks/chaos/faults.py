@@ -23,7 +23,7 @@ def service_killed(trial: Trial) -> Found:
     trial.killed()
     workers = trial.service.workers()
     trial.service.kill()
-    # Workers that are left end by themselves. Until then they may answer, which does not count.
+    # Workers that are left end by themselves. While they still listen, what they answer does not count.
     trial.service.start(workers)
     measured = {"new_service_again_s": round(time.monotonic() - began, 2), "starts": trial.service.starts - before}
     return trial.found(began, measured, new_service_again_s=AGAIN_S * trial.factor)

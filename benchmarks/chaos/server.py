@@ -11,30 +11,34 @@ import os
 from pathlib import Path
 from typing import Any
 
-from probes.encoders import load
 
-_FLAG = Path(os.environ["ELLE_CHAOS_ENCODER"])
-_load_exported = load.load_exported_encoder
+def _make_fragile() -> None:
+    """Let every encoder of this process fail when it is told to."""
+    from probes.encoders import load
 
+    flag = Path(os.environ["ELLE_CHAOS_ENCODER"])
+    load_exported = load.load_exported_encoder
 
-def _load_fragile(*arguments: Any) -> Any:
-    """Load the encoder, and let it fail when it is told to."""
-    encoder = _load_exported(*arguments)
-    kind: Any = type(encoder)
-    encode = kind.encode
+    def load_fragile(*arguments: Any) -> Any:
+        encoder = load_exported(*arguments)
+        kind: Any = type(encoder)
+        encode = kind.encode
 
-    def fragile(self: Any, text: str) -> Any:
-        if _FLAG.exists():
-            raise RuntimeError("the encoder was told to fail")
-        return encode(self, text)
+        def fragile(self: Any, text: str) -> Any:
+            if flag.exists():
+                raise RuntimeError("the encoder was told to fail")
+            return encode(self, text)
 
-    kind.encode = fragile
-    return encoder
+        kind.encode = fragile
+        return encoder
 
+    load.load_exported_encoder = load_fragile
 
-load.load_exported_encoder = _load_fragile
 
 if __name__ == "__main__":
     from router.cli.main import main
 
     main()
+else:
+    # Workers import this module by another name. The parent has no encoder.
+    _make_fragile()

@@ -89,14 +89,14 @@ class Service:
         return self._write(TURNS, {"version": f"t{number}", "rule": rule})
 
     def start(self, old: Sequence[int] = ()) -> None:
-        """Start the service as a supervisor does: again if it ends, until it serves and the old workers are gone."""
+        """Start the service as a supervisor does: again if it ends, until it serves and no old worker listens."""
         ends = time.monotonic() + 120
         while time.monotonic() < ends:
             if self._process is None or self._process.poll() is not None:
                 self.starts += 1
                 with self.log.open("ab") as log:
                     self._process = subprocess.Popen(self._argv, stderr=log, env=self._env)
-            if not any(Path(f"/proc/{pid}").exists() for pid in old) and self.asked():
+            if not any(self.listens(pid) for pid in old) and self.asked():
                 return
             time.sleep(0.1)
         raise RuntimeError(f"the service did not start: {self.log.read_text('utf-8', 'replace')[-2000:]}")
@@ -122,11 +122,23 @@ class Service:
         found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
-    def listeners(self) -> int:
-        """Return how many sockets listen on the port of gRPC."""
+    def listeners(self) -> set[str]:
+        """Return the sockets that listen on the port of gRPC, as `/proc/PID/fd` names them."""
         port = f":{int(self.address.partition(':')[2]):04X}"
-        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        return sum(row[1].endswith(port) and row[3] == "0A" for row in rows)
+        # gRPC listens on an IPv6 socket for addresses of IPv4 too.
+        files = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+        rows = [line.split() for file in files for line in file.read_text().splitlines()[1:]]
+        return {f"socket:[{row[9]}]" for row in rows if row[1].endswith(port) and row[3] == "0A"}
+
+    def listens(self, pid: int) -> bool:
+        """Return whether a process listens on the port of gRPC."""
+        sockets = self.listeners()
+        with contextlib.suppress(OSError):
+            for file in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if str(file.readlink()) in sockets:
+                        return True
+        return False
 
     def signal_worker(self, number: signal.Signals) -> None:
         """Send a signal to the first worker."""

@@ -104,7 +104,7 @@ class Trial:
         """Return the seconds from `since` until as many workers listen as at first."""
         ends = time.monotonic() + 60
         while time.monotonic() < ends:
-            if self.service.listeners() == self.listeners and len(self.service.workers()) == WORKERS:
+            if len(self.service.listeners()) == self.listeners and len(self.service.workers()) == WORKERS:
                 return time.monotonic() - since
             time.sleep(0.05)
         return float("inf")
@@ -143,7 +143,7 @@ def _trials(
     service.start()
     load = Load(service)
     stack.callback(load.stop)
-    trial = Trial(service, load, upstream, *disks, ledger[1], *bounds, listeners=service.listeners())
+    trial = Trial(service, load, upstream, *disks, ledger[1], *bounds, listeners=len(service.listeners()))
     load.start()
     _await_answers(load)
     yield trial

@@ -156,6 +156,3 @@ def report_spending(at: CollectProgress, report: Callable[[int, int, str], None]
     """Show how many prompts are done, and what is spent of what is expected."""
     expected = "" if at.expected_usd is None else f" of about {usd_text(at.expected_usd)}"
     report(at.n_done, at.n_prompts, f"{usd_text(at.spent_usd)}{expected}")
-
-
-COLLECTING_VERBS = (collect_verb,)

@@ -128,6 +128,3 @@ def demo_verb() -> None:
     from router.cli.demo import run_demo
 
     run_demo(stdout())
-
-
-DECIDING_VERBS = (decide_verb, explain_verb, validate_verb, demo_verb)

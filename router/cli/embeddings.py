@@ -135,6 +135,3 @@ def embed_verb(prompts: Path, out: Path, as_json: bool, **options: Any) -> None:
     if found.bad_rows:
         click.echo(f"{found.bad_rows:,} of the rows hold no prompt; {found.bad_rows_file} lists them.", err=True)
         raise SystemExit(INCOMPLETE)
-
-
-EMBEDDING_VERBS = (fit_pairs_verb, score_verb, embed_verb)

@@ -291,6 +291,3 @@ def preview_verb(log: tuple[Path, ...], policy_file: Path, as_json: bool, **opti
         print_preview(found, stdout())
     if html is not None:
         click.echo(f"Wrote {html}.", err=True)
-
-
-JUDGING_VERBS = (evaluate_verb, report_verb, export_encoder_verb, preview_verb)

@@ -151,6 +151,3 @@ def _single_keys() -> Iterator[Callable[[], str]]:
         yield read_key
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
-
-
-LABELLING_VERBS = (label_task_verb, label_answers_verb)

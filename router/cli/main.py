@@ -5,25 +5,20 @@ Results go to stdout, as JSON with --json and as tables without; all else goes t
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import logging
 import os
 import platform
 import sys
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import click
 
 from probes.bounded.secrets import mask_secrets
 from probes.errors import ProbesError
-from router.cli import collecting, deciding, embeddings, judging, labelling, selecting, tuning
-from router.cli.changing import policies
-from router.cli.checking.verb import doctor_verb
 from router.cli.options import JSON
-from router.cli.output import print_json
-from router.cli.running import canary, compare, drift, ledger, serve, tokens, top
-from router.cli.starting import verb
-from router.cli.updating import verbs as updating
 from router.errors import RouterError
 
 #: The titles under which `elle --help` lists the verbs: what a person wants, in the order in which they come to it.
@@ -54,6 +49,66 @@ _EXTRA_OF = {
     **dict.fromkeys(("pyarrow", "sklearn", "scipy", "matplotlib"), "train"),
     **dict.fromkeys(("torch", "transformers"), "torch"),
 }
+
+
+#: The module and the name of each verb. It is imported when it is used, so that `elle serve` starts soon.
+PLACES = {
+    "canary": ("router.cli.running.canary", "canary_verb"),
+    "collect": ("router.cli.collecting", "collect_verb"),
+    "compare": ("router.cli.running.compare", "compare_verb"),
+    "decide": ("router.cli.deciding", "decide_verb"),
+    "demo": ("router.cli.deciding", "demo_verb"),
+    "doctor": ("router.cli.checking.verb", "doctor_verb"),
+    "drift": ("router.cli.running.drift", "drift_verb"),
+    "embed": ("router.cli.embeddings", "embed_verb"),
+    "evaluate": ("router.cli.judging", "evaluate_verb"),
+    "explain": ("router.cli.deciding", "explain_verb"),
+    "export-encoder": ("router.cli.judging", "export_encoder_verb"),
+    "fit": ("router.cli.tuning", "fit_verb"),
+    "fit-pairs": ("router.cli.embeddings", "fit_pairs_verb"),
+    "forget": ("router.cli.updating.verbs", "forget_verb"),
+    "import": ("router.cli.tuning", "import_verb"),
+    "label": ("router.cli.labelling", "label_answers_verb"),
+    "label-task": ("router.cli.labelling", "label_task_verb"),
+    "ledger": ("router.cli.running.ledger", "ledger_verb"),
+    "policy": ("router.cli.changing.policies", "policy_verb"),
+    "preview": ("router.cli.judging", "preview_verb"),
+    "recalibrate": ("router.cli.updating.verbs", "recalibrate_verb"),
+    "report": ("router.cli.judging", "report_verb"),
+    "score": ("router.cli.embeddings", "score_verb"),
+    "select": ("router.cli.selecting", "select_group"),
+    "serve": ("router.cli.running.serve", "serve_verb"),
+    "start": ("router.cli.starting.verb", "start_verb"),
+    "token": ("router.cli.running.tokens", "token_verb"),
+    "top": ("router.cli.running.top", "top_verb"),
+    "tune": ("router.cli.tuning", "tune_verb"),
+    "validate": ("router.cli.deciding", "validate_verb"),
+}
+
+
+class _Verbs(MutableMapping[str, click.Command]):
+    """The verbs by their names, each of which is imported when somebody asks for it."""
+
+    def __init__(self) -> None:
+        self._here: dict[str, click.Command] = {}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self._here:
+            module, variable = PLACES[name]
+            self._here[name] = getattr(importlib.import_module(module), variable)
+        return self._here[name]
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._here[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._here[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(PLACES.keys() | self._here.keys())
+
+    def __len__(self) -> int:
+        return len(PLACES.keys() | self._here.keys())
 
 
 class _MainGroup(click.Group):
@@ -89,7 +144,7 @@ class _MainGroup(click.Group):
             ) from error
 
 
-@click.group(cls=_MainGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_MainGroup, commands=_Verbs(), context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-v", "--verbose", is_flag=True, help="Write more of the log to stderr.")
 def cli(verbose: bool) -> None:
     """Decide which model answers a request, by the calibrated risk of every model.
@@ -112,6 +167,8 @@ def version_verb(as_json: bool) -> None:
     names = ("grpcio", "protobuf", "numpy", "onnxruntime", "tokenizers", "torch", "transformers", "litellm")
     found |= {name: _version(name) for name in names}
     if as_json:
+        from router.cli.output import print_json
+
         print_json(found)
     else:
         click.echo("\n".join(f"{name} {value or 'not installed'}" for name, value in found.items()))
@@ -122,29 +179,6 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-for _command in (
-    serve.serve_verb,
-    doctor_verb,
-    tokens.token_verb,
-    top.top_verb,
-    drift.drift_verb,
-    ledger.ledger_verb,
-    compare.compare_verb,
-    canary.canary_verb,
-    *deciding.DECIDING_VERBS,
-    policies.policy_verb,
-    *verb.STARTING_VERBS,
-    *collecting.COLLECTING_VERBS,
-    *tuning.TUNING_VERBS,
-    *labelling.LABELLING_VERBS,
-    *updating.UPDATING_VERBS,
-    *judging.JUDGING_VERBS,
-    *embeddings.EMBEDDING_VERBS,
-    *selecting.SELECTING_VERBS,
-):
-    cli.add_command(_command)
 
 
 def main() -> None:

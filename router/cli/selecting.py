@@ -265,6 +265,3 @@ def _write(out: Path, **columns: Any) -> None:
         print_json({"out": str(out), "rows": len(columns["row"]), "columns": list(columns)})
     else:
         click.echo(f"{len(columns['row']):,} rows selected; wrote {out} with {', '.join(columns)}.")
-
-
-SELECTING_VERBS = (select_group,)

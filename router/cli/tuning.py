@@ -337,6 +337,3 @@ def _tune_settings(options: dict[str, Any]) -> Any:
         calibration=options.pop("calibration"),
         **options,
     )
-
-
-TUNING_VERBS = (import_verb, fit_verb, tune_verb)

@@ -17,7 +17,8 @@ from probes.atomic_write import write_file
 from probes.errors import ArtifactError
 from probes.regression.linear import Leverage
 from router.decision import Reason, RoutingDecision
-from router.drift.traffic_watch import DriftSettings, TrafficWatch
+from router.drift.settings import DriftSettings
+from router.drift.traffic_watch import TrafficWatch
 from router.errors import ConfigError
 from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
 

@@ -7,13 +7,15 @@ import ipaddress
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-
-import grpc
+from typing import TYPE_CHECKING
 
 from probes.bounded.files import read_bounded
 from probes.bounded.text import os_fault
 from router.errors import ConfigError
 from router.identity.watched_file import WatchedFiles
+
+if TYPE_CHECKING:
+    import grpc
 
 #: The largest file of a key or of certificates, in bytes.
 _MOST_BYTES = 1024 * 1024
@@ -67,6 +69,8 @@ class ServerCertificates:
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """Return the credentials of a gRPC port. Each new connection gets the certificates of its time."""
+        import grpc
+
         return grpc.dynamic_ssl_server_credentials(
             self.watched.value.grpc_configuration,
             lambda: self.watched.value.grpc_configuration,
@@ -104,6 +108,8 @@ def _load(files: TlsFiles) -> _Loaded:
     expires_at = _expiry(cert)
     if expires_at is not None and expires_at <= datetime.datetime.now(datetime.UTC):
         raise ConfigError(f"the certificate {files.cert} expired on {expires_at:%Y-%m-%d}; renew it.")
+    import grpc
+
     configuration = grpc.ssl_server_certificate_configuration([(key, cert)], root_certificates=roots)
     return _Loaded(configuration, context, expires_at)
 

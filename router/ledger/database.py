@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from router.errors import ConfigError
 from router.ledger.settings import LedgerSettings
+from router.ledger.tables import VERSION
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 log = logging.getLogger(__name__)
 
@@ -61,24 +61,20 @@ def migrate(engine: sa.Engine) -> tuple[str, str]:
 
     Processes that start together take turns. Raises ConfigError if a newer program made the tables.
     """
-    config = _config()
     with engine.connect() as connection:
         _take_turn(connection)
-        before, newest = _version(connection), _newest()
-        _require_known(before, newest)
-        if before != newest:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        if (before := _version(connection)) != VERSION:
+            _upgrade(connection, before)
         connection.commit()
-    return before, newest
+    return before, VERSION
 
 
 def check_version(engine: sa.Engine) -> None:
     """Raise ConfigError unless the tables have the version that this program knows."""
     with engine.connect() as connection:
-        found, newest = _version(connection), _newest()
-    _require_known(found, newest)
-    if found != newest:
+        found = _version(connection)
+    if found != VERSION:
+        _require_known(found)
         state = f"has tables of version {found}" if found else "has no tables of a ledger"
         raise ConfigError(f"the database {state}; run `elle ledger migrate`, or `elle serve --ledger`, which does so.")
 
@@ -92,23 +88,36 @@ def _take_turn(connection: sa.Connection) -> None:
 
 
 def _version(connection: sa.Connection) -> str:
-    return MigrationContext.configure(connection).get_current_revision() or ""
+    """Return the version of the tables, which Alembic has noted in a table of its own; empty if there are none."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return ""
+    return str(connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() or "")
 
 
-def _newest() -> str:
-    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+def _upgrade(connection: sa.Connection, before: str) -> None:
+    # Most services start with tables that are up to date, and do without the import, which takes a while.
+    from alembic import command
+
+    _require_known(before)
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
-def _require_known(found: str, newest: str) -> None:
+def _require_known(found: str) -> None:
+    from alembic.script import ScriptDirectory
+
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if found and found not in known:
         raise ConfigError(
-            f"the ledger's tables have version {found}, which this program does not know (it knows {newest}); update "
+            f"the ledger's tables have version {found}, which this program does not know (it knows {VERSION}); update "
             "elle-router."
         )
 
 
 def _config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")

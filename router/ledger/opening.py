@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,23 @@ if TYPE_CHECKING:
 def require_installed(settings: LedgerSettings) -> None:
     """Raise ConfigError if a package that this ledger needs is not installed."""
     for name in ("sqlalchemy", "alembic", *(() if settings.is_sqlite else ("psycopg",))):
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
+        if not _is_installed(name):
             raise ConfigError(
                 f"a ledger or store in a database needs {name}, which is not installed; install it with "
                 "`pip install 'elle-router[ledger]'`."
-            ) from error
+            )
+
+
+def _is_installed(name: str) -> bool:
+    """Return whether a package is there. All but one are not imported for that, because it takes a while."""
+    if name != "psycopg":
+        return importlib.util.find_spec(name) is not None
+    try:
+        # It may be there without the library of PostgreSQL, which it needs.
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
 
 
 def open_ledger(settings: LedgerSettings) -> Ledger:

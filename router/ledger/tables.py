@@ -5,6 +5,9 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+#: The version of these tables: the number of the last file in `migrations/versions`.
+VERSION = "0001"
+
 #: The lengths of ids, of SHA-256 in hex, of our keyed digests, and of names.
 ID, SHA, DIGEST, NAME = 32, 64, 32, 512
 

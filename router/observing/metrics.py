@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from router.decision import RoutingDecision, Timings
+from typing import TYPE_CHECKING
+
 from router.observing import catalogue
-from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
 from router.observing.tally import Labels, Tally
+
+if TYPE_CHECKING:
+    from router.decision import RoutingDecision, Timings
+    from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
 
 #: How many characters of a digest tell versions apart for people.
 SHORT_DIGEST = 12

@@ -10,15 +10,16 @@ import enum
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
-from router.attempts import Attempt
-from router.decision import RoutingDecision
-from router.errors import RouterError
-from router.observing.cost_comparison import CostComparison
-from router.values import HeldCandidate, RouteQuery
+    from router.attempts import Attempt
+    from router.decision import RoutingDecision
+    from router.errors import RouterError
+    from router.observing.cost_comparison import CostComparison
+    from router.values import HeldCandidate, RouteQuery
 
 log = logging.getLogger(__name__)
 

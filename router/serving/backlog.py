@@ -1,4 +1,4 @@
-"""Stop accepting connections on a port without resetting those that clients already believe to be open."""
+"""Hold the port that several processes share, and stop accepting on it without resetting connections."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from router.errors import ConfigError
+
 #: Seconds in which a server accepts the connections that wait in the backlog and handshakes under way complete.
 SETTLE_S = 0.1
 
@@ -20,6 +22,36 @@ _SO_ATTACH_FILTER = 26  # Python's socket module has no name for it.
 #: A socket filter (classic BPF) that drops the segments that open a connection and lets all others pass. Its four
 #: steps: load the byte of the TCP flags; skip the next step if SYN is not set; drop the segment; let it pass.
 _DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+
+
+def authority(host: str, port: int) -> str:
+    """Return `host:port` as addresses write it; an IPv6 host is put into brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@contextlib.contextmanager
+def reserved_port(host: str, port: int, option: str) -> Iterator[int]:
+    """Hold the port that the workers share while the context lasts. Yield it; `port` 0 takes a free one.
+
+    option: the option of `elle serve` that sets the port.
+
+    The socket does not listen. It only makes sure that no other program takes the port while no worker runs.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as held:
+        try:
+            # Bind once without SO_REUSEPORT: otherwise a foreign server that shares the port would go unnoticed.
+            with socket.socket(family, socket.SOCK_STREAM) as alone:
+                alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                alone.bind((host, port))
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            held.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {host}:{port} ({error.strerror}); stop what holds the port, or choose another "
+                f"one ({option}; 0 takes a free one) or another address of this machine (--host)."
+            ) from error
+        yield int(held.getsockname()[1])
 
 
 def stop_accepting(ports: Iterable[int]) -> bool:

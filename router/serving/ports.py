@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
-from collections.abc import Iterator
 from functools import partial
 
 import grpc.aio
@@ -22,6 +20,7 @@ from router.identity.watched_file import Refreshable
 from router.intake.bounds import Intake
 from router.intake.in_flight import InFlight
 from router.serving import backlog, http_server
+from router.serving.backlog import authority
 from router.serving.grpc_options import server_options
 from router.serving.reloading.admin_service import ADMIN_SERVICE_NAME, AdminService
 from router.serving.reloading.in_force import InForce
@@ -39,36 +38,6 @@ ERROR_DELIVERY_S = 0.5
 
 #: Most seconds at the end of the drain that are kept for the ledger.
 LEDGER_CLOSE_S = 1.0
-
-
-def authority(host: str, port: int) -> str:
-    """Return `host:port` as addresses write it; an IPv6 host is put into brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-@contextlib.contextmanager
-def reserved_port(host: str, port: int, option: str) -> Iterator[int]:
-    """Hold the port that the workers share while the context lasts. Yield it; `port` 0 takes a free one.
-
-    option: the option of `elle serve` that sets the port.
-
-    The socket does not listen. It only makes sure that no other program takes the port while no worker runs.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as held:
-        try:
-            # Bind once without SO_REUSEPORT: otherwise a foreign server that shares the port would go unnoticed.
-            with socket.socket(family, socket.SOCK_STREAM) as alone:
-                alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                alone.bind((host, port))
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            held.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {host}:{port} ({error.strerror}); stop what holds the port, or choose another "
-                f"one ({option}; 0 takes a free one) or another address of this machine (--host)."
-            ) from error
-        yield int(held.getsockname()[1])
 
 
 def require_encryption(settings: ServerSettings) -> None:

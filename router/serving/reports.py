@@ -9,14 +9,17 @@ import threading
 from collections.abc import Callable
 from importlib import metadata
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
-from router.drift.watch import DriftWatch
 from router.observing import catalogue
 from router.observing.metrics import SHORT_DIGEST
 from router.observing.tally import Labels, Snapshot, Tally
-from router.rollout.shadow import ShadowWatch
-from router.serving.ports import ServicePorts
-from router.serving.reloading.reloader import Reloader, ReloadOutcome
+
+if TYPE_CHECKING:
+    from router.drift.watch import DriftWatch
+    from router.rollout.shadow import ShadowWatch
+    from router.serving.ports import ServicePorts
+    from router.serving.reloading.reloader import Reloader
 
 #: Seconds between two reports of a worker. What it counts after the last one is lost if it is killed.
 REPORT_S = 1.0
@@ -36,6 +39,8 @@ def process_state(
     reloader: Reloader, ports: ServicePorts, drift: DriftWatch | None = None, shadow: ShadowWatch | None = None
 ) -> Snapshot:
     """Return the gauges of a process, how its reloads ended, who called, and the calls that its gate turned away."""
+    from router.serving.reloading.reloader import ReloadOutcome
+
     router, reloads = reloader.current.router, reloader.counts
     policies: dict[Labels, float] = {}
     expires: dict[Labels, float] = {}

@@ -173,10 +173,10 @@ async def serve_forever(settings: ServerSettings, on_ready: Callable[[RunningSer
     ):
         ports.shutdown = shutdown = Shutdown(settings.drain_s)
         on_ready(running)
-        is_interactive = await shutdown.wait_for_signal()
+        in_haste = await shutdown.wait_for_signal()
         log.info("draining for at most %g s", settings.drain_s)
         await ports.report_health(serving=False)
-        await asyncio.sleep(0 if is_interactive else min(settings.drain_delay_s, shutdown.remaining_s))
+        await asyncio.sleep(0 if in_haste else min(settings.drain_delay_s, shutdown.remaining_s))
     shutdown.complete()
 
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import grpc.aio
-
-from router.answering.dispatch import Dispatcher
-from router.deciding.pipeline import Router
 from router.deciding.settings import RouterSettings
-from router.drift.traffic_watch import DriftSettings
-from router.feedback.desk import FeedbackDesk
-from router.identity.gate import Gate, IdentitySettings
-from router.identity.server_tls import TlsFiles
-from router.intake.in_flight import InFlight
-from router.ledger.settings import LedgerSettings
+from router.identity.gate import IdentitySettings
 from router.observing.logs import LogSettings
 from router.observing.observer import NO_OBSERVERS, Observers
-from router.observing.traces import TraceSettings
+
+if TYPE_CHECKING:
+    # The parent of several workers needs no more than the settings, and is to start its workers soon.
+    import grpc.aio
+
+    from router.answering.dispatch import Dispatcher
+    from router.deciding.pipeline import Router
+    from router.drift.settings import DriftSettings
+    from router.feedback.desk import FeedbackDesk
+    from router.identity.gate import Gate
+    from router.identity.server_tls import TlsFiles
+    from router.intake.in_flight import InFlight
+    from router.ledger.settings import LedgerSettings
+    from router.observing.traces import TraceSettings
 
 
 class Door(Protocol):

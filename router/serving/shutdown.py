@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -45,12 +46,14 @@ class Shutdown:
         return max(0.0, self._requested_at + self._drain_s - time.monotonic())
 
     async def wait_for_signal(self) -> bool:
-        """Wait for SIGTERM or SIGINT.
+        """Wait for SIGTERM or SIGINT. Return whether the ports are to be closed without delay.
 
-        Return whether it was SIGINT, which a person at a terminal sends, who wants no delay.
+        That is so after SIGINT, because a person at a terminal sends it, and if the parent of this process is dead:
+        no load balancer waits for it then, but the service that is started next waits for the ports.
         """
         await self._requested.wait()
-        return self._is_interactive
+        parent = multiprocessing.parent_process()
+        return self._is_interactive or (parent is not None and not parent.is_alive())
 
     def complete(self) -> None:
         """Declare that everything is closed, so that the process may exit without waiting for its threads."""

@@ -21,21 +21,22 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from router.deciding.cores import usable_cores
 from router.errors import ConfigError, RouterError
 from router.observing.catalogue import WORKER_RESTARTS
 from router.observing.logs import configure_logging
-from router.observing.prometheus import serve_metrics
 from router.observing.tally import Snapshot
 from router.observing.totals import Totals
+from router.serving.backlog import authority, reserved_port
 from router.serving.event_loop import run_in_event_loop
-from router.serving.ports import authority, reserved_port
 from router.serving.reloading.hangup import on_hangup
 from router.serving.reports import ReportSender, WorkerReports
-from router.serving.server import RunningService, serve_forever
 from router.serving.settings import ServerSettings
-from router.serving.watching.admin_port import serving_admin
+
+if TYPE_CHECKING:
+    from router.serving.server import RunningService
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +79,11 @@ def serve_workers(
         shared = dataclasses.replace(settings, port=port, http_port=http_port, threads=threads, share_port=True)
         shared = dataclasses.replace(shared, workers=n_workers)
         pool = _WorkerPool(shared, n_workers, worker_timeout_s)
-        if settings.metrics_port is not None:
-            held.enter_context(serve_metrics(pool.totals.snapshot, settings.host, settings.metrics_port))
-        admin_address = held.enter_context(serving_admin(settings, pool.totals, pool.try_prompt))
+        admin_address = None
+        if settings.is_watched:
+            from router.serving.watching.admin_port import showing_all
+
+            admin_address = held.enter_context(showing_all(settings, pool.totals, pool.try_prompt))
         on_hangup(pool.on_hangup)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, pool.on_signal)
@@ -315,7 +318,9 @@ def _work(settings: ServerSettings, parent: Connection, reports: Connection) -> 
     # Ctrl-C reaches the whole process group, and the parent tells its workers. So a worker ignores it until it serves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    # The parent does without all that decides and answers, so that it starts its workers soon.
     from probes.errors import ProbesError
+    from router.serving.server import serve_forever
 
     try:
         run_in_event_loop(serve_forever(settings, on_ready))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from probes.artifacts import store as artifact
 from probes.errors import ProbesError
-from router.drift.traffic_watch import DriftSettings
+from router.drift.settings import DriftSettings
 from router.drift.watch import DriftWatch
 from router.errors import ConfigError
 from router.ledger.records import LedgerRow

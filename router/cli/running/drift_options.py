@@ -9,7 +9,7 @@ import click
 from router.cli.options import PATH, with_options
 
 if TYPE_CHECKING:
-    from router.drift.traffic_watch import DriftSettings
+    from router.drift.settings import DriftSettings
 
 #: The options that say how blocks are formed, which verbs that read a ledger have too.
 _BLOCKS = (
@@ -67,7 +67,7 @@ block_options = with_options(*_BLOCKS)
 
 def drift_settings(options: dict[str, Any]) -> DriftSettings:
     """Take the options of blocks out of `options`, and return the settings that they stand for."""
-    from router.drift.traffic_watch import DriftSettings
+    from router.drift.settings import DriftSettings
 
     hours, requests, baseline = (options.pop(name) for name in BLOCK_NAMES)
     return DriftSettings(block_s=hours * 3600, block_requests=requests, baseline_blocks=baseline)

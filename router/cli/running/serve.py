@@ -212,9 +212,6 @@ _SERVE_GROUPS = {
 def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
     """Serve over gRPC until SIGTERM, and over HTTP with --http."""
     from router.observing.logs import configure_logging
-    from router.serving.event_loop import run_in_event_loop
-    from router.serving.server import serve_forever
-    from router.serving.workers import serve_workers
 
     settings = server_settings(**options)
     configure_logging(settings.log)
@@ -222,8 +219,14 @@ def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
         # It is made here if it does not exist, before several workers want it.
         settings.ledger.key()
     if workers == 1:
+        from router.serving.event_loop import run_in_event_loop
+        from router.serving.server import serve_forever
+
         run_in_event_loop(serve_forever(settings, functools.partial(_announce_server, tls=settings.tls is not None)))
         return
+
+    # The parent of several workers imports as little as it can, so that they start soon.
+    from router.serving.workers import serve_workers
 
     def announce_workers(address: str, *others: str | None) -> None:
         _announce(f"serving on {address} in {workers} processes", *others, tls=settings.tls is not None)

@@ -119,6 +119,3 @@ def _asked(option: str, question: str, *, ask: bool) -> str:
 def _say_step(step: StepDone, *, err: bool) -> None:
     done = " (done before)" if step.skipped else ""
     click.echo(f"{step.name}{done}: {step.said}", err=err)
-
-
-STARTING_VERBS = (start_verb,)

@@ -12,8 +12,9 @@ from router.deciding.pipeline import Router
 from router.decision import ArtifactRef, CandidateRisk, NearKind, NearKinds, Reason, RoutingDecision, Timings
 from router.drift.block import Block
 from router.drift.label_watch import LabelWatch
+from router.drift.settings import DriftSettings
 from router.drift.signals import SIGNALS
-from router.drift.traffic_watch import DriftSettings, TrafficWatch
+from router.drift.traffic_watch import TrafficWatch
 from router.drift.watch import NO_PROBE, DriftWatch
 from router.errors import ConfigError
 from router.tuning.judging.policy_evaluation import candidate_outcomes

@@ -88,6 +88,3 @@ def forget_verb(as_json: bool, **options: Any) -> None:
         print_json(asdict(found) | {"out": str(options["out"])})
     else:
         say_forgotten(found, options["out"])
-
-
-UPDATING_VERBS = (recalibrate_verb, forget_verb)

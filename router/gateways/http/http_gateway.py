@@ -1,50 +1,27 @@
-"""The HTTP gateway: an ASGI application with the APIs of OpenAI and Anthropic, and a health check.
+"""The HTTP gateway: the APIs of OpenAI and Anthropic, and a health check, with the options of `elle serve --http`.
 
 It serves the paths of `POST_PATHS`, `GET /v1/models` (policies, profiles and candidates) and `GET /healthz`, and asks
-the same router and dispatcher as every other door. docs/apis.md describes them.
+the same router and dispatcher as every other door. docs/apis.md describes them. What answers is imported when it is
+needed, because the parent of several workers holds a gateway too.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
+import importlib.util
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from router.answering.dispatch import Dispatcher
-from router.deciding.pipeline import Router
-from router.errors import (
-    ConfigError,
-    GatewayNotInstalledError,
-    NotReadyError,
-    RouterError,
-    ShuttingDownError,
-)
-from router.feedback.desk import FeedbackDesk
-from router.gateways.http.anthropic_format import ANTHROPIC_FORMAT
-from router.gateways.http.chat_endpoint import answer_chat
-from router.gateways.http.decision_models.endpoint import answer_decisions, answer_systemone
-from router.gateways.http.exchange import Answer, Endpoint, Engine
-from router.gateways.http.http_api import HttpApi
-from router.gateways.http.http_reply import JSON_HEADERS, Send, to_json
-from router.gateways.http.http_request import Receive, Scope
-from router.gateways.http.openai_format import (
-    COMPLETIONS_FORMAT,
-    EMBEDDINGS_FORMAT,
-    OPENAI_FORMAT,
-    error_object,
-    error_reply,
-)
-from router.gateways.http.request_body import model_list, model_object
-from router.gateways.http.responses_format import RESPONSES_FORMAT
-from router.gateways.http.undecided.feedback_endpoint import answer_feedback
-from router.gateways.http.undecided.undecided_endpoints import answer_embeddings, answer_token_count
-from router.identity.counts import DoorName, Refusal
+from router.errors import ConfigError, GatewayNotInstalledError
 from router.identity.gate import OPEN_GATE, Gate
-from router.identity.method_scopes import ANSWERING, DECIDING, GRADING, READING, Needed
-from router.intake.in_flight import InFlight
-from router.quoting import did_you_mean, quoted
+from router.quoting import quoted
+
+if TYPE_CHECKING:
+    from router.answering.dispatch import Dispatcher
+    from router.deciding.pipeline import Router
+    from router.feedback.desk import FeedbackDesk
+    from router.gateways.http.exchange import Engine
+    from router.intake.in_flight import InFlight
 
 #: Largest body. It leaves room for a few dozen images.
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -54,34 +31,6 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/:?#@A-Z]+)(:[0-
 
 #: Seconds of silence after which a client that waits for a stream gets a comment. Proxies give up after 30 or 60.
 COMMENT_AFTER_S = 20.0
-
-#: The paths that bodies are posted to, each with the API whose format they have and with what is done.
-POST_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
-    "/v1/chat/completions": (OPENAI_FORMAT, answer_chat),
-    "/v1/responses": (RESPONSES_FORMAT, answer_chat),
-    "/v1/completions": (COMPLETIONS_FORMAT, answer_chat),
-    "/v1/embeddings": (EMBEDDINGS_FORMAT, answer_embeddings),
-    "/v1/messages": (ANTHROPIC_FORMAT, answer_chat),
-    "/v1/systemone": (OPENAI_FORMAT, answer_systemone),
-    "/v1/decisions": (OPENAI_FORMAT, answer_decisions),
-    "/v1/messages/count_tokens": (ANTHROPIC_FORMAT, answer_token_count),
-    "/v1/feedback": (OPENAI_FORMAT, answer_feedback),
-}
-
-
-#: Azure's paths of the same APIs. The deployment that a path names is the model.
-_AZURE_APIS = ("chat/completions", "responses", "completions", "embeddings")
-AZURE_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
-    "/openai/responses": POST_PATHS["/v1/responses"],
-    **{f"/openai/deployments/{{model:path}}/{api}": POST_PATHS[f"/v1/{api}"] for api in _AZURE_APIS},
-}
-
-
-#: Most characters of a path for which a similar one is looked for.
-_LONGEST_PATH = 100
-
-#: The scopes that open the endpoints which ask no candidate; all others need `complete`.
-_NEEDED: Mapping[Answer, Needed] = {answer_systemone: DECIDING, answer_decisions: DECIDING, answer_feedback: GRADING}
 
 
 class HttpGateway:
@@ -103,14 +52,12 @@ class HttpGateway:
         cors_origins: Sequence[str] = (),
         comment_after_s: float = COMMENT_AFTER_S,
     ) -> None:
-        for name in ("starlette.applications", "uvicorn", "httptools"):
+        for name in ("starlette", "uvicorn", "httptools"):
             _require(name)
         self._max_body_bytes = max_body_bytes
         self._cors_origins = tuple(_checked_origin(origin) for origin in cors_origins)
         self._comment_after_s = comment_after_s
         self._engine: Engine | None = None
-        # Set by `app`, in the process that serves: a gate cannot be sent to the processes of `--workers`.
-        self._gate: Gate | None = None
 
     def start(
         self,
@@ -123,70 +70,16 @@ class HttpGateway:
 
         desk: takes feedback; None if there is no ledger.
         """
+        from router.gateways.http.exchange import Engine
+        from router.intake.in_flight import InFlight
+
         self._engine = Engine(router, dispatcher, in_flight or InFlight(), self._comment_after_s, desk)
 
     def app(self, gate: Gate = OPEN_GATE) -> Any:
         """Return the ASGI application. `gate` checks who calls."""
-        self._gate = gate
-        from starlette.applications import Starlette
-        from starlette.exceptions import HTTPException
-        from starlette.routing import Route
+        from router.gateways.http.http_application import HttpApplication
 
-        posts = {
-            path: Endpoint(
-                self._started_engine,
-                api,
-                answer,
-                max_body_bytes=self._max_body_bytes,
-                admit=functools.partial(self._admit, _NEEDED.get(answer, ANSWERING)),
-                on_oversized=functools.partial(gate.counts.add, DoorName.HTTP, Refusal.OVERSIZED),
-            )
-            for path, (api, answer) in {**POST_PATHS, **AZURE_PATHS}.items()
-        }
-        starlette = Starlette(
-            routes=[
-                *(Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()),
-                Route("/v1/models", self._list_models, methods=["GET"]),
-                Route("/v1/models/{name:path}", self._show_model, methods=["GET"]),
-                Route("/healthz", self._check_health, methods=["GET"]),
-            ],
-            exception_handlers={HTTPException: _no_such_route, RouterError: _refuse},
-        )
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            # A posted body needs none of Starlette's layers, and each of them would wrap every message that is sent.
-            is_post = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in posts
-            await (posts[scope["path"]] if is_post else starlette)(scope, receive, send)
-
-        return _with_cors(app, self._cors_origins) if self._cors_origins else app
-
-    def _admit(self, needed: Needed, headers: Mapping[str, str]) -> None:
-        if self._gate is not None and self._gate.looks_at_headers:
-            self._gate.admit(DoorName.HTTP, headers, needed)
-
-    def _started_engine(self) -> Engine:
-        if self._engine is None:
-            raise NotReadyError("the service is still loading its encoder; try again in a few seconds.")
-        return self._engine
-
-    async def _list_models(self, request: Any) -> Any:
-        self._admit(READING, request.headers)
-        router = self._started_engine().router
-        models = model_list(router.policies)
-        # The fields behind `data` are those of Anthropic's API: the whole list is one page.
-        ends = {"first_id": models[0]["id"], "last_id": models[-1]["id"], "has_more": False}
-        return _json_response(200, {}, {"object": "list", "data": models, **ends})
-
-    async def _show_model(self, request: Any) -> Any:
-        self._admit(READING, request.headers)
-        router = self._started_engine().router
-        return _json_response(200, {}, model_object(request.path_params["name"], router.policies))
-
-    async def _check_health(self, request: Any) -> Any:
-        engine = self._started_engine()
-        if engine.in_flight.is_draining:
-            raise ShuttingDownError("the service is shutting down; send new requests elsewhere.")
-        return _json_response(200, {}, {"status": "ok", "policies": list(engine.router.policies)})
+        return HttpApplication(lambda: self._engine, gate, self._max_body_bytes, self._cors_origins).asgi()
 
 
 def _checked_origin(origin: str) -> str:
@@ -199,43 +92,9 @@ def _checked_origin(origin: str) -> str:
     return origin
 
 
-def _with_cors(app: Any, origins: Sequence[str]) -> Any:
-    """Return the application with the headers by which browsers let web pages of other origins call it.
-
-    It stands around everything else, so preflights need nothing and errors have the headers too. Cookies are not
-    allowed: there are none.
-    """
-    from starlette.middleware.cors import CORSMiddleware
-
-    return CORSMiddleware(
-        app, allow_origins=origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=("*",)
-    )
-
-
-async def _refuse(request: Any, error: Any) -> Any:
-    status, headers, body = error_reply(error)
-    return _json_response(status, headers, body)
-
-
-async def _no_such_route(request: Any, error: Any) -> Any:
-    near = did_you_mean(request.url.path[:_LONGEST_PATH], POST_PATHS, lambda path: f"POST {path}", cutoff=0.75)
-    message = f"{request.method} {quoted(request.url.path)} is not served; see docs/apis.md for what is.{near}"
-    code = "method_not_allowed" if error.status_code == 405 else "not_found"
-    body = error_object(message, kind="invalid_request_error", code=code)
-    return _json_response(error.status_code, dict(error.headers or {}), body)
-
-
-def _json_response(status: int, headers: Mapping[str, str], body: Mapping[str, Any]) -> Any:
-    from starlette.responses import Response
-
-    return Response(to_json(body), status, {**headers, **JSON_HEADERS})
-
-
 def _require(name: str) -> None:
-    try:
-        importlib.import_module(name)
-    except ImportError as error:
+    if importlib.util.find_spec(name) is None:
         raise GatewayNotInstalledError(
             "--http needs Starlette, uvicorn and httptools, which are not installed; install them with "
             "`pip install 'elle-router[dispatch]'`."
-        ) from error
+        )

@@ -25,7 +25,7 @@ from router.observing.prometheus import serve_metrics
 from router.observing.tally import Snapshot, Tally
 from router.observing.totals import Totals
 from router.serving import http_server
-from router.serving.ports import authority
+from router.serving.backlog import authority
 from router.serving.reloading.reloader import Reloader
 from router.serving.settings import ServerSettings
 
@@ -83,6 +83,13 @@ def showing(settings: ServerSettings, tally: Tally, trial: Trial) -> Iterator[st
     """
     totals = Totals()
     totals.follow("service", tally.snapshot)
+    with showing_all(settings, totals, trial) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def showing_all(settings: ServerSettings, totals: Totals, trial: Trial) -> Iterator[str | None]:
+    """Serve the metrics and the page of all processes of a service, as `showing` does for one."""
     with contextlib.ExitStack() as stack:
         if settings.metrics_port is not None:
             stack.enter_context(serve_metrics(totals.snapshot, settings.host, settings.metrics_port))

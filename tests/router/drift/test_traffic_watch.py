@@ -11,8 +11,9 @@ import pytest
 from router.decision import NearKinds, Reason
 from router.drift.block import MAX_CATEGORIES, OTHER, Block
 from router.drift.comparison import chi_squared_tail, compare_counts
+from router.drift.settings import DriftSettings
 from router.drift.signals import SIGNALS, categories_of
-from router.drift.traffic_watch import DriftSettings, TrafficWatch
+from router.drift.traffic_watch import TrafficWatch
 from router.errors import ConfigError
 from tests.router.drift.decisions import decision
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from router.decision import ArtifactRef, Reason, RoutingDecision
-from router.drift.traffic_watch import DriftSettings
+from router.drift.settings import DriftSettings
 from router.drift.watch import MAX_PROBES, NO_PROBE, DriftWatch, mean_distance
 from router.errors import ConfigError
 from router.observing.observer import DecidedEvent

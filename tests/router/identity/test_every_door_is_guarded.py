@@ -8,7 +8,7 @@ import grpc
 import httpx
 import pytest
 
-from router.gateways.http.http_gateway import AZURE_PATHS, POST_PATHS
+from router.gateways.http.http_application import AZURE_PATHS, POST_PATHS
 from router.identity.counts import DoorName, Refusal
 from router.serving.grpc_options import MAX_REQUEST_BYTES
 from tests.router.identity.guarded import (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from router.errors import ConfigError
 from router.ledger import database
@@ -20,7 +23,7 @@ from router.ledger.insertion import DatabaseSink
 from router.ledger.reader import LedgerReader
 from router.ledger.records import LedgerRow
 from router.ledger.settings import LedgerSettings
-from router.ledger.tables import metadata
+from router.ledger.tables import VERSION, metadata
 from router.ledger.writer import LedgerDownError
 from router.time_ids import first_id_at
 from tests.router.ledger.rows import numbers, row, sqlite_ledger
@@ -150,3 +153,9 @@ def test_what_is_too_old_goes_and_the_trail_says_so(tmp_path: Path) -> None:
         (noted,) = reader.events("rows_expired")
     assert noted.detail == {"decisions": 0, "outcomes": 0, "feedback": 0, "events": 2}
     assert numbers(old) == [0, 1, 2]
+
+
+def test_the_tables_have_the_version_of_the_last_migration_and_alembic_is_not_imported_to_see_that() -> None:
+    script = "import sys\nfrom router.ledger import recorder\nassert not any('alembic' in name for name in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert ScriptDirectory(str(Path(database.__file__).parent / "migrations")).get_current_head() == VERSION

@@ -167,7 +167,7 @@ def test_one_that_leaves_loses_no_connection_from_its_backlog(policy: Path) -> N
 
 def test_both_ports_are_shared_a_hangup_reaches_all_and_workers_leave_when_their_parent_is_killed(policy: Path) -> None:
     # One service for three properties, because each start of a service takes seconds. The killing comes last.
-    with elle_serve(*options(policy, "--http", "0", "--drain-s", "0.2")) as service:
+    with elle_serve(*options(policy, "--http", "0", "--drain-delay-s", "300", "--drain-s", "600")) as service:
         assert n_listeners(port_of(service.url)) == 2
         assert {httpx.get(f"{service.url}/v1/models").status_code for _ in range(8)} == {200}
         workers = children_of(service.process.pid)
@@ -178,7 +178,27 @@ def test_both_ports_are_shared_a_hangup_reaches_all_and_workers_leave_when_their
         assert children_of(service.process.pid) == workers
         service.process.kill()
         service.process.wait()
+        # Nobody waits for them now, and the next service wants their ports, so they leave out the delay.
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+#: Ends the parent when it starts its first worker, and prints what it has imported until then.
+AT_THE_FIRST_WORKER = """
+import multiprocessing.context, os, sys
+def start(process):
+    print(*sys.modules, flush=True)
+    os._exit(0)
+multiprocessing.context.SpawnProcess.start = start
+"""
+
+
+def test_the_parent_starts_its_workers_before_it_imports_what_only_they_need(policy: Path) -> None:
+    argv = [sys.executable, "-c", AT_THE_FIRST_WORKER + ELLE, "serve", *options(policy), "--port", "0", "--http", "0"]
+    argv += ["--ledger", str(policy.with_name("ledger.db"))]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    imported = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "multiprocessing" in imported
+    assert imported.isdisjoint({"alembic", "grpc", "numpy", "sqlalchemy", "starlette", "uvicorn"})
 
 
 def test_an_occupied_port_is_refused_at_once(policy: Path, address: str) -> None:

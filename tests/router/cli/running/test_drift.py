@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from router.cli.main import cli
 from router.deciding import pipeline
-from router.drift.traffic_watch import DriftSettings
+from router.drift.settings import DriftSettings
 from router.drift.watch import DriftWatch
 from router.ledger.opening import open_ledger
 from router.observing.observer import DecidedEvent

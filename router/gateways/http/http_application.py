@@ -1,0 +1,170 @@
+"""The ASGI application of the HTTP gateway: its paths, and what is done on each of them (`HttpApplication`)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from router.errors import NotReadyError, RouterError, ShuttingDownError
+from router.gateways.http.anthropic_format import ANTHROPIC_FORMAT
+from router.gateways.http.chat_endpoint import answer_chat
+from router.gateways.http.decision_models.endpoint import answer_decisions, answer_systemone
+from router.gateways.http.exchange import Answer, Endpoint, Engine
+from router.gateways.http.http_api import HttpApi
+from router.gateways.http.http_reply import JSON_HEADERS, Send, to_json
+from router.gateways.http.http_request import Receive, Scope
+from router.gateways.http.openai_format import (
+    COMPLETIONS_FORMAT,
+    EMBEDDINGS_FORMAT,
+    OPENAI_FORMAT,
+    error_object,
+    error_reply,
+)
+from router.gateways.http.request_body import model_list, model_object
+from router.gateways.http.responses_format import RESPONSES_FORMAT
+from router.gateways.http.undecided.feedback_endpoint import answer_feedback
+from router.gateways.http.undecided.undecided_endpoints import answer_embeddings, answer_token_count
+from router.identity.counts import DoorName, Refusal
+from router.identity.gate import Gate
+from router.identity.method_scopes import ANSWERING, DECIDING, GRADING, READING, Needed
+from router.quoting import did_you_mean, quoted
+
+#: The paths that bodies are posted to, each with the API whose format they have and with what is done.
+POST_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
+    "/v1/chat/completions": (OPENAI_FORMAT, answer_chat),
+    "/v1/responses": (RESPONSES_FORMAT, answer_chat),
+    "/v1/completions": (COMPLETIONS_FORMAT, answer_chat),
+    "/v1/embeddings": (EMBEDDINGS_FORMAT, answer_embeddings),
+    "/v1/messages": (ANTHROPIC_FORMAT, answer_chat),
+    "/v1/systemone": (OPENAI_FORMAT, answer_systemone),
+    "/v1/decisions": (OPENAI_FORMAT, answer_decisions),
+    "/v1/messages/count_tokens": (ANTHROPIC_FORMAT, answer_token_count),
+    "/v1/feedback": (OPENAI_FORMAT, answer_feedback),
+}
+
+
+#: Azure's paths of the same APIs. The deployment that a path names is the model.
+_AZURE_APIS = ("chat/completions", "responses", "completions", "embeddings")
+AZURE_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
+    "/openai/responses": POST_PATHS["/v1/responses"],
+    **{f"/openai/deployments/{{model:path}}/{api}": POST_PATHS[f"/v1/{api}"] for api in _AZURE_APIS},
+}
+
+
+#: Most characters of a path for which a similar one is looked for.
+_LONGEST_PATH = 100
+
+#: The scopes that open the endpoints which ask no candidate; all others need `complete`.
+_NEEDED: Mapping[Answer, Needed] = {answer_systemone: DECIDING, answer_decisions: DECIDING, answer_feedback: GRADING}
+
+
+class HttpApplication:
+    """Answers what arrives on the HTTP port.
+
+    Args:
+        engine: returns what decides and answers; None while the service still loads.
+        gate: checks who calls.
+        max_body_bytes: longer bodies are refused.
+        cors_origins: the origins whose web pages may call; `*` stands for all.
+    """
+
+    def __init__(
+        self, engine: Callable[[], Engine | None], gate: Gate, max_body_bytes: int, cors_origins: Sequence[str]
+    ) -> None:
+        self._engine, self._gate = engine, gate
+        self._max_body_bytes, self._cors_origins = max_body_bytes, cors_origins
+
+    def asgi(self) -> Any:
+        """Return it in the form that servers call."""
+        from starlette.applications import Starlette
+        from starlette.exceptions import HTTPException
+        from starlette.routing import Route
+
+        posts = {
+            path: Endpoint(
+                self._started_engine,
+                api,
+                answer,
+                max_body_bytes=self._max_body_bytes,
+                admit=functools.partial(self._admit, _NEEDED.get(answer, ANSWERING)),
+                on_oversized=functools.partial(self._gate.counts.add, DoorName.HTTP, Refusal.OVERSIZED),
+            )
+            for path, (api, answer) in {**POST_PATHS, **AZURE_PATHS}.items()
+        }
+        starlette = Starlette(
+            routes=[
+                *(Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()),
+                Route("/v1/models", self._list_models, methods=["GET"]),
+                Route("/v1/models/{name:path}", self._show_model, methods=["GET"]),
+                Route("/healthz", self._check_health, methods=["GET"]),
+            ],
+            exception_handlers={HTTPException: _no_such_route, RouterError: _refuse},
+        )
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            # A posted body needs none of Starlette's layers, and each of them would wrap every message that is sent.
+            is_post = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in posts
+            await (posts[scope["path"]] if is_post else starlette)(scope, receive, send)
+
+        return _with_cors(app, self._cors_origins) if self._cors_origins else app
+
+    def _admit(self, needed: Needed, headers: Mapping[str, str]) -> None:
+        if self._gate.looks_at_headers:
+            self._gate.admit(DoorName.HTTP, headers, needed)
+
+    def _started_engine(self) -> Engine:
+        if (engine := self._engine()) is None:
+            raise NotReadyError("the service is still loading its encoder; try again in a few seconds.")
+        return engine
+
+    async def _list_models(self, request: Any) -> Any:
+        self._admit(READING, request.headers)
+        router = self._started_engine().router
+        models = model_list(router.policies)
+        # The fields behind `data` are those of Anthropic's API: the whole list is one page.
+        ends = {"first_id": models[0]["id"], "last_id": models[-1]["id"], "has_more": False}
+        return _json_response(200, {}, {"object": "list", "data": models, **ends})
+
+    async def _show_model(self, request: Any) -> Any:
+        self._admit(READING, request.headers)
+        router = self._started_engine().router
+        return _json_response(200, {}, model_object(request.path_params["name"], router.policies))
+
+    async def _check_health(self, request: Any) -> Any:
+        engine = self._started_engine()
+        if engine.in_flight.is_draining:
+            raise ShuttingDownError("the service is shutting down; send new requests elsewhere.")
+        return _json_response(200, {}, {"status": "ok", "policies": list(engine.router.policies)})
+
+
+def _with_cors(app: Any, origins: Sequence[str]) -> Any:
+    """Return the application with the headers by which browsers let web pages of other origins call it.
+
+    It stands around everything else, so preflights need nothing and errors have the headers too. Cookies are not
+    allowed: there are none.
+    """
+    from starlette.middleware.cors import CORSMiddleware
+
+    return CORSMiddleware(
+        app, allow_origins=origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=("*",)
+    )
+
+
+async def _refuse(request: Any, error: Any) -> Any:
+    status, headers, body = error_reply(error)
+    return _json_response(status, headers, body)
+
+
+async def _no_such_route(request: Any, error: Any) -> Any:
+    near = did_you_mean(request.url.path[:_LONGEST_PATH], POST_PATHS, lambda path: f"POST {path}", cutoff=0.75)
+    message = f"{request.method} {quoted(request.url.path)} is not served; see docs/apis.md for what is.{near}"
+    code = "method_not_allowed" if error.status_code == 405 else "not_found"
+    body = error_object(message, kind="invalid_request_error", code=code)
+    return _json_response(error.status_code, dict(error.headers or {}), body)
+
+
+def _json_response(status: int, headers: Mapping[str, str], body: Mapping[str, Any]) -> Any:
+    from starlette.responses import Response
+
+    return Response(to_json(body), status, {**headers, **JSON_HEADERS})
