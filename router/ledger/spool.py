@@ -12,13 +12,14 @@ import fcntl
 import json
 import logging
 import os
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from router.ledger.records import LedgerRow, TableName
-from router.time_ids import new_id
+from router.time_ids import is_time_id, made_at, new_id
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,12 @@ class Spool:
             with contextlib.suppress(FileNotFoundError):
                 total += path.stat().st_size
         return total
+
+    @property
+    def oldest_s(self) -> float:
+        """Return the age of the oldest segment in seconds, or 0 if there is none."""
+        ages = [time.time() - made_at(path.stem) for path in self._segments() if is_time_id(path.stem)]
+        return max(0.0, *ages) if ages else 0.0
 
     @property
     def is_empty(self) -> bool:

@@ -68,6 +68,7 @@ class LedgerCounts:
             them, or the disk spoiled them.
         waiting: rows that wait in memory.
         spool_bytes: bytes of the spool.
+        lag_s: age in seconds of the oldest row that the database does not have yet; 0 if it has all of them.
         is_down: whether the database failed when it was last tried.
     """
 
@@ -77,6 +78,7 @@ class LedgerCounts:
     dropped: int = 0
     waiting: int = 0
     spool_bytes: int = 0
+    lag_s: float = 0.0
     is_down: bool = False
 
 
@@ -105,6 +107,7 @@ class LedgerWriter:
         self._wake, self._urgent = threading.Event(), threading.Event()
         self._counting = threading.Lock()
         self._counts = LedgerCounts()
+        self._waiting_since = 0.0
         self._n_reported = 0
         self._alarmed_at = float("-inf")
         self._retry_at, self._retry_s = 0.0, _RETRY_S
@@ -118,13 +121,17 @@ class LedgerWriter:
     @property
     def counts(self) -> LedgerCounts:
         """Return what became of the rows so far."""
-        return replace(self._counts, waiting=len(self._queue), spool_bytes=self._spool.n_bytes)
+        queue_s = time.monotonic() - self._waiting_since if self._queue else 0.0
+        lag_s = max(queue_s, self._spool.oldest_s)
+        return replace(self._counts, waiting=len(self._queue), spool_bytes=self._spool.n_bytes, lag_s=lag_s)
 
     def put(self, make: Callable[[], LedgerRow]) -> None:
         """Take a row, which `make` makes in the writer's thread. If the queue is full, it is dropped and counted."""
         if len(self._queue) >= self._queue_rows or self._is_closing:
             self._count(dropped=1)
             return
+        if not self._queue:
+            self._waiting_since = time.monotonic()
         self._queue.append(_Waiting(make))
         if not self._wake.is_set():
             self._wake.set()
@@ -161,6 +168,8 @@ class LedgerWriter:
     def _put_urgently(self, waiting: _Waiting) -> Future[None]:
         if self._is_closing or waiting.done is None:
             return _refused()
+        if not self._queue:
+            self._waiting_since = time.monotonic()
         self._queue.append(waiting)
         self._urgent.set()
         self._wake.set()

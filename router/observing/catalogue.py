@@ -178,6 +178,17 @@ CREDENTIAL_FAILURES = Metric(
     _COUNTER,
     "Changes of tokens, keys or TLS certificates that could not be taken over; the last good ones stay in force.",
 )
+LEDGER_ROWS = Metric(
+    "elle_ledger_rows",
+    _COUNTER,
+    "Rows of the ledger by what became of them: written to the database, spooled to the disk, replayed from there, or "
+    "dropped, which means lost. A replayed row counts as written too.",
+    ("fate",),
+)
+LEDGER_WAITING = Metric("elle_ledger_waiting_rows", _SUM, "Rows of the ledger that wait in memory.")
+LEDGER_SPOOL = Metric("elle_ledger_spool_bytes", _SAME, "Bytes of the ledger's spool, which all processes share.")
+LEDGER_LAG = Metric("elle_ledger_lag_seconds", _SAME, "Age of the oldest row that the database lacks; 0 if it has all.")
+LEDGER_DOWN = Metric("elle_ledger_down", _SAME, "1 if the ledger's database failed when it was last tried.")
 SHADOW_DECISIONS = Metric(
     "elle_shadow_decisions",
     _COUNTER,
@@ -207,6 +218,7 @@ CATALOGUE = {
         *(CALLER_DECISIONS, CALLER_COST, TLS_EXPIRES, CREDENTIAL_FAILURES),
         *(RELOADS, POLICY_LOADED),
         *(DRIFT_BLOCKS, DRIFT_DISTANCE, DRIFT_ALARM),
+        *(LEDGER_ROWS, LEDGER_WAITING, LEDGER_SPOOL, LEDGER_LAG, LEDGER_DOWN),
         *(SHADOW_DECISIONS, SHADOW_UNCOMPARED, SHADOW_COST),
         *(WORKERS, WORKER_RESTARTS, POLICY_INFO, CERTIFICATE_EXPIRES, BUILD_INFO),
     )

@@ -17,6 +17,7 @@ from router.observing.tally import Labels, Snapshot, Tally
 
 if TYPE_CHECKING:
     from router.drift.watch import DriftWatch
+    from router.ledger.recorder import Ledger
     from router.rollout.shadow import ShadowWatch
     from router.serving.ports import ServicePorts
     from router.serving.reloading.reloader import Reloader
@@ -36,7 +37,11 @@ _COUNTS, _ANSWER = b"c", b"a"
 
 
 def process_state(
-    reloader: Reloader, ports: ServicePorts, drift: DriftWatch | None = None, shadow: ShadowWatch | None = None
+    reloader: Reloader,
+    ports: ServicePorts,
+    drift: DriftWatch | None = None,
+    shadow: ShadowWatch | None = None,
+    ledger: Ledger | None = None,
 ) -> Snapshot:
     """Return the gauges of a process, how its reloads ended, who called, and the calls that its gate turned away."""
     from router.serving.reloading.reloader import ReloadOutcome
@@ -63,6 +68,7 @@ def process_state(
             catalogue.CERTIFICATE_EXPIRES.name: expires,
             **_drift_values(drift),
             **_shadow_values(shadow),
+            **_ledger_values(ledger),
             catalogue.BUILD_INFO.name: {(_version(), platform.python_version()): 1.0},
         }
     )
@@ -199,6 +205,20 @@ def _shadow_values(shadow: ShadowWatch | None) -> dict[str, dict[Labels, float]]
         catalogue.SHADOW_DECISIONS.name: pairs,
         catalogue.SHADOW_UNCOMPARED.name: left_out,
         catalogue.SHADOW_COST.name: cost,
+    }
+
+
+def _ledger_values(ledger: Ledger | None) -> dict[str, dict[Labels, float]]:
+    if ledger is None:
+        return {}
+    counts = ledger.counts
+    fates = {name: getattr(counts, name) for name in ("written", "spooled", "replayed", "dropped")}
+    return {
+        catalogue.LEDGER_ROWS.name: {(fate,): float(n) for fate, n in fates.items()},
+        catalogue.LEDGER_WAITING.name: {(): float(counts.waiting)},
+        catalogue.LEDGER_SPOOL.name: {(): float(counts.spool_bytes)},
+        catalogue.LEDGER_LAG.name: {(): counts.lag_s},
+        catalogue.LEDGER_DOWN.name: {(): float(counts.is_down)},
     }
 
 

@@ -127,7 +127,7 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
                 settings = replace(settings, observers=settings.observers.plus(shadow))
             if not settings.share_port:
                 await ports.open()
-            tally = Tally(lambda: process_state(reloader, ports, drift, shadow))
+            tally = Tally(lambda: process_state(reloader, ports, drift, shadow, ledger))
             observers = settings.observers.plus(*_watchers(settings, tally, stack))
             ports.gate.keeps_traces = settings.traces is not None
             reloader = await stack.enter_async_context(loaded(settings, ports.intake, ports.start, observers))

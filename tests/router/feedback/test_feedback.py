@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,11 +24,12 @@ from router.ledger.opening import opened_reader
 from router.ledger.reader import LoggedDecision
 from router.ledger.recorder import Ledger
 from router.ledger.settings import LedgerSettings
-from router.serving.server import serving
+from router.serving.server import RunningService
 from router.serving.settings import ServerSettings
 from router.time_ids import first_id_at, new_id
 from router.values import Overrides
 from tests.router.ledger.rows import sqlite_ledger
+from tests.service import running
 
 
 @dataclass
@@ -37,6 +37,7 @@ class Service:
     ledger: LedgerSettings
     client: RouterClient
     http: httpx.Client
+    running: RunningService
 
     def decide(self, **rest: Any) -> RoutingDecision:
         return self.client.route("Say hello.", Overrides(pin="economy"), api_key="me", **rest)
@@ -60,31 +61,10 @@ def service(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> It
     ledger = replace(sqlite_ledger(tmp_path_factory.mktemp("ledger")), flush_s=0.05)
     settings = ServerSettings(port=0, drain_s=1, http=HttpGateway(), ledger=ledger)
     with contextlib.ExitStack() as stack:
-        address, http = stack.enter_context(_running(settings))
-        client = stack.enter_context(RouterClient(address))
-        yield Service(ledger, client, stack.enter_context(httpx.Client(base_url=f"http://{http}", timeout=60)))
-
-
-@contextlib.contextmanager
-def _running(settings: ServerSettings) -> Iterator[tuple[str, str | None]]:
-    """Run a service in a thread, and yield its addresses."""
-    ready, stop = threading.Event(), threading.Event()
-    found: list[tuple[str, str | None]] = []
-
-    async def serve() -> None:
-        async with serving(settings) as running:
-            found.append((running.address, running.http_address))
-            ready.set()
-            await asyncio.to_thread(stop.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    try:
-        assert ready.wait(60)
-        yield found[0]
-    finally:
-        stop.set()
-        thread.join(30)
+        one = stack.enter_context(running(settings))
+        client = stack.enter_context(RouterClient(one.address))
+        http = stack.enter_context(httpx.Client(base_url=f"http://{one.http_address}", timeout=60))
+        yield Service(ledger, client, http, one)
 
 
 def test_feedback_is_on_the_disk_when_it_is_promised(service: Service) -> None:
@@ -253,3 +233,12 @@ def test_while_the_database_is_away_feedback_is_spooled_and_promised(tmp_path: P
 def _key(folder: Path) -> Path:
     (folder / "key").write_text("0" * 32)
     return folder / "key"
+
+
+def test_what_became_of_the_rows_is_in_the_metrics(service: Service) -> None:
+    service.rate(service.decide())
+    values = service.running.tally.snapshot().values
+    assert values["elle_ledger_rows"][("written",)] >= 2
+    assert values["elle_ledger_rows"][("dropped",)] == 0
+    assert values["elle_ledger_down"][()] == 0
+    assert {"elle_ledger_lag_seconds", "elle_ledger_spool_bytes", "elle_ledger_waiting_rows"} <= values.keys()

@@ -46,12 +46,13 @@ def test_while_the_database_is_down_rows_are_spooled_and_then_replayed_before_ne
     writer.flush().result(10)
     assert (writer.counts.spooled, writer.counts.is_down, sink.numbers) == (2, True, [])
     assert writer.counts.spool_bytes > 0
+    assert writer.counts.lag_s > 0
     sink.is_down = False
     put(writer, 2)
     wait_until(lambda: sink.numbers == [0, 1, 2])
     writer.close()
     counts = writer.counts
-    assert (counts.written, counts.dropped, counts.spool_bytes) == (3, 0, 0)
+    assert (counts.written, counts.dropped, counts.spool_bytes, counts.lag_s) == (3, 0, 0, 0)
     assert counts.replayed >= 2
     assert "its database takes no rows (it is down)" in caplog.text
 
