@@ -30,6 +30,9 @@ MOST_WAITING, WRITE_S = 10_000, 0.1
 
 LogFormat = Literal["console", "json"]
 
+#: The packages whose records follow the level that was asked for.
+_OURS = ("router", "probes")
+
 #: The attribute of a log record that holds its fields.
 _FIELDS = "elle_fields"
 
@@ -40,7 +43,8 @@ class LogSettings:
 
     Attributes:
         format: `console` for people, or `json`: one object on each line.
-        level: the least level that is written, such as `WARNING`.
+        level: the least level of our own records that is written, such as `WARNING`. Records of libraries are written
+            from WARNING up at least: below that some of them write prompts, URLs and headers.
         decisions: True to write a line at level INFO for each decision, refusal and answer, whatever `level` is.
         session_key: the key of the digests that stand for sessions. All workers of a service have the same one.
     """
@@ -55,7 +59,10 @@ def configure_logging(settings: LogSettings) -> None:
     """Write the log of this process to stderr as the settings say, in place of what was configured before."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if settings.format == "json" else ConsoleLines())
-    logging.basicConfig(level=settings.level, handlers=[handler], force=True)
+    least = max(logging.WARNING, logging.getLevelNamesMapping()[settings.level])
+    logging.basicConfig(level=least, handlers=[handler], force=True)
+    for package in _OURS:
+        logging.getLogger(package).setLevel(settings.level)
     if settings.decisions:
         batches = _BatchHandler(handler)
         decisions_log.handlers = [batches]

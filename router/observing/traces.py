@@ -64,10 +64,19 @@ class TraceSettings:
         endpoint: the address of a collector that speaks OTLP over gRPC, such as `http://localhost:4317`. `https` means
             TLS.
         content: True to put the messages of requests into the spans.
+
+    Raises ConfigError for an address with a user or a password, because errors of the exporter quote it.
     """
 
     endpoint: str
     content: bool = False
+
+    def __post_init__(self) -> None:
+        if "@" in self.endpoint:
+            raise ConfigError(
+                "--otlp-endpoint must hold no user and no password, because it is written to the log; give a "
+                "credential by the variable OTEL_EXPORTER_OTLP_HEADERS."
+            )
 
 
 @contextlib.contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from probes.bounded.secrets import MASK, mask_secrets
 from router.errors import UpstreamDeniedError
 from router.policies.candidates.candidate import Candidate
 
@@ -32,6 +34,9 @@ OTHER_CREDENTIALS = frozenset(
 #: How the names of variables end that hold secrets, and the fewest characters that such a secret has.
 _SECRET_ENDINGS, _MIN_SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIALS"), 8
 
+#: The credentials that candidates were sent, of which there are as many as operators have written down.
+_SENT: set[str] = set()
+
 
 def key_of(candidate: Candidate, base: str | None) -> str | None:
     """Return the key to send to a candidate at the URL `base`, or None to use the usual variable of its provider.
@@ -50,6 +55,7 @@ def key_of(candidate: Candidate, base: str | None) -> str | None:
         )
         error.counts = False
         raise error
+    note_sent(value)
     return value
 
 
@@ -69,7 +75,25 @@ def has_key(candidate: Candidate, base: str | None) -> bool:
 
 def leaked_variable(text: str) -> str | None:
     """Return the name of an environment variable whose value is a secret by its name and stands in the text."""
+    return next((name for name, value in _secret_variables() if value in text), None)
+
+
+def note_sent(*secrets: str) -> None:
+    """Remember credentials that a candidate is sent, so that nobody is told them if it repeats them."""
+    _SENT.update(secret for secret in secrets if secret != NO_KEY and secret)
+
+
+def without_credentials(text: str) -> str:
+    """Return a provider's words with `***` in place of our credentials, and of everything that looks like a key.
+
+    Providers, and the proxies in front of them, repeat what they do not accept.
+    """
+    for secret in sorted({*_SENT, *(value for _, value in _secret_variables())}, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return mask_secrets(text)
+
+
+def _secret_variables() -> Iterator[tuple[str, str]]:
     for name, value in os.environ.items():
-        if name.upper().endswith(_SECRET_ENDINGS) and len(value.strip()) >= _MIN_SECRET and value.strip() in text:
-            return name
-    return None
+        if name.upper().endswith(_SECRET_ENDINGS) and len(value.strip()) >= _MIN_SECRET:
+            yield name, value.strip()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from router.answering.upstreams.candidate_keys import AZURE_BASES, AZURE_KEYS, AZURE_TOKENS, NO_KEY, key_of
+from router.answering.upstreams.candidate_keys import AZURE_BASES, AZURE_KEYS, AZURE_TOKENS, NO_KEY, key_of, note_sent
 from router.errors import UpstreamNotFoundError
 from router.policies.candidates.candidate import Candidate
 from router.policies.rules import SECOND_PATHS
@@ -152,8 +152,10 @@ def _without_credentials(base: str) -> tuple[str, dict[str, str]]:
     parts = urlsplit(base)
     headers = {}
     if parts.username:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        password = unquote(parts.password or "")
+        pair = base64.b64encode(f"{unquote(parts.username)}:{password}".encode()).decode()
+        headers["Authorization"] = f"Basic {pair}"
+        note_sent(pair, pair.rstrip("="), password, parts.password or "")
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/"), headers
 
 

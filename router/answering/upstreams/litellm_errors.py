@@ -11,6 +11,7 @@ from probes.bounded.files import beginning_and_rest
 from router import errors, plain_json
 from router.answering.formats.reported_errors import ReportedError, error_in
 from router.answering.reading.retry_after import wait_s_of
+from router.answering.upstreams.candidate_keys import without_credentials
 from router.errors import DispatchError, RouterError
 
 if TYPE_CHECKING:
@@ -184,7 +185,8 @@ def of_report(who: str, report: ReportedError, error: Exception) -> DispatchErro
     """
     found = _of_libraries(who, error, answered=True)
     found = found if isinstance(found, DispatchError) else errors.UpstreamUnavailableError("")
-    words = None if isinstance(found, _ABOUT_US) else "".join(beginning_and_rest(report.message, MAX_WORDS)) or None
+    _, rest = beginning_and_rest(report.message, MAX_WORDS)
+    words = None if isinstance(found, _ABOUT_US) else _cut(report.message) + rest or None
     what = next(what for of, what in _WHAT_HAPPENED.items() if isinstance(found, of))
     message = f"{who} {what}: it sent an error in place of an answer."
     again = type(found)(
@@ -205,7 +207,11 @@ def _quoting(words: str | None) -> str:
 def _name(found: DispatchError, told: ReportedError | None) -> None:
     """Give an error the provider's own names, unless it is about the router's key or settings."""
     if told is not None and not isinstance(found, _ABOUT_US):
-        found.provider_code, found.provider_param = told.code, told.param
+        found.provider_code, found.provider_param = _named(told.code), _named(told.param)
+
+
+def _named(name: str | None) -> str | None:
+    return None if name is None else without_credentials(name)
 
 
 def _counts(found: DispatchError, said: BaseException, words: str | None) -> bool:
@@ -307,8 +313,13 @@ def _told_in(body: str | bytes) -> ReportedError | None:
 def _words_of(error: BaseException, told: ReportedError | None) -> str | None:
     """Return the provider's own words about a request. For parameters that it does not have, LiteLLM's words."""
     if type(error).__name__ == "UnsupportedParamsError":
-        return str(error)[:MAX_WORDS]
-    return told.message[:MAX_WORDS] or None if told is not None else None
+        return _cut(str(error))
+    return _cut(told.message) or None if told is not None else None
+
+
+def _cut(words: str) -> str:
+    """Return the beginning of a provider's words without our credentials, of which a cut must leave no half."""
+    return without_credentials(words[: 4 * MAX_WORDS])[:MAX_WORDS]
 
 
 def kind_of(error: BaseException) -> type[DispatchError] | None:

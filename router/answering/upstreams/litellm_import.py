@@ -53,7 +53,9 @@ def import_litellm() -> Any:
         litellm.turn_off_message_logging = True
         # Streams whose provider counts no tokens are counted here; for some models LiteLLM asks a hub for a tokenizer.
         litellm.disable_hf_tokenizer_download = True
-        # It logs every URL, and a password may stand in one.
+        # What they log of a call may hold its prompt, or a password in a URL; their errors reach us as exceptions.
+        for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         logging.getLogger("httpx").setLevel(logging.WARNING)
         return litellm
 

@@ -59,7 +59,8 @@ def serving_admin(settings: ServerSettings, totals: Totals, trial: Trial) -> Ite
     with listener:
         # Whoever asks before the thread serves waits, instead of being refused.
         listener.listen()
-        gate, history = Gate(settings.identity), History(totals.snapshot)
+        gate = Gate(settings.identity, open_admin=is_loopback(settings.admin_host))
+        history = History(totals.snapshot)
         app = requiring_scope(admin_app(Source(history, trial), settings.admin_host), gate, Scope.ADMIN)
         certificates = ServerCertificates(settings.tls) if settings.tls is not None else None
         totals.follow("admin", lambda: _turned_away(gate))

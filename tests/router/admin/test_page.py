@@ -154,3 +154,13 @@ def test_an_occupied_port_is_refused_by_its_option_and_other_machines_need_tls(p
     settings = ServerSettings(admin_port=0, admin_host="0.0.0.0")
     with pytest.raises(ConfigError, match="--tls-cert"), serving_admin(settings, page.totals, bytes):
         pass
+
+
+def test_without_tokens_an_address_that_others_can_reach_shows_nothing(page: Served) -> None:
+    settings = ServerSettings(admin_port=0, admin_host="0.0.0.0", insecure=True)
+    with serving_admin(settings, page.totals, bytes) as address:
+        assert address is not None
+        url = f"http://127.0.0.1:{address.rpartition(':')[2]}"
+        answers = [httpx.get(f"{url}{path}") for path in ("/", "/status.json", "/static/page.css")]
+    assert {one.status_code for one in answers} == {401}
+    assert "without --tokens" in answers[0].text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import ssl
@@ -31,7 +32,7 @@ from router.serving.settings import ServerSettings
 from router.values import Overrides, RouteQuery
 from tests.gateways.loopback import in_thread
 from tests.router.identity.guarded import EASY, add_token
-from tests.router.policies.score_policy import write_score_policy
+from tests.router.policies.score_policy import SCORE, write_score_policy
 
 pytest.importorskip("cryptography")
 pytest.importorskip("jwt")
@@ -88,7 +89,8 @@ def echoing_upstream() -> Any:
     async def refuse(request: Any) -> Any:
         got = request.headers.get("authorization", "")
         message = f"Incorrect API key provided: {got.removeprefix('Bearer ')} ({got}) at {request.url}"
-        return JSONResponse({"error": {"message": message, "type": "invalid_request_error"}}, status_code=401)
+        status = 400 if "wrong" in request.url.path else 401
+        return JSONResponse({"error": {"message": message, "type": "invalid_request_error"}}, status_code=status)
 
     return Starlette(routes=[Route("/{path:path}", refuse, methods=["POST"])])
 
@@ -107,8 +109,12 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoken]:
         candidates = [
             {"name": "small", "model": "openai/up-small", "api_base": with_password},
             {"name": "large", "model": "openai/up-large", "api_base": upstream, "api_key_env": KEY_VARIABLE},
+            {"name": "wrong", "model": "openai/up-wrong", "api_base": f"{upstream}/wrong", "api_key_env": KEY_VARIABLE},
+            {"name": "wrong2", "model": "openai/up-wrong", "api_base": f"{with_password}/wrong"},
         ]
-        policy = write_score_policy(folder, names=("small", "large"), candidates=candidates)
+        names, rule = tuple(one["name"] for one in candidates), {"kind": "fixed", "candidate": "small"}
+        score = SCORE | {"risks": [SCORE["risks"][0]] * len(names)}
+        policy = write_score_policy(folder, names=names, candidates=candidates, score=score, rule=rule)
         settings = ServerSettings(
             policies=(policy,),
             port=0,
@@ -125,6 +131,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoken]:
                 "digest of the token": made.sha256,
                 "JSON Web Token": token(scope="route complete"),
                 "password in api_base": PASSWORD,
+                "header of that password": base64.b64encode(f"user:{PASSWORD}".encode()).decode().rstrip("="),
                 "key of a provider": KEY,
                 "TLS key": pair.key.decode().splitlines()[1],
             }
@@ -153,7 +160,7 @@ def test_no_canary_is_in_anything_that_the_service_says(spoken: Spoken, caplog: 
             spoken.ask(name, key, RouteQuery.from_prompt("hello", scores=EASY), complete=False)
             spoken.post(name, {"authorization": f"Bearer {key}"}, {**chat, "model": key})
             spoken.post(f"{name} in x-api-key", {"x-api-key": key}, chat, "/v1/messages")
-        for candidate in ("small", "large"):
+        for candidate in ("small", "large", "wrong", "wrong2"):
             pinned = RouteQuery.from_prompt("hello", overrides=Overrides(pin=candidate))
             spoken.ask(f"the upstream of {candidate} repeats the key", text, pinned)
             spoken.post(f"{candidate}", {"x-api-key": text}, {**chat, "model": candidate})
@@ -171,9 +178,7 @@ def test_no_canary_is_in_anything_that_the_service_says(spoken: Spoken, caplog: 
     assert "elle_caller_decisions" in spoken.said["metrics"]
     # The upstream was asked, and its refusal was told without what it repeated.
     assert "UPSTREAM_DENIED" in spoken.said["HTTP large"]
-    import sys
-
-    print(json.dumps(spoken.said, indent=1)[:9000], file=sys.__stderr__)
+    assert "It says: Incorrect API key provided: ***" in spoken.said["HTTP wrong"]
     for place, said in spoken.said.items():
         # Callers are not even told what they have sent themselves.
         for name, canary in spoken.canaries.items():

@@ -120,3 +120,19 @@ def test_workers_log_as_the_command_line_says_and_the_log_holds_neither_prompts_
     assert 1 <= sum(one["message"] == "decided" for one in told) <= 4
     assert any(one["level"] == "error" and "starting another" in one["message"] for one in told)
     assert KEY not in service.text
+
+
+def test_libraries_write_only_warnings_whatever_level_is_asked_for() -> None:
+    names = ("", "router", "probes", "LiteLLM")
+    before = {name: logging.getLogger(name).level for name in names}, logging.getLogger().handlers[:]
+    try:
+        logs.configure_logging(logs.LogSettings(level="DEBUG"))
+        assert logging.getLogger("router.serving").isEnabledFor(logging.DEBUG)
+        assert not logging.getLogger("httpcore.http11").isEnabledFor(logging.INFO)
+        logs.configure_logging(logs.LogSettings(level="ERROR"))
+        assert not logging.getLogger("router.serving").isEnabledFor(logging.WARNING)
+        assert not logging.getLogger("httpcore.http11").isEnabledFor(logging.WARNING)
+    finally:
+        logging.getLogger().handlers = before[1]
+        for name, level in before[0].items():
+            logging.getLogger(name).setLevel(level)

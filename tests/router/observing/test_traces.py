@@ -203,3 +203,10 @@ def test_files_that_another_package_has_replaced_are_told_with_the_repair(monkey
     told = pytest.raises(ConfigError, match="force-reinstall --no-deps opentelemetry-proto")
     with told, tracing(TraceSettings("http://localhost:1")):
         pass
+
+
+@pytest.mark.parametrize("endpoint", ["http://me:canary@localhost:4317", "https://canary@localhost:4317"])
+def test_an_address_with_a_password_is_refused_and_not_shown(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="OTEL_EXPORTER_OTLP_HEADERS") as caught:
+        TraceSettings(endpoint)
+    assert "canary" not in str(caught.value)
