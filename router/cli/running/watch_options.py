@@ -37,8 +37,8 @@ _SERVING = (
     click.option(
         "--log-level",
         type=click.Choice(["debug", "info", "warning", "error"]),
-        help="The least level of the log that is written; of libraries warnings and errors only. Default: warning; info "
-        "with `elle -v`.",
+        help="The least level of the log that is written; of libraries warnings and errors only. Default: warning; "
+        "info with `elle -v`.",
     ),
     click.option(
         "--log-decisions",
