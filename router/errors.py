@@ -32,6 +32,7 @@ RouterError
 │   │   └── UpstreamContextWindowError  it is longer than the model reads     INVALID_ARGUMENT
 │   ├── UpstreamDeniedError         key, permission or credit                 PERMISSION_DENIED
 │   ├── UpstreamNotFoundError       the provider knows no such model          NOT_FOUND
+│   ├── UpstreamMisconfiguredError  it refuses a parameter of the policy      FAILED_PRECONDITION
 │   ├── UpstreamRateLimitedError    the provider answers 429                  RESOURCE_EXHAUSTED, retry
 │   ├── UpstreamTimeoutError        no answer in time                         DEADLINE_EXCEEDED, retry
 │   ├── UpstreamUnavailableError    5xx, no connection, malformed answer      UNAVAILABLE, retry
@@ -276,6 +277,13 @@ class UpstreamNotFoundError(DispatchError):
 
     status = "NOT_FOUND"
     hint = "Whoever runs the router must check the candidate's `model` and `api_base`."
+
+
+class UpstreamMisconfiguredError(DispatchError):
+    """The provider refuses a parameter that the policy sets for its candidate, and not the caller."""
+
+    status = "FAILED_PRECONDITION"
+    hint = "Whoever runs the router must check the candidate's `params`."
 
 
 class UpstreamRateLimitedError(DispatchError):

@@ -30,6 +30,7 @@ BACKOFF_S = 0.25
 _OUTCOMES: tuple[tuple[type[DispatchError], AttemptOutcome], ...] = (
     (errors.UpstreamContextWindowError, AttemptOutcome.CONTEXT_WINDOW),
     (errors.UpstreamRejectedError, AttemptOutcome.REJECTED),
+    (errors.UpstreamMisconfiguredError, AttemptOutcome.REJECTED),
     (errors.UpstreamDeniedError, AttemptOutcome.DENIED),
     (errors.UpstreamNotFoundError, AttemptOutcome.NOT_FOUND),
     (errors.UpstreamRateLimitedError, AttemptOutcome.RATE_LIMITED),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +19,13 @@ from router.asking.parameters import (
     place_of,
 )
 from router.decision import RoutingDecision
+from router.errors import UpstreamContextWindowError, UpstreamMisconfiguredError, UpstreamRejectedError
 from router.policies.candidates.candidate import Candidate
 from router.policies.rules import refused_parameters
 from router.values import ApiFormat, RouteQuery
+
+#: Names of parameters that a provider's words may hold without meaning the parameter.
+_USUAL_WORDS = frozenset({"stop", "seed", "thinking"})
 
 #: Stands for a field that a body does not have.
 _NONE = object()
@@ -49,6 +55,48 @@ def request_for(candidate: Candidate, query: RouteQuery, dropped: Collection[str
             {key: json.dumps(fields[key], separators=(",", ":")).encode() if key in fields else None for key in changed}
         )
     return replace(query, parameters=fields, body=body)
+
+
+@contextlib.contextmanager
+def blaming_own_parameters(candidate: Candidate, query: RouteQuery) -> Iterator[None]:
+    """Raise UpstreamMisconfiguredError if a candidate refuses a parameter that its policy sets, and not the caller.
+
+    Such a refusal says nothing about the request, so another candidate may answer it.
+    """
+    try:
+        yield
+    except UpstreamContextWindowError:
+        raise
+    except UpstreamRejectedError as error:
+        name = _refused_own(candidate, query, error)
+        if name is None:
+            raise
+        who = f"candidate {candidate.name!r} ({candidate.model})"
+        found = UpstreamMisconfiguredError(
+            f"{who} refuses the parameter {name} that the policy sets for it.", http_status=error.http_status
+        )
+        found.counts = False
+        raise found from error
+
+
+def _refused_own(candidate: Candidate, query: RouteQuery, error: UpstreamRejectedError) -> str | None:
+    """Return the parameter, among those that only the policy sets, that the provider says it refuses; None if none."""
+    given = given_parameters(query.parameters, query.api_format)
+    own = [name for name in candidate.params.named if not is_given(name, given)]
+    own += [name for name in candidate.params.extra_body if query.parameters.get(name) is None]
+    for name in own:
+        place = place_of(name, query.api_format) or (name,)
+        says_so = error.provider_param is not None and error.provider_param in {name, place[0], ".".join(place)}
+        if says_so or (error.provider_param is None and _names(error.provider_words or "", name, ".".join(place))):
+            return name
+    return None
+
+
+def _names(words: str, *names: str) -> bool:
+    """Return whether a provider's words name a parameter; a name that is a usual word must stand in quotes."""
+    quoted = (re.search(rf"['\"`]{re.escape(name)}['\"`]", words) for name in names)
+    plain = (re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", words) for name in names if name not in _USUAL_WORDS)
+    return any(quoted) or any(plain)
 
 
 def dropped_for(decision: RoutingDecision, candidate: str) -> tuple[str, ...]:

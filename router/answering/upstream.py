@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import Any
 
-from router.answering.candidate_request import request_for
+from router.answering.candidate_request import blaming_own_parameters, request_for
 from router.answering.formats.answer_format import as_count
 from router.answering.formats.lookup import format_of
 from router.answering.formats.openai_chat import counts_of_chat
@@ -115,23 +115,28 @@ class Upstream:
 
         notes: what is learnt of the call; it counts the bytes of the answer for as long as the caller keeps it.
         """
-        base, notes = self._base_url(candidate), notes or CallNotes()
-        if self._is_asked_directly(candidate, query):
-            answer = await self._asked.complete(candidate, base, _request(candidate, query, notes), notes)
-            if (report := error_in(answer)) is not None:
-                raise await litellm_upstream.error_of_report(candidate, report, notes)
-        elif (translation := await self._translation(query.api_format)) is not None:
-            request = await _translated(translation, query, candidate)
-            chat = await self.complete(candidate, request.query, notes)
-            notes.has_usage = counts_of_chat(chat) is not None
-            answer = await apart(translation.answer_of, chat, request)
-        else:
-            asked = _request(candidate, query, notes)
-            answer = await checked(await self._litellm.complete(candidate, base, asked, notes))
+        notes = notes or CallNotes()
+        with blaming_own_parameters(candidate, query):
+            answer = await self._answer(candidate, query, notes)
         if fault := format_of(query.api_format).fault_in(answer, streamed=False):
             raise UpstreamUnavailableError(f"{_say(candidate)} sent {fault}.")
         body: dict[str, Any] = answer
         return body
+
+    async def _answer(self, candidate: Candidate, query: RouteQuery, notes: CallNotes) -> Any:
+        base = self._base_url(candidate)
+        if self._is_asked_directly(candidate, query):
+            answer = await self._asked.complete(candidate, base, _request(candidate, query, notes), notes)
+            if (report := error_in(answer)) is not None:
+                raise await litellm_upstream.error_of_report(candidate, report, notes)
+            return answer
+        if (translation := await self._translation(query.api_format)) is not None:
+            request = await _translated(translation, query, candidate)
+            chat = await self.complete(candidate, request.query, notes)
+            notes.has_usage = counts_of_chat(chat) is not None
+            return await apart(translation.answer_of, chat, request)
+        asked = _request(candidate, query, notes)
+        return await checked(await self._litellm.complete(candidate, base, asked, notes))
 
     async def stream(
         self, candidate: Candidate, query: RouteQuery, notes: CallNotes | None = None
@@ -144,25 +149,26 @@ class Upstream:
         notes = notes or CallNotes()
         answers = format_of(query.api_format)
         watch, has_content, is_whole = answers.watcher(), False, False
-        async with contextlib.aclosing(self._chunks(candidate, query, notes)) as chunks:
-            while True:
-                try:
-                    async with asyncio.timeout(TAIL_S if is_whole else None):
-                        chunk = await anext(chunks)
-                    report, fault = error_in(chunk), answers.fault_in(chunk, streamed=True)
-                    if fault and not report:
-                        raise UpstreamUnavailableError(f"{_say(candidate)} sent {fault}.")
-                except StopAsyncIteration:
-                    break
-                except (TimeoutError, DispatchError) as error:
-                    if not is_whole:
-                        raise
-                    log.debug("candidate %s, behind its whole answer: %s", candidate.name, type(error).__name__)
-                    break
-                if report:
-                    raise await litellm_upstream.error_of_report(candidate, report, notes)
-                has_content, is_whole = has_content or answers.has_content(chunk), watch(chunk)
-                yield answers.repaired(chunk)
+        with blaming_own_parameters(candidate, query):
+            async with contextlib.aclosing(self._chunks(candidate, query, notes)) as chunks:
+                while True:
+                    try:
+                        async with asyncio.timeout(TAIL_S if is_whole else None):
+                            chunk = await anext(chunks)
+                        report, fault = error_in(chunk), answers.fault_in(chunk, streamed=True)
+                        if fault and not report:
+                            raise UpstreamUnavailableError(f"{_say(candidate)} sent {fault}.")
+                    except StopAsyncIteration:
+                        break
+                    except (TimeoutError, DispatchError) as error:
+                        if not is_whole:
+                            raise
+                        log.debug("candidate %s, behind its whole answer: %s", candidate.name, type(error).__name__)
+                        break
+                    if report:
+                        raise await litellm_upstream.error_of_report(candidate, report, notes)
+                    has_content, is_whole = has_content or answers.has_content(chunk), watch(chunk)
+                    yield answers.repaired(chunk)
         if not is_whole and not (has_content and notes.is_done):
             raise UpstreamUnavailableError(
                 f"{_say(candidate)} ended its stream in the middle of the answer, or sent none."

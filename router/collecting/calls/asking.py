@@ -96,6 +96,10 @@ class AskedCall:
         return digest("call", candidate.model, candidate.api_base, list(self.messages), dict(self.parameters), *own)
 
 
+#: Errors after which every other prompt would fail too.
+_CANNOT_BE_ASKED = (errors.UpstreamDeniedError, errors.UpstreamNotFoundError, errors.UpstreamMisconfiguredError)
+
+
 class _Lane:
     """Bounds the calls to one model: how many at once, how many a minute, and none while the upstream wants to rest."""
 
@@ -229,7 +233,7 @@ class Asker:
     async def _before_next_try(self, member: Candidate, lane: _Lane, failure: DispatchError, tries: int) -> None:
         """Wait until a call may be tried again. Raises CallFailedError or StopCollectingError if it may not."""
         say = f"candidate {member.name!r}"
-        if isinstance(failure, errors.UpstreamDeniedError | errors.UpstreamNotFoundError):
+        if isinstance(failure, _CANNOT_BE_ASKED):
             raise StopCollectingError(f"{say} cannot be asked: {failure}")
         if isinstance(failure, errors.UpstreamRejectedError):
             raise CallFailedError(f"{say} refuses this prompt (HTTP status {failure.http_status}).")

@@ -7,7 +7,14 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from router.errors import DispatchError, ForbiddenError, RequestTooLargeError, RouterError, UpstreamNotFoundError
+from router.errors import (
+    DispatchError,
+    ForbiddenError,
+    RequestTooLargeError,
+    RouterError,
+    UpstreamMisconfiguredError,
+    UpstreamNotFoundError,
+)
 from router.gateways.http.decision_format import ERROR_HEADER, RECORD_FIELD
 from router.values import ApiFormat
 
@@ -81,8 +88,9 @@ def param_of(error: RouterError) -> str | None:
 
 def http_status_of(error: RouterError) -> int:
     """Return the HTTP status of an error, from 400 to 504."""
-    if isinstance(error, UpstreamNotFoundError):
-        # The router names models and URLs of candidates, not the caller. 404 would say that the caller must change it.
+    if isinstance(error, UpstreamNotFoundError | UpstreamMisconfiguredError):
+        # The router names models, URLs and parameters of candidates. 404 or 400 would say that the caller must change
+        # something.
         return 502
     if isinstance(error, ForbiddenError):
         return 403

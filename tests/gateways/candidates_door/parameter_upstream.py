@@ -24,9 +24,11 @@ class ParameterUpstream:
     """Answers `forty-two` in the API of the path.
 
     refuses: for each model the fields of a body for which it answers 400.
+    says: for each model what it answers with the status 400.
     """
 
     refuses: dict[str, set[str]] = field(default_factory=dict)
+    says: dict[str, dict[str, Any]] = field(default_factory=dict)
     sent: list[bytes] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -56,11 +58,13 @@ class ParameterUpstream:
     async def _read(self, request: Request) -> tuple[dict[str, Any], Response | None]:
         await self._note(request)
         body = self.last
+        if (said := self.says.get(body["model"])) is not None:
+            return body, JSONResponse(said, 400)
         refused = sorted(self.refuses.get(body["model"], set()) & body.keys())
         if not refused:
             return body, None
-        said = {"message": f"Unsupported parameter: '{refused[0]}'", "type": "invalid_request_error"}
-        return body, JSONResponse({"error": said | {"param": refused[0], "code": "unsupported_parameter"}}, 400)
+        refusal = {"message": f"Unsupported parameter: '{refused[0]}'", "type": "invalid_request_error"}
+        return body, JSONResponse({"error": refusal | {"param": refused[0], "code": "unsupported_parameter"}}, 400)
 
     async def _chat(self, request: Request) -> Response:
         body, refusal = await self._read(request)

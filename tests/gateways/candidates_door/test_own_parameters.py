@@ -102,3 +102,30 @@ def test_a_provider_that_litellm_asks_gets_them_and_the_further_fields(door: Doo
 def test_the_policy_shows_them(door: Door) -> None:
     shown = json.loads(door.grpc.get_policy("efforts").policy_json)["candidates"]
     assert [one["params"]["reasoning_effort"] for one in shown] == ["low", "high"]
+
+
+#: What providers say of a parameter that they refuse, and whether the request or the policy set it.
+REFUSALS: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
+    ({"message": "Unsupported value: 'reasoning_effort'", "param": "reasoning_effort"}, {}, True),
+    ({"message": "reasoning_effort: must be one of minimal, low"}, {}, True),
+    ({"message": "max_tokens is too large: 500", "param": "max_tokens", "code": "invalid_value"}, {}, True),
+    ({"message": "Unrecognized request argument supplied: verbosity"}, {}, True),
+    ({"message": "Invalid value for 'temperature'", "param": "temperature"}, {"temperature": 1.5}, False),
+    ({"message": "reasoning_effort: no"}, {"reasoning_effort": "x", "verbosity": "low", "max_tokens": 5}, False),
+    ({"message": "your prompt is not allowed"}, {}, False),
+]
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(("said", "given", "is_ours"), REFUSALS)
+def test_a_refusal_of_them_blames_the_policy(
+    door: Door, said: dict[str, Any], given: dict[str, Any], is_ours: bool, streamed: bool
+) -> None:
+    door.upstream.says["thinker"] = {"error": said | {"type": "invalid_request_error"}}
+    try:
+        reply = door.http.post("/v1/chat/completions", json={"model": "high", "stream": streamed} | CHAT | given)
+    finally:
+        del door.upstream.says["thinker"]
+    assert reply.status_code == (502 if is_ours else 400)
+    assert reply.headers["x-elle-error"] == ("UPSTREAM_MISCONFIGURED" if is_ours else "UPSTREAM_REJECTED")
+    assert ("that the policy sets for it" if is_ours else said["message"]) in reply.text

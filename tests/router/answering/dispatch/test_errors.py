@@ -55,6 +55,35 @@ class TestErrors:
         assert [attempt.http_status for attempt in caught.value.attempts] == [status] * attempts
         assert len(upstream.sent) == attempts
 
+    @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+    @pytest.mark.parametrize("model", ["openai/real", "hosted_vllm/real"])
+    async def test_about_a_parameter_of_the_policy_let_another_candidate_answer(
+        self, folder: Path, upstream: Upstream, model: str, streamed: bool
+    ) -> None:
+        said = {"message": "'verbosity' is not supported with this model.", "type": "invalid_request_error"}
+        picky = Upstream()
+        picky.answer = JSONResponse({"error": said | {"param": "verbosity", "code": "unsupported_value"}}, 400)
+        async with picky.running():
+            small = candidate("small", picky.url, model=model, params={"verbosity": "low"})
+            async with dispatching(
+                folder, small, candidate("large", upstream.url), rule={"kind": "gain", "thresholds": [0.99]}
+            ) as stack:
+                query = RouteQuery.from_prompt("hello")
+                if streamed:
+                    with pytest.raises(DispatchError) as caught:
+                        await stack.stream(query)
+                    tried = caught.value.attempts
+                else:
+                    answer = await stack.complete(query)
+                    assert answer.delivery.answered_by == "large"
+                    tried = answer.delivery.attempts
+                with pytest.raises(errors.UpstreamRejectedError):
+                    await stack.complete(RouteQuery.from_prompt("hello", parameters={"verbosity": "high"}))
+        assert [(one.candidate, one.outcome) for one in tried[:2]] == [
+            ("small", AttemptOutcome.REJECTED),
+            ("large", AttemptOutcome.UNAVAILABLE if streamed else AttemptOutcome.ANSWERED),
+        ]
+
     async def test_name_the_variable_of_a_missing_key(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(KEY, "")
         with pytest.raises(errors.UpstreamDeniedError, match=KEY):
