@@ -64,9 +64,11 @@ class RouterError(Exception):
     retryable: ClassVar[bool] = False
     retry_after_s: float | None = None
 
-    def __init__(self, message: str, *, field: str | None = None) -> None:
+    def __init__(self, message: str, *, field: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.field = field
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
 
     @property
     def reason(self) -> str:
@@ -106,10 +108,6 @@ class LimitExceededError(RouterError):
 
     status = "RESOURCE_EXHAUSTED"
     retryable = True
-
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
 
 
 class UnknownPolicyError(RouterError):
@@ -155,10 +153,6 @@ class OverloadedError(RouterError):
 
     status = "RESOURCE_EXHAUSTED"
     retryable = True
-
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
 
 
 class DeadlineError(RouterError):
