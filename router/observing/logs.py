@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import hashlib
 import json
 import logging
+import os
 import secrets
 import sys
-import threading
-import time
-from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from probes.bounded.secrets import mask_secrets
 from router.observing.metrics import SHORT_DIGEST
 from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
 
-log = logging.getLogger(__name__)
-
-#: Where decisions, refusals and answers are written.
-decisions_log = logging.getLogger("router.decisions")
-
-#: The lines about decisions that wait to be written; more are dropped. Seconds between two times of writing.
-MOST_WAITING, WRITE_S = 10_000, 0.1
+#: Who says the lines about decisions, refusals and answers.
+_DECISIONS = "router.decisions"
 
 LogFormat = Literal["console", "json"]
 
 #: The packages whose records follow the level that was asked for.
 _OURS = ("router", "probes")
-
-#: The attribute of a log record that holds its fields.
-_FIELDS = "elle_fields"
 
 
 @dataclass(frozen=True)
@@ -58,62 +48,11 @@ class LogSettings:
 def configure_logging(settings: LogSettings) -> None:
     """Write the log of this process to stderr as the settings say, in place of what was configured before."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if settings.format == "json" else ConsoleLines())
+    handler.setFormatter(_lines(settings))
     least = max(logging.WARNING, logging.getLevelNamesMapping()[settings.level])
     logging.basicConfig(level=least, handlers=[handler], force=True)
     for package in _OURS:
         logging.getLogger(package).setLevel(settings.level)
-    if settings.decisions:
-        batches = _BatchHandler(handler)
-        decisions_log.handlers = [batches]
-        decisions_log.setLevel(logging.INFO)
-        decisions_log.propagate = False
-        threading.Thread(target=batches.write_for_ever, name="decision-log", daemon=True).start()
-        atexit.register(batches.write_waiting)
-
-
-class _BatchHandler(logging.Handler):
-    """Lets records wait, and hands them to another handler's stream several times a second in a thread of its own.
-
-    So a slow reader of stderr holds up no request, and the thread does not take Python's lock for every record, which
-    would cost a request more than the line itself. If too many wait, further ones are dropped, and a warning says how
-    many.
-    """
-
-    def __init__(self, handler: logging.StreamHandler[Any]) -> None:
-        super().__init__()
-        self._handler = handler
-        self._waiting: deque[logging.LogRecord] = deque()
-        self._n_dropped = 0
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        """Let a record wait, unless too many do. It takes no lock."""
-        if len(self._waiting) >= MOST_WAITING:
-            self._n_dropped += 1
-            return False
-        self._waiting.append(record)
-        return True
-
-    def write_waiting(self) -> None:
-        """Write the records that wait now."""
-        records = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        if records:
-            lines = [self._handler.format(record) for record in records]
-            stream = self._handler.stream
-            with self._handler.lock or contextlib.nullcontext():
-                stream.write("\n".join([*lines, ""]))
-                stream.flush()
-        dropped, self._n_dropped = self._n_dropped, 0
-        if dropped:
-            log.warning("%d lines about decisions were dropped, because stderr is read too slowly", dropped)
-
-    def write_for_ever(self) -> None:
-        """Write the records that wait, again and again."""
-        while True:
-            time.sleep(WRITE_S)
-            # A stream that is gone must not end the thread: another reader may come.
-            with contextlib.suppress(OSError, ValueError):
-                self.write_waiting()
 
 
 class ConsoleLines(logging.Formatter):
@@ -123,44 +62,68 @@ class ConsoleLines(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, with the fields of the record at its end."""
-        fields: dict[str, Any] = getattr(record, _FIELDS, {})
-        line = mask_secrets(super().format(record))
-        return " ".join([line, *(f"{key}={json.dumps(value)}" for key, value in fields.items())])
+        """Return the line."""
+        return mask_secrets(super().format(record))
+
+    @staticmethod
+    def line(at: float, message: str, fields: Mapping[str, Any]) -> str:
+        """Return a line about a decision, with its fields at the end."""
+        said = " ".join([f"{key}={json.dumps(value)}" for key, value in fields.items()])
+        time = f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S},{int(at * 1e3) % 1000:03d}"
+        return f"{time} INFO {_DECISIONS}: {message} {said}"
 
 
 class JsonLines(logging.Formatter):
     """Formats a log record as one JSON object on one line; what looks like a key in it is masked."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the object, with the fields of the record beside time, level, logger and message."""
+        """Return the object with time, level, logger and message."""
         said = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": _utc(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": mask_secrets(record.getMessage()),
             "process": record.process,
-            **getattr(record, _FIELDS, {}),
         }
         if record.exc_info:
             said["exception"] = mask_secrets(self.formatException(record.exc_info))
         return json.dumps(said)
 
+    @staticmethod
+    def line(at: float, message: str, fields: Mapping[str, Any]) -> str:
+        """Return the object of a line about a decision, with its fields after time, level, logger and message."""
+        head = {"time": _utc(at), "level": "info", "logger": _DECISIONS, "message": message, "process": os.getpid()}
+        return json.dumps({**head, **fields})
+
 
 class DecisionLog:
-    """Writes a line for each decision, refusal and answer. It holds ids, names and numbers, but no text of a caller.
+    """Makes a line of each decision, refusal and answer. It holds ids, names and numbers, but no text of a caller.
 
     Args:
-        session_key: the key of the digests that stand for sessions.
+        settings: how the lines are written.
+        stream: where to.
     """
 
-    def __init__(self, session_key: bytes) -> None:
-        self._session_key = session_key
+    def __init__(self, settings: LogSettings, stream: TextIO) -> None:
+        self._session_key = settings.session_key
+        self._line = _lines(settings).line
+        self._stream = stream
+        self._waiting: list[str] = []
+
+    def write(self) -> None:
+        """Write the lines that were made since the last time."""
+        lines, self._waiting = self._waiting, []
+        # Whoever reads the stream may be gone, and another one may come.
+        with contextlib.suppress(OSError, ValueError):
+            if lines:
+                self._stream.write("\n".join([*lines, ""]))
+                self._stream.flush()
 
     def decided(self, event: DecidedEvent) -> None:
-        """Write who was chosen and why."""
+        """Say who was chosen and why."""
         decision = event.decision
-        _say(
+        self._say(
+            event.at,
             "decided",
             decision_id=decision.decision_id,
             session=self._session(event),
@@ -176,12 +139,13 @@ class DecisionLog:
         )
 
     def refused(self, event: RefusedEvent) -> None:
-        """Write why a request was not decided."""
-        _say("refused", policy=event.policy, reason=event.error.reason)
+        """Say why a request was not decided."""
+        self._say(event.at, "refused", policy=event.policy, reason=event.error.reason)
 
     def answered(self, event: AnsweredEvent) -> None:
-        """Write who answered, and how that ended."""
-        _say(
+        """Say who answered, and how that ended."""
+        self._say(
+            event.at,
             "answered",
             decision_id=event.decision.decision_id,
             outcome=event.outcome.value,
@@ -200,10 +164,17 @@ class DecisionLog:
         text = json.dumps([event.caller, event.decision.session_id]).encode()
         return hashlib.blake2b(text, key=self._session_key, digest_size=8).hexdigest()
 
+    def _say(self, at: float, what: str, **fields: Any) -> None:
+        said = {key: value for key, value in fields.items() if value is not None and value != ""}
+        self._waiting.append(self._line(at, what, said))
 
-def _say(what: str, **fields: Any) -> None:
-    said = {key: value for key, value in fields.items() if value is not None and value != ""}
-    decisions_log.info(what, extra={_FIELDS: said})
+
+def _lines(settings: LogSettings) -> JsonLines | ConsoleLines:
+    return JsonLines() if settings.format == "json" else ConsoleLines()
+
+
+def _utc(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,16 +1,20 @@
 """Define what an observer of the service is told (`Observer`), and tell several observers at once (`Observers`).
 
 Router and dispatcher call observers on the path of a request, in the event loop. An observer must therefore return
-within microseconds: it counts, or puts the event into a queue of its own. It must not change the event.
+within microseconds, and it must not change the event. One that has more to do is told later (`DeferredObserver`).
 """
 
 from __future__ import annotations
 
 import enum
 import logging
+import threading
+import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +28,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Event = TypeVar("Event")
+Found = TypeVar("Found")
+
+#: The events that wait for a `DeferredObserver`; more are dropped. Seconds between two times at which it tells them.
+MOST_WAITING, TELL_S = 10_000, 0.1
+
+#: Seconds that the end of a service waits for an observer that cannot go on, such as one that writes into a full pipe.
+_END_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,7 @@ class DecidedEvent:
         text: the part of the prompt that is judged. What is said of `query` holds for it too.
         in_tool_loop: True if the request goes on with calls of tools.
         encoder: the identity of the encoder that made the features; empty if there are none.
+        at: when it was decided, in seconds since 1970.
     """
 
     query: RouteQuery
@@ -52,6 +64,7 @@ class DecidedEvent:
     text: str = ""
     in_tool_loop: bool = False
     encoder: str = ""
+    at: float = field(default_factory=time.time, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +75,13 @@ class RefusedEvent:
         policy: the name of the policy that was asked for; empty for the default policy, and if there is no such policy.
         caller: as in `DecidedEvent`.
         error: why; its class has the status and the reason that the caller gets.
+        at: when it was refused, in seconds since 1970.
     """
 
     policy: str
     caller: str
     error: RouterError
+    at: float = field(default_factory=time.time, compare=False)
 
 
 class AnswerOutcome(enum.StrEnum):
@@ -95,6 +110,7 @@ class AnsweredEvent:
         input_tokens, output_tokens: as the provider counted them; None if it did not say.
         cost_usd: the cost at the policy's prices; None if usage or prices are not known.
         error: why no candidate answered; None unless the outcome is `FAILED`.
+        at: when it ended, in seconds since 1970.
     """
 
     decision: RoutingDecision
@@ -107,6 +123,7 @@ class AnsweredEvent:
     output_tokens: int | None = None
     cost_usd: float | None = None
     error: BaseException | None = None
+    at: float = field(default_factory=time.time, compare=False)
 
 
 class Observer(Protocol):
@@ -158,3 +175,76 @@ def _tell(method: Callable[[Event], None], event: Event) -> None:
         method(event)
     except Exception:
         log.exception("an observer failed; the request goes on")
+
+
+class DeferredObserver:
+    """Takes events at once, and tells other observers of them a moment later, many in a row, in a thread of its own.
+
+    No request waits for what they do, and in a row each event takes them a fraction of the time that it takes between
+    two requests, when the processor's caches hold other things. If too many events wait, further ones are dropped, and
+    a warning says how many. Use it as a context; at its end everybody is told what still waits.
+
+    Args:
+        observers: whom it tells.
+        name: what they do, as the name of the thread and in warnings, such as `metrics`.
+        finish: is called each time when everybody was told.
+    """
+
+    def __init__(self, *observers: Observer, name: str, finish: Callable[[], None] = lambda: None) -> None:
+        self._observers = Observers(*observers)
+        self._name, self._finish = name, finish
+        self._waiting: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._n_dropped = 0
+        self._telling, self._ends = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def decided(self, event: DecidedEvent) -> None:
+        """Let a decision wait until the observers are told."""
+        self._put(self._observers.decided, event)
+
+    def refused(self, event: RefusedEvent) -> None:
+        """Let a refusal wait until the observers are told."""
+        self._put(self._observers.refused, event)
+
+    def answered(self, event: AnsweredEvent) -> None:
+        """Let the end of an answer wait until the observers are told."""
+        self._put(self._observers.answered, event)
+
+    def tell(self) -> None:
+        """Tell the observers everything that waits now."""
+        self.read(lambda: None)
+
+    def read(self, read: Callable[[], Found]) -> Found:
+        """Tell the observers everything that waits now, and return what `read` returns while nobody is told more."""
+        with self._telling:
+            for _ in range(len(self._waiting)):
+                tell, event = self._waiting.popleft()
+                tell(event)
+            self._finish()
+            found = read()
+        dropped, self._n_dropped = self._n_dropped, 0
+        if dropped:
+            log.warning("%s: %d events were dropped, because they came faster than they were used", self._name, dropped)
+        return found
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ends.set()
+        self._thread.join(_END_S)
+
+    def _put(self, tell: Callable[[Event], None], event: Event) -> None:
+        if len(self._waiting) < MOST_WAITING:
+            self._waiting.append((tell, event))
+        else:
+            self._n_dropped += 1
+
+    def _run(self) -> None:
+        is_last = False
+        while not is_last:
+            is_last = self._ends.wait(TELL_S)
+            self.tell()

@@ -25,7 +25,7 @@ from router.identity.watched_file import kept_fresh
 from router.ledger.opening import open_ledger
 from router.observing.logs import DecisionLog
 from router.observing.metrics import MetricsObserver
-from router.observing.observer import Observer
+from router.observing.observer import DeferredObserver, Observer
 from router.observing.tally import Tally
 from router.observing.traces import tracing
 from router.rollout.shadow import ShadowWatch
@@ -120,15 +120,14 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
             recording = [one for one in (ledger, explorer) if one is not None]
             settings = replace(settings, observers=settings.observers.plus(*recording))
             drift = stack.enter_context(_watching_drift(settings))
-            if drift is not None:
-                settings = replace(settings, observers=settings.observers.plus(drift))
             shadow = await stack.enter_async_context(_shadowing(settings))
             if shadow is not None:
                 settings = replace(settings, observers=settings.observers.plus(shadow))
             if not settings.share_port:
                 await ports.open()
-            tally = Tally(lambda: process_state(reloader, ports, drift, shadow, ledger))
-            observers = settings.observers.plus(*_watchers(settings, tally, stack))
+            tally = Tally(lambda: counting.read(lambda: process_state(reloader, ports, drift, shadow, ledger)))
+            counting = stack.enter_context(_counting(settings, tally, drift))
+            observers = settings.observers.plus(counting, *_watchers(settings, stack))
             ports.gate.keeps_traces = settings.traces is not None
             reloader = await stack.enter_async_context(loaded(settings, ports.intake, ports.start, observers))
             admin_address = None
@@ -261,11 +260,16 @@ async def _load_answering(reloader: Reloader) -> None:
     gc.freeze()
 
 
-def _watchers(settings: ServerSettings, tally: Tally, stack: contextlib.AsyncExitStack) -> Iterator[Observer]:
-    """Yield the observers that the settings ask for. Those that hold something open are closed with the stack."""
-    if settings.is_watched:
-        yield MetricsObserver(tally)
+def _counting(settings: ServerSettings, tally: Tally, drift: DriftWatch | None) -> DeferredObserver:
+    """Return what counts for the metrics, if the settings ask for them, and for drift."""
+    metrics = MetricsObserver(tally) if settings.is_watched else None
+    return DeferredObserver(*(one for one in (metrics, drift) if one is not None), name="metrics and drift")
+
+
+def _watchers(settings: ServerSettings, stack: contextlib.AsyncExitStack) -> Iterator[Observer]:
+    """Yield the further observers that the settings ask for. They are closed with the stack."""
     if settings.log.decisions:
-        yield DecisionLog(settings.log.session_key)
+        lines = DecisionLog(settings.log, sys.stderr)
+        yield stack.enter_context(DeferredObserver(lines, name="lines about decisions", finish=lines.write))
     if settings.traces is not None:
         yield stack.enter_context(tracing(settings.traces))

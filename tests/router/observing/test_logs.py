@@ -6,8 +6,6 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,7 @@ import pytest
 
 from router import errors
 from router.attempts import Attempt, AttemptOutcome
-from router.observing import logs
-from router.observing.logs import MOST_WAITING, ConsoleLines, DecisionLog, JsonLines
+from router.observing.logs import ConsoleLines, DecisionLog, JsonLines, LogFormat, LogSettings, configure_logging
 from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent, RefusedEvent
 from router.values import RouteQuery
 from tests.fakes import write_policy
@@ -27,36 +24,38 @@ PROMPT = "a prompt that nobody may see"
 KEY = "sk-proj-" + "aB3dE5gH7jK9" * 4
 
 
-@pytest.fixture
-def written() -> Iterator[io.StringIO]:
-    """Write the lines about decisions as JSON into a text."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonLines())
-    before = logs.decisions_log.handlers, logs.decisions_log.level, logs.decisions_log.propagate
-    logs.decisions_log.handlers = [handler]
-    logs.decisions_log.setLevel(logging.INFO)
-    logs.decisions_log.propagate = False
-    yield stream
-    logs.decisions_log.handlers, logs.decisions_log.level, logs.decisions_log.propagate = before
+class Written:
+    """Writes lines about decisions into a text."""
+
+    def __init__(self, key: bytes = b"key", log_format: LogFormat = "json") -> None:
+        self.stream = io.StringIO()
+        self.log = DecisionLog(LogSettings(log_format, session_key=key), self.stream)
+
+    @property
+    def lines(self) -> list[str]:
+        self.log.write()
+        return self.stream.getvalue().splitlines()
 
 
 def record(message: str, **more: Any) -> logging.LogRecord:
     return logging.makeLogRecord({"name": "router", "levelname": "ERROR", "msg": message, **more})
 
 
-def test_each_event_is_one_object_with_ids_names_and_numbers(written: io.StringIO) -> None:
-    watcher = DecisionLog(b"key")
+def test_each_event_is_one_object_with_ids_names_and_numbers() -> None:
+    written = Written()
+    watcher = written.log
     decision = decision_of(digest="0123456789abcdef", gain=0.123456, session_id="s")
-    watcher.decided(DecidedEvent(RouteQuery.from_prompt(PROMPT), decision, "me", None))
+    watcher.decided(DecidedEvent(RouteQuery.from_prompt(PROMPT), decision, "me", None, at=1.5))
     watcher.refused(RefusedEvent("p", "me", errors.UnknownPolicyError(PROMPT)))
     attempts = (Attempt("small", AttemptOutcome.TIMED_OUT), Attempt("large", AttemptOutcome.ANSWERED))
     watcher.answered(AnsweredEvent(decision, AnswerOutcome.ANSWERED, "large", attempts, 1.5, output_tokens=7))
-    decided, refused, answered = map(json.loads, written.getvalue().splitlines())
+    decided, refused, answered = map(json.loads, written.lines)
     assert (
         decided.items()
         >= {
+            "time": "1970-01-01T00:00:01.500+00:00",
             "level": "info",
+            "logger": "router.decisions",
             "message": "decided",
             "decision_id": "id",
             "policy": "p",
@@ -71,14 +70,27 @@ def test_each_event_is_one_object_with_ids_names_and_numbers(written: io.StringI
     assert answered["attempts"] == ["small: TIMED_OUT", "large: ANSWERED"]
     assert (answered["total_ms"], answered["output_tokens"]) == (1500, 7)
     assert "cost_usd" not in answered
-    assert PROMPT not in written.getvalue()
+    assert PROMPT not in written.stream.getvalue()
 
 
-def test_a_session_has_one_digest_for_each_key_and_caller(written: io.StringIO) -> None:
-    event = DecidedEvent(RouteQuery.from_prompt("x"), decision_of(session_id="s"), "me", None)
-    for key, caller in ((b"1", "me"), (b"1", "me"), (b"1", "you"), (b"2", "me")):
-        DecisionLog(key).decided(replace(event, caller=caller))
-    first, again, other_caller, other_key = [json.loads(line)["session"] for line in written.getvalue().splitlines()]
+def test_lines_for_people_have_the_same_fields_and_the_time_of_the_event() -> None:
+    written = Written(log_format="console")
+    written.log.refused(RefusedEvent("p", "me", errors.UnknownPolicyError(PROMPT), at=1.25))
+    (line,) = written.lines
+    assert line.endswith(' INFO router.decisions: refused policy="p" reason="UNKNOWN_POLICY"')
+    assert ":01,250 " in line
+
+
+def test_a_session_has_one_digest_for_each_key_and_caller() -> None:
+    def digest(key: bytes, caller: str) -> str:
+        written = Written(key)
+        event = DecidedEvent(RouteQuery.from_prompt("x"), decision_of(session_id="s"), caller, None)
+        written.log.decided(event)
+        found: str = json.loads(written.lines[0])["session"]
+        return found
+
+    cases = ((b"1", "me"), (b"1", "me"), (b"1", "you"), (b"2", "me"))
+    first, again, other_caller, other_key = (digest(*case) for case in cases)
     assert first == again
     assert len({first, other_caller, other_key}) == 3
 
@@ -93,14 +105,17 @@ def test_what_looks_like_a_key_is_masked_and_a_message_stays_on_one_line_of_json
         assert json.loads(line)["exception"].startswith("ValueError")
 
 
-def test_lines_are_dropped_and_counted_while_nobody_writes_them(caplog: pytest.LogCaptureFixture) -> None:
-    stream = io.StringIO()
-    handler = logs._BatchHandler(logging.StreamHandler(stream))
-    assert sum(handler.handle(record("decided")) for _ in range(MOST_WAITING + 3)) == MOST_WAITING
-    handler.write_waiting()
-    assert stream.getvalue().splitlines() == ["decided"] * MOST_WAITING
-    assert "3 lines about decisions were dropped" in caplog.text
-    assert handler.handle(record("decided"))
+class Gone(io.StringIO):
+    """A stream that nobody reads any more."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_a_stream_that_nobody_reads_ends_nothing() -> None:
+    log = DecisionLog(LogSettings("json"), Gone())
+    log.refused(RefusedEvent("p", "me", errors.UnknownPolicyError(PROMPT)))
+    log.write()
 
 
 def test_workers_log_as_the_command_line_says_and_the_log_holds_neither_prompts_nor_keys(tmp_path: Path) -> None:
@@ -126,10 +141,10 @@ def test_libraries_write_only_warnings_whatever_level_is_asked_for() -> None:
     names = ("", "router", "probes", "LiteLLM")
     before = {name: logging.getLogger(name).level for name in names}, logging.getLogger().handlers[:]
     try:
-        logs.configure_logging(logs.LogSettings(level="DEBUG"))
+        configure_logging(LogSettings(level="DEBUG"))
         assert logging.getLogger("router.serving").isEnabledFor(logging.DEBUG)
         assert not logging.getLogger("httpcore.http11").isEnabledFor(logging.INFO)
-        logs.configure_logging(logs.LogSettings(level="ERROR"))
+        configure_logging(LogSettings(level="ERROR"))
         assert not logging.getLogger("router.serving").isEnabledFor(logging.WARNING)
         assert not logging.getLogger("httpcore.http11").isEnabledFor(logging.WARNING)
     finally:

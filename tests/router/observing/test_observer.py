@@ -13,7 +13,15 @@ import pytest
 from router import errors
 from router.attempts import AttemptOutcome
 from router.deciding.pipeline import Router
-from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent, Observers, RefusedEvent
+from router.observing.observer import (
+    MOST_WAITING,
+    AnsweredEvent,
+    AnswerOutcome,
+    DecidedEvent,
+    DeferredObserver,
+    Observers,
+    RefusedEvent,
+)
 from router.policies.loading import load_policies
 from router.values import Overrides, RouteQuery
 from tests.fakes import FakeEncoder, write_policy
@@ -139,3 +147,48 @@ async def test_an_answer_whose_caller_goes_away_is_told_as_abandoned(monkeypatch
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert [event.outcome for event in notes.told(AnsweredEvent)] == [AnswerOutcome.ABANDONED]
+
+
+def refusal() -> RefusedEvent:
+    return RefusedEvent("p", "me", errors.UnknownPolicyError("nobody"))
+
+
+def test_a_deferred_observer_tells_in_order_what_waits_when_somebody_reads() -> None:
+    notes, finished = Notes(), []
+    later = DeferredObserver(notes, name="notes", finish=lambda: finished.append(len(notes.events)))
+    events = [refusal() for _ in range(3)]
+    for event in events:
+        later.refused(event)
+    assert notes.events == []
+    assert later.read(lambda: list(notes.events)) == events
+    assert finished == [3]
+
+
+def test_a_deferred_observer_tells_the_rest_at_its_end() -> None:
+    notes = Notes()
+    with DeferredObserver(notes, name="notes") as later:
+        later.refused(refusal())
+    assert len(notes.events) == 1
+
+
+def test_a_deferred_observer_tells_of_others_although_one_fails(caplog: pytest.LogCaptureFixture) -> None:
+    broken, notes = Notes(broken=True), Notes()
+    later = DeferredObserver(broken, notes, name="notes")
+    later.refused(refusal())
+    later.refused(refusal())
+    later.tell()
+    assert len(notes.events) == 2
+    assert "an observer failed" in caplog.text
+
+
+def test_events_beyond_the_bound_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    notes, event = Notes(), refusal()
+    later = DeferredObserver(notes, name="lines about decisions")
+    for _ in range(MOST_WAITING + 3):
+        later.refused(event)
+    later.tell()
+    assert len(notes.events) == MOST_WAITING
+    assert "lines about decisions: 3 events were dropped" in caplog.text
+    later.refused(event)
+    later.tell()
+    assert len(notes.events) == MOST_WAITING + 1
