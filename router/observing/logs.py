@@ -62,7 +62,7 @@ class ConsoleLines(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
+        """Return time, level, name and message, and the traceback if there is one."""
         return mask_secrets(super().format(record))
 
     @staticmethod
