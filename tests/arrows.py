@@ -46,7 +46,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "asking": set(),
         "client": {"feedback", "wire", "pb"},
         "collecting": {"answering", "asking", "policies", "serving", "tuning.outcomes"},
-        "deciding": {"asking", "exploring", "feedback", "identity", "intake", "observing", "policies"},
+        "deciding": {"asking", "exploring", "feedback", "identity", "intake", "observing", "policies", "sharing"},
         "drift": {"observing", "policies"},
         "comparing": {"asking", "exploring", "feedback", "ledger", "policies"},
         "explaining": {"policies"},
@@ -61,7 +61,8 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "policies": {"asking"},
         "rollout": {"asking", "deciding", "ledger", "observing", "policies"},
         "serving": {"admin", "answering", "deciding", "drift", "exploring", "feedback", "identity", "intake", "ledger"}
-        | {"observing", "policies", "rollout", "versions", "wire", "pb"},
+        | {"observing", "policies", "rollout", "sharing", "versions", "wire", "pb"},
+        "sharing": set(),
         "tuning.certifying": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},
         "tuning.fitting": {"asking", "policies", "tuning.outcomes"},
         "tuning.judging": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},

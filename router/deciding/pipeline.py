@@ -73,7 +73,8 @@ class Router:
         self._encoders = EncoderSet({}, settings)
         self._take(policies, encoders)
         self._cache = JudgementCache(settings.cache_entries)
-        self._memory = AnswerMemory(settings, clock)
+        #: Who answered which session and gave which response.
+        self.memory = AnswerMemory(settings, clock)
         self._intake = Intake() if intake is None else intake
         self._observers = observers
         self.find_answerer: FindAnswerer | None = None
@@ -221,25 +222,20 @@ class Router:
         """Return the number of prompts that wait for an encoder or are in work."""
         return self._encoders.pending
 
-    @property
-    def n_sessions(self) -> int:
-        """Return the number of sessions that are remembered."""
-        return self._memory.n_sessions
-
     def remember_answer(self, decision: RoutingDecision, candidate: str, *, caller: str = "") -> None:
         """Note which candidate answered, so that the session of the decision goes on with it.
 
         A door calls this if another candidate answered than was chosen. Without a session nothing is noted. `caller` is
         as in `decide`.
         """
-        self._memory.note_answer(decision, candidate, caller)
+        self.memory.note_answer(decision, candidate, caller)
 
     def remember_response(self, decision: RoutingDecision, response_id: str, candidate: str, *, caller: str) -> None:
         """Note which candidate gave a response of the Responses API.
 
         Requests whose `previous_response_id` names it then go to this candidate. `caller` is as in `decide`.
         """
-        self._memory.note_response(decision, response_id, candidate, caller)
+        self.memory.note_response(decision, response_id, candidate, caller)
 
     async def close(self) -> None:
         """Stop the threads of the encoders and the thread for large requests."""
@@ -255,9 +251,9 @@ class Router:
         if not task and policy.rules.file.task == "system_prompt":
             task = task_of_system_prompt(query)
         task_labels = policy.task_labels(task)
-        held = self._memory.holder(caller, session_id, policy.ref.name)
+        held = self.memory.holder(caller, session_id, policy)
         # A request costs no forward pass if it is refused here, or if the choice is certain without scores.
-        kept_by = self._memory.keeper(query, caller, policy)
+        kept_by = self.memory.keeper(query, caller, policy)
         eligibility = check_eligibility(policy.rules, ask, query.overrides, kept_by=kept_by)
         is_certain = needs_no_scores(eligibility, held)
         is_judged = bool(ask.text) and policy.probe is not None and not is_certain

@@ -1,83 +1,91 @@
 """Remember which candidate answered each session last, and which one gave a response, within bounds.
 
-Sessions of different callers are kept apart. The memory holds digests, names and numbers, but no ids and no text.
+Sessions of different callers are kept apart. The memory holds keyed digests and numbers, but no ids, names or texts.
+All workers of a machine share it (`router.sharing.session_table`).
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 from router.deciding.settings import RouterSettings
 from router.decision import RoutingDecision
 from router.policies.loading import ServedPolicy
+from router.sharing.session_table import KEY_BYTES, Entry, SessionTable, SharedBlock
 from router.values import ApiFormat, HeldCandidate, RouteQuery
 
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    candidate: str
-    input_tokens: int
-    at_s: float
+#: Is told of every entry that this process makes: its key and what it holds.
+Listener = Callable[[bytes, Entry], None]
 
 
 class SessionMemory:
-    """Remembers which candidate answered each session last. It is thread-safe.
+    """Remembers which candidate answered each session last. It is safe in threads and in processes that share `block`.
 
     Args:
-        max_entries: the number of sessions that are remembered, about 300 bytes each; 0 remembers none. If there are
-            more, the least recently used one is forgotten.
+        max_entries: the number of sessions that are remembered, 48 bytes each; 0 remembers none. If there are more, one
+            of those that were not used for long is forgotten.
         ttl_s: a session that was idle for more seconds than this is forgotten.
-        clock: returns the time in seconds and never goes backwards.
+        clock: returns the time in seconds, the same in all processes, and never goes backwards.
+        block: where the sessions are, from entry `first` on; None takes memory of this process.
     """
 
-    def __init__(self, *, max_entries: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._max_entries = max_entries
-        self._ttl_s = ttl_s
-        self._clock = clock
+    def __init__(
+        self,
+        *,
+        max_entries: int,
+        ttl_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        block: SharedBlock | None = None,
+        first: int = 0,
+    ) -> None:
+        self._ttl_s, self._clock = ttl_s, clock
+        block = block or SharedBlock(SessionTable.n_bytes(max_entries))
+        self._secret = block.secret
+        self._table = SessionTable(block, max_entries, first)
         self._lock = threading.Lock()
-        # In the order of their last use, so that the entries to forget are in front.
-        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self.listener: Listener | None = None
 
     def __len__(self) -> int:
-        with self._lock:
-            return len(self._entries)
+        return self._table.count_since(self._clock() - self._ttl_s)
 
-    def held(self, caller: str, session_id: str, policy: str) -> HeldCandidate | None:
-        """Return the candidate that answered this caller's session last under this policy, or None if it is new."""
-        now = self._clock()
-        with self._lock:
-            self._forget(now)
-            entry = self._entries.get(_key(caller, session_id, policy))
-        if entry is None:
+    def held(self, caller: str, session_id: str, policy: str, candidates: Iterable[str]) -> HeldCandidate | None:
+        """Return which of the candidates answered this caller's session last under this policy, or None."""
+        entry = self._table.get(self._key(caller, session_id, policy))
+        idle_s = max(0.0, self._clock() - entry.at_s) if entry is not None else 0.0
+        if entry is None or idle_s > self._ttl_s:
             return None
-        return HeldCandidate(entry.candidate, entry.input_tokens, idle_s=max(0.0, now - entry.at_s))
+        name = next((one for one in candidates if _digest(one) == entry.name), None)
+        return None if name is None else HeldCandidate(name, entry.tokens, idle_s)
 
     def remember(self, caller: str, session_id: str, policy: str, candidate: str, input_tokens: int) -> None:
         """Remember that this candidate now answers the session, and that it has read about `input_tokens` tokens."""
-        now = self._clock()
-        key = _key(caller, session_id, policy)
+        key, entry = self._key(caller, session_id, policy), Entry(_digest(candidate), input_tokens, self._clock())
         with self._lock:
-            self._entries[key] = _Entry(candidate, input_tokens, now)
-            self._entries.move_to_end(key)
-            self._forget(now)
+            self._table.put(key, entry)
+        if self.listener is not None:
+            self.listener(key, entry)
 
-    def _forget(self, now: float) -> None:
-        while self._entries:
-            oldest = next(iter(self._entries.values()))
-            if len(self._entries) <= self._max_entries and now - oldest.at_s <= self._ttl_s:
-                return
-            self._entries.popitem(last=False)
+    def learn(self, key: bytes, entry: Entry) -> None:
+        """Take over an entry that another replica made, unless a newer one is here. `at_s` is by the clock of this."""
+        with self._lock:
+            known = self._table.get(key)
+            if known is None or known.at_s < entry.at_s:
+                self._table.put(key, entry)
+
+    def _key(self, caller: str, session_id: str, policy: str) -> bytes:
+        # A digest has one size however long the ids are. JSON keeps the three parts apart.
+        text = json.dumps([caller, session_id, policy]).encode()
+        return hashlib.blake2b(text, digest_size=KEY_BYTES, key=self._secret).digest()
 
 
-def _key(caller: str, session_id: str, policy: str) -> bytes:
-    # A digest has one size however long the ids are. JSON keeps the three parts apart.
-    return hashlib.sha256(json.dumps([caller, session_id, policy]).encode()).digest()
+@functools.lru_cache(4096)
+def _digest(candidate: str) -> bytes:
+    return hashlib.blake2b(candidate.encode(), digest_size=KEY_BYTES).digest()
 
 
 class AnswerMemory:
@@ -91,38 +99,45 @@ class AnswerMemory:
     """
 
     def __init__(self, settings: RouterSettings, clock: Callable[[], float]) -> None:
-        bounds = {"max_entries": settings.max_sessions, "ttl_s": settings.session_ttl_s}
-        self._sessions = SessionMemory(**bounds, clock=clock)  # type: ignore[arg-type]
+        most, ttl_s = settings.max_sessions, settings.session_ttl_s
+        block = settings.shared_sessions or block_of(most)
+        self.sessions = SessionMemory(max_entries=most, ttl_s=ttl_s, clock=clock, block=block)
         # Which candidate gave a response, by the response's id: only that candidate's provider keeps it.
-        self._responses = SessionMemory(**bounds, clock=clock)  # type: ignore[arg-type]
+        self.responses = SessionMemory(max_entries=most, ttl_s=ttl_s, clock=clock, block=block, first=most)
 
-    def holder(self, caller: str, session_id: str, policy: str) -> HeldCandidate | None:
+    def holder(self, caller: str, session_id: str, policy: ServedPolicy) -> HeldCandidate | None:
         """Return the candidate that answered a session last; None if there is none, or no session."""
-        return self._sessions.held(caller, session_id, policy) if session_id else None
-
-    @property
-    def n_sessions(self) -> int:
-        """Return how many sessions are remembered."""
-        return len(self._sessions)
+        if not session_id:
+            return None
+        return self.sessions.held(caller, session_id, policy.ref.name, policy.rules.file.names)
 
     def keeper(self, query: RouteQuery, caller: str, policy: ServedPolicy) -> str:
         """Return the candidate that keeps the response from which a query goes on, or an empty text."""
         response_id = query.parameters.get("previous_response_id")
         if query.api_format is not ApiFormat.OPENAI_RESPONSES or not isinstance(response_id, str):
             return ""
-        kept = self._responses.held(caller, response_id, _without_profile(policy.ref.name))
-        return "" if kept is None or kept.candidate not in policy.rules.file.names else kept.candidate
+        names = policy.rules.file.names
+        kept = self.responses.held(caller, response_id, _without_profile(policy.ref.name), names)
+        return "" if kept is None else kept.candidate
 
     def note_answer(self, decision: RoutingDecision, candidate: str, caller: str) -> None:
         """Note which candidate answered the session of a decision. Without a session nothing is noted."""
         if decision.session_id:
             key = caller, decision.session_id, decision.policy.name
-            self._sessions.remember(*key, candidate, decision.input_tokens_estimate)
+            self.sessions.remember(*key, candidate, decision.input_tokens_estimate)
 
     def note_response(self, decision: RoutingDecision, response_id: str, candidate: str, caller: str) -> None:
         """Note which candidate gave a response."""
         policy = _without_profile(decision.policy.name)
-        self._responses.remember(caller, response_id, policy, candidate, decision.input_tokens_estimate)
+        self.responses.remember(caller, response_id, policy, candidate, decision.input_tokens_estimate)
+
+
+def block_of(max_sessions: int, secret: bytes | None = None) -> SharedBlock:
+    """Return memory for so many sessions and as many responses, which an `AnswerMemory` uses.
+
+    secret: the key of the digests; None makes one.
+    """
+    return SharedBlock(SessionTable.n_bytes(2 * max_sessions), secret)
 
 
 def _without_profile(policy: str) -> str:

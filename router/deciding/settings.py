@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from router.sharing.session_table import SharedBlock
+
 
 @dataclass(frozen=True)
 class RouterSettings:
@@ -19,6 +21,8 @@ class RouterSettings:
         cache_entries: the number of judgements kept for prompts that the same credential sends again; 0 keeps none.
         max_sessions: the number of sessions that are remembered with their last candidate; 0 remembers none.
         session_ttl_s: a session that was idle for more seconds than this is forgotten.
+        shared_sessions: the memory of sessions that processes share, for `max_sessions` of them; None makes one for
+            this process alone.
     """
 
     max_prompt_bytes: int = 512 * 1024
@@ -27,6 +31,7 @@ class RouterSettings:
     cache_entries: int = 10_000
     max_sessions: int = 50_000
     session_ttl_s: float = 3600.0
+    shared_sessions: SharedBlock | None = None
 
 
 #: The settings of a router for which nobody set anything else.

@@ -138,7 +138,7 @@ CACHE_MISSES = Metric("elle_decision_cache_misses", _COUNTER, "Prompts of known 
 
 CACHE_ENTRIES = Metric("elle_decision_cache_entries", _SUM, "Judgements that are kept.")
 ENCODER_PENDING = Metric("elle_encoder_pending", _SUM, "Prompts that wait for the encoder or are in it.")
-SESSIONS = Metric("elle_sessions", _SUM, "Sessions that are remembered with their last candidate.")
+SESSIONS = Metric("elle_sessions", _SAME, "Sessions that all workers together remember with their last candidate.")
 WORKERS = Metric("elle_workers", _SUM, "Processes that serve.")
 WORKER_RESTARTS = Metric(
     "elle_worker_restarts", _COUNTER, "Workers that were replaced, by how they ended: died or silent.", ("ended",)

@@ -58,7 +58,7 @@ def process_state(
         {
             catalogue.CACHE_ENTRIES.name: {(): float(router.cache_counts.entries)},
             catalogue.ENCODER_PENDING.name: {(): float(router.pending)},
-            catalogue.SESSIONS.name: {(): float(router.n_sessions)},
+            catalogue.SESSIONS.name: {(): float(len(router.memory.sessions))},
             catalogue.TURNED_AWAY.name: {(*key,): float(n) for key, n in ports.gate.counts.snapshot().items() if n},
             **_callers(ports),
             catalogue.RELOADS.name: {(one.value,): float(reloads.by_outcome[one]) for one in ReloadOutcome},

@@ -24,6 +24,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from router.deciding.cores import usable_cores
+from router.deciding.session_memory import block_of
 from router.errors import ConfigError, RouterError
 from router.observing.catalogue import WORKER_RESTARTS
 from router.observing.logs import configure_logging
@@ -77,7 +78,7 @@ def serve_workers(
             http_port = held.enter_context(reserved_port(settings.host, settings.http_port, "--http"))
         threads = settings.threads or max(1, usable_cores() // n_workers)
         shared = dataclasses.replace(settings, port=port, http_port=http_port, threads=threads, share_port=True)
-        shared = dataclasses.replace(shared, workers=n_workers)
+        shared = dataclasses.replace(shared, workers=n_workers, shared_sessions=block_of(settings.max_sessions))
         pool = _WorkerPool(shared, n_workers, worker_timeout_s)
         admin_address = None
         if settings.is_watched:
@@ -89,11 +90,6 @@ def serve_workers(
             signal.signal(number, pool.on_signal)
         try:
             pool.start()
-            if settings.max_sessions and not pool.is_stopping:
-                log.warning(
-                    "each worker remembers sessions for itself; a session holds only while its client keeps the same "
-                    "connection"
-                )
             if not pool.is_stopping:
                 http_address = authority(settings.host, http_port) if settings.http else None
                 on_ready(authority(settings.host, port), http_address, admin_address)

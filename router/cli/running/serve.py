@@ -167,7 +167,7 @@ _SERVE_GROUPS = {
     default=50_000,
     show_default=True,
     type=click.IntRange(0),
-    help="The number of sessions that are remembered at most.",
+    help="The number of sessions that all workers together remember at most.",
 )
 @click.option(
     "--session-ttl-s",

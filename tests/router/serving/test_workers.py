@@ -17,6 +17,7 @@ import pytest
 
 from router.client import RouterClient
 from tests.fakes import write_policy
+from tests.router.policies.score_policy import write_score_policy
 from tests.router.serving.processes import ELLE, RULE, children_of, elle_serve, route_once, wait_until
 
 #: What a client of HTTP/2 says first; the server answers with its settings.
@@ -75,6 +76,31 @@ def test_all_answer_a_dead_one_is_replaced_and_sigterm_ends_them_all(policy: Pat
         service.ask_to_end()
         assert service.process.wait(60) == 0
         assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_workers_share_sessions_and_one_that_replaces_another_knows_them(tmp_path: Path) -> None:
+    prices = {"input_usd_per_million_tokens": 10, "output_usd_per_million_tokens": 30}
+    prices["cached_input_usd_per_million_tokens"] = 1
+    cheap = prices | {"input_usd_per_million_tokens": 9, "cached_input_usd_per_million_tokens": 9}
+    models = zip(("small", "large"), (cheap, prices), strict=True)
+    candidates = [{"name": name, "model": f"openai/{name}", "prices": price} for name, price in models]
+    path = write_score_policy(tmp_path, candidates=candidates)
+
+    def chosen(session: str, score: float) -> str:
+        # The kernel spreads connections.
+        with RouterClient(service.address) as client:
+            return client.route("hello", session_id=session, scores={"confidence": score}).chosen
+
+    with elle_serve(*options(path)) as service:
+        assert chosen("other", 0.9) == "small"
+        assert chosen("mine", 0.1) == "large"
+        assert {chosen("mine", 0.9) for _ in range(12)} == {"large"}
+        for pid in children_of(service.process.pid):
+            before = children_of(service.process.pid)
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda before=before: children_of(service.process.pid) - before)  # type: ignore[misc]
+            wait_until(lambda: n_listeners(port_of(service.address)) == 2)
+        assert {chosen("mine", 0.9) for _ in range(12)} == {"large"}
 
 
 def test_one_that_replaces_another_does_not_listen_before_it_is_warm(policy: Path, tmp_path: Path) -> None:
