@@ -48,10 +48,12 @@ class Source:
     Attributes:
         history: the counts of the service and how they grew.
         trial: tries a prompt; it may take long, and is called in a thread.
+        on_oversized: is called for each form that is too long.
     """
 
     history: History
     trial: Trial
+    on_oversized: Callable[[], None] = lambda: None
 
 
 def admin_app(source: Source, host: str) -> Any:
@@ -127,6 +129,7 @@ class _Page:
         async for chunk in request.stream():
             body += chunk
             if len(body) > _MOST_FORM_BYTES:
+                self._source.on_oversized()
                 return _plain(413, f"The prompt must have at most {MOST_CHARACTERS:,} characters.")
         form = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=10)
         prompt, policy = form.get("prompt", [""])[0], form.get("policy", [""])[0]

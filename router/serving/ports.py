@@ -167,8 +167,9 @@ class ServicePorts:
         # Health watchers stay for ever, so they do not count as in flight.
         uncounted = guarded(server, None, reader, self.gate)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, uncounted)
+        of_envoy = RequestReader(self.intake, partial(self.gate.counts.add, DoorName.EXT_PROC, Refusal.OVERSIZED))
         for door in settings.doors:
-            door.register(guarded(server, self._in_flight, reader, self.gate))
+            door.register(guarded(server, self._in_flight, of_envoy, self.gate))
         # Whoever reaches the port may call what nobody is asked a token for, and a proxy may lead anybody here.
         if self.gate.is_on:
             self.admin.add_to(guarded(server, self._in_flight, reader, self.gate))

@@ -124,7 +124,9 @@ class RequestReader:
         """Yield an iterator over the messages of a streaming call. Each message is decoded when it is asked for."""
 
         async def decoded() -> AsyncGenerator[Any, None]:
+            is_empty = True
             async for data in requests:
+                is_empty = False
                 with self._intake.hold_bytes() as held:
                     held.add(len(data))
                     yield (
@@ -132,6 +134,9 @@ class RequestReader:
                         if decoder.is_large(data)
                         else decoder.decode(data)
                     )
+            if is_empty:
+                # Its first message was too long. That a later one is cannot be told from the end of the call.
+                self._on_oversized()
 
         async with contextlib.aclosing(decoded()) as messages:
             yield messages

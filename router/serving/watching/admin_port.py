@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any
 from router.admin.site import Source, Trial, admin_app
 from router.admin.trial import try_prompt
 from router.errors import ConfigError
+from router.identity.counts import DoorName, Refusal
 from router.identity.gate import Gate
 from router.identity.http_guard import requiring_scope
 from router.identity.principal import Scope
@@ -61,7 +63,8 @@ def serving_admin(settings: ServerSettings, totals: Totals, trial: Trial) -> Ite
         listener.listen()
         gate = Gate(settings.identity, open_admin=is_loopback(settings.admin_host))
         history = History(totals.snapshot)
-        app = requiring_scope(admin_app(Source(history, trial), settings.admin_host), gate, Scope.ADMIN)
+        source = Source(history, trial, functools.partial(gate.counts.add, DoorName.ADMIN, Refusal.OVERSIZED))
+        app = requiring_scope(admin_app(source, settings.admin_host), gate, Scope.ADMIN)
         certificates = ServerCertificates(settings.tls) if settings.tls is not None else None
         totals.follow("admin", lambda: _turned_away(gate))
         over = threading.Event()

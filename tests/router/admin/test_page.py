@@ -18,7 +18,7 @@ from router.observing import catalogue
 from router.serving.settings import ServerSettings
 from router.serving.watching.admin_port import serving_admin
 from tests.router.admin.served import Served, served_page
-from tests.router.identity.guarded import add_token
+from tests.router.identity.guarded import add_token, usual_tokens
 
 PROMPT = "<script>alert('a prompt')</script> & more"
 
@@ -127,9 +127,9 @@ def test_the_page_names_no_address_elsewhere(page: Served) -> None:
     assert not re.findall(r"(?:src|href|action)=\"(?:https?:)?//", httpx.get(page.url).text)
 
 
-def test_with_tokens_only_those_with_the_scope_admin_see_it_and_others_are_counted(tmp_path: Path) -> None:
+def test_with_tokens_only_those_with_the_scope_admin_see_it(tmp_path: Path) -> None:
     book = tmp_path / "tokens.json"
-    (admin, _), (other, _) = add_token(book, "a", Scope.ADMIN), add_token(book, "b", Scope.ROUTE)
+    admin, _ = add_token(book, "a", Scope.ADMIN)
     with served_page(tmp_path, identity=IdentitySettings(book)) as served:
         basic = base64.b64encode(f"me:{admin}".encode()).decode()
         for headers in ({"authorization": f"Bearer {admin}"}, {"authorization": f"Basic {basic}"}):
@@ -139,9 +139,35 @@ def test_with_tokens_only_those_with_the_scope_admin_see_it_and_others_are_count
         asked = httpx.get(f"{served.url}/status.json")
         assert asked.status_code == 401
         assert "Basic" in asked.headers["www-authenticate"]
-        assert httpx.post(f"{served.url}/try", headers={"authorization": f"Bearer {other}"}).status_code == 403
+
+
+#: For each kind of token the status of every path of the page, and the reason under which it is counted.
+TURNED_AWAY = {
+    "none": (401, "no_token"),
+    "unknown": (401, "unknown_token"),
+    "expired": (401, "expired"),
+    "revoked": (401, "revoked"),
+    "route": (403, "wrong_scope"),
+    "used up": (429, "over_rate"),
+}
+
+
+def test_the_page_turns_every_kind_of_caller_away_and_counts_it(tmp_path: Path) -> None:
+    book = tmp_path / "tokens.json"
+    texts = usual_tokens(book) | {"used up": add_token(book, "used up", *Scope, requests_per_minute=1)[0]}
+    with served_page(tmp_path, identity=IdentitySettings(book)) as served, httpx.Client() as client:
+        headers = {kind: {"authorization": f"Bearer {texts.get(kind)}"} for kind in TURNED_AWAY} | {"none": {}}
+        assert client.get(served.url, headers=headers["used up"]).status_code == 200
+        for method, path in (("GET", "/"), ("GET", "/status.json"), ("POST", "/try"), ("GET", "/static/page.css")):
+            for kind, (status, _) in TURNED_AWAY.items():
+                answer = client.request(method, served.url + path, headers=headers[kind])
+                assert answer.status_code == status, (path, kind)
+                assert answer.json()["error"]["message"]
+                assert ("retry-after" in answer.headers) == (status == 429)
+        long = {"authorization": f"Bearer {texts['admin']}"}
+        assert client.post(f"{served.url}/try", headers=long, data={"prompt": "x" * 500_000}).status_code == 413
         told = served.totals.snapshot().series(catalogue.TURNED_AWAY)
-    assert told == {("admin", "no_token"): 1.0, ("admin", "wrong_scope"): 1.0}
+    assert told == {("admin", reason): 4.0 for _, reason in TURNED_AWAY.values()} | {("admin", "oversized"): 1.0}
 
 
 def test_an_occupied_port_is_refused_by_its_option_and_other_machines_need_tls(page: Served) -> None:

@@ -19,6 +19,8 @@ from router.gateways.http.http_gateway import HttpGateway
 from router.identity.gate import Gate, IdentitySettings
 from router.identity.principal import Scope, TokenLimits
 from router.identity.token_book import Token, changing, new_token, now_utc
+from router.pb import admin_service_pb2 as admin_pb
+from router.pb import admin_service_pb2_grpc as admin_grpc
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.serving.ports import ServicePorts
@@ -32,6 +34,9 @@ from tests.router.policies.score_policy import write_score_policy
 
 NAMES = ("small", "large")
 PRICES = {"input_usd_per_million_tokens": 1.0, "output_usd_per_million_tokens": 2.0}
+#: The methods of our services, as their protos name them.
+ADMIN_METHODS = tuple(admin_pb.DESCRIPTOR.services_by_name["AdminService"].methods_by_name)
+ROUTER_METHODS = tuple(pb.DESCRIPTOR.services_by_name["RouterService"].methods_by_name)
 EASY, HARD = {"confidence": 0.9}, {"confidence": 0.1}
 
 
@@ -105,6 +110,10 @@ def grpc_status(service: Guarded, method: str, metadata: Mapping[str, str]) -> t
 def _call(channel: grpc.Channel, method: str, metadata: tuple[tuple[str, str], ...]) -> None:
     route = conversion.query_to_wire(RouteQuery.from_prompt("hello", scores=EASY))
     stub = pb_grpc.RouterServiceStub(channel)
+    if method in ADMIN_METHODS:
+        empty = getattr(admin_pb, f"{method}Request")()
+        getattr(admin_grpc.AdminServiceStub(channel), method)(empty, metadata=metadata, timeout=20)
+        return
     if method == "StreamComplete":
         list(stub.StreamComplete(pb.StreamCompleteRequest(route=route), metadata=metadata, timeout=20))
     elif method == "Health":
@@ -136,7 +145,11 @@ BODIES: Mapping[str, Any] = {
     "/v1/systemone": {"model": "test", "state": "hello"},
     "/v1/decisions": {"model": "test", "input": "hello"},
     "/v1/feedback": {"kind": "thumb", "value": "up", "request_id": "7"},
+    "/openai/responses": {"model": "test", "input": "hello"},
     "/openai/deployments/test/chat/completions": CHAT,
+    "/openai/deployments/test/responses": {"input": "hello"},
+    "/openai/deployments/test/completions": {"prompt": "hello"},
+    "/openai/deployments/test/embeddings": {"input": "hello"},
     "/v1/models": None,
     "/v1/models/test": None,
 }

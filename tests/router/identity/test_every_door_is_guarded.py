@@ -10,20 +10,25 @@ import pytest
 
 from router.gateways.http.http_application import AZURE_PATHS, POST_PATHS
 from router.identity.counts import DoorName, Refusal
+from router.identity.principal import Scope
 from router.serving.grpc_options import MAX_REQUEST_BYTES
 from tests.router.identity.guarded import (
+    ADMIN_METHODS,
     BODIES,
+    ROUTER_METHODS,
     Guarded,
+    add_token,
     grpc_status,
     guarded_service,
     http_answer,
 )
 
-METHODS = ("Route", "BatchRoute", "Complete", "StreamComplete", "GetPolicy", "Reflection")
-#: A scope that does not open the door.
+METHODS = (*ROUTER_METHODS, *ADMIN_METHODS, "Reflection")
+#: A scope that opens a method, if it is not `route`, and one that does not. Reflection takes any.
+RIGHT = {"Complete": "complete", "StreamComplete": "complete", "Feedback": "feedback"}
+RIGHT |= dict.fromkeys(ADMIN_METHODS, "admin")
 WRONG = {"Route": "complete", "BatchRoute": "feedback", "Complete": "route", "StreamComplete": "route"}
-WRONG["Feedback"] = "complete"
-RIGHT = {"Complete": "complete", "StreamComplete": "complete"}
+WRONG |= {"Feedback": "complete", "GetPolicy": "feedback", **dict.fromkeys(ADMIN_METHODS, "complete")}
 FEEDBACK = "/v1/feedback"
 ASKED_ALONE = ("/v1/systemone", "/v1/decisions", "/v1/models", "/v1/models/test")
 
@@ -54,7 +59,7 @@ def counted(service: Guarded, door: DoorName, reason: Refusal) -> int:
     return service.gate.counts.snapshot()[door, reason]
 
 
-@pytest.mark.parametrize("method", [*METHODS, "Feedback"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("kind", "reason"), REFUSED)
 def test_grpc_refuses_who_has_no_valid_token(service: Guarded, method: str, kind: str, reason: Refusal) -> None:
     before = counted(service, DoorName.GRPC, reason)
@@ -66,7 +71,14 @@ def test_grpc_refuses_who_has_no_valid_token(service: Guarded, method: str, kind
 
 @pytest.mark.parametrize("method", METHODS)
 def test_grpc_lets_in_who_has_the_scope(service: Guarded, method: str) -> None:
-    assert grpc_status(service, method, bearer(service, RIGHT.get(method, "route"))) == ("OK", "")
+    code, message = grpc_status(service, method, bearer(service, RIGHT.get(method, "route")))
+    # What is asked may not suit the service; whoever is let in hears about that, and not about tokens.
+    assert code not in {"UNAUTHENTICATED", "PERMISSION_DENIED"}, message
+    assert (code == "OK") == (method not in {"Feedback", "ActivatePolicy", "RollbackPolicy"}), message
+
+
+def test_every_method_but_reflection_has_a_scope_that_does_not_open_it() -> None:
+    assert set(METHODS) - {"Reflection"} == set(WRONG)
 
 
 @pytest.mark.parametrize(("method", "scope"), WRONG.items())
@@ -84,9 +96,8 @@ def test_health_needs_no_token(service: Guarded) -> None:
 
 
 def test_every_path_of_the_http_door_is_in_the_table() -> None:
-    assert set(POST_PATHS) <= set(BODIES)
-    assert any(path.startswith("/openai/deployments") for path in BODIES)
-    assert any(path.startswith("/openai/deployments") for path in AZURE_PATHS)
+    served = {*POST_PATHS, *(path.replace("{model:path}", "test") for path in AZURE_PATHS)}
+    assert served == {path for path, body in BODIES.items() if body is not None}
 
 
 @pytest.mark.parametrize("path", BODIES)
@@ -141,7 +152,7 @@ def test_http_refuses_and_counts_a_body_that_is_too_long(service: Guarded, path:
     assert counted(service, DoorName.HTTP, Refusal.OVERSIZED) == before + 1
 
 
-@pytest.mark.parametrize("method", ["Route", "Complete", "GetPolicy"])
+@pytest.mark.parametrize("method", ROUTER_METHODS)
 def test_grpc_refuses_and_counts_a_message_that_is_too_long(service: Guarded, method: str) -> None:
     before = counted(service, DoorName.GRPC, Refusal.OVERSIZED)
     metadata = tuple(bearer(service, RIGHT.get(method, "route")).items())
@@ -151,3 +162,37 @@ def test_grpc_refuses_and_counts_a_message_that_is_too_long(service: Guarded, me
             call(bytes(MAX_REQUEST_BYTES + 1), metadata=metadata, timeout=20)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert counted(service, DoorName.GRPC, Refusal.OVERSIZED) == before + 1
+
+
+@pytest.fixture(scope="module")
+def used_up(service: Guarded) -> dict[str, str]:
+    """Return the headers of a caller that may do everything, and has sent the only request of this minute."""
+    text, _ = add_token(service.tokens, "used up", *Scope, requests_per_minute=1)
+    service.gate.refresh()
+    headers = {"authorization": f"Bearer {text}"}
+    assert http_answer(service, "/v1/models", headers).status_code == 200
+    return headers
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_http_refuses_and_counts_whoever_is_over_its_limit(
+    service: Guarded, path: str, used_up: dict[str, str]
+) -> None:
+    before = counted(service, DoorName.HTTP, Refusal.OVER_RATE)
+    answer = http_answer(service, path, used_up)
+    assert answer.status_code == 429
+    assert answer.json()["error"]["type"] == "rate_limit_error"
+    assert (answer.json().get("type") == "error") == path.startswith("/v1/messages")
+    assert 0 < int(answer.headers["retry-after"]) <= 60
+    assert counted(service, DoorName.HTTP, Refusal.OVER_RATE) == before + 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_grpc_refuses_and_counts_whoever_is_over_its_limit(
+    service: Guarded, method: str, used_up: dict[str, str]
+) -> None:
+    before = counted(service, DoorName.GRPC, Refusal.OVER_RATE)
+    code, message = grpc_status(service, method, used_up)
+    assert code == "RESOURCE_EXHAUSTED"
+    assert "the limit of this token" in message
+    assert counted(service, DoorName.GRPC, Refusal.OVER_RATE) == before + 1

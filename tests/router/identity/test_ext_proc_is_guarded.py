@@ -11,7 +11,9 @@ import pytest
 
 from router.gateways.ext_proc import ExternalProcessor
 from router.identity.counts import DoorName, Refusal
-from tests.router.identity.guarded import Guarded, guarded_service
+from router.identity.principal import Scope
+from router.serving.grpc_options import MAX_REQUEST_BYTES
+from tests.router.identity.guarded import Guarded, add_token, guarded_service
 
 pytest.importorskip("envoy.service")
 
@@ -59,3 +61,23 @@ def test_an_envoy_without_the_right_token_is_refused(
 def test_an_envoy_with_the_right_token_is_answered(service: Guarded) -> None:
     answer = process(service, {"authorization": f"Bearer {service.texts['route']}"})
     assert answer.WhichOneof("response") == "request_headers"
+
+
+def test_an_envoy_over_its_limit_is_refused(service: Guarded) -> None:
+    text, _ = add_token(service.tokens, "used up", Scope.ROUTE, requests_per_minute=1)
+    service.gate.refresh()
+    assert process(service, {"authorization": f"Bearer {text}"})
+    with pytest.raises(grpc.RpcError) as caught:
+        process(service, {"authorization": f"Bearer {text}"})
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert service.gate.counts.snapshot()[DoorName.EXT_PROC, Refusal.OVER_RATE] == 1
+
+
+def test_a_message_of_envoy_that_is_too_long_is_refused_and_counted(service: Guarded) -> None:
+    metadata = (("authorization", f"Bearer {service.texts['route']}"),)
+    with grpc.insecure_channel(service.address, options=[("grpc.max_send_message_length", -1)]) as channel:
+        call = channel.stream_stream("/envoy.service.ext_proc.v3.ExternalProcessor/Process")
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call(iter([bytes(MAX_REQUEST_BYTES + 1)]), metadata=metadata, timeout=20))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert service.gate.counts.snapshot()[DoorName.EXT_PROC, Refusal.OVERSIZED] == 1
