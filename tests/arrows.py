@@ -59,7 +59,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "ledger": {"observing"},
         "observing": {"policies"},
         "policies": {"asking"},
-        "rollout": {"asking", "deciding", "ledger", "observing", "policies"},
+        "rollout": {"asking", "deciding", "feedback", "ledger", "observing", "policies"},
         "serving": {"admin", "answering", "deciding", "drift", "exploring", "feedback", "identity", "intake", "ledger"}
         | {"observing", "policies", "rollout", "sharing", "versions", "wire", "pb"},
         "sharing": set(),

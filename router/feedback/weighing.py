@@ -48,7 +48,25 @@ def opinions_of(decision: LoggedDecision) -> tuple[Opinion, ...]:
     caller = decision.values["caller"]
     # Feedback that came before its decision was in the ledger could not be checked then.
     allowed = [one for one in decision.feedback if one.verified or caller is None or one.caller == caller]
-    return weighed(allowed)
+    return weighed([one for one in allowed if one.candidate is None])
+
+
+def losses_of(decision: LoggedDecision) -> dict[str, float]:
+    """Return the loss, 0 to 1, of each candidate whose answer to this request was graded, as `elle ledger label` says.
+
+    What callers say of the answer that they got does not count here, because who gives feedback unasked depends on how
+    good the answer was.
+    """
+    graded: dict[str, list[LoggedFeedback]] = {}
+    for piece in decision.feedback:
+        if piece.candidate is not None and piece.verified:
+            graded.setdefault(piece.candidate, []).append(piece)
+    losses = {}
+    for candidate, pieces in graded.items():
+        values = [opinion.value for opinion in weighed(pieces)]
+        if values[0] is not None:
+            losses[candidate] = 1 - values[0]
+    return losses
 
 
 def weighed(pieces: Sequence[LoggedFeedback]) -> tuple[Opinion, ...]:

@@ -75,6 +75,7 @@ class LoggedFeedback(_Logged):
     source: str
     caller: str | None
     verified: bool
+    candidate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

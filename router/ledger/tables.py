@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 #: The version of these tables: the number of the last file in `migrations/versions`.
-VERSION = "0001"
+VERSION = "0002"
 
 #: The lengths of ids, of SHA-256 in hex, of our keyed digests, and of names.
 ID, SHA, DIGEST, NAME = 32, 64, 32, 512
@@ -96,6 +96,7 @@ feedback = sa.Table(
     sa.Column("source", sa.String(NAME), nullable=False, doc="the system or person that says so; may be empty"),
     sa.Column("caller", sa.String(DIGEST), doc="keyed digest"),
     sa.Column("verified", sa.Boolean, nullable=False, doc="whether the caller may grade this decision, as was checked"),
+    sa.Column("candidate", sa.String(NAME), doc="whose answer it is about; NULL: the one that the caller got"),
 )
 
 #: The audit trail: what happened to the ledger and to the policies that are served.

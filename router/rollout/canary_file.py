@@ -41,6 +41,7 @@ class CanaryFile:
         trail: every change, oldest first: time, state, share, reason and who made it.
         read_until: decisions that were made before this time are in the evidence, in seconds since 1970.
         labelled: the ids of the decisions whose labels are in the evidence.
+        waiting: the ids of earlier decisions whose answers had not ended then, oldest first.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class CanaryFile:
     trail: list[dict[str, Any]] = field(default_factory=list)
     read_until: float = 0.0
     labelled: set[str] = field(default_factory=set)
+    waiting: dict[str, None] = field(default_factory=dict)
 
     def note(self, event: CanaryEvent, author: str) -> None:
         """Add a change to the audit trail."""
@@ -61,6 +63,7 @@ class CanaryFile:
             "trail": self.trail,
             "read_until": self.read_until,
             "labelled": sorted(self.labelled),
+            "waiting": list(self.waiting),
         }
         write_file(self.path, json.dumps(plain, indent=1).encode())
 
@@ -84,7 +87,8 @@ def read_canary(path: Path, *, on_change: Callable[[CanaryEvent], None] | None =
     try:
         canary = Canary.from_json(plain["canary"], **more)
         labelled = {str(one) for one in plain["labelled"]}
-        return CanaryFile(path, canary, list(plain["trail"]), float(plain["read_until"]), labelled)
+        waiting = {str(one): None for one in plain.get("waiting", ())}
+        return CanaryFile(path, canary, list(plain["trail"]), float(plain["read_until"]), labelled, waiting)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"the canary {path} lacks {error}.") from error
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from router.feedback.weighing import losses_of
 from router.observing.observer import AnswerOutcome
 from router.rollout.canary_file import CanaryFile
 
 if TYPE_CHECKING:
     from router.ledger.reader import LoggedDecision
 
-#: Seconds that an answer may take. A decision is only taken into account when it is older, so that its answer is known.
-SETTLE_S = 60.0
+#: Seconds after which a decision is in the ledger, whichever process made it. Younger ones are left for the next time.
+SETTLE_S = 5.0
+
+#: Seconds for which the end of an answer is waited for, and the most decisions whose answers are waited for.
+WAIT_S, MOST_WAITING = 3600.0, 100_000
 
 
 def take_evidence(
@@ -32,28 +36,44 @@ def take_evidence(
         reference: the candidate that losses are measured against.
         now: the time in seconds since 1970. Decisions younger than SETTLE_S are left for the next time.
 
-    A decision of the canary is labelled if the answers of its candidate and of the reference were graded. If both are
-    the same candidate and it was graded, nothing was lost.
+    A decision of the canary is labelled if the answers of its candidate and of the reference were graded, by `losses`
+    or by grades in the ledger. If both are the same candidate and it was graded, nothing was lost. A decision whose
+    answer has not ended is looked at again for WAIT_S seconds.
     """
     canary, n_new = file.canary, 0
     until = file.read_until
     for one in decisions:
         policy, at = str(one.values["policy"]), float(one.values["at"])
-        if policy == canary.plan.policy and one.decision_id in losses and one.decision_id not in file.labelled:
-            loss = _loss(one.chosen, losses[one.decision_id], reference)
+        if policy == canary.plan.policy and one.decision_id not in file.labelled:
+            graded = {**losses_of(one), **losses.get(one.decision_id, {})}
+            loss = _loss(one.chosen, graded, reference)
             if loss is not None:
                 file.labelled.add(one.decision_id)
                 canary.label(loss)
                 n_new += 1
-        if at < file.read_until or at > now - SETTLE_S or one.outcome is None:
+        if at > now - SETTLE_S or (at < file.read_until and one.decision_id not in file.waiting):
             continue
+        until = max(until, at)
+        if one.outcome is None:
+            _wait_for(one.decision_id, file.waiting, is_lost=at < now - WAIT_S)
+            continue
+        file.waiting.pop(one.decision_id, None)
         answered = one.outcome.outcome == AnswerOutcome.ANSWERED
         if one.outcome.outcome != AnswerOutcome.ABANDONED:
             canary.ended(policy, failed=not answered, latency_s=one.outcome.total_s if answered else None)
-        until = max(until, at)
     # The time of the last decision itself has been read.
     file.read_until = max(until, file.read_until) + (1e-6 if until > file.read_until else 0.0)
     return n_new
+
+
+def _wait_for(decision_id: str, waiting: dict[str, None], *, is_lost: bool) -> None:
+    if is_lost:
+        waiting.pop(decision_id, None)
+        return
+    waiting[decision_id] = None
+    while len(waiting) > MOST_WAITING:
+        # The oldest ones are most likely decisions that nobody wanted answered.
+        del waiting[next(iter(waiting))]
 
 
 def _loss(chosen: str, losses: Mapping[str, float], reference: str) -> float | None:

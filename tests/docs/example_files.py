@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from router.collecting.labelling.questions import Questions
+from router.decision import ArtifactRef
 from router.drift.watch import DriftWatch
 from router.ledger.opening import open_ledger
 from router.ledger.settings import LedgerSettings
@@ -69,14 +70,17 @@ def _outcomes(n: int, *, seed: int) -> Iterable[dict[str, Any]]:
 
 def _write_watched(folder: Path) -> None:
     """Write what a service has kept of 20 requests: the state of its drift watch, and its ledger."""
-    watch, ledger = DriftWatch(state=folder / "drift.json"), open_ledger(LedgerSettings(str(folder / "ledger.db")))
+    settings = LedgerSettings(str(folder / "ledger.db"), keep_prompts=True)
+    watch, ledger = DriftWatch(state=folder / "drift.json"), open_ledger(settings)
     for number in range(20):
-        event = DecidedEvent(RouteQuery.from_prompt("Why?"), decision(decision_id=f"{number:032x}"), "", None)
+        found = decision(decision_id=f"{number:032x}", policy=ArtifactRef("new", "1", "d"))
+        event = DecidedEvent(RouteQuery.from_prompt("Why?"), found, "", None, text=f"Why {number}?")
         watch.decided(event)
         ledger.decided(event)
     watch.save()
     ledger.close()
-    _write(folder / "canary-labels.jsonl", (row | {"model": "frontier"} for row in _outcomes(5, seed=10)))
+    labels = (row | {"prompt_id": f"{number // 2:032x}"} for number, row in enumerate(_outcomes(5, seed=10)))
+    _write(folder / "canary-labels.jsonl", labels)
     policy = yaml.safe_load(DEFAULT_POLICY.read_text("utf-8"))
     (folder / "new.yaml").write_text(yaml.safe_dump(policy | {"name": "new"}), "utf-8")
 

@@ -81,12 +81,14 @@ def canary_start_verb(new: str, state: Path, author: str | None, as_json: bool, 
     "--labels",
     multiple=True,
     type=PATH,
-    help="A file of outcomes whose prompt_id is the id of a decision, drawn at random; repeatable.",
+    help="Further labels: a file of outcomes, whose prompt_id is the id of a decision drawn by chance; repeatable.",
 )
 @_AUTHOR
 @JSON
 def canary_step_verb(state: Path, author: str | None, as_json: bool, **options: Any) -> None:
-    """Feed the canary with what the ledger and new labels say, and let it widen, pause or roll back.
+    """Feed the canary with what the ledger says, and let it widen, pause or roll back.
+
+    Labels are the grades that `elle ledger label` has put into the ledger, and those of --labels.
 
     The exit status is 3 if the canary has been rolled back.
     """

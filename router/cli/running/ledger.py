@@ -6,6 +6,7 @@ import datetime
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,10 @@ import click
 from rich.table import Table
 
 from probes.atomic_write import write_file
-from router.cli.options import JSON, output_option
-from router.cli.output import print_json, progress_bars, stdout
-from router.cli.running.ledger_options import LEDGER
+from router.cli.options import JSON, PATH, output_option
+from router.cli.output import INCOMPLETE, print_json, progress_bars, stdout
+from router.cli.running.ledger_options import LEDGER, seconds
+from router.feedback.pieces import FeedbackAuthority
 from router.ledger.settings import LedgerSettings
 from router.money import usd_text
 
@@ -59,7 +61,7 @@ def stats_verb(ledger: str, since: datetime.datetime | None, as_json: bool) -> N
     with _reading(ledger) as reader:
         from router.ledger.stats import ledger_stats
 
-        found = ledger_stats(reader, _seconds(since))
+        found = ledger_stats(reader, seconds(since))
     if as_json:
         print_json(found)
         return
@@ -76,7 +78,7 @@ def export_verb(ledger: str, since: datetime.datetime | None, out: Path, as_json
     with _reading(ledger) as reader, progress_bars() as tell:
         from router.ledger.export import export_ledger
 
-        written = export_ledger(reader, out, _seconds(since), tell)
+        written = export_ledger(reader, out, seconds(since), tell)
     if as_json:
         print_json(written)
     else:
@@ -88,9 +90,12 @@ def export_verb(ledger: str, since: datetime.datetime | None, out: Path, as_json
 @_SINCE
 @click.option("--n", default=200, show_default=True, type=click.IntRange(1, 1_000_000), help="The number of prompts.")
 @click.option("--seed", default=0, show_default=True, help="The seed of the draw.")
+@click.option("--policy", metavar="NAME", help="Only prompts that this policy decided, such as that of a canary.")
 @output_option("The file of prompts, as JSON lines.", suffix=".jsonl")
 @JSON
-def sample_verb(ledger: str, since: datetime.datetime | None, out: Path, as_json: bool, **draw: int) -> None:
+def sample_verb(
+    ledger: str, since: datetime.datetime | None, policy: str | None, out: Path, as_json: bool, **draw: int
+) -> None:
     """Draw distinct prompts of a ledger and write them as a log, for `elle collect` to ask every candidate.
 
     It needs a ledger that keeps prompts (--ledger-prompts).
@@ -99,11 +104,45 @@ def sample_verb(ledger: str, since: datetime.datetime | None, out: Path, as_json
         from router.comparing.sampling import sampled_prompts
         from router.ledger.reader import Span
 
-        rows = sampled_prompts(reader.decisions(Span(since=_seconds(since))), **draw)
+        rows = sampled_prompts(reader.decisions(Span(since=seconds(since), policy=policy)), **draw)
     write_file(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode(), mode=0o600)
     if as_json:
         print_json({"out": str(out), "prompts": len(rows)})
     click.echo(f"{out}: {len(rows):,} prompts.", err=True)
+
+
+@ledger_verb.command("label", short_help="Put the grades of OUTCOMES into a ledger.")
+@click.argument("outcomes", nargs=-1, required=True, type=PATH)
+@LEDGER
+@click.option(
+    "--authority",
+    type=click.Choice([one.value for one in FeedbackAuthority]),
+    default=FeedbackAuthority.JUDGE.value,
+    show_default=True,
+    help="Who graded. If two disagree about an answer, the higher authority counts.",
+)
+@click.option("--source", default="elle collect", show_default=True, help="What graded, such as the name of a judge.")
+@JSON
+def label_verb(outcomes: tuple[Path, ...], ledger: str, authority: str, source: str, as_json: bool) -> None:
+    """Put the grades of OUTCOMES, which `elle collect` makes of a sample of the ledger, into the ledger.
+
+    `elle canary step` and `elle recalibrate --ledger` take them from there. Grades that are given again count once. The
+    exit status is 3 if the ledger does not have some of the decisions or candidates.
+    """
+    from router.cli.updating.ledger_grades import label_ledger
+
+    found = label_ledger(outcomes, ledger, authority=FeedbackAuthority(authority), source=source)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        click.echo(f"{found.kept:,} grades are in the ledger.")
+        if found.unknown_decisions:
+            first = found.unknown_decisions[0]
+            click.echo(f"{len(found.unknown_decisions):,} prompt_ids are no decisions of it, such as {first}.")
+        if found.unknown_candidates:
+            click.echo(f"No candidates of the policies that decided: {', '.join(found.unknown_candidates[:5])}.")
+    if found.unknown_decisions or found.unknown_candidates:
+        raise SystemExit(INCOMPLETE)
 
 
 @contextmanager
@@ -112,10 +151,6 @@ def _reading(ledger: str) -> Iterator[LedgerReader]:
 
     with opened_reader(LedgerSettings(ledger)) as reader:
         yield reader
-
-
-def _seconds(time: datetime.datetime | None) -> float | None:
-    return None if time is None else time.replace(tzinfo=datetime.UTC).timestamp()
 
 
 def _print_stats(found: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import click
@@ -70,6 +71,11 @@ _SERVING = (
 
 #: Gives `elle serve` the options of its ledger.
 serving_options = with_options(*_SERVING)
+
+
+def seconds(time: datetime.datetime | None) -> float | None:
+    """Return a time of the command line, which is UTC, in seconds since 1970."""
+    return None if time is None else time.replace(tzinfo=datetime.UTC).timestamp()
 
 
 def ledger_settings(options: dict[str, Any]) -> LedgerSettings | None:

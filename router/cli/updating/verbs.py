@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import asdict
 from typing import Any
 
@@ -9,10 +10,12 @@ import click
 
 from router.cli.options import ENCODER_DIR, JSON, PATH, GroupedCommand, new_folder
 from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
+from router.cli.running.ledger_options import seconds
 
 _OUT = click.option("--out", required=True, type=PATH, callback=new_folder, help="The new folder to write.")
 
 _GROUPS = {
+    "Labels": ("ledger", "since"),
     "What certifies": ("policy", "holdout", "calibration", "max_request_usd", "allow_uncertified"),
     "Output": ("out", "as_json"),
 }
@@ -22,8 +25,18 @@ _GROUPS = {
     "recalibrate", cls=GroupedCommand, groups=_GROUPS, short_help="Merge new labels into a probe, and certify again."
 )
 @click.argument("probe", type=PATH)
-@click.argument("labels", nargs=-1, required=True, type=PATH)
+@click.argument("labels", nargs=-1, type=PATH)
 @_OUT
+@click.option(
+    "--ledger",
+    metavar="PATH|URL",
+    help="Also take the grades that `elle ledger label` has put into this ledger, which must keep prompts.",
+)
+@click.option(
+    "--since",
+    type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")),
+    help="With --ledger: only grades of what was decided at this time (UTC) or later.",
+)
 @click.option("--policy", type=PATH, help="A certified policy on PROBE, whose targets are certified again.")
 @click.option(
     "--holdout",
@@ -43,13 +56,14 @@ _GROUPS = {
 @click.option("--seed", default=0, show_default=True, help="The seed of the folds and of the rows that are set aside.")
 @ENCODER_DIR
 @JSON
-def recalibrate_verb(as_json: bool, **options: Any) -> None:
+def recalibrate_verb(as_json: bool, ledger: str | None, since: datetime.datetime | None, **options: Any) -> None:
     """Merge LABELS (prompt, model, score) into PROBE as if its fit had had them, and refit its calibration maps.
 
     LABELS must be a random sample of the traffic. PROBE must be fitted with --keep-statistics. The new folder holds
     `probe`, and `policy.yaml` if a --policy was given and its targets can be certified on the labels that were set
     aside; if they cannot, the exit status is 3. Nothing is replaced, and nothing is activated.
     """
+    from router.cli.updating.ledger_grades import labels_of_ledger
     from router.cli.updating.recalibrate_files import RecalibrateOptions, print_recalibration, recalibrate_files
 
     given = click.get_current_context().get_parameter_source("holdout") is not click.core.ParameterSource.DEFAULT
@@ -57,7 +71,10 @@ def recalibrate_verb(as_json: bool, **options: Any) -> None:
         raise click.UsageError("give --holdout or --calibration, because with a file of its own nothing is set aside.")
     if options["calibration"] and options["policy"] is None:
         raise click.UsageError("--calibration certifies a policy; give --policy.")
-    with progress_bar("encoding") as on_progress:
+    if ledger is None and not options["labels"]:
+        raise click.UsageError("give files of LABELS, or --ledger.")
+    with labels_of_ledger(ledger, seconds(since), options["out"]) as files, progress_bar("encoding") as on_progress:
+        options["labels"] = (*options["labels"], *files)
         summary = recalibrate_files(RecalibrateOptions(**options), on_progress)
     if as_json:
         print_json(summary.to_dict())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -36,8 +37,8 @@ def events(settings: LedgerSettings) -> list[int]:
 
 def test_the_migrations_make_exactly_the_tables_that_the_code_names(tmp_path: Path) -> None:
     engine = database.open_engine(sqlite_ledger(tmp_path))
-    assert database.migrate(engine) == ("", "0001")
-    assert database.migrate(engine) == ("0001", "0001")
+    assert database.migrate(engine) == ("", VERSION)
+    assert database.migrate(engine) == (VERSION, VERSION)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
@@ -159,3 +160,19 @@ def test_the_tables_have_the_version_of_the_last_migration_and_alembic_is_not_im
     script = "import sys\nfrom router.ledger import recorder\nassert not any('alembic' in name for name in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
     assert ScriptDirectory(str(Path(database.__file__).parent / "migrations")).get_current_head() == VERSION
+
+
+def test_a_ledger_of_the_first_version_is_brought_up_to_date_and_keeps_its_rows(tmp_path: Path) -> None:
+    settings, engine = sqlite_ledger(tmp_path), database.open_engine(sqlite_ledger(tmp_path))
+    with engine.connect() as connection:
+        config = database._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(
+            sa.text("INSERT INTO feedback VALUES ('f', 'd', 1.0, 'thumb', 1.0, '', 'user', '', NULL, true)")
+        )
+        connection.commit()
+    assert database.migrate(engine) == ("0001", VERSION)
+    engine.dispose()
+    with LedgerReader.opened(settings) as reader:
+        assert [(one.feedback_id, one.candidate) for one in reader.all_feedback()] == [("f", None)]

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from router.cli.main import cli
+from router.ledger.tables import VERSION
 from router.values import RouteQuery
 from tests.router.ledger.rows import sqlite_ledger
 from tests.router.ledger.test_recorder import decided
@@ -31,8 +32,8 @@ def ledger(tmp_path: Path) -> str:
 
 def test_migrate_makes_the_tables_once(tmp_path: Path) -> None:
     place = str(tmp_path / "new.db")
-    assert "went from nothing to version 0001" in elle("migrate", "--ledger", place).stdout
-    assert json.loads(elle("migrate", "--ledger", place, "--json").stdout) == {"before": "0001", "after": "0001"}
+    assert f"went from nothing to version {VERSION}" in elle("migrate", "--ledger", place).stdout
+    assert json.loads(elle("migrate", "--ledger", place, "--json").stdout) == {"before": VERSION, "after": VERSION}
     assert "holds no decisions" in elle("stats", "--ledger", place).stdout
 
 
