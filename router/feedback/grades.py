@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from router.errors import ConfigError
 from router.feedback.pieces import MOST_NAME, FeedbackAuthority, FeedbackKind
-from router.feedback.weighing import losses_of
+from router.feedback.weighing import graded_losses
 
 if TYPE_CHECKING:
     from router.ledger.insertion import DatabaseSink
@@ -89,7 +89,7 @@ def graded_outcomes(decisions: Iterable[LoggedDecision]) -> Iterator[dict[str, A
     """
     for decision in decisions:
         if prompt := decision.values["prompt"]:
-            for candidate, loss in losses_of(decision).items():
+            for candidate, loss in graded_losses(decision).items():
                 yield {"prompt_id": decision.decision_id, "prompt": prompt, "model": candidate, "score": 1 - loss}
 
 

@@ -51,7 +51,7 @@ def opinions_of(decision: LoggedDecision) -> tuple[Opinion, ...]:
     return weighed([one for one in allowed if one.candidate is None])
 
 
-def losses_of(decision: LoggedDecision) -> dict[str, float]:
+def graded_losses(decision: LoggedDecision) -> dict[str, float]:
     """Return the loss, 0 to 1, of each candidate whose answer to this request was graded, as `elle ledger label` says.
 
     What callers say of the answer that they got does not count here, because who gives feedback unasked depends on how

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from router.feedback.weighing import losses_of
+from router.feedback.weighing import graded_losses
 from router.observing.observer import AnswerOutcome
 from router.rollout.canary_file import CanaryFile
 
@@ -45,7 +45,7 @@ def take_evidence(
     for one in decisions:
         policy, at = str(one.values["policy"]), float(one.values["at"])
         if policy == canary.plan.policy and one.decision_id not in file.labelled:
-            graded = {**losses_of(one), **losses.get(one.decision_id, {})}
+            graded = {**graded_losses(one), **losses.get(one.decision_id, {})}
             loss = _loss(one.chosen, graded, reference)
             if loss is not None:
                 file.labelled.add(one.decision_id)

@@ -123,7 +123,7 @@ def sample_verb(
 )
 @click.option("--source", default="elle collect", show_default=True, help="What graded, such as the name of a judge.")
 @JSON
-def label_verb(outcomes: tuple[Path, ...], ledger: str, authority: str, source: str, as_json: bool) -> None:
+def ledger_label_verb(outcomes: tuple[Path, ...], ledger: str, authority: str, source: str, as_json: bool) -> None:
     """Put the grades of OUTCOMES, which `elle collect` makes of a sample of the ledger, into the ledger.
 
     `elle canary step` and `elle recalibrate --ledger` take them from there. Grades that are given again count once. The

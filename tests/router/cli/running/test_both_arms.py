@@ -14,7 +14,7 @@ from router.cli.main import cli
 from router.cli.updating.ledger_grades import labels_of_ledger
 from router.decision import ArtifactRef, CandidateRisk
 from router.errors import ConfigError
-from router.feedback.weighing import losses_of, opinions_of
+from router.feedback.weighing import graded_losses, opinions_of
 from router.ledger.opening import open_ledger, opened_reader
 from router.ledger.reader import LedgerReader
 from router.ledger.settings import LedgerSettings
@@ -81,10 +81,10 @@ def test_every_decision_of_the_sample_has_a_grade_of_both_candidates(graded: tup
         found = list(reader.decisions())
     assert sum(len(one.feedback) for one in found) == 2 * N
     for one in found[4:]:
-        assert losses_of(one) == {name: 1 - scores[one.decision_id, name] for name in ("tiny", "medium")}
+        assert graded_losses(one) == {name: 1 - scores[one.decision_id, name] for name in ("tiny", "medium")}
         # What the caller would say of the answer that it got is another matter.
         assert opinions_of(one) == ()
-    assert {losses_of(one)["tiny"] > losses_of(one)["medium"] for one in found[4:]} == {True, False}
+    assert {graded_losses(one)["tiny"] > graded_losses(one)["medium"] for one in found[4:]} == {True, False}
 
 
 def test_the_canary_takes_them_from_the_ledger(
