@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test audit fuzz fuzz-doors fuzz-files fuzz-native test-slow check mutation protos docs picture bench-probe bench-ledger bench-tune bench-certificate bench-quality bench-http \
-	bench-serve test-load test-scale test-chart test-reload attack chaos test-litellm-proxy reproduce-elle clean
+	bench-serve test-load test-scale test-ray test-chart test-reload attack chaos test-litellm-proxy reproduce-elle clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -144,6 +144,18 @@ $(CHART):
 test-chart: $(INSTALLED) $(CHART)  ## Render, lint and scan the Helm chart with Helm's engine, kubernetes-validate and checkov (a minute)
 	$(BIN)/python -m pytest -m slow tests/deploy/test_helm_chart.py
 
+# Ray in an environment of its own, because it brings thirty packages that LiteLLM then finds and uses. It sees what is
+# installed in .venv, so only these are added.
+RAY := .venv-ray/.installed
+$(RAY): pyproject.toml constraints.txt | $(INSTALLED)
+	$(PYTHON) -m venv .venv-ray
+	printf '%s\n' $(CURDIR) $(CURDIR)/.venv/lib/python3*/site-packages > $$(echo .venv-ray/lib/python3*/site-packages)/base.pth
+	.venv-ray/bin/pip install --quiet --constraint constraints.txt 'ray[data,serve]'
+	@touch $@
+
+test-ray: $(RAY)  ## Score and serve on a real Ray cluster, kill its workers, and compare with plain runs (two minutes; SLOW=1: all sizes)
+	.venv-ray/bin/python -m pytest $(if $(SLOW),-m "slow or not slow") tests/probes/shards/test_ray_data.py
+
 attack: $(INSTALLED)  ## Attack a real service from loopback; print results and limits as JSON, exit with 1 if a limit is broken
 	@$(BIN)/python -m benchmarks.attack
 
@@ -154,5 +166,5 @@ reproduce-elle: $(INSTALLED)  ## Reproduce the ELLE finding on data that every m
 	@$(BIN)/python -m benchmarks.reproduce_elle
 
 clean:  ## Remove environments and caches
-	rm -rf .venv .venv-openai .venv-agents .venv-audit .venv-protos .venv-proxy .venv-chart .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info \
+	rm -rf .venv .venv-openai .venv-agents .venv-audit .venv-protos .venv-proxy .venv-chart .venv-ray .pytest_cache .mypy_cache .ruff_cache .hypothesis out build *.egg-info \
 		probes/encoders/*.so $(NPM_FOLDERS:%=%/node_modules)

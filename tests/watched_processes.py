@@ -54,17 +54,25 @@ class WatchedProcesses:
 
     def _is_ours(self, line: str) -> bool:
         what, _, which = line.partition(" ")
-        if what == "connect":
+        if what in {"connect", "route"}:
             # Also the address that a socket is disconnected by.
-            address = ipaddress.ip_address(which)
-            address = getattr(address, "ipv4_mapped", None) or address
-            return address.is_loopback or address.is_unspecified
+            return _is_here(which)
         if what == "lookup":
-            return which in {"", "localhost", "127.0.0.1", "::1"}
+            return which in {"", "localhost"} or _is_here(which)
         if what == "unix":
             return which == "" or which.startswith(str(self.folder))
         places = (self.work, self.folder / "tmp", self.folder / "home" / ".cache" / "elle")
         return which.startswith(EPHEMERAL) or any(Path(which).is_relative_to(place) for place in places)
+
+
+def _is_here(text: str) -> bool:
+    """Return whether a text is an address of this machine alone, or the address that stands for all of its own."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
 
 
 def watched_in(folder: Path) -> WatchedProcesses:

@@ -33,7 +33,8 @@ class ScoringOptions:
     Attributes:
         array: the array or column to read, needed only if the file holds several.
         part_rows: rows of a part, 1 or more. An interrupted run loses at most the parts that were being scored.
-        engine: what scores the parts. The output is the same, byte for byte, with every engine.
+        engine: what scores the parts. The output is the same, byte for byte, with every engine, if BLAS has one thread
+            (OMP_NUM_THREADS=1), as it has in workers; otherwise the last bits of a score may differ.
         progress: whether to draw a progress bar; None draws one on a terminal.
         overwrite: whether an output that exists is replaced.
     """

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from router.cli.options import ARRAY, ENCODER, ENCODER_DIR, JSON, PATH, PROCESSES, output_option
+from router.cli.options import ARRAY, ENCODER, ENCODER_DIR, JSON, PATH, engine_options, output_option
 from router.cli.output import INCOMPLETE, print_json, progress_bar
 
 
@@ -18,9 +18,9 @@ from router.cli.output import INCOMPLETE, print_json, progress_bar
 @click.argument("pairs", type=PATH)
 @output_option("The folder to write the probe to.", folder=True)
 @click.option("--name", help="The name of the probe. Default: the name of its folder.")
-@PROCESSES
+@engine_options
 @JSON
-def fit_pairs_verb(pairs: Path, out: Path, name: str | None, processes: int, as_json: bool) -> None:
+def fit_pairs_verb(pairs: Path, out: Path, name: str | None, engine: Any, as_json: bool) -> None:
     """Fit a probe to PAIRS of embedding and loss (npz, parquet, safetensors), for any model of any modality.
 
     The file may be of any size. Pairs that hold NaN or infinity are left out and counted; the exit status is then 3.
@@ -29,14 +29,13 @@ def fit_pairs_verb(pairs: Path, out: Path, name: str | None, processes: int, as_
     from probes.losses.fitting import fit_pair_source
     from probes.losses.precomputed import PairFile
     from probes.probe import DataSource
-    from probes.shards.choosing import chosen_engine
     from probes.shards.work import PlainLoop
 
     def describe(n_pairs: int) -> DataSource:
         with pairs.open("rb") as file:
             return DataSource(pairs.name, hashlib.file_digest(file, "sha256").hexdigest(), n_pairs)
 
-    engine = chosen_engine(processes) or PlainLoop()
+    engine = engine or PlainLoop()
     with progress_bar("fitting") as on_progress:
         fit = fit_pair_source(
             PairFile(pairs), name or out.resolve().name, describe, engine=engine, on_progress=on_progress
@@ -60,7 +59,7 @@ def fit_pairs_verb(pairs: Path, out: Path, name: str | None, processes: int, as_
 @output_option("The parquet file to write.", suffix=".parquet")
 @ARRAY
 @ENCODER_DIR
-@PROCESSES
+@engine_options
 @JSON
 def score_verb(source: Path, probe_dir: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Score every row of EMBEDDINGS (npy, npz, parquet, safetensors) into parquet, in constant memory.
@@ -95,15 +94,14 @@ def score_verb(source: Path, probe_dir: Path, out: Path, as_json: bool, **option
         raise SystemExit(INCOMPLETE)
 
 
-def _scoring_of(source: Path, probe: Any, array: str | None, encoder_dir: Path | None, processes: int) -> Any:
+def _scoring_of(source: Path, probe: Any, array: str | None, encoder_dir: Path | None, engine: Any) -> Any:
     """Return what `score_file` is to score and how: a file of embeddings, or prompts with the encoder of the probe."""
     from probes.embeddings.scoring import ScoringOptions
-    from probes.shards.choosing import chosen_engine
     from probes.shards.work import PlainLoop
     from router.tuning.outcomes.feature_cache import encoder_spec
     from router.tuning.outcomes.prompt_embeddings import SHARD_OF_PROMPTS, PromptSource, holds_prompts
 
-    options = ScoringOptions(array=array, overwrite=True, engine=chosen_engine(processes) or PlainLoop())
+    options = ScoringOptions(array=array, overwrite=True, engine=engine or PlainLoop())
     if array is not None or not holds_prompts(source):
         return source, options
     prompts = PromptSource(source, encoder_spec(probe), probe.n_features, encoder_dir)

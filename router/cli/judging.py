@@ -11,11 +11,12 @@ from router.cli.options import (
     COLUMNS,
     ENCODER,
     ENCODER_DIR,
+    ENGINE_NAMES,
     JSON,
     PATH,
     PRICES,
-    PROCESSES,
     GroupedCommand,
+    engine_options,
     output_option,
     require_free,
     require_other_than_input,
@@ -50,7 +51,7 @@ _SEED = click.option("--seed", default=0, show_default=True, help="The seed of f
 _EVALUATE_GROUPS = {
     "What to compare": ("policy_file", "weak", "strong", "quick"),
     "Which prompts": ("holdout", "time_column", "folds", "split"),
-    "How to compute": ("prices", "resamples", "seed", "encoder_dir", "processes"),
+    "How to compute": ("prices", "resamples", "seed", "encoder_dir", *ENGINE_NAMES),
 }
 
 
@@ -76,7 +77,7 @@ _EVALUATE_GROUPS = {
 @_SPLIT
 @_QUICK
 @_SEED
-@PROCESSES
+@engine_options
 @JSON
 def evaluate_verb(paths: tuple[Path, ...], policy_file: Path | None, as_json: bool, **options: Any) -> None:
     """Evaluate a policy, or the ranking of a PROBE, on DATA.
@@ -89,9 +90,6 @@ def evaluate_verb(paths: tuple[Path, ...], policy_file: Path | None, as_json: bo
     on DATA, give --cv: its recipe is then fitted anew without the prompts that it judges, and the figures of a random
     split and of a split by groups are printed side by side.
     """
-    from probes.shards.choosing import chosen_engine
-
-    options["engine"] = chosen_engine(options.pop("processes"))
     if policy_file is None:
         _evaluate_probe(paths, as_json, options)
     else:

@@ -12,6 +12,7 @@ import click
 from probes.bounded.files import shown
 from probes.bounded.text import os_fault
 from probes.errors import DataError
+from probes.shards.choosing import ENGINES, chosen_engine
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -48,13 +49,38 @@ PRICES = click.option(
     help="List prices of the models, from a file or from the table of LiteLLM, for costs that the data do not state.",
 )
 
-PROCESSES = click.option(
-    "--processes",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Work in this many processes of this machine. The results are the same.",
+_ENGINE = (
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default="local",
+        show_default=True,
+        help="Work on this machine, or on a Ray cluster: the one that RAY_ADDRESS names, or one that is started here. "
+        "The results are the same.",
+    ),
+    click.option(
+        "--processes",
+        type=click.IntRange(1),
+        help="The number of processes that work. Default: 1, or with --engine ray one for each CPU of the cluster.",
+    ),
 )
+
+#: The names of the options of `engine_options`, for the titles of `--help`.
+ENGINE_NAMES = ("engine", "processes")
+
+
+def engine_options(command: _Function) -> _Function:
+    """Give a command the options that say where its shards are computed. It receives them as `engine`."""
+
+    @functools.wraps(command)
+    def with_engine(*arguments: Any, engine: str, processes: int | None, **options: Any) -> Any:
+        return command(*arguments, engine=chosen_engine(engine, processes), **options)
+
+    wrapped = cast(_Function, with_engine)
+    for option in reversed(_ENGINE):
+        wrapped = option(wrapped)
+    return wrapped
+
 
 #: The options of verbs that ask models: which prompts, how answers are graded, and how much they may cost.
 _ASKING = (

@@ -11,11 +11,12 @@ from router.cli.options import (
     COLUMNS,
     ENCODER,
     ENCODER_DIR,
+    ENGINE_NAMES,
     JSON,
     PATH,
     PRICES,
-    PROCESSES,
     GroupedCommand,
+    engine_options,
     output_option,
     require_other_than_input,
     split_names,
@@ -88,7 +89,7 @@ _FIT_GROUPS = {
     "What to fit": ("models", "encoder", "encoder_dir", "name", "kind_names"),
     "What to keep apart": ("holdout", "seed"),
     "From an old probe": ("prior", "add", "keep_statistics"),
-    "How to compute": ("processes",),
+    "How to compute": ENGINE_NAMES,
     "Output": ("out", "force", "as_json"),
 }
 
@@ -130,14 +131,14 @@ _FIT_GROUPS = {
     is_flag=True,
     help="Store sums of the fit, so that the probe can be a --prior later. They hold no prompt.",
 )
-@PROCESSES
+@engine_options
 @JSON
 def fit_verb(
     data: tuple[Path, ...],
     out: Path,
     models: str | None,
     add: str | None,
-    processes: int,
+    engine: Any,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -152,11 +153,10 @@ def fit_verb(
     if add is not None:
         _add_model(data, out, add, as_json)
         return
-    from probes.shards.choosing import chosen_engine
     from router.cli.steps.fit_files import FitOptions, fit_files
     from router.tuning.reporting.fit_summary import print_fit
 
-    fit_options = FitOptions(models=split_names(models), engine=chosen_engine(processes), **options)
+    fit_options = FitOptions(models=split_names(models), engine=engine, **options)
     with progress_bar("encoding") as on_progress:
         summary = fit_files(data, out, fit_options, on_progress)
     if as_json:
@@ -173,7 +173,7 @@ def _add_model(data: tuple[Path, ...], out: Path, add: str, as_json: bool) -> No
 
     ctx = click.get_current_context()
     given = {name: value for name, value in ctx.params.items() if ctx.get_parameter_source(name) != _DEFAULT}
-    ours = ("models", "holdout", "keep_statistics", "kind_names", "processes")
+    ours = ("models", "holdout", "keep_statistics", "kind_names", *ENGINE_NAMES)
     if refused := [name for name in ours if name in given]:
         listed = " and ".join(f"--{name.replace('_', '-')}" for name in refused)
         raise DataError(f"--add leaves the rest of the probe as it is, from few labels, so {listed} must not be given.")

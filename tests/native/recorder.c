@@ -30,15 +30,15 @@ static void note(const char *what, const char *which) {
     syscall(SYS_close, fd);
 }
 
-static void note_address(const struct sockaddr *address) {
+static void note_address(const char *what, const struct sockaddr *address) {
     char text[128] = "";
     if (address == NULL) return;
     if (address->sa_family == AF_INET) {
         inet_ntop(AF_INET, &((const struct sockaddr_in *)address)->sin_addr, text, sizeof text);
-        note("connect", text);
+        note(what, text);
     } else if (address->sa_family == AF_INET6) {
         inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)address)->sin6_addr, text, sizeof text);
-        note("connect", text);
+        note(what, text);
     } else if (address->sa_family == AF_UNIX) {
         snprintf(text, sizeof text, "%s", ((const struct sockaddr_un *)address)->sun_path);
         note("unix", text);
@@ -65,22 +65,26 @@ static void note_path(int directory, const char *path) {
 static int writes(int flags) { return (flags & O_ACCMODE) != O_RDONLY || (flags & (O_CREAT | O_TRUNC)); }
 
 int connect(int fd, const struct sockaddr *address, socklen_t size) {
-    note_address(address);
+    int kind = SOCK_STREAM;
+    socklen_t length = sizeof kind;
+    getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &length);
+    /* Connecting a socket of datagrams sends nothing: the kernel only chooses a route. */
+    note_address(kind == SOCK_DGRAM ? "route" : "connect", address);
     return REAL(connect)(fd, address, size);
 }
 
 ssize_t sendto(int fd, const void *data, size_t n, int flags, const struct sockaddr *address, socklen_t size) {
-    note_address(address);
+    note_address("connect", address);
     return REAL(sendto)(fd, data, n, flags, address, size);
 }
 
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
-    note_address(message->msg_name);
+    note_address("connect", message->msg_name);
     return REAL(sendmsg)(fd, message, flags);
 }
 
 int sendmmsg(int fd, struct mmsghdr *messages, unsigned n, int flags) {
-    for (unsigned i = 0; i < n; i++) note_address(messages[i].msg_hdr.msg_name);
+    for (unsigned i = 0; i < n; i++) note_address("connect", messages[i].msg_hdr.msg_name);
     return REAL(sendmmsg)(fd, messages, n, flags);
 }
 

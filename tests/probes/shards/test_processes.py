@@ -47,7 +47,8 @@ def test_an_error_of_the_work_is_raised_as_it_is(tmp_path: Path) -> None:
 
 
 def test_one_process_is_this_one() -> None:
-    assert chosen_engine(1) is None
+    assert chosen_engine("local", None) is None
+    assert chosen_engine("local", 1) is None
     with pytest.raises(DataError, match="at least 1"):
         LocalProcesses(0)
 

@@ -1,0 +1,95 @@
+"""Connect to a Ray cluster, or start one on this machine alone, so that nothing leaves the machine (`ray_cluster`)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from probes.errors import DataError
+
+#: The address of a local cluster. It is reached from this machine only; Ray replaces 127.0.0.1 by one that is not.
+_LOOPBACK = "127.0.0.2"
+
+#: Bytes of memory for what the processes of a local cluster exchange.
+_STORE_BYTES = 512 << 20
+
+#: Even with its dashboard and its usage statistics off, Ray asks the clouds' well-known addresses where it runs. Its
+#: processes are started with a proxy that nobody listens on, so these requests go nowhere.
+_PROXIES = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.0/8,localhost"}
+
+
+def import_ray() -> Any:
+    """Return the module `ray`. Raises DataError with what to do if it is not installed."""
+    # Ray's native part writes warnings about Ray Data's own actors to stderr, where nothing else could stop them.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise DataError("the engine ray is not installed; install it with `pip install 'elle-router[ray]'`.") from error
+    return ray
+
+
+@contextmanager
+def ray_cluster(n_cpus: int | None) -> Iterator[Any]:
+    """Yield the module `ray`, connected to the cluster that $RAY_ADDRESS names, or to one started on this machine.
+
+    n_cpus: processors of a cluster on this machine; None stands for all. Such a cluster listens on loopback only, keeps
+    its files in a folder of its own, and is gone with the context. A connection that the program has already is used
+    and left as it is.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    folder = tempfile.mkdtemp(prefix="elle-ray-")
+    try:
+        if address := os.environ.get("RAY_ADDRESS"):
+            ray.init(address=address, **quiet)
+        else:
+            # Ray would write a token for its own processes into the home directory.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            with _environment(_PROXIES):
+                ray.init(
+                    num_cpus=n_cpus,
+                    include_dashboard=False,
+                    object_store_memory=_STORE_BYTES,
+                    _node_ip_address=_LOOPBACK,
+                    _temp_dir=folder,
+                    # What is exchanged may hold prompts, which must not be written to a disk.
+                    _system_config={"automatic_object_spilling_enabled": False},
+                    **quiet,
+                )
+        yield ray
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def variables_before() -> dict[str, str | None]:
+    """Return the variables that a local cluster is started with others of, as they are in this process."""
+    return {name: os.environ.get(name) for name in _PROXIES}
+
+
+def restore_variables(before: dict[str, str | None]) -> None:
+    """Set the variables of `variables_before` in a process of the cluster to what they are in the driver."""
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = variables_before()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        restore_variables(before)
