@@ -197,6 +197,14 @@ class Admission:
         if self.account.limits.beyond is Beyond.REFUSE and (wait_s := self.account.budget_wait_s()):
             raise self._refused(Refusal.OVER_BUDGET, "US dollars a day", wait_s)
 
+    def require_budget(self) -> None:
+        """Raise LimitExceededError if the budget of the day is used up, also if the token says `cheap`.
+
+        It is for what no cheaper candidate can answer.
+        """
+        if wait_s := self.account.budget_wait_s():
+            raise self._refused(Refusal.OVER_BUDGET, "US dollars a day", wait_s)
+
     def permit_strong(self, *, can_be_cheap: bool) -> bool:
         """Return whether a decision may go to a strong candidate; if not, the cheapest one is to answer.
 

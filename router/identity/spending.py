@@ -1,8 +1,12 @@
-"""Charge the cost of each answer to the account of its caller (`Spending`)."""
+"""Charge the cost of each answer to the account of its caller: `Spending`, and `charging` for what is not decided."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 from router.decision import RoutingDecision
+from router.errors import DispatchError
 from router.identity.accounts import current_admission
 from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent, RefusedEvent
 
@@ -35,6 +39,28 @@ class Spending:
         else:
             # An answer whose end nobody saw is paid for too.
             admission.settle(_expected(event.decision, event.answered_by or event.decision.chosen))
+
+
+@contextlib.contextmanager
+def charging(expected_usd: float) -> Iterator[Callable[[float | None], None]]:
+    """Charge an answer that is not decided, such as an embedding, to whoever asked.
+
+    While the context lasts the expected cost counts. What is yielded takes the real one, or None if nobody knows it. An
+    answer that fails costs nothing.
+
+    Raises LimitExceededError if the budget of the day is used up: no cheaper candidate could answer instead.
+    """
+    admission = current_admission.get()
+    if admission is None or not admission.pays:
+        yield lambda _: None
+        return
+    admission.require_budget()
+    admission.reserve(expected_usd)
+    try:
+        yield lambda real_usd: admission.settle(expected_usd if real_usd is None else real_usd)
+    except DispatchError:
+        admission.settle(0.0)
+        raise
 
 
 def _expected(decision: RoutingDecision, candidate: str) -> float:

@@ -34,7 +34,14 @@ class ChatUpstream:
     unsteady: Unsteady = field(default_factory=Unsteady)
 
     def app(self) -> Starlette:
-        return Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
+        paths = {"/v1/chat/completions": self._complete, "/v1/embeddings": self._embed}
+        return Starlette(routes=[Route(path, answer, methods=["POST"]) for path, answer in paths.items()])
+
+    async def _embed(self, request: Request) -> Response:
+        body = await request.json()
+        row = {"object": "embedding", "index": 0, "embedding": [0.5]}
+        usage = {} if body["model"] == "up-uncounted" else {"usage": {"prompt_tokens": 10, "total_tokens": 10}}
+        return JSONResponse({"object": "list", "data": [row], "model": body["model"], **usage})
 
     async def _complete(self, request: Request) -> Response:
         raw = await request.body()

@@ -125,3 +125,21 @@ def test_answers_are_paid_for_and_decisions_are_not(service: Guarded) -> None:
             client.complete(hard())
     assert 0 < (caught.value.retry_after_s or 0) <= 86_400
     assert counted(service, DoorName.GRPC, Refusal.OVER_BUDGET) == 1
+
+
+def test_embeddings_are_paid_for_and_refused_beyond_the_budget_whatever_the_token_says(service: Guarded) -> None:
+    text = token(service, "embedding", usd_per_day=0.000015, beyond="cheap")
+    before = counted(service, DoorName.HTTP, Refusal.OVER_BUDGET)
+
+    def embed(model: str) -> httpx.Response:
+        body = {"model": model, "input": "hello"}
+        return httpx.post(f"{service.http_url}/v1/embeddings", json=body, headers={"x-api-key": text})
+
+    # 10 tokens at 1 USD per million: 0.00001.
+    assert embed(WEAK).status_code == 200
+    assert service.gate.accounts.figures()["embedding"].usd == pytest.approx(0.00001)
+    assert embed(STRONG).status_code == 200
+    assert service.gate.accounts.figures()["embedding"].usd == pytest.approx(0.00002)
+    refused = embed(WEAK)
+    assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
+    assert counted(service, DoorName.HTTP, Refusal.OVER_BUDGET) == before + 1

@@ -5,31 +5,46 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
+from router.answering.formats.answer_format import as_count
 from router.asking.ask import extract
 from router.gateways.http.decision_format import ANSWERED_BY_HEADER
 from router.gateways.http.exchange import Exchange
 from router.gateways.http.http_reply import JSON_HEADERS
-from router.policies.candidates.candidate import Candidate
+from router.identity.spending import charging
+from router.policies.candidates.candidate import Candidate, Prices
 from router.policies.policy_file import PolicyFile
 from router.policies.rules import speaks_anthropic
 
 #: The header that says that the tokens were not counted but estimated from the length of the text.
 ESTIMATED_HEADER = "x-elle-estimated"
 
+#: Bytes of a body that make a token, for the expected cost of embeddings.
+_BYTES_OF_TOKEN = 4
+
 
 async def answer_embeddings(exchange: Exchange, chunks: Sequence[bytes]) -> None:
     """Send the embeddings that a candidate answers with: the pinned one, or else the safe default of the policy.
 
-    Nothing is decided, because embeddings of two models cannot be compared.
+    Nothing is decided, because embeddings of two models cannot be compared. The token of the caller pays for them.
 
-    Raises NoEligibleCandidateError if the candidate does not serve embeddings, and DispatchError if it fails.
+    Raises NoEligibleCandidateError if the candidate does not serve embeddings, LimitExceededError if the caller's
+    budget is used up, and DispatchError if the candidate fails.
     """
     query, _ = await exchange.read(chunks)
     router, dispatcher = exchange.engine.router, exchange.engine.dispatcher
     policy = router.policy(query.overrides.policy)
     candidate = query.overrides.pin or policy.rules.file.safe_default
-    answer = await dispatcher.embed(query, policy.ref.name, candidate, timeout_s=exchange.remaining_s)
+    prices = policy.rules.prices[policy.rules.file.names.index(candidate)]
+    expected_usd = _cost_usd(prices, sum(map(len, chunks)) / _BYTES_OF_TOKEN)
+    with charging(expected_usd or 0.0) as charge:
+        answer = await dispatcher.embed(query, policy.ref.name, candidate, timeout_s=exchange.remaining_s)
+        usage = answer.get("usage")
+        charge(_cost_usd(prices, as_count(usage.get("prompt_tokens")) if isinstance(usage, dict) else None))
     await exchange.reply.whole(200, {**JSON_HEADERS, ANSWERED_BY_HEADER: candidate}, answer)
+
+
+def _cost_usd(prices: Prices | None, n_tokens: float | None) -> float | None:
+    return None if prices is None or n_tokens is None else prices.cost_usd(n_tokens, 0)
 
 
 async def answer_token_count(exchange: Exchange, chunks: Sequence[bytes]) -> None:
