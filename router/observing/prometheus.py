@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
+import socket
+import socketserver
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from router.errors import ConfigError
 from router.observing.catalogue import CATALOGUE, Metric, MetricKind
 from router.observing.tally import Labels, Snapshot
 
 if TYPE_CHECKING:
+    import ssl
+
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import HistogramMetricFamily
     from prometheus_client.core import Metric as Family
+
+log = logging.getLogger(__name__)
+
+#: Seconds of silence after which a connection to the metrics port is closed.
+_SILENCE_S = 10.0
 
 _NOT_INSTALLED = (
     "metrics need prometheus-client, which is not installed; install it with `pip install 'elle-router[serve]'`."
@@ -22,28 +34,62 @@ _NOT_INSTALLED = (
 
 
 @contextlib.contextmanager
-def serve_metrics(read: Callable[[], Snapshot], host: str, port: int) -> Iterator[int]:
+def serve_metrics(
+    read: Callable[[], Snapshot], host: str, port: int, *, tls: Callable[[], ssl.SSLContext] | None = None
+) -> Iterator[int]:
     """Answer `GET /metrics` while the context lasts. Yield the port; `port` 0 takes a free one.
 
-    read: returns the values of all metrics now.
+    Args:
+        read: returns the values of all metrics now.
+        host, port: where to listen.
+        tls: returns what encrypts a new connection; None serves without encryption.
 
     Raises ConfigError if the port is occupied or prometheus-client is not installed.
     """
     registry = metrics_registry(read)
-    from prometheus_client import start_http_server
+    from prometheus_client import make_wsgi_app
 
     try:
-        server, thread = start_http_server(port, host, registry)
+        server = _server_at(host, port, tls)
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host}:{port} for metrics ({error.strerror}); choose another --metrics-port."
         ) from error
+    server.set_app(make_wsgi_app(registry))
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
         yield server.server_port
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _server_at(host: str, port: int, tls: Callable[[], ssl.SSLContext] | None) -> WSGIServer:
+    class Server(socketserver.ThreadingMixIn, WSGIServer):
+        daemon_threads = True
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+        def get_request(self) -> tuple[socket.socket, Any]:
+            connection, peer = super().get_request()
+            connection.settimeout(_SILENCE_S)
+            if tls is None:
+                return connection, peer
+            # The thread of the connection shakes hands, so that a client that does not keeps nobody else waiting.
+            return tls().wrap_socket(connection, server_side=True, do_handshake_on_connect=False), peer
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            log.debug("a connection to the metrics port broke off")
+
+    return Server((host, port), _Quiet)
+
+
+class _Quiet(WSGIRequestHandler):
+    """Answers without a line on stderr for each request."""
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (its name in the base class)
+        """Write nothing."""
 
 
 def metrics_registry(read: Callable[[], Snapshot]) -> CollectorRegistry:

@@ -25,7 +25,8 @@ _SERVING = (
     click.option(
         "--metrics-port",
         type=click.IntRange(0, 65535),
-        help="Also serve Prometheus metrics on this port, for all processes together; 0 takes any free one.",
+        help="Also serve Prometheus metrics on this port, for all processes together; 0 takes any free one. "
+        "With --tls-cert they are served over TLS.",
     ),
     click.option(
         "--log-format",

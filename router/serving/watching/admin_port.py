@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import functools
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from router.identity.counts import DoorName, Refusal
 from router.identity.gate import Gate
 from router.identity.http_guard import requiring_scope
 from router.identity.principal import Scope
-from router.identity.server_tls import ServerCertificates, is_loopback
+from router.identity.server_tls import ServerCertificates, TlsFiles, is_loopback
 from router.identity.watched_file import Refreshable, kept_fresh
 from router.observing.catalogue import TURNED_AWAY
 from router.observing.history import SAMPLE_S, History
@@ -96,8 +97,20 @@ def showing_all(settings: ServerSettings, totals: Totals, trial: Trial) -> Itera
     """Serve the metrics and the page of all processes of a service, as `showing` does for one."""
     with contextlib.ExitStack() as stack:
         if settings.metrics_port is not None:
-            stack.enter_context(serve_metrics(totals.snapshot, settings.host, settings.metrics_port))
+            tls = _newest_context(settings.tls) if settings.tls is not None else None
+            stack.enter_context(serve_metrics(totals.snapshot, settings.host, settings.metrics_port, tls=tls))
         yield stack.enter_context(serving_admin(settings, totals, trial))
+
+
+def _newest_context(files: TlsFiles) -> Callable[[], ssl.SSLContext]:
+    """Return what gives each new connection the newest certificates. Prometheus connects seldom, so it looks then."""
+    watched = ServerCertificates(files).watched
+
+    def newest() -> ssl.SSLContext:
+        watched.refresh()
+        return watched.value.http_context
+
+    return newest
 
 
 def try_now(reloader: Reloader, request: bytes) -> bytes:

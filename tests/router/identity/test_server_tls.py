@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import grpc
 import httpx
@@ -18,8 +19,10 @@ import pytest
 from router.client import RouterClient
 from router.errors import ConfigError, ServiceError
 from router.identity.server_tls import ServerCertificates, TlsFiles, is_loopback
+from router.observing.totals import Totals
 from router.serving.ports import ServicePorts
 from router.serving.settings import ServerSettings
+from router.serving.watching.admin_port import showing_all
 from tests.router.identity.guarded import EASY, Guarded, guarded_service
 
 pytest.importorskip("cryptography")
@@ -191,6 +194,26 @@ def test_whoever_is_no_longer_vouched_for_cannot_connect(mutual: Secured, tmp_pa
         httpx.get(url, verify=mutual.context(tmp_path, (old.cert, old.key)))
     with mutual.client((new.cert, new.key)) as client:
         client.route("hello", scores=EASY)
+
+
+def test_the_metrics_are_encrypted_too_with_the_newest_certificate(tmp_path: Path) -> None:
+    authority, files = Authority("a"), TlsFiles(tmp_path / "cert.pem", tmp_path / "key.pem")
+    authority.sign("first").write(files.cert, files.key)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    context = ssl.create_default_context(cadata=authority.pem.decode())
+    secured = Secured(cast(Guarded, None), files, authority, authority)
+    with showing_all(ServerSettings(metrics_port=port, tls=files), Totals(), bytes):
+        url = f"https://127.0.0.1:{port}"
+        # Who connects and says nothing keeps nobody waiting.
+        with socket.create_connection(("127.0.0.1", port)):
+            assert "elle_build_info" in httpx.get(f"{url}/metrics", verify=context).text
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(f"http://127.0.0.1:{port}/metrics")
+        assert secured.certificate(url, context) == "first"
+        secured.replace("second")
+        assert secured.certificate(url, context) == "second"
 
 
 def test_files_that_cannot_serve_are_refused_at_the_start(tmp_path: Path) -> None:
