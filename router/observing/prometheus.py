@@ -89,7 +89,7 @@ class _Quiet(WSGIRequestHandler):
     """Answers without a line on stderr for each request."""
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (its name in the base class)
-        """Write nothing."""
+        """Write no line, because Prometheus asks several times a minute."""
 
 
 def metrics_registry(read: Callable[[], Snapshot]) -> CollectorRegistry:
