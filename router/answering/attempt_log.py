@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from router import errors
 from router.answering.candidate_request import dropped_for
+from router.answering.formats.reported_errors import quoting_words
 from router.answering.reading.call_notes import CallNotes
 from router.attempts import Attempt, AttemptOutcome, Delivery
 from router.decision import RoutingDecision
@@ -129,8 +130,7 @@ class AttemptLog:
 def _interrupted(candidate: Candidate, because: DispatchError) -> DispatchError:
     """Return the error for an answer that broke off, with what the provider said of it."""
     message = f"candidate {candidate.name!r} broke off after part of its answer had been sent."
-    if because.provider_words:
-        message += f" It says: {because.provider_words}"
+    message += quoting_words(because.provider_words)
     error = errors.UpstreamInterruptedError(
         message, http_status=because.http_status, retry_after_s=because.retry_after_s
     )

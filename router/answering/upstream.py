@@ -11,6 +11,7 @@ from typing import Any
 
 from router.answering.candidate_request import blaming_own_parameters, request_for
 from router.answering.formats.answer_format import as_count
+from router.answering.formats.chat_chunks import answer_to_translate, ready_to_translate
 from router.answering.formats.lookup import format_of
 from router.answering.formats.openai_chat import counts_of_chat
 from router.answering.formats.reported_errors import error_in
@@ -134,7 +135,7 @@ class Upstream:
             request = await _translated(translation, query, candidate)
             chat = await self.complete(candidate, request.query, notes)
             notes.has_usage = counts_of_chat(chat) is not None
-            return await apart(translation.answer_of, chat, request)
+            return await apart(translation.answer_of, answer_to_translate(chat, request.model), request)
         asked = _request(candidate, query, notes)
         return await checked(await self._litellm.complete(candidate, base, asked, notes))
 
@@ -148,7 +149,7 @@ class Upstream:
         """
         notes = notes or CallNotes()
         answers = format_of(query.api_format)
-        watch, has_content, is_whole = answers.watcher(), False, False
+        watch, mend, has_content, is_whole = answers.watcher(), answers.mender(), False, False
         with blaming_own_parameters(candidate, query):
             async with contextlib.aclosing(self._chunks(candidate, query, notes)) as chunks:
                 while True:
@@ -168,7 +169,7 @@ class Upstream:
                     if report:
                         raise await litellm_upstream.error_of_report(candidate, report, notes)
                     has_content, is_whole = has_content or answers.has_content(chunk), watch(chunk)
-                    yield answers.repaired(chunk)
+                    yield mend(chunk)
         if not is_whole and not (has_content and notes.is_done):
             raise UpstreamUnavailableError(
                 f"{_say(candidate)} ended its stream in the middle of the answer, or sent none."
@@ -197,7 +198,8 @@ class Upstream:
             chunks = self._asked.stream(candidate, base, _request(candidate, query, notes), notes)
         elif (translation := await self._translation(query.api_format)) is not None:
             request = await _translated(translation, query, candidate)
-            chunks = translation.events_of(_counted(self.stream(candidate, request.query, notes), notes), request)
+            counted = _counted(self.stream(candidate, request.query, notes), notes)
+            chunks = translation.events_of(ready_to_translate(counted, request.model), request)
         else:
             chunks = _checked(self._litellm.stream(candidate, base, _request(candidate, query, notes), notes))
         async with contextlib.aclosing(chunks):

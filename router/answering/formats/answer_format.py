@@ -26,6 +26,9 @@ class AnswerTokens:
 #: Takes the chunks of one stream in order, and returns whether the answer is whole so far.
 Watcher: TypeAlias = Callable[[Mapping[str, Any]], bool]
 
+#: Takes the chunks of one stream in order, and returns each with what some upstreams leave out.
+Mender: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
+
 #: Takes one answer, or the pieces of a stream in order, and returns the counts with the piece that completes them.
 Tally: TypeAlias = Callable[[Mapping[str, Any]], AnswerTokens | None]
 
@@ -36,8 +39,8 @@ class AnswerFormat(Protocol):
     def fault_in(self, body: Any, *, streamed: bool) -> str | None:
         """Return what is wrong with the shape of an answer or of a chunk, as in "no chat completion", or None."""
 
-    def repaired(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        """Return a chunk with what every client relies on and some upstreams leave out."""
+    def mender(self) -> Mender:
+        """Return a new function that gives the chunks of one stream what every client relies on."""
 
     def text_of(self, body: Mapping[str, Any], *, streamed: bool) -> str:
         """Return the text that an answer or a chunk brings, or an empty text."""

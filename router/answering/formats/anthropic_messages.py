@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.answering.formats.answer_format import AnswerTokens, Tally, Watcher, as_count
+from router.answering.formats.answer_format import AnswerTokens, Mender, Tally, Watcher, as_count
 
 #: Blocks that bring nothing when they start: their deltas do.
 _EMPTY_AT_START = frozenset({"text", "thinking"})
@@ -21,9 +21,9 @@ class AnthropicMessages:
         """Return what is wrong if an event has no type, or if a message has no list of content blocks, else None."""
         return None if _is_well_formed(body, streamed=streamed) else "JSON that is no message of Anthropic's API"
 
-    def repaired(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        """Return the event as it is."""
-        return chunk
+    def mender(self) -> Mender:
+        """Return a function that returns events as they are."""
+        return lambda event: event
 
     def text_of(self, body: Mapping[str, Any], *, streamed: bool) -> str:
         """Return the text of all text blocks, or of a text delta."""

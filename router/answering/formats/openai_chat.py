@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.answering.formats.answer_format import AnswerTokens, Tally, Watcher, as_count
+from router.answering.formats.answer_format import AnswerTokens, Mender, Tally, Watcher, as_count
+from router.answering.formats.chat_chunks import chat_mender, has_ended
 
 
 class OpenAIChat:
@@ -24,9 +25,9 @@ class OpenAIChat:
             return "a whole answer where a stream was asked for"
         return None if choices or streamed else "an answer without choices"
 
-    def repaired(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        """Return a chunk that has a list of choices, because clients loop over it without checking that it is there."""
-        return chunk if chunk.get("choices") is not None else {**chunk, "choices": []}
+    def mender(self) -> Mender:
+        """Return a function that gives chunks a list of choices, and an index to every call of a tool."""
+        return chat_mender()
 
     def text_of(self, body: Mapping[str, Any], *, streamed: bool) -> str:
         """Return the text of the first choice."""
@@ -62,11 +63,6 @@ def choices_in(body: Any, *, streamed: bool) -> list[dict[str, Any]] | None:
         return []
     is_list = isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices)
     return choices if is_list else None
-
-
-def has_ended(choice: Mapping[str, Any]) -> bool:
-    """Return whether a choice says why it ended. Some providers send an empty reason, or the word null, until then."""
-    return choice.get("finish_reason") not in (None, "", "null")
 
 
 def watcher_of_choices() -> Watcher:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.answering.formats.answer_format import Tally, Watcher
-from router.answering.formats.openai_chat import choices_in, counts_of_chat, has_ended, watcher_of_choices
+from router.answering.formats.answer_format import Mender, Tally, Watcher
+from router.answering.formats.chat_chunks import has_ended
+from router.answering.formats.openai_chat import choices_in, counts_of_chat, watcher_of_choices
 
 
 class OpenAICompletions:
@@ -19,9 +20,9 @@ class OpenAICompletions:
             return "JSON that is no completion"
         return None if choices or streamed else "an answer without choices"
 
-    def repaired(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        """Return a chunk that has a list of choices, because clients loop over it without checking that it is there."""
-        return chunk if chunk.get("choices") is not None else {**chunk, "choices": []}
+    def mender(self) -> Mender:
+        """Return a function that gives chunks a list of choices, because clients loop over it without checking it."""
+        return lambda chunk: chunk if chunk.get("choices") is not None else {**chunk, "choices": []}
 
     def text_of(self, body: Mapping[str, Any], *, streamed: bool) -> str:
         """Return the text of the first choice."""

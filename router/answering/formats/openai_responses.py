@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.answering.formats.answer_format import AnswerTokens, Tally, Watcher, as_count
+from router.answering.formats.answer_format import AnswerTokens, Mender, Tally, Watcher, as_count
 
 _FAULT = "JSON that is no response of OpenAI's Responses API"
 
@@ -32,9 +32,9 @@ class OpenAIResponses:
             return _FAULT
         return None
 
-    def repaired(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        """Return the event as it is."""
-        return chunk
+    def mender(self) -> Mender:
+        """Return a function that returns events as they are."""
+        return lambda event: event
 
     def text_of(self, body: Mapping[str, Any], *, streamed: bool) -> str:
         """Return the text of all messages among the output items, or of a text delta."""

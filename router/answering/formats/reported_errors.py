@@ -63,6 +63,16 @@ def error_in(body: Any) -> ReportedError | None:
     return None if said is None else _report({"message": said} if isinstance(said, str) else said)
 
 
+def quoting_words(words: str | None) -> str:
+    """Return a sentence with a provider's words, for the end of a message; empty if there are none."""
+    return f" It says: {words}" + ("" if words.endswith((".", "!", "?")) else ".") if words else ""
+
+
+def as_reported(value: Any) -> Any:
+    """Return the data of an event that is called an error in a shape in which `error_in` finds the error."""
+    return value if error_in(value) is not None else {"error": value or {"message": ""}}
+
+
 def _said(body: Mapping[str, Any]) -> Mapping[str, Any] | str | None:
     """Return the error object of a body, or the error's words, or an empty object; None if the body is no error."""
     response = body.get("response")

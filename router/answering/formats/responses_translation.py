@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from router.answering.formats.joined_chunks import joined_texts
+from router.answering.formats.chat_chunks import joined_texts
 from router.answering.formats.misshapen import caller_at_fault, upstream_at_fault
 from router.errors import InvalidRequestError
 from router.values import ApiFormat, RouteQuery

@@ -50,6 +50,11 @@ class ServerSentEvent:
         return self.name == b"ping"
 
     @property
+    def is_error(self) -> bool:
+        """True for an event whose name says that it reports an error; its data may be the error object itself."""
+        return self.name == b"error"
+
+    @property
     def is_last(self) -> bool:
         """True for the event with which a stream of OpenAI's ends."""
         return self.data.startswith(DONE)

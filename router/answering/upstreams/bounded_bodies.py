@@ -10,10 +10,11 @@ from typing import Any
 
 import httpx
 
-from router.answering.formats.reported_errors import error_in
+from router.answering.formats.chat_chunks import chunk_of
+from router.answering.formats.reported_errors import as_reported, error_in
 from router.answering.reading.answer_json import FEW_SIGNS, LONG_BYTES, MAX_SIGNS, decoded, signs_in, too_many_values
 from router.answering.reading.large_answers import json_in_pieces
-from router.answering.reading.sse import TAIL_S, ServerSentEvent, events_in, too_long
+from router.answering.reading.sse import DONE, TAIL_S, ServerSentEvent, events_in, too_long
 from router.answering.upstreams.litellm_call import Call
 from router.answering.upstreams.upstream_http import PACKED, unpacked
 from router.errors import DispatchError, UpstreamUnavailableError
@@ -130,26 +131,43 @@ class BoundedBody(httpx.AsyncByteStream):
                 has_begun = True
                 if signs_in(event.data) > FEW_SIGNS:
                     raise too_many_values()
+                if event.is_error:
+                    await raise_reported(json_in_pieces(as_reported(await decoded(event.data))), self._call)
                 await raise_reported(event.data, self._call)
-                has_ended = has_ended or _ENDED.search(event.data) is not None
+                self._call.n_ended += len(_ENDED.findall(event.data))
+                has_ended = self._call.n_ended > 0
                 if ODD_NUMBER.search(event.data):
                     event = ServerSentEvent(event.name, json_in_pieces(await decoded(event.data)))
                 yield _NULL_DELTA.sub(b'"delta":{}', event.raw)
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
-        gauge, is_first = _Gauge(self._call), True
+        gauge, is_first, whole = _Gauge(self._call), True, list[bytes]()
         async for part in self._parts():
             self._call.notes.note_life()
             gauge.add(part)
             if is_first and self._call.streamed and len(part) <= LONG_BYTES:
                 # An error in one piece in place of a stream.
                 await raise_reported(part, self._call)
+            if (is_first and self._call.streamed and part.lstrip().startswith(b"{") and b'"choices"' in part) or whole:
+                whole.append(part)
+            else:
+                yield part
             is_first = False
-            yield part
+        if whole:
+            yield await _as_stream(b"".join(whole))
 
     async def aclose(self) -> None:
         """Close the body that this one wraps."""
         await self._inner.aclose()
+
+
+async def _as_stream(content: bytes) -> bytes:
+    """Return a chat completion in one piece as the events of a stream, which LiteLLM reads; anything else as it is."""
+    try:
+        chunk = chunk_of(await decoded(content))
+    except UpstreamUnavailableError:
+        return content
+    return ServerSentEvent(b"", json_in_pieces(chunk)).raw + ServerSentEvent(b"", DONE).raw
 
 
 async def raise_reported(content: bytes, call: Call) -> None:

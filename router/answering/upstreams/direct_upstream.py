@@ -16,6 +16,8 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from router.answering.formats.chat_chunks import chunk_of
+from router.answering.formats.reported_errors import as_reported
 from router.answering.reading.answer_json import decoded
 from router.answering.reading.call_notes import CallNotes
 from router.answering.reading.large_answers import apart, is_large, json_in_pieces
@@ -73,7 +75,7 @@ class DirectUpstream:
     ) -> AsyncGenerator[Any, None]:
         """Yield the JSON values of the stream. Closing it ends the call. Errors are those of `complete`.
 
-        An upstream that answers in one piece all the same may report an error so; the piece is yielded.
+        An upstream may answer in one piece all the same; the piece is yielded, a chat completion as its only chunk.
         """
         passes_pings = query.api_format is ApiFormat.ANTHROPIC_MESSAGES
         with translated(_say(candidate)):
@@ -81,7 +83,10 @@ class DirectUpstream:
             try:
                 begin, parts = await _begun(answered.parts())
                 if begin.lstrip().startswith(b"{"):
-                    yield await decoded(await answered.read(candidate.max_answer_bytes, notes.held, parts))
+                    answer = await decoded(await answered.read(candidate.max_answer_bytes, notes.held, parts))
+                    # An answer in one piece is whole.
+                    notes.is_done = True
+                    yield chunk_of(answer) if query.api_format is ApiFormat.OPENAI_CHAT else answer
                     return
                 events = events_in(parts, max_bytes=candidate.max_answer_bytes, notes=notes)
                 async with contextlib.aclosing(events):
@@ -90,7 +95,8 @@ class DirectUpstream:
                             notes.is_done = True
                             break
                         if not event.is_empty and (passes_pings or not event.is_ping):
-                            yield await decoded(event.data)
+                            value = await decoded(event.data)
+                            yield as_reported(value) if event.is_error else value
             finally:
                 notes.held.release()
                 answered.close()

@@ -112,6 +112,7 @@ class Call:
         report: makes our error of one that the provider reports in an answer of status 200.
         error_body: the beginning of the body of the last error.
         has_usage: whether the answer says how many tokens it has, in any provider's words.
+        n_ended: how many choices of a stream said why they ended.
         aside: the large parts of an answer that LiteLLM does not get to see.
     """
 
@@ -130,12 +131,18 @@ class Call:
     report: Callable[[ReportedError, CallNotes], Awaitable[DispatchError]] | None = None
     error_body: bytearray = field(default_factory=bytearray)
     has_usage: bool = False
+    n_ended: int = 0
     aside: SetAside = field(default_factory=SetAside)
 
     @property
     def max_bytes(self) -> int:
         """The most bytes that are read of a successful answer; a stream may be longer than a whole answer."""
         return self.max_answer_bytes * (STREAM_FACTOR if self.streamed else 1)
+
+    @property
+    def is_success(self) -> bool:
+        """Return whether the provider answered with a status of the 200s."""
+        return self.status is not None and 200 <= self.status < 300
 
     @property
     def left_out(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from probes.bounded.files import beginning_and_rest
 from router import errors, plain_json
-from router.answering.formats.reported_errors import ReportedError, error_in
+from router.answering.formats.reported_errors import ReportedError, error_in, quoting_words
 from router.answering.reading.retry_after import wait_s_of
 from router.answering.upstreams.candidate_keys import without_credentials
 from router.errors import DispatchError, RouterError
@@ -169,7 +169,7 @@ def _of_libraries(who: str, error: Exception, *, answered: bool, told: ReportedE
     # a request is passed on: its sender must learn it, and such words quote at most the request.
     passed = words if issubclass(kind, errors.UpstreamRejectedError) else None
     if passed:
-        message += _quoting(passed)
+        message += quoting_words(passed)
     found = kind(message, http_status=status, retry_after_s=wait_s_of(said))
     found.provider_words = passed
     _name(found, told)
@@ -190,18 +190,13 @@ def of_report(who: str, report: ReportedError, error: Exception) -> DispatchErro
     what = next(what for of, what in _WHAT_HAPPENED.items() if isinstance(found, of))
     message = f"{who} {what}: it sent an error in place of an answer."
     again = type(found)(
-        message + _quoting(words),
+        message + quoting_words(words),
         http_status=report.said_status,
         retry_after_s=found.retry_after_s,
     )
     again.counts, again.provider_words = found.counts, words
     _name(again, report)
     return again
-
-
-def _quoting(words: str | None) -> str:
-    """Return a sentence with the provider's words, for the end of a message."""
-    return f" It says: {words}" + ("" if words.endswith((".", "!", "?")) else ".") if words else ""
 
 
 def _name(found: DispatchError, told: ReportedError | None) -> None:
@@ -239,7 +234,9 @@ def _of_call(who: str, error: Exception, call: Call, problem: Problem | None) ->
 
     if call.refusal is not None:
         return call.refusal
-    found = _of_libraries(who, error, answered=call.phase is Phase.ANSWERED, told=_told_in(bytes(call.error_body)))
+    # Of an answer that it cannot read LiteLLM says that its status was 500.
+    is_refused = call.phase is Phase.ANSWERED and not call.is_success
+    found = _of_libraries(who, error, answered=is_refused, told=_told_in(bytes(call.error_body)))
     root = root_of(error)
     if call.phase is Phase.ANSWERED:
         if isinstance(found, errors.UpstreamDeniedError):
@@ -252,10 +249,12 @@ def _of_call(who: str, error: Exception, call: Call, problem: Problem | None) ->
         return found
     if problem is not None:
         return problem.error()
-    if isinstance(found, errors.UpstreamRejectedError | errors.UpstreamDeniedError | errors.UpstreamTimeoutError):
+    is_silent = isinstance(found, errors.UpstreamRejectedError) and found.provider_words is None
+    may_pass = errors.UpstreamRejectedError | errors.UpstreamDeniedError | errors.UpstreamTimeoutError
+    if isinstance(found, may_pass) and not (is_silent and call.phase is Phase.BUILDING):
         found.counts = False
         return found
-    if call.phase is Phase.BUILDING and (isinstance(root, _MISSHAPEN) or type(root) is Exception):
+    if call.phase is Phase.BUILDING and (is_silent or isinstance(root, _MISSHAPEN) or type(root) is Exception):
         # The words of Python's error may quote the prompt.
         found = errors.UpstreamRejectedError(
             f"{who} cannot be asked this: LiteLLM could not translate messages and parameters for its provider."
@@ -272,7 +271,7 @@ def _of_answer(who: str, found: Exception, error: Exception, call: Call) -> Exce
 
     A status of the 200s refuses nothing.
     """
-    if call.status is None or not 200 <= call.status < 300:
+    if not call.is_success:
         return found
     passes = (
         errors.UpstreamContextWindowError,
@@ -280,7 +279,8 @@ def _of_answer(who: str, found: Exception, error: Exception, call: Call) -> Exce
         errors.UpstreamTimeoutError,
         errors.UpstreamUnavailableError,
     )
-    if isinstance(found, passes) or type(error).__name__ == "ContentPolicyViolationError":
+    is_misread = type(found) is errors.UpstreamUnavailableError and isinstance(root_of(error), _MISSHAPEN)
+    if (isinstance(found, passes) and not is_misread) or type(error).__name__ == "ContentPolicyViolationError":
         return found
     return errors.UpstreamUnavailableError(f"{who} sent an answer that cannot be read.")
 

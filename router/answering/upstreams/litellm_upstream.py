@@ -13,6 +13,7 @@ import importlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from router.answering.formats.chat_chunks import has_ended
 from router.answering.formats.lookup import OPENAI_CHAT
 from router.answering.formats.reported_errors import ReportedError
 from router.answering.reading.call_notes import CallNotes
@@ -69,7 +70,9 @@ class LiteLLMUpstream:
                 arguments = arguments_of(candidate, base, query) | {"stream": True}
                 if query.body is None:
                     arguments.setdefault("stream_options", {"include_usage": True})
-                async with contextlib.aclosing(_chunks(await import_litellm().acompletion(**arguments))) as chunks:
+                async with contextlib.aclosing(
+                    _chunks(await import_litellm().acompletion(**arguments), call)
+                ) as chunks:
                     async for chunk in chunks:
                         yield chunk if call.has_usage else _without_usage(chunk)
 
@@ -121,14 +124,24 @@ class LiteLLMUpstream:
         return self._thread
 
 
-async def _chunks(wrapper: Any) -> AsyncGenerator[dict[str, Any], None]:
-    """Yield LiteLLM's chunks without the "stop" that it invents if the upstream sent none."""
+async def _chunks(wrapper: Any, call: Call) -> AsyncGenerator[dict[str, Any], None]:
+    """Yield LiteLLM's chunks without the "stop" that it invents if the upstream sent none.
+
+    LiteLLM hands on one reason of the end only. If every choice ended, the others get it too.
+    """
+    ended: dict[int, bool] = {}
     async with contextlib.aclosing(wrapper):
         async for chunk in wrapper:
             body = chunk.model_dump(mode="json", exclude_none=True)
             if wrapper.received_finish_reason is None and OPENAI_CHAT.is_finished(body):
-                break
+                return
+            for choice in body.get("choices") or ():
+                ended[choice["index"]] = ended.get(choice["index"], False) or has_ended(choice)
             yield body
+    open_ones = [index for index, is_over in ended.items() if not is_over]
+    if open_ones and len(open_ones) < len(ended) <= call.n_ended:
+        end = {"delta": {}, "finish_reason": wrapper.received_finish_reason}
+        yield {**_without_usage(body), "choices": [{"index": index, **end} for index in open_ones]}
 
 
 def _without_usage(body: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from router.answering.upstreams import bounded_bodies
 from router.errors import DispatchError, UpstreamUnavailableError
 from router.policies.candidates.candidate import Candidate
 from router.values import ApiFormat, RouteQuery
+from tests.router import faults
 from tests.router.answering.upstreams import real_streams as real
 from tests.router.answering.upstreams.real_streams import Step, chunk, data
 
@@ -218,3 +219,50 @@ async def test_the_rate_limits_that_an_answer_tells_are_noted(upstream: Upstream
     assert notes.rate_limits["anthropic-ratelimit-tokens-limit"] == "5"
     assert len(notes.rate_limits) == 40
     assert not {"x-ratelimit-odd", "x-request-id", "x-ratelimit-long"} & notes.rate_limits.keys()
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_an_answer_in_one_piece_arrives_where_a_stream_was_asked_for(
+    upstream: Upstream, url: str, provider: str
+) -> None:
+    body = json.dumps(faults.answer())
+    # Cut anywhere, because it comes in several parts.
+    for cut in (len(body), 3, len(body) // 2):
+        send(body[:cut].encode(), body[cut:].encode(), kind="application/json")
+        chunks = await stream(upstream, asked(provider, url))
+        assert text_of(chunks) == "forty-two"
+        assert chunks[-1]["usage"]["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("order", ["mixed", "one after the other"])
+async def test_several_choices_arrive_and_each_says_why_it_ended(
+    upstream: Upstream, url: str, provider: str, order: str
+) -> None:
+    first = [chunk({"role": "assistant", "content": "a"}), chunk({}, "stop")]
+    second = [chunk({"content": "b"}, index=1), chunk({}, "length", index=1)]
+    mixed = [first[0], second[0], first[1], second[1]]
+    send(*map(data, mixed if order == "mixed" else [*first, *second]), data(b"[DONE]"))
+    chunks = await stream(upstream, asked(provider, url))
+    ended = [choice["index"] for one in chunks for choice in one["choices"] if choice.get("finish_reason")]
+    assert sorted(ended) == [0, 1]
+    assert text_of(chunks) == "ab"
+    # Of two choices one ended.
+    send(*map(data, mixed[:3]))
+    with pytest.raises(UpstreamUnavailableError):
+        await stream(upstream, asked(provider, url))
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_an_event_that_is_called_an_error_is_one(upstream: Upstream, url: str, provider: str) -> None:
+    for said in ({"message": "the card fell out", "code": "card"}, {"error": {"message": "the card fell out"}}):
+        send(data(chunk({"content": "a"})), data(said, "error"))
+        with pytest.raises(DispatchError, match="the card fell out"):
+            await stream(upstream, asked(provider, url))
+
+
+async def test_an_answer_that_litellm_cannot_read_has_no_status(upstream: Upstream, url: str) -> None:
+    send(json.dumps({"nonsense": 1}).encode(), kind="application/json")
+    with pytest.raises(UpstreamUnavailableError) as caught:
+        await upstream.complete(asked("anthropic", url), RouteQuery.from_prompt("hi"))
+    assert caught.value.http_status is None
