@@ -22,8 +22,8 @@ from typing import Any
 from router.asking.harness import human_texts, is_marked, words_in_system
 from router.asking.harness_marks import MarkIndex, shipped_marks
 from router.asking.language import UNKNOWN, has_code, language_of
+from router.asking.native_needs import native_needs
 from router.asking.parameters import OUTPUT_BOUNDS, given_parameters, output_bound
-from router.asking.response_items import native_needs
 from router.asking.turns import NEEDS_OF_PARTS, Turn, json_bytes, read_turns
 from router.errors import InvalidRequestError
 from router.values import ApiFormat, Capability, RouteQuery, SpokenApi
@@ -69,8 +69,8 @@ class Ask:
             human speaks.
         n_images: the number of images in the whole request.
         in_tool_loop: True if the newest turn comes from a tool or a harness, and not from a human.
-        native_needs: the fields, items and tools that only a candidate understands that speaks `native_api`.
-        native_api: the API of OpenAI in which the request came; None for chats, which every candidate can answer.
+        native_needs: the fields, items, tools and parts that only a candidate understands that speaks the API itself.
+        native_api: the API of OpenAI in which the request came; None for chats and for Anthropic's API.
         api_format: the API in whose shape the request came.
         given: the parameters of the request by their names in chat completions.
     """

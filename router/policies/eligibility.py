@@ -16,9 +16,9 @@ from router.money import usd_text
 from router.policies.candidates.candidate import Candidate, Prices
 from router.policies.policy_file import PolicyFile
 from router.policies.refusals import refuse_request, sort_parameters
-from router.policies.rules import Rules, takes_unknown_parts
+from router.policies.rules import Rules, speaks_anthropic, takes_unknown_parts
 from router.quoting import quoted
-from router.values import NO_OVERRIDES, Capability, HeldCandidate, Overrides, SpokenApi
+from router.values import NO_OVERRIDES, ApiFormat, Capability, HeldCandidate, Overrides
 
 _TEXT = frozenset({Capability.TEXT})
 
@@ -153,7 +153,7 @@ def assess_candidates(rules: Rules, ask: Ask, overrides: Overrides, *, kept_by: 
             *_unknown_parts(rules, index, ask, overrides),
             *(_missing_regions(candidate, regions) if regions else ()),
             *_too_long(candidate, ask),
-            *_not_spoken(rules.spoken[index], ask),
+            *_not_spoken(rules, index, ask),
             *_not_kept(candidate, overrides, kept_by),
             *_too_expensive(cost, overrides),
         ]
@@ -223,12 +223,16 @@ def _too_long(candidate: Candidate, ask: Ask) -> list[str]:
     return [f"context window of {window:,} tokens, about {needed:,} needed"]
 
 
-def _not_spoken(spoken: frozenset[SpokenApi], ask: Ask) -> list[str]:
-    if not ask.native_needs or ask.native_api in spoken:
+def _not_spoken(rules: Rules, index: int, ask: Ask) -> list[str]:
+    if not ask.native_needs:
         return []
+    is_anthropics = ask.api_format is ApiFormat.ANTHROPIC_MESSAGES
+    if speaks_anthropic(rules.file.candidates[index]) if is_anthropics else ask.native_api in rules.spoken[index]:
+        return []
+    api = "Anthropic's" if is_anthropics else f"the {ask.native_api}"
     more = f" and {len(ask.native_needs) - _MAX_NAMED_PARTS:,} more" if len(ask.native_needs) > _MAX_NAMED_PARTS else ""
     needs = ", ".join(map(quoted, ask.native_needs[:_MAX_NAMED_PARTS]))
-    return [f"does not speak the {ask.native_api} API itself, which {needs}{more} needs"]
+    return [f"does not speak {api} API itself, which {needs}{more} needs"]
 
 
 def _not_kept(candidate: Candidate, overrides: Overrides, kept_by: str) -> list[str]:

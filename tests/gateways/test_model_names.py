@@ -110,6 +110,24 @@ def test_a_path_that_is_nearly_right_is_hinted_at(root: str, path: str, near: st
     assert "Did you mean" not in httpx.post(f"{root}/images", json={}).text
 
 
+ODD_PATHS = [
+    *("/v1/chat/completions/", "//v1/chat/completions", "/v1//chat/completions", "/openai/v1/chat/completions"),
+    *("/openai/v1/responses/", "/v1/messages/?beta=true"),
+]
+
+
+@pytest.mark.parametrize("path", ODD_PATHS)
+def test_slashes_that_base_urls_add_and_azures_newer_paths_lead_to_the_same_door(root: str, path: str) -> None:
+    hello: Any = [{"role": "user", "content": "hello"}]
+    body = {"model": "auto", "max_tokens": 5, "input" if "responses" in path else "messages": hello}
+    reply = httpx.post(root + path, json=body)
+    assert reply.status_code == 200, reply.text
+    assert "x-elle-answered-by" in reply.headers
+    for models in ("/v1/models/", "/openai/v1/models", "//v1/models"):
+        assert httpx.get(root + models).json()["object"] == "list"
+    assert httpx.post(f"{root}/openai/v1", json=body).status_code == 404
+
+
 @pytest.mark.parametrize("path", DOORS)
 def test_a_body_without_a_name_says_what_one_looks_like(root: str, path: str) -> None:
     reply = post(root, path, None)

@@ -22,6 +22,9 @@ _ADAPTERS_BEFORE_1_110 = "litellm.llms.anthropic.pass_through.adapters"
 
 _ANSWER = "a message of Anthropic's API"
 
+#: Fields of Anthropic's API about its own service, which other providers refuse.
+_UNTRANSLATED = frozenset({"cache_control", "container", "context_management", "inference_geo", "mcp_servers", "speed"})
+
 #: A request that every adapter can translate.
 _PLAINEST: Mapping[str, Any] = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
 
@@ -53,7 +56,8 @@ def to_chat(query: RouteQuery, model: str) -> TranslatedRequest:
     Raises InvalidRequestError if the request does not have the shape of Anthropic's API, and DispatchNotInstalledError
     if the adapter translates nothing.
     """
-    body = copy.deepcopy({"messages": [dict(message) for message in query.messages], **query.parameters})
+    known = {key: value for key, value in query.parameters.items() if key not in _UNTRANSLATED}
+    body = copy.deepcopy({"messages": [_with_plain_parts(message) for message in query.messages], **known})
     with caller_at_fault(
         "messages, system or tools do not have the shape of Anthropic's Messages API, so the request cannot be "
         "translated for a candidate of another provider.",
@@ -75,6 +79,38 @@ def to_chat(query: RouteQuery, model: str) -> TranslatedRequest:
         api_headers={},
     )
     return TranslatedRequest(translated, model.partition("/")[2] or model, names)
+
+
+def _with_plain_parts(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message whose documents and search results are text, which LiteLLM's adapter would leave out."""
+    content = message.get("content")
+    if not isinstance(content, list | tuple):
+        return dict(message)
+    return {**message, "content": [_plain_part(part) for part in content]}
+
+
+def _plain_part(part: Any) -> Any:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "tool_result" and isinstance(part.get("content"), list | tuple):
+        return {**part, "content": [_plain_part(inner) for inner in part["content"]]}
+    texts: list[Any] = [part.get("title"), part.get("context")] if kind == "document" else []
+    if kind == "search_result":
+        texts = [part.get("title"), part.get("source"), *_texts_in(part.get("content"))]
+    elif kind == "document":
+        source = part.get("source")
+        source = source if isinstance(source, Mapping) else {}
+        if source.get("type") not in {"text", "content"}:
+            return part
+        texts += _texts_in(source.get("data") if source["type"] == "text" else source.get("content"))
+    else:
+        return part
+    return {"type": "text", "text": "\n".join(text for text in texts if isinstance(text, str) and text)}
+
+
+def _texts_in(content: Any) -> list[Any]:
+    """Return the texts of a content, which is a text or a list of parts."""
+    parts = content if isinstance(content, list | tuple) else [{"text": content}]
+    return [part.get("text") for part in parts if isinstance(part, Mapping)]
 
 
 def _chat_of(model: str, body: dict[str, Any]) -> tuple[Any, Mapping[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -51,6 +52,11 @@ AZURE_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
     **{f"/openai/deployments/{{model:path}}/{api}": POST_PATHS[f"/v1/{api}"] for api in _AZURE_APIS},
 }
 
+
+#: Where Azure serves the paths of OpenAI without the name of a deployment.
+_AZURE_V1 = "/openai/v1/"
+
+_SLASHES = re.compile("/{2,}")
 
 #: Most characters of a path for which a similar one is looked for.
 _LONGEST_PATH = 100
@@ -103,6 +109,8 @@ class HttpApplication:
         )
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http" and scope["path"] not in posts:
+                scope = {**scope, "path": _plain_path(scope["path"])}
             # A posted body needs none of Starlette's layers, and each of them would wrap every message that is sent.
             is_post = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in posts
             await (posts[scope["path"]] if is_post else starlette)(scope, receive, send)
@@ -136,6 +144,14 @@ class HttpApplication:
         if engine.in_flight.is_draining:
             raise ShuttingDownError("the service is shutting down; send new requests elsewhere.")
         return _json_response(200, {}, {"status": "ok", "policies": list(engine.router.policies)})
+
+
+def _plain_path(path: str) -> str:
+    """Return a path without the slashes that base URLs add, and without the beginning of Azure's newer paths."""
+    plain = _SLASHES.sub("/", path)
+    if plain.startswith(_AZURE_V1):
+        plain = plain.removeprefix("/openai")
+    return plain.rstrip("/") or "/"
 
 
 def _with_cors(app: Any, origins: Sequence[str]) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from openai.types import responses
 
 from router.asking.ask import extract
-from router.asking.response_items import native_needs
+from router.asking.native_needs import native_needs
 from router.asking.turns import read_turns
 from router.errors import InvalidRequestError
 from router.values import ApiFormat, Capability, RouteQuery

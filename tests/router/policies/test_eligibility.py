@@ -9,7 +9,7 @@ import pytest
 from router.decision import Reason
 from router.errors import InvalidRequestError, NoEligibleCandidateError, UnknownCandidateError
 from router.policies.candidates.candidate import Prices
-from router.values import Capability, Overrides
+from router.values import ApiFormat, Capability, Overrides
 from tests.router.policies.cases import decide, judged, make_ask, make_rules
 
 
@@ -118,3 +118,12 @@ def test_overrides_that_cannot_hold_are_refused_with_their_field(
     with pytest.raises(error) as caught:
         decide(make_rules(), make_ask(), overrides, judged(0.1, 0.1))
     assert caught.value.field == field
+
+
+def test_what_only_anthropics_models_understand_goes_to_a_candidate_that_speaks_its_api() -> None:
+    rules = make_rules(changes={"large": {"model": "anthropic/claude-opus-4-5", "api_base": None}})
+    ask = make_ask(native_needs=("mcp_servers",), api_format=ApiFormat.ANTHROPIC_MESSAGES)
+    decision = decide(rules, ask, Overrides(), judged(0.1, 0.1))
+    assert decision.chosen.name == "large"
+    (because,) = decision.candidates[0].ineligible_because
+    assert because == "does not speak Anthropic's API itself, which 'mcp_servers' needs"

@@ -70,3 +70,25 @@ async def test_an_error_of_litellms_own_about_a_misshapen_chunk_is_the_upstreams
 
     with pytest.raises(UpstreamUnavailableError, match="cannot be translated"):
         assert [event async for event in responses_translation.response_events_of(chunks(), request)]
+
+
+def test_documents_and_search_results_become_text_and_what_is_about_anthropics_service_is_left_out() -> None:
+    import_litellm()
+    anthropic_translation.load_adapter()
+    document = {"type": "document", "title": "Rules", "source": {"type": "text", "data": "no running"}}
+    parts = {"type": "content", "content": [{"type": "text", "text": "wet floor"}]}
+    found = {"type": "search_result", "source": "s", "title": "t", "content": [{"type": "text", "text": "found"}]}
+    result = {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "text", "text": "42"}, found]}
+    asked = RouteQuery(
+        (
+            {"role": "user", "content": [document, {"type": "document", "source": parts}, found]},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {}}]},
+            {"role": "user", "content": [result]},
+        ),
+        api_format=ApiFormat.ANTHROPIC_MESSAGES,
+        parameters={"max_tokens": 5, "top_k": 3, "context_management": {"edits": []}, "cache_control": {"type": "x"}},
+    )
+    chat = anthropic_translation.to_chat(asked, "openai/x").query
+    texts = [[part["text"] for part in message["content"]] for message in (chat.messages[0], chat.messages[2])]
+    assert texts == [["Rules\nno running", "wet floor", "t\ns\nfound"], ["42", "t\ns\nfound"]]
+    assert chat.parameters == {"max_tokens": 5, "top_k": 3}
