@@ -143,7 +143,7 @@ COLUMNS = click.option(
     "columns",
     multiple=True,
     metavar="NAME=COLUMN",
-    help="The column of a plain table that holds this: prompt=Frage, model=Modell. Repeatable.",
+    help="The column of a plain table or of votes that holds this: prompt=Frage, model=Modell. Repeatable.",
 )
 
 _FORCE = "router.cli.force"

@@ -142,8 +142,8 @@ class Jobs:
         self._nonsense[grader.name] = 0 if verdict.score is not None else self._nonsense.get(grader.name, 0) + 1
         if self._nonsense[grader.name] >= MOST_NONSENSE_IN_A_ROW:
             why = (
-                f"the judge of {grader.name} gave no usable verdict {MOST_NONSENSE_IN_A_ROW} times in a row, the last "
-                f"time so: {verdict.reason} Choose another judge; what was answered is kept."
+                f"the judge that the grader {grader.name} asks gave no usable verdict {MOST_NONSENSE_IN_A_ROW} times "
+                f"in a row; the last time {verdict.reason.rstrip('.')}. Choose another judge. All answers are kept."
             )
             self._stopped = self._stopped or why
             self._asker.stop(why)

@@ -51,7 +51,7 @@ def key_of(candidate: Candidate, base: str | None) -> str | None:
     if not value:
         error = UpstreamDeniedError(
             f"candidate {candidate.name!r} takes its key from the environment variable {candidate.api_key_env}, which "
-            f"is not set on the service."
+            f"is not set where the router runs."
         )
         error.counts = False
         raise error

@@ -23,6 +23,7 @@ from router.tuning.outcomes.adapters.kinds import (
     WITHOUT_SCORES,
     Reading,
     check_kind,
+    kind_of_columns,
     read_kind,
     recognise_kind,
 )
@@ -50,7 +51,7 @@ class ImportOptions:
         score_name: the score to read of a Langfuse export that has several.
         score_map: quality of words, as in `good=1,bad=0`.
         score_range: the worst and the best score of the source.
-        columns: for plain tables `NAME=COLUMN`, as in `prompt=Frage`.
+        columns: for plain tables and votes `NAME=COLUMN`, as in `prompt=Frage`.
         force: whether to replace the file that is written.
     """
 
@@ -76,15 +77,15 @@ def import_outcomes(kind: str | None, paths: Sequence[Path], out: Path, options:
     check_out(out, force=options.force)
     files = expand(paths, out)
     collection = Collection()
-    # Only tables have columns that need a name.
-    kind = kind or ("table" if options.columns else recognise_kind(files, collection))
+    columns = parse_columns(options.columns)
+    kind = kind or (kind_of_columns(columns) if columns else recognise_kind(files, collection))
     if options.scores is not None and kind not in WITHOUT_SCORES:
         raise DataError(f"--scores is for {', '.join(WITHOUT_SCORES)}; {kind} brings its own.")
     if options.score_name is not None and kind not in WITH_NAMES:
         raise DataError(f"--score-name is for {', '.join(WITH_NAMES)}; got {kind}.")
-    if options.columns and kind != "table":
-        raise DataError(f"--column is for tables; the kind of these files is {kind}.")
-    how = Reading(options.scores, options.score_name, score_options.words, columns=parse_columns(options.columns))
+    if columns and kind not in {"table", "votes"}:
+        raise DataError(f"--column is for tables and votes; the kind of these files is {kind}.")
+    how = Reading(options.scores, options.score_name, score_options.words, columns=columns)
     read_kind(kind, files, collection, how)
     _drop_empty(collection)
     scored, summary = read_scores(collection, score_options)

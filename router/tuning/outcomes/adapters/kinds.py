@@ -36,7 +36,7 @@ class Reading:
         score_name: the score to read of a source that has several; None if none was chosen.
         words: the words that a score map explains.
         needs_scores: False if only what was asked is wanted, so that nothing about scores is an error.
-        columns: for plain tables the columns by what they are, as in {"prompt": "Frage"}.
+        columns: for plain tables and votes the columns by what they are, as in {"prompt": "Frage"}.
     """
 
     scores: Path | None = None
@@ -133,7 +133,7 @@ _KINDS = {
     "helicone": _named(helicone.is_helicone, helicone.read_helicone),
     "braintrust": _named(braintrust.is_braintrust, braintrust.read_braintrust),
     "langfuse": _named(_is_langfuse, langfuse.read_langfuse),
-    "votes": Kind(votes.is_vote, lambda paths, into, _: votes.read_votes(paths, into)),
+    "votes": Kind(votes.is_vote, lambda paths, into, how: votes.read_votes(paths, into, how.columns)),
     "table": Kind(
         table.is_prompt_row, lambda paths, into, how: table.read_table(paths, into, how.table), scores="names"
     ),
@@ -152,6 +152,11 @@ def check_kind(kind: str) -> None:
     """Raise DataError, which names the nearest kind, if there is no kind of this name."""
     if kind not in _KINDS:
         raise DataError(f"kind must be one of {', '.join(KINDS)}; got {shown(kind)!r}.{did_you_mean(kind, KINDS)}")
+
+
+def kind_of_columns(names: Names[str]) -> str:
+    """Return the kind of files whose columns are named: `votes` if two models or a winner are named, else `table`."""
+    return "votes" if {"winner", "model_a", "model_b"} & set(names) else "table"
 
 
 def read_kind(kind: str, paths: Sequence[Path], collection: Collection, how: Reading) -> None:

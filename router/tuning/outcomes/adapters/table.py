@@ -74,12 +74,7 @@ class TableColumns:
     is_scored: bool = True
 
     def __post_init__(self) -> None:
-        for name in self.names:
-            if name not in _NAMED_COLUMNS:
-                raise DataError(
-                    f"--column must name one of {', '.join(_NAMED_COLUMNS)}, as in prompt=Frage; got "
-                    f"{shown(name)!r}.{_nearly(name, _NAMED_COLUMNS)}"
-                )
+        require_named(self.names, _NAMED_COLUMNS)
 
 
 def parse_columns(given: Sequence[str]) -> dict[str, str]:
@@ -133,13 +128,16 @@ def _check_columns(path: Path, there: Mapping[str, None], columns: TableColumns)
     """Return the column of the score; raise DataError if the table lacks a column that it must have."""
     plain = plain_names(there)
     holds = f"it holds {shown(', '.join(there), 400)}"
-    for name in columns.names.values():
-        if name not in there:
-            raise DataError(f"{path} must have the column {shown(name)!r}; {holds}.{_nearly(name, there)}")
+    require_there(path, there, columns.names)
     if not columns.is_scored:
         return None
     is_body = {"body", "request"} & plain.keys()
     if "model" not in columns.names and not is_body and plain.keys().isdisjoint(MODEL_COLUMNS):
+        if {"model_a", "model_b"} <= plain.keys():
+            raise DataError(
+                f"{path} names two models in each row; {holds}. If it says which one won, name that column with "
+                "--column winner=COLUMN."
+            )
         near = next(filter(None, (_nearly(one, plain) for one in MODEL_COLUMNS)), "")
         raise DataError(
             f"{path} must say in a column which model answered ({', '.join(MODEL_COLUMNS)}); {holds}.{near} Name the "
@@ -155,6 +153,26 @@ def _check_columns(path: Path, there: Mapping[str, None], columns: TableColumns)
         near = next(filter(None, (_nearly(one, plain) for one in SCORE_COLUMNS)), "")
         raise DataError(f"{path} must have a score in a column; {holds}.{near} Name it with --score-name COLUMN.")
     return chosen
+
+
+def require_named(names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise DataError, which names the nearest one, if `--column` names something that a row cannot have."""
+    for name in names:
+        if name not in known:
+            raise DataError(
+                f"--column must name one of {', '.join(known)}, as in prompt=Frage; got {shown(name)!r}."
+                f"{_nearly(name, known)}"
+            )
+
+
+def require_there(path: Path, there: Iterable[str], names: Mapping[str, str]) -> None:
+    """Raise DataError, which names the nearest column, if a file lacks a column that `--column` names."""
+    for name in names.values():
+        if name not in there:
+            raise DataError(
+                f"{path} must have the column {shown(name)!r}; it holds {shown(', '.join(there), 400)}."
+                f"{_nearly(name, there)}"
+            )
 
 
 def _nearly(name: str, known: Iterable[str]) -> str:

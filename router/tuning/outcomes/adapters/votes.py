@@ -18,14 +18,24 @@ from router.tuning.outcomes.adapters.collection import (
     time_of,
 )
 from router.tuning.outcomes.adapters.prompts import chat_of, decode_json_text, mapping
-from router.tuning.outcomes.adapters.table import SESSION_COLUMNS, TEXT_COLUMNS, plain_names
+from router.tuning.outcomes.adapters.table import (
+    SESSION_COLUMNS,
+    TEXT_COLUMNS,
+    plain_names,
+    require_named,
+    require_there,
+)
 from router.tuning.outcomes.records import Row, number_of
 
 #: What a column `winner` may say, besides the name of a model: the scores of the first and of the second answer.
 _VERDICTS = {
     "model a": (1.0, 0.0), "model b": (0.0, 1.0), "a": (1.0, 0.0), "b": (0.0, 1.0),
-    "tie": (0.5, 0.5), "draw": (0.5, 0.5), "tie (bothbad)": (0.5, 0.5), "both bad": (0.5, 0.5),
+    "left": (1.0, 0.0), "right": (0.0, 1.0), "first": (1.0, 0.0), "second": (0.0, 1.0),
+    "tie": (0.5, 0.5), "draw": (0.5, 0.5), "tie (bothbad)": (0.5, 0.5), "both bad": (0.5, 0.5), "equal": (0.5, 0.5),
 }  # fmt: skip
+
+#: What `--column` can name in a file of votes.
+VOTE_COLUMNS = ("winner", "model_a", "model_b", "prompt", "question_id", "group")
 
 #: Columns of Kaggle's form of the votes, of which exactly one is 1.
 _FLAGS = {"winner_model_a": (1.0, 0.0), "winner_model_b": (0.0, 1.0), "winner_tie": (0.5, 0.5)}
@@ -34,21 +44,27 @@ _BOTH_BAD = "votes that both answers are bad, read as a tie"
 _TURNS = "votes on chats of several turns, of which the human turns are taken"
 
 
-def read_votes(paths: Sequence[Path], collection: Collection) -> None:
+def read_votes(paths: Sequence[Path], collection: Collection, names: Mapping[str, str] | None = None) -> None:
     """Collect votes between `model_a` and `model_b`: the winner scores 1, the other one 0, and each 0.5 at a tie.
 
     Who won stands in `winner` (`model_a`, `model_b`, `tie`, `tie (bothbad)`, or the name of a model), or in
     `winner_model_a`, `winner_model_b` and `winner_tie`. What was asked stands in `conversation_a`, of which the human
     turns and the system prompt are taken, because the answers differ; or in `prompt`, which may be a list of turns as
-    JSON text. Further columns: `question_id` or `id`, `language` as group, `tstamp`.
+    JSON text. Further columns: `question_id` or `id`, `language` as group, `tstamp`. names: the columns of VOTE_COLUMNS
+    that are called otherwise, as in {"winner": "Preferred"}.
 
     Such a score says how a model did against the other one, and not how good it is: compare models only with those
-    that they met.
+    that they met. Raises DataError, which names the nearest column, if a file lacks a column of `names`.
     """
+    names = names or {}
+    require_named(names, VOTE_COLUMNS)
     for path in paths:
-        for row in collection.rows(path):
+        rows = collection.rows(path)
+        require_there(path, dict.fromkeys(str(name) for row in rows for name in row.values), names)
+        for row in rows:
             with collection.row(row.place):
-                collection.answers.extend(_pair(row, collection))
+                named = {name: row.values.get(column) for name, column in names.items()}
+                collection.answers.extend(_pair(Row(row.place, plain_names(row.values) | named), collection))
 
 
 def is_vote(row: Mapping[str, Any]) -> bool:
@@ -58,7 +74,7 @@ def is_vote(row: Mapping[str, Any]) -> bool:
 
 
 def _pair(row: Row, collection: Collection) -> list[ImportedAnswer]:
-    values = plain_names(row.values)
+    values = row.values
     models = [text_of(name, values.get(name)) for name in ("model_a", "model_b")]
     if models[0] == models[1]:
         raise UnusableRowError("vote between a model and itself", models[0])

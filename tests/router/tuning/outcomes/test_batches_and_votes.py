@@ -146,6 +146,16 @@ class TestVotes:
         assert summary.left_out == {"vote without one winner": 1}
         assert "votes on chats of several turns, of which the human turns are taken: 1" in summary.notes
 
+    def test_a_sheet_of_preferences_names_its_column_of_winners(self, tmp_path: Path) -> None:
+        path = tmp_path / "sheet.csv"
+        path.write_bytes("\ufeffPrompt;Model A;Model B;Preferred\r\nWarum?;m;n;left\r\nWo?;m;n;right\r\n".encode())
+        with pytest.raises(DataError, match=r"sheet\.csv names two models in each row.*--column winner=COLUMN"):
+            imported(None, path)
+        with pytest.raises(DataError, match=r"Column 'Preferred' is nearly 'Prefered'"):
+            imported(None, path, columns=("winner=Prefered",))
+        summary, found = imported(None, path, columns=("winner=Preferred",))
+        assert (summary.kind, found.models, found.scores.tolist()) == ("votes", ("m", "n"), [[1, 0], [0, 1]])
+
     def test_a_winner_that_nobody_knows_is_named_with_its_column_and_line(self, tmp_path: Path) -> None:
         other = self.vote("tie", "q2", conversation_b=[{"role": "user", "content": "else"}])
         rows = [self.vote("model_a"), self.vote("the left one", "q3"), other, self.vote("a", "q4", model_b="m")]

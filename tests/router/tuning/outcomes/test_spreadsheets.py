@@ -97,10 +97,10 @@ class TestColumns:
             imported(None, path)
         assert imported(None, path, score_name="correct")[1].scores.tolist() == [[1.0]]
 
-    def test_columns_are_for_tables(self, tmp_path: Path) -> None:
-        path = sheet(tmp_path, "id,model_a,model_b,winner,prompt\n1,m,n,m,Why?\n")
-        with pytest.raises(DataError, match="--column is for tables; the kind of these files is votes"):
-            imported("votes", path, columns=["prompt=x"])
+    def test_columns_are_for_tables_and_votes(self, tmp_path: Path) -> None:
+        path = sheet(tmp_path, "doc_id,arguments,resps\n1,Why?,a\n")
+        with pytest.raises(DataError, match="--column is for tables and votes; the kind of these files is lm-eval"):
+            imported("lm-eval", path, columns=["prompt=x"])
 
 
 class TestGrades:

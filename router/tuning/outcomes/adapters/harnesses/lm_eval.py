@@ -67,9 +67,14 @@ def _add(row: Row, found: dict[tuple[Path, str], ScoredAnswer], *, several: bool
     if asked is None:
         raise UnusableRowError(NO_PROMPT, f"arguments without a text; fields {', '.join(map(str, values))}")
     chat = chat_of(asked)
+    folder = row.place.path.parent.name
+    if not folder:
+        raise UnusableRowError(
+            "sample without a folder named after the model", f"write MODEL/{row.place.path.name}, as the harness does"
+        )
     answer = ImportedAnswer(
         place=row.place,
-        model=row.place.path.parent.name.replace("__", "/"),
+        model=folder.replace("__", "/"),
         scores=(),
         prompt=None if chat else asked,
         messages=chat,
