@@ -131,8 +131,9 @@ test-load: $(INSTALLED)  ## Overload the service for a minute, then ask for 200,
 test-reload: $(INSTALLED)  ## Replace the policy of a service a thousand times under load; print JSON, exit with 1 beyond a limit (minutes)
 	@$(BIN)/python -m benchmarks.reload_test
 
-test-scale: $(INSTALLED)  ## Kill replicas under load, and follow a store in PostgreSQL (two minutes; skips what is not installed)
-	$(BIN)/python -m pytest -m slow tests/deploy/test_balancers.py tests/router/versions/test_postgres_store.py
+test-scale: $(INSTALLED)  ## Kill replicas and PostgreSQL under load, follow a store, share state (five minutes; skips what is not installed)
+	$(BIN)/python -m pytest -m slow tests/deploy/test_balancers.py tests/deploy/test_shared_state.py \
+		tests/router/sharing/test_exchange.py tests/router/versions/test_postgres_store.py
 
 # Helm's engine and what checks manifests, which need other versions of our packages.
 CHART := .venv-chart/.installed

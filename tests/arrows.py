@@ -54,7 +54,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "feedback": {"identity", "ledger", "policies"},
         "gateways": {"answering", "asking", "client", "deciding", "feedback", "identity", "intake", "observing"}
         | {"policies", "wire"},
-        "identity": {"asking", "observing"},
+        "identity": {"asking", "observing", "sharing"},
         "intake": set(),
         "ledger": {"observing"},
         "observing": {"policies"},
@@ -62,7 +62,7 @@ ARROWS: Mapping[str, Mapping[str, set[str]]] = {
         "rollout": {"asking", "deciding", "feedback", "ledger", "observing", "policies"},
         "serving": {"admin", "answering", "deciding", "drift", "exploring", "feedback", "identity", "intake", "ledger"}
         | {"observing", "policies", "rollout", "sharing", "versions", "wire", "pb"},
-        "sharing": set(),
+        "sharing": {"ledger"},
         "tuning.certifying": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},
         "tuning.fitting": {"asking", "policies", "tuning.outcomes"},
         "tuning.judging": {"asking", "policies", "tuning.fitting", "tuning.outcomes"},

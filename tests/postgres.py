@@ -85,6 +85,14 @@ class Postgres:
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             os.kill(int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0]), number)
 
+    def signal_all(self, number: int) -> None:
+        """Send a signal to the server and to every process that it started."""
+        assert self.process is not None
+        for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), number)
+        self.signal(number)
+
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             # SIGTERM would wait for the connections of the tests to close.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from router.deciding.settings import RouterSettings
 from router.decision import RoutingDecision
 from router.policies.loading import ServedPolicy
-from router.sharing.session_table import KEY_BYTES, Entry, SessionTable, SharedBlock
+from router.sharing.session_table import KEY_BYTES, Entry, SessionTable, SharedBlock, shared_block
 from router.values import ApiFormat, HeldCandidate, RouteQuery
 
 #: Is told of every entry that this process makes: its key and what it holds.
@@ -100,7 +100,7 @@ class AnswerMemory:
 
     def __init__(self, settings: RouterSettings, clock: Callable[[], float]) -> None:
         most, ttl_s = settings.max_sessions, settings.session_ttl_s
-        block = settings.shared_sessions or block_of(most)
+        block = settings.shared_sessions or shared_block(most)
         self.sessions = SessionMemory(max_entries=most, ttl_s=ttl_s, clock=clock, block=block)
         # Which candidate gave a response, by the response's id: only that candidate's provider keeps it.
         self.responses = SessionMemory(max_entries=most, ttl_s=ttl_s, clock=clock, block=block, first=most)
@@ -130,14 +130,6 @@ class AnswerMemory:
         """Note which candidate gave a response."""
         policy = _without_profile(decision.policy.name)
         self.responses.remember(caller, response_id, policy, candidate, decision.input_tokens_estimate)
-
-
-def block_of(max_sessions: int, secret: bytes | None = None) -> SharedBlock:
-    """Return memory for so many sessions and as many responses, which an `AnswerMemory` uses.
-
-    secret: the key of the digests; None makes one.
-    """
-    return SharedBlock(SessionTable.n_bytes(2 * max_sessions), secret)
 
 
 def _without_profile(policy: str) -> str:

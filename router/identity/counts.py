@@ -1,4 +1,4 @@
-"""Count the calls that were refused because of who called, by door and by reason."""
+"""Count the calls that were refused because of who called, and what the callers of each name have used."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import enum
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 
 class DoorName(enum.StrEnum):
@@ -47,3 +48,17 @@ class RefusalCounts:
         """Return the numbers so far, for every door and every reason, those without a refusal too."""
         with self._lock:
             return {(door, reason): self._counts[door, reason] for door in DoorName for reason in Refusal}
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the callers of one label have used since the process began.
+
+    Attributes:
+        decided, strong: the decisions, and those that went above the cheapest candidate that could answer.
+        usd: the US dollars that their answers have cost.
+    """
+
+    decided: int = 0
+    strong: int = 0
+    usd: float = 0.0

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from router.errors import ConfigError
-from router.ledger.settings import LedgerSettings
+from router.ledger.settings import DatabaseSettings, LedgerSettings
 
 if TYPE_CHECKING:
     from router.ledger.reader import LedgerReader
     from router.ledger.recorder import Ledger
 
 
-def require_installed(settings: LedgerSettings) -> None:
+def require_installed(settings: DatabaseSettings) -> None:
     """Raise ConfigError if a package that this ledger needs is not installed."""
     for name in ("sqlalchemy", "alembic", *(() if settings.is_sqlite else ("psycopg",))):
         if not _is_installed(name):

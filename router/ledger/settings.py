@@ -1,4 +1,4 @@
-"""Say where the ledger is kept and what it keeps (`LedgerSettings`). This file needs no database library."""
+"""Say where the ledger and other databases are, and what the ledger keeps. This file needs no database library."""
 
 from __future__ import annotations
 
@@ -23,36 +23,23 @@ _POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
 @dataclass(frozen=True)
-class LedgerSettings:
-    """Holds the settings of a ledger.
+class DatabaseSettings:
+    """Says which database is used.
 
     Attributes:
         place: the path of an SQLite file, or the URL of a PostgreSQL database.
         key_file: a file with the secret key of the digests; None takes `PATH.key` beside the SQLite file, which is made
             if it does not exist.
-        keep_prompts: whether the text of prompts is kept. By default only a keyed digest of it is kept.
-        keep_features: whether the features of prompts are kept, in float16.
-        keep_days: the number of days after which rows are deleted; None keeps them for ever.
-        spool_dir: the folder to which rows are written while the database does not take them; None takes `PATH.spool`
-            beside the SQLite file, or `elle-ledger.spool` in the working directory.
-        spool_bytes: the most bytes of the spool. When it is full, rows are dropped and counted.
-        queue_rows: the most rows that wait in memory. When the queue is full, rows are dropped and counted.
-        flush_s: the longest time in seconds between an event and the attempt to write it.
+        option: the option of `elle serve` that names the place.
     """
 
     place: str
     key_file: Path | None = None
-    keep_prompts: bool = False
-    keep_features: bool = False
-    keep_days: float | None = None
-    spool_dir: Path | None = None
-    spool_bytes: int = 256 * 1024 * 1024
-    queue_rows: int = 20_000
-    flush_s: float = 0.25
+    option: str = "--ledger"
 
     @property
     def is_sqlite(self) -> bool:
-        """Return whether the ledger is an SQLite file."""
+        """Return whether the database is an SQLite file."""
         return not _is_url(self.place)
 
     @property
@@ -64,7 +51,8 @@ class LedgerSettings:
         scheme, _, rest = self.place.partition("://")
         if scheme not in _POSTGRES_SCHEMES:
             raise ConfigError(
-                f"--ledger must be the path of an SQLite file or a URL postgresql://..., got a URL {quoted(scheme)}."
+                f"{self.option} must be the path of an SQLite file or a URL postgresql://..., got a URL "
+                f"{quoted(scheme)}."
             )
         return f"postgresql+psycopg://{rest}"
 
@@ -76,13 +64,6 @@ class LedgerSettings:
         parts = urlsplit(self.place)
         return f"postgresql://{parts.hostname or ''}{parts.path}"
 
-    @property
-    def spool_folder(self) -> Path:
-        """Return the folder of the spool."""
-        if self.spool_dir is not None:
-            return self.spool_dir
-        return Path(f"{self.place}.spool") if self.is_sqlite else Path("elle-ledger.spool")
-
     def key(self) -> bytes:
         """Return the secret key of the digests. The key of an SQLite file is made if it does not exist.
 
@@ -92,13 +73,44 @@ class LedgerSettings:
         if path is None:
             if not self.is_sqlite:
                 raise ConfigError(
-                    "--ledger-key must name a file with a secret key, because a database by URL has no file beside "
-                    "which the key could lie. Make one with `openssl rand -hex 32 > ledger.key` and give it to every "
-                    "process that writes to this database."
+                    f"{self.option}-key must name a file with a secret key, because a database by URL has no file "
+                    "beside which the key could lie. Make one with `openssl rand -hex 32 > elle.key` and give it to "
+                    "every process that writes to this database."
                 )
             path = Path(f"{self.place}.key")
             _make_key(path)
         return _read_key(path)
+
+
+@dataclass(frozen=True)
+class LedgerSettings(DatabaseSettings):
+    """Holds the settings of a ledger.
+
+    Attributes:
+        keep_prompts: whether the text of prompts is kept. By default only a keyed digest of it is kept.
+        keep_features: whether the features of prompts are kept, in float16.
+        keep_days: the number of days after which rows are deleted; None keeps them for ever.
+        spool_dir: the folder to which rows are written while the database does not take them; None takes `PATH.spool`
+            beside the SQLite file, or `elle-ledger.spool` in the working directory.
+        spool_bytes: the most bytes of the spool. When it is full, rows are dropped and counted.
+        queue_rows: the most rows that wait in memory. When the queue is full, rows are dropped and counted.
+        flush_s: the longest time in seconds between an event and the attempt to write it.
+    """
+
+    keep_prompts: bool = False
+    keep_features: bool = False
+    keep_days: float | None = None
+    spool_dir: Path | None = None
+    spool_bytes: int = 256 * 1024 * 1024
+    queue_rows: int = 20_000
+    flush_s: float = 0.25
+
+    @property
+    def spool_folder(self) -> Path:
+        """Return the folder of the spool."""
+        if self.spool_dir is not None:
+            return self.spool_dir
+        return Path(f"{self.place}.spool") if self.is_sqlite else Path("elle-ledger.spool")
 
 
 def _is_url(place: str) -> bool:
@@ -121,7 +133,7 @@ def _make_key(path: Path) -> None:
             draft.unlink()
     except OSError as error:
         if not path.exists():
-            raise ConfigError(f"cannot write the ledger's key {path} ({error.strerror}); check the folder.") from error
+            raise ConfigError(f"cannot write the key {path} ({error.strerror}); check the folder.") from error
 
 
 def _read_key(path: Path) -> bytes:
@@ -129,10 +141,10 @@ def _read_key(path: Path) -> bytes:
         with path.open("rb") as file:
             key = file.read(_MOST_KEY_BYTES).strip()
     except OSError as error:
-        raise ConfigError(f"cannot read the ledger's key {path} ({error.strerror}).") from error
+        raise ConfigError(f"cannot read the key {path} ({error.strerror}).") from error
     if len(key) < _LEAST_KEY_BYTES:
         raise ConfigError(
-            f"the ledger's key {path} must hold at least {_LEAST_KEY_BYTES} bytes, got {len(key)}; make one with "
+            f"the key {path} must hold at least {_LEAST_KEY_BYTES} bytes, got {len(key)}; make one with "
             "`openssl rand -hex 32`."
         )
     return key

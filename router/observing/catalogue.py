@@ -204,6 +204,17 @@ SHADOW_COST = Metric(
     "Expected cost of the compared requests, of the candidates that were chosen and of those of the shadow.",
     ("shadow", "of"),
 )
+STATE_FAILURES = Metric(
+    "elle_state_failures",
+    _COUNTER,
+    "Exchanges of sessions and usage with other processes that failed; each process then goes on with what it knows.",
+)
+STATE_UNSAID = Metric(
+    "elle_state_unsaid_sessions", _COUNTER, "Sessions that others were never told of, because too many waited."
+)
+STATE_AGE = Metric(
+    "elle_state_age_seconds", _SAME, "Seconds since the last exchange worked; the largest of all processes."
+)
 BUILD_INFO = Metric("elle_build_info", _SAME, "What runs; always 1.", ("version", "python"))
 
 #: Every metric by its name.
@@ -220,6 +231,7 @@ CATALOGUE = {
         *(DRIFT_BLOCKS, DRIFT_DISTANCE, DRIFT_ALARM),
         *(LEDGER_ROWS, LEDGER_WAITING, LEDGER_SPOOL, LEDGER_LAG, LEDGER_DOWN),
         *(SHADOW_DECISIONS, SHADOW_UNCOMPARED, SHADOW_COST),
+        *(STATE_FAILURES, STATE_UNSAID, STATE_AGE),
         *(WORKERS, WORKER_RESTARTS, POLICY_INFO, CERTIFICATE_EXPIRES, BUILD_INFO),
     )
 }

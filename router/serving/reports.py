@@ -7,6 +7,7 @@ import platform
 import queue
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from router.rollout.shadow import ShadowWatch
     from router.serving.ports import ServicePorts
     from router.serving.reloading.reloader import Reloader
+    from router.sharing.exchange import StateExchange
 
 #: Seconds between two reports of a worker. What it counts after the last one is lost if it is killed.
 REPORT_S = 1.0
@@ -36,13 +38,17 @@ _TRIAL_S = 20.0
 _COUNTS, _ANSWER = b"c", b"a"
 
 
-def process_state(
-    reloader: Reloader,
-    ports: ServicePorts,
-    drift: DriftWatch | None = None,
-    shadow: ShadowWatch | None = None,
-    ledger: Ledger | None = None,
-) -> Snapshot:
+@dataclass(frozen=True)
+class OptionalParts:
+    """Holds the parts of a process that it may be without: those that watch, and those that others share."""
+
+    drift: DriftWatch | None = None
+    shadow: ShadowWatch | None = None
+    ledger: Ledger | None = None
+    exchange: StateExchange | None = None
+
+
+def process_state(reloader: Reloader, ports: ServicePorts, parts: OptionalParts = OptionalParts()) -> Snapshot:
     """Return the gauges of a process, how its reloads ended, who called, and the calls that its gate turned away."""
     from router.serving.reloading.reloader import ReloadOutcome
 
@@ -66,9 +72,10 @@ def process_state(
             catalogue.WORKERS.name: {(): 1.0},
             catalogue.POLICY_INFO.name: policies,
             catalogue.CERTIFICATE_EXPIRES.name: expires,
-            **_drift_values(drift),
-            **_shadow_values(shadow),
-            **_ledger_values(ledger),
+            **_drift_values(parts.drift),
+            **_shadow_values(parts.shadow),
+            **_ledger_values(parts.ledger),
+            **_exchange_values(parts.exchange),
             catalogue.BUILD_INFO.name: {(_version(), platform.python_version()): 1.0},
         }
     )
@@ -226,3 +233,14 @@ def _version() -> str:
     with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version("elle-router")
     return "unknown"
+
+
+def _exchange_values(exchange: StateExchange | None) -> dict[str, dict[Labels, float]]:
+    if exchange is None:
+        return {}
+    counts = exchange.counts
+    return {
+        catalogue.STATE_FAILURES.name: {(): float(counts.failures)},
+        catalogue.STATE_UNSAID.name: {(): float(counts.unsaid)},
+        catalogue.STATE_AGE.name: {(): counts.age_s},
+    }

@@ -34,10 +34,12 @@ from router.serving.ports import ServicePorts
 from router.serving.reloading.first_load import loaded
 from router.serving.reloading.hangup import on_hangup
 from router.serving.reloading.reloader import Reloader
-from router.serving.reports import process_state
+from router.serving.reports import OptionalParts, process_state
 from router.serving.settings import ServerSettings
 from router.serving.shutdown import Shutdown
 from router.serving.watching.admin_port import showing, try_now
+from router.sharing.exchange import StateExchange, StateSettings, exchanging
+from router.sharing.session_table import shared_block
 
 if TYPE_CHECKING:
     from router.ledger.recorder import Ledger
@@ -125,11 +127,19 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
                 settings = replace(settings, observers=settings.observers.plus(shadow))
             if not settings.share_port:
                 await ports.open()
-            tally = Tally(lambda: counting.read(lambda: process_state(reloader, ports, drift, shadow, ledger)))
+            tally = Tally(
+                lambda: counting.read(
+                    lambda: process_state(reloader, ports, OptionalParts(drift, shadow, ledger, exchange))
+                )
+            )
             counting = stack.enter_context(_counting(settings, tally, drift))
             observers = settings.observers.plus(counting, *_watchers(settings, stack))
             ports.gate.keeps_traces = settings.traces is not None
+            if settings.state is not None and settings.shared_sessions is None:
+                block = shared_block(settings.max_sessions, settings.state.key())
+                settings = replace(settings, shared_sessions=block)
             reloader = await stack.enter_async_context(loaded(settings, ports.intake, ports.start, observers))
+            exchange = await stack.enter_async_context(_sharing(settings, reloader.current.router, ports))
             admin_address = None
             if not settings.share_port:
                 admin_address = stack.enter_context(showing(settings, tally, functools.partial(try_now, reloader)))
@@ -238,6 +248,20 @@ async def _recording(settings: ServerSettings, ports: ServicePorts) -> AsyncIter
         yield ledger
     finally:
         await asyncio.to_thread(ledger.close, max(LEAST_LEDGER_S, ports.shutdown_remaining_s))
+
+
+@contextlib.asynccontextmanager
+async def _sharing(
+    settings: ServerSettings, router: Router, ports: ServicePorts
+) -> AsyncIterator[StateExchange | None]:
+    """Share sessions and what callers have used while the context lasts."""
+    if settings.state is None:
+        yield None
+        return
+    shared = StateSettings(settings.state, settings.session_ttl_s, settings.max_sessions, reads=settings.worker == 0)
+    memories = router.memory.sessions, router.memory.responses
+    async with exchanging(shared, memories, ports.gate.accounts) as exchange:
+        yield exchange
 
 
 @contextlib.asynccontextmanager

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from router.identity.gate import Gate
     from router.identity.server_tls import TlsFiles
     from router.intake.in_flight import InFlight
-    from router.ledger.settings import LedgerSettings
+    from router.ledger.settings import DatabaseSettings, LedgerSettings
     from router.observing.traces import TraceSettings
 
 
@@ -100,6 +100,8 @@ class ServerSettings(RouterSettings):
         drift_state: the file that keeps the baseline of drift over restarts; None keeps it in memory.
         canary: the file of the canary that is followed; None follows none.
         shadows: policy files that decide every request without acting on it.
+        state: the database in which sessions, and what callers have used, are shared with other processes; None shares
+            them with the workers of this service alone.
         worker: the number of this process among several, counted from 0.
     """
 
@@ -131,6 +133,7 @@ class ServerSettings(RouterSettings):
     drift_state: Path | None = None
     canary: Path | None = None
     shadows: tuple[Path, ...] = ()
+    state: DatabaseSettings | None = None
     worker: int = 0
 
     @property

@@ -24,7 +24,6 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from router.deciding.cores import usable_cores
-from router.deciding.session_memory import block_of
 from router.errors import ConfigError, RouterError
 from router.observing.catalogue import WORKER_RESTARTS
 from router.observing.logs import configure_logging
@@ -38,6 +37,8 @@ from router.serving.settings import ServerSettings
 
 if TYPE_CHECKING:
     from router.serving.server import RunningService
+from router.sharing.private_state import private_state
+from router.sharing.session_table import shared_block
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,9 @@ def serve_workers(
             http_port = held.enter_context(reserved_port(settings.host, settings.http_port, "--http"))
         threads = settings.threads or max(1, usable_cores() // n_workers)
         shared = dataclasses.replace(settings, port=port, http_port=http_port, threads=threads, share_port=True)
-        shared = dataclasses.replace(shared, workers=n_workers, shared_sessions=block_of(settings.max_sessions))
+        state = settings.state or (held.enter_context(private_state()) if settings.identity.is_on else None)
+        block = shared_block(settings.max_sessions, None if state is None else state.key())
+        shared = dataclasses.replace(shared, workers=n_workers, state=state, shared_sessions=block)
         pool = _WorkerPool(shared, n_workers, worker_timeout_s)
         admin_address = None
         if settings.is_watched:

@@ -6,6 +6,7 @@ read as absent, so nobody ever waits for anybody.
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import multiprocessing.reduction
 import os
@@ -16,8 +17,6 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 #: The bytes of a key, and of the digest of a name.
 KEY_BYTES = 16
 
@@ -25,7 +24,8 @@ _ENTRY = struct.Struct(f"<{KEY_BYTES}sdI{KEY_BYTES}s")
 _SUM = struct.Struct("<I")
 _WHOLE = struct.Struct(f"{_ENTRY.format}I")
 _SLOT_BYTES = _WHOLE.size
-_SLOT = np.dtype([("key", "V16"), ("at_s", "<f8"), ("tokens", "<u4"), ("name", "<u8", 2), ("sum", "<u4")])
+#: The same for numpy.
+_FIELDS = [("key", "V16"), ("at_s", "<f8"), ("tokens", "<u4"), ("name", "<u8", 2), ("sum", "<u4")]
 
 #: The most slots in which a key may lie.
 _WAYS = 16
@@ -138,8 +138,11 @@ class SessionTable:
 
     def count_since(self, at_s: float) -> int:
         """Return how many entries are not older than this."""
+        # The parent of several workers has a table too, but never counts.
+        import numpy as np
+
         ends = self._begins + self._n_buckets * self._ways * _SLOT_BYTES
-        slots = np.frombuffer(self._memory[self._begins : ends], _SLOT)
+        slots = np.frombuffer(self._memory[self._begins : ends], np.dtype(_FIELDS))
         return int(np.count_nonzero((slots["sum"] != 0) & (slots["at_s"] >= at_s)))
 
     def _bucket(self, key: bytes) -> tuple[int, int]:
@@ -151,3 +154,11 @@ class SessionTable:
         place = self._memory.find(key, begins, ends)
         # Bytes that span two slots could look like a key.
         return place if (place - begins) % _SLOT_BYTES == 0 else -1
+
+
+def shared_block(max_sessions: int, key: bytes | None = None) -> SharedBlock:
+    """Return memory for so many sessions and as many responses.
+
+    key: what the secret of the digests is made of, so that other replicas make the same digests; None makes one.
+    """
+    return SharedBlock(SessionTable.n_bytes(2 * max_sessions), hashlib.sha256(key).digest() if key else None)

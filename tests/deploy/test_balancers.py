@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -35,7 +35,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 class Callers:
     """Calls without a break in several threads, each with a client and sessions of its own."""
 
-    def __init__(self, address: str | Sequence[str], threads: int = 4) -> None:
+    def __init__(
+        self, address: str | Sequence[str], threads: int = 4, scores: Mapping[str, float] | None = None
+    ) -> None:
+        self._scores = scores
         self.chosen: dict[str, list[str]] = defaultdict(list)
         self.failed: list[ServiceError] = []
         self._ending = threading.Event()
@@ -49,7 +52,8 @@ class Callers:
             while not self._ending.is_set():
                 for session in sessions:
                     try:
-                        self.chosen[session].append(client.route("hello", session_id=session).chosen)
+                        decision = client.route("hello", session_id=session, scores=self._scores)
+                        self.chosen[session].append(decision.chosen)
                     except ServiceError as error:
                         self.failed.append(error)
 

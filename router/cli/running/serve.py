@@ -12,8 +12,11 @@ from router.cli.running import drift_options, ledger_options, rollout_options, w
 from router.cli.running.config_file import ConfiguredCommand
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from router.identity.gate import IdentitySettings
     from router.identity.server_tls import TlsFiles
+    from router.ledger.settings import DatabaseSettings
     from router.serving.server import RunningService
     from router.serving.settings import ServerSettings
 
@@ -32,6 +35,7 @@ _SERVE_GROUPS = {
     "Trying a new policy": rollout_options.NAMES,
     "Processes and threads": ("workers", "worker_timeout_s", "threads"),
     "Limits": ("max_pending", "max_prompt_bytes", "max_body_bytes"),
+    "Shared with other processes": ("state", "state_key"),
     "Memory of prompts and sessions": ("cache_entries", "max_sessions", "session_ttl_s"),
     "Shutting down": ("drain_s", "drain_delay_s"),
 }
@@ -176,6 +180,18 @@ _SERVE_GROUPS = {
     type=click.FloatRange(0),
     help="Seconds after which an idle session is forgotten.",
 )
+@click.option(
+    "--state",
+    metavar="PATH|URL",
+    help="Share sessions and the limits of tokens through this database: a URL postgresql://USER@HOST/DATABASE for "
+    "replicas, or the path of an SQLite file for restarts of one service. A URL with a password belongs into "
+    "ELLE_STATE.",
+)
+@click.option(
+    "--state-key",
+    type=PATH,
+    help="The file with the secret key of that database's digests, the same for all. Default: PATH.key, which is made.",
+)
 @watch_options.watching_options
 @click.option(
     "--worker-timeout-s",
@@ -215,9 +231,10 @@ def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
 
     settings = server_settings(**options)
     configure_logging(settings.log)
-    if settings.ledger is not None:
-        # It is made here if it does not exist, before several workers want it.
-        settings.ledger.key()
+    for database in (settings.ledger, settings.state):
+        if database is not None:
+            # It is made here if it does not exist, before several workers want it.
+            database.key()
     if workers == 1:
         from router.serving.event_loop import run_in_event_loop
         from router.serving.server import serve_forever
@@ -248,6 +265,7 @@ def server_settings(ext_proc: Any, http_port: int | None, **options: Any) -> Ser
     options |= {"identity": _identity(options), "tls": _tls_files(options)}
     options |= watch_options.watch_settings(options)
     options["ledger"] = ledger_options.ledger_settings(options)
+    options["state"] = _state(options.pop("state"), options.pop("state_key"))
     blocks = drift_options.drift_settings(options)
     options["drift"] = blocks if options["drift"] else None
 
@@ -274,6 +292,22 @@ def _identity(options: dict[str, Any]) -> IdentitySettings:
     if given and len(given) < 3:
         raise click.UsageError("--jwks, --jwt-issuer and --jwt-audience belong together; give all three.")
     return IdentitySettings(tokens, JwtSettings(keys, issuer, audience) if given else None)
+
+
+def _state(place: str | None, key_file: Path | None) -> DatabaseSettings | None:
+    """Return where the service shares its state."""
+    from router.ledger.opening import require_installed
+    from router.ledger.settings import DatabaseSettings
+
+    if place is None:
+        if key_file is not None:
+            raise click.UsageError("--state-key needs --state.")
+        return None
+    settings = DatabaseSettings(place, key_file, option="--state")
+    if not settings.is_sqlite:
+        settings.url  # noqa: B018  It raises the error about other kinds of databases.
+        require_installed(settings)
+    return settings
 
 
 def _tls_files(options: dict[str, Any]) -> TlsFiles | None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from router.errors import LimitExceededError
 from router.identity import accounts
-from router.identity.accounts import STRONG_BURST, Account, Accounts, Admission, Figures
-from router.identity.counts import DoorName, Refusal, RefusalCounts
+from router.identity.accounts import STRONG_BURST, Account, Accounts, Admission
+from router.identity.counts import DoorName, Figures, Refusal, RefusalCounts
 from router.identity.principal import Principal, Scope, TokenLimits
 
 DAY = 86_400.0

@@ -11,9 +11,9 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from router.deciding.session_memory import AnswerMemory, SessionMemory, block_of
+from router.deciding.session_memory import AnswerMemory, SessionMemory
 from router.deciding.settings import RouterSettings
-from router.sharing.session_table import Entry, SessionTable, SharedBlock
+from router.sharing.session_table import Entry, SessionTable, SharedBlock, shared_block
 
 NAMES = ("small", "large")
 KEY, OTHER = b"k" * 16, b"o" * 16
@@ -82,7 +82,7 @@ def test_more_tokens_than_the_table_can_hold_are_the_most_that_it_can() -> None:
 
 
 def test_sessions_and_responses_lie_apart_and_nothing_lies_in_the_clear() -> None:
-    block = block_of(100)
+    block = shared_block(100)
     memory = AnswerMemory(RouterSettings(max_sessions=100, shared_sessions=block), time.monotonic)
     memory.sessions.remember("caller", "session-id-of-somebody", "p", "small", 3)
     assert memory.responses.held("caller", "session-id-of-somebody", "p", NAMES) is None

@@ -1,0 +1,137 @@
+"""Define what processes share through a database (`SharedSession`, `StateDatabase`), and the SQL that both kinds know.
+
+What is kept is of the moment, so there are no migrations: tables of another form get another name. A database gets ages
+instead of times, so the clocks of replicas need not agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from router.sharing.session_table import Entry
+from router.sharing.usage import CallerUsage
+
+#: Seconds that a connection may take, and that a statement may take, before the database counts as gone.
+CONNECT_S, STATEMENT_S = 3, 2
+
+#: Most rows of one statement.
+_ROWS = 200
+
+#: Days for which it is kept what callers have used.
+DAYS_KEPT = 2
+
+DAY_S = 86_400
+
+#: The tables. In PostgreSQL a session also has the transaction that changed it last.
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS elle_sessions_1 (key bytea PRIMARY KEY, kind smallint NOT NULL, "
+    "candidate bytea NOT NULL, tokens bigint NOT NULL, at double precision NOT NULL{change})",
+    "CREATE TABLE IF NOT EXISTS elle_usage_1 (account bytea NOT NULL, day integer NOT NULL, requests bigint NOT NULL, "
+    "turns bigint NOT NULL, strong bigint NOT NULL, usd double precision NOT NULL, PRIMARY KEY (account, day))",
+)
+DELETE_SESSIONS = "DELETE FROM elle_sessions_1 WHERE at < {value}"
+DELETE_USAGE = "DELETE FROM elle_usage_1 WHERE day < {value}"
+
+_SAVE = (
+    "INSERT INTO elle_sessions_1 (key, kind, candidate, tokens, at) VALUES {rows} ON CONFLICT (key) DO UPDATE SET "
+    "candidate = excluded.candidate, tokens = excluded.tokens, at = excluded.at{change} "
+    "WHERE excluded.at > elle_sessions_1.at"
+)
+_ADD_USAGE = (
+    "INSERT INTO elle_usage_1 (account, day, requests, turns, strong, usd) VALUES {rows} "
+    "ON CONFLICT (account, day) DO UPDATE SET requests = elle_usage_1.requests + excluded.requests, "
+    "turns = elle_usage_1.turns + excluded.turns, strong = elle_usage_1.strong + excluded.strong, "
+    "usd = elle_usage_1.usd + excluded.usd RETURNING account, day, requests, turns, strong, usd"
+)
+
+#: A statement, and its values.
+Statement = tuple[str, list[Any]]
+
+
+class StateDownError(Exception):
+    """The database cannot be used now, and may be usable later."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSession:
+    """Says who answered a session or gave a response.
+
+    Attributes:
+        key: the keyed digest of the session.
+        kind: 0 for a session, 1 for a response.
+        entry: who answered; its `at_s` is an age in seconds.
+    """
+
+    key: bytes
+    kind: int
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class UsedByAccount:
+    """Says what a caller has used on a day.
+
+    Attributes:
+        account: the keyed digest of the caller's id.
+        day: the days since 1970 (UTC).
+        usage: what it has used.
+    """
+
+    account: bytes
+    day: int
+    usage: CallerUsage
+
+
+class StateDatabase(Protocol):
+    """Keeps what processes share. One event loop uses it. Every method raises StateDownError."""
+
+    async def connect(self) -> None:
+        """Connect, and make the tables if they are missing."""
+
+    async def now(self) -> float:
+        """Return the Unix time of the database."""
+
+    async def save(self, sessions: Sequence[SharedSession]) -> None:
+        """Keep sessions, unless newer entries of theirs are there."""
+
+    def sessions(self, ttl_s: float, most: int) -> AsyncIterator[SharedSession]:
+        """Yield the newest sessions at the first call, and later those that have changed since the last call."""
+
+    async def add_usage(self, used: Sequence[UsedByAccount]) -> dict[tuple[bytes, int], CallerUsage]:
+        """Add what callers have used, and return by account and day what they have used in all."""
+
+    async def tidy(self, ttl_s: float) -> None:
+        """Delete what is older than it should be."""
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+
+
+def saving(sessions: Sequence[SharedSession], now: float, value: str, change: str = "") -> Iterator[Statement]:
+    """Yield the statements that keep sessions. `value`: how the database writes the place of a value."""
+    # Writers that take rows in the same order never wait for each other in a circle.
+    ordered = sorted(sessions, key=lambda one: one.key)
+    rows = [(s.key, s.kind, s.entry.name, s.entry.tokens, now - s.entry.at_s) for s in ordered]
+    return _in_chunks(_SAVE, rows, value, change)
+
+
+def adding_usage(used: Sequence[UsedByAccount], value: str) -> Iterator[Statement]:
+    """Yield the statements that add what callers have used and return what they have used in all."""
+    ordered = sorted(used, key=lambda one: (one.account, one.day))
+    rows = [(u.account, u.day, u.usage.requests, u.usage.turns, u.usage.strong, u.usage.usd) for u in ordered]
+    return _in_chunks(_ADD_USAGE, rows, value, "")
+
+
+def totals(rows: Sequence[tuple[Any, ...]]) -> dict[tuple[bytes, int], CallerUsage]:
+    """Return what the rows say that callers have used, by account and day."""
+    return {(bytes(account), day): CallerUsage(*counts) for account, day, *counts in rows}
+
+
+def _in_chunks(statement: str, rows: Sequence[tuple[Any, ...]], value: str, change: str) -> Iterator[Statement]:
+    for at in range(0, len(rows), _ROWS):
+        chunk = rows[at : at + _ROWS]
+        one_row = f"({', '.join([value] * len(chunk[0]))})"
+        text = statement.format(rows=", ".join([one_row] * len(chunk)), change=change)
+        yield text, [one for row in chunk for one in row]
