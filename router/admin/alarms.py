@@ -55,8 +55,12 @@ def _of_policies(grown: Growth, snapshot: Snapshot, now: float) -> Iterator[tupl
     for (probe, signal), value in snapshot.series(catalogue.DRIFT_ALARM).items():
         if value:
             yield f"The traffic of probe {probe} drifts in {signal}.", "See what `elle drift` says of it."
+    if snapshot.value(catalogue.LEDGER_DOWN):
+        yield "The ledger's database takes no rows; they wait in the spool.", "Read the log, and mend the database."
     if not snapshot.value(catalogue.WORKERS):
         yield "No process serves.", "Read the log: it says why the last one ended."
+    if (tls := snapshot.value(catalogue.TLS_EXPIRES)) and tls - now < _CERTIFICATE_DAYS * 86400:
+        yield "The TLS certificate ends soon, or has ended.", "Renew it; the service takes new files over by itself."
     for (policy, version), expires in snapshot.series(catalogue.CERTIFICATE_EXPIRES).items():
         days = (expires - now) / 86400
         if days < _CERTIFICATE_DAYS:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from router.admin.alarms import alarms
+from router.admin.watched import watched
 from router.decision import Reason
 from router.observing import catalogue
 from router.observing.history import CountSample, Growth, History
@@ -41,8 +42,8 @@ _REASONS = {
 }
 
 
-def figures(history: History, period: str) -> dict[str, Any]:
-    """Return all figures of a period (one of `PERIODS`) as plain JSON values."""
+def figures(history: History, period: str, canary: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return all figures of a period (one of `PERIODS`) as plain JSON values. `canary`: see `watched`."""
     now, snapshot = history.now()
     line = [*history.line(PERIODS[period]), now]
     grown, lately = Growth(line[0], now), Growth(history.line(_NOW_S)[0], now)
@@ -69,6 +70,8 @@ def figures(history: History, period: str) -> dict[str, Any]:
         "stages": _stages(grown),
         "cache": _cache(grown, snapshot),
         "served": list(_served(snapshot, now.at)),
+        "tls": _tls(snapshot, now.at),
+        **watched(snapshot, canary),
         "alarms": alarms(grown, snapshot, now.at),
         "series": _series(_thinned(line)),
     }
@@ -168,6 +171,11 @@ def _served(snapshot: Snapshot, now: float) -> Iterator[dict[str, Any]]:
             "certificate_expires": None if expires is None else _iso(expires),
             "certificate_days": days,
         }
+
+
+def _tls(snapshot: Snapshot, now: float) -> dict[str, Any] | None:
+    expires = snapshot.series(catalogue.TLS_EXPIRES).get(())
+    return None if expires is None else {"expires": _iso(expires), "days": math.floor((expires - now) / 86400)}
 
 
 def _series(line: list[CountSample]) -> dict[str, Any]:

@@ -49,11 +49,13 @@ class Source:
         history: the counts of the service and how they grew.
         trial: tries a prompt; it may take long, and is called in a thread.
         on_oversized: is called for each form that is too long.
+        canary: returns how the canary does; see `router.admin.watched.watched`.
     """
 
     history: History
     trial: Trial
     on_oversized: Callable[[], None] = lambda: None
+    canary: Callable[[], Mapping[str, Any] | None] = lambda: None
 
 
 def admin_app(source: Source, host: str) -> Any:
@@ -122,7 +124,9 @@ class _Page:
         return self._render(request, trial=None, prompt="", policy="")
 
     async def status(self, request: Any) -> Any:
-        return _response(json.dumps(figures(self._source.history, _period(request))), "application/json")
+        return _response(
+            json.dumps(figures(self._source.history, _period(request), self._source.canary())), "application/json"
+        )
 
     async def try_prompt(self, request: Any) -> Any:
         body = b""
@@ -139,7 +143,7 @@ class _Page:
 
     def _render(self, request: Any, **tried: Any) -> Any:
         period = _period(request)
-        shown = figures(self._source.history, period)
+        shown = figures(self._source.history, period, self._source.canary())
         text = self._template.render(
             **tried,
             **shown,

@@ -31,6 +31,7 @@ from router.serving import http_server
 from router.serving.backlog import authority
 from router.serving.reloading.reloader import Reloader
 from router.serving.settings import ServerSettings
+from router.serving.watching.canary_state import canary_state
 
 #: Seconds that the end of a service waits for requests to the page, and between two looks at whether it has come.
 _GRACE_S, _POLL_S = 0.5, 0.1
@@ -64,7 +65,8 @@ def serving_admin(settings: ServerSettings, totals: Totals, trial: Trial) -> Ite
         listener.listen()
         gate = Gate(settings.identity, open_admin=is_loopback(settings.admin_host))
         history = History(totals.snapshot)
-        source = Source(history, trial, functools.partial(gate.counts.add, DoorName.ADMIN, Refusal.OVERSIZED))
+        on_oversized = functools.partial(gate.counts.add, DoorName.ADMIN, Refusal.OVERSIZED)
+        source = Source(history, trial, on_oversized, functools.partial(canary_state, settings.canary))
         app = requiring_scope(admin_app(source, settings.admin_host), gate, Scope.ADMIN)
         certificates = ServerCertificates(settings.tls) if settings.tls is not None else None
         totals.follow("admin", lambda: _turned_away(gate))

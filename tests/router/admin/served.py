@@ -37,6 +37,15 @@ def state() -> Snapshot:
             catalogue.BUILD_INFO.name: {("1.2.3", "3.11"): 1.0},
             catalogue.POLICY_INFO.name: {("test", "abcdef", "fedcba"): 1.0},
             catalogue.CERTIFICATE_EXPIRES.name: {("test", "abcdef"): EXPIRED},
+            catalogue.TLS_EXPIRES.name: {(): EXPIRED},
+            catalogue.SHADOW_DECISIONS.name: {("next", "small", "small"): 30.0, ("next", "small", "large"): 10.0},
+            catalogue.SHADOW_UNCOMPARED.name: {("next", "refused"): 2.0},
+            catalogue.SHADOW_COST.name: {("next", "serving"): 1.5, ("next", "shadow"): 2.5},
+            catalogue.DRIFT_BLOCKS.name: {("fedcba",): 9.0},
+            catalogue.DRIFT_DISTANCE.name: {("fedcba", "kinds"): 0.25, ("fedcba", "language"): 0.01},
+            catalogue.DRIFT_ALARM.name: {("fedcba", "kinds"): 1.0, ("fedcba", "language"): 0.0},
+            catalogue.LEDGER_ROWS.name: {("written",): 70.0, ("dropped",): 5.0},
+            catalogue.LEDGER_DOWN.name: {(): 1.0},
         }
     )
 

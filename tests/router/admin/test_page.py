@@ -15,9 +15,11 @@ from router.errors import ConfigError
 from router.identity.gate import IdentitySettings
 from router.identity.principal import Scope
 from router.observing import catalogue
+from router.rollout.canary import Canary, CanaryEvent, CanaryPlan, CanaryStatus
+from router.rollout.canary_file import CanaryFile
 from router.serving.settings import ServerSettings
 from router.serving.watching.admin_port import serving_admin
-from tests.router.admin.served import Served, served_page
+from tests.router.admin.served import EXPIRED, Served, served_page
 from tests.router.identity.guarded import add_token, usual_tokens
 
 PROMPT = "<script>alert('a prompt')</script> & more"
@@ -64,6 +66,34 @@ def test_the_figures_are_json_too(page: Served) -> None:
     assert candidate["first_content_p95_s"] == pytest.approx(0.4875)
     assert [one["policy"] for one in told["served"]] == ["test"]
     assert set(told["series"]) == {"at", "decisions", "cost_per_hour", "milliseconds"}
+
+
+def test_the_page_shows_what_is_tried_and_watched(tmp_path: Path) -> None:
+    canary, path = Canary(CanaryPlan("c1", "next", "test", max_loss=0.1)), tmp_path / "canary.json"
+    file = CanaryFile(path, canary)
+    with served_page(tmp_path, canary=path) as served:
+        missing = httpx.get(served.url).text
+        assert "there is no canary" in missing
+        file.note(CanaryEvent(EXPIRED, CanaryStatus.RUNNING, 0.05, "begun <b>"), "me")
+        file.save()
+        told, shown = httpx.get(f"{served.url}/status.json").json(), httpx.get(served.url).text
+    state = {"policy": "next", "base": "test", "status": "running", "share": 0.05, "labels": 0, "why": "begun <b>"}
+    assert told["canary"].items() >= state.items()
+    assert told["shadows"] == [
+        {"name": "next", "compared": 40, "alike_share": 0.75, "uncompared": 2, "serving_usd": 1.5, "shadow_usd": 2.5}
+    ]
+    assert told["drift"][0]["signals"][0] == {"signal": "kinds", "distance": 0.25, "alarm": True}
+    assert told["ledger"].items() >= {"down": True, "written": 70, "dropped": 5}.items()
+    assert told["tls"]["days"] < 0
+    for words in (
+        "next instead of test",
+        "begun &lt;b&gt;",
+        "75.0\u00a0%",
+        "differs from the baseline",
+        "The database takes no rows",
+        "The TLS certificate",
+    ):
+        assert words in shown, words
 
 
 def test_an_unknown_period_is_the_usual_one(page: Served) -> None:

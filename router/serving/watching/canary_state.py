@@ -1,0 +1,37 @@
+"""Say how the canary of a service does (`canary_state`), for those who show it."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from router.errors import ConfigError
+from router.rollout.canary_file import read_canary
+
+
+def canary_state(path: Path | None) -> dict[str, Any] | None:
+    """Return the state of the canary in a file as plain values, or `{"error": ...}`; None if none is followed."""
+    if path is None:
+        return None
+    try:
+        found = read_canary(path)
+    except ConfigError as error:
+        return {"error": str(error)}
+    canary, last = found.canary, found.trail[-1] if found.trail else {}
+    at = last.get("at")
+    return {
+        "policy": canary.plan.policy,
+        "base": canary.plan.base,
+        "status": canary.status.value,
+        "share": canary.share,
+        "max_loss": canary.plan.max_loss,
+        "labels": canary.evidence.n_labels,
+        "requests": canary.evidence.n_requests,
+        "why": str(last.get("why", "")),
+        "at": _iso(at) if isinstance(at, int | float) else "",
+    }
+
+
+def _iso(at: float) -> str:
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="seconds")
