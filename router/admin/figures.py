@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from router.admin.alarms import alarms
-from router.admin.watched import watched
+from router.admin.watched import watch_figures
 from router.decision import Reason
 from router.observing import catalogue
 from router.observing.history import CountSample, Growth, History
@@ -43,7 +43,7 @@ _REASONS = {
 
 
 def figures(history: History, period: str, canary: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return all figures of a period (one of `PERIODS`) as plain JSON values. `canary`: see `watched`."""
+    """Return all figures of a period (one of `PERIODS`) as plain JSON values. `canary`: see `watch_figures`."""
     now, snapshot = history.now()
     line = [*history.line(PERIODS[period]), now]
     grown, lately = Growth(line[0], now), Growth(history.line(_NOW_S)[0], now)
@@ -71,7 +71,7 @@ def figures(history: History, period: str, canary: Mapping[str, Any] | None = No
         "cache": _cache(grown, snapshot),
         "served": list(_served(snapshot, now.at)),
         "tls": _tls(snapshot, now.at),
-        **watched(snapshot, canary),
+        **watch_figures(snapshot, canary),
         "alarms": alarms(grown, snapshot, now.at),
         "series": _series(_thinned(line)),
     }

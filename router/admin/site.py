@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from router.admin.figures import PERIODS, figures
 from router.admin.trial import MOST_CHARACTERS
@@ -24,6 +24,8 @@ Trial = Callable[[bytes], bytes]
 
 #: A form with the longest prompt, each of whose characters takes at most 12 bytes when it is percent-encoded.
 _MOST_FORM_BYTES = 12 * MOST_CHARACTERS + 4096
+
+_MOST_FIELDS = 10
 
 _DEFAULT_PERIOD = "1h"
 
@@ -49,7 +51,7 @@ class Source:
         history: the counts of the service and how they grew.
         trial: tries a prompt; it may take long, and is called in a thread.
         on_oversized: is called for each form that is too long.
-        canary: returns how the canary does; see `router.admin.watched.watched`.
+        canary: returns how the canary does; see `router.admin.watched.watch_figures`.
     """
 
     history: History
@@ -135,7 +137,10 @@ class _Page:
             if len(body) > _MOST_FORM_BYTES:
                 self._source.on_oversized()
                 return _plain(413, f"The prompt must have at most {MOST_CHARACTERS:,} characters.")
-        form = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=10)
+        try:
+            form = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+        except ValueError:
+            return _plain(400, f"The form must have at most {_MOST_FIELDS} fields.")
         prompt, policy = form.get("prompt", [""])[0], form.get("policy", [""])[0]
         asked = json.dumps({"prompt": prompt, "policy": policy}).encode()
         trial = json.loads(await asyncio.to_thread(self._source.trial, asked))
@@ -161,15 +166,22 @@ def _period(request: Any) -> str:
 
 def _foreign(headers: Mapping[str, str], host: str, method: str) -> str:
     """Return why a request looks as if a web page elsewhere had made it, or an empty text."""
-    named = urlsplit(f"//{headers.get('host', '')}")
-    if is_loopback(host) and not is_loopback(named.hostname or ""):
+    if is_loopback(host) and not is_loopback(_parsed(f"//{headers.get('host', '')}").hostname or ""):
         return "This page is for this machine only: ask for it by the name localhost."
     origin = headers.get("origin")
-    if method != "GET" and origin is not None and urlsplit(origin).netloc != headers.get("host"):
+    if method != "GET" and origin is not None and _parsed(origin).netloc != headers.get("host"):
         return "This form was sent by another page."
     if method != "GET" and headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
         return "This form was sent by another page."
     return ""
+
+
+def _parsed(url: str) -> SplitResult:
+    """Return the parts of a URL that somebody sent; all are empty if it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _response(text: str, media_type: str) -> Any:

@@ -1,4 +1,4 @@
-"""Say how what is tried and watched beside the service does: canary, shadows, drift, and the ledger (`watched`)."""
+"""Say how canary, shadows, drift and the ledger do, which are watched beside the service (`watch_figures`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from router.observing import catalogue
 from router.observing.tally import Snapshot
 
 
-def watched(snapshot: Snapshot, canary: Mapping[str, Any] | None) -> dict[str, Any]:
+def watch_figures(snapshot: Snapshot, canary: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what the page shows of it, as plain JSON values. Counts are those since the start.
 
     canary: the canary as `router.serving.watching.canary_state` tells it; None if none is followed.

@@ -100,11 +100,11 @@ class WebTokens:
                 leeway=_LEEWAY_S,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
+            return _principal(claims)
         except jwt.ExpiredSignatureError as error:
             raise ExpiredTokenError from error
-        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        except (jwt.PyJWTError, ValueError, RecursionError, OverflowError) as error:
             raise BadTokenError from error
-        return _principal(claims)
 
     def _key(self, header: Mapping[str, Any], keys: KeySet) -> Any:
         key_id = header.get("kid", "")

@@ -161,9 +161,11 @@ def now_utc() -> datetime.datetime:
 def changing(path: Path) -> Iterator[list[Token]]:
     """Yield the tokens of a file as a list to change, and write what it holds at the end. Nobody else writes meanwhile.
 
-    A file that does not exist holds no tokens yet. Raises ConfigError or ArtifactError.
+    A file that does not exist holds no tokens yet. If the path is a link, what it leads to is changed: a service may
+    read the file under its own name. Raises ConfigError or ArtifactError.
     """
     try:
+        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = os.open(path.parent, os.O_RDONLY)
     except OSError as error:

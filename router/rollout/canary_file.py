@@ -56,7 +56,7 @@ class CanaryFile:
         self.trail.append({**asdict(event), "author": author})
 
     def save(self) -> None:
-        """Write the file in one step."""
+        """Write the file in one step. If the path is a link, what it leads to is written: a service may follow that."""
         plain = {
             "schema": _SCHEMA,
             "canary": self.canary.to_json(),
@@ -65,7 +65,7 @@ class CanaryFile:
             "labelled": sorted(self.labelled),
             "waiting": list(self.waiting),
         }
-        write_file(self.path, json.dumps(plain, indent=1).encode())
+        write_file(self.path.resolve(), json.dumps(plain, indent=1).encode())
 
 
 def read_canary(path: Path, *, on_change: Callable[[CanaryEvent], None] | None = None) -> CanaryFile:
@@ -96,6 +96,7 @@ def read_canary(path: Path, *, on_change: Callable[[CanaryEvent], None] | None =
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a canary's file while the context lasts, so that two commands do not change it at once."""
+    path = path.resolve()
     lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -120,6 +121,8 @@ def _of_place(name: str, path: Path) -> Iterator[Finding]:
     mode = folder.stat().st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         yield fail(name, f"everybody may replace files in {folder}, and so add tokens.", f"Run `chmod o-w {folder}`.")
+    if path.stat().st_uid not in {0, os.geteuid()}:
+        yield warn(name, f"another user owns {path}, and may add tokens.", f"Run `chown` on {path}.")
     if path.stat().st_mode & stat.S_IRWXO:
         yield warn(name, f"everybody on this machine may read {path}.", f"Run `chmod 600 {path}`.")
 

@@ -145,6 +145,24 @@ def test_other_pages_can_neither_read_this_one_nor_send_its_form(page: Served, h
     assert httpx.post(f"{page.url}/try", data={"prompt": "x"}, headers=headers).status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({"host": "[::1"}, "", 403),
+        ({"host": ""}, "", 403),
+        ({"host": "0.0.0.0"}, "", 403),
+        ({"host": "localhost", "origin": "http://["}, "", 403),
+        ({"host": "localhost", "origin": "null"}, "", 403),
+        ({"host": "localhost"}, "&".join(f"a{number}=1" for number in range(11)), 400),
+    ],
+)
+def test_what_no_browser_sends_is_refused_without_a_fault(
+    page: Served, headers: dict[str, str], body: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert httpx.post(f"{page.url}/try", headers=headers, content=body).status_code == status
+    assert not caplog.records
+
+
 def test_every_answer_forbids_foreign_code_frames_and_keeping(page: Served) -> None:
     for path in ("/", "/status.json", "/static/page.css", "/nowhere", "/static/../site.py"):
         headers = httpx.get(f"{page.url}{path}").headers

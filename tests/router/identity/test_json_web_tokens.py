@@ -108,6 +108,7 @@ BAD = {
     "no audience": lambda: token(aud=None),
     "no issuer": lambda: token(iss=None),
     "no expiry": lambda: token(exp=None),
+    "an expiry beyond all numbers": lambda: token(exp=10**400),
     "no subject": lambda: token(sub=None),
     "not valid yet": lambda: token(nbf=time.time() + 600),
     "an unknown key": lambda: token(header={"kid": "new"}),

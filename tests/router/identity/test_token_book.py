@@ -36,6 +36,16 @@ def test_a_token_is_found_whole_or_not_at_all() -> None:
     assert all(book.find(other) is None for other in ("", text[:-1], text + "x", text.upper(), token.sha256, "\ud800"))
 
 
+def test_a_token_that_is_revoked_by_a_link_is_revoked_in_the_file_that_the_service_reads(tmp_path: Path) -> None:
+    add_token(tmp_path / "real" / "tokens.json", "a")
+    link = tmp_path / "link.json"
+    link.symlink_to(tmp_path / "real" / "tokens.json")
+    with changing(link) as known:
+        known[0] = known[0].model_copy(update={"revoked_at": now_utc()})
+    assert link.is_symlink()
+    assert TokenBook.load(tmp_path / "real" / "tokens.json").tokens[0].revoked_at is not None
+
+
 def test_tokens_differ_and_are_hard_to_guess() -> None:
     texts = {new_token("a", [Scope.ROUTE])[0] for _ in range(100)}
     assert len(texts) == 100
