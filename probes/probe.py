@@ -199,7 +199,7 @@ class DifficultyProbe:
             loss, leverage = self._raw(features, self.offset_of(task))
             # The leverage uses every feature, so one feature that is not finite makes it not finite.
             if math.isfinite(leverage) and all(map(math.isfinite, loss)):
-                risk = tuple(one.predict_one(value) for one, value in zip(self.calibrators, loss, strict=True))
+                risk = tuple([one.predict_one(value) for one, value in zip(self.calibrators, loss, strict=True)])
                 return OnePrediction(loss, risk, leverage)
         found = self.predict(np.asarray(features)[np.newaxis], (task,))
         return OnePrediction(tuple(found.loss[0].tolist()), tuple(found.risk[0].tolist()), float(found.leverage[0]))

@@ -63,7 +63,7 @@ class KnownKinds:
     temperature: float
     limit: float
     _centre: Float32 = field(init=False, repr=False)
-    _centres: Float64 = field(init=False, repr=False)
+    _twice_centres: Float64 = field(init=False, repr=False)
     _norms: Float64 = field(init=False, repr=False)
     _broad: Float64 = field(init=False, repr=False)
 
@@ -76,7 +76,7 @@ class KnownKinds:
         centre = self.means.mean(axis=0)
         centres = ((self.means - centre) @ self.projection.T).astype(np.float64)
         object.__setattr__(self, "_centre", centre)
-        object.__setattr__(self, "_centres", centres)
+        object.__setattr__(self, "_twice_centres", 2.0 * centres)
         object.__setattr__(self, "_norms", (centres**2).sum(axis=1))
         object.__setattr__(self, "_broad", 1.0 / (1.0 + centres.var(axis=0)))
         if not (np.isfinite(centre).all() and np.isfinite(self._norms).all()):
@@ -121,7 +121,7 @@ class KnownKinds:
         # Each prompt is computed alone, in float64 after one product: no bit depends on the rest of a batch.
         z = self.projection.dot(np.asarray(features, dtype=np.float32) - self._centre).astype(np.float64)
         squares = z * z
-        return self._norms - 2.0 * self._centres.dot(z) + squares.sum(), float(squares.dot(self._broad))
+        return self._norms - self._twice_centres.dot(z) + squares.sum(), float(squares.dot(self._broad))
 
     def shares(self, features: Array) -> Float64:
         """Return the posterior share (k,) of each kind for the features (d,) of a prompt; they sum to 1."""
@@ -133,10 +133,13 @@ class KnownKinds:
         For example: "small arithmetic" 0.93, "school mathematics in words" 0.05, "short factual question" 0.01, known.
         """
         distances, broad = self.distances(features)
-        shares = posterior_shares(distances, self.temperature)
         order = np.argsort(distances, kind="stable")[:N_NEAREST].tolist()
-        found = tuple([NearestKind(self.names[k], float(shares[k]), self.assumed[k]) for k in order])
-        return NearestKinds(found, bool(distances[order[0]] - broad <= self.limit))
+        least = distances[order[0]]
+        # As `posterior_shares`, of the nearest only, because every request waits for it.
+        weights = np.exp((least - distances) / (2.0 * self.temperature))
+        total = float(weights.sum())
+        found = tuple([NearestKind(self.names[k], float(weights[k]) / total, self.assumed[k]) for k in order])
+        return NearestKinds(found, bool(least - broad <= self.limit))
 
     def tensors(self) -> dict[str, Array]:
         """Return the arrays by their names in an artifact."""

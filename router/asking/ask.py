@@ -112,7 +112,8 @@ def extract(query: RouteQuery, *, max_bytes: int, marks: MarkIndex | None = None
     api = _NATIVE.get(query.api_format)
     name = _FIELDS.get(api, "messages")
     turns = read_turns(query.messages, field=name)
-    size = sum(turn.size for turn in turns) + sum(json_bytes(query.parameters.get(name)) for name in READ_FIELDS)
+    size = sum([turn.size for turn in turns])
+    size += sum([json_bytes(value) for field in READ_FIELDS if (value := query.parameters.get(field))])
     if size > max_bytes:
         raise InvalidRequestError(
             f"{name} must hold at most {max_bytes:,} bytes of text, got {size:,}; shorten it, or raise "
@@ -127,7 +128,7 @@ def extract(query: RouteQuery, *, max_bytes: int, marks: MarkIndex | None = None
     native = native_needs(query)
     if not text and not parts and not native:
         raise InvalidRequestError(f"{name} must hold some text or another part to answer, got none.", field=name)
-    n_images = sum(1 for part in parts if NEEDS_OF_PARTS.get(part) is Capability.IMAGE)
+    n_images = sum([NEEDS_OF_PARTS.get(part) is Capability.IMAGE for part in parts])
     return Ask(
         text=text,
         needs=_needs(turns, parts, query.parameters),
