@@ -43,11 +43,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(*commands: Sequence[str], env: Mapping[str, str] | None = None) -> Iterator[Server]:
+def serving(*commands: Sequence[str], env: Mapping[str, str] | None = None, cores: str = "") -> Iterator[Server]:
     """Start one server, or several, each ready before the next; stop them at the end.
 
     A command is an argv after the interpreter; it must print `on HOST:PORT` to stderr when ready. `{port}` in later
-    commands is the first one's port.
+    commands is the first one's port. `cores` are those that the servers may use, as taskset takes them.
     """
     begun = time.perf_counter()
     with contextlib.ExitStack() as stack:
@@ -55,6 +55,7 @@ def serving(*commands: Sequence[str], env: Mapping[str, str] | None = None) -> I
         for command in commands:
             port = address.rpartition(":")[2]
             argv = [sys.executable, *(part.replace("{port}", port) for part in command)]
+            argv = ["taskset", "--cpu-list", cores, *argv] if cores else argv
             process = subprocess.Popen(argv, stderr=subprocess.PIPE, env={**os.environ, **(env or {})}, text=True)
             stack.callback(_stop, process)
             processes.append(process)
