@@ -7,7 +7,7 @@ import contextlib
 import functools
 import itertools
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -39,6 +39,9 @@ from router.wire.structs import struct_from_answer
 
 #: Most requests in one batch. They keep the encoder busy for seconds; more belong into several calls.
 MAX_BATCH = 1024
+
+#: Requests of a batch that are read before others have their turn: half a millisecond's worth.
+READ_AT_ONCE = 32
 
 #: Seconds that a batch waits before its next request while a single request is being decided.
 BATCH_PAUSE_S = 0.002
@@ -99,9 +102,14 @@ class RouterService(pb_grpc.RouterServiceServicer):
         headers = text_headers(context)
         whose = {"caller": caller_key(headers), "connection": context.peer()}
         ends = time.perf_counter() + left if (left := _time_left(context)) is not None else None
-        read = functools.partial(_by_session, request.requests, headers, sized=is_large.get())
-        groups = await router.intake.run_in_thread(read) if is_large.get() else read()
-        results, waiting, slots = [b""] * len(request.requests), iter(groups), self._batch_slots
+        groups: dict[str | int, list[_BatchItem]] = {}
+        numbered = enumerate(request.requests)
+        if is_large.get():
+            await router.intake.run_in_thread(functools.partial(_by_session, numbered, groups, headers, sized=True))
+        while some := list(itertools.islice(numbered, READ_AT_ONCE)):
+            _by_session(some, groups, headers, sized=False)
+            await self._pause()
+        results, waiting, slots = [b""] * len(request.requests), iter(groups.values()), self._batch_slots
 
         async def decide_groups() -> None:
             for item in itertools.chain.from_iterable(waiting):
@@ -110,12 +118,16 @@ class RouterService(pb_grpc.RouterServiceServicer):
                     results[item.index] = field_bytes(1, result.SerializeToString())
                     # Prompts that are decided without the encoder never wait, so other calls would get no turn. A
                     # single request takes several turns, between each of which one of a batch would go first.
-                    await asyncio.sleep(BATCH_PAUSE_S if self._n_single else 0)
+                    await self._pause()
 
         # A task for each request would hold up all other calls while a thousand tasks start.
         await asyncio.gather(*(decide_groups() for _ in range(router.batch_slots)))
         # The guarded server sends bytes as they are. Field 1 holds the results.
         return cast(pb.BatchRouteResponse, b"".join(results))
+
+    async def _pause(self) -> None:
+        """Let others have their turn before a batch goes on, and for longer if single requests are being decided."""
+        await asyncio.sleep(BATCH_PAUSE_S if self._n_single else 0)
 
     async def Complete(self, request: pb.CompleteRequest, context: Context) -> pb.CompleteResponse:  # noqa: N802
         """Decide and return the answer of the chosen candidate, or of one that answers in its place."""
@@ -219,17 +231,20 @@ class _BatchItem:
 
 
 def _by_session(
-    requests: Sequence[pb.RouteRequest], headers: Mapping[str, str], *, sized: bool
-) -> list[list[_BatchItem]]:
-    """Group the requests of a batch by session, each group in the order of the batch. Others form groups of one.
+    requests: Iterable[tuple[int, pb.RouteRequest]],
+    groups: dict[str | int, list[_BatchItem]],
+    headers: Mapping[str, str],
+    *,
+    sized: bool,
+) -> None:
+    """Add requests of a batch to the groups by session, each in the order of the batch. Others form groups of one.
 
     A decision depends on the one before it in the same session, so the requests of a session are decided in order.
 
-    headers: of the call, which may name the task of the requests that name none. sized: whether some of the requests
-    may be large.
+    requests: each with its place in the batch. headers: of the call, which may name the task of the requests that name
+    none. sized: whether some of the requests may be large.
     """
-    groups: dict[str | int, list[_BatchItem]] = {}
-    for index, request in enumerate(requests):
+    for index, request in requests:
         query: RouteQuery | Exception
         try:
             query = conversion.query_from_wire(request)
@@ -239,7 +254,6 @@ def _by_session(
             query, session_id = error, ""
         large = sized and request.ByteSize() > TINY_BYTES
         groups.setdefault(session_id or index, []).append(_BatchItem(index, query, large))
-    return list(groups.values())
 
 
 async def _batch_result(

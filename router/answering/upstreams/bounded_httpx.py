@@ -10,7 +10,7 @@ import contextlib
 import functools
 import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -72,15 +72,32 @@ def _not_for_this_host(name: str, host: str) -> UpstreamDeniedError:
     return error
 
 
-def _with_additions(request: httpx.Request, content: bytes, call: Call) -> httpx.Request:
-    """Return a request with what LiteLLM leaves out of its body, or the very request if its body is no chat."""
+def _with_additions(request: httpx.Request, content: bytes, call: Call, *, streamed: bool = True) -> httpx.Request:
+    """Return a request with what LiteLLM leaves out of its body, or the very request if its body is no chat.
+
+    streamed: whether the body is sent piece by piece.
+    """
     # A signature covers the body.
     is_signed = request.headers.get("authorization", "").startswith("AWS4-")
     made = _body_with_additions(content, call, is_signed=is_signed)
     if made is None:
         return request
     headers = httpx.Headers([one for one in request.headers.raw if one[0].lower() != b"content-length"])
-    return httpx.Request(request.method, request.url, headers=headers, content=made, extensions=request.extensions)
+    pieces = call.additions.pieces_of(made)
+    headers["content-length"] = str(sum(map(len, pieces)))
+    body: Any = _Pieces(pieces) if streamed and len(pieces) > 1 else b"".join(pieces)
+    return httpx.Request(request.method, request.url, headers=headers, content=body, extensions=request.extensions)
+
+
+class _Pieces:
+    """Yields the pieces of a body, as often as it is asked to."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            yield piece
 
 
 def _body_with_additions(content: bytes, call: Call, *, is_signed: bool = False) -> bytes | None:
@@ -125,7 +142,7 @@ def _watch_plain_clients() -> None:
     def guarded_send(client: httpx.Client, sent: httpx.Request, **options: Any) -> httpx.Response:
         call = _CALL.get()
         if call is not None and not call.is_rehearsal and not call.additions.is_empty:
-            sent = _with_additions(sent, sent.read(), call)
+            sent = _with_additions(sent, sent.read(), call, streamed=False)
         if call is not None and (call.is_rehearsal or call.refusal is not None):
             raise httpx.UnsupportedProtocol(NOTHING_SENT)
         return send(client, sent, **options)
@@ -136,7 +153,7 @@ def _watch_plain_clients() -> None:
         if call is not None and not call.is_rehearsal and not call.additions.is_empty and body is not None:
             made = await apart(_body_with_additions, json.dumps(body).encode(), call)
             if made is not None:
-                options |= {"json": None, "data": made}
+                options |= {"json": None, "data": b"".join(call.additions.pieces_of(made))}
                 options["headers"] = {**(options.get("headers") or {}), "Content-Type": "application/json"}
         if call is not None and (call.is_rehearsal or call.refusal is not None):
             raise httpx.UnsupportedProtocol(NOTHING_SENT)

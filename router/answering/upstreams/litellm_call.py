@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from router.answering.reading.large_answers import SetAside, json_in_pieces
 from router.answering.reading.sse import STREAM_FACTOR
 from router.errors import DispatchError
 from router.intake.json_object import read_object
+from router.plain_json import PIECE
 from router.written_body import WrittenBody
 
 
@@ -34,6 +36,10 @@ class Phase(enum.IntEnum):
 _CHATS = ("messages", "contents")
 
 
+#: Most bytes of a stand-in.
+_MOST_STAND_IN = 64
+
+
 @dataclass(frozen=True, slots=True)
 class Additions:
     """Says what is written into the body that LiteLLM makes of a request.
@@ -43,20 +49,38 @@ class Additions:
         left_out: the names of the fields that this provider is not sent.
         contents: by the index of a message its content, which has parts that LiteLLM does not know.
         roles: the role of each message.
+        stand_ins: by its stand-in a long text, such as a picture in base64, that LiteLLM does not get to see: it would
+            write all of it in one step, during which no other thread runs.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     contents: Mapping[int, Any] = field(default_factory=dict)
     roles: tuple[str, ...] = ()
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
         """Return whether the body stays as LiteLLM makes it."""
-        return not self.fields and not self.contents
+        return not self.fields and not self.contents and not self.stand_ins
+
+    def pieces_of(self, content: bytes) -> list[bytes]:
+        """Return a body in pieces, with the long texts in place of their stand-ins."""
+        if not self.stand_ins:
+            return [content]
+        pieces = []
+        for piece in re.split(b"(%b)" % b"|".join(map(str.encode, self.stand_ins)), content):
+            text = self.stand_ins.get(piece.decode("latin-1")) if len(piece) <= _MOST_STAND_IN else None
+            if text is None:
+                pieces.append(piece)
+            else:
+                pieces += [_json(text[at : at + PIECE])[1:-1] for at in range(0, len(text), PIECE)]
+        return pieces
 
     def put_into(self, content: bytes) -> bytes | None:
         """Return the body of a request with the additions; None if it is not the JSON of a chat that they belong to."""
+        if not self.fields and not self.contents:
+            return content if is_chat(content) else None
         if not self.contents and self._are_new_in(content):
             members = (b",%b:%b" % (_json(key), _json(value)) for key, value in self.fields.items())
             return b"".join((content.rstrip()[:-1], *members, b"}"))

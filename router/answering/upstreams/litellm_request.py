@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from router.answering.upstreams.candidate_keys import key_of
@@ -18,6 +20,7 @@ from router.answering.upstreams.litellm_problems import provider_of
 from router.asking.turns import has_unknown_parts, is_unknown_part
 from router.policies.candidates.candidate import Candidate
 from router.policies.candidates.known_parameters import known_parameters
+from router.policies.rules import SECOND_PATHS
 from router.values import Message, RouteQuery
 
 #: Fields of the OpenAI body that LiteLLM translates between providers.
@@ -36,11 +39,52 @@ _OPENAI_SHAPED = frozenset({"openai", "text-completion-openai", "azure"})
 #: Fields of OpenAI's own bookkeeping, which its SDKs send and other providers refuse.
 _OPENAIS_OWN = frozenset({"metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "store"})
 
+#: The providers besides those of OpenAI's format to which LiteLLM hands on the data of pictures as they are.
+_VERBATIM = frozenset({"openai", "anthropic", "gemini"})
+
+#: The keys of parts of a message under which long data stand, the fewest characters of such data, and the most
+#: characters that may stand before them.
+_LONG_KEYS = frozenset({"url", "image_url", "video_url", "file_data", "data"})
+_LONG_TEXT, _MOST_MEDIA_TYPE = 64 * 1024, 200
+
 #: Stands in for the content of a message of which LiteLLM knows no part.
 _STAND_IN = "."
 
 
-def additions_of(candidate: Candidate, query: RouteQuery) -> Additions:
+def without_long_texts(candidate: Candidate, query: RouteQuery) -> tuple[RouteQuery, dict[str, str]]:
+    """Return a request with stand-ins in place of long texts of pictures and files, and the text of each stand-in.
+
+    Only for providers to which LiteLLM hands on such texts as they are.
+    """
+    stand_ins: dict[str, str] = {}
+    provider = known_provider(candidate.model)
+    if provider not in known_parameters().passes_parts and provider not in _VERBATIM:
+        return query, stand_ins
+    messages = [_without_long_texts(message, stand_ins) for message in query.messages]
+    return (replace(query, messages=messages) if stand_ins else query), stand_ins
+
+
+def _without_long_texts(value: Any, stand_ins: dict[str, str], key: str = "") -> Any:
+    """Return a message, or a part of one, with stand-ins; the same object if it has no long text of that kind."""
+    if isinstance(value, str):
+        if len(value) <= _LONG_TEXT or key not in _LONG_KEYS:
+            return value
+        # What stands before the data says what they are.
+        begin = value.find(",", 0, _MOST_MEDIA_TYPE) + 1 if value.startswith("data:") else 0
+        stand_in = f"elle{uuid.uuid4().hex}"
+        stand_ins[stand_in] = value[begin:]
+        return value[:begin] + stand_in
+    before = len(stand_ins)
+    if isinstance(value, Mapping):
+        made: Any = {name: _without_long_texts(inner, stand_ins, name) for name, inner in value.items()}
+    elif isinstance(value, list | tuple):
+        made = [_without_long_texts(inner, stand_ins, key) for inner in value]
+    else:
+        return value
+    return made if len(stand_ins) > before else value
+
+
+def additions_of(candidate: Candidate, query: RouteQuery, stand_ins: Mapping[str, str]) -> Additions:
     """Return what is written into the body that LiteLLM makes of a request.
 
     Unknown fields go to providers that speak OpenAI's format or nearly so, and to a pinned candidate.
@@ -56,9 +100,16 @@ def additions_of(candidate: Candidate, query: RouteQuery) -> Additions:
         for key, value in extra.items()
         if (takes_all or query.overrides.pin is not None) and (is_openais or key not in _OPENAIS_OWN)
     }
-    contents = {at: one["content"] for at, one in enumerate(query.messages) if has_unknown_parts(one)}
+    provider = known_provider(candidate.model)
+    in_openais_format = provider in known_parameters().passes_parts and provider not in SECOND_PATHS
+    contents = {
+        at: one["content"]
+        for at, one in enumerate(query.messages)
+        if has_unknown_parts(one) or (in_openais_format and _has_more_than_text(one))
+    }
     roles = tuple(str(one.get("role")) for one in query.messages)
-    return Additions(kept, tuple(sorted(extra.keys() - kept.keys())), contents, roles if contents else ())
+    left_out = tuple(sorted(extra.keys() - kept.keys()))
+    return Additions(kept, left_out, contents, roles if contents else (), stand_ins)
 
 
 def arguments_of(candidate: Candidate, base: str | None, query: RouteQuery) -> dict[str, Any]:
@@ -106,6 +157,13 @@ def _extra_arguments(candidate: Candidate, metadata: Any) -> dict[str, Any]:
         # Anthropic's name for what OpenAI calls `user`, which LiteLLM translates.
         arguments["user"] = metadata["user_id"]
     return arguments
+
+
+def _has_more_than_text(message: Message) -> bool:
+    """Return whether a message has pictures, for example, which LiteLLM leaves out for some of these providers."""
+    content = message.get("content")
+    parts = content if isinstance(content, list | tuple) else ()
+    return any(isinstance(part, Mapping) and part.get("type") != "text" for part in parts)
 
 
 def _known_parts(message: Message) -> dict[str, Any]:

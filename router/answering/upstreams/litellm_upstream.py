@@ -21,7 +21,7 @@ from router.answering.upstreams.candidate_keys import OTHER_CREDENTIALS, has_key
 from router.answering.upstreams.litellm_errors import Problem, of_report, root_of, translated
 from router.answering.upstreams.litellm_import import import_litellm
 from router.answering.upstreams.litellm_problems import import_for, problem_in_rehearsal, problem_of, provider_of
-from router.answering.upstreams.litellm_request import additions_of, arguments_of
+from router.answering.upstreams.litellm_request import additions_of, arguments_of, without_long_texts
 from router.errors import DispatchError, UpstreamNotFoundError
 from router.loop_thread import LoopThread
 from router.policies.candidates.candidate import Candidate
@@ -52,8 +52,8 @@ class LiteLLMUpstream:
         """Return the answer in the OpenAI shape. `base` is the URL of the provider. Raises DispatchError."""
 
         async def work() -> dict[str, Any]:
-            async with _calling(candidate, base, query, notes, streamed=False) as call:
-                response = await import_litellm().acompletion(**arguments_of(candidate, base, query))
+            async with _calling(candidate, base, query, notes, streamed=False) as (call, light):
+                response = await import_litellm().acompletion(**arguments_of(candidate, base, light))
                 body: dict[str, Any] = response.model_dump(mode="json", exclude_none=True)
                 call.aside.put_back(body)
                 return body if call.has_usage else _without_usage(body)
@@ -66,8 +66,8 @@ class LiteLLMUpstream:
         """Yield the chunks in the OpenAI shape. Closing it ends the call. Errors are those of `complete`."""
 
         async def work() -> AsyncGenerator[dict[str, Any], None]:
-            async with _calling(candidate, base, query, notes, streamed=True) as call:
-                arguments = arguments_of(candidate, base, query) | {"stream": True}
+            async with _calling(candidate, base, query, notes, streamed=True) as (call, light):
+                arguments = arguments_of(candidate, base, light) | {"stream": True}
                 if query.body is None:
                     arguments.setdefault("stream_options", {"include_usage": True})
                 async with contextlib.aclosing(
@@ -209,8 +209,10 @@ def excerpt(text: str) -> str:
 @contextlib.asynccontextmanager
 async def _calling(
     candidate: Candidate, base: str | None, query: RouteQuery, notes: CallNotes, *, streamed: bool
-) -> AsyncIterator[Call]:
-    """Bound the answers, and turn what LiteLLM raises into errors of ours. Yield the notes on the call.
+) -> AsyncIterator[tuple[Call, RouteQuery]]:
+    """Bound the answers, and turn what LiteLLM raises into errors of ours.
+
+    Yield the notes on the call, and the request as LiteLLM gets to see it.
 
     A request that LiteLLM cannot even build is its caller's fault, unless the candidate cannot be sent the plainest one
     either.
@@ -221,14 +223,15 @@ async def _calling(
     who = f"candidate {candidate.name!r} ({candidate.model})"
     call = Call(candidate.max_answer_bytes, streamed, has_key(candidate, base), notes=notes, who=who)
     call.report = functools.partial(error_of_report, candidate)
-    call.is_openai, call.additions = _is_openai(candidate.model, base), additions_of(candidate, query)
+    light, stand_ins = without_long_texts(candidate, query)
+    call.is_openai, call.additions = _is_openai(candidate.model, base), additions_of(candidate, light, stand_ins)
     problem = _known_problem(candidate.model_copy(update={"api_base": base}))
     # Without a key a call may still be worth trying: some servers want none.
     if problem is not None and problem.kind is UpstreamNotFoundError:
         raise problem.error()
     try:
         with translated(who, call, problem), bounded(call):
-            yield call
+            yield call, light
     except DispatchError as error:
         is_built = call.phase is not Phase.BUILDING or problem is not None or call.refusal is not None
         if not is_built and (found := await _rehearse(candidate, base)) is not None:

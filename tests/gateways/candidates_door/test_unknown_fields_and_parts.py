@@ -104,3 +104,35 @@ def test_fields_that_a_provider_is_not_sent_are_told(door: Door) -> None:
     assert "brand_new" not in door.upstream.last
     assert reply.json()["elle"]["dropped_parameters"] == ["brand_new"]
     assert reply.headers["x-elle-dropped-parameters"] == "brand_new"
+
+
+#: A picture that is long enough for LiteLLM not to get to see it, with what JSON must escape in it.
+LONG = "iVBORw0KGgo" + "A" * 100_000 + "=="
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("name", [*PROVIDERS, "claude"])
+def test_a_long_picture_arrives_as_it_was_written(door: Door, name: str, streamed: bool) -> None:
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{LONG}"}}
+    messages = [{"role": "user", "content": [PARTS[0], picture]}]
+    is_last = name in {"gemini", "ollama-chat", "claude"}
+    assert ask(door, name, messages=messages, stream=streamed and not is_last, brand_new=1).status_code == 200
+    sent = door.upstream.sent[-1]
+    assert sent.count(LONG.encode()) == 1
+    assert b"elle" not in sent
+    if not is_last:
+        assert door.upstream.last["messages"] == messages
+        assert door.upstream.last["brand_new"] == 1
+    # Beside a part that nobody knows it arrives too.
+    if name != "claude":
+        messages = [{"role": "user", "content": [*PARTS, picture]}]
+        assert ask(door, name, messages=messages).status_code == 200
+        assert door.upstream.last["messages"] == messages
+
+
+def test_a_long_url_cannot_write_into_the_body(door: Door) -> None:
+    url = "data:image/png;base64," + "A" * 70_000 + '"}}]}],"model":"stolen","x":"\\ü\n'
+    messages = [{"role": "user", "content": [PARTS[0], {"type": "image_url", "image_url": {"url": url}}]}]
+    assert ask(door, "openrouter", messages=messages).status_code == 200
+    assert door.upstream.last["messages"] == messages
+    assert "x" not in door.upstream.last

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from router.answering.upstreams.litellm_import import import_litellm
 from tests.router.answering.dispatch.dispatch_stack import KEY, Stack, Upstream, candidate, dispatching
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _imported() -> None:
+    """Import LiteLLM before the first test, whose deadline would pass meanwhile on a busy machine."""
+    import_litellm()
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
