@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -49,6 +50,29 @@ async def test_a_request_of_thousands_of_values_is_read_in_the_thread_for_large_
         answered = await stub.BatchRoute(pb.BatchRouteRequest(requests=[large] * 10))
     assert all(result.HasField("decision") for result in answered.results)
     assert {name.rstrip("_0") for name in threads} == {"large-requests"}
+
+
+async def test_a_batch_is_read_a_few_requests_at_a_time_and_the_sessions_in_it_keep_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    read = servicer._by_session
+
+    def watched(requests: list[tuple[int, pb.RouteRequest]], *rest: Any, **options: Any) -> None:
+        steps.append(len(requests))
+        read(requests, *rest, **options)
+
+    monkeypatch.setattr(servicer, "_by_session", watched)
+    encoder = FakeEncoder()
+    router = Router(load_policies([write_policy(tmp_path)]), {encoder.spec.identity: encoder})
+    sessions = ["", "a", "b"]
+    batch = [pb.RouteRequest(prompt="hi", session_id=sessions[number % 3]) for number in range(200)]
+    for one in batch:
+        one.overrides.pin = "small"
+    async with serving(router) as stub:
+        answered = await stub.BatchRoute(pb.BatchRouteRequest(requests=batch))
+    assert [result.decision.chosen for result in answered.results] == ["small"] * 200
+    assert steps == [servicer.READ_AT_ONCE] * (200 // servicer.READ_AT_ONCE) + [200 % servicer.READ_AT_ONCE]
 
 
 N_PROMPTS, N_THREADS = 600, 4
