@@ -135,9 +135,10 @@ async def test_a_batch_pauses_while_a_single_request_is_decided_and_only_then(
                 await sleep(0.005)
         monkeypatch.setattr(asyncio, "sleep", watched)
         await stub.BatchRoute(batch)
-        assert pauses == [servicer.BATCH_PAUSE_S] * 20
+        # One after reading them, and one after each.
+        assert pauses == [servicer.BATCH_PAUSE_S] * 21
         encoder.gate.set()
         await single
         pauses.clear()
         await stub.BatchRoute(batch)
-        assert pauses == [0] * 20
+        assert pauses == [0] * 21
