@@ -32,8 +32,8 @@ EXCHANGE_S, LEAST_S = 0.25, 0.01
 #: Seconds until a database that failed is tried again. They double up to the second number.
 _RETRY_S, _LONGEST_RETRY_S = 0.25, 4.0
 
-#: Seconds between two times of deleting what is old.
-_TIDY_S = 300.0
+#: Seconds between two times of deleting what is old, and the least sessions that are kept in a database.
+_TIDY_S, _LEAST_KEPT = 30.0, 1000
 
 #: Most sessions that wait to be said. When there are more, the oldest of them is not said.
 _MOST_WAITING = 50_000
@@ -104,6 +104,7 @@ class StateExchange:
     def __init__(self, settings: StateSettings, memories: Sequence[Memory], accounts: UsageBook) -> None:
         self._settings, self._memories, self._accounts = settings, memories, accounts
         self._key = settings.database.key()
+        self._secret = hashlib.sha256(self._key).digest()
         self._database: StateDatabase | None = None
         self._waiting: dict[bytes, SharedSession] = {}
         self._is_new = True
@@ -171,6 +172,7 @@ class StateExchange:
         if database is None:
             database = self._database = opened(self._settings.database)
             await database.connect()
+            await database.check_key(self._key)
         self._accounts.clock_ahead_s = await database.now() - time.time()
         await self._tell_usage(database)
         await self._tell_sessions(database)
@@ -178,7 +180,7 @@ class StateExchange:
             await self._hear_sessions(database)
             if time.monotonic() > self._tidied_at + _TIDY_S:
                 self._tidied_at = time.monotonic()
-                await database.tidy(self._settings.ttl_s)
+                await database.tidy(self._settings.ttl_s, max(_LEAST_KEPT, 2 * self._settings.most))
         self._accounts.share(works=True)
 
     async def _tell_sessions(self, database: StateDatabase) -> None:
@@ -216,7 +218,7 @@ class StateExchange:
             self._accounts.learn(one, totals[digest, one.day], is_new=self._is_new)
 
     def _digest(self, one: Unsent) -> bytes:
-        return hashlib.blake2b(one.account.encode(), digest_size=KEY_BYTES, key=self._key[:64]).digest()
+        return hashlib.blake2b(one.account.encode(), digest_size=KEY_BYTES, key=self._secret).digest()
 
     async def _note_failure(self, trouble: str) -> None:
         self.counts.failures += 1

@@ -13,14 +13,10 @@ import psycopg
 
 from router.sharing import state_rows
 from router.sharing.session_table import Entry
-from router.sharing.state_rows import CONNECT_S, STATEMENT_S, SharedSession, StateDownError, UsedByAccount
-from router.sharing.usage import CallerUsage
+from router.sharing.state_rows import CONNECT_S, STATEMENT_S, SharedSession, StateDatabase, StateDownError
 
 #: A number by which processes agree in PostgreSQL that only one of them makes the tables.
 _LOCK = 0x656C6C67
-
-#: How psycopg writes the place of a value.
-_VALUE = "%s"
 
 #: Seconds after which a transaction of ours is over, whatever happens.
 _OVER_S = 15.0
@@ -35,11 +31,14 @@ _TRANSACTIONS = (
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
 
 
-class PostgresState:
+class PostgresState(StateDatabase):
     """Keeps what replicas share. No statement is waited for longer than `STATEMENT_S`.
 
     conninfo: the URL of the database.
     """
+
+    VALUE = "%s"
+    CHANGE = ", change = pg_current_xact_id()"
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
@@ -48,7 +47,6 @@ class PostgresState:
         self._since: int | None = None
         # When we looked, and the first transaction that had not begun then.
         self._looked: deque[tuple[float, int]] = deque()
-        self._ahead_s = 0.0
 
     async def connect(self) -> None:
         """Connect, and make the tables if they are missing."""
@@ -63,31 +61,22 @@ class PostgresState:
                 # Poolers lead statements of one process to different connections.
                 prepare_threshold=None,
             )
-        found = await self._run("SELECT to_regclass('elle_sessions_1'), to_regclass('elle_usage_1')")
-        if None in found[0]:
+        # The last table is there once all are.
+        if (await self.run("SELECT to_regclass('elle_state_1')"))[0][0] is None:
             await self._make_tables()
 
     async def _make_tables(self) -> None:
         with _errors():
             async with self._connected.transaction():
-                await self._run("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+                await self.run("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
                 for table in state_rows.TABLES:
                     change = ", change xid8 NOT NULL DEFAULT pg_current_xact_id()"
-                    await self._run(table.format(change=change))
-                await self._run("CREATE INDEX IF NOT EXISTS elle_sessions_1_change ON elle_sessions_1 (change)")
+                    await self.run(table.format(change=change))
+                await self.run("CREATE INDEX IF NOT EXISTS elle_sessions_1_change ON elle_sessions_1 (change)")
 
     async def now(self) -> float:
         """Return the Unix time of the database."""
-        began = time.time()
-        now = float((await self._run(f"SELECT {_NOW}"))[0][0])
-        self._ahead_s = now - (began + time.time()) / 2
-        return now
-
-    async def save(self, sessions: Sequence[SharedSession]) -> None:
-        """Keep sessions, unless newer entries of theirs are there."""
-        now = time.time() + self._ahead_s
-        for statement in state_rows.saving(sessions, now, _VALUE, ", change = pg_current_xact_id()"):
-            await self._run(*statement)
+        return float((await self.run(f"SELECT {_NOW}"))[0][0])
 
     async def sessions(self, ttl_s: float, most: int) -> AsyncIterator[SharedSession]:
         """Yield the newest sessions at the first call, and later those that have changed since the last call.
@@ -95,11 +84,11 @@ class PostgresState:
         A transaction may end after one that began later. So all changes are read again that were made since the
         oldest transaction began that was not over; a foreign one that takes long counts as over after `_OVER_S`.
         """
-        oldest, newest = (await self._run(_TRANSACTIONS))[0]
+        oldest, newest = (await self.run(_TRANSACTIONS))[0]
         if self._since is None:
-            rows = await self._run(f"{_SELECT} at > {_NOW} - %s ORDER BY at DESC LIMIT %s", [ttl_s, most])
+            rows = await self.run(f"{_SELECT} at > {_NOW} - %s ORDER BY at DESC LIMIT %s", [ttl_s, most])
         else:
-            rows = await self._run(f"{_SELECT} change >= %s::text::xid8 ORDER BY change LIMIT %s", [self._since, most])
+            rows = await self.run(f"{_SELECT} change >= %s::text::xid8 ORDER BY change LIMIT %s", [self._since, most])
         for key, kind, candidate, tokens, age_s in rows:
             yield SharedSession(bytes(key), kind, Entry(bytes(candidate), tokens, age_s))
         self._looked.append((time.monotonic(), newest))
@@ -108,20 +97,6 @@ class PostgresState:
             self._looked.popleft()
         looked_at, first = self._looked[0]
         self._since = max(oldest, first) if looked_at < over else oldest
-
-    async def add_usage(self, used: Sequence[UsedByAccount]) -> dict[tuple[bytes, int], CallerUsage]:
-        """Add what callers have used, and return by account and day what they have used in all."""
-        rows: list[tuple[Any, ...]] = []
-        for statement in state_rows.adding_usage(used, _VALUE):
-            rows += await self._run(*statement)
-        return state_rows.totals(rows)
-
-    async def tidy(self, ttl_s: float) -> None:
-        """Delete what is older than it should be."""
-        now = time.time() + self._ahead_s
-        await self._run(state_rows.DELETE_SESSIONS.format(value=_VALUE), [now - ttl_s])
-        day = int(now // state_rows.DAY_S) - state_rows.DAYS_KEPT
-        await self._run(state_rows.DELETE_USAGE.format(value=_VALUE), [day])
 
     async def close(self) -> None:
         """Close the connection, if there is one."""
@@ -136,7 +111,8 @@ class PostgresState:
             raise StateDownError("not connected")
         return self._connection
 
-    async def _run(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    async def run(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Execute a statement, and return its rows."""
         with _errors():
             # A server that is stopped, or behind a cable that is cut, answers nothing at all.
             async with asyncio.timeout(STATEMENT_S + 1):

@@ -121,7 +121,7 @@ class SessionTable:
         place = self._find(key, begins, ends)
         if place < 0:
             place = begins + self._oldest(begins, ends, entry.at_s) * _SLOT_BYTES
-        packed = _ENTRY.pack(key, entry.at_s, min(entry.tokens, _MOST_TOKENS), entry.name)
+        packed = _ENTRY.pack(key, entry.at_s, min(max(0, entry.tokens), _MOST_TOKENS), entry.name)
         if ends > begins:
             self._memory[place : place + _SLOT_BYTES] = packed + _SUM.pack(zlib.crc32(packed))
 

@@ -11,14 +11,10 @@ from typing import Any
 
 from router.sharing import state_rows
 from router.sharing.session_table import Entry
-from router.sharing.state_rows import SharedSession, StateDownError, UsedByAccount
-from router.sharing.usage import CallerUsage
-
-#: How SQLite writes the place of a value.
-_VALUE = "?"
+from router.sharing.state_rows import SharedSession, StateDatabase, StateDownError
 
 
-class SqliteState:
+class SqliteState(StateDatabase):
     """Keeps what processes share. A lock that another process holds is waited for, but only for `STATEMENT_S`.
 
     place: the path of the file, which is made if it does not exist.
@@ -46,33 +42,15 @@ class SqliteState:
         """Return the time of this machine."""
         return time.time()
 
-    async def save(self, sessions: Sequence[SharedSession]) -> None:
-        """Keep sessions, unless newer entries of theirs are there."""
-        for statement in state_rows.saving(sessions, time.time(), _VALUE):
-            self._run(*statement)
-
     async def sessions(self, ttl_s: float, most: int) -> AsyncIterator[SharedSession]:
         """Yield the newest sessions at the first call. Later there are none, for workers share a table in memory."""
         if self._is_loaded:
             return
         now = time.time()
         query = "SELECT key, kind, candidate, tokens, at FROM elle_sessions_1 WHERE at > ? ORDER BY at DESC LIMIT ?"
-        for key, kind, candidate, tokens, at in self._run(query, [now - ttl_s, most]):
+        for key, kind, candidate, tokens, at in await self.run(query, [now - ttl_s, most]):
             yield SharedSession(key, kind, Entry(candidate, tokens, max(0.0, now - at)))
         self._is_loaded = True
-
-    async def add_usage(self, used: Sequence[UsedByAccount]) -> dict[tuple[bytes, int], CallerUsage]:
-        """Add what callers have used, and return by account and day what they have used in all."""
-        rows: list[tuple[Any, ...]] = []
-        for statement in state_rows.adding_usage(used, _VALUE):
-            rows += self._run(*statement)
-        return state_rows.totals(rows)
-
-    async def tidy(self, ttl_s: float) -> None:
-        """Delete what is older than it should be."""
-        now = time.time()
-        self._run(state_rows.DELETE_SESSIONS.format(value=_VALUE), [now - ttl_s])
-        self._run(state_rows.DELETE_USAGE.format(value=_VALUE), [int(now // state_rows.DAY_S) - state_rows.DAYS_KEPT])
 
     async def close(self) -> None:
         """Close the connection, if there is one."""
@@ -80,7 +58,8 @@ class SqliteState:
             self._connection.close()
             self._connection = None
 
-    def _run(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+    async def run(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Execute a statement, and return its rows."""
         if self._connection is None:
             raise StateDownError("not connected")
         with _errors():

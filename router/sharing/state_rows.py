@@ -6,9 +6,11 @@ instead of times, so the clocks of replicas need not agree.
 
 from __future__ import annotations
 
+import abc
+import hashlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from router.sharing.session_table import Entry
 from router.sharing.usage import CallerUsage
@@ -30,8 +32,20 @@ TABLES = (
     "candidate bytea NOT NULL, tokens bigint NOT NULL, at double precision NOT NULL{change})",
     "CREATE TABLE IF NOT EXISTS elle_usage_1 (account bytea NOT NULL, day integer NOT NULL, requests bigint NOT NULL, "
     "turns bigint NOT NULL, strong bigint NOT NULL, usd double precision NOT NULL, PRIMARY KEY (account, day))",
+    "CREATE TABLE IF NOT EXISTS elle_state_1 (name varchar(16) PRIMARY KEY, value bytea NOT NULL)",
 )
-DELETE_SESSIONS = "DELETE FROM elle_sessions_1 WHERE at < {value}"
+#: Says with which key the digests were made, by a digest of it.
+ADD_KEY = "INSERT INTO elle_state_1 (name, value) VALUES ('key', {value}) ON CONFLICT (name) DO NOTHING"
+FIND_KEY = "SELECT value FROM elle_state_1 WHERE name = 'key'"
+
+#: Most statements in a row that delete sessions.
+_MOST_DELETIONS = 20
+#: Finds the time of the oldest session that there is room for, and deletes some of those before a time.
+OLDEST_KEPT = "SELECT at FROM elle_sessions_1 ORDER BY at DESC LIMIT 1 OFFSET {value}"
+DELETE_SESSIONS = (
+    "DELETE FROM elle_sessions_1 WHERE key IN (SELECT key FROM elle_sessions_1 WHERE at < {value} LIMIT 5000) "
+    "RETURNING 1"
+)
 DELETE_USAGE = "DELETE FROM elle_usage_1 WHERE day < {value}"
 
 _SAVE = (
@@ -84,49 +98,75 @@ class UsedByAccount:
     usage: CallerUsage
 
 
-class StateDatabase(Protocol):
-    """Keeps what processes share. One event loop uses it. Every method raises StateDownError."""
+class StateDatabase(abc.ABC):
+    """Keeps what processes share. One event loop uses it. Every method raises StateDownError.
 
+    Attributes:
+        VALUE: how the database writes the place of a value in a statement.
+        CHANGE: what a changed session has besides.
+    """
+
+    VALUE = "?"
+    CHANGE = ""
+
+    @abc.abstractmethod
     async def connect(self) -> None:
         """Connect, and make the tables if they are missing."""
 
+    @abc.abstractmethod
     async def now(self) -> float:
         """Return the Unix time of the database."""
 
-    async def save(self, sessions: Sequence[SharedSession]) -> None:
-        """Keep sessions, unless newer entries of theirs are there."""
-
+    @abc.abstractmethod
     def sessions(self, ttl_s: float, most: int) -> AsyncIterator[SharedSession]:
         """Yield the newest sessions at the first call, and later those that have changed since the last call."""
 
-    async def add_usage(self, used: Sequence[UsedByAccount]) -> dict[tuple[bytes, int], CallerUsage]:
-        """Add what callers have used, and return by account and day what they have used in all."""
-
-    async def tidy(self, ttl_s: float) -> None:
-        """Delete what is older than it should be."""
-
+    @abc.abstractmethod
     async def close(self) -> None:
         """Close the connection, if there is one."""
 
+    @abc.abstractmethod
+    async def run(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Execute a statement, and return its rows."""
 
-def saving(sessions: Sequence[SharedSession], now: float, value: str, change: str = "") -> Iterator[Statement]:
-    """Yield the statements that keep sessions. `value`: how the database writes the place of a value."""
-    # Writers that take rows in the same order never wait for each other in a circle.
-    ordered = sorted(sessions, key=lambda one: one.key)
-    rows = [(s.key, s.kind, s.entry.name, s.entry.tokens, now - s.entry.at_s) for s in ordered]
-    return _in_chunks(_SAVE, rows, value, change)
+    async def check_key(self, key: bytes) -> None:
+        """Raise StateDownError if digests in the database were made with another key."""
+        mine = hashlib.blake2b(b"key", digest_size=16, key=hashlib.sha256(key).digest()).digest()
+        await self.run(ADD_KEY.format(value=self.VALUE), [mine])
+        if bytes((await self.run(FIND_KEY))[0][0]) != mine:
+            raise StateDownError(
+                "it was used with another key; give all processes the same --state-key, or another database"
+            )
 
+    async def save(self, sessions: Sequence[SharedSession]) -> None:
+        """Keep sessions, unless newer entries of theirs are there."""
+        if not sessions:
+            return
+        now = await self.now()
+        # Writers that take rows in the same order never wait for each other in a circle.
+        ordered = sorted(sessions, key=lambda one: one.key)
+        rows = [(s.key, s.kind, s.entry.name, s.entry.tokens, now - s.entry.at_s) for s in ordered]
+        for statement in _in_chunks(_SAVE, rows, self.VALUE, self.CHANGE):
+            await self.run(*statement)
 
-def adding_usage(used: Sequence[UsedByAccount], value: str) -> Iterator[Statement]:
-    """Yield the statements that add what callers have used and return what they have used in all."""
-    ordered = sorted(used, key=lambda one: (one.account, one.day))
-    rows = [(u.account, u.day, u.usage.requests, u.usage.turns, u.usage.strong, u.usage.usd) for u in ordered]
-    return _in_chunks(_ADD_USAGE, rows, value, "")
+    async def add_usage(self, used: Sequence[UsedByAccount]) -> dict[tuple[bytes, int], CallerUsage]:
+        """Add what callers have used, and return by account and day what they have used in all."""
+        ordered = sorted(used, key=lambda one: (one.account, one.day))
+        rows = [(u.account, u.day, u.usage.requests, u.usage.turns, u.usage.strong, u.usage.usd) for u in ordered]
+        found: list[tuple[Any, ...]] = []
+        for statement in _in_chunks(_ADD_USAGE, rows, self.VALUE, ""):
+            found += await self.run(*statement)
+        return {(bytes(account), day): CallerUsage(*counts) for account, day, *counts in found}
 
-
-def totals(rows: Sequence[tuple[Any, ...]]) -> dict[tuple[bytes, int], CallerUsage]:
-    """Return what the rows say that callers have used, by account and day."""
-    return {(bytes(account), day): CallerUsage(*counts) for account, day, *counts in rows}
+    async def tidy(self, ttl_s: float, most: int) -> None:
+        """Delete sessions that are older than `ttl_s`, and all but the newest `most`; and usage of days long past."""
+        now = await self.now()
+        before = await self.run(OLDEST_KEPT.format(value=self.VALUE), [most - 1])
+        oldest = max([now - ttl_s, *(row[0] for row in before)])
+        for _ in range(_MOST_DELETIONS):
+            if not await self.run(DELETE_SESSIONS.format(value=self.VALUE), [oldest]):
+                break
+        await self.run(DELETE_USAGE.format(value=self.VALUE), [int(now // DAY_S) - DAYS_KEPT])
 
 
 def _in_chunks(statement: str, rows: Sequence[tuple[Any, ...]], value: str, change: str) -> Iterator[Statement]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +13,15 @@ from pathlib import Path
 from router.cli.checking.finding import Finding, Wanted, fail, ok, warn
 from router.cli.checking.installation import is_writable
 from router.ledger.opening import opened_reader, require_installed
-from router.ledger.settings import LedgerSettings
+from router.ledger.settings import DatabaseSettings, LedgerSettings
 from router.rollout.canary_file import read_canary
 from router.versions.opening import store_at
 
 #: Bytes that a ledger should find free besides its spool.
 _LEAST_FREE = 10**9
+
+#: Seconds that a connection to a database may take.
+_CONNECT_S = 3
 
 
 def check_ledger(name: str, wanted: Wanted) -> Iterator[Finding]:
@@ -42,7 +47,7 @@ def _of_database(name: str, settings: LedgerSettings) -> Iterator[Finding]:
         yield fail(name, f"{place} or its folder cannot be written to.", "Give both to the user of the service.")
 
 
-def _of_key(name: str, settings: LedgerSettings) -> Iterator[Finding]:
+def _of_key(name: str, settings: DatabaseSettings) -> Iterator[Finding]:
     path = settings.key_file or Path(f"{settings.place}.key")
     if settings.key_file is None and settings.is_sqlite and not path.exists():
         # The service makes it; a check writes nothing.
@@ -63,6 +68,42 @@ def _of_spool(name: str, settings: LedgerSettings) -> Iterator[Finding]:
             f"{free / 1e9:.1f} GB are free on the disk of {folder}.",
             "Make room, set --ledger-keep-days, or take another disk (--ledger-spool).",
         )
+
+
+def check_state(name: str, wanted: Wanted) -> Iterator[Finding]:
+    """Look whether the database of shared sessions and limits can be used. It connects to a database by URL."""
+    settings = wanted.settings.state
+    if settings is None:
+        yield ok(name, "sessions and limits are shared by the workers of this service alone (--state).")
+        return
+    place = Path(settings.place)
+    if settings.is_sqlite and not place.exists():
+        yield _of_folder(name, place.absolute().parent, f"{place} is made at the first start")
+        return
+    if trouble := _trouble_with(settings):
+        yield fail(name, f"{settings.name} cannot be used: {trouble}.", "Till then each process goes on alone.")
+    else:
+        yield ok(name, f"{settings.name} can be used.")
+    yield from _of_key(name, settings)
+
+
+def _trouble_with(settings: DatabaseSettings) -> str:
+    """Return why a database cannot be read; an empty text if it can. Nothing is written."""
+    if settings.is_sqlite:
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{settings.place}?mode=ro", uri=True)) as connection:
+                connection.execute("SELECT count(*) FROM elle_sessions_1").fetchone()
+        except sqlite3.Error as error:
+            return str(error)
+        return ""
+    require_installed(settings)
+    import psycopg
+
+    try:
+        psycopg.connect(settings.url.replace("+psycopg", "", 1), connect_timeout=_CONNECT_S).close()
+    except psycopg.Error as error:
+        return type(error).__name__
+    return ""
 
 
 def check_store(name: str, wanted: Wanted) -> Iterator[Finding]:

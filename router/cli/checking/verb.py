@@ -101,6 +101,7 @@ def _checks() -> Iterator[tuple[str, Check]]:
     yield "web tokens", service.check_keys
     yield "traces", service.check_traces
     yield "ledger", records.check_ledger
+    yield "state", records.check_state
     yield "store", records.check_store
     yield "rollout", records.check_rollout
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +15,12 @@ import pytest
 
 from router.client import ClientTlsFiles, RouterClient, channels
 from router.client.channels import ClientChannel, target_of
-from router.errors import ConfigError
+from router.errors import ConfigError, ServiceError
 from router.pb import router_service_pb2 as pb
+from router.pb import router_service_pb2_grpc as pb_grpc
 from router.values import RouteQuery
 from tests.router.client.test_calls import serving
+from tests.router.identity.authority import Authority
 
 
 @pytest.mark.parametrize(
@@ -78,6 +84,48 @@ def test_a_channel_is_opened_anew_once_new_certificates_are_whole(
     assert "not taken over" in caplog.text
     for one in line.channels:
         one.close()
+
+
+@contextmanager
+def encrypted(authority: Authority, clients: Authority, port: int = 0) -> Iterator[int]:
+    """Serve over mutual TLS, and yield the port."""
+    server = grpc.server(ThreadPoolExecutor(2))
+    pb_grpc.add_RouterServiceServicer_to_server(_Decides(), server)
+    pair = authority.sign("server")
+    credentials = grpc.ssl_server_credentials([(pair.key, pair.cert)], clients.pem, require_client_auth=True)
+    found = server.add_secure_port(f"127.0.0.1:{port}", credentials)
+    server.start()
+    try:
+        yield found
+    finally:
+        server.stop(0).wait()
+
+
+class _Decides(pb_grpc.RouterServiceServicer):
+    def Route(self, request: pb.RouteRequest, context: grpc.ServicerContext) -> pb.RouteResponse:  # noqa: N802
+        return pb.RouteResponse()
+
+
+def test_a_client_goes_on_when_both_sides_get_new_authorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "LOOK_S", 0.0)
+    files = ClientTlsFiles(tmp_path / "ca.pem", tmp_path / "cert.pem", tmp_path / "key.pem")
+    assert files.ca
+    assert files.cert
+    assert files.key
+    old, new = Authority("old"), Authority("new")
+    files.ca.write_bytes(old.pem)
+    old.sign("client").write(files.cert, files.key)
+    with encrypted(old, old) as port, RouterClient(f"localhost:{port}", credentials=files) as client:
+        client.route("hello")
+    with encrypted(new, new, port), RouterClient(f"localhost:{port}", credentials=files, timeout_s=5) as client:
+        with pytest.raises(ServiceError, match=r"UNAVAILABLE|DEADLINE_EXCEEDED"):
+            client.route("hello")
+        files.ca.write_bytes(new.pem)
+        new.sign("client").write(files.cert, files.key)
+        # The first look sees that they have changed, and the second one that they are whole.
+        with contextlib.suppress(ServiceError):
+            client.route("hello")
+        client.route("hello")
 
 
 def test_files_that_do_not_fit_are_an_error_at_the_start(tmp_path: Path) -> None:

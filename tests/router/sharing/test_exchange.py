@@ -220,6 +220,45 @@ async def test_no_more_sessions_wait_than_there_is_room_for(tmp_path: Path, monk
         assert mine.exchange.counts.unsaid >= 20
 
 
+async def test_a_process_with_another_key_is_refused_and_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(2):
+        (tmp_path / str(number)).write_text(str(number) * 32)
+    place = str(tmp_path / "state.db")
+    async with process(DatabaseSettings(place, tmp_path / "0")) as mine:
+        mine.remember("one")
+    async with process(DatabaseSettings(place, tmp_path / "1")) as other:
+        assert other.exchange.counts.failures
+    assert "used with another key; give all processes the same --state-key" in caplog.text
+
+
+async def test_no_more_sessions_are_kept_than_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchanges, "_TIDY_S", 0.0)
+    settings = DatabaseSettings(str(tmp_path / "state.db"))
+    async with process(settings) as mine:
+        for number in range(5000):
+            mine.remember(str(number))
+    # The last exchange writes what was new, and then deletes what is too much.
+    with sqlite3.connect(settings.place) as connection:
+        assert connection.execute("SELECT count(*) FROM elle_sessions_1").fetchone() == (2000,)
+
+
+async def test_a_row_that_cannot_be_is_survived(tmp_path: Path) -> None:
+    settings = DatabaseSettings(str(tmp_path / "state.db"))
+    async with process(settings) as mine:
+        mine.remember("one")
+    with sqlite3.connect(settings.place) as connection:
+        now = time.time()
+        for row in ((b"k" * 16, 9, b"n" * 16, 1), (b"k", 0, b"n", 1), (b"x" * 16, 0, b"n" * 16, -5)):
+            connection.execute("INSERT INTO elle_sessions_1 VALUES (?, ?, ?, ?, ?)", (*row, now))
+    async with process(settings) as later:
+        assert later.knows("one")
+        assert later.exchange.counts.failures == 0
+
+
 async def test_old_rows_are_deleted(tmp_path: Path) -> None:
     settings = DatabaseSettings(str(tmp_path / "state.db"))
     async with process(settings) as mine:

@@ -115,6 +115,11 @@ def _ledger_of_nobody(folder: Path) -> list[str]:
     return ["--ledger", str(folder / "ledger.db")]
 
 
+def _state_of_nobody(folder: Path) -> list[str]:
+    (folder / "state.db").write_text("no database at all", "utf-8")
+    return ["--state", str(folder / "state.db")]
+
+
 def _short_key(folder: Path) -> list[str]:
     (folder / "short.key").write_text("x", "utf-8")
     return ["--ledger", str(folder / "new.db"), "--ledger-key", str(folder / "short.key")]
@@ -139,6 +144,7 @@ FAULTS: dict[str, tuple[Callable[[Path], list[str]], str, Level, str]] = {
     ),
     "open to all": (lambda f: ["--host", "0.0.0.0", "--insecure"], "exposure", Level.WARN, "at your cost"),
     "no ledger": (_ledger_of_nobody, "ledger", Level.FAIL, "not a database"),
+    "no state": (_state_of_nobody, "state", Level.FAIL, "not a database"),
     "key is short": (_short_key, "ledger", Level.FAIL, "at least 16 bytes"),
     "empty store": (lambda f: ["--store", str(f / "store")], "policies", Level.FAIL, "elle policy activate"),
     "no policy": (lambda f: ["--policy", str(f / "none.yaml")], "policies", Level.FAIL, "does not exist"),
