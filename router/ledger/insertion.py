@@ -1,4 +1,4 @@
-"""Write rows to the database of a ledger, each of them once, and delete what is too old (`DatabaseSink`)."""
+"""Write rows to the database of a ledger, each of them once, and delete what must go (`DatabaseSink`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import logging
 import operator
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,6 +85,46 @@ class DatabaseSink:
                 deleted[name] += n_rows
         if any(deleted.values()):
             self.write([event_row("rows_expired", deleted)])
+
+    def decisions_of(self, callers: Collection[str], sessions: Collection[str]) -> set[str]:
+        """Return the ids of all decisions of these callers and sessions, by their digests. Raises LedgerDownError."""
+        table = metadata.tables["decisions"]
+        wanted = table.c.caller.in_(callers) | table.c.session.in_(sessions)
+        query = sa.select(table.c.decision_id).where(wanted)
+
+        def read() -> set[str]:
+            with self._engine.connect() as connection:
+                return set(connection.execute(query).scalars())
+
+        return _attempt(read)
+
+    def remove(self, decision_ids: Collection[str], callers: Collection[str]) -> dict[str, int]:
+        """Delete decisions with their answers and feedback, and what these callers said of others, for ever.
+
+        Return the number of rows of each table. Raises LedgerDownError.
+        """
+        ids, removed = sorted(decision_ids), dict.fromkeys(("decisions", "outcomes", "feedback"), 0)
+        for start in range(0, len(ids), _DELETED_ROWS):
+            part = ids[start : start + _DELETED_ROWS]
+            for name in removed:
+                removed[name] += _attempt(lambda name=name, part=part: self._remove(name, "decision_id", part))  # type: ignore[misc]
+        if callers:
+            removed["feedback"] += _attempt(lambda: self._remove("feedback", "caller", sorted(callers)))
+        if self._engine.dialect.name == "sqlite":
+            _attempt(self._forget_log)
+        return removed
+
+    def _remove(self, name: str, column: str, values: Sequence[str]) -> int:
+        table = metadata.tables[name]
+        with self._engine.begin() as connection:
+            if connection.dialect.name == "sqlite":
+                # What is deleted is overwritten in the file.
+                connection.exec_driver_sql("PRAGMA secure_delete=ON")
+            return connection.execute(sa.delete(table).where(table.c[column].in_(values))).rowcount
+
+    def _forget_log(self) -> None:
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close the connections to the database."""

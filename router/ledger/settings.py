@@ -81,6 +81,12 @@ class DatabaseSettings:
             _make_key(path)
         return _read_key(path)
 
+    def existing_key(self) -> bytes:
+        """Return the secret key of the digests, which must exist. Raises ConfigError if it cannot be read."""
+        if self.key_file is None and not self.is_sqlite:
+            raise ConfigError("--ledger-key must name the file of the key that the service uses.")
+        return _read_key(self.key_file or Path(f"{self.place}.key"))
+
 
 @dataclass(frozen=True)
 class LedgerSettings(DatabaseSettings):

@@ -14,10 +14,11 @@ import logging
 import os
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from probes.atomic_write import write_file
 from router.ledger.records import LedgerRow, TableName
 from router.time_ids import is_time_id, made_at, new_id
 
@@ -107,7 +108,7 @@ class Spool:
         n_rows = 0
         for path in self._segments():
             with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-                if not _locked(file.fileno()):
+                if not _locked(file.fileno(), path):
                     continue
                 rows, n_spoiled = _rows(file.read())
                 for start in range(0, len(rows), _REPLAY_ROWS):
@@ -121,11 +122,38 @@ class Spool:
                     path.unlink()
         return n_rows
 
+    def waiting(self) -> Iterator[LedgerRow]:
+        """Yield every row that can be read, also those that other processes write."""
+        for path in (*self._segments(), *self._spoiled()):
+            with contextlib.suppress(FileNotFoundError):
+                yield from _rows(path.read_bytes())[0]
+
+    def remove(self, must_go: Callable[[LedgerRow], bool]) -> tuple[int, int]:
+        """Remove rows for ever. Return how many, and the number of segments that another process writes now.
+
+        Those segments are left as they are. A line that cannot be read is kept, because nobody knows what it holds.
+        """
+        n_rows = n_busy = 0
+        for path in (*self._segments(), *self._spoiled()):
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                if not _locked(file.fileno(), path):
+                    n_busy += 1
+                    continue
+                lines = file.read().split(b"\n")[:-1]
+                kept = [line for line in lines if (row := _row(line)) is None or not must_go(row)]
+                if len(kept) < len(lines):
+                    n_rows += len(lines) - len(kept)
+                    write_file(path, b"".join(line + b"\n" for line in kept), mode=0o600)
+        return n_rows, n_busy
+
     def close(self) -> None:
         """End the segment that is being written."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    def _spoiled(self) -> list[Path]:
+        return sorted(self._folder.glob("*.spoiled"))
 
     def _segments(self) -> list[Path]:
         return sorted(self._folder.glob(f"*{_SUFFIX}"))
@@ -159,12 +187,13 @@ def _rows(data: bytes) -> tuple[list[LedgerRow], int]:
     return rows, len(lines) - len(rows)
 
 
-def _locked(file: int) -> bool:
+def _locked(file: int, path: Path) -> bool:
+    """Lock a segment. Return False if another process has it, or has put another file in its place meanwhile."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    return True
+    return path.stat().st_ino == os.fstat(file).st_ino
 
 
 def _line(row: LedgerRow) -> bytes:

@@ -145,6 +145,44 @@ def ledger_label_verb(outcomes: tuple[Path, ...], ledger: str, authority: str, s
         raise SystemExit(INCOMPLETE)
 
 
+@ledger_verb.command("forget", short_help="Remove what a person or a session left in a ledger.")
+@LEDGER
+@click.option("--caller", "callers", multiple=True, metavar="token:ID|jwt:NAME", help="Whose rows go; repeatable.")
+@click.option("--session", "sessions", multiple=True, metavar="ID", help="The id of a session that goes; repeatable.")
+@click.option("--decision", "decisions", multiple=True, metavar="ID", help="The id of one decision; repeatable.")
+@click.option("--ledger-key", type=PATH, help="The file of the ledger's key. Default: PATH.key.")
+@click.option("--ledger-spool", type=PATH, help="The folder of the spool. Default: PATH.spool.")
+@click.option("--author", metavar="NAME", default="", help="Who does it, for the audit trail.")
+@JSON
+def ledger_forget_verb(
+    ledger: str, ledger_key: Path | None, ledger_spool: Path | None, as_json: bool, **who: Any
+) -> None:
+    """Remove decisions with all answers to them and all feedback, from the database and from its spool, for ever.
+
+    The audit trail says how many rows went, but not whose. The exit status is 3 if there were none, or if the service
+    writes to the spool now, so that rows may be left in it.
+    """
+    if not (who["callers"] or who["sessions"] or who["decisions"]):
+        raise click.UsageError("give --caller, --session or --decision.")
+    from router.cli.updating.forget_rows import forget_rows
+
+    found = forget_rows(LedgerSettings(ledger, key_file=ledger_key, spool_dir=ledger_spool), **who)
+    n_rows = found.decisions + found.outcomes + found.feedback + found.spooled
+    if as_json:
+        print_json(asdict(found))
+    else:
+        click.echo(
+            f"{found.decisions:,} decisions, {found.outcomes:,} answers, {found.feedback:,} pieces of feedback and "
+            f"{found.spooled:,} rows of the spool are removed."
+        )
+        if not n_rows:
+            click.echo("Nothing was found. Is this the key of the service, and the name that `elle token list` shows?")
+        if found.busy_segments:
+            click.echo("The service writes to the spool now. Run this again when its database is back.")
+    if found.busy_segments or not n_rows:
+        raise SystemExit(INCOMPLETE)
+
+
 @contextmanager
 def _reading(ledger: str) -> Iterator[LedgerReader]:
     from router.ledger.opening import opened_reader
