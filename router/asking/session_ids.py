@@ -84,7 +84,10 @@ def caller_of(headers: Mapping[str, str]) -> str:
     lowered = {name.lower(): value for name, value in headers.items()}
     for name in _CALLER_HEADERS:
         if value := lowered.get(name):
-            return hashlib.sha256(f"{name}\0{value}".encode(errors="surrogatepass")).hexdigest()
+            # The same credential may come in another header from another client, and is the same caller.
+            scheme, _, rest = value.partition(" ")
+            credential = rest.strip() if scheme.lower() == "bearer" else value
+            return hashlib.sha256(f"credential\0{credential}".encode(errors="surrogatepass")).hexdigest()
     return ""
 
 

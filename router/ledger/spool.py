@@ -188,7 +188,7 @@ def _rows(data: bytes) -> tuple[list[LedgerRow], int]:
 
 
 def _locked(file: int, path: Path) -> bool:
-    """Lock a segment. Return False if another process has it, or has put another file in its place meanwhile."""
+    """Take a segment for this process. Return False if another one has it, or has replaced the file meanwhile."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -59,4 +59,5 @@ def test_the_key_of_a_caller_follows_from_its_credential_and_does_not_reveal_it(
     assert "secret" not in one
     assert one == caller_of({"authorization": "Bearer secret-1", "user-agent": "x"})
     assert caller_of({"x-api-key": "k"}) not in {"", one}
+    assert caller_of({"X-API-Key": "secret-1"}) == caller_of({"api-key": "secret-1"}) == one
     assert caller_of({}) == ""
