@@ -80,13 +80,16 @@ def explain_verb(as_json: bool, **asked: Any) -> None:
     is_flag=True,
     help="Do not check whether the candidates can be asked, as on a machine that has no keys.",
 )
+@click.option("--canary", type=PATH, help="The file of a canary: say what part the policy has in it.")
 @JSON
-def validate_verb(file: Path, encoder_dir: Path | None, deciding_only: bool, as_json: bool) -> None:
+def validate_verb(
+    file: Path, encoder_dir: Path | None, deciding_only: bool, canary: Path | None, as_json: bool
+) -> None:
     """Check a policy FILE and everything that it names: its probe, encoder, prices, keys and certificates.
 
     The exit status is 3 if the policy can decide, but some candidate cannot be asked for its answer here.
     """
-    from router.cli.steps.validate_file import validation, what_keeps_from_answering
+    from router.cli.steps.validate_file import trials_in_words, validation, what_keeps_from_answering
     from router.policies.loading import load_policy
 
     policy = load_policy(file)
@@ -98,10 +101,13 @@ def validate_verb(file: Path, encoder_dir: Path | None, deciding_only: bool, as_
             served.check_encoder(encoder)
     unset, problems = ([], []) if deciding_only else what_keeps_from_answering(policy)
     can_answer = None if deciding_only else not unset and not problems
+    trials = trials_in_words(policy, canary)
     if as_json:
-        print_json(validation(policy, unset, problems) | {"can_answer": can_answer})
+        print_json(validation(policy, unset, problems) | {"can_answer": can_answer, "trials": trials})
     else:
         _say_validation(file, policy, unset, problems)
+        for line in trials:
+            click.echo(line)
     if can_answer is False:
         raise SystemExit(INCOMPLETE)
 

@@ -18,7 +18,7 @@ from typing import Any
 from router.client import AsyncRouterClient, RouterClient
 from router.errors import RouterError
 from router.feedback.pieces import FeedbackKind, FeedbackPiece
-from router.gateways.litellm_plugin import METADATA_KEY, import_litellm
+from router.gateways.litellm_plugin import METADATA_KEY, litellm_and_callback
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def elle_feedback(
     An answer counts once, however often LiteLLM tells of it. What cannot be given is logged, and the call of the user
     goes on. Raises GatewayNotInstalledError if LiteLLM is not installed.
     """
-    _, custom_logger = import_litellm()
+    _, custom_logger = litellm_and_callback()
     wanted = FeedbackKind(kind)
 
     class ElleFeedback(custom_logger):  # type: ignore[misc, valid-type]

@@ -83,7 +83,7 @@ def elle_plugin(
 
     Raises GatewayNotInstalledError if LiteLLM is not installed.
     """
-    litellm, custom_logger = import_litellm()
+    litellm, custom_logger = litellm_and_callback()
     # LiteLLM shows every call of the process to every callback, so each plugin marks the calls of its own routers.
     mark = f"elle_plugin_{uuid.uuid4().hex}"
     decider: Decider = _RemoteEngine(engine, timeout_s) if isinstance(engine, str) else _LocalEngine(engine)
@@ -237,7 +237,7 @@ class _RemoteEngine:
         return await self._client[1].route(query, api_key=api_key)
 
 
-def import_litellm() -> tuple[Any, Any]:
+def litellm_and_callback() -> tuple[Any, Any]:
     """Return LiteLLM and the base class of its callbacks. Raises GatewayNotInstalledError without LiteLLM."""
     try:
         litellm = importlib.import_module("litellm")

@@ -203,6 +203,16 @@ class LedgerReader:
         """
         return self._one(decisions.c.request_id == request_id, decisions.c.caller.is_not_distinct_from(caller))
 
+    def decision_known_as(self, name: str) -> LoggedDecision | None:
+        """Return the decision with this id, or of the only request with this id; None if there are none or several.
+
+        This does not ask whose decision it is, so it is for the operator.
+        """
+        if (found := self._one(decisions.c.decision_id == name)) is not None:
+            return found
+        same = self._read(sa.select(decisions).where(decisions.c.request_id == name).limit(2))
+        return same[0] if len(same) == 1 else None
+
     def feedback_by_id(self, feedback_id: str) -> LoggedFeedback | None:
         """Return one piece of feedback by its id, or None if the ledger has no such piece."""
         with self.reading() as connection:

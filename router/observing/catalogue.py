@@ -215,6 +215,20 @@ STATE_UNSAID = Metric(
 STATE_AGE = Metric(
     "elle_state_age_seconds", _SAME, "Seconds since the last exchange worked; the largest of all processes."
 )
+CANARY_SHARE = Metric(
+    "elle_canary_share",
+    _SAME,
+    "Share of the requests to the base that the canary decides, 0 to 1, with its state.",
+    ("tried", "base", "status"),
+)
+CANARY_LOSS = Metric(
+    "elle_canary_loss",
+    _SAME,
+    "Mean loss of the canary, -1 to 1: the bounds between which it lies, and the limit that is acceptable.",
+    ("tried", "bound"),
+)
+CANARY_LABELS = Metric("elle_canary_labels", _SAME, "Labels of the canary so far.", ("tried",))
+CANARY_REQUESTS = Metric("elle_canary_requests", _SAME, "Answers of the canary whose end is known.", ("tried",))
 BUILD_INFO = Metric("elle_build_info", _SAME, "What runs; always 1.", ("version", "python"))
 
 #: Every metric by its name.
@@ -230,6 +244,7 @@ CATALOGUE = {
         *(RELOADS, POLICY_LOADED),
         *(DRIFT_BLOCKS, DRIFT_DISTANCE, DRIFT_ALARM),
         *(LEDGER_ROWS, LEDGER_WAITING, LEDGER_SPOOL, LEDGER_LAG, LEDGER_DOWN),
+        *(CANARY_SHARE, CANARY_LOSS, CANARY_LABELS, CANARY_REQUESTS),
         *(SHADOW_DECISIONS, SHADOW_UNCOMPARED, SHADOW_COST),
         *(STATE_FAILURES, STATE_UNSAID, STATE_AGE),
         *(WORKERS, WORKER_RESTARTS, POLICY_INFO, CERTIFICATE_EXPIRES, BUILD_INFO),

@@ -45,8 +45,8 @@ class Snapshot:
         for name, series in other.values.items():
             own, is_same = self.values.setdefault(name, {}), CATALOGUE[name].kind is MetricKind.SAME
             for labels, value in series.items():
-                before = own.get(labels, 0.0)
-                own[labels] = max(before, value) if is_same else before + value
+                before = own.get(labels)
+                own[labels] = value if before is None else max(before, value) if is_same else before + value
         for name, counts in other.histograms.items():
             mine = self.histograms.setdefault(name, {})
             for labels, row in counts.items():

@@ -17,6 +17,7 @@ from router.observing.metrics import SHORT_DIGEST
 from router.observing.tally import Labels, Snapshot, Tally
 
 if TYPE_CHECKING:
+    from router.deciding.pipeline import Router
     from router.drift.watch import DriftWatch
     from router.ledger.recorder import Ledger
     from router.rollout.shadow import ShadowWatch
@@ -75,6 +76,7 @@ def process_state(reloader: Reloader, ports: ServicePorts, parts: OptionalParts 
             **_drift_values(parts.drift),
             **_shadow_values(parts.shadow),
             **_ledger_values(parts.ledger),
+            **_canary_values(router),
             **_exchange_values(parts.exchange),
             catalogue.BUILD_INFO.name: {(_version(), platform.python_version()): 1.0},
         }
@@ -226,6 +228,27 @@ def _ledger_values(ledger: Ledger | None) -> dict[str, dict[Labels, float]]:
         catalogue.LEDGER_SPOOL.name: {(): float(counts.spool_bytes)},
         catalogue.LEDGER_LAG.name: {(): counts.lag_s},
         catalogue.LEDGER_DOWN.name: {(): float(counts.is_down)},
+    }
+
+
+def _canary_values(router: Router) -> dict[str, dict[Labels, float]]:
+    # The parent of several workers imports this module, and needs neither.
+    from router.rollout.canary_router import CanaryRouter
+
+    canary = router.follower.canary if isinstance(router, CanaryRouter) and router.follower is not None else None
+    if canary is None:
+        return {}
+    plan, evidence = canary.plan, canary.evidence
+    low, high = evidence.loss_interval()
+    return {
+        catalogue.CANARY_SHARE.name: {(plan.policy, plan.base, canary.status.value): canary.share},
+        catalogue.CANARY_LOSS.name: {
+            (plan.policy, "low"): low,
+            (plan.policy, "high"): high,
+            (plan.policy, "limit"): plan.max_loss,
+        },
+        catalogue.CANARY_LABELS.name: {(plan.policy,): float(evidence.n_labels)},
+        catalogue.CANARY_REQUESTS.name: {(plan.policy,): float(evidence.n_requests)},
     }
 
 

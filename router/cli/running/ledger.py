@@ -145,6 +145,31 @@ def ledger_label_verb(outcomes: tuple[Path, ...], ledger: str, authority: str, s
         raise SystemExit(INCOMPLETE)
 
 
+@ledger_verb.command("scores", short_help="Put the scores of a Langfuse export into a ledger.")
+@click.argument("export", nargs=-1, required=True, type=PATH)
+@LEDGER
+@click.option("--score", metavar="NAME", help="Take the scores of this name only.")
+@JSON
+def ledger_scores_verb(export: tuple[Path, ...], ledger: str, score: str | None, as_json: bool) -> None:
+    """Put the scores of a Langfuse EXPORT into a ledger, as feedback on the answers that callers got.
+
+    The trace of a score must have the id of the decision or its x-request-id, or an observation of it in EXPORT must
+    name the decision, as LiteLLM's callback for Langfuse does. Only NUMERIC scores from 0 to 1 and BOOLEAN ones are
+    taken. The exit status is 3 if some are left out.
+    """
+    from router.cli.updating.langfuse_scores import keep_langfuse_scores
+
+    found = keep_langfuse_scores(export, ledger, score=score)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        click.echo(f"{found.kept:,} scores are in the ledger.")
+        for reason, n_scores in found.left_out.items():
+            click.echo(f"{n_scores:,} are left out: {reason}.")
+    if found.left_out:
+        raise SystemExit(INCOMPLETE)
+
+
 @ledger_verb.command("forget", short_help="Remove what a person or a session left in a ledger.")
 @LEDGER
 @click.option("--caller", "callers", multiple=True, metavar="token:ID|jwt:NAME", help="Whose rows go; repeatable.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from probes.bounded.files import shown
@@ -38,7 +39,34 @@ def validation(policy: ServedPolicy, unset: list[str], problems: list[str]) -> d
         "profiles": [served.ref.name for served in policy.profiles()],
         "certificate": policy.certificate.model_dump(mode="json") if policy.certificate else None,
         "certificate_expired": is_expired(policy.certificate) if policy.certificate else None,
+        "explore": policy.rules.file.explore.model_dump(mode="json") if policy.rules.file.explore else None,
     }
+
+
+def trials_in_words(policy: ServedPolicy, canary: Path | None) -> list[str]:
+    """Return what is tried with this policy: whether it explores, and which part it has in the canary of a file.
+
+    Raises ConfigError if the file is no canary.
+    """
+    lines = []
+    if explores := policy.rules.file.explore:
+        lines.append(
+            f"It explores: {explores.share:.1%} of its decisions go to another eligible candidate, for at most "
+            f"{explores.usd_per_day:g} USD a day."
+        )
+    if canary is not None:
+        from router.rollout.canary_file import read_canary
+
+        found = read_canary(canary).canary
+        shares = {found.plan.policy: found.share, found.plan.base: 1 - found.share}
+        if (share := shares.get(policy.ref.name)) is None:
+            lines.append(f"It has no part in the canary of {found.plan.policy} ({canary}).")
+        else:
+            role = "tried" if policy.ref.name == found.plan.policy else "the base"
+            lines.append(
+                f"It is {role} in a canary that is {found.status.value}: it decides {share:.0%} of the requests."
+            )
+    return lines
 
 
 def parameters_in_words(policy: ServedPolicy) -> list[str]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from router.cli.main import cli
+from router.observing.tally import Snapshot
 from router.policies.loading import load_policies
 from router.rollout.canary import Canary, CanaryPlan
 from router.rollout.canary_file import CanaryFile, Follower
 from router.rollout.canary_router import CanaryRouter
+from router.serving.reports import _canary_values
 from router.values import Overrides, RouteQuery
 from tests.fakes import FakeEncoder, write_policy
+from tests.router.serving.processes import RULE
 
 
 class Service:
@@ -81,6 +87,43 @@ def test_a_policy_that_is_not_served_and_a_file_that_is_broken_assign_nothing(
     with caplog.at_level(logging.ERROR):
         assert set(service.decided_by(5)) == {"old"}
     assert "no canary decides" in caplog.text
+
+
+def test_the_metrics_of_all_processes_say_how_the_canary_is_doing(service: Service) -> None:
+    file = service.begin(0.25)
+    for _ in range(10):
+        file.canary.label(-0.5)
+    file.canary.ended("new", failed=False, latency_s=1.0)
+    file.save()
+    service.now += 2
+    service.decided_by(1)
+    total = Snapshot()
+    for _ in range(2):
+        # Both workers of a service follow the same file.
+        total.add(Snapshot(_canary_values(service.router)))
+    low, high = file.canary.evidence.loss_interval()
+    assert low < 0
+    assert total.values == {
+        "elle_canary_share": {("new", "old", "running"): 0.25},
+        "elle_canary_loss": {("new", "low"): low, ("new", "high"): high, ("new", "limit"): 0.02},
+        "elle_canary_labels": {("new",): 10.0},
+        "elle_canary_requests": {("new",): 1.0},
+    }
+
+
+def test_elle_validate_says_what_is_tried_with_a_policy(service: Service, tmp_path: Path) -> None:
+    service.begin(0.25)
+    explores = {"explore": {"share": 0.02, "usd_per_day": 3.0}}
+    for name, said in (("old", "It is the base in a canary"), ("new", "It is tried"), ("third", "It has no part")):
+        path = write_policy(tmp_path, name=name, probe=None, rule=RULE, safe_default="small", **explores)
+        done = CliRunner().invoke(
+            cli, ["validate", str(path), "--deciding-only", "--canary", str(service.state), "--json"]
+        )
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout)
+        assert found["explore"] == {"share": 0.02, "usd_per_day": 3.0}
+        assert found["trials"][0].startswith("It explores: 2.0% of its decisions go to another eligible candidate")
+        assert found["trials"][1].startswith(said)
 
 
 def test_requests_to_another_policy_than_the_base_are_left_alone(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def _scores(export: _Export, collection: Collection) -> dict[str, dict[str, list
         values = row.values
         observation, trace = first(values, "observation_id", "observationId"), _trace(values)
         name = str(values.get("name") or "")
-        raw = _raw(name, values)
+        raw = raw_score(name, values)
         same = (str(values.get("id")), str(observation), trace, name, repr(raw.value))
         if not observation and not trace:
             collection.notes["scores of sessions or experiments, which belong to no single answer"] += 1
@@ -169,7 +169,8 @@ def _counts(by_name: Mapping[str, Mapping[str, list[RawScore]]]) -> Counter[str]
     return Counter({name: sum(map(len, found.values())) for name, found in by_name.items()})
 
 
-def _raw(name: str, values: Mapping[str, Any]) -> RawScore:
+def raw_score(name: str, values: Mapping[str, Any]) -> RawScore:
+    """Return what a score of Langfuse says, by its data type."""
     kind = str(first(values, "data_type", "dataType") or "").upper()
     value, text = values.get("value"), first(values, "string_value", "stringValue")
     source = f"scores {name!r} of data type {kind or 'unknown'}"
