@@ -120,6 +120,8 @@ _URDU_LETTERS = frozenset("ٹڈڑںےہ")
 _PERSIAN_LETTERS = frozenset("پچژگ")
 
 _WORD = re.compile(r"\w+")
+#: Puts a blank in place of every ASCII character that is not part of a word.
+_ASCII_BREAKS = {point: " " for point in range(128) if not _WORD.match(chr(point))}
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 
 
@@ -128,7 +130,9 @@ def language_of(text: str) -> str:
 
     Only the first 4,000 characters are looked at, without code blocks.
     """
-    prose = " ".join(_FENCE.split(text[:_LOOK_AT])[::2])
+    prose = text[:_LOOK_AT]
+    if _may_have_fence(prose):
+        prose = " ".join(_FENCE.split(prose)[::2])
     scripts = _scripts(prose)
     if not scripts:
         return UNKNOWN
@@ -166,13 +170,22 @@ def _scripts(text: str) -> Counter[str]:
 
 def _language_with_most_words(text: str, script: str) -> str:
     # Words of the same languages are counted together first, which needs no step of Python for each word.
-    found = Counter(map(_LANGUAGES_OF_WORD[script].get, _WORD.findall(text.lower())))
+    found = Counter(map(_LANGUAGES_OF_WORD[script].get, _words_of(text.lower())))
     hits: dict[str, int] = {}
     for languages, n in found.items():
         for language in languages or ():
             hits[language] = hits.get(language, 0) + n
     most, next_most = [*sorted(hits.values(), reverse=True), 0, 0][:2]
     return next(name for name, n in hits.items() if n == most) if most >= _MIN_HITS and most > next_most else UNKNOWN
+
+
+def _words_of(text: str) -> list[str]:
+    # The pattern would find the same words in plain English, in three times the time.
+    return text.translate(_ASCII_BREAKS).split() if text.isascii() else _WORD.findall(text)
+
+
+def _may_have_fence(text: str) -> bool:
+    return "```" in text or "~~~" in text
 
 
 _CODE_START = re.compile(
@@ -192,7 +205,7 @@ def has_code(text: str) -> bool:
     Only the first 20,000 characters are looked at.
     """
     text = text[:_LOOK_AT_FOR_CODE]
-    if _FENCE.search(text) or any(trace in text for trace in _TRACES):
+    if (_may_have_fence(text) and _FENCE.search(text)) or any(trace in text for trace in _TRACES):
         return True
     lines = islice(filter(None, map(str.strip, text.splitlines())), _LOOK_AT_LINES)
     like_code = (True for line in lines if _reads_like_code(line[:200].rstrip()))
