@@ -129,20 +129,21 @@ def test_an_error_after_a_comment_is_the_error_event_of_the_api(door: Door, path
 def test_the_sdks_read_comments_and_the_errors_behind_them(door: Door) -> None:
     for model in ("thinks", "fails"):
         door.upstream.gate.clear()
-        threading.Timer(0.2, door.upstream.gate.set).start()
         with openai.OpenAI(api_key="k", base_url=f"{door.root}/v1", max_retries=0) as sdk:
+            # It returns with the headers, which come with the first comment.
             stream = sdk.chat.completions.create(model=model, messages=HELLO, stream=True)
+            door.upstream.gate.set()
             if model == "thinks":
                 assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "forty-two"
             else:
                 with pytest.raises(openai.APIError, match="candidate"):
                     list(stream)
     door.upstream.gate.clear()
-    threading.Timer(0.2, door.upstream.gate.set).start()
     with (
         anthropic.Anthropic(api_key="k", base_url=door.root, max_retries=0) as messages,
         messages.messages.stream(model="thinks", max_tokens=9, messages=HELLO) as events,
     ):
+        door.upstream.gate.set()
         assert events.get_final_text() == "forty-two"
 
 
