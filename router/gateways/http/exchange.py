@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from router.answering.dispatch import Dispatcher
@@ -28,6 +28,7 @@ from router.intake.bounds import SMALL_BYTES, forget_frames
 from router.intake.in_flight import InFlight
 from router.quoting import quoted
 from router.values import RouteQuery
+from router.wire.turns import Turns
 
 T = TypeVar("T")
 
@@ -37,7 +38,8 @@ class Engine:
     """The parts of the service that a request needs: the router decides it, the dispatcher gets the answer.
 
     `in_flight` tracks the request until it has been answered. After `comment_after_s` seconds of silence a client that
-    waits for a stream gets a comment; 0 sends none. `desk` takes feedback; None if there is no ledger.
+    waits for a stream gets a comment; 0 sends none. `desk` takes feedback; None if there is no ledger. By `turns`
+    requests begin one in each pass of the event loop, and hosts take turns.
     """
 
     router: Router
@@ -45,6 +47,7 @@ class Engine:
     in_flight: InFlight
     comment_after_s: float = 0.0
     desk: FeedbackDesk | None = None
+    turns: Turns = field(default_factory=Turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,7 @@ class Endpoint:
                     # Over HTTP/1.1 each call that is open has a connection of its own, so only hosts are told apart.
                     host, _ = scope.get("client") or ("", 0)
                     whose = {"caller": caller_key(headers), "connection": f"{host}:"}
+                    await engine.turns.wait(whose["connection"])
                     model = scope.get("path_params", {}).get("model", "")
                     exchange = Exchange(engine, self._api, headers, whose, deadline, reply, model)
                     await while_connected(receive, self._run(exchange, chunks))
