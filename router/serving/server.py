@@ -39,6 +39,7 @@ from router.serving.settings import ServerSettings
 from router.serving.shutdown import Shutdown
 from router.serving.watching.admin_port import showing, try_now
 from router.sharing.exchange import StateExchange, StateSettings, exchanging
+from router.sharing.private_state import PrivateDatabase
 from router.sharing.session_table import shared_block
 
 if TYPE_CHECKING:
@@ -258,7 +259,8 @@ async def _sharing(
     if settings.state is None:
         yield None
         return
-    shared = StateSettings(settings.state, settings.session_ttl_s, settings.max_sessions, reads=settings.worker == 0)
+    most = 0 if isinstance(settings.state, PrivateDatabase) else settings.max_sessions
+    shared = StateSettings(settings.state, settings.session_ttl_s, most, reads=settings.worker == 0)
     memories = router.memory.sessions, router.memory.responses
     async with exchanging(shared, memories, ports.gate.accounts) as exchange:
         yield exchange

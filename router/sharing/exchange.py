@@ -62,7 +62,7 @@ class StateSettings:
     Attributes:
         database: the database.
         ttl_s: the seconds for which sessions are kept.
-        most: the most sessions that are read at once.
+        most: the most sessions that are read at once; 0 shares no sessions.
         reads: whether this process reads the sessions of others; one worker does for all of a machine.
     """
 

@@ -38,7 +38,7 @@ class Callers:
     def __init__(
         self, address: str | Sequence[str], threads: int = 4, scores: Mapping[str, float] | None = None
     ) -> None:
-        self._scores = scores
+        self._scores = scores or {}
         self.chosen: dict[str, list[str]] = defaultdict(list)
         self.failed: list[ServiceError] = []
         self._ending = threading.Event()

@@ -21,7 +21,7 @@ EVERYTHING: dict[str, Any] = {
     "image": {"repository": "registry.example/elle-router", "digest": "sha256:" + "0" * 64},
     "imagePullSecrets": [{"name": "registry"}],
     "args": ["--workers=2"],
-    "secrets": {"environment": "elle-environment", "tls": "elle-tls", "tokens": "elle-tokens"},
+    "secrets": {"environment": "elle-environment", "tls": "elle-tls", "tokens": "elle-tokens", "state": "elle-state"},
     "policyConfigMap": "elle-policy",
     "autoscaling": {"queueMilliseconds": 50},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -91,7 +91,7 @@ def test_everything_that_can_be_set_is_in_the_manifests() -> None:
     (container,) = pod["containers"]
     assert container["image"].endswith("@" + EVERYTHING["image"]["digest"])
     assert container["envFrom"] == [{"secretRef": {"name": "elle-environment"}}]
-    assert {one["name"] for one in pod["volumes"]} == {"tmp", "policy", "tls", "tokens"}
+    assert {one["name"] for one in pod["volumes"]} == {"tmp", "policy", "tls", "tokens", "state"}
     assert full["ServiceMonitor"]["metadata"]["labels"]["release"] == "prometheus"
     assert "replicas" not in full["Deployment"]["spec"]
     assert rendered({"autoscaling": {"enabled": False}})["Deployment"]["spec"]["replicas"] == 2

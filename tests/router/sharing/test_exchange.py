@@ -275,15 +275,27 @@ async def test_old_rows_are_deleted(tmp_path: Path) -> None:
 
 def test_a_service_leaves_no_private_database_and_takes_away_those_of_killed_ones() -> None:
     with private_state() as settings:
+        assert settings is not None
         folder = Path(settings.place).parent
         assert folder.stat().st_mode & 0o077 == 0
         left = folder.with_name("elle-state-999999999-left")
         left.mkdir()
         with private_state() as other:
+            assert other is not None
             assert other.place != settings.place
         assert not left.exists()
         assert folder.exists()
     assert not folder.exists()
+
+
+def test_a_service_without_a_folder_that_it_may_write_starts_nevertheless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("router.sharing.private_state._MEMORY", tmp_path / "none")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "none"))
+    with private_state() as settings:
+        assert settings is None
+    assert "each worker holds callers to their limits by itself" in caplog.text
 
 
 def test_a_url_needs_a_key_that_all_replicas_have() -> None:
