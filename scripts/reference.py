@@ -53,7 +53,7 @@ ENVIRONMENT = {
     "ELLE_ENCODER_DIR": "The directory that holds the encoder's files. The option `--encoder-dir` wins over it.",
     "ELLE_ENCODER_RUNTIME": "`native` or `onnxruntime`: what computes the int8 encoder. Unset: `native` if it can run.",
     "ELLE_TORCH_DEVICE": "`cpu`, `cuda` or `cuda:1`: where a float32 encoder runs. Unset: a GPU if torch sees one.",
-    "ELLE_ADMIN_TOKEN": "The token with the scope admin by which `elle top` asks for the figures.",
+    "ELLE_ADMIN_TOKEN": "The token with the scope admin that `elle top` and `elle admin` show to the service.",
     "ELLE_CACHE_DIR": "Where exported encoders and features are kept. Unset: `elle` in the user's cache directory.",
 }
 

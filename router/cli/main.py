@@ -38,7 +38,7 @@ TITLES = {
         "recalibrate",
         "forget",
     ),
-    "Watch and change a running service": ("canary", "compare", "drift", "ledger"),
+    "Watch and change a running service": ("admin", "canary", "compare", "drift", "ledger"),
     "Work on embeddings": ("embed", "fit-pairs", "score", "select", "export-encoder"),
     "This program": ("version",),
 }
@@ -53,6 +53,7 @@ _EXTRA_OF = {
 
 #: The module and the name of each verb. It is imported when it is used, so that `elle serve` starts soon.
 PLACES = {
+    "admin": ("router.cli.changing.admin", "admin_verb"),
     "canary": ("router.cli.running.canary", "canary_verb"),
     "collect": ("router.cli.collecting", "collect_verb"),
     "compare": ("router.cli.running.compare", "compare_verb"),

@@ -26,8 +26,8 @@ _STORE = click.option(
     "started with the same --store follows it.",
 )
 _AUTHOR = click.option("--author", help="Who does it. Default: the name of the user.")
-_REASON = click.option("--reason", required=True, help="Why; it is kept in the audit trail.")
-_EXPECT = click.option(
+REASON = click.option("--reason", required=True, help="Why; it is kept in the audit trail.")
+EXPECT = click.option(
     "--expect",
     metavar="VERSION|none",
     help="Change nothing unless this version is the active one. Default: the one that is active when the verb begins.",
@@ -165,9 +165,9 @@ def _checked(
 @click.command("activate", short_help="Make a policy file or a version the active one.")
 @click.argument("what")
 @_STORE
-@_REASON
+@REASON
 @_AUTHOR
-@_EXPECT
+@EXPECT
 @ENCODER_DIR
 @JSON
 def policy_activate_verb(what: str, store: str, encoder_dir: Path | None, as_json: bool, **wish: Any) -> None:
@@ -187,9 +187,9 @@ def policy_activate_verb(what: str, store: str, encoder_dir: Path | None, as_jso
 @click.command("rollback", short_help="Go back to the version before the active one.")
 @click.argument("policy")
 @_STORE
-@_REASON
+@REASON
 @_AUTHOR
-@_EXPECT
+@EXPECT
 @JSON
 def policy_rollback_verb(policy: str, store: str, as_json: bool, **wish: Any) -> None:
     """Make the version of POLICY active again, byte for byte, that was active before the one that is now.
