@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,8 +16,16 @@ from router.cli.running.top import TOKEN_VARIABLE
 from router.errors import ConfigError, ServiceError
 from router.identity.server_tls import is_loopback
 
-#: Seconds that a call may take. Loading and checking a version takes one or two.
-_TIMEOUT_S = 60.0
+if TYPE_CHECKING:
+    from router.client.admin_calls import AdminClient
+
+#: What to do, by the status with which a service answers.
+_HINTS = {
+    "UNAUTHENTICATED": f" Set {TOKEN_VARIABLE} to a token with the scope admin.",
+    "PERMISSION_DENIED": f" Set {TOKEN_VARIABLE} to a token with the scope admin.",
+    "UNIMPLEMENTED": " Start the service with --tokens: without them nobody can change it from elsewhere.",
+    "UNAVAILABLE": " Check --address, and whether the service speaks TLS (--tls, --tls-ca).",
+}
 
 _CONNECTING = (
     click.option(
@@ -47,10 +54,9 @@ def admin_list_verb(as_json: bool, **where: Any) -> None:
     """List what the service decides by, and the versions in its store."""
     from rich.table import Table
 
-    from router.pb import admin_service_pb2 as pb
     from router.versions.version import SHOWN
 
-    told = _call("ListVersions", pb.ListVersionsRequest(), where)
+    told = _asked(where, lambda service: service.versions())
     if as_json:
         print_json(told)
         return
@@ -69,9 +75,8 @@ def admin_list_verb(as_json: bool, **where: Any) -> None:
 @JSON
 def admin_reload_verb(as_json: bool, **where: Any) -> None:
     """Let all processes of a service load their policies again, as SIGHUP does."""
-    from router.pb import admin_service_pb2 as pb
 
-    told = _call("Reload", pb.ReloadRequest(), where)
+    told = _asked(where, lambda service: service.reload())
     if as_json:
         print_json(told)
     else:
@@ -89,10 +94,8 @@ def admin_activate_verb(version: str, as_json: bool, reason: str, expect: str | 
 
     VERSION is an id or its beginning, as `elle admin list` shows it. The name of the token is kept as the author.
     """
-    from router.pb import admin_service_pb2 as pb
 
-    request = pb.ActivatePolicyRequest(version=version, reason=reason)
-    _say(_call("ActivatePolicy", _expecting(request, expect), where), as_json)
+    _say(_asked(where, lambda service: service.activate(version, reason, _expected(expect))), as_json)
 
 
 @admin_verb.command("rollback", short_help="Let a service go back to the version before.")
@@ -103,22 +106,17 @@ def admin_activate_verb(version: str, as_json: bool, reason: str, expect: str | 
 @JSON
 def admin_rollback_verb(policy: str, as_json: bool, reason: str, expect: str | None, **where: Any) -> None:
     """Make the version of POLICY active again, and serve it, that was active before the one that is now."""
-    from router.pb import admin_service_pb2 as pb
 
-    request = pb.RollbackPolicyRequest(policy=policy, reason=reason)
-    _say(_call("RollbackPolicy", _expecting(request, expect), where), as_json)
+    _say(_asked(where, lambda service: service.rollback(policy, reason, _expected(expect))), as_json)
 
 
-def _expecting(request: Any, expect: str | None) -> Any:
-    if expect is not None:
-        request.expected = "" if expect == "none" else expect
-    return request
+def _expected(expect: str | None) -> str | None:
+    return "" if expect == "none" else expect
 
 
-def _say(told: dict[str, Any], as_json: bool) -> None:
+def _say(change: dict[str, Any], as_json: bool) -> None:
     from router.versions.version import SHOWN
 
-    change = told["change"]
     if as_json:
         print_json(change)
     else:
@@ -126,48 +124,30 @@ def _say(told: dict[str, Any], as_json: bool) -> None:
         click.echo(f"{change['policy']}: {change['after'][:SHOWN]} is active and served, {before} was")
 
 
-def _call(method: str, request: Any, where: dict[str, Any]) -> dict[str, Any]:
-    """Return the answer of a method of AdminService as plain values. Raises ConfigError, which says what to do."""
-    from google.protobuf.json_format import MessageToDict
+def _asked(where: dict[str, Any], ask: Callable[[AdminClient], dict[str, Any]]) -> dict[str, Any]:
+    """Return what a service answers. Raises ConfigError, which says what to do."""
+    from router.client.admin_calls import AdminClient
 
-    from router.pb import admin_service_pb2_grpc as pb_grpc
-    from router.wire.service_errors import errors_of_service
-
+    address, credentials = where["address"], _credentials(**where)
     token = os.environ.get(TOKEN_VARIABLE, "").strip()
-    metadata = (("authorization", f"Bearer {token}"),) if token else ()
     try:
-        with _channel(**where) as channel, errors_of_service():
-            answer = getattr(pb_grpc.AdminServiceStub(channel), method)(request, metadata=metadata, timeout=_TIMEOUT_S)
+        with AdminClient(address, credentials=credentials, api_key=token) as service:
+            return ask(service)
     except ServiceError as error:
-        raise ConfigError(f"{where['address']}: {error}{_hint(error)}") from error
-    return MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+        raise ConfigError(f"{address}: {error}{_HINTS.get(error.code, '')}") from error
 
 
-def _hint(error: ServiceError) -> str:
-    hints = {
-        "UNAUTHENTICATED": f" Set {TOKEN_VARIABLE} to a token with the scope admin.",
-        "PERMISSION_DENIED": f" Set {TOKEN_VARIABLE} to a token with the scope admin.",
-        "UNIMPLEMENTED": " Start the service with --tokens: without them nobody can change it from elsewhere.",
-        "UNAVAILABLE": " Check --address, and whether the service speaks TLS (--tls, --tls-ca).",
-    }
-    return hints.get(error.code, "")
-
-
-@contextlib.contextmanager
-def _channel(
+def _credentials(
     address: str, *, tls: bool, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, insecure: bool
-) -> Iterator[Any]:
-    import grpc
-
+) -> Any:
+    """Return the credentials for TLS, or None. Raises ConfigError if others could read the token on its way."""
     from router.client import ClientTlsFiles
 
-    encrypted = tls or any(one is not None for one in (tls_ca, tls_cert, tls_key))
-    if not encrypted and not insecure and not is_loopback(address.rpartition(":")[0].strip("[]")):
+    if tls or any(one is not None for one in (tls_ca, tls_cert, tls_key)):
+        return ClientTlsFiles(tls_ca, tls_cert, tls_key).load()
+    if not insecure and not is_loopback(address.rpartition(":")[0].strip("[]")):
         raise ConfigError(
             f"without TLS anybody between here and {address} could read the token; give --tls or --tls-ca, or "
             "--insecure if something else encrypts."
         )
-    credentials = ClientTlsFiles(tls_ca, tls_cert, tls_key).load() if encrypted else None
-    opened = grpc.insecure_channel(address) if credentials is None else grpc.secure_channel(address, credentials)
-    with opened as channel:
-        yield channel
+    return None
