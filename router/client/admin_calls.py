@@ -17,7 +17,7 @@ _TIMEOUT_S = 60.0
 
 
 class AdminClient:
-    """Changes a running service by its gRPC service `elle.router.v1.AdminService`. Its methods return plain values, with the names of the protos.
+    """Changes a running service, by `elle.router.v1.AdminService`. Its methods return plain values, named as in the protos.
 
     Args:
         address: host and port of the service.
