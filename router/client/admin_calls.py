@@ -17,7 +17,7 @@ _TIMEOUT_S = 60.0
 
 
 class AdminClient:
-    """Changes a running service, by `elle.router.v1.AdminService`. Its methods return plain values, named as in the protos.
+    """Changes a running service, by `elle.router.v1.AdminService`. Its methods return plain values.
 
     Args:
         address: host and port of the service.
