@@ -54,8 +54,8 @@ test: $(INSTALLED) $(NODE) $(OPENAI) $(AGENTS)  ## Run the default test suite
 fuzz-doors: $(INSTALLED)  ## Send a million random requests through every door; print JSON, keep what fails in tests/fuzz/seeds
 	@$(BIN)/python -m tests.fuzz
 
-fuzz-files: $(INSTALLED)  ## Read 100,000 spoiled files of each kind: policy, probe, spool, canary, drift (an hour; INPUTS=1000 for less)
-	ELLE_FUZZ_INPUTS=$(or $(INPUTS),100000) $(BIN)/python -m pytest -m slow --timeout=20000 tests/fuzz/test_files.py
+fuzz-files: $(INSTALLED)  ## Read spoiled policies, probes, spools, canaries, drift states and outcomes for SECONDS=1800; print JSON
+	@$(BIN)/python -m tests.fuzz.files --seconds $(or $(SECONDS),1800)
 
 fuzz: fuzz-doors fuzz-files fuzz-native  ## Run every fuzzer: doors, files, and the C library under AddressSanitizer (hours)
 

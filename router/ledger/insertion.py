@@ -49,6 +49,8 @@ class DatabaseSink:
             with contextlib.suppress(OSError):
                 Path(settings.place).touch(mode=0o600)
         self._engine = open_engine(settings)
+        self._file = Path(settings.place) if settings.is_sqlite else None
+        self._file_mark: tuple[int, int] | None = None
         self._keep_days = settings.keep_days
         self._is_migrated = False
         self._inserts = {name: _Insert(table, self._engine.dialect) for name, table in metadata.tables.items()}
@@ -60,10 +62,12 @@ class DatabaseSink:
         """
         versions = _attempt(lambda: migrate(self._engine))
         self._is_migrated = True
+        self._file_mark = self._mark_of_file()
         return versions
 
     def write(self, rows: Sequence[LedgerRow]) -> int:
         """Commit rows, and ignore those that are there. Return how many of them no database could ever take."""
+        self._leave_a_replaced_file()
         if not self._is_migrated:
             self.migrate()
         try:
@@ -129,6 +133,22 @@ class DatabaseSink:
     def close(self) -> None:
         """Close the connections to the database."""
         self._engine.dispose()
+
+    def _leave_a_replaced_file(self) -> None:
+        """Begin anew if somebody has moved, deleted or replaced the file: what is committed to it now would be lost."""
+        if self._is_migrated and self._mark_of_file() != self._file_mark:
+            log.error("the file of the ledger was replaced while the service wrote to it; rows go to the new one")
+            self._engine.dispose()
+            self._is_migrated = False
+
+    def _mark_of_file(self) -> tuple[int, int] | None:
+        if self._file is None:
+            return None
+        try:
+            status = self._file.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     def _insert(self, rows: Sequence[LedgerRow]) -> None:
         with self._engine.begin() as connection:

@@ -176,3 +176,35 @@ def test_a_ledger_of_the_first_version_is_brought_up_to_date_and_keeps_its_rows(
     engine.dispose()
     with LedgerReader.opened(settings) as reader:
         assert [(one.feedback_id, one.candidate) for one in reader.all_feedback()] == [("f", None)]
+
+
+@pytest.mark.parametrize("replacement", [None, b""])
+def test_a_file_that_is_deleted_or_replaced_gets_no_rows_any_more(
+    tmp_path: Path, replacement: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = sqlite_ledger(tmp_path)
+    sink, place = DatabaseSink(settings), Path(settings.place)
+    sink.write([row(0)])
+    for file in tmp_path.glob("ledger.db*"):
+        file.unlink()
+    if replacement is not None:
+        place.write_bytes(replacement)
+    sink.write([row(1)])
+    sink.write([row(2)])
+    sink.close()
+    assert events(settings) == [1, 2]
+    assert caplog.text.count("was replaced") == 1
+
+
+def test_a_file_that_is_no_database_any_more_takes_no_rows_and_says_so(tmp_path: Path) -> None:
+    settings = sqlite_ledger(tmp_path)
+    sink = DatabaseSink(settings)
+    sink.write([row(0)])
+    for file in tmp_path.glob("ledger.db-*"):
+        file.unlink()
+    new = tmp_path / "other"
+    new.write_bytes(b"no database " * 5000)
+    new.replace(settings.place)
+    with pytest.raises(LedgerDownError, match="not a database"):
+        sink.write([row(1)])
+    sink.close()
