@@ -39,7 +39,8 @@ EXIT_STATUSES = {
 }
 _HABITS = (
     "Answers go to stdout, everything else to stderr. With `--json` a verb prints one JSON value. Only `serve`, `demo` "
-    "and `policy new` have no `--json`.",
+    "and `policy new` have no `--json`: the first two run until they end, and the third prints a policy file, which is "
+    "YAML.",
     "",
     "A shell completes verbs and options after one of these lines in its start file:",
     "",

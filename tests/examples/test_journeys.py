@@ -6,6 +6,7 @@ import os
 import re
 import runpy
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 
 from router.cli.main import cli
 from tests.conftest import ROOT
+from tests.gateways.envoy import find_envoy
 from tests.router.serving.processes import Service, elle_serve
 
 EXAMPLES = ROOT / "examples"
@@ -66,6 +68,41 @@ def test_a_script_runs_in_an_empty_folder_and_once_more(names: tuple[str, ...], 
         )
         assert done.returncode == 0, done.stderr
     assert IN_A_SHELL[names].lower() in done.stdout.lower()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_real_encoder")
+def test_envoy_asks_who_answers(tmp_path: Path) -> None:
+    find_envoy()
+    for port in (8001, 8002, 8080, 50051):
+        with socket.socket() as own:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                own.bind(("127.0.0.1", port))
+            except OSError:
+                pytest.skip(f"another program has port {port}, which the example's configuration names")
+    command = [sys.executable, str(JOURNEYS / "behind_envoy.py")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=170)
+    assert done.returncode == 0, done.stderr
+    assert "I am mixtral-8x7b. GAIN_BELOW_THRESHOLD" in done.stdout
+    assert "I am gpt-4-turbo. GAIN_ABOVE_THRESHOLD" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_tenth_of_a_published_row_is_computed_again(tmp_path: Path) -> None:
+    words = ("--only", "photos-mae", "--scale", "0.1", "--out", str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.reproduce_elle", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "not installed" in done.stderr:
+        pytest.skip(done.stderr.splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    assert "photos-mae" in (tmp_path / "results.json").read_text("utf-8")
 
 
 def test_every_script_is_run() -> None:

@@ -58,6 +58,36 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next((folder / "dist").glob("*.whl"))
 
 
+def _find_python(version: str) -> str:
+    """Return a CPython of this version from the PATH or from pyenv, or skip the test."""
+    name = f"python{version}"
+    pyenv = sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/{name}"))
+    found = [str(path) for path in pyenv] + [path for path in [shutil.which(name)] if path]
+    works = [path for path in found if ran(path, "-c", "import venv, ensurepip").returncode == 0]
+    if not works:
+        pytest.skip(f"CPython {version} is neither on the PATH nor in ~/.pyenv")
+    return works[0]
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("version", ["3.12", "3.13"])
+def test_every_python_that_is_supported_builds_its_wheel_and_decides_with_it(
+    version: str, wheel: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "env"
+    assert ran(_find_python(version), "-m", "venv", place).returncode == 0
+    python, sources = place / "bin" / "python", wheel.parents[1]
+    done = ran(python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, sources)
+    assert done.returncode == 0, done.stderr
+    tag = f"cp{version.replace('.', '')}"
+    (built,) = tmp_path.glob(f"elle_router-*-{tag}-{tag}-*.whl")
+    done = ran(python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", f"{built}[serve]")
+    assert done.returncode == 0, done.stderr
+    environment = {"HOME": "/nonexistent", "PATH": "/usr/bin:/bin", "ELLE_ENCODER_DIR": str(find_encoder(MINILM_L6))}
+    decided = ran(place / "bin" / "elle", "decide", "What is the capital of France?", env=environment, cwd=tmp_path)
+    assert decided.stdout.startswith("economy"), decided.stderr
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("extra", EXTRAS, ids=str)
 def test_the_wheel_works_with_an_extra_alone_or_says_what_it_lacks(
