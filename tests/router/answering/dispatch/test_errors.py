@@ -82,6 +82,19 @@ class TestErrors:
         with pytest.raises(errors.UpstreamDeniedError, match=KEY):
             await stack.complete(RouteQuery.from_prompt("hello"))
 
+    async def test_are_told_when_the_service_starts_for_candidates_that_cannot_be_asked(
+        self, folder: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+        small = candidate("small", upstream.url, api_key_env="NO_SUCH_KEY")
+        async with dispatching(folder, small, candidate("large", upstream.url)) as stack:
+            await stack.dispatcher.load()
+            assert stack.dispatcher.is_loaded
+        told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        assert told == [
+            "candidate 'small' has no key: the environment variable NO_SUCH_KEY is not set here.",
+        ]
+
     async def test_say_when_to_try_again(self, upstream: Upstream, stack: Stack) -> None:
         upstream.answer = JSONResponse({"error": {}}, status_code=429, headers={"retry-after": "7"})
         with pytest.raises(errors.UpstreamRateLimitedError) as caught:
