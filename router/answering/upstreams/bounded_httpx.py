@@ -106,7 +106,7 @@ def _body_with_additions(content: bytes, call: Call, *, is_signed: bool = False)
     If the parts of a chat would be lost, the call is refused.
     """
     made = None if is_signed else call.additions.put_into(content)
-    if made is None and call.additions.contents and is_chat(content):
+    if made is None and (call.additions.is_lost_in(content) or (call.additions.contents and is_chat(content))):
         call.refusal = _lost_parts(call.who)
     call.has_additions = call.has_additions or made is not None
     return made

@@ -35,7 +35,6 @@ class Phase(enum.IntEnum):
 #: The field in which providers have the chat: by it a request that asks for an answer is told from one for a token.
 _CHATS = ("messages", "contents")
 
-
 #: Most bytes of a stand-in.
 _MOST_STAND_IN = 64
 
@@ -76,6 +75,10 @@ class Additions:
             else:
                 pieces += [_json(text[at : at + PIECE])[1:-1] for at in range(0, len(text), PIECE)]
         return pieces
+
+    def is_lost_in(self, content: bytes) -> bool:
+        """Return whether a body has stand-ins, which must not be sent."""
+        return any(stand_in.encode() in content for stand_in in self.stand_ins)
 
     def put_into(self, content: bytes) -> bytes | None:
         """Return the body of a request with the additions; None if it is not the JSON of a chat that they belong to."""

@@ -42,6 +42,9 @@ _OPENAIS_OWN = frozenset({"metadata", "prompt_cache_key", "prompt_cache_retentio
 #: The providers besides those of OpenAI's format to which LiteLLM hands on the data of pictures as they are.
 _VERBATIM = frozenset({"openai", "anthropic", "gemini"})
 
+#: The providers of OpenAI's format whose bodies LiteLLM may sign, so that they stay as LiteLLM makes them.
+_SIGNED = frozenset({"bedrock_mantle"})
+
 #: The keys of parts of a message under which long data stand, the fewest characters of such data, and the most
 #: characters that may stand before them.
 _LONG_KEYS = frozenset({"url", "image_url", "video_url", "file_data", "data"})
@@ -58,7 +61,7 @@ def without_long_texts(candidate: Candidate, query: RouteQuery) -> tuple[RouteQu
     """
     stand_ins: dict[str, str] = {}
     provider = known_provider(candidate.model)
-    if provider not in known_parameters().passes_parts and provider not in _VERBATIM:
+    if provider in _SIGNED or provider not in known_parameters().passes_parts | _VERBATIM:
         return query, stand_ins
     messages = [_without_long_texts(message, stand_ins) for message in query.messages]
     return (replace(query, messages=messages) if stand_ins else query), stand_ins
@@ -101,7 +104,8 @@ def additions_of(candidate: Candidate, query: RouteQuery, stand_ins: Mapping[str
         if (takes_all or query.overrides.pin is not None) and (is_openais or key not in _OPENAIS_OWN)
     }
     provider = known_provider(candidate.model)
-    in_openais_format = provider in known_parameters().passes_parts and provider not in SECOND_PATHS
+    others = SECOND_PATHS.keys() | _SIGNED
+    in_openais_format = provider in known_parameters().passes_parts and provider not in others
     contents = {
         at: one["content"]
         for at, one in enumerate(query.messages)

@@ -116,7 +116,10 @@ def test_a_long_picture_arrives_as_it_was_written(door: Door, name: str, streame
     picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{LONG}"}}
     messages = [{"role": "user", "content": [PARTS[0], picture]}]
     is_last = name in {"gemini", "ollama-chat", "claude"}
-    assert ask(door, name, messages=messages, stream=streamed and not is_last, brand_new=1).status_code == 200
+    reply = ask(door, name, messages=messages, stream=streamed and not is_last, brand_new=1)
+    assert reply.status_code == 200, reply.text
+    assert "error" not in reply.text
+    assert not reply.text.startswith("data") or reply.text.endswith("data: [DONE]\n\n")
     sent = door.upstream.sent[-1]
     assert sent.count(LONG.encode()) == 1
     assert b"elle" not in sent
