@@ -172,7 +172,9 @@ def ledger_scores_verb(export: tuple[Path, ...], ledger: str, score: str | None,
 
 @ledger_verb.command("forget", short_help="Remove what a person or a session left in a ledger.")
 @LEDGER
-@click.option("--caller", "callers", multiple=True, metavar="token:ID|jwt:NAME", help="Whose rows go; repeatable.")
+@click.option(
+    "--caller", "callers", multiple=True, metavar="CALLER", help="Whose rows go, as token:ID or jwt:NAME; repeatable."
+)
 @click.option("--session", "sessions", multiple=True, metavar="ID", help="The id of a session that goes; repeatable.")
 @click.option("--decision", "decisions", multiple=True, metavar="ID", help="The id of one decision; repeatable.")
 @click.option("--ledger-key", type=PATH, help="The file of the ledger's key. Default: PATH.key.")
