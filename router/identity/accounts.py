@@ -224,6 +224,8 @@ class Accounts:
 
     def share(self, *, works: bool) -> None:
         """Say whether others hear of what callers use. While they do not, each process holds to the limits alone."""
+        if works == self._is_shared:
+            return
         self._is_shared = works
         for account in tuple(self._accounts.values()):
             account.is_shared = works
