@@ -55,9 +55,16 @@ class Upstream:
         said = {"id": "m", "type": "message", "role": "assistant", "model": "claude", "stop_reason": "end_turn"}
         return JSONResponse(said | {"content": [{"type": "text", "text": "forty-two"}], "usage": usage})
 
+    async def _other(self, request: Request) -> Response:
+        self.sent.append(await request.body())
+        counted = request.url.path.endswith("count_tokens")
+        return self.answer or JSONResponse({"input_tokens": 14} if counted else {"data": [{"embedding": [0.5]}]})
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Upstream]:
         routes = [Route("/v1/chat/completions", self._complete, methods=["POST"])]
+        others = ("/v1/messages/count_tokens", "/v1/embeddings")
+        routes += [Route(path, self._other, methods=["POST"]) for path in others]
         app = Starlette(routes=[*routes, Route("/v1/messages", self._message, methods=["POST"])])
         async with serve_on_loopback(app) as self.url:
             yield self
