@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test audit fuzz fuzz-doors fuzz-files fuzz-native test-slow check mutation protos docs picture bench-probe bench-ledger bench-tune bench-certificate bench-quality bench-http \
-	bench-serve test-load test-scale test-ray test-chart test-reload attack chaos test-litellm-proxy reproduce-elle clean
+	bench-serve bench-engines test-load test-scale test-ray test-chart test-reload attack chaos test-litellm-proxy reproduce-elle clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -155,7 +155,10 @@ $(RAY): pyproject.toml constraints.txt | $(INSTALLED)
 	@touch $@
 
 test-ray: $(RAY)  ## Score and serve on a real Ray cluster, kill its workers, and compare with plain runs (two minutes; SLOW=1: all sizes)
-	.venv-ray/bin/python -m pytest $(if $(SLOW),-m "slow or not slow") tests/probes/shards/test_ray_data.py
+	.venv-ray/bin/python -m pytest $(if $(SLOW),-m "slow or not slow") tests/probes/shards/test_ray_data.py tests/router/serving/test_ray_serve.py
+
+bench-engines: $(RAY)  ## Measure scoring, fitting and serving by every engine beside the plain loop; print JSON (ten minutes)
+	@.venv-ray/bin/python -m benchmarks.bench_engines
 
 attack: $(INSTALLED)  ## Attack a real service from loopback; print results and limits as JSON, exit with 1 if a limit is broken
 	@$(BIN)/python -m benchmarks.attack

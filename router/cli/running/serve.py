@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from router.cli.on_ray import ray_options
 from router.cli.options import ENCODER_DIR, PATH
 from router.cli.running import drift_options, ledger_options, rollout_options, watch_options
 from router.cli.running.config_file import ConfiguredCommand
@@ -34,6 +35,7 @@ _SERVE_GROUPS = {
     "Drift": drift_options.NAMES,
     "Trying a new policy": rollout_options.NAMES,
     "Processes and threads": ("workers", "worker_timeout_s", "threads"),
+    "On Ray": ray_options.NAMES,
     "Limits": ("max_pending", "max_prompt_bytes", "max_body_bytes"),
     "Shared with other processes": ("state", "state_key"),
     "Memory of prompts and sessions": ("cache_entries", "max_sessions", "session_ttl_s"),
@@ -222,6 +224,7 @@ _SERVE_GROUPS = {
     help="Also serve the external processor of Envoy. A request that it cannot decide is refused (closed, the default) "
     "or passed on unchanged (open).",
 )
+@ray_options.ray_serving_options
 @ledger_options.serving_options
 @drift_options.drift_serving_options
 @rollout_options.rollout_serving_options
@@ -235,6 +238,9 @@ def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
         if database is not None:
             # It is made here if it does not exist, before several workers want it.
             database.key()
+    if ray_options.is_wanted(options):
+        ray_options.serve(settings, workers, options)
+        return
     if workers == 1:
         from router.serving.event_loop import run_in_event_loop
         from router.serving.server import serve_forever
@@ -258,6 +264,7 @@ def server_settings(ext_proc: Any, http_port: int | None, **options: Any) -> Ser
     """
     from router.serving.settings import ServerSettings
 
+    options = {name: value for name, value in options.items() if name not in ray_options.NAMES}
     if options["store"] is not None and options["policies"]:
         raise click.UsageError("--policy and --store exclude each other (ELLE_STORE and elle.yaml set --store too).")
     asked = {name: options.pop(name) for name in _HTTP_OPTIONS}
@@ -327,7 +334,7 @@ def _announce_server(running: RunningService, *, tls: bool) -> None:
     _announce(served, running.http_address, running.admin_address, tls=tls)
 
 
-def _announce(text: str, http_address: str | None, admin_address: str | None, *, tls: bool) -> None:
+def _announce(text: str, http_address: str | None = None, admin_address: str | None = None, *, tls: bool) -> None:
     scheme = "https" if tls else "http"
     click.echo(text, err=True)
     if http_address is not None:

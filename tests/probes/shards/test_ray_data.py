@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import signal
@@ -32,11 +31,12 @@ from probes.shards.work import run_shards
 from router.policies.loading import DEFAULT_POLICY, load_policy
 from tests.conftest import ROOT
 from tests.probes.shards.squares import Squares
+from tests.ray_here import NEEDS_RAY
 from tests.watched_processes import watched_in
 
-needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is not installed; `make test-ray` has it"
-)
+#: A busy machine needs more than a minute to start Ray.
+pytestmark = pytest.mark.timeout(600)
+
 ELLE = (sys.executable, "-c", "from router.cli.main import main; main()")
 
 ROWS = int(os.environ.get("ELLE_RAY_ROWS", "20000"))
@@ -77,7 +77,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@needs_ray
+@NEEDS_RAY
 @pytest.mark.usefixtures("_cluster")
 def test_every_shard_is_computed_once_and_a_killed_actor_costs_none(tmp_path: Path) -> None:
     done: list[int] = []
@@ -91,7 +91,7 @@ def test_every_shard_is_computed_once_and_a_killed_actor_costs_none(tmp_path: Pa
     assert [checkpoint.result(number) for number in range(30)] == [str(n * n).encode() for n in range(30)]
 
 
-@needs_ray
+@NEEDS_RAY
 @pytest.mark.usefixtures("_cluster")
 def test_an_error_of_the_work_is_raised_as_it_is(tmp_path: Path) -> None:
     engine = chosen_engine("ray", 2)
@@ -100,7 +100,7 @@ def test_an_error_of_the_work_is_raised_as_it_is(tmp_path: Path) -> None:
         list(engine.results(Squares(tmp_path, 6, failing=3), range(6)))
 
 
-@needs_ray
+@NEEDS_RAY
 @pytest.mark.usefixtures("_cluster")
 def test_scores_are_the_bytes_of_one_process(pairs: Path, tmp_path: Path) -> None:
     probe = artifact.load(pairs / "probe")
@@ -116,7 +116,7 @@ def test_scores_are_the_bytes_of_one_process(pairs: Path, tmp_path: Path) -> Non
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "ray.parquet").read_bytes()
 
 
-@needs_ray
+@NEEDS_RAY
 @pytest.mark.usefixtures("_cluster")
 def test_the_ridge_of_a_fit_on_ray_is_that_of_all_rows_at_once(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from probes.embeddings.sharded_fit import fit_in_shards
@@ -139,7 +139,7 @@ def elle(*arguments: object, **more: object) -> subprocess.Popen[str]:
     return subprocess.Popen(argv, env=environment, text=True, stderr=subprocess.PIPE, **more)  # type: ignore[call-overload,no-any-return]
 
 
-@needs_ray
+@NEEDS_RAY
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_killed_driver_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_killed_driver_goes_on_where_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "scores.parquet").read_bytes() == (tmp_path / "plain.parquet").read_bytes()
 
 
-@needs_ray
+@NEEDS_RAY
 def test_nothing_leaves_the_machine(pairs: Path) -> None:
     # The paths of Ray's sockets are long already.
     with tempfile.TemporaryDirectory(prefix="w") as folder:

@@ -1,0 +1,74 @@
+"""The options that say whether, and in how many replicas, `elle serve` serves on Ray (`ray_serving_options`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from probes.shards.choosing import ENGINES
+
+if TYPE_CHECKING:
+    from router.serving.settings import ServerSettings
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+#: The options by the names of the fields of `Scale`.
+_SCALE = ("least", "most", "ongoing", "up_s", "down_s")
+
+#: The names of all options, for the titles of `--help`.
+NAMES = ("engine", *_SCALE)
+
+_OPTIONS = (
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default="local",
+        show_default=True,
+        help="Serve in processes of this machine, or as an application of Ray Serve, on the cluster that RAY_ADDRESS "
+        "names or one that is started here.",
+    ),
+    click.option("--min-replicas", "least", type=click.IntRange(1), help="With Ray: the fewest replicas. Default: 1."),
+    click.option("--max-replicas", "most", type=click.IntRange(1), help="With Ray: the most replicas. Default: 4."),
+    click.option(
+        "--ongoing",
+        type=click.FloatRange(0, min_open=True),
+        help="With Ray: the requests at a time for which there is one replica. Default: 2.",
+    ),
+    click.option(
+        "--scale-up-s",
+        "up_s",
+        type=click.FloatRange(0),
+        help="With Ray: seconds of load until a replica comes. Default: 5.",
+    ),
+    click.option(
+        "--scale-down-s", "down_s", type=click.FloatRange(0), help="With Ray: seconds until one goes. Default: 60."
+    ),
+)
+
+
+def ray_serving_options(command: _Function) -> _Function:
+    """Give a command these options, in the order of their help."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def is_wanted(options: Mapping[str, Any]) -> bool:
+    """Return whether the options ask for Ray. Raises click.UsageError for replicas without Ray."""
+    if options["engine"] == "ray":
+        return True
+    if any(options[name] is not None for name in _SCALE):
+        raise click.UsageError("the options for replicas on Ray need --engine ray.")
+    return False
+
+
+def serve(settings: ServerSettings, workers: int, options: Mapping[str, Any]) -> None:
+    """Serve on Ray until a signal comes; see `serve_on_ray`. Raises click.UsageError if there are --workers too."""
+    from router.serving.on_ray.application import Scale, serve_on_ray
+
+    if workers > 1:
+        raise click.UsageError("--workers is for one machine; with --engine ray give --max-replicas.")
+    scale = Scale(**{name: options[name] for name in _SCALE if options[name] is not None})
+    serve_on_ray(settings, scale, lambda address: click.echo(f"serving by Ray on {address}", err=True))
