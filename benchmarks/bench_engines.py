@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.bench_probe import commit, hardware
 from probes.artifacts import store as artifact
+from probes.probe import DifficultyProbe
 from router.client import RouterClient
 from router.policies.loading import DEFAULT_POLICY, load_policy
 from tests.router.serving.processes import elle_serve, wait_until
@@ -63,9 +64,7 @@ def write_inputs(folder: Path, rows: int, prompts: int) -> None:
             writer.write_table(pa.table({"embedding": column, "loss": loss}, schema=schema))
     texts = [f"What is {n} plus {n % 17}, and how does a child of {n % 9 + 5} work it out?" for n in range(prompts)]
     pq.write_table(pa.table({"prompt": texts}), folder / "prompts.parquet")
-    probe = load_policy(DEFAULT_POLICY).probe
-    assert probe is not None
-    artifact.save(probe, folder / "probe")
+    artifact.save(cast(DifficultyProbe, load_policy(DEFAULT_POLICY).probe), folder / "probe")
 
 
 def run(folder: Path, *arguments: object) -> dict[str, float]:
@@ -127,6 +126,7 @@ def _ready(service: Any) -> str:
 
 
 def main() -> None:
+    """Run everything and print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--prompts", type=int, default=5000)

@@ -52,6 +52,9 @@ REPLY_S = 0.05
 #: The full name of the service, as health checks and reflection know it.
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 
+#: The names of the methods of the service, and whether each streams its answer.
+METHODS = {one.name: bool(one.server_streaming) for one in pb.DESCRIPTOR.services_by_name["RouterService"].methods}
+
 
 Answer = TypeVar("Answer", pb.CompleteResponse, pb.StreamCompleteResponse)
 

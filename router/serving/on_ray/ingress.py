@@ -6,15 +6,11 @@ from typing import Any
 
 import grpc
 
-from router.pb import router_service_pb2 as pb
 from router.serving.grpc_options import MAX_REQUEST_BYTES
-from router.wire.servicer import SERVICE_NAME
+from router.wire.servicer import METHODS, SERVICE_NAME
 
 #: The import path by which Ray's ingress finds `add_to_ingress`.
 IMPORT_PATH = f"{__name__}.add_to_ingress"
-
-#: The methods of the service, and whether each streams its answer.
-METHODS = {method.name: method.server_streaming for method in pb.DESCRIPTOR.services_by_name["RouterService"].methods}
 
 
 def add_to_ingress(servicer: Any, server: Any) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
@@ -20,12 +22,19 @@ import pytest
 from router.client import RouterClient
 from router.decision import RoutingDecision
 from router.errors import ConfigError, ServiceError
+from router.identity.gate import OPEN_GATE
+from router.intake.bounds import Intake
+from router.intake.in_flight import InFlight
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.policies.loading import DEFAULT_POLICY
+from router.serving.grpc_options import MAX_REQUEST_BYTES
 from router.serving.on_ray.application import require_fit
+from router.serving.on_ray.ingress import add_to_ingress
+from router.serving.on_ray.proxied_call import ProxiedMethods
 from router.serving.settings import ServerSettings
 from router.values import Overrides
+from router.wire.servicer import METHODS, SERVICE_NAME, RouterService
 from tests.ray_here import NEEDS_RAY
 from tests.router.serving.processes import Service, elle_serve, wait_until
 
@@ -44,6 +53,70 @@ DECISIONS = int(os.environ.get("ELLE_RAY_DECISIONS", "1000"))
 def test_what_ray_does_not_have_is_refused(settings: ServerSettings, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         require_fit(settings)
+
+
+@dataclass
+class Proxied:
+    """The context that Ray Serve hands to a replica, as far as our methods use it."""
+
+    code: grpc.StatusCode | None = None
+    details: str = ""
+    trailers: list[tuple[str, str | bytes]] = field(default_factory=list)
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self.code = code
+
+    def set_details(self, details: str) -> None:
+        self.details = details
+
+    def set_trailing_metadata(self, trailers: list[tuple[str, str | bytes]]) -> None:
+        self.trailers = trailers
+
+    def invocation_metadata(self) -> list[tuple[str, str]]:
+        return []
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("method", "data", "code"),
+    [
+        ("Route", b"\xff\xff no message", grpc.StatusCode.INVALID_ARGUMENT),
+        ("Route", b"", grpc.StatusCode.UNAVAILABLE),
+        ("GetPolicy", b"", grpc.StatusCode.UNAVAILABLE),
+    ],
+)
+async def test_what_a_guarded_method_raises_becomes_the_status_of_the_proxied_call(
+    method: str, data: bytes, code: grpc.StatusCode
+) -> None:
+    methods = ProxiedMethods(RouterService(), Intake(), OPEN_GATE, InFlight())
+    proxied = Proxied()
+    assert (await methods.answer(method, data, proxied)).data == b""
+    assert proxied.code is code
+    assert proxied.details
+    assert proxied.trailers[0][0] == "grpc-status-details-bin"
+
+
+async def test_a_stream_that_fails_ends_with_the_status() -> None:
+    proxied = Proxied()
+    methods = ProxiedMethods(RouterService(), Intake(), OPEN_GATE, InFlight())
+    assert [item async for item in methods.stream("StreamComplete", b"", proxied)] == []
+    assert proxied.code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_the_ingress_takes_every_method_as_bytes() -> None:
+    added: list[Any] = []
+    server = SimpleNamespace(add_generic_rpc_handlers=added.extend)
+    add_to_ingress(RouterService(), server)
+    (handlers,) = added
+    paths = {f"/{SERVICE_NAME}/{name}" for name in METHODS}
+    assert set(handlers._method_handlers) == paths
+    assert paths
+    for handler in handlers._method_handlers.values():
+        assert handler.request_deserializer(b"as it came") == b"as it came"
+        with pytest.raises(ValueError, match="at most"):
+            handler.request_deserializer(bytes(MAX_REQUEST_BYTES + 1))
 
 
 @pytest.fixture(scope="module")
