@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -31,32 +33,44 @@ class RayData:
     def __init__(self, workers: int | None) -> None:
         import_ray()
         self._workers = workers
+        self._cluster: contextlib.ExitStack | None = None
 
     def results(self, work: ShardWork, shards: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         """Compute the shards; see `Engine`."""
         if not shards:
             return
-        with ray_cluster(self._workers) as ray:
-            from ray import data
+        yield from self._computed(self._connected(), work, shards)
 
-            # The command has a progress bar of its own, and Ray Data tells its plan and its files.
-            logging.getLogger("ray.data").setLevel(logging.ERROR)
-            data.DataContext.get_current().enable_progress_bars = False
-            workers = min(self._workers or int(ray.cluster_resources().get("CPU", 1)), len(shards))
-            numbers = data.from_items([{"shard": number} for number in shards], override_num_blocks=len(shards))
-            # The reference keeps the work in the cluster for actors that are started later.
-            reference = ray.put(work)
-            computed = numbers.map_batches(
-                _Actor,
-                fn_constructor_args=([reference],),
-                batch_size=1,
-                compute=data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=_IN_FLIGHT),
-                num_cpus=1,
-            )
-            for row in computed.iter_rows():
-                if row["kind"]:
-                    raise getattr(errors, row["kind"])(row["message"])
-                yield int(row["shard"]), row["result"]
+    def _connected(self) -> Any:
+        """Return the module `ray`, connected until this process ends: to start Ray takes longer than many a pass."""
+        if self._cluster is None:
+            cluster = contextlib.ExitStack()
+            cluster.enter_context(ray_cluster(self._workers))
+            atexit.register(cluster.close)
+            self._cluster = cluster
+        return import_ray()
+
+    def _computed(self, ray: Any, work: ShardWork, shards: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        from ray import data
+
+        # The command has a progress bar of its own, and Ray Data tells its plan and its files.
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        data.DataContext.get_current().enable_progress_bars = False
+        workers = min(self._workers or int(ray.cluster_resources().get("CPU", 1)), len(shards))
+        numbers = data.from_items([{"shard": number} for number in shards], override_num_blocks=len(shards))
+        # The reference keeps the work in the cluster for actors that are started later.
+        reference = ray.put(work)
+        computed = numbers.map_batches(
+            _Actor,
+            fn_constructor_args=([reference],),
+            batch_size=1,
+            compute=data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=_IN_FLIGHT),
+            num_cpus=1,
+        )
+        for row in computed.iter_rows():
+            if row["kind"]:
+                raise getattr(errors, row["kind"])(row["message"])
+            yield int(row["shard"]), row["result"]
 
 
 class _Actor:
