@@ -105,26 +105,26 @@ class Replica:
         await self.close()
 
     async def Route(self, data: bytes, grpc_context: Any) -> EncodedAnswer:  # noqa: N802
-        """Decide; see `RouterService`, as for the other methods."""
+        """Decide which candidate should answer, as `RouterService.Route` does; the other methods do what theirs do."""
         return await self._methods.answer("Route", data, grpc_context)
 
     async def BatchRoute(self, data: bytes, grpc_context: Any) -> EncodedAnswer:  # noqa: N802
-        """Decide many requests."""
+        """Decide many requests in one call, as on our own port."""
         return await self._methods.answer("BatchRoute", data, grpc_context)
 
     async def Complete(self, data: bytes, grpc_context: Any) -> EncodedAnswer:  # noqa: N802
-        """Decide and answer."""
+        """Decide, and return the answer of the chosen candidate."""
         return await self._methods.answer("Complete", data, grpc_context)
 
     async def StreamComplete(self, data: bytes, grpc_context: Any) -> AsyncIterator[EncodedAnswer]:  # noqa: N802
-        """Decide and stream the answer."""
+        """Decide, and stream the answer message by message."""
         async for item in self._methods.stream("StreamComplete", data, grpc_context):
             yield item
 
     async def Feedback(self, data: bytes, grpc_context: Any) -> EncodedAnswer:  # noqa: N802
-        """Keep feedback."""
+        """Keep feedback on an answer, and return a receipt."""
         return await self._methods.answer("Feedback", data, grpc_context)
 
     async def GetPolicy(self, data: bytes, grpc_context: Any) -> EncodedAnswer:  # noqa: N802
-        """Return a policy."""
+        """Return a policy as this replica runs it."""
         return await self._methods.answer("GetPolicy", data, grpc_context)
