@@ -173,4 +173,4 @@ def drive_admin(world: World) -> None:
         for form in ({"prompt": "hello", "policy": ""}, {"prompt": "hello", "policy": "none"}, {}):
             answer = client.post(world.admin_url + "/try", data=form, headers=headers)
             world.said[f"trial {form}"] = f"{answer.status_code} {dict(answer.headers)} {answer.text}"
-        world.said["metrics"] = httpx.get(f"{world.metrics_url}/metrics", timeout=30).text
+        world.said["metrics"] = client.get(f"{world.metrics_url}/metrics").text

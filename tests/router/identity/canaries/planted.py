@@ -120,7 +120,7 @@ def planted(folder: Path) -> Iterator[World]:
             first,
             second,
             f"https://127.0.0.1:{admin}",
-            f"http://127.0.0.1:{metrics}",
+            f"https://127.0.0.1:{metrics}",
             collector,
             ssl.create_default_context(cadata=authority.pem.decode()),
             grpc.ssl_channel_credentials(authority.pem),
