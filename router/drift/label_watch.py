@@ -151,6 +151,6 @@ class LabelWatch:
             watch.loss = RiskMonitor.from_state(plain["loss"]) if plain["loss"] else None
             read = CandidateCalibration.from_json
             watch.calibration = {str(name): read(one) for name, one in plain["calibration"].items()}
-        except (AttributeError, DataError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, DataError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"this is no state of a label watch: {error}.") from error
         return watch

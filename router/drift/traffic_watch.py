@@ -122,7 +122,7 @@ class TrafficWatch:
             last = Block.from_json(plain["last"]) if plain["last"] else None
             blocks = Block.from_json(plain["baseline"]), Block.from_json(plain["current"])
             watch = cls(settings, *blocks, last, n_blocks=int(plain["n_blocks"]), n_alarmed=int(plain["n_alarmed"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"this is no state of a drift watch: {type(error).__name__} at {error}.") from error
         if last is not None and watch.n_blocks > settings.baseline_blocks:
             watch._compare(last)

@@ -196,7 +196,7 @@ class Canary:
             made.evidence = CanaryEvidence.from_json(plain["evidence"])
             made.status = CanaryStatus(plain["status"])
             made._step, made._labels_before = int(plain["step"]), int(plain["labels_before"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"this is no state of a canary: {error}.") from error
         if not 0 <= made._step < len(made.plan.steps):
             raise ConfigError(f"the state of a canary names step {made._step}, which its plan does not have.")

@@ -89,7 +89,7 @@ def read_canary(path: Path, *, on_change: Callable[[CanaryEvent], None] | None =
         labelled = {str(one) for one in plain["labelled"]}
         waiting = {str(one): None for one in plain.get("waiting", ())}
         return CanaryFile(path, canary, list(plain["trail"]), float(plain["read_until"]), labelled, waiting)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"the canary {path} lacks {error}.") from error
 
 

@@ -126,7 +126,7 @@ class CanaryEvidence:
             for name in _MONITORS:
                 setattr(made, f"_{name}", RiskMonitor.from_state(plain[name]))
             made._usual = sorted(float(one) for one in plain["usual"])[:LATENCY_SAMPLE]
-        except (AttributeError, DataError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, DataError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"this is no evidence of a canary: {error}.") from error
         return made
 

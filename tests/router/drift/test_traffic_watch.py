@@ -208,3 +208,9 @@ def test_a_watch_survives_a_restart_with_its_alarms() -> None:
 def test_a_state_that_is_none_is_refused(broken: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         TrafficWatch.from_json(broken, SMALL)
+
+
+def test_an_infinite_count_in_a_state_is_refused() -> None:
+    plain = TrafficWatch(DriftSettings()).to_json() | {"n_blocks": float("inf")}
+    with pytest.raises(ConfigError, match="no state of a drift watch"):
+        TrafficWatch.from_json(plain, DriftSettings())

@@ -176,3 +176,9 @@ def test_a_loss_outside_its_range_is_refused_and_nothing_is_taken() -> None:
     with pytest.raises(ConfigError):
         evidence.label(1.5)
     assert evidence.n_labels == 0
+
+
+def test_an_infinite_number_in_a_state_is_refused() -> None:
+    plain = Canary(CanaryPlan("c", "new", "old", 0.02)).to_json() | {"step": float("inf")}
+    with pytest.raises(ConfigError, match="no state of a canary"):
+        Canary.from_json(plain)
