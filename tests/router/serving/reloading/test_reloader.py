@@ -202,7 +202,7 @@ async def test_sessions_judgements_and_threads_of_the_encoder_outlive_a_reload(
         new = running.reloader.current.router
         assert new is not old
         assert new._encoders._pools == old._encoders._pools
-        assert new._memory is old._memory
+        assert new.memory is old.memory
         after = (await stub.Route(request, metadata=tools)).decision
         assert after.policy.version == "2"
         assert (after.chosen, after.timings.cached) == (before.chosen, False)
