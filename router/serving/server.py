@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from router.answering import upstream
 from router.deciding.pipeline import Router
+from router.deciding.session_memory import AnswerMemory
 from router.drift.watch import DriftWatch
 from router.errors import ConfigError
 from router.exploring.explorer import Explorer, start_of_day
@@ -140,7 +141,7 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
                 block = shared_block(settings.max_sessions, settings.state.key())
                 settings = replace(settings, shared_sessions=block)
             reloader = await stack.enter_async_context(loaded(settings, ports.intake, ports.start, observers))
-            exchange = await stack.enter_async_context(_sharing(settings, reloader.current.router, ports))
+            exchange = await stack.enter_async_context(_sharing(settings, reloader.current.router.memory, ports))
             admin_address = None
             if not settings.share_port:
                 admin_address = stack.enter_context(showing(settings, tally, functools.partial(try_now, reloader)))
@@ -253,7 +254,7 @@ async def _recording(settings: ServerSettings, ports: ServicePorts) -> AsyncIter
 
 @contextlib.asynccontextmanager
 async def _sharing(
-    settings: ServerSettings, router: Router, ports: ServicePorts
+    settings: ServerSettings, memory: AnswerMemory, ports: ServicePorts
 ) -> AsyncIterator[StateExchange | None]:
     """Share sessions and what callers have used while the context lasts."""
     if settings.state is None:
@@ -261,7 +262,8 @@ async def _sharing(
         return
     most = 0 if isinstance(settings.state, PrivateDatabase) else settings.max_sessions
     shared = StateSettings(settings.state, settings.session_ttl_s, most, reads=settings.worker == 0)
-    memories = router.memory.sessions, router.memory.responses
+    # The router itself must be free to go once it is replaced, so only its memory is held here.
+    memories = memory.sessions, memory.responses
     async with exchanging(shared, memories, ports.gate.accounts) as exchange:
         yield exchange
 
