@@ -87,6 +87,9 @@ RUNS = (
     Run("evaluate", "--policy policy.yaml named.jsonl"),
     Run("preview", "spend.jsonl --policy policy.yaml --html preview.html"),
     Run("collect", "asked.jsonl --policy policy.yaml --grader number --n 5 --yes --out collected.jsonl"),
+    Run("ledger label", "collected.jsonl --ledger ledger.db"),
+    Run("ledger scores", "langfuse.jsonl --ledger ledger.db"),
+    Run("ledger forget", "--session nobody --ledger ledger.db"),
     Run("label", "collected.jsonl --export to-label.csv"),
     Run("start", "asked.jsonl --strong big --weak small --offline --yes --max-loss 0.9 --out started"),
     Run("report", "probe outcomes.jsonl --weak small --strong large --resamples 100 --out report"),
@@ -152,6 +155,8 @@ def fill(work: Path) -> None:
         for number, prompt in enumerate(prompts[:10])
     ]
     (work / "spend.jsonl").write_text("".join(json.dumps(row) + "\n" for row in spend))
+    score = {"id": "s", "traceId": "t", "name": "helpful", "value": 1.0, "dataType": "NUMERIC", "source": "API"}
+    (work / "langfuse.jsonl").write_text(json.dumps(score) + "\n")
     scores = [{"id": row["request_id"], "score": 1.0} for row in spend]
     (work / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scores))
 
