@@ -10,7 +10,7 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
-from router.cli.main import TITLES, cli
+from router.cli.main import PLACES, TITLES, cli
 from router.cli.options import GroupedCommand
 
 
@@ -54,6 +54,11 @@ def test_the_list_of_verbs_says_each_in_a_whole_sentence(words: list[str], headi
 
 def test_every_verb_is_listed_once_under_what_people_want() -> None:
     assert sorted(name for names in TITLES.values() for name in names) == sorted(cli.commands)
+
+
+def test_verbs_come_in_the_same_order_in_every_process() -> None:
+    # Processes that run the tests in parts compare their lists, and a set of names has another order in each.
+    assert [name for name in cli.commands if name in PLACES] == list(PLACES)
 
 
 def test_the_verbs_without_json_are_those_that_print_no_answer() -> None:
