@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,16 @@ def _short_bootstrap() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit_figures, "RESAMPLES", 100)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _levels_of_logs() -> Iterator[None]:
+    """Give our loggers their levels back, which a test that runs a verb in this process may have set."""
+    loggers = [logging.getLogger(name) for name in ("router", "probes")]
+    before = [one.level for one in loggers]
+    yield
+    for one, level in zip(loggers, before, strict=True):
+        one.setLevel(level)
 
 
 @pytest.fixture(scope="session")

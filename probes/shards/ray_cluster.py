@@ -92,12 +92,12 @@ def _connect(ray: Any, n_cpus: int | None, folder: str) -> None:
 
 
 def variables_before() -> dict[str, str | None]:
-    """Return the variables that a local cluster is started with others of, as they are in this process."""
+    """Return the proxy variables of this process, which a local cluster is started without."""
     return {name: os.environ.get(name) for name in _PROXIES}
 
 
 def restore_variables(before: dict[str, str | None]) -> None:
-    """Set the variables of `variables_before` in a process of the cluster to what they are in the driver."""
+    """Set the proxy variables in a process of the cluster to what they are in the driver (`variables_before`)."""
     for name, value in before.items():
         if value is None:
             os.environ.pop(name, None)

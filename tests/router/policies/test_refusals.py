@@ -94,7 +94,8 @@ def test_neutral_values(name: str, value: Any, is_neutral: bool) -> None:
     [
         (ApiFormat.OPENAI_CHAT, "openai/x", "http://h/v1", True),
         (ApiFormat.OPENAI_CHAT, "openrouter/x", None, True),
-        (ApiFormat.OPENAI_CHAT, "gemini/x", None, False),
+        (ApiFormat.OPENAI_CHAT, "gemini/x", None, True),
+        (ApiFormat.OPENAI_CHAT, "bedrock/x", None, False),
         (ApiFormat.OPENAI_CHAT, "anthropic/x", None, False),
         (ApiFormat.ANTHROPIC_MESSAGES, "anthropic/x", None, True),
         (ApiFormat.ANTHROPIC_MESSAGES, "openai/x", "http://h/v1", False),
