@@ -136,18 +136,18 @@ def _watch_plain_clients() -> None:
     Their requests get their additions too.
     """
     send, sessions = httpx.Client.send, importlib.import_module("aiohttp").ClientSession
-    request = sessions._request
+    session_request = sessions._request
 
     @functools.wraps(send)
-    def guarded_send(client: httpx.Client, sent: httpx.Request, **options: Any) -> httpx.Response:
+    def guarded_send(client: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
         call = _CALL.get()
         if call is not None and not call.is_rehearsal and not call.additions.is_empty:
-            sent = _with_additions(sent, sent.read(), call, streamed=False)
+            request = _with_additions(request, request.read(), call, streamed=False)
         if call is not None and (call.is_rehearsal or call.refusal is not None):
             raise httpx.UnsupportedProtocol(NOTHING_SENT)
-        return send(client, sent, **options)
+        return send(client, request, **options)
 
-    @functools.wraps(request)
+    @functools.wraps(session_request)
     async def guarded_request(session: Any, *arguments: Any, **options: Any) -> Any:
         call, body = _CALL.get(), options.get("json")
         if call is not None and not call.is_rehearsal and not call.additions.is_empty and body is not None:
@@ -157,7 +157,7 @@ def _watch_plain_clients() -> None:
                 options["headers"] = {**(options.get("headers") or {}), "Content-Type": "application/json"}
         if call is not None and (call.is_rehearsal or call.refusal is not None):
             raise httpx.UnsupportedProtocol(NOTHING_SENT)
-        return await request(session, *arguments, **options)
+        return await session_request(session, *arguments, **options)
 
     setattr(httpx.Client, "send", guarded_send)  # noqa: B010  (mypy knows it as a method)
     sessions._request = guarded_request

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from router.answering.upstreams.bounded_httpx import _with_additions
+from router.answering.upstreams.bounded_httpx import _install, _with_additions
 from router.answering.upstreams.litellm_call import Additions, Call
 from router.answering.upstreams.litellm_request import additions_of, without_long_texts
 from router.errors import UpstreamRejectedError
@@ -80,3 +80,12 @@ async def test_a_long_text_is_sent_in_pieces_and_its_length_is_told() -> None:
     assert json.loads(b"".join(pieces))["messages"] == list(query.messages)
     short = RouteQuery(({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,A"}}]},))
     assert without_long_texts(candidate, short) == (short, {})
+
+
+def test_clients_that_are_not_ours_work_as_before_with_what_httpx_names_its_arguments() -> None:
+    _install()
+    with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, text="hello"))) as client:
+        assert client.get("http://x").text == "hello"
+        with client.stream("GET", "http://x") as answer:
+            assert answer.read() == b"hello"
+        assert client.send(request=client.build_request("GET", "http://x")).text == "hello"

@@ -246,6 +246,9 @@ class TestCommand:
         table = dict(zip(outcomes.texts, features, strict=True))
 
         class Table:
+            def __init__(self, engine: object) -> None:
+                assert engine is None
+
             def features(self, spec: object, texts: tuple[str, ...], **_: object) -> np.ndarray:
                 return np.stack([table[text] for text in texts])
 
