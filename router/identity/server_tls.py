@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from probes.bounded.files import read_bounded
 from probes.bounded.text import os_fault
@@ -71,11 +72,31 @@ class ServerCertificates:
         """Return the credentials of a gRPC port. Each new connection gets the certificates of its time."""
         import grpc
 
-        return grpc.dynamic_ssl_server_credentials(
-            self.watched.value.grpc_configuration,
-            lambda: self.watched.value.grpc_configuration,
-            require_client_authentication=self._mutual,
-        )
+        first = self.watched.value.grpc_configuration
+        changes: Any = self.grpc_changes(first)
+        # The stub does not know that gRPC takes None for "as before".
+        return grpc.dynamic_ssl_server_credentials(first, changes, require_client_authentication=self._mutual)
+
+    def grpc_changes(
+        self, last: grpc.ServerCertificateConfiguration
+    ) -> Callable[[], grpc.ServerCertificateConfiguration | None]:
+        """Return what gRPC asks with each new connection: it returns new certificates once, and None in between.
+
+        gRPC builds its TLS anew for each configuration that it gets, also for an equal one, and a handshake in another
+        thread may still use the old one. A process that gave it one with each connection crashed under load.
+
+        last: the certificates that gRPC has.
+        """
+
+        def changed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal last
+            newest = self.watched.value.grpc_configuration
+            if newest is last:
+                return None
+            last = newest
+            return newest
+
+        return changed
 
     def http_context(self) -> ssl.SSLContext:
         """Return the context of an HTTP port. Each new connection gets the certificates of its time."""

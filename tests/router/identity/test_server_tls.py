@@ -150,6 +150,19 @@ def test_certificates_replaced_under_load_fail_no_call(tls: Secured, tmp_path: P
         assert all(load.result() > 4 for load in loads)
 
 
+def test_grpc_is_given_new_certificates_once_and_nothing_in_between(tls: Secured) -> None:
+    certificates = ServerCertificates(tls.files)
+    first = certificates.watched.value.grpc_configuration
+    changes = certificates.grpc_changes(first)
+    assert [changes(), changes()] == [None, None]
+    tls.replace("another")
+    assert certificates.watched.refresh()
+    newest = changes()
+    assert newest is certificates.watched.value.grpc_configuration
+    assert newest is not first
+    assert changes() is None
+
+
 def test_a_bad_pair_is_not_taken_over(tls: Secured, tmp_path: Path) -> None:
     certificates, context = ServerCertificates(tls.files), tls.context(tmp_path)
     before = tls.certificate(tls.service.http_url, context)
