@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,8 @@ from probes.encoders.spec import MINILM_L6  # noqa: E402
 from probes.errors import EncoderError  # noqa: E402
 from router.client import RouterClient  # noqa: E402
 from router.deciding.pipeline import Router  # noqa: E402
+from router.identity.accounts import current_admission  # noqa: E402
+from router.identity.principal import current_principal  # noqa: E402
 from router.serving.server import ServerSettings  # noqa: E402
 from router.tuning.judging import fit_figures  # noqa: E402
 from tests.service import running_service  # noqa: E402
@@ -47,13 +51,17 @@ def _short_bootstrap() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _levels_of_logs() -> Iterator[None]:
-    """Give our loggers their levels back, which a test that runs a verb in this process may have set."""
+def _nothing_is_left_over() -> Iterator[None]:
+    """Put back what a test may change for the whole process: the levels of our loggers, and who calls."""
     loggers = [logging.getLogger(name) for name in ("router", "probes")]
-    before = [one.level for one in loggers]
+    levels = [one.level for one in loggers]
+    variables: list[ContextVar[Any]] = [current_principal, current_admission]
+    values = [one.get() for one in variables]
     yield
-    for one, level in zip(loggers, before, strict=True):
+    for one, level in zip(loggers, levels, strict=True):
         one.setLevel(level)
+    for variable, value in zip(variables, values, strict=True):
+        variable.set(value)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.usefixtures("_real_encoder")
+@pytest.mark.slow
 def test_it_times_the_door_its_parts_and_litellm_above_the_direct_call() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.bench_http", "--quick"],
