@@ -37,7 +37,7 @@ Decide = Callable[[int], object]
 
 @contextlib.contextmanager
 def table() -> Iterator[Decide]:
-    """Yield a decision that uses the table in memory."""
+    """Yield a function that does what one decision does with its session: here in the table in shared memory."""
     memory = SessionMemory(max_entries=50_000, ttl_s=3600)
 
     def decide(number: int) -> None:
@@ -67,7 +67,7 @@ def sqlite() -> Iterator[Decide]:
 
 @contextlib.contextmanager
 def parent() -> Iterator[Decide]:
-    """Yield a decision that asks another process over a pipe, which keeps a dictionary."""
+    """Yield the same with another process, which keeps a dictionary and is asked over a pipe."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     process = context.Process(target=_keep, args=(theirs,), daemon=True)

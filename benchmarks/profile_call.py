@@ -94,7 +94,7 @@ def shares(profile: cProfile.Profile, n_calls: int) -> tuple[dict[str, float], f
 
 
 def main() -> None:
-    """Print the table."""
+    """Profile a lone call, and print where its time goes as a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--calls", type=int, default=1000)
     asked = parser.parse_args()

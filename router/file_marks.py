@@ -9,7 +9,7 @@ FileMark = tuple[int, int, int] | None
 
 
 def mark_of(path: Path) -> FileMark:
-    """Return time, size and inode of a file, or None if it cannot be found.
+    """Return what changes when a file changes: its time, size and inode. Return None if there is no file.
 
     A file that is replaced by another, as Kubernetes does by a link, has another inode.
     """

@@ -64,7 +64,7 @@ def run(wanted: set[str], seconds: float, factor: float) -> list[dict[str, Any]]
 
 
 def _row(fault: Callable[..., Found], *arguments: Any) -> dict[str, Any]:
-    """Run a fault and return its row; say on stderr how it went, because all of them take a while."""
+    """Break the service in one way, say on stderr how that went, and return the row of the result."""
     began = time.monotonic()
     about = {"fault": fault.__name__, "about": _about(fault)}
     try:

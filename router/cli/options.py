@@ -69,6 +69,18 @@ _ENGINE = (
 ENGINE_NAMES = ("engine", "processes")
 
 
+def with_options(*options: Callable[[Any], Any]) -> Callable[[_Function], _Function]:
+    """Return a decorator that gives a command all these options, which its help lists in this order."""
+
+    def give(command: _Function) -> _Function:
+        # A decorator that is applied later is listed earlier.
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return give
+
+
 def engine_options(command: _Function) -> _Function:
     """Give a command the options that say where its shards are computed. It receives them as `engine`."""
 
@@ -76,10 +88,7 @@ def engine_options(command: _Function) -> _Function:
     def with_engine(*arguments: Any, engine: str, processes: int | None, **options: Any) -> Any:
         return command(*arguments, engine=chosen_engine(engine, processes), **options)
 
-    wrapped = cast(_Function, with_engine)
-    for option in reversed(_ENGINE):
-        wrapped = option(wrapped)
-    return wrapped
+    return with_options(*_ENGINE)(cast(_Function, with_engine))
 
 
 #: The options of verbs that ask models: which prompts, how answers are graded, and how much they may cost.
@@ -120,18 +129,6 @@ _ASKING = (
     ),
     click.option("--yes", is_flag=True, help="Do not ask before the first call."),
 )
-
-
-def with_options(*options: Callable[[Any], Any]) -> Callable[[_Function], _Function]:
-    """Return a decorator that gives a command all these options, which its help lists in this order."""
-
-    def give(command: _Function) -> _Function:
-        # A decorator that is applied later is listed earlier.
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return give
 
 
 #: Gives a command the options of verbs that ask models.

@@ -42,7 +42,7 @@ class EncoderSet:
 
     @property
     def encoders(self) -> Mapping[str, Encoder]:
-        """Return the encoders by the identities that probes name."""
+        """Return each encoder under the identity by which a probe asks for it."""
         return MappingProxyType(self._encoders)
 
     @property

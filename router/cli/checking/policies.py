@@ -1,4 +1,4 @@
-"""Check the policies of a service: probe, encoder, prices, certificates, and the keys of the candidates."""
+"""Check for `elle doctor` whether a service could decide and answer by its policies, with what they name."""
 
 from __future__ import annotations
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from probes.shards.choosing import ENGINES
+from router.cli.options import with_options
 
 if TYPE_CHECKING:
     from router.serving.settings import ServerSettings
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 #: The options by the names of the fields of `Scale`.
 _SCALE = ("least", "most", "ongoing", "up_s", "down_s")
@@ -48,11 +47,8 @@ _OPTIONS = (
 )
 
 
-def ray_serving_options(command: _Function) -> _Function:
-    """Give a command these options, in the order of their help."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+#: Gives a command these options.
+ray_serving_options = with_options(*_OPTIONS)
 
 
 def is_wanted(options: Mapping[str, Any]) -> bool:
