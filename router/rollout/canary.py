@@ -129,6 +129,18 @@ class Canary:
         elif policy == self.plan.base and latency_s is not None and not failed:
             self.evidence.ended_elsewhere(latency_s)
 
+    def figures(self) -> dict[str, Any]:
+        """Return what is tried, how far it is, and on how much evidence, as plain values for those who show it."""
+        return {
+            "policy": self.plan.policy,
+            "base": self.plan.base,
+            "status": self.status.value,
+            "share": self.share,
+            "max_loss": self.plan.max_loss,
+            "labels": self.evidence.n_labels,
+            "requests": self.evidence.n_requests,
+        }
+
     def pause(self, why: str) -> None:
         """Keep the share as it is until the next label, for example because labels have stopped coming."""
         if self.status is CanaryStatus.RUNNING:

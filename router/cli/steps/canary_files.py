@@ -130,16 +130,9 @@ def _losses(labels: Sequence[Path]) -> dict[str, dict[str, float]]:
 
 def canary_to_dict(file: CanaryFile) -> dict[str, Any]:
     """Return what `elle canary status --json` prints."""
-    canary, evidence = file.canary, file.canary.evidence
     return {
-        "policy": canary.plan.policy,
-        "base": canary.plan.base,
-        "status": canary.status.value,
-        "share": canary.share,
-        "max_loss": canary.plan.max_loss,
-        "labels": evidence.n_labels,
-        "requests": evidence.n_requests,
-        "mean_loss_between": list(evidence.loss_interval()),
+        **file.canary.figures(),
+        "mean_loss_between": list(file.canary.evidence.loss_interval()),
         "trail": file.trail,
     }
 

@@ -18,16 +18,10 @@ def canary_state(path: Path | None) -> dict[str, Any] | None:
         found = read_canary(path)
     except ConfigError as error:
         return {"error": str(error)}
-    canary, last = found.canary, found.trail[-1] if found.trail else {}
+    last = found.trail[-1] if found.trail else {}
     at = last.get("at")
     return {
-        "policy": canary.plan.policy,
-        "base": canary.plan.base,
-        "status": canary.status.value,
-        "share": canary.share,
-        "max_loss": canary.plan.max_loss,
-        "labels": canary.evidence.n_labels,
-        "requests": canary.evidence.n_requests,
+        **found.canary.figures(),
         "why": str(last.get("why", "")),
         "at": _iso(at) if isinstance(at, int | float) else "",
     }
