@@ -8,7 +8,7 @@ line. Well-kept parsers (httpx-sse, that of the OpenAI SDK) have no bound on a l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 
 from router.answering.reading.call_notes import CallNotes
@@ -30,6 +30,12 @@ _LINES_AT_ONCE = 4096
 TAIL_S = 10.0
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+#: What may come before a JSON text.
+BLANK = b" \t\r\n" + _BYTE_ORDER_MARK
+
+#: Bytes of white space that are read at most to find out how a body begins.
+_MAX_BLANK_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +167,31 @@ async def events_in(
     for line in (*lines.end(), b""):
         if (whole := event.take(line)) is not None:
             yield whole
+
+
+async def begin_of(parts: AsyncIterable[bytes], notes: CallNotes) -> tuple[bytes, AsyncGenerator[bytes, None]]:
+    """Read a body until it says something, and return the first bytes that do, which may be few, and the whole body.
+
+    A body that begins with `{` is an answer in one piece and no stream of events. A network may cut it anywhere, and
+    some upstreams send white space for as long as they work on the answer.
+    """
+    rest, read, begin = aiter(parts), list[bytes](), b""
+    n_blank = 0
+    while not begin and n_blank <= _MAX_BLANK_BYTES:
+        part = await anext(rest, None)
+        if part is None:
+            break
+        notes.note_life()
+        read.append(part)
+        n_blank += len(part)
+        begin = part.lstrip(BLANK)
+    return begin, _joined(read, rest)
+
+
+async def _joined(read: list[bytes], rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    yield b"".join(read)
+    async for part in rest:
+        yield part
 
 
 def too_long(limit: int) -> UpstreamUnavailableError:

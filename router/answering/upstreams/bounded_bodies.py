@@ -14,7 +14,7 @@ from router.answering.formats.chat_chunks import chunk_of
 from router.answering.formats.reported_errors import as_reported, error_in
 from router.answering.reading.answer_json import FEW_SIGNS, LONG_BYTES, MAX_SIGNS, decoded, signs_in, too_many_values
 from router.answering.reading.large_answers import json_in_pieces
-from router.answering.reading.sse import DONE, TAIL_S, ServerSentEvent, events_in, too_long
+from router.answering.reading.sse import BLANK, DONE, TAIL_S, ServerSentEvent, begin_of, events_in, too_long
 from router.answering.upstreams.litellm_call import Call
 from router.answering.upstreams.upstream_http import PACKED, unpacked
 from router.errors import DispatchError, UpstreamUnavailableError
@@ -42,6 +42,9 @@ _COUNTED = re.compile(rb'"(?!max)[A-Za-z_]{0,40}(?:[tT]oken|[cC]ount)[A-Za-z_]{0
 
 #: The header in which Bedrock says it, and the form of its streams, in which it cannot be looked for.
 _COUNTING_HEADER, _BINARY_EVENTS = "token-count", "application/vnd.amazon.eventstream"
+
+#: So long may the beginning of a body be and not tell whether it is in one piece.
+_UNCLEAR_BYTES = 4096
 
 #: Bytes of what came before in which the beginning of such a number may lie.
 _OVERLAP = 128
@@ -97,7 +100,11 @@ class BoundedBody(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            async with contextlib.aclosing(self._events() if self._of_events else self._pieces()) as pieces:
+            begin, parts = b"", self._parts()
+            if self._call.streamed:
+                begin, parts = await begin_of(parts, self._call.notes)
+            is_of_events = self._of_events and not begin.startswith(b"{")
+            async with contextlib.aclosing(self._events(parts) if is_of_events else self._pieces(parts)) as pieces:
                 before = b""
                 async for piece in pieces:
                     if not self._call.has_usage:
@@ -108,8 +115,8 @@ class BoundedBody(httpx.AsyncByteStream):
             self._call.refusal = error
             raise httpx.ReadError("the answer is an error, or longer than the bound on one answer") from error
 
-    async def _events(self) -> AsyncGenerator[bytes, None]:
-        events = events_in(self._parts(), max_bytes=self._call.max_answer_bytes, notes=self._call.notes)
+    async def _events(self, parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+        events = events_in(parts, max_bytes=self._call.max_answer_bytes, notes=self._call.notes)
         has_begun = has_ended = False
         async with contextlib.aclosing(events):
             while True:
@@ -140,25 +147,43 @@ class BoundedBody(httpx.AsyncByteStream):
                     event = ServerSentEvent(event.name, json_in_pieces(await decoded(event.data)))
                 yield _NULL_DELTA.sub(b'"delta":{}', event.raw)
 
-    async def _pieces(self) -> AsyncGenerator[bytes, None]:
-        gauge, is_first, whole = _Gauge(self._call), True, list[bytes]()
-        async for part in self._parts():
+    async def _pieces(self, parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+        gauge, first, is_whole = _Gauge(self._call), list[bytes](), None if self._call.streamed else False
+        async for part in parts:
             self._call.notes.note_life()
             gauge.add(part)
-            if is_first and self._call.streamed and len(part) <= LONG_BYTES:
-                # An error in one piece in place of a stream.
-                await raise_reported(part, self._call)
-            if (is_first and self._call.streamed and part.lstrip().startswith(b"{") and b'"choices"' in part) or whole:
-                whole.append(part)
-            else:
+            if is_whole is False:
                 yield part
-            is_first = False
-        if whole:
-            yield await _as_stream(b"".join(whole))
+                continue
+            first.append(part)
+            if is_whole is None and (is_whole := _is_in_one_piece(b"".join(first))) is False:
+                yield await self._without_report(b"".join(first))
+        if is_whole is not False:
+            yield await _as_stream(await self._without_report(b"".join(first)))
+
+    async def _without_report(self, content: bytes) -> bytes:
+        """Raise the error that came in place of a stream, if it is one; else return what came."""
+        if len(content) <= LONG_BYTES:
+            await raise_reported(content, self._call)
+        return content
 
     async def aclose(self) -> None:
         """Close the body that this one wraps."""
         await self._inner.aclose()
+
+
+def _is_in_one_piece(begin: bytes) -> bool | None:
+    """Return whether a body, of which this is the beginning, is one JSON object in place of a stream; None if unclear.
+
+    Some providers stream JSON objects, each on a line of its own.
+    """
+    begin = begin.lstrip(BLANK)
+    if not begin.startswith(b"{"):
+        return False
+    line, _, _ = begin.partition(b"\n")
+    if b'"choices"' in begin or len(begin) > _UNCLEAR_BYTES:
+        return True
+    return False if line != begin and line.rstrip().endswith(b"}") else None
 
 
 async def _as_stream(content: bytes) -> bytes:

@@ -13,7 +13,7 @@ import contextlib
 import functools
 import importlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from router.answering.formats.chat_chunks import chunk_of
@@ -21,7 +21,7 @@ from router.answering.formats.reported_errors import as_reported
 from router.answering.reading.answer_json import decoded
 from router.answering.reading.call_notes import CallNotes
 from router.answering.reading.large_answers import apart, is_large, json_in_pieces
-from router.answering.reading.sse import events_in
+from router.answering.reading.sse import begin_of, events_in
 from router.answering.upstreams import litellm_upstream
 from router.answering.upstreams.candidate_keys import NO_KEY
 from router.answering.upstreams.destinations import Destination, Destinations, count_tokens_url, upstream_name
@@ -81,8 +81,8 @@ class DirectUpstream:
         with translated(_say(candidate)):
             answered = await self._post(candidate, base, query, notes, stream=True)
             try:
-                begin, parts = await _begun(answered.parts())
-                if begin.lstrip().startswith(b"{"):
+                begin, parts = await begin_of(answered.parts(), notes)
+                if begin.startswith(b"{"):
                     answer = await decoded(await answered.read(candidate.max_answer_bytes, notes.held, parts))
                     # An answer in one piece is whole.
                     notes.is_done = True
@@ -141,18 +141,6 @@ class DirectUpstream:
             answered.status, headers=answered.headers, content=body, request=httpx.Request("POST", destination.url)
         )
         return await litellm_upstream.error_of_status(candidate, response)
-
-
-async def _begun(parts: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:
-    """Wait for the first part of a body, and return it with the whole body."""
-    begin = await anext(parts, b"")
-
-    async def whole() -> AsyncIterator[bytes]:
-        yield begin
-        async for part in parts:
-            yield part
-
-    return begin, whole()
 
 
 async def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> Body:

@@ -18,7 +18,7 @@ from router.policies.candidates.candidate import Candidate
 from router.values import ApiFormat, RouteQuery
 from tests.router import faults
 from tests.router.answering.upstreams import real_streams as real
-from tests.router.answering.upstreams.real_streams import Step, chunk, data
+from tests.router.answering.upstreams.real_streams import PAUSE, Step, chunk, data
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -222,16 +222,32 @@ async def test_the_rate_limits_that_an_answer_tells_are_noted(upstream: Upstream
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream", "text/plain; charset=utf-8"])
 async def test_an_answer_in_one_piece_arrives_where_a_stream_was_asked_for(
-    upstream: Upstream, url: str, provider: str
+    upstream: Upstream, url: str, provider: str, kind: str
 ) -> None:
-    body = json.dumps(faults.answer())
-    # Cut anywhere, because it comes in several parts.
-    for cut in (len(body), 3, len(body) // 2):
-        send(body[:cut].encode(), body[cut:].encode(), kind="application/json")
+    body = json.dumps(faults.answer()).encode()
+    pretty = json.dumps(faults.answer(), indent=2).encode()
+    # Networks cut anywhere, and some upstreams send white space while they work on the answer.
+    cuts: list[list[Step]] = [[body[:cut], PAUSE, body[cut:]] for cut in (1, 3, len(body) // 2)]
+    slow: list[Step] = [b"\xef\xbb", PAUSE, b"\xbf \r\n", PAUSE, b"\n", PAUSE, body]
+    for steps in ([body], *cuts, slow, [pretty[:2], PAUSE, pretty[2:9], PAUSE, pretty[9:]]):
+        send(*steps, kind=kind)
         chunks = await stream(upstream, asked(provider, url))
         assert text_of(chunks) == "forty-two"
         assert chunks[-1]["usage"]["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+async def test_an_error_in_one_piece_is_told_wherever_it_is_cut(
+    upstream: Upstream, url: str, provider: str, kind: str
+) -> None:
+    body = json.dumps({"error": {"message": "the card fell out", "code": "card"}}).encode()
+    for cut in (1, 5, len(body) - 1):
+        send(body[:cut], PAUSE, body[cut:], kind=kind)
+        with pytest.raises(DispatchError, match="the card fell out"):
+            await stream(upstream, asked(provider, url))
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
