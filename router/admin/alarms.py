@@ -52,6 +52,9 @@ def _of_answers(grown: Growth) -> Iterator[tuple[str, str]]:
 def _of_policies(grown: Growth, snapshot: Snapshot, now: float) -> Iterator[tuple[str, str]]:
     if grown.total(catalogue.RELOADS, result="failed"):
         yield "The policies could not be loaded anew; the former ones decide.", "Read the log, and mend the files."
+    for (what,), failing in snapshot.series(catalogue.WATCHED_FAILING).items():
+        if failing:
+            yield f"The {what} cannot be read; the last good state stays.", "Read the log, and mend the file."
     for (probe, signal), value in snapshot.series(catalogue.DRIFT_ALARM).items():
         if value:
             yield f"The traffic of probe {probe} drifts in {signal}.", "See what `elle drift` says of it."

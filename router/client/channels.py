@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import logging
 import ssl
 import threading
 import time
@@ -16,17 +15,12 @@ from typing import Any
 import grpc
 
 from router.errors import ConfigError
-from router.file_marks import mark_of
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.quoting import quoted
+from router.watched_files import LOOK_S, WatchedFiles
 from router.wire import conversion
 
-log = logging.getLogger(__name__)
-
 DEFAULT_ADDRESS = "localhost:50051"
-
-#: Seconds between two looks at the files of certificates. A change must look the same twice before it is read.
-LOOK_S = 1.0
 
 # Calls take turns among all addresses that answer. Retries are by grpc itself: only UNAVAILABLE, where the request was
 # not worked on, or where the replica died, and deciding again does no harm. It waits as long as the service asks
@@ -74,10 +68,10 @@ class ClientTlsFiles:
         if (self.cert is None) != (self.key is None):
             raise ConfigError("cert and key must be given together.")
 
-    def marks(self) -> tuple[object, ...] | None:
-        """Return time, size and inode of each file, or None if one of them cannot be found."""
-        found = [mark_of(path) for path in (self.ca, self.cert, self.key) if path is not None]
-        return None if None in found else tuple(found)
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Return the files that there are."""
+        return tuple(path for path in (self.ca, self.cert, self.key) if path is not None)
 
     def load(self) -> grpc.ChannelCredentials:
         """Return the credentials in the files. Raises ConfigError if they cannot be read or do not fit together."""
@@ -113,19 +107,22 @@ class ClientChannel:
     ) -> None:
         self._openers = openers
         self._target = target_of(address)
-        self._files = credentials if isinstance(credentials, ClientTlsFiles) else None
+        self._watched: WatchedFiles[grpc.ChannelCredentials] | None = None
+        if isinstance(credentials, ClientTlsFiles):
+            self._watched = WatchedFiles("certificates", credentials.paths, credentials.load)
+            credentials = self._watched.value
         self._lock = threading.Lock()
+        self._looking: threading.Thread | None = None
         self._looked_at = time.monotonic()
-        self._used = self._settling = self._marks()
         self._old: Any = None
-        self._open(self._files.load() if self._files else credentials)
+        self._open(credentials)
 
     @property
     def stub(self) -> Any:
         """Return the stub to call the service by."""
-        if self._files is not None and time.monotonic() - self._looked_at >= LOOK_S:
+        if self._watched is not None and (self._is_due or self._watched.value is not self._used):
             with self._lock:
-                self._look(self._files)
+                self._look(self._watched)
         return self._stub
 
     @property
@@ -133,7 +130,8 @@ class ClientChannel:
         """Return the channels that are to be closed with the client."""
         return [one for one in (self._old, self._channel) if one is not None]
 
-    def _open(self, credentials: Any) -> None:
+    def _open(self, credentials: grpc.ChannelCredentials | None) -> None:
+        self._used = credentials
         insecure, secure = self._openers
         self._channel = (
             insecure(self._target, options=_OPTIONS)
@@ -143,25 +141,20 @@ class ClientChannel:
         # The generated stub serves both kinds of channel.
         self._stub = pb_grpc.RouterServiceStub(self._channel)
 
-    def _look(self, files: ClientTlsFiles) -> None:
-        if time.monotonic() - self._looked_at < LOOK_S:
-            return
-        self._looked_at = time.monotonic()
-        marks, before = self._marks(), self._settling
-        self._settling = marks
-        if marks is None or marks != before or marks == self._used:
-            return
-        self._used = marks
-        try:
-            credentials = files.load()
-        except ConfigError as error:
-            log.warning("new files for TLS are not taken over: %s", error)
-            return
-        self._old = self._channel
-        self._open(credentials)
+    @property
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._looked_at >= LOOK_S
 
-    def _marks(self) -> tuple[object, ...] | None:
-        return self._files.marks() if self._files else None
+    def _look(self, watched: WatchedFiles[grpc.ChannelCredentials]) -> None:
+        """Let a thread look at the files if that is due, and open a channel with what an earlier look has found."""
+        if self._is_due:
+            self._looked_at = time.monotonic()
+            if self._looking is None or not self._looking.is_alive():
+                self._looking = threading.Thread(target=watched.refresh, name="certificates", daemon=True)
+                self._looking.start()
+        if watched.value is not self._used:
+            self._old = self._channel
+            self._open(watched.value)
 
 
 def target_of(address: str | Sequence[str]) -> str:

@@ -15,8 +15,8 @@ from router.identity.json_web_tokens import BadTokenError, ExpiredTokenError, Jw
 from router.identity.method_scopes import ANSWERING, RUNNING, Needed
 from router.identity.principal import ANYBODY, Principal, current_principal
 from router.identity.token_book import TokenBook
-from router.identity.watched_file import Refreshable, WatchedFiles
 from router.observing.trace_context import note_trace
+from router.watched_files import Refreshable, WatchedFiles
 
 #: Headers besides `authorization` that may hold a token: those of the SDKs of Anthropic and of Azure.
 _KEY_HEADERS = ("x-api-key", "api-key")
@@ -74,7 +74,7 @@ class Gate:
         self.accounts = Accounts(now=now)
         self._tokens: WatchedFiles[TokenBook] | None = None
         if (path := self._settings.tokens) is not None:
-            self._tokens = WatchedFiles(f"tokens in {path}", (path,), lambda: TokenBook.load(path))
+            self._tokens = WatchedFiles("tokens", (path,), lambda: TokenBook.load(path))
         jwt = self._settings.jwt
         self._web_tokens = WebTokens(jwt, now=now) if jwt is not None else None
 

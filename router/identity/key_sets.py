@@ -15,8 +15,8 @@ from probes.bounded.files import BoundedFileError, parse_json, read_bounded
 from probes.bounded.text import os_fault
 from router.errors import ConfigError
 from router.identity.server_tls import is_loopback
-from router.identity.watched_file import WatchedFiles
 from router.quoting import quoted
+from router.watched_files import WatchedFiles, WatchedValue
 
 if TYPE_CHECKING:
     import jwt
@@ -40,12 +40,10 @@ FETCH_EVERY_S, FETCH_AGAIN_S, _FETCH_S = 300.0, 30.0, 10.0
 KeySet = Mapping[str, "jwt.PyJWK"]
 
 
-class FetchedKeys:
-    """Holds the keys that a URL publishes. `keep_fresh` fetches them in another thread; no request waits for that.
+class FetchedKeys(WatchedValue[KeySet]):
+    """Holds the keys that a URL publishes, none before the first fetch.
 
-    Attributes:
-        value: the keys that were fetched last, none before the first fetch.
-        failures: how many fetches failed.
+    `keep_fresh` fetches them in another thread; no request waits for that.
 
     Raises ConfigError if the URL would be fetched without encryption, or holds a password.
     """
@@ -56,9 +54,8 @@ class FetchedKeys:
             raise ConfigError("--jwks must be a file, or a URL that begins with https://, or others could send keys.")
         if parts.username or parts.password:
             raise ConfigError("--jwks must be a URL without a user or a password, because it is written to the log.")
+        super().__init__("keys", url, {})
         self._url, self._clock = url, clock
-        self.value: KeySet = {}
-        self.failures = 0
         self._due_at = self._asked_at = float("-inf")
 
     def refresh(self) -> bool:
@@ -66,18 +63,10 @@ class FetchedKeys:
         now = self._clock()
         if now < self._due_at:
             return False
-        self._asked_at = now
-        try:
-            value = parse_keys(_fetch(self._url))
-        except ConfigError as error:
-            self.failures += 1
-            self._due_at = now + FETCH_AGAIN_S
-            log.error("the keys at %s cannot be used, so the old ones stay in force: %s", self._url, error)  # noqa: TRY400
-            return False
-        self._due_at = now + FETCH_EVERY_S
-        changed = value.keys() != self.value.keys()
-        self.value = value
-        return changed
+        self._asked_at, before = now, self.value
+        is_read = self.take(lambda: parse_keys(_fetch(self._url)))
+        self._due_at = now + (FETCH_EVERY_S if is_read else FETCH_AGAIN_S)
+        return self.value.keys() != before.keys()
 
     def want(self) -> None:
         """Ask for an early fetch, because a token names a key that is not known."""
@@ -88,7 +77,7 @@ class KeysInFile(WatchedFiles[KeySet]):
     """Holds the keys of a file, which is read again when it changes. Raises ConfigError if it cannot be used."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"keys in {path}", (path,), lambda: _read(path))
+        super().__init__("keys", (path,), lambda: _read(path))
 
     def want(self) -> None:
         """Do nothing, because the file is looked at all the time."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from probes.bounded.files import read_bounded
 from probes.bounded.text import os_fault
 from router.errors import ConfigError
-from router.identity.watched_file import WatchedFiles
+from router.watched_files import WatchedFiles
 
 if TYPE_CHECKING:
     import grpc
@@ -61,7 +61,7 @@ class ServerCertificates:
     def __init__(self, files: TlsFiles) -> None:
         paths = tuple(path for path in (files.cert, files.key, files.client_ca) if path is not None)
         self._mutual = files.client_ca is not None
-        self.watched = WatchedFiles("TLS certificates", paths, lambda: _load(files))
+        self.watched = WatchedFiles("certificates", paths, lambda: _load(files))
 
     @property
     def expires_at(self) -> datetime.datetime | None:

@@ -173,10 +173,14 @@ CALLER_DECISIONS = Metric(
 )
 CALLER_COST = Metric("elle_caller_cost_usd", _COUNTER, "What answers cost, by the name of the token.", ("caller",))
 TLS_EXPIRES = Metric("elle_tls_expires_timestamp_seconds", _SAME, "When the TLS certificate of the service expires.")
-CREDENTIAL_FAILURES = Metric(
-    "elle_credential_failures",
+WATCHED_FAILURES = Metric(
+    "elle_watched_failures",
     _COUNTER,
-    "Changes of tokens, keys or TLS certificates that could not be taken over; the last good ones stay in force.",
+    "Attempts to read tokens, keys, certificates of TLS or a canary anew that failed; the last good state stays.",
+    ("what",),
+)
+WATCHED_FAILING = Metric(
+    "elle_watched_failing", _SAME, "1 while tokens, keys, certificates of TLS or a canary cannot be read.", ("what",)
 )
 LEDGER_ROWS = Metric(
     "elle_ledger_rows",
@@ -240,7 +244,7 @@ CATALOGUE = {
         *(ANSWERS, FELL_BACK, ATTEMPTS, FIRST_CONTENT_SECONDS, ANSWER_SECONDS),
         *(INPUT_TOKENS, OUTPUT_TOKENS, ANSWER_COST),
         *(CACHE_HITS, CACHE_MISSES, CACHE_ENTRIES, ENCODER_PENDING, SESSIONS),
-        *(CALLER_DECISIONS, CALLER_COST, TLS_EXPIRES, CREDENTIAL_FAILURES),
+        *(CALLER_DECISIONS, CALLER_COST, TLS_EXPIRES, WATCHED_FAILURES, WATCHED_FAILING),
         *(RELOADS, POLICY_LOADED),
         *(DRIFT_BLOCKS, DRIFT_DISTANCE, DRIFT_ALARM),
         *(LEDGER_ROWS, LEDGER_WAITING, LEDGER_SPOOL, LEDGER_LAG, LEDGER_DOWN),

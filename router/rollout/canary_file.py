@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -14,21 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from probes.atomic_write import write_file
+from probes.bounded.text import os_fault
 from router.asking.session_ids import session_id_of
 from router.errors import ConfigError
-from router.file_marks import FileMark, mark_of
 from router.rollout.canary import Canary, CanaryEvent
 from router.values import RouteQuery
-
-log = logging.getLogger(__name__)
+from router.watched_files import WatchedFiles
 
 #: The largest file that is read, in bytes.
 _MOST_BYTES = 16 * 1024 * 1024
 
 _SCHEMA = "elle.canary/1"
-
-#: Seconds between two looks of a follower at the file.
-LOOK_S = 1.0
 
 
 @dataclass
@@ -105,21 +100,17 @@ def locked(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-class Follower:
-    """Assigns requests by the canary in a file, which it reads again within a second of a change.
+class Follower(WatchedFiles[Canary | None]):
+    """Assigns requests by the canary in a file, which is read again when it changes (`kept_fresh`).
 
-    A file that is missing, or cannot be read, assigns nothing: the policy that serves decides everything.
+    While there is no file nothing is assigned: the policy that serves decides everything. If the file cannot be read,
+    the canary goes on as it was read last, so that no session changes sides.
 
-    Args:
-        path: the file.
-        clock: returns the time in seconds, and never goes backwards.
+    path: the file.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path, self._clock = path, clock
-        self._looked_at = float("-inf")
-        self._mark: FileMark = None
-        self.canary: Canary | None = None
+        super().__init__("canary", (path,), lambda: _canary_in(path), otherwise=lambda: None, clock=clock)
 
     def assigned(self, query: RouteQuery, asked: str, served: Collection[str]) -> RouteQuery:
         """Return the query with the policy that decides it. Only requests to the canary's base are assigned.
@@ -128,8 +119,7 @@ class Follower:
 
         A request of a session stays on the side of the session. Requests without a session are drawn one by one.
         """
-        self._look()
-        canary = self.canary
+        canary = self.value
         if canary is None or canary.share <= 0 or asked != canary.plan.base or canary.plan.policy not in served:
             return query
         key = session_id_of(query.session_id, {}, query.parameters) or os.urandom(8).hex()
@@ -138,26 +128,20 @@ class Follower:
             return query
         return replace(query, overrides=replace(query.overrides, policy=policy))
 
-    def _look(self) -> None:
-        now = self._clock()
-        if now - self._looked_at < LOOK_S:
-            return
-        self._looked_at = now
-        mark = mark_of(self._path)
-        if mark is None:
-            self._mark, self.canary = None, None
-            return
-        if mark == self._mark:
-            return
-        self._mark = mark
-        try:
-            self.canary = read_canary(self._path).canary
-        except ConfigError as error:
-            self.canary = None
-            log.error("no canary decides: %s", error)  # noqa: TRY400
-        else:
-            log.warning("canary %s: %s decides %.0f %%", self.canary.status, self.canary.plan.policy, self._share)
+    def told(self) -> str:
+        """Return the state of the canary, and what it decides."""
+        canary = self.value
+        if canary is None:
+            return ": it is gone"
+        return f": {canary.status}, {canary.plan.policy} decides {100 * canary.share:.0f} %"
 
-    @property
-    def _share(self) -> float:
-        return 100 * self.canary.share if self.canary is not None else 0.0
+
+def _canary_in(path: Path) -> Canary | None:
+    """Return the canary in a file, or None if there is no file. Raises ConfigError if it cannot be read."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"the canary {path} cannot be read: {os_fault(error)}.") from error
+    return read_canary(path).canary

@@ -16,7 +16,6 @@ from router.feedback.desk import FeedbackDesk
 from router.identity.counts import DoorName, Refusal
 from router.identity.gate import Gate
 from router.identity.server_tls import ServerCertificates, is_loopback
-from router.identity.watched_file import Refreshable
 from router.intake.bounds import Intake
 from router.intake.in_flight import InFlight
 from router.serving import backlog, http_server
@@ -27,6 +26,7 @@ from router.serving.reloading.in_force import InForce
 from router.serving.settings import ServerSettings
 from router.serving.shutdown import Shutdown
 from router.versions.opening import store_at
+from router.watched_files import Refreshable
 from router.wire.guarded_server import add_to_server, guarded
 from router.wire.request_reader import RequestReader
 from router.wire.servicer import SERVICE_NAME, RouterService

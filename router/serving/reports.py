@@ -6,7 +6,8 @@ import contextlib
 import platform
 import queue
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from multiprocessing.connection import Connection
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from router.deciding.pipeline import Router
     from router.drift.watch import DriftWatch
     from router.ledger.recorder import Ledger
+    from router.rollout.canary_file import Follower
     from router.rollout.shadow import ShadowWatch
     from router.serving.ports import ServicePorts
     from router.serving.reloading.reloader import Reloader
     from router.sharing.exchange import StateExchange
+    from router.watched_files import Refreshable
 
 #: Seconds between two reports of a worker. What it counts after the last one is lost if it is killed.
 REPORT_S = 1.0
@@ -76,7 +79,8 @@ def process_state(reloader: Reloader, ports: ServicePorts, parts: OptionalParts 
             **_drift_values(parts.drift),
             **_shadow_values(parts.shadow),
             **_ledger_values(parts.ledger),
-            **_canary_values(router),
+            **_canary_values(_follower(router)),
+            **_watched_values([*ports.watched, *filter(None, (_follower(router),))]),
             **_exchange_values(parts.exchange),
             catalogue.BUILD_INFO.name: {(_version(), platform.python_version()): 1.0},
         }
@@ -95,7 +99,18 @@ def _callers(ports: ServicePorts) -> dict[str, dict[Labels, float]]:
         catalogue.CALLER_DECISIONS.name: decisions,
         catalogue.CALLER_COST.name: costs,
         catalogue.TLS_EXPIRES.name: {} if expires is None else {(): expires.timestamp()},
-        catalogue.CREDENTIAL_FAILURES.name: {(): float(sum(one.failures for one in ports.watched))},
+    }
+
+
+def _watched_values(watched: Sequence[Refreshable]) -> dict[str, dict[Labels, float]]:
+    failures: Counter[Labels] = Counter()
+    for one in watched:
+        failures[one.kind,] += one.failures
+    failing: dict[Labels, float] = {(one.kind,): 0.0 for one in watched}
+    failing |= {(one.kind,): 1.0 for one in watched if one.error}
+    return {
+        catalogue.WATCHED_FAILURES.name: {labels: float(n) for labels, n in failures.items()},
+        catalogue.WATCHED_FAILING.name: failing,
     }
 
 
@@ -231,12 +246,15 @@ def _ledger_values(ledger: Ledger | None) -> dict[str, dict[Labels, float]]:
     }
 
 
-def _canary_values(router: Router) -> dict[str, dict[Labels, float]]:
-    # The parent of several workers imports this module, and needs neither.
+def _follower(router: Router) -> Follower | None:
+    # The parent of several workers imports this module, and needs no router.
     from router.rollout.canary_router import CanaryRouter
 
-    canary = router.follower.canary if isinstance(router, CanaryRouter) and router.follower is not None else None
-    if canary is None:
+    return router.follower if isinstance(router, CanaryRouter) else None
+
+
+def _canary_values(follower: Follower | None) -> dict[str, dict[Labels, float]]:
+    if follower is None or (canary := follower.value) is None:
         return {}
     plan, evidence = canary.plan, canary.evidence
     low, high = evidence.loss_interval()

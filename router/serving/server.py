@@ -22,7 +22,6 @@ from router.errors import ConfigError
 from router.exploring.explorer import Explorer, start_of_day
 from router.feedback.desk import FeedbackDesk
 from router.identity.spending import Spending
-from router.identity.watched_file import kept_fresh
 from router.ledger.opening import open_ledger
 from router.observing.logs import DecisionLog
 from router.observing.metrics import MetricsObserver
@@ -42,6 +41,7 @@ from router.serving.watching.admin_port import showing, try_now
 from router.sharing.exchange import StateExchange, StateSettings, exchanging
 from router.sharing.private_state import PrivateDatabase
 from router.sharing.session_table import shared_block
+from router.watched_files import kept_fresh
 
 if TYPE_CHECKING:
     from router.ledger.recorder import Ledger

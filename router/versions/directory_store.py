@@ -27,12 +27,12 @@ from probes.bounded.files import BoundedFileError, parse_json, read_bounded
 from probes.bounded.text import os_fault
 from probes.errors import ArtifactError
 from router.errors import ConfigError, UnknownVersionError
-from router.file_marks import mark_of
 from router.policies.loading import ServedPolicy
 from router.quoting import quoted
 from router.versions.store import OpenedVersion, conflict
 from router.versions.trail import Change, Trail
 from router.versions.version import Contents, PolicyVersion, id_of, version_of
+from router.watched_files import mark_of
 
 _POLICY, _MANIFEST, _TRAIL = "policy.yaml", "version.json", "trail.jsonl"
 

@@ -79,6 +79,7 @@ class PostgresStore:
         self._conninfo = settings.url.replace("+psycopg", "", 1)
         self._is_ready = False
         self._marks: tuple[object, ...] = ()
+        self._fault = ""
         self._listener: psycopg.AsyncConnection[Any] | None = None
         folder = tempfile.mkdtemp(prefix="elle-store-")
         self._copies = DirectoryStore(Path(folder))
@@ -148,7 +149,11 @@ class PostgresStore:
             with self._begun() as connection:
                 self._marks = (connection.execute(sa.select(sa.func.max(_trail.c.number))).scalar(),)
         except ConfigError as error:
-            log.warning("%s The policies that decide now go on.", error)
+            if str(error) != self._fault:
+                log.warning("%s The policies that decide now go on.", error)
+            self._fault = str(error)
+        else:
+            self._fault = ""
         return self._marks
 
     async def wait(self, seconds: float) -> None:

@@ -13,7 +13,6 @@ from probes.errors import ProbesError
 from router.errors import ConfigError, RouterError
 from router.feedback.desk import FeedbackDesk
 from router.identity.gate import Gate
-from router.identity.watched_file import kept_fresh
 from router.intake.bounds import Intake
 from router.intake.in_flight import InFlight
 from router.ledger.opening import open_ledger
@@ -24,6 +23,7 @@ from router.serving.reloading.first_load import loaded
 from router.serving.reloading.in_force import InForce
 from router.serving.reloading.reloader import Reloader
 from router.serving.settings import ServerSettings
+from router.watched_files import kept_fresh
 from router.wire.servicer import RouterService
 
 #: Seconds in which the ledger writes what waits when a replica ends.

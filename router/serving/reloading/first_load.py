@@ -20,6 +20,7 @@ from router.serving.reloading.reloader import Reloader, ReloadParts, uses_canned
 from router.serving.reloading.sources import FileSource, PolicySource, StoreSource
 from router.serving.settings import ServerSettings
 from router.versions.opening import store_at
+from router.watched_files import kept_fresh
 
 
 @contextlib.asynccontextmanager
@@ -47,6 +48,9 @@ async def loaded(
 
         source = source_of(settings)
         router = await asyncio.to_thread(_load, settings, intake, source, observers)
+        if isinstance(router, CanaryRouter) and settings.canary is not None:
+            router.follower = await asyncio.to_thread(Follower, settings.canary)
+            await stack.enter_async_context(kept_fresh([router.follower]))
         try:
             url = await open_canned() if uses_canned(router.policies.values()) else None
         except BaseException:
@@ -71,8 +75,6 @@ def _load(settings: ServerSettings, intake: Intake, source: PolicySource, observ
         intake=intake,
         observers=observers,
     )
-    if isinstance(router, CanaryRouter) and settings.canary is not None:
-        router.follower = Follower(settings.canary)
     router.warm_up()
     # The objects that are loaded now stay for long. Searching them for garbage would stop everything for 250 ms.
     gc.collect()

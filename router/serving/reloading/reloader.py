@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -21,18 +20,12 @@ from router.errors import ConfigError, RouterError
 from router.policies.credentials import CANNED_UPSTREAM
 from router.policies.loading import ServedPolicy
 from router.serving.reloading.in_force import InForce, are_served, say_change, say_versions
-from router.serving.reloading.sources import Marks, PolicySource
+from router.serving.reloading.sources import PolicySource
+from router.watched_files import LOOK_S, Attempts
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-#: Seconds between two looks at the files. A change must look the same twice before it is read, so that files which are
-#: written one after the other are read together.
-LOOK_S = 1.0
-
-#: Most seconds until a state that could not be used is tried again.
-MOST_RETRY_S = 60.0
 
 
 class ReloadOutcome(enum.StrEnum):
@@ -159,25 +152,15 @@ class Reloader:
                 log.warning("%s: nothing has changed: %s", because, say_versions(self.current.router))
 
     async def reload_on_changes(self, every_s: float = LOOK_S) -> None:
-        """Reload each time that the source has changed, for ever.
-
-        A state that cannot be used is tried again, after a time that doubles from `every_s` to MOST_RETRY_S. The fault
-        may lie elsewhere, as in a database that is away for a moment, and then nothing in the source will change.
-        """
+        """Reload each time that the source has changed, and try again what could not be used, for ever."""
         # The first look always reloads: files may have changed while they were loaded.
-        tried: Marks | None = None
-        settling: Marks | None = None
-        retry_s, again_at = every_s, math.inf
+        attempts = Attempts(settles=not self._source.is_whole, first_s=every_s)
         while True:
             await self._source.wait(every_s)
             marks = await self._in_thread(self._source.marks)
-            is_new = marks != tried
-            if (marks == settling or self._source.is_whole) and (is_new or time.monotonic() >= again_at):
-                retry_s = every_s if is_new else min(2 * retry_s, MOST_RETRY_S)
-                tried = marks
-                failed = await self.reload(self._source.change) is ReloadOutcome.FAILED
-                again_at = time.monotonic() + retry_s if failed else math.inf
-            settling = marks
+            if attempts.are_due(marks):
+                outcome = await self.reload(self._source.change)
+                attempts.note(marks, failed=outcome is ReloadOutcome.FAILED)
 
     async def close(self) -> None:
         """Close what decides and answers now. No request may be in flight any more."""
@@ -216,7 +199,11 @@ class Reloader:
 
     def _note_failure(self, because: str, why: str) -> None:
         self.counts.by_outcome[ReloadOutcome.FAILED] += 1
+        is_known = why == self.counts.last_error and because == self._source.change
         self.counts.last_error = why
+        if is_known:
+            # Nobody asked for this attempt, and it says what an earlier one has said.
+            return
         log.error("%s: the policies were not replaced, %s go on: %s", because, say_versions(self.current.router), why)
 
     async def _in_thread(self, job: Callable[..., T], *arguments: object) -> T:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from probes.artifacts.store import JSON, TENSORS
-from router.file_marks import mark_of
 from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies, probe_folder
 from router.versions.store import VersionStore, load_active
+from router.watched_files import mark_of
 
 #: What tells one state of a source from another.
 Marks = tuple[object, ...]

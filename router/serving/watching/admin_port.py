@@ -21,7 +21,6 @@ from router.identity.gate import Gate
 from router.identity.http_guard import requiring_scope
 from router.identity.principal import Scope
 from router.identity.server_tls import ServerCertificates, TlsFiles, is_loopback
-from router.identity.watched_file import Refreshable, kept_fresh
 from router.observing.catalogue import TURNED_AWAY
 from router.observing.history import SAMPLE_S, History
 from router.observing.prometheus import serve_metrics
@@ -32,6 +31,7 @@ from router.serving.backlog import authority
 from router.serving.reloading.reloader import Reloader
 from router.serving.settings import ServerSettings
 from router.serving.watching.canary_state import canary_state
+from router.watched_files import Refreshable, kept_fresh
 
 #: Seconds that the end of a service waits for requests to the page, and between two looks at whether it has come.
 _GRACE_S, _POLL_S = 0.5, 0.1
@@ -105,7 +105,10 @@ def showing_all(settings: ServerSettings, totals: Totals, trial: Trial) -> Itera
 
 
 def _newest_context(files: TlsFiles) -> Callable[[], ssl.SSLContext]:
-    """Return what gives each new connection the newest certificates. Prometheus connects seldom, so it looks then."""
+    """Return what gives each new connection the newest certificates that two connections have seen.
+
+    Each connection looks for newer ones. Prometheus connects again after seconds, so nobody else needs to look.
+    """
     watched = ServerCertificates(files).watched
 
     def newest() -> ssl.SSLContext:

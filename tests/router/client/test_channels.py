@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -70,18 +71,16 @@ def test_a_channel_is_opened_anew_once_new_certificates_are_whole(
     line = ClientChannel((grpc.insecure_channel, opener), "localhost:1", ClientTlsFiles(ca))
     first = line.channels
     assert line.stub
-    assert line.stub
     assert opened == ["localhost:1"]
     os.utime(ca, ns=(1, 1))
-    assert line.stub
-    assert line.channels == first
-    assert line.stub
+    while line.channels == first:
+        assert line.stub
     assert line.channels[0] is first[0]
     assert len(line.channels) == len(opened) == 2
     ca.write_text("-----BEGIN CERTIFICATE-----\nspoiled")
-    assert [line.stub, line.stub]
+    while "cannot be used, and the last good state stays" not in caplog.text:
+        assert line.stub
     assert len(opened) == 2
-    assert "not taken over" in caplog.text
     for one in line.channels:
         one.close()
 
@@ -122,9 +121,12 @@ def test_a_client_goes_on_when_both_sides_get_new_authorities(tmp_path: Path, mo
             client.route("hello")
         files.ca.write_bytes(new.pem)
         new.sign("client").write(files.cert, files.key)
-        # The first look sees that they have changed, and the second one that they are whole.
-        with contextlib.suppress(ServiceError):
-            client.route("hello")
+        for _ in range(50):
+            # The first look sees that they have changed, and a later one that they are whole.
+            with contextlib.suppress(ServiceError):
+                client.route("hello")
+                break
+            time.sleep(0.05)
         client.route("hello")
 
 

@@ -20,10 +20,10 @@ from router.identity.http_guard import requiring_scope
 from router.identity.method_scopes import ANSWERING, DECIDING, RUNNING, needed_for
 from router.identity.principal import ANYBODY, Scope, caller_key, current_principal
 from router.identity.token_book import changing, now_utc
-from router.identity.watched_file import kept_fresh
 from router.pb import router_service_pb2 as pb
 from router.serving.ports import ServicePorts
 from router.serving.settings import ServerSettings
+from router.watched_files import kept_fresh
 from tests.router.identity.guarded import add_token
 
 
@@ -81,7 +81,7 @@ def test_a_token_expires_while_the_service_runs(tmp_path: Path) -> None:
 
 
 async def test_a_revoked_token_is_refused_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.identity.watched_file.keep_fresh.__defaults__", (0.01,))
+    monkeypatch.setattr("router.watched_files.keep_fresh.__defaults__", (0.01,))
     path = tmp_path / "tokens.json"
     text, token = add_token(path, "a")
     gate = Gate(IdentitySettings(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
@@ -15,27 +14,32 @@ from router.policies.loading import load_policies
 from router.rollout.canary import Canary, CanaryPlan
 from router.rollout.canary_file import CanaryFile, Follower
 from router.rollout.canary_router import CanaryRouter
-from router.serving.reports import _canary_values
+from router.serving.reports import _canary_values, _watched_values
 from router.values import Overrides, RouteQuery
 from tests.fakes import FakeEncoder, write_policy
 from tests.router.serving.processes import RULE
 
 
 class Service:
-    """A router with an old and a new policy, which follows the canary of a file with a clock of its own."""
+    """A router with an old and a new policy, which follows the canary of a file."""
 
     def __init__(self, folder: Path, *names: str) -> None:
-        self.now, self.state = 0.0, folder / "canary.json"
+        self.state = folder / "canary.json"
         encoder = FakeEncoder()
         policies = load_policies([write_policy(folder, name=name) for name in names])
         self.router = CanaryRouter(policies, {encoder.spec.identity: encoder})
-        self.router.follower = Follower(self.state, clock=lambda: self.now)
+        self.router.follower = Follower(self.state)
 
     def begin(self, share: float) -> CanaryFile:
         file = CanaryFile(self.state, Canary(CanaryPlan("c1", "new", "old", 0.02, steps=(share,))))
         file.save()
-        self.now += 2
+        self.look()
         return file
+
+    def look(self) -> None:
+        """Let the follower look at the file, as the service does once a second."""
+        assert self.router.follower is not None
+        self.router.follower.refresh()
 
     def decided_by(self, n: int = 60, **query: str) -> list[str]:
         asked = [RouteQuery.from_prompt(f"prompt number {i}", **query) for i in range(n)]
@@ -58,13 +62,13 @@ def test_a_share_is_decided_by_the_new_policy_and_a_session_never_changes_sides(
         assert len(set(service.decided_by(5, session_id=session))) == 1
 
 
-def test_a_canary_that_is_stopped_decides_nothing_within_a_second(service: Service) -> None:
+def test_a_canary_that_is_stopped_decides_nothing_from_the_next_look_on(service: Service) -> None:
     file = service.begin(1.0)
     assert set(service.decided_by()) == {"new"}
     file.canary.stop("enough")
     file.save()
     assert set(service.decided_by(5)) == {"new"}
-    service.now += 1.1
+    service.look()
     assert set(service.decided_by()) == {"old"}
 
 
@@ -76,17 +80,28 @@ def test_a_request_that_asks_for_a_policy_keeps_it(service: Service) -> None:
     assert by_name.policy.name == "new"  # the base is the policy whose requests are tried
 
 
-def test_a_policy_that_is_not_served_and_a_file_that_is_broken_assign_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_policy_that_is_not_served_is_assigned_nothing(tmp_path: Path) -> None:
     service = Service(tmp_path, "old")
     service.begin(1.0)
     assert set(service.decided_by(5)) == {"old"}
-    service.state.write_text("{")
-    service.now += 2
-    with caplog.at_level(logging.ERROR):
-        assert set(service.decided_by(5)) == {"old"}
-    assert "no canary decides" in caplog.text
+
+
+def test_a_file_that_is_broken_leaves_the_canary_and_one_that_is_gone_ends_it(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.begin(1.0)
+    whole = service.state.read_bytes()
+    for broken in (b"{", whole[:-40]):
+        service.state.write_bytes(broken)
+        service.look()
+        assert set(service.decided_by(5)) == {"new"}
+    assert f"the canary in {service.state} cannot be used, and the last good state stays" in caplog.text
+    service.state.unlink()
+    service.look()
+    assert set(service.decided_by(5)) == {"old"}
+    service.state.write_bytes(whole)
+    service.look()
+    assert set(service.decided_by(5)) == {"new"}
 
 
 def test_the_metrics_of_all_processes_say_how_the_canary_is_doing(service: Service) -> None:
@@ -95,12 +110,12 @@ def test_the_metrics_of_all_processes_say_how_the_canary_is_doing(service: Servi
         file.canary.label(-0.5)
     file.canary.ended("new", failed=False, latency_s=1.0)
     file.save()
-    service.now += 2
-    service.decided_by(1)
-    total = Snapshot()
+    service.look()
+    total, follower = Snapshot(), service.router.follower
+    assert follower is not None
     for _ in range(2):
         # Both workers of a service follow the same file.
-        total.add(Snapshot(_canary_values(service.router)))
+        total.add(Snapshot(_canary_values(follower)))
     low, high = file.canary.evidence.loss_interval()
     assert low < 0
     assert total.values == {
@@ -109,6 +124,16 @@ def test_the_metrics_of_all_processes_say_how_the_canary_is_doing(service: Servi
         "elle_canary_labels": {("new",): 10.0},
         "elle_canary_requests": {("new",): 1.0},
     }
+
+
+def test_the_metrics_say_what_cannot_be_read(service: Service) -> None:
+    service.begin(0.25)
+    service.state.write_text("{")
+    service.look()
+    follower = service.router.follower
+    assert follower is not None
+    expected = {"elle_watched_failures": {("canary",): 1.0}, "elle_watched_failing": {("canary",): 1.0}}
+    assert _watched_values([follower]) == expected
 
 
 def test_elle_validate_says_what_is_tried_with_a_policy(service: Service, tmp_path: Path) -> None:
