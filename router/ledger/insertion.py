@@ -177,10 +177,15 @@ class _Insert:
         self._positions: list[str] | None = getattr(compiled, "positiontup", None)
         self._json = [column.name for column in table.columns if isinstance(column.type, sa.JSON)]
         self._empty = {column.name: None for column in table.columns}
+        self._notes_arrival = "arrived" in table.columns
 
     def execute(self, connection: sa.Connection, rows: Sequence[LedgerRow]) -> None:
         """Insert rows into the table in one statement."""
         prepared = [self._prepared(row.values) for row in rows]
+        if self._notes_arrival:
+            arrived = time.time()
+            for values in prepared:
+                values["arrived"] = arrived
         if self._positions is None:
             connection.exec_driver_sql(self._sql, prepared)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self, TypeVar
 
@@ -59,6 +59,25 @@ class LoggedOutcome(_Logged):
     output_tokens: int | None
     cost_usd: float | None
     error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival(_Logged):
+    """Says how an answer ended, and when the ledger learned of it.
+
+    Attributes:
+        decision_id: the id of the decision.
+        policy: the name of the policy that decided.
+        outcome: answered, failed or abandoned.
+        total_s: the seconds that the answer took.
+        arrived: when the row came into the database, in seconds since 1970.
+    """
+
+    decision_id: str
+    policy: str
+    outcome: str
+    total_s: float
+    arrived: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +203,26 @@ class LedgerReader:
         while page := self._page(span, after):
             yield from page
             after = page[-1].decision_id
+
+    def arrivals(self, policies: Collection[str], since: float, after: float) -> Iterator[Arrival]:
+        """Yield how answers ended that came into the database after a time, in the order in which they came.
+
+        An answer that waited in the spool comes late. So this, other than the time of a decision, says what is new.
+
+        Args:
+            policies: the names of the policies that decided.
+            since: only decisions made at this time or later count, in seconds since 1970.
+            after: the time, in seconds since 1970.
+        """
+        # Rows of before the column was made have no time of arrival.
+        arrived = sa.func.coalesce(outcomes.c.arrived, outcomes.c.at).label("arrived")
+        columns = (outcomes.c.decision_id, decisions.c.policy, outcomes.c.outcome, outcomes.c.total_s, arrived)
+        joined = outcomes.join(decisions, decisions.c.decision_id == outcomes.c.decision_id)
+        wanted = outcomes.c.decision_id >= first_id_at(since), decisions.c.policy.in_(policies), arrived > after
+        query = sa.select(*columns).select_from(joined).where(*wanted).order_by(arrived, outcomes.c.decision_id)
+        with self.reading() as connection:
+            for row in connection.execution_options(yield_per=_PAGE_ROWS).execute(query).mappings():
+                yield Arrival.of(row)
 
     def count(self, span: Span = Span()) -> int:
         """Return the number of decisions that `decisions` yields."""

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 #: The version of these tables: the number of the last file in `migrations/versions`.
-VERSION = "0002"
+VERSION = "0003"
 
 #: The lengths of ids, of SHA-256 in hex, of our keyed digests, and of names.
 ID, SHA, DIGEST, NAME = 32, 64, 32, 512
@@ -80,6 +80,7 @@ outcomes = sa.Table(
     sa.Column("output_tokens", sa.BigInteger),
     sa.Column("cost_usd", Number),
     sa.Column("error", sa.String(NAME), doc="the name of the error; empty if there was none"),
+    sa.Column("arrived", Number, doc="when the row came into the database: late if it was spooled"),
 )
 
 #: One row for each piece of feedback. Nothing is overwritten: which row counts is decided when they are read.

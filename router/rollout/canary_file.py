@@ -34,9 +34,9 @@ class CanaryFile:
         path: the file.
         canary: the canary.
         trail: every change, oldest first: time, state, share, reason and who made it.
-        read_until: decisions that were made before this time are in the evidence, in seconds since 1970.
+        read_until: answers that came into the ledger until this time are in the evidence, in seconds since 1970.
         labelled: the ids of the decisions whose labels are in the evidence.
-        waiting: the ids of earlier decisions whose answers had not ended then, oldest first.
+        counted: the ids of the decisions whose answers came later and are in the evidence, with when they came.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class CanaryFile:
     trail: list[dict[str, Any]] = field(default_factory=list)
     read_until: float = 0.0
     labelled: set[str] = field(default_factory=set)
-    waiting: dict[str, None] = field(default_factory=dict)
+    counted: dict[str, float] = field(default_factory=dict)
 
     def note(self, event: CanaryEvent, author: str) -> None:
         """Add a change to the audit trail."""
@@ -58,7 +58,7 @@ class CanaryFile:
             "trail": self.trail,
             "read_until": self.read_until,
             "labelled": sorted(self.labelled),
-            "waiting": list(self.waiting),
+            "counted": self.counted,
         }
         write_file(self.path.resolve(), json.dumps(plain, indent=1).encode())
 
@@ -82,8 +82,8 @@ def read_canary(path: Path, *, on_change: Callable[[CanaryEvent], None] | None =
     try:
         canary = Canary.from_json(plain["canary"], **more)
         labelled = {str(one) for one in plain["labelled"]}
-        waiting = {str(one): None for one in plain.get("waiting", ())}
-        return CanaryFile(path, canary, list(plain["trail"]), float(plain["read_until"]), labelled, waiting)
+        counted = {str(one): float(at) for one, at in dict(plain.get("counted", {})).items()}
+        return CanaryFile(path, canary, list(plain["trail"]), float(plain["read_until"]), labelled, counted)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"the canary {path} lacks {error}.") from error
 

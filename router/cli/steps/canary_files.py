@@ -15,7 +15,7 @@ import numpy as np
 from router.errors import ConfigError
 from router.rollout.canary import Canary, CanaryEvent, CanaryPlan
 from router.rollout.canary_file import CanaryFile, locked, read_canary
-from router.rollout.ledger_evidence import take_evidence
+from router.rollout.ledger_evidence import take_answers, take_labels
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,7 +77,9 @@ def step_canary(
         began = float(file.trail[0]["at"]) if file.trail else 0.0
         with opened_reader(settings) as reader:
             decisions = _decisions(reader, began, on_progress)
-            n_new = take_evidence(file, decisions, losses, reference=reference, now=time.time())
+            n_new = take_labels(file, decisions, losses, reference=reference)
+            plan = file.canary.plan
+            take_answers(file, reader.arrivals((plan.policy, plan.base), began, file.read_until))
         if not n_new and not changes:
             file.canary.pause("no new labels")
         for event in changes:

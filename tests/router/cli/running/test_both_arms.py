@@ -19,7 +19,6 @@ from router.ledger.opening import open_ledger, opened_reader
 from router.ledger.reader import LedgerReader
 from router.ledger.settings import LedgerSettings
 from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent
-from router.rollout import ledger_evidence
 from router.time_ids import new_id
 from router.values import RouteQuery
 from tests.router.collecting.simulated import KINDS, prompt_of, rows_of, simulated, write_policy
@@ -87,11 +86,8 @@ def test_every_decision_of_the_sample_has_a_grade_of_both_candidates(graded: tup
     assert {graded_losses(one)["tiny"] > graded_losses(one)["medium"] for one in found[4:]} == {True, False}
 
 
-def test_the_canary_takes_them_from_the_ledger(
-    graded: tuple[Path, LedgerSettings], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_canary_takes_them_from_the_ledger(graded: tuple[Path, LedgerSettings]) -> None:
     folder, settings = graded
-    monkeypatch.setattr(ledger_evidence, "SETTLE_S", -60.0)
     step = ("--ledger", settings.place, "--reference", "medium", "--state", folder / "canary.json")
     found = json.loads(elle("canary", "step", *step, "--json").stdout)
     assert (found["labels"], found["requests"]) == (N, N)
@@ -141,36 +137,3 @@ def test_what_the_ledger_does_not_know_is_said_and_the_rest_is_kept(tmp_path: Pa
     )
     elle("ledger", "label", tmp_path / "o.jsonl", "--ledger", tmp_path / "none.db", status=1)
     assert not (tmp_path / "none.db").exists()
-
-
-def test_an_answer_that_ends_long_after_those_of_its_neighbours_is_evidence_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ledger_evidence, "SETTLE_S", -60.0)
-    settings, state = sqlite_ledger(tmp_path), tmp_path / "canary.json"
-    elle("canary", "start", "new", "--base", "old", "--max-loss", 0.02, "--state", state)
-    slow = decision(decision_id=new_id(), policy=ArtifactRef("new", "1", "d"))
-    ledger = open_ledger(settings)
-    ledger.decided(DecidedEvent(RouteQuery(()), slow, "", None))
-    ledger.close()
-    serve(settings, n=3)
-    step = ("--ledger", settings.place, "--reference", "medium", "--state", state, "--json")
-    assert json.loads(elle("canary", "step", *step).stdout)["requests"] == 3
-    serve(settings, n=1)
-    assert json.loads(elle("canary", "step", *step).stdout)["requests"] == 4
-    ledger = open_ledger(settings)
-    ledger.answered(AnsweredEvent(slow, AnswerOutcome.ANSWERED, "tiny", (), total_s=120.0))
-    ledger.close()
-    assert json.loads(elle("canary", "step", *step).stdout)["requests"] == 5
-    assert json.loads(elle("canary", "step", *step).stdout)["requests"] == 5
-    assert slow.decision_id not in json.loads(state.read_text())["waiting"]
-
-
-def test_who_never_answers_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting: dict[str, None] = {}
-    monkeypatch.setattr(ledger_evidence, "MOST_WAITING", 2)
-    for number in range(3):
-        ledger_evidence._wait_for(str(number), waiting, is_lost=False)
-    assert list(waiting) == ["1", "2"]
-    ledger_evidence._wait_for("1", waiting, is_lost=True)
-    assert list(waiting) == ["2"]

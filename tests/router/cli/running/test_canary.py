@@ -15,7 +15,6 @@ from router.cli.main import cli
 from router.decision import ArtifactRef
 from router.ledger.opening import open_ledger, opened_reader
 from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent
-from router.rollout import ledger_evidence
 from router.values import RouteQuery
 from tests.router.drift.decisions import decision
 from tests.router.ledger.rows import sqlite_ledger
@@ -67,8 +66,7 @@ class Trial:
 
 
 @pytest.fixture
-def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
-    monkeypatch.setattr(ledger_evidence, "SETTLE_S", -60.0)
+def trial(tmp_path: Path) -> Trial:
     return Trial(tmp_path)
 
 
