@@ -2,16 +2,15 @@
 
 RouterError
 ├── InvalidRequestError        the request itself is wrong                    INVALID_ARGUMENT
-│   ├── UnknownCandidateError  an override names a candidate that does not
-│   │                          exist                                          INVALID_ARGUMENT
+│   ├── UnknownCandidateError  an override names no candidate                 INVALID_ARGUMENT
 │   └── RequestTooLargeError   (HTTP) the body is too long                    INVALID_ARGUMENT
 ├── UnauthenticatedError       no valid token came with the call              UNAUTHENTICATED
 ├── ForbiddenError             the token does not allow this call             PERMISSION_DENIED
 ├── LimitExceededError         a limit of the caller's token is reached       RESOURCE_EXHAUSTED, retry
 ├── UnknownPolicyError         no policy has this name                        NOT_FOUND
-├── UnknownModelError          (chat bodies) `model` names neither a policy
-│                              nor a candidate                                NOT_FOUND
+├── UnknownModelError          (chat bodies) `model` names nothing            NOT_FOUND
 ├── UnknownDecisionError       the ledger has no such decision                NOT_FOUND
+├── UnknownResponseError       nobody keeps such a response for this caller   NOT_FOUND
 ├── NoLedgerError              the service keeps no ledger                    UNIMPLEMENTED
 ├── NotRecordedError           the ledger cannot be used now                  UNAVAILABLE, retry
 ├── NoEligibleCandidateError   every candidate breaks a bound                 FAILED_PRECONDITION
@@ -19,8 +18,7 @@ RouterError
 ├── DeadlineError              the caller's deadline passed in the queue      DEADLINE_EXCEEDED, retry
 ├── NotReadyError              the service is loading or ending               UNAVAILABLE, retry
 │   └── ShuttingDownError      the service ended before it could answer       UNAVAILABLE, retry
-├── JudgementError             the prompt could not be judged, and the policy
-│                              makes that an error                            INTERNAL
+├── JudgementError             judging failed, and the policy wants an error  INTERNAL
 ├── UndecidedError             (decision models) the router abstained         UNAVAILABLE
 ├── ConfigError                a policy or its probe cannot be used           FAILED_PRECONDITION
 ├── UnknownVersionError        the store has no such version of a policy      NOT_FOUND
@@ -128,6 +126,12 @@ class UnknownDecisionError(RouterError):
     status = "NOT_FOUND"
 
 
+class UnknownResponseError(RouterError):
+    """No candidate keeps a response of this id that this caller got here, so it cannot be fetched or cancelled."""
+
+    status = "NOT_FOUND"
+
+
 class NoLedgerError(RouterError):
     """The service keeps no ledger (`elle serve --ledger`), without which there is no feedback and no escalation."""
 
@@ -231,10 +235,9 @@ class DispatchError(RouterError):
     provider_words: str | None = None
 
     def __init__(self, message: str, *, http_status: int | None = None, retry_after_s: float | None = None) -> None:
-        super().__init__(f"{message} {self.hint}".rstrip())
+        super().__init__(f"{message} {self.hint}".rstrip(), retry_after_s=retry_after_s)
         self.message = message
         self.http_status = http_status
-        self.retry_after_s = retry_after_s
         self.counts = True
         self.attempts: tuple[Attempt, ...] = ()
 
@@ -299,7 +302,6 @@ class UpstreamTimeoutError(DispatchError):
 class UpstreamUnavailableError(DispatchError):
     """The provider cannot be reached, answers with a 5xx status, or sends an answer that makes no sense."""
 
-    status = "UNAVAILABLE"
     retryable = True
     hint = "Try again later."
 
@@ -323,7 +325,6 @@ class ServiceError(RouterError):
         code: the name of the `grpc.StatusCode`.
         service_reason: the service's name of the error for machines, such as `UNKNOWN_POLICY`; empty if it sent none.
         service_retryable: True if the service says that the same request may succeed later.
-        retry_after_s: seconds after which the service says to try again; None if it says nothing.
         attempts: the attempts to get an answer from candidates, oldest first; empty if no candidate was asked.
         provider_code: the provider's own name of the error, such as `content_filter`; None if it named none.
         provider_param: the field of the request that the provider says is at fault; None if it named none.
@@ -342,9 +343,8 @@ class ServiceError(RouterError):
         retry_after_s: float | None = None,
         attempts: tuple[Attempt, ...] = (),
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, retry_after_s=retry_after_s)
         self.code = code
         self.service_reason = service_reason
         self.service_retryable = service_retryable
-        self.retry_after_s = retry_after_s
         self.attempts = attempts

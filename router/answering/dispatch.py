@@ -42,8 +42,8 @@ from router.errors import DispatchError, InvalidRequestError, UpstreamTimeoutErr
 from router.observing.observer import NO_OBSERVERS, Observers
 from router.policies.candidates.candidate import Candidate
 from router.policies.loading import ServedPolicy
-from router.policies.rules import speaks_api, speaks_openai
-from router.values import ApiFormat, RouteQuery, SpokenApi
+from router.policies.rules import speaks_openai
+from router.values import ApiFormat, RouteQuery
 
 log = logging.getLogger(__name__)
 
@@ -204,33 +204,14 @@ class Dispatcher:
                 opened.permit.close()
                 await opened.chunks.aclose()
 
-    async def count_tokens(self, query: RouteQuery, policy: str, candidate: str) -> dict[str, Any]:
-        """Return what a candidate that speaks Anthropic's API counts for a request, as in `{"input_tokens": 12}`.
+    @property
+    def upstream(self) -> Upstream:
+        """Return what asks a candidate once, for requests that are not decided (`router.answering.undecided`)."""
+        return self._upstream
 
-        Raises DispatchError if it does not count. Nothing is tried again, and no other candidate is asked.
-        """
-        await self._upstream.load()
-        asked = self._targets[policy, candidate].candidate
-        async with time_limit(asked, asked.timeout_s):
-            return await self._upstream.count_tokens(asked, query)
-
-    async def embed(
-        self, query: RouteQuery, policy: str, candidate: str, *, timeout_s: float | None = None
-    ) -> dict[str, Any]:
-        """Return the embeddings that a candidate answers with. Other arguments are those of `complete`.
-
-        Nothing is tried again, and no other candidate is asked. Raises NoEligibleCandidateError if the candidate does
-        not serve embeddings, and DispatchError if it fails.
-        """
-        asked = self._targets[policy, candidate].candidate
-        if not speaks_api(asked, SpokenApi.EMBEDDINGS):
-            raise errors.NoEligibleCandidateError(
-                f"candidate {candidate!r} ({asked.model}) serves no embeddings. Name one that does as `model`, or say "
-                "`speaks: [embeddings]` in the policy if its URL serves them."
-            )
-        await self._upstream.load()
-        async with time_limit(asked, asked.timeout_s if timeout_s is None else min(asked.timeout_s, timeout_s)):
-            return await self._upstream.embed(asked, query)
+    def candidate(self, policy: str, name: str) -> Candidate:
+        """Return a candidate by the names of its policy and of itself."""
+        return self._targets[policy, name].candidate
 
     async def aclose(self) -> None:
         """Close the connections to the upstreams. No request may be in flight any more."""

@@ -14,6 +14,7 @@ from router.answering.formats.answer_format import as_count
 from router.answering.formats.chat_chunks import answer_to_translate, ready_to_translate
 from router.answering.formats.lookup import format_of
 from router.answering.formats.openai_chat import counts_of_chat
+from router.answering.formats.openai_responses import ENDS_OF_KEPT
 from router.answering.formats.reported_errors import error_in
 from router.answering.formats.translations import TRANSLATIONS, Translation
 from router.answering.reading.answer_json import checked
@@ -21,11 +22,16 @@ from router.answering.reading.call_notes import CallNotes
 from router.answering.reading.large_answers import apart, is_large
 from router.answering.reading.sse import TAIL_S
 from router.answering.upstreams import litellm_upstream
-from router.answering.upstreams.destinations import RESPONSES_PREFIX
+from router.answering.upstreams.destinations import RESPONSES_PREFIX, KeptCall
 from router.answering.upstreams.direct_upstream import DirectUpstream
 from router.answering.upstreams.litellm_upstream import LiteLLMUpstream
 from router.asking.turns import has_unknown_parts
-from router.errors import DispatchError, DispatchNotInstalledError, UpstreamUnavailableError
+from router.errors import (
+    DispatchError,
+    DispatchNotInstalledError,
+    UpstreamInterruptedError,
+    UpstreamUnavailableError,
+)
 from router.policies.candidates.candidate import Candidate
 from router.policies.credentials import CANNED_UPSTREAM
 from router.policies.rules import OPENAI_PREFIX, SECOND_PATHS, speaks_anthropic, speaks_api, speaks_openai
@@ -39,6 +45,8 @@ _SPOKEN: Mapping[ApiFormat, SpokenApi] = {
     ApiFormat.OPENAI_COMPLETIONS: SpokenApi.COMPLETIONS,
     ApiFormat.OPENAI_EMBEDDINGS: SpokenApi.EMBEDDINGS,
 }
+
+_RESPONSES = format_of(ApiFormat.OPENAI_RESPONSES)
 
 
 class Upstream:
@@ -191,6 +199,33 @@ class Upstream:
         if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
             raise UpstreamUnavailableError(f"{_say(candidate)} sent JSON that holds no embeddings.")
         return answer
+
+    async def ask_kept(self, candidate: Candidate, call: KeptCall, notes: CallNotes) -> dict[str, Any]:
+        """Return what a candidate says about a response that it keeps. Raises DispatchError; call `load` first."""
+        answer = await self._asked.ask_kept(candidate, self._base_url(candidate), call, notes)
+        if not isinstance(answer, dict):
+            raise UpstreamUnavailableError(f"{_say(candidate)} sent JSON that says nothing about a response.")
+        return answer
+
+    async def stream_kept(
+        self, candidate: Candidate, call: KeptCall, notes: CallNotes
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the events of a response that a candidate keeps. Closing it ends the call. See `ask_kept`.
+
+        Raises UpstreamInterruptedError if the events end before the response does.
+        """
+        is_whole = False
+        events = self._asked.stream_kept(candidate, self._base_url(candidate), call, notes)
+        async with contextlib.aclosing(events):
+            async for event in events:
+                if fault := _RESPONSES.fault_in(event, streamed=True):
+                    raise UpstreamUnavailableError(f"{_say(candidate)} sent {fault}.")
+                if event["type"] == "error" and (report := error_in(event)) is not None:
+                    raise await litellm_upstream.error_of_report(candidate, report, notes)
+                is_whole = is_whole or event["type"] in ENDS_OF_KEPT
+                yield event
+        if not is_whole and not notes.is_done:
+            raise UpstreamInterruptedError(f"{_say(candidate)} ended its stream in the middle of the response.")
 
     async def _chunks(self, candidate: Candidate, query: RouteQuery, notes: CallNotes) -> AsyncGenerator[Any, None]:
         base = self._base_url(candidate)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from router.deciding.settings import RouterSettings
 from router.decision import RoutingDecision
@@ -130,6 +130,20 @@ class AnswerMemory:
         """Note which candidate gave a response."""
         policy = _without_profile(decision.policy.name)
         self.responses.remember(caller, response_id, policy, candidate, decision.input_tokens_estimate)
+
+    def giver(self, response_id: str, caller: str, policies: Mapping[str, ServedPolicy]) -> tuple[str, str] | None:
+        """Return the names of the policy and the candidate that gave this caller a response, or None.
+
+        Whoever asks for a response goes on using it, so it is remembered for as long again.
+        """
+        for name, policy in policies.items():
+            if name != _without_profile(name):
+                continue
+            kept = self.responses.held(caller, response_id, name, policy.rules.file.names)
+            if kept is not None:
+                self.responses.remember(caller, response_id, name, kept.candidate, kept.input_tokens)
+                return name, kept.candidate
+        return None
 
 
 def _without_profile(policy: str) -> str:

@@ -12,6 +12,9 @@ _FAULT = "JSON that is no response of OpenAI's Responses API"
 #: Events with which an answer ends, each with the whole response. `response.failed` is an error.
 _ENDS = frozenset({"response.completed", "response.incomplete"})
 
+#: The same of a response that is kept, which tells how it ended although nobody waits for its answer any more.
+ENDS_OF_KEPT = _ENDS | {"response.failed", "response.cancelled"}
+
 _TEXT_DELTA = "response.output_text.delta"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -46,6 +46,9 @@ ANTHROPIC_HEADERS = ("anthropic-version", "anthropic-beta")
 
 _MESSAGES_PATH = "/v1/messages"
 
+#: A request of the API whose responses are kept.
+_ABOUT_RESPONSES = RouteQuery((), api_format=ApiFormat.OPENAI_RESPONSES)
+
 
 @dataclass(frozen=True, slots=True)
 class Destination:
@@ -54,6 +57,19 @@ class Destination:
     url: str
     headers: Mapping[str, str]
     has_key: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCall:
+    """Says what is asked about a response that its provider keeps.
+
+    Attributes:
+        method: the method of HTTP.
+        path: what follows `/responses` in the URL, with the query, such as `/resp_1/input_items?limit=2`.
+    """
+
+    method: str
+    path: str
 
 
 class Destinations:
@@ -76,6 +92,11 @@ class Destinations:
         if (second := SECOND_PATHS.get(candidate.model.partition("/")[0])) is not None:
             return self._of_second(candidate, base, f"{second}{path}")
         return self._of_openai(candidate, base or _from_environment(_OPENAI_BASES) or _OPENAI_URL, path)
+
+    def of_kept(self, candidate: Candidate, base: str | None, call: KeptCall) -> Destination:
+        """Return where to ask about a response that a candidate keeps. Raises as `of` does."""
+        found = self.of(candidate, base, _ABOUT_RESPONSES)
+        return replace(found, url=found.url + call.path)
 
     def _of_openai(self, candidate: Candidate, base: str, path: str) -> Destination:
         return self._at(base, key_of(candidate, base) or os.environ.get("OPENAI_API_KEY") or NO_KEY, path)

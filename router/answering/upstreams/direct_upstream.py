@@ -13,7 +13,8 @@ import contextlib
 import functools
 import importlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from router.answering.formats.chat_chunks import chunk_of
@@ -24,7 +25,13 @@ from router.answering.reading.large_answers import apart, is_large, json_in_piec
 from router.answering.reading.sse import begin_of, events_in
 from router.answering.upstreams import litellm_upstream
 from router.answering.upstreams.candidate_keys import NO_KEY
-from router.answering.upstreams.destinations import Destination, Destinations, count_tokens_url, upstream_name
+from router.answering.upstreams.destinations import (
+    Destination,
+    Destinations,
+    KeptCall,
+    count_tokens_url,
+    upstream_name,
+)
 from router.answering.upstreams.litellm_errors import translated, wants_a_key
 from router.answering.upstreams.upstream_http import (
     MAX_ERROR_BYTES,
@@ -88,15 +95,9 @@ class DirectUpstream:
                     notes.is_done = True
                     yield chunk_of(answer) if query.api_format is ApiFormat.OPENAI_CHAT else answer
                     return
-                events = events_in(parts, max_bytes=candidate.max_answer_bytes, notes=notes)
-                async with contextlib.aclosing(events):
-                    async for event in events:
-                        if event.is_last:
-                            notes.is_done = True
-                            break
-                        if not event.is_empty and (passes_pings or not event.is_ping):
-                            value = await decoded(event.data)
-                            yield as_reported(value) if event.is_error else value
+                async with contextlib.aclosing(_values(candidate, parts, notes, passes_pings)) as values:
+                    async for value in values:
+                        yield value
             finally:
                 notes.held.release()
                 answered.close()
@@ -112,6 +113,33 @@ class DirectUpstream:
             answered = await self._post(candidate, base, query, notes := CallNotes(), counts=True)
             return await decoded(await answered.read(MAX_ERROR_BYTES, notes.held))
 
+    async def ask_kept(self, candidate: Candidate, base: str | None, call: KeptCall, notes: CallNotes) -> Any:
+        """Return the JSON value with which a candidate answers a call about a response that it keeps.
+
+        Raises DispatchError.
+        """
+        with translated(_say(candidate)):
+            answered = await self._send_kept(candidate, base, call, notes)
+            return await decoded(await answered.read(candidate.max_answer_bytes, notes.held))
+
+    async def stream_kept(
+        self, candidate: Candidate, base: str | None, call: KeptCall, notes: CallNotes
+    ) -> AsyncGenerator[Any, None]:
+        """Yield the events with which a candidate answers such a call. Closing it ends the call."""
+        with translated(_say(candidate)):
+            answered = await self._send_kept(candidate, base, call, notes)
+            try:
+                async with contextlib.aclosing(_values(candidate, answered.parts(), notes)) as values:
+                    async for value in values:
+                        yield value
+            finally:
+                notes.held.release()
+                answered.close()
+
+    async def _send_kept(self, candidate: Candidate, base: str | None, call: KeptCall, notes: CallNotes) -> Answered:
+        destination = self._destinations.of_kept(candidate, base, call)
+        return await self._send(candidate, call.method, destination, (), notes)
+
     async def _post(
         self,
         candidate: Candidate,
@@ -124,8 +152,15 @@ class DirectUpstream:
     ) -> Answered:
         destination, body = self._destinations.of(candidate, base, query), await _body(candidate, query, stream=stream)
         url = count_tokens_url(destination.url) if counts else destination.url
-        headers = {**destination.headers, **query.headers}
-        answered = await self._http.post(url, body, headers, timeout_s=candidate.timeout_s)
+        destination = replace(destination, url=url, headers={**destination.headers, **query.headers})
+        return await self._send(candidate, "POST", destination, body, notes)
+
+    async def _send(
+        self, candidate: Candidate, method: str, destination: Destination, body: Body, notes: CallNotes
+    ) -> Answered:
+        answered = await self._http.send(
+            method, destination.url, body, destination.headers, timeout_s=candidate.timeout_s
+        )
         notes.note_head(answered.headers)
         if not answered.is_success:
             raise await self._refusal(candidate, destination, answered)
@@ -141,6 +176,21 @@ class DirectUpstream:
             answered.status, headers=answered.headers, content=body, request=httpx.Request("POST", destination.url)
         )
         return await litellm_upstream.error_of_status(candidate, response)
+
+
+async def _values(
+    candidate: Candidate, parts: AsyncIterable[bytes], notes: CallNotes, passes_pings: bool = False
+) -> AsyncGenerator[Any, None]:
+    """Yield the JSON values of the events in a body."""
+    events = events_in(parts, max_bytes=candidate.max_answer_bytes, notes=notes)
+    async with contextlib.aclosing(events):
+        async for event in events:
+            if event.is_last:
+                notes.is_done = True
+                break
+            if not event.is_empty and (passes_pings or not event.is_ping):
+                value = await decoded(event.data)
+                yield as_reported(value) if event.is_error else value
 
 
 async def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> Body:

@@ -1,4 +1,4 @@
-"""Send POST requests to an OpenAI-compatible upstream over connections that are kept.
+"""Send requests to an OpenAI-compatible upstream over connections that are kept.
 
 By aiohttp, whose parser is C and which LiteLLM brings: above the round trip itself a call takes a fifth of httpx's
 time. Nothing is read without a bound: not an answer, not the body of an error, not the time that either takes.
@@ -132,7 +132,7 @@ class Answered:
 
 
 class UpstreamHttp:
-    """Sends POST requests over a pool of connections that stay open between requests.
+    """Sends requests over a pool of connections that stay open between requests.
 
     It is made within the event loop that it belongs to.
 
@@ -164,6 +164,12 @@ class UpstreamHttp:
         )
 
     async def post(self, url: str, body: Body, headers: Mapping[str, str], *, timeout_s: float) -> Answered:
+        """Post a body; see `send`."""
+        return await self.send("POST", url, body, headers, timeout_s=timeout_s)
+
+    async def send(
+        self, method: str, url: str, body: Body, headers: Mapping[str, str], *, timeout_s: float
+    ) -> Answered:
         """Send a request and return when the headers of the answer have arrived.
 
         timeout_s: longest silence, in seconds, then and while the body is read.
@@ -176,13 +182,13 @@ class UpstreamHttp:
         timeout = aiohttp.ClientTimeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), sock_read=timeout_s)
         length = sum(map(len, body))
         if length <= _PIECE_BYTES:
-            data: Any = b"".join(body)
+            data: Any = b"".join(body) or None
         else:
             # The length must be said: without it aiohttp sends chunks, which not every upstream takes.
             data, headers = _in_pieces(body), {**headers, "Content-Length": str(length)}
         try:
-            reply = await self._session.post(
-                url, data=data, headers=headers, timeout=timeout, allow_redirects=False, proxy=_proxy_of(url)
+            reply = await self._session.request(
+                method, url, data=data, headers=headers, timeout=timeout, allow_redirects=False, proxy=_proxy_of(url)
             )
         except ValueError as error:
             if isinstance(error, aiohttp.ClientError):

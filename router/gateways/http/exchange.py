@@ -62,6 +62,9 @@ class Exchange:
         deadline: the time by the monotonic clock; None if there is none.
         reply: sends the answer.
         model: the model that the path names; empty if the body does.
+        method: the method of the request.
+        path: its path.
+        query_string: what follows the question mark of its URL.
     """
 
     engine: Engine
@@ -71,6 +74,9 @@ class Exchange:
     deadline: float | None
     reply: HttpReply
     model: str = ""
+    method: str = "POST"
+    path: str = ""
+    query_string: bytes = b""
 
     @property
     def remaining_s(self) -> float | None:
@@ -116,7 +122,7 @@ class Endpoint:
         engine: returns the engine, or raises NotReadyError while the service is still loading.
         api: the API, such as `OPENAI_FORMAT`.
         answer: what to do with a request whose body has arrived.
-        max_body_bytes: longer bodies are refused.
+        max_body_bytes: longer bodies are refused; None reads no body.
         admit: is called with the headers of each request before anything else of it is read, and raises the error of a
             caller who may not use this endpoint.
         on_oversized: is called for each body that is too long.
@@ -128,7 +134,7 @@ class Endpoint:
         api: HttpApi,
         answer: Answer,
         *,
-        max_body_bytes: int,
+        max_body_bytes: int | None,
         admit: Callable[[Mapping[str, str]], None],
         on_oversized: Callable[[], None],
     ) -> None:
@@ -149,13 +155,16 @@ class Endpoint:
                 timeout_s = timeout_of(headers)
                 deadline = None if timeout_s is None else time.monotonic() + timeout_s
                 with engine.in_flight.track(), engine.router.intake.hold_bytes() as held:
-                    chunks = await read_body(receive, headers, self._max_body_bytes, held)
+                    chunks: list[bytes] = []
+                    if self._max_body_bytes is not None:
+                        chunks = await read_body(receive, headers, self._max_body_bytes, held)
                     # Over HTTP/1.1 each call that is open has a connection of its own, so only hosts are told apart.
                     host, _ = scope.get("client") or ("", 0)
                     whose = {"caller": caller_key(headers), "connection": f"{host}:"}
                     await engine.turns.wait(whose["connection"])
                     model = scope.get("path_params", {}).get("model", "")
-                    exchange = Exchange(engine, self._api, headers, whose, deadline, reply, model)
+                    url = scope["method"], scope["path"], scope["query_string"]
+                    exchange = Exchange(engine, self._api, headers, whose, deadline, reply, model, *url)
                     await while_connected(receive, self._run(exchange, chunks))
             except ClientDisconnectedError:
                 raise

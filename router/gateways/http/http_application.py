@@ -25,6 +25,7 @@ from router.gateways.http.openai_format import (
 from router.gateways.http.request_body import model_list, model_object
 from router.gateways.http.responses_format import RESPONSES_FORMAT
 from router.gateways.http.undecided.feedback_endpoint import answer_feedback
+from router.gateways.http.undecided.kept_endpoint import answer_kept
 from router.gateways.http.undecided.undecided_endpoints import answer_embeddings, answer_token_count
 from router.identity.counts import DoorName, Refusal
 from router.identity.gate import Gate
@@ -52,6 +53,20 @@ AZURE_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
     **{f"/openai/deployments/{{model:path}}/{api}": POST_PATHS[f"/v1/{api}"] for api in _AZURE_APIS},
 }
 
+
+#: Behind the path of responses: where a response is that its provider keeps, each place with the methods it takes.
+_BELOW_RESPONSES: Mapping[str, tuple[str, ...]] = {
+    "/{response_id}": ("GET", "DELETE"),
+    "/{response_id}/cancel": ("POST",),
+    "/{response_id}/input_items": ("GET",),
+}
+
+#: The same as whole paths, those of Azure too.
+KEPT_PATHS: Mapping[str, tuple[str, ...]] = {
+    f"{path}{below}": methods
+    for path in ("/v1/responses", "/openai/responses")
+    for below, methods in _BELOW_RESPONSES.items()
+}
 
 #: Where Azure serves the paths of OpenAI without the name of a deployment.
 _AZURE_V1 = "/openai/v1/"
@@ -87,20 +102,12 @@ class HttpApplication:
         from starlette.exceptions import HTTPException
         from starlette.routing import Route
 
-        posts = {
-            path: Endpoint(
-                self._started_engine,
-                api,
-                answer,
-                max_body_bytes=self._max_body_bytes,
-                admit=functools.partial(self._admit, _NEEDED.get(answer, ANSWERING)),
-                on_oversized=functools.partial(self._gate.counts.add, DoorName.HTTP, Refusal.OVERSIZED),
-            )
-            for path, (api, answer) in {**POST_PATHS, **AZURE_PATHS}.items()
-        }
+        posts = {path: self._endpoint(*served) for path, served in {**POST_PATHS, **AZURE_PATHS}.items()}
+        kept = self._endpoint(RESPONSES_FORMAT, answer_kept, reads_body=False)
         starlette = Starlette(
             routes=[
                 *(Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()),
+                *(Route(path, kept, methods=methods) for path, methods in KEPT_PATHS.items()),
                 Route("/v1/models", self._list_models, methods=["GET"]),
                 Route("/v1/models/{name:path}", self._show_model, methods=["GET"]),
                 Route("/healthz", self._check_health, methods=["GET"]),
@@ -116,6 +123,16 @@ class HttpApplication:
             await (posts[scope["path"]] if is_post else starlette)(scope, receive, send)
 
         return _with_cors(app, self._cors_origins) if self._cors_origins else app
+
+    def _endpoint(self, api: HttpApi, answer: Answer, *, reads_body: bool = True) -> Endpoint:
+        return Endpoint(
+            self._started_engine,
+            api,
+            answer,
+            max_body_bytes=self._max_body_bytes if reads_body else None,
+            admit=functools.partial(self._admit, _NEEDED.get(answer, ANSWERING)),
+            on_oversized=functools.partial(self._gate.counts.add, DoorName.HTTP, Refusal.OVERSIZED),
+        )
 
     def _admit(self, needed: Needed, headers: Mapping[str, str]) -> None:
         if self._gate.looks_at_headers:
@@ -163,7 +180,7 @@ def _with_cors(app: Any, origins: Sequence[str]) -> Any:
     from starlette.middleware.cors import CORSMiddleware
 
     return CORSMiddleware(
-        app, allow_origins=origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=("*",)
+        app, allow_origins=origins, allow_methods=("GET", "POST", "DELETE"), allow_headers=("*",), expose_headers=("*",)
     )
 
 

@@ -55,6 +55,17 @@ for (const stream of [false, true]) {
   }
 }
 
+// What the upstream keeps is asked of the candidate that gave it, and only for the caller that asked for it.
+const { id } = await door.responses.create({ model: "large", input: "hello", background: true });
+const kept = [(await door.responses.retrieve(id)).status, (await door.responses.cancel(id)).status];
+for await (const item of door.responses.inputItems.list(id)) kept.push(item.type);
+for await (const event of await door.responses.retrieve(first.id, { stream: true })) kept.push(event.type.split(".")[1]);
+const stranger = new OpenAI({ apiKey: "sk-another", baseURL: process.argv[3], maxRetries: 0 });
+for (const client of [stranger, door]) {
+  await client.responses.delete(id).catch((error) => kept.push(error.status));
+}
+await door.responses.retrieve(id).catch((error) => kept.push(error.message.includes("does not keep it")));
+
 // With its default retries the SDK repeats what it is told to wait for, and nothing else.
 const patient = new OpenAI({ apiKey: "sk-caller", baseURL: process.argv[3] });
 const { output_text: retried } = await patient.responses.create({ model: "flaky", input: "hello" });
@@ -63,4 +74,4 @@ try {
 } catch (error) {
   errors.push(`${error.constructor.name} ${error.status}`);
 }
-process.stdout.write(JSON.stringify({ asked, different, held: second.elle.reason, errors, retried }));
+process.stdout.write(JSON.stringify({ asked, different, held: second.elle.reason, errors, retried, kept }));

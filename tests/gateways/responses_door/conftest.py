@@ -85,8 +85,10 @@ def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def stack(_world: Stack) -> Stack:
-    for seen in (_world.a.sent, _world.a.headers, _world.b.sent, _world.b.headers, _world.chats.sent):
-        seen.clear()
+    for one in (_world.a, _world.b):
+        for seen in (one.sent, one.headers, one.asked):
+            seen.clear()
+    _world.chats.sent.clear()
     _world.a.unsteady.asked.clear()
     return _world
 

@@ -35,7 +35,8 @@ class ResponseUpstream:
     name: str = "a"
     sent: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
-    kept: set[str] = field(default_factory=set)
+    kept: dict[str, dict[str, Any]] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)
     unsteady: Unsteady = field(default_factory=Unsteady)
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -43,7 +44,40 @@ class ResponseUpstream:
         paths = ("/v1/responses", "/openai/v1/responses")
         routes = [Route(path, self._answer, methods=["POST"]) for path in paths]
         others = [("/v1/completions", self._complete), ("/v1/embeddings", self._embed)]
-        return Starlette(routes=[*routes, *(Route(path, answer, methods=["POST"]) for path, answer in others)])
+        kept = [f"{path}/{{response_id}}{below}" for path in paths for below in ("", "/cancel", "/input_items")]
+        return Starlette(
+            routes=[
+                *routes,
+                *(Route(path, answer, methods=["POST"]) for path, answer in others),
+                *(Route(path, self._keep, methods=["GET", "POST", "DELETE"]) for path in kept),
+            ]
+        )
+
+    async def _keep(self, request: Request) -> Response:
+        """Answer what is asked about a response that is kept. In the background one is never finished by itself."""
+        url = request.url
+        self.asked.append((request.method, f"{url.path}?{url.query}" if url.query else url.path))
+        self.headers.append(dict(request.headers))
+        response = self.kept.get(request.path_params["response_id"])
+        if response is None:
+            error = {"message": "Response with id not found.", "type": "invalid_request_error", "param": "id"}
+            return JSONResponse({"error": error | {"code": None}}, 404)
+        if request.method == "DELETE":
+            del self.kept[response["id"]]
+            return JSONResponse({"id": response["id"], "object": "response", "deleted": True})
+        if url.path.endswith("/cancel"):
+            if not response["background"]:
+                error = {"message": "Only background responses can be cancelled.", "type": "invalid_request_error"}
+                return JSONResponse({"error": error | {"param": None, "code": None}}, 400)
+            response["status"] = "cancelled"
+        elif url.path.endswith("/input_items"):
+            part = {"type": "input_text", "text": "hello"}
+            item = {"type": "message", "id": "msg_in", "role": "user", "status": "completed", "content": [part]}
+            ends = {"first_id": "msg_in", "last_id": "msg_in", "has_more": False}
+            return JSONResponse({"object": "list", "data": [item], **ends})
+        elif request.query_params.get("stream") == "true":
+            return StreamingResponse(_events(response), media_type="text/event-stream")
+        return JSONResponse(response)
 
     async def _complete(self, request: Request) -> Response:
         raw = await request.body()
@@ -90,7 +124,7 @@ class ResponseUpstream:
             return JSONResponse({"error": error | {"param": "previous_response_id", "code": None}}, 400)
         response = self._response(body)
         if body.get("store", True):
-            self.kept.add(response["id"])
+            self.kept[response["id"]] = response
         if body.get("stream"):
             return StreamingResponse(_events(response), media_type="text/event-stream")
         return JSONResponse(response)
@@ -102,12 +136,13 @@ class ResponseUpstream:
             "object": "response",
             "created_at": 1,
             "model": body["model"],
-            "status": "failed" if failed else "completed",
+            "status": "failed" if failed else "queued" if body.get("background") else "completed",
+            "background": body.get("background", False),
             "error": {"code": "server_error", "message": "no room any more"} if failed else None,
             "incomplete_details": None,
             "instructions": body.get("instructions"),
             "metadata": body.get("metadata") or {},
-            "output": [] if failed else _output(body),
+            "output": [] if failed or body.get("background") else _output(body),
             "parallel_tool_calls": True,
             "previous_response_id": body.get("previous_response_id"),
             "store": body.get("store", True),
@@ -116,7 +151,7 @@ class ResponseUpstream:
             "tool_choice": "auto",
             "tools": body.get("tools") or [],
             "top_p": 1.0,
-            "usage": USAGE,
+            "usage": None if body.get("background") else USAGE,
             "x_vendor": [1],
         }
 

@@ -15,6 +15,7 @@ import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from router.gateways.http.http_application import KEPT_PATHS
 from router.gateways.http.http_gateway import HttpGateway
 from router.identity.gate import Gate, IdentitySettings
 from router.identity.principal import Scope, TokenLimits
@@ -152,15 +153,17 @@ BODIES: Mapping[str, Any] = {
     "/openai/deployments/test/embeddings": {"input": "hello"},
     "/v1/models": None,
     "/v1/models/test": None,
+    **dict.fromkeys(f"{method} {path}" for path, methods in KEPT_PATHS.items() for method in methods),
 }
 
 
 def http_answer(service: Guarded, path: str, headers: Mapping[str, str]) -> httpx.Response:
-    """Ask a path of the HTTP door."""
+    """Ask a path of the HTTP door, with the method in front of it or else the usual one."""
     body = BODIES[path]
+    method, _, url = path.rpartition(" ")
     return httpx.request(
-        "GET" if body is None else "POST",
-        service.http_url + path,
+        method or ("GET" if body is None else "POST"),
+        service.http_url + url.replace("{response_id}", "resp_1"),
         content=None if body is None else json.dumps(body),
         headers={"content-type": "application/json", **headers},
         timeout=20,

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 
 from router.answering.formats.answer_format import as_count
+from router.answering.undecided.single_calls import counted_tokens, embeddings_of
 from router.asking.ask import extract
 from router.gateways.http.decision_format import ANSWERED_BY_HEADER
 from router.gateways.http.exchange import Exchange
@@ -37,7 +38,7 @@ async def answer_embeddings(exchange: Exchange, chunks: Sequence[bytes]) -> None
     prices = policy.rules.prices[policy.rules.file.names.index(candidate)]
     expected_usd = _cost_usd(prices, sum(map(len, chunks)) / _BYTES_OF_TOKEN)
     with charging(expected_usd or 0.0) as charge:
-        answer = await dispatcher.embed(query, policy.ref.name, candidate, timeout_s=exchange.remaining_s)
+        answer = await embeddings_of(dispatcher, query, policy.ref.name, candidate, timeout_s=exchange.remaining_s)
         usage = answer.get("usage")
         charge(_cost_usd(prices, as_count(usage.get("prompt_tokens")) if isinstance(usage, dict) else None))
     await exchange.reply.whole(200, {**JSON_HEADERS, ANSWERED_BY_HEADER: candidate}, answer)
@@ -61,7 +62,7 @@ async def answer_token_count(exchange: Exchange, chunks: Sequence[bytes]) -> Non
     policy = router.policy(query.overrides.policy)
     candidate = counting_candidate(policy.rules.file, query.overrides.pin)
     if candidate is not None:
-        counted = await dispatcher.count_tokens(query, policy.ref.name, candidate.name)
+        counted = await counted_tokens(dispatcher, query, policy.ref.name, candidate.name)
         await exchange.reply.whole(200, JSON_HEADERS, counted)
         return
     ask = await router.intake.run_in_thread(functools.partial(extract, query, max_bytes=router.max_prompt_bytes))

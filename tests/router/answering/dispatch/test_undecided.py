@@ -8,6 +8,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from router import errors
+from router.answering.undecided.single_calls import counted_tokens, embeddings_of
 from router.values import ApiFormat, RouteQuery
 from tests.router.answering.dispatch.dispatch_stack import Upstream, candidate, dispatching
 
@@ -21,25 +22,25 @@ async def test_tokens_are_counted_by_the_named_candidate(folder: Path, upstream:
     base = upstream.url.removesuffix("/v1")
     asked = [candidate(name, base, model=f"anthropic/real-{name}") for name in ("small", "large")]
     async with dispatching(folder, *asked) as stack:
-        assert await stack.dispatcher.count_tokens(MESSAGE, "test", "large") == {"input_tokens": 14}
+        assert await counted_tokens(stack.dispatcher, MESSAGE, "test", "large") == {"input_tokens": 14}
         assert [body["model"] for body in upstream.bodies] == ["real-large"]
         upstream.answer = JSONResponse({"error": {"message": "no"}}, 500)
         with pytest.raises(errors.UpstreamUnavailableError):
-            await stack.dispatcher.count_tokens(MESSAGE, "test", "small")
+            await counted_tokens(stack.dispatcher, MESSAGE, "test", "small")
         upstream.answer = JSONResponse({"input_tokens": "many"})
         with pytest.raises(errors.UpstreamUnavailableError, match="no count of tokens"):
-            await stack.dispatcher.count_tokens(MESSAGE, "test", "small")
+            await counted_tokens(stack.dispatcher, MESSAGE, "test", "small")
     assert len(upstream.sent) == 3
 
 
 async def test_embeddings_come_from_the_named_candidate_if_it_serves_any(folder: Path, upstream: Upstream) -> None:
     small = candidate("small", upstream.url, speaks=["embeddings"])
     async with dispatching(folder, small, candidate("large", upstream.url)) as stack:
-        found = await stack.dispatcher.embed(EMBEDDING, "test", "small", timeout_s=20)
+        found = await embeddings_of(stack.dispatcher, EMBEDDING, "test", "small", timeout_s=20)
         assert found == {"data": [{"embedding": [0.5]}]}
         assert [body["model"] for body in upstream.bodies] == ["real-small"]
         with pytest.raises(errors.NoEligibleCandidateError, match="serves no embeddings"):
-            await stack.dispatcher.embed(EMBEDDING, "test", "large")
+            await embeddings_of(stack.dispatcher, EMBEDDING, "test", "large")
         with pytest.raises(errors.UpstreamTimeoutError):
-            await stack.dispatcher.embed(EMBEDDING, "test", "small", timeout_s=0)
+            await embeddings_of(stack.dispatcher, EMBEDDING, "test", "small", timeout_s=0)
     assert len(upstream.sent) <= 2
