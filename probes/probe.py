@@ -17,8 +17,9 @@ import numpy.typing as npt
 from probes._checks import Array, Float32, Float64, matrix, refuse_non_finite
 from probes.calibration.base import Calibrator
 from probes.errors import DataError, DimensionError, EncoderMismatchError
-from probes.kinds.known_kinds import KnownKinds
+from probes.kinds.known_kinds import KnownKinds, NearestKinds
 from probes.regression.linear import Leverage, LinearProbe
+from probes.scoring.prompt_scorer import PromptScorer
 from probes.tasks.offsets import TaskOffsets
 
 Fingerprints = npt.NDArray[np.uint64]
@@ -83,14 +84,15 @@ class ProbePrediction:
 
 
 class OnePrediction(NamedTuple):
-    """Holds the predictions of a probe for one prompt: loss and risk of each model, and leverage.
+    """Holds the predictions of a probe for one prompt: loss and risk of each model, leverage, and the nearest kinds.
 
-    See `ProbePrediction` for the ranges.
+    See `ProbePrediction` for the ranges. `kinds` is None if the probe knows no kinds.
     """
 
     loss: tuple[float, ...]
     risk: tuple[float, ...]
     leverage: float
+    kinds: NearestKinds | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,6 +120,7 @@ class DifficultyProbe:
     fitted_on: Fingerprints = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     tasks: TaskOffsets | None = None
     kinds: KnownKinds | None = None
+    _scorer: PromptScorer = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         m = self.linear.n_targets
@@ -145,6 +148,7 @@ class DifficultyProbe:
             raise DimensionError(
                 f"kinds must be of the probe's {self.n_features} features; got {self.kinds.n_features}."
             )
+        object.__setattr__(self, "_scorer", PromptScorer(self.linear, self.leverage, self.kinds))
 
     @property
     def n_features(self) -> int:
@@ -170,13 +174,14 @@ class DifficultyProbe:
         raw = matrix("features", features, self.n_features)
         refuse_non_finite("features", raw)
         self._require_calibration()
-        with np.errstate(over="ignore", invalid="ignore"):  # an overflow of float32 is refused just below
+        with np.errstate(over="ignore"):  # an overflow of float32 is refused just below
             X = np.ascontiguousarray(raw, dtype=np.float32)
-            loss = np.stack([self.linear.predict(x) for x in X]) if X.shape[0] else self.linear.predict(X)
-            leverage = np.array([self.leverage.score(x) for x in X], dtype=np.float32)
-            for row, task in enumerate(tasks or ()):
-                if (offset := self.offset_of(task)) is not None:
-                    loss[row] += offset
+        scored = [self._scorer.score(x, with_kinds=False) for x in X]
+        loss = np.array([one.loss for one in scored], dtype=np.float32).reshape(len(X), len(self.models))
+        leverage = np.array([one.leverage for one in scored], dtype=np.float32)
+        for row, task in enumerate(tasks or ()):
+            if (offset := self.offset_of(task)) is not None:
+                loss[row] += offset
         usable = np.isfinite(loss).all(axis=1) & np.isfinite(leverage)
         if not usable.all():
             raise DataError(
@@ -195,19 +200,18 @@ class DifficultyProbe:
         Raises the errors of `predict`.
         """
         self._require_calibration()
-        if isinstance(features, np.ndarray) and features.dtype == np.float32 and features.shape == (self.n_features,):
-            loss, leverage = self._raw(features, self.offset_of(task))
+        x = features
+        if isinstance(x, np.ndarray) and x.dtype == np.float32 and x.shape == (self.n_features,):
+            scored = self._scorer.score(np.ascontiguousarray(x))
+            offset = self.offset_of(task)
+            loss = scored.loss if offset is None else tuple((np.array(scored.loss, np.float32) + offset).tolist())
             # The leverage uses every feature, so one feature that is not finite makes it not finite.
-            if math.isfinite(leverage) and all(map(math.isfinite, loss)):
+            if math.isfinite(scored.leverage) and all(map(math.isfinite, loss)):
                 risk = tuple([one.predict_one(value) for one, value in zip(self.calibrators, loss, strict=True)])
-                return OnePrediction(loss, risk, leverage)
-        found = self.predict(np.asarray(features)[np.newaxis], (task,))
-        return OnePrediction(tuple(found.loss[0].tolist()), tuple(found.risk[0].tolist()), float(found.leverage[0]))
-
-    @np.errstate(over="ignore", invalid="ignore")  # an overflow of float32 is refused
-    def _raw(self, x: Float32, offset: Float32 | None) -> tuple[tuple[float, ...], float]:
-        loss = self.linear.predict(x)
-        return tuple((loss if offset is None else loss + offset).tolist()), float(self.leverage.score(x))
+                return OnePrediction(loss, risk, scored.leverage, scored.kinds)
+        # It says what is wrong, or converts the features.
+        self.predict(np.asarray(x)[np.newaxis], (task,))
+        return self.predict_one(np.asarray(x, dtype=np.float32), task)
 
     def _require_calibration(self) -> None:
         if not self.calibrators:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -134,12 +135,35 @@ class KnownKinds:
         """
         distances, broad = self.distances(features)
         order = np.argsort(distances, kind="stable")[:N_NEAREST].tolist()
-        least = distances[order[0]]
+        least = float(distances[order[0]])
         # As `posterior_shares`, of the nearest only, because every request waits for it.
         weights = np.exp((least - distances) / (2.0 * self.temperature))
-        total = float(weights.sum())
-        found = tuple([NearestKind(self.names[k], float(weights[k]) / total, self.assumed[k]) for k in order])
-        return NearestKinds(found, bool(least - broad <= self.limit))
+        nearest = [value for k in order for value in (k, float(weights[k]))]
+        return self.named([least, broad, float(weights.sum()), *nearest])
+
+    def named(self, found: Sequence[float]) -> NearestKinds:
+        """Return the nearest kinds from what was computed of them.
+
+        found: the least distance to a kind, the distance to the broad Gaussian, the sum of the weights of all kinds,
+            and then number and weight of each of the nearest kinds; a number below 0 stands for none.
+        """
+        least, broad, total = found[:3]
+        numbers = [
+            (int(number), weight) for number, weight in zip(found[3::2], found[4::2], strict=True) if number >= 0
+        ]
+        nearest = [NearestKind(self.names[k], weight / total, self.assumed[k]) for k, weight in numbers]
+        return NearestKinds(tuple(nearest), least - broad <= self.limit)
+
+    @property
+    def tables(self) -> dict[str, Array]:
+        """Return the arrays from which distances are computed, by their names in `probes.scoring.prompt_scorer`."""
+        return {
+            "centre": self._centre,
+            "projection": self.projection,
+            "twice_centres": self._twice_centres,
+            "norms": self._norms,
+            "broad": self._broad,
+        }
 
     def tensors(self) -> dict[str, Array]:
         """Return the arrays by their names in an artifact."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from router.asking.harness import human_texts, is_marked, words_in_system
@@ -88,17 +87,18 @@ class Ask:
     api_format: ApiFormat = ApiFormat.OPENAI_CHAT
     given: Mapping[str, Any] = field(default_factory=dict)
 
-    # These two decide nothing. They are computed when needed, so that a refused request does not pay for them.
-    @cached_property
+    # These two decide nothing. They are computed when the record is made, so that a refused request does not pay for
+    # them.
+    @property
     def language(self) -> str:
         """Return the ISO 639-1 code of the language of the newest human turn, or else of the text; `und` if unknown."""
         language = language_of(self.first_and_last[-1]) if self.first_and_last else UNKNOWN
         return language if language != UNKNOWN else language_of(self.text)
 
-    @cached_property
+    @property
     def has_code(self) -> bool:
         """Return whether the first or the newest human turn holds code; without a human turn, whether the text does."""
-        return any(has_code(words) for words in self.first_and_last or (self.text,))
+        return any(map(has_code, self.first_and_last or (self.text,)))
 
 
 def extract(query: RouteQuery, *, max_bytes: int, marks: MarkIndex | None = None) -> Ask:
@@ -113,7 +113,8 @@ def extract(query: RouteQuery, *, max_bytes: int, marks: MarkIndex | None = None
     name = _FIELDS.get(api, "messages")
     turns = read_turns(query.messages, field=name)
     size = sum([turn.size for turn in turns])
-    size += sum([json_bytes(value) for field in READ_FIELDS if (value := query.parameters.get(field))])
+    if query.parameters:
+        size += sum([json_bytes(value) for field in READ_FIELDS if (value := query.parameters.get(field))])
     if size > max_bytes:
         raise InvalidRequestError(
             f"{name} must hold at most {max_bytes:,} bytes of text, got {size:,}; shorten it, or raise "
@@ -245,12 +246,15 @@ def _in_tool_loop(turns: Sequence[Turn], human: Sequence[str]) -> bool:
 def _needs(turns: Sequence[Turn], parts: Sequence[str], parameters: Mapping[str, Any]) -> frozenset[Capability]:
     """Return the capabilities that a request needs, in the terms of OpenAI chat, OpenAI Responses and Anthropic."""
     needs = {NEEDS_OF_PARTS[part] for part in parts if part in NEEDS_OF_PARTS}
+    # A model that knows no tools cannot read a chat with tool calls in it, even if no more tools are offered.
+    if any(turn.calls_tools or turn.answers_tools for turn in turns):
+        needs.add(Capability.TOOLS)
+    if not parameters:
+        return frozenset(needs)
     modalities = parameters.get("modalities")
     if isinstance(modalities, Sequence) and "audio" in modalities:
         needs.add(Capability.AUDIO)
-    offered = parameters.get("tools") or parameters.get("functions")
-    # A model that knows no tools cannot read a chat with tool calls in it, even if no more tools are offered.
-    if offered or any(turn.calls_tools or turn.answers_tools for turn in turns):
+    if parameters.get("tools") or parameters.get("functions"):
         needs.add(Capability.TOOLS)
     text, output = parameters.get("text"), parameters.get("output_config")
     formats = (

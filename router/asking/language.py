@@ -133,6 +133,9 @@ def language_of(text: str) -> str:
     prose = text[:_LOOK_AT]
     if _may_have_fence(prose):
         prose = " ".join(_FENCE.split(prose)[::2])
+    if prose.isascii():
+        # No other script has ASCII letters.
+        return _language_with_most_words(prose, "latin")
     scripts = _scripts(prose)
     if not scripts:
         return UNKNOWN
@@ -154,9 +157,6 @@ def language_of(text: str) -> str:
 
 def _scripts(text: str) -> Counter[str]:
     """Return how many letters of each script a text has."""
-    if text.isascii():
-        # The number matters only if there are other scripts too.
-        return Counter(latin=1) if any(map(str.isalpha, text)) else Counter()
     found: Counter[str] = Counter()
     for character, count in Counter(text).items():
         # Unicode does not count the vowel signs of Indic scripts and Thai among the letters.
@@ -175,6 +175,9 @@ def _language_with_most_words(text: str, script: str) -> str:
     for languages, n in found.items():
         for language in languages or ():
             hits[language] = hits.get(language, 0) + n
+    if len(hits) == 1:
+        name, most = next(iter(hits.items()))
+        return name if most >= _MIN_HITS else UNKNOWN
     most, next_most = [*sorted(hits.values(), reverse=True), 0, 0][:2]
     return next(name for name, n in hits.items() if n == most) if most >= _MIN_HITS and most > next_most else UNKNOWN
 

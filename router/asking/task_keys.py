@@ -31,7 +31,7 @@ def task_of(given: str, headers: Mapping[str, str], parameters: Mapping[str, Any
     key, where = given, "task"
     if not key and headers:
         key, where = next((value for name, value in headers.items() if name.lower() == TASK_HEADER), ""), TASK_HEADER
-    if not key:
+    if not key and parameters:
         metadata = parameters.get("metadata")
         found = metadata.get("task") if isinstance(metadata, Mapping) else None
         key, where = found if isinstance(found, str) else "", "metadata.task"

@@ -142,20 +142,22 @@ def assess_candidates(rules: Rules, ask: Ask, overrides: Overrides, *, kept_by: 
     Arguments are those of `check_eligibility`. Raises InvalidRequestError for a parameter that the policy refuses.
     """
     rows = []
+    has_overrides = overrides is not NO_OVERRIDES
     needs = ask.needs | _TEXT if ask.text else ask.needs
     # A dict keeps the order and drops the second of two equal regions.
     regions = [one for one in dict.fromkeys((rules.file.require_region, overrides.require_region)) if one is not None]
     for index, (candidate, prices) in enumerate(zip(rules.file.candidates, rules.prices, strict=True)):
         cost = expected_cost_usd(candidate, prices, ask)
+        # Most requests give no cause for most of these checks, and every request waits for them.
         broken = [
-            *_broken_by_caller(candidate, overrides),
+            *(_broken_by_caller(candidate, overrides) if has_overrides else ()),
             *_lacking(needs - rules.capabilities[index]),
-            *_unknown_parts(rules, index, ask, overrides),
+            *(_unknown_parts(rules, index, ask, overrides) if ask.unknown_parts else ()),
             *(_missing_regions(candidate, regions) if regions else ()),
             *_too_long(candidate, ask),
-            *_not_spoken(rules, index, ask),
-            *_not_kept(candidate, overrides, kept_by),
-            *_too_expensive(cost, overrides),
+            *(_not_spoken(rules, index, ask) if ask.native_needs else ()),
+            *(_not_kept(candidate, overrides, kept_by) if kept_by else ()),
+            *(_too_expensive(cost, overrides) if has_overrides else ()),
         ]
         dropped, refused = sort_parameters(rules, index, ask, overrides)
         if refused and not broken and rules.file.on_unsupported == "refuse":
@@ -197,9 +199,8 @@ def _lacking(lacking: frozenset[Capability]) -> list[str]:
 
 def _unknown_parts(rules: Rules, index: int, ask: Ask, overrides: Overrides) -> list[str]:
     kinds = ask.unknown_parts
-    if not kinds or (
-        rules.file.pass_unknown_parts
-        and (overrides.pin is not None or takes_unknown_parts(rules, index, ask.api_format))
+    if rules.file.pass_unknown_parts and (
+        overrides.pin is not None or takes_unknown_parts(rules, index, ask.api_format)
     ):
         return []
     more = f" and {len(kinds) - _MAX_NAMED_PARTS:,} more" if len(kinds) > _MAX_NAMED_PARTS else ""
@@ -224,8 +225,6 @@ def _too_long(candidate: Candidate, ask: Ask) -> list[str]:
 
 
 def _not_spoken(rules: Rules, index: int, ask: Ask) -> list[str]:
-    if not ask.native_needs:
-        return []
     is_anthropics = ask.api_format is ApiFormat.ANTHROPIC_MESSAGES
     if speaks_anthropic(rules.file.candidates[index]) if is_anthropics else ask.native_api in rules.spoken[index]:
         return []
@@ -236,7 +235,7 @@ def _not_spoken(rules: Rules, index: int, ask: Ask) -> list[str]:
 
 
 def _not_kept(candidate: Candidate, overrides: Overrides, kept_by: str) -> list[str]:
-    if not kept_by or overrides.pin is not None or candidate.name == kept_by:
+    if overrides.pin is not None or candidate.name == kept_by:
         return []
     return [f"the response of `previous_response_id` is kept by candidate {quoted(kept_by)}"]
 

@@ -72,13 +72,13 @@ class ServedPolicy:
         """Return what the probe says about one prompt. `features` has shape (d,); `task` is the key of its task."""
         if self.probe is None:
             raise ConfigError(f"policy {self.ref.name!r} has no probe to judge with.")
-        loss, risk, leverage = self.probe.predict_one(features, task)
+        loss, risk, leverage, kinds = self.probe.predict_one(features, task)
         return Judgement(
             raw=tuple([loss[column] for column in self.columns]),
             risk=tuple([risk[column] for column in self.columns]),
             difficulty=math.fsum(loss) / len(loss),
             leverage=leverage,
-            kinds=_near_kinds(self.probe, features),
+            kinds=None if kinds is None else NearKinds(tuple([NearKind(*kind) for kind in kinds.nearest]), kinds.known),
         )
 
     def judge_score(self, used: ScoreUsed) -> Judgement | None:
@@ -157,13 +157,6 @@ class ServedPolicy:
                 f"computes {here}, with which a decision right at a threshold may differ. Serve it on x86-64 with "
                 f"AVX2 and the package installed where a C compiler is, or fit and tune it on this machine."
             )
-
-
-def _near_kinds(probe: DifficultyProbe, features: FloatArray) -> NearKinds | None:
-    if probe.kinds is None:
-        return None
-    found = probe.kinds.nearest(features)
-    return NearKinds(tuple([NearKind(*kind) for kind in found.nearest]), found.known)
 
 
 def load_policies(paths: Sequence[Path]) -> tuple[ServedPolicy, ...]:
