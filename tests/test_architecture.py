@@ -55,8 +55,8 @@ def test_probes_knows_nothing_of_the_router_nor_of_its_wire() -> None:
 
 def test_only_upstream_translation_and_plugin_import_litellm_and_offline_the_baseline_that_is_litellm() -> None:
     names = (
-        "answering/formats/anthropic_translation.py",
-        "answering/formats/responses_translation.py",
+        "answering/formats/translating/anthropic_translation.py",
+        "answering/formats/translating/responses_translation.py",
         "answering/upstreams/litellm_import.py",
         "gateways/litellm_plugin.py",
         "tuning/judging/litellm_baseline.py",

@@ -27,6 +27,9 @@ MAX_WAIT_S = 2.0
 #: them are waited, so that callers who failed together do not come back together.
 BACKOFF_S = 0.25
 
+#: Most parameters that are named as left out, and most characters of a name: a caller may invent any number of them.
+_MOST_DROPPED, _LONGEST_NAME = 50, 100
+
 #: The outcome of each class of error. Subclasses come first, because the first match counts.
 _OUTCOMES: tuple[tuple[type[DispatchError], AttemptOutcome], ...] = (
     (errors.UpstreamContextWindowError, AttemptOutcome.CONTEXT_WINDOW),
@@ -104,7 +107,9 @@ class AttemptLog:
         duration, after = time.monotonic() - started, started - self.began
         self.attempts.append(Attempt(candidate.name, AttemptOutcome.ANSWERED, None, duration, streamed, after))
         fell_back = candidate.name != decision.chosen
-        dropped, attempts = (*dropped_for(decision, candidate.name), *notes.left_out), tuple(self.attempts)
+        names = (*dropped_for(decision, candidate.name), *notes.left_out, *notes.untranslated)
+        dropped = tuple(dict.fromkeys(name[:_LONGEST_NAME] for name in names))[:_MOST_DROPPED]
+        attempts = tuple(self.attempts)
         return Delivery(candidate.name, candidate.model, fell_back, attempts, notes.rate_limits, dropped)
 
     def interrupt(self, candidate: Candidate, error: DispatchError, started: float) -> DispatchError:

@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import logging
 from collections.abc import AsyncGenerator, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from router.answering.candidate_request import blaming_own_parameters, request_for
@@ -16,7 +17,7 @@ from router.answering.formats.lookup import format_of
 from router.answering.formats.openai_chat import counts_of_chat
 from router.answering.formats.openai_responses import ENDS_OF_KEPT
 from router.answering.formats.reported_errors import error_in
-from router.answering.formats.translations import TRANSLATIONS, Translation
+from router.answering.formats.translating.translations import TRANSLATIONS, Translation
 from router.answering.reading.answer_json import checked
 from router.answering.reading.call_notes import CallNotes
 from router.answering.reading.large_answers import apart, is_large
@@ -34,7 +35,14 @@ from router.errors import (
 )
 from router.policies.candidates.candidate import Candidate
 from router.policies.credentials import CANNED_UPSTREAM
-from router.policies.rules import OPENAI_PREFIX, SECOND_PATHS, speaks_anthropic, speaks_api, speaks_openai
+from router.policies.rules import (
+    OPENAI_PREFIX,
+    SECOND_PATHS,
+    refused_parameters,
+    speaks_anthropic,
+    speaks_api,
+    speaks_openai,
+)
 from router.values import ApiFormat, RouteQuery, SpokenApi
 
 log = logging.getLogger(__name__)
@@ -47,6 +55,9 @@ _SPOKEN: Mapping[ApiFormat, SpokenApi] = {
 }
 
 _RESPONSES = format_of(ApiFormat.OPENAI_RESPONSES)
+
+#: Parameters that translating Anthropic's API adds, and without which an answer is still one.
+_ADDED_HINTS = frozenset({"parallel_tool_calls", "user"})
 
 
 class Upstream:
@@ -140,7 +151,7 @@ class Upstream:
                 raise await litellm_upstream.error_of_report(candidate, report, notes)
             return answer
         if (translation := await self._translation(query.api_format)) is not None:
-            request = await _translated(translation, query, candidate)
+            request = await _translated(translation, query, candidate, notes)
             chat = await self.complete(candidate, request.query, notes)
             notes.has_usage = counts_of_chat(chat) is not None
             return await apart(translation.answer_of, answer_to_translate(chat, request.model), request)
@@ -232,7 +243,7 @@ class Upstream:
         if self._is_asked_directly(candidate, query):
             chunks = self._asked.stream(candidate, base, _request(candidate, query, notes), notes)
         elif (translation := await self._translation(query.api_format)) is not None:
-            request = await _translated(translation, query, candidate)
+            request = await _translated(translation, query, candidate, notes)
             counted = _counted(self.stream(candidate, request.query, notes), notes)
             chunks = translation.events_of(ready_to_translate(counted, request.model), request)
         else:
@@ -301,11 +312,16 @@ async def _counted(chunks: AsyncGenerator[Any, None], notes: CallNotes) -> Async
             yield chunk
 
 
-async def _translated(translation: Translation, query: RouteQuery, candidate: Candidate) -> Any:
+async def _translated(translation: Translation, query: RouteQuery, candidate: Candidate, notes: CallNotes) -> Any:
     arguments = query, candidate.model
     if is_large((query.messages, query.parameters)):
-        return await apart(translation.to_chat, *arguments)
-    return translation.to_chat(*arguments)
+        request = await apart(translation.to_chat, *arguments)
+    else:
+        request = translation.to_chat(*arguments)
+    refused = _ADDED_HINTS & request.query.parameters.keys() & refused_parameters(candidate)
+    notes.untranslated = (*request.lost, *sorted(refused))
+    kept = {key: value for key, value in request.query.parameters.items() if key not in refused}
+    return replace(request, query=replace(request.query, parameters=kept)) if refused else request
 
 
 def _request(candidate: Candidate, query: RouteQuery, notes: CallNotes) -> RouteQuery:

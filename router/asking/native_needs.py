@@ -21,11 +21,17 @@ _SEARCH_TOOL = "web_search"
 #: The same of Anthropic's API: its own tools, run by it or by the caller, are known to its own models only.
 _COMMON_ANTHROPIC_TOOLS = frozenset({"custom"})
 
-#: Fields of Anthropic's API that add tools which only its own service can run.
-_ANTHROPIC_FIELDS = ("mcp_servers", "container")
+#: Fields of Anthropic's API that add tools which only its own service can run, or say where it must answer.
+_ANTHROPIC_FIELDS = ("mcp_servers", "container", "inference_geo")
 
-#: Where the bytes of a document are that chat completions can say too.
-_COMMON_SOURCES = frozenset({"base64", "text", "content"})
+#: Values of these that ask nothing of a candidate.
+_ASKING_NOTHING: tuple[Any, ...] = (None, "", [], {}, "global")
+
+#: Where the bytes of a part are that chat completions can say too.
+_COMMON_SOURCES: Mapping[str, frozenset[str]] = {
+    "document": frozenset({"base64", "text", "content"}),
+    "image": frozenset({"base64", "url"}),
+}
 
 #: Fields by which a request goes on from what its provider keeps, or leaves it there to be fetched.
 _KEPT_FIELDS = ("previous_response_id", "conversation", "prompt", "background")
@@ -46,6 +52,7 @@ def native_needs(query: RouteQuery) -> tuple[str, ...]:
         return ()
     fields = [name for name in _KEPT_FIELDS if query.parameters.get(name)]
     items = [kind for item in query.messages if (kind := _kind_of_item(item)) not in _COMMON_ITEMS]
+    items += [part for item in query.messages for part in _uncommon_parts(item)]
     added = [item.get("tools") for item in query.messages if _kind_of_item(item) == TOOLS_ITEM]
     tools = [kind for offered in (query.parameters.get("tools"), *added) for kind in _uncommon_tools(offered)]
     return tuple(dict.fromkeys([*fields, *items, *tools]))
@@ -65,19 +72,34 @@ def _uncommon_tools(tools: Any) -> Iterator[str]:
             yield kind
 
 
+def _uncommon_parts(item: Any) -> Iterator[str]:
+    """Yield what the parts of an item refer to that only its provider has. Chats have pictures by their URL alone."""
+    content = item.get("content") if isinstance(item, Mapping) else None
+    for part in content if isinstance(content, list | tuple) else ():
+        if isinstance(part, Mapping) and part.get("type") == "input_image" and part.get("file_id"):
+            yield "input_image of a file"
+
+
 def _native_in_messages(query: RouteQuery) -> Iterator[str]:
-    yield from (name for name in _ANTHROPIC_FIELDS if query.parameters.get(name))
+    yield from (name for name in _ANTHROPIC_FIELDS if query.parameters.get(name) not in _ASKING_NOTHING)
     tools = query.parameters.get("tools")
     for tool in tools if isinstance(tools, list | tuple) else ():
         kind = tool.get("type") if isinstance(tool, Mapping) else None
         if isinstance(kind, str) and kind not in _COMMON_ANTHROPIC_TOOLS and not kind.startswith(_SEARCH_TOOL):
             yield kind
     for message in query.messages:
-        content = message.get("content")
-        for part in content if isinstance(content, list | tuple) else ():
-            kind = part.get("type") if isinstance(part, Mapping) else None
-            if kind == "container_upload":
-                yield kind
-            source = part.get("source") if kind == "document" else None
-            if isinstance(source, Mapping) and source.get("type") not in _COMMON_SOURCES:
-                yield f"document of a {source.get('type')}"
+        yield from _native_in_parts(message.get("content"))
+
+
+def _native_in_parts(content: Any) -> Iterator[str]:
+    for part in content if isinstance(content, list | tuple) else ():
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if not isinstance(kind, str):
+            continue
+        if kind == "container_upload":
+            yield kind
+        elif kind == "tool_result":
+            yield from _native_in_parts(part.get("content"))
+        source = part.get("source") if kind in _COMMON_SOURCES else None
+        if isinstance(source, Mapping) and source.get("type") not in _COMMON_SOURCES[kind]:
+            yield f"{kind} of a {source.get('type')}"

@@ -28,6 +28,7 @@ class CallNotes:
         is_done: whether the upstream said that its stream is over.
         dropped: the parameters that are left out of the request, by their names in chat completions.
         left_out: the fields that nobody here knows and that the provider is not sent.
+        untranslated: what of the request its translation into another API does not say.
         has_usage: whether the upstream says how many tokens its answer has. Libraries in between invent numbers.
     """
 
@@ -39,6 +40,7 @@ class CallNotes:
         self.is_done = False
         self.dropped: tuple[str, ...] = ()
         self.left_out: tuple[str, ...] = ()
+        self.untranslated: tuple[str, ...] = ()
         self.has_usage = True
 
     def note_life(self) -> None:

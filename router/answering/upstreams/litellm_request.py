@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from router.answering.formats.translating.allowed_tools import with_allowed_tools
 from router.answering.upstreams.candidate_keys import key_of
 from router.answering.upstreams.litellm_call import Additions
 from router.answering.upstreams.litellm_import import import_litellm
@@ -124,6 +125,8 @@ def arguments_of(candidate: Candidate, base: str | None, query: RouteQuery) -> d
     own, supported = candidate.params.named.keys(), supported_parameters(candidate.model)
     translated = _translated_fields(candidate)
     passed = {key: value for key, value in query.parameters.items() if key in translated}
+    if known_provider(candidate.model) not in _OPENAI_SHAPED:
+        passed |= with_allowed_tools(passed)
     arguments: dict[str, Any] = {
         # LiteLLM rewrites messages in place; the next candidate must get them as they were.
         **copy.deepcopy(passed),

@@ -78,8 +78,13 @@ def delivery_headers(delivery: Delivery) -> dict[str, str]:
 
 
 def dropped_header(dropped: Sequence[str]) -> dict[str, str]:
-    """Return the header that names the parameters which a candidate was not sent; without any there is none."""
-    return {DROPPED_HEADER: ",".join(dropped)} if dropped else {}
+    """Return the header that names the parameters which a candidate was not sent; without any there is none.
+
+    Callers may invent names, so whatever no header can hold is percent-encoded.
+    """
+    return (
+        {DROPPED_HEADER: ",".join(quote(name, safe="[]$@ ", errors="replace") for name in dropped)} if dropped else {}
+    )
 
 
 def decision_record(decision: RoutingDecision, delivery: Delivery | None) -> dict[str, Any]:

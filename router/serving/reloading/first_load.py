@@ -8,7 +8,7 @@ import gc
 from collections.abc import AsyncIterator, Callable
 
 from router.answering.dispatch import Dispatcher
-from router.answering.formats.translations import TRANSLATIONS
+from router.answering.formats.translating.translations import TRANSLATIONS
 from router.deciding.pipeline import Router
 from router.intake.bounds import Intake
 from router.observing.observer import Observers

@@ -60,7 +60,7 @@ def write(folder: Path, name: str, candidates: list[dict[str, Any]], **keys: Any
 
 def policies(folder: Path, url: str) -> Iterator[Path]:
     def at(name: str, model: str, **keys: Any) -> dict[str, Any]:
-        return {"name": name, "model": model, "api_base": url, "capabilities": ["text", "image"]} | keys
+        return {"name": name, "model": model, "api_base": url, "capabilities": ["text", "image", "tools"]} | keys
 
     thinker: dict[str, Any] = {"speaks": ["responses", "completions"], "api_key_env": "TEST_UPSTREAM_KEY"}
     efforts = [

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from router.answering.formats import anthropic_translation, responses_translation
+from router.answering.formats.translating import anthropic_translation, responses_translation
 from router.values import ApiFormat, RouteQuery
 
 
@@ -17,7 +17,8 @@ class Translation:
     Attributes:
         load: imports what the others need, which takes seconds.
         to_chat: returns a request as a chat completion for a model. The value that it returns has the chat as `query`,
-            and the functions below take it. Raises InvalidRequestError.
+            and in `lost` the names of what the chat does not say. The functions below take it. Raises
+            InvalidRequestError.
         answer_of: returns a chat completion as an answer of the format. Raises UpstreamUnavailableError.
         events_of: yields the events of the format for the chunks of a chat completion.
     """

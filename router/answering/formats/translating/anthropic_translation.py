@@ -13,7 +13,8 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from router.answering.formats.misshapen import caller_at_fault, upstream_at_fault
+from router.answering.formats.translating.losses import ANTHROPICS_OWN, lost_of
+from router.answering.formats.translating.misshapen import caller_at_fault, upstream_at_fault
 from router.values import ApiFormat, RouteQuery
 
 #: Where LiteLLM keeps its adapter, and where it kept it before 1.110.
@@ -22,8 +23,11 @@ _ADAPTERS_BEFORE_1_110 = "litellm.llms.anthropic.pass_through.adapters"
 
 _ANSWER = "a message of Anthropic's API"
 
-#: Fields of Anthropic's API about its own service, which other providers refuse.
-_UNTRANSLATED = frozenset({"cache_control", "container", "context_management", "inference_geo", "mcp_servers", "speed"})
+#: The keys of a tool of the caller. The adapter takes all others for a part of the tool's schema.
+_TOOL_KEYS = frozenset({"type", "name", "description", "input_schema", "strict", "cache_control"})
+
+#: The names of OpenAI's API for a tier that Anthropic calls otherwise.
+_TIERS: Mapping[Any, str] = {"standard_only": "default"}
 
 #: A request that every adapter can translate.
 _PLAINEST: Mapping[str, Any] = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
@@ -36,11 +40,13 @@ class TranslatedRequest:
     Attributes:
         query: the request as a chat completion.
         model: the name that the answer calls its model.
+        lost: the names of what the chat completion does not say.
         tool_names: for each tool whose name OpenAI's API would find too long, its shortened and its original name.
     """
 
     query: RouteQuery
     model: str
+    lost: tuple[str, ...]
     tool_names: Mapping[str, str]
 
 
@@ -56,8 +62,10 @@ def to_chat(query: RouteQuery, model: str) -> TranslatedRequest:
     Raises InvalidRequestError if the request does not have the shape of Anthropic's API, and DispatchNotInstalledError
     if the adapter translates nothing.
     """
-    known = {key: value for key, value in query.parameters.items() if key not in _UNTRANSLATED}
+    known = {key: value for key, value in query.parameters.items() if key not in ANTHROPICS_OWN}
     body = copy.deepcopy({"messages": [_with_plain_parts(message) for message in query.messages], **known})
+    if isinstance(body.get("tools"), list):
+        body["tools"] = list(map(_plain_tool, body["tools"]))
     with caller_at_fault(
         "messages, system or tools do not have the shape of Anthropic's Messages API, so the request cannot be "
         "translated for a candidate of another provider.",
@@ -66,10 +74,7 @@ def to_chat(query: RouteQuery, model: str) -> TranslatedRequest:
     ):
         chat, names = _chat_of(model, body)
     parameters = {key: value for key, value in chat.items() if key not in {"model", "messages", "stream"}}
-    effort = parameters.get("reasoning_effort")
-    if isinstance(effort, Mapping):
-        # Only OpenAI's Responses API takes an object here.
-        parameters["reasoning_effort"] = effort.get("effort")
+    _complete(parameters, query.parameters)
     translated = replace(
         query,
         messages=tuple(chat["messages"]),
@@ -78,7 +83,31 @@ def to_chat(query: RouteQuery, model: str) -> TranslatedRequest:
         api_format=ApiFormat.OPENAI_CHAT,
         api_headers={},
     )
-    return TranslatedRequest(translated, model.partition("/")[2] or model, names)
+    return TranslatedRequest(translated, model.partition("/")[2] or model, lost_of(query, parameters), names)
+
+
+def _complete(parameters: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Write into the parameters of a chat what the adapter leaves out of a request of Anthropic's API, or miswrites."""
+    effort = parameters.get("reasoning_effort")
+    if isinstance(effort, Mapping):
+        # Only OpenAI's Responses API takes an object here.
+        parameters["reasoning_effort"] = effort.get("effort")
+    asked = given.get("output_config")
+    if isinstance(asked, Mapping) and asked.get("effort") and not {"reasoning_effort", "thinking"} & parameters.keys():
+        # The adapter looks for the effort of adaptive thinking only.
+        parameters["reasoning_effort"] = asked["effort"]
+    choice = given.get("tool_choice")
+    if isinstance(choice, Mapping) and choice.get("disable_parallel_tool_use") is True and parameters.get("tools"):
+        parameters["parallel_tool_calls"] = False
+    if isinstance(tier := parameters.get("service_tier"), str):
+        parameters["service_tier"] = _TIERS.get(tier, tier)
+
+
+def _plain_tool(tool: Any) -> Any:
+    """Return a tool of the caller with the keys that every provider knows; any other tool as it is."""
+    if not isinstance(tool, Mapping) or tool.get("type", "custom") != "custom":
+        return tool
+    return {key: value for key, value in tool.items() if key in _TOOL_KEYS}
 
 
 def _with_plain_parts(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from router.answering.formats.chat_chunks import joined_texts
-from router.answering.formats.misshapen import caller_at_fault, upstream_at_fault
+from router.answering.formats.translating.allowed_tools import with_allowed_tools
+from router.answering.formats.translating.losses import lost_of
+from router.answering.formats.translating.misshapen import caller_at_fault, upstream_at_fault
 from router.errors import InvalidRequestError
 from router.values import ApiFormat, RouteQuery
 
@@ -40,6 +42,7 @@ class TranslatedResponsesRequest:
     Attributes:
         query: the request as a chat completion.
         model: the name that the answer calls its model.
+        lost: the names of what the chat completion does not say.
         items: the input items.
         fields: the other fields of the request, which the answer repeats.
         response_id: the id of the answer.
@@ -47,6 +50,7 @@ class TranslatedResponsesRequest:
 
     query: RouteQuery
     model: str
+    lost: tuple[str, ...]
     items: list[Any]
     fields: Mapping[str, Any]
     response_id: str
@@ -83,10 +87,14 @@ def responses_to_chat(query: RouteQuery, model: str) -> TranslatedResponsesReque
     if not messages:
         raise InvalidRequestError("input holds nothing that can be translated into a chat.", field="input")
     parameters = {key: value for key, value in chat.items() if key not in _UNSENT}
+    text = fields.get("text")
+    if isinstance(text, Mapping) and text.get("verbosity"):
+        parameters["verbosity"] = text["verbosity"]
     chat_query = replace(
         query, messages=messages, parameters=parameters, body=None, api_format=ApiFormat.OPENAI_CHAT, api_headers={}
     )
-    return TranslatedResponsesRequest(chat_query, name, items, fields, f"resp_{uuid.uuid4().hex}")
+    lost = lost_of(query, parameters)
+    return TranslatedResponsesRequest(chat_query, name, lost, items, fields, f"resp_{uuid.uuid4().hex}")
 
 
 def _chat_of(model: str, items: list[Any], fields: Mapping[str, Any]) -> Any:
@@ -94,7 +102,7 @@ def _chat_of(model: str, items: list[Any], fields: Mapping[str, Any]) -> Any:
     chat = _adapter().transform_responses_api_request_to_chat_completion_request(
         model=model,
         input=items,
-        responses_api_request=fields,
+        responses_api_request={**fields, **with_allowed_tools(fields)},
         metadata=fields.get("metadata"),
         service_tier=fields.get("service_tier"),
     )

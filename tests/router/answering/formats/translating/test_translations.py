@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from router.answering import upstream as upstream_module
-from router.answering.formats import anthropic_translation, responses_translation
-from router.answering.formats.translations import TRANSLATIONS
+from router.answering.formats.translating import anthropic_translation, responses_translation
+from router.answering.formats.translating.translations import TRANSLATIONS
 from router.answering.upstream import Upstream
 from router.answering.upstreams.litellm_import import import_litellm
 from router.errors import DispatchNotInstalledError, InvalidRequestError, UpstreamUnavailableError

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from router.answering.formats import responses_translation
 from router.answering.formats.chat_chunks import joined_texts
+from router.answering.formats.translating import responses_translation
 from router.answering.upstreams import litellm_upstream
 from router.errors import UpstreamUnavailableError
 from router.values import ApiFormat, RouteQuery
