@@ -38,9 +38,15 @@ EXIT_STATUSES = {
     "was left out or is unfinished. The verb says which.",
 }
 _HABITS = (
-    "Answers go to stdout, everything else to stderr. With `--json` a verb prints one JSON value. Only `serve`, `demo` "
-    "and `policy new` have no `--json`: the first two run until they end, and the third prints a policy file, which is "
-    "YAML.",
+    "Answers go to stdout, everything else to stderr. With `--json` stdout holds one JSON object, also after an error. "
+    "Only `serve` and `demo` have no `--json`. The first keys are the same for every verb; those of its answer follow.",
+    "",
+    "| key | meaning |",
+    "|---|---|",
+    "| `verb` | The words of the verb, as in `policy list`. |",
+    "| `exit_status` | The exit status, as above. |",
+    "| `error` | What went wrong, if something did. An option that does not exist is told on stderr only. |",
+    "| `out` | Where the verb wrote, if it has `--out`. |",
     "",
     "A shell completes verbs and options after one of these lines in its start file:",
     "",

@@ -77,7 +77,7 @@ def collect_verb(prompts: tuple[Path, ...], policy: Path, out: Path, as_json: bo
     if plan:
         needs = label_needs(max_loss, asked.selection.n or 0)
         if as_json:
-            print_json([need.to_dict() for need in needs])
+            print_json({"needs": [need.to_dict() for need in needs]})
         else:
             print_label_needs(needs, max_loss, stdout())
         return

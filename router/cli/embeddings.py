@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ def fit_pairs_verb(pairs: Path, out: Path, name: str | None, engine: Any, as_jso
     r = fit.r
     if as_json:
         figures = {"value": r.value, "low": r.low, "high": r.high}
-        print_json({"out": str(out), "pairs": fit.n_pairs, "left_out": fit.bad_rows, "r": figures})
+        print_json({"pairs": fit.n_pairs, "left_out": fit.bad_rows, "r": figures})
     else:
         click.echo(f"r = {r.value:.3f} [{r.low:.3f}, {r.high:.3f}] on pairs left out (5 folds); wrote {out}.")
     if bad := fit.bad_rows:
@@ -77,7 +76,7 @@ def score_verb(source: Path, probe_dir: Path, out: Path, as_json: bool, **option
     if as_json:
         found = {"rows": report.rows, "resumed_rows": report.resumed_rows, "columns": report.columns}
         listed = None if report.bad_rows_file is None else str(report.bad_rows_file)
-        click.echo(json.dumps(found | {"bad_rows": report.bad_rows, "bad_rows_file": listed}))
+        print_json(found | {"bad_rows": report.bad_rows, "bad_rows_file": listed})
     else:
         resumed = f", {report.resumed_rows:,} of them by an earlier run" if report.resumed_rows else ""
         click.echo(f"{report.rows:,} rows{resumed}; wrote {out} with {', '.join(report.columns)}.")

@@ -239,7 +239,7 @@ _PREVIEW_GROUPS = {
 @click.command("preview", cls=GroupedCommand, groups=_PREVIEW_GROUPS)
 @click.argument("log", metavar="LOG...", nargs=-1, required=True, type=PATH)
 @click.option("--policy", "policy_file", required=True, type=PATH, help="The policy file.")
-@click.option("--profile", help="Preview this profile of the policy in its place.")
+@click.option("--profile", help="Preview this profile instead of the rule of the policy.")
 @click.option("--kind", help="The kind of LOG, as in `elle import`. Default: it is recognised.")
 @COLUMNS
 @click.option(

@@ -120,7 +120,7 @@ def label_answers_verb(
         screen = None if read_key is None else (read_key, functools.partial(click.echo, err=True))
         found = label_outcomes(Labelling(outcomes, labels, n_prompts, sheet_out, sheet_in, out, screen))
     if as_json:
-        print_json(found.to_dict() | {"labels": str(labels), "out": None if out is None else str(out)})
+        print_json(found.to_dict() | {"labels": str(labels)})
     else:
         click.echo("\n".join(found.lines()))
         if sheet_out is not None:

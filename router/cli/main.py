@@ -19,6 +19,7 @@ import click
 from probes.bounded.secrets import mask_secrets
 from probes.errors import ProbesError
 from router.cli.options import JSON
+from router.cli.output import answering_in_json, print_json
 from router.errors import RouterError
 
 #: The titles under which `elle --help` lists the verbs: what a person wants, in the order in which they come to it.
@@ -130,6 +131,11 @@ class _MainGroup(click.Group):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(60)) for name in names])
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb, and answer in JSON if it has --json."""
+        with answering_in_json(ctx):
+            return self._invoke_plainly(ctx)
+
+    def _invoke_plainly(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (RouterError, ProbesError) as error:
@@ -169,8 +175,6 @@ def version_verb(as_json: bool) -> None:
     names = ("grpcio", "protobuf", "numpy", "onnxruntime", "tokenizers", "torch", "transformers", "litellm")
     found |= {name: _version(name) for name in names}
     if as_json:
-        from router.cli.output import print_json
-
         print_json(found)
     else:
         click.echo("\n".join(f"{name} {value or 'not installed'}" for name, value in found.items()))

@@ -13,6 +13,7 @@ from probes.bounded.files import shown
 from probes.bounded.text import os_fault
 from probes.errors import DataError
 from probes.shards.choosing import ENGINES, chosen_engine
+from router.cli.output import remember_json
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -31,7 +32,18 @@ class _SystemPath(click.Path):
 
 PATH = _SystemPath(path_type=Path)
 
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+def json_option(*, expose_value: bool = True) -> Callable[[Any], Any]:
+    """Return a decorator that gives a command `--json`, which it receives as `as_json`.
+
+    expose_value: False for a command that asks `answers_in_json` instead.
+    """
+    # Click handles eager options first, so that an error of another option is told in JSON too.
+    settings: dict[str, Any] = {"is_flag": True, "is_eager": True, "expose_value": expose_value}
+    return click.option("--json", "as_json", callback=remember_json, help="Print JSON instead of text.", **settings)
+
+
+JSON = json_option()
 ARRAY = click.option(
     "--array",
     help="The name of the array or column in the file. Default: `embedding`, or the only two-dimensional one.",

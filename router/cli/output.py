@@ -1,17 +1,21 @@
-"""Print what the verbs of `elle` answer: tables and JSON go to stdout, progress goes to stderr."""
+"""Print what the verbs of `elle` answer: tables and JSON go to stdout, progress goes to stderr.
+
+With --json stdout holds one JSON object, whichever the verb and however it ends: `answering_in_json` prints it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from router.tuning.outcomes.feature_cache import Progress
 
 # Click itself ends with 1 after an error and with 2 after wrong usage.
@@ -25,13 +29,73 @@ NOT_CERTIFIED = 3
 
 def stdout() -> Console:
     """Return the console that tables are printed on."""
+    # rich takes 25 ms to import, and `elle serve` starts without it.
+    from rich.console import Console
+
     # If stdout is no terminal, rich falls back to 80 columns and cuts tables.
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
-def print_json(value: object) -> None:
-    """Print `value` as JSON on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+#: Where click keeps, while a verb runs, the words of a verb that answers in JSON, and what it answers.
+_VERB, _ANSWER = "router.cli.verb", "router.cli.answer"
+
+
+def remember_json(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
+    """Remember that a verb answers in JSON, with its words, such as "policy list". The callback of `--json`."""
+    if as_json:
+        ctx.meta[_VERB] = " ".join(_words(ctx))
+    return as_json
+
+
+def _words(ctx: click.Context) -> Iterator[str]:
+    if ctx.parent is not None:
+        yield from _words(ctx.parent)
+        yield ctx.info_name or ""
+
+
+def answers_in_json() -> bool:
+    """Return whether the verb that runs has got --json."""
+    return _VERB in click.get_current_context().meta
+
+
+def print_json(answer: Mapping[str, object]) -> None:
+    """Answer with these keys, in the one JSON object that is printed when the verb has ended.
+
+    The key `out` says where the verb wrote, if it has --out.
+    """
+    ctx = click.get_current_context()
+    written = ctx.params.get("out")
+    ctx.meta[_ANSWER] = dict(answer) if written is None else {"out": str(written), **answer}
+
+
+@contextlib.contextmanager
+def answering_in_json(ctx: click.Context) -> Iterator[None]:
+    """Print one JSON object on stdout after a verb that has got --json: what it answered, or why it failed.
+
+    Its first keys are the same for every verb: `verb`, `exit_status`, and `error` after an error. Then come those that
+    the verb gave to `print_json`.
+    """
+    status, error = 0, ""
+    try:
+        yield
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+        raise
+    except click.ClickException as failure:
+        status, error = failure.exit_code, failure.format_message()
+        raise
+    except click.Abort:
+        status, error = 1, "it was stopped."
+        raise
+    except BaseException:
+        # A defect of ours, or Ctrl-C: nothing can be said about the answer.
+        ctx.meta.pop(_VERB, None)
+        raise
+    finally:
+        if verb := ctx.meta.get(_VERB):
+            ended = {"verb": verb, "exit_status": status} | ({"error": error} if error else {})
+            answer = ended | ctx.meta.get(_ANSWER, {})
+            click.echo(json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 @contextlib.contextmanager
@@ -50,6 +114,7 @@ def spending_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
 
 @contextlib.contextmanager
 def _bar(label: str, *, lines_every: int) -> Iterator[Callable[[int, int, str], None]]:
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     def line(done: int, total: int, words: str) -> None:

@@ -12,27 +12,18 @@ import numpy as np
 
 from probes.embeddings import selection
 from probes.errors import DataError
-from router.cli.options import ARRAY, PATH, output_option
-from router.cli.output import print_json
+from router.cli.options import ARRAY, PATH, json_option, output_option, with_options
+from router.cli.output import answers_in_json, print_json
 
 _PARQUET = output_option("The parquet file to write.", suffix=".parquet")
-_AS_JSON = "router.cli.selecting.as_json"
 _COLUMN = click.option("--column", help="The column of the scores. Default: the only column of losses.")
 _COUNT = click.option("--count", required=True, type=click.IntRange(1), help="The number of rows to select.")
 _SEED = click.option("--seed", default=0, show_default=True, help="The seed of the random draw.")
 _SHARE = click.FloatRange(0, 1, max_open=True)
 
 
-def _remember_json(ctx: click.Context, _: click.Parameter, as_json: bool) -> None:
-    ctx.meta[_AS_JSON] = as_json
-
-
-def _output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--out`, `--force` and `--json`; `_write` writes the file and prints what was written."""
-    text = "Print JSON instead of text."
-    return _PARQUET(
-        click.option("--json", is_flag=True, expose_value=False, callback=_remember_json, help=text)(command)
-    )
+#: Gives a command `--out`, `--force` and `--json`; `_write` writes the file and prints what was written.
+_output_options = with_options(_PARQUET, json_option(expose_value=False))
 
 
 #: How many rows, drawn uniformly, the rules of `elle select label` choose from; `random` takes the draw itself.
@@ -261,7 +252,7 @@ def _write(out: Path, **columns: Any) -> None:
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
-    if click.get_current_context().meta[_AS_JSON]:
-        print_json({"out": str(out), "rows": len(columns["row"]), "columns": list(columns)})
+    if answers_in_json():
+        print_json({"rows": len(columns["row"]), "columns": list(columns)})
     else:
         click.echo(f"{len(columns['row']):,} rows selected; wrote {out} with {', '.join(columns)}.")

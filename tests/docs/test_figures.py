@@ -1,4 +1,4 @@
-"""Hold that each measured table says which command made it and when, and that the FAQ's figures stand on the pages it links to."""
+"""Hold that a measured table says which command made it and when, and that the FAQ's figures stand on other pages."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def test_no_secret_is_written_and_what_is_left_out_is_said(config):
 
 
 def test_the_file_is_served_as_it_is(config, tmp_path):
-    done = CliRunner().invoke(cli, ["policy", "--from-litellm", str(config)])
+    done = CliRunner().invoke(cli, ["policy", "new", "--from-litellm", str(config)])
     assert done.exit_code == 0, done.output
     path = tmp_path / "policy.yaml"
     path.write_text(done.stdout, "utf-8")

@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
 from router.cli.changing.versions import VERSION_VERBS
-from router.cli.options import PATH
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def _what_to_print(verb: _Function) -> _Function:
-    for option in (
-        click.option("--example", is_flag=True, help="Print the example of Mixtral-8x7B and GPT-4 Turbo."),
-        click.option(
-            "--from-litellm", type=PATH, metavar="CONFIG", help="Take the models from `model_list` of this file."
-        ),
-    ):
-        verb = option(verb)
-    return verb
+from router.cli.options import JSON, PATH
+from router.cli.output import print_json
 
 
-@click.group(
-    "policy", invoke_without_command=True, short_help="Start a policy file; keep, compare and activate versions."
-)
-@_what_to_print
-@click.pass_context
-def policy_verb(ctx: click.Context, from_litellm: Path | None, example: bool) -> None:
-    """Keep versions of policies in a store, compare them, and say which of them the service decides by.
-
-    Without a command this prints a policy file to start from, as `elle policy new` does.
-    """
-    if ctx.invoked_subcommand is None:
-        _print_policy(from_litellm, example)
-    elif from_litellm is not None or example:
-        raise click.UsageError("--from-litellm and --example belong behind `elle policy new`.")
+@click.group("policy", short_help="Start a policy file; keep, compare and activate versions.")
+def policy_verb() -> None:
+    """Keep versions of policies in a store, compare them, and say which of them the service decides by."""
 
 
 @policy_verb.command("new", short_help="Print a policy file to start your own from.")
-@_what_to_print
-def policy_new_verb(from_litellm: Path | None, example: bool) -> None:
+@click.option("--example", is_flag=True, help="Print the example of Mixtral-8x7B and GPT-4 Turbo.")
+@click.option("--from-litellm", type=PATH, metavar="CONFIG", help="Take the models from `model_list` of this file.")
+@JSON
+def policy_new_verb(example: bool, from_litellm: Path | None, as_json: bool) -> None:
     """Print a policy file to start your own from: the embedded policy, or one for the models that LiteLLM serves."""
-    _print_policy(from_litellm, example)
-
-
-def _print_policy(from_litellm: Path | None, example: bool) -> None:
     from router.policies.loading import DEFAULT_POLICY, EXAMPLE_POLICY
 
     if from_litellm is not None and example:
@@ -56,9 +29,13 @@ def _print_policy(from_litellm: Path | None, example: bool) -> None:
     if from_litellm is not None:
         from router.gateways.litellm_config import policy_from_litellm
 
-        click.echo(policy_from_litellm(from_litellm), nl=False)
-        return
-    click.echo((EXAMPLE_POLICY if example else DEFAULT_POLICY).read_text("utf-8"), nl=False)
+        text = policy_from_litellm(from_litellm)
+    else:
+        text = (EXAMPLE_POLICY if example else DEFAULT_POLICY).read_text("utf-8")
+    if as_json:
+        print_json({"text": text})
+    else:
+        click.echo(text, nl=False)
 
 
 for _verb in VERSION_VERBS:

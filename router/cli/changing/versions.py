@@ -52,7 +52,7 @@ def policy_list_verb(store: str, as_json: bool) -> None:
 
     rows = list(rows_of(_open(store)))
     if as_json:
-        print_json(rows)
+        print_json({"versions": rows})
         return
     table = Table("policy", "version", "active", "policy digest", "probe digest")
     for row in rows:
@@ -215,7 +215,7 @@ def policy_history_verb(policy: str | None, store: str, as_json: bool) -> None:
 
     rows = [change_to_dict(one) for one in _open(store).trail().changes if policy in (None, one.policy)]
     if as_json:
-        print_json(rows)
+        print_json({"changes": rows})
         return
     table = Table("number", "at", "policy", "what", "before", "after", "author", "reason")
     for row in rows:

@@ -33,7 +33,7 @@ _OPTIONS = (
     click.option(
         "--ongoing",
         type=click.FloatRange(0, min_open=True),
-        help="With Ray: the requests at a time for which there is one replica. Default: 2.",
+        help="With Ray: how many requests in work at a time one replica is there for. Default: 2.",
     ),
     click.option(
         "--scale-up-s",
@@ -42,7 +42,10 @@ _OPTIONS = (
         help="With Ray: seconds of load until a replica comes. Default: 5.",
     ),
     click.option(
-        "--scale-down-s", "down_s", type=click.FloatRange(0), help="With Ray: seconds until one goes. Default: 60."
+        "--scale-down-s",
+        "down_s",
+        type=click.FloatRange(0),
+        help="With Ray: seconds of less load until a replica goes. Default: 60.",
     ),
 )
 

@@ -33,7 +33,12 @@ def canary_verb() -> None:
 
 @canary_verb.command("start", short_help="Begin a canary.")
 @click.argument("new", metavar="NEW")
-@click.option("--base", required=True, metavar="NAME", help="The policy that serves, whose requests are taken.")
+@click.option(
+    "--base",
+    required=True,
+    metavar="NAME",
+    help="The policy that serves now; the canary takes a share of its requests.",
+)
 @click.option(
     "--share",
     type=click.FloatRange(0, 100, min_open=True),

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from router.cli.options import JSON, PATH
 from router.cli.output import INCOMPLETE, print_json, progress_bar, stdout
-from router.cli.running.ledger_options import LEDGER
+from router.cli.running.ledger_options import LEDGER, since_option
 from router.feedback.pieces import FeedbackKind
 from router.ledger.settings import LedgerSettings
 
@@ -32,11 +32,7 @@ if TYPE_CHECKING:
     help="The kind of feedback that is quality.",
 )
 @click.option("--name", help="Only feedback of this name, such as one of several checks.")
-@click.option(
-    "--since",
-    type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")),
-    help="Only what was decided at this time (UTC) or later.",
-)
+@since_option("Only what was decided at this time (UTC) or later.")
 @click.option("--seed", default=0, show_default=True, help="The seed of the bootstrap.")
 @JSON
 def compare_verb(policy_a: Path, policy_b: Path, ledger: str, since: datetime.datetime | None, **asked: Any) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from probes.atomic_write import write_file
 from router.cli.options import JSON, PATH, output_option
 from router.cli.output import INCOMPLETE, print_json, progress_bars, stdout
-from router.cli.running.ledger_options import LEDGER, seconds
+from router.cli.running.ledger_options import LEDGER, seconds, since_option
 from router.feedback.pieces import FeedbackAuthority
 from router.ledger.settings import LedgerSettings
 from router.money import usd_text
@@ -24,16 +24,12 @@ from router.money import usd_text
 if TYPE_CHECKING:
     from router.ledger.reader import LedgerReader
 
-_SINCE = click.option(
-    "--since",
-    type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")),
-    help="Only what was decided at this time (UTC) or later.",
-)
+_SINCE = since_option("Only what was decided at this time (UTC) or later.")
 
 
-@click.group("ledger", short_help="Look into the ledger of a service.")
+@click.group("ledger", short_help="Look into the ledger of a service, or change it.")
 def ledger_verb() -> None:
-    """Look into the ledger that `elle serve --ledger` keeps: its figures, and exports of it."""
+    """Look into the ledger that `elle serve --ledger` keeps, add grades to it, and remove rows from it."""
 
 
 @ledger_verb.command("migrate", short_help="Make the tables, or bring them up to date.")
@@ -107,7 +103,7 @@ def sample_verb(
         rows = sampled_prompts(reader.decisions(Span(since=seconds(since), policy=policy)), **draw)
     write_file(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode(), mode=0o600)
     if as_json:
-        print_json({"out": str(out), "prompts": len(rows)})
+        print_json({"prompts": len(rows)})
     click.echo(f"{out}: {len(rows):,} prompts.", err=True)
 
 

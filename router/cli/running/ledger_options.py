@@ -1,8 +1,9 @@
-"""The options that say where the ledger is and what it keeps (`serving_options`, `LEDGER`)."""
+"""The options that say where the ledger is and what it keeps (`serving_options`, `LEDGER`, `since_option`)."""
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -71,6 +72,14 @@ _SERVING = (
 
 #: Gives `elle serve` the options of its ledger.
 serving_options = with_options(*_SERVING)
+
+
+def since_option(help_text: str) -> Callable[[Any], Any]:
+    """Return a decorator that gives a command `--since`, a day or a time of day in UTC."""
+    at = click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"))
+    return click.option(
+        "--since", type=at, metavar="DATE", help=f"{help_text} As in 2026-11-01 or 2026-11-01T12:30:00."
+    )
 
 
 def seconds(time: datetime.datetime | None) -> float | None:

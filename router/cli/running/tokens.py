@@ -24,9 +24,10 @@ _TOKENS = click.option(
     show_envvar=True,
     help="The file of tokens. It holds digests only, and a running service reads it again when it changes.",
 )
+_SOME = click.FloatRange(0, min_open=True)
 _LIMITS = (
-    click.option("--requests-per-second", type=click.FloatRange(0, min_open=True), help="More requests are refused."),
-    click.option("--requests-per-minute", type=click.FloatRange(0, min_open=True), help="More requests are refused."),
+    click.option("--requests-per-second", type=_SOME, help="The most requests a second; more are refused."),
+    click.option("--requests-per-minute", type=_SOME, help="The most requests a minute; more are refused."),
     click.option(
         "--strong-share",
         type=click.FloatRange(0, 1),
@@ -62,7 +63,9 @@ def token_verb() -> None:
     help="What the token allows; repeatable.",
 )
 @click.option(
-    "--expires-in-days", type=click.FloatRange(0, 36500, min_open=True), help="Default: the token never expires."
+    "--expires-in-days",
+    type=click.FloatRange(0, 36500, min_open=True),
+    help="The days after which the token is useless. Default: it never expires.",
 )
 @with_options(*_LIMITS)
 @JSON
@@ -87,7 +90,7 @@ def list_verb(tokens: Path, as_json: bool) -> None:
     """List the tokens of a file: whom they are for, what they allow, and whether they can be used."""
     shown = [_shown(token) for token in TokenBook.load(tokens).tokens]
     if as_json:
-        print_json(shown)
+        print_json({"tokens": shown})
         return
     table = Table("id", "name", "state", "scopes", "expires", "limits")
     for one in shown:

@@ -39,7 +39,7 @@ _TIMEOUT_S = 5.0
 @click.option("--once", is_flag=True, help="Print the figures once, and end.")
 @JSON
 def top_verb(url: str, period: str, every_s: float, once: bool, as_json: bool) -> None:
-    """Show what a service decides, that `elle serve --admin-port` serves, until Ctrl-C.
+    """Show the figures of a service that was started with --admin-port, again and again until Ctrl-C.
 
     If the service asks for tokens, ELLE_ADMIN_TOKEN holds one with the scope admin.
     """

@@ -28,6 +28,12 @@ _START_GROUPS = {
 }
 
 
+class _NotCertified(click.ClickException):
+    """Ends the verb with the exit status of an answer that is no."""
+
+    exit_code = NOT_CERTIFIED
+
+
 @click.command("start", cls=GroupedCommand, groups=_START_GROUPS, short_help="Go from a log to a certified policy.")
 @click.argument("log", type=PATH)
 @click.option("--strong", metavar="MODEL", help="The expensive model, which losses are measured against.")
@@ -72,8 +78,7 @@ def start_verb(log: Path, as_json: bool, **options: Any) -> None:
         except RefusedError as error:
             raise click.Abort from error
         except NotCertifiedError as error:
-            click.echo(f"Error: {error}", err=True)
-            raise SystemExit(NOT_CERTIFIED) from error
+            raise _NotCertified(str(error)) from error
     serve = shlex.join(["elle", "serve", "--policy", str(start.out / "policy.yaml")])
     if as_json:
         print_json({"steps": [asdict(step) for step in steps], "serve": serve})

@@ -10,7 +10,7 @@ import click
 
 from router.cli.options import ENCODER_DIR, JSON, PATH, GroupedCommand, new_folder
 from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
-from router.cli.running.ledger_options import seconds
+from router.cli.running.ledger_options import seconds, since_option
 
 _OUT = click.option("--out", required=True, type=PATH, callback=new_folder, help="The new folder to write.")
 
@@ -32,11 +32,7 @@ _GROUPS = {
     metavar="PATH|URL",
     help="Also take the grades that `elle ledger label` has put into this ledger, which must keep prompts.",
 )
-@click.option(
-    "--since",
-    type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")),
-    help="With --ledger: only grades of what was decided at this time (UTC) or later.",
-)
+@since_option("With --ledger: only grades of what was decided at this time (UTC) or later.")
 @click.option("--policy", type=PATH, help="A certified policy on PROBE, whose targets are certified again.")
 @click.option(
     "--holdout",
@@ -102,6 +98,6 @@ def forget_verb(as_json: bool, **options: Any) -> None:
     with progress_bar("encoding") as on_progress:
         found = forget_files(ForgetOptions(**options), on_progress)
     if as_json:
-        print_json(asdict(found) | {"out": str(options["out"])})
+        print_json(asdict(found))
     else:
         say_forgotten(found, options["out"])

@@ -178,6 +178,7 @@ class TestOnTheRealEncoder:
             printed = as_json(run("decide", text, "--json"))
             for record in (served, printed):
                 del record["decision_id"], record["timings"]
+            del printed["verb"], printed["exit_status"]
             assert json.loads(json.dumps(served)) == printed
 
     def test_decide_reads_a_chat_body(self, tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ class TestOnTheRealEncoder:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("NO_SUCH_KEY", raising=False)
-        text = run("policy").stdout
+        text = run("policy", "new").stdout
         (tmp_path / "my.yaml").write_text(text.replace("api_base: canned", "api_key_env: NO_SUCH_KEY"))
         result = run("validate", tmp_path / "my.yaml")
         assert result.exit_code == 3
@@ -213,7 +214,7 @@ class TestOnTheRealEncoder:
         assert as_json(run("validate", tmp_path / "my.yaml", "--deciding-only", "--json"))["can_answer"] is None
 
     def test_the_default_policy_can_be_copied_and_validates(self, tmp_path: Path) -> None:
-        (tmp_path / "my.yaml").write_text(run("policy").stdout)
+        (tmp_path / "my.yaml").write_text(run("policy", "new").stdout)
         found = as_json(run("validate", tmp_path / "my.yaml", "--json"))
         assert found["valid"] is True
         assert "is valid" in run("validate", tmp_path / "my.yaml").stdout

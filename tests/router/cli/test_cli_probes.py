@@ -37,9 +37,8 @@ def folder(tmp_path: Path) -> Path:
     assert "r = 0.99" in ran("fit-pairs", tmp_path / "pairs.npz", "--out", tmp_path / "probe")
     said = ran("score", tmp_path / "all.npy", "--probe", tmp_path / "probe", "--out", tmp_path / "s.parquet", "--json")
     columns = ["row", "loss_loss", "leverage"]
-    assert json.loads(said) == {
-        "rows": N, "resumed_rows": 0, "columns": columns, "bad_rows": 0, "bad_rows_file": None,
-    }  # fmt: skip
+    wanted = {"rows": N, "resumed_rows": 0, "columns": columns, "bad_rows": 0, "bad_rows_file": None}
+    assert json.loads(said).items() >= wanted.items()
     return tmp_path
 
 
@@ -105,7 +104,8 @@ def test_keep_drops_both_ends(folder: Path) -> None:
 
 def test_stratified_covers_the_range_evenly(folder: Path) -> None:
     said = ran("select", "stratified", folder / "s.parquet", "--count", 100, "--out", folder / "t.parquet", "--json")
-    assert json.loads(said) == {"out": str(folder / "t.parquet"), "rows": 100, "columns": ["row", "score"]}
+    wanted = {"out": str(folder / "t.parquet"), "rows": 100, "columns": ["row", "score"]}
+    assert json.loads(said).items() >= wanted.items()
     chosen = first_coordinates(folder, "t.parquet")
     assert len(chosen) == 100
     assert 45 <= (chosen > np.median(np.load(folder / "all.npy")[:, 0])).sum() <= 55

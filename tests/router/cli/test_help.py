@@ -63,8 +63,8 @@ def test_verbs_come_in_the_same_order_in_every_process() -> None:
 
 def test_the_verbs_without_json_are_those_that_print_no_answer() -> None:
     without = {" ".join(words) for words, verb in VERBS.items() if not any("--json" in one.opts for one in verb.params)}
-    # `serve` writes a log, `demo` is to be read, and `policy new` prints a policy file.
-    assert without == {"serve", "demo", "policy new"}
+    # `serve` writes a log, and `demo` is to be read.
+    assert without == {"serve", "demo"}
 
 
 def test_a_shell_completes_verbs_and_options() -> None:

@@ -64,7 +64,7 @@ def test_the_exit_status_says_that_the_budget_stopped_it(tmp_path: Path) -> None
 def test_the_plan_of_labels_says_how_many_and_with_what_chance(tmp_path: Path) -> None:
     with simulated() as upstream:
         done = elle(tmp_path, upstream, "--plan", "--n", "2000", "--max-loss", "0.05", "--json")
-        needs = json.loads(done.stdout)
+        needs = json.loads(done.stdout)["needs"]
         assert not upstream.requests
     easy = next(one for one in needs if (one["mean_loss"], one["differing"]) == (0.0, 0.05))
     hard = next(one for one in needs if (one["mean_loss"], one["differing"]) == (0.025, 0.2))

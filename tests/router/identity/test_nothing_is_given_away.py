@@ -127,7 +127,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoken]:
         with in_thread(serving(settings)) as running:
             canaries = {
                 "token": text,
-                "the secret part of the token": text.rpartition("_")[2],
+                "the secret part of the token": text.split("_", 2)[2],
                 "digest of the token": made.sha256,
                 "JSON Web Token": token(scope="route complete"),
                 "password in api_base": PASSWORD,
@@ -206,7 +206,7 @@ def test_the_command_line_says_no_secret(spoken: Spoken, tmp_path: Path) -> None
     (tmp_path / "mistake.yaml").write_text(yaml.safe_dump(by_mistake), "utf-8")
     tokens = str(spoken.service.identity.tokens)
     for words in (
-        ["policy", "--from-litellm", str(tmp_path / "litellm.yaml")],
+        ["policy", "new", "--from-litellm", str(tmp_path / "litellm.yaml")],
         ["validate", str(policy), "--json"],
         ["validate", str(tmp_path / "mistake.yaml")],
         ["token", "list", "--tokens", tokens],

@@ -74,9 +74,8 @@ def test_a_caller_goes_with_answers_and_all_that_it_said_and_others_stay(setting
     assert SECRET.encode() in everything(settings)
     done = elle("--ledger", settings.place, "--caller", "token:ann", "--author", "me", "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout) == {
-        "decisions": 2, "outcomes": 2, "feedback": 2, "spooled": 0, "busy_segments": 0,
-    }  # fmt: skip
+    told = json.loads(done.stdout)
+    assert [told[name] for name in ("decisions", "outcomes", "feedback", "spooled", "busy_segments")] == [2, 2, 2, 0, 0]
     assert left(settings) == [("what Bob asked", 1, True)]
     assert SECRET.encode() not in everything(settings)
     with opened_reader(settings) as reader:

@@ -33,7 +33,8 @@ def ledger(tmp_path: Path) -> str:
 def test_migrate_makes_the_tables_once(tmp_path: Path) -> None:
     place = str(tmp_path / "new.db")
     assert f"went from nothing to version {VERSION}" in elle("migrate", "--ledger", place).stdout
-    assert json.loads(elle("migrate", "--ledger", place, "--json").stdout) == {"before": VERSION, "after": VERSION}
+    told = json.loads(elle("migrate", "--ledger", place, "--json").stdout)
+    assert (told["before"], told["after"]) == (VERSION, VERSION)
     assert "holds no decisions" in elle("stats", "--ledger", place).stdout
 
 
@@ -48,7 +49,7 @@ def test_stats_count_what_there_is(ledger: str) -> None:
 def test_export_writes_every_table(ledger: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     written = json.loads(elle("export", "--ledger", ledger, "--out", str(out), "--json").stdout)
-    assert written == {"decisions": 8, "outcomes": 8, "feedback": 0, "events": 0}
+    assert written.items() >= {"decisions": 8, "outcomes": 8, "feedback": 0, "events": 0}.items()
     rows = pq.read_table(out / "decisions.parquet").to_pylist()
     assert [row["prompt"] for row in rows] == [f"prompt {number % 5}" for number in range(8)]
     assert {one["candidate"] for one in json.loads(rows[0]["candidates"])} == {"small", "large"}

@@ -29,7 +29,7 @@ def test_a_token_is_made_listed_and_revoked(tmp_path: Path) -> None:
     revoked = elle(path, "revoke", "team-a", "--json")
     assert revoked.exit_code == 0, revoked.output
     assert json.loads(revoked.stdout)["revoked_at"]
-    assert json.loads(elle(path, "list", "--json").stdout)[0]["state"] == "revoked"
+    assert json.loads(elle(path, "list", "--json").stdout)["tokens"][0]["state"] == "revoked"
 
 
 def test_json_holds_the_token_and_what_it_allows(tmp_path: Path) -> None:
