@@ -14,7 +14,15 @@ MODULES = (
     "router.decision",
     "router.values",
     "router.deciding.pipeline",
+    "router.answering.dispatch",
+    "router.feedback.pieces",
     "router.gateways.litellm_plugin",
+    "router.gateways.litellm_feedback",
+    "router.collecting.collect",
+    "router.collecting.sampling",
+    "router.collecting.values",
+    "router.collecting.graders.base",
+    "router.collecting.graders.naming",
     "probes.probe",
     "probes.artifacts.store",
     "probes.regression.ridge",
@@ -38,15 +46,18 @@ def api_page() -> Iterator[str]:
 
 
 def _public(module: object) -> list[type]:
-    """Return the public classes and functions that a module defines, in the order of its text."""
+    """Return the public classes and functions that a module offers, in the order of their text.
+
+    These are the names in `__all__`, or else those that the module defines itself.
+    """
+    offered = getattr(module, "__all__", None)
     found = [
         one
         for name, one in vars(module).items()
-        if not name.startswith("_")
-        and (inspect.isclass(one) or inspect.isfunction(one))
-        and one.__module__ == module.__name__  # type: ignore[attr-defined]
+        if (inspect.isclass(one) or inspect.isfunction(one))
+        and (name in offered if offered else not name.startswith("_") and one.__module__ == module.__name__)  # type: ignore[attr-defined]
     ]
-    return sorted(found, key=lambda one: inspect.getsourcelines(one)[1])
+    return sorted(found, key=lambda one: (one.__module__, inspect.getsourcelines(one)[1]))
 
 
 def _members(owner: type) -> Iterator[str]:
@@ -55,8 +66,9 @@ def _members(owner: type) -> Iterator[str]:
         function = getattr(member, "__func__", member)
         if not name.startswith("_") and (inspect.isfunction(function) or isinstance(member, property)):
             signature = "" if isinstance(member, property) else _signature(function)
-            meaning = _first(member).replace("|", "\\|")
-            rows.append(f"| `{name}{signature}` | {meaning} |")
+            # A field whose default is a function has no text of its own.
+            if meaning := _first(member).replace("|", "\\|"):
+                rows.append(f"| `{name}{signature}` | {meaning} |")
     if rows:
         yield from ("", "| member | what it does |", "|---|---|", *rows)
 

@@ -86,7 +86,7 @@ def results_page(found: Mapping[str, Any]) -> Iterator[str]:
     yield "those of the probe are not. LiteLLM's classifiers are run for real, and rank by the number that each"
     yield "compares with its own threshold (`litellm_baseline.py`)."
     yield ""
-    yield "[concepts.md](concepts.md) says what the words mean. CPT20 is the share of calls to the strong model"
+    yield "[glossary.md](glossary.md) says what the words mean. CPT20 is the share of calls to the strong model"
     yield "that recovers 20 % of the quality gap; AIQ is the mean quality under the concave hull of the curve of"
     yield "quality over cost."
     for data, (name, group) in DATA_SETS.items():

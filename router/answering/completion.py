@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from router.answering.formats.answer_format import AnswerTokens, Tally
+from router.answering.formats.answer_format import AnswerTokens, UsageReader
 from router.answering.formats.lookup import format_of
 from router.attempts import Delivery
 from router.intake.answer_budget import HeldAnswer
@@ -51,7 +51,7 @@ def completion_of(
     body: Mapping[str, Any],
     prices: Prices | None,
     delivery: Delivery | None,
-    tally: Tally | None = None,
+    tally: UsageReader | None = None,
     *,
     is_counted: bool = True,
 ) -> Completion:

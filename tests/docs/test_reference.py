@@ -10,7 +10,9 @@ import pytest
 
 from router.cli.running.serve import serve_verb
 from scripts import file_tables, reference
+from scripts.api_page import MODULES
 from tests.conftest import ROOT
+from tests.docs.pages import PAGES as PEOPLE_READ
 
 PAGES = reference.pages()
 STALE = "This page is stale: run `make docs` (or .venv/bin/python -m scripts.reference) and commit what it writes."
@@ -31,6 +33,17 @@ def test_every_verb_every_key_and_every_error_is_on_a_page() -> None:
     assert "| `failure_mode` |" in PAGES["policy-file.md"]
     assert "| `UNKNOWN_POLICY` | NOT_FOUND | no |" in PAGES["errors.md"]
     assert "| `calls.py` |" in PAGES["files.md"]
+
+
+def test_what_pages_and_examples_import_is_on_the_page_of_the_api() -> None:
+    examples = (path for path in (ROOT / "examples").rglob("*.py") if "node_modules" not in path.parts)
+    texts = [path.read_text("utf-8") for path in (*PEOPLE_READ, *examples)]
+    used = {
+        name for text in texts for name in re.findall(r"^from ((?:router|probes)[\w.]*) import", text, re.MULTILINE)
+    }
+    # Errors have a page of their own, and the command line too.
+    assert used - {"router.errors", "router.cli.main"} <= set(MODULES) | {"probes.embeddings"}
+    assert "### class RouterClient" in PAGES["api.md"]
 
 
 def test_every_environment_variable_that_the_program_reads_is_on_the_page() -> None:

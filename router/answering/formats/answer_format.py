@@ -30,7 +30,7 @@ Watcher: TypeAlias = Callable[[Mapping[str, Any]], bool]
 Mender: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
 #: Takes one answer, or the pieces of a stream in order, and returns the counts with the piece that completes them.
-Tally: TypeAlias = Callable[[Mapping[str, Any]], AnswerTokens | None]
+UsageReader: TypeAlias = Callable[[Mapping[str, Any]], AnswerTokens | None]
 
 
 class AnswerFormat(Protocol):
@@ -54,7 +54,7 @@ class AnswerFormat(Protocol):
     def watcher(self) -> Watcher:
         """Return a new watcher of one stream, which says whether every part of the answer that has begun has ended."""
 
-    def tally(self) -> Tally:
+    def tally(self) -> UsageReader:
         """Return a new counter of tokens for one answer or one stream."""
 
 

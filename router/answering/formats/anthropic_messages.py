@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.answering.formats.answer_format import AnswerTokens, Mender, Tally, Watcher, as_count
+from router.answering.formats.answer_format import AnswerTokens, Mender, UsageReader, Watcher, as_count
 
 #: Blocks that bring nothing when they start: their deltas do.
 _EMPTY_AT_START = frozenset({"text", "thinking"})
@@ -55,7 +55,7 @@ class AnthropicMessages:
 
         return watch
 
-    def tally(self) -> Tally:
+    def tally(self) -> UsageReader:
         """Return a counter that adds the input of `message_start` to the output of `message_delta`."""
         seen: dict[str, int | None] = {}
 

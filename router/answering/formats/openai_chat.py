@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.answering.formats.answer_format import AnswerTokens, Mender, Tally, Watcher, as_count
+from router.answering.formats.answer_format import AnswerTokens, Mender, UsageReader, Watcher, as_count
 from router.answering.formats.chat_chunks import chat_mender, has_ended
 
 
@@ -49,7 +49,7 @@ class OpenAIChat:
         """Return a watcher that waits until each choice that has begun has its `finish_reason`."""
         return watcher_of_choices()
 
-    def tally(self) -> Tally:
+    def tally(self) -> UsageReader:
         """Return a counter that reads the `usage` of an answer, which in a stream is in its last chunk."""
         return counts_of_chat
 

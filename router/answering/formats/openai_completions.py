@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.answering.formats.answer_format import Mender, Tally, Watcher
+from router.answering.formats.answer_format import Mender, UsageReader, Watcher
 from router.answering.formats.chat_chunks import has_ended
 from router.answering.formats.openai_chat import choices_in, counts_of_chat, watcher_of_choices
 
@@ -42,6 +42,6 @@ class OpenAICompletions:
         """Return a watcher that waits until each choice that has begun has its `finish_reason`."""
         return watcher_of_choices()
 
-    def tally(self) -> Tally:
+    def tally(self) -> UsageReader:
         """Return a counter that reads `usage`, which chat completions have too."""
         return counts_of_chat

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.answering.formats.answer_format import AnswerTokens, Mender, Tally, Watcher, as_count
+from router.answering.formats.answer_format import AnswerTokens, Mender, UsageReader, Watcher, as_count
 
 _FAULT = "JSON that is no response of OpenAI's Responses API"
 
@@ -68,7 +68,7 @@ class OpenAIResponses:
 
         return watch
 
-    def tally(self) -> Tally:
+    def tally(self) -> UsageReader:
         """Return a counter that reads the `usage` of a response, which in a stream is in its last event."""
         return _counts
 

@@ -15,7 +15,7 @@ from probes.errors import DataError
 from router.quoting import did_you_mean
 from router.tuning.outcomes.adapters import table, votes
 from router.tuning.outcomes.adapters.collection import Collection, first
-from router.tuning.outcomes.adapters.harnesses import benchmarks, lm_eval, openai_evals, promptfoo
+from router.tuning.outcomes.adapters.evaluations import benchmarks, lm_eval, openai_evals, promptfoo
 from router.tuning.outcomes.adapters.table import TableColumns
 from router.tuning.outcomes.adapters.traces import braintrust, helicone, langfuse, langsmith, phoenix
 from router.tuning.outcomes.adapters.traffic import batches, logs

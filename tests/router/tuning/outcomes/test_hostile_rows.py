@@ -16,7 +16,7 @@ from router.tuning.outcomes.adapters import ImportOptions, import_outcomes
 from router.tuning.outcomes.adapters.kinds import KINDS
 from router.tuning.previewing.logged_requests import read_log
 from tests.router.tuning.outcomes import test_batches_and_votes as batches
-from tests.router.tuning.outcomes import test_harnesses as harnesses
+from tests.router.tuning.outcomes import test_evaluations as evaluations
 from tests.router.tuning.outcomes import test_traces as traces
 from tests.router.tuning.outcomes.bringing import CHAT, write_rows
 
@@ -46,10 +46,10 @@ WORDS = ("x=1", "7=1", "-1=0", "1e308=0", "1=1", "0.5=1", "0.75=1", "0.6=1", "tr
 
 STORED = batches.TestStoredCompletions()
 ROWS: dict[str, list[dict[str, Any]]] = {
-    "lm-eval": [harnesses.TestLmEval().sample(0)],
-    "promptfoo": [{"results": {"version": 3, "results": [harnesses.TestPromptfoo().result()], "stats": {}}}],
+    "lm-eval": [evaluations.TestLmEval().sample(0)],
+    "promptfoo": [{"results": {"version": 3, "results": [evaluations.TestPromptfoo().result()], "stats": {}}}],
     "openai-evals": [
-        harnesses.TestOpenAIEvals().item(),
+        evaluations.TestOpenAIEvals().item(),
         {"spec": {"completion_fns": ["m"]}},
         {"sample_id": "s", "event_id": 1, "type": "sampling", "data": {"prompt": CHAT}},
         {"sample_id": "s", "event_id": 2, "type": "match", "data": {"correct": True}},

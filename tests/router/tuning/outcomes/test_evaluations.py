@@ -1,4 +1,4 @@
-"""Results of evaluation harnesses become outcomes; of several scores one must be chosen."""
+"""Results of evaluation programs become outcomes; of several scores one must be chosen."""
 
 from __future__ import annotations
 

@@ -1,1 +1,0 @@
-"""Import what evaluation harnesses write: one record for each question, with what was asked and how it was graded."""
