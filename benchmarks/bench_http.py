@@ -86,7 +86,7 @@ def main() -> None:
 
 
 async def measure(n_calls: int) -> dict[str, list[float]]:
-    """Seconds of every kind of call in every turn; `decide` as the service says."""
+    """Return the seconds of every kind of call in every turn; `decide` is what the service says of its decision."""
     async with contextlib.AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         upstream_url = stack.enter_context(process("-m", "benchmarks.bench_http", "--upstream"))["http"]

@@ -153,7 +153,7 @@ def transfer(prompts: int | None, resamples: int) -> dict[str, Any]:
 
 
 def many_models(prompts: int | None, resamples: int) -> dict[str, Any]:
-    """Ten models of MMLU-Pro: at equal quality and at equal cost, random folds and whole categories left out."""
+    """Measure ten models of MMLU-Pro at equal quality and at equal cost, on random folds and on categories left out."""
     models = tuple(PRICES_USD)
     outcomes, features = load("mmlu_pro", models, prompts)
     found: dict[str, Any] = {"prices_usd_per_million_tokens": PRICES_USD, "splits": {}}

@@ -208,7 +208,7 @@ def over_bare(ours: Sequence[Mapping[str, Any]], bare: Sequence[Mapping[str, Any
 
 
 def describe_encoder(prompts: Sequence[str]) -> dict[str, Any]:
-    """Which runtime serves here, how long prompts are to it, and what tokenising one takes in a process of its own."""
+    """Return which runtime serves here, how many tokens prompts have, and how long tokenising one takes."""
     encoder = load_exported_encoder(MINILM_L6)
     spent, lengths = [], []
     for prompt in prompts[:1000]:

@@ -1,4 +1,4 @@
-"""Features of one MiniLM pass, and recipes of them, that benchmarks/feature_study.py compares."""
+"""Define features of one MiniLM pass, and recipes of them, for benchmarks/feature_study.py to compare."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFERENCE = "mean 0+3+6"
 
 @dataclass(frozen=True)
 class Task:
-    """One data set of n prompts: scores (n, 2) weak then strong, multiplicity (n,), pooled hidden states."""
+    """Holds a data set of n prompts: scores (n, 2), weak model first, numbers of rows (n,), and pooled states."""
 
     prompts: list[str]
     groups: NDArray[np.str_]
@@ -32,7 +32,7 @@ class Task:
 
     @property
     def gain(self) -> Floats:
-        """(n,) quality of the strong model minus that of the weak one, in [-1, 1]."""
+        """Return the quality of the strong model minus that of the weak one, (n,), from -1 to 1."""
         return self.scores[:, 1] - self.scores[:, 0]
 
 
@@ -44,7 +44,7 @@ Lift = Callable[[Array, NDArray[np.bool_]], Array]  # standardised columns, trai
 
 @dataclass(frozen=True)
 class Block:
-    """Columns that are standardised together and then scaled to a total variance of `scale` squared."""
+    """Names columns that are standardised together and then scaled to a total variance of `scale` squared."""
 
     columns: Callable[[Task], Array]
     scale: float = 1.0
@@ -52,7 +52,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Blocks side by side, and a map of them all to other features where `lift` is given."""
+    """Sets blocks side by side, and maps them all to other features if `lift` is given."""
 
     blocks: tuple[Block, ...]
     lift: Lift | None = None
@@ -64,22 +64,22 @@ def side_by_side(*blocks: Block, lift: Lift | None = None) -> Recipe:
 
 
 def mean_of(layer: int) -> Callable[[Task], Array]:
-    """Mean over tokens of one layer (0 = embedding output)."""
+    """Return the mean over tokens of one layer; layer 0 is the output of the embedding."""
     return lambda task: task.mean[:, layer]
 
 
 def max_of(layer: int) -> Callable[[Task], Array]:
-    """Maximum over tokens of one layer."""
+    """Return the maximum over tokens of one layer."""
     return lambda task: task.peak[:, layer]
 
 
 def log_tokens(task: Task) -> Array:
-    """(n, 1) logarithm of the token count."""
+    """Return the logarithm of the number of tokens, (n, 1)."""
     return np.log(task.tokens)[:, None].astype(np.float32)
 
 
 def text_statistics(task: Task) -> Array:
-    """(n, 6) shares of digits, operators and capitals, logarithms of lengths, mean word length."""
+    """Return shares of digits, operators and capitals, logarithms of lengths, and the mean word length, (n, 6)."""
 
     def of(text: str) -> list[float]:
         n, words = max(len(text), 1), max(len(text.split()), 1)
@@ -90,7 +90,7 @@ def text_statistics(task: Task) -> Array:
 
 
 def hashed_words(width: int) -> Callable[[Task], Array]:
-    """Signed hashing (blake2b) of lower-case words and punctuation, sub-linear counts, unit length."""
+    """Hash lower-case words and punctuation with a sign (blake2b) into columns of sub-linear counts."""
     import re
 
     def columns(task: Task) -> Array:
@@ -106,13 +106,13 @@ def hashed_words(width: int) -> Callable[[Task], Array]:
 
 
 def signs(rows: int, columns: int, seed: int) -> Array:
-    """(rows, columns) of +1 and -1 from SHAKE-256: the same bits on every machine."""
+    """Return a matrix of +1 and -1 from SHAKE-256, which has the same bits on every machine."""
     raw = hashlib.shake_256(f"elle-signs-{seed}".encode()).digest(rows * columns // 8)
     return np.unpackbits(np.frombuffer(raw, np.uint8)).reshape(rows, columns).astype(np.float32) * 2 - 1
 
 
 def fourier(width: int, seed: int) -> Lift:
-    """Random Fourier features of the Gaussian kernel (Rahimi & Recht 2007), Rademacher directions."""
+    """Return random Fourier features of the Gaussian kernel (Rahimi & Recht 2007) in directions of +1 and -1."""
 
     def lift(X: Array, train: NDArray[np.bool_]) -> Array:
         angles = X @ signs(X.shape[1], width // 2, seed)
@@ -122,12 +122,12 @@ def fourier(width: int, seed: int) -> Lift:
 
 
 def rectified(width: int, seed: int) -> Lift:
-    """Random features of the arc-cosine kernel of order one (Cho & Saul 2009), Rademacher directions."""
+    """Return random features of the arc-cosine kernel of order one (Cho & Saul 2009) in directions of +1 and -1."""
     return lambda X, train: np.maximum(X @ signs(X.shape[1], width, seed), 0) * np.float32(np.sqrt(2 / width))
 
 
 def landmarks(width: int, seed: int, sharpness: float = 1.0) -> Lift:
-    """Nystrom features (Williams & Seeger 2001) of exp(-sharpness |x - c|^2 / 2), c training rows."""
+    """Return Nystrom features (Williams & Seeger 2001) of exp(-sharpness |x - c|^2 / 2), c a training row."""
 
     def kernel(X: Array, C: Array) -> Array:
         squares = (X**2).sum(axis=1)[:, None] + (C**2).sum(axis=1) - 2 * X @ C.T
@@ -169,7 +169,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def design(recipe: Recipe, raw: list[Array], train: NDArray[np.bool_]) -> Array:
-    """(n, d) features, standardised by the training rows; total variance one before the lift."""
+    """Return features (n, d), standardised by the training rows, with a total variance of one before the lift."""
     total = np.sqrt(sum(block.scale**2 for block in recipe.blocks))
     parts = []
     for block, X in zip(recipe.blocks, raw, strict=True):

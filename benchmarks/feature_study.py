@@ -1,4 +1,4 @@
-"""Which features of one MiniLM pass rank prompts best by gain: the table of benchmarks/studies/features.md.
+"""Compare which features of one MiniLM pass rank prompts best by gain: the table of benchmarks/studies/features.md.
 
 Run from the project root:
 
@@ -35,7 +35,7 @@ BOOTSTRAP_DRAWS = 500
 
 
 def read_scores(path: Path) -> tuple[list[str], NDArray[np.str_], Floats, Floats]:
-    """Long-form parquet -> unique prompts, groups, mean scores (n, 2), occurrences of each prompt (n,)."""
+    """Return the distinct prompts of a parquet file, their groups, mean scores (n, 2) and numbers of rows (n,)."""
     import pyarrow.parquet as pq
 
     columns = pq.read_table(path, columns=["prompt", "group", "model", "score"]).to_pydict()
@@ -51,7 +51,7 @@ def read_scores(path: Path) -> tuple[list[str], NDArray[np.str_], Floats, Floats
 
 
 def encode(prompts: list[str], encoder: str) -> tuple[Array, Array, NDArray[np.int64]]:
-    """Mean- and max-pooled states of every layer, token counts; no prompt is padded."""
+    """Return the mean and the maximum over tokens of every layer, and the numbers of tokens. No prompt is padded."""
     import torch
     from rich.progress import track
     from transformers import AutoModel, AutoTokenizer
@@ -84,7 +84,7 @@ def _equal_length_chunks(order: list[int], ids: list[list[int]], size: int) -> I
 
 
 def load_features(name: str, data: Path, cache: Path, encoder: str) -> Task:
-    """Scores and pooled hidden states of one data set, from the cache where the digest is there."""
+    """Return scores and pooled hidden states of one data set, from the cache if it has them."""
     prompts, groups, scores, weight = read_scores(data / f"{name}.parquet")
     digest = hashlib.sha256("\0".join([str(MAX_TOKENS), *prompts]).encode()).hexdigest()[:16]
     file = cache / f"{name}-{digest}.npz"
@@ -100,7 +100,7 @@ def load_features(name: str, data: Path, cache: Path, encoder: str) -> Task:
 
 
 def ridge(X: Array, Y: Floats) -> Callable[[Array], Floats]:
-    """Ridge with one penalty per target, each by exact leave-one-out over ALPHAS; X (n, d), Y (n, m)."""
+    """Fit a ridge of Y (n, m) on X (n, d); each target has the penalty of ALPHAS that is best with one row left out."""
     n = len(X)
     centre, base = X.mean(axis=0), Y.mean(axis=0)
     Z = X - centre
@@ -120,18 +120,18 @@ def ridge(X: Array, Y: Floats) -> Callable[[Array], Floats]:
 
 
 def targets(task: Task) -> Floats:
-    """(n, 2): gain, and the weak model's loss."""
+    """Return the gain and the weak model's loss, (n, 2)."""
     return np.stack([task.gain, 1 - task.scores[:, 0]], axis=1)
 
 
 def fold_of_prompt(task: Task, seed: int) -> NDArray[np.int64]:
-    """(n,) one of five folds from a hash of the prompt text."""
+    """Return for each prompt one of five folds, by a hash of its text, (n,)."""
     codes = (hashlib.blake2b(f"{seed}:{p}".encode(), digest_size=8).digest() for p in task.prompts)
     return np.array([int.from_bytes(c, "little") % 5 for c in codes])
 
 
 def fold_of_group(task: Task) -> NDArray[np.int64]:
-    """(n,) one of ten folds, whole groups together."""
+    """Return for each prompt one of ten folds, (n,); a group is in one fold whole."""
     names = sorted(set(task.groups.tolist()), key=lambda g: hashlib.blake2b(g.encode(), digest_size=8).digest()[::-1])
     return np.array([names.index(g) % 10 for g in task.groups])
 
@@ -140,7 +140,7 @@ Predictor = Callable[[Task, NDArray[np.bool_]], Floats]
 
 
 def probe(recipe: Recipe, task: Task) -> Predictor:
-    """Fits on the rows marked, predicts all rows: (n, 2)."""
+    """Fit a probe on the marked rows, and return its predictions for all rows, (n, 2)."""
     raw = [block.columns(task) for block in recipe.blocks]
 
     def predict(task: Task, train: NDArray[np.bool_]) -> Floats:
@@ -151,7 +151,7 @@ def probe(recipe: Recipe, task: Task) -> Predictor:
 
 
 def tfidf_ridge(task: Task, train: NDArray[np.bool_]) -> Floats:
-    """Baseline: words and bigrams, ridge; penalty by a hold-out fifth of the training rows."""
+    """Return a baseline: a ridge on words and bigrams; a fifth of the training rows chooses its penalty."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
 
@@ -170,7 +170,7 @@ def tfidf_ridge(task: Task, train: NDArray[np.bool_]) -> Floats:
 
 
 def nearest(task: Task, train: NDArray[np.bool_]) -> Floats:
-    """Baseline: mean of the 50 nearest training prompts by cosine of the last layer's mean."""
+    """Return a baseline: the mean of the 50 nearest training prompts, by the cosine of the last layer's mean."""
     unit = task.mean[:, -1] / np.linalg.norm(task.mean[:, -1], axis=1, keepdims=True)
     near = np.argpartition(-(unit @ unit[train].T), 50, axis=1)[:, :50]
     return np.asarray(targets(task)[train][near].mean(axis=1))
@@ -180,7 +180,7 @@ BASELINES: dict[str, Predictor] = {"TF-IDF ridge": tfidf_ridge, "kNN (50)": near
 
 
 def out_of_fold(predict: Predictor, task: Task, folds: NDArray[np.int64]) -> Floats:
-    """(n, 2) predictions, each from the fit that did not see its fold."""
+    """Return predictions (n, 2), each by the fit that did not see its fold."""
     result = np.zeros((len(folds), 2))
     for fold in np.unique(folds):
         result[folds == fold] = predict(task, folds != fold)[folds == fold]
@@ -191,7 +191,7 @@ def out_of_fold(predict: Predictor, task: Task, folds: NDArray[np.int64]) -> Flo
 
 
 def apgr(score: Floats, gain: Floats, weight: Floats) -> float:
-    """Trapezoid of the gap recovered over the share of strong calls; ties averaged; random = 0.5."""
+    """Return the APGR: the mean gap recovered over all shares of strong calls. Random has 0.5."""
     _, tie = np.unique(-score, return_inverse=True)
     calls, recovered = np.bincount(tie, weight), np.bincount(tie, gain * weight)
     x, y = np.r_[0, calls.cumsum()] / calls.sum(), np.r_[0, recovered.cumsum()] / recovered.sum()
@@ -199,7 +199,7 @@ def apgr(score: Floats, gain: Floats, weight: Floats) -> float:
 
 
 def bootstrap(runs: list[Floats], task: Task) -> Floats:
-    """(draws,) APGR averaged over the runs; draw i resamples the same prompts whatever the runs: paired."""
+    """Return the APGR of each draw, averaged over the runs. Draw i has the same prompts for all runs."""
     draws = np.random.Generator(np.random.PCG64(0))
     n, result = len(task.gain), np.zeros(BOOTSTRAP_DRAWS)
     orders = [np.argsort(-run[:, 0], kind="stable") for run in runs]
@@ -212,14 +212,14 @@ def bootstrap(runs: list[Floats], task: Task) -> Floats:
 
 
 def auroc(score: Floats, positive: Floats) -> float:
-    """Probability that a failed prompt scores above a solved one."""
+    """Return the probability that a failed prompt scores above a solved one."""
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(positive > 0.5, score))
 
 
 def study(name: str, mmlu: Task, gsm8k: Task, seeds: range) -> dict[str, object]:
-    """All figures of one recipe or baseline, with its out-of-fold runs for paired intervals."""
+    """Return all figures of one recipe or baseline, with its out-of-fold runs for paired intervals."""
     recipe = RECIPES.get(name)
     both: list[Predictor] = [BASELINES[name]] * 2 if recipe is None else [probe(recipe, mmlu), probe(recipe, gsm8k)]
     runs = {
@@ -242,14 +242,14 @@ def study(name: str, mmlu: Task, gsm8k: Task, seeds: range) -> dict[str, object]
 
 
 def joined(a: Task, b: Task) -> Task:
-    """Both tasks, one below the other."""
+    """Return a task that holds the prompts of both, one below the other."""
     fields = ("groups", "scores", "weight", "mean", "peak", "tokens")
     parts = {field: np.concatenate([getattr(a, field), getattr(b, field)]) for field in fields}
     return Task(prompts=a.prompts + b.prompts, **parts)
 
 
 def transfer(name: str, mmlu: Task, gsm8k: Task) -> float:
-    """APGR on GSM8K of a fit on MMLU alone."""
+    """Return the APGR on GSM8K of a fit on MMLU alone."""
     task = joined(mmlu, gsm8k)
     train = np.arange(len(task.prompts)) < len(mmlu.prompts)
     predict = probe(RECIPES[name], task) if name in RECIPES else BASELINES[name]
@@ -260,7 +260,7 @@ SPLITS = ("mmlu", "held-out", "gsm8k")
 
 
 def line(name: str, row: dict[str, object], reference: dict[str, object] | None) -> str:
-    """One table row: the figures, and their differences from the reference recipe with 95 % interval."""
+    """Return one row of the table: the figures, and their differences from the reference recipe with 95 % intervals."""
     cells = [name]
     for split in SPLITS:
         cell = f"{row[split]:.3f}"
@@ -273,7 +273,7 @@ def line(name: str, row: dict[str, object], reference: dict[str, object] | None)
 
 
 def main() -> None:
-    """Print the table, and write the figures as JSON where asked."""
+    """Print the table, and write the figures as JSON if that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)

@@ -49,7 +49,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def neighbours(n: int) -> Iterator[None]:
-    """So many processes that want a core each."""
+    """Run `n` processes that want a core each, for as long as the context lasts."""
     running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
     try:
         time.sleep(0.5)
@@ -61,7 +61,7 @@ def neighbours(n: int) -> Iterator[None]:
 
 
 def compare(alone: ExportedEncoder, helped: ExportedEncoder, n_tokens: int, calls: int) -> dict[str, Any]:
-    """Both on one prompt of so many tokens, in turns."""
+    """Return the times of both on one prompt of this many tokens, in turns."""
     rng = np.random.default_rng(n_tokens)
     ids = [101, *rng.integers(1000, 20_000, n_tokens - 2).tolist(), 102]
     expected = alone.encode_ids(ids)

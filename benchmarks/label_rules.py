@@ -1,4 +1,4 @@
-"""Rules that choose which prompts of a pool to label first, which benchmarks/label_study.py compares."""
+"""Define rules that choose which prompts of a pool to label first, for benchmarks/label_study.py to compare."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RANDOM = "random"
 
 @dataclass(frozen=True)
 class Pool:
-    """What a rule may look at: features (n, d) standardised over the pool, a number per group, a random stream.
+    """Holds what a rule may look at: features (n, d) standardised over the pool, the number of each group, and chance.
 
     principal: (n, 100), coordinates along the largest principal components. leverage: (n,). losses: (n, 2), for rules
     that buy labels in two steps; they look up those of the first step only.
@@ -41,17 +41,17 @@ Rule = Callable[[Pool, int], Rows]
 
 
 def uniform(pool: Pool, k: int) -> Rows:
-    """Every prompt equally likely."""
+    """Choose every prompt with the same probability."""
     return pool.rng.choice(len(pool.Z), k, replace=False)
 
 
 def by_group(pool: Pool, k: int) -> Rows:
-    """Systematic draw along the groups: each gets its share of the labels."""
+    """Draw systematically along the groups, so that each gets its share of the labels."""
     return _systematic(pool, pool.groups, k)
 
 
 def one_per_cluster(pool: Pool, k: int) -> Rows:
-    """k-means with k clusters; of each the member nearest to its centre."""
+    """Cluster by k-means into k clusters, and choose of each the member nearest to its centre."""
     centres, home = _kmeans(pool.principal[:, :50], k, pool.rng)
     distance = ((pool.principal[:, :50] - centres[home]) ** 2).sum(axis=1)
     order = np.lexsort((distance, home))
@@ -59,20 +59,20 @@ def one_per_cluster(pool: Pool, k: int) -> Rows:
 
 
 def random_per_cluster(pool: Pool, k: int) -> Rows:
-    """k-means with k clusters; of each a random member."""
+    """Cluster by k-means into k clusters, and choose of each a random member."""
     _, home = _kmeans(pool.principal[:, :50], k, pool.rng)
     order = pool.rng.permutation(len(home))
     return order[np.unique(home[order], return_index=True)[1]]
 
 
 def strata_of_clusters(pool: Pool, k: int) -> Rows:
-    """k-means with 20 clusters; each gets its share of the labels, at random."""
+    """Cluster by k-means into 20 clusters, of which each gets its share of the labels at random."""
     _, home = _kmeans(pool.principal[:, :50], 20, pool.rng)
     return _systematic(pool, home, k)
 
 
 def k_center(pool: Pool, k: int) -> Rows:
-    """Farthest first (Sener and Savarese 2018), from a random start."""
+    """Choose the prompt farthest from those chosen, again and again from a random start (Sener and Savarese 2018)."""
     Z = pool.Z
     chosen = [int(pool.rng.integers(len(Z)))]
     squares = np.einsum("ij,ij->i", Z, Z)
@@ -91,13 +91,13 @@ def top_leverage(pool: Pool, k: int) -> Rows:
 
 
 def leverage_sampling(pool: Pool, k: int) -> Rows:
-    """Drawn in proportion to leverage."""
+    """Draw prompts in proportion to their leverage."""
     h = pool.leverage
     return pool.rng.choice(len(h), k, replace=False, p=h / h.sum())
 
 
 def d_optimal(components: int | None) -> Rule:
-    """Greedy D-optimal design: each step the largest variance given what was chosen; a ridge's alpha of 1, or of d."""
+    """Choose greedily by D-optimality: in each step the largest variance given the chosen; alpha is 1 or d."""
 
     def rule(pool: Pool, k: int) -> Rows:
         Z = pool.Z if components is None else pool.principal[:, :components] / np.sqrt(pool.Z.shape[1])
@@ -132,7 +132,7 @@ def near_the_threshold(pool: Pool, k: int) -> Rows:
 
 
 def transductive(pool: Pool, k: int) -> Rows:
-    """Transductive design (Yu, Bi and Tresp 2006): each step lowers the mean variance over the pool most.
+    """Choose so that each step lowers the mean variance over the pool most (Yu, Bi and Tresp 2006).
 
     On 100 principal components, the ridge's alpha their number times their mean variance.
     """
@@ -151,7 +151,7 @@ def transductive(pool: Pool, k: int) -> Rows:
 
 
 def herding(pool: Pool, k: int) -> Rows:
-    """Kernel herding (Chen, Welling and Smola 2010): the chosen keep the pool's mean in random Fourier features."""
+    """Choose prompts that keep the pool's mean in random Fourier features (herding; Chen, Welling and Smola 2010)."""
     Z = pool.principal[:, :50]
     # The usual width of the kernel: the median distance of two members.
     some = Z[pool.rng.choice(len(Z), 500)]
@@ -199,7 +199,7 @@ def _kmeans(Z: Floats, k: int, rng: np.random.Generator) -> tuple[Floats, Rows]:
 
 
 def _systematic(pool: Pool, strata: Rows, k: int) -> Rows:
-    """Every (n / k)-th of the pool ordered by stratum, at random within: shares as in the pool, to within one label."""
+    """Choose every (n / k)-th prompt of the pool in the order of strata, so that shares differ by one label at most."""
     order = np.lexsort((pool.rng.random(len(strata)), strata))
     places = (np.arange(k) + pool.rng.random()) * len(order) / k
     return order[places.astype(np.int64)]
@@ -219,7 +219,7 @@ def _greedy(U: Floats, worth: Floats, k: int) -> Rows:
 
 
 def _after(pool: Pool, first: Rows, worth: Floats, k: int) -> Rows:
-    """`first`, then D-optimal times `worth` given it."""
+    """Choose `first`, and the rest by D-optimality given it times `worth`."""
     d = pool.Z.shape[1]
     inverse = np.linalg.inv(pool.Z[first].T @ pool.Z[first] + d * np.eye(d))
     U = pool.Z @ np.linalg.cholesky(inverse).astype(np.float32)

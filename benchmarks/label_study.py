@@ -1,4 +1,4 @@
-"""Which prompts to label first: rules of choosing against uniform draws, on real outcomes; docs/label-selection.md.
+"""Compare rules of choosing prompts to label with uniform draws, on real outcomes (docs/label-selection.md).
 
 Run from the project root:
 
@@ -48,7 +48,7 @@ TASKS: Mapping[str, tuple[str, str, str]] = {
 
 
 def gain_of_recipe(X: npt.NDArray[np.float32], Y: Floats, texts: Rows, new: npt.NDArray[np.float32]) -> Floats:
-    """Predicted gain (n,) of new rows by ridge and calibration as `elle fit` fits them to few labels."""
+    """Return the predicted gain (n,) of new rows, by ridge and calibration as `elle fit` fits them to few labels."""
     predict, alpha = fast_ridge(X, Y)
     folds = assign_folds(texts, FOLDS, 0)
     held_out = np.empty(Y.shape)
@@ -61,7 +61,7 @@ def gain_of_recipe(X: npt.NDArray[np.float32], Y: Floats, texts: Rows, new: npt.
 
 
 def check_recipe(X: npt.NDArray[np.float32], Y: Floats) -> None:
-    """Stop unless the fast fit predicts what the product's does."""
+    """Raise SystemExit unless the fast fit predicts what that of the product does."""
     predict, alpha = fast_ridge(X[:100], Y[:100])
     solution = fit_ridge(X[:100], Y[:100])
     if alpha != solution.alpha[0] or not np.allclose(predict(X), solution.probe.predict(X), atol=1e-3):
@@ -72,7 +72,7 @@ def check_recipe(X: npt.NDArray[np.float32], Y: Floats) -> None:
 
 
 def apgr(gain: Floats, truth: Floats) -> float:
-    """Trapezoid of the gap recovered over the share of strong calls, ties averaged; random 0.5."""
+    """Return the APGR: the mean gap recovered over all shares of strong calls. Random has 0.5."""
     _, tie = np.unique(-gain, return_inverse=True)
     calls, won = np.bincount(tie), np.bincount(tie, truth)
     return float(np.trapezoid(np.r_[0, won.cumsum()] / won.sum(), np.r_[0, calls.cumsum()] / calls.sum()))
@@ -81,7 +81,7 @@ def apgr(gain: Floats, truth: Floats) -> float:
 def one_draw(
     rules: Sequence[str], outcomes: Outcomes, X: npt.NDArray[np.float32], number: int
 ) -> dict[tuple[str, int, str], float]:
-    """APGR by rule, budget and fit (`ridge`, or `recipe` with calibration) on one split into pool and test."""
+    """Return the APGR by rule, budget and fit (`ridge`, or `recipe` with calibration) on one split."""
     texts = text_numbers(outcomes.texts)
     rng = np.random.default_rng([number, 0])
     in_pool = (rng.random(texts.max() + 1) < 0.5)[texts]
@@ -118,14 +118,14 @@ def one_draw(
 
 
 def load(name: str, data: Path, cache: Path | None) -> tuple[Outcomes, npt.NDArray[np.float32]]:
-    """Prompts that both models answered, with features."""
+    """Return the prompts that both models answered, with their features."""
     file, weak, strong = TASKS[name]
     outcomes = read_outcomes(data / file).select_models((weak, strong)).complete_rows()
     return outcomes, FeatureCache(cache).features(MINILM_L6, outcomes.texts)
 
 
 def summary(draws: Sequence[Mapping[tuple[str, int, str], float]], rules: Sequence[str]) -> dict[str, Any]:
-    """Mean APGR and mean lead over random with its 95 % interval over draws, by fit, budget and rule."""
+    """Return the mean APGR, and the mean lead over random with its 95 % interval, by fit, budget and rule."""
     result: dict[str, Any] = {}
     for fit in ("ridge", "recipe"):
         for k in BUDGETS:
@@ -143,7 +143,7 @@ def summary(draws: Sequence[Mapping[tuple[str, int, str], float]], rules: Sequen
 
 
 def print_table(task: str, found: Mapping[str, Any], rules: Sequence[str]) -> None:
-    """Markdown: a row per rule, the recipe's APGR at each budget and the lead over random with its interval."""
+    """Print a Markdown table: for each rule the APGR at each budget, and the lead over random with its interval."""
     for fit in ("recipe", "ridge"):
         print(f"\n{task}, {fit}\n\n| rule | " + " | ".join(f"{k} labels" for k in BUDGETS) + " |")
         print("|---|" + "---|" * len(BUDGETS))
@@ -157,7 +157,7 @@ def print_table(task: str, found: Mapping[str, Any], rules: Sequence[str]) -> No
 
 
 def main() -> None:
-    """Print the tables, and write the figures as JSON where asked."""
+    """Print the tables, and write the figures as JSON if that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--cache", type=Path, help="where encoded prompts are kept (default: elle's cache)")

@@ -86,7 +86,7 @@ def refresh_copies(folder: Path) -> None:
 
 
 def run_mutmut(folder: Path, names: list[str], children: int) -> None:
-    """Run mutmut, with its progress on stderr; raise CalledProcessError where it cannot begin."""
+    """Run mutmut, with its progress on stderr; raise CalledProcessError if it cannot begin."""
     command = [sys.executable, "-c", "from mutmut.__main__ import cli; cli()", "run", "--max-children", str(children)]
     done = subprocess.run([*command, *names], cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
     lines = re.split(r"[\r\n]+", done.stdout)
@@ -96,7 +96,7 @@ def run_mutmut(folder: Path, names: list[str], children: int) -> None:
 
 
 def generate(folder: Path, children: int) -> None:
-    """Write the mutants of an area without trying them; raise CalledProcessError where that fails."""
+    """Write the mutants of an area without trying them; raise CalledProcessError if that fails."""
     steps = "copy_src_dir(); m.copy_also_copy_files(); m.setup_source_paths(); m.create_mutants"
     (folder / "mutants").mkdir(exist_ok=True)
     command = [sys.executable, "-c", f"import mutmut.__main__ as m; m.{steps}({children})"]
@@ -112,7 +112,7 @@ def draw(folder: Path, files: list[str], only: str, number: int | None, seed: in
 
 
 def results_of(folder: Path, file: str) -> dict[str, int | None]:
-    """Return the exit code of each mutant of a file by the mutant's name, None where it was not tried."""
+    """Return the exit code of each mutant of a file by the mutant's name, None if it was not tried."""
     if not (folder / "mutants" / f"{file}.meta").exists():
         return {}
     codes: dict[str, int | None] = json.loads((folder / "mutants" / f"{file}.meta").read_text("utf-8"))[
@@ -159,7 +159,7 @@ def change_of(folder: Path, file: str, name: str) -> tuple[str, str]:
 def report(
     area: str, folder: Path, settings: Mapping[str, Any], names: Collection[str], *, show: bool
 ) -> dict[str, Any]:
-    """Return the figures of the named mutants of an area per file; survivors go to stderr where `show` says so."""
+    """Return the figures of the named mutants of an area per file; survivors go to stderr if `show` is true."""
     listed = yaml.safe_load((ROOT / settings["equivalent"]).read_text("utf-8")) or []
     known = {(one["file"], one["before"], one["after"]) for one in listed}
     found = {}

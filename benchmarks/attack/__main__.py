@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def chosen(names: list[str], *, quick: bool) -> list[tuple[str, Attack]]:
-    """Yield the family and the attack for everything that is asked for. Exits where a name is unknown."""
+    """Yield the family and the attack for everything that is asked for. Exits if a name is unknown."""
     found: list[tuple[str, Attack]] = []
     for module in pkgutil.iter_modules(families.__path__):
         family: Any = importlib.import_module(f"{families.__name__}.{module.name}")

@@ -189,7 +189,7 @@ def _figures(decided: Decided, rows: npt.NDArray[np.bool_]) -> dict[str, float]:
 
 
 def against_random(scores: FloatArray, chosen: IntArray, *, draws: int, rng: np.random.Generator) -> dict[str, float]:
-    """Lift of choices (n,) over the same choices dealt at random to scores (n, m), with one-sided permutation p-values.
+    """Return the lift of choices (n,) over the same choices dealt at random, with one-sided permutation p-values.
 
     `p_below`: of being this far below or further; `p_above`: above. Where fewer than one deal in a hundred is as low,
     twenty times as many are dealt anew, so that a correction for many groups has digits to work on.
@@ -207,7 +207,7 @@ def against_random(scores: FloatArray, chosen: IntArray, *, draws: int, rng: np.
 def _as_extreme(
     scores: FloatArray, chosen: IntArray, own: float, draws: int, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Share of deals whose sum of scores is at most `own`, and at least `own`; the choices as they are count as one."""
+    """Return the share of deals whose sum of scores is at most `own`, and at least `own`; the real one counts too."""
     rows = np.arange(len(chosen))
     below = above = 1
     for start in range(0, draws, 500):

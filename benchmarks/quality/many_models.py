@@ -137,7 +137,7 @@ def group_means(scores: FloatArray, groups: npt.NDArray[np.str_], fold: IntArray
 def many_model_results(
     table: Table, models: tuple[str, ...], routers: dict[str, FloatArray], *, resamples: int
 ) -> dict[str, Any]:
-    """Every router (predicted quality (n, m) by name) at the best single model's quality and at each one's cost."""
+    """Compare every router, by its predicted quality (n, m), at the best model's quality and at each model's cost."""
     best = int(np.argmax(table.scores.mean(axis=0)))
     singles = {
         model: {"quality": float(table.scores[:, j].mean()), "cost_usd_per_1k": float(1000 * table.costs[:, j].mean())}

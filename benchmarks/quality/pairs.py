@@ -21,7 +21,7 @@ FOLDS = 5
 def pair_results(
     outcomes: Outcomes, features: npt.NDArray[np.float32], *, resamples: int, seed: int = 0
 ) -> dict[str, Any]:
-    """Rankings by split (`group` only where the data have groups) and, on the strictest split, slices."""
+    """Return the rankings on each split (`group` only if the data have groups), and slices on the strictest split."""
     splits: tuple[Split, ...] = ("random", "group") if len(set(outcomes.groups)) > 1 else ("random",)
     found: dict[str, Any] = {
         "n": len(outcomes),

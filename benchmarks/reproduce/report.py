@@ -86,7 +86,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def draw(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Three panels: r per row with interval and controls, r by samples, prefix against random dimensions."""
+    """Draw three panels: r of each row with interval and controls, r by samples, first against random dimensions."""
     import matplotlib
 
     matplotlib.use("Agg")

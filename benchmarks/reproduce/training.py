@@ -1,4 +1,4 @@
-"""The training loop and its random numbers, which all small models share."""
+"""Train small models: the loop and its random numbers, which all of them share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def seeded(seed: int = 0) -> np.random.Generator:
 
 
 def descend(parameters: Any, loss_of: Step, steps: int, rate: float, rng: np.random.Generator) -> None:
-    """AdamW with warm-up and cosine decay."""
+    """Train by AdamW with warm-up and cosine decay."""
     import torch
 
     parameters = list(parameters)

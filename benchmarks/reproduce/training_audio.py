@@ -1,4 +1,4 @@
-"""A small wav2vec 2.0 trained on the spot with the objective whose loss is measured afterwards."""
+"""Train a small wav2vec 2.0 on the spot, with the objective whose loss is measured afterwards."""
 
 from __future__ import annotations
 

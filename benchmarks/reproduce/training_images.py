@@ -1,4 +1,4 @@
-"""Small image models trained on the spot, each with the objective whose loss is measured afterwards."""
+"""Train small image models on the spot, each with the objective whose loss is measured afterwards."""
 
 from __future__ import annotations
 
@@ -63,13 +63,12 @@ def jittered(image: NDArray[np.float32], rng: np.random.Generator, count: int = 
 
 
 def eight_jittered(image: NDArray[np.float32], rng: np.random.Generator) -> list[NDArray[np.float32]]:
-    """Eight views for measuring: the 56 ordered pairs average out the chance of the draw."""
+    """Return eight views to measure with; their 56 ordered pairs average out the chance of the draw."""
     return jittered(image, rng, 8)
 
 
 def self_distillation(images: Sequence[NDArray[np.float32]], steps: int) -> Any:
-    """DINO: a student ViT with a projection head, and a teacher that is its moving average (Caron et al.
-    2021)."""
+    """Train DINO: a student ViT with a projection head, and a teacher, its moving average (Caron et al. 2021)."""
     import torch
     from transformers import Dinov2Config, Dinov2Model
 
@@ -112,7 +111,7 @@ def self_distillation(images: Sequence[NDArray[np.float32]], steps: int) -> Any:
 
 
 def _projection_head(width: int, prototypes: int) -> Any:
-    """Cosines to learned prototypes, as DINO's head: without the two normalisations the answers shrink to uniform."""
+    """Return a head of cosines to learned prototypes; without its two normalisations the answers shrink to uniform."""
     import torch
     from torch.nn.functional import normalize
 
@@ -137,7 +136,7 @@ def _follow(pairs: list[tuple[Any, Any]], momentum: float) -> None:
 def location_towers(
     pairs: Sequence[tuple[NDArray[np.float32], NDArray[Any]]], steps: int
 ) -> Callable[[Sequence[Any], Sequence[Any]], tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """SatCLIP's idea in small: a ViT for scenes and a network for places, trained by symmetric InfoNCE."""
+    """Train SatCLIP in small: a ViT for scenes and a network for places, by symmetric InfoNCE."""
     import torch
     from transformers import ViTConfig, ViTModel
 

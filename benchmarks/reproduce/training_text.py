@@ -1,4 +1,4 @@
-"""Small language models trained on the spot, each with the objective whose loss is measured afterwards."""
+"""Train small language models on the spot, each with the objective whose loss is measured afterwards."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _ids(words: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
 
 
 def _token_batches(rows: list[list[int]], size: int) -> Callable[[np.random.Generator], list[list[int]]]:
-    """Random batches of rows of about one length, so that little is padding."""
+    """Yield random batches of rows of about one length, so that little is padding."""
     rows = sorted(rows, key=len)
     return lambda rng: rows[(start := int(rng.integers(len(rows) - size))) : start + size]
 

@@ -32,7 +32,7 @@ STAGES = ("queue", "encode", "probe", "policy", "total")
 
 @dataclass
 class Seen:
-    """What happened: latency in seconds by status name, and the server's own timings of answered calls."""
+    """Holds what happened: seconds by the name of the status, and the server's timings of answered calls."""
 
     latency: dict[str, list[float]] = field(default_factory=dict)
     stages: list[tuple[float, ...]] = field(default_factory=list)
@@ -81,7 +81,7 @@ async def one_call(stub: Any, prompt: str, seen: Seen, timeout_s: float) -> None
 
 
 def one_after_another(address: str, prompts: Sequence[str], seconds: float, calls: int) -> tuple[Seen, float]:
-    """Make one call at a time, for so long or so many; return what was seen, and in how many seconds."""
+    """Make one call at a time, for a time or a number of calls; return what was seen, and the seconds that it took."""
     with grpc.insecure_channel(address) as channel:
         stub = pb_grpc.RouterServiceStub(channel)
         stub.Route(pb.RouteRequest(prompt="warm up"), timeout=120.0)
@@ -99,7 +99,7 @@ def one_after_another(address: str, prompts: Sequence[str], seconds: float, call
 async def closed_loop(
     stubs: Sequence[Any], prompts: Sequence[str], concurrency: int, seconds: float, calls: int
 ) -> Seen:
-    """Keep `concurrency` calls open for so long, or for so many; those open at the end are waited for and counted."""
+    """Keep `concurrency` calls open for a time or a number of calls; those open at the end are awaited and counted."""
     seen, ends = Seen(), time.perf_counter() + seconds
     order = iter(range(calls or sys.maxsize))
 
@@ -114,7 +114,7 @@ async def closed_loop(
 
 
 async def open_loop(stubs: Sequence[Any], prompts: Sequence[str], rate: float, seconds: float, seed: int) -> Seen:
-    """Make calls at random times (Poisson) at `rate` per second for so long."""
+    """Make calls at random times (Poisson), `rate` per second, for a number of seconds."""
     seen, rng, calls = Seen(), random.Random(seed), set()
     begun = due = time.perf_counter()
     number = 0

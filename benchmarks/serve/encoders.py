@@ -36,7 +36,7 @@ def stand_in_spec(name: str) -> EncoderSpec:
 
 
 class _StandIn:
-    """What the three have in common: a name, a width, and one prompt at a time."""
+    """Defines what the three have in common: a name, a width, and one prompt at a time."""
 
     name = ""
     n_features = 0
@@ -48,7 +48,7 @@ class _StandIn:
 
 
 class SentenceTransformersEncoder(_StandIn):
-    """`SentenceTransformer.encode` on the real MiniLM, all six layers, as its users call it."""
+    """Encodes by `SentenceTransformer.encode` with the real MiniLM, all six layers, as its users call it."""
 
     name, n_features = "sentence-transformers", 384
 
@@ -65,7 +65,7 @@ class SentenceTransformersEncoder(_StandIn):
 
 
 class RandomClassifier(_StandIn):
-    """A base-sized transformer with a classifier head and random weights, one prompt per forward pass in torch."""
+    """Encodes by a base-sized transformer with a classifier head and random weights, one prompt per pass in torch."""
 
     n_features = 2
 
@@ -92,7 +92,7 @@ class RandomClassifier(_StandIn):
 
 
 class LiteLLMHeuristic(_StandIn):
-    """LiteLLM's complexity router, classifier `heuristic`: words and lengths, no encoder."""
+    """Runs LiteLLM's complexity router with the classifier `heuristic`: words and lengths, no encoder."""
 
     name, n_features = "litellm-heuristic", 2
 

@@ -37,7 +37,9 @@ class ScoreMap(StrictModel):
     @model_validator(mode="after")
     def _is_monotone(self) -> Self:
         if len(self.scores) != len(self.risks):
-            raise ValueError(f"scores and risks must have equally many numbers, got {len(self.scores)} and {len(self.risks)}")
+            raise ValueError(
+                f"scores and risks must have equally many numbers, got {len(self.scores)} and {len(self.risks)}"
+            )
         if any(a >= b for a, b in pairwise(self.scores)):
             raise ValueError("scores of a map must ascend strictly")
         if self.risks not in (tuple(sorted(self.risks)), tuple(sorted(self.risks, reverse=True))):

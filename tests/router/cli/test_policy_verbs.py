@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from router.cli.main import cli
-from router.policies.loading import DEFAULT_POLICY
+from router.policies.loading import DEFAULT_POLICY, EXAMPLE_POLICY
 from tests.fakes import write_policy
 
 FIXED = {"kind": "fixed", "candidate": "small"}
@@ -26,20 +27,21 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(cli, ["policy", *map(str, arguments)])
 
 
-def answer(*arguments: object) -> object:
+def answer(*arguments: object) -> dict[str, Any]:
     result = run(*arguments, "--json")
     assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
 
 
 def change(path: Path, old: str, new: str) -> None:
     path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
 
 
-def test_without_a_verb_it_prints_a_policy_as_new_does() -> None:
-    assert run().stdout == run("new").stdout == DEFAULT_POLICY.read_text("utf-8")
-    assert run("--example").stdout == run("new", "--example").stdout
-    assert "belong behind" in run("--example", "list").output
+def test_new_prints_the_embedded_policy_or_the_example() -> None:
+    assert run("new").stdout == DEFAULT_POLICY.read_text("utf-8")
+    assert run("new", "--example").stdout == EXAMPLE_POLICY.read_text("utf-8")
+    assert "exclude each other" in run("new", "--example", "--from-litellm", "config.yaml").output
 
 
 def test_versions_are_activated_compared_and_rolled_back(store: Path, tmp_path: Path) -> None:
@@ -47,23 +49,23 @@ def test_versions_are_activated_compared_and_rolled_back(store: Path, tmp_path: 
     first = answer("activate", path, "--reason", "it begins", "--author", "ann", "--expect", "none")
     before = path.read_bytes()
     change(path, "candidate: small", "candidate: large")
-    second = answer("activate", path, "--reason", "large is [bold]better[/]", "--expect", first["after"][:12])  # type: ignore[index]
-    assert (second["before"], second["kind"]) == (first["after"], "activate")  # type: ignore[index]
-    found = answer("diff", first["after"], "test")  # type: ignore[index]
+    second = answer("activate", path, "--reason", "large is [bold]better[/]", "--expect", first["after"][:12])
+    assert (second["before"], second["kind"]) == (first["after"], "activate")
+    found = answer("diff", first["after"], "test")
     assert [line for line in found["lines"] if re.match(r"[+-] ", line)] == [
         "-  candidate: small",
         "+  candidate: large",
-    ]  # type: ignore[index]
-    assert [row["active"] for row in answer("list")] == [False, True]  # type: ignore[index, attr-defined]
+    ]
+    assert [row["active"] for row in answer("list")["versions"]] == [False, True]
     back = answer("rollback", "test", "--reason", "it was not")
-    assert back["after"] == first["after"]  # type: ignore[index]
+    assert back["after"] == first["after"]
     assert run("show", "test", "--out", tmp_path / "out").exit_code == 0
     assert (tmp_path / "out" / "policy.yaml").read_bytes() == before
     assert "replaces nothing" in run("show", "test", "--out", tmp_path / "out").output
-    history = answer("history", "test")
-    assert next((row["number"], row["kind"], row["author"]) for row in history) == (1, "activate", "ann")  # type: ignore[attr-defined]
+    history = answer("history", "test")["changes"]
+    assert next((row["number"], row["kind"], row["author"]) for row in history) == (1, "activate", "ann")
     assert "large is [bold]better[/]" in run("history").stdout
-    assert answer("history", "nobody") == []
+    assert answer("history", "nobody")["changes"] == []
 
 
 def test_what_cannot_be_used_or_is_not_expected_changes_nothing(store: Path, tmp_path: Path) -> None:
@@ -86,10 +88,12 @@ def test_what_cannot_be_used_or_is_not_expected_changes_nothing(store: Path, tmp
     change(path, "candidate: nobody", "candidate: large")
     assert "not what was expected" in run("activate", path, "--reason", "why", "--expect", "none").output
     # The file is kept already, and what was kept was damaged.
-    (kept,) = (store / "versions" / row["id"] / "policy.yaml" for row in answer("list") if not row["active"])  # type: ignore[attr-defined]
+    (kept,) = (
+        store / "versions" / row["id"] / "policy.yaml" for row in answer("list")["versions"] if not row["active"]
+    )
     kept.write_text("damaged", "utf-8")
     assert "was changed since it was kept" in run("activate", path, "--reason", "why").output
-    assert len(answer("history")) == 1  # type: ignore[arg-type]
+    assert len(answer("history")["changes"]) == 1
 
 
 def test_passwords_of_a_policy_are_in_no_output(store: Path, tmp_path: Path) -> None:
@@ -102,7 +106,7 @@ def test_passwords_of_a_policy_are_in_no_output(store: Path, tmp_path: Path) -> 
     change(path, "candidate: small", "candidate: large")
     change(path, "hunter2canary", "hunter3canary")
     shown += [run("activate", path, "--reason", "why").output, run("list").output, run("history").output]
-    ids = [row["id"] for row in answer("list")]  # type: ignore[attr-defined]
+    ids = [row["id"] for row in answer("list")["versions"]]
     shown += [
         run(verb, *ids[: 2 if verb == "diff" else 1], *more).output
         for verb in ("show", "diff")

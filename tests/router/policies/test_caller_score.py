@@ -99,7 +99,10 @@ class TestMaps:
             ({"name": "two words"}, "score.name"),
             ({"risks": [{"scores": [1, 0], "risks": [0.1, 0.2]}, SCORE["risks"][1]]}, "must ascend strictly"),
             ({"risks": [{"scores": [0, 1, 2], "risks": [0.1, 0.2, 0.1]}, SCORE["risks"][1]]}, "nowhere fall"),
-            ({"risks": [{"scores": [0, 1], "risks": [0.1]}, SCORE["risks"][1]]}, "must have equally many numbers, got 2 and 1"),
+            (
+                {"risks": [{"scores": [0, 1], "risks": [0.1]}, SCORE["risks"][1]]},
+                "must have equally many numbers, got 2 and 1",
+            ),
             ({"risks": [{"scores": [math.nan], "risks": [0.1]}, SCORE["risks"][1]]}, "finite number"),
             ({"risks": [{"scores": [0], "risks": [1.5]}, SCORE["risks"][1]]}, "less than or equal to 1"),
         ],
