@@ -37,7 +37,7 @@ EVERY = [block for page in PAGES for block in blocks(page)]
 def service(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Run one service for all pages, with the policy that `elle policy` prints, over gRPC and HTTP."""
     policy = tmp_path_factory.mktemp("served") / "my.yaml"
-    policy.write_text(_elle(["policy"]), "utf-8")
+    policy.write_text(_elle(["policy", "new"]), "utf-8")
     with elle_serve("--policy", str(policy), "--http", "0") as service:
         yield service
 
@@ -46,7 +46,7 @@ def service(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> It
 def example_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a folder with the files that the pages name the working directory."""
     write_files(tmp_path)
-    (tmp_path / "my.yaml").write_text(_elle(["policy"]), "utf-8")
+    (tmp_path / "my.yaml").write_text(_elle(["policy", "new"]), "utf-8")
     monkeypatch.setattr("router.cli.starting.start.RESAMPLES", 100)
     monkeypatch.chdir(tmp_path)
     return tmp_path
