@@ -61,7 +61,7 @@ def answers_in_json() -> bool:
 def print_json(answer: Mapping[str, object]) -> None:
     """Answer with these keys, in the one JSON object that is printed when the verb has ended.
 
-    The key `out` says where the verb wrote, if it has --out.
+    The key `out` is the place that --out named, if it was given.
     """
     ctx = click.get_current_context()
     written = ctx.params.get("out")
