@@ -73,6 +73,7 @@ def _read(url: str, period: str) -> dict[str, Any]:
             found: dict[str, Any] = json.load(answer)
             return found
     except urllib.error.HTTPError as error:
+        error.close()
         hint = f"set {TOKEN_VARIABLE} to a token with the scope admin" if error.code in {401, 403} else "check --url"
         raise ConfigError(f"{url} answers with status {error.code}; {hint}.") from error
     except (OSError, ValueError) as error:
