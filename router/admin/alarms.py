@@ -24,7 +24,7 @@ def alarms(grown: Growth, snapshot: Snapshot, now: float) -> list[dict[str, Any]
 
     grown: what was counted in the period. snapshot: everything now. now: the Unix time in seconds.
     """
-    found = (*_of_decisions(grown), *_of_answers(grown), *_of_policies(grown, snapshot, now))
+    found = (*_of_decisions(grown), *_of_answers(grown), *_of_policies(snapshot, now))
     return [{"what": what, "do": do} for what, do in found]
 
 
@@ -49,12 +49,10 @@ def _of_answers(grown: Growth) -> Iterator[tuple[str, str]]:
         yield f"{failed / answers:.1%} of the answers failed.", "See which candidate fails, below and in the log."
 
 
-def _of_policies(grown: Growth, snapshot: Snapshot, now: float) -> Iterator[tuple[str, str]]:
-    if grown.total(catalogue.RELOADS, result="failed"):
-        yield "The policies could not be loaded anew; the former ones decide.", "Read the log, and mend the files."
+def _of_policies(snapshot: Snapshot, now: float) -> Iterator[tuple[str, str]]:
     for (what,), failing in snapshot.series(catalogue.WATCHED_FAILING).items():
         if failing:
-            yield f"The {what} cannot be read; the last good state stays.", "Read the log, and mend the file."
+            yield f"The {what} cannot be read anew; the last good state stays.", "Read the log, and mend what it names."
     for (probe, signal), value in snapshot.series(catalogue.DRIFT_ALARM).items():
         if value:
             yield f"The traffic of probe {probe} drifts in {signal}.", "See what `elle drift` says of it."

@@ -15,6 +15,7 @@ from router.cli.options import (
     JSON,
     PATH,
     PRICES,
+    PROBE,
     GroupedCommand,
     engine_options,
     output_option,
@@ -169,7 +170,7 @@ _REPORT_GROUPS = {
     groups=_REPORT_GROUPS,
     short_help="Write an HTML page on what a probe does on outcomes.",
 )
-@click.argument("probe", type=PATH)
+@PROBE
 @click.argument("data", nargs=-1, required=True, type=PATH)
 @click.option("--weak", required=True, metavar="MODEL", help="The cheap model.")
 @click.option("--strong", required=True, metavar="MODEL", help="The expensive model.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.options import ENCODER_DIR, JSON, PATH, is_forced, output_option, require_free
+from router.cli.options import ENCODER_DIR, JSON, PATH, PROBE, is_forced, output_option, require_free
 from router.cli.output import print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("label-task", short_help="Add labels of one task to a probe, or withdraw them.")
-@click.argument("probe", type=PATH)
+@PROBE
 @click.argument("task")
 @click.argument("labels", type=PATH)
 @output_option(

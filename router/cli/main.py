@@ -5,6 +5,7 @@ Results go to stdout, as JSON with --json and as tables without; all else goes t
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.metadata
 import logging
@@ -17,10 +18,12 @@ from typing import Any
 import click
 
 from probes.bounded.secrets import mask_secrets
+from probes.bounded.text import os_fault
 from probes.errors import ProbesError
 from router.cli.options import JSON
 from router.cli.output import answering_in_json, print_json
 from router.errors import RouterError
+from router.quoting import quoted
 
 #: The titles under which `elle --help` lists the verbs: what a person wants, in the order in which they come to it.
 TITLES = {
@@ -114,11 +117,16 @@ class _Verbs(MutableMapping[str, click.Command]):
         return len({**PLACES, **self._here})
 
 
+#: What the system says of a disk that is full, read-only or broken.
+_FAULTS_OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
+
+
 class _MainGroup(click.Group):
     """A click group whose help lists the verbs under titles, and that prints an error of ours in one line on stderr.
 
-    A library of an extra that is not installed is such an error. After one it exits with status 1. Every other
-    exception is a defect of ours: it keeps its traceback, so that it is noticed and reported.
+    A library of an extra that is not installed is such an error, and so is a file or a disk that cannot be used. After
+    one it exits with status 1. Every other exception is a defect of ours: it keeps its traceback, so that it is noticed
+    and reported.
     """
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -150,6 +158,20 @@ class _MainGroup(click.Group):
             raise click.ClickException(
                 f"this needs {library}, which is not installed; install it with `{install}`."
             ) from error
+        except OSError as error:
+            if (fault := _fault_of_machine(error)) is None:
+                raise
+            raise click.ClickException(fault) from error
+
+
+def _fault_of_machine(error: OSError) -> str | None:
+    """Return in words what the machine does not allow; None for an error that says nothing about a file or a disk."""
+    if error.filename is not None:
+        path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+        return f"cannot use {quoted(path)}: {os_fault(error)}. Check the path, and the rights to it."
+    if error.errno in _FAULTS_OF_DISKS:
+        return f"a file cannot be written: {os_fault(error)}. Make room on the disk, or write to another one."
+    return None
 
 
 @click.group(cls=_MainGroup, commands=_Verbs(), context_settings={"help_option_names": ["-h", "--help"]})

@@ -186,6 +186,18 @@ def output_option(
     return lambda command: place(force(_keeps_its_input(command)))
 
 
+def _fitted_probe(ctx: click.Context, _: click.Parameter, probe: Path) -> Path:
+    if str(probe).startswith("builtin:"):
+        raise click.UsageError(
+            f"{probe} can only be named in a policy; give the folder of a probe that you fitted with `elle fit`.", ctx
+        )
+    return probe
+
+
+#: The folder of a probe that was fitted.
+PROBE = click.argument("probe", type=PATH, callback=_fitted_probe)
+
+
 def is_forced(ctx: click.Context) -> bool:
     """Return whether `--force` was given to a command that has `output_option`."""
     return bool(ctx.meta.get(_FORCE))

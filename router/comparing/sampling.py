@@ -36,6 +36,8 @@ def sampled_prompts(decisions: Iterable[LoggedDecision], n: int, *, seed: int = 
             drawn.append(row)
         elif (place := chance.randrange(n_prompts)) < n:
             drawn[place] = row
+    if not n_decisions:
+        raise ConfigError("the ledger has no such decisions; look at `elle ledger stats`, --policy and --since.")
     if not drawn:
         raise ConfigError(
             f"none of the {n_decisions:,} decisions has the text of its prompt; a service keeps it with "

@@ -76,6 +76,12 @@ class _TokenFile(pydantic.BaseModel):
     tokens: tuple[Token, ...] = pydantic.Field((), max_length=_MOST_TOKENS)
 
 
+_RULE_OF_NAMES = (
+    "the name of a token must have 1 to 64 letters, digits, spaces and characters of ._@/-, and begin with a letter or "
+    "a digit."
+)
+
+
 class TokenBook:
     """Holds all tokens of a file, and finds the one that a caller sends.
 
@@ -120,8 +126,8 @@ class TokenBook:
             return cls(_TokenFile.model_validate_json(raw).tokens)
         except pydantic.ValidationError as error:
             first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            place = ".".join(map(str, first["loc"])) or "the file"
-            raise ConfigError(f"the file of tokens {path} is wrong at {place}: {first['msg']}.") from None
+            place = f" at {'.'.join(map(str, first['loc']))}" if first["loc"] else ""
+            raise ConfigError(f"the file of tokens {path} is wrong{place}: {first['msg']}.") from None
 
     def save(self, path: Path) -> None:
         """Write the file in one step. Only its owner can read it. Raises ArtifactError."""
@@ -143,8 +149,17 @@ def new_token(name: str, scopes: Iterable[Scope], **rest: Any) -> tuple[str, Tok
     except pydantic.ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"the token cannot have this {place}: {first['msg']}.") from None
+        why = _RULE_OF_NAMES if place == "name" else f"the token cannot have this {place}: {first['msg']}."
+        raise ConfigError(why) from None
     return text, token
+
+
+def require_new_name(name: str, known: Iterable[Token]) -> None:
+    """Raise ConfigError if a token has this name. A revoked one keeps its name, because logs and metrics show names."""
+    for token in known:
+        if token.name == name:
+            state = "which is revoked and keeps its name" if token.revoked_at else "which is not revoked"
+            raise ConfigError(f"there is a token {token.id} of the name {quoted(name)}, {state}; choose another name.")
 
 
 def token_digest(text: str) -> str:

@@ -180,7 +180,10 @@ WATCHED_FAILURES = Metric(
     ("what",),
 )
 WATCHED_FAILING = Metric(
-    "elle_watched_failing", _SAME, "1 while tokens, keys, certificates of TLS or a canary cannot be read.", ("what",)
+    "elle_watched_failing",
+    _SAME,
+    "1 while tokens, keys, certificates of TLS, a canary or the policies cannot be used as they are now.",
+    ("what",),
 )
 LEDGER_ROWS = Metric(
     "elle_ledger_rows",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +15,7 @@ from probes.atomic_write import write_file
 from probes.bounded.text import os_fault
 from router.asking.session_ids import session_id_of
 from router.errors import ConfigError
+from router.quoting import quoted
 from router.rollout.canary import Canary, CanaryEvent
 from router.values import RouteQuery
 from router.watched_files import WatchedFiles
@@ -75,7 +75,8 @@ def read_canary(path: Path, *, on_change: Callable[[CanaryEvent], None] | None =
     except FileNotFoundError as error:
         raise ConfigError(f"there is no canary {path}; begin one with `elle canary start`.") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"the canary {path} cannot be read: {error}.") from error
+        fault = os_fault(error) if isinstance(error, OSError) else error
+        raise ConfigError(f"the canary {path} cannot be read: {fault}.") from error
     if not isinstance(plain, Mapping) or plain.get("schema") != _SCHEMA:
         raise ConfigError(f"{path} has no schema {_SCHEMA}; it is no canary.")
     more = {} if on_change is None else {"on_change": on_change}
@@ -106,11 +107,20 @@ class Follower(WatchedFiles[Canary | None]):
     While there is no file nothing is assigned: the policy that serves decides everything. If the file cannot be read,
     the canary goes on as it was read last, so that no session changes sides.
 
-    path: the file.
+    Args:
+        path: the file.
+        served: returns the names of all policies that can decide.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__("canary", (path,), lambda: _canary_in(path), otherwise=lambda: None, clock=clock)
+    def __init__(self, path: Path, served: Callable[[], Collection[str]]) -> None:
+        self._served = served
+        super().__init__("canary", (path,), lambda: _canary_in(path), otherwise=lambda: None)
+
+    @property
+    def missing(self) -> list[str]:
+        """The policies of the canary that the service does not serve. Unless there are none, it decides nothing."""
+        canary, served = self.value, self._served()
+        return [] if canary is None else [one for one in (canary.plan.policy, canary.plan.base) if one not in served]
 
     def assigned(self, query: RouteQuery, asked: str, served: Collection[str]) -> RouteQuery:
         """Return the query with the policy that decides it. Only requests to the canary's base are assigned.
@@ -133,6 +143,8 @@ class Follower(WatchedFiles[Canary | None]):
         canary = self.value
         if canary is None:
             return ": it is gone"
+        if missing := " and ".join(map(quoted, self.missing)):
+            return f": it decides nothing, because this service does not serve {missing} (--policy)"
         return f": {canary.status}, {canary.plan.policy} decides {100 * canary.share:.0f} %"
 
 

@@ -92,10 +92,9 @@ class CanaryEvidence:
     def against(self) -> str:
         """Why the canary must be rolled back, in words; empty if nothing speaks against it."""
         if self._loss.alarmed:
-            low, high = self._loss.interval()
             return (
-                f"the mean loss exceeds {self.max_loss:g}: after {self.n_labels:,} labels it lies between {low:.3f} "
-                f"and {high:.3f}"
+                f"the mean loss exceeds {self.max_loss:g}: after {self.n_labels:,} labels, a canary within this limit "
+                f"ever loses so much with a chance of at most {self._loss.p_value:.2g}"
             )
         if self._errors.alarmed:
             return f"more than {self.max_errors:.1%} of the requests ended without an answer"

@@ -80,7 +80,7 @@ def process_state(reloader: Reloader, ports: ServicePorts, parts: OptionalParts 
             **_shadow_values(parts.shadow),
             **_ledger_values(parts.ledger),
             **_canary_values(_follower(router)),
-            **_watched_values([*ports.watched, *filter(None, (_follower(router),))]),
+            **_watched_values([*ports.watched, *filter(None, (_follower(router),))], reloads.last_error),
             **_exchange_values(parts.exchange),
             catalogue.BUILD_INFO.name: {(_version(), platform.python_version()): 1.0},
         }
@@ -102,11 +102,12 @@ def _callers(ports: ServicePorts) -> dict[str, dict[Labels, float]]:
     }
 
 
-def _watched_values(watched: Sequence[Refreshable]) -> dict[str, dict[Labels, float]]:
+def _watched_values(watched: Sequence[Refreshable], fault_of_policies: str) -> dict[str, dict[Labels, float]]:
     failures: Counter[Labels] = Counter()
     for one in watched:
         failures[one.kind,] += one.failures
-    failing: dict[Labels, float] = {(one.kind,): 0.0 for one in watched}
+    failing: dict[Labels, float] = {("policies",): float(bool(fault_of_policies))}
+    failing |= {(one.kind,): 0.0 for one in watched}
     failing |= {(one.kind,): 1.0 for one in watched if one.error}
     return {
         catalogue.WATCHED_FAILURES.name: {labels: float(n) for labels, n in failures.items()},
@@ -259,7 +260,9 @@ def _canary_values(follower: Follower | None) -> dict[str, dict[Labels, float]]:
     plan, evidence = canary.plan, canary.evidence
     low, high = evidence.loss_interval()
     return {
-        catalogue.CANARY_SHARE.name: {(plan.policy, plan.base, canary.status.value): canary.share},
+        catalogue.CANARY_SHARE.name: {
+            (plan.policy, plan.base, canary.status.value): 0.0 if follower.missing else canary.share
+        },
         catalogue.CANARY_LOSS.name: {
             (plan.policy, "low"): low,
             (plan.policy, "high"): high,

@@ -264,6 +264,9 @@ class _WorkerPool:
         """Wait a little for news, and note which workers are ready, have ended, or are silent for too long."""
         workers = [slot.worker for slot in self._slots if slot.worker is not None]
         wait([event for worker in workers for event in worker.events], timeout=_POLL_S)
+        if self.is_stopping:
+            # Workers end because they were told to.
+            return
         now = time.monotonic()
         # If the parent was stopped for a while, its workers may have been stopped too, and are no more silent than it.
         was_stopped = now - self._polled_at > self._timeout_s / 2

@@ -97,6 +97,8 @@ def roll_back(store: VersionStore, policy: str, wish: Wish) -> Change:
     """
     trail = store.trail()
     before, after = _expected(trail, policy, wish), trail.before(policy)
+    if policy not in trail.active:
+        raise UnknownVersionError(f"no version of a policy {quoted(policy)} was ever active here.")
     if not after:
         raise VersionConflictError(f"policy {quoted(policy)} has no earlier version to go back to.")
     return store.append(Change(ChangeKind.ROLLBACK, policy, before, after, wish.author, wish.reason))

@@ -134,7 +134,8 @@ def _asked(where: dict[str, Any], ask: Callable[[AdminClient], dict[str, Any]]) 
         with AdminClient(address, credentials=credentials, api_key=token) as service:
             return ask(service)
     except ServiceError as error:
-        raise ConfigError(f"{address}: {error}{_HINTS.get(error.code, '')}") from error
+        said = f"{address}: {error}".rstrip(".")
+        raise ConfigError(f"{said}.{_HINTS.get(error.code, '')}") from error
 
 
 def _credentials(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +17,20 @@ if TYPE_CHECKING:
     from router.versions.store import VersionStore, Wish
     from router.versions.version import PolicyVersion
 
-_STORE = click.option(
-    "--store",
-    metavar="DIR|URL",
-    required=True,
-    envvar="ELLE_STORE",
-    show_envvar=True,
-    help="The directory, or the PostgreSQL database `postgresql://...`, that holds the versions. A service that is "
-    "started with the same --store follows it.",
-)
+
+def _store_option(*, required: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        "--store",
+        metavar="DIR|URL",
+        required=required,
+        envvar="ELLE_STORE",
+        show_envvar=True,
+        help="The directory, or the PostgreSQL database `postgresql://...`, that holds the versions. A service that is "
+        "started with the same --store follows it.",
+    )
+
+
+_STORE = _store_option(required=True)
 _AUTHOR = click.option("--author", help="Who does it. Default: the name of the user.")
 REASON = click.option("--reason", required=True, help="Why; it is kept in the audit trail.")
 EXPECT = click.option(
@@ -124,12 +130,14 @@ def policy_diff_verb(before: str, after: str, store: str, as_json: bool) -> None
 
 @click.command("validate", short_help="Check a policy file, or a version in the store.")
 @click.argument("what")
-@_STORE
+@_store_option(required=False)
 @ENCODER_DIR
 @JSON
-def policy_validate_verb(what: str, store: str, encoder_dir: Path | None, as_json: bool) -> None:
+def policy_validate_verb(what: str, store: str | None, encoder_dir: Path | None, as_json: bool) -> None:
     """Check WHAT, a policy file or a version in the store, as `elle policy activate` does first."""
-    policy, _ = _checked(_open(store), what, encoder_dir)
+    if store is None and not Path(what).exists():
+        raise click.UsageError(f"there is no file {what}; give --store if it is a version in a store.")
+    policy, _ = _checked(None if store is None else _open(store), what, encoder_dir)
     if as_json:
         print_json({"valid": True, "policy": policy.ref.name, "digest": policy.ref.digest})
     else:
@@ -137,7 +145,7 @@ def policy_validate_verb(what: str, store: str, encoder_dir: Path | None, as_jso
 
 
 def _checked(
-    store: VersionStore, what: str, encoder_dir: Path | None, *, keep: bool = False
+    store: VersionStore | None, what: str, encoder_dir: Path | None, *, keep: bool = False
 ) -> tuple[ServedPolicy, PolicyVersion | None]:
     """Return a policy that can decide here, with its version; a file has one only if it is to be kept in the store."""
     from router.errors import ConfigError
@@ -145,7 +153,7 @@ def _checked(
     from router.versions.store import find_version, load_versions
     from router.versions.version import read_contents
 
-    if not Path(what).exists():
+    if store is not None and not Path(what).exists():
         if Path(what).suffix in {".yaml", ".yml"}:
             raise ConfigError(f"the policy file {what} does not exist.")
         version = find_version(store, what)
@@ -154,7 +162,7 @@ def _checked(
         return policies[0], version
     contents, policy = read_contents(Path(what))
     check_policies((policy, *policy.profiles()), encoder_dir)
-    if not keep:
+    if store is None or not keep:
         return policy, None
     version = store.add(contents, policy)
     # A version with these bytes may have been there already, and may have been damaged since.

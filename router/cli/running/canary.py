@@ -73,7 +73,10 @@ def canary_start_verb(new: str, state: Path, author: str | None, as_json: bool, 
         print_json(canary_to_dict(file))
         return
     plan = file.canary.plan
-    click.echo(f"{plan.policy} decides {100 * file.canary.share:g} % of the requests of {plan.base}, by {state}.")
+    click.echo(
+        f"{plan.policy} decides {100 * file.canary.share:g} % of the requests of {plan.base}, in every service that "
+        f"serves both and follows {state} (elle serve --canary {state})."
+    )
 
 
 @canary_verb.command("step", short_help="Weigh new evidence, and widen, pause or roll back.")

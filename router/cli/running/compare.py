@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,4 +123,10 @@ def _print_figure(title: str, figure: FigureComparison, names: tuple[str, str], 
 def _cells(estimates: Any, digits: int) -> list[str]:
     if not estimates:
         return ["", "", ""]
-    return [f"{one.value:.{digits}f} [{one.low:.{digits}f}, {one.high:.{digits}f}]" for one in estimates.values()]
+    return [_cell(one, digits) for one in estimates.values()]
+
+
+def _cell(estimate: Any, digits: int) -> str:
+    if math.isnan(estimate.value):
+        return "no row matches"
+    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"

@@ -199,7 +199,10 @@ def ledger_forget_verb(
             f"{found.spooled:,} rows of the spool are removed."
         )
         if not n_rows:
-            click.echo("Nothing was found. Is this the key of the service, and the name that `elle token list` shows?")
+            click.echo(
+                "Nothing was found. Check the ids of decisions and sessions, that a caller is written as token:ID with "
+                "an id that `elle token list` shows, and that --ledger-key is the key of the service."
+            )
         if found.busy_segments:
             click.echo("The service writes to the spool now. Run this again when its database is back.")
     if found.busy_segments or not n_rows:

@@ -13,7 +13,7 @@ from probes.errors import DataError
 from router.cli.options import JSON, PATH, with_options
 from router.cli.output import print_json, stdout
 from router.identity.principal import Beyond, Scope, TokenLimits
-from router.identity.token_book import Token, TokenBook, changing, new_token, now_utc
+from router.identity.token_book import Token, TokenBook, changing, new_token, now_utc, require_new_name
 from router.quoting import did_you_mean
 
 _TOKENS = click.option(
@@ -74,6 +74,7 @@ def create_verb(name: str, tokens: Path, scopes: tuple[str, ...], **rest: Any) -
     days, as_json = rest.pop("expires_in_days"), rest.pop("as_json")
     expires = None if days is None else now_utc() + datetime.timedelta(days=days)
     with changing(tokens) as known:
+        require_new_name(name, known)
         text, token = new_token(name, map(Scope, scopes), expires_at=expires, limits=TokenLimits.model_validate(rest))
         known.append(token)
     if as_json:

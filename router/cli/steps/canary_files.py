@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from router.errors import ConfigError
+from router.quoting import quoted
 from router.rollout.canary import Canary, CanaryEvent, CanaryPlan
 from router.rollout.canary_file import CanaryFile, locked, read_canary
 from router.rollout.ledger_evidence import take_answers, take_labels
@@ -76,9 +77,12 @@ def step_canary(
             return file
         began = float(file.trail[0]["at"]) if file.trail else 0.0
         with opened_reader(settings) as reader:
-            decisions = _decisions(reader, began, on_progress)
+            plan, names = file.canary.plan, set[str]()
+            decisions = _decisions(reader, began, on_progress, lambda one: names.update(_candidates(one, plan.policy)))
             n_new = take_labels(file, decisions, losses, reference=reference)
-            plan = file.canary.plan
+            if names and reference not in names:
+                known = ", ".join(sorted(names))
+                raise ConfigError(f"--reference must be one of the candidates {known}, got {quoted(reference)}.")
             take_answers(file, reader.arrivals((plan.policy, plan.base), began, file.read_until))
         if not n_new and not changes:
             file.canary.pause("no new labels")
@@ -107,7 +111,15 @@ def stop_canary(state: Path, reason: str, author: str) -> CanaryFile:
     return file
 
 
-def _decisions(reader: Any, since: float, on_progress: Progress | None) -> Iterator[LoggedDecision]:
+def _candidates(decision: LoggedDecision, policy: str) -> Iterator[str]:
+    """Yield the names of the candidates of a decision of this policy."""
+    if decision.values["policy"] == policy:
+        yield from (one.candidate for one in decision.candidates)
+
+
+def _decisions(
+    reader: Any, since: float, on_progress: Progress | None, note: Callable[[LoggedDecision], None]
+) -> Iterator[LoggedDecision]:
     from router.ledger.reader import Span
 
     span = Span(since=since)
@@ -115,6 +127,7 @@ def _decisions(reader: Any, since: float, on_progress: Progress | None) -> Itera
     for number, logged in enumerate(reader.decisions(span)):
         if on_progress is not None:
             on_progress(number + 1, total)
+        note(logged)
         yield logged
 
 

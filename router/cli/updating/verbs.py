@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from router.cli.options import ENCODER_DIR, JSON, PATH, GroupedCommand, new_folder
+from router.cli.options import ENCODER_DIR, JSON, PATH, PROBE, GroupedCommand, new_folder
 from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
 from router.cli.running.ledger_options import seconds, since_option
 
@@ -24,7 +24,7 @@ _GROUPS = {
 @click.command(
     "recalibrate", cls=GroupedCommand, groups=_GROUPS, short_help="Merge new labels into a probe, and certify again."
 )
-@click.argument("probe", type=PATH)
+@PROBE
 @click.argument("labels", nargs=-1, type=PATH)
 @_OUT
 @click.option(
@@ -81,7 +81,7 @@ def recalibrate_verb(as_json: bool, ledger: str | None, since: datetime.datetime
 
 
 @click.command("forget", short_help="Remove labels from a probe, as if its fit had never had them.")
-@click.argument("probe", type=PATH)
+@PROBE
 @click.argument("labels", nargs=-1, required=True, type=PATH)
 @_OUT
 @click.option("--skip-unknown", is_flag=True, help="Skip rows that the fit never saw, instead of refusing them.")

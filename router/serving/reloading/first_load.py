@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 from collections.abc import AsyncIterator, Callable
 
 from router.answering.dispatch import Dispatcher
@@ -21,6 +22,8 @@ from router.serving.reloading.sources import FileSource, PolicySource, StoreSour
 from router.serving.settings import ServerSettings
 from router.versions.opening import store_at
 from router.watched_files import kept_fresh
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
@@ -39,6 +42,8 @@ async def loaded(
     """
     async with contextlib.AsyncExitStack() as stack:
         canned_url: str | None = None
+        follower: Follower | None = None
+        reloader: Reloader
 
         async def open_canned() -> str:
             nonlocal canned_url
@@ -49,8 +54,8 @@ async def loaded(
         source = source_of(settings)
         router = await asyncio.to_thread(_load, settings, intake, source, observers)
         if isinstance(router, CanaryRouter) and settings.canary is not None:
-            router.follower = await asyncio.to_thread(Follower, settings.canary)
-            await stack.enter_async_context(kept_fresh([router.follower]))
+            follower = await asyncio.to_thread(Follower, settings.canary, lambda: reloader.current.router.policies)
+            router.follower = follower
         try:
             url = await open_canned() if uses_canned(router.policies.values()) else None
         except BaseException:
@@ -63,6 +68,9 @@ async def loaded(
         # The first router and its policies must be free to go once they are replaced.
         del router, dispatcher
         stack.push_async_callback(reloader.close)
+        if follower is not None:
+            log.warning("the canary in %s%s", settings.canary, follower.told())
+            await stack.enter_async_context(kept_fresh([follower]))
         yield reloader
 
 

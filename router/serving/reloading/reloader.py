@@ -139,6 +139,8 @@ class Reloader:
                 log.exception("a reload failed in a way that nobody thought of")
                 self._note_failure(because, f"{type(error).__name__}; the log above says where")
                 raise ConfigError("the policies cannot be used; see the service's log.") from error
+            if outcome is ReloadOutcome.UNCHANGED and self.counts.last_error:
+                log.warning("%s: the policies can be used again, and are those that decide", because)
             self.counts.by_outcome[outcome] += 1
             self.counts.last_error = ""
             return outcome

@@ -76,7 +76,7 @@ def test_what_cannot_be_used_or_is_not_expected_changes_nothing(store: Path, tmp
         (("activate", tmp_path / "none.yaml", "--reason", "why"), "does not exist"),
         (("activate", "nothing", "--reason", "why"), "elle policy list"),
         (("rollback", "test", "--reason", "why"), "no earlier version"),
-        (("rollback", "nobody", "--reason", "why"), "no earlier version"),
+        (("rollback", "nobody", "--reason", "why"), "no version of a policy 'nobody' was ever active"),
         (("activate", path, "--reason", " "), "reason"),
         (("activate", path), "--reason"),
     ):
@@ -94,6 +94,13 @@ def test_what_cannot_be_used_or_is_not_expected_changes_nothing(store: Path, tmp
     kept.write_text("damaged", "utf-8")
     assert "was changed since it was kept" in run("activate", path, "--reason", "why").output
     assert len(answer("history")["changes"]) == 1
+
+
+def test_a_policy_file_is_validated_without_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ELLE_STORE", raising=False)
+    path = write_policy(tmp_path, probe=None, rule=FIXED)
+    assert "can be activated" in run("validate", path).output
+    assert "give --store" in run("validate", "abcdef").output
 
 
 def test_passwords_of_a_policy_are_in_no_output(store: Path, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_missing_file_and_one_that_is_no_json_say_what_to_do(tmp_path: Path) -
         TokenBook.load(tmp_path / "tokens.json")
     (tmp_path / "tokens.json").write_text("tokens: []", "utf-8")
     (tmp_path / "tokens.json").chmod(0o600)
-    with pytest.raises(ConfigError, match="is wrong at the file"):
+    with pytest.raises(ConfigError, match="is wrong: Invalid JSON"):
         TokenBook.load(tmp_path / "tokens.json")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +71,32 @@ def test_sampling_needs_prompts(tmp_path: Path) -> None:
     decided(tmp_path, settings, RouteQuery.from_prompt("x"))
     done = elle("sample", "--ledger", settings.place, "--out", str(tmp_path / "s.jsonl"), status=1)
     assert "a service keeps it with --ledger-prompts" in done.output
+
+
+def test_a_sample_of_no_decisions_says_so(ledger: str, tmp_path: Path) -> None:
+    done = elle("sample", "--ledger", ledger, "--policy", "nobody", "--out", str(tmp_path / "s.jsonl"), status=1)
+    assert "the ledger has no such decisions" in done.output
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_in_one_line(ledger: str) -> None:
+    done = elle("export", "--ledger", ledger, "--out", "/proc/nowhere/out", status=1)
+    assert done.stderr.splitlines()[-1] == (
+        "Error: cannot use '/proc/nowhere': No such file or directory. Check the path, and the rights to it."
+    )
+
+
+def test_a_full_disk_is_an_error_in_one_line_and_other_faults_keep_their_traceback(
+    ledger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(number: int) -> None:
+        def raises(*_: Any) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr("router.ledger.export.export_ledger", raises)
+
+    fail(errno.ENOSPC)
+    done = elle("export", "--ledger", ledger, "--out", str(tmp_path / "out"), status=1)
+    assert "a file cannot be written: No space left on device. Make room on the disk" in done.stderr
+    fail(errno.ENOTCONN)
+    failed = CliRunner().invoke(cli, ["ledger", "export", "--ledger", ledger, "--out", str(tmp_path / "out")])
+    assert isinstance(failed.exception, OSError)

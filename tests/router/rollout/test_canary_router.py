@@ -28,7 +28,7 @@ class Service:
         encoder = FakeEncoder()
         policies = load_policies([write_policy(folder, name=name) for name in names])
         self.router = CanaryRouter(policies, {encoder.spec.identity: encoder})
-        self.router.follower = Follower(self.state)
+        self.router.follower = Follower(self.state, lambda: self.router.policies)
 
     def begin(self, share: float) -> CanaryFile:
         file = CanaryFile(self.state, Canary(CanaryPlan("c1", "new", "old", 0.02, steps=(share,))))
@@ -82,8 +82,12 @@ def test_a_request_that_asks_for_a_policy_keeps_it(service: Service) -> None:
 
 def test_a_policy_that_is_not_served_is_assigned_nothing(tmp_path: Path) -> None:
     service = Service(tmp_path, "old")
-    service.begin(1.0)
+    file, follower = service.begin(1.0), service.router.follower
     assert set(service.decided_by(5)) == {"old"}
+    assert follower is not None
+    assert "it decides nothing, because this service does not serve 'new' (--policy)" in follower.told()
+    assert _canary_values(follower)["elle_canary_share"] == {("new", "old", "running"): 0.0}
+    assert file.canary.share == 1.0
 
 
 def test_a_file_that_is_broken_leaves_the_canary_and_one_that_is_gone_ends_it(
@@ -132,8 +136,11 @@ def test_the_metrics_say_what_cannot_be_read(service: Service) -> None:
     service.look()
     follower = service.router.follower
     assert follower is not None
-    expected = {"elle_watched_failures": {("canary",): 1.0}, "elle_watched_failing": {("canary",): 1.0}}
-    assert _watched_values([follower]) == expected
+    expected = {
+        "elle_watched_failures": {("canary",): 1.0},
+        "elle_watched_failing": {("canary",): 1.0, ("policies",): 0.0},
+    }
+    assert _watched_values([follower], "") == expected
 
 
 def test_elle_validate_says_what_is_tried_with_a_policy(service: Service, tmp_path: Path) -> None:

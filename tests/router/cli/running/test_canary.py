@@ -100,6 +100,15 @@ def test_labels_count_once_however_often_they_are_given(trial: Trial) -> None:
     assert (found["labels"], found["requests"]) == (40, 40)
 
 
+def test_a_reference_that_is_no_candidate_is_refused_and_nothing_is_written(trial: Trial) -> None:
+    trial.serve(3, drop=0.0)
+    before = trial.state.read_bytes()
+    done = run("step", "--state", trial.state, "--ledger", trial.settings.place, "--reference", "larg")
+    assert done.exit_code == 1
+    assert "--reference must be one of the candidates large, small, got 'larg'" in done.output
+    assert trial.state.read_bytes() == before
+
+
 def test_good_labels_widen_it(trial: Trial) -> None:
     trial.serve(300, drop=-0.05)
     done = trial.step("--labels", trial.labels)

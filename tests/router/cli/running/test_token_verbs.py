@@ -51,3 +51,12 @@ def test_a_name_is_given_once(tmp_path: Path) -> None:
     elle(tmp_path / "tokens.json", "create", "a")
     failed = elle(tmp_path / "tokens.json", "create", "a")
     assert (failed.exit_code, failed.stdout) == (1, "")
+    assert "of the name 'a', which is not revoked; choose another name" in failed.output
+    elle(tmp_path / "tokens.json", "revoke", "a")
+    assert "which is revoked and keeps its name" in elle(tmp_path / "tokens.json", "create", "a").output
+
+
+def test_a_name_that_no_token_can_have_is_refused_in_words(tmp_path: Path) -> None:
+    failed = elle(tmp_path / "tokens.json", "create", "team $")
+    assert (failed.exit_code, failed.stdout) == (1, "")
+    assert "must have 1 to 64 letters, digits, spaces" in failed.output

@@ -173,6 +173,7 @@ async def test_what_cannot_be_used_changes_nothing_and_is_counted_and_logged(
         await is_refused("test.yaml")
         path.write_text(good, "utf-8")
         assert await running.reloader.reload("a test") is ReloadOutcome.UNCHANGED
+        assert "a test: the policies can be used again, and are those that decide" in caplog.text
         assert running.reloader.counts.by_outcome == {ReloadOutcome.FAILED: 4, ReloadOutcome.UNCHANGED: 1}
 
 
