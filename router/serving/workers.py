@@ -117,8 +117,7 @@ class _Worker:
     def __init__(self, context: multiprocessing.context.SpawnContext, settings: ServerSettings, name: str) -> None:
         self._pipe, theirs = context.Pipe(duplex=False)
         reports, their_reports = context.Pipe()
-        arguments = settings, theirs, their_reports
-        self.process: SpawnProcess = context.Process(target=_work, args=arguments, name=name)
+        self.process: SpawnProcess = context.Process(target=_work, args=(settings, theirs, their_reports), name=name)
         self.process.start()
         theirs.close()
         their_reports.close()
@@ -264,8 +263,7 @@ class _WorkerPool:
         """Wait a little for news, and note which workers are ready, have ended, or are silent for too long."""
         workers = [slot.worker for slot in self._slots if slot.worker is not None]
         wait([event for worker in workers for event in worker.events], timeout=_POLL_S)
-        if self.is_stopping:
-            # Workers end because they were told to.
+        if self.is_stopping:  # Workers end because they were told to.
             return
         now = time.monotonic()
         # If the parent was stopped for a while, its workers may have been stopped too, and are no more silent than it.
