@@ -31,6 +31,9 @@ _DELETED_ROWS = 2000
 
 _DAY_S = 86_400.0
 
+#: Writes the values of JSON columns.
+_JSON = json.JSONEncoder(separators=(",", ":"))
+
 #: For each table the column whose ids say how old a row is. Feedback goes with its decision.
 _AGES = {"decisions": "decision_id", "outcomes": "decision_id", "feedback": "decision_id", "events": "event_id"}
 
@@ -196,7 +199,7 @@ class _Insert:
         prepared = {**self._empty, **values}
         for name in self._json:
             if (value := prepared[name]) is not None:
-                prepared[name] = json.dumps(value)
+                prepared[name] = _JSON.encode(value)
         return prepared
 
 

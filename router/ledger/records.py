@@ -218,7 +218,9 @@ def _overrides(overrides: Overrides) -> dict[str, Any] | None:
     return {name: value for name, value in asdict(overrides).items() if value not in (None, (), "")}
 
 
+@functools.lru_cache(maxsize=1024)
 def _text(text: str) -> str:
+    # Names of policies and candidates, reasons and languages are the same few texts in every row.
     return _cleaned(text[:_MOST_CHARACTERS])
 
 
