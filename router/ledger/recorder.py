@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import logging
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from router.errors import ConfigError
 from router.ledger.insertion import DatabaseSink
 from router.ledger.reader import LedgerReader
 from router.ledger.records import Digester, decision_row, event_row, outcome_row, parts_of
@@ -15,6 +17,8 @@ from router.ledger.settings import LedgerSettings
 from router.ledger.spool import Spool
 from router.ledger.writer import LedgerCounts, LedgerDownError, LedgerWriter
 from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
+
+log = logging.getLogger(__name__)
 
 
 class Ledger:
@@ -25,17 +29,21 @@ class Ledger:
         digester: makes the keyed digests of this ledger.
         writer: writes rows in a thread of its own.
 
-    Raises ConfigError if the key cannot be used or a newer program made the tables. A database that cannot be reached
-    is no error: rows are spooled until it can be.
+    Raises ConfigError if the place is a folder, if the key cannot be used, or if a newer program made the tables. A
+    database that cannot be reached is no error: rows are spooled until it can be.
     """
 
     def __init__(self, settings: LedgerSettings) -> None:
+        if settings.is_sqlite and Path(settings.place).is_dir():
+            raise ConfigError(f"the ledger must be a file, and {settings.place} is a folder; add the name of a file.")
         self.settings = settings
         self.digester = Digester(settings.key())
         sink = DatabaseSink(settings)
-        # If the database is down the writer tries again, and says so in the log.
-        with contextlib.suppress(LedgerDownError):
+        try:
             sink.migrate()
+        except LedgerDownError as error:
+            # The writer tries again.
+            log.error("the ledger %s cannot be used now (%s); rows go to its spool", settings.name, error)  # noqa: TRY400
         spool = Spool(settings.spool_folder, settings.spool_bytes)
         self.writer = LedgerWriter(sink, spool, queue_rows=settings.queue_rows, flush_s=settings.flush_s)
         self._reader: LedgerReader | None = None

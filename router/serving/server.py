@@ -212,7 +212,7 @@ def _explorer(ledger: Ledger, n_workers: int) -> Explorer | None:
     try:
         spent = ledger.reader.explored_usd(start_of_day(time.time()))
     except ConfigError as error:
-        log.warning("no policy explores until the service starts again: %s", error)
+        log.warning("policies that explore do not, until the service starts again: %s", error)
         return None
     return Explorer(spent, parts=n_workers)
 

@@ -159,3 +159,15 @@ def test_a_key_that_is_too_short_and_an_odd_url_are_refused(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"URL postgresql://\.\.\., got a URL 'mysql'"):
         LedgerSettings("mysql://me:secret@somewhere/else").url  # noqa: B018
     assert LedgerSettings("postgresql://me:secret@somewhere/else").name == "postgresql://somewhere/else"
+
+
+def test_a_folder_is_no_ledger_and_a_database_that_is_away_is_said_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ConfigError, match="must be a file"):
+        Ledger(LedgerSettings(str(tmp_path)))
+    (tmp_path / "key").write_text("0123456789abcdef")
+    away = LedgerSettings(str(tmp_path / "away" / "ledger.db"), key_file=tmp_path / "key", spool_dir=tmp_path / "spool")
+    Ledger(away).close()
+    assert f"the ledger {away.place} cannot be used now" in caplog.text
+    assert "rows go to its spool" in caplog.text
