@@ -202,11 +202,15 @@ def policy_activate_verb(what: str, store: str, encoder_dir: Path | None, as_jso
 def policy_rollback_verb(policy: str, store: str, as_json: bool, **wish: Any) -> None:
     """Make the version of POLICY active again, byte for byte, that was active before the one that is now.
 
-    A second rollback goes back one further. `elle policy activate VERSION` goes to any version.
+    A second rollback goes back one further. `elle policy activate VERSION` goes to any version. A version that can no
+    longer be read is refused. No prompt is judged here, so that this needs no encoder.
     """
-    from router.versions.store import roll_back
+    from router.versions.store import load_versions, roll_back
 
-    _say(roll_back(_open(store), policy, _wish(**wish)), as_json)
+    opened = _open(store)
+    if before := opened.trail().before(policy):
+        load_versions(opened, [before])
+    _say(roll_back(opened, policy, _wish(**wish)), as_json)
 
 
 @click.command("history", short_help="Show who made which version active, when, and why.")

@@ -46,7 +46,7 @@ class ReloadCounts:
     Attributes:
         by_outcome: how many ended in each way since the start.
         loaded_at: when the policies that decide now were loaded, in seconds since 1970.
-        last_error: why the last reload failed; empty if it did not fail.
+        last_error: why the policies of the source could not be used when they were read last; empty if they could.
     """
 
     by_outcome: Counter[ReloadOutcome] = field(default_factory=Counter)
@@ -132,12 +132,12 @@ class Reloader:
             try:
                 outcome = await self._replace(load, because, commit)
             except (RouterError, ProbesError) as error:
-                self._note_failure(because, mask_secrets(str(error)))
+                self._note_failure(because, mask_secrets(str(error)), of_source=load == self.load)
                 raise
             except Exception as error:
                 # Whatever goes wrong with new policies, the service lives on with the old ones.
-                log.exception("a reload failed in a way that nobody thought of")
-                self._note_failure(because, f"{type(error).__name__}; the log above says where")
+                why = f"{type(error).__name__}, which is a defect of ELLE Router"
+                self._note_failure(because, why, of_source=load == self.load, defect=error)
                 raise ConfigError("the policies cannot be used; see the service's log.") from error
             if outcome is ReloadOutcome.UNCHANGED and self.counts.last_error:
                 log.warning("%s: the policies can be used again, and are those that decide", because)
@@ -199,14 +199,16 @@ class Reloader:
         router.warm_up()
         return router
 
-    def _note_failure(self, because: str, why: str) -> None:
+    def _note_failure(self, because: str, why: str, *, of_source: bool, defect: Exception | None = None) -> None:
         self.counts.by_outcome[ReloadOutcome.FAILED] += 1
         is_known = why == self.counts.last_error and because == self._source.change
-        self.counts.last_error = why
+        if of_source:
+            self.counts.last_error = why
         if is_known:
             # Nobody asked for this attempt, and it says what an earlier one has said.
             return
-        log.error("%s: the policies were not replaced, %s go on: %s", because, say_versions(self.current.router), why)
+        served = say_versions(self.current.router)
+        log.error("%s: the policies were not replaced, %s go on: %s", because, served, why, exc_info=defect)
 
     async def _in_thread(self, job: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, job, *arguments)

@@ -96,6 +96,20 @@ def test_what_cannot_be_used_or_is_not_expected_changes_nothing(store: Path, tmp
     assert len(answer("history")["changes"]) == 1
 
 
+def test_nobody_goes_back_to_a_version_that_was_damaged(store: Path, tmp_path: Path) -> None:
+    path = write_policy(tmp_path, probe=None, rule=FIXED)
+    first = answer("activate", path, "--reason", "it begins")["after"]
+    change(path, "candidate: small", "candidate: large")
+    answer("activate", path, "--reason", "better")
+    kept = store / "versions" / first / "policy.yaml"
+    whole = kept.read_bytes()
+    kept.write_text("damaged", "utf-8")
+    assert "was changed since it was kept" in run("rollback", "test", "--reason", "worse").output
+    assert len(answer("history")["changes"]) == 2
+    kept.write_bytes(whole)
+    assert answer("rollback", "test", "--reason", "worse")["after"] == first
+
+
 def test_a_policy_file_is_validated_without_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ELLE_STORE", raising=False)
     path = write_policy(tmp_path, probe=None, rule=FIXED)

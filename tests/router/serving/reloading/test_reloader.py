@@ -16,10 +16,12 @@ import yaml
 
 from probes.artifacts import store as artifact
 from router.deciding import pipeline
+from router.errors import ConfigError
 from router.gateways.http.http_gateway import HttpGateway
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2 as routing_pb
+from router.policies.loading import load_policies
 from router.policies.policy_file import read_policy_file
 from router.serving.reloading.reloader import ReloadOutcome
 from router.serving.server import RunningService, serving
@@ -232,6 +234,29 @@ async def test_changed_files_are_taken_by_themselves_even_behind_links_that_are_
         artifact.save(probe, versions[1] / "probe")
         await until(stub, lambda decision: decision.probe.digest == probe.identity)
         watching.cancel()
+
+
+async def test_a_state_that_cannot_be_used_is_tried_again_and_said_once(
+    tmp_path: Path, encoder: FakeEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_policy(tmp_path)
+    good = path.read_text("utf-8")
+    async with served(path) as (running, stub):
+        counts = running.reloader.counts
+        watching = asyncio.create_task(running.reloader.reload_on_changes(every_s=0.01))
+        path.write_text("name: [", "utf-8")
+        while counts.by_outcome[ReloadOutcome.FAILED] < 3:  # noqa: ASYNC110 - nothing else waits here
+            await asyncio.sleep(0.01)
+        assert len([one for one in caplog.records if one.levelno == logging.ERROR]) == 1
+        assert "YAML" in counts.last_error
+        path.write_text(good, "utf-8")
+        while counts.last_error:  # noqa: ASYNC110 - nothing else waits here
+            await asyncio.sleep(0.01)
+        watching.cancel()
+        # A change that somebody else wanted, and that was refused, is no fault of the files.
+        with pytest.raises(ConfigError):
+            await running.reloader.replace(lambda: load_policies([tmp_path / "none.yaml"]), "a wish")
+        assert counts.last_error == ""
 
 
 async def test_a_service_follows_what_is_activated_in_its_store(tmp_path: Path, encoder: FakeEncoder) -> None:
