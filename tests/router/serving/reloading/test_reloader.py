@@ -241,7 +241,7 @@ async def test_a_state_that_cannot_be_used_is_tried_again_and_said_once(
 ) -> None:
     path = write_policy(tmp_path)
     good = path.read_text("utf-8")
-    async with served(path) as (running, stub):
+    async with served(path) as (running, _):
         counts = running.reloader.counts
         watching = asyncio.create_task(running.reloader.reload_on_changes(every_s=0.01))
         path.write_text("name: [", "utf-8")
