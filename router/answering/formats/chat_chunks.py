@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
+
+from router.answering.formats.readable_answers import readable_answer
 
 #: The reason of the end of an answer, and that of one that calls tools.
 _STOP, _CALLS_TOOLS = "stop", "tool_calls"
@@ -73,20 +74,17 @@ def _indexed(choice: dict[str, Any], seen: dict[str, int]) -> dict[str, Any]:
     return {**choice, "delta": {**choice["delta"], "tool_calls": calls}} if calls else choice
 
 
-def with_usual_fields(body: dict[str, Any], model: str) -> dict[str, Any]:
+def with_usual_fields(body: dict[str, Any], model: str, *, streamed: bool) -> dict[str, Any]:
     """Return a chat completion, or a chunk of one, in the form in which it can be translated into another API.
 
     Ids, times and names of models that are missing are filled in, and a list of content parts becomes text.
     """
-    created = body.get("created")
-    is_time = isinstance(created, int | float) and not isinstance(created, bool)
-    fields = {
-        "id": body.get("id") if isinstance(body.get("id"), str) else "chatcmpl",
-        "created": int(created) if is_time else int(time.time()),  # type: ignore[arg-type]
-        "model": body.get("model") if isinstance(body.get("model"), str) else model,
-    }
-    choices = [_with_text(choice) for choice in body.get("choices") or ()]
-    return {**body, **fields, "choices": choices}
+    ready = readable_answer({**body, "choices": body.get("choices") or []}, streamed=streamed)
+    choices = [_with_text(choice) for choice in ready["choices"]]
+    made = {**ready, "model": ready.get("model") or model, "choices": choices}
+    if not isinstance(body.get("usage"), dict):
+        made.pop("usage", None)
+    return made
 
 
 def _with_text(choice: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +100,7 @@ def _with_text(choice: dict[str, Any]) -> dict[str, Any]:
 
 def answer_to_translate(body: dict[str, Any], model: str) -> dict[str, Any]:
     """Return a whole chat completion as `ready_to_translate` yields chunks."""
-    ready = with_usual_fields(body, model)
+    ready = with_usual_fields(body, model, streamed=False)
     for choice in ready["choices"]:
         if choice.get("finish_reason") in (None, _STOP):
             choice["finish_reason"] = _CALLS_TOOLS if (choice.get("message") or {}).get("tool_calls") else _STOP
@@ -119,7 +117,7 @@ async def ready_to_translate(
     calls_tools = is_over = False
     async with contextlib.aclosing(chunks):
         async for chunk in chunks:
-            ready = with_usual_fields(chunk, model)
+            ready = with_usual_fields(chunk, model, streamed=True)
             for choice in ready["choices"]:
                 calls_tools = calls_tools or bool(_calls(choice))
                 is_over = is_over or has_ended(choice)
@@ -128,7 +126,7 @@ async def ready_to_translate(
             yield ready
     if not is_over:
         end = {"index": 0, "delta": {}, "finish_reason": _CALLS_TOOLS if calls_tools else _STOP}
-        yield with_usual_fields({"object": "chat.completion.chunk", "choices": [end]}, model)
+        yield with_usual_fields({"object": "chat.completion.chunk", "choices": [end]}, model, streamed=True)
 
 
 def joined_texts(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -30,8 +30,8 @@ class OpenAIChat:
         return chat_mender()
 
     def text_of(self, body: Mapping[str, Any], *, streamed: bool) -> str:
-        """Return the text of the first choice."""
-        first = next((choice for choice in _choices(body) if choice.get("index", 0) == 0), {})
+        """Return the text of the first choice. One whose index is no number is the first."""
+        first = next((one for one in _choices(body) if not isinstance(one.get("index"), int) or not one["index"]), {})
         text = (first.get(_part(streamed)) or {}).get("content")
         return text if isinstance(text, str) else ""
 

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from router.answering.formats.chat_chunks import chunk_of
+from router.answering.formats.readable_answers import OpenChoices, readable_answer
 from router.answering.formats.reported_errors import as_reported, error_in
 from router.answering.reading.answer_json import FEW_SIGNS, LONG_BYTES, MAX_SIGNS, decoded, signs_in, too_many_values
 from router.answering.reading.large_answers import json_in_pieces
@@ -22,6 +23,9 @@ from router.errors import DispatchError, UpstreamUnavailableError
 #: Bytes of the body of an error that LiteLLM gets to see. It searches them half a dozen times with regular expressions,
 #: each time 4 KB in some 4 ms, during which no other thread runs.
 MAX_ERROR_BYTES = 4 * 1024
+
+#: An event without any of these holds nothing on which LiteLLM stumbles.
+_MENDED_FIELDS = (b'"choices"', b'"candidates"', b'"usage"')
 
 #: A text without any of these reports no error.
 _WORDS_OF_ERRORS = (b"error", b"failed")
@@ -100,24 +104,28 @@ class BoundedBody(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            begin, parts = b"", self._parts()
+            begin, parts = b"", self._noting_usage(self._parts())
             if self._call.streamed:
                 begin, parts = await begin_of(parts, self._call.notes)
             is_of_events = self._of_events and not begin.startswith(b"{")
             async with contextlib.aclosing(self._events(parts) if is_of_events else self._pieces(parts)) as pieces:
-                before = b""
                 async for piece in pieces:
-                    if not self._call.has_usage:
-                        self._call.has_usage = _COUNTED.search(before + piece) is not None
-                        before = piece[-_OVERLAP:]
                     yield piece
         except DispatchError as error:
             self._call.refusal = error
             raise httpx.ReadError("the answer is an error, or longer than the bound on one answer") from error
 
+    async def _noting_usage(self, parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+        before = b""
+        async for part in parts:
+            if not self._call.has_usage:
+                self._call.has_usage = _COUNTED.search(before + part) is not None
+                before = part[-_OVERLAP:]
+            yield part
+
     async def _events(self, parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
         events = events_in(parts, max_bytes=self._call.max_answer_bytes, notes=self._call.notes)
-        has_begun = has_ended = False
+        has_begun, has_ended, choices = False, False, OpenChoices()
         async with contextlib.aclosing(events):
             while True:
                 try:
@@ -135,6 +143,10 @@ class BoundedBody(httpx.AsyncByteStream):
                 if event.is_last and not has_begun:
                     # LiteLLM would make an empty answer of it.
                     raise UpstreamUnavailableError(f"{self._call.who} sent no answer.")
+                if event.is_last and not has_ended and choices.end is not None:
+                    # Some of LiteLLM's readers take the answer for cut off, although its provider says that it is over.
+                    self._call.n_ended += 1
+                    yield ServerSentEvent(b"", json_in_pieces(choices.end)).raw
                 has_begun = True
                 if signs_in(event.data) > FEW_SIGNS:
                     raise too_many_values()
@@ -143,8 +155,7 @@ class BoundedBody(httpx.AsyncByteStream):
                 await raise_reported(event.data, self._call)
                 self._call.n_ended += len(_ENDED.findall(event.data))
                 has_ended = self._call.n_ended > 0
-                if ODD_NUMBER.search(event.data):
-                    event = ServerSentEvent(event.name, json_in_pieces(await decoded(event.data)))
+                event = await _readable(event, choices)
                 yield _NULL_DELTA.sub(b'"delta":{}', event.raw)
 
     async def _pieces(self, parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
@@ -189,10 +200,27 @@ def _is_in_one_piece(begin: bytes) -> bool | None:
 async def _as_stream(content: bytes) -> bytes:
     """Return a chat completion in one piece as the events of a stream, which LiteLLM reads; anything else as it is."""
     try:
-        chunk = chunk_of(await decoded(content))
+        chunk = readable_answer(chunk_of(await decoded(content)), streamed=True)
     except UpstreamUnavailableError:
         return content
     return ServerSentEvent(b"", json_in_pieces(chunk)).raw + ServerSentEvent(b"", DONE).raw
+
+
+async def _readable(event: ServerSentEvent, choices: OpenChoices) -> ServerSentEvent:
+    """Return an event that LiteLLM can read, and note which choices of a chat have begun in it."""
+    is_odd = ODD_NUMBER.search(event.data) is not None
+    if not is_odd and not any(name in event.data for name in _MENDED_FIELDS):
+        return event
+    try:
+        value = await decoded(event.data)
+    except UpstreamUnavailableError:
+        if is_odd:
+            raise
+        # LiteLLM finds it in its own way.
+        return event
+    readable = readable_answer(value, streamed=True)
+    choices.note(readable)
+    return ServerSentEvent(event.name, json_in_pieces(readable)) if is_odd or readable is not value else event
 
 
 async def raise_reported(content: bytes, call: Call) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from router import plain_json
+from router.answering.formats.readable_answers import readable_answer
 from router.answering.reading.answer_json import LONG_BYTES, loads_in_pieces, too_many_values
 from router.answering.reading.large_answers import apart, holds_more
 from router.answering.upstreams.bounded_bodies import ODD_NUMBER, BoundedBody, BoundedErrorBody, raise_reported
@@ -58,10 +59,22 @@ async def _decode_apart(response: httpx.Response, content: bytes, call: Call) ->
     except plain_json.NotPlainJsonError:
         # LiteLLM finds it in its own way.
         return
+    value = readable_answer(value, streamed=False)
     call.aside.take_from(value)
     if holds_more(value, n_values=MOST_FOR_LITELLM):
         raise too_many_values()
     setattr(response, "json", lambda **_: value)  # noqa: B010  (mypy knows it as a method)
+
+
+def _readable(content: bytes) -> bytes:
+    """Return an answer as LiteLLM reads it; one that it can read, or that is no chat completion, as it is."""
+    try:
+        value = plain_json.loads_mended(content)
+    except plain_json.NotPlainJsonError:
+        # LiteLLM finds it in its own way.
+        return content
+    made = readable_answer(value, streamed=False)
+    return content if made is value else json.dumps(made).encode()
 
 
 def _not_for_this_host(name: str, host: str) -> UpstreamDeniedError:
@@ -206,6 +219,8 @@ def _install() -> None:
                     await raise_reported(content, call)
                 if len(content) > LONG_BYTES or ODD_NUMBER.search(content):
                     await _decode_apart(response, content, call)
+                elif response.is_success:
+                    setattr(response, "_content", _readable(content))  # noqa: B010  (it has no other place)
         except DispatchError as error:
             call.refusal = error
             await response.aclose()

@@ -133,15 +133,21 @@ async def _chunks(wrapper: Any, call: Call) -> AsyncGenerator[dict[str, Any], No
     async with contextlib.aclosing(wrapper):
         async for chunk in wrapper:
             body = chunk.model_dump(mode="json", exclude_none=True)
-            if wrapper.received_finish_reason is None and OPENAI_CHAT.is_finished(body):
+            if _reason_of_end(wrapper) is None and OPENAI_CHAT.is_finished(body):
                 return
             for choice in body.get("choices") or ():
                 ended[choice["index"]] = ended.get(choice["index"], False) or has_ended(choice)
             yield body
     open_ones = [index for index, is_over in ended.items() if not is_over]
     if open_ones and len(open_ones) < len(ended) <= call.n_ended:
-        end = {"delta": {}, "finish_reason": wrapper.received_finish_reason}
+        end: dict[str, Any] = {"delta": {}, "finish_reason": _reason_of_end(wrapper)}
         yield {**_without_usage(body), "choices": [{"index": index, **end} for index in open_ones]}
+
+
+def _reason_of_end(wrapper: Any) -> str | None:
+    """Return why the upstream said that its stream ended, which LiteLLM keeps in another place for Gemini."""
+    reason: str | None = wrapper.received_finish_reason or wrapper.intermittent_finish_reason
+    return reason
 
 
 def _without_usage(body: dict[str, Any]) -> dict[str, Any]:
