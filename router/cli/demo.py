@@ -6,9 +6,13 @@ Encoder, probe, gRPC, LiteLLM and HTTP are the real ones. Only the answers are c
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from rich.box import SIMPLE_HEAD
@@ -92,15 +96,25 @@ What was real: the encoder, the fitted probe, the decisions, gRPC, LiteLLM and H
 upstream that only sends canned text, so no key was needed and nothing left this machine.
 
 Next:
-  your own case         docs/journeys.md has twelve, each with commands to copy; docs/faq.md answers doubts
-  ask why               .venv/bin/elle explain "Prove that there are infinitely many primes."
-  keep it running       .venv/bin/elle serve --http 8080 --admin-port 9465
+  your own case         docs/journeys.md of the repository has twelve, with commands to copy; docs/faq.md answers doubts
+  ask why               ELLE explain "Prove that there are infinitely many primes."
+  keep it running       ELLE serve --http 8080 --admin-port 9465
                         and watch it at http://localhost:9465
-  use real providers    .venv/bin/elle policy new > my.yaml; set each `model` there to a LiteLLM model string
+  use real providers    ELLE policy new > my.yaml; set each `model` there to a LiteLLM model string
                         and delete `api_base: canned`; export the provider's key, then
-                        .venv/bin/elle serve --policy my.yaml
-  fit your own data     .venv/bin/elle fit outcomes.jsonl --out my-probe    (columns: prompt, model, score)
+                        ELLE serve --policy my.yaml
+  fit your own data     ELLE fit outcomes.jsonl --out my-probe    (columns: prompt, model, score)
 """
+
+
+def next_steps() -> str:
+    """Return what to do next, with `elle` written as the user can type it here."""
+    called = Path(sys.argv[0])
+    found = shutil.which("elle")
+    same = found is not None and Path(found).resolve() == called.resolve()
+    with contextlib.suppress(ValueError):
+        called = called.absolute().relative_to(Path.cwd())
+    return NEXT_STEPS.replace("ELLE", "elle" if same or called.name != "elle" else str(called))
 
 
 def run_demo(console: Console) -> None:
@@ -119,7 +133,7 @@ async def _run(console: Console) -> None:
         outcomes = [await _ask(client, prompt) for prompt in PROMPTS]
         _print_table(console, running, outcomes)
         console.print("Stopping ...")
-    console.print(f"Stopped cleanly.\n\n{NEXT_STEPS}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Stopped cleanly.\n\n{next_steps()}", highlight=False, markup=False, soft_wrap=True)
 
 
 async def _ask(client: AsyncRouterClient, prompt: DemoPrompt) -> tuple[DemoPrompt, Answer | ServiceError]:

@@ -22,12 +22,12 @@ def plain_reason(decision: RoutingDecision) -> str:
     For example: "Greeting or small talk (84 %), well within the economy tier: standard is expected to be better by
     0.013, and must be by 0.102."
     """
-    return _joined(_kind(decision, with_share=True), _by_gain(decision)[1] or _reason(decision))
+    return _joined(decision, _kind(decision, with_share=True), _by_gain(decision)[1] or _reason(decision))
 
 
 def short_reason(decision: RoutingDecision) -> str:
     """Return the reason without shares and gains, as in "Greeting or small talk, well within the economy tier."."""
-    return _joined(_kind(decision, with_share=False), _by_gain(decision)[0] or _reason(decision))
+    return _joined(decision, _kind(decision, with_share=False), _by_gain(decision)[0] or _reason(decision))
 
 
 def why_no_parts(explanation: Explanation) -> str:
@@ -44,11 +44,13 @@ def why_no_parts(explanation: Explanation) -> str:
     return "The prompt was not judged, so there are no losses to split."
 
 
-def _joined(kind: str, reason: str) -> str:
+def _joined(decision: RoutingDecision, kind: str, reason: str) -> str:
     # ", well within the economy tier" goes on; every other reason begins anew.
     between = ": " if kind and not reason.startswith(", ") else ""
     text = f"{kind}{between}{reason}.".removeprefix(", ")
-    return text[:1].upper() + text[1:]
+    # A name stays as it is written: gpt-5 is not Gpt-5.
+    named = text.startswith(tuple(one.candidate for one in decision.candidates))
+    return text if named else text[:1].upper() + text[1:]
 
 
 def _kind(decision: RoutingDecision, *, with_share: bool) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from router.cli.demo import PROMPTS, run_demo
+from router.cli.demo import PROMPTS, next_steps, run_demo
 from router.deciding.pipeline import Router
 from router.decision import RoutingDecision
 from router.explaining.sentences import short_reason
@@ -57,3 +58,16 @@ def test_the_table_fits_and_the_saving_says_against_what(decisions: list[Routing
     always = sum(one.candidates[-1].expected_cost_usd or 0 for one in decisions)
     assert f"Expected cost of all 12: {usd_text(spent)}. If frontier had answered them all: {usd_text(always)}." in text
     assert f"That saves {1 - spent / always:.0%}" in text
+
+
+def test_what_to_do_next_is_written_as_it_can_be_typed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    elle = tmp_path / "env" / "bin" / "elle"
+    elle.parent.mkdir(parents=True)
+    elle.write_text("#!/bin/sh\n")
+    elle.chmod(0o755)
+    monkeypatch.setattr("sys.argv", [str(elle), "demo"])
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert " env/bin/elle explain " in next_steps()
+    monkeypatch.setenv("PATH", str(elle.parent))
+    assert " elle explain " in next_steps()

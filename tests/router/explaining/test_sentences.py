@@ -50,7 +50,7 @@ GAIN = 0.4 - 0.25
         ),
         (
             record(Reason.WITHIN_RISK_BOUND, threshold=0.5),
-            "Economy is the cheapest candidate whose risk, 0.400, is within the bound of 0.500.",
+            "economy is the cheapest candidate whose risk, 0.400, is within the bound of 0.500.",
         ),
         (
             record(Reason.NONE_WITHIN_RISK_BOUND, "frontier", threshold=0.1),
@@ -59,7 +59,7 @@ GAIN = 0.4 - 0.25
         (record(Reason.FIXED), "The policy always chooses economy."),
         (record(Reason.PINNED), "The request asks for economy."),
         (record(Reason.FAILED_OPEN), "The prompt could not be judged, so that the safe default economy answers."),
-        (record(Reason.SESSION_HELD), "Economy has answered this session so far, and goes on."),
+        (record(Reason.SESSION_HELD), "economy has answered this session so far, and goes on."),
         (
             record(Reason.ABSTAINED, leverage=None),
             "There is no text to judge, so that the safe default economy answers.",
@@ -94,7 +94,8 @@ def test_the_only_candidate_and_why_not_the_others() -> None:
 def test_every_reason_has_a_sentence(reason: Reason) -> None:
     for kinds in (None, TALK, NONE):
         found = plain_reason(record(reason, kinds=kinds))
-        assert found[0].isupper()
+        # The name of a candidate stays as it is written.
+        assert found[0].isupper() or found.startswith("economy ")
         assert found.endswith(".")
         assert reason is Reason.UNKNOWN or "does not know" not in found
 
