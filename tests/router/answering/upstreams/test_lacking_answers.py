@@ -149,7 +149,7 @@ def changes(kind: str) -> Iterator[tuple[str, Any]]:
 async def test_the_text_arrives_whatever_else_is_missing(
     upstream: Upstream, url: str, monkeypatch: pytest.MonkeyPatch, provider: str, api: ApiFormat
 ) -> None:
-    monkeypatch.setenv("SOME_KEY", "k")
+    monkeypatch.setenv("SOME_KEY", "key-of-the-loopback-upstream")
     kind = provider if provider in FIELDS else "chat"
     base = f"{url}/v1" if kind == "chat" else url
     candidate = Candidate(name="c", model=f"{provider}/m", api_base=base, api_key_env="SOME_KEY", timeout_s=20)
@@ -164,7 +164,7 @@ async def test_the_text_arrives_whatever_else_is_missing(
 async def test_a_stream_that_is_cut_is_still_an_error(
     upstream: Upstream, url: str, monkeypatch: pytest.MonkeyPatch, provider: str
 ) -> None:
-    monkeypatch.setenv("SOME_KEY", "k")
+    monkeypatch.setenv("SOME_KEY", "key-of-the-loopback-upstream")
     monkeypatch.setitem(STREAM, "end", 2)
     change[:] = ["", GONE]
     candidate = Candidate(name="c", model=f"{provider}/m", api_base=f"{url}/v1", api_key_env="SOME_KEY", timeout_s=20)
