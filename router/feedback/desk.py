@@ -59,7 +59,7 @@ class FeedbackDesk:
         digest = self._ledger.digester.of_name("caller", grader.caller)
         decision = await self._find(piece, digest)
         if decision is not None and not grader.may_grade_all and decision.values["caller"] not in (None, digest):
-            raise _unknown()
+            raise _unknown("decision_id" if piece.decision_id else "request_id")
         row = _logged(piece, decision, digest, is_verified=decision is not None or grader.may_grade_all)
         if piece.idempotency_key and (known := await self._known(row.feedback_id)) is not None:
             if replace(row, at=known.at, verified=known.verified) != known:
@@ -79,11 +79,11 @@ class FeedbackDesk:
         Raises UnknownDecisionError, and NotRecordedError if the ledger cannot be read now.
         """
         if not is_time_id(decision_id):
-            raise _unknown()
+            raise _unknown("escalated_from")
         digest = self._ledger.digester.of_name("caller", caller)
         decision = await self._look_up(FeedbackPiece(FeedbackKind.CHECK, 0, decision_id), digest, may_fail=False)
         if decision is None or decision.values["caller"] not in (None, digest):
-            raise _unknown()
+            raise _unknown("escalated_from")
         return decision.answered_by or decision.chosen
 
     async def _find(self, piece: FeedbackPiece, digest: str | None) -> LoggedDecision | None:
@@ -97,7 +97,7 @@ class FeedbackDesk:
         if decision is None:
             is_recent = bool(piece.decision_id) and abs(time.time() - made_at(piece.decision_id)) < _ON_ITS_WAY_S
             if not is_recent and not (piece.decision_id and self._ledger.counts.spool_bytes):
-                raise _unknown()
+                raise _unknown("decision_id" if piece.decision_id else "request_id")
         return decision
 
     async def _look_up(self, piece: FeedbackPiece, digest: str | None, *, may_fail: bool) -> LoggedDecision | None:
@@ -181,12 +181,12 @@ def _next_above(decision: LoggedDecision) -> str:
     return next((one.candidate for one in above if one.eligible), "")
 
 
-def _unknown() -> UnknownDecisionError:
+def _unknown(field: str) -> UnknownDecisionError:
     return UnknownDecisionError(
         "the ledger has no such decision of this caller. Send the id of a decision, from the header "
         "`x-elle-decision-id` or the record, with the credential of its request; old decisions may have been deleted "
         "(--ledger-keep-days).",
-        field="decision_id",
+        field=field,
     )
 
 

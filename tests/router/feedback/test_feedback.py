@@ -112,6 +112,14 @@ def test_unknown_decisions_are_refused_unless_they_may_be_on_their_way(service: 
     with pytest.raises(ServiceError, match="no such decision") as refused:
         service.client.feedback(FeedbackPiece(FeedbackKind.THUMB, 1.0, old))
     assert refused.value.code == "NOT_FOUND"
+    headers = {"x-api-key": "me", "x-elle-escalated-from": old}
+    body = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
+    answers = {
+        "decision_id": service.post(kind="thumb", value=1, decision_id=old),
+        "request_id": service.post(kind="thumb", value=1, request_id="nobody's"),
+        "escalated_from": service.http.post("/v1/chat/completions", json=body, headers=headers),
+    }
+    assert {name: one.json()["error"]["param"] for name, one in answers.items()} == {name: name for name in answers}
     coming = service.client.feedback(FeedbackPiece(FeedbackKind.THUMB, 1.0, new_id()))
     assert coming.status is FeedbackStatus.PENDING
 
