@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from probes.bounded.text import os_fault
 from probes.errors import ProbesError
 from router.errors import RouterError
 
@@ -106,6 +107,9 @@ class WatchedValue(Generic[T]):
             self.value = load()
         except (RouterError, ProbesError) as error:
             self._note_failure(str(error))
+            return False
+        except OSError as error:
+            self._note_failure(f"{os_fault(error)}.")
             return False
         except Exception as error:
             # Whatever there is to read, the service goes on with what it knows.

@@ -130,6 +130,15 @@ class Service:
         rows = [line.split() for file in files for line in file.read_text().splitlines()[1:]]
         return {f"socket:[{row[9]}]" for row in rows if row[1].endswith(port) and row[3] == "0A"}
 
+    @property
+    def is_whole(self) -> bool:
+        """Return whether there are all workers, and each of them listens."""
+        # A process may end while it is looked at.
+        with contextlib.suppress(OSError):
+            workers = self.workers()
+            return len(workers) == WORKERS and all(map(self.listens, workers))
+        return False
+
     def listens(self, pid: int) -> bool:
         """Return whether a process listens on the port of gRPC."""
         sockets = self.listeners()

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.attack.target import Found
 from benchmarks.chaos.counting import counted
 from benchmarks.chaos.load import Load
-from benchmarks.chaos.service import WORKERS, Service
+from benchmarks.chaos.service import Service
 from benchmarks.chaos.upstream import Upstream
 
 #: Seconds after which the service must serve again: the limit of issue 20.
@@ -46,7 +46,6 @@ class Trial:
         seconds: how long a fault lasts that lasts.
         factor: how much wider the limits on time are.
         kills: when processes were killed or stopped.
-        listeners: how many sockets listened at first.
     """
 
     service: Service
@@ -58,7 +57,6 @@ class Trial:
     seconds: float
     factor: float
     kills: list[float] = field(default_factory=list)
-    listeners: int = 0
 
     def killed(self) -> None:
         """Note that a process is killed or stopped now."""
@@ -101,10 +99,10 @@ class Trial:
         return begun - since
 
     def _was_whole_again(self, since: float) -> float:
-        """Return the seconds from `since` until as many workers listen as at first."""
+        """Return the seconds from `since` until all workers listen."""
         ends = time.monotonic() + 60
         while time.monotonic() < ends:
-            if len(self.service.listeners()) == self.listeners and len(self.service.workers()) == WORKERS:
+            if self.service.is_whole:
                 return time.monotonic() - since
             time.sleep(0.05)
         return float("inf")
@@ -143,16 +141,18 @@ def _trials(
     service.start()
     load = Load(service)
     stack.callback(load.stop)
-    trial = Trial(service, load, upstream, *disks, ledger[1], *bounds, listeners=len(service.listeners()))
+    trial = Trial(service, load, upstream, *disks, ledger[1], *bounds)
     load.start()
-    _await_answers(load)
+    _await_answers(service, load)
     yield trial
 
 
-def _await_answers(load: Load) -> None:
-    """Wait until both workers have answered: the first answers wait for imports."""
+def _await_answers(service: Service, load: Load) -> None:
+    """Wait until all workers listen and some have answered: the first answers wait for imports."""
     ends = time.monotonic() + 90
-    while time.monotonic() < ends and sum(reply.method == "Complete" for reply in load.replies) < 10:
+    while time.monotonic() < ends:
+        if service.is_whole and sum(reply.method == "Complete" for reply in load.replies) >= 10:
+            return
         time.sleep(0.1)
 
 

@@ -12,8 +12,9 @@ from router.rollout.canary_file import CanaryFile
 if TYPE_CHECKING:
     from router.ledger.reader import Arrival, LoggedDecision
 
-#: Seconds in which a row that is being written can be seen, and the most answers that are remembered for so long.
-LATE_S, MOST_REMEMBERED = 120.0, 100_000
+#: Seconds by which an answer may be seen late, because its row is still being written or the clock of its machine is
+#: behind, and the most answers that are remembered for so long. Every process of the service reads the canary's file.
+LATE_S, MOST_REMEMBERED = 120.0, 20_000
 
 
 def take_labels(
