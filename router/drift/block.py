@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from router.decision import RoutingDecision
 from router.drift.signals import SIGNALS, categories_of
 from router.errors import ConfigError
@@ -32,8 +30,6 @@ class Block:
         n_risks: the number of requests whose candidates had risks.
         chosen_risk, strongest_risk: the sums of the risk of the chosen candidate, and of the smallest risk of any
             candidate that was eligible, over those requests.
-        n_features: the number of prompts that were encoded.
-        feature_sum: the sum of their features, (d,) float64; None as long as there are none.
     """
 
     started: float = math.inf
@@ -43,14 +39,9 @@ class Block:
     n_risks: int = 0
     chosen_risk: float = 0.0
     strongest_risk: float = 0.0
-    n_features: int = 0
-    feature_sum: np.ndarray | None = None
 
-    def add(self, decision: RoutingDecision, features: np.ndarray | None, now: float) -> None:
-        """Count one decision in every signal.
-
-        features: (d,) those of its prompt; None if it was not encoded. now: seconds since 1970.
-        """
+    def add(self, decision: RoutingDecision, now: float) -> None:
+        """Count one decision in every signal. now: seconds since 1970."""
         self.started, self.ended = min(self.started, now), max(self.ended, now)
         self.n += 1
         for signal, category in categories_of(decision).items():
@@ -62,28 +53,14 @@ class Block:
             self.n_risks += 1
             self.chosen_risk += chosen
             self.strongest_risk += min(risks)
-        if features is not None:
-            self.n_features += 1
-            self.feature_sum = features.astype(np.float64) if self.feature_sum is None else self.feature_sum + features
 
     def add_block(self, other: Block) -> None:
         """Add the counts of another block, for example of the next day."""
         self.started, self.ended = min(self.started, other.started), max(self.ended, other.ended)
         for signal, counts in other.counts.items():
             self.counts[signal].update(counts)
-        for name in ("n", "n_risks", "chosen_risk", "strongest_risk", "n_features"):
+        for name in ("n", "n_risks", "chosen_risk", "strongest_risk"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        if other.feature_sum is not None:
-            mine = 0.0 if self.feature_sum is None else self.feature_sum
-            self.feature_sum = mine + other.feature_sum
-
-    @property
-    def feature_mean(self) -> np.ndarray | None:
-        """The mean features, (d,) float32, or None if no prompt was encoded."""
-        if self.feature_sum is None:
-            return None
-        mean: np.ndarray = (self.feature_sum / self.n_features).astype(np.float32)
-        return mean
 
     def share(self, signal: str, category: str) -> float | None:
         """Return the share of a category among the requests that have a value in this signal; None if none has."""
@@ -93,8 +70,7 @@ class Block:
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON."""
         plain = {name: getattr(self, name) for name in _NUMBERS}
-        sums = None if self.feature_sum is None else self.feature_sum.tolist()
-        return {**plain, "counts": {signal: dict(counts) for signal, counts in self.counts.items()}, "features": sums}
+        return {**plain, "counts": {signal: dict(counts) for signal, counts in self.counts.items()}}
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Block:
@@ -105,12 +81,11 @@ class Block:
                 signal: Counter({str(name): int(count) for name, count in plain["counts"].get(signal, {}).items()})
                 for signal in SIGNALS
             }
-            sums = None if plain["features"] is None else np.array(plain["features"], dtype=np.float64)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"this is no block of drift counts: {type(error).__name__} at {error}.") from error
         if any(count < 0 for signal in counts.values() for count in signal.values()) or numbers["n"] < 0:
             raise ConfigError("a block of drift counts holds a negative number.")
-        return cls(**numbers, counts=counts, feature_sum=sums)
+        return cls(**numbers, counts=counts)
 
 
 _NUMBERS: Mapping[str, type] = {
@@ -120,5 +95,4 @@ _NUMBERS: Mapping[str, type] = {
     "n_risks": int,
     "chosen_risk": float,
     "strongest_risk": float,
-    "n_features": int,
 }

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from router.decision import RoutingDecision
 from router.drift.block import Block
 from router.drift.comparison import MixComparison, compare_counts
@@ -71,14 +69,14 @@ class TrafficWatch:
         """Whether the baseline is complete, so that blocks are compared with it."""
         return self.n_blocks >= self.settings.baseline_blocks
 
-    def add(self, decision: RoutingDecision, features: np.ndarray | None, now: float) -> bool:
+    def add(self, decision: RoutingDecision, now: float) -> bool:
         """Count one decision, unless its session has counted in this block. Return whether that completed a block."""
         if session := decision.session_id:
             if session in self._sessions:
                 return False
             if len(self._sessions) < MAX_SESSIONS:
                 self._sessions.add(session)
-        self.current.add(decision, features, now)
+        self.current.add(decision, now)
         block = self.current
         if block.n < self.settings.block_requests or now - block.started < self.settings.block_s:
             return False

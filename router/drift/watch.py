@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from probes.atomic_write import write_file
 from probes.errors import ArtifactError
-from probes.regression.linear import Leverage
 from router.decision import Reason, RoutingDecision
 from router.drift.settings import DriftSettings
 from router.drift.traffic_watch import TrafficWatch
@@ -82,7 +78,7 @@ class DriftWatch:
         while len(self._watches) > MAX_PROBES:
             del self._watches[next(iter(self._watches))]
         before = watch.alarms
-        if watch.add(decision, event.features, self._clock()):
+        if watch.add(decision, self._clock()):
             self._report(decision, watch, had_alarms=bool(before))
             self._save_soon()
 
@@ -123,17 +119,6 @@ class DriftWatch:
             log.warning("drift: policy %s: %s", decision.policy.name, alarm)
         if had_alarms and not watch.alarms:
             log.info("drift: policy %s: the traffic is as in the baseline again", decision.policy.name)
-
-
-def mean_distance(leverage: Leverage, mean: np.ndarray) -> float:
-    """Return how far the mean prompt lies from the mean of the fit, in standard deviations of the fit's prompts.
-
-    It is the Mahalanobis distance, with the penalty of the ridge added to the covariance. A leverage is
-    1/n + d^2 / n for the distance d (Hoaglin & Welsch 1978), and `leverage.floor` is 1/n.
-
-    mean: (d,) float32, the mean features.
-    """
-    return math.sqrt(max(0.0, float(leverage.score(mean)) / leverage.floor - 1)) if leverage.floor else math.nan
 
 
 def _write_state(path: Path, contents: bytes) -> None:

@@ -31,7 +31,6 @@ class Opinion:
         name: which score or check it is; may be empty.
         value: from 0 to 1: the mean of the newest pieces of the highest authority; None if they are disputed.
         authority: the highest authority that said anything.
-        n_sources: how many sources of that authority there are.
         at: when the newest piece came, in seconds since 1970.
     """
 
@@ -39,7 +38,6 @@ class Opinion:
     name: str
     value: float | None
     authority: FeedbackAuthority
-    n_sources: int
     at: float
 
 
@@ -90,6 +88,5 @@ def _opinion(pieces: Sequence[LoggedFeedback]) -> Opinion:
         name=heard[0].name,
         value=None if is_disputed else fmean(values),
         authority=FeedbackAuthority(heard[0].authority),
-        n_sources=len(heard),
         at=max(one.at for one in heard),
     )

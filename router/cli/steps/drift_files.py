@@ -42,7 +42,7 @@ def watches_of_ledger(logged: Iterable[LoggedDecision], settings: DriftSettings)
         decision = decision_of(one)
         if decision.reason is not Reason.SESSION_HELD:
             watch = found.setdefault(decision.probe.digest if decision.probe else NO_PROBE, TrafficWatch(settings))
-            watch.add(decision, one.features, float(one.values["at"]))
+            watch.add(decision, float(one.values["at"]))
     return found
 
 

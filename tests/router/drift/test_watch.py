@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from router.decision import ArtifactRef, Reason, RoutingDecision
 from router.drift.settings import DriftSettings
-from router.drift.watch import MAX_PROBES, NO_PROBE, DriftWatch, mean_distance
+from router.drift.watch import MAX_PROBES, NO_PROBE, DriftWatch
 from router.errors import ConfigError
 from router.observing.observer import DecidedEvent
 from router.values import RouteQuery
-from tests.fakes import N_FEATURES, FakeEncoder, fake_probe
 from tests.router.drift.decisions import decision
 
 SETTINGS = DriftSettings(block_s=0, block_requests=50, baseline_blocks=2)
@@ -76,12 +74,3 @@ def test_a_state_that_cannot_be_written_is_logged_and_the_watch_goes_on(
     feed(watch, decision(), 1)
     watch.save()
     assert "drift state cannot be written" in caplog.text
-
-
-def test_the_mean_distance_is_about_zero_for_the_prompts_of_the_fit_and_grows_with_a_shift() -> None:
-    leverage, encoder = fake_probe().leverage, FakeEncoder()
-    features = np.stack([encoder.encode(f"prompt number {i}") for i in range(400)])
-    mean = features.mean(axis=0)
-    assert mean_distance(leverage, mean) < 0.1
-    shifted = mean + 2 * features.std(axis=0) / N_FEATURES**0.5
-    assert mean_distance(leverage, shifted.astype(np.float32)) == pytest.approx(2, rel=0.2)
