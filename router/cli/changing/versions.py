@@ -41,9 +41,18 @@ EXPECT = click.option(
 
 
 def _open(store: str) -> VersionStore:
+    from router.errors import ConfigError
     from router.versions.opening import store_at
 
+    if not store.strip():
+        raise ConfigError("--store must name a directory or a database, got an empty text.")
     return store_at(store)
+
+
+def _say_if_empty(store: str, rows: list[dict[str, Any]], what: str) -> None:
+    """Say on stderr that a store holds nothing, which whoever mistyped its name would not find out otherwise."""
+    if not rows:
+        click.echo(f"There is no {what} in {store}. `elle policy activate FILE --store {store}` keeps one.", err=True)
 
 
 @click.command("list", short_help="List the versions in a store.")
@@ -57,6 +66,7 @@ def policy_list_verb(store: str, as_json: bool) -> None:
     from router.versions.version import SHOWN
 
     rows = list(rows_of(_open(store)))
+    _say_if_empty(store, rows, "version")
     if as_json:
         print_json({"versions": rows})
         return
@@ -226,6 +236,7 @@ def policy_history_verb(policy: str | None, store: str, as_json: bool) -> None:
     from router.versions.version import SHOWN
 
     rows = [change_to_dict(one) for one in _open(store).trail().changes if policy in (None, one.policy)]
+    _say_if_empty(store, rows, "change" if policy is None else f"change of {policy!r}")
     if as_json:
         print_json({"changes": rows})
         return

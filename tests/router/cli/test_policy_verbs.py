@@ -44,6 +44,16 @@ def test_new_prints_the_embedded_policy_or_the_example() -> None:
     assert "exclude each other" in run("new", "--example", "--from-litellm", "config.yaml").output
 
 
+def test_an_empty_store_is_said_to_be_one_and_a_store_needs_a_name(store: Path) -> None:
+    for verb, what in (("list", "no version"), ("history", "no change")):
+        result = run(verb)
+        assert result.exit_code == 0
+        assert f"There is {what} in {store}" in result.stderr
+        assert run(verb, "--json").stdout.count("[]") == 1
+        assert "must name a directory" in run(verb, "--store", " ").output
+    assert "no change of 'x'" in run("history", "x").stderr
+
+
 def test_versions_are_activated_compared_and_rolled_back(store: Path, tmp_path: Path) -> None:
     path = write_policy(tmp_path, probe=None, rule=FIXED)
     first = answer("activate", path, "--reason", "it begins", "--author", "ann", "--expect", "none")
