@@ -71,6 +71,10 @@ class PromptScorer:
         self._n_models = linear.n_targets
         self._out = ctypes.c_double * (linear.n_targets + 1 + 3 + 2 * N_NEAREST)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Engines send a probe to other processes, and an address means nothing there.
+        return _scorer_of, (self._linear, self._leverage, self._kinds, self.is_compiled)
+
     @property
     def is_compiled(self) -> bool:
         """Return whether the C function scores prompts, and not numpy."""
@@ -96,6 +100,10 @@ class PromptScorer:
         leverage = float(self._leverage.score(x))
         found = kinds.nearest(x) if kinds is not None and math.isfinite(leverage) else None
         return ScoredPrompt(tuple(self._linear.predict(x).tolist()), leverage, found)
+
+
+def _scorer_of(linear: LinearProbe, leverage: Leverage, kinds: KnownKinds | None, compiled: bool) -> PromptScorer:
+    return PromptScorer(linear, leverage, kinds, compiled=compiled)
 
 
 def _struct(linear: LinearProbe, leverage: Leverage, kinds: KnownKinds | None) -> _Scorer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -83,3 +84,10 @@ def test_ties_are_in_the_order_of_the_kinds(make_probe: Callable[..., Difficulty
         near = scorer.score(kinds.means[0]).kinds
         assert near is not None
         assert [one.name for one in near.nearest] == list(kinds.names[:3])
+
+
+def test_a_probe_that_was_sent_to_another_process_predicts_the_same(make_probe: Callable[..., DifficultyProbe]) -> None:
+    probe = replace(make_probe(), kinds=made_kinds())
+    sent = pickle.loads(pickle.dumps(probe))  # noqa: S301  (as Ray and `multiprocessing` do)
+    for x in made_rows(3, 8).features:
+        assert sent.predict_one(x) == probe.predict_one(x)
