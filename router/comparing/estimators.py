@@ -75,7 +75,7 @@ class Overlap:
     def why_not_enough(self) -> str:
         """Return why nothing can be said, in words; empty if the overlap is enough."""
         if self.n_rows == 0:
-            return "no decision has both a logged choice and a reward"
+            return "no decision has this figure; quality needs feedback of the kind of --kind, and cost needs prices"
         if self.unsupported_share > MOST_UNSUPPORTED:
             return (
                 f"for {self.unsupported_share:.0%} of the requests the policy's choice could not have been logged; let "

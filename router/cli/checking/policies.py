@@ -13,6 +13,7 @@ from router.cli.steps.validate_file import what_keeps_from_answering
 from router.policies.certificate import is_expired
 from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies
 from router.quoting import did_you_mean, quoted
+from router.rollout.canary_file import read_canary
 from router.versions.checking import check_policies
 from router.versions.opening import store_at
 from router.versions.store import load_active
@@ -86,6 +87,26 @@ class PolicyChecks:
             yield warn(name, f"nothing reads the variable {quoted(variable)}.", do)
         if not unknown:
             yield ok(name, "every variable ELLE_... is one that elle reads.")
+
+    def check_canary(self, name: str, wanted: Wanted) -> Iterator[Finding]:
+        """Read the canary, and look whether both of its policies are served."""
+        path = wanted.settings.canary
+        if path is None:
+            return
+        if not path.exists():
+            yield warn(name, f"there is no canary {path}.", "Begin one with `elle canary start`, or leave it away.")
+            return
+        canary, served = read_canary(path).canary, {policy.ref.name for policy in self._loaded}
+        missing = [one for one in (canary.plan.policy, canary.plan.base) if one not in served]
+        if missing and self._loaded and canary.share > 0:
+            words = " and ".join(map(quoted, missing))
+            yield warn(
+                name,
+                f"the canary {canary.plan.policy} decides nothing, because the service does not serve {words}.",
+                "Serve both policies (--policy), or begin a canary of policies that are served.",
+            )
+        else:
+            yield ok(name, f"the canary {canary.plan.policy} is {canary.status} and decides {canary.share:.0%}.")
 
     @property
     def _own(self) -> Sequence[ServedPolicy]:

@@ -1,4 +1,4 @@
-"""Check what a service keeps: the ledger and its spool, the store of versions, the canary, and the state of drift."""
+"""Check what a service keeps: the ledger and its spool, the store of versions, and the state of drift."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from router.cli.checking.finding import Finding, Wanted, fail, ok, warn
 from router.cli.checking.installation import is_writable
 from router.ledger.opening import opened_reader, require_installed
 from router.ledger.settings import DatabaseSettings, LedgerSettings
-from router.rollout.canary_file import read_canary
 from router.versions.opening import store_at
 
 #: Bytes that a ledger should find free besides its spool.
@@ -121,17 +120,9 @@ def check_store(name: str, wanted: Wanted) -> Iterator[Finding]:
         )
 
 
-def check_rollout(name: str, wanted: Wanted) -> Iterator[Finding]:
-    """Read the canary, and look whether the baseline of drift can be kept."""
+def check_drift(name: str, wanted: Wanted) -> Iterator[Finding]:
+    """Look whether the baseline of drift can be kept."""
     settings = wanted.settings
-    if settings.canary is not None:
-        if settings.canary.exists():
-            canary = read_canary(settings.canary).canary
-            yield ok(name, f"the canary {canary.plan.policy} is {canary.status} and decides {canary.share:.0%}.")
-        else:
-            yield warn(
-                name, f"there is no canary {settings.canary}.", "Begin one with `elle canary start`, or leave it away."
-            )
     if settings.drift_state is not None:
         yield _of_folder(name, settings.drift_state.absolute().parent, "the baseline of drift can be kept")
     elif settings.drift is not None:

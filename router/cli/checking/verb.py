@@ -103,7 +103,8 @@ def _checks() -> Iterator[tuple[str, Check]]:
     yield "ledger", records.check_ledger
     yield "state", records.check_state
     yield "store", records.check_store
-    yield "rollout", records.check_rollout
+    yield "rollout", policies.check_canary
+    yield "rollout", records.check_drift
 
 
 def _variables() -> set[str]:

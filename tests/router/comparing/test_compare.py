@@ -113,7 +113,7 @@ def test_the_text_says_the_same(world: Path) -> None:
 
 def test_feedback_of_another_kind_is_not_enough(world: Path) -> None:
     asked = str(world / "cheap.yaml"), str(world / "strong.yaml"), "--kind", "thumb"
-    assert "NOT ENOUGH to compare quality: no decision has both" in elle(world, *asked, status=3).stdout
+    assert "NOT ENOUGH to compare quality: no decision has this figure" in elle(world, *asked, status=3).stdout
 
 
 def test_without_exploring_it_says_plainly_that_it_is_not_enough(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from router.cli.main import cli
 from router.identity.principal import Scope
 from router.identity.token_book import changing, now_utc
 from router.ledger.settings import LedgerSettings
+from router.rollout.canary import Canary, CanaryPlan
+from router.rollout.canary_file import CanaryFile
 from router.serving.settings import ServerSettings
 from scripts.reference import ENVIRONMENT
 from tests.router.identity.authority import Authority
@@ -125,6 +127,11 @@ def _short_key(folder: Path) -> list[str]:
     return ["--ledger", str(folder / "new.db"), "--ledger-key", str(folder / "short.key")]
 
 
+def _canary_of_others(folder: Path) -> list[str]:
+    CanaryFile(folder / "c.json", Canary(CanaryPlan("c", "nobody", "none", 0.02))).save()
+    return ["--canary", str(folder / "c.json")]
+
+
 #: For each fault the check that finds it, how bad it is, and what it says.
 FAULTS: dict[str, tuple[Callable[[Path], list[str]], str, Level, str]] = {
     "certificate ends": (lambda f: _tls(f, days=3), "TLS", Level.WARN, "Renew the certificate"),
@@ -149,6 +156,7 @@ FAULTS: dict[str, tuple[Callable[[Path], list[str]], str, Level, str]] = {
     "empty store": (lambda f: ["--store", str(f / "store")], "policies", Level.FAIL, "elle policy activate"),
     "no policy": (lambda f: ["--policy", str(f / "none.yaml")], "policies", Level.FAIL, "does not exist"),
     "no canary": (lambda f: ["--canary", str(f / "canary.json")], "rollout", Level.WARN, "elle canary start"),
+    "canary of others": (_canary_of_others, "rollout", Level.WARN, "does not serve 'nobody' and 'none'"),
     "too many threads": (lambda f: ["--workers", "64", "--threads", "64"], "cores", Level.WARN, "take turns"),
     "too many processes": (lambda f: ["--workers", "100000"], "memory", Level.WARN, "Raise the limit"),
     "no room for drift": (
