@@ -14,12 +14,25 @@ from probes.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Holds an estimate and its two-sided confidence interval; `confidence` is the nominal coverage, in (0, 1)."""
+    """Holds an estimate and its two-sided confidence interval; `confidence` is the nominal coverage, in [0, 1).
+
+    A confidence of 0 says that there are too few data for an interval; both ends are then the estimate.
+    """
 
     value: float
     low: float
     high: float
     confidence: float = 0.95
+
+    @property
+    def is_known(self) -> bool:
+        """Return whether there is an interval, and not the estimate alone."""
+        return self.confidence > 0
+
+    @classmethod
+    def unknown(cls, value: float) -> Interval:
+        """Return an estimate from too few data for an interval."""
+        return cls(value, value, value, 0.0)
 
 
 def bootstrap(
@@ -35,7 +48,7 @@ def bootstrap(
     All arrays are resampled by the same rows (their first axis), so a statistic that compares two of them is a paired
     comparison. For example, a statistic that returns the difference of two figures gives the interval of the
     difference. groups: (n,) labels; if given, whole groups are drawn with replacement, for rows that depend on each
-    other.
+    other. Of a single row, or a single group, the interval is unknown.
 
     Raises DataError for unequal lengths, no rows, confidence outside (0, 1) or fewer than 2 resamples. An error that
     the statistic raises on a resample is raised as it is.
@@ -44,9 +57,12 @@ def bootstrap(
     n = columns[0].shape[0] if columns else 0
     if n == 0 or any(column.shape[0] != n for column in columns):
         raise DataError(f"arrays must have equally many rows, at least 1; got {[c.shape[0] for c in columns]}.")
+    n_drawn = n if groups is None else len(np.unique(np.asarray(groups)))
     if not 0.0 < confidence < 1.0 or n_resamples < 2:
         raise DataError(f"confidence must lie in (0, 1) and n_resamples be >= 2; got {confidence} and {n_resamples}.")
     draw = _row_sampler(n) if groups is None else _group_sampler(np.asarray(groups), n)
+    if n_drawn < 2:
+        return Interval.unknown(float(statistic(*columns)))
     rng = np.random.default_rng(seed)
     draws = np.empty(n_resamples)
     for resample in range(n_resamples):

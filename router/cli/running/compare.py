@@ -129,4 +129,6 @@ def _cells(estimates: Any, digits: int) -> list[str]:
 def _cell(estimate: Any, digits: int) -> str:
     if math.isnan(estimate.value):
         return "no row matches"
+    if not estimate.is_known:
+        return f"{estimate.value:.{digits}f} [too few]"
     return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from router.cli.starting.done_steps import StepDone
     from router.cli.starting.start import StartOptions
 
+#: The port of the HTTP API in the command with which the policy is served.
+_HTTP_PORT = 8080
+
 _START_GROUPS = {
     "Which models": ("weak", "strong", "policy", "offline"),
     "The target": ("max_loss",),
@@ -79,11 +82,15 @@ def start_verb(log: Path, as_json: bool, **options: Any) -> None:
             raise click.Abort from error
         except NotCertifiedError as error:
             raise _NotCertified(str(error)) from error
-    serve = shlex.join(["elle", "serve", "--policy", str(start.out / "policy.yaml")])
+    serve = shlex.join(["elle", "serve", "--policy", str(start.out / "policy.yaml"), "--http", str(_HTTP_PORT)])
     if as_json:
         print_json({"steps": [asdict(step) for step in steps], "serve": serve})
     else:
         click.echo(f"Serve it:\n\n    {serve}\n")
+        click.echo(
+            f"Then give an SDK of OpenAI's the base URL http://localhost:{_HTTP_PORT}/v1 and the model `auto`; "
+            "gRPC is on port 50051."
+        )
 
 
 def _start_options(log: Path, options: dict[str, Any], *, ask: bool) -> StartOptions:

@@ -10,7 +10,7 @@ from rich.table import Table
 from probes.measures.bootstrap import Interval
 from router.money import amount_text, usd_text
 from router.tuning.previewing.preview import POLICY, Preview
-from router.tuning.previewing.savings import WayFigures
+from router.tuning.previewing.savings import LEAST_SESSIONS, WayFigures
 from router.tuning.previewing.slices_of_log import DecisionToRead, LogPart
 
 #: Columns of the table of ways to answer, and of the table of parts of the log.
@@ -57,6 +57,10 @@ def _sentences(found: Preview) -> Iterator[str]:
             f"A calculation without prompt caches would promise {found.seeming_saving:.1%} for deciding each request "
             f"by itself; with caches that saves {switching.saved.value:.1%}."
         )
+
+
+#: Stands in place of an interval.
+_TOO_FEW = f"fewer than {LEAST_SESSIONS} sessions, too few for an interval"
 
 
 def print_preview(found: Preview, console: Console) -> None:
@@ -152,11 +156,17 @@ def _saving(saved: Interval) -> str:
     if saved.value < -1:
         # Three digits before the percent sign say less than a factor.
         times = f"{1 - saved.value:.3g} times as much is spent"
+        if not saved.is_known:
+            return f"{times} ({_TOO_FEW})"
         return f"{times} (95 % interval over sessions {1 - saved.high:.3g} to {1 - saved.low:.3g} times)"
     if saved.value < 0:
         word, low, high = "more is spent", -saved.high, -saved.low
+    if not saved.is_known:
+        return f"{abs(saved.value):.1%} {word} ({_TOO_FEW})"
     return f"{abs(saved.value):.1%} {word} (95 % interval over sessions {low:.1%} to {high:.1%})"
 
 
 def _interval(one: Interval | None) -> str:
-    return "-" if one is None else f"{one.value:.1%} [{one.low:.1%}, {one.high:.1%}]"
+    if one is None:
+        return "-"
+    return f"{one.value:.1%} [{one.low:.1%}, {one.high:.1%}]" if one.is_known else f"{one.value:.1%} [too few]"

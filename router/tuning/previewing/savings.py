@@ -18,6 +18,9 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Choices = npt.NDArray[np.int64]
 
+#: Draws of fewer sessions than this say little about what other sessions would have cost.
+LEAST_SESSIONS = 10
+
 
 @dataclass(frozen=True)
 class WayFigures:
@@ -129,7 +132,8 @@ def measure_ways(
     columns = [np.where(rows, paid, 0.0)]
     for way in ways:
         columns += [np.where(kept, way.bill.cost_usd, 0.0) for kept in (answered, rows)]
-    draws = _draws(_by_session(requests, np.stack(columns, axis=1)), resampling)
+    sums = _by_session(requests, np.stack(columns, axis=1))
+    draws = _draws(sums, resampling)
     base = draws[:, 1 + 2 * [way.name for way in ways].index(strong)]
     found = []
     for place, way in enumerate(ways):
@@ -143,8 +147,8 @@ def measure_ways(
                 cost_usd=float(whole[0]) if np.isfinite(whole[0]) else None,
                 cached_share=float(way.bill.cached.sum()) / read if read else 0.0,
                 n_switches=way.bill.n_switches,
-                saved=_saving(whole, base),
-                saved_of_paid=_saving(on_paid, draws[:, 0]),
+                saved=_saving(whole, base, len(sums)),
+                saved_of_paid=_saving(on_paid, draws[:, 0], int(np.count_nonzero(sums[:, 0]))),
             )
         )
     if not rows.any():
@@ -172,12 +176,17 @@ def _draws(sums: FloatArray, resampling: Resampling) -> FloatArray:
     return draws
 
 
-def _saving(cost: FloatArray, base: FloatArray) -> Interval | None:
-    """Return the share of `base` that `cost` saves, from the log and its draws, (1 + resamples,); None if unknown."""
+def _saving(cost: FloatArray, base: FloatArray, n_sessions: int) -> Interval | None:
+    """Return the share of `base` that `cost` saves, from the log and its draws, (1 + resamples,); None if unknown.
+
+    n_sessions: how many sessions it rests on.
+    """
     if not (np.isfinite(cost).all() and np.isfinite(base).all() and base[0] > 0):
         return None
     # A draw may hold only sessions that cost nothing; it says nothing about a share. Rounded, because two sums of the
     # same costs in another order differ in the last digits.
     saved = np.round(1.0 - cost[base > 0] / base[base > 0], 12) + 0.0
-    low, high = np.quantile(saved[1:], [0.025, 0.975]) if len(saved) > 1 else (saved[0], saved[0])
+    if n_sessions < LEAST_SESSIONS or len(saved) < 2:
+        return Interval.unknown(float(saved[0]))
+    low, high = np.quantile(saved[1:], [0.025, 0.975])
     return Interval(float(saved[0]), float(low), float(high))

@@ -44,3 +44,10 @@ def test_bootstrap_is_paired_seeded_and_wider_for_whole_groups() -> None:
 def test_undefined_figures_are_errors_not_numbers(call: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         call()  # type: ignore[operator]
+
+
+def test_of_a_single_row_or_group_there_is_no_interval() -> None:
+    found = bootstrap(lambda values: float(values.mean()), [3.0])
+    assert (found.value, found.low, found.high, found.is_known) == (3.0, 3.0, 3.0, False)
+    assert not bootstrap(lambda values: float(values.mean()), [1.0, 2.0], groups=["a", "a"]).is_known
+    assert bootstrap(lambda values: float(values.mean()), [1.0, 2.0]).is_known

@@ -161,7 +161,7 @@ def require_named(names: Iterable[str], known: Iterable[str]) -> None:
         if name not in known:
             raise DataError(
                 f"--column must name one of {', '.join(known)}, as in prompt=Frage; got {shown(name)!r}."
-                f"{_nearly(name, known)}"
+                f"{_nearly(name, known)}{' Name the column of the score with --score-name.' * (name == 'score')}"
             )
 
 

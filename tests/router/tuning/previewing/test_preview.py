@@ -92,9 +92,13 @@ def test_the_candidates_that_answered_in_the_log_are_priced_if_all_are_known(tmp
     assert "as logged" not in [one.name for one in found.ways]
 
 
-def test_intervals_are_over_sessions_and_a_single_session_has_no_width(tmp_path: Path) -> None:
+def test_intervals_are_over_sessions_and_few_sessions_have_none(tmp_path: Path) -> None:
     one_session = preview(tmp_path, *(row | {"session_id": "s"} for row in session_rows()))
-    assert one_session.own.saved.low == one_session.own.saved.high == one_session.own.saved.value
+    assert not one_session.own.saved.is_known
+    said = " ".join(preview_sentences(one_session))
+    assert "is saved (fewer than 10 sessions, too few for an interval)" in said
+    assert "95 %" not in said
+    assert preview_text.way_cells(one_session.own)[3].endswith("% [too few]")
     many = preview(tmp_path, *session_rows())
     assert many.own.saved.low < many.own.saved.value < many.own.saved.high
     again = preview(tmp_path, *session_rows())
