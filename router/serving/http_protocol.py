@@ -35,6 +35,7 @@ _FREE_CHUNKS, _MIN_CHUNK_BYTES = 1024, 64
 
 _REASONS = {
     400: "Bad Request",
+    405: "Method Not Allowed",
     408: "Request Timeout",
     431: "Request Header Fields Too Large",
     503: "Service Unavailable",
@@ -95,6 +96,10 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
 
     def _read_as_plain(self, rest: bytes) -> None:
         """Parse the head once more without the upgrade, and then the bytes behind it."""
+        if self._upgraded == b"CONNECT":
+            # It asks for a tunnel whatever its headers say, so that parsing it once more would never end.
+            self._refuse(405, "CONNECT is not served, because this is no proxy; send the request to its path.")
+            return
         # The parser that saw the upgrade reads nothing more. A fresh one takes the same head for a plain request.
         self.parser = httptools.HttpRequestParser(self)
         lines = [b"%b %b HTTP/1.1" % (self._upgraded, self.url)]

@@ -113,12 +113,27 @@ def test_a_body_with_an_upgrade_to_http2_arrives_and_so_does_the_next_request(po
         (POST + b"transfer-encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 3000, 400),
         (POST + b"transfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n" + b"x-a: b\r\n" * 5000, 400),
         (b"nonsense\r\n\r\n", 400),
+        (b"CONNECT x:443 HTTP/1.1\r\nhost: x\r\n\r\n", 405),
+        (b"CONNECT x:443 HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\nmore", 405),
         (POST, 408),
         (b"", 0),
         (b"\r\n" * 10, 408),
         (POST + b"content-length: 5\r\n\r\nhell", 408),
     ],
-    ids=["headers", "header", "url", "chunks", "trailers", "nonsense", "slow-head", "closed", "line-ends", "slow-body"],
+    ids=[
+        "headers",
+        "header",
+        "url",
+        "chunks",
+        "trailers",
+        "nonsense",
+        "tunnel",
+        "upgraded-tunnel",
+        "slow-head",
+        "closed",
+        "line-ends",
+        "slow-body",
+    ],
 )
 def test_what_never_becomes_a_request_is_refused(port, raw, expected):
     assert status(answered(port, *([raw] if raw else []))) == expected
