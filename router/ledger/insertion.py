@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import operator
@@ -30,6 +31,9 @@ T = TypeVar("T")
 _DELETED_ROWS = 2000
 
 _DAY_S = 86_400.0
+
+#: Rows of one statement. SQLite takes at least 999 values in one.
+_ROWS_AT_ONCE = 20
 
 #: Writes the values of JSON columns.
 _JSON = json.JSONEncoder(separators=(",", ":"))
@@ -170,7 +174,8 @@ class _Insert:
     """Inserts rows into one table. A row that is there already is left as it is, so that rows may be given again.
 
     The statement is compiled once. SQLAlchemy's own way would prepare every value of every row anew, which takes twice
-    as long as all the rest.
+    as long as all the rest. SQLite gets many rows in one statement, because Python's lock is given up for each, and
+    under load the writer would wait for the lock as often as there are rows. psycopg sends all rows in one go anyway.
     """
 
     def __init__(self, table: sa.Table, dialect: sa.Dialect) -> None:
@@ -180,20 +185,24 @@ class _Insert:
         self._positions: list[str] | None = getattr(compiled, "positiontup", None)
         self._json = [column.name for column in table.columns if isinstance(column.type, sa.JSON)]
         self._empty = {column.name: None for column in table.columns}
-        self._notes_arrival = "arrived" in table.columns
 
     def execute(self, connection: sa.Connection, rows: Sequence[LedgerRow]) -> None:
-        """Insert rows into the table in one statement."""
+        """Insert rows into the table."""
         prepared = [self._prepared(row.values) for row in rows]
-        if self._notes_arrival:
-            arrived = time.time()
-            for values in prepared:
-                values["arrived"] = arrived
         if self._positions is None:
             connection.exec_driver_sql(self._sql, prepared)
-        else:
-            pick = operator.itemgetter(*self._positions)
-            connection.exec_driver_sql(self._sql, [pick(values) for values in prepared])
+            return
+        pick = operator.itemgetter(*self._positions)
+        for start in range(0, len(prepared), _ROWS_AT_ONCE):
+            some = prepared[start : start + _ROWS_AT_ONCE]
+            values = tuple(itertools.chain.from_iterable(map(pick, some)))
+            connection.exec_driver_sql(self._for_sqlite(len(some)), values)
+
+    def _for_sqlite(self, n_rows: int) -> str:
+        """Return the statement that inserts so many rows into SQLite."""
+        head, _, tail = self._sql.partition(" VALUES ")
+        one, _, tail = tail.partition(")")
+        return f"{head} VALUES {', '.join([f'{one})'] * n_rows)}{tail}"
 
     def _prepared(self, values: Mapping[str, Any]) -> dict[str, Any]:
         prepared = {**self._empty, **values}
