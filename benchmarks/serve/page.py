@@ -56,6 +56,8 @@ def tables(report: Mapping[str, Any]) -> Iterator[str]:
         + "."
     )
     yield ""
+    yield "At 32 calls open, ours is the better one of one process and two."
+    yield ""
     yield "| ratio, in this run | measured | must |"
     yield "|---|---|---|"
     for name, value in report["ratios"].items():

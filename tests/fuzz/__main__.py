@@ -125,7 +125,7 @@ def stored() -> list[Case]:
 
 
 async def fuzz(n_requests: int, seed: int, *, seconds: float, seeds: Path | None, log: Path) -> dict[str, Any]:
-    """Send the stored cases and so many new ones, for at most so long, and return the counts.
+    """Send the stored cases and a number of new ones, for a bounded time, and return the counts.
 
     Failures go to `seeds`.
     """

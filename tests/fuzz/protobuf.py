@@ -68,7 +68,7 @@ def value_tree(value: Any) -> Tree:
 
 
 def _nested(text: str) -> Tree:
-    """As deep as the text has brackets. Trees are made and written recursively: 60 levels are enough."""
+    """Return a value as deep as the text has brackets. Trees are made and written recursively: 60 levels are enough."""
     tree: Tree = [[2, "d", "1.0"]]
     for _ in range(min(60, text.count("[") + text.count("{"))):
         tree = [[6, "m", [[1, "m", tree]]]] if "[" in text else [[5, "m", [[1, "m", [string(1, "a"), [2, "m", tree]]]]]]

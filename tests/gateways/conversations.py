@@ -27,7 +27,7 @@ SCHEMA = {"name": "reply", "schema": {"type": "object", "properties": {"answer":
 
 
 def conversations(n: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Bodies in the OpenAI shape, without `model`; no two are alike."""
+    """Return bodies in the OpenAI shape, without `model`, of which no two are alike."""
     rng = random.Random(seed)
     return [_conversation(rng, number) for number in range(n)]
 

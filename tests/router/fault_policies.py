@@ -105,8 +105,10 @@ def write_policies(
 def policies(
     faults: Iterable[str], upstream: FaultyUpstream, resetting: str, provider: str
 ) -> Iterator[dict[str, Any]]:
-    """For each fault and method, so that no breaker is shared: `FAULT-METHOD` chooses the faulty weak candidate,
-    `floor-FAULT-METHOD` the faulty strong one."""
+    """Yield policies for each fault and method, so that no breaker is shared.
+
+    `FAULT-METHOD` chooses the faulty weak candidate, and `floor-FAULT-METHOD` the faulty strong one.
+    """
     bases = {
         "dead-port": f"http://127.0.0.1:{closed_port()}/v1",
         "dead-name": "http://nobody.invalid/v1",

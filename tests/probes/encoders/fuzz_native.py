@@ -1,4 +1,4 @@
-"""Bundles and models spoiled at random, handed to the C library; run by `test_fuzz_native.py` under AddressSanitizer.
+"""Hand spoiled bundles and models to the C library; run by `test_fuzz_native.py` under AddressSanitizer.
 
     python -m tests.probes.encoders.fuzz_native LIBRARY SEED COUNT
 
@@ -97,7 +97,7 @@ def spoiled_files(rng: random.Random, contents: dict[str, bytes]) -> dict[str, b
 
 
 def spoiled_shape(rng: random.Random, array: np.ndarray) -> np.ndarray:
-    """Longer, shorter, turned, of another rank, or empty."""
+    """Return a spoiled shape: longer, shorter, turned, of another rank, or empty."""
     match rng.randrange(6):
         case 0:
             return np.concatenate([array, array[: rng.randint(1, len(array))]])
@@ -114,7 +114,7 @@ def spoiled_shape(rng: random.Random, array: np.ndarray) -> np.ndarray:
 
 
 def spoiled_model(rng: random.Random, run: NativeRuntime) -> None:
-    """Numbers within the structures that no longer agree; what C cannot know, lengths of arrays, may only shrink."""
+    """Return a model whose numbers no longer agree; what C cannot know, lengths of arrays, may only shrink."""
     model = run._model
     for _ in range(rng.randint(1, 2)):
         match rng.randrange(4):
@@ -175,7 +175,7 @@ def round_of(rng: random.Random, contents: dict[str, bytes], library: Path, fold
 
 
 def main(library: Path, seed: int, count: int) -> Counter[str]:
-    """So many rounds; what became of them."""
+    """Run rounds, and print what became of them."""
     rng = random.Random(seed)
     check = np.zeros((len(CHECK_TEXTS), len(SPEC.parts) * HIDDEN), np.float32)
     contents = dict(Bundle(SPEC, small_weights(), b"{}", check).contents)

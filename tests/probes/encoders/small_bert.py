@@ -1,4 +1,4 @@
-"""A small BERT with random weights, its network computed by hand, and the C library compiled for a test."""
+"""Make a small BERT with random weights, compute its network by hand, and compile the C library for a test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HIDDEN, HEADS, INNER, LAYERS, VOCABULARY, POSITIONS = 64, 2, 96, 2, 50, 70
 
 
 def random_weights() -> dict[str, npt.NDArray[np.float32]]:
-    """Tensors of a small BERT, tokens of different sizes among them."""
+    """Return the tensors of a small BERT, tokens of different sizes among them."""
     rng = np.random.default_rng(5)
 
     def normal(*shape: int, spread: float) -> npt.NDArray[np.float32]:
@@ -65,7 +65,7 @@ CONFIG = {
 
 
 class ByHand:
-    """The same network in numpy, float64 but for its int8 products: what the graph is meant to compute."""
+    """Computes the same network in numpy, float64 but for its int8 products, as the graph is meant to."""
 
     def __init__(self, weights: dict[str, npt.NDArray[np.float32]]) -> None:
         self.weights = weights

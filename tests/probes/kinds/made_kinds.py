@@ -24,7 +24,7 @@ def made_rows(n: int = 60, n_features: int = 20, *, apart: float = 2.4, seed: in
 
 
 def made_kinds(n_features: int = 8, *, assumed: str = "greeting") -> KnownKinds:
-    """Return five kinds that were learned from rows with so many features; one of them is assumed."""
+    """Return five kinds, learned from rows of this many features; one of them is assumed."""
     found = fit_kinds(made_rows(n_features=n_features), {assumed: True})
     assert found is not None
     return found

@@ -34,12 +34,12 @@ def upstream(server: Upstream, monkeypatch: pytest.MonkeyPatch) -> Upstream:
 
 @pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the policies lie; the probe beside them is fitted once."""
+    """Return the folder of the policies; the probe beside them is fitted once."""
     return tmp_path_factory.mktemp("policies")
 
 
 @pytest_asyncio.fixture(loop_scope="package")
 async def stack(folder: Path, upstream: Upstream) -> AsyncIterator[Stack]:
-    """Two candidates at the same upstream."""
+    """Return a router and its dispatcher for two candidates at the same upstream."""
     async with dispatching(folder, candidate("small", upstream.url), candidate("large", upstream.url)) as stack:
         yield stack

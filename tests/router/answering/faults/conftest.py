@@ -13,7 +13,7 @@ from tests.router.faults import FaultyUpstream
 
 @pytest.fixture(scope="package")
 def stack(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FaultyUpstream]]:
-    """Upstreams that get the caller's own body."""
+    """Return the service before upstreams that get the caller's own body."""
     with serving_faults(tmp_path_factory.mktemp("policies"), FAULTS, "openai") as found:
         yield found
 
@@ -22,7 +22,7 @@ def stack(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def litellm_world(
     _real_encoder: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, FaultyUpstream]]:
-    """Upstreams that LiteLLM calls: what it makes of their faults."""
+    """Return the service before upstreams that LiteLLM calls, for what it makes of their faults."""
     faults = ["ok", *BREAKS_OFF, *(fault for fault, _ in THROUGH_LITELLM)]
     with serving_faults(tmp_path_factory.mktemp("policies"), faults, "hosted_vllm") as found:
         yield found

@@ -36,7 +36,7 @@ FAULTS = [
 
 @contextlib.contextmanager
 def serving_faults(folder: Path, faults: list[str], provider: str) -> Iterator[tuple[str, FaultyUpstream]]:
-    """Address of a service with a policy for every fault, and its upstream."""
+    """Yield the address of a service with a policy for every fault, and its upstream."""
     with upstream_in_thread() as (upstream, resetting):
         paths = write_policies(folder, faults, upstream, resetting, provider)
         with running_service(ServerSettings(policies=paths, port=0, drain_s=1)) as address:

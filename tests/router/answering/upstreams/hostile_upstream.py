@@ -47,7 +47,7 @@ def head(status: int, kind: str, *more: str) -> bytes:
 
 
 async def _write(mode: str, writer: asyncio.StreamWriter) -> None:
-    """At most 300 MB, or until the client hangs up."""
+    """Write at most 300 MB, or until the client hangs up."""
     status, _, rest = mode.partition("-")
     if status.isdecimal():
         body = b'{"error": {"message": "' + b"lorem ipsum dolor " * (int(rest) // 18) + b'"}}'
@@ -81,7 +81,7 @@ async def _write(mode: str, writer: asyncio.StreamWriter) -> None:
 
 @contextlib.asynccontextmanager
 async def hostile_upstream() -> AsyncIterator[str]:
-    """Run it in this loop; its URL without the path."""
+    """Run it in this loop, and yield its URL without the path."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
