@@ -23,10 +23,14 @@ def caller_at_fault(message: str, *, field: str, plainest: Callable[[], object])
     """
     try:
         yield
-    except MISSHAPEN as error:
+    except Exception as error:
+        if not _is_about_shape(error):
+            raise
         try:
             plainest()
-        except MISSHAPEN as broken:
+        except Exception as broken:
+            if not _is_about_shape(broken):
+                raise
             changed = DispatchNotInstalledError(
                 "the adapters of the installed LiteLLM are not those that this version knows, so no request can be "
                 "translated for candidates of other providers."
@@ -45,9 +49,16 @@ def upstream_at_fault(into: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # LiteLLM turns some of them into exceptions of its own. Ours pass: they say what else went wrong.
-        if not isinstance(error, MISSHAPEN) and type(error).__module__.partition(".")[0] != "litellm":
+        if not _is_about_shape(error):
             raise
         raise UpstreamUnavailableError(
             f"the upstream sent a chat completion that cannot be translated into {into}."
         ) from error
+
+
+def _is_about_shape(error: Exception) -> bool:
+    """Return whether an exception says that a value has another shape than the adapter expects.
+
+    LiteLLM turns some of them into exceptions of its own. Ours say what else went wrong.
+    """
+    return isinstance(error, MISSHAPEN) or type(error).__module__.partition(".")[0] == "litellm"

@@ -37,6 +37,12 @@ def test_a_request_without_a_shape_is_the_callers_fault_and_a_changed_adapter_is
     with pytest.raises(InvalidRequestError, match="do not have the shape"):
         TO_CHAT[api](query(api, tools=[7]), MODEL)
 
+    if api is ApiFormat.OPENAI_RESPONSES:
+        # LiteLLM says in an exception of its own that this is no picture.
+        picture = {"role": "user", "content": [{"type": "image_url", "image_url": 7}]}
+        with pytest.raises(InvalidRequestError, match="do not have the shape"):
+            TO_CHAT[api](replace(query(api), messages=(picture,)), MODEL)
+
     class Changed:
         """An adapter of another LiteLLM, whose methods have other names."""
 
