@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 
-from router.answering.formats.chat_chunks import chunk_of
 from router.answering.formats.readable_answers import OpenChoices, readable_answer
 from router.answering.formats.reported_errors import as_reported, error_in
+from router.answering.formats.whole_as_events import events_of_whole
 from router.answering.reading.answer_json import FEW_SIGNS, LONG_BYTES, MAX_SIGNS, decoded, signs_in, too_many_values
 from router.answering.reading.large_answers import json_in_pieces
 from router.answering.reading.sse import BLANK, DONE, TAIL_S, ServerSentEvent, begin_of, events_in, too_long
@@ -198,12 +198,14 @@ def _is_in_one_piece(begin: bytes) -> bool | None:
 
 
 async def _as_stream(content: bytes) -> bytes:
-    """Return a chat completion in one piece as the events of a stream, which LiteLLM reads; anything else as it is."""
+    """Return an answer in one piece as the events of a stream, which LiteLLM reads; anything else as it is."""
     try:
-        chunk = readable_answer(chunk_of(await decoded(content)), streamed=True)
+        events = [readable_answer(one, streamed=True) for one in events_of_whole(await decoded(content))]
     except UpstreamUnavailableError:
         return content
-    return ServerSentEvent(b"", json_in_pieces(chunk)).raw + ServerSentEvent(b"", DONE).raw
+    if len(events) > 1:
+        return b"".join(ServerSentEvent(one["type"].encode(), json_in_pieces(one)).raw for one in events)
+    return ServerSentEvent(b"", json_in_pieces(events[0])).raw + ServerSentEvent(b"", DONE).raw
 
 
 async def _readable(event: ServerSentEvent, choices: OpenChoices) -> ServerSentEvent:

@@ -17,8 +17,8 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from router.answering.formats.chat_chunks import chunk_of
 from router.answering.formats.reported_errors import as_reported
+from router.answering.formats.whole_as_events import events_of_whole
 from router.answering.reading.answer_json import decoded
 from router.answering.reading.call_notes import CallNotes
 from router.answering.reading.large_answers import apart, is_large, json_in_pieces
@@ -82,7 +82,7 @@ class DirectUpstream:
     ) -> AsyncGenerator[Any, None]:
         """Yield the JSON values of the stream. Closing it ends the call. Errors are those of `complete`.
 
-        An upstream may answer in one piece all the same; the piece is yielded, a chat completion as its only chunk.
+        An upstream may answer in one piece all the same; the events that say the same are yielded.
         """
         passes_pings = query.api_format is ApiFormat.ANTHROPIC_MESSAGES
         with translated(_say(candidate)):
@@ -93,7 +93,8 @@ class DirectUpstream:
                     answer = await decoded(await answered.read(candidate.max_answer_bytes, notes.held, parts))
                     # An answer in one piece is whole.
                     notes.is_done = True
-                    yield chunk_of(answer) if query.api_format is ApiFormat.OPENAI_CHAT else answer
+                    for event in events_of_whole(answer):
+                        yield event
                     return
                 async with contextlib.aclosing(_values(candidate, parts, notes, passes_pings)) as values:
                     async for value in values:

@@ -68,7 +68,7 @@ GONE = object()
 #: What is changed in the next answers: the name of a field, and its new value.
 change: list[Any] = ["", GONE]
 
-#: After how many events the next streams end; None for all.
+#: After how many events the next streams end; None for all, and with 0 the answer comes in one piece.
 STREAM: dict[str, int | None] = {"end": None}
 
 
@@ -91,7 +91,7 @@ async def answer(request: Request) -> Response:
         whole, events, named = MESSAGE, EVENTS, True
     else:
         whole, events, named = CHAT, CHUNKS, False
-    if not asked.get("stream") and "streamGenerate" not in request.url.path:
+    if STREAM["end"] == 0 or (not asked.get("stream") and "streamGenerate" not in request.url.path):
         return JSONResponse(changed(whole))
     heads = [f"event: {event['type']}\n" if named else "" for event in events]
     texts = [f"{head}data: {json.dumps(changed(event))}\n\n" for head, event in zip(heads, events, strict=True)]
@@ -171,6 +171,20 @@ async def test_a_stream_that_is_cut_is_still_an_error(
     with pytest.raises(UpstreamUnavailableError):
         async for _ in upstream.stream(candidate, RouteQuery(({"role": "user", "content": "hi"},)), CallNotes()):
             pass
+
+
+@pytest.mark.parametrize("api", [ApiFormat.OPENAI_CHAT, ApiFormat.ANTHROPIC_MESSAGES, ApiFormat.OPENAI_RESPONSES])
+@pytest.mark.parametrize("provider", ["anthropic", "openai", "groq"])
+async def test_an_answer_in_one_piece_arrives_where_a_stream_was_asked_for(
+    upstream: Upstream, url: str, monkeypatch: pytest.MonkeyPatch, provider: str, api: ApiFormat
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "key-of-the-loopback-upstream")
+    monkeypatch.setitem(STREAM, "end", 0)
+    change[:] = ["", GONE]
+    base = url if provider == "anthropic" else f"{url}/v1"
+    candidate = Candidate(name="c", model=f"{provider}/m", api_base=base, api_key_env="SOME_KEY", timeout_s=20)
+    async for said, is_counted in answers_of(upstream, candidate, api):
+        assert (said, is_counted) == (SAID, True)
 
 
 async def test_an_answer_that_needs_nothing_is_the_very_same() -> None:
