@@ -145,7 +145,7 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
             admin_address = None
             if not settings.share_port:
                 admin_address = stack.enter_context(showing(settings, tally, functools.partial(try_now, reloader)))
-            _require_ledger_to_explore(reloader.current.router, ledger)
+            _check_exploring(reloader.current.router, ledger, explorer)
             if ledger is not None:
                 ports.desk = FeedbackDesk(ledger)
                 reloader.current.router.find_answerer = ports.desk.answerer_of
@@ -211,19 +211,22 @@ def _explorer(ledger: Ledger, n_workers: int) -> Explorer | None:
     """Return what explores for policies that say so, or None if nobody knows what exploring has cost today."""
     try:
         spent = ledger.reader.explored_usd(start_of_day(time.time()))
-    except ConfigError as error:
-        log.warning("policies that explore do not, until the service starts again: %s", error)
+    except ConfigError:
+        # The ledger itself has said that it cannot be used.
         return None
     return Explorer(spent, parts=n_workers)
 
 
-def _require_ledger_to_explore(router: Router, ledger: Ledger | None) -> None:
+def _check_exploring(router: Router, ledger: Ledger | None, explorer: Explorer | None) -> None:
     for name, policy in router.policies.items():
-        if policy.rules.file.explore is not None and ledger is None:
+        if policy.rules.file.explore is None or explorer is not None or ":" in name:
+            continue
+        if ledger is None:
             raise ConfigError(
                 f"policy {name!r} explores, which is of no use without a ledger; serve it with --ledger, or remove its "
                 "key `explore`."
             )
+        log.warning("policy %s explores only after the next start: nobody knows what that has cost today", name)
 
 
 @contextlib.asynccontextmanager
