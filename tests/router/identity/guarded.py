@@ -157,13 +157,19 @@ BODIES: Mapping[str, Any] = {
 }
 
 
+def method_and_url(path: str) -> tuple[str, str]:
+    """Return the method and the path that a key of `BODIES` stands for."""
+    method, _, url = path.rpartition(" ")
+    return method or ("GET" if BODIES[path] is None else "POST"), url.replace("{response_id}", "resp_1")
+
+
 def http_answer(service: Guarded, path: str, headers: Mapping[str, str]) -> httpx.Response:
     """Ask a path of the HTTP door, with the method in front of it or else the usual one."""
     body = BODIES[path]
-    method, _, url = path.rpartition(" ")
+    method, url = method_and_url(path)
     return httpx.request(
-        method or ("GET" if body is None else "POST"),
-        service.http_url + url.replace("{response_id}", "resp_1"),
+        method,
+        service.http_url + url,
         content=None if body is None else json.dumps(body),
         headers={"content-type": "application/json", **headers},
         timeout=20,

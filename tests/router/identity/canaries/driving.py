@@ -17,7 +17,7 @@ from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from tests.router.identity.canaries.planted import TEXTS, World
 from tests.router.identity.canaries.upstream import LITELLM_MODES, MODES
-from tests.router.identity.guarded import BODIES
+from tests.router.identity.guarded import BODIES, method_and_url
 
 CREDENTIALS = ("nothing", "garbage", "unknown", "expired", "revoked", "route", "complete", "web token", "old web token")
 OWN = (*MODES, *(f"{mode}-password" for mode in MODES))
@@ -30,9 +30,10 @@ HEADERS = {"x-mine": TEXTS["header of the caller"], "x-session-id": TEXTS["sessi
 def drive_http(world: World, url: str, verify: Any, *, many: bool) -> None:
     """Ask every path with every credential, and let every candidate fail, whole and in a stream."""
     with httpx.Client(verify=verify, timeout=30, headers=HEADERS) as client:
-        for path, body in BODIES.items():
+        for name, body in BODIES.items():
+            method, path = method_and_url(name)
             for kind in CREDENTIALS:
-                _http(world, client, url + path, _with_texts(body), _bearer(world, kind))
+                _http(world, client, url + path, _with_texts(body), _bearer(world, kind), method)
         for path in ("/v1/nothing", "/v1/chat", f"/v1/models/{TEXTS['unknown field']}"):
             _http(world, client, url + path, None, _bearer(world, "complete"))
         for name in (*OWN, *(LITELLM if many else ())):
@@ -50,9 +51,11 @@ def drive_http(world: World, url: str, verify: Any, *, many: bool) -> None:
             _http(world, client, url + "/v1/messages", b"x" * 40_000_000, _bearer(world, kind))
 
 
-def _http(world: World, client: httpx.Client, url: str, body: Any, headers: Mapping[str, str]) -> None:
+def _http(
+    world: World, client: httpx.Client, url: str, body: Any, headers: Mapping[str, str], method: str = ""
+) -> None:
     content = body if isinstance(body, bytes | None) else json.dumps(body)
-    method = "GET" if body is None else "POST"
+    method = method or ("GET" if body is None else "POST")
     try:
         answer = client.request(method, url, content=content, headers={"content-type": "application/json", **headers})
     except httpx.HTTPError as error:
