@@ -185,18 +185,23 @@ class _Insert:
         self._positions: list[str] | None = getattr(compiled, "positiontup", None)
         self._json = [column.name for column in table.columns if isinstance(column.type, sa.JSON)]
         self._empty = {column.name: None for column in table.columns}
+        self._notes_arrival = "arrived" in table.columns
 
     def execute(self, connection: sa.Connection, rows: Sequence[LedgerRow]) -> None:
         """Insert rows into the table."""
         prepared = [self._prepared(row.values) for row in rows]
+        if self._notes_arrival:
+            arrived = time.time()
+            for values in prepared:
+                values["arrived"] = arrived
         if self._positions is None:
             connection.exec_driver_sql(self._sql, prepared)
             return
         pick = operator.itemgetter(*self._positions)
         for start in range(0, len(prepared), _ROWS_AT_ONCE):
             some = prepared[start : start + _ROWS_AT_ONCE]
-            values = tuple(itertools.chain.from_iterable(map(pick, some)))
-            connection.exec_driver_sql(self._for_sqlite(len(some)), values)
+            flat = tuple(itertools.chain.from_iterable(map(pick, some)))
+            connection.exec_driver_sql(self._for_sqlite(len(some)), flat)
 
     def _for_sqlite(self, n_rows: int) -> str:
         """Return the statement that inserts so many rows into SQLite."""
