@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 # Before any library looks: nothing in the tests may reach for a network.
@@ -36,6 +37,9 @@ from tests.service import running_service  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # On a busy machine one example of a property may take longer than the 200 ms that Hypothesis allows by default.
+    hypothesis.settings.register_profile("no clock", deadline=None)
+    hypothesis.settings.load_profile("no clock")
     # xdist would begin with the files of many tests. Then the last files are those of few tests that each start
     # processes and wait for them, and at the end one core does nothing.
     if hasattr(config.option, "loadscopereorder"):
