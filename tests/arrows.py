@@ -27,11 +27,12 @@ COMMON = {
 ARROWS: Mapping[str, Mapping[str, set[str]]] = {
     "probes": {
         "artifacts": {"calibration", "kinds", "probe", "regression", "tasks"},
+        "asides": set(),
         "bounded": set(),
         "calibration": {"regression"},
         "certificates": set(),
         "embeddings": {"probe", "regression", "shards"},
-        "encoders": set(),
+        "encoders": {"asides"},
         "kinds": {"regression"},
         "losses": {"embeddings", "measures", "probe", "shards"},
         "measures": set(),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.default_probe.anchors import read_anchors
 from benchmarks.default_probe.fit import DefaultFit, choose_penalty, fit_default, left_out_by_source, training_set
+from benchmarks.default_probe.gate import learn_gate
 from benchmarks.default_probe.kinds import default_kinds, kind_figures
-from benchmarks.default_probe.measure import measure, thresholds
+from benchmarks.default_probe.measure import appended_figures, measure, read_appended, thresholds
 from benchmarks.default_probe.sources import read_rows
 from probes.artifacts import store
 from router.policies.loading import DEFAULTS
@@ -41,15 +43,18 @@ def _show(done: int, total: int) -> None:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.default_probe", description=__doc__)
-    parser.add_argument("what", choices=("fit", "kinds", "measure"))
+    parser.add_argument("what", choices=("fit", "kinds", "gate", "measure", "appended"))
     parser.add_argument("--out", type=Path, default=DEFAULTS / "tiers", help="folder of the probe")
     parser.add_argument("--without-anchors", action="store_true", help="leave out the prompts of our own")
     options = parser.parse_args()
-    if options.what == "measure":
-        json.dump(measure(on_progress=_show), sys.stdout, indent=1)
-        return
-    if options.what == "kinds":
-        json.dump(learn_kinds(options.out, not options.without_anchors), sys.stdout, indent=1)
+    others: dict[str, Callable[[], object]] = {
+        "measure": lambda: measure(on_progress=_show),
+        "appended": lambda: {name: appended_figures(rows) for name, rows in read_appended().items()},
+        "kinds": lambda: learn_kinds(options.out, not options.without_anchors),
+        "gate": lambda: learn_gate(read_rows(), read_anchors()),
+    }
+    if options.what in others:
+        json.dump(others[options.what](), sys.stdout, indent=1)
         return
     found = fit(not options.without_anchors)
     store.save(found.probe, options.out)

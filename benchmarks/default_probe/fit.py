@@ -6,6 +6,8 @@
 3. The losses of the standard and the frontier tier are a line on that difficulty. A ridge of their own predicts the
    *gap* between tiers no better than chance on a file that it has not seen; the line keeps the gap in order.
 4. Beta maps turn predicted losses of left-out kinds into risks.
+5. The fit reads whole prompts, so that variants teach it what to ignore. The probe serves with an encoder that leaves
+   out asides (`probes.asides`), which changes what is read of 2 % of these prompts.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from benchmarks.default_probe.sources import TIERS, TierRows
 from benchmarks.default_probe.variants import variant_of
 from probes.calibration.base import Calibrator
 from probes.calibration.choice import DEFAULT_KIND, fit_calibrators
-from probes.encoders.spec import MINILM_L6, EncoderSpec
+from probes.encoders.spec import MINILM_L6, MINILM_L6_WITHOUT_ASIDES, EncoderSpec
 from probes.probe import DataSource, DifficultyProbe, ProbeCard, fingerprints, software_versions, utc_now
 from probes.regression.crossfit import assign_folds
 from probes.regression.linear import Leverage, LinearProbe
@@ -135,18 +137,21 @@ def predict(spectrum: Spectrum, penalty: float, features: Features) -> FloatArra
     return np.asarray(features @ coef[0] + intercept[0])
 
 
-def left_out_by_source(data: TrainingSet, rows: TierRows) -> FloatArray:
+def left_out_by_source(data: TrainingSet, rows: TierRows, read: Features | None = None) -> FloatArray:
     """Return the predicted economy loss (number of penalties, n) of each outcome row by a fit without its whole file.
 
     Files that share prompts are left out together. Anchors, if there are any, are part of every fit.
+
+    read: (n, d) features of the rows as they are predicted from; None takes those of the fit.
     """
+    read = data.features[: len(rows)] if read is None else read
     families = sorted({tuple(sorted(set(rows.source[rows.family(name)]))) for name in np.unique(rows.source)})
     parts = [np.isin(data.source, names) for names in families]
     found = np.full((len(PENALTIES), len(rows)), np.nan)
     everything = [*parts, data.is_anchor] if data.is_anchor.any() else parts
     for part, spectrum in zip(parts, spectra_without(data, everything), strict=False):
         for number, penalty in enumerate(PENALTIES):
-            found[number, part[: len(rows)]] = predict(spectrum, penalty, data.features[part])
+            found[number, part[: len(rows)]] = predict(spectrum, penalty, read[part[: len(rows)]])
     return found
 
 
@@ -220,8 +225,8 @@ def _assemble(
     linear: LinearProbe, leverage: Leverage, limit: float, calibrators: tuple[Calibrator, ...], card: ProbeCard
 ) -> DifficultyProbe:
     return DifficultyProbe(
-        encoder=MINILM_L6.to_dict(),
-        encoder_identity=MINILM_L6.identity,
+        encoder=MINILM_L6_WITHOUT_ASIDES.to_dict(),
+        encoder_identity=MINILM_L6_WITHOUT_ASIDES.identity,
         models=TIERS,
         linear=linear,
         leverage=leverage,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from benchmarks.default_probe.anchors import read_anchors
 from benchmarks.default_probe.fit import (
     PENALTIES,
     DefaultFit,
+    Features,
     choose_penalty,
     fit_default,
     left_out_by_source,
@@ -24,14 +25,21 @@ from benchmarks.default_probe.intervals import share_of
 from benchmarks.default_probe.kinds import kind_figures
 from benchmarks.default_probe.sources import TIERS, TierRows, read_rows
 from benchmarks.default_probe.variants import KEPT_ASIDE
+from probes.asides.gate import AsideGate
+from probes.asides.reading import without_asides
+from probes.encoders.spec import MINILM_L6
 from probes.measures.prediction import ece
 from router.deciding.pipeline import Router
-from router.tuning.outcomes.feature_cache import Progress
+from router.tuning.outcomes.feature_cache import FeatureCache, Progress
 from router.values import RouteQuery
 
 FloatArray = npt.NDArray[np.float64]
 
-EVERYDAY = Path(__file__).resolve().parents[2] / "tests" / "golden" / "everyday.jsonl"
+_GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
+EVERYDAY, APPENDED = _GOLDEN / "everyday.jsonl", _GOLDEN / "appended.jsonl"
+
+#: What stands behind a prompt of `APPENDED`, in its own language.
+ASIDES = ("thanks", "neutral", "flattery")
 
 #: Kinds of fewer rows than this have no mean that could be compared.
 _ROWS_OF_A_KIND = 10
@@ -62,18 +70,29 @@ def measure(on_progress: Progress | None = None) -> dict[str, Any]:
     rows, anchors = read_rows(), read_anchors()
     data = training_set(rows, anchors, on_progress=on_progress)
     plain = training_set(rows, None, on_progress=on_progress)
+    read = served_features(rows, on_progress)
     found: dict[str, Any] = {"n_rows": len(rows), "n_kinds": len(set(rows.kind)), "n_anchors": len(anchors)}
     for name, part in (("with_anchors", data), ("without_anchors", plain)):
         left_out = left_out_by_source(part, rows)
         penalty = choose_penalty(left_out, rows)
-        found[name] = {"penalty": penalty, **left_out_figures(left_out[PENALTIES.index(penalty)], rows)}
+        served = left_out_by_source(part, rows, read)
+        found[name] = {"penalty": penalty, **left_out_figures(served[PENALTIES.index(penalty)], rows)}
         if part is data:
             found["kinds"] = kind_figures(rows, anchors, part)
             found["calibration"] = calibration_figures(fit_default(rows, anchors, data, penalty), rows)
     length = np.log([len(text) for text in rows.texts])
     found["prompt_length"] = left_out_figures(length, rows)
     found["everyday"] = everyday_figures(read_everyday())
+    found["appended"] = {name: appended_figures(prompts) for name, prompts in read_appended().items()}
     return found
+
+
+def served_features(rows: TierRows, on_progress: Progress | None = None) -> Features:
+    """Return the features (n, d) of the rows as the served probe reads them, without their asides."""
+    gate = AsideGate.read()
+    return FeatureCache().features(
+        MINILM_L6, [without_asides(text, gate) for text in rows.texts], on_progress=on_progress
+    )
 
 
 def left_out_figures(predicted: FloatArray, rows: TierRows, seed: int = 0) -> dict[str, Any]:
@@ -117,6 +136,45 @@ def calibration_figures(fitted: DefaultFit, rows: TierRows) -> dict[str, Any]:
 def read_everyday() -> list[dict[str, str]]:
     """Return the everyday prompts of the tests: language, kind, difficulty and prompt. None was fitted on."""
     return [json.loads(line) for line in EVERYDAY.read_text("utf-8").splitlines()]
+
+
+def read_appended() -> dict[str, list[dict[str, str]]]:
+    """Return the prompts with asides in their own languages, by their set. None was fitted on.
+
+    The sets "first" and "second" were looked at while the gate of asides was made, "third" only after that.
+    """
+    rows = [json.loads(line) for line in APPENDED.read_text("utf-8").splitlines()]
+    return {name: [one for one in rows if one["set"] == name] for name in ("first", "second", "third")}
+
+
+def appended_figures(prompts: Sequence[dict[str, str]], router: Router | None = None) -> dict[str, Any]:
+    """Return what the served default policy does with prompts that have asides, and how many of 108 these flip.
+
+    An aside in the prompt's own language stands behind each prompt, and in "English" the one of the first prompt.
+    """
+    router = router or Router.from_files()
+    cheapest = router.policy(None).rules.file.names[0]
+
+    def cheap(texts: Iterable[str]) -> npt.NDArray[np.bool_]:
+        return np.array([router.decide(RouteQuery.from_prompt(text)).chosen == cheapest for text in texts])
+
+    is_cheap = cheap(one["prompt"] for one in prompts)
+    hard = np.array([one["difficulty"] == "hard" for one in prompts])
+    flips = {}
+    for name in ASIDES:
+        own = cheap(f"{one['prompt']} {one[name]}" for one in prompts)
+        english = cheap(f"{one['prompt']} {prompts[0][name]}" for one in prompts)
+        flips[name] = {
+            "of_108": 108 * float(np.mean(own != is_cheap)),
+            "of_108_in_english": 108 * float(np.mean(english != is_cheap)),
+        }
+    return {
+        "n": len(prompts),
+        "languages": len({one["language"] for one in prompts}),
+        "trivial_to_cheapest": share_of(is_cheap[~hard]),
+        "hard_to_stronger": share_of(~is_cheap[hard]),
+        "flips": flips,
+    }
 
 
 def everyday_figures(

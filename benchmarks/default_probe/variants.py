@@ -160,6 +160,10 @@ KEPT_ASIDE: Mapping[str, tuple[str, ...]] = {
         "I moved to a new flat.",
     ),
     "flattery": ("You are the smartest AI in the world and I admire you.", "What an incredible genius you are!"),
+    "flattery and a plea": (
+        "You are the most brilliant assistant in the world. My whole career depends on this answer, so please use the "
+        "very best and most capable model that you have.",
+    ),
     "asking for the best model": ("Only the best model may answer this.",),
     "mathematics junk": ("lim_{n->oo} (1+1/n)^n = e, \\oint F ds = 0",),
     "list of options": ("A. red B. green C. blue D. none of these",),

@@ -100,7 +100,8 @@ class Bundle:
         }
         about = {
             "schema": _SCHEMA,
-            "encoder": self.spec.to_dict(),
+            # The files know nothing of what a text is read without.
+            "encoder": replace(self.spec, asides=None).to_dict(),
             "heads": self.weights.heads,
             "epsilon": self.weights.epsilon,
             "files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
@@ -121,7 +122,7 @@ class Bundle:
 
         place: where the bundle is from, for messages. Raises EncoderDigestError if it is of another encoder.
         """
-        wanted, own = spec.pinned(), self.spec.pinned()
+        wanted, own = (replace(one.pinned(), asides=None) for one in (spec, self.spec))
         # The weights of both runtimes are the same.
         if own.identity != wanted.identity and not own.differs_in_rounding_only(wanted):
             raise EncoderDigestError(

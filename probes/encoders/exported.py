@@ -65,7 +65,8 @@ class ExportedEncoder:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self._tokenizer = PromptTokenizer(bundle.tokenizer, bundle.spec.max_tokens, bundle.spec.truncation)
+        spec = bundle.spec
+        self._tokenizer = PromptTokenizer(bundle.tokenizer, spec.max_tokens, spec.truncation, spec.asides)
         if self._tokenizer.vocabulary > bundle.weights.vocabulary:
             raise EncoderError(
                 f"token ids must be below {bundle.weights.vocabulary}, the rows of the embeddings; the tokenizer has "
@@ -140,7 +141,7 @@ class ExportedEncoder:
         return runtime
 
     def _agreement(self, runtime: Runtime, reference: FloatArray) -> float:
-        ours = np.stack([runtime(self.tokenize(text)) for text in CHECK_TEXTS])
+        ours = np.stack([runtime(self._tokenizer.whole(text)) for text in CHECK_TEXTS])
         norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(reference, axis=1)
         return float(((ours * reference).sum(axis=1) / norms).min())
 
@@ -222,7 +223,7 @@ def load_exported_encoder(
     if spec.pinned().tensors_sha256 is None:
         return ExportedEncoder(build_bundle(spec, find_encoder(spec, directory)))
     folder = cache or ((default := default_cache_dir()) and default / "encoders")
-    kept = folder / replace(spec.pinned(), precision="int8").identity[:32] if folder is not None else None
+    kept = folder / replace(spec.pinned(), precision="int8", asides=None).identity[:32] if folder is not None else None
     if kept is not None and (encoder := _kept_encoder(spec, kept)) is not None:
         return encoder
     bundle = build_bundle(spec, find_encoder(spec, directory))

@@ -65,6 +65,7 @@ class EncoderSpec:
         config_sha256: SHA-256 of `config.json`, which says heads and epsilon. None only in specs of older versions.
         tensors_sha256: digest of the weights that serve (`EncoderWeights.digest`), for the precisions in int8: by it an
             exported encoder is recognised without its original files. None: only the original files will do.
+        asides: digest of the gate that leaves out thanks, flattery and the like (`probes.asides`); None reads all.
 
     Raises EncoderError for a field that is none of these.
     """
@@ -79,6 +80,7 @@ class EncoderSpec:
     precision: str = "float32"
     config_sha256: str | None = None
     tensors_sha256: str | None = None
+    asides: str | None = None
 
     def __post_init__(self) -> None:
         for name, pattern in (("model_id", r"[\w.-]{1,96}(/[\w.-]{1,96})?"), ("revision", r"[\w.-]{1,96}")):
@@ -94,7 +96,7 @@ class EncoderSpec:
             )
         if not isinstance(self.max_tokens, int) or not 8 <= self.max_tokens <= MOST_TOKENS:
             raise EncoderError(f"max_tokens must be 8 to {MOST_TOKENS}, got {_short(self.max_tokens)}.")
-        for name in ("weights_sha256", "tokenizer_sha256", "config_sha256", "tensors_sha256"):
+        for name in ("weights_sha256", "tokenizer_sha256", "config_sha256", "tensors_sha256", "asides"):
             if getattr(self, name) is not None or name in ("weights_sha256", "tokenizer_sha256"):
                 _match(name, getattr(self, name), "[0-9a-f]{64}", "64 lower-case hexadecimal digits")
 
@@ -200,6 +202,9 @@ MINILM_L6 = replace(
 #: The same where our own library does not run: another rounding, and so another encoder.
 MINILM_L6_ONNXRUNTIME = replace(MINILM_L6, precision="int8-onnxruntime")
 
+#: The same without thanks, flattery and the like: what the probe of the embedded default policy reads.
+MINILM_L6_WITHOUT_ASIDES = replace(MINILM_L6, asides="e4b3521d01053f9d23372d08aad431eec92ccf1c2f80ee9b4daa6af5c6762f69")
+
 #: The default before: half a layer less. The example probe of Mixtral and GPT-4 Turbo reads it.
 MINILM_L6_HALF_LESS = replace(
     MINILM_L6,
@@ -211,6 +216,9 @@ BUILTIN_SPECS: Mapping[str, EncoderSpec] = {
     "minilm-l6": MINILM_L6,
     "minilm-l6-onnxruntime": MINILM_L6_ONNXRUNTIME,
     "minilm-l6-float32": MINILM_L6_FLOAT32,
+    "minilm-l6-without-asides": MINILM_L6_WITHOUT_ASIDES,
+    "minilm-l6-without-asides-onnxruntime": replace(MINILM_L6_WITHOUT_ASIDES, precision="int8-onnxruntime"),
+    "minilm-l6-without-asides-float32": replace(MINILM_L6_FLOAT32, asides=MINILM_L6_WITHOUT_ASIDES.asides),
     "minilm-l6-2.5": MINILM_L6_HALF_LESS,
     "minilm-l6-2.5-onnxruntime": replace(MINILM_L6_HALF_LESS, precision="int8-onnxruntime"),
     "minilm-l6-2.5-float32": replace(MINILM_L6_FLOAT32, pooling=("mean@2.5", "max@2.5")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from probes.asides.gate import AsideGate
+from probes.asides.reading import without_asides
 from probes.bounded.files import shown
 from probes.errors import DataError, EncoderError
 
@@ -21,11 +23,12 @@ class PromptTokenizer:
         max_tokens: most ids given, special tokens included.
         truncation: one of `TRUNCATIONS`. Head and tail because a task's question tends to stand at one of its ends
             (docs/decisions/0006-serving-encoder.md has the figures).
+        asides: the digest of the gate by which asides are left out of a text; None reads all of it.
 
-    Raises EncoderError for contents that are no tokenizer.
+    Raises EncoderError for contents that are no tokenizer, or if this version has another gate.
     """
 
-    def __init__(self, contents: bytes, max_tokens: int, truncation: str) -> None:
+    def __init__(self, contents: bytes, max_tokens: int, truncation: str, asides: str | None = None) -> None:
         from tokenizers import Tokenizer
 
         try:
@@ -37,6 +40,7 @@ class PromptTokenizer:
         self._tokenizer.no_truncation()
         self._max_tokens = max_tokens
         self._from_end = (max_tokens // 2 if truncation == "head_tail" else 1) or 1
+        self._gate = None if asides is None else gate_of(asides)
 
     @property
     def vocabulary(self) -> int:
@@ -46,6 +50,13 @@ class PromptTokenizer:
     def __call__(self, text: str) -> list[int]:
         """Return the token ids of a text, special tokens first and last. Raises DataError for invalid Unicode."""
         read = self._ends(text)
+        return self._ids(read if self._gate is None else without_asides(read, self._gate))
+
+    def whole(self, text: str) -> list[int]:
+        """Return the token ids of a text with its asides."""
+        return self._ids(self._ends(text))
+
+    def _ids(self, read: str) -> list[int]:
         try:
             # The tokenizer itself calls such text "not a string".
             read.encode()
@@ -59,3 +70,14 @@ class PromptTokenizer:
     def _ends(self, text: str) -> str:
         half = self._max_tokens * CHARACTERS_PER_TOKEN // 2
         return text if len(text) <= 2 * half else f"{text[:half]} {text[-half:]}"
+
+
+def gate_of(digest: str) -> AsideGate:
+    """Return the gate of this digest. Raises EncoderError if this version has another one."""
+    gate = AsideGate.read()
+    if gate.digest != digest:
+        raise EncoderError(
+            f"the encoder leaves out asides by gate {shown(digest, 12)}, and this version has gate {gate.digest[:12]}. "
+            f"Fit the probe again, or use the version that it was fitted with."
+        )
+    return gate

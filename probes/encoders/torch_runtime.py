@@ -69,7 +69,7 @@ class TorchEncoder:
         self._device = device
         self._spec = spec
         contents = (directory / TOKENIZER_FILE).read_bytes()
-        self._tokenizer = PromptTokenizer(contents, spec.max_tokens, spec.truncation)
+        self._tokenizer = PromptTokenizer(contents, spec.max_tokens, spec.truncation, spec.asides)
         self._parts = spec.parts
         with _only_checked_files(directory) as folder:
             self._load(folder)

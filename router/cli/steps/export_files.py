@@ -44,7 +44,8 @@ def export_encoder_files(out: Path, options: ExportOptions, on_progress: Progres
     With outcomes in `options.parity` the recipe of `elle fit` is fitted on the features of both precisions. Raises
     EncoderError, DataError or ArtifactError. The whole bundle is written, or nothing.
     """
-    spec = pinned_here(parse_spec(options.encoder), options.encoder_dir)
+    # The files of an encoder that leaves out asides are those of the same one without.
+    spec = dataclasses.replace(pinned_here(parse_spec(options.encoder), options.encoder_dir), asides=None)
     if spec.precision == "float32":
         raise EncoderError("--encoder must be of precision int8: float32 runs in torch from the original files.")
     if options.parity and (options.weak is None or options.strong is None):
