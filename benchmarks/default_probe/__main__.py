@@ -13,8 +13,9 @@ from benchmarks.default_probe.anchors import read_anchors
 from benchmarks.default_probe.fit import DefaultFit, choose_penalty, fit_default, left_out_by_source, training_set
 from benchmarks.default_probe.gate import learn_gate
 from benchmarks.default_probe.kinds import default_kinds, kind_figures
-from benchmarks.default_probe.measure import appended_figures, measure, read_appended, thresholds
+from benchmarks.default_probe.measure import measure, thresholds
 from benchmarks.default_probe.sources import read_rows
+from benchmarks.default_probe.whole import compare
 from probes.artifacts import store
 from router.policies.loading import DEFAULTS
 
@@ -49,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     others: dict[str, Callable[[], object]] = {
         "measure": lambda: measure(on_progress=_show),
-        "appended": lambda: {name: appended_figures(rows) for name, rows in read_appended().items()},
+        "appended": compare,
         "kinds": lambda: learn_kinds(options.out, not options.without_anchors),
         "gate": lambda: learn_gate(read_rows(), read_anchors()),
     }
