@@ -72,7 +72,7 @@ class Sentences:
     def weights(self) -> FloatArray:
         """Return the weight of each sentence (n,), which sum to 1.
 
-        A language weighs as the root of its sentences, half of it each side, and within it a source likewise.
+        A language weighs as the root of its sentences, half of it for asides. A source weighs as the root of its own.
         """
         weight = np.zeros(len(self.texts))
         for language in np.unique(self.language):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.default_probe.measure import appended_figures, read_appended, read_everyday
+from benchmarks.default_probe.measure import appended_figures, everyday_figures, read_appended, read_everyday
 from benchmarks.default_probe.sources import read_rows
 from probes.artifacts import store
 from probes.encoders.load import load_encoder
@@ -36,6 +36,7 @@ def compare() -> dict[str, Any]:
     drawn = np.random.default_rng(0).choice(len(texts), _PROMPTS, replace=False)
     return {
         "appended": appended,
+        "everyday": everyday_figures(read_everyday(), readings["without_asides"]),
         "computing": {
             "pool": _cost([texts[row] for row in drawn]),
             "everyday": _cost([one["prompt"] for one in read_everyday()]),

@@ -95,7 +95,7 @@ class AsideGate:
 
     @classmethod
     def read(cls, path: Path = GATE_FILE) -> Self:
-        """Read a gate. Raises EncoderError if the file is none, or if it is made for other rules."""
+        """Return the gate of a file. Raises EncoderError if it holds none, or one that is made for other rules."""
         try:
             tensors = load(path.read_bytes())
             scale, intercept = tensors["scale_and_intercept"].tolist()

@@ -74,7 +74,7 @@ def _score(sentence: str, gate: AsideGate) -> float:
 
 
 def _end_before_aside(sentence: str, gate: AsideGate) -> int | None:
-    """Return where the sentence ends if the words behind are an aside that no mark parts from it; None if none is."""
+    """Return where the sentence ends if last words of it are an aside that no mark parts from it, otherwise None."""
     begins = [] if sentence.endswith((*_QUESTION_MARKS, *_CLOSING)) else unmarked_ends(sentence)
     if not begins:
         return None
