@@ -35,6 +35,7 @@ ECONOMY, FRONTIER = (0.10, 0.40), (0.75, 1.00)
 
 NAMES = {
     "recipe": "**ELLE, fitted on tasks**",
+    "task_means": "mean of ELLE over all prompts of the task",
     "plain": "plain ridge",
     "labels": "mean of the task's labels alone",
     "prompt_length": "prompt length",
@@ -188,6 +189,7 @@ def _measured(
     repeat = len(labelled)
     rankings: dict[str, list[FloatArray]] = {
         "recipe": [risk[:, 0] - risk[:, 1] for risk in risks],
+        "task_means": [_mean_of_task(risk[:, 0] - risk[:, 1], tasks) for risk in risks],
         "plain": [plain] * repeat,
         "prompt_length": [np.array([float(len(text)) for text in outcomes.texts])] * repeat,
         "random": [np.zeros(len(losses))] * repeat,
@@ -215,6 +217,14 @@ def _measured(
             for column, tier in enumerate(("economy", "frontier"))
         },
     }
+
+
+def _mean_of_task(gain: FloatArray, tasks: npt.NDArray[np.object_]) -> FloatArray:
+    """Return for each prompt (n,) the mean gain of all prompts of its task, which no label is needed for."""
+    found = np.empty(len(gain))
+    for task in set(tasks):
+        found[tasks == task] = gain[tasks == task].mean()
+    return found
 
 
 def _mean_of_labels(losses: FloatArray, tasks: npt.NDArray[np.object_], known: npt.NDArray[np.bool_]) -> FloatArray:
