@@ -7,7 +7,7 @@
    *gap* between tiers no better than chance on a file that it has not seen; the line keeps the gap in order.
 4. Beta maps turn predicted losses of left-out kinds into risks.
 5. The fit reads whole prompts, so that variants teach it what to ignore. The probe serves with an encoder that leaves
-   out asides (`probes.asides`), which changes what is read of 2 % of these prompts.
+   out asides (`probes.asides`), which changes what is read of 4 % of these prompts.
 """
 
 from __future__ import annotations
