@@ -16,7 +16,7 @@ from typing import Any
 import grpc.aio
 
 from probes.encoders.load import load_encoder
-from probes.encoders.spec import MINILM_L6, Encoder, HelpedEncoder
+from probes.encoders.spec import MINILM_L6_WITHOUT_ASIDES, Encoder, HelpedEncoder
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.serving.event_loop import run_in_event_loop
@@ -46,7 +46,7 @@ def _encode(encoder: Encoder, text: str) -> float:
 
 
 def _load() -> Encoder:
-    encoder = load_encoder(MINILM_L6)
+    encoder = load_encoder(MINILM_L6_WITHOUT_ASIDES)
     if isinstance(encoder, HelpedEncoder):
         encoder.use_idle_core()
     encoder.encode("warm up")
