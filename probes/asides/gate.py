@@ -22,7 +22,7 @@ GATE_FILE = Path(__file__).with_name("gate.safetensors")
 
 #: The number of the rules by which a sentence is scored and a text is read (`probes.asides.reading`). A gate names the
 #: rules that it was made for, so that its digest covers them.
-RULES = 1
+RULES = 2
 
 #: A sentence is the bag of all its runs of 1 to this many characters. Each run has one of 2**BITS weights.
 LONGEST_RUN, BITS = 5, 15
@@ -52,7 +52,7 @@ def words_of(sentence: str) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class AsideGate:
-    """Says by a linear score of its runs of characters whether a sentence is an aside: it is one if that is above 0.
+    """Says by a linear score of its runs of characters how surely a sentence is an aside (`probes.asides.reading`).
 
     Sums are of whole numbers, so every machine finds the same score.
 

@@ -16,6 +16,10 @@ MOST_AT_THE_END, MOST_AT_THE_BEGINNING = 12, 4
 #: A sentence of more characters is no aside.
 LONGEST_ASIDE = 300
 
+#: The score that a sentence at the end must exceed. Below it are sentences that say what is asked ("Show that it is
+#: solvable."), and hardly any aside.
+LIKELY = 0.75
+
 #: The score to exceed where a mistake is likelier: by a sentence at the beginning, because a request may begin with the
 #: story that it is about, and by last words that no mark parts from the request ("81 / 9 Thanks").
 SURE = 1.5
@@ -40,7 +44,7 @@ def without_asides(text: str, gate: AsideGate) -> str:
     kept = list(parts)
     for _ in range(MOST_AT_THE_END):
         begin, end = kept[-1]
-        if len(kept) > 1 and not text[: kept[-2][1]].endswith(_COLONS) and _score(text[begin:end], gate) > 0:
+        if len(kept) > 1 and not text[: kept[-2][1]].endswith(_COLONS) and _score(text[begin:end], gate) > LIKELY:
             kept.pop()
         elif (cut := _end_before_aside(text[begin:end], gate)) is not None:
             kept[-1] = (begin, begin + cut)

@@ -95,3 +95,14 @@ def test_what_is_read_is_a_part_of_any_text(text: str) -> None:
     found = without_asides(text, GATE)
     assert found in text
     assert bool(found.strip()) == bool(text.strip())
+
+
+def test_a_last_sentence_that_says_what_is_asked_is_kept() -> None:
+    gate = AsideGate.read()
+    for text in (
+        "Let G be a finite group of odd order. Show that it is solvable.",
+        "The list holds 3, 7 and 9. Sort it downwards.",
+        "A train leaves at noon at 80 km/h. When does it arrive?",
+    ):
+        assert without_asides(text, gate) == text
+        assert without_asides(f"{text} Thank you so much!", gate) == text
