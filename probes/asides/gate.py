@@ -22,7 +22,7 @@ GATE_FILE = Path(__file__).with_name("gate.safetensors")
 
 #: The number of the rules by which a sentence is scored and a text is read (`probes.asides.reading`). A gate names the
 #: rules that it was made for, so that its digest covers them.
-RULES = 2
+RULES = 3
 
 #: A sentence is the bag of all its runs of 1 to this many characters. Each run has one of 2**BITS weights.
 LONGEST_RUN, BITS = 5, 15

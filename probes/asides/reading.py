@@ -20,9 +20,12 @@ LONGEST_ASIDE = 300
 #: solvable."), and hardly any aside.
 LIKELY = 0.75
 
-#: The score to exceed where a mistake is likelier: by a sentence at the beginning, because a request may begin with the
-#: story that it is about, and by last words that no mark parts from the request ("81 / 9 Thanks").
+#: The score that last words must exceed which no mark parts from the request ("81 / 9 Thanks").
 SURE = 1.5
+
+#: The score that a sentence at the beginning must exceed. A request may begin with the story that it is about ("A train
+#: leaves at noon."), and a story sounds like a neutral remark. Greetings and flattery have more.
+CERTAIN = 3.0
 
 #: A sentence of fewer letters and figures than this is read with the one behind it: "1.", "Dr.", "A)".
 LEAST_LETTERS = 3
@@ -51,7 +54,7 @@ def without_asides(text: str, gate: AsideGate) -> str:
         else:
             break
     first = 0
-    while first < min(MOST_AT_THE_BEGINNING, len(kept) - 1) and _score(text[slice(*kept[first])], gate) > SURE:
+    while first < min(MOST_AT_THE_BEGINNING, len(kept) - 1) and _score(text[slice(*kept[first])], gate) > CERTAIN:
         first += 1
     return text if kept == parts and first == 0 else text[kept[first][0] : kept[-1][1]]
 

@@ -203,7 +203,7 @@ MINILM_L6 = replace(
 MINILM_L6_ONNXRUNTIME = replace(MINILM_L6, precision="int8-onnxruntime")
 
 #: The same without thanks, flattery and the like: what the probe of the embedded default policy reads.
-MINILM_L6_WITHOUT_ASIDES = replace(MINILM_L6, asides="9e678c9c35c859a2d341cfa4b9470ec8ba783cdf0c839a928d9518268f7e192d")
+MINILM_L6_WITHOUT_ASIDES = replace(MINILM_L6, asides="b422101b821839fa150ebff956ad110937b6b8c452ecf2209992b6aa5036b407")
 
 #: The default before: half a layer less. The example probe of Mixtral and GPT-4 Turbo reads it.
 MINILM_L6_HALF_LESS = replace(
