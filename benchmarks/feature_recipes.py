@@ -1,4 +1,7 @@
-"""Define features of one MiniLM pass, and recipes of them, for benchmarks/feature_study.py to compare."""
+"""Define which numbers of a MiniLM pass serve as features, and how they are combined.
+
+benchmarks/feature_study.py compares these recipes.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,7 @@ def log_tokens(task: Task) -> Array:
 
 
 def text_statistics(task: Task) -> Array:
-    """Return shares of digits, operators and capitals, logarithms of lengths, and the mean word length, (n, 6)."""
+    """Return six plain features of each text, (n, 6): shares of digits, operators and capitals, and lengths."""
 
     def of(text: str) -> list[float]:
         n, words = max(len(text), 1), max(len(text.split()), 1)
@@ -122,7 +125,7 @@ def fourier(width: int, seed: int) -> Lift:
 
 
 def rectified(width: int, seed: int) -> Lift:
-    """Return random features of the arc-cosine kernel of order one (Cho & Saul 2009) in directions of +1 and -1."""
+    """Return a function that lifts features at random: max(0, s x) for vectors s of +1 and -1 (Cho & Saul 2009)."""
     return lambda X, train: np.maximum(X @ signs(X.shape[1], width, seed), 0) * np.float32(np.sqrt(2 / width))
 
 

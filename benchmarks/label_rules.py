@@ -97,7 +97,7 @@ def leverage_sampling(pool: Pool, k: int) -> Rows:
 
 
 def d_optimal(components: int | None) -> Rule:
-    """Choose greedily by D-optimality: in each step the largest variance given the chosen; alpha is 1 or d."""
+    """Choose rows one by one, each time the one whose prediction is least certain (D-optimality); alpha is 1 or d."""
 
     def rule(pool: Pool, k: int) -> Rows:
         Z = pool.Z if components is None else pool.principal[:, :components] / np.sqrt(pool.Z.shape[1])

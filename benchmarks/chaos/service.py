@@ -132,7 +132,7 @@ class Service:
 
     @property
     def is_whole(self) -> bool:
-        """Return whether there are all workers, and each of them listens."""
+        """Return whether every worker runs and listens."""
         # A process may end while it is looked at.
         with contextlib.suppress(OSError):
             workers = self.workers()

@@ -40,6 +40,6 @@ def aside_patterns() -> list[Pattern]:
 
 
 def request_patterns() -> list[Pattern]:
-    """Return the patterns of sentences that belong to a request."""
+    """Return sentences that ask for something, such as "Make it rhyme.", which the gate must keep."""
     lines = (_FOLDER / "requests.txt").read_text("utf-8").splitlines()
     return [Pattern(language, "", text) for language, text in (line.split("|", 1) for line in lines)]

@@ -40,7 +40,7 @@ _FOLDS = 5
 
 @dataclass(frozen=True, eq=False)
 class Sentences:
-    """Holds n sentences.
+    """Holds the n sentences that the gate is fitted on, and says which of them are asides.
 
     Attributes:
         texts: (n,). sort: (n,) of the aside, "" for a sentence that belongs to a request.
@@ -165,7 +165,7 @@ def _gate(coef: FloatArray, intercept: float, cut: float) -> AsideGate:
 
 
 def left_out_scores(data: Sentences, seed: int = 0) -> FloatArray:
-    """Return the score (n,) of each sentence by a gate that was fitted without its pattern or its prompt."""
+    """Return the score (n,) of each sentence. The gate that gives it was fitted without its pattern or prompt."""
     units, number = np.unique(data.unit, return_inverse=True)
     fold = (np.random.default_rng(seed).permutation(len(units)) % _FOLDS)[number]
     runs, weight = data.runs, data.weights()

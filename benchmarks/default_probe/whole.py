@@ -17,6 +17,8 @@ import numpy as np
 from benchmarks.default_probe.measure import appended_figures, everyday_figures, read_appended, read_everyday
 from benchmarks.default_probe.sources import read_rows
 from probes.artifacts import store
+from probes.asides.gate import AsideGate
+from probes.asides.reading import without_asides
 from probes.encoders.load import load_encoder
 from probes.encoders.spec import MINILM_L6, MINILM_L6_WITHOUT_ASIDES
 from router.deciding.pipeline import Router
@@ -26,16 +28,17 @@ _PROMPTS, _ROUNDS = 400, 5
 
 
 def compare() -> dict[str, Any]:
-    """Return the flips of both readings, and how much more computing leaving out asides takes."""
+    """Return the flips of both readings, how many prompts of the fit lose something, and what the gate costs."""
     readings = {"without_asides": Router.from_files(), "whole": _reading_whole()}
     appended = {
         name: {what: appended_figures(prompts, router) for what, router in readings.items()}
         for name, prompts in read_appended().items()
     }
-    texts = read_rows().texts
+    texts, gate = read_rows().texts, AsideGate.read()
     drawn = np.random.default_rng(0).choice(len(texts), _PROMPTS, replace=False)
     return {
         "appended": appended,
+        "share_that_loses_something": float(np.mean([without_asides(text, gate) != text for text in texts])),
         "everyday": everyday_figures(read_everyday(), readings["without_asides"]),
         "computing": {
             "pool": _cost([texts[row] for row in drawn]),

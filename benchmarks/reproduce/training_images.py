@@ -111,7 +111,10 @@ def self_distillation(images: Sequence[NDArray[np.float32]], steps: int) -> Any:
 
 
 def _projection_head(width: int, prototypes: int) -> Any:
-    """Return a head of cosines to learned prototypes; without its two normalisations the answers shrink to uniform."""
+    """Return a last layer that compares features with learned prototypes by their cosine.
+
+    Without its two normalisations the answers shrink to uniform.
+    """
     import torch
     from torch.nn.functional import normalize
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probes._checks import Float32
+from probes.errors import DataError
 from probes.kinds.known_kinds import N_NEAREST, KnownKinds, NearestKinds
 from probes.regression.linear import Leverage, LinearProbe
 
@@ -89,7 +90,8 @@ class PromptScorer:
         if self._function is None:
             return self._score_by_numpy(x, kinds)
         out, n = self._out(), self._n_models
-        self._function(ctypes.addressof(self._structs[with_kinds]), x.__array_interface__["data"][0], out)
+        if self._function(ctypes.addressof(self._structs[with_kinds]), x.__array_interface__["data"][0], out):
+            raise DataError("the compiled scorer refuses the probe's numbers of features, kinds or directions.")
         found = out[:]
         leverage = found[n]
         near = None if kinds is None or not math.isfinite(leverage) else kinds.named(found[n + 1 :])

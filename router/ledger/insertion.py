@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import logging
@@ -185,6 +186,8 @@ class _Insert:
         self._positions: list[str] | None = getattr(compiled, "positiontup", None)
         self._json = [column.name for column in table.columns if isinstance(column.type, sa.JSON)]
         self._empty = {column.name: None for column in table.columns}
+        # Most statements are for as many rows as there may be.
+        self._statement = functools.cache(self._for_sqlite)
         self._notes_arrival = "arrived" in table.columns
 
     def execute(self, connection: sa.Connection, rows: Sequence[LedgerRow]) -> None:
@@ -201,7 +204,7 @@ class _Insert:
         for start in range(0, len(prepared), _ROWS_AT_ONCE):
             some = prepared[start : start + _ROWS_AT_ONCE]
             flat = tuple(itertools.chain.from_iterable(map(pick, some)))
-            connection.exec_driver_sql(self._for_sqlite(len(some)), flat)
+            connection.exec_driver_sql(self._statement(len(some)), flat)
 
     def _for_sqlite(self, n_rows: int) -> str:
         """Return the statement that inserts so many rows into SQLite."""

@@ -31,9 +31,9 @@ def readable_answer(body: Any, *, streamed: bool) -> Any:
     if not isinstance(body, dict):
         return body
     made = body
-    if _are_objects(body.get("choices")):
+    if are_objects(body.get("choices")):
         made = _readable_chat(body, streamed=streamed)
-    elif _are_objects(body.get("candidates")):
+    elif are_objects(body.get("candidates")):
         made = _readable_of_gemini(body, streamed=streamed)
     elif body.get("type") == "message" and not streamed:
         made = _readable_message(body)
@@ -44,7 +44,8 @@ def readable_answer(body: Any, *, streamed: bool) -> Any:
     return body if made == body else made
 
 
-def _are_objects(value: Any) -> bool:
+def are_objects(value: Any) -> bool:
+    """Return whether a value is a list of objects."""
     return isinstance(value, list) and all(isinstance(one, dict) for one in value)
 
 
@@ -54,7 +55,7 @@ def _readable_of_gemini(body: dict[str, Any], *, streamed: bool) -> dict[str, An
 
 
 def _readable_message(body: dict[str, Any]) -> dict[str, Any]:
-    parts = body.get("content") if _are_objects(body.get("content")) else ()
+    parts = body.get("content") if are_objects(body.get("content")) else ()
     calls_tools = any(part.get("type") == "tool_use" for part in parts or ())
     usual = {"model": "", "stop_reason": "tool_use" if calls_tools else "end_turn"}
     missing = {name: value for name, value in usual.items() if not isinstance(body.get(name), str)}

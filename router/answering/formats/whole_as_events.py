@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from router.answering.formats.chat_chunks import chunk_of
+from router.answering.formats.readable_answers import are_objects
 from router.answering.formats.reported_errors import error_in
 
 #: The statuses of a response of the Responses API with which its answer ends.
@@ -20,15 +21,11 @@ def events_of_whole(answer: Any) -> list[Any]:
     """
     if not isinstance(answer, dict) or error_in(answer) is not None:
         return [answer]
-    if answer.get("type") == "message" and _are_objects(answer.get("content")):
+    if answer.get("type") == "message" and are_objects(answer.get("content")):
         return list(_of_message(answer))
-    if answer.get("object") == "response" and answer.get("status") in _ENDED and _are_objects(answer.get("output")):
+    if answer.get("object") == "response" and answer.get("status") in _ENDED and are_objects(answer.get("output")):
         return [{**event, "sequence_number": number} for number, event in enumerate(_of_response(answer))]
     return [chunk_of(answer)]
-
-
-def _are_objects(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
 
 
 def _of_message(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -64,7 +61,7 @@ def _of_response(response: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield {"type": "response.created", "response": {**response, "status": "in_progress", "output": [], "usage": None}}
     for index, item in enumerate(response["output"]):
         where = {"item_id": item.get("id"), "output_index": index}
-        if item.get("type") == "message" and _are_objects(item.get("content")):
+        if item.get("type") == "message" and are_objects(item.get("content")):
             yield {"type": "response.output_item.added", "output_index": index, "item": {**item, "content": []}}
             for number, part in enumerate(item["content"]):
                 yield from _of_part(part, {**where, "content_index": number})

@@ -163,10 +163,6 @@ class UpstreamHttp:
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
         )
 
-    async def post(self, url: str, body: Body, headers: Mapping[str, str], *, timeout_s: float) -> Answered:
-        """Post a body; see `send`."""
-        return await self.send("POST", url, body, headers, timeout_s=timeout_s)
-
     async def send(
         self, method: str, url: str, body: Body, headers: Mapping[str, str], *, timeout_s: float
     ) -> Answered:

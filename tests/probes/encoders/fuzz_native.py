@@ -1,4 +1,6 @@
-"""Hand spoiled bundles and models to the C library; run by `test_fuzz_native.py` under AddressSanitizer.
+"""Give damaged encoder files to the C library, to find out whether it reads beyond its memory.
+
+`test_fuzz_native.py` runs this under AddressSanitizer.
 
     python -m tests.probes.encoders.fuzz_native LIBRARY SEED COUNT
 

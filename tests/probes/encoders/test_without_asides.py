@@ -1,4 +1,4 @@
-"""An encoder whose spec names the gate of asides leaves them out, and nothing else of it changes."""
+"""An encoder can leave out asides such as thanks. Its weights and all other texts stay as they are."""
 
 from __future__ import annotations
 

@@ -65,6 +65,14 @@ def test_a_row_that_is_given_again_is_kept_once(tmp_path: Path) -> None:
     assert events(settings) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("n_rows", [19, 20, 21, 45])
+def test_rows_of_several_statements_all_arrive(n_rows: int, tmp_path: Path) -> None:
+    settings, sink = sqlite_ledger(tmp_path), DatabaseSink(sqlite_ledger(tmp_path))
+    assert sink.write([row(number) for number in range(n_rows)]) == 0
+    sink.close()
+    assert events(settings) == list(range(n_rows))
+
+
 def test_commits_wait_for_the_disk_and_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
     settings = sqlite_ledger(tmp_path)
     sink = DatabaseSink(settings)

@@ -65,8 +65,8 @@ async def test_a_body_arrives_to_the_byte_whatever_its_length(http: UpstreamHttp
 
     async with listening(answer) as address:
         for body in (*BODY, b'"' + b"x" * 3_000_000 + b'"'):
-            answered = await http.post(
-                f"http://{address}/v1/chat/completions", (body[:7], memoryview(body)[7:]), HEADERS, timeout_s=10
+            answered = await http.send(
+                "POST", f"http://{address}/v1/chat/completions", (body[:7], memoryview(body)[7:]), HEADERS, timeout_s=10
             )
             assert await answered.read(MOST, HeldAnswer()) == b"{}"
             assert seen.pop() == body
@@ -76,9 +76,11 @@ async def test_compressed_answers_are_read_whole_and_as_a_stream(http: UpstreamH
     packed = reply(gzip.compress(b"data: 1\n\n"), "content-encoding: gzip")
     async with listening(lambda head, body: packed) as address:
         url = f"http://{address}/v1/chat/completions"
-        assert await (await http.post(url, BODY, HEADERS, timeout_s=10)).read(MOST, HeldAnswer()) == b"data: 1\n\n"
-        assert await (await http.post(url, BODY, HEADERS, timeout_s=10)).error_body() == b"data: 1\n\n"
-        streamed = await http.post(url, BODY, HEADERS, timeout_s=10)
+        assert (
+            await (await http.send("POST", url, BODY, HEADERS, timeout_s=10)).read(MOST, HeldAnswer()) == b"data: 1\n\n"
+        )
+        assert await (await http.send("POST", url, BODY, HEADERS, timeout_s=10)).error_body() == b"data: 1\n\n"
+        streamed = await http.send("POST", url, BODY, HEADERS, timeout_s=10)
         assert b"".join([part async for part in streamed.parts()]) == b"data: 1\n\n"
 
 
@@ -89,17 +91,17 @@ async def test_a_compressed_answer_is_unpacked_in_small_pieces_and_ends_at_the_b
     packed = gzip.compress(b" " * 20_000_000) if declared == "gzip" else zlib.compress(b" " * 20_000_000)
     async with listening(lambda head, body: reply(packed, f"content-encoding: {declared}")) as address:
         url = f"http://{address}/v1/chat/completions"
-        streamed = await http.post(url, BODY, HEADERS, timeout_s=10)
+        streamed = await http.send("POST", url, BODY, HEADERS, timeout_s=10)
         lengths = [len(part) async for part in streamed.parts()]
         assert sum(lengths) == 20_000_000
         assert max(lengths) <= 64 * 1024
         with pytest.raises(UpstreamUnavailableError):
-            await (await http.post(url, BODY, HEADERS, timeout_s=10)).read(MOST, HeldAnswer())
+            await (await http.send("POST", url, BODY, HEADERS, timeout_s=10)).read(MOST, HeldAnswer())
 
 
 async def test_what_says_it_is_compressed_and_is_not_is_the_upstreams_fault(http: UpstreamHttp) -> None:
     async with listening(lambda head, body: reply(b"{}", "content-encoding: gzip")) as address:
-        answered = await http.post(f"http://{address}/v1/chat/completions", BODY, HEADERS, timeout_s=10)
+        answered = await http.send("POST", f"http://{address}/v1/chat/completions", BODY, HEADERS, timeout_s=10)
         with pytest.raises(UpstreamUnavailableError):
             await answered.read(MOST, HeldAnswer())
 
@@ -112,10 +114,13 @@ async def test_a_few_early_heads_are_passed_over_and_many_end_the_call(http: Ups
             if fits:
                 # More than once on one connection: each answer has its own number of them.
                 for _ in range(2):
-                    assert await (await http.post(url, BODY, HEADERS, timeout_s=10)).read(MOST, HeldAnswer()) == b"{}"
+                    assert (
+                        await (await http.send("POST", url, BODY, HEADERS, timeout_s=10)).read(MOST, HeldAnswer())
+                        == b"{}"
+                    )
             else:
                 with pytest.raises(aiohttp.ClientError):
-                    await http.post(url, BODY, HEADERS, timeout_s=10)
+                    await http.send("POST", url, BODY, HEADERS, timeout_s=10)
 
 
 async def test_redirects_are_answers_and_cookies_are_not_kept(http: UpstreamHttp) -> None:
@@ -127,7 +132,7 @@ async def test_redirects_are_answers_and_cookies_are_not_kept(http: UpstreamHttp
 
     async with listening(answer) as address:
         for _ in range(2):
-            answered = await http.post(f"http://{address}/v1/chat/completions", BODY, HEADERS, timeout_s=10)
+            answered = await http.send("POST", f"http://{address}/v1/chat/completions", BODY, HEADERS, timeout_s=10)
             assert not answered.is_success
             assert answered.status == 307
             answered.close()
@@ -145,10 +150,10 @@ async def test_proxies_come_from_the_environment(http: UpstreamHttp, monkeypatch
     async with listening(answer) as address:
         monkeypatch.setenv("http_proxy", f"http://user:secret@{address}")
         monkeypatch.setenv("no_proxy", "direct.invalid")
-        answered = await http.post("http://upstream.invalid/v1/chat/completions", BODY, HEADERS, timeout_s=10)
+        answered = await http.send("POST", "http://upstream.invalid/v1/chat/completions", BODY, HEADERS, timeout_s=10)
         assert await answered.read(MOST, HeldAnswer()) == b"by way of the proxy"
         with pytest.raises(aiohttp.ClientConnectorError):
-            await http.post("http://direct.invalid/v1/chat/completions", BODY, HEADERS, timeout_s=10)
+            await http.send("POST", "http://direct.invalid/v1/chat/completions", BODY, HEADERS, timeout_s=10)
     (head,) = heads
     assert head.startswith(b"POST http://upstream.invalid/v1/chat/completions HTTP/1.1\r\n")
     # user:secret in base64; the key of the upstream stays what it was.
@@ -159,14 +164,14 @@ async def test_proxies_come_from_the_environment(http: UpstreamHttp, monkeypatch
 async def test_silence_is_a_timeout(http: UpstreamHttp) -> None:
     async with listening(lambda head, body: b"") as address:
         with pytest.raises(aiohttp.ServerTimeoutError):
-            await http.post(f"http://{address}/v1/chat/completions", BODY, HEADERS, timeout_s=0.2)
+            await http.send("POST", f"http://{address}/v1/chat/completions", BODY, HEADERS, timeout_s=0.2)
 
 
 async def test_headers_that_are_not_ascii_hurt_nobody(http: UpstreamHttp) -> None:
     async with listening(lambda head, body: reply(b"data: 1\n\n", "x-model: mod\u00e8le")) as address:
         url = f"http://{address}/v1/chat/completions"
-        assert await (await http.post(url, BODY, HEADERS, timeout_s=10)).error_body() == b"data: 1\n\n"
-        assert dict((await http.post(url, BODY, HEADERS, timeout_s=10)).headers)[b"x-model"].startswith(b"mod")
+        assert await (await http.send("POST", url, BODY, HEADERS, timeout_s=10)).error_body() == b"data: 1\n\n"
+        assert dict((await http.send("POST", url, BODY, HEADERS, timeout_s=10)).headers)[b"x-model"].startswith(b"mod")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +187,7 @@ async def test_what_cannot_be_sent_is_an_error_of_the_client(
     http: UpstreamHttp, url: str, headers: dict[str, str]
 ) -> None:
     with pytest.raises(aiohttp.ClientError):
-        await http.post(url, BODY, headers, timeout_s=10)
+        await http.send("POST", url, BODY, headers, timeout_s=10)
 
 
 async def test_a_proxy_that_speaks_another_protocol_is_not_sent_the_key(
@@ -190,4 +195,4 @@ async def test_a_proxy_that_speaks_another_protocol_is_not_sent_the_key(
 ) -> None:
     monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1")
     with pytest.raises(UpstreamUnavailableError, match="socks5"):
-        await http.post("http://upstream.invalid/v1", BODY, HEADERS, timeout_s=10)
+        await http.send("POST", "http://upstream.invalid/v1", BODY, HEADERS, timeout_s=10)
