@@ -29,7 +29,7 @@ from router.asking.session_ids import caller_of
 from router.deciding.pipeline import Router
 from router.errors import GatewayNotInstalledError, InvalidRequestError, NotReadyError, RouterError
 from router.gateways.http.decision_format import ALL_HEADERS, ERROR_HEADER, decision_headers, dropped_header
-from router.gateways.http.openai_format import error_object, error_reply
+from router.gateways.http.openai_format import OPENAI_FORMAT
 from router.gateways.http.request_body import ChatBody, query_from_body, upstream_model
 from router.identity.method_scopes import EXT_PROC
 from router.identity.principal import current_principal
@@ -160,11 +160,11 @@ class ExternalProcessor:
     def _undecided(self, kind: str, error: Exception, *, remove: Iterable[str] = ()) -> Any:
         if isinstance(error, RouterError):
             log.info("not decided: %s", error.reason)
-            status, headers, body = error_reply(error)
+            status, headers, body = OPENAI_FORMAT.error_reply(error)
         else:
             log.error("not decided", exc_info=error)
             status, headers = 500, {ERROR_HEADER: "INTERNAL"}
-            body = error_object("internal error; see the router's log.", kind="server_error", code="internal")
+            body = OPENAI_FORMAT.plain_error_body("internal error; see the router's log.", 500, "internal")
         if self._on_failure == "closed":
             return self._answers.refuse(status, headers, body)
         return self._answers.go_on(kind, headers={ERROR_HEADER: headers[ERROR_HEADER]}, remove=remove)

@@ -6,8 +6,9 @@ Importing this file needs uvicorn and httptools.
 from __future__ import annotations
 
 import asyncio
-import json
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -51,6 +52,12 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
 
     #: The method of a request that asks to upgrade, until its head is parsed once more; empty otherwise.
     _upgraded: bytes
+
+    def __init__(self, *args: Any, refusal: Callable[[str, int, str], bytes] | None = None, **more: Any) -> None:
+        """Take what uvicorn gives, and what `router.serving.http_server.serve_app` calls `refusal`."""
+        super().__init__(*args, **more)
+        self._refusal = refusal
+        self.url = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin to wait for a request of a new connection, or refuse the connection if there are too many."""
@@ -217,8 +224,15 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
     def _refuse(self, status: int, message: str) -> None:
         """Close the connection, with an error as its last answer unless another answer has begun."""
         if not (self._answering and self.cycle.response_started):
-            error = {"message": message, "type": "invalid_request_error", "param": None, "code": "refused"}
-            body = json.dumps({"error": error}).encode()
-            head = f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            kind = "text/plain" if self._refusal is None else "application/json"
+            body = message.encode() if self._refusal is None else self._refusal(self._path(), status, message)
+            head = f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: {kind}\r\nconnection: close\r\n"
             self.transport.write(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
         self.transport.close()
+
+    def _path(self) -> str:
+        """Return the path of the request, or an empty text if it has none yet."""
+        try:
+            return unquote(httptools.parse_url(self.url).path or b"")
+        except httptools.HttpParserInvalidURLError:
+            return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +15,9 @@ from router.errors import ConfigError, DispatchNotInstalledError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+
+#: Returns the JSON that refuses what is no valid HTTP request: from its path, the status and a message.
+Refusal = Callable[[str, int, str], bytes]
 
 _LOOPBACK = "127.0.0.1"
 
@@ -56,12 +60,15 @@ async def serve_app(
     *,
     grace_s: Callable[[], float] | None = None,
     tls: ssl.SSLContext | None = None,
+    refusal: Refusal | None = None,
 ) -> AsyncIterator[int]:
     """Serve an ASGI application on a bound socket while the context lasts. Yield the port.
 
     grace_s: called when the context ends; it returns the seconds after which requests in flight are cancelled. None
         waits for them without limit.
     tls: encrypts the connections; None serves them as they are.
+    refusal: returns the JSON that refuses what is no valid HTTP request, given its path as far as it is known, a status
+        and a message. None says it in plain words.
 
     Raises ImportError if uvicorn or httptools are not installed.
     """
@@ -70,9 +77,11 @@ async def serve_app(
 
         from router.serving.http_protocol import BoundedProtocol
 
+        # uvicorn calls it as it would call the class.
+        protocol: Any = functools.partial(BoundedProtocol, refusal=refusal)
         config = uvicorn.Config(
             app,
-            http=BoundedProtocol,
+            http=protocol,
             log_config=None,
             log_level="warning",
             lifespan="off",

@@ -96,7 +96,11 @@ class ServicePorts:
             listener = http_server.bind_socket(settings.host, settings.http_port, share=settings.share_port)
             context = self.certificates.http_context() if self.certificates else None
             serving_http = http_server.serve_app(
-                listener, settings.http.app(self.gate), grace_s=lambda: self._remaining_s, tls=context
+                listener,
+                settings.http.app(self.gate),
+                grace_s=lambda: self._remaining_s,
+                tls=context,
+                refusal=settings.http.refusal,
             )
             port = await self._http.enter_async_context(serving_http)
             self.http_address = authority(settings.host, port)

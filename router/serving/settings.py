@@ -53,6 +53,9 @@ class HttpDoor(Protocol):
         Before `start` it must answer that the service is not ready.
         """
 
+    def refusal(self, path: str, status: int, message: str) -> bytes:
+        """Return the JSON that refuses what is no valid HTTP request. The path may be empty, if it is not known."""
+
     def start(
         self, router: Router, dispatcher: Dispatcher, in_flight: InFlight, desk: FeedbackDesk | None = None
     ) -> None:

@@ -155,7 +155,7 @@ def test_any_object_is_read_as_json_reads_it_and_rewritten_in_one_place(body, mo
     "raw",
     [
         *(b"", b"[]", b'"x"', b"{", b'{"a":1,}', b'{"a" 1}', b"{1:2}", b'{"a":1}x', b'{"a":NaN}', b'{"a":\xff}'),
-        *(b"\xef\xbb\xbf{}", b'{"model":"a","model":"b"}', b'{"a":' + b"[" * 100_000, b'{"a":' + b"9" * 5000 + b"}"),
+        *(b'{"model":"a","model":"b"}', b'{"a":' + b"[" * 100_000, b'{"a":' + b"9" * 5000 + b"}"),
     ],
 )
 def test_what_is_no_json_object_is_refused(raw):
@@ -167,3 +167,13 @@ def test_the_upstream_knows_a_model_without_its_provider():
     assert upstream_model("openai/gpt-4o") == "gpt-4o"
     assert upstream_model("hosted_vllm/meta-llama/Llama-3-8B") == "meta-llama/Llama-3-8B"
     assert upstream_model("gpt-4o") == "gpt-4o"
+
+
+def test_a_byte_order_mark_before_the_body_is_read_over_and_not_handed_on():
+    written = b'{"model": "auto", "messages": []}'
+    body = ChatBody.parse(b"\xef\xbb\xbf" + written)
+    assert body.fields == {"model": "auto", "messages": []}
+    assert b"".join(body.written.with_model(b'"gpt"')) == written.replace(b'"auto"', b'"gpt"')
+    for odd in (b"\xef\xbb\xbf\xef\xbb\xbf" + written, written + b"\xef\xbb\xbf"):
+        with pytest.raises(InvalidRequestError, match="the body must be a JSON object in UTF-8"):
+            ChatBody.parse(odd)

@@ -11,7 +11,7 @@ from router.deciding.pipeline import Router
 from router.gateways.http.anthropic_format import ANTHROPIC_FORMAT
 from router.gateways.http.decision_format import ALL_HEADERS, decision_headers
 from router.gateways.http.http_api import HTTP_STATUS
-from router.gateways.http.openai_format import OPENAI_FORMAT, error_reply
+from router.gateways.http.openai_format import OPENAI_FORMAT
 from router.gateways.http.responses_format import RESPONSES_FORMAT
 from router.values import Overrides, RouteQuery
 from tests.fakes import FakeEncoder, write_policy
@@ -33,7 +33,7 @@ def test_every_error_has_an_http_status(kind):
     ],
 )
 def test_errors_become_openai_error_objects(error, status, code, kind):
-    got, headers, body = error_reply(error)
+    got, headers, body = OPENAI_FORMAT.error_reply(error)
     told = {"message": "m", "type": kind, "param": error.field, "code": code, "retryable": error.retryable}
     assert (got, body) == (status, {"error": told})
     assert headers["x-elle-error"] == error.reason
@@ -41,7 +41,7 @@ def test_errors_become_openai_error_objects(error, status, code, kind):
 
 
 def test_an_overloaded_router_says_when_to_come_back():
-    status, headers, body = error_reply(errors.OverloadedError("full", retry_after_s=0.2))
+    status, headers, body = OPENAI_FORMAT.error_reply(errors.OverloadedError("full", retry_after_s=0.2))
     assert (status, headers["retry-after"], body["error"]["type"]) == (429, "1", "rate_limit_error")
 
 

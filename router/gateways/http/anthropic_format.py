@@ -10,7 +10,7 @@ from router.errors import RouterError
 from router.gateways.http.http_api import HttpApi, code_of, param_of
 from router.values import ApiFormat
 
-#: Anthropic's type of an error for each HTTP status; other statuses are an `api_error`.
+#: Anthropic's type of an error for each HTTP status. Other statuses have the general types.
 _KINDS: Mapping[int, str] = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -40,13 +40,13 @@ class AnthropicFormat(HttpApi):
 
     def error_body(self, error: RouterError, status: int) -> dict[str, Any]:
         """Return Anthropic's error object. The object inside has `code`, `param` and `retryable` besides."""
-        body = _error_object(str(error), _KINDS.get(status, "api_error"))
-        body["error"] |= {"code": code_of(error), "param": param_of(error), "retryable": error.retryable}
+        body = self.plain_error_body(str(error), status, code_of(error))
+        body["error"] |= {"param": param_of(error), "retryable": error.retryable}
         return body
 
-    def internal_error_body(self, message: str) -> dict[str, Any]:
-        """Return Anthropic's error object for a bug of ours."""
-        return _error_object(message, "api_error")
+    def plain_error_body(self, message: str, status: int, code: str) -> dict[str, Any]:
+        """Return Anthropic's error object, with `code` in it besides."""
+        return {"type": "error", "error": {"type": _kind(status), "message": message, "code": code}}
 
 
 ANTHROPIC_FORMAT = AnthropicFormat()
@@ -59,5 +59,5 @@ def named_event(body: Mapping[str, Any], raw: bytes) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name, raw)
 
 
-def _error_object(message: str, kind: str) -> dict[str, Any]:
-    return {"type": "error", "error": {"type": kind, "message": message}}
+def _kind(status: int) -> str:
+    return _KINDS.get(status) or ("invalid_request_error" if status < 500 else "api_error")

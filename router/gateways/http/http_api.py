@@ -67,13 +67,18 @@ class HttpApi(abc.ABC):
         """
         return body
 
+    def error_reply(self, error: RouterError) -> tuple[int, dict[str, str], dict[str, Any]]:
+        """Return the HTTP status, the headers and the body that report an error of ours."""
+        status = http_status_of(error)
+        return status, error_headers(error), self.error_body(error, status)
+
     @abc.abstractmethod
     def error_body(self, error: RouterError, status: int) -> dict[str, Any]:
         """Return the body that reports an error of ours with this HTTP status."""
 
     @abc.abstractmethod
-    def internal_error_body(self, message: str) -> dict[str, Any]:
-        """Return the body that reports an error which is a bug of ours."""
+    def plain_error_body(self, message: str, status: int, code: str) -> dict[str, Any]:
+        """Return the body that reports an error which is no RouterError, such as a path that is not served."""
 
 
 def code_of(error: RouterError) -> str:

@@ -19,8 +19,6 @@ from router.gateways.http.openai_format import (
     COMPLETIONS_FORMAT,
     EMBEDDINGS_FORMAT,
     OPENAI_FORMAT,
-    error_object,
-    error_reply,
 )
 from router.gateways.http.request_body import model_list, model_object
 from router.gateways.http.responses_format import RESPONSES_FORMAT
@@ -72,6 +70,9 @@ KEPT_PATHS: Mapping[str, tuple[str, ...]] = {
 _AZURE_V1 = "/openai/v1/"
 
 _SLASHES = re.compile("/{2,}")
+
+#: Where Anthropic's API is, also what of it is not served here; and the header that only its clients send.
+_ANTHROPIC_PATH, _ANTHROPIC_HEADER = "/v1/messages", "anthropic-version"
 
 #: Most characters of a path for which a similar one is looked for.
 _LONGEST_PATH = 100
@@ -163,6 +164,15 @@ class HttpApplication:
         return _json_response(200, {}, {"status": "ok", "policies": list(engine.router.policies)})
 
 
+def api_at(path: str, headers: Mapping[str, str]) -> HttpApi:
+    """Return the API in whose format an error on a path is told. Where both APIs have the path, the headers say it."""
+    path = _plain_path(path)
+    if path in POST_PATHS:
+        return POST_PATHS[path][0]
+    is_anthropic = path.startswith(f"{_ANTHROPIC_PATH}/") or _ANTHROPIC_HEADER in headers
+    return ANTHROPIC_FORMAT if is_anthropic else OPENAI_FORMAT
+
+
 def _plain_path(path: str) -> str:
     """Return a path without the slashes that base URLs add, and without the beginning of Azure's newer paths."""
     plain = _SLASHES.sub("/", path)
@@ -185,7 +195,7 @@ def _with_cors(app: Any, origins: Sequence[str]) -> Any:
 
 
 async def _refuse(request: Any, error: Any) -> Any:
-    status, headers, body = error_reply(error)
+    status, headers, body = api_at(request.url.path, request.headers).error_reply(error)
     return _json_response(status, headers, body)
 
 
@@ -193,7 +203,7 @@ async def _no_such_route(request: Any, error: Any) -> Any:
     near = did_you_mean(request.url.path[:_LONGEST_PATH], POST_PATHS, lambda path: f"POST {path}", cutoff=0.75)
     message = f"{request.method} {quoted(request.url.path)} is not served; see docs/apis.md for what is.{near}"
     code = "method_not_allowed" if error.status_code == 405 else "not_found"
-    body = error_object(message, kind="invalid_request_error", code=code)
+    body = api_at(request.url.path, request.headers).plain_error_body(message, error.status_code, code)
     return _json_response(error.status_code, dict(error.headers or {}), body)
 
 

@@ -81,6 +81,17 @@ class HttpGateway:
 
         return HttpApplication(lambda: self._engine, gate, self._max_body_bytes, self._cors_origins).asgi()
 
+    @staticmethod
+    def refusal(path: str, status: int, message: str) -> bytes:
+        """Return the JSON that refuses what is no valid HTTP request, in the format of the API at its path.
+
+        path: as far as it is known; it may be empty.
+        """
+        from router.gateways.http.http_application import api_at
+        from router.gateways.http.http_reply import to_json
+
+        return to_json(api_at(path, {}).plain_error_body(message, status, "refused"))
+
 
 def _checked_origin(origin: str) -> str:
     """Return an origin unchanged. Raises ConfigError if browsers do not write it so."""

@@ -23,7 +23,7 @@ from router.gateways.http.decision_format import (
     decision_record,
     delivery_headers,
 )
-from router.gateways.http.http_api import HttpApi, error_headers, http_status_of
+from router.gateways.http.http_api import HttpApi
 
 log = logging.getLogger(__name__)
 
@@ -130,13 +130,12 @@ class HttpReply:
         An error that is not ours is logged, and not described.
         """
         if isinstance(error, RouterError):
-            status = http_status_of(error)
-            return status, error_headers(error), self._api.error_body(error, status)
+            return self._api.error_reply(error)
         request_id = uuid.uuid4().hex
         log.error("request %s failed", request_id, exc_info=error)
         message = f"internal error; the service's log has it as request {request_id}."
         headers = {ERROR_HEADER: "INTERNAL", "x-request-id": request_id}
-        return 500, headers, self._api.internal_error_body(message)
+        return 500, headers, self._api.plain_error_body(message, 500, "internal")
 
     async def _send_head(self, status: int, headers: Mapping[str, str]) -> None:
         own: dict[str, str] = {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from router.errors import RouterError, UnauthenticatedError, UnknownModelError
-from router.gateways.http.http_api import HttpApi, code_of, error_headers, http_status_of, param_of
+from router.gateways.http.http_api import HttpApi, code_of, param_of
 from router.values import ApiFormat
 
 
@@ -29,13 +29,13 @@ class OpenAIFormat(HttpApi):
         # Clients that were written for OpenAI know these codes.
         known = {UnknownModelError: "model_not_found", UnauthenticatedError: "invalid_api_key"}
         code = known.get(type(error)) or code_of(error)
-        body = error_object(str(error), kind=_kind(status), code=code, param=param_of(error))
-        body["error"]["retryable"] = error.retryable
+        body = self.plain_error_body(str(error), status, code)
+        body["error"] |= {"param": param_of(error), "retryable": error.retryable}
         return body
 
-    def internal_error_body(self, message: str) -> dict[str, Any]:
-        """Return OpenAI's error object for a bug of ours."""
-        return error_object(message, kind="server_error", code="internal")
+    def plain_error_body(self, message: str, status: int, code: str) -> dict[str, Any]:
+        """Return OpenAI's error object."""
+        return {"error": {"message": message, "type": _kind(status), "param": None, "code": code}}
 
 
 class CompletionsFormat(OpenAIFormat):
@@ -51,17 +51,6 @@ class EmbeddingsFormat(OpenAIFormat):
 
 
 OPENAI_FORMAT, COMPLETIONS_FORMAT, EMBEDDINGS_FORMAT = OpenAIFormat(), CompletionsFormat(), EmbeddingsFormat()
-
-
-def error_reply(error: RouterError) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """Return the HTTP status, the headers and the OpenAI error object that describe a RouterError."""
-    status = http_status_of(error)
-    return status, error_headers(error), OPENAI_FORMAT.error_body(error, status)
-
-
-def error_object(message: str, *, kind: str, code: str, param: str | None = None) -> dict[str, Any]:
-    """Return an OpenAI error object; `kind` becomes its field `type`."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def _kind(status: int) -> str:

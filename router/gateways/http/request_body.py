@@ -18,6 +18,7 @@ threshold from `elle tune`.
 
 from __future__ import annotations
 
+import codecs
 import fnmatch
 import re
 from collections.abc import Mapping
@@ -245,12 +246,14 @@ class ChatBody:
 
     @classmethod
     def parse(cls, raw: bytes, *, max_text_bytes: int = MAX_TEXT_BYTES) -> ChatBody:
-        """Decode a body after checking its size and its structure.
+        """Decode a body after checking its size and its structure. A byte order mark before it is left out.
 
         max_text_bytes: most bytes of text; see `router.intake.json_structure.check_json`.
 
         Raises InvalidRequestError if the body is not one JSON object in UTF-8 with distinct keys, or holds too much.
         """
+        # Some programs of Windows write the mark. Standards forbid it, and allow to read over it, as most servers do.
+        raw = raw.removeprefix(codecs.BOM_UTF8)
         structure = check_json(raw, max_text_bytes=max_text_bytes)
         try:
             found = read_object(raw, structure.long_strings)

@@ -9,7 +9,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from router.errors import UpstreamUnavailableError
-from router.gateways.http.openai_format import error_reply
+from router.gateways.http.openai_format import OPENAI_FORMAT
 from router.intake import answer_budget
 from router.intake.answer_budget import BUDGET, FREE_BYTES, AnswerBudget, HeldAnswer
 from router.values import RouteQuery
@@ -65,5 +65,5 @@ async def test_without_room_the_next_candidate_is_asked_and_then_the_caller_told
             await ask(RouteQuery.from_prompt("hello"))
         assert [one.candidate for one in caught.value.attempts] == ["small", "large"]
         assert not caught.value.counts
-        assert error_reply(caught.value)[0] == 503
+        assert OPENAI_FORMAT.error_reply(caught.value)[0] == 503
         assert answer_budget.BUDGET._held_bytes == 0

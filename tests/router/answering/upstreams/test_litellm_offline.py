@@ -12,7 +12,7 @@ import pytest_asyncio
 from router.answering.upstream import Upstream
 from router.answering.upstreams.candidate_keys import key_of
 from router.errors import DispatchError, UpstreamDeniedError, UpstreamNotFoundError, UpstreamRejectedError
-from router.gateways.http.openai_format import error_reply
+from router.gateways.http.openai_format import OPENAI_FORMAT
 from router.policies.candidates.candidate import Candidate
 from router.values import RouteQuery
 from tests.raw_server import raw_server
@@ -100,7 +100,7 @@ async def test_a_candidate_for_which_nothing_can_be_built_is_not_the_callers_fau
     assert isinstance(error, UpstreamNotFoundError)
     assert "cannot be asked as it is set up" in str(error)
     assert not error.counts
-    status, _, body = error_reply(error)
+    status, _, body = OPENAI_FORMAT.error_reply(error)
     assert (status, body["error"]["type"]) == (502, "server_error")
 
 
