@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import json
 import logging
 import operator
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from pydantic_core import to_json
 from sqlalchemy.dialects import postgresql, sqlite
 
 from router.ledger.database import migrate, open_engine
@@ -35,9 +35,6 @@ _DAY_S = 86_400.0
 
 #: Rows of one statement. SQLite takes at least 999 values in one.
 _ROWS_AT_ONCE = 20
-
-#: Writes the values of JSON columns.
-_JSON = json.JSONEncoder(separators=(",", ":"))
 
 #: For each table the column whose ids say how old a row is. Feedback goes with its decision.
 _AGES = {"decisions": "decision_id", "outcomes": "decision_id", "feedback": "decision_id", "events": "event_id"}
@@ -216,7 +213,7 @@ class _Insert:
         prepared = {**self._empty, **values}
         for name in self._json:
             if (value := prepared[name]) is not None:
-                prepared[name] = _JSON.encode(value)
+                prepared[name] = to_json(value).decode()
         return prepared
 
 

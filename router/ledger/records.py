@@ -64,56 +64,55 @@ class Digester:
 
 
 @dataclass(frozen=True, slots=True)
-class DecisionParts:
-    """Holds what a row needs of a decided request beside its decision record, without the request itself.
+class Decided:
+    """Holds what the row of a decision is made of, without the request itself, which may hold pictures.
 
     Attributes:
-        caller, session, prompt_digest: keyed digests; None if there is no such thing.
+        decision: the decision record.
+        caller: the opaque key of whoever called; empty if the request had no credential.
+        text: the text that was judged.
         request_id: the caller's id of the request; empty for none.
         overrides: what the caller asked beyond the policy.
         in_tool_loop: whether the request goes on with calls of tools.
-        prompt: the text that is judged; None unless prompts are kept.
-        features: the features of the prompt; None unless features are kept.
+        features: the features of the prompt; None if there are none, or if they are not kept.
         encoder: the identity of the encoder that made them; empty for none.
     """
 
-    caller: str | None
-    session: str | None
-    prompt_digest: str | None
+    decision: RoutingDecision
+    caller: str
+    text: str
     request_id: str
     overrides: Overrides
     in_tool_loop: bool
-    prompt: str | None = None
     features: np.ndarray | None = None
     encoder: str = ""
 
+    @classmethod
+    def of(cls, event: DecidedEvent, *, with_features: bool) -> Decided:
+        """Return what the row of a decision is made of. `with_features`: whether features are kept."""
+        query, features = event.query, event.features if with_features else None
+        encoder = "" if features is None else event.encoder
+        return cls(
+            event.decision,
+            event.caller,
+            event.text,
+            query.request_id,
+            query.overrides,
+            event.in_tool_loop,
+            features,
+            encoder,
+        )
 
-def parts_of(event: DecidedEvent, digester: Digester, *, with_prompt: bool, with_features: bool) -> DecisionParts:
-    """Return what a row needs of a decided request, so that the request need not be kept until the row is written."""
-    query = event.query
-    features = event.features if with_features else None
-    return DecisionParts(
-        caller=digester.of_name("caller", event.caller),
-        session=digester.of_name("session", event.decision.session_id),
-        prompt_digest=digester.of_prompt(event.text),
-        request_id=query.request_id,
-        overrides=query.overrides,
-        in_tool_loop=event.in_tool_loop,
-        prompt=event.text if with_prompt else None,
-        features=features,
-        encoder=event.encoder if features is not None else "",
-    )
 
-
-def decision_row(decision: RoutingDecision, parts: DecisionParts) -> LedgerRow:
-    """Return the row of a decision."""
-    timings, features = decision.timings, parts.features
+def decision_row(decided: Decided, digester: Digester, *, with_prompt: bool) -> LedgerRow:
+    """Return the row of a decision. `with_prompt`: whether the text that was judged is kept, besides its digest."""
+    decision, features = decided.decision, decided.features
+    timings, kinds = decision.timings, decision.kinds
     costs = {one.candidate: one.expected_cost_usd for one in decision.candidates}
-    kinds = decision.kinds
     values = {
         "decision_id": decision.decision_id,
         "at": made_at(decision.decision_id),
-        "request_id": _text(parts.request_id) or None,
+        "request_id": _text(decided.request_id) or None,
         "policy": _text(decision.policy.name),
         "policy_version": _text(decision.policy.version),
         "policy_digest": decision.policy.digest,
@@ -140,35 +139,35 @@ def decision_row(decision: RoutingDecision, parts: DecisionParts) -> LedgerRow:
         "difficulty": decision.difficulty,
         "leverage": decision.leverage,
         "expected_cost_usd": costs.get(decision.chosen),
-        "caller": parts.caller,
-        "session": parts.session,
-        "prompt_digest": parts.prompt_digest,
+        "caller": digester.of_name("caller", decided.caller),
+        "session": digester.of_name("session", decision.session_id),
+        "prompt_digest": digester.of_prompt(decided.text),
         "task": _text(decision.task) or None,
         "language": _text(decision.language),
         "has_code": decision.has_code,
         "needs": list(decision.needs),
         "kinds": {"known": kinds.known, "nearest": [[one.name, one.share] for one in kinds.nearest]} if kinds else None,
         "score": asdict(decision.score) if decision.score else None,
-        "overrides": _overrides(parts.overrides),
-        "in_tool_loop": parts.in_tool_loop,
+        "overrides": _overrides(decided.overrides),
+        "in_tool_loop": decided.in_tool_loop,
         "input_tokens_estimate": decision.input_tokens_estimate,
         "queue_s": timings.queue_s,
         "encode_s": timings.encode_s,
         "total_s": timings.total_s,
         "cached": timings.cached,
-        "prompt": None if parts.prompt is None else _cleaned(parts.prompt),
-        "encoder": parts.encoder or None,
+        "prompt": _cleaned(decided.text) if with_prompt else None,
+        "encoder": decided.encoder or None,
         "features": None if features is None else features.astype("<f2").tobytes(),
     }
     return LedgerRow("decisions", values)
 
 
-def outcome_row(event: AnsweredEvent, at: float) -> LedgerRow:
-    """Return the row of an answer. `at` is the time at which it ended, in seconds since 1970."""
+def outcome_row(event: AnsweredEvent) -> LedgerRow:
+    """Return the row of an answer."""
     error = event.error
     values = {
         "decision_id": event.decision.decision_id,
-        "at": at,
+        "at": event.at,
         "outcome": event.outcome.value,
         "answered_by": _text(event.answered_by),
         "fell_back": event.answered_by not in {"", event.decision.chosen},

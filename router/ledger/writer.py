@@ -82,12 +82,13 @@ class LedgerCounts:
     is_down: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Waiting:
-    """Holds a row that waits: how to make it, and who wants to know when it is acknowledged."""
+    """Holds a row that waits, or how to make it, and who wants to know when it is acknowledged."""
 
-    make: Callable[[], LedgerRow | None]
+    make: Callable[[], LedgerRow | None] | None
     done: Future[None] | None = None
+    row: LedgerRow | None = None
 
 
 class LedgerWriter:
@@ -211,16 +212,19 @@ class LedgerWriter:
             detail = {"rows": dropped - self._n_reported}
             if self._try_sink(lambda: self._write([event_row("rows_dropped", detail)])):
                 self._n_reported = dropped
-        while self._queue:
-            batch = self._take()
+        # What comes meanwhile has its turn next time. Else each commit would be of the few rows that came during the
+        # one before it, and a commit takes longer than ten rows.
+        n_left = len(self._queue)
+        while n_left:
+            batch = [self._queue.popleft() for _ in range(min(_BATCH_ROWS, n_left))]
+            n_left -= len(batch)
             if not self._keep(batch):
                 self._queue.extendleft(reversed(batch))
                 self._refuse_durable()
+                for one in tuple(self._queue):
+                    self._made(one)
                 self._alarm("neither its database nor its spool takes rows; they wait in memory, and further ones drop")
                 return
-
-    def _take(self) -> list[_Waiting]:
-        return [self._queue.popleft() for _ in range(min(_BATCH_ROWS, len(self._queue)))]
 
     def _keep(self, batch: Sequence[_Waiting]) -> bool:
         """Write rows to the database or else to the spool. Return False if neither takes them."""
@@ -235,12 +239,15 @@ class LedgerWriter:
         return True
 
     def _made(self, waiting: _Waiting) -> LedgerRow | None:
-        try:
-            return waiting.make()
-        except Exception:
-            log.exception("a row of the ledger could not be made")
-            self._count(dropped=1)
-            return None
+        """Return a row, which is made the first time. What it is made of may hold a prompt, and is then forgotten."""
+        make, waiting.make = waiting.make, None
+        if make is not None:
+            try:
+                waiting.row = make()
+            except Exception:
+                log.exception("a row of the ledger could not be made")
+                self._count(dropped=1)
+        return waiting.row
 
     def _write(self, rows: Sequence[LedgerRow]) -> None:
         refused = self._sink.write(rows)

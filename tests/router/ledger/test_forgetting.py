@@ -17,7 +17,7 @@ from router.ledger import spool
 from router.ledger.opening import open_ledger, opened_reader
 from router.ledger.reader import LoggedFeedback
 from router.ledger.recorder import Ledger
-from router.ledger.records import decision_row, feedback_row, parts_of
+from router.ledger.records import Decided, decision_row, feedback_row
 from router.ledger.settings import LedgerSettings
 from router.ledger.spool import Spool
 from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent
@@ -99,9 +99,9 @@ def test_rows_of_the_spool_go_too_and_those_of_others_are_replayed(settings: Led
         Spool(settings.spool_folder, 10**6),
         [event("token:ann", "four"), event("token:bob", "five", "later")],
     )
-    parts = [parts_of(one, ledger.digester, with_prompt=True, with_features=False) for one in more]
     ledger.close()
-    waiting.append([decision_row(one.decision, part) for one, part in zip(more, parts, strict=True)])
+    decided = [Decided.of(one, with_features=False) for one in more]
+    waiting.append([decision_row(one, ledger.digester, with_prompt=True) for one in decided])
     said = say(ledger, more[0].decision.decision_id, "token:bob")
     waiting.append([feedback_row(said)])
     # A service that runs has locked what it writes.

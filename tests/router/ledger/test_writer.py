@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from router.ledger.records import LedgerRow
+from router.ledger.spool import Spool
 from router.ledger.writer import LedgerDownError, LedgerWriter
 from tests.router.ledger.rows import FakeSink, row, wait_until, writer_of
 
@@ -135,6 +138,69 @@ def test_a_row_that_cannot_be_made_costs_no_other(
     assert sink.numbers == [1]
     assert writer.counts.dropped == 1
     assert "could not be made" in caplog.text
+
+
+def test_a_row_that_cannot_be_made_counts_once_however_often_the_rows_beside_it_are_tried(
+    sink: FakeSink, tmp_path: Path
+) -> None:
+    def broken() -> LedgerRow:
+        raise TypeError("no row")
+
+    sink.is_down = True
+    writer = writer_of(sink, tmp_path, spool_bytes=1)
+    writer.put(broken)
+    put(writer, 1)
+    for _ in range(3):
+        with pytest.raises(LedgerDownError):
+            writer.flush().result(10)
+    sink.is_down = False
+    wait_until(lambda: sink.numbers == [1])
+    writer.close()
+    assert writer.counts.dropped == 1
+
+
+def test_what_a_row_is_made_of_is_forgotten_although_neither_database_nor_spool_takes_it(
+    sink: FakeSink, tmp_path: Path
+) -> None:
+    class Prompt:
+        """Stands for the text of a prompt."""
+
+    def put_made_of(prompt: Prompt) -> weakref.ref[Prompt]:
+        writer.put(lambda: row(int(prompt is None)))
+        return weakref.ref(prompt)
+
+    sink.is_down = True
+    writer = writer_of(sink, tmp_path, spool_bytes=1)
+    prompts = [put_made_of(Prompt()) for _ in range(600)]
+    with pytest.raises(LedgerDownError):
+        writer.flush().result(10)
+    wait_until(lambda: not any(prompt() for prompt in prompts))
+    assert writer.counts.waiting == 600
+    sink.is_down = False
+    wait_until(lambda: writer.counts.written == 600)
+    writer.close()
+
+
+def test_rows_that_come_during_a_commit_are_committed_together(tmp_path: Path) -> None:
+    commits: list[int] = []
+
+    class Busy(FakeSink):
+        """Is given one more row during each commit, as by a service under load."""
+
+        def write(self, rows: Sequence[LedgerRow]) -> int:
+            commits.append(len(rows))
+            if len(commits) < 5:
+                put(writer, 10 + len(commits))
+            return super().write(rows)
+
+    sink = Busy()
+    writer = LedgerWriter(sink, Spool(tmp_path / "spool", 10**6), queue_rows=1000, flush_s=0.5)
+    put(writer, 0)
+    wait_until(lambda: len(commits) == 1)
+    put(writer, 1, 2)
+    wait_until(lambda: len(commits) == 2)
+    assert commits[1] == 3
+    writer.close()
 
 
 def test_an_error_that_nobody_expected_counts_as_a_database_that_is_down(
