@@ -34,12 +34,12 @@ from benchmarks.quality.results_page import write_pages
 from benchmarks.quality.tasks import task_results
 from benchmarks.quality.transfer import domain_results, transfer_results
 from probes.encoders.spec import MINILM_L6
+from probes.grouping import group_numbers
 from probes.probe import software_versions, utc_now
 from router.tuning.certifying.targets import Target
 from router.tuning.judging.cross_validation import Split, probe_risk, split_folds
 from router.tuning.outcomes.candidates import PricedModel
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
-from router.tuning.outcomes.distinct_texts import text_numbers
 from router.tuning.outcomes.feature_cache import FeatureCache
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -161,7 +161,7 @@ def many_models(prompts: int | None, resamples: int) -> dict[str, Any]:
     for split in splits:
         fold = split_folds(outcomes, FOLDS, split)
         costs, expected = _costs(outcomes, fold)
-        table = Table(outcomes.scores, costs, expected, fold, text_numbers(outcomes.texts))
+        table = Table(outcomes.scores, costs, expected, fold, group_numbers(outcomes.texts))
         routers = {
             "probe": 1.0 - probe_risk(outcomes, features, fold),
             "per_group_best": group_means(outcomes.scores, np.array(outcomes.groups), fold),

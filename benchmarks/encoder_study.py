@@ -28,11 +28,11 @@ from probes.encoders.bundle import build_bundle
 from probes.encoders.exported import ExportedEncoder
 from probes.encoders.files import find_encoder
 from probes.encoders.spec import MINILM_L6, EncoderSpec, encode_all
+from probes.grouping import group_numbers
 from router.tuning.judging.cross_validation import Split, probe_risk, split_folds
 from router.tuning.judging.encoder_parity import agreement
 from router.tuning.judging.ranking import RouterScores, Truth, measure
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
-from router.tuning.outcomes.distinct_texts import text_numbers
 
 #: File, weak and strong model, and how prompts are left out, by what the results call it.
 TASKS: dict[str, tuple[str, tuple[str, str], Split]] = {
@@ -130,7 +130,7 @@ def judge(data: Mapping[str, Outcomes], source: Path) -> dict[str, dict[Variant,
 
 def figures(outcomes: Outcomes, judged: Mapping[Variant, RouterScores], variant: Variant) -> dict[str, Any]:
     """Return APGR with its interval, the reference's lead, the ECE of the weak risk, and the share decided alike."""
-    truth = Truth(outcomes.scores, text_numbers(outcomes.texts))
+    truth = Truth(outcomes.scores, group_numbers(outcomes.texts))
     compared = {"reference": judged[REFERENCE], "variant": judged[variant]}
     one = measure(compared, truth, reference="reference", resamples=500)["variant"]
     ahead = one.ahead["apgr"]

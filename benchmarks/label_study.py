@@ -25,11 +25,11 @@ import numpy.typing as npt
 from benchmarks.label_rules import ONE_AFTER_THE_OTHER, RANDOM, RULES, Floats, Pool, Rows, fast_ridge
 from probes.calibration.choice import DEFAULT_KIND, cross_calibrate
 from probes.encoders.spec import MINILM_L6
+from probes.grouping import group_numbers
 from probes.regression.crossfit import assign_folds
 from probes.regression.fit import fit_ridge
 from router.tuning.fitting.recipe import FOLDS, risk_through
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
-from router.tuning.outcomes.distinct_texts import text_numbers
 from router.tuning.outcomes.feature_cache import FeatureCache
 
 DEFAULT_DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
@@ -82,7 +82,7 @@ def one_draw(
     rules: Sequence[str], outcomes: Outcomes, X: npt.NDArray[np.float32], number: int
 ) -> dict[tuple[str, int, str], float]:
     """Return the APGR by rule, budget and fit (`ridge`, or `recipe` with calibration) on one split."""
-    texts = text_numbers(outcomes.texts)
+    texts = group_numbers(outcomes.texts)
     rng = np.random.default_rng([number, 0])
     in_pool = (rng.random(texts.max() + 1) < 0.5)[texts]
     members, test = np.flatnonzero(in_pool), np.flatnonzero(~in_pool)

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from probes.calibration.choice import DEFAULT_KIND, cross_calibrate
 from probes.encoders.spec import MINILM_L6
+from probes.grouping import group_numbers
 from probes.regression.crossfit import assign_folds, out_of_fold
 from probes.regression.fit import fit_ridge
 from router.tuning.outcomes.datasets import read_outcomes
-from router.tuning.outcomes.distinct_texts import text_numbers
 from router.tuning.outcomes.feature_cache import FeatureCache
 
 Float64 = npt.NDArray[np.float64]
@@ -44,7 +44,7 @@ def load_mmlu() -> tuple[Float64, Float64]:
     if not DATA.is_file():
         raise OutcomesUnavailableError("no ../shared/data/routellm_mmlu.parquet beside this checkout")
     outcomes = read_outcomes(DATA).select_models((WEAK, STRONG)).complete_rows()
-    numbers = text_numbers(outcomes.texts)
+    numbers = group_numbers(outcomes.texts)
     count = np.bincount(numbers)
     losses = np.column_stack([np.bincount(numbers, 1.0 - scores) / count for scores in outcomes.scores.T])
     features = FeatureCache().features(MINILM_L6, tuple(dict.fromkeys(outcomes.texts)))

@@ -64,6 +64,13 @@ def unit_interval(name: str, values: npt.ArrayLike, length: int | None = None) -
     return array
 
 
+def read_only(values: npt.ArrayLike, dtype: npt.DTypeLike) -> Array:
+    """Return a contiguous copy of an array that nobody can write to."""
+    array = np.array(values, dtype=dtype, order="C")
+    array.flags.writeable = False
+    return array
+
+
 def refuse_non_finite(name: str, array: Array) -> None:
     """Raise DataError naming the first row (and column) that holds NaN or infinity."""
     finite = np.isfinite(array)

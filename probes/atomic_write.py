@@ -32,9 +32,9 @@ def replace_directory(path: Path, contents: Mapping[str, bytes], may_hold: Colle
         staging.mkdir()
         for name, data in contents.items():
             _write_synced(staging / name, data)
-        _sync_directory(staging)
+        sync_directory(staging)
         _swap(staging, path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         raise ArtifactError(f"{path} must be writable: {os_fault(error)}. Free the place or choose another.") from error
     finally:
@@ -50,7 +50,7 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     try:
         _write_synced(staging, data, mode)
         staging.replace(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         raise ArtifactError(f"{path} must be writable: {os_fault(error)}. Free the place or choose another.") from error
     finally:
@@ -102,7 +102,8 @@ def _write_synced(file: Path, data: bytes, mode: int = 0o666) -> None:
         os.fsync(stream.fileno())
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Wait until the names of the files in a directory are on the disk. Raises OSError."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 #: The deepest nesting of objects and lists in an answer. Protobuf reads 100 messages within each other, and one level
@@ -26,6 +26,11 @@ _MOST_DIGITS = 310
 
 class NotPlainJsonError(ValueError):
     """The text or value is not plain JSON. The message says why, as in "it holds NaN", and quotes nothing of it."""
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return rows as a text of JSON lines: an object on each line, as every reader of outcomes and logs takes them."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def loads(text: str | bytes, decoder: type[json.JSONDecoder] = json.JSONDecoder) -> Any:

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.encoders.spec import MINILM_L6
+from probes.grouping import group_numbers
 from router.tuning.judging.baselines import LiteLLM, NearestNeighbours, Random
 from router.tuning.judging.cross_validation import probe_risk, score_baselines, split_folds
 from router.tuning.judging.ranking import RouterScores, Truth
 from router.tuning.outcomes.candidates import priced
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
-from router.tuning.outcomes.distinct_texts import text_numbers
 from router.tuning.outcomes.feature_cache import FeatureCache
 from router.tuning.reporting.charts import cost_quality_chart
 
@@ -43,7 +43,7 @@ def chart(outcomes: Outcomes, features: npt.NDArray[np.float32]) -> bytes:
     baselines = (NearestNeighbours(), LiteLLM("heuristic"), Random())
     routers = score_baselines(outcomes, features, fold, baselines).by_name
     routers["ELLE probe"] = RouterScores(risk[:, 0] - risk[:, 1], risk[:, 0])
-    truth = Truth(outcomes.scores, text_numbers(outcomes.texts), outcomes.cost_usd)
+    truth = Truth(outcomes.scores, group_numbers(outcomes.texts), outcomes.cost_usd)
     return cost_quality_chart(routers, truth, outcomes.models, highlight="ELLE probe")
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 #: What every room of a package may import: small files at the root of the package that know nothing of the rooms.
 COMMON = {
-    "probes": {"_checks", "atomic_write", "bounded", "errors", "telemetry"},
+    "probes": {"_checks", "atomic_write", "bounded", "digests", "errors", "grouping", "progress", "telemetry"},
     "router": {
         "attempts",
+        "background",
         "decision",
         "errors",
         "loop_thread",
@@ -16,6 +17,7 @@ COMMON = {
         "plain_json",
         "quoting",
         "time_ids",
+        "utc",
         "values",
         "watched_files",
         "written_body",

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.quality.figures import signed_with_interval, with_interval
+from probes.grouping import group_numbers
 from probes.measures.prediction import ece
 from probes.measures.routing import apgr
 from probes.probe import DifficultyProbe, ProbeCard
@@ -25,7 +26,6 @@ from probes.regression.fit import fit_ridge
 from router.tuning.fitting.addition import add_model
 from router.tuning.fitting.recipe import fit_maps, risk_through
 from router.tuning.outcomes.datasets import Outcomes
-from router.tuning.outcomes.distinct_texts import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
 Features = npt.NDArray[np.float32]
@@ -58,7 +58,7 @@ class Parts:
 
 def split_rows(outcomes: Outcomes, seed: int) -> Parts:
     """Split the rows at random by text."""
-    texts = text_numbers(outcomes.texts)
+    texts = group_numbers(outcomes.texts)
     place = np.random.default_rng(seed).permutation(int(texts.max()) + 1)[texts] / (texts.max() + 1)
     parts = place < FITTED, (place >= FITTED) & (place < FITTED + LABELLED), place >= FITTED + LABELLED
     return Parts(*(np.flatnonzero(inside) for inside in parts))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probes.grouping import group_numbers
 from probes.measures.prediction import ece
 from probes.measures.routing import apgr
 from probes.regression.adapt import adapt
@@ -18,7 +19,6 @@ from router.tuning.fitting.adaptation import move_maps
 from router.tuning.fitting.recipe import FittedMaps, fit_maps, risk_through
 from router.tuning.judging.ranking import RouterScores, Truth, measure
 from router.tuning.outcomes.datasets import Outcomes
-from router.tuning.outcomes.distinct_texts import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
 Features = npt.NDArray[np.float32]
@@ -76,7 +76,7 @@ def transfer_results(
     maps = fit_maps(old_features, losses, old.texts, seed, groups=old.groups)
     prior = Prior.of(old_features, losses)
     risk = maps.risk_of(new_features)
-    truth = Truth(new.scores, text_numbers(new.texts))
+    truth = Truth(new.scores, group_numbers(new.texts))
     zero = measure({"": RouterScores(_gain(risk), risk[:, 0])}, truth, resamples=resamples, seed=seed)[""]
     found: dict[str, Any] = {
         "old": [source.name for source in old.sources],
@@ -122,7 +122,7 @@ def _draw(
     maps: FittedMaps, prior: Prior, new: Outcomes, features: Features, n_labels: int, seed: int
 ) -> dict[str, float]:
     """Return the APGR of every source and of the adapted probe on the texts not drawn, its weight and its ECE."""
-    texts = text_numbers(new.texts)
+    texts = group_numbers(new.texts)
     drawn = np.random.default_rng(seed).permutation(int(texts.max()) + 1)[:n_labels]
     labelled = np.isin(texts, drawn)
     X, losses, test = features[labelled], 1.0 - new.scores[labelled], features[~labelled]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
+from probes.digests import json_digest
 from probes.errors import ArtifactDigestError
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ def document_digest(document: Mapping[str, object]) -> str:
     TypeError or ValueError for what is not plain, finite JSON.
     """
     fields = {name: value for name, value in document.items() if name != _DIGEST}
-    return sha256(json.dumps(fields, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    return json_digest(fields)
 
 
 def check_card(file: Path, raw: bytes, readme: Path) -> None:

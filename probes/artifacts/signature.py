@@ -14,6 +14,14 @@ SIGNATURE = "probe.sig"
 _MOST_BYTES = 1024
 
 
+def signature_note(old: Path) -> tuple[str, ...]:
+    """Return what to tell who made a new version of a probe: that it lacks the signature of the old one, if it had one.
+
+    old: the folder of the old version.
+    """
+    return ("the new version is not signed; sign it again",) if (old / SIGNATURE).exists() else ()
+
+
 def make_signature(root: Path, message: bytes, private_key: bytes) -> None:
     """Write probe.sig, the 64 bytes of the Ed25519 signature of `message` in hexadecimal."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

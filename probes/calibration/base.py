@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from probes._checks import Float64, unit_interval, vector, weights
+from probes._checks import Float64, read_only, unit_interval, vector, weights
 from probes.errors import DataError
 
 #: Scores closer than this count as equal, because a division by the step between them would overflow.
@@ -46,13 +46,12 @@ class MapState(ABC):
 
     def __post_init__(self) -> None:
         for item in fields(self):  # type: ignore[arg-type]
-            array = np.array(getattr(self, item.name), dtype=np.float64, copy=True)
+            array = read_only(getattr(self, item.name), np.float64)
             if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
                 raise DataError(
                     f"{item.name} of a {self.kind} calibration must be a vector of finite numbers; got shape "
                     f"{array.shape}, finite: {bool(np.isfinite(array).all())}. Fit the map again."
                 )
-            array.flags.writeable = False
             object.__setattr__(self, item.name, array)
         self._check()
 

@@ -161,13 +161,11 @@ def _beta_fraction(a: Float64, b: Float64, x: Float64) -> Float64:
     h = d.copy()
     for i in range(1, 20_000):
         even = i * (b - i) * x / ((a + 2 * i - 1) * (a + 2 * i))
-        d = 1 / _away_from_zero(1 + even * d)
-        c = _away_from_zero(1 + even / c)
-        h *= d * c
         odd = -(a + i) * (a + b + i) * x / ((a + 2 * i) * (a + 2 * i + 1))
-        d = 1 / _away_from_zero(1 + odd * d)
-        c = _away_from_zero(1 + odd / c)
-        h *= d * c
+        for term in (even, odd):
+            d = 1 / _away_from_zero(1 + term * d)
+            c = _away_from_zero(1 + term / c)
+            h *= d * c
         if np.all(np.abs(d * c - 1) < 1e-15):
             break
     return h

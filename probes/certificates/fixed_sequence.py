@@ -50,6 +50,7 @@ from probes.certificates.bounds import (
 from probes.certificates.human_grades import GradedLosses
 from probes.certificates.label_planning import labels_needed
 from probes.errors import DataError
+from probes.grouping import rows_by_label
 
 _BLOCK_CELLS = 2**20  # losses tested at once, so that testing ends soon after the first failure
 
@@ -159,9 +160,7 @@ def certify_groups(
         raise DataError(
             f"groups must have one label per prompt, {sample.shape[1]}; got {len(groups)}. Align them first."
         )
-    members: dict[Hashable, list[int]] = {}
-    for column, label in enumerate(groups):
-        members.setdefault(label, []).append(column)
+    members = rows_by_label(groups)
     share = check_delta(delta) / (len(members) if simultaneous else 1)
     return {label: certify_path(_columns(sample, own), limit, share, bound) for label, own in members.items()}
 

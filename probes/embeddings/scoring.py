@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import csv
 import glob
-import hashlib
-import json
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +15,11 @@ from numpy.typing import NDArray
 
 from probes.bounded.parquet import open_parquet, read_parquet
 from probes.bounded.text import path_fault
+from probes.digests import json_digest
 from probes.embeddings.score_work import REASON, EmbeddingSource, FileSource, Scorer, ScoringWork
 from probes.errors import DataError
 from probes.probe import DifficultyProbe
+from probes.progress import counting_bar
 from probes.shards.checkpoint import FolderCheckpoint
 from probes.shards.work import Engine, PlainLoop, run_shards
 
@@ -84,8 +82,7 @@ class _Job:
 
     def folder(self, out: Path) -> Path:
         """Return the folder of the finished parts, beside the output and named by a digest of this job."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return out.with_name(f"{out.name}.{digest[:12]}.partial")
+        return out.with_name(f"{out.name}.{json_digest(asdict(self))[:12]}.partial")
 
 
 @dataclass(frozen=True)
@@ -158,7 +155,7 @@ def _score_all(work: ScoringWork, job: _Job, out: Path, options: ScoringOptions)
     parts = FolderCheckpoint(partial, work.n_shards, ".parquet")
     try:
         resumed = sum(map(work.rows_of, parts.finished))
-        with _bar(work.rows, resumed, f"scoring {job.source}", options.progress) as advance:
+        with counting_bar(f"scoring {job.source}", work.rows, options.progress, resumed) as advance:
             run_shards(work, parts, options.engine, lambda number: advance(work.rows_of(number)))
         columns, bad = _merge([parts.path(number) for number in range(work.n_shards)], partial, out)
     except BaseException:
@@ -239,18 +236,3 @@ def _merge(parts: list[Path], partial: Path, out: Path) -> tuple[tuple[str, ...]
         bad_rows_file(out).unlink(missing_ok=True)
     unfinished.replace(out)
     return tuple(schema.names), bad
-
-
-@contextmanager
-def _bar(total: int, done: int, label: str, progress: bool | None) -> Iterator[Callable[[int], None]]:
-    """Return a progress bar on stderr; `progress` None draws it only if stderr is a terminal."""
-    if not (sys.stderr.isatty() if progress is None else progress):
-        yield lambda rows: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total, completed=done)
-        yield lambda rows: bar.advance(task, rows)

@@ -111,10 +111,7 @@ class ExportedEncoder:
 
     def encode_ids(self, ids: list[int]) -> FloatArray:
         """Return the features (d,) of token ids from `tokenize`. It raises what `encode` raises."""
-        features = self._run(ids)
-        if not np.isfinite(features).all():
-            raise EncoderError(f"features must be finite, {self._spec.model_id} gave NaN or infinity.")
-        return features
+        return self._spec.finite(self._run(ids))
 
     def agreement(self, reference: FloatArray) -> float:
         """Return the least cosine between our features of `CHECK_TEXTS` and the given ones, (n, d)."""

@@ -6,8 +6,6 @@ files come from does not matter (`files`). `torch_runtime` is the reference, `ex
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +20,7 @@ import numpy.typing as npt
 
 from probes.bounded.files import BoundedFileError, parse_json, read_bounded, shown
 from probes.bounded.text import kind_of, os_fault, path_fault
+from probes.digests import json_digest
 from probes.encoders.tokens import TRUNCATIONS
 from probes.errors import EncoderError
 
@@ -121,7 +120,13 @@ class EncoderSpec:
         # Digests that a spec does not have are left out: so specs of older versions keep their identity.
         relevant = {k: v for k, v in self.to_dict().items() if k not in {"model_id", "revision"}}
         relevant["precision"] = PRECISIONS[self.precision]
-        return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
+        return json_digest(relevant)
+
+    def finite(self, features: FloatArray) -> FloatArray:
+        """Return features that this encoder computed; raise EncoderError if one of them is NaN or infinite."""
+        if not np.isfinite(features).all():
+            raise EncoderError(f"features must be finite, {self.model_id} gave NaN or infinity.")
+        return features
 
     def to_dict(self) -> dict[str, object]:
         """Return the spec as plain JSON values for artifacts; digests that it does not have are left out."""

@@ -148,10 +148,7 @@ class TorchEncoder:
             # Taken out, so that nothing of a pass outlives it.
             states = dict(zip(range(0, 2 * len(whole), 2), whole, strict=True)) | self._between.__dict__.pop("states")
             pooled = torch.cat([_POOL[kind](states[halves], mask[..., None]) for kind, halves in self._parts], dim=1)
-        features: FloatArray = pooled.cpu().numpy()
-        if not np.isfinite(features).all():
-            raise EncoderError(f"features must be finite, {self._spec.model_id} gave NaN or infinity.")
-        return features
+        return self._spec.finite(pooled.cpu().numpy())
 
     def _keep(self, halves: int, _module: Any, _inputs: Any, output: Any) -> None:
         # A tuple or its first member, as the version of transformers likes.

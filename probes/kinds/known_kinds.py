@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from probes._checks import Array, Float32, Float64
+from probes._checks import Array, Float32, Float64, read_only
 from probes.errors import DataError, DimensionError
 
 #: The most kinds that a probe knows, and the longest name of one, in bytes of UTF-8.
@@ -70,9 +70,7 @@ class KnownKinds:
 
     def __post_init__(self) -> None:
         for name in ("means", "projection"):
-            array = np.array(getattr(self, name), dtype=np.float32, order="C")
-            array.flags.writeable = False
-            object.__setattr__(self, name, array)
+            object.__setattr__(self, name, read_only(getattr(self, name), np.float32))
         self._check()
         centre = self.means.mean(axis=0)
         centres = ((self.means - centre) @ self.projection.T).astype(np.float64)

@@ -11,6 +11,7 @@ from numpy.linalg import cholesky, inv, svd
 
 from probes._checks import Array, Float64, Indices, matrix, refuse_non_finite
 from probes.errors import DataError
+from probes.grouping import rows_by_label
 from probes.kinds.known_kinds import MAX_KINDS, KnownKinds, kind_name_fault, posterior_shares
 from probes.regression.crossfit import assign_folds
 
@@ -44,9 +45,7 @@ class KindRows:
 
     def usable(self) -> tuple[list[str], Indices, Indices]:
         """Return the names of the kinds that can be learned, the rows to learn from, and the kind of each of these."""
-        rows: dict[str, list[int]] = {}
-        for row, name in enumerate(self.kinds):
-            rows.setdefault(name, []).append(row)
+        rows = rows_by_label(self.kinds)
         can = [name for name, own in rows.items() if self._can_be_learned(name, own)]
         names = sorted(sorted(can, key=lambda name: (-len(rows[name]), name))[:MAX_KINDS])
         picked = [np.array(rows[name])[_spread(len(rows[name]))] for name in names]

@@ -132,8 +132,30 @@ def contrastive_pairs(
     return LossPairs(np.asarray(anchors), losses, None if ids is None else tuple(ids), known)
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
+class _BatchContrast(Pretrained):
+    """The base of the loaders whose loss contrasts each pair with the other pairs of its batch."""
+
+    negatives_batch: int | None = 1024
+    draws: int = 4
+    seed: int = 0
+
+    def _pairs(self, anchors: Any, partners: Any, ids: Sequence[str] | None, **loss: Any) -> LossPairs:
+        """Return the anchors with their losses. `loss`: its temperature, and its name if it is not InfoNCE."""
+        return contrastive_pairs(
+            anchors,
+            partners,
+            batch_size=self.negatives_batch,
+            draws=self.draws,
+            seed=self.seed,
+            ids=ids,
+            provenance=self.settings(),
+            **loss,
+        )
+
+
 @dataclass(eq=False, repr=False)
-class SentencePairs(Pretrained):
+class SentencePairs(_BatchContrast):
     """Measure the InfoNCE of a sentence encoder (MiniLM and its kind) over (anchor, partner) texts.
 
     The default temperature 0.05 is the scale of 20 with which sentence-transformers trains all-MiniLM. The
@@ -147,9 +169,6 @@ class SentencePairs(Pretrained):
     tokenizer: Any
     _: KW_ONLY
     temperature: float = 0.05
-    negatives_batch: int | None = 1024
-    draws: int = 4
-    seed: int = 0
     max_tokens: int = 256
     pooling: Pooling = "mean"
 
@@ -180,20 +199,13 @@ class SentencePairs(Pretrained):
     ) -> LossPairs:
         """Embed anchors and partners, and return the anchors' embeddings with their InfoNCE in nats."""
         _require_partners(anchors, partners)
-        return contrastive_pairs(
-            self.embed(anchors, batch_size=batch_size, progress=progress),
-            self.embed(partners, batch_size=batch_size, progress=progress),
-            temperature=self.temperature,
-            batch_size=self.negatives_batch,
-            draws=self.draws,
-            seed=self.seed,
-            ids=ids,
-            provenance=self.settings(),
-        )
+        own = self.embed(anchors, batch_size=batch_size, progress=progress)
+        others = self.embed(partners, batch_size=batch_size, progress=progress)
+        return self._pairs(own, others, ids, temperature=self.temperature)
 
 
 @dataclass(eq=False, repr=False)
-class TwoTowers(Pretrained):
+class TwoTowers(_BatchContrast):
     """Measure the symmetric InfoNCE of a CLIP-like model over (image, text) pairs, at the model's own temperature.
 
     `model` has get_image_features, get_text_features and logit_scale (CLIP and its kind); `processor`
@@ -204,10 +216,6 @@ class TwoTowers(Pretrained):
 
     model: Any
     processor: Any
-    _: KW_ONLY
-    negatives_batch: int | None = 1024
-    draws: int = 4
-    seed: int = 0
 
     def embed(
         self,
@@ -247,17 +255,8 @@ class TwoTowers(Pretrained):
     ) -> LossPairs:
         """Embed images and texts, and return the images' embeddings with their symmetric InfoNCE in nats."""
         anchors, partners = self.embed(images, texts, batch_size=batch_size, progress=progress)
-        return contrastive_pairs(
-            anchors,
-            partners,
-            temperature=float(np.exp(-float(self.model.logit_scale.detach()))),
-            batch_size=self.negatives_batch,
-            draws=self.draws,
-            seed=self.seed,
-            loss="symmetric_info_nce",
-            ids=ids,
-            provenance=self.settings(),
-        )
+        temperature = float(np.exp(-float(self.model.logit_scale.detach())))
+        return self._pairs(anchors, partners, ids, loss="symmetric_info_nce", temperature=temperature)
 
 
 def _require_partners(anchors: Sequence[Any], partners: Sequence[Any]) -> None:

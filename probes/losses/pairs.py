@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probes.errors import DataError, DimensionError
+from probes.progress import counting_bar
 
 Sample = TypeVar("Sample")
 
@@ -89,18 +89,10 @@ def slices(n: int, batch_size: int, label: str, progress: bool | None = None) ->
     if batch_size < 1:
         raise DataError(f"batch_size must be at least 1, got {batch_size}")
     parts = (slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size))
-    if not (sys.stderr.isatty() if progress is None else progress):
-        yield from parts
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=n)
+    with counting_bar(label, n, progress) as advance:
         for part in parts:
             yield part
-            bar.advance(task, part.stop - part.start)
+            advance(part.stop - part.start)
 
 
 class LossLoader(ABC, Generic[Sample]):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from probes._checks import Array
+from probes._checks import Array, Float64, Indices
 from probes.errors import DataError
+
+#: The quantiles of resampled figures that bound a 95 % interval.
+PERCENTILES = (0.025, 0.975)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +33,30 @@ class Interval:
         return self.confidence > 0
 
     @classmethod
+    def of_draws(cls, draws: npt.ArrayLike) -> Interval:
+        """Return the percentile interval (95 %) of a figure: the estimate stands first, then one for each resample."""
+        value, *resampled = np.asarray(draws, dtype=np.float64).tolist()
+        low, high = np.quantile(resampled, PERCENTILES)
+        return cls(value, float(low), float(high))
+
+    @classmethod
     def unknown(cls, value: float) -> Interval:
         """Return an estimate from too few data for an interval."""
         return cls(value, value, value, 0.0)
+
+
+def resampled_weights(n: int, resamples: int, seed: int) -> Iterator[Indices]:
+    """Yield a weight for each of n rows, (n,): first 1 for all, then for each resample how often the row was drawn."""
+    rng = np.random.default_rng(seed)
+    yield np.ones(n, dtype=np.int64)
+    for _ in range(resamples):
+        yield np.bincount(rng.integers(0, n, n), minlength=n)
+
+
+def resampled_sums(values: Float64, resamples: int, seed: int) -> Float64:
+    """Return the sums of the columns (n, c): first of all rows, then of each resample of them, (1 + resamples, c)."""
+    _, *drawn = resampled_weights(len(values), resamples, seed)
+    return np.stack([values.sum(axis=0), *(weight @ values for weight in drawn)])
 
 
 def bootstrap(

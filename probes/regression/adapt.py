@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from probes._checks import Array, Float64, matrix, refuse_non_finite, vector
 from probes.errors import DataError, DimensionError
+from probes.grouping import group_numbers
 from probes.regression.fit import missing_patterns, target_matrix
 from probes.regression.linear import LinearProbe
 from probes.regression.prior import Columns, Prior
@@ -77,7 +78,7 @@ def adapt(
     grid = vector("weights", np.asarray(weights, dtype=np.float64))
     if not grid.size or grid.min() < 0.0:
         raise DataError(f"weights must hold at least one number, each >= 0; got {grid.tolist()}.")
-    numbers = group_numbers(groups, features.shape[0])
+    numbers = rows_left_out_together(groups, features.shape[0])
     fits = _fits(prior, penalty, features, targets, numbers, grid)
     errors, standard_errors = _left_out_errors(fits.left_out, targets, numbers)
     best = choose_weight(grid, errors, standard_errors)
@@ -197,13 +198,12 @@ def _penalties(alpha: npt.ArrayLike, n_targets: int) -> Float64:
     return np.broadcast_to(given, n_targets).copy()
 
 
-def group_numbers(groups: Sequence[Hashable] | Array | None, n_rows: int) -> npt.NDArray[np.int64]:
+def rows_left_out_together(groups: Sequence[Hashable] | Array | None, n_rows: int) -> npt.NDArray[np.int64]:
     """Return a group number 0, 1, ... for each row, (n,); None makes each row one. Raise DataError for another n."""
     labels = range(n_rows) if groups is None else groups.tolist() if isinstance(groups, np.ndarray) else groups
     if len(labels) != n_rows:
         raise DataError(f"groups must have one label for each of {n_rows} rows; got {len(labels)}.")
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=np.int64)
+    return group_numbers(labels)
 
 
 def _repeated(groups: Array) -> Iterator[Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -11,9 +12,9 @@ from operator import add
 import numpy as np
 import numpy.typing as npt
 
-from probes._checks import Array, Float64, matrix, vector, weights
+from probes._checks import Array, Float64, vector
 from probes.errors import DataError
-from probes.regression.fit import missing_patterns, target_matrix
+from probes.regression.fit import missing_patterns, ridge_rows
 from probes.regression.ridge import RidgeFitter
 from probes.regression.solution import LEVERAGE_TOLERANCE, choose_alpha, penalty_grid
 from probes.regression.spectrum import Spectrum
@@ -46,9 +47,7 @@ def assign_folds(groups: Sequence[Hashable] | Array, n_folds: int = 5, seed: int
     if n_folds < 2:
         raise DataError(f"n_folds must be >= 2; got {n_folds}. One fold leaves nothing to learn from.")
     labels = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
-    sizes: dict[Hashable, int] = {}
-    for label in labels:
-        sizes[label] = sizes.get(label, 0) + 1
+    sizes = Counter(labels)
     if len(sizes) < n_folds:
         raise DataError(
             f"there must be at least as many groups as folds; got {len(sizes)} groups for {n_folds} folds. "
@@ -79,10 +78,8 @@ def out_of_fold(
 
     Raises DataError if a target has fewer than two rows outside some fold.
     """
-    features = matrix("X", X)
-    targets = target_matrix(Y, features.shape[0])
+    features, targets, w = ridge_rows(X, Y, sample_weight)
     folds = fold_numbers(fold, features.shape[0])
-    w = weights(sample_weight, features.shape[0])
     grid = penalty_grid(alphas)
     numbers = np.unique(folds)
     prediction, leverage = np.empty(targets.shape), np.empty(features.shape[0])
@@ -117,10 +114,8 @@ def fold_errors(
     It is what a penalty is chosen by if rows of one group are alike, because leaving out single rows then chooses one
     that is far too small for a group never seen. The arguments and errors are those of `out_of_fold`.
     """
-    features = matrix("X", X)
-    targets = target_matrix(Y, features.shape[0])
+    features, targets, w = ridge_rows(X, Y, sample_weight)
     folds = fold_numbers(fold, features.shape[0])
-    w = weights(sample_weight, features.shape[0])
     grid = penalty_grid(alphas)
     error, weight = np.zeros((grid.size, targets.shape[1])), np.zeros(targets.shape[1])
     for columns, present in missing_patterns(targets):

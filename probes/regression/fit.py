@@ -28,9 +28,7 @@ def fit_ridge(
     rows, with or without targets. The other arguments and errors are those of `RidgeFitter.solve`; a target with fewer
     than two rows is a DataError too.
     """
-    features = matrix("X", X)
-    targets = target_matrix(Y, features.shape[0])
-    w = weights(sample_weight, features.shape[0])
+    features, targets, w = ridge_rows(X, Y, sample_weight)
     grid = penalty_grid(alphas)
     loo_mse = np.empty((grid.shape[0], targets.shape[1]))
     variance = np.empty(targets.shape[1])
@@ -44,6 +42,15 @@ def fit_ridge(
         parts.append((columns, spectrum))
     alpha = choose_alpha(grid, loo_mse, variance, per_target)
     return assemble(grid, loo_mse, "loo", alpha, parts, leverage_tolerance)
+
+
+def ridge_rows(
+    X: npt.ArrayLike, Y: npt.ArrayLike, sample_weight: npt.ArrayLike | None
+) -> tuple[Array, Array, Float64 | None]:
+    """Return features (n, d), targets (n, m) and weights (n,) or None; raise DataError if one of them is none."""
+    features = matrix("X", X)
+    n_rows = features.shape[0]
+    return features, target_matrix(Y, n_rows), weights(sample_weight, n_rows)
 
 
 def target_matrix(Y: npt.ArrayLike, n_rows: int) -> Array:

@@ -7,20 +7,25 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from probes._checks import Array, Float32, Float64
+from probes._checks import Array, Float32, Float64, read_only
 from probes.errors import DataError, DimensionError
 
 
 def _frozen(name: str, values: npt.ArrayLike, dtype: npt.DTypeLike, ndim: int) -> Array:
     """Return a contiguous, read-only, finite array; raise DataError otherwise."""
     with np.errstate(over="ignore"):  # a float32 overflow is reported below, in our words
-        array = np.array(values, dtype=dtype, order="C", copy=True)
+        array = read_only(values, dtype)
     if array.ndim != ndim:
         raise DataError(f"{name} must have {ndim} dimension(s); got shape {array.shape}.")
     if not np.isfinite(array).all():
         raise DataError(f"{name} must be finite in {array.dtype}; it holds NaN or infinity. Fit the probe again.")
-    array.flags.writeable = False
     return array
+
+
+def _require_same(names: str, of: str, *numbers: int) -> None:
+    """Raise DimensionError unless these numbers are the same. `names`: the arrays that they are the sizes of."""
+    if len(set(numbers)) > 1:
+        raise DimensionError(f"{names} must agree on the number of {of}; got {', '.join(map(str, numbers))}.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,11 +47,8 @@ class LinearProbe:
             ("alpha", np.float64, 1),
         ):
             object.__setattr__(self, name, _frozen(name, getattr(self, name), dtype, ndim))
-        if not self.coef.shape[0] == self.intercept.shape[0] == self.alpha.shape[0]:
-            raise DimensionError(
-                "coef, intercept and alpha must agree on the number of targets; got "
-                f"{self.coef.shape[0]}, {self.intercept.shape[0]}, {self.alpha.shape[0]}."
-            )
+        sizes = self.coef.shape[0], self.intercept.shape[0], self.alpha.shape[0]
+        _require_same("coef, intercept and alpha", "targets", *sizes)
 
     @property
     def n_features(self) -> int:
@@ -128,11 +130,8 @@ class Leverage:
             if not (np.isfinite(value) and value >= 0):
                 raise DataError(f"{name} of a leverage must be a finite number >= 0; got {value}.")
             object.__setattr__(self, name, value)
-        if not self.mean.shape[0] == self.inverse_scale.shape[0] == self.factor.shape[1]:
-            raise DimensionError(
-                "mean, inverse_scale and factor must agree on the number of features; got "
-                f"{self.mean.shape[0]}, {self.inverse_scale.shape[0]}, {self.factor.shape[1]}."
-            )
+        sizes = self.mean.shape[0], self.inverse_scale.shape[0], self.factor.shape[1]
+        _require_same("mean, inverse_scale and factor", "features", *sizes)
 
     @property
     def n_features(self) -> int:

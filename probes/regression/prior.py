@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from probes._checks import Array, Float64, matrix, weights
+from probes._checks import Array, Float64, matrix
 from probes.errors import DataError, DimensionError
-from probes.regression.fit import missing_patterns, target_matrix
+from probes.regression.fit import missing_patterns, ridge_rows, target_matrix
 from probes.regression.ridge import RidgeFitter
 from probes.regression.solution import LEVERAGE_TOLERANCE, RidgeSolution, assemble, penalty_grid
 from probes.regression.spectrum import Spectrum
@@ -46,9 +46,7 @@ class Prior:
 
         sample_weight: (n,) as in `fit_ridge`. Raises DataError as `fit_ridge`.
         """
-        features = matrix("X", X)
-        targets = target_matrix(Y, features.shape[0])
-        w = weights(sample_weight, features.shape[0])
+        features, targets, w = ridge_rows(X, Y, sample_weight)
         parts = []
         for columns, present in missing_patterns(targets):
             fitter = RidgeFitter(features.shape[1], columns.size)

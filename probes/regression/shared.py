@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from probes._checks import Array, Float64, matrix, refuse_non_finite, unit_interval, vector
 from probes.errors import DataError
-from probes.regression.adapt import group_numbers, ridge_on_prior
+from probes.regression.adapt import ridge_on_prior, rows_left_out_together
 from probes.regression.linear import LinearProbe
 
 Way = Literal["mean", "shared", "shared and own", "own"]
@@ -84,7 +84,7 @@ def fit_by_shared(
     features = matrix("X", X, probe.n_features)
     refuse_non_finite("X", features)
     losses = unit_interval("y", y, features.shape[0])
-    numbers = group_numbers(groups, features.shape[0])
+    numbers = rows_left_out_together(groups, features.shape[0])
     if np.unique(numbers).size < 2:
         raise DataError(f"rows of at least 2 groups are needed; got {losses.shape[0]} row(s) of one. Add labels.")
     tried = list(_ways(probe, vector("inverse_scale", inverse_scale), features, losses, numbers))

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import cached_property
@@ -86,9 +86,7 @@ _worker: _Worker
 
 
 def _start(work: ShardWork) -> None:
-    # Ctrl-C reaches every process of a terminal; the parent ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    obey_parent_only(lambda: os._exit(1))
     global _worker
     _worker = _Worker(work)
 
@@ -97,9 +95,17 @@ def _compute(number: int) -> bytes:
     return _worker.compute(number)
 
 
-def _end_with_parent() -> None:
-    # A parent that is killed cannot end its workers, which would wait for ever.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def obey_parent_only(end: Callable[[], None]) -> None:
+    """Let a worker process end with its parent, and not by Ctrl-C, which reaches every process of a terminal.
+
+    end: what ends this process; it is called if the parent was killed and so could not tell its workers.
+    """
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            end()
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

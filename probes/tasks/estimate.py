@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from probes._checks import Float64, matrix
 from probes.errors import DataError
+from probes.grouping import rows_by_label
 from probes.tasks.keys import MAX_TASKS
 from probes.tasks.offsets import TaskOffsets, counted
 
@@ -37,9 +38,7 @@ def fit_offsets(tasks: Sequence[str], left_task_out: npt.ArrayLike, left_row_out
     keys = np.array(tasks, dtype=object)[named]
     outer, inner = matrix("left_task_out", left_task_out)[named], matrix("left_row_out", left_row_out)[named]
     covariance, variance = moments(keys.tolist(), outer)
-    rows: dict[str, list[int]] = {}
-    for row, key in enumerate(keys):
-        rows.setdefault(key, []).append(row)
+    rows = rows_by_label(keys.tolist())
     kept = sorted(sorted(rows, key=lambda key: (-len(rows[key]), key))[:MAX_TASKS])
     sums = [counted(inner[rows[key]], inner.shape[1]) for key in kept]
     return TaskOffsets(
@@ -62,10 +61,7 @@ def moments(tasks: Sequence[str], residuals: npt.ArrayLike) -> tuple[Float64, Fl
     m = R.shape[1]
     scatter, freedom, products, inverse, n_tasks = np.zeros((5, m, m))
     repeated = np.zeros(m)
-    rows: dict[str, list[int]] = {}
-    for row, key in enumerate(tasks):
-        rows.setdefault(key, []).append(row)
-    for own in rows.values():
+    for own in rows_by_label(tasks).values():
         known = (~np.isnan(R[own])).astype(np.float64)
         values = np.nan_to_num(R[own])
         common = known.T @ known

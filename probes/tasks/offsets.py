@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from probes._checks import Array, Float32, Float64, matrix
+from probes._checks import Array, Float32, Float64, matrix, read_only
 from probes.errors import DataError
 from probes.tasks.keys import MAX_TASKS, key_fault
 
@@ -54,9 +54,7 @@ class TaskOffsets:
 
     def __post_init__(self) -> None:
         for name, dtype in (("covariance", "f8"), ("variance", "f8"), ("counts", "i8"), ("sums", "i8")):
-            array = np.array(getattr(self, name), dtype=dtype, order="C")
-            array.flags.writeable = False
-            object.__setattr__(self, name, array)
+            object.__setattr__(self, name, read_only(getattr(self, name), dtype))
         self._check()
         rows = zip(self.keys, self.counts, self.sums, strict=True)
         offsets = {key: self._posterior(n, s).astype(np.float32) for key, n, s in rows}

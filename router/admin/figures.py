@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import math
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from router.decision import Reason
 from router.observing import catalogue
 from router.observing.history import CountSample, Growth, History
 from router.observing.tally import Snapshot
+from router.utc import utc_text
 
 #: The periods that the figures may be about, in seconds; None is all the time since the start.
 PERIODS: Mapping[str, float | None] = {"15m": 900.0, "1h": 3600.0, "24h": 86400.0, "all": None}
@@ -50,8 +50,8 @@ def figures(history: History, period: str, canary: Mapping[str, Any] | None = No
     return {
         "period": period,
         "seconds": grown.seconds,
-        "at": _iso(now.at),
-        "began": _iso(history.began.at),
+        "at": utc_text(now.at),
+        "began": utc_text(history.began.at),
         "versions": [
             {"version": version, "python": python} for version, python in snapshot.series(catalogue.BUILD_INFO)
         ],
@@ -168,14 +168,14 @@ def _served(snapshot: Snapshot, now: float) -> Iterator[dict[str, Any]]:
             "policy": policy,
             "version": version,
             "probe": probe,
-            "certificate_expires": None if expires is None else _iso(expires),
+            "certificate_expires": None if expires is None else utc_text(expires),
             "certificate_days": days,
         }
 
 
 def _tls(snapshot: Snapshot, now: float) -> dict[str, Any] | None:
     expires = snapshot.series(catalogue.TLS_EXPIRES).get(())
-    return None if expires is None else {"expires": _iso(expires), "days": math.floor((expires - now) / 86400)}
+    return None if expires is None else {"expires": utc_text(expires), "days": math.floor((expires - now) / 86400)}
 
 
 def _series(line: list[CountSample]) -> dict[str, Any]:
@@ -219,7 +219,3 @@ def _share(part: float, whole: float) -> float | None:
 
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(1e3 * seconds, 3)
-
-
-def _iso(at: float) -> str:
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="seconds")

@@ -71,7 +71,7 @@ def blaming_own_parameters(candidate: Candidate, query: RouteQuery) -> Iterator[
         name = _refused_own(candidate, query, error)
         if name is None:
             raise
-        who = f"candidate {candidate.name!r} ({candidate.model})"
+        who = candidate.described
         found = UpstreamMisconfiguredError(
             f"{who} refuses the parameter {name} that the policy sets for it.", http_status=error.http_status
         )

@@ -139,7 +139,7 @@ class Upstream:
         with blaming_own_parameters(candidate, query):
             answer = await self._answer(candidate, query, notes)
         if fault := format_of(query.api_format).fault_in(answer, streamed=False):
-            raise UpstreamUnavailableError(f"{_say(candidate)} sent {fault}.")
+            raise UpstreamUnavailableError(f"{candidate.described} sent {fault}.")
         body: dict[str, Any] = answer
         return body
 
@@ -177,7 +177,7 @@ class Upstream:
                             chunk = await anext(chunks)
                         report, fault = error_in(chunk), answers.fault_in(chunk, streamed=True)
                         if fault and not report:
-                            raise UpstreamUnavailableError(f"{_say(candidate)} sent {fault}.")
+                            raise UpstreamUnavailableError(f"{candidate.described} sent {fault}.")
                     except StopAsyncIteration:
                         break
                     except (TimeoutError, DispatchError) as error:
@@ -191,14 +191,14 @@ class Upstream:
                     yield mend(chunk)
         if not is_whole and not (has_content and notes.is_done):
             raise UpstreamUnavailableError(
-                f"{_say(candidate)} ended its stream in the middle of the answer, or sent none."
+                f"{candidate.described} ended its stream in the middle of the answer, or sent none."
             )
 
     async def count_tokens(self, candidate: Candidate, query: RouteQuery) -> dict[str, Any]:
         """Return what a candidate counts that speaks Anthropic's API. Raises DispatchError; call `load` first."""
         counted = await self._asked.count_tokens(candidate, self._base_url(candidate), query)
         if not isinstance(counted, dict) or as_count(counted.get("input_tokens")) is None:
-            raise UpstreamUnavailableError(f"{_say(candidate)} sent JSON that is no count of tokens.")
+            raise UpstreamUnavailableError(f"{candidate.described} sent JSON that is no count of tokens.")
         return counted
 
     async def embed(self, candidate: Candidate, query: RouteQuery) -> dict[str, Any]:
@@ -208,14 +208,14 @@ class Upstream:
         if (report := error_in(answer)) is not None:
             raise await litellm_upstream.error_of_report(candidate, report, notes)
         if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
-            raise UpstreamUnavailableError(f"{_say(candidate)} sent JSON that holds no embeddings.")
+            raise UpstreamUnavailableError(f"{candidate.described} sent JSON that holds no embeddings.")
         return answer
 
     async def ask_kept(self, candidate: Candidate, call: KeptCall, notes: CallNotes) -> dict[str, Any]:
         """Return what a candidate says about a response that it keeps. Raises DispatchError; call `load` first."""
         answer = await self._asked.ask_kept(candidate, self._base_url(candidate), call, notes)
         if not isinstance(answer, dict):
-            raise UpstreamUnavailableError(f"{_say(candidate)} sent JSON that says nothing about a response.")
+            raise UpstreamUnavailableError(f"{candidate.described} sent JSON that says nothing about a response.")
         return answer
 
     async def stream_kept(
@@ -230,13 +230,13 @@ class Upstream:
         async with contextlib.aclosing(events):
             async for event in events:
                 if fault := _RESPONSES.fault_in(event, streamed=True):
-                    raise UpstreamUnavailableError(f"{_say(candidate)} sent {fault}.")
+                    raise UpstreamUnavailableError(f"{candidate.described} sent {fault}.")
                 if event["type"] == "error" and (report := error_in(event)) is not None:
                     raise await litellm_upstream.error_of_report(candidate, report, notes)
                 is_whole = is_whole or event["type"] in ENDS_OF_KEPT
                 yield event
         if not is_whole and not notes.is_done:
-            raise UpstreamInterruptedError(f"{_say(candidate)} ended its stream in the middle of the response.")
+            raise UpstreamInterruptedError(f"{candidate.described} ended its stream in the middle of the response.")
 
     async def _chunks(self, candidate: Candidate, query: RouteQuery, notes: CallNotes) -> AsyncGenerator[Any, None]:
         base = self._base_url(candidate)
@@ -326,7 +326,3 @@ async def _translated(translation: Translation, query: RouteQuery, candidate: Ca
 
 def _request(candidate: Candidate, query: RouteQuery, notes: CallNotes) -> RouteQuery:
     return request_for(candidate, query, notes.dropped)
-
-
-def _say(candidate: Candidate) -> str:
-    return f"candidate {candidate.name!r} ({candidate.model})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from router.asking.response_items import TOOLS_ITEM
@@ -54,7 +54,9 @@ def native_needs(query: RouteQuery) -> tuple[str, ...]:
     items = [kind for item in query.messages if (kind := _kind_of_item(item)) not in _COMMON_ITEMS]
     items += [part for item in query.messages for part in _uncommon_parts(item)]
     added = [item.get("tools") for item in query.messages if _kind_of_item(item) == TOOLS_ITEM]
-    tools = [kind for offered in (query.parameters.get("tools"), *added) for kind in _uncommon_tools(offered)]
+    tools = [
+        kind for offered in (query.parameters.get("tools"), *added) for kind in _uncommon_tools(offered, _COMMON_TOOLS)
+    ]
     return tuple(dict.fromkeys([*fields, *items, *tools]))
 
 
@@ -65,10 +67,11 @@ def _kind_of_item(item: Any) -> str:
     return "message" if isinstance(item, Mapping) and item.get("role") else "item_reference"
 
 
-def _uncommon_tools(tools: Any) -> Iterator[str]:
+def _uncommon_tools(tools: Any, common: Container[str]) -> Iterator[str]:
+    """Yield the types of the tools that are none of the common ones. Every candidate can be asked to search."""
     for tool in tools if isinstance(tools, list | tuple) else ():
         kind = tool.get("type") if isinstance(tool, Mapping) else None
-        if isinstance(kind, str) and kind not in _COMMON_TOOLS and not kind.startswith(_SEARCH_TOOL):
+        if isinstance(kind, str) and kind not in common and not kind.startswith(_SEARCH_TOOL):
             yield kind
 
 
@@ -82,11 +85,7 @@ def _uncommon_parts(item: Any) -> Iterator[str]:
 
 def _native_in_messages(query: RouteQuery) -> Iterator[str]:
     yield from (name for name in _ANTHROPIC_FIELDS if query.parameters.get(name) not in _ASKING_NOTHING)
-    tools = query.parameters.get("tools")
-    for tool in tools if isinstance(tools, list | tuple) else ():
-        kind = tool.get("type") if isinstance(tool, Mapping) else None
-        if isinstance(kind, str) and kind not in _COMMON_ANTHROPIC_TOOLS and not kind.startswith(_SEARCH_TOOL):
-            yield kind
+    yield from _uncommon_tools(query.parameters.get("tools"), _COMMON_ANTHROPIC_TOOLS)
     for message in query.messages:
         yield from _native_in_parts(message.get("content"))
 

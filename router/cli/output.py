@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from probes.progress import terminal_bar
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -114,8 +116,7 @@ def spending_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
 
 @contextlib.contextmanager
 def _bar(label: str, *, lines_every: int) -> Iterator[Callable[[int, int, str], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import TextColumn
 
     def line(done: int, total: int, words: str) -> None:
         if done == total or done % lines_every == 0:
@@ -124,8 +125,7 @@ def _bar(label: str, *, lines_every: int) -> Iterator[Callable[[int, int, str], 
     if not sys.stderr.isatty():
         yield line
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, TextColumn("{task.fields[words]}"), console=Console(stderr=True))
+    bar = terminal_bar(TextColumn("{task.fields[words]}"))
     task = bar.add_task(label, total=None, words="")
 
     def report(done: int, total: int, words: str) -> None:

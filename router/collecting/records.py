@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from router.collecting.calls.store import CallStore
 from router.collecting.graders.base import Grader
 from router.collecting.values import ModelAnswer, Sample, Verdict
 from router.collecting.work import Work
+from router.plain_json import json_lines
 
 
 @dataclass
@@ -68,7 +68,7 @@ def write_records(work: Work, collected: Sequence[Collected], out: Path) -> tupl
         for row in found:
             scores[row["model"]].append(row[values.SCORE])
         rows += found
-    data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    data = json_lines(rows).encode()
     write_file(out, data)
     means = {model: sum(known) / len(known) if known else None for model, known in scores.items()}
     return Written(len(rows), n_complete, dict(missing), means), hashlib.sha256(data).hexdigest()

@@ -27,7 +27,7 @@ import grpc.aio
 from router.answering.candidate_request import dropped_for, request_for
 from router.asking.session_ids import caller_of
 from router.deciding.pipeline import Router
-from router.errors import GatewayNotInstalledError, InvalidRequestError, NotReadyError, RouterError
+from router.errors import GatewayNotInstalledError, InvalidRequestError, RouterError
 from router.gateways.http.decision_format import ALL_HEADERS, ERROR_HEADER, decision_headers, dropped_header
 from router.gateways.http.openai_format import OPENAI_FORMAT
 from router.gateways.http.request_body import ChatBody, query_from_body, upstream_model
@@ -37,6 +37,7 @@ from router.intake.bounds import SMALL_BYTES
 from router.observing.trace_context import note_trace
 from router.quoting import quoted
 from router.values import ApiFormat, RouteQuery
+from router.wire.statuses import still_loading
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class ExternalProcessor:
     async def _decide(self, headers: Mapping[str, str], raw: bytes, connection: str) -> tuple[bytes, dict[str, str]]:
         """Return the rewritten body and the headers of the decision."""
         if self._router is None:
-            raise NotReadyError("the service is still loading its encoder; try again in a few seconds.")
+            raise still_loading()
         if headers.get("content-encoding", "identity") != "identity":
             raise InvalidRequestError(
                 f"the body must come without content-encoding, got {quoted(headers['content-encoding'])}."

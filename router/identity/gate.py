@@ -14,6 +14,7 @@ from router.identity.counts import DoorName, Refusal, RefusalCounts
 from router.identity.json_web_tokens import BadTokenError, ExpiredTokenError, JwtSettings, WebTokens
 from router.identity.method_scopes import ANSWERING, RUNNING, Needed
 from router.identity.principal import ANYBODY, Principal, current_principal
+from router.identity.server_tls import ServerCertificates
 from router.identity.token_book import TokenBook
 from router.observing.trace_context import note_trace
 from router.watched_files import Refreshable, WatchedFiles
@@ -121,14 +122,14 @@ class Gate:
 
     def refresh(self) -> bool:
         """Take over changes of the files now, and return whether there were any."""
-        changed = [one.refresh() for one in self.watched]
+        changed = [one.refresh() for one in self.watched_with(None)]
         return any(changed)
 
-    @property
-    def watched(self) -> list[Refreshable]:
-        """The files and keys by which credentials are checked, which `keep_fresh` looks at."""
+    def watched_with(self, certificates: ServerCertificates | None) -> list[Refreshable]:
+        """Return what `kept_fresh` looks at: the tokens and keys of callers, and a door's own certificates, if any."""
         keys = self._web_tokens.keys if self._web_tokens is not None else None
-        return [one for one in (self._tokens, keys) if one is not None]
+        files = certificates.watched if certificates is not None else None
+        return [one for one in (self._tokens, keys, files) if one is not None]
 
     def _authenticate(self, door: DoorName, headers: Mapping[str, str]) -> Principal:
         credential = credential_of(headers)

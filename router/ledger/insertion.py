@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from pydantic_core import to_json
 from sqlalchemy.dialects import postgresql, sqlite
 
-from router.ledger.database import migrate, open_engine
+from router.ledger.database import driver_words, migrate, open_engine
 from router.ledger.records import LedgerRow, event_row
 from router.ledger.settings import LedgerSettings
 from router.ledger.tables import metadata
@@ -224,9 +224,4 @@ def _attempt(work: Callable[[], T]) -> T:
     except (sa.exc.DataError, sa.exc.IntegrityError):
         raise
     except sa.exc.SQLAlchemyError as error:
-        # SQLAlchemy's own message quotes the statement and its values; that of the driver does not.
-        cause = getattr(error, "orig", None) or error
-        first = next(iter(str(cause).strip().splitlines()), "")
-        raise LedgerDownError(
-            f"{type(cause).__name__}: {first}" if cause is not error else type(error).__name__
-        ) from None
+        raise LedgerDownError(driver_words(error)) from None

@@ -46,6 +46,14 @@ def open_ledger(settings: LedgerSettings) -> Ledger:
     return Ledger(settings)
 
 
+def require_exists(settings: LedgerSettings) -> None:
+    """Raise ConfigError if there is no file of an SQLite ledger, because opening one would make it."""
+    from pathlib import Path
+
+    if settings.is_sqlite and not Path(settings.place).is_file():
+        raise ConfigError(f"there is no ledger {settings.place}; `elle serve --ledger {settings.place}` makes one.")
+
+
 def migrate_ledger(settings: LedgerSettings) -> tuple[str, str]:
     """Bring the tables of a ledger up to date. Return their versions before and after; before may be empty.
 
@@ -68,11 +76,8 @@ def migrate_ledger(settings: LedgerSettings) -> tuple[str, str]:
 def opened_reader(settings: LedgerSettings) -> Iterator[LedgerReader]:
     """Yield a reader of a ledger that exists. Raises ConfigError if it does not exist or cannot be read."""
     require_installed(settings)
-    from pathlib import Path
-
     from router.ledger.reader import LedgerReader
 
-    if settings.is_sqlite and not Path(settings.place).is_file():
-        raise ConfigError(f"there is no ledger {settings.place}; `elle serve --ledger {settings.place}` makes one.")
+    require_exists(settings)
     with LedgerReader.opened(settings) as reader:
         yield reader

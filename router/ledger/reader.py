@@ -11,7 +11,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from router.errors import ConfigError
-from router.ledger.database import check_version, open_engine
+from router.ledger.database import check_version, driver_words, open_engine
 from router.ledger.settings import LedgerSettings
 from router.ledger.tables import decisions, events, feedback, outcomes
 from router.time_ids import first_id_at
@@ -193,9 +193,7 @@ class LedgerReader:
             with self._engine.connect() as connection:
                 yield connection
         except sa.exc.SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            first = next(iter(str(cause).strip().splitlines()), "")
-            raise ConfigError(f"cannot read the ledger {self._name} ({type(cause).__name__}: {first}).") from None
+            raise ConfigError(f"cannot read the ledger {self._name} ({driver_words(error)}).") from None
 
     def decisions(self, span: Span = Span()) -> Iterator[LoggedDecision]:
         """Yield decisions with their answers and feedback, oldest first."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from probes.atomic_write import write_file
+from probes.atomic_write import sync_directory, write_file
 from router.ledger.records import LedgerRow, TableName
 from router.time_ids import is_time_id, made_at, new_id
 
@@ -166,11 +166,7 @@ class Spool:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # The name of a new file is on the disk only when its folder is.
-                folder = os.open(self._folder, os.O_RDONLY)
-                try:
-                    os.fsync(folder)
-                finally:
-                    os.close(folder)
+                sync_directory(self._folder)
             except OSError:
                 os.close(file)
                 path.unlink()

@@ -11,12 +11,13 @@ import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, TextIO
 
 from probes.bounded.secrets import mask_secrets
 from router.observing.metrics import SHORT_DIGEST
 from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
+from router.utc import utc_text
 
 #: Who says the lines about decisions, refusals and answers.
 _DECISIONS = "router.decisions"
@@ -79,7 +80,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the object with time, level, logger and message."""
         said = {
-            "time": _utc(record.created),
+            "time": utc_text(record.created, timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": mask_secrets(record.getMessage()),
@@ -92,7 +93,13 @@ class JsonLines(logging.Formatter):
     @staticmethod
     def line(at: float, message: str, fields: Mapping[str, Any]) -> str:
         """Return the object of a line about a decision, with its fields after time, level, logger and message."""
-        head = {"time": _utc(at), "level": "info", "logger": _DECISIONS, "message": message, "process": os.getpid()}
+        head = {
+            "time": utc_text(at, timespec="milliseconds"),
+            "level": "info",
+            "logger": _DECISIONS,
+            "message": message,
+            "process": os.getpid(),
+        }
         return json.dumps({**head, **fields})
 
 
@@ -171,10 +178,6 @@ class DecisionLog:
 
 def _lines(settings: LogSettings) -> JsonLines | ConsoleLines:
     return JsonLines() if settings.format == "json" else ConsoleLines()
-
-
-def _utc(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
 def _rounded(value: float | None) -> float | None:

@@ -5,8 +5,6 @@ Such a policy has no probe and encodes nothing. Each candidate has a monotone ma
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -15,6 +13,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from probes.digests import json_digest
 from router.decision import ScoreUsed
 from router.policies.file_model import Probability, StrictModel
 
@@ -83,7 +82,7 @@ class CallerScore(StrictModel):
     @property
     def digest(self) -> str:
         """The SHA-256 of all of this in hex: two policies with the same one judge alike."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        return json_digest(self.model_dump(mode="json"))
 
     def read(self, scores: Mapping[str, float]) -> ScoreUsed:
         """Return what a request says of this score, and why it cannot be used, if it cannot.

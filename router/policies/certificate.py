@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from probes.digests import json_digest
 from router.errors import ConfigError
 from router.policies.certificate_record import CertificateRecord, Covers
 from router.policies.policy_file import CostRule, PolicyFile
@@ -58,7 +57,7 @@ def digest_of(rules: Rules, *, with_prices: bool = False) -> str:
     decides["safe_default"] = rules.file.names.index(rules.file.safe_default)
     decides["abstain_above_leverage"] = rules.max_leverage
     decides["candidates"] = _candidates(rules, priced=priced)
-    return _sha256(decides)
+    return json_digest(decides)
 
 
 def _candidates(rules: Rules, *, priced: bool) -> list[dict[str, Any]]:
@@ -76,10 +75,6 @@ def _candidates(rules: Rules, *, priced: bool) -> list[dict[str, Any]]:
     return found
 
 
-def _sha256(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
 def sealed(certificate: CertificateRecord) -> CertificateRecord:
     """Return a copy of the certificate that holds a digest of its other fields.
 
@@ -90,7 +85,7 @@ def sealed(certificate: CertificateRecord) -> CertificateRecord:
 
 def _own_digest(certificate: CertificateRecord) -> str:
     fields = certificate.model_dump(exclude={"digest"}, exclude_defaults=True)
-    return _sha256({name: _plain(value) for name, value in fields.items()})
+    return json_digest({name: _plain(value) for name, value in fields.items()})
 
 
 def _plain(value: Any) -> Any:

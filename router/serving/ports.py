@@ -152,7 +152,7 @@ class ServicePorts:
     @property
     def watched(self) -> list[Refreshable]:
         """What is read again when it changes: tokens, keys and certificates."""
-        return [*self.gate.watched, *([self.certificates.watched] if self.certificates else [])]
+        return self.gate.watched_with(self.certificates)
 
     @property
     def shutdown_remaining_s(self) -> float:

@@ -9,12 +9,13 @@ import gc
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from router.answering import upstream
+from router.background import in_background
 from router.deciding.pipeline import Router
 from router.deciding.session_memory import AnswerMemory
 from router.drift.watch import DriftWatch
@@ -156,9 +157,9 @@ async def _serving(settings: ServerSettings, ports: ServicePorts) -> AsyncIterat
                 await ports.open()
             await ports.report_health(serving=True)
             if settings.http is not None:
-                await stack.enter_async_context(_in_background(_load_answering(reloader)))
+                await stack.enter_async_context(in_background(_load_answering(reloader)))
             if settings.watch or settings.store is not None:
-                await stack.enter_async_context(_in_background(reloader.reload_on_changes()))
+                await stack.enter_async_context(in_background(reloader.reload_on_changes()))
             yield RunningService(ports.address, ports.http_address, tally, reloader, ledger, admin_address)
         finally:
             # The ports close before the stack does, so that no request in flight loses its router or its upstream.
@@ -180,7 +181,7 @@ async def serve_forever(settings: ServerSettings, on_ready: Callable[[RunningSer
     ports = ServicePorts(settings)
     async with (
         _serving(settings, ports) as running,
-        _in_background(running.reloader.reload_whenever(hangup, "SIGHUP")),
+        in_background(running.reloader.reload_whenever(hangup, "SIGHUP")),
     ):
         ports.shutdown = shutdown = Shutdown(settings.drain_s)
         on_ready(running)
@@ -269,17 +270,6 @@ async def _sharing(
     memories = memory.sessions, memory.responses
     async with exchanging(shared, memories, ports.gate.accounts) as exchange:
         yield exchange
-
-
-@contextlib.asynccontextmanager
-async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run a coroutine while the context lasts."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 async def _load_answering(reloader: Reloader) -> None:

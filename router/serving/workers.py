@@ -14,7 +14,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from multiprocessing.context import SpawnProcess
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from probes.shards.processes import obey_parent_only
 from router.deciding.cores import usable_cores
 from router.errors import ConfigError, RouterError
 from router.observing.catalogue import WORKER_RESTARTS
@@ -315,9 +315,8 @@ def _work(settings: ServerSettings, parent: Connection, reports: Connection) -> 
         senders.append(ReportSender(reports, running.tally, running.try_prompt))
 
     configure_logging(settings.log)
-    # Ctrl-C reaches the whole process group, and the parent tells its workers. So a worker ignores it until it serves.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    # Without a parent a worker would hold the port for ever. Until it serves, it leaves Ctrl-C to the parent.
+    obey_parent_only(lambda: os.kill(os.getpid(), signal.SIGTERM))
     # The parent does without all that decides and answers, so that it starts its workers soon.
     from probes.errors import ProbesError
     from router.serving.server import serve_forever
@@ -336,15 +335,7 @@ def _work(settings: ServerSettings, parent: Connection, reports: Connection) -> 
 async def _send_heartbeats(parent: int) -> None:
     """Send signs of life to the parent process for ever. They come from the event loop, so they stop if it hangs."""
     while True:
-        # If the parent is stopped the pipe fills up; if it was killed, `_end_with_parent` notices.
+        # If the parent is stopped the pipe fills up; if it was killed, `obey_parent_only` notices.
         with contextlib.suppress(OSError):
             os.write(parent, _ALIVE)
         await asyncio.sleep(HEARTBEAT_S)
-
-
-def _end_with_parent() -> None:
-    # A parent that is killed cannot tell its workers to end, and they would hold the port for ever.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)

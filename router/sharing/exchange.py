@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
+from router.background import in_background
 from router.ledger.settings import DatabaseSettings
 from router.loop_thread import LoopThread
 from router.sharing.session_table import KEY_BYTES, Entry
@@ -268,11 +269,9 @@ async def exchanging(
     """
     exchange = StateExchange(settings, memories, accounts)
     thread = LoopThread("state")
-    running = asyncio.create_task(thread.call(exchange.run))
     try:
-        await asyncio.to_thread(exchange.wait_until_tried)
-        yield exchange
+        async with in_background(thread.call(exchange.run)):
+            await asyncio.to_thread(exchange.wait_until_tried)
+            yield exchange
     finally:
-        running.cancel()
-        await asyncio.wait([running])
         await thread.aclose(exchange.finish)

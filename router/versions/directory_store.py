@@ -18,20 +18,19 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
-from probes.atomic_write import replace_directory
-from probes.bounded.files import BoundedFileError, parse_json, read_bounded
+from probes.atomic_write import replace_directory, sync_directory
+from probes.bounded.files import BoundedFileError, parse_json
 from probes.bounded.text import os_fault
 from probes.errors import ArtifactError
 from router.errors import ConfigError, UnknownVersionError
 from router.policies.loading import ServedPolicy
 from router.quoting import quoted
-from router.versions.store import OpenedVersion, conflict
+from router.versions.store import OpenedVersion
 from router.versions.trail import Change, Trail
-from router.versions.version import Contents, PolicyVersion, id_of, version_of
+from router.versions.version import Contents, PolicyVersion, id_of, read_or_refuse, version_of
 from router.watched_files import mark_of
 
 _POLICY, _MANIFEST, _TRAIL = "policy.yaml", "version.json", "trail.jsonl"
@@ -85,14 +84,14 @@ class DirectoryStore:
         version = self._manifest(version_id)
         policy, probe = self._folder(version_id) / _POLICY, self._root / "probes" / version.probe_id
         for file, digest in ((policy, version.file), *((probe / name, one) for name, one in version.probe.items())):
-            if sha256(self._read(file, _MOST_FILE)).hexdigest() != digest:
+            if sha256(read_or_refuse(file, _MOST_FILE)).hexdigest() != digest:
                 raise ConfigError(f"{file} was changed since it was kept; restore the store from a backup.")
         return OpenedVersion(policy, probe if version.probe else None)
 
     def trail(self) -> Trail:
         """Return the trail as it is now. Raises ConfigError if it was edited."""
         path = self._root / _TRAIL
-        return Trail(self._read(path, _MOST_TRAIL) if path.exists() else b"")
+        return Trail(read_or_refuse(path, _MOST_TRAIL) if path.exists() else b"")
 
     def append(self, change: Change) -> Change:
         """Write a change to the end of the trail, and return it as written.
@@ -101,10 +100,7 @@ class DirectoryStore:
         """
         with self._locked():
             trail = self.trail()
-            active = trail.active.get(change.policy, "")
-            if active != change.before:
-                raise conflict(change.policy, active)
-            written = trail.next(change, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+            written = trail.next(change)
             try:
                 with (self._root / _TRAIL).open("ab") as file:
                     # What a crash has torn off the last line does not count, and must not spoil the next one.
@@ -112,7 +108,7 @@ class DirectoryStore:
                     file.write(written.line())
                     file.flush()
                     os.fsync(file.fileno())
-                self._sync_root()
+                sync_directory(self._root)
             except OSError as error:
                 raise self._unusable(error) from error
             return written
@@ -138,19 +134,13 @@ class DirectoryStore:
         if len(version_id) != 64 or not version_id.isalnum() or not path.exists():
             raise UnknownVersionError(f"the store {self._root} has no version {quoted(version_id)}.")
         try:
-            version = PolicyVersion(**parse_json(self._read(path, _MOST_MANIFEST)))
+            version = PolicyVersion(**parse_json(read_or_refuse(path, _MOST_MANIFEST)))
             is_whole = version.id == version_id == id_of(version.name, version.file, version.probe)
         except (BoundedFileError, TypeError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read: {error}. Restore the store from a backup.") from error
         if not is_whole:
             raise ConfigError(f"{path} was changed since it was written; restore the store from a backup.")
         return version
-
-    def _read(self, file: Path, most_bytes: int) -> bytes:
-        try:
-            return read_bounded(file, most_bytes)
-        except (OSError, BoundedFileError) as error:
-            raise ConfigError(f"{file} must be readable: {os_fault(error)}.") from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -162,13 +152,6 @@ class DirectoryStore:
         try:
             _lock(handle, self._root)
             yield
-        finally:
-            os.close(handle)
-
-    def _sync_root(self) -> None:
-        handle = os.open(self._root, os.O_RDONLY)
-        try:
-            os.fsync(handle)
         finally:
             os.close(handle)
 

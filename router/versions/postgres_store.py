@@ -13,7 +13,6 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from router.ledger.settings import LedgerSettings
 from router.policies.loading import ServedPolicy
 from router.quoting import quoted
 from router.versions.directory_store import DirectoryStore, manifest_of
-from router.versions.store import OpenedVersion, conflict
+from router.versions.store import OpenedVersion
 from router.versions.trail import Change, Trail
 from router.versions.version import Contents, PolicyVersion, version_of
 
@@ -134,11 +133,7 @@ class PostgresStore:
         """
         with self._begun() as connection:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-            trail = _trail_of(connection)
-            active = trail.active.get(change.policy, "")
-            if active != change.before:
-                raise conflict(change.policy, active)
-            written = trail.next(change, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+            written = _trail_of(connection).next(change)
             connection.execute(sa.insert(_trail), {"number": written.number, "line": written.line()})
             connection.execute(sa.select(sa.func.pg_notify(_CHANNEL, str(written.number))))
         return written

@@ -10,7 +10,7 @@ from typing import Protocol
 from router.errors import ConfigError, UnknownVersionError, VersionConflictError
 from router.policies.loading import ServedPolicy, load_policy, with_all_profiles
 from router.quoting import quoted
-from router.versions.trail import Change, ChangeKind, Trail
+from router.versions.trail import Change, ChangeKind, Trail, conflict
 from router.versions.version import LEAST_PREFIX, SHOWN, Contents, PolicyVersion
 
 #: Most characters of an author and of a reason.
@@ -153,12 +153,3 @@ def _expected(trail: Trail, policy: str, wish: Wish) -> str:
     if wish.expected is not None and (not active.startswith(wish.expected) or bool(active) != bool(wish.expected)):
         raise conflict(policy, active)
     return active
-
-
-def conflict(policy: str, active: str) -> VersionConflictError:
-    """Return the error that another version of a policy is active than expected. `active`: its id, or empty."""
-    now = f"version {active[:SHOWN]} is" if active else "no version is"
-    return VersionConflictError(
-        f"{now} the active one of policy {quoted(policy)} by now, which is not what was expected; look at `elle policy "
-        "history`, and decide again."
-    )

@@ -10,11 +10,14 @@ import enum
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
 from probes.bounded.files import BoundedFileError, parse_json
-from router.errors import ConfigError
+from router.errors import ConfigError, VersionConflictError
+from router.quoting import quoted
+from router.versions.version import SHOWN
 
 
 class ChangeKind(enum.StrEnum):
@@ -90,8 +93,15 @@ class Trail:
         stack = self._stacks.get(policy, [])
         return stack[-2] if len(stack) > 1 else ""
 
-    def next(self, change: Change, at: str) -> Change:
-        """Return a change as the next line of this trail."""
+    def next(self, change: Change) -> Change:
+        """Return a change as the next line of this trail, made now.
+
+        Raises VersionConflictError if another version than `change.before` is active by now.
+        """
+        active = self.active.get(change.policy, "")
+        if active != change.before:
+            raise conflict(change.policy, active)
+        at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return replace(change, at=at, number=len(self.changes) + 1, previous=self._last)
 
     def _take(self, change: Change, line: bytes) -> None:
@@ -124,4 +134,13 @@ def _edited(number: int) -> ConfigError:
     return ConfigError(
         f"line {number:,} of the audit trail does not follow from the lines before it, so somebody has edited the "
         "trail; restore it from a backup."
+    )
+
+
+def conflict(policy: str, active: str) -> VersionConflictError:
+    """Return the error that another version of a policy is active than expected. `active`: its id, or empty."""
+    now = f"version {active[:SHOWN]} is" if active else "no version is"
+    return VersionConflictError(
+        f"{now} the active one of policy {quoted(policy)} by now, which is not what was expected; look at `elle policy "
+        "history`, and decide again."
     )

@@ -97,16 +97,17 @@ def read_contents(path: Path) -> tuple[Contents, ServedPolicy]:
     policy = load_policy(path)
     folder = probe_folder(policy.rules.file, path)
     files = [folder / name for name in PROBE_FILES if (folder / name).exists()] if folder else []
-    contents = Contents(_read(path), {file.name: _read(file) for file in files})
+    contents = Contents(read_or_refuse(path), {file.name: read_or_refuse(file) for file in files})
     again = load_policy(path)
     if (again.ref, again.probe_ref) != (policy.ref, policy.probe_ref):
         raise ConfigError(f"policy file {path} or its probe changed while it was read; try again.")
     return contents, policy
 
 
-def _read(file: Path) -> bytes:
+def read_or_refuse(file: Path, most_bytes: int = _MOST_BYTES) -> bytes:
+    """Return the bytes of a file of a version or of a store. Raises ConfigError if it is too long or unreadable."""
     try:
-        return read_bounded(file, _MOST_BYTES)
+        return read_bounded(file, most_bytes)
     except (OSError, BoundedFileError) as error:
         raise ConfigError(f"{file} must be readable: {os_fault(error)}.") from error
 

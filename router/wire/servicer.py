@@ -20,7 +20,7 @@ from router.asking.session_ids import session_id_of
 from router.asking.task_keys import task_of
 from router.deciding.pipeline import Router
 from router.decision import RoutingDecision
-from router.errors import InvalidRequestError, NotReadyError
+from router.errors import InvalidRequestError
 from router.feedback.desk import FeedbackDesk
 from router.feedback.service import take_feedback
 from router.identity.accounts import current_admission
@@ -34,7 +34,7 @@ from router.wire import conversion, deliveries
 from router.wire.feedback_messages import piece_from_wire, receipt_to_wire
 from router.wire.large_structs import field_bytes, with_large_fields
 from router.wire.request_reader import TINY_BYTES, Context, is_large, text_headers
-from router.wire.statuses import status_of
+from router.wire.statuses import status_of, still_loading
 from router.wire.structs import struct_from_answer
 
 #: Most requests in one batch. They keep the encoder busy for seconds; more belong into several calls.
@@ -85,7 +85,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
     @property
     def _ready(self) -> tuple[Router, Dispatcher]:
         if self._router is None or self._dispatcher is None:
-            raise NotReadyError("the service is still loading its encoder; try again in a few seconds.")
+            raise still_loading()
         return self._router, self._dispatcher
 
     async def Route(self, request: pb.RouteRequest, context: Context) -> pb.RouteResponse:  # noqa: N802

@@ -11,7 +11,7 @@ from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from router.attempts import Attempt
-from router.errors import DispatchError, RouterError
+from router.errors import DispatchError, NotReadyError, RouterError
 from router.pb import routing_pb2
 from router.plain_json import whole_text
 from router.wire import deliveries
@@ -31,6 +31,18 @@ MAX_STATUS_BYTES = 1500
 MAX_ATTEMPTS_BYTES = 2000
 
 
+def still_loading() -> NotReadyError:
+    """Return the error of a call that comes before the service can decide."""
+    return NotReadyError("the service is still loading its encoder; try again in a few seconds.")
+
+
+def logged_defect(error: Exception) -> tuple[str, str]:
+    """Log an error that is not ours, and return the request id of its log entry and what the caller is told."""
+    request_id = uuid.uuid4().hex
+    log.error("request %s failed", request_id, exc_info=error)
+    return request_id, f"internal error; the service's log has it as request {request_id}."
+
+
 def status_of(error: Exception) -> status_pb2.Status:
     """Return the google.rpc.Status of an error.
 
@@ -39,9 +51,7 @@ def status_of(error: Exception) -> status_pb2.Status:
     INTERNAL with the request id of its log entry. A long message is cut, and says so.
     """
     if not isinstance(error, RouterError):
-        request_id = uuid.uuid4().hex
-        log.error("request %s failed", request_id, exc_info=error)
-        message = f"internal error; the service's log has it as request {request_id}."
+        request_id, message = logged_defect(error)
         return _status("INTERNAL", message, [error_details_pb2.RequestInfo(request_id=request_id)])
     told = (
         {"provider_code": error.provider_code, "provider_param": error.provider_param}

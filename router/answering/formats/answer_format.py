@@ -58,6 +58,19 @@ class AnswerFormat(Protocol):
         """Return a new counter of tokens for one answer or one stream."""
 
 
+def counted_tokens(usage: Any, read: str, written: str) -> AnswerTokens | None:
+    """Return the tokens in a `usage` of one of OpenAI's APIs, or None if it does not say them.
+
+    read, written: what the API calls the tokens of the input and of the output.
+    """
+    if not isinstance(usage, Mapping):
+        return None
+    details = usage.get(f"{read}_details")
+    cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
+    n_read, n_written = as_count(usage.get(read)), as_count(usage.get(written))
+    return None if n_read is None or n_written is None else AnswerTokens(n_read, n_written, as_count(cached) or 0)
+
+
 def as_count(value: Any) -> int | None:
     """Return a number of tokens as a whole number from 0 to 100 million, or None for anything else.
 

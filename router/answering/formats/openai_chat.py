@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.answering.formats.answer_format import AnswerTokens, Mender, UsageReader, Watcher, as_count
+from router.answering.formats.answer_format import AnswerTokens, Mender, UsageReader, Watcher, counted_tokens
 from router.answering.formats.chat_chunks import chat_mender, has_ended
 
 
@@ -81,13 +81,7 @@ def watcher_of_choices() -> Watcher:
 
 def counts_of_chat(body: Mapping[str, Any]) -> AnswerTokens | None:
     """Return the tokens in the `usage` of an answer, or None if it has none."""
-    usage = body.get("usage")
-    if not isinstance(usage, Mapping) or not usage:
-        return None
-    details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
-    read, written = as_count(usage.get("prompt_tokens")), as_count(usage.get("completion_tokens"))
-    return None if read is None or written is None else AnswerTokens(read, written, as_count(cached) or 0)
+    return counted_tokens(body.get("usage"), "prompt_tokens", "completion_tokens")
 
 
 def _part(streamed: bool) -> str:

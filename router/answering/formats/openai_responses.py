@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.answering.formats.answer_format import AnswerTokens, Mender, UsageReader, Watcher, as_count
+from router.answering.formats.answer_format import AnswerTokens, Mender, UsageReader, Watcher, counted_tokens
 
 _FAULT = "JSON that is no response of OpenAI's Responses API"
 
@@ -80,10 +80,4 @@ def response_in(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _counts(body: Mapping[str, Any]) -> AnswerTokens | None:
-    usage = response_in(body).get("usage")
-    if not isinstance(usage, Mapping) or not usage:
-        return None
-    details = usage.get("input_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
-    read, written = as_count(usage.get("input_tokens")), as_count(usage.get("output_tokens"))
-    return None if read is None or written is None else AnswerTokens(read, written, as_count(cached) or 0)
+    return counted_tokens(response_in(body).get("usage"), "input_tokens", "output_tokens")

@@ -13,7 +13,7 @@ import contextlib
 import functools
 import importlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -73,9 +73,7 @@ class DirectUpstream:
 
         Raises DispatchError.
         """
-        with translated(_say(candidate)):
-            answered = await self._post(candidate, base, query, notes)
-            return await decoded(await answered.read(candidate.max_answer_bytes, notes.held))
+        return await _whole(candidate, self._post(candidate, base, query, notes), candidate.max_answer_bytes, notes)
 
     async def stream(
         self, candidate: Candidate, base: str | None, query: RouteQuery, notes: CallNotes
@@ -85,7 +83,7 @@ class DirectUpstream:
         An upstream may answer in one piece all the same; the events that say the same are yielded.
         """
         passes_pings = query.api_format is ApiFormat.ANTHROPIC_MESSAGES
-        with translated(_say(candidate)):
+        with translated(candidate.described):
             answered = await self._post(candidate, base, query, notes, stream=True)
             try:
                 begin, parts = await begin_of(answered.parts(), notes)
@@ -110,24 +108,22 @@ class DirectUpstream:
 
     async def count_tokens(self, candidate: Candidate, base: str | None, query: RouteQuery) -> Any:
         """Return what a candidate that speaks Anthropic's API counts for a request. Raises DispatchError."""
-        with translated(_say(candidate)):
-            answered = await self._post(candidate, base, query, notes := CallNotes(), counts=True)
-            return await decoded(await answered.read(MAX_ERROR_BYTES, notes.held))
+        asked = self._post(candidate, base, query, notes := CallNotes(), counts=True)
+        return await _whole(candidate, asked, MAX_ERROR_BYTES, notes)
 
     async def ask_kept(self, candidate: Candidate, base: str | None, call: KeptCall, notes: CallNotes) -> Any:
         """Return the JSON value with which a candidate answers a call about a response that it keeps.
 
         Raises DispatchError.
         """
-        with translated(_say(candidate)):
-            answered = await self._send_kept(candidate, base, call, notes)
-            return await decoded(await answered.read(candidate.max_answer_bytes, notes.held))
+        asked = self._send_kept(candidate, base, call, notes)
+        return await _whole(candidate, asked, candidate.max_answer_bytes, notes)
 
     async def stream_kept(
         self, candidate: Candidate, base: str | None, call: KeptCall, notes: CallNotes
     ) -> AsyncGenerator[Any, None]:
         """Yield the events with which a candidate answers such a call. Closing it ends the call."""
-        with translated(_say(candidate)):
+        with translated(candidate.described):
             answered = await self._send_kept(candidate, base, call, notes)
             try:
                 async with contextlib.aclosing(_values(candidate, answered.parts(), notes)) as values:
@@ -171,12 +167,19 @@ class DirectUpstream:
         """Return the error that LiteLLM would raise for an unsuccessful answer."""
         body = await answered.error_body()
         if answered.status == 401 and not destination.has_key:
-            return wants_a_key(_say(candidate))
+            return wants_a_key(candidate.described)
         httpx = importlib.import_module("httpx")
         response = httpx.Response(
             answered.status, headers=answered.headers, content=body, request=httpx.Request("POST", destination.url)
         )
         return await litellm_upstream.error_of_status(candidate, response)
+
+
+async def _whole(candidate: Candidate, asking: Awaitable[Answered], max_bytes: int, notes: CallNotes) -> Any:
+    """Return the JSON value of an answer in one piece. Raises DispatchError."""
+    with translated(candidate.described):
+        answered = await asking
+        return await decoded(await answered.read(max_bytes, notes.held))
 
 
 async def _values(
@@ -217,7 +220,3 @@ async def _body(candidate: Candidate, query: RouteQuery, *, stream: bool) -> Bod
         raise InvalidRequestError(
             "messages and parameters must be plain JSON values whose strings are valid Unicode."
         ) from error
-
-
-def _say(candidate: Candidate) -> str:
-    return f"candidate {candidate.name!r} ({candidate.model})"

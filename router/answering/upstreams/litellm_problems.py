@@ -153,4 +153,4 @@ def _not_installed(package: str) -> str:
 
 
 def _cannot_be_asked(candidate: Candidate) -> str:
-    return f"candidate {candidate.name!r} ({candidate.model}) cannot be asked as it is set up"
+    return f"{candidate.described} cannot be asked as it is set up"

@@ -202,9 +202,7 @@ async def error_of_report(candidate: Candidate, report: ReportedError, notes: Ca
     body = {"error": {"message": report.message, "code": report.code, "param": report.param}}
     request = httpx.Request("POST", "http://upstream.invalid")
     response = httpx.Response(report.status, headers={**notes.waits, **report.waits}, json=body, request=request)
-    return of_report(
-        f"candidate {candidate.name!r} ({candidate.model})", report, await error_of_status(candidate, response)
-    )
+    return of_report(candidate.described, report, await error_of_status(candidate, response))
 
 
 def excerpt(text: str) -> str:
@@ -226,7 +224,7 @@ async def _calling(
     from router.answering.upstreams.bounded_httpx import bounded
     from router.answering.upstreams.litellm_call import Call, Phase
 
-    who = f"candidate {candidate.name!r} ({candidate.model})"
+    who = candidate.described
     call = Call(candidate.max_answer_bytes, streamed, has_key(candidate, base), notes=notes, who=who)
     call.report = functools.partial(error_of_report, candidate)
     light, stand_ins = without_long_texts(candidate, query)
@@ -256,7 +254,7 @@ async def _rehearse(candidate: Candidate, base: str | None) -> Problem | None:
     from router.answering.upstreams.litellm_call import Call, Phase
 
     call = Call(candidate.max_answer_bytes, streamed=False, is_rehearsal=True)
-    call.who, call.is_openai = f"candidate {candidate.name!r} ({candidate.model})", _is_openai(candidate.model, base)
+    call.who, call.is_openai = candidate.described, _is_openai(candidate.model, base)
     try:
         async with asyncio.timeout(_REHEARSAL_S):
             with bounded(call):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,6 +19,8 @@ from router.cli.running.ledger_options import LEDGER, seconds, since_option
 from router.feedback.pieces import FeedbackAuthority
 from router.ledger.settings import LedgerSettings
 from router.money import usd_text
+from router.plain_json import json_lines
+from router.utc import utc_text
 
 if TYPE_CHECKING:
     from router.ledger.reader import LedgerReader
@@ -101,7 +102,7 @@ def sample_verb(
         from router.ledger.reader import Span
 
         rows = sampled_prompts(reader.decisions(Span(since=seconds(since), policy=policy)), **draw)
-    write_file(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode(), mode=0o600)
+    write_file(out, json_lines(rows).encode(), mode=0o600)
     if as_json:
         print_json({"prompts": len(rows)})
     click.echo(f"{out}: {len(rows):,} prompts.", err=True)
@@ -222,10 +223,7 @@ def _print_stats(found: dict[str, Any]) -> None:
     if not found["decisions"]:
         click.echo("The ledger holds no decisions.")
     else:
-        first, last = (
-            datetime.datetime.fromtimestamp(found[name], datetime.UTC).isoformat(" ", "seconds")
-            for name in ("first_at", "last_at")
-        )
+        first, last = (utc_text(found[name], " ") for name in ("first_at", "last_at"))
         click.echo(
             f"{found['decisions']:,} decisions from {first} to {last}; {found['abstained_share']:.1%} abstained; "
             f"{found['mean_total_s'] * 1000:.1f} ms each."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from probes.atomic_write import write_file
 from router.collecting.calls.panel import Panel
 from router.collecting.prompts import read_prompt_log
 from router.collecting.values import ModelAnswer, Sample
+from router.plain_json import json_lines
 from router.policies.candidates.candidate import Candidate
 from router.policies.policy_file import FixedRule, PolicyFile
 
@@ -29,7 +29,7 @@ def import_log(log: Path, out: Path, candidates: Sequence[Candidate], kind: str 
     found = read_prompt_log([log], Panel(tuple(candidates)), kind)
     answers = (_NO_ANSWERS,) * len(found.samples) if offline else found.answers
     rows = (row for pair in zip(found.samples, answers, strict=True) for row in _rows(*pair))
-    write_file(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    write_file(out, json_lines(rows).encode())
     n_answers = sum(map(len, answers))
     left_out = "; ".join(f"{count:,} left out: {why}" for why, count in found.left_out.items())
     return f"{len(found.samples):,} prompts with {n_answers:,} answers that are there already. {left_out}".strip()

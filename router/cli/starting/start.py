@@ -21,6 +21,7 @@ from router.collecting.plan import HOLDOUT
 from router.collecting.prompts import read_prompt_log
 from router.collecting.work import graders_for
 from router.money import usd_text
+from router.plain_json import json_lines
 from router.policies.candidates.candidate import Candidate
 from router.tuning.certifying.results.result_table import print_tuning_result
 from router.tuning.certifying.settings import TuneSettings
@@ -175,7 +176,7 @@ class Start:
         outcomes = read_outcomes(self.outcomes)
         kept = {outcomes.ids[row] for row in left_out(outcomes, HOLDOUT).nonzero()[0]}
         rows = [dict(row.values) for row in read_rows(self.outcomes) if row.values["prompt_id"] in kept]
-        self.held_out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+        self.held_out.write_text(json_lines(rows), "utf-8")
         return Said(f"Fitted on {summary.n_prompts:,} prompts; {summary.n_held_out:,} are left out to certify with.")
 
     def _tune(self) -> FileStep:

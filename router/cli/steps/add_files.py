@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.artifacts import store as artifact
-from probes.artifacts.signature import SIGNATURE
+from probes.artifacts.signature import signature_note
 from probes.encoders.spec import EncoderSpec, parse_spec
 from probes.errors import DataError, StatisticsNotFoundError
 from probes.probe import DifficultyProbe
@@ -104,13 +104,11 @@ def _notes_on_prompts(probe: DifficultyProbe, features: npt.NDArray[np.float32])
 
 def _notes_on_files(prior: Path) -> list[str]:
     """Return notes on what lies beside the old probe and not beside the new one."""
-    notes = []
+    notes = list(signature_note(prior))
     try:
         artifact.load_prior(prior)
     except StatisticsNotFoundError:
         pass
     else:
         notes.append("the sums of the old fit are not kept; adapt the old probe, and add the model to the result")
-    if (prior / SIGNATURE).exists():
-        notes.append("the new probe is not signed; sign it again")
     return notes

@@ -6,7 +6,6 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from router.quoting import quoted
 from router.rollout.canary import Canary, CanaryEvent, CanaryPlan
 from router.rollout.canary_file import CanaryFile, locked, read_canary
 from router.rollout.ledger_evidence import take_answers, take_labels
+from router.utc import utc_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,9 +86,7 @@ def step_canary(
             take_answers(file, reader.arrivals((plan.policy, plan.base), began, file.read_until))
         if not n_new and not changes:
             file.canary.pause("no new labels")
-        for event in changes:
-            file.note(event, author)
-        file.save()
+        _save(file, changes, author)
         if changes:
             writer = open_ledger(settings)
             for event in changes:
@@ -105,10 +103,15 @@ def stop_canary(state: Path, reason: str, author: str) -> CanaryFile:
         changes: list[CanaryEvent] = []
         file = read_canary(state, on_change=changes.append)
         file.canary.stop(reason)
-        for event in changes:
-            file.note(event, author)
-        file.save()
+        _save(file, changes, author)
     return file
+
+
+def _save(file: CanaryFile, changes: Sequence[CanaryEvent], author: str) -> None:
+    """Write the canary's file with these changes in its trail."""
+    for event in changes:
+        file.note(event, author)
+    file.save()
 
 
 def _candidates(decision: LoggedDecision, policy: str) -> Iterator[str]:
@@ -167,6 +170,7 @@ def print_canary(file: CanaryFile, console: Console) -> None:
     )
     table = Table("when", "state", "share", "why", "who")
     for event in file.trail:
-        when = datetime.fromtimestamp(event["at"], UTC).isoformat(" ", "seconds")
-        table.add_row(when, event["status"], f"{100 * event['share']:g} %", event["why"], event["author"])
+        table.add_row(
+            utc_text(event["at"], " "), event["status"], f"{100 * event['share']:g} %", event["why"], event["author"]
+        )
     console.print(table)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from probes.artifacts import store as artifact
-from probes.artifacts.signature import SIGNATURE
+from probes.artifacts.signature import signature_note
 from probes.encoders.spec import EncoderSpec
 from probes.errors import DataError, StatisticsNotFoundError
 from probes.regression.prior import Prior
@@ -42,8 +42,7 @@ def label_files(files: LabelFiles, task: str, withdraw: bool, on_progress: Progr
     )
     changed, change = label_task(probe, task, outcomes, features, withdraw=withdraw, notes=notes)
     statistics = _statistics(files.probe)
-    if (files.probe / SIGNATURE).exists():
-        change = replace(change, notes=(*change.notes, "the new version is not signed; sign it again"))
+    change = replace(change, notes=(*change.notes, *signature_note(files.probe)))
     artifact.save(changed, files.out, statistics)
     return change
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from router.collecting.labelling.journal import Journal
 from router.collecting.labelling.judge_agreement import JudgeAgreement, measure_agreement
 from router.collecting.labelling.questions import HumanQuestion, Questions
 from router.collecting.labelling.sheet import read_sheet, write_sheet
+from router.plain_json import json_lines
 
 #: Groups that the text of a report lists; JSON lists all.
 _MOST_GROUPS = 20
@@ -114,7 +114,7 @@ def label_outcomes(labelling: Labelling) -> Labelled:
             ask_people(asked, journal, *labelling.screen)
         rows = questions.labelled(journal.scores)
         if labelling.out is not None:
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            text = json_lines(rows)
             write_file(labelling.out, text.encode("utf-8", "backslashreplace"))
         return _labelled(questions, asked, journal, rows)
 

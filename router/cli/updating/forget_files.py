@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from probes.artifacts import store as artifact
-from probes.artifacts.signature import SIGNATURE
+from probes.artifacts.signature import signature_note
 from probes.encoders.spec import EncoderSpec
 from probes.errors import DataError
 from router.tuning.fitting.adaptation import PriorProbe
@@ -49,8 +49,7 @@ def forget_files(options: ForgetOptions, on_progress: Progress | None) -> Forget
     spec = EncoderSpec.from_dict(old.probe.encoder)
     features = FeatureCache().features(spec, outcomes.texts, encoder_dir=options.encoder_dir, on_progress=on_progress)
     probe, statistics, found = forget(old, outcomes, features, notes)
-    if (options.probe / SIGNATURE).exists():
-        found = replace(found, notes=(*found.notes, "the new probe is not signed; sign it again"))
+    found = replace(found, notes=(*found.notes, *signature_note(options.probe)))
     artifact.save(probe, options.out, statistics)
     return found
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from router.errors import ConfigError
 from router.ledger.records import Digester, LedgerRow, event_row
@@ -46,12 +45,11 @@ def forget_rows(
     Raises ConfigError if the ledger or its key cannot be used.
     """
     from router.ledger.insertion import DatabaseSink
-    from router.ledger.opening import require_installed
+    from router.ledger.opening import require_exists, require_installed
     from router.ledger.writer import LedgerDownError
 
     require_installed(settings)
-    if settings.is_sqlite and not Path(settings.place).is_file():
-        raise ConfigError(f"there is no ledger {settings.place}.")
+    require_exists(settings)
     by_caller, by_session = _digests(settings, callers, sessions)
     spool = Spool(settings.spool_folder, settings.spool_bytes)
     with contextlib.closing(DatabaseSink(settings)) as sink:

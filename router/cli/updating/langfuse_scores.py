@@ -54,13 +54,12 @@ def keep_langfuse_scores(files: Sequence[Path], ledger: str, *, score: str | Non
     Raises ConfigError or DataError if the files or the ledger cannot be used.
     """
     from router.ledger.insertion import DatabaseSink
-    from router.ledger.opening import migrate_ledger, opened_reader
+    from router.ledger.opening import migrate_ledger, opened_reader, require_exists
     from router.ledger.records import event_row, feedback_row
     from router.ledger.writer import LedgerDownError
 
     settings, left_out = LedgerSettings(ledger), Counter[str]()
-    if settings.is_sqlite and not Path(settings.place).is_file():
-        raise ConfigError(f"there is no ledger {settings.place}; `elle serve --ledger {settings.place}` makes one.")
+    require_exists(settings)
     migrate_ledger(settings)
     found, named = _sorted_out(files)
     with opened_reader(settings) as reader, contextlib.closing(DatabaseSink(settings)) as sink:

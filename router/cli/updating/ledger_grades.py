@@ -22,7 +22,7 @@ def label_ledger(files: Sequence[Path], ledger: str, *, authority: FeedbackAutho
     Raises ConfigError or DataError if the files or the ledger cannot be used.
     """
     from router.ledger.insertion import DatabaseSink
-    from router.ledger.opening import migrate_ledger, opened_reader
+    from router.ledger.opening import migrate_ledger, opened_reader, require_exists
     from router.tuning.outcomes.datasets import read_outcomes
 
     outcomes = read_outcomes(*files)
@@ -31,8 +31,7 @@ def label_ledger(files: Sequence[Path], ledger: str, *, authority: FeedbackAutho
         for row, column in np.argwhere(np.isfinite(outcomes.scores)).tolist()
     ]
     settings = LedgerSettings(ledger)
-    if settings.is_sqlite and not Path(settings.place).is_file():
-        raise ConfigError(f"there is no ledger {settings.place}; `elle serve --ledger {settings.place}` makes one.")
+    require_exists(settings)
     migrate_ledger(settings)
     with opened_reader(settings) as reader, contextlib.closing(DatabaseSink(settings)) as sink:
         return keep_grades(grades, reader, sink, authority=authority, source=source)

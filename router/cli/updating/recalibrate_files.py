@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probes.artifacts import store as artifact
-from probes.artifacts.signature import SIGNATURE
+from probes.artifacts.signature import signature_note
 from probes.bounded.text import os_fault
 from probes.encoders.spec import EncoderSpec
 from probes.errors import DataError
@@ -135,8 +135,7 @@ def recalibrate_files(options: RecalibrateOptions, on_progress: Progress | None)
     probe = _with_figures(found, merged)
     if held_out.any():
         probe = holdout.recorded_in(probe)
-    if (options.probe / SIGNATURE).exists():
-        notes = (*notes, "the new probe is not signed; sign it again")
+    notes = (*notes, *signature_note(options.probe))
     summary = RecalibrationSummary(
         out=str(options.out),
         old_identity=old.probe.identity,

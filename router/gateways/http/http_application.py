@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from router.errors import NotReadyError, RouterError, ShuttingDownError
+from router.errors import RouterError, ShuttingDownError
 from router.gateways.http.anthropic_format import ANTHROPIC_FORMAT
 from router.gateways.http.chat_endpoint import answer_chat
 from router.gateways.http.decision_models.endpoint import answer_decisions, answer_systemone
@@ -29,6 +29,7 @@ from router.identity.counts import DoorName, Refusal
 from router.identity.gate import Gate
 from router.identity.method_scopes import ANSWERING, DECIDING, GRADING, READING, Needed
 from router.quoting import did_you_mean, quoted
+from router.wire.statuses import still_loading
 
 #: The paths that bodies are posted to, each with the API whose format they have and with what is done.
 POST_PATHS: Mapping[str, tuple[HttpApi, Answer]] = {
@@ -141,7 +142,7 @@ class HttpApplication:
 
     def _started_engine(self) -> Engine:
         if (engine := self._engine()) is None:
-            raise NotReadyError("the service is still loading its encoder; try again in a few seconds.")
+            raise still_loading()
         return engine
 
     async def _list_models(self, request: Any) -> Any:

@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -24,6 +23,7 @@ from router.gateways.http.decision_format import (
     delivery_headers,
 )
 from router.gateways.http.http_api import HttpApi
+from router.wire.statuses import logged_defect
 
 log = logging.getLogger(__name__)
 
@@ -131,9 +131,7 @@ class HttpReply:
         """
         if isinstance(error, RouterError):
             return self._api.error_reply(error)
-        request_id = uuid.uuid4().hex
-        log.error("request %s failed", request_id, exc_info=error)
-        message = f"internal error; the service's log has it as request {request_id}."
+        request_id, message = logged_defect(error)
         headers = {ERROR_HEADER: "INTERNAL", "x-request-id": request_id}
         return 500, headers, self._api.plain_error_body(message, 500, "internal")
 

@@ -124,6 +124,11 @@ class Candidate(StrictModel):
         return hash((self.name, self.model, self.api_base))
 
     @property
+    def described(self) -> str:
+        """Return the name and the model of the candidate for messages: `candidate 'small' (openai/gpt-5-nano)`."""
+        return f"candidate {self.name!r} ({self.model})"
+
+    @property
     def name_in_probe(self) -> str:
         """Return the probe's name of this model."""
         return self.probe_model or self.name

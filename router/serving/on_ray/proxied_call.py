@@ -10,6 +10,7 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 
+from router.background import in_background
 from router.identity.gate import Gate
 from router.intake.bounds import Intake
 from router.intake.in_flight import InFlight
@@ -63,13 +64,9 @@ class ProxiedMethods:
             finally:
                 await call.written.put(None)
 
-        writing = asyncio.create_task(write_all())
-        try:
+        async with in_background(write_all()):
             while (item := await call.written.get()) is not None:
                 yield EncodedAnswer(handler.response_serializer(item))
-        finally:
-            writing.cancel()
-            await asyncio.wait([writing])
 
 
 class _Collected:

@@ -66,7 +66,7 @@ class Replica:
                     await self._reloader.replace(lambda: load_policies(paths or (DEFAULT_POLICY,)), "user_config")
             return
         settings, ledger = replace(self._settings, policies=paths), None
-        await self._stack.enter_async_context(kept_fresh(self._gate.watched))
+        await self._stack.enter_async_context(kept_fresh(self._gate.watched_with(None)))
         if settings.ledger is not None:
             ledger = await asyncio.to_thread(open_ledger, settings.ledger)
             self._stack.push_async_callback(asyncio.to_thread, ledger.close, _LEDGER_S)

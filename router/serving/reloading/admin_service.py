@@ -12,7 +12,7 @@ from collections.abc import Callable
 import grpc.aio
 
 from router.deciding.pipeline import Router
-from router.errors import ConfigError, InvalidRequestError, NotReadyError
+from router.errors import ConfigError, InvalidRequestError
 from router.identity.principal import current_principal
 from router.pb import admin_service_pb2 as pb
 from router.pb import admin_service_pb2_grpc as pb_grpc
@@ -21,6 +21,7 @@ from router.serving.reloading.reloader import Reloader, ReloadOutcome
 from router.versions.store import VersionStore, Wish, activate, find_version, load_versions, roll_back
 from router.versions.trail import Change
 from router.wire.request_reader import Context
+from router.wire.statuses import still_loading
 
 #: The full name of the service, as reflection knows it.
 ADMIN_SERVICE_NAME = pb.DESCRIPTOR.services_by_name["AdminService"].full_name
@@ -91,7 +92,7 @@ class AdminService(pb_grpc.AdminServiceServicer):
     @property
     def _started(self) -> Reloader:
         if self._reloader is None:
-            raise NotReadyError("the service is still loading its encoder; try again in a few seconds.")
+            raise still_loading()
         return self._reloader
 
     @property

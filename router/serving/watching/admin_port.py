@@ -31,7 +31,7 @@ from router.serving.backlog import authority
 from router.serving.reloading.reloader import Reloader
 from router.serving.settings import ServerSettings
 from router.serving.watching.canary_state import canary_state
-from router.watched_files import Refreshable, kept_fresh
+from router.watched_files import kept_fresh
 
 #: Seconds that the end of a service waits for requests to the page, and between two looks at whether it has come.
 _GRACE_S, _POLL_S = 0.5, 0.1
@@ -131,16 +131,12 @@ class _Around:
     gate: Gate
     certificates: ServerCertificates | None
 
-    @property
-    def watched(self) -> list[Refreshable]:
-        return [*self.gate.watched, *([self.certificates.watched] if self.certificates else [])]
-
 
 async def _serve_until(over: threading.Event, listener: socket.socket, app: Any, around: _Around) -> None:
     """Serve the page and take a sample of the counts now and then, until `over` is set."""
     tls = around.certificates.http_context() if around.certificates else None
     serving = http_server.serve_app(listener, app, grace_s=lambda: _GRACE_S, tls=tls)
-    async with kept_fresh(around.watched), serving:
+    async with kept_fresh(around.gate.watched_with(around.certificates)), serving:
         due = 0.0
         while not over.is_set():
             if time.monotonic() >= due:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import Any
 
 from router.errors import ConfigError
 from router.rollout.canary_file import read_canary
+from router.utc import utc_text
 
 
 def canary_state(path: Path | None) -> dict[str, Any] | None:
@@ -23,9 +23,5 @@ def canary_state(path: Path | None) -> dict[str, Any] | None:
     return {
         **found.canary.figures(),
         "why": str(last.get("why", "")),
-        "at": _iso(at) if isinstance(at, int | float) else "",
+        "at": utc_text(at) if isinstance(at, int | float) else "",
     }
-
-
-def _iso(at: float) -> str:
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="seconds")

@@ -14,6 +14,7 @@ from probes.calibration.base import Calibrator
 from probes.calibration.beta import Beta
 from probes.encoders.spec import EncoderSpec
 from probes.errors import DataError
+from probes.grouping import group_numbers
 from probes.probe import FAMILIAR_QUANTILE, DifficultyProbe
 from probes.regression.adapt import adapt
 from probes.regression.linear import Leverage
@@ -22,7 +23,6 @@ from probes.regression.ridge import RidgeFitter
 from probes.regression.solution import LEVERAGE_TOLERANCE
 from router.tuning.fitting.recipe import MIN_TEXTS, FittedMaps, enough_texts, risk_through, spread_folds
 from router.tuning.outcomes.datasets import Outcomes
-from router.tuning.outcomes.distinct_texts import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -110,7 +110,7 @@ def adapt_maps(
 
     Return the adapted maps, and what they were adapted from.
     """
-    numbers = text_numbers(texts)
+    numbers = group_numbers(texts)
     found = adapt(prior.statistics, prior.probe.linear.alpha, features, losses, numbers)
     leverage, limit = familiarity(prior, features)
     maps = FittedMaps(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from probes.calibration.base import Calibrator
 from probes.calibration.beta import Beta
 from probes.errors import DataError
+from probes.grouping import group_numbers
 from probes.probe import DifficultyProbe, fingerprints, utc_now
 from probes.regression.linear import LinearProbe
 from probes.regression.shared import SharedFit, fit_by_shared
@@ -20,7 +21,6 @@ from router.quoting import quoted
 from router.tuning.fitting.recipe import MIN_TEXTS, FloatArray, spread_folds
 from router.tuning.fitting.task_labels import contradicted
 from router.tuning.outcomes.datasets import GRADED, Outcomes, graded_models
-from router.tuning.outcomes.distinct_texts import text_numbers
 
 #: Labels that a model needs to be added. Fewer were not measured.
 MIN_LABELS_TO_ADD = 10
@@ -144,7 +144,7 @@ def add_model(
     stay to the bit, and so do the leverage and its limit. The labelled prompts count as seen by the fit.
     """
     losses = 1.0 - outcomes.scores[:, 0]
-    found = fit_by_shared(probe.linear, probe.leverage.inverse_scale, features, losses, text_numbers(outcomes.texts))
+    found = fit_by_shared(probe.linear, probe.leverage.inverse_scale, features, losses, group_numbers(outcomes.texts))
     noise = float(np.var([*(losses - found.left_out), -0.5, 0.5]))
     changed = replace(
         probe,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from probes.calibration.base import Calibrator
 from probes.calibration.beta import Beta
 from probes.errors import DataError
+from probes.grouping import group_numbers
 from probes.measures.prediction import ece
 from probes.probe import DifficultyProbe, fingerprints, utc_now
 from probes.regression.crossfit import assign_folds
@@ -22,7 +23,6 @@ from router.tuning.fitting.addition import LABELS_FOR_A_MAP
 from router.tuning.fitting.recipe import FOLDS, FloatArray, enough_texts, risk_through
 from router.tuning.fitting.task_labels import labels_of_models, losses_by_model
 from router.tuning.outcomes.datasets import GRADED, Outcomes, graded_models
-from router.tuning.outcomes.distinct_texts import text_numbers
 
 #: The key under which a model card says what was merged into the probe.
 RECALIBRATED = "recalibrated"
@@ -116,7 +116,7 @@ def recalibrate(
     Raises DataError if the offsets of tasks cannot take the labels.
     """
     probe, losses = old.probe, losses_by_model(old.probe, outcomes)
-    folds = assign_folds(text_numbers(outcomes.texts), FOLDS, seed)
+    folds = assign_folds(group_numbers(outcomes.texts), FOLDS, seed)
     plain = _left_out(old, features, losses, folds)
     predicted = plain + _offsets(probe, outcomes)
     merged = old.statistics.merged(features, losses)

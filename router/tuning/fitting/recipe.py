@@ -11,13 +11,13 @@ import numpy.typing as npt
 from probes.calibration.base import Calibrator
 from probes.calibration.choice import DEFAULT_KIND, cross_calibrate
 from probes.errors import DataError
+from probes.grouping import group_numbers
 from probes.probe import FAMILIAR_QUANTILE
 from probes.regression.crossfit import assign_folds, fold_errors, out_of_fold
 from probes.regression.fit import fit_ridge
 from probes.regression.linear import Leverage, LinearProbe
 from probes.regression.solution import choose_alpha
 from probes.tasks.offsets import TaskOffsets
-from router.tuning.outcomes.distinct_texts import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -125,7 +125,7 @@ def group_penalty(
 
 def enough_texts(losses: FloatArray, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Return for each model (m,) whether its finite losses (n, m) are of at least MIN_TEXTS different texts."""
-    numbers = text_numbers(texts)
+    numbers = group_numbers(texts)
     counts = [len(np.unique(numbers[np.isfinite(column)])) for column in losses.T]
     return np.array([count >= MIN_TEXTS for count in counts], dtype=np.bool_)
 
@@ -135,7 +135,7 @@ def spread_folds(losses: FloatArray, texts: Sequence[str], seed: int) -> npt.NDA
 
     Raises DataError if a model has labels of too few different texts for that.
     """
-    numbers = text_numbers(texts)
+    numbers = group_numbers(texts)
     if not enough_texts(losses, texts).all():
         raise DataError(f"every model needs labels of at least {MIN_TEXTS} different prompts; add outcomes.")
     known = np.isfinite(losses)

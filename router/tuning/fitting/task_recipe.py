@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from probes.calibration.choice import DEFAULT_KIND, cross_calibrate
 from probes.errors import DataError
+from probes.grouping import group_numbers
 from probes.probe import FAMILIAR_QUANTILE
 from probes.regression.crossfit import assign_folds, fold_errors, out_of_fold
 from probes.regression.fit import fit_ridge
@@ -16,7 +17,6 @@ from probes.regression.solution import choose_alpha
 from probes.tasks.estimate import MIN_TASKS, fit_offsets
 from probes.tasks.offsets import TaskOffsets
 from router.tuning.fitting.recipe import MIN_PROMPTS, FittedMaps, FloatArray, spread_folds
-from router.tuning.outcomes.distinct_texts import text_numbers
 
 #: The labels of its task that a row has in the half of the calibration that is about labelled tasks.
 FEW_LABELS = 3
@@ -107,6 +107,6 @@ def _offsets_by_few_labels(offsets: TaskOffsets, tasks: Sequence[str], residuals
 
 def _task_folds(texts: Sequence[str], tasks: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
     """Return a fold number for each prompt (n,): prompts of one task share it, others share it with equal texts."""
-    numbers = text_numbers(texts).tolist()
+    numbers = group_numbers(texts).tolist()
     labels = [f"task {task}" if task else f"text {number}" for task, number in zip(tasks, numbers, strict=True)]
     return assign_folds(labels, min(TASK_FOLDS, len(set(labels))), seed)

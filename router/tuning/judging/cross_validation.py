@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from probes.calibration.choice import cross_calibrate
 from probes.errors import DataError
+from probes.grouping import group_numbers
 from probes.regression.crossfit import assign_folds
 from router.tuning.fitting.recipe import fit_maps
 from router.tuning.judging.baselines import Baseline, Prompts
 from router.tuning.judging.litellm_baseline import LiteLLMMissingError
 from router.tuning.judging.ranking import RouterScores
 from router.tuning.outcomes.datasets import Outcomes
-from router.tuning.outcomes.distinct_texts import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -48,7 +48,7 @@ def split_folds(outcomes: Outcomes, folds: int, split: Split, seed: int = 0) -> 
     if the data have fewer than two groups.
     """
     if split == "random":
-        return assign_folds(text_numbers(outcomes.texts), folds, seed)
+        return assign_folds(group_numbers(outcomes.texts), folds, seed)
     n_groups = len(set(outcomes.groups))
     if n_groups < 2:
         raise DataError(f"a split by group needs at least 2 groups in the column `group`; got {n_groups}.")
@@ -78,7 +78,7 @@ def score_baselines(
     Risks are calibrated by cross-fitting afterwards, on these very prompts. Only the baselines have this advantage.
     """
     prompts = Prompts(outcomes.texts, outcomes.groups, features, outcomes.scores)
-    folds = assign_folds(text_numbers(outcomes.texts), BASELINE_FOLDS, seed)
+    folds = assign_folds(group_numbers(outcomes.texts), BASELINE_FOLDS, seed)
     found = BaselineScores({})
     for baseline in baselines:
         try:
@@ -108,7 +108,7 @@ def _calibrated(raw: RouterScores, scores: FloatArray, folds: IntArray) -> Route
 
 def _sides(texts: Sequence[str], fold: IntArray) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
     """Yield (train, test) rows of each fold; a text of the test fold is not trained on under another group either."""
-    numbers = text_numbers(texts)
+    numbers = group_numbers(texts)
     for number in np.unique(fold):
         test = fold == number
         yield ~test & ~np.isin(numbers, numbers[test]), test

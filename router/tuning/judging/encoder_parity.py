@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.errors import DataError
+from probes.grouping import group_numbers
 from probes.measures.bootstrap import Interval
 from router.tuning.fitting.recipe import FOLDS
 from router.tuning.judging.cross_validation import probe_risk, split_folds
 from router.tuning.judging.ranking import RouterScores, Truth, measure
 from router.tuning.outcomes.datasets import Outcomes
-from router.tuning.outcomes.distinct_texts import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -75,7 +75,7 @@ def routing_parity(
     for name, features in (("served", served), ("reference", reference)):
         risk = probe_risk(pair, features, fold, seed)
         routers[name] = RouterScores(risk[:, 0] - risk[:, 1], risk[:, 0])
-    truth = Truth(pair.scores, text_numbers(pair.texts))
+    truth = Truth(pair.scores, group_numbers(pair.texts))
     found = measure(routers, truth, reference="reference", seed=seed)
     if not all("apgr" in ranking.figures for ranking in found.values()):
         raise DataError(f"parity needs prompts on which {strong} is better than {weak}; choose another pair.")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from probes.grouping import group_numbers
 from probes.measures.prediction import auroc, brier, ece, pearson_r
 from probes.probe import DifficultyProbe
 from router.tuning.fitting.fit import FittedProbe
@@ -18,7 +19,6 @@ from router.tuning.judging.cross_validation import score_baselines, split_folds
 from router.tuning.judging.probe_evaluation import PROBE
 from router.tuning.judging.ranking import Ranking, RouterScores, Truth, measure
 from router.tuning.outcomes.datasets import GRADED, Outcomes
-from router.tuning.outcomes.distinct_texts import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -194,7 +194,7 @@ def _pair_figures(outcomes: Outcomes, risk: FloatArray, seed: int) -> tuple[Pair
         pair, np.empty((len(rows), 0), dtype=np.float32), split_folds(pair, FOLDS, "random", seed), _BASELINES, seed
     )
     own = RouterScores(risk[rows, weak] - risk[rows, strong], risk[rows, weak])
-    truth = Truth(pair.scores, text_numbers(pair.texts))
+    truth = Truth(pair.scores, group_numbers(pair.texts))
     rankings = measure({PROBE: own, **baselines.by_name}, truth, reference=PROBE, resamples=RESAMPLES, seed=seed)
     ranking = rankings.pop(PROBE)
     if "apgr" not in ranking.figures:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from probes.grouping import group_numbers
 from probes.measures.bootstrap import Interval
 from router.tuning.fitting.recipe import fit_maps
 from router.tuning.judging.cross_validation import split_folds
 from router.tuning.judging.ranking import RouterScores, Truth, measure
 from router.tuning.outcomes.datasets import Outcomes
-from router.tuning.outcomes.distinct_texts import text_numbers
 
 #: Numbers of labelled prompts that are tried, as far as there are so many. The last point uses all of them.
 SIZES = (100, 300, 1000, 3000, 10000)
@@ -42,7 +42,7 @@ def learning_points(
     fold = split_folds(outcomes, 5, "random", seed)
     test = fold == 0
     train = np.random.default_rng(seed).permutation(np.flatnonzero(~test))
-    truth = Truth(outcomes.scores[test], text_numbers([outcomes.texts[row] for row in np.flatnonzero(test)]))
+    truth = Truth(outcomes.scores[test], group_numbers([outcomes.texts[row] for row in np.flatnonzero(test)]))
     points = []
     for size in (*(size for size in SIZES if size < len(train)), len(train)):
         rows = train[:size]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.errors import DataError
-from probes.measures.bootstrap import Interval
+from probes.measures.bootstrap import Interval, resampled_sums
 from probes.probe import ProbePrediction
 from router.asking.ask import Ask
 from router.errors import NoEligibleCandidateError
@@ -187,7 +187,7 @@ def measure_rules(
         quality, cost = estimated.quality[rows, one.chosen], estimated.cost_usd[rows, one.chosen]
         columns += [quality, estimated.quality[:, strong] - quality, quality - estimated.quality[:, weak], cost]
     columns.append(estimated.cost_usd[:, strong])
-    means = _resampled_means(np.stack(columns, axis=1), comparison.resamples, comparison.seed)
+    means = resampled_sums(np.stack(columns, axis=1), comparison.resamples, comparison.seed) / len(rows)
     found = []
     for place, (name, one) in enumerate(everything.items()):
         own = means[:, 4 * place : 4 * place + 4]
@@ -221,33 +221,18 @@ def _figures(
     return RuleEvaluation(
         name=name,
         shares={candidate: float((one.chosen == j).mean()) for j, candidate in enumerate(comparison.names)},
-        quality=_interval(quality),
+        quality=Interval.of_draws(quality),
         quality_bounds=(float(worst[rows, one.chosen].mean()), float(best[rows, one.chosen].mean())),
         observed_share=float(estimated.observed[rows, one.chosen].mean()),
-        lost=_interval(lost),
+        lost=Interval.of_draws(lost),
         lost_bounds=(
             float(((worst[:, strong] - best[rows, one.chosen]) * other).mean()),
             float(((best[:, strong] - worst[rows, one.chosen]) * other).mean()),
         ),
-        gained=_interval(gained),
-        cost_usd_per_1k=_interval(1000.0 * cost) if priced else None,
+        gained=Interval.of_draws(gained),
+        cost_usd_per_1k=Interval.of_draws(1000.0 * cost) if priced else None,
         # Rounded, because two sums of the same costs in another order differ in the last digits.
-        saved=_interval(np.round(1.0 - cost / strong_cost, 12) + 0.0) if compared else None,
+        saved=Interval.of_draws(np.round(1.0 - cost / strong_cost, 12) + 0.0) if compared else None,
         cost_estimated_share=float(estimated.cost_estimated[rows, one.chosen].mean()) if priced else None,
         abstained_share=float(one.abstained.mean()),
     )
-
-
-def _resampled_means(values: FloatArray, resamples: int, seed: int) -> FloatArray:
-    """Return means of the columns (n, c): first of all rows, then of each resample of the rows, (1 + resamples, c)."""
-    n, rng = len(values), np.random.default_rng(seed)
-    means = np.empty((resamples + 1, values.shape[1]))
-    means[0] = values.mean(axis=0)
-    for number in range(1, resamples + 1):
-        means[number] = np.bincount(rng.integers(0, n, n), minlength=n) @ values / n
-    return means
-
-
-def _interval(draws: FloatArray) -> Interval:
-    low, high = np.quantile(draws[1:], [0.025, 0.975])
-    return Interval(float(draws[0]), float(low), float(high))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.errors import DataError
+from probes.grouping import group_numbers
 from probes.measures.bootstrap import Interval
 from probes.probe import DataSource, DifficultyProbe, fingerprints
 from router.tuning.judging.baselines import Baseline, quick_baselines
@@ -23,7 +24,6 @@ from router.tuning.judging.cross_validation import (
 from router.tuning.judging.ranking import Ranking, RouterScores, Truth, measure
 from router.tuning.judging.slices import Slice, measure_slices, slice_labels
 from router.tuning.outcomes.datasets import Outcomes
-from router.tuning.outcomes.distinct_texts import text_numbers
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -81,7 +81,7 @@ class ScoredRouters:
         """The scores, texts and costs of the two models, which rankings are measured by."""
         costs = self.outcomes.cost_usd
         known = bool(np.isfinite(costs).all())
-        return Truth(self.outcomes.scores, text_numbers(self.outcomes.texts), costs if known else None)
+        return Truth(self.outcomes.scores, group_numbers(self.outcomes.texts), costs if known else None)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.errors import DataError
-from probes.measures.bootstrap import Interval
+from probes.measures.bootstrap import PERCENTILES, Interval, resampled_weights
 from probes.measures.prediction import ece
 from probes.measures.routing import CostQualityCurve, aiq, area_under_curve, cost_saved, share_reaching
 from probes.measures.sorted_rows import RankedGains, SortedRows, area_recovered, share_of_pairs
@@ -127,7 +127,7 @@ def measure(
         raise DataError(f"measuring needs prompts and at least 2 resamples; got {len(truth.scores)} and {resamples}.")
     sorted_once = {name: _Sorted(router, truth) for name, router in routers.items()}
     draws = {name: np.empty((resamples + 1, len(FIGURES))) for name in routers}
-    for number, weight in enumerate(_weights(truth.texts, resamples, seed)):
+    for number, weight in enumerate(text_weights(truth.texts, resamples, seed)):
         for name, one in sorted_once.items():
             draws[name][number] = one.figures(weight)
     return {
@@ -147,19 +147,16 @@ def curve_band(
     Cost is the strong share if costs are unknown.
     """
     one = _Sorted(router, truth)
-    curves = [one.curve(weight) for weight in _weights(truth.texts, resamples, seed)]
-    low, high = np.quantile([curve.quality for curve in curves[1:]], [0.025, 0.975], axis=0)
+    curves = [one.curve(weight) for weight in text_weights(truth.texts, resamples, seed)]
+    low, high = np.quantile([curve.quality for curve in curves[1:]], PERCENTILES, axis=0)
     return curves[0].cost, curves[0].quality, low, high
 
 
-def _weights(texts: npt.NDArray[np.int64], resamples: int, seed: int) -> Any:
+def text_weights(texts: npt.NDArray[np.int64], resamples: int, seed: int) -> Any:
     """Yield a weight for each row: first 1 for all rows, then for each resample how often the row's text was drawn."""
     _, position = np.unique(texts, return_inverse=True)
-    n_texts = int(position.max()) + 1
-    rng = np.random.default_rng(seed)
-    yield np.ones(len(texts), dtype=np.int64)
-    for _ in range(resamples):
-        yield np.bincount(rng.integers(0, n_texts, size=n_texts), minlength=n_texts)[position]
+    for weight in resampled_weights(int(position.max()) + 1, resamples, seed):
+        yield weight[position]
 
 
 def _intervals(draws: FloatArray) -> dict[str, Interval]:
@@ -167,8 +164,7 @@ def _intervals(draws: FloatArray) -> dict[str, Interval]:
     found = {}
     for name, values in zip(FIGURES, draws.T, strict=True):
         if np.isfinite(values).all():
-            low, high = np.quantile(values[1:], [0.025, 0.975])
-            found[name] = Interval(float(values[0]), float(low), float(high))
+            found[name] = Interval.of_draws(values)
     return found
 
 

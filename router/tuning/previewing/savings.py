@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from probes.measures.bootstrap import Interval
+from probes.grouping import group_numbers
+from probes.measures.bootstrap import Interval, resampled_sums
 from router.policies.candidates.candidate import Candidate, by_any_name
 from router.tuning.previewing.logged_requests import LoggedRequest
 from router.tuning.previewing.prompt_caches import Bill
@@ -133,7 +134,7 @@ def measure_ways(
     for way in ways:
         columns += [np.where(kept, way.bill.cost_usd, 0.0) for kept in (answered, rows)]
     sums = _by_session(requests, np.stack(columns, axis=1))
-    draws = _draws(sums, resampling)
+    draws = resampled_sums(sums, resampling.resamples, resampling.seed)
     base = draws[:, 1 + 2 * [way.name for way in ways].index(strong)]
     found = []
     for place, way in enumerate(ways):
@@ -159,21 +160,10 @@ def measure_ways(
 
 def _by_session(requests: Sequence[LoggedRequest], values: FloatArray) -> FloatArray:
     """Return the sums of the columns (n, c) over each session, (sessions, c); a lone request is a session."""
-    numbers: dict[object, int] = {}
-    sessions = [numbers.setdefault(one.session or row, len(numbers)) for row, one in enumerate(requests)]
-    sums = np.zeros((len(numbers), values.shape[1]))
+    sessions = group_numbers(one.session or row for row, one in enumerate(requests))
+    sums = np.zeros((int(sessions.max(initial=-1)) + 1, values.shape[1]))
     np.add.at(sums, sessions, values)
     return sums
-
-
-def _draws(sums: FloatArray, resampling: Resampling) -> FloatArray:
-    """Return the totals of the columns (s, c) over the log, and over each draw of s sessions, (1 + resamples, c)."""
-    n, rng = len(sums), np.random.default_rng(resampling.seed)
-    draws = np.empty((resampling.resamples + 1, sums.shape[1]))
-    draws[0] = sums.sum(axis=0)
-    for number in range(1, len(draws)):
-        draws[number] = np.bincount(rng.integers(0, n, n), minlength=n) @ sums
-    return draws
 
 
 def _saving(cost: FloatArray, base: FloatArray, n_sessions: int) -> Interval | None:
@@ -188,5 +178,4 @@ def _saving(cost: FloatArray, base: FloatArray, n_sessions: int) -> Interval | N
     saved = np.round(1.0 - cost[base > 0] / base[base > 0], 12) + 0.0
     if n_sessions < LEAST_SESSIONS or len(saved) < 2:
         return Interval.unknown(float(saved[0]))
-    low, high = np.quantile(saved[1:], [0.025, 0.975])
-    return Interval(float(saved[0]), float(low), float(high))
+    return Interval.of_draws(saved)

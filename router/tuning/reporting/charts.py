@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.encoders.files import default_cache_dir
+from probes.measures.bootstrap import PERCENTILES
 from probes.measures.prediction import reliability_curve
 from router.tuning.judging.learning_curve import LearningPoint
-from router.tuning.judging.ranking import RouterScores, Truth, curve_band
+from router.tuning.judging.ranking import RouterScores, Truth, curve_band, text_weights
 from router.tuning.judging.slices import Slice
 from router.tuning.reporting.threshold_marker import ThresholdMarker
 
@@ -53,18 +54,14 @@ def threshold_curve(gain: FloatArray, truth: Truth, *, resamples: int = 500, see
     order = np.argsort(gain, kind="stable")
     ends = np.searchsorted(gain[order], thresholds, side="right")
     drop = (truth.scores[:, 1] - truth.scores[:, 0])[order]
-    _, position = np.unique(truth.texts, return_inverse=True)
-    n_texts, rng = int(position.max()) + 1, np.random.default_rng(seed)
 
     def losses(weight: npt.NDArray[np.int64]) -> FloatArray:
         drawn = weight[order]
         return np.asarray(np.concatenate([[0.0], np.cumsum(drawn * drop)])[ends] / drawn.sum())
 
-    draws = [
-        losses(np.bincount(rng.integers(0, n_texts, n_texts), minlength=n_texts)[position]) for _ in range(resamples)
-    ]
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    return ThresholdCurve(thresholds, ends / len(gain), losses(np.ones(len(gain), dtype=np.int64)), low, high)
+    whole, *draws = (losses(weight) for weight in text_weights(truth.texts, resamples, seed))
+    low, high = np.quantile(draws, PERCENTILES, axis=0)
+    return ThresholdCurve(thresholds, ends / len(gain), whole, low, high)
 
 
 def cost_quality_chart(

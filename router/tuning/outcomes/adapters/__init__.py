@@ -10,10 +10,10 @@ from pathlib import Path
 from probes.errors import DataError
 from router.tuning.outcomes.adapters.collection import (
     NO_PROMPT,
-    REPEATED,
     Collection,
     ImportedAnswer,
     UnusableRowError,
+    note_new,
     text_of,
     valid,
 )
@@ -133,9 +133,7 @@ def _usable(
                 key = valid("id", answer.prompt_id)
                 if texts.setdefault(key, text) != text:
                     raise UnusableRowError("id that stands for two prompts", key)
-                if (key, answer.model) in known:
-                    raise UnusableRowError(REPEATED, key)
-                known.add((key, answer.model))
+                note_new(known, (key, answer.model), key)
             if answer.cost_usd == 0:
                 collection.notes[_FREE] += 1
                 answer = replace(answer, cost_usd=None)

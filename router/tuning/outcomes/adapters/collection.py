@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from router.tuning.outcomes.records import Place, Row, number_of, read_rows, word_of_old_windows
 from router.tuning.outcomes.times import seconds_of
@@ -19,6 +19,9 @@ FAILED = "failed calls"
 REPEATED = "repeated records"
 
 _SHOWN_LETTERS = 200
+
+#: A row's id, or its id with what makes it unique.
+Key = TypeVar("Key", bound=Hashable)
 
 
 class UnusableRowError(Exception):
@@ -133,6 +136,13 @@ class Collection:
             self.leave_out(place, error.why, error.detail)
         except RecursionError:
             self.leave_out(place, "unreadable row", "nested too deeply")
+
+
+def note_new(known: set[Key], key: Key, shown: str | None = None) -> None:
+    """Add a key to those that are known. Raises UnusableRowError, which shows it, if it is known already."""
+    if key in known:
+        raise UnusableRowError(REPEATED, str(key) if shown is None else shown)
+    known.add(key)
 
 
 def first(values: Mapping[str, Any], *names: str) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from probes.errors import DataError
+from probes.grouping import group_numbers
 from probes.probe import DifficultyProbe, ProbePrediction
 from probes.regression.crossfit import assign_folds, out_of_fold
 from probes.regression.fit import fit_ridge
@@ -28,7 +29,6 @@ from router.tuning.certifying.tune_log import TuningAttempt, count_attempt, dige
 from router.tuning.fitting.fit import fit_probe
 from router.tuning.fitting.recipe import FOLDS, fit_maps
 from router.tuning.outcomes.datasets import Outcomes
-from router.tuning.outcomes.distinct_texts import text_numbers
 from tests.fakes import FakeEncoder
 from tests.tuning_outcomes import MODELS, features, traffic
 
@@ -202,7 +202,7 @@ class TestMutants:
         x, losses = rng.standard_normal((4000, 8)).astype(np.float32), rng.random((4000, 2))
         texts = [f"text {i}" for i in range(4000)]
         limit = fit_maps(x, losses, texts).leverage_limit
-        folds = assign_folds(text_numbers(texts), FOLDS, 0)
+        folds = assign_folds(group_numbers(texts), FOLDS, 0)
         left_out = out_of_fold(x, losses, folds, alpha=fit_ridge(x, losses).alpha).leverage
         assert limit is not None
         assert 0.0005 <= (left_out > limit).mean() <= 0.0015

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from probes.grouping import group_numbers
 from router.tuning.judging.baselines import (
     Baseline,
     GroupMean,
@@ -23,7 +24,6 @@ from router.tuning.judging.baselines import (
 from router.tuning.judging.cross_validation import score_baselines, split_folds
 from router.tuning.judging.litellm_baseline import LiteLLMMissingError, litellm_difficulty
 from router.tuning.judging.ranking import RouterScores, Truth, measure
-from router.tuning.outcomes.distinct_texts import text_numbers
 from tests.router.outcomes import make_outcomes
 
 
@@ -35,7 +35,7 @@ def sides(n: int = 600) -> tuple[Prompts, Prompts]:
 
 
 def lift(router: RouterScores, test: Prompts) -> float:
-    truth = Truth(test.scores, text_numbers(test.texts))
+    truth = Truth(test.scores, group_numbers(test.texts))
     return measure({"": router}, truth, resamples=200)[""].figures["lift"].low
 
 

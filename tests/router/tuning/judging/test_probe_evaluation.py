@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from probes.artifacts import store as artifact
 from probes.errors import DataError
+from probes.grouping import group_numbers
 from probes.measures.bootstrap import bootstrap
 from probes.measures.prediction import auroc, ece
 from probes.measures.routing import aiq, apgr, area_under_curve, cost_quality_curve, cost_saved, cpt
@@ -23,7 +24,6 @@ from router.tuning.judging.probe_evaluation import PROBE, EvaluationOptions, eva
 from router.tuning.judging.ranking import FIGURES, RouterScores, Truth, curve_band, measure
 from router.tuning.judging.slices import measure_slices, script, slice_labels
 from router.tuning.outcomes import pair_data
-from router.tuning.outcomes.distinct_texts import text_numbers
 from tests.fakes import fake_probe, fake_spec
 from tests.router.outcomes import make_outcomes
 
@@ -125,7 +125,7 @@ class TestSplits:
         outcomes, _ = make_outcomes()
         outcomes = replace(outcomes, texts=tuple(f"text {i % 50}" for i in range(400)))
         fold = split_folds(outcomes, 5, "random")
-        numbers = text_numbers(outcomes.texts)
+        numbers = group_numbers(outcomes.texts)
         assert all(len(set(fold[numbers == text])) == 1 for text in range(50))
 
     def test_a_group_split_leaves_whole_groups_out(self) -> None:

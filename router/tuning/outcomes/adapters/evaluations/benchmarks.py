@@ -13,13 +13,13 @@ from probes.bounded.files import shown
 from probes.errors import DataError
 from router.tuning.outcomes.adapters.collection import (
     NO_PROMPT,
-    REPEATED,
     Collection,
     ImportedAnswer,
     RawScore,
     UnusableRowError,
     amount,
     first,
+    note_new,
     text_of,
 )
 from router.tuning.outcomes.adapters.prompts import decode_json_text
@@ -95,9 +95,7 @@ def read_routerbench(paths: Sequence[Path], collection: Collection) -> None:
         for row in rows:
             with collection.row(row.place):
                 key = text_of("sample_id", row.values.get("sample_id"))
-                if (path, key) in known:
-                    raise UnusableRowError(REPEATED, key)
-                known.add((path, key))
+                note_new(known, (path, key), key)
                 collection.answers.extend(_routerbench_answers(row, key, models))
 
 
@@ -153,9 +151,8 @@ def _mmlu_pro_answer(row: Row, model: str, known: set[str]) -> ImportedAnswer:
         raise UnusableRowError(NO_PROMPT, f"question or options missing; fields {', '.join(values)}")
     if answer not in list(_LETTERS[: len(options)]):
         raise UnusableRowError("right answer that is no letter of its options", repr(answer))
-    if key is not None and str(key) in known:
-        raise UnusableRowError(REPEATED, str(key))
-    known.add(str(key))
+    if key is not None:
+        note_new(known, str(key))
     lines = [f"{letter}. {option}" for letter, option in zip(_LETTERS, options, strict=False) if option != "N/A"]
     return ImportedAnswer(
         place=row.place,

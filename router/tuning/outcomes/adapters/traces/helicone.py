@@ -9,13 +9,13 @@ from typing import Any
 from router.tuning.outcomes.adapters.collection import (
     FAILED,
     NO_PROMPT,
-    REPEATED,
     Collection,
     ImportedAnswer,
     RawScore,
     UnusableRowError,
     amount,
     first,
+    note_new,
     text_of,
     time_of,
 )
@@ -49,9 +49,7 @@ def read_helicone(
     for row in (row for path in paths for row in collection.rows(path)):
         with collection.row(row.place):
             key = text_of("request_id", row.values.get("request_id"))
-            if key in known:
-                raise UnusableRowError(REPEATED, key)
-            known.add(key)
+            note_new(known, key)
             found.append(ScoredAnswer(_answer(row), _scores(row.values)))
     add_answers(found, collection, score_name, scored=scored)
 

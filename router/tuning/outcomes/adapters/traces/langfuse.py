@@ -10,13 +10,13 @@ from typing import Any
 
 from router.tuning.outcomes.adapters.collection import (
     FAILED,
-    REPEATED,
     Collection,
     ImportedAnswer,
     RawScore,
     UnusableRowError,
     amount,
     first,
+    note_new,
     text_of,
     time_of,
 )
@@ -70,9 +70,8 @@ def read_langfuse(
         with collection.row(row.place):
             answer = _answer(row, export.trace_names)
             key, trace = str(row.values.get("id") or ""), f"trace {_trace(row.values)}"
-            if key and key in known:
-                raise UnusableRowError(REPEATED, key)
-            known.add(key)
+            if key:
+                note_new(known, key)
             alone = per_trace[_trace(row.values)] == 1
             at = key if key in scores else trace
             found = scores.get(key) or (scores.get(trace, []) if alone else [])

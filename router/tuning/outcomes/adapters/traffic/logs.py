@@ -12,13 +12,13 @@ from probes.bounded.files import shown
 from probes.errors import DataError
 from router.tuning.outcomes.adapters.collection import (
     FAILED,
-    REPEATED,
     Collection,
     ImportedAnswer,
     RawScore,
     UnusableRowError,
     amount,
     first,
+    note_new,
     text_of,
     time_of,
 )
@@ -125,9 +125,7 @@ def _batch_answer(
         raise UnusableRowError(FAILED, f"status {response.get('status_code')}")
     request = _requested(requests.get(key, []), str(body.get("model", "")))
     model = text_of("model", request.get("model"))
-    if (key, model) in known:
-        raise UnusableRowError(REPEATED, key)
-    known.add((key, model))
+    note_new(known, (key, model), key)
     usage = mapping(body.get("usage"))
     score = scores.get(f"{model}/{key}", key)
     return replace(
@@ -178,9 +176,7 @@ def read_litellm_spend_logs(paths: Sequence[Path], collection: Collection, score
     for row in (row for path in paths for row in collection.rows(path)):
         with collection.row(row.place):
             key = text_of("request_id", row.values.get("request_id"))
-            if key in known:
-                raise UnusableRowError(REPEATED, key)
-            known.add(key)
+            note_new(known, key)
             answer = _logged_answer(row, key, scores)
             collection.answers.append(answer)
             collection.notes[CACHED] += int(_is_cached(row))
