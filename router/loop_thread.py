@@ -1,11 +1,14 @@
-"""Run an event loop in a thread of its own, for a library that may block the loop it is called in."""
+"""Run coroutines beside the caller: as a task (`in_background`), or in a thread with a loop of its own (`LoopThread`).
+
+The thread is for a library that may block the loop it is called in.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -19,6 +22,17 @@ _IO_THREADS = 64
 
 #: Seconds that its tasks may take to end when the thread is closed.
 _FAREWELL_S = 5.0
+
+
+@contextlib.asynccontextmanager
+async def in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a coroutine while the context lasts, then cancel it and wait until it has ended."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 class LoopThread:

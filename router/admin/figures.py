@@ -13,7 +13,7 @@ from router.decision import Reason
 from router.observing import catalogue
 from router.observing.history import CountSample, Growth, History
 from router.observing.tally import Snapshot
-from router.utc import utc_text
+from router.times import utc_text
 
 #: The periods that the figures may be about, in seconds; None is all the time since the start.
 PERIODS: Mapping[str, float | None] = {"15m": 900.0, "1h": 3600.0, "24h": 86400.0, "all": None}

@@ -9,7 +9,7 @@ from router.asking.session_ids import MAX_ID_CHARACTERS
 from router.errors import InvalidRequestError
 from router.plain_json import whole_text
 from router.quoting import quoted
-from router.time_ids import is_time_id
+from router.times import is_time_id
 from router.values import RouteQuery
 
 #: The header with the caller's own id of the request, which feedback may name.

@@ -15,7 +15,7 @@ from router.policies.choice import Choice
 from router.policies.eligibility import Eligibility
 from router.policies.loading import ServedPolicy
 from router.policies.rules import Judgement
-from router.time_ids import new_id
+from router.times import new_id
 from router.values import HeldCandidate, RouteQuery
 
 log = logging.getLogger(__name__)

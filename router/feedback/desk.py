@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from router.errors import ConfigError, InvalidRequestError, NotRecordedError, UnknownDecisionError
 from router.feedback.pieces import FeedbackKind, FeedbackPiece, FeedbackStatus, Receipt
 from router.feedback.weighing import weighed
-from router.time_ids import is_time_id, made_at, new_id
+from router.times import is_time_id, made_at, new_id
 
 if TYPE_CHECKING:
     from router.ledger.reader import LoggedDecision, LoggedFeedback

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from router.errors import InvalidRequestError
 from router.quoting import quoted
-from router.time_ids import is_time_id
+from router.times import is_time_id
 
 #: The longest name of a score and of a source, the longest idempotency key, and the longest id of a request.
 MOST_NAME, MOST_KEY, MOST_REQUEST_ID = 64, 128, 256

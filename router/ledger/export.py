@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from router.errors import ConfigError
 from router.ledger.reader import LedgerReader
 from router.ledger.tables import metadata
-from router.time_ids import first_id_at
+from router.times import first_id_at
 
 #: Rows that are read and written at a time.
 _ROWS = 2000

@@ -22,7 +22,7 @@ from router.ledger.records import LedgerRow, event_row
 from router.ledger.settings import LedgerSettings
 from router.ledger.tables import metadata
 from router.ledger.writer import LedgerDownError
-from router.time_ids import first_id_at
+from router.times import first_id_at
 
 log = logging.getLogger(__name__)
 

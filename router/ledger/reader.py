@@ -14,7 +14,7 @@ from router.errors import ConfigError
 from router.ledger.database import check_version, driver_words, open_engine
 from router.ledger.settings import LedgerSettings
 from router.ledger.tables import decisions, events, feedback, outcomes
-from router.time_ids import first_id_at
+from router.times import first_id_at
 
 Logged = TypeVar("Logged", bound="_Logged")
 

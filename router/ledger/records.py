@@ -15,7 +15,7 @@ from router.decision import RoutingDecision
 from router.errors import RouterError
 from router.observing.observer import AnsweredEvent, DecidedEvent
 from router.plain_json import whole_text
-from router.time_ids import made_at, new_id
+from router.times import made_at, new_id
 from router.values import NO_OVERRIDES, Overrides
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import Any, cast, get_args
 
 from probes.atomic_write import sync_directory, write_file
 from router.ledger.records import LedgerRow, TableName
-from router.time_ids import is_time_id, made_at, new_id
+from router.times import is_time_id, made_at, new_id
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from router.ledger.reader import LedgerReader
 from router.ledger.tables import decisions, events, feedback, outcomes
-from router.time_ids import first_id_at
+from router.times import first_id_at
 
 
 def ledger_stats(reader: LedgerReader, since: float | None = None) -> dict[str, Any]:

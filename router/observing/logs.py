@@ -17,7 +17,7 @@ from typing import Any, Literal, TextIO
 from probes.bounded.secrets import mask_secrets
 from router.observing.metrics import SHORT_DIGEST
 from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
-from router.utc import utc_text
+from router.times import utc_text
 
 #: Who says the lines about decisions, refusals and answers.
 _DECISIONS = "router.decisions"

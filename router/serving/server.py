@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from router.answering import upstream
-from router.background import in_background
 from router.deciding.pipeline import Router
 from router.deciding.session_memory import AnswerMemory
 from router.drift.watch import DriftWatch
@@ -24,6 +23,7 @@ from router.exploring.explorer import Explorer, start_of_day
 from router.feedback.desk import FeedbackDesk
 from router.identity.spending import Spending
 from router.ledger.opening import open_ledger
+from router.loop_thread import in_background
 from router.observing.logs import DecisionLog
 from router.observing.metrics import MetricsObserver
 from router.observing.observer import DeferredObserver, Observer

@@ -17,9 +17,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from router.background import in_background
 from router.ledger.settings import DatabaseSettings
-from router.loop_thread import LoopThread
+from router.loop_thread import LoopThread, in_background
 from router.sharing.session_table import KEY_BYTES, Entry
 from router.sharing.sqlite_state import SqliteState
 from router.sharing.state_rows import CONNECT_S, SharedSession, StateDatabase, StateDownError, UsedByAccount

@@ -20,7 +20,7 @@ from router.feedback.pieces import FeedbackAuthority
 from router.ledger.settings import LedgerSettings
 from router.money import usd_text
 from router.plain_json import json_lines
-from router.utc import utc_text
+from router.times import utc_text
 
 if TYPE_CHECKING:
     from router.ledger.reader import LedgerReader

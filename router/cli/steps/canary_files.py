@@ -16,7 +16,7 @@ from router.quoting import quoted
 from router.rollout.canary import Canary, CanaryEvent, CanaryPlan
 from router.rollout.canary_file import CanaryFile, locked, read_canary
 from router.rollout.ledger_evidence import take_answers, take_labels
-from router.utc import utc_text
+from router.times import utc_text
 
 if TYPE_CHECKING:
     from rich.console import Console

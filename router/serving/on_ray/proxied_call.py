@@ -10,10 +10,10 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 
-from router.background import in_background
 from router.identity.gate import Gate
 from router.intake.bounds import Intake
 from router.intake.in_flight import InFlight
+from router.loop_thread import in_background
 from router.wire.guarded_server import add_to_server
 from router.wire.request_reader import RequestReader
 from router.wire.servicer import RouterService

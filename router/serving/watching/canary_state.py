@@ -7,7 +7,7 @@ from typing import Any
 
 from router.errors import ConfigError
 from router.rollout.canary_file import read_canary
-from router.utc import utc_text
+from router.times import utc_text
 
 
 def canary_state(path: Path | None) -> dict[str, Any] | None:

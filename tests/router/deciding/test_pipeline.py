@@ -204,7 +204,7 @@ class TestCache:
 
 def test_ids_of_decisions_are_32_hexadecimal_digits_and_differ_in_forked_processes_too() -> None:
     program = (
-        "import os, sys; from router.time_ids import new_id\n"
+        "import os, sys; from router.times import new_id\n"
         "read, write = os.pipe()\n"
         "for _ in range(3):\n"
         "    if os.fork() == 0:\n"

@@ -26,7 +26,7 @@ from router.ledger.recorder import Ledger
 from router.ledger.settings import LedgerSettings
 from router.serving.server import RunningService
 from router.serving.settings import ServerSettings
-from router.time_ids import first_id_at, new_id
+from router.times import first_id_at, new_id
 from router.values import Overrides
 from tests.router.ledger.rows import sqlite_ledger
 from tests.service import running

@@ -85,7 +85,7 @@ async def test_a_revoked_token_is_refused_without_a_restart(tmp_path: Path, monk
     path = tmp_path / "tokens.json"
     text, token = add_token(path, "a")
     gate = Gate(IdentitySettings(path))
-    async with kept_fresh(gate.watched):
+    async with kept_fresh(gate.watched_with(None)):
         gate.admit(DoorName.GRPC, {"x-api-key": text}, DECIDING)
         with changing(path) as known:
             known[0] = token.model_copy(update={"revoked_at": now_utc()})

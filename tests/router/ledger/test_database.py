@@ -26,7 +26,7 @@ from router.ledger.records import LedgerRow
 from router.ledger.settings import LedgerSettings
 from router.ledger.tables import VERSION, metadata
 from router.ledger.writer import LedgerDownError
-from router.time_ids import first_id_at
+from router.times import first_id_at
 from tests.router.ledger.rows import numbers, row, sqlite_ledger
 
 

@@ -21,7 +21,7 @@ from router.ledger.records import Decided, decision_row, feedback_row
 from router.ledger.settings import LedgerSettings
 from router.ledger.spool import Spool
 from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent
-from router.time_ids import new_id
+from router.times import new_id
 from router.values import RouteQuery
 from tests.router.drift.decisions import decision
 from tests.router.ledger.rows import row, sqlite_ledger

@@ -19,7 +19,7 @@ from router.rollout import ledger_evidence
 from router.rollout.canary import Canary, CanaryPlan
 from router.rollout.canary_file import CanaryFile, read_canary
 from router.rollout.ledger_evidence import take_answers
-from router.time_ids import new_id
+from router.times import new_id
 from router.values import RouteQuery
 from tests.router.drift.decisions import decision
 from tests.router.ledger.rows import sqlite_ledger

@@ -19,7 +19,7 @@ from router.ledger.opening import open_ledger, opened_reader
 from router.ledger.reader import LedgerReader
 from router.ledger.settings import LedgerSettings
 from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent
-from router.time_ids import new_id
+from router.times import new_id
 from router.values import RouteQuery
 from tests.router.collecting.simulated import KINDS, prompt_of, rows_of, simulated, write_policy
 from tests.router.collecting.test_judged_then_labelled import referee

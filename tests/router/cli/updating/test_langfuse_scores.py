@@ -14,7 +14,7 @@ from router.feedback.weighing import Opinion, graded_losses, opinions_of
 from router.ledger.opening import open_ledger, opened_reader
 from router.ledger.settings import LedgerSettings
 from router.observing.observer import DecidedEvent
-from router.time_ids import new_id
+from router.times import new_id
 from router.values import RouteQuery
 from tests.router.drift.decisions import decision
 from tests.router.ledger.rows import sqlite_ledger

@@ -1,4 +1,4 @@
-"""Make ids that sort by the time at which they were made (UUID version 7 in hex, without hyphens)."""
+"""Write times as text, and make ids that sort by the time at which they were made (UUID version 7 in hex)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import random
 import re
 import time
+from datetime import UTC, datetime
 
 #: Makes the random part. `os.urandom` would release Python's lock for each id, and then wait for it.
 _chance = random.Random()  # noqa: S311  (an id is no secret)
@@ -39,3 +40,11 @@ def made_at(time_id: str) -> float:
 def first_id_at(at_s: float) -> str:
     """Return the text below which every id was made before this time, in seconds since 1970. It is no id itself."""
     return f"{max(0, int(at_s * 1000)):012x}"
+
+
+def utc_text(at_s: float, between: str = "T", *, timespec: str = "seconds") -> str:
+    """Return a time, in seconds since 1970, as in `2026-11-29T18:00:00+00:00`.
+
+    between: what stands between the day and the time of day. timespec: how exact the text is, as `isoformat` names it.
+    """
+    return datetime.fromtimestamp(at_s, UTC).isoformat(between, timespec)
