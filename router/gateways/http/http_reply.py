@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
@@ -24,8 +23,6 @@ from router.gateways.http.decision_format import (
 )
 from router.gateways.http.http_api import HttpApi
 from router.wire.statuses import logged_defect
-
-log = logging.getLogger(__name__)
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
