@@ -58,7 +58,7 @@ class AnswerFormat(Protocol):
         """Return a new counter of tokens for one answer or one stream."""
 
 
-def counted_tokens(usage: Any, read: str, written: str) -> AnswerTokens | None:
+def tokens_of_usage(usage: Any, read: str, written: str) -> AnswerTokens | None:
     """Return the tokens in a `usage` of one of OpenAI's APIs, or None if it does not say them.
 
     read, written: what the API calls the tokens of the input and of the output.

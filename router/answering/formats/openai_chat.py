@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.answering.formats.answer_format import AnswerTokens, Mender, UsageReader, Watcher, counted_tokens
+from router.answering.formats.answer_format import AnswerTokens, Mender, UsageReader, Watcher, tokens_of_usage
 from router.answering.formats.chat_chunks import chat_mender, has_ended
 
 
@@ -81,7 +81,7 @@ def watcher_of_choices() -> Watcher:
 
 def counts_of_chat(body: Mapping[str, Any]) -> AnswerTokens | None:
     """Return the tokens in the `usage` of an answer, or None if it has none."""
-    return counted_tokens(body.get("usage"), "prompt_tokens", "completion_tokens")
+    return tokens_of_usage(body.get("usage"), "prompt_tokens", "completion_tokens")
 
 
 def _part(streamed: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.answering.formats.answer_format import AnswerTokens, Mender, UsageReader, Watcher, counted_tokens
+from router.answering.formats.answer_format import AnswerTokens, Mender, UsageReader, Watcher, tokens_of_usage
 
 _FAULT = "JSON that is no response of OpenAI's Responses API"
 
@@ -80,4 +80,4 @@ def response_in(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _counts(body: Mapping[str, Any]) -> AnswerTokens | None:
-    return counted_tokens(response_in(body).get("usage"), "input_tokens", "output_tokens")
+    return tokens_of_usage(response_in(body).get("usage"), "input_tokens", "output_tokens")
