@@ -42,7 +42,7 @@ def service(options: Sequence[str]) -> Iterator[tuple[str, int]]:
     command = [sys.executable, "-c", "from router.cli.main import main; main()", "serve", "--port", "0", *options]
     with tempfile.NamedTemporaryFile() as log, subprocess.Popen(command, stderr=log) as process:
         try:
-            while not (found := re.search(r"^serving .* on (\S+)$", _text(log.name), re.M)):
+            while not (found := re.search(r"serving .* on ([^\s\",]+)", _text(log.name))):
                 if process.poll() is not None:
                     raise RuntimeError(f"the service did not start: {_text(log.name)}")
                 time.sleep(0.1)

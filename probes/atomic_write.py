@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import stat
 import sys
 import uuid
 from collections.abc import Collection, Mapping
@@ -16,8 +17,12 @@ from probes.errors import ArtifactError
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
-def replace_directory(path: Path, contents: Mapping[str, bytes], may_hold: Collection[str] | None) -> None:
+def replace_directory(
+    path: Path, contents: Mapping[str, bytes], may_hold: Collection[str] | None, *, private: bool = False
+) -> None:
     """Make `path` a directory of exactly these files, synced to disk before it appears under its name.
+
+    private: whether only its owner may read it.
 
     On Linux an existing directory is swapped in one step; elsewhere it is first moved aside, so that for an instant
     there is none. If `may_hold` is given and the existing directory holds any other name, it is left untouched.
@@ -29,9 +34,9 @@ def replace_directory(path: Path, contents: Mapping[str, bytes], may_hold: Colle
     staging = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        staging.mkdir()
+        staging.mkdir(0o700 if private else 0o777)
         for name, data in contents.items():
-            _write_synced(staging / name, data)
+            _write_synced(staging / name, data, 0o600 if private else 0o666)
         sync_directory(staging)
         _swap(staging, path)
         sync_directory(path.parent)
@@ -44,17 +49,38 @@ def replace_directory(path: Path, contents: Mapping[str, bytes], may_hold: Colle
 def write_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write one file in one step, replacing an existing one; raise ArtifactError if that fails.
 
-    mode: who may read and write the file, less what the process's umask takes away.
+    A file that is replaced hands on its owner and its group, as far as we may set them, and its rights, so that whoever
+    reads it can go on.
+
+    mode: who may at most read and write the file. Of a new one the process's umask takes some of that away.
     """
     staging = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         _write_synced(staging, data, mode)
+        _hand_on(path, staging, mode)
         staging.replace(path)
         sync_directory(path.parent)
     except OSError as error:
         raise ArtifactError(f"{path} must be writable: {os_fault(error)}. Free the place or choose another.") from error
     finally:
         staging.unlink(missing_ok=True)
+
+
+def _hand_on(path: Path, staging: Path, mode: int) -> None:
+    """Give a new file the owner, the group and the rights of the one that it is to replace, if there is one."""
+    try:
+        before = path.stat()
+    except FileNotFoundError:
+        return
+    made = staging.stat()
+    rights = stat.S_IMODE(before.st_mode) & mode
+    if (made.st_uid, made.st_gid) != (before.st_uid, before.st_gid):
+        try:
+            os.chown(staging, before.st_uid, before.st_gid)
+        except PermissionError:
+            # Only root may give files away. Another group than before must not read what that one could.
+            rights &= ~stat.S_IRWXG
+    staging.chmod(rights)
 
 
 def _refuse_foreign(path: Path, may_hold: Collection[str] | None) -> None:

@@ -39,7 +39,12 @@ _REASONS = {
     Reason.ABSTAINED: "Unlike the prompts of the fit: the safe default",
     Reason.FAILED_OPEN: "The prompt could not be judged: the safe default",
     Reason.SESSION_HELD: "The session keeps its candidate",
+    Reason.OVER_LIMIT: "The caller is over a limit: the cheapest candidate that can answer",
+    Reason.EXPLORED: "Another candidate than the rule's, to learn from it (`explore`)",
 }
+
+#: Most callers that are listed.
+_MOST_CALLERS = 50
 
 
 def figures(history: History, period: str, canary: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -65,6 +70,7 @@ def figures(history: History, period: str, canary: Mapping[str, Any] | None = No
         "reasons": _reasons(grown),
         "refused": _ranked(grown.by(catalogue.REFUSED, "reason")),
         "turned_away": _ranked(grown.by(catalogue.TURNED_AWAY, "reason")),
+        "callers": _callers(snapshot),
         "costs": _costs(grown),
         "session_decisions": grown.by(catalogue.SESSION_DECISIONS, "session"),
         "stages": _stages(grown),
@@ -121,12 +127,23 @@ def _reasons(grown: Growth) -> list[dict[str, Any]]:
     return [
         {
             "code": code,
-            "text": _REASONS.get(Reason(code), "A reason without a description"),
+            "text": _REASONS[Reason(code)],
             "decisions": count,
             "share": _share(count, total),
         }
         for code, count in sorted(by_reason.items(), key=lambda one: -one[1])
     ]
+
+
+def _callers(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Return what callers with a token have used since the start, those whose answers cost most first."""
+    decisions, costs = snapshot.series(catalogue.CALLER_DECISIONS), snapshot.series(catalogue.CALLER_COST)
+    found: list[dict[str, Any]] = []
+    for (name,), usd in costs.items():
+        strong, cheapest = decisions.get((name, "strong"), 0.0), decisions.get((name, "cheapest"), 0.0)
+        total = strong + cheapest
+        found.append({"name": name, "decisions": total, "strong_share": _share(strong, total), "usd": usd})
+    return sorted(found, key=lambda one: (-one["usd"], -one["decisions"], one["name"]))[:_MOST_CALLERS]
 
 
 def _costs(grown: Growth) -> dict[str, Any]:

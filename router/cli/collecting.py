@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.options import JSON, PATH, GroupedCommand, asking_options, require_other_than_input
+from router.cli.options import JSON, PATH, FiniteRange, GroupedCommand, asking_options, require_other_than_input
 from router.cli.output import INCOMPLETE, print_json, progress_bar, spending_bar, stdout
 from router.money import usd_text
 
@@ -53,7 +53,7 @@ _COLLECT_GROUPS = {
     "--max-loss",
     default=0.02,
     show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     help="With --plan: the target on the mean quality lost.",
 )
 @click.option("--force", is_flag=True, help="Replace a file that no earlier run wrote.")

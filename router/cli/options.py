@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -31,6 +32,17 @@ class _SystemPath(click.Path):
 
 
 PATH = _SystemPath(path_type=Path)
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds. NaN lies within all bounds, because it compares with nothing; here it is wrong usage."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value as a number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"it must be a finite number, got {number}.", param, ctx)
+        return number
 
 
 def json_option(*, expose_value: bool = True) -> Callable[[Any], Any]:
@@ -116,7 +128,7 @@ _ASKING = (
         help="How answers are graded; repeatable. The first one gives the score. Default: one that fits the columns.",
     ),
     click.option("--judges", type=PATH, metavar="POLICY", help="A policy file that describes the models that judge."),
-    click.option("--budget-usd", type=click.FloatRange(0, min_open=True), help="The most USD to spend for --out."),
+    click.option("--budget-usd", type=FiniteRange(0, min_open=True), help="The most USD to spend for --out."),
     click.option("--max-calls", type=click.IntRange(1), help="The most calls to make for --out."),
     click.option(
         "--max-output-tokens",

@@ -12,14 +12,14 @@ import numpy as np
 
 from probes.embeddings import selection
 from probes.errors import DataError
-from router.cli.options import ARRAY, PATH, json_option, output_option, with_options
+from router.cli.options import ARRAY, PATH, FiniteRange, json_option, output_option, with_options
 from router.cli.output import answers_in_json, print_json
 
 _PARQUET = output_option("The parquet file to write.", suffix=".parquet")
 _COLUMN = click.option("--column", help="The column of the scores. Default: the only column of losses.")
 _COUNT = click.option("--count", required=True, type=click.IntRange(1), help="The number of rows to select.")
 _SEED = click.option("--seed", default=0, show_default=True, help="The seed of the random draw.")
-_SHARE = click.FloatRange(0, 1, max_open=True)
+_SHARE = FiniteRange(0, 1, max_open=True)
 
 
 #: Gives a command `--out`, `--force` and `--json`; `_write` writes the file and prints what was written.
@@ -101,7 +101,7 @@ def stratified_verb(scores: Path, count: int, strata: int, seed: int, column: st
     type=float,
     help="Select rows whose score lies this many robust standard deviations above the median; 3.5 is customary.",
 )
-@click.option("--share", type=click.FloatRange(0, 1), help="Select this share of the rows instead.")
+@click.option("--share", type=FiniteRange(0, 1), help="Select this share of the rows instead.")
 @_COLUMN
 @_output_options
 def suspicious_verb(scores: Path, deviations: float | None, share: float | None, column: str | None, out: Path) -> None:

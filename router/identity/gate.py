@@ -111,7 +111,7 @@ class Gate:
             self.counts.add(door, Refusal.WRONG_SCOPE)
             raise ForbiddenError(
                 f"this token must have the scope {' or '.join(sorted(needed))} for this call, and it has "
-                f"{', '.join(sorted(principal.scopes))}; ask whoever runs the service for another token."
+                f"{', '.join(sorted(principal.scopes)) or 'none'}; ask whoever runs the service for another token."
             )
         current_principal.set(principal)
         account = self.accounts.of(principal)

@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 #: The largest set of keys in bytes, and the largest number of keys in it.
 _MOST_BYTES, _MOST_KEYS = 256 * 1024, 100
 
-#: Kinds of keys whose public part anybody may know. With any other kind, whoever can read the keys could sign.
-_PUBLIC_KINDS = ("RSA", "EC", "OKP")
+#: The kind of keys that have no public part: whoever can read one can sign.
+_KIND_OF_SECRETS = "oct"
 
 #: The least size of an RSA key in bits.
 _LEAST_RSA_BITS = 2048
@@ -103,10 +103,10 @@ def parse_keys(data: bytes) -> KeySet:
     for row in rows:
         if not isinstance(row, dict):
             raise ConfigError("each key of a set of keys must be a JSON object.")
-        if row.get("kty") not in _PUBLIC_KINDS or "d" in row:
+        if row.get("kty") == _KIND_OF_SECRETS or "d" in row:
             raise ConfigError(
-                f"a set of keys must hold public keys of the kinds {', '.join(_PUBLIC_KINDS)} only, and one is private "
-                f"or of the kind {quoted(row.get('kty'))}. Publish the public keys."
+                f"a set of keys must hold public keys only, and one is private or of the kind {_KIND_OF_SECRETS!r}. "
+                "Publish the public keys."
             )
         if row.get("use", "sig") != "sig":
             continue
@@ -115,8 +115,9 @@ def parse_keys(data: bytes) -> KeySet:
             raise ConfigError(f"the keys of a set must have different ids; {quoted(key_id)} occurs twice.")
         try:
             found[key_id] = _strong(jwt.PyJWK(row))
-        except jwt.PyJWTError as error:
-            # An algorithm that we do not know: tokens of that key are refused, those of the others are not.
+        except (jwt.PyJWTError, NotImplementedError, TypeError) as error:
+            # A kind or an algorithm that is not known here, or none at all: tokens of that key are refused, those of
+            # the others are not.
             log.warning("a key of the identity provider cannot be used: %s", type(error).__name__)
     if not found:
         raise ConfigError("a set of keys must hold a key for signatures (RSA, EC or Ed25519).")
@@ -132,10 +133,14 @@ def _strong(key: jwt.PyJWK) -> jwt.PyJWK:
 
 def _read(path: Path) -> KeySet:
     try:
-        return parse_keys(read_bounded(path, _MOST_BYTES))
+        data = read_bounded(path, _MOST_BYTES)
     except (OSError, ValueError) as error:
         fault = os_fault(error) if isinstance(error, OSError) else error
         raise ConfigError(f"the set of keys {path} cannot be read: {fault}.") from error
+    try:
+        return parse_keys(data)
+    except ConfigError as error:
+        raise ConfigError(f"the file {path} cannot be used: {error}") from error
 
 
 def _fetch(url: str) -> bytes:

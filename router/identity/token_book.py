@@ -130,9 +130,14 @@ class TokenBook:
             raise ConfigError(f"the file of tokens {path} is wrong{place}: {first['msg']}.") from None
 
     def save(self, path: Path) -> None:
-        """Write the file in one step. Only its owner can read it. Raises ArtifactError."""
+        """Write the file in one step. Raises ArtifactError.
+
+        Only its owner can read a new one. One that exists keeps its owner, and its group if that may read it: a service
+        that runs as somebody else must still be able to, or it would go on with tokens that are revoked.
+        """
+        mode = 0o640 if path.exists() else 0o600
         document = {"schema": "elle.tokens/1", "tokens": [one.model_dump(mode="json") for one in self.tokens]}
-        write_file(path, json.dumps(document, indent=1, default=sorted).encode() + b"\n", mode=0o600)
+        write_file(path, json.dumps(document, indent=1, default=sorted).encode() + b"\n", mode=mode)
 
 
 def new_token(name: str, scopes: Iterable[Scope], **rest: Any) -> tuple[str, Token]:

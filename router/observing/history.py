@@ -27,7 +27,7 @@ class CountSample:
 
     Attributes:
         at: the Unix time in seconds.
-        values: counters and gauges by metric and labels.
+        values: counters and gauges by metric and labels, but for those of single callers.
         histograms: the buckets of each histogram one by one, and last the sum, by metric and labels.
     """
 
@@ -132,6 +132,9 @@ def _labels_of(metric: Metric) -> Sequence[str]:
 def _sample(at: float, snapshot: Snapshot) -> CountSample:
     values: dict[Labels, float] = {}
     for name, series in snapshot.values.items():
+        # There may be thousands of callers, which would leave no room for anything else.
+        if "caller" in CATALOGUE[name].labels:
+            continue
         skipped = len(CATALOGUE[name].labels) - len(_labels_of(CATALOGUE[name]))
         for labels, value in series.items():
             key = (name, *labels[skipped:])

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,8 +20,8 @@ from router.observing.metrics import SHORT_DIGEST
 from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
 from router.times import utc_text
 
-#: Who says the lines about decisions, refusals and answers.
-_DECISIONS = "router.decisions"
+#: Who says the lines about decisions, refusals and answers, and what is said whatever the level is.
+_DECISIONS, _SERVICE = "router.decisions", "router.service"
 
 LogFormat = Literal["console", "json"]
 
@@ -56,6 +57,11 @@ def configure_logging(settings: LogSettings) -> None:
         logging.getLogger(package).setLevel(settings.level)
 
 
+def line_of(settings: LogSettings, message: str) -> str:
+    """Return the line by which a service says something that is no record of the log, such as where it serves."""
+    return JsonLines.line(time.time(), message, {}, _SERVICE) if settings.format == "json" else message
+
+
 class ConsoleLines(logging.Formatter):
     """Formats a log record as a line for people; what looks like a key in it is masked."""
 
@@ -70,8 +76,8 @@ class ConsoleLines(logging.Formatter):
     def line(at: float, message: str, fields: Mapping[str, Any]) -> str:
         """Return a line about a decision, with its fields at the end."""
         said = " ".join([f"{key}={json.dumps(value)}" for key, value in fields.items()])
-        time = f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S},{int(at * 1e3) % 1000:03d}"
-        return f"{time} INFO {_DECISIONS}: {message} {said}"
+        written = f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S},{int(at * 1e3) % 1000:03d}"
+        return f"{written} INFO {_DECISIONS}: {message} {said}"
 
 
 class JsonLines(logging.Formatter):
@@ -91,12 +97,12 @@ class JsonLines(logging.Formatter):
         return json.dumps(said)
 
     @staticmethod
-    def line(at: float, message: str, fields: Mapping[str, Any]) -> str:
-        """Return the object of a line about a decision, with its fields after time, level, logger and message."""
+    def line(at: float, message: str, fields: Mapping[str, Any], logger: str = _DECISIONS) -> str:
+        """Return the object of a line, such as one about a decision, with its fields after time, level and message."""
         head = {
             "time": utc_text(at, timespec="milliseconds"),
             "level": "info",
-            "logger": _DECISIONS,
+            "logger": logger,
             "message": message,
             "process": os.getpid(),
         }

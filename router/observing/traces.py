@@ -8,7 +8,6 @@ that deciding and answering know nothing of traces.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import threading
 import time
@@ -22,6 +21,7 @@ from router.decision import RoutingDecision
 from router.errors import ConfigError
 from router.observing.metrics import SHORT_DIGEST
 from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent, RefusedEvent
+from router.observing.span_messages import as_parts
 from router.observing.trace_context import current_trace
 from router.values import ApiFormat
 
@@ -117,8 +117,7 @@ class TraceObserver:
         started = ends - _ns(decision.timings.total_s)
         span = self._span(f"route {decision.policy.name}", _callers_context(), started, _of_decision(decision))
         if self._content and span.is_recording():
-            text = json.dumps(event.query.messages, default=str, ensure_ascii=False)
-            span.set_attribute("gen_ai.input.messages", text[:_MOST_CONTENT])
+            span.set_attribute("gen_ai.input.messages", as_parts(event.query.messages, _MOST_CONTENT))
         span.end(ends)
         self._waiting[decision.decision_id] = _context_of(span), _OPERATIONS.get(event.query.api_format, "chat")
         if len(self._waiting) > _MOST_WAITING:
@@ -149,7 +148,10 @@ class TraceObserver:
     def _attempt(self, attempt: Attempt, event: AnsweredEvent, model: str, place: tuple[Context, str, int]) -> None:
         """Make the span of one attempt. place: the context of the answer's span, the operation, and when it began."""
         parent, operation, began = place
-        provider, _, name = model.partition("/")
+        provider, slash, name = model.partition("/")
+        if not slash:
+            # A model without a prefix is one that LiteLLM knows by its name alone.
+            provider, name = "", model
         has_answered = attempt.outcome is AttemptOutcome.ANSWERED
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": operation,
@@ -197,7 +199,7 @@ class TraceObserver:
 def _provider(settings: TraceSettings) -> TracerProvider:
     try:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError as error:
@@ -210,7 +212,9 @@ def _provider(settings: TraceSettings) -> TracerProvider:
             "traces cannot use OpenTelemetry, because another package has replaced some of its files; repair them with "
             "`pip install --force-reinstall --no-deps opentelemetry-proto`."
         ) from error
-    provider = TracerProvider(shutdown_on_exit=False, resource=Resource.create({"service.name": "elle-router"}))
+    # What is given to the SDK wins over OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, which are to win over our name.
+    resource = Resource.create({"service.name": "elle-router"}).merge(OTELResourceDetector().detect())
+    provider = TracerProvider(shutdown_on_exit=False, resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.endpoint)))
     return provider
 

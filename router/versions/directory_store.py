@@ -6,7 +6,9 @@
     trail.jsonl                 the audit trail
     lock                        is held by whoever writes to the trail
 
-A directory of a version appears in one step, and never changes. Only the trail grows.
+A directory of a version appears in one step, and never changes. Only the trail grows. Nobody but the owner may read it,
+because a policy may hold a password: a directory that is made is its owner's alone, and in one that others may look
+into the files are.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ import contextlib
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from probes.atomic_write import replace_directory, sync_directory
-from probes.bounded.files import BoundedFileError, parse_json
 from probes.bounded.text import os_fault
 from probes.errors import ArtifactError
 from router.errors import ConfigError, UnknownVersionError
@@ -30,7 +32,7 @@ from router.policies.loading import ServedPolicy
 from router.quoting import quoted
 from router.versions.store import OpenedVersion
 from router.versions.trail import Change, Trail
-from router.versions.version import Contents, PolicyVersion, id_of, read_or_refuse, version_of
+from router.versions.version import Contents, PolicyVersion, read_or_refuse, version_from, version_of
 from router.watched_files import mark_of
 
 _POLICY, _MANIFEST, _TRAIL = "policy.yaml", "version.json", "trail.jsonl"
@@ -42,7 +44,7 @@ LOCK_S = 10.0
 
 
 class DirectoryStore:
-    """Keeps versions of policies in a directory. Only its owner may read it, because policies may hold passwords.
+    """Keeps versions of policies in a directory, which only its owner may read.
 
     root: the directory. It is made when something is written.
     """
@@ -102,7 +104,7 @@ class DirectoryStore:
             trail = self.trail()
             written = trail.next(change)
             try:
-                with (self._root / _TRAIL).open("ab") as file:
+                with open(self._root / _TRAIL, "ab", opener=self._create) as file:
                     # What a crash has torn off the last line does not count, and must not spoil the next one.
                     file.truncate(trail.n_bytes)
                     file.write(written.line())
@@ -124,23 +126,28 @@ class DirectoryStore:
     def _folder(self, version_id: str) -> Path:
         return self._root / "versions" / version_id
 
-    @staticmethod
-    def _keep(folder: Path, contents: Mapping[str, bytes]) -> None:
+    def _keep(self, folder: Path, contents: Mapping[str, bytes]) -> None:
         if not folder.exists():
-            replace_directory(folder, contents, may_hold=contents)
+            replace_directory(folder, contents, may_hold=contents, private=self._is_open)
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether others than the owner may look into the directory of the store."""
+        return bool(self._root.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
+
+    def _create(self, path: str, flags: int) -> int:
+        return os.open(path, flags, 0o600 if self._is_open else 0o666)
 
     def _manifest(self, version_id: str) -> PolicyVersion:
         path = self._folder(version_id) / _MANIFEST
         if len(version_id) != 64 or not version_id.isalnum() or not path.exists():
             raise UnknownVersionError(f"the store {self._root} has no version {quoted(version_id)}.")
         try:
-            version = PolicyVersion(**parse_json(read_or_refuse(path, _MOST_MANIFEST)))
-            is_whole = version.id == version_id == id_of(version.name, version.file, version.probe)
-        except (BoundedFileError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path} cannot be read: {error}. Restore the store from a backup.") from error
-        if not is_whole:
-            raise ConfigError(f"{path} was changed since it was written; restore the store from a backup.")
-        return version
+            return version_from(read_or_refuse(path, _MOST_MANIFEST), version_id)
+        except ValueError as error:
+            raise ConfigError(
+                f"{path} was changed since it was written: {error}. Restore the store from a backup."
+            ) from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

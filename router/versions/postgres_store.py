@@ -20,7 +20,6 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from probes.bounded.files import parse_json
 from router.errors import ConfigError, UnknownVersionError
 from router.ledger.database import open_engine
 from router.ledger.settings import LedgerSettings
@@ -29,7 +28,7 @@ from router.quoting import quoted
 from router.versions.directory_store import DirectoryStore, manifest_of
 from router.versions.store import OpenedVersion
 from router.versions.trail import Change, Trail
-from router.versions.version import Contents, PolicyVersion, version_of
+from router.versions.version import Contents, PolicyVersion, version_from, version_of
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +97,8 @@ class PostgresStore:
     def versions(self) -> Sequence[PolicyVersion]:
         """Return all versions, by their names and ids."""
         with self._begun() as connection:
-            found = connection.execute(sa.select(_versions.c.manifest)).scalars().all()
-        return sorted((_version_from(one) for one in found), key=lambda one: (one.name, one.id))
+            found = connection.execute(sa.select(_versions.c.manifest, _versions.c.id)).all()
+        return sorted((_version_from(*one) for one in found), key=lambda one: (one.name, one.id))
 
     def open(self, version_id: str) -> OpenedVersion:
         """Return the files of a version, after checking that they are what was kept.
@@ -112,7 +111,7 @@ class PostgresStore:
             row = connection.execute(sa.select(_versions).where(_versions.c.id == version_id)).first()
             if row is None:
                 raise UnknownVersionError(f"the store {self._name} has no version {quoted(version_id)}.")
-            version = _version_from(row.manifest)
+            version = _version_from(row.manifest, row.id)
             of_probe = _probe_files.c.probe_id == version.probe_id
             files = connection.execute(sa.select(_probe_files.c.name, _probe_files.c.data).where(of_probe)).all()
         probe = {name: bytes(data) for name, data in files if name in version.probe}
@@ -207,8 +206,10 @@ def _trail_of(connection: sa.Connection) -> Trail:
     return Trail(b"".join(bytes(line) for line in lines))
 
 
-def _version_from(manifest: bytes) -> PolicyVersion:
+def _version_from(manifest: bytes, version_id: str) -> PolicyVersion:
     try:
-        return PolicyVersion(**parse_json(bytes(manifest)))
-    except (TypeError, ValueError) as error:
-        raise ConfigError("the store holds a manifest that cannot be read; restore it from a backup.") from error
+        return version_from(bytes(manifest), version_id)
+    except ValueError as error:
+        raise ConfigError(
+            f"the manifest of a version was changed: {error}. Restore the store from a backup."
+        ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -104,17 +104,33 @@ def roll_back(store: VersionStore, policy: str, wish: Wish) -> Change:
     return store.append(Change(ChangeKind.ROLLBACK, policy, before, after, wish.author, wish.reason))
 
 
+def versions_by_id(store: VersionStore, active: Mapping[str, str]) -> Mapping[str, PolicyVersion]:
+    """Return all versions by their ids. Raises ConfigError if one of those that are active is gone.
+
+    active: the id of the active version of each policy, as the trail says it.
+    """
+    versions = {one.id: one for one in store.versions()}
+    for policy, version_id in active.items():
+        if version_id not in versions:
+            raise ConfigError(
+                f"version {version_id[:SHOWN]}, which is the active one of policy {quoted(policy)}, is gone from the "
+                "store; restore the store from a backup."
+            )
+    return versions
+
+
 def find_version(store: VersionStore, text: str) -> PolicyVersion:
     """Return the version that a text names.
 
     The text is the name of a policy, whose active version is meant; or the beginning of an id; or the beginning of the
     digest of a policy as decision records name it.
 
-    Raises UnknownVersionError if it names no version, or several.
+    Raises UnknownVersionError if it names no version, or several, and ConfigError if the store is damaged.
     """
-    versions = {one.id: one for one in store.versions()}
-    if (active := store.trail().active.get(text)) is not None:
-        return versions[active]
+    active = store.trail().active
+    versions = versions_by_id(store, active)
+    if text in active:
+        return versions[active[text]]
     found = [one for one in versions.values() if len(text) >= LEAST_PREFIX and one.id.startswith(text)]
     found = found or [
         one for one in versions.values() if len(text) >= LEAST_PREFIX and one.policy_digest.startswith(text)

@@ -11,7 +11,7 @@ from typing import Any
 
 from probes.artifacts.signature import SIGNATURE
 from probes.artifacts.store import JSON, README, STATISTICS, TENSORS
-from probes.bounded.files import BoundedFileError, read_bounded
+from probes.bounded.files import BoundedFileError, parse_json, read_bounded
 from probes.bounded.text import os_fault
 from router.errors import ConfigError
 from router.policies.loading import ServedPolicy, load_policy, probe_folder
@@ -87,6 +87,19 @@ def version_of(contents: Contents, policy: ServedPolicy) -> PolicyVersion:
 def id_of(name: str, file: str, probe: Mapping[str, str]) -> str:
     """Return the id of a version that holds these files. The other arguments are those of `PolicyVersion`."""
     return _sha256_of({"name": name, "file": file, "probe": dict(probe)})
+
+
+def version_from(manifest: bytes, version_id: str) -> PolicyVersion:
+    """Return the version that a manifest of a store describes. Raises ValueError if it is not that of this version."""
+    try:
+        version = PolicyVersion(**parse_json(manifest))
+        is_whole = version.id == version_id == id_of(version.name, version.file, version.probe)
+    except TypeError as error:
+        raise ValueError(f"it is no manifest of a version: {error}") from error
+    # The names become paths of files.
+    if not is_whole or not set(version.probe) <= set(PROBE_FILES):
+        raise ValueError("it does not describe the version under whose id it is kept")
+    return version
 
 
 def read_contents(path: Path) -> tuple[Contents, ServedPolicy]:

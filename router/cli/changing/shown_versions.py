@@ -10,7 +10,7 @@ from typing import Any
 from probes.bounded.secrets import mask_secrets
 from router.policies.credentials import shown_base
 from router.policies.policy_file import read_policy_file
-from router.versions.store import VersionStore
+from router.versions.store import VersionStore, versions_by_id
 from router.versions.trail import Change
 from router.versions.version import SHOWN, PolicyVersion
 
@@ -29,7 +29,8 @@ def rows_of(store: VersionStore) -> Iterator[dict[str, Any]]:
     """Yield each version as plain values, with whether it is active; by name, and those activated last come last."""
     trail = store.trail()
     active, last = set(trail.active.values()), {change.after: change.number for change in trail.changes}
-    for version in sorted(store.versions(), key=lambda one: (one.name, last.get(one.id, 0))):
+    versions = versions_by_id(store, trail.active).values()
+    for version in sorted(versions, key=lambda one: (one.name, last.get(one.id, 0))):
         yield version.to_dict() | {"active": version.id in active}
 
 

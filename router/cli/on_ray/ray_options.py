@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probes.shards.choosing import ENGINES
-from router.cli.options import with_options
+from router.cli.options import FiniteRange, with_options
 
 if TYPE_CHECKING:
     from router.serving.settings import ServerSettings
@@ -32,19 +32,19 @@ _OPTIONS = (
     click.option("--max-replicas", "most", type=click.IntRange(1), help="With Ray: the most replicas. Default: 4."),
     click.option(
         "--ongoing",
-        type=click.FloatRange(0, min_open=True),
+        type=FiniteRange(0, min_open=True),
         help="With Ray: how many requests in work at a time one replica is there for. Default: 2.",
     ),
     click.option(
         "--scale-up-s",
         "up_s",
-        type=click.FloatRange(0),
+        type=FiniteRange(0),
         help="With Ray: seconds of load until a replica comes. Default: 5.",
     ),
     click.option(
         "--scale-down-s",
         "down_s",
-        type=click.FloatRange(0),
+        type=FiniteRange(0),
         help="With Ray: seconds of less load until a replica goes. Default: 60.",
     ),
 )
@@ -65,9 +65,14 @@ def is_wanted(options: Mapping[str, Any]) -> bool:
 
 def serve(settings: ServerSettings, workers: int, options: Mapping[str, Any]) -> None:
     """Serve on Ray until a signal comes; see `serve_on_ray`. Raises click.UsageError if there are --workers too."""
+    from router.observing.logs import line_of
     from router.serving.on_ray.application import Scale, serve_on_ray
 
     if workers > 1:
         raise click.UsageError("--workers is for one machine; with --engine ray give --max-replicas.")
+
+    def announce(address: str) -> None:
+        click.echo(line_of(settings.log, f"serving by Ray on {address}"), err=True)
+
     scale = Scale(**{name: options[name] for name in _SCALE if options[name] is not None})
-    serve_on_ray(settings, scale, lambda address: click.echo(f"serving by Ray on {address}", err=True))
+    serve_on_ray(settings, scale, announce)

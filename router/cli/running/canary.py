@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from router.cli.options import JSON, PATH
+from router.cli.options import JSON, PATH, FiniteRange
 from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
 
 _STATE = click.option(
@@ -41,7 +41,7 @@ def canary_verb() -> None:
 )
 @click.option(
     "--share",
-    type=click.FloatRange(0, 100, min_open=True),
+    type=FiniteRange(0, 100, min_open=True),
     default=5.0,
     show_default=True,
     help="The first share of the requests, in percent. The next ones are 25, 50 and 100.",
@@ -49,7 +49,7 @@ def canary_verb() -> None:
 @click.option(
     "--max-loss",
     required=True,
-    type=click.FloatRange(-1, 1, min_open=True, max_open=True),
+    type=FiniteRange(-1, 1, min_open=True, max_open=True),
     help="The largest mean loss against the reference candidate that is acceptable.",
 )
 @click.option(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.options import PATH, with_options
+from router.cli.options import PATH, FiniteRange, with_options
 
 if TYPE_CHECKING:
     from router.drift.settings import DriftSettings
@@ -17,7 +17,7 @@ _BLOCKS = (
         "--drift-block-hours",
         default=24.0,
         show_default=True,
-        type=click.FloatRange(0, 8760),
+        type=FiniteRange(0, 8760),
         help="The shortest block of requests that is compared with the baseline, in hours.",
     ),
     click.option(

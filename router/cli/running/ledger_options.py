@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from router.cli.options import PATH, with_options
+from router.cli.options import PATH, FiniteRange, with_options
 from router.ledger.settings import LedgerSettings
 
 #: For each option of `elle serve` the field of `LedgerSettings`.
@@ -52,7 +52,7 @@ _SERVING = (
     click.option("--ledger-features", is_flag=True, help="Also keep the features of prompts, in float16."),
     click.option(
         "--ledger-keep-days",
-        type=click.FloatRange(0, 36500, min_open=True),
+        type=FiniteRange(0, 36500, min_open=True),
         help="Delete what is older than this many days. Default: nothing is deleted.",
     ),
     click.option(

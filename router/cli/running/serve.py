@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.on_ray import ray_options
-from router.cli.options import ENCODER_DIR, PATH
+from router.cli.options import ENCODER_DIR, PATH, FiniteRange
 from router.cli.running import drift_options, ledger_options, rollout_options, watch_options
 from router.cli.running.config_file import ConfiguredCommand
 
@@ -97,7 +97,7 @@ _SERVE_GROUPS = {
 )
 @click.option(
     "--comment-after-s",
-    type=click.FloatRange(0, max_open=True, max=float("inf")),
+    type=FiniteRange(0),
     help="Seconds of silence after which a client that waits for a stream over HTTP gets a comment, so that no proxy "
     "gives up; 0 sends none. Default: 20.",
 )
@@ -179,7 +179,7 @@ _SERVE_GROUPS = {
     "--session-ttl-s",
     default=3600.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     help="Seconds after which an idle session is forgotten.",
 )
 @click.option(
@@ -199,21 +199,21 @@ _SERVE_GROUPS = {
     "--worker-timeout-s",
     default=10.0,
     show_default=True,
-    type=click.FloatRange(1),
+    type=FiniteRange(1),
     help="A worker that does not respond for this many seconds is killed and replaced.",
 )
 @click.option(
     "--drain-s",
     default=10.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     help="The most seconds from SIGTERM to the end; answers that are not finished by then are cut short.",
 )
 @click.option(
     "--drain-delay-s",
     default=2.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     help="The first seconds of --drain-s, in which health says NOT_SERVING but new connections are accepted.",
 )
 @click.option(
@@ -245,14 +245,14 @@ def serve_verb(workers: int, worker_timeout_s: float, **options: Any) -> None:
         from router.serving.event_loop import run_in_event_loop
         from router.serving.server import serve_forever
 
-        run_in_event_loop(serve_forever(settings, functools.partial(_announce_server, tls=settings.tls is not None)))
+        run_in_event_loop(serve_forever(settings, functools.partial(_announce_server, settings)))
         return
 
     # The parent of several workers imports as little as it can, so that they start soon.
     from router.serving.workers import serve_workers
 
     def announce_workers(address: str, *others: str | None) -> None:
-        _announce(f"serving on {address} in {workers} processes", *others, tls=settings.tls is not None)
+        _announce(settings, f"serving on {address} in {workers} processes", *others)
 
     serve_workers(settings, workers, announce_workers, worker_timeout_s=worker_timeout_s)
 
@@ -329,15 +329,21 @@ def _tls_files(options: dict[str, Any]) -> TlsFiles | None:
     return None
 
 
-def _announce_server(running: RunningService, *, tls: bool) -> None:
+def _announce_server(settings: ServerSettings, running: RunningService) -> None:
     served = f"serving {', '.join(running.router.policies)} on {running.address}"
-    _announce(served, running.http_address, running.admin_address, tls=tls)
+    _announce(settings, served, running.http_address, running.admin_address)
 
 
-def _announce(text: str, http_address: str | None = None, admin_address: str | None = None, *, tls: bool) -> None:
-    scheme = "https" if tls else "http"
-    click.echo(text, err=True)
+def _announce(
+    settings: ServerSettings, text: str, http_address: str | None = None, admin_address: str | None = None
+) -> None:
+    from router.observing.logs import line_of
+
+    scheme = "https" if settings.tls is not None else "http"
+    lines = [text]
     if http_address is not None:
-        click.echo(f"OpenAI's API on {scheme}://{http_address}/v1", err=True)
+        lines.append(f"OpenAI's API on {scheme}://{http_address}/v1")
     if admin_address is not None:
-        click.echo(f"the operator's page on {scheme}://{admin_address}/", err=True)
+        lines.append(f"the operator's page on {scheme}://{admin_address}/")
+    for line in lines:
+        click.echo(line_of(settings.log, line), err=True)

@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 
 from probes.errors import DataError
-from router.cli.options import JSON, PATH, with_options
+from router.cli.options import JSON, PATH, FiniteRange, with_options
 from router.cli.output import print_json, stdout
 from router.identity.principal import Beyond, Scope, TokenLimits
 from router.identity.token_book import Token, TokenBook, changing, new_token, now_utc, require_new_name
@@ -24,16 +24,23 @@ _TOKENS = click.option(
     show_envvar=True,
     help="The file of tokens. It holds digests only, and a running service reads it again when it changes.",
 )
-_SOME = click.FloatRange(0, min_open=True)
 _LIMITS = (
-    click.option("--requests-per-second", type=_SOME, help="The most requests a second; more are refused."),
-    click.option("--requests-per-minute", type=_SOME, help="The most requests a minute; more are refused."),
+    click.option(
+        "--requests-per-second",
+        type=FiniteRange(0, 1e6, min_open=True),
+        help="The most requests a second; more are refused.",
+    ),
+    click.option(
+        "--requests-per-minute",
+        type=FiniteRange(0, 1e8, min_open=True),
+        help="The most requests a minute; more are refused.",
+    ),
     click.option(
         "--strong-share",
-        type=click.FloatRange(0, 1),
+        type=FiniteRange(0, 1),
         help="The share of decisions that may go above the cheapest candidate that can answer.",
     ),
-    click.option("--usd-per-day", type=click.FloatRange(0), help="The most USD that the answers of a day may cost."),
+    click.option("--usd-per-day", type=FiniteRange(0), help="The most USD that the answers of a day may cost."),
     click.option(
         "--beyond",
         type=click.Choice([one.value for one in Beyond]),
@@ -64,7 +71,7 @@ def token_verb() -> None:
 )
 @click.option(
     "--expires-in-days",
-    type=click.FloatRange(0, 36500, min_open=True),
+    type=FiniteRange(0, 36500, min_open=True),
     help="The days after which the token is useless. Default: it never expires.",
 )
 @with_options(*_LIMITS)

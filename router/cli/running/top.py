@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -16,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from router.cli.options import JSON
+from router.cli.options import JSON, FiniteRange
 from router.cli.output import print_json, stdout
 from router.errors import ConfigError
 
@@ -24,6 +25,9 @@ from router.errors import ConfigError
 TOKEN_VARIABLE = "ELLE_ADMIN_TOKEN"  # noqa: S105
 
 _TIMEOUT_S = 5.0
+
+#: Most callers that are shown, so that a screen holds them.
+_MOST_CALLERS = 10
 
 
 @click.command("top", short_help="Show in the terminal what a running service decides.")
@@ -35,7 +39,7 @@ _TIMEOUT_S = 5.0
     type=click.Choice(["15m", "1h", "24h", "all"]),
     help="The time that figures are about.",
 )
-@click.option("--every-s", default=2.0, show_default=True, type=click.FloatRange(0.5), help="Seconds between updates.")
+@click.option("--every-s", default=2.0, show_default=True, type=FiniteRange(0.5), help="Seconds between updates.")
 @click.option("--once", is_flag=True, help="Print the figures once, and end.")
 @JSON
 def top_verb(url: str, period: str, every_s: float, once: bool, as_json: bool) -> None:
@@ -54,9 +58,17 @@ def top_verb(url: str, period: str, every_s: float, once: bool, as_json: bool) -
         with Live(screen(told), console=stdout(), screen=True) as live:
             while True:
                 time.sleep(every_s)
-                live.update(screen(_read(url, period)))
+                live.update(_newest(url, period))
     except KeyboardInterrupt:
         return
+
+
+def _newest(url: str, period: str) -> RenderableType:
+    """Return what is shown now. A service that is started anew is waited for."""
+    try:
+        return screen(_read(url, period))
+    except ConfigError as error:
+        return Text(f"! {error}", style="bold red")
 
 
 def _read(url: str, period: str) -> dict[str, Any]:
@@ -77,6 +89,10 @@ def _read(url: str, period: str) -> dict[str, Any]:
         hint = f"set {TOKEN_VARIABLE} to a token with the scope admin" if error.code in {401, 403} else "check --url"
         raise ConfigError(f"{url} answers with status {error.code}; {hint}.") from error
     except (OSError, ValueError) as error:
+        if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+            raise ConfigError(
+                f"the certificate of {url} is not trusted; set SSL_CERT_FILE to the certificate of whoever issued it."
+            ) from error
         raise ConfigError(
             f"no operator's page answers on {url}; start the service with --admin-port, and give its address by --url."
         ) from error
@@ -104,6 +120,10 @@ def screen(told: dict[str, Any]) -> RenderableType:
         )
         for one in told["candidates"]
     ]
+    callers = [
+        (one["name"], f"{one['decisions']:,.0f}", _percent(one["strong_share"]), f"${one['usd']:,.4f}")
+        for one in told["callers"][:_MOST_CALLERS]
+    ]
     reasons = [(one["code"], f"{one['decisions']:,.0f}", _percent(one["share"])) for one in told["reasons"]]
     served = [(one["policy"], one["version"], _certificate(one["certificate_days"])) for one in told["served"]]
     return Group(
@@ -112,6 +132,7 @@ def screen(told: dict[str, Any]) -> RenderableType:
         _table(("candidate", "chosen", "share", "answered", "answer, 95 %"), candidates),
         _table(("reason", "decisions", "share"), reasons),
         _table(("policy", "version", "certificate"), served),
+        *([_table(("token", "decisions", "strong", "answers cost"), callers)] if callers else []),
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.collecting import collect_options, is_confirmed, report_spending
-from router.cli.options import JSON, PATH, GroupedCommand, asking_options, require_free
+from router.cli.options import JSON, PATH, FiniteRange, GroupedCommand, asking_options, require_free
 from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, spending_bar, stdout
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class _NotCertified(click.ClickException):
     "--max-loss",
     default=0.02,
     show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     help="The mean quality lost against --strong is at most this.",
 )
 @click.option("--n", default=2000, show_default=True, type=click.IntRange(1), help="The number of prompts to ask.")
@@ -106,7 +106,7 @@ def _start_options(log: Path, options: dict[str, Any], *, ask: bool) -> StartOpt
     ):
         names[role] = options.pop(role) or _asked(f"--{role}", question, ask=ask)
     if ask and not offline and options["budget_usd"] is None:
-        options["budget_usd"] = click.prompt("The most USD to spend", type=click.FloatRange(0, min_open=True), err=True)
+        options["budget_usd"] = click.prompt("The most USD to spend", type=FiniteRange(0, min_open=True), err=True)
     weak, strong = two_candidates(names["weak"], names["strong"], policy, offline=offline)
     max_loss, encoder_dir = options.pop("max_loss"), options["encoder_dir"]
     collecting = collect_options(None, options)

@@ -18,7 +18,7 @@ from router.pb import admin_service_pb2 as pb
 from router.pb import admin_service_pb2_grpc as pb_grpc
 from router.policies.loading import ServedPolicy
 from router.serving.reloading.reloader import Reloader, ReloadOutcome
-from router.versions.store import VersionStore, Wish, activate, find_version, load_versions, roll_back
+from router.versions.store import VersionStore, Wish, activate, find_version, load_versions, roll_back, versions_by_id
 from router.versions.trail import Change
 from router.wire.request_reader import Context
 from router.wire.statuses import still_loading
@@ -141,16 +141,16 @@ def _served(router: Router) -> list[pb.ServedVersion]:
 
 
 def _stored(store: VersionStore) -> list[pb.StoredVersion]:
-    active = set(store.trail().active.values())
+    active = store.trail().active
     return [
         pb.StoredVersion(
             id=one.id,
             policy=one.name,
             policy_digest=one.policy_digest,
             probe_digest=one.probe_digest,
-            active=one.id in active,
+            active=one.id in active.values(),
         )
-        for one in store.versions()
+        for one in versions_by_id(store, active).values()
     ]
 
 

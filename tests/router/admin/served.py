@@ -46,6 +46,12 @@ def state() -> Snapshot:
             catalogue.DRIFT_ALARM.name: {("fedcba", "kinds"): 1.0, ("fedcba", "language"): 0.0},
             catalogue.LEDGER_ROWS.name: {("written",): 70.0, ("dropped",): 5.0},
             catalogue.LEDGER_DOWN.name: {(): 1.0},
+            catalogue.CALLER_DECISIONS.name: {
+                **{(f"team-{number}", tier): 1.0 for number in range(300) for tier in ("strong", "cheapest")},
+                ("team-<b>", "strong"): 1.0,
+                ("team-<b>", "cheapest"): 3.0,
+            },
+            catalogue.CALLER_COST.name: {**{(f"team-{number}",): 0.5 for number in range(300)}, ("team-<b>",): 7.25},
         }
     )
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from router.admin.figures import _REASONS
+from router.decision import Reason
 from router.errors import ConfigError
 from router.identity.gate import IdentitySettings
 from router.identity.principal import Scope
@@ -53,6 +55,8 @@ def test_the_page_shows_what_was_decided_why_and_what_is_saved(page: Served) -> 
         "Version 1.2.3",
         "expired on 2020-09-13",
         "The certificate of test abcdef has expired.",
+        # There are 300 more callers, and all else is shown nevertheless.
+        "Token Decisions Above the cheapest Cost of answers team-&lt;b&gt; 4 25.0 % $7.25 team-0 2 50.0 % $0.5000",
     ):
         assert figure in told, figure
 
@@ -66,6 +70,10 @@ def test_the_figures_are_json_too(page: Served) -> None:
     assert candidate["first_content_p95_s"] == pytest.approx(0.4875)
     assert [one["policy"] for one in told["served"]] == ["test"]
     assert set(told["series"]) == {"at", "decisions", "cost_per_hour", "milliseconds"}
+
+
+def test_every_reason_that_a_service_gives_is_described() -> None:
+    assert set(_REASONS) == set(Reason) - {Reason.UNKNOWN}
 
 
 def test_the_page_shows_what_is_tried_and_watched(tmp_path: Path) -> None:

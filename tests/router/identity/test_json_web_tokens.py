@@ -162,7 +162,7 @@ def test_scopes_come_from_the_token(gate: Gate, claims: dict[str, Any], scopes: 
     if "route" in scopes:
         assert admitted(gate, text).scopes == scopes
         return
-    with pytest.raises(ForbiddenError):
+    with pytest.raises(ForbiddenError, match=r"it has (\w+|none);"):
         admitted(gate, text)
 
 
@@ -193,11 +193,30 @@ def test_a_key_that_is_withdrawn_is_withdrawn_for_known_tokens_too(gate: Gate, t
         (public("ec", crv="P-999"), "must hold a key for signatures"),
         (public("rsa", "ec", kid="same"), "'same' occurs twice"),
         (public("weak"), "at least 2048 bits"),
+        (public("rsa", alg="none"), "must hold a key for signatures"),
+        (public("rsa", alg=["RS256"]), "must hold a key for signatures"),
+        (public("rsa", alg="HS256"), "must hold a key for signatures"),
     ],
 )
 def test_keys_that_must_not_be_trusted_are_refused(data: bytes, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_keys(data)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"}, {"kty": 7}, {"alg": "none"}, {"alg": ["RS256"]}, {"n": None}],
+)
+def test_a_key_of_a_kind_that_is_not_known_here_leaves_the_others_their_use(odd: dict[str, Any]) -> None:
+    rows = json.loads(public("rsa"))["keys"]
+    unknown = json.loads(public("rsa", **odd))["keys"][0] | {"kid": "new"}
+    assert set(parse_keys(json.dumps({"keys": [unknown, *rows]}).encode())) == {"rsa"}
+
+
+def test_a_file_of_keys_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "jwks.json").write_bytes(public("weak"))
+    with pytest.raises(ConfigError, match=r"jwks\.json cannot be used: .*2048 bits"):
+        WebTokens(JwtSettings(str(tmp_path / "jwks.json"), ISSUER, AUDIENCE))
 
 
 class Provider(http.server.BaseHTTPRequestHandler):

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import stat
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from probes.atomic_write import write_file
+from router.cli.main import cli
 from router.errors import ConfigError
 from router.identity.principal import Scope, TokenLimits
 from router.identity.token_book import TokenBook, changing, new_token, now_utc, token_digest
@@ -44,6 +49,50 @@ def test_a_token_that_is_revoked_by_a_link_is_revoked_in_the_file_that_the_servi
         known[0] = known[0].model_copy(update={"revoked_at": now_utc()})
     assert link.is_symlink()
     assert TokenBook.load(tmp_path / "real" / "tokens.json").tokens[0].revoked_at is not None
+
+
+def test_a_service_that_reads_the_file_as_somebody_else_can_read_it_after_a_change_too(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    add_token(path, "a")
+    path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(path, 10_001, 10_002)
+    before = path.stat()
+    with changing(path) as known:
+        known[0] = known[0].model_copy(update={"revoked_at": now_utc()})
+    after = path.stat()
+    assert after.st_ino != before.st_ino
+    assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+
+
+@pytest.mark.parametrize(("given", "kept"), [(0o666, 0o640), (0o604, 0o600), (0o600, 0o600)])
+def test_a_change_gives_nobody_more_rights(tmp_path: Path, given: int, kept: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+    path.chmod(given)
+    write_file(path, b"after", mode=0o640)
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"after", kept)
+
+
+@pytest.mark.parametrize("option", ["--requests-per-second", "--requests-per-minute", "--usd-per-day"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_limit_that_is_no_finite_number_is_wrong_usage(tmp_path: Path, option: str, value: str) -> None:
+    done = CliRunner().invoke(cli, ["token", "create", "a", "--tokens", str(tmp_path / "tokens.json"), option, value])
+    assert (done.exit_code, option in done.output) == (2, True)
+    assert not (tmp_path / "tokens.json").exists()
+
+
+def test_no_option_of_any_verb_takes_what_is_no_number() -> None:
+    ranges = [one.type for one in _options(cli) if isinstance(one.type, click.FloatRange)]
+    assert len(ranges) > 20
+    for kind in ranges:
+        with pytest.raises(click.BadParameter):
+            kind.convert("nan", None, None)
+
+
+def _options(command: click.Command) -> list[click.Parameter]:
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    return [*command.params, *(option for one in below for option in _options(one))]
 
 
 def test_tokens_differ_and_are_hard_to_guess() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ def test_a_stream_that_nobody_reads_ends_nothing() -> None:
 def test_workers_log_as_the_command_line_says_and_the_log_holds_neither_prompts_nor_keys(tmp_path: Path) -> None:
     path = write_policy(tmp_path, probe=None, rule=RULE, safe_default="small")
     more = ("--workers", "2", "--log-format", "json", "--log-level", "info", "--log-decisions", "--drain-delay-s", "0")
+    more += ("--http", "0", "--admin-port", "0")
     with elle_serve("--policy", str(path), *more, env={"OPENAI_API_KEY": KEY}) as service:
         for _ in range(4):
             route_once(service.address)
@@ -129,8 +131,10 @@ def test_workers_log_as_the_command_line_says_and_the_log_holds_neither_prompts_
         wait_until(lambda: "starting another" in service.text)
         service.ask_to_end()
         assert service.process.wait(60) == 0
-        lines = [line for line in service.text.splitlines() if not line.startswith("serving ")]
-        told = [json.loads(line) for line in lines]
+        told = [json.loads(line) for line in service.text.splitlines()]
+    serving, *others = [one["message"] for one in told if one["logger"] == "router.service"]
+    assert re.fullmatch(r"serving on 127\.0\.0\.1:\d+ in 2 processes", serving)
+    assert len(others) == 2
     # Of a worker that is killed, lines that still wait are lost.
     assert 1 <= sum(one["message"] == "decided" for one in told) <= 4
     assert any(one["level"] == "error" and "starting another" in one["message"] for one in told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -177,6 +178,39 @@ def test_attempts_lie_where_they_were_and_those_that_failed_say_how() -> None:
     assert answered.start_time == answer.start_time + 2_000_000_000
     assert answered.end_time == answer.end_time
     assert answered.attributes["gen_ai.provider.name"] == "aws.bedrock"
+
+
+def test_a_model_without_a_prefix_is_the_model_and_no_provider() -> None:
+    exported = Exported()
+    known = decision_of()
+    decision = decision_of(candidates=(replace(known.candidates[0], model="gpt-4o"),))
+    attempts = (Attempt("small", AttemptOutcome.ANSWERED, duration_s=0.5),)
+    exported.observer.answered(AnsweredEvent(decision, AnswerOutcome.ANSWERED, "small", attempts, total_s=1.0))
+    told = exported.spans["chat gpt-4o"].attributes
+    assert told["gen_ai.request.model"] == "gpt-4o"
+    assert "gen_ai.provider.name" not in told
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({}, "elle-router"),
+        ({"OTEL_SERVICE_NAME": "mine"}, "mine"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=mine,deployment.environment.name=prod"}, "mine"),
+    ],
+)
+def test_operators_name_the_service_as_opentelemetry_lets_them(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], name: str
+) -> None:
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    with running_collector() as collector:
+        with tracing(TraceSettings(collector.endpoint)) as observer:
+            observer.decided(DecidedEvent(RouteQuery.from_prompt("x"), decision_of(), "", None))
+        collector.wait_for(1)
+        told = {one.key: one.value.string_value for one in collector.resources[0].attributes}
+    assert told["service.name"] == name
+    assert told.get("deployment.environment.name", "") == ("prod" if "RESOURCE" in "".join(variables) else "")
 
 
 def test_without_traces_nothing_of_opentelemetry_is_loaded_by_a_service(tmp_path: Path) -> None:

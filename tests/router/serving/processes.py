@@ -37,7 +37,7 @@ class Service:
 
     @property
     def address(self) -> str:
-        return self._said(r"serving .*?on (\S+)")
+        return self._said(r"serving .*?on ([^\s\",]+)")
 
     @property
     def url(self) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from router.cli.changing.shown_versions import rows_of
 from router.errors import ConfigError, UnknownVersionError, VersionConflictError
 from router.policies.loading import DEFAULT_POLICY
-from router.versions.directory_store import DirectoryStore
+from router.versions.directory_store import DirectoryStore, manifest_of
 from router.versions.store import Wish, activate, find_version, load_active, roll_back
 from router.versions.trail import ChangeKind
-from router.versions.version import PolicyVersion, read_contents
+from router.versions.version import PolicyVersion, id_of, read_contents, version_from
 from tests.fakes import write_policy
 
 ME = Wish("me", "a test")
@@ -199,3 +201,39 @@ def test_writers_in_several_processes_lose_no_line_and_swap_one_after_the_other(
     # Reading the trail checks that each line follows from the one before.
     trail = DirectoryStore(tmp_path / "store").trail()
     assert {change.author for change in trail.changes} == set("abc")
+
+
+@pytest.mark.parametrize("mode", [None, 0o755])
+def test_nobody_else_reads_a_store_also_in_a_directory_that_others_may_look_into(
+    store: DirectoryStore, tmp_path: Path, mode: int | None
+) -> None:
+    root = tmp_path / "store"
+    if mode is not None:
+        root.mkdir()
+        root.chmod(mode)
+    activate(store, keep(store, write_policy(tmp_path)), ME)
+    files = [one for one in root.rglob("*") if one.is_file()]
+    assert len(files) > 4
+    for file in files:
+        way = [file, *(parent for parent in file.parents if parent.is_relative_to(root))]
+        assert any(not one.stat().st_mode & 0o077 for one in way), file
+
+
+def test_an_active_version_that_is_gone_is_said_with_what_to_do(store: DirectoryStore, tmp_path: Path) -> None:
+    path = write_policy(tmp_path)
+    version, other = keep(store, path), keep(store, path, version="2")
+    activate(store, version, ME)
+    shutil.rmtree(tmp_path / "store" / "versions" / version.id)
+    for name in ("test", other.id):
+        with pytest.raises(ConfigError, match="is gone from the store; restore"):
+            find_version(store, name)
+    with pytest.raises(ConfigError, match="is gone from the store; restore"):
+        list(rows_of(store))
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "notes.txt"])
+def test_a_manifest_that_names_other_files_than_those_of_a_probe_is_refused(name: str) -> None:
+    probe = {name: "0" * 64}
+    made = PolicyVersion(id_of("test", "1" * 64, probe), "test", "1" * 64, probe, "", "")
+    with pytest.raises(ValueError, match="does not describe the version"):
+        version_from(manifest_of(made), made.id)
