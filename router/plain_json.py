@@ -95,9 +95,11 @@ def check(value: Any, *, max_depth: int = MAX_ANSWER_DEPTH) -> None:
 
     JSON has no Infinity, but Python reads `1e999` as one. Half surrogates pass; `whole_text` replaces them.
     """
-    level, depth = [value], 0
-    while level:
-        below: list[Any] = []
+    below: list[Iterable[Any]] = [(value,)]
+    depth = 0
+    while below:
+        # Without a list of the level: making a long one is a single step.
+        level, below = itertools.chain.from_iterable(below), []
         for item in level:
             if isinstance(item, dict):
                 below.append(item.values())
@@ -111,7 +113,6 @@ def check(value: Any, *, max_depth: int = MAX_ANSWER_DEPTH) -> None:
         depth += bool(below)
         if depth > max_depth:
             raise NotPlainJsonError(f"it nests deeper than {max_depth} levels")
-        level = list(itertools.chain.from_iterable(below))
 
 
 def whole_text(text: str) -> str:

@@ -22,6 +22,7 @@ import grpc
 import yaml
 
 from benchmarks.attack.courtesy import step_back
+from benchmarks.attack.machine import Noise
 from benchmarks.bench_http import process, write_policy
 
 #: How much longer another caller may wait at the 99th percentile, in milliseconds: the limit of issue 14.
@@ -54,6 +55,19 @@ class Found:
         return {name: self.measured[name] for name, limit in self.limits.items() if self.measured[name] > limit}
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Describes a call of the other caller: when it began, its seconds, what the service worked meanwhile, its status.
+
+    `worked_s` are seconds of processor time, of all threads of the service.
+    """
+
+    began: float
+    took_s: float
+    status: str
+    worked_s: float
+
+
 @dataclass
 class Target:
     """Describes a running service, and what attackers need to know of it.
@@ -71,7 +85,7 @@ class Target:
     pid: int
     seconds: float
     factor: float
-    calls: list[tuple[float, float, str]] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
 
     def attacked_by(
         self, action: Callable[[], str], *, at_once: int = 1, grown_mb: float = GROWN_MB, **limits: float
@@ -81,7 +95,7 @@ class Target:
         at_once: how many threads repeat it.
         limits: further ones, on `answered_ms` for instance: the longest that an action took.
         """
-        calm = self._calm()
+        calm, noise = self._calm(), Noise()
         before, began = self.rss_mb(), time.monotonic()
         statuses: Counter[str] = Counter()
         longest, height = 0.0, before
@@ -103,12 +117,10 @@ class Target:
                 time.sleep(0.05)
             for one in running:
                 one.result()
-        during = self.waits(began, time.monotonic())
         measured = {
-            "calm_p99_ms": p99_ms(calm),
-            "attacked_p99_ms": p99_ms(during),
-            "extra_p99_ms": round(max(0.0, p99_ms(during) - p99_ms(calm)), 2),
-            "other_callers_refused": sum(1 for _, _, status in self.calls if status != "OK"),
+            **_compared(calm, self.during(began, time.monotonic())),
+            "stolen": noise.stolen(),
+            "other_callers_refused": sum(call.status != "OK" for call in self.calls),
             "grown_mb": round(height - before, 1),
             "answered_ms": round(longest * 1e3, 1),
             "statuses": dict(statuses),
@@ -117,18 +129,22 @@ class Target:
         bounds = {"extra_p99_ms": EXTRA_P99_MS * self.factor, "other_callers_refused": 0, "grown_mb": grown_mb}
         return Found(measured, {**bounds, "our_fault": 0, **limits})
 
-    def _calm(self) -> list[float]:
+    def _calm(self) -> list[Call]:
         self.calls.clear()
         began = time.monotonic()
         time.sleep(max(0.3, self.seconds / 4))
-        return self.waits(began, time.monotonic())
+        return self.during(began, time.monotonic())
+
+    def during(self, begin: float, end: float) -> list[Call]:
+        """Return each call that the other caller began in this time; a call under way is awaited."""
+        give_up = time.monotonic() + 120
+        while time.monotonic() < give_up and not (self.calls and self.calls[-1].began > end):
+            time.sleep(0.02)
+        return [call for call in self.calls if begin <= call.began <= end]
 
     def waits(self, begin: float, end: float) -> list[float]:
-        """Return the seconds of each call that the other caller began in this time; a call under way is awaited."""
-        give_up = time.monotonic() + 120
-        while time.monotonic() < give_up and not any(started > end for started, _, _ in self.calls):
-            time.sleep(0.02)
-        return [took for started, took, _ in self.calls if begin <= started <= end]
+        """Return the seconds of each call that the other caller began in this time."""
+        return [call.took_s for call in self.during(begin, end)]
 
     def rss_mb(self) -> float:
         """Return the resident memory of the service in MB."""
@@ -188,7 +204,7 @@ def attacked_service(*, seconds: float, factor: float) -> Iterator[Target]:
             raise RuntimeError("the service does not answer before it is attacked")
         other = stack.enter_context(
             subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.attack.victim", grpc_at],
+                [sys.executable, "-m", "benchmarks.attack.victim", grpc_at, str(service.pid)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -245,8 +261,24 @@ def _read(other: subprocess.Popen[str], target: Target) -> None:
     for line in other.stdout or ():
         if not line.endswith("\n"):
             return
-        started, took, status = line.split()
-        target.calls.append((float(started), float(took), status))
+        began, took, status, worked = line.split()
+        target.calls.append(Call(float(began), float(took), status, float(worked)))
+
+
+def _compared(calm: list[Call], attacked: list[Call]) -> dict[str, float]:
+    """Return how long the other caller waited, and how much the service worked meanwhile, without and with an attack.
+
+    Where neighbours take processors, it is the work that tells what an attack does.
+    """
+    waits = [p99_ms([call.took_s for call in calls]) for calls in (calm, attacked)]
+    work = [p99_ms([call.worked_s for call in calls]) for calls in (calm, attacked)]
+    return {
+        "calm_p99_ms": waits[0],
+        "attacked_p99_ms": waits[1],
+        "extra_p99_ms": round(max(0.0, waits[1] - waits[0]), 2),
+        "calm_work_p99_ms": work[0],
+        "attacked_work_p99_ms": work[1],
+    }
 
 
 def status_of(call: Callable[[], object]) -> str:

@@ -1,9 +1,10 @@
 """Be the other caller: ask `Route` a hundred times a second, and report when each call was made and how long it took.
 
-    python -m benchmarks.attack.victim ADDRESS
+    python -m benchmarks.attack.victim ADDRESS PID
 
-A line on stdout for each call: when it began, by the monotonic clock of the machine, its seconds, its status. Ends when
-its stdin does.
+A line on stdout for each call: when it began, by the monotonic clock of the machine, its seconds, its status, and the
+seconds of processor time that the service, whose process PID is, spent while the call waited. Other programs on the
+machine change the seconds of a call, but hardly those. Ends when its stdin does.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ EVERY_S = 0.01
 
 def main() -> None:
     """Ask the service until stdin ends."""
-    ended = threading.Event()
+    ended, clock = threading.Event(), clock_of(int(sys.argv[2]))
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     with grpc.insecure_channel(sys.argv[1]) as channel:
         stub = pb_grpc.RouterServiceStub(channel)
@@ -31,16 +32,22 @@ def main() -> None:
         request = pb.RouteRequest(prompt="Which of the numbers 91 and 97 is prime, and why?")
         begun = time.monotonic()
         while not ended.is_set():
-            started = time.monotonic()
+            started, worked = time.monotonic(), time.clock_gettime(clock)
             try:
                 stub.Route(request, timeout=120)
                 status = "OK"
             except grpc.RpcError as error:
                 status = error.code().name
-            sys.stdout.write(f"{started} {time.monotonic() - started} {status}\n")
+            took, worked = time.monotonic() - started, time.clock_gettime(clock) - worked
+            sys.stdout.write(f"{started} {took} {status} {worked}\n")
             sys.stdout.flush()
             begun = max(begun + EVERY_S, time.monotonic() - 1.0)
             ended.wait(max(0.0, begun - time.monotonic()))
+
+
+def clock_of(pid: int) -> int:
+    """Return the clock of Linux that counts the processor time of a process, as `clock_getcpuclockid` of C does."""
+    return ~pid << 3 | 2
 
 
 if __name__ == "__main__":

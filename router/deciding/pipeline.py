@@ -5,6 +5,7 @@ query -> ask -> eligible candidates -> features -> judgement -> choice -> decisi
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,6 +34,7 @@ from router.errors import RouterError, UnknownPolicyError
 from router.exploring.explorer import Explorer, explored_choice
 from router.feedback.escalation import FindAnswerer, above_answerer
 from router.intake.bounds import Intake
+from router.intake.loop_turns import TURNS
 from router.observing.observer import NO_OBSERVERS, Observers, RefusedEvent
 from router.policies.choice import choose, needs_no_scores
 from router.policies.eligibility import check_eligibility
@@ -173,6 +175,7 @@ class Router:
         connection: str = "",
         timeout_s: float | None = None,
         large: bool = False,
+        in_batch: bool = False,
     ) -> RoutingDecision:
         """Decide a request from an event loop, while the threads of the encoder encode the prompt.
 
@@ -184,28 +187,30 @@ class Router:
             timeout_s: seconds from now within which the encoder must begin with the prompt; None waits for ever.
             large: True if the request came in more than `router.intake.bounds.SMALL_BYTES`. It is then read in the
                 thread for large requests.
+            in_batch: True for one of many requests, for which nothing else pauses.
 
         Raises RouterError; OverloadedError at once if the encoder's queue is full; DeadlineError after `timeout_s`.
         """
         deadline = None if timeout_s is None else time.perf_counter() + timeout_s
-        try:
-            check_budget()
-            if query.escalated_from:
-                file = self.policy(query.overrides.policy).rules.file
-                query = await above_answerer(query, file, caller, self.find_answerer)
-            if large:
-                prepared = await self._intake.run_in_thread(self._prepare, query, caller)
-            else:
-                prepared = self._prepare(query, caller)
-            encoded: Encoded | Exception | None = None
-            if (encoder := prepared.encoder_identity) is not None:
-                text, whose = prepared.eligibility.ask.text, who(connection, caller)
-                encoded = await self._encoders.encode(encoder, text, deadline, whose)
-            return self._conclude(prepared, encoded, self._observers)
-        except RouterError as error:
-            policy = query.overrides.policy or ""
-            self._observers.refused(RefusedEvent(policy if policy in self._policies else "", caller, error))
-            raise
+        with contextlib.nullcontext() if in_batch else TURNS.deciding():
+            try:
+                check_budget()
+                if query.escalated_from:
+                    file = self.policy(query.overrides.policy).rules.file
+                    query = await above_answerer(query, file, caller, self.find_answerer)
+                if large:
+                    prepared = await self._intake.run_in_thread(self._prepare, query, caller)
+                else:
+                    prepared = self._prepare(query, caller)
+                encoded: Encoded | Exception | None = None
+                if (encoder := prepared.encoder_identity) is not None:
+                    text, whose = prepared.eligibility.ask.text, who(connection, caller)
+                    encoded = await self._encoders.encode(encoder, text, deadline, whose)
+                return self._conclude(prepared, encoded, self._observers)
+            except RouterError as error:
+                policy = query.overrides.policy or ""
+                self._observers.refused(RefusedEvent(policy if policy in self._policies else "", caller, error))
+                raise
 
     @property
     def cache_counts(self) -> CacheCounts:

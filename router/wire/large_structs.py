@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from router.answering.reading.large_answers import Pieces
 from router.plain_json import utf8_pieces
 
 _DOUBLE = struct.Struct("<d")
@@ -38,16 +39,15 @@ def field_bytes(number: int, content: bytes) -> bytes:
 class _Backwards:
     """Collects the bytes of a message from its end to its beginning.
 
-    The length of a field stands before its content, and is known once the content is written. So nothing is copied
-    until all is joined, which releases Python's lock.
+    The length of a field stands before its content, and is known once the content is written.
     """
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
+        self._pieces = Pieces(backwards=True)
         self._length = 0
 
     def add(self, piece: bytes) -> None:
-        self._pieces.append(piece)
+        self._pieces.add(piece)
         self._length += len(piece)
 
     def text(self, number: int, text: str) -> None:
@@ -69,7 +69,7 @@ class _Backwards:
         self._close(number, end)
 
     def joined(self) -> bytes:
-        return b"".join(reversed(self._pieces))
+        return self._pieces.joined()
 
     def _close(self, number: int, end: int) -> None:
         """Write the beginning of a field whose content was written since the length was `end`."""

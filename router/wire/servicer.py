@@ -25,6 +25,7 @@ from router.feedback.desk import FeedbackDesk
 from router.feedback.service import take_feedback
 from router.identity.accounts import current_admission
 from router.identity.principal import caller_key
+from router.intake.loop_turns import TURNS
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2 as routing_pb
@@ -71,7 +72,6 @@ class RouterService(pb_grpc.RouterServiceServicer):
         self._desk: FeedbackDesk | None = None
         # Batches would else fill the queue before the encoder, so that single requests waited behind them.
         self._batch_slots = asyncio.Semaphore(1)
-        self._n_single = 0
 
     def start(self, router: Router, dispatcher: Dispatcher, desk: FeedbackDesk | None = None) -> None:
         """Answer requests that come from now on with this router and this dispatcher, which know the same policies.
@@ -91,7 +91,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
     async def Route(self, request: pb.RouteRequest, context: Context) -> pb.RouteResponse:  # noqa: N802
         """Decide which candidate should answer a request, without asking it."""
         router, _ = self._ready
-        _, decision = await self._decide(router, request, context)
+        _, decision = await _decided(router, request, context)
         return pb.RouteResponse(decision=conversion.decision_to_wire(decision))
 
     async def BatchRoute(self, request: pb.BatchRouteRequest, context: Context) -> pb.BatchRouteResponse:  # noqa: N802
@@ -130,12 +130,12 @@ class RouterService(pb_grpc.RouterServiceServicer):
 
     async def _pause(self) -> None:
         """Let others have their turn before a batch goes on, and for longer if single requests are being decided."""
-        await asyncio.sleep(BATCH_PAUSE_S if self._n_single else 0)
+        await asyncio.sleep(BATCH_PAUSE_S if TURNS.is_deciding else 0)
 
     async def Complete(self, request: pb.CompleteRequest, context: Context) -> pb.CompleteResponse:  # noqa: N802
         """Decide and return the answer of the chosen candidate, or of one that answers in its place."""
         router, dispatcher = self._ready
-        query, decision = await self._decide(router, request.route, context)
+        query, decision = await _decided(router, request.route, context)
         completion = await dispatcher.complete(query, decision, timeout_s=_time_left(context))
         _remember_answerer(router, decision, completion, context)
         text, body = completion.text, completion.body
@@ -154,7 +154,7 @@ class RouterService(pb_grpc.RouterServiceServicer):
     ) -> AsyncIterator[pb.StreamCompleteResponse]:
         """Decide and stream the answer. The first message holds the decision alone."""
         router, dispatcher = self._ready
-        query, decision = await self._decide(router, request.route, context)
+        query, decision = await _decided(router, request.route, context)
         yield pb.StreamCompleteResponse(decision=conversion.decision_to_wire(decision))
         pieces = TextPieces()
         # If the caller hangs up, the stream must be closed at once, so that the upstream stops working too.
@@ -169,16 +169,6 @@ class RouterService(pb_grpc.RouterServiceServicer):
                     delivery=_delivery(step),
                 )
                 yield await _serialized_with(answer, text, step.body) if large else answer
-
-    async def _decide(
-        self, router: Router, request: pb.RouteRequest, context: Context
-    ) -> tuple[RouteQuery, RoutingDecision]:
-        """Decide a request that came alone. Batches pause meanwhile."""
-        self._n_single += 1
-        try:
-            return await _decided(router, request, context)
-        finally:
-            self._n_single -= 1
 
     async def Feedback(self, request: pb.FeedbackRequest, context: Context) -> pb.FeedbackResponse:  # noqa: N802
         """Keep feedback on the answer of a decided request, and return a receipt once it is on the disk."""
@@ -269,7 +259,7 @@ async def _batch_result(
             # The guard of the server has counted the call as one request.
             admission.take_request()
         left = None if ends is None else ends - time.perf_counter()
-        decision = await router.adecide(item.query, **whose, timeout_s=left, large=item.large)
+        decision = await router.adecide(item.query, **whose, timeout_s=left, large=item.large, in_batch=True)
     except Exception as error:
         return pb.BatchRouteResult(error=status_of(error))
     return pb.BatchRouteResult(decision=conversion.decision_to_wire(decision))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import itertools
+import json
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -22,6 +25,9 @@ TIMEOUT_S = 5.0
 
 #: How much later than promised an answer is too late, in seconds.
 LATE_S = 5.0
+
+#: Seconds after which whoever asked for a stream that never ends has read enough of it.
+LEFT_S = 3.0
 
 #: Values of `tools` that cannot be sent to any provider.
 MALFORMED = (5, "search", [5], ["search"], [None], [[]], [{}], [{"type": 5}], [{"type": "function", "function": 5}])
@@ -45,16 +51,19 @@ def candidates(url: str) -> Iterator[dict[str, object]]:
         }
 
 
-def _attack_by(provider: str, mode: str) -> Callable[[Target], Found]:
+def _attack_by(provider: str, mode: str, *, over_http: bool = False) -> Callable[[Target], Found]:
     def attack(target: Target) -> Found:
+        if over_http:
+            return target.attacked_by(lambda: _streamed_over_http(target, f"{provider}-{mode}"), at_once=2)
         request = _asking(f"{provider}-{mode}")
         # A stream that never ends is left by its caller, as somebody leaves who reads nothing of use in it.
         call = _streamed if mode in STREAMED else _completed
         seconds = (TIMEOUT_S + LATE_S) * target.factor
         return target.attacked_by(lambda: call(target, request), at_once=2, answered_ms=seconds * 1e3)
 
-    attack.__name__ = f"{provider}_{mode}"
-    attack.__doc__ = f"{(MODES[mode].__doc__ or '').splitlines()[0].rstrip('.')}, from a candidate {provider}/..."
+    attack.__name__ = f"{provider}_{mode}" + "_over_http" * over_http
+    what = (MODES[mode].__doc__ or "").splitlines()[0].rstrip(".")
+    attack.__doc__ = f"{what}, from a candidate {provider}/..." + ", and pass it on over HTTP" * over_http
     return attack
 
 
@@ -85,7 +94,23 @@ def _completed(target: Target, request: pb.RouteRequest) -> str:
 
 def _streamed(target: Target, request: pb.RouteRequest) -> str:
     asked = pb.StreamCompleteRequest(route=request)
-    return _called(target, lambda stub: deque(stub.StreamComplete(asked, timeout=3), maxlen=0))
+    return _called(target, lambda stub: deque(stub.StreamComplete(asked, timeout=LEFT_S), maxlen=0))
+
+
+def _streamed_over_http(target: Target, candidate: str) -> str:
+    asked = {"model": candidate, "messages": [{"role": "user", "content": "hello"}], "stream": True}
+    connection = http.client.HTTPConnection(target.http, timeout=60)
+    try:
+        connection.request("POST", "/v1/chat/completions", json.dumps(asked), {"content-type": "application/json"})
+        reply, ends = connection.getresponse(), time.monotonic() + LEFT_S
+        while time.monotonic() < ends and reply.read1(65_536):
+            pass
+    except (OSError, http.client.HTTPException):
+        return "closed"
+    else:
+        return str(reply.status)
+    finally:
+        connection.close()
 
 
 def _called(target: Target, call: Callable[[pb_grpc.RouterServiceStub], object]) -> str:
@@ -93,7 +118,11 @@ def _called(target: Target, call: Callable[[pb_grpc.RouterServiceStub], object])
         return status_of(lambda: call(pb_grpc.RouterServiceStub(channel)))
 
 
-ATTACKS = (*itertools.starmap(_attack_by, itertools.product(PROVIDERS, HOSTILE)), malformed_tools)
+ATTACKS = (
+    *itertools.starmap(_attack_by, itertools.product(PROVIDERS, HOSTILE)),
+    *(_attack_by(provider, "endless_events", over_http=True) for provider in PROVIDERS),
+    malformed_tools,
+)
 QUICK = (
     _attack_by("openai", "as_many_values_as_pass"),
     _attack_by("hosted_vllm", "error_of_a_megabyte"),

@@ -19,7 +19,7 @@ MAX_SIGNS = 200_000
 FEW_SIGNS = 20_000
 
 #: Bytes in which signs are counted in one step.
-_PIECE_BYTES = 1024 * 1024
+_PIECE_BYTES = 64 * 1024
 
 #: Longer texts are decoded in a thread.
 LONG_BYTES = 32 * 1024

@@ -23,6 +23,9 @@ T = TypeVar("T")
 #: An answer is large if it holds more values than this, or more characters of text.
 LARGE_VALUES, LARGE_TEXT = 1000, 64 * 1024
 
+#: Pieces of a text that are joined in one step.
+PIECES_AT_ONCE = 1024
+
 #: Fields of an OpenAI answer that a library in between may read.
 _KNOWN_FIELDS = frozenset({"id", "object", "created", "model", "choices", "usage", "error"})
 
@@ -99,15 +102,38 @@ class PatientDecoder(json.JSONDecoder):
         self.scan_once = json.scanner.py_make_scanner(self)  # type: ignore[attr-defined]
 
 
+class Pieces:
+    """Gathers the pieces of a long text, some of which are joined at a time: joining very many is one long step.
+
+    backwards: whether what is added stands before what was added earlier.
+    """
+
+    def __init__(self, *, backwards: bool = False) -> None:
+        self._step = -1 if backwards else 1
+        self._blocks: list[bytes] = []
+        self._latest: list[bytes] = []
+
+    def add(self, piece: bytes) -> None:
+        """Add the next piece."""
+        self._latest.append(piece)
+        if len(self._latest) >= PIECES_AT_ONCE:
+            self._blocks.append(b"".join(self._latest[:: self._step]))
+            self._latest.clear()
+
+    def joined(self) -> bytes:
+        """Return the whole text."""
+        return b"".join([*self._blocks, b"".join(self._latest[:: self._step])][:: self._step])
+
+
 def json_in_pieces(value: Any, *, ascii_only: bool = True) -> bytes:
     """Return the JSON of a value without spaces, as `json.dumps` writes it. Keys must be text.
 
     Raises ValueError for a number that is not finite, and for half of a surrogate pair unless `ascii_only`.
     """
-    pieces: list[bytes] = []
+    pieces = Pieces()
     dumps = functools.partial(json.dumps, ensure_ascii=ascii_only, allow_nan=False)
-    _write(value, lambda text: pieces.append(text.encode()), dumps)
-    return b"".join(pieces)
+    _write(value, lambda text: pieces.add(text.encode()), dumps)
+    return pieces.joined()
 
 
 def _write(value: Any, write: Callable[[str], None], dumps: Callable[[Any], str]) -> None:

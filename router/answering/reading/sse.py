@@ -7,12 +7,12 @@ line. Well-kept parsers (httpx-sse, that of the OpenAI SDK) have no bound on a l
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 
 from router.answering.reading.call_notes import CallNotes
 from router.errors import UpstreamUnavailableError
+from router.intake.loop_turns import Pace
 
 #: Lines that may come before the data of the next event: comments that keep a connection open, names, empty ones.
 MAX_LINES = 100_000
@@ -23,8 +23,8 @@ STREAM_FACTOR = 16
 #: The data of the event with which OpenAI's streams end.
 DONE = b"[DONE]"
 
-#: After this many lines others have their turn in the event loop.
-_LINES_AT_ONCE = 4096
+#: How much longer reading a line takes than its bytes, and handing on an event, as `Pace` counts work.
+LINE_WORK, EVENT_WORK = 256, 32 * 1024
 
 #: Seconds that a stream may stay open after the answer in it is whole; its usage comes in this time.
 TAIL_S = 10.0
@@ -144,26 +144,25 @@ async def events_in(
     """Yield each server-sent event of a body that has data, also the one that the end of the body cuts off.
 
     Args:
-        parts: the body, cut anywhere.
+        parts: the body, cut anywhere into small parts.
         max_bytes: longest event; the stream may have `STREAM_FACTOR` times as many.
         notes: where the bytes are counted, and every part is noted as a sign of life.
 
     Raises UpstreamUnavailableError for an event or a stream that is too long.
     """
-    event, lines, since_event, total = _Event(), _Lines(), 0, 0
+    event, lines, since_event, total, pace = _Event(), _Lines(), 0, 0, Pace()
     async for part in parts:
         notes.note_life()
         total, since_event = total + len(part), since_event + len(part)
         notes.held.hold(since_event)
         if since_event > max_bytes or total > max_bytes * STREAM_FACTOR:
             raise too_long(max_bytes if since_event > max_bytes else max_bytes * STREAM_FACTOR)
-        for number, line in enumerate(lines.feed(part)):
+        for line in lines.feed(part):
             if not line:
                 since_event = lines.n_begun
             if (whole := event.take(line)) is not None:
                 yield whole
-            if number % _LINES_AT_ONCE == _LINES_AT_ONCE - 1:
-                await asyncio.sleep(0)
+            await pace.worked(LINE_WORK if whole is None else EVENT_WORK)
     for line in (*lines.end(), b""):
         if (whole := event.take(line)) is not None:
             yield whole

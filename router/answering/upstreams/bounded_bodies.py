@@ -15,6 +15,7 @@ from router.answering.formats.reported_errors import as_reported, error_in
 from router.answering.formats.whole_as_events import events_of_whole
 from router.answering.reading.answer_json import FEW_SIGNS, LONG_BYTES, MAX_SIGNS, decoded, signs_in, too_many_values
 from router.answering.reading.large_answers import json_in_pieces
+from router.answering.reading.small_parts import in_small_parts
 from router.answering.reading.sse import BLANK, DONE, TAIL_S, ServerSentEvent, begin_of, events_in, too_long
 from router.answering.upstreams.litellm_call import Call
 from router.answering.upstreams.upstream_http import PACKED, unpacked
@@ -31,7 +32,7 @@ _MENDED_FIELDS = (b'"choices"', b'"candidates"', b'"usage"')
 _WORDS_OF_ERRORS = (b"error", b"failed")
 
 #: What numbers look like that no double holds, or none that JSON has. LiteLLM stumbles over some of them.
-ODD_NUMBER = re.compile(rb"NaN|Infinity|[0-9]{300}|[0-9][eE]\+?[0-9]{3}")
+ODD_NUMBER = re.compile(rb"NaN|Infinity|(?<![0-9])[0-9]{300}|[0-9][eE]\+?[0-9]{3}")
 
 #: A delta that brings nothing, in which LiteLLM looks for something.
 _NULL_DELTA = re.compile(rb'"delta"\s*+:\s*+null')
@@ -100,7 +101,7 @@ class BoundedBody(httpx.AsyncByteStream):
         self._packed = encoding in PACKED
 
     def _parts(self) -> AsyncIterable[bytes]:
-        return unpacked(self._inner) if self._packed else self._inner
+        return in_small_parts(unpacked(self._inner) if self._packed else self._inner)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:

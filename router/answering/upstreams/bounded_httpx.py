@@ -23,6 +23,7 @@ from router.answering.reading.large_answers import apart, holds_more
 from router.answering.upstreams.bounded_bodies import ODD_NUMBER, BoundedBody, BoundedErrorBody, raise_reported
 from router.answering.upstreams.candidate_keys import leaked_variable
 from router.answering.upstreams.litellm_call import Call, Phase, is_chat
+from router.answering.upstreams.upstream_http import bound_heads
 from router.errors import DispatchError, UpstreamDeniedError, UpstreamNotFoundError, UpstreamRejectedError
 
 #: The words of the error that ends a request which must not be sent.
@@ -163,6 +164,8 @@ def _watch_plain_clients() -> None:
     @functools.wraps(session_request)
     async def guarded_request(session: Any, *arguments: Any, **options: Any) -> Any:
         call, body = _CALL.get(), options.get("json")
+        if call is not None and session.connector is not None:
+            bound_heads(session.connector)
         if call is not None and not call.is_rehearsal and not call.additions.is_empty and body is not None:
             made = await apart(_body_with_additions, json.dumps(body).encode(), call)
             if made is not None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
+from router.answering.reading.small_parts import PART_BYTES, in_small_parts, sliced
 from router.answering.reading.sse import too_long
 from router.errors import UpstreamUnavailableError
 from router.intake.answer_budget import HeldAnswer
@@ -42,6 +43,10 @@ _UNPACKED_BYTES = 64 * 1024
 
 #: Heads of a status of the 100s that may come before the head of the answer.
 MAX_EARLY_HEADS = 16
+
+#: Bytes that are parsed in one step while a head is read. The shortest head has some twenty.
+_HEADS_BYTES = 2048
+
 _SWITCHING = 101
 
 #: Bytes of the body of an error that are read, and seconds that they may take.
@@ -121,10 +126,10 @@ class Answered:
         return bytes(body[:MAX_ERROR_BYTES])
 
     def parts(self) -> AsyncIterator[bytes]:
-        """Yield the decompressed body in the parts in which it arrives."""
+        """Yield the decompressed body in small parts, as it arrives."""
         packed = self._reply.headers.get("content-encoding", "").strip().lower() in PACKED
         parts = self._reply.content.iter_any()
-        return unpacked(parts) if packed else parts
+        return in_small_parts(unpacked(parts) if packed else parts)
 
     def close(self) -> None:
         """Close the connection, unless the body has been read to its end."""
@@ -155,8 +160,7 @@ class UpstreamHttp:
                 ssl=trusted,
                 ssl_shutdown_timeout=FAREWELL_S,
             )
-        # aiohttp has no setting for this. It keeps every early head that a server sends, however many they are.
-        connector._factory = functools.partial(_protocol(), loop=asyncio.get_running_loop())
+        bound_heads(connector)
         # Not `trust_env`: it looks for passwords in ~/.netrc, in a thread for every call.
         # aiohttp would unpack up to 32 MB in one step.
         self._session = aiohttp.ClientSession(
@@ -211,22 +215,36 @@ async def unpacked(parts: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
             except zlib.error as error:
                 raise UpstreamUnavailableError("the upstream sent a compressed answer that is malformed.") from error
             part = unpacker.unconsumed_tail
-            # Whoever reads the pieces does not wait between them, so others would get no turn.
-            await asyncio.sleep(0)
+
+
+def bound_heads(connector: aiohttp.BaseConnector) -> None:
+    """Let the connections of aiohttp that are made from now on give up on servers that send only early heads.
+
+    aiohttp has no setting for this. It keeps every early head that a server sends, however many they are.
+    """
+    connector._factory = functools.partial(_protocol(), loop=asyncio.get_running_loop())
 
 
 @functools.cache
 def _protocol() -> type[ResponseHandler]:
-    """Return aiohttp's protocol of a connection, which gives up on a server that sends only early heads."""
+    """Return aiohttp's protocol of a connection with a bound on early heads. It parses in small pieces."""
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.http import HttpProcessingError
 
     class FewEarlyHeads(ResponseHandler):
         _n_early = 0
 
+        def data_received(self, data: bytes) -> None:
+            # The parser makes an object of each head in one step, and only then is asked how many they are.
+            in_body = self._payload is not None and not self._payload.is_eof()
+            for piece in sliced(data, PART_BYTES if in_body else _HEADS_BYTES):
+                if self._n_early > MAX_EARLY_HEADS or self.exception() is not None:
+                    return
+                super().data_received(piece)
+
         def feed_data(self, data: Any, *size: int) -> None:
             if self._n_early > MAX_EARLY_HEADS:
-                # The connection has been given up; what else it brought does not count.
+                # The connection has been given up; what else the piece brought does not count.
                 return
             code = data[0].code
             self._n_early = self._n_early + 1 if 100 <= code < 200 and code != _SWITCHING else 0

@@ -70,7 +70,7 @@ class Exchange:
     engine: Engine
     api: HttpApi
     headers: Mapping[str, str]
-    whose: Mapping[str, str]
+    whose: Mapping[str, Any]
     deadline: float | None
     reply: HttpReply
     model: str = ""

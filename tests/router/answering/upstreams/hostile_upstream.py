@@ -61,6 +61,8 @@ async def _write(mode: str, writer: asyncio.StreamWriter) -> None:
         return
     if mode == "long-head":
         writer.write(b"HTTP/1.1 200 OK\r\n")
+    elif mode == "early-heads":
+        pass
     elif mode == "bomb":
         writer.write(head(200, "application/json", "content-encoding: gzip"))
     else:
@@ -69,6 +71,7 @@ async def _write(mode: str, writer: asyncio.StreamWriter) -> None:
     piece = {
         "endless": b"x" * MEGABYTE,
         "bomb": b" " * MEGABYTE,
+        "early-heads": b"HTTP/1.1 103 Early\r\nlink: a\r\n\r\n" * 10_000,
         "long-head": b"x-more: %s\r\n" % (b"y" * 4000) * 256,
         "events-one-line": b"y" * MEGABYTE,
         "events-lines": b"data: a\n" * (MEGABYTE // 8),

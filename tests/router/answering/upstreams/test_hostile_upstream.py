@@ -103,7 +103,7 @@ def peak_mb() -> float:
 
 
 TOO_MUCH = [
-    *(("unary", mode) for mode in ("endless", "bomb", "long-head", "lists")),
+    *(("unary", mode) for mode in ("endless", "bomb", "long-head", "early-heads", "lists")),
     *(("stream", mode) for mode in ("events-one-line", "events-lines", "events-comments", "endless")),
 ]
 

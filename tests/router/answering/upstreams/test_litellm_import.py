@@ -66,3 +66,50 @@ def test_an_import_that_fails_does_not_spoil_the_next_one_and_others_wait_for_th
         "True True",
         "hello",
     ]
+
+
+ERROR = """
+import asyncio
+from router.answering.upstreams.litellm_import import import_litellm
+from router.answering.upstreams.litellm_upstream import LiteLLMUpstream, error_of_status
+from router.answering.reading.call_notes import CallNotes
+from router.errors import DispatchError
+from router.policies.candidates.candidate import Candidate
+from router.values import RouteQuery
+from tests.raw_server import raw_server
+
+import_litellm()
+import httpx
+from litellm.litellm_core_utils import secret_redaction
+searched = []
+secret_redaction.python_redact_string = lambda text: searched.append(len(text)) or text
+
+async def serve(reader, writer):
+    head = await reader.readuntil(b"\\r\\n\\r\\n")
+    await reader.readexactly(int(head.lower().partition(b"content-length:")[2].partition(b"\\r\\n")[0]))
+    body = b'{"error": {"message": "' + b"lorem ipsum dolor " * 5000 + b'"}}'
+    writer.write(b"HTTP/1.1 500 Broken\\r\\ncontent-length: %d\\r\\n\\r\\n" % len(body) + body)
+    await writer.drain()
+
+async def main():
+    asked = LiteLLMUpstream()
+    async with raw_server(serve) as port:
+        candidate = Candidate(name="c", model="hosted_vllm/x", api_base=f"http://127.0.0.1:{port}/v1")
+        try:
+            await asked.complete(candidate, candidate.api_base, RouteQuery.from_prompt("hello"), CallNotes())
+        except DispatchError as error:
+            print(error.http_status)
+        response = httpx.Response(500, text="lorem " * 5000, request=httpx.Request("POST", "http://x.invalid"))
+        print(type(await error_of_status(candidate, response)).__name__)
+    await asked.aclose()
+
+asyncio.run(main())
+print(searched)
+"""
+
+
+def test_errors_are_not_searched_for_keys_by_litellm_which_takes_long_steps() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ERROR], capture_output=True, text=True, cwd=ROOT, check=False, timeout=300
+    )
+    assert done.stdout.splitlines() == ["500", "InternalServerError", "[]"], done.stdout + done.stderr

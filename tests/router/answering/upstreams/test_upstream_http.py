@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 import pytest
+from aiohttp.client_proto import ResponseHandler
 
+from router.answering.reading.small_parts import PART_BYTES
 from router.answering.upstreams import upstream_http
 from router.answering.upstreams.upstream_http import UpstreamHttp
 from router.errors import UpstreamUnavailableError
@@ -196,3 +198,37 @@ async def test_a_proxy_that_speaks_another_protocol_is_not_sent_the_key(
     monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1")
     with pytest.raises(UpstreamUnavailableError, match="socks5"):
         await http.send("POST", "http://upstream.invalid/v1", BODY, HEADERS, timeout_s=10)
+
+
+async def test_heads_are_parsed_in_small_pieces_and_no_longer_once_they_are_too_many(
+    http: UpstreamHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[int] = []
+    data_received = ResponseHandler.data_received
+
+    def watched(protocol: ResponseHandler, data: bytes) -> None:
+        parsed.append(len(data))
+        data_received(protocol, data)
+
+    monkeypatch.setattr(ResponseHandler, "data_received", watched)
+    early = b"HTTP/1.1 103 Early\r\nlink: a\r\n\r\n"
+    async with listening(lambda head, body: early * 10_000) as address:
+        with pytest.raises(aiohttp.ClientError):
+            await http.send("POST", f"http://{address}/v1", BODY, HEADERS, timeout_s=10)
+    # A parser makes an object of each of the heads in a piece before anybody can say that it is enough.
+    assert sum(parsed) // len(early) < 100
+    parsed.clear()
+    async with listening(lambda head, body: early * 3 + reply(b"x" * 300_000)) as address:
+        answered = await http.send("POST", f"http://{address}/v1", BODY, HEADERS, timeout_s=10)
+        parts = [part async for part in answered.parts()]
+    assert b"".join(parts) == b"x" * 300_000
+    assert max(map(len, parts)) <= PART_BYTES
+    assert max(parsed) <= PART_BYTES
+
+
+async def test_answers_on_one_connection_are_told_apart_though_they_are_parsed_in_pieces(http: UpstreamHttp) -> None:
+    bodies = iter([b"a" * 100_000, b"", b"b" * 2049, b"c"])
+    async with listening(lambda head, body: reply(next(bodies), "x-more: " + "y" * 4000)) as address:
+        for expected in (b"a" * 100_000, b"", b"b" * 2049, b"c"):
+            answered = await http.send("POST", f"http://{address}/v1", BODY, HEADERS, timeout_s=10)
+            assert await answered.read(MOST, HeldAnswer()) == expected
