@@ -24,7 +24,7 @@ STREAM_FACTOR = 16
 DONE = b"[DONE]"
 
 #: How much longer reading a line takes than its bytes, and handing on an event, as `Pace` counts work.
-LINE_WORK, EVENT_WORK = 256, 32 * 1024
+LINE_WORK, EVENT_WORK = 256, 16 * 1024
 
 #: Seconds that a stream may stay open after the answer in it is whole; its usage comes in this time.
 TAIL_S = 10.0
