@@ -88,6 +88,7 @@ class WatchedValue(Generic[T]):
         value: what it is at first.
 
     Attributes:
+        place: as given.
         value: the last good value.
         failures: how often it could not be read.
         error: why it could not be read when that was last tried; empty if it could.
@@ -96,7 +97,7 @@ class WatchedValue(Generic[T]):
     def __init__(self, kind: str, place: str, value: T) -> None:
         self.kind, self.value = kind, value
         self.failures, self.error = 0, ""
-        self._place = place
+        self.place = place
 
     def take(self, load: Callable[[], T]) -> bool:
         """Read the value by `load`, and return whether that worked. An error is logged once, however often it occurs.
@@ -116,7 +117,7 @@ class WatchedValue(Generic[T]):
             self._note_failure(f"{type(error).__name__}, which is a defect of ELLE Router", error)
             return False
         if self.error:
-            log.warning("the %s in %s can be used again", self.kind, self._place)
+            log.warning("the %s in %s can be used again", self.kind, self.place)
         self.error = ""
         return True
 
@@ -124,7 +125,7 @@ class WatchedValue(Generic[T]):
         self.failures += 1
         if why != self.error:
             message = "the %s in %s cannot be used, and the last good state stays: %s"
-            log.error(message, self.kind, self._place, why, exc_info=defect)
+            log.error(message, self.kind, self.place, why, exc_info=defect)
         self.error = why
 
 
@@ -165,7 +166,7 @@ class WatchedFiles(WatchedValue[T]):
         is_read = self.take(self._load)
         self._attempts.note(marks, failed=not is_read)
         if is_read:
-            log.warning("the %s in %s changed, and the new state is in force%s", self.kind, self._place, self.told())
+            log.warning("the %s in %s changed, and the new state is in force%s", self.kind, self.place, self.told())
         return is_read
 
     def told(self) -> str:

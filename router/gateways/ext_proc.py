@@ -9,7 +9,7 @@ A request may be impossible to decide: no JSON, an unknown model, no eligible ca
 still loading. If failures are `closed`, we answer it with an OpenAI error object. If they are `open`, it passes
 unchanged, with the reason in `x-elle-error` and without `x-elle-candidate`. Envoy's default route must then lead to an
 upstream that knows the names that clients send. The same holds for Envoy's own `failure_mode_allow`, which acts when
-this service is gone.
+this service is gone. A request beyond the limits of its token is refused either way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import grpc.aio
 from router.answering.candidate_request import dropped_for, request_for
 from router.asking.session_ids import caller_of
 from router.deciding.pipeline import Router
-from router.errors import GatewayNotInstalledError, InvalidRequestError, RouterError
+from router.errors import GatewayNotInstalledError, InvalidRequestError, LimitExceededError, RouterError
 from router.gateways.http.decision_format import ALL_HEADERS, ERROR_HEADER, decision_headers, dropped_header
 from router.gateways.http.openai_format import OPENAI_FORMAT
 from router.gateways.http.request_body import ChatBody, query_from_body, upstream_model
@@ -166,7 +166,8 @@ class ExternalProcessor:
             log.error("not decided", exc_info=error)
             status, headers = 500, {ERROR_HEADER: "INTERNAL"}
             body = OPENAI_FORMAT.plain_error_body("internal error; see the router's log.", 500, "internal")
-        if self._on_failure == "closed":
+        # Whoever is over a limit must not get past it by the very refusal.
+        if self._on_failure == "closed" or isinstance(error, LimitExceededError):
             return self._answers.refuse(status, headers, body)
         return self._answers.go_on(kind, headers={ERROR_HEADER: headers[ERROR_HEADER]}, remove=remove)
 

@@ -94,7 +94,8 @@ class Gate:
 
         headers: of the call, with names in lower case. needed: the scopes of which one is enough.
 
-        Raises UnauthenticatedError, ForbiddenError or LimitExceededError, and counts it.
+        Raises UnauthenticatedError, ForbiddenError or LimitExceededError, and counts it; NotReadyError if the keys of
+        the identity provider have not come yet.
         """
         if self.keeps_traces:
             note_trace(headers)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from router.errors import ForbiddenError, LimitExceededError, RouterError, UnauthenticatedError
+from router.errors import ForbiddenError, LimitExceededError, NotReadyError, RouterError, UnauthenticatedError
 from router.identity.counts import DoorName
 from router.identity.gate import Gate
 from router.identity.principal import Scope
@@ -19,14 +19,19 @@ _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
 #: The HTTP status of each refusal.
-_STATUS: Mapping[type[RouterError], int] = {UnauthenticatedError: 401, ForbiddenError: 403, LimitExceededError: 429}
+_STATUS: Mapping[type[RouterError], int] = {
+    UnauthenticatedError: 401,
+    ForbiddenError: 403,
+    LimitExceededError: 429,
+    NotReadyError: 503,
+}
 
 
 def requiring_scope(app: App, gate: Gate, scope: Scope, door: DoorName = DoorName.ADMIN) -> App:
     """Return an ASGI application that hands on only the requests of callers with this scope.
 
     Besides the headers of APIs it takes the token as the password of HTTP's Basic authentication, so that a browser can
-    ask for it. The user's name does not matter. Others get 401, 403 or 429 with a JSON object.
+    ask for it. The user's name does not matter. Others get 401, 403, 429 or 503 with a JSON object.
     """
 
     async def guarded(asgi: _Scope, receive: _Receive, send: _Send) -> None:
@@ -36,7 +41,7 @@ def requiring_scope(app: App, gate: Gate, scope: Scope, door: DoorName = DoorNam
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in asgi["headers"]}
         try:
             gate.admit(door, _with_basic(headers), frozenset({scope}))
-        except (UnauthenticatedError, ForbiddenError, LimitExceededError) as error:
+        except tuple(_STATUS) as error:
             await _refuse(send, error)
             return
         await app(asgi, receive, send)

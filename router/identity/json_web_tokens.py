@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from router.errors import ConfigError
+from router.errors import ConfigError, NotReadyError
 from router.identity.key_sets import KeySet, keys_at
 from router.identity.principal import NO_LIMITS, Principal, Scope, read_limits
 
@@ -71,7 +71,12 @@ class WebTokens:
         self._known: OrderedDict[bytes, tuple[KeySet, Principal]] = OrderedDict()
 
     def find(self, text: str) -> Principal:
-        """Return the caller that a token stands for. Raises BadTokenError or ExpiredTokenError."""
+        """Return the caller that a token stands for.
+
+        Raises BadTokenError or ExpiredTokenError, and NotReadyError before the first keys have come.
+        """
+        if not self.keys.value:
+            raise NotReadyError("the keys that tokens are checked by were not fetched yet; try again in a few seconds.")
         if len(text) > _MOST_CHARACTERS:
             raise BadTokenError
         keys, digest = self.keys.value, hashlib.sha256(text.encode(errors="surrogatepass")).digest()

@@ -54,7 +54,8 @@ class FetchedKeys(WatchedValue[KeySet]):
             raise ConfigError("--jwks must be a file, or a URL that begins with https://, or others could send keys.")
         if parts.username or parts.password:
             raise ConfigError("--jwks must be a URL without a user or a password, because it is written to the log.")
-        super().__init__("keys", url, {})
+        # A query may hold a key of the provider, and the place is written to the log.
+        super().__init__("keys", url.partition("?")[0], {})
         self._url, self._clock = url, clock
         self._due_at = self._asked_at = float("-inf")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
+import urllib.request
 from collections.abc import Iterator
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from probes.bounded.secrets import MASK, mask_secrets
 from router.errors import UpstreamDeniedError
@@ -88,9 +91,30 @@ def without_credentials(text: str) -> str:
 
     Providers, and the proxies in front of them, repeat what they do not accept.
     """
-    for secret in sorted({*_SENT, *(value for _, value in _secret_variables())}, key=len, reverse=True):
-        text = text.replace(secret, MASK)
+    known = {*_SENT, *_secrets_of_proxies(), *(value for _, value in _secret_variables())}
+    for secret in sorted(known, key=len, reverse=True):
+        if len(secret) >= _MIN_SECRET:
+            text = text.replace(secret, MASK)
+        else:
+            # Within a word so few letters are no secret, and a mask in each such word would leave nothing to read.
+            text = re.sub(rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])", MASK, text)
     return mask_secrets(text)
+
+
+def forms_of_password(url: str) -> tuple[str, ...]:
+    """Return everything by which the password in a URL is known: as it is, as it is written, and in a header."""
+    parts = urlsplit(url)
+    if not parts.password:
+        return ()
+    password = unquote(parts.password)
+    pair = base64.b64encode(f"{unquote(parts.username or '')}:{password}".encode()).decode()
+    return pair, pair.rstrip("="), password, parts.password
+
+
+def _secrets_of_proxies() -> Iterator[str]:
+    """Yield the passwords of the proxies that the environment names: those also repeat what they do not accept."""
+    for proxy in urllib.request.getproxies().values():
+        yield from forms_of_password(proxy if "://" in proxy else f"http://{proxy}")
 
 
 def _secret_variables() -> Iterator[tuple[str, str]]:

@@ -9,7 +9,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from router.answering.upstreams.candidate_keys import AZURE_BASES, AZURE_KEYS, AZURE_TOKENS, NO_KEY, key_of, note_sent
+from router.answering.upstreams.candidate_keys import (
+    AZURE_BASES,
+    AZURE_KEYS,
+    AZURE_TOKENS,
+    NO_KEY,
+    forms_of_password,
+    key_of,
+    note_sent,
+)
 from router.errors import UpstreamNotFoundError
 from router.policies.candidates.candidate import Candidate
 from router.policies.rules import SECOND_PATHS
@@ -176,7 +184,7 @@ def _without_credentials(base: str) -> tuple[str, dict[str, str]]:
         password = unquote(parts.password or "")
         pair = base64.b64encode(f"{unquote(parts.username)}:{password}".encode()).decode()
         headers["Authorization"] = f"Basic {pair}"
-        note_sent(pair, pair.rstrip("="), password, parts.password or "")
+        note_sent(pair, *forms_of_password(base))
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/"), headers
 
 

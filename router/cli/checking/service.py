@@ -148,9 +148,9 @@ def check_keys(name: str, wanted: Wanted) -> Iterator[Finding]:
         return
     from router.identity.json_web_tokens import WebTokens
 
-    n_keys = len(WebTokens(settings).keys.value)
-    fetched = f"the keys at {settings.keys} are fetched when the service has started; this check fetches nothing."
-    yield ok(name, f"{settings.keys} holds {n_keys} keys." if n_keys else fetched)
+    keys = WebTokens(settings).keys
+    fetched = f"the keys at {keys.place} are fetched when the service starts; this check fetches nothing."
+    yield ok(name, f"{keys.place} holds {len(keys.value)} keys." if keys.value else fetched)
 
 
 def check_traces(name: str, wanted: Wanted) -> Iterator[Finding]:

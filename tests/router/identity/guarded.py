@@ -81,7 +81,7 @@ def guarded_service(folder: Path, *doors: Door, **settings: Any) -> Iterator[Gua
     tokens = folder / "tokens.json"
     texts = usual_tokens(tokens)
     with running_chat_upstream() as (_, url):
-        common = {"api_base": url, "speaks": ["responses", "embeddings"], "prices": PRICES}
+        common = {"api_base": url, "speaks": ["responses", "completions", "embeddings"], "prices": PRICES}
         candidates = [{"name": name, "model": f"openai/up-{name}", **common} for name in NAMES]
         policy = write_score_policy(folder, names=NAMES, candidates=candidates)
         given = ServerSettings(

@@ -152,16 +152,34 @@ def test_http_refuses_and_counts_a_body_that_is_too_long(service: Guarded, path:
     assert counted(service, DoorName.HTTP, Refusal.OVERSIZED) == before + 1
 
 
-@pytest.mark.parametrize("method", ROUTER_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_grpc_refuses_and_counts_a_message_that_is_too_long(service: Guarded, method: str) -> None:
     before = counted(service, DoorName.GRPC, Refusal.OVERSIZED)
     metadata = tuple(bearer(service, RIGHT.get(method, "route")).items())
     with grpc.insecure_channel(service.address, options=[("grpc.max_send_message_length", -1)]) as channel:
-        call = channel.unary_unary(f"/elle.router.v1.RouterService/{method}")
+        call = channel.stream_stream(full_name(method))
         with pytest.raises(grpc.RpcError) as caught:
-            call(bytes(MAX_REQUEST_BYTES + 1), metadata=metadata, timeout=20)
+            list(call(iter([bytes(MAX_REQUEST_BYTES + 1)]), metadata=metadata, timeout=20))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert counted(service, DoorName.GRPC, Refusal.OVERSIZED) == before + 1
+
+
+def full_name(method: str) -> str:
+    if method == "Reflection":
+        return "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    return f"/elle.router.v1.{'AdminService' if method in ADMIN_METHODS else 'RouterService'}/{method}"
+
+
+@pytest.mark.parametrize("path", [path for path, body in BODIES.items() if body is not None])
+@pytest.mark.parametrize(("kind", "status"), [("nothing", 401), ("expired", 401), ("admin", 403)])
+def test_a_body_that_is_too_long_is_not_even_read_of_a_caller_who_may_not_send_it(
+    service: Guarded, path: str, kind: str, status: int
+) -> None:
+    before = counted(service, DoorName.HTTP, Refusal.OVERSIZED)
+    headers = {"content-type": "application/json", **bearer(service, kind)}
+    answer = httpx.post(service.http_url + path, content=b" " * 100_001, headers=headers)
+    assert answer.status_code == status
+    assert counted(service, DoorName.HTTP, Refusal.OVERSIZED) == before
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from router.errors import ConfigError, ForbiddenError, UnauthenticatedError
+from router.errors import ConfigError, ForbiddenError, NotReadyError, UnauthenticatedError
 from router.identity import key_sets
 from router.identity.counts import DoorName, Refusal
 from router.identity.gate import Gate, IdentitySettings
@@ -266,6 +266,28 @@ def test_keys_of_a_url_are_fetched_now_and_then_and_the_last_good_ones_are_kept(
     Provider.body = public("ec")
     clock[0] += key_sets.FETCH_AGAIN_S
     assert (keys.refresh(), set(keys.value)) == (True, {"ec"})
+
+
+def test_before_the_first_keys_have_come_a_token_is_not_called_bad(provider: str) -> None:
+    Provider.body = None
+    gate = Gate(IdentitySettings(jwt=JwtSettings(provider, ISSUER, AUDIENCE)))
+    gate.refresh()
+    with pytest.raises(NotReadyError, match="not fetched yet"):
+        admitted(gate, token())
+    assert not any(gate.counts.snapshot().values())
+    (keys,) = gate.watched_with(None)
+    assert isinstance(keys, FetchedKeys)
+    Provider.body = public("rsa")
+    keys._due_at = 0.0
+    assert gate.refresh()
+    assert admitted(gate, token()).label == "jwt"
+
+
+def test_what_stands_in_the_query_of_the_url_is_not_logged(provider: str, caplog: pytest.LogCaptureFixture) -> None:
+    Provider.body = None
+    FetchedKeys(f"{provider}?key=canary").refresh()
+    assert f"the keys in {provider} cannot be used" in caplog.text
+    assert "canary" not in caplog.text
 
 
 def test_an_unknown_key_asks_for_an_early_fetch_but_not_for_one_each_time(provider: str) -> None:

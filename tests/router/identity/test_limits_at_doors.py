@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from router.errors import ServiceError
 from router.identity.counts import DoorName, Refusal
 from router.identity.principal import Scope
 from router.values import Overrides, RouteQuery
-from tests.router.identity.guarded import EASY, HARD, NAMES, Guarded, add_token, guarded_service
+from tests.router.identity.guarded import BODIES, EASY, HARD, NAMES, Guarded, add_token, guarded_service
 
 WEAK, STRONG = NAMES
 
@@ -96,6 +97,38 @@ def test_nobody_buys_the_strong_candidate_by_ruling_out_the_cheap_one(service: G
         client.route(hard(overrides))
     assert caught.value.code == "RESOURCE_EXHAUSTED"
     assert service.gate.accounts.figures()[name].decided == 0
+
+
+#: The paths that decide nothing and ask no candidate for an answer.
+UNBOUNDED = {"/v1/messages/count_tokens", "/v1/feedback"}
+#: What the paths of decision models want besides.
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "/v1/systemone": {"questions": {"tier": {"type": "choice", "criteria": {"small": "", "large": ""}}}},
+    "/v1/decisions": {"questions": [{"type": "choice", "choices": [{"value": "small"}, {"value": "large"}]}]},
+}
+BOUNDED = [path for path, body in BODIES.items() if body is not None and path not in UNBOUNDED]
+
+
+@pytest.mark.parametrize(
+    ("path", "limits", "reason"),
+    [
+        *((path, {"usd_per_day": 0}, Refusal.OVER_BUDGET) for path in BOUNDED),
+        # An embedding is not decided, so it is neither strong nor cheap.
+        *((path, {"strong_share": 0}, Refusal.OVER_STRONG_SHARE) for path in BOUNDED if "embeddings" not in path),
+    ],
+)
+def test_every_path_refuses_and_counts_what_is_beyond_the_share_and_the_budget(
+    service: Guarded, path: str, limits: dict[str, Any], reason: Refusal
+) -> None:
+    text = token(service, f"t{len(service.tokens.read_bytes())}", *Scope, **limits)
+    before = counted(service, DoorName.HTTP, reason)
+    headers = {"x-api-key": text, "x-elle-scores": json.dumps(HARD)}
+    body = {**BODIES[path], **QUESTIONS.get(path, {}), "model": "auto"}
+    answer = httpx.post(service.http_url + path.replace("/test/", "/auto/"), json=body, headers=headers, timeout=20)
+    assert answer.status_code == 429, answer.text
+    assert answer.json()["error"]["type"] == "rate_limit_error"
+    assert int(answer.headers["retry-after"]) > 0
+    assert counted(service, DoorName.HTTP, reason) == before + 1
 
 
 def test_a_share_lets_hard_requests_through_until_it_is_used_up(service: Guarded) -> None:

@@ -20,8 +20,8 @@ from tests.router.identity.canaries.upstream import LITELLM_MODES, MODES
 from tests.router.identity.guarded import BODIES, method_and_url
 
 CREDENTIALS = ("nothing", "garbage", "unknown", "expired", "revoked", "route", "complete", "web token", "old web token")
-OWN = (*MODES, *(f"{mode}-password" for mode in MODES))
-LITELLM = tuple(f"{mode}-litellm" for mode in LITELLM_MODES)
+OWN = (*MODES, *(f"{mode}-password" for mode in MODES), "proxied")
+LITELLM = (*(f"{mode}-litellm" for mode in LITELLM_MODES), "proxied-litellm")
 
 #: What every request of ours carries beside its credential.
 HEADERS = {"x-mine": TEXTS["header of the caller"], "x-session-id": TEXTS["session"]}

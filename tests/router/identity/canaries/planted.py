@@ -18,7 +18,7 @@ import yaml
 from router.identity.principal import Scope
 from tests.gateways.loopback import in_thread
 from tests.router.identity.authority import Authority
-from tests.router.identity.canaries.upstream import LITELLM_MODES, MODES, repeating_upstream
+from tests.router.identity.canaries.upstream import LITELLM_MODES, MODES, repeating_proxy, repeating_upstream
 from tests.router.identity.guarded import PRICES, usual_tokens
 from tests.router.identity.test_json_web_tokens import AUDIENCE, ISSUER, public, token
 from tests.router.observing.collector import Collector, running_collector
@@ -29,6 +29,7 @@ from tests.router.serving.processes import Service, elle_serve
 PROVIDER_KEY, OTHER_KEY = "canary-key-of-the-provider", "canary-key-of-anthropic"
 URL_PASSWORD, DATABASE_PASSWORD = "canary-password-in-url", "canary-password-of-database"
 COLLECTOR_PASSWORD = "canary-password-of-collector"
+PROXY_PASSWORD, QUERY_KEY = "canary-password-of-proxy", "canary-key-in-the-query-of-the-keys"
 KEY_VARIABLE, OTHER_VARIABLE = "CANARY_PROVIDER_KEY", "CANARY_ANTHROPIC_KEY"
 
 #: What a caller writes and nobody else may read: texts, metadata, and headers that mean nothing to us.
@@ -82,6 +83,7 @@ def planted(folder: Path) -> Iterator[World]:
     pair.write(folder / "cert.pem", folder / "key.pem")
     (folder / "jwks.json").write_bytes(public("rsa"))
     (folder / "ledger.key").write_text("canary-key-of-the-ledger", "utf-8")
+    (folder / "state.key").write_text("canary-key-of-the-state", "utf-8")
     tokens = usual_tokens(folder / "tokens.json")
     tokens["web token"] = token(scope="route complete feedback admin")
     tokens["old web token"] = token(exp=time.time() - 600)
@@ -90,6 +92,7 @@ def planted(folder: Path) -> Iterator[World]:
         upstream = stack.enter_context(in_thread(serve_on_loopback(repeating_upstream())))
         collector = stack.enter_context(running_collector())
         policy = _policy(folder, upstream)
+        proxy = f"http://me:{PROXY_PASSWORD}@127.0.0.1:{stack.enter_context(repeating_proxy())}"
         env = {
             KEY_VARIABLE: PROVIDER_KEY,
             OTHER_VARIABLE: OTHER_KEY,
@@ -97,18 +100,21 @@ def planted(folder: Path) -> Iterator[World]:
             "ELLE_LOG_LEVEL": "debug",
             "ELLE_LOG_DECISIONS": "1",
             "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={COLLECTOR_PASSWORD}",
-            # The machine may send everything through a proxy; nothing here may go there.
-            "NO_PROXY": "*",
+            # The machine may send everything through a proxy; only what is meant for the one here goes there.
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+            **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), proxy),
         }
         common = {"policy": [policy.name], "tokens": "tokens.json", "http": 0}
         jwt = {"jwks": "jwks.json", "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
         tls = {"tls_cert": "cert.pem", "tls_key": "key.pem"}
         watched = {"admin_port": admin, "metrics_port": metrics, "log_format": "json", "ext_proc": "closed"}
         secure = {**common, **jwt, **tls, **watched, "ledger": str(folder / "ledger.db")}
-        secure["otlp_endpoint"] = collector.endpoint
+        secure |= {"otlp_endpoint": collector.endpoint, "state": "state.db", "drift_state": "drift.json"}
         away = f"postgresql://me:{DATABASE_PASSWORD}@127.0.0.1:1/ledger"
         plain = {**common, "ledger": away, "ledger_key": "ledger.key", "ledger_spool": str(folder / "spool")}
-        plain["otlp_endpoint"] = "http://127.0.0.1:1"
+        plain |= {"otlp_endpoint": "http://127.0.0.1:1", "state": away, "state_key": "state.key"}
+        plain |= {**jwt, "jwks": f"http://127.0.0.1:1/keys?key={QUERY_KEY}"}
         for name, config in (("secure", secure), ("plain", plain)):
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(config), "utf-8")
         first = stack.enter_context(elle_serve("--config", str(folder / "secure.yaml"), env=env))
@@ -145,6 +151,9 @@ def _policy(folder: Path, upstream: str) -> Path:
     for mode in LITELLM_MODES:
         base = {"api_base": f"{upstream}/{mode}", "api_key_env": OTHER_VARIABLE}
         candidates.append({"name": f"{mode}-litellm", "model": f"anthropic/{mode}", **base, **usual})
+    behind = {**usual, "api_base": "http://behind.invalid/v1"}
+    candidates.append({"name": "proxied", "model": "openai/a", **behind})
+    candidates.append({"name": "proxied-litellm", "model": "anthropic/a", **behind})
     names = tuple(one["name"] for one in candidates)
     risks = [{"scores": [0.5], "risks": [0.1]} for _ in candidates]
     score = {"name": "Confidence", "low": 0.0, "high": 1.0, "risks": risks}
@@ -169,5 +178,9 @@ def _secrets(tokens: Mapping[str, str], folder: Path, key: str) -> dict[str, str
         "password of a collector": COLLECTOR_PASSWORD,
         "TLS key": key.splitlines()[1],
         "key of the ledger": "canary-key-of-the-ledger",
+        "key of the state": "canary-key-of-the-state",
+        "password of a proxy": PROXY_PASSWORD,
+        "header of the password of a proxy": base64.b64encode(f"me:{PROXY_PASSWORD}".encode()).decode().rstrip("="),
+        "key in the URL of the keys": QUERY_KEY,
         **TEXTS,
     }

@@ -20,7 +20,16 @@ from tests.router.identity.canaries.planted import TEXTS, World, planted
 pytestmark = pytest.mark.slow
 
 #: The files that hold secrets because that is what they are for.
-HOLDERS = {"key.pem", "ledger.key", "plain.yaml", "secure.yaml", "test.yaml", "tokens.json", "litellm.yaml"}
+HOLDERS = {
+    "key.pem",
+    "ledger.key",
+    "state.key",
+    "plain.yaml",
+    "secure.yaml",
+    "test.yaml",
+    "tokens.json",
+    "litellm.yaml",
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +53,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def test_every_door_and_every_failure_was_seen(world: World) -> None:
     """A search in nothing would find nothing."""
     said = " ".join(world.said.values())
-    for word in ("UNAUTHENTICATED", "PERMISSION_DENIED", "OK", "413", "not served", "It says: Incorrect API key"):
+    for word in (
+        "UNAUTHENTICATED",
+        "PERMISSION_DENIED",
+        "OK",
+        "413",
+        "not served",
+        "It says: Incorrect API key",
+        "I do not know: ***",
+    ):
         assert word in said, word
     for reason in ("DENIED", "REJECTED", "UNAVAILABLE"):
         assert f"UPSTREAM_{reason}" in said, reason
@@ -54,7 +71,9 @@ def test_every_door_and_every_failure_was_seen(world: World) -> None:
     assert " INFO " in world.plain.text
     assert '"message": "decided"' in world.secure.text
     assert world.collector.spans
-    assert (world.folder / "ledger.db").stat().st_size > 0
+    assert "the keys in http://127.0.0.1:1/keys cannot be used" in world.plain.text
+    for name in ("ledger.db", "state.db", "drift.json"):
+        assert (world.folder / name).stat().st_size > 0, name
     assert any((world.folder / "spool").iterdir())
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
+import socketserver
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 #: How a candidate fails, by the first part of the path of its `api_base`.
@@ -44,3 +49,36 @@ def _completion() -> dict[str, Any]:
     usage = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
     return {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": choices, "usage": usage}
+
+
+@contextlib.contextmanager
+def repeating_proxy() -> Iterator[int]:
+    """Run a proxy that lets nothing through and repeats the password of whoever asks, in every form. Yield its port."""
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Repeats)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Repeats(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        head: dict[bytes, bytes] = {}
+        first = self.rfile.readline()
+        while line := self.rfile.readline().strip():
+            name, _, value = line.partition(b":")
+            head[name.lower()] = value.strip()
+        pair = head.get(b"proxy-authorization", b"").rpartition(b" ")[2]
+        told = f"{pair.decode()} {base64.b64decode(pair).decode()} {first.decode()}"
+        body = json.dumps({"error": {"message": f"I do not know: {told}", "type": "invalid_request_error"}}).encode()
+        lines = (
+            b"HTTP/1.1 400 Bad Request",
+            b"content-type: application/json",
+            b"x-told: " + pair,
+            b"content-length: %d" % len(body),
+            b"connection: close",
+        )
+        self.wfile.write(b"\r\n".join((*lines, b"", body)))
