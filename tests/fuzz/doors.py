@@ -25,7 +25,6 @@ MAX_MESSAGE, MAX_STATUS = 4000, 6000
 #: What no input may cause. The last two mean that nobody answered; RESOURCE_EXHAUSTED is told apart below.
 FAULTY_CODES = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "DEADLINE_EXCEEDED", "CANCELLED"})
 
-
 #: What a server says to a client that asks whether to send its body.
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -168,15 +167,13 @@ class _Answer:
 def _judge_http(case: Case, answer: _Answer) -> Ended:
     status, words = str(answer.status), answer.body[:300].decode(errors="replace")
     timed = any(name == "x-elle-timeout-s" for name, _ in case["headers"])
-    if answer.status >= 500 and not (answer.status == 504 and timed):
+    # A decision model that declines says so with status 503, by design: nothing else must look like an answer.
+    declined = answer.status == 503 and b'"code":"undecided"' in answer.body
+    if answer.status >= 500 and not declined and not (answer.status == 504 and timed):
         return Ended(status, status, words)
     if answer.status >= 400 and len(answer.body) > MAX_MESSAGE:
         return Ended(status, "echo", words)
-    if (
-        answer.body
-        and case["method"] != "HEAD"
-        and not answer.body.startswith((b"data: ", b"event: ", b"Invalid HTTP"))
-    ):
+    if answer.body and case["method"] != "HEAD" and not answer.body.startswith(_NOT_JSON):
         try:
             json.loads(answer.body, parse_constant=_no_json)
         except ValueError:

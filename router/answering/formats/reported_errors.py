@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from router.answering.reading.retry_after import WAIT_HEADERS, is_plain_header
+from router.plain_json import whole_text
+
 #: The `finish_reason` of a choice that ended in an error, as OpenRouter sends it, also in an answer of status 200.
 _FAILED_CHOICE = "error"
 
@@ -99,7 +102,7 @@ def _report(said: Mapping[str, Any]) -> ReportedError:
     guessed = [_STATUS_OF.get(word.lower()) for word in (code, kind) if isinstance(word, str)]
     status = next((one for one in (said_status, *guessed) if one is not None), _OTHER_STATUS)
     return ReportedError(
-        message=message if isinstance(message, str) else "",
+        message=whole_text(message) if isinstance(message, str) else "",
         code=_as_name(code),
         param=_as_name(said.get("param")),
         said_status=said_status,
@@ -133,6 +136,6 @@ def _waits(said: Mapping[str, Any]) -> dict[str, str]:
         for name, value in holder.items():
             header = str(name).lower().replace("_", "-")
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if header in {"retry-after", "retry-after-ms"} and (is_number or isinstance(value, str)):
+            if header in WAIT_HEADERS and (is_number or (isinstance(value, str) and is_plain_header(value))):
                 found[header] = str(value)
     return found

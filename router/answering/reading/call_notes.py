@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from router.answering.reading.retry_after import WAIT_HEADERS, is_plain_header
 from router.intake.answer_budget import HeldAnswer
 
 #: How the names of the headers begin in which OpenAI, Anthropic and others say how much a key may still ask.
 RATE_LIMIT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
 
-#: Headers in which an upstream says when to come back.
-_WAITS = frozenset({"retry-after", "retry-after-ms"})
-
-#: Most headers of rate limits that are passed on, and most characters of one.
-_MOST_HEADERS, _MOST_CHARACTERS = 40, 200
+#: Most headers of rate limits that are passed on.
+_MOST_HEADERS = 40
 
 
 class CallNotes:
@@ -52,9 +50,9 @@ class CallNotes:
         self.note_life()
         for raw_name, raw_value in headers:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
-            if len(value) > _MOST_CHARACTERS or not (value.isascii() and value.isprintable()):
+            if not is_plain_header(value):
                 continue
             if name.startswith(RATE_LIMIT_PREFIXES) and len(self.rate_limits) < _MOST_HEADERS:
                 self.rate_limits[name] = value
-            elif name in _WAITS:
+            elif name in WAIT_HEADERS:
                 self.waits[name] = value

@@ -7,6 +7,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+#: Headers in which an upstream says when to come back.
+WAIT_HEADERS = frozenset({"retry-after", "retry-after-ms"})
+
+#: Most characters of a header of an upstream that is read or passed on.
+_MOST_CHARACTERS = 200
+
 #: The longest Retry-After that is believed.
 MAX_RETRY_AFTER_S = 600.0
 
@@ -31,7 +37,12 @@ def retry_after_s(value: str, now: datetime, *, most_s: float = MAX_RETRY_AFTER_
     except ValueError:
         try:
             until = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         seconds = ((until if until.tzinfo else until.replace(tzinfo=UTC)) - now).total_seconds()
     return min(max(seconds, 0.0), most_s) if math.isfinite(seconds) else None
+
+
+def is_plain_header(value: str) -> bool:
+    """Return whether a text is short and plain ASCII, so that every HTTP library takes it as the value of a header."""
+    return len(value) <= _MOST_CHARACTERS and value.isascii() and value.isprintable()
