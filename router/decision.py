@@ -192,3 +192,7 @@ class RoutingDecision:
     score: ScoreUsed | None = None
     propensity: float = 1.0
     escalated_from: str = ""
+
+    def expected_usd(self, candidate: str) -> float | None:
+        """Return the expected cost of an answer of a candidate in USD; None if it is not known."""
+        return next((one.expected_cost_usd for one in self.candidates if one.candidate == candidate), None)

@@ -29,7 +29,7 @@ from probes.encoders.spec import MINILM_L6  # noqa: E402
 from probes.errors import EncoderError  # noqa: E402
 from router.client import RouterClient  # noqa: E402
 from router.deciding.pipeline import Router  # noqa: E402
-from router.identity.accounts import current_admission  # noqa: E402
+from router.identity.admission import current_admission  # noqa: E402
 from router.identity.principal import current_principal  # noqa: E402
 from router.serving.server import ServerSettings  # noqa: E402
 from router.tuning.judging import fit_figures  # noqa: E402

@@ -68,11 +68,12 @@ def completion_of(
     answers = format_of(query.api_format)
     counts = (tally or answers.tally())(body)
     text = answers.text_of(body, streamed=tally is not None)
-    usage = _usage(counts, prices) if counts is not None and is_counted else None
+    usage = usage_of(counts, prices) if counts is not None and is_counted else None
     return Completion(text, body, usage, delivery)
 
 
-def _usage(counts: AnswerTokens, prices: Prices | None) -> Usage:
+def usage_of(counts: AnswerTokens, prices: Prices | None) -> Usage:
+    """Return the tokens of an answer with their cost at these prices."""
     cost_usd = None
     if prices is not None:
         cached = min(counts.cached, counts.input)

@@ -40,7 +40,7 @@ from router.attempts import Delivery
 from router.decision import RoutingDecision
 from router.errors import DispatchError, InvalidRequestError, UpstreamTimeoutError
 from router.observing.observer import NO_OBSERVERS, Observers
-from router.policies.candidates.candidate import Candidate
+from router.policies.candidates.candidate import Candidate, Prices
 from router.policies.loading import ServedPolicy
 from router.policies.rules import speaks_openai
 from router.values import ApiFormat, RouteQuery
@@ -209,9 +209,18 @@ class Dispatcher:
         """Return what asks a candidate once, for requests that are not decided (`router.answering.undecided`)."""
         return self._upstream
 
+    @property
+    def observers(self) -> Observers:
+        """Return who is told how every answer ends."""
+        return self._observers
+
     def candidate(self, policy: str, name: str) -> Candidate:
         """Return a candidate by the names of its policy and of itself."""
         return self._targets[policy, name].candidate
+
+    def prices(self, policy: str, name: str) -> Prices | None:
+        """Return the prices of a candidate by the names of its policy and of itself; None if they are not known."""
+        return self._targets[policy, name].prices
 
     async def aclose(self) -> None:
         """Close the connections to the upstreams. No request may be in flight any more."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router.identity.accounts import current_admission
+from router.identity.admission import current_admission
 from router.policies.choice import Choice, cheapest_choice, is_strong
 from router.policies.eligibility import Eligibility
 

@@ -235,13 +235,6 @@ class Router:
         """
         self.memory.note_answer(decision, candidate, caller)
 
-    def remember_response(self, decision: RoutingDecision, response_id: str, candidate: str, *, caller: str) -> None:
-        """Note which candidate gave a response of the Responses API.
-
-        Requests whose `previous_response_id` names it then go to this candidate. `caller` is as in `decide`.
-        """
-        self.memory.note_response(decision, response_id, candidate, caller)
-
     async def close(self) -> None:
         """Stop the threads of the encoders and the thread for large requests."""
         await self._encoders.close()

@@ -16,7 +16,7 @@ from router.decision import Reason, RoutingDecision
 from router.drift.settings import DriftSettings
 from router.drift.traffic_watch import TrafficWatch
 from router.errors import ConfigError
-from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
+from router.observing.observer import DecidedEvent, Observer
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _MOST_BYTES = 64 * 1024 * 1024
 _SCHEMA = "elle.drift/1"
 
 
-class DriftWatch:
+class DriftWatch(Observer):
     """Counts every decision, compares blocks of them with a baseline, and logs an alarm when the traffic has changed.
 
     A decision for which a session held its candidate is not counted, because it was not judged anew.
@@ -81,12 +81,6 @@ class DriftWatch:
         if watch.add(decision, self._clock()):
             self._report(decision, watch, had_alarms=bool(before))
             self._save_soon()
-
-    def refused(self, event: RefusedEvent) -> None:
-        """Ignore refusals: they say nothing of the traffic that is decided."""
-
-    def answered(self, event: AnsweredEvent) -> None:
-        """Ignore answers: labels are fed to `router.drift.label_watch`."""
 
     def save(self) -> None:
         """Write the state file, if there is one. A failure is logged, because the watch goes on in memory."""

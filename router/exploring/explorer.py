@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from router.decision import Reason
-from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
+from router.observing.observer import AnsweredEvent, Observer
 from router.policies.choice import Choice
 from router.policies.eligibility import Eligibility
 from router.values import HeldCandidate
@@ -23,7 +23,7 @@ EXPLORED_REASONS = frozenset(
 _DAY_S = 86_400
 
 
-class Explorer:
+class Explorer(Observer):
     """Explores for policies whose key `explore` says so. It is an observer, because answers say what was really spent.
 
     With the probability `share` another eligible candidate answers, each with the same probability. The record has the
@@ -84,18 +84,11 @@ class Explorer:
             propensity=explore.share / len(costs),
         )
 
-    def decided(self, event: DecidedEvent) -> None:
-        """Do nothing: what a decision is expected to cost was counted when it was drawn."""
-
-    def refused(self, event: RefusedEvent) -> None:
-        """Do nothing: a refused request costs nothing."""
-
     def answered(self, event: AnsweredEvent) -> None:
         """Count what the answer of an explored request cost beyond what was expected."""
         decision = event.decision
         if decision.reason is Reason.EXPLORED and event.cost_usd is not None:
-            costs = {one.candidate: one.expected_cost_usd for one in decision.candidates}
-            beyond = event.cost_usd - (costs.get(decision.chosen) or 0.0)
+            beyond = event.cost_usd - (decision.expected_usd(decision.chosen) or 0.0)
             with self._lock:
                 self._spend(decision.policy.name.partition(":")[0], max(0.0, beyond))
 

@@ -1,4 +1,4 @@
-"""Hold each caller to the limits of its token: rate, share of strong answers, and money (`Accounts`, `Admission`).
+"""Hold each caller to the limits of its token: rate, share of strong answers, and money (`Accounts`).
 
 No request waits for other processes. Each process says what its callers have used (`Accounts.take_unsent`), and takes
 over what they have used elsewhere (`Accounts.learn`), a few times a second.
@@ -6,7 +6,6 @@ over what they have used elsewhere (`Accounts.learn`), a few times a second.
 
 from __future__ import annotations
 
-import contextvars
 import math
 import threading
 import time
@@ -14,9 +13,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from router.errors import LimitExceededError
-from router.identity.counts import DoorName, Figures, Refusal, RefusalCounts
-from router.identity.principal import NO_LIMITS, Beyond, Principal, TokenLimits
+from router.identity.counts import Figures
+from router.identity.principal import NO_LIMITS, Principal, TokenLimits
 from router.sharing.buckets import Bucket, Credit
 from router.sharing.usage import CallerUsage, Unsent
 
@@ -132,12 +130,17 @@ class Account:
             self._unsent.strong += strong
             self._credit.count(strong=strong)
 
-    def spend(self, usd: float) -> None:
-        """Count money; a number below zero gives money back that was counted before and was not spent."""
+    def spend(self, usd: float, *, reserved: float = 0.0) -> None:
+        """Count money, of which so much was reserved; a number below zero corrects what was counted before."""
+        with self._lock:
+            self._figures.spend(usd)
+        self.reserve(usd - reserved)
+
+    def reserve(self, usd: float) -> None:
+        """Count money that is probably to be spent; a number below zero gives back what was reserved before."""
         self._begin_day()
         with self._lock:
             self._unsent.usd += usd
-        self._figures.usd = max(0.0, self._figures.usd + usd)
         self._on_use(self._unsent.usd >= (self.limits.usd_per_day or math.inf) * SLICE / 2)
 
     def take_unsent(self) -> tuple[int, CallerUsage]:
@@ -231,13 +234,21 @@ class Accounts:
             account.is_shared = works
 
     def take_unsent(self) -> list[Unsent]:
-        """Return what callers with limits have used since the last call. `learn` or `give_back` must follow."""
-        found = []
+        """Return what callers with limits have used since the last call, each caller once.
+
+        `learn` or `give_back` must follow.
+        """
+        found: dict[str, Unsent] = {}
+        again: dict[str, Account] = {}
         while self._used:
             account_id, account = self._used.popitem()
-            day, usage = account.take_unsent()
-            found.append(Unsent(account_id, day, usage))
-        return found
+            if account_id in found:
+                # The caller has used more meanwhile.
+                again[account_id] = account
+            else:
+                found[account_id] = Unsent(account_id, *account.take_unsent())
+        self._used.update(again)
+        return list(found.values())
 
     def learn(self, sent: Unsent, total: CallerUsage, *, is_new: bool) -> None:
         """Take over what a caller has used in all processes; see `Account.learn`."""
@@ -269,76 +280,3 @@ class Accounts:
 
     def _now(self) -> float:
         return self._local_now() + self.clock_ahead_s
-
-
-class Admission:
-    """Lets the request in work use what the limits of its caller leave, and refuses the rest.
-
-    Attributes:
-        pays: whether the request gets an answer that costs money, and not a decision alone.
-        account: what the caller uses.
-    """
-
-    def __init__(self, account: Account, door: DoorName, counts: RefusalCounts, *, pays: bool) -> None:
-        self.account, self.pays = account, pays
-        self._door, self._counts = door, counts
-        self._reserved = 0.0
-
-    def take_request(self) -> None:
-        """Count one request of the caller. Raises LimitExceededError if there are too many."""
-        if wait_s := self.account.take_request():
-            raise self._refused(Refusal.OVER_RATE, "requests", wait_s)
-
-    def check_budget(self) -> None:
-        """Raise LimitExceededError if the budget of the day is used up and the token says `refuse`."""
-        if self.account.limits.beyond is Beyond.REFUSE and (wait_s := self.account.budget_wait_s()):
-            raise self._refused(Refusal.OVER_BUDGET, "US dollars a day", wait_s)
-
-    def require_budget(self) -> None:
-        """Raise LimitExceededError if the budget of the day is used up, also if the token says `cheap`.
-
-        It is for what no cheaper candidate can answer.
-        """
-        if wait_s := self.account.budget_wait_s():
-            raise self._refused(Refusal.OVER_BUDGET, "US dollars a day", wait_s)
-
-    def permit_strong(self, *, can_be_cheap: bool) -> bool:
-        """Return whether a decision may go to a strong candidate; if not, the cheapest one is to answer.
-
-        can_be_cheap: whether the cheapest candidate may answer, or the request itself rules it out.
-
-        Raises LimitExceededError if the token says `refuse`, or if the request leaves no cheaper choice.
-        """
-        account = self.account
-        budget_wait_s = account.budget_wait_s()
-        if account.may_be_strong() and not budget_wait_s:
-            return True
-        if can_be_cheap and account.limits.beyond is Beyond.CHEAP:
-            return False
-        if budget_wait_s:
-            raise self._refused(Refusal.OVER_BUDGET, "US dollars a day", budget_wait_s)
-        account.count_refusal()
-        # How soon the share allows another strong decision depends on how much the caller asks meanwhile.
-        raise self._refused(Refusal.OVER_STRONG_SHARE, "decisions for a strong candidate", 1.0)
-
-    def reserve(self, usd: float) -> None:
-        """Count what an answer is expected to cost."""
-        self._reserved += usd
-        self.account.spend(usd)
-
-    def settle(self, usd: float) -> None:
-        """Count what an answer has cost, in place of what was expected."""
-        self.account.spend(usd - self._reserved)
-        self._reserved = 0.0
-
-    def _refused(self, reason: Refusal, what: str, wait_s: float) -> LimitExceededError:
-        self._counts.add(self._door, reason)
-        return LimitExceededError(
-            f"the limit of this token on {what} is reached; try again in {math.ceil(wait_s)} s, or ask whoever runs "
-            "the service for another limit.",
-            retry_after_s=wait_s,
-        )
-
-
-#: What the request that the current task works on may use; None if its caller has no account.
-current_admission: contextvars.ContextVar[Admission | None] = contextvars.ContextVar("current_admission", default=None)

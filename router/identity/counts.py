@@ -6,7 +6,7 @@ import enum
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class DoorName(enum.StrEnum):
@@ -56,9 +56,16 @@ class Figures:
 
     Attributes:
         decided, strong: the decisions, and those that went above the cheapest candidate that could answer.
-        usd: the US dollars that their answers have cost.
+        usd: the US dollars that their answers have cost. It never falls: what turns out to have cost less than was
+            thought is made up for by what is spent later.
     """
 
     decided: int = 0
     strong: int = 0
     usd: float = 0.0
+    _spent: float = field(default=0.0, compare=False, repr=False)
+
+    def spend(self, usd: float) -> None:
+        """Count money; a number below zero corrects what was counted before."""
+        self._spent += usd
+        self.usd = max(self.usd, self._spent)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from router.errors import ForbiddenError, UnauthenticatedError
-from router.identity.accounts import Accounts, Admission, current_admission
+from router.identity.accounts import Accounts
+from router.identity.admission import Admission, current_admission
 from router.identity.counts import DoorName, Refusal, RefusalCounts
 from router.identity.json_web_tokens import BadTokenError, ExpiredTokenError, JwtSettings, WebTokens
 from router.identity.method_scopes import ANSWERING, RUNNING, Needed

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from router.decision import RoutingDecision
 from router.errors import DispatchError
-from router.identity.accounts import current_admission
-from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent, RefusedEvent
+from router.identity.admission import current_admission
+from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent, Observer, SettledEvent
 
 
-class Spending:
+class Spending(Observer):
     """Observes decisions and answers, and counts their cost on the account of whoever asked.
 
     From the decision to the end of the answer the expected cost of the chosen candidate counts, so that many requests
@@ -22,10 +21,7 @@ class Spending:
         """Count the expected cost of an answer that is to come."""
         admission = current_admission.get()
         if admission is not None and admission.pays:
-            admission.reserve(_expected(event.decision, event.decision.chosen))
-
-    def refused(self, event: RefusedEvent) -> None:
-        """Do nothing, because what is not decided costs nothing."""
+            admission.reserve(event.decision.expected_usd(event.decision.chosen) or 0.0)
 
     def answered(self, event: AnsweredEvent) -> None:
         """Count the real cost in place of the expected one."""
@@ -38,7 +34,13 @@ class Spending:
             admission.settle(0.0)
         else:
             # An answer whose end nobody saw is paid for too.
-            admission.settle(_expected(event.decision, event.answered_by or event.decision.chosen))
+            admission.settle(event.decision.expected_usd(event.answered_by or event.decision.chosen) or 0.0)
+
+    def settled(self, event: SettledEvent) -> None:
+        """Count the real cost of an answer in place of what was counted when it seemed to have ended."""
+        admission = current_admission.get()
+        if admission is not None and admission.pays and event.cost_usd is not None:
+            admission.account.spend(event.cost_usd - event.charged_usd)
 
 
 @contextlib.contextmanager
@@ -61,7 +63,3 @@ def charging(expected_usd: float) -> Iterator[Callable[[float | None], None]]:
     except DispatchError:
         admission.settle(0.0)
         raise
-
-
-def _expected(decision: RoutingDecision, candidate: str) -> float:
-    return next((one.expected_cost_usd or 0.0 for one in decision.candidates if one.candidate == candidate), 0.0)

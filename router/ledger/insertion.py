@@ -20,7 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from router.ledger.database import driver_words, migrate, open_engine
 from router.ledger.records import LedgerRow, event_row
 from router.ledger.settings import LedgerSettings
-from router.ledger.tables import metadata
+from router.ledger.tables import metadata, outcomes
 from router.ledger.writer import LedgerDownError
 from router.times import first_id_at
 
@@ -35,6 +35,9 @@ _DAY_S = 86_400.0
 
 #: Rows of one statement. SQLite takes at least 999 values in one.
 _ROWS_AT_ONCE = 20
+
+#: What of an answer is known only at its end.
+_ENDS = ("at", "outcome", "input_tokens", "output_tokens", "cost_usd", "error")
 
 #: For each table the column whose ids say how old a row is. Feedback goes with its decision.
 _AGES = {"decisions": "decision_id", "outcomes": "decision_id", "feedback": "decision_id", "events": "event_id"}
@@ -171,6 +174,9 @@ class DatabaseSink:
 class _Insert:
     """Inserts rows into one table. A row that is there already is left as it is, so that rows may be given again.
 
+    Of two answers of one decision the later one counts, in whatever order they come: an answer in the background ends
+    after the caller got a first one. Who gave it, and after which attempts, is what the first row says.
+
     The statement is compiled once. SQLAlchemy's own way would prepare every value of every row anew, which takes twice
     as long as all the rest. SQLite gets many rows in one statement, because Python's lock is given up for each, and
     under load the writer would wait for the lock as often as there are rows. psycopg sends all rows in one go anyway.
@@ -178,7 +184,15 @@ class _Insert:
 
     def __init__(self, table: sa.Table, dialect: sa.Dialect) -> None:
         insert = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
-        compiled = insert(table).on_conflict_do_nothing().compile(dialect=dialect)
+        statement = insert(table)
+        if table is outcomes:
+            later = {name: statement.excluded[name] for name in _ENDS}
+            statement = statement.on_conflict_do_update(
+                index_elements=[table.c.decision_id], set_=later, where=statement.excluded.at > table.c.at
+            )
+        else:
+            statement = statement.on_conflict_do_nothing()
+        compiled = statement.compile(dialect=dialect)
         self._sql = str(compiled)
         self._positions: list[str] | None = getattr(compiled, "positiontup", None)
         self._json = [column.name for column in table.columns if isinstance(column.type, sa.JSON)]

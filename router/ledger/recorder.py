@@ -11,16 +11,16 @@ from typing import Any
 from router.errors import ConfigError
 from router.ledger.insertion import DatabaseSink
 from router.ledger.reader import LedgerReader
-from router.ledger.records import Decided, Digester, LedgerRow, decision_row, event_row, outcome_row
+from router.ledger.records import Decided, Digester, LedgerRow, decision_row, event_row, outcome_row, settled_row
 from router.ledger.settings import LedgerSettings
 from router.ledger.spool import Spool
 from router.ledger.writer import LedgerCounts, LedgerDownError, LedgerWriter
-from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
+from router.observing.observer import AnsweredEvent, DecidedEvent, Observer, SettledEvent
 
 log = logging.getLogger(__name__)
 
 
-class Ledger:
+class Ledger(Observer):
     """The ledger of a serving process: an observer that records decisions and answers. Close it to write what waits.
 
     Attributes:
@@ -64,12 +64,13 @@ class Ledger:
         decided = Decided.of(event, with_features=self.settings.keep_features)
         self.writer.put(functools.partial(self._decision_row, decided))
 
-    def refused(self, event: RefusedEvent) -> None:
-        """Do nothing: a request that was not decided has no row."""
-
     def answered(self, event: AnsweredEvent) -> None:
         """Record how an answer ended."""
         self.writer.put(functools.partial(outcome_row, event))
+
+    def settled(self, event: SettledEvent) -> None:
+        """Record what an answer used in the row that it has already."""
+        self.writer.put(functools.partial(settled_row, event))
 
     def note(self, kind: str, detail: Mapping[str, Any], *, policy_digest: str | None = None, actor: str = "") -> None:
         """Add a row to the audit trail. `detail` must be plain JSON and hold no text of prompts."""

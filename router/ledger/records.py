@@ -13,7 +13,7 @@ import numpy as np
 
 from router.decision import RoutingDecision
 from router.errors import RouterError
-from router.observing.observer import AnsweredEvent, DecidedEvent
+from router.observing.observer import AnsweredEvent, DecidedEvent, SettledEvent
 from router.plain_json import whole_text
 from router.times import made_at, new_id
 from router.values import NO_OVERRIDES, Overrides
@@ -108,7 +108,6 @@ def decision_row(decided: Decided, digester: Digester, *, with_prompt: bool) -> 
     """Return the row of a decision. `with_prompt`: whether the text that was judged is kept, besides its digest."""
     decision, features = decided.decision, decided.features
     timings, kinds = decision.timings, decision.kinds
-    costs = {one.candidate: one.expected_cost_usd for one in decision.candidates}
     values = {
         "decision_id": decision.decision_id,
         "at": made_at(decision.decision_id),
@@ -138,7 +137,7 @@ def decision_row(decided: Decided, digester: Digester, *, with_prompt: bool) -> 
         ],
         "difficulty": decision.difficulty,
         "leverage": decision.leverage,
-        "expected_cost_usd": costs.get(decision.chosen),
+        "expected_cost_usd": decision.expected_usd(decision.chosen),
         "caller": digester.of_name("caller", decided.caller),
         "session": digester.of_name("session", decision.session_id),
         "prompt_digest": digester.of_prompt(decided.text),
@@ -187,6 +186,23 @@ def outcome_row(event: AnsweredEvent) -> LedgerRow:
         "cost_usd": event.cost_usd,
         # The message of an error may quote the request. Its name says enough.
         "error": None if error is None else error.reason if isinstance(error, RouterError) else type(error).__name__,
+    }
+    return LedgerRow("outcomes", values)
+
+
+def settled_row(event: SettledEvent) -> LedgerRow:
+    """Return the row of an answer that ended in the background, to be written over the row that says it began."""
+    values = {
+        "decision_id": event.decision_id,
+        "at": event.at,
+        "outcome": event.outcome.value,
+        "answered_by": _text(event.answered_by),
+        "fell_back": False,
+        "attempts": [],
+        "total_s": max(0.0, event.at - made_at(event.decision_id)),
+        "input_tokens": event.input_tokens,
+        "output_tokens": event.output_tokens,
+        "cost_usd": event.cost_usd,
     }
     return LedgerRow("outcomes", values)
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, TextIO
 
 from probes.bounded.secrets import mask_secrets
 from router.observing.metrics import SHORT_DIGEST
-from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
+from router.observing.observer import AnsweredEvent, DecidedEvent, Observer, RefusedEvent, SettledEvent
 from router.times import utc_text
 
 #: Who says the lines about decisions, refusals and answers, and what is said whatever the level is.
@@ -109,7 +109,7 @@ class JsonLines(logging.Formatter):
         return json.dumps({**head, **fields})
 
 
-class DecisionLog:
+class DecisionLog(Observer):
     """Makes a line of each decision, refusal and answer. It holds ids, names and numbers, but no text of a caller.
 
     Args:
@@ -166,6 +166,19 @@ class DecisionLog:
             attempts=[f"{attempt.candidate}: {attempt.outcome.value}" for attempt in event.attempts],
             total_ms=_rounded(1e3 * event.total_s),
             first_content_ms=None if event.first_content_s is None else _rounded(1e3 * event.first_content_s),
+            input_tokens=event.input_tokens,
+            output_tokens=event.output_tokens,
+            cost_usd=event.cost_usd,
+        )
+
+    def settled(self, event: SettledEvent) -> None:
+        """Say what an answer used that was given in the background."""
+        self._say(
+            event.at,
+            "settled",
+            decision_id=event.decision_id,
+            outcome=event.outcome.value,
+            answered_by=event.answered_by,
             input_tokens=event.input_tokens,
             output_tokens=event.output_tokens,
             cost_usd=event.cost_usd,

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from router.observing import catalogue
+from router.observing.observer import Observer
 from router.observing.tally import Labels, Tally
 
 if TYPE_CHECKING:
     from router.decision import RoutingDecision, Timings
-    from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
+    from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent, SettledEvent
 
 #: How many characters of a digest tell versions apart for people.
 SHORT_DIGEST = 12
 
 
-class MetricsObserver:
+class MetricsObserver(Observer):
     """Counts everything that it is told. It takes a few microseconds for each event.
 
     Args:
@@ -61,6 +62,13 @@ class MetricsObserver:
         tally.observe(catalogue.ANSWER_SECONDS, by, event.total_s)
         if event.first_content_s is not None:
             tally.observe(catalogue.FIRST_CONTENT_SECONDS, by, event.first_content_s)
+        self._count_usage(by, event)
+
+    def settled(self, event: SettledEvent) -> None:
+        """Count the tokens and the cost of an answer that was counted without them when it was given."""
+        self._count_usage((*self._version(event), event.answered_by), event)
+
+    def _count_usage(self, by: Labels, event: AnsweredEvent | SettledEvent) -> None:
         counted = (
             (catalogue.INPUT_TOKENS, event.input_tokens),
             (catalogue.OUTPUT_TOKENS, event.output_tokens),
@@ -68,10 +76,10 @@ class MetricsObserver:
         )
         for metric, value in counted:
             if value is not None:
-                tally.count(metric, by, value)
+                self._tally.count(metric, by, value)
 
-    def _version(self, decision: RoutingDecision) -> Labels:
-        version = decision.policy.name, decision.policy.digest[:SHORT_DIGEST]
+    def _version(self, told: RoutingDecision | SettledEvent) -> Labels:
+        version = told.policy.name, told.policy.digest[:SHORT_DIGEST]
         self._tally.use(version)
         return version
 

@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
 
     from router.attempts import Attempt
-    from router.decision import RoutingDecision
+    from router.decision import ArtifactRef, RoutingDecision
     from router.errors import RouterError
     from router.observing.cost_comparison import CostComparison
     from router.values import HeldCandidate, RouteQuery
@@ -126,8 +126,33 @@ class AnsweredEvent:
     at: float = field(default_factory=time.time, compare=False)
 
 
-class Observer(Protocol):
-    """Is told what the service decides and what comes of it."""
+@dataclass(frozen=True, slots=True)
+class SettledEvent:
+    """Says what an answer used that was given in the background, which is known only when somebody fetches it.
+
+    Attributes:
+        decision_id: the id of its decision.
+        policy: the policy of the candidate, as it is served now.
+        answered_by: the candidate that answered.
+        outcome: how the answer ended.
+        input_tokens, output_tokens, cost_usd: as in `AnsweredEvent`.
+        charged_usd: the cost that was assumed until now.
+        at: when it was fetched, in seconds since 1970.
+    """
+
+    decision_id: str
+    policy: ArtifactRef
+    answered_by: str
+    outcome: AnswerOutcome
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    charged_usd: float
+    at: float = field(default_factory=time.time, compare=False)
+
+
+class Observer:
+    """Is told what the service decides and what comes of it. One that overrides a method does something about that."""
 
     def decided(self, event: DecidedEvent) -> None:
         """Note that a request was decided."""
@@ -137,6 +162,9 @@ class Observer(Protocol):
 
     def answered(self, event: AnsweredEvent) -> None:
         """Note that the answer of a decided request ended, well or badly."""
+
+    def settled(self, event: SettledEvent) -> None:
+        """Note what an answer used that had been given in the background. Any thread may call this."""
 
 
 class Observers:
@@ -164,6 +192,11 @@ class Observers:
         for observer in self._observers:
             _tell(observer.answered, event)
 
+    def settled(self, event: SettledEvent) -> None:
+        """Tell every observer what an answer used that had been given in the background."""
+        for observer in self._observers:
+            _tell(observer.settled, event)
+
 
 #: Tells nobody.
 NO_OBSERVERS = Observers()
@@ -177,7 +210,7 @@ def _tell(method: Callable[[Event], None], event: Event) -> None:
         log.exception("an observer failed; the request goes on")
 
 
-class DeferredObserver:
+class DeferredObserver(Observer):
     """Takes events at once, and tells other observers of them a moment later, many in a row, in a thread of its own.
 
     No request waits for what they do, and in a row each event takes them a fraction of the time that it takes between
@@ -209,6 +242,10 @@ class DeferredObserver:
     def answered(self, event: AnsweredEvent) -> None:
         """Let the end of an answer wait until the observers are told."""
         self._put(self._observers.answered, event)
+
+    def settled(self, event: SettledEvent) -> None:
+        """Let what an answer used wait until the observers are told."""
+        self._put(self._observers.settled, event)
 
     def tell(self) -> None:
         """Tell the observers everything that waits now."""

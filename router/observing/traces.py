@@ -20,7 +20,7 @@ from router.attempts import Attempt, AttemptOutcome
 from router.decision import RoutingDecision
 from router.errors import ConfigError
 from router.observing.metrics import SHORT_DIGEST
-from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent, RefusedEvent
+from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent, Observer, RefusedEvent
 from router.observing.span_messages import as_parts
 from router.observing.trace_context import current_trace
 from router.values import ApiFormat
@@ -98,7 +98,7 @@ def tracing(settings: TraceSettings) -> Iterator[TraceObserver]:
             log.warning("the last traces could not be sent to %s in time", settings.endpoint)
 
 
-class TraceObserver:
+class TraceObserver(Observer):
     """Makes a span for each decision, and below it spans for its answer and for each attempt to get it.
 
     Args:

@@ -16,7 +16,7 @@ from router.deciding.pipeline import Router, load_encoders
 from router.deciding.settings import RouterSettings
 from router.decision import RoutingDecision
 from router.errors import RouterError
-from router.observing.observer import AnsweredEvent, DecidedEvent, RefusedEvent
+from router.observing.observer import DecidedEvent, Observer
 from router.policies.loading import ServedPolicy, load_policies
 from router.values import Capability, RouteQuery
 
@@ -87,7 +87,7 @@ class _KnownFeatures:
         return self._encoder.encode(text)
 
 
-class ShadowWatch:
+class ShadowWatch(Observer):
     """Decides every request that the default policy has decided once more, by each shadow policy, in a thread.
 
     It is an observer. Features that were computed for the request are used again if the shadow's probe reads the same
@@ -130,12 +130,6 @@ class ShadowWatch:
         if is_large or not self._put(replace(event, query=replace(event.query, body=None))):
             for counts in self.counts.values():
                 counts.n_left_out += 1
-
-    def refused(self, event: RefusedEvent) -> None:
-        """Ignore a refusal, because there is nothing to compare with."""
-
-    def answered(self, event: AnsweredEvent) -> None:
-        """Ignore an answer, because a shadow asks nobody."""
 
     def wait(self) -> None:
         """Wait until everything that has been decided so far was compared."""
@@ -188,10 +182,7 @@ class ShadowWatch:
 
 def _count(counts: ShadowCounts, decision: RoutingDecision, shadow: RoutingDecision) -> None:
     counts.pairs[decision.chosen, shadow.chosen] += 1
-    costs = [
-        next((row.expected_cost_usd for row in one.candidates if row.candidate == one.chosen), None)
-        for one in (decision, shadow)
-    ]
+    costs = [one.expected_usd(one.chosen) for one in (decision, shadow)]
     if costs[0] is not None and costs[1] is not None:
         counts.n_priced += 1
         counts.cost_usd += costs[0]

@@ -267,8 +267,9 @@ async def _sharing(
     most = 0 if isinstance(settings.state, PrivateDatabase) else settings.max_sessions
     shared = StateSettings(settings.state, settings.session_ttl_s, most, reads=settings.worker == 0)
     # The router itself must be free to go once it is replaced, so only its memory is held here.
-    memories = memory.sessions, memory.responses
+    memories = memory.sessions, memory.responses, memory.unsettled
     async with exchanging(shared, memories, ports.gate.accounts) as exchange:
+        memory.settle_once = exchange.settle_once
         yield exchange
 
 

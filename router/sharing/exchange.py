@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -97,7 +98,7 @@ class StateExchange:
 
     Args:
         settings: what is shared and where.
-        memories: the memory of sessions, and that of responses.
+        memories: those of `AnswerMemory`, in an order that all processes have alike.
         accounts: what callers have used.
     """
 
@@ -107,6 +108,8 @@ class StateExchange:
         self._secret = hashlib.sha256(self._key).digest()
         self._database: StateDatabase | None = None
         self._waiting: dict[bytes, SharedSession] = {}
+        self._to_settle: dict[bytes, Callable[[], None]] = {}
+        self._owner = secrets.token_bytes(KEY_BYTES)
         self._is_new = True
         self._tidied_at = self._alarmed_at = float("-inf")
         self._retry_s = _RETRY_S
@@ -126,6 +129,17 @@ class StateExchange:
             self._waiting.pop(key, None)
             self._waiting[key] = SharedSession(key, kind, entry)
             self._forget_oldest()
+
+    def settle_once(self, key: bytes, settle: Callable[[], None]) -> None:
+        """Call `settle` in a moment, in another thread, unless a process that shares the database does it for the key.
+
+        While the database is away it waits. Any thread may call this.
+        """
+        with self._lock:
+            self._to_settle[key] = settle
+            if len(self._to_settle) > _MOST_WAITING:
+                self._to_settle.pop(next(iter(self._to_settle)))
+        self._wake()
 
     def _forget_oldest(self) -> None:
         while len(self._waiting) > _MOST_WAITING:
@@ -174,6 +188,7 @@ class StateExchange:
             await database.connect()
             await database.check_key(self._key)
         self._accounts.clock_ahead_s = await database.now() - time.time()
+        await self._settle(database)
         await self._tell_usage(database)
         await self._tell_sessions(database)
         if self._settings.reads:
@@ -182,6 +197,19 @@ class StateExchange:
                 self._tidied_at = time.monotonic()
                 await database.tidy(self._settings.ttl_s, max(_LEAST_KEPT, 2 * self._settings.most))
         self._accounts.share(works=True)
+
+    async def _settle(self, database: StateDatabase) -> None:
+        with self._lock:
+            taken, self._to_settle = self._to_settle, {}
+        claims = {hashlib.blake2b(key, digest_size=KEY_BYTES, person=b"settled").digest(): key for key in taken}
+        try:
+            won = await database.claim(list(claims), self._owner)
+        except BaseException:
+            with self._lock:
+                self._to_settle = taken | self._to_settle
+            raise
+        for claim in won:
+            taken[claims[claim]]()
 
     async def _tell_sessions(self, database: StateDatabase) -> None:
         with self._lock:

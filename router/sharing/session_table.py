@@ -72,11 +72,11 @@ def _anonymous_file(n_bytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Says which candidate answered last.
+    """Says which candidate answered last, or which decision an answer belongs to whose cost is not known yet.
 
     Attributes:
-        name: the digest of the candidate's name.
-        tokens: the input tokens that it has read.
+        name: the digest of the candidate's name, or the id of the decision.
+        tokens: the input tokens that the candidate has read, or the millionths of US dollars that were charged.
         at_s: when that was, by the clock of whoever uses the table.
     """
 
@@ -157,8 +157,8 @@ class SessionTable:
 
 
 def shared_block(max_sessions: int, key: bytes | None = None) -> SharedBlock:
-    """Return memory for so many sessions and as many responses.
+    """Return memory for so many sessions, and for two entries of as many responses.
 
     key: what the secret of the digests is made of, so that other replicas make the same digests; None makes one.
     """
-    return SharedBlock(SessionTable.n_bytes(2 * max_sessions), hashlib.sha256(key).digest() if key else None)
+    return SharedBlock(SessionTable.n_bytes(3 * max_sessions), hashlib.sha256(key).digest() if key else None)

@@ -53,6 +53,14 @@ _SAVE = (
     "candidate = excluded.candidate, tokens = excluded.tokens, at = excluded.at{change} "
     "WHERE excluded.at > elle_sessions_1.at"
 )
+#: Leaves a row that is there as it is, and returns whose it is.
+_CLAIM = (
+    "INSERT INTO elle_sessions_1 (key, kind, candidate, tokens, at) VALUES {rows} ON CONFLICT (key) DO UPDATE SET "
+    "at = elle_sessions_1.at RETURNING key, candidate"
+)
+#: The kind of a row that says which process has claimed something.
+_CLAIMED = 3
+
 _ADD_USAGE = (
     "INSERT INTO elle_usage_1 (account, day, requests, turns, strong, usd) VALUES {rows} "
     "ON CONFLICT (account, day) DO UPDATE SET requests = elle_usage_1.requests + excluded.requests, "
@@ -74,7 +82,7 @@ class SharedSession:
 
     Attributes:
         key: the keyed digest of the session.
-        kind: 0 for a session, 1 for a response.
+        kind: 0 for a session, 1 for a response, 2 for what is to be settled of a response.
         entry: who answered; its `at_s` is an age in seconds.
     """
 
@@ -157,6 +165,19 @@ class StateDatabase(abc.ABC):
         for statement in _in_chunks(_ADD_USAGE, rows, self.VALUE, ""):
             found += await self.run(*statement)
         return {(bytes(account), day): CallerUsage(*counts) for account, day, *counts in found}
+
+    async def claim(self, keys: Sequence[bytes], owner: bytes) -> set[bytes]:
+        """Claim what only one process may do, and return the keys that nobody else had claimed before.
+
+        owner: 16 bytes that only this process has. What it has claimed already it may claim again.
+        """
+        if not keys:
+            return set()
+        now = await self.now()
+        found: list[tuple[Any, ...]] = []
+        for statement in _in_chunks(_CLAIM, [(key, _CLAIMED, owner, 0, now) for key in sorted(keys)], self.VALUE, ""):
+            found += await self.run(*statement)
+        return {bytes(key) for key, claimed_by in found if bytes(claimed_by) == owner}
 
     async def tidy(self, ttl_s: float, most: int) -> None:
         """Delete sessions that are older than `ttl_s`, and all but the newest `most`; and usage of days long past."""

@@ -23,7 +23,7 @@ from router.decision import RoutingDecision
 from router.errors import InvalidRequestError
 from router.feedback.desk import FeedbackDesk
 from router.feedback.service import take_feedback
-from router.identity.accounts import current_admission
+from router.identity.admission import current_admission
 from router.identity.principal import caller_key
 from router.intake.loop_turns import TURNS
 from router.pb import router_service_pb2 as pb

@@ -50,8 +50,12 @@ class OpenAIResponses:
         return "".join(text for text in texts if isinstance(text, str))
 
     def has_content(self, chunk: Mapping[str, Any]) -> bool:
-        """Return whether an event brings a delta of an item, a finished item, or the end of the response."""
-        return chunk["type"].endswith((".delta", ".done")) or self.is_finished(chunk)
+        """Return whether an event brings a delta of an item, a finished item, or the end of the response.
+
+        So does the first event of a response in the background, which its provider goes on with whoever else is asked.
+        """
+        has_begun = response_in(chunk).get("background") is True
+        return has_begun or chunk["type"].endswith((".delta", ".done")) or self.is_finished(chunk)
 
     def is_finished(self, chunk: Mapping[str, Any]) -> bool:
         """Return whether an event says that the response is complete, or why it is not."""

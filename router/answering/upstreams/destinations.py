@@ -73,11 +73,13 @@ class KeptCall:
 
     Attributes:
         method: the method of HTTP.
-        path: what follows `/responses` in the URL, with the query, such as `/resp_1/input_items?limit=2`.
+        response_id: the id of the response.
+        rest: what follows the id in the URL, with the query, such as `/input_items?limit=2`.
     """
 
     method: str
-    path: str
+    response_id: str
+    rest: str
 
 
 class Destinations:
@@ -104,7 +106,7 @@ class Destinations:
     def of_kept(self, candidate: Candidate, base: str | None, call: KeptCall) -> Destination:
         """Return where to ask about a response that a candidate keeps. Raises as `of` does."""
         found = self.of(candidate, base, _ABOUT_RESPONSES)
-        return replace(found, url=found.url + call.path)
+        return replace(found, url=f"{found.url}/{call.response_id}{call.rest}")
 
     def _of_openai(self, candidate: Candidate, base: str, path: str) -> Destination:
         return self._at(base, key_of(candidate, base) or os.environ.get("OPENAI_API_KEY") or NO_KEY, path)

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from router.answering.completion import Completion
-from router.answering.formats.openai_responses import response_in
 from router.attempts import Delivery
 from router.decision import RoutingDecision
 from router.gateways.http.decision_format import RECORD_FIELD, decision_record
 from router.gateways.http.exchange import Exchange, is_large_body
 from router.gateways.http.http_reply import JSON_HEADERS
-from router.values import ApiFormat, RouteQuery
+from router.gateways.http.kept_responses.noted_response import noted_response
+from router.values import RouteQuery
 
 
 async def answer_chat(exchange: Exchange, chunks: Sequence[bytes]) -> None:
@@ -30,9 +30,10 @@ async def answer_chat(exchange: Exchange, chunks: Sequence[bytes]) -> None:
 
 
 async def _complete(exchange: Exchange, query: RouteQuery, decision: RoutingDecision) -> None:
-    completion = await exchange.engine.dispatcher.complete(query, decision, timeout_s=exchange.remaining_s)
-    record = _record(exchange, decision, completion.delivery)
-    _remember_response(exchange, query, decision, completion.body)
+    with noted_response(exchange, query, decision) as note:
+        completion = await exchange.engine.dispatcher.complete(query, decision, timeout_s=exchange.remaining_s)
+        record = _record(exchange, decision, completion.delivery)
+        note(completion)
     await exchange.reply.whole(200, JSON_HEADERS, {**completion.body, RECORD_FIELD: record | _cost(completion)})
 
 
@@ -40,11 +41,14 @@ async def _stream(exchange: Exchange, query: RouteQuery, decision: RoutingDecisi
     record: dict[str, Any] = {}
     reply = exchange.reply
     stream = exchange.engine.dispatcher.stream(query, decision, timeout_s=exchange.remaining_s)
-    async with contextlib.aclosing(stream) as steps, reply.commented(exchange.engine.comment_after_s):
+    async with contextlib.AsyncExitStack() as stack:
+        note = stack.enter_context(noted_response(exchange, query, decision))
+        steps = await stack.enter_async_context(contextlib.aclosing(stream))
+        await stack.enter_async_context(reply.commented(exchange.engine.comment_after_s))
         async for step in steps:
             if step.delivery is not None:
                 record = _record(exchange, decision, step.delivery)
-            _remember_response(exchange, query, decision, step.body)
+            note(step)
             carries = exchange.api.carries_record(step.body, has_cost=step.usage is not None)
             marked = (
                 exchange.api.with_record(step.body, record | _cost(step)) if carries else _without_record(step.body)
@@ -62,18 +66,6 @@ def _record(exchange: Exchange, decision: RoutingDecision, delivery: Delivery | 
     if delivery is not None and delivery.fell_back:
         exchange.engine.router.remember_answer(decision, delivery.answered_by, caller=exchange.whose["caller"])
     return decision_record(decision, delivery)
-
-
-def _remember_response(
-    exchange: Exchange, query: RouteQuery, decision: RoutingDecision, body: Mapping[str, Any]
-) -> None:
-    """Note who gave a response of the Responses API, whose provider alone keeps it. An event may hold none."""
-    if query.api_format is not ApiFormat.OPENAI_RESPONSES or exchange.reply.delivery is None:
-        return
-    response_id = response_in(body).get("id")
-    if isinstance(response_id, str):
-        answered_by, caller = exchange.reply.delivery.answered_by, exchange.whose["caller"]
-        exchange.engine.router.remember_response(decision, response_id, answered_by, caller=caller)
 
 
 def _without_record(body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from router.gateways.http.exchange import Answer, Endpoint, Engine
 from router.gateways.http.http_api import HttpApi
 from router.gateways.http.http_reply import JSON_HEADERS, Send, to_json
 from router.gateways.http.http_request import Receive, Scope
+from router.gateways.http.kept_responses.kept_endpoint import answer_kept
 from router.gateways.http.openai_format import (
     COMPLETIONS_FORMAT,
     EMBEDDINGS_FORMAT,
@@ -23,7 +24,6 @@ from router.gateways.http.openai_format import (
 from router.gateways.http.request_body import model_list, model_object
 from router.gateways.http.responses_format import RESPONSES_FORMAT
 from router.gateways.http.undecided.feedback_endpoint import answer_feedback
-from router.gateways.http.undecided.kept_endpoint import answer_kept
 from router.gateways.http.undecided.undecided_endpoints import answer_embeddings, answer_token_count
 from router.identity.counts import DoorName, Refusal
 from router.identity.gate import Gate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -54,7 +55,7 @@ class ResponseUpstream:
         )
 
     async def _keep(self, request: Request) -> Response:
-        """Answer what is asked about a response that is kept. In the background one is never finished by itself."""
+        """Answer what is asked about a response that is kept. In the background one ends when `end` says so."""
         url = request.url
         self.asked.append((request.method, f"{url.path}?{url.query}" if url.query else url.path))
         self.headers.append(dict(request.headers))
@@ -78,6 +79,11 @@ class ResponseUpstream:
         elif request.query_params.get("stream") == "true":
             return StreamingResponse(_events(response), media_type="text/event-stream")
         return JSONResponse(response)
+
+    def end(self, response_id: str, status: str = "completed", **changes: Any) -> None:
+        """End a response that is given in the background."""
+        done = {"status": status, "output": _output({"model": "up", "input": ""}), "usage": USAGE}
+        self.kept[response_id].update(done | changes)
 
     async def _complete(self, request: Request) -> Response:
         raw = await request.body()
@@ -179,6 +185,8 @@ async def _events(response: dict[str, Any]) -> AsyncIterator[str]:
     begun = response | {"status": "in_progress", "output": [], "usage": None, "error": None}
     yield event("response.created", response=begun)
     yield event("response.in_progress", response=begun)
+    while response["status"] == "queued":  # noqa: ASYNC110 - it is changed from another thread
+        await asyncio.sleep(0.01)
     if response["status"] == "failed":
         yield event("response.failed", response=response)
         return
@@ -195,7 +203,7 @@ async def _events(response: dict[str, Any]) -> AsyncIterator[str]:
                 yield event("error", code="server_error", message="no room any more", param=None)
                 return
         yield event("response.output_item.done", output_index=index, item=item)
-    yield event("response.completed", response=response)
+    yield event(f"response.{response['status']}", response=response)
 
 
 def _deltas(item: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from router.errors import LimitExceededError
 from router.identity import accounts
-from router.identity.accounts import STRONG_BURST, Account, Accounts, Admission
+from router.identity.accounts import STRONG_BURST, Account, Accounts
+from router.identity.admission import Admission
 from router.identity.counts import DoorName, Figures, Refusal, RefusalCounts
 from router.identity.principal import Principal, Scope, TokenLimits
 
@@ -193,3 +194,21 @@ def test_the_number_of_callers_that_are_remembered_is_bounded(monkeypatch: pytes
     assert all_accounts.of(principal("a", "x")) is first
     all_accounts.of(principal("b", "x"))
     assert all_accounts.of(principal("a", "x")) is first
+
+
+def test_the_money_that_metrics_count_never_falls(clock: Clock) -> None:
+    account = clock.account(usd_per_day=5)
+    admission = clock.admission(account)
+    seen = [clock.figures.usd]
+    for expected_usd, real_usd in ((1.0, 0.25), (0.5, 0.75)):
+        admission.reserve(expected_usd)
+        seen.append(clock.figures.usd)
+        admission.settle(real_usd)
+        seen.append(clock.figures.usd)
+    # What was charged in the background turns out to have cost less.
+    account.spend(-0.5)
+    seen.append(clock.figures.usd)
+    account.spend(0.75)
+    seen.append(clock.figures.usd)
+    assert seen == [0.0, 0.0, 0.25, 0.25, 1.0, 1.0, 1.25]
+    assert account.usd_today == 1.25

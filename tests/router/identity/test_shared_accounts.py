@@ -208,3 +208,25 @@ def test_days_begin_by_the_common_clock() -> None:
     assert not ask(cluster, process, 2)
     process.clock_ahead_s = DAY_S
     assert ask(cluster, process, 0.01)
+
+
+def test_what_a_caller_uses_while_others_are_told_is_told_the_next_time() -> None:
+    spent = 0
+
+    def now() -> float:
+        # Another thread lets the caller spend just when its usage has been taken.
+        nonlocal spent
+        if is_telling and spent < 3:
+            spent += 1
+            account.spend(1.0)
+        return 20_000 * DAY_S
+
+    is_telling = False
+    accounts = Accounts(now=now)
+    accounts.on_due = lambda: None
+    account = accounts.of(Principal("me", "me", frozenset(Scope), TokenLimits(usd_per_day=5)))
+    account.spend(1.0)
+    is_telling = True
+    told = [accounts.take_unsent() for _ in range(5)]
+    assert max(len(once) for once in told) == 1
+    assert sum(one.usage.usd for once in told for one in once) == 4.0

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from router.errors import LimitExceededError, UpstreamUnavailableError
-from router.identity.accounts import Account, Admission, current_admission
+from router.identity.accounts import Account
+from router.identity.admission import Admission, current_admission
 from router.identity.counts import DoorName, RefusalCounts
 from router.identity.principal import TokenLimits
 from router.identity.spending import charging

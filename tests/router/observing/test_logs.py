@@ -14,8 +14,9 @@ import pytest
 
 from router import errors
 from router.attempts import Attempt, AttemptOutcome
+from router.decision import ArtifactRef
 from router.observing.logs import ConsoleLines, DecisionLog, JsonLines, LogFormat, LogSettings, configure_logging
-from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent, RefusedEvent
+from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent, RefusedEvent, SettledEvent
 from router.values import RouteQuery
 from tests.fakes import write_policy
 from tests.router.observing.events import decision_of
@@ -40,6 +41,15 @@ class Written:
 
 def record(message: str, **more: Any) -> logging.LogRecord:
     return logging.makeLogRecord({"name": "router", "levelname": "ERROR", "msg": message, **more})
+
+
+def test_what_an_answer_in_the_background_used_is_a_line_of_its_own() -> None:
+    written = Written()
+    policy = ArtifactRef("p", "1", "d")
+    written.log.settled(SettledEvent("id", policy, "large", AnswerOutcome.ANSWERED, 110, 2, 0.5, 0.1, at=1.5))
+    [line] = map(json.loads, written.lines)
+    assert (line["message"], line["decision_id"], line["answered_by"]) == ("settled", "id", "large")
+    assert (line["input_tokens"], line["output_tokens"], line["cost_usd"]) == (110, 2, 0.5)
 
 
 def test_each_event_is_one_object_with_ids_names_and_numbers() -> None:

@@ -53,7 +53,9 @@ async def process(settings: DatabaseSettings, *, ahead_s: float = 0.0) -> AsyncI
     memory = AnswerMemory(RouterSettings(max_sessions=1000, shared_sessions=block), time.monotonic)
     accounts = Accounts(now=lambda: time.time() + ahead_s)
     shared = StateSettings(settings, 3600, 1000)
-    async with exchanging(shared, (memory.sessions, memory.responses), accounts) as exchange:
+    memories = memory.sessions, memory.responses, memory.unsettled
+    async with exchanging(shared, memories, accounts) as exchange:
+        memory.settle_once = exchange.settle_once
         yield Process(memory, accounts, exchange)
 
 
@@ -101,6 +103,38 @@ async def test_replicas_know_each_others_sessions_responses_and_spending(postgre
         assert later.knows("one", "small")
 
 
+@pytest.mark.parametrize("kind", [pytest.param("postgres", marks=needs_postgres), "sqlite"])
+async def test_each_key_is_settled_by_one_process(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, key: Path
+) -> None:
+    if kind == "sqlite":
+        settings = DatabaseSettings(str(tmp_path / "state.db"), key)
+    else:
+        settings = request.getfixturevalue("postgres")
+    done: list[tuple[bytes, int]] = []
+    names = [bytes([number]) * 16 for number in range(30)]
+    async with process(settings) as mine, process(settings) as yours:
+        for number, one in enumerate((mine, yours)):
+            for name in names if number else reversed(names):
+                one.memory.settle_once(name, lambda name=name, number=number: done.append((name, number)))  # type: ignore[misc]
+        await until(lambda: len(done) >= len(names))
+    # The last exchange has come.
+    assert sorted(name for name, _ in done) == names
+    async with process(settings) as later:
+        later.memory.settle_once(names[0], lambda: done.append((names[0], 2)))
+    assert len(done) == len(names)
+
+
+async def test_a_session_that_is_called_like_a_response_is_another_thing(tmp_path: Path) -> None:
+    settings = DatabaseSettings(str(tmp_path / "state.db"))
+    async with process(settings) as mine:
+        mine.memory.responses.remember("me", "same", "p", "small", 3)
+        mine.remember("same")
+    async with process(settings) as later:
+        assert later.knows("same")
+        assert later.memory.responses.held("me", "same", "p", NAMES)
+
+
 @needs_postgres
 async def test_what_lies_in_the_database_names_nobody(postgres: DatabaseSettings) -> None:
     async with process(postgres) as mine:
@@ -125,7 +159,7 @@ async def test_a_slow_transaction_hides_no_change_that_ended_before_it(postgres:
             await until(lambda: yours.knows("second"))
             await slow.execute("UPDATE elle_sessions_1 SET at = at + 1, tokens = 9, change = pg_current_xact_id()")
             await slow.commit()
-        key = yours.memory.sessions._key("me", "first", "p")
+        key = yours.memory.sessions.key("me", "first", "p")
         await until(lambda: (found := yours.memory.sessions._table.get(key)) and found.tokens == 9)
 
 

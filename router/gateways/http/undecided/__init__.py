@@ -1,1 +1,1 @@
-"""Answer requests that are not decided: embeddings, counts of tokens, kept responses, and feedback on answers."""
+"""Answer requests that are not decided: embeddings, counts of tokens, and feedback on answers."""

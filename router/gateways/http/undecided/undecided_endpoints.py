@@ -35,7 +35,7 @@ async def answer_embeddings(exchange: Exchange, chunks: Sequence[bytes]) -> None
     router, dispatcher = exchange.engine.router, exchange.engine.dispatcher
     policy = router.policy(query.overrides.policy)
     candidate = query.overrides.pin or policy.rules.file.safe_default
-    prices = policy.rules.prices[policy.rules.file.names.index(candidate)]
+    prices = dispatcher.prices(policy.ref.name, candidate)
     expected_usd = _cost_usd(prices, sum(map(len, chunks)) / _BYTES_OF_TOKEN)
     with charging(expected_usd or 0.0) as charge:
         answer = await embeddings_of(dispatcher, query, policy.ref.name, candidate, timeout_s=exchange.remaining_s)

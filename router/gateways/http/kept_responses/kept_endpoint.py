@@ -14,6 +14,7 @@ from router.errors import InvalidRequestError, UnknownResponseError
 from router.gateways.http.decision_format import ANSWERED_BY_HEADER
 from router.gateways.http.exchange import Exchange
 from router.gateways.http.http_reply import JSON_HEADERS
+from router.gateways.http.kept_responses.noted_response import settle_response
 from router.quoting import quoted
 
 #: An id of a response as providers write it. It becomes a part of a path, so it must not lead anywhere else.
@@ -46,13 +47,14 @@ async def answer_kept(exchange: Exchange, chunks: Sequence[bytes]) -> None:
             field="response_id",
         )
     query = urlencode(parameters)
-    call = KeptCall(method, f"/{response_id}{slash}{below}{query and '?' + query}")
+    call = KeptCall(method, response_id, f"{slash}{below}{query and '?' + query}")
     await (_stream if is_streamed else _whole)(exchange, keeper, call)
 
 
 async def _whole(exchange: Exchange, keeper: tuple[str, str], call: KeptCall) -> None:
     notes = CallNotes()
     answer = await ask_kept(exchange.engine.dispatcher, keeper, call, notes, exchange.remaining_s)
+    settle_response(exchange, keeper, call.response_id, answer)
     candidate = exchange.engine.dispatcher.candidate(*keeper)
     headers = {**notes.rate_limits, ANSWERED_BY_HEADER: candidate.name}
     await exchange.reply.whole(200, headers | JSON_HEADERS, answer)
@@ -63,6 +65,7 @@ async def _stream(exchange: Exchange, keeper: tuple[str, str], call: KeptCall) -
     stream = stream_kept(exchange.engine.dispatcher, keeper, call, CallNotes(), exchange.remaining_s)
     async with contextlib.aclosing(stream) as events, reply.commented(exchange.engine.comment_after_s):
         async for event in events:
+            settle_response(exchange, keeper, call.response_id, event)
             await reply.event(event)
     await reply.end_events()
 
