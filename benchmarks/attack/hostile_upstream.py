@@ -131,6 +131,13 @@ async def endless_early_heads(writer: Writer) -> None:
         await _send(writer, b"HTTP/1.1 103 Early\r\nlink: a\r\n\r\n" * 100)
 
 
+async def endless_chunks(writer: Writer) -> None:
+    """Answer in chunks of one byte, without an end."""
+    await _head(writer, "200 OK", "content-type: application/json", "transfer-encoding: chunked")
+    while True:
+        await _send(writer, b"1\r\n \r\n" * 10_000)
+
+
 async def endless_line(writer: Writer) -> None:
     """Send a stream whose first line has no end."""
     await _head(writer, "200 OK", "content-type: text/event-stream")
@@ -168,7 +175,7 @@ MODES: dict[str, Mode] = {
         *(good, error_of_100_kilobytes, error_of_a_megabyte, endless_error, answer_of_100_megabytes),
         *(answer_of_a_gigabyte, gzip_bomb, empty_lists, as_many_values_as_pass, as_many_probabilities_as_pass),
         *(text_of_many_commas, text_as_long_as_passes),
-        *(slow_answer, slow_error, endless_headers, endless_header, endless_early_heads),
+        *(slow_answer, slow_error, endless_headers, endless_header, endless_early_heads, endless_chunks),
         *(endless_line, endless_event, endless_comments, endless_events, events_of_many_values),
     )
 }

@@ -5,7 +5,7 @@ Splitting, counting or searching a part is one step each, during which neither t
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable
 
 from router.intake.loop_turns import Pace
 
@@ -17,12 +17,7 @@ async def in_small_parts(parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes, N
     """Yield a body in parts of at most `PART_BYTES`, and let others have their turn between them."""
     pace = Pace()
     async for part in parts:
-        for small in sliced(part, PART_BYTES):
+        for at in range(0, len(part) or 1, PART_BYTES):
+            small = part[at : at + PART_BYTES]
             yield small
             await pace.worked(len(small))
-
-
-def sliced(part: bytes, size: int) -> Iterator[bytes]:
-    """Yield the bytes in pieces of at most `size`; one empty piece of no bytes."""
-    for at in range(0, len(part) or 1, size):
-        yield part[at : at + size]

