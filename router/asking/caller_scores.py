@@ -47,6 +47,8 @@ def scores_of(given: Mapping[str, Any], headers: Mapping[str, str], parameters: 
             found.append((key.removeprefix(SCORE_HEADER_PREFIX), text))
     if found:
         return _checked(found, SCORES_HEADER)
+    if not parameters:
+        return {}
     metadata = parameters.get("metadata")
     held = metadata.get(SCORES_KEY) if isinstance(metadata, Mapping) else None
     return {} if held is None else _checked(_object(held, f"metadata.{SCORES_KEY}").items(), f"metadata.{SCORES_KEY}")

@@ -60,10 +60,11 @@ def session_id_of(given: str, headers: Mapping[str, str], parameters: Mapping[st
 def _found_id(given: str, headers: Mapping[str, str], parameters: Mapping[str, Any]) -> str:
     if given:
         return given
-    lowered = {name.lower(): value for name, value in headers.items()} if headers else {}
-    for name in SESSION_HEADERS:
-        if value := lowered.get(name):
-            return value
+    if headers:
+        lowered = {name.lower(): value for name, value in headers.items()}
+        for name in SESSION_HEADERS:
+            if value := lowered.get(name):
+                return value
     if not parameters:
         return ""
     metadata = parameters.get("metadata")

@@ -192,7 +192,7 @@ class Router:
         Raises RouterError; OverloadedError at once if the encoder's queue is full; DeadlineError after `timeout_s`.
         """
         deadline = None if timeout_s is None else time.perf_counter() + timeout_s
-        with contextlib.nullcontext() if in_batch else TURNS.deciding():
+        with contextlib.nullcontext() if in_batch else TURNS.deciding:
             try:
                 check_budget()
                 if query.escalated_from:

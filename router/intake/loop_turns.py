@@ -8,8 +8,6 @@ take no more of the loop than one, and while somebody decides there is one every
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
 #: Seconds between two turns while requests are being decided. What is done in a turn takes about as long.
@@ -19,26 +17,34 @@ PAUSE_S = 0.001
 TURN_WORK = 256 * 1024
 
 
-class LoopTurns:
-    """Gives turns to the long work of a process, in each of its event loops to one after the other."""
+class _Deciding:
+    """Counts, as a context, who waits for a decision. Every request enters it, and a generator would take longer."""
 
     def __init__(self) -> None:
-        self._n_deciding = 0
-        self._gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        self.n_waiting = 0
 
-    @contextlib.contextmanager
-    def deciding(self) -> Iterator[None]:
-        """Let long work pause while somebody waits for a decision within this context."""
-        self._n_deciding += 1
-        try:
-            yield
-        finally:
-            self._n_deciding -= 1
+    def __enter__(self) -> None:
+        self.n_waiting += 1
+
+    def __exit__(self, *failure: object) -> None:
+        self.n_waiting -= 1
+
+
+class LoopTurns:
+    """Gives turns to the long work of a process, in each of its event loops to one after the other.
+
+    Attributes:
+        deciding: the context in which somebody waits for a decision, and long work pauses. It may be entered again.
+    """
+
+    def __init__(self) -> None:
+        self.deciding = _Deciding()
+        self._gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
     @property
     def is_deciding(self) -> bool:
         """Return whether somebody waits for a decision."""
-        return self._n_deciding > 0
+        return self.deciding.n_waiting > 0
 
     async def next(self) -> None:
         """Wait for the next turn, until which everybody else in the loop has had theirs."""

@@ -63,9 +63,9 @@ async def test_turns_come_at_intervals_only_while_somebody_decides(monkeypatch: 
     monkeypatch.setattr(loop_turns.asyncio, "sleep", watched)
     mine = LoopTurns()
     await mine.next()
-    with mine.deciding(), mine.deciding():
+    with mine.deciding, mine.deciding:
         await mine.next()
-    with mine.deciding():
+    with mine.deciding:
         assert mine.is_deciding
         await mine.next()
     assert not mine.is_deciding
@@ -75,7 +75,7 @@ async def test_turns_come_at_intervals_only_while_somebody_decides(monkeypatch: 
 
 async def test_whoever_leaves_the_queue_holds_nobody_up() -> None:
     mine = LoopTurns()
-    with mine.deciding():
+    with mine.deciding:
         waiting = [asyncio.ensure_future(mine.next()) for _ in range(10)]
         await asyncio.sleep(0)
         for one in waiting[:9]:
