@@ -103,6 +103,7 @@ class Run:
         print(json.dumps(self.examples[-1])[:2000], file=sys.stderr, flush=True)
         if self._seeds is not None:
             text = json.dumps(case, indent=1) + "\n"
+            self._seeds.mkdir(parents=True, exist_ok=True)
             (self._seeds / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.json").write_text(text)
 
     async def _made_smaller(self, case: Case, fault: str) -> Case:
