@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from router.collecting.plan import CollectionPlan
 
 _COLLECT_GROUPS = {
-    "Which prompts": ("n", "select", "seed", "kind", "encoder_dir"),
+    "Which prompts": ("n", "select", "seed", "format", "encoder_dir"),
     "Grading": ("graders", "judges"),
     "Money and time": ("budget_usd", "max_calls", "max_output_tokens", "concurrency", "rates"),
     "Before anything is spent": ("dry_run", "plan", "max_loss", "yes"),

@@ -13,6 +13,7 @@ from router.cli.options import (
     ENCODER_DIR,
     ENGINE_NAMES,
     JSON,
+    LOG_FORMAT,
     PATH,
     PRICES,
     PROBE,
@@ -231,7 +232,7 @@ def export_encoder_verb(out: Path, as_json: bool, **options: Any) -> None:
 
 
 _PREVIEW_GROUPS = {
-    "What to preview": ("policy_file", "profile", "kind", "columns", "strong"),
+    "What to preview": ("policy_file", "profile", "format", "columns", "strong"),
     "What to show": ("html", "no_text", "show", "as_json"),
     "How to compute": ("resamples", "seed", "encoder_dir"),
 }
@@ -241,7 +242,7 @@ _PREVIEW_GROUPS = {
 @click.argument("log", metavar="LOG...", nargs=-1, required=True, type=PATH)
 @click.option("--policy", "policy_file", required=True, type=PATH, help="The policy file.")
 @click.option("--profile", help="Preview this profile instead of the rule of the policy.")
-@click.option("--kind", help="The kind of LOG, as in `elle import`. Default: it is recognised.")
+@LOG_FORMAT
 @COLUMNS
 @click.option(
     "--strong", metavar="CANDIDATE", help="The candidate that savings are measured against. Default: the last tier."
@@ -264,9 +265,9 @@ def preview_verb(log: tuple[Path, ...], policy_file: Path, as_json: bool, **opti
     """Show what a policy would have done with a log.
 
     The answer says who would have answered how much, at what cost, and which decisions were close. LOG is a log of
-    prompts or chats, in files or folders of any kind that `elle import` knows, or plain rows with a prompt or messages.
-    No model is asked, and no key and no label is needed. Sessions are replayed request by request with the times of the
-    log, and costs count the prompt caches of the providers. What the costs rest on is listed.
+    prompts or chats, in files or folders of any format that `elle import` knows, or plain rows with a prompt or with
+    messages. No model is asked, and no key and no label is needed. Sessions are replayed request by request with the
+    times of the log, and costs count the prompt caches of the providers. What the costs rest on is listed.
     """
     from router.cli.steps.preview_files import PreviewFiles, preview_files
     from router.tuning.previewing.preview import PreviewOptions
@@ -277,7 +278,7 @@ def preview_verb(log: tuple[Path, ...], policy_file: Path, as_json: bool, **opti
     if html is not None:
         require_free(html, folder=False, force=options["force"])
         require_other_than_input(click.get_current_context(), html)
-    files = PreviewFiles(log, policy_file, options["kind"], options["columns"], options["profile"], html)
+    files = PreviewFiles(log, policy_file, options["format"], options["columns"], options["profile"], html)
     resampling = Resampling(options["resamples"], options["seed"])
     wanted = PreviewOptions(
         options["strong"], options["show"], not options["no_text"], resampling, options["encoder_dir"]

@@ -115,10 +115,14 @@ def engine_options(command: _Function) -> _Function:
     return with_options(*_ENGINE)(cast(_Function, with_engine))
 
 
+LOG_FORMAT = click.option(
+    "--format", metavar="FORMAT", help="The format of the log, as `elle import` names it. Default: it is recognised."
+)
+
 #: The options of verbs that ask models: which prompts, how answers are graded, and how much they may cost.
 _ASKING = (
     click.option("--seed", default=0, show_default=True, help="The seed of the draw."),
-    click.option("--kind", metavar="KIND", help="The kind of the log, as in `elle import`. Default: it is recognised."),
+    LOG_FORMAT,
     ENCODER_DIR,
     click.option(
         "--grader",

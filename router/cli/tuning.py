@@ -35,7 +35,7 @@ _IMPORT_GROUPS = {
 @click.command(
     "import", cls=GroupedCommand, groups=_IMPORT_GROUPS, short_help="Convert outcomes of other programs into our form."
 )
-@click.argument("paths", metavar="[KIND] IN...", nargs=-1, required=True, type=PATH)
+@click.argument("paths", metavar="[FORMAT] IN...", nargs=-1, required=True, type=PATH)
 @click.option("--out", required=True, type=PATH, help="The file to write, .parquet or .jsonl.")
 @click.option("--scores", type=PATH, help="A file of ids and scores, for logs that hold no scores.")
 @click.option("--score-name", help="The name of the score to read, if the source has several.")
@@ -59,7 +59,7 @@ _IMPORT_GROUPS = {
 def import_verb(paths: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Convert outcomes that other programs keep into the form that `elle fit`, `tune` and `evaluate` read.
 
-    IN are files, or folders that hold them. Without KIND, the kind is recognised by the columns. KIND is one of
+    IN are files, or folders that hold them. Without FORMAT, the format is recognised by the columns. FORMAT is one of
     routellm, routerbench, mmlu-pro, lm-eval, promptfoo, openai-evals, openai-batch, openai-stored, anthropic-batch,
     litellm-spend-logs, langfuse, langsmith, phoenix, helicone, braintrust, votes and table. The command says what it
     took as the score. If it cannot know how good a score is, it asks for --score-map or --score-range. Rows that cannot
@@ -75,10 +75,10 @@ def import_verb(paths: tuple[Path, ...], out: Path, as_json: bool, **options: An
         if options["score_range"] is not None or (span := parse_scale(scale)) is None:
             raise click.UsageError(f"give one --scale, as in 1..5, or --score-range; got {scale!r}.")
         options["score_range"] = span
-    # A first word that is no file names the kind; if it is no kind either, the message names the nearest one.
+    # A first word that is no file names the format; if it is no format either, the message names the nearest one.
     named = len(paths) > 1 and not paths[0].exists()
-    kind, files = (str(paths[0]), paths[1:]) if named else (None, paths)
-    summary = import_outcomes(kind, files, out, ImportOptions(**options))
+    format_name, files = (str(paths[0]), paths[1:]) if named else (None, paths)
+    summary = import_outcomes(format_name, files, out, ImportOptions(**options))
     if as_json:
         print_json(summary.to_dict())
     else:

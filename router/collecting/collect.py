@@ -47,7 +47,7 @@ class CollectOptions:
         limits: how fast each model is asked.
         max_output_tokens: the longest answer, which every call asks for, so that its cost is bounded.
         store: the file of answers; None takes STORE_NAME beside the outcomes.
-        kind: the program that wrote the log; None finds out.
+        format: the format of the log, as `elle import` names it; None recognises it.
         force: whether an existing file of outcomes that is not ours may be replaced.
     """
 
@@ -59,7 +59,7 @@ class CollectOptions:
     limits: AskingLimits = field(default_factory=AskingLimits)
     max_output_tokens: int = 1024
     store: Path | None = None
-    kind: str | None = None
+    format: str | None = None
     force: bool = False
 
 
@@ -195,7 +195,7 @@ def _prepared(
             raise DataError(f"{out} exists; give --force to replace it, or another --out.")
         candidates = read_policy_file(policy).candidates
         described = read_policy_file(options.judges).candidates if options.judges else ()
-        log = read_prompt_log(paths, Panel(candidates), options.kind)
+        log = read_prompt_log(paths, Panel(candidates), options.format)
         graders = _graders(options.graders, log)
         panel = Panel.of(candidates, (model for grader in graders for model in grader.models), described)
         panel.check(priced=options.budget_usd is not None)

@@ -16,7 +16,7 @@ from router.collecting.calls.store import digest
 from router.collecting.values import Feedback, ModelAnswer, Sample
 from router.plain_json import whole_text
 from router.tuning.outcomes.adapters.collection import Collection, ImportedAnswer, UnusableRowError
-from router.tuning.outcomes.adapters.kinds import Reading, read_kind, recognise_kind
+from router.tuning.outcomes.adapters.formats import Reading, read_format, recognise_format
 from router.tuning.outcomes.adapters.prompts import check_prompt, decode_json_text
 from router.tuning.outcomes.records import Place, number_of
 from router.values import Message
@@ -56,21 +56,23 @@ class PromptLog:
         return sum(bool(getattr(sample, column)) for sample in self.samples)
 
 
-def read_prompt_log(paths: Sequence[Path], panel: Panel, kind: str | None = None) -> PromptLog:
+def read_prompt_log(paths: Sequence[Path], panel: Panel, format_name: str | None = None) -> PromptLog:
     """Return the prompts in these files, with the answers in them under the names of the panel.
 
     Rows with the same `prompt_id`, or without ids the k-th answers of all models to one prompt, are one prompt. A chat
     that ends with an answer is the prompt before it, and the answer is that of the row's model.
 
-    kind: a kind of `elle import`; None finds out by the columns.
+    format_name: a format of `elle import`; None finds out by the columns.
 
-    Raises DataError if no prompt can be used, and for files of no known kind.
+    Raises DataError if no prompt can be used, and for files of no known format.
     """
     collection = Collection()
-    kind = kind or recognise_kind(paths, Collection())
-    read_kind(kind, paths, collection, Reading(needs_scores=False))
+    format_name = format_name or recognise_format(paths, Collection())
+    read_format(format_name, paths, collection, Reading(needs_scores=False))
     # What graders need stands in columns of tables only, and is no part of what other commands import.
-    further = {row.place: row.values for path in paths for row in Collection().rows(path)} if kind == "table" else {}
+    further = (
+        {row.place: row.values for path in paths for row in Collection().rows(path)} if format_name == "table" else {}
+    )
     entries, texts = _merged(collection, further, panel)
     left_out = Counter(one.why for one in collection.left_out) + collection.skipped
     if not entries:

@@ -19,14 +19,14 @@ from router.policies.policy_file import FixedRule, PolicyFile
 _NO_ANSWERS: Mapping[str, ModelAnswer] = {}
 
 
-def import_log(log: Path, out: Path, candidates: Sequence[Candidate], kind: str | None, *, offline: bool) -> str:
+def import_log(log: Path, out: Path, candidates: Sequence[Candidate], format_name: str | None, *, offline: bool) -> str:
     """Write the prompts of a log, with the answers and columns that are in it, and say how many there are.
 
     Offline the answers of the log are left out, because simulated models answer.
 
     Raises DataError if the log holds no prompt that can be used.
     """
-    found = read_prompt_log([log], Panel(tuple(candidates)), kind)
+    found = read_prompt_log([log], Panel(tuple(candidates)), format_name)
     answers = (_NO_ANSWERS,) * len(found.samples) if offline else found.answers
     rows = (row for pair in zip(found.samples, answers, strict=True) for row in _rows(*pair))
     write_file(out, json_lines(rows).encode())

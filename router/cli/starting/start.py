@@ -113,18 +113,18 @@ class Start:
     def _import(self) -> FileStep:
         options = self.options
         two = (options.weak, options.strong)
-        kind, offline = options.collecting.kind, options.offline
+        format_name, offline = options.collecting.format, options.offline
         members = [one.model_dump(mode="json") for one in two]
-        reads = {"log": options.log, "members": members, "kind": kind, "offline": offline}
+        reads = {"log": options.log, "members": members, "format": format_name, "offline": offline}
 
         def work() -> Said:
             write_candidates(self.candidates, two)
-            return Said(import_log(options.log, self.prompts, two, kind, offline=offline))
+            return Said(import_log(options.log, self.prompts, two, format_name, offline=offline))
 
         return FileStep("import", reads, (self.prompts, self.candidates), work)
 
     def _collect(self) -> FileStep:
-        asked = replace(self.options.collecting, kind=None)
+        asked = replace(self.options.collecting, format=None)
         if not asked.graders:
             asked = replace(asked, graders=self._usual_graders())
         selection = asked.selection

@@ -24,7 +24,7 @@ _HTTP_PORT = 8080
 _START_GROUPS = {
     "Which models": ("weak", "strong", "policy", "offline"),
     "The target": ("max_loss",),
-    "Which prompts": ("n", "seed", "kind", "encoder_dir"),
+    "Which prompts": ("n", "seed", "format", "encoder_dir"),
     "Grading": ("graders", "judges"),
     "Money and time": ("budget_usd", "max_calls", "max_output_tokens", "concurrency", "rates", "yes"),
     "Output": ("out", "as_json"),

@@ -22,7 +22,7 @@ class PreviewFiles:
     """Names the files of a preview.
 
     Attributes:
-        log: files or folders of the log. kind: the kind of the log, as `elle import` names it; None recognises it.
+        log: files or folders of the log. format: the format of the log, as `elle import` names it; None recognises it.
         columns: for plain tables `NAME=COLUMN`, as in `prompt=Frage`.
         policy: the policy file. profile: a profile of the policy to preview in its place; None takes the policy.
         html: the page to write; None writes none.
@@ -30,7 +30,7 @@ class PreviewFiles:
 
     log: Sequence[Path]
     policy: Path
-    kind: str | None = None
+    format: str | None = None
     columns: Sequence[str] = ()
     profile: str | None = None
     html: Path | None = None
@@ -42,7 +42,7 @@ def preview_files(files: PreviewFiles, options: PreviewOptions, on_progress: Rep
     Raises ArtifactError, ConfigError, DataError or EncoderError before anything is written.
     """
     served = _profile(load_policy(files.policy), files.profile)
-    log = read_log(files.log, files.kind, parse_columns(files.columns), served.marks)
+    log = read_log(files.log, files.format, parse_columns(files.columns), served.marks)
     found = preview_policy(served, log, options, on_progress)
     if files.html is not None:
         write_file(files.html, preview_page(found).encode("utf-8", "replace"))

@@ -18,7 +18,7 @@ from router.asking.session_ids import session_id_of
 from router.errors import InvalidRequestError
 from router.tuning.outcomes.adapters.collection import Collection, ImportedAnswer, LeftOutRow, UnusableRowError
 from router.tuning.outcomes.adapters.files import expand
-from router.tuning.outcomes.adapters.kinds import Reading, read_kind, recognise_kind
+from router.tuning.outcomes.adapters.formats import Reading, read_format, recognise_format
 from router.tuning.outcomes.adapters.prompts import check_text
 from router.tuning.outcomes.made_ids import make_ids
 from router.tuning.outcomes.records import MAX_PROMPT_BYTES, Place
@@ -56,13 +56,13 @@ class RequestLog:
     """Holds the requests of a log in the order of time, and what was left out.
 
     Attributes:
-        kind: the kind of its files, as `elle import` names it. n_files: files read.
+        format: the format of its files, as `elle import` names it. n_files: files read.
         requests: in the order of time; requests without a time stay behind the one that stands before them.
         left_out: rows that cannot be replayed. notes: remarks for the user, each with a number of rows.
         n_without_time: requests whose time the log does not say.
     """
 
-    kind: str
+    format: str
     n_files: int
     requests: tuple[LoggedRequest, ...]
     left_out: tuple[LeftOutRow, ...]
@@ -86,24 +86,24 @@ NO_COST = "costs of 0, which logs write if they know no price; they count as unk
 
 def read_log(
     paths: Sequence[Path],
-    kind: str | None = None,
+    format_name: str | None = None,
     columns: Mapping[str, str] = MappingProxyType({}),
     marks: MarkIndex | None = None,
 ) -> RequestLog:
-    """Return the requests in files or folders of any kind that `elle import` knows; None recognises the kind.
+    """Return the requests in files or folders of any format that `elle import` knows; None recognises the format.
 
     columns: for plain tables the columns by what they are, as in {"prompt": "Frage"}.
     marks: the marks by which harnesses are known, those of the policy; None takes those that are shipped.
 
-    Rows that cannot be replayed are left out and listed. Raises DataError if no request is left, and if the kind cannot
-    be recognised; the error says what the files hold.
+    Rows that cannot be replayed are left out and listed. Raises DataError if no request is left, or if the format
+    cannot be recognised; the error says what the files hold.
     """
     files = expand(paths)
     collection = Collection()
-    kind = kind or ("table" if columns else recognise_kind(files, collection))
-    if columns and kind != "table":
-        raise DataError(f"--column is for tables; the kind of these files is {kind}.")
-    read_kind(kind, files, collection, Reading(needs_scores=False, columns=columns))
+    format_name = format_name or ("table" if columns else recognise_format(files, collection))
+    if columns and format_name != "table":
+        raise DataError(f"--column is for tables; the format of these files is {format_name}.")
+    read_format(format_name, files, collection, Reading(needs_scores=False, columns=columns))
     requests: list[LoggedRequest] = []
     sessions = Counter(session_id_of(one.session_id, {}, one.parameters) for one in collection.answers)
     for answer in _once_each(collection):
@@ -115,7 +115,7 @@ def read_log(
         first = f", the first is {collection.left_out[0].place}" if collection.left_out else ""
         raise DataError(f"the log must hold at least one prompt, found none in {len(files)} files ({why}{first}).")
     ordered, untimed = _in_time_order(requests)
-    return RequestLog(kind, len(files), ordered, tuple(collection.left_out), +collection.notes, untimed)
+    return RequestLog(format_name, len(files), ordered, tuple(collection.left_out), +collection.notes, untimed)
 
 
 def _once_each(collection: Collection) -> Iterator[ImportedAnswer]:

@@ -66,7 +66,7 @@ class Preview:
 
     Attributes:
         policy, policy_digest: of the policy. strong: the candidate that savings are measured against.
-        kind: of the log's files. n: requests replayed. n_sessions: sessions of two requests or more.
+        format: of the log's files. n: requests replayed. n_sessions: sessions of two requests or more.
         n_in_sessions: requests in these.
         period: of the log, as ISO 8601 from and to; None if the log has no times.
         ways: the policy, and beside it other ways to answer.
@@ -84,7 +84,7 @@ class Preview:
     policy: str
     policy_digest: str
     strong: str
-    kind: str
+    format: str
     n: int
     n_sessions: int
     n_in_sessions: int
@@ -146,7 +146,7 @@ def preview_policy(
         policy=served.ref.name,
         policy_digest=served.ref.digest,
         strong=names[strong],
-        kind=log.kind,
+        format=log.format,
         n=len(requests),
         n_sessions=len(long),
         n_in_sessions=sum(long),

@@ -36,7 +36,7 @@ def arguments_of(command: click.Command, data: Path) -> list[str]:
     given = []
     for parameter in command.params:
         if isinstance(parameter, click.Argument):
-            given.append("routellm" if parameter.name == "kind" else str(data))
+            given.append(str(data))
         elif parameter.required and parameter.name != "out":
             given += [parameter.opts[0], "1" if parameter.name == "count" else str(data)]
     return given

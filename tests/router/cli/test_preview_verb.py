@@ -106,8 +106,8 @@ def test_columns_of_a_spreadsheet_are_named(tmp_path: Path, policy: Path) -> Non
     sheet.write_bytes("Frage;Kosten\nWie groß ist Köln?;0,5\n".encode("cp1252"))
     columns = ("--column", "prompt=Frage", "--column", "cost_usd=Kosten")
     answer = json.loads(run(sheet, "--policy", policy, *columns, "--json").stdout)
-    assert (answer["kind"], answer["n"], answer["paid"]["usd"]) == ("table", 1, 0.5)
-    assert "--column is for tables" in run(sheet, "--policy", policy, *columns, "--kind", "votes").output
+    assert (answer["format"], answer["n"], answer["paid"]["usd"]) == ("table", 1, 0.5)
+    assert "--column is for tables" in run(sheet, "--policy", policy, *columns, "--format", "votes").output
 
 
 def test_an_empty_log_is_refused(tmp_path: Path, policy: Path) -> None:

@@ -21,10 +21,10 @@ from tests.router.collecting.simulated import simulated, write_log, write_policy
 PANEL = Panel((Candidate(name="cheap", model="openai/gpt-mini"), Candidate(name="best", model="openai/gpt-5")))
 
 
-def read(tmp_path: Path, *rows: dict[str, Any], kind: str | None = None) -> PromptLog:
+def read(tmp_path: Path, *rows: dict[str, Any], format_name: str | None = None) -> PromptLog:
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return read_prompt_log([path], PANEL, kind)
+    return read_prompt_log([path], PANEL, format_name)
 
 
 def user(text: str) -> dict[str, str]:
@@ -98,16 +98,16 @@ def test_rows_that_cannot_be_used_are_left_out_and_counted(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("rows", "kind", "message"),
+    ("rows", "format_name", "message"),
     [
         ((), None, "must hold prompts; it holds no rows"),
         (({"promt": "x"},), None, "Column 'promt' is nearly 'prompt': rename it"),
-        (({"prompt": "x"},), "tabel", "kind must be one of .* got 'tabel'. Did you mean table"),
+        (({"prompt": "x"},), "tabel", "the format must be one of .* got 'tabel'. Did you mean table"),
     ],
 )
-def test_a_log_without_prompts_is_refused(tmp_path: Path, rows: Any, kind: str | None, message: str) -> None:
+def test_a_log_without_prompts_is_refused(tmp_path: Path, rows: Any, format_name: str | None, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read(tmp_path, *rows, kind=kind)
+        read(tmp_path, *rows, format_name=format_name)
 
 
 def test_other_bad_input_is_refused_before_anything_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,14 +18,14 @@ from router.tuning.outcomes.adapters.collection import (
     valid,
 )
 from router.tuning.outcomes.adapters.files import check_out, expand, write_left_out, write_outcomes
-from router.tuning.outcomes.adapters.kinds import (
+from router.tuning.outcomes.adapters.formats import (
     WITH_NAMES,
     WITHOUT_SCORES,
     Reading,
-    check_kind,
-    kind_of_columns,
-    read_kind,
-    recognise_kind,
+    check_format,
+    format_of_columns,
+    read_format,
+    recognise_format,
 )
 from router.tuning.outcomes.adapters.prompts import check_prompt
 from router.tuning.outcomes.adapters.scores import ScoreOptions, parse_score_map, read_scores
@@ -47,7 +47,7 @@ class ImportOptions:
     """How an import reads the scores.
 
     Attributes:
-        scores: file with the scores of answers, for kinds that hold none.
+        scores: file with the scores of answers, for formats that hold none.
         score_name: the score to read of a Langfuse export that has several.
         score_map: quality of words, as in `good=1,bad=0`.
         score_range: the worst and the best score of the source.
@@ -63,40 +63,40 @@ class ImportOptions:
     force: bool = False
 
 
-def import_outcomes(kind: str | None, paths: Sequence[Path], out: Path, options: ImportOptions) -> ImportSummary:
-    """Read files of one kind, and write their answers to `out` in the long form that `elle fit` reads.
+def import_outcomes(name: str | None, paths: Sequence[Path], out: Path, options: ImportOptions) -> ImportSummary:
+    """Read files of one format, and write their answers to `out` in the long form that `elle fit` reads.
 
-    kind: one of KINDS; None recognises it by the columns of the files.
+    name: of the format, one of FORMATS; None recognises it by the columns of the files.
 
     Rows that cannot be used are left out, counted and listed in a file beside `out`. Raises DataError, and writes
     nothing, if nothing can be used or if the meaning of the scores is not known.
     """
-    if kind is not None:
-        check_kind(kind)
+    if name is not None:
+        check_format(name)
     score_options = ScoreOptions(parse_score_map(options.score_map), options.score_range)
     check_out(out, force=options.force)
     files = expand(paths, out)
     collection = Collection()
     columns = parse_columns(options.columns)
-    kind = kind or (kind_of_columns(columns) if columns else recognise_kind(files, collection))
-    if options.scores is not None and kind not in WITHOUT_SCORES:
-        raise DataError(f"--scores is for {', '.join(WITHOUT_SCORES)}; {kind} brings its own.")
-    if options.score_name is not None and kind not in WITH_NAMES:
-        raise DataError(f"--score-name is for {', '.join(WITH_NAMES)}; got {kind}.")
-    if columns and kind not in {"table", "votes"}:
-        raise DataError(f"--column is for tables and votes; the kind of these files is {kind}.")
+    name = name or (format_of_columns(columns) if columns else recognise_format(files, collection))
+    if options.scores is not None and name not in WITHOUT_SCORES:
+        raise DataError(f"--scores is for {', '.join(WITHOUT_SCORES)}; {name} brings its own.")
+    if options.score_name is not None and name not in WITH_NAMES:
+        raise DataError(f"--score-name is for {', '.join(WITH_NAMES)}; got {name}.")
+    if columns and name not in {"table", "votes"}:
+        raise DataError(f"--column is for tables and votes; the format of these files is {name}.")
     how = Reading(options.scores, options.score_name, score_options.words, columns=columns)
-    read_kind(kind, files, collection, how)
+    read_format(name, files, collection, how)
     _drop_empty(collection)
     scored, summary = read_scores(collection, score_options)
     usable, same = _usable(scored, collection)
     if not usable or summary is None:
         read = "the file" if len(files) == 1 else f"the {len(files)} files"
-        raise DataError(f"{kind}: found no answer with a prompt and a score in {read} ({_reasons(collection)}).")
+        raise DataError(f"{name}: found no answer with a prompt and a score in {read} ({_reasons(collection)}).")
     outcomes = write_outcomes(usable, out)
     listed = write_left_out(collection.left_out, out)
     return ImportSummary(
-        kind=kind,
+        format=name,
         out=str(out),
         n_files=len(files),
         n_answers=len(usable),

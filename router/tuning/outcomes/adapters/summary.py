@@ -15,14 +15,14 @@ class ImportSummary:
     """Holds what an import wrote, what it read as score, and what it left out.
 
     Attributes:
-        kind, out: arguments of the import. n_files: files read. n_answers, n_prompts: how many were written.
+        format, out: arguments of the import. n_files: files read. n_answers, n_prompts: how many were written.
         models: answers of each model.
         score: what was read as score, with its range and examples.
         left_out: records left out, by reason. left_out_file: their list; None if nothing was left out.
         notes: further remarks, in words.
     """
 
-    kind: str
+    format: str
     out: str
     n_files: int
     n_answers: int

@@ -141,7 +141,7 @@ def _check_columns(path: Path, there: Mapping[str, None], columns: TableColumns)
         near = next(filter(None, (_nearly(one, plain) for one in MODEL_COLUMNS)), "")
         raise DataError(
             f"{path} must say in a column which model answered ({', '.join(MODEL_COLUMNS)}); {holds}.{near} Name the "
-            "column with --column model=COLUMN. If each model has a column of its own, name the kind routellm."
+            "column with --column model=COLUMN. If each model has a column of its own, name the format routellm."
         )
     if columns.score is None and "score" in plain:
         return "score"

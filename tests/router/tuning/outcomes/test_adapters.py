@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from probes.errors import DataError
 from router.cli.main import cli
 from router.tuning.outcomes.adapters import ImportOptions, import_outcomes
-from router.tuning.outcomes.adapters.kinds import KINDS
+from router.tuning.outcomes.adapters.formats import FORMATS
 from router.tuning.outcomes.adapters.summary import ImportSummary
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
 
@@ -279,7 +279,7 @@ class TestLangfuse:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", FORMATS)
     def test_records_of_another_kind_are_an_error_that_names_the_file(self, tmp_path: Path, kind: str) -> None:
         path = write_json(tmp_path / "other.json", {"unknown": 1})
         with pytest.raises(DataError, match=r"other\.json"):
@@ -312,7 +312,7 @@ class TestRefusals:
             bring("routellm", path, scores=path)
         with pytest.raises(DataError, match="--score-name is for lm-eval, promptfoo"):
             bring("routellm", path, score_name="x")
-        with pytest.raises(DataError, match="kind must be one of routellm"):
+        with pytest.raises(DataError, match="the format must be one of routellm"):
             bring("parquet", path)
 
 
@@ -326,7 +326,7 @@ def test_the_command_prints_what_it_brought(tmp_path: Path) -> None:
     assert (found["n_answers"], found["n_prompts"], found["left_out"]) == (4, 2, {})
     failed = CliRunner().invoke(cli, ["import", "nosuch", str(table), "--out", str(out)])
     assert failed.exit_code == 1
-    assert "kind must be one of" in failed.output
+    assert "the format must be one of" in failed.output
 
 
 class TestTable:

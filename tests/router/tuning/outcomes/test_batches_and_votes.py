@@ -34,7 +34,7 @@ class TestAzureBatch:
         ]
         scores = write_rows(tmp_path / "scores" / "scores.jsonl", {"custom_id": "a", "score": 0.5})
         summary, found = imported(None, *files, scores=scores)
-        assert (summary.kind, found.models, found.scores.tolist()) == ("openai-batch", ("gpt-4o-batch",), [[0.5]])
+        assert (summary.format, found.models, found.scores.tolist()) == ("openai-batch", ("gpt-4o-batch",), [[0.5]])
         assert summary.left_out == {"failed calls": 1}
 
 
@@ -57,7 +57,7 @@ class TestAnthropicBatch:
         requests = write_rows(tmp_path / "requests.jsonl", self.request("a"), self.request("b"))
         results = write_rows(tmp_path / "results.jsonl", self.result("b"), self.result("a", "expired"))
         summary, found = imported(None, results, requests, scores=self.scores(tmp_path, "b", "c"))
-        assert (summary.kind, found.models, found.ids) == ("anthropic-batch", ("claude-x",), ("b",))
+        assert (summary.format, found.models, found.ids) == ("anthropic-batch", ("claude-x",), ("b",))
         assert (found.input_tokens.tolist(), found.output_tokens.tolist()) == ([[100]], [[3]])
         assert summary.left_out == {"failed calls": 1}
         assert summary.notes[0] == "scores that belong to no answer of these files: 1"
@@ -99,7 +99,7 @@ class TestStoredCompletions:
         messages = write_rows(tmp_path / "messages.jsonl", *reversed(rows))
         scores = write_rows(tmp_path / "scores" / "s.jsonl", {"id": "chatcmpl-A", "score": 1})
         summary, found = imported(None, done, messages, scores=scores)
-        assert (summary.kind, found.texts) == ("openai-stored", ("How far is the sun?", "How far is the moon?"))
+        assert (summary.format, found.texts) == ("openai-stored", ("How far is the sun?", "How far is the moon?"))
         assert found.scores[:, 0].tolist() == [1.0, 0.25]
 
     def test_a_completion_without_messages_is_left_out_with_what_to_do(self, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ class TestVotes:
     )  # fmt: skip
     def test_a_vote_scores_both_models(self, tmp_path: Path, winner: str, scores: list[float]) -> None:
         summary, found = imported(None, write_rows(tmp_path / "votes.jsonl", self.vote(winner)))
-        assert (summary.kind, found.models, found.scores.tolist()) == ("votes", ("m", "n"), [scores])
+        assert (summary.format, found.models, found.scores.tolist()) == ("votes", ("m", "n"), [scores])
         assert (found.texts, found.groups) == (("How far is the moon?",), ("English",))
         assert ("votes that both answers are bad, read as a tie: 1" in summary.notes) == ("bothbad" in winner)
 
@@ -154,7 +154,7 @@ class TestVotes:
         with pytest.raises(DataError, match=r"Column 'Preferred' is nearly 'Prefered'"):
             imported(None, path, columns=("winner=Prefered",))
         summary, found = imported(None, path, columns=("winner=Preferred",))
-        assert (summary.kind, found.models, found.scores.tolist()) == ("votes", ("m", "n"), [[1, 0], [0, 1]])
+        assert (summary.format, found.models, found.scores.tolist()) == ("votes", ("m", "n"), [[1, 0], [0, 1]])
 
     def test_a_winner_that_nobody_knows_is_named_with_its_column_and_line(self, tmp_path: Path) -> None:
         other = self.vote("tie", "q2", conversation_b=[{"role": "user", "content": "else"}])

@@ -34,7 +34,7 @@ class TestLmEval:
         write_rows(self.path(tmp_path, "org__large"), self.sample(0), self.sample(1))
         (tmp_path / "org__large" / "results_2025-01-31T12-00-00.123456.json").write_text('{"results": {}}', "utf-8")
         summary, found = imported(None, tmp_path)
-        assert (summary.kind, summary.models) == ("lm-eval", {"org/large": 2, "org/small": 2})
+        assert (summary.format, summary.models) == ("lm-eval", {"org/large": 2, "org/small": 2})
         assert found.texts == ("Q: question 0\nA:", "Q: question 1\nA:")
         assert found.scores.tolist() == [[1, 1], [1, 0]]
         assert set(found.groups) == {"gsm8k"}
@@ -97,7 +97,7 @@ class TestPromptfoo:
     def test_results_of_both_versions_are_read(self, tmp_path: Path, version: int) -> None:
         large = self.result(provider={"id": "x", "label": "large"}, score=1)
         summary, found = imported(None, self.write(tmp_path, self.result(), large, version=version))
-        assert (summary.kind, found.models) == ("promptfoo", ("large", "openai:gpt-4o-mini"))
+        assert (summary.format, found.models) == ("promptfoo", ("large", "openai:gpt-4o-mini"))
         assert found.scores.tolist() == [[1.0, 0.75]]
         assert (found.groups, found.input_tokens.tolist(), found.cost_usd[0, 0]) == (("distances",), [[5, 5]], 0.001)
 
@@ -162,7 +162,7 @@ class TestOpenAIEvals:
         path = tmp_path / "items.json"
         path.write_text(json.dumps({"object": "list", "data": [self.item()]}), "utf-8")
         summary, found = imported(None, path)
-        assert (summary.kind, found.models, found.scores.tolist()) == (
+        assert (summary.format, found.models, found.scores.tolist()) == (
             "openai-evals",
             ("gpt-4o-mini-2024-07-18",),
             [[1.0]],
@@ -197,5 +197,5 @@ class TestOpenAIEvals:
             {"final_report": {"accuracy": 1.0}},
         ]
         summary, found = imported(None, write_rows(tmp_path / "log.jsonl", *rows))
-        assert (summary.kind, found.models, found.scores.tolist()) == ("openai-evals", ("gpt-3.5-turbo",), [[1.0]])
+        assert (summary.format, found.models, found.scores.tolist()) == ("openai-evals", ("gpt-3.5-turbo",), [[1.0]])
         assert summary.left_out == {"final reports": 1}

@@ -13,7 +13,7 @@ import pytest
 
 from probes.errors import DataError
 from router.tuning.outcomes.adapters import ImportOptions, import_outcomes
-from router.tuning.outcomes.adapters.kinds import KINDS
+from router.tuning.outcomes.adapters.formats import FORMATS
 from router.tuning.previewing.logged_requests import read_log
 from tests.router.tuning.outcomes import test_batches_and_votes as batches
 from tests.router.tuning.outcomes import test_evaluations as evaluations
@@ -106,7 +106,7 @@ def put(row: Any, path: tuple[Any, ...], odd: Any) -> Any:
 
 def test_every_kind_has_rows_here() -> None:
     benchmarks = {"routellm", "routerbench", "mmlu-pro"}
-    assert set(ROWS) == set(KINDS) - benchmarks
+    assert set(ROWS) == set(FORMATS) - benchmarks
 
 
 @pytest.mark.parametrize("kind", ROWS)

@@ -27,7 +27,7 @@ class TestFiles:
         path = sheet(tmp_path, text, "cp1252")
         summary, found = imported(None, path)
         assert found.texts == ("Wie groß ist „Köln“?", "Warum?")
-        assert (summary.kind, summary.models) == ("table", {"groß": 1, "klein": 1})
+        assert (summary.format, summary.models) == ("table", {"groß": 1, "klein": 1})
         assert sorted(score for row in found.scores.tolist() for score in row if score == score) == [0.5, 1.0]
         assert summary.notes[0].startswith(
             "sheet.csv is read as Windows-1252, because it is not UTF-8; if the word 'groß'"
@@ -99,7 +99,7 @@ class TestColumns:
 
     def test_columns_are_for_tables_and_votes(self, tmp_path: Path) -> None:
         path = sheet(tmp_path, "doc_id,arguments,resps\n1,Why?,a\n")
-        with pytest.raises(DataError, match="--column is for tables and votes; the kind of these files is lm-eval"):
+        with pytest.raises(DataError, match="--column is for tables and votes; the format of these files is lm-eval"):
             imported("lm-eval", path, columns=["prompt=x"])
 
 

@@ -44,7 +44,7 @@ class TestLangSmith:
     def test_a_run_has_the_mean_of_its_feedback(self, tmp_path: Path) -> None:
         chain = {"id": "c", "trace_id": "c", "run_type": "chain", "inputs": {}}
         summary, found = imported(None, write_rows(tmp_path / "runs.jsonl", self.run("a"), chain))
-        assert (summary.kind, found.models, found.texts, found.scores.tolist()) == (
+        assert (summary.format, found.models, found.texts, found.scores.tolist()) == (
             "langsmith", ("gpt-4o-mini",), (MOON,), [[0.5]],
         )  # fmt: skip
         assert (found.input_tokens.tolist(), found.cost_usd.tolist()) == ([[7]], [[0.001]])
@@ -116,7 +116,12 @@ class TestPhoenix:
         chain = {"name": "c", "span_kind": "CHAIN"}
         rows = [self.flat(), chain, self.annotation(label="up", score=1.0), self.annotation("nobody", score=0)]
         summary, found = imported(None, write_rows(tmp_path / "spans.jsonl", *rows))
-        assert (summary.kind, found.models, found.texts, found.scores.tolist()) == ("phoenix", ("m",), (MOON,), [[1.0]])
+        assert (summary.format, found.models, found.texts, found.scores.tolist()) == (
+            "phoenix",
+            ("m",),
+            (MOON,),
+            [[1.0]],
+        )
         assert (found.input_tokens.tolist(), summary.left_out) == ([[7]], {"spans that call no model": 1})
 
     @pytest.mark.parametrize(
@@ -176,7 +181,7 @@ class TestHelicone:
         path = tmp_path / "requests.json"
         path.write_text(json.dumps({"data": [self.request("a")], "error": None}), "utf-8")
         summary, found = imported(None, path)
-        assert (summary.kind, found.texts, found.scores.tolist()) == ("helicone", (MOON,), [[1.0]])
+        assert (summary.format, found.texts, found.scores.tolist()) == ("helicone", (MOON,), [[1.0]])
         assert (found.input_tokens.tolist(), found.cost_usd.tolist()) == ([[100]], [[0.002]])
         assert summary.score.sources == {"score 'helpful'": 1}
 
@@ -214,7 +219,7 @@ class TestBraintrust:
         root = self.event("r", "r", input="moon", scores={"Factuality": 0.6}, span_attributes={"type": "eval"})
         rows = [root, self.call("c", "r"), self.event("s", "r", span_attributes={"type": "score"})]
         summary, found = imported(None, write_rows(tmp_path / "events.jsonl", *rows))
-        assert (summary.kind, found.models, found.texts, found.scores.tolist()) == (
+        assert (summary.format, found.models, found.texts, found.scores.tolist()) == (
             "braintrust", ("m",), (MOON,), [[0.6]],
         )  # fmt: skip
         assert summary.left_out == {"spans that call no model": 1}

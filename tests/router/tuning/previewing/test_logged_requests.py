@@ -50,7 +50,7 @@ def test_a_batch_counts_requests_whose_output_is_missing_or_failed_and_each_answ
     ]
     write_log(tmp_path / "outputs.jsonl", *outputs)
     log = read_log([write_log(tmp_path / "requests.jsonl", *requests), tmp_path / "outputs.jsonl"])
-    assert log.kind == "openai-batch"
+    assert log.format == "openai-batch"
     assert [one.output_tokens for one in log.requests] == [9, None, None]
     assert log.left_out_counts == {"failed calls": 1}
 
@@ -59,7 +59,7 @@ def test_several_scores_of_langfuse_are_no_hindrance(tmp_path: Path) -> None:
     generation = {"id": "g", "trace_id": "t", "type": "GENERATION", "model": "m", "input": "Hi", "session_id": "s"}
     scores = [{"id": n, "name": n, "trace_id": "t", "value": 1, "data_type": "NUMERIC"} for n in ("good", "short")]
     log = log_of(tmp_path, generation, *scores)
-    assert (log.kind, texts(log), log.requests[0].session) == ("langfuse", ["Hi"], "s")
+    assert (log.format, texts(log), log.requests[0].session) == ("langfuse", ["Hi"], "s")
 
 
 def test_requests_come_in_the_order_of_time_and_those_without_a_time_follow_the_one_before(tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_a_log_without_prompts_says_what_it_holds(tmp_path: Path, text: str, mat
 def test_files_of_two_kinds_are_refused_and_a_named_kind_settles_it(tmp_path: Path) -> None:
     write_log(tmp_path / "a.jsonl", {"request_id": "1", "model": "m", "messages": CHAT, "spend": 0.1})
     write_log(tmp_path / "b.jsonl", {"id": "1", "trace_id": "t", "type": "GENERATION", "model": "m", "input": "Hi"})
-    with pytest.raises(DataError, match=r"look like several kinds: langfuse .1 of 2 files., litellm-spend-logs"):
+    with pytest.raises(DataError, match=r"have several formats: langfuse .1 of 2 files., litellm-spend-logs"):
         read_log([tmp_path])
     assert read_log([tmp_path], "langfuse").n_files == 2
-    with pytest.raises(DataError, match=r"kind must be one of .*; got 'langfus'. Did you mean langfuse\?"):
+    with pytest.raises(DataError, match=r"the format must be one of .*; got 'langfus'. Did you mean langfuse\?"):
         read_log([tmp_path], "langfus")

@@ -209,7 +209,7 @@ def test_a_log_is_read_once_however_many_files_it_has(tmp_path: Path) -> None:
     for number in range(3):
         write_log(tmp_path / f"part{number}.jsonl", {"prompt": f"question {number}"})
     log: RequestLog = read_log([tmp_path])
-    assert (log.n_files, len(log.requests), log.kind) == (3, 3, "table")
+    assert (log.n_files, len(log.requests), log.format) == (3, 3, "table")
 
 
 def test_a_policy_that_costs_many_times_as_much_says_how_many_times() -> None:

@@ -1,4 +1,4 @@
-"""Name the kinds of files that an import reads, recognise the kind of a file, and read it with its adapter."""
+"""Name the formats of files that an import reads, recognise the format of a file, and read it with its adapter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from router.tuning.outcomes.adapters.traffic.logs import ScoreFile
 
 Values = Mapping[str, Any]
 
-#: The rows at the beginning of a file from which its kind is recognised.
+#: The rows at the beginning of a file from which its format is recognised.
 _LOOKED_AT = 20
 
 
@@ -32,7 +32,7 @@ class Reading:
     """Says how an adapter reads the scores of a source.
 
     Attributes:
-        scores: file with the scores of answers, for kinds that hold none; None if there is no such file.
+        scores: file with the scores of answers, for formats that hold none; None if there is no such file.
         score_name: the score to read of a source that has several; None if none was chosen.
         words: the words that a score map explains.
         needs_scores: False if only what was asked is wanted, so that nothing about scores is an error.
@@ -56,12 +56,12 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """Describes one kind of source: how a row of it is recognised, and which adapter reads it.
+class FileFormat:
+    """Describes the format of one program's files: how a row of it is recognised, and which adapter reads it.
 
     Attributes:
-        is_row: whether a row, given by its values, is of this kind.
-        read: collects the answers of files of this kind.
+        is_row: whether a row, given by its values, is of this format.
+        read: collects the answers of files of this format.
         scores: where its scores come from: `own` ones of one sort, a `file` of their own, or own ones with `names`, of
             which `--score-name` chooses one.
     """
@@ -90,40 +90,40 @@ def _is_routellm(row: Values) -> bool:
 NamedReader = Callable[..., None]
 
 
-def _named(is_row: Callable[[Values], bool], read: NamedReader) -> Kind:
-    return Kind(
+def _named(is_row: Callable[[Values], bool], read: NamedReader) -> FileFormat:
+    return FileFormat(
         is_row, lambda paths, into, how: read(paths, into, how.score_name, scored=how.needs_scores), scores="names"
     )
 
 
-_KINDS = {
-    "routellm": Kind(_is_routellm, lambda paths, into, how: benchmarks.read_routellm(paths, into, how.words)),
-    "routerbench": Kind(_is_routerbench, lambda paths, into, _: benchmarks.read_routerbench(paths, into)),
-    "mmlu-pro": Kind(
+_FORMATS = {
+    "routellm": FileFormat(_is_routellm, lambda paths, into, how: benchmarks.read_routellm(paths, into, how.words)),
+    "routerbench": FileFormat(_is_routerbench, lambda paths, into, _: benchmarks.read_routerbench(paths, into)),
+    "mmlu-pro": FileFormat(
         lambda row: {"question_id", "question", "options", "answer"} <= row.keys(),
         lambda paths, into, _: benchmarks.read_mmlu_pro(paths, into),
     ),
     "lm-eval": _named(lm_eval.is_lm_eval, lm_eval.read_lm_eval),
     "promptfoo": _named(promptfoo.is_promptfoo, promptfoo.read_promptfoo),
     "openai-evals": _named(openai_evals.is_openai_evals, openai_evals.read_openai_evals),
-    "openai-batch": Kind(
+    "openai-batch": FileFormat(
         lambda row: "custom_id" in row and not {"body", "response"}.isdisjoint(row),
         lambda paths, into, how: logs.read_openai_batch(paths, into, how.score_file(into), scored=how.needs_scores),
         scores="file",
     ),
-    "openai-stored": Kind(
+    "openai-stored": FileFormat(
         batches.is_stored_completion,
         lambda paths, into, how: batches.read_stored_completions(paths, into, how.score_file(into)),
         scores="file",
     ),
-    "anthropic-batch": Kind(
+    "anthropic-batch": FileFormat(
         batches.is_anthropic_batch,
         lambda paths, into, how: batches.read_anthropic_batch(
             paths, into, how.score_file(into), scored=how.needs_scores
         ),
         scores="file",
     ),
-    "litellm-spend-logs": Kind(
+    "litellm-spend-logs": FileFormat(
         lambda row: "request_id" in row and not {"spend", "call_type"}.isdisjoint(row),
         lambda paths, into, how: logs.read_litellm_spend_logs(paths, into, how.score_file(into)),
         scores="file",
@@ -133,57 +133,59 @@ _KINDS = {
     "helicone": _named(helicone.is_helicone, helicone.read_helicone),
     "braintrust": _named(braintrust.is_braintrust, braintrust.read_braintrust),
     "langfuse": _named(_is_langfuse, langfuse.read_langfuse),
-    "votes": Kind(votes.is_vote, lambda paths, into, how: votes.read_votes(paths, into, how.columns)),
-    "table": Kind(
+    "votes": FileFormat(votes.is_vote, lambda paths, into, how: votes.read_votes(paths, into, how.columns)),
+    "table": FileFormat(
         table.is_prompt_row, lambda paths, into, how: table.read_table(paths, into, how.table), scores="names"
     ),
 }
 
-#: The names of all kinds, in the order in which they are tried.
-KINDS = tuple(_KINDS)
+#: The names of all formats, in the order in which they are tried.
+FORMATS = tuple(_FORMATS)
 
-#: Kinds whose records do not say how good an answer was, and kinds that may have several scores with names.
+#: Formats whose records do not say how good an answer was, and those that may have several scores with names.
 WITHOUT_SCORES, WITH_NAMES = (
-    tuple(name for name, kind in _KINDS.items() if kind.scores == scores) for scores in ("file", "names")
+    tuple(name for name, one in _FORMATS.items() if one.scores == scores) for scores in ("file", "names")
 )
 
 
-def check_kind(kind: str) -> None:
-    """Raise DataError, which names the nearest kind, if there is no kind of this name."""
-    if kind not in _KINDS:
-        raise DataError(f"kind must be one of {', '.join(KINDS)}; got {shown(kind)!r}.{did_you_mean(kind, KINDS)}")
+def check_format(name: str) -> None:
+    """Raise DataError, which names the nearest format, if there is no format of this name."""
+    if name not in _FORMATS:
+        raise DataError(
+            f"the format must be one of {', '.join(FORMATS)}; got {shown(name)!r}.{did_you_mean(name, FORMATS)}"
+        )
 
 
-def kind_of_columns(names: Names[str]) -> str:
-    """Return the kind of files whose columns are named: `votes` if two models or a winner are named, else `table`."""
+def format_of_columns(names: Names[str]) -> str:
+    """Return the format of files whose columns are named: `votes` if two models or a winner are named, else `table`."""
     return "votes" if {"winner", "model_a", "model_b"} & set(names) else "table"
 
 
-def read_kind(kind: str, paths: Sequence[Path], collection: Collection, how: Reading) -> None:
-    """Collect the answers of files of this kind. Raises DataError as its adapter does."""
-    check_kind(kind)
-    _KINDS[kind].read(paths, collection, how)
+def read_format(name: str, paths: Sequence[Path], collection: Collection, how: Reading) -> None:
+    """Collect the answers of files of this format. Raises DataError as its adapter does."""
+    check_format(name)
+    _FORMATS[name].read(paths, collection, how)
 
 
-def recognise_kind(paths: Sequence[Path], collection: Collection) -> str:
-    """Return the kind of these files, by the columns of their first rows. Raises DataError if it is not one kind."""
+def recognise_format(paths: Sequence[Path], collection: Collection) -> str:
+    """Return the format of files by the columns of their first rows. Raises DataError unless they have one."""
     found: Counter[str] = Counter()
     for path in paths:
         rows = [row.values for row in collection.rows(path)[:_LOOKED_AT]]
-        # A file of another kind beside the others, such as a summary, does not decide.
-        fitting = [name for name, kind in _KINDS.items() if rows and 2 * sum(map(kind.is_row, rows)) > len(rows)]
+        # A file of another format beside the others, such as a summary, does not decide.
+        fitting = [name for name, one in _FORMATS.items() if rows and 2 * sum(map(one.is_row, rows)) > len(rows)]
         found.update(fitting[:1])
     others = found.keys() - {"table"}
     if len(others) > 1:
         named = ", ".join(f"{name} ({found[name]} of {len(paths)} files)" for name in sorted(others))
-        raise DataError(f"the files look like several kinds: {named}. Give the files of one kind, or name the kind.")
+        raise DataError(f"the files have several formats: {named}. Give the files of one format, or name the format.")
     if not found:
         raise DataError(_say_unknown(paths, collection))
     return next(iter(others), "table")
 
 
 def _say_unknown(paths: Sequence[Path], collection: Collection) -> str:
-    """Return the message for files that hold no kind of row that is known: what they hold, and the nearest column."""
+    """Return the message for files that hold no row of a known format: what they hold, and the nearest column."""
     for path in paths:
         columns = dict.fromkeys(str(name) for row in collection.rows(path)[:_LOOKED_AT] for name in row.values)
         if not columns:
@@ -196,8 +198,8 @@ def _say_unknown(paths: Sequence[Path], collection: Collection) -> str:
             else " Name the column of a table with --column prompt=COLUMN."
         )
         return (
-            f"{path} must hold prompts in one of the columns {', '.join(wanted)}, or be an export of a kind that is "
-            f"known ({', '.join(KINDS)}); it holds {shown(', '.join(columns), 400)}.{hint}"
+            f"{path} must hold prompts in one of the columns {', '.join(wanted)}, or be an export in a format that is "
+            f"known ({', '.join(FORMATS)}); it holds {shown(', '.join(columns), 400)}.{hint}"
         )
     if not collection.left_out:
         return f"{paths[0]} must hold prompts; it holds no rows."
