@@ -67,7 +67,7 @@ def collect_verb(prompts: tuple[Path, ...], policy: Path, out: Path, as_json: bo
     Every answer is kept in --store before the next step. The same command goes on where an earlier one was interrupted,
     and pays nothing twice. The exit status is 3 if it stopped before all prompts were done.
     """
-    from router.collecting.collect import Watch, collect, plan_collection
+    from router.collecting.collect import CollectionListener, collect, plan_collection
     from router.collecting.plan import label_needs
     from router.collecting.texts import print_collection, print_label_needs, print_plan
 
@@ -90,7 +90,7 @@ def collect_verb(prompts: tuple[Path, ...], policy: Path, out: Path, as_json: bo
                 print_plan(found, stdout())
             return
         with spending_bar("asking") as report:
-            watch = Watch(
+            watch = CollectionListener(
                 lambda found: is_confirmed(found, yes=yes), lambda at: report_spending(at, report), on_encoding
             )
             summary = collect(prompts, policy, out, asked, watch)

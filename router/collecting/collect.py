@@ -20,9 +20,9 @@ from router.collecting.graders.naming import grader_named, grader_names
 from router.collecting.jobs import CollectProgress, Jobs
 from router.collecting.plan import CollectionPlan, model_plans, total_cost
 from router.collecting.prompts import PromptLog, read_prompt_log
-from router.collecting.records import Written, may_replace, write_records
-from router.collecting.sampling import Chosen, Selection, choose_prompts
-from router.collecting.work import Missing, Work, graders_for, missing
+from router.collecting.records import WrittenOutcomes, may_replace, write_records
+from router.collecting.sampling import ChosenPrompt, Selection, choose_prompts
+from router.collecting.work import MissingCalls, Work, graders_for, missing
 from router.errors import ConfigError
 from router.money import usd_text
 from router.policies.policy_file import read_policy_file
@@ -75,7 +75,7 @@ class CollectSummary:
     """
 
     out: str
-    written: Written
+    written: WrittenOutcomes
     n_prompts: int
     n_done: int
     spent_usd: float
@@ -93,8 +93,8 @@ class _Prepared:
 
     log: PromptLog
     work: Work
-    chosen: tuple[Chosen, ...]
-    wanted: tuple[Missing, ...]
+    chosen: tuple[ChosenPrompt, ...]
+    wanted: tuple[MissingCalls, ...]
     asker: Asker
     store: CallStore
     spent: Cost
@@ -113,7 +113,7 @@ def collect(
     policy: Path,
     out: Path,
     options: CollectOptions,
-    watch: Watch | None = None,
+    watch: CollectionListener | None = None,
 ) -> CollectSummary | None:
     """Ask every candidate of a policy the prompts of a log, grade the answers, and write the outcomes to `out`.
 
@@ -122,7 +122,7 @@ def collect(
 
     Raises DataError, ConfigError, GraderError or StoreError for input that cannot be used, before anything is spent.
     """
-    watch = watch or Watch()
+    watch = watch or CollectionListener()
     with _prepared(paths, policy, out, options, watch.on_encoding) as prepared:
         plan = _plan(prepared, options)
         if not watch.confirm(plan):
@@ -149,7 +149,7 @@ def collect(
 
 
 @dataclass(frozen=True)
-class Watch:
+class CollectionListener:
     """Who is told of a collection while it runs.
 
     Attributes:

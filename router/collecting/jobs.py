@@ -11,10 +11,10 @@ from router.collecting.calls.asking import AskedCall, Asker, CallFailedError
 from router.collecting.calls.budget import Budget, Cost, Reservation, StopCollectingError
 from router.collecting.calls.store import CallStore
 from router.collecting.graders.base import Grader
-from router.collecting.records import Collected
-from router.collecting.sampling import Chosen
+from router.collecting.records import CollectedPrompt
+from router.collecting.sampling import ChosenPrompt
 from router.collecting.values import ModelAnswer, Verdict
-from router.collecting.work import Missing, Work, stored_verdict
+from router.collecting.work import MissingCalls, Work, stored_verdict
 from router.values import Message
 
 #: Prompts that are in hand at once. It bounds memory; how many calls are in flight is a limit of each model.
@@ -44,15 +44,15 @@ class Jobs:
 
     def __init__(self, work: Work, asker: Asker, store: CallStore, budget: Budget) -> None:
         self._work, self._asker, self._store, self._budget = work, asker, store, budget
-        self._found: dict[int, Collected] = {}
+        self._found: dict[int, CollectedPrompt] = {}
         self._stopped: str | None = None
         self._nonsense: dict[str, int] = {}
 
-    def in_order(self) -> list[Collected]:
+    def in_order(self) -> list[CollectedPrompt]:
         """Return what is known of the prompts that were begun, in the order of the draw."""
         return [self._found[number] for number in sorted(self._found)]
 
-    async def run(self, prompts: Iterable[tuple[Chosen, Missing]], on_done: OnDone) -> str | None:
+    async def run(self, prompts: Iterable[tuple[ChosenPrompt, MissingCalls]], on_done: OnDone) -> str | None:
         """Do all prompts, in order; return why it stopped early, or None if it did not.
 
         Prompts that have begun are finished when it stops.
@@ -60,7 +60,7 @@ class Jobs:
         slots = asyncio.Semaphore(MOST_IN_HAND)
         n_done = 0
 
-        async def job(number: int, chosen: Chosen, reservation: Reservation) -> None:
+        async def job(number: int, chosen: ChosenPrompt, reservation: Reservation) -> None:
             nonlocal n_done
             try:
                 await self._do(number, chosen, reservation)
@@ -83,8 +83,8 @@ class Jobs:
                 group.create_task(job(number, chosen, reservation))
         return self._stopped
 
-    async def _do(self, number: int, chosen: Chosen, reservation: Reservation) -> None:
-        found = self._found[number] = Collected(chosen.sample)
+    async def _do(self, number: int, chosen: ChosenPrompt, reservation: Reservation) -> None:
+        found = self._found[number] = CollectedPrompt(chosen.sample)
         stops: list[StopCollectingError] = []
 
         async def answer(model: str) -> None:
@@ -118,14 +118,14 @@ class Jobs:
         if stops:
             raise stops[0]
 
-    def _is_gradable(self, grader: Grader, found: Collected, model: str) -> bool:
+    def _is_gradable(self, grader: Grader, found: CollectedPrompt, model: str) -> bool:
         needed = [model, *map(self._work.name, grader.answers_of)]
         lacking = [name for name in needed if name not in found.answers]
         if lacking and model in found.answers:
             found.failures[model] = f"not graded, because {lacking[0]} has no answer"
         return not lacking
 
-    async def _verdict(self, grader: Grader, found: Collected, model: str, reservation: Reservation) -> Verdict:
+    async def _verdict(self, grader: Grader, found: CollectedPrompt, model: str, reservation: Reservation) -> Verdict:
         sample, answers = found.sample, found.answers
         known = stored_verdict(self._work, grader, sample, answers, model, self._store)
         if known is not None:

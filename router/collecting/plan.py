@@ -15,7 +15,7 @@ from router.asking.ask import BYTES_PER_TOKEN
 from router.collecting.calls.asking import AskedCall, Asker, AskingLimits
 from router.collecting.calls.budget import NOTHING, Cost
 from router.collecting.calls.panel import Panel
-from router.collecting.work import Missing, Work
+from router.collecting.work import MissingCalls, Work
 from router.policies.candidates.candidate import Candidate
 
 #: What is assumed of an upstream: seconds before its answer begins, and output tokens per second.
@@ -92,7 +92,7 @@ class _Count:
     output_tokens: float = 0.0
 
 
-def model_plans(work: Work, wanted: Sequence[Missing], limits: AskingLimits) -> tuple[ModelPlan, ...]:
+def model_plans(work: Work, wanted: Sequence[MissingCalls], limits: AskingLimits) -> tuple[ModelPlan, ...]:
     """Return what is asked of each model for these prompts: first the candidates, then further models and judges."""
     counts: defaultdict[str, _Count] = defaultdict(_Count)
     for model in work.models:
@@ -143,7 +143,7 @@ def _minutes(member: Candidate, count: _Count, limits: AskingLimits) -> float:
     return max(seconds / 60, count.calls / per_minute if per_minute else 0.0)
 
 
-def total_cost(work: Work, wanted: Sequence[Missing], asker: Asker) -> Cost:
+def total_cost(work: Work, wanted: Sequence[MissingCalls], asker: Asker) -> Cost:
     """Return what all prompts can cost at most."""
     total = NOTHING
     for one in wanted:

@@ -19,7 +19,7 @@ from router.plain_json import json_lines
 
 
 @dataclass
-class Collected:
+class CollectedPrompt:
     """Holds the answers and verdicts on one prompt when the collection ends, and why some are missing.
 
     Attributes:
@@ -36,7 +36,7 @@ class Collected:
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenOutcomes:
     """What a file of outcomes holds.
 
     Attributes:
@@ -51,7 +51,7 @@ class Written:
     mean_scores: Mapping[str, float | None]
 
 
-def write_records(work: Work, collected: Sequence[Collected], out: Path) -> tuple[Written, str]:
+def write_records(work: Work, collected: Sequence[CollectedPrompt], out: Path) -> tuple[WrittenOutcomes, str]:
     """Write one row for each scored answer of a candidate, in the order of prompts and candidates, in one step.
 
     `score` is the score of the first grader; with several graders each has a column `score_NAME` besides. Return what
@@ -71,10 +71,10 @@ def write_records(work: Work, collected: Sequence[Collected], out: Path) -> tupl
     data = json_lines(rows).encode()
     write_file(out, data)
     means = {model: sum(known) / len(known) if known else None for model, known in scores.items()}
-    return Written(len(rows), n_complete, dict(missing), means), hashlib.sha256(data).hexdigest()
+    return WrittenOutcomes(len(rows), n_complete, dict(missing), means), hashlib.sha256(data).hexdigest()
 
 
-def _rows(work: Work, one: Collected, missing: Counter[str], *, chats: bool) -> Iterator[dict[str, Any]]:
+def _rows(work: Work, one: CollectedPrompt, missing: Counter[str], *, chats: bool) -> Iterator[dict[str, Any]]:
     first = work.graders[0]
     for model in work.panel.models:
         verdict = one.verdicts.get((first.name, model))
@@ -115,7 +115,7 @@ def _is_plain(sample: Sample) -> bool:
     )
 
 
-def _further(graders: Sequence[Grader], one: Collected, model: str) -> dict[str, Any]:
+def _further(graders: Sequence[Grader], one: CollectedPrompt, model: str) -> dict[str, Any]:
     if len(graders) == 1:
         return {}
     found = {grader.name: one.verdicts.get((grader.name, model)) for grader in graders}

@@ -26,7 +26,7 @@ POOL = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenPrompt:
     """A prompt that was chosen, and the answers to it that are in the log, by the name of the model."""
 
     sample: Sample
@@ -53,7 +53,9 @@ class Selection:
     encoder_dir: Path | None = None
 
 
-def choose_prompts(log: PromptLog, selection: Selection, on_progress: Progress | None = None) -> tuple[Chosen, ...]:
+def choose_prompts(
+    log: PromptLog, selection: Selection, on_progress: Progress | None = None
+) -> tuple[ChosenPrompt, ...]:
     """Return the chosen prompts in the order of the draw, each with the note how it was drawn.
 
     The order of a random draw depends only on the seed and the prompts, so the first k of n are the draw of k. Where
@@ -69,7 +71,7 @@ def choose_prompts(log: PromptLog, selection: Selection, on_progress: Progress |
         return _informative(log, min(n, len(log.samples)), selection, on_progress)
     if len({sample.weight for sample in log.samples}) > 1:
         return _weighted(log, n, selection.seed)
-    return tuple(Chosen(log.samples[row], log.answers[row]) for row in _order(log.samples, selection.seed)[:n])
+    return tuple(ChosenPrompt(log.samples[row], log.answers[row]) for row in _order(log.samples, selection.seed)[:n])
 
 
 def _order(samples: Sequence[Sample], seed: int) -> list[int]:
@@ -79,7 +81,7 @@ def _order(samples: Sequence[Sample], seed: int) -> list[int]:
     return sorted(range(len(samples)), key=keys.__getitem__)
 
 
-def _weighted(log: PromptLog, n: int, seed: int) -> tuple[Chosen, ...]:
+def _weighted(log: PromptLog, n: int, seed: int) -> tuple[ChosenPrompt, ...]:
     weights = np.array([sample.weight for sample in log.samples])
     rows = np.random.default_rng(seed).choice(len(weights), size=n, p=weights / math.fsum(weights))
     met: Counter[int] = Counter()
@@ -89,11 +91,13 @@ def _weighted(log: PromptLog, n: int, seed: int) -> tuple[Chosen, ...]:
         again = "" if met[row] == 1 else f"#{met[row]}"
         sample = log.samples[row]
         sample = replace(sample, prompt_id=f"{sample.prompt_id}{again}", weight=1.0)
-        drawn.append(Chosen(sample, log.answers[row]))
+        drawn.append(ChosenPrompt(sample, log.answers[row]))
     return tuple(drawn)
 
 
-def _informative(log: PromptLog, n: int, selection: Selection, on_progress: Progress | None) -> tuple[Chosen, ...]:
+def _informative(
+    log: PromptLog, n: int, selection: Selection, on_progress: Progress | None
+) -> tuple[ChosenPrompt, ...]:
     pool = _order(log.samples, selection.seed)[: max(POOL, n)]
     served = None if selection.policy is None else load_policy(selection.policy)
     probe = None if served is None else served.probe
@@ -105,7 +109,7 @@ def _informative(log: PromptLog, n: int, selection: Selection, on_progress: Prog
     gain = None if probe is None else np.ptp(probe.predict(features).risk, axis=1)
     chosen = next_to_label(features, n, gain=gain)
     rows = [pool[int(at)] for at in chosen]
-    return tuple(Chosen(replace(log.samples[row], drawn="informative"), log.answers[row]) for row in rows)
+    return tuple(ChosenPrompt(replace(log.samples[row], drawn="informative"), log.answers[row]) for row in rows)
 
 
 def _spec(probe: DifficultyProbe | None, selection: Selection) -> EncoderSpec:

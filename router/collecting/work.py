@@ -12,7 +12,7 @@ from router.collecting.calls.panel import Panel
 from router.collecting.calls.store import CallStore, digest
 from router.collecting.graders.base import Grader, PlannedCall
 from router.collecting.graders.naming import grader_names
-from router.collecting.sampling import Chosen
+from router.collecting.sampling import ChosenPrompt
 from router.collecting.values import ModelAnswer, Sample, Verdict
 
 #: Bytes of a token of text, at most, of what a grader plans to put to a judge: reservations are made in bytes.
@@ -60,7 +60,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingCalls:
     """Lists the answers and verdicts that one prompt still lacks.
 
     Attributes:
@@ -89,7 +89,7 @@ class Missing:
         return total
 
 
-def missing(work: Work, chosen: Chosen, asker: Asker, store: CallStore) -> Missing:
+def missing(work: Work, chosen: ChosenPrompt, asker: Asker, store: CallStore) -> MissingCalls:
     """Return what has to be asked for one prompt."""
     known: dict[str, ModelAnswer] = {}
     calls = []
@@ -106,7 +106,7 @@ def missing(work: Work, chosen: Chosen, asker: Asker, store: CallStore) -> Missi
     likely = tuple(call for grader, model in ungraded for call in _likely(work, chosen.sample, grader, model, most))
     logged = tuple(model for model in work.models if model in chosen.logged)
     stored = tuple(model for model in known if model not in logged)
-    return Missing(tuple(calls), judging, likely, logged, stored)
+    return MissingCalls(tuple(calls), judging, likely, logged, stored)
 
 
 def _ungraded(

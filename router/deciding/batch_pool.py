@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from probes.encoders.spec import BatchEncoder, Encoder, FloatArray
-from router.deciding.encode_job import Encoded, EncodeJob, deadline_error
+from router.deciding.encode_job import EncodedPrompt, EncodeJob, deadline_error
 from router.deciding.encode_pool import PENDING_PER_THREAD, EncodePool
 from router.deciding.fair_queue import FairQueue
 
@@ -81,7 +81,7 @@ def _encode_one_batch(encoder: BatchEncoder, waiting: dict[int, _Prompt], jobs: 
             prompt.job.finish(outcome)
         else:
             queue_s = started - prompt.job.submitted
-            prompt.job.finish(Encoded(outcome, queue_s, encode_s, batch_size=len(batch)))
+            prompt.job.finish(EncodedPrompt(outcome, queue_s, encode_s, batch_size=len(batch)))
 
 
 def _is_ready(encoder: BatchEncoder, prompt: _Prompt, now: float) -> bool:

@@ -12,7 +12,7 @@ from router.errors import DeadlineError
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedPrompt:
     """Holds the features of one prompt, and how long waiting and encoding took.
 
     Attributes:
@@ -46,7 +46,7 @@ class EncodeJob:
     deadline: float | None
     submitted: float
     loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Encoded]
+    future: asyncio.Future[EncodedPrompt]
 
     @property
     def cancelled(self) -> bool:
@@ -57,7 +57,7 @@ class EncodeJob:
         """Return whether the deadline has passed at the time `now` of `time.perf_counter`."""
         return self.deadline is not None and now >= self.deadline
 
-    def finish(self, outcome: Encoded | BaseException) -> None:
+    def finish(self, outcome: EncodedPrompt | BaseException) -> None:
         """Give the future its features, or its error, in the loop that it belongs to."""
         # A closed loop raises RuntimeError. Nobody waits in it.
         with contextlib.suppress(RuntimeError):
@@ -74,10 +74,10 @@ def deadline_error() -> DeadlineError:
     return DeadlineError("the caller's deadline passed while the prompt waited for the encoder.")
 
 
-def _resolve(future: asyncio.Future[Encoded], outcome: Encoded | BaseException) -> None:
+def _resolve(future: asyncio.Future[EncodedPrompt], outcome: EncodedPrompt | BaseException) -> None:
     if future.done():
         return
-    if isinstance(outcome, Encoded):
+    if isinstance(outcome, EncodedPrompt):
         future.set_result(outcome)
     elif isinstance(outcome, Exception):
         future.set_exception(outcome)

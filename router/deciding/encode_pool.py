@@ -18,7 +18,7 @@ from typing import Any
 
 from probes.encoders.spec import Encoder, HelpedEncoder
 from router.deciding.cores import usable_cores
-from router.deciding.encode_job import Encoded, EncodeJob, deadline_error
+from router.deciding.encode_job import EncodedPrompt, EncodeJob, deadline_error
 from router.deciding.fair_queue import NOBODY, FairQueue, Who
 from router.errors import OverloadedError, ShuttingDownError
 
@@ -84,7 +84,7 @@ class EncodePool:
         """
         return max(1, len(self._threads) - 1)
 
-    def submit(self, text: str, *, deadline: float | None = None, who: Who = NOBODY) -> asyncio.Future[Encoded]:
+    def submit(self, text: str, *, deadline: float | None = None, who: Who = NOBODY) -> asyncio.Future[EncodedPrompt]:
         """Put a prompt in the queue, and return the future of its features in the running event loop.
 
         A prompt costs no forward pass if its future is cancelled, or its `deadline` passes, while it waits. The
@@ -102,7 +102,7 @@ class EncodePool:
                 raise self._overloaded()
             crowded_out.finish(self._overloaded())
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Encoded] = loop.create_future()
+        future: asyncio.Future[EncodedPrompt] = loop.create_future()
         future.add_done_callback(self._count_done)
         self._pending += 1
         self._jobs.put(EncodeJob(text, deadline, time.perf_counter(), loop, future), who)
@@ -114,7 +114,7 @@ class EncodePool:
             retry_after_s=max(0.05, self._pending * self._mean_encode_s / len(self._threads)),
         )
 
-    def _count_done(self, future: asyncio.Future[Encoded]) -> None:
+    def _count_done(self, future: asyncio.Future[EncodedPrompt]) -> None:
         # Callbacks of futures run in the event loop, where `submit` runs too, so the count needs no lock.
         self._pending -= 1
         if not future.cancelled() and future.exception() is None:
@@ -144,7 +144,7 @@ class EncodePool:
         await asyncio.get_running_loop().run_in_executor(None, self._shut_down)
 
 
-def _encode(encoder: Encoder, job: EncodeJob) -> Encoded | BaseException:
+def _encode(encoder: Encoder, job: EncodeJob) -> EncodedPrompt | BaseException:
     started = time.perf_counter()
     if job.expired(started):
         return deadline_error()
@@ -153,7 +153,7 @@ def _encode(encoder: Encoder, job: EncodeJob) -> Encoded | BaseException:
     except BaseException as error:
         # Whatever it is goes to the future: a thread that ended of it would leave the other prompts waiting for ever.
         return error
-    return Encoded(features, queue_s=started - job.submitted, encode_s=time.perf_counter() - started)
+    return EncodedPrompt(features, queue_s=started - job.submitted, encode_s=time.perf_counter() - started)
 
 
 def _shut_down(jobs: FairQueue, threads: Sequence[threading.Thread]) -> None:

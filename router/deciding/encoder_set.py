@@ -9,7 +9,7 @@ from types import MappingProxyType
 from probes.encoders.spec import Encoder
 from probes.errors import ProbesError
 from router.deciding.batch_pool import pool_for
-from router.deciding.encode_job import Encoded
+from router.deciding.encode_job import EncodedPrompt
 from router.deciding.encode_pool import EncodePool
 from router.deciding.fair_queue import Who
 from router.deciding.settings import RouterSettings
@@ -55,16 +55,16 @@ class EncoderSet:
         """Return the number of prompts that wait for an encoder or are in work."""
         return sum(pool.pending for pool in self._pools.values())
 
-    def encode_here(self, identity: str, text: str) -> Encoded | Exception:
+    def encode_here(self, identity: str, text: str) -> EncodedPrompt | Exception:
         """Encode a prompt in the calling thread, and return its features, or the error that the encoder raised."""
         started = time.perf_counter()
         try:
             features = self._encoders[identity].encode(text)
         except _ENCODER_ERRORS as error:
             return error
-        return Encoded(features, queue_s=0.0, encode_s=time.perf_counter() - started)
+        return EncodedPrompt(features, queue_s=0.0, encode_s=time.perf_counter() - started)
 
-    async def encode(self, identity: str, text: str, deadline: float | None, who: Who) -> Encoded | Exception:
+    async def encode(self, identity: str, text: str, deadline: float | None, who: Who) -> EncodedPrompt | Exception:
         """Encode a prompt in the threads of the encoder, and return its features, or the error that the encoder raised.
 
         deadline: a time of `time.perf_counter` by which the encoder must begin; None waits for ever. who: whose turn

@@ -22,11 +22,11 @@ from router.asking.caller_scores import scores_of
 from router.asking.session_ids import session_id_of
 from router.asking.task_keys import task_of, task_of_system_prompt
 from router.deciding.caller_limits import check_budget, within_limits
-from router.deciding.encode_job import Encoded
+from router.deciding.encode_job import EncodedPrompt
 from router.deciding.encoder_set import EncoderSet
 from router.deciding.fair_queue import who
 from router.deciding.judgement_cache import CacheCounts, JudgementCache
-from router.deciding.prepared_query import Prepared, decided_event, log_or_raise, record_of
+from router.deciding.prepared_query import PreparedQuery, decided_event, log_or_raise, record_of
 from router.deciding.session_memory import AnswerMemory
 from router.deciding.settings import DEFAULT_SETTINGS, RouterSettings
 from router.decision import RoutingDecision, Timings
@@ -162,7 +162,7 @@ class Router:
         Raises RouterError.
         """
         prepared = self._prepare(query, caller)
-        encoded: Encoded | Exception | None = None
+        encoded: EncodedPrompt | Exception | None = None
         if (encoder := prepared.encoder_identity) is not None:
             encoded = self._encoders.encode_here(encoder, prepared.eligibility.ask.text)
         return self._conclude(prepared, encoded, self._observers if observed else NO_OBSERVERS)
@@ -202,7 +202,7 @@ class Router:
                     prepared = await self._intake.run_in_thread(self._prepare, query, caller)
                 else:
                     prepared = self._prepare(query, caller)
-                encoded: Encoded | Exception | None = None
+                encoded: EncodedPrompt | Exception | None = None
                 if (encoder := prepared.encoder_identity) is not None:
                     text, whose = prepared.eligibility.ask.text, who(connection, caller)
                     encoded = await self._encoders.encode(encoder, text, deadline, whose)
@@ -240,7 +240,7 @@ class Router:
         await self._encoders.close()
         self._intake.close()
 
-    def _prepare(self, query: RouteQuery, caller: str) -> Prepared:
+    def _prepare(self, query: RouteQuery, caller: str) -> PreparedQuery:
         started = time.perf_counter()
         policy = self.policy(query.overrides.policy)
         task = task_of(query.task, {}, query.parameters)
@@ -261,9 +261,12 @@ class Router:
         cached = self._cache.get(key) if key is not None else None
         if (session_id, task) != (query.session_id, query.task):
             query = replace(query, session_id=session_id, task=task)
-        return Prepared(query, policy, eligibility, caller, held, started, is_judged, task_labels, key, cached, score)
+        checked = query, policy, eligibility, caller, held, started
+        return PreparedQuery(*checked, is_judged, task_labels, key, cached, score)
 
-    def _conclude(self, prepared: Prepared, encoded: Encoded | Exception | None, told: Observers) -> RoutingDecision:
+    def _conclude(
+        self, prepared: PreparedQuery, encoded: EncodedPrompt | Exception | None, told: Observers
+    ) -> RoutingDecision:
         """Return the decision record of a prepared query, of which `told` are told.
 
         encoded: the features of the prompt, or the encoder's error, or None if the prompt was not encoded.
@@ -276,8 +279,8 @@ class Router:
         choice = within_limits(prepared.eligibility, choice)
         chosen_at = time.perf_counter()
         timings = Timings(
-            queue_s=encoded.queue_s if isinstance(encoded, Encoded) else 0.0,
-            encode_s=encoded.encode_s if isinstance(encoded, Encoded) else 0.0,
+            queue_s=encoded.queue_s if isinstance(encoded, EncodedPrompt) else 0.0,
+            encode_s=encoded.encode_s if isinstance(encoded, EncodedPrompt) else 0.0,
             probe_s=judged_at - encoded_at,
             policy_s=chosen_at - judged_at,
             total_s=chosen_at - prepared.started,
@@ -289,7 +292,7 @@ class Router:
         return decision
 
     def _judge(
-        self, prepared: Prepared, encoded: Encoded | Exception | None
+        self, prepared: PreparedQuery, encoded: EncodedPrompt | Exception | None
     ) -> tuple[Judgement | None, Exception | None]:
         """Return the judgement of the prompt, and the error if judging failed. Both are None if it was not judged.
 
@@ -300,7 +303,7 @@ class Router:
         if encoded is None:
             return prepared.cached, None
         failure: Exception
-        if isinstance(encoded, Encoded):
+        if isinstance(encoded, EncodedPrompt):
             try:
                 judgement = prepared.policy.judge(encoded.features, prepared.query.task)
             except ProbesError as error:

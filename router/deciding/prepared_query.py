@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from router.deciding.encode_job import Encoded
+from router.deciding.encode_job import EncodedPrompt
 from router.deciding.judgement_cache import CacheKey
 from router.decision import RoutingDecision, ScoreUsed, Timings
 from router.errors import JudgementError
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedQuery:
     """Holds a query that passed every check for which no encoder is needed.
 
     Attributes:
@@ -58,7 +58,9 @@ class Prepared:
         return spec.identity if spec is not None and self.is_judged and self.cached is None else None
 
 
-def record_of(prepared: Prepared, judgement: Judgement | None, choice: Choice, timings: Timings) -> RoutingDecision:
+def record_of(
+    prepared: PreparedQuery, judgement: Judgement | None, choice: Choice, timings: Timings
+) -> RoutingDecision:
     """Return the decision record of a query, of what the probe says of it, and of what the policy chooses."""
     policy, query, ask = prepared.policy, prepared.query, prepared.eligibility.ask
     return RoutingDecision(
@@ -92,10 +94,12 @@ def record_of(prepared: Prepared, judgement: Judgement | None, choice: Choice, t
     )
 
 
-def decided_event(prepared: Prepared, decision: RoutingDecision, encoded: Encoded | Exception | None) -> DecidedEvent:
+def decided_event(
+    prepared: PreparedQuery, decision: RoutingDecision, encoded: EncodedPrompt | Exception | None
+) -> DecidedEvent:
     """Return what observers are told of a decision. `encoded` is as in `Router`."""
     ask, held = prepared.eligibility.ask, prepared.held
-    features = encoded.features if isinstance(encoded, Encoded) else None
+    features = encoded.features if isinstance(encoded, EncodedPrompt) else None
     return DecidedEvent(
         prepared.query,
         decision,

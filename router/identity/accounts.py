@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from router.identity.counts import Figures
+from router.identity.counts import CallerFigures
 from router.identity.principal import NO_LIMITS, Principal, TokenLimits
 from router.sharing.buckets import Bucket, Credit
 from router.sharing.usage import CallerUsage, Unsent
@@ -47,11 +47,11 @@ class Account:
         limits: TokenLimits,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
-        figures: Figures | None = None,
+        figures: CallerFigures | None = None,
         on_use: Callable[[bool], None] = lambda soon: None,
     ) -> None:
         self._clock, self._now = clock, now
-        self._figures = figures or Figures()
+        self._figures = figures or CallerFigures()
         self._on_use = on_use
         self._lock = threading.Lock()
         self._day = 0
@@ -202,7 +202,7 @@ class Accounts:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time) -> None:
         self._clock, self._local_now = clock, now
         self._accounts: OrderedDict[str, Account] = OrderedDict()
-        self._figures: dict[str, Figures] = {}
+        self._figures: dict[str, CallerFigures] = {}
         self._used: dict[str, Account] = {}
         self._is_shared = False
         self.clock_ahead_s = 0.0
@@ -221,7 +221,7 @@ class Accounts:
             found.set_limits(principal.limits)
         return found
 
-    def figures(self) -> Mapping[str, Figures]:
+    def figures(self) -> Mapping[str, CallerFigures]:
         """Return what the callers have used, by their label. Another thread may ask."""
         return {label: replace(one) for label, one in tuple(self._figures.items())}
 
@@ -263,7 +263,7 @@ class Accounts:
 
     def _opened(self, principal: Principal) -> Account:
         account_id = principal.id
-        figures = self._figures.setdefault(principal.label, Figures())
+        figures = self._figures.setdefault(principal.label, CallerFigures())
 
         def on_use(soon: bool) -> None:
             on_due = self.on_due

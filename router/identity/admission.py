@@ -8,7 +8,7 @@ import math
 from router.errors import LimitExceededError
 from router.identity.accounts import Account
 from router.identity.counts import DoorName, Refusal, RefusalCounts
-from router.identity.principal import Beyond
+from router.identity.principal import BeyondLimit
 
 
 class Admission:
@@ -31,7 +31,7 @@ class Admission:
 
     def check_budget(self) -> None:
         """Raise LimitExceededError if the budget of the day is used up and the token says `refuse`."""
-        if self.account.limits.beyond is Beyond.REFUSE and (wait_s := self.account.budget_wait_s()):
+        if self.account.limits.beyond is BeyondLimit.REFUSE and (wait_s := self.account.budget_wait_s()):
             raise self._refused(Refusal.OVER_BUDGET, "US dollars a day", wait_s)
 
     def require_budget(self) -> None:
@@ -53,7 +53,7 @@ class Admission:
         budget_wait_s = account.budget_wait_s()
         if account.may_be_strong() and not budget_wait_s:
             return True
-        if can_be_cheap and account.limits.beyond is Beyond.CHEAP:
+        if can_be_cheap and account.limits.beyond is BeyondLimit.CHEAP:
             return False
         if budget_wait_s:
             raise self._refused(Refusal.OVER_BUDGET, "US dollars a day", budget_wait_s)

@@ -51,7 +51,7 @@ class RefusalCounts:
 
 
 @dataclass(slots=True)
-class Figures:
+class CallerFigures:
     """What the callers of one label have used since the process began.
 
     Attributes:

@@ -26,7 +26,7 @@ class Scope(enum.StrEnum):
     ADMIN = "admin"
 
 
-class Beyond(enum.StrEnum):
+class BeyondLimit(enum.StrEnum):
     """The ways in which requests are treated that would break a limit on strong answers or on money."""
 
     #: The request is refused.
@@ -55,7 +55,7 @@ class TokenLimits(pydantic.BaseModel):
     requests_per_minute: float | None = pydantic.Field(None, gt=0, le=1e8, allow_inf_nan=False)
     strong_share: float | None = pydantic.Field(None, ge=0, le=1)
     usd_per_day: float | None = pydantic.Field(None, ge=0, allow_inf_nan=False)
-    beyond: Beyond = Beyond.REFUSE
+    beyond: BeyondLimit = BeyondLimit.REFUSE
 
 
 NO_LIMITS = TokenLimits.model_validate({})

@@ -42,7 +42,7 @@ _FIRST_HALF = re.compile(rb"\\u[dD][89abAB]")
 
 
 @dataclass(frozen=True, slots=True)
-class Shortened:
+class ShortenedJson:
     """Holds a JSON text in which a short placeholder replaces each long string.
 
     Attributes:
@@ -108,7 +108,7 @@ def escaped_by(backslashes: NDArray[np.int64]) -> NDArray[np.int64]:
     return escaped
 
 
-def shorten(raw: bytes, long_strings: Sequence[tuple[int, int]]) -> Shortened:
+def shorten(raw: bytes, long_strings: Sequence[tuple[int, int]]) -> ShortenedJson:
     """Decode the long strings of a JSON text, and put placeholders in their places.
 
     Raises ValueError if one of them is a key or is malformed.
@@ -116,7 +116,7 @@ def shorten(raw: bytes, long_strings: Sequence[tuple[int, int]]) -> Shortened:
     if any(_KEY_END.match(raw, end) for _, end in long_strings):
         raise ValueError("a key is too long")
     if not long_strings:
-        return Shortened(raw, {}, ())
+        return ShortenedJson(raw, {}, ())
     # The placeholder is random, so that nobody can write a body that holds one.
     secret = secrets.token_hex(16)
     pieces: list[bytes] = []
@@ -130,7 +130,7 @@ def shorten(raw: bytes, long_strings: Sequence[tuple[int, int]]) -> Shortened:
         length += begin - done + len(name)
         done = end
         shifts.append((length, end - length))
-    return Shortened(b"".join([*pieces, raw[done:]]), strings, shifts)
+    return ShortenedJson(b"".join([*pieces, raw[done:]]), strings, shifts)
 
 
 def _decode_string(raw: bytes, begin: int, end: int) -> str:

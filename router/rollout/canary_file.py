@@ -1,4 +1,4 @@
-"""Keep a canary in a file that `elle canary` writes and every serving process follows (`CanaryFile`, `Follower`)."""
+"""Keep a canary in a file that `elle canary` writes and every serving process follows (`CanaryFollower`)."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def locked(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-class Follower(WatchedFiles[Canary | None]):
+class CanaryFollower(WatchedFiles[Canary | None]):
     """Assigns requests by the canary in a file, which is read again when it changes (`kept_fresh`).
 
     While there is no file nothing is assigned: the policy that serves decides everything. If the file cannot be read,

@@ -6,7 +6,7 @@ from typing import Any
 
 from router.deciding.pipeline import Router
 from router.decision import RoutingDecision
-from router.rollout.canary_file import Follower
+from router.rollout.canary_file import CanaryFollower
 from router.values import RouteQuery
 
 
@@ -17,7 +17,7 @@ class CanaryRouter(Router):
         follower: assigns requests to policies; None leaves all of them to the policy that they ask for.
     """
 
-    follower: Follower | None = None
+    follower: CanaryFollower | None = None
 
     def decide(self, query: RouteQuery, **rest: Any) -> RoutingDecision:
         """Decide a request as `Router.decide` does, by the policy of its side of the canary."""

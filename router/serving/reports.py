@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from router.deciding.pipeline import Router
     from router.drift.watch import DriftWatch
     from router.ledger.recorder import Ledger
-    from router.rollout.canary_file import Follower
+    from router.rollout.canary_file import CanaryFollower
     from router.rollout.shadow import ShadowWatch
     from router.serving.ports import ServicePorts
     from router.serving.reloading.reloader import Reloader
@@ -247,14 +247,14 @@ def _ledger_values(ledger: Ledger | None) -> dict[str, dict[Labels, float]]:
     }
 
 
-def _follower(router: Router) -> Follower | None:
+def _follower(router: Router) -> CanaryFollower | None:
     # The parent of several workers imports this module, and needs no router.
     from router.rollout.canary_router import CanaryRouter
 
     return router.follower if isinstance(router, CanaryRouter) else None
 
 
-def _canary_values(follower: Follower | None) -> dict[str, dict[Labels, float]]:
+def _canary_values(follower: CanaryFollower | None) -> dict[str, dict[Labels, float]]:
     if follower is None or (canary := follower.value) is None:
         return {}
     plan, evidence = canary.plan, canary.evidence

@@ -57,7 +57,7 @@ class VersionStore(Protocol):
 
 
 @dataclass(frozen=True)
-class Wish:
+class ChangeRequest:
     """Says who wants a change, why, and what must be active for it.
 
     Attributes:
@@ -79,7 +79,7 @@ class Wish:
             raise ConfigError(f"the expected version must have at least {LEAST_PREFIX} characters of its id.")
 
 
-def activate(store: VersionStore, version: PolicyVersion, wish: Wish) -> Change:
+def activate(store: VersionStore, version: PolicyVersion, wish: ChangeRequest) -> Change:
     """Make a version the active one of its policy, and return the change.
 
     Raises VersionConflictError if another version is active than expected, or this one is active already.
@@ -90,7 +90,7 @@ def activate(store: VersionStore, version: PolicyVersion, wish: Wish) -> Change:
     return store.append(Change(ChangeKind.ACTIVATE, version.name, before, version.id, wish.author, wish.reason))
 
 
-def roll_back(store: VersionStore, policy: str, wish: Wish) -> Change:
+def roll_back(store: VersionStore, policy: str, wish: ChangeRequest) -> Change:
     """Make the version active again that was active before the one that is now. A further rollback goes back further.
 
     Raises VersionConflictError if another version is active than expected, or there is none to go back to.
@@ -163,7 +163,7 @@ def load_versions(store: VersionStore, ids: Iterable[str]) -> tuple[ServedPolicy
     return with_all_profiles([load_policy(one.policy, one.probe) for one in opened])
 
 
-def _expected(trail: Trail, policy: str, wish: Wish) -> str:
+def _expected(trail: Trail, policy: str, wish: ChangeRequest) -> str:
     """Return the id of the active version, after checking that it is the one that the wish expects."""
     active = trail.active.get(policy, "")
     if wish.expected is not None and (not active.startswith(wish.expected) or bool(active) != bool(wish.expected)):

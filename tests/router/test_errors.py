@@ -13,7 +13,7 @@ import pytest
 
 from router import errors
 from router.answering.reading.retry_after import retry_after_s
-from router.answering.upstreams.litellm_errors import ERRORS_BY_NAME, kind_of
+from router.answering.upstreams.litellm_errors import ERRORS_BY_NAME, error_class_of
 from router.attempts import Attempt, AttemptOutcome
 from router.errors import DispatchError
 from router.wire import deliveries
@@ -43,7 +43,7 @@ def test_what_the_libraries_beneath_raise_of_a_call_is_mapped(library: Any) -> N
     raised = [
         value for value in list(vars(library).values()) if inspect.isclass(value) and issubclass(value, Exception)
     ]
-    unmapped = {one.__name__ for one in raised if kind_of(one.__new__(one)) is None}
+    unmapped = {one.__name__ for one in raised if error_class_of(one.__new__(one)) is None}
     assert unmapped - unused == set()
 
 

@@ -35,8 +35,8 @@ from router.answering.upstreams.destinations import (
 from router.answering.upstreams.litellm_errors import translated, wants_a_key
 from router.answering.upstreams.upstream_http import (
     MAX_ERROR_BYTES,
-    Answered,
     Body,
+    HttpAnswer,
     UpstreamHttp,
     trusted_authorities,
 )
@@ -133,7 +133,7 @@ class DirectUpstream:
                 notes.held.release()
                 answered.close()
 
-    async def _send_kept(self, candidate: Candidate, base: str | None, call: KeptCall, notes: CallNotes) -> Answered:
+    async def _send_kept(self, candidate: Candidate, base: str | None, call: KeptCall, notes: CallNotes) -> HttpAnswer:
         destination = self._destinations.of_kept(candidate, base, call)
         return await self._send(candidate, call.method, destination, (), notes)
 
@@ -146,7 +146,7 @@ class DirectUpstream:
         *,
         stream: bool = False,
         counts: bool = False,
-    ) -> Answered:
+    ) -> HttpAnswer:
         destination, body = self._destinations.of(candidate, base, query), await _body(candidate, query, stream=stream)
         url = count_tokens_url(destination.url) if counts else destination.url
         destination = replace(destination, url=url, headers={**destination.headers, **query.headers})
@@ -154,7 +154,7 @@ class DirectUpstream:
 
     async def _send(
         self, candidate: Candidate, method: str, destination: Destination, body: Body, notes: CallNotes
-    ) -> Answered:
+    ) -> HttpAnswer:
         answered = await self._http.send(
             method, destination.url, body, destination.headers, timeout_s=candidate.timeout_s
         )
@@ -163,7 +163,7 @@ class DirectUpstream:
             raise await self._refusal(candidate, destination, answered)
         return answered
 
-    async def _refusal(self, candidate: Candidate, destination: Destination, answered: Answered) -> Exception:
+    async def _refusal(self, candidate: Candidate, destination: Destination, answered: HttpAnswer) -> Exception:
         """Return the error that LiteLLM would raise for an unsuccessful answer."""
         body = await answered.error_body()
         if answered.status == 401 and not destination.has_key:
@@ -175,7 +175,7 @@ class DirectUpstream:
         return await litellm_upstream.error_of_status(candidate, response)
 
 
-async def _whole(candidate: Candidate, asking: Awaitable[Answered], max_bytes: int, notes: CallNotes) -> Any:
+async def _whole(candidate: Candidate, asking: Awaitable[HttpAnswer], max_bytes: int, notes: CallNotes) -> Any:
     """Return the JSON value of an answer in one piece. Raises DispatchError."""
     with translated(candidate.described):
         answered = await asking

@@ -153,7 +153,7 @@ def _of_libraries(who: str, error: Exception, *, answered: bool, told: ReportedE
     """
     # LiteLLM wraps the error that broke a stream, and the wrapped one says more.
     said = getattr(error, "original_exception", None) or error
-    kind = kind_of(said) or kind_of(error)
+    kind = error_class_of(said) or error_class_of(error)
     if kind is None:
         return error
     told = told or _told_by(said)
@@ -322,7 +322,7 @@ def _cut(words: str) -> str:
     return without_credentials(words[: 4 * MAX_WORDS])[:MAX_WORDS]
 
 
-def kind_of(error: BaseException) -> type[DispatchError] | None:
+def error_class_of(error: BaseException) -> type[DispatchError] | None:
     """Return the class of ours that a library's exception becomes, or None for an exception that no library raises."""
     name = next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in ERRORS_BY_NAME), None)
     if name is None:

@@ -62,7 +62,7 @@ _PIECE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class HttpAnswer:
     """An HTTP answer of an upstream whose headers have arrived and whose body has not been read.
 
     Read it, or close it: until then it holds a connection.
@@ -173,7 +173,7 @@ class UpstreamHttp:
 
     async def send(
         self, method: str, url: str, body: Body, headers: Mapping[str, str], *, timeout_s: float
-    ) -> Answered:
+    ) -> HttpAnswer:
         """Send a request and return when the headers of the answer have arrived.
 
         timeout_s: longest silence, in seconds, then and while the body is read.
@@ -199,7 +199,7 @@ class UpstreamHttp:
                 raise
             # A host or header that no request can be made of.
             raise aiohttp.InvalidURL(urlsplit(url).hostname or "", str(error)) from error
-        return Answered(reply)
+        return HttpAnswer(reply)
 
     async def aclose(self) -> None:
         """Close the connections of the pool."""

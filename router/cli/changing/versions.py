@@ -14,7 +14,7 @@ from router.cli.output import print_json, stdout
 
 if TYPE_CHECKING:
     from router.policies.loading import ServedPolicy
-    from router.versions.store import VersionStore, Wish
+    from router.versions.store import ChangeRequest, VersionStore
     from router.versions.version import PolicyVersion
 
 
@@ -255,10 +255,10 @@ def policy_history_verb(policy: str | None, store: str, as_json: bool) -> None:
     stdout().print(table)
 
 
-def _wish(author: str | None, reason: str, expect: str | None) -> Wish:
-    from router.versions.store import Wish
+def _wish(author: str | None, reason: str, expect: str | None) -> ChangeRequest:
+    from router.versions.store import ChangeRequest
 
-    return Wish(author or getpass.getuser(), reason, "" if expect == "none" else expect)
+    return ChangeRequest(author or getpass.getuser(), reason, "" if expect == "none" else expect)
 
 
 def _say(change: Any, as_json: bool) -> None:

@@ -48,7 +48,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedService:
     """Says which service the installation is for.
 
     Attributes:
@@ -61,7 +61,7 @@ class Wanted:
 
 
 #: Yields findings of the check with this name, for a service that is wanted.
-Check = Callable[[str, Wanted], Iterable[Finding]]
+Check = Callable[[str, WantedService], Iterable[Finding]]
 
 
 def ok(check: str, says: str) -> Finding:
@@ -79,7 +79,7 @@ def fail(check: str, says: str, do: str = "") -> Finding:
     return Finding(check, Level.FAIL, says, do)
 
 
-def run_checks(checks: Iterable[tuple[str, Check]], wanted: Wanted) -> Iterator[Finding]:
+def run_checks(checks: Iterable[tuple[str, Check]], wanted: WantedService) -> Iterator[Finding]:
     """Run checks in order, and yield what each of them finds. An error ends only the check that raises it."""
     for name, check in checks:
         try:

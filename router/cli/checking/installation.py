@@ -13,7 +13,7 @@ from pathlib import Path
 
 from probes.encoders.files import CACHE_DIR_VARIABLE, default_cache_dir
 from probes.encoders.native_runtime import library_path, targets_here
-from router.cli.checking.finding import Finding, Wanted, fail, ok, warn
+from router.cli.checking.finding import Finding, WantedService, fail, ok, warn
 
 _PACKAGE = "elle-router"
 
@@ -22,7 +22,7 @@ _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*(?P<cla
 _CLAUSE = re.compile(r"(>=|<=|==|!=|<|>)\s*([0-9.]+)")
 
 
-def check_python(name: str, _: Wanted) -> Iterator[Finding]:
+def check_python(name: str, _: WantedService) -> Iterator[Finding]:
     """Say which Python runs on which machine."""
     says = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}."
     if sys.platform != "linux":
@@ -31,7 +31,7 @@ def check_python(name: str, _: Wanted) -> Iterator[Finding]:
     yield ok(name, says)
 
 
-def check_packages(name: str, wanted: Wanted) -> Iterator[Finding]:
+def check_packages(name: str, wanted: WantedService) -> Iterator[Finding]:
     """Look for the packages that deciding needs, and for those of the extras that the service needs."""
     try:
         required = importlib.metadata.requires(_PACKAGE) or []
@@ -61,7 +61,7 @@ def _of_extra(name: str, extra: str, requirements: list[str], praise: str) -> Fi
     return fail(name, f"{what} lacks {', '.join(faults)}.", f"Run `pip install '{what}'`.")
 
 
-def _needed_extras(wanted: Wanted) -> Iterator[tuple[str, str]]:
+def _needed_extras(wanted: WantedService) -> Iterator[tuple[str, str]]:
     settings = wanted.settings
     yield "serve", "the encoder"
     if settings.http is not None:
@@ -110,7 +110,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, release.group().split("."))) if release else ()
 
 
-def check_runtime(name: str, _: Wanted) -> Iterator[Finding]:
+def check_runtime(name: str, _: WantedService) -> Iterator[Finding]:
     """Say which runtime computes the encoder, and what its processor can do."""
     targets = targets_here()
     if targets:
@@ -127,7 +127,7 @@ def check_runtime(name: str, _: Wanted) -> Iterator[Finding]:
     )
 
 
-def check_cache(name: str, _: Wanted) -> Iterator[Finding]:
+def check_cache(name: str, _: WantedService) -> Iterator[Finding]:
     """Look whether exported encoders can be kept."""
     cache = default_cache_dir()
     do = f"Set {CACHE_DIR_VARIABLE} to a folder that can be written to; otherwise each start exports the encoder anew."

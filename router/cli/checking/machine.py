@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from router.cli.checking.finding import Finding, Wanted, ok, warn
+from router.cli.checking.finding import Finding, WantedService, ok, warn
 from router.deciding.cores import usable_cores
 
 #: Megabytes that one process needs to decide, and to serve HTTP too; measured resident memory with some room.
@@ -22,7 +22,7 @@ _LEAST_FILES = 4096
 _UNSYNCHRONISED = 5
 
 
-def check_clock(name: str, _: Wanted) -> Iterator[Finding]:
+def check_clock(name: str, _: WantedService) -> Iterator[Finding]:
     """Look whether the clock can be right: tokens and certificates expire by it."""
     installed = Path(__file__).stat().st_mtime
     if time.time() < installed - 86_400:
@@ -50,7 +50,7 @@ def _clock_state() -> int | None:
     return None
 
 
-def check_cores(name: str, wanted: Wanted) -> Iterator[Finding]:
+def check_cores(name: str, wanted: WantedService) -> Iterator[Finding]:
     """Compare the encoder threads of all processes with the cores that they may use."""
     cores, workers = usable_cores(), wanted.workers
     threads = workers * (wanted.settings.threads or max(1, cores // workers))
@@ -61,7 +61,7 @@ def check_cores(name: str, wanted: Wanted) -> Iterator[Finding]:
         yield ok(name, f"{says}.")
 
 
-def check_memory(name: str, wanted: Wanted) -> Iterator[Finding]:
+def check_memory(name: str, wanted: WantedService) -> Iterator[Finding]:
     """Compare what the processes need with the limit of the control group and with what is free."""
     each = _MEGABYTES_WITH_HTTP if wanted.settings.http is not None else _MEGABYTES
     needed = each * wanted.workers + (each if wanted.workers > 1 else 0)
@@ -97,7 +97,7 @@ def _free_memory() -> float | None:
     return None
 
 
-def check_files(name: str, _: Wanted) -> Iterator[Finding]:
+def check_files(name: str, _: WantedService) -> Iterator[Finding]:
     """Look how many files and connections may be open."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < _LEAST_FILES:

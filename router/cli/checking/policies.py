@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 
-from router.cli.checking.finding import Finding, Wanted, fail, ok, warn
+from router.cli.checking.finding import Finding, WantedService, fail, ok, warn
 from router.cli.checking.service import SOON_DAYS
 from router.cli.steps.validate_file import what_keeps_from_answering
 from router.policies.certificate import is_expired
@@ -29,7 +29,7 @@ class PolicyChecks:
         self._variables = variables
         self._loaded: tuple[ServedPolicy, ...] = ()
 
-    def check_policies(self, name: str, wanted: Wanted) -> Iterator[Finding]:
+    def check_policies(self, name: str, wanted: WantedService) -> Iterator[Finding]:
         """Load every policy with its probe and prices."""
         settings = wanted.settings
         if settings.store is not None:
@@ -44,7 +44,7 @@ class PolicyChecks:
         if settings.shadows:
             yield ok(name, f"{len(load_policies(settings.shadows))} shadow policies can be loaded.")
 
-    def check_encoder(self, name: str, wanted: Wanted) -> Iterator[Finding]:
+    def check_encoder(self, name: str, wanted: WantedService) -> Iterator[Finding]:
         """Find the encoder's files, and let each probe judge one prompt."""
         if not self._loaded:
             yield _nothing_loaded(name)
@@ -57,14 +57,14 @@ class PolicyChecks:
         else:
             yield ok(name, f"the encoder is found, and every probe judges a prompt ({took_s:.1f} s with loading).")
 
-    def check_certificates(self, name: str, _: Wanted) -> Iterator[Finding]:
+    def check_certificates(self, name: str, _: WantedService) -> Iterator[Finding]:
         """Look when the certificates of the policies expire."""
         if not self._loaded:
             yield _nothing_loaded(name)
         for policy in self._loaded:
             yield _of_certificate(name, policy)
 
-    def check_candidates(self, name: str, _: Wanted) -> Iterator[Finding]:
+    def check_candidates(self, name: str, _: WantedService) -> Iterator[Finding]:
         """Look whether each candidate can be asked from this machine. Nothing is sent."""
         if not self._loaded:
             yield _nothing_loaded(name)
@@ -77,7 +77,7 @@ class PolicyChecks:
             if not unset and not problems:
                 yield ok(name, f"{policy.ref.name}: every candidate can be asked; nothing was sent.")
 
-    def check_variables(self, name: str, _: Wanted) -> Iterator[Finding]:
+    def check_variables(self, name: str, _: WantedService) -> Iterator[Finding]:
         """Look for variables that begin like ours and that nothing reads."""
         keys = {one.api_key_env for policy in self._loaded for one in policy.rules.file.candidates}
         known = {*self._variables, *(key for key in keys if key)}
@@ -88,7 +88,7 @@ class PolicyChecks:
         if not unknown:
             yield ok(name, "every variable ELLE_... is one that elle reads.")
 
-    def check_canary(self, name: str, wanted: Wanted) -> Iterator[Finding]:
+    def check_canary(self, name: str, wanted: WantedService) -> Iterator[Finding]:
         """Read the canary, and look whether both of its policies are served."""
         path = wanted.settings.canary
         if path is None:

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from router.cli.checking.finding import Finding, Wanted, fail, ok, warn
+from router.cli.checking.finding import Finding, WantedService, fail, ok, warn
 from router.cli.checking.installation import is_writable
 from router.ledger.opening import opened_reader, require_installed
 from router.ledger.settings import DatabaseSettings, LedgerSettings
@@ -23,7 +23,7 @@ _LEAST_FREE = 10**9
 _CONNECT_S = 3
 
 
-def check_ledger(name: str, wanted: Wanted) -> Iterator[Finding]:
+def check_ledger(name: str, wanted: WantedService) -> Iterator[Finding]:
     """Look whether the ledger can be read and written, and who may read its key. It connects to a database by URL."""
     settings = wanted.settings.ledger
     if settings is None:
@@ -69,7 +69,7 @@ def _of_spool(name: str, settings: LedgerSettings) -> Iterator[Finding]:
         )
 
 
-def check_state(name: str, wanted: Wanted) -> Iterator[Finding]:
+def check_state(name: str, wanted: WantedService) -> Iterator[Finding]:
     """Look whether the database of shared sessions and limits can be used. It connects to a database by URL."""
     settings = wanted.settings.state
     if settings is None:
@@ -105,7 +105,7 @@ def _trouble_with(settings: DatabaseSettings) -> str:
     return ""
 
 
-def check_store(name: str, wanted: Wanted) -> Iterator[Finding]:
+def check_store(name: str, wanted: WantedService) -> Iterator[Finding]:
     """Look whether the store of versions can be read and written. It connects to a database by URL."""
     place = wanted.settings.store
     if place is None:
@@ -120,7 +120,7 @@ def check_store(name: str, wanted: Wanted) -> Iterator[Finding]:
         )
 
 
-def check_drift(name: str, wanted: Wanted) -> Iterator[Finding]:
+def check_drift(name: str, wanted: WantedService) -> Iterator[Finding]:
     """Look whether the baseline of drift can be kept."""
     settings = wanted.settings
     if settings.drift_state is not None:

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from router.cli.checking.finding import Finding, Wanted, fail, ok, warn
+from router.cli.checking.finding import Finding, WantedService, fail, ok, warn
 from router.errors import ConfigError
 from router.identity.principal import Scope
 from router.identity.server_tls import ServerCertificates, TlsFiles, is_loopback
@@ -21,7 +21,7 @@ from router.serving.ports import require_encryption
 SOON_DAYS = 14
 
 
-def check_ports(name: str, wanted: Wanted) -> Iterator[Finding]:
+def check_ports(name: str, wanted: WantedService) -> Iterator[Finding]:
     """Try to take every port, and give it back."""
     settings, taken = wanted.settings, []
     ports: list[tuple[str, str, int]] = [("--port", settings.host, settings.port)]
@@ -50,7 +50,7 @@ def check_ports(name: str, wanted: Wanted) -> Iterator[Finding]:
         yield from (fail(name, message) for message in taken)
 
 
-def check_exposure(name: str, wanted: Wanted) -> Iterator[Finding]:
+def check_exposure(name: str, wanted: WantedService) -> Iterator[Finding]:
     """Compare who can reach the service with what stops them."""
     settings = wanted.settings
     require_encryption(settings)
@@ -70,7 +70,7 @@ def check_exposure(name: str, wanted: Wanted) -> Iterator[Finding]:
         )
 
 
-def check_tls(name: str, wanted: Wanted) -> Iterator[Finding]:
+def check_tls(name: str, wanted: WantedService) -> Iterator[Finding]:
     """Load certificate and key, and look at their expiry and at who may read the key."""
     files = wanted.settings.tls
     if files is None:
@@ -96,7 +96,7 @@ def _of_expiry(name: str, files: TlsFiles, expires_at: datetime.datetime | None)
     return ok(name, says)
 
 
-def check_tokens(name: str, wanted: Wanted) -> Iterator[Finding]:
+def check_tokens(name: str, wanted: WantedService) -> Iterator[Finding]:
     """Read the file of tokens as the service does, and look at who could change it and which tokens are of use."""
     path = wanted.settings.identity.tokens
     if path is None:
@@ -140,7 +140,7 @@ def _of_tokens(name: str, valid: Sequence[Token], now: datetime.datetime) -> Ite
         yield ok(name, f"{len(valid)} tokens are valid.")
 
 
-def check_keys(name: str, wanted: Wanted) -> Iterator[Finding]:
+def check_keys(name: str, wanted: WantedService) -> Iterator[Finding]:
     """Read the keys of an identity provider from a file. A URL is not fetched, because nothing leaves the machine."""
     settings = wanted.settings.identity.jwt
     if settings is None:
@@ -153,7 +153,7 @@ def check_keys(name: str, wanted: Wanted) -> Iterator[Finding]:
     yield ok(name, f"{keys.place} holds {len(keys.value)} keys." if keys.value else fetched)
 
 
-def check_traces(name: str, wanted: Wanted) -> Iterator[Finding]:
+def check_traces(name: str, wanted: WantedService) -> Iterator[Finding]:
     """Look whether traces can be made. Nothing is sent."""
     settings = wanted.settings.traces
     if settings is None:

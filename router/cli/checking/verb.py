@@ -9,7 +9,7 @@ import click
 from rich.text import Text
 
 from router.cli.checking import installation, machine, records, service
-from router.cli.checking.finding import Check, Finding, Level, Wanted, fail, run_checks
+from router.cli.checking.finding import Check, Finding, Level, WantedService, fail, run_checks
 from router.cli.checking.policies import PolicyChecks
 from router.cli.options import JSON
 from router.cli.output import INCOMPLETE, print_json, stdout
@@ -68,7 +68,7 @@ def findings(serve_options: Sequence[str]) -> Iterator[Finding]:
             options = dict(context.params)
             workers = options.pop("workers")
             options.pop("worker_timeout_s")
-            wanted = Wanted(server_settings(**options), workers)
+            wanted = WantedService(server_settings(**options), workers)
     except click.ClickException as error:
         yield fail("options", error.format_message())
     except RouterError as error:

@@ -12,7 +12,7 @@ from rich.table import Table
 from probes.errors import DataError
 from router.cli.options import JSON, PATH, FiniteRange, with_options
 from router.cli.output import print_json, stdout
-from router.identity.principal import Beyond, Scope, TokenLimits
+from router.identity.principal import BeyondLimit, Scope, TokenLimits
 from router.identity.token_book import Token, TokenBook, changing, new_token, now_utc, require_new_name
 from router.quoting import did_you_mean
 
@@ -43,8 +43,8 @@ _LIMITS = (
     click.option("--usd-per-day", type=FiniteRange(0), help="The most USD that the answers of a day may cost."),
     click.option(
         "--beyond",
-        type=click.Choice([one.value for one in Beyond]),
-        default=Beyond.REFUSE.value,
+        type=click.Choice([one.value for one in BeyondLimit]),
+        default=BeyondLimit.REFUSE.value,
         show_default=True,
         help="What happens beyond --strong-share and --usd-per-day: the request is refused, or the cheapest candidate "
         "that can answer it does.",

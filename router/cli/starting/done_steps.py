@@ -17,7 +17,7 @@ STATE = "start.json"
 
 
 @dataclass(frozen=True)
-class Said:
+class StepReport:
     """What a step says of itself in a few sentences, and whether it did all that it was to do."""
 
     text: str
@@ -38,7 +38,7 @@ class FileStep:
     name: str
     reads: Mapping[str, Any]
     writes: Sequence[Path]
-    work: Callable[[], Said]
+    work: Callable[[], StepReport]
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from probes.errors import DataError
 from router.answering.canned import RIGHT
-from router.cli.starting.done_steps import DoneSteps, FileStep, Said, StepDone
+from router.cli.starting.done_steps import DoneSteps, FileStep, StepDone, StepReport
 from router.cli.starting.import_step import import_log, write_candidates
 from router.cli.steps.evaluate_files import PolicyFiles, evaluate_policy_files
 from router.cli.steps.fit_files import FitOptions, fit_files
 from router.collecting.calls.panel import Panel
-from router.collecting.collect import CollectOptions, Watch, collect
+from router.collecting.collect import CollectionListener, CollectOptions, collect
 from router.collecting.plan import HOLDOUT
 from router.collecting.prompts import read_prompt_log
 from router.collecting.work import graders_for
@@ -80,7 +80,7 @@ class Listener:
     """Who hears of the steps: `say` is told of each that ends, `watch` of calls, `console` prints results at length."""
 
     say: Callable[[StepDone], None]
-    watch: Watch
+    watch: CollectionListener
     console: Console
     on_encoding: Progress | None = None
 
@@ -117,9 +117,9 @@ class Start:
         members = [one.model_dump(mode="json") for one in two]
         reads = {"log": options.log, "members": members, "format": format_name, "offline": offline}
 
-        def work() -> Said:
+        def work() -> StepReport:
             write_candidates(self.candidates, two)
-            return Said(import_log(options.log, self.prompts, two, format_name, offline=offline))
+            return StepReport(import_log(options.log, self.prompts, two, format_name, offline=offline))
 
         return FileStep("import", reads, (self.prompts, self.candidates), work)
 
@@ -147,7 +147,7 @@ class Start:
         log = read_prompt_log([self.prompts], Panel((self.options.weak, self.options.strong)))
         return graders_for(log.samples) or (f"agreement:model={strong},reference={strong}",)
 
-    def _collected(self, asked: CollectOptions) -> Said:
+    def _collected(self, asked: CollectOptions) -> StepReport:
         summary = collect([self.prompts], self.candidates, self.outcomes, asked, self.listener.watch)
         if summary is None:
             raise RefusedError
@@ -164,20 +164,21 @@ class Start:
                 f"at least {FEWEST_PROMPTS} prompts must have a score of both models to fit and certify; {said} Give a "
                 "longer log or a larger budget, and run the same command again: nothing is paid twice."
             )
-        return Said(said, finished=summary.stopped is None)
+        return StepReport(said, finished=summary.stopped is None)
 
     def _fit(self) -> FileStep:
         reads = {"outcomes": self.outcomes, "holdout": HOLDOUT}
         return FileStep("fit", reads, (self.probe, self.held_out), self._fitted)
 
-    def _fitted(self) -> Said:
+    def _fitted(self) -> StepReport:
         options = FitOptions(holdout=str(HOLDOUT), name=self.options.out.resolve().name, encoder_dir=self._encoder)
         summary = fit_files([self.outcomes], self.probe, options, self.listener.on_encoding)
         outcomes = read_outcomes(self.outcomes)
         kept = {outcomes.ids[row] for row in left_out(outcomes, HOLDOUT).nonzero()[0]}
         rows = [dict(row.values) for row in read_rows(self.outcomes) if row.values["prompt_id"] in kept]
         self.held_out.write_text(json_lines(rows), "utf-8")
-        return Said(f"Fitted on {summary.n_prompts:,} prompts; {summary.n_held_out:,} are left out to certify with.")
+        said = f"Fitted on {summary.n_prompts:,} prompts; {summary.n_held_out:,} are left out to certify with."
+        return StepReport(said)
 
     def _tune(self) -> FileStep:
         reads = {
@@ -188,7 +189,7 @@ class Start:
         }
         return FileStep("tune", reads, (self.policy,), self._tuned)
 
-    def _tuned(self) -> Said:
+    def _tuned(self) -> StepReport:
         settings = TuneSettings(
             targets=(Target("max_loss", self.options.max_loss),),
             candidates=self.candidates,
@@ -203,23 +204,23 @@ class Start:
                 "--max-loss or --n, and run the same command again: nothing is paid twice."
             )
         (target,) = result.main.targets
-        return Said(f"Certified with {result.n_calibration:,} prompts: {target.says} (bound {target.bound:.4f}).")
+        return StepReport(f"Certified with {result.n_calibration:,} prompts: {target.says} (bound {target.bound:.4f}).")
 
     def _evaluate(self) -> FileStep:
         reads = {"policy": self.policy, "probe": self.probe, "held_out": self.held_out}
         return FileStep("evaluate", reads, (self.evaluation,), self._evaluated)
 
-    def _evaluated(self) -> Said:
+    def _evaluated(self) -> StepReport:
         files = PolicyFiles(self.policy, [self.held_out], encoder_dir=self._encoder)
         found = evaluate_policy_files(files, PolicyEvaluationOptions(resamples=RESAMPLES), self.listener.on_encoding)
         self.evaluation.write_text(json.dumps(policy_json(found), indent=2, ensure_ascii=False), "utf-8")
-        return Said(policy_sentence(found))
+        return StepReport(policy_sentence(found))
 
     def _report(self) -> FileStep:
         reads = {"policy": self.policy, "probe": self.probe, "held_out": self.held_out}
         return FileStep("report", reads, (self.report,), self._reported)
 
-    def _reported(self) -> Said:
+    def _reported(self) -> StepReport:
         names = self.options.weak.name_in_probe, self.options.strong.name_in_probe
         files = PairFiles(self.probe, [self.held_out], *names, None, self._encoder)
         compared = EvaluationOptions(baselines=quick_baselines(), resamples=RESAMPLES)
@@ -227,8 +228,8 @@ class Start:
             write_report(files, self.report, compared, self.policy, self.listener.on_encoding)
         except NoQualityGapError as error:
             # The policy is certified all the same, and `evaluate` has said what it does.
-            return Said(f"There is no report to write: {error}", finished=False)
-        return Said(f"Wrote {self.report / PAGE}.")
+            return StepReport(f"There is no report to write: {error}", finished=False)
+        return StepReport(f"Wrote {self.report / PAGE}.")
 
     @property
     def _encoder(self) -> Path | None:

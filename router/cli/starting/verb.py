@@ -67,14 +67,16 @@ def start_verb(log: Path, as_json: bool, **options: Any) -> None:
     from rich.console import Console
 
     from router.cli.starting.start import Listener, NotCertifiedError, RefusedError, Start
-    from router.collecting.collect import Watch
+    from router.collecting.collect import CollectionListener
 
     yes = options.pop("yes")
     start = _start_options(log, options, ask=sys.stdin.isatty() and not yes)
     # With --json the results at length are not wanted, and stdout is for the one JSON value.
     console = Console(quiet=True) if as_json else stdout()
     with progress_bar("encoding") as on_encoding, spending_bar("asking") as report:
-        watch = Watch(lambda plan: is_confirmed(plan, yes=yes), lambda at: report_spending(at, report), on_encoding)
+        watch = CollectionListener(
+            lambda plan: is_confirmed(plan, yes=yes), lambda at: report_spending(at, report), on_encoding
+        )
         listener = Listener(lambda step: _say_step(step, err=as_json), watch, console, on_encoding)
         try:
             steps = Start(start, listener).steps()

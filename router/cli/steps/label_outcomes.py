@@ -42,7 +42,7 @@ class Labelling:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabellingResult:
     """Holds how many questions were answered, and how far the grader agrees with people, when `elle label` ends.
 
     Attributes:
@@ -96,7 +96,7 @@ def _share(one: JudgeAgreement) -> str:
     return f"{one.n_agree:,} of {one.n:,} answers ({one.n_agree / one.n:.3f}, {one.low:.3f} to {one.high:.3f}; {kappa})"
 
 
-def label_outcomes(labelling: Labelling) -> Labelled:
+def label_outcomes(labelling: Labelling) -> LabellingResult:
     """Let people grade answers as the options say, and return how far they are and how far the grader agrees.
 
     Raises DataError and ArtifactError; what a person said until then is kept.
@@ -121,11 +121,11 @@ def label_outcomes(labelling: Labelling) -> Labelled:
 
 def _labelled(
     questions: Questions, asked: Sequence[HumanQuestion], journal: Journal, rows: Sequence[dict[str, Any]]
-) -> Labelled:
+) -> LabellingResult:
     counted = {one.id for one in asked} | journal.said.keys()
     said = list(journal.said.values())
     graded, passed_over = questions.progress(journal.scores)
-    return Labelled(
+    return LabellingResult(
         n_questions=len(counted),
         n_open=len(counted) - len(said),
         n_skipped=said.count(None),

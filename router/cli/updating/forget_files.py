@@ -13,7 +13,7 @@ from probes.artifacts.signature import signature_note
 from probes.encoders.spec import EncoderSpec
 from probes.errors import DataError
 from router.tuning.fitting.adaptation import PriorProbe
-from router.tuning.fitting.forgetting import Forgetting, forget, labels_to_forget
+from router.tuning.fitting.forgetting import RemovedLabels, forget, labels_to_forget
 from router.tuning.outcomes.datasets import read_outcomes
 from router.tuning.outcomes.feature_cache import FeatureCache, Progress
 
@@ -35,7 +35,7 @@ class ForgetOptions:
     encoder_dir: Path | None = None
 
 
-def forget_files(options: ForgetOptions, on_progress: Progress | None) -> Forgetting:
+def forget_files(options: ForgetOptions, on_progress: Progress | None) -> RemovedLabels:
     """Remove labels from a probe and write the new probe, all of it or nothing; the old one stays.
 
     Raises DataError, EncoderError or ArtifactError.
@@ -54,7 +54,7 @@ def forget_files(options: ForgetOptions, on_progress: Progress | None) -> Forget
     return found
 
 
-def say_forgotten(found: Forgetting, out: Path) -> None:
+def say_forgotten(found: RemovedLabels, out: Path) -> None:
     """Print what was removed and what could not be."""
     click.echo(f"Removed {found.n_prompts:,} prompts; the statistics hold {found.n_left:,}.")
     for name, count in found.labels.items():

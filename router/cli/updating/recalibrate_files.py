@@ -35,7 +35,7 @@ from router.tuning.certifying.results.tuning_result import TuningResult
 from router.tuning.certifying.tune import TuneFiles, tune_command
 from router.tuning.certifying.tune_log import log_path
 from router.tuning.fitting.adaptation import PriorProbe
-from router.tuning.fitting.recalibration import Recalibrated, RecalibratedModel, labels_to_merge, recalibrate
+from router.tuning.fitting.recalibration import RecalibratedModel, RecalibratedProbe, labels_to_merge, recalibrate
 from router.tuning.fitting.task_labels import losses_by_model
 from router.tuning.judging.fit_figures import model_figures
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
@@ -222,7 +222,7 @@ def _require_enough_aside(policy: ServedPolicy, aside: Outcomes) -> None:
         )
 
 
-def _with_figures(found: Recalibrated, merged: Outcomes) -> DifficultyProbe:
+def _with_figures(found: RecalibratedProbe, merged: Outcomes) -> DifficultyProbe:
     """Return the new probe with its figures on the new labels on its card, in the place of the old ones."""
     losses = losses_by_model(found.probe, merged)
     figures = {

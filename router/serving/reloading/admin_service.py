@@ -18,7 +18,7 @@ from router.pb import admin_service_pb2 as pb
 from router.pb import admin_service_pb2_grpc as pb_grpc
 from router.policies.loading import ServedPolicy
 from router.serving.reloading.reloader import Reloader, ReloadOutcome
-from router.versions.store import VersionStore, Wish, activate, find_version, load_versions, roll_back, versions_by_id
+from router.versions.store import VersionStore, ChangeRequest, activate, find_version, load_versions, roll_back, versions_by_id
 from router.versions.trail import Change
 from router.wire.request_reader import Context
 from router.wire.statuses import still_loading
@@ -122,9 +122,9 @@ def _author() -> str:
     return f"{principal.label} ({principal.id})" if principal.id else principal.label
 
 
-def _wish(reason: str, expected: str | None) -> Wish:
+def _wish(reason: str, expected: str | None) -> ChangeRequest:
     try:
-        return Wish(_author(), reason, expected)
+        return ChangeRequest(_author(), reason, expected)
     except ConfigError as error:
         raise InvalidRequestError(str(error), field="reason" if "reason" in str(error) else "expected") from error
 

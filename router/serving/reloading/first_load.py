@@ -13,7 +13,7 @@ from router.answering.formats.translating.translations import TRANSLATIONS
 from router.deciding.pipeline import Router
 from router.intake.bounds import Intake
 from router.observing.observer import Observers
-from router.rollout.canary_file import Follower
+from router.rollout.canary_file import CanaryFollower
 from router.rollout.canary_router import CanaryRouter
 from router.serving import http_server
 from router.serving.reloading.in_force import InForce
@@ -42,7 +42,7 @@ async def loaded(
     """
     async with contextlib.AsyncExitStack() as stack:
         canned_url: str | None = None
-        follower: Follower | None = None
+        follower: CanaryFollower | None = None
         reloader: Reloader
 
         async def open_canned() -> str:
@@ -54,7 +54,9 @@ async def loaded(
         source = source_of(settings)
         router = await asyncio.to_thread(_load, settings, intake, source, observers)
         if isinstance(router, CanaryRouter) and settings.canary is not None:
-            follower = await asyncio.to_thread(Follower, settings.canary, lambda: reloader.current.router.policies)
+            follower = await asyncio.to_thread(
+                CanaryFollower, settings.canary, lambda: reloader.current.router.policies
+            )
             router.follower = follower
         try:
             url = await open_canned() if uses_canned(router.policies.values()) else None

@@ -33,7 +33,7 @@ _ALWAYS_KEPT = (
 
 
 @dataclass(frozen=True)
-class Forgetting:
+class RemovedLabels:
     """Says what was removed from a probe.
 
     Attributes:
@@ -94,7 +94,7 @@ def forget(
     outcomes: Outcomes,
     features: npt.NDArray[np.float32],
     notes: Iterable[str] = (),
-) -> tuple[DifficultyProbe, Prior, Forgetting]:
+) -> tuple[DifficultyProbe, Prior, RemovedLabels]:
     """Return the probe and the statistics of its fit without these rows, and what was removed.
 
     outcomes: as `labels_to_forget` returns them, with every label of each row. features: (n, d) of their prompts. The
@@ -127,7 +127,7 @@ def forget(
     return (
         changed,
         rest,
-        Forgetting(
+        RemovedLabels(
             old_identity=probe.identity,
             identity=changed.identity,
             n_prompts=len(outcomes),

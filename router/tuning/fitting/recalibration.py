@@ -55,7 +55,7 @@ class RecalibratedModel:
 
 
 @dataclass(frozen=True, eq=False)
-class Recalibrated:
+class RecalibratedProbe:
     """Holds a probe with n new labels merged.
 
     Attributes:
@@ -104,7 +104,7 @@ def labels_to_merge(old: PriorProbe, outcomes: Outcomes) -> tuple[Outcomes, tupl
 
 def recalibrate(
     old: PriorProbe, outcomes: Outcomes, features: npt.NDArray[np.float32], *, title: str, seed: int = 0
-) -> Recalibrated:
+) -> RecalibratedProbe:
     """Merge labels into the statistics of a probe exactly, each with weight 1, and refit its calibration maps on them.
 
     outcomes: as `labels_to_merge` returns them. features: (n, d) of their prompts. The penalty stays: it is the ratio
@@ -143,7 +143,7 @@ def recalibrate(
     counts = old.statistics.n_labels.tolist()
     columns = enumerate(zip(probe.models, counts, changes, strict=True))
     models = {m: _figures(n, how, losses[:, j], before[:, j], risk[:, j]) for j, (m, n, how) in columns}
-    return Recalibrated(_with_card(changed, probe, outcomes, models, title), merged, models, predicted, risk)
+    return RecalibratedProbe(_with_card(changed, probe, outcomes, models, title), merged, models, predicted, risk)
 
 
 def _left_out(

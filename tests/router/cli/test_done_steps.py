@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from router.cli.starting.done_steps import STATE, DoneSteps, FileStep, Said
+from router.cli.starting.done_steps import STATE, DoneSteps, FileStep, StepReport
 
 
 class Steps:
@@ -20,11 +20,11 @@ class Steps:
     def do(self, **reads: object) -> bool:
         """Do the step; return whether it was skipped."""
 
-        def work() -> Said:
+        def work() -> StepReport:
             self.count += 1
             self.copy.mkdir(exist_ok=True)
             (self.copy / "copy.txt").write_text(self.source.read_text())
-            return Said(f"copied {self.count} times", self.finished)
+            return StepReport(f"copied {self.count} times", self.finished)
 
         step = FileStep("copy", {"source": self.source, **reads}, (self.copy,), work)
         done = DoneSteps(self.folder).do(step)
@@ -50,7 +50,7 @@ def test_a_step_that_did_not_finish_or_failed_is_done_again(tmp_path: Path) -> N
     steps.finished = False
     assert [steps.do(), steps.do()] == [False, False]
 
-    def fail() -> Said:
+    def fail() -> StepReport:
         raise ValueError("no")
 
     for _ in range(2):

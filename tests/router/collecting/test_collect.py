@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from router.collecting.calls.asking import AskingLimits
-from router.collecting.collect import CollectOptions, CollectSummary, Watch, collect, plan_collection
+from router.collecting.collect import CollectionListener, CollectOptions, CollectSummary, collect, plan_collection
 from router.collecting.sampling import Selection
 from router.tuning.outcomes.datasets import read_outcomes
 from tests.router.collecting.simulated import ABILITIES, Simulated, rows_of, simulated, write_log, write_policy
@@ -123,7 +123,7 @@ def test_the_plan_says_what_it_costs_and_asks_nothing(tmp_path: Path) -> None:
 def test_nothing_is_asked_if_the_plan_is_refused(tmp_path: Path) -> None:
     with simulated() as upstream:
         policy, log = write_policy(tmp_path / "p.yaml", upstream.url), write_log(tmp_path / "log.jsonl", N)
-        watch = Watch(confirm=lambda plan: False)
+        watch = CollectionListener(confirm=lambda plan: False)
         assert collect([log], policy, tmp_path / "o.jsonl", CollectOptions(), watch) is None
         assert not upstream.requests
     assert not (tmp_path / "o.jsonl").exists()

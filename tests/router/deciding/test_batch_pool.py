@@ -21,7 +21,7 @@ from probes.encoders.spec import MINILM_L6_FLOAT32, FloatArray
 from probes.encoders.torch_runtime import TorchBatchEncoder
 from probes.errors import DataError, EncoderError
 from router.deciding.batch_pool import BatchPool, pool_for
-from router.deciding.encode_job import Encoded
+from router.deciding.encode_job import EncodedPrompt
 from router.deciding.encode_pool import EncodePool
 from router.deciding.pipeline import Router
 from router.deciding.settings import RouterSettings
@@ -38,7 +38,7 @@ async def until_batch(encoder: FakeBatchEncoder, number: int) -> None:
         await asyncio.sleep(0.001)
 
 
-async def busy(encoder: FakeBatchEncoder, **options: int) -> tuple[BatchPool, asyncio.Future[Encoded]]:
+async def busy(encoder: FakeBatchEncoder, **options: int) -> tuple[BatchPool, asyncio.Future[EncodedPrompt]]:
     """Return a pool, and its first prompt, which keeps the thread busy until the gate of the encoder opens."""
     encoder.gate.clear()
     pool = BatchPool(encoder, **options)
@@ -223,7 +223,14 @@ class TestFailing:
         with caplog.at_level(logging.WARNING):
             _, *results = await asyncio.gather(first, *answers, return_exceptions=True)
         await pool.close()
-        assert [type(result) for result in results] == [Encoded, DataError, Encoded, RuntimeError, Encoded, Encoded]
+        assert [type(result) for result in results] == [
+            EncodedPrompt,
+            DataError,
+            EncodedPrompt,
+            RuntimeError,
+            EncodedPrompt,
+            EncodedPrompt,
+        ]
         assert encoder.batches[1] == [text for text in texts if "tokenising" not in text]
         assert "a batch of 5 prompts failed (RuntimeError)" in caplog.text
         assert "make the encoder raise" not in caplog.text

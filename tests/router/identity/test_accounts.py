@@ -12,7 +12,7 @@ from router.errors import LimitExceededError
 from router.identity import accounts
 from router.identity.accounts import STRONG_BURST, Account, Accounts
 from router.identity.admission import Admission
-from router.identity.counts import DoorName, Figures, Refusal, RefusalCounts
+from router.identity.counts import DoorName, CallerFigures, Refusal, RefusalCounts
 from router.identity.principal import Principal, Scope, TokenLimits
 
 DAY = 86_400.0
@@ -25,14 +25,14 @@ class Clock:
         self.monotonic = 100.0
         self.unix = 20_000 * DAY
         self.counts = RefusalCounts()
-        self.figures = Figures()
+        self.figures = CallerFigures()
 
     def advance(self, seconds: float) -> None:
         self.monotonic += seconds
         self.unix += seconds
 
     def account(self, **limits: Any) -> Account:
-        figures = self.figures = Figures()
+        figures = self.figures = CallerFigures()
         return Account(TokenLimits.model_validate(limits), lambda: self.monotonic, lambda: self.unix, figures)
 
     def admission(self, account: Account) -> Admission:
@@ -160,7 +160,7 @@ def test_without_limits_everything_is_allowed(clock: Clock) -> None:
         assert admission.permit_strong(can_be_cheap=True)
         account.count_decision(strong=True)
     admission.settle(1e6)
-    assert clock.figures == Figures(1000, 1000, 1e6)
+    assert clock.figures == CallerFigures(1000, 1000, 1e6)
 
 
 def principal(token: str, label: str, **limits: Any) -> Principal:
@@ -181,7 +181,7 @@ def test_figures_are_summed_by_label(clock: Clock) -> None:
         account = all_accounts.of(principal(token, label))
         account.count_decision(strong=strong)
         account.spend(0.5)
-    assert all_accounts.figures() == {"jwt": Figures(2, 1, 1.0), "team": Figures(1, 1, 0.5)}
+    assert all_accounts.figures() == {"jwt": CallerFigures(2, 1, 1.0), "team": CallerFigures(1, 1, 0.5)}
 
 
 def test_the_number_of_callers_that_are_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:

@@ -12,7 +12,7 @@ from router.cli.main import cli
 from router.observing.tally import Snapshot
 from router.policies.loading import load_policies
 from router.rollout.canary import Canary, CanaryPlan
-from router.rollout.canary_file import CanaryFile, Follower
+from router.rollout.canary_file import CanaryFile, CanaryFollower
 from router.rollout.canary_router import CanaryRouter
 from router.serving.reports import _canary_values, _watched_values
 from router.values import Overrides, RouteQuery
@@ -28,7 +28,7 @@ class Service:
         encoder = FakeEncoder()
         policies = load_policies([write_policy(folder, name=name) for name in names])
         self.router = CanaryRouter(policies, {encoder.spec.identity: encoder})
-        self.router.follower = Follower(self.state, lambda: self.router.policies)
+        self.router.follower = CanaryFollower(self.state, lambda: self.router.policies)
 
     def begin(self, share: float) -> CanaryFile:
         file = CanaryFile(self.state, Canary(CanaryPlan("c1", "new", "old", 0.02, steps=(share,))))

@@ -13,12 +13,12 @@ from router.cli.changing.shown_versions import rows_of
 from router.errors import ConfigError, UnknownVersionError, VersionConflictError
 from router.policies.loading import DEFAULT_POLICY
 from router.versions.directory_store import DirectoryStore, manifest_of
-from router.versions.store import Wish, activate, find_version, load_active, roll_back
+from router.versions.store import ChangeRequest, activate, find_version, load_active, roll_back
 from router.versions.trail import ChangeKind
 from router.versions.version import PolicyVersion, id_of, read_contents, version_from
 from tests.fakes import write_policy
 
-ME = Wish("me", "a test")
+ME = ChangeRequest("me", "a test")
 
 
 @pytest.fixture
@@ -70,9 +70,9 @@ def test_rollbacks_go_back_one_by_one_and_everything_is_in_the_trail(store: Dire
     path = write_policy(tmp_path, probe=None, rule={"kind": "fixed", "candidate": "small"})
     versions = [keep(store, path, version=str(number)) for number in range(3)]
     for version in versions:
-        activate(store, version, Wish("ann", "better"))
+        activate(store, version, ChangeRequest("ann", "better"))
     assert store.trail().active == {"test": versions[2].id}
-    roll_back(store, "test", Wish("bob", "worse after all"))
+    roll_back(store, "test", ChangeRequest("bob", "worse after all"))
     roll_back(store, "test", ME)
     assert store.trail().active == {"test": versions[0].id}
     with pytest.raises(VersionConflictError, match="no earlier version"):
@@ -96,16 +96,16 @@ def test_a_change_that_expects_another_version_is_refused(store: DirectoryStore,
     path = write_policy(tmp_path, probe=None, rule={"kind": "fixed", "candidate": "small"})
     first, second = (keep(store, path, version=str(number)) for number in range(2))
     with pytest.raises(VersionConflictError, match="no version is"):
-        activate(store, first, Wish("me", "why", expected=second.id))
-    activate(store, first, Wish("me", "why", expected=""))
+        activate(store, first, ChangeRequest("me", "why", expected=second.id))
+    activate(store, first, ChangeRequest("me", "why", expected=""))
     for wrong in ("", second.id[:12]):
         with pytest.raises(VersionConflictError, match=first.id[:12]):
-            activate(store, second, Wish("me", "why", expected=wrong))
+            activate(store, second, ChangeRequest("me", "why", expected=wrong))
     # Somebody else was quicker, between our look and our write.
     late = store.trail().changes[0]
     with pytest.raises(VersionConflictError):
         store.append(late)
-    activate(store, second, Wish("me", "why", expected=first.id[:12]))
+    activate(store, second, ChangeRequest("me", "why", expected=first.id[:12]))
     assert len(store.trail().changes) == 2
 
 
@@ -114,7 +114,7 @@ def test_a_change_that_expects_another_version_is_refused(store: DirectoryStore,
 )
 def test_a_change_needs_an_author_a_reason_and_a_version_that_can_be_told(wish: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError):
-        Wish(*wish)
+        ChangeRequest(*wish)
 
 
 def test_edits_are_noticed_and_a_line_that_a_crash_has_torn_is_not_one(store: DirectoryStore, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def _race(root: Path, path: Path, name: str) -> None:
     version = store.add(*read_contents(path))
     for _ in range(20):
         try:
-            activate(store, version, Wish(name, "quicker"))
+            activate(store, version, ChangeRequest(name, "quicker"))
         except VersionConflictError:
             continue
 

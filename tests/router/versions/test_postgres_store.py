@@ -16,7 +16,7 @@ from router.client import RouterClient
 from router.errors import ConfigError, UnknownVersionError, VersionConflictError
 from router.versions.opening import store_at
 from router.versions.postgres_store import PostgresStore
-from router.versions.store import Wish, activate, find_version, load_active, roll_back
+from router.versions.store import ChangeRequest, activate, find_version, load_active, roll_back
 from router.versions.version import read_contents
 from tests.fakes import write_policy
 from tests.postgres import Postgres, missing, running_postgres
@@ -24,7 +24,7 @@ from tests.router.serving.processes import elle_serve, wait_until
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
-ME = Wish("me", "a test")
+ME = ChangeRequest("me", "a test")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_of_writers_that_expect_the_same_one_wins(url: str, tmp_path: Path) -> N
 
     def write(number: int) -> None:
         try:
-            activate(stores[number], versions[number], Wish("me", "a race", expected=""))
+            activate(stores[number], versions[number], ChangeRequest("me", "a race", expected=""))
             ends.append("won")
         except VersionConflictError:
             ends.append("lost")

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from router.cli.checking import installation, machine, verb
-from router.cli.checking.finding import Finding, Level, Wanted, run_checks
+from router.cli.checking.finding import Finding, Level, WantedService, run_checks
 from router.cli.main import cli
 from router.identity.principal import Scope
 from router.identity.token_book import changing, now_utc
@@ -209,10 +209,10 @@ def test_every_documented_variable_is_known() -> None:
 
 
 def test_a_check_that_breaks_does_not_end_the_others() -> None:
-    def broken(name: str, wanted: Wanted) -> Iterator[Finding]:
+    def broken(name: str, wanted: WantedService) -> Iterator[Finding]:
         raise ZeroDivisionError("of a secret")
 
-    wanted = Wanted(ServerSettings(), 1)
+    wanted = WantedService(ServerSettings(), 1)
     checks = [("broken", broken), ("python", installation.check_python)]
     first, second = run_checks(checks, wanted)
     assert (first.level, second.check) == (Level.FAIL, "python")

@@ -20,7 +20,7 @@ from router.pb import router_service_pb2_grpc as pb_grpc
 from router.serving.server import serving
 from router.serving.settings import ServerSettings
 from router.versions.directory_store import DirectoryStore
-from router.versions.store import Wish, activate
+from router.versions.store import ChangeRequest, activate
 from router.versions.version import PolicyVersion, read_contents
 from tests.fakes import write_policy
 from tests.router.identity.guarded import add_token
@@ -59,7 +59,7 @@ def kept_versions(folder: Path) -> tuple[DirectoryStore, list[PolicyVersion]]:
     for number in range(3):
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text("utf-8")) | {"version": str(number)}), "utf-8")
         versions.append(store.add(*read_contents(path)))
-    activate(store, versions[0], Wish("me", "it begins"))
+    activate(store, versions[0], ChangeRequest("me", "it begins"))
     return store, versions
 
 
@@ -89,7 +89,7 @@ async def test_versions_are_activated_and_taken_back_and_serve_at_once(tmp_path:
         assert {one.id for one in listed.versions if one.active} == {versions[0].id}
         assert [one.policy_digest for one in listed.served] == [versions[0].policy_digest]
         # What an operator activates beside the service is taken on Reload.
-        activate(store, versions[2], Wish("me", "by hand"))
+        activate(store, versions[2], ChangeRequest("me", "by hand"))
         assert (await admin.call("Reload")).replaced
         assert not (await admin.call("Reload")).replaced
         assert await admin.digest() == versions[2].policy_digest

@@ -27,7 +27,7 @@ from router.serving.reloading.reloader import ReloadOutcome
 from router.serving.server import RunningService, serving
 from router.serving.settings import ServerSettings
 from router.versions.directory_store import DirectoryStore
-from router.versions.store import Wish, activate, roll_back
+from router.versions.store import ChangeRequest, activate, roll_back
 from router.versions.version import read_contents
 from tests.fakes import FakeEncoder, fake_probe, fake_spec, write_policy
 
@@ -265,17 +265,17 @@ async def test_a_service_follows_what_is_activated_in_its_store(tmp_path: Path, 
     versions = [store.add(*read_contents(path))]
     rewrite(path, version="2")
     versions.append(store.add(*read_contents(path)))
-    activate(store, versions[0], Wish("me", "it begins"))
+    activate(store, versions[0], ChangeRequest("me", "it begins"))
     async with served(path, store=tmp_path / "store") as (running, stub):
         watching = asyncio.create_task(running.reloader.reload_on_changes(every_s=0.01))
         await until(stub, lambda decision: decision.policy.digest == versions[0].policy_digest)
-        activate(store, versions[1], Wish("me", "better"))
+        activate(store, versions[1], ChangeRequest("me", "better"))
         await until(stub, lambda decision: decision.policy.digest == versions[1].policy_digest)
         # A version that was damaged on the disk is never served.
         damaged = store.open(versions[0].id).policy
         whole = damaged.read_bytes()
         damaged.write_text("damaged", "utf-8")
-        roll_back(store, "test", Wish("me", "worse"))
+        roll_back(store, "test", ChangeRequest("me", "worse"))
         while not running.reloader.counts.last_error:  # noqa: ASYNC110 - nothing else waits here
             await asyncio.sleep(0.01)
         await until(stub, lambda decision: decision.policy.digest == versions[1].policy_digest)
