@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import getpass
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -55,6 +57,20 @@ def json_option(*, expose_value: bool = True) -> Callable[[Any], Any]:
     return click.option("--json", "as_json", callback=remember_json, help="Print JSON instead of text.", **settings)
 
 
+def user_name() -> str:
+    """Return the name of the user who runs this program, or the number of one who has no name, as in containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+AUTHOR = click.option(
+    "--author",
+    metavar="NAME",
+    default=user_name,
+    help="Who does it, for the audit trail. Default: the name of the user.",
+)
 JSON = json_option()
 ARRAY = click.option(
     "--array",

@@ -69,7 +69,9 @@ class FeedbackDesk:
                 )
             return _receipt(row, decision, FeedbackStatus.DUPLICATE)
         if decision is not None and len(decision.feedback) >= MOST_PIECES:
-            raise InvalidRequestError(f"this decision has {MOST_PIECES} pieces of feedback, which is the most.")
+            raise InvalidRequestError(
+                f"this decision has {MOST_PIECES} pieces of feedback, which is the most; send no more about it."
+            )
         await self._keep(row)
         return _receipt(row, decision, _status(row, decision))
 

@@ -193,7 +193,10 @@ class LedgerReader:
             with self._engine.connect() as connection:
                 yield connection
         except sa.exc.SQLAlchemyError as error:
-            raise ConfigError(f"cannot read the ledger {self._name} ({driver_words(error)}).") from None
+            why = driver_words(error)
+            raise ConfigError(
+                f"cannot read the ledger {self._name} ({why}); check its place, and that its database runs."
+            ) from None
 
     def decisions(self, span: Span = Span()) -> Iterator[LoggedDecision]:
         """Yield decisions with their answers and feedback, oldest first."""

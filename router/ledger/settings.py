@@ -147,7 +147,7 @@ def _read_key(path: Path) -> bytes:
         with path.open("rb") as file:
             key = file.read(_MOST_KEY_BYTES).strip()
     except OSError as error:
-        raise ConfigError(f"cannot read the key {path} ({error.strerror}).") from error
+        raise ConfigError(f"cannot read the key {path} ({error.strerror}); check who may read it.") from error
     if len(key) < _LEAST_KEY_BYTES:
         raise ConfigError(
             f"the key {path} must hold at least {_LEAST_KEY_BYTES} bytes, got {len(key)}; make one with "

@@ -23,6 +23,9 @@ from router.watched_files import WatchedFiles
 #: The largest file that is read, in bytes.
 _MOST_BYTES = 16 * 1024 * 1024
 
+#: What helps if the file is spoiled.
+_ANEW = "Restore it from a backup, or begin a new canary with `elle canary start --force`."
+
 _SCHEMA = "elle.canary/1"
 
 
@@ -70,15 +73,15 @@ def read_canary(path: Path, *, on_change: Callable[[CanaryEvent], None] | None =
     """
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise ConfigError(f"{path} is larger than {_MOST_BYTES:,} bytes; it is no canary.")
+            raise ConfigError(f"{path} is larger than {_MOST_BYTES:,} bytes; it is no canary. {_ANEW}")
         plain: Any = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ConfigError(f"there is no canary {path}; begin one with `elle canary start`.") from error
     except (OSError, ValueError, RecursionError) as error:
         fault = os_fault(error) if isinstance(error, OSError) else error
-        raise ConfigError(f"the canary {path} cannot be read: {fault}.") from error
+        raise ConfigError(f"the canary {path} cannot be read: {fault}. {_ANEW}") from error
     if not isinstance(plain, Mapping) or plain.get("schema") != _SCHEMA:
-        raise ConfigError(f"{path} has no schema {_SCHEMA}; it is no canary.")
+        raise ConfigError(f"{path} has no schema {_SCHEMA}; it is no canary. {_ANEW}")
     more = {} if on_change is None else {"on_change": on_change}
     try:
         canary = Canary.from_json(plain["canary"], **more)
@@ -86,7 +89,7 @@ def read_canary(path: Path, *, on_change: Callable[[CanaryEvent], None] | None =
         counted = {str(one): float(at) for one, at in dict(plain.get("counted", {})).items()}
         return CanaryFile(path, canary, list(plain["trail"]), float(plain["read_until"]), labelled, counted)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ConfigError(f"the canary {path} lacks {error}.") from error
+        raise ConfigError(f"the canary {path} lacks {error}. {_ANEW}") from error
 
 
 @contextmanager
@@ -155,5 +158,5 @@ def _canary_in(path: Path) -> Canary | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ConfigError(f"the canary {path} cannot be read: {os_fault(error)}.") from error
+        raise ConfigError(f"the canary {path} cannot be read: {os_fault(error)}. {_ANEW}") from error
     return read_canary(path).canary

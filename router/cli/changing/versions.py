@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.options import ENCODER_DIR, JSON, PATH, new_folder
+from router.cli.options import AUTHOR, ENCODER_DIR, JSON, PATH, new_folder
 from router.cli.output import print_json, stdout
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ def _store_option(*, required: bool) -> Callable[[Callable[..., None]], Callable
 
 
 _STORE = _store_option(required=True)
-_AUTHOR = click.option("--author", help="Who does it. Default: the name of the user.")
 REASON = click.option("--reason", required=True, help="Why; it is kept in the audit trail.")
 EXPECT = click.option(
     "--expect",
@@ -165,7 +163,7 @@ def _checked(
 
     if store is not None and not Path(what).exists():
         if Path(what).suffix in {".yaml", ".yml"}:
-            raise ConfigError(f"the policy file {what} does not exist.")
+            raise ConfigError(f"the policy file {what} does not exist; write the path of one, or the id of a version.")
         version = find_version(store, what)
         policies = load_versions(store, [version.id])
         check_policies(policies, encoder_dir)
@@ -184,7 +182,7 @@ def _checked(
 @click.argument("what")
 @_STORE
 @REASON
-@_AUTHOR
+@AUTHOR
 @EXPECT
 @ENCODER_DIR
 @JSON
@@ -206,7 +204,7 @@ def policy_activate_verb(what: str, store: str, encoder_dir: Path | None, as_jso
 @click.argument("policy")
 @_STORE
 @REASON
-@_AUTHOR
+@AUTHOR
 @EXPECT
 @JSON
 def policy_rollback_verb(policy: str, store: str, as_json: bool, **wish: Any) -> None:
@@ -255,10 +253,10 @@ def policy_history_verb(policy: str | None, store: str, as_json: bool) -> None:
     stdout().print(table)
 
 
-def _wish(author: str | None, reason: str, expect: str | None) -> ChangeRequest:
+def _wish(author: str, reason: str, expect: str | None) -> ChangeRequest:
     from router.versions.store import ChangeRequest
 
-    return ChangeRequest(author or getpass.getuser(), reason, "" if expect == "none" else expect)
+    return ChangeRequest(author, reason, "" if expect == "none" else expect)
 
 
 def _say(change: Any, as_json: bool) -> None:

@@ -33,19 +33,19 @@ _OPTIONS = (
     click.option(
         "--ongoing",
         type=FiniteRange(0, min_open=True),
-        help="With Ray: how many requests in work at a time one replica is there for. Default: 2.",
+        help="With Ray: the number of requests that one replica is to work on at a time. Default: 2.",
     ),
     click.option(
         "--scale-up-s",
         "up_s",
         type=FiniteRange(0),
-        help="With Ray: seconds of load until a replica comes. Default: 5.",
+        help="With Ray: the seconds of more load after which a replica is added. Default: 5.",
     ),
     click.option(
         "--scale-down-s",
         "down_s",
         type=FiniteRange(0),
-        help="With Ray: seconds of less load until a replica goes. Default: 60.",
+        help="With Ray: the seconds of less load after which a replica ends. Default: 60.",
     ),
 )
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from router.cli.options import JSON, PATH, FiniteRange
+from router.cli.options import AUTHOR, JSON, PATH, FiniteRange
 from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
 
 _STATE = click.option(
@@ -19,7 +17,6 @@ _STATE = click.option(
     show_default=True,
     help="The file of the canary, which `elle serve --canary` follows.",
 )
-_AUTHOR = click.option("--author", metavar="NAME", help="Who does it, for the audit trail. Default: the user's name.")
 
 
 @click.group("canary", short_help="Try a new policy on a share of the traffic, step by step.")
@@ -60,15 +57,15 @@ def canary_verb() -> None:
     help="The number of labels that each step needs before the next one.",
 )
 @_STATE
-@_AUTHOR
+@AUTHOR
 @click.option("--reason", default="", help="Why, for the audit trail.")
 @click.option("--force", is_flag=True, help="Replace a canary that is not over.")
 @JSON
-def canary_start_verb(new: str, state: Path, author: str | None, as_json: bool, **options: Any) -> None:
+def canary_start_verb(new: str, state: Path, author: str, as_json: bool, **options: Any) -> None:
     """Begin a canary of the policy NEW, by its name in the service."""
     from router.cli.steps.canary_files import canary_to_dict, start_canary
 
-    file = start_canary(state, new, author=author or _user(), **options)
+    file = start_canary(state, new, author=author, **options)
     if as_json:
         print_json(canary_to_dict(file))
         return
@@ -91,9 +88,15 @@ def canary_start_verb(new: str, state: Path, author: str | None, as_json: bool, 
     type=PATH,
     help="Further labels: a file of outcomes, whose prompt_id is the id of a decision drawn by chance; repeatable.",
 )
-@_AUTHOR
+@click.option(
+    "--author",
+    metavar="NAME",
+    default="elle canary step",
+    show_default=True,
+    help="Who does it, for the audit trail.",
+)
 @JSON
-def canary_step_verb(state: Path, author: str | None, as_json: bool, **options: Any) -> None:
+def canary_step_verb(state: Path, author: str, as_json: bool, **options: Any) -> None:
     """Feed the canary with what the ledger says, and let it widen, pause or roll back.
 
     Labels are the grades that `elle ledger label` has put into the ledger, and those of --labels.
@@ -104,7 +107,7 @@ def canary_step_verb(state: Path, author: str | None, as_json: bool, **options: 
     from router.rollout.canary import CanaryStatus
 
     with progress_bar("reading decisions") as progress:
-        file = step_canary(state, author=author or "elle canary step", on_progress=progress, **options)
+        file = step_canary(state, author=author, on_progress=progress, **options)
     if as_json:
         print_json(canary_to_dict(file))
     else:
@@ -130,22 +133,15 @@ def canary_status_verb(state: Path, as_json: bool) -> None:
 
 @canary_verb.command("stop", short_help="End a canary; the policy that serves decides everything again.")
 @_STATE
-@_AUTHOR
+@AUTHOR
 @click.option("--reason", required=True, help="Why, for the audit trail.")
 @JSON
-def canary_stop_verb(state: Path, author: str | None, reason: str, as_json: bool) -> None:
+def canary_stop_verb(state: Path, author: str, reason: str, as_json: bool) -> None:
     """End a canary, so that the policy that serves decides everything again within a second."""
     from router.cli.steps.canary_files import canary_to_dict, stop_canary
 
-    file = stop_canary(state, reason, author or _user())
+    file = stop_canary(state, reason, author)
     if as_json:
         print_json(canary_to_dict(file))
         return
     click.echo(f"The canary of {file.canary.plan.policy} is {file.canary.status}.")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"

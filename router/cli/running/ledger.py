@@ -13,7 +13,7 @@ import click
 from rich.table import Table
 
 from probes.atomic_write import write_file
-from router.cli.options import JSON, PATH, output_option
+from router.cli.options import AUTHOR, JSON, PATH, output_option
 from router.cli.output import INCOMPLETE, print_json, progress_bars, stdout
 from router.cli.running.ledger_options import LEDGER, seconds, since_option
 from router.feedback.pieces import FeedbackAuthority
@@ -176,7 +176,7 @@ def ledger_scores_verb(export: tuple[Path, ...], ledger: str, score: str | None,
 @click.option("--decision", "decisions", multiple=True, metavar="ID", help="The id of one decision; repeatable.")
 @click.option("--ledger-key", type=PATH, help="The file of the ledger's key. Default: PATH.key.")
 @click.option("--ledger-spool", type=PATH, help="The folder of the spool. Default: PATH.spool.")
-@click.option("--author", metavar="NAME", default="", help="Who does it, for the audit trail.")
+@AUTHOR
 @JSON
 def ledger_forget_verb(
     ledger: str, ledger_key: Path | None, ledger_spool: Path | None, as_json: bool, **who: Any

@@ -177,7 +177,7 @@ def measure_rules(
     names, weak, strong = comparison.names, comparison.weak, comparison.strong
     n = len(estimated.quality)
     if not n:
-        raise DataError("there must be prompts to evaluate on; none is left.")
+        raise DataError("there must be prompts to evaluate on; none is left. Give other outcomes.")
     never = np.zeros(n, dtype=np.bool_)
     constant = {f"always {name}": Decisions(np.full(n, j), never) for j, name in enumerate(names)}
     everything = {**decisions, **constant}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,14 @@ def test_passwords_of_a_policy_are_in_no_output(store: Path, tmp_path: Path) -> 
     ]
     assert "***@127.0.0.1" in "".join(shown)
     assert "canary" not in "".join(shown)
+
+
+def test_a_user_without_a_name_can_change_a_policy_as_in_containers(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    # No system has a user of this number.
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    path = write_policy(tmp_path, probe=None, rule=FIXED)
+    assert answer("activate", path, "--reason", "it begins")["author"] == f"uid {2**31 - 7}"
