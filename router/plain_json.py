@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 #: The deepest nesting of objects and lists in an answer. Protobuf reads 100 messages within each other, and one level
@@ -70,6 +70,15 @@ def loads_mended(text: bytes, decoder: type[json.JSONDecoder] = json.JSONDecoder
         except (ValueError, RecursionError):
             raise error from None
         return mended(value)
+
+
+def with_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a copy of a JSON value in which `change` was applied to everything that is no object and no list."""
+    if isinstance(value, dict):
+        return {key: with_leaves(item, change) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_leaves(item, change) for item in value]
+    return change(value)
 
 
 def mended(value: Any, *, max_depth: int = MAX_ANSWER_DEPTH) -> Any:

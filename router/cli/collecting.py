@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.options import JSON, PATH, FiniteRange, GroupedCommand, asking_options, require_other_than_input
-from router.cli.output import INCOMPLETE, print_json, progress_bar, spending_bar, stdout
+from router.cli.output import INCOMPLETE, console_on, print_json, progress_bar, spending_bar, stdout
 from router.money import usd_text
 
 if TYPE_CHECKING:
@@ -140,11 +140,10 @@ def _per_minute(rates: Sequence[str]) -> dict[str, float]:
 
 def is_confirmed(plan: CollectionPlan, *, yes: bool) -> bool:
     """Show the plan on stderr, and return whether the user agrees to it. Without calls there is nothing to ask."""
-    from rich.console import Console
 
     from router.collecting.texts import print_plan
 
-    print_plan(plan, Console(stderr=True, width=None if sys.stderr.isatty() else 160))
+    print_plan(plan, console_on(sys.stderr))
     if yes or not plan.calls:
         return True
     if not sys.stdin.isatty():

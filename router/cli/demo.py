@@ -133,7 +133,7 @@ async def _run(console: Console) -> None:
         outcomes = [await _ask(client, prompt) for prompt in PROMPTS]
         _print_table(console, running, outcomes)
         console.print("Stopping ...")
-    console.print(f"Stopped cleanly.\n\n{next_steps()}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Stopped cleanly.\n\n{next_steps()}", highlight=False, soft_wrap=True)
 
 
 async def _ask(client: AsyncRouterClient, prompt: DemoPrompt) -> tuple[DemoPrompt, Answer | ServiceError]:

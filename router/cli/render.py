@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from router.decision import NearKinds, RoutingDecision
 from router.explaining.reason_words import describe_reason
@@ -25,8 +25,10 @@ def decision_to_dict(decision: RoutingDecision) -> dict[str, Any]:
 
 def print_decision(decision: RoutingDecision, console: Console) -> None:
     """Print one decision: the chosen candidate and the reason, a table of all candidates, the figures."""
-    model = escape(decision.chosen_model)
-    console.print(f"[bold]{decision.chosen}[/bold] ({model})  {describe_reason(decision)}", highlight=False)
+    chosen = Text(decision.chosen, "bold")
+    console.print(
+        chosen.append(f" ({decision.chosen_model})  {describe_reason(decision)}", "not bold"), highlight=False
+    )
     console.print(_candidate_table(decision))
     console.print(
         f"difficulty {format_number(decision.difficulty)}, leverage {format_number(decision.leverage)}, "
@@ -34,7 +36,7 @@ def print_decision(decision: RoutingDecision, console: Console) -> None:
         highlight=False,
     )
     if decision.kinds is not None:
-        console.print(f"kinds: {describe_kinds(decision.kinds)}", highlight=False, markup=False)
+        console.print(f"kinds: {describe_kinds(decision.kinds)}", highlight=False)
     probe = f", probe {decision.probe.name} {decision.probe.digest[:12]}" if decision.probe else ""
     console.print(f"policy {decision.policy.name} {decision.policy.digest[:12]}{probe}", style="dim", highlight=False)
 
@@ -46,12 +48,12 @@ def _candidate_table(decision: RoutingDecision) -> Table:
         table.add_column(header, justify="right")
     table.add_column("may answer")
     for row in decision.candidates:
-        mark = "[bold]" if row.candidate == decision.chosen else ""
+        name = Text(row.candidate, "bold" if row.candidate == decision.chosen else "")
         cost = "-" if row.expected_cost_usd is None else amount_text(row.expected_cost_usd)
         numbers = (format_number(row.risk), format_number(row.raw), cost)
         left_out = f", without {', '.join(row.dropped_parameters)}" if row.dropped_parameters else ""
-        answers = escape(f"yes{left_out}" if row.eligible else "; ".join(row.ineligible_because))
-        table.add_row(mark + row.candidate, *numbers, answers)
+        answers = f"yes{left_out}" if row.eligible else "; ".join(row.ineligible_because)
+        table.add_row(name, *numbers, answers)
     return table
 
 

@@ -89,4 +89,4 @@ def _say_counts(console: Console, what: str, counts: Mapping[str, int]) -> None:
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(line, highlight=False, soft_wrap=True)

@@ -261,14 +261,6 @@ class LedgerReader:
             )
         return None if row is None else LoggedFeedback.of(row)
 
-    def all_feedback(self, since: float | None = None) -> Iterator[LoggedFeedback]:
-        """Yield feedback that came at this time or later, in seconds since 1970, oldest first."""
-        wanted = [] if since is None else [feedback.c.at >= since]
-        with self.reading() as connection:
-            query = sa.select(feedback).where(*wanted).order_by(feedback.c.at, feedback.c.feedback_id)
-            for row in connection.execution_options(yield_per=_PAGE_ROWS).execute(query).mappings():
-                yield LoggedFeedback.of(row)
-
     def events(self, *kinds: str, since: float = 0.0) -> Iterator[LoggedEvent]:
         """Yield the audit trail, oldest first; of these kinds only, if any are named."""
         wanted = [events.c.at >= since, *([events.c.kind.in_(kinds)] if kinds else [])]

@@ -227,7 +227,6 @@ def policy_rollback_verb(policy: str, store: str, as_json: bool, **wish: Any) ->
 @JSON
 def policy_history_verb(policy: str | None, store: str, as_json: bool) -> None:
     """Show the audit trail of a store, or of one POLICY in it, oldest first. An edited trail is an error."""
-    from rich.markup import escape
     from rich.table import Table
 
     from router.cli.changing.shown_versions import change_to_dict
@@ -247,8 +246,8 @@ def policy_history_verb(policy: str | None, store: str, as_json: bool) -> None:
             row["policy"],
             row["kind"],
             *versions,
-            escape(row["author"]),
-            escape(row["reason"]),
+            row["author"],
+            row["reason"],
         )
     stdout().print(table)
 

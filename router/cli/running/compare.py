@@ -16,6 +16,7 @@ from router.cli.output import INCOMPLETE, print_json, progress_bar, stdout
 from router.cli.running.ledger_options import LEDGER, since_option
 from router.feedback.pieces import FeedbackKind
 from router.ledger.settings import LedgerSettings
+from router.plain_json import with_leaves
 
 if TYPE_CHECKING:
     from router.comparing.compare import FigureComparison, PolicyComparison
@@ -86,15 +87,11 @@ def _as_dict(found: PolicyComparison, names: tuple[str, str]) -> dict[str, Any]:
         for title, figure in (("quality", found.quality), ("cost_usd", found.cost_usd))
     }
     rest = {"agreement": found.agreement, "n_replayed": found.n_replayed, "left_out": found.left_out}
-    return _finite(figures | rest)  # type: ignore[no-any-return]
+    return with_leaves(figures | rest, _none_for_nan)  # type: ignore[no-any-return]
 
 
-def _finite(value: Any) -> Any:
-    """Return a value with NaN replaced by null, which is all that JSON has."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
+def _none_for_nan(value: Any) -> Any:
+    # JSON has no NaN.
     return None if isinstance(value, float) and value != value else value
 
 

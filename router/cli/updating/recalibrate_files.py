@@ -241,7 +241,7 @@ def print_recalibration(summary: RecalibrationSummary, console: Console) -> None
     """Print what changed: the labels, the models, the decisions, and the certificate."""
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
+        console.print(text, highlight=False)
 
     say(f"{summary.n_merged:,} prompts merged, {summary.n_set_aside:,} set aside, {summary.n_unused:,} not used.")
     for name, one in summary.models.items():

@@ -143,9 +143,7 @@ def _requests(
 ) -> list[LoggedRequest]:
     """Return the request of an answer; for a whole chat, the requests that led to the assistant's answers."""
     messages = answer.messages if answer.messages is not None else [{"role": "user", "content": answer.prompt}]
-    if answer.cost_usd == 0:
-        collection.notes[NO_COST] += 1
-        answer = replace(answer, cost_usd=None)
+    answer = collection.without_zero_cost(answer, NO_COST)
     session = session_id_of(answer.session_id, {}, answer.parameters)
     ends = _ends(messages, whole=sessions[session] == 1 or not session)
     if len(ends) > MOST_ANSWERS:

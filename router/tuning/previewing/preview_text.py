@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
-from rich.table import Table
 
 from probes.measures.bootstrap import Interval
 from router.money import amount_text, usd_text
 from router.tuning.previewing.preview import POLICY, Preview
 from router.tuning.previewing.savings import LEAST_SESSIONS, WayFigures
 from router.tuning.previewing.slices_of_log import DecisionToRead, LogPart
+from router.tuning.reporting.policy_text import figure_table
 
 #: Columns of the table of ways to answer, and of the table of parts of the log.
 WAY_HEADERS = ("way to answer", "answered by", "USD", "saved", "saved of paid", "cached input", "switches")
@@ -67,17 +67,18 @@ def print_preview(found: Preview, console: Console) -> None:
     """Print a preview for people. Texts of the log are printed as they are, without markup."""
 
     def say(text: str, style: str = "") -> None:
-        console.print(text, style=style, highlight=False, markup=False)
+        console.print(text, style=style, highlight=False)
 
     say(" ".join(preview_sentences(found)))
     say("")
-    _print_table(console, WAY_HEADERS, [way_cells(one) for one in found.ways])
+    console.print(figure_table(WAY_HEADERS, [way_cells(one) for one in found.ways]))
     say(f"Reasons: {counted(found.reasons)}.")
     if found.refused:
         say(f"Refused: {counted(found.refused)}.")
     for way, parts in found.parts.items():
         say(f"\nBy {way}:")
-        _print_table(console, (way, *PART_HEADERS[1:]), [part_cells(name, part) for name, part in parts.items()])
+        rows = [part_cells(name, part) for name, part in parts.items()]
+        console.print(figure_table((way, *PART_HEADERS[1:]), rows))
     for sort, decisions in found.to_read.items():
         if decisions:
             say(f"\nDecisions to read, {sort}:")
@@ -134,17 +135,6 @@ def counted(counts: Mapping[str, int]) -> str:
     """Return counts in words, as in `gain below threshold 12, abstained 3`."""
     names = [name.replace("_", " ").lower() if name.isupper() else name for name in counts]
     return ", ".join(f"{name} {n:,}" for name, n in zip(names, counts.values(), strict=True))
-
-
-def _print_table(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for place, header in enumerate(headers):
-        table.add_column(header, justify="left" if not place else "right")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
 
 
 def _shares(shares: Mapping[str, float]) -> str:

@@ -43,7 +43,7 @@ def print_added(summary: AddSummary, console: Console) -> None:
     one, added = summary.figures, summary.added
 
     def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False)
 
     say(added.describe())
     errors = ", ".join(f"{way} {error:.4f}" for way, error in added.errors.items())

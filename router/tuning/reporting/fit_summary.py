@@ -68,7 +68,7 @@ def print_fit(summary: FitSummary, console: Console) -> None:
     figures = summary.figures
 
     def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False)
 
     say(
         f"Fitted {len(figures.models)} models on {summary.n_prompts:,} prompts ({summary.n_texts:,} distinct), "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -111,14 +111,19 @@ def print_policy(found: PolicyEvaluation, console: Console) -> None:
     """Print for people the sentence, what in it is estimated, and a row for each rule."""
     for text in (policy_sentence(found), *policy_estimates(found)):
         console.print(text, highlight=False)
-    table = Table(box=None, pad_edge=False)
-    for place, header in enumerate(HEADERS):
-        table.add_column(header, justify="left" if not place else "right")
-    for one in found.rules:
-        table.add_row(*cells_of(one))
-    console.print(table)
+    console.print(figure_table(HEADERS, [cells_of(one) for one in found.rules]))
     for note in found.notes:
         console.print(note, style="dim", highlight=False)
+
+
+def figure_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table of rows whose first cell is a name and whose others are figures."""
+    table = Table(box=None, pad_edge=False)
+    for place, header in enumerate(headers):
+        table.add_column(header, justify="left" if not place else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def cells_of(one: RuleEvaluation) -> tuple[str, ...]:

@@ -235,7 +235,7 @@ def test_while_the_database_is_away_feedback_is_spooled_and_promised(tmp_path: P
     folder.mkdir()
     Ledger(sqlite_ledger(folder, key_file=_key(tmp_path), spool_dir=tmp_path / "spool")).close()
     with opened_reader(sqlite_ledger(folder)) as reader:
-        assert [one.feedback_id for one in reader.all_feedback()] == [receipt.feedback_id]
+        assert reader.feedback_by_id(receipt.feedback_id) is not None
 
 
 def _key(folder: Path) -> Path:

@@ -21,7 +21,8 @@ pytestmark = pytest.mark.slow
 def kept(place: Path) -> tuple[list[str], list[str]]:
     """Return the ids of decisions and of feedback in a ledger."""
     with opened_reader(LedgerSettings(str(place))) as reader:
-        return [one.decision_id for one in reader.decisions()], [one.feedback_id for one in reader.all_feedback()]
+        decisions = list(reader.decisions())
+    return [one.decision_id for one in decisions], [piece.feedback_id for one in decisions for piece in one.feedback]
 
 
 def ask(address: str, n: int) -> tuple[list[str], list[str]]:

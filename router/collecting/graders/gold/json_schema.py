@@ -18,7 +18,7 @@ from probes.bounded.text import os_fault
 from router.collecting.graders.base import MAX_READ_CHARACTERS, NO_NEEDS, Grader, GraderError, GradingContext, Needs
 from router.collecting.graders.gold.patterns import PatternFaultError, compiled, found
 from router.collecting.values import ModelAnswer, Sample, Verdict
-from router.plain_json import NotPlainJsonError, loads
+from router.plain_json import NotPlainJsonError, loads, with_leaves
 from router.quoting import quoted
 
 #: Seconds after which a validation is given up.
@@ -196,17 +196,13 @@ def _additional_properties(validator: Any, below: Any, instance: Any, schema: An
 def _unique_items(validator: Any, unique: bool, instance: Any, schema: Any) -> Iterator[Any]:
     # The library compares each pair of items if they cannot be sorted, which takes minutes for a long list.
     if unique and isinstance(instance, list):
-        written = {json.dumps(_same_numbers(item), sort_keys=True) for item in instance}
+        written = {json.dumps(with_leaves(item, _whole_as_integer), sort_keys=True) for item in instance}
         if len(written) < len(instance):
             yield _error("items repeat")
 
 
-def _same_numbers(value: Any) -> Any:
-    """Return a copy of a JSON value in which whole numbers are integers, so that 1.0 and 1 compare as equal."""
-    if isinstance(value, dict):
-        return {key: _same_numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_same_numbers(inner) for inner in value]
+def _whole_as_integer(value: Any) -> Any:
+    # So that 1.0 and 1 are written alike.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

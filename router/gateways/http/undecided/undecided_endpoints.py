@@ -13,8 +13,10 @@ from router.gateways.http.exchange import Exchange
 from router.gateways.http.http_reply import JSON_HEADERS
 from router.identity.spending import charging
 from router.policies.candidates.candidate import Candidate, Prices
+from router.policies.loading import ServedPolicy
 from router.policies.policy_file import PolicyFile
 from router.policies.rules import speaks_anthropic
+from router.values import RouteQuery
 
 #: The header that says that the tokens were not counted but estimated from the length of the text.
 ESTIMATED_HEADER = "x-elle-estimated"
@@ -31,17 +33,23 @@ async def answer_embeddings(exchange: Exchange, chunks: Sequence[bytes]) -> None
     Raises NoEligibleCandidateError if the candidate does not serve embeddings, LimitExceededError if the caller's
     budget is used up, and DispatchError if the candidate fails.
     """
-    query, _ = await exchange.read(chunks)
-    router, dispatcher = exchange.engine.router, exchange.engine.dispatcher
-    policy = router.policy(query.overrides.policy)
+    query, policy = await _read(exchange, chunks)
     candidate = query.overrides.pin or policy.rules.file.safe_default
     prices = dispatcher.prices(policy.ref.name, candidate)
     expected_usd = _cost_usd(prices, sum(map(len, chunks)) / _BYTES_OF_TOKEN)
     with charging(expected_usd or 0.0) as charge:
-        answer = await embeddings_of(dispatcher, query, policy.ref.name, candidate, timeout_s=exchange.remaining_s)
+        answer = await embeddings_of(
+            exchange.engine.dispatcher, query, policy.ref.name, candidate, timeout_s=exchange.remaining_s
+        )
         usage = answer.get("usage")
         charge(_cost_usd(prices, as_count(usage.get("prompt_tokens")) if isinstance(usage, dict) else None))
     await exchange.reply.whole(200, {**JSON_HEADERS, ANSWERED_BY_HEADER: candidate}, answer)
+
+
+async def _read(exchange: Exchange, chunks: Sequence[bytes]) -> tuple[RouteQuery, ServedPolicy]:
+    """Return the query of a body and the policy that it names."""
+    query, _ = await exchange.read(chunks)
+    return query, exchange.engine.router.policy(query.overrides.policy)
 
 
 def _cost_usd(prices: Prices | None, n_tokens: float | None) -> float | None:
@@ -57,14 +65,13 @@ async def answer_token_count(exchange: Exchange, chunks: Sequence[bytes]) -> Non
 
     Raises DispatchError if the candidate cannot be asked, UnknownModelError, and InvalidRequestError.
     """
-    query, _ = await exchange.read(chunks)
-    router, dispatcher = exchange.engine.router, exchange.engine.dispatcher
-    policy = router.policy(query.overrides.policy)
+    query, policy = await _read(exchange, chunks)
     candidate = counting_candidate(policy.rules.file, query.overrides.pin)
     if candidate is not None:
-        counted = await counted_tokens(dispatcher, query, policy.ref.name, candidate.name)
+        counted = await counted_tokens(exchange.engine.dispatcher, query, policy.ref.name, candidate.name)
         await exchange.reply.whole(200, JSON_HEADERS, counted)
         return
+    router = exchange.engine.router
     ask = await router.intake.run_in_thread(functools.partial(extract, query, max_bytes=router.max_prompt_bytes))
     headers = {**JSON_HEADERS, ESTIMATED_HEADER: "true"}
     await exchange.reply.whole(200, headers, {"input_tokens": ask.input_tokens_estimate})

@@ -16,7 +16,7 @@ def print_tuning_result(result: TuningResult, console: Console) -> None:
     """Print the result: each rule, the data behind it, the requests it covers, the groups, the plan and the notes."""
 
     def say(text: str, style: str | None = None) -> None:
-        console.print(text, highlight=False, markup=False, style=style)
+        console.print(text, highlight=False, style=style)
 
     for name, rule in {"": result.main, **result.profiles}.items():
         for line in _rule_lines(result, rule, f"Profile {name}: " if name else ""):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from probes.errors import DataError
@@ -134,9 +134,7 @@ def _usable(
                 if texts.setdefault(key, text) != text:
                     raise UnusableRowError("id that stands for two prompts", key)
                 note_new(known, (key, answer.model), key)
-            if answer.cost_usd == 0:
-                collection.notes[_FREE] += 1
-                answer = replace(answer, cost_usd=None)
+            answer = collection.without_zero_cost(answer, _FREE)
             same[answer.model, text] += 1
             kept.append((answer, score))
     return kept, same

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,6 +122,13 @@ class Collection:
 
             self._read[path] = read_rows(path, leave_out, old_windows=True)
         return self._read[path]
+
+    def without_zero_cost(self, answer: ImportedAnswer, note: str) -> ImportedAnswer:
+        """Return an answer without its cost if that is 0, which logs write if they know no price; then add the note."""
+        if answer.cost_usd != 0:
+            return answer
+        self.notes[note] += 1
+        return replace(answer, cost_usd=None)
 
     def leave_out(self, place: Place, why: str, detail: str = "") -> None:
         """Record that a row is left out, and why."""

@@ -42,7 +42,7 @@ def print_import(summary: ImportSummary, console: Console) -> None:
     """Print for people what came in, what was read as score, and what was left out."""
 
     def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False)
 
     files = "1 file" if summary.n_files == 1 else f"{summary.n_files} files"
     say(f"Wrote {summary.n_answers:,} answers to {summary.n_prompts:,} prompts from {files} to {summary.out}.")

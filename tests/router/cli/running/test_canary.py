@@ -165,3 +165,8 @@ def test_a_file_that_is_no_canary_is_refused_with_its_name(tmp_path: Path, conte
     done = run("status", "--state", state)
     assert done.exit_code == 1
     assert "canary.json" in done.output
+
+
+def test_what_a_user_wrote_is_shown_as_it_is_and_never_as_markup(trial: Trial) -> None:
+    trial.start("--force", "--reason", "[bold]why[/not]")
+    assert "[bold]why[/not]" in run("status", "--state", trial.state).stdout
