@@ -104,38 +104,38 @@ def put(row: Any, path: tuple[Any, ...], odd: Any) -> Any:
     return changed
 
 
-def test_every_kind_has_rows_here() -> None:
+def test_every_format_has_rows_here() -> None:
     benchmarks = {"routellm", "routerbench", "mmlu-pro"}
     assert set(ROWS) == set(FORMATS) - benchmarks
 
 
-@pytest.mark.parametrize("kind", ROWS)
-def test_an_odd_value_anywhere_breaks_no_import(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("name", ROWS)
+def test_an_odd_value_anywhere_breaks_no_import(tmp_path: Path, name: str) -> None:
     # One file holds the row with every odd value in it, so that a test of hundreds of values takes a second.
-    rows = ROWS[kind]
+    rows = ROWS[name]
     for number, row in enumerate(rows):
         spoilt = [put(row, path, odd) for path, odd in spoiled(row)]
         others = [other for place, other in enumerate(rows) if place != number]
         path = write_rows(tmp_path / f"m_{number}" / "samples_t_x.jsonl", *others, *spoilt)
         out = tmp_path / "out.jsonl"
         with contextlib.suppress(DataError):
-            import_outcomes(kind, [path], out, ImportOptions(score_map=WORDS, force=True))
+            import_outcomes(name, [path], out, ImportOptions(score_map=WORDS, force=True))
         with contextlib.suppress(DataError):
-            read_log([path], kind)
+            read_log([path], name)
 
 
-@pytest.mark.parametrize("kind", ROWS)
-def test_rows_nested_beyond_reason_are_left_out(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_nested_beyond_reason_are_left_out(tmp_path: Path, name: str) -> None:
     deep = "[" * 100_000 + "]" * 100_000
-    for name in ROWS[kind][0]:
-        text = json.dumps(ROWS[kind][0] | {name: "DEEP"}).replace('"DEEP"', deep)
+    for column in ROWS[name][0]:
+        text = json.dumps(ROWS[name][0] | {column: "DEEP"}).replace('"DEEP"', deep)
         path = tmp_path / "samples_t.jsonl"
         path.write_text(text + "\n", "utf-8")
         with pytest.raises(DataError):
-            import_outcomes(kind, [path], tmp_path / "out.jsonl", ImportOptions())
+            import_outcomes(name, [path], tmp_path / "out.jsonl", ImportOptions())
 
 
-@pytest.mark.parametrize("kind", ROWS)
-def test_each_kind_is_recognised_by_its_own_rows(tmp_path: Path, kind: str) -> None:
-    rows = [one for one in ROWS[kind] if kind != "phoenix" or "annotator_kind" not in one]
-    assert read_log([write_rows(tmp_path / "org__m" / "samples_t.jsonl", *rows)]).kind == kind
+@pytest.mark.parametrize("name", ROWS)
+def test_each_format_is_recognised_by_its_own_rows(tmp_path: Path, name: str) -> None:
+    rows = [one for one in ROWS[name] if name != "phoenix" or "annotator_kind" not in one]
+    assert read_log([write_rows(tmp_path / "org__m" / "samples_t.jsonl", *rows)]).format == name
